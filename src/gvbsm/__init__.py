@@ -1,0 +1,47 @@
+"""Dataset distillation by generalized backbone and statistical matching (G-VBSM, CVPR 2024).
+
+Names are resolved when first used, so that `import gvbsm` costs nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from gvbsm._version import __version__
+
+if TYPE_CHECKING:
+    from gvbsm.artifacts import ArtifactError as ArtifactError
+    from gvbsm.artifacts import DistilledDataset as DistilledDataset
+    from gvbsm.artifacts import SoftLabels as SoftLabels
+    from gvbsm.backbones import build_backbone as build_backbone
+    from gvbsm.config import Config as Config
+    from gvbsm.config import ConfigError as ConfigError
+    from gvbsm.datasets import load_dataset as load_dataset
+    from gvbsm.pictures import DataError as DataError
+    from gvbsm.pipeline import load_workdir as load
+    from gvbsm.pipeline import run as run
+    from gvbsm.runtime import RunError as RunError
+
+_ORIGIN = {
+    "ArtifactError": ("artifacts", "ArtifactError"),
+    "Config": ("config", "Config"),
+    "ConfigError": ("config", "ConfigError"),
+    "DataError": ("pictures", "DataError"),
+    "DistilledDataset": ("artifacts", "DistilledDataset"),
+    "RunError": ("runtime", "RunError"),
+    "SoftLabels": ("artifacts", "SoftLabels"),
+    "build_backbone": ("backbones", "build_backbone"),
+    "load": ("pipeline", "load_workdir"),
+    "load_dataset": ("datasets", "load_dataset"),
+    "run": ("pipeline", "run"),
+}
+
+__all__ = ["__version__", *_ORIGIN]  # noqa: PLE0604
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ORIGIN:
+        raise AttributeError(f"module 'gvbsm' has no attribute {name!r}")
+    module, attribute = _ORIGIN[name]
+    return getattr(import_module(f"gvbsm.{module}"), attribute)

@@ -1,0 +1,165 @@
+"""Backbones: the only place that knows a network's name, and which of its layers are matched.
+
+Small-image networks are ours (`BACKBONES`, and `convnet<width>[_d<depth>]`, `wrn<depth>_<width>`
+for any numbers); full-size ones come from a library by prefix (`torchvision/`, `timm/`).
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from torch import nn
+
+from gvbsm.backbones import library
+from gvbsm.backbones.convnet import build_convnet
+from gvbsm.backbones.matching import (
+    MatchedLayers,
+    capture_inputs,
+    disable_inplace,
+    matched_layers,
+)
+from gvbsm.backbones.mobilenet import build_mobilenet_v2_x0_5
+from gvbsm.backbones.resnet import build_resnet
+from gvbsm.backbones.shufflenet import build_shufflenet_v2_x0_5
+from gvbsm.backbones.wide_resnet import build_wide_resnet
+
+__all__ = [
+    "BACKBONES",
+    "BackboneSpec",
+    "MatchedLayers",
+    "backbone_names",
+    "build_backbone",
+    "capture_inputs",
+    "disable_inplace",
+    "matched_layers",
+]
+
+
+@dataclass(frozen=True)
+class BackboneSpec:
+    """How to build one small-image network.
+
+    Attributes:
+        build: (classes, image_size, channels) -> module.
+        summary: One line on its shape, for listings.
+    """
+
+    build: Callable[[int, int, int], nn.Module]
+    summary: str
+
+
+def _convnet(width: int, depth: int = 3) -> BackboneSpec:
+    summary = f"{depth} blocks conv3x3({width})-GroupNorm-ReLU-AvgPool2; no BatchNorm"
+    return BackboneSpec(partial(build_convnet, width, depth), summary)
+
+
+def _wide_resnet(depth: int, width: int) -> BackboneSpec:
+    summary = f"Wide ResNet of depth {depth} and width {width}, pre-activation"
+    return BackboneSpec(partial(build_wide_resnet, depth, width), summary)
+
+
+def _resnet(depth: int) -> BackboneSpec:
+    summary = f"ResNet of depth {depth}, 3x3 stem of stride 1, no max-pool"
+    return BackboneSpec(partial(build_resnet, depth), summary)
+
+
+BACKBONES: dict[str, BackboneSpec] = {
+    "convnet128": _convnet(128),
+    "wrn16_2": _wide_resnet(16, 2),
+    "resnet18": _resnet(18),
+    "resnet34": _resnet(34),
+    "resnet50": _resnet(50),
+    "resnet101": _resnet(101),
+    "shufflenet_v2_x0_5": BackboneSpec(
+        build_shufflenet_v2_x0_5, "ShuffleNetV2 x0.5, 1x1 stem of stride 1, no max-pool"
+    ),
+    "mobilenet_v2_x0_5": BackboneSpec(
+        build_mobilenet_v2_x0_5, "MobileNetV2 x0.5, stem of stride 2, 1/16 of the size at the end"
+    ),
+}
+
+# Families whose numbers are free: the groups of the pattern are the builder's arguments.
+_FAMILIES: tuple[tuple[str, Callable[..., BackboneSpec]], ...] = (
+    (r"convnet(\d+)(?:_d(\d+))?", _convnet),
+    (r"wrn(\d+)_(\d+)", _wide_resnet),
+)
+
+
+def backbone_names() -> list[str]:
+    """Return the names of the small-image networks, in the order of `BACKBONES`."""
+    return list(BACKBONES)
+
+
+def build_backbone(
+    name: str, classes: int, image_size: int, channels: int = 3, pretrained: bool = False
+) -> nn.Module:
+    """Build a network; its weights depend on the global torch RNG alone (fork it around the call).
+
+    Args:
+        name: A key of `BACKBONES`, `convnet<width>[_d<depth>]`, `wrn<depth>_<width>`,
+            `torchvision/<name>` or `timm/<name>`.
+        classes: Number of logits.
+        image_size: Height and width of the input, in pixels.
+        channels: Channels of the input.
+        pretrained: Load the library's weights; only for `torchvision/` and `timm/`.
+
+    Returns:
+        A module (batch, channels, image_size, image_size) -> (batch, classes), free of in-place
+        layers, so that captured inputs stay what the layers saw.
+
+    Raises:
+        ValueError: If the name is unknown, or the network cannot take these arguments.
+        OSError: If pretrained weights can be neither found nor downloaded.
+    """
+    given = {"classes": classes, "image_size": image_size, "channels": channels}
+    for argument, value in given.items():
+        if value < 1:
+            raise ValueError(f"`{argument}` must be at least 1, got {value}")
+    model = _build(name, classes, image_size, channels, pretrained)
+    disable_inplace(model)
+    return model
+
+
+def _build(name: str, classes: int, image_size: int, channels: int, pretrained: bool) -> nn.Module:
+    """Find the builder of `name` and call it."""
+    prefix, _, library_name = name.rpartition("/")
+    if prefix == "torchvision" and library_name in library.torchvision_names():
+        return library.build_torchvision(library_name, classes, channels, pretrained)
+    if prefix == "timm" and library.is_timm_name(library_name):
+        return library.build_timm(library_name, classes, image_size, channels, pretrained)
+    spec = _small_image_spec(name)
+    if spec is None:
+        raise ValueError(_unknown(name))
+    if pretrained:
+        raise ValueError(f"{name} has no pretrained weights; only torchvision/ and timm/ do")
+    return spec.build(classes, image_size, channels)
+
+
+def _small_image_spec(name: str) -> BackboneSpec | None:
+    """Return the entry of `BACKBONES`, or the member of a free family, or None."""
+    if name in BACKBONES:
+        return BACKBONES[name]
+    for pattern, family in _FAMILIES:
+        match = re.fullmatch(pattern, name)
+        if match:
+            return family(*(int(group) for group in match.groups() if group is not None))
+    return None
+
+
+def _unknown(name: str) -> str:
+    """Say what `name` may have been meant to be."""
+    known = [
+        *BACKBONES,
+        *(f"torchvision/{other}" for other in library.torchvision_names()),
+        *(f"timm/{other}" for other in library.timm_names()),
+    ]
+    nearest = difflib.get_close_matches(name, known, n=3)
+    hint = f"did you mean {' or '.join(nearest)}? " if nearest else ""
+    return (
+        f"unknown backbone {name!r}; {hint}Known: {', '.join(BACKBONES)}, "
+        f"convnet<width>[_d<depth>], wrn<depth>_<width>, torchvision/<name>, timm/<name>"
+    )

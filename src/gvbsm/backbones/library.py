@@ -1,0 +1,122 @@
+"""Networks of torchvision and timm, for full-size images, with or without their weights."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import timm
+import torch
+import torchvision.models
+from torch import nn
+
+# These two return a tuple while training (they have auxiliary heads): no classifier in our sense.
+_TUPLE_OUTPUT = {"googlenet", "inception_v3"}
+
+
+def torchvision_names() -> list[str]:
+    """Return the names of torchvision's classifiers."""
+    names = torchvision.models.list_models(module=torchvision.models)
+    return sorted(set(names) - _TUPLE_OUTPUT)
+
+
+def timm_names() -> list[str]:
+    """Return the names of timm's networks, without the tags of their weights."""
+    return list(timm.list_models())
+
+
+def is_timm_name(name: str) -> bool:
+    """Tell whether timm knows `name`, which may carry a tag of weights (`resnet18.a1_in1k`)."""
+    return timm.is_model(name) and ("." not in name or timm.is_model_pretrained(name))
+
+
+def build_torchvision(name: str, classes: int, channels: int, pretrained: bool) -> nn.Module:
+    """Build a classifier of torchvision.
+
+    Args:
+        name: One of `torchvision_names()`.
+        classes: Number of logits.
+        channels: Channels of the input; torchvision has 3 everywhere.
+        pretrained: Load IMAGENET1K_V1, the weights of the paper. (torchvision's "DEFAULT" is a
+            later and stronger recipe, which would change the teachers.)
+
+    Returns:
+        A module (batch, 3, height, width) -> (batch, classes).
+
+    Raises:
+        ValueError: If channels is not 3, or the weights do not exist or have other classes.
+        OSError: If the weights can be neither found nor downloaded.
+    """
+    if channels != 3:
+        raise ValueError(
+            f"torchvision/{name} takes images of 3 channels, got {channels}; "
+            f"timm/ and the small-image backbones take any number"
+        )
+    if not pretrained:
+        model: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=classes)
+        return model
+    versions = torchvision.models.get_model_weights(name).__members__
+    if "IMAGENET1K_V1" not in versions:
+        raise ValueError(f"torchvision/{name} has no weights IMAGENET1K_V1, only {list(versions)}")
+    weights = versions["IMAGENET1K_V1"]
+    _require_classes(f"torchvision/{name}", len(weights.meta["categories"]), classes)
+    try:
+        model = torchvision.models.get_model(name, weights=weights)
+    except (OSError, RuntimeError) as error:  # RuntimeError: the file's hash does not match
+        raise OSError(
+            f"cannot load the weights of torchvision/{name} from {weights.url} ({error}); "
+            f"the file may be put into torch's hub cache, {torch.hub.get_dir()}/checkpoints"
+        ) from error
+    return model
+
+
+def build_timm(
+    name: str, classes: int, image_size: int, channels: int, pretrained: bool
+) -> nn.Module:
+    """Build a network of timm.
+
+    Args:
+        name: One of `timm_names()`, with or without a tag of weights.
+        classes: Number of logits.
+        image_size: Height and width of the input. Only networks bound to one size (ViT, Swin,
+            mixers) are told; timm then resizes the position embedding of the weights.
+        channels: Channels of the input.
+        pretrained: Load the weights of the tag, or timm's first choice.
+
+    Returns:
+        A module (batch, channels, image_size, image_size) -> (batch, classes).
+
+    Raises:
+        ValueError: If the weights do not exist or have other classes.
+        OSError: If the weights can be neither found nor downloaded.
+    """
+    published = timm.get_pretrained_cfg(name)
+    options: dict[str, Any] = {"num_classes": classes, "in_chans": channels}
+    if published is not None and published.fixed_input_size:
+        options["img_size"] = image_size
+    if not pretrained:
+        return timm.create_model(name, pretrained=False, **options)
+    if published is None or not published.has_weights:
+        raise ValueError(f"timm/{name} has no pretrained weights")
+    _require_classes(f"timm/{name}", published.num_classes, classes)
+    try:
+        return timm.create_model(name, pretrained=True, **options)
+    except OSError as error:
+        source = published.hf_hub_id or published.url
+        raise OSError(
+            f"cannot load the weights of timm/{name} from {source} ({_first_line(error)}); "
+            f"they may be put into the Hugging Face cache, or into torch's hub cache "
+            f"({torch.hub.get_dir()}/checkpoints) if the source is a URL"
+        ) from error
+
+
+def _require_classes(name: str, available: int, classes: int) -> None:
+    """Raise ValueError unless the weights' classifier has exactly `classes` logits."""
+    if available != classes:
+        raise ValueError(
+            f"the pretrained weights of {name} have {available} classes, the data set {classes}; "
+            f"train it on the data set instead (pretrained=False)"
+        )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,0 +1,203 @@
+"""The command line: argv -> settings -> stage -> one table and one exit code.
+
+Exit codes: 0 done; 1 the run failed; 2 a fault in the command, the settings, the data or the work
+directory; 130 stopped by Ctrl-C. torch is imported only when a stage really runs.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Sequence
+from functools import reduce
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gvbsm._version import __version__
+from gvbsm.config import (
+    Config,
+    ConfigError,
+    flat_keys,
+    from_parsed,
+    preset_names,
+    read_preset,
+    settings_parser,
+    unknown_field,
+)
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
+
+VERBS = {
+    "run": "all stages, for G-VBSM and its baselines, then the table and the picture",
+    "squeeze": "train the teachers",
+    "statistics": "record the teachers' statistics on the real data",
+    "synthesis": "optimise the images",
+    "labels": "make the soft labels",
+    "evaluation": "train students on images and labels and test them",
+    "show": "tell what a work directory holds",
+}
+SHORT = {"--data-root": "--data.root"}
+
+
+def entry() -> None:
+    """Entry point of the `gvbsm` command."""
+    sys.exit(main(sys.argv[1:]))
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run a command and return its exit code."""
+    if not argv or argv[0] in ("-h", "--help"):
+        print(_overview())
+        return 0 if argv else 2
+    if argv[0] == "--version":
+        print(f"gvbsm {__version__}")
+        return 0
+    try:
+        return _dispatch(argv[0], list(argv[1:]))
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on from the last checkpoint", file=sys.stderr)
+        return 130
+    except Exception as error:
+        code = _exit_code(error)
+        if code is None:
+            raise
+        for line in str(error).splitlines() or [type(error).__name__]:
+            print(f"gvbsm: {line}", file=sys.stderr)
+        return code
+
+
+def _exit_code(error: Exception) -> int | None:
+    """2 for a fault of the user's, 1 for a failed run, None for a bug (which keeps its traceback)."""
+    if isinstance(error, ConfigError):
+        return 2
+    from gvbsm.artifacts import ArtifactError
+    from gvbsm.pictures import DataError
+    from gvbsm.runtime import RunError
+
+    if isinstance(error, (ArtifactError, DataError)):
+        return 2
+    return 1 if isinstance(error, (RunError, OSError)) else None
+
+
+def _overview() -> str:
+    width = max(map(len, VERBS))
+    lines = ["usage: gvbsm VERB ... (gvbsm VERB --help for all settings)", "", "verbs:"]
+    lines += [f"  {verb:{width}}  {text}" for verb, text in VERBS.items()]
+    lines += [
+        "",
+        f"presets: {', '.join(preset_names())}",
+        "  join them with +, as in cifar10+sre2l",
+    ]
+    lines += ["", "example: gvbsm run digits --workdir runs/digits", "version: gvbsm --version"]
+    return "\n".join(lines)
+
+
+def _dispatch(verb: str, argv: list[str]) -> int:
+    if verb not in VERBS:
+        import difflib
+
+        near = difflib.get_close_matches(verb, VERBS, n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise ConfigError(f"there is no verb {verb!r}; {hint}verbs: {', '.join(VERBS)}")
+    if verb == "show":
+        return _show(argv)
+    parsed = _parse(verb, argv)
+    if parsed is None:
+        return 0
+    config, workdir, quiet = parsed
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("gvbsm").setLevel(logging.WARNING if quiet else logging.INFO)
+    from gvbsm import pipeline
+
+    if verb != "run":
+        pipeline.run_stage(verb, config, workdir, quiet)
+        return 0
+    results = pipeline.run(config, workdir, quiet)
+    print(results_table(results))
+    print(f"\nresults:       {workdir / 'results.json'}")
+    print(f"distilled set: {workdir / 'synthesis' / 'images.safetensors'}")
+    print(f"picture:       {workdir / 'images.png'}")
+    return 0
+
+
+def _parse(verb: str, argv: list[str]) -> tuple[Config, Path, bool] | None:
+    """Settings, work directory and quiet; None if only help was asked for."""
+    from jsonargparse import ArgumentError
+
+    argv = [_expand(argument) for argument in argv]
+    preset = argv[0] if argv and not argv[0].startswith("-") else None
+    parser = settings_parser(f"gvbsm {verb}")
+    parser.add_argument("preset", type=str, help=f"{', '.join(preset_names())}, or a YAML file")
+    parser.add_argument(
+        "--workdir", type=str, help="where everything is kept; runs/PRESET if left out"
+    )
+    parser.add_argument("--quiet", action="store_true", help="no progress bars and no log")
+    if preset is not None:
+        _set_defaults(parser, read_preset(preset))
+    elif not {"-h", "--help"} & set(argv):
+        raise ConfigError(f"name a preset or a YAML file first: gvbsm {verb} PRESET ...")
+    try:
+        parsed = parser.parse_args(argv)
+    except ArgumentError as error:
+        raise ConfigError(_explain(str(error))) from None
+    except SystemExit as leaving:
+        if leaving.code in (0, None):
+            return None
+        raise
+    workdir = Path(parsed.pop("workdir") or f"runs/{Path(parsed.pop('preset')).stem}")
+    return from_parsed(parser, parsed), workdir, bool(parsed.pop("quiet"))
+
+
+def _expand(argument: str) -> str:
+    name, equals, value = argument.partition("=")
+    return SHORT.get(name, name) + equals + value
+
+
+def _set_defaults(parser: ArgumentParser, preset: dict[str, Any]) -> None:
+    for key in flat_keys(preset):
+        value = reduce(lambda nested, name: nested[name], key.split("."), preset)
+        parser.set_defaults({key: value})
+
+
+def _explain(message: str) -> str:
+    """One line; an unknown option gets the nearest known one."""
+    message = " ".join(message.split())
+    start = "unrecognized arguments: "
+    if message.startswith(start):
+        option = message.removeprefix(start).split()[0]
+        return unknown_field(option.lstrip("-").partition("=")[0], where="the command")
+    return message
+
+
+def _show(argv: list[str]) -> int:
+    if len(argv) != 1 or argv[0].startswith("-"):
+        print("usage: gvbsm show DIR")
+        return 0 if argv and argv[0] in ("-h", "--help") else 2
+    from gvbsm.show import describe
+
+    print(describe(Path(argv[0])))
+    return 0
+
+
+def results_table(results: dict[str, Any]) -> str:
+    """The rows as an aligned table: accuracies in percent, mean and deviation over n students."""
+    header = ("method", "student", "ipc", "top-1 %", "best epoch", "n")
+    rows = [
+        (
+            row["method"],
+            row["student"],
+            "all" if row["ipc"] is None else str(row["ipc"]),
+            *(f"{row[key]['mean']:.1f} ± {row[key]['std']:.1f}" for key in ("top1", "top1_best")),
+            str(len(row["top1"]["values"])),
+        )
+        for row in results["rows"]
+    ]
+    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
+
+    def line(cells: Sequence[str]) -> str:
+        return "  ".join(
+            cell.ljust(width) for cell, width in zip(cells, widths, strict=True)
+        ).rstrip()
+
+    return "\n".join([line(header), line(["-" * width for width in widths]), *map(line, rows)])

@@ -1,0 +1,513 @@
+"""Settings: one frozen dataclass a stage; the defaults are the paper's rows for CIFAR (table 9).
+
+This file holds data alone and imports no torch, so that the command line answers at once. The
+help text of a field is its line under `Args`; checks that need two fields are in `validate`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import yaml
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser, Namespace
+
+Method = Literal["gvbsm", "sre2l", "random-soft", "random-hard"]
+Baseline = Literal["random-hard", "random-soft", "sre2l", "full"]
+
+PRESETS = Path(__file__).parent / "presets"
+
+
+class ConfigError(ValueError):
+    """A fault in the settings, told in one line (or one line a fault)."""
+
+
+@dataclass(frozen=True)
+class ViewConfig:
+    """How one picture becomes a view of it.
+
+    Args:
+        crop: none, pad (shifted crop over a border of the mean colour), or resized
+            (RandomResizedCrop).
+        padding: Border in pixels for crop=pad.
+        scale: Smallest and largest share of the area for crop=resized.
+        ratio: Smallest and largest width/height for crop=resized.
+        flip: Mirror left-right with probability 1/2.
+        roll: Largest cyclic shift in pixels along each axis, before the crop; 0 is off.
+        cutmix: Parameter of CutMix's Beta distribution; 0 is off.
+        per_sample: One draw for each picture (true) or one for the whole batch (false).
+    """
+
+    crop: Literal["none", "pad", "resized"] = "resized"
+    padding: int = 4
+    scale: tuple[float, float] = (0.08, 1.0)
+    ratio: tuple[float, float] = (0.75, 4 / 3)
+    flip: bool = True
+    roll: int = 0
+    cutmix: float = 0.0
+    per_sample: bool = True
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """An optimiser and its learning-rate schedule.
+
+    Args:
+        name: sgd (with momentum), adam or adamw.
+        lr: Learning rate at the start.
+        momentum: Momentum of sgd.
+        betas: The two decay rates of adam and adamw.
+        weight_decay: Weight decay, on tensors with more than one dimension alone.
+        schedule: constant, or cosine (to 0 over all steps).
+    """
+
+    name: Literal["sgd", "adam", "adamw"] = "sgd"
+    lr: float = 0.05
+    momentum: float = 0.9
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.0
+    schedule: Literal["constant", "cosine"] = "cosine"
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """The real pictures.
+
+    Args:
+        name: digits, cifar10, cifar100, tiny-imagenet, imagenet-1k, folder or npz.
+        root: Folder or .npz file that holds them (digits needs none).
+        image_size: Side in pixels to which pictures are brought; none takes the data set's own.
+        val_fraction: Share held out for testing where the data set has no split of its own.
+        split_seed: Seed of that split.
+        in_memory: Hold decoded pictures in memory; none decides by size.
+        workers: Processes that decode pictures which are not held in memory.
+    """
+
+    name: str = "digits"
+    root: str | None = None
+    image_size: int | None = None
+    val_fraction: float = 0.2
+    split_seed: int = 0
+    in_memory: bool | None = None
+    workers: int = 2
+
+
+@dataclass(frozen=True)
+class SqueezeConfig:
+    """Training of the teachers.
+
+    Args:
+        backbones: Names of the teachers' architectures.
+        pretrained: Take the library's weights (torchvision/..., timm/...) and train nothing.
+        epochs: Passes over the training set.
+        batch_size: Pictures in a step.
+        optimizer: Optimiser of the teachers.
+        views: Augmentation of the real pictures.
+        tests: How often the test accuracy is measured, evenly spread, the last epoch included.
+    """
+
+    backbones: tuple[str, ...] = (
+        "resnet18",
+        "convnet128",
+        "mobilenet_v2_x0_5",
+        "wrn16_2",
+        "shufflenet_v2_x0_5",
+    )
+    pretrained: bool = False
+    epochs: int = 50
+    batch_size: int = 64
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    views: ViewConfig = field(default_factory=lambda: ViewConfig(crop="pad"))
+    tests: int = 5
+
+
+@dataclass(frozen=True)
+class StatisticsConfig:
+    """The pass that records each convolution's global statistics (section 3.3).
+
+    Args:
+        n_p: Side of a patch in pixels of the feature map.
+        batch_size: Pictures in a step of the pass; the result does not depend on it.
+        passes: Views of each picture that are recorded.
+    """
+
+    n_p: int = 4
+    batch_size: int = 256
+    passes: int = 1
+
+
+@dataclass(frozen=True)
+class SynthesisConfig:
+    """Optimisation of the images.
+
+    Args:
+        backbones: Teachers that are matched (GBM); none takes all of squeeze.backbones.
+        backbone_order: uniform draws one for each iteration (Eq. 7); round_robin takes turns.
+        init: Start from noise (the paper) or from random real pictures of the class.
+        iterations: Steps for each batch of images.
+        batch_size: Images that are optimised together.
+        loop: reorder (several images of few classes) or original (one image of each class).
+        optimizer: Optimiser of the pixels.
+        views: Augmentation before the teacher; the statistics pass sees real pictures the same way.
+        alpha: Weight of the past in the EMA of batch statistics (Eq. 6); 0 matches each batch alone.
+        ema_start: first starts the EMA at the first batch, zero at 0 as the authors' code does.
+        beta_dr: Probability that a convolution's matching is dropped in an iteration.
+        weight_cross_entropy: Weight of the classification term.
+        weight_batchnorm: Weight of L'_BN (Eq. 6); 0 is off.
+        weight_conv: Weight of L'_Conv (Eq. 10); 0 is off.
+        weight_densification: Weight of L_DD (Eq. 5); 0 is off.
+        first_layer_multiplier: Extra weight of the first matched layer of each teacher.
+        tau: Temperature of L_DD.
+        densification: exact is Eq. 5; scaled divides each Gram matrix by its mean eigenvalue first.
+    """
+
+    backbones: tuple[str, ...] | None = None
+    backbone_order: Literal["uniform", "round_robin"] = "uniform"
+    init: Literal["noise", "real"] = "noise"
+    iterations: int = 4000
+    batch_size: int = 50
+    loop: Literal["reorder", "original"] = "reorder"
+    optimizer: OptimizerConfig = field(
+        default_factory=lambda: OptimizerConfig(name="adam", lr=0.05, betas=(0.5, 0.9))
+    )
+    views: ViewConfig = field(default_factory=ViewConfig)
+    alpha: float = 0.8
+    ema_start: Literal["first", "zero"] = "first"
+    beta_dr: float = 0.4
+    weight_cross_entropy: float = 1.0
+    weight_batchnorm: float = 0.01
+    weight_conv: float = 0.01
+    weight_densification: float = 1.0
+    first_layer_multiplier: float = 10.0
+    tau: float = 4.0
+    densification: Literal["exact", "scaled"] = "exact"
+
+
+@dataclass(frozen=True)
+class LabelsConfig:
+    """Soft labels of every view of every epoch.
+
+    Args:
+        backbones: Teachers of the ensemble; none takes all of squeeze.backbones.
+        epochs: Epochs that are labelled, and for which the students train.
+        batch_size: Images that are labelled together, in the order of training.
+        full_batch_up_to: A set of at most this many images is one batch, in labelling and training.
+        views: Augmentation of the distilled images.
+        logit_normalization: Bring all teachers' logits to one norm before the mean (Eq. 8, w/ LN).
+        store: Keep the labels on disk (true) or let the teachers label during training (false).
+    """
+
+    backbones: tuple[str, ...] | None = None
+    epochs: int = 1000
+    batch_size: int = 64
+    full_batch_up_to: int = 100
+    views: ViewConfig = field(default_factory=lambda: ViewConfig(cutmix=1.0))
+    logit_normalization: bool = False
+    store: bool = True
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """Training of fresh students on images and labels.
+
+    Args:
+        students: Names of the students' architectures.
+        seeds: Students of each architecture; mean and deviation are over them.
+        loss: mse_gt is Eq. 11; kl is SRe2L's; hard is cross-entropy with the hard labels alone.
+        gamma: Weight of the cross-entropy in mse_gt.
+        temperature: Temperature of kl.
+        hard_target: Hard label of a CutMix image: base (the uncut image's) or mixed (by area).
+        batch_size: Images in a step.
+        optimizer: Optimiser of the students.
+        lr_of: Learning rate of single students where it differs from optimizer.lr.
+        tests: How often the test accuracy is measured, evenly spread, the last epoch included.
+    """
+
+    students: tuple[str, ...] = ("convnet128", "resnet18")
+    seeds: int = 3
+    loss: Literal["mse_gt", "kl", "hard"] = "mse_gt"
+    gamma: float = 0.15
+    temperature: float = 20.0
+    hard_target: Literal["base", "mixed"] = "base"
+    batch_size: int = 64
+    optimizer: OptimizerConfig = field(
+        default_factory=lambda: OptimizerConfig(name="adamw", lr=0.001)
+    )
+    lr_of: dict[str, float] = field(default_factory=dict)
+    tests: int = 10
+
+
+@dataclass(frozen=True)
+class BaselinesConfig:
+    """What the result is compared with, in the same run.
+
+    Args:
+        methods: Any of random-hard, random-soft, sre2l and full (each teacher on the whole set).
+        draws: Random selections of real pictures; student k trains on draw k modulo draws.
+    """
+
+    methods: tuple[Baseline, ...] = ("random-hard", "random-soft", "sre2l", "full")
+    draws: int = 1
+
+
+@dataclass(frozen=True)
+class Config:
+    """All settings of a run.
+
+    Args:
+        ipc: Images per class of the distilled set.
+        seed: Seed of everything that is drawn.
+        method: gvbsm, or a baseline that takes its place (sre2l, random-soft, random-hard).
+        device: cpu, cuda or cuda:N; auto takes a GPU where there is one.
+        precision: fp32, or bf16 (autocast; statistics stay fp32); auto is bf16 on CUDA, else fp32.
+        threads: CPU threads; none leaves torch's choice.
+        checkpoint_seconds: Time between checkpoints of unfinished work.
+        data: The real pictures.
+        squeeze: Training of the teachers.
+        statistics: Global statistics of the convolutions.
+        synthesis: Optimisation of the images.
+        labels: Soft labels.
+        evaluation: Training of the students.
+        baselines: What the result is compared with.
+    """
+
+    ipc: int = 10
+    seed: int = 0
+    method: Method = "gvbsm"
+    device: str = "auto"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    threads: int | None = None
+    checkpoint_seconds: float = 60.0
+    data: DataConfig = field(default_factory=DataConfig)
+    squeeze: SqueezeConfig = field(default_factory=SqueezeConfig)
+    statistics: StatisticsConfig = field(default_factory=StatisticsConfig)
+    synthesis: SynthesisConfig = field(default_factory=SynthesisConfig)
+    labels: LabelsConfig = field(default_factory=LabelsConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    baselines: BaselinesConfig = field(default_factory=BaselinesConfig)
+
+
+def settings_parser(program: str) -> ArgumentParser:
+    """A parser of every setting, with its help, for the command line and for mappings."""
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(prog=program, exit_on_error=False)
+    parser.add_class_arguments(Config)
+    return parser
+
+
+def from_parsed(parser: ArgumentParser, parsed: Namespace) -> Config:
+    """Build the settings that a parser has read, and check them.
+
+    Raises:
+        ConfigError: One line a fault.
+    """
+    made = parser.instantiate(parsed)
+    config = Config(**{item.name: made[item.name] for item in dataclasses.fields(Config)})
+    if config.method == "sre2l" and config.synthesis.backbones is None:
+        # SRe2L knows one backbone; presets name ResNet-18 first.
+        first = config.squeeze.backbones[:1]
+        config = dataclasses.replace(
+            config,
+            synthesis=dataclasses.replace(config.synthesis, backbones=first),
+            labels=dataclasses.replace(config.labels, backbones=first),
+        )
+    return validate(config)
+
+
+def build_config(settings: dict[str, Any]) -> Config:
+    """Build checked settings from a nested mapping; what it leaves out keeps its default.
+
+    Raises:
+        ConfigError: One line a fault.
+    """
+    from jsonargparse import ArgumentError
+
+    parser = settings_parser("gvbsm")
+    try:
+        return from_parsed(parser, parser.parse_object(settings))
+    except ArgumentError as error:
+        raise ConfigError(" ".join(str(error).split())) from None
+
+
+def for_method(config: Config, method: Method) -> Config:
+    """The settings of a baseline in place of G-VBSM: its preset laid over `config`."""
+    return build_config(merge(to_dict(config), read_preset(method)))
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Turn a dataclass of settings into plain lists, dicts and numbers, as JSON and YAML hold."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(item) for key, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [plain(item) for item in value]
+        return value
+
+    result: dict[str, Any] = plain(dataclasses.asdict(config))
+    return result
+
+
+def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """Lay the nested settings `over` upon `base`; lists and scalars are replaced whole."""
+    merged = dict(base)
+    for key, value in over.items():
+        old = merged.get(key)
+        nested = isinstance(old, dict) and isinstance(value, dict) and key != "lr_of"
+        merged[key] = merge(old, value) if nested and old is not None else value
+    return merged
+
+
+def preset_names() -> list[str]:
+    """Names of the presets that come with the package."""
+    return sorted(path.stem for path in PRESETS.glob("*.yaml"))
+
+
+def read_preset(name: str) -> dict[str, Any]:
+    """Settings of a preset, of a YAML file, or of several joined by `+` (the later wins).
+
+    Raises:
+        ConfigError: If there is no such preset or file, or the file is not a YAML mapping.
+    """
+    merged: dict[str, Any] = {}
+    for part in name.split("+"):
+        merged = merge(merged, _read_one(part))
+    return merged
+
+
+def _read_one(name: str) -> dict[str, Any]:
+    is_file = name.endswith((".yaml", ".yml"))
+    path = Path(name) if is_file else PRESETS / f"{name}.yaml"
+    if not path.is_file():
+        if is_file:
+            raise ConfigError(f"there is no settings file {name}")
+        raise ConfigError(f"there is no preset {name!r}; {_nearest(name, preset_names())}")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{name} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{name} must hold a mapping of settings, found {type(content).__name__}")
+    unknown = [key for key in flat_keys(content) if key not in set(field_names())]
+    if unknown:
+        raise ConfigError("; ".join(unknown_field(key, where=name) for key in unknown))
+    return content
+
+
+def field_names(of: type = Config, prefix: str = "") -> list[str]:
+    """Dotted names of all settings, sections included."""
+    names = []
+    for item in dataclasses.fields(of):
+        names.append(prefix + item.name)
+        factory = item.default_factory
+        if factory is not dataclasses.MISSING and dataclasses.is_dataclass(section := factory()):
+            names += field_names(type(section), f"{prefix}{item.name}.")  # type: ignore[arg-type]
+    return names
+
+
+def flat_keys(settings: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    """Dotted keys of nested settings; keys inside `lr_of` are names of students, not settings."""
+    for key, value in settings.items():
+        if isinstance(value, dict) and key != "lr_of":
+            yield from flat_keys(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"
+
+
+def unknown_field(name: str, where: str) -> str:
+    """Name an unknown setting and the nearest known one."""
+    return f"{where}: there is no setting {name!r}; {_nearest(name, field_names())}"
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    known = list(known)
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    tail = name.rpartition(".")[2]
+    near = near or [key for key in known if key.rpartition(".")[2] == tail][:3]
+    return f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}"
+
+
+def _positive(name: str, value: float) -> str | None:
+    return None if value > 0 else f"{name} must be positive, got {value}"
+
+
+def _chance(name: str, value: float, *, closed: bool) -> str | None:
+    fits = 0 <= value <= 1 if closed else 0 <= value < 1
+    return None if fits else f"{name} must be in [0, 1{']' if closed else ')'}, got {value}"
+
+
+def _subset(name: str, chosen: tuple[str, ...] | None, teachers: tuple[str, ...]) -> Iterator[str]:
+    if chosen is not None and not chosen:
+        yield f"{name} is empty; give at least one backbone, or null for all"
+    for item in chosen or ():
+        if item not in teachers:
+            yield f"{name} names {item!r}, which is not in squeeze.backbones {list(teachers)}"
+
+
+def _view_faults(name: str, views: ViewConfig) -> Iterator[str]:
+    low, high = views.scale
+    if not 0 < low <= high <= 1:
+        yield f"{name}.scale must satisfy 0 < low <= high <= 1, got {list(views.scale)}"
+    if not 0 < views.ratio[0] <= views.ratio[1]:
+        yield f"{name}.ratio must satisfy 0 < low <= high, got {list(views.ratio)}"
+    for key in ("padding", "roll", "cutmix"):
+        if getattr(views, key) < 0:
+            yield f"{name}.{key} must not be negative, got {getattr(views, key)}"
+
+
+def _faults(config: Config) -> Iterator[str | None]:
+    squeeze, synthesis, labels = config.squeeze, config.synthesis, config.labels
+    evaluation = config.evaluation
+    for name in (
+        "ipc squeeze.epochs squeeze.batch_size squeeze.tests statistics.n_p statistics.batch_size "
+        "statistics.passes synthesis.iterations synthesis.batch_size synthesis.tau labels.epochs "
+        "labels.batch_size evaluation.seeds evaluation.batch_size evaluation.tests "
+        "evaluation.temperature baselines.draws squeeze.optimizer.lr synthesis.optimizer.lr "
+        "evaluation.optimizer.lr"
+    ).split():
+        value: Any = config
+        for key in name.split("."):
+            value = getattr(value, key)
+        yield _positive(name, value)
+    yield _chance("synthesis.alpha", synthesis.alpha, closed=False)
+    yield _chance("synthesis.beta_dr", synthesis.beta_dr, closed=True)
+    if not 0 < config.data.val_fraction < 1:
+        yield f"data.val_fraction must be in (0, 1), got {config.data.val_fraction}"
+    if not squeeze.backbones:
+        yield "squeeze.backbones is empty; give at least one backbone"
+    for name in squeeze.backbones:
+        if squeeze.backbones.count(name) > 1:
+            yield f"squeeze.backbones names {name!r} twice"
+    yield from _subset("synthesis.backbones", synthesis.backbones, squeeze.backbones)
+    yield from _subset("labels.backbones", labels.backbones, squeeze.backbones)
+    for section in ("squeeze", "synthesis", "labels"):
+        yield from _view_faults(f"{section}.views", getattr(config, section).views)
+    for section in ("squeeze", "synthesis"):
+        if getattr(config, section).views.cutmix:
+            yield f"{section}.views.cutmix must be 0: only labels.views mixes images"
+    if not labels.store and labels.batch_size != evaluation.batch_size:
+        yield (
+            "labels.store=false labels each training batch as it comes, so labels.batch_size "
+            f"({labels.batch_size}) must equal evaluation.batch_size ({evaluation.batch_size})"
+        )
+    if config.method != "gvbsm" and config.baselines.methods:
+        yield f"method={config.method} is itself a baseline: set baselines.methods to []"
+
+
+def validate(config: Config) -> Config:
+    """Check what one field's type cannot; all faults are told at once.
+
+    Raises:
+        ConfigError: One line a fault.
+    """
+    faults = list(dict.fromkeys(fault for fault in _faults(config) if fault))
+    if faults:
+        raise ConfigError("\n".join(faults))
+    return config

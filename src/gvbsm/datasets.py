@@ -1,0 +1,289 @@
+"""Raw data: the only place that knows a data set's name, size, classes, mean and std.
+
+`load_dataset` turns a name and a folder into an `ImageData`: two splits of pictures, either in
+memory (uint8) or as paths to stream from, and what is needed to normalize them.
+Shapes: N pictures, C channels, H rows, W columns, S the side of a square picture.
+"""
+
+import difflib
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from statistics import median_low
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from gvbsm import sources
+from gvbsm.pictures import DataError, Progress, Split, decode, resize_to
+from gvbsm.sources import Raw, Request
+
+MEMORY_LIMIT = 2 * 1024**3  # bytes of uint8 pictures that are kept in memory without being asked to
+SAMPLED_HEADERS = 200  # pictures looked at to choose a folder's image size and channels
+SAMPLED_PICTURES = 20_000  # pictures that the mean and std of a streamed set are taken over
+
+_GREY_MODES = {"1", "L", "LA", "I", "I;16", "I;16B", "I;16L"}
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """A data set, ready to be normalized and batched.
+
+    Attributes:
+        mean: Of the training pictures scaled to [0, 1], one a channel.
+        std: Likewise; the population's (divided by the count), at least 1/255.
+        fingerprint: Hash of the name, the classes, the labels, the size and the pixels (in memory)
+            or each file's relative path and byte size (streamed). Moving or copying the data keeps
+            it. A streamed file rewritten with as many bytes is not noticed.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    channels: int
+    image_size: int
+    train: Split
+    test: Split
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    fingerprint: str
+
+
+@dataclass(frozen=True)
+class DatasetSpec:
+    """What is known about a data set before it is read; None is read off the data itself."""
+
+    name: str
+    description: str
+    image_size: int | None
+    channels: int | None
+    load: Callable[[Request], Raw]
+    mean_std: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    streams: bool = False  # stays on disk however small, unless `in_memory` asks otherwise
+
+
+def _check(raw: Raw) -> None:
+    count = len(raw.class_names)
+    if count < 2:
+        raise DataError(f"only one class, {list(raw.class_names)}: expected two or more")
+    for side, split in (("train", raw.train), ("test", raw.test)):
+        low, high = int(split.labels.min()), int(split.labels.max())
+        if low < 0 or high >= count:
+            raise DataError(
+                f"labels of {side} must be 0 to {count - 1}, one a class, found {low} to {high}"
+            )
+    empty = (torch.bincount(raw.train.labels, minlength=count) == 0).nonzero().flatten().tolist()
+    if empty:
+        raise DataError(f"no training pictures of class {raw.class_names[empty[0]]!r}")
+
+
+def _geometry(raw: Raw, spec: DatasetSpec) -> tuple[int, int]:
+    """Image size and channels: the spec's, else those of the pictures (see `load_dataset`)."""
+    if raw.train.images is not None and raw.test.images is not None:
+        found = {int(raw.train.images.shape[1]), int(raw.test.images.shape[1])}
+        if len(found) > 1 or spec.channels not in (None, *found):
+            expected = spec.channels or "the same number of"
+            raise DataError(f"{spec.name}: expected {expected} channels, found {sorted(found)}")
+        return spec.image_size or min(raw.train.images.shape[-2:]), found.pop()
+    if spec.image_size is not None and spec.channels is not None:
+        return spec.image_size, spec.channels
+    # both splits, in one order: the answer must not depend on how a folder was split
+    paths = sorted((*(raw.train.paths or ()), *(raw.test.paths or ())))
+    sizes, modes = [], set()
+    for index in np.unique(np.linspace(0, len(paths) - 1, SAMPLED_HEADERS).astype(int)):
+        try:
+            with Image.open(paths[index]) as file:
+                sizes.append(file.size)
+                modes.add(file.mode)
+        except Exception as error:  # as in `read_image`
+            raise DataError(f"cannot read {paths[index]}: {error}; repair or remove it") from error
+    side = median_low(min(size) for size in sizes)
+    side = side if len(set(sizes)) == 1 else min(side, 224)
+    return spec.image_size or side, spec.channels or (1 if modes <= _GREY_MODES else 3)
+
+
+def _settle(split: Split, channels: int, size: int, keep: bool, progress: Progress) -> Split:
+    """Bring pictures in memory to (N, C, S, S); leave paths alone unless `keep` says to decode."""
+    if split.images is not None:
+        return Split(split.labels, resize_to(split.images, size))
+    if split.paths is None or not keep:
+        return split
+    images = torch.empty(len(split), channels, size, size, dtype=torch.uint8)
+    for index, picture in enumerate(decode(split.paths, channels, size, progress)):
+        images[index] = picture
+    return Split(split.labels, images)
+
+
+def _fingerprint(header: list[Any], splits: Iterable[Split], root: Path | None) -> str:
+    digest = hashlib.sha256(json.dumps(header).encode())
+    for split in splits:
+        digest.update(f"\n{len(split)}\n".encode())
+        digest.update(split.labels.numpy().tobytes())
+        if split.images is not None:
+            digest.update(split.images.contiguous().view(-1).numpy().data)
+        for path in split.paths or ():
+            place = path.relative_to(root) if root else path
+            digest.update(f"{place.as_posix()}\0{path.stat().st_size}\n".encode())
+    return digest.hexdigest()
+
+
+def _mean_std(
+    batches: Iterable[Tensor], channels: int
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and std of pixels / 255, exact: from whole-number histograms, in float64.
+
+    Args:
+        batches: uint8 pictures, each of shape (n, C, H, W).
+        channels: C.
+    """
+    counts = torch.zeros(channels, 256, dtype=torch.int64)
+    for batch in batches:
+        for channel in range(channels):
+            counts[channel] += torch.bincount(batch[:, channel].flatten(), minlength=256)
+    weights = counts.double() / counts.sum(1, keepdim=True)
+    values = torch.arange(256, dtype=torch.float64) / 255
+    mean = weights @ values  # (C,)
+    variance = (weights * (values - mean[:, None]) ** 2).sum(1)
+    std = variance.sqrt().clamp(min=1 / 255)  # a constant channel must not divide by zero
+    return tuple(mean.tolist()), tuple(std.tolist())
+
+
+def _cached_mean_std(
+    file: Path, paths: Sequence[Path], channels: int, size: int, progress: Progress
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and std of a streamed set, remembered in `file`; a broken file is written anew."""
+    with suppress(OSError, ValueError, KeyError, TypeError):
+        stored = json.loads(file.read_text(encoding="utf-8"))
+        mean, std = (tuple(float(value) for value in stored[key]) for key in ("mean", "std"))
+        if len(mean) == len(std) == channels and min(std) > 0:
+            return mean, std
+    order = torch.randperm(len(paths), generator=torch.Generator().manual_seed(0))
+    chosen = [paths[index] for index in order[:SAMPLED_PICTURES].sort().values.tolist()]
+    pictures = decode(chosen, channels, size, progress)
+    mean, std = _mean_std((picture[None] for picture in pictures), channels)
+    with suppress(OSError):  # a cache that cannot be written costs time, not correctness
+        file.parent.mkdir(parents=True, exist_ok=True)
+        draft = file.with_name(f"{file.name}.{os.getpid()}.tmp")
+        draft.write_text(json.dumps({"mean": mean, "std": std}), encoding="utf-8")
+        draft.replace(file)
+    return mean, std
+
+
+def _no_progress(items: Iterable[Any]) -> Iterable[Any]:
+    return items
+
+
+def _check_settings(
+    name: str, root: Path | None, image_size: int | None, val_fraction: float
+) -> tuple[DatasetSpec, Path | None]:
+    """The spec of `name` and the absolute `root`, if every setting can be met."""
+    if name not in DATASETS:
+        near = difflib.get_close_matches(name, DATASETS, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise DataError(f"unknown data set {name!r}: {hint}choose from {', '.join(DATASETS)}")
+    if not 0 < val_fraction < 1:
+        raise DataError(f"`val_fraction` must be in (0, 1), got {val_fraction}")
+    if image_size is not None and image_size < 1:
+        raise DataError(f"`image_size` must be 1 or more, got {image_size}")
+    root = None if root is None else Path(root).expanduser().absolute()
+    if root is not None and not root.exists():
+        raise DataError(f"no such file or folder: {root} (given as --data.root for {name})")
+    return DATASETS[name], root
+
+
+def load_dataset(
+    name: str,
+    root: Path | None = None,
+    *,
+    image_size: int | None = None,
+    val_fraction: float = 0.2,
+    split_seed: int = 0,
+    in_memory: bool | None = None,
+    cache_dir: Path | None = None,
+    progress: Progress = _no_progress,
+) -> ImageData:
+    """Read a data set by name.
+
+    Args:
+        name: A key of `DATASETS`.
+        root: Folder or file of the data. Only `digits` and the CIFAR sets do without.
+        image_size: Side of the pictures; None takes the data set's own. For `folder` that is,
+            over up to 200 pictures, their short side if all have one size, else the median short
+            side or 224, whichever is smaller.
+        val_fraction: Share of each class held out where the data has no split of its own
+            (`digits`, and `folder` without train/), at least one picture a class.
+        split_seed: Seed of that split.
+        in_memory: Whether files are decoded at once or streamed. None keeps up to 2 GiB in memory
+            (`imagenet-1k` streams). Arrays (`digits`, .npz, official CIFAR) are always in memory.
+        cache_dir: Where downloads and the mean and std of streamed sets are kept;
+            None is ~/.cache/gvbsm.
+        progress: Wraps each loop over pictures to decode, as `tqdm` does.
+
+    Returns:
+        The data set. Mean and std are those of the training pictures, over 20,000 of them, drawn
+        with a fixed seed, if a streamed set has more; `imagenet-1k` has the usual constants, which
+        pre-trained backbones expect.
+
+    Raises:
+        DataError: If the data is not as described.
+    """
+    spec, root = _check_settings(name, root, image_size, val_fraction)
+    cache = Path(cache_dir or Path.home() / ".cache" / "gvbsm").expanduser()
+
+    raw = spec.load(Request(root, val_fraction, split_seed, cache))
+    _check(raw)
+    size, channels = _geometry(raw, spec)
+    size = image_size or size
+    if in_memory is None:
+        total = (len(raw.train) + len(raw.test)) * channels * size**2
+        in_memory = total <= MEMORY_LIMIT and not spec.streams
+    train = _settle(raw.train, channels, size, in_memory, progress)
+    test = _settle(raw.test, channels, size, in_memory, progress)
+    header = [name, raw.class_names, channels, size]
+    fingerprint = _fingerprint(header, (train, test), root)
+    if spec.mean_std is not None:
+        mean, std = spec.mean_std
+    elif train.images is not None:
+        mean, std = _mean_std([train.images], channels)
+    else:
+        file = cache / "mean_std" / f"{fingerprint}.json"
+        mean, std = _cached_mean_std(file, train.paths or (), channels, size, progress)
+    return ImageData(name, raw.class_names, channels, size, train, test, mean, std, fingerprint)
+
+
+_IMAGENET_MEAN_STD = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+_SPECS = (
+    DatasetSpec(
+        "digits", "8x8 digits, 10 classes, part of scikit-learn", 8, 1, sources.read_digits
+    ),
+    DatasetSpec("cifar10", "CIFAR-10", 32, 3, partial(sources.read_cifar, kind="CIFAR10")),
+    DatasetSpec("cifar100", "CIFAR-100", 32, 3, partial(sources.read_cifar, kind="CIFAR100")),
+    DatasetSpec(
+        "tiny-imagenet", "Tiny-ImageNet or some classes of it", 64, 3, sources.read_tiny_imagenet
+    ),
+    DatasetSpec(
+        "imagenet-1k",
+        "ImageNet: train/ and val/ with wnid folders, streamed",
+        224,
+        3,
+        sources.read_folder,
+        _IMAGENET_MEAN_STD,
+        streams=True,
+    ),
+    DatasetSpec(
+        "folder",
+        "Your pictures, one folder a class",
+        None,
+        None,
+        partial(sources.read_folder, may_split=True),
+    ),
+    DatasetSpec("npz", "Your arrays, one .npz file", None, None, sources.read_npz),
+)
+DATASETS: dict[str, DatasetSpec] = {spec.name: spec for spec in _SPECS}

@@ -1,0 +1,115 @@
+"""What an epoch on a distilled set consists of: order, views, mixes and the ensemble's logits.
+
+Labelling and training both draw it from here, so that labels made beforehand and labels made during
+training belong to the same batches.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from gvbsm.config import ViewConfig
+from gvbsm.loading import view_arguments
+from gvbsm.losses import ensemble_logits
+from gvbsm.pictures import normalize
+from gvbsm.runtime import Runtime
+from gvbsm.views import Mixes, Views, apply_mixes, apply_views, sample_mixes, sample_views
+
+
+class Plan(NamedTuple):
+    """One epoch: the images' order, int64 (images,), and each image's view and mix."""
+
+    order: Tensor
+    views: Views
+    mixes: Mixes
+
+
+def batch_size_for(count: int, batch_size: int, full_batch_up_to: int) -> int:
+    """Images in a batch: all of a small set, else `batch_size` (table 9: "64 or |S|")."""
+    return count if count <= full_batch_up_to else batch_size
+
+
+def draw_plan(count: int, size: int, views: ViewConfig, epoch: int, runtime: Runtime) -> Plan:
+    """The plan of one epoch, a function of the run's seed and the epoch alone.
+
+    Args:
+        count: Images of the set.
+        size: Side of an image in pixels.
+        views: The augmentation.
+        epoch: Number of the epoch, from 0.
+        runtime: Holds the seed.
+    """
+    generator = runtime.generator("epoch", epoch)
+    order = torch.randperm(count, generator=generator)
+    drawn = sample_views(count, size, size, generator, **view_arguments(views))
+    mixes = sample_mixes(count, size, size, views.cutmix, generator, per_sample=views.per_sample)
+    return Plan(order, drawn, mixes)
+
+
+def pack_plan(plan: Plan) -> dict[str, Tensor]:
+    """The plan in the narrow types of the label store (`artifacts.SoftLabels`)."""
+    return {
+        "order": plan.order.to(torch.int32),
+        "boxes": plan.views.boxes.to(torch.int16),
+        "flips": plan.views.flips,
+        "rolls": plan.views.rolls.to(torch.int16),
+        "partners": plan.mixes.partners.to(torch.int32),
+        "mix_boxes": plan.mixes.boxes.to(torch.int16),
+    }
+
+
+def unpack_plan(stored: dict[str, Tensor]) -> Plan:
+    """The inverse of `pack_plan`."""
+    wide = {
+        name: stored[name].long() for name in ("order", "boxes", "rolls", "partners", "mix_boxes")
+    }
+    views = Views(wide["boxes"], stored["flips"], wide["rolls"])
+    return Plan(wide["order"], views, Mixes(wide["partners"], wide["mix_boxes"]))
+
+
+def view_batch(
+    images: Tensor,
+    plan: Plan,
+    index: Tensor,
+    normalization: tuple[Sequence[float], Sequence[float]],
+    runtime: Runtime,
+) -> Tensor:
+    """The images at `index` as the plan sees them, mixed; normalized float, on the device.
+
+    Args:
+        images: All images of the set, uint8 (images, channels, height, width).
+        plan: The epoch's plan.
+        index: Which images, int64 (batch,).
+        normalization: Mean and deviation of the data.
+        runtime: Device.
+    """
+
+    def seen(which: Tensor) -> Tensor:
+        pictures = normalize(images[which].to(runtime.device), *normalization)
+        views = plan.views.select(which)
+        return apply_views(pictures, Views(*(part.to(runtime.device) for part in views)))
+
+    mixes = plan.mixes.select(index)
+    if not bool(mixes.boxes.any()):
+        return seen(index)
+    return apply_mixes(seen(index), seen(mixes.partners), mixes.boxes.to(runtime.device))
+
+
+def label_batch(
+    pictures: Tensor, teachers: Sequence[nn.Module], normalize_logits: bool, runtime: Runtime
+) -> Tensor:
+    """The ensemble's logits of a batch, float16 (batch, classes), as they are stored.
+
+    Args:
+        pictures: Views, normalized float (batch, channels, height, width).
+        teachers: Networks in eval mode.
+        normalize_logits: Eq. 8 with logit normalization, over this batch.
+        runtime: Device and precision.
+    """
+    with torch.no_grad(), runtime.autocast():
+        logits = [teacher(pictures).float() for teacher in teachers]
+    return ensemble_logits(logits, normalize_logits).half()

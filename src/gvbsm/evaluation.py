@@ -1,0 +1,161 @@
+"""Evaluation: train fresh students on images and labels, and measure them on real test pictures."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from gvbsm.artifacts import Checkpoint, Recipe, SoftLabels, write_json
+from gvbsm.backbones import build_backbone
+from gvbsm.config import EvaluationConfig, LabelsConfig
+from gvbsm.datasets import ImageData
+from gvbsm.epochs import Plan, batch_size_for, draw_plan, label_batch, unpack_plan, view_batch
+from gvbsm.loading import batch_count, plain_batches, split_batches
+from gvbsm.losses import hard_loss, kd_loss, mse_gt_loss
+from gvbsm.runtime import Runtime, seeded
+from gvbsm.training import History, LossOf, accuracy, fit
+from gvbsm.views import kept_share
+
+
+class Labeller:
+    """The training batches' plans and soft labels: read from the store, or made by the teachers.
+
+    Both ways give the same batches: plans are drawn from the same seed, and logits made while
+    training are rounded to the store's float16.
+
+    Args:
+        count: Images of the set.
+        size: Side of an image in pixels.
+        labels: How views are drawn and logits are combined.
+        runtime: Device and seed.
+        stored: The label store, or None.
+        teachers: Networks that label if there is no store; none are needed for hard labels.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        size: int,
+        labels: LabelsConfig,
+        runtime: Runtime,
+        stored: SoftLabels | None,
+        teachers: Sequence[nn.Module],
+    ) -> None:
+        self._count, self._size = count, size
+        self._config, self._runtime = labels, runtime
+        self._stored, self._teachers = stored, teachers
+
+    def epoch(self, epoch: int) -> tuple[Plan, Tensor | None]:
+        """The epoch's plan and, if they are stored, all its logits, float16 (images, classes)."""
+        if self._stored is None:
+            config = self._config.views
+            return draw_plan(self._count, self._size, config, epoch, self._runtime), None
+        tensors = self._stored.read(epoch)
+        return unpack_plan(tensors), tensors["logits"]
+
+    def logits(self, pictures: Tensor, stored: Tensor | None, index: Tensor) -> Tensor | None:
+        """Logits of one batch on its device, float32 (batch, classes); None without soft labels."""
+        if stored is not None:
+            return stored[index].to(pictures.device).float()
+        if not self._teachers:
+            return None
+        normalize = self._config.logit_normalization
+        return label_batch(pictures, self._teachers, normalize, self._runtime).float()
+
+
+def train_student(
+    student: str,
+    seed_index: int,
+    images: Tensor,
+    labels: Tensor,
+    labeller: Labeller,
+    data: ImageData,
+    config: EvaluationConfig,
+    labels_config: LabelsConfig,
+    runtime: Runtime,
+    path: Path,
+    recipe: Recipe,
+    workers: int = 0,
+) -> History:
+    """Train one student from scratch; the result is written to `path` as JSON.
+
+    All students of a set see the same batches and differ in their first weights (and dropout).
+
+    Args:
+        student: Name of the architecture.
+        seed_index: Which of the seeds.
+        images: The set, uint8 (images, channels, size, size).
+        labels: Hard labels, int64 (images,).
+        labeller: Plans and soft labels.
+        data: The real data; its test pictures are the judge.
+        config: The stage's settings.
+        labels_config: Epochs and batches, which training shares with labelling.
+        runtime: Device, precision, seed, progress.
+        path: Where the result goes.
+        recipe: What it is made from.
+        workers: Processes that decode test pictures.
+
+    Raises:
+        RunError: If the training diverges.
+    """
+    with seeded(runtime.seed, "evaluation", student, seed_index):
+        classes = len(data.class_names)
+        model = build_backbone(student, classes, data.image_size, data.channels)
+    model = runtime.place(model)
+    size = batch_size_for(len(images), config.batch_size, labels_config.full_batch_up_to)
+
+    def batches(epoch: int, start: int) -> Iterator[LossOf]:
+        plan, stored = labeller.epoch(epoch)
+        for index in split_batches(plan.order, size)[start:]:
+            pictures = view_batch(images, plan, index, (data.mean, data.std), runtime)
+            soft = labeller.logits(pictures, stored, index)
+            partners = plan.mixes.partners[index]
+            kept = kept_share(plan.mixes.boxes[index], *images.shape[2:])
+            if config.hard_target == "base":
+                kept = torch.ones_like(kept)
+            hard = (labels[index], labels[partners], kept)
+            hard = tuple(part.to(runtime.device) for part in hard)
+            yield partial(_loss, pictures, soft, hard, config, runtime)
+
+    def test(net: nn.Module) -> float:
+        return accuracy(net, plain_batches(data, data.test, 256, runtime, workers), runtime)
+
+    checkpoint = Checkpoint(path, recipe, runtime.checkpoint_seconds)
+    history = fit(
+        model,
+        batches,
+        test,
+        epochs=labels_config.epochs,
+        steps=batch_count(len(images), size),
+        tests=config.tests,
+        optimizer=config.optimizer,
+        lr=config.lr_of.get(student),
+        name=f"evaluation {student} {seed_index + 1}/{config.seeds}",
+        runtime=runtime,
+        checkpoint=checkpoint,
+    )
+    write_json(path, {"recipe": recipe, **vars(history)})
+    checkpoint.clear()
+    return history
+
+
+def _loss(
+    pictures: Tensor,
+    soft: Tensor | None,
+    hard: tuple[Tensor, Tensor, Tensor],
+    config: EvaluationConfig,
+    runtime: Runtime,
+    net: nn.Module,
+) -> Tensor:
+    with runtime.autocast():
+        logits = net(pictures)
+    logits = logits.float()
+    if config.loss == "hard" or soft is None:
+        return hard_loss(logits, *hard)
+    if config.loss == "kl":
+        return kd_loss(logits, soft, config.temperature)
+    return mse_gt_loss(logits, soft, hard_loss(logits, *hard), config.gamma)

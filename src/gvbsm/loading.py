@@ -1,0 +1,184 @@
+"""Batches of views of real pictures, from memory or from files, the same whichever it is drawn from.
+
+In memory: uint8 pictures are normalized, cropped and mirrored as a batch on the device. From files:
+worker processes decode, crop and resize each picture by the view that belongs to (epoch, picture).
+What a batch holds depends on its arguments alone, so that a stopped run goes on with the same ones.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision.transforms.v2.functional as TF
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from gvbsm.config import ViewConfig
+from gvbsm.datasets import ImageData
+from gvbsm.pictures import Split, normalize, read_image, resize_to
+from gvbsm.runtime import Runtime, generator_for
+from gvbsm.views import Views, apply_views, sample_views
+
+Batch = tuple[Tensor, Tensor]
+
+
+def view_arguments(config: ViewConfig) -> dict[str, Any]:
+    """The settings that `views.sample_views` takes."""
+    arguments = asdict(config)
+    del arguments["cutmix"]
+    return arguments
+
+
+def batch_count(count: int, batch_size: int) -> int:
+    """Batches in an epoch. A last batch of one picture is left out: BatchNorm cannot train on it."""
+    full, rest = divmod(count, batch_size)
+    return full + (rest > 1 or count == 1)
+
+
+def split_batches(order: Tensor, batch_size: int) -> tuple[Tensor, ...]:
+    """Cut an epoch's order, int64 (count,), into its `batch_count` batches."""
+    return order.split(batch_size)[: batch_count(len(order), batch_size)]
+
+
+def plain_batches(
+    data: ImageData, split: Split, batch_size: int, runtime: Runtime, workers: int
+) -> Iterator[Batch]:
+    """Each picture of a split once, in order and unchanged (files: short side scaled, centre crop).
+
+    Yields:
+        Normalized pictures (batch, channels, size, size) and labels (batch,), on the device.
+    """
+    batches = torch.arange(len(split)).split(batch_size)
+    if split.images is None:
+        dataset = _Files(split, data, None, seed=0, path=())
+        yield from _streamed(dataset, batches, data, runtime, workers)
+        return
+    for index in batches:
+        yield _to_device(split.images[index], split.labels[index], data, runtime)
+
+
+def view_batches(
+    data: ImageData,
+    views: ViewConfig,
+    batch_size: int,
+    runtime: Runtime,
+    path: Sequence[object],
+    *,
+    start: int = 0,
+    workers: int = 0,
+    shuffle: bool = True,
+) -> Iterator[Batch]:
+    """One epoch of views of the training pictures, from batch `start` on.
+
+    Args:
+        data: The pictures.
+        views: The augmentation.
+        batch_size: Pictures in a batch; the last may be smaller.
+        runtime: Device and seed.
+        path: What the randomness belongs to, such as ("squeeze", backbone, epoch).
+        start: First batch.
+        workers: Processes that decode files.
+        shuffle: Draw the order; otherwise that of the split.
+
+    Yields:
+        Normalized views (batch, channels, size, size) and labels (batch,), on the device.
+    """
+    split, count = data.train, len(data.train)
+    order = torch.arange(count)
+    if shuffle:
+        order = torch.randperm(count, generator=runtime.generator(*path, "order"))
+    batches = split_batches(order, batch_size)[start:]
+    if split.images is None:
+        files = _Files(split, data, views, runtime.seed, tuple(path))
+        yield from _streamed(files, batches, data, runtime, workers)
+        return
+    generator = runtime.generator(*path, "views")
+    size = data.image_size
+    drawn = sample_views(count, size, size, generator, **view_arguments(views))
+    for index in batches:
+        pictures, labels = _to_device(split.images[index], split.labels[index], data, runtime)
+        yield apply_views(pictures, move(drawn.select(index), runtime)), labels
+
+
+def move(views: Views, runtime: Runtime) -> Views:
+    """The views on the device."""
+    return Views(*(part.to(runtime.device, non_blocking=True) for part in views))
+
+
+def _to_device(pictures: Tensor, labels: Tensor, data: ImageData, runtime: Runtime) -> Batch:
+    pictures = pictures.to(runtime.device, non_blocking=True)
+    return normalize(pictures, data.mean, data.std), labels.to(runtime.device, non_blocking=True)
+
+
+class _Files(Dataset[Batch]):
+    """Pictures of a split as uint8 views, decoded when asked for."""
+
+    def __init__(
+        self,
+        split: Split,
+        data: ImageData,
+        views: ViewConfig | None,
+        seed: int,
+        path: tuple[Any, ...],
+    ) -> None:
+        assert split.paths is not None
+        self._paths: tuple[Path, ...] = split.paths
+        self._labels = split.labels
+        self._channels, self._size = data.channels, data.image_size
+        self._views, self._seed, self._path = views, seed, path
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, index: int) -> Batch:
+        picture = read_image(self._paths[index], self._channels)
+        if self._views is not None and self._views.crop == "resized":
+            picture = self._random_crop(picture, index)
+        else:
+            picture = resize_to(picture, self._size)
+            if self._views is not None:
+                picture = self._shifted(picture, index)
+        return picture, self._labels[index]
+
+    def _drawn(self, height: int, width: int, index: int) -> Views:
+        assert self._views is not None
+        generator = generator_for(self._seed, *self._path, index)
+        return sample_views(1, height, width, generator, **view_arguments(self._views))
+
+    def _random_crop(self, picture: Tensor, index: int) -> Tensor:
+        """The crop in the file's own pixels, so that no resolution is lost; then brought to size."""
+        views = self._drawn(picture.shape[1], picture.shape[2], index)
+        top, left, height, width = views.boxes[0].tolist()
+        size = [self._size, self._size]
+        picture = TF.resized_crop(picture, top, left, height, width, size, antialias=True)
+        picture = picture.flip(2) if bool(views.flips[0]) else picture
+        return picture.roll(views.rolls[0].tolist(), dims=(1, 2))
+
+    def _shifted(self, picture: Tensor, index: int) -> Tensor:
+        """A padded crop; its border is grey here, the mean colour to within a few grey levels."""
+        views = self._drawn(self._size, self._size, index)
+        moved = apply_views(picture[None].float() - 128, views)[0] + 128
+        return moved.round().clamp(0, 255).to(torch.uint8)
+
+
+def _streamed(
+    files: _Files,
+    batches: Sequence[Tensor],
+    data: ImageData,
+    runtime: Runtime,
+    workers: int,
+) -> Iterator[Batch]:
+    loader = DataLoader(
+        files,
+        batch_sampler=[index.tolist() for index in batches],
+        num_workers=workers,
+        pin_memory=runtime.device.type == "cuda",
+        # Fork is unsafe beside torch's threads once a network has run.
+        multiprocessing_context="forkserver" if workers else None,
+    )
+    for pictures, labels in loader:
+        yield _to_device(pictures, labels, data, runtime)

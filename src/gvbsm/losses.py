@@ -1,0 +1,147 @@
+"""Every formula of the paper that has a gradient, pure, with its equation number.
+
+Shapes: images (batch, channels, height, width), logits (batch, classes), labels (batch,).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gvbsm.moments import Moments
+
+DENSIFY_SIZE = 32  # pixels to which images are pooled for L_DD (Eq. 4)
+
+
+def match(current: Moments, target: Moments) -> Tensor:
+    """||mean - target||_2 + ||variance - target||_2: one layer's part of Eq. 1, 6 and 10; a scalar.
+
+    Eq. 6 follows when `current` comes from `moments.ema_moments`, Eq. 1 when it is the batch's own.
+    The norm is not squared; where the difference is exactly 0 its gradient is 0.
+
+    Args:
+        current: The synthetic batch's statistics, any shape.
+        target: The data set's statistics, same shape.
+    """
+    mean = torch.linalg.vector_norm(current.mean - target.mean)
+    return mean + torch.linalg.vector_norm(current.variance - target.variance)
+
+
+def densify(
+    images: Tensor, labels: Tensor, tau: float, form: Literal["exact", "scaled"] = "exact"
+) -> Tensor:
+    """L_DD: spread the eigenvalues of each class's Gram matrix (Eq. 4 and 5); a scalar.
+
+    Sum over classes of KL(stop_grad(softmax(eig / tau)) || softmax(eig)), eig the eigenvalues of
+    X_y X_y^T, X_y the class's images pooled to 32 x 32 and flattened. A class with one image adds 0.
+
+    As measured with real images the largest two eigenvalues are hundreds to thousands apart, both
+    softmaxes are then one-hot, and value and gradient are exactly 0 in float32: the exact form acts
+    only in the first iterations from noise. `form="scaled"` divides each Gram matrix by its mean
+    eigenvalue, which keeps the softmaxes soft and the loss at work; it is not the paper's.
+
+    Departs from the authors' code in the solver alone: Gram matrices are symmetric, so `eigvalsh`
+    takes the place of the general, complex `eigvals`
+    (G_VBSM@1ed80b0, Branch_CIFAR_100/recover/data_synthesis_*.py).
+
+    Args:
+        images: Normalized images, float (batch, channels, height, width).
+        labels: Their classes, int64 (batch,).
+        tau: Temperature of the target, above 0.
+        form: exact or scaled.
+
+    Raises:
+        ValueError: If tau is not positive.
+    """
+    if tau <= 0:
+        raise ValueError(f"`tau` must be positive, got {tau}")
+    if min(images.shape[2:]) > DENSIFY_SIZE:
+        images = F.adaptive_avg_pool2d(images, DENSIFY_SIZE)
+    rows = images.flatten(start_dim=1)  # (batch, channels * 1024)
+    loss = images.new_zeros(())
+    for label in labels.unique().tolist():
+        members = rows[labels == label]  # (images of the class, features)
+        if len(members) == 1:
+            continue
+        gram = members @ members.T
+        if form == "scaled":
+            gram = gram / gram.diagonal().mean()  # the trace is the sum of the eigenvalues
+        eigenvalues = torch.linalg.eigvalsh(gram)
+        target = F.log_softmax(eigenvalues.detach() / tau, dim=0)
+        loss = loss + F.kl_div(
+            F.log_softmax(eigenvalues, dim=0), target, reduction="sum", log_target=True
+        )
+    return loss
+
+
+def ensemble_logits(logits: Sequence[Tensor], normalize: bool) -> Tensor:
+    """The soft label's logits: mean over the teachers (Eq. 8); (batch, classes).
+
+    With logit normalization each teacher's logits are first brought to the teachers' mean Frobenius
+    norm over the batch, so that all weigh the same.
+
+    Args:
+        logits: One (batch, classes) a teacher.
+        normalize: Whether to normalize (w/ LN).
+
+    Raises:
+        ValueError: If there is no teacher.
+    """
+    if not logits:
+        raise ValueError("`logits` must hold at least one teacher's, got none")
+    stacked = torch.stack(list(logits)).float()  # (teachers, batch, classes)
+    if normalize:
+        norms = torch.linalg.vector_norm(stacked, dim=(1, 2), keepdim=True)
+        stacked = stacked * (norms.mean(dim=0, keepdim=True) / norms.clamp(min=1e-12))
+    return stacked.mean(dim=0)
+
+
+def hard_loss(student: Tensor, labels: Tensor, partners: Tensor, kept: Tensor) -> Tensor:
+    """Cross-entropy with hard labels, the partner's weighted by what a mix covers; a scalar.
+
+    Args:
+        student: Logits (batch, classes).
+        labels: Classes of the images, int64 (batch,).
+        partners: Classes of the pasted images, int64 (batch,).
+        kept: Share of each image that is its own, float (batch,); 1 ignores the partner.
+    """
+    own = F.cross_entropy(student, labels, reduction="none")
+    pasted = F.cross_entropy(student, partners, reduction="none")
+    return (kept * own + (1 - kept) * pasted).mean()
+
+
+def mse_gt_loss(student: Tensor, teacher: Tensor, hard: Tensor, gamma: float) -> Tensor:
+    """MSE + gamma x GT (Eq. 11); a scalar.
+
+    The square is averaged over batch and classes as in the authors' code: Eq. 11 drops the factor
+    1/2C, and the sum over classes would let gamma mean something else for each class count.
+
+    Args:
+        student: Logits (batch, classes).
+        teacher: The ensemble's logits (batch, classes).
+        hard: `hard_loss` of the same batch.
+        gamma: Weight of the cross-entropy.
+    """
+    return F.mse_loss(student, teacher) + gamma * hard
+
+
+def kd_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """KL(softmax(teacher / T) || softmax(student / T)), mean over the batch: SRe2L's; a scalar.
+
+    Without the factor T^2, as SRe2L trains with it (section 3.3 quotes the form).
+
+    Args:
+        student: Logits (batch, classes).
+        teacher: The ensemble's logits (batch, classes).
+        temperature: T, above 0 (20 in SRe2L).
+    """
+    return F.kl_div(
+        F.log_softmax(student / temperature, dim=1),
+        F.log_softmax(teacher / temperature, dim=1),
+        reduction="batchmean",
+        log_target=True,
+    )

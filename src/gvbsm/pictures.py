@@ -1,0 +1,141 @@
+"""Pictures: reading them from files, resizing them, and to and from normalized pixels.
+
+Shapes: N pictures, C channels, H rows, W columns, S the side of a square picture.
+"""
+
+import os
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+from torch import Tensor
+from torchvision.transforms.v2 import functional as transforms
+
+CHUNK = 256  # pictures handed to the decoding threads at a time
+
+Progress = Callable[[Iterable[Any]], Iterable[Any]]
+
+
+class DataError(ValueError):
+    """A fault of the user's data: one line saying what was expected, what was found, what to do."""
+
+
+@dataclass(frozen=True, eq=False)
+class Split:
+    """Pictures of one split: in memory (`images`) or as files (`paths`), never both."""
+
+    labels: Tensor  # int64, shape (N,)
+    images: Tensor | None = None  # uint8, shape (N, C, H, W)
+    paths: tuple[Path, ...] | None = None
+
+    def __post_init__(self) -> None:
+        pictures = self.images if self.paths is None else self.paths
+        if pictures is None or (self.images is not None and self.paths is not None):
+            raise ValueError("give exactly one of `images` and `paths`")
+        if len(pictures) != len(self.labels):
+            raise DataError(f"{len(pictures)} pictures but {len(self.labels)} labels in one split")
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+def _per_channel(values: Sequence[float], like: Tensor | None = None) -> Tensor:
+    device = None if like is None else like.device
+    return torch.tensor(values, dtype=torch.float32, device=device).view(-1, 1, 1)  # (C, 1, 1)
+
+
+def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Turn uint8 pictures, shape (..., C, H, W), into float32 `(pixel / 255 - mean) / std`."""
+    if images.dtype != torch.uint8:
+        raise ValueError(f"`images` must be uint8, got {images.dtype}")
+    return (images.float() / 255 - _per_channel(mean, images)) / _per_channel(std, images)
+
+
+def denormalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+    """Turn normalized pictures, shape (..., C, H, W), back into uint8: the inverse of `normalize`.
+
+    Rounds and clamps. The field's reference code truncates, which darkens by half a grey level.
+    """
+    pixels = images.float() * _per_channel(std, images) + _per_channel(mean, images)
+    return (pixels * 255).round().clamp(0, 255).to(torch.uint8)
+
+
+def pixel_bounds(mean: Sequence[float], std: Sequence[float]) -> tuple[Tensor, Tensor]:
+    """The normalized values of black and of white, each of shape (1, C, 1, 1)."""
+    center, scale = _per_channel(mean)[None], _per_channel(std)[None]
+    return (0 - center) / scale, (1 - center) / scale
+
+
+def _to_mode(picture: Image.Image, mode: str) -> Image.Image:
+    if picture.mode == "F":
+        raise ValueError("float pixels have no fixed white: save it with 8 or 16 bits")
+    if picture.mode.startswith("I"):  # Pillow's own conversion would clip 16 bits, not scale them
+        values = np.asarray(picture).astype(np.int64)
+        if values.min() < 0 or values.max() > 65535:
+            raise ValueError("pixels beyond 16 bits: save it with 8 or 16 bits")
+        picture = Image.fromarray(np.rint(values / 257).astype(np.uint8))
+    elif picture.has_transparency_data:
+        picture = picture.convert("RGBA")
+        white = Image.new("RGBA", picture.size, "white")
+        picture = Image.alpha_composite(white, picture)
+    return picture.convert(mode)
+
+
+def read_image(path: Path, channels: int) -> Tensor:
+    """Read one picture upright (EXIF orientation applied), as uint8 of shape (C, H, W).
+
+    Transparency is laid over white, the page that such pictures are drawn for; the colour stored
+    under a clear pixel is arbitrary. 16-bit grey is scaled to 8 bits.
+
+    Args:
+        path: A file that Pillow can read; of an animation, its first frame is taken.
+        channels: 1 for greyscale, 3 for RGB.
+
+    Raises:
+        DataError: If the file cannot be read to its end.
+    """
+    if channels not in (1, 3):
+        raise ValueError(f"`channels` must be 1 or 3, got {channels}")
+    try:
+        with Image.open(path) as file:
+            file.load()
+            picture = _to_mode(ImageOps.exif_transpose(file), "L" if channels == 1 else "RGB")
+    except Exception as error:  # on a broken file Pillow's decoders raise almost any built-in
+        raise DataError(f"cannot read {path}: {error}; repair or remove the file") from error
+    pixels = torch.from_numpy(np.array(picture))
+    return pixels[None] if channels == 1 else pixels.permute(2, 0, 1).contiguous()
+
+
+def resize_to(image: Tensor, size: int) -> Tensor:
+    """Scale the short side to `size` (antialiased bilinear) and crop the centre square.
+
+    Args:
+        image: uint8, shape (..., C, H, W).
+        size: Side of the result, in pixels.
+
+    Returns:
+        uint8, shape (..., C, size, size).
+    """
+    if tuple(image.shape[-2:]) == (size, size):
+        return image
+    scaled = transforms.resize(image, [size], antialias=True)
+    cropped: Tensor = transforms.center_crop(scaled, [size, size])
+    return cropped.contiguous()
+
+
+def decode(paths: Sequence[Path], channels: int, size: int, progress: Progress) -> Iterator[Tensor]:
+    """Yield each picture, shape (C, S, S), in order; a broken file stops within one chunk."""
+    with ThreadPoolExecutor(max_workers=min(16, os.cpu_count() or 1)) as pool:
+        chunks = (paths[start : start + CHUNK] for start in range(0, len(paths), CHUNK))
+        pictures = (
+            picture
+            for chunk in chunks
+            for picture in pool.map(lambda path: resize_to(read_image(path, channels), size), chunk)
+        )
+        for _ in progress(range(len(paths))):  # a range, so that a progress bar knows the total
+            yield next(pictures)

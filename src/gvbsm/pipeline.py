@@ -1,0 +1,614 @@
+"""The stages in order: skip what is there and matches, make what is missing or out of date."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import platform
+import statistics as standard_statistics
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+import torchvision
+from torch import Tensor, nn
+
+from gvbsm._version import __version__
+from gvbsm.artifacts import (
+    ArtifactError,
+    Checkpoint,
+    DistilledDataset,
+    Recipe,
+    SoftLabels,
+    Statistics,
+    changes,
+    fingerprint,
+    is_current,
+    load,
+    load_distilled,
+    load_labels,
+    read_header,
+    read_json,
+    save,
+    write_json,
+)
+from gvbsm.backbones import build_backbone
+from gvbsm.config import (
+    Config,
+    ConfigError,
+    Method,
+    build_config,
+    for_method,
+    read_preset,
+    to_dict,
+)
+from gvbsm.coreset import gather_images, select_random
+from gvbsm.datasets import ImageData, load_dataset
+from gvbsm.evaluation import Labeller, train_student
+from gvbsm.labels import generate_labels
+from gvbsm.pictures import DataError
+from gvbsm.plots import plot_images
+from gvbsm.runtime import Runtime, resolve_runtime
+from gvbsm.squeeze import squeeze_teacher
+from gvbsm.statistics import record_statistics
+from gvbsm.synthesis import make_target, synthesize
+from gvbsm.teachers import file_name, load_teacher
+
+log = logging.getLogger("gvbsm")
+
+STAGES = ("squeeze", "statistics", "synthesis", "labels", "evaluation")
+SHOWN_CLASSES = 20  # rows of the picture
+
+
+@dataclass(frozen=True)
+class Place:
+    """A set of images inside a work directory, and what is made from it.
+
+    Attributes:
+        config: The settings of its method.
+        directory: Its folder: the work directory itself for the run's own method.
+        draw: Number of the random selection.
+    """
+
+    config: Config
+    directory: Path
+    draw: int = 0
+
+    @property
+    def images(self) -> Path:
+        """The file of the images."""
+        return self.directory / "synthesis" / "images.safetensors"
+
+    @property
+    def labels(self) -> Path:
+        """The folder of the soft labels."""
+        return self.directory / "labels"
+
+    def result(self, student: str, seed_index: int) -> Path:
+        """The file of one student's result."""
+        name = f"{self.config.method}-{file_name(student)}".removesuffix(".safetensors")
+        return self.directory / "evaluation" / f"{name}-{seed_index}.json"
+
+
+class Run:
+    """One work directory, its settings and its data; each stage is a method.
+
+    Args:
+        config: The settings.
+        workdir: The work directory.
+        quiet: No progress bars and no log.
+
+    Raises:
+        ConfigError, DataError, ArtifactError, RunError: If the run could not succeed.
+    """
+
+    def __init__(self, config: Config, workdir: Path, quiet: bool = False) -> None:
+        self.config, self.workdir = config, workdir
+        self.runtime = resolve_runtime(
+            config.device, config.precision, config.seed, config.checkpoint_seconds, quiet
+        )
+        if config.threads is not None:
+            torch.set_num_threads(config.threads)
+        self.data = _load_data(config, self.runtime)
+        self._teachers: dict[str, nn.Module] = {}
+        _check_feasible(config, self.data)
+        _check_owner(workdir, self.data)
+
+    # What each artefact is made from.
+
+    def _teacher_recipe(self, backbone: str) -> Recipe:
+        settings = to_dict(self.config.squeeze)
+        del settings["backbones"], settings["tests"]  # neither changes a teacher
+        return self._recipe("squeeze", backbone=backbone, squeeze=settings)
+
+    def _statistics_recipe(self, backbone: str) -> Recipe:
+        settings = to_dict(self.config.statistics)
+        del settings["batch_size"]  # the statistics do not depend on it
+        return self._recipe(
+            "statistics",
+            teacher=fingerprint(self._teacher_recipe(backbone)),
+            statistics=settings,
+            views=to_dict(self.config.synthesis.views),
+        )
+
+    def _images_recipe(self, place: Place) -> Recipe:
+        config = place.config
+        if config.method.startswith("random"):
+            return self._recipe("selection", ipc=config.ipc, draw=place.draw)
+        names = config.synthesis.backbones or config.squeeze.backbones
+        settings = to_dict(config.synthesis)
+        recipe = self._recipe(
+            "synthesis",
+            ipc=config.ipc,
+            method=config.method,
+            synthesis={**settings, "backbones": list(names)},
+            teachers=[fingerprint(self._teacher_recipe(name)) for name in names],
+        )
+        if config.synthesis.weight_conv:
+            recipe["statistics"] = [fingerprint(self._statistics_recipe(name)) for name in names]
+        return recipe
+
+    def _labels_recipe(self, place: Place) -> Recipe:
+        config = place.config
+        names = config.labels.backbones or config.squeeze.backbones
+        settings = to_dict(config.labels)
+        del settings["store"]  # stored or not, the labels are the same
+        return self._recipe(
+            "labels",
+            images=fingerprint(self._images_recipe(place)),
+            labels={**settings, "backbones": list(names)},
+            teachers=[fingerprint(self._teacher_recipe(name)) for name in names],
+        )
+
+    def _student_recipe(self, place: Place, student: str, seed_index: int) -> Recipe:
+        settings = to_dict(place.config.evaluation)
+        for name in ("students", "seeds", "lr_of"):
+            del settings[name]
+        return self._recipe(
+            "evaluation",
+            student=student,
+            seed_index=seed_index,
+            lr=place.config.evaluation.lr_of.get(student),
+            evaluation=settings,
+            labels=fingerprint(self._labels_recipe(place)),
+        )
+
+    def _recipe(self, stage: str, **parts: Any) -> Recipe:
+        common = {"stage": stage, "data": self.data.fingerprint, "seed": self.config.seed}
+        # As JSON, so that a recipe equals what is read back from a file.
+        full: Recipe = json.loads(
+            json.dumps({**common, "precision": self.runtime.precision, **parts})
+        )
+        return full
+
+    # Stages.
+
+    def squeeze(self, make: bool = True) -> None:
+        """Train the teachers that are missing or out of date."""
+        config = self.config
+        for backbone in config.squeeze.backbones:
+            path = self.workdir / "squeeze" / file_name(backbone)
+            recipe = self._teacher_recipe(backbone)
+            if self._is_made(path, recipe, "squeeze", make):
+                continue
+            with self._timed(f"squeeze/{backbone}"):
+                squeeze_teacher(
+                    backbone, self.data, config.squeeze, self.runtime, path, recipe,
+                    config.data.workers,
+                )  # fmt: skip
+            top1 = read_header(path)["history"]["top1"][-1]
+            log.info("squeeze %s: %.1f %% on the test pictures", backbone, top1)
+
+    def statistics(self, make: bool = True) -> None:
+        """Record the statistics that are missing or out of date, in one pass over the data."""
+        self.squeeze(make=False)
+        config = self.config
+        recipes = {name: self._statistics_recipe(name) for name in self._matched_teachers()}
+        missing = [
+            name
+            for name, recipe in recipes.items()
+            if not self._is_made(self._statistics_path(name), recipe, "statistics", make)
+        ]
+        if not missing:
+            return
+        teachers = {name: self._teacher(name) for name in missing}
+        shared = {"stage": "statistics", "of": [recipes[name] for name in missing]}
+        checkpoint = Checkpoint(
+            self.workdir / "statistics" / "all.safetensors", shared, config.checkpoint_seconds
+        )
+        with self._timed("statistics"):
+            recorded = record_statistics(
+                teachers, self.data, config.statistics, config.synthesis.views, self.runtime,
+                checkpoint, config.data.workers,
+            )  # fmt: skip
+        for name, found in recorded.items():
+            header = {"kind": "statistics", "recipe": recipes[name], "backbone": name}
+            save(self._statistics_path(name), found.tensors(), header)
+        checkpoint.clear()
+        log.info("statistics: recorded for %s", ", ".join(recorded))
+
+    def synthesis(self, place: Place | None = None, make: bool = True) -> None:
+        """Make the images of a place: optimised, or drawn from the real pictures."""
+        place = place or self.own_place()
+        recipe = self._images_recipe(place)
+        if place.config.method.startswith("random"):
+            if not self._is_made(place.images, recipe, "synthesis", make):
+                self._save_images(place, recipe, *self._random_images(place))
+            return
+        if place.config.synthesis.weight_conv:
+            self.statistics(make=False)
+        if self._is_made(place.images, recipe, "synthesis", make):
+            return
+        with self._timed(f"synthesis/{place.config.method}"):
+            self._synthesize(place, recipe)
+
+    def _synthesize(self, place: Place, recipe: Recipe) -> None:
+        config = place.config
+        names = config.synthesis.backbones or config.squeeze.backbones
+        targets = []
+        for name in names:
+            found = None
+            if config.synthesis.weight_conv:
+                found = Statistics.from_tensors(load(self._statistics_path(name), "statistics")[0])
+            targets.append(make_target(name, self._teacher(name), found, config.synthesis))
+        initial = self._random_images(place)[0] if config.synthesis.init == "real" else None
+        images, labels, traces = synthesize(
+            len(self.data.class_names), config.ipc, initial, targets, config.synthesis,
+            config.statistics.n_p, self.data, self.runtime, place.images.parent, recipe,
+        )  # fmt: skip
+        self._save_images(place, recipe, images, labels, traces)
+        for path in place.images.parent.glob("group-*.safetensors"):
+            path.unlink()
+        log.info("synthesis %s: %d images", config.method, len(images))
+
+    def _save_images(
+        self, place: Place, recipe: Recipe, images: Tensor, labels: Tensor, traces: list[Any]
+    ) -> None:
+        header = {
+            "kind": "images",
+            "recipe": recipe,
+            "method": place.config.method.replace("-hard", "").replace("-soft", ""),
+            "dataset": self.data.name,
+            "class_names": list(self.data.class_names),
+            "mean": list(self.data.mean),
+            "std": list(self.data.std),
+            "traces": traces,
+        }
+        save(place.images, {"images": images, "labels": labels}, header)
+
+    def _random_images(self, place: Place) -> tuple[Tensor, Tensor, list[Any]]:
+        classes, ipc = len(self.data.class_names), place.config.ipc
+        generator = self.runtime.generator("selection", place.draw)
+        index = select_random(self.data.train.labels, classes, ipc, generator)
+        return gather_images(self.data, index), self.data.train.labels[index], []
+
+    def labels(self, place: Place | None = None, make: bool = True) -> None:
+        """Label all epochs of a place, unless the teachers label during training."""
+        place = place or self.own_place()
+        self.synthesis(place, make=False)
+        if not _wants_stored_labels(place.config):
+            return
+        recipe = self._labels_recipe(place)
+        index = place.labels / "index.json"
+        if index.is_file() and read_json(index).get("recipe") == recipe:
+            return
+        if not make:
+            raise ArtifactError(_not_made(index, "labels", self.workdir))
+        index.unlink(missing_ok=True)  # until all shards are there, there is no label store
+        names = place.config.labels.backbones or place.config.squeeze.backbones
+        with self._timed(f"labels/{place.directory.name if place.draw else place.config.method}"):
+            generate_labels(
+                load(place.images, "images")[0]["images"], len(self.data.class_names),
+                [self._teacher(name) for name in names], place.config.labels,
+                (self.data.mean, self.data.std), self.runtime, place.labels, recipe,
+            )  # fmt: skip
+        log.info("labels %s: %d epochs", place.config.method, place.config.labels.epochs)
+
+    def evaluation(self, place: Place | None = None, seed_indices: range | None = None) -> None:
+        """Train the students of a place that are missing or out of date."""
+        place = place or self.own_place()
+        self.labels(place, make=False)
+        config = place.config.evaluation
+        for student in config.students:
+            for seed_index in seed_indices or range(config.seeds):
+                path = place.result(student, seed_index)
+                recipe = self._student_recipe(place, student, seed_index)
+                if path.is_file() and read_json(path).get("recipe") == recipe:
+                    continue
+                with self._timed(f"evaluation/{place.config.method}/{student}/{seed_index}"):
+                    self._train(place, student, seed_index, path, recipe)
+
+    def _train(
+        self, place: Place, student: str, seed_index: int, path: Path, recipe: Recipe
+    ) -> None:
+        config = place.config
+        tensors, _ = load(place.images, "images")
+        stored: SoftLabels | None = None
+        teachers: list[nn.Module] = []
+        if _wants_stored_labels(config):
+            stored = load_labels(place.labels)
+        elif config.evaluation.loss != "hard":
+            names = config.labels.backbones or config.squeeze.backbones
+            teachers = [self._teacher(name) for name in names]
+        count, size = len(tensors["images"]), self.data.image_size
+        labeller = Labeller(count, size, config.labels, self.runtime, stored, teachers)
+        history = train_student(
+            student, seed_index, tensors["images"], tensors["labels"], labeller, self.data,
+            config.evaluation, config.labels, self.runtime, path, recipe, config.data.workers,
+        )  # fmt: skip
+        log.info(
+            "evaluation %s, %s, seed %d: %.1f %%",
+            config.method, student, seed_index, history.top1[-1],
+        )  # fmt: skip
+
+    # Places and results.
+
+    def own_place(self) -> Place:
+        """The place of the run's own method."""
+        return Place(self.config, self.workdir)
+
+    def places(self) -> Iterator[tuple[str, Place, range]]:
+        """Method, place and student seeds of everything that is evaluated, in order."""
+        yield self.config.method, self.own_place(), range(self.config.evaluation.seeds)
+        baselines = self.workdir / "baselines"
+        for method in self.config.baselines.methods:
+            if method == "full":
+                continue
+            config = for_method(self.config, method)
+            draws = self.config.baselines.draws if method.startswith("random") else 1
+            for draw in range(min(draws, config.evaluation.seeds)):
+                folder = f"random-{draw}" if method.startswith("random") else method
+                seeds = range(draw, config.evaluation.seeds, draws)
+                yield method, Place(config, baselines / folder, draw), seeds
+
+    def all_stages(self) -> dict[str, Any]:
+        """Run every stage for the run's method and its baselines; write and return the results."""
+        self.squeeze()
+        if self.config.synthesis.weight_conv:
+            self.statistics()
+        results: dict[str, Any] = {}
+        for _, place, seeds in self.places():
+            self.synthesis(place)
+            self.labels(place)
+            self.evaluation(place, seeds)
+            results = self.write_results()
+        return results
+
+    def write_results(self) -> dict[str, Any]:
+        """Collect what has been evaluated with the present settings into `results.json`."""
+        found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+        for method, place, seeds in self.places():
+            for student in place.config.evaluation.students:
+                for seed_index in seeds:
+                    path = place.result(student, seed_index)
+                    recipe = self._student_recipe(place, student, seed_index)
+                    if path.is_file() and (result := read_json(path)).get("recipe") == recipe:
+                        found.setdefault((method, student), []).append(result)
+        times = self._seconds()
+        rows = [
+            {
+                "method": method,
+                "student": student,
+                "ipc": self.config.ipc,
+                "top1": _spread([result["top1"][-1] for result in results]),
+                "top1_best": _spread([max(result["top1"]) for result in results]),
+                "seconds": sum(
+                    seconds
+                    for name, seconds in times.items()
+                    if name.startswith(f"evaluation/{method}/{student}/")
+                ),
+            }
+            for (method, student), results in found.items()
+        ]
+        if "full" in self.config.baselines.methods:
+            rows += self._full_rows(times)
+        results = {
+            "rows": rows,
+            "seconds": {
+                stage: sum(value for name, value in times.items() if name.split("/")[0] == stage)
+                for stage in STAGES
+            },
+            "config": to_dict(self.config),
+            "versions": _versions(self.runtime),
+        }
+        write_json(self.workdir / "results.json", results)
+        return results
+
+    def _full_rows(self, times: Mapping[str, float]) -> Iterator[dict[str, Any]]:
+        for backbone in self.config.squeeze.backbones:
+            path = self.workdir / "squeeze" / file_name(backbone)
+            if is_current(path, self._teacher_recipe(backbone)):
+                top1 = read_header(path)["history"]["top1"]
+                yield {
+                    "method": "full",
+                    "student": backbone,
+                    "ipc": None,
+                    "top1": _spread(top1[-1:]),
+                    "top1_best": _spread([max(top1)]),
+                    "seconds": times.get(f"squeeze/{backbone}", 0.0),
+                }
+
+    def draw_picture(self) -> Path:
+        """Draw the distilled images, a row a class, beside real ones; return the file."""
+        distilled = load_distilled(self.workdir)
+        shown = min(SHOWN_CLASSES, len(distilled.class_names))
+        generator = self.runtime.generator("picture")
+        train = self.data.train.labels
+        counts = torch.bincount(train, minlength=len(distilled.class_names))
+        columns = min(10, distilled.ipc, int(counts.min()))
+        index = select_random(train, shown, columns, generator)
+        path = self.workdir / "images.png"
+        plot_images(distilled, gather_images(self.data, index), columns, path)
+        return path
+
+    # Small pieces.
+
+    def _matched_teachers(self) -> tuple[str, ...]:
+        return self.config.synthesis.backbones or self.config.squeeze.backbones
+
+    def _statistics_path(self, backbone: str) -> Path:
+        return self.workdir / "statistics" / file_name(backbone)
+
+    def _teacher(self, backbone: str) -> nn.Module:
+        if backbone not in self._teachers:
+            path = self.workdir / "squeeze" / file_name(backbone)
+            self._teachers[backbone] = load_teacher(path, self.data, self.runtime)
+        return self._teachers[backbone]
+
+    def _is_made(self, path: Path, recipe: Recipe, stage: str, make: bool) -> bool:
+        if is_current(path, recipe):
+            return True
+        old = None
+        if path.is_file():
+            try:
+                old = read_header(path).get("recipe")
+            except ArtifactError as error:
+                log.warning("%s", error)
+        differs = changes(old, recipe) if old else []
+        if not make:
+            raise ArtifactError(_not_made(path, stage, self.workdir, differs))
+        if differs:
+            log.info("%s is made again, since %s", path.name, "; ".join(differs))
+        return False
+
+    @contextmanager
+    def _timed(self, name: str) -> Iterator[None]:
+        start = time.monotonic()
+        yield
+        times = {**self._seconds(), name: time.monotonic() - start}
+        write_json(self.workdir / "seconds.json", times)
+
+    def _seconds(self) -> dict[str, float]:
+        path = self.workdir / "seconds.json"
+        return read_json(path) if path.is_file() else {}
+
+
+def _wants_stored_labels(config: Config) -> bool:
+    return config.labels.store and config.evaluation.loss != "hard"
+
+
+def _not_made(path: Path, stage: str, workdir: Path, differs: list[str] | None = None) -> str:
+    why = f"was made with other settings ({'; '.join(differs)})" if differs else "is not there"
+    return f"{path} {why}; run `gvbsm {stage} PRESET --workdir {workdir}` with these settings first"
+
+
+def _spread(values: list[float]) -> dict[str, Any]:
+    deviation = standard_statistics.stdev(values) if len(values) > 1 else 0.0
+    return {"mean": standard_statistics.fmean(values), "std": deviation, "values": values}
+
+
+def _versions(runtime: Runtime) -> dict[str, str]:
+    device = str(runtime.device)
+    if runtime.device.type == "cuda":
+        device = f"{device} ({torch.cuda.get_device_name(runtime.device)})"
+    return {
+        "gvbsm": __version__,
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "python": platform.python_version(),
+        "device": device,
+        "precision": runtime.precision,
+        "threads": str(torch.get_num_threads()),
+    }
+
+
+def _load_data(config: Config, runtime: Runtime) -> ImageData:
+    root = None if config.data.root is None else Path(config.data.root)
+    return load_dataset(
+        config.data.name,
+        root,
+        image_size=config.data.image_size,
+        val_fraction=config.data.val_fraction,
+        split_seed=config.data.split_seed,
+        in_memory=config.data.in_memory,
+        progress=lambda items: runtime.track(items, "reading pictures"),
+    )
+
+
+def _check_feasible(config: Config, data: ImageData) -> None:
+    """Build every network once, without memory, and count pictures, before any long work."""
+    for name in dict.fromkeys((*config.squeeze.backbones, *config.evaluation.students)):
+        try:
+            with torch.device("meta"):
+                build_backbone(name, len(data.class_names), data.image_size, data.channels)
+        except ValueError as error:
+            raise ConfigError(str(error)) from None
+    takes_real = {config.method, *config.baselines.methods} & {"random-soft", "random-hard"}
+    if takes_real or config.synthesis.init == "real":
+        counts = torch.bincount(data.train.labels, minlength=len(data.class_names))
+        if int(counts.min()) < config.ipc:
+            raise DataError(
+                f"ipc is {config.ipc}, but class {data.class_names[int(counts.argmin())]!r} has "
+                f"{int(counts.min())} training pictures and the random baselines draw from them; "
+                "lower --ipc or leave the random methods out of --baselines.methods"
+            )
+
+
+def _check_owner(workdir: Path, data: ImageData) -> None:
+    """Keep a work directory to one data set, so that a wrong --workdir costs nobody their teachers."""
+    path = workdir / "data.json"
+    mine = {
+        "name": data.name,
+        "fingerprint": data.fingerprint,
+        "classes": len(data.class_names),
+        "image_size": data.image_size,
+    }
+    if path.is_file() and (found := read_json(path)) != mine:
+        raise ArtifactError(
+            f"{workdir} belongs to other data ({'; '.join(changes(found, mine))}); "
+            "give another --workdir"
+        )
+    if not path.is_file():
+        write_json(path, mine)
+
+
+def as_config(settings: Config | str | Mapping[str, Any]) -> Config:
+    """Settings from a preset's name, a YAML file's path, a nested mapping, or settings themselves."""
+    if isinstance(settings, Config):
+        return settings
+    if isinstance(settings, str):
+        return build_config(read_preset(settings))
+    return build_config(dict(settings))
+
+
+def run(
+    config: Config | str | Mapping[str, Any], workdir: str | Path, quiet: bool = False
+) -> dict[str, Any]:
+    """Run the whole pipeline and return what `results.json` holds.
+
+    Args:
+        config: Settings, the name of a preset, or a nested mapping of settings.
+        workdir: Where everything is kept; what is there already and matches is not made again.
+        quiet: No progress bars.
+
+    Raises:
+        ConfigError, DataError, ArtifactError, RunError: With one clear line.
+    """
+    current = Run(as_config(config), Path(workdir), quiet)
+    results = current.all_stages()
+    current.draw_picture()
+    return results
+
+
+def run_stage(
+    stage: str, config: Config | str | Mapping[str, Any], workdir: str | Path, quiet: bool = False
+) -> None:
+    """Run one stage of the run's own method; what it builds on must be there.
+
+    Raises:
+        ConfigError, DataError, ArtifactError, RunError: With one clear line.
+    """
+    current = Run(as_config(config), Path(workdir), quiet)
+    stages: dict[str, Callable[[], None]] = {name: getattr(current, name) for name in STAGES}
+    stages[stage]()
+    current.write_results()
+
+
+def load_workdir(workdir: str | Path) -> DistilledDataset:
+    """The distilled set of a work directory (`gvbsm.load`)."""
+    return load_distilled(Path(workdir))

@@ -1,0 +1,127 @@
+"""Device, precision, seeds, progress: everything that is about the machine and not the method."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import logging
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from torch import Generator, Tensor, nn
+from tqdm import tqdm
+
+log = logging.getLogger("gvbsm")
+
+Item = TypeVar("Item")
+
+
+class RunError(Exception):
+    """The run itself failed (a loss became NaN, the disk is full): one clear line, exit code 1."""
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """Where and how tensors are computed.
+
+    Attributes:
+        device: The device of all networks and batches.
+        precision: fp32 or bf16 (autocast; master weights, losses and statistics stay float32).
+        seed: The run's seed, from which every generator is derived.
+        checkpoint_seconds: Time between checkpoints.
+        quiet: No progress bars.
+    """
+
+    device: torch.device
+    precision: str
+    seed: int
+    checkpoint_seconds: float = 60.0
+    quiet: bool = False
+
+    def autocast(self) -> contextlib.AbstractContextManager[Any]:
+        """The context in which networks are called."""
+        enabled = self.precision == "bf16"
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
+
+    def place(self, model: nn.Module) -> nn.Module:
+        """Move a network to the device, in the memory format that is fastest there.
+
+        oneDNN's and cuDNN's bf16 convolutions want channels-last, but GroupNorm has no fast
+        channels-last kernel: ConvNet-128 trains 3 times slower with it, ResNet-18 1.2 times faster.
+        """
+        grouped = any(isinstance(module, nn.GroupNorm) for module in model.modules())
+        if self.precision == "bf16" and not grouped:
+            return model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
+        return model.to(self.device)
+
+    def generator(self, *path: object) -> Generator:
+        """`generator_for` with the run's seed."""
+        return generator_for(self.seed, *path)
+
+    def progress(self, total: int, name: str, unit: str) -> tqdm[None]:
+        """A bar with rate and time left; silent when quiet or not on a terminal."""
+        hidden = self.quiet or not sys.stderr.isatty()
+        return tqdm(total=total, desc=name, unit=unit, disable=hidden, dynamic_ncols=True)
+
+    def track(self, items: Iterable[Item], name: str) -> Iterator[Item]:
+        """`items` with a progress bar."""
+        hidden = self.quiet or not sys.stderr.isatty()
+        yield from tqdm(items, desc=name, disable=hidden, dynamic_ncols=True)
+
+
+def resolve_runtime(
+    device: str, precision: str, seed: int, checkpoint_seconds: float, quiet: bool
+) -> Runtime:
+    """Settle `auto` and check that the device is there.
+
+    Raises:
+        RunError: If the device is not available.
+    """
+    if device == "auto":
+        chosen = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    else:
+        try:
+            chosen = torch.device(device)
+            torch.empty(0, device=chosen)
+        except (RuntimeError, AssertionError) as error:
+            first = str(error).splitlines()[0]
+            raise RunError(f"device {device!r} is not available here: {first}") from None
+    if precision == "auto":
+        precision = "bf16" if chosen.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+    return Runtime(chosen, precision, seed, checkpoint_seconds, quiet)
+
+
+def derived_seed(seed: int, *path: object) -> int:
+    """A 63-bit seed that belongs to `path` alone, whatever else is drawn."""
+    text = "/".join(map(str, (seed, *path)))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def generator_for(seed: int, *path: object) -> Generator:
+    """A CPU generator for one purpose, such as (seed, "synthesis", group, step).
+
+    Drawing from a fresh generator for each step makes resuming trivial: there is no generator state
+    to keep, and what is drawn at a step does not depend on the steps before it.
+    """
+    return torch.Generator().manual_seed(derived_seed(seed, *path))
+
+
+@contextlib.contextmanager
+def seeded(seed: int, *path: object) -> Iterator[None]:
+    """Seed torch's global generator inside the block, for code that takes none (weights, dropout)."""
+    with torch.random.fork_rng():
+        torch.manual_seed(derived_seed(seed, *path))
+        yield
+
+
+def check_finite(value: Tensor, what: str, advice: str) -> None:
+    """Stop the run if a loss is no longer finite.
+
+    Raises:
+        RunError: Naming the work and what to change.
+    """
+    if not bool(torch.isfinite(value).all()):
+        raise RunError(f"{what}: the loss became {float(value):g}; {advice}")

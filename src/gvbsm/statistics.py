@@ -1,0 +1,112 @@
+"""Statistics (GSM): one pass without gradients records what each convolution sees of the real data.
+
+Imported absolutely as `gvbsm.statistics`, it never shadows the standard library's `statistics`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor, nn
+
+from gvbsm.artifacts import Checkpoint, Statistics
+from gvbsm.backbones import capture_inputs, matched_layers
+from gvbsm.config import StatisticsConfig, ViewConfig
+from gvbsm.datasets import ImageData
+from gvbsm.loading import batch_count, view_batches
+from gvbsm.moments import Sums, add, batch_sums, channel_sums, finalize, patch_sums
+from gvbsm.runtime import Runtime
+
+
+def record_statistics(
+    teachers: Mapping[str, nn.Module],
+    data: ImageData,
+    config: StatisticsConfig,
+    views: ViewConfig,
+    runtime: Runtime,
+    checkpoint: Checkpoint,
+    workers: int = 0,
+) -> dict[str, Statistics]:
+    """Global channel and patch moments of every convolution's input, for several teachers at once.
+
+    They are the exact moments of all activations of the pass (sum, sum of squares and count in
+    float64), so they do not depend on the batch size. Eq. 9 and the authors' code average the
+    batches' variances instead, which leaves out the spread between batches. Each picture is read
+    and augmented once for all teachers.
+
+    Args:
+        teachers: Networks in eval mode, by name.
+        data: The real pictures.
+        config: The stage's settings.
+        views: How pictures are seen: as the synthetic ones are, so that what is matched is the same.
+        runtime: Device, precision, seed.
+        checkpoint: Where half-done work is kept.
+        workers: Processes that decode pictures.
+    """
+    sums: dict[str, Sums] = {}
+    step = 0
+    if (found := checkpoint.load()) is not None:
+        tensors, state = found
+        step = state["step"]
+        sums = _unpack(tensors)
+    steps = batch_count(len(data.train), config.batch_size)
+    with torch.no_grad(), runtime.progress(steps * config.passes, "statistics", "batch") as bar:
+        bar.update(step)
+        while step < steps * config.passes:
+            origin = ("statistics", step // steps)
+            for pictures, _ in view_batches(
+                data, views, config.batch_size, runtime, origin,
+                start=step % steps, workers=workers, shuffle=False,
+            ):  # fmt: skip
+                for name, model in teachers.items():
+                    _record(sums, name, model, pictures, config.n_p, runtime)
+                step += 1
+                bar.update()
+                if step < steps * config.passes and checkpoint.due():
+                    checkpoint.save(_pack(sums), {"step": step})
+    return {name: _finish(name, sums) for name in teachers}
+
+
+def _record(
+    sums: dict[str, Sums],
+    name: str,
+    model: nn.Module,
+    pictures: Tensor,
+    n_p: int,
+    runtime: Runtime,
+) -> None:
+    with capture_inputs(model, matched_layers(model).conv) as inputs:
+        with runtime.autocast():
+            model(pictures)
+        for path, x in inputs.items():
+            total, squares = batch_sums(x.double())
+            for level, part in (
+                ("channel", channel_sums(total, squares, len(x))),
+                ("patch", patch_sums(total, squares, len(x), n_p)),
+            ):
+                key = f"{name}|{path}|{level}"
+                sums[key] = add(sums.get(key), part)
+
+
+def _finish(name: str, sums: Mapping[str, Sums]) -> Statistics:
+    statistics = Statistics(channel={}, patch={})
+    for key, part in sums.items():
+        owner, path, level = key.split("|")
+        if owner == name:
+            table = statistics.channel if level == "channel" else statistics.patch
+            table[path] = finalize(part)
+    return statistics
+
+
+def _pack(sums: Mapping[str, Sums]) -> dict[str, Tensor]:
+    return {
+        f"{key}|{field}": value
+        for key, part in sums.items()
+        for field, value in part._asdict().items()
+    }
+
+
+def _unpack(tensors: Mapping[str, Tensor]) -> dict[str, Sums]:
+    keys = [name.removesuffix("|count") for name in tensors if name.endswith("|count")]
+    return {key: Sums(*(tensors[f"{key}|{field}"] for field in Sums._fields)) for key in keys}

@@ -1,0 +1,75 @@
+"""Teachers on disk: a trained backbone, its classes and its accuracy."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from gvbsm.artifacts import ArtifactError, Recipe, load, save
+from gvbsm.backbones import build_backbone
+from gvbsm.datasets import ImageData
+from gvbsm.runtime import Runtime, seeded
+
+
+def file_name(backbone: str) -> str:
+    """File name of what belongs to one backbone; library names such as timm/x hold a slash."""
+    return f"{backbone.replace('/', '--')}.safetensors"
+
+
+def save_teacher(
+    path: Path,
+    model: nn.Module,
+    backbone: str,
+    data: ImageData,
+    history: Mapping[str, Any],
+    recipe: Recipe,
+) -> None:
+    """Write a teacher with all that is needed to build it again."""
+    header = {
+        "kind": "teacher",
+        "recipe": recipe,
+        "backbone": backbone,
+        "class_names": list(data.class_names),
+        "image_size": data.image_size,
+        "channels": data.channels,
+        "history": dict(history),
+    }
+    save(path, model.state_dict(), header)
+
+
+def load_teacher(path: Path, data: ImageData, runtime: Runtime) -> nn.Module:
+    """A teacher on its device, in eval mode, with parameters that ask for no gradient.
+
+    Args:
+        path: Its file.
+        data: The pictures that it is to judge.
+        runtime: Device and precision.
+
+    Raises:
+        ArtifactError: If the file is unusable, or its classes are not those of `data` in their
+            order: the commonest cause of labels that mean nothing.
+    """
+    tensors, header = load(path, "teacher")
+    if tuple(header["class_names"]) != data.class_names:
+        mine, theirs = data.class_names, header["class_names"]
+        at = next(
+            (index for index, pair in enumerate(zip(mine, theirs)) if pair[0] != pair[1]),
+            min(len(mine), len(theirs)),
+        )
+        raise ArtifactError(
+            f"{path} knows other classes than the data: {len(theirs)} against {len(mine)}, first "
+            f"difference at index {at} ({theirs[at : at + 1]} against {list(mine[at : at + 1])}); "
+            "train it on this data, or bring the data's folders into its order"
+        )
+    with seeded(runtime.seed, "unused"):  # the weights drawn here are replaced
+        model = build_backbone(
+            header["backbone"],
+            len(header["class_names"]),
+            header["image_size"],
+            header["channels"],
+        )
+    model.load_state_dict(tensors)
+    return runtime.place(model).eval().requires_grad_(False)

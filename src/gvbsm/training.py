@@ -1,0 +1,203 @@
+"""The one supervised loop and the accuracy, shared by squeeze and evaluation."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from gvbsm.artifacts import Checkpoint
+from gvbsm.config import OptimizerConfig
+from gvbsm.runtime import Runtime, check_finite
+
+LossOf = Callable[[nn.Module], Tensor]
+
+
+@dataclass(frozen=True)
+class History:
+    """What was measured on the way.
+
+    Attributes:
+        epochs: Epochs after which the test accuracy was measured.
+        top1: Test accuracy in percent after each of these.
+        losses: Mean training loss of every epoch.
+    """
+
+    epochs: list[int]
+    top1: list[float]
+    losses: list[float]
+
+
+def make_optimizer(
+    config: OptimizerConfig, parameters: Sequence[Tensor], lr: float
+) -> torch.optim.Optimizer:
+    """Build the optimiser; weight decay acts on tensors with more than one dimension alone.
+
+    Biases and normalization parameters are left out of it, as the authors do for CIFAR-100
+    (G_VBSM@1ed80b0, Branch_CIFAR_100/train).
+
+    Args:
+        config: The optimiser's settings.
+        parameters: What is optimised.
+        lr: Learning rate.
+    """
+    decayed = [item for item in parameters if item.ndim > 1]
+    others = [item for item in parameters if item.ndim <= 1]
+    groups = [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
+    groups = [group for group in groups if group["params"]]
+    if config.name == "sgd":
+        return torch.optim.SGD(
+            groups, lr=lr, momentum=config.momentum, weight_decay=config.weight_decay
+        )
+    kind = torch.optim.AdamW if config.name == "adamw" else torch.optim.Adam
+    return kind(groups, lr=lr, betas=config.betas, weight_decay=config.weight_decay)
+
+
+def schedule(kind: Literal["constant", "cosine"], done: float) -> float:
+    """Factor of the learning rate when the share `done` in [0, 1] of all steps is over."""
+    return 1.0 if kind == "constant" else 0.5 * (1 + math.cos(math.pi * done))
+
+
+def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
+    """Set the learning rate of all parameters."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+
+
+def pack_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """The optimiser's state as named tensors, `PARAMETER/ENTRY`."""
+    return {
+        f"{index}/{name}": torch.as_tensor(value)
+        for index, entries in optimizer.state_dict()["state"].items()
+        for name, value in entries.items()
+        if value is not None
+    }
+
+
+def unpack_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Put back what `pack_optimizer` took."""
+    state: dict[int, dict[str, Tensor]] = {}
+    for key, value in tensors.items():
+        index, name = key.split("/")
+        state.setdefault(int(index), {})[name] = value
+    optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+
+
+def with_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Put `prefix/` before every name."""
+    return {f"{prefix}/{name}": value for name, value in tensors.items()}
+
+
+def without_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors under `prefix/`, without it."""
+    start = f"{prefix}/"
+    return {
+        name.removeprefix(start): value for name, value in tensors.items() if name.startswith(start)
+    }
+
+
+def fit(
+    model: nn.Module,
+    batches: Callable[[int, int], Iterator[LossOf]],
+    test: Callable[[nn.Module], float],
+    *,
+    epochs: int,
+    steps: int,
+    tests: int,
+    optimizer: OptimizerConfig,
+    lr: float | None,
+    name: str,
+    runtime: Runtime,
+    checkpoint: Checkpoint,
+) -> History:
+    """Train a network, on its device, to the last epoch; resume from the checkpoint if there is one.
+
+    Args:
+        model: The network; trained in place.
+        batches: `batches(epoch, start)` yields, from step `start` on, each step's loss as a function
+            of the network. It must depend on its arguments alone, so that a resumed run sees the
+            same batches.
+        test: Top-1 accuracy in percent of the network.
+        epochs: Epochs in all.
+        steps: Steps in an epoch.
+        tests: How often `test` is called, evenly spread, the last epoch included.
+        optimizer: Optimiser and schedule.
+        lr: Learning rate, if it is not the optimiser's.
+        name: What is trained, for progress and errors.
+        runtime: Seeds, precision, progress.
+        checkpoint: Where half-done work is kept.
+
+    Raises:
+        RunError: If the loss is no longer finite.
+    """
+    rate = optimizer.lr if lr is None else lr
+    solver = make_optimizer(optimizer, list(model.parameters()), rate)
+    tests = min(tests, epochs)
+    tested = {round(epochs * (index + 1) / tests) for index in range(tests)}
+    advice = f"lower its learning rate ({rate:g})"
+    model.train()
+    with torch.random.fork_rng(), runtime.progress(epochs * steps, name, "step") as bar:
+        torch.set_rng_state(runtime.generator(name, "dropout").get_state())
+        step, total, history = _resume(model, solver, checkpoint, runtime)
+        bar.update(step)
+        while step < epochs * steps:
+            for loss_of in batches(step // steps, step % steps):
+                set_lr(solver, rate * schedule(optimizer.schedule, step / (epochs * steps)))
+                loss = loss_of(model)
+                solver.zero_grad(set_to_none=True)
+                loss.backward()  # type: ignore[no-untyped-call]
+                solver.step()
+                total += loss.detach()
+                step += 1
+                bar.update()
+                if step % steps == 0:
+                    check_finite(total, name, advice)
+                    history.losses.append(float(total) / steps)
+                    total = torch.zeros_like(total)
+                    if step // steps in tested:
+                        history.epochs.append(step // steps)
+                        history.top1.append(test(model))
+                        model.train()
+                        bar.set_postfix(top1=history.top1[-1], loss=history.losses[-1])
+                if step < epochs * steps and checkpoint.due():
+                    check_finite(total, name, advice)
+                    tensors = _pack(model, solver, total)
+                    checkpoint.save(tensors, {"step": step, "history": vars(history)})
+    return history
+
+
+def _pack(model: nn.Module, solver: torch.optim.Optimizer, total: Tensor) -> dict[str, Tensor]:
+    return {
+        "total": total,
+        "random_state": torch.get_rng_state(),  # of dropout
+        **with_prefix("model", model.state_dict()),
+        **with_prefix("optimizer", pack_optimizer(solver)),
+    }
+
+
+def _resume(
+    model: nn.Module, solver: torch.optim.Optimizer, checkpoint: Checkpoint, runtime: Runtime
+) -> tuple[int, Tensor, History]:
+    """Steps done, the epoch's summed loss so far and the history, from the checkpoint or fresh."""
+    if (found := checkpoint.load()) is None:
+        return 0, torch.zeros((), device=runtime.device), History([], [], [])
+    tensors, state = found
+    model.load_state_dict(without_prefix("model", tensors))
+    unpack_optimizer(solver, without_prefix("optimizer", tensors))
+    torch.set_rng_state(tensors["random_state"])
+    return state["step"], tensors["total"].to(runtime.device), History(**state["history"])
+
+
+def accuracy(model: nn.Module, batches: Iterator[tuple[Tensor, Tensor]], runtime: Runtime) -> float:
+    """Top-1 accuracy in percent over (normalized pictures, labels); the network is left in eval mode."""
+    model.eval()
+    right, seen = torch.zeros((), dtype=torch.long, device=runtime.device), 0
+    with torch.inference_mode(), runtime.autocast():
+        for pictures, labels in batches:
+            right += (model(pictures).argmax(dim=1) == labels).sum()
+            seen += len(labels)
+    return 100.0 * int(right) / seen

@@ -1,0 +1,247 @@
+"""Views of pictures as data: draw the parameters first, apply them afterwards, never in place.
+
+Shapes: images (batch, channels, height, width). A view is a crop (a box that is brought to the
+picture's size), a mirror flag and a cyclic shift; a mix names a partner and the box that is pasted
+from the partner's view. Applying a view is differentiable with respect to the pixels.
+
+All pictures are normalized, so the 0 that fills the border of a padded crop is the mean colour.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Literal, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Generator, Tensor
+
+
+class Views(NamedTuple):
+    """Parameters of one view a picture; all tensors have the pictures' count as first size.
+
+    Attributes:
+        boxes: Crop as (top, left, height, width) in pixels, int64 (count, 4); may exceed the picture.
+        flips: Whether the view is mirrored left-right, bool (count,).
+        rolls: Cyclic shift down and right in pixels before the crop, int64 (count, 2).
+    """
+
+    boxes: Tensor
+    flips: Tensor
+    rolls: Tensor
+
+    def select(self, index: Tensor) -> Views:
+        """The views of the pictures at `index`, int64 (n,)."""
+        return Views(self.boxes[index], self.flips[index], self.rolls[index])
+
+
+class Mixes(NamedTuple):
+    """CutMix's parameters.
+
+    Attributes:
+        partners: Index of the picture whose view is pasted, int64 (count,).
+        boxes: Pasted region as (top, left, height, width), int64 (count, 4); area 0 is no mix.
+    """
+
+    partners: Tensor
+    boxes: Tensor
+
+    def select(self, index: Tensor) -> Mixes:
+        """The mixes of the pictures at `index`, int64 (n,)."""
+        return Mixes(self.partners[index], self.boxes[index])
+
+
+def sample_views(
+    count: int,
+    height: int,
+    width: int,
+    generator: Generator,
+    *,
+    crop: Literal["none", "pad", "resized"],
+    padding: int,
+    scale: tuple[float, float],
+    ratio: tuple[float, float],
+    flip: bool,
+    roll: int,
+    per_sample: bool = True,
+) -> Views:
+    """Draw the views of `count` pictures of `height` x `width` pixels.
+
+    The paper augments with RandomResizedCrop (tables 7-9); the authors' code for small images
+    crops after padding by 4 and rolls by up to 32 pixels, with one draw for the whole batch
+    (G_VBSM@1ed80b0, Branch_CIFAR_100/recover/data_synthesis_*.py): `per_sample=False` does so.
+
+    Args:
+        count: Number of pictures.
+        height: Height of a picture in pixels.
+        width: Width of a picture in pixels.
+        generator: Source of randomness, on the CPU.
+        crop: none, pad (shift by up to `padding` pixels) or resized (area and aspect drawn).
+        padding: Border for crop="pad" in pixels.
+        scale: Range of the crop's share of the area for crop="resized".
+        ratio: Range of width/height for crop="resized", drawn log-uniformly.
+        flip: Whether to mirror with probability 1/2.
+        roll: Largest cyclic shift in pixels along each axis.
+        per_sample: False gives all pictures the same view.
+    """
+    drawn = count if per_sample else 1
+    if crop == "resized":
+        boxes = _resized_boxes(drawn, height, width, scale, ratio, generator)
+    else:
+        reach = padding if crop == "pad" else 0
+        corners = torch.randint(-reach, reach + 1, (drawn, 2), generator=generator)
+        boxes = torch.cat([corners, torch.tensor([[height, width]]).expand(drawn, 2)], dim=1)
+    flips = torch.rand(drawn, generator=generator) < (0.5 if flip else 0.0)
+    rolls = torch.randint(0, roll + 1, (drawn, 2), generator=generator)
+    if not per_sample:
+        boxes, flips, rolls = (
+            part.expand(count, *part.shape[1:]) for part in (boxes, flips, rolls)
+        )
+    return Views(boxes, flips, rolls)
+
+
+def _resized_boxes(
+    count: int,
+    height: int,
+    width: int,
+    scale: tuple[float, float],
+    ratio: tuple[float, float],
+    generator: Generator,
+) -> Tensor:
+    """RandomResizedCrop's boxes, int64 (count, 4): ten tries, then the whole picture (centred).
+
+    The law is torchvision's: area uniform in `scale`, aspect log-uniform in `ratio`, a try that does
+    not fit is drawn again, and after ten the largest centred box within `ratio` is taken.
+    """
+    tries = 10
+    area = torch.empty(count, tries).uniform_(*scale, generator=generator) * height * width
+    logs = (math.log(ratio[0]), math.log(ratio[1]))
+    aspect = torch.empty(count, tries).uniform_(*logs, generator=generator).exp()
+    w = (area * aspect).sqrt().round().long()
+    h = (area / aspect).sqrt().round().long()
+    fits = (w > 0) & (w <= width) & (h > 0) & (h <= height)
+    first = fits.long().argmax(dim=1, keepdim=True)  # the first try that fits, if one does
+    w, h = w.gather(1, first).squeeze(1), h.gather(1, first).squeeze(1)
+    fallback_w, fallback_h = _fallback_size(height, width, ratio)
+    fitted = fits.any(dim=1)
+    w = torch.where(fitted, w, torch.full_like(w, fallback_w))
+    h = torch.where(fitted, h, torch.full_like(h, fallback_h))
+    place = torch.rand(count, 2, generator=generator)
+    top = torch.where(fitted, (place[:, 0] * (height - h + 1)).long(), (height - h) // 2)
+    left = torch.where(fitted, (place[:, 1] * (width - w + 1)).long(), (width - w) // 2)
+    return torch.stack([top, left, h, w], dim=1)
+
+
+def _fallback_size(height: int, width: int, ratio: tuple[float, float]) -> tuple[int, int]:
+    if width / height < ratio[0]:
+        return width, round(width / ratio[0])
+    if width / height > ratio[1]:
+        return round(height * ratio[1]), height
+    return width, height
+
+
+def sample_mixes(
+    count: int, height: int, width: int, cutmix: float, generator: Generator, *, per_sample: bool
+) -> Mixes:
+    """Draw CutMix's partners and boxes for the `count` pictures of an epoch.
+
+    A partner is drawn from the whole set and a box for each picture, so that a view belongs to
+    (epoch, image) and not to a batch. The authors' code draws one box for each batch
+    (G_VBSM@1ed80b0, Branch_full_ImageNet_1k/relabel/utils_fkd.py): `per_sample=False` gives all
+    pictures one box. As there, the kept share is drawn from Beta(cutmix, cutmix), the centre
+    uniformly, and the box is clipped at the border.
+
+    Args:
+        count: Number of pictures.
+        height: Height of a view in pixels.
+        width: Width of a view in pixels.
+        cutmix: Parameter of the Beta distribution; 0 mixes nothing.
+        generator: Source of randomness, on the CPU.
+        per_sample: False gives all pictures the same box.
+    """
+    partners = torch.randperm(count, generator=generator)
+    if cutmix == 0:
+        return Mixes(partners, torch.zeros(count, 4, dtype=torch.long))
+    drawn = count if per_sample else 1
+    # Beta(a, a) from two Gamma(a, 1), the only sampler of torch that takes a generator.
+    gamma = torch._standard_gamma(torch.full((drawn, 2), float(cutmix)), generator=generator)
+    cut = (1 - gamma[:, 0] / gamma.sum(dim=1)).sqrt()
+    centre = torch.rand(drawn, 2, generator=generator)
+    limits = torch.tensor([height, width])
+    middle = (centre * limits).long()
+    half = (cut[:, None] * limits).long() // 2
+    low = (middle - half).clamp(min=0)
+    high = torch.minimum(middle + half, limits)
+    boxes = torch.cat([low, high - low], dim=1).expand(count, 4)
+    return Mixes(partners, boxes)
+
+
+def apply_views(images: Tensor, views: Views) -> Tensor:
+    """Crop, bring back to size (bilinear), mirror and roll each picture; differentiable.
+
+    Args:
+        images: Normalized pictures, float (batch, channels, height, width).
+        views: The batch's views, on the images' device.
+
+    Returns:
+        The views, float (batch, channels, height, width). Pixels outside of the picture are 0.
+    """
+    batch, _, height, width = images.shape
+    rolled = _roll(images, views.rolls)
+    top, left, h, w = views.boxes.to(images.dtype).unsqueeze(2).unbind(dim=1)  # (batch, 1) each
+    rows = top + _source(torch.arange(height, device=images.device), height, h)  # (batch, height)
+    columns = left + _source(torch.arange(width, device=images.device), width, w)  # (batch, width)
+    columns = torch.where(views.flips[:, None], columns.flip(1), columns)
+    grid = torch.stack(
+        [
+            ((2 * columns + 1) / width - 1)[:, None, :].expand(batch, height, width),
+            ((2 * rows + 1) / height - 1)[:, :, None].expand(batch, height, width),
+        ],
+        dim=3,
+    )  # (batch, height, width, 2), x before y
+    return F.grid_sample(rolled, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+
+def _source(index: Tensor, size: int, extent: Tensor) -> Tensor:
+    """Where pixel `index` of `size` lies in a crop of `extent` pixels: (batch, size).
+
+    Clamped to the crop's own pixel centres, so that a resized crop does not look beyond its edge.
+    """
+    position = (index + 0.5) * (extent / size) - 0.5
+    return torch.minimum(position.clamp(min=0), extent - 1)
+
+
+def _roll(images: Tensor, rolls: Tensor) -> Tensor:
+    if not bool(rolls.any()):
+        return images
+    batch, _, height, width = images.shape
+    rows = (torch.arange(height, device=images.device) - rolls[:, :1]) % height  # (batch, height)
+    columns = (torch.arange(width, device=images.device) - rolls[:, 1:]) % width
+    which = torch.arange(batch, device=images.device)
+    # Advanced indices at both ends put channels last: (batch, height, width, channels).
+    return images[which[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(
+        0, 3, 1, 2
+    )
+
+
+def apply_mixes(views: Tensor, partner_views: Tensor, boxes: Tensor) -> Tensor:
+    """Paste each partner's region into each view (CutMix); a new tensor.
+
+    Args:
+        views: Float (batch, channels, height, width).
+        partner_views: The partners' views, same shape.
+        boxes: Pasted regions (top, left, height, width), int64 (batch, 4).
+    """
+    _, _, height, width = views.shape
+    top, left, h, w = boxes.unsqueeze(2).unbind(dim=1)  # (batch, 1) each
+    row = torch.arange(height, device=views.device)
+    column = torch.arange(width, device=views.device)
+    inside_rows = (row >= top) & (row < top + h)  # (batch, height)
+    inside_columns = (column >= left) & (column < left + w)  # (batch, width)
+    inside = inside_rows[:, None, :, None] & inside_columns[:, None, None, :]
+    return torch.where(inside, partner_views, views)
+
+
+def kept_share(boxes: Tensor, height: int, width: int) -> Tensor:
+    """Share of each picture that its mix leaves in place, float (batch,): CutMix's true lambda."""
+    return 1 - (boxes[:, 2] * boxes[:, 3]).float() / (height * width)

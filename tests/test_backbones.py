@@ -1,0 +1,421 @@
+"""Backbones: known sizes, shapes, which layers are matched, and what is captured."""
+
+import urllib.error
+
+import pytest
+import timm
+import torch
+import torch.nn.functional as F
+import torchvision
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from gvbsm.backbones import (
+    BACKBONES,
+    backbone_names,
+    build_backbone,
+    capture_inputs,
+    disable_inplace,
+    matched_layers,
+)
+
+# Counted on the authors' networks: parameters with (10 classes, 32 px), (100, 32), (200, 64);
+# millions of multiply-adds for one 32 px image; BatchNorm layers; convolutions.
+PAPER = {
+    "resnet18": ((11_173_962, 11_220_132, 11_271_432), 555, 20, 20),
+    "convnet128": ((320_010, 504_420, 1_938_120), 51, 0, 3),
+    "mobilenet_v2_x0_5": ((697_546, 812_836, 940_936), 6.4, 53, 53),
+    "wrn16_2": ((691_674, 703_284, 716_184), 101, 13, 16),
+    "shufflenet_v2_x0_5": ((351_466, 443_716, 546_216), 10.3, 56, 56),
+}
+# Likewise at 224 px with 1000 classes; parameters in millions.
+PAPER_FULL_SIZE = {
+    "torchvision/resnet18": (11.69, 1814, 20, 20),
+    "torchvision/mobilenet_v2": (3.50, 301, 52, 52),
+    "torchvision/efficientnet_b0": (5.29, 386, 49, 81),
+    "torchvision/shufflenet_v2_x0_5": (1.37, 41, 56, 56),
+}
+LIBRARY = [*PAPER_FULL_SIZE, "timm/deit_tiny_patch16_224", "timm/resnet18", "timm/efficientnet_b0"]
+
+
+def parameters(model):
+    return sum(parameter.numel() for parameter in model.parameters())
+
+
+def counts(model):
+    layers = matched_layers(model)
+    return len(layers.batchnorm), len(layers.conv)
+
+
+def multiply_adds(model, image):
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        model.eval()(image)
+    return counter.get_total_flops() / 2e6
+
+
+def images(size, channels=3, batch=2, seed=0):
+    return torch.randn(batch, channels, size, size, generator=torch.Generator().manual_seed(seed))
+
+
+@pytest.mark.parametrize("name", PAPER)
+def test_small_image_networks_are_those_of_the_paper(name):
+    sizes, mega_macs, batchnorms, convs = PAPER[name]
+    with torch.device("meta"):
+        built = [build_backbone(name, *shape) for shape in ((10, 32), (100, 32), (200, 64))]
+        image = torch.empty(1, 3, 32, 32)
+    assert tuple(parameters(model) for model in built) == sizes
+    assert counts(built[0]) == (batchnorms, convs)
+    assert multiply_adds(built[0], image) == pytest.approx(mega_macs, rel=0.01)
+
+
+@pytest.mark.parametrize("name", PAPER_FULL_SIZE)
+def test_full_size_networks_are_those_of_the_paper(name):
+    millions, mega_macs, batchnorms, convs = PAPER_FULL_SIZE[name]
+    with torch.device("meta"):
+        model = build_backbone(name, 1000, 224)
+        image = torch.empty(1, 3, 224, 224)
+    assert parameters(model) / 1e6 == pytest.approx(millions, abs=0.006)
+    assert counts(model) == (batchnorms, convs)
+    assert multiply_adds(model, image) == pytest.approx(mega_macs, abs=0.6)
+
+
+def test_deeper_resnets_have_torchvision_s_layers_but_for_the_stem():
+    with torch.device("meta"):
+        for depth in (18, 34, 50, 101):
+            ours = build_backbone(f"resnet{depth}", 1000, 32)
+            theirs = build_backbone(f"torchvision/resnet{depth}", 1000, 224)
+            assert parameters(theirs) - parameters(ours) == 64 * 3 * (7 * 7 - 3 * 3)
+            assert counts(ours) == counts(theirs)
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize(("classes", "size", "channels"), [(7, 8, 1), (3, 13, 4)])
+def test_output_shape_in_training_and_evaluation(name, classes, size, channels):
+    model = build_backbone(name, classes, size, channels)
+    x = images(size, channels)
+    with torch.no_grad():
+        trained = model.train()(x)
+        one = model.eval()(x[:1])
+    assert trained.shape == (2, classes)
+    assert one.shape == (1, classes)
+    assert trained.isfinite().all()
+    assert one.isfinite().all()
+
+
+@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("size", [28, 32, 64])
+def test_output_shape_at_the_usual_sizes(name, size):
+    with torch.device("meta"):
+        model = build_backbone(name, 9, size)
+        assert model(torch.empty(2, 3, size, size)).shape == (2, 9)
+
+
+@pytest.mark.parametrize(
+    ("name", "first_conv", "parameter_count"),
+    [
+        ("convnet32_d2", (32, 3, 3, 3), 896 + 9248 + 2 * 64 + 32 * 8 * 8 * 10 + 10),
+        ("convnet16", (16, 3, 3, 3), 448 + 2 * 2320 + 3 * 32 + 16 * 4 * 4 * 10 + 10),
+        ("wrn10_1", (16, 3, 3, 3), None),
+        ("wrn22_2", (16, 3, 3, 3), None),
+    ],
+)
+def test_families_take_any_numbers(name, first_conv, parameter_count):
+    model = build_backbone(name, 10, 32)
+    assert next(iter(matched_layers(model).conv.values())).weight.shape == first_conv
+    if parameter_count is not None:
+        assert parameters(model) == parameter_count
+    else:
+        depth = int(name[3:5])
+        shortcuts = 2 if name.endswith("_1") else 3  # 16 -> 16 channels needs none
+        assert counts(model) == (depth - 3, depth - 3 + shortcuts)
+    assert model(images(32)).shape == (2, 10)
+
+
+@pytest.mark.parametrize("name", ["convnet8", "wrn16_2", "resnet18", "timm/deit_tiny_patch16_224"])
+def test_weights_depend_on_the_global_generator_only(name):
+    def weights(seed):
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            state = build_backbone(name, 4, 32).state_dict()
+        return torch.cat([value.flatten().double() for value in state.values()])
+
+    first, again, other = weights(1), weights(1), weights(2)
+    assert torch.equal(first, again)
+    assert not torch.equal(first, other)
+
+
+@pytest.mark.parametrize("name", ["wrn16_2", "resnet18", "mobilenet_v2_x0_5"])
+def test_initial_stem_has_the_variance_of_kaiming_fan_out(name):
+    model = build_backbone(name, 10, 32)
+    for conv in list(matched_layers(model).conv.values())[:2]:
+        fan_out = conv.out_channels * conv.kernel_size[0] * conv.kernel_size[1]
+        assert conv.weight.std().item() == pytest.approx((2 / fan_out) ** 0.5, rel=0.2)
+
+
+# --- matched layers ---------------------------------------------------------------------------
+
+
+def test_matched_layers_are_found_by_type_and_not_by_name():
+    class Renamed(nn.BatchNorm2d):
+        pass
+
+    model = nn.Sequential()
+    model.add_module("bn", nn.Conv2d(3, 4, 1))
+    model.add_module("conv", Renamed(4))
+    model.add_module("bn_without_statistics", nn.BatchNorm2d(4, track_running_stats=False))
+    model.add_module("conv_like", nn.ConvTranspose2d(4, 4, 1))
+    model.add_module("inner", nn.Sequential(nn.Conv2d(4, 4, 1), nn.BatchNorm1d(4)))
+    layers = matched_layers(model)
+    assert list(layers.batchnorm) == ["conv"]
+    assert list(layers.conv) == ["bn", "inner.0"]
+    assert layers.conv["inner.0"] is model.inner[0]
+
+
+@pytest.mark.parametrize("name", [*BACKBONES, *LIBRARY])
+def test_captured_inputs_are_what_each_layer_saw(name):
+    """All layers are reached once, the first conv by the image, and no input changes later."""
+    size, channels = (8, 1) if name in BACKBONES else (64, 3)
+    model = build_backbone(name, 4, size, channels).train()
+    layers = matched_layers(model)
+    paths = [*layers.batchnorm, *layers.conv]
+    seen = {}
+    for path in paths:
+        model.get_submodule(path).register_forward_pre_hook(
+            lambda _module, arguments, path=path: seen.__setitem__(path, arguments[0].clone())
+        )
+    image = images(size, channels)
+    with capture_inputs(model, paths) as inputs:
+        model(image)
+    assert inputs.keys() == set(paths)
+    assert inputs[next(iter(layers.conv))] is image
+    for path in paths:
+        assert torch.equal(inputs[path], seen[path]), path
+
+
+def test_inplace_layers_would_corrupt_captured_inputs():
+    class Branches(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.left = nn.Conv2d(3, 2, 1)
+            self.right = nn.Sequential(nn.ReLU(inplace=True), nn.Conv2d(3, 2, 1))
+
+        def forward(self, x):
+            x = 1.0 * x
+            return self.left(x) + self.right(x)
+
+    model, image = Branches(), images(4)
+    with torch.no_grad(), capture_inputs(model, ["left"]) as inputs:
+        model(image)
+        assert not torch.equal(inputs["left"], image)
+        disable_inplace(model)
+        model(image)
+        assert torch.equal(inputs["left"], image)
+
+
+@pytest.mark.parametrize("name", [*BACKBONES, *LIBRARY])
+def test_built_networks_have_no_inplace_layer(name):
+    with torch.device("meta"):
+        model = build_backbone(name, 4, 32)
+    assert not [path for path, module in model.named_modules() if getattr(module, "inplace", False)]
+
+
+# --- capture ----------------------------------------------------------------------------------
+
+
+def test_capture_equals_a_forward_pass_by_hand():
+    model = build_backbone("convnet6_d2", 4, 9)
+    x = images(9)
+    convs = list(matched_layers(model).conv)
+    weights = [parameter.detach() for parameter in model.parameters()]
+    h = F.conv2d(x, weights[0], weights[1], padding=1)
+    mean = h.mean(dim=(2, 3), keepdim=True)
+    h = (h - mean) / ((h - mean).square().mean(dim=(2, 3), keepdim=True) + 1e-5).sqrt()
+    h = (h * weights[2].view(1, -1, 1, 1) + weights[3].view(1, -1, 1, 1)).clamp(min=0)
+    h = h[:, :, :8, :8].reshape(2, 6, 4, 2, 4, 2).mean(dim=(3, 5))  # floor: the 9th row is lost
+    with capture_inputs(model, convs) as inputs:
+        model(x)
+    assert list(inputs) == convs
+    assert inputs[convs[0]] is x
+    torch.testing.assert_close(inputs[convs[1]].detach(), h)
+
+
+def test_gradient_flows_from_every_captured_input_to_the_image():
+    model = build_backbone("wrn10_1", 4, 8).eval()
+    layers = matched_layers(model)
+    paths = [*layers.batchnorm, *layers.conv]
+    image = images(8).requires_grad_()
+    with capture_inputs(model, paths) as inputs:
+        model(image)
+    for path in paths:
+        (gradient,) = torch.autograd.grad(inputs[path].square().sum(), image, retain_graph=True)
+        assert gradient.abs().sum() > 0, path
+
+
+def hooks(model):
+    return sum(
+        len(module._forward_pre_hooks) + len(module._forward_hooks) + len(module._backward_hooks)
+        for module in model.modules()
+    )
+
+
+def test_hooks_are_forward_pre_hooks_and_are_removed():
+    model = build_backbone("convnet4", 2, 8)
+    paths = list(matched_layers(model).conv)
+    with capture_inputs(model, paths) as inputs:
+        assert hooks(model) == len(paths) + 1
+        assert not any(module._forward_hooks for module in model.modules())
+        model(images(8))
+    assert hooks(model) == 0
+    first = inputs[paths[0]]
+    model(images(8, seed=1))
+    assert inputs[paths[0]] is first
+
+
+def test_hooks_are_removed_after_an_error():
+    model = build_backbone("convnet4", 2, 8)
+    with (
+        pytest.raises(RuntimeError, match="channels"),
+        capture_inputs(model, list(matched_layers(model).conv)),
+    ):
+        model(images(8, channels=5))
+    assert hooks(model) == 0
+
+
+def test_capture_starts_afresh_with_each_forward_pass():
+    model = build_backbone("convnet4", 2, 8)
+    paths = list(matched_layers(model).conv)
+    first, second = images(8), images(8, seed=1)
+    with capture_inputs(model, iter(paths)) as inputs:
+        model(first)
+        model(second)
+        assert inputs[paths[0]] is second
+        with pytest.raises(RuntimeError, match="channels"):
+            model(images(8, channels=5))
+        assert list(inputs) == paths[:1]  # nothing is left over from the pass before
+
+
+def test_a_layer_called_twice_is_refused_by_name():
+    conv = nn.Conv2d(3, 3, 1)
+    model = nn.Sequential(conv, nn.ReLU(), conv)
+    with (
+        capture_inputs(model, ["0"]),
+        pytest.raises(RuntimeError, match=r"layer `0` is called twice"),
+    ):
+        model(images(4))
+    assert hooks(model) == 0
+
+
+def test_an_unknown_path_is_refused_and_leaves_no_hook():
+    model = build_backbone("convnet4", 2, 8)
+    with (
+        pytest.raises(ValueError, match="no such layers in Sequential: block9"),
+        capture_inputs(model, ["block1.conv", "block9"]),
+    ):
+        pass
+    assert hooks(model) == 0
+
+
+# --- names, arguments, libraries --------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "nearest"),
+    [
+        ("resnet81", "resnet18"),
+        ("convnet-128", "convnet128"),
+        ("torchvision/mobilenetv2", "torchvision/mobilenet_v2"),
+        ("timm/deit_tiny_patch16_244", "timm/deit_tiny_patch16_224"),
+    ],
+)
+def test_an_unknown_name_is_answered_with_the_nearest(name, nearest):
+    with pytest.raises(ValueError, match="unknown backbone") as error:
+        build_backbone(name, 10, 32)
+    hint, known = str(error.value).split("Known:")
+    assert nearest in hint
+    assert "torchvision/<name>" in known
+    assert "timm/<name>" in known
+
+
+def test_backbone_names_can_all_be_found_in_the_registry():
+    assert backbone_names() == list(BACKBONES)
+    assert set(PAPER) <= set(backbone_names())
+    assert all(spec.summary for spec in BACKBONES.values())
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "message"),
+    [
+        ("convnet128", (10, 7), r"needs at least 8 px, got 7 px.*convnet128_d2"),
+        ("convnet0", (10, 32), "at least 1"),
+        ("convnet8_d0", (10, 32), "at least 1"),
+        ("wrn17_2", (10, 32), "6n \\+ 4"),
+        ("wrn4_2", (10, 32), "6n \\+ 4"),
+        ("wrn16_0", (10, 32), "width"),
+        ("resnet18", (0, 32), "`classes` must be at least 1, got 0"),
+        ("resnet18", (10, 0), "`image_size`"),
+        ("resnet18", (10, 32, 0), "`channels`"),
+        ("resnet18", (10, 32, 3, True), "resnet18 has no pretrained weights"),
+        ("torchvision/resnet18", (10, 32, 1), "3 channels, got 1"),
+        ("torchvision/resnet18", (10, 224, 3, True), "have 1000 classes, the data set 10"),
+        ("torchvision/vit_h_14", (1000, 518, 3, True), "no weights IMAGENET1K_V1"),
+        ("timm/deit_tiny_patch16_224", (10, 224, 3, True), "have 1000 classes, the data set 10"),
+        ("timm/resnet18.a9_in1k", (10, 224), "unknown backbone.*timm/resnet18"),
+        ("torchvision/googlenet", (10, 224), "unknown backbone"),
+        ("no_library/resnet18", (10, 224), "unknown backbone"),
+    ],
+)
+def test_impossible_requests_are_explained(name, arguments, message):
+    with pytest.raises(ValueError, match=message):
+        build_backbone(name, *arguments)
+
+
+@pytest.mark.parametrize(
+    ("name", "size", "channels"),
+    [
+        ("timm/deit_tiny_patch16_224", 64, 3),
+        ("timm/deit_tiny_patch16_224", 32, 1),
+        ("timm/swin_tiny_patch4_window7_224", 64, 3),
+        ("timm/resnet18.a1_in1k", 40, 1),
+        ("torchvision/shufflenet_v2_x0_5", 64, 3),
+    ],
+)
+def test_library_networks_take_other_sizes(name, size, channels):
+    model = build_backbone(name, 10, size, channels).eval()
+    with torch.no_grad():
+        assert model(images(size, channels)).shape == (2, 10)
+
+
+def test_torchvision_weights_are_the_first_version(monkeypatch):
+    source = torchvision.models.shufflenet_v2_x0_5()
+    asked = []
+
+    def download(url, *_arguments, **_options):
+        asked.append(url)
+        return source.state_dict()
+
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", download)
+    model = build_backbone("torchvision/shufflenet_v2_x0_5", 1000, 224, pretrained=True)
+    assert asked == [torchvision.models.ShuffleNet_V2_X0_5_Weights.IMAGENET1K_V1.url]
+    assert torch.equal(model.conv1[0].weight, source.conv1[0].weight)
+
+
+def test_a_failed_torchvision_download_says_what_to_do(monkeypatch):
+    def download(*_arguments, **_options):
+        raise urllib.error.URLError("no network")
+
+    monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", download)
+    with pytest.raises(OSError, match=r"torchvision/resnet18 .*no network.*hub cache") as error:
+        build_backbone("torchvision/resnet18", 1000, 224, pretrained=True)
+    assert "\n" not in str(error.value)
+    assert "resnet18-f37072fd.pth" in str(error.value)
+
+
+def test_a_failed_timm_download_says_what_to_do(monkeypatch):
+    def create(_name, pretrained, **_options):
+        assert pretrained
+        raise FileNotFoundError("cannot reach the hub\nsecond line")
+
+    monkeypatch.setattr(timm, "create_model", create)
+    with pytest.raises(OSError, match=r"timm/resnet18 .*cannot reach the hub\).*cache") as error:
+        build_backbone("timm/resnet18", 1000, 224, pretrained=True)
+    assert "\n" not in str(error.value)

@@ -1,0 +1,160 @@
+"""Pictures: every kind of file and of pixel, and an error line for every fault."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from gvbsm.pictures import (
+    DataError,
+    Split,
+    denormalize,
+    normalize,
+    pixel_bounds,
+    read_image,
+    resize_to,
+)
+
+
+def draw(path, seed=0, size=(8, 8), mode="RGB"):
+    """Save a noise picture of (width, height) `size`; PNG, so the pixels survive."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    rng = np.random.default_rng(seed)
+    shape = (size[1], size[0]) if mode == "L" else (size[1], size[0], 3)
+    Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8)).save(path)
+    return path
+
+
+# Pixels
+
+
+def test_normalize_round_trip_is_exact_for_every_grey_level():
+    levels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).repeat(2, 3, 1, 1)
+    for std in ((0.2, 0.3, 0.25), (1 / 255, 1.0, 0.5)):
+        mean = (0.0, 0.5, 1.0)
+        normal = normalize(levels, mean, std)
+        assert normal.dtype == torch.float32
+        assert torch.equal(denormalize(normal, mean, std), levels)
+        assert torch.equal(denormalize(normal[0], mean, std), levels[0])
+
+
+def test_denormalize_rounds_and_clamps():
+    values = torch.tensor([-0.5, 0.6 / 255, 1.4 / 255, 2.0]).view(1, 1, 2, 2)
+    assert denormalize(values, (0.0,), (1.0,)).flatten().tolist() == [0, 1, 1, 255]
+
+
+def test_pixel_bounds_are_black_and_white():
+    mean, std = (0.4, 0.5, 0.6), (0.2, 0.3, 0.4)
+    low, high = pixel_bounds(mean, std)
+    assert low.shape == high.shape == (1, 3, 1, 1)
+    black = torch.zeros(1, 3, 1, 1, dtype=torch.uint8)
+    torch.testing.assert_close(low, normalize(black, mean, std))
+    torch.testing.assert_close(high, normalize(black + 255, mean, std))
+
+
+def test_normalize_refuses_floats():
+    with pytest.raises(ValueError, match="uint8"):
+        normalize(torch.zeros(1, 1, 2, 2), (0.5,), (0.5,))
+
+
+def test_split_holds_images_or_paths():
+    with pytest.raises(ValueError, match="exactly one"):
+        Split(torch.zeros(1, dtype=torch.int64))
+    with pytest.raises(DataError, match="1 pictures but 2 labels"):
+        Split(torch.zeros(2, dtype=torch.int64), paths=(Path("a"),))
+
+
+def test_resize_scales_the_short_side_and_crops_the_center():
+    wide = torch.zeros(3, 4, 12, dtype=torch.uint8)
+    wide[:, :, 4:8] = 200
+    assert torch.equal(resize_to(wide, 4), torch.full((3, 4, 4), 200, dtype=torch.uint8))
+    assert resize_to(wide.transpose(1, 2), 7).shape == (3, 7, 7)
+    board = torch.tensor([[0, 255], [255, 0]], dtype=torch.uint8).repeat(8, 8)[None]
+    assert (resize_to(board, 4).int() - 128).abs().max() < 50  # antialiased: grey, not a pattern
+
+
+# Kinds of picture
+
+
+def test_grey_is_repeated_and_color_is_weighed(tmp_path):
+    grey = draw(tmp_path / "g.png", mode="L")
+    assert torch.equal(read_image(grey, 3), read_image(grey, 1).repeat(3, 1, 1))
+    Image.new("RGB", (2, 2), (255, 0, 0)).save(tmp_path / "r.png")
+    assert read_image(tmp_path / "r.png", 1).unique().tolist() == [76]  # ITU-R 601
+
+
+def test_color_is_read_channels_first(tmp_path):
+    path = draw(tmp_path / "c.png", size=(5, 3))
+    expected = np.asarray(Image.open(path)).transpose(2, 0, 1)
+    assert np.array_equal(read_image(path, 3).numpy(), expected)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA"])
+def test_transparency_is_laid_over_white(tmp_path, mode):
+    clear, solid = ((9, 9, 9, 0), (9, 9, 9, 255)) if mode == "RGBA" else ((9, 0), (9, 255))
+    picture = Image.new(mode, (2, 1), clear)
+    picture.putpixel((1, 0), solid)
+    picture.save(tmp_path / "a.png")
+    for channels in (1, 3):
+        assert read_image(tmp_path / "a.png", channels)[:, 0].tolist() == [[255, 9]] * channels
+
+
+@pytest.mark.parametrize("transparency", [None, 0, b"\x00\xff"])
+def test_palettes(tmp_path, transparency):
+    picture = Image.new("P", (2, 1))
+    picture.putpalette([10, 20, 30, 40, 50, 60])
+    picture.putpixel((1, 0), 1)
+    extra = {} if transparency is None else {"transparency": transparency}
+    picture.save(tmp_path / "p.png", **extra)
+    left = [10, 20, 30] if transparency is None else [255, 255, 255]
+    assert read_image(tmp_path / "p.png", 3)[:, 0].T.tolist() == [left, [40, 50, 60]]
+
+
+@pytest.mark.parametrize("suffix", ["png", "tiff"])
+def test_sixteen_bits_are_scaled(tmp_path, suffix):
+    path = tmp_path / f"deep.{suffix}"
+    Image.fromarray(np.array([[0, 257, 32896, 65535]], dtype=np.uint16)).save(path)
+    assert read_image(path, 1).flatten().tolist() == [0, 1, 128, 255]
+    assert read_image(path, 3).shape == (3, 1, 4)
+
+
+def test_cmyk_and_one_bit(tmp_path):
+    Image.new("CMYK", (8, 8), (0, 255, 255, 0)).save(tmp_path / "c.jpg", quality=95)
+    red = read_image(tmp_path / "c.jpg", 3).float().mean((1, 2))
+    assert red[0] > 240
+    assert red[1:].max() < 15
+    Image.new("1", (2, 2), 1).save(tmp_path / "b.png")
+    assert read_image(tmp_path / "b.png", 1).unique().tolist() == [255]
+
+
+def test_exif_orientation_is_applied(tmp_path):
+    picture = Image.new("RGB", (4, 2), "black")
+    picture.putpixel((0, 0), (255, 255, 255))
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn a quarter clockwise: the left top corner goes to the right top
+    picture.save(tmp_path / "e.png", exif=exif)
+    upright = read_image(tmp_path / "e.png", 1)
+    assert upright.shape == (1, 4, 2)
+    assert upright[0, 0].tolist() == [0, 255]
+
+
+@pytest.mark.parametrize("kind", ["text", "truncated", "empty", "float", "32 bits", "missing"])
+def test_an_unreadable_picture_is_named(tmp_path, kind):
+    path = tmp_path / "odd.tiff"
+    if kind == "float":
+        Image.fromarray(np.ones((2, 2), dtype=np.float32)).save(path)
+    elif kind == "32 bits":
+        Image.fromarray(np.full((2, 2), 70000, dtype=np.int32)).save(path)
+    elif kind != "missing":
+        path = tmp_path / "odd.png"
+        whole = draw(path, size=(64, 64)).read_bytes()
+        path.write_bytes({"text": b"hello", "empty": b"", "truncated": whole[:900]}[kind])
+    with pytest.raises(DataError, match=r"cannot read .*odd\.(png|tiff)"):
+        read_image(path, 3)
+
+
+def test_read_image_takes_one_or_three_channels(tmp_path):
+    with pytest.raises(ValueError, match="1 or 3, got 2"):
+        read_image(tmp_path / "x.png", 2)

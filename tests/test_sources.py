@@ -1,0 +1,209 @@
+"""Sources: every data set's layout of files, and an error line for every fault in it."""
+
+from types import SimpleNamespace
+from urllib.error import URLError
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+
+from gvbsm.datasets import load_dataset
+from gvbsm.pictures import DataError
+from test_pictures import draw
+
+
+def draw_classes(root, counts, mode="RGB", size=(8, 8)):
+    for label, (name, count) in enumerate(counts.items()):
+        for i in range(count):
+            draw(root / name / f"{i:03}.png", seed=100 * label + i, mode=mode, size=size)
+    return root
+
+
+def draw_tree(root):
+    """train/ and val/ of two classes."""
+    draw_classes(root / "train", {"cat": 4, "dog": 3})
+    draw_classes(root / "val", {"cat": 2, "dog": 1})
+    return root
+
+
+@pytest.fixture
+def tree(tmp_path):
+    return draw_tree(tmp_path / "tree")
+
+
+def arrays(channels=3, count=6, size=8, **changes):
+    rng = np.random.default_rng(0)
+    shape = (count, size, size, channels) if channels else (count, size, size)
+    made = {
+        "train_images": rng.integers(0, 256, shape, dtype=np.uint8),
+        "train_labels": np.arange(count) % 2,
+        "test_images": rng.integers(0, 256, shape, dtype=np.uint8),
+        "test_labels": np.arange(count) % 2,
+    }
+    return {k: v for k, v in {**made, **changes}.items() if v is not None}
+
+
+def write_npz(path, **changes):
+    np.savez(path, **arrays(**changes))
+    return path
+
+
+# Splits and folders
+
+
+def test_the_split_is_stratified_and_seeded():
+    first, again, other = (load_dataset("digits", split_seed=seed) for seed in (1, 1, 2))
+    assert torch.equal(first.train.images, again.train.images)
+    assert first.fingerprint == again.fingerprint != other.fingerprint
+    counts = first.train.labels.bincount() + first.test.labels.bincount()
+    assert torch.equal(first.test.labels.bincount(), (counts * 0.2).round().long())
+    half = load_dataset("digits", val_fraction=0.5)
+    assert abs(len(half.test) - len(half.train)) <= 10
+
+
+def test_a_split_folder_is_disjoint_and_complete(tmp_path):
+    root = draw_classes(tmp_path / "all", {"a": 2, "b": 9, "c": 3})
+    data = load_dataset("folder", root, in_memory=False, cache_dir=tmp_path, val_fraction=0.01)
+    train, test = set(data.train.paths), set(data.test.paths)
+    assert not train & test
+    assert train | test == set(root.rglob("*.png"))
+    assert data.test.labels.bincount().tolist() == [1, 1, 1]
+    for split in (data.train, data.test):
+        for path, label in zip(split.paths, split.labels, strict=True):
+            assert path.parent.name == data.class_names[label]
+    most = load_dataset("folder", root, val_fraction=0.99)
+    assert most.train.labels.bincount().tolist() == [1, 1, 1]
+
+
+def test_folder_passes_over_what_is_no_picture_and_walks_nested_folders(tree):
+    before = load_dataset("folder", tree)
+    (tree / "train" / "cat" / "notes.txt").write_text("x")
+    draw(tree / "train" / "cat" / ".hidden.png")
+    draw(tree / "train" / ".git" / "a.png")
+    draw(tree / "train" / "cat" / ".thumbs" / "a.png")
+    assert load_dataset("folder", tree).fingerprint == before.fingerprint
+    draw(tree / "train" / "cat" / "more" / "x.PNG")
+    assert len(load_dataset("folder", tree).train) == 8
+
+
+def test_a_class_may_be_called_train(tmp_path):
+    data = load_dataset("folder", draw_classes(tmp_path / "vehicles", {"bus": 2, "train": 2}))
+    assert data.class_names == ("bus", "train")
+
+
+# Named sets
+
+
+def test_tiny_imagenet_in_its_own_layout(tmp_path):
+    wnids = ("n02", "n01", "n03")
+    for wnid in wnids:
+        draw_classes(tmp_path / "train" / wnid, {"images": 2}, size=(64, 64))
+        draw(tmp_path / "val" / "images" / f"val_{wnid}.png", size=(64, 64))
+    lines = [f"val_{wnid}.png\t{wnid}\t0\t0\t9\t9" for wnid in (*wnids, "n99")]
+    (tmp_path / "val" / "val_annotations.txt").write_text("\n".join(lines) + "\n")
+    (tmp_path / "words.txt").write_text("n01\tcrane, bird\nn02\tcrane\nn98\tother\n")
+    data = load_dataset("tiny-imagenet", tmp_path, in_memory=False, cache_dir=tmp_path / "c")
+    assert data.class_names == ("crane (n01)", "crane (n02)", "n03")
+    assert [path.stem for path in data.test.paths] == ["val_n01", "val_n02", "val_n03"]
+    assert load_dataset("tiny-imagenet", tmp_path).train.images.shape == (6, 3, 64, 64)
+    (tmp_path / "val" / "images" / "val_n02.png").unlink()
+    with pytest.raises(DataError, match=r"val_n02\.png"):
+        load_dataset("tiny-imagenet", tmp_path)
+    (tmp_path / "val" / "val_annotations.txt").write_text(lines[1] + "\n")
+    with pytest.raises(DataError, match="n02"):
+        load_dataset("tiny-imagenet", tmp_path)
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100", "npz"])
+def test_arrays(tmp_path, name):
+    names = np.array(["cat", "dog"])
+    file = write_npz(tmp_path / "a.npz", size=32, class_names=names)
+    for root in (file, tmp_path):
+        data = load_dataset(name, root)
+        assert data.class_names == ("cat", "dog")
+        expected = arrays(size=32)["train_images"].transpose(0, 3, 1, 2)
+        assert np.array_equal(data.train.images.numpy(), expected)
+        assert data.test.labels.tolist() == [0, 1, 0, 1, 0, 1]
+
+
+def test_cifar_as_class_folders(tree):
+    (tree / "val").rename(tree / "test")
+    data = load_dataset("cifar10", tree)
+    assert data.test.images.shape == (3, 3, 32, 32)
+
+
+def fake_cifar(root, train, download):
+    if download:
+        raise URLError("no route")
+    data = np.full((4, 32, 32, 3), 200 if train else 100, dtype=np.uint8)
+    return SimpleNamespace(data=data, targets=[0, 1, 0, 1], classes=["a", "b"], root=root)
+
+
+def test_cifar_official_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(torchvision.datasets, "CIFAR10", fake_cifar)
+    (tmp_path / "cifar-10-batches-py").mkdir()
+    for root in (tmp_path, tmp_path / "cifar-10-batches-py"):
+        data = load_dataset("cifar10", root)
+        assert (data.train.images.unique(), data.test.images.unique()) == (200, 100)
+    with pytest.raises(DataError, match=r"no route.*--data\.root"):
+        load_dataset("cifar10", cache_dir=tmp_path)
+
+
+# Faults
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"train_images": np.zeros((6, 8, 8, 3))}, "uint8.*float64"),
+        ({"train_images": np.zeros((6, 3, 8, 8), dtype=np.uint8)}, r"\(6, 3, 8, 8\)"),
+        ({"test_labels": np.zeros(5, dtype=int)}, "6 images but 5 labels"),
+        ({"test_labels": np.zeros(6)}, "integers.*float64"),
+        ({"test_labels": np.array([0, 1, 2, 0, 1, 0])}, "test must be 0 to 1.*0 to 2"),
+        ({"train_labels": np.array([0, 1, -1, 0, 1, 0])}, "train must be 0 to 1.*-1"),
+        ({"train_labels": np.array([0, 2, 2, 0, 2, 0])}, "no training pictures of class '1'"),
+        ({"train_labels": np.zeros(6, dtype=int), "test_labels": None}, "lacks.*test_labels"),
+        ({"train_labels": np.zeros(6, dtype=int)}, "only one class"),
+        ({"test_images": np.zeros((6, 8, 8), dtype=np.uint8)}, "same number of channels"),
+        ({"class_names": np.array(["a", None], dtype=object)}, r"a\.npz.*plain arrays"),
+    ],
+)
+def test_faults_of_arrays_are_named(tmp_path, changes, message):
+    with pytest.raises(DataError, match=message):
+        load_dataset("npz", write_npz(tmp_path / "a.npz", **changes))
+
+
+def test_faults_of_npz_files_are_named(tmp_path):
+    with pytest.raises(DataError, match=r"no .npz file"):
+        load_dataset("npz", tmp_path)
+    (tmp_path / "a.npz").write_text("text")
+    with pytest.raises(DataError, match=r"cannot read .*a\.npz"):
+        load_dataset("npz", tmp_path)
+    with pytest.raises(DataError, match=r"expected 3 channels, found \[1\]"):
+        load_dataset("cifar10", write_npz(tmp_path / "a.npz", channels=1))
+    write_npz(tmp_path / "b.npz")
+    with pytest.raises(DataError, match=r"a\.npz.*b\.npz"):
+        load_dataset("npz", tmp_path)
+
+
+def test_faults_of_folders_are_named(tmp_path, tree):
+    with pytest.raises(DataError, match="nowhere"):
+        load_dataset("folder", tmp_path / "nowhere")
+    (tmp_path / "bare").mkdir()
+    with pytest.raises(DataError, match=r"no class folders in .*bare"):
+        load_dataset("folder", tmp_path / "bare")
+    with pytest.raises(DataError, match=r"000.png is a file"):
+        load_dataset("folder", tree / "val" / "dog" / "000.png")
+    with pytest.raises(DataError, match=r"only one class.*solo"):
+        load_dataset("folder", draw_classes(tmp_path / "one", {"solo": 3}))
+    with pytest.raises(DataError, match="'few' has 1 picture"):
+        load_dataset("folder", draw_classes(tmp_path / "few", {"few": 1, "more": 3}))
+    with pytest.raises(DataError, match="train/ and val/"):
+        load_dataset("imagenet-1k", tree / "train")
+    (tree / "val" / "bird").mkdir()
+    with pytest.raises(DataError, match=r"no pictures in .*bird"):
+        load_dataset("folder", tree)
+    draw(tree / "val" / "bird" / "a.png")
+    with pytest.raises(DataError, match=r"only in train: \[\], only in val: \['bird'\]"):
+        load_dataset("folder", tree)
