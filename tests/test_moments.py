@@ -49,7 +49,7 @@ def feature_map(shape, seed=0, dtype=torch.float64):
 
 
 def assert_moments(actual, expected, dtype):
-    """Equal within the rounding of the sums, errors as shares of the second moment (or its root)."""
+    """Equal within the rounding of the sums: a share of the second moment, or of its root."""
     mean, variance = expected
     second = mean.square() + variance
     assert actual.mean.dtype == actual.variance.dtype == torch.float64

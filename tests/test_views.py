@@ -1,4 +1,4 @@
-"""Views and mixes: what they do to pixels, against loops and torchvision, and the laws they follow."""
+"""Views and mixes: what they do to pixels, against loops and torchvision; the laws they follow."""
 
 import math
 
@@ -58,14 +58,10 @@ def random_views(count, height, width, seed=0):
 def viewed_by_reference(images, views):
     """Roll, resized crop, mirror: each picture through the loops."""
     out = []
-    for image, box, flip, shift in zip(images, *(p.tolist() for p in _ordered(views)), strict=True):
+    for image, box, flip, shift in zip(images, *(part.tolist() for part in views), strict=True):
         image = reference.resized_crop(reference.roll(image, *shift), *box)
         out.append(reference.mirror(image) if flip else image)
     return torch.stack(out)
-
-
-def _ordered(views):
-    return views.boxes, views.flips, views.rolls
 
 
 # Applying views
@@ -408,7 +404,6 @@ def test_sample_mixes__boxes_lie_inside_of_the_picture(height, width, cutmix):
 
 @pytest.mark.parametrize("cutmix", [0.2, 1.0, 5.0])
 def test_sample_mixes__boxes_follow_the_law_of_the_cut(cutmix):
-    # Beta(1, 1) is uniform: sides 13/24, squared sides 1/3 and areas 77/240 of the picture on average.
     count, height, width = 20_000, 3000, 2000  # so large that whole pixels do not matter
     boxes = sample_mixes(count, height, width, cutmix, generator(), per_sample=True).boxes.double()
     h, w = boxes[:, 2] / height, boxes[:, 3] / width
@@ -418,21 +413,22 @@ def test_sample_mixes__boxes_follow_the_law_of_the_cut(cutmix):
     centres = (boxes[:, :2] + boxes[:, 2:] / 2) / torch.tensor([height, width])
     for axis in range(2):
         assert within(centres[:, axis].mean().item(), 0.5, 0.3, count)
-    if cutmix == 1.0:
-        assert (side, squared, area) == pytest.approx((13 / 24, 1 / 3, 77 / 240), rel=1e-12)
-        # Where nothing is clipped the drawn cut itself is seen, both sides alike.
-        inside = (boxes[:, :2] > 0).all(1) & (boxes[:, :2] + boxes[:, 2:]).lt(
-            torch.tensor([height, width])
-        ).all(1)
-        assert ((h - w).abs()[inside] <= 2 / width).all()
+
+
+def test_sample_mixes__the_uniform_cut_has_known_moments():
+    # Beta(1, 1): sides 13/24, squared sides 1/3 and areas 77/240 of the picture on average.
+    assert reference.cut_moments(1.0) == pytest.approx((13 / 24, 1 / 3, 77 / 240), rel=1e-12)
 
 
 def test_sample_mixes__the_share_of_an_unclipped_cut_is_uniform():
-    # A cut of side c is unclipped with probability (1 - c)^2; weighted by its inverse, c^2 is uniform.
-    count, size = 40_000, 4000
-    boxes = sample_mixes(count, size, size, 1.0, generator(3), per_sample=True).boxes.double()
-    inside = ((boxes[:, :2] > 0) & (boxes[:, :2] + boxes[:, 2:] < size)).all(dim=1)
-    c = boxes[inside, 2] / size
+    # A cut of side c stays unclipped with probability (1 - c)^2; weighted by its inverse, the share
+    # c^2 of all cuts is uniform again.
+    count, height, width = 40_000, 4000, 3000
+    boxes = sample_mixes(count, height, width, 1.0, generator(3), per_sample=True).boxes.double()
+    limits = torch.tensor([height, width])
+    inside = ((boxes[:, :2] > 0) & (boxes[:, :2] + boxes[:, 2:] < limits)).all(dim=1)
+    c = boxes[inside, 2] / height
+    assert ((c - boxes[inside, 3] / width).abs() <= 2 / width).all()  # the picture's own aspect
     small = c < 0.7  # beyond it hardly any cut stays unclipped
     weights = (1 - c[small]).pow(-2) / count
     for power, expected in ((0, 0.7**2), (2, 0.7**4 / 2), (4, 0.7**6 / 3)):

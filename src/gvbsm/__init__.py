@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from gvbsm.config import ConfigError as ConfigError
     from gvbsm.datasets import load_dataset as load_dataset
     from gvbsm.pictures import DataError as DataError
-    from gvbsm.pipeline import load_workdir as load
+    from gvbsm.pipeline import load as load
     from gvbsm.pipeline import run as run
     from gvbsm.runtime import RunError as RunError
 
@@ -32,7 +32,7 @@ _ORIGIN = {
     "RunError": ("runtime", "RunError"),
     "SoftLabels": ("artifacts", "SoftLabels"),
     "build_backbone": ("backbones", "build_backbone"),
-    "load": ("pipeline", "load_workdir"),
+    "load": ("pipeline", "load"),
     "load_dataset": ("datasets", "load_dataset"),
     "run": ("pipeline", "run"),
 }

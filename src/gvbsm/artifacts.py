@@ -1,7 +1,7 @@
 """What is on disk: safetensors with a JSON header, written atomically; no pickle.
 
-A work directory holds, for each stage, files under the stage's name. Every header carries the format
-version, the kind of the artefact and its recipe: the settings that it was made with and the
+A work directory holds, for each stage, files under the stage's name. Every header carries the
+format version, the kind of the artefact and its recipe: the settings that it was made with and the
 fingerprints (hashes) of the recipes of what it was made from. So what is out of date, and why, is
 known without reading tensors. Half-done work lies in `*.partial.safetensors` beside the result.
 """
@@ -127,7 +127,7 @@ def read_header(path: Path) -> dict[str, Any]:
         return _header_of(file, path)
 
 
-def load(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def load_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and header of one artefact.
 
     Raises:
@@ -181,7 +181,7 @@ class Checkpoint:
         """Tensors and state of the last checkpoint of the same work, or None."""
         if not is_current(self._path, self._recipe):
             return None
-        tensors, header = load(self._path, "checkpoint")
+        tensors, header = load_tensors(self._path, "checkpoint")
         return tensors, header["state"]
 
     def due(self) -> bool:
@@ -237,10 +237,9 @@ class SoftLabels:
     """Logits of every view of every epoch, with the views that they belong to.
 
     Stored as shards of consecutive epochs, indexed by epoch and image, so that the batch size of a
-    reader is free. A shard holds `logits` float16 (epochs, images, classes), `boxes` int16
-    (epochs, images, 4), `flips` bool (epochs, images), `rolls` int16 (epochs, images, 2), `partners`
-    int32 (epochs, images), `mix_boxes` int16 (epochs, images, 4) and `order` int32 (epochs, images):
-    the images in the order in which they were labelled and are trained on.
+    reader is free. A shard's tensors are (epochs, images, ...): `logits` float16 (..., classes),
+    `boxes` int16 (..., 4), `flips` bool, `rolls` int16 (..., 2), `partners` int32, `mix_boxes`
+    int16 (..., 4) and `order` int32: the images in the order of labelling and of training.
     """
 
     directory: Path
@@ -320,7 +319,7 @@ def load_distilled(directory: Path) -> DistilledDataset:
     Raises:
         ArtifactError: If the directory holds none, or a damaged one.
     """
-    tensors, header = load(directory / "synthesis" / "images.safetensors", "images")
+    tensors, header = load_tensors(directory / "synthesis" / "images.safetensors", "images")
     index = directory / "labels" / "index.json"
     soft = load_labels(directory / "labels") if index.is_file() else None
     return DistilledDataset(

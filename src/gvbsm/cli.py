@@ -68,7 +68,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _exit_code(error: Exception) -> int | None:
-    """2 for a fault of the user's, 1 for a failed run, None for a bug (which keeps its traceback)."""
+    """2 for a fault of the user's, 1 for a failed run, None for a bug: it keeps its traceback."""
     if isinstance(error, ConfigError):
         return 2
     from gvbsm.artifacts import ArtifactError

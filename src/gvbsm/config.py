@@ -155,7 +155,7 @@ class SynthesisConfig:
         loop: reorder (several images of few classes) or original (one image of each class).
         optimizer: Optimiser of the pixels.
         views: Augmentation before the teacher; the statistics pass sees real pictures the same way.
-        alpha: Weight of the past in the EMA of batch statistics (Eq. 6); 0 matches each batch alone.
+        alpha: Weight of the past in the EMA of batch statistics (Eq. 6); 0 is no EMA.
         ema_start: first starts the EMA at the first batch, zero at 0 as the authors' code does.
         beta_dr: Probability that a convolution's matching is dropped in an iteration.
         weight_cross_entropy: Weight of the classification term.
@@ -443,6 +443,17 @@ def _chance(name: str, value: float, *, closed: bool) -> str | None:
     return None if fits else f"{name} must be in [0, 1{']' if closed else ')'}, got {value}"
 
 
+def _backbone_faults(config: Config) -> Iterator[str]:
+    teachers = config.squeeze.backbones
+    if not teachers:
+        yield "squeeze.backbones is empty; give at least one backbone"
+    for name in teachers:
+        if teachers.count(name) > 1:
+            yield f"squeeze.backbones names {name!r} twice"
+    yield from _subset("synthesis.backbones", config.synthesis.backbones, teachers)
+    yield from _subset("labels.backbones", config.labels.backbones, teachers)
+
+
 def _subset(name: str, chosen: tuple[str, ...] | None, teachers: tuple[str, ...]) -> Iterator[str]:
     if chosen is not None and not chosen:
         yield f"{name} is empty; give at least one backbone, or null for all"
@@ -462,16 +473,18 @@ def _view_faults(name: str, views: ViewConfig) -> Iterator[str]:
             yield f"{name}.{key} must not be negative, got {getattr(views, key)}"
 
 
+_POSITIVE = (
+    "ipc squeeze.epochs squeeze.batch_size squeeze.tests statistics.n_p statistics.batch_size "
+    "statistics.passes synthesis.iterations synthesis.batch_size synthesis.tau labels.epochs "
+    "labels.batch_size evaluation.seeds evaluation.batch_size evaluation.tests "
+    "evaluation.temperature baselines.draws squeeze.optimizer.lr synthesis.optimizer.lr "
+    "evaluation.optimizer.lr"
+)
+
+
 def _faults(config: Config) -> Iterator[str | None]:
-    squeeze, synthesis, labels = config.squeeze, config.synthesis, config.labels
-    evaluation = config.evaluation
-    for name in (
-        "ipc squeeze.epochs squeeze.batch_size squeeze.tests statistics.n_p statistics.batch_size "
-        "statistics.passes synthesis.iterations synthesis.batch_size synthesis.tau labels.epochs "
-        "labels.batch_size evaluation.seeds evaluation.batch_size evaluation.tests "
-        "evaluation.temperature baselines.draws squeeze.optimizer.lr synthesis.optimizer.lr "
-        "evaluation.optimizer.lr"
-    ).split():
+    synthesis, labels, evaluation = config.synthesis, config.labels, config.evaluation
+    for name in _POSITIVE.split():
         value: Any = config
         for key in name.split("."):
             value = getattr(value, key)
@@ -480,13 +493,7 @@ def _faults(config: Config) -> Iterator[str | None]:
     yield _chance("synthesis.beta_dr", synthesis.beta_dr, closed=True)
     if not 0 < config.data.val_fraction < 1:
         yield f"data.val_fraction must be in (0, 1), got {config.data.val_fraction}"
-    if not squeeze.backbones:
-        yield "squeeze.backbones is empty; give at least one backbone"
-    for name in squeeze.backbones:
-        if squeeze.backbones.count(name) > 1:
-            yield f"squeeze.backbones names {name!r} twice"
-    yield from _subset("synthesis.backbones", synthesis.backbones, squeeze.backbones)
-    yield from _subset("labels.backbones", labels.backbones, squeeze.backbones)
+    yield from _backbone_faults(config)
     for section in ("squeeze", "synthesis", "labels"):
         yield from _view_faults(f"{section}.views", getattr(config, section).views)
     for section in ("squeeze", "synthesis"):

@@ -1,4 +1,4 @@
-"""Batches of views of real pictures, from memory or from files, the same whichever it is drawn from.
+"""Batches of views of real pictures, from memory or from files.
 
 In memory: uint8 pictures are normalized, cropped and mirrored as a batch on the device. From files:
 worker processes decode, crop and resize each picture by the view that belongs to (epoch, picture).
@@ -34,7 +34,7 @@ def view_arguments(config: ViewConfig) -> dict[str, Any]:
 
 
 def batch_count(count: int, batch_size: int) -> int:
-    """Batches in an epoch. A last batch of one picture is left out: BatchNorm cannot train on it."""
+    """Batches in an epoch; a last batch of one picture, on which BatchNorm fails, is left out."""
     full, rest = divmod(count, batch_size)
     return full + (rest > 1 or count == 1)
 
@@ -123,7 +123,7 @@ class _Files(Dataset[Batch]):
         data: ImageData,
         views: ViewConfig | None,
         seed: int,
-        path: tuple[Any, ...],
+        path: tuple[object, ...],
     ) -> None:
         assert split.paths is not None
         self._paths: tuple[Path, ...] = split.paths
@@ -150,7 +150,7 @@ class _Files(Dataset[Batch]):
         return sample_views(1, height, width, generator, **view_arguments(self._views))
 
     def _random_crop(self, picture: Tensor, index: int) -> Tensor:
-        """The crop in the file's own pixels, so that no resolution is lost; then brought to size."""
+        """Crop in the file's own pixels, so that no resolution is lost; then bring to size."""
         views = self._drawn(picture.shape[1], picture.shape[2], index)
         top, left, height, width = views.boxes[0].tolist()
         size = [self._size, self._size]

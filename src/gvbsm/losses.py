@@ -37,7 +37,7 @@ def densify(
     """L_DD: spread the eigenvalues of each class's Gram matrix (Eq. 4 and 5); a scalar.
 
     Sum over classes of KL(stop_grad(softmax(eig / tau)) || softmax(eig)), eig the eigenvalues of
-    X_y X_y^T, X_y the class's images pooled to 32 x 32 and flattened. A class with one image adds 0.
+    X_y X_y^T, X_y the class's images, pooled to 32 x 32 and flattened. A class of one image adds 0.
 
     As measured with real images the largest two eigenvalues are hundreds to thousands apart, both
     softmaxes are then one-hot, and value and gradient are exactly 0 in float32: the exact form acts
@@ -59,7 +59,7 @@ def densify(
     """
     if tau <= 0:
         raise ValueError(f"`tau` must be positive, got {tau}")
-    if min(images.shape[2:]) > DENSIFY_SIZE:
+    if max(images.shape[2:]) > DENSIFY_SIZE:
         images = F.adaptive_avg_pool2d(images, DENSIFY_SIZE)
     rows = images.flatten(start_dim=1)  # (batch, channels * 1024)
     loss = images.new_zeros(())
@@ -69,7 +69,8 @@ def densify(
             continue
         gram = members @ members.T
         if form == "scaled":
-            gram = gram / gram.diagonal().mean()  # the trace is the sum of the eigenvalues
+            # The trace is the sum of the eigenvalues; that of an all-zero class is 0.
+            gram = gram / gram.diagonal().mean().clamp(min=1e-12)
         eigenvalues = torch.linalg.eigvalsh(gram)
         target = F.log_softmax(eigenvalues.detach() / tau, dim=0)
         loss = loss + F.kl_div(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import logging
 import platform
@@ -29,9 +28,9 @@ from gvbsm.artifacts import (
     changes,
     fingerprint,
     is_current,
-    load,
     load_distilled,
     load_labels,
+    load_tensors,
     read_header,
     read_json,
     save,
@@ -41,7 +40,6 @@ from gvbsm.backbones import build_backbone
 from gvbsm.config import (
     Config,
     ConfigError,
-    Method,
     build_config,
     for_method,
     read_preset,
@@ -254,7 +252,9 @@ class Run:
         for name in names:
             found = None
             if config.synthesis.weight_conv:
-                found = Statistics.from_tensors(load(self._statistics_path(name), "statistics")[0])
+                found = Statistics.from_tensors(
+                    load_tensors(self._statistics_path(name), "statistics")[0]
+                )
             targets.append(make_target(name, self._teacher(name), found, config.synthesis))
         initial = self._random_images(place)[0] if config.synthesis.init == "real" else None
         images, labels, traces = synthesize(
@@ -303,7 +303,7 @@ class Run:
         names = place.config.labels.backbones or place.config.squeeze.backbones
         with self._timed(f"labels/{place.directory.name if place.draw else place.config.method}"):
             generate_labels(
-                load(place.images, "images")[0]["images"], len(self.data.class_names),
+                load_tensors(place.images, "images")[0]["images"], len(self.data.class_names),
                 [self._teacher(name) for name in names], place.config.labels,
                 (self.data.mean, self.data.std), self.runtime, place.labels, recipe,
             )  # fmt: skip
@@ -327,7 +327,7 @@ class Run:
         self, place: Place, student: str, seed_index: int, path: Path, recipe: Recipe
     ) -> None:
         config = place.config
-        tensors, _ = load(place.images, "images")
+        tensors, _ = load_tensors(place.images, "images")
         stored: SoftLabels | None = None
         teachers: list[nn.Module] = []
         if _wants_stored_labels(config):
@@ -550,7 +550,7 @@ def _check_feasible(config: Config, data: ImageData) -> None:
 
 
 def _check_owner(workdir: Path, data: ImageData) -> None:
-    """Keep a work directory to one data set, so that a wrong --workdir costs nobody their teachers."""
+    """Keep a work directory to one data set: a wrong --workdir must cost nobody their teachers."""
     path = workdir / "data.json"
     mine = {
         "name": data.name,
@@ -568,7 +568,7 @@ def _check_owner(workdir: Path, data: ImageData) -> None:
 
 
 def as_config(settings: Config | str | Mapping[str, Any]) -> Config:
-    """Settings from a preset's name, a YAML file's path, a nested mapping, or settings themselves."""
+    """Settings from a preset's name, a YAML file's path or a nested mapping."""
     if isinstance(settings, Config):
         return settings
     if isinstance(settings, str):
@@ -609,6 +609,6 @@ def run_stage(
     current.write_results()
 
 
-def load_workdir(workdir: str | Path) -> DistilledDataset:
+def load(workdir: str | Path) -> DistilledDataset:
     """The distilled set of a work directory (`gvbsm.load`)."""
     return load_distilled(Path(workdir))

@@ -62,7 +62,7 @@ def _rows(images: Tensor, per_class: int, shown: int, columns: int) -> Tensor:
 
 
 def _montage(rows: Tensor) -> Tensor:
-    """Tile (rows, columns, channels, size, size) with a white gap: (height, width, 3) or without 3."""
+    """Tile (rows, columns, channels, size, size) with white gaps: (height, width[, 3])."""
     shown, columns, channels, size, _ = rows.shape
     cell = size + 2
     canvas = torch.full((shown * cell, columns * cell, channels), 255, dtype=torch.uint8)

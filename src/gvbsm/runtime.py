@@ -111,7 +111,7 @@ def generator_for(seed: int, *path: object) -> Generator:
 
 @contextlib.contextmanager
 def seeded(seed: int, *path: object) -> Iterator[None]:
-    """Seed torch's global generator inside the block, for code that takes none (weights, dropout)."""
+    """Seed torch's global generator inside the block, for code that takes none (new weights)."""
     with torch.random.fork_rng():
         torch.manual_seed(derived_seed(seed, *path))
         yield

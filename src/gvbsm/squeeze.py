@@ -1,4 +1,4 @@
-"""Squeeze: train the teachers, several backbones of different build, on the real pictures."""
+"""Squeeze: train the teachers, backbones of different build, on the real pictures."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def squeeze_teacher(
     """Train one teacher and save it; go on from its checkpoint if there is one.
 
     The last epoch is saved. The authors' code kept an epoch only if its index was a multiple of ten
-    until 1ed80b0, so that its "5 epochs" were 1 (G_VBSM@1ed80b0^, Branch_CIFAR_10/squeeze/train.py).
+    until 1ed80b0, so that its "5 epochs" were 1 (Branch_CIFAR_10/squeeze/train.py before it).
 
     Args:
         backbone: Name of the architecture.

@@ -39,7 +39,7 @@ def record_statistics(
         teachers: Networks in eval mode, by name.
         data: The real pictures.
         config: The stage's settings.
-        views: How pictures are seen: as the synthetic ones are, so that what is matched is the same.
+        views: How pictures are seen: as the synthetic ones are, so that like is matched with like.
         runtime: Device, precision, seed.
         checkpoint: Where half-done work is kept.
         workers: Processes that decode pictures.

@@ -1,7 +1,7 @@
 """Synthesis: optimise pixels so that batch statistics match the real data's (DD, GBM, GSM).
 
-Images are optimised in independent batches ("groups"): a group's images, EMA and random draws depend
-on nothing outside of it, so groups may run in any order, on any machine, and be resumed alone.
+Images are optimised in independent batches ("groups"): a group's images, EMA and random draws
+depend on nothing outside of it, so groups may run in any order and be resumed alone.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Generator, Tensor, nn
 from tqdm import tqdm
 
-from gvbsm.artifacts import Checkpoint, Recipe, Statistics, is_current, load, save
+from gvbsm.artifacts import Checkpoint, Recipe, Statistics, is_current, load_tensors, save
 from gvbsm.backbones import capture_inputs, matched_layers
 from gvbsm.config import SynthesisConfig
 from gvbsm.datasets import ImageData
@@ -73,7 +73,7 @@ def make_target(
     batchnorm: dict[str, Moments] = {}
     if config.weight_batchnorm:
         for path, layer in matched_layers(model).batchnorm.items():
-            # The running variance is the unbiased one; the factor n/(n-1) is below 1.001 (n > 1000).
+            # The running variance is the unbiased one, larger by n/(n-1): below 1.001 for n > 1000.
             mean, variance = layer.get_buffer("running_mean"), layer.get_buffer("running_var")
             batchnorm[path] = Moments(mean.double(), variance.double())
     tables: list[dict[str, Moments]] = [{}, {}]
@@ -130,7 +130,7 @@ def matching_loss(
     Returns:
         The two losses, unweighted, and the EMA's changed entries; a dropped layer keeps its own.
     """
-    # The authors' code gives the first hooked layer ten times the weight: the image's own statistics.
+    # The authors' code weighs the first hooked layer tenfold: the image's own statistics.
     first = next(iter(target.channel or target.batchnorm), None)
     changed: State = {}
 
@@ -180,7 +180,7 @@ class Terms:
         )
 
     def read(self, images: Tensor) -> dict[str, Any]:
-        """Values for the trace, with the norm of L_DD's gradient at the images: it tells if DD acts."""
+        """Values for the trace; the norm of L_DD's gradient at the images tells whether DD acts."""
         norm = 0.0
         if self.densification.requires_grad:  # off, or one image of each class, it is a constant
             (gradient,) = torch.autograd.grad(self.densification, images, retain_graph=True)
@@ -377,7 +377,7 @@ def synthesize(
         for group, index in enumerate(groups):
             path = directory / f"group-{group:05d}.safetensors"
             if is_current(path, recipe):
-                tensors, header = load(path, "group")
+                tensors, header = load_tensors(path, "group")
                 images[index] = tensors["images"]
                 traces.append(header["trace"])
                 bar.update(config.iterations)

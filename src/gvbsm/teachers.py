@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import nn
 
-from gvbsm.artifacts import ArtifactError, Recipe, load, save
+from gvbsm.artifacts import ArtifactError, Recipe, load_tensors, save
 from gvbsm.backbones import build_backbone
 from gvbsm.datasets import ImageData
 from gvbsm.runtime import Runtime, seeded
@@ -52,11 +52,15 @@ def load_teacher(path: Path, data: ImageData, runtime: Runtime) -> nn.Module:
         ArtifactError: If the file is unusable, or its classes are not those of `data` in their
             order: the commonest cause of labels that mean nothing.
     """
-    tensors, header = load(path, "teacher")
+    tensors, header = load_tensors(path, "teacher")
     if tuple(header["class_names"]) != data.class_names:
         mine, theirs = data.class_names, header["class_names"]
         at = next(
-            (index for index, pair in enumerate(zip(mine, theirs)) if pair[0] != pair[1]),
+            (
+                index
+                for index, pair in enumerate(zip(mine, theirs, strict=False))
+                if pair[0] != pair[1]
+            ),
             min(len(mine), len(theirs)),
         )
         raise ArtifactError(

@@ -114,13 +114,13 @@ def fit(
     runtime: Runtime,
     checkpoint: Checkpoint,
 ) -> History:
-    """Train a network, on its device, to the last epoch; resume from the checkpoint if there is one.
+    """Train a network to the last epoch; go on from the checkpoint if there is one.
 
     Args:
         model: The network; trained in place.
-        batches: `batches(epoch, start)` yields, from step `start` on, each step's loss as a function
-            of the network. It must depend on its arguments alone, so that a resumed run sees the
-            same batches.
+        batches: `batches(epoch, start)` yields, from step `start` on, each step's loss as a
+            function of the network. It must depend on its arguments alone, so that a resumed run
+            sees the same batches.
         test: Top-1 accuracy in percent of the network.
         epochs: Epochs in all.
         steps: Steps in an epoch.
@@ -193,7 +193,7 @@ def _resume(
 
 
 def accuracy(model: nn.Module, batches: Iterator[tuple[Tensor, Tensor]], runtime: Runtime) -> float:
-    """Top-1 accuracy in percent over (normalized pictures, labels); the network is left in eval mode."""
+    """Top-1 accuracy in percent over (normalized pictures, labels); leaves the net in eval mode."""
     model.eval()
     right, seen = torch.zeros((), dtype=torch.long, device=runtime.device), 0
     with torch.inference_mode(), runtime.autocast():

@@ -21,7 +21,7 @@ class Views(NamedTuple):
     """Parameters of one view a picture; all tensors have the pictures' count as first size.
 
     Attributes:
-        boxes: Crop as (top, left, height, width) in pixels, int64 (count, 4); may exceed the picture.
+        boxes: Crop as (top, left, height, width), int64 (count, 4); may exceed the picture.
         flips: Whether the view is mirrored left-right, bool (count,).
         rolls: Cyclic shift down and right in pixels before the crop, int64 (count, 2).
     """
@@ -110,8 +110,8 @@ def _resized_boxes(
 ) -> Tensor:
     """RandomResizedCrop's boxes, int64 (count, 4): ten tries, then the whole picture (centred).
 
-    The law is torchvision's: area uniform in `scale`, aspect log-uniform in `ratio`, a try that does
-    not fit is drawn again, and after ten the largest centred box within `ratio` is taken.
+    The law is torchvision's: area uniform in `scale`, aspect log-uniform in `ratio`, a try that
+    does not fit is drawn again, and after ten the largest centred box within `ratio` is taken.
     """
     tries = 10
     area = torch.empty(count, tries).uniform_(*scale, generator=generator) * height * width
@@ -163,8 +163,10 @@ def sample_mixes(
     if cutmix == 0:
         return Mixes(partners, torch.zeros(count, 4, dtype=torch.long))
     drawn = count if per_sample else 1
-    # Beta(a, a) from two Gamma(a, 1), the only sampler of torch that takes a generator.
-    gamma = torch._standard_gamma(torch.full((drawn, 2), float(cutmix)), generator=generator)
+    # Beta(a, a) from two Gamma(a, 1), the only sampler of torch that takes a generator; in float64,
+    # since float32 draws underflow for small a.
+    shape = torch.full((drawn, 2), cutmix, dtype=torch.float64)
+    gamma = torch._standard_gamma(shape, generator=generator)
     cut = (1 - gamma[:, 0] / gamma.sum(dim=1)).sqrt()
     centre = torch.rand(drawn, 2, generator=generator)
     limits = torch.tensor([height, width])
@@ -177,7 +179,9 @@ def sample_mixes(
 
 
 def apply_views(images: Tensor, views: Views) -> Tensor:
-    """Crop, bring back to size (bilinear), mirror and roll each picture; differentiable.
+    """Roll, crop, bring back to size (bilinear) and mirror each picture; differentiable.
+
+    The authors roll after the crop; rolled first, the border of a padded crop stays at the border.
 
     Args:
         images: Normalized pictures, float (batch, channels, height, width).

@@ -1,0 +1,69 @@
+"""What a work directory holds, in words, read from headers alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from gvbsm.artifacts import ArtifactError, load_labels, read_header, read_json
+
+
+def describe(workdir: Path) -> str:
+    """A few lines a stage: what is there, from what, how large, and what is half-done.
+
+    Raises:
+        ArtifactError: If the directory is not a work directory, or a file of it is unusable.
+    """
+    if not (workdir / "data.json").is_file():
+        raise ArtifactError(f"{workdir} is not a work directory of gvbsm (no data.json in it)")
+    data = read_json(workdir / "data.json")
+    lines = [
+        f"{workdir}: {data['name']}, {data['classes']} classes, {data['image_size']} px",
+        *_teachers(workdir),
+        *_sets(workdir),
+    ]
+    for path in sorted(workdir.rglob("*.partial.safetensors")):
+        state: dict[str, Any] = read_header(path)["state"]
+        lines.append(f"half-done: {path.relative_to(workdir)}, step {state['step']}")
+    if (workdir / "results.json").is_file():
+        from gvbsm.cli import results_table
+
+        lines += ["", results_table(read_json(workdir / "results.json"))]
+    return "\n".join(lines)
+
+
+def _finished(folder: Path) -> list[Path]:
+    return [path for path in sorted(folder.glob("*.safetensors")) if ".partial." not in path.name]
+
+
+def _teachers(workdir: Path) -> list[str]:
+    lines = []
+    for path in _finished(workdir / "squeeze"):
+        header = read_header(path)
+        top1 = header["history"]["top1"][-1]
+        lines.append(f"squeeze: {header['backbone']}, {top1:.1f} % on the test pictures")
+    recorded = [read_header(path)["backbone"] for path in _finished(workdir / "statistics")]
+    if recorded:
+        lines.append(f"statistics: {', '.join(recorded)}")
+    return lines
+
+
+def _sets(workdir: Path) -> list[str]:
+    lines = []
+    for path in sorted(workdir.rglob("synthesis/images.safetensors")):
+        folder = path.parent.parent
+        header = read_header(path)
+        name = str(folder.relative_to(workdir)) if folder != workdir else "synthesis"
+        ipc = header["recipe"]["ipc"]
+        lines.append(f"{name}: {header['method']}, {ipc} images per class, {_size(path)}")
+        if (folder / "labels" / "index.json").is_file():
+            labels = load_labels(folder / "labels")
+            lines.append(f"  labels: {labels.epochs} epochs, {labels.nbytes() / 1e6:.1f} MB")
+        done = sorted(item.stem for item in folder.glob("evaluation/*.json"))
+        if done:
+            lines.append(f"  evaluation: {', '.join(done)}")
+    return lines
+
+
+def _size(path: Path) -> str:
+    return f"{path.stat().st_size / 1e6:.2f} MB"
