@@ -100,7 +100,7 @@ def test_moments__known_answers():
 def test_patch_sums__count_only_the_pixels_that_exist():
     x = feature_map((2, 3, 7, 9))
     sums = patch_sums(*batch_sums(x), batch=2, n_p=4)
-    assert sums.count.tolist() == [[6 * 16, 6 * 16, 6 * 4], [6 * 12, 6 * 12, 6 * 3]]
+    assert sums.n.tolist() == [[6 * 16, 6 * 16, 6 * 4], [6 * 12, 6 * 12, 6 * 3]]
 
 
 def test_moments__variance_is_the_biased_one():
@@ -177,8 +177,8 @@ def test_add__sums_of_parts_are_the_sums_of_the_whole(sizes, n_p):
         pair = batch_sums(part)
         channel = add(channel, channel_sums(*pair, batch=len(part)))
         patch = add(patch, patch_sums(*pair, batch=len(part), n_p=n_p))
-    assert channel.count.tolist() == [35.0 * len(x)] * 3
-    assert patch.count.sum().item() == 105.0 * len(x)
+    assert channel.n.tolist() == [35.0 * len(x)] * 3
+    assert patch.n.sum().item() == 105.0 * len(x)
     assert_moments(finalize(channel), reference.channel_moments(x), torch.float64)
     assert_moments(finalize(patch), reference.patch_moments(x, n_p), torch.float64)
 

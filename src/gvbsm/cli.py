@@ -109,12 +109,13 @@ def _dispatch(verb: str, argv: list[str]) -> int:
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("gvbsm").setLevel(logging.WARNING if quiet else logging.INFO)
     from gvbsm import pipeline
+    from gvbsm.results import format_table
 
     if verb != "run":
         pipeline.run_stage(verb, config, workdir, quiet)
         return 0
     results = pipeline.run(config, workdir, quiet)
-    print(results_table(results))
+    print(format_table(results["rows"]))
     print(f"\nresults:       {workdir / 'results.json'}")
     print(f"distilled set: {workdir / 'synthesis' / 'images.safetensors'}")
     print(f"picture:       {workdir / 'images.png'}")
@@ -178,26 +179,3 @@ def _show(argv: list[str]) -> int:
 
     print(describe(Path(argv[0])))
     return 0
-
-
-def results_table(results: dict[str, Any]) -> str:
-    """The rows as an aligned table: accuracies in percent, mean and deviation over n students."""
-    header = ("method", "student", "ipc", "top-1 %", "best epoch", "n")
-    rows = [
-        (
-            row["method"],
-            row["student"],
-            "all" if row["ipc"] is None else str(row["ipc"]),
-            *(f"{row[key]['mean']:.1f} ± {row[key]['std']:.1f}" for key in ("top1", "top1_best")),
-            str(len(row["top1"]["values"])),
-        )
-        for row in results["rows"]
-    ]
-    widths = [max(map(len, column)) for column in zip(header, *rows, strict=True)]
-
-    def line(cells: Sequence[str]) -> str:
-        return "  ".join(
-            cell.ljust(width) for cell, width in zip(cells, widths, strict=True)
-        ).rstrip()
-
-    return "\n".join([line(header), line(["-" * width for width in widths]), *map(line, rows)])

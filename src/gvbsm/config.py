@@ -408,7 +408,7 @@ def field_names(of: type = Config, prefix: str = "") -> list[str]:
         names.append(prefix + item.name)
         factory = item.default_factory
         if factory is not dataclasses.MISSING and dataclasses.is_dataclass(section := factory()):
-            names += field_names(type(section), f"{prefix}{item.name}.")  # type: ignore[arg-type]
+            names += field_names(type(section), f"{prefix}{item.name}.")
     return names
 
 

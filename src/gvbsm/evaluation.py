@@ -117,8 +117,8 @@ def train_student(
             kept = kept_share(plan.mixes.boxes[index], *images.shape[2:])
             if config.hard_target == "base":
                 kept = torch.ones_like(kept)
-            hard = (labels[index], labels[partners], kept)
-            hard = tuple(part.to(runtime.device) for part in hard)
+            device = runtime.device
+            hard = (labels[index].to(device), labels[partners].to(device), kept.to(device))
             yield partial(_loss, pictures, soft, hard, config, runtime)
 
     def test(net: nn.Module) -> float:

@@ -41,7 +41,7 @@ def batch_count(count: int, batch_size: int) -> int:
 
 def split_batches(order: Tensor, batch_size: int) -> tuple[Tensor, ...]:
     """Cut an epoch's order, int64 (count,), into its `batch_count` batches."""
-    return order.split(batch_size)[: batch_count(len(order), batch_size)]
+    return torch.split(order, batch_size)[: batch_count(len(order), batch_size)]
 
 
 def plain_batches(
@@ -52,7 +52,7 @@ def plain_batches(
     Yields:
         Normalized pictures (batch, channels, size, size) and labels (batch,), on the device.
     """
-    batches = torch.arange(len(split)).split(batch_size)
+    batches = torch.split(torch.arange(len(split)), batch_size)
     if split.images is None:
         dataset = _Files(split, data, None, seed=0, path=())
         yield from _streamed(dataset, batches, data, runtime, workers)

@@ -27,8 +27,9 @@ def match(current: Moments, target: Moments) -> Tensor:
         current: The synthetic batch's statistics, any shape.
         target: The data set's statistics, same shape.
     """
-    mean = torch.linalg.vector_norm(current.mean - target.mean)
-    return mean + torch.linalg.vector_norm(current.variance - target.variance)
+    mean: Tensor = torch.linalg.vector_norm(current.mean - target.mean)
+    variance: Tensor = torch.linalg.vector_norm(current.variance - target.variance)
+    return mean + variance
 
 
 def densify(
@@ -63,7 +64,7 @@ def densify(
         images = F.adaptive_avg_pool2d(images, DENSIFY_SIZE)
     rows = images.flatten(start_dim=1)  # (batch, channels * 1024)
     loss = images.new_zeros(())
-    for label in labels.unique().tolist():
+    for label in torch.unique(labels).tolist():
         members = rows[labels == label]  # (images of the class, features)
         if len(members) == 1:
             continue

@@ -23,9 +23,9 @@ class Moments(NamedTuple):
 
 
 class Sums(NamedTuple):
-    """Count, sum and sum of squares, float64, from which moments follow; sums of parts add up."""
+    """Count n, sum and sum of squares, float64, from which moments follow; sums of parts add."""
 
-    count: Tensor
+    n: Tensor
     total: Tensor
     squares: Tensor
 
@@ -56,7 +56,7 @@ def batch_sums(x: Tensor) -> tuple[Tensor, Tensor]:
 
     Channel and patch moments both follow from these two, so an activation is read once.
     """
-    sums: tuple[Tensor, Tensor] = _BatchSums.apply(x)  # type: ignore[no-untyped-call]
+    sums: tuple[Tensor, Tensor] = _BatchSums.apply(x)
     return sums
 
 
@@ -94,8 +94,8 @@ def finalize(sums: Sums) -> Moments:
     E[x^2] - E[x]^2 is formed in float64 and held at 0 or above: rounding could leave it slightly
     below for a channel that is constant.
     """
-    mean = sums.total / sums.count
-    return Moments(mean, (sums.squares / sums.count - mean.square()).clamp(min=0))
+    mean = sums.total / sums.n
+    return Moments(mean, (sums.squares / sums.n - mean.square()).clamp(min=0))
 
 
 def add(previous: Sums | None, current: Sums) -> Sums:

@@ -2,22 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import logging
-import platform
-import statistics as standard_statistics
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-import torchvision
 from torch import Tensor, nn
 
-from gvbsm._version import __version__
 from gvbsm.artifacts import (
     ArtifactError,
     Checkpoint,
@@ -26,7 +20,6 @@ from gvbsm.artifacts import (
     SoftLabels,
     Statistics,
     changes,
-    fingerprint,
     is_current,
     load_distilled,
     load_labels,
@@ -36,22 +29,20 @@ from gvbsm.artifacts import (
     save,
     write_json,
 )
-from gvbsm.backbones import build_backbone
 from gvbsm.config import (
     Config,
-    ConfigError,
     build_config,
     for_method,
     read_preset,
-    to_dict,
 )
 from gvbsm.coreset import gather_images, select_random
-from gvbsm.datasets import ImageData, load_dataset
 from gvbsm.evaluation import Labeller, train_student
 from gvbsm.labels import generate_labels
-from gvbsm.pictures import DataError
 from gvbsm.plots import plot_images
-from gvbsm.runtime import Runtime, resolve_runtime
+from gvbsm.preflight import check_feasible, check_owner, load_data
+from gvbsm.recipes import Place, Recipes
+from gvbsm.results import STAGES, collect
+from gvbsm.runtime import resolve_runtime
 from gvbsm.squeeze import squeeze_teacher
 from gvbsm.statistics import record_statistics
 from gvbsm.synthesis import make_target, synthesize
@@ -59,38 +50,7 @@ from gvbsm.teachers import file_name, load_teacher
 
 log = logging.getLogger("gvbsm")
 
-STAGES = ("squeeze", "statistics", "synthesis", "labels", "evaluation")
 SHOWN_CLASSES = 20  # rows of the picture
-
-
-@dataclass(frozen=True)
-class Place:
-    """A set of images inside a work directory, and what is made from it.
-
-    Attributes:
-        config: The settings of its method.
-        directory: Its folder: the work directory itself for the run's own method.
-        draw: Number of the random selection.
-    """
-
-    config: Config
-    directory: Path
-    draw: int = 0
-
-    @property
-    def images(self) -> Path:
-        """The file of the images."""
-        return self.directory / "synthesis" / "images.safetensors"
-
-    @property
-    def labels(self) -> Path:
-        """The folder of the soft labels."""
-        return self.directory / "labels"
-
-    def result(self, student: str, seed_index: int) -> Path:
-        """The file of one student's result."""
-        name = f"{self.config.method}-{file_name(student)}".removesuffix(".safetensors")
-        return self.directory / "evaluation" / f"{name}-{seed_index}.json"
 
 
 class Run:
@@ -112,77 +72,11 @@ class Run:
         )
         if config.threads is not None:
             torch.set_num_threads(config.threads)
-        self.data = _load_data(config, self.runtime)
+        self.data = load_data(config, self.runtime)
+        self.recipes = Recipes(config, self.data.fingerprint, self.runtime.precision)
         self._teachers: dict[str, nn.Module] = {}
-        _check_feasible(config, self.data)
-        _check_owner(workdir, self.data)
-
-    # What each artefact is made from.
-
-    def _teacher_recipe(self, backbone: str) -> Recipe:
-        settings = to_dict(self.config.squeeze)
-        del settings["backbones"], settings["tests"]  # neither changes a teacher
-        return self._recipe("squeeze", backbone=backbone, squeeze=settings)
-
-    def _statistics_recipe(self, backbone: str) -> Recipe:
-        settings = to_dict(self.config.statistics)
-        del settings["batch_size"]  # the statistics do not depend on it
-        return self._recipe(
-            "statistics",
-            teacher=fingerprint(self._teacher_recipe(backbone)),
-            statistics=settings,
-            views=to_dict(self.config.synthesis.views),
-        )
-
-    def _images_recipe(self, place: Place) -> Recipe:
-        config = place.config
-        if config.method.startswith("random"):
-            return self._recipe("selection", ipc=config.ipc, draw=place.draw)
-        names = config.synthesis.backbones or config.squeeze.backbones
-        settings = to_dict(config.synthesis)
-        recipe = self._recipe(
-            "synthesis",
-            ipc=config.ipc,
-            method=config.method,
-            synthesis={**settings, "backbones": list(names)},
-            teachers=[fingerprint(self._teacher_recipe(name)) for name in names],
-        )
-        if config.synthesis.weight_conv:
-            recipe["statistics"] = [fingerprint(self._statistics_recipe(name)) for name in names]
-        return recipe
-
-    def _labels_recipe(self, place: Place) -> Recipe:
-        config = place.config
-        names = config.labels.backbones or config.squeeze.backbones
-        settings = to_dict(config.labels)
-        del settings["store"]  # stored or not, the labels are the same
-        return self._recipe(
-            "labels",
-            images=fingerprint(self._images_recipe(place)),
-            labels={**settings, "backbones": list(names)},
-            teachers=[fingerprint(self._teacher_recipe(name)) for name in names],
-        )
-
-    def _student_recipe(self, place: Place, student: str, seed_index: int) -> Recipe:
-        settings = to_dict(place.config.evaluation)
-        for name in ("students", "seeds", "lr_of"):
-            del settings[name]
-        return self._recipe(
-            "evaluation",
-            student=student,
-            seed_index=seed_index,
-            lr=place.config.evaluation.lr_of.get(student),
-            evaluation=settings,
-            labels=fingerprint(self._labels_recipe(place)),
-        )
-
-    def _recipe(self, stage: str, **parts: Any) -> Recipe:
-        common = {"stage": stage, "data": self.data.fingerprint, "seed": self.config.seed}
-        # As JSON, so that a recipe equals what is read back from a file.
-        full: Recipe = json.loads(
-            json.dumps({**common, "precision": self.runtime.precision, **parts})
-        )
-        return full
+        check_feasible(config, self.data)
+        check_owner(workdir, self.data)
 
     # Stages.
 
@@ -190,8 +84,8 @@ class Run:
         """Train the teachers that are missing or out of date."""
         config = self.config
         for backbone in config.squeeze.backbones:
-            path = self.workdir / "squeeze" / file_name(backbone)
-            recipe = self._teacher_recipe(backbone)
+            path = self._teacher_path(backbone)
+            recipe = self.recipes.teacher(backbone)
             if self._is_made(path, recipe, "squeeze", make):
                 continue
             with self._timed(f"squeeze/{backbone}"):
@@ -206,7 +100,7 @@ class Run:
         """Record the statistics that are missing or out of date, in one pass over the data."""
         self.squeeze(make=False)
         config = self.config
-        recipes = {name: self._statistics_recipe(name) for name in self._matched_teachers()}
+        recipes = {name: self.recipes.statistics(name) for name in self._matched_teachers()}
         missing = [
             name
             for name, recipe in recipes.items()
@@ -232,13 +126,13 @@ class Run:
 
     def synthesis(self, place: Place | None = None, make: bool = True) -> None:
         """Make the images of a place: optimised, or drawn from the real pictures."""
-        place = place or self.own_place()
-        recipe = self._images_recipe(place)
-        if place.config.method.startswith("random"):
+        place = place or Place(self.config, self.workdir)
+        recipe = self.recipes.images(place)
+        if place.is_selection:
             if not self._is_made(place.images, recipe, "synthesis", make):
                 self._save_images(place, recipe, *self._random_images(place))
             return
-        if place.config.synthesis.weight_conv:
+        if place.needs_statistics:
             self.statistics(make=False)
         if self._is_made(place.images, recipe, "synthesis", make):
             return
@@ -251,7 +145,7 @@ class Run:
         targets = []
         for name in names:
             found = None
-            if config.synthesis.weight_conv:
+            if place.needs_statistics:
                 found = Statistics.from_tensors(
                     load_tensors(self._statistics_path(name), "statistics")[0]
                 )
@@ -272,7 +166,7 @@ class Run:
         header = {
             "kind": "images",
             "recipe": recipe,
-            "method": place.config.method.replace("-hard", "").replace("-soft", ""),
+            "method": place.config.method.removesuffix("-hard").removesuffix("-soft"),
             "dataset": self.data.name,
             "class_names": list(self.data.class_names),
             "mean": list(self.data.mean),
@@ -289,11 +183,11 @@ class Run:
 
     def labels(self, place: Place | None = None, make: bool = True) -> None:
         """Label all epochs of a place, unless the teachers label during training."""
-        place = place or self.own_place()
+        place = place or Place(self.config, self.workdir)
         self.synthesis(place, make=False)
         if not _wants_stored_labels(place.config):
             return
-        recipe = self._labels_recipe(place)
+        recipe = self.recipes.labels(place)
         index = place.labels / "index.json"
         if index.is_file() and read_json(index).get("recipe") == recipe:
             return
@@ -311,13 +205,13 @@ class Run:
 
     def evaluation(self, place: Place | None = None, seed_indices: range | None = None) -> None:
         """Train the students of a place that are missing or out of date."""
-        place = place or self.own_place()
+        place = place or Place(self.config, self.workdir)
         self.labels(place, make=False)
         config = place.config.evaluation
         for student in config.students:
             for seed_index in seed_indices or range(config.seeds):
                 path = place.result(student, seed_index)
-                recipe = self._student_recipe(place, student, seed_index)
+                recipe = self.recipes.student(place, student, seed_index)
                 if path.is_file() and read_json(path).get("recipe") == recipe:
                     continue
                 with self._timed(f"evaluation/{place.config.method}/{student}/{seed_index}"):
@@ -348,13 +242,13 @@ class Run:
 
     # Places and results.
 
-    def own_place(self) -> Place:
-        """The place of the run's own method."""
-        return Place(self.config, self.workdir)
-
     def places(self) -> Iterator[tuple[str, Place, range]]:
         """Method, place and student seeds of everything that is evaluated, in order."""
-        yield self.config.method, self.own_place(), range(self.config.evaluation.seeds)
+        yield (
+            self.config.method,
+            Place(self.config, self.workdir),
+            range(self.config.evaluation.seeds),
+        )
         baselines = self.workdir / "baselines"
         for method in self.config.baselines.methods:
             if method == "full":
@@ -368,11 +262,13 @@ class Run:
 
     def all_stages(self) -> dict[str, Any]:
         """Run every stage for the run's method and its baselines; write and return the results."""
-        self.squeeze()
-        if self.config.synthesis.weight_conv:
+        places = list(self.places())
+        if self._wants_full() or any(place.needs_teachers for _, place, _ in places):
+            self.squeeze()
+        if any(place.needs_statistics for _, place, _ in places):
             self.statistics()
         results: dict[str, Any] = {}
-        for _, place, seeds in self.places():
+        for _, place, seeds in places:
             self.synthesis(place)
             self.labels(place)
             self.evaluation(place, seeds)
@@ -386,52 +282,17 @@ class Run:
             for student in place.config.evaluation.students:
                 for seed_index in seeds:
                     path = place.result(student, seed_index)
-                    recipe = self._student_recipe(place, student, seed_index)
+                    recipe = self.recipes.student(place, student, seed_index)
                     if path.is_file() and (result := read_json(path)).get("recipe") == recipe:
                         found.setdefault((method, student), []).append(result)
-        times = self._seconds()
-        rows = [
-            {
-                "method": method,
-                "student": student,
-                "ipc": self.config.ipc,
-                "top1": _spread([result["top1"][-1] for result in results]),
-                "top1_best": _spread([max(result["top1"]) for result in results]),
-                "seconds": sum(
-                    seconds
-                    for name, seconds in times.items()
-                    if name.startswith(f"evaluation/{method}/{student}/")
-                ),
-            }
-            for (method, student), results in found.items()
-        ]
-        if "full" in self.config.baselines.methods:
-            rows += self._full_rows(times)
-        results = {
-            "rows": rows,
-            "seconds": {
-                stage: sum(value for name, value in times.items() if name.split("/")[0] == stage)
-                for stage in STAGES
-            },
-            "config": to_dict(self.config),
-            "versions": _versions(self.runtime),
-        }
+        full = {}
+        for backbone in self.config.squeeze.backbones:
+            path = self._teacher_path(backbone)
+            if self._wants_full() and is_current(path, self.recipes.teacher(backbone)):
+                full[backbone] = read_header(path)["history"]
+        results = collect(self.config, found, full, self._seconds(), self.runtime)
         write_json(self.workdir / "results.json", results)
         return results
-
-    def _full_rows(self, times: Mapping[str, float]) -> Iterator[dict[str, Any]]:
-        for backbone in self.config.squeeze.backbones:
-            path = self.workdir / "squeeze" / file_name(backbone)
-            if is_current(path, self._teacher_recipe(backbone)):
-                top1 = read_header(path)["history"]["top1"]
-                yield {
-                    "method": "full",
-                    "student": backbone,
-                    "ipc": None,
-                    "top1": _spread(top1[-1:]),
-                    "top1_best": _spread([max(top1)]),
-                    "seconds": times.get(f"squeeze/{backbone}", 0.0),
-                }
 
     def draw_picture(self) -> Path:
         """Draw the distilled images, a row a class, beside real ones; return the file."""
@@ -448,15 +309,21 @@ class Run:
 
     # Small pieces.
 
+    def _wants_full(self) -> bool:
+        return "full" in self.config.baselines.methods
+
     def _matched_teachers(self) -> tuple[str, ...]:
         return self.config.synthesis.backbones or self.config.squeeze.backbones
+
+    def _teacher_path(self, backbone: str) -> Path:
+        return self.workdir / "squeeze" / file_name(backbone)
 
     def _statistics_path(self, backbone: str) -> Path:
         return self.workdir / "statistics" / file_name(backbone)
 
     def _teacher(self, backbone: str) -> nn.Module:
         if backbone not in self._teachers:
-            path = self.workdir / "squeeze" / file_name(backbone)
+            path = self._teacher_path(backbone)
             self._teachers[backbone] = load_teacher(path, self.data, self.runtime)
         return self._teachers[backbone]
 
@@ -495,76 +362,6 @@ def _wants_stored_labels(config: Config) -> bool:
 def _not_made(path: Path, stage: str, workdir: Path, differs: list[str] | None = None) -> str:
     why = f"was made with other settings ({'; '.join(differs)})" if differs else "is not there"
     return f"{path} {why}; run `gvbsm {stage} PRESET --workdir {workdir}` with these settings first"
-
-
-def _spread(values: list[float]) -> dict[str, Any]:
-    deviation = standard_statistics.stdev(values) if len(values) > 1 else 0.0
-    return {"mean": standard_statistics.fmean(values), "std": deviation, "values": values}
-
-
-def _versions(runtime: Runtime) -> dict[str, str]:
-    device = str(runtime.device)
-    if runtime.device.type == "cuda":
-        device = f"{device} ({torch.cuda.get_device_name(runtime.device)})"
-    return {
-        "gvbsm": __version__,
-        "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
-        "python": platform.python_version(),
-        "device": device,
-        "precision": runtime.precision,
-        "threads": str(torch.get_num_threads()),
-    }
-
-
-def _load_data(config: Config, runtime: Runtime) -> ImageData:
-    root = None if config.data.root is None else Path(config.data.root)
-    return load_dataset(
-        config.data.name,
-        root,
-        image_size=config.data.image_size,
-        val_fraction=config.data.val_fraction,
-        split_seed=config.data.split_seed,
-        in_memory=config.data.in_memory,
-        progress=lambda items: runtime.track(items, "reading pictures"),
-    )
-
-
-def _check_feasible(config: Config, data: ImageData) -> None:
-    """Build every network once, without memory, and count pictures, before any long work."""
-    for name in dict.fromkeys((*config.squeeze.backbones, *config.evaluation.students)):
-        try:
-            with torch.device("meta"):
-                build_backbone(name, len(data.class_names), data.image_size, data.channels)
-        except ValueError as error:
-            raise ConfigError(str(error)) from None
-    takes_real = {config.method, *config.baselines.methods} & {"random-soft", "random-hard"}
-    if takes_real or config.synthesis.init == "real":
-        counts = torch.bincount(data.train.labels, minlength=len(data.class_names))
-        if int(counts.min()) < config.ipc:
-            raise DataError(
-                f"ipc is {config.ipc}, but class {data.class_names[int(counts.argmin())]!r} has "
-                f"{int(counts.min())} training pictures and the random baselines draw from them; "
-                "lower --ipc or leave the random methods out of --baselines.methods"
-            )
-
-
-def _check_owner(workdir: Path, data: ImageData) -> None:
-    """Keep a work directory to one data set: a wrong --workdir must cost nobody their teachers."""
-    path = workdir / "data.json"
-    mine = {
-        "name": data.name,
-        "fingerprint": data.fingerprint,
-        "classes": len(data.class_names),
-        "image_size": data.image_size,
-    }
-    if path.is_file() and (found := read_json(path)) != mine:
-        raise ArtifactError(
-            f"{workdir} belongs to other data ({'; '.join(changes(found, mine))}); "
-            "give another --workdir"
-        )
-    if not path.is_file():
-        write_json(path, mine)
 
 
 def as_config(settings: Config | str | Mapping[str, Any]) -> Config:

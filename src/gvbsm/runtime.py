@@ -61,7 +61,7 @@ class Runtime:
         """`generator_for` with the run's seed."""
         return generator_for(self.seed, *path)
 
-    def progress(self, total: int, name: str, unit: str) -> tqdm[None]:
+    def progress(self, total: int, name: str, unit: str) -> tqdm[Any]:
         """A bar with rate and time left; silent when quiet or not on a terminal."""
         hidden = self.quiet or not sys.stderr.isatty()
         return tqdm(total=total, desc=name, unit=unit, disable=hidden, dynamic_ncols=True)

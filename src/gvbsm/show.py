@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from gvbsm.artifacts import ArtifactError, load_labels, read_header, read_json
+from gvbsm.results import format_table
 
 
 def describe(workdir: Path) -> str:
@@ -26,9 +27,7 @@ def describe(workdir: Path) -> str:
         state: dict[str, Any] = read_header(path)["state"]
         lines.append(f"half-done: {path.relative_to(workdir)}, step {state['step']}")
     if (workdir / "results.json").is_file():
-        from gvbsm.cli import results_table
-
-        lines += ["", results_table(read_json(workdir / "results.json"))]
+        lines += ["", format_table(read_json(workdir / "results.json")["rows"])]
     return "\n".join(lines)
 
 

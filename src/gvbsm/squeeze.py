@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import torch.nn.functional as F
@@ -60,7 +61,7 @@ def squeeze_teacher(
         for pictures, labels in view_batches(
             data, config.views, size, runtime, origin, start=start, workers=workers
         ):
-            yield lambda net, x=pictures, y=labels: _loss(net, x, y, runtime)
+            yield partial(_loss, pictures, labels, runtime)
 
     def test(net: nn.Module) -> float:
         return accuracy(net, plain_batches(data, data.test, 256, runtime, workers), runtime)
@@ -86,7 +87,7 @@ def squeeze_teacher(
     checkpoint.clear()
 
 
-def _loss(net: nn.Module, pictures: Tensor, labels: Tensor, runtime: Runtime) -> Tensor:
+def _loss(pictures: Tensor, labels: Tensor, runtime: Runtime, net: nn.Module) -> Tensor:
     with runtime.autocast():
         logits = net(pictures)
     return F.cross_entropy(logits.float(), labels)

@@ -108,5 +108,5 @@ def _pack(sums: Mapping[str, Sums]) -> dict[str, Tensor]:
 
 
 def _unpack(tensors: Mapping[str, Tensor]) -> dict[str, Sums]:
-    keys = [name.removesuffix("|count") for name in tensors if name.endswith("|count")]
+    keys = [name.removesuffix("|n") for name in tensors if name.endswith("|n")]
     return {key: Sums(*(tensors[f"{key}|{field}"] for field in Sums._fields)) for key in keys}

@@ -98,7 +98,7 @@ def group_indices(classes: int, ipc: int, batch_size: int, loop: str) -> list[Te
     order = torch.arange(classes * ipc)
     if loop == "original":
         order = order.view(classes, ipc).T.flatten()
-    return list(order.split(batch_size))
+    return list(torch.split(order, batch_size))
 
 
 def choose_teacher(
@@ -245,7 +245,7 @@ def synthesize_group(
     normalization: tuple[Sequence[float], Sequence[float]],
     runtime: Runtime,
     checkpoint: Checkpoint,
-    bar: tqdm[None],
+    bar: tqdm[Any],
 ) -> tuple[Tensor, list[dict[str, Any]]]:
     """Optimise one group of images (Eq. 2 with the losses of Eq. 5, 6 and 10).
 

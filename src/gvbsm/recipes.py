@@ -1,0 +1,151 @@
+"""What each artefact of a work directory is made from, and where it lies.
+
+A recipe names all that an artefact depends on, its inputs by the fingerprints of their own
+recipes. So a changed setting changes the recipes of its stage and of what follows, and no others.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gvbsm.artifacts import Recipe, fingerprint
+from gvbsm.config import Config, to_dict
+from gvbsm.teachers import file_name
+
+
+@dataclass(frozen=True)
+class Place:
+    """A set of images inside a work directory, and what is made from it.
+
+    Attributes:
+        config: The settings of its method.
+        directory: Its folder: the work directory itself for the run's own method.
+        draw: Number of the random selection.
+    """
+
+    config: Config
+    directory: Path
+    draw: int = 0
+
+    @property
+    def is_selection(self) -> bool:
+        """Whether the images are real ones."""
+        return self.config.method.startswith("random")
+
+    @property
+    def needs_statistics(self) -> bool:
+        """Whether convolutions are matched."""
+        return not self.is_selection and self.config.synthesis.weight_conv > 0
+
+    @property
+    def needs_teachers(self) -> bool:
+        """Whether images or labels come from teachers."""
+        return not self.is_selection or self.config.evaluation.loss != "hard"
+
+    @property
+    def images(self) -> Path:
+        """The file of the images."""
+        return self.directory / "synthesis" / "images.safetensors"
+
+    @property
+    def labels(self) -> Path:
+        """The folder of the soft labels."""
+        return self.directory / "labels"
+
+    def result(self, student: str, seed_index: int) -> Path:
+        """The file of one student's result."""
+        name = f"{self.config.method}-{file_name(student)}".removesuffix(".safetensors")
+        return self.directory / "evaluation" / f"{name}-{seed_index}.json"
+
+
+class Recipes:
+    """The recipes of one run.
+
+    Args:
+        config: The run's settings.
+        data_fingerprint: What identifies the real pictures.
+        precision: fp32 or bf16, as settled for this machine.
+    """
+
+    def __init__(self, config: Config, data_fingerprint: str, precision: str) -> None:
+        self._config, self._data, self._precision = config, data_fingerprint, precision
+
+    def teacher(self, backbone: str) -> Recipe:
+        """A teacher's recipe."""
+        settings = to_dict(self._config.squeeze)
+        del settings["backbones"], settings["tests"]  # neither changes a teacher
+        return self._recipe("squeeze", backbone=backbone, squeeze=settings)
+
+    def statistics(self, backbone: str) -> Recipe:
+        """A teacher's statistics' recipe."""
+        settings = to_dict(self._config.statistics)
+        del settings["batch_size"]  # the statistics do not depend on it
+        return self._recipe(
+            "statistics",
+            teacher=fingerprint(self.teacher(backbone)),
+            statistics=settings,
+            views=to_dict(self._config.synthesis.views),
+        )
+
+    def images(self, place: Place) -> Recipe:
+        """A set of images' recipe."""
+        config = place.config
+        if place.is_selection:
+            return self._recipe("selection", ipc=config.ipc, draw=place.draw)
+        names = config.synthesis.backbones or config.squeeze.backbones
+        settings = to_dict(config.synthesis)
+        recipe = self._recipe(
+            "synthesis",
+            ipc=config.ipc,
+            method=config.method,
+            synthesis={**settings, "backbones": list(names)},
+            teachers=[fingerprint(self.teacher(name)) for name in names],
+        )
+        if place.needs_statistics:
+            recipe["statistics"] = [fingerprint(self.statistics(name)) for name in names]
+        return recipe
+
+    def labels(self, place: Place) -> Recipe:
+        """A label store's recipe."""
+        config = place.config
+        names = config.labels.backbones or config.squeeze.backbones
+        settings = to_dict(config.labels)
+        del settings["store"]  # stored or not, the labels are the same
+        return self._recipe(
+            "labels",
+            images=fingerprint(self.images(place)),
+            labels={**settings, "backbones": list(names)},
+            teachers=[fingerprint(self.teacher(name)) for name in names],
+        )
+
+    def student(self, place: Place, student: str, seed_index: int) -> Recipe:
+        """A student's result's recipe."""
+        settings = to_dict(place.config.evaluation)
+        for name in ("students", "seeds", "lr_of"):
+            del settings[name]
+        return self._recipe(
+            "evaluation",
+            student=student,
+            seed_index=seed_index,
+            lr=place.config.evaluation.lr_of.get(student),
+            evaluation=settings,
+            **self._labelled(place),
+        )
+
+    def _labelled(self, place: Place) -> Recipe:
+        """What a student's batches are made from; hard labels ask no teacher."""
+        if place.config.evaluation.loss != "hard":
+            return {"labels": fingerprint(self.labels(place))}
+        settings = to_dict(place.config.labels)
+        for name in ("backbones", "logit_normalization", "store", "batch_size"):
+            del settings[name]
+        return {"images": fingerprint(self.images(place)), "labels": settings}
+
+    def _recipe(self, stage: str, **parts: Any) -> Recipe:
+        common = {"stage": stage, "data": self._data, "seed": self._config.seed}
+        # As JSON, so that a recipe equals what is read back from a file.
+        full: Recipe = json.loads(json.dumps({**common, "precision": self._precision, **parts}))
+        return full

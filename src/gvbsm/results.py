@@ -1,0 +1,126 @@
+"""From single results to the rows of `results.json` and the table on the terminal."""
+
+from __future__ import annotations
+
+import platform
+import statistics as standard_statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import torch
+import torchvision
+
+from gvbsm._version import __version__
+from gvbsm.config import Config, to_dict
+from gvbsm.runtime import Runtime
+
+STAGES = ("squeeze", "statistics", "synthesis", "labels", "evaluation")
+
+
+def collect(
+    config: Config,
+    students: Mapping[tuple[str, str], Sequence[Mapping[str, Any]]],
+    full: Mapping[str, Mapping[str, Any]],
+    seconds: Mapping[str, float],
+    runtime: Runtime,
+) -> dict[str, Any]:
+    """What `results.json` holds.
+
+    Args:
+        config: The run's settings.
+        students: The results of all seeds, by method and student.
+        full: Each teacher's history on the whole set, by backbone.
+        seconds: Time of each piece of work, named `STAGE/...`.
+        runtime: Where it was computed.
+
+    Returns:
+        `rows`: method, student, ipc (None for the whole set), `top1` (last epoch) and `top1_best`
+        (best test of all epochs) in percent, and seconds; `seconds` of each stage; `config`;
+        `versions`.
+    """
+    rows = [
+        _row(method, student, config.ipc, results, _sum(seconds, f"evaluation/{method}/{student}/"))
+        for (method, student), results in students.items()
+    ]
+    rows += [
+        _row("full", backbone, None, [history], seconds.get(f"squeeze/{backbone}", 0.0))
+        for backbone, history in full.items()
+    ]
+    return {
+        "rows": rows,
+        "seconds": {
+            stage: _sum({f"{name}/": s for name, s in seconds.items()}, f"{stage}/")
+            for stage in STAGES
+        },
+        "config": to_dict(config),
+        "versions": _versions(runtime),
+    }
+
+
+def _row(
+    method: str,
+    student: str,
+    ipc: int | None,
+    results: Sequence[Mapping[str, Any]],
+    seconds: float,
+) -> dict[str, Any]:
+    return {
+        "method": method,
+        "student": student,
+        "ipc": ipc,
+        "top1": _spread([result["top1"][-1] for result in results]),
+        "top1_best": _spread([max(result["top1"]) for result in results]),
+        "seconds": seconds,
+    }
+
+
+def _sum(seconds: Mapping[str, float], start: str) -> float:
+    return sum(value for name, value in seconds.items() if name.startswith(start))
+
+
+def _spread(values: list[float]) -> dict[str, Any]:
+    """Mean and sample standard deviation; of a single value the deviation is 0."""
+    deviation = standard_statistics.stdev(values) if len(values) > 1 else 0.0
+    return {"mean": standard_statistics.fmean(values), "std": deviation, "values": values}
+
+
+def _versions(runtime: Runtime) -> dict[str, str]:
+    device = str(runtime.device)
+    if runtime.device.type == "cuda":
+        device = f"{device} ({torch.cuda.get_device_name(runtime.device)})"
+    return {
+        "gvbsm": __version__,
+        "torch": torch.__version__,
+        "torchvision": torchvision.__version__,
+        "python": platform.python_version(),
+        "device": device,
+        "precision": runtime.precision,
+        "threads": str(torch.get_num_threads()),
+    }
+
+
+def format_table(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The rows as an aligned table: accuracies in percent, mean and deviation over n students."""
+    header = ("method", "student", "ipc", "top-1 %", "best epoch", "n")
+    cells = [
+        (
+            row["method"],
+            row["student"],
+            "all" if row["ipc"] is None else str(row["ipc"]),
+            _cell(row["top1"]),
+            _cell(row["top1_best"]),
+            str(len(row["top1"]["values"])),
+        )
+        for row in rows
+    ]
+    widths = [max(map(len, column)) for column in zip(header, *cells, strict=True)]
+    lines = [header, ["-" * width for width in widths], *cells]
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
+
+
+def _cell(top1: Mapping[str, Any]) -> str:
+    spread = f" ± {top1['std']:.1f}" if len(top1["values"]) > 1 else ""
+    return f"{top1['mean']:.1f}{spread}"
