@@ -34,21 +34,38 @@ class _BatchSums(torch.autograd.Function):
     """Sum and sum of squares over the batch; one read of the activation each way.
 
     Autograd's own backward would make a tensor of the activation's size for each of the two sums;
-    written by hand it is the single expression g_total + 2 x g_squares.
+    written by hand it is the single expression g_total + 2 x g_squares. Both work in the order in
+    which the activation lies in memory: torch's reduction of a channels-last tensor over its batch
+    is 12 times slower than that of the same numbers seen as (batch, height, width, channels).
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(x)
-        wide = x if x.dtype == torch.float64 else x.float()  # bf16 products would lose the variance
-        return wide.sum(dim=0).double(), wide.square().sum(dim=0).double()
+        last = _is_channels_last(x)
+        ordered = x.permute(0, 2, 3, 1) if last else x
+        # Products of bf16 numbers, rounded to bf16, would lose the variance.
+        wide = ordered if x.dtype == torch.float64 else ordered.float()
+        total, squares = wide.sum(dim=0).double(), wide.square().sum(dim=0).double()
+        if last:  # (height, width, channels) -> (channels, height, width)
+            total, squares = total.permute(2, 0, 1), squares.permute(2, 0, 1)
+        return total, squares
 
     @staticmethod
     def backward(ctx: Any, *grads: Tensor) -> Tensor:
         (x,) = ctx.saved_tensors
         dtype = torch.float64 if x.dtype == torch.float64 else torch.float32
-        g_total, g_squares = (grad.to(dtype) for grad in grads)
-        return torch.addcmul(g_total, x.to(dtype), g_squares, value=2).to(x.dtype)
+        last = _is_channels_last(x)
+        if last:
+            grads = tuple(grad.permute(1, 2, 0) for grad in grads)
+        g_total, g_squares = (grad.to(dtype).contiguous() for grad in grads)
+        ordered = (x.permute(0, 2, 3, 1) if last else x).to(dtype)
+        gradient = torch.addcmul(g_total, ordered, g_squares, value=2).to(x.dtype)
+        return gradient.permute(0, 3, 1, 2) if last else gradient
+
+
+def _is_channels_last(x: Tensor) -> bool:
+    return not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
 
 
 def batch_sums(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -58,6 +75,23 @@ def batch_sums(x: Tensor) -> tuple[Tensor, Tensor]:
     """
     sums: tuple[Tensor, Tensor] = _BatchSums.apply(x)
     return sums
+
+
+def exact_batch_sums(x: Tensor) -> tuple[Tensor, Tensor]:
+    """As `batch_sums`, every product and sum in float64, for statistics of a whole data set.
+
+    No gradient. A few pictures at a time, so that the float64 copy stays in the cache.
+    """
+    ordered = x.detach().permute(0, 2, 3, 1) if _is_channels_last(x) else x.detach()
+    total = ordered.new_zeros(ordered.shape[1:], dtype=torch.float64)
+    squares = torch.zeros_like(total)
+    for part in torch.split(ordered, 8):
+        wide = part.double()
+        total += wide.sum(dim=0)
+        squares += wide.square().sum(dim=0)
+    if _is_channels_last(x):
+        total, squares = total.permute(2, 0, 1), squares.permute(2, 0, 1)
+    return total, squares
 
 
 def channel_sums(total: Tensor, squares: Tensor, batch: int) -> Sums:

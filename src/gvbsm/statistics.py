@@ -15,7 +15,7 @@ from gvbsm.backbones import capture_inputs, matched_layers
 from gvbsm.config import StatisticsConfig, ViewConfig
 from gvbsm.datasets import ImageData
 from gvbsm.loading import batch_count, view_batches
-from gvbsm.moments import Sums, add, batch_sums, channel_sums, finalize, patch_sums
+from gvbsm.moments import Sums, add, channel_sums, exact_batch_sums, finalize, patch_sums
 from gvbsm.runtime import Runtime
 
 
@@ -80,7 +80,7 @@ def _record(
         with runtime.autocast():
             model(pictures)
         for path, x in inputs.items():
-            total, squares = batch_sums(x.double())
+            total, squares = exact_batch_sums(x)
             for level, part in (
                 ("channel", channel_sums(total, squares, len(x))),
                 ("patch", patch_sums(total, squares, len(x), n_p)),

@@ -1,0 +1,354 @@
+"""Artefacts: exact round trips, atomic writes, recipes and checkpoints (damage: test_damage.py)."""
+
+import errno
+import json
+import os
+import resource
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gvbsm import artifacts
+from gvbsm.artifacts import (
+    ArtifactError,
+    Checkpoint,
+    SoftLabels,
+    Statistics,
+    atomic,
+    changes,
+    fingerprint,
+    is_current,
+    load_distilled,
+    load_labels,
+    load_tensors,
+    read_header,
+    read_json,
+    save,
+    write_json,
+)
+from gvbsm.moments import Moments
+
+RECIPE = {"stage": "test", "seed": 0, "synthesis": {"alpha": 0.8, "backbones": ["a", "b"]}}
+
+
+def tensors():
+    generator = torch.Generator().manual_seed(0)
+    return {
+        "images": torch.randint(256, (4, 3, 5, 5), generator=generator).to(torch.uint8),
+        "labels": torch.arange(4),
+        "nested/name.weight": torch.randn(3, 2, generator=generator),
+        "half": torch.randn(7, generator=generator).half(),
+        "bf16": torch.randn(7, generator=generator).bfloat16(),
+        "double": torch.tensor([torch.pi, float("inf"), -0.0], dtype=torch.float64),
+        "flag": torch.tensor([True, False]),
+        "scalar": torch.tensor(3, dtype=torch.int16),
+        "empty": torch.zeros(0, 3),
+    }
+
+
+def write(path, kind="kind", recipe=RECIPE, **header):
+    save(path, tensors(), {"kind": kind, "recipe": recipe, **header})
+    return path
+
+
+def write_images(directory, ipc=2, classes=2, channels=3):
+    count = ipc * classes
+    header = {
+        "kind": "images",
+        "recipe": {**RECIPE, "ipc": ipc},
+        "method": "gvbsm",
+        "class_names": [f"class {index}" for index in range(classes)],
+        "mean": [0.5, 0.25, 0.125][:channels],
+        "std": [0.25, 0.5, 1.0][:channels],
+    }
+    images = torch.arange(count * channels * 4, dtype=torch.uint8).view(count, channels, 2, 2)
+    labels = torch.arange(classes).repeat_interleave(ipc)
+    path = directory / "synthesis" / "images.safetensors"
+    save(path, {"images": images, "labels": labels}, header)
+    return path
+
+
+def write_labels(directory, epochs=5, shard_epochs=2, images=4, classes=2):
+    labels = SoftLabels(directory, epochs, shard_epochs, images, classes)
+    for start in range(0, epochs, shard_epochs):
+        stop = min(start + shard_epochs, epochs)
+        rows = torch.arange(start, stop)
+        shard = {
+            "logits": rows.half()[:, None, None].expand(-1, images, classes),
+            "order": rows.int()[:, None] * 10 + torch.arange(images, dtype=torch.int32),
+        }
+        header = {"kind": "labels", "recipe": RECIPE, "epochs": [start, stop]}
+        save(labels.shard_path(start), shard, header)
+    numbers = {k: getattr(labels, k) for k in ("epochs", "shard_epochs", "images", "classes")}
+    write_json(directory / "index.json", {"recipe": RECIPE, **numbers})
+    return labels
+
+
+# Round trips
+
+
+def test_tensors_and_header_come_back_bit_for_bit(tmp_path):
+    path = write(tmp_path / "deep" / "er" / "x.safetensors", note="ü ✓", numbers=[1, 0.1, None])
+    found, header = load_tensors(path, "kind")
+    assert found.keys() == tensors().keys()
+    for name, tensor in tensors().items():
+        assert found[name].dtype == tensor.dtype
+        assert torch.equal(found[name], tensor)
+    assert header["recipe"] == RECIPE
+    assert (header["note"], header["numbers"]) == ("ü ✓", [1, 0.1, None])
+    assert header == read_header(path)
+    assert header["format"] == artifacts.FORMAT
+
+
+def test_views_shared_storage_and_gradients_are_written_as_they_look(tmp_path):
+    base = torch.arange(6.0, requires_grad=True).view(2, 3)
+    given_tensors = {"a": base, "b": base.T, "c": base[1], "d": base[:, ::2]}
+    save(tmp_path / "x.safetensors", given_tensors, {"kind": "k", "recipe": {}})
+    found, _ = load_tensors(tmp_path / "x.safetensors", "k")
+    assert all(torch.equal(found[name], tensor) for name, tensor in given_tensors.items())
+
+
+def test_equal_content_gives_equal_files(tmp_path):
+    first, second = (write(tmp_path / f"{name}.safetensors") for name in "ab")
+    assert first.read_bytes() == second.read_bytes()
+
+
+def test_json_round_trip(tmp_path):
+    content = {"a": [1, 0.1, None, "ü"], "b": {"c": True}}
+    write_json(tmp_path / "x" / "y.json", content)
+    assert read_json(tmp_path / "x" / "y.json") == content
+    for text in ("", "{", "[1]", '"x"', "\xff"):
+        (tmp_path / "y.json").write_text(text, encoding="latin-1")
+        with pytest.raises(ArtifactError, match=r"y\.json.*remove it"):
+            read_json(tmp_path / "y.json")
+    with pytest.raises(ArtifactError, match=r"none\.json"):
+        read_json(tmp_path / "none.json")
+
+
+def test_statistics_round_trip(tmp_path):
+    generator = torch.Generator().manual_seed(1)
+
+    def moments(*shape):
+        parts = (torch.rand(*shape, generator=generator, dtype=torch.float64) for _ in "mv")
+        return Moments(*parts)
+
+    paths = ("conv", "layer1.0.conv2", "features/odd.name")
+    statistics = Statistics(
+        {path: moments(3) for path in paths}, {path: moments(2, 4) for path in paths}
+    )
+    path = tmp_path / "s.safetensors"
+    save(path, statistics.tensors(), {"kind": "statistics", "recipe": RECIPE})
+    found = Statistics.from_tensors(load_tensors(path, "statistics")[0])
+    for table, expected in ((found.channel, statistics.channel), (found.patch, statistics.patch)):
+        assert table.keys() == expected.keys()
+        for name, pair in table.items():
+            assert torch.equal(pair.mean, expected[name].mean)
+            assert torch.equal(pair.variance, expected[name].variance)
+            assert pair.mean.dtype == torch.float64
+
+
+def test_soft_labels_are_read_across_shards(tmp_path):
+    written = write_labels(tmp_path / "labels", epochs=5, shard_epochs=2)
+    labels = load_labels(tmp_path / "labels")
+    assert labels == written
+    assert len(list(labels.directory.glob("shard-*"))) == 3
+    assert labels.nbytes() == sum(p.stat().st_size for p in labels.directory.glob("shard-*"))
+    for epoch in (4, 0, 3, 1, 2):
+        found = labels.read(epoch)
+        assert found["logits"].shape == (4, 2)
+        assert found["logits"].dtype == torch.float16
+        assert bool((found["logits"] == epoch).all())
+        assert found["order"].tolist() == [10 * epoch + index for index in range(4)]
+    labels.shard_path(2).unlink()
+    assert labels.read(1)["order"][0] == 10
+    with pytest.raises(ArtifactError, match="shard-00001"):
+        labels.read(2)
+
+
+def test_distilled_set(tmp_path):
+    write_images(tmp_path)
+    found = load_distilled(tmp_path)
+    assert (found.ipc, found.soft_labels, found.class_names) == (2, None, ("class 0", "class 1"))
+    assert found.images.dtype == torch.uint8
+    assert found.labels.tolist() == [0, 0, 1, 1]
+    assert found.header["method"] == "gvbsm"
+    labels = write_labels(tmp_path / "labels")
+    assert load_distilled(tmp_path).soft_labels == labels
+    with pytest.raises(ArtifactError, match="images"):
+        load_distilled(tmp_path / "elsewhere")
+
+
+def test_the_data_set_is_normalized_by_the_real_pictures(tmp_path):
+    write_images(tmp_path)
+    found = load_distilled(tmp_path)
+    data = found.dataset()
+    assert len(data) == 4
+    for index in range(4):
+        image, label = data[index]
+        pixels = found.images[index].numpy().astype(np.float64) / 255
+        mean, std = (np.array(part)[:, None, None] for part in (found.mean, found.std))
+        np.testing.assert_allclose(image.numpy(), (pixels - mean) / std, rtol=1e-5, atol=1e-6)
+        assert image.dtype == torch.float32
+        assert (type(label), label) == (int, int(found.labels[index]))
+    images, targets = next(iter(torch.utils.data.DataLoader(data, batch_size=4)))
+    assert images.shape == (4, 3, 2, 2)
+    assert targets.tolist() == [0, 0, 1, 1]
+
+
+# Atomic writes
+
+
+def leftovers(directory):
+    return sorted(path.name for path in directory.iterdir())
+
+
+def rewrite(path):
+    save(path, {"y": torch.zeros(1)}, {"kind": "kind", "recipe": {}})
+
+
+def stop_inside(path):
+    with atomic(path) as temporary:
+        temporary.write_bytes(b"half of it")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+
+@pytest.mark.parametrize("how", ["fsync", "replace", "body", "interrupt"])
+def test_a_write_that_fails_leaves_the_old_file_alone(tmp_path, monkeypatch, how):
+    path = write(tmp_path / "x.safetensors")
+    before = path.read_bytes()
+
+    def fail(*_args, **_kwargs):
+        raise KeyboardInterrupt if how == "interrupt" else OSError(errno.ENOSPC, "full")
+
+    if how == "replace":
+        monkeypatch.setattr(Path, "replace", fail)
+        monkeypatch.setattr(os, "replace", fail)
+    else:
+        monkeypatch.setattr(os, "fsync", fail)
+    with pytest.raises(KeyboardInterrupt if how == "interrupt" else OSError):
+        (stop_inside if how == "body" else rewrite)(path)
+    monkeypatch.undo()
+    assert path.read_bytes() == before
+    assert leftovers(tmp_path) == ["x.safetensors"]
+
+
+@pytest.fixture
+def small_disk():
+    """No file may grow beyond 20 kB (Python ignores SIGXFSZ, so a write fails with EFBIG)."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
+    yield
+    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+@pytest.mark.usefixtures("small_disk")
+def test_a_full_disk_is_an_os_error_and_leaves_nothing(tmp_path):
+    # either is one line on the command line; safetensors' own error is neither
+    with pytest.raises((OSError, ArtifactError)):
+        write_json(tmp_path / "x.json", ["x" * 1000] * 100)
+    assert leftovers(tmp_path) == []
+    with pytest.raises((OSError, ArtifactError)):
+        save(tmp_path / "x.safetensors", {"x": torch.zeros(9999)}, {"kind": "k", "recipe": {}})
+    assert leftovers(tmp_path) == []
+
+
+def test_nobody_sees_half_a_file(tmp_path):
+    path = tmp_path / "x.json"
+    write_json(path, {"old": 1})
+    with atomic(path) as temporary:
+        assert temporary.parent == path.parent  # one file system, so the rename is one step
+        temporary.write_text("{")
+        assert read_json(path) == {"old": 1}
+        temporary.write_text('{"new": 2}')
+    assert read_json(path) == {"new": 2}
+    assert leftovers(tmp_path) == ["x.json"]
+
+
+# Recipes
+
+
+def test_is_current(tmp_path):
+    path = tmp_path / "x.safetensors"
+    assert not is_current(path, RECIPE)
+    write(path)
+    assert is_current(path, json.loads(json.dumps(RECIPE)))
+    assert not is_current(path, {**RECIPE, "seed": 1})
+    assert not is_current(path, {**RECIPE, "more": None})
+
+
+def test_changes_names_each_entry_with_both_values():
+    new = {"stage": "test", "seed": 1, "synthesis": {"alpha": 0.8, "backbones": ["a"]}, "x": {}}
+    assert changes(RECIPE, new) == [
+        "seed: 0 -> 1",
+        'synthesis.backbones: ["a", "b"] -> ["a"]',
+        "x: null -> {}",
+    ]
+    assert changes(RECIPE, RECIPE) == []
+
+
+values = st.recursive(
+    st.integers(0, 2) | st.booleans() | st.just("a"),
+    lambda leaf: st.dictionaries(st.sampled_from("ab"), leaf, max_size=2),
+    max_leaves=5,
+)
+recipes = st.dictionaries(st.sampled_from("abc"), values, max_size=3)
+
+
+@settings(deadline=None, derandomize=True)
+@given(recipes, recipes)
+def test_no_changes_means_the_same_recipe_and_fingerprint(old, new):
+    same = json.dumps(old, sort_keys=True) == json.dumps(new, sort_keys=True)
+    assert (fingerprint(old) == fingerprint(new)) == same
+    if old != new:
+        assert changes(old, new)
+    assert len(changes(old, new)) == len(changes(new, old))
+
+
+def test_a_fingerprint_is_stable_and_knows_no_order():
+    assert fingerprint({"a": 1, "b": [1, 2]}) == fingerprint({"b": [1, 2], "a": 1})
+    assert fingerprint({"a": [1, 2]}) != fingerprint({"a": [2, 1]})
+    assert fingerprint({}) == "44136fa355b3678a1146"  # sha256 of "{}"
+
+
+# Checkpoints
+
+
+def test_a_checkpoint_belongs_to_its_recipe(tmp_path):
+    path = tmp_path / "x.safetensors"
+    checkpoint = Checkpoint(path, RECIPE, 60)
+    assert checkpoint.load() is None
+    checkpoint.save(tensors(), {"step": 3, "losses": [0.5]})
+    assert leftovers(tmp_path) == ["x.partial.safetensors"]
+    found, state = Checkpoint(path, dict(RECIPE), 60).load()
+    assert state == {"step": 3, "losses": [0.5]}
+    assert all(torch.equal(found[name], tensor) for name, tensor in tensors().items())
+    assert Checkpoint(path, {**RECIPE, "seed": 1}, 60).load() is None
+    checkpoint.save({"x": torch.ones(1)}, {"step": 4})
+    assert checkpoint.load()[1] == {"step": 4}
+    checkpoint.clear()
+    checkpoint.clear()
+    assert checkpoint.load() is None
+    assert leftovers(tmp_path) == []
+
+
+def test_a_checkpoint_of_results_in_json_has_its_own_name(tmp_path):
+    Checkpoint(tmp_path / "gvbsm-resnet18-0.json", RECIPE, 0).save({}, {"step": 1})
+    assert leftovers(tmp_path) == ["gvbsm-resnet18-0.json.partial.safetensors"]
+
+
+def test_a_checkpoint_is_due_now_and_then(tmp_path, monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(artifacts.time, "monotonic", lambda: now[0])
+    checkpoint = Checkpoint(tmp_path / "x.safetensors", RECIPE, 60)
+    assert not checkpoint.due()
+    now[0] = 159.9
+    assert not checkpoint.due()
+    now[0] = 160.0
+    assert checkpoint.due()
+    checkpoint.save({}, {"step": 1})
+    assert not checkpoint.due()
+    assert Checkpoint(tmp_path / "y.safetensors", RECIPE, 0).due()

@@ -1,0 +1,399 @@
+"""The command line: verbs, presets, one clear line for every fault, and the exit code.
+
+All but three tests call `main` in this process; a fault must never show a traceback.
+"""
+
+import importlib.metadata
+import logging
+import re
+import subprocess
+import sys
+
+import pytest
+
+import gvbsm
+from gvbsm import cli
+from gvbsm.artifacts import load_tensors, save
+from gvbsm.cli import VERBS, main
+from gvbsm.config import build_config, preset_names, read_preset
+from gvbsm.runtime import RunError
+from test_sources import draw_classes, write_npz
+
+TINY = [
+    "--squeeze.backbones", "[convnet8_d1]", "--squeeze.epochs", "1", "--squeeze.tests", "1",
+    "--synthesis.iterations", "2", "--labels.epochs", "2", "--evaluation.tests", "1",
+    "--evaluation.students", "[convnet8_d1]", "--evaluation.seeds", "1", "--ipc", "2",
+    "--device", "cpu", "--data.workers", "0",
+]  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _level_of_the_logger():
+    logger = logging.getLogger("gvbsm")
+    level = logger.level
+    yield
+    logger.setLevel(level)
+
+
+@pytest.fixture
+def tiny(tmp_path):
+    """Arguments of a run that takes a second, on twelve pictures of two classes."""
+    path = tmp_path / "tiny.npz"
+    write_npz(path, count=12, channels=1)
+    return ["npz", "--data-root", str(path), "--workdir", str(tmp_path / "w"), *TINY]
+
+
+@pytest.fixture
+def fault(capsys):
+    """Run a command that fails: its exit code and its one line on standard error."""
+
+    def run(*argv):
+        code = main([str(argument) for argument in argv])
+        out, err = capsys.readouterr()
+        assert out == ""
+        assert err.count("\n") == 1, err
+        assert err.startswith("gvbsm: ")
+        assert "Traceback" not in err
+        return code, err
+
+    return run
+
+
+@pytest.fixture
+def taken(monkeypatch):
+    """Run nothing: the settings, work directory and `quiet` that a command would have run with."""
+
+    def take(*argv):
+        seen = []
+        record = lambda *arguments: seen.append(arguments) or {"rows": []}  # noqa: E731
+        monkeypatch.setattr("gvbsm.pipeline.run", record)
+        monkeypatch.setattr("gvbsm.pipeline.run_stage", record)
+        assert main([str(argument) for argument in argv]) == 0
+        return seen[0]
+
+    return take
+
+
+# In processes of their own
+
+
+@pytest.fixture
+def start(tmp_path):
+    def run(*arguments):
+        command = [sys.executable, *arguments]
+        return subprocess.run(
+            command, capture_output=True, text=True, timeout=120, check=False, cwd=tmp_path
+        )
+
+    return run
+
+
+def test_questions_are_answered_without_importing_torch(start):
+    program = """
+import sys
+import gvbsm
+from gvbsm.cli import main
+codes = [main(argv) for argv in (
+    ["--help"], ["-h"], ["--version"], ["run", "--help"], ["squeeze", "digits", "-h"],
+    ["show", "-h"], [], ["walk"], ["run", "cifar1"], ["run", "digits", "--ipc", "0"],
+)]
+heavy = sorted({"torch", "torchvision", "timm", "sklearn", "matplotlib"} & set(sys.modules))
+print("\\n", codes, heavy, file=sys.stderr)
+"""
+    done = start("-c", program)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.splitlines()[-1] == " [0, 0, 0, 0, 0, 0, 2, 2, 2, 2] []"
+    assert all(f"  {verb}" in done.stdout for verb in VERBS)
+
+
+def test_python_dash_m(start):
+    done = start("-m", "gvbsm", "--version")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"gvbsm {gvbsm.__version__}\n", "")
+
+
+def test_a_fault_in_a_process_of_its_own(start, tmp_path):
+    missing = tmp_path / "nowhere"
+    done = start("-m", "gvbsm", "run", "folder", "--data-root", str(missing), "--quiet")
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.count("\n") == 1
+    assert done.stderr.startswith("gvbsm: ")
+    assert str(missing) in done.stderr
+
+
+def test_the_installed_command_leaves_with_the_exit_code(monkeypatch, capsys):
+    (script,) = importlib.metadata.entry_points(group="console_scripts", name="gvbsm")
+    assert script.load() is cli.entry
+    for argv, code in ((["--version"], 0), (["walk"], 2)):
+        monkeypatch.setattr(sys, "argv", ["gvbsm", *argv])
+        with pytest.raises(SystemExit) as caught:
+            cli.entry()
+        assert caught.value.code == code
+    assert capsys.readouterr().out == f"gvbsm {gvbsm.__version__}\n"
+
+
+# Help
+
+
+def test_the_overview_names_every_verb_and_preset(capsys):
+    assert main(["--help"]) == 0
+    text = capsys.readouterr().out
+    assert all(f"  {verb}" in text for verb in VERBS)
+    assert all(name in text for name in preset_names())
+    assert main([]) == 2
+
+
+@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb != "show"])
+def test_every_stage_has_help(capsys, verb):
+    assert main([verb, "--help"]) == 0
+    text = capsys.readouterr().out
+    assert f"gvbsm {verb}" in text
+    for option in ("--workdir", "--quiet", "--seed", "--synthesis.alpha", "--evaluation.lr_of"):
+        assert option in text
+
+
+# Settings from the command
+
+
+@pytest.mark.parametrize("name", [n for n in preset_names() if n not in ("sre2l",)])
+def test_the_command_and_python_read_a_preset_alike(taken, name):
+    config, workdir, quiet = taken("run", name, "--device", "cpu")
+    assert config == build_config({**read_preset(name), "device": "cpu"})
+    assert (str(workdir), quiet) == (f"runs/{name}", False)
+
+
+def test_options_win_over_the_preset(taken, tmp_path):
+    given = taken(
+        "run", "tiny-imagenet+sre2l", "--seed", "7", "--ipc=1", "--data-root=/x y/z",
+        "--squeeze.optimizer.lr", "1e-3", "--evaluation.lr_of", "{resnet18: 0.3}",
+        "--labels.store", "false", "--synthesis.views.scale", "[0.5,1]",
+        "--workdir", tmp_path, "--quiet", "--threads", "null",
+    )  # fmt: skip
+    config, workdir, quiet = given
+    assert (config.seed, config.ipc, config.data.root) == (7, 1, "/x y/z")
+    assert (config.squeeze.optimizer.lr, config.squeeze.optimizer.momentum) == (1e-3, 0.9)
+    assert config.evaluation.lr_of == {"resnet18": 0.3}
+    assert (config.labels.store, config.threads) == (False, None)
+    assert config.synthesis.views.scale == (0.5, 1.0)
+    assert config.synthesis.backbones == ("resnet18",)
+    assert (workdir, quiet) == (tmp_path, True)
+
+
+def test_a_yaml_file_of_one_s_own(taken, tmp_path):
+    path = tmp_path / "my.yaml"
+    path.write_text("ipc: 3\nevaluation: {optimizer: {lr: 1e-2}, lr_of: {resnet18: 2e-1}}\n")
+    config, workdir, _ = taken("evaluation", f"cifar10+{path}")[1:]
+    assert (config.ipc, config.evaluation.optimizer.lr) == (3, 0.01)
+    assert config.evaluation.lr_of == {"resnet18": 0.2}
+    assert workdir.name == "my"
+
+
+# Faults of the command and the settings
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (["walk"], r"no verb 'walk'.*verbs: run, squeeze"),
+        (["sqeeze"], r"did you mean squeeze\?"),
+        (["run"], r"gvbsm run PRESET"),
+        (["run", "--ipc", "1"], r"gvbsm run PRESET"),
+        (["run", "cifar1"], r"no preset 'cifar1'.*did you mean cifar10"),
+        (["run", "digits+sre2"], r"no preset 'sre2'.*did you mean sre2l"),
+        (["run", "none.yaml"], r"no settings file none\.yaml"),
+        (["run", "digits", "more"], r"more"),
+        (["run", "digits", "--sythesis.alpha", "1"], r"sythesis\.alpha.*mean synthesis\.alpha"),
+        (["run", "digits", "--alpha=1"], r"'alpha'; did you mean synthesis\.alpha"),
+        (["run", "digits", "--synthesis.alhpa", "1"], r"alhpa.*mean synthesis\.alpha"),
+        (["run", "digits", "--ipc", "ten"], r"ipc.*ten"),
+        (["run", "digits", "--ipc"], r"--ipc"),
+        (["run", "digits", "--ipc", "-5"], r"ipc must be positive, got -5"),
+        (["run", "digits", "--synthesis.loop", "both"], r"synthesis\.loop.*both"),
+        (["run", "digits", "--synthesis.alpha", "1"], r"synthesis\.alpha must be in \[0, 1\)"),
+        (["run", "digits", "--threads", "0"], r"threads"),
+        (["run", "digits", "--data.name", "digit"], r"'digit'.*did you mean 'digits'"),
+        (["show"], r"gvbsm show DIR"),
+        (["show", "a", "b"], r"gvbsm show DIR"),
+    ],
+)
+def test_a_fault_of_the_command_is_one_line(fault, tmp_path, monkeypatch, argv, words):
+    monkeypatch.chdir(tmp_path)
+    code, line = fault(*argv)
+    assert code == 2
+    assert re.search(words, line)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("ipc: ten", r"ipc.*ten"),
+        ("ipc: null", r"ipc.*(None|null)"),
+        ("ipc: 1.5", r"ipc.*1\.5"),
+        ("seed: x", r"seed.*x"),
+        ("{method: mtt, baselines: {methods: []}}", r"method.*mtt"),
+        ("squeeze: 5", r"squeeze.*5"),
+        ("squeeze: null", r"squeeze"),
+        ("squeeze: {optimizer: sgd}", r"squeeze\.optimizer.*sgd"),
+        ("squeeze: {optimizer: {name: sdg}}", r"squeeze\.optimizer\.name.*sdg"),
+        ("squeeze: {backbones: resnet18}", r"squeeze\.backbones.*'?resnet18"),
+        ("squeeze: {epohcs: 5}", r"did you mean squeeze\.epochs"),
+        ("labels: {views: {crop: pda}}", r"labels\.views\.crop.*pda"),
+        ("data: {root: 5}", r"data\.root.*5"),
+        ("evaluation: {lr_of: {resnet18: fast}}", r"evaluation\.lr_of.*fast"),
+        ("- 1", r"mapping"),
+        ("a: [", r"YAML"),
+    ],
+)
+def test_a_fault_of_a_settings_file_is_one_line_and_exit_code_2(fault, tmp_path, text, words):
+    path = tmp_path / "my.yaml"
+    path.write_text(text)
+    # the data are missing too: a fault that is not seen in time shows as that one
+    code, line = fault("run", path, "--workdir", tmp_path / "w", "--data.name", "folder")
+    assert code == 2
+    assert re.search(words, line)
+    assert not (tmp_path / "w").exists()
+
+
+def test_all_faults_are_told_at_once(capsys):
+    assert main(["run", "digits", "--ipc", "0", "--synthesis.alpha", "2"]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert [line.split()[:2] for line in lines] == [
+        ["gvbsm:", "ipc"],
+        ["gvbsm:", "synthesis.alpha"],
+    ]
+
+
+# Faults of the data, the work directory and the machine
+
+
+def test_faults_that_are_known_before_any_work(fault, tiny, tmp_path):
+    work = tmp_path / "w"
+    for argv, words in (
+        (["--data-root", tmp_path / "no"], f"no such file or folder: {tmp_path / 'no'}"),
+        (["--ipc", "7"], "ipc is 7, but class '0' has 6 training pictures"),
+        (["--squeeze.backbones", "[resnet8]"], "unknown backbone 'resnet8'; did you mean resnet18"),
+        (["--evaluation.students", "[convnet]"], "unknown backbone 'convnet'"),
+        (["--data.image_size", "-1"], "image_size"),
+        (["--data.val_fraction", "2"], "val_fraction"),
+    ):
+        code, line = fault("run", *tiny, *argv)
+        assert code == 2
+        assert words in line
+        assert not (work / "squeeze").exists()
+    assert fault("run", "folder", "--workdir", work)[0] == 2
+    one = draw_classes(tmp_path / "one", {"cat": 4})
+    code, line = fault("run", "folder", "--data-root", one, "--workdir", work)
+    assert (code, "only one class" in line) == (2, True)
+
+
+@pytest.mark.parametrize("device", ["tpu", "cuda:99"])
+def test_a_device_that_is_not_there(fault, tiny, device):
+    code, line = fault("run", *tiny, "--device", device)
+    assert code in (1, 2)
+    assert f"device '{device}' is not available" in line
+
+
+def test_a_work_directory_that_is_a_file(fault, tiny, tmp_path):
+    (tmp_path / "file").write_text("mine")
+    for path in ("file", "file/inside"):
+        code, line = fault("run", *tiny, "--workdir", tmp_path / path)
+        assert code in (1, 2)
+        assert "file" in line
+    assert (tmp_path / "file").read_text() == "mine"
+
+
+def test_stages_before_their_input_and_a_work_directory_of_others(fault, tiny, tmp_path, capsys):
+    work = tmp_path / "w"
+    for stage in ("statistics", "synthesis", "labels", "evaluation"):
+        code, line = fault(stage, *tiny, "--quiet")
+        assert code == 2
+        assert f"run `gvbsm squeeze PRESET --workdir {work}`" in line
+    assert main(["squeeze", *tiny, "--quiet"]) == 0
+    assert capsys.readouterr() == ("", "")
+    code, line = fault("synthesis", *tiny, "--quiet")
+    assert (code, "`gvbsm statistics " in line) == (2, True)
+    code, line = fault("labels", *tiny, "--quiet", "--synthesis.weight_conv", "0")
+    assert (code, "`gvbsm synthesis " in line) == (2, True)
+    code, line = fault("statistics", *tiny, "--quiet", "--squeeze.epochs", "2")
+    assert code == 2
+    assert "made with other settings (squeeze.epochs: 1 -> 2); run `gvbsm squeeze " in line
+
+    code, line = fault("run", *tiny, "--data.image_size", "4")
+    assert code == 2
+    assert f"{work} belongs to other data" in line
+    assert "image_size: 8 -> 4" in line
+    assert "--workdir" in line
+
+    teacher = work / "squeeze" / "convnet8_d1.safetensors"
+    found, header = load_tensors(teacher, "teacher")
+    save(teacher, found, {**header, "format": 2, "version": "9.8"})
+    before = teacher.read_bytes()
+    code, line = fault("run", *tiny)
+    assert (code, "gvbsm 9.8" in line, "upgrade" in line) == (2, True, True)
+    assert teacher.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (RunError("the loss became nan"), 1, "gvbsm: the loss became nan\n"),
+        (OSError(28, "No space left on device"), 1, "gvbsm: [Errno 28] No space left on device\n"),
+        (
+            KeyboardInterrupt(),
+            130,
+            "\nstopped; the same command goes on from the last checkpoint\n",
+        ),
+    ],
+)
+def test_exit_codes_of_a_run_that_stops(monkeypatch, capsys, error, code, line):
+    def stop(*_args):
+        raise error
+
+    monkeypatch.setattr("gvbsm.pipeline.run", stop)
+    assert main(["run", "digits"]) == code
+    assert capsys.readouterr() == ("", line)
+
+
+def test_a_bug_keeps_its_traceback(monkeypatch):
+    def stop(*_args):
+        raise ZeroDivisionError("ours")
+
+    monkeypatch.setattr("gvbsm.pipeline.run", stop)
+    with pytest.raises(ZeroDivisionError, match="ours"):
+        main(["run", "digits"])
+
+
+# A whole run
+
+
+def test_run_then_quiet_then_show(tiny, tmp_path, capsys, caplog):
+    work = tmp_path / "w"
+    assert main(["run", *tiny]) == 0
+    out, _ = capsys.readouterr()
+    methods = [line.split()[0] for line in out.splitlines()[2:7]]
+    assert methods == ["gvbsm", "random-hard", "random-soft", "sre2l", "full"]
+    for name in ("results.json", "synthesis/images.safetensors", "images.png"):
+        assert str(work / name) in out
+        assert (work / name).is_file()
+    logged = [record.getMessage() for record in caplog.records if record.name == "gvbsm"]
+    assert any(message.startswith("squeeze convnet8_d1: ") for message in logged)
+    assert any(message.startswith("evaluation gvbsm, convnet8_d1, seed 0: ") for message in logged)
+
+    caplog.clear()
+    assert main(["run", *tiny, "--quiet", "--synthesis.iterations", "3"]) == 0
+    again, err = capsys.readouterr()
+    assert err == ""
+    assert [line.split()[0] for line in again.splitlines()[2:7]] == methods
+    assert not [record for record in caplog.records if record.name == "gvbsm"]
+
+    assert main(["show", str(work)]) == 0
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert out.startswith(f"{work}: npz, 2 classes, 8 px\n")
+    assert again.splitlines()[2] in out.splitlines()
+
+
+def test_show_of_what_is_no_work_directory(fault, tmp_path):
+    code, line = fault("show", tmp_path)
+    assert (code, f"{tmp_path} is not a work directory" in line) == (2, True)
+    assert fault("show", tmp_path / "none")[0] == 2

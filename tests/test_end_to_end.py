@@ -1,0 +1,201 @@
+"""The whole pipeline on a small set, through the command line, killed and resumed."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import yaml
+
+import gvbsm
+
+ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+
+# Says READY once the slow imports are over, so that kills fall into the work and not before it.
+COMMAND = (
+    "import sys, gvbsm.pipeline; print('READY', flush=True); "
+    "from gvbsm.cli import main; sys.exit(main(sys.argv[1:]))"
+)
+
+
+@pytest.fixture(scope="module")
+def preset(tmp_path_factory):
+    """Four classes that differ in where they are bright, and settings that take a few seconds."""
+    folder = tmp_path_factory.mktemp("data")
+    generator = np.random.default_rng(0)
+
+    def pictures(each):
+        images = generator.integers(0, 90, (4 * each, 8, 8, 3), dtype=np.uint8)
+        labels = np.repeat(np.arange(4), each)
+        for image, label in zip(images, labels, strict=True):
+            top, left = divmod(int(label), 2)
+            image[4 * top : 4 * top + 4, 4 * left : 4 * left + 4] += 120
+        return images, labels
+
+    arrays = dict(zip(("train_images", "train_labels"), pictures(30), strict=True))
+    arrays |= dict(zip(("test_images", "test_labels"), pictures(10), strict=True))
+    np.savez(folder / "toy.npz", class_names=np.array(list("abcd")), **arrays)
+    settings = {
+        "ipc": 3,
+        "checkpoint_seconds": 0.05,
+        "data": {"name": "npz", "root": str(folder / "toy.npz")},
+        "squeeze": {
+            "backbones": ["wrn10_1", "convnet16_d2"],
+            "epochs": 6,
+            "views": {"crop": "pad", "padding": 1, "flip": False},
+        },
+        "synthesis": {
+            "iterations": 80,
+            "batch_size": 6,
+            "views": {"scale": [0.6, 1.0], "flip": False, "roll": 1},
+        },
+        "labels": {"epochs": 120, "views": {"scale": [0.6, 1.0], "flip": False, "cutmix": 1.0}},
+        "evaluation": {"students": ["convnet16_d2"], "seeds": 2, "tests": 3},
+    }
+    path = folder / "toy.yaml"
+    path.write_text(yaml.safe_dump(settings))
+    return path
+
+
+@pytest.fixture(scope="module")
+def finished(preset, tmp_path_factory):
+    """A work directory of one uninterrupted run, and what the run printed."""
+    workdir = tmp_path_factory.mktemp("finished") / "run"
+    process = start(preset, workdir)
+    output, errors = process.communicate(timeout=240)
+    assert process.returncode == 0, errors
+    return workdir, output
+
+
+def start(preset, workdir, *arguments):
+    command = [sys.executable, "-c", COMMAND, "run", str(preset), "--workdir", str(workdir)]
+    return subprocess.Popen(
+        [*command, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=ENVIRONMENT,
+    )
+
+
+def digests(workdir: Path) -> dict[str, str]:
+    """Every file but the two that hold times."""
+    return {
+        str(path.relative_to(workdir)): hashlib.sha256(path.read_bytes()).hexdigest()
+        for path in sorted(workdir.rglob("*"))
+        if path.is_file() and path.name not in ("seconds.json", "results.json")
+    }
+
+
+def rows_without_times(workdir: Path):
+    rows = json.loads((workdir / "results.json").read_text())["rows"]
+    return [{key: row[key] for key in row if key != "seconds"} for row in rows]
+
+
+def test_run__prints_the_table_and_where_things_are(finished):
+    workdir, output = finished
+    for word in ("gvbsm", "random-hard", "random-soft", "sre2l", "full", "±"):
+        assert word in output
+    for name in ("results.json", "images.png", "images.safetensors"):
+        assert str(next(workdir.rglob(name))) in output
+
+
+def test_run__results_have_the_documented_shape(finished):
+    workdir, _ = finished
+    results = json.loads((workdir / "results.json").read_text())
+    assert {row["method"] for row in results["rows"]} == {
+        "gvbsm",
+        "random-hard",
+        "random-soft",
+        "sre2l",
+        "full",
+    }
+    for row in results["rows"]:
+        assert set(row) == {"method", "student", "ipc", "top1", "top1_best", "seconds"}
+        values = row["top1"]["values"]
+        assert row["top1"]["mean"] == pytest.approx(sum(values) / len(values))
+        assert 0 <= row["top1"]["mean"] <= row["top1_best"]["mean"] <= 100
+        assert row["seconds"] > 0
+    assert set(results["seconds"]) == {"squeeze", "statistics", "synthesis", "labels", "evaluation"}
+    assert results["config"]["ipc"] == 3
+    assert results["versions"]["torch"] == torch.__version__
+
+
+def test_run__students_learn_from_the_distilled_images(finished):
+    rows = {row["method"]: row["top1"]["mean"] for row in rows_without_times(finished[0])}
+    assert rows["gvbsm"] > 60  # chance is 25
+
+
+def test_load__gives_images_labels_and_a_dataset(finished):
+    distilled = gvbsm.load(finished[0])
+    assert distilled.images.dtype == torch.uint8
+    assert distilled.images.shape == (12, 3, 8, 8)
+    assert distilled.labels.tolist() == [0] * 3 + [1] * 3 + [2] * 3 + [3] * 3
+    assert distilled.class_names == ("a", "b", "c", "d")
+    assert distilled.soft_labels.read(119)["logits"].shape == (12, 4)
+    image, label = distilled.dataset()[5]
+    pixels = image * torch.tensor(distilled.std)[:, None, None]
+    pixels = pixels + torch.tensor(distilled.mean)[:, None, None]
+    torch.testing.assert_close(pixels * 255, distilled.images[5].float(), atol=1e-3, rtol=0)
+    assert label == 1
+
+
+def test_run__second_time_makes_nothing(finished, preset):
+    workdir, _ = finished
+    before = {path: path.stat().st_mtime_ns for path in workdir.rglob("*.safetensors")}
+    gvbsm.run(str(preset), workdir, quiet=True)
+    assert {path: path.stat().st_mtime_ns for path in workdir.rglob("*.safetensors")} == before
+
+
+def test_run__a_changed_setting_redoes_its_stage_and_what_follows(finished, preset, tmp_path):
+    workdir = tmp_path / "copy"
+    import shutil
+
+    shutil.copytree(finished[0], workdir)
+    before = digests(workdir)
+    settings = yaml.safe_load(preset.read_text())
+    settings["labels"]["epochs"] = 100
+    results = gvbsm.run(settings, workdir, quiet=True)
+    after = digests(workdir)
+    changed = {name for name in {*before, *after} if before.get(name) != after.get(name)}
+    kept = {name for name in before if name.split("/")[0] in ("squeeze", "statistics", "synthesis")}
+    kept |= {name for name in before if "/synthesis/" in name}
+    assert changed
+    assert not changed & kept
+    assert {name for name in after if "labels/" in name or "evaluation/" in name} <= changed | {
+        name for name in after if name not in before
+    }
+    assert results["config"]["labels"]["epochs"] == 100
+
+
+def test_run__killed_at_ten_random_moments_ends_in_the_same_files(finished, preset, tmp_path):
+    reference, _ = finished
+    workdir = tmp_path / "killed"
+    chance = random.Random(0)
+    kills = 0
+    while kills < 10:
+        process = start(preset, workdir, "--quiet")
+        assert process.stdout is not None
+        assert process.stdout.readline().strip() == "READY"
+        time.sleep(chance.uniform(0.05, 1.2))
+        if process.poll() is None:
+            kills += 1
+        process.kill()
+        process.communicate()
+        if (workdir / "images.png").exists():  # finished before the tenth kill: start over
+            for path in workdir.rglob("*.json"):
+                path.unlink()
+    process = start(preset, workdir, "--quiet")
+    _, errors = process.communicate(timeout=240)
+    assert process.returncode == 0, errors
+    assert digests(workdir) == digests(reference)
+    assert rows_without_times(workdir) == rows_without_times(reference)

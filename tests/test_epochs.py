@@ -1,0 +1,132 @@
+"""Plans of epochs: functions of seed and epoch, stored without loss, seen as the loops see them."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+import reference
+from conftest import CONVNET, WRN
+from gvbsm.config import ViewConfig
+from gvbsm.epochs import (
+    Plan,
+    batch_size_for,
+    draw_plan,
+    label_batch,
+    pack_plan,
+    unpack_plan,
+    view_batch,
+)
+from gvbsm.pictures import normalize
+from gvbsm.views import Mixes, Views
+
+VIEWS = ViewConfig(crop="resized", scale=(0.2, 1.0), roll=3, cutmix=1.0)
+PADDED = ViewConfig(crop="pad", padding=2, cutmix=1.0)
+
+
+def flat(plan):
+    return [plan.order, *plan.views, *plan.mixes]
+
+
+def same(ours, theirs):
+    return all(torch.equal(a, b) for a, b in zip(flat(ours), flat(theirs), strict=True))
+
+
+@pytest.mark.parametrize(
+    ("count", "limit", "expected"), [(100, 100, 100), (101, 100, 64), (10, 100, 10), (10, 0, 64)]
+)
+def test_batch_size__all_of_a_small_set(count, limit, expected):
+    assert batch_size_for(count, 64, limit) == expected
+
+
+def test_plan__belongs_to_seed_and_epoch(runtime):
+    first = draw_plan(12, 8, VIEWS, 3, runtime)
+    torch.manual_seed(4)
+    assert same(draw_plan(12, 8, VIEWS, 3, runtime), first)
+    for other in (
+        draw_plan(12, 8, VIEWS, 4, runtime),
+        draw_plan(12, 8, VIEWS, 3, replace(runtime, seed=8)),
+    ):
+        for ours, theirs in zip(flat(other), flat(first), strict=True):
+            assert not torch.equal(ours, theirs)
+
+
+def test_plan__orders_and_partners_are_permutations(runtime):
+    plan = draw_plan(12, 8, VIEWS, 0, runtime)
+    assert sorted(plan.order.tolist()) == sorted(plan.mixes.partners.tolist()) == list(range(12))
+    assert plan.order.tolist() != list(range(12))
+    assert len(plan.views.boxes) == len(plan.mixes.boxes) == 12
+
+
+@pytest.mark.parametrize("views", [VIEWS, PADDED, ViewConfig(crop="none", per_sample=False)])
+def test_plan__pack_and_unpack(views, runtime):
+    plan = draw_plan(12, 8, views, 0, runtime)
+    packed = pack_plan(plan)
+    again = unpack_plan(packed)
+    assert same(again, plan)
+    assert [part.dtype for part in flat(again)] == [part.dtype for part in flat(plan)]
+    narrow = {torch.int32, torch.int16, torch.bool}
+    assert {part.dtype for part in packed.values()} == narrow
+    if views is PADDED:
+        assert plan.views.boxes.min() < 0  # corners outside of the picture
+
+
+def viewed_by_reference(picture, box, flip, roll):
+    view = reference.resized_crop(reference.roll(picture, *roll.tolist()), *box.tolist())
+    return reference.mirror(view) if flip else view
+
+
+def test_view_batch__equals_the_loops(data, runtime):
+    """Normalize, view, view the partner too, and paste from its view."""
+    images, plan = data.train.images[:12], draw_plan(12, 8, VIEWS, 1, runtime)
+    index = torch.tensor([7, 2, 11, 3, 0])
+    found = view_batch(images, plan, index, (data.mean, data.std), runtime)
+    mean, std = (torch.tensor(part, dtype=torch.float64) for part in (data.mean, data.std))
+    pictures = (images.double() / 255 - mean[:, None, None]) / std[:, None, None]
+    seen = [viewed_by_reference(x, *view) for x, *view in zip(pictures, *plan.views, strict=True)]
+    mixed = 0
+    for ours, which in zip(found, index.tolist(), strict=True):
+        partner, box = int(plan.mixes.partners[which]), plan.mixes.boxes[which]
+        expected = reference.paste(seen[which], seen[partner], *box.tolist())
+        torch.testing.assert_close(ours.double(), expected, rtol=0, atol=1e-5)
+        mixed += not torch.equal(expected, seen[which])
+    assert mixed >= 3
+
+
+def test_view_batch__known_answer(data, runtime):
+    """Picture 0 as it is, with the left half of picture 1's mirror image pasted in."""
+    whole = torch.tensor([[0, 0, 8, 8]]).expand(2, 4)
+    views = Views(whole, torch.tensor([False, True]), torch.zeros(2, 2, dtype=torch.long))
+    boxes = torch.tensor([[0, 0, 8, 4], [0, 0, 0, 0]])
+    plan = Plan(torch.tensor([0, 1]), views, Mixes(torch.tensor([1, 0]), boxes))
+    images = data.train.images[:2]
+    found = view_batch(images, plan, torch.tensor([0, 1]), (data.mean, data.std), runtime)
+    pictures = normalize(images, data.mean, data.std)
+    expected = torch.cat([pictures[1].flip(2)[:, :, :4], pictures[0][:, :, 4:]], dim=2)
+    assert torch.equal(found[0], expected)
+    assert torch.equal(found[1], pictures[1].flip(2))
+
+
+def test_view_batch__an_image_is_seen_alike_in_any_batch(data, runtime):
+    images, plan = data.train.images[:12], draw_plan(12, 8, VIEWS, 2, runtime)
+    together = view_batch(images, plan, torch.arange(12), (data.mean, data.std), runtime)
+    for size in (1, 5):
+        parts = [
+            view_batch(images, plan, index, (data.mean, data.std), runtime)
+            for index in plan.order.split(size)
+        ]
+        torch.testing.assert_close(torch.cat(parts), together[plan.order], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("normalized", [True, False])
+def test_label_batch__is_eq_8(normalized, teachers, data, runtime):
+    models = [teachers[CONVNET], teachers[WRN]]
+    pictures = normalize(data.test.images, data.mean, data.std)
+    found = label_batch(pictures, models, normalized, runtime)
+    logits = [model(pictures) for model in models]
+    expected = reference.ensemble_logits(logits, normalized)
+    other = reference.ensemble_logits(logits, not normalized)
+    assert found.dtype == torch.float16
+    torch.testing.assert_close(found.double(), expected, rtol=2**-10, atol=1e-3)
+    assert (found.double() - other).abs().max() > 0.05  # the setting matters here
+    assert not found.requires_grad

@@ -1,0 +1,242 @@
+"""Students: the three losses reach them, stored labels equal online ones, stops leave no trace."""
+
+import json
+import math
+from dataclasses import replace
+
+import pytest
+from torch import nn
+
+import gvbsm.evaluation
+import reference
+from conftest import CONVNET, StoppedError, stop_after
+from gvbsm.artifacts import load_labels
+from gvbsm.backbones import build_backbone
+from gvbsm.config import EvaluationConfig, LabelsConfig, OptimizerConfig, ViewConfig
+from gvbsm.epochs import draw_plan, view_batch
+from gvbsm.evaluation import Labeller, train_student
+from gvbsm.labels import generate_labels
+from gvbsm.pictures import Split
+from gvbsm.runtime import seeded
+
+PLAIN = ViewConfig(crop="none", flip=False)
+MIXED = ViewConfig(crop="resized", scale=(0.5, 1.0), flip=False, cutmix=1.0)
+LABELS = LabelsConfig(epochs=6, batch_size=10, full_batch_up_to=0, views=MIXED)
+CONFIG = EvaluationConfig(
+    students=(CONVNET,),
+    batch_size=10,
+    gamma=0.3,
+    temperature=3.0,
+    optimizer=OptimizerConfig(name="adamw", lr=0.01, weight_decay=0.01),
+    tests=3,
+)
+
+
+@pytest.fixture
+def student(data, teachers, runtime, tmp_path):
+    """Call it to train a student on the real pictures; its history."""
+
+    def train(
+        config=CONFIG, labels=LABELS, *, soft=True, stored=None, seed_index=0, name="student.json",
+        runtime=runtime, backbone=CONVNET, data=data,
+    ):  # fmt: skip
+        images, hard = data.train.images, data.train.labels
+        models = list(teachers.values()) if soft and stored is None else []
+        labeller = Labeller(len(images), 8, labels, runtime, stored, models)
+        return train_student(
+            backbone, seed_index, images, hard, labeller, data, config, labels, runtime,
+            tmp_path / name, {"toy": 1},
+        )  # fmt: skip
+
+    return train
+
+
+@pytest.fixture
+def stored(data, teachers, runtime, tmp_path):
+    """Call it to store the labels of the real pictures."""
+
+    def made(config=LABELS):
+        generate_labels(
+            data.train.images, 4, list(teachers.values()), config, (data.mean, data.std), runtime,
+            tmp_path / "labels", {"toy": 1},
+        )  # fmt: skip
+        return load_labels(tmp_path / "labels")
+
+    return made
+
+
+@pytest.fixture
+def same_start(monkeypatch):
+    """Let every student be a copy of one network, which is returned."""
+    with seeded(0, "start"):
+        start = build_backbone(CONVNET, 4, 8)
+    state = {name: value.clone() for name, value in start.state_dict().items()}
+
+    def build(*_arguments, **_options):
+        model = build_backbone(CONVNET, 4, 8)
+        model.load_state_dict(state)
+        return model
+
+    monkeypatch.setattr(gvbsm.evaluation, "build_backbone", build)
+    return start
+
+
+def test_stored_and_online_labels_train_the_same_student(student, stored, tmp_path):
+    for normalized in (False, True):
+        labels = replace(LABELS, logit_normalization=normalized)
+        shared = {"labels": labels, "name": "same.json"}
+        online = student(**shared)
+        online_file = (tmp_path / "same.json").read_bytes()
+        replayed = student(**shared, stored=stored(labels))
+        assert replayed == online
+        assert (tmp_path / "same.json").read_bytes() == online_file
+        (tmp_path / "labels" / "index.json").unlink()
+        for shard in (tmp_path / "labels").iterdir():
+            shard.unlink()
+    assert online.epochs == [2, 4, 6]
+    assert len(online.losses) == 6
+
+
+def cross_entropy(logits, label):
+    return math.log(sum(map(math.exp, logits))) - logits[label]
+
+
+def slow_loss(logits, soft, own, partners, kept, config):
+    """Eq. 11, SRe2L's KL, or hard labels, picture by picture."""
+    batch, classes = soft.shape
+    hard, square, divergence = 0.0, 0.0, 0.0
+    for ours, theirs, label, partner, share in zip(
+        logits.tolist(), soft.tolist(), own.tolist(), partners.tolist(), kept, strict=True
+    ):
+        hard += share * cross_entropy(ours, label) / batch
+        hard += (1 - share) * cross_entropy(ours, partner) / batch
+        pairs = zip(ours, theirs, strict=True)
+        square += sum((a - b) ** 2 for a, b in pairs) / (batch * classes)
+        p, q = (reference.softmax([v / config.temperature for v in row]) for row in (theirs, ours))
+        divergence += reference.kl_divergence(p, q) / batch
+    return {"mse_gt": square + config.gamma * hard, "kl": divergence, "hard": hard}[config.loss]
+
+
+@pytest.mark.parametrize("target", ["base", "mixed"])
+@pytest.mark.parametrize("loss", ["mse_gt", "kl", "hard"])
+def test_first_loss_is_the_formula(loss, target, student, same_start, data, teachers, runtime):
+    config = replace(CONFIG, loss=loss, hard_target=target, batch_size=40)
+    labels = replace(LABELS, epochs=1, batch_size=40)
+    history = student(config, labels)
+    plan = draw_plan(40, 8, MIXED, 0, runtime)
+    pictures = view_batch(data.train.images, plan, plan.order, (data.mean, data.std), runtime)
+    soft = reference.ensemble_logits([model(pictures) for model in teachers.values()], False)
+    own, partners = data.train.labels[plan.order], data.train.labels[plan.mixes.partners]
+    boxes = plan.mixes.boxes[plan.order].tolist()
+    share = [1 - height * width / 64 for _, _, height, width in boxes]
+    kept = share if target == "mixed" else [1.0] * 40
+    logits = same_start(pictures).detach()
+    expected = slow_loss(logits, soft, own, partners[plan.order], kept, config)
+    assert history.losses == pytest.approx([expected], rel=2e-3)  # labels are float16
+    for other in {"mse_gt", "kl", "hard"} - {loss}:
+        wrong = replace(config, loss=other)
+        assert slow_loss(logits, soft, own, partners, kept, wrong) != pytest.approx(
+            expected, rel=0.02
+        )
+
+
+def test_hard_target_matters_to_mixed_pictures_alone(student, same_start):
+    for config in (replace(CONFIG, loss="hard"), CONFIG):
+        base, mixed = (
+            student(replace(config, hard_target=target)).losses for target in ("base", "mixed")
+        )
+        assert abs(base[0] - mixed[0]) > 1e-4
+        plain = replace(LABELS, views=replace(MIXED, cutmix=0.0))
+        base, mixed = (
+            student(replace(config, hard_target=target), plain).losses
+            for target in ("base", "mixed")
+        )
+        assert base == mixed
+    kl = replace(CONFIG, loss="kl")
+    assert student(replace(kl, hard_target="mixed")) == student(kl)
+
+
+@pytest.mark.parametrize("loss", ["mse_gt", "kl"])
+def test_student_learns_from_soft_labels(loss, student, data):
+    """All hard labels are wrong here: what is learnt can come from the teachers alone."""
+    wrong = replace(data, train=replace(data.train, labels=(data.train.labels + 1) % 4))
+    config = replace(CONFIG, loss=loss, gamma=0.0)
+    history = student(config, replace(LABELS, epochs=15), data=wrong)
+    assert history.top1[-1] >= 60  # chance is 25
+    assert history.losses[-1] < 0.5 * history.losses[0]
+
+
+def test_student_learns_from_hard_labels(student):
+    history = student(replace(CONFIG, loss="hard"), replace(LABELS, epochs=15), soft=False)
+    assert history.top1[-1] >= 60
+
+
+def test_teachers_are_not_asked_for_stored_labels(student, stored, teachers):
+    labels = stored()
+    with stop_after(0, *teachers.values()):
+        student(stored=labels)
+
+
+@pytest.mark.parametrize("every", [1, 3])
+def test_stopped_and_resumed_results_are_the_same_file(
+    every, student, stored, tmp_path, checkpoint_every, monkeypatch
+):
+    labels = stored()
+    student(stored=labels, name="whole.json")
+    expected = (tmp_path / "whole.json").read_bytes()
+    checkpoint_every(every)
+    for calls in (0, 3, 4, 2):  # epochs of four steps, and tests in between
+        with monkeypatch.context() as patch:
+
+            def build(*arguments, calls=calls, **options):
+                model = build_backbone(*arguments, **options)
+                stop_after(calls, model)
+                return model
+
+            patch.setattr(gvbsm.evaluation, "build_backbone", build)
+            with pytest.raises(StoppedError):
+                student(stored=labels)
+        assert not (tmp_path / "student.json").exists()
+    student(stored=labels)
+    assert (tmp_path / "student.json").read_bytes() == expected
+    assert not list(tmp_path.glob("*.partial.*"))
+
+
+def test_result_holds_measurements_and_no_time(student, tmp_path):
+    history = student()
+    content = json.loads((tmp_path / "student.json").read_text())
+    assert content == {"recipe": {"toy": 1}, **vars(history)}
+    assert content.keys() == {"recipe", "epochs", "top1", "losses"}
+
+
+def test_seeds_differ_in_the_first_weights_alone(student):
+    first, again, second = (student(seed_index=index) for index in (0, 0, 1))
+    assert first == again
+    assert first.losses != second.losses
+
+
+def test_learning_rate_of_single_students(student):
+    slow = replace(CONFIG, lr_of={CONVNET: 1e-6, "resnet18": 0.5})
+    losses = student(slow, replace(LABELS, views=PLAIN)).losses
+    assert losses[-1] == pytest.approx(losses[0], rel=0.01)  # it hardly moved
+    assert student(replace(CONFIG, lr_of={"resnet18": 0.5})) == student()
+
+
+def test_last_batch_of_one_is_left_out(student, data):
+    fewer = replace(data, train=Split(data.train.labels[:21], data.train.images[:21]))
+    history = student(data=fewer)
+    assert len(history.losses) == 6
+
+
+@pytest.mark.xfail(
+    reason="the name that seeds dropout holds the number of seeds; the recipe does not", strict=True
+)
+def test_number_of_seeds_does_not_change_a_student(student, monkeypatch):
+    """Results are kept when `evaluation.seeds` grows, so they must be what a fresh run gives."""
+
+    def with_dropout(*arguments, **options):
+        model = build_backbone(*arguments, **options)
+        return nn.Sequential(nn.Dropout(0.3), model)
+
+    monkeypatch.setattr(gvbsm.evaluation, "build_backbone", with_dropout)
+    assert student(replace(CONFIG, seeds=1)) == student(replace(CONFIG, seeds=2))

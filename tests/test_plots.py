@@ -1,0 +1,117 @@
+"""The picture: what is drawn where, for grey and colour, and for any class name."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from gvbsm.artifacts import DistilledDataset
+from gvbsm.plots import plot_images
+
+
+def distilled_set(images, names):
+    ipc = len(images) // len(names)
+    labels = torch.arange(len(names)).repeat_interleave(ipc)
+    channels = images.shape[1]
+    return DistilledDataset(
+        images, labels, tuple(names), (0.5,) * channels, (0.5,) * channels, None, {}
+    )
+
+
+def plain(colors, channels, size=6):
+    """One picture of a single colour for each entry: uint8 (n, channels, size, size)."""
+    values = torch.tensor(colors, dtype=torch.uint8).view(len(colors), -1, 1, 1)
+    return values.expand(-1, channels, size, size).contiguous()
+
+
+def squares(picture):
+    """The colours of the drawn squares from left to right and from top to bottom.
+
+    A square is a rectangle of one colour, larger than a letter and not white.
+    """
+    found, seen = [], np.zeros(picture.shape[:2], dtype=bool)
+    for row in range(0, picture.shape[0], 4):
+        for column in range(0, picture.shape[1], 4):
+            color = tuple(int(value) for value in picture[row, column])
+            if seen[row, column] or color == (255, 255, 255):
+                continue
+            same = (picture == picture[row, column]).all(axis=2)
+            right = column + int(np.argmin(np.append(same[row, column:], [False])))
+            below = row + int(np.argmin(np.append(same[row:, column], [False])))
+            if right - column > 40 and below - row > 40:
+                seen[max(row - 4, 0) : below + 1, max(column - 4, 0) : right + 1] = True
+                found.append((row // 40, column, color))
+    return found
+
+
+def read(path):
+    with Image.open(path) as file:
+        assert file.format == "PNG"
+        return np.asarray(file.convert("RGB"))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_each_class_has_a_row_distilled_left_and_real_right(tmp_path, channels):
+    ipc, columns = 3, 2
+    if channels == 1:
+        made, real = [10, 20, 0, 30, 40, 0], [110, 120, 130, 140]
+        shown = [(10, 20, 110, 120), (30, 40, 130, 140)]
+        shown = [[(value,) * 3 for value in row] for row in shown]
+    else:
+        made = [(200, i, 0) for i in range(6)]
+        real = [(0, 200, i) for i in range(4)]
+        shown = [[made[0], made[1], real[0], real[1]], [made[3], made[4], real[2], real[3]]]
+    distilled = distilled_set(plain(made, channels), ["cat", "dog"])
+    assert distilled.ipc == ipc
+    path = tmp_path / "deep" / "images.png"
+    plot_images(distilled, plain(real, channels), columns, path)
+    found = squares(read(path))
+    rows = sorted({row for row, _, _ in found})
+    colors = [[c for r, _, c in sorted(found, key=lambda s: s[1]) if r == row] for row in rows]
+    assert colors == shown
+    assert [entry.name for entry in path.parent.iterdir()] == ["images.png"]
+
+
+def test_only_the_shown_classes_are_drawn(tmp_path):
+    distilled = distilled_set(plain([10, 20, 30], 1), ["a", "b", "c"])
+    plot_images(distilled, plain([110, 120], 1), 1, tmp_path / "x.png")
+    colors = {color[0] for _, _, color in squares(read(tmp_path / "x.png"))}
+    assert colors == {10, 20, 110, 120}
+
+
+def test_pixels_keep_their_values_and_are_not_stretched_to_the_range(tmp_path):
+    distilled = distilled_set(plain([100, 101], 1), ["a", "b"])
+    plot_images(distilled, plain([102, 103], 1), 1, tmp_path / "x.png")
+    colors = {color[0] for _, _, color in squares(read(tmp_path / "x.png"))}
+    assert colors == {100, 101, 102, 103}
+
+
+def test_many_pictures_and_long_names_stay_inside(tmp_path):
+    names = [f"a rather long name of class {index}" for index in range(20)]
+    distilled = distilled_set(plain([7] * 200, 3, size=32), names)
+    plot_images(distilled, plain([9] * 200, 3, size=32), 10, tmp_path / "x.png")
+    picture = read(tmp_path / "x.png")
+    assert (picture[:, :2] == 255).all()
+    assert (picture[:, -2:] == 255).all()
+    assert picture.shape[1] > picture.shape[0]
+
+
+@pytest.mark.parametrize("name", [r"$\frac$", "a$b$c_{", "a_b^c", "", " ", "a\nb", "äß", "猫"])
+def test_any_class_name_can_be_drawn(tmp_path, name):
+    distilled = distilled_set(plain([10, 20], 1), [name, "b"])
+    plot_images(distilled, plain([110, 120], 1), 1, tmp_path / "x.png")
+    assert len(squares(read(tmp_path / "x.png"))) == 4
+
+
+def test_a_figure_that_fails_leaves_the_old_one(tmp_path, monkeypatch):
+    path = tmp_path / "x.png"
+    path.write_bytes(b"old")
+
+    def fail(*_args, **_kwargs):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", fail)
+    with pytest.raises(OSError, match="No space"):
+        plot_images(distilled_set(plain([1, 2], 1), ["a", "b"]), plain([1, 2], 1), 1, path)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["x.png"]
+    assert path.read_bytes() == b"old"

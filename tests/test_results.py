@@ -1,0 +1,71 @@
+"""Results: from the accuracies of single students to rows and the table, by hand."""
+
+import json
+
+import pytest
+import torch
+
+from gvbsm.config import Config, to_dict
+from gvbsm.results import STAGES, collect, format_table
+from gvbsm.runtime import Runtime
+
+
+def history(*top1):
+    return {"epochs": list(range(1, len(top1) + 1)), "top1": list(top1), "losses": []}
+
+
+def test_rows_take_the_last_epoch_and_report_the_best_beside_it():
+    students = {
+        ("gvbsm", "convnet128"): [history(10.0, 60.0), history(70.0, 62.0), history(1.0, 64.0)],
+        ("random-hard", "convnet128"): [history(30.0)],
+        ("gvbsm", "convnet128_d4"): [history(5.0)],
+    }
+    seconds = {
+        "squeeze/resnet18": 7.0,
+        "statistics": 2.0,
+        "synthesis/gvbsm": 3.0,
+        "evaluation/gvbsm/convnet128/0": 1.0,
+        "evaluation/gvbsm/convnet128/1": 0.5,
+        "evaluation/gvbsm/convnet128_d4/0": 4.0,
+    }
+    full = {"resnet18": history(99.0, 98.0)}
+    runtime = Runtime(torch.device("cpu"), "fp32", 0)
+    results = collect(Config(ipc=5), students, full, seconds, runtime)
+    rows = {(row["method"], row["student"]): row for row in results["rows"]}
+    assert list(rows) == [*students, ("full", "resnet18")]
+
+    row = rows["gvbsm", "convnet128"]
+    assert row["top1"] == {"mean": 62.0, "std": 2.0, "values": [60.0, 62.0, 64.0]}
+    assert row["top1_best"]["values"] == [60.0, 70.0, 64.0]
+    assert row["top1_best"]["std"] == pytest.approx((76 / 3) ** 0.5)  # n - 1 in the denominator
+    assert (row["ipc"], row["seconds"]) == (5, 1.5)
+    assert rows["random-hard", "convnet128"]["top1"] == {"mean": 30.0, "std": 0.0, "values": [30.0]}
+    assert rows["gvbsm", "convnet128_d4"]["seconds"] == 4.0
+    whole = rows["full", "resnet18"]
+    assert (whole["ipc"], whole["seconds"]) == (None, 7.0)
+    assert (whole["top1"]["mean"], whole["top1_best"]["mean"]) == (98.0, 99.0)
+
+    expected = dict(zip(STAGES, (7.0, 2.0, 3.0, 0, 5.5), strict=True))
+    assert results["seconds"] == expected
+    assert results["config"] == to_dict(Config(ipc=5))
+    assert {"gvbsm", "torch", "torchvision", "python", "device"} <= results["versions"].keys()
+    assert json.loads(json.dumps(results)) == results
+
+
+def test_the_table_of_results():
+    def spread(*values, std=0.0):
+        return {"mean": sum(values) / len(values), "std": std, "values": list(values)}
+
+    rows = [
+        {"method": "gvbsm", "student": "convnet128", "ipc": 10,
+         "top1": spread(60.0, 61.0, std=0.75), "top1_best": spread(62.04, 62.04)},
+        {"method": "full", "student": "r", "ipc": None,
+         "top1": spread(98.06), "top1_best": spread(100.0)},
+    ]  # fmt: skip
+    assert format_table(rows).splitlines() == [
+        "method  student     ipc  top-1 %     best epoch  n",
+        "------  ----------  ---  ----------  ----------  -",
+        "gvbsm   convnet128  10   60.5 ± 0.8  62.0 ± 0.0  2",
+        "full    r           all  98.1        100.0       1",
+    ]
+    assert len(format_table([]).splitlines()) == 2

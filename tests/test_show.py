@@ -1,0 +1,117 @@
+"""`show`: a work directory in words, from headers alone, and one line for what it cannot read."""
+
+import pytest
+import torch
+
+from gvbsm.artifacts import ArtifactError, Checkpoint, save, write_json
+from gvbsm.show import describe
+from test_artifacts import write_images, write_labels
+
+DATA = {"name": "digits", "fingerprint": "f", "classes": 2, "image_size": 8}
+
+
+def spread(*values):
+    return {"mean": sum(values) / len(values), "std": 1.25, "values": list(values)}
+
+
+RESULTS = {
+    "rows": [
+        {"method": "gvbsm", "student": "convnet128", "ipc": 2, "seconds": 1.0,
+         "top1": spread(60.0, 62.5), "top1_best": spread(70.0, 70.0)},
+        {"method": "full", "student": "resnet18", "ipc": None, "seconds": 1.0,
+         "top1": spread(98.04), "top1_best": spread(99.06)},
+    ]
+}  # fmt: skip
+
+
+def write_teacher(path, backbone, top1):
+    history = {"epochs": [1, 2], "top1": [10.0, top1], "losses": [1.0, 0.5]}
+    header = {"kind": "teacher", "recipe": {}, "backbone": backbone, "history": history}
+    save(path, {"weight": torch.zeros(1)}, header)
+
+
+@pytest.fixture
+def workdir(tmp_path):
+    """Every kind of file, written as the stages write them, with known numbers."""
+    root = tmp_path / "w"
+    write_json(root / "data.json", DATA)
+    write_teacher(root / "squeeze" / "resnet18.safetensors", "resnet18", 98.04)
+    write_teacher(root / "squeeze" / "timm--x.safetensors", "timm/x", 50.0)
+    header = {"kind": "statistics", "recipe": {}, "backbone": "resnet18"}
+    save(root / "statistics" / "resnet18.safetensors", {}, header)
+    for folder in (root, root / "baselines" / "random-0"):
+        write_images(folder, ipc=2, classes=2)
+        write_labels(folder / "labels", epochs=5)
+        write_json(folder / "evaluation" / "gvbsm-convnet128-0.json", {"top1": [1.0]})
+    write_json(root / "results.json", RESULTS)
+    return root
+
+
+def test_everything_that_is_there_is_told(workdir):
+    lines = describe(workdir).splitlines()
+    assert lines[0] == f"{workdir}: digits, 2 classes, 8 px"
+    assert "squeeze: resnet18, 98.0 % on the test pictures" in lines
+    assert "squeeze: timm/x, 50.0 % on the test pictures" in lines
+    assert "statistics: resnet18" in lines
+    assert "synthesis: gvbsm, 2 images per class, 0.00 MB" in lines
+    assert any(line.startswith("baselines/random-0: ") for line in lines)
+    assert sum(line.strip() == "labels: 5 epochs, 0.0 MB" for line in lines) == 2
+    assert sum(line.strip() == "evaluation: gvbsm-convnet128-0" for line in lines) == 2
+    assert not any("half-done" in line for line in lines)
+    cells = [line.split() for line in lines[-2:]]
+    assert cells[0][:4] == ["gvbsm", "convnet128", "2", "61.2"]  # 61.25, to even
+    assert cells[1][:4] == ["full", "resnet18", "all", "98.0"]
+
+
+def test_half_done_work_is_told_with_its_step(workdir):
+    Checkpoint(workdir / "squeeze" / "wrn16_2.safetensors", {}, 0).save({}, {"step": 17})
+    nested = workdir / "baselines" / "sre2l" / "synthesis" / "group-0001.safetensors"
+    Checkpoint(nested, {}, 0).save({}, {"step": 3})
+    text = describe(workdir)
+    assert "half-done: squeeze/wrn16_2.partial.safetensors, step 17" in text
+    assert "half-done: baselines/sre2l/synthesis/group-0001.partial.safetensors, step 3" in text
+    assert "squeeze: wrn16_2" not in text
+
+
+def test_a_directory_that_was_only_begun(tmp_path):
+    write_json(tmp_path / "data.json", DATA)
+    assert describe(tmp_path) == f"{tmp_path}: digits, 2 classes, 8 px"
+
+
+def test_tensors_are_not_read(workdir, monkeypatch):
+    def forbidden(*_args):
+        raise AssertionError("show reads headers alone")
+
+    monkeypatch.setattr("gvbsm.artifacts.load_tensors", forbidden)
+    assert describe(workdir)
+
+
+@pytest.mark.parametrize("where", ["empty", "missing", "file"])
+def test_what_is_no_work_directory(tmp_path, where):
+    path = tmp_path / where
+    if where == "empty":
+        path.mkdir()
+    elif where == "file":
+        path.write_text("x")
+    with pytest.raises(ArtifactError, match=f"{where} is not a work directory") as caught:
+        describe(path)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "data.json",
+        "results.json",
+        "squeeze/resnet18.safetensors",
+        "statistics/resnet18.safetensors",
+        "synthesis/images.safetensors",
+        "labels/index.json",
+    ],
+)
+@pytest.mark.parametrize("content", ["", "{", "{}", "[]"])
+def test_a_damaged_file_is_named_in_one_line(workdir, name, content):
+    (workdir / name).write_text(content)
+    with pytest.raises(ArtifactError, match=name.rpartition("/")[2]) as caught:
+        describe(workdir)
+    assert "\n" not in str(caught.value)

@@ -1,0 +1,64 @@
+"""Teachers on disk: what is loaded answers as what was saved, and only for its own classes."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from conftest import CLASSES, CONVNET, WRN
+from gvbsm.artifacts import ArtifactError, read_header
+from gvbsm.pictures import normalize
+from gvbsm.teachers import file_name, load_teacher, save_teacher
+
+RECIPE = {"stage": "squeeze", "seed": 7}
+HISTORY = {"epochs": [1, 2], "top1": [25.0, 50.0], "losses": [1.5, 0.5]}
+
+
+def test_file_name__has_no_slash():
+    assert file_name("wrn10_1") == "wrn10_1.safetensors"
+    assert file_name("timm/deit_tiny") == "timm--deit_tiny.safetensors"
+
+
+@pytest.mark.parametrize("name", [CONVNET, WRN])
+def test_round_trip(name, teachers, data, runtime, tmp_path):
+    path, model = tmp_path / "teacher.safetensors", teachers[name]
+    save_teacher(path, model, name, data, HISTORY, RECIPE)
+    torch.manual_seed(3)
+    before = torch.get_rng_state()
+    loaded = load_teacher(path, data, runtime)
+    assert torch.equal(torch.get_rng_state(), before)
+    pictures = normalize(data.test.images, data.mean, data.std)
+    assert torch.equal(loaded(pictures), model(pictures))
+    assert not any(module.training for module in loaded.modules())
+    assert not any(parameter.requires_grad for parameter in loaded.parameters())
+    header = read_header(path)
+    assert (header["backbone"], header["history"], header["recipe"]) == (name, HISTORY, RECIPE)
+
+
+@pytest.mark.parametrize(
+    ("classes", "words"),
+    [
+        (("ant", "cat", "bee", "dog"), ["index 1", "bee", "cat"]),
+        (("ant", "bee", "cat", "elk"), ["index 3", "dog", "elk"]),
+        (("ant", "bee", "cat"), ["index 3", "4 against 3", "dog"]),
+        ((*CLASSES, "elk"), ["index 4", "4 against 5", "elk"]),
+    ],
+)
+def test_other_classes_are_refused(teachers, data, runtime, tmp_path, classes, words):
+    path = tmp_path / "teacher.safetensors"
+    save_teacher(path, teachers[CONVNET], CONVNET, data, HISTORY, RECIPE)
+    with pytest.raises(ArtifactError) as caught:
+        load_teacher(path, replace(data, class_names=classes), runtime)
+    message = str(caught.value)
+    assert "\n" not in message
+    assert str(path) in message
+    for word in words:
+        assert word in message
+
+
+def test_other_files_are_refused(data, runtime, tmp_path):
+    with pytest.raises(ArtifactError, match="there is no"):
+        load_teacher(tmp_path / "absent.safetensors", data, runtime)
+    (tmp_path / "broken.safetensors").write_bytes(b"\x08\x00\x00\x00\x00\x00\x00\x00not json")
+    with pytest.raises(ArtifactError, match="damaged"):
+        load_teacher(tmp_path / "broken.safetensors", data, runtime)

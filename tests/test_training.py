@@ -1,0 +1,296 @@
+"""The supervised loop: against updates written by hand, and after stops at every moment."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from conftest import StoppedError
+from gvbsm.artifacts import Checkpoint
+from gvbsm.config import OptimizerConfig
+from gvbsm.runtime import RunError, seeded
+from gvbsm.training import (
+    accuracy,
+    fit,
+    make_optimizer,
+    pack_optimizer,
+    schedule,
+    unpack_optimizer,
+)
+
+EPOCHS, STEPS = 3, 4
+OPTIMIZERS = [
+    OptimizerConfig(name="sgd", lr=0.1, momentum=0.9, weight_decay=0.05),
+    OptimizerConfig(name="sgd", lr=0.1, momentum=0.0, schedule="constant"),
+    OptimizerConfig(name="adam", lr=0.02, betas=(0.5, 0.9), weight_decay=0.05),
+    OptimizerConfig(name="adamw", lr=0.02, weight_decay=0.05),
+]
+every_optimizer = pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda o: f"{o.name}")
+
+
+def net(seed=0, dropout=0.4):
+    """Weights, biases, buffers and dropout: all that has to come back from a checkpoint."""
+    with seeded(seed, "net"):
+        return nn.Sequential(
+            nn.Linear(6, 8, bias=False),  # under BatchNorm a bias has no gradient but noise
+            nn.BatchNorm1d(8),
+            nn.ReLU(),
+            nn.Dropout(dropout),
+            nn.Linear(8, 3),
+        )
+
+
+def samples(epoch):
+    generator = torch.Generator().manual_seed(epoch)
+    x = torch.randn(STEPS, 10, 6, generator=generator)
+    return x, torch.randint(3, (STEPS, 10), generator=generator)
+
+
+def batches(epoch, start):
+    for x, y in zip(*(part[start:] for part in samples(epoch)), strict=True):
+        yield lambda model, x=x, y=y: F.cross_entropy(model(x.to(model[0].weight.dtype)), y)
+
+
+def stopped_after(calls, inner=batches):
+    """The same batches; the call of a loss after `calls` of them stops the work."""
+    left = [calls]
+
+    def stopping(epoch, start):
+        for loss_of in inner(epoch, start):
+
+            def loss(model, loss_of=loss_of):
+                if left[0] == 0:
+                    raise StoppedError
+                left[0] -= 1
+                return loss_of(model)
+
+            yield loss
+
+    return stopping
+
+
+def weigh(model):
+    """Stands for the test accuracy: any change of the weights changes it. Leaves eval mode."""
+    model.eval()
+    return float(sum(part.double().sum() for part in model.state_dict().values()))
+
+
+def train(model, optimizer, runtime, path, batches=batches, test=weigh, **changed):
+    settings = {"epochs": EPOCHS, "steps": STEPS, "tests": 3, "lr": None, "name": "toy"}
+    checkpoint = Checkpoint(path / "toy.safetensors", {"toy": 1}, runtime.checkpoint_seconds)
+    return fit(
+        model, batches, test, optimizer=optimizer, runtime=runtime, checkpoint=checkpoint,
+        **(settings | changed),
+    )  # fmt: skip
+
+
+def same_state(ours, theirs):
+    theirs = theirs.state_dict()
+    return all(torch.equal(value, theirs[name]) for name, value in ours.state_dict().items())
+
+
+def updated_by_hand(config, parameter, gradient, memory, step, lr):
+    """One update as the optimisers' papers write it, in float64; 1-d tensors do not decay."""
+    decay = config.weight_decay if parameter.ndim > 1 else 0.0
+    if config.name == "sgd":
+        gradient = gradient + decay * parameter
+        memory["v"] = config.momentum * memory.get("v", 0) + gradient
+        return parameter - lr * memory["v"]
+    if config.name == "adam":
+        gradient = gradient + decay * parameter
+    else:
+        parameter = parameter - lr * decay * parameter
+    a, b = config.betas
+    memory["m"] = a * memory.get("m", 0) + (1 - a) * gradient
+    memory["v"] = b * memory.get("v", 0) + (1 - b) * gradient**2
+    mean, square = memory["m"] / (1 - a ** (step + 1)), memory["v"] / (1 - b ** (step + 1))
+    return parameter - lr * mean / (square.sqrt() + 1e-8)
+
+
+@every_optimizer
+def test_fit__equals_a_plain_loop(optimizer, runtime, tmp_path):
+    ours, theirs = net(dropout=0.0).double(), net(dropout=0.0).double()
+    history = train(ours, optimizer, runtime, tmp_path, lr=0.03)
+    memories, losses = [{} for _ in theirs.parameters()], []
+    for step in range(EPOCHS * STEPS):
+        x, y = samples(step // STEPS)
+        loss = F.cross_entropy(theirs(x[step % STEPS].double()), y[step % STEPS])
+        gradients = torch.autograd.grad(loss, list(theirs.parameters()))
+        losses.append(loss.item())
+        lr = 0.03  # overrules the optimiser's own
+        if optimizer.schedule == "cosine":
+            lr *= (1 + math.cos(math.pi * step / 12)) / 2
+        for weight, gradient, memory in zip(theirs.parameters(), gradients, memories, strict=True):
+            weight.data = updated_by_hand(optimizer, weight.data, gradient, memory, step, lr)
+    for name, value in theirs.state_dict().items():
+        torch.testing.assert_close(ours.state_dict()[name], value, rtol=1e-9, atol=1e-12)
+    expected = [sum(losses[i : i + STEPS]) / STEPS for i in range(0, 12, STEPS)]
+    assert history.losses == pytest.approx(expected, rel=1e-5)
+
+
+@every_optimizer
+def test_fit__stopped_at_every_step_ends_bit_identical(optimizer, runtime, tmp_path):
+    whole = net()
+    expected = train(whole, optimizer, runtime, tmp_path / "whole")
+    often = replace(runtime, checkpoint_seconds=0)
+    for attempt in range(EPOCHS * STEPS - 1):  # one step each; epochs' ends among them
+        with pytest.raises(StoppedError):
+            train(net(attempt), optimizer, often, tmp_path, stopped_after(1))
+    resumed = net(99)
+    assert train(resumed, optimizer, often, tmp_path) == expected
+    assert same_state(resumed, whole)
+    assert len(expected.losses) == len(expected.top1) == EPOCHS
+
+
+def test_fit__goes_back_to_the_last_checkpoint(runtime, tmp_path, checkpoint_every):
+    whole = net()
+    expected = train(whole, OPTIMIZERS[2], runtime, tmp_path / "whole")
+    for calls in range(EPOCHS * STEPS):
+        checkpoint_every(3)  # so that up to two steps are lost and done again
+        with pytest.raises(StoppedError):
+            train(net(), OPTIMIZERS[2], runtime, tmp_path / str(calls), stopped_after(calls))
+        resumed, seen = net(), []
+
+        def counted(epoch, start, seen=seen):
+            seen.append(epoch * STEPS + start)
+            yield from batches(epoch, start)
+
+        assert train(resumed, OPTIMIZERS[2], runtime, tmp_path / str(calls), counted) == expected
+        assert same_state(resumed, whole)
+        assert seen[0] == calls // 3 * 3
+
+
+def test_fit__stopped_while_testing(runtime, tmp_path):
+    whole = net()
+    expected = train(whole, OPTIMIZERS[0], runtime, tmp_path / "whole")
+
+    def stop(_model):
+        raise StoppedError
+
+    often = replace(runtime, checkpoint_seconds=0)
+    with pytest.raises(StoppedError):
+        train(net(), OPTIMIZERS[0], often, tmp_path, test=stop)
+    resumed = net()
+    assert train(resumed, OPTIMIZERS[0], often, tmp_path) == expected
+    assert same_state(resumed, whole)
+
+
+def test_fit__dropout_acts_and_belongs_to_the_seed_and_the_name(runtime, tmp_path):
+    models = [net() for _ in range(4)]
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    train(models[0], OPTIMIZERS[0], runtime, tmp_path)
+    assert torch.equal(torch.get_rng_state(), before)  # the caller's generator is left alone
+    torch.manual_seed(6)
+    train(models[1], OPTIMIZERS[0], runtime, tmp_path)
+    train(models[2], OPTIMIZERS[0], replace(runtime, seed=8), tmp_path)
+    train(models[3], OPTIMIZERS[0], runtime, tmp_path, name="other")
+    assert same_state(models[0], models[1])
+    assert not same_state(models[0], models[2])
+    assert not same_state(models[0], models[3])
+
+
+def test_fit__nan_names_the_learning_rate(runtime, tmp_path):
+    def poisoned(epoch, start):
+        for step, loss_of in enumerate(batches(epoch, start), start):
+            factor = math.nan if (epoch, step) == (1, 1) else 1.0
+            yield lambda model, loss_of=loss_of, factor=factor: factor * loss_of(model)
+
+    with pytest.raises(RunError, match=r"^toy: .*nan.*learning rate \(0\.123\)"):
+        train(net(), OPTIMIZERS[0], runtime, tmp_path, poisoned, lr=0.123)
+    with pytest.raises(RunError, match=r"learning rate \(0\.1\)"):
+        train(net(), OPTIMIZERS[0], replace(runtime, checkpoint_seconds=0), tmp_path, poisoned)
+    again = net()  # what is kept is from before the fault
+    train(again, OPTIMIZERS[0], runtime, tmp_path)
+    assert all(bool(value.isfinite().all()) for value in again.state_dict().values())
+
+
+@pytest.mark.parametrize(
+    ("epochs", "tests", "expected"),
+    [(10, 5, [2, 4, 6, 8, 10]), (3, 1, [3]), (2, 9, [1, 2]), (7, 7, [1, 2, 3, 4, 5, 6, 7])],
+)
+def test_fit__tests_are_evenly_spread(runtime, tmp_path, epochs, tests, expected):
+    modes = []
+
+    def checked(epoch, start):
+        for loss_of in batches(epoch % 3, start):
+            yield lambda model, loss_of=loss_of: modes.append(model.training) or loss_of(model)
+
+    model = net()
+    history = train(model, OPTIMIZERS[0], runtime, tmp_path, checked, epochs=epochs, tests=tests)
+    assert history.epochs == expected
+    assert len(history.losses) == epochs
+    assert history.top1[-1] == weigh(model)
+    assert modes == [True] * (epochs * STEPS)  # the test's eval mode does not last
+
+
+@pytest.mark.parametrize(("epochs", "tests"), [(7, 3), (50, 7), (1000, 10), (5, 4), (11, 10)])
+def test_fit__any_number_of_tests_ends_with_the_last_epoch(runtime, tmp_path, epochs, tests):
+    def one(epoch, start):
+        yield lambda model: 0 * model[0].weight.sum()
+
+    history = train(
+        net(), OPTIMIZERS[1], runtime, tmp_path, one,
+        test=lambda _: 0.0, epochs=epochs, steps=1, tests=tests,
+    )  # fmt: skip
+    gaps = [b - a for a, b in zip([0, *history.epochs], history.epochs, strict=False)]
+    assert history.epochs[-1] == epochs
+    assert len(gaps) == tests
+    assert max(gaps) - min(gaps) <= 1
+
+
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
+def test_weight_decay_leaves_vectors_alone(name):
+    model = net()
+    before = {key: value.clone() for key, value in model.named_parameters()}
+    config = OptimizerConfig(name=name, lr=0.1, weight_decay=0.5)
+    solver = make_optimizer(config, list(model.parameters()), 0.1)
+    (0 * sum(part.sum() for part in model.parameters())).backward()
+    solver.step()
+    for key, value in model.named_parameters():
+        if value.ndim > 1:
+            assert value.norm() < before[key].norm(), key
+        else:
+            assert torch.equal(value, before[key]), key
+
+
+def test_schedule__known_answers():
+    assert [schedule("constant", done) for done in (0.0, 0.3, 1.0)] == [1.0, 1.0, 1.0]
+    known = {0.0: 1.0, 0.25: (2 + math.sqrt(2)) / 4, 1 / 3: 0.75, 0.5: 0.5, 2 / 3: 0.25, 1.0: 0.0}
+    for done, expected in known.items():
+        assert schedule("cosine", done) == pytest.approx(expected, abs=1e-15)
+
+
+@every_optimizer
+def test_optimizer_state__round_trip(optimizer):
+    def step(model, solver):
+        solver.zero_grad()
+        next(batches(0, 0))(model).backward()
+        solver.step()
+
+    ours, theirs = net(dropout=0.0), net(dropout=0.0)
+    solver = make_optimizer(optimizer, list(ours.parameters()), 0.1)
+    for _ in range(3):
+        step(ours, solver)
+    packed = {name: value.clone() for name, value in pack_optimizer(solver).items()}
+    assert all(isinstance(value, torch.Tensor) for value in packed.values())
+    theirs.load_state_dict(ours.state_dict())
+    twin = make_optimizer(optimizer, list(theirs.parameters()), 0.1)
+    unpack_optimizer(twin, packed)
+    assert pack_optimizer(twin).keys() == packed.keys()
+    for _ in range(2):
+        step(ours, solver)
+        step(theirs, twin)
+        assert same_state(ours, theirs)
+
+
+def test_accuracy__known_answer(runtime):
+    model = nn.Sequential(nn.Identity(), nn.Dropout(0.9)).train()
+    logits = torch.tensor([[3.0, 1.0], [0.0, 2.0], [5.0, 4.0], [0.0, 1.0], [2.0, 0.0]])
+    labels = torch.tensor([0, 1, 1, 1, 1])  # right, right, wrong, right | wrong
+    found = accuracy(model, iter([(logits[:4], labels[:4]), (logits[4:], labels[4:])]), runtime)
+    assert found == 60.0  # of all pictures, not the mean of the batches' 75 and 0
+    assert not model.training
