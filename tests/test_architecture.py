@@ -23,7 +23,7 @@ TESTS = Path(__file__).parent
 LAYERS = (
     "moments losses views _version",  # 0: the mathematics
     "pictures sources datasets backbones",  # 1: registries
-    "config artifacts runtime training loading teachers epochs",  # 2: ground
+    "config settings artifacts runtime training loading teachers epochs",  # 2: ground
     "squeeze statistics synthesis labels evaluation coreset",  # 3: stages
     "plots recipes preflight results",  # 4: what the pipeline is put together from
     "pipeline show",  # 5
@@ -255,8 +255,16 @@ def test_no_file_is_longer_than_400_lines(path):
 
 @each_file
 def test_no_function_is_longer_than_60_lines(path):
-    lengths = {f.name: f.end_lineno - f.lineno + 1 for f in functions(path)}
-    assert {name: length for name, length in lengths.items() if length > 60} == {}
+    def length(function):
+        first = function.body[0] if ast.get_docstring(function) else function  # docstrings are free
+        return (
+            function.end_lineno - first.end_lineno
+            if first is not function
+            else (function.end_lineno - function.lineno + 1)
+        )
+
+    lengths = {function.name: length(function) for function in functions(path)}
+    assert {name: lines for name, lines in lengths.items() if lines > 60} == {}
 
 
 @each_file

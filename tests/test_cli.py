@@ -15,8 +15,8 @@ import gvbsm
 from gvbsm import cli
 from gvbsm.artifacts import load_tensors, save
 from gvbsm.cli import VERBS, main
-from gvbsm.config import build_config, preset_names, read_preset
 from gvbsm.runtime import RunError
+from gvbsm.settings import build_config, preset_names, read_preset
 from test_sources import draw_classes, write_npz
 
 TINY = [

@@ -9,11 +9,10 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gvbsm.config import (
-    Config,
-    ConfigError,
+from gvbsm.config import Config, ConfigError
+from gvbsm.settings import (
     build_config,
-    field_names,
+    fields_by_name,
     flat_keys,
     for_method,
     merge,
@@ -106,7 +105,7 @@ def test_to_dict_holds_json_types_alone():
     plain = to_dict(Config())
     assert json.loads(json.dumps(plain)) == plain
     assert plain["synthesis"]["optimizer"]["betas"] == [0.5, 0.9]
-    assert set(flat_keys(plain)) <= set(field_names())
+    assert set(flat_keys(plain)) <= set(fields_by_name())
 
 
 # Merging
@@ -349,7 +348,7 @@ def test_an_overlay_changes_what_it_says_and_nothing_else(base, method):
     config = build_config(read_preset(base))
     before, after = to_dict(config), to_dict(for_method(config, method))
     overlay = read_preset(method)
-    differs = {key for key in field_names() if value_at(before, key) != value_at(after, key)}
+    differs = {key for key in fields_by_name() if value_at(before, key) != value_at(after, key)}
     leaves = {key for key in differs if not any(other.startswith(f"{key}.") for other in differs)}
     assert leaves <= set(flat_keys(overlay))
     for key in flat_keys(overlay):
@@ -380,8 +379,8 @@ def test_sre2l_takes_the_first_backbone():
 
 def test_every_field_of_every_dataclass_has_its_help():
     text = " ".join(settings_parser("gvbsm run").format_help().split())
-    sections = {name.rpartition(".")[0] for name in field_names()}
-    names = [name for name in field_names() if name not in sections]
+    sections = {name.rpartition(".")[0] for name in fields_by_name()}
+    names = [name for name in fields_by_name() if name not in sections]
     assert len(names) > 70
     assert not re.search(r"\(no description|None \(type", text)
     for name in names:

@@ -12,8 +12,8 @@ import torch
 import yaml
 
 from gvbsm.backbones import build_backbone
-from gvbsm.config import PRESETS, build_config, preset_names, read_preset
 from gvbsm.datasets import DATASETS
+from gvbsm.settings import PRESETS, build_config, preset_names, read_preset
 
 DATA = ["cifar10", "cifar100", "digits", "folder", "imagenet-1k", "npz", "tiny-imagenet"]
 OVERLAYS = ["random-hard", "random-soft", "sre2l"]

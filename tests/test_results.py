@@ -5,9 +5,10 @@ import json
 import pytest
 import torch
 
-from gvbsm.config import Config, to_dict
+from gvbsm.config import Config
 from gvbsm.results import STAGES, collect, format_table
 from gvbsm.runtime import Runtime
+from gvbsm.settings import to_dict
 
 
 def history(*top1):

@@ -14,12 +14,12 @@ if TYPE_CHECKING:
     from gvbsm.artifacts import ArtifactError as ArtifactError
     from gvbsm.artifacts import DistilledDataset as DistilledDataset
     from gvbsm.artifacts import SoftLabels as SoftLabels
+    from gvbsm.artifacts import load_distilled as load  # noqa: F401
     from gvbsm.backbones import build_backbone as build_backbone
     from gvbsm.config import Config as Config
     from gvbsm.config import ConfigError as ConfigError
     from gvbsm.datasets import load_dataset as load_dataset
     from gvbsm.pictures import DataError as DataError
-    from gvbsm.pipeline import load as load
     from gvbsm.pipeline import run as run
     from gvbsm.runtime import RunError as RunError
 
@@ -32,7 +32,7 @@ _ORIGIN = {
     "RunError": ("runtime", "RunError"),
     "SoftLabels": ("artifacts", "SoftLabels"),
     "build_backbone": ("backbones", "build_backbone"),
-    "load": ("pipeline", "load"),
+    "load": ("artifacts", "load_distilled"),
     "load_dataset": ("datasets", "load_dataset"),
     "run": ("pipeline", "run"),
 }

@@ -88,7 +88,10 @@ def save(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -
     # safetensors writes neither views of shared storage nor strided tensors.
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     with atomic(path) as temporary:
-        save_file(plain, temporary, metadata={KEY: json.dumps(full, sort_keys=True)})
+        try:
+            save_file(plain, temporary, metadata={KEY: json.dumps(full, sort_keys=True)})
+        except SafetensorError as error:  # a full disk is not an OSError here
+            raise OSError(f"cannot write {path}: {error}") from None
 
 
 @contextmanager
@@ -224,11 +227,14 @@ class Statistics:
     def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Statistics:
         """The inverse of `tensors`."""
         tables: dict[str, dict[str, Moments]] = {"channel": {}, "patch": {}}
-        for key in tensors:
-            path, level, name = key.rsplit("/", 2)
-            if name == "mean":
-                variance = tensors[f"{path}/{level}/variance"]
-                tables[level][path] = Moments(tensors[key], variance)
+        try:
+            for key in tensors:
+                path, level, name = key.rsplit("/", 2)
+                if name == "mean":
+                    variance = tensors[f"{path}/{level}/variance"]
+                    tables[level][path] = Moments(tensors[key], variance)
+        except (KeyError, ValueError):
+            raise ArtifactError(f"the statistics are damaged at {key!r}; remove them") from None
         return cls(**tables)
 
 
@@ -313,24 +319,28 @@ class _HardDataset(Dataset[tuple[Tensor, int]]):
         return (image - self._mean) / self._std, int(self._distilled.labels[index])
 
 
-def load_distilled(directory: Path) -> DistilledDataset:
-    """The distilled set of a work directory.
+def load_distilled(directory: str | Path) -> DistilledDataset:
+    """The distilled set of a work directory (`gvbsm.load`).
 
     Raises:
         ArtifactError: If the directory holds none, or a damaged one.
     """
-    tensors, header = load_tensors(directory / "synthesis" / "images.safetensors", "images")
-    index = directory / "labels" / "index.json"
-    soft = load_labels(directory / "labels") if index.is_file() else None
-    return DistilledDataset(
-        images=tensors["images"],
-        labels=tensors["labels"],
-        class_names=tuple(header["class_names"]),
-        mean=tuple(header["mean"]),
-        std=tuple(header["std"]),
-        soft_labels=soft,
-        header=header,
-    )
+    directory = Path(directory)
+    path = directory / "synthesis" / "images.safetensors"
+    tensors, header = load_tensors(path, "images")
+    has_labels = (directory / "labels" / "index.json").is_file()
+    try:
+        return DistilledDataset(
+            images=tensors["images"],
+            labels=tensors["labels"],
+            class_names=tuple(header["class_names"]),
+            mean=tuple(header["mean"]),
+            std=tuple(header["std"]),
+            soft_labels=load_labels(directory / "labels") if has_labels else None,
+            header=header,
+        )
+    except KeyError as error:
+        raise ArtifactError(f"{path} lacks {error}; remove it to make it again") from None
 
 
 def load_labels(directory: Path) -> SoftLabels:
@@ -345,5 +355,5 @@ def load_labels(directory: Path) -> SoftLabels:
             directory,
             **{key: int(index[key]) for key in ("epochs", "shard_epochs", "images", "classes")},
         )
-    except KeyError as error:
-        raise ArtifactError(f"{directory / 'index.json'} lacks {error}; remove it") from None
+    except (KeyError, TypeError, ValueError) as error:
+        raise ArtifactError(f"{directory / 'index.json'} is damaged ({error}); remove it") from None

@@ -14,9 +14,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gvbsm._version import __version__
-from gvbsm.config import (
-    Config,
-    ConfigError,
+from gvbsm.config import Config, ConfigError
+from gvbsm.settings import (
     flat_keys,
     from_parsed,
     preset_names,
@@ -135,7 +134,7 @@ def _parse(verb: str, argv: list[str]) -> tuple[Config, Path, bool] | None:
     )
     parser.add_argument("--quiet", action="store_true", help="no progress bars and no log")
     if preset is not None:
-        _set_defaults(parser, read_preset(preset))
+        _set_defaults(parser, _checked(read_preset(preset), preset))
     elif not {"-h", "--help"} & set(argv):
         raise ConfigError(f"name a preset or a YAML file first: gvbsm {verb} PRESET ...")
     try:
@@ -155,6 +154,17 @@ def _expand(argument: str) -> str:
     return SHORT.get(name, name) + equals + value
 
 
+def _checked(settings: dict[str, Any], preset: str) -> dict[str, Any]:
+    """The settings, once their types are found right: a parser does not check its defaults."""
+    from jsonargparse import ArgumentError
+
+    try:
+        settings_parser("gvbsm").parse_object(settings)
+    except ArgumentError as error:
+        raise ConfigError(f"{preset}: {' '.join(str(error).split())}") from None
+    return settings
+
+
 def _set_defaults(parser: ArgumentParser, preset: dict[str, Any]) -> None:
     for key in flat_keys(preset):
         value = reduce(lambda nested, name: nested[name], key.split("."), preset)
@@ -172,9 +182,11 @@ def _explain(message: str) -> str:
 
 
 def _show(argv: list[str]) -> int:
-    if len(argv) != 1 or argv[0].startswith("-"):
+    if argv and argv[0] in ("-h", "--help"):
         print("usage: gvbsm show DIR")
-        return 0 if argv and argv[0] in ("-h", "--help") else 2
+        return 0
+    if len(argv) != 1:
+        raise ConfigError(f"gvbsm show takes one work directory, got {len(argv)}")
     from gvbsm.show import describe
 
     print(describe(Path(argv[0])))

@@ -15,7 +15,6 @@ from torch import Tensor, nn
 from gvbsm.artifacts import (
     ArtifactError,
     Checkpoint,
-    DistilledDataset,
     Recipe,
     SoftLabels,
     Statistics,
@@ -29,12 +28,7 @@ from gvbsm.artifacts import (
     save,
     write_json,
 )
-from gvbsm.config import (
-    Config,
-    build_config,
-    for_method,
-    read_preset,
-)
+from gvbsm.config import Config
 from gvbsm.coreset import gather_images, select_random
 from gvbsm.evaluation import Labeller, train_student
 from gvbsm.labels import generate_labels
@@ -43,6 +37,7 @@ from gvbsm.preflight import check_feasible, check_owner, load_data
 from gvbsm.recipes import Place, Recipes
 from gvbsm.results import STAGES, collect
 from gvbsm.runtime import resolve_runtime
+from gvbsm.settings import as_config, for_method
 from gvbsm.squeeze import squeeze_teacher
 from gvbsm.statistics import record_statistics
 from gvbsm.synthesis import make_target, synthesize
@@ -68,10 +63,9 @@ class Run:
     def __init__(self, config: Config, workdir: Path, quiet: bool = False) -> None:
         self.config, self.workdir = config, workdir
         self.runtime = resolve_runtime(
-            config.device, config.precision, config.seed, config.checkpoint_seconds, quiet
-        )
-        if config.threads is not None:
-            torch.set_num_threads(config.threads)
+            config.device, config.precision, config.seed, config.checkpoint_seconds, quiet,
+            config.threads,
+        )  # fmt: skip
         self.data = load_data(config, self.runtime)
         self.recipes = Recipes(config, self.data.fingerprint, self.runtime.precision)
         self._teachers: dict[str, nn.Module] = {}
@@ -364,15 +358,6 @@ def _not_made(path: Path, stage: str, workdir: Path, differs: list[str] | None =
     return f"{path} {why}; run `gvbsm {stage} PRESET --workdir {workdir}` with these settings first"
 
 
-def as_config(settings: Config | str | Mapping[str, Any]) -> Config:
-    """Settings from a preset's name, a YAML file's path or a nested mapping."""
-    if isinstance(settings, Config):
-        return settings
-    if isinstance(settings, str):
-        return build_config(read_preset(settings))
-    return build_config(dict(settings))
-
-
 def run(
     config: Config | str | Mapping[str, Any], workdir: str | Path, quiet: bool = False
 ) -> dict[str, Any]:
@@ -404,8 +389,3 @@ def run_stage(
     stages: dict[str, Callable[[], None]] = {name: getattr(current, name) for name in STAGES}
     stages[stage]()
     current.write_results()
-
-
-def load(workdir: str | Path) -> DistilledDataset:
-    """The distilled set of a work directory (`gvbsm.load`)."""
-    return load_distilled(Path(workdir))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 
 import torch
@@ -39,7 +40,12 @@ def plot_images(distilled: DistilledDataset, real: Tensor, columns: int, path: P
         box = (left, 0.05 / height, columns * CELL / width, shown * CELL / height)
         axes = figure.add_axes(box)
         axes.imshow(
-            _montage(rows), cmap="gray", vmin=0, vmax=255, interpolation="nearest", aspect="auto"
+            _montage(rows).numpy(),
+            cmap="gray",
+            vmin=0,
+            vmax=255,
+            interpolation="nearest",
+            aspect="auto",
         )
         axes.set_title(title, fontsize=10)
         axes.set_xticks([])
@@ -47,11 +53,13 @@ def plot_images(distilled: DistilledDataset, real: Tensor, columns: int, path: P
         if side == 0:
             cell = rows.shape[-1] + 2
             axes.set_yticks([row * cell + cell / 2 for row in range(shown)])
-            axes.set_yticklabels(distilled.class_names[:shown], fontsize=9)
+            names = distilled.class_names[:shown]
+            axes.set_yticklabels(names, fontsize=9, parse_math=False)
             axes.tick_params(length=0)
         for spine in axes.spines.values():
             spine.set_visible(False)
-    with atomic(path) as temporary:
+    with atomic(path) as temporary, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # a script that the font lacks shows as boxes
         figure.savefig(temporary, format="png")
 
 

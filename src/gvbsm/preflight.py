@@ -49,6 +49,8 @@ def check_feasible(config: Config, data: ImageData) -> None:
 
 def check_owner(workdir: Path, data: ImageData) -> None:
     """Keep a work directory to one data set: a wrong --workdir must cost nobody their teachers."""
+    if workdir.exists() and not workdir.is_dir():
+        raise ArtifactError(f"{workdir} is a file; give a folder as --workdir")
     path = workdir / "data.json"
     mine = {
         "name": data.name,

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from gvbsm.artifacts import Recipe, fingerprint
-from gvbsm.config import Config, to_dict
+from gvbsm.config import Config
+from gvbsm.settings import to_dict
 from gvbsm.teachers import file_name
 
 

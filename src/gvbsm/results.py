@@ -11,8 +11,9 @@ import torch
 import torchvision
 
 from gvbsm._version import __version__
-from gvbsm.config import Config, to_dict
+from gvbsm.config import Config
 from gvbsm.runtime import Runtime
+from gvbsm.settings import to_dict
 
 STAGES = ("squeeze", "statistics", "synthesis", "labels", "evaluation")
 

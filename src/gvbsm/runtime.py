@@ -73,9 +73,14 @@ class Runtime:
 
 
 def resolve_runtime(
-    device: str, precision: str, seed: int, checkpoint_seconds: float, quiet: bool
+    device: str,
+    precision: str,
+    seed: int,
+    checkpoint_seconds: float,
+    quiet: bool,
+    threads: int | None = None,
 ) -> Runtime:
-    """Settle `auto` and check that the device is there.
+    """Settle `auto`, check that the device is there, and set torch's CPU threads if they are given.
 
     Raises:
         RunError: If the device is not available.
@@ -86,11 +91,15 @@ def resolve_runtime(
         try:
             chosen = torch.device(device)
             torch.empty(0, device=chosen)
+            if chosen.type not in ("cpu", "cuda"):
+                raise RuntimeError("gvbsm runs on cpu, cuda and cuda:N")
         except (RuntimeError, AssertionError) as error:
             first = str(error).splitlines()[0]
             raise RunError(f"device {device!r} is not available here: {first}") from None
     if precision == "auto":
         precision = "bf16" if chosen.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
+    if threads is not None:
+        torch.set_num_threads(threads)
     return Runtime(chosen, precision, seed, checkpoint_seconds, quiet)
 
 

@@ -17,6 +17,13 @@ def describe(workdir: Path) -> str:
     """
     if not (workdir / "data.json").is_file():
         raise ArtifactError(f"{workdir} is not a work directory of gvbsm (no data.json in it)")
+    try:
+        return "\n".join(_lines(workdir))
+    except KeyError as error:
+        raise ArtifactError(f"a file of {workdir} lacks {error}; was it edited?") from None
+
+
+def _lines(workdir: Path) -> list[str]:
     data = read_json(workdir / "data.json")
     lines = [
         f"{workdir}: {data['name']}, {data['classes']} classes, {data['image_size']} px",
@@ -28,7 +35,7 @@ def describe(workdir: Path) -> str:
         lines.append(f"half-done: {path.relative_to(workdir)}, step {state['step']}")
     if (workdir / "results.json").is_file():
         lines += ["", format_table(read_json(workdir / "results.json")["rows"])]
-    return "\n".join(lines)
+    return lines
 
 
 def _finished(folder: Path) -> list[Path]:

@@ -1,0 +1,314 @@
+"""Reading, merging and checking settings: presets, YAML files, mappings and the command line."""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from gvbsm.config import Config, ConfigError, Method, OptimizerConfig, ViewConfig
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser, Namespace
+
+PRESETS = Path(__file__).parent / "presets"
+
+
+def settings_parser(program: str) -> ArgumentParser:
+    """A parser of every setting, with its help, for the command line and for mappings."""
+    from jsonargparse import ArgumentParser
+
+    parser = ArgumentParser(prog=program, exit_on_error=False)
+    parser.add_class_arguments(Config)
+    return parser
+
+
+def from_parsed(parser: ArgumentParser, parsed: Namespace) -> Config:
+    """Build the settings that a parser has read, and check them.
+
+    Raises:
+        ConfigError: One line a fault.
+    """
+    made = parser.instantiate(parsed)
+    config = Config(**{item.name: made[item.name] for item in dataclasses.fields(Config)})
+    if config.method == "sre2l":  # it knows one backbone; presets name ResNet-18 first
+        for section in ("synthesis", "labels"):
+            part = getattr(config, section)
+            if part.backbones is None:
+                part = dataclasses.replace(part, backbones=config.squeeze.backbones[:1])
+                config = dataclasses.replace(config, **{section: part})
+    return validate(config)
+
+
+def build_config(settings: dict[str, Any]) -> Config:
+    """Build checked settings from a nested mapping; what it leaves out keeps its default.
+
+    Raises:
+        ConfigError: One line a fault.
+    """
+    from jsonargparse import ArgumentError
+
+    check_names(settings, where="the settings")
+    parser = settings_parser("gvbsm")
+    try:
+        return from_parsed(parser, parser.parse_object(settings))
+    except ArgumentError as error:
+        raise ConfigError(" ".join(str(error).split())) from None
+
+
+def as_config(settings: Config | str | Mapping[str, Any]) -> Config:
+    """Checked settings from a preset's name, a YAML file's path, a mapping or settings.
+
+    Raises:
+        ConfigError: One line a fault.
+    """
+    if isinstance(settings, Config):
+        return validate(settings)
+    if isinstance(settings, str):
+        return build_config(read_preset(settings))
+    return build_config(dict(settings))
+
+
+def for_method(config: Config, method: Method) -> Config:
+    """The settings of a baseline in place of G-VBSM: its preset laid over `config`."""
+    return build_config(merge(to_dict(config), read_preset(method)))
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    """Turn a dataclass of settings into plain lists, dicts and numbers, as JSON and YAML hold."""
+
+    def plain(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {key: plain(item) for key, item in value.items()}
+        if isinstance(value, (list, tuple)):
+            return [plain(item) for item in value]
+        return value
+
+    result: dict[str, Any] = plain(dataclasses.asdict(config))
+    return result
+
+
+def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """Lay the nested settings `over` upon `base`; lists and scalars are replaced whole."""
+    merged = dict(base)
+    for key, value in over.items():
+        old = merged.get(key)
+        nested = isinstance(old, dict) and isinstance(value, dict) and key != "lr_of"
+        merged[key] = merge(old, value) if nested and old is not None else value
+    return merged
+
+
+def preset_names() -> list[str]:
+    """Names of the presets that come with the package."""
+    return sorted(path.stem for path in PRESETS.glob("*.yaml"))
+
+
+def read_preset(name: str) -> dict[str, Any]:
+    """Settings of a preset, of a YAML file, or of several joined by `+` (the later wins).
+
+    Raises:
+        ConfigError: If there is no such preset or file, or the file is not a YAML mapping.
+    """
+    merged: dict[str, Any] = {}
+    for part in name.split("+"):
+        merged = merge(merged, _read_one(part))
+    return merged
+
+
+def _read_one(name: str) -> dict[str, Any]:
+    is_file = name.endswith((".yaml", ".yml"))
+    path = Path(name) if is_file else PRESETS / f"{name}.yaml"
+    if not path.is_file():
+        if is_file:
+            raise ConfigError(f"there is no settings file {name}")
+        raise ConfigError(f"there is no preset {name!r}; {_nearest(name, preset_names())}")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{name} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{name} must hold a mapping of settings, found {type(content).__name__}")
+    check_names(content, where=name)
+    return content
+
+
+def check_names(settings: dict[str, Any], where: str) -> None:
+    """Check that every name is a setting, that sections are mappings, and where null may stand.
+
+    Raises:
+        ConfigError: One line a fault.
+    """
+    known = fields_by_name()
+    faults = []
+    for key, value in _all_keys(settings):
+        if key not in known:
+            faults.append(unknown_field(key, where))
+        elif known[key] == "section" and not isinstance(value, dict):
+            faults.append(f"{where}: {key} is a section of settings, found {value!r}")
+        elif value is None and "None" not in known[key]:
+            faults.append(f"{where}: {key} must not be null")
+    if faults:
+        raise ConfigError("\n".join(faults))
+
+
+def fields_by_name(of: type = Config, prefix: str = "") -> dict[str, str]:
+    """Dotted name of every setting, and its type as written, or "section"."""
+    found = {}
+    for item in dataclasses.fields(of):
+        factory = item.default_factory
+        section = factory() if factory is not dataclasses.MISSING else None
+        if section is not None and dataclasses.is_dataclass(section):
+            found[prefix + item.name] = "section"
+            found |= fields_by_name(type(section), f"{prefix}{item.name}.")
+        else:
+            found[prefix + item.name] = str(item.type)
+    return found
+
+
+def _all_keys(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys with their values, sections before what they hold."""
+    for key, value in settings.items():
+        yield f"{prefix}{key}", value
+        if isinstance(value, dict) and key != "lr_of":
+            yield from _all_keys(value, f"{prefix}{key}.")
+
+
+def flat_keys(settings: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    """Dotted keys of nested settings; keys inside `lr_of` are names of students, not settings."""
+    for key, value in settings.items():
+        if isinstance(value, dict) and key != "lr_of":
+            yield from flat_keys(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"
+
+
+def unknown_field(name: str, where: str) -> str:
+    """Name an unknown setting and the nearest known one."""
+    return f"{where}: there is no setting {name!r}; {_nearest(name, fields_by_name())}"
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    known = list(known)
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    tail = name.rpartition(".")[2]
+    near = near or [key for key in known if key.rpartition(".")[2] == tail][:3]
+    return f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}"
+
+
+def _optimizer_faults(name: str, optimizer: OptimizerConfig) -> Iterator[str | None]:
+    for position, beta in enumerate(optimizer.betas):
+        yield _chance(f"{name}.betas[{position}]", beta, closed=False)
+    yield _chance(f"{name}.momentum", optimizer.momentum, closed=False)
+    if optimizer.weight_decay < 0:
+        yield f"{name}.weight_decay must not be negative, got {optimizer.weight_decay}"
+
+
+def _positive(name: str, value: float) -> str | None:
+    return None if value > 0 else f"{name} must be positive, got {value}"
+
+
+def _chance(name: str, value: float, *, closed: bool) -> str | None:
+    fits = 0 <= value <= 1 if closed else 0 <= value < 1
+    return None if fits else f"{name} must be in [0, 1{']' if closed else ')'}, got {value}"
+
+
+def _backbone_faults(config: Config) -> Iterator[str]:
+    teachers = config.squeeze.backbones
+    if not teachers:
+        yield "squeeze.backbones is empty; give at least one backbone"
+    for name in teachers:
+        if teachers.count(name) > 1:
+            yield f"squeeze.backbones names {name!r} twice"
+    if not config.evaluation.students:
+        yield "evaluation.students is empty; give at least one backbone"
+    yield from _subset("synthesis.backbones", config.synthesis.backbones, teachers)
+    yield from _subset("labels.backbones", config.labels.backbones, teachers)
+
+
+def _subset(name: str, chosen: tuple[str, ...] | None, teachers: tuple[str, ...]) -> Iterator[str]:
+    if chosen is not None and not chosen:
+        yield f"{name} is empty; give at least one backbone, or null for all"
+    for item in chosen or ():
+        if item not in teachers:
+            yield f"{name} names {item!r}, which is not in squeeze.backbones {list(teachers)}"
+
+
+def _view_faults(name: str, views: ViewConfig) -> Iterator[str]:
+    low, high = views.scale
+    if not 0 < low <= high <= 1:
+        yield f"{name}.scale must satisfy 0 < low <= high <= 1, got {list(views.scale)}"
+    if not 0 < views.ratio[0] <= views.ratio[1]:
+        yield f"{name}.ratio must satisfy 0 < low <= high, got {list(views.ratio)}"
+    for key in ("padding", "roll", "cutmix"):
+        if getattr(views, key) < 0:
+            yield f"{name}.{key} must not be negative, got {getattr(views, key)}"
+
+
+_POSITIVE = (
+    "ipc squeeze.epochs squeeze.batch_size squeeze.tests statistics.n_p statistics.batch_size "
+    "statistics.passes synthesis.iterations synthesis.batch_size synthesis.tau labels.epochs "
+    "labels.batch_size evaluation.seeds evaluation.batch_size evaluation.tests "
+    "evaluation.temperature baselines.draws squeeze.optimizer.lr synthesis.optimizer.lr "
+    "evaluation.optimizer.lr"
+)
+
+
+def _faults(config: Config) -> Iterator[str | None]:
+    for faults in (_number_faults, _backbone_faults, _section_faults, _mode_faults):
+        yield from faults(config)
+
+
+def _number_faults(config: Config) -> Iterator[str | None]:
+    synthesis = config.synthesis
+    for name in _POSITIVE.split():
+        value: Any = config
+        for key in name.split("."):
+            value = getattr(value, key)
+        yield _positive(name, value)
+    yield _chance("synthesis.alpha", synthesis.alpha, closed=False)
+    yield _chance("synthesis.beta_dr", synthesis.beta_dr, closed=True)
+    if not 0 < config.data.val_fraction < 1:
+        yield f"data.val_fraction must be in (0, 1), got {config.data.val_fraction}"
+    for student, rate in config.evaluation.lr_of.items():
+        yield _positive(f"evaluation.lr_of.{student}", rate)
+    if config.threads is not None:
+        yield _positive("threads", config.threads)
+    if config.data.workers < 0:
+        yield f"data.workers must not be negative, got {config.data.workers}"
+
+
+def _section_faults(config: Config) -> Iterator[str | None]:
+    for section in ("squeeze", "synthesis", "evaluation"):
+        yield from _optimizer_faults(f"{section}.optimizer", getattr(config, section).optimizer)
+    for section in ("squeeze", "synthesis", "labels"):
+        yield from _view_faults(f"{section}.views", getattr(config, section).views)
+    for section in ("squeeze", "synthesis"):
+        if getattr(config, section).views.cutmix:
+            yield f"{section}.views.cutmix must be 0: only labels.views mixes images"
+
+
+def _mode_faults(config: Config) -> Iterator[str]:
+    labels, evaluation = config.labels, config.evaluation
+    if not labels.store and labels.batch_size != evaluation.batch_size:
+        yield (
+            "labels.store=false labels each training batch as it comes, so labels.batch_size "
+            f"({labels.batch_size}) must equal evaluation.batch_size ({evaluation.batch_size})"
+        )
+    if config.method != "gvbsm" and config.baselines.methods:
+        yield f"method={config.method} is itself a baseline: set baselines.methods to []"
+
+
+def validate(config: Config) -> Config:
+    """Check what one field's type cannot; all faults are told at once.
+
+    Raises:
+        ConfigError: One line a fault.
+    """
+    faults = list(dict.fromkeys(fault for fault in _faults(config) if fault))
+    if faults:
+        raise ConfigError("\n".join(faults))
+    return config
