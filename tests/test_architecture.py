@@ -167,8 +167,8 @@ def test_the_mathematics_is_pure(name):
     ("library", "owners"),
     [
         ("safetensors", {"artifacts"}),
-        ("yaml", {"config"}),
-        ("jsonargparse", {"config", "cli"}),
+        ("yaml", {"settings"}),
+        ("jsonargparse", {"settings", "cli"}),
         ("argparse", set()),
         ("matplotlib", {"plots"}),
         ("timm", {"backbones"}),

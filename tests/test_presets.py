@@ -273,7 +273,7 @@ def test_sre2l_knows_what_its_paper_states():
 
 def test_digits_has_five_students_and_draws():
     config = preset("digits")
-    assert (config.evaluation.students, config.evaluation.seeds) == (("convnet128",), 5)
+    assert (config.evaluation.students, config.evaluation.seeds) == (("convnet128_d2",), 5)
     assert config.baselines.draws == 5
     assert not config.squeeze.views.flip
     assert not config.synthesis.views.flip

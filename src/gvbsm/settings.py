@@ -196,7 +196,9 @@ def _nearest(name: str, known: Iterable[str]) -> str:
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     tail = name.rpartition(".")[2]
     near = near or [key for key in known if key.rpartition(".")[2] == tail][:3]
-    return f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}"
+    if near:
+        return f"did you mean {' or '.join(near)}?"
+    return f"known: {', '.join(known)}" if len(known) < 30 else "`gvbsm run --help` tells all"
 
 
 def _optimizer_faults(name: str, optimizer: OptimizerConfig) -> Iterator[str | None]:

@@ -17,16 +17,9 @@ def describe(workdir: Path) -> str:
     """
     if not (workdir / "data.json").is_file():
         raise ArtifactError(f"{workdir} is not a work directory of gvbsm (no data.json in it)")
-    try:
-        return "\n".join(_lines(workdir))
-    except KeyError as error:
-        raise ArtifactError(f"a file of {workdir} lacks {error}; was it edited?") from None
-
-
-def _lines(workdir: Path) -> list[str]:
-    data = read_json(workdir / "data.json")
+    name, classes, size = _entries(workdir / "data.json", "name", "classes", "image_size")
     lines = [
-        f"{workdir}: {data['name']}, {data['classes']} classes, {data['image_size']} px",
+        f"{workdir}: {name}, {classes} classes, {size} px",
         *_teachers(workdir),
         *_sets(workdir),
     ]
@@ -34,8 +27,17 @@ def _lines(workdir: Path) -> list[str]:
         state: dict[str, Any] = read_header(path)["state"]
         lines.append(f"half-done: {path.relative_to(workdir)}, step {state['step']}")
     if (workdir / "results.json").is_file():
-        lines += ["", format_table(read_json(workdir / "results.json")["rows"])]
-    return lines
+        (rows,) = _entries(workdir / "results.json", "rows")
+        lines += ["", format_table(rows)]
+    return "\n".join(lines)
+
+
+def _entries(path: Path, *names: str) -> list[Any]:
+    content = read_json(path)
+    try:
+        return [content[name] for name in names]
+    except KeyError as error:
+        raise ArtifactError(f"{path} lacks {error}; remove it to make it again") from None
 
 
 def _finished(folder: Path) -> list[Path]:
