@@ -79,6 +79,12 @@ def drawn_split(per_class, seed):
     return Split(labels, (scenes[labels] + 40 * noise).round().clamp(0, 255).to(torch.uint8))
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread():
+    """Tensors are tiny here: on a busy machine threads that wait for each other cost 18-fold."""
+    torch.set_num_threads(1)
+
+
 @pytest.fixture(scope="session")
 def data():
     """40 training and 16 test pictures, uint8 of 3 x 8 x 8, in memory."""

@@ -105,8 +105,9 @@ def test_run__prints_the_table_and_where_things_are(finished):
     workdir, output = finished
     for word in ("gvbsm", "random-hard", "random-soft", "sre2l", "full", "±"):
         assert word in output
-    for name in ("results.json", "images.png", "images.safetensors"):
-        assert str(next(workdir.rglob(name))) in output
+    for name in ("results.json", "images.png", "synthesis/images.safetensors"):
+        assert (workdir / name).is_file()
+        assert str(workdir / name) in output
 
 
 def test_run__results_have_the_documented_shape(finished):

@@ -141,12 +141,7 @@ sources = pytest.mark.parametrize(
     "source",
     [
         "data",
-        pytest.param(
-            "streamed",
-            marks=pytest.mark.xfail(
-                reason="each DataLoader draws a seed from dropout's generator", strict=True
-            ),
-        ),
+        "streamed",
     ],
 )
 

@@ -84,7 +84,7 @@ def test_equal_to_a_direct_computation(name, n_p, teachers, data, runtime, tmp_p
 
 def test_float32_networks_and_random_views(teachers, data, runtime, tmp_path):
     found = recorded(teachers, data, runtime, tmp_path, views=VIEWS)
-    ((pictures, _),) = view_batches(data, VIEWS, 40, runtime, ("statistics", 0), shuffle=False)
+    ((pictures, _),) = view_batches(data, VIEWS, 40, runtime, ("statistics", 0), training=False)
     for name, model in teachers.items():
         assert_close(as_table(found[name]), direct_statistics(model, pictures, N_P), rtol=1e-6)
 
@@ -96,12 +96,7 @@ def test_float32_networks_and_random_views(teachers, data, runtime, tmp_path):
         16,
         40,
         1,
-        pytest.param(
-            13,
-            marks=pytest.mark.xfail(
-                reason="40 = 3 x 13 + 1, and a last batch of one is left out", strict=True
-            ),
-        ),
+        13,
     ],
 )
 def test_batch_size_does_not_matter(batch_size, teachers, data, runtime, tmp_path):
@@ -115,7 +110,7 @@ def test_passes_are_other_views_of_the_same_pictures(teachers, data, runtime, tm
     model = Wide(teachers[CONVNET])
     found = recorded({CONVNET: model}, data, runtime, tmp_path, views=VIEWS, passes=2)
     pictures = [
-        next(view_batches(data, VIEWS, 40, runtime, ("statistics", index), shuffle=False))[0]
+        next(view_batches(data, VIEWS, 40, runtime, ("statistics", index), training=False))[0]
         for index in range(2)
     ]
     assert not torch.equal(*pictures)
@@ -189,9 +184,6 @@ def test_file_round_trip_keeps_the_values(teachers, data, runtime, tmp_path):
     assert same(_through_a_file(found, tmp_path), found)
 
 
-@pytest.mark.xfail(
-    reason="files list layers by name, so `group1...` comes before `stem`", strict=True
-)
 def test_file_round_trip_keeps_the_first_layer(teachers, data, runtime, tmp_path):
     """The first layer is weighed tenfold: it must be the one that sees the image."""
     found = _through_a_file(recorded(teachers, data, runtime, tmp_path)[WRN], tmp_path)

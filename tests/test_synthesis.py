@@ -289,7 +289,6 @@ def test_divergence_names_the_group(group, teachers):
         group(CONFIG)
 
 
-@pytest.mark.xfail(reason="the loss is printed with its graph", raises=UserWarning, strict=True)
 def test_divergence_is_one_clear_line(group, teachers):
     """And no warning of torch's before it, which is given once a process unless asked for."""
     teachers[CONVNET].get_parameter("classifier.bias").data[0] = math.nan

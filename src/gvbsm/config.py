@@ -30,7 +30,8 @@ class ViewConfig:
         flip: Mirror left-right with probability 1/2.
         roll: Largest cyclic shift in pixels along each axis, before the crop; 0 is off.
         cutmix: Parameter of CutMix's Beta distribution; 0 is off.
-        per_sample: One draw for each picture (true) or one for the whole batch (false).
+        per_sample: One draw for each synthetic image (true), or one for a batch of synthesis and
+            one for an epoch of labels (false). Real pictures always have one each.
     """
 
     crop: Literal["none", "pad", "resized"] = "resized"

@@ -134,7 +134,7 @@ def train_student(
         tests=config.tests,
         optimizer=config.optimizer,
         lr=config.lr_of.get(student),
-        name=f"evaluation {student} {seed_index + 1}/{config.seeds}",
+        name=f"evaluation {student} {seed_index}",
         runtime=runtime,
         checkpoint=checkpoint,
     )
@@ -154,8 +154,9 @@ def _loss(
     with runtime.autocast():
         logits = net(pictures)
     logits = logits.float()
-    if config.loss == "hard" or soft is None:
+    if config.loss == "hard":
         return hard_loss(logits, *hard)
+    assert soft is not None
     if config.loss == "kl":
         return kd_loss(logits, soft, config.temperature)
     return mse_gt_loss(logits, soft, hard_loss(logits, *hard), config.gamma)

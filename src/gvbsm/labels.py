@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from gvbsm.artifacts import Recipe, SoftLabels, is_current, save, write_json
 from gvbsm.config import LabelsConfig
 from gvbsm.epochs import batch_size_for, draw_plan, label_batch, pack_plan, view_batch
-from gvbsm.loading import split_batches
 from gvbsm.runtime import Runtime, check_finite
 
 SHARD_BYTES = 32 * 1024**2  # lost at most when stopped, and read at once when opened
@@ -83,7 +82,7 @@ def _label_epoch(
     plan = draw_plan(len(images), images.shape[-1], config.views, epoch, runtime)
     size = batch_size_for(len(images), config.batch_size, config.full_batch_up_to)
     logits: Tensor | None = None
-    for index in split_batches(plan.order, size):
+    for index in torch.split(plan.order, size):
         pictures = view_batch(images, plan, index, normalization, runtime)
         batch = label_batch(pictures, teachers, config.logit_normalization, runtime).cpu()
         check_finite(batch.float().sum(), f"labels of epoch {epoch}", "retrain the teachers")

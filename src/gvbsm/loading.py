@@ -33,10 +33,15 @@ def view_arguments(config: ViewConfig) -> dict[str, Any]:
     return arguments
 
 
+def _real_view_arguments(config: ViewConfig) -> dict[str, Any]:
+    """The same for real pictures, each of which is seen in a view of its own."""
+    return {**view_arguments(config), "per_sample": True}
+
+
 def batch_count(count: int, batch_size: int) -> int:
     """Batches in an epoch; a last batch of one picture, on which BatchNorm fails, is left out."""
     full, rest = divmod(count, batch_size)
-    return full + (rest > 1 or count == 1)
+    return full + (rest > 1 or count == rest == 1)
 
 
 def split_batches(order: Tensor, batch_size: int) -> tuple[Tensor, ...]:
@@ -70,7 +75,7 @@ def view_batches(
     *,
     start: int = 0,
     workers: int = 0,
-    shuffle: bool = True,
+    training: bool = True,
 ) -> Iterator[Batch]:
     """One epoch of views of the training pictures, from batch `start` on.
 
@@ -82,23 +87,25 @@ def view_batches(
         path: What the randomness belongs to, such as ("squeeze", backbone, epoch).
         start: First batch.
         workers: Processes that decode files.
-        shuffle: Draw the order; otherwise that of the split.
+        training: Draw the order and leave a last batch of one picture out; else the split's order
+            and every picture.
 
     Yields:
         Normalized views (batch, channels, size, size) and labels (batch,), on the device.
     """
     split, count = data.train, len(data.train)
-    order = torch.arange(count)
-    if shuffle:
+    if training:
         order = torch.randperm(count, generator=runtime.generator(*path, "order"))
-    batches = split_batches(order, batch_size)[start:]
+        batches = split_batches(order, batch_size)[start:]
+    else:
+        batches = torch.split(torch.arange(count), batch_size)[start:]
     if split.images is None:
         files = _Files(split, data, views, runtime.seed, tuple(path))
         yield from _streamed(files, batches, data, runtime, workers)
         return
     generator = runtime.generator(*path, "views")
     size = data.image_size
-    drawn = sample_views(count, size, size, generator, **view_arguments(views))
+    drawn = sample_views(count, size, size, generator, **_real_view_arguments(views))
     for index in batches:
         pictures, labels = _to_device(split.images[index], split.labels[index], data, runtime)
         yield apply_views(pictures, move(drawn.select(index), runtime)), labels
@@ -147,16 +154,16 @@ class _Files(Dataset[Batch]):
     def _drawn(self, height: int, width: int, index: int) -> Views:
         assert self._views is not None
         generator = generator_for(self._seed, *self._path, index)
-        return sample_views(1, height, width, generator, **view_arguments(self._views))
+        return sample_views(1, height, width, generator, **_real_view_arguments(self._views))
 
     def _random_crop(self, picture: Tensor, index: int) -> Tensor:
         """Crop in the file's own pixels, so that no resolution is lost; then bring to size."""
         views = self._drawn(picture.shape[1], picture.shape[2], index)
         top, left, height, width = views.boxes[0].tolist()
         size = [self._size, self._size]
+        picture = picture.roll(views.rolls[0].tolist(), dims=(1, 2))
         picture = TF.resized_crop(picture, top, left, height, width, size, antialias=True)
-        picture = picture.flip(2) if bool(views.flips[0]) else picture
-        return picture.roll(views.rolls[0].tolist(), dims=(1, 2))
+        return picture.flip(2) if bool(views.flips[0]) else picture
 
     def _shifted(self, picture: Tensor, index: int) -> Tensor:
         """A padded crop; its border is grey here, the mean colour to within a few grey levels."""
@@ -176,6 +183,7 @@ def _streamed(
         files,
         batch_sampler=[index.tolist() for index in batches],
         num_workers=workers,
+        generator=torch.Generator(),  # else the global one is drawn from, which is dropout's
         pin_memory=runtime.device.type == "cuda",
         # Fork is unsafe beside torch's threads once a network has run.
         multiprocessing_context="forkserver" if workers else None,

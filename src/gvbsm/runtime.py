@@ -133,4 +133,4 @@ def check_finite(value: Tensor, what: str, advice: str) -> None:
         RunError: Naming the work and what to change.
     """
     if not bool(torch.isfinite(value).all()):
-        raise RunError(f"{what}: the loss became {float(value):g}; {advice}")
+        raise RunError(f"{what}: the loss became {float(value.detach()):g}; {advice}")

@@ -5,6 +5,7 @@ Imported absolutely as `gvbsm.statistics`, it never shadows the standard library
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 
 import torch
@@ -14,7 +15,7 @@ from gvbsm.artifacts import Checkpoint, Statistics
 from gvbsm.backbones import capture_inputs, matched_layers
 from gvbsm.config import StatisticsConfig, ViewConfig
 from gvbsm.datasets import ImageData
-from gvbsm.loading import batch_count, view_batches
+from gvbsm.loading import view_batches
 from gvbsm.moments import Sums, add, channel_sums, exact_batch_sums, finalize, patch_sums
 from gvbsm.runtime import Runtime
 
@@ -50,14 +51,14 @@ def record_statistics(
         tensors, state = found
         step = state["step"]
         sums = _unpack(tensors)
-    steps = batch_count(len(data.train), config.batch_size)
+    steps = math.ceil(len(data.train) / config.batch_size)
     with torch.no_grad(), runtime.progress(steps * config.passes, "statistics", "batch") as bar:
         bar.update(step)
         while step < steps * config.passes:
             origin = ("statistics", step // steps)
             for pictures, _ in view_batches(
                 data, views, config.batch_size, runtime, origin,
-                start=step % steps, workers=workers, shuffle=False,
+                start=step % steps, workers=workers, training=False,
             ):  # fmt: skip
                 for name, model in teachers.items():
                     _record(sums, name, model, pictures, config.n_p, runtime)

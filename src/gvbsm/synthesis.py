@@ -76,17 +76,14 @@ def make_target(
             # The running variance is the unbiased one, larger by n/(n-1): below 1.001 for n > 1000.
             mean, variance = layer.get_buffer("running_mean"), layer.get_buffer("running_var")
             batchnorm[path] = Moments(mean.double(), variance.double())
-    tables: list[dict[str, Moments]] = [{}, {}]
+    channel: dict[str, Moments] = {}
+    patch: dict[str, Moments] = {}
     if statistics is not None:
         device = next(model.parameters()).device
-        tables = [
-            {
-                path: Moments(*(part.to(device) for part in moments))
-                for path, moments in table.items()
-            }
-            for table in (statistics.channel, statistics.patch)
-        ]
-    return Target(name, model, batchnorm, *tables)
+        for path in matched_layers(model).conv:  # the network's order; a file's is alphabetical
+            channel[path] = Moments(*(part.to(device) for part in statistics.channel[path]))
+            patch[path] = Moments(*(part.to(device) for part in statistics.patch[path]))
+    return Target(name, model, batchnorm, channel, patch)
 
 
 def group_indices(classes: int, ipc: int, batch_size: int, loop: str) -> list[Tensor]:
