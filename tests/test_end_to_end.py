@@ -6,6 +6,7 @@ import hashlib
 import json
 import os
 import random
+import shutil
 import subprocess
 import sys
 import time
@@ -159,8 +160,6 @@ def test_run__second_time_makes_nothing(finished, preset):
 
 def test_run__a_changed_setting_redoes_its_stage_and_what_follows(finished, preset, tmp_path):
     workdir = tmp_path / "copy"
-    import shutil
-
     shutil.copytree(finished[0], workdir)
     before = digests(workdir)
     settings = yaml.safe_load(preset.read_text())
@@ -178,6 +177,7 @@ def test_run__a_changed_setting_redoes_its_stage_and_what_follows(finished, pres
     assert results["config"]["labels"]["epochs"] == 100
 
 
+@pytest.mark.timeout(900)
 def test_run__killed_at_ten_random_moments_ends_in_the_same_files(finished, preset, tmp_path):
     reference, _ = finished
     workdir = tmp_path / "killed"

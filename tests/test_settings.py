@@ -194,8 +194,9 @@ def test_faults_of_a_yaml_file(tmp_path, text, words):
     path = write(tmp_path, text)
     with pytest.raises(ConfigError, match=words) as caught:
         read_preset(path)
-    assert path in str(caught.value)
-    assert "\n" not in str(caught.value)
+    lines = str(caught.value).splitlines()
+    assert len(lines) == max(1, text.count("bogus"))  # a line for each fault
+    assert all(path in line for line in lines)
 
 
 def test_a_missing_file_is_named(tmp_path):
@@ -248,8 +249,8 @@ def test_an_unknown_field_of_a_mapping_names_the_nearest():
 
 def test_unknown_field_knows_the_last_part_of_a_name():
     assert "did you mean synthesis.tau" in unknown_field("training.options.tau", "here")
-    assert unknown_field("zzzzzzz", "here").startswith(
-        "here: there is no setting 'zzzzzzz'; known:"
+    assert unknown_field("zzzzzzz", "here") == (
+        "here: there is no setting 'zzzzzzz'; `gvbsm run --help` tells all"
     )
 
 
@@ -351,9 +352,10 @@ def test_an_overlay_changes_what_it_says_and_nothing_else(base, method):
     differs = {key for key in fields_by_name() if value_at(before, key) != value_at(after, key)}
     leaves = {key for key in differs if not any(other.startswith(f"{key}.") for other in differs)}
     assert leaves <= set(flat_keys(overlay))
+    first = before["squeeze"]["backbones"][:1]
     for key in flat_keys(overlay):
         wanted = value_at(overlay, key)
-        assert value_at(after, key) == (["resnet18"] if wanted is None else wanted), key
+        assert value_at(after, key) == (first if wanted is None else wanted), key
     assert after["method"] == method
 
 

@@ -186,7 +186,7 @@ def _show(argv: list[str]) -> int:
         print("usage: gvbsm show DIR")
         return 0
     if len(argv) != 1:
-        raise ConfigError(f"gvbsm show takes one work directory, got {len(argv)}")
+        raise ConfigError(f"gvbsm show DIR takes one work directory, got {len(argv)}")
     from gvbsm.show import describe
 
     print(describe(Path(argv[0])))
