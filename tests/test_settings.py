@@ -195,7 +195,7 @@ def test_faults_of_a_yaml_file(tmp_path, text, words):
     with pytest.raises(ConfigError, match=words) as caught:
         read_preset(path)
     lines = str(caught.value).splitlines()
-    assert len(lines) == max(1, text.count("bogus"))  # a line for each fault
+    assert len(lines) == max(1, str(text).count("bogus"))  # a line for each fault
     assert all(path in line for line in lines)
 
 
