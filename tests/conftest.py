@@ -18,11 +18,13 @@ from gvbsm.datasets import ImageData
 from gvbsm.moments import Moments
 from gvbsm.pictures import Split, normalize
 from gvbsm.runtime import Runtime
-from gvbsm.synthesis import make_target
+from gvbsm.targets import make_target
 
 CLASSES = ("ant", "bee", "cat", "dog")
 CONVNET, WRN = "convnet8_d1", "wrn10_1"  # without BatchNorm and with; one convolution and nine
 N_P = 3  # side of a patch; the last one of 8, 4 and 2 pixels is partial
+IMAGE = (3, 8, 8)  # channels and size of a picture
+FIRST = {CONVNET: "block1.conv", WRN: "stem"}  # the layers that see the picture
 
 
 class StoppedError(Exception):
@@ -32,12 +34,14 @@ class StoppedError(Exception):
 def stop_after(calls, *models):
     """Let the models answer `calls` times in all, and stop the work at the next question.
 
+    One picture alone is no work but a first look at a network (`observing`), and is not counted.
+
     Returns the hooks, as a context manager that takes them away.
     """
     left = itertools.count(calls, -1)
 
-    def stop(_module, _arguments):
-        if next(left) <= 0:
+    def stop(_module, arguments):
+        if len(arguments[0]) > 1 and next(left) <= 0:
             raise StoppedError
 
     hooks = ExitStack()
@@ -69,6 +73,42 @@ def direct_statistics(model, pictures, n_p):
         for path, x in captured(model, pictures)[1].items()
         if isinstance(model.get_submodule(path), nn.Conv2d)
     }
+
+
+def slow_matching(target, inputs, real, kept, history, config, first=None):
+    """L'_BN (Eq. 6) and L'_Conv (Eq. 10) of one group of images, by the slow twin.
+
+    Args:
+        target: The teacher.
+        inputs: Module path -> what the layer saw of the group's images.
+        real: Module path -> four statistics of the real data.
+        kept: Paths of the convolutions that are not dropped.
+        history: mu_total by layer, "PATH bn" or "PATH conv"; is updated.
+        config: The settings of synthesis.
+        first: Path of the layer with extra weight; None is the one that sees the picture.
+    """
+    first = FIRST[target.name] if first is None else first
+
+    def eq_6(key, found, wanted):
+        if key not in history and config.ema_start == "zero":
+            history[key] = [torch.zeros_like(part) for part in found]
+        past = history.get(key, [part.detach() for part in found])  # the first batch is the start
+        history[key] = reference.update_totals(past, found, config.alpha)
+        return reference.sds_matching(found, wanted, history[key])
+
+    def weight(path):
+        return config.first_layer_multiplier if path == first else 1
+
+    batchnorm = conv = torch.zeros((), dtype=torch.float64)
+    for path, module in target.model.named_modules():
+        if isinstance(module, nn.BatchNorm2d) and config.weight_batchnorm:
+            wanted = [module.running_mean, module.running_var]
+            found = reference.channel_moments(inputs[path])
+            batchnorm = batchnorm + weight(path) * eq_6(f"{path} bn", found, wanted)
+    for path in kept:
+        found = reference.conv_moments(inputs[path], N_P)
+        conv = conv + weight(path) * eq_6(f"{path} conv", found, real[path])
+    return batchnorm, conv
 
 
 def drawn_split(per_class, seed):
@@ -166,7 +206,7 @@ def targets_for(teachers, statistics):
             channel = {path: Moments(*values[:2]) for path, values in found}
             patch = {path: Moments(*values[2:]) for path, values in found}
             both = Statistics(channel, patch) if config.weight_conv else None
-            targets.append(make_target(name, teachers[name], both, config))
+            targets.append(make_target(name, teachers[name], both, config, N_P, IMAGE))
         return targets
 
     return made

@@ -23,7 +23,8 @@ TESTS = Path(__file__).parent
 LAYERS = (
     "moments losses views _version",  # 0: the mathematics
     "pictures sources datasets backbones",  # 1: registries
-    "config settings artifacts runtime training loading teachers epochs",  # 2: ground
+    # 2: ground
+    "config settings artifacts runtime training loading teachers observe targets epochs",
     "squeeze statistics synthesis labels evaluation coreset",  # 3: stages
     "plots recipes preflight results",  # 4: what the pipeline is put together from
     "pipeline show",  # 5

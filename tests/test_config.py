@@ -38,6 +38,12 @@ def test_defaults__are_table_9_for_cifar():
     assert (config.labels.epochs, config.evaluation.gamma) == (1000, 0.15)
 
 
+def test_defaults__leave_how_it_is_computed_to_the_machine():
+    config = Config()
+    assert (config.device, config.precision, config.synthesis.compile) == ("auto", "auto", "auto")
+    assert config.threads is config.synthesis.groups is None
+
+
 def test_defaults__of_sections_are_not_shared():
     assert Config().labels.views.cutmix == 1.0
     assert Config().synthesis.views.cutmix == ViewConfig().cutmix == 0.0

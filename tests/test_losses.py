@@ -9,8 +9,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import reference
-from gvbsm.losses import densify, ensemble_logits, hard_loss, kd_loss, match, mse_gt_loss
-from gvbsm.moments import Moments, channel_moments, conv_moments, ema_moments
+from gvbsm.losses import (
+    class_blocks,
+    densify,
+    ensemble_logits,
+    hard_loss,
+    kd_loss,
+    match,
+    mse_gt_loss,
+)
+from gvbsm.moments import Moments, ema
 
 bounded = settings(deadline=None, derandomize=True, max_examples=25)
 
@@ -30,33 +38,65 @@ def smooth_images(count, size=32, seed=0):
 # Matching: Eq. 1, 6, 10, 14, 15
 
 
-def matched_pair(x, n_p, previous, targets, alpha):
-    """This library's Eq. 10 for one layer, and the new EMA."""
-    loss, state = 0, []
-    for old, new, target in zip(previous, conv_moments(x, n_p), targets, strict=True):
-        blend = ema_moments(old, new, alpha)
-        loss = loss + match(blend, target)
-        state.append(Moments(*(part.detach() for part in blend)))
-    return loss, state
+def end_to_end(layers):
+    """Moments of several layers in one vector each, and the position of each number's layer."""
+    sizes = torch.tensor([len(moments.mean) for moments in layers])
+    joined = Moments(*(torch.cat(parts, dim=-1) for parts in zip(*layers, strict=True)))
+    return joined, torch.arange(len(layers)).repeat_interleave(sizes)
+
+
+def pairs(statistics):
+    """[CM, CV, PM, PV] as two flat layers."""
+    flat = [part.flatten() for part in statistics]
+    return [Moments(*flat[:2]), Moments(*flat[2:])]
 
 
 def test_match__known_answer():
-    current = Moments(torch.tensor([3.0, 0.0]), torch.tensor([[1.0, 2.0], [5.0, 5.0]]))
-    target = Moments(torch.tensor([0.0, 4.0]), torch.tensor([[1.0, 2.0], [5.0, 7.0]]))
-    assert match(current, target).item() == 7.0  # 5 + 2, neither squared nor averaged
+    current = Moments(torch.tensor([3.0, 0.0, 1.0]), torch.tensor([5.0, 5.0, 0.0]))
+    target = Moments(torch.tensor([0.0, 4.0, 1.0]), torch.tensor([5.0, 7.0, 9.0]))
+    found = match(current, target, torch.tensor([0, 0, 1]), 2)
+    assert found.tolist() == [7.0, 9.0]  # 5 + 2 and 0 + 9, neither squared nor averaged
+    mixed = match(current, target, torch.tensor([1, 3, 1]), 4)  # also out of order, or with nothing
+    assert mixed.tolist() == [0.0, 12.0, 0.0, 6.0]
 
 
 def test_match__equals_eq_1_and_its_gradient_is_eq_12():
     x = noise(3, 4, 5, 7).requires_grad_()
     twin = x.detach().clone().requires_grad_()
     target = Moments(noise(4, seed=1), noise(4, seed=2).square())
-    loss = match(channel_moments(x), target)
+    owner = torch.zeros(4, dtype=torch.long)
+    loss = match(Moments(*reference.channel_moments(x)), target, owner, 1)
     statistics = list(reference.channel_moments(twin))
     expected = reference.plain_matching(statistics, target)
-    torch.testing.assert_close(loss, expected, rtol=1e-12, atol=0)
-    (gradient,) = torch.autograd.grad(loss, x)
+    torch.testing.assert_close(loss, expected[None], rtol=1e-12, atol=0)
+    (gradient,) = torch.autograd.grad(loss.sum(), x)
     unit_vectors = reference.sds_gradient(twin, statistics, target, statistics)
     torch.testing.assert_close(gradient, unit_vectors, rtol=1e-11, atol=1e-14)
+
+
+@bounded
+@given(sizes=st.lists(st.integers(1, 6), min_size=1, max_size=5), groups=st.integers(1, 3))
+def test_match__layers_and_groups_stay_apart(sizes, groups):
+    values = [
+        [Moments(noise(n, seed=9 * g + i), noise(n, seed=i + 50)) for i, n in enumerate(sizes)]
+        for g in range(groups)
+    ]
+    wanted = [Moments(noise(n, seed=i + 70), noise(n, seed=i + 90)) for i, n in enumerate(sizes)]
+    target, owner = end_to_end(wanted)
+    rows = [end_to_end(layers)[0] for layers in values]
+    current = Moments(*(torch.stack(parts) for parts in zip(*rows, strict=True)))
+    expected = torch.tensor(
+        [
+            [
+                reference.plain_matching(ours, theirs)
+                for ours, theirs in zip(row, wanted, strict=True)
+            ]
+            for row in values
+        ],
+        dtype=torch.float64,
+    )
+    found = match(current, target, owner, len(sizes))
+    torch.testing.assert_close(found, expected, rtol=1e-12, atol=0)
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.4, 0.8])
@@ -65,71 +105,99 @@ def test_match__sds_form_equals_eq_10_and_its_gradient_is_eq_15(height, width, n
     first, second = noise(3, 4, height, width), noise(2, 4, height, width, seed=1) + 0.3
     x, twin = second.clone().requires_grad_(), second.clone().requires_grad_()
     targets = [
-        Moments(m - 0.5, 2 * v + 0.1)
-        for m, v in conv_moments(noise(4, 4, height, width, seed=2), n_p)
+        part + 0.5 * (-1) ** i
+        for i, part in enumerate(reference.conv_moments(noise(4, 4, height, width, seed=2), n_p))
     ]
+    wanted, owner = end_to_end(pairs(targets))
 
-    _, state = matched_pair(first, n_p, [None, None], targets, alpha)
-    loss, _ = matched_pair(x, n_p, state, targets, alpha)
+    past, _ = end_to_end(pairs(reference.conv_moments(first, n_p)))
+    now, _ = end_to_end(pairs(reference.conv_moments(x, n_p)))
+    blend = Moments(*(ema(old, new, alpha) for old, new in zip(past, now, strict=True)))
+    loss = match(blend, wanted, owner, 2).sum()
 
-    flat = [part for moments in targets for part in moments]
     statistics = reference.conv_moments(twin, n_p)
     totals = reference.update_totals(reference.conv_moments(first, n_p), statistics, alpha)
-    expected = reference.sds_matching(statistics, flat, totals)
+    expected = reference.sds_matching(statistics, targets, totals)
     torch.testing.assert_close(loss, expected, rtol=1e-11, atol=0)
     (gradient,) = torch.autograd.grad(loss, x)
     (derived,) = torch.autograd.grad(expected, twin, retain_graph=True)
     torch.testing.assert_close(gradient, derived, rtol=1e-10, atol=1e-13)
-    unit_vectors = reference.sds_gradient(twin, statistics, flat, totals)
+    unit_vectors = reference.sds_gradient(twin, statistics, targets, totals)
     torch.testing.assert_close(gradient, unit_vectors, rtol=1e-10, atol=1e-13)
-
-
-@pytest.mark.parametrize("start", ["first", "zero"])
-def test_match__a_descent_with_ema_follows_the_reference(start):
-    # Three steps of gradient descent with views of the state after each: values, EMA and pixels.
-    alpha, n_p, rate = 0.8, 4, 0.5
-    x, twin = noise(3, 2, 5, 6), noise(3, 2, 5, 6)
-    targets = conv_moments(2 * noise(4, 2, 5, 6, seed=1) + 1, n_p)
-    flat = [part for moments in targets for part in moments]
-    state, totals = [None, None], None
-    if start == "zero":
-        state = [Moments(*(torch.zeros_like(part) for part in target)) for target in targets]
-        totals = [torch.zeros_like(part) for part in flat]
-    for _ in range(3):
-        x.requires_grad_()
-        twin.requires_grad_()
-        loss, state = matched_pair(x, n_p, state, targets, alpha)
-        statistics = reference.conv_moments(twin, n_p)
-        started = totals is not None
-        totals = reference.update_totals(totals, statistics, alpha) if started else statistics
-        totals = [total.detach() for total in totals]
-        expected = reference.sds_matching(statistics, flat, totals)
-        torch.testing.assert_close(loss, expected, rtol=1e-11, atol=0)
-        for ours, theirs in zip([p for pair in state for p in pair], totals, strict=True):
-            torch.testing.assert_close(ours, theirs, rtol=1e-11, atol=1e-13)
-        x = (x - rate * torch.autograd.grad(loss, x)[0]).detach()
-        twin = (twin - rate * torch.autograd.grad(expected, twin)[0]).detach()
-        torch.testing.assert_close(x, twin, rtol=1e-11, atol=1e-13)
-    assert (x - noise(3, 2, 5, 6)).abs().max() > 0.01
 
 
 @pytest.mark.parametrize("zero", ["mean", "variance", "both"])
 def test_match__no_difference_gives_gradient_zero_not_nan(zero):
-    mean, variance = torch.tensor([1.0, 2.0]), torch.tensor([3.0, 4.0])
+    """In the first layer; the second one differs, and has its gradient whatever the first has."""
+    mean, variance = torch.tensor([1.0, 2.0, 6.0]), torch.tensor([3.0, 4.0, 6.0])
     current = Moments(mean.clone().requires_grad_(), variance.clone().requires_grad_())
-    target = Moments(mean + (zero == "variance"), variance + (zero == "mean"))
-    loss = match(current, target)
-    loss.backward()
-    assert loss.item() == pytest.approx(0.0 if zero == "both" else math.sqrt(2), abs=1e-6)
-    expected = torch.tensor([-math.sqrt(0.5)] * 2)
-    zeros = torch.zeros(2)
-    torch.testing.assert_close(current.mean.grad, expected if zero == "variance" else zeros)
-    torch.testing.assert_close(current.variance.grad, expected if zero == "mean" else zeros)
+    moved = torch.tensor([1.0, 1.0, 0.0])
+    target = Moments(
+        mean + moved * (zero == "variance") + torch.tensor([0.0, 0.0, 5.0]),
+        variance + moved * (zero == "mean"),
+    )
+    loss = match(current, target, torch.tensor([0, 0, 1]), 2)
+    loss.sum().backward()
+    assert loss.tolist() == pytest.approx([0.0 if zero == "both" else math.sqrt(2), 5.0], abs=1e-6)
+    half = -math.sqrt(0.5)
+    assert current.mean.grad.tolist() == pytest.approx(
+        [half * (zero == "variance")] * 2 + [-1.0], abs=1e-6
+    )
+    assert current.variance.grad.tolist() == pytest.approx(
+        [half * (zero == "mean")] * 2 + [0.0], abs=1e-6
+    )
+
+
+# Classes of a batch
+
+
+@st.composite
+def labelled_batches(draw):
+    """Labels of several groups of equal size, and their number."""
+    groups, batch = draw(st.integers(1, 4)), draw(st.integers(1, 7))
+    labels = st.lists(st.integers(0, 4), min_size=groups * batch, max_size=groups * batch)
+    return torch.tensor(draw(labels)), groups
+
+
+@bounded
+@given(labelled_batches())
+def test_class_blocks__each_class_of_several_images_is_in_its_group_once(drawn):
+    labels, groups = drawn
+    batch = len(labels) // groups
+    expected = set()
+    for group in range(groups):
+        own = range(group * batch, (group + 1) * batch)
+        for label in range(5):
+            images = tuple(i for i in own if labels[i] == label)
+            if len(images) > 1:
+                expected.add((group, images))
+    blocks = class_blocks(labels, groups)
+    found = [
+        (group, tuple(sorted(members)))
+        for block in blocks
+        for group, members in zip(block.group.tolist(), block.members.tolist(), strict=True)
+    ]
+    assert len(found) == len(set(found))
+    assert set(found) == expected
+    sizes = [block.members.shape[1] for block in blocks]
+    assert len(sizes) == len(set(sizes))  # one block a size: as few calls of the solver as may be
+    assert all(part.dtype == torch.int64 for block in blocks for part in block)
+
+
+def test_class_blocks__known_answer():
+    twos, threes = class_blocks(torch.tensor([7, 7, 3, 3, 3, 1, 7, 3, 7, 3, 3, 1]), 2)
+    assert twos.members.tolist() == [[0, 1], [6, 8]]
+    assert threes.members.tolist() == [[2, 3, 4], [7, 9, 10]]
+    assert twos.group.tolist() == threes.group.tolist() == [0, 1]
 
 
 # Densification: Eq. 4 and 5
 
 SMALL_LABELS = torch.tensor([2, 0, 2, 2, 0, 1])  # classes of three, two and one image
+
+
+def densified(images, labels, tau, form="exact", groups=1):
+    return densify(images, class_blocks(labels, groups), groups, tau, form)
 
 
 def small_images(seed=0):
@@ -143,14 +211,14 @@ def test_densify__equals_eq_5(tau, form):
     images = small_images()
     expected = reference.densification(images, SMALL_LABELS, tau, scaled=form == "scaled")
     assert expected > 1e-3
-    assert densify(images, SMALL_LABELS, tau, form).item() == pytest.approx(expected, rel=1e-10)
+    assert densified(images, SMALL_LABELS, tau, form).item() == pytest.approx(expected, rel=1e-10)
 
 
 @pytest.mark.parametrize("form", ["exact", "scaled"])
 @pytest.mark.parametrize("tau", [0.5, 4.0])
 def test_densify__gradient_equals_finite_differences_with_a_held_target(tau, form):
     images = small_images().requires_grad_()
-    (gradient,) = torch.autograd.grad(densify(images, SMALL_LABELS, tau, form), images)
+    (gradient,) = torch.autograd.grad(densified(images, SMALL_LABELS, tau, form), images)
     held = images.detach()
 
     def loss(x):
@@ -167,13 +235,13 @@ def test_densify__known_answer_of_orthogonal_images():
     images[0, 0, 0, 0], images[1, 0, 0, 1] = 1.0, 2.0
     p, q = 1 / (1 + math.e), 1 / (1 + math.e**3)
     expected = p * math.log(p / q) + (1 - p) * math.log((1 - p) / (1 - q))
-    loss = densify(images, torch.zeros(2, dtype=torch.long), 3.0)
+    loss = densified(images, torch.zeros(2, dtype=torch.long), 3.0)
     assert loss.item() == pytest.approx(expected, rel=1e-12)
 
 
 def test_densify__tau_one_has_nothing_to_pull():
     images = small_images().requires_grad_()
-    loss = densify(images, SMALL_LABELS, 1.0)
+    loss = densified(images, SMALL_LABELS, 1.0)
     assert abs(loss.item()) < 1e-14
     assert torch.autograd.grad(loss, images)[0].abs().max() < 1e-14
 
@@ -183,7 +251,7 @@ def test_densify__descent_shrinks_the_spread_of_the_eigenvalues(form):
     # Section 3.1: minimizing L_DD is minimizing the variance of each class's eigenvalues.
     labels = torch.zeros(4, dtype=torch.long)
     images = (0.3 * noise(4, 2, 3, 3, seed=3)).requires_grad_()
-    (gradient,) = torch.autograd.grad(densify(images, labels, 4.0, form), images)
+    (gradient,) = torch.autograd.grad(densified(images, labels, 4.0, form), images)
 
     def spread(x):
         scaled = form == "scaled"
@@ -198,7 +266,7 @@ def test_densify__exact_form_is_exactly_zero_for_real_like_images(count):
     gram = images.detach().double().flatten(1)
     top = torch.linalg.eigvalsh(gram @ gram.T)[-2:]
     assert top[1] - top[0] > 500  # the gap that saturates both softmaxes
-    loss = densify(images, torch.zeros(count, dtype=torch.long), 4.0)
+    loss = densified(images, torch.zeros(count, dtype=torch.long), 4.0)
     assert loss.item() == 0.0
     (gradient,) = torch.autograd.grad(loss, images)
     assert torch.equal(gradient, torch.zeros_like(gradient))
@@ -208,7 +276,7 @@ def test_densify__exact_form_is_exactly_zero_for_real_like_images(count):
 def test_densify__scaled_form_acts_on_real_like_images(count):
     images = smooth_images(count).requires_grad_()
     labels = torch.zeros(count, dtype=torch.long)
-    loss = densify(images, labels, 4.0, form="scaled")
+    loss = densified(images, labels, 4.0, form="scaled")
     expected = reference.densification(images.detach(), labels, 4.0, scaled=True)
     assert expected > 0.1
     assert loss.item() == pytest.approx(expected, rel=1e-3)
@@ -219,18 +287,18 @@ def test_densify__scaled_form_acts_on_real_like_images(count):
 
 def test_densify__scaled_form_ignores_the_contrast():
     images = small_images()
-    small = densify(images, SMALL_LABELS, 4.0, "scaled")
-    large = densify(100 * images, SMALL_LABELS, 4.0, "scaled")
+    small = densified(images, SMALL_LABELS, 4.0, "scaled")
+    large = densified(100 * images, SMALL_LABELS, 4.0, "scaled")
     torch.testing.assert_close(large, small, rtol=1e-10, atol=0)
 
 
 @pytest.mark.parametrize("form", ["exact", "scaled"])
 def test_densify__classes_of_one_image_add_nothing(form):
     images = small_images().requires_grad_()
-    loss = densify(images, torch.arange(6), 4.0, form)
+    loss = densified(images, torch.arange(6), 4.0, form)
     assert loss.item() == 0.0
     pair = torch.tensor([7, 1, 7, 2, 3, 4])
-    gradient = torch.autograd.grad(densify(images, pair, 4.0, form), images)[0]
+    gradient = torch.autograd.grad(densified(images, pair, 4.0, form), images)[0]
     assert gradient[[0, 2]].abs().max() > 1e-3
     assert torch.equal(gradient[[1, 3, 4, 5]], torch.zeros(4, 2, 3, 2, dtype=torch.float64))
 
@@ -238,13 +306,49 @@ def test_densify__classes_of_one_image_add_nothing(form):
 def test_densify__classes_add_up():
     images = small_images()
     parts = [
-        densify(images[label == SMALL_LABELS], SMALL_LABELS[label == SMALL_LABELS], 4.0)
+        densified(images[label == SMALL_LABELS], SMALL_LABELS[label == SMALL_LABELS], 4.0)
         for label in range(3)
     ]
-    whole = densify(images, SMALL_LABELS, 4.0)
+    whole = densified(images, SMALL_LABELS, 4.0)
     torch.testing.assert_close(whole, sum(parts), rtol=1e-12, atol=0)
     assert parts[0] > 1e-3
     assert parts[2] > 1e-3
+
+
+@pytest.mark.parametrize("form", ["exact", "scaled"])
+def test_densify__each_group_has_the_loss_and_the_gradient_of_its_own_classes(form):
+    """Of groups whose classes are the same, others, of other sizes, or of one image each."""
+    labels = torch.cat([SMALL_LABELS, SMALL_LABELS.flip(0), torch.tensor([0, 0, 0, 0, 0, 0])])
+    labels = torch.cat([labels, torch.arange(6), torch.tensor([5, 5, 4, 4, 2, 2])])
+    images = torch.cat([small_images(seed) for seed in range(5)]).requires_grad_()
+    found = densified(images, labels, 4.0, form, groups=5)
+    scaled = form == "scaled"
+    weights = torch.tensor([1.0, 10.0, -3.0, 100.0, 0.5], dtype=torch.float64)
+    (gradient,) = torch.autograd.grad((weights * found).sum(), images)
+    for group, part in enumerate(images.detach().split(6)):
+        own = labels[6 * group : 6 * group + 6]
+        expected = reference.densification(part, own, 4.0, scaled)
+        assert found[group].item() == pytest.approx(expected, rel=1e-10, abs=1e-15)
+        assert (expected > 1e-3) == (group != 3)
+        slow = reference.finite_differences(
+            lambda x, own=own, held=part: reference.densification(x, own, 4.0, scaled, held), part
+        )
+        torch.testing.assert_close(
+            gradient[6 * group : 6 * group + 6], weights[group] * slow, rtol=1e-5, atol=1e-7
+        )
+
+
+@bounded
+@given(drawn=labelled_batches(), form=st.sampled_from(["exact", "scaled"]))
+def test_densify__equals_eq_5_for_any_labels_of_any_groups(drawn, form):
+    labels, groups = drawn
+    images = 0.3 * noise(len(labels), 1, 3, 2, seed=len(labels))
+    expected = [
+        reference.densification(part, own, 4.0, form == "scaled")
+        for part, own in zip(images.chunk(groups), labels.chunk(groups), strict=True)
+    ]
+    found = densified(images, labels, 4.0, form, groups)
+    assert found.tolist() == pytest.approx(expected, rel=1e-8, abs=1e-10)
 
 
 @pytest.mark.parametrize("size", [33, 48, 64])
@@ -255,22 +359,22 @@ def test_densify__large_images_are_pooled_to_32(size, form):
     expected = reference.densification(pooled, labels, 4.0, form == "scaled")
     unpooled = reference.densification(images, labels, 4.0, form == "scaled")
     assert abs(expected - unpooled) > 0.01 * expected
-    assert densify(images, labels, 4.0, form).item() == pytest.approx(expected, rel=1e-9)
+    assert densified(images, labels, 4.0, form).item() == pytest.approx(expected, rel=1e-9)
 
 
 @pytest.mark.parametrize("size", [8, 32])
 def test_densify__images_of_32_pixels_or_less_are_taken_as_they_are(size):
     images, labels = noise(3, 1, size, size) / size, torch.tensor([0, 0, 0])
     expected = reference.densification(images, labels, 4.0)
-    assert densify(images, labels, 4.0).item() == pytest.approx(expected, rel=1e-9)
+    assert densified(images, labels, 4.0).item() == pytest.approx(expected, rel=1e-9)
 
 
 @bounded
 @given(order=st.permutations(range(6)), form=st.sampled_from(["exact", "scaled"]))
 def test_densify__the_order_of_images_does_not_matter(order, form):
     images, order = small_images().requires_grad_(), torch.tensor(order)
-    plain = densify(images, SMALL_LABELS, 4.0, form)
-    mixed = densify(images[order], SMALL_LABELS[order], 4.0, form)
+    plain = densified(images, SMALL_LABELS, 4.0, form)
+    mixed = densified(images[order], SMALL_LABELS[order], 4.0, form)
     torch.testing.assert_close(mixed, plain, rtol=1e-10, atol=0)
     (gradient,) = torch.autograd.grad(plain, images)
     torch.testing.assert_close(
@@ -282,14 +386,14 @@ def test_densify__equal_images_have_a_finite_gradient():
     # Equal images have repeated eigenvalues (0), where a general solver's gradient is undefined.
     images = small_images()[:1].repeat(4, 1, 1, 1).requires_grad_()
     for form in ("exact", "scaled"):
-        loss = densify(images, torch.zeros(4, dtype=torch.long), 4.0, form)
+        loss = densified(images, torch.zeros(4, dtype=torch.long), 4.0, form)
         assert torch.autograd.grad(loss, images)[0].isfinite().all()
 
 
 @pytest.mark.parametrize("tau", [0.0, -4.0])
 def test_densify__tau_that_is_not_positive_is_an_error(tau):
     with pytest.raises(ValueError, match="`tau` must be positive, got"):
-        densify(small_images(), SMALL_LABELS, tau)
+        densified(small_images(), SMALL_LABELS, tau)
 
 
 # Soft labels: Eq. 8

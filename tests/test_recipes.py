@@ -54,6 +54,8 @@ def test_recipes__a_setting_changes_its_stage_and_what_follows(settings, first):
     [
         {"device": "cpu"},
         {"threads": 1},
+        {"synthesis": {"groups": 3}},
+        {"synthesis": {"compile": "always"}},
         {"checkpoint_seconds": 5.0},
         {"squeeze": {"tests": 2}},
         {"statistics": {"batch_size": 7}},

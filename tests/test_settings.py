@@ -82,6 +82,8 @@ def test_round_trip_of_every_preset_through_json_and_yaml(name, tmp_path):
             "ipc": st.integers(1, 1000),
             "seed": st.integers(-(2**63), 2**63),
             "threads": st.none() | st.integers(1, 64),
+            "synthesis.groups": st.none() | st.integers(1, 64),
+            "synthesis.compile": st.sampled_from(["auto", "always", "never"]),
             "data.root": st.none() | st.sampled_from(["5", "a b", "~/x", "1e3", "x.npz"]),
             "data.in_memory": st.none() | st.booleans(),
             "synthesis.alpha": st.floats(0, 1, exclude_max=True),
@@ -221,6 +223,11 @@ def test_a_number_that_yaml_takes_for_text():
         ("ipc", None),
         ("seed", "x"),
         ("method", "mtt"),
+        ("synthesis.groups", 1.5),
+        ("synthesis.groups", "many"),
+        ("synthesis.compile", "sometimes"),
+        ("synthesis.compile", None),
+        ("synthesis.compile", True),
         ("squeeze", 5),
         ("squeeze", None),
         ("squeeze.backbones", "resnet18"),
@@ -290,6 +297,8 @@ FAULTS = [
     ("synthesis.views.cutmix", 1.0),
     # would else be met in the middle of the work, with a traceback of torch's
     ("threads", 0),
+    ("synthesis.groups", 0),
+    ("synthesis.groups", -1),
     ("data.workers", -1),
     *(
         (f"{stage}.optimizer.{key}", value)
@@ -321,7 +330,7 @@ def test_faults_of_two_fields():
 EDGES = [
     ("synthesis.alpha", 0.0), ("synthesis.beta_dr", 1.0), ("synthesis.views.scale", (1.0, 1.0)),
     ("synthesis.weight_conv", 0.0), ("labels.views.cutmix", 0.0), ("baselines.methods", ()),
-    ("labels.full_batch_up_to", 0), ("evaluation.gamma", 0.0),
+    ("labels.full_batch_up_to", 0), ("evaluation.gamma", 0.0), ("synthesis.groups", 1),
 ]  # fmt: skip
 
 

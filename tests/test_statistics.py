@@ -6,14 +6,14 @@ import pytest
 import torch
 from torch import nn
 
-from conftest import CONVNET, N_P, WRN, StoppedError, direct_statistics, stop_after
+from conftest import CONVNET, FIRST, IMAGE, N_P, WRN, StoppedError, direct_statistics, stop_after
 from gvbsm.artifacts import Checkpoint, Statistics, load_tensors, save
 from gvbsm.backbones import matched_layers
 from gvbsm.config import StatisticsConfig, SynthesisConfig, ViewConfig
 from gvbsm.loading import view_batches
 from gvbsm.pictures import normalize
 from gvbsm.statistics import record_statistics
-from gvbsm.synthesis import make_target
+from gvbsm.targets import make_target
 
 PLAIN = ViewConfig(crop="none", flip=False)
 VIEWS = ViewConfig(crop="resized", scale=(0.3, 1.0), roll=2)
@@ -139,9 +139,9 @@ def test_stopped_and_resumed_are_identical(
             recorded(teachers, data, runtime, tmp_path, **settings)
     if every == 1:
         left = []
-        with teachers[CONVNET].register_forward_pre_hook(lambda *_: left.append(1)):
+        with teachers[CONVNET].register_forward_pre_hook(lambda _, seen: left.append(len(seen[0]))):
             found = recorded(teachers, data, runtime, tmp_path, **settings)
-        assert len(left) == 2  # 10 of the 12 batches were kept
+        assert left == [1, 7, 5]  # a look at the network; 10 of the 12 batches were kept
     else:
         found = recorded(teachers, data, runtime, tmp_path, **settings)
     for name in teachers:
@@ -187,5 +187,5 @@ def test_file_round_trip_keeps_the_values(teachers, data, runtime, tmp_path):
 def test_file_round_trip_keeps_the_first_layer(teachers, data, runtime, tmp_path):
     """The first layer is weighed tenfold: it must be the one that sees the image."""
     found = _through_a_file(recorded(teachers, data, runtime, tmp_path)[WRN], tmp_path)
-    target = make_target(WRN, teachers[WRN], found, SynthesisConfig())
-    assert next(iter(target.channel)) == "stem"
+    target = make_target(WRN, teachers[WRN], found, SynthesisConfig(), N_P, IMAGE)
+    assert target.conv[0] == FIRST[WRN]

@@ -1,24 +1,35 @@
 """Synthesis: the loop, its groups, stops at any moment, valid pixels and untouched teachers."""
 
+import io
 import itertools
+import logging
 import math
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
 import pytest
 import torch
+from tqdm import tqdm
 
-from conftest import CONVNET, N_P, WRN, StoppedError, stop_after
+from conftest import CONVNET, IMAGE, N_P, WRN, StoppedError, stop_after
 from gvbsm.artifacts import Checkpoint, read_header
 from gvbsm.config import OptimizerConfig, SynthesisConfig, ViewConfig
+from gvbsm.losses import class_blocks
+from gvbsm.observe import observing
 from gvbsm.pictures import normalize
-from gvbsm.runtime import RunError
+from gvbsm.runtime import RunError, Runtime
 from gvbsm.synthesis import (
+    GPU_IMAGES,
+    Stack,
+    _groups_at_once,
     choose_teacher,
     group_indices,
+    step_draws,
     step_terms,
     synthesize,
-    synthesize_group,
+    synthesize_stack,
 )
+from gvbsm.targets import empty_state
 
 PLAIN = ViewConfig(crop="none", flip=False)
 CONFIG = SynthesisConfig(
@@ -32,20 +43,38 @@ LABELS = torch.tensor([0, 0, 0, 1, 1, 2])
 TERMS = ("cross_entropy", "batchnorm", "conv", "densification")
 
 
+def alone(number, labels):
+    """A group by itself."""
+    return Stack((number,), labels, class_blocks(labels, 1))
+
+
+@contextmanager
+def observed(targets):
+    """An observer for each teacher, by name."""
+    with ExitStack() as contexts:
+        yield {
+            target.name: contexts.enter_context(
+                observing(target.model, {*target.batchnorm, *target.conv}, N_P)
+            )
+            for target in targets
+        }
+
+
 @pytest.fixture
 def group(targets_for, data, runtime, tmp_path):
     """Call it to optimise a group of six images of three classes: uint8 images and trace."""
 
     def run(config, number=3, targets=None, runtime=runtime, path=tmp_path / "group"):
-        shape = (len(LABELS), 3, 8, 8)
+        shape = (len(LABELS), *IMAGE)
         start = torch.randn(shape, generator=runtime.generator("start"))
         targets = targets_for(config) if targets is None else targets
         checkpoint = Checkpoint(path, {"toy": 1}, runtime.checkpoint_seconds)
-        with runtime.progress(1, "", "") as bar:
-            return synthesize_group(
-                number, LABELS, start, targets, config, N_P, (data.mean, data.std), runtime,
-                checkpoint, bar,
+        with runtime.progress(1, "", "") as bar, observed(targets) as observers:
+            images, (trace,) = synthesize_stack(
+                alone(number, LABELS), start, targets, config, observers, (data.mean, data.std),
+                runtime, checkpoint, bar,
             )  # fmt: skip
+        return images, trace
 
     return run
 
@@ -53,30 +82,32 @@ def group(targets_for, data, runtime, tmp_path):
 def test_loop__is_adam_with_cosine_decay_average_and_clamp(group, targets_for, data, runtime):
     config = replace(CONFIG, iterations=5)
     found, trace = group(config)
-    images = torch.randn(6, 3, 8, 8, generator=runtime.generator("start"))
+    images = torch.randn(6, *IMAGE, generator=runtime.generator("start"))
     m = v = torch.zeros_like(images)
     low, high = (
         torch.tensor([(edge - a) / b for a, b in zip(data.mean, data.std, strict=True)])
         for edge in (0, 1)
     )
-    state = {}
-    for step in range(5):
-        images.requires_grad_()
-        terms = step_terms(
-            images, LABELS, targets_for(config), state, config, N_P, step,
-            runtime.generator("synthesis", 3, step), runtime,
-        )  # fmt: skip
-        assert terms.teacher == trace[step]["teacher"]
-        for term in TERMS:
-            value = getattr(terms, term).item()
-            assert trace[step][term] == pytest.approx(value, rel=1e-4, abs=1e-6), (step, term)
-        (gradient,) = torch.autograd.grad(terms.loss(config), images)
-        m, v = 0.5 * m + 0.5 * gradient, 0.9 * v + 0.1 * gradient**2
-        lr = 0.2 * (1 + math.cos(math.pi * step / 5)) / 2
-        mean, root = m / (1 - 0.5 ** (step + 1)), (v / (1 - 0.9 ** (step + 1))).sqrt()
-        images = images.detach() - lr * mean / (root + 1e-8)
-        images = images.clamp(low[:, None, None], high[:, None, None])
-        state = {**state, **terms.changed}
+    targets, stack = targets_for(config), alone(3, LABELS)
+    state = empty_state(targets, 1, config.ema_start)
+    with observed(targets) as observers:
+        for step in range(5):
+            images.requires_grad_()
+            draws = step_draws(runtime, (3,), step)
+            terms = step_terms(
+                images, stack, targets, observers, state, config, step, draws, runtime
+            )
+            assert terms.teacher == trace[step]["teacher"]
+            for term in TERMS:
+                value = getattr(terms, term).sum().item()
+                assert trace[step][term] == pytest.approx(value, rel=1e-4, abs=1e-6), (step, term)
+            (gradient,) = torch.autograd.grad(terms.loss(config).sum(), images)
+            m, v = 0.5 * m + 0.5 * gradient, 0.9 * v + 0.1 * gradient**2
+            lr = 0.2 * (1 + math.cos(math.pi * step / 5)) / 2
+            mean, root = m / (1 - 0.5 ** (step + 1)), (v / (1 - 0.9 ** (step + 1))).sqrt()
+            images = images.detach() - lr * mean / (root + 1e-8)
+            images = images.clamp(low[:, None, None], high[:, None, None])
+            state = {**state, **terms.changed}
     expected = (images * torch.tensor(data.std)[:, None, None]).double()
     expected = (expected + torch.tensor(data.mean, dtype=torch.float64)[:, None, None]) * 255
     assert (found.double() - expected).abs().max() < 0.6  # rounded to the nearest grey level
@@ -87,9 +118,9 @@ def test_loop__is_adam_with_cosine_decay_average_and_clamp(group, targets_for, d
 def whole(targets_for, data, runtime, tmp_path):
     """Call it to make the whole set of 4 classes x 3 images: images, labels and traces."""
 
-    def run(config, folder="whole", runtime=runtime, names=(CONVNET, WRN), initial=None):
+    def run(config, folder="whole", runtime=runtime, names=(CONVNET, WRN), initial=None, ipc=3):
         return synthesize(
-            4, 3, initial, targets_for(config, names), config, N_P, data, runtime,
+            4, ipc, initial, targets_for(config, names), config, N_P, data, runtime,
             tmp_path / folder, {"toy": 1},
         )  # fmt: skip
 
@@ -130,12 +161,13 @@ def test_groups__each_depends_on_itself_alone(whole, targets_for, data, runtime,
     assert not torch.equal(images[:3], other[:3])  # fewer companions: other statistics
     start = torch.randn(6, 3, 8, 8, generator=runtime.generator("noise", 1))
     checkpoint = Checkpoint(tmp_path / "alone", {}, 3600)
-    with runtime.progress(1, "", "") as bar:
-        alone, trace = synthesize_group(
-            1, labels[6:], start, targets_for(config), config, N_P, (data.mean, data.std),
+    targets = targets_for(config)
+    with runtime.progress(1, "", "") as bar, observed(targets) as observers:
+        made, (trace,) = synthesize_stack(
+            alone(1, labels[6:]), start, targets, config, observers, (data.mean, data.std),
             runtime, checkpoint, bar,
         )  # fmt: skip
-    assert torch.equal(alone, images[6:])
+    assert torch.equal(made, images[6:])
     assert trace == traces[1]
     (tmp_path / "whole" / "group-00001.safetensors").unlink()  # made again, beside the first
     again, _, more = whole(config)
@@ -149,6 +181,108 @@ def test_groups__finished_ones_are_not_made_again(whole, teachers):
         found = whole(CONFIG)
     assert torch.equal(found[0], expected[0])
     assert found[2] == expected[2]
+
+
+def assert_same_set(ours, theirs):
+    """Equal sets but for the rounding of float32 sums, which batches of other sizes add otherwise.
+
+    A pixel may end at the next grey level: 1 of 1000 at most. The terms agree to 1e-3.
+    """
+    off = (ours[0].int() - theirs[0].int()).abs()
+    assert off.max() <= 1
+    assert (off > 0).double().mean() <= 1e-3
+    assert torch.equal(ours[1], theirs[1])
+    for trace, other in zip(ours[2], theirs[2], strict=True):
+        assert [row["step"] for row in trace] == [row["step"] for row in other]
+        for row, wanted in zip(trace, other, strict=True):
+            assert row["teacher"] == wanted["teacher"]
+            for term in (*TERMS, "densification_gradient"):
+                assert row[term] == pytest.approx(wanted[term], rel=1e-3, abs=1e-5), term
+
+
+@pytest.fixture
+def seven_groups(whole):
+    """Call it with a number of groups at once: 20 images in six groups of 3 and one of 2."""
+
+    def run(groups, folder=None, **settings):
+        config = replace(CONFIG, batch_size=3, iterations=30, beta_dr=0.5, groups=groups)
+        return whole(replace(config, **settings), folder or f"by-{groups}", ipc=5)
+
+    return run
+
+
+@pytest.mark.parametrize("at_once", [None, 2, 4, 99])
+def test_groups__share_passes_and_stay_what_they_are_alone(at_once, seven_groups, teachers):
+    expected, sizes = seven_groups(1), []
+    with ExitStack() as hooks:
+        for model in teachers.values():
+            hooks.enter_context(
+                model.register_forward_pre_hook(lambda _, seen: sizes.append(len(seen[0])))
+            )
+        found = seven_groups(at_once)
+    assert len(found[2]) == 7
+    assert_same_set(found, expected)
+    # six groups of 3, and the smaller one, which shares no pass; 1 is a look at a network
+    stacks = {None: [3] * 6, 2: [6] * 3, 4: [12, 6], 99: [18]}[at_once]
+    assert [size for size in sizes if size > 1] == [n for n in (*stacks, 2) for _ in range(30)]
+
+
+def test_groups__many_at_once_on_a_gpu_and_one_on_the_cpu(runtime):
+    def at_once(device, batch_size, groups=None):
+        machine = replace(runtime, device=torch.device(device))
+        return _groups_at_once(replace(CONFIG, batch_size=batch_size, groups=groups), machine)
+
+    assert at_once("cpu", 50) == 1
+    assert at_once("cpu", 50, groups=7) == at_once("cuda", 50, groups=7) == 7
+    assert at_once("cuda", GPU_IMAGES // 4) == 4
+    assert at_once("cuda", GPU_IMAGES + 1) == 1
+
+
+@pytest.fixture
+def compiled(monkeypatch):
+    """Networks that would be compiled, and the sizes of the passes that they were used for."""
+    sizes = {}
+
+    def compile_observer(model, paths, n_p):
+        mine = sizes.setdefault(id(model), [])
+        observer = contexts.enter_context(observing(model, paths, n_p))
+
+        def listening(x, wanted, groups):
+            mine.append(len(x))
+            return observer(x, wanted, groups)
+
+        return listening
+
+    with ExitStack() as contexts:
+        monkeypatch.setattr("gvbsm.synthesis.compile_observer", compile_observer)
+        yield sizes
+
+
+@pytest.mark.parametrize(("at_once", "size", "stacks"), [(1, 3, 6), (2, 6, 3), (4, 12, 1)])
+def test_compiled_networks__serve_passes_of_one_size(at_once, size, stacks, seven_groups, compiled):
+    """Each further size would be compiled for again: the odd groups at the end are not worth it."""
+    expected = seven_groups(at_once, "plain")
+    assert not compiled
+    found = seven_groups(at_once, "compiled", compile="always")
+    assert len(compiled) == 2  # one for each teacher
+    assert sorted(itertools.chain(*compiled.values())) == [size] * 30 * stacks
+    assert torch.equal(found[0], expected[0])
+    assert found[2] == expected[2]
+
+
+@pytest.mark.parametrize(
+    ("compile_", "worth", "is_"),
+    [
+        ("auto", 12 * 64 * 8, True),
+        ("auto", 12 * 64 * 8 + 1, False),
+        ("always", 1e9, True),
+        ("never", 0, False),
+    ],
+)
+def test_compiled_networks__are_for_long_work(compile_, worth, is_, whole, compiled, monkeypatch):
+    monkeypatch.setattr("gvbsm.synthesis.WORTH_COMPILING", worth)
+    whole(replace(CONFIG, compile=compile_))
+    assert bool(compiled) == is_
 
 
 def test_seed_decides(whole, runtime):
@@ -197,16 +331,19 @@ def test_teachers__are_left_as_they_were(group, teachers):
 # Stops
 
 
-@pytest.mark.parametrize("every", [1, 3])
-@pytest.mark.parametrize("kind", ["adam", "sgd"])
+@pytest.mark.parametrize(
+    ("every", "kind", "groups"),
+    [(1, "adam", 1), (3, "adam", 1), (1, "sgd", 1), (3, "sgd", 1), (1, "adam", 2), (3, "sgd", 2)],
+)
 def test_stopped_and_resumed_groups_are_bit_identical(
-    every, kind, whole, teachers, checkpoint_every
+    every, kind, groups, whole, teachers, checkpoint_every
 ):
     optimizer = replace(CONFIG.optimizer, name=kind, lr=0.2 if kind == "adam" else 5.0)
-    config = replace(CONFIG, beta_dr=0.5, optimizer=optimizer)
+    config = replace(CONFIG, beta_dr=0.5, optimizer=optimizer, batch_size=6 // groups)
+    config = replace(config, groups=groups)
     images, _, traces = whole(config)
     checkpoint_every(every)
-    for calls in (0, 5, 3, 1, 4):  # two groups of eight: also at the first one's end
+    for calls in (0, 5, 3, 1, 4):  # two stacks of eight steps: also at the first one's end
         with stop_after(calls, *teachers.values()), pytest.raises(StoppedError):
             whole(config, "stopped")
     found, _, again = whole(config, "stopped")
@@ -218,9 +355,111 @@ def test_stopped_groups_go_on_where_they_were(whole, teachers, runtime):
     often, calls = replace(runtime, checkpoint_seconds=0), []
     with stop_after(4, teachers[WRN]), pytest.raises(StoppedError):
         whole(CONFIG, runtime=often, names=[WRN])
-    with teachers[WRN].register_forward_pre_hook(lambda *_: calls.append(1)):
+    with teachers[WRN].register_forward_pre_hook(lambda _, seen: calls.append(len(seen[0]))):
         whole(CONFIG, runtime=often, names=[WRN])
-    assert len(calls) == 2 * 8 - 4
+    assert len([size for size in calls if size > 1]) == 2 * 8 - 4
+
+
+def test_stopped_groups_may_go_on_with_others_at_once(whole, teachers, runtime, tmp_path):
+    """What is finished is kept, half-done work of other stacks is not mistaken for one's own."""
+    config = replace(CONFIG, batch_size=3, beta_dr=0.5)
+    expected = whole(config)
+    often = replace(runtime, checkpoint_seconds=0)
+    for groups, calls in ((2, 12), (1, 5), (3, 3)):
+        with stop_after(calls, *teachers.values()), pytest.raises(StoppedError):
+            whole(replace(config, groups=groups), "stopped", often)
+    assert_same_set(whole(replace(config, groups=4), "stopped", often), expected)
+    assert len(list((tmp_path / "stopped").iterdir())) == 4  # nothing half-done is left
+
+
+# Memory
+
+
+@pytest.fixture
+def memory(teachers):
+    """Call it with the images that fit into one pass; `after` passes, later ones need more."""
+    hooks = ExitStack()
+
+    def limit(images, after=0):
+        passes = itertools.count()
+
+        def check(_module, arguments):
+            count = len(arguments[0])
+            if count > images and next(passes) >= after:
+                raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 2 GiB.")
+
+        for model in teachers.values():
+            hooks.enter_context(model.register_forward_pre_hook(check))
+
+    with hooks:
+        yield limit
+
+
+@pytest.fixture
+def bars(monkeypatch):
+    """Every progress bar that is shown, as on a terminal."""
+    made = []
+
+    def progress(self, total, name, unit):
+        made.append(tqdm(total=total, desc=name, unit=unit, file=io.StringIO()))
+        return made[-1]
+
+    monkeypatch.setattr(Runtime, "progress", progress)
+    return made
+
+
+FOUR = replace(CONFIG, batch_size=3, beta_dr=0.5, groups=4)
+
+
+@pytest.mark.parametrize("after", [0, 5])
+@pytest.mark.parametrize(("fits", "groups"), [(6, [2]), (3, [2, 1]), (11, [2]), (5, [2, 1])])
+def test_memory__too_many_groups_at_once_are_halved(
+    fits, groups, after, whole, memory, bars, caplog, runtime, tmp_path
+):
+    expected = whole(replace(FOUR, groups=groups[-1]), "expected")
+    memory(fits, after)
+    with caplog.at_level(logging.WARNING, "gvbsm"):
+        found = whole(FOUR, "halved", replace(runtime, checkpoint_seconds=0))
+    assert torch.equal(found[0], expected[0])
+    assert found[2] == expected[2]
+    told = [record.getMessage() for record in caplog.records]
+    assert len(told) == len(groups)
+    for line, before, now in zip(told, (4, *groups), groups, strict=False):
+        assert f"{before} groups at once" in line
+        assert line.endswith(f"going on with {now}")
+    assert (bars[-1].n, bars[-1].total) == (4 * 8, 4 * 8)
+    assert len(list((tmp_path / "halved").iterdir())) == 4
+
+
+def test_memory__what_does_not_fit_alone_is_one_clear_line(whole, memory):
+    memory(2)
+    with pytest.raises(
+        RunError, match=r"^out of memory with 3 images.*synthesis\.batch_size"
+    ) as error:
+        whole(replace(FOUR, groups=1))
+    assert "\n" not in str(error.value)
+    assert error.value.__cause__ is None
+    assert error.value.__suppress_context__
+
+
+def test_memory__halving_ends_there_too(whole, memory, caplog):
+    memory(2)
+    with caplog.at_level(logging.WARNING, "gvbsm"), pytest.raises(RunError, match="out of memory"):
+        whole(FOUR)
+    assert len(caplog.records) == 2
+
+
+def test_progress__counts_what_was_done_before(whole, teachers, bars, runtime):
+    often = replace(runtime, checkpoint_seconds=0)
+    config = replace(FOUR, groups=2)
+    with stop_after(11, *teachers.values()), pytest.raises(StoppedError):
+        whole(config, runtime=often)
+    assert bars[-1].n == 2 * 11
+    moments = []
+    with teachers[WRN].register_forward_pre_hook(lambda *_: moments.append(bars[-1].n)):
+        whole(config, runtime=often)
+    assert moments[0] >= 2 * 8  # the first stack, whose files are there
+    assert (bars[-1].n, bars[-1].total) == (4 * 8, 4 * 8)
 
 
 # Pixels and trace

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gvbsm._version import __version__
-from gvbsm.config import Config, ConfigError
+from gvbsm.config import BenchConfig, Config, ConfigError
 from gvbsm.settings import (
     flat_keys,
     from_parsed,
@@ -35,6 +35,7 @@ VERBS = {
     "labels": "make the soft labels",
     "evaluation": "train students on images and labels and test them",
     "show": "tell what a work directory holds",
+    "bench": "measure what the method costs beside the bare networks, on this machine",
 }
 SHORT = {"--data-root": "--data.root"}
 
@@ -101,6 +102,8 @@ def _dispatch(verb: str, argv: list[str]) -> int:
         raise ConfigError(f"there is no verb {verb!r}; {hint}verbs: {', '.join(VERBS)}")
     if verb == "show":
         return _show(argv)
+    if verb == "bench":
+        return _bench(argv)
     parsed = _parse(verb, argv)
     if parsed is None:
         return 0
@@ -190,4 +193,29 @@ def _show(argv: list[str]) -> int:
     from gvbsm.show import describe
 
     print(describe(Path(argv[0])))
+    return 0
+
+
+def _bench(argv: list[str]) -> int:
+    from jsonargparse import ArgumentError, ArgumentParser
+
+    parser = ArgumentParser(prog="gvbsm bench", exit_on_error=False)
+    parser.add_class_arguments(BenchConfig)
+    try:
+        config = BenchConfig(**vars(parser.parse_args(argv)))
+    except ArgumentError as error:
+        raise ConfigError(_explain(str(error))) from None
+    except SystemExit as leaving:
+        return int(leaving.code or 0)
+    if config.repeats < 1 or not config.groups or min(config.groups) < 1:
+        raise ConfigError("repeats and groups must be at least 1")
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    from gvbsm.artifacts import write_json
+    from gvbsm.bench import run_bench
+    from gvbsm.performance import format_bench
+
+    found = run_bench(config)
+    if config.json is not None:
+        write_json(Path(config.json), found)
+    print(format_bench(found))
     return 0

@@ -155,6 +155,8 @@ class SynthesisConfig:
         first_layer_multiplier: Extra weight of the first matched layer of each teacher.
         tau: Temperature of L_DD.
         densification: exact is Eq. 5; scaled divides each Gram matrix by its mean eigenvalue first.
+        groups: Batches that share each pass of a network; none takes 1 on a CPU, many on a GPU.
+        compile: Compile each network with its statistics; auto does so where the work is long.
     """
 
     backbones: tuple[str, ...] | None = None
@@ -177,6 +179,8 @@ class SynthesisConfig:
     first_layer_multiplier: float = 10.0
     tau: float = 4.0
     densification: Literal["exact", "scaled"] = "exact"
+    groups: int | None = None
+    compile: Literal["auto", "always", "never"] = "auto"
 
 
 @dataclass(frozen=True)
@@ -186,6 +190,7 @@ class LabelsConfig:
     Args:
         backbones: Teachers of the ensemble; none takes all of squeeze.backbones.
         epochs: Epochs that are labelled, and for which the students train.
+        min_steps: Least training steps; a set too small for them in its epochs gets more epochs.
         batch_size: Images that are labelled together, in the order of training.
         full_batch_up_to: A set of at most this many images is one batch, in labelling and training.
         views: Augmentation of the distilled images.
@@ -195,6 +200,7 @@ class LabelsConfig:
 
     backbones: tuple[str, ...] | None = None
     epochs: int = 1000
+    min_steps: int = 0
     batch_size: int = 64
     full_batch_up_to: int = 100
     views: ViewConfig = field(default_factory=lambda: ViewConfig(cutmix=1.0))
@@ -281,3 +287,27 @@ class Config:
     labels: LabelsConfig = field(default_factory=LabelsConfig)
     evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
     baselines: BaselinesConfig = field(default_factory=BaselinesConfig)
+
+
+@dataclass(frozen=True)
+class BenchConfig:
+    """What `gvbsm bench` measures.
+
+    Args:
+        settings: Presets; cifar10 has 50 images of 32 pixels and five networks, imagenet-1k 40 of
+            224 and four.
+        repeats: Rounds of each comparison.
+        groups: Numbers of batches in a pass that are compared.
+        device: cpu, cuda or cuda:N; auto takes a GPU where there is one.
+        precision: fp32 or bf16; auto is bf16 on CUDA, else fp32.
+        threads: CPU threads; none leaves torch's choice.
+        json: File for the numbers.
+    """
+
+    settings: tuple[Literal["cifar10", "imagenet-1k"], ...] = ("cifar10", "imagenet-1k")
+    repeats: int = 5
+    groups: tuple[int, ...] = (1, 2, 4)
+    device: str = "auto"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    threads: int | None = None
+    json: str | None = None

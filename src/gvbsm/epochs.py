@@ -6,14 +6,16 @@ training belong to the same batches.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from gvbsm.config import ViewConfig
-from gvbsm.loading import view_arguments
+from gvbsm.config import LabelsConfig, ViewConfig
+from gvbsm.loading import batch_count, view_arguments
 from gvbsm.losses import ensemble_logits
 from gvbsm.pictures import normalize
 from gvbsm.runtime import Runtime
@@ -31,6 +33,19 @@ class Plan(NamedTuple):
 def batch_size_for(count: int, batch_size: int, full_batch_up_to: int) -> int:
     """Images in a batch: all of a small set, else `batch_size` (table 9: "64 or |S|")."""
     return count if count <= full_batch_up_to else batch_size
+
+
+def settle_epochs(labels: LabelsConfig, count: int, batch_size: int) -> LabelsConfig:
+    """The settings with as many epochs as a set of `count` images needs for `min_steps` steps.
+
+    Args:
+        labels: The settings.
+        count: Images of the set.
+        batch_size: Images in a training batch.
+    """
+    size = batch_size_for(count, batch_size, labels.full_batch_up_to)
+    needed = math.ceil(labels.min_steps / batch_count(count, size))
+    return replace(labels, epochs=max(labels.epochs, needed))
 
 
 def draw_plan(count: int, size: int, views: ViewConfig, epoch: int, runtime: Runtime) -> Plan:

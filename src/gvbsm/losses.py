@@ -6,7 +6,7 @@ Shapes: images (batch, channels, height, width), logits (batch, classes), labels
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -17,25 +17,71 @@ from gvbsm.moments import Moments
 DENSIFY_SIZE = 32  # pixels to which images are pooled for L_DD (Eq. 4)
 
 
-def match(current: Moments, target: Moments) -> Tensor:
-    """||mean - target||_2 + ||variance - target||_2: one layer's part of Eq. 1, 6 and 10; a scalar.
+def match(current: Moments, target: Moments, owner: Tensor, layers: int) -> Tensor:
+    """||mean - target||_2 + ||variance - target||_2 of each layer (Eq. 1, 6 and 10): (..., layers).
 
-    Eq. 6 follows when `current` comes from `moments.ema_moments`, Eq. 1 when it is the batch's own.
-    The norm is not squared; where the difference is exactly 0 its gradient is 0.
+    Eq. 6 follows when `current` is blended by `moments.ema`, Eq. 1 when it is the batch's own. The
+    norm is not squared; where the difference is exactly 0 its gradient is 0.
 
     Args:
-        current: The synthetic batch's statistics, any shape.
-        target: The data set's statistics, same shape.
+        current: The synthetic batch's statistics, all layers end to end, (..., n).
+        target: The data set's statistics, (n,).
+        owner: Position of each number's layer, int64 (n,).
+        layers: Number of layers.
     """
-    mean: Tensor = torch.linalg.vector_norm(current.mean - target.mean)
-    variance: Tensor = torch.linalg.vector_norm(current.variance - target.variance)
-    return mean + variance
+
+    def norms(difference: Tensor) -> Tensor:
+        squares = difference.square()
+        total = squares.new_zeros(*squares.shape[:-1], layers).index_add(-1, owner, squares)
+        differs = total > 0
+        return torch.where(differs, total, 1.0).sqrt() * differs
+
+    return norms(current.mean - target.mean) + norms(current.variance - target.variance)
+
+
+class Block(NamedTuple):
+    """Classes with equally many images in a batch.
+
+    Attributes:
+        members: The images of each class, int64 (classes, images).
+        group: The group of images that each class belongs to, int64 (classes,).
+    """
+
+    members: Tensor
+    group: Tensor
+
+
+def class_blocks(labels: Tensor, groups: int) -> list[Block]:
+    """Sort a batch's images by class, for `densify`; a class of one image is left out.
+
+    Args:
+        labels: Classes of the images, int64 (groups * batch,) on the CPU; groups stay apart.
+        groups: Number of groups.
+    """
+    members: dict[int, list[tuple[int, Tensor]]] = {}
+    for group, part in enumerate(torch.arange(len(labels)).chunk(groups)):
+        own = labels[part]
+        for label in torch.unique(own).tolist():
+            index = part[own == label]
+            members.setdefault(len(index), []).append((group, index))
+    return [
+        Block(
+            torch.stack([index for _, index in classes]),
+            torch.tensor([group for group, _ in classes]),
+        )
+        for size, classes in sorted(members.items())
+        if size > 1
+    ]
 
 
 def densify(
-    images: Tensor, labels: Tensor, tau: float, form: Literal["exact", "scaled"] = "exact"
+    images: Tensor,
+    blocks: Sequence[Block],
+    groups: int,
+    tau: float,
+    form: Literal["exact", "scaled"] = "exact",
 ) -> Tensor:
-    """L_DD: spread the eigenvalues of each class's Gram matrix (Eq. 4 and 5); a scalar.
+    """L_DD of each group: spread the eigenvalues of each class's Gram matrix (Eq. 4, 5); (groups,).
 
     Sum over classes of KL(stop_grad(softmax(eig / tau)) || softmax(eig)), eig the eigenvalues of
     X_y X_y^T, X_y the class's images, pooled to 32 x 32 and flattened. A class of one image adds 0.
@@ -50,8 +96,9 @@ def densify(
     (G_VBSM@1ed80b0, Branch_CIFAR_100/recover/data_synthesis_*.py).
 
     Args:
-        images: Normalized images, float (batch, channels, height, width).
-        labels: Their classes, int64 (batch,).
+        images: Normalized images, float (groups * batch, channels, height, width).
+        blocks: The images of each class, from `class_blocks`.
+        groups: Number of groups.
         tau: Temperature of the target, above 0.
         form: exact or scaled.
 
@@ -62,21 +109,21 @@ def densify(
         raise ValueError(f"`tau` must be positive, got {tau}")
     if max(images.shape[2:]) > DENSIFY_SIZE:
         images = F.adaptive_avg_pool2d(images, DENSIFY_SIZE)
-    rows = images.flatten(start_dim=1)  # (batch, channels * 1024)
-    loss = images.new_zeros(())
-    for label in torch.unique(labels).tolist():
-        members = rows[labels == label]  # (images of the class, features)
-        if len(members) == 1:
-            continue
-        gram = members @ members.T
+    rows = images.flatten(start_dim=1)  # (groups * batch, channels * 1024)
+    loss = images.new_zeros(groups)
+    for block in blocks:
+        members = rows[block.members]  # (classes, images, features)
+        gram = members @ members.mT
         if form == "scaled":
             # The trace is the sum of the eigenvalues; that of an all-zero class is 0.
-            gram = gram / gram.diagonal().mean().clamp(min=1e-12)
-        eigenvalues = torch.linalg.eigvalsh(gram)
-        target = F.log_softmax(eigenvalues.detach() / tau, dim=0)
-        loss = loss + F.kl_div(
-            F.log_softmax(eigenvalues, dim=0), target, reduction="sum", log_target=True
-        )
+            mean = gram.diagonal(dim1=1, dim2=2).mean(dim=1)
+            gram = gram / mean.clamp(min=1e-12)[:, None, None]
+        eigenvalues = torch.linalg.eigvalsh(gram)  # (classes, images)
+        target = F.log_softmax(eigenvalues.detach() / tau, dim=1)
+        spread = F.kl_div(
+            F.log_softmax(eigenvalues, dim=1), target, reduction="none", log_target=True
+        ).sum(dim=1)
+        loss = loss.index_add(0, block.group, spread)
     return loss
 
 

@@ -6,6 +6,7 @@ import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,6 +31,7 @@ from gvbsm.artifacts import (
 )
 from gvbsm.config import Config
 from gvbsm.coreset import gather_images, select_random
+from gvbsm.epochs import settle_epochs
 from gvbsm.evaluation import Labeller, train_student
 from gvbsm.labels import generate_labels
 from gvbsm.plots import plot_images
@@ -40,7 +42,8 @@ from gvbsm.runtime import resolve_runtime
 from gvbsm.settings import as_config, for_method
 from gvbsm.squeeze import squeeze_teacher
 from gvbsm.statistics import record_statistics
-from gvbsm.synthesis import make_target, synthesize
+from gvbsm.synthesis import synthesize
+from gvbsm.targets import make_target
 from gvbsm.teachers import file_name, load_teacher
 
 log = logging.getLogger("gvbsm")
@@ -61,12 +64,15 @@ class Run:
     """
 
     def __init__(self, config: Config, workdir: Path, quiet: bool = False) -> None:
-        self.config, self.workdir = config, workdir
+        self.workdir = workdir
         self.runtime = resolve_runtime(
             config.device, config.precision, config.seed, config.checkpoint_seconds, quiet,
             config.threads,
         )  # fmt: skip
         self.data = load_data(config, self.runtime)
+        count = config.ipc * len(self.data.class_names)
+        labels = settle_epochs(config.labels, count, config.evaluation.batch_size)
+        self.config = config = replace(config, labels=labels)
         self.recipes = Recipes(config, self.data.fingerprint, self.runtime.precision)
         self._teachers: dict[str, nn.Module] = {}
         check_feasible(config, self.data)
@@ -143,7 +149,9 @@ class Run:
                 found = Statistics.from_tensors(
                     load_tensors(self._statistics_path(name), "statistics")[0]
                 )
-            targets.append(make_target(name, self._teacher(name), found, config.synthesis))
+            shape = (self.data.channels, self.data.image_size, self.data.image_size)
+            model, n_p = self._teacher(name), config.statistics.n_p
+            targets.append(make_target(name, model, found, config.synthesis, n_p, shape))
         initial = self._random_images(place)[0] if config.synthesis.init == "real" else None
         images, labels, traces = synthesize(
             len(self.data.class_names), config.ipc, initial, targets, config.synthesis,

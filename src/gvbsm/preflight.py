@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from gvbsm.artifacts import ArtifactError, changes, read_json, write_json
-from gvbsm.backbones import build_backbone
+from gvbsm.backbones import build_backbone, check_pretrained
 from gvbsm.config import Config, ConfigError
 from gvbsm.datasets import ImageData, load_dataset
 from gvbsm.pictures import DataError
@@ -34,6 +34,8 @@ def check_feasible(config: Config, data: ImageData) -> None:
         try:
             with torch.device("meta"):
                 build_backbone(name, len(data.class_names), data.image_size, data.channels)
+            if config.squeeze.pretrained and name in config.squeeze.backbones:
+                check_pretrained(name, len(data.class_names))
         except ValueError as error:
             raise ConfigError(str(error)) from None
     takes_real = {config.method, *config.baselines.methods} & {"random-soft", "random-hard"}

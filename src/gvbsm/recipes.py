@@ -98,6 +98,7 @@ class Recipes:
             return self._recipe("selection", ipc=config.ipc, draw=place.draw)
         names = config.synthesis.backbones or config.squeeze.backbones
         settings = to_dict(config.synthesis)
+        del settings["groups"], settings["compile"]  # how it is computed, not what
         recipe = self._recipe(
             "synthesis",
             ipc=config.ipc,
@@ -115,6 +116,7 @@ class Recipes:
         names = config.labels.backbones or config.squeeze.backbones
         settings = to_dict(config.labels)
         del settings["store"]  # stored or not, the labels are the same
+        del settings["min_steps"]  # `epochs` has heeded it
         return self._recipe(
             "labels",
             images=fingerprint(self.images(place)),
@@ -141,7 +143,7 @@ class Recipes:
         if place.config.evaluation.loss != "hard":
             return {"labels": fingerprint(self.labels(place))}
         settings = to_dict(place.config.labels)
-        for name in ("backbones", "logit_normalization", "store", "batch_size"):
+        for name in ("backbones", "logit_normalization", "store", "batch_size", "min_steps"):
             del settings[name]
         return {"images": fingerprint(self.images(place)), "labels": settings}
 

@@ -54,7 +54,7 @@ def collect(
             for stage in STAGES
         },
         "config": to_dict(config),
-        "versions": _versions(runtime),
+        "versions": versions(runtime),
     }
 
 
@@ -85,7 +85,8 @@ def _spread(values: list[float]) -> dict[str, Any]:
     return {"mean": standard_statistics.fmean(values), "std": deviation, "values": values}
 
 
-def _versions(runtime: Runtime) -> dict[str, str]:
+def versions(runtime: Runtime) -> dict[str, str]:
+    """What the numbers were made with."""
     device = str(runtime.device)
     if runtime.device.type == "cuda":
         device = f"{device} ({torch.cuda.get_device_name(runtime.device)})"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import hashlib
 import logging
 import sys
@@ -17,6 +18,8 @@ from tqdm import tqdm
 log = logging.getLogger("gvbsm")
 
 Item = TypeVar("Item")
+
+M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # of mallopt(3)
 
 
 class RunError(Exception):
@@ -82,6 +85,8 @@ def resolve_runtime(
 ) -> Runtime:
     """Settle `auto`, check that the device is there, and set torch's CPU threads if they are given.
 
+    On the CPU, freed memory stays with the process from then on (`keep_memory`).
+
     Raises:
         RunError: If the device is not available.
     """
@@ -100,7 +105,25 @@ def resolve_runtime(
         precision = "bf16" if chosen.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
     if threads is not None:
         torch.set_num_threads(threads)
+    if chosen.type == "cpu":
+        keep_memory()
     return Runtime(chosen, precision, seed, checkpoint_seconds, quiet)
+
+
+def keep_memory() -> None:
+    """Let freed memory stay with the process, where the C library is glibc.
+
+    By default glibc maps each large tensor anew and gives it back when it is freed, so that every
+    forward pass pays for zeroed pages: networks ran 1.07 times faster without at 32 pixels, and
+    more at 224.
+    """
+    try:
+        mallopt = ctypes.CDLL(None).mallopt
+    except (OSError, AttributeError, TypeError):  # no glibc; Windows takes no None
+        return
+    largest = 2**31 - 1
+    for option, value in ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, largest), (M_TOP_PAD, 64 * 1024**2)):
+        mallopt(option, value)
 
 
 def derived_seed(seed: int, *path: object) -> int:

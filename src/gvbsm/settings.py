@@ -277,10 +277,15 @@ def _number_faults(config: Config) -> Iterator[str | None]:
         yield f"data.val_fraction must be in (0, 1), got {config.data.val_fraction}"
     for student, rate in config.evaluation.lr_of.items():
         yield _positive(f"evaluation.lr_of.{student}", rate)
-    if config.threads is not None:
-        yield _positive("threads", config.threads)
-    if config.data.workers < 0:
-        yield f"data.workers must not be negative, got {config.data.workers}"
+    for name, count in (("threads", config.threads), ("synthesis.groups", synthesis.groups)):
+        if count is not None:
+            yield _positive(name, count)
+    for name, count in (
+        ("data.workers", config.data.workers),
+        ("labels.min_steps", config.labels.min_steps),
+    ):
+        if count < 0:
+            yield f"{name} must not be negative, got {count}"
 
 
 def _section_faults(config: Config) -> Iterator[str | None]:

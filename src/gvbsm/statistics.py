@@ -7,16 +7,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from contextlib import ExitStack
 
 import torch
 from torch import Tensor, nn
 
 from gvbsm.artifacts import Checkpoint, Statistics
-from gvbsm.backbones import capture_inputs, matched_layers
+from gvbsm.backbones import matched_layers
 from gvbsm.config import StatisticsConfig, ViewConfig
 from gvbsm.datasets import ImageData
 from gvbsm.loading import view_batches
-from gvbsm.moments import Sums, add, channel_sums, exact_batch_sums, finalize, patch_sums
+from gvbsm.moments import Sums, add, counts, finalize
+from gvbsm.observe import LayerSums, Observer, input_shapes, observing
 from gvbsm.runtime import Runtime
 
 
@@ -52,7 +54,16 @@ def record_statistics(
         step = state["step"]
         sums = _unpack(tensors)
     steps = math.ceil(len(data.train) / config.batch_size)
-    with torch.no_grad(), runtime.progress(steps * config.passes, "statistics", "batch") as bar:
+    image_shape = (data.channels, data.image_size, data.image_size)
+    with ExitStack() as contexts:
+        contexts.enter_context(torch.no_grad())
+        bar = contexts.enter_context(runtime.progress(steps * config.passes, "statistics", "batch"))
+        watched = {}
+        for name, model in teachers.items():
+            shapes = input_shapes(model, matched_layers(model).conv, image_shape)
+            observer = contexts.enter_context(observing(model, shapes, config.n_p, exact=True))
+            per_picture = {path: counts(shape, config.n_p) for path, shape in shapes.items()}
+            watched[name] = observer, per_picture
         bar.update(step)
         while step < steps * config.passes:
             origin = ("statistics", step // steps)
@@ -60,8 +71,8 @@ def record_statistics(
                 data, views, config.batch_size, runtime, origin,
                 start=step % steps, workers=workers, training=False,
             ):  # fmt: skip
-                for name, model in teachers.items():
-                    _record(sums, name, model, pictures, config.n_p, runtime)
+                for name in teachers:
+                    _record(sums, name, *watched[name], pictures, runtime)
                 step += 1
                 bar.update()
                 if step < steps * config.passes and checkpoint.due():
@@ -72,22 +83,19 @@ def record_statistics(
 def _record(
     sums: dict[str, Sums],
     name: str,
-    model: nn.Module,
+    observer: Observer,
+    per_picture: Mapping[str, tuple[Tensor, Tensor]],
     pictures: Tensor,
-    n_p: int,
     runtime: Runtime,
 ) -> None:
-    with capture_inputs(model, matched_layers(model).conv) as inputs:
-        with runtime.autocast():
-            model(pictures)
-        for path, x in inputs.items():
-            total, squares = exact_batch_sums(x)
-            for level, part in (
-                ("channel", channel_sums(total, squares, len(x))),
-                ("patch", patch_sums(total, squares, len(x), n_p)),
-            ):
-                key = f"{name}|{path}|{level}"
-                sums[key] = add(sums.get(key), part)
+    with runtime.autocast():
+        _, found = observer(pictures, per_picture.keys())
+    for path, layer in found.items():
+        for level, each in zip(LayerSums._fields, per_picture[path], strict=True):
+            total, squares = getattr(layer, level)[:, 0]
+            part = Sums(each.to(total.device) * len(pictures), total, squares)
+            key = f"{name}|{path}|{level}"
+            sums[key] = add(sums.get(key), part)
 
 
 def _finish(name: str, sums: Mapping[str, Sums]) -> Statistics:

@@ -18,7 +18,6 @@ from gvbsm.backbones import library
 from gvbsm.backbones.convnet import build_convnet
 from gvbsm.backbones.matching import (
     MatchedLayers,
-    capture_inputs,
     disable_inplace,
     matched_layers,
 )
@@ -33,7 +32,6 @@ __all__ = [
     "MatchedLayers",
     "backbone_names",
     "build_backbone",
-    "capture_inputs",
     "disable_inplace",
     "matched_layers",
 ]
@@ -124,6 +122,21 @@ def build_backbone(
     return model
 
 
+def check_pretrained(name: str, classes: int) -> None:
+    """Check, without loading them, that a network has published weights for so many classes.
+
+    Raises:
+        ValueError: If not.
+    """
+    prefix, _, library_name = name.rpartition("/")
+    if prefix == "torchvision":
+        library.torchvision_weights(library_name, classes)
+    elif prefix == "timm":
+        library.check_timm_weights(library_name, classes)
+    else:
+        raise ValueError(f"{name} has no pretrained weights; only torchvision/ and timm/ do")
+
+
 def _build(name: str, classes: int, image_size: int, channels: int, pretrained: bool) -> nn.Module:
     """Find the builder of `name` and call it."""
     prefix, _, library_name = name.rpartition("/")
@@ -135,7 +148,7 @@ def _build(name: str, classes: int, image_size: int, channels: int, pretrained: 
     if spec is None:
         raise ValueError(_unknown(name))
     if pretrained:
-        raise ValueError(f"{name} has no pretrained weights; only torchvision/ and timm/ do")
+        check_pretrained(name, classes)
     return spec.build(classes, image_size, channels)
 
 

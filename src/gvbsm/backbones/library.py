@@ -54,11 +54,7 @@ def build_torchvision(name: str, classes: int, channels: int, pretrained: bool) 
     if not pretrained:
         model: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=classes)
         return model
-    versions = torchvision.models.get_model_weights(name).__members__
-    if "IMAGENET1K_V1" not in versions:
-        raise ValueError(f"torchvision/{name} has no weights IMAGENET1K_V1, only {list(versions)}")
-    weights = versions["IMAGENET1K_V1"]
-    _require_classes(f"torchvision/{name}", len(weights.meta["categories"]), classes)
+    weights = torchvision_weights(name, classes)
     try:
         model = torchvision.models.get_model(name, weights=weights)
     except (OSError, RuntimeError) as error:  # RuntimeError: the file's hash does not match
@@ -67,6 +63,20 @@ def build_torchvision(name: str, classes: int, channels: int, pretrained: bool) 
             f"the file may be put into torch's hub cache, {torch.hub.get_dir()}/checkpoints"
         ) from error
     return model
+
+
+def torchvision_weights(name: str, classes: int) -> torchvision.models.WeightsEnum:
+    """The published weights of a classifier; nothing is loaded.
+
+    Raises:
+        ValueError: If they do not exist or have other classes.
+    """
+    versions = torchvision.models.get_model_weights(name).__members__
+    if "IMAGENET1K_V1" not in versions:
+        raise ValueError(f"torchvision/{name} has no weights IMAGENET1K_V1, only {list(versions)}")
+    weights = versions["IMAGENET1K_V1"]
+    _require_classes(f"torchvision/{name}", len(weights.meta["categories"]), classes)
+    return weights
 
 
 def build_timm(
@@ -95,9 +105,8 @@ def build_timm(
         options["img_size"] = image_size
     if not pretrained:
         return timm.create_model(name, pretrained=False, **options)
-    if published is None or not published.has_weights:
-        raise ValueError(f"timm/{name} has no pretrained weights")
-    _require_classes(f"timm/{name}", published.num_classes, classes)
+    check_timm_weights(name, classes)
+    assert published is not None
     try:
         return timm.create_model(name, pretrained=True, **options)
     except OSError as error:
@@ -109,12 +118,20 @@ def build_timm(
         ) from error
 
 
+def check_timm_weights(name: str, classes: int) -> None:
+    """Raise ValueError unless weights are published and have these classes; nothing is loaded."""
+    published = timm.get_pretrained_cfg(name)
+    if published is None or not published.has_weights:
+        raise ValueError(f"timm/{name} has no pretrained weights")
+    _require_classes(f"timm/{name}", published.num_classes, classes)
+
+
 def _require_classes(name: str, available: int, classes: int) -> None:
     """Raise ValueError unless the weights' classifier has exactly `classes` logits."""
     if available != classes:
         raise ValueError(
             f"the pretrained weights of {name} have {available} classes, the data set {classes}; "
-            f"train it on the data set instead (pretrained=False)"
+            f"train it on the data set instead (--squeeze.pretrained false)"
         )
 
 

@@ -1,15 +1,10 @@
-"""Which layers of a network are matched, and what they see during a forward pass.
-
-Shapes are (batch, channels, height, width).
-"""
+"""Which layers of a network are matched."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import nn
 
 
 @dataclass(frozen=True)
@@ -43,49 +38,6 @@ def matched_layers(model: nn.Module) -> MatchedLayers:
         elif isinstance(module, nn.Conv2d):
             conv[path] = module
     return MatchedLayers(batchnorm, conv)
-
-
-@contextmanager
-def capture_inputs(model: nn.Module, paths: Iterable[str]) -> Iterator[dict[str, Tensor]]:
-    """Collect what the layers at `paths` are given, as long as the context lasts.
-
-    Args:
-        model: The network whose forward pass is watched.
-        paths: Module paths, as in `matched_layers`.
-
-    Yields:
-        Module path -> the layer's input, (batch, channels, height, width): the tensor itself with
-        its graph, not a copy. Emptied whenever `model` starts a forward pass, so it always shows
-        the last one.
-
-    Raises:
-        ValueError: If a path is not in the model.
-        RuntimeError: In the forward pass, if a layer is called twice; one statistic cannot
-            describe two inputs.
-    """
-    modules = dict(model.named_modules(remove_duplicate=False))
-    paths = list(paths)
-    unknown = [path for path in paths if path not in modules]
-    if unknown:
-        raise ValueError(f"no such layers in {type(model).__name__}: {', '.join(unknown)}")
-    inputs: dict[str, Tensor] = {}
-
-    def start(_module: nn.Module, _arguments: tuple[Tensor, ...]) -> None:
-        inputs.clear()
-
-    def watch(path: str, module: nn.Module) -> None:
-        def capture(_module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-            if path in inputs:
-                raise RuntimeError(f"layer `{path}` is called twice in one forward pass")
-            inputs[path] = arguments[0]
-
-        hooks.callback(module.register_forward_pre_hook(capture).remove)
-
-    with ExitStack() as hooks:
-        hooks.callback(model.register_forward_pre_hook(start).remove)
-        for path in paths:
-            watch(path, modules[path])
-        yield inputs
 
 
 def disable_inplace(model: nn.Module) -> None:

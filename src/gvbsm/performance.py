@@ -1,0 +1,90 @@
+"""What `gvbsm bench` has measured: predictions for the presets, and the text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from statistics import mean
+from typing import Any
+
+from gvbsm.settings import as_config
+
+# Data sets of the predictions: classes, training pictures, side in pixels, the preset they scale.
+SIZES = {
+    "cifar10": (10, 50_000, 32, "cifar10"),
+    "cifar100": (100, 50_000, 32, "cifar10"),
+    "tiny-imagenet": (200, 100_000, 64, "cifar10"),
+    "imagenet-1k": (1000, 1_281_167, 224, "imagenet-1k"),
+}
+BARE = {
+    "labels": "teachers' forward passes",
+    "evaluation": "bare training steps",
+    "squeeze": "bare training steps",
+}
+
+
+def predict(measured: Mapping[str, Any]) -> dict[str, Any]:
+    """Seconds an image and hours of each preset, scaled from the measured networks by pixels.
+
+    No layer is taken as dropped, a training step counts as three forward passes, and compiling is
+    left out.
+
+    Args:
+        measured: The numbers of each setting that was measured, by its preset.
+    """
+    rows = {}
+    for name, (classes, pictures, size, preset) in SIZES.items():
+        if preset not in measured:
+            continue
+        config = as_config(name)
+        networks = measured[preset]["backbones"].values()
+        scale = (size / SIZES[preset][2]) ** 2
+        full = scale * mean(row["full"] / row["images"] for row in networks)
+        forward = scale * sum(row["forward"] / row["images"] for row in networks)
+        count = classes * config.ipc
+        image = config.synthesis.iterations * full
+        epochs = 0 if config.squeeze.pretrained else config.squeeze.epochs
+        rows[name] = {
+            "ipc": config.ipc,
+            "seconds_per_image": image,
+            "squeeze_hours": epochs * pictures * 3 * forward / 3600,
+            "statistics_hours": pictures * config.statistics.passes * forward / 3600,
+            "synthesis_hours": count * image / 3600,
+            "labels_hours": count * config.labels.epochs * forward / 3600,
+        }
+    return rows
+
+
+def format_bench(found: Mapping[str, Any]) -> str:
+    """The numbers as text."""
+    lines = [", ".join(f"{key} {value}" for key, value in found["machine"].items())]
+    for preset, part in found["synthesis"].items():
+        lines += ["", f"synthesis as in {preset}: full iteration / bare network"]
+        for name, row in part["backbones"].items():
+            lines.append(f"  {name:36} {_ratio(row)}")
+        lines.append(f"  {'all':36} {part['sum']['ratio']:5.2f}")
+        memory = part["memory"]
+        if memory["ratio"] is not None:
+            lines.append(f"  {'peak memory, ' + memory['backbone']:36} {memory['ratio']:5.2f}")
+    for stage, bare in BARE.items():
+        if stage in found:
+            lines += ["", f"{stage} / {bare}", f"  {'':36} {_ratio(found[stage])}"]
+    if "groups" in found:
+        lines += ["", f"batches a pass, {found['groups']['backbone']}: images x iterations / s"]
+        rates = found["groups"]["images_per_second"].items()
+        lines += [f"  {groups:36} {rate:5.0f}" for groups, rate in rates]
+    heads = ("s/image", "squeeze h", "statistics h", "synthesis h", "labels h")
+    lines += ["", f"{'prediction':38}" + "".join(f"{head:>14}" for head in heads)]
+    for name, row in found["predictions"].items():
+        label = f"  {name}, {row['ipc']} images per class"
+        values = [value for key, value in row.items() if key != "ipc"]
+        lines.append(f"{label:38}" + _columns(values))
+    return "\n".join(lines)
+
+
+def _ratio(row: Mapping[str, float]) -> str:
+    times = f"{1e3 * row['full']:10.1f} / {1e3 * row['bare']:.1f} ms"
+    return f"{row['ratio']:5.2f} ({row['low']:.2f} to {row['high']:.2f}){times}"
+
+
+def _columns(values: Iterable[float]) -> str:
+    return "".join(f"{value:14.2f}" for value in values)
