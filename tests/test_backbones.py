@@ -13,6 +13,7 @@ from gvbsm.backbones import (
     BACKBONES,
     backbone_names,
     build_backbone,
+    check_pretrained,
     disable_inplace,
     matched_layers,
 )
@@ -253,6 +254,49 @@ def test_library_networks_take_other_sizes(name, size, channels):
     model = build_backbone(name, 10, size, channels).eval()
     with torch.no_grad():
         assert model(images(size, channels)).shape == (2, 10)
+
+
+@pytest.fixture
+def offline(monkeypatch):
+    """Whatever asks for a network, or builds one, fails."""
+
+    def fail(*_arguments, **_options):
+        raise AssertionError("nothing is to be loaded or built")
+
+    for name in (
+        "socket.socket.connect",
+        "torch.hub.load_state_dict_from_url",
+        "torchvision.models._api.load_state_dict_from_url",
+        "torchvision.models.get_model",
+        "timm.create_model",
+        "torch.nn.Module.__init__",
+    ):
+        monkeypatch.setattr(name, fail)
+
+
+@pytest.mark.parametrize(
+    "name", [*PAPER_FULL_SIZE, "timm/deit_tiny_patch16_224", "timm/resnet18.a1_in1k"]
+)
+def test_check_pretrained_finds_published_weights(name, offline):
+    check_pretrained(name, 1000)
+    with pytest.raises(ValueError, match=f"of {name} have 1000 classes, the data set 2;") as error:
+        check_pretrained(name, 2)
+    assert "--squeeze.pretrained false" in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("resnet18", "resnet18 has no pretrained weights; only torchvision/ and timm/ do"),
+        ("convnet8_d1", "convnet8_d1 has no pretrained weights"),
+        ("torchvision/vit_h_14", "no weights IMAGENET1K_V1, only"),
+        ("timm/regnetx_nothing", "timm/regnetx_nothing has no pretrained weights"),
+    ],
+)
+def test_check_pretrained_names_what_has_none(name, message, offline):
+    with pytest.raises(ValueError, match=message):
+        check_pretrained(name, 1000)
 
 
 def test_torchvision_weights_are_the_first_version(monkeypatch):

@@ -4,19 +4,23 @@ from dataclasses import replace
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import reference
 from conftest import CONVNET, WRN
-from gvbsm.config import ViewConfig
+from gvbsm.config import LabelsConfig, ViewConfig
 from gvbsm.epochs import (
     Plan,
     batch_size_for,
     draw_plan,
     label_batch,
     pack_plan,
+    settle_epochs,
     unpack_plan,
     view_batch,
 )
+from gvbsm.loading import batch_count
 from gvbsm.pictures import normalize
 from gvbsm.views import Mixes, Views
 
@@ -37,6 +41,40 @@ def same(ours, theirs):
 )
 def test_batch_size__all_of_a_small_set(count, limit, expected):
     assert batch_size_for(count, 64, limit) == expected
+
+
+@pytest.mark.parametrize(
+    ("count", "epochs", "min_steps", "expected"),
+    [
+        (10, 200, 800, 800),  # one batch
+        (100, 200, 800, 200),  # four batches of 25
+        (100, 200, 801, 201),
+        (26, 200, 800, 800),  # the single image at the end makes no batch
+        (27, 200, 800, 400),
+        (10, 200, 0, 200),
+        (10, 900, 800, 900),
+    ],
+)
+def test_settle_epochs__known_answers(count, epochs, min_steps, expected):
+    labels = LabelsConfig(epochs=epochs, min_steps=min_steps, full_batch_up_to=25)
+    settled = settle_epochs(labels, count, 25)
+    assert settled == replace(labels, epochs=expected)
+    assert settle_epochs(settled, count, 25) == settled
+
+
+@settings(deadline=None, derandomize=True)
+@given(
+    st.integers(1, 300), st.integers(1, 70), st.integers(0, 120), st.integers(1, 50),
+    st.integers(0, 2000),
+)  # fmt: skip
+def test_settle_epochs__as_many_as_are_needed_and_no_more(count, size, limit, epochs, min_steps):
+    labels = LabelsConfig(epochs=epochs, min_steps=min_steps, full_batch_up_to=limit)
+    settled = settle_epochs(labels, count, size)
+    steps = batch_count(count, batch_size_for(count, size, limit))
+    assert settled.epochs * steps >= min_steps
+    assert settled.epochs >= epochs
+    assert settled.epochs == epochs or (settled.epochs - 1) * steps < min_steps
+    assert replace(settled, epochs=epochs) == labels
 
 
 def test_plan__belongs_to_seed_and_epoch(runtime):

@@ -740,6 +740,17 @@ def test_compiled__want_of_memory_is_no_want_of_a_compiler(monkeypatch, caplog):
     assert not caplog.records
 
 
+def test_compiled__at_first_use_and_once(monkeypatch):
+    """A teacher that is never drawn costs no compiling."""
+    made = []
+    monkeypatch.setattr(torch, "compile", lambda function, **_settings: made.append(1) or function)
+    observer = compile_observer(Branches().eval(), EVERY, 3)
+    assert made == []
+    for batch in (2, 2, 4):
+        observer(images(5, batch=batch), EVERY)
+    assert made == [1]
+
+
 def test_compiled__network_is_a_copy(monkeypatch):
     """The teacher itself stays without hooks, and may be used as before."""
     monkeypatch.setattr(torch, "compile", lambda function, **_settings: function)

@@ -47,6 +47,20 @@ def test_stage__tells_what_differs_if_its_input_was_made_otherwise(run, tmp_path
         pipeline.run_stage("statistics", other, tmp_path, quiet=True)
 
 
+def test_run__settles_the_epochs_that_its_least_steps_need(tmp_path):
+    """20 images make one batch, so 7 steps are 7 epochs; those of 7 epochs are not made again."""
+    least = {**SETTINGS, "labels": {"epochs": 3, "min_steps": 7}}
+    run = pipeline.Run(pipeline.as_config(least), tmp_path, quiet=True)
+    assert run.config.labels.epochs == 7
+    for stage in (run.squeeze, run.statistics, run.synthesis, run.labels):
+        stage()
+    assert load_labels(tmp_path / "labels").epochs == 7
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "labels").iterdir()}
+    same = {**SETTINGS, "labels": {"epochs": 7}}
+    pipeline.run_stage("labels", same, tmp_path, quiet=True)
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "labels").iterdir()} == before
+
+
 def test_stages__one_by_one_are_the_same_as_run(tmp_path):
     for stage in ("squeeze", "statistics", "synthesis", "labels", "evaluation"):
         pipeline.run_stage(stage, SETTINGS, tmp_path / "steps", quiet=True)

@@ -13,6 +13,7 @@ import yaml
 
 from gvbsm.backbones import build_backbone
 from gvbsm.datasets import DATASETS
+from gvbsm.epochs import settle_epochs
 from gvbsm.settings import PRESETS, build_config, preset_names, read_preset
 
 DATA = ["cifar10", "cifar100", "digits", "folder", "imagenet-1k", "npz", "tiny-imagenet"]
@@ -278,6 +279,18 @@ def test_digits_has_five_students_and_draws():
     assert not config.squeeze.views.flip
     assert not config.synthesis.views.flip
     assert not config.labels.views.flip
+
+
+@pytest.mark.parametrize(("ipc", "epochs"), [(1, 800), (10, 200), (50, 200)])
+def test_digits_has_800_steps_at_least(ipc, epochs):
+    config = preset("digits")
+    labels = settle_epochs(config.labels, 10 * ipc, config.evaluation.batch_size)
+    assert (config.labels.min_steps, labels.epochs) == (800, epochs)
+
+
+@pytest.mark.parametrize("name", ["cifar10", "cifar100", "imagenet-1k", "tiny-imagenet"])
+def test_presets_of_the_paper_have_its_epochs_for_sets_of_any_size(name):
+    assert preset(name).labels.min_steps == 0
 
 
 @pytest.mark.parametrize("name", DATA)

@@ -1,9 +1,12 @@
 """A changed setting changes the recipes of its stage and of what follows, and no others."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from gvbsm.epochs import settle_epochs
 from gvbsm.recipes import Place, Recipes
 from gvbsm.settings import build_config, for_method, merge, to_dict
 
@@ -60,6 +63,7 @@ def test_recipes__a_setting_changes_its_stage_and_what_follows(settings, first):
         {"squeeze": {"tests": 2}},
         {"statistics": {"batch_size": 7}},
         {"labels": {"store": False}},
+        {"labels": {"min_steps": 5}},
         {"evaluation": {"seeds": 9}},
         {"evaluation": {"students": ["resnet18", "convnet16_d2"]}},
         {"evaluation": {"lr_of": {"convnet16_d2": 0.5}}},
@@ -89,6 +93,21 @@ def test_recipes__both_random_baselines_share_their_images():
 def test_recipes__statistics_matter_only_where_convolutions_are_matched():
     assert "images" in changed({"statistics": {"n_p": 2}})
     assert "images" not in changed({"statistics": {"n_p": 2}}, "sre2l")
+
+
+@pytest.mark.parametrize("method", ["gvbsm", "sre2l", "random-soft", "random-hard"])
+def test_recipes__least_steps_count_by_the_epochs_they_lead_to(method):
+    def settled(**labels):
+        config = build_config(merge(BASE, {"labels": {"epochs": 40, **labels}}))
+        config = replace(config, labels=settle_epochs(config.labels, 10, 64))
+        return recipes_of(to_dict(config), method)
+
+    plain, met, more = settled(), settled(min_steps=40), settled(min_steps=41)
+    assert met == plain
+    assert {stage for stage in STAGES if more[stage] != plain[stage]} >= {"student"}
+    assert more == settled(epochs=41)
+    assert "min_steps" not in json.dumps(more)
+    assert "min_steps" not in json.dumps(recipes_of({"labels": {"min_steps": 5}}, method))
 
 
 def test_recipes__data_and_precision_change_everything():

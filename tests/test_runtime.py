@@ -1,6 +1,7 @@
 """Machine matters: seeds that belong to a purpose, devices, precision, progress, finite losses."""
 
 import hashlib
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -12,6 +13,7 @@ from gvbsm.runtime import (
     check_finite,
     derived_seed,
     generator_for,
+    keep_memory,
     resolve_runtime,
     seeded,
 )
@@ -138,6 +140,41 @@ def test_place_keeps_values_and_takes_channels_last_where_it_helps():
         placed = Runtime(CPU, precision, 0).place(model)
         assert is_last(placed) == last
         assert torch.equal(placed[0].weight, before)
+
+
+# Memory
+
+
+def test_keep_memory_asks_glibc_to_keep_what_is_freed(monkeypatch):
+    """M_MMAP_MAX (-4), M_TRIM_THRESHOLD (-1) and M_TOP_PAD (-2) of mallopt(3), as C ints."""
+    asked, opened = {}, []
+    library = SimpleNamespace(mallopt=asked.__setitem__)
+    monkeypatch.setattr("ctypes.CDLL", lambda name: opened.append(name) or library)
+    keep_memory()
+    assert opened == [None]
+    assert asked == {-4: 0, -1: 2**31 - 1, -2: 64 * 2**20}
+
+
+@pytest.mark.parametrize("error", [OSError, TypeError, None])
+def test_keep_memory_does_nothing_where_there_is_no_glibc(error, monkeypatch):
+    def library(_name):
+        if error is not None:
+            raise error("no such library")
+        return SimpleNamespace()  # a C library without mallopt
+
+    monkeypatch.setattr("ctypes.CDLL", library)
+    keep_memory()
+    assert resolve_runtime("cpu", "auto", 3, 5.0, quiet=True).device == CPU
+
+
+def test_memory_is_kept_on_the_cpu_alone(monkeypatch):
+    kept = []
+    monkeypatch.setattr("gvbsm.runtime.keep_memory", lambda: kept.append(True))
+    resolve_runtime("cpu", "fp32", 0, 60.0, quiet=True)
+    assert kept == [True]
+    with pytest.raises(RunError):
+        resolve_runtime("cuda:99", "fp32", 0, 60.0, quiet=True)
+    assert kept == [True]
 
 
 # Progress

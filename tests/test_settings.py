@@ -86,6 +86,7 @@ def test_round_trip_of_every_preset_through_json_and_yaml(name, tmp_path):
             "synthesis.compile": st.sampled_from(["auto", "always", "never"]),
             "data.root": st.none() | st.sampled_from(["5", "a b", "~/x", "1e3", "x.npz"]),
             "data.in_memory": st.none() | st.booleans(),
+            "labels.min_steps": st.integers(0, 10**6),
             "synthesis.alpha": st.floats(0, 1, exclude_max=True),
             "synthesis.views.scale": st.floats(0.01, 1).map(lambda low: (low, 1.0)),
             "labels.backbones": st.none() | st.just(("resnet18", "wrn16_2")),
@@ -300,6 +301,7 @@ FAULTS = [
     ("synthesis.groups", 0),
     ("synthesis.groups", -1),
     ("data.workers", -1),
+    ("labels.min_steps", -1),
     *(
         (f"{stage}.optimizer.{key}", value)
         for stage in ("squeeze", "synthesis", "evaluation")

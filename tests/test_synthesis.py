@@ -14,18 +14,14 @@ from tqdm import tqdm
 from conftest import CONVNET, IMAGE, N_P, WRN, StoppedError, stop_after
 from gvbsm.artifacts import Checkpoint, read_header
 from gvbsm.config import OptimizerConfig, SynthesisConfig, ViewConfig
-from gvbsm.losses import class_blocks
+from gvbsm.descent import make_stack, step_draws, step_terms
 from gvbsm.observe import observing
 from gvbsm.pictures import normalize
 from gvbsm.runtime import RunError, Runtime
 from gvbsm.synthesis import (
     GPU_IMAGES,
-    Stack,
     _groups_at_once,
-    choose_teacher,
     group_indices,
-    step_draws,
-    step_terms,
     synthesize,
     synthesize_stack,
 )
@@ -45,7 +41,7 @@ TERMS = ("cross_entropy", "batchnorm", "conv", "densification")
 
 def alone(number, labels):
     """A group by itself."""
-    return Stack((number,), labels, class_blocks(labels, 1))
+    return make_stack((number,), labels, torch.device("cpu"))
 
 
 @contextmanager
@@ -293,17 +289,6 @@ def test_seed_decides(whole, runtime):
 
 
 # Teachers
-
-
-def test_teachers__uniform_draws_and_turns(runtime):
-    generators = [runtime.generator("choice", step) for step in range(600)]
-    drawn = [choose_teacher(3, step, "uniform", g) for step, g in enumerate(generators)]
-    assert set(drawn) == {0, 1, 2}
-    assert all(160 < drawn.count(index) < 240 for index in range(3))  # 3.5 deviations
-    repeats = sum(a == b for a, b in itertools.pairwise(drawn))
-    assert 150 < repeats < 250  # a draw does not look at the one before
-    turns = [choose_teacher(3, step, "round_robin", g) for step, g in enumerate(generators)]
-    assert turns == [0, 1, 2] * 200
 
 
 def test_teachers__take_their_turns_in_the_loop(group):

@@ -18,7 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -206,7 +206,7 @@ def _peak(setting: str, backbone: str, runtime: Runtime, kind: str) -> float | N
     arguments = (setting, backbone, runtime, kind, torch.get_num_threads())
     if runtime.device.type == "cuda":
         return _peak_of(*arguments)
-    if not CLEAR_REFS.exists():
+    if not os.access(CLEAR_REFS, os.W_OK):
         return None
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         return pool.submit(_peak_of, *arguments).result()
@@ -234,7 +234,8 @@ def _high_water(runtime: Runtime) -> Iterator[Callable[[], float]]:
         before = torch.cuda.memory_allocated(runtime.device)
         yield lambda: torch.cuda.max_memory_allocated(runtime.device) - before
         return
-    ctypes.CDLL(None).malloc_trim(0)  # what is free already must not hide what is taken
+    with suppress(AttributeError):  # another C library than glibc
+        ctypes.CDLL(None).malloc_trim(0)  # what is free already must not hide what is taken
     CLEAR_REFS.write_text("5")  # resets the high-water mark (Linux)
     resident = _status("VmRSS")
     yield lambda: _status("VmHWM") - resident

@@ -207,15 +207,25 @@ def _bench(argv: list[str]) -> int:
         raise ConfigError(_explain(str(error))) from None
     except SystemExit as leaving:
         return int(leaving.code or 0)
-    if config.repeats < 1 or not config.groups or min(config.groups) < 1:
-        raise ConfigError("repeats and groups must be at least 1")
+    if (
+        min(
+            config.repeats, *(config.groups or [0]), 1 if config.threads is None else config.threads
+        )
+        < 1
+    ):
+        raise ConfigError("repeats, groups and threads must be at least 1")
+    if not config.settings:
+        raise ConfigError("settings must name a preset, as in --settings '[cifar10]'")
+    file = None if config.json is None else Path(config.json)
+    if file is not None and (file.is_dir() or not file.name):
+        raise ConfigError(f"--json must name a file, {file} is a folder")
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     from gvbsm.artifacts import write_json
     from gvbsm.bench import run_bench
     from gvbsm.performance import format_bench
 
     found = run_bench(config)
-    if config.json is not None:
-        write_json(Path(config.json), found)
     print(format_bench(found))
+    if file is not None:
+        write_json(file, found)
     return 0

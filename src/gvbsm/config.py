@@ -189,7 +189,7 @@ class LabelsConfig:
 
     Args:
         backbones: Teachers of the ensemble; none takes all of squeeze.backbones.
-        epochs: Epochs that are labelled, and for which the students train.
+        epochs: Epochs that are labelled, and for which the students train; see min_steps.
         min_steps: Least training steps; a set too small for them in its epochs gets more epochs.
         batch_size: Images that are labelled together, in the order of training.
         full_batch_up_to: A set of at most this many images is one batch, in labelling and training.

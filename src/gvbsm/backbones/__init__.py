@@ -32,6 +32,7 @@ __all__ = [
     "MatchedLayers",
     "backbone_names",
     "build_backbone",
+    "check_pretrained",
     "disable_inplace",
     "matched_layers",
 ]

@@ -1,5 +1,6 @@
-"""The loss of synthesis: every term and its gradient against the paper's equations in float64."""
+"""A step of synthesis: every term and its gradient against the paper's equations in float64."""
 
+import itertools
 from contextlib import ExitStack
 from dataclasses import replace
 
@@ -11,16 +12,16 @@ import reference
 from conftest import CONVNET, IMAGE, N_P, WRN, captured, slow_matching
 from gvbsm.backbones import matched_layers
 from gvbsm.config import SynthesisConfig, ViewConfig
+from gvbsm.descent import choose_teacher, descend, make_stack, step_draws, step_terms
 from gvbsm.loading import view_arguments
-from gvbsm.losses import class_blocks
 from gvbsm.observe import observing
-from gvbsm.synthesis import Stack, step_draws, step_terms
 from gvbsm.targets import empty_state
 from gvbsm.views import sample_views
 
 CONFIG = SynthesisConfig(
     views=ViewConfig(crop="resized", scale=(0.3, 1.0), roll=3), densification="scaled"
 )
+CPU = torch.device("cpu")
 LABELS = torch.tensor([0, 0, 0, 1, 1, 2])
 OTHER = torch.tensor([1, 3, 1, 3, 3, 3])
 TERMS = ("cross_entropy", "batchnorm", "conv", "densification")
@@ -29,7 +30,7 @@ TERMS = ("cross_entropy", "batchnorm", "conv", "densification")
 def stack_of(*numbers, labels=None):
     """Groups of six images, of the same classes unless told otherwise."""
     labels = torch.cat([LABELS] * len(numbers) if labels is None else labels)
-    return Stack(numbers, labels, class_blocks(labels, len(numbers)))
+    return make_stack(numbers, labels, CPU)
 
 
 def noise(runtime, groups=1):
@@ -97,6 +98,73 @@ def in_float64(targets):
         target.model.double()
         target.model.register_forward_pre_hook(lambda _module, arguments: arguments[0].double())
     return targets
+
+
+# Teachers and stacks
+
+
+def test_choose_teacher__uniform_draws_and_turns(runtime):
+    generators = [runtime.generator("choice", step) for step in range(600)]
+    drawn = [choose_teacher(3, step, "uniform", g) for step, g in enumerate(generators)]
+    assert set(drawn) == {0, 1, 2}
+    assert all(160 < drawn.count(index) < 240 for index in range(3))  # 3.5 deviations
+    repeats = sum(a == b for a, b in itertools.pairwise(drawn))
+    assert 150 < repeats < 250  # a draw does not look at the one before
+    turns = [choose_teacher(3, step, "round_robin", g) for step, g in enumerate(generators)]
+    assert turns == [0, 1, 2] * 200
+
+
+def test_choose_teacher__takes_as_much_from_the_generator_in_either_order(runtime):
+    """So that the dropped layers, which are drawn next, are the same ones."""
+    following = []
+    for order in ("uniform", "round_robin"):
+        generator = runtime.generator("choice")
+        choose_teacher(3, 1, order, generator)
+        following.append(torch.rand(4, generator=generator).tolist())
+    assert following[0] == following[1]
+
+
+def test_make_stack__known_answer():
+    """Two groups of four: classes 5, 5, 2, 2 and 2, 2, 2, 9; class 2 is in both, each by itself."""
+    stack = make_stack([4, 7], torch.tensor([5, 5, 2, 2, 2, 2, 2, 9]), CPU)
+    assert stack.numbers == (4, 7)
+    assert stack.batch == 4
+    assert stack.labels.tolist() == [5, 5, 2, 2, 2, 2, 2, 9]
+    twos, threes = stack.blocks
+    assert sorted(twos.members.tolist()) == [[0, 1], [2, 3]]
+    assert twos.group.tolist() == [0, 0]
+    assert threes.members.tolist() == [[4, 5, 6]]
+    assert threes.group.tolist() == [1]
+
+
+def test_make_stack__all_of_it_is_on_the_device():
+    stack = make_stack((0,), LABELS, torch.device("meta"))
+    tensors = [stack.labels, *(part for block in stack.blocks for part in block)]
+    assert len(tensors) == 5
+    assert all(tensor.is_meta for tensor in tensors)
+
+
+def test_descend__known_answer(targets_for, runtime):
+    """Plain gradient descent, clamped to the valid range of each channel; the average moves on."""
+    config, images = replace(CONFIG, beta_dr=0.0), noise(runtime)
+    targets = targets_for(config, [WRN])
+    state = empty_state(targets, 1, config.ema_start)
+    terms, _ = one_step(images, stack_of(0), targets, config, 0, runtime, state)
+    (gradient,) = torch.autograd.grad(terms.loss(config).sum(), images, retain_graph=True)
+    before, low = images.detach().clone(), torch.tensor([-1.0, -0.5, -2.0])[:, None, None]
+    high = torch.tensor([1.0, 0.5, 0.1])[:, None, None]
+    images.grad = torch.ones_like(images)  # what an earlier step has left counts no more
+    descend(terms, images, torch.optim.SGD([images], lr=2.0), (low, high), state, config)
+    expected = (before - 2.0 * gradient).maximum(low).minimum(high)
+    torch.testing.assert_close(images.detach(), expected)
+    assert (expected == high).any()
+    assert (expected == low).any()
+    assert ((expected > low) & (expected < high)).any()
+    assert terms.changed
+    assert all(state[key] is changed for key, changed in terms.changed.items())
+
+
+# Terms
 
 
 @pytest.mark.parametrize(
@@ -217,11 +285,11 @@ def test_terms__are_read_for_each_group(targets_for, runtime):
 def test_terms__of_classes_of_one_image_have_no_densification(targets_for, runtime):
     images = noise(runtime)[:4].detach().requires_grad_()
     labels = torch.tensor([1, 0, 1, 0])  # two groups of one image of either class
-    stack = Stack((0, 1), labels, class_blocks(labels, 2))
+    stack = make_stack((0, 1), labels, CPU)
     terms, _ = one_step(images, stack, targets_for(CONFIG), CONFIG, 0, runtime)
     assert terms.densification.tolist() == [0.0, 0.0]
     assert [row["densification_gradient"] for row in terms.read(images)] == [0.0, 0.0]
-    together = Stack((0,), labels, class_blocks(labels, 1))
+    together = make_stack((0,), labels, CPU)
     terms, _ = one_step(images, together, targets_for(CONFIG), CONFIG, 0, runtime)
     assert terms.densification.item() > 0
 

@@ -1,0 +1,282 @@
+"""The measurements' mechanics on tiny networks; no test looks at what a measurement says."""
+
+import json
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+import torch
+
+from conftest import CONVNET, WRN
+from gvbsm import bench, cli
+from gvbsm.backbones import matched_layers
+from gvbsm.bench import CLEAR_REFS, Bench, compare, run_bench
+from gvbsm.cli import main
+from gvbsm.config import BenchConfig
+from gvbsm.performance import SIZES, format_bench
+from gvbsm.settings import as_config
+
+
+@pytest.fixture
+def clock(monkeypatch):
+    """Call it with a name and seconds for some work that takes them in turn, and their record."""
+    now, done = [100.0], []
+    monkeypatch.setattr("time.perf_counter", lambda: now[0])
+
+    def work(name, *seconds):
+        left = iter(seconds)
+
+        def run():
+            done.append(name)
+            now[0] += next(left)
+
+        return run
+
+    work.done = done
+    return work
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """Both settings with two tiny networks, small pictures and no compiler."""
+
+    def preset(name):
+        config = as_config(name)
+        return replace(
+            config,
+            ipc=2,
+            squeeze=replace(config.squeeze, backbones=(CONVNET, WRN), batch_size=8),
+            statistics=replace(config.statistics, n_p=3),
+            synthesis=replace(config.synthesis, batch_size=6, iterations=5),
+        )
+
+    monkeypatch.setitem(SIZES, "imagenet-1k", (5, 100, 8, "imagenet-1k"))
+    monkeypatch.setattr("gvbsm.bench.as_config", preset)
+    monkeypatch.setattr("gvbsm.performance.as_config", preset)
+    monkeypatch.setattr("gvbsm.bench.STUDENT", CONVNET)
+    monkeypatch.setattr("gvbsm.bench.STEPS", 2)
+    monkeypatch.setattr(torch, "compile", lambda function, **_settings: function)
+
+
+# Pairs
+
+
+def test_compare__known_answer(clock, runtime):
+    """The first round, in which all is loaded, does not count; ratios are taken round by round."""
+    bare = clock("bare", 50.0, 1.0, 2.0, 4.0)
+    full = clock("full", 90.0, 1.5, 5.0, 4.0)
+    pair = compare(bare, full, 3, runtime)
+    assert vars(pair) == {"bare": 2.0, "full": 4.0, "ratio": 1.5, "low": 1.0, "high": 2.5}
+
+
+def test_compare__alternates_the_order(clock, runtime):
+    compare(clock("bare", *[1.0] * 6), clock("full", *[1.0] * 6), 5, runtime)
+    rounds = [tuple(clock.done[index : index + 2]) for index in range(0, 12, 2)]
+    assert all(set(pair) == {"bare", "full"} for pair in rounds)
+    assert all(first != second for first, second in pairwise(rounds))
+    assert rounds[1] == ("bare", "full")
+
+
+def test_compare__a_thing_with_itself(clock, runtime):
+    work = clock("bare", *[2.0] * 6)
+    pair = compare(work, work, 2, runtime)
+    assert (pair.bare, pair.full, pair.ratio) == (2.0, 2.0, 1.0)
+
+
+# One network
+
+
+@pytest.mark.parametrize("compiled", [True, False])
+@pytest.mark.parametrize("name", [CONVNET, WRN])
+def test_full__is_an_iteration_beside_a_bare_network(name, compiled, small, runtime):
+    measured = Bench("imagenet-1k", name, runtime, compiled)
+    assert measured.images.shape == (6, 3, 8, 8)
+    before = {key: value.clone() for key, value in measured.model.state_dict().items()}
+    seen = [measured.images.detach().clone()]
+    with measured.full() as full:
+        for _ in range(3):
+            full()
+            seen.append(measured.images.detach().clone())
+            assert seen[-1].min() >= 0  # mean 0 and deviation 1: valid pixels are those in [0, 1]
+            assert seen[-1].max() <= 1
+            assert not any(module._forward_pre_hooks for module in measured.model.modules())
+    assert all(not torch.equal(one, following) for one, following in pairwise(seen))
+    measured.bare()
+    assert torch.equal(measured.images.detach(), seen[-1])
+    assert measured.images.grad is None
+    after = measured.model.state_dict()
+    assert all(torch.equal(value, after[key]) for key, value in before.items())
+    assert all(p.grad is None for p in measured.model.parameters())
+
+
+def test_full__matches_every_layer_in_every_iteration(small, runtime, monkeypatch):
+    asked, compile_observer = [], bench.compile_observer
+
+    def listening(model, paths, n_p):
+        observer = compile_observer(model, paths, n_p)
+
+        def call(x, wanted, groups):
+            asked.append((len(x), set(wanted), groups))
+            return observer(x, wanted, groups)
+
+        return call
+
+    monkeypatch.setattr("gvbsm.bench.compile_observer", listening)
+    measured = Bench("cifar10", WRN, runtime, groups=2)
+    with measured.full() as full:
+        full()
+        full()
+    layers = matched_layers(measured.model)
+    assert asked == [(12, {*layers.batchnorm, *layers.conv}, 2)] * 2
+
+
+def test_bench__groups_have_the_same_classes(small, runtime):
+    measured = Bench("cifar10", CONVNET, runtime, groups=3, batch=4)
+    assert measured.stack.numbers == (0, 1, 2)
+    assert measured.stack.labels.tolist() == [0, 0, 1, 1] * 3
+    assert measured.forward().shape == (12, 10)
+    assert not measured.forward().requires_grad
+
+
+def test_bench__is_the_same_network_each_time(small, runtime):
+    first, again = (Bench("cifar10", WRN, runtime).model.state_dict() for _ in range(2))
+    assert all(torch.equal(value, again[key]) for key, value in first.items())
+
+
+# Memory
+
+linux = pytest.mark.skipif(not CLEAR_REFS.exists(), reason="no high-water mark here")
+
+
+@linux
+def test_high_water__sees_what_was_taken_and_is_gone(runtime):
+    size = 64 * 2**20
+    taken = torch.ones(size // 4)
+    del taken  # an earlier peak does not count
+    with bench._high_water(runtime) as peak:
+        few = torch.ones(2**20)  # 4 MiB
+        before = peak()
+        del few
+        taken = torch.ones(size // 4)
+        del taken
+        assert peak() > 0.9 * size
+    assert before < 0.5 * size
+
+
+@linux
+@pytest.mark.parametrize("kind", ["bare", "full"])
+def test_peak__is_that_of_two_iterations(kind, small, runtime, monkeypatch):
+    calls = []
+    monkeypatch.setattr(Bench, "bare", lambda self: calls.append(("bare", len(self.images))))
+    step = bench.descend
+    monkeypatch.setattr(
+        "gvbsm.bench.descend",
+        lambda terms, images, *rest: (
+            calls.append(("full", len(images))) or step(terms, images, *rest)
+        ),
+    )
+    assert bench._peak_of("cifar10", CONVNET, runtime, kind, torch.get_num_threads()) >= 0
+    assert calls == [(kind, 2), (kind, 2), (kind, 6), (kind, 6)]  # the first ones load all
+
+
+# All of it
+
+
+def test_run_bench__numbers_of_all_parts(small, monkeypatch, tmp_path):
+    monkeypatch.setattr("gvbsm.bench.CLEAR_REFS", tmp_path / "none")  # not Linux: no memory
+    found = run_bench(BenchConfig(repeats=1, groups=(1, 3), device="cpu", threads=1))
+    assert json.loads(json.dumps(found)) == found
+    assert found["repeats"] == 1
+    pair = {"bare", "full", "ratio", "low", "high"}
+    for name in ("cifar10", "imagenet-1k"):
+        part = found["synthesis"][name]
+        assert list(part["backbones"]) == [CONVNET, WRN]
+        for row in part["backbones"].values():
+            assert row.keys() == pair | {"forward", "images"}
+            assert row["images"] == 6
+            assert all(value > 0 for value in row.values())
+        totals = [sum(row[key] for row in part["backbones"].values()) for key in ("full", "bare")]
+        assert part["sum"]["ratio"] == pytest.approx(totals[0] / totals[1])
+        assert part["memory"] == {"backbone": CONVNET, "bare": None, "full": None, "ratio": None}
+    for stage in ("labels", "evaluation", "squeeze"):
+        assert found[stage].keys() == pair
+    assert found["groups"]["backbone"] == CONVNET
+    assert list(found["groups"]["images_per_second"]) == ["1", "3"]
+    assert set(found["predictions"]) == set(SIZES)
+    assert found["machine"]["device"] == "cpu"
+    assert found["machine"]["processor"]
+    assert "None" not in format_bench(found)
+
+
+def test_run_bench__imagenet_alone_has_no_stages(small, monkeypatch):
+    bytes_ = {"bare": 2, "full": 3}
+    monkeypatch.setattr("gvbsm.bench._peak", lambda *arguments: bytes_[arguments[3]])
+    found = run_bench(BenchConfig(settings=("imagenet-1k",), repeats=1, device="cpu", threads=1))
+    assert found.keys() == {"synthesis", "predictions", "machine", "repeats"}
+    assert found["synthesis"].keys() == found["predictions"].keys() == {"imagenet-1k"}
+    memory = found["synthesis"]["imagenet-1k"]["memory"]
+    assert memory == {"backbone": CONVNET, "bare": 2, "full": 3, "ratio": 1.5}
+    assert "peak memory, " in format_bench(found)
+
+
+# The command
+
+
+@pytest.fixture
+def asked(monkeypatch):
+    """What `gvbsm bench` would have measured."""
+    seen = []
+    monkeypatch.setattr(
+        "gvbsm.bench.run_bench", lambda config: seen.append(config) or {"fake": [1, 2]}
+    )
+    monkeypatch.setattr("gvbsm.performance.format_bench", lambda found: f"text of {found}")
+    return seen
+
+
+def test_command__measures_all_unless_told(asked, capsys):
+    assert main(["bench"]) == 0
+    assert asked == [BenchConfig()]
+    assert capsys.readouterr() == ("text of {'fake': [1, 2]}\n", "")
+
+
+def test_command__takes_settings_and_writes_the_numbers(asked, capsys, tmp_path):
+    path = tmp_path / "numbers.json"
+    options = ["--repeats", "2", "--groups", "[1,8]", "--settings=[imagenet-1k]", "--threads", "1"]
+    assert main(["bench", *options, "--device", "cpu", "--json", str(path)]) == 0
+    assert asked == [
+        BenchConfig(("imagenet-1k",), 2, (1, 8), device="cpu", threads=1, json=str(path))
+    ]
+    assert json.loads(path.read_text()) == {"fake": [1, 2]}
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(
+    ("argv", "word"),
+    [
+        (["--repeats", "0"], "repeats"),
+        (["--repeats", "few"], "repeats"),
+        (["--groups", "[]"], "groups"),
+        (["--groups", "[2,0]"], "groups"),
+        (["--settings", "[digits]"], "digits"),
+        (["--settigns", "[cifar10]"], "settigns"),
+        (["cifar10"], "cifar10"),
+        (["--precision", "fp8"], "fp8"),
+    ],
+)
+def test_command__a_fault_is_one_line(argv, word, asked, capsys):
+    assert main(["bench", *argv]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert err.count("\n") == 1, err
+    assert err.startswith("gvbsm: ")
+    assert word in err
+    assert asked == []
+
+
+def test_command__help_tells_every_setting(asked, capsys):
+    assert main(["bench", "--help"]) == 0
+    out = capsys.readouterr().out
+    for name in vars(BenchConfig()):
+        assert f"--{name}" in out
+    assert asked == []
+    assert "bench" in cli.VERBS

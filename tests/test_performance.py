@@ -1,0 +1,151 @@
+"""Predictions from measured networks, by hand, and the text of all numbers."""
+
+from dataclasses import replace
+
+import pytest
+
+from gvbsm.performance import SIZES, format_bench, predict
+from gvbsm.settings import as_config
+
+PAIR = {"bare": 0.2, "full": 0.25, "ratio": 1.25, "low": 1.2, "high": 1.3}
+
+
+def measured(*rows):
+    """A setting whose networks took so many seconds for an iteration and for a forward pass."""
+    names = ("one", "two")
+    return {
+        "backbones": {
+            name: {**PAIR, "full": full, "forward": forward, "images": images}
+            for name, (full, forward, images) in zip(names, rows, strict=False)
+        },
+        "sum": {"bare": 0.4, "full": 0.5, "ratio": 1.25},
+        "memory": {"backbone": "one", "bare": 1e6, "full": 1.5e6, "ratio": 1.5},
+    }
+
+
+@pytest.fixture
+def found():
+    """Numbers of one setting, as `run_bench` gives them."""
+    synthesis = {"cifar10": measured((1.0, 0.1, 50), (3.0, 0.4, 50))}
+    return {
+        "synthesis": synthesis,
+        "predictions": predict(synthesis),
+        "groups": {"backbone": "one", "images_per_second": {"1": 1500.0, "2": 1625.4}},
+        "labels": PAIR | {"ratio": 1.0123},
+        "evaluation": PAIR,
+        "squeeze": PAIR,
+        "machine": {"torch": "2.0", "processor": "a fast one", "cores": 2},
+        "repeats": 3,
+    }
+
+
+def test_predict__known_answer(monkeypatch):
+    """50 images take 1 s and 3 s a step, so 0.04 s an image on average; forward 0.01 s in sum."""
+
+    def preset(name):
+        config = as_config(name)
+        return replace(
+            config,
+            ipc=3,
+            squeeze=replace(config.squeeze, epochs=7),
+            statistics=replace(config.statistics, passes=2),
+            synthesis=replace(config.synthesis, iterations=500),
+            labels=replace(config.labels, epochs=11),
+        )
+
+    monkeypatch.setattr("gvbsm.performance.as_config", preset)
+    rows = predict({"cifar10": measured((1.0, 0.1, 50), (3.0, 0.4, 50))})
+    assert rows["cifar10"] == {
+        "ipc": 3,
+        "seconds_per_image": pytest.approx(500 * 0.04),
+        "squeeze_hours": pytest.approx(7 * 50_000 * 3 * 0.01 / 3600),
+        "statistics_hours": pytest.approx(2 * 50_000 * 0.01 / 3600),
+        "synthesis_hours": pytest.approx(30 * 500 * 0.04 / 3600),
+        "labels_hours": pytest.approx(30 * 11 * 0.01 / 3600),
+    }
+
+
+def test_predict__scales_by_classes_pictures_and_pixels():
+    rows = predict({"cifar10": measured((1.0, 0.1, 50))})
+    assert rows.keys() == {"cifar10", "cifar100", "tiny-imagenet"}
+    seconds = {
+        name: row["seconds_per_image"] / as_config(name).synthesis.iterations
+        for name, row in rows.items()
+    }
+    assert seconds["cifar10"] == seconds["cifar100"] == pytest.approx(0.02)
+    assert seconds["tiny-imagenet"] == pytest.approx(4 * 0.02)  # 64 pixels for 32
+    for name, row in rows.items():
+        classes, pictures, size, _ = SIZES[name]
+        config, scale = as_config(name), (size / 32) ** 2
+        assert row["synthesis_hours"] * 3600 == pytest.approx(
+            classes * config.ipc * row["seconds_per_image"]
+        )
+        assert row["statistics_hours"] * 3600 == pytest.approx(
+            config.statistics.passes * pictures * scale * 0.1 / 50
+        )
+
+
+def test_predict__pretrained_teachers_cost_no_squeeze():
+    rows = predict({"imagenet-1k": measured((8.0, 2.0, 40))})
+    assert rows.keys() == {"imagenet-1k"}
+    assert rows["imagenet-1k"]["squeeze_hours"] == 0
+    assert rows["imagenet-1k"]["statistics_hours"] == pytest.approx(1_281_167 * 0.05 / 3600)
+
+
+def test_predict__what_was_not_measured_is_left_out():
+    assert predict({}) == {}
+    both = {"cifar10": measured((1.0, 0.1, 50)), "imagenet-1k": measured((8.0, 2.0, 40))}
+    assert list(predict(both)) == list(SIZES)
+
+
+def test_sizes__belong_to_presets_that_exist():
+    for name, (classes, pictures, size, preset) in SIZES.items():
+        assert as_config(name).data.name == name
+        assert min(classes, pictures, size) > 1
+        assert SIZES[preset][3] == preset  # what is measured scales itself by 1
+        assert as_config(preset).squeeze.backbones
+
+
+def test_format__is_complete(found):
+    text = format_bench(found)
+    lines = text.splitlines()
+    assert lines[0] == "torch 2.0, processor a fast one, cores 2"
+    (one,) = [line for line in lines if line.startswith("  one ")]
+    assert one.split() == ["one", "1.25", "(1.20", "to", "1.30)", "1000.0", "/", "200.0", "ms"]
+    for start, end in (("  all ", "1.25"), ("  peak memory, one ", "1.50"), ("  2 ", "1625")):
+        (line,) = [line for line in lines if line.startswith(start)]
+        assert line.endswith(f" {end}")
+    for stage in ("labels", "evaluation", "squeeze"):
+        assert sum(line.startswith(f"{stage} / ") for line in lines) == 1
+    assert "1.01 (1.20 to 1.30)" in text
+    for name, row in found["predictions"].items():
+        (line,) = [line for line in lines if line.startswith(f"  {name}, {row['ipc']} images")]
+        shown = line.rpartition("per class")[2].split()
+        assert shown == [f"{value:.2f}" for key, value in row.items() if key != "ipc"]
+
+
+def test_format__is_aligned(found):
+    """Ratios below each other, and each prediction below its heading."""
+    lines = format_bench(found).splitlines()
+    starts = ("  one ", "  two ", "  all ", "  peak memory", "   ")
+    dots = {line.index(".", 38) for line in lines if line.startswith(starts)}
+    assert len(dots) == 1
+    (heading,) = [index for index, line in enumerate(lines) if line.startswith("prediction")]
+    assert len({len(line) for line in lines[heading:]}) == 1
+    assert len(lines[heading:]) == 1 + len(found["predictions"])
+    heads = lines[heading][38:]
+    assert len(heads.split("  ")) > 4
+    assert max(map(len, lines)) <= 120
+    assert all(line == line.rstrip() for line in lines)
+
+
+def test_format__what_is_not_known_is_left_out(found):
+    found["synthesis"]["cifar10"]["memory"] |= {"bare": None, "full": None, "ratio": None}
+    for key in ("groups", "labels", "evaluation", "squeeze"):
+        del found[key]
+    text = format_bench(found)
+    assert "None" not in text
+    assert "peak memory" not in text
+    assert "a pass" not in text
+    assert "training steps" not in text
+    assert "  one " in text
