@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import ctypes
+import logging
 import math
 import multiprocessing
 import os
@@ -46,6 +47,8 @@ from gvbsm.settings import as_config
 from gvbsm.squeeze import squeeze_teacher
 from gvbsm.targets import empty_state, make_target
 from gvbsm.training import make_optimizer
+
+log = logging.getLogger("gvbsm")
 
 Work = Callable[[], object]
 
@@ -186,6 +189,7 @@ def measure_synthesis(setting: str, config: BenchConfig, runtime: Runtime) -> di
     rows: dict[str, Any] = {}
     for backbone in as_config(setting).squeeze.backbones:
         bench = Bench(setting, backbone, runtime)
+        log.info("synthesis as in %s: %s", setting, backbone)
         with bench.full() as full:
             pair = compare(bench.bare, full, config.repeats, runtime)
         forward = compare(bench.forward, bench.forward, 2, runtime).bare
@@ -367,6 +371,7 @@ def run_bench(config: BenchConfig) -> dict[str, Any]:
     runtime = resolve_runtime(
         config.device, config.precision, 0, math.inf, quiet=True, threads=config.threads
     )
+    log.info("compiling and timing: some minutes for each of %s", ", ".join(config.settings))
     synthesis: dict[str, Any] = {
         name: measure_synthesis(name, config, runtime) for name in config.settings
     }
@@ -374,6 +379,7 @@ def run_bench(config: BenchConfig) -> dict[str, Any]:
     if "cifar10" in config.settings:
         found["groups"] = measure_groups(config, runtime)
         for stage in (measure_labels, measure_evaluation, measure_squeeze):
+            log.info("%s", stage.__name__.replace("_", " "))
             found[stage.__name__.removeprefix("measure_")] = vars(stage(config, runtime))
     machine = {**versions(runtime), "processor": _processor(), "cores": os.cpu_count()}
     return {**found, "machine": machine, "repeats": config.repeats}

@@ -220,6 +220,7 @@ def _bench(argv: list[str]) -> int:
     if file is not None and (file.is_dir() or not file.name):
         raise ConfigError(f"--json must name a file, {file} is a folder")
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("gvbsm").setLevel(logging.INFO)
     from gvbsm.artifacts import write_json
     from gvbsm.bench import run_bench
     from gvbsm.performance import format_bench
