@@ -24,8 +24,8 @@ from gvbsm.moments import pool_patches, spread_patches
 
 log = logging.getLogger("gvbsm")
 
-# Left to itself, torch turns the maps of convolutions to channels-last after the sums' order has
-# been chosen by how they lie; the sums then take longer than the network.
+# Left to itself, torch chooses how maps lie after the order of their sums has been chosen; the sums
+# then take longer than the network. Channels-last throughout measured fastest.
 KEEP_LAYOUT: dict[str, Any] = {"layout_optimization": False}
 
 
@@ -246,7 +246,7 @@ def compile_observer(model: nn.Module, paths: Iterable[str], n_p: int) -> Observ
     Raises:
         ValueError: If a path is not in the model.
     """
-    watched = copy.deepcopy(model)
+    watched = copy.deepcopy(model).to(memory_format=torch.channels_last)
     found: dict[str, LayerSums] = {}
     groups_of = [1]
 
@@ -263,7 +263,7 @@ def compile_observer(model: nn.Module, paths: Iterable[str], n_p: int) -> Observ
         layer.register_forward_pre_hook(before(path))
 
     def forward(x: Tensor) -> tuple[Tensor, dict[str, LayerSums]]:
-        logits: Tensor = watched(x)
+        logits: Tensor = watched(x.contiguous(memory_format=torch.channels_last))
         sums = dict(found)
         found.clear()  # each pass begins alike, or torch would compile again
         return logits, sums
