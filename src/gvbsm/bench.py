@@ -8,7 +8,6 @@ forward, cross-entropy and backward to the input with frozen parameters (synthes
 
 from __future__ import annotations
 
-import copy
 import ctypes
 import logging
 import math
@@ -19,7 +18,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -98,7 +97,6 @@ class Bench:
         setting: The preset, cifar10 or imagenet-1k.
         backbone: Name of the network.
         runtime: Device and precision.
-        compiled: Compile the network with its statistics, else watch it layer by layer.
         groups: Batches that share a pass.
         batch: Images in a batch; None takes the preset's.
     """
@@ -108,7 +106,6 @@ class Bench:
         setting: str,
         backbone: str,
         runtime: Runtime,
-        compiled: bool = True,
         groups: int = 1,
         batch: int | None = None,
     ) -> None:
@@ -126,7 +123,7 @@ class Bench:
         self.stack = make_stack(range(groups), labels, runtime.device)
         start = torch.randn(batch * groups, *self.shape)
         self.images = start.to(runtime.device).requires_grad_()
-        self._compiled, self._step = compiled, 0
+        self._step = 0
 
     def forward(self) -> Tensor:
         """The network alone."""
@@ -141,34 +138,28 @@ class Bench:
         F.cross_entropy(logits.float(), self.stack.labels).backward()  # type: ignore[no-untyped-call]
         self.images.grad = None
 
-    @contextmanager
-    def full(self) -> Iterator[Work]:
-        """The complete iteration, as `synthesis` runs it."""
-        watched = copy.deepcopy(self.model)  # the bare network stays without hooks
+    def full(self) -> Work:
+        """The complete iteration, as `synthesis` runs long work: on a compiled copy."""
         target = make_target(
-            "bench", watched, self._statistics(), self.config, self.n_p, self.shape
+            "bench", self.model, self._statistics(), self.config, self.n_p, self.shape
         )
         solver = make_optimizer(self.config.optimizer, [self.images], self.config.optimizer.lr)
         zero, one = [0.0] * 3, [1.0] * 3
         low, high = (bound.to(self.runtime.device) for bound in pixel_bounds(zero, one))
         state = empty_state([target], len(self.stack.numbers), self.config.ema_start)
         paths = {*target.batchnorm, *target.conv}
-        with ExitStack() as hooks:
-            if self._compiled:
-                observer = compile_observer(watched, paths, self.n_p)
-            else:
-                observer = hooks.enter_context(observing(watched, paths, self.n_p))
+        observer = compile_observer(self.model, paths, self.n_p)
 
-            def iterate() -> None:
-                draws = step_draws(self.runtime, self.stack.numbers, self._step)
-                terms = step_terms(
-                    self.images, self.stack, [target], {"bench": observer}, state, self.config,
-                    self._step, draws, self.runtime,
-                )  # fmt: skip
-                descend(terms, self.images, solver, (low, high), state, self.config)
-                self._step += 1
+        def iterate() -> None:
+            draws = step_draws(self.runtime, self.stack.numbers, self._step)
+            terms = step_terms(
+                self.images, self.stack, [target], {"bench": observer}, state, self.config,
+                self._step, draws, self.runtime,
+            )  # fmt: skip
+            descend(terms, self.images, solver, (low, high), state, self.config)
+            self._step += 1
 
-            yield iterate
+        return iterate
 
     def _statistics(self) -> Statistics:
         """Those of two pictures of noise; what they are does not change what a step costs."""
@@ -190,9 +181,8 @@ def measure_synthesis(setting: str, config: BenchConfig, runtime: Runtime) -> di
     for backbone in as_config(setting).squeeze.backbones:
         bench = Bench(setting, backbone, runtime)
         log.info("synthesis as in %s: %s", setting, backbone)
-        with bench.full() as full:
-            pair = compare(bench.bare, full, config.repeats, runtime)
-        forward = compare(bench.forward, bench.forward, 2, runtime).bare
+        pair = compare(bench.bare, bench.full(), config.repeats, runtime)
+        forward = median(_timed(bench.forward, runtime) for _ in range(config.repeats))
         rows[backbone] = {**vars(pair), "forward": forward, "images": len(bench.images)}
     totals = {key: sum(row[key] for row in rows.values()) for key in ("bare", "full")}
     backbone = next(iter(rows))
@@ -221,9 +211,10 @@ def _peak_of(setting: str, backbone: str, runtime: Runtime, kind: str, threads: 
 
     def run(batch: int | None) -> float:
         bench = Bench(setting, backbone, runtime, batch=batch)
-        with bench.full() as full, _high_water(runtime) as peak:
+        work = bench.full() if kind == "full" else bench.bare
+        with _high_water(runtime) as peak:
             for _ in range(2):
-                full() if kind == "full" else bench.bare()
+                work()
             return peak()
 
     run(2)  # all that is compiled and loaded at first use
@@ -255,9 +246,9 @@ def measure_groups(config: BenchConfig, runtime: Runtime) -> dict[str, Any]:
     rows = {}
     for groups in config.groups:
         bench = Bench("cifar10", STUDENT, runtime, groups=groups)
-        with bench.full() as full:
-            full()
-            seconds = median(_timed(full, runtime) for _ in range(config.repeats))
+        full = bench.full()
+        full()
+        seconds = median(_timed(full, runtime) for _ in range(config.repeats))
         rows[str(groups)] = len(bench.images) / seconds
     return {"backbone": STUDENT, "images_per_second": rows}
 

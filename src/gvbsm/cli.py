@@ -207,12 +207,10 @@ def _bench(argv: list[str]) -> int:
         raise ConfigError(_explain(str(error))) from None
     except SystemExit as leaving:
         return int(leaving.code or 0)
-    if (
-        min(
-            config.repeats, *(config.groups or [0]), 1 if config.threads is None else config.threads
-        )
-        < 1
-    ):
+    counts = [config.repeats, *(config.groups or [0])]
+    if config.threads is not None:
+        counts.append(config.threads)
+    if min(counts) < 1:
         raise ConfigError("repeats, groups and threads must be at least 1")
     if not config.settings:
         raise ConfigError("settings must name a preset, as in --settings '[cifar10]'")

@@ -149,7 +149,7 @@ def _build(name: str, classes: int, image_size: int, channels: int, pretrained: 
     if spec is None:
         raise ValueError(_unknown(name))
     if pretrained:
-        check_pretrained(name, classes)
+        check_pretrained(name, classes)  # refuses: small-image networks have no weights
     return spec.build(classes, image_size, channels)
 
 

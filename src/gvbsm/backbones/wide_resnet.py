@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -60,7 +61,6 @@ class _Block(nn.Module):
 
     def __init__(self, in_channels: int, out_channels: int, stride: int) -> None:
         super().__init__()
-        self.relu = nn.ReLU()
         self.norm1 = nn.BatchNorm2d(in_channels)
         self.conv1 = nn.Conv2d(in_channels, out_channels, 3, stride, padding=1, bias=False)
         self.norm2 = nn.BatchNorm2d(out_channels)
@@ -71,7 +71,7 @@ class _Block(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (batch, in, height, width) to (batch, out, height / stride, width / stride)."""
-        active = self.relu(self.norm1(x))
-        out: Tensor = self.conv2(self.relu(self.norm2(self.conv1(active))))
+        active = F.relu(self.norm1(x))
+        out: Tensor = self.conv2(F.relu(self.norm2(self.conv1(active))))
         # Where the shape changes, the shortcut starts after the activation; elsewhere before it.
         return out + (x if self.shortcut is None else self.shortcut(active))
