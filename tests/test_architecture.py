@@ -26,7 +26,8 @@ LAYERS = (
     # 2: ground
     "config settings artifacts runtime training loading teachers observe targets epochs descent",
     "squeeze statistics synthesis labels evaluation coreset",  # 3: stages
-    "plots recipes preflight results performance",  # 4: what the pipeline is put together from
+    # 4: what the pipeline is put together from
+    "plots recipes preflight results performance workspace",
     "pipeline show bench",  # 5
     "cli",  # 6
     "__main__ __init__",  # 7: entrances; __init__ resolves names when they are first used

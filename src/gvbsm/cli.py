@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -100,16 +100,18 @@ def _dispatch(verb: str, argv: list[str]) -> int:
         near = difflib.get_close_matches(verb, VERBS, n=1)
         hint = f"did you mean {near[0]}? " if near else ""
         raise ConfigError(f"there is no verb {verb!r}; {hint}verbs: {', '.join(VERBS)}")
-    if verb == "show":
-        return _show(argv)
-    if verb == "bench":
-        return _bench(argv)
+    if verb in COMMANDS:
+        return COMMANDS[verb](argv)
+    return _run(verb, argv)
+
+
+def _run(verb: str, argv: list[str]) -> int:
+    """All stages, or one of them."""
     parsed = _parse(verb, argv)
     if parsed is None:
         return 0
     config, workdir, quiet = parsed
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("gvbsm").setLevel(logging.WARNING if quiet else logging.INFO)
+    _start_log(quiet)
     from gvbsm import pipeline
     from gvbsm.results import format_table
 
@@ -122,6 +124,11 @@ def _dispatch(verb: str, argv: list[str]) -> int:
     print(f"distilled set: {workdir / 'synthesis' / 'images.safetensors'}")
     print(f"picture:       {workdir / 'images.png'}")
     return 0
+
+
+def _start_log(quiet: bool = False) -> None:
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("gvbsm").setLevel(logging.WARNING if quiet else logging.INFO)
 
 
 def _parse(verb: str, argv: list[str]) -> tuple[Config, Path, bool] | None:
@@ -217,8 +224,7 @@ def _bench(argv: list[str]) -> int:
     file = None if config.json is None else Path(config.json)
     if file is not None and (file.is_dir() or not file.name):
         raise ConfigError(f"--json must name a file, {file} is a folder")
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("gvbsm").setLevel(logging.INFO)
+    _start_log()
     from gvbsm.artifacts import write_json
     from gvbsm.bench import run_bench
     from gvbsm.performance import format_bench
@@ -228,3 +234,6 @@ def _bench(argv: list[str]) -> int:
     if file is not None:
         write_json(file, found)
     return 0
+
+
+COMMANDS: dict[str, Callable[[list[str]], int]] = {"show": _show, "bench": _bench}

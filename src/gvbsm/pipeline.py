@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,7 +17,6 @@ from gvbsm.artifacts import (
     Recipe,
     SoftLabels,
     Statistics,
-    changes,
     is_current,
     load_distilled,
     load_labels,
@@ -44,7 +41,8 @@ from gvbsm.squeeze import squeeze_teacher
 from gvbsm.statistics import record_statistics
 from gvbsm.synthesis import synthesize
 from gvbsm.targets import make_target
-from gvbsm.teachers import file_name, load_teacher
+from gvbsm.teachers import load_teacher
+from gvbsm.workspace import Workspace
 
 log = logging.getLogger("gvbsm")
 
@@ -65,6 +63,7 @@ class Run:
 
     def __init__(self, config: Config, workdir: Path, quiet: bool = False) -> None:
         self.workdir = workdir
+        self.workspace = Workspace(workdir)
         self.runtime = resolve_runtime(
             config.device, config.precision, config.seed, config.checkpoint_seconds, quiet,
             config.threads,
@@ -84,11 +83,11 @@ class Run:
         """Train the teachers that are missing or out of date."""
         config = self.config
         for backbone in config.squeeze.backbones:
-            path = self._teacher_path(backbone)
+            path = self.workspace.teacher(backbone)
             recipe = self.recipes.teacher(backbone)
-            if self._is_made(path, recipe, "squeeze", make):
+            if self.workspace.is_made(path, recipe, "squeeze", make):
                 continue
-            with self._timed(f"squeeze/{backbone}"):
+            with self.workspace.timed(f"squeeze/{backbone}"):
                 squeeze_teacher(
                     backbone, self.data, config.squeeze, self.runtime, path, recipe,
                     config.data.workers,
@@ -104,7 +103,9 @@ class Run:
         missing = [
             name
             for name, recipe in recipes.items()
-            if not self._is_made(self._statistics_path(name), recipe, "statistics", make)
+            if not self.workspace.is_made(
+                self.workspace.statistics(name), recipe, "statistics", make
+            )
         ]
         if not missing:
             return
@@ -113,14 +114,14 @@ class Run:
         checkpoint = Checkpoint(
             self.workdir / "statistics" / "all.safetensors", shared, config.checkpoint_seconds
         )
-        with self._timed("statistics"):
+        with self.workspace.timed("statistics"):
             recorded = record_statistics(
                 teachers, self.data, config.statistics, config.synthesis.views, self.runtime,
                 checkpoint, config.data.workers,
             )  # fmt: skip
         for name, found in recorded.items():
             header = {"kind": "statistics", "recipe": recipes[name], "backbone": name}
-            save(self._statistics_path(name), found.tensors(), header)
+            save(self.workspace.statistics(name), found.tensors(), header)
         checkpoint.clear()
         log.info("statistics: recorded for %s", ", ".join(recorded))
 
@@ -129,14 +130,14 @@ class Run:
         place = place or Place(self.config, self.workdir)
         recipe = self.recipes.images(place)
         if place.is_selection:
-            if not self._is_made(place.images, recipe, "synthesis", make):
+            if not self.workspace.is_made(place.images, recipe, "synthesis", make):
                 self._save_images(place, recipe, *self._random_images(place))
             return
         if place.needs_statistics:
             self.statistics(make=False)
-        if self._is_made(place.images, recipe, "synthesis", make):
+        if self.workspace.is_made(place.images, recipe, "synthesis", make):
             return
-        with self._timed(f"synthesis/{place.config.method}"):
+        with self.workspace.timed(f"synthesis/{place.config.method}"):
             self._synthesize(place, recipe)
 
     def _synthesize(self, place: Place, recipe: Recipe) -> None:
@@ -147,7 +148,7 @@ class Run:
             found = None
             if place.needs_statistics:
                 found = Statistics.from_tensors(
-                    load_tensors(self._statistics_path(name), "statistics")[0]
+                    load_tensors(self.workspace.statistics(name), "statistics")[0]
                 )
             shape = (self.data.channels, self.data.image_size, self.data.image_size)
             model, n_p = self._teacher(name), config.statistics.n_p
@@ -194,10 +195,12 @@ class Run:
         if index.is_file() and read_json(index).get("recipe") == recipe:
             return
         if not make:
-            raise ArtifactError(_not_made(index, "labels", self.workdir))
+            raise ArtifactError(self.workspace.not_made(index, "labels"))
         index.unlink(missing_ok=True)  # until all shards are there, there is no label store
         names = place.config.labels.backbones or place.config.squeeze.backbones
-        with self._timed(f"labels/{place.directory.name if place.draw else place.config.method}"):
+        with self.workspace.timed(
+            f"labels/{place.directory.name if place.draw else place.config.method}"
+        ):
             generate_labels(
                 load_tensors(place.images, "images")[0]["images"], len(self.data.class_names),
                 [self._teacher(name) for name in names], place.config.labels,
@@ -216,7 +219,9 @@ class Run:
                 recipe = self.recipes.student(place, student, seed_index)
                 if path.is_file() and read_json(path).get("recipe") == recipe:
                     continue
-                with self._timed(f"evaluation/{place.config.method}/{student}/{seed_index}"):
+                with self.workspace.timed(
+                    f"evaluation/{place.config.method}/{student}/{seed_index}"
+                ):
                     self._train(place, student, seed_index, path, recipe)
 
     def _train(
@@ -289,11 +294,11 @@ class Run:
                         found.setdefault((method, student), []).append(result)
         full = {}
         for backbone in self.config.squeeze.backbones:
-            path = self._teacher_path(backbone)
+            path = self.workspace.teacher(backbone)
             if self._wants_full() and is_current(path, self.recipes.teacher(backbone)):
                 full[backbone] = read_header(path)["history"]
-        results = collect(self.config, found, full, self._seconds(), self.runtime)
-        write_json(self.workdir / "results.json", results)
+        results = collect(self.config, found, full, self.workspace.seconds(), self.runtime)
+        write_json(self.workspace.results, results)
         return results
 
     def draw_picture(self) -> Path:
@@ -305,7 +310,7 @@ class Run:
         counts = torch.bincount(train, minlength=len(distilled.class_names))
         columns = min(10, distilled.ipc, int(counts.min()))
         index = select_random(train, shown, columns, generator)
-        path = self.workdir / "images.png"
+        path = self.workspace.picture
         plot_images(distilled, gather_images(self.data, index), columns, path)
         return path
 
@@ -317,53 +322,15 @@ class Run:
     def _matched_teachers(self) -> tuple[str, ...]:
         return self.config.synthesis.backbones or self.config.squeeze.backbones
 
-    def _teacher_path(self, backbone: str) -> Path:
-        return self.workdir / "squeeze" / file_name(backbone)
-
-    def _statistics_path(self, backbone: str) -> Path:
-        return self.workdir / "statistics" / file_name(backbone)
-
     def _teacher(self, backbone: str) -> nn.Module:
         if backbone not in self._teachers:
-            path = self._teacher_path(backbone)
+            path = self.workspace.teacher(backbone)
             self._teachers[backbone] = load_teacher(path, self.data, self.runtime)
         return self._teachers[backbone]
-
-    def _is_made(self, path: Path, recipe: Recipe, stage: str, make: bool) -> bool:
-        if is_current(path, recipe):
-            return True
-        old = None
-        if path.is_file():
-            try:
-                old = read_header(path).get("recipe")
-            except ArtifactError as error:
-                log.warning("%s", error)
-        differs = changes(old, recipe) if old else []
-        if not make:
-            raise ArtifactError(_not_made(path, stage, self.workdir, differs))
-        if differs:
-            log.info("%s is made again, since %s", path.name, "; ".join(differs))
-        return False
-
-    @contextmanager
-    def _timed(self, name: str) -> Iterator[None]:
-        start = time.monotonic()
-        yield
-        times = {**self._seconds(), name: time.monotonic() - start}
-        write_json(self.workdir / "seconds.json", times)
-
-    def _seconds(self) -> dict[str, float]:
-        path = self.workdir / "seconds.json"
-        return read_json(path) if path.is_file() else {}
 
 
 def _wants_stored_labels(config: Config) -> bool:
     return config.labels.store and config.evaluation.loss != "hard"
-
-
-def _not_made(path: Path, stage: str, workdir: Path, differs: list[str] | None = None) -> str:
-    why = f"was made with other settings ({'; '.join(differs)})" if differs else "is not there"
-    return f"{path} {why}; run `gvbsm {stage} PRESET --workdir {workdir}` with these settings first"
 
 
 def run(

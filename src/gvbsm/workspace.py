@@ -1,0 +1,101 @@
+"""The files of a work directory: where they lie, whether they are current, how long they took."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from gvbsm.artifacts import (
+    ArtifactError,
+    Recipe,
+    changes,
+    is_current,
+    read_header,
+    read_json,
+    write_json,
+)
+from gvbsm.teachers import file_name
+
+log = logging.getLogger("gvbsm")
+
+
+class Workspace:
+    """A work directory.
+
+    Args:
+        directory: Its path; it need not be there yet.
+    """
+
+    def __init__(self, directory: Path) -> None:
+        self.directory = directory
+
+    def teacher(self, backbone: str) -> Path:
+        """The file of a teacher."""
+        return self.directory / "squeeze" / file_name(backbone)
+
+    def statistics(self, backbone: str) -> Path:
+        """The file of a teacher's statistics."""
+        return self.directory / "statistics" / file_name(backbone)
+
+    @property
+    def results(self) -> Path:
+        """The file of the results."""
+        return self.directory / "results.json"
+
+    @property
+    def picture(self) -> Path:
+        """The picture of the distilled images."""
+        return self.directory / "images.png"
+
+    def is_made(self, path: Path, recipe: Recipe, stage: str, make: bool) -> bool:
+        """Whether the artefact is there and current; the log tells what has changed if it is not.
+
+        Args:
+            path: The artefact.
+            recipe: What it is to be made from.
+            stage: The stage that makes it.
+            make: Whether it will be made if it is not current.
+
+        Raises:
+            ArtifactError: If it is not current and will not be made.
+        """
+        if is_current(path, recipe):
+            return True
+        old = None
+        if path.is_file():
+            try:
+                old = read_header(path).get("recipe")
+            except ArtifactError as error:
+                log.warning("%s", error)
+        differs = changes(old, recipe) if old else []
+        if not make:
+            raise ArtifactError(self.not_made(path, stage, differs))
+        if differs:
+            log.info("%s is made again, since %s", path.name, "; ".join(differs))
+        return False
+
+    def not_made(self, path: Path, stage: str, differs: list[str] | None = None) -> str:
+        """Say that an artefact is missing or out of date, and what to do."""
+        why = f"was made with other settings ({'; '.join(differs)})" if differs else "is not there"
+        return (
+            f"{path} {why}; run `gvbsm {stage} PRESET --workdir {self.directory}` with these "
+            "settings first"
+        )
+
+    @contextmanager
+    def timed(self, name: str) -> Iterator[None]:
+        """Note how long the block takes, as `name`."""
+        start = time.monotonic()
+        yield
+        write_json(self._clock, {**self.seconds(), name: time.monotonic() - start})
+
+    def seconds(self) -> dict[str, float]:
+        """Time of each piece of work that was noted."""
+        return read_json(self._clock) if self._clock.is_file() else {}
+
+    @property
+    def _clock(self) -> Path:
+        return self.directory / "seconds.json"

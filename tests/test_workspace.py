@@ -1,0 +1,62 @@
+"""What a work directory says of its files."""
+
+import pytest
+import torch
+
+from gvbsm.artifacts import ArtifactError, save
+from gvbsm.workspace import Workspace
+
+RECIPE = {"stage": "toy", "size": 3}
+
+
+@pytest.fixture
+def workspace(tmp_path):
+    return Workspace(tmp_path)
+
+
+@pytest.fixture
+def made(workspace):
+    path = workspace.teacher("convnet8_d1")
+    save(path, {"x": torch.ones(2)}, {"kind": "toy", "recipe": RECIPE})
+    return path
+
+
+def test_is_made__only_by_the_same_recipe(workspace, made, caplog):
+    caplog.set_level("INFO", "gvbsm")
+    assert workspace.is_made(made, RECIPE, "squeeze", make=True)
+    assert not caplog.messages
+    assert not workspace.is_made(made, {**RECIPE, "size": 4}, "squeeze", make=True)
+    assert "size: 3 -> 4" in caplog.text
+
+
+def test_is_made__names_the_stage_and_what_differs_if_it_may_not_be_made(workspace, made):
+    with pytest.raises(ArtifactError, match=r"size: 3 -> 4.*gvbsm squeeze PRESET"):
+        workspace.is_made(made, {**RECIPE, "size": 4}, "squeeze", make=False)
+    with pytest.raises(ArtifactError, match="is not there"):
+        workspace.is_made(workspace.statistics("convnet8_d1"), RECIPE, "statistics", make=False)
+
+
+def test_is_made__a_damaged_file_is_told_and_made_again(workspace, made, caplog):
+    made.write_bytes(b"no tensors")
+    assert not workspace.is_made(made, RECIPE, "squeeze", make=True)
+    assert "damaged" in caplog.text
+
+
+def test_names_of_libraries_make_no_folders(workspace):
+    assert workspace.teacher("timm/deit_tiny").parent == workspace.directory / "squeeze"
+
+
+def test_timed__is_noted_only_if_the_work_ended_well(workspace):
+    def fail():
+        with workspace.timed("labels/toy"):
+            raise RuntimeError
+
+    assert workspace.seconds() == {}
+    with pytest.raises(RuntimeError):
+        fail()
+    assert workspace.seconds() == {}
+    for name in ("squeeze/a", "squeeze/b"):
+        with workspace.timed(name):
+            pass
+    assert workspace.seconds().keys() == {"squeeze/a", "squeeze/b"}
+    assert all(value >= 0 for value in workspace.seconds().values())
