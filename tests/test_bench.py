@@ -8,9 +8,11 @@ import pytest
 import torch
 
 from conftest import CONVNET, WRN
-from gvbsm import bench, cli
+from gvbsm import cli
 from gvbsm.backbones import matched_layers
-from gvbsm.bench import CLEAR_REFS, Bench, compare, run_bench
+from gvbsm.bench import run_bench, synthesis
+from gvbsm.bench.synthesis import Bench
+from gvbsm.bench.timing import CLEAR_REFS, compare, high_water
 from gvbsm.cli import main
 from gvbsm.config import BenchConfig
 from gvbsm.performance import SIZES, format_bench
@@ -51,10 +53,13 @@ def small(monkeypatch):
         )
 
     monkeypatch.setitem(SIZES, "imagenet-1k", (5, 100, 8, "imagenet-1k"))
-    monkeypatch.setattr("gvbsm.bench.as_config", preset)
+    monkeypatch.setattr("gvbsm.bench.synthesis.as_config", preset)
+    monkeypatch.setattr("gvbsm.bench.stages.as_config", preset)
     monkeypatch.setattr("gvbsm.performance.as_config", preset)
-    monkeypatch.setattr("gvbsm.bench.STUDENT", CONVNET)
-    monkeypatch.setattr("gvbsm.bench.STEPS", 2)
+    monkeypatch.setattr("gvbsm.bench.synthesis.STUDENT", CONVNET)
+    monkeypatch.setattr("gvbsm.bench.stages.STUDENT", CONVNET)
+    monkeypatch.setattr("gvbsm.bench.stages.STEPS", 2)
+    monkeypatch.setattr("gvbsm.bench.stages.FILES", 3)
     monkeypatch.setattr(torch, "compile", lambda function, **_settings: function)
 
 
@@ -109,7 +114,7 @@ def test_full__is_an_iteration_beside_a_bare_network(name, small, runtime):
 
 
 def test_full__matches_every_layer_in_every_iteration(small, runtime, monkeypatch):
-    asked, compile_observer = [], bench.compile_observer
+    asked, compile_observer = [], synthesis.compile_observer
 
     def listening(model, paths, n_p):
         observer = compile_observer(model, paths, n_p)
@@ -120,7 +125,7 @@ def test_full__matches_every_layer_in_every_iteration(small, runtime, monkeypatc
 
         return call
 
-    monkeypatch.setattr("gvbsm.bench.compile_observer", listening)
+    monkeypatch.setattr("gvbsm.bench.synthesis.compile_observer", listening)
     measured = Bench("cifar10", WRN, runtime, groups=2)
     full = measured.full()
     full()
@@ -152,7 +157,7 @@ def test_high_water__sees_what_was_taken_and_is_gone(runtime):
     size = 64 * 2**20
     taken = torch.ones(size // 4)
     del taken  # an earlier peak does not count
-    with bench._high_water(runtime) as peak:
+    with high_water(runtime) as peak:
         few = torch.ones(2**20)  # 4 MiB
         before = peak()
         del few
@@ -167,14 +172,14 @@ def test_high_water__sees_what_was_taken_and_is_gone(runtime):
 def test_peak__is_that_of_two_iterations(kind, small, runtime, monkeypatch):
     calls = []
     monkeypatch.setattr(Bench, "bare", lambda self: calls.append(("bare", len(self.images))))
-    step = bench.descend
+    step = synthesis.descend
     monkeypatch.setattr(
-        "gvbsm.bench.descend",
+        "gvbsm.bench.synthesis.descend",
         lambda terms, images, *rest: (
             calls.append(("full", len(images))) or step(terms, images, *rest)
         ),
     )
-    assert bench._peak_of("cifar10", CONVNET, runtime, kind, torch.get_num_threads()) >= 0
+    assert synthesis._peak_of("cifar10", CONVNET, runtime, kind, torch.get_num_threads()) >= 0
     assert calls == [(kind, 2), (kind, 2), (kind, 6), (kind, 6)]  # the first ones load all
 
 
@@ -182,7 +187,9 @@ def test_peak__is_that_of_two_iterations(kind, small, runtime, monkeypatch):
 
 
 def test_run_bench__numbers_of_all_parts(small, monkeypatch, tmp_path):
-    monkeypatch.setattr("gvbsm.bench.CLEAR_REFS", tmp_path / "none")  # not Linux: no memory
+    monkeypatch.setattr(
+        "gvbsm.bench.synthesis.CLEAR_REFS", tmp_path / "none"
+    )  # not Linux: no memory
     found = run_bench(BenchConfig(repeats=1, groups=(1, 3), device="cpu", threads=1))
     assert json.loads(json.dumps(found)) == found
     assert found["repeats"] == 1
@@ -199,6 +206,9 @@ def test_run_bench__numbers_of_all_parts(small, monkeypatch, tmp_path):
         assert part["memory"] == {"backbone": CONVNET, "bare": None, "full": None, "ratio": None}
     for stage in ("labels", "evaluation", "squeeze"):
         assert found[stage].keys() == pair
+    rates = found["data"]["pictures_per_second"]
+    assert rates.keys() == {"memory", "files"}
+    assert min(rates.values()) > 0
     assert found["groups"]["backbone"] == CONVNET
     assert list(found["groups"]["images_per_second"]) == ["1", "3"]
     assert set(found["predictions"]) == set(SIZES)
@@ -209,9 +219,9 @@ def test_run_bench__numbers_of_all_parts(small, monkeypatch, tmp_path):
 
 def test_run_bench__imagenet_alone_has_no_stages(small, monkeypatch):
     bytes_ = {"bare": 2, "full": 3}
-    monkeypatch.setattr("gvbsm.bench._peak", lambda *arguments: bytes_[arguments[3]])
+    monkeypatch.setattr("gvbsm.bench.synthesis._peak", lambda *arguments: bytes_[arguments[3]])
     found = run_bench(BenchConfig(settings=("imagenet-1k",), repeats=1, device="cpu", threads=1))
-    assert found.keys() == {"synthesis", "predictions", "machine", "repeats"}
+    assert found.keys() == {"synthesis", "predictions", "devices", "machine", "repeats"}
     assert found["synthesis"].keys() == found["predictions"].keys() == {"imagenet-1k"}
     memory = found["synthesis"]["imagenet-1k"]["memory"]
     assert memory == {"backbone": CONVNET, "bare": 2, "full": 3, "ratio": 1.5}

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 
-from gvbsm.performance import SIZES, format_bench, predict
+from gvbsm.performance import SIZES, format_bench, predict, spread_over_devices
 from gvbsm.settings import as_config
 
 PAIR = {"bare": 0.2, "full": 0.25, "ratio": 1.25, "low": 1.2, "high": 1.3}
@@ -30,6 +30,8 @@ def found():
     return {
         "synthesis": synthesis,
         "predictions": predict(synthesis),
+        "devices": [],
+        "data": {"pictures_per_second": {"memory": 54321.0, "files": 123.0}},
         "groups": {"backbone": "one", "images_per_second": {"1": 1500.0, "2": 1625.4}},
         "labels": PAIR | {"ratio": 1.0123},
         "evaluation": PAIR,
@@ -96,6 +98,25 @@ def test_predict__what_was_not_measured_is_left_out():
     assert predict({}) == {}
     both = {"cifar10": measured((1.0, 0.1, 50)), "imagenet-1k": measured((8.0, 2.0, 40))}
     assert list(predict(both)) == list(SIZES)
+
+
+def test_spread_over_devices__known_answer():
+    """10,000 images take 100 hours on one device, so 522,500 images on 8 take 653."""
+    known = {"ipc": 10, "synthesis_hours": 90.0, "labels_hours": 10.0}
+    rows = spread_over_devices({"imagenet-1k": known})
+    hours = {(row["data"], row["ipc"]): row["hours"] for row in rows}
+    assert hours["imagenet-1k", 10] == {"1": 100.0, "8": 12.5, "64": pytest.approx(100 / 64)}
+    assert hours["imagenet-1k", 100]["1"] == pytest.approx(1000)
+    assert hours["imagenet-21k-p", 10]["8"] == pytest.approx(1045 / 8)
+    assert spread_over_devices({"cifar10": known}) == []
+
+
+def test_format__hours_on_several_devices(found):
+    known = {"ipc": 10, "synthesis_hours": 90.0, "labels_hours": 10.0}
+    text = format_bench({**found, "devices": spread_over_devices({"imagenet-1k": known})})
+    (line,) = (line for line in text.splitlines() if "imagenet-1k, 50 images" in line)
+    assert line.split()[-3:] == ["500.00", "62.50", "7.81"]
+    assert "54321" in text
 
 
 def test_sizes__belong_to_presets_that_exist():

@@ -15,6 +15,7 @@ from gvbsm.pictures import (
     pixel_bounds,
     read_image,
     resize_to,
+    write_image,
 )
 
 
@@ -25,6 +26,24 @@ def draw(path, seed=0, size=(8, 8), mode="RGB"):
     shape = (size[1], size[0]) if mode == "L" else (size[1], size[0], 3)
     Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8)).save(path)
     return path
+
+
+# Writing
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_write_image__what_is_read_is_what_was_written(channels, tmp_path):
+    picture = torch.randint(0, 256, (channels, 5, 7), dtype=torch.uint8)
+    write_image(tmp_path / "picture.png", picture)
+    assert torch.equal(read_image(tmp_path / "picture.png", channels), picture)
+
+
+def test_write_image__options_are_the_formats(tmp_path):
+    picture = torch.randint(0, 256, (3, 64, 64), dtype=torch.uint8)
+    for quality in (20, 95):
+        write_image(tmp_path / f"{quality}.jpg", picture, quality=quality)
+    sizes = [(tmp_path / f"{quality}.jpg").stat().st_size for quality in (20, 95)]
+    assert sizes[0] < sizes[1] / 2
 
 
 # Pixels

@@ -15,6 +15,15 @@ SIZES = {
     "tiny-imagenet": (200, 100_000, 64, "cifar10"),
     "imagenet-1k": (1000, 1_281_167, 224, "imagenet-1k"),
 }
+# What is spread over several devices: data set, classes, images per class.
+LARGE_SETS = (
+    ("imagenet-1k", 1000, 10),
+    ("imagenet-1k", 1000, 50),
+    ("imagenet-1k", 1000, 100),
+    ("imagenet-21k-p", 10_450, 10),
+)
+DEVICES = (1, 8, 64)
+SOURCES = {"memory": "memory, 32 px", "files": "JPEG files to 224 px, one worker"}
 BARE = {
     "labels": "teachers' forward passes",
     "evaluation": "bare training steps",
@@ -54,17 +63,32 @@ def predict(measured: Mapping[str, Any]) -> dict[str, Any]:
     return rows
 
 
+def spread_over_devices(predictions: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Hours of synthesis and labels on several devices like the measured one.
+
+    The batches of images know nothing of each other and so do the views of the labels: both are
+    taken to split evenly. ImageNet-21k-P is taken with ImageNet-1k's settings.
+
+    Args:
+        predictions: What `predict` returned; without ImageNet-1k there is nothing to spread.
+    """
+    if (known := predictions.get("imagenet-1k")) is None:
+        return []
+    images = SIZES["imagenet-1k"][0] * known["ipc"]
+    rows = []
+    for name, classes, ipc in LARGE_SETS:
+        hours = known["synthesis_hours"] + known["labels_hours"]
+        one = hours * classes * ipc / images
+        spread = {str(devices): one / devices for devices in DEVICES}
+        rows.append({"data": name, "ipc": ipc, "hours": spread})
+    return rows
+
+
 def format_bench(found: Mapping[str, Any]) -> str:
     """The numbers as text."""
     lines = [", ".join(f"{key} {value}" for key, value in found["machine"].items())]
     for preset, part in found["synthesis"].items():
-        lines += ["", f"synthesis as in {preset}: full iteration / bare network"]
-        for name, row in part["backbones"].items():
-            lines.append(f"  {name:36} {_ratio(row)}")
-        lines.append(f"  {'all':36} {part['sum']['ratio']:5.2f}")
-        memory = part["memory"]
-        if memory["ratio"] is not None:
-            lines.append(f"  {'peak memory, ' + memory['backbone']:36} {memory['ratio']:5.2f}")
+        lines += ["", *_synthesis_lines(preset, part)]
     for stage, bare in BARE.items():
         if stage in found:
             lines += ["", f"{stage} / {bare}", f"  {'':36} {_ratio(found[stage])}"]
@@ -72,19 +96,37 @@ def format_bench(found: Mapping[str, Any]) -> str:
         lines += ["", f"batches a pass, {found['groups']['backbone']}: images x iterations / s"]
         rates = found["groups"]["images_per_second"].items()
         lines += [f"  {groups:36} {rate:5.0f}" for groups, rate in rates]
+    if "data" in found:
+        lines += ["", "data pipeline alone: pictures / s"]
+        rates = found["data"]["pictures_per_second"].items()
+        lines += [f"  {SOURCES[source]:36} {rate:5.0f}" for source, rate in rates]
     heads = ("s/image", "squeeze h", "statistics h", "synthesis h", "labels h")
     lines += ["", f"{'prediction':38}" + "".join(f"{head:>14}" for head in heads)]
     for name, row in found["predictions"].items():
-        label = f"  {name}, {row['ipc']} images per class"
         values = [value for key, value in row.items() if key != "ipc"]
-        lines.append(f"{label:38}" + _columns(values))
+        lines.append(_row(name, row["ipc"], values))
+    if found["devices"]:
+        columns = "".join(f"{f'{devices} devices':>14}" for devices in DEVICES)
+        lines += ["", f"{'synthesis and labels, hours on':38}{columns}"]
+        lines += [_row(row["data"], row["ipc"], row["hours"].values()) for row in found["devices"]]
     return "\n".join(lines)
+
+
+def _synthesis_lines(preset: str, part: Mapping[str, Any]) -> list[str]:
+    lines = [f"synthesis as in {preset}: full iteration / bare network"]
+    lines += [f"  {name:36} {_ratio(row)}" for name, row in part["backbones"].items()]
+    lines.append(f"  {'all':36} {part['sum']['ratio']:5.2f}")
+    memory = part["memory"]
+    if memory["ratio"] is not None:
+        lines.append(f"  {'peak memory, ' + memory['backbone']:36} {memory['ratio']:5.2f}")
+    return lines
+
+
+def _row(name: str, ipc: int, values: Iterable[float]) -> str:
+    label = f"  {name}, {ipc} images per class"
+    return f"{label:38}" + "".join(f"{value:14.2f}" for value in values)
 
 
 def _ratio(row: Mapping[str, float]) -> str:
     times = f"{1e3 * row['full']:10.1f} / {1e3 * row['bare']:.1f} ms"
     return f"{row['ratio']:5.2f} ({row['low']:.2f} to {row['high']:.2f}){times}"
-
-
-def _columns(values: Iterable[float]) -> str:
-    return "".join(f"{value:14.2f}" for value in values)

@@ -111,6 +111,18 @@ def read_image(path: Path, channels: int) -> Tensor:
     return pixels[None] if channels == 1 else pixels.permute(2, 0, 1).contiguous()
 
 
+def write_image(path: Path, image: Tensor, **options: Any) -> None:
+    """Write a uint8 picture, shape (C, H, W) with 1 or 3 channels, in the format of its suffix.
+
+    Args:
+        path: The file.
+        image: The picture.
+        options: The format's own, such as `quality` of JPEG.
+    """
+    pixels = image.permute(1, 2, 0).numpy()  # (H, W, C)
+    Image.fromarray(pixels.squeeze(2) if len(image) == 1 else pixels).save(path, **options)
+
+
 def resize_to(image: Tensor, size: int) -> Tensor:
     """Scale the short side to `size` (antialiased bilinear) and crop the centre square.
 

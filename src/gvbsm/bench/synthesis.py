@@ -1,0 +1,177 @@
+"""Full iterations of synthesis against bare networks: time, memory, batches a pass."""
+
+from __future__ import annotations
+
+import logging
+import multiprocessing
+import os
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import replace
+from statistics import median
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from gvbsm.artifacts import Statistics
+from gvbsm.backbones import build_backbone, matched_layers
+from gvbsm.bench.timing import CLEAR_REFS, Work, compare, high_water, timed
+from gvbsm.config import BenchConfig
+from gvbsm.descent import descend, make_stack, step_draws, step_terms
+from gvbsm.moments import Moments, Sums, counts, finalize
+from gvbsm.observe import compile_observer, input_shapes, observing
+from gvbsm.performance import SIZES
+from gvbsm.pictures import pixel_bounds
+from gvbsm.runtime import Runtime, seeded
+from gvbsm.settings import as_config
+from gvbsm.targets import empty_state, make_target
+from gvbsm.training import make_optimizer
+
+log = logging.getLogger("gvbsm")
+
+# The fastest of the paper's networks: anything beside it shows most.
+STUDENT = as_config("cifar10").evaluation.students[0]
+
+
+class Bench:
+    """One network at one size: the bare step and the complete step on `groups` batches of images.
+
+    Args:
+        setting: The preset, cifar10 or imagenet-1k.
+        backbone: Name of the network.
+        runtime: Device and precision.
+        groups: Batches that share a pass.
+        batch: Images in a batch; None takes the preset's.
+    """
+
+    def __init__(
+        self,
+        setting: str,
+        backbone: str,
+        runtime: Runtime,
+        groups: int = 1,
+        batch: int | None = None,
+    ) -> None:
+        preset = as_config(setting)
+        self.config = replace(preset.synthesis, beta_dr=0.0)  # no layer is left out
+        self.runtime = runtime
+        classes, _, size, _ = SIZES[setting]
+        self.shape = (3, size, size)
+        self.n_p = preset.statistics.n_p
+        with seeded(0, "bench", backbone):
+            model = build_backbone(backbone, classes, size)
+        self.model = runtime.place(model).eval().requires_grad_(False)
+        batch = batch or self.config.batch_size
+        labels = (torch.arange(batch) // preset.ipc).repeat(groups)
+        self.stack = make_stack(range(groups), labels, runtime.device)
+        start = torch.randn(batch * groups, *self.shape)
+        self.images = start.to(runtime.device).requires_grad_()
+        self._step = 0
+
+    def forward(self) -> Tensor:
+        """The network alone."""
+        with torch.no_grad(), self.runtime.autocast():
+            logits: Tensor = self.model(self.images)
+        return logits
+
+    def bare(self) -> None:
+        """Forward, cross-entropy, backward to the input."""
+        with self.runtime.autocast():
+            logits = self.model(self.images)
+        F.cross_entropy(logits.float(), self.stack.labels).backward()  # type: ignore[no-untyped-call]
+        self.images.grad = None
+
+    def full(self) -> Work:
+        """The complete iteration, as `synthesis` runs long work: on a compiled copy."""
+        target = make_target(
+            "bench", self.model, self._statistics(), self.config, self.n_p, self.shape
+        )
+        solver = make_optimizer(self.config.optimizer, [self.images], self.config.optimizer.lr)
+        zero, one = [0.0] * 3, [1.0] * 3
+        low, high = (bound.to(self.runtime.device) for bound in pixel_bounds(zero, one))
+        state = empty_state([target], len(self.stack.numbers), self.config.ema_start)
+        paths = {*target.batchnorm, *target.conv}
+        observer = compile_observer(self.model, paths, self.n_p)
+
+        def iterate() -> None:
+            draws = step_draws(self.runtime, self.stack.numbers, self._step)
+            terms = step_terms(
+                self.images, self.stack, [target], {"bench": observer}, state, self.config,
+                self._step, draws, self.runtime,
+            )  # fmt: skip
+            descend(terms, self.images, solver, (low, high), state, self.config)
+            self._step += 1
+
+        return iterate
+
+    def _statistics(self) -> Statistics:
+        """Those of two pictures of noise; what they are does not change what a step costs."""
+        channel: dict[str, Moments] = {}
+        patch: dict[str, Moments] = {}
+        shapes = input_shapes(self.model, matched_layers(self.model).conv, self.shape)
+        with torch.no_grad(), observing(self.model, shapes, self.n_p, exact=True) as observer:
+            _, found = observer(self.images.detach()[:2], shapes)
+        for path, layer in found.items():
+            per_picture = counts(shapes[path], self.n_p)
+            for table, sums, count in zip((channel, patch), layer, per_picture, strict=True):
+                table[path] = finalize(Sums(2 * count.to(sums.device), sums[0, 0], sums[1, 0]))
+        return Statistics(channel, patch)
+
+
+def measure_synthesis(setting: str, config: BenchConfig, runtime: Runtime) -> dict[str, Any]:
+    """Full iteration against the bare network, for each backbone of a setting and their sum."""
+    rows: dict[str, Any] = {}
+    for backbone in as_config(setting).squeeze.backbones:
+        bench = Bench(setting, backbone, runtime)
+        log.info("synthesis as in %s: %s", setting, backbone)
+        pair = compare(bench.bare, bench.full(), config.repeats, runtime)
+        forward = median(timed(bench.forward, runtime) for _ in range(config.repeats))
+        rows[backbone] = {**vars(pair), "forward": forward, "images": len(bench.images)}
+    totals = {key: sum(row[key] for row in rows.values()) for key in ("bare", "full")}
+    backbone = next(iter(rows))
+    bare, full_peak = (_peak(setting, backbone, runtime, kind) for kind in ("bare", "full"))
+    memory = None if bare is None or full_peak is None else full_peak / bare
+    return {
+        "backbones": rows,
+        "sum": {**totals, "ratio": totals["full"] / totals["bare"]},
+        "memory": {"backbone": backbone, "bare": bare, "full": full_peak, "ratio": memory},
+    }
+
+
+def _peak(setting: str, backbone: str, runtime: Runtime, kind: str) -> float | None:
+    """Bytes that two iterations take at most, in a fresh process; None where it cannot be known."""
+    arguments = (setting, backbone, runtime, kind, torch.get_num_threads())
+    if runtime.device.type == "cuda":
+        return _peak_of(*arguments)
+    if not os.access(CLEAR_REFS, os.W_OK):
+        return None
+    with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+        return pool.submit(_peak_of, *arguments).result()
+
+
+def _peak_of(setting: str, backbone: str, runtime: Runtime, kind: str, threads: int) -> float:
+    torch.set_num_threads(threads)
+
+    def run(batch: int | None) -> float:
+        bench = Bench(setting, backbone, runtime, batch=batch)
+        work = bench.full() if kind == "full" else bench.bare
+        with high_water(runtime) as peak:
+            for _ in range(2):
+                work()
+            return peak()
+
+    run(2)  # all that is compiled and loaded at first use
+    return run(None)
+
+
+def measure_groups(config: BenchConfig, runtime: Runtime) -> dict[str, Any]:
+    """Images x iterations a second against the number of batches that share a pass."""
+    rows = {}
+    for groups in config.groups:
+        bench = Bench("cifar10", STUDENT, runtime, groups=groups)
+        full = bench.full()
+        full()
+        seconds = median(timed(full, runtime) for _ in range(config.repeats))
+        rows[str(groups)] = len(bench.images) / seconds
+    return {"backbone": STUDENT, "images_per_second": rows}
