@@ -1,0 +1,64 @@
+"""What the method costs beside the bare networks, on this machine: the numbers of `gvbsm bench`.
+
+Each number is a ratio of two things that were timed in one run, in alternating order. Networks have
+random weights and data are noise: they cost as much as real ones. "Bare" is the network alone:
+forward, cross-entropy and backward to the input with frozen parameters (synthesis); forward
+(labels); training steps on a batch that is ready (squeeze, evaluation).
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import platform
+from pathlib import Path
+from typing import Any
+
+from gvbsm.bench.stages import measure_data, measure_evaluation, measure_labels, measure_squeeze
+from gvbsm.bench.synthesis import measure_groups, measure_synthesis
+from gvbsm.config import BenchConfig
+from gvbsm.performance import predict, spread_over_devices
+from gvbsm.results import versions
+from gvbsm.runtime import resolve_runtime
+
+log = logging.getLogger("gvbsm")
+
+
+def run_bench(config: BenchConfig) -> dict[str, Any]:
+    """Measure what the settings ask for; the answer is JSON-like.
+
+    Raises:
+        RunError: If the device is not there.
+    """
+    runtime = resolve_runtime(
+        config.device, config.precision, 0, math.inf, quiet=True, threads=config.threads
+    )
+    log.info("compiling and timing: some minutes for each of %s", ", ".join(config.settings))
+    synthesis: dict[str, Any] = {
+        name: measure_synthesis(name, config, runtime) for name in config.settings
+    }
+    predictions = predict(synthesis)
+    found: dict[str, Any] = {
+        "synthesis": synthesis,
+        "predictions": predictions,
+        "devices": spread_over_devices(predictions),
+    }
+    if "cifar10" in config.settings:
+        found["groups"] = measure_groups(config, runtime)
+        for stage in (measure_labels, measure_evaluation, measure_squeeze):
+            log.info("%s", stage.__name__.replace("_", " "))
+            found[stage.__name__.removeprefix("measure_")] = vars(stage(config, runtime))
+        found["data"] = measure_data(config, runtime)
+    machine = {**versions(runtime), "processor": _processor(), "cores": os.cpu_count()}
+    return {**found, "machine": machine, "repeats": config.repeats}
+
+
+def _processor() -> str:
+    """The CPU's name; Python knows it on few systems."""
+    listing = Path("/proc/cpuinfo")
+    if listing.is_file():
+        for line in listing.read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    return platform.processor() or platform.machine()
