@@ -24,13 +24,18 @@ LAYERS = (
     "moments losses views _version",  # 0: the mathematics
     "pictures sources datasets backbones",  # 1: registries
     # 2: ground
-    "config settings artifacts runtime training loading teachers observe targets epochs descent",
-    "squeeze statistics synthesis labels evaluation coreset",  # 3: stages
+    "config settings artifacts runtime tracking training loading teachers features film observe "
+    "targets epochs descent workspace studies sharing",
+    "squeeze statistics synthesis labels evaluation coreset forgetting",  # 3: stages
     # 4: what the pipeline is put together from
-    "plots recipes preflight results performance workspace",
-    "pipeline show bench",  # 5
-    "cli",  # 6
-    "__main__ __init__",  # 7: entrances; __init__ resolves names when they are first used
+    "plots recipes preflight results performance",
+    # 5: a stage's work for the pipeline, which finds and keeps what it needs; results side by side
+    "selection comparison",
+    "pipeline show bench analysis",  # 6
+    # 7: a protocol that is put together from a run's stages; the page that tells of all
+    "continual reporting sweeping",
+    "cli",  # 8
+    "__main__ __init__",  # 9: entrances; __init__ resolves names when they are first used
 )
 LAYER = {name: layer for layer, names in enumerate(LAYERS) for name in names.split()}
 SIBLINGS = {0, 1, 2}
@@ -131,10 +136,10 @@ def test_no_module_imports_itself_by_way_of_others():
     assert not edges, f"a cycle among {sorted(edges)}"
 
 
-def test_stages_are_imported_by_the_pipeline_and_the_bench_alone():
+def test_stages_are_imported_by_what_runs_them_alone():
     """The bench times stages as they are, each by itself: a pipeline would hide what one costs."""
     importers = {unit(path) for path in FILES if own_imports(path) & set(STAGES)}
-    assert importers == {"pipeline", "bench"}
+    assert importers == {"pipeline", "bench", "continual", "selection"}
 
 
 @pytest.mark.parametrize("stage", STAGES)
@@ -177,8 +182,11 @@ def test_the_mathematics_is_pure(name):
         ("timm", {"backbones"}),
         ("torchvision.models", {"backbones"}),
         ("torchvision.datasets", {"sources"}),
-        ("sklearn", {"sources"}),
-        ("PIL", {"pictures", "datasets"}),
+        ("sklearn", {"sources", "analysis"}),
+        ("jinja2", {"reporting"}),
+        ("accelerate", {"tracking"}),
+        # plots: a moving picture, which matplotlib writes to files that end in .gif alone
+        ("PIL", {"pictures", "datasets", "plots"}),
     ],
 )
 def test_a_library_has_one_owner(library, owners):
@@ -327,3 +335,4 @@ def test_every_module_can_be_imported_and_every_public_name_found():
 def test_the_package_carries_its_presets_and_types():
     assert (ROOT / "py.typed").is_file()
     assert list((ROOT / "presets").rglob("*.yaml"))
+    assert {path.suffix for path in (ROOT / "templates").iterdir()} == {".j2", ".css"}

@@ -28,6 +28,7 @@ from gvbsm.artifacts import (
     read_header,
     read_json,
     save,
+    stored_bytes,
     write_json,
 )
 from gvbsm.moments import Moments
@@ -180,6 +181,18 @@ def test_distilled_set(tmp_path):
     assert load_distilled(tmp_path).soft_labels == labels
     with pytest.raises(ArtifactError, match="images"):
         load_distilled(tmp_path / "elsewhere")
+
+
+def test_stored_bytes(tmp_path):
+    assert stored_bytes(tmp_path) == {"images": 0, "labels": 0}
+    write_images(tmp_path)
+    assert stored_bytes(tmp_path) == {"images": 4 * 3 * 2 * 2, "labels": 0}
+    labels = write_labels(tmp_path / "labels")
+    shards = sum(path.stat().st_size for path in (tmp_path / "labels").glob("shard-*"))
+    assert labels.nbytes() == shards
+    assert stored_bytes(tmp_path) == {"images": 4 * 3 * 2 * 2, "labels": shards}
+    (tmp_path / "labels" / "index.json").unlink()  # of shards that are half-done
+    assert stored_bytes(tmp_path)["labels"] == 0
 
 
 def test_the_data_set_is_normalized_by_the_real_pictures(tmp_path):

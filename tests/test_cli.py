@@ -15,6 +15,7 @@ import gvbsm
 from gvbsm import cli
 from gvbsm.artifacts import load_tensors, save
 from gvbsm.cli import VERBS, main
+from gvbsm.datasets import load_dataset
 from gvbsm.runtime import RunError
 from gvbsm.settings import build_config, preset_names, read_preset
 from test_sources import draw_classes, write_npz
@@ -95,14 +96,15 @@ import gvbsm
 from gvbsm.cli import main
 codes = [main(argv) for argv in (
     ["--help"], ["-h"], ["--version"], ["run", "--help"], ["squeeze", "digits", "-h"],
-    ["show", "-h"], [], ["walk"], ["run", "cifar1"], ["run", "digits", "--ipc", "0"],
+    ["show", "-h"], ["sweep", "-h"], [], ["walk"], ["run", "cifar1"],
+    ["run", "digits", "--ipc", "0"],
 )]
 heavy = sorted({"torch", "torchvision", "timm", "sklearn", "matplotlib"} & set(sys.modules))
 print("\\n", codes, heavy, file=sys.stderr)
 """
     done = start("-c", program)
     assert done.returncode == 0, done.stderr
-    assert done.stderr.splitlines()[-1] == " [0, 0, 0, 0, 0, 0, 2, 2, 2, 2] []"
+    assert done.stderr.splitlines()[-1] == " [0, 0, 0, 0, 0, 0, 0, 2, 2, 2, 2] []"
     assert all(f"  {verb}" in done.stdout for verb in VERBS)
 
 
@@ -142,7 +144,7 @@ def test_the_overview_names_every_verb_and_preset(capsys):
     assert main([]) == 2
 
 
-@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb not in ("show", "bench")])
+@pytest.mark.parametrize("verb", [verb for verb in VERBS if verb not in cli.COMMANDS])
 def test_every_stage_has_help(capsys, verb):
     assert main([verb, "--help"]) == 0
     text = capsys.readouterr().out
@@ -271,6 +273,8 @@ def test_faults_that_are_known_before_any_work(fault, tiny, tmp_path):
     for argv, words in (
         (["--data-root", tmp_path / "no"], f"no such file or folder: {tmp_path / 'no'}"),
         (["--ipc", "7"], "ipc is 7, but class '0' has 6 training pictures"),
+        (["--coreset.backbone", "resnet18"], "coreset.backbone names 'resnet18', which is not in"),
+        (["--baselines.methods", "[forgetting-hard]"], "coreset.epochs must be at least 2"),
         (["--squeeze.backbones", "[resnet8]"], "unknown backbone 'resnet8'; did you mean resnet18"),
         (["--evaluation.students", "[convnet]"], "unknown backbone 'convnet'"),
         (["--data.image_size", "-1"], "image_size"),
@@ -291,6 +295,24 @@ def test_a_device_that_is_not_there(fault, tiny, device):
     code, line = fault("run", *tiny, "--device", device)
     assert code in (1, 2)
     assert f"device '{device}' is not available" in line
+
+
+def test_a_baseline_that_does_not_exist_names_those_that_do(fault, tiny):
+    code, line = fault("run", *tiny, "--baselines.methods", "[kcenter-hard]")
+    assert code == 2
+    for selection in ("random", "herding", "k-center", "forgetting"):
+        assert f"'{selection}-hard'" in line
+
+
+def test_a_selection_takes_the_place_of_the_synthesis(tiny, tmp_path, capsys):
+    argv = ["run", "npz+k-center-hard", *tiny[1:], "--baselines.methods", "[]"]
+    assert main(argv) == 0
+    assert "k-center-hard  convnet8_d1" in capsys.readouterr().out
+    distilled = gvbsm.load(tmp_path / "w")
+    real = load_dataset("npz", tmp_path / "tiny.npz").train
+    for image, label in zip(distilled.images, distilled.labels, strict=True):
+        assert label in real.labels[(real.images == image).flatten(1).all(dim=1)]
+    assert distilled.labels.tolist() == [0, 0, 1, 1]
 
 
 def test_a_work_directory_that_is_a_file(fault, tiny, tmp_path):
@@ -372,7 +394,7 @@ def test_run_then_quiet_then_show(tiny, tmp_path, capsys, caplog):
     out, _ = capsys.readouterr()
     methods = [line.split()[0] for line in out.splitlines()[2:7]]
     assert methods == ["gvbsm", "random-hard", "random-soft", "sre2l", "full"]
-    for name in ("results.json", "synthesis/images.safetensors", "images.png"):
+    for name in ("results.json", "synthesis/images.safetensors", "images.png", "report/index.html"):
         assert str(work / name) in out
         assert (work / name).is_file()
     logged = [record.getMessage() for record in caplog.records if record.name == "gvbsm"]

@@ -1,9 +1,17 @@
-"""Random selection: as many of each class, none twice, the same again for the same seed."""
+"""Selections: as many of each class, none twice, and the pictures that the rule asks for."""
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
-from gvbsm.coreset import gather_images, select_random
+from gvbsm.coreset import (
+    gather_images,
+    select_forgetting,
+    select_herding,
+    select_k_center,
+    select_random,
+)
 from gvbsm.pictures import DataError
 
 LABELS = torch.tensor([2, 0, 1, 1, 0, 2, 2, 0, 1, 1, 0, 0])  # 5 of 0, 4 of 1, 3 of 2
@@ -11,6 +19,89 @@ LABELS = torch.tensor([2, 0, 1, 1, 0, 2, 2, 0, 1, 1, 0, 0])  # 5 of 0, 4 of 1, 3
 
 def generator(seed=0):
     return torch.Generator().manual_seed(seed)
+
+
+def drawn(labels, seed, size=3):
+    return torch.randn(len(labels), size, generator=generator(seed))
+
+
+def by_forgetting(features, labels, classes, ipc):
+    """Forgetting in the form of the others: the first feature is the count of events."""
+    return select_forgetting(features[:, 0], labels, classes, ipc, generator())
+
+
+BY_FEATURES = [select_herding, select_k_center]
+
+
+@st.composite
+def sets(draw):
+    """Features, labels and a number of pictures per class that each class has."""
+    classes = draw(st.integers(1, 3))
+    ipc = draw(st.integers(1, 4))
+    labels = torch.arange(classes).repeat(ipc + draw(st.integers(0, 4)))
+    seed = draw(st.integers(0, 10**6))
+    labels = labels[torch.randperm(len(labels), generator=generator(seed))]
+    features = drawn(labels, seed, size=draw(st.integers(1, 4)))
+    if draw(st.booleans()):
+        features = features.round()  # many equal ones
+    return features, labels, classes, ipc
+
+
+# What holds for all of them
+
+
+@pytest.mark.parametrize("select", [*BY_FEATURES, by_forgetting])
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(given_set=sets())
+def test_right_classes_in_order_and_none_twice(select, given_set):
+    features, labels, classes, ipc = given_set
+    index = select(features, labels, classes, ipc)
+    assert labels[index].tolist() == [label for label in range(classes) for _ in range(ipc)]
+    assert len(set(index.tolist())) == classes * ipc
+
+
+@pytest.mark.parametrize("select", [*BY_FEATURES, by_forgetting])
+def test_fewer_pictures_are_the_first_of_more(select):
+    features = drawn(LABELS, 3)
+    three = select(features, LABELS, 3, 3).view(3, 3)
+    for ipc in (1, 2):
+        assert torch.equal(select(features, LABELS, 3, ipc).view(3, ipc), three[:, :ipc])
+
+
+@pytest.mark.parametrize("select", [*BY_FEATURES, by_forgetting])
+def test_the_order_of_the_pictures_does_not_matter(select):
+    features, order = drawn(LABELS, 5), torch.randperm(12, generator=generator(1))
+    chosen = select(features, LABELS, 3, 3)
+    moved = select(features[order], LABELS[order], 3, 3)
+    assert torch.equal(order[moved], chosen)
+
+
+@pytest.mark.parametrize("select", [*BY_FEATURES, by_forgetting])
+def test_each_class_is_chosen_by_itself(select):
+    features = drawn(LABELS, 6)
+    other = features.clone()
+    other[LABELS == 2] = drawn(LABELS, 7)[LABELS == 2]
+    both = [select(of, LABELS, 3, 2).view(3, 2) for of in (features, other)]
+    assert torch.equal(both[0][:2], both[1][:2])
+
+
+@pytest.mark.parametrize("select", BY_FEATURES)
+def test_shifted_turned_and_scaled_features_choose_the_same(select):
+    features = drawn(LABELS, 8).double()
+    turn = torch.linalg.qr(drawn(torch.zeros(3), 9).double()).Q
+    moved = 3 * features @ turn + torch.tensor([100.0, -7.0, 1.0], dtype=torch.float64)
+    assert torch.equal(select(moved, LABELS, 3, 3), select(features, LABELS, 3, 3))
+
+
+@pytest.mark.parametrize("select", [*BY_FEATURES, by_forgetting])
+def test_too_few_pictures(select):
+    with pytest.raises(DataError, match=r"class 2 has 3 .* ipc=4"):
+        select(drawn(LABELS, 0), LABELS, 3, 4)
+    with pytest.raises(DataError, match="class 3 has 0"):
+        select(drawn(LABELS, 0), LABELS, 4, 1)
+
+
+# Random
 
 
 @pytest.mark.parametrize("ipc", [1, 2, 3])
@@ -38,11 +129,119 @@ def test_every_picture_is_as_likely():
         assert (share - 1 / members).abs().max() < 0.09  # 4 deviations
 
 
-def test_too_few_pictures():
+def test_too_few_pictures_to_draw():
     with pytest.raises(DataError, match=r"class 2 has 3 .* ipc=4"):
         select_random(LABELS, 3, 4, generator())
-    with pytest.raises(DataError, match="class 3 has 0"):
-        select_random(LABELS, 4, 1, generator())
+
+
+# Herding
+
+
+def slow_herding(features, ipc):
+    """Algorithm 4 of iCaRL word by word, of one class: all candidate means are formed anew."""
+    aim, order = features.mean(dim=0), []
+    while len(order) < ipc:
+        misses = [
+            float("inf") if at in order else float((features[[*order, at]].mean(0) - aim).norm())
+            for at in range(len(features))
+        ]
+        order.append(misses.index(min(misses)))
+    return order
+
+
+def test_herding__known_answer():
+    """The mean is 4. First 3 (off by 1); with 3, 6 is best (mean 4.5); with both, 1 (mean 10/3)."""
+    features = torch.tensor([[0.0], [3.0], [1.0], [6.0], [10.0]])
+    labels = torch.zeros(5, dtype=torch.long)
+    assert select_herding(features, labels, 1, 5).tolist() == [1, 3, 2, 4, 0]
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(seed=st.integers(0, 10**6), count=st.integers(1, 12), size=st.integers(1, 5))
+def test_herding__is_the_slow_twin(seed, count, size):
+    features, labels = drawn(torch.zeros(count), seed, size), torch.zeros(count, dtype=torch.long)
+    expected = slow_herding(features.double(), count)
+    found = select_herding(features, labels, 1, count).tolist()
+    assert found == expected
+
+
+def test_herding__follows_the_mean_better_than_chance():
+    features, labels = drawn(torch.zeros(200), 1, 16), torch.zeros(200, dtype=torch.long)
+
+    def miss(index):
+        return float((features[index].mean(dim=0) - features.mean(dim=0)).norm())
+
+    herded = miss(select_herding(features, labels, 1, 10))
+    assert herded < 0.5 * min(miss(select_random(labels, 1, 10, generator(s))) for s in range(20))
+
+
+# k-center
+
+
+def slow_k_center(features, ipc):
+    """Farthest first, of one class, with a table of all distances."""
+    table = torch.cdist(features, features)
+    order = [int((features - features.mean(dim=0)).norm(dim=1).argmin())]
+    while len(order) < ipc:
+        nearest = [min(float(table[at, center]) for center in order) for at in range(len(features))]
+        order.append(
+            max((at for at in range(len(features)) if at not in order), key=nearest.__getitem__)
+        )
+    return order
+
+
+def test_k_center__known_answer():
+    """The mean is 3.75, 3.5 nearest to it; 10 is 6.5 from there, 0 3.5, 5 1.5, 1 1 (from 0)."""
+    features = torch.tensor([[0.0], [3.0], [1.0], [10.0], [5.0], [3.5]])
+    labels = torch.zeros(6, dtype=torch.long)
+    assert select_k_center(features, labels, 1, 6).tolist() == [5, 3, 0, 4, 2, 1]
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(seed=st.integers(0, 10**6), count=st.integers(1, 12), size=st.integers(1, 5))
+def test_k_center__is_the_slow_twin(seed, count, size):
+    features, labels = drawn(torch.zeros(count), seed, size), torch.zeros(count, dtype=torch.long)
+    expected = slow_k_center(features.double(), count)
+    assert select_k_center(features, labels, 1, count).tolist() == expected
+
+
+def test_k_center__covers_within_twice_the_best():
+    """Checked against all subsets of the class."""
+    features = drawn(torch.zeros(12), 2, 2)
+    table = torch.cdist(features, features)
+
+    def radius(index):
+        return float(table[:, list(index)].min(dim=1).values.max())
+
+    best = min(map(radius, torch.combinations(torch.arange(12), 3).tolist()))
+    greedy = radius(select_k_center(features, torch.zeros(12, dtype=torch.long), 1, 3).tolist())
+    assert best <= greedy <= 2 * best
+
+
+def test_k_center__equal_pictures_are_taken_last():
+    features = torch.tensor([[0.0], [0.0], [0.0], [4.0], [-4.0]])
+    chosen = select_k_center(features, torch.zeros(5, dtype=torch.long), 1, 5).tolist()
+    assert chosen == [0, 3, 4, 1, 2]
+
+
+# Forgetting
+
+
+def test_forgetting__most_events_first():
+    events = torch.tensor([1, 5, 0, 2, 9, 0, 3, 7, 8, 1, 6, 0])
+    chosen = select_forgetting(events, LABELS, 3, 3, generator())
+    assert chosen.tolist() == [4, 7, 10, 8, 3, 9, 6, 0, 5]
+
+
+def test_forgetting__equal_counts_are_drawn_and_reproducible():
+    events = torch.tensor([0, 2, 1, 1, 1, 0, 0, 1, 1, 1, 1, 1])
+    chosen = [select_forgetting(events, LABELS, 3, 2, generator(seed)) for seed in range(40)]
+    assert torch.equal(chosen[3], select_forgetting(events, LABELS, 3, 2, generator(3)))
+    assert {int(index[0]) for index in chosen} == {1}  # forgotten twice
+    assert {int(index[1]) for index in chosen} == {4, 7, 10, 11}  # once, as the rest of class 0
+
+
+# Pictures
 
 
 def test_gathered_images_are_the_chosen_ones(data, streamed):

@@ -206,7 +206,11 @@ def test_stopped_and_resumed_results_are_the_same_file(
 def test_result_holds_measurements_and_no_time(student, tmp_path):
     history = student()
     content = json.loads((tmp_path / "student.json").read_text())
+    confusion = content.pop("confusion")
     assert content == {"recipe": {"toy": 1}, **vars(history)}
+    assert [sum(row) for row in confusion] == [4, 4, 4, 4]  # a row holds a true class's pictures
+    right = sum(confusion[label][label] for label in range(4))
+    assert 100 * right / 16 == history.top1[-1]
     assert content.keys() == {"recipe", "epochs", "top1", "losses"}
 
 

@@ -1,11 +1,21 @@
 """Order of the stages and what each asks for; whole runs are in test_end_to_end.py."""
 
+from pathlib import Path
+
 import pytest
 import torch
 
 from gvbsm import pipeline
-from gvbsm.artifacts import ArtifactError, load_labels, read_header
+from gvbsm.artifacts import (
+    ArtifactError,
+    load_distilled,
+    load_images,
+    load_labels,
+    read_header,
+)
+from gvbsm.film import load_film
 from gvbsm.runtime import RunError
+from gvbsm.settings import for_method
 
 SETTINGS = {
     "ipc": 2,
@@ -69,7 +79,9 @@ def test_stages__one_by_one_are_the_same_as_run(tmp_path):
         sorted((path.relative_to(root), path.read_bytes()) for path in root.rglob("*.safetensors"))
         for root in (tmp_path / "steps", tmp_path / "whole")
     )
-    assert steps == whole
+    real = Path("real.safetensors")  # with the picture, at the end of a run
+    assert steps == [entry for entry in whole if entry[0] != real]
+    assert real in dict(whole)
 
 
 def test_labels__not_stored_gives_the_same_students(tmp_path):
@@ -87,6 +99,51 @@ def test_random_hard__alone_trains_no_teacher(tmp_path):
     results = pipeline.run(settings, tmp_path, quiet=True)
     assert [row["method"] for row in results["rows"]] == ["random-hard"]
     assert not (tmp_path / "squeeze").exists()
+
+
+SELECTED = [
+    f"{how}-{kind}"
+    for how in ("random", "herding", "k-center", "forgetting")
+    for kind in ("hard", "soft")
+]
+
+
+def test_selections__a_row_each_and_one_set_of_pictures_for_both_kinds_of_labels(tmp_path):
+    settings = {
+        **SETTINGS,
+        "evaluation": {**SETTINGS["evaluation"], "seeds": 2},
+        "coreset": {"epochs": 2},
+        "baselines": {"methods": SELECTED, "draws": 2},
+    }
+    results = pipeline.run(settings, tmp_path, quiet=True)
+    assert [row["method"] for row in results["rows"]] == ["gvbsm", *SELECTED]
+    assert all(len(row["top1"]["values"]) == 2 for row in results["rows"])
+    files = sorted(tmp_path.glob("baselines/*/synthesis/images.safetensors"))
+    folders = [path.parts[-3] for path in files]
+    assert folders == ["forgetting", "herding", "k-center", "random-0", "random-1"]
+    images = [load_images(path).images for path in files]
+    for position, one in enumerate(images):
+        assert one.shape == (20, 1, 8, 8)
+        assert not any(torch.equal(one, other) for other in images[:position])
+    assert [read_header(path)["method"] for path in files[:3]] == folders[:3]
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")}
+    pipeline.run(settings, tmp_path, quiet=True)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")} == before
+
+
+def test_forgetting_hard__alone_trains_one_network_and_no_teacher(tmp_path):
+    settings = pipeline.as_config({**SETTINGS, "coreset": {"epochs": 2}})
+    results = pipeline.run(for_method(settings, "forgetting-hard"), tmp_path, quiet=True)
+    assert [row["method"] for row in results["rows"]] == ["forgetting-hard"]
+    assert not (tmp_path / "squeeze").exists()
+    names = [path.name for path in (tmp_path / "forgetting").iterdir()]
+    assert names == ["convnet8_d1.safetensors"]
+
+
+def test_herding__names_the_stage_that_must_come_first(tmp_path):
+    settings = for_method(pipeline.as_config(SETTINGS), "herding-hard")
+    with pytest.raises(ArtifactError, match="run `gvbsm squeeze "):
+        pipeline.run_stage("synthesis", settings, tmp_path, quiet=True)
 
 
 def test_draws__students_train_on_different_selections(tmp_path):
@@ -113,6 +170,33 @@ def test_images__hold_the_trace_of_the_terms(run, tmp_path):
     assert [len(trace) for trace in traces] == [3, 3]
     assert set(traces[0][0]) >= {"step", "teacher", "densification", "densification_gradient"}
     assert not list(tmp_path.rglob("group-*"))
+
+
+def test_images__lie_beside_their_film(run, tmp_path):
+    run.squeeze()
+    run.statistics()
+    run.synthesis()
+    film, images = load_film(tmp_path), load_distilled(tmp_path).images
+    assert film.labels.tolist() == list(range(10))
+    assert film.steps.tolist() == [0, 1, 2, 3]
+    assert torch.equal(film.frames[:, -1], images[::2])
+    pipeline.run_stage("synthesis", {**SETTINGS, "method": "random-hard"}, tmp_path, quiet=True)
+    assert load_film(tmp_path) is None  # the selected pictures were not formed
+
+
+def test_real_pictures__are_kept_to_be_shown(run, tmp_path):
+    path = run.sample_real()
+    assert path == tmp_path / "real.safetensors"
+    real, labels = load_images(path), run.data.train.labels
+    assert real.header["method"] == "real"
+    assert torch.equal(real.labels, torch.arange(10).repeat_interleave(10))  # ipc is 2
+    for image, label in zip(real.images[::7], real.labels[::7], strict=True):
+        same = (run.data.train.images == image).flatten(1).all(dim=1)
+        assert label in labels[same]
+    before = path.stat().st_mtime_ns
+    assert run.sample_real().stat().st_mtime_ns == before  # made once
+    many = pipeline.Run(pipeline.as_config({**SETTINGS, "ipc": 60}), tmp_path / "many", quiet=True)
+    assert len(load_images(many.sample_real()).labels) == 10 * 50
 
 
 def test_diverged_training__is_a_run_error_and_loses_nothing(tmp_path):

@@ -8,7 +8,7 @@ from gvbsm.artifacts import ArtifactError
 from gvbsm.cli import main
 from gvbsm.config import ConfigError
 from gvbsm.pictures import DataError
-from gvbsm.preflight import check_feasible, check_owner
+from gvbsm.preflight import check_continual, check_feasible, check_owner
 from gvbsm.settings import build_config
 from test_sources import draw_tree
 
@@ -83,6 +83,56 @@ def test_check_feasible__ipc_larger_than_a_class(data):
     check_feasible(config(ipc=11, baselines={"methods": ["sre2l", "full"]}), data)
     with pytest.raises(DataError, match="10"):
         check_feasible(config(ipc=11, baselines={"methods": []}, synthesis={"init": "real"}), data)
+
+
+@pytest.mark.parametrize("selection", ["herding", "k-center", "forgetting"])
+def test_check_feasible__a_selection_larger_than_a_class(data, selection):
+    method = f"{selection}-soft"
+    with pytest.raises(DataError, match=f"ipc is 11.* has 10 .* {method} would take"):
+        check_feasible(config(ipc=11, baselines={"methods": ["full", method]}), data)
+
+
+@pytest.mark.parametrize("selection", ["herding", "k-center"])
+def test_check_feasible__a_teacher_without_features(data, selection):
+    squeeze = {"backbones": ["wrn10_1", "torchvision/squeezenet1_1"]}
+    larger = replace(data, image_size=64)
+
+    def settings(backbone, method):
+        return config(
+            ipc=1, squeeze=squeeze, coreset={"backbone": backbone}, baselines={"methods": [method]}
+        )
+
+    with pytest.raises(ConfigError, match=r"coreset\.backbone torchvision/squeezenet1_1: .*Linear"):
+        check_feasible(settings("torchvision/squeezenet1_1", f"{selection}-hard"), larger)
+    check_feasible(settings("wrn10_1", f"{selection}-hard"), larger)
+    check_feasible(settings("torchvision/squeezenet1_1", "forgetting-hard"), larger)
+
+
+def test_check_continual__a_sound_protocol_passes(data):
+    check_continual(config(continual={"steps": 4, "students": ["convnet8_d1"]}), data)
+    check_continual(config(ipc=1, continual={"steps": 2}), data)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"continual": {"steps": 5}}, "steps is 5, but there are 4 classes; take at most 4"),
+        ({"continual": {"steps": 4}, "ipc": 1}, "one image alone"),
+        ({"continual": {"steps": 2, "students": ["resnt18"]}}, "resnet18"),
+        ({"continual": {"steps": 2, "methods": ["herding-hard"]}, "ipc": 11}, "herding-hard"),
+        ({"continual": {"steps": 2}, "method": "sre2l", "baselines": {"methods": []}}, "itself"),
+    ],
+)
+def test_check_continual__what_cannot_succeed(data, settings, message):
+    with pytest.raises((ConfigError, DataError), match=message):
+        check_continual(config(**settings), data)
+
+
+def test_check_continual__a_class_without_test_pictures(data):
+    kept = data.test.labels != 2
+    test = replace(data.test, labels=data.test.labels[kept], images=data.test.images[kept])
+    with pytest.raises(DataError, match="'cat' has no test pictures"):
+        check_continual(config(continual={"steps": 2}), replace(data, test=test))
 
 
 def test_check_owner__a_work_directory_keeps_to_its_data(data, tmp_path):

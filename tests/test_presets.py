@@ -17,8 +17,10 @@ from gvbsm.epochs import settle_epochs
 from gvbsm.settings import PRESETS, build_config, preset_names, read_preset
 
 DATA = ["cifar10", "cifar100", "digits", "folder", "imagenet-1k", "npz", "tiny-imagenet"]
-OVERLAYS = ["random-hard", "random-soft", "sre2l"]
-FILES = sorted(PRESETS.rglob("*.y*ml"))
+SELECTIONS = ("random", "herding", "k-center", "forgetting")
+OVERLAYS = ["sre2l", *(f"{how}-{labels}" for how in SELECTIONS for labels in ("hard", "soft"))]
+REDUCED = ["cifar10-small"]
+FILES = sorted(PRESETS.glob("*.y*ml"))  # studies: test_studies.py
 
 FIVE = {"resnet18", "convnet128", "mobilenet_v2_x0_5", "wrn16_2", "shufflenet_v2_x0_5"}
 FOUR = {
@@ -177,8 +179,9 @@ def preset(name):
 
 
 def test_all_files_are_found_and_offered():
-    assert len(FILES) == 10
-    assert sorted(path.stem for path in FILES) == preset_names() == sorted(DATA + OVERLAYS)
+    assert len(FILES) == 17
+    found = sorted(path.stem for path in FILES)
+    assert found == preset_names() == sorted(DATA + OVERLAYS + REDUCED)
     assert all(path.suffix == ".yaml" for path in FILES)
 
 
@@ -229,7 +232,21 @@ def test_every_overlay_joins_every_data_preset(name, overlay):
         assert config.synthesis.weight_batchnorm
     else:
         assert (config.synthesis, config.labels) == (base.synthesis, base.labels)
-        assert config.evaluation.loss == ("hard" if overlay == "random-hard" else "mse_gt")
+        assert config.evaluation.loss == ("hard" if overlay.endswith("-hard") else "mse_gt")
+
+
+def test_the_reduced_cifar10_is_less_of_the_same_and_says_so():
+    text = (PRESETS / "cifar10-small.yaml").read_text(encoding="utf-8")
+    assert text.startswith("# REDUCED")
+    whole, small = preset("cifar10"), preset("cifar10+cifar10-small")
+    assert set(small.squeeze.backbones) == set(whole.squeeze.backbones) - {"resnet18"}
+    with torch.device("meta"):  # SRe2L takes the first
+        first = build_backbone(small.squeeze.backbones[0], 10, 32)
+    assert any(isinstance(module, torch.nn.BatchNorm2d) for module in first.modules())
+    for dotted in ("squeeze.epochs", "synthesis.iterations", "labels.epochs"):
+        assert value_at(small, dotted) < value_at(whole, dotted)
+    assert (small.ipc, small.data, small.baselines) == (whole.ipc, whole.data, whole.baselines)
+    assert small.evaluation.seeds == whole.evaluation.seeds
 
 
 @pytest.mark.parametrize(

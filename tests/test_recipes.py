@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gvbsm.epochs import settle_epochs
-from gvbsm.recipes import Place, Recipes
+from gvbsm.recipes import Place, Recipes, baseline_folder
 from gvbsm.settings import build_config, for_method, merge, to_dict
 
 BASE = {"squeeze": {"backbones": ["resnet18", "convnet16_d2"]}}
@@ -90,6 +90,66 @@ def test_recipes__both_random_baselines_share_their_images():
     assert changed({"synthesis": {"iterations": 7}}, "random-soft") == set()
 
 
+SELECTIONS = ("herding", "k-center", "forgetting")
+
+
+@pytest.mark.parametrize("selection", SELECTIONS)
+def test_recipes__a_selection_is_the_same_for_hard_and_soft_labels(selection):
+    hard, soft = (recipes_of({}, f"{selection}-{labels}") for labels in ("hard", "soft"))
+    assert hard["images"] == soft["images"]
+    assert hard["student"] != soft["student"]
+    assert changed({"synthesis": {"iterations": 7}}, f"{selection}-hard") == set()
+
+
+def test_recipes__selections_differ_from_each_other():
+    found = [recipes_of({}, f"{name}-hard")["images"] for name in ("random", *SELECTIONS)]
+    assert all(found.count(recipe) == 1 for recipe in found)
+
+
+@pytest.mark.parametrize(
+    ("settings", "changes"),
+    [
+        ({"coreset": {"backbone": "convnet16_d2"}}, SELECTIONS),
+        ({"coreset": {"backbone": "resnet18"}}, ()),  # the first of squeeze.backbones anyway
+        ({"coreset": {"epochs": 3}}, ("forgetting",)),
+        ({"coreset": {"epochs": 50}}, ()),  # as squeeze.epochs
+        ({"squeeze": {"epochs": 3}}, SELECTIONS),
+        ({"squeeze": {"epochs": 3}, "coreset": {"epochs": 50}}, ("herding", "k-center")),
+        ({"squeeze": {"tests": 2}}, ()),
+        ({"seed": 1}, ("random", *SELECTIONS)),
+        ({"ipc": 3}, ("random", *SELECTIONS)),
+    ],
+)
+def test_recipes__a_selection_depends_on_its_teacher_or_training(settings, changes):
+    for selection in ("random", *SELECTIONS):
+        assert ("images" in changed(settings, f"{selection}-hard")) == (selection in changes)
+
+
+@pytest.mark.parametrize(
+    ("method", "needs"),
+    [
+        ("random-hard", False),
+        ("random-soft", True),
+        ("herding-hard", True),
+        ("k-center-hard", True),
+        ("forgetting-hard", False),
+        ("forgetting-soft", True),
+        ("sre2l", True),
+    ],
+)
+def test_place__teachers_are_needed_for_features_and_soft_labels(method, needs):
+    place = Place(for_method(build_config(BASE), method), Path("w"))
+    assert place.needs_teachers == needs
+    assert (place.selection is None) == (method == "sre2l")
+
+
+def test_baseline_folder__hard_and_soft_labels_share_one_and_draws_do_not():
+    folders = {baseline_folder(f"k-center-{labels}", 1) for labels in ("hard", "soft")}
+    assert folders == {"k-center"}
+    assert baseline_folder("random-hard", 1) == baseline_folder("random-soft", 1) == "random-1"
+    assert baseline_folder("sre2l") == "sre2l"
+
+
 def test_recipes__statistics_matter_only_where_convolutions_are_matched():
     assert "images" in changed({"statistics": {"n_p": 2}})
     assert "images" not in changed({"statistics": {"n_p": 2}}, "sre2l")
@@ -116,6 +176,15 @@ def test_recipes__data_and_precision_change_everything():
         assert all(before[stage] != after[stage] for stage in STAGES)
 
 
+def test_recipes__shown_real_pictures_depend_on_their_number_and_the_seed():
+    def real(settings):
+        return Recipes(build_config(merge(BASE, settings)), "data", "fp32").real()
+
+    assert real({"ipc": 3}) != real({})
+    assert real({"seed": 1}) != real({})
+    assert real({"synthesis": {"iterations": 7}, "squeeze": {"epochs": 3}}) == real({})
+
+
 def test_place__a_result_file_for_each_method_student_and_seed():
     config = build_config(BASE)
     hard = for_method(config, "random-hard")
@@ -128,3 +197,20 @@ def test_place__a_result_file_for_each_method_student_and_seed():
     assert len(paths) == 8
     assert all(path.parent == Path("w/evaluation") for path in paths)
     assert to_dict(hard)["evaluation"]["loss"] == "hard"
+
+
+def test_recipes__a_student_of_some_classes_is_one_of_the_set_and_of_these_classes():
+    config = build_config(BASE)
+    recipes, place = Recipes(config, "data", "fp32"), Place(config, Path("w"))
+    whole = recipes.student(place, "resnet18", 1)
+    some = recipes.continual(place, "resnet18", 1, [4, 2])
+    assert some == {**whole, "stage": "continual", "classes": [4, 2]}
+    assert some != recipes.continual(place, "resnet18", 1, [2, 4])  # the outputs change places
+
+
+@pytest.mark.parametrize(
+    ("store", "loss", "stores"), [(True, "kl", True), (False, "kl", False), (True, "hard", False)]
+)
+def test_place__stores_soft_labels_alone_and_only_if_asked(tmp_path, store, loss, stores):
+    settings = {"labels": {"store": store, "batch_size": 64}, "evaluation": {"loss": loss}}
+    assert Place(build_config(settings), tmp_path).stores_labels == stores

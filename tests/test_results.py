@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from gvbsm.config import Config
-from gvbsm.results import STAGES, collect, format_table
+from gvbsm.results import STAGES, collect, format_continual, format_table
 from gvbsm.runtime import Runtime
 from gvbsm.settings import to_dict
 
@@ -31,7 +31,7 @@ def test_rows_take_the_last_epoch_and_report_the_best_beside_it():
     }
     full = {"resnet18": history(99.0, 98.0)}
     runtime = Runtime(torch.device("cpu"), "fp32", 0)
-    results = collect(Config(ipc=5), students, full, seconds, runtime)
+    results = collect(Config(ipc=5), students, full, seconds, {"train": 40, "test": 16}, runtime)
     rows = {(row["method"], row["student"]): row for row in results["rows"]}
     assert list(rows) == [*students, ("full", "resnet18")]
 
@@ -48,6 +48,7 @@ def test_rows_take_the_last_epoch_and_report_the_best_beside_it():
 
     expected = dict(zip(STAGES, (7.0, 2.0, 3.0, 0, 5.5), strict=True))
     assert results["seconds"] == expected
+    assert results["pictures"] == {"train": 40, "test": 16}
     assert results["config"] == to_dict(Config(ipc=5))
     assert {"gvbsm", "torch", "torchvision", "python", "device"} <= results["versions"].keys()
     assert json.loads(json.dumps(results)) == results
@@ -70,3 +71,27 @@ def test_the_table_of_results():
         "full    r           all  98.1        100.0       1",
     ]
     assert len(format_table([]).splitlines()) == 2
+
+
+def test_the_table_of_continual():
+    def spread(*values, std=0.0):
+        return {"mean": sum(values) / len(values), "std": std, "values": list(values)}
+
+    results = {
+        "classes": [4, 10],
+        "orders": [[0], [1]],
+        "rows": [
+            {"method": "gvbsm", "student": "convnet128", "ipc": 10,
+             "steps": [spread(90.0, 91.0, std=0.7), spread(80.0, 80.0)],
+             "average": spread(85.0, 85.5, std=0.35)},
+        ],
+        "note": "Beware.",
+    }  # fmt: skip
+    assert format_continual(results).splitlines() == [
+        "method  student     ipc  4           10          average",
+        "------  ----------  ---  ----------  ----------  ----------",
+        "gvbsm   convnet128  10   90.5 ± 0.7  80.0 ± 0.0  85.2 ± 0.3",
+        "",
+        "top-1 % by classes seen, 2 orders of the classes",
+        "Beware.",
+    ]

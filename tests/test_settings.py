@@ -18,13 +18,15 @@ from gvbsm.settings import (
     merge,
     preset_names,
     read_preset,
+    selection_of,
     settings_parser,
     to_dict,
     unknown_field,
     validate,
 )
 
-OVERLAYS = ("sre2l", "random-soft", "random-hard")
+SELECTIONS = ("random", "herding", "k-center", "forgetting")
+OVERLAYS = ("sre2l", *(f"{how}-{labels}" for how in SELECTIONS for labels in ("hard", "soft")))
 
 
 def nested(dotted, value):
@@ -288,6 +290,8 @@ FAULTS = [
     ("synthesis.backbones", ("resnet50",)),
     ("labels.backbones", ()),
     ("labels.backbones", ("resnet18", "resnet50")),
+    ("coreset.backbone", "resnet50"),
+    ("coreset.epochs", 0),
     *(
         (f"{stage}.views.{key}", value)
         for stage in ("squeeze", "synthesis", "labels")
@@ -327,6 +331,27 @@ def test_faults_of_two_fields():
         validate(changed(online, "evaluation.batch_size", 32))
     with pytest.raises(ConfigError, match=r"method=sre2l.*baselines.methods"):
         build_config({"method": "sre2l"})
+
+
+@pytest.mark.parametrize("where", ["method", "baselines"])
+def test_forgetting_needs_two_epochs(where):
+    methods = ["forgetting-soft"] if where == "baselines" else []
+    settings = {
+        "method": "gvbsm" if methods else "forgetting-soft",
+        "baselines": {"methods": methods},
+        "continual": {"methods": []},
+        "squeeze": {"epochs": 1},
+    }
+    with pytest.raises(ConfigError, match=r"coreset\.epochs must be at least 2.*got 1"):
+        build_config(settings)
+    assert build_config({**settings, "coreset": {"epochs": 2}}).coreset.epochs == 2
+    assert build_config({**settings, "squeeze": {"epochs": 2}}).coreset.epochs is None
+
+
+def test_selection_of_a_method():
+    found = {method: selection_of(method) for method in ("gvbsm", "full", *OVERLAYS)}
+    assert {found.pop(method) for method in ("gvbsm", "full", "sre2l")} == {None}
+    assert tuple(dict.fromkeys(found.values())) == SELECTIONS
 
 
 EDGES = [

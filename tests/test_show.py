@@ -39,6 +39,9 @@ def workdir(tmp_path):
     write_teacher(root / "squeeze" / "timm--x.safetensors", "timm/x", 50.0)
     header = {"kind": "statistics", "recipe": {}, "backbone": "resnet18"}
     save(root / "statistics" / "resnet18.safetensors", {}, header)
+    history = {"epochs": [1, 2, 3], "top1": [10.0, 20.0, 30.04], "losses": [1.0, 0.5, 0.4]}
+    header = {"kind": "forgetting", "recipe": {}, "backbone": "timm/y", "history": history}
+    save(root / "forgetting" / "timm--y.safetensors", {}, header)
     for folder in (root, root / "baselines" / "random-0"):
         write_images(folder, ipc=2, classes=2)
         write_labels(folder / "labels", epochs=5)
@@ -53,6 +56,7 @@ def test_everything_that_is_there_is_told(workdir):
     assert "squeeze: resnet18, 98.0 % on the test pictures" in lines
     assert "squeeze: timm/x, 50.0 % on the test pictures" in lines
     assert "statistics: resnet18" in lines
+    assert "forgetting: timm/y, 3 epochs, 30.0 % of the training pictures" in lines
     assert "synthesis: gvbsm, 2 images per class, 0.00 MB" in lines
     assert any(line.startswith("baselines/random-0: ") for line in lines)
     assert sum(line.strip() == "labels: 5 epochs, 0.0 MB" for line in lines) == 2
@@ -103,6 +107,7 @@ def test_what_is_no_work_directory(tmp_path, where):
     [
         "data.json",
         "results.json",
+        "continual.json",
         "squeeze/resnet18.safetensors",
         "statistics/resnet18.safetensors",
         "synthesis/images.safetensors",

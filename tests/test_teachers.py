@@ -8,7 +8,7 @@ import torch
 from conftest import CLASSES, CONVNET, WRN
 from gvbsm.artifacts import ArtifactError, read_header
 from gvbsm.pictures import normalize
-from gvbsm.teachers import file_name, load_teacher, save_teacher
+from gvbsm.teachers import file_name, load_teacher, read_teacher, save_teacher
 
 RECIPE = {"stage": "squeeze", "seed": 7}
 HISTORY = {"epochs": [1, 2], "top1": [25.0, 50.0], "losses": [1.5, 0.5]}
@@ -31,7 +31,10 @@ def test_round_trip(name, teachers, data, runtime, tmp_path):
     assert torch.equal(loaded(pictures), model(pictures))
     assert not any(module.training for module in loaded.modules())
     assert not any(parameter.requires_grad for parameter in loaded.parameters())
-    header = read_header(path)
+    bare, header = read_teacher(path, runtime)
+    assert torch.equal(bare(pictures), model(pictures))
+    assert header == read_header(path)
+    assert (header["class_names"], header["image_size"], header["channels"]) == ([*CLASSES], 8, 3)
     assert (header["backbone"], header["history"], header["recipe"]) == (name, HISTORY, RECIPE)
 
 

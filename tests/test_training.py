@@ -14,6 +14,8 @@ from gvbsm.config import OptimizerConfig
 from gvbsm.runtime import RunError, seeded
 from gvbsm.training import (
     accuracy,
+    confusion_matrix,
+    diagonal_percent,
     fit,
     make_optimizer,
     pack_optimizer,
@@ -85,6 +87,18 @@ def train(model, optimizer, runtime, path, batches=batches, test=weigh, **change
         model, batches, test, optimizer=optimizer, runtime=runtime, checkpoint=checkpoint,
         **(settings | changed),
     )  # fmt: skip
+
+
+def test_log__hears_every_epoch_and_every_test(runtime, tmp_path):
+    told = []
+    history = train(
+        net(), OPTIMIZERS[0], replace(runtime, log=lambda *what: told.append(what)), tmp_path
+    )
+    assert [step for _, _, step in told] == list(range(1, EPOCHS + 1))
+    assert {name for name, _, _ in told} == {"toy"}
+    assert [values["loss"] for _, values, _ in told] == history.losses
+    tests = {step: values["top1"] for _, values, step in told if "top1" in values}
+    assert tests == dict(zip(history.epochs, history.top1, strict=True))
 
 
 def same_state(ours, theirs):
@@ -285,6 +299,17 @@ def test_optimizer_state__round_trip(optimizer):
         step(ours, solver)
         step(theirs, twin)
         assert same_state(ours, theirs)
+
+
+def test_confusion__known_answer(runtime):
+    model = nn.Sequential(nn.Identity(), nn.Dropout(0.9)).train()
+    logits = torch.eye(3)[torch.tensor([0, 1, 1, 2, 0, 0, 2])]  # of what each is taken for
+    labels = torch.tensor([0, 0, 0, 2, 2, 0, 2])
+    found = confusion_matrix(model, iter([(logits[:4], labels[:4]), (logits[4:], labels[4:])]),
+                             runtime)  # fmt: skip
+    assert found.tolist() == [[2, 2, 0], [0, 0, 0], [1, 0, 2]]  # row: true class
+    assert diagonal_percent(found) == pytest.approx(100 * 4 / 7)
+    assert not model.training
 
 
 def test_accuracy__known_answer(runtime):

@@ -46,6 +46,33 @@ def test_names_of_libraries_make_no_folders(workspace):
     assert workspace.teacher("timm/deit_tiny").parent == workspace.directory / "squeeze"
 
 
+def test_teachers__are_those_that_are_finished(workspace):
+    assert workspace.teachers() == []
+    names = ("wrn10_1", "convnet8_d1", "convnet8_d2.partial")
+    for name in names:
+        save(workspace.teacher(name), {}, {"kind": "teacher", "recipe": RECIPE})
+    assert workspace.teachers() == [workspace.teacher(name) for name in ("convnet8_d1", "wrn10_1")]
+
+
+def test_image_sets__one_of_each_method_the_runs_own_first_and_real_pictures_last(workspace):
+    assert workspace.image_sets() == {}
+
+    def write(folder, method):
+        path = workspace.directory / folder / "synthesis" / "images.safetensors"
+        save(path, {}, {"kind": "images", "recipe": RECIPE, "method": method})
+        return path
+
+    save(workspace.real, {}, {"kind": "images", "recipe": RECIPE, "method": "real"})
+    write("baselines/random-1", "random")
+    expected = {
+        "gvbsm": write("", "gvbsm"),
+        "random": write("baselines/random-0", "random"),
+        "sre2l": write("baselines/sre2l", "sre2l"),
+        "real": workspace.real,
+    }
+    assert list(workspace.image_sets().items()) == list(expected.items())
+
+
 def test_timed__is_noted_only_if_the_work_ended_well(workspace):
     def fail():
         with workspace.timed("labels/toy"):
@@ -60,3 +87,18 @@ def test_timed__is_noted_only_if_the_work_ended_well(workspace):
             pass
     assert workspace.seconds().keys() == {"squeeze/a", "squeeze/b"}
     assert all(value >= 0 for value in workspace.seconds().values())
+
+
+def test_timed__nothing_is_known_of_work_that_had_a_break(workspace):
+    def stop():
+        with workspace.timed("labels/toy"):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stop()
+    with workspace.timed("labels/toy"):
+        assert workspace.seconds() == {}  # it may go on from a checkpoint
+    assert workspace.seconds() == {}
+    with workspace.timed("labels/toy"):  # made again, as a whole
+        pass
+    assert workspace.seconds().keys() == {"labels/toy"}

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
     from gvbsm.datasets import load_dataset as load_dataset
     from gvbsm.pictures import DataError as DataError
     from gvbsm.pipeline import run as run
+    from gvbsm.reporting import report as report
     from gvbsm.runtime import RunError as RunError
+    from gvbsm.sweeping import sweep as sweep
 
 _ORIGIN = {
     "ArtifactError": ("artifacts", "ArtifactError"),
@@ -34,7 +36,9 @@ _ORIGIN = {
     "build_backbone": ("backbones", "build_backbone"),
     "load": ("artifacts", "load_distilled"),
     "load_dataset": ("datasets", "load_dataset"),
+    "report": ("reporting", "report"),
     "run": ("pipeline", "run"),
+    "sweep": ("sweeping", "sweep"),
 }
 
 __all__ = ["__version__", *_ORIGIN]  # noqa: PLE0604

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -326,9 +327,18 @@ def load_distilled(directory: str | Path) -> DistilledDataset:
         ArtifactError: If the directory holds none, or a damaged one.
     """
     directory = Path(directory)
-    path = directory / "synthesis" / "images.safetensors"
-    tensors, header = load_tensors(path, "images")
     has_labels = (directory / "labels" / "index.json").is_file()
+    soft_labels = load_labels(directory / "labels") if has_labels else None
+    return load_images(directory / "synthesis" / "images.safetensors", soft_labels)
+
+
+def load_images(path: Path, soft_labels: SoftLabels | None = None) -> DistilledDataset:
+    """The set in one file of images.
+
+    Raises:
+        ArtifactError: If the file is missing or damaged.
+    """
+    tensors, header = load_tensors(path, "images")
     try:
         return DistilledDataset(
             images=tensors["images"],
@@ -336,11 +346,32 @@ def load_distilled(directory: str | Path) -> DistilledDataset:
             class_names=tuple(header["class_names"]),
             mean=tuple(header["mean"]),
             std=tuple(header["std"]),
-            soft_labels=load_labels(directory / "labels") if has_labels else None,
+            soft_labels=soft_labels,
             header=header,
         )
     except KeyError as error:
         raise ArtifactError(f"{path} lacks {error}; remove it to make it again") from None
+
+
+def stored_bytes(directory: Path) -> dict[str, int]:
+    """Bytes that a set takes: `images` their pixels, `labels` the files of its soft labels.
+
+    Args:
+        directory: Where the set lies: a work directory, or one of its baselines.
+
+    Returns:
+        0 for what is not there, as the labels that teachers give during training.
+    """
+    images = directory / "synthesis" / "images.safetensors"
+    pixels = 0
+    if images.is_file():
+        with _opened(images) as file:
+            pixels = math.prod(file.get_slice("images").get_shape())  # uint8
+    has_labels = (directory / "labels" / "index.json").is_file()
+    return {
+        "images": pixels,
+        "labels": load_labels(directory / "labels").nbytes() if has_labels else 0,
+    }
 
 
 def load_labels(directory: Path) -> SoftLabels:

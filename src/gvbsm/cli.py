@@ -6,6 +6,7 @@ directory; 130 stopped by Ctrl-C. torch is imported only when a stage really run
 
 from __future__ import annotations
 
+import itertools
 import logging
 import sys
 from collections.abc import Callable, Sequence
@@ -23,17 +24,21 @@ from gvbsm.settings import (
     settings_parser,
     unknown_field,
 )
+from gvbsm.studies import read_plan, read_study, study_names
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
 VERBS = {
-    "run": "all stages, for G-VBSM and its baselines, then the table and the picture",
+    "run": "all stages, for G-VBSM and its baselines, then the table, the picture and the report",
     "squeeze": "train the teachers",
     "statistics": "record the teachers' statistics on the real data",
     "synthesis": "optimise the images",
     "labels": "make the soft labels",
     "evaluation": "train students on images and labels and test them",
+    "continual": "test the sets as classes arrive in steps (class-incremental learning)",
+    "report": "write the results, pictures and warnings of a work directory as one HTML file",
+    "sweep": "vary settings: the studies of the paper's tables and figures, or your own",
     "show": "tell what a work directory holds",
     "bench": "measure what the method costs beside the bare networks, on this machine",
 }
@@ -112,9 +117,14 @@ def _run(verb: str, argv: list[str]) -> int:
         return 0
     config, workdir, quiet = parsed
     _start_log(quiet)
-    from gvbsm import pipeline
-    from gvbsm.results import format_table
+    from gvbsm import continual, pipeline
+    from gvbsm.reporting import report
+    from gvbsm.results import format_continual, format_table
 
+    if verb == "continual":
+        print(format_continual(continual.run_continual(config, workdir, quiet)))
+        print(f"\nresults: {workdir / 'continual.json'}")
+        return 0
     if verb != "run":
         pipeline.run_stage(verb, config, workdir, quiet)
         return 0
@@ -123,6 +133,7 @@ def _run(verb: str, argv: list[str]) -> int:
     print(f"\nresults:       {workdir / 'results.json'}")
     print(f"distilled set: {workdir / 'synthesis' / 'images.safetensors'}")
     print(f"picture:       {workdir / 'images.png'}")
+    print(f"report:        {report(workdir, quiet)}")
     return 0
 
 
@@ -203,6 +214,81 @@ def _show(argv: list[str]) -> int:
     return 0
 
 
+def _report(argv: list[str]) -> int:
+    usage = "gvbsm report DIR [--quiet]"
+    if {"-h", "--help"} & set(argv):
+        print(f"usage: {usage}")
+        return 0
+    folders = [argument for argument in argv if argument != "--quiet"]
+    if len(folders) != 1 or folders[0].startswith("-"):
+        raise ConfigError(f"{usage} takes one work directory, got {' '.join(folders) or 'none'}")
+    _start_log("--quiet" in argv)
+    from gvbsm.reporting import report
+
+    print(report(Path(folders[0]), quiet="--quiet" in argv))
+    return 0
+
+
+def _sweep(argv: list[str]) -> int:
+    from jsonargparse import ArgumentError
+
+    if {"-h", "--help"} & set(argv):
+        print(_sweep_help())
+        return 0
+    names = list(itertools.takewhile(lambda argument: not argument.startswith("-"), argv))
+    if len(names) != 2:
+        raise ConfigError(f"gvbsm sweep STUDY PRESET ..., got {' '.join(names) or 'neither'}")
+    parser = settings_parser("gvbsm sweep")
+    parser.add_argument("--workdir", type=str)
+    parser.add_argument("--repeat", type=int)
+    parser.add_argument("--quiet", action="store_true")
+    try:
+        parsed = parser.parse_args([_expand(argument) for argument in argv[2:]], defaults=False)
+    except ArgumentError as error:
+        raise ConfigError(_explain(str(error))) from None
+    options = parsed.as_dict()
+    quiet = bool(options.pop("quiet", False))
+    folder = options.pop("workdir", None) or f"runs/sweep-{Path(names[1]).stem}"
+    repeat = options.pop("repeat", 1)
+    study, preset = names
+    plan = read_plan(study, _checked(read_preset(preset), preset), options, repeat)
+    _start_log(quiet)
+    from gvbsm.comparison import format_study
+    from gvbsm.sweeping import run_plan
+
+    for content in run_plan(plan, Path(folder), quiet):
+        print(format_study(content))
+        print(f"\nresults: {Path(folder) / content['study']}.json and .csv\n", flush=True)
+    return 0
+
+
+def _sweep_help() -> str:
+    studies = [read_study(name) for name in study_names()]
+    width = max(len(study.name) for study in studies)
+    rows = [f"  {study.name:{width}}  {study.title} ({study.source})" for study in studies]
+    return "\n".join(
+        [
+            "usage: gvbsm sweep STUDY PRESET [--workdir DIR] [--repeat N] [--quiet]",
+            "                   [--section.key value ...]",
+            "",
+            "Runs a preset once for each point of a study and tells the results side by side. What",
+            "points have in common is made once; the same command goes on where it was stopped.",
+            "",
+            "  STUDY      one of those below, a YAML file, several joined by +, or all",
+            "  PRESET     as for gvbsm run: a preset or a YAML file, several joined by +",
+            "  --workdir  where everything is kept; runs/sweep-PRESET if left out",
+            "  --repeat   runs of each point, with seeds counted up; their students are pooled",
+            "  --quiet    no progress bars and no log",
+            "  --section.key value   any setting of gvbsm run --help, for all points",
+            "",
+            "studies:",
+            *rows,
+            "",
+            "example: gvbsm sweep table1-alpha digits --workdir runs/sweep-digits",
+        ]
+    )
+
+
 def _bench(argv: list[str]) -> int:
     from jsonargparse import ArgumentError, ArgumentParser
 
@@ -236,4 +322,9 @@ def _bench(argv: list[str]) -> int:
     return 0
 
 
-COMMANDS: dict[str, Callable[[list[str]], int]] = {"show": _show, "bench": _bench}
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "report": _report,
+    "show": _show,
+    "sweep": _sweep,
+    "bench": _bench,
+}

@@ -60,6 +60,9 @@ def make_stack(numbers: Sequence[int], labels: Tensor, device: torch.device) -> 
     return Stack(tuple(numbers), labels.to(device), blocks)
 
 
+TERMS = ("cross_entropy", "batchnorm", "conv", "densification")
+
+
 @dataclass(frozen=True)
 class Terms:
     """The terms of one step's loss, unweighted (groups,), and the EMA's changed entries."""
@@ -90,8 +93,7 @@ class Terms:
         if self.densification.requires_grad:  # off, or one image of each class, it is a constant
             (gradient,) = torch.autograd.grad(self.densification.sum(), images, retain_graph=True)
             norms = torch.linalg.vector_norm(gradient.view(groups, -1), dim=1).tolist()
-        names = ("cross_entropy", "batchnorm", "conv", "densification")
-        columns = {name: getattr(self, name).detach().expand(groups).tolist() for name in names}
+        columns = {name: getattr(self, name).detach().expand(groups).tolist() for name in TERMS}
         return [
             {
                 "teacher": self.teacher,

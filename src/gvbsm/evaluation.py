@@ -17,8 +17,10 @@ from gvbsm.epochs import Plan, batch_size_for, draw_plan, label_batch, unpack_pl
 from gvbsm.loading import batch_count, plain_batches, split_batches
 from gvbsm.losses import hard_loss, kd_loss, mse_gt_loss
 from gvbsm.runtime import Runtime, seeded
-from gvbsm.training import History, LossOf, accuracy, fit
+from gvbsm.training import History, LossOf, confusion_matrix, diagonal_percent, fit
 from gvbsm.views import kept_share
+
+CONFUSED_CLASSES = 200  # most classes for which a student's confusion matrix is kept
 
 
 class Labeller:
@@ -83,6 +85,9 @@ def train_student(
 ) -> History:
     """Train one student from scratch; the result is written to `path` as JSON.
 
+    The file holds the recipe, the history and, for up to 200 classes, `confusion`: of the real test
+    pictures after the last epoch, a row a true class.
+
     All students of a set see the same batches and differ in their first weights (and dropout).
 
     Args:
@@ -121,8 +126,13 @@ def train_student(
             hard = (labels[index].to(device), labels[partners].to(device), kept.to(device))
             yield partial(_loss, pictures, soft, hard, config, runtime)
 
+    confusion = torch.empty(0)
+
     def test(net: nn.Module) -> float:
-        return accuracy(net, plain_batches(data, data.test, 256, runtime, workers), runtime)
+        nonlocal confusion
+        pictures = plain_batches(data, data.test, 256, runtime, workers)
+        confusion = confusion_matrix(net, pictures, runtime)
+        return diagonal_percent(confusion)
 
     checkpoint = Checkpoint(path, recipe, runtime.checkpoint_seconds)
     history = fit(
@@ -138,7 +148,10 @@ def train_student(
         runtime=runtime,
         checkpoint=checkpoint,
     )
-    write_json(path, {"recipe": recipe, **vars(history)})
+    result = {"recipe": recipe, **vars(history)}
+    if classes <= CONFUSED_CLASSES:
+        result["confusion"] = confusion.tolist()  # the last test's, which is the last epoch's
+    write_json(path, result)
     checkpoint.clear()
     return history
 

@@ -19,6 +19,7 @@ from gvbsm.artifacts import (
     Statistics,
     is_current,
     load_distilled,
+    load_images,
     load_labels,
     load_tensors,
     read_header,
@@ -28,15 +29,18 @@ from gvbsm.artifacts import (
 )
 from gvbsm.config import Config
 from gvbsm.coreset import gather_images, select_random
+from gvbsm.datasets import ImageData
 from gvbsm.epochs import settle_epochs
 from gvbsm.evaluation import Labeller, train_student
+from gvbsm.film import save_film
 from gvbsm.labels import generate_labels
 from gvbsm.plots import plot_images
 from gvbsm.preflight import check_feasible, check_owner, load_data
-from gvbsm.recipes import Place, Recipes
+from gvbsm.recipes import Place, Recipes, baseline_folder
 from gvbsm.results import STAGES, collect
 from gvbsm.runtime import resolve_runtime
-from gvbsm.settings import as_config, for_method
+from gvbsm.selection import Selector
+from gvbsm.settings import as_config, for_method, selection_of
 from gvbsm.squeeze import squeeze_teacher
 from gvbsm.statistics import record_statistics
 from gvbsm.synthesis import synthesize
@@ -56,24 +60,29 @@ class Run:
         config: The settings.
         workdir: The work directory.
         quiet: No progress bars and no log.
+        data: The pictures that `config.data` names, if they have been read.
 
     Raises:
         ConfigError, DataError, ArtifactError, RunError: If the run could not succeed.
     """
 
-    def __init__(self, config: Config, workdir: Path, quiet: bool = False) -> None:
+    def __init__(
+        self, config: Config, workdir: Path, quiet: bool = False, data: ImageData | None = None
+    ) -> None:
         self.workdir = workdir
         self.workspace = Workspace(workdir)
         self.runtime = resolve_runtime(
             config.device, config.precision, config.seed, config.checkpoint_seconds, quiet,
             config.threads,
         )  # fmt: skip
-        self.data = load_data(config, self.runtime)
+        self.data = data or load_data(config, self.runtime)
         count = config.ipc * len(self.data.class_names)
         labels = settle_epochs(config.labels, count, config.evaluation.batch_size)
         self.config = config = replace(config, labels=labels)
         self.recipes = Recipes(config, self.data.fingerprint, self.runtime.precision)
         self._teachers: dict[str, nn.Module] = {}
+        methods = [method for method in config.baselines.methods if method != "full"]
+        self._baselines = {method: for_method(config, method) for method in methods}
         check_feasible(config, self.data)
         check_owner(workdir, self.data)
 
@@ -126,12 +135,14 @@ class Run:
         log.info("statistics: recorded for %s", ", ".join(recorded))
 
     def synthesis(self, place: Place | None = None, make: bool = True) -> None:
-        """Make the images of a place: optimised, or drawn from the real pictures."""
+        """Make the images of a place: optimised, or selected from the real pictures."""
         place = place or Place(self.config, self.workdir)
         recipe = self.recipes.images(place)
-        if place.is_selection:
+        if place.selection is not None:
             if not self.workspace.is_made(place.images, recipe, "synthesis", make):
-                self._save_images(place, recipe, *self._random_images(place))
+                with self.workspace.timed(f"synthesis/{place.config.method}"):
+                    found = self._real_images(place.selection, place.draw)
+                self._save_images(place.images, place.config.method, recipe, *found)
             return
         if place.needs_statistics:
             self.statistics(make=False)
@@ -153,42 +164,51 @@ class Run:
             shape = (self.data.channels, self.data.image_size, self.data.image_size)
             model, n_p = self._teacher(name), config.statistics.n_p
             targets.append(make_target(name, model, found, config.synthesis, n_p, shape))
-        initial = self._random_images(place)[0] if config.synthesis.init == "real" else None
-        images, labels, traces = synthesize(
+        starts_real = config.synthesis.init == "real"
+        initial = self._real_images("random", place.draw)[0] if starts_real else None
+        images, labels, traces, film = synthesize(
             len(self.data.class_names), config.ipc, initial, targets, config.synthesis,
             config.statistics.n_p, self.data, self.runtime, place.images.parent, recipe,
         )  # fmt: skip
-        self._save_images(place, recipe, images, labels, traces)
+        save_film(place.images.parent, film, recipe)
+        self._save_images(place.images, config.method, recipe, images, labels, traces)
         for path in place.images.parent.glob("group-*.safetensors"):
             path.unlink()
         log.info("synthesis %s: %d images", config.method, len(images))
 
     def _save_images(
-        self, place: Place, recipe: Recipe, images: Tensor, labels: Tensor, traces: list[Any]
+        self,
+        path: Path,
+        method: str,
+        recipe: Recipe,
+        images: Tensor,
+        labels: Tensor,
+        traces: list[Any],
     ) -> None:
         header = {
             "kind": "images",
             "recipe": recipe,
-            "method": place.config.method.removesuffix("-hard").removesuffix("-soft"),
+            "method": method.removesuffix("-hard").removesuffix("-soft"),
             "dataset": self.data.name,
             "class_names": list(self.data.class_names),
             "mean": list(self.data.mean),
             "std": list(self.data.std),
             "traces": traces,
         }
-        save(place.images, {"images": images, "labels": labels}, header)
+        save(path, {"images": images, "labels": labels}, header)
 
-    def _random_images(self, place: Place) -> tuple[Tensor, Tensor, list[Any]]:
-        classes, ipc = len(self.data.class_names), place.config.ipc
-        generator = self.runtime.generator("selection", place.draw)
-        index = select_random(self.data.train.labels, classes, ipc, generator)
+    def _real_images(self, selection: str, draw: int) -> tuple[Tensor, Tensor, list[Any]]:
+        selector = Selector(
+            self.config, self.data, self.runtime, self.workspace, self.recipes, self._teacher
+        )
+        index = selector.select(selection, draw)
         return gather_images(self.data, index), self.data.train.labels[index], []
 
     def labels(self, place: Place | None = None, make: bool = True) -> None:
         """Label all epochs of a place, unless the teachers label during training."""
         place = place or Place(self.config, self.workdir)
         self.synthesis(place, make=False)
-        if not _wants_stored_labels(place.config):
+        if not place.stores_labels:
             return
         recipe = self.recipes.labels(place)
         index = place.labels / "index.json"
@@ -197,13 +217,12 @@ class Run:
         if not make:
             raise ArtifactError(self.workspace.not_made(index, "labels"))
         index.unlink(missing_ok=True)  # until all shards are there, there is no label store
-        names = place.config.labels.backbones or place.config.squeeze.backbones
         with self.workspace.timed(
             f"labels/{place.directory.name if place.draw else place.config.method}"
         ):
             generate_labels(
                 load_tensors(place.images, "images")[0]["images"], len(self.data.class_names),
-                [self._teacher(name) for name in names], place.config.labels,
+                self.labelling_teachers(place.config), place.config.labels,
                 (self.data.mean, self.data.std), self.runtime, place.labels, recipe,
             )  # fmt: skip
         log.info("labels %s: %d epochs", place.config.method, place.config.labels.epochs)
@@ -231,11 +250,10 @@ class Run:
         tensors, _ = load_tensors(place.images, "images")
         stored: SoftLabels | None = None
         teachers: list[nn.Module] = []
-        if _wants_stored_labels(config):
+        if place.stores_labels:
             stored = load_labels(place.labels)
         elif config.evaluation.loss != "hard":
-            names = config.labels.backbones or config.squeeze.backbones
-            teachers = [self._teacher(name) for name in names]
+            teachers = self.labelling_teachers(config)
         count, size = len(tensors["images"]), self.data.image_size
         labeller = Labeller(count, size, config.labels, self.runtime, stored, teachers)
         history = train_student(
@@ -257,15 +275,11 @@ class Run:
             range(self.config.evaluation.seeds),
         )
         baselines = self.workdir / "baselines"
-        for method in self.config.baselines.methods:
-            if method == "full":
-                continue
-            config = for_method(self.config, method)
-            draws = self.config.baselines.draws if method.startswith("random") else 1
+        for method, config in self._baselines.items():
+            draws = self.config.baselines.draws if selection_of(method) == "random" else 1
             for draw in range(min(draws, config.evaluation.seeds)):
-                folder = f"random-{draw}" if method.startswith("random") else method
                 seeds = range(draw, config.evaluation.seeds, draws)
-                yield method, Place(config, baselines / folder, draw), seeds
+                yield method, Place(config, baselines / baseline_folder(method, draw), draw), seeds
 
     def all_stages(self) -> dict[str, Any]:
         """Run every stage for the run's method and its baselines; write and return the results."""
@@ -297,21 +311,38 @@ class Run:
             path = self.workspace.teacher(backbone)
             if self._wants_full() and is_current(path, self.recipes.teacher(backbone)):
                 full[backbone] = read_header(path)["history"]
-        results = collect(self.config, found, full, self.workspace.seconds(), self.runtime)
+        pictures = {"train": len(self.data.train), "test": len(self.data.test)}
+        seconds = self.workspace.seconds()
+        results = collect(self.config, found, full, seconds, pictures, self.runtime)
         write_json(self.workspace.results, results)
         return results
 
     def draw_picture(self) -> Path:
         """Draw the distilled images, a row a class, beside real ones; return the file."""
         distilled = load_distilled(self.workdir)
-        shown = min(SHOWN_CLASSES, len(distilled.class_names))
-        generator = self.runtime.generator("picture")
-        train = self.data.train.labels
-        counts = torch.bincount(train, minlength=len(distilled.class_names))
-        columns = min(10, distilled.ipc, int(counts.min()))
-        index = select_random(train, shown, columns, generator)
+        real = load_images(self.sample_real())
+        shown = min(SHOWN_CLASSES, len(real.class_names))
+        pictures = real.images.view(shown, -1, *real.images.shape[1:])
+        columns = min(10, distilled.ipc, pictures.shape[1])
         path = self.workspace.picture
-        plot_images(distilled, gather_images(self.data, index), columns, path)
+        plot_images(distilled, pictures[:, :columns].flatten(0, 1), columns, path)
+        return path
+
+    def sample_real(self) -> Path:
+        """Keep real pictures of the first classes, to show and to compare with; return the file.
+
+        As many as there are images, but 10 to 50 a class, and no more than the smallest class has.
+        """
+        path, recipe = self.workspace.real, self.recipes.real()
+        if is_current(path, recipe):
+            return path
+        labels = self.data.train.labels
+        shown = min(SHOWN_CLASSES, len(self.data.class_names))
+        smallest = int(torch.bincount(labels)[:shown].min())
+        count = min(max(self.config.ipc, 10), 50, smallest)
+        index = select_random(labels, shown, count, self.runtime.generator("real"))
+        pictures = gather_images(self.data, index)
+        self._save_images(path, "real", recipe, pictures, labels[index], [])
         return path
 
     # Small pieces.
@@ -322,15 +353,16 @@ class Run:
     def _matched_teachers(self) -> tuple[str, ...]:
         return self.config.synthesis.backbones or self.config.squeeze.backbones
 
+    def labelling_teachers(self, config: Config) -> list[nn.Module]:
+        """The networks that label a method's images, on the device; they must have been trained."""
+        names = config.labels.backbones or config.squeeze.backbones
+        return [self._teacher(name) for name in names]
+
     def _teacher(self, backbone: str) -> nn.Module:
         if backbone not in self._teachers:
             path = self.workspace.teacher(backbone)
             self._teachers[backbone] = load_teacher(path, self.data, self.runtime)
         return self._teachers[backbone]
-
-
-def _wants_stored_labels(config: Config) -> bool:
-    return config.labels.store and config.evaluation.loss != "hard"
 
 
 def run(

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from gvbsm.artifacts import ArtifactError, changes, read_json, write_json
 from gvbsm.backbones import build_backbone, check_pretrained
 from gvbsm.config import Config, ConfigError
 from gvbsm.datasets import ImageData, load_dataset
+from gvbsm.features import find_classifier
 from gvbsm.pictures import DataError
 from gvbsm.runtime import Runtime
+from gvbsm.settings import selection_of
 
 
 def load_data(config: Config, runtime: Runtime) -> ImageData:
@@ -31,22 +36,83 @@ def load_data(config: Config, runtime: Runtime) -> ImageData:
 def check_feasible(config: Config, data: ImageData) -> None:
     """Build every network once, without memory, and count pictures, before any long work."""
     for name in dict.fromkeys((*config.squeeze.backbones, *config.evaluation.students)):
-        try:
-            with torch.device("meta"):
-                build_backbone(name, len(data.class_names), data.image_size, data.channels)
-            if config.squeeze.pretrained and name in config.squeeze.backbones:
+        _check_network(name, len(data.class_names), data)
+        if config.squeeze.pretrained and name in config.squeeze.backbones:
+            try:
                 check_pretrained(name, len(data.class_names))
-        except ValueError as error:
-            raise ConfigError(str(error)) from None
-    takes_real = {config.method, *config.baselines.methods} & {"random-soft", "random-hard"}
-    if takes_real or config.synthesis.init == "real":
-        counts = torch.bincount(data.train.labels, minlength=len(data.class_names))
-        if int(counts.min()) < config.ipc:
-            raise DataError(
-                f"ipc is {config.ipc}, but class {data.class_names[int(counts.argmin())]!r} has "
-                f"{int(counts.min())} training pictures and the random baselines draw from them; "
-                "lower --ipc or leave the random methods out of --baselines.methods"
-            )
+            except ValueError as error:
+                raise ConfigError(str(error)) from None
+    methods = (config.method, *config.baselines.methods)
+    _check_pictures(config, methods, "baselines.methods", data)
+    _check_features(config, methods, data)
+
+
+def check_continual(config: Config, data: ImageData) -> None:
+    """The same for the class-incremental protocol, on top of `check_feasible`.
+
+    Raises:
+        ConfigError, DataError: With one clear line.
+    """
+    section, classes = config.continual, len(data.class_names)
+    if config.method != "gvbsm" and section.methods:
+        raise ConfigError(
+            f"method={config.method} is itself a baseline: set continual.methods to []"
+        )
+    if section.steps > classes:
+        raise ConfigError(
+            f"continual.steps is {section.steps}, but there are {classes} classes; "
+            f"take at most {classes} steps"
+        )
+    first = math.ceil(classes / section.steps)
+    if first * config.ipc < 2:
+        raise ConfigError(
+            "the first step of continual brings one image alone; take fewer --continual.steps or "
+            "a larger --ipc"
+        )
+    tested = torch.bincount(data.test.labels, minlength=classes)
+    if not bool(tested.all()):
+        raise DataError(
+            f"class {data.class_names[int(tested.argmin())]!r} has no test pictures, and each step "
+            "of continual is tested on those of its classes; add some"
+        )
+    for name in section.students or ():
+        _check_network(name, first, data)
+    _check_pictures(config, section.methods, "continual.methods", data)
+
+
+def _check_network(name: str, classes: int, data: ImageData) -> nn.Module:
+    try:
+        with torch.device("meta"):
+            return build_backbone(name, classes, data.image_size, data.channels)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+
+
+def _check_features(config: Config, methods: Sequence[str], data: ImageData) -> None:
+    """Whether the teacher has features that herding and k-center can compare."""
+    if not {"herding", "k-center"} & set(map(selection_of, methods)):
+        return
+    name = config.coreset.backbone or config.squeeze.backbones[0]
+    try:
+        find_classifier(_check_network(name, len(data.class_names), data))
+    except ValueError as error:
+        raise ConfigError(f"coreset.backbone {name}: {error}") from None
+
+
+def _check_pictures(config: Config, methods: Sequence[str], key: str, data: ImageData) -> None:
+    """Whether each class has the real pictures that these methods, or the start, take."""
+    takers = [method for method in methods if selection_of(method)]
+    if config.synthesis.init == "real":
+        takers.append("synthesis.init=real")
+    if not takers:
+        return
+    counts = torch.bincount(data.train.labels, minlength=len(data.class_names))
+    if int(counts.min()) < config.ipc:
+        raise DataError(
+            f"ipc is {config.ipc}, but class {data.class_names[int(counts.argmin())]!r} has "
+            f"{int(counts.min())} training pictures, from which {', '.join(takers)} would take; "
+            f"lower --ipc, or leave methods out of --{key}"
+        )
 
 
 def check_owner(workdir: Path, data: ImageData) -> None:

@@ -7,13 +7,14 @@ recipes. So a changed setting changes the recipes of its stage and of what follo
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gvbsm.artifacts import Recipe, fingerprint
 from gvbsm.config import Config
-from gvbsm.settings import to_dict
+from gvbsm.settings import selection_of, to_dict
 from gvbsm.teachers import file_name
 
 
@@ -32,19 +33,25 @@ class Place:
     draw: int = 0
 
     @property
-    def is_selection(self) -> bool:
-        """Whether the images are real ones."""
-        return self.config.method.startswith("random")
+    def selection(self) -> str | None:
+        """How real pictures are selected (random, herding, ...); None if images are synthesized."""
+        return selection_of(self.config.method)
 
     @property
     def needs_statistics(self) -> bool:
         """Whether convolutions are matched."""
-        return not self.is_selection and self.config.synthesis.weight_conv > 0
+        return self.selection is None and self.config.synthesis.weight_conv > 0
 
     @property
     def needs_teachers(self) -> bool:
         """Whether images or labels come from teachers."""
-        return not self.is_selection or self.config.evaluation.loss != "hard"
+        by_itself = self.selection in ("random", "forgetting")
+        return not by_itself or self.config.evaluation.loss != "hard"
+
+    @property
+    def stores_labels(self) -> bool:
+        """Whether soft labels are kept on disk."""
+        return self.config.labels.store and self.config.evaluation.loss != "hard"
 
     @property
     def images(self) -> Path:
@@ -60,6 +67,12 @@ class Place:
         """The file of one student's result."""
         name = f"{self.config.method}-{file_name(student)}".removesuffix(".safetensors")
         return self.directory / "evaluation" / f"{name}-{seed_index}.json"
+
+
+def baseline_folder(method: str, draw: int = 0) -> str:
+    """Folder of a baseline's images among the others'; hard and soft labels share a selection."""
+    selection = selection_of(method)
+    return f"random-{draw}" if selection == "random" else selection or method
 
 
 class Recipes:
@@ -94,8 +107,14 @@ class Recipes:
     def images(self, place: Place) -> Recipe:
         """A set of images' recipe."""
         config = place.config
-        if place.is_selection:
+        if place.selection == "random":
             return self._recipe("selection", ipc=config.ipc, draw=place.draw)
+        if place.selection is not None:
+            forgets = place.selection == "forgetting"
+            source = self.forgetting() if forgets else self.teacher(self.coreset_backbone)
+            return self._recipe(
+                "selection", ipc=config.ipc, by=place.selection, source=fingerprint(source)
+            )
         names = config.synthesis.backbones or config.squeeze.backbones
         settings = to_dict(config.synthesis)
         del settings["groups"], settings["compile"]  # how it is computed, not what
@@ -109,6 +128,22 @@ class Recipes:
         if place.needs_statistics:
             recipe["statistics"] = [fingerprint(self.statistics(name)) for name in names]
         return recipe
+
+    @property
+    def coreset_backbone(self) -> str:
+        """The backbone by which real pictures are selected."""
+        return self._config.coreset.backbone or self._config.squeeze.backbones[0]
+
+    def forgetting(self) -> Recipe:
+        """The recipe of how often each picture is forgotten."""
+        settings = to_dict(self._config.squeeze)
+        del settings["backbones"], settings["tests"], settings["pretrained"]
+        settings["epochs"] = self._config.coreset.epochs or settings["epochs"]
+        return self._recipe("forgetting", backbone=self.coreset_backbone, squeeze=settings)
+
+    def real(self) -> Recipe:
+        """The recipe of the real pictures that are shown and compared with."""
+        return self._recipe("real", ipc=self._config.ipc)
 
     def labels(self, place: Place) -> Recipe:
         """A label store's recipe."""
@@ -137,6 +172,11 @@ class Recipes:
             evaluation=settings,
             **self._labelled(place),
         )
+
+    def continual(self, place: Place, student: str, order: int, seen: Sequence[int]) -> Recipe:
+        """The recipe of a student that knows the classes `seen` alone, in their order."""
+        recipe = self.student(place, student, order)
+        return {**recipe, "stage": "continual", "classes": list(seen)}
 
     def _labelled(self, place: Place) -> Recipe:
         """What a student's batches are made from; hard labels ask no teacher."""

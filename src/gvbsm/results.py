@@ -23,6 +23,7 @@ def collect(
     students: Mapping[tuple[str, str], Sequence[Mapping[str, Any]]],
     full: Mapping[str, Mapping[str, Any]],
     seconds: Mapping[str, float],
+    pictures: Mapping[str, int],
     runtime: Runtime,
 ) -> dict[str, Any]:
     """What `results.json` holds.
@@ -32,15 +33,22 @@ def collect(
         students: The results of all seeds, by method and student.
         full: Each teacher's history on the whole set, by backbone.
         seconds: Time of each piece of work, named `STAGE/...`.
+        pictures: Real pictures of each split.
         runtime: Where it was computed.
 
     Returns:
         `rows`: method, student, ipc (None for the whole set), `top1` (last epoch) and `top1_best`
-        (best test of all epochs) in percent, and seconds; `seconds` of each stage; `config`;
-        `versions`.
+        (best test of all epochs) in percent, and seconds; `seconds` of each stage; `pictures` of
+        each split; `config`; `versions`.
     """
     rows = [
-        _row(method, student, config.ipc, results, _sum(seconds, f"evaluation/{method}/{student}/"))
+        _row(
+            method,
+            student,
+            config.ipc,
+            results,
+            sum_seconds(seconds, f"evaluation/{method}/{student}/"),
+        )
         for (method, student), results in students.items()
     ]
     rows += [
@@ -50,9 +58,10 @@ def collect(
     return {
         "rows": rows,
         "seconds": {
-            stage: _sum({f"{name}/": s for name, s in seconds.items()}, f"{stage}/")
+            stage: sum_seconds({f"{name}/": s for name, s in seconds.items()}, f"{stage}/")
             for stage in STAGES
         },
+        "pictures": dict(pictures),
         "config": to_dict(config),
         "versions": versions(runtime),
     }
@@ -69,17 +78,18 @@ def _row(
         "method": method,
         "student": student,
         "ipc": ipc,
-        "top1": _spread([result["top1"][-1] for result in results]),
-        "top1_best": _spread([max(result["top1"]) for result in results]),
+        "top1": spread([result["top1"][-1] for result in results]),
+        "top1_best": spread([max(result["top1"]) for result in results]),
         "seconds": seconds,
     }
 
 
-def _sum(seconds: Mapping[str, float], start: str) -> float:
+def sum_seconds(seconds: Mapping[str, float], start: str) -> float:
+    """The time of all pieces of work whose names begin with `start`."""
     return sum(value for name, value in seconds.items() if name.startswith(start))
 
 
-def _spread(values: list[float]) -> dict[str, Any]:
+def spread(values: list[float]) -> dict[str, Any]:
     """Mean and sample standard deviation; of a single value the deviation is 0."""
     deviation = standard_statistics.stdev(values) if len(values) > 1 else 0.0
     return {"mean": standard_statistics.fmean(values), "std": deviation, "values": values}
@@ -109,12 +119,38 @@ def format_table(rows: Sequence[Mapping[str, Any]]) -> str:
             row["method"],
             row["student"],
             "all" if row["ipc"] is None else str(row["ipc"]),
-            _cell(row["top1"]),
-            _cell(row["top1_best"]),
+            format_top1(row["top1"]),
+            format_top1(row["top1_best"]),
             str(len(row["top1"]["values"])),
         )
         for row in rows
     ]
+    return aligned(header, cells)
+
+
+def format_continual(results: Mapping[str, Any]) -> str:
+    """The class-incremental protocol as a table: top-1 in percent by classes seen, and its mean.
+
+    Args:
+        results: What `continual.json` holds.
+    """
+    orders = len(results["orders"])
+    header = ("method", "student", "ipc", *map(str, results["classes"]), "average")
+    cells = [
+        (
+            row["method"],
+            row["student"],
+            str(row["ipc"]),
+            *map(format_top1, (*row["steps"], row["average"])),
+        )
+        for row in results["rows"]
+    ]
+    caption = f"top-1 % by classes seen, {orders} order{'s' if orders > 1 else ''} of the classes"
+    return f"{aligned(header, cells)}\n\n{caption}\n{results['note']}"
+
+
+def aligned(header: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
+    """Rows of cells as columns of text under their heads."""
     widths = [max(map(len, column)) for column in zip(header, *cells, strict=True)]
     lines = [header, ["-" * width for width in widths], *cells]
     return "\n".join(
@@ -123,6 +159,7 @@ def format_table(rows: Sequence[Mapping[str, Any]]) -> str:
     )
 
 
-def _cell(top1: Mapping[str, Any]) -> str:
-    spread = f" ± {top1['std']:.1f}" if len(top1["values"]) > 1 else ""
-    return f"{top1['mean']:.1f}{spread}"
+def format_top1(top1: Mapping[str, Any]) -> str:
+    """Mean and deviation in percent; of a single student there is no deviation."""
+    deviation = f" ± {top1['std']:.1f}" if len(top1["values"]) > 1 else ""
+    return f"{top1['mean']:.1f}{deviation}"

@@ -7,7 +7,7 @@ import ctypes
 import hashlib
 import logging
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -20,6 +20,10 @@ log = logging.getLogger("gvbsm")
 Item = TypeVar("Item")
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # of mallopt(3)
+
+
+Log = Callable[[str, Mapping[str, float], int], None]
+"""Is told a series' name, its values and the step that they belong to."""
 
 
 class RunError(Exception):
@@ -36,6 +40,7 @@ class Runtime:
         seed: The run's seed, from which every generator is derived.
         checkpoint_seconds: Time between checkpoints.
         quiet: No progress bars.
+        log: Where losses and accuracies go, besides files; None is nowhere (`tracking`).
     """
 
     device: torch.device
@@ -43,6 +48,7 @@ class Runtime:
     seed: int
     checkpoint_seconds: float = 60.0
     quiet: bool = False
+    log: Log | None = None
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         """The context in which networks are called."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import functools
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -25,6 +26,12 @@ def settings_parser(program: str) -> ArgumentParser:
     parser = ArgumentParser(prog=program, exit_on_error=False)
     parser.add_class_arguments(Config)
     return parser
+
+
+@functools.cache
+def _parser() -> ArgumentParser:
+    """One parser for all mappings: to make one takes as long as to parse with it."""
+    return settings_parser("gvbsm")
 
 
 def from_parsed(parser: ArgumentParser, parsed: Namespace) -> Config:
@@ -53,7 +60,7 @@ def build_config(settings: dict[str, Any]) -> Config:
     from jsonargparse import ArgumentError
 
     check_names(settings, where="the settings")
-    parser = settings_parser("gvbsm")
+    parser = _parser()
     try:
         return from_parsed(parser, parser.parse_object(settings))
     except ArgumentError as error:
@@ -78,6 +85,12 @@ def for_method(config: Config, method: Method) -> Config:
     return build_config(merge(to_dict(config), read_preset(method)))
 
 
+def selection_of(method: str) -> str | None:
+    """How a method selects real pictures (random, herding, ...); None if it synthesizes images."""
+    selection, _, labels = method.rpartition("-")
+    return selection if labels in ("hard", "soft") else None
+
+
 def to_dict(config: Any) -> dict[str, Any]:
     """Turn a dataclass of settings into plain lists, dicts and numbers, as JSON and YAML hold."""
 
@@ -90,6 +103,14 @@ def to_dict(config: Any) -> dict[str, Any]:
 
     result: dict[str, Any] = plain(dataclasses.asdict(config))
     return result
+
+
+def format_yaml(settings: dict[str, Any]) -> str:
+    """Nested settings as YAML, which `read_preset` reads back the same."""
+    text: str = yaml.safe_dump(
+        settings, sort_keys=False, allow_unicode=True, default_flow_style=None, width=88
+    )
+    return text
 
 
 def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
@@ -125,14 +146,24 @@ def _read_one(name: str) -> dict[str, Any]:
     if not path.is_file():
         if is_file:
             raise ConfigError(f"there is no settings file {name}")
-        raise ConfigError(f"there is no preset {name!r}; {_nearest(name, preset_names())}")
+        raise ConfigError(f"there is no preset {name!r}; {nearest(name, preset_names())}")
+    content = read_yaml(path)
+    check_names(content, where=name)
+    return content
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """What a YAML file of a mapping holds.
+
+    Raises:
+        ConfigError: If it is not one.
+    """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
     except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{name} is not valid YAML: {' '.join(str(error).split())}") from None
+        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
-        raise ConfigError(f"{name} must hold a mapping of settings, found {type(content).__name__}")
-    check_names(content, where=name)
+        raise ConfigError(f"{path} must hold a mapping of settings, found {type(content).__name__}")
     return content
 
 
@@ -188,10 +219,11 @@ def flat_keys(settings: dict[str, Any], prefix: str = "") -> Iterator[str]:
 
 def unknown_field(name: str, where: str) -> str:
     """Name an unknown setting and the nearest known one."""
-    return f"{where}: there is no setting {name!r}; {_nearest(name, fields_by_name())}"
+    return f"{where}: there is no setting {name!r}; {nearest(name, fields_by_name())}"
 
 
-def _nearest(name: str, known: Iterable[str]) -> str:
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint at the known names that are most like `name`."""
     known = list(known)
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     tail = name.rpartition(".")[2]
@@ -227,8 +259,12 @@ def _backbone_faults(config: Config) -> Iterator[str]:
             yield f"squeeze.backbones names {name!r} twice"
     if not config.evaluation.students:
         yield "evaluation.students is empty; give at least one backbone"
+    if config.continual.students == ():
+        yield "continual.students is empty; give at least one backbone, or null"
     yield from _subset("synthesis.backbones", config.synthesis.backbones, teachers)
     yield from _subset("labels.backbones", config.labels.backbones, teachers)
+    if config.coreset.backbone is not None:
+        yield from _subset("coreset.backbone", (config.coreset.backbone,), teachers)
 
 
 def _subset(name: str, chosen: tuple[str, ...] | None, teachers: tuple[str, ...]) -> Iterator[str]:
@@ -255,7 +291,7 @@ _POSITIVE = (
     "statistics.passes synthesis.iterations synthesis.batch_size synthesis.tau labels.epochs "
     "labels.batch_size evaluation.seeds evaluation.batch_size evaluation.tests "
     "evaluation.temperature baselines.draws squeeze.optimizer.lr synthesis.optimizer.lr "
-    "evaluation.optimizer.lr"
+    "evaluation.optimizer.lr continual.steps continual.orders"
 )
 
 
@@ -277,12 +313,18 @@ def _number_faults(config: Config) -> Iterator[str | None]:
         yield f"data.val_fraction must be in (0, 1), got {config.data.val_fraction}"
     for student, rate in config.evaluation.lr_of.items():
         yield _positive(f"evaluation.lr_of.{student}", rate)
-    for name, count in (("threads", config.threads), ("synthesis.groups", synthesis.groups)):
+    for name, count in (
+        ("threads", config.threads),
+        ("synthesis.groups", synthesis.groups),
+        ("continual.epochs", config.continual.epochs),
+        ("coreset.epochs", config.coreset.epochs),
+    ):
         if count is not None:
             yield _positive(name, count)
     for name, count in (
         ("data.workers", config.data.workers),
         ("labels.min_steps", config.labels.min_steps),
+        ("continual.min_steps", config.continual.min_steps or 0),
     ):
         if count < 0:
             yield f"{name} must not be negative, got {count}"
@@ -305,6 +347,10 @@ def _mode_faults(config: Config) -> Iterator[str]:
             "labels.store=false labels each training batch as it comes, so labels.batch_size "
             f"({labels.batch_size}) must equal evaluation.batch_size ({evaluation.batch_size})"
         )
+    methods = (config.method, *config.baselines.methods)
+    epochs = config.coreset.epochs or config.squeeze.epochs
+    if "forgetting" in map(selection_of, methods) and epochs < 2:
+        yield f"coreset.epochs must be at least 2, to see what the next forgets; got {epochs}"
     if config.method != "gvbsm" and config.baselines.methods:
         yield f"method={config.method} is itself a baseline: set baselines.methods to []"
 

@@ -6,7 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from gvbsm.artifacts import ArtifactError, load_labels, read_header, read_json
-from gvbsm.results import format_table
+from gvbsm.results import format_continual, format_table
+
+CURVES = ("classes", "orders", "rows", "note")  # what the table of `continual.json` shows
 
 
 def describe(workdir: Path) -> str:
@@ -29,6 +31,9 @@ def describe(workdir: Path) -> str:
     if (workdir / "results.json").is_file():
         (rows,) = _entries(workdir / "results.json", "rows")
         lines += ["", format_table(rows)]
+    if (workdir / "continual.json").is_file():
+        content = dict(zip(CURVES, _entries(workdir / "continual.json", *CURVES), strict=True))
+        lines += ["", format_continual(content)]
     return "\n".join(lines)
 
 
@@ -53,6 +58,11 @@ def _teachers(workdir: Path) -> list[str]:
     recorded = [read_header(path)["backbone"] for path in _finished(workdir / "statistics")]
     if recorded:
         lines.append(f"statistics: {', '.join(recorded)}")
+    for path in _finished(workdir / "forgetting"):
+        header = read_header(path)
+        epochs, top1 = len(header["history"]["epochs"]), header["history"]["top1"][-1]
+        name = f"{header['backbone']}, {epochs} epochs"
+        lines.append(f"forgetting: {name}, {top1:.1f} % of the training pictures")
     return lines
 
 

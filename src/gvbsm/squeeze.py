@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 
-import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import nn
 
 from gvbsm.artifacts import Checkpoint, Recipe
 from gvbsm.backbones import build_backbone
 from gvbsm.config import SqueezeConfig
 from gvbsm.datasets import ImageData
-from gvbsm.loading import batch_count, plain_batches, view_batches
+from gvbsm.loading import plain_batches
 from gvbsm.runtime import Runtime, seeded
 from gvbsm.teachers import save_teacher
-from gvbsm.training import History, LossOf, accuracy, fit
+from gvbsm.training import History, accuracy, fit_pictures
 
 
 def squeeze_teacher(
@@ -55,14 +52,6 @@ def squeeze_teacher(
         )
     model = runtime.place(model)
 
-    def batches(epoch: int, start: int) -> Iterator[LossOf]:
-        origin = ("squeeze", backbone, epoch)
-        size = config.batch_size
-        for pictures, labels in view_batches(
-            data, config.views, size, runtime, origin, start=start, workers=workers
-        ):
-            yield partial(_loss, pictures, labels, runtime)
-
     def test(net: nn.Module) -> float:
         return accuracy(net, plain_batches(data, data.test, 256, runtime, workers), runtime)
 
@@ -70,24 +59,9 @@ def squeeze_teacher(
     if config.pretrained:
         history = History(epochs=[0], top1=[test(model)], losses=[])
     else:
-        history = fit(
-            model,
-            batches,
-            test,
-            epochs=config.epochs,
-            steps=batch_count(len(data.train), config.batch_size),
-            tests=config.tests,
-            optimizer=config.optimizer,
-            lr=None,
-            name=f"squeeze {backbone}",
-            runtime=runtime,
-            checkpoint=checkpoint,
-        )
+        history = fit_pictures(
+            model, data, config, test, tests=config.tests, origin=("squeeze", backbone),
+            runtime=runtime, checkpoint=checkpoint, workers=workers,
+        )  # fmt: skip
     save_teacher(path, model, backbone, data, vars(history), recipe)
     checkpoint.clear()
-
-
-def _loss(pictures: Tensor, labels: Tensor, runtime: Runtime, net: nn.Module) -> Tensor:
-    with runtime.autocast():
-        logits = net(pictures)
-    return F.cross_entropy(logits.float(), labels)

@@ -12,6 +12,7 @@ import logging
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -21,7 +22,8 @@ from tqdm import tqdm
 from gvbsm.artifacts import Checkpoint, Recipe, is_current, load_tensors, save
 from gvbsm.config import SynthesisConfig
 from gvbsm.datasets import ImageData
-from gvbsm.descent import Stack, Terms, descend, make_stack, step_draws, step_terms
+from gvbsm.descent import TERMS, Stack, Terms, descend, make_stack, step_draws, step_terms
+from gvbsm.film import Film, frame_steps, is_filmed
 from gvbsm.observe import Observer, compile_observer, observing
 from gvbsm.pictures import denormalize, normalize, pixel_bounds
 from gvbsm.runtime import RunError, Runtime, check_finite
@@ -68,7 +70,8 @@ def synthesize_stack(
     runtime: Runtime,
     checkpoint: Checkpoint,
     bar: tqdm[Any],
-) -> tuple[Tensor, list[Trace]]:
+    filmed: Tensor,
+) -> tuple[Tensor, list[Trace], Tensor]:
     """Optimise stacked groups of images (Eq. 2 with the losses of Eq. 5, 6 and 10).
 
     Args:
@@ -81,10 +84,11 @@ def synthesize_stack(
         runtime: Device, precision, seed.
         checkpoint: Where half-done work is kept.
         bar: Progress, in iterations of a group.
+        filmed: Rows of the images that are filmed, int64 (filmed,).
 
     Returns:
-        uint8 images of the last iteration (groups * batch, channels, height, width), and each
-        group's trace of the loss's terms.
+        uint8 images of the last iteration (groups * batch, channels, height, width), each group's
+        trace of the loss's terms, and the film, uint8 (filmed, frames, channels, height, width).
 
     Raises:
         RunError: If a group's loss is no longer finite.
@@ -94,22 +98,30 @@ def synthesize_stack(
     low, high = (bound.to(runtime.device) for bound in pixel_bounds(*normalization))
     bounds = low, high
     state = empty_state(targets, len(stack.numbers), config.ema_start)
-    step, traces = _resume(images, solver, state, len(stack.numbers), checkpoint)
+    filmed, frames = filmed.to(runtime.device), frame_steps(config.iterations)
+    film = images.new_zeros(len(filmed), len(frames), *images.shape[1:], dtype=torch.uint8)
+    step, traces = _resume(images, solver, state, film, len(stack.numbers), checkpoint)
     bar.update(step * len(stack.numbers))
     while step < config.iterations:
+        if step in frames:
+            now = denormalize(images.detach()[filmed], *normalization)
+            film[:, frames.index(step)] = now
         done = step / config.iterations
         set_lr(solver, config.optimizer.lr * schedule(config.optimizer.schedule, done))
         draws = step_draws(runtime, stack.numbers, step)
         terms = step_terms(images, stack, targets, observers, state, config, step, draws, runtime)
         if _is_logged(step, config.iterations):
             _log(step, terms, terms.loss(config), images, stack, traces, bar)
+            _tell(step, stack, traces, config, runtime)
         descend(terms, images, solver, bounds, state, config)
         step += 1
         bar.update(len(stack.numbers))
         if step < config.iterations and checkpoint.due():
-            tensors = _pack(images, solver, state)
+            tensors = {**_pack(images, solver, state), "film": film}
             checkpoint.save(tensors, {"step": step, "traces": traces})
-    return denormalize(images.detach(), *normalization).cpu(), traces
+    made = denormalize(images.detach(), *normalization)
+    film[:, -1] = made[filmed]
+    return made.cpu(), traces, film.cpu()
 
 
 def _is_logged(step: int, iterations: int) -> bool:
@@ -133,6 +145,17 @@ def _log(
     bar.set_postfix(loss=f"{float(loss.detach().mean()):.3g}")
 
 
+def _tell(
+    step: int, stack: Stack, traces: Sequence[Trace], config: SynthesisConfig, runtime: Runtime
+) -> None:
+    """Log the groups' mean terms, at the iterations of all groups so far."""
+    if runtime.log is not None:
+        rows = [trace[-1] for trace in traces]
+        means = {name: fmean(row[name] for row in rows) for name in TERMS}
+        before = stack.numbers[0] * config.iterations
+        runtime.log("synthesis", means, before + step * len(stack.numbers))
+
+
 def _pack(images: Tensor, solver: torch.optim.Optimizer, state: State) -> dict[str, Tensor]:
     average = {
         f"{key}|{name}": value
@@ -150,15 +173,17 @@ def _resume(
     images: Tensor,
     solver: torch.optim.Optimizer,
     state: State,
+    film: Tensor,
     groups: int,
     checkpoint: Checkpoint,
 ) -> tuple[int, list[Trace]]:
-    """Steps done and traces from the checkpoint, or fresh; fills images, optimiser and EMA."""
+    """Steps done and traces from the checkpoint, or fresh; fills images, optimiser, EMA, film."""
     if (found := checkpoint.load()) is None:
         return 0, [[] for _ in range(groups)]
     tensors, saved = found
     with torch.no_grad():
         images.copy_(tensors["images"])
+    film.copy_(tensors["film"])
     unpack_optimizer(solver, without_prefix("optimizer", tensors))
     average = without_prefix("ema", tensors)
     for key in state:
@@ -178,7 +203,7 @@ def synthesize(
     runtime: Runtime,
     directory: Path,
     recipe: Recipe,
-) -> tuple[Tensor, Tensor, list[Trace]]:
+) -> tuple[Tensor, Tensor, list[Trace], Film | None]:
     """Optimise all groups; each is kept in a file of its own until all are done.
 
     Args:
@@ -195,8 +220,8 @@ def synthesize(
         recipe: What the images are made from.
 
     Returns:
-        uint8 images (classes * ipc, channels, size, size), labels int64 (classes * ipc,), and each
-        group's trace.
+        uint8 images (classes * ipc, channels, size, size), labels int64 (classes * ipc,), each
+        group's trace, and the film; None where groups were made before there were films.
 
     Raises:
         RunError: If a loss is no longer finite, or one group does not fit into the memory.
@@ -225,32 +250,51 @@ def synthesize(
         usual = sum(len(groups[g]) for g in _next_stack(range(len(groups)), groups, at_once))
         while missing:
             numbers = _next_stack(missing, groups, at_once)
-            own = torch.cat([labels[groups[g]] for g in numbers])
-            stack = make_stack(numbers, own, runtime.device)
-            checkpoint = Checkpoint(
-                paths[numbers[0]], {**recipe, "groups": list(numbers)}, runtime.checkpoint_seconds
-            )
+            index = torch.cat([groups[g] for g in numbers])
+            stack = make_stack(numbers, labels[index], runtime.device)
+            filmed = is_filmed(index, ipc)
+            work = {**recipe, "groups": list(numbers), "filmed": int(filmed.sum())}
+            checkpoint = Checkpoint(paths[numbers[0]], work, runtime.checkpoint_seconds)
             begun = bar.n
             try:
-                made, traces = synthesize_stack(
+                made = synthesize_stack(
                     stack, torch.cat([start(g) for g in numbers]), targets, config,
                     # A graph belongs to one batch size: not for the odd groups at the end.
                     compiled if compiled and stack.batch * len(numbers) == usual else observers,
-                    (data.mean, data.std), runtime, checkpoint, bar,
+                    (data.mean, data.std), runtime, checkpoint, bar, filmed.nonzero().squeeze(1),
                 )  # fmt: skip
             except torch.OutOfMemoryError:
                 at_once = _fewer(numbers, config)
                 bar.update(begun - bar.n)
                 continue
-            for g, part, trace in zip(numbers, torch.split(made, stack.batch), traces, strict=True):
-                header = {"kind": "group", "recipe": recipe, "trace": trace}
-                save(paths[g], {"images": part}, header)
+            _save_groups([paths[g] for g in numbers], recipe, *made, filmed)
             checkpoint.clear()
             missing = missing[len(numbers) :]
     found = [load_tensors(path, "group") for path in paths]
     for index, (tensors, _) in zip(groups, found, strict=True):
         images[index] = tensors["images"]
-    return images, labels, [header["trace"] for _, header in found]
+    film = None
+    if all("film" in tensors for tensors, _ in found):
+        frames = torch.cat([tensors["film"] for tensors, _ in found])  # in the order of classes
+        steps = torch.tensor(frame_steps(config.iterations))
+        film = Film(frames, steps, labels[is_filmed(torch.arange(len(labels)), ipc)])
+    return images, labels, [header["trace"] for _, header in found], film
+
+
+def _save_groups(
+    paths: Sequence[Path],
+    recipe: Recipe,
+    images: Tensor,
+    traces: Sequence[Trace],
+    film: Tensor,
+    filmed: Tensor,
+) -> None:
+    """Write each group of a stack to a file of its own; `filmed` is bool (groups * batch,)."""
+    counts = filmed.view(len(paths), -1).sum(dim=1).tolist()
+    parts = (torch.split(images, len(images) // len(paths)), traces, torch.split(film, counts))
+    for path, part, trace, frames in zip(paths, *parts, strict=True):
+        header = {"kind": "group", "recipe": recipe, "trace": trace}
+        save(path, {"images": part, "film": frames}, header)
 
 
 def _watched(target: Target, n_p: int) -> AbstractContextManager[Observer]:

@@ -41,7 +41,7 @@ def save_teacher(
 
 
 def load_teacher(path: Path, data: ImageData, runtime: Runtime) -> nn.Module:
-    """A teacher on its device, in eval mode, with parameters that ask for no gradient.
+    """A teacher of these very classes; see `read_teacher`.
 
     Args:
         path: Its file.
@@ -52,7 +52,7 @@ def load_teacher(path: Path, data: ImageData, runtime: Runtime) -> nn.Module:
         ArtifactError: If the file is unusable, or its classes are not those of `data` in their
             order: the commonest cause of labels that mean nothing.
     """
-    tensors, header = load_tensors(path, "teacher")
+    model, header = read_teacher(path, runtime)
     if tuple(header["class_names"]) != data.class_names:
         mine, theirs = data.class_names, header["class_names"]
         at = next(
@@ -68,6 +68,23 @@ def load_teacher(path: Path, data: ImageData, runtime: Runtime) -> nn.Module:
             f"difference at index {at} ({theirs[at : at + 1]} against {list(mine[at : at + 1])}); "
             "train it on this data, or bring the data's folders into its order"
         )
+    return model
+
+
+def read_teacher(path: Path, runtime: Runtime) -> tuple[nn.Module, dict[str, Any]]:
+    """A teacher on its device, in eval mode, with parameters that ask for no gradient.
+
+    Args:
+        path: Its file.
+        runtime: Device and precision.
+
+    Returns:
+        The network, and its file's header: `backbone`, `class_names`, `image_size`, `channels`.
+
+    Raises:
+        ArtifactError: If the file is unusable.
+    """
+    tensors, header = load_tensors(path, "teacher")
     with seeded(runtime.seed, "unused"):  # the weights drawn here are replaced
         model = build_backbone(
             header["backbone"],
@@ -76,4 +93,4 @@ def load_teacher(path: Path, data: ImageData, runtime: Runtime) -> nn.Module:
             header["channels"],
         )
     model.load_state_dict(tensors)
-    return runtime.place(model).eval().requires_grad_(False)
+    return runtime.place(model).eval().requires_grad_(False), header

@@ -1,17 +1,21 @@
-"""The one supervised loop and the accuracy, shared by squeeze and evaluation."""
+"""The one supervised loop and the measure of its outcome, shared by squeeze and evaluation."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gvbsm.artifacts import Checkpoint
-from gvbsm.config import OptimizerConfig
+from gvbsm.config import OptimizerConfig, SqueezeConfig
+from gvbsm.datasets import ImageData
+from gvbsm.loading import batch_count, view_batches
 from gvbsm.runtime import Runtime, check_finite
 
 LossOf = Callable[[nn.Module], Tensor]
@@ -157,17 +161,78 @@ def fit(
                 if step % steps == 0:
                     check_finite(total, name, advice)
                     history.losses.append(float(total) / steps)
+                    told = {"loss": history.losses[-1]}
                     total = torch.zeros_like(total)
                     if step // steps in tested:
                         history.epochs.append(step // steps)
                         history.top1.append(test(model))
                         model.train()
-                        bar.set_postfix(top1=history.top1[-1], loss=history.losses[-1])
+                        told["top1"] = history.top1[-1]
+                        bar.set_postfix(told)
+                    if runtime.log is not None:
+                        runtime.log(name, told, step // steps)
                 if step < epochs * steps and checkpoint.due():
                     check_finite(total, name, advice)
                     tensors = _pack(model, solver, total)
                     checkpoint.save(tensors, {"step": step, "history": vars(history)})
     return history
+
+
+def fit_pictures(
+    model: nn.Module,
+    data: ImageData,
+    config: SqueezeConfig,
+    test: Callable[[nn.Module], float],
+    *,
+    tests: int,
+    origin: tuple[str, str],
+    runtime: Runtime,
+    checkpoint: Checkpoint,
+    workers: int = 0,
+) -> History:
+    """Train a network on views of the real pictures with their hard labels, as teachers are.
+
+    Args:
+        model: The network; trained in place.
+        data: The real pictures.
+        config: Epochs, batches, optimiser and views.
+        test: As in `fit`.
+        tests: As in `fit`.
+        origin: What is done and with which backbone: the randomness belongs to it.
+        runtime: Device, precision, seed.
+        checkpoint: Where half-done work is kept.
+        workers: Processes that decode pictures.
+
+    Raises:
+        RunError: If the training diverges.
+    """
+
+    def batches(epoch: int, start: int) -> Iterator[LossOf]:
+        path, size = (*origin, epoch), config.batch_size
+        for pictures, labels in view_batches(
+            data, config.views, size, runtime, path, start=start, workers=workers
+        ):
+            yield partial(_picture_loss, pictures, labels, runtime)
+
+    return fit(
+        model,
+        batches,
+        test,
+        epochs=config.epochs,
+        steps=batch_count(len(data.train), config.batch_size),
+        tests=tests,
+        optimizer=config.optimizer,
+        lr=None,
+        name=" ".join(origin),
+        runtime=runtime,
+        checkpoint=checkpoint,
+    )
+
+
+def _picture_loss(pictures: Tensor, labels: Tensor, runtime: Runtime, net: nn.Module) -> Tensor:
+    with runtime.autocast():
+        logits = net(pictures)
+    return F.cross_entropy(logits.float(), labels)
 
 
 def _pack(model: nn.Module, solver: torch.optim.Optimizer, total: Tensor) -> dict[str, Tensor]:
@@ -192,12 +257,37 @@ def _resume(
     return state["step"], tensors["total"].to(runtime.device), History(**state["history"])
 
 
-def accuracy(model: nn.Module, batches: Iterator[tuple[Tensor, Tensor]], runtime: Runtime) -> float:
-    """Top-1 accuracy in percent over (normalized pictures, labels); leaves the net in eval mode."""
+def confusion_matrix(
+    model: nn.Module, batches: Iterator[tuple[Tensor, Tensor]], runtime: Runtime
+) -> Tensor:
+    """Count the pictures of each true class (row) that are taken for each class (column).
+
+    Args:
+        model: A network; it is left in eval mode.
+        batches: Normalized pictures and labels, at least one batch, on the device.
+        runtime: Device and precision.
+
+    Returns:
+        int64 (classes, classes), on the CPU.
+    """
     model.eval()
-    right, seen = torch.zeros((), dtype=torch.long, device=runtime.device), 0
+    total: Tensor | None = None
     with torch.inference_mode(), runtime.autocast():
         for pictures, labels in batches:
-            right += (model(pictures).argmax(dim=1) == labels).sum()
-            seen += len(labels)
-    return 100.0 * int(right) / seen
+            logits = model(pictures)
+            classes = logits.shape[1]
+            if total is None:
+                total = labels.new_zeros(classes**2)
+            total.index_add_(0, labels * classes + logits.argmax(dim=1), torch.ones_like(labels))
+    assert total is not None
+    return total.view(classes, classes).cpu()
+
+
+def diagonal_percent(confusion: Tensor) -> float:
+    """Top-1 accuracy in percent, from a confusion matrix (classes, classes)."""
+    return 100.0 * int(confusion.trace()) / int(confusion.sum())
+
+
+def accuracy(model: nn.Module, batches: Iterator[tuple[Tensor, Tensor]], runtime: Runtime) -> float:
+    """Top-1 accuracy in percent over (normalized pictures, labels); leaves the net in eval mode."""
+    return diagonal_percent(confusion_matrix(model, batches, runtime))

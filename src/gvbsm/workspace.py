@@ -40,15 +40,54 @@ class Workspace:
         """The file of a teacher's statistics."""
         return self.directory / "statistics" / file_name(backbone)
 
+    def forgetting(self, backbone: str) -> Path:
+        """The file of how often a network forgot each picture."""
+        return self.directory / "forgetting" / file_name(backbone)
+
     @property
     def results(self) -> Path:
         """The file of the results."""
         return self.directory / "results.json"
 
     @property
+    def continual(self) -> Path:
+        """The file of the class-incremental protocol's results."""
+        return self.directory / "continual.json"
+
+    @property
     def picture(self) -> Path:
         """The picture of the distilled images."""
         return self.directory / "images.png"
+
+    @property
+    def real(self) -> Path:
+        """The file of a sample of real pictures."""
+        return self.directory / "real.safetensors"
+
+    @property
+    def analysis(self) -> Path:
+        """The file of the comparison of the sets."""
+        return self.directory / "report" / "analysis.safetensors"
+
+    def teachers(self) -> list[Path]:
+        """The files of all teachers that are there, in the order of their names."""
+        files = sorted((self.directory / "squeeze").glob("*.safetensors"))
+        return [path for path in files if not path.name.endswith(".partial.safetensors")]
+
+    def image_sets(self) -> dict[str, Path]:
+        """The files of the sets that are there, by method: the run's own, baselines, real pictures.
+
+        Of several sets of one method, such as draws of random pictures, the first.
+
+        Raises:
+            ArtifactError: If a file is damaged.
+        """
+        place = Path("synthesis") / "images.safetensors"
+        files = [self.directory / place, *sorted(self.directory.glob(f"baselines/*/{place}"))]
+        sets: dict[str, Path] = {}
+        for path in filter(Path.is_file, (*files, self.real)):
+            sets.setdefault(read_header(path)["method"], path)
+        return sets
 
     def is_made(self, path: Path, recipe: Recipe, stage: str, make: bool) -> bool:
         """Whether the artefact is there and current; the log tells what has changed if it is not.
@@ -87,13 +126,28 @@ class Workspace:
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:
-        """Note how long the block takes, as `name`."""
+        """Note how long the block takes, as `name`; nothing is known of work with a break."""
+        interrupted = self._notes().get(name, 0.0) is None
+        self.note(name, None)
         start = time.monotonic()
         yield
-        write_json(self._clock, {**self.seconds(), name: time.monotonic() - start})
+        elapsed = time.monotonic() - start
+        if interrupted:
+            notes = self._notes()
+            del notes[name]
+            write_json(self._clock, notes)
+        else:
+            self.note(name, elapsed)
+
+    def note(self, name: str, seconds: float | None) -> None:
+        """Note a time; None is work that has begun."""
+        write_json(self._clock, {**self._notes(), name: seconds})
 
     def seconds(self) -> dict[str, float]:
-        """Time of each piece of work that was noted."""
+        """Time of each piece of work that was done without a break."""
+        return {name: value for name, value in self._notes().items() if value is not None}
+
+    def _notes(self) -> dict[str, float | None]:
         return read_json(self._clock) if self._clock.is_file() else {}
 
     @property

@@ -1,0 +1,194 @@
+"""Sets of images as a teacher sees them: how alike a class's images are, and where its logits lie.
+
+This is what figures 3 and 8 of the paper are drawn from. It needs no data set, artefacts alone.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gvbsm.artifacts import (
+    DistilledDataset,
+    Recipe,
+    fingerprint,
+    is_current,
+    load_images,
+    read_header,
+    save,
+)
+from gvbsm.config import SqueezeConfig
+from gvbsm.features import teacher_features
+from gvbsm.pictures import normalize
+from gvbsm.runtime import Runtime, resolve_runtime
+from gvbsm.teachers import read_teacher
+from gvbsm.workspace import Workspace
+
+log = logging.getLogger("gvbsm")
+
+MOST_CLASSES, MOST_IMAGES = 100, 50  # that are looked at, and images of each: minutes on a CPU
+MAP_CLASSES = 20  # of these, the classes on the map of logits
+BATCH = 64
+MAP_TEACHER = SqueezeConfig().backbones[0]  # figure 8's, at any image size and from any library
+
+
+@dataclass(frozen=True)
+class Seen:
+    """What a teacher makes of a set.
+
+    Attributes:
+        cosine: Mean cosine similarity of the features of two images of a class, float32 (classes,);
+            NaN where a class has fewer than two, or was not looked at.
+        pixel_cosine: The same of the normalized pixels.
+        accuracy: Percent of the images that are classified as their label says.
+        logits: float32 (images, classes).
+        labels: int64 (images,).
+    """
+
+    cosine: Tensor
+    pixel_cosine: Tensor
+    accuracy: float
+    logits: Tensor
+    labels: Tensor
+
+
+def mean_cosine(vectors: Tensor) -> float:
+    """Mean cosine similarity over all pairs of different rows of (vectors, dimensions).
+
+    NaN for fewer than two rows. A row of zeros is at right angles to all others.
+    """
+    count = len(vectors)
+    if count < 2:
+        return math.nan
+    units = F.normalize(vectors.double(), dim=1)
+    # The square of a sum holds each pair twice, and each vector with itself.
+    total = units.sum(dim=0).square().sum() - units.square().sum()
+    return float(total) / (count * (count - 1))
+
+
+def first_images(labels: Tensor, classes: int, count: int) -> list[Tensor]:
+    """For each of the first `classes` classes, the places of its first `count` images."""
+    return [(labels == label).nonzero().squeeze(1)[:count] for label in range(classes)]
+
+
+def see(images: DistilledDataset, teacher: nn.Module, runtime: Runtime, name: str) -> Seen:
+    """Show a set to a teacher: at most 50 images of each of the first 100 classes.
+
+    Args:
+        images: The set.
+        teacher: A network for its classes and size, in eval mode, on the device.
+        runtime: Device, precision, progress.
+        name: The set's name, for the progress bar.
+
+    Raises:
+        ValueError: If the network has no linear classifier.
+    """
+    classes = len(images.class_names)
+    places = first_images(images.labels, min(classes, MOST_CLASSES), MOST_IMAGES)
+
+    def pixels(index: Tensor) -> Tensor:
+        return normalize(images.images[index], images.mean, images.std)
+
+    batches = runtime.track(torch.split(torch.cat(places), BATCH), f"analysis of {name}")
+    on_device = (pixels(index).to(runtime.device) for index in batches)
+    features, logits = teacher_features(teacher, on_device, runtime)
+    cosine, pixel_cosine = torch.full((2, classes), math.nan)
+    of_class = torch.split(features, [len(index) for index in places])
+    for label, (index, mine) in enumerate(zip(places, of_class, strict=True)):
+        cosine[label] = mean_cosine(mine)
+        pixel_cosine[label] = mean_cosine(pixels(index).flatten(1))
+    labels = images.labels[torch.cat(places)]
+    accuracy = 100.0 * float((logits.argmax(dim=1) == labels).double().mean())
+    return Seen(cosine, pixel_cosine, accuracy, logits, labels)
+
+
+def map_points(vectors: Tensor) -> Tensor:
+    """Lay vectors, (points, dimensions), out in the plane by t-SNE: float32 (points, 2).
+
+    The perplexity is 30, or less for fewer than 91 points. The layout is always the same.
+    """
+    from sklearn.manifold import TSNE  # slow to import
+
+    perplexity = min(30.0, (len(vectors) - 1) / 3)
+    layout = TSNE(perplexity=perplexity, init="pca", random_state=0)
+    return torch.from_numpy(layout.fit_transform(vectors.numpy())).float()
+
+
+def choose_teacher(paths: Sequence[Path]) -> Path:
+    """The teacher that figure 8 takes, ResNet18, if it is among them, else the first."""
+
+    def is_wanted(path: Path) -> bool:
+        name: str = read_header(path)["backbone"]
+        return name.rpartition("/")[2] == MAP_TEACHER
+
+    return next(filter(is_wanted, paths), paths[0])
+
+
+def analyze(workdir: str | Path, quiet: bool = False) -> Path | None:
+    """Compare the sets of a work directory as one of its teachers sees them, unless that is done.
+
+    The file's header names the sets in order and the teacher, and holds each set's `accuracy`. Its
+    tensors are `cosine/SET` and `pixel_cosine/SET` (see `Seen`), and of the map of all sets'
+    logits, up to 20 classes of them, `tsne/points` float32 (points, 2), `tsne/labels` and
+    `tsne/set` int64 (points,), the latter by the order of the sets.
+
+    Args:
+        workdir: The work directory.
+        quiet: No progress bars.
+
+    Returns:
+        The file, or None where there is no set, or no teacher that could look at it.
+
+    Raises:
+        ArtifactError: If a file is damaged.
+    """
+    workspace = Workspace(Path(workdir))
+    sets, teachers = workspace.image_sets(), workspace.teachers()
+    if not sets or not teachers:
+        return None
+    chosen = choose_teacher(teachers)
+    recipe: Recipe = {
+        "stage": "analysis",
+        "images": {name: fingerprint(read_header(file)["recipe"]) for name, file in sets.items()},
+        "teacher": fingerprint(read_header(chosen)["recipe"]),
+    }
+    path = workspace.analysis
+    if is_current(path, recipe):
+        return path
+    runtime = resolve_runtime("auto", "fp32", 0, math.inf, quiet)
+    model, header = read_teacher(chosen, runtime)
+    try:
+        seen = {name: see(load_images(file), model, runtime, name) for name, file in sets.items()}
+    except ValueError as error:
+        log.warning("the sets are not compared by their features: %s", error)
+        return None
+    tensors = _mapped(list(seen.values()))
+    for name, each in seen.items():
+        tensors[f"cosine/{name}"] = each.cosine
+        tensors[f"pixel_cosine/{name}"] = each.pixel_cosine
+    about = {
+        "kind": "analysis",
+        "recipe": recipe,
+        "sets": list(seen),
+        "teacher": header["backbone"],
+        "accuracy": {name: each.accuracy for name, each in seen.items()},
+    }
+    save(path, tensors, about)
+    return path
+
+
+def _mapped(seen: Sequence[Seen]) -> dict[str, Tensor]:
+    """The map's tensors."""
+    shown = [each.labels < MAP_CLASSES for each in seen]
+    parts = zip(seen, shown, strict=True)
+    logits = torch.cat([each.logits[mask] for each, mask in parts])
+    labels = torch.cat([each.labels[mask] for each, mask in zip(seen, shown, strict=True)])
+    sets = torch.arange(len(seen)).repeat_interleave(torch.tensor([int(m.sum()) for m in shown]))
+    return {"tsne/points": map_points(logits), "tsne/labels": labels, "tsne/set": sets}

@@ -1,0 +1,319 @@
+"""Class-incremental learning on the sets of a work directory (appendix F, figure 10).
+
+The protocol is that of DM (section 4.3; VICO-UoE/DatasetCondensation@cebb844, CL_DM.py), after
+GDumb. The classes arrive in steps, in a random order. The memory holds the images of all classes
+seen so far. After each step a student is trained from scratch on the memory alone, and tested on
+the real test pictures of these classes. The average incremental accuracy is the mean over all
+steps.
+
+What differs from DM:
+
+- Labels are soft. The teachers label each batch of the memory as it comes, since a stored label may
+  belong to an image that is mixed with one of a class still to come. Each teacher's logits are cut
+  to the classes seen before the ensemble, and a student has one output for each of these. DM's
+  students have an output for every class from the start. With hard labels an output that is never
+  a target is soon never the largest, so that both come to the same; soft labels would teach it what
+  the teachers know of the classes to come.
+- An order of the classes has one student, and its own selection where the set is random real
+  pictures, so that the deviation over orders is that over students and selections too. DM has five
+  orders of three students.
+- Classes that do not divide evenly go to the first steps, one more each; DM leaves them out.
+
+What it does not show: the teachers have seen all classes from the start, and so have images and
+soft labels that are made with them, as in the paper, where the whole distilled set is there before
+the protocol begins. DM distils each class by itself. Of the sets here random pictures with hard
+labels alone are free of this.
+
+`DIR/continual/METHOD-STUDENT-ORDER-CLASSES.json` is a result of `evaluation` with the number of
+classes seen in its name. `DIR/continual.json` holds:
+
+    classes      classes seen after each step: [2, 4, 6, 8, 10]
+    class_names  names of all classes
+    orders       one list an order: indices of the classes as they arrive
+    rows         one a method and student:
+        method   gvbsm, random-soft, sre2l, ...
+        student  name of the architecture
+        ipc      images per class
+        steps    for each step the top-1 accuracy in percent on the test pictures of the classes
+                 seen, {"mean", "std", "values"}: values are those of the orders, in their order
+        average  the average incremental accuracy in percent, {"mean", "std", "values"} likewise
+        seconds  time of the row's trainings
+    note         what must be said beside the figures
+    config       all settings
+    versions     what the figures were made with
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+import torch
+from torch import Generator, Tensor, nn
+
+from gvbsm.artifacts import load_tensors, read_json, write_json
+from gvbsm.config import Config
+from gvbsm.datasets import ImageData
+from gvbsm.epochs import settle_epochs
+from gvbsm.evaluation import Labeller, train_student
+from gvbsm.pictures import Split
+from gvbsm.pipeline import Run
+from gvbsm.preflight import check_continual
+from gvbsm.recipes import Place, baseline_folder
+from gvbsm.results import spread, sum_seconds, versions
+from gvbsm.settings import as_config, for_method, selection_of, to_dict
+from gvbsm.teachers import file_name
+
+log = logging.getLogger("gvbsm")
+
+NOTE = (
+    "The teachers, and so images and soft labels made with them, know all classes from the start; "
+    "random pictures with hard labels alone are free of this."
+)
+
+
+def class_order(classes: int, generator: Generator) -> list[int]:
+    """A random order of the classes, in which they arrive."""
+    return torch.randperm(classes, generator=generator).tolist()
+
+
+def classes_seen(classes: int, steps: int) -> list[int]:
+    """How many classes have been seen after each step.
+
+    Args:
+        classes: Number of classes.
+        steps: Steps, at most one a class; the first `classes % steps` bring one class more.
+    """
+    size, over = divmod(classes, steps)
+    return [step * size + min(step, over) for step in range(1, steps + 1)]
+
+
+def keep_classes(split: Split, seen: Sequence[int], classes: int) -> Split:
+    """The pictures of some classes, each labelled with its class's position in `seen`.
+
+    Args:
+        split: Pictures of all classes.
+        seen: Classes that are kept, in the order of the new labels.
+        classes: Number of classes of `split`.
+    """
+    position = torch.full((classes,), -1)
+    position[torch.tensor(seen)] = torch.arange(len(seen))
+    labels = position[split.labels]
+    kept = (labels >= 0).nonzero().squeeze(1)
+    if split.images is not None:
+        return Split(labels[kept], split.images[kept])
+    assert split.paths is not None
+    return Split(labels[kept], paths=tuple(split.paths[index] for index in kept.tolist()))
+
+
+def memory_data(data: ImageData, images: Tensor, labels: Tensor, seen: Sequence[int]) -> ImageData:
+    """What a student of a step meets: images of the classes seen, and their real test pictures.
+
+    Args:
+        data: The real data of all classes; its mean and deviation, which the teachers expect, stay.
+        images: A set of images of all classes, uint8 (images, channels, size, size).
+        labels: Their classes, int64 (images,).
+        seen: The classes seen so far, in the order in which they arrived.
+    """
+    classes = len(data.class_names)
+    return replace(
+        data,
+        class_names=tuple(data.class_names[label] for label in seen),
+        train=keep_classes(Split(labels, images), seen, classes),
+        test=keep_classes(data.test, seen, classes),
+    )
+
+
+class SeenOutputs(nn.Module):
+    """A teacher whose logits are cut to the classes seen, in their order.
+
+    Args:
+        teacher: A network with an output for each class.
+        seen: The classes seen so far, int64 (seen,), on the teacher's device.
+    """
+
+    def __init__(self, teacher: nn.Module, seen: Tensor) -> None:
+        super().__init__()
+        self._teacher, self._seen = teacher, seen
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        """Logits (batch, seen)."""
+        logits: Tensor = self._teacher(pictures)
+        return logits[:, self._seen]
+
+
+def at_step(config: Config, seen: int) -> Config:
+    """A method's settings for a memory of `seen` classes, labelled as the student trains.
+
+    Args:
+        config: The method's settings.
+        seen: Number of classes seen.
+    """
+    size = config.evaluation.batch_size
+    least = config.continual.min_steps
+    labels = replace(
+        config.labels,
+        epochs=config.continual.epochs or config.labels.epochs,
+        min_steps=config.labels.min_steps if least is None else least,
+    )
+    labels = settle_epochs(labels, seen * config.ipc, size)
+    return replace(
+        config,
+        labels=replace(labels, batch_size=size, store=False),
+        evaluation=replace(config.evaluation, tests=1),
+    )
+
+
+class Protocol:
+    """The protocol on one work directory.
+
+    Args:
+        run: The work directory with its settings and data.
+
+    Raises:
+        ConfigError, DataError: If the protocol could not succeed.
+    """
+
+    def __init__(self, run: Run) -> None:
+        check_continual(run.config, run.data)
+        self._run, config, classes = run, run.config.continual, len(run.data.class_names)
+        self._students = config.students or run.config.evaluation.students[:1]
+        self._counts = classes_seen(classes, config.steps)
+        self._orders = [
+            class_order(classes, run.runtime.generator("continual", number))
+            for number in range(config.orders)
+        ]
+
+    def learn(self) -> dict[str, Any]:
+        """Train what is missing or out of date; write and return what `continual.json` holds."""
+        counts = self._counts
+        sizes = [after - before for before, after in zip([0, *counts], counts, strict=False)]
+        log.info(
+            "continual: %d classes come in steps of %s", counts[-1], " + ".join(map(str, sizes))
+        )
+        rows = []
+        results: dict[str, Any] = {}
+        for method, config in self._methods():
+            for student in self._students:
+                curves = [
+                    self._curve(config, student, number) for number in range(len(self._orders))
+                ]
+                rows.append(self._row(method, student, config.ipc, curves))
+                results = self._results(rows)
+                write_json(self._run.workspace.continual, results)
+        return results
+
+    def _methods(self) -> Iterator[tuple[str, Config]]:
+        config = self._run.config
+        yield config.method, config
+        for method in dict.fromkeys(config.continual.methods):
+            yield method, for_method(config, method)
+
+    def _place(self, config: Config, number: int) -> Place:
+        """The set of a method; of random pictures each order has its own."""
+        draw = number if selection_of(config.method) == "random" else 0
+        workdir = self._run.workdir
+        if config.method == self._run.config.method and not draw:
+            return Place(config, workdir)
+        return Place(config, workdir / "baselines" / baseline_folder(config.method, draw), draw)
+
+    def _curve(self, config: Config, student: str, number: int) -> list[float]:
+        """The accuracies after each step of one order."""
+        place, run = self._place(config, number), self._run
+        if place.needs_teachers:
+            run.squeeze()
+        if place.needs_statistics:
+            run.statistics()
+        run.synthesis(place)
+        tensors, _ = load_tensors(place.images, "images")
+        return [self._accuracy(place, tensors, student, number, count) for count in self._counts]
+
+    def _accuracy(
+        self, place: Place, tensors: Mapping[str, Tensor], student: str, number: int, count: int
+    ) -> float:
+        """The accuracy of one student, who is trained unless that has been done."""
+        run, seen = self._run, self._orders[number][:count]
+        place = replace(place, config=at_step(place.config, count))
+        method = place.config.method
+        name = file_name(student).removesuffix(".safetensors")
+        path = run.workdir / "continual" / f"{method}-{name}-{number}-{count}.json"
+        recipe = run.recipes.continual(place, student, number, seen)
+        if not path.is_file() or read_json(path).get("recipe") != recipe:
+            memory = memory_data(run.data, tensors["images"], tensors["labels"], seen)
+            with run.workspace.timed(f"continual/{method}/{student}/{number}/{count}"):
+                self._train(place.config, memory, seen, student, number, path, recipe)
+            log.info(
+                "continual %s, %s, order %d, %d classes: %.1f %%",
+                method, student, number, count, read_json(path)["top1"][-1],
+            )  # fmt: skip
+        return float(read_json(path)["top1"][-1])
+
+    def _train(
+        self,
+        config: Config,
+        memory: ImageData,
+        seen: Sequence[int],
+        student: str,
+        number: int,
+        path: Path,
+        recipe: dict[str, Any],
+    ) -> None:
+        run, images = self._run, memory.train.images
+        assert images is not None
+        teachers: list[nn.Module] = []
+        if config.evaluation.loss != "hard":
+            columns = torch.tensor(seen, device=run.runtime.device)
+            teachers = [SeenOutputs(net, columns) for net in run.labelling_teachers(config)]
+        labeller = Labeller(
+            len(images), memory.image_size, config.labels, run.runtime, None, teachers
+        )
+        train_student(
+            student, number, images, memory.train.labels, labeller, memory,
+            config.evaluation, config.labels, run.runtime, path, recipe, config.data.workers,
+        )  # fmt: skip
+
+    def _row(
+        self, method: str, student: str, ipc: int, curves: Sequence[Sequence[float]]
+    ) -> dict[str, Any]:
+        seconds = self._run.workspace.seconds()
+        return {
+            "method": method,
+            "student": student,
+            "ipc": ipc,
+            "steps": [spread(list(values)) for values in zip(*curves, strict=True)],
+            "average": spread([fmean(curve) for curve in curves]),
+            "seconds": sum_seconds(seconds, f"continual/{method}/{student}/"),
+        }
+
+    def _results(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        return {
+            "classes": self._counts,
+            "class_names": list(self._run.data.class_names),
+            "orders": self._orders,
+            "rows": list(rows),
+            "note": NOTE,
+            "config": to_dict(self._run.config),
+            "versions": versions(self._run.runtime),
+        }
+
+
+def run_continual(
+    config: Config | str | Mapping[str, Any], workdir: str | Path, quiet: bool = False
+) -> dict[str, Any]:
+    """Run the protocol and return what `continual.json` holds.
+
+    Teachers and images that are not there are made; all that is there and matches is kept.
+
+    Args:
+        config: Settings, the name of a preset, or a nested mapping of settings.
+        workdir: Where everything is kept.
+        quiet: No progress bars.
+
+    Raises:
+        ConfigError, DataError, ArtifactError, RunError: With one clear line.
+    """
+    return Protocol(Run(as_config(config), Path(workdir), quiet)).learn()

@@ -1,0 +1,72 @@
+"""The film of a synthesis: how a few of the images form over the iterations."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from torch import Tensor
+
+from gvbsm.artifacts import ArtifactError, Recipe, load_tensors, read_header, save
+
+CLASSES = 10  # of which the first image is filmed
+FRAMES = 12  # at most, the start and the end among them
+
+
+class Film(NamedTuple):
+    """The first image of each of the first classes, at steps that lie denser at the beginning.
+
+    Attributes:
+        frames: uint8 (images, frames, channels, height, width).
+        steps: Iterations that were done by then, int64 (frames,): 0 is the start.
+        labels: Classes of the images, int64 (images,).
+    """
+
+    frames: Tensor
+    steps: Tensor
+    labels: Tensor
+
+
+def frame_steps(iterations: int) -> list[int]:
+    """Steps of the frames: 0, then 1 to `iterations` (at least 1) in equal ratios."""
+    parts = FRAMES - 2
+    return sorted({0, *(round(iterations ** (part / parts)) for part in range(parts + 1))})
+
+
+def is_filmed(index: Tensor, ipc: int) -> Tensor:
+    """Whether class-major images are filmed, by their place in the set: bool, as `index`."""
+    return (index % ipc == 0) & (index < CLASSES * ipc)
+
+
+def save_film(directory: Path, film: Film | None, recipe: Recipe) -> None:
+    """Write the film of the images in `directory`, or remove an older one."""
+    path = _path(directory)
+    if film is None:
+        path.unlink(missing_ok=True)
+    else:
+        save(path, film._asdict(), {"kind": "film", "recipe": recipe})
+
+
+def load_film(directory: Path) -> Film | None:
+    """The film of a set; None if there is none, or if it is not that of the images beside it.
+
+    Args:
+        directory: Where the set lies: a work directory, or one of its baselines.
+
+    Raises:
+        ArtifactError: If a file is damaged.
+    """
+    path = _path(directory / "synthesis")
+    if not path.is_file():
+        return None
+    tensors, header = load_tensors(path, "film")
+    if header["recipe"] != read_header(path.with_name("images.safetensors"))["recipe"]:
+        return None
+    try:
+        return Film(**tensors)
+    except TypeError as error:
+        raise ArtifactError(f"{path} is damaged ({error}); remove it") from None
+
+
+def _path(directory: Path) -> Path:
+    return directory / "film.safetensors"

@@ -1,0 +1,165 @@
+"""Accuracies: methods beside each other, against a setting, size or cost, and class by class.
+
+Rows are those of `results.json`: `method`, `student`, `ipc` and `top1`, which has `mean`, `std`
+and `values` in percent. Means have bars of one sample deviation where there are several values.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, MaxNLocator
+from torch import Tensor
+
+from gvbsm.plots.style import (
+    BLACK,
+    GRAY,
+    NORMAL,
+    SMALL,
+    WIDTH,
+    MethodStyle,
+    drawn,
+    legend_above,
+    method_style,
+    new_figure,
+    panels,
+    shorten,
+    text_width,
+)
+
+Row = Mapping[str, Any]
+
+NUMBERED_CLASSES = 12  # up to which a confusion matrix has numbers in it
+NAMED_CLASSES = 20  # up to which every class is named at its edge
+TOP1 = "test accuracy, %"
+
+
+@drawn
+def draw_methods(rows: Sequence[Row], chance: float) -> Figure:
+    """Every method's accuracy, a panel for each student: dots are single students.
+
+    Args:
+        rows: Results; a row of the method `full` is shown with the student of its name.
+        chance: Accuracy of guessing, in percent; a line where it is not far from the results, and
+            told in any case.
+    """
+    students = students_of(rows)
+    chosen = [[row for row in rows if row["student"] == student] for student in students]
+    figure, grid = strip_panels([0.27 * len(part) for part in chosen])
+    for axes, student, part in zip(grid, students, chosen, strict=True):
+        for place, row in enumerate(part):
+            draw_strip(axes, place, row["top1"], method_style(row["method"]))
+        name_strips(axes, student, [row["method"] for row in part])
+        low, high = axes.get_xlim()
+        if chance > low - (high - low):
+            axes.axvline(chance, color=GRAY, linestyle=":")
+    grid[-1].set_xlabel(f"{TOP1} (chance: {chance:.3g})")
+    return figure
+
+
+def students_of(rows: Sequence[Row]) -> list[str]:
+    """The students in the order of the rows; teachers on the whole set count only if alone."""
+    trained = [row["student"] for row in rows if row["method"] != "full"]
+    return list(dict.fromkeys(trained or [row["student"] for row in rows]))
+
+
+def strip_panels(heights: Sequence[float]) -> tuple[Figure, list[Axes]]:
+    """Panels below each other whose strips take so many inches."""
+    full = [0.55 + height for height in heights]
+    figure = new_figure(WIDTH, sum(full) + 0.3)
+    return figure, list(figure.subplots(len(full), 1, squeeze=False, height_ratios=full).flat)
+
+
+def name_strips(axes: Axes, title: str, names: Sequence[str]) -> None:
+    """Names from top to bottom at the left of a panel of strips; a comma begins a new line."""
+    axes.set_title(title, loc="left")
+    axes.set_ylim(len(names) - 0.5, -0.5)
+    lines = ["\n".join(shorten(part) for part in name.split(",")) for name in names]
+    axes.set_yticks(range(len(names)), lines)
+    axes.tick_params(axis="y", length=0, labelsize=NORMAL)
+    axes.grid(visible=False, axis="y")
+
+
+def draw_strip(axes: Axes, place: float, top1: Mapping[str, Any], style: MethodStyle) -> None:
+    """The single values, their mean, its bar, and at the right the figures."""
+    values, several = top1["values"], len(top1["values"]) > 1
+    if several:
+        axes.errorbar(top1["mean"], place, xerr=top1["std"], color=style.color, capsize=3)
+        axes.plot(top1["mean"], place, "|", color=style.color, markersize=11)
+    axes.plot(
+        values, [place] * len(values), style.marker, color=style.color,
+        markerfacecolor=style.face, alpha=0.75 if several else 1,
+    )  # fmt: skip
+    spread = f" ± {top1['std']:.1f}" if several else ""
+    axes.annotate(
+        f"{top1['mean']:.1f}{spread}", (1, place), (6, 0), fontsize=SMALL, va="center",
+        xycoords=axes.get_yaxis_transform(), textcoords="offset points",
+    )  # fmt: skip
+
+
+@drawn
+def draw_continual(classes: Sequence[int], rows: Sequence[Row]) -> Figure:
+    """Accuracy against the number of classes seen (figure 10), a panel for each student.
+
+    Args:
+        classes: Classes seen after each step.
+        rows: `method`, `student` and `steps`, which has mean, std and values over the orders.
+    """
+    students = students_of(rows)
+    figure, grid = panels(len(students), 1, 2.5, sharex=True)
+    for axes, student in zip(grid, students, strict=True):
+        for row in (row for row in rows if row["student"] == student):
+            style, steps = method_style(row["method"]), row["steps"]
+            means = np.array([step["mean"] for step in steps])
+            bars = np.array([step["std"] for step in steps])
+            axes.plot(
+                classes, means, label=row["method"], color=style.color, linestyle=style.dashes,
+                marker=style.marker, markerfacecolor=style.face,
+            )  # fmt: skip
+            if len(steps[0]["values"]) > 1:
+                low, high = means - bars, means + bars
+                axes.fill_between(classes, low, high, color=style.color, alpha=0.15, linewidth=0)
+        axes.set_ylabel(TOP1)
+        axes.set_title(student, loc="left")
+    few = len(classes) <= 12
+    grid[-1].xaxis.set_major_locator(FixedLocator(classes) if few else MaxNLocator(integer=True))
+    grid[-1].set_xlabel("classes seen")
+    legend_above(figure, grid)
+    return figure
+
+
+@drawn
+def draw_confusion(counts: Tensor, class_names: Sequence[str]) -> Figure:
+    """How test pictures of each class are classified, in percent of the class.
+
+    Args:
+        counts: Pictures by true (row) and predicted class (column), (classes, classes).
+        class_names: Names of the classes.
+    """
+    classes = len(class_names)
+    # A class without test pictures stays empty.
+    share = 100 * counts.double() / counts.sum(dim=1, keepdim=True)
+    figure, (axes,) = panels(1, 1, 4.8)
+    shown = axes.imshow(share.numpy(), cmap="Blues", vmin=0, vmax=100, interpolation="nearest")
+    axes.grid(visible=False)
+    axes.spines[:].set_visible(True)
+    axes.set(xlabel="predicted class", ylabel="true class")
+    if classes <= NAMED_CLASSES:
+        names = [shorten(name, 16) for name in class_names]
+        axes.set_yticks(range(classes), names)
+        upright = text_width(names, SMALL) > 3.4 / classes
+        axes.set_xticks(range(classes), names, rotation=90 if upright else 0)
+        axes.tick_params(length=0)
+    if classes <= NUMBERED_CLASSES:
+        for (row, column), value in np.ndenumerate(share.numpy()):
+            color = "white" if value > 55 else BLACK
+            text = f"{value:.0f}" if value >= 0.5 else ""
+            axes.text(column, row, text, ha="center", va="center", color=color, fontsize=SMALL)
+    bar = figure.colorbar(shown, ax=axes, shrink=0.8, pad=0.02)
+    bar.outline.set_visible(False)
+    bar.set_label("share of the true class, %")
+    return figure

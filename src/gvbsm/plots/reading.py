@@ -1,0 +1,219 @@
+"""What figures are drawn from: the files of a work directory as plain data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from gvbsm.artifacts import (
+    ArtifactError,
+    load_tensors,
+    read_header,
+    read_json,
+)
+from gvbsm.artifacts import Statistics as ConvStatistics
+from gvbsm.backbones import build_backbone, matched_layers
+from gvbsm.plots.curves import History
+from gvbsm.plots.layers import LayerStatistics
+from gvbsm.plots.studies import Paper
+from gvbsm.runtime import seeded
+from gvbsm.teachers import file_name
+from gvbsm.workspace import Workspace
+
+
+@contextmanager
+def fitting(path: Path) -> Iterator[None]:
+    """Take a file that lacks something, or holds it in another form, as damaged."""
+    try:
+        yield
+    except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
+        raise ArtifactError(
+            f"{path} does not hold what this version expects ({error!r}); "
+            "remove it to make it again"
+        ) from None
+
+
+class Student(NamedTuple):
+    """One student's training.
+
+    Attributes:
+        method: What it was trained on.
+        name: Its architecture.
+        history: Losses and tests.
+        confusion: Test pictures by true and predicted class, (classes, classes), if it was noted.
+    """
+
+    method: str
+    name: str
+    history: History
+    confusion: Tensor | None
+
+
+def read_rows(workspace: Workspace) -> list[dict[str, Any]]:
+    """The rows of the results; none if there are no results."""
+    if not workspace.results.is_file():
+        return []
+    with fitting(workspace.results):
+        rows = read_json(workspace.results)["rows"]
+        for row in rows:
+            _ = row["method"], row["student"], row["ipc"], row["top1"]["mean"], row["top1"]["std"]
+            _ = row["top1"]["values"][0]
+        return list(rows)
+
+
+def read_students(workspace: Workspace, rows: Sequence[Mapping[str, Any]]) -> list[Student]:
+    """All students that the results count, the run's own method first.
+
+    A file of an earlier run with other settings, which the results do not count, is left out.
+    """
+    counted = {(row["method"], row["student"]): row["top1"]["values"] for row in rows}
+    directory, students = workspace.directory, []
+    own = sorted(directory.glob("evaluation/*.json"))
+    for path in [*own, *sorted(directory.glob("baselines/*/evaluation/*.json"))]:
+        with fitting(path):
+            student = _student(path)
+            if student.history.top1[-1] in counted.get((student.method, student.name), ()):
+                students.append(student)
+    return students
+
+
+def _student(path: Path) -> Student:
+    content = read_json(path)
+    name, seed = content["recipe"]["student"], content["recipe"]["seed_index"]
+    file = file_name(name).removesuffix(".safetensors")
+    history = History(content["epochs"], content["top1"], content["losses"])
+    confusion = content.get("confusion")
+    return Student(
+        path.stem.removesuffix(f"-{file}-{seed}"),
+        name,
+        history,
+        None if confusion is None else torch.tensor(confusion),
+    )
+
+
+def read_teachers(workspace: Workspace) -> dict[str, History]:
+    """The teachers' training by backbone, of those that were trained here."""
+    histories = {}
+    for path in workspace.teachers():
+        header = read_header(path)
+        with fitting(path):
+            found = header["history"]
+            history = History(found["epochs"], found["top1"], found["losses"])
+            if history.losses:
+                histories[str(header["backbone"])] = history
+    return histories
+
+
+def read_layers(workspace: Workspace) -> dict[str, list[LayerStatistics]]:
+    """The layers of each teacher whose convolutions' statistics were recorded, in their order."""
+    found = {}
+    for path in workspace.teachers():
+        recorded = workspace.directory / "statistics" / path.name
+        if recorded.is_file():
+            tensors, header = load_tensors(path, "teacher")
+            conv = ConvStatistics.from_tensors(load_tensors(recorded, "statistics")[0])
+            with fitting(path):
+                found[str(header["backbone"])] = _layers(header, tensors, conv)
+    return found
+
+
+def _layers(
+    header: Mapping[str, Any], tensors: Mapping[str, Tensor], conv: ConvStatistics
+) -> list[LayerStatistics]:
+    """BatchNorm's statistics from a teacher's tensors, and its convolutions', as they follow."""
+    with seeded(0, "unused"):  # the network is built for the order of its layers alone
+        model = build_backbone(
+            header["backbone"], len(header["class_names"]), header["image_size"], header["channels"]
+        )
+    matched = matched_layers(model)
+    layers = []
+    for path, _ in model.named_modules():
+        if path in matched.batchnorm:
+            mean, variance = tensors[f"{path}.running_mean"], tensors[f"{path}.running_var"]
+            layers.append(LayerStatistics("BatchNorm", mean, variance))
+        elif path in matched.conv:
+            layers.append(LayerStatistics("convolution", *conv.channel[path]))
+    return layers
+
+
+class Analysis(NamedTuple):
+    """The comparison of the sets by a teacher.
+
+    Attributes:
+        sets: Their names.
+        teacher: Name of the backbone.
+        accuracy: Percent of each set's images that the teacher classifies as their label says.
+        tensors: See `gvbsm.analysis.analyze`.
+    """
+
+    sets: list[str]
+    teacher: str
+    accuracy: dict[str, float]
+    tensors: dict[str, Tensor]
+
+
+def read_analysis(workspace: Workspace) -> Analysis | None:
+    """The comparison of the sets, if it has been made."""
+    path = workspace.analysis
+    if not path.is_file():
+        return None
+    tensors, header = load_tensors(path, "analysis")
+    with fitting(path):
+        analysis = Analysis(header["sets"], header["teacher"], header["accuracy"], tensors)
+        for name in analysis.sets:
+            _ = tensors[f"cosine/{name}"], tensors[f"pixel_cosine/{name}"], analysis.accuracy[name]
+        _ = tensors["tsne/points"], tensors["tsne/labels"], tensors["tsne/set"]
+    return analysis
+
+
+class StudyResults(NamedTuple):
+    """What a sweep found; see `gvbsm.comparison`.
+
+    Attributes:
+        name: Of the study.
+        title: What is asked.
+        source: Where the paper asks it.
+        axes: Names of what varies.
+        points: The points that are done: `name`, `axes` and `config`.
+        rows: Results; `point` is None for what is the same at all points.
+        paper: The paper's figures by the names of points, or None.
+    """
+
+    name: str
+    title: str
+    source: str
+    axes: list[str]
+    points: list[dict[str, Any]]
+    rows: list[dict[str, Any]]
+    paper: Paper | None
+
+
+def read_studies(directory: Path) -> list[StudyResults]:
+    """The studies of a sweep's folder, which is known by its folder of points."""
+    if not (directory / "points").is_dir():
+        return []
+    studies = []
+    for path in sorted(directory.glob("*.json")):
+        content = read_json(path)
+        if "study" not in content:
+            continue
+        with fitting(path):
+            points = [point for point in content["points"] if point["done"]]
+            told = content["paper"]
+            studies.append(
+                StudyResults(
+                    content["study"],
+                    content["title"],
+                    content["source"],
+                    content["axes"],
+                    points,
+                    content["rows"],
+                    Paper(told["data"], told["columns"], told["figures"]) if told else None,
+                )
+            )
+    return studies

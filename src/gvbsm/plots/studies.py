@@ -1,0 +1,240 @@
+"""Studies: accuracy at the points of a sweep, over a number, and against what an iteration costs.
+
+Rows are those of `results.json`; those of points have more keys, which the functions name.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from gvbsm.plots.accuracy import TOP1, Row, draw_strip, name_strips, strip_panels, students_of
+from gvbsm.plots.style import (
+    BLACK,
+    BLUE,
+    BROWN,
+    GRAY,
+    SMALL,
+    WIDTH,
+    MethodStyle,
+    byte_count,
+    drawn,
+    legend_above,
+    log_axis,
+    mark_measured,
+    method_style,
+    new_figure,
+    panels,
+    shorten,
+)
+
+
+class Paper(NamedTuple):
+    """The paper's accuracies at the points of a study.
+
+    Attributes:
+        data: What they were measured on.
+        columns: What each is of: students.
+        figures: For each point, one a column in percent, or None.
+    """
+
+    data: str
+    columns: Sequence[str]
+    figures: Mapping[Any, Sequence[float | None]]
+
+    @property
+    def title(self) -> str:
+        """Heading of its panel."""
+        return f"the paper, {self.data}"
+
+
+@drawn
+def draw_points(rows: Sequence[Row], points: Sequence[str], paper: Paper | None = None) -> Figure:
+    """Accuracies at the points of a study that are no numbers: a panel for each student.
+
+    Args:
+        rows: Results, each with its `point`; where it is None (the same at all points) the
+            accuracy is a line.
+        points: Names of the points, in order.
+        paper: The paper's figures by point, which have a panel and an axis of their own.
+    """
+    students = students_of(rows)
+    methods = list(dict.fromkeys(row["method"] for row in rows if row["point"] is not None))
+    height = len(points) * (0.08 + 0.2 * len(methods))
+    heights = [height] * len(students)
+    if paper is not None:
+        heights.append(len(points) * (0.08 + 0.2 * len(paper.columns)))
+    figure, grid = strip_panels(heights)
+    for axes, student in zip(grid, students, strict=False):
+        for row in (row for row in rows if row["student"] == student):
+            style = method_style(row["method"])
+            if row["point"] is None:
+                mean = row["top1"]["mean"]
+                dashes = ":" if style.hollow else "--"
+                axes.axvline(mean, color=style.color, linestyle=dashes, label=row["method"])
+            else:
+                place = points.index(row["point"]) + _aside(methods, row["method"])
+                draw_strip(axes, place, row["top1"], style)
+                axes.plot([], [], style.marker, color=style.color, markerfacecolor=style.face,
+                          label=row["method"])  # fmt: skip
+        name_strips(axes, student, points)
+    grid[len(students) - 1].set_xlabel(TOP1)
+    if paper is not None:
+        _draw_paper_strips(grid[-1], points, paper)
+    legend_above(figure, grid)
+    return figure
+
+
+def _aside(names: Sequence[str], name: str) -> float:
+    """How far from the middle of its place a strip lies, of several at one place."""
+    return (names.index(name) - (len(names) - 1) / 2) * 0.7 / len(names)
+
+
+def _draw_paper_strips(axes: Axes, points: Sequence[str], paper: Paper) -> None:
+    for column, name in enumerate(paper.columns):
+        style = _paper_style(column)
+        for index, point in enumerate(points):
+            value = paper.figures.get(point, [None] * len(paper.columns))[column]
+            if value is not None:
+                top1 = {"mean": value, "std": 0.0, "values": [value]}
+                draw_strip(axes, index + _aside(paper.columns, name), top1, style)
+        axes.plot(
+            [], [], style.marker, color=style.color, markerfacecolor=style.face,
+            label=f"paper, {name}",
+        )  # fmt: skip
+    name_strips(axes, paper.title, points)
+    axes.set_xlabel(TOP1)
+
+
+def _paper_style(column: int) -> MethodStyle:
+    """Greys, for figures that are not ours."""
+    return MethodStyle((GRAY, BLACK, BROWN, "#999999")[column % 4], "xDvs"[column % 4], True)
+
+
+@drawn
+def draw_scaling(
+    rows: Sequence[Row],
+    axis: str,
+    label: str,
+    scale: Literal["linear", "log", "bytes"] = "linear",
+    paper: Paper | None = None,
+) -> Figure:
+    """Accuracy against one quantity, a panel for each student and a line for each method.
+
+    Args:
+        rows: Results, each with its value under the key `axis`; where it is None (the whole set)
+            the accuracy is a level line.
+        axis: That key.
+        label: Name and unit of the quantity.
+        scale: Of the axis; bytes are logarithmic, with units.
+        paper: The paper's figures by the quantity, which have a panel and an axis of their own.
+    """
+    students = students_of(rows)
+    figure, grid = panels(len(students) + (paper is not None), 1, 2.3, sharex=True)
+    for axes, student in zip(grid, students, strict=False):
+        own = [row for row in rows if row["student"] == student]
+        for method in dict.fromkeys(row["method"] for row in own):
+            _draw_method(axes, [row for row in own if row["method"] == method], axis)
+        axes.set_title(student, loc="left")
+    if paper is not None:
+        _draw_paper_lines(grid[-1], paper)
+    for axes in grid:
+        axes.set_ylabel(TOP1)
+    if scale == "bytes":
+        log_axis(grid[-1], "x", byte_count)
+    else:
+        if scale == "log":
+            log_axis(grid[-1], "x")
+        mark_measured(grid[-1], [row[axis] for row in rows if row[axis] is not None])
+    grid[-1].set_xlabel(label)
+    legend_above(figure, grid)
+    return figure
+
+
+def _draw_method(axes: Axes, rows: Sequence[Row], axis: str) -> None:
+    """One method's line, with bars; a row without a value is a level line."""
+    style, name = method_style(rows[0]["method"]), rows[0]["method"]
+    level = [row for row in rows if row[axis] is None]
+    for row in level[:1]:
+        mean = row["top1"]["mean"]
+        dashes = ":" if style.hollow else "--"
+        axes.axhline(mean, color=style.color, linestyle=dashes, linewidth=1.2, label=name)
+    found = {row[axis]: row["top1"] for row in rows if row[axis] is not None}
+    if found:
+        x = sorted(found)
+        means = [found[place]["mean"] for place in x]
+        bars = [_bar(found[place]) for place in x]
+        axes.errorbar(
+            x, means, yerr=bars, label=name, color=style.color, linestyle=style.dashes,
+            marker=style.marker, markerfacecolor=style.face, capsize=2.5, elinewidth=1,
+        )  # fmt: skip
+
+
+def _bar(top1: Mapping[str, Any]) -> float:
+    """Half the length of an error bar; a single value has none."""
+    return float(top1["std"]) if len(top1["values"]) > 1 else 0.0
+
+
+def _draw_paper_lines(axes: Axes, paper: Paper) -> None:
+    for column, name in enumerate(paper.columns):
+        style = _paper_style(column)
+        found = {x: figures[column] for x, figures in paper.figures.items()}
+        pairs = sorted((x, value) for x, value in found.items() if value is not None)
+        x, y = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+        axes.plot(
+            x, y, style.marker, color=style.color, markerfacecolor=style.face, linestyle=":",
+            label=f"paper, {name}",
+        )  # fmt: skip
+    axes.set_title(paper.title, loc="left")
+
+
+class Rung(NamedTuple):
+    """One variant of the method.
+
+    Attributes:
+        name: What is in it.
+        seconds: Time of an iteration of synthesis.
+        top1: `mean`, `std` and `values`, in percent.
+    """
+
+    name: str
+    seconds: float
+    top1: Mapping[str, Any]
+
+
+@drawn
+def draw_ladder(ladders: Mapping[str, Sequence[Rung]]) -> Figure:
+    """Accuracy against the cost of an iteration (figure 5); numbers stand for names below.
+
+    Args:
+        ladders: Student -> the variants, the same for each.
+    """
+    names = [rung.name for rung in next(iter(ladders.values()))]
+    figure = new_figure(WIDTH, 2.4 * len(ladders) + 0.25 + 0.17 * len(names))
+    grid = list(figure.subplots(len(ladders), 1, squeeze=False, sharex=True).flat)
+    for axes, (student, rungs) in zip(grid, ladders.items(), strict=True):
+        x = [1000 * rung.seconds for rung in rungs]
+        means = [rung.top1["mean"] for rung in rungs]
+        axes.errorbar(
+            x, means, yerr=[_bar(rung.top1) for rung in rungs], color=BLUE, ecolor=GRAY,
+            marker="o", markersize=12, linewidth=0.8, linestyle=":", elinewidth=1, capsize=2.5,
+        )  # fmt: skip
+        for rung, place in zip(rungs, zip(x, means, strict=True), strict=True):
+            axes.annotate(
+                str(names.index(rung.name) + 1), place, fontsize=SMALL, color="white",
+                ha="center", va="center_baseline",
+            )  # fmt: skip
+        axes.margins(0.08, 0.15)
+        axes.set_ylabel(TOP1)
+        axes.set_title(student, loc="left")
+    grid[-1].set_xlabel("time of an iteration, ms")
+    keys = [f"{number}  {shorten(name, 60)}" for number, name in enumerate(names, start=1)]
+    figure.legend(
+        [Line2D([], [])] * len(keys), keys, loc="outside lower left", handlelength=0,
+        handletextpad=0,
+    )  # fmt: skip
+    return figure

@@ -1,0 +1,255 @@
+"""One look for all figures: colors, type sizes, and how a figure becomes files.
+
+Colors are Okabe and Ito's, told apart with any color vision (https://jfly.uni-koeln.de/color/).
+Text is drawn as it is, never as mathematics: names of classes and networks may hold `$` or `_`.
+"""
+
+from __future__ import annotations
+
+import io
+import itertools
+import math
+import re
+import warnings
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import wraps
+from pathlib import Path
+from typing import Any, NamedTuple, ParamSpec, TypeVar
+
+import matplotlib as mpl
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
+
+from gvbsm.artifacts import atomic
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+WIDTH = 5.4
+"""Inches: as wide as a page's column, and still readable when it fills a phone's screen."""
+
+SMALL, NORMAL, LARGE = 8.0, 9.0, 10.0  # points
+
+BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
+YELLOW, BLUE, VERMILION, PURPLE = "#F0E442", "#0072B2", "#D55E00", "#CC79A7"
+BROWN, GRAY, PALE = "#8C564B", "#666666", "#D9D9D9"
+
+CYCLE = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BROWN, BLACK)
+"""For series that are no methods: teachers, students, classes."""
+
+_METHOD_COLORS = {
+    "gvbsm": BLUE,
+    "sre2l": VERMILION,
+    "random": GREEN,
+    "herding": PURPLE,
+    "k-center": ORANGE,
+    "forgetting": BROWN,
+    "full": BLACK,
+    "real": BLACK,
+}
+_OTHER_COLORS = (SKY, GRAY, YELLOW)
+
+RC: dict[Any, Any] = {
+    "axes.axisbelow": True,
+    "axes.edgecolor": GRAY,
+    "axes.grid": True,
+    "axes.labelsize": NORMAL,
+    "axes.linewidth": 0.8,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlesize": NORMAL,
+    "figure.constrained_layout.h_pad": 0.06,
+    "figure.constrained_layout.w_pad": 0.06,
+    "figure.constrained_layout.use": True,
+    "figure.dpi": 200,
+    "figure.titlesize": LARGE,
+    "font.family": "DejaVu Sans",  # comes with matplotlib: figures are the same everywhere
+    "font.size": NORMAL,
+    "grid.color": "#E6E6E6",
+    "grid.linewidth": 0.6,
+    "legend.borderaxespad": 0.2,
+    "legend.columnspacing": 1.2,
+    "legend.fontsize": SMALL,
+    "legend.frameon": False,
+    "legend.handlelength": 1.8,
+    "legend.handletextpad": 0.5,
+    "lines.linewidth": 1.5,
+    "lines.markersize": 5,
+    "pdf.fonttype": 42,  # TrueType: text can be selected and edited
+    "savefig.dpi": "figure",
+    "text.parse_math": False,
+    "xtick.color": GRAY,
+    "xtick.labelcolor": "#333333",
+    "xtick.labelsize": SMALL,
+    "ytick.color": GRAY,
+    "ytick.labelcolor": "#333333",
+    "ytick.labelsize": SMALL,
+}
+
+
+class MethodStyle(NamedTuple):
+    """How a method is drawn: its color, and hollow marks and dashes if its labels are hard."""
+
+    color: str
+    marker: str
+    hollow: bool
+
+    @property
+    def face(self) -> str:
+        """Fill of the marks."""
+        return "white" if self.hollow else self.color
+
+    @property
+    def dashes(self) -> str:
+        """Line style."""
+        return "--" if self.hollow else "-"
+
+
+def method_style(method: str) -> MethodStyle:
+    """The style of a method, the same in every figure.
+
+    The color tells where the images come from, hollow marks that the labels are hard:
+    `random-soft` and `random-hard` differ in these alone. A name that is not known keeps a
+    color of its own too.
+    """
+    source, hollow = re.sub(r"-(soft|hard)$", "", method), method.endswith("-hard")
+    markers = dict(zip(_METHOD_COLORS, "os^DvPXX", strict=True))
+    color = _METHOD_COLORS.get(source)
+    if color is None:
+        color = _OTHER_COLORS[zlib.crc32(source.encode()) % len(_OTHER_COLORS)]
+    return MethodStyle(color, markers.get(source, "h"), hollow)
+
+
+@contextmanager
+def styled() -> Iterator[None]:
+    """The look, for as long as the block lasts."""
+    with mpl.rc_context(RC), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph")  # a script that the font lacks shows as boxes
+        yield
+
+
+def drawn(function: Callable[P, R]) -> Callable[P, R]:
+    """Let a function that draws do so in the look."""
+
+    @wraps(function)
+    def inside(*args: P.args, **kwargs: P.kwargs) -> R:
+        with styled():
+            return function(*args, **kwargs)
+
+    return inside
+
+
+def new_figure(width: float, height: float, dpi: float | None = None) -> Figure:
+    """An empty figure of so many inches, without a window."""
+    figure = Figure(figsize=(width, height), dpi=dpi)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def panels(rows: int, columns: int, height: float, **options: Any) -> tuple[Figure, list[Axes]]:
+    """A figure of full width and its panels, row by row; `height` is a row's, in inches."""
+    figure = new_figure(WIDTH, rows * height)
+    grid = figure.subplots(rows, columns, squeeze=False, **options)
+    return figure, list(grid.flat)
+
+
+def legend_above(figure: Figure, grid: Sequence[Axes]) -> None:
+    """One legend for all panels, above them, each name once."""
+    found: dict[str, Any] = {}
+    for axes in grid:
+        handles, labels = axes.get_legend_handles_labels()
+        found |= dict(zip(labels, handles, strict=True))
+    if found:
+        names = [shorten(name, 40) for name in found]
+        columns = legend_columns(names)
+        figure.legend(found.values(), names, loc="outside upper center", ncols=columns)
+
+
+def legend_columns(names: Sequence[str]) -> int:
+    """How many columns a legend of full width has."""
+    wide = text_width(names, SMALL) + 0.5  # with the handle and a gap
+    most = max(1, int((WIDTH - 0.2) // wide))
+    return math.ceil(len(names) / math.ceil(len(names) / most))  # rows of equal length
+
+
+def text_width(texts: Iterable[str], size: float) -> float:
+    """Width in inches of the widest of some texts of `size` points."""
+    with styled():
+        figure = Figure(dpi=72)  # a dot is a point
+        FigureCanvasAgg(figure)
+        extents = (figure.text(0, 0, text, size=size).get_window_extent() for text in texts)
+        return max((extent.width for extent in extents), default=0.0) / 72
+
+
+def shorten(name: str, limit: int = 24) -> str:
+    """A name on one line, of at most `limit` characters."""
+    line = " ".join(name.split())
+    return line if len(line) <= limit else f"{line[: limit - 1].rstrip()}…"
+
+
+def compact(value: float) -> str:
+    """A number as short as it can be read: 50, 1.5k, 2M, 0.01, 1e-05."""
+    for limit, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if abs(value) >= limit:
+            return f"{value / limit:.3g}{letter}"
+    return f"{value:.3g}"
+
+
+def byte_count(value: float) -> str:
+    """Bytes in decimal units: 820 kB."""
+    for limit, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if value >= limit:
+            return f"{value / limit:.3g} {unit}"
+    return f"{value:.3g} B"
+
+
+def log_axis(axes: Axes, which: str, text: Callable[[float], str] = compact) -> None:
+    """Make an axis, x or y, logarithmic, with plain numbers as `text` writes them."""
+    getattr(axes, f"set_{which}scale")("log")
+    axis = getattr(axes, f"{which}axis")
+    low, high = sorted(getattr(axes, f"get_{which}lim")())
+    narrow = high / low < 50
+    axis.set_major_locator(LogLocator(subs=(1, 2, 5) if narrow else (1,), numticks=7))
+    axis.set_major_formatter(FuncFormatter(lambda value, _: text(value)))
+    axis.set_minor_formatter(NullFormatter())
+
+
+def mark_measured(axes: Axes, values: Iterable[float]) -> None:
+    """Mark the x axis at measured points alone, if they lie far enough apart for their labels."""
+    place = math.log if axes.get_xscale() == "log" else float
+    low, high = map(place, sorted(axes.get_xlim()))
+    points = sorted(set(values))
+    gaps = [place(after) - place(before) for before, after in itertools.pairwise(points)]
+    if min(gaps, default=high - low) > 0.08 * (high - low):
+        axes.xaxis.set_major_locator(FixedLocator(points))
+        axes.xaxis.set_minor_locator(NullLocator())
+
+
+_BARE = {"png": {"Software": None}, "pdf": {"CreationDate": None}}
+
+
+def figure_bytes(figure: Figure, kind: str) -> bytes:
+    """A figure as a PNG or PDF file; the same figure gives the same bytes."""
+    buffer = io.BytesIO()
+    with styled():
+        figure.savefig(buffer, format=kind, metadata=_BARE[kind])
+    return buffer.getvalue()
+
+
+def save_figure(figure: Figure, directory: Path, name: str) -> list[Path]:
+    """Write `name.pdf` (vectors, fonts inside) and `name.png` (200 dots an inch), atomically.
+
+    Returns:
+        The two files.
+    """
+    paths = []
+    for kind in ("pdf", "png"):
+        path = directory / f"{name}.{kind}"
+        with atomic(path) as temporary:
+            temporary.write_bytes(figure_bytes(figure, kind))
+        paths.append(path)
+    return paths

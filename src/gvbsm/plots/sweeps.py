@@ -1,0 +1,156 @@
+"""Figures of a sweep's folder, with captions: one study after the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from gvbsm.plots.captions import Drawn, count, listed
+from gvbsm.plots.reading import StudyResults, fitting, read_studies
+from gvbsm.plots.studies import Rung, draw_ladder, draw_points, draw_scaling
+
+LOG_FROM = 5.0  # largest over smallest value from which an axis is logarithmic
+COSTS_DIFFER = 1.1  # slowest over fastest point from which costs are worth a figure
+
+
+def study_figures(directory: Path) -> Iterator[Drawn]:
+    """Draw every study whose results lie in a folder.
+
+    Raises:
+        ArtifactError: If a file is damaged.
+    """
+    for study in read_studies(directory):
+        with fitting(directory / f"{study.name}.json"):
+            yield from list(_study(study))
+
+
+def _study(study: StudyResults) -> Iterator[Drawn]:
+    numbers = _numbers(study)
+    if numbers:
+        yield _scaling(study, numbers)
+    else:
+        yield _points(study)
+        if (ladder := _ladder(study)) is not None:
+            yield ladder
+    if study.axes == ["ipc"]:
+        yield _storage(study)
+
+
+def _numbers(study: StudyResults) -> dict[str, float]:
+    """The place of each point on the study's axis; empty unless it has one, of numbers."""
+    values = {point["name"]: list(point["axes"].values()) for point in study.points}
+    plain = all(
+        len(at) == 1 and isinstance(at[0], (int, float)) and not isinstance(at[0], bool)
+        for at in values.values()
+    )
+    return {name: at[0] for name, at in values.items()} if plain else {}
+
+
+def _scaling(study: StudyResults, numbers: Mapping[str, float]) -> Drawn:
+    rows = [{**row, "value": numbers.get(row["point"])} for row in study.rows]
+    low, high = min(numbers.values()), max(numbers.values())
+    paper = study.paper
+    if paper is not None:
+        figures = {numbers[name]: v for name, v in paper.figures.items() if name in numbers}
+        paper = paper._replace(figures=figures) if figures else None
+    label = "images per class" if study.axes == ["ipc"] else study.axes[0]
+    scale: Literal["linear", "log"] = "log" if low > 0 and high > LOG_FROM * low else "linear"
+    return Drawn(
+        f"study-{study.name}",
+        _title(study),
+        f"Accuracy on the real test pictures against {label}{_where(study)}. "
+        f"{_marks(study)}{_level(study)}{_beside(study)}",
+        f"Accuracy against {label}",
+        draw_scaling(rows, "value", label, scale, paper),
+    )
+
+
+def _points(study: StudyResults) -> Drawn:
+    names = [point["name"] for point in study.points]
+    return Drawn(
+        f"study-{study.name}",
+        _title(study),
+        f"Accuracy on the real test pictures at each point of the study{_where(study)}. Small "
+        f"marks are single students. {_marks(study)}{_level(study)} The axes do not start at 0."
+        f"{_beside(study)}",
+        f"Accuracies at {count(len(names), 'point')}",
+        draw_points(study.rows, names, study.paper),
+    )
+
+
+def _ladder(study: StudyResults) -> Drawn | None:
+    """Figure 5: what accuracy costs, where points differ in the time of an iteration."""
+    own = {point["name"]: point["config"]["method"] for point in study.points}
+    timed = [
+        row
+        for row in study.rows
+        if row["seconds_per_iteration"] and own.get(row["point"]) == row["method"]
+    ]
+    seconds = [row["seconds_per_iteration"] for row in timed]
+    if len(set(seconds)) < 2 or max(seconds) < COSTS_DIFFER * min(seconds):
+        return None
+    ladders: dict[str, list[Rung]] = {}
+    for row in timed:
+        rung = Rung(row["point"], row["seconds_per_iteration"], row["top1"])
+        ladders.setdefault(row["student"], []).append(rung)
+    return Drawn(
+        f"study-{study.name}-cost",
+        f"{_title(study)}: what it costs",
+        "Accuracy on the real test pictures against the time of one iteration of synthesis for one "
+        f"batch of images, on the machine of the sweep{_where(study)}. Upper left is better. "
+        f"Numbers stand for the points named below. {_marks(study)}",
+        "Accuracy against the time of an iteration",
+        draw_ladder(ladders),
+    )
+
+
+def _storage(study: StudyResults) -> Drawn:
+    def stored(row: Mapping[str, Any]) -> int | None:
+        sizes = row["image_bytes"], row["label_bytes"]
+        return None if row["point"] is None or None in sizes else sum(sizes)
+
+    rows = [{**row, "bytes": stored(row)} for row in study.rows]
+    return Drawn(
+        f"study-{study.name}-bytes",
+        "Accuracy for the storage it takes",
+        "Accuracy on the real test pictures against the bytes of a set's pixels and of its soft "
+        f"labels on disk{_where(study, ipc=False)}. Soft labels take most of it; hard labels "
+        f"(hollow marks) take none. {_marks(study)}",
+        "Accuracy against stored bytes",
+        draw_scaling(rows, "bytes", "pixels and soft labels", "bytes"),
+    )
+
+
+def _title(study: StudyResults) -> str:
+    return study.title[:1].upper() + study.title[1:]
+
+
+def _where(study: StudyResults, ipc: bool = True) -> str:
+    """On which data, and how many images."""
+    config = study.points[0]["config"]
+    fixed = f", {config['ipc']} images per class" if ipc and study.axes != ["ipc"] else ""
+    return f" ({config['data']['name']}{fixed})"
+
+
+def _marks(study: StudyResults) -> str:
+    numbers = {len(row["top1"]["values"]) for row in study.rows if row["method"] != "full"}
+    least, most = min(numbers), max(numbers)
+    students = f"{least} to {most} students" if least < most else count(most, "student")
+    hard = any(row["method"].endswith("-hard") for row in study.rows)
+    hollow = "; hollow marks: trained with hard labels" if hard else ""
+    return f"Means of {students}, bars of one sample deviation{hollow}."
+
+
+def _level(study: StudyResults) -> str:
+    same = dict.fromkeys(row["method"] for row in study.rows if row["point"] is None)
+    return f" Straight lines, the same at all points: {listed(same)}." if same else ""
+
+
+def _beside(study: StudyResults) -> str:
+    if study.paper is None:
+        return ""
+    return (
+        f" The last panel holds the paper's own figures ({study.source}), on {study.paper.data}: "
+        "to be compared in their order, not in their height."
+    )

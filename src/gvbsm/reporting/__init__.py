@@ -1,0 +1,42 @@
+"""The report: one HTML file that tells what a work directory holds, for people.
+
+It stands alone: styles and figures are inside, nothing is loaded, and no script is needed. The
+figures are embedded as PNG at twice the page's resolution, which is smaller than vectors for maps
+of thousands of points and the same in every browser; `report/figures/` has them as PDF too.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gvbsm.analysis import analyze
+from gvbsm.reporting.facts import read_facts
+from gvbsm.reporting.page import write_page
+from gvbsm.reporting.sweeps import write_sweep_page
+from gvbsm.workspace import Workspace
+
+NOT_COMPARED = (
+    "The sets are not compared by their features, since the teachers are not in the work "
+    "directory: run `gvbsm squeeze` with the run's settings, then `gvbsm report` again."
+)
+
+
+def report(workdir: str | Path, quiet: bool = False) -> Path:
+    """Write the report of a work directory or of a sweep's (`gvbsm.report`, `gvbsm report DIR`).
+
+    Args:
+        workdir: The directory; results must be in it, other parts are told if they are there.
+        quiet: No progress bars.
+
+    Returns:
+        The file: `report/index.html`.
+
+    Raises:
+        ArtifactError: If it is no work directory, holds no results yet, or a file is unusable.
+    """
+    workdir = Path(workdir)
+    if (workdir / "points").is_dir() and not Workspace(workdir).results.is_file():
+        return write_sweep_page(workdir)
+    facts = read_facts(workdir)
+    notes = [NOT_COMPARED] if analyze(workdir, quiet) is None else []
+    return write_page(workdir, facts, notes)

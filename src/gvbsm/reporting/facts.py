@@ -1,0 +1,262 @@
+"""What a work directory says of its run, read from results, headers and file sizes alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gvbsm.artifacts import ArtifactError, read_header, read_json, stored_bytes
+from gvbsm.config import Config, ConfigError
+from gvbsm.epochs import settle_epochs
+from gvbsm.results import STAGES
+from gvbsm.settings import build_config, flat_keys, preset_names, read_preset, to_dict
+from gvbsm.workspace import Workspace
+
+PAPER = {"imagenet-1k": 7, "tiny-imagenet": 8, "cifar10": 9, "cifar100": 9}
+"""Presets that are the paper's settings, with the number of its table."""
+
+
+@dataclass(frozen=True)
+class Score:
+    """Top-1 accuracy in percent over several students."""
+
+    mean: float
+    std: float
+    values: tuple[float, ...]
+
+    @property
+    def n(self) -> int:
+        """How many students."""
+        return len(self.values)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One row of the results; `ipc` is None for the whole set."""
+
+    method: str
+    student: str
+    ipc: int | None
+    last: Score
+    best: Score
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Teacher:
+    """One teacher: its accuracy on the test pictures, after its last epoch and at its best test."""
+
+    backbone: str
+    top1: float
+    best: float
+    epochs: int
+
+
+@dataclass(frozen=True)
+class Stored:
+    """Bytes on disk of one stage's files."""
+
+    own: int
+    baselines: int
+
+
+@dataclass(frozen=True)
+class Facts:
+    """All that the report says in words and tables.
+
+    Attributes:
+        dataset: Name of the data set.
+        class_names: Names of its classes.
+        shape: Channels and side of a picture in pixels; no channels where there are no images.
+        train: Number of real training pictures; None if the results do not say.
+        test: Number of real test pictures, likewise.
+        config: The resolved settings, nested.
+        preset: The settings of the data set's preset, nested; None if it has none.
+        rows: The results.
+        teachers: The teachers that are there.
+        traces: Of each batch of synthesis, the terms of the loss at the logged steps.
+        stored: Bytes of each stage.
+        set_bytes: Bytes of the set's pixels (`images`) and of the files of its soft `labels`.
+        seconds: Time of each piece of work, named `STAGE/...`.
+        versions: What the results were made with.
+        writers: Versions of gvbsm that wrote any of the files.
+    """
+
+    dataset: str
+    class_names: tuple[str, ...]
+    shape: tuple[int | None, int]
+    train: int | None
+    test: int | None
+    config: Mapping[str, Any]
+    preset: Mapping[str, Any] | None
+    rows: tuple[Row, ...]
+    teachers: tuple[Teacher, ...]
+    traces: tuple[tuple[Mapping[str, Any], ...], ...]
+    stored: Mapping[str, Stored]
+    set_bytes: Mapping[str, int]
+    seconds: Mapping[str, float]
+    versions: Mapping[str, str]
+    writers: tuple[str, ...]
+
+    @property
+    def method(self) -> str:
+        """The run's own method."""
+        return str(self.config["method"])
+
+    @property
+    def ipc(self) -> int:
+        """Images per class."""
+        return int(self.config["ipc"])
+
+    @property
+    def images(self) -> int:
+        """Images of the distilled set."""
+        return self.ipc * len(self.class_names)
+
+    def row(self, method: str, student: str) -> Row | None:
+        """The row of a method and a student, if it has been evaluated."""
+        found = (row for row in self.rows if (row.method, row.student) == (method, student))
+        return next(found, None)
+
+    def own_rows(self) -> list[Row]:
+        """The rows of the run's own method."""
+        return [row for row in self.rows if row.method == self.method]
+
+
+def read_facts(workdir: Path) -> Facts:
+    """Read everything that the report tells of a work directory.
+
+    Raises:
+        ArtifactError: If it is no work directory, holds no results yet, or a file is unusable.
+    """
+    data, results = workdir / "data.json", workdir / "results.json"
+    if not data.is_file():
+        raise ArtifactError(f"{workdir} is not a work directory of gvbsm (no data.json in it)")
+    if not results.is_file() or not (content := read_json(results)).get("rows"):
+        raise ArtifactError(
+            f"{workdir} holds no results yet; run `gvbsm run PRESET --workdir {workdir}` first"
+        )
+    try:
+        return _facts(workdir, read_json(data), content)
+    except (KeyError, TypeError, IndexError) as error:
+        raise ArtifactError(
+            f"{results} does not fit this version of gvbsm ({error!r}); remove it and repeat "
+            "the run, which makes nothing else again"
+        ) from None
+
+
+def _facts(workdir: Path, data: dict[str, Any], results: dict[str, Any]) -> Facts:
+    config = results["config"]
+    found = _headers(workdir)
+    path = workdir / "synthesis" / "images.safetensors"
+    images = found.get(path, {})
+    names = images.get("class_names") or [str(label) for label in range(data["classes"])]
+    pictures = results.get("pictures", {})
+    return Facts(
+        dataset=data["name"],
+        class_names=tuple(names),
+        shape=(len(images["mean"]) if images else None, data["image_size"]),
+        train=pictures.get("train"),
+        test=pictures.get("test"),
+        config=config,
+        preset=preset_settings(config, len(names)),
+        rows=tuple(_row(row) for row in results["rows"]),
+        teachers=_teachers(found, config["squeeze"]["backbones"]),
+        traces=tuple(tuple(trace) for trace in images.get("traces", [])),
+        stored={stage: _stored(workdir, stage) for stage in STAGES},
+        set_bytes=stored_bytes(workdir),
+        seconds=Workspace(workdir).seconds(),
+        versions=results["versions"],
+        writers=tuple(
+            sorted({results["versions"]["gvbsm"], *(h["version"] for h in found.values())})
+        ),
+    )
+
+
+def _headers(workdir: Path) -> dict[Path, dict[str, Any]]:
+    """Headers of all teachers, statistics and sets of images."""
+    paths = [
+        *workdir.glob("squeeze/*.safetensors"),
+        *workdir.glob("statistics/*.safetensors"),
+        *workdir.rglob("synthesis/images.safetensors"),
+    ]
+    return {path: read_header(path) for path in sorted(paths) if ".partial." not in path.name}
+
+
+def _row(row: Mapping[str, Any]) -> Row:
+    def score(values: Mapping[str, Any]) -> Score:
+        return Score(values["mean"], values["std"], tuple(values["values"]))
+
+    return Row(
+        row["method"], row["student"], row["ipc"], score(row["top1"]), score(row["top1_best"]),
+        row["seconds"],
+    )  # fmt: skip
+
+
+def _teachers(found: Mapping[Path, Mapping[str, Any]], wanted: list[str]) -> tuple[Teacher, ...]:
+    """The run's teachers, in the order of the settings."""
+    made = {}
+    for header in found.values():
+        if header["kind"] == "teacher":
+            top1 = header["history"]["top1"]
+            epochs = header["history"]["epochs"]
+            made[header["backbone"]] = Teacher(
+                header["backbone"], top1[-1], max(top1), epochs[-1] if epochs else 0
+            )
+    return tuple(made[name] for name in wanted if name in made)
+
+
+def _stored(workdir: Path, stage: str) -> Stored:
+    return Stored(_size(workdir / stage), _size(workdir / "baselines", f"*/{stage}/*"))
+
+
+def _size(folder: Path, pattern: str = "*") -> int:
+    return sum(path.stat().st_size for path in folder.glob(pattern) if path.is_file())
+
+
+def preset_settings(config: Mapping[str, Any], classes: int) -> dict[str, Any] | None:
+    """The settings of the preset of a run's data set and method, for its images per class.
+
+    Args:
+        config: The run's resolved settings.
+        classes: Number of classes.
+
+    Returns:
+        Nested settings, with the epochs that a set of this size gets; None if there is no preset.
+    """
+    if (name := preset_name(config)) is None:
+        return None
+    try:
+        preset: Config = build_config({**read_preset(name), "ipc": config["ipc"]})
+    except ConfigError:
+        return None
+    count = preset.ipc * classes
+    labels = settle_epochs(preset.labels, count, preset.evaluation.batch_size)
+    return {**to_dict(preset), "labels": to_dict(labels)}
+
+
+def preset_name(config: Mapping[str, Any]) -> str | None:
+    """The preset of a run's data set, with that of its method: `cifar10`, `cifar10+sre2l`."""
+    known, data, method = preset_names(), config["data"]["name"], config["method"]
+    if data not in known:
+        return None
+    return f"{data}+{method}" if method in known else data
+
+
+def differences(config: Mapping[str, Any], preset: Mapping[str, Any]) -> dict[str, Any]:
+    """Dotted name -> the run's value of every setting that differs from the preset's."""
+    return {
+        key: setting(config, key)
+        for key in flat_keys(dict(config))
+        if setting(config, key) != setting(preset, key)
+    }
+
+
+def setting(config: Mapping[str, Any], key: str) -> Any:
+    """The value of a dotted name; None where an older run did not have the setting."""
+    value: Any = config
+    for name in key.split("."):
+        value = value.get(name) if isinstance(value, Mapping) else None
+    return value

@@ -1,0 +1,160 @@
+"""From the facts and figures of a work directory to its HTML page."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gvbsm._version import __version__
+from gvbsm.artifacts import read_json
+from gvbsm.plots.gallery import gallery
+from gvbsm.plots.style import byte_count
+from gvbsm.reporting.facts import Facts, setting
+from gvbsm.reporting.findings import find_all, method_words, verdict
+from gvbsm.reporting.rendering import data_uri, save_pictures, write_html
+from gvbsm.reporting.sweeps import tell_studies
+from gvbsm.reporting.terms import commands, preset_words, settings_table, settings_yaml
+from gvbsm.results import STAGES, format_top1
+from gvbsm.workspace import Workspace
+
+PLACES = {
+    "images": "images", "images-more": "images", "film": "images", "continual": "continual",
+}  # sections of figures that do not stand in the section of all others  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Seconds and bytes of a stage, for the run's own method and for the baselines."""
+
+    name: str
+    own_seconds: float
+    seconds: float
+    own: int
+    baselines: int
+
+
+def write_page(workdir: Path, facts: Facts, notes: Sequence[str] = ()) -> Path:
+    """Write `report/index.html` and the figures beside it, from files alone.
+
+    Args:
+        workdir: The work directory.
+        facts: What its files say.
+        notes: Sentences on what could not be drawn; words between backticks are code.
+
+    Raises:
+        ArtifactError: If a file is unusable.
+    """
+    folder = workdir / "report"
+    pictures = save_pictures(gallery(workdir), folder / "figures")
+    continual = Workspace(workdir).continual
+    context = {
+        **_words(facts, workdir.resolve().name),
+        "notes": list(notes),
+        "pictures": {
+            section: [item for item in pictures if _place(item.name) == section]
+            for section in ("images", "figures", "continual")
+        },
+        "studies": tell_studies(workdir, pictures),
+        "continual": read_json(continual) if continual.is_file() else None,
+    }
+    context["sections"] = _sections(context)
+    return write_html(folder / "index.html", "report.html.j2", context)
+
+
+def _place(name: str) -> str:
+    """The section of a figure."""
+    return "studies" if name.startswith("study-") else PLACES.get(name, "figures")
+
+
+def _words(facts: Facts, name: str) -> dict[str, Any]:
+    """What the template tells of the facts; `name` is the work directory's."""
+    file = settings_yaml(facts.config)
+    values = settings_table(facts.config, facts.preset)
+    pixels = f"{facts.shape[1]} \N{MULTIPLICATION SIGN} {facts.shape[1]} pixels"
+    test = f"{facts.test:,} real test pictures" if facts.test else "the real test pictures"
+    return {
+        "title": f"{facts.dataset}: {method_words(facts.method)}, {facts.ipc} "
+        f"image{'' if facts.ipc == 1 else 's'} per class",
+        "subtitle": f"{len(facts.class_names)} classes, {facts.images:,} images of {pixels}",
+        "verdict": verdict(facts),
+        "tiles": _tiles(facts),
+        "findings": find_all(facts),
+        "method": facts.method,
+        "test_pictures": test,
+        "rows": facts.rows,
+        "preset": preset_words(facts.config) if facts.preset else None,
+        "settings": values,
+        "changed": sum(value.preset is not None for _, rows in values for value in rows),
+        "teachers": facts.teachers,
+        "costs": costs(facts),
+        "set_bytes": facts.set_bytes,
+        "soft": setting(facts.config, "evaluation.loss") != "hard",
+        "yaml": file,
+        "yaml_data": data_uri(file.encode(), "application/yaml"),
+        "needs_data": setting(facts.config, "data.root") is not None,
+        "commands": commands(facts.config, facts.preset, name),
+        "seed": facts.config["seed"],
+        "versions": facts.versions,
+        "name": name,
+        "count": facts.images,
+        "class_names": facts.class_names,
+        "maker": __version__,
+    }
+
+
+def _tiles(facts: Facts) -> list[dict[str, str]]:
+    """The few numbers that stand at the top."""
+    tiles: list[tuple[str, str, str]] = []
+    if own := facts.own_rows():
+        student, name = own[0].student, method_words(facts.method)
+        tiles.append((f"{name}, top-1", f"{format_top1(vars(own[0].last))} %", student))
+        if (full := facts.row("full", student)) is not None:
+            tiles.append(("Whole set, top-1", f"{format_top1(vars(full.last))} %", student))
+    share = f"{100 * facts.images / facts.train:.2g} % of {facts.train:,}" if facts.train else ""
+    tiles.append(("Images", f"{facts.images:,}", share))
+    if facts.set_bytes["images"]:
+        labels = facts.set_bytes["labels"]
+        note = f"and {byte_count(labels)} of soft labels" if labels else ""
+        tiles.append(("Pixels", byte_count(facts.set_bytes["images"]), note))
+    return [{"name": name, "value": value, "note": note} for name, value, note in tiles]
+
+
+def costs(facts: Facts) -> list[Cost]:
+    """Time and storage of each stage; teachers and statistics count for the run's own method."""
+    found = []
+    for stage in STAGES:
+        own = other = 0.0
+        for name, seconds in facts.seconds.items():
+            first, _, rest = name.partition("/")
+            if first != stage:
+                continue
+            shared = stage in ("squeeze", "statistics")
+            if shared or rest.partition("/")[0] == facts.method:
+                own += seconds
+            else:
+                other += seconds
+        stored = facts.stored[stage]
+        found.append(Cost(stage, own, other, stored.own, stored.baselines))
+    return found
+
+
+def _sections(context: Mapping[str, Any]) -> dict[str, str]:
+    """Id and title of each section that has something to tell, in order."""
+    pictures = context["pictures"]
+    titles = {
+        "warnings": "What to keep in mind",
+        "results": "Results",
+        "images": "Images" if pictures["images"] else "",
+        "figures": "Figures" if pictures["figures"] or context["notes"] else "",
+        "continual": "Continual learning" if context["continual"] else "",
+        "studies": "Studies" if context["studies"] else "",
+        "settings": "Settings",
+        "teachers": "Teachers" if context["teachers"] else "",
+        "cost": "Time and storage",
+        "reproduce": "How to reproduce",
+        "use": "How to use the set",
+        "cite": "Citation",
+    }
+    return {name: title for name, title in titles.items() if title}

@@ -1,0 +1,140 @@
+"""From words and figures to an HTML file: what every page of a report is made with."""
+
+from __future__ import annotations
+
+import base64
+import re
+import struct
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup, escape
+
+from gvbsm.artifacts import atomic
+from gvbsm.plots.captions import Drawn
+from gvbsm.plots.style import byte_count, save_figure
+from gvbsm.reporting.findings import method_words
+from gvbsm.results import format_top1
+
+PIXELS_PER_CSS = 1.5  # of a figure: its smallest type is then as large as the text, and sharp
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A figure as the page needs it.
+
+    Attributes:
+        name: Of its files, and of its place in the page.
+        title: A heading.
+        caption: What it shows and how to read it.
+        alt: What is seen, for those who do not see it.
+        data: The PNG as a data URI.
+        width: In CSS pixels.
+        height: Likewise.
+        motion: A moving picture of the same as a data URI, or None.
+    """
+
+    name: str
+    title: str
+    caption: str
+    alt: str
+    data: str
+    width: int
+    height: int
+    motion: str | None = None
+
+
+def write_html(path: Path, template: str, context: Mapping[str, Any]) -> Path:
+    """Fill a template and write it, atomically.
+
+    Args:
+        path: The HTML file.
+        template: Name of the template.
+        context: What it tells.
+    """
+    text = _environment().get_template(template).render(context)
+    with atomic(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    return path
+
+
+def save_pictures(figures: Iterable[Drawn], folder: Path) -> list[Picture]:
+    """Write each figure's files; files of figures that are drawn no more go."""
+    pictures, written = [], set()
+    for item in figures:
+        paths = save_figure(item.figure, folder, item.name)
+        png = next(path for path in paths if path.suffix == ".png").read_bytes()
+        width, height = struct.unpack(">II", png[16:24])  # of the PNG's header
+        if item.motion is not None:
+            paths.append(folder / f"{item.name}.gif")
+            with atomic(paths[-1]) as temporary:
+                temporary.write_bytes(item.motion)
+        pictures.append(
+            Picture(
+                item.name, item.title, item.caption, item.alt, data_uri(png, "image/png"),
+                round(width / PIXELS_PER_CSS), round(height / PIXELS_PER_CSS),
+                None if item.motion is None else data_uri(item.motion, "image/gif"),
+            )
+        )  # fmt: skip
+        written.update(paths)
+    for path in set(folder.glob("*")) - written:
+        if path.suffix in (".png", ".pdf", ".gif", ".tmp"):  # the last: of a report that was killed
+            path.unlink()
+    return pictures
+
+
+def data_uri(content: bytes, kind: str) -> str:
+    """Bytes as an address that holds them."""
+    return f"data:{kind};base64,{base64.b64encode(content).decode()}"
+
+
+def _environment() -> Environment:
+    """Jinja with our filters; all that a template prints is escaped."""
+    environment = Environment(
+        loader=PackageLoader("gvbsm"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "breakable": _breakable,
+        "bytes": lambda count: byte_count(count) if count else "",
+        "code": _with_code,
+        "duration": duration,
+        "method": method_words,
+        "score": lambda score: format_top1(vars(score)),
+        "top1": format_top1,
+    }
+    return environment
+
+
+def _breakable(name: str) -> Markup:
+    """A dotted name, escaped, that may go on in a new line after a dot or an underscore."""
+    parts = re.split(r"(?<=[._])", name)
+    return Markup("<wbr>").join(escape(part) for part in parts)
+
+
+def _with_code(text: str) -> Markup:
+    """Escaped text in which words between backticks are code."""
+    parts = text.split("`")
+    return Markup("").join(
+        Markup("<code>{}</code>").format(part) if index % 2 else escape(part)
+        for index, part in enumerate(parts)
+    )
+
+
+def duration(seconds: float) -> str:
+    """Time in words: "0.4 s", "12 s", "2 min 5 s", "3 h 10 min"; nothing for none."""
+    if not seconds:
+        return ""
+    if seconds < 59.5:
+        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    return f"{hours} h {minutes} min"

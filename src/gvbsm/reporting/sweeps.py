@@ -1,0 +1,182 @@
+"""The studies of a sweep: a table, figures and warnings for each, and a page of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from gvbsm._version import __version__
+from gvbsm.artifacts import ArtifactError, read_json
+from gvbsm.plots.gallery import gallery
+from gvbsm.plots.reading import StudyResults, fitting, read_studies
+from gvbsm.reporting.facts import Score
+from gvbsm.reporting.findings import Finding, noise
+from gvbsm.reporting.rendering import Picture, save_pictures, write_html
+
+
+@dataclass(frozen=True)
+class Line:
+    """A row of a study's table; `paper` is what the paper has at this point, or empty."""
+
+    point: str
+    method: str
+    own: bool
+    student: str
+    ipc: int | None
+    top1: dict[str, Any]
+    seconds: float | None
+    paper: str
+
+
+@dataclass(frozen=True)
+class Told:
+    """A study as a page tells it."""
+
+    name: str
+    title: str
+    source: str
+    lines: list[Line]
+    paper: str
+    findings: list[Finding]
+    pictures: list[Picture]
+    versions: dict[str, str]
+
+
+def tell_studies(directory: Path, pictures: Sequence[Picture]) -> list[Told]:
+    """Everything that a folder holds of studies; nothing where it is no sweep's.
+
+    Args:
+        directory: The folder.
+        pictures: Its figures, those of other things among them.
+
+    Raises:
+        ArtifactError: If a file is damaged.
+    """
+    studies = read_studies(directory)
+    names = [study.name for study in studies]
+    told = []
+    for study in studies:
+        path = directory / f"{study.name}.json"
+        content = read_json(path)
+        with fitting(path):
+            told.append(
+                Told(
+                    study.name,
+                    study.title[:1].upper() + study.title[1:],
+                    study.source,
+                    _lines(study),
+                    f"{study.paper.data}; {', '.join(study.paper.columns)}" if study.paper else "",
+                    find_in_study(study, len(content["points"])),
+                    [item for item in pictures if _study_of(item.name, names) == study.name],
+                    content["versions"],
+                )
+            )
+    return told
+
+
+def _study_of(picture: str, names: Sequence[str]) -> str | None:
+    """The study of a figure: the longest name that fits, as one may begin like another."""
+    return max(
+        (name for name in names if f"{picture}-".startswith(f"study-{name}-")),
+        key=len,
+        default=None,
+    )
+
+
+def _lines(study: StudyResults) -> list[Line]:
+    own = {point["name"]: point["config"]["method"] for point in study.points}
+    lines = []
+    for row in study.rows:
+        is_own = own.get(row["point"]) == row["method"]
+        figures = study.paper.figures.get(row["point"], ()) if study.paper and is_own else ()
+        lines.append(
+            Line(
+                "every point" if row["point"] is None else row["point"],
+                row["method"],
+                is_own,
+                row["student"],
+                row["ipc"],
+                row["top1"],
+                row["seconds_per_iteration"],
+                " / ".join("none" if value is None else f"{value:.1f}" for value in figures),
+            )
+        )
+    return lines
+
+
+def find_in_study(study: StudyResults, points: int) -> list[Finding]:
+    """What a reader of a study should know.
+
+    Args:
+        study: Its points that are done.
+        points: All its points.
+    """
+    found = []
+    if len(study.points) < points:
+        found.append(
+            Finding(
+                "unfinished", "warning",
+                f"{len(study.points)} of {points} points are done.",
+                "Run the same command again: it goes on where it stopped.",
+            )
+        )  # fmt: skip
+    own = {point["name"]: point["config"]["method"] for point in study.points}
+    rows = [row for row in study.rows if own.get(row["point"]) == row["method"]]
+    if rows and min(len(row["top1"]["values"]) for row in rows) == 1:
+        found.append(
+            Finding(
+                "single", "warning",
+                "Some points have one student alone (n = 1), so that their spread is not known.",
+                "Raise `evaluation.seeds`, or repeat the sweep with more seeds (`--repeat`).",
+            )
+        )  # fmt: skip
+    for student in dict.fromkeys(row["student"] for row in rows):
+        tied = _tied([row for row in rows if row["student"] == student])
+        if tied:
+            best, *others = tied
+            found.append(
+                Finding(
+                    "tied", "note",
+                    f"With {student}, the best point ({best}) cannot be told from "
+                    f"{'; '.join(others)}: they are within two standard deviations of students.",
+                    "More students or repeats tell smaller differences apart.",
+                )
+            )  # fmt: skip
+    return found
+
+
+def _tied(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """The best point and those that may be as good; empty if it stands alone."""
+
+    def score(row: dict[str, Any]) -> Score:
+        top1 = row["top1"]
+        return Score(top1["mean"], top1["std"], tuple(top1["values"]))
+
+    ranked = sorted(rows, key=lambda row: -row["top1"]["mean"])
+    best = score(ranked[0])
+    near = [
+        row["point"]
+        for row in ranked[1:]
+        if best.mean - row["top1"]["mean"] <= (noise(best, score(row), None) or 0.0)
+    ]
+    return [ranked[0]["point"], *near] if near else []
+
+
+def write_sweep_page(directory: Path) -> Path:
+    """Write `report/index.html` of a sweep's folder, and the figures beside it.
+
+    Raises:
+        ArtifactError: If it holds no results of a study yet, or a file is damaged.
+    """
+    if not read_studies(directory):
+        raise ArtifactError(f"{directory} holds no results of a study yet; run the sweep first")
+    folder = directory / "report"
+    pictures = save_pictures(gallery(directory), folder / "figures")
+    context = {
+        "title": f"Studies in {directory.resolve().name}",
+        "studies": tell_studies(directory, pictures),
+        "maker": __version__,
+    }
+    return write_html(folder / "index.html", "sweep.html.j2", context)

@@ -1,0 +1,172 @@
+"""Settings in the paper's terms, and the commands that repeat a run."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from gvbsm.reporting.facts import PAPER, differences, preset_name, setting
+from gvbsm.settings import format_yaml, merge
+
+
+@dataclass(frozen=True)
+class Term:
+    """A setting, and what the paper calls it.
+
+    Attributes:
+        key: The setting's dotted name.
+        symbol: The paper's symbol; empty if it has none.
+        index: Subscript of the symbol.
+        meaning: What it is, in a few words.
+    """
+
+    key: str
+    symbol: str
+    index: str
+    meaning: str
+
+
+@dataclass(frozen=True)
+class Section:
+    """A stage's terms, with the paper's name of the phase."""
+
+    title: str
+    terms: tuple[Term, ...]
+
+
+SECTIONS = (
+    Section(
+        "Squeeze (model pre-training)",
+        (
+            Term("squeeze.backbones", "f", "cand", "candidate backbones: the teachers"),
+            Term("squeeze.epochs", "", "", "epochs of each teacher"),
+            Term("squeeze.batch_size", "", "", "real pictures in a step"),
+            Term("squeeze.optimizer.lr", "", "", "learning rate of the teachers"),
+        ),
+    ),
+    Section(
+        "Statistics and synthesis (data synthesis: DD, GBM, GSM)",
+        (
+            Term("ipc", "IPC", "", "images per class"),
+            Term("synthesis.init", "", "", "what the images start from"),
+            Term("synthesis.iterations", "", "", "steps for each batch of images"),
+            Term("synthesis.batch_size", "", "", "images that are optimized together"),
+            Term("synthesis.loop", "", "", "reorder loop, or the original one"),
+            Term("synthesis.optimizer.lr", "", "", "learning rate of the pixels"),
+            Term("synthesis.alpha", "α", "", "weight of the past in the EMA of statistics (Eq. 6)"),
+            Term("synthesis.beta_dr", "β", "dr", "chance that a convolution is not matched (GSM)"),
+            Term("statistics.n_p", "N", "p", "side of a patch in pixels of the feature map (GSM)"),
+            Term("synthesis.tau", "τ", "", "temperature of densification (Eq. 5)"),
+            Term("synthesis.weight_cross_entropy", "", "", "weight of the classification loss"),
+            Term("synthesis.weight_batchnorm", "L′", "BN", "its weight in the loss (Eq. 6)"),
+            Term("synthesis.weight_conv", "L′", "Conv", "its weight in the loss (Eq. 10)"),
+            Term("synthesis.weight_densification", "L", "DD", "its weight in the loss (Eq. 5)"),
+            Term("synthesis.first_layer_multiplier", "", "", "extra weight of the first layer"),
+        ),
+    ),
+    Section(
+        "Labels (soft-label generation)",
+        (
+            Term("labels.epochs", "", "", "epochs with labels, and of each student's training"),
+            Term("labels.batch_size", "", "", "images that are labelled together"),
+            Term("labels.views.cutmix", "", "", "parameter of CutMix; 0 is off"),
+            Term("labels.logit_normalization", "LN", "", "logits to one norm (Eq. 8)"),
+        ),
+    ),
+    Section(
+        "Evaluation",
+        (
+            Term("evaluation.students", "", "", "architectures trained from scratch on the set"),
+            Term("evaluation.seeds", "", "", "students of each architecture"),
+            Term("evaluation.loss", "", "", "mse_gt is MSE + γ GT (Eq. 11)"),
+            Term("evaluation.gamma", "γ", "", "weight of the hard labels (GT) in that loss"),
+            Term("evaluation.optimizer.name", "", "", "optimizer of the students"),
+            Term("evaluation.optimizer.lr", "", "", "learning rate of the students"),
+            Term("evaluation.batch_size", "", "", "images in a step"),
+        ),
+    ),
+)
+
+
+@dataclass(frozen=True)
+class Value:
+    """A term with the run's value and the preset's, as text; None where they agree."""
+
+    term: Term
+    own: str
+    preset: str | None
+
+
+def settings_table(
+    config: Mapping[str, Any], preset: Mapping[str, Any] | None
+) -> list[tuple[str, list[Value]]]:
+    """Title and values of each section.
+
+    Args:
+        config: The run's settings, nested.
+        preset: The preset's; None if there is none to compare with.
+    """
+    return [
+        (section.title, [_value(term, config, preset) for term in section.terms])
+        for section in SECTIONS
+    ]
+
+
+def _value(term: Term, config: Mapping[str, Any], preset: Mapping[str, Any] | None) -> Value:
+    own = setting(config, term.key)
+    other = own if preset is None else setting(preset, term.key)
+    return Value(term, _written(own), None if other == own else _written(other))
+
+
+def preset_words(config: Mapping[str, Any]) -> str | None:
+    """The preset that the settings are compared with, and whether it is the paper's."""
+    if (name := preset_name(config)) is None:
+        return None
+    table = PAPER.get(config["data"]["name"])
+    return f"{name}, the paper's table {table}" if table else name
+
+
+def settings_yaml(config: Mapping[str, Any]) -> str:
+    """All settings as a YAML file for `gvbsm run`, without where the data lies on this machine."""
+    return format_yaml(merge(dict(config), {"data": {"root": None}}))
+
+
+def commands(config: Mapping[str, Any], preset: Mapping[str, Any] | None, name: str) -> list[str]:
+    """Commands that repeat the run: from the settings file, and from the preset if there is one.
+
+    Args:
+        config: The run's settings, nested.
+        preset: The preset's.
+        name: Name of the work directory.
+    """
+    tail = ["--workdir", f"runs/{name}"]
+    if config["data"]["root"] is not None:
+        tail = ["--data-root", "DIR", *tail]
+    found = [shlex.join(["gvbsm", "run", "settings.yaml", *tail])]
+    if preset is not None:
+        options = [
+            shlex.join([f"--{key}", _option(value)])
+            for key, value in differences(config, preset).items()
+            if key != "data.root"
+        ]
+        lines = [f"gvbsm run {preset_name(config)}", *options, shlex.join(tail)]
+        found.append(" \\\n  ".join(lines))
+    return found
+
+
+def _option(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _written(value: Any) -> str:
+    """A value as a reader sees it."""
+    if isinstance(value, list):
+        return ", ".join(map(_written, value))
+    if isinstance(value, bool):
+        return "on" if value else "off"
+    if isinstance(value, int):
+        return f"{value:,}"
+    return "none" if value is None else str(value)

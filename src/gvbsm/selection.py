@@ -1,0 +1,97 @@
+"""The real pictures that stand in the place of synthetic ones: what chooses them, and from what."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+import torch
+from torch import Tensor, nn
+
+from gvbsm.artifacts import load_tensors
+from gvbsm.config import Config, ConfigError
+from gvbsm.coreset import select_forgetting, select_herding, select_k_center, select_random
+from gvbsm.datasets import ImageData
+from gvbsm.features import feature_batches
+from gvbsm.forgetting import record_forgetting
+from gvbsm.loading import plain_batches
+from gvbsm.recipes import Recipes
+from gvbsm.runtime import Runtime
+from gvbsm.workspace import Workspace
+
+BATCH = 256  # pictures whose features are taken together; the choice does not depend on it
+
+
+class Selector:
+    """Chooses real pictures of one run.
+
+    Args:
+        config: The run's settings.
+        data: The real pictures.
+        runtime: Device, precision, seed.
+        workspace: Where the work directory's files lie.
+        recipes: What they are made from.
+        teacher: A backbone's teacher on its device.
+    """
+
+    def __init__(
+        self,
+        config: Config,
+        data: ImageData,
+        runtime: Runtime,
+        workspace: Workspace,
+        recipes: Recipes,
+        teacher: Callable[[str], nn.Module],
+    ) -> None:
+        self._config, self._data, self._runtime = config, data, runtime
+        self._workspace, self._recipes, self._teacher = workspace, recipes, teacher
+
+    def select(self, selection: str, draw: int = 0) -> Tensor:
+        """Indices of `ipc` training pictures of each class, class by class, int64 (classes * ipc,).
+
+        Args:
+            selection: random, herding, k-center or forgetting.
+            draw: Number of the random selection.
+
+        Raises:
+            ArtifactError: If the teacher whose features are compared has not been trained.
+            RunError: If the training for forgetting diverges.
+        """
+        labels, ipc = self._data.train.labels, self._config.ipc
+        classes = len(self._data.class_names)
+        if selection == "random":
+            generator = self._runtime.generator("selection", draw)
+            return select_random(labels, classes, ipc, generator)
+        if selection == "forgetting":
+            generator = self._runtime.generator("selection", "forgetting")
+            return select_forgetting(self._forgetting_events(), labels, classes, ipc, generator)
+        choose = {"herding": select_herding, "k-center": select_k_center}[selection]
+        return choose(self._features(), labels, classes, ipc)
+
+    def _features(self) -> Tensor:
+        """What the teacher sees in each training picture, unchanged: (pictures, features)."""
+        backbone, recipes = self._recipes.coreset_backbone, self._recipes
+        path = self._workspace.teacher(backbone)
+        self._workspace.is_made(path, recipes.teacher(backbone), "squeeze", make=False)
+        data, runtime = self._data, self._runtime
+        batches = plain_batches(data, data.train, BATCH, runtime, self._config.data.workers)
+        pictures = runtime.track((images for images, _ in batches), f"features of {backbone}")
+        try:
+            found = feature_batches(self._teacher(backbone), pictures, runtime)
+            return torch.cat([features for features, _ in found])
+        except ValueError as error:
+            raise ConfigError(f"coreset.backbone {backbone}: {error}") from None
+
+    def _forgetting_events(self) -> Tensor:
+        """How often each training picture was forgotten; that is recorded if it has not been."""
+        backbone, recipe = self._recipes.coreset_backbone, self._recipes.forgetting()
+        path = self._workspace.forgetting(backbone)
+        if not self._workspace.is_made(path, recipe, "synthesis", make=True):
+            epochs = self._config.coreset.epochs or self._config.squeeze.epochs
+            training = replace(self._config.squeeze, epochs=epochs)
+            with self._workspace.timed("forgetting"):
+                record_forgetting(
+                    backbone, self._data, training, self._runtime, path, recipe,
+                    self._config.data.workers,
+                )  # fmt: skip
+        return load_tensors(path, "forgetting")[0]["events"]

@@ -1,0 +1,387 @@
+"""Studies: which settings vary, over which values; everything else is a preset's.
+
+A study is a YAML file; those of the paper's tables and figures are in `presets/studies`. It holds
+
+    title   what is asked, in a few words
+    source  where the paper asks it
+    axes    names of what varies: one for each setting of `grid`, or one for `points`
+    grid    setting -> values; the points are all combinations, named `AXIS=VALUE,...`
+    points  in its place: name of the point -> what it sets (null for nothing)
+    base    settings of all points
+    for     data set -> its further settings of all points
+    unfit   data set -> why the study makes no sense on it
+    paper   `data`, `columns` and `figures`: name of a point -> the paper's accuracies, one a column
+
+Settings are dotted names, as on the command line. Among them `preset` names presets to be laid
+below, and `synthesis.backbones` and `labels.backbones` may be chosen from `squeeze.backbones`:
+`{first: 2}`, or `{without: convnet}` for those whose names do not begin so. The later wins: preset,
+`base`, `for`, the command line, the point itself.
+
+This file imports no torch, so that the command line answers at once.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from gvbsm.config import Config, ConfigError
+from gvbsm.settings import (
+    PRESETS,
+    build_config,
+    check_names,
+    flat_keys,
+    merge,
+    nearest,
+    read_preset,
+    read_yaml,
+)
+
+STUDIES = PRESETS / "studies"
+KEYS = ("title", "source", "axes", "grid", "points", "base", "for", "unfit", "paper")
+CHOSEN = ("synthesis.backbones", "labels.backbones")
+
+Settings = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Backbones, chosen from `squeeze.backbones`: the first `count`, or all without a prefix."""
+
+    count: int | None = None
+    without: str | None = None
+
+    def of(self, teachers: list[str]) -> list[str]:
+        """The chosen ones.
+
+        Raises:
+            ConfigError: If there are too few, or none to leave out.
+        """
+        if self.count is not None:
+            if len(teachers) < self.count:
+                raise ConfigError(
+                    f"asks for the first {self.count} of squeeze.backbones {teachers}; "
+                    "name more of them"
+                )
+            return teachers[: self.count]
+        left = [name for name in teachers if not name.startswith(str(self.without))]
+        if len(left) in (0, len(teachers)):
+            raise ConfigError(
+                f"leaves {self.without}* out of squeeze.backbones {teachers}; some must begin so, "
+                "and some not"
+            )
+        return left
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A point of a study, before a preset completes it: what it sets, nested, and where it lies."""
+
+    name: str
+    axes: dict[str, Any]
+    settings: Settings
+
+
+@dataclass(frozen=True)
+class Study:
+    """What varies.
+
+    Attributes:
+        name: Of the file.
+        title: What is asked.
+        source: Where the paper asks it.
+        axes: Names of what varies.
+        variants: The points.
+        base: Settings of all points, nested.
+        per_data: Further ones by data set.
+        unfit: Data sets that it makes no sense on, and why.
+        paper: `data`, `columns`, and `figures` by point; empty if the paper gives none.
+    """
+
+    name: str
+    title: str
+    source: str
+    axes: tuple[str, ...]
+    variants: tuple[Variant, ...]
+    base: Settings = field(default_factory=dict)
+    per_data: dict[str, Settings] = field(default_factory=dict)
+    unfit: dict[str, str] = field(default_factory=dict)
+    paper: dict[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Point:
+    """A point with all its settings."""
+
+    name: str
+    axes: dict[str, Any]
+    config: Config
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Studies with all their points, checked.
+
+    Attributes:
+        studies: Each study with its points.
+        repeat: Runs of each point, with seeds counted up.
+    """
+
+    studies: tuple[tuple[Study, tuple[Point, ...]], ...]
+    repeat: int
+
+
+def read_plan(names: str, settings: Settings, options: Settings, repeat: int = 1) -> Plan:
+    """Find the studies and complete their points.
+
+    Args:
+        names: Of studies: one, a YAML file, several joined by `+`, or `all`.
+        settings: A preset's settings, nested.
+        options: Nested settings that overrule what a study sets at all points.
+        repeat: Runs of each point.
+
+    Raises:
+        ConfigError: One line a fault of any point.
+    """
+    if repeat < 1:
+        raise ConfigError(f"repeat must be at least 1, got {repeat}")
+    studies = read_studies(names, data_name(merge(settings, options)))
+    points = map(tuple, expand(studies, settings, options))
+    return Plan(tuple(zip(studies, points, strict=True)), repeat)
+
+
+def study_names() -> list[str]:
+    """Names of the studies that come with the package."""
+    return sorted(path.stem for path in STUDIES.glob("*.yaml"))
+
+
+def read_studies(names: str, data: str) -> list[Study]:
+    """The studies of a name, a YAML file, several joined by `+`, or `all` that fit a data set.
+
+    Raises:
+        ConfigError: If one is not there, is faulty or does not fit.
+    """
+    if names == "all":
+        return [study for study in map(read_study, study_names()) if data not in study.unfit]
+    studies = [read_study(name) for name in dict.fromkeys(names.split("+"))]
+    if len({study.name for study in studies}) < len(studies):
+        raise ConfigError(f"two studies of {names} have one name, and so would their results")
+    for study in studies:
+        if data in study.unfit:
+            raise ConfigError(f"{study.name} does not fit {data}: {study.unfit[data]}")
+    return studies
+
+
+def read_study(name: str) -> Study:
+    """Read and check one study.
+
+    Args:
+        name: Of one that comes with the package, or a path that ends in .yaml.
+
+    Raises:
+        ConfigError: One line a fault.
+    """
+    is_file = name.endswith((".yaml", ".yml"))
+    path = Path(name) if is_file else STUDIES / f"{name}.yaml"
+    if not path.is_file():
+        hint = "" if is_file else f"; {nearest(name, [*study_names(), 'all'])}"
+        raise ConfigError(f"there is no study {name!r}{hint}")
+    content = read_yaml(path)
+    faults = list(_shape_faults(content))
+    if not faults:
+        try:
+            study = _build(path.stem, content)
+        except ConfigError as error:
+            faults = str(error).splitlines()
+        else:
+            faults = list(_figure_faults(study))
+    if faults:
+        raise ConfigError("\n".join(f"study {name}: {fault}" for fault in faults))
+    return study
+
+
+def expand(studies: Iterable[Study], settings: Settings, options: Settings) -> list[list[Point]]:
+    """All points of each study, with all their settings.
+
+    Args:
+        studies: What varies.
+        settings: A preset's settings, nested.
+        options: Settings of the command line, nested.
+
+    Raises:
+        ConfigError: One line a fault of any point.
+    """
+    points: list[list[Point]] = []
+    faults: dict[str, list[str]] = {}
+    for study in studies:
+        for key in _without_effect(study, options):
+            faults.setdefault(f"--{key} is what the study varies; leave it out", []).append(
+                study.name
+            )
+        points.append([])
+        for variant in study.variants:
+            try:
+                config = _complete(study, variant, settings, options)
+            except ConfigError as error:
+                for fault in str(error).splitlines():
+                    faults.setdefault(fault, []).append(f"{study.name}, {variant.name}")
+            else:
+                points[-1].append(Point(variant.name, variant.axes, config))
+    if faults:
+        told = ((where[0], len(where) - 1, fault) for fault, where in faults.items())
+        raise ConfigError(
+            "\n".join(
+                f"{first}{f' and {more} more' if more else ''}: {fault}"
+                for first, more, fault in told
+            )
+        )
+    return points
+
+
+def _without_effect(study: Study, options: Settings) -> list[str]:
+    """Options that every point overrules."""
+    own = [set(flat_keys(variant.settings)) for variant in study.variants]
+    return [key for key in flat_keys(options) if all(key in keys for keys in own)]
+
+
+def data_name(settings: Settings) -> str:
+    """The data set that nested settings name."""
+    return str(settings.get("data", {}).get("name", Config().data.name))
+
+
+def _complete(study: Study, variant: Variant, settings: Settings, options: Settings) -> Config:
+    layers = (
+        study.base, study.per_data.get(data_name(merge(settings, options)), {}), options,
+        variant.settings,
+    )  # fmt: skip
+    for layer in layers:
+        own = {key: value for key, value in layer.items() if key != "preset"}
+        if "preset" in layer:
+            settings = merge(settings, read_preset(layer["preset"]))
+        settings = merge(settings, own)
+    teachers = settings.get("squeeze", {}).get("backbones", Config().squeeze.backbones)
+    for key in CHOSEN:
+        section, _, name = key.partition(".")
+        choice = settings.get(section, {}).get(name)
+        if isinstance(choice, Choice):
+            try:
+                chosen = choice.of(list(teachers))
+            except ConfigError as error:
+                raise ConfigError(f"{key} {error}") from None
+            settings = merge(settings, {section: {name: chosen}})
+    return build_config(settings)
+
+
+# Reading.
+
+
+def _shape_faults(content: Settings) -> Iterator[str]:
+    """What is wrong with the file's own keys and their types."""
+    for key in content:
+        if key not in KEYS:
+            yield f"there is no entry {key!r}; {nearest(str(key), KEYS)}"
+    for key in ("title", "source"):
+        if not isinstance(content.get(key), str):
+            yield f"{key} must be a text, found {content.get(key)!r}"
+    axes = content.get("axes")
+    if not isinstance(axes, list) or not axes or not all(isinstance(axis, str) for axis in axes):
+        yield f"axes must be a list of names, found {axes!r}"
+    for key in ("grid", "points", "base", "for", "unfit", "paper"):
+        if not isinstance(content.get(key, {}), dict):
+            yield f"{key} must be a mapping, found {content[key]!r}"
+    if bool(content.get("grid")) == bool(content.get("points")):
+        yield "give either grid or points"
+
+
+def _build(name: str, content: Settings) -> Study:
+    axes = tuple(content["axes"])
+    grid, points = content.get("grid"), content.get("points")
+    return Study(
+        name=name,
+        title=content["title"],
+        source=content["source"],
+        axes=axes,
+        variants=tuple(_from_grid(axes, grid) if grid else _from_points(axes, points or {})),
+        base=_nested(content.get("base", {}), "base"),
+        per_data={
+            data: _nested(part, f"for {data}") for data, part in content.get("for", {}).items()
+        },
+        unfit={data: str(why) for data, why in content.get("unfit", {}).items()},
+        paper=content.get("paper", {}),
+    )
+
+
+def _from_grid(axes: tuple[str, ...], grid: Settings) -> Iterator[Variant]:
+    if len(axes) != len(grid):
+        raise ConfigError(f"grid varies {len(grid)} settings, but axes names {len(axes)}")
+    for setting, values in grid.items():
+        if not isinstance(values, list) or not values:
+            raise ConfigError(f"grid: {setting} must have a list of values, found {values!r}")
+    for values in itertools.product(*grid.values()):
+        at = dict(zip(axes, values, strict=True))
+        name = ",".join(f"{axis}={_shown(value)}" for axis, value in at.items())
+        yield Variant(name, at, _nested(dict(zip(grid, values, strict=True)), f"grid, {name}"))
+
+
+def _from_points(axes: tuple[str, ...], points: Settings) -> Iterator[Variant]:
+    if len(axes) != 1:
+        raise ConfigError(f"points vary along one axis, but axes names {len(axes)}")
+    for key, settings in points.items():
+        yield Variant(str(key), {axes[0]: key}, _nested(settings or {}, f"point {key}"))
+
+
+def _shown(value: Any) -> str:
+    """A value in a point's name, as YAML writes it."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _nested(settings: Any, where: str) -> Settings:
+    """Dotted settings as sections, their names checked, choices read."""
+    if not isinstance(settings, dict):
+        raise ConfigError(f"{where} must be a mapping of settings, found {settings!r}")
+    nested: Settings = {}
+    for key, value in settings.items():
+        if key == "preset":
+            read_preset(str(value))  # told now, if there is none
+            continue
+        part: Any = _choice(key, value, where) if key in CHOSEN else value
+        for name in reversed(str(key).split(".")):
+            part = {name: part}
+        nested = merge(nested, part)
+    check_names(nested, where)
+    return {**nested, **({"preset": str(settings["preset"])} if "preset" in settings else {})}
+
+
+def _choice(key: str, value: Any, where: str) -> Any:
+    if not isinstance(value, dict):
+        return value
+    match value:
+        case {"first": int(count)} if len(value) == 1 and count > 0:
+            return Choice(count=count)
+        case {"without": str(prefix)} if len(value) == 1 and prefix:
+            return Choice(without=prefix)
+    raise ConfigError(
+        f"{where}: {key} is a list, {{first: COUNT}} or {{without: BEGINNING}}, found {value!r}"
+    )
+
+
+def _figure_faults(study: Study) -> Iterator[str]:
+    """Whether the paper's figures belong to points, one a column."""
+    paper = study.paper
+    if not paper:
+        return
+    if set(paper) != {"data", "columns", "figures"} or not isinstance(paper["figures"], Mapping):
+        yield f"paper must hold data, columns and a mapping of figures, found {sorted(paper)}"
+        return
+    if not isinstance(paper["columns"], list):
+        yield f"paper: columns must be a list of names, found {paper['columns']!r}"
+        return
+    names = [variant.name for variant in study.variants]
+    for name, figures in paper["figures"].items():
+        if str(name) not in names:
+            yield f"paper: there is no point {name!r}; {nearest(str(name), names)}"
+        elif not isinstance(figures, list) or len(figures) != len(paper["columns"]):
+            yield f"paper: {name} needs {len(paper['columns'])} figures, found {figures!r}"

@@ -1,0 +1,316 @@
+"""`gvbsm sweep`: the points of a study, each a run in a folder of its own, told side by side.
+
+A folder is named after the study, the point and a hash of all settings that matter, so that equal
+points of different studies are one run; what single points have in common (teachers, images,
+labels, students) is made once and linked (`sharing`). The same command goes on where it was
+stopped. `comparison` says what is written.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from statistics import fmean
+from typing import Any
+
+from gvbsm.artifacts import (
+    fingerprint,
+    read_header,
+    read_json,
+    stored_bytes,
+    write_json,
+)
+from gvbsm.comparison import Row, tell_once, write_csv
+from gvbsm.config import Config, DataConfig
+from gvbsm.datasets import ImageData
+from gvbsm.pipeline import Run
+from gvbsm.preflight import check_feasible, load_data
+from gvbsm.recipes import Place
+from gvbsm.results import spread
+from gvbsm.runtime import resolve_runtime
+from gvbsm.settings import read_preset, to_dict
+from gvbsm.sharing import Artifact, Library
+from gvbsm.studies import Plan, Point, Study, read_plan
+
+log = logging.getLogger("gvbsm")
+
+FORMAT = 1
+
+# What changes nothing in the results, and so has no part in a folder's name.
+WITHOUT_EFFECT = {
+    "": ("device", "threads", "checkpoint_seconds"),
+    "data": ("root", "in_memory", "workers"),
+    "synthesis": ("groups", "compile"),
+}
+
+
+def sweep(
+    study: str,
+    config: Config | str | Mapping[str, Any],
+    workdir: str | Path,
+    options: Mapping[str, Any] | None = None,
+    repeat: int = 1,
+    quiet: bool = False,
+) -> dict[str, dict[str, Any]]:
+    """Run all points of one or several studies.
+
+    Args:
+        study: Name of a study, a YAML file, several joined by `+`, or `all`.
+        config: Settings that the study varies: a preset's name, a nested mapping or settings.
+        workdir: Where everything is kept; what is there already and matches is not made again.
+        options: Nested settings that overrule what the study sets at all points.
+        repeat: Runs of each point, with seeds counted up; their students are pooled.
+        quiet: No progress bars.
+
+    Returns:
+        What `STUDY.json` holds, by study.
+
+    Raises:
+        ConfigError, DataError, ArtifactError, RunError: With one clear line (a fault); those of the
+            settings are told before any work.
+    """
+    if isinstance(config, str):
+        settings = read_preset(config)
+    else:
+        settings = to_dict(config) if isinstance(config, Config) else dict(config)
+    plan = read_plan(study, settings, dict(options or {}), repeat)
+    return {found["study"]: found for found in run_plan(plan, Path(workdir), quiet)}
+
+
+def run_plan(plan: Plan, workdir: Path, quiet: bool = False) -> Iterator[dict[str, Any]]:
+    """Run all points in order; what `STUDY.json` holds is given as each study ends.
+
+    Raises:
+        ConfigError, DataError, ArtifactError, RunError: As `sweep`.
+    """
+    works = _Works(workdir, plan.repeat, quiet)
+    for _, points in plan.studies:
+        for point in points:
+            works.check(point.config)
+    for study, points in plan.studies:
+        yield _run_study(study, points, works)
+
+
+def _run_study(study: Study, points: Sequence[Point], works: _Works) -> dict[str, Any]:
+    """Run a study's points in order; its files are written after each."""
+    rows: list[Row] = []
+    entries: list[dict[str, Any]] = [
+        {
+            "name": point.name,
+            "axes": point.axes,
+            "folders": [],
+            "done": False,
+            "config": to_dict(point.config),
+        }
+        for point in points
+    ]
+    content: dict[str, Any] = {
+        "format": FORMAT,
+        "study": study.name,
+        "title": study.title,
+        "source": study.source,
+        "axes": list(study.axes),
+        "paper": _plain_paper(study.paper),
+        "points": entries,
+    }
+    own: set[str] = {point.config.method for point in points}
+    for number, (point, entry) in enumerate(zip(points, entries, strict=True), start=1):
+        log.info("%s: %s (point %d of %d)", study.name, point.name, number, len(points))
+        found, entry["folders"], versions = works.run(study.name, point)
+        rows += [{"study": study.name, "point": point.name, "axes": point.axes, **r} for r in found]
+        entry["done"] = True
+        content |= {"rows": tell_once(rows, own), "versions": versions}
+        write_json(works.directory / f"{study.name}.json", content)
+        write_csv(works.directory / f"{study.name}.csv", content)
+    return content
+
+
+def _plain_paper(paper: Mapping[str, Any]) -> dict[str, Any]:
+    """As JSON holds it, whose keys are texts."""
+    figures = {str(name): values for name, values in paper.get("figures", {}).items()}
+    return {**paper, "figures": figures} if paper else {}
+
+
+class _Works:
+    """The runs of a sweep.
+
+    Args:
+        directory: The sweep's folder.
+        repeat: Runs of each point.
+        quiet: No progress bars.
+    """
+
+    def __init__(self, directory: Path, repeat: int, quiet: bool) -> None:
+        self.directory = directory
+        self._repeat, self._quiet = repeat, quiet
+        self._library = Library(directory / "points")
+        self._data: dict[DataConfig, ImageData] = {}
+
+    def check(self, config: Config) -> None:
+        """See that the data can be read, each network be built, and each class is large enough."""
+        check_feasible(config, self._data_of(config))
+
+    def run(self, study: str, point: Point) -> tuple[list[Row], list[str], dict[str, str]]:
+        """Run a point under all seeds; its rows (without study and point), folders and versions."""
+        done = []
+        for step in range(self._repeat):
+            config = replace(point.config, seed=point.config.seed + step)
+            folder = self._folder(f"{study}-{point.name}", config)
+            work = _Work(Run(config, folder, self._quiet, self._data_of(config)))
+            lent = self._library.lend(work.run.workspace, work.artifacts)
+            if lent:
+                log.info("%s: %d files of other points are linked", folder.name, lent)
+            work.finish()
+            self._library.add(work.artifacts)
+            done.append(work)
+        folders = [str(work.run.workdir.relative_to(self.directory)) for work in done]
+        return _pool(done), folders, done[-1].results["versions"]
+
+    def _folder(self, name: str, config: Config) -> Path:
+        """A folder for these settings: the one that is there, whoever made it, or a new one."""
+        settings = to_dict(config)
+        for section, names in WITHOUT_EFFECT.items():
+            part = settings[section] if section else settings
+            for key in names:
+                del part[key]
+        digest = fingerprint(settings)[:12]
+        points = self.directory / "points"
+        there = sorted(points.glob(f"*-{digest}"))
+        readable = re.sub(r"[^A-Za-z0-9.=+-]+", "-", name)
+        return there[0] if there else points / f"{readable}-{digest}"
+
+    def _data_of(self, config: Config) -> ImageData:
+        if config.data not in self._data:
+            runtime = resolve_runtime(
+                config.device, config.precision, config.seed, config.checkpoint_seconds,
+                self._quiet, config.threads,
+            )  # fmt: skip
+            self._data[config.data] = load_data(config, runtime)
+        return self._data[config.data]
+
+
+class _Work:
+    """One run of a point: what it needs, and what it found.
+
+    Args:
+        run: The run; `finish` brings it to its results.
+    """
+
+    def __init__(self, run: Run) -> None:
+        self.run = run
+        self.places = list(run.places())
+        self.artifacts = list(self._artifacts())
+        self.results: dict[str, Any] = {}
+
+    def finish(self) -> None:
+        """Do what is left to do."""
+        self.results = self._finished() or self.run.all_stages()
+
+    def _finished(self) -> dict[str, Any] | None:
+        """The results, if nothing is left to do: they keep the versions they were made with."""
+        path = self.run.workspace.results
+        ends = [item for item in self.artifacts if item.clock.startswith("evaluation/")]
+        if not path.is_file() or not all(item.is_there() for item in ends):
+            return None
+        results = read_json(path)
+        students = [row for row in results["rows"] if row["method"] != "full"]
+        full = len(results["rows"]) - len(students)
+        wanted = "full" in self.run.config.baselines.methods
+        is_whole = (
+            results["config"] == to_dict(self.run.config)
+            and sum(len(row["top1"]["values"]) for row in students) == len(ends)
+            and full == (len(self.run.config.squeeze.backbones) if wanted else 0)
+        )
+        return results if is_whole else None
+
+    def _artifacts(self) -> Iterator[Artifact]:
+        """All that the run needs, in the order in which it is made."""
+        config, recipes, workspace = self.run.config, self.run.recipes, self.run.workspace
+        places = [place for _, place, _ in self.places]
+        if "full" in config.baselines.methods or any(place.needs_teachers for place in places):
+            for name in config.squeeze.backbones:
+                yield Artifact(workspace.teacher(name), recipes.teacher(name), f"squeeze/{name}")
+        if any(place.needs_statistics for place in places):
+            for name in config.synthesis.backbones or config.squeeze.backbones:
+                yield Artifact(workspace.statistics(name), recipes.statistics(name), "statistics")
+        if any(place.selection == "forgetting" for place in places):
+            path = workspace.forgetting(recipes.coreset_backbone)
+            yield Artifact(path, recipes.forgetting(), "forgetting")
+        for method, place, seeds in self.places:
+            yield Artifact(place.images, recipes.images(place), f"synthesis/{method}")
+            if place.stores_labels:
+                name = place.directory.name if place.draw else method
+                index = place.labels / "index.json"
+                yield Artifact(index, recipes.labels(place), f"labels/{name}")
+            for student in place.config.evaluation.students:
+                for seed in seeds:
+                    recipe = recipes.student(place, student, seed)
+                    clock = f"evaluation/{method}/{student}/{seed}"
+                    yield Artifact(place.result(student, seed), recipe, clock)
+
+    def recipe(self, method: str, student: str) -> str:
+        """Hash of all that the results of a method's students depend on."""
+        if method == "full":
+            return fingerprint(self.run.recipes.teacher(student))
+        start = f"evaluation/{method}/{student}/"
+        found = [fingerprint(a.recipe) for a in self.artifacts if a.clock.startswith(start)]
+        return fingerprint({"students": found})
+
+    def place(self, method: str) -> Place | None:
+        """Where a method's images lie, of several draws the first; None for the whole set."""
+        return next((place for name, place, _ in self.places if name == method), None)
+
+    def seconds(self, method: str) -> tuple[float | None, float | None]:
+        """Time of a method's synthesis, and of one iteration of one batch; None if unknown."""
+        place = self.place(method)
+        whole = self.run.workspace.seconds().get(f"synthesis/{method}")
+        if place is None or place.selection is not None or whole is None:
+            return None, None
+        groups = len(read_header(place.images)["traces"])
+        return whole, whole / (groups * place.config.synthesis.iterations)
+
+
+def _pool(works: Sequence[_Work]) -> list[Row]:
+    """The rows of one point, the students of all its runs together."""
+    rows = []
+    for row in works[0].results["rows"]:
+        method, student = row["method"], row["student"]
+        same = [
+            other
+            for work in works
+            for other in work.results["rows"]
+            if (other["method"], other["student"]) == (method, student)
+        ]
+        place = works[0].place(method)
+        sizes = stored_bytes(place.directory) if place else {"images": None, "labels": None}
+        seconds = [work.seconds(method) for work in works]
+        recipes = [work.recipe(method, student) for work in works]
+        rows.append(
+            {
+                "method": method,
+                "student": student,
+                "ipc": row["ipc"],
+                "seeds": [work.run.config.seed for work in works],
+                "top1": _spread([other["top1"] for other in same]),
+                "top1_best": _spread([other["top1_best"] for other in same]),
+                "synthesis_seconds": _mean([whole for whole, _ in seconds]),
+                "seconds_per_iteration": _mean([single for _, single in seconds]),
+                "image_bytes": sizes["images"],
+                "label_bytes": sizes["labels"],
+                "recipe": fingerprint({"runs": recipes}),
+            }
+        )
+    return rows
+
+
+def _spread(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    values = [value for part in parts for value in part["values"]]
+    return {**spread(values), "n": len(values)}
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return fmean(known) if known else None

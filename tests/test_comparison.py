@@ -1,0 +1,115 @@
+"""The tables of a study."""
+
+import csv
+
+import pytest
+
+from gvbsm.comparison import format_study, tell_once, write_csv
+
+PAPER = {"data": "CIFAR-9", "columns": ["A", "B"], "figures": {"a=1": [31.4, None]}}
+
+
+def row(point, method="gvbsm", recipe="r", values=(50.0, 60.0), **more):
+    spread = {"mean": 55.0, "std": 7.07, "n": len(values), "values": list(values)}
+    return {
+        "study": "toy",
+        "point": point,
+        "axes": {"a": point == "a=1"},
+        "method": method,
+        "student": "convnet8_d1",
+        "ipc": 2,
+        "seeds": [0, 1],
+        "top1": spread,
+        "top1_best": {**spread, "mean": 56.0},
+        "synthesis_seconds": None,
+        "seconds_per_iteration": None,
+        "image_bytes": 640,
+        "label_bytes": 1000,
+        "recipe": recipe,
+        **more,
+    }
+
+
+@pytest.fixture
+def content():
+    timed = {"synthesis_seconds": 8.0, "seconds_per_iteration": 0.02}
+    return {
+        "study": "toy",
+        "title": "a toy",
+        "source": "table 0",
+        "axes": ["a"],
+        "paper": PAPER,
+        "points": [{"config": {"method": "gvbsm"}}],
+        "rows": [
+            row("a=1", **timed),
+            row("a=2", recipe="s", **timed),
+            row(None, method="random-soft", axes={}),
+            row(None, method="full", axes={}, ipc=None, values=[99.0]),
+        ],
+        "versions": {"gvbsm": "1", "device": "cpu"},
+    }
+
+
+def test_tell_once__a_baseline_that_is_the_same_everywhere():
+    rows = [
+        row("a=1"),
+        row("a=1", "random-soft"),
+        row("a=1", "sre2l", recipe="x"),
+        row("a=2"),
+        row("a=2", "random-soft"),
+        row("a=2", "sre2l", recipe="y"),
+    ]
+    told = [(r["method"], r["point"], r["axes"]) for r in tell_once(rows, {"gvbsm"})]
+    assert told == [
+        ("gvbsm", "a=1", {"a": True}),
+        ("sre2l", "a=1", {"a": True}),
+        ("gvbsm", "a=2", {"a": False}),  # the points' own, though it has one recipe
+        ("sre2l", "a=2", {"a": False}),
+        ("random-soft", None, {}),
+    ]
+
+
+def test_tell_once__not_if_a_point_lacks_it_or_there_is_one_point():
+    lacking = [row("a=1"), row("a=1", "random-soft"), row("a=2")]
+    assert tell_once(lacking, {"gvbsm"}) == lacking
+    assert tell_once(lacking[:2], {"gvbsm"}) == lacking[:2]
+
+
+def test_csv__one_line_a_row_one_column_a_number(content, tmp_path):
+    path = tmp_path / "toy.csv"
+    write_csv(path, content)
+    with path.open(newline="", encoding="utf-8") as file:
+        lines = list(csv.DictReader(file))
+    assert [line["method"] for line in lines] == ["gvbsm", "gvbsm", "random-soft", "full"]
+    first, random_soft, full = lines[0], lines[2], lines[3]
+    assert (first["point"], first["a"], first["n"], first["ipc"]) == ("a=1", "True", "2", "2")
+    assert first["top1_values"] == "50.0 60.0"
+    assert (first["top1_mean"], first["top1_best_mean"]) == ("55.0", "56.0")
+    assert (first["seconds_per_iteration"], first["label_bytes"]) == ("0.02", "1000")
+    assert (first["seeds"], first["gvbsm"], first["device"]) == ("0 1", "1", "cpu")
+    assert (random_soft["point"], random_soft["a"], random_soft["synthesis_seconds"]) == ("",) * 3
+    assert full["ipc"] == ""
+    assert [path.name for path in tmp_path.iterdir()] == ["toy.csv"]
+
+
+def test_format_study__has_the_paper_s_figures_beside_the_points(content):
+    lines = format_study(content).splitlines()
+    assert lines[0] == "toy: a toy (table 0)"
+    cells = [" ".join(line.split()) for line in lines]
+    assert cells[2] == "a method student ipc top-1 % n s/iteration paper"
+    assert cells[4] == "true gvbsm convnet8_d1 2 55.0 ± 7.1 2 0.020 31.4 / -"
+    assert cells[5] == "false gvbsm convnet8_d1 2 55.0 ± 7.1 2 0.020"
+    assert cells[6] == "any random-soft convnet8_d1 2 55.0 ± 7.1 2"
+    assert cells[7] == "any full convnet8_d1 all 55.0 1"
+    assert lines[-1] == "paper: CIFAR-9; A / B"
+
+
+def test_format_study__figures_stand_once_where_there_are_several_students(content):
+    content["rows"].insert(1, {**content["rows"][0], "student": "wrn10_1"})
+    assert format_study(content).count("31.4") == 1
+
+
+def test_format_study__without_the_paper(content):
+    text = format_study({**content, "paper": {}})
+    assert "paper" not in text
+    assert "31.4" not in text

@@ -1,0 +1,320 @@
+"""The verdict and the warnings of a report: each by a case made for it, and none without cause."""
+
+import copy
+import math
+import statistics
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gvbsm.config import Config
+from gvbsm.reporting.facts import Facts, Row, Score, Stored, Teacher
+from gvbsm.reporting.findings import (
+    find_all,
+    method_words,
+    noise,
+    standard_error,
+    verdict,
+)
+from gvbsm.settings import to_dict
+
+STUDENT = "convnet128"
+
+
+def score(*values):
+    std = statistics.stdev(values) if len(values) > 1 else 0.0
+    return Score(statistics.fmean(values), std, values)
+
+
+def row(method, *values, best=None, student=STUDENT):
+    last = score(*values)
+    return Row(method, student, None if method == "full" else 10, last, best or last, 1.0)
+
+
+OWN = row("gvbsm", 80.0, 80.5, 81.0)
+ROWS = (
+    OWN,
+    row("random-hard", 40.0, 41.0, 42.0),
+    row("random-soft", 70.0, 70.5, 71.0),
+    row("sre2l", 75.0, 75.5, 76.0),
+    row("full", 90.0),
+)
+
+
+def step(number, gradient):
+    return {"step": number, "densification": gradient, "densification_gradient": gradient}
+
+
+@pytest.fixture
+def facts():
+    """A run against which nothing is to be said."""
+    config = copy.deepcopy(to_dict(Config()))
+    config["evaluation"]["students"] = [STUDENT]
+    config["data"]["name"] = "cifar10"
+    return Facts(
+        dataset="cifar10",
+        class_names=tuple("abcdefghij"),
+        shape=(3, 32),
+        train=50_000,
+        test=10_000,
+        config=config,
+        preset=copy.deepcopy(config),
+        rows=ROWS,
+        teachers=(Teacher("a", 80.0, 80.0, 5), Teacher("b", 75.0, 76.0, 5)),
+        traces=((step(0, 1.0), step(1, 0.5), step(40, 0.2)),),
+        stored={"squeeze": Stored(10, 0)},
+        set_bytes={"images": 307_200, "labels": 500_000},
+        seconds={},
+        versions={"gvbsm": "1.0"},
+        writers=("1.0",),
+    )
+
+
+def with_rows(facts, *rows):
+    """The same facts, with some rows in place of those of the same method and student."""
+    new = {(item.method, item.student): item for item in (*facts.rows, *rows)}
+    return replace(facts, rows=tuple(new.values()))
+
+
+def with_config(facts, section, **changes):
+    config = {**facts.config, section: {**facts.config[section], **changes}}
+    return replace(facts, config=config)
+
+
+def only(facts):
+    (finding,) = find_all(facts)
+    assert finding.advice.endswith(".")
+    return finding
+
+
+def test_a_sound_run_has_no_findings(facts):
+    assert find_all(facts) == []
+
+
+# The verdict
+
+
+def test_verdict_in_two_sentences(facts):
+    first, second = (text.replace("\N{NO-BREAK SPACE}", " ") for text in verdict(facts))
+    assert first == (
+        "Trained on 100 distilled images, convnet128 reaches 80.5 ± 0.5 %; "
+        "trained on all 50,000 pictures, 90.0 %."
+    )
+    assert second == (
+        "With as many images, baselines reach 75.5 ± 0.5 % (SRe2L), "
+        "70.5 ± 0.5 % (random real pictures, soft labels) and "
+        "41.0 ± 1.0 % (random real pictures, hard labels)."
+    )
+
+
+def test_verdict_without_comparison_and_of_one_student(facts):
+    alone = replace(facts, rows=(row("gvbsm", 50.04),))
+    (text,) = verdict(alone)
+    assert text.replace("\N{NO-BREAK SPACE}", " ") == (
+        "Trained on 100 distilled images, convnet128 reaches 50.0 %."
+    )
+    unknown = replace(facts, rows=(row("gvbsm", 50.0), row("full", 90.0)), train=None)
+    assert "trained on the whole set, 90.0" in verdict(unknown)[0]
+
+
+def test_verdict_names_the_best_of_many_baselines(facts):
+    many = with_rows(facts, row("herding-soft", 79.0, 79.0, 79.0))
+    sentence = verdict(many)[1]
+    assert "the best of 4 baselines" in sentence
+    assert "pictures chosen by herding, soft labels" in sentence
+    assert "41.0" not in sentence
+
+
+def test_verdict_before_the_own_method_is_evaluated(facts):
+    waiting = replace(facts, rows=ROWS[1:])
+    assert verdict(waiting) == ["G-VBSM itself has not been evaluated yet."]
+
+
+def test_verdict_of_a_selection_does_not_call_it_distilled(facts):
+    chosen = replace(facts, config={**facts.config, "method": "random-soft"})
+    assert "100 selected real pictures" in verdict(chosen)[0]
+
+
+@pytest.mark.parametrize(
+    ("method", "words"),
+    [
+        ("gvbsm", "G-VBSM"),
+        ("k-center-hard", "real pictures chosen by k-center, hard labels"),
+        ("full", "whole set"),
+        ("new", "new"),
+    ],
+)
+def test_methods_in_words(method, words):
+    assert method_words(method) == words
+
+
+# Chance
+
+
+def test_standard_error_by_hand():
+    assert standard_error(50, 98) == pytest.approx(100 * 0.5 / math.sqrt(98))
+    assert standard_error(100, 360) > 0  # no error is ever nothing
+
+
+@given(st.floats(0, 100), st.integers(1, 10**6))
+def test_standard_error_is_symmetric_and_falls_with_pictures(top1, pictures):
+    here = standard_error(top1, pictures)
+    assert here == pytest.approx(standard_error(100 - top1, pictures))
+    assert 0 < here <= 100
+    assert standard_error(top1, 4 * pictures + 6) < here
+
+
+def test_noise_is_of_students_or_of_test_pictures_whichever_is_larger():
+    first, second, single = score(60.0, 66.0), score(50.0, 50.0), score(55.0)
+    pooled = math.sqrt((18 + 0) / 2)
+    assert noise(first, second, None) == pytest.approx(2 * pooled)
+    assert noise(first, single, None) == pytest.approx(2 * math.sqrt(18))
+    assert noise(single, single, None) is None
+    assert noise(second, single, 100) == pytest.approx(2 * standard_error(52.5, 100))
+    assert noise(first, second, 10**6) == pytest.approx(2 * pooled)
+
+
+# Rivals
+
+
+@pytest.mark.parametrize(
+    ("values", "how"),
+    [
+        ((80.0, 80.4, 80.0), "do as well:"),
+        ((82.0, 82.5, 83.0), "do better:"),
+        ((79.7, 79.8, 79.9), "do as well:"),  # 0.7 points behind, two standard errors being 0.8
+    ],
+)
+def test_random_pictures_with_soft_labels_that_do_as_well(facts, values, how):
+    finding = only(with_rows(facts, row("random-soft", *values)))
+    assert finding.name == "rival-soft"
+    assert finding.level == "warning"
+    assert f"Random real pictures with the same soft labels {how}" in finding.text
+    assert "Here the soft labels, not the images, make most of the accuracy." in finding.text
+
+
+def test_a_difference_beyond_two_deviations_counts(facts):
+    assert find_all(with_rows(facts, row("random-soft", 79.4, 79.4, 79.4))) == []
+
+
+def test_rivals_of_one_kind_are_told_together(facts):
+    both = with_rows(
+        facts, row("random-soft", 80.5, 80.5, 80.5), row("herding-soft", 90.0, 90.0, 90.0)
+    )
+    finding = only(both)
+    assert "Random real pictures and real pictures chosen by herding with" in finding.text
+    assert "do as well or better" in finding.text
+    assert "(herding-soft)" in finding.text
+
+
+def test_other_rivals(facts):
+    names = [
+        finding.name
+        for finding in find_all(
+            with_rows(facts, row("random-hard", 81.0, 81.0, 81.0), row("sre2l", 99.0, 99.0, 99.0))
+        )
+    ]
+    assert names == ["rival-hard", "rival-sre2l"]
+
+
+def test_a_baseline_as_the_run_itself_has_no_rivals(facts):
+    config = {**facts.config, "method": "sre2l"}
+    assert find_all(replace(facts, config=config, rows=(row("sre2l", 1.0, 1.0, 1.0),))) == []
+
+
+# The rest, a case each
+
+
+def test_one_student_has_no_spread(facts):
+    lonely = with_config(with_rows(facts, row("sre2l", 75.0)), "evaluation", seeds=3)
+    finding = only(lonely)
+    assert finding.name == "single"
+    assert "SRe2L (convnet128)" in finding.text
+    assert "whole set" not in finding.text  # a teacher is always one
+
+
+def test_students_that_are_not_trained_yet(facts):
+    later = with_config(facts, "evaluation", students=[STUDENT, "resnet18"], seeds=3)
+    assert only(later).text == "Not all students are trained: resnet18 0 of 3."
+    assert only(with_config(facts, "evaluation", seeds=4)).text.endswith("convnet128 3 of 4.")
+
+
+def test_a_large_spread(facts):
+    finding = only(with_rows(facts, row("gvbsm", 80.0, 85.0, 90.0)))
+    assert (finding.name, "convnet128 ± 5.0" in finding.text) == ("spread", True)
+
+
+def test_a_last_epoch_below_the_best(facts):
+    late = row("gvbsm", 80.0, 80.5, 81.0, best=score(82.0, 82.5, 83.0))
+    finding = only(with_rows(facts, late))
+    assert (finding.name, "82.5 at best, 80.5 %" in finding.text) == ("late", True)
+
+
+def test_densification_that_never_acted(facts):
+    still = replace(facts, traces=((step(0, 0.0), step(1, 0.0)),))
+    assert (only(still).name, only(still).level) == ("densification", "warning")
+    one = replace(still, config={**still.config, "ipc": 1}, preset=None)
+    assert only(one).level == "note"
+    off = with_config(still, "synthesis", weight_densification=0.0)
+    assert find_all(off) == []
+    assert find_all(replace(facts, traces=())) == []
+
+
+def test_densification_that_rarely_acted(facts):
+    rare = (step(0, 1.0), *(step(number, 0.001) for number in range(1, 10)))
+    finding = only(replace(facts, traces=(rare,)))
+    assert finding.name == "densification-rare"
+    assert "at 90% of the logged steps" in finding.text
+
+
+def test_a_weak_teacher(facts):
+    teachers = (*facts.teachers, Teacher("c", 69.9, 70.0, 5))
+    finding = only(replace(facts, teachers=teachers))
+    assert (finding.name, "c 69.9 %, while a has 80.0 %" in finding.text) == ("weak-teacher", True)
+
+
+def test_a_whole_set_that_is_no_upper_bound(facts):
+    assert only(with_rows(facts, row("full", 70.0))).name == "short-full"
+
+
+def test_settings_below_the_preset(facts):
+    less = with_config(facts, "synthesis", iterations=100)
+    less = with_config(less, "squeeze", backbones=["resnet18"])
+    text = only(less).text
+    assert "`synthesis.iterations` 100 of 4,000" in text
+    assert "number of `squeeze.backbones` 1 of 5" in text
+    assert find_all(with_config(facts, "synthesis", iterations=9000)) == []
+    assert find_all(replace(less, preset=None)) == []
+
+
+def test_labels_that_outweigh_the_images(facts):
+    heavy = replace(facts, set_bytes={"images": 307_200, "labels": 30_720_000})
+    assert "100 times the room" in only(heavy).text
+    assert "more than all real" not in only(heavy).text  # 154 MB
+    small = replace(heavy, train=100)
+    assert "more than all real training pixels (307 kB)" in only(small).text
+
+
+def test_missing_baselines(facts):
+    finding = only(replace(facts, rows=(OWN, *ROWS[2:4])))
+    assert finding.name == "missing"
+    assert "random real pictures, hard labels and whole set" in finding.text
+
+
+def test_few_test_pictures(facts):
+    rows = (OWN, ROWS[1], row("random-soft", 60.0, 60.0), row("sre2l", 60.0, 61.0), ROWS[4])
+    finding = only(replace(facts, test=360, rows=rows))
+    assert finding.name == "test-pictures"
+    assert "one of them is 0.3 points, and the standard error" in finding.text
+    assert "about 2.1 points" in finding.text
+
+
+def test_files_of_several_versions(facts):
+    assert "1.0 and 1.1" in only(replace(facts, writers=("1.0", "1.1"))).text
+
+
+def test_notes_come_after_warnings(facts):
+    both = replace(facts, set_bytes={"images": 1, "labels": 100}, writers=("1", "2"))
+    assert [finding.level for finding in find_all(both)] == ["warning", "note"]

@@ -1,0 +1,377 @@
+"""The gallery: which figures a work directory's files allow, what is said of them, and faults."""
+
+import io
+import math
+import re
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+
+from gvbsm.artifacts import ArtifactError, Statistics, save, write_json
+from gvbsm.backbones import build_backbone
+from gvbsm.film import Film, save_film
+from gvbsm.moments import Moments
+from gvbsm.plots.curves import TERMS
+from gvbsm.plots.gallery import gallery
+from gvbsm.results import spread
+from gvbsm.teachers import save_teacher
+
+NAMES = ["ant", "$bee_2", "cat 猫", "a dog of the larger kind, brown"]
+STUDENT = "convnet8_d1"
+TEACHER = "wrn10_1"
+HISTORY = {"epochs": [2, 4], "top1": [40.0, 60.0], "losses": [9.0, 3.0, 1.0, 0.1]}
+
+
+class Maker:
+    """Writes the files of a work directory, as far as the gallery reads them."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def images(self, method, place=".", ipc=6, traces=(), file="synthesis/images.safetensors"):
+        labels = torch.arange(4).repeat_interleave(ipc)
+        pixels = (labels * 60).to(torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 8, 8)
+        recipe = {"ipc": ipc, "synthesis": {"init": "noise"}}
+        header = {"kind": "images", "recipe": recipe, "method": method, "dataset": "toy",
+                  "class_names": NAMES, "mean": [0.5] * 3, "std": [0.2] * 3,
+                  "traces": list(traces)}  # fmt: skip
+        save(self.folder / place / file, {"images": pixels, "labels": labels}, header)
+        return recipe
+
+    def trace(self):
+        return [
+            {"step": step, "teacher": TEACHER, **dict.fromkeys(TERMS, 1.0 / (1 + step))}
+            for step in range(12)
+        ]
+
+    def film(self, recipe):
+        frames = torch.zeros(2, 3, 3, 8, 8, dtype=torch.uint8)
+        film = Film(frames, torch.tensor([0, 5, 90]), torch.tensor([1, 3]))
+        save_film(self.folder / "synthesis", film, recipe)
+
+    def student(self, method, seed, top1=60.0, place=".", confusion=None):
+        content = {**HISTORY, "top1": [40.0, top1]}
+        content["recipe"] = {"student": STUDENT, "seed_index": seed}
+        if confusion is not None:
+            content["confusion"] = confusion
+        write_json(self.folder / place / "evaluation" / f"{method}-{STUDENT}-{seed}.json", content)
+
+    def results(self, **values):
+        rows = [
+            {
+                "method": method.replace("_", "-"),
+                "student": STUDENT,
+                "ipc": 6,
+                "top1": spread(found),
+            }
+            for method, found in values.items()
+        ]
+        write_json(self.folder / "results.json", {"rows": rows})
+
+    def teacher(self, data, runtime, statistics=True):
+        with torch.random.fork_rng():
+            model = build_backbone(TEACHER, 4, 8)
+        folder = self.folder
+        save_teacher(
+            folder / "squeeze" / f"{TEACHER}.safetensors", model, TEACHER, data, HISTORY, {}
+        )
+        if statistics:
+            convs = [path for path, m in model.named_modules() if isinstance(m, torch.nn.Conv2d)]
+            channel = {path: Moments(torch.ones(3), torch.ones(3)) for path in convs}
+            found = Statistics(channel, channel)
+            header = {"kind": "statistics", "recipe": {}, "backbone": TEACHER}
+            save(folder / "statistics" / f"{TEACHER}.safetensors", found.tensors(), header)
+
+    def analysis(self, value=0.5):
+        sets = ["gvbsm", "real"]
+        tensors = {
+            f"{kind}/{name}": torch.full((4,), value)
+            for kind in ("cosine", "pixel_cosine")
+            for name in sets
+        }
+        tensors |= {"tsne/points": torch.rand(8, 2), "tsne/labels": torch.arange(8) % 4}
+        tensors["tsne/set"] = torch.arange(8) // 4
+        header = {"kind": "analysis", "recipe": {}, "sets": sets, "teacher": TEACHER,
+                  "accuracy": {"gvbsm": 91.0, "real": 100.0}}  # fmt: skip
+        save(self.folder / "report" / "analysis.safetensors", tensors, header)
+
+    def continual(self):
+        steps = [spread([90.0, 92.0]), spread([70.0, 80.0])]
+        row = {"method": "gvbsm", "student": STUDENT, "ipc": 6, "steps": steps}
+        content = {"classes": [2, 4], "orders": [[0, 1, 2, 3], [3, 1, 2, 0]], "rows": [row]}
+        write_json(self.folder / "continual.json", {**content, "note": "Teachers know it all."})
+
+
+@pytest.fixture
+def maker(tmp_path):
+    return Maker(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def items(tmp_path_factory, data, runtime):
+    """The figures of a work directory with everything, by name."""
+    maker = Maker(tmp_path_factory.mktemp("full"))
+    recipe = maker.images("gvbsm", traces=[maker.trace()])
+    maker.images("random", "baselines/random-0")
+    maker.images("real", file="real.safetensors")
+    maker.film(recipe)
+    eye = torch.eye(4, dtype=torch.int64) * 9
+    eye[0, 1] = 1
+    maker.student("gvbsm", 0, 60.0, confusion=eye.tolist())
+    maker.student("gvbsm", 1, 62.0, confusion=eye.tolist())
+    maker.student("random-hard", 0, 50.0, "baselines/random-0")
+    maker.results(gvbsm=[60.0, 62.0], random_hard=[50.0], full=[70.0])
+    maker.teacher(data, runtime)
+    maker.analysis()
+    maker.continual()
+    return drawn(maker.folder)
+
+
+def drawn(folder):
+    return {item.name: item for item in gallery(folder)}
+
+
+def test_nothing_is_drawn_of_nothing(tmp_path):
+    assert drawn(tmp_path) == {}
+    assert drawn(tmp_path / "not there") == {}
+
+
+def test_a_whole_work_directory_gives_every_figure_in_the_order_of_reading(items):
+    assert list(items) == [
+        "images", "images-more", "film", "methods", f"confusion-{STUDENT}", f"students-{STUDENT}",
+        "continual", "cosine", "tsne", "losses", "teachers", "statistics",
+    ]  # fmt: skip
+    for item in items.values():
+        assert item.title
+        assert len(item.alt) < 120
+        assert re.match(r"[A-Z].*[.]$", item.caption), item.caption
+        assert item.figure.get_size_inches()[0] < 6  # readable on a phone
+    assert len({item.title for item in items.values()}) == len(items)
+
+
+def test_captions_say_what_is_shown_and_of_how_many(items):
+    assert "the first 4 of 4 classes" in items["images"].caption
+    assert "gvbsm and real (real: real pictures)" in items["images"].caption
+    assert "The first 6 of 6 images per class" in items["images-more"].caption
+    assert "start (noise)" in items["film"].caption
+    assert "up to 2 of a method" in items["methods"].caption
+    confusion = items[f"confusion-{STUDENT}"].caption
+    assert "n = 2" in confusion
+    assert "10 % of ant taken for $bee_2" in confusion
+    assert "2 random orders" in items["continual"].caption
+    assert "Teachers know it all." in items["continual"].caption
+    assert "gvbsm 91.0 %, real 100.0 %" in items["cosine"].caption
+    assert "8 images of 4 classes" in items["tsne"].caption
+    assert "of 1 batch of images" in items["losses"].caption
+
+
+def test_the_film_moves(items):
+    assert [name for name, item in items.items() if item.motion] == ["film"]
+    with Image.open(io.BytesIO(items["film"].motion)) as film:
+        assert film.n_frames == 3
+
+
+def test_a_set_of_one_image_a_class_is_one_figure(maker):
+    maker.images("gvbsm", ipc=1)
+    items = drawn(maker.folder)
+    assert list(items) == ["images"]
+    assert len(items["images"].figure.axes) == 1
+
+
+def test_random_pictures_stand_in_for_real_ones(maker):
+    maker.images("gvbsm", ipc=2)
+    maker.images("random", "baselines/random-0", ipc=2)
+    titles = [axes.get_title() for axes in drawn(maker.folder)["images"].figure.axes]
+    assert titles == ["gvbsm", "random"]
+
+
+def test_a_run_of_random_pictures_has_no_losses(maker):
+    maker.images("random", ipc=2)
+    maker.images("real", ipc=2, file="real.safetensors")
+    items = drawn(maker.folder)
+    assert list(items) == ["images"]
+    assert [axes.get_title() for axes in items["images"].figure.axes] == ["random", "real"]
+
+
+def test_a_film_of_other_images_is_not_shown(maker):
+    maker.images("gvbsm")
+    maker.film({"of": "older images"})
+    assert "film" not in drawn(maker.folder)
+
+
+def test_students_of_earlier_settings_do_not_count(maker):
+    maker.images("gvbsm")
+    maker.student("gvbsm", 0, 60.0)
+    maker.student("gvbsm", 1, 99.0)  # the results know nothing of it
+    maker.student("sre2l", 0, 60.0)
+    maker.results(gvbsm=[60.0])
+    item = drawn(maker.folder)[f"students-{STUDENT}"]
+    assert "of 1 student " in item.caption
+    lines = [line for line in item.figure.axes[1].lines if line.get_label() == "gvbsm"]
+    assert [line.get_ydata().tolist() for line in lines] == [[40, 60]]
+    assert "sre2l" not in item.alt
+
+
+def test_no_pairs_no_similarity(maker):
+    maker.images("gvbsm", ipc=1)
+    maker.analysis(math.nan)
+    assert "cosine" not in drawn(maker.folder)
+    assert "tsne" in drawn(maker.folder)
+
+
+def test_teachers_that_were_not_trained_here_have_no_curves(maker, data, runtime, monkeypatch):
+    monkeypatch.setitem(HISTORY, "losses", [])
+    maker.teacher(data, runtime, statistics=False)
+    assert drawn(maker.folder) == {}
+
+
+def test_layers_stand_in_the_order_of_the_network(items):
+    means = items["statistics"].figure.axes[0]
+    places = {
+        line.get_label(): line.get_xdata().tolist()
+        for line in means.lines
+        if line.get_label().endswith("mean")
+    }
+    layers = [
+        "BatchNorm" if isinstance(module, torch.nn.BatchNorm2d) else "convolution"
+        for module in build_backbone(TEACHER, 4, 8).modules()
+        if isinstance(module, (torch.nn.BatchNorm2d, torch.nn.Conv2d))
+    ]
+    for kind in ("BatchNorm", "convolution"):
+        expected = [index for index, layer in enumerate(layers) if layer == kind]
+        assert places[f"{kind}, mean"] == expected
+    assert layers != sorted(layers)
+
+
+# Sweeps
+
+
+def study_row(point, method, *values, seconds=None, stored=(100, 200), axes=None):
+    return {
+        "study": "s", "point": point, "axes": axes or {}, "method": method, "student": STUDENT,
+        "ipc": None if method == "full" else 10, "top1": spread(list(values)),
+        "seconds_per_iteration": seconds, "image_bytes": stored[0], "label_bytes": stored[1],
+    }  # fmt: skip
+
+
+def write_study(folder, name, axes, rows, paper=None):
+    (folder / "points").mkdir(exist_ok=True)
+    points = {row["point"]: row["axes"] for row in rows if row["point"] is not None}
+    config = {"ipc": 10, "method": "gvbsm", "data": {"name": "digits"}}
+    entries = [{"name": n, "axes": at, "done": True, "config": config} for n, at in points.items()]
+    entries.append({"name": "later", "axes": {}, "done": False})
+    content = {"study": name, "title": "what helps", "source": "table 1", "axes": axes,
+               "paper": paper or {}, "points": entries, "rows": rows}  # fmt: skip
+    write_json(folder / f"{name}.json", content)
+
+
+def test_a_study_over_a_number_is_a_curve(tmp_path):
+    rows = [study_row(f"alpha={x}", "gvbsm", 50.0, 52.0 + x, axes={"alpha": x}) for x in (0.0, 0.8)]
+    rows.append(study_row(None, "full", 90.0, stored=(None, None)))
+    paper = {"data": "ImageNet-1k", "columns": ["R18"], "figures": {"alpha=0.8": [31.9]}}
+    write_study(tmp_path, "table1", ["alpha"], rows, paper)
+    items = drawn(tmp_path)
+    assert list(items) == ["study-table1"]
+    item = items["study-table1"]
+    assert item.title == "What helps"
+    for words in ("against alpha (digits, 10 images per class)", "Means of 2 students",
+                  "the same at all points: full.", "(table 1), on ImageNet-1k"):  # fmt: skip
+        assert words in item.caption
+    assert "hollow" not in item.caption
+    ours, theirs = item.figure.axes
+    assert ours.containers[0].lines[0].get_xdata().tolist() == [0, 0.8]
+    assert theirs.lines[0].get_xdata().tolist() == [0.8]
+
+
+def test_a_study_of_variants_is_strips_and_costs(tmp_path):
+    rows = [
+        study_row(name, "gvbsm", 50.0, seconds=seconds, axes={"step": name})
+        for name, seconds in (("one", 0.1), ("two", 0.2))
+    ]
+    rows.append(study_row("one", "random-hard", 20.0, axes={"step": "one"}))
+    write_study(tmp_path, "figure5", ["step"], rows)
+    items = drawn(tmp_path)
+    assert list(items) == ["study-figure5", "study-figure5-cost"]
+    assert "hollow marks: trained with hard labels" in items["study-figure5"].caption
+    assert "paper" not in items["study-figure5"].caption
+    (axes,) = items["study-figure5-cost"].figure.axes
+    assert axes.containers[0].lines[0].get_xdata().tolist() == [100, 200]
+
+
+def test_variants_of_equal_cost_have_no_figure_of_it(tmp_path):
+    rows = [study_row(n, "gvbsm", 50.0, seconds=0.1, axes={"loss": n}) for n in ("kl", "mse")]
+    write_study(tmp_path, "loss", ["loss"], rows)
+    assert list(drawn(tmp_path)) == ["study-loss"]
+
+
+def test_images_per_class_are_drawn_against_bytes_too(tmp_path):
+    rows = [
+        study_row(f"ipc={n}", method, 50.0, axes={"ipc": n}, stored=(n * 100, labels))
+        for n in (1, 10, 50)
+        for method, labels in (("gvbsm", n * 1000), ("random-hard", 0))
+    ]
+    rows.append(study_row(None, "full", 90.0, stored=(None, None)))
+    write_study(tmp_path, "ipc", ["ipc"], rows)
+    items = drawn(tmp_path)
+    assert list(items) == ["study-ipc", "study-ipc-bytes"]
+    (axes,) = items["study-ipc-bytes"].figure.axes
+    curves = [container.lines[0].get_xdata().tolist() for container in axes.containers]
+    assert curves == [[1100, 11000, 55000], [100, 1000, 5000]]
+    assert "images per class)" not in items["study-ipc"].caption
+
+
+def test_a_damaged_study_is_named_and_other_files_are_left_alone(tmp_path):
+    write_study(tmp_path, "loss", ["loss"], [study_row("kl", "gvbsm", 50.0, axes={"loss": "kl"})])
+    write_json(tmp_path / "mine.json", {"rows": 3})
+    assert list(drawn(tmp_path)) == ["study-loss"]
+    write_json(tmp_path / "loss.json", {"study": "loss"})
+    with pytest.raises(ArtifactError, match=r"loss\.json does not hold"):
+        drawn(tmp_path)
+
+
+# Faults
+
+
+@pytest.fixture
+def small(maker, data, runtime):
+    """One file of each kind; what is drawn before a fault is found is little."""
+    maker.student("gvbsm", 0)
+    maker.results(gvbsm=[60.0])
+    maker.teacher(data, runtime)
+    maker.analysis()
+    maker.continual()
+    return maker
+
+
+@pytest.mark.parametrize("name", [
+    "results.json", "continual.json", f"evaluation/gvbsm-{STUDENT}-0.json",
+    "report/analysis.safetensors", f"squeeze/{TEACHER}.safetensors",
+    f"statistics/{TEACHER}.safetensors",
+])  # fmt: skip
+def test_a_damaged_file_is_named(small, name):
+    path = small.folder / name
+    path.write_bytes(path.read_bytes()[:20])
+    with pytest.raises(ArtifactError, match=re.escape(path.name)):
+        list(gallery(small.folder))
+
+
+@pytest.mark.parametrize("name", ["synthesis/images", "synthesis/film", "real"])
+def test_a_damaged_set_is_named(maker, name):
+    maker.film(maker.images("gvbsm", ipc=1))
+    maker.images("real", ipc=1, file="real.safetensors")
+    path = maker.folder / f"{name}.safetensors"
+    path.write_bytes(path.read_bytes()[:20])
+    with pytest.raises(ArtifactError, match=re.escape(path.name)):
+        list(gallery(maker.folder))
+
+
+@pytest.mark.parametrize("name", [
+    "results.json", "continual.json", f"evaluation/gvbsm-{STUDENT}-0.json",
+])  # fmt: skip
+@pytest.mark.parametrize("content", [{}, {"rows": 3}, {"rows": [{"method": "gvbsm"}]}])
+def test_a_file_of_another_form_is_named(small, name, content):
+    write_json(small.folder / name, content)
+    with pytest.raises(ArtifactError, match=f"{Path(name).name} does not hold what this version"):
+        list(gallery(small.folder))

@@ -1,0 +1,662 @@
+"""The report: its numbers, what it leaves out, its HTML, and how browsers show it."""
+
+import base64
+import json
+import re
+import shlex
+import shutil
+import subprocess
+from html.parser import HTMLParser
+
+import pytest
+import torch
+
+import gvbsm
+from gvbsm.artifacts import ArtifactError, read_json, save, write_json
+from gvbsm.cli import _parse, main
+from gvbsm.config import Config
+from gvbsm.plots.captions import Drawn
+from gvbsm.plots.reading import read_studies
+from gvbsm.plots.style import new_figure
+from gvbsm.reporting.facts import preset_settings, read_facts
+from gvbsm.reporting.page import costs, write_page
+from gvbsm.reporting.rendering import duration
+from gvbsm.reporting.sweeps import find_in_study
+from gvbsm.reporting.terms import SECTIONS, commands, settings_table, settings_yaml
+from gvbsm.settings import as_config, build_config, fields_by_name, merge, read_preset, to_dict
+from test_artifacts import write_labels
+
+HOSTILE = '<script>alert("x")</script>'
+STUDENT = "convnet128_d2"
+CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
+VOID = {"meta", "img", "br", "link", "hr", "input", "source", "wbr", "col"}
+
+
+def spread(*values, std=0.25):
+    return {"mean": sum(values) / len(values), "std": std, "values": list(values)}
+
+
+def row(method, *values, ipc=2, best=None, seconds=65.0):
+    top1 = spread(*values)
+    return {
+        "method": method, "student": STUDENT, "ipc": ipc, "top1": top1,
+        "top1_best": best or top1, "seconds": seconds,
+    }  # fmt: skip
+
+
+def trace():
+    terms = {"cross_entropy": 1.0, "batchnorm": 2.0, "conv": 3.0, "densification": 0.5}
+    return [
+        {"step": n, "teacher": "wrn16_2", "densification_gradient": 0.0, **terms} for n in (0, 1)
+    ]
+
+
+def write_run(root, names=("ant", HOSTILE), **changes):
+    """A finished work directory on two classes, with known numbers."""
+    config = to_dict(as_config(merge({**read_preset("digits"), "ipc": 2}, changes)))
+    config["labels"]["epochs"] = 800  # as settled for four images
+    write_json(root / "data.json", {"name": config["data"]["name"], "fingerprint": "f",
+                                    "classes": 2, "image_size": 8})  # fmt: skip
+    header = {
+        "kind": "images", "recipe": {"ipc": 2, "synthesis": {"init": "real"}}, "method": "gvbsm",
+        "class_names": list(names), "mean": [0.5], "std": [0.25], "traces": [trace()],
+    }  # fmt: skip
+    images = torch.arange(256, dtype=torch.uint8).view(4, 1, 8, 8)
+    save(root / "synthesis" / "images.safetensors",
+         {"images": images, "labels": torch.tensor([0, 0, 1, 1])}, header)  # fmt: skip
+    history = {"epochs": [3, 6], "top1": [99.0, 97.5], "losses": [1.0] * 6}
+    for backbone in config["squeeze"]["backbones"]:
+        header = {"kind": "teacher", "recipe": {}, "backbone": backbone, "history": history,
+                  "class_names": list(names)}  # fmt: skip
+        save(root / "squeeze" / f"{backbone}.safetensors", {"weight": torch.zeros(1)}, header)
+    write_labels(root / "labels")
+    write_json(root / "seconds.json", {
+        "squeeze/wrn16_2": 100.0, "statistics": 1.0, "synthesis/gvbsm": 7.0,
+        "synthesis/sre2l": 5.0, "labels/random-1": 2.0,
+        f"evaluation/gvbsm/{STUDENT}/0": 60.0, f"evaluation/sre2l/{STUDENT}/0": 30.0,
+    })  # fmt: skip
+    write_json(root / "results.json", {
+        "rows": [
+            row("gvbsm", 61.04, 63.0, best=spread(71.0, 72.0)),
+            row("random-soft", 50.0, 51.0, 52.0),
+            row("full", 98.06, ipc=None),
+        ],
+        "seconds": {}, "pictures": {"train": 1437, "test": 360}, "config": config,
+        "versions": {"gvbsm": gvbsm.__version__, "torch": "9.9", "device": "cpu",
+                     "precision": "fp32", "threads": "2"},
+    })  # fmt: skip
+    return root
+
+
+@pytest.fixture
+def workdir(tmp_path):
+    return write_run(tmp_path / "mine")
+
+
+def hostile_gallery(_workdir):
+    """One figure of each place and a film, with hostile words, in place of the real ones."""
+    for name, motion in (("images", None), ("film", b"GIF89a"), ("tsne", None)):
+        figure = new_figure(1, 0.5)
+        yield Drawn(name, f"Title {HOSTILE}", f"Caption {HOSTILE}", f'"{HOSTILE}', figure, motion)
+
+
+@pytest.fixture
+def plain_gallery(monkeypatch):
+    monkeypatch.setattr("gvbsm.reporting.page.gallery", hostile_gallery)
+
+
+def page_of(workdir, notes=()):
+    return write_page(workdir, read_facts(workdir), notes).read_text(encoding="utf-8")
+
+
+class Tree(HTMLParser):
+    """Start tags with their attributes, text, headings; complains of what is not balanced."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.open, self.tags, self.headings, self.words, self.cells = [], [], [], [], []
+        self.feed(text)
+        self.close()
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        names = [name for name, _ in attrs]
+        assert len(names) == len(set(names)), (tag, names)
+        self.tags.append((tag, dict(attrs)))
+        if tag == "tr":
+            self.cells.append([])
+        if tag in ("td", "th"):
+            self.cells[-1].append("")
+        if re.fullmatch(r"h[1-6]", tag):
+            self.headings.append(int(tag[1]))
+        if tag not in VOID:
+            self.open.append(tag)
+        elif tag == "br" and {"td", "th"} & set(self.open):
+            self.cells[-1][-1] += " "
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.words.append(data)
+        if {"td", "th"} & set(self.open):
+            self.cells[-1][-1] += data
+
+    def all(self, name):
+        return [attributes for tag, attributes in self.tags if tag == name]
+
+    def row(self, start):
+        found = [[" ".join(cell.split()) for cell in cells] for cells in self.cells]
+        return next(cells for cells in found if cells[0].startswith(start))
+
+    @property
+    def text(self):
+        return " ".join(" ".join(self.words).split())
+
+
+@pytest.fixture(scope="module")
+def reported(tmp_path_factory):
+    """A work directory with its report, to be looked at alone."""
+    root = write_run(tmp_path_factory.mktemp("reported") / "mine")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("gvbsm.reporting.page.gallery", hostile_gallery)
+        page_of(root, ["Run `gvbsm squeeze` first."])
+    return root
+
+
+@pytest.fixture(scope="module")
+def tree(reported):
+    return Tree((reported / "report" / "index.html").read_text(encoding="utf-8"))
+
+
+# Numbers
+
+
+def test_the_table_holds_the_results(tree):
+    own = tree.row("G-VBSM")
+    assert own == [
+        "G-VBSM this run gvbsm",
+        STUDENT,
+        "2",
+        "62.0 ± 0.2",
+        "71.5 ± 0.2",
+        "2",
+        "1 min 5 s",
+    ]
+    assert tree.row("random real pictures, soft")[3:6] == ["51.0 ± 0.2", "51.0 ± 0.2", "3"]
+    assert tree.row("whole set")[1:6] == [STUDENT, "all", "98.1", "98.1", "1"]
+    assert [item.get("class") for item in tree.all("tr")].count("own") == 1
+
+
+def test_title_verdict_and_numbers_at_the_top(tree):
+    assert "digits: G-VBSM, 2 images per class" in tree.text
+    assert "2 classes, 4 images of 8 \N{MULTIPLICATION SIGN} 8 pixels" in tree.text
+    assert f"Trained on 4 distilled images, {STUDENT} reaches 62.0 ± 0.2 %" in tree.text
+    assert "trained on all 1,437 pictures, 98.1 %" in tree.text
+    assert "0.28 % of 1,437" in tree.text
+
+
+def test_warnings_are_in_the_page(tree):
+    assert "Warning: Without a row for comparison: random real pictures, hard labels" in tree.text
+    assert "L_DD never acted" in tree.text
+    assert "`" not in tree.text  # code is marked up
+    assert "Run gvbsm squeeze first." in tree.text
+
+
+def test_time_and_bytes_of_each_stage(tree, reported):
+    found = {cost.name: cost for cost in costs(read_facts(reported))}
+    assert (found["squeeze"].own_seconds, found["squeeze"].seconds) == (100.0, 0.0)
+    assert (found["synthesis"].own_seconds, found["synthesis"].seconds) == (7.0, 5.0)
+    assert (found["labels"].own_seconds, found["labels"].seconds) == (0.0, 2.0)
+    assert (found["evaluation"].own_seconds, found["evaluation"].seconds) == (60.0, 30.0)
+    size = (reported / "synthesis" / "images.safetensors").stat().st_size
+    assert (found["synthesis"].own, found["synthesis"].baselines) == (size, 0)
+    assert tree.row("synthesis")[1:3] == ["7.0 s", "5.0 s"]
+    assert tree.row("all")[1:3] == ["2 min 48 s", "37 s"]
+
+
+def test_bytes_of_baselines_are_counted_apart(workdir):
+    other = workdir / "baselines" / "sre2l" / "synthesis" / "images.safetensors"
+    other.parent.mkdir(parents=True)
+    shutil.copy(workdir / "synthesis" / "images.safetensors", other)
+    stored = read_facts(workdir).stored["synthesis"]
+    assert stored.own == stored.baselines == other.stat().st_size
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0, ""), (0.04, "0.0 s"), (9.94, "9.9 s"), (9.96, "10 s"), (59.4, "59 s"),
+        (59.7, "1 min 0 s"), (3599.6, "1 h 0 min"), (3660, "1 h 1 min"), (90_000, "25 h 0 min"),
+    ],
+)  # fmt: skip
+def test_time_in_words(seconds, text):
+    assert duration(seconds) == text
+
+
+def test_teachers_with_last_and_best_epoch(tree):
+    assert tree.row("wrn16_2") == ["wrn16_2", "97.5", "99.0", "6"]
+
+
+def test_continual_results_where_there_are_some(workdir, plain_gallery):
+    assert 'id="continual"' not in page_of(workdir)
+    steps, average = [spread(99.0, 98.0), spread(40.0)], spread(70.0, 69.0)
+    rows = [{"method": "gvbsm", "student": STUDENT, "ipc": 2, "seconds": 1.0,
+             "steps": steps, "average": average}]  # fmt: skip
+    write_json(workdir / "continual.json", {
+        "classes": [1, 2], "class_names": ["a", "b"], "orders": [[0, 1], [1, 0]], "rows": rows,
+        "note": HOSTILE, "config": {}, "versions": {},
+    })  # fmt: skip
+    tree = Tree(page_of(workdir))
+    assert ["98.5 ± 0.2", "40.0", "69.5 ± 0.2"] in [
+        [" ".join(cell.split()) for cell in cells[2:]] for cells in tree.cells
+    ]
+    assert "arrive in 2 steps" in tree.text
+
+
+# What is missing
+
+
+def test_only_what_is_there_is_told(workdir, monkeypatch):
+    monkeypatch.setattr("gvbsm.reporting.page.gallery", lambda _: iter(()))
+    for folder in ("squeeze", "synthesis", "labels"):
+        shutil.rmtree(workdir / folder)
+    (workdir / "seconds.json").unlink()
+    results = read_json(workdir / "results.json")
+    del results["pictures"]
+    write_json(workdir / "results.json", results)
+    text = page_of(workdir)
+    tree = Tree(text)
+    ids = {attributes.get("id") for _, attributes in tree.tags}
+    assert not {"images", "figures", "teachers", "continual"} & ids
+    assert {"results", "settings", "cost", "reproduce", "use", "cite"} <= ids
+    assert "soft_labels" not in tree.text
+    assert "test-pictures" not in text
+    links = {item["href"] for item in tree.all("a") if item["href"].startswith("#")}
+    assert links <= {f"#{name}" for name in ids}
+
+
+def test_a_note_alone_makes_the_section_of_figures(workdir, monkeypatch):
+    monkeypatch.setattr("gvbsm.reporting.page.gallery", lambda _: iter(()))
+    assert 'id="figures"' in page_of(workdir, ["A note."])
+
+
+def test_figures_that_are_drawn_no_more_go(workdir, plain_gallery):
+    folder = workdir / "report" / "figures"
+    folder.mkdir(parents=True)
+    for name in ("old.png", "old.pdf", ".tsne.png.1.tmp", "notes.txt"):
+        (folder / name).touch()
+    page_of(workdir)
+    names = sorted(path.name for path in folder.iterdir())
+    assert names == ["film.gif", "film.pdf", "film.png", "images.pdf", "images.png", "notes.txt",
+                     "tsne.pdf", "tsne.png"]  # fmt: skip
+
+
+# Sweeps
+
+
+def write_study(
+    root, name="table1-alpha", done=2, values=((60.0, 60.2), (60.1, 60.3), (40.0, 40.2))
+):
+    """Three points of a study, some of them done, and random pictures that all have in common."""
+    points = [
+        {"name": f"alpha={alpha}", "axes": {"alpha": alpha}, "folders": [], "done": index < done,
+         "config": to_dict(Config())}
+        for index, alpha in enumerate((0.0, 0.4, 0.8))
+    ]  # fmt: skip
+
+    def line(point, method, values):
+        top1 = {**spread(*values), "n": len(values)}
+        return {
+            "study": name, "point": point and point["name"], "axes": point["axes"] if point else {},
+            "method": method, "student": STUDENT, "ipc": 10, "seeds": [0],
+            "top1": top1, "top1_best": top1,
+            "synthesis_seconds": 1.0, "seconds_per_iteration": 0.25 if point else None,
+            "image_bytes": 1, "label_bytes": 2, "recipe": "r",
+        }  # fmt: skip
+
+    rows = [line(p, "gvbsm", top1) for p, top1 in zip(points[:done], values, strict=False)]
+    (root / "points").mkdir(parents=True, exist_ok=True)
+    write_json(root / f"{name}.json", {
+        "format": 1, "study": name, "title": "the EMA", "source": HOSTILE, "axes": ["alpha"],
+        "paper": {"data": "ImageNet", "columns": ["R18", "R50"],
+                  "figures": {"alpha=0.0": [30.0, None]}},
+        "points": points, "rows": [*rows, line(None, "random-soft", (50.0,))],
+        "versions": {"torch": "9.9"},
+    })  # fmt: skip
+    return root
+
+
+@pytest.fixture
+def study_figures(monkeypatch):
+    def gallery(_workdir):
+        for name in ("study-table1-alpha", "study-table1-alpha-cost", "study-table1", "images"):
+            yield Drawn(name, f"Title of {name}", "Caption", "Alt", new_figure(1, 0.5))
+
+    monkeypatch.setattr("gvbsm.reporting.sweeps.gallery", gallery)
+    monkeypatch.setattr("gvbsm.reporting.page.gallery", gallery)
+
+
+def test_a_sweep_has_a_page_of_its_own(tmp_path, study_figures):
+    root = write_study(write_study(tmp_path / "sweep"), "table1", done=3)
+    text = gvbsm.report(root).read_text(encoding="utf-8")
+    tree = Tree(text)
+    check_links(tree)
+    assert "<script" not in text
+    assert tree.row("alpha=0.0") == [
+        "alpha=0.0", "G-VBSM", STUDENT, "10", "60.1 ± 0.2", "2", "0.250", "30.0 / none"
+    ]  # fmt: skip
+    assert tree.row("every point")[1:] == [
+        "random real pictures, soft labels", STUDENT, "10", "50.0", "1", "", ""
+    ]  # fmt: skip
+    assert "2 of 3 points are done" in tree.text
+    assert text.count("points are done") == 1
+    assert "the best point (alpha=0.4) cannot be told from alpha=0.0:" in tree.text
+    first, second = re.split(r'<h3 id="study-2">', text)
+    assert "Title of study-table1-alpha<" in first  # which begins as the other's name does
+    assert "Title of study-table1-alpha-cost<" in first
+    assert "Title of study-table1<" not in first
+    assert second.count("Title of study-") == 1
+
+
+def test_studies_beside_a_run_are_told_in_its_report(workdir, study_figures):
+    write_study(workdir)
+    shutil.rmtree(workdir / "squeeze")
+    tree = Tree(gvbsm.report(workdir).read_text(encoding="utf-8"))
+    check_links(tree)
+    assert "Studies" in tree.text
+    assert tree.row("alpha=0.4")[4] == "60.2 ± 0.2"
+    assert tree.text.count("Title of study-table1-alpha ") == 1
+
+
+def test_students_alone_and_points_that_stand_out(tmp_path):
+    root = write_study(tmp_path, done=3, values=((60.0,), (70.0,), (80.0,)))
+    (study,) = read_studies(root)
+    assert [finding.name for finding in find_in_study(study, points=3)] == ["single"]
+
+
+def test_a_sweep_without_results(tmp_path, capsys):
+    (tmp_path / "points").mkdir()
+    assert main(["report", str(tmp_path)]) == 2
+    assert "no results of a study yet" in capsys.readouterr().err
+
+
+# HTML
+
+
+def test_ids_are_unique_and_every_link_has_its_target(tree):
+    check_links(tree)
+
+
+def check_links(tree):
+    ids = [attributes["id"] for _, attributes in tree.tags if "id" in attributes]
+    assert len(ids) == len(set(ids))
+    for _, attributes in tree.tags:
+        for name in ("aria-labelledby", "aria-describedby"):
+            if name in attributes:
+                assert attributes[name] in ids
+    inside = [item["href"] for item in tree.all("a") if item["href"].startswith("#")]
+    assert len(inside) > 4
+    assert {link[1:] for link in inside} <= set(ids)
+
+
+def test_nothing_is_loaded_from_outside(tree, reported):
+    text = (reported / "report" / "index.html").read_text()
+    for tag, attributes in tree.tags:
+        assert tag not in ("script", "iframe", "link", "object", "embed", "base")
+        assert not [name for name in attributes if name.startswith("on")]
+        assert attributes.get("src", "data:").startswith("data:")
+        if not (href := attributes.get("href", "#")).startswith(("#", "data:application/yaml")):
+            assert tag == "a"
+            assert href.startswith("https://")
+    style = re.search(r"<style>(.*?)</style>", text, re.S).group(1)
+    assert not re.search(r"url\(|@import|@font-face", style)
+    assert "default-src 'none'" in text
+
+
+def test_headings_images_tables_and_language(tree):
+    assert tree.headings[0] == 1
+    assert tree.headings.count(1) == 1
+    for before, after in zip(tree.headings, tree.headings[1:], strict=False):
+        assert after <= before + 1
+    assert all(item["alt"] for item in tree.all("img"))
+    assert len(tree.all("img")) == 4  # three figures and the moving one
+    assert len(tree.all("caption")) == len(tree.all("table"))
+    assert {item.get("scope") for item in tree.all("th")} == {"row", "col", "rowgroup"}
+    assert tree.all("html") == [{"lang": "en"}]
+    assert any(item.get("name") == "viewport" for item in tree.all("meta"))
+    assert [name for name, _ in tree.tags].count("main") == 1
+
+
+def test_hostile_words_are_text(tree, reported):
+    text = (reported / "report" / "index.html").read_text()
+    assert "<script" not in text
+    assert f"ant, {HOSTILE}" in tree.text
+    assert f"Caption {HOSTILE}" in tree.text
+    assert tree.all("img")[0]["alt"] == f'"{HOSTILE}'
+
+
+def test_figures_are_inside_and_beside(tree, reported):
+    png = (reported / "report" / "figures" / "tsne.png").read_bytes()
+    sources = [item["src"] for item in tree.all("img")]
+    assert f"data:image/png;base64,{base64.b64encode(png).decode()}" in sources
+    width, height = (int.from_bytes(png[start : start + 4]) for start in (16, 20))
+    shown = [int(tree.all("img")[0][name]) for name in ("width", "height")]
+    assert shown == [round(width / 1.5), round(height / 1.5)]
+    moving = tree.tags.index(("details", {"class": "screen"}))  # shown when asked for alone
+    assert tree.tags[moving + 3][1]["src"].startswith("data:image/gif")
+
+
+# Settings and commands
+
+
+def test_every_term_is_a_setting():
+    known = fields_by_name()
+    keys = [term.key for section in SECTIONS for term in section.terms]
+    assert set(keys) <= known.keys()
+    assert len(keys) == len(set(keys))
+
+
+def test_settings_tell_where_they_differ_from_the_preset(tmp_path, plain_gallery):
+    workdir = write_run(tmp_path / "w", synthesis={"iterations": 60, "init": "noise"})
+    tree = Tree(page_of(workdir))
+    (cells,) = [c for c in tree.cells if "synthesis.iterations" in c[0]]
+    assert [" ".join(cell.split()) for cell in cells[1:]] == ["60", "200"]
+    (cells,) = [c for c in tree.cells if "synthesis.alpha" in c[0]]
+    assert cells[0].strip().startswith("\N{GREEK SMALL LETTER ALPHA}")
+    assert cells[1:] == ["0.8", ""]
+    assert "2 of its settings below are changed" in tree.text
+
+
+def test_epochs_that_follow_from_the_size_of_the_set_are_no_change():
+    config = build_config(merge(read_preset("digits"), {"ipc": 1, "labels": {"epochs": 800}}))
+    preset = preset_settings(to_dict(config), classes=10)
+    assert preset["labels"]["epochs"] == 800
+    rows = [value for _, rows in settings_table(to_dict(config), preset) for value in rows]
+    assert [value.term.key for value in rows if value.preset is not None] == []
+
+
+CHANGES = [
+    ("digits", {}),
+    (
+        "digits",
+        {
+            "synthesis": {
+                "iterations": 7,
+                "views": {"flip": True},
+                "optimizer": {"betas": [0.1, 0.2]},
+            }
+        },
+    ),
+    (
+        "tiny-imagenet",
+        {"evaluation": {"lr_of": {"resnet18": 0.5}}, "synthesis": {"backbones": ["wrn16_2"]}},
+    ),
+    ("cifar10", {"method": "sre2l", "baselines": {"methods": []}, "threads": 3}),
+    (
+        "cifar10",
+        {"baselines": {"methods": ["full"]}, "data": {"workers": 0}, "labels": {"epochs": 300}},
+    ),
+]
+
+
+@pytest.mark.parametrize(("preset", "changes"), CHANGES)
+def test_both_commands_give_the_same_settings_again(preset, changes, tmp_path, monkeypatch):
+    method = changes.get("method")
+    name = f"{preset}+{method}" if method else preset
+    config = build_config(merge(read_preset(name), {**changes, "seed": 5}))
+    if preset != "digits":
+        config = build_config(merge(to_dict(config), {"data": {"root": "DIR"}}))
+    settings = to_dict(config)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "settings.yaml").write_text(settings_yaml(settings), encoding="utf-8")
+    for command in commands(settings, preset_settings(settings, classes=10), "a b"):
+        program, verb, *argv = shlex.split(command.replace("\\\n", " "))
+        assert (program, verb) == ("gvbsm", "run")
+        again, workdir, _ = _parse(verb, argv)
+        assert str(workdir) == "runs/a b"
+        assert to_dict(again) == settings
+
+
+def test_the_settings_file_does_not_tell_of_this_machine(tmp_path, plain_gallery):
+    workdir = write_run(tmp_path / "secret-place", data={"name": "npz", "root": "/home/me/x.npz"})
+    results = read_json(workdir / "results.json")
+    text = page_of(workdir)
+    assert "/home/me" not in text
+    assert str(tmp_path) not in text
+    (link,) = [item for item in Tree(text).all("a") if item.get("download") == "settings.yaml"]
+    (tmp_path / "s.yaml").write_bytes(base64.b64decode(link["href"].partition(",")[2]))
+    assert "/home/me" not in (tmp_path / "s.yaml").read_text()
+    results["config"]["data"]["root"] = None
+    assert to_dict(as_config(str(tmp_path / "s.yaml"))) == results["config"]
+    assert "--data-root DIR" in text
+
+
+def test_the_lines_for_python_work(tree, reported, monkeypatch):
+    text = (reported / "report" / "index.html").read_text()
+    code = re.search(r"<code>(import gvbsm.*?)</code>", text, re.S).group(1)
+    monkeypatch.chdir(reported.parent)
+    names = {}
+    exec(code.replace("&#34;", '"'), names)
+    assert names["distilled"].images.shape == (4, 1, 8, 8)
+    assert len(names["pictures"]) == 4
+    assert names["soft"].shape == (4, 2)
+
+
+def test_a_data_set_without_a_preset_is_compared_with_none():
+    settings = to_dict(Config())
+    settings["data"]["name"] = "elsewhere"
+    assert preset_settings(settings, classes=10) is None
+    assert len(commands(settings, None, "w")) == 1
+
+
+# The command
+
+
+def test_report_of_what_holds_no_results(tmp_path, capsys):
+    def fault(*argv):
+        code = main(["report", *map(str, argv)])
+        out, err = capsys.readouterr()
+        assert out == ""
+        (line,) = err.splitlines()
+        return code, line
+
+    assert fault(tmp_path) == (
+        2, f"gvbsm: {tmp_path} is not a work directory of gvbsm (no data.json in it)"
+    )  # fmt: skip
+    assert fault(tmp_path / "none")[0] == 2
+    write_json(tmp_path / "data.json", {"name": "digits", "classes": 2, "image_size": 8})
+    code, line = fault(tmp_path)
+    assert (code, "holds no results yet; run `gvbsm run PRESET" in line) == (2, True)
+    write_json(tmp_path / "results.json", {"rows": []})
+    assert "no results yet" in fault(tmp_path)[1]
+    write_json(tmp_path / "results.json", {"rows": [{"method": "gvbsm"}]})
+    code, line = fault(tmp_path)
+    assert (code, "does not fit this version" in line) == (2, True)
+    (tmp_path / "results.json").write_text("{")
+    assert "cannot be read" in fault(tmp_path)[1]
+    for argv in ((), (tmp_path, tmp_path), ("--quite", tmp_path), ("--quite",)):
+        assert "gvbsm report DIR" in fault(*argv)[1]
+    assert not (tmp_path / "report").exists()
+
+
+def test_report_help(capsys):
+    assert main(["report", "--help"]) == 0
+    assert capsys.readouterr().out == "usage: gvbsm report DIR [--quiet]\n"
+
+
+def test_report_from_the_command_and_from_python(workdir, monkeypatch, capsys):
+    shutil.rmtree(workdir / "squeeze")
+    path = workdir / "report" / "index.html"
+    assert main(["report", str(workdir), "--quiet"]) == 0
+    assert capsys.readouterr().out == f"{path}\n"
+    text = path.read_text(encoding="utf-8")
+    assert "The sets are not compared by their features" in text
+    tree = Tree(text)
+    assert len(tree.all("img")) > 2  # of the real gallery
+    assert all(item["alt"] for item in tree.all("img"))
+    assert gvbsm.report(workdir) == path
+    assert path.read_text(encoding="utf-8") == text
+    with pytest.raises(ArtifactError, match="not a work directory"):
+        gvbsm.report(workdir / "squeeze")
+
+
+# In a browser
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_in_a_browser(workdir, plain_gallery, tmp_path, scheme):
+    """Fits a phone of 360 pixels, in both schemes, with type of 16 pixels and good contrast."""
+    page = page_of(workdir)
+    probe = """<script>
+      const seen = element => getComputedStyle(element);
+      const frame = document.querySelector("iframe");
+      frame.onload = () => {
+        const inner = frame.contentDocument, root = inner.documentElement;
+        const sizes = [...inner.querySelectorAll("p, td, th, li, a, code, figcaption, summary")]
+          .map(element => parseFloat(seen(element).fontSize));
+        document.title = JSON.stringify({
+          width: frame.contentWindow.innerWidth, needed: root.scrollWidth,
+          page: seen(inner.body).backgroundColor, text: seen(inner.body).color,
+          card: seen(inner.querySelector(".card")).backgroundColor,
+          muted: seen(inner.querySelector(".subtitle")).color,
+          link: seen(inner.querySelector("nav a")).color, smallest: Math.min(...sizes),
+        });
+      };
+      frame.srcdoc = new TextDecoder().decode(
+        Uint8Array.from(atob("%s"), letter => letter.charCodeAt(0)));
+    </script>"""
+    head = f"<!DOCTYPE html><meta charset=utf-8><meta name=color-scheme content={scheme}>"
+    frame = '<title></title><iframe width="360" height="800" style="border:0"></iframe>'
+    holder = tmp_path / "holder.html"
+    holder.write_text(head + frame + probe % base64.b64encode(page.encode()).decode())
+    command = [
+        CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
+        "--disable-component-update", "--disable-sync", "--no-first-run",
+        f"--user-data-dir={tmp_path / 'profile'}", "--enable-logging=stderr", "--v=0",
+        f"--blink-settings=preferredColorScheme={1 if scheme == 'light' else 0}",
+        "--virtual-time-budget=5000", "--dump-dom", holder.as_uri(),
+    ]  # fmt: skip
+    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
+    assert "CONSOLE" not in done.stderr
+    found = json.loads(re.search(r"<title>(.*?)</title>", done.stdout).group(1))
+    assert found["width"] == 360
+    assert found["needed"] <= 360
+    assert found["smallest"] >= 16
+    assert (luminance(found["page"]) > 0.5) == (scheme == "light")
+    assert found["card"] == "rgb(255, 255, 255)"  # figures are drawn for white
+    for name in ("text", "muted", "link"):
+        assert contrast(found[name], found["page"]) >= 4.5, name
+
+
+def luminance(color):
+    """Relative luminance by WCAG 2.2."""
+    shares = [int(part) / 255 for part in re.findall(r"\d+", color)[:3]]
+    linear = [s / 12.92 if s <= 0.04045 else ((s + 0.055) / 1.055) ** 2.4 for s in shares]
+    return sum(weight * part for weight, part in zip((0.2126, 0.7152, 0.0722), linear, strict=True))
+
+
+def contrast(first, second):
+    dark, light = sorted(map(luminance, (first, second)))
+    return (light + 0.05) / (dark + 0.05)

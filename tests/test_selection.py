@@ -1,0 +1,89 @@
+"""The pictures that a run selects: by the right teacher, or by a training that is kept."""
+
+import pytest
+import torch
+
+from gvbsm import pipeline, selection
+from gvbsm.artifacts import ArtifactError, load_tensors
+from gvbsm.config import ConfigError
+from gvbsm.coreset import select_forgetting, select_herding, select_k_center
+from gvbsm.features import teacher_features
+from gvbsm.loading import plain_batches
+from gvbsm.selection import Selector
+
+SETTINGS = {
+    "ipc": 3,
+    "data": {"name": "digits"},
+    "squeeze": {"backbones": ["convnet8_d1", "wrn10_1"], "epochs": 2, "views": {"crop": "none"}},
+    "coreset": {"backbone": "wrn10_1"},
+    "baselines": {"methods": []},
+}
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    made = pipeline.Run(pipeline.as_config(SETTINGS), tmp_path_factory.mktemp("run"), quiet=True)
+    made.squeeze()
+    return made
+
+
+def selector(run, config=None, teacher=None):
+    return Selector(
+        config or run.config, run.data, run.runtime, run.workspace, run.recipes,
+        teacher or run._teacher,
+    )  # fmt: skip
+
+
+def features_of(run, backbone):
+    batches = plain_batches(run.data, run.data.train, 100, run.runtime, 0)
+    pictures = (images for images, _ in batches)
+    return teacher_features(run._teacher(backbone), pictures, run.runtime).features
+
+
+@pytest.mark.parametrize(
+    ("name", "choose"), [("herding", select_herding), ("k-center", select_k_center)]
+)
+def test_the_features_are_those_of_the_teacher_that_is_named(run, name, choose):
+    labels = run.data.train.labels
+    found = selector(run).select(name)
+    assert torch.equal(found, choose(features_of(run, "wrn10_1"), labels, 10, 3))
+    assert not torch.equal(found, choose(features_of(run, "convnet8_d1"), labels, 10, 3))
+
+
+def test_forgetting_is_trained_once_and_kept(run, monkeypatch):
+    found = selector(run).select("forgetting")
+    path = run.workspace.forgetting("wrn10_1")
+    events = load_tensors(path, "forgetting")[0]["events"]
+    generator = run.runtime.generator("selection", "forgetting")
+    assert torch.equal(found, select_forgetting(events, run.data.train.labels, 10, 3, generator))
+    most = events[found].view(10, 3)
+    for label in range(10):
+        own = events[run.data.train.labels == label].sort(descending=True).values
+        assert torch.equal(most[label], own[:3])
+
+    def record(*_arguments):
+        raise AssertionError("nothing is to be trained again")
+
+    monkeypatch.setattr(selection, "record_forgetting", record)
+    assert torch.equal(selector(run).select("forgetting"), found)
+
+
+def test_draws_are_those_of_the_random_selection_alone(run):
+    chosen = selector(run)
+    assert not torch.equal(chosen.select("random", 0), chosen.select("random", 1))
+    assert torch.equal(chosen.select("herding", 0), chosen.select("herding", 1))
+
+
+def test_features_of_a_teacher_that_is_not_trained(tmp_path):
+    fresh = pipeline.Run(pipeline.as_config(SETTINGS), tmp_path, quiet=True)
+    with pytest.raises(ArtifactError, match=r"wrn10_1.*run `gvbsm squeeze "):
+        selector(fresh).select("k-center")
+    assert len(selector(fresh).select("random")) == 30  # needs none
+
+
+def test_a_teacher_without_features_is_a_fault_of_the_settings(run):
+    headless = torch.nn.Sequential(torch.nn.Flatten())
+    with pytest.raises(
+        ConfigError, match=r"coreset\.backbone wrn10_1: Sequential has no nn\.Linear"
+    ):
+        selector(run, teacher=lambda _: headless).select("herding")

@@ -1,0 +1,313 @@
+"""Studies: what a file may hold, how its points are completed, and those of the paper."""
+
+import re
+
+import pytest
+import yaml
+
+from gvbsm.config import ConfigError
+from gvbsm.settings import build_config, read_preset, to_dict
+from gvbsm.studies import (
+    STUDIES,
+    Choice,
+    data_name,
+    expand,
+    read_plan,
+    read_studies,
+    read_study,
+    study_names,
+)
+
+PRESETS = [
+    "digits",
+    "cifar10",
+    "cifar10+cifar10-small",
+    "cifar100",
+    "tiny-imagenet",
+    "imagenet-1k",
+    "folder",
+    "npz",
+]
+UNFIT = {("table11-teacher-epochs", "imagenet-1k"), ("appendix-d-convnet", "imagenet-1k")}
+
+# The paper's accuracies as printed, first column; of figures what section 4.1 tells of them.
+PAPER = {
+    "table1-alpha": [30.4, 31.4, 31.9],
+    "table3-label-backbones": [25.7, 27.2, 27.9, 31.4],
+    "table6-logit-normalization": [31.4, 25.4, 31.0, 25.1],
+    "table10-matching": [27.8, 24.0, 31.4],
+    "table11-teacher-epochs": [46.5, 45.8, 42.5, 42.1],
+    "appendix-d-convnet": [32.8, 38.7],
+    "figure5-components": [21.3, 21.3 + 0.9, None, 21.3 + 6.5 - 2.7, 21.3 + 6.5, 31.4],
+    "figure6-loss": [25.4, None, 25.4 + 1.4, 25.4 + 6.0],
+    "figure6-beta-dr": [31.4, None, None, None, None, 31.4 - 3.6],
+    "figure6-batch-size": [None, None, None],
+    "ipc": [None, 46.5, 54.3],
+}
+
+MINIMAL = {"title": "toy", "source": "none", "axes": ["a"], "points": {"one": None}}
+
+
+@pytest.fixture
+def write(tmp_path):
+    """Write a study and return its path as text."""
+
+    def to(content, name="toy"):
+        path = tmp_path / f"{name}.yaml"
+        path.write_text(
+            content if isinstance(content, str) else yaml.safe_dump(content, sort_keys=False)
+        )
+        return str(path)
+
+    return to
+
+
+def points_of(name, settings=None, options=None):
+    (points,) = expand([read_study(name)], settings or {}, options or {})
+    return points
+
+
+# Points
+
+
+def test_a_grid_is_a_product_and_names_its_points(write):
+    path = write(
+        {
+            **{key: MINIMAL[key] for key in ("title", "source")},
+            "axes": ["alpha", "normalized"],
+            "grid": {"synthesis.alpha": [0.0, 0.4], "labels.logit_normalization": [True, False]},
+        }
+    )
+    points = points_of(path)
+    assert [point.name for point in points] == [
+        "alpha=0.0,normalized=true",
+        "alpha=0.0,normalized=false",
+        "alpha=0.4,normalized=true",
+        "alpha=0.4,normalized=false",
+    ]
+    for point in points:
+        config = point.config
+        found = {"alpha": config.synthesis.alpha, "normalized": config.labels.logit_normalization}
+        assert found == point.axes
+
+
+def test_the_later_wins__preset_base_data_options_point(write):
+    path = write(
+        {
+            **MINIMAL,
+            "base": {"ipc": 2, "seed": 2, "labels.epochs": 2, "synthesis.iterations": 2},
+            "for": {"digits": {"seed": 3, "labels.epochs": 3, "synthesis.iterations": 3}},
+            "points": {"one": {"synthesis.iterations": 5}, "two": None},
+        }
+    )
+    settings = {"ipc": 1, "seed": 1, "threads": 1, "labels": {"epochs": 1, "batch_size": 7}}
+    options = {"labels": {"epochs": 4}, "synthesis": {"iterations": 4}}
+    one, two = points_of(path, settings, options)
+    for point, iterations in ((one, 5), (two, 4)):
+        config = point.config
+        assert (config.threads, config.ipc, config.seed) == (1, 2, 3)
+        assert (config.labels.epochs, config.labels.batch_size) == (4, 7)
+        assert config.synthesis.iterations == iterations
+    elsewhere = points_of(path, {**settings, "data": {"name": "npz"}})
+    assert elsewhere[0].config.seed == 2
+
+
+def test_a_preset_is_laid_below_the_settings_beside_it(write):
+    over = {"preset": "sre2l", "synthesis.alpha": 0.5}
+    (point,) = points_of(write({**MINIMAL, "points": {"one": over}}))
+    assert (point.config.method, point.config.evaluation.loss) == ("sre2l", "kl")
+    assert point.config.synthesis.alpha == 0.5
+
+
+def test_backbones_are_chosen_from_the_teachers(write):
+    points = {
+        "first": {"labels.backbones": {"first": 2}},
+        "without": {"synthesis.backbones": {"without": "conv"}},
+        "own": {"squeeze.backbones": ["wrn10_1"], "labels.backbones": {"first": 1}},
+    }
+    teachers = ["convnet8_d1", "wrn10_1", "wrn16_1"]
+    first, without, own = points_of(
+        write({**MINIMAL, "points": points}), {"squeeze": {"backbones": teachers}}
+    )
+    assert first.config.labels.backbones == ("convnet8_d1", "wrn10_1")
+    assert without.config.synthesis.backbones == ("wrn10_1", "wrn16_1")
+    assert own.config.labels.backbones == ("wrn10_1",)
+
+
+@pytest.mark.parametrize(
+    ("choice", "words"),
+    [
+        (Choice(count=3), "asks for the first 3 of squeeze.backbones ['a1', 'b1']"),
+        (Choice(without="c"), "leaves c* out of squeeze.backbones ['a1', 'b1']"),
+    ],
+)
+def test_a_choice_that_cannot_be_made(choice, words):
+    with pytest.raises(ConfigError) as error:
+        choice.of(["a1", "b1"])
+    assert str(error.value).startswith(words)
+
+
+# Faults
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"tittle": "x"}, "there is no entry 'tittle'; did you mean title?"),
+        ({"title": 3}, "title must be a text, found 3"),
+        ({"axes": "a"}, "axes must be a list of names, found 'a'"),
+        ({"points": [1]}, "points must be a mapping, found [1]"),
+        ({"points": {}}, "give either grid or points"),
+        ({"grid": {"ipc": [1]}}, "give either grid or points"),
+        ({"axes": ["a", "b"]}, "points vary along one axis, but axes names 2"),
+        ({"points": {}, "grid": {"ipc": 1}}, "grid: ipc must have a list of values, found 1"),
+        ({"points": {}, "grid": {"ipc": [1], "seed": [2]}}, "grid varies 2 settings, but axes"),
+        ({"points": {"one": {"ipcc": 1}}}, "point one: there is no setting 'ipcc'; did you mean"),
+        ({"base": {"synthesis.alfa": 1}}, "did you mean synthesis.alpha"),
+        ({"base": {"synthesis": 1}}, "base: synthesis is a section of settings, found 1"),
+        ({"base": {"preset": "sre3l"}}, "there is no preset 'sre3l'; did you mean sre2l?"),
+        ({"for": {"digits": [1]}}, "for digits must be a mapping of settings, found [1]"),
+        (
+            {"base": {"labels.backbones": {"last": 2}}},
+            "base: labels.backbones is a list, {first: COUNT} or {without: BEGINNING}, found",
+        ),
+        ({"base": {"labels.backbones": {"first": 0}}}, "{first: COUNT}"),
+        ({"paper": {"data": "x"}}, "paper must hold data, columns and a mapping of figures"),
+        (
+            {"paper": {"data": "x", "columns": ["a"], "figures": {"too": [1]}}},
+            "paper: there is no point 'too'",
+        ),
+        (
+            {"paper": {"data": "x", "columns": ["a"], "figures": {"one": [1, 2]}}},
+            "paper: one needs 1 figures, found [1, 2]",
+        ),
+    ],
+)
+def test_a_fault_of_the_file_is_one_line(write, change, words):
+    path = write({**MINIMAL, **change})
+    with pytest.raises(ConfigError) as error:
+        read_study(path)
+    (line,) = str(error.value).splitlines()
+    assert line.startswith(f"study {path}: ")
+    assert words in line
+
+
+def test_a_file_that_is_no_mapping_or_not_there(write, tmp_path):
+    with pytest.raises(ConfigError, match="must hold a mapping"):
+        read_study(write("- 1"))
+    with pytest.raises(ConfigError, match="there is no study"):
+        read_study(str(tmp_path / "none.yaml"))
+    with pytest.raises(ConfigError, match="no study 'table1'; did you mean table1"):
+        read_study("table1")
+
+
+def test_faults_of_all_points_are_told_at_once_and_equal_ones_once(write):
+    study = {**MINIMAL, "axes": ["alpha", "ipc"], "points": {}}
+    study["grid"] = {"synthesis.alpha": [0.5, 1.5, "high"], "ipc": [1, 0]}
+    with pytest.raises(ConfigError) as error:
+        points_of(write(study))
+    lines = str(error.value).splitlines()
+    assert [line for line in lines if "alpha must be in [0, 1)" in line] == [
+        "toy, alpha=1.5,ipc=1 and 1 more: synthesis.alpha must be in [0, 1), got 1.5"
+    ]
+    assert "toy, alpha=0.5,ipc=0 and 1 more: ipc must be positive, got 0" in lines
+    assert sum("Got value: high" in line for line in lines) == 1
+    assert len(lines) == 3
+
+
+def test_an_option_without_effect_is_a_fault(write):
+    study = write({**MINIMAL, "points": {"one": {"ipc": 1}, "two": {"ipc": 2, "seed": 4}}})
+    with pytest.raises(ConfigError, match=r"^toy: --ipc is what the study varies; leave it out$"):
+        points_of(study, options={"ipc": 3})
+    one, two = points_of(study, options={"seed": 3})
+    assert (one.config.seed, two.config.seed) == (3, 4)
+
+
+def test_plan__repeat_and_names(write):
+    with pytest.raises(ConfigError, match="repeat must be at least 1, got 0"):
+        read_plan("ipc", {}, {}, 0)
+    path = write(MINIMAL, "ipc")
+    with pytest.raises(ConfigError, match=r"two studies .* have one name"):
+        read_studies(f"ipc+{path}", "digits")
+    assert [study.name for study in read_studies("ipc+ipc", "digits")] == ["ipc"]
+
+
+# The paper's
+
+
+def test_all_studies_are_there():
+    assert study_names() == sorted(PAPER)
+    assert len(list(STUDIES.iterdir())) == len(PAPER)
+
+
+@pytest.mark.parametrize("name", sorted(PAPER))
+def test_a_study_opens_with_its_command_and_has_the_paper_s_figures(name):
+    lines = (STUDIES / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
+    opening = [line for line in lines if line.startswith("#")]
+    assert lines[: len(opening)] == opening
+    assert any(re.match(rf"#\s+gvbsm sweep {name} digits$", line) for line in opening)
+    assert max(map(len, lines)) <= 110
+    study = read_study(name)
+    figures = {str(key): values for key, values in study.paper.get("figures", {}).items()}
+    found = [figures.get(variant.name, [None])[0] for variant in study.variants]
+    assert found == [None if value is None else pytest.approx(value) for value in PAPER[name]]
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+def test_every_study_resolves_on_every_preset(preset):
+    settings = read_preset(preset)
+    data = data_name(settings)
+    studies = read_studies("all", data)
+    assert {(name, data) for name in study_names()} - {(s.name, data) for s in studies} == {
+        pair for pair in UNFIT if pair[1] == data
+    }
+    for study, points in zip(studies, expand(studies, settings, {}), strict=True):
+        configs = [str(to_dict(point.config)) for point in points]
+        assert len(set(configs)) == len(points) == len(study.variants)
+        for point in points:
+            assert point.config.method == "gvbsm"
+            assert "random-soft" in point.config.baselines.methods
+            assert list(point.axes) == list(study.axes)
+
+
+@pytest.mark.parametrize(("name", "data"), sorted(UNFIT))
+def test_a_study_that_does_not_fit_says_why(name, data):
+    with pytest.raises(ConfigError, match=f"^{name} does not fit {data}: "):
+        read_studies(name, data)
+
+
+def test_figure_5_climbs_from_sre2l_to_the_whole_method():
+    settings = read_preset("cifar10")
+    steps = {point.name: point.config for point in points_of("figure5-components", settings)}
+    sre2l = build_config(read_preset("cifar10+sre2l"))
+    first = steps["sre2l"]
+    assert first.evaluation == sre2l.evaluation
+    assert first.labels == sre2l.labels
+    assert first.synthesis.weight_densification == first.synthesis.weight_conv == 0
+    assert first.synthesis.backbones == ("resnet18",)
+    assert (first.synthesis.loop, first.synthesis.alpha) == ("original", 0.0)
+    assert steps["sre2l+mse-gt"].synthesis == first.synthesis
+    dd = steps["dd+mse-gt"].synthesis
+    assert (dd.loop, dd.alpha, dd.weight_densification) == ("reorder", 0.8, 1.0)
+    assert (dd.backbones, dd.weight_conv) == (("resnet18",), 0.0)
+    gbm = steps["dd+gbm+mse-gt"]
+    assert (gbm.synthesis.backbones, gbm.labels.backbones) == (None, None)
+    assert gbm.synthesis.weight_conv == 0.0
+    assert steps["dd+gbm"].labels == gbm.labels
+    assert steps["dd+gbm"].evaluation.loss == "kl"
+    whole = steps["dd+gbm+gsm+mse-gt"].synthesis
+    assert (whole.weight_conv, whole.weight_batchnorm, whole.beta_dr) == (0.01, 0.01, 0.0)
+    table_10 = {point.name: point.config for point in points_of("table10-matching", settings)}
+    assert table_10["both"] == steps["dd+gbm+gsm+mse-gt"]  # one run for both studies
+    assert table_10["batchnorm"] == gbm
+
+
+def test_table_3_labels_with_nested_teachers_and_shares_its_images():
+    for preset in ("digits", "cifar10"):
+        points = points_of("table3-label-backbones", read_preset(preset))
+        teachers = points[0].config.squeeze.backbones
+        assert [point.config.labels.backbones for point in points] == [
+            teachers[:count] for count in (1, 2, 3, 4)
+        ]
+        assert len({point.config.synthesis.backbones for point in points}) == 1
+        assert [point.axes["label backbones"] for point in points] == [1, 2, 3, 4]

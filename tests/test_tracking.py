@@ -1,0 +1,103 @@
+"""Trackers are told what the files hold, and are asked for nothing."""
+
+from dataclasses import replace
+
+import pytest
+from accelerate.tracking import LOGGER_TYPE_TO_CLASS
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from gvbsm import tracking as module
+from gvbsm.config import Config, ConfigError
+from gvbsm.runtime import RunError
+from gvbsm.tracking import check_trackers, tracking
+
+# torch and tensorboard use what newer releases of others call outdated.
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")
+
+BOARD = replace(Config(), trackers=("tensorboard",))
+
+
+def scalars(folder):
+    events = EventAccumulator(str(folder)).Reload()
+    return {
+        tag: [(event.step, event.value) for event in events.Scalars(tag)]
+        for tag in events.Tags()["scalars"]
+    }
+
+
+def test_tracking__without_trackers_nobody_listens(tmp_path):
+    with tracking(Config(), tmp_path) as log:
+        assert log is None
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_tracking__tensorboard_holds_what_was_told(tmp_path):
+    with tracking(BOARD, tmp_path) as log:
+        log("squeeze resnet", {"loss": 2.5}, 1)
+        log("squeeze resnet", {"loss": 1.5, "top1": 50.0}, 2)
+    found = scalars(tmp_path / "logs" / "gvbsm")
+    assert found["squeeze resnet/loss"] == [(1, 2.5), (2, 1.5)]
+    assert found["squeeze resnet/top1"] == [(2, 50.0)]
+
+
+def test_tracking__settings_lie_beside_the_values(tmp_path):
+    with tracking(replace(BOARD, ipc=7), tmp_path):
+        pass
+    (settings,) = (tmp_path / "logs").rglob("hparams.yml")
+    text = settings.read_text()
+    assert "ipc: 7" in text
+    assert "synthesis.alpha: 0.8" in text
+
+
+class FakeTracker:
+    """Keeps its arguments and what it is told, as W&B and Trackio would."""
+
+    requires_logging_directory = False
+
+    def __init__(self, project, **options):
+        self.name, self.options, self.told, self.finished = "wandb", options, [], False
+
+    def start(self):
+        pass
+
+    def store_init_configuration(self, values):
+        assert values["labels.epochs"] == Config().labels.epochs
+
+    def log(self, values, step=None):
+        self.told.append((values, step))
+
+    def finish(self):
+        self.finished = True
+
+
+def test_tracking__others_count_their_own_steps(tmp_path, monkeypatch):
+    """W&B refuses steps that go back, and every series begins at one again."""
+    made = []
+    monkeypatch.setitem(
+        LOGGER_TYPE_TO_CLASS,
+        "wandb",
+        lambda *arguments, **options: made.append(FakeTracker(*arguments, **options)) or made[-1],
+    )
+    with tracking(replace(Config(), trackers=("wandb",)), tmp_path / "mine") as log:
+        log("evaluation a", {"top1": 3.0}, 9)
+        assert not made[0].finished
+    assert made[0].options == {"name": "mine", "dir": str(tmp_path / "mine")}
+    assert made[0].told == [({"evaluation a/top1": 3.0, "evaluation a/step": 9}, None)]
+    assert made[0].finished
+
+
+def test_tracking__one_that_cannot_be_opened_is_one_line(tmp_path, monkeypatch):
+    def fail(*_arguments):
+        raise OSError("no login\nand more")
+
+    monkeypatch.setattr(module, "_open", fail)
+    with pytest.raises(RunError, match=r"^tracker tensorboard cannot be opened: no login$"):
+        tracking(BOARD, tmp_path).__enter__()
+
+
+def test_check__names_what_is_missing(monkeypatch):
+    check_trackers(())
+    check_trackers(("tensorboard",))
+    monkeypatch.setattr(module, "find_spec", lambda name: None if name == "wandb" else object())
+    with pytest.raises(ConfigError, match="'wandb', which needs wandb: pip install wandb"):
+        check_trackers(("tensorboard", "wandb"))
