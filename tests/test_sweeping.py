@@ -289,3 +289,16 @@ def test_sweep__killed_in_the_middle_ends_in_the_same_files(folder, finished, tm
     ]
     for path in finished[0].glob("points/*/synthesis/images.safetensors"):
         assert path.read_bytes() == (workdir / path.relative_to(finished[0])).read_bytes()
+
+
+def test_sweep__settings_without_effect_make_no_new_folders(folder, finished):
+    workdir, content = finished
+    options = {
+        "threads": 1,
+        "checkpoint_seconds": 9.0,
+        "data": {"in_memory": True},
+        "synthesis": {"groups": 1},
+    }
+    again = swept(folder, workdir, options=options)
+    assert [p["folders"] for p in again["points"]] == [p["folders"] for p in content["points"]]
+    assert [row["recipe"] for row in again["rows"]] == [row["recipe"] for row in content["rows"]]

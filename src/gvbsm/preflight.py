@@ -16,6 +16,7 @@ from gvbsm.datasets import ImageData, load_dataset
 from gvbsm.features import find_classifier
 from gvbsm.pictures import DataError
 from gvbsm.runtime import Runtime
+from gvbsm.tracking import check_trackers
 from gvbsm.settings import selection_of
 
 
@@ -35,6 +36,7 @@ def load_data(config: Config, runtime: Runtime) -> ImageData:
 
 def check_feasible(config: Config, data: ImageData) -> None:
     """Build every network once, without memory, and count pictures, before any long work."""
+    check_trackers(config.trackers)
     for name in dict.fromkeys((*config.squeeze.backbones, *config.evaluation.students)):
         _check_network(name, len(data.class_names), data)
         if config.squeeze.pretrained and name in config.squeeze.backbones:

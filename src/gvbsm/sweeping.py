@@ -41,7 +41,7 @@ FORMAT = 1
 
 # What changes nothing in the results, and so has no part in a folder's name.
 WITHOUT_EFFECT = {
-    "": ("device", "threads", "checkpoint_seconds"),
+    "": ("device", "threads", "checkpoint_seconds", "trackers"),
     "data": ("root", "in_memory", "workers"),
     "synthesis": ("groups", "compile"),
 }

@@ -199,6 +199,7 @@ def _film_pictures(
         for axes, name, image in zip(panels, names, images, strict=False):
             axes.clear()
             _show(axes, image[None, None], cell)
+            axes.set_aspect("equal")  # the layout leaves room of any shape
             axes.set_title(shorten(name, 13), fontsize=SMALL, pad=2)
         with Image.open(io.BytesIO(figure_bytes(figure, "png"))) as picture:
             yield picture.convert("RGB").quantize(128, dither=Image.Dither.NONE)
