@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 import gvbsm.analysis
 from conftest import CLASSES, CONVNET, WRN
 from gvbsm.analysis import analyze, choose_teacher, first_images, map_points, mean_cosine, see
-from gvbsm.artifacts import DistilledDataset, load_tensors, save
+from gvbsm.artifacts import load_tensors, save
+from gvbsm.distilled import DistilledDataset
 from gvbsm.pictures import normalize
 from gvbsm.teachers import save_teacher
 from gvbsm.workspace import Workspace

@@ -24,8 +24,8 @@ LAYERS = (
     "moments losses views _version",  # 0: the mathematics
     "pictures sources datasets backbones",  # 1: registries
     # 2: ground
-    "config settings artifacts runtime tracking training loading teachers features film observe "
-    "targets epochs descent workspace studies sharing",
+    "config settings artifacts distilled runtime tracking training loading teachers features film "
+    "observe targets epochs descent workspace studies sharing",
     "squeeze statistics synthesis labels evaluation coreset forgetting",  # 3: stages
     # 4: what the pipeline is put together from
     "plots recipes preflight results performance",

@@ -19,14 +19,14 @@ from gvbsm.artifacts import (
     Checkpoint,
     Statistics,
     is_current,
-    load_distilled,
-    load_labels,
     load_tensors,
     read_header,
     save,
 )
+from gvbsm.distilled import load_distilled, load_labels
 from gvbsm.moments import Moments
-from test_artifacts import RECIPE, tensors, write, write_images, write_labels
+from test_artifacts import RECIPE, tensors, write
+from test_distilled import write_images, write_labels
 
 # Random damage
 

@@ -10,9 +10,9 @@ from torch import nn
 import gvbsm.evaluation
 import reference
 from conftest import CONVNET, StoppedError, stop_after
-from gvbsm.artifacts import load_labels
 from gvbsm.backbones import build_backbone
 from gvbsm.config import EvaluationConfig, LabelsConfig, OptimizerConfig, ViewConfig
+from gvbsm.distilled import load_labels
 from gvbsm.epochs import draw_plan, view_batch
 from gvbsm.evaluation import Labeller, train_student
 from gvbsm.labels import generate_labels

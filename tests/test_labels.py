@@ -8,8 +8,8 @@ import torch
 import gvbsm.labels
 import reference
 from conftest import CONVNET, WRN, StoppedError, stop_after
-from gvbsm.artifacts import load_labels
 from gvbsm.config import LabelsConfig, ViewConfig
+from gvbsm.distilled import load_labels
 from gvbsm.epochs import draw_plan, unpack_plan, view_batch
 from gvbsm.evaluation import Labeller
 from gvbsm.labels import generate_labels

@@ -6,13 +6,8 @@ import pytest
 import torch
 
 from gvbsm import pipeline
-from gvbsm.artifacts import (
-    ArtifactError,
-    load_distilled,
-    load_images,
-    load_labels,
-    read_header,
-)
+from gvbsm.artifacts import ArtifactError, read_header
+from gvbsm.distilled import load_distilled, load_images, load_labels
 from gvbsm.film import load_film
 from gvbsm.runtime import RunError
 from gvbsm.settings import for_method

@@ -5,7 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
-from gvbsm.artifacts import DistilledDataset
+from gvbsm.distilled import DistilledDataset
 from gvbsm.plots import plot_images
 
 

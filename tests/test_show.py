@@ -5,7 +5,7 @@ import torch
 
 from gvbsm.artifacts import ArtifactError, Checkpoint, save, write_json
 from gvbsm.show import describe
-from test_artifacts import write_images, write_labels
+from test_distilled import write_images, write_labels
 
 DATA = {"name": "digits", "fingerprint": "f", "classes": 2, "image_size": 8}
 

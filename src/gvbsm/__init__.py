@@ -12,13 +12,13 @@ from gvbsm._version import __version__
 
 if TYPE_CHECKING:
     from gvbsm.artifacts import ArtifactError as ArtifactError
-    from gvbsm.artifacts import DistilledDataset as DistilledDataset
-    from gvbsm.artifacts import SoftLabels as SoftLabels
-    from gvbsm.artifacts import load_distilled as load  # noqa: F401
     from gvbsm.backbones import build_backbone as build_backbone
     from gvbsm.config import Config as Config
     from gvbsm.config import ConfigError as ConfigError
     from gvbsm.datasets import load_dataset as load_dataset
+    from gvbsm.distilled import DistilledDataset as DistilledDataset
+    from gvbsm.distilled import SoftLabels as SoftLabels
+    from gvbsm.distilled import load_distilled as load  # noqa: F401
     from gvbsm.pictures import DataError as DataError
     from gvbsm.pipeline import run as run
     from gvbsm.reporting import report as report
@@ -30,11 +30,11 @@ _ORIGIN = {
     "Config": ("config", "Config"),
     "ConfigError": ("config", "ConfigError"),
     "DataError": ("pictures", "DataError"),
-    "DistilledDataset": ("artifacts", "DistilledDataset"),
+    "DistilledDataset": ("distilled", "DistilledDataset"),
     "RunError": ("runtime", "RunError"),
-    "SoftLabels": ("artifacts", "SoftLabels"),
+    "SoftLabels": ("distilled", "SoftLabels"),
     "build_backbone": ("backbones", "build_backbone"),
-    "load": ("artifacts", "load_distilled"),
+    "load": ("distilled", "load_distilled"),
     "load_dataset": ("datasets", "load_dataset"),
     "report": ("reporting", "report"),
     "run": ("pipeline", "run"),

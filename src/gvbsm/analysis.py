@@ -16,15 +16,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gvbsm.artifacts import (
-    DistilledDataset,
     Recipe,
     fingerprint,
     is_current,
-    load_images,
     read_header,
     save,
 )
 from gvbsm.config import SqueezeConfig
+from gvbsm.distilled import DistilledDataset, load_images
 from gvbsm.features import teacher_features
 from gvbsm.pictures import normalize
 from gvbsm.runtime import Runtime, resolve_runtime

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import math
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -19,11 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from torch.utils.data import Dataset
 
 from gvbsm._version import __version__
 from gvbsm.moments import Moments
@@ -96,7 +93,12 @@ def save(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[Any]:
+def opened(path: Path) -> Iterator[Any]:
+    """A safetensors file, whose tensors are read when they are asked for.
+
+    Raises:
+        ArtifactError: If it is missing or damaged.
+    """
     if not path.is_file():
         raise ArtifactError(f"there is no {path}; run the stage that makes it first")
     try:
@@ -127,7 +129,7 @@ def read_header(path: Path) -> dict[str, Any]:
     Raises:
         ArtifactError: If the file is missing, damaged, foreign or newer than this version.
     """
-    with _opened(path) as file:
+    with opened(path) as file:
         return _header_of(file, path)
 
 
@@ -137,7 +139,7 @@ def load_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
     Raises:
         ArtifactError: As `read_header`, or if the file holds another kind of artefact.
     """
-    with _opened(path) as file:
+    with opened(path) as file:
         header = _header_of(file, path)
         if header.get("kind") != kind:
             raise ArtifactError(f"{path} holds {header.get('kind')!r}, expected {kind!r}")
@@ -237,154 +239,3 @@ class Statistics:
         except (KeyError, ValueError):
             raise ArtifactError(f"the statistics are damaged at {key!r}; remove them") from None
         return cls(**tables)
-
-
-@dataclass(frozen=True)
-class SoftLabels:
-    """Logits of every view of every epoch, with the views that they belong to.
-
-    Stored as shards of consecutive epochs, indexed by epoch and image, so that the batch size of a
-    reader is free. A shard's tensors are (epochs, images, ...): `logits` float16 (..., classes),
-    `boxes` int16 (..., 4), `flips` bool, `rolls` int16 (..., 2), `partners` int32, `mix_boxes`
-    int16 (..., 4) and `order` int32: the images in the order of labelling and of training.
-    """
-
-    directory: Path
-    epochs: int
-    shard_epochs: int
-    images: int
-    classes: int
-
-    def shard_path(self, epoch: int) -> Path:
-        """The file that holds `epoch`."""
-        return self.directory / f"shard-{epoch // self.shard_epochs:05d}.safetensors"
-
-    def read(self, epoch: int) -> dict[str, Tensor]:
-        """One epoch's tensors, each (images, ...), read from its shard alone.
-
-        Raises:
-            ArtifactError: If the shard is missing or damaged.
-        """
-        with _opened(self.shard_path(epoch)) as file:
-            row = epoch % self.shard_epochs
-            return {name: file.get_slice(name)[row] for name in file.keys()}  # noqa: SIM118
-
-    def nbytes(self) -> int:
-        """Bytes on disk."""
-        return sum(path.stat().st_size for path in self.directory.glob("shard-*.safetensors"))
-
-
-@dataclass(frozen=True)
-class DistilledDataset:
-    """A distilled (or selected) set.
-
-    Attributes:
-        images: uint8 (N, channels, height, width), class by class.
-        labels: Hard labels, int64 (N,).
-        class_names: Name of each class.
-        mean: Channel means of the real training set, of pixels scaled to [0, 1].
-        std: Channel deviations, likewise.
-        soft_labels: The labels of all views, where they are stored.
-        header: What else the file says: method, data set, recipe.
-    """
-
-    images: Tensor
-    labels: Tensor
-    class_names: tuple[str, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    soft_labels: SoftLabels | None
-    header: dict[str, Any]
-
-    @property
-    def ipc(self) -> int:
-        """Images per class."""
-        return len(self.labels) // len(self.class_names)
-
-    def dataset(self) -> Dataset[tuple[Tensor, int]]:
-        """A map-style data set of (normalized float image, hard label)."""
-        return _HardDataset(self)
-
-
-class _HardDataset(Dataset[tuple[Tensor, int]]):
-    def __init__(self, distilled: DistilledDataset) -> None:
-        self._distilled = distilled
-        self._mean = torch.tensor(distilled.mean)[:, None, None]
-        self._std = torch.tensor(distilled.std)[:, None, None]
-
-    def __len__(self) -> int:
-        return len(self._distilled.labels)
-
-    def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        image = self._distilled.images[index].float() / 255
-        return (image - self._mean) / self._std, int(self._distilled.labels[index])
-
-
-def load_distilled(directory: str | Path) -> DistilledDataset:
-    """The distilled set of a work directory (`gvbsm.load`).
-
-    Raises:
-        ArtifactError: If the directory holds none, or a damaged one.
-    """
-    directory = Path(directory)
-    has_labels = (directory / "labels" / "index.json").is_file()
-    soft_labels = load_labels(directory / "labels") if has_labels else None
-    return load_images(directory / "synthesis" / "images.safetensors", soft_labels)
-
-
-def load_images(path: Path, soft_labels: SoftLabels | None = None) -> DistilledDataset:
-    """The set in one file of images.
-
-    Raises:
-        ArtifactError: If the file is missing or damaged.
-    """
-    tensors, header = load_tensors(path, "images")
-    try:
-        return DistilledDataset(
-            images=tensors["images"],
-            labels=tensors["labels"],
-            class_names=tuple(header["class_names"]),
-            mean=tuple(header["mean"]),
-            std=tuple(header["std"]),
-            soft_labels=soft_labels,
-            header=header,
-        )
-    except KeyError as error:
-        raise ArtifactError(f"{path} lacks {error}; remove it to make it again") from None
-
-
-def stored_bytes(directory: Path) -> dict[str, int]:
-    """Bytes that a set takes: `images` their pixels, `labels` the files of its soft labels.
-
-    Args:
-        directory: Where the set lies: a work directory, or one of its baselines.
-
-    Returns:
-        0 for what is not there, as the labels that teachers give during training.
-    """
-    images = directory / "synthesis" / "images.safetensors"
-    pixels = 0
-    if images.is_file():
-        with _opened(images) as file:
-            pixels = math.prod(file.get_slice("images").get_shape())  # uint8
-    has_labels = (directory / "labels" / "index.json").is_file()
-    return {
-        "images": pixels,
-        "labels": load_labels(directory / "labels").nbytes() if has_labels else 0,
-    }
-
-
-def load_labels(directory: Path) -> SoftLabels:
-    """The soft labels of a `labels` directory.
-
-    Raises:
-        ArtifactError: If its index is missing or damaged.
-    """
-    index = read_json(directory / "index.json")
-    try:
-        return SoftLabels(
-            directory,
-            **{key: int(index[key]) for key in ("epochs", "shard_epochs", "images", "classes")},
-        )
-    except (KeyError, TypeError, ValueError) as error:
-        raise ArtifactError(f"{directory / 'index.json'} is damaged ({error}); remove it") from None

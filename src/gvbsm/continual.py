@@ -316,4 +316,6 @@ def run_continual(
     Raises:
         ConfigError, DataError, ArtifactError, RunError: With one clear line.
     """
-    return Protocol(Run(as_config(config), Path(workdir), quiet)).learn()
+    current = Run(as_config(config), Path(workdir), quiet)
+    with current.tracked():
+        return Protocol(current).learn()

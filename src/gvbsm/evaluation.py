@@ -9,10 +9,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from gvbsm.artifacts import Checkpoint, Recipe, SoftLabels, write_json
+from gvbsm.artifacts import Checkpoint, Recipe, write_json
 from gvbsm.backbones import build_backbone
 from gvbsm.config import EvaluationConfig, LabelsConfig
 from gvbsm.datasets import ImageData
+from gvbsm.distilled import SoftLabels
 from gvbsm.epochs import Plan, batch_size_for, draw_plan, label_batch, unpack_plan, view_batch
 from gvbsm.loading import batch_count, plain_batches, split_batches
 from gvbsm.losses import hard_loss, kd_loss, mse_gt_loss

@@ -7,7 +7,13 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from gvbsm.artifacts import ArtifactError, Recipe, load_tensors, read_header, save
+from gvbsm.artifacts import (
+    ArtifactError,
+    Recipe,
+    load_tensors,
+    read_header,
+    save,
+)
 
 CLASSES = 10  # of which the first image is filmed
 FRAMES = 12  # at most, the start and the end among them

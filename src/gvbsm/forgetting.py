@@ -9,7 +9,13 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from gvbsm.artifacts import Checkpoint, Recipe, is_current, load_tensors, save
+from gvbsm.artifacts import (
+    Checkpoint,
+    Recipe,
+    is_current,
+    load_tensors,
+    save,
+)
 from gvbsm.backbones import build_backbone
 from gvbsm.config import SqueezeConfig
 from gvbsm.datasets import ImageData

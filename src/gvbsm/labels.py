@@ -8,8 +8,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from gvbsm.artifacts import Recipe, SoftLabels, is_current, save, write_json
+from gvbsm.artifacts import Recipe, is_current, save, write_json
 from gvbsm.config import LabelsConfig
+from gvbsm.distilled import SoftLabels
 from gvbsm.epochs import batch_size_for, draw_plan, label_batch, pack_plan, view_batch
 from gvbsm.runtime import Runtime, check_finite
 

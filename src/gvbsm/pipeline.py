@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,8 @@ from gvbsm.artifacts import (
     ArtifactError,
     Checkpoint,
     Recipe,
-    SoftLabels,
     Statistics,
     is_current,
-    load_distilled,
-    load_images,
-    load_labels,
     load_tensors,
     read_header,
     read_json,
@@ -30,6 +27,7 @@ from gvbsm.artifacts import (
 from gvbsm.config import Config
 from gvbsm.coreset import gather_images, select_random
 from gvbsm.datasets import ImageData
+from gvbsm.distilled import SoftLabels, load_distilled, load_images, load_labels, save_images
 from gvbsm.epochs import settle_epochs
 from gvbsm.evaluation import Labeller, train_student
 from gvbsm.film import save_film
@@ -46,6 +44,7 @@ from gvbsm.statistics import record_statistics
 from gvbsm.synthesis import synthesize
 from gvbsm.targets import make_target
 from gvbsm.teachers import load_teacher
+from gvbsm.tracking import tracking
 from gvbsm.workspace import Workspace
 
 log = logging.getLogger("gvbsm")
@@ -142,7 +141,7 @@ class Run:
             if not self.workspace.is_made(place.images, recipe, "synthesis", make):
                 with self.workspace.timed(f"synthesis/{place.config.method}"):
                     found = self._real_images(place.selection, place.draw)
-                self._save_images(place.images, place.config.method, recipe, *found)
+                save_images(place.images, place.config.method, recipe, *found, self.data)
             return
         if place.needs_statistics:
             self.statistics(make=False)
@@ -171,38 +170,17 @@ class Run:
             config.statistics.n_p, self.data, self.runtime, place.images.parent, recipe,
         )  # fmt: skip
         save_film(place.images.parent, film, recipe)
-        self._save_images(place.images, config.method, recipe, images, labels, traces)
+        save_images(place.images, config.method, recipe, images, labels, self.data, traces)
         for path in place.images.parent.glob("group-*.safetensors"):
             path.unlink()
         log.info("synthesis %s: %d images", config.method, len(images))
 
-    def _save_images(
-        self,
-        path: Path,
-        method: str,
-        recipe: Recipe,
-        images: Tensor,
-        labels: Tensor,
-        traces: list[Any],
-    ) -> None:
-        header = {
-            "kind": "images",
-            "recipe": recipe,
-            "method": method.removesuffix("-hard").removesuffix("-soft"),
-            "dataset": self.data.name,
-            "class_names": list(self.data.class_names),
-            "mean": list(self.data.mean),
-            "std": list(self.data.std),
-            "traces": traces,
-        }
-        save(path, {"images": images, "labels": labels}, header)
-
-    def _real_images(self, selection: str, draw: int) -> tuple[Tensor, Tensor, list[Any]]:
+    def _real_images(self, selection: str, draw: int) -> tuple[Tensor, Tensor]:
         selector = Selector(
             self.config, self.data, self.runtime, self.workspace, self.recipes, self._teacher
         )
         index = selector.select(selection, draw)
-        return gather_images(self.data, index), self.data.train.labels[index], []
+        return gather_images(self.data, index), self.data.train.labels[index]
 
     def labels(self, place: Place | None = None, make: bool = True) -> None:
         """Label all epochs of a place, unless the teachers label during training."""
@@ -284,16 +262,17 @@ class Run:
     def all_stages(self) -> dict[str, Any]:
         """Run every stage for the run's method and its baselines; write and return the results."""
         places = list(self.places())
-        if self._wants_full() or any(place.needs_teachers for _, place, _ in places):
-            self.squeeze()
-        if any(place.needs_statistics for _, place, _ in places):
-            self.statistics()
         results: dict[str, Any] = {}
-        for _, place, seeds in places:
-            self.synthesis(place)
-            self.labels(place)
-            self.evaluation(place, seeds)
-            results = self.write_results()
+        with self.tracked():
+            if self._wants_full() or any(place.needs_teachers for _, place, _ in places):
+                self.squeeze()
+            if any(place.needs_statistics for _, place, _ in places):
+                self.statistics()
+            for _, place, seeds in places:
+                self.synthesis(place)
+                self.labels(place)
+                self.evaluation(place, seeds)
+                results = self.write_results()
         return results
 
     def write_results(self) -> dict[str, Any]:
@@ -342,10 +321,17 @@ class Run:
         count = min(max(self.config.ipc, 10), 50, smallest)
         index = select_random(labels, shown, count, self.runtime.generator("real"))
         pictures = gather_images(self.data, index)
-        self._save_images(path, "real", recipe, pictures, labels[index], [])
+        save_images(path, "real", recipe, pictures, labels[index], self.data)
         return path
 
     # Small pieces.
+
+    @contextmanager
+    def tracked(self) -> Iterator[None]:
+        """Tell the trackers that the settings name of all that is done in the block."""
+        with tracking(self.config, self.workdir) as log:
+            self.runtime = replace(self.runtime, log=log)
+            yield
 
     def _wants_full(self) -> bool:
         return "full" in self.config.baselines.methods
@@ -394,5 +380,6 @@ def run_stage(
     """
     current = Run(as_config(config), Path(workdir), quiet)
     stages: dict[str, Callable[[], None]] = {name: getattr(current, name) for name in STAGES}
-    stages[stage]()
+    with current.tracked():
+        stages[stage]()
     current.write_results()

@@ -16,8 +16,8 @@ from gvbsm.datasets import ImageData, load_dataset
 from gvbsm.features import find_classifier
 from gvbsm.pictures import DataError
 from gvbsm.runtime import Runtime
-from gvbsm.tracking import check_trackers
 from gvbsm.settings import selection_of
+from gvbsm.tracking import check_trackers
 
 
 def load_data(config: Config, runtime: Runtime) -> ImageData:

@@ -15,7 +15,14 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from gvbsm.artifacts import ArtifactError, Recipe, atomic, fingerprint, read_header, read_json
+from gvbsm.artifacts import (
+    ArtifactError,
+    Recipe,
+    atomic,
+    fingerprint,
+    read_header,
+    read_json,
+)
 from gvbsm.workspace import Workspace
 
 # Where artefacts lie in a work directory; a label store is its index, written last.

@@ -5,7 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from gvbsm.artifacts import ArtifactError, load_labels, read_header, read_json
+from gvbsm.artifacts import ArtifactError, read_header, read_json
+from gvbsm.distilled import load_labels
 from gvbsm.results import format_continual, format_table
 
 CURVES = ("classes", "orders", "rows", "note")  # what the table of `continual.json` shows

@@ -16,16 +16,11 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from gvbsm.artifacts import (
-    fingerprint,
-    read_header,
-    read_json,
-    stored_bytes,
-    write_json,
-)
+from gvbsm.artifacts import fingerprint, read_header, read_json, write_json
 from gvbsm.comparison import Row, tell_once, write_csv
 from gvbsm.config import Config, DataConfig
 from gvbsm.datasets import ImageData
+from gvbsm.distilled import stored_bytes
 from gvbsm.pipeline import Run
 from gvbsm.preflight import check_feasible, load_data
 from gvbsm.recipes import Place

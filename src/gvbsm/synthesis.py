@@ -19,7 +19,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from gvbsm.artifacts import Checkpoint, Recipe, is_current, load_tensors, save
+from gvbsm.artifacts import (
+    Checkpoint,
+    Recipe,
+    is_current,
+    load_tensors,
+    save,
+)
 from gvbsm.config import SynthesisConfig
 from gvbsm.datasets import ImageData
 from gvbsm.descent import TERMS, Stack, Terms, descend, make_stack, step_draws, step_terms

@@ -14,12 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gvbsm.artifacts import SoftLabels
 from gvbsm.backbones import build_backbone
 from gvbsm.bench.synthesis import STUDENT, Bench
 from gvbsm.bench.timing import Pair, Work, compare, timed
 from gvbsm.config import BenchConfig, LabelsConfig, ViewConfig
 from gvbsm.datasets import ImageData
+from gvbsm.distilled import SoftLabels
 from gvbsm.evaluation import Labeller, train_student
 from gvbsm.labels import generate_labels
 from gvbsm.loading import view_batches

@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from gvbsm.artifacts import DistilledDataset, load_images, read_header, read_json
+from gvbsm.artifacts import read_header, read_json
+from gvbsm.distilled import DistilledDataset, load_images
 from gvbsm.film import load_film
 from gvbsm.plots.accuracy import draw_confusion, draw_continual, draw_methods
 from gvbsm.plots.captions import Drawn, count, listed

@@ -10,12 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from gvbsm.artifacts import (
-    ArtifactError,
-    load_tensors,
-    read_header,
-    read_json,
-)
+from gvbsm.artifacts import ArtifactError, load_tensors, read_header, read_json
 from gvbsm.artifacts import Statistics as ConvStatistics
 from gvbsm.backbones import build_backbone, matched_layers
 from gvbsm.plots.curves import History

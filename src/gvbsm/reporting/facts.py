@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gvbsm.artifacts import ArtifactError, read_header, read_json, stored_bytes
+from gvbsm.artifacts import ArtifactError, read_header, read_json
 from gvbsm.config import Config, ConfigError
+from gvbsm.distilled import stored_bytes
 from gvbsm.epochs import settle_epochs
 from gvbsm.results import STAGES
 from gvbsm.settings import build_config, flat_keys, preset_names, read_preset, to_dict

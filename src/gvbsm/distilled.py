@@ -1,0 +1,200 @@
+"""A distilled set on disk: images with hard labels, and the soft labels of all their views."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from gvbsm.artifacts import ArtifactError, Recipe, load_tensors, opened, read_json, save
+from gvbsm.datasets import ImageData
+
+
+@dataclass(frozen=True)
+class SoftLabels:
+    """Logits of every view of every epoch, with the views that they belong to.
+
+    Stored as shards of consecutive epochs, indexed by epoch and image, so that the batch size of a
+    reader is free. A shard's tensors are (epochs, images, ...): `logits` float16 (..., classes),
+    `boxes` int16 (..., 4), `flips` bool, `rolls` int16 (..., 2), `partners` int32, `mix_boxes`
+    int16 (..., 4) and `order` int32: the images in the order of labelling and of training.
+    """
+
+    directory: Path
+    epochs: int
+    shard_epochs: int
+    images: int
+    classes: int
+
+    def shard_path(self, epoch: int) -> Path:
+        """The file that holds `epoch`."""
+        return self.directory / f"shard-{epoch // self.shard_epochs:05d}.safetensors"
+
+    def read(self, epoch: int) -> dict[str, Tensor]:
+        """One epoch's tensors, each (images, ...), read from its shard alone.
+
+        Raises:
+            ArtifactError: If the shard is missing or damaged.
+        """
+        with opened(self.shard_path(epoch)) as file:
+            row = epoch % self.shard_epochs
+            return {name: file.get_slice(name)[row] for name in file.keys()}  # noqa: SIM118
+
+    def nbytes(self) -> int:
+        """Bytes on disk."""
+        return sum(path.stat().st_size for path in self.directory.glob("shard-*.safetensors"))
+
+
+@dataclass(frozen=True)
+class DistilledDataset:
+    """A distilled (or selected) set.
+
+    Attributes:
+        images: uint8 (N, channels, height, width), class by class.
+        labels: Hard labels, int64 (N,).
+        class_names: Name of each class.
+        mean: Channel means of the real training set, of pixels scaled to [0, 1].
+        std: Channel deviations, likewise.
+        soft_labels: The labels of all views, where they are stored.
+        header: What else the file says: method, data set, recipe.
+    """
+
+    images: Tensor
+    labels: Tensor
+    class_names: tuple[str, ...]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    soft_labels: SoftLabels | None
+    header: dict[str, Any]
+
+    @property
+    def ipc(self) -> int:
+        """Images per class."""
+        return len(self.labels) // len(self.class_names)
+
+    def dataset(self) -> Dataset[tuple[Tensor, int]]:
+        """A map-style data set of (normalized float image, hard label)."""
+        return _HardDataset(self)
+
+
+class _HardDataset(Dataset[tuple[Tensor, int]]):
+    def __init__(self, distilled: DistilledDataset) -> None:
+        self._distilled = distilled
+        self._mean = torch.tensor(distilled.mean)[:, None, None]
+        self._std = torch.tensor(distilled.std)[:, None, None]
+
+    def __len__(self) -> int:
+        return len(self._distilled.labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        image = self._distilled.images[index].float() / 255
+        return (image - self._mean) / self._std, int(self._distilled.labels[index])
+
+
+def load_distilled(directory: str | Path) -> DistilledDataset:
+    """The distilled set of a work directory (`gvbsm.load`).
+
+    Raises:
+        ArtifactError: If the directory holds none, or a damaged one.
+    """
+    directory = Path(directory)
+    has_labels = (directory / "labels" / "index.json").is_file()
+    soft_labels = load_labels(directory / "labels") if has_labels else None
+    return load_images(directory / "synthesis" / "images.safetensors", soft_labels)
+
+
+def load_images(path: Path, soft_labels: SoftLabels | None = None) -> DistilledDataset:
+    """The set in one file of images.
+
+    Raises:
+        ArtifactError: If the file is missing or damaged.
+    """
+    tensors, header = load_tensors(path, "images")
+    try:
+        return DistilledDataset(
+            images=tensors["images"],
+            labels=tensors["labels"],
+            class_names=tuple(header["class_names"]),
+            mean=tuple(header["mean"]),
+            std=tuple(header["std"]),
+            soft_labels=soft_labels,
+            header=header,
+        )
+    except KeyError as error:
+        raise ArtifactError(f"{path} lacks {error}; remove it to make it again") from None
+
+
+def save_images(
+    path: Path,
+    method: str,
+    recipe: Recipe,
+    images: Tensor,
+    labels: Tensor,
+    data: ImageData,
+    traces: Sequence[Any] = (),
+) -> None:
+    """Write a set of images with all that its reader needs to know.
+
+    Args:
+        path: The file.
+        method: How the images came about; what labels they are trained with is none of it.
+        recipe: What they are made from.
+        images: uint8 (N, channels, size, size), class by class.
+        labels: Hard labels, int64 (N,).
+        data: The real data, for names, mean and deviation.
+        traces: The terms of synthesis, for each group of images.
+    """
+    header = {
+        "kind": "images",
+        "recipe": recipe,
+        "method": method.removesuffix("-hard").removesuffix("-soft"),
+        "dataset": data.name,
+        "class_names": list(data.class_names),
+        "mean": list(data.mean),
+        "std": list(data.std),
+        "traces": list(traces),
+    }
+    save(path, {"images": images, "labels": labels}, header)
+
+
+def stored_bytes(directory: Path) -> dict[str, int]:
+    """Bytes that a set takes: `images` their pixels, `labels` the files of its soft labels.
+
+    Args:
+        directory: Where the set lies: a work directory, or one of its baselines.
+
+    Returns:
+        0 for what is not there, as the labels that teachers give during training.
+    """
+    images = directory / "synthesis" / "images.safetensors"
+    pixels = 0
+    if images.is_file():
+        with opened(images) as file:
+            pixels = math.prod(file.get_slice("images").get_shape())  # uint8
+    has_labels = (directory / "labels" / "index.json").is_file()
+    return {
+        "images": pixels,
+        "labels": load_labels(directory / "labels").nbytes() if has_labels else 0,
+    }
+
+
+def load_labels(directory: Path) -> SoftLabels:
+    """The soft labels of a `labels` directory.
+
+    Raises:
+        ArtifactError: If its index is missing or damaged.
+    """
+    index = read_json(directory / "index.json")
+    try:
+        return SoftLabels(
+            directory,
+            **{key: int(index[key]) for key in ("epochs", "shard_epochs", "images", "classes")},
+        )
+    except (KeyError, TypeError, ValueError) as error:
+        raise ArtifactError(f"{directory / 'index.json'} is damaged ({error}); remove it") from None

@@ -1,0 +1,126 @@
+"""A distilled set comes back as it was written, with the labels that belong to it."""
+
+import numpy as np
+import pytest
+import torch
+
+from gvbsm.artifacts import ArtifactError, save, write_json
+from gvbsm.distilled import (
+    SoftLabels,
+    load_distilled,
+    load_images,
+    load_labels,
+    save_images,
+    stored_bytes,
+)
+
+RECIPE = {"stage": "synthesis", "seed": 0}
+
+
+def write_images(directory, ipc=2, classes=2, channels=3):
+    count = ipc * classes
+    header = {
+        "kind": "images",
+        "recipe": {**RECIPE, "ipc": ipc},
+        "method": "gvbsm",
+        "class_names": [f"class {index}" for index in range(classes)],
+        "mean": [0.5, 0.25, 0.125][:channels],
+        "std": [0.25, 0.5, 1.0][:channels],
+    }
+    images = torch.arange(count * channels * 4, dtype=torch.uint8).view(count, channels, 2, 2)
+    labels = torch.arange(classes).repeat_interleave(ipc)
+    path = directory / "synthesis" / "images.safetensors"
+    save(path, {"images": images, "labels": labels}, header)
+    return path
+
+
+def write_labels(directory, epochs=5, shard_epochs=2, images=4, classes=2):
+    labels = SoftLabels(directory, epochs, shard_epochs, images, classes)
+    for start in range(0, epochs, shard_epochs):
+        stop = min(start + shard_epochs, epochs)
+        rows = torch.arange(start, stop)
+        shard = {
+            "logits": rows.half()[:, None, None].expand(-1, images, classes),
+            "order": rows.int()[:, None] * 10 + torch.arange(images, dtype=torch.int32),
+        }
+        header = {"kind": "labels", "recipe": RECIPE, "epochs": [start, stop]}
+        save(labels.shard_path(start), shard, header)
+    numbers = {k: getattr(labels, k) for k in ("epochs", "shard_epochs", "images", "classes")}
+    write_json(directory / "index.json", {"recipe": RECIPE, **numbers})
+    return labels
+
+
+def test_soft_labels_are_read_across_shards(tmp_path):
+    written = write_labels(tmp_path / "labels", epochs=5, shard_epochs=2)
+    labels = load_labels(tmp_path / "labels")
+    assert labels == written
+    assert len(list(labels.directory.glob("shard-*"))) == 3
+    assert labels.nbytes() == sum(p.stat().st_size for p in labels.directory.glob("shard-*"))
+    for epoch in (4, 0, 3, 1, 2):
+        found = labels.read(epoch)
+        assert found["logits"].shape == (4, 2)
+        assert found["logits"].dtype == torch.float16
+        assert bool((found["logits"] == epoch).all())
+        assert found["order"].tolist() == [10 * epoch + index for index in range(4)]
+    labels.shard_path(2).unlink()
+    assert labels.read(1)["order"][0] == 10
+    with pytest.raises(ArtifactError, match="shard-00001"):
+        labels.read(2)
+
+
+def test_distilled_set(tmp_path):
+    write_images(tmp_path)
+    found = load_distilled(tmp_path)
+    assert (found.ipc, found.soft_labels, found.class_names) == (2, None, ("class 0", "class 1"))
+    assert found.images.dtype == torch.uint8
+    assert found.labels.tolist() == [0, 0, 1, 1]
+    assert found.header["method"] == "gvbsm"
+    labels = write_labels(tmp_path / "labels")
+    assert load_distilled(tmp_path).soft_labels == labels
+    with pytest.raises(ArtifactError, match="images"):
+        load_distilled(tmp_path / "elsewhere")
+
+
+def test_stored_bytes(tmp_path):
+    assert stored_bytes(tmp_path) == {"images": 0, "labels": 0}
+    write_images(tmp_path)
+    assert stored_bytes(tmp_path) == {"images": 4 * 3 * 2 * 2, "labels": 0}
+    labels = write_labels(tmp_path / "labels")
+    shards = sum(path.stat().st_size for path in (tmp_path / "labels").glob("shard-*"))
+    assert labels.nbytes() == shards
+    assert stored_bytes(tmp_path) == {"images": 4 * 3 * 2 * 2, "labels": shards}
+    (tmp_path / "labels" / "index.json").unlink()  # of shards that are half-done
+    assert stored_bytes(tmp_path)["labels"] == 0
+
+
+def test_the_data_set_is_normalized_by_the_real_pictures(tmp_path):
+    write_images(tmp_path)
+    found = load_distilled(tmp_path)
+    data = found.dataset()
+    assert len(data) == 4
+    for index in range(4):
+        image, label = data[index]
+        pixels = found.images[index].numpy().astype(np.float64) / 255
+        mean, std = (np.array(part)[:, None, None] for part in (found.mean, found.std))
+        np.testing.assert_allclose(image.numpy(), (pixels - mean) / std, rtol=1e-5, atol=1e-6)
+        assert image.dtype == torch.float32
+        assert (type(label), label) == (int, int(found.labels[index]))
+    images, targets = next(iter(torch.utils.data.DataLoader(data, batch_size=4)))
+    assert images.shape == (4, 3, 2, 2)
+    assert targets.tolist() == [0, 0, 1, 1]
+
+
+@pytest.mark.parametrize(
+    ("method", "stored"), [("gvbsm", "gvbsm"), ("k-center-hard", "k-center"), ("real", "real")]
+)
+def test_save_images__a_selection_is_one_set_whatever_its_labels(method, stored, data, tmp_path):
+    """Rows with hard and with soft labels share their pictures."""
+    path, (images, labels) = tmp_path / "x.safetensors", (data.test.images[:4], torch.arange(4))
+    save_images(path, method, RECIPE, images, labels, data, [[{"step": 0}]])
+    found = load_images(path)
+    assert torch.equal(found.images, images)
+    assert torch.equal(found.labels, labels)
+    assert (found.class_names, found.mean, found.std) == (data.class_names, data.mean, data.std)
+    assert found.header["method"] == stored
+    assert found.header["traces"] == [[{"step": 0}]]
+    assert found.soft_labels is None
