@@ -69,6 +69,7 @@ def taken(monkeypatch):
         record = lambda *arguments: seen.append(arguments) or {"rows": []}  # noqa: E731
         monkeypatch.setattr("gvbsm.pipeline.run", record)
         monkeypatch.setattr("gvbsm.pipeline.run_stage", record)
+        monkeypatch.setattr("gvbsm.reporting.report", lambda *_arguments: "a page")
         assert main([str(argument) for argument in argv]) == 0
         return seen[0]
 
