@@ -101,7 +101,7 @@ def train_student(
         config: The stage's settings.
         labels_config: Epochs and batches, which training shares with labelling.
         runtime: Device, precision, seed, progress.
-        path: Where the result goes.
+        path: Where the result goes; its stem names the work.
         recipe: What it is made from.
         workers: Processes that decode test pictures.
 
@@ -145,7 +145,7 @@ def train_student(
         tests=config.tests,
         optimizer=config.optimizer,
         lr=config.lr_of.get(student),
-        name=f"evaluation {student} {seed_index}",
+        name=f"evaluation {path.stem}",
         runtime=runtime,
         checkpoint=checkpoint,
     )
