@@ -1,8 +1,9 @@
 """The report: one HTML file that tells what a work directory holds, for people.
 
 It stands alone: styles and figures are inside, nothing is loaded, and no script is needed. The
-figures are embedded as PNG at twice the page's resolution, which is smaller than vectors for maps
-of thousands of points and the same in every browser; `report/figures/` has them as PDF too.
+figures are embedded as PNG at one and a half times the page's resolution, which is smaller than
+vectors for maps of thousands of points and the same in every browser; `report/figures/` has them as
+PDF too.
 """
 
 from __future__ import annotations
