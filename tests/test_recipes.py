@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gvbsm.epochs import settle_epochs
-from gvbsm.recipes import Place, Recipes, baseline_folder
+from gvbsm.recipes import REVISIONS, Place, Recipes, baseline_folder
 from gvbsm.settings import build_config, for_method, merge, to_dict
 
 BASE = {"squeeze": {"backbones": ["resnet18", "convnet16_d2"]}}
@@ -53,9 +53,28 @@ def test_recipes__a_setting_changes_its_stage_and_what_follows(settings, first):
 
 
 @pytest.mark.parametrize(
+    ("stage", "first"),
+    [
+        ("squeeze", "teacher"),
+        ("statistics", "statistics"),
+        ("synthesis", "images"),
+        ("labels", "labels"),
+        ("evaluation", "student"),
+    ],
+)
+def test_recipes__a_mended_stage_is_made_again_with_what_follows(stage, first, monkeypatch):
+    before = recipes_of({})
+    monkeypatch.setitem(REVISIONS, stage, REVISIONS[stage] + 1)
+    after = recipes_of({})
+    differ = [name for name in STAGES if before[name] != after[name]]
+    assert differ == list(STAGES[STAGES.index(first) :])
+
+
+@pytest.mark.parametrize(
     "settings",
     [
         {"device": "cpu"},
+        {"trackers": ["tensorboard"]},
         {"threads": 1},
         {"synthesis": {"groups": 3}},
         {"synthesis": {"compile": "always"}},

@@ -13,9 +13,11 @@ from gvbsm.runtime import (
     check_finite,
     derived_seed,
     generator_for,
+    get_random_state,
     keep_memory,
     resolve_runtime,
     seeded,
+    set_random_state,
 )
 
 CPU = torch.device("cpu")
@@ -74,6 +76,15 @@ def test_seeded_is_reproducible_and_gives_back_the_global_generator():
         other = nn.Linear(4, 4).weight.detach().clone()
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
+
+
+def test_random_state_brings_dropout_back_to_where_it_was():
+    with seeded(0, "dropout"):
+        torch.rand(3)
+        state = get_random_state(CPU)
+        expected = torch.rand(5)
+        set_random_state(CPU, state)
+        assert torch.equal(torch.rand(5), expected)
 
 
 def fail_inside():

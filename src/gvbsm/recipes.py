@@ -17,6 +17,19 @@ from gvbsm.config import Config
 from gvbsm.settings import selection_of, to_dict
 from gvbsm.teachers import file_name
 
+# Raised by one when a stage comes to give something else from the same settings, such as after a
+# mended fault, so that what older code has made is made again, and what follows from it.
+REVISIONS = {
+    "squeeze": 1,
+    "statistics": 1,
+    "selection": 1,
+    "forgetting": 1,
+    "synthesis": 1,
+    "real": 1,
+    "labels": 1,
+    "evaluation": 1,
+}
+
 
 @dataclass(frozen=True)
 class Place:
@@ -188,7 +201,12 @@ class Recipes:
         return {"images": fingerprint(self.images(place)), "labels": settings}
 
     def _recipe(self, stage: str, **parts: Any) -> Recipe:
-        common = {"stage": stage, "data": self._data, "seed": self._config.seed}
+        common = {
+            "stage": stage,
+            "revision": REVISIONS[stage],
+            "data": self._data,
+            "seed": self._config.seed,
+        }
         # As JSON, so that a recipe equals what is read back from a file.
         full: Recipe = json.loads(json.dumps({**common, "precision": self._precision, **parts}))
         return full

@@ -155,6 +155,19 @@ def seeded(seed: int, *path: object) -> Iterator[None]:
         yield
 
 
+def get_random_state(device: torch.device) -> Tensor:
+    """State of the global generator that dropout on this device draws from, uint8 on the CPU."""
+    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
+
+
+def set_random_state(device: torch.device, state: Tensor) -> None:
+    """Put back what `get_random_state` took from the same kind of device."""
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(state, device)
+    else:
+        torch.set_rng_state(state)
+
+
 def check_finite(value: Tensor, what: str, advice: str) -> None:
     """Stop the run if a loss is no longer finite.
 

@@ -16,7 +16,13 @@ from gvbsm.artifacts import Checkpoint
 from gvbsm.config import OptimizerConfig, SqueezeConfig
 from gvbsm.datasets import ImageData
 from gvbsm.loading import batch_count, view_batches
-from gvbsm.runtime import Runtime, check_finite
+from gvbsm.runtime import (
+    Runtime,
+    check_finite,
+    get_random_state,
+    seeded,
+    set_random_state,
+)
 
 LossOf = Callable[[nn.Module], Tensor]
 
@@ -144,8 +150,10 @@ def fit(
     tested = {round(epochs * (index + 1) / tests) for index in range(tests)}
     advice = f"lower its learning rate ({rate:g})"
     model.train()
-    with torch.random.fork_rng(), runtime.progress(epochs * steps, name, "step") as bar:
-        torch.set_rng_state(runtime.generator(name, "dropout").get_state())
+    with (
+        seeded(runtime.seed, name, "dropout"),
+        runtime.progress(epochs * steps, name, "step") as bar,
+    ):
         step, total, history = _resume(model, solver, checkpoint, runtime)
         bar.update(step)
         while step < epochs * steps:
@@ -173,7 +181,7 @@ def fit(
                         runtime.log(name, told, step // steps)
                 if step < epochs * steps and checkpoint.due():
                     check_finite(total, name, advice)
-                    tensors = _pack(model, solver, total)
+                    tensors = _pack(model, solver, total, runtime)
                     checkpoint.save(tensors, {"step": step, "history": vars(history)})
     return history
 
@@ -235,10 +243,12 @@ def _picture_loss(pictures: Tensor, labels: Tensor, runtime: Runtime, net: nn.Mo
     return F.cross_entropy(logits.float(), labels)
 
 
-def _pack(model: nn.Module, solver: torch.optim.Optimizer, total: Tensor) -> dict[str, Tensor]:
+def _pack(
+    model: nn.Module, solver: torch.optim.Optimizer, total: Tensor, runtime: Runtime
+) -> dict[str, Tensor]:
     return {
         "total": total,
-        "random_state": torch.get_rng_state(),  # of dropout
+        "random_state": get_random_state(runtime.device),  # of dropout
         **with_prefix("model", model.state_dict()),
         **with_prefix("optimizer", pack_optimizer(solver)),
     }
@@ -253,7 +263,7 @@ def _resume(
     tensors, state = found
     model.load_state_dict(without_prefix("model", tensors))
     unpack_optimizer(solver, without_prefix("optimizer", tensors))
-    torch.set_rng_state(tensors["random_state"])
+    set_random_state(runtime.device, tensors["random_state"])
     return state["step"], tensors["total"].to(runtime.device), History(**state["history"])
 
 
