@@ -1,5 +1,8 @@
 """What a work directory says of its files."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -102,3 +105,44 @@ def test_timed__nothing_is_known_of_work_that_had_a_break(workspace):
     with workspace.timed("labels/toy"):  # made again, as a whole
         pass
     assert workspace.seconds().keys() == {"labels/toy"}
+
+
+# One run at a time
+
+
+def test_locked__keeps_another_run_out_until_the_end(workspace, tmp_path):
+    with (
+        workspace.locked(),
+        pytest.raises(ArtifactError, match="another run is at work in"),
+        Workspace(tmp_path).locked(),
+    ):
+        pytest.fail("two runs at once")
+    with Workspace(tmp_path).locked():
+        pass
+
+
+def test_locked__a_failure_inside_is_told_as_it_is_and_frees_the_directory(workspace):
+    def fail():
+        with workspace.locked():
+            raise KeyError("x")
+
+    with pytest.raises(KeyError):
+        fail()
+    with workspace.locked():
+        pass
+
+
+def test_locked__one_that_was_killed_holds_nothing(workspace, tmp_path):
+    code = (
+        "import sys, pathlib, time; from gvbsm.workspace import Workspace\n"
+        "with Workspace(pathlib.Path(sys.argv[1])).locked():\n"
+        "    print('locked', flush=True); time.sleep(60)"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE) as other:
+        assert other.stdout.readline() == b"locked\n"
+        with pytest.raises(ArtifactError, match="another run"), workspace.locked():
+            pytest.fail("two runs at once")
+        other.kill()
+    with workspace.locked():
+        pass

@@ -317,5 +317,5 @@ def run_continual(
         ConfigError, DataError, ArtifactError, RunError: With one clear line.
     """
     current = Run(as_config(config), Path(workdir), quiet)
-    with current.tracked():
+    with current.at_work():
         return Protocol(current).learn()

@@ -263,7 +263,7 @@ class Run:
         """Run every stage for the run's method and its baselines; write and return the results."""
         places = list(self.places())
         results: dict[str, Any] = {}
-        with self.tracked():
+        with self.at_work():
             if self._wants_full() or any(place.needs_teachers for _, place, _ in places):
                 self.squeeze()
             if any(place.needs_statistics for _, place, _ in places):
@@ -327,9 +327,9 @@ class Run:
     # Small pieces.
 
     @contextmanager
-    def tracked(self) -> Iterator[None]:
-        """Tell the trackers that the settings name of all that is done in the block."""
-        with tracking(self.config, self.workdir) as log:
+    def at_work(self) -> Iterator[None]:
+        """Have the work directory alone, and tell the trackers what is done, for the block."""
+        with self.workspace.locked(), tracking(self.config, self.workdir) as log:
             self.runtime = replace(self.runtime, log=log)
             yield
 
@@ -380,6 +380,6 @@ def run_stage(
     """
     current = Run(as_config(config), Path(workdir), quiet)
     stages: dict[str, Callable[[], None]] = {name: getattr(current, name) for name in STAGES}
-    with current.tracked():
+    with current.at_work():
         stages[stage]()
     current.write_results()

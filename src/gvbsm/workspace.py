@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from filelock import FileLock, Timeout
+
 from gvbsm.artifacts import (
     ArtifactError,
     Recipe,
@@ -88,6 +90,25 @@ class Workspace:
         for path in filter(Path.is_file, (*files, self.real)):
             sets.setdefault(read_header(path)["method"], path)
         return sets
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep other runs out of the directory for the block.
+
+        The lock belongs to the process: one that was killed holds none.
+
+        Raises:
+            ArtifactError: If another run is at work here.
+        """
+        self.directory.mkdir(parents=True, exist_ok=True)
+        try:
+            with FileLock(self.directory / ".lock", timeout=0):
+                yield
+        except Timeout:
+            raise ArtifactError(
+                f"another run is at work in {self.directory}; wait for its end, or give another "
+                "--workdir"
+            ) from None
 
     def is_made(self, path: Path, recipe: Recipe, stage: str, make: bool) -> bool:
         """Whether the artefact is there and current; the log tells what has changed if it is not.
