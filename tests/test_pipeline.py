@@ -52,6 +52,24 @@ def test_stage__tells_what_differs_if_its_input_was_made_otherwise(run, tmp_path
         pipeline.run_stage("statistics", other, tmp_path, quiet=True)
 
 
+@pytest.mark.parametrize(
+    ("config", "folder"),
+    [("digits", "runs/digits"), ("some/my.yaml", "runs/my"), (SETTINGS, "runs/digits")],
+)
+def test_run__without_a_work_directory_takes_the_usual_one(config, folder, monkeypatch):
+    class TakenError(Exception):
+        pass
+
+    def take(_config, workdir, _quiet):
+        raise TakenError(workdir.as_posix())
+
+    settings = pipeline.as_config(SETTINGS)
+    monkeypatch.setattr(pipeline, "as_config", lambda _config: settings)
+    monkeypatch.setattr(pipeline, "Run", take)
+    with pytest.raises(TakenError, match=f"^{folder}$"):
+        pipeline.run(config)
+
+
 def test_run__settles_the_epochs_that_its_least_steps_need(tmp_path):
     """20 images make one batch, so 7 steps are 7 epochs; those of 7 epochs are not made again."""
     least = {**SETTINGS, "labels": {"epochs": 3, "min_steps": 7}}

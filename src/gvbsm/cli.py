@@ -23,6 +23,7 @@ from gvbsm.settings import (
     read_preset,
     settings_parser,
     unknown_field,
+    usual_workdir,
 )
 from gvbsm.studies import read_plan, read_study, study_names
 
@@ -166,7 +167,8 @@ def _parse(verb: str, argv: list[str]) -> tuple[Config, Path, bool] | None:
         if leaving.code in (0, None):
             return None
         raise
-    workdir = Path(parsed.pop("workdir") or f"runs/{Path(parsed.pop('preset')).stem}")
+    given = parsed.pop("workdir")
+    workdir = Path(given) if given else usual_workdir(parsed.pop("preset"))
     return from_parsed(parser, parsed), workdir, bool(parsed.pop("quiet"))
 
 

@@ -38,7 +38,7 @@ from gvbsm.recipes import Place, Recipes, baseline_folder
 from gvbsm.results import STAGES, collect
 from gvbsm.runtime import resolve_runtime
 from gvbsm.selection import Selector
-from gvbsm.settings import as_config, for_method, selection_of
+from gvbsm.settings import as_config, for_method, selection_of, usual_workdir
 from gvbsm.squeeze import squeeze_teacher
 from gvbsm.statistics import record_statistics
 from gvbsm.synthesis import synthesize
@@ -352,19 +352,25 @@ class Run:
 
 
 def run(
-    config: Config | str | Mapping[str, Any], workdir: str | Path, quiet: bool = False
+    config: Config | str | Mapping[str, Any],
+    workdir: str | Path | None = None,
+    quiet: bool = False,
 ) -> dict[str, Any]:
     """Run the whole pipeline and return what `results.json` holds.
 
     Args:
         config: Settings, the name of a preset, or a nested mapping of settings.
-        workdir: Where everything is kept; what is there already and matches is not made again.
+        workdir: Where everything is kept; what is there already and matches is not made again. None
+            is `runs/PRESET`, as on the command line, or `runs/DATA` for other settings.
         quiet: No progress bars.
 
     Raises:
         ConfigError, DataError, ArtifactError, RunError: With one clear line.
     """
-    current = Run(as_config(config), Path(workdir), quiet)
+    settings = as_config(config)
+    if workdir is None:
+        workdir = usual_workdir(config if isinstance(config, str) else settings.data.name)
+    current = Run(settings, Path(workdir), quiet)
     results = current.all_stages()
     current.draw_picture()
     return results

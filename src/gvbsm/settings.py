@@ -123,6 +123,11 @@ def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
+def usual_workdir(preset: str) -> Path:
+    """Where a preset's run is kept unless it is told: a folder in `runs` of the preset's name."""
+    return Path("runs") / Path(preset).stem
+
+
 def preset_names() -> list[str]:
     """Names of the presets that come with the package."""
     return sorted(path.stem for path in PRESETS.glob("*.yaml"))
