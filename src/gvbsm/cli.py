@@ -118,17 +118,20 @@ def _run(verb: str, argv: list[str]) -> int:
         return 0
     config, workdir, quiet = parsed
     _start_log(quiet)
-    from gvbsm import continual, pipeline
-    from gvbsm.reporting import report
+    from gvbsm import pipeline
     from gvbsm.results import format_continual, format_table
 
     if verb == "continual":
-        print(format_continual(continual.run_continual(config, workdir, quiet)))
+        from gvbsm.continual import run_continual
+
+        print(format_continual(run_continual(config, workdir, quiet)))
         print(f"\nresults: {workdir / 'continual.json'}")
         return 0
     if verb != "run":
         pipeline.run_stage(verb, config, workdir, quiet)
         return 0
+    from gvbsm.reporting import report
+
     results = pipeline.run(config, workdir, quiet)
     print(format_table(results["rows"]))
     print(f"\nresults:       {workdir / 'results.json'}")
