@@ -27,6 +27,7 @@ from gvbsm.moments import Moments
 
 FORMAT = 1
 KEY = "gvbsm"
+PARTIAL = ".partial.safetensors"  # how the names of checkpoints end
 
 
 Recipe = dict[str, Any]
@@ -174,11 +175,16 @@ def is_current(path: Path, recipe: Recipe) -> bool:
         return False
 
 
+def is_partial(path: Path) -> bool:
+    """Whether a file holds half-done work (`Checkpoint`)."""
+    return path.name.endswith(PARTIAL)
+
+
 class Checkpoint:
     """Half-done work of one artefact: at most one file, replaced atomically now and then."""
 
     def __init__(self, path: Path, recipe: Recipe, every_seconds: float) -> None:
-        self._path = path.with_name(f"{path.name.removesuffix('.safetensors')}.partial.safetensors")
+        self._path = path.with_name(f"{path.name.removesuffix('.safetensors')}{PARTIAL}")
         self._recipe = recipe
         self._every = every_seconds
         self._last = time.monotonic()

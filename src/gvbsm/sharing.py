@@ -20,6 +20,7 @@ from gvbsm.artifacts import (
     Recipe,
     atomic,
     fingerprint,
+    is_partial,
     read_header,
     read_json,
 )
@@ -67,7 +68,7 @@ class Library:
         self._found: dict[str, Path] = {}
         for pattern in PATTERNS:
             for path in sorted(folder.glob(f"*/{pattern}")):
-                if ".partial." not in path.name and (recipe := _recipe_of(path)):
+                if not is_partial(path) and (recipe := _recipe_of(path)):
                     self._found.setdefault(fingerprint(recipe), path)
 
     def add(self, artifacts: Iterable[Artifact]) -> None:
@@ -132,7 +133,7 @@ def _link(source: Path, path: Path) -> None:
 
 
 def _is_unfinished(path: Path) -> bool:
-    return path.name.startswith((".", "group-")) or ".partial." in path.name
+    return path.name.startswith((".", "group-")) or is_partial(path)
 
 
 def _link_file(source: Path, path: Path) -> None:

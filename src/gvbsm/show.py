@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from gvbsm.artifacts import ArtifactError, read_header, read_json
+from gvbsm.artifacts import PARTIAL, ArtifactError, is_partial, read_header, read_json
 from gvbsm.distilled import load_labels
 from gvbsm.results import format_continual, format_table
 
@@ -26,7 +26,7 @@ def describe(workdir: Path) -> str:
         *_teachers(workdir),
         *_sets(workdir),
     ]
-    for path in sorted(workdir.rglob("*.partial.safetensors")):
+    for path in sorted(workdir.rglob(f"*{PARTIAL}")):
         state: dict[str, Any] = read_header(path)["state"]
         lines.append(f"half-done: {path.relative_to(workdir)}, step {state['step']}")
     if (workdir / "results.json").is_file():
@@ -47,7 +47,7 @@ def _entries(path: Path, *names: str) -> list[Any]:
 
 
 def _finished(folder: Path) -> list[Path]:
-    return [path for path in sorted(folder.glob("*.safetensors")) if ".partial." not in path.name]
+    return [path for path in sorted(folder.glob("*.safetensors")) if not is_partial(path)]
 
 
 def _teachers(workdir: Path) -> list[str]:

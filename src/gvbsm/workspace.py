@@ -15,6 +15,7 @@ from gvbsm.artifacts import (
     Recipe,
     changes,
     is_current,
+    is_partial,
     read_header,
     read_json,
     write_json,
@@ -74,7 +75,7 @@ class Workspace:
     def teachers(self) -> list[Path]:
         """The files of all teachers that are there, in the order of their names."""
         files = sorted((self.directory / "squeeze").glob("*.safetensors"))
-        return [path for path in files if not path.name.endswith(".partial.safetensors")]
+        return [path for path in files if not is_partial(path)]
 
     def image_sets(self) -> dict[str, Path]:
         """The files of the sets that are there, by method: the run's own, baselines, real pictures.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gvbsm.artifacts import ArtifactError, read_header, read_json
+from gvbsm.artifacts import ArtifactError, is_partial, read_header, read_json
 from gvbsm.config import Config, ConfigError
 from gvbsm.distilled import stored_bytes
 from gvbsm.epochs import settle_epochs
@@ -183,7 +183,7 @@ def _headers(workdir: Path) -> dict[Path, dict[str, Any]]:
         *workdir.glob("statistics/*.safetensors"),
         *workdir.rglob("synthesis/images.safetensors"),
     ]
-    return {path: read_header(path) for path in sorted(paths) if ".partial." not in path.name}
+    return {path: read_header(path) for path in sorted(paths) if not is_partial(path)}
 
 
 def _row(row: Mapping[str, Any]) -> Row:
