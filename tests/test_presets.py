@@ -19,7 +19,7 @@ from gvbsm.settings import PRESETS, build_config, preset_names, read_preset
 DATA = ["cifar10", "cifar100", "digits", "folder", "imagenet-1k", "npz", "tiny-imagenet"]
 SELECTIONS = ("random", "herding", "k-center", "forgetting")
 OVERLAYS = ["sre2l", *(f"{how}-{labels}" for how in SELECTIONS for labels in ("hard", "soft"))]
-REDUCED = ["cifar10-small"]
+REDUCED = ["cifar10-small", "digits-short"]
 FILES = sorted(PRESETS.glob("*.y*ml"))  # studies: test_studies.py
 
 FIVE = {"resnet18", "convnet128", "mobilenet_v2_x0_5", "wrn16_2", "shufflenet_v2_x0_5"}
@@ -179,7 +179,7 @@ def preset(name):
 
 
 def test_all_files_are_found_and_offered():
-    assert len(FILES) == 17
+    assert len(FILES) == 18
     found = sorted(path.stem for path in FILES)
     assert found == preset_names() == sorted(DATA + OVERLAYS + REDUCED)
     assert all(path.suffix == ".yaml" for path in FILES)

@@ -13,7 +13,8 @@ import torch
 
 import gvbsm
 from gvbsm.artifacts import ArtifactError, read_json, save, write_json
-from gvbsm.cli import _parse, main
+from gvbsm.cli import main
+from gvbsm.cli.parsing import parse_run
 from gvbsm.config import Config
 from gvbsm.plots.captions import Drawn
 from gvbsm.plots.reading import read_studies
@@ -513,7 +514,7 @@ def test_both_commands_give_the_same_settings_again(preset, changes, tmp_path, m
     for command in commands(settings, preset_settings(settings, classes=10), "a b"):
         program, verb, *argv = shlex.split(command.replace("\\\n", " "))
         assert (program, verb) == ("gvbsm", "run")
-        again, workdir, _ = _parse(verb, argv)
+        again, workdir, _ = parse_run(verb, argv)
         assert str(workdir) == "runs/a b"
         assert to_dict(again) == settings
 

@@ -20,6 +20,7 @@ from gvbsm.studies import (
 
 PRESETS = [
     "digits",
+    "digits+digits-short",
     "cifar10",
     "cifar10+cifar10-small",
     "cifar100",

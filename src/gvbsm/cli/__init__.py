@@ -1,0 +1,103 @@
+"""The command line: argv -> settings -> stage -> one table and one exit code.
+
+Exit codes: 0 done; 1 the run failed; 2 a fault in the command, the settings, the data or the work
+directory; 130 stopped by Ctrl-C. torch is imported only when a stage really runs.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+
+from gvbsm._version import __version__
+from gvbsm.cli.bench import bench_verb
+from gvbsm.cli.reading import report_verb, show_verb
+from gvbsm.cli.stages import stage_verb
+from gvbsm.cli.sweep import sweep_verb
+from gvbsm.config import ConfigError
+from gvbsm.settings import preset_names
+
+VERBS = {
+    "run": "all stages, for G-VBSM and its baselines, then the table, the picture and the report",
+    "squeeze": "train the teachers",
+    "statistics": "record the teachers' statistics on the real data",
+    "synthesis": "optimise the images",
+    "labels": "make the soft labels",
+    "evaluation": "train students on images and labels and test them",
+    "continual": "test the sets as classes arrive in steps (class-incremental learning)",
+    "report": "write the results, pictures and warnings of a work directory as one HTML file",
+    "sweep": "vary settings: the studies of the paper's tables and figures, or your own",
+    "show": "tell what a work directory holds",
+    "bench": "measure what the method costs beside the bare networks, on this machine",
+}
+COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "report": report_verb,
+    "show": show_verb,
+    "sweep": sweep_verb,
+    "bench": bench_verb,
+}
+
+
+def entry() -> None:
+    """Entry point of the `gvbsm` command."""
+    sys.exit(main(sys.argv[1:]))
+
+
+def main(argv: Sequence[str]) -> int:
+    """Run a command and return its exit code."""
+    if not argv or argv[0] in ("-h", "--help"):
+        print(_overview())
+        return 0 if argv else 2
+    if argv[0] == "--version":
+        print(f"gvbsm {__version__}")
+        return 0
+    try:
+        return _dispatch(argv[0], list(argv[1:]))
+    except KeyboardInterrupt:
+        print("\nstopped; the same command goes on from the last checkpoint", file=sys.stderr)
+        return 130
+    except Exception as error:
+        code = _exit_code(error)
+        if code is None:
+            raise
+        for line in str(error).splitlines() or [type(error).__name__]:
+            print(f"gvbsm: {line}", file=sys.stderr)
+        return code
+
+
+def _exit_code(error: Exception) -> int | None:
+    """2 for a fault of the user's, 1 for a failed run, None for a bug: it keeps its traceback."""
+    if isinstance(error, ConfigError):
+        return 2
+    from gvbsm.artifacts import ArtifactError
+    from gvbsm.pictures import DataError
+    from gvbsm.runtime import RunError
+
+    if isinstance(error, (ArtifactError, DataError)):
+        return 2
+    return 1 if isinstance(error, (RunError, OSError)) else None
+
+
+def _overview() -> str:
+    width = max(map(len, VERBS))
+    lines = ["usage: gvbsm VERB ... (gvbsm VERB --help for all settings)", "", "verbs:"]
+    lines += [f"  {verb:{width}}  {text}" for verb, text in VERBS.items()]
+    lines += [
+        "",
+        f"presets: {', '.join(preset_names())}",
+        "  join them with +, as in cifar10+sre2l",
+    ]
+    lines += ["", "example: gvbsm run digits --workdir runs/digits", "version: gvbsm --version"]
+    return "\n".join(lines)
+
+
+def _dispatch(verb: str, argv: list[str]) -> int:
+    if verb not in VERBS:
+        import difflib
+
+        near = difflib.get_close_matches(verb, VERBS, n=1)
+        hint = f"did you mean {near[0]}? " if near else ""
+        raise ConfigError(f"there is no verb {verb!r}; {hint}verbs: {', '.join(VERBS)}")
+    if verb in COMMANDS:
+        return COMMANDS[verb](argv)
+    return stage_verb(verb, argv)

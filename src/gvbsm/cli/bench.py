@@ -1,0 +1,42 @@
+"""The verb that measures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gvbsm.cli.parsing import explain, start_log
+from gvbsm.config import BenchConfig, ConfigError
+
+
+def bench_verb(argv: list[str]) -> int:
+    """Measure, print the table and perhaps write the numbers."""
+    from jsonargparse import ArgumentError, ArgumentParser
+
+    parser = ArgumentParser(prog="gvbsm bench", exit_on_error=False)
+    parser.add_class_arguments(BenchConfig)
+    try:
+        config = BenchConfig(**vars(parser.parse_args(argv)))
+    except ArgumentError as error:
+        raise ConfigError(explain(str(error))) from None
+    except SystemExit as leaving:
+        return int(leaving.code or 0)
+    counts = [config.repeats, *(config.groups or [0])]
+    if config.threads is not None:
+        counts.append(config.threads)
+    if min(counts) < 1:
+        raise ConfigError("repeats, groups and threads must be at least 1")
+    if not config.settings:
+        raise ConfigError("settings must name a preset, as in --settings '[cifar10]'")
+    file = None if config.json is None else Path(config.json)
+    if file is not None and (file.is_dir() or not file.name):
+        raise ConfigError(f"--json must name a file, {file} is a folder")
+    start_log()
+    from gvbsm.artifacts import write_json
+    from gvbsm.bench import run_bench
+    from gvbsm.performance import format_bench
+
+    found = run_bench(config)
+    print(format_bench(found))
+    if file is not None:
+        write_json(file, found)
+    return 0

@@ -1,0 +1,93 @@
+"""Argv -> settings; a fault is told in one line, with the nearest name that is known."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from functools import reduce
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gvbsm.config import Config, ConfigError
+from gvbsm.settings import (
+    flat_keys,
+    from_parsed,
+    preset_names,
+    read_preset,
+    settings_parser,
+    unknown_field,
+    usual_workdir,
+)
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
+
+SHORT = {"--data-root": "--data.root"}
+
+
+def start_log(quiet: bool = False) -> None:
+    """Let the log go to the standard error stream."""
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
+    logging.getLogger("gvbsm").setLevel(logging.WARNING if quiet else logging.INFO)
+
+
+def parse_run(verb: str, argv: list[str]) -> tuple[Config, Path, bool] | None:
+    """Settings, work directory and quiet; None if only help was asked for."""
+    from jsonargparse import ArgumentError
+
+    argv = [expand(argument) for argument in argv]
+    preset = argv[0] if argv and not argv[0].startswith("-") else None
+    parser = settings_parser(f"gvbsm {verb}")
+    parser.add_argument("preset", type=str, help=f"{', '.join(preset_names())}, or a YAML file")
+    parser.add_argument(
+        "--workdir", type=str, help="where everything is kept; runs/PRESET if left out"
+    )
+    parser.add_argument("--quiet", action="store_true", help="no progress bars and no log")
+    if preset is not None:
+        _set_defaults(parser, checked(read_preset(preset), preset))
+    elif not {"-h", "--help"} & set(argv):
+        raise ConfigError(f"name a preset or a YAML file first: gvbsm {verb} PRESET ...")
+    try:
+        parsed = parser.parse_args(argv)
+    except ArgumentError as error:
+        raise ConfigError(explain(str(error))) from None
+    except SystemExit as leaving:
+        if leaving.code in (0, None):
+            return None
+        raise
+    given = parsed.pop("workdir")
+    workdir = Path(given) if given else usual_workdir(parsed.pop("preset"))
+    return from_parsed(parser, parsed), workdir, bool(parsed.pop("quiet"))
+
+
+def expand(argument: str) -> str:
+    """An option by its long name, if it has a short one."""
+    name, equals, value = argument.partition("=")
+    return SHORT.get(name, name) + equals + value
+
+
+def checked(settings: dict[str, Any], preset: str) -> dict[str, Any]:
+    """The settings, once their types are found right: a parser does not check its defaults."""
+    from jsonargparse import ArgumentError
+
+    try:
+        settings_parser("gvbsm").parse_object(settings)
+    except ArgumentError as error:
+        raise ConfigError(f"{preset}: {' '.join(str(error).split())}") from None
+    return settings
+
+
+def _set_defaults(parser: ArgumentParser, preset: dict[str, Any]) -> None:
+    for key in flat_keys(preset):
+        value = reduce(lambda nested, name: nested[name], key.split("."), preset)
+        parser.set_defaults({key: value})
+
+
+def explain(message: str) -> str:
+    """One line; an unknown option gets the nearest known one."""
+    message = " ".join(message.split())
+    start = "unrecognized arguments: "
+    if message.startswith(start):
+        option = message.removeprefix(start).split()[0]
+        return unknown_field(option.lstrip("-").partition("=")[0], where="the command")
+    return message

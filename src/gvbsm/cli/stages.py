@@ -1,0 +1,35 @@
+"""The verbs that run stages: all of them, or one."""
+
+from __future__ import annotations
+
+from gvbsm.cli.parsing import parse_run, start_log
+
+
+def stage_verb(verb: str, argv: list[str]) -> int:
+    """All stages, or one of them."""
+    parsed = parse_run(verb, argv)
+    if parsed is None:
+        return 0
+    config, workdir, quiet = parsed
+    start_log(quiet)
+    from gvbsm import pipeline
+    from gvbsm.results import format_continual, format_table
+
+    if verb == "continual":
+        from gvbsm.continual import run_continual
+
+        print(format_continual(run_continual(config, workdir, quiet)))
+        print(f"\nresults: {workdir / 'continual.json'}")
+        return 0
+    if verb != "run":
+        pipeline.run_stage(verb, config, workdir, quiet)
+        return 0
+    from gvbsm.reporting import report
+
+    results = pipeline.run(config, workdir, quiet)
+    print(format_table(results["rows"]))
+    print(f"\nresults:       {workdir / 'results.json'}")
+    print(f"distilled set: {workdir / 'synthesis' / 'images.safetensors'}")
+    print(f"picture:       {workdir / 'images.png'}")
+    print(f"report:        {report(workdir, quiet)}")
+    return 0

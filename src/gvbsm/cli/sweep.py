@@ -1,0 +1,72 @@
+"""The verb that varies settings."""
+
+from __future__ import annotations
+
+import itertools
+from pathlib import Path
+
+from gvbsm.cli.parsing import checked, expand, explain, start_log
+from gvbsm.config import ConfigError
+from gvbsm.settings import read_preset, settings_parser
+from gvbsm.studies import read_plan, read_study, study_names
+
+
+def sweep_verb(argv: list[str]) -> int:
+    """Run all points of the studies; print each study as it ends."""
+    from jsonargparse import ArgumentError
+
+    if {"-h", "--help"} & set(argv):
+        print(_sweep_help())
+        return 0
+    names = list(itertools.takewhile(lambda argument: not argument.startswith("-"), argv))
+    if len(names) != 2:
+        raise ConfigError(f"gvbsm sweep STUDY PRESET ..., got {' '.join(names) or 'neither'}")
+    parser = settings_parser("gvbsm sweep")
+    parser.add_argument("--workdir", type=str)
+    parser.add_argument("--repeat", type=int)
+    parser.add_argument("--quiet", action="store_true")
+    try:
+        parsed = parser.parse_args([expand(argument) for argument in argv[2:]], defaults=False)
+    except ArgumentError as error:
+        raise ConfigError(explain(str(error))) from None
+    options = parsed.as_dict()
+    quiet = bool(options.pop("quiet", False))
+    folder = options.pop("workdir", None) or f"runs/sweep-{Path(names[1]).stem}"
+    repeat = options.pop("repeat", 1)
+    study, preset = names
+    plan = read_plan(study, checked(read_preset(preset), preset), options, repeat)
+    start_log(quiet)
+    from gvbsm.comparison import format_study
+    from gvbsm.sweeping import run_plan
+
+    for content in run_plan(plan, Path(folder), quiet):
+        print(format_study(content))
+        print(f"\nresults: {Path(folder) / content['study']}.json and .csv\n", flush=True)
+    return 0
+
+
+def _sweep_help() -> str:
+    studies = [read_study(name) for name in study_names()]
+    width = max(len(study.name) for study in studies)
+    rows = [f"  {study.name:{width}}  {study.title} ({study.source})" for study in studies]
+    return "\n".join(
+        [
+            "usage: gvbsm sweep STUDY PRESET [--workdir DIR] [--repeat N] [--quiet]",
+            "                   [--section.key value ...]",
+            "",
+            "Runs a preset once for each point of a study and tells the results side by side. What",
+            "points have in common is made once; the same command goes on where it was stopped.",
+            "",
+            "  STUDY      one of those below, a YAML file, several joined by +, or all",
+            "  PRESET     as for gvbsm run: a preset or a YAML file, several joined by +",
+            "  --workdir  where everything is kept; runs/sweep-PRESET if left out",
+            "  --repeat   runs of each point, with seeds counted up; their students are pooled",
+            "  --quiet    no progress bars and no log",
+            "  --section.key value   any setting of gvbsm run --help, for all points",
+            "",
+            "studies:",
+            *rows,
+            "",
+            "example: gvbsm sweep table1-alpha digits --workdir runs/sweep-digits",
+        ]
+    )

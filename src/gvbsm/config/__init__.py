@@ -1,0 +1,55 @@
+"""Settings: one frozen dataclass a stage; the defaults are the paper's rows for CIFAR (table 9).
+
+These files hold data alone and import no torch, so that the command line answers at once. The help
+text of a field is its line under `Args`. Reading and checking settings is in `settings.py`.
+"""
+
+from gvbsm.config.bench import (
+    BenchConfig,
+)
+from gvbsm.config.data import (
+    DataConfig,
+)
+from gvbsm.config.parts import (
+    ConfigError,
+    OptimizerConfig,
+    ViewConfig,
+)
+from gvbsm.config.run import (
+    Baseline,
+    BaselinesConfig,
+    Config,
+    ContinualConfig,
+    Method,
+    Rival,
+    Selection,
+)
+from gvbsm.config.stages import (
+    CoresetConfig,
+    EvaluationConfig,
+    LabelsConfig,
+    SqueezeConfig,
+    StatisticsConfig,
+    SynthesisConfig,
+)
+
+__all__ = [
+    "Baseline",
+    "BaselinesConfig",
+    "BenchConfig",
+    "Config",
+    "ConfigError",
+    "ContinualConfig",
+    "CoresetConfig",
+    "DataConfig",
+    "EvaluationConfig",
+    "LabelsConfig",
+    "Method",
+    "OptimizerConfig",
+    "Rival",
+    "Selection",
+    "SqueezeConfig",
+    "StatisticsConfig",
+    "SynthesisConfig",
+    "ViewConfig",
+]

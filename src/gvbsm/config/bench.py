@@ -1,0 +1,30 @@
+"""Settings of the measurements."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class BenchConfig:
+    """What `gvbsm bench` measures.
+
+    Args:
+        settings: Presets; cifar10 has 50 images of 32 pixels and five networks, imagenet-1k 40 of
+            224 and four.
+        repeats: Rounds of each comparison.
+        groups: Numbers of batches in a pass that are compared.
+        device: cpu, cuda or cuda:N; auto takes a GPU where there is one.
+        precision: fp32 or bf16; auto is bf16 on CUDA, else fp32.
+        threads: CPU threads; none leaves torch's choice.
+        json: File for the numbers.
+    """
+
+    settings: tuple[Literal["cifar10", "imagenet-1k"], ...] = ("cifar10", "imagenet-1k")
+    repeats: int = 5
+    groups: tuple[int, ...] = (1, 2, 4)
+    device: str = "auto"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    threads: int | None = None
+    json: str | None = None

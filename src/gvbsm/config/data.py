@@ -1,0 +1,28 @@
+"""Settings of the real pictures."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class DataConfig:
+    """The real pictures.
+
+    Args:
+        name: digits, cifar10, cifar100, tiny-imagenet, imagenet-1k, folder or npz.
+        root: Folder or .npz file that holds them (digits needs none).
+        image_size: Side in pixels to which pictures are brought; none takes the data set's own.
+        val_fraction: Share held out for testing where the data set has no split of its own.
+        split_seed: Seed of that split.
+        in_memory: Hold decoded pictures in memory; none decides by size.
+        workers: Processes that decode pictures which are not held in memory.
+    """
+
+    name: str = "digits"
+    root: str | None = None
+    image_size: int | None = None
+    val_fraction: float = 0.2
+    split_seed: int = 0
+    in_memory: bool | None = None
+    workers: int = 2

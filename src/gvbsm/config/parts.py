@@ -1,0 +1,58 @@
+"""What several sections of the settings hold."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+class ConfigError(ValueError):
+    """A fault in the settings, told in one line (or one line a fault)."""
+
+
+@dataclass(frozen=True)
+class ViewConfig:
+    """How one picture becomes a view of it.
+
+    Args:
+        crop: none, pad (shifted crop over a border of the mean colour), or resized
+            (RandomResizedCrop).
+        padding: Border in pixels for crop=pad.
+        scale: Smallest and largest share of the area for crop=resized.
+        ratio: Smallest and largest width/height for crop=resized.
+        flip: Mirror left-right with probability 1/2.
+        roll: Largest cyclic shift in pixels along each axis, before the crop; 0 is off.
+        cutmix: Parameter of CutMix's Beta distribution; 0 is off.
+        per_sample: One draw for each synthetic image (true), or one for a batch of synthesis and
+            one for an epoch of labels (false). Real pictures always have one each.
+    """
+
+    crop: Literal["none", "pad", "resized"] = "resized"
+    padding: int = 4
+    scale: tuple[float, float] = (0.08, 1.0)
+    ratio: tuple[float, float] = (0.75, 4 / 3)
+    flip: bool = True
+    roll: int = 0
+    cutmix: float = 0.0
+    per_sample: bool = True
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """An optimiser and its learning-rate schedule.
+
+    Args:
+        name: sgd (with momentum), adam or adamw.
+        lr: Learning rate at the start.
+        momentum: Momentum of sgd.
+        betas: The two decay rates of adam and adamw.
+        weight_decay: Weight decay, on tensors with more than one dimension alone.
+        schedule: constant, or cosine (to 0 over all steps).
+    """
+
+    name: Literal["sgd", "adam", "adamw"] = "sgd"
+    lr: float = 0.05
+    momentum: float = 0.9
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.0
+    schedule: Literal["constant", "cosine"] = "cosine"

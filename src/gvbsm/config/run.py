@@ -1,0 +1,108 @@
+"""Settings of a whole run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from gvbsm.config.data import DataConfig
+from gvbsm.config.stages import (
+    CoresetConfig,
+    EvaluationConfig,
+    LabelsConfig,
+    SqueezeConfig,
+    StatisticsConfig,
+    SynthesisConfig,
+)
+
+Selection = Literal[
+    "random-hard",
+    "random-soft",
+    "herding-hard",
+    "herding-soft",
+    "k-center-hard",
+    "k-center-soft",
+    "forgetting-hard",
+    "forgetting-soft",
+]
+Method = Literal["gvbsm", "sre2l", Selection]
+Baseline = Literal[Selection, "sre2l", "full"]
+Rival = Literal[Selection, "sre2l"]
+
+
+@dataclass(frozen=True)
+class BaselinesConfig:
+    """What the result is compared with, in the same run.
+
+    Args:
+        methods: Any of sre2l, full (each teacher on the whole set), and real pictures selected at
+            random or by herding, k-center or forgetting (random-hard, herding-soft and so on).
+        draws: Random selections of real pictures; student k trains on draw k modulo draws.
+    """
+
+    methods: tuple[Baseline, ...] = ("random-hard", "random-soft", "sre2l", "full")
+    draws: int = 1
+
+
+@dataclass(frozen=True)
+class ContinualConfig:
+    """The class-incremental protocol of `gvbsm continual` (appendix F).
+
+    Args:
+        steps: Steps in which the classes arrive; the first take one more each of what is over.
+        orders: Random orders of the classes; each has its own student and its own random pictures.
+        students: Names of the students' architectures; none takes the first of evaluation.students.
+        epochs: Epochs of each training; none takes labels.epochs.
+        min_steps: Least steps of each training, as labels.min_steps, which none takes.
+        methods: What the run's own set is compared with: any of baselines.methods' but full.
+    """
+
+    steps: int = 5
+    orders: int = 3
+    students: tuple[str, ...] | None = None
+    epochs: int | None = None
+    min_steps: int | None = None
+    methods: tuple[Rival, ...] = ("random-soft", "sre2l")
+
+
+@dataclass(frozen=True)
+class Config:
+    """All settings of a run.
+
+    Args:
+        ipc: Images per class of the distilled set.
+        seed: Seed of everything that is drawn.
+        method: gvbsm, or a baseline that takes its place (sre2l, or a selection as random-hard).
+        device: cpu, cuda or cuda:N; auto takes a GPU where there is one.
+        precision: fp32, or bf16 (autocast; statistics stay fp32); auto is bf16 on CUDA, else fp32.
+        threads: CPU threads; none leaves torch's choice.
+        checkpoint_seconds: Time between checkpoints of unfinished work.
+        trackers: Where losses and accuracies go besides files: tensorboard, wandb, trackio.
+        data: The real pictures.
+        squeeze: Training of the teachers.
+        statistics: Global statistics of the convolutions.
+        synthesis: Optimisation of the images.
+        labels: Soft labels.
+        evaluation: Training of the students.
+        coreset: Selection of real pictures.
+        baselines: What the result is compared with.
+        continual: The class-incremental protocol.
+    """
+
+    ipc: int = 10
+    seed: int = 0
+    method: Method = "gvbsm"
+    device: str = "auto"
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    threads: int | None = None
+    checkpoint_seconds: float = 60.0
+    trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
+    data: DataConfig = field(default_factory=DataConfig)
+    squeeze: SqueezeConfig = field(default_factory=SqueezeConfig)
+    statistics: StatisticsConfig = field(default_factory=StatisticsConfig)
+    synthesis: SynthesisConfig = field(default_factory=SynthesisConfig)
+    labels: LabelsConfig = field(default_factory=LabelsConfig)
+    evaluation: EvaluationConfig = field(default_factory=EvaluationConfig)
+    coreset: CoresetConfig = field(default_factory=CoresetConfig)
+    baselines: BaselinesConfig = field(default_factory=BaselinesConfig)
+    continual: ContinualConfig = field(default_factory=ContinualConfig)

@@ -1,0 +1,173 @@
+"""Settings of the stages; the defaults are the paper's rows for CIFAR (table 9)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from gvbsm.config.parts import OptimizerConfig, ViewConfig
+
+
+@dataclass(frozen=True)
+class SqueezeConfig:
+    """Training of the teachers.
+
+    Args:
+        backbones: Names of the teachers' architectures.
+        pretrained: Take the library's weights (torchvision/..., timm/...) and train nothing.
+        epochs: Passes over the training set.
+        batch_size: Pictures in a step.
+        optimizer: Optimiser of the teachers.
+        views: Augmentation of the real pictures.
+        tests: How often the test accuracy is measured, evenly spread, the last epoch included.
+    """
+
+    backbones: tuple[str, ...] = (
+        "resnet18",
+        "convnet128",
+        "mobilenet_v2_x0_5",
+        "wrn16_2",
+        "shufflenet_v2_x0_5",
+    )
+    pretrained: bool = False
+    epochs: int = 50
+    batch_size: int = 64
+    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
+    views: ViewConfig = field(default_factory=lambda: ViewConfig(crop="pad"))
+    tests: int = 5
+
+
+@dataclass(frozen=True)
+class StatisticsConfig:
+    """The pass that records each convolution's global statistics (section 3.3).
+
+    Args:
+        n_p: Side of a patch in pixels of the feature map.
+        batch_size: Pictures in a step of the pass; the result does not depend on it.
+        passes: Views of each picture that are recorded.
+    """
+
+    n_p: int = 4
+    batch_size: int = 256
+    passes: int = 1
+
+
+@dataclass(frozen=True)
+class SynthesisConfig:
+    """Optimisation of the images.
+
+    Args:
+        backbones: Teachers that are matched (GBM); none takes all of squeeze.backbones.
+        backbone_order: uniform draws one for each iteration (Eq. 7); round_robin takes turns.
+        init: Start from noise (the paper) or from random real pictures of the class.
+        iterations: Steps for each batch of images.
+        batch_size: Images that are optimised together.
+        loop: reorder (several images of few classes) or original (one image of each class).
+        optimizer: Optimiser of the pixels.
+        views: Augmentation before the teacher; the statistics pass sees real pictures the same way.
+        alpha: Weight of the past in the EMA of batch statistics (Eq. 6); 0 is no EMA.
+        ema_start: first starts the EMA at the first batch, zero at 0 as the authors' code does.
+        beta_dr: Probability that a convolution's matching is dropped in an iteration.
+        weight_cross_entropy: Weight of the classification term.
+        weight_batchnorm: Weight of L'_BN (Eq. 6); 0 is off.
+        weight_conv: Weight of L'_Conv (Eq. 10); 0 is off.
+        weight_densification: Weight of L_DD (Eq. 5); 0 is off.
+        first_layer_multiplier: Extra weight of the first matched layer of each teacher.
+        tau: Temperature of L_DD.
+        densification: exact is Eq. 5; scaled divides each Gram matrix by its mean eigenvalue first.
+        groups: Batches that share each pass of a network; none takes 1 on a CPU, many on a GPU.
+        compile: Compile each network with its statistics; auto does so where the work is long.
+    """
+
+    backbones: tuple[str, ...] | None = None
+    backbone_order: Literal["uniform", "round_robin"] = "uniform"
+    init: Literal["noise", "real"] = "noise"
+    iterations: int = 4000
+    batch_size: int = 50
+    loop: Literal["reorder", "original"] = "reorder"
+    optimizer: OptimizerConfig = field(
+        default_factory=lambda: OptimizerConfig(name="adam", lr=0.05, betas=(0.5, 0.9))
+    )
+    views: ViewConfig = field(default_factory=ViewConfig)
+    alpha: float = 0.8
+    ema_start: Literal["first", "zero"] = "first"
+    beta_dr: float = 0.4
+    weight_cross_entropy: float = 1.0
+    weight_batchnorm: float = 0.01
+    weight_conv: float = 0.01
+    weight_densification: float = 1.0
+    first_layer_multiplier: float = 10.0
+    tau: float = 4.0
+    densification: Literal["exact", "scaled"] = "exact"
+    groups: int | None = None
+    compile: Literal["auto", "always", "never"] = "auto"
+
+
+@dataclass(frozen=True)
+class LabelsConfig:
+    """Soft labels of every view of every epoch.
+
+    Args:
+        backbones: Teachers of the ensemble; none takes all of squeeze.backbones.
+        epochs: Epochs that are labelled, and for which the students train; see min_steps.
+        min_steps: Least training steps; a set too small for them in its epochs gets more epochs.
+        batch_size: Images that are labelled together, in the order of training.
+        full_batch_up_to: A set of at most this many images is one batch, in labelling and training.
+        views: Augmentation of the distilled images.
+        logit_normalization: Bring all teachers' logits to one norm before the mean (Eq. 8, w/ LN).
+        store: Keep the labels on disk (true) or let the teachers label during training (false).
+    """
+
+    backbones: tuple[str, ...] | None = None
+    epochs: int = 1000
+    min_steps: int = 0
+    batch_size: int = 64
+    full_batch_up_to: int = 100
+    views: ViewConfig = field(default_factory=lambda: ViewConfig(cutmix=1.0))
+    logit_normalization: bool = False
+    store: bool = True
+
+
+@dataclass(frozen=True)
+class EvaluationConfig:
+    """Training of fresh students on images and labels.
+
+    Args:
+        students: Names of the students' architectures.
+        seeds: Students of each architecture; mean and deviation are over them.
+        loss: mse_gt is Eq. 11; kl is SRe2L's; hard is cross-entropy with the hard labels alone.
+        gamma: Weight of the cross-entropy in mse_gt.
+        temperature: Temperature of kl.
+        hard_target: Hard label of a CutMix image: base (the uncut image's) or mixed (by area).
+        batch_size: Images in a step.
+        optimizer: Optimiser of the students.
+        lr_of: Learning rate of single students where it differs from optimizer.lr.
+        tests: How often the test accuracy is measured, evenly spread, the last epoch included.
+    """
+
+    students: tuple[str, ...] = ("convnet128", "resnet18")
+    seeds: int = 3
+    loss: Literal["mse_gt", "kl", "hard"] = "mse_gt"
+    gamma: float = 0.15
+    temperature: float = 20.0
+    hard_target: Literal["base", "mixed"] = "base"
+    batch_size: int = 64
+    optimizer: OptimizerConfig = field(
+        default_factory=lambda: OptimizerConfig(name="adamw", lr=0.001)
+    )
+    lr_of: dict[str, float] = field(default_factory=dict)
+    tests: int = 10
+
+
+@dataclass(frozen=True)
+class CoresetConfig:
+    """Selection of real pictures by herding, k-center and forgetting.
+
+    Args:
+        backbone: Teacher whose features herding and k-center compare, and architecture that
+            forgetting trains afresh; none takes the first of squeeze.backbones.
+        epochs: Epochs of forgetting's training; none takes squeeze.epochs.
+    """
+
+    backbone: str | None = None
+    epochs: int | None = None
