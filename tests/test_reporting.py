@@ -345,10 +345,10 @@ def test_a_sweep_has_a_page_of_its_own(tmp_path, study_figures):
     check_links(tree)
     assert "<script" not in text
     assert tree.row("alpha=0.0") == [
-        "alpha=0.0", "G-VBSM", STUDENT, "10", "60.1 ± 0.2", "2", "0.250", "30.0 / none"
+        "alpha=0.0", "gvbsm", STUDENT, "10", "60.1 ± 0.2", "2", "250", "30.0 / none"
     ]  # fmt: skip
     assert tree.row("every point")[1:] == [
-        "random real pictures, soft labels", STUDENT, "10", "50.0", "1", "", ""
+        "random-soft", STUDENT, "10", "50.0", "1", "", ""
     ]  # fmt: skip
     assert "2 of 3 points are done" in tree.text
     assert text.count("points are done") == 1
@@ -374,6 +374,17 @@ def test_students_alone_and_points_that_stand_out(tmp_path):
     root = write_study(tmp_path, done=3, values=((60.0,), (70.0,), (80.0,)))
     (study,) = read_studies(root)
     assert [finding.name for finding in find_in_study(study, points=3)] == ["single"]
+
+
+def test_a_baseline_that_is_better_than_points_is_told(tmp_path):
+    root = write_study(tmp_path, done=3, values=((60.0, 60.2), (48.0, 48.2), (40.0, 40.2)))
+    (study,) = read_studies(root)
+    rival, *_ = find_in_study(study, points=3)  # random pictures have 50.0 at every point
+    assert (rival.name, rival.level) == ("rival", "warning")
+    assert rival.text == (
+        "Random real pictures, soft labels: better than the images at 2 of 3 points of the study, "
+        "by 1.9 to 9.9 percentage points."
+    )
 
 
 def test_a_sweep_without_results(tmp_path, capsys):

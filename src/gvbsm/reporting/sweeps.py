@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,7 @@ from gvbsm.artifacts import ArtifactError, read_json
 from gvbsm.plots.gallery import gallery
 from gvbsm.plots.reading import StudyResults, fitting, read_studies
 from gvbsm.reporting.facts import Score
-from gvbsm.reporting.findings import Finding, noise
+from gvbsm.reporting.findings import Finding, method_words, noise
 from gvbsm.reporting.rendering import Picture, save_pictures, write_html
 
 
@@ -132,6 +132,7 @@ def find_in_study(study: StudyResults, points: int) -> list[Finding]:
                 "Raise `evaluation.seeds`, or repeat the sweep with more seeds (`--repeat`).",
             )
         )  # fmt: skip
+    found += _rivals(study, rows)
     for student in dict.fromkeys(row["student"] for row in rows):
         tied = _tied([row for row in rows if row["student"] == student])
         if tied:
@@ -147,19 +148,47 @@ def find_in_study(study: StudyResults, points: int) -> list[Finding]:
     return found
 
 
+def _rivals(study: StudyResults, rows: Sequence[dict[str, Any]]) -> Iterator[Finding]:
+    """Baselines that are better than the study's own images at some points.
+
+    Args:
+        study: All its rows; one of a baseline that all points share has no point.
+        rows: Those of the own method.
+    """
+    own = {(row["point"], row["student"]): row for row in rows}
+    gaps: dict[str, list[float]] = {}
+    for other in (row for row in study.rows if row not in rows and row["method"] != "full"):
+        for (point, student), row in own.items():
+            if other["student"] == student and other["point"] in (None, point):
+                gap = other["top1"]["mean"] - row["top1"]["mean"]
+                if gap > (noise(_score(row), _score(other), None) or 0.0):
+                    gaps.setdefault(other["method"], []).append(gap)
+    for method, found in gaps.items():
+        low, high = min(found), max(found)
+        size = f"{low:.1f}" if len(found) == 1 else f"{low:.1f} to {high:.1f}"
+        words = method_words(method)
+        yield Finding(
+            "rival", "warning",
+            f"{words[:1].upper()}{words[1:]}: better than the images at {len(found)} of {len(own)} "
+            f"points of the study, by {size} percentage points.",
+            "Compare the points with each other alone, or take settings that serve the images "
+            "better (more `synthesis.iterations`, `synthesis.init real`).",
+        )  # fmt: skip
+
+
+def _score(row: dict[str, Any]) -> Score:
+    top1 = row["top1"]
+    return Score(top1["mean"], top1["std"], tuple(top1["values"]))
+
+
 def _tied(rows: Sequence[dict[str, Any]]) -> list[str]:
     """The best point and those that may be as good; empty if it stands alone."""
-
-    def score(row: dict[str, Any]) -> Score:
-        top1 = row["top1"]
-        return Score(top1["mean"], top1["std"], tuple(top1["values"]))
-
     ranked = sorted(rows, key=lambda row: -row["top1"]["mean"])
-    best = score(ranked[0])
+    best = _score(ranked[0])
     near = [
         row["point"]
         for row in ranked[1:]
-        if best.mean - row["top1"]["mean"] <= (noise(best, score(row), None) or 0.0)
+        if best.mean - row["top1"]["mean"] <= (noise(best, _score(row), None) or 0.0)
     ]
     return [ranked[0]["point"], *near] if near else []
 
