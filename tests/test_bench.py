@@ -9,8 +9,9 @@ import torch
 
 from conftest import CONVNET, WRN
 from gvbsm import cli
+from gvbsm.artifacts import load_tensors, save
 from gvbsm.backbones import matched_layers
-from gvbsm.bench import run_bench, synthesis
+from gvbsm.bench import memory, run_bench, synthesis
 from gvbsm.bench.synthesis import Bench
 from gvbsm.bench.timing import CLEAR_REFS, compare, high_water
 from gvbsm.cli import main
@@ -289,3 +290,63 @@ def test_command__help_tells_every_setting(asked, capsys):
         assert f"--{name}" in out
     assert asked == []
     assert "bench" in cli.VERBS
+
+
+# Memory
+
+
+linux = pytest.mark.skipif(not CLEAR_REFS.exists(), reason="reads Linux's /proc")
+
+
+@linux
+def test_peak__sees_what_was_allocated_and_is_gone_but_no_mapped_file(tmp_path):
+    path = tmp_path / "x.safetensors"
+    save(path, {"x": torch.ones(40_000_000, dtype=torch.uint8)}, {"kind": "toy", "recipe": {}})
+    with memory.peak() as highest:
+        assert int(load_tensors(path, "toy")[0]["x"].max()) == 1
+        mapped = highest()
+        held = torch.ones(40_000_000, dtype=torch.uint8)
+        while highest() < 39e6:  # until the watcher has looked
+            assert held.numel()
+        del held
+    assert mapped < 20e6
+
+
+@linux
+def test_growth__each_stage_does_its_work_for_each_extent(monkeypatch):
+    done = []
+
+    def here(stage, extent, folder):
+        memory.prepare(stage, extent, folder)  # as `alone` does
+        done.append((stage, extent))
+        return memory.peak_of(stage, extent, folder)
+
+    monkeypatch.setattr(memory, "alone", here)
+    monkeypatch.setattr(memory, "SIZE", 8)
+    base = memory.Extent(2, 2, 1)
+    found = memory.measure_growth({"ipc": (2, 3), "epochs": (2,)}, base)
+    assert len(done) == 9
+    assert done[:3] == [(stage, base) for stage in ("assembly", "labels", "evaluation")]
+    assert done[3:6] == [(stage, memory.Extent(2, 3, 1)) for stage, _ in done[:3]]
+    table = memory.format_growth(found)
+    assert "2 classes, 2 ipc, 1 epochs" in table
+    assert [line.split()[:2] for line in table.splitlines()[2:]] == [
+        [stage, name]
+        for stage in ("assembly", "labels", "evaluation")
+        for name in ("ipc", "epochs")
+    ]
+
+
+@linux
+def test_growth__each_figure_is_of_a_process_of_its_own(tmp_path):
+    assert memory.alone("assembly", memory.Extent(2, 3, 1), tmp_path) < 50
+    assert len(load_tensors(tmp_path / "assembled.safetensors", "images")[0]["images"]) == 6
+
+
+def test_command__measures_memory_if_asked(asked, monkeypatch, capsys, tmp_path):
+    monkeypatch.setattr(memory, "measure_growth", lambda: {"growth": {}, "base": {"ipc": 3}})
+    path = tmp_path / "numbers.json"
+    assert main(["bench", "--memory", "true", "--json", str(path)]) == 0
+    assert "3 ipc" in capsys.readouterr().out
+    assert json.loads(path.read_text())["base"] == {"ipc": 3}
+    assert asked == []

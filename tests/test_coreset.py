@@ -1,17 +1,14 @@
 """Selections: as many of each class, none twice, and the pictures that the rule asks for."""
 
+import weakref
+
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gvbsm.coreset import (
-    gather_images,
-    select_forgetting,
-    select_herding,
-    select_k_center,
-    select_random,
-)
+from gvbsm import coreset
+from gvbsm.coreset import select_forgetting, select_random
 from gvbsm.pictures import DataError
 
 LABELS = torch.tensor([2, 0, 1, 1, 0, 2, 2, 0, 1, 1, 0, 0])  # 5 of 0, 4 of 1, 3 of 2
@@ -28,6 +25,15 @@ def drawn(labels, seed, size=3):
 def by_forgetting(features, labels, classes, ipc):
     """Forgetting in the form of the others: the first feature is the count of events."""
     return select_forgetting(features[:, 0], labels, classes, ipc, generator())
+
+
+def select_herding(features, *arguments):
+    """With features in batches that cut through classes."""
+    return coreset.select_herding(torch.split(features, 3), *arguments)
+
+
+def select_k_center(features, *arguments):
+    return coreset.select_k_center(torch.split(features, 3), *arguments)
 
 
 BY_FEATURES = [select_herding, select_k_center]
@@ -241,13 +247,18 @@ def test_forgetting__equal_counts_are_drawn_and_reproducible():
     assert {int(index[1]) for index in chosen} == {4, 7, 10, 11}  # once, as the rest of class 0
 
 
-# Pictures
+@pytest.mark.parametrize("choose", [coreset.select_herding, coreset.select_k_center])
+def test_features_of_a_class_are_let_go_once_it_is_whole(choose):
+    """Of classes in order, at most the batches of the one at hand are alive."""
+    alive = []
 
+    def batches():
+        for number in range(12):
+            batch = drawn(torch.zeros(2), number)
+            alive.append(weakref.ref(batch))
+            assert sum(ref() is not None for ref in alive) <= 2
+            yield batch
+            del batch
 
-def test_gathered_images_are_the_chosen_ones(data, streamed):
-    index = select_random(data.train.labels, 4, 3, generator())
-    chosen = gather_images(data, index)
-    assert chosen.dtype == torch.uint8
-    for picture, position in zip(chosen, index.tolist(), strict=True):
-        assert torch.equal(picture, data.train.images[position])
-    assert torch.equal(gather_images(streamed, index), chosen)
+    labels = torch.arange(4).repeat_interleave(6)
+    assert choose(batches(), labels, 4, 2).shape == (8,)

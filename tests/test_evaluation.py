@@ -3,13 +3,15 @@
 import json
 import math
 from dataclasses import replace
+from functools import partial
 
 import pytest
+import torch
 from torch import nn
 
 import gvbsm.evaluation
 import reference
-from conftest import CONVNET, StoppedError, stop_after
+from conftest import CONVNET, WRN, StoppedError, stop_after
 from gvbsm.backbones import build_backbone
 from gvbsm.config import EvaluationConfig, LabelsConfig, OptimizerConfig, ViewConfig
 from gvbsm.distilled import load_labels
@@ -17,7 +19,7 @@ from gvbsm.epochs import draw_plan, view_batch
 from gvbsm.evaluation import Labeller, train_student
 from gvbsm.labels import generate_labels
 from gvbsm.pictures import Split
-from gvbsm.runtime import seeded
+from gvbsm.runtime import RunError, seeded
 
 PLAIN = ViewConfig(crop="none", flip=False)
 MIXED = ViewConfig(crop="resized", scale=(0.5, 1.0), flip=False, cutmix=1.0)
@@ -242,3 +244,61 @@ def test_number_of_seeds_does_not_change_a_student(student, monkeypatch):
 
     monkeypatch.setattr(gvbsm.evaluation, "build_backbone", with_dropout)
     assert student(replace(CONFIG, seeds=1)) == student(replace(CONFIG, seeds=2))
+
+
+@pytest.mark.parametrize("loss", ["mse_gt", "kl", "hard"])
+def test_parts_of_a_batch_train_the_same_student(loss, student):
+    """Four steps of 10 images, whose last part is a smaller one: 4 + 3 + 3."""
+    config, labels = replace(CONFIG, loss=loss, hard_target="mixed"), replace(LABELS, epochs=2)
+    whole = student(config, labels)
+    cut = student(replace(config, micro_batch=4), labels)
+    assert cut.losses == pytest.approx(whole.losses, rel=1e-5)
+
+
+def test_out_of_memory_without_batchnorm_goes_on_to_the_same_student(student, monkeypatch):
+    short = replace(LABELS, epochs=2)
+    whole, most = student(labels=short), []
+
+    def build(*arguments, **options):
+        model = build_backbone(*arguments, **options)
+
+        def full(_module, given):
+            if len(given[0]) > 3:
+                raise torch.OutOfMemoryError
+            most.append(len(given[0]))
+
+        model.register_forward_pre_hook(full)
+        return model
+
+    monkeypatch.setattr(gvbsm.evaluation, "build_backbone", build)
+    cut = student(labels=short)  # trained and tested in parts
+    assert cut.losses == pytest.approx(whole.losses, rel=1e-5)
+    assert cut.top1 == whole.top1
+    assert max(most) == 3
+    with pytest.raises(RunError, match=r"BatchNorm.*--evaluation\.micro_batch 5"):
+        student(labels=short, backbone=WRN)
+
+
+def test_stopped_after_memory_ran_out__ends_the_same(
+    student, tmp_path, checkpoint_every, monkeypatch
+):
+    def build(*arguments, calls=1000, **options):
+        model = build_backbone(*arguments, **options)
+        stop_after(calls, model)
+        model.register_forward_pre_hook(full)
+        return nn.Sequential(nn.Dropout(0.3), model)
+
+    def full(_module, given):
+        if len(given[0]) > 5:
+            raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(gvbsm.evaluation, "build_backbone", build)
+    short, path = replace(LABELS, epochs=2), tmp_path / "student.json"
+    expected = student(labels=short)
+    checkpoint_every(1)
+    monkeypatch.setattr(gvbsm.evaluation, "build_backbone", partial(build, calls=5))
+    path.unlink()  # dropout belongs to the name of the work
+    with pytest.raises(StoppedError):
+        student(labels=short)
+    monkeypatch.setattr(gvbsm.evaluation, "build_backbone", build)
+    assert student(labels=short) == expected

@@ -13,6 +13,7 @@ from gvbsm.distilled import load_labels
 from gvbsm.epochs import draw_plan, unpack_plan, view_batch
 from gvbsm.evaluation import Labeller
 from gvbsm.labels import generate_labels
+from gvbsm.memory import InParts
 from gvbsm.runtime import RunError
 
 COUNT = 12
@@ -175,3 +176,21 @@ def test_every_image_has_labels(label):
     labels = label(count=11)  # 5 + 5 + 1
     for epoch in range(labels.epochs):
         assert labels.read(epoch)["logits"].any(dim=1).all()
+
+
+@pytest.mark.parametrize("normalized", [True, False])
+def test_out_of_memory__norms_are_those_of_the_whole_batch(
+    normalized, label, teachers, monkeypatch
+):
+    config = replace(CONFIG, logit_normalization=normalized, epochs=2)
+    whole = label(config, folder="whole").read(1)["logits"]
+
+    def full(_module, given):
+        if len(given[0]) > 2:  # of a batch of 5, halves and quarters remain
+            raise torch.OutOfMemoryError
+
+    for name, model in teachers.items():
+        model.register_forward_pre_hook(full)
+        monkeypatch.setitem(teachers, name, InParts(model))
+    cut = label(config, folder="cut").read(1)["logits"]
+    torch.testing.assert_close(cut, whole, rtol=2**-10, atol=1e-4)

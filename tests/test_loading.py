@@ -1,15 +1,22 @@
 """Batches: every picture once, the same after a stop, and the same from memory and from files."""
 
+import os
+import pickle
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
 from PIL import Image
 
 import reference
+from gvbsm import loading
 from gvbsm.config import ViewConfig
 from gvbsm.loading import (
+    PackedPaths,
     batch_count,
+    gather_images,
+    picture_parts,
     plain_batches,
     split_batches,
     view_arguments,
@@ -222,3 +229,34 @@ def test_real_pictures_have_a_view_each_whatever_per_sample_says(request, source
     each = epoch(replace(data, train=alike), RESIZED, 5, runtime)
     assert not any(bool((pictures == pictures[:1]).all()) for pictures, _ in batches)
     assert torch.equal(joined(batches), joined(each))
+
+
+def test_gathered_images_are_the_chosen_ones(data, streamed):
+    index = torch.randperm(40, generator=torch.Generator().manual_seed(0))[:12]
+    chosen = gather_images(data, index)
+    assert chosen.dtype == torch.uint8
+    for picture, position in zip(chosen, index.tolist(), strict=True):
+        assert torch.equal(picture, data.train.images[position])
+    assert torch.equal(gather_images(streamed, index), chosen)
+
+
+def test_parts_of_pictures_are_all_of_them_a_few_at_a_time(data, monkeypatch):
+    index = torch.randperm(40, generator=torch.Generator().manual_seed(0))[:12]
+    monkeypatch.setattr(loading, "PART_BYTES", 5 * 3 * 8 * 8 + 1)
+    parts = list(picture_parts(data, index))
+    assert [len(places) for places, _ in parts] == [5, 5, 2]
+    assert torch.cat([places for places, _ in parts]).tolist() == list(range(12))
+    assert torch.equal(torch.cat([part for _, part in parts]), gather_images(data, index))
+    monkeypatch.setattr(loading, "PART_BYTES", 1)  # one at least
+    assert len(list(picture_parts(data, index))) == 12
+
+
+def test_packed_paths__are_the_paths_and_small_in_another_process():
+    paths = [Path(f"/somewhere/class {n % 7}/Ünïcode_{n}.JPEG") for n in range(2000)]
+    packed = PackedPaths(paths)
+    sent = pickle.dumps(packed)
+    found = pickle.loads(sent)  # noqa: S301  # our own bytes, as multiprocessing hands them over
+    assert len(found) == 2000
+    assert [found[index] for index in range(2000)] == paths
+    assert len(sent) < sum(len(os.fsencode(path)) + 9 for path in paths)
+    assert len(PackedPaths([])) == 0

@@ -38,6 +38,7 @@ def changed(settings, method="gvbsm"):
         ({"seed": 1}, "teacher"),
         ({"squeeze": {"epochs": 3}}, "teacher"),
         ({"squeeze": {"optimizer": {"lr": 0.3}}}, "teacher"),
+        ({"squeeze": {"micro_batch": 3}}, "teacher"),
         ({"statistics": {"n_p": 2}}, "statistics"),
         ({"synthesis": {"views": {"roll": 2}}}, "statistics"),
         ({"synthesis": {"iterations": 7}}, "images"),
@@ -45,6 +46,7 @@ def changed(settings, method="gvbsm"):
         ({"labels": {"epochs": 9}}, "labels"),
         ({"labels": {"logit_normalization": True}}, "labels"),
         ({"evaluation": {"gamma": 0.5}}, "student"),
+        ({"evaluation": {"micro_batch": 3}}, "student"),
         ({"evaluation": {"lr_of": {"resnet18": 0.5}}}, "student"),
     ],
 )
@@ -91,6 +93,11 @@ def test_recipes__a_mended_stage_is_made_again_with_what_follows(stage, first, m
 )
 def test_recipes__what_changes_no_content_changes_no_recipe(settings):
     assert changed(settings) == set()
+
+
+def test_recipes__work_from_before_there_were_micro_batches_is_kept():
+    for stage, section in (("teacher", "squeeze"), ("student", "evaluation")):
+        assert not {"micro_batch", "weights_dir", "weights"} & recipes_of({})[stage][section].keys()
 
 
 def test_recipes__a_further_backbone_leaves_the_first_teacher_as_it_is():

@@ -505,6 +505,7 @@ CHANGES = [
         {"evaluation": {"lr_of": {"resnet18": 0.5}}, "synthesis": {"backbones": ["wrn16_2"]}},
     ),
     ("cifar10", {"method": "sre2l", "baselines": {"methods": []}, "threads": 3}),
+    ("imagenet-1k", {"squeeze": {"weights_dir": "WEIGHTS"}, "evaluation": {"micro_batch": 64}}),
     (
         "cifar10",
         {"baselines": {"methods": ["full"]}, "data": {"workers": 0}, "labels": {"epochs": 300}},

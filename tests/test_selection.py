@@ -46,8 +46,8 @@ def features_of(run, backbone):
 def test_the_features_are_those_of_the_teacher_that_is_named(run, name, choose):
     labels = run.data.train.labels
     found = selector(run).select(name)
-    assert torch.equal(found, choose(features_of(run, "wrn10_1"), labels, 10, 3))
-    assert not torch.equal(found, choose(features_of(run, "convnet8_d1"), labels, 10, 3))
+    assert torch.equal(found, choose([features_of(run, "wrn10_1")], labels, 10, 3))
+    assert not torch.equal(found, choose([features_of(run, "convnet8_d1")], labels, 10, 3))
 
 
 def test_forgetting_is_trained_once_and_kept(run, monkeypatch):

@@ -148,6 +148,22 @@ def test_stopped_and_resumed_are_identical(
         assert same(found[name], expected[name])
 
 
+@pytest.mark.parametrize("most", [9, 1])
+def test_out_of_memory__smaller_parts_give_the_same(most, teachers, data, runtime, tmp_path):
+    models = {name: Wide(model) for name, model in teachers.items()}
+    whole = recorded(models, data, runtime, tmp_path)
+
+    def full(_module, given):
+        if len(given[0]) > most:
+            raise torch.OutOfMemoryError
+
+    layer = models[WRN].get_submodule("model.stem")  # in the middle of the pass
+    layer.register_forward_pre_hook(full)
+    cut = recorded(models, data, runtime, tmp_path)
+    for name in models:
+        assert_close(as_table(cut[name]), as_table(whole[name]), rtol=1e-12)
+
+
 def test_networks_are_left_as_they_were(teachers, data, runtime, tmp_path):
     before = {
         name: {key: value.clone() for key, value in model.state_dict().items()}

@@ -11,6 +11,7 @@ from torch import nn
 from conftest import StoppedError
 from gvbsm.artifacts import Checkpoint
 from gvbsm.config import OptimizerConfig
+from gvbsm.memory import Parts, Step
 from gvbsm.runtime import RunError, seeded
 from gvbsm.training import (
     accuracy,
@@ -53,7 +54,11 @@ def samples(epoch):
 
 def batches(epoch, start):
     for x, y in zip(*(part[start:] for part in samples(epoch)), strict=True):
-        yield lambda model, x=x, y=y: F.cross_entropy(model(x.to(model[0].weight.dtype)), y)
+
+        def loss(model, rows, x=x, y=y):
+            return F.cross_entropy(model(x[rows].to(model[0].weight.dtype)), y[rows])
+
+        yield Step(len(y), loss)
 
 
 def stopped_after(calls, inner=batches):
@@ -61,15 +66,15 @@ def stopped_after(calls, inner=batches):
     left = [calls]
 
     def stopping(epoch, start):
-        for loss_of in inner(epoch, start):
+        for step in inner(epoch, start):
 
-            def loss(model, loss_of=loss_of):
+            def loss(model, rows, step=step):
                 if left[0] == 0:
                     raise StoppedError
                 left[0] -= 1
-                return loss_of(model)
+                return step.loss(model, rows)
 
-            yield loss
+            yield step._replace(loss=loss)
 
     return stopping
 
@@ -82,6 +87,7 @@ def weigh(model):
 
 def train(model, optimizer, runtime, path, batches=batches, test=weigh, **changed):
     settings = {"epochs": EPOCHS, "steps": STEPS, "tests": 3, "lr": None, "name": "toy"}
+    settings["parts"] = Parts(None, "toy")
     checkpoint = Checkpoint(path / "toy.safetensors", {"toy": 1}, runtime.checkpoint_seconds)
     return fit(
         model, batches, test, optimizer=optimizer, runtime=runtime, checkpoint=checkpoint,
@@ -209,9 +215,11 @@ def test_fit__dropout_acts_and_belongs_to_the_seed_and_the_name(runtime, tmp_pat
 
 def test_fit__nan_names_the_learning_rate(runtime, tmp_path):
     def poisoned(epoch, start):
-        for step, loss_of in enumerate(batches(epoch, start), start):
-            factor = math.nan if (epoch, step) == (1, 1) else 1.0
-            yield lambda model, loss_of=loss_of, factor=factor: factor * loss_of(model)
+        for number, step in enumerate(batches(epoch, start), start):
+            factor = math.nan if (epoch, number) == (1, 1) else 1.0
+            yield step._replace(
+                loss=lambda *given, step=step, factor=factor: factor * step.loss(*given)
+            )
 
     with pytest.raises(RunError, match=r"^toy: .*nan.*learning rate \(0\.123\)"):
         train(net(), OPTIMIZERS[0], runtime, tmp_path, poisoned, lr=0.123)
@@ -230,8 +238,12 @@ def test_fit__tests_are_evenly_spread(runtime, tmp_path, epochs, tests, expected
     modes = []
 
     def checked(epoch, start):
-        for loss_of in batches(epoch % 3, start):
-            yield lambda model, loss_of=loss_of: modes.append(model.training) or loss_of(model)
+        for step in batches(epoch % 3, start):
+            yield step._replace(
+                loss=lambda model, rows, step=step: (
+                    modes.append(model.training) or step.loss(model, rows)
+                )
+            )
 
     model = net()
     history = train(model, OPTIMIZERS[0], runtime, tmp_path, checked, epochs=epochs, tests=tests)
@@ -244,7 +256,7 @@ def test_fit__tests_are_evenly_spread(runtime, tmp_path, epochs, tests, expected
 @pytest.mark.parametrize(("epochs", "tests"), [(7, 3), (50, 7), (1000, 10), (5, 4), (11, 10)])
 def test_fit__any_number_of_tests_ends_with_the_last_epoch(runtime, tmp_path, epochs, tests):
     def one(epoch, start):
-        yield lambda model: 0 * model[0].weight.sum()
+        yield Step(1, lambda model, rows: 0 * model[0].weight.sum())
 
     history = train(
         net(), OPTIMIZERS[1], runtime, tmp_path, one,
@@ -282,7 +294,7 @@ def test_schedule__known_answers():
 def test_optimizer_state__round_trip(optimizer):
     def step(model, solver):
         solver.zero_grad()
-        next(batches(0, 0))(model).backward()
+        next(batches(0, 0)).loss(model, slice(None)).backward()
         solver.step()
 
     ours, theirs = net(dropout=0.0), net(dropout=0.0)

@@ -81,14 +81,19 @@ def read_json(path: Path) -> dict[str, Any]:
     return content
 
 
+def header_text(header: Mapping[str, Any]) -> str:
+    """What a file keeps under `KEY`: the header of an artefact with format and version."""
+    full = {"format": FORMAT, "version": __version__, **header}
+    return json.dumps(full, sort_keys=True)
+
+
 def save(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
     """Write tensors and header atomically; `header` needs `kind` and `recipe`."""
-    full = {"format": FORMAT, "version": __version__, **header}
     # safetensors writes neither views of shared storage nor strided tensors.
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     with atomic(path) as temporary:
         try:
-            save_file(plain, temporary, metadata={KEY: json.dumps(full, sort_keys=True)})
+            save_file(plain, temporary, metadata={KEY: header_text(header)})
         except SafetensorError as error:  # a full disk is not an OSError here
             raise OSError(f"cannot write {path}: {error}") from None
 

@@ -7,13 +7,12 @@ Each picks `ipc` pictures of every class by itself; which ones depends on the ar
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import torch
 from torch import Generator, Tensor
 
-from gvbsm.datasets import ImageData
-from gvbsm.pictures import DataError, read_image, resize_to
+from gvbsm.pictures import DataError
 
 
 def select_random(labels: Tensor, classes: int, ipc: int, generator: Generator) -> Tensor:
@@ -37,7 +36,7 @@ def select_random(labels: Tensor, classes: int, ipc: int, generator: Generator) 
     ])  # fmt: skip
 
 
-def select_herding(features: Tensor, labels: Tensor, classes: int, ipc: int) -> Tensor:
+def select_herding(features: Iterable[Tensor], labels: Tensor, classes: int, ipc: int) -> Tensor:
     """Take pictures one by one so that the mean of those taken stays closest to the class's mean.
 
     The greedy rule of Welling (ICML 2009) in the form of iCaRL (CVPR 2017, algorithm 4), without
@@ -46,7 +45,9 @@ def select_herding(features: Tensor, labels: Tensor, classes: int, ipc: int) -> 
     deepcore/methods/herding.py: `argmax` of a distance), which is not herding.
 
     Args:
-        features: One vector a picture, (pictures, features).
+        features: One vector a picture, in batches of any size, (batch, features) each. Those of a
+            class are let go once it is whole: of classes that lie one after the other, as in
+            folders, only one is held.
         labels: Classes of the pictures, int64 (pictures,).
         classes: Number of classes.
         ipc: Pictures per class.
@@ -58,23 +59,24 @@ def select_herding(features: Tensor, labels: Tensor, classes: int, ipc: int) -> 
     Raises:
         DataError: If a class has fewer than `ipc` pictures.
     """
-    chosen = []
-    for members in _members(labels, classes, ipc):
-        centered = _centered(features[members])
-        squares = centered.square().sum(dim=1)
-        total = torch.zeros_like(centered[0])  # of the pictures taken; the aim is 0
-        order: list[int] = []
-        for _ in range(ipc):
-            # |total + x|^2 without |total|^2, which is the same for all x
-            misses = squares + 2 * (centered @ total)
-            misses[order] = torch.inf
-            order.append(int(misses.argmin()))
-            total += centered[order[-1]]
-        chosen.append(members[order])
-    return torch.cat(chosen)
+    return _select_by(_herding_order, features, labels, classes, ipc)
 
 
-def select_k_center(features: Tensor, labels: Tensor, classes: int, ipc: int) -> Tensor:
+def _herding_order(features: Tensor, ipc: int) -> list[int]:
+    centered = _centered(features)
+    squares = centered.square().sum(dim=1)
+    total = torch.zeros_like(centered[0])  # of the pictures taken; the aim is 0
+    order: list[int] = []
+    for _ in range(ipc):
+        # |total + x|^2 without |total|^2, which is the same for all x
+        misses = squares + 2 * (centered @ total)
+        misses[order] = torch.inf
+        order.append(int(misses.argmin()))
+        total += centered[order[-1]]
+    return order
+
+
+def select_k_center(features: Iterable[Tensor], labels: Tensor, classes: int, ipc: int) -> Tensor:
     """Take, one by one, the picture of the class that is farthest from all those taken.
 
     Greedy k-center (Sener & Savarese, ICLR 2018, algorithm 1) in the Euclidean distance, which
@@ -82,7 +84,9 @@ def select_k_center(features: Tensor, labels: Tensor, classes: int, ipc: int) ->
     starts at the picture nearest to the class's mean; DeepCore starts at a random one.
 
     Args:
-        features: One vector a picture, (pictures, features).
+        features: One vector a picture, in batches of any size, (batch, features) each. Those of a
+            class are let go once it is whole: of classes that lie one after the other, as in
+            folders, only one is held.
         labels: Classes of the pictures, int64 (pictures,).
         classes: Number of classes.
         ipc: Pictures per class.
@@ -94,19 +98,44 @@ def select_k_center(features: Tensor, labels: Tensor, classes: int, ipc: int) ->
     Raises:
         DataError: If a class has fewer than `ipc` pictures.
     """
-    chosen = []
-    for members in _members(labels, classes, ipc):
-        centered = _centered(features[members])
-        squares = centered.square().sum(dim=1)
-        order = [int(squares.argmin())]
-        nearest = torch.full_like(squares, torch.inf)  # squared distance to those taken
-        while len(order) < ipc:
-            last = order[-1]
-            nearest = nearest.minimum(squares + squares[last] - 2 * (centered @ centered[last]))
-            nearest[order] = -torch.inf
-            order.append(int(nearest.argmax()))
-        chosen.append(members[order])
-    return torch.cat(chosen)
+    return _select_by(_k_center_order, features, labels, classes, ipc)
+
+
+def _k_center_order(features: Tensor, ipc: int) -> list[int]:
+    centered = _centered(features)
+    squares = centered.square().sum(dim=1)
+    order = [int(squares.argmin())]
+    nearest = torch.full_like(squares, torch.inf)  # squared distance to those taken
+    while len(order) < ipc:
+        last = order[-1]
+        nearest = nearest.minimum(squares + squares[last] - 2 * (centered @ centered[last]))
+        nearest[order] = -torch.inf
+        order.append(int(nearest.argmax()))
+    return order
+
+
+def _select_by(
+    order_of: Callable[[Tensor, int], list[int]],
+    features: Iterable[Tensor],
+    labels: Tensor,
+    classes: int,
+    ipc: int,
+) -> Tensor:
+    """Choose `ipc` pictures of each class, once all its features are there, by their order."""
+    members = list(_members(labels, classes, ipc))
+    chosen = torch.empty(classes, ipc, dtype=torch.int64)
+    parts: list[list[Tensor]] = [[] for _ in members]
+    start = 0
+    for batch in features:
+        own = labels[start : start + len(batch)]
+        start += len(batch)
+        for label in sorted(set(own.tolist())):
+            parts[label].append(batch[own == label])
+            if sum(map(len, parts[label])) == len(members[label]):
+                order = order_of(torch.cat(parts[label]), ipc)
+                chosen[label] = members[label][torch.tensor(order)]
+                parts[label].clear()
+    return chosen.flatten()
 
 
 def select_forgetting(
@@ -150,14 +179,3 @@ def _centered(features: Tensor) -> Tensor:
     """Features less their mean, in float64, so that distances may be formed from products."""
     wide = features.double()
     return wide - wide.mean(dim=0)
-
-
-def gather_images(data: ImageData, index: Tensor) -> Tensor:
-    """The training pictures at `index` (n,), brought to size: uint8 (n, channels, size, size)."""
-    if data.train.images is not None:
-        return data.train.images[index]
-    assert data.train.paths is not None
-    paths = [data.train.paths[position] for position in index.tolist()]
-    return torch.stack(
-        [resize_to(read_image(path, data.channels), data.image_size) for path in paths]
-    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from gvbsm.artifacts import ArtifactError, Recipe, load_tensors, opened, read_json, save
+from gvbsm.artifacts import ArtifactError, Recipe, load_tensors, opened, read_json
 from gvbsm.datasets import ImageData
+from gvbsm.rows import Rows, row_file
 
 
 @dataclass(frozen=True)
@@ -139,14 +140,29 @@ def save_images(
     data: ImageData,
     traces: Sequence[Any] = (),
 ) -> None:
-    """Write a set of images with all that its reader needs to know.
+    """Write a set of images that is in memory; see `stream_images`."""
+    part = torch.arange(len(images)), images
+    stream_images(path, method, recipe, labels, [part], data, traces)
+
+
+def stream_images(
+    path: Path,
+    method: str,
+    recipe: Recipe,
+    labels: Tensor,
+    parts: Iterable[tuple[Tensor, Tensor]],
+    data: ImageData,
+    traces: Sequence[Any] = (),
+) -> None:
+    """Write a set of images, part by part, with all that its reader needs to know.
 
     Args:
         path: The file.
         method: How the images came about; what labels they are trained with is none of it.
         recipe: What they are made from.
-        images: uint8 (N, channels, size, size), class by class.
-        labels: Hard labels, int64 (N,).
+        labels: Hard labels, int64 (N,), class by class.
+        parts: Places in the set, int64 (n,), with the images there, uint8 (n, channels, size,
+            size); in any order, each image once.
         data: The real data, for names, mean and deviation.
         traces: The terms of synthesis, for each group of images.
     """
@@ -160,7 +176,12 @@ def save_images(
         "std": list(data.std),
         "traces": list(traces),
     }
-    save(path, {"images": images, "labels": labels}, header)
+    shape = (len(labels), data.channels, data.image_size, data.image_size)
+    tensors = {"images": Rows(torch.uint8, shape), "labels": Rows(torch.int64, labels.shape)}
+    with row_file(path, tensors, header) as file:
+        file.write("labels", torch.arange(len(labels)), labels)
+        for places, images in parts:
+            file.write("images", places, images)
 
 
 def stored_bytes(directory: Path) -> dict[str, int]:

@@ -17,8 +17,9 @@ from gvbsm.distilled import SoftLabels
 from gvbsm.epochs import Plan, batch_size_for, draw_plan, label_batch, unpack_plan, view_batch
 from gvbsm.loading import batch_count, plain_batches, split_batches
 from gvbsm.losses import hard_loss, kd_loss, mse_gt_loss
+from gvbsm.memory import Parts, Step
 from gvbsm.runtime import Runtime, seeded
-from gvbsm.training import History, LossOf, confusion_matrix, diagonal_percent, fit
+from gvbsm.training import History, confusion_matrix, diagonal_percent, fit
 from gvbsm.views import kept_share
 
 CONFUSED_CLASSES = 200  # most classes for which a student's confusion matrix is kept
@@ -106,7 +107,7 @@ def train_student(
         workers: Processes that decode test pictures.
 
     Raises:
-        RunError: If the training diverges.
+        RunError: If the training diverges, or memory runs out.
     """
     with seeded(runtime.seed, "evaluation", student, seed_index):
         classes = len(data.class_names)
@@ -114,7 +115,7 @@ def train_student(
     model = runtime.place(model)
     size = batch_size_for(len(images), config.batch_size, labels_config.full_batch_up_to)
 
-    def batches(epoch: int, start: int) -> Iterator[LossOf]:
+    def batches(epoch: int, start: int) -> Iterator[Step]:
         plan, stored = labeller.epoch(epoch)
         for index in split_batches(plan.order, size)[start:]:
             pictures = view_batch(images, plan, index, (data.mean, data.std), runtime)
@@ -125,7 +126,7 @@ def train_student(
                 kept = torch.ones_like(kept)
             device = runtime.device
             hard = (labels[index].to(device), labels[partners].to(device), kept.to(device))
-            yield partial(_loss, pictures, soft, hard, config, runtime)
+            yield Step(len(index), partial(_loss, pictures, soft, hard, config, runtime))
 
     confusion = torch.empty(0)
 
@@ -145,6 +146,7 @@ def train_student(
         tests=config.tests,
         optimizer=config.optimizer,
         lr=config.lr_of.get(student),
+        parts=Parts(config.micro_batch, "evaluation"),
         name=f"evaluation {path.stem}",
         runtime=runtime,
         checkpoint=checkpoint,
@@ -164,13 +166,16 @@ def _loss(
     config: EvaluationConfig,
     runtime: Runtime,
     net: nn.Module,
+    rows: slice,
 ) -> Tensor:
     with runtime.autocast():
-        logits = net(pictures)
+        logits = net(pictures[rows])
     logits = logits.float()
+    own, partners, kept = (part[rows] for part in hard)
     if config.loss == "hard":
-        return hard_loss(logits, *hard)
+        return hard_loss(logits, own, partners, kept)
     assert soft is not None
+    soft = soft[rows]
     if config.loss == "kl":
         return kd_loss(logits, soft, config.temperature)
-    return mse_gt_loss(logits, soft, hard_loss(logits, *hard), config.gamma)
+    return mse_gt_loss(logits, soft, hard_loss(logits, own, partners, kept), config.gamma)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import torch
@@ -20,6 +20,7 @@ from gvbsm.backbones import build_backbone
 from gvbsm.config import SqueezeConfig
 from gvbsm.datasets import ImageData
 from gvbsm.loading import batch_count, plain_batches
+from gvbsm.memory import InParts
 from gvbsm.runtime import Runtime, seeded
 from gvbsm.training import fit_pictures
 
@@ -68,7 +69,7 @@ def record_forgetting(
         model, data, config, record, tests=config.epochs, origin=("forgetting", backbone),
         runtime=runtime, checkpoint=checkpoint, workers=workers,
     )  # fmt: skip
-    right = torch.stack([load_tensors(file, "forgetting epoch")[0]["right"] for file in files])
+    right = (load_tensors(file, "forgetting epoch")[0]["right"] for file in files)
     header = {"kind": "forgetting", "recipe": recipe, "backbone": backbone}
     save(path, {"events": count_forgetting(right)}, {**header, "history": vars(history)})
     checkpoint.clear()
@@ -85,21 +86,26 @@ def _epochs_done(checkpoint: Checkpoint, files: Sequence[Path], recipe: Recipe, 
     return 0
 
 
-def count_forgetting(right: Tensor) -> Tensor:
+def count_forgetting(right: Iterable[Tensor]) -> Tensor:
     """How often each picture was forgotten: right after one epoch, and wrong after the next.
 
     Toneva et al. (ICLR 2019) look at a picture whenever it is in a training batch. Here all are
     looked at after each epoch, without augmentation, so that one state of the network judges all.
 
     Args:
-        right: Whether each picture was given its class, bool (epochs, pictures).
+        right: For each epoch, whether each picture was given its class, bool (pictures,).
 
     Returns:
         int64 (pictures,). A picture that was never right counts as forgotten `epochs` times, which
         is more than any other can be.
     """
-    events = (right[:-1] & ~right[1:]).sum(dim=0)
-    return events.masked_fill(~right.any(dim=0), len(right))
+    epochs = iter(right)
+    before = ever = next(epochs)
+    events, count = torch.zeros(len(before), dtype=torch.int64), 1
+    for now in epochs:
+        events += before & ~now
+        before, ever, count = now, ever | now, count + 1
+    return events.masked_fill(~ever, count)
 
 
 def classified_rightly(
@@ -116,9 +122,9 @@ def classified_rightly(
     Returns:
         bool (training pictures,), on the CPU.
     """
-    model.eval()
+    answer = InParts(model.eval())
     right = []
     with torch.inference_mode(), runtime.autocast():
         for pictures, labels in plain_batches(data, data.train, 256, runtime, workers):
-            right.append(model(pictures).argmax(dim=1) == labels)
+            right.append(answer(pictures).argmax(dim=1) == labels)
     return torch.cat(right).cpu()

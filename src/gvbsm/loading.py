@@ -7,11 +7,14 @@ What a batch holds depends on its arguments alone, so that a stopped run goes on
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import torchvision.transforms.v2.functional as TF
 from torch import Tensor
@@ -24,6 +27,8 @@ from gvbsm.runtime import Runtime, generator_for
 from gvbsm.views import Views, apply_views, sample_views
 
 Batch = tuple[Tensor, Tensor]
+
+PART_BYTES = 16 * 1024**2  # of pictures that are gathered at a time
 
 
 def view_arguments(config: ViewConfig) -> dict[str, Any]:
@@ -121,6 +126,25 @@ def _to_device(pictures: Tensor, labels: Tensor, data: ImageData, runtime: Runti
     return normalize(pictures, data.mean, data.std), labels.to(runtime.device, non_blocking=True)
 
 
+class PackedPaths:
+    """Paths of files as one string of bytes, for the processes that decode them.
+
+    ImageNet's 1.28 million `Path`s would take each of them about half a gigabyte, and seconds to
+    get there, at the start of every epoch.
+    """
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        texts = [os.fsencode(path) for path in paths]
+        self._bytes = b"".join(texts)
+        self._ends = np.cumsum([0, *map(len, texts)])
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def __getitem__(self, index: int) -> Path:
+        return Path(os.fsdecode(self._bytes[self._ends[index] : self._ends[index + 1]]))
+
+
 class _Files(Dataset[Batch]):
     """Pictures of a split as uint8 views, decoded when asked for."""
 
@@ -133,7 +157,7 @@ class _Files(Dataset[Batch]):
         path: tuple[object, ...],
     ) -> None:
         assert split.paths is not None
-        self._paths: tuple[Path, ...] = split.paths
+        self._paths = PackedPaths(split.paths)
         self._labels = split.labels
         self._channels, self._size = data.channels, data.image_size
         self._views, self._seed, self._path = views, seed, path
@@ -179,14 +203,44 @@ def _streamed(
     runtime: Runtime,
     workers: int,
 ) -> Iterator[Batch]:
+    # Fork is unsafe beside torch's threads once a network has run. Workers are started for every
+    # epoch: what they import is imported once, by the process that they are forked from.
+    context = get_context("forkserver") if workers else None
+    if context is not None:
+        context.set_forkserver_preload([__name__])
     loader = DataLoader(
         files,
         batch_sampler=[index.tolist() for index in batches],
         num_workers=workers,
         generator=torch.Generator(),  # else the global one is drawn from, which is dropout's
         pin_memory=runtime.device.type == "cuda",
-        # Fork is unsafe beside torch's threads once a network has run.
-        multiprocessing_context="forkserver" if workers else None,
+        multiprocessing_context=context,
     )
     for pictures, labels in loader:
         yield _to_device(pictures, labels, data, runtime)
+
+
+def picture_parts(data: ImageData, index: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Training pictures, brought to size, a few megabytes at a time.
+
+    Args:
+        data: The real pictures.
+        index: Which, int64 (n,).
+
+    Yields:
+        Places in `index`, int64 (m,), with the pictures there, uint8 (m, channels, size, size).
+    """
+    at_once = max(1, PART_BYTES // (data.channels * data.image_size**2))
+    for places in torch.split(torch.arange(len(index)), at_once):
+        yield places, gather_images(data, index[places])
+
+
+def gather_images(data: ImageData, index: Tensor) -> Tensor:
+    """The training pictures at `index` (n,), brought to size: uint8 (n, channels, size, size)."""
+    if data.train.images is not None:
+        return data.train.images[index]
+    assert data.train.paths is not None
+    paths = [data.train.paths[position] for position in index.tolist()]
+    return torch.stack(
+        [resize_to(read_image(path, data.channels), data.image_size) for path in paths]
+    )

@@ -43,6 +43,13 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def select(self, index: Tensor) -> "Split":
+        """The pictures at `index`, int64 (n,), in its order."""
+        if self.images is not None:
+            return Split(self.labels[index], self.images[index])
+        assert self.paths is not None
+        return Split(self.labels[index], paths=tuple(self.paths[i] for i in index.tolist()))
+
 
 def _per_channel(values: Sequence[float], like: Tensor | None = None) -> Tensor:
     device = None if like is None else like.device

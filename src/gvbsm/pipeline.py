@@ -25,13 +25,15 @@ from gvbsm.artifacts import (
     write_json,
 )
 from gvbsm.config import Config
-from gvbsm.coreset import gather_images, select_random
+from gvbsm.coreset import select_random
 from gvbsm.datasets import ImageData
-from gvbsm.distilled import SoftLabels, load_distilled, load_images, load_labels, save_images
+from gvbsm.distilled import SoftLabels, load_distilled, load_images, load_labels, stream_images
 from gvbsm.epochs import settle_epochs
 from gvbsm.evaluation import Labeller, train_student
 from gvbsm.film import save_film
 from gvbsm.labels import generate_labels
+from gvbsm.loading import picture_parts
+from gvbsm.memory import InParts
 from gvbsm.plots import plot_images
 from gvbsm.preflight import check_feasible, check_owner, load_data
 from gvbsm.recipes import Place, Recipes, baseline_folder
@@ -140,8 +142,8 @@ class Run:
         if place.selection is not None:
             if not self.workspace.is_made(place.images, recipe, "synthesis", make):
                 with self.workspace.timed(f"synthesis/{place.config.method}"):
-                    found = self._real_images(place.selection, place.draw)
-                save_images(place.images, place.config.method, recipe, *found, self.data)
+                    index = self._real_pictures(place.selection, place.draw)
+                    self._keep_real(place.images, place.config.method, recipe, index)
             return
         if place.needs_statistics:
             self.statistics(make=False)
@@ -164,23 +166,31 @@ class Run:
             model, n_p = self._teacher(name), config.statistics.n_p
             targets.append(make_target(name, model, found, config.synthesis, n_p, shape))
         starts_real = config.synthesis.init == "real"
-        initial = self._real_images("random", place.draw)[0] if starts_real else None
-        images, labels, traces, film = synthesize(
+        initial = self._real_pictures("random", place.draw) if starts_real else None
+        groups = synthesize(
             len(self.data.class_names), config.ipc, initial, targets, config.synthesis,
             config.statistics.n_p, self.data, self.runtime, place.images.parent, recipe,
         )  # fmt: skip
-        save_film(place.images.parent, film, recipe)
-        save_images(place.images, config.method, recipe, images, labels, self.data, traces)
+        save_film(place.images.parent, groups.film(), recipe)
+        stream_images(
+            place.images, config.method, recipe, groups.labels, groups.images(), self.data,
+            groups.traces(),
+        )  # fmt: skip
         for path in place.images.parent.glob("group-*.safetensors"):
             path.unlink()
-        log.info("synthesis %s: %d images", config.method, len(images))
+        log.info("synthesis %s: %d images", config.method, len(groups.labels))
 
-    def _real_images(self, selection: str, draw: int) -> tuple[Tensor, Tensor]:
+    def _real_pictures(self, selection: str, draw: int) -> Tensor:
+        """Places of the training pictures that are chosen, class by class, int64 (n,)."""
         selector = Selector(
             self.config, self.data, self.runtime, self.workspace, self.recipes, self._teacher
         )
-        index = selector.select(selection, draw)
-        return gather_images(self.data, index), self.data.train.labels[index]
+        return selector.select(selection, draw)
+
+    def _keep_real(self, path: Path, method: str, recipe: Recipe, index: Tensor) -> None:
+        """Write the training pictures at `index`, int64 (n,), as a set of images."""
+        labels, parts = self.data.train.labels[index], picture_parts(self.data, index)
+        stream_images(path, method, recipe, labels, parts, self.data)
 
     def labels(self, place: Place | None = None, make: bool = True) -> None:
         """Label all epochs of a place, unless the teachers label during training."""
@@ -320,8 +330,7 @@ class Run:
         smallest = int(torch.bincount(labels)[:shown].min())
         count = min(max(self.config.ipc, 10), 50, smallest)
         index = select_random(labels, shown, count, self.runtime.generator("real"))
-        pictures = gather_images(self.data, index)
-        save_images(path, "real", recipe, pictures, labels[index], self.data)
+        self._keep_real(path, "real", recipe, index)
         return path
 
     # Small pieces.
@@ -342,7 +351,7 @@ class Run:
     def labelling_teachers(self, config: Config) -> list[nn.Module]:
         """The networks that label a method's images, on the device; they must have been trained."""
         names = config.labels.backbones or config.squeeze.backbones
-        return [self._teacher(name) for name in names]
+        return [InParts(self._teacher(name)) for name in names]
 
     def _teacher(self, backbone: str) -> nn.Module:
         if backbone not in self._teachers:

@@ -11,7 +11,7 @@ from torch import nn
 
 from gvbsm.artifacts import ArtifactError, changes, read_json, write_json
 from gvbsm.backbones import build_backbone, check_pretrained
-from gvbsm.config import Config, ConfigError
+from gvbsm.config import Config, ConfigError, SqueezeConfig
 from gvbsm.datasets import ImageData, load_dataset
 from gvbsm.features import find_classifier
 from gvbsm.pictures import DataError
@@ -40,10 +40,7 @@ def check_feasible(config: Config, data: ImageData) -> None:
     for name in dict.fromkeys((*config.squeeze.backbones, *config.evaluation.students)):
         _check_network(name, len(data.class_names), data)
         if config.squeeze.pretrained and name in config.squeeze.backbones:
-            try:
-                check_pretrained(name, len(data.class_names))
-            except ValueError as error:
-                raise ConfigError(str(error)) from None
+            _check_weights(name, config.squeeze, data)
     methods = (config.method, *config.baselines.methods)
     _check_pictures(config, methods, "baselines.methods", data)
     _check_features(config, methods, data)
@@ -80,6 +77,19 @@ def check_continual(config: Config, data: ImageData) -> None:
     for name in section.students or ():
         _check_network(name, first, data)
     _check_pictures(config, section.methods, "continual.methods", data)
+
+
+def _check_weights(name: str, config: SqueezeConfig, data: ImageData) -> None:
+    """Whether weights are published, or the user's file of them fits, for which it is read."""
+    classes = len(data.class_names)
+    try:
+        if config.weights_dir is None:
+            check_pretrained(name, classes)
+        else:
+            folder = Path(config.weights_dir)
+            build_backbone(name, classes, data.image_size, data.channels, True, folder)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
 
 
 def _check_network(name: str, classes: int, data: ImageData) -> nn.Module:

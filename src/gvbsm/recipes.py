@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gvbsm.artifacts import Recipe, fingerprint
+from gvbsm.backbones import weights_digest
 from gvbsm.config import Config
 from gvbsm.settings import selection_of, to_dict
 from gvbsm.teachers import file_name
@@ -82,6 +83,14 @@ class Place:
         return self.directory / "evaluation" / f"{name}-{seed_index}.json"
 
 
+def without_whole_batches(settings: dict[str, Any]) -> dict[str, Any]:
+    """The settings of a training, in which `micro_batch` is told where it cuts batches alone.
+
+    So recipes from before there was such a setting are the same.
+    """
+    return {k: v for k, v in settings.items() if k != "micro_batch" or v is not None}
+
+
 def baseline_folder(method: str, draw: int = 0) -> str:
     """Folder of a baseline's images among the others'; hard and soft labels share a selection."""
     selection = selection_of(method)
@@ -102,9 +111,17 @@ class Recipes:
 
     def teacher(self, backbone: str) -> Recipe:
         """A teacher's recipe."""
-        settings = to_dict(self._config.squeeze)
-        del settings["backbones"], settings["tests"]  # neither changes a teacher
+        settings = self._training()
+        if (folder := self._config.squeeze.weights_dir) is not None:
+            settings["weights"] = weights_digest(backbone, Path(folder))
         return self._recipe("squeeze", backbone=backbone, squeeze=settings)
+
+    def _training(self) -> dict[str, Any]:
+        """The settings of squeeze that change a network."""
+        settings = without_whole_batches(to_dict(self._config.squeeze))
+        for name in ("backbones", "tests", "weights_dir"):
+            del settings[name]
+        return settings
 
     def statistics(self, backbone: str) -> Recipe:
         """A teacher's statistics' recipe."""
@@ -149,8 +166,8 @@ class Recipes:
 
     def forgetting(self) -> Recipe:
         """The recipe of how often each picture is forgotten."""
-        settings = to_dict(self._config.squeeze)
-        del settings["backbones"], settings["tests"], settings["pretrained"]
+        settings = self._training()
+        del settings["pretrained"]
         settings["epochs"] = self._config.coreset.epochs or settings["epochs"]
         return self._recipe("forgetting", backbone=self.coreset_backbone, squeeze=settings)
 
@@ -174,7 +191,7 @@ class Recipes:
 
     def student(self, place: Place, student: str, seed_index: int) -> Recipe:
         """A student's result's recipe."""
-        settings = to_dict(place.config.evaluation)
+        settings = without_whole_batches(to_dict(place.config.evaluation))
         for name in ("students", "seeds", "lr_of"):
             del settings[name]
         return self._recipe(

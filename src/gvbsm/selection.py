@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-import torch
 from torch import Tensor, nn
 
 from gvbsm.artifacts import load_tensors
@@ -15,6 +14,7 @@ from gvbsm.datasets import ImageData
 from gvbsm.features import feature_batches
 from gvbsm.forgetting import record_forgetting
 from gvbsm.loading import plain_batches
+from gvbsm.pictures import DataError
 from gvbsm.recipes import Recipes
 from gvbsm.runtime import Runtime
 from gvbsm.workspace import Workspace
@@ -68,8 +68,8 @@ class Selector:
         choose = {"herding": select_herding, "k-center": select_k_center}[selection]
         return choose(self._features(), labels, classes, ipc)
 
-    def _features(self) -> Tensor:
-        """What the teacher sees in each training picture, unchanged: (pictures, features)."""
+    def _features(self) -> Iterator[Tensor]:
+        """What the teacher sees in the training pictures, unchanged: (batch, features) each."""
         backbone, recipes = self._recipes.coreset_backbone, self._recipes
         path = self._workspace.teacher(backbone)
         self._workspace.is_made(path, recipes.teacher(backbone), "squeeze", make=False)
@@ -77,8 +77,10 @@ class Selector:
         batches = plain_batches(data, data.train, BATCH, runtime, self._config.data.workers)
         pictures = runtime.track((images for images, _ in batches), f"features of {backbone}")
         try:
-            found = feature_batches(self._teacher(backbone), pictures, runtime)
-            return torch.cat([features for features, _ in found])
+            for features, _ in feature_batches(self._teacher(backbone), pictures, runtime):
+                yield features
+        except DataError:
+            raise
         except ValueError as error:
             raise ConfigError(f"coreset.backbone {backbone}: {error}") from None
 

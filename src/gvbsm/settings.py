@@ -321,6 +321,8 @@ def _number_faults(config: Config) -> Iterator[str | None]:
     for name, count in (
         ("threads", config.threads),
         ("synthesis.groups", synthesis.groups),
+        ("squeeze.micro_batch", config.squeeze.micro_batch),
+        ("evaluation.micro_batch", config.evaluation.micro_batch),
         ("continual.epochs", config.continual.epochs),
         ("coreset.epochs", config.coreset.epochs),
     ):
@@ -352,6 +354,8 @@ def _mode_faults(config: Config) -> Iterator[str]:
             "labels.store=false labels each training batch as it comes, so labels.batch_size "
             f"({labels.batch_size}) must equal evaluation.batch_size ({evaluation.batch_size})"
         )
+    if config.squeeze.weights_dir is not None and not config.squeeze.pretrained:
+        yield "squeeze.weights_dir is read with squeeze.pretrained=true alone: set both, or neither"
     methods = (config.method, *config.baselines.methods)
     epochs = config.coreset.epochs or config.squeeze.epochs
     if "forgetting" in map(selection_of, methods) and epochs < 2:

@@ -8,6 +8,7 @@ from torch import nn
 
 from gvbsm.artifacts import Checkpoint, Recipe
 from gvbsm.backbones import build_backbone
+from gvbsm.class_order import check_class_order
 from gvbsm.config import SqueezeConfig
 from gvbsm.datasets import ImageData
 from gvbsm.loading import plain_batches
@@ -40,7 +41,8 @@ def squeeze_teacher(
         workers: Processes that decode pictures.
 
     Raises:
-        RunError: If the training diverges.
+        DataError: If pre-trained weights number the classes otherwise.
+        RunError: If the training diverges, or memory runs out.
     """
     with seeded(runtime.seed, "squeeze", backbone, "weights"):
         model = build_backbone(
@@ -49,6 +51,7 @@ def squeeze_teacher(
             data.image_size,
             data.channels,
             pretrained=config.pretrained,
+            weights_dir=None if config.weights_dir is None else Path(config.weights_dir),
         )
     model = runtime.place(model)
 
@@ -57,6 +60,7 @@ def squeeze_teacher(
 
     checkpoint = Checkpoint(path, recipe, runtime.checkpoint_seconds)
     if config.pretrained:
+        check_class_order(model, backbone, data, runtime, workers)
         history = History(epochs=[0], top1=[test(model)], losses=[])
     else:
         history = fit_pictures(

@@ -17,6 +17,7 @@ from gvbsm.backbones import matched_layers
 from gvbsm.config import StatisticsConfig, ViewConfig
 from gvbsm.datasets import ImageData
 from gvbsm.loading import view_batches
+from gvbsm.memory import Halving
 from gvbsm.moments import Sums, add, counts, finalize
 from gvbsm.observe import LayerSums, Observer, input_shapes, observing
 from gvbsm.runtime import Runtime
@@ -63,7 +64,7 @@ def record_statistics(
             shapes = input_shapes(model, matched_layers(model).conv, image_shape)
             observer = contexts.enter_context(observing(model, shapes, config.n_p, exact=True))
             per_picture = {path: counts(shape, config.n_p) for path, shape in shapes.items()}
-            watched[name] = observer, per_picture
+            watched[name] = observer, per_picture, Halving()
         bar.update(step)
         while step < steps * config.passes:
             origin = ("statistics", step // steps)
@@ -85,17 +86,21 @@ def _record(
     name: str,
     observer: Observer,
     per_picture: Mapping[str, tuple[Tensor, Tensor]],
+    halving: Halving,
     pictures: Tensor,
     runtime: Runtime,
 ) -> None:
-    with runtime.autocast():
-        _, found = observer(pictures, per_picture.keys())
-    for path, layer in found.items():
-        for level, each in zip(LayerSums._fields, per_picture[path], strict=True):
-            total, squares = getattr(layer, level)[:, 0]
-            part = Sums(each.to(total.device) * len(pictures), total, squares)
-            key = f"{name}|{path}|{level}"
-            sums[key] = add(sums.get(key), part)
+    def watch(part: Tensor) -> tuple[int, dict[str, LayerSums]]:
+        with runtime.autocast():
+            return len(part), observer(part, per_picture.keys())[1]
+
+    for count, found in halving(watch, pictures):
+        for path, layer in found.items():
+            for level, each in zip(LayerSums._fields, per_picture[path], strict=True):
+                total, squares = getattr(layer, level)[:, 0]
+                part = Sums(each.to(total.device) * count, total, squares)
+                key = f"{name}|{path}|{level}"
+                sums[key] = add(sums.get(key), part)
 
 
 def _finish(name: str, sums: Mapping[str, Sums]) -> Statistics:

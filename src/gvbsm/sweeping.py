@@ -38,6 +38,7 @@ FORMAT = 1
 WITHOUT_EFFECT = {
     "": ("device", "threads", "checkpoint_seconds", "trackers"),
     "data": ("root", "in_memory", "workers"),
+    "squeeze": ("weights_dir",),
     "synthesis": ("groups", "compile"),
 }
 

@@ -23,13 +23,14 @@ from gvbsm.artifacts import (
     Checkpoint,
     Recipe,
     is_current,
-    load_tensors,
     save,
 )
 from gvbsm.config import SynthesisConfig
 from gvbsm.datasets import ImageData
 from gvbsm.descent import TERMS, Stack, Terms, descend, make_stack, step_draws, step_terms
-from gvbsm.film import Film, frame_steps, is_filmed
+from gvbsm.film import frame_steps, is_filmed
+from gvbsm.groups import Groups, Trace
+from gvbsm.loading import gather_images
 from gvbsm.observe import Observer, compile_observer, observing
 from gvbsm.pictures import denormalize, normalize, pixel_bounds
 from gvbsm.runtime import RunError, Runtime, check_finite
@@ -60,10 +61,6 @@ def group_indices(classes: int, ipc: int, batch_size: int, loop: str) -> list[Te
     if loop == "original":
         order = order.view(classes, ipc).T.flatten()
     return list(torch.split(order, batch_size))
-
-
-Trace = list[dict[str, Any]]
-"""Values of the loss's terms, a row a logged step."""
 
 
 def synthesize_stack(
@@ -209,14 +206,14 @@ def synthesize(
     runtime: Runtime,
     directory: Path,
     recipe: Recipe,
-) -> tuple[Tensor, Tensor, list[Trace], Film | None]:
-    """Optimise all groups; each is kept in a file of its own until all are done.
+) -> Groups:
+    """Optimise all groups; each is kept in a file of its own, from which the set is put together.
 
     Args:
         classes: Number of classes.
         ipc: Images per class.
-        initial: uint8 images to start from, class-major (classes * ipc, channels, height, width);
-            None starts from N(0, 1).
+        initial: Training pictures to start from, class by class, int64 (classes * ipc,); None
+            starts from N(0, 1).
         targets: The teachers.
         config: The stage's settings.
         n_p: Side of a patch in pixels.
@@ -226,29 +223,28 @@ def synthesize(
         recipe: What the images are made from.
 
     Returns:
-        uint8 images (classes * ipc, channels, size, size), labels int64 (classes * ipc,), each
-        group's trace, and the film; None where groups were made before there were films.
+        The groups, all of which are there.
 
     Raises:
         RunError: If a loss is no longer finite, or one group does not fit into the memory.
     """
     labels = torch.arange(classes).repeat_interleave(ipc)
     shape = (data.channels, data.image_size, data.image_size)
-    images = torch.empty(len(labels), *shape, dtype=torch.uint8)
     groups = group_indices(classes, ipc, config.batch_size, config.loop)
-    paths = [directory / f"group-{group:05d}.safetensors" for group in range(len(groups))]
+    made_of = Groups(directory, tuple(groups), ipc, config.iterations)
+    paths = made_of.paths
 
     def start(group: int) -> Tensor:
         index = groups[group]
         if initial is not None:
-            return normalize(initial[index], data.mean, data.std)
+            return normalize(gather_images(data, initial[index]), data.mean, data.std)
         return torch.randn(len(index), *shape, generator=runtime.generator("noise", group))
 
     with (
         runtime.progress(len(groups) * config.iterations, "synthesis", "it") as bar,
         ExitStack() as contexts,
     ):
-        compiled = _compiled(targets, images, n_p, config)
+        compiled = _compiled(targets, len(labels) * data.image_size**2, n_p, config)
         observers = {t.name: contexts.enter_context(_watched(t, n_p)) for t in targets}
         missing = [g for g in range(len(groups)) if not is_current(paths[g], recipe)]
         bar.update((len(groups) - len(missing)) * config.iterations)
@@ -276,15 +272,7 @@ def synthesize(
             _save_groups([paths[g] for g in numbers], recipe, *made, filmed)
             checkpoint.clear()
             missing = missing[len(numbers) :]
-    found = [load_tensors(path, "group") for path in paths]
-    for index, (tensors, _) in zip(groups, found, strict=True):
-        images[index] = tensors["images"]
-    film = None
-    if all("film" in tensors for tensors, _ in found):
-        frames = torch.cat([tensors["film"] for tensors, _ in found])  # in the order of classes
-        steps = torch.tensor(frame_steps(config.iterations))
-        film = Film(frames, steps, labels[is_filmed(torch.arange(len(labels)), ipc)])
-    return images, labels, [header["trace"] for _, header in found], film
+    return made_of
 
 
 def _save_groups(
@@ -308,10 +296,10 @@ def _watched(target: Target, n_p: int) -> AbstractContextManager[Observer]:
 
 
 def _compiled(
-    targets: Sequence[Target], images: Tensor, n_p: int, config: SynthesisConfig
+    targets: Sequence[Target], pixels: int, n_p: int, config: SynthesisConfig
 ) -> dict[str, Observer]:
     """Compiled networks, if they are asked for or the work is long enough to repay compiling."""
-    worth = images[:, 0].numel() * config.iterations >= WORTH_COMPILING
+    worth = pixels * config.iterations >= WORTH_COMPILING
     if config.compile == "never" or (config.compile == "auto" and not worth):
         return {}
     log.info("synthesis: networks are compiled at first use")

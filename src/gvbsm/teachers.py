@@ -9,14 +9,14 @@ from typing import Any
 from torch import nn
 
 from gvbsm.artifacts import ArtifactError, Recipe, load_tensors, save
-from gvbsm.backbones import build_backbone
+from gvbsm.backbones import build_backbone, file_stem, fill
 from gvbsm.datasets import ImageData
 from gvbsm.runtime import Runtime, seeded
 
 
 def file_name(backbone: str) -> str:
-    """File name of what belongs to one backbone; library names such as timm/x hold a slash."""
-    return f"{backbone.replace('/', '--')}.safetensors"
+    """File name of what belongs to one backbone."""
+    return f"{file_stem(backbone)}.safetensors"
 
 
 def save_teacher(
@@ -92,5 +92,8 @@ def read_teacher(path: Path, runtime: Runtime) -> tuple[nn.Module, dict[str, Any
             header["image_size"],
             header["channels"],
         )
-    model.load_state_dict(tensors)
+    try:
+        fill(model, tensors, "its tensors")
+    except ValueError as error:
+        raise ArtifactError(f"{path} is damaged ({error}); remove it to make it again") from None
     return runtime.place(model).eval().requires_grad_(False), header

@@ -16,6 +16,7 @@ from gvbsm.artifacts import Checkpoint
 from gvbsm.config import OptimizerConfig, SqueezeConfig
 from gvbsm.datasets import ImageData
 from gvbsm.loading import batch_count, view_batches
+from gvbsm.memory import InParts, Parts, Step
 from gvbsm.runtime import (
     Runtime,
     check_finite,
@@ -23,8 +24,6 @@ from gvbsm.runtime import (
     seeded,
     set_random_state,
 )
-
-LossOf = Callable[[nn.Module], Tensor]
 
 
 @dataclass(frozen=True)
@@ -112,7 +111,7 @@ def without_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tens
 
 def fit(
     model: nn.Module,
-    batches: Callable[[int, int], Iterator[LossOf]],
+    batches: Callable[[int, int], Iterator[Step]],
     test: Callable[[nn.Module], float],
     *,
     epochs: int,
@@ -120,6 +119,7 @@ def fit(
     tests: int,
     optimizer: OptimizerConfig,
     lr: float | None,
+    parts: Parts,
     name: str,
     runtime: Runtime,
     checkpoint: Checkpoint,
@@ -128,21 +128,21 @@ def fit(
 
     Args:
         model: The network; trained in place.
-        batches: `batches(epoch, start)` yields, from step `start` on, each step's loss as a
-            function of the network. It must depend on its arguments alone, so that a resumed run
-            sees the same batches.
+        batches: `batches(epoch, start)` yields an epoch's steps, from step `start` on. It must
+            depend on its arguments alone, so that a resumed run sees the same batches.
         test: Top-1 accuracy in percent of the network.
         epochs: Epochs in all.
         steps: Steps in an epoch.
         tests: How often `test` is called, evenly spread, the last epoch included.
         optimizer: Optimiser and schedule.
         lr: Learning rate, if it is not the optimiser's.
+        parts: How a step's batch is cut.
         name: What is trained, for progress and errors.
         runtime: Seeds, precision, progress.
         checkpoint: Where half-done work is kept.
 
     Raises:
-        RunError: If the loss is no longer finite.
+        RunError: If the loss is no longer finite, or memory runs out.
     """
     rate = optimizer.lr if lr is None else lr
     solver = make_optimizer(optimizer, list(model.parameters()), rate)
@@ -154,16 +154,13 @@ def fit(
         seeded(runtime.seed, name, "dropout"),
         runtime.progress(epochs * steps, name, "step") as bar,
     ):
-        step, total, history = _resume(model, solver, checkpoint, runtime)
+        step, total, history = _resume(model, solver, parts, checkpoint, runtime)
         bar.update(step)
         while step < epochs * steps:
-            for loss_of in batches(step // steps, step % steps):
+            for batch in batches(step // steps, step % steps):
                 set_lr(solver, rate * schedule(optimizer.schedule, step / (epochs * steps)))
-                loss = loss_of(model)
-                solver.zero_grad(set_to_none=True)
-                loss.backward()  # type: ignore[no-untyped-call]
+                total += parts.backward(model, batch)
                 solver.step()
-                total += loss.detach()
                 step += 1
                 bar.update()
                 if step % steps == 0:
@@ -182,7 +179,8 @@ def fit(
                 if step < epochs * steps and checkpoint.due():
                     check_finite(total, name, advice)
                     tensors = _pack(model, solver, total, runtime)
-                    checkpoint.save(tensors, {"step": step, "history": vars(history)})
+                    state = {"step": step, "history": vars(history), "part": parts.limit}
+                    checkpoint.save(tensors, state)
     return history
 
 
@@ -215,12 +213,12 @@ def fit_pictures(
         RunError: If the training diverges.
     """
 
-    def batches(epoch: int, start: int) -> Iterator[LossOf]:
+    def batches(epoch: int, start: int) -> Iterator[Step]:
         path, size = (*origin, epoch), config.batch_size
         for pictures, labels in view_batches(
             data, config.views, size, runtime, path, start=start, workers=workers
         ):
-            yield partial(_picture_loss, pictures, labels, runtime)
+            yield Step(len(labels), partial(_picture_loss, pictures, labels, runtime))
 
     return fit(
         model,
@@ -231,16 +229,19 @@ def fit_pictures(
         tests=tests,
         optimizer=config.optimizer,
         lr=None,
+        parts=Parts(config.micro_batch, "squeeze"),
         name=" ".join(origin),
         runtime=runtime,
         checkpoint=checkpoint,
     )
 
 
-def _picture_loss(pictures: Tensor, labels: Tensor, runtime: Runtime, net: nn.Module) -> Tensor:
+def _picture_loss(
+    pictures: Tensor, labels: Tensor, runtime: Runtime, net: nn.Module, rows: slice
+) -> Tensor:
     with runtime.autocast():
-        logits = net(pictures)
-    return F.cross_entropy(logits.float(), labels)
+        logits = net(pictures[rows])
+    return F.cross_entropy(logits.float(), labels[rows])
 
 
 def _pack(
@@ -255,7 +256,11 @@ def _pack(
 
 
 def _resume(
-    model: nn.Module, solver: torch.optim.Optimizer, checkpoint: Checkpoint, runtime: Runtime
+    model: nn.Module,
+    solver: torch.optim.Optimizer,
+    parts: Parts,
+    checkpoint: Checkpoint,
+    runtime: Runtime,
 ) -> tuple[int, Tensor, History]:
     """Steps done, the epoch's summed loss so far and the history, from the checkpoint or fresh."""
     if (found := checkpoint.load()) is None:
@@ -264,6 +269,7 @@ def _resume(
     model.load_state_dict(without_prefix("model", tensors))
     unpack_optimizer(solver, without_prefix("optimizer", tensors))
     set_random_state(runtime.device, tensors["random_state"])
+    parts.limit = state.get("part", parts.limit)  # older checkpoints know of no parts
     return state["step"], tensors["total"].to(runtime.device), History(**state["history"])
 
 
@@ -280,11 +286,11 @@ def confusion_matrix(
     Returns:
         int64 (classes, classes), on the CPU.
     """
-    model.eval()
+    answer = InParts(model.eval())
     total: Tensor | None = None
     with torch.inference_mode(), runtime.autocast():
         for pictures, labels in batches:
-            logits = model(pictures)
+            logits = answer(pictures)
             classes = logits.shape[1]
             if total is None:
                 total = labels.new_zeros(classes**2)

@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 from torch import nn
 
@@ -24,6 +25,13 @@ from gvbsm.backbones.matching import (
 from gvbsm.backbones.mobilenet import build_mobilenet_v2_x0_5
 from gvbsm.backbones.resnet import build_resnet
 from gvbsm.backbones.shufflenet import build_shufflenet_v2_x0_5
+from gvbsm.backbones.weights import (
+    file_stem,
+    fill,
+    find_weights,
+    read_weights,
+    weights_digest,
+)
 from gvbsm.backbones.wide_resnet import build_wide_resnet
 
 __all__ = [
@@ -34,7 +42,10 @@ __all__ = [
     "build_backbone",
     "check_pretrained",
     "disable_inplace",
+    "file_stem",
+    "fill",
     "matched_layers",
+    "weights_digest",
 ]
 
 
@@ -94,7 +105,12 @@ def backbone_names() -> list[str]:
 
 
 def build_backbone(
-    name: str, classes: int, image_size: int, channels: int = 3, pretrained: bool = False
+    name: str,
+    classes: int,
+    image_size: int,
+    channels: int = 3,
+    pretrained: bool = False,
+    weights_dir: Path | None = None,
 ) -> nn.Module:
     """Build a network; its weights depend on the global torch RNG alone (fork it around the call).
 
@@ -105,20 +121,25 @@ def build_backbone(
         image_size: Height and width of the input, in pixels.
         channels: Channels of the input.
         pretrained: Load the library's weights; only for `torchvision/` and `timm/`.
+        weights_dir: Take them from a file in this folder (`find_weights`), for any network.
 
     Returns:
         A module (batch, channels, image_size, image_size) -> (batch, classes), free of in-place
         layers, so that captured inputs stay what the layers saw.
 
     Raises:
-        ValueError: If the name is unknown, or the network cannot take these arguments.
+        ValueError: If the name is unknown, the network cannot take these arguments, or the file of
+            weights is missing or does not fit.
         OSError: If pretrained weights can be neither found nor downloaded.
     """
     given = {"classes": classes, "image_size": image_size, "channels": channels}
     for argument, value in given.items():
         if value < 1:
             raise ValueError(f"`{argument}` must be at least 1, got {value}")
-    model = _build(name, classes, image_size, channels, pretrained)
+    if pretrained and weights_dir is not None:
+        model = _build_from(weights_dir, name, classes, image_size, channels)
+    else:
+        model = _build(name, classes, image_size, channels, pretrained)
     disable_inplace(model)
     return model
 
@@ -136,6 +157,21 @@ def check_pretrained(name: str, classes: int) -> None:
         library.check_timm_weights(library_name, classes)
     else:
         raise ValueError(f"{name} has no pretrained weights; only torchvision/ and timm/ do")
+
+
+def _build_from(
+    directory: Path, name: str, classes: int, image_size: int, channels: int
+) -> nn.Module:
+    """Build a network with the weights of a file."""
+    path = find_weights(name, directory)
+    found = read_weights(path)
+    what = f"the weights of {name} for {classes} classes in {path}"
+    prefix, _, library_name = name.rpartition("/")
+    if prefix == "timm" and library.is_timm_name(library_name):
+        return library.fill_timm(library_name, classes, image_size, channels, found, what)
+    model = _build(name, classes, image_size, channels, pretrained=False)
+    fill(model, found, what)
+    return model
 
 
 def _build(name: str, classes: int, image_size: int, channels: int, pretrained: bool) -> nn.Module:

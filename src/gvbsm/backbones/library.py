@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from pathlib import PurePosixPath
 from typing import Any
 
 import timm
 import torch
 import torchvision.models
-from torch import nn
+from torch import Tensor, nn
 
 # These two return a tuple while training (they have auxiliary heads): no classifier in our sense.
 _TUPLE_OUTPUT = {"googlenet", "inception_v3"}
@@ -99,13 +101,11 @@ def build_timm(
         ValueError: If the weights do not exist or have other classes.
         OSError: If the weights can be neither found nor downloaded.
     """
-    published = timm.get_pretrained_cfg(name)
-    options: dict[str, Any] = {"num_classes": classes, "in_chans": channels}
-    if published is not None and published.fixed_input_size:
-        options["img_size"] = image_size
+    options = _timm_options(name, classes, image_size, channels)
     if not pretrained:
         return timm.create_model(name, pretrained=False, **options)
     check_timm_weights(name, classes)
+    published = timm.get_pretrained_cfg(name)
     assert published is not None
     try:
         return timm.create_model(name, pretrained=True, **options)
@@ -118,12 +118,71 @@ def build_timm(
         ) from error
 
 
+def fill_timm(
+    name: str,
+    classes: int,
+    image_size: int,
+    channels: int,
+    weights: Mapping[str, Tensor],
+    what: str,
+) -> nn.Module:
+    """Build a network of timm with weights that have been read; timm brings old names up to date.
+
+    Args:
+        name: As in `build_timm`.
+        classes: Number of logits, and of the weights' classes.
+        image_size: As in `build_timm`.
+        channels: Channels of the input.
+        weights: The state dict.
+        what: Whose weights these are and where they come from, for the error.
+
+    Raises:
+        ValueError: If they do not fit.
+    """
+    # Told of another number of classes, timm would leave the classifier random.
+    overlay = {"state_dict": dict(weights), "num_classes": classes, "label_offset": 0}
+    options = _timm_options(name, classes, image_size, channels)
+    try:
+        model: nn.Module = timm.create_model(
+            name, pretrained=True, pretrained_cfg_overlay=overlay, **options
+        )
+    except (RuntimeError, KeyError, ValueError) as error:
+        raise ValueError(f"{what} do not fit: {' '.join(str(error).split())[:400]}") from None
+    return model
+
+
+def published_stems(name: str) -> list[str]:
+    """File names, without their endings, under which the libraries publish a network's weights."""
+    prefix, _, library_name = name.rpartition("/")
+    if prefix == "torchvision" and library_name in torchvision_names():
+        versions = torchvision.models.get_model_weights(library_name).__members__
+        found = versions.get("IMAGENET1K_V1")
+        return [] if found is None else [PurePosixPath(found.url).stem]
+    if prefix == "timm" and is_timm_name(library_name):
+        published = timm.get_pretrained_cfg(library_name)
+        if published is None or not published.has_weights:
+            return []
+        tag = f".{published.tag}" if published.tag else ""
+        stems = [f"{published.architecture}{tag}"]
+        url = published.url if isinstance(published.url, str) else None
+        return stems + ([PurePosixPath(url).stem] if url else [])
+    return []
+
+
 def check_timm_weights(name: str, classes: int) -> None:
     """Raise ValueError unless weights are published and have these classes; nothing is loaded."""
     published = timm.get_pretrained_cfg(name)
     if published is None or not published.has_weights:
         raise ValueError(f"timm/{name} has no pretrained weights")
     _require_classes(f"timm/{name}", published.num_classes, classes)
+
+
+def _timm_options(name: str, classes: int, image_size: int, channels: int) -> dict[str, Any]:
+    published = timm.get_pretrained_cfg(name)
+    options: dict[str, Any] = {"num_classes": classes, "in_chans": channels}
+    if published is not None and published.fixed_input_size:
+        options["img_size"] = image_size
+    return options
 
 
 def _require_classes(name: str, available: int, classes: int) -> None:

@@ -64,10 +64,11 @@ def high_water(runtime: Runtime) -> Iterator[Callable[[], float]]:
     with suppress(AttributeError):  # another C library than glibc
         ctypes.CDLL(None).malloc_trim(0)  # what is free already must not hide what is taken
     CLEAR_REFS.write_text("5")  # resets the high-water mark (Linux)
-    resident = _status("VmRSS")
-    yield lambda: _status("VmHWM") - resident
+    taken = resident("VmRSS")
+    yield lambda: resident("VmHWM") - taken
 
 
-def _status(field: str) -> float:
+def resident(field: str) -> float:
+    """Bytes of this process in memory, as a field of Linux's /proc tells them."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(float(line.split()[1]) * 1024 for line in lines if line.startswith(field))

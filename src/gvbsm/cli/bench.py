@@ -32,11 +32,18 @@ def bench_verb(argv: list[str]) -> int:
         raise ConfigError(f"--json must name a file, {file} is a folder")
     start_log()
     from gvbsm.artifacts import write_json
-    from gvbsm.bench import run_bench
-    from gvbsm.performance import format_bench
 
-    found = run_bench(config)
-    print(format_bench(found))
+    if config.memory:
+        from gvbsm.bench.memory import format_growth, measure_growth
+
+        found = measure_growth()
+        print(format_growth(found))
+    else:
+        from gvbsm.bench import run_bench
+        from gvbsm.performance import format_bench
+
+        found = run_bench(config)
+        print(format_bench(found))
     if file is not None:
         write_json(file, found)
     return 0

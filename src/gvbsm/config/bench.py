@@ -19,6 +19,7 @@ class BenchConfig:
         precision: fp32 or bf16; auto is bf16 on CUDA, else fp32.
         threads: CPU threads; none leaves torch's choice.
         json: File for the numbers.
+        memory: Measure instead how the peak of memory grows with classes, images and epochs.
     """
 
     settings: tuple[Literal["cifar10", "imagenet-1k"], ...] = ("cifar10", "imagenet-1k")
@@ -28,3 +29,4 @@ class BenchConfig:
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     threads: int | None = None
     json: str | None = None
+    memory: bool = False

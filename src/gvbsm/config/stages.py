@@ -15,8 +15,13 @@ class SqueezeConfig:
     Args:
         backbones: Names of the teachers' architectures.
         pretrained: Take the library's weights (torchvision/..., timm/...) and train nothing.
+        weights_dir: Folder that holds these weights (or your own, of any network) as files; none
+            lets the libraries find or download them. See docs/imagenet.md for the names.
         epochs: Passes over the training set.
         batch_size: Pictures in a step.
+        micro_batch: Most pictures that pass through a teacher at once: a step's gradients are
+            summed over such parts. The same up to rounding, except that BatchNorm sees each part
+            by itself; none takes the whole batch.
         optimizer: Optimiser of the teachers.
         views: Augmentation of the real pictures.
         tests: How often the test accuracy is measured, evenly spread, the last epoch included.
@@ -30,8 +35,10 @@ class SqueezeConfig:
         "shufflenet_v2_x0_5",
     )
     pretrained: bool = False
+    weights_dir: str | None = None
     epochs: int = 50
     batch_size: int = 64
+    micro_batch: int | None = None
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     views: ViewConfig = field(default_factory=lambda: ViewConfig(crop="pad"))
     tests: int = 5
@@ -140,6 +147,9 @@ class EvaluationConfig:
         temperature: Temperature of kl.
         hard_target: Hard label of a CutMix image: base (the uncut image's) or mixed (by area).
         batch_size: Images in a step.
+        micro_batch: Most images that pass through a student at once: a step's gradients are summed
+            over such parts. The same up to rounding, except that BatchNorm sees each part by
+            itself; none takes the whole batch.
         optimizer: Optimiser of the students.
         lr_of: Learning rate of single students where it differs from optimizer.lr.
         tests: How often the test accuracy is measured, evenly spread, the last epoch included.
@@ -152,6 +162,7 @@ class EvaluationConfig:
     temperature: float = 20.0
     hard_target: Literal["base", "mixed"] = "base"
     batch_size: int = 64
+    micro_batch: int | None = None
     optimizer: OptimizerConfig = field(
         default_factory=lambda: OptimizerConfig(name="adamw", lr=0.001)
     )

@@ -130,8 +130,9 @@ def preset_words(config: Mapping[str, Any]) -> str | None:
 
 
 def settings_yaml(config: Mapping[str, Any]) -> str:
-    """All settings as a YAML file for `gvbsm run`, without where the data lies on this machine."""
-    return format_yaml(merge(dict(config), {"data": {"root": None}}))
+    """All settings as a YAML file for `gvbsm run`, without where things lie on this machine."""
+    nowhere = {"data": {"root": None}, "squeeze": {"weights_dir": None}}
+    return format_yaml(merge(dict(config), nowhere))
 
 
 def commands(config: Mapping[str, Any], preset: Mapping[str, Any] | None, name: str) -> list[str]:
@@ -145,12 +146,14 @@ def commands(config: Mapping[str, Any], preset: Mapping[str, Any] | None, name: 
     tail = ["--workdir", f"runs/{name}"]
     if config["data"]["root"] is not None:
         tail = ["--data-root", "DIR", *tail]
+    if config["squeeze"].get("weights_dir") is not None:  # older results have no such setting
+        tail = ["--squeeze.weights_dir", "WEIGHTS", *tail]
     found = [shlex.join(["gvbsm", "run", "settings.yaml", *tail])]
     if preset is not None:
         options = [
             shlex.join([f"--{key}", _option(value)])
             for key, value in differences(config, preset).items()
-            if key != "data.root"
+            if key not in ("data.root", "squeeze.weights_dir")
         ]
         lines = [f"gvbsm run {preset_name(config)}", *options, shlex.join(tail)]
         found.append(" \\\n  ".join(lines))

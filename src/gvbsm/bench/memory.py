@@ -1,0 +1,186 @@
+"""How the peak of memory grows with classes, images and epochs: no stage should hold any of them.
+
+Each figure comes from a process of its own. Counted is anonymous memory, what a process has
+allocated, beyond what it had at the stage's start (Linux's RssAnon, looked at every 2 ms). Pages of
+mapped files, such as the images, are left out: the system takes them back when memory is short.
+"""
+
+from __future__ import annotations
+
+import math
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, replace
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gvbsm.artifacts import save
+from gvbsm.backbones import build_backbone
+from gvbsm.bench.timing import resident
+from gvbsm.config import EvaluationConfig, LabelsConfig, ViewConfig
+from gvbsm.datasets import ImageData
+from gvbsm.distilled import load_images, load_labels, save_images, stream_images
+from gvbsm.evaluation import Labeller, train_student
+from gvbsm.groups import Groups
+from gvbsm.labels import generate_labels
+from gvbsm.pictures import Split
+from gvbsm.runtime import Runtime
+
+NETWORK = "convnet8_d1"
+GROUP = 50  # images
+SIZE = 64  # pixels: 12 KB an image
+LOOK = 0.002  # seconds
+
+
+@dataclass(frozen=True)
+class Extent:
+    """How large a set is, and how long it is trained on."""
+
+    classes: int = 10
+    ipc: int = 20
+    epochs: int = 1
+
+
+GROWTH = {"classes": (10, 40, 160), "ipc": (20, 80, 320), "epochs": (1, 4, 16)}
+
+
+def measure_growth(
+    growth: Mapping[str, tuple[int, ...]] = GROWTH, base: Extent | None = None
+) -> dict[str, Any]:
+    """Peaks of synthesis' assembling, labels and evaluation as one extent grows: in MB, by stage.
+
+    Args:
+        growth: Extent -> its values; each time the others are those of `base`.
+        base: The smallest set.
+    """
+    base = base or Extent()
+    found: dict[str, Any] = {stage: {} for stage in WORK}
+    for name, values in growth.items():
+        for value in values:
+            with tempfile.TemporaryDirectory() as folder:
+                for stage in WORK:
+                    extent = replace(base, **{name: value})
+                    peak = alone(stage, extent, Path(folder))
+                    found[stage].setdefault(name, {})[str(value)] = peak
+    return {"growth": found, "base": asdict(base), "pixels": SIZE}
+
+
+def format_growth(found: Mapping[str, Any]) -> str:
+    """The table, a row for each stage and extent."""
+    base = ", ".join(f"{value} {name}" for name, value in found["base"].items())
+    lines = [f"peak of anonymous memory in MB, beyond the start; {base} where not said", ""]
+    for stage, extents in found["growth"].items():
+        for name, peaks in extents.items():
+            told = "  ".join(f"{value}: {peak:.1f}" for value, peak in peaks.items())
+            lines.append(f"{stage:<12}{name:<9}{told}")
+    return "\n".join(lines)
+
+
+def alone(stage: str, extent: Extent, folder: Path) -> float:
+    """Prepare a stage here, and tell its peak in a process of its own, in MB."""
+    prepare(stage, extent, folder)
+    context = get_context("forkserver")  # imports are made once
+    context.set_forkserver_preload([__name__])
+    with ProcessPoolExecutor(max_workers=1, mp_context=context) as pool:
+        return pool.submit(peak_of, stage, extent, folder).result()
+
+
+def peak_of(stage: str, extent: Extent, folder: Path) -> float:
+    """Do the work here and tell the peak, in MB."""
+    torch.set_num_threads(1)
+    runtime = Runtime(torch.device("cpu"), "fp32", seed=0, checkpoint_seconds=math.inf, quiet=True)
+    with peak() as highest:
+        WORK[stage](extent, folder, runtime)
+    return highest() / 1e6
+
+
+@contextmanager
+def peak() -> Iterator[Callable[[], float]]:
+    """Yield a function that tells the most bytes in use so far, beyond those in use now."""
+    start = highest = resident("RssAnon")
+    done = threading.Event()
+
+    def look() -> None:
+        nonlocal highest
+        while not done.wait(LOOK):
+            highest = max(highest, resident("RssAnon"))
+
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    try:
+        yield lambda: highest - start
+    finally:
+        done.set()
+        watcher.join()
+
+
+def prepare(stage: str, extent: Extent, folder: Path) -> None:
+    """Write what a stage finds there: the groups, or the images."""
+    data, count = _data(extent), extent.classes * extent.ipc
+    generator = torch.Generator().manual_seed(0)
+    if stage == "assembly":
+        for index, path in zip(
+            _groups(extent, folder).indices, _groups(extent, folder).paths, strict=True
+        ):
+            pixels = torch.randint(256, (len(index), 3, SIZE, SIZE), generator=generator)
+            tensors = {"images": pixels.to(torch.uint8)}
+            save(path, tensors, {"kind": "group", "recipe": {}, "trace": []})
+    elif stage == "labels":
+        pixels = torch.randint(256, (count, 3, SIZE, SIZE), generator=generator, dtype=torch.uint8)
+        labels = torch.arange(count) // extent.ipc
+        save_images(folder / "images.safetensors", "noise", {}, pixels, labels, data)
+
+
+def _groups(extent: Extent, folder: Path) -> Groups:
+    indices = torch.split(torch.arange(extent.classes * extent.ipc), GROUP)
+    return Groups(folder, indices, extent.ipc, 1)
+
+
+def _data(extent: Extent) -> ImageData:
+    """The names of the classes, and a few pictures to test on."""
+    pixels = torch.zeros(8, 3, SIZE, SIZE, dtype=torch.uint8)
+    split, half = Split(torch.arange(8) % extent.classes, pixels), (0.5, 0.5, 0.5)
+    names = tuple(map(str, range(extent.classes)))
+    return ImageData("noise", names, 3, SIZE, split, split, half, half, "noise")
+
+
+def _labels_config(extent: Extent) -> LabelsConfig:
+    return LabelsConfig(epochs=extent.epochs, batch_size=GROUP, views=ViewConfig(cutmix=1.0))
+
+
+def _assemble(extent: Extent, folder: Path, runtime: Runtime) -> None:
+    groups, path = _groups(extent, folder), folder / "assembled.safetensors"
+    stream_images(path, "noise", {}, groups.labels, groups.images(), _data(extent))
+
+
+def _label(extent: Extent, folder: Path, runtime: Runtime) -> None:
+    data, found = _data(extent), load_images(folder / "images.safetensors")
+    teacher = build_backbone(NETWORK, extent.classes, SIZE).eval().requires_grad_(False)
+    generate_labels(
+        found.images, extent.classes, [teacher], _labels_config(extent), (data.mean, data.std),
+        runtime, folder / "labels", {},
+    )  # fmt: skip
+
+
+def _evaluate(extent: Extent, folder: Path, runtime: Runtime) -> None:
+    data, found = _data(extent), load_images(folder / "images.safetensors")
+    labels, stored = _labels_config(extent), load_labels(folder / "labels")
+    labeller = Labeller(len(found.labels), SIZE, labels, runtime, stored, [])
+    config = EvaluationConfig(batch_size=GROUP, tests=1)
+    train_student(
+        NETWORK, 0, found.images, found.labels, labeller, data, config, labels, runtime,
+        folder / "student.json", {},
+    )  # fmt: skip
+
+
+WORK: dict[str, Callable[[Extent, Path, Runtime], None]] = {
+    "assembly": _assemble,
+    "labels": _label,
+    "evaluation": _evaluate,
+}
