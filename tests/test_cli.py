@@ -97,15 +97,15 @@ import gvbsm
 from gvbsm.cli import main
 codes = [main(argv) for argv in (
     ["--help"], ["-h"], ["--version"], ["run", "--help"], ["squeeze", "digits", "-h"],
-    ["show", "-h"], ["sweep", "-h"], [], ["walk"], ["run", "cifar1"],
-    ["run", "digits", "--ipc", "0"],
+    ["show", "-h"], ["sweep", "-h"], ["export", "-h"], ["train", "-h"],
+    [], ["walk"], ["run", "cifar1"], ["run", "digits", "--ipc", "0"],
 )]
 heavy = sorted({"torch", "torchvision", "timm", "sklearn", "matplotlib"} & set(sys.modules))
 print("\\n", codes, heavy, file=sys.stderr)
 """
     done = start("-c", program)
     assert done.returncode == 0, done.stderr
-    assert done.stderr.splitlines()[-1] == " [0, 0, 0, 0, 0, 0, 0, 2, 2, 2, 2] []"
+    assert done.stderr.splitlines()[-1] == " [0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 2, 2, 2] []"
     assert all(f"  {verb}" in done.stdout for verb in VERBS)
 
 
@@ -216,6 +216,13 @@ def test_a_yaml_file_of_one_s_own(taken, tmp_path):
         (["run", "digits", "--data.name", "digit"], r"'digit'.*did you mean 'digits'"),
         (["show"], r"gvbsm show DIR"),
         (["show", "a", "b"], r"gvbsm show DIR"),
+        (["export", "w"], r"required: to, out"),
+        (["export", "w", "--to", "zip", "--out", "x"], r"one of folder, hub, dd-ranking, safet"),
+        (["export", "w", "--to", "folder", "--out", "x", "--push", "a/b"], r"--to hub, not with"),
+        (["export", "w", "--to", "folder", "--out", "x"], r"there is no w; name a work directory"),
+        (["train", "w"], r"required: model"),
+        (["train", "w", "--model", "resnet18"], r"there is no w; name a work directory"),
+        (["train", "w", "--model", "resnet18", "--ipc", "2"], r"gvbsm train does not read ipc"),
     ],
 )
 def test_a_fault_of_the_command_is_one_line(fault, tmp_path, monkeypatch, argv, words):
@@ -420,3 +427,17 @@ def test_show_of_what_is_no_work_directory(fault, tmp_path):
     code, line = fault("show", tmp_path)
     assert (code, f"{tmp_path} is not a work directory" in line) == (2, True)
     assert fault("show", tmp_path / "none")[0] == 2
+
+
+def test_export_and_train(tiny, tmp_path, capsys):
+    assert main(["run", *tiny, "--baselines.methods", "[]", "--quiet"]) == 0
+    out, weights = tmp_path / "e", tmp_path / "s.safetensors"
+    assert main(["export", str(tmp_path / "w"), "--to", "folder", "--out", str(out)]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == str(out)
+    command = ["train", str(out), "--model", "convnet8_d1", "--labels.epochs", "2", "--quiet"]
+    data = ["--data.name", "npz", "--data-root", str(tmp_path / "tiny.npz")]
+    assert main([*command, *data, "--out", str(weights), "--device", "cpu"]) == 0
+    first, last = capsys.readouterr().out.splitlines()
+    assert re.fullmatch(r"convnet8_d1: [\d.]+ % on the test pictures, loss [\d.]+", first)
+    assert last == f"weights: {weights}"
+    assert load_tensors(weights, "student")[1]["backbone"] == "convnet8_d1"

@@ -22,6 +22,7 @@ def tree(tmp_path):
 
 def test_registry():
     expected = ["digits", "cifar10", "cifar100", "tiny-imagenet", "imagenet-1k", "folder", "npz"]
+    expected += ["webdataset", "hub"]
     assert list(DATASETS) == expected
     assert all(key == spec.name and spec.description for key, spec in DATASETS.items())
 

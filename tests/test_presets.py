@@ -17,6 +17,7 @@ from gvbsm.epochs import settle_epochs
 from gvbsm.settings import PRESETS, build_config, preset_names, read_preset
 
 DATA = ["cifar10", "cifar100", "digits", "folder", "imagenet-1k", "npz", "tiny-imagenet"]
+DATA += ["webdataset", "hub"]
 SELECTIONS = ("random", "herding", "k-center", "forgetting")
 OVERLAYS = ["sre2l", *(f"{how}-{labels}" for how in SELECTIONS for labels in ("hard", "soft"))]
 REDUCED = ["cifar10-small", "digits-short"]
@@ -179,7 +180,7 @@ def preset(name):
 
 
 def test_all_files_are_found_and_offered():
-    assert len(FILES) == 18
+    assert len(FILES) == 20
     found = sorted(path.stem for path in FILES)
     assert found == preset_names() == sorted(DATA + OVERLAYS + REDUCED)
     assert all(path.suffix == ".yaml" for path in FILES)

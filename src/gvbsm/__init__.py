@@ -18,11 +18,13 @@ if TYPE_CHECKING:
     from gvbsm.datasets import load_dataset as load_dataset
     from gvbsm.distilled import DistilledDataset as DistilledDataset
     from gvbsm.distilled import SoftLabels as SoftLabels
-    from gvbsm.distilled import load_distilled as load  # noqa: F401
+    from gvbsm.exchange import load as load
+    from gvbsm.exports import export as export
     from gvbsm.pictures import DataError as DataError
     from gvbsm.pipeline import run as run
     from gvbsm.reporting import report as report
     from gvbsm.runtime import RunError as RunError
+    from gvbsm.student import train as train
     from gvbsm.sweeping import sweep as sweep
 
 _ORIGIN = {
@@ -34,11 +36,13 @@ _ORIGIN = {
     "RunError": ("runtime", "RunError"),
     "SoftLabels": ("distilled", "SoftLabels"),
     "build_backbone": ("backbones", "build_backbone"),
-    "load": ("distilled", "load_distilled"),
+    "export": ("exports", "export"),
+    "load": ("exchange", "load"),
     "load_dataset": ("datasets", "load_dataset"),
     "report": ("reporting", "report"),
     "run": ("pipeline", "run"),
     "sweep": ("sweeping", "sweep"),
+    "train": ("student", "train"),
 }
 
 __all__ = ["__version__", *_ORIGIN]  # noqa: PLE0604

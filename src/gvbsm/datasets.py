@@ -19,11 +19,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
-from gvbsm import sources
-from gvbsm.pictures import DataError, Progress, Split, decode, resize_to
+from gvbsm import hub, shards, sources, torchvision_sets
+from gvbsm.pictures import (
+    DataError,
+    Lying,
+    Progress,
+    Split,
+    decode,
+    no_progress,
+    open_image,
+    resize_to,
+)
 from gvbsm.sources import Raw, Request
 
 MEMORY_LIMIT = 2 * 1024**3  # bytes of uint8 pictures that are kept in memory without being asked to
@@ -99,7 +107,7 @@ def _geometry(raw: Raw, spec: DatasetSpec) -> tuple[int, int]:
     sizes, modes = [], set()
     for index in np.unique(np.linspace(0, len(paths) - 1, SAMPLED_HEADERS).astype(int)):
         try:
-            with Image.open(paths[index]) as file:
+            with open_image(paths[index]) as file:
                 sizes.append(file.size)
                 modes.add(file.mode)
         except Exception as error:  # as in `read_image`
@@ -121,6 +129,15 @@ def _settle(split: Split, channels: int, size: int, keep: bool, progress: Progre
     return Split(split.labels, images)
 
 
+def _mark(path: Lying, root: Path | None) -> str:
+    """Name and size of a picture, by which a streamed one is known wherever its set lies."""
+    if not isinstance(path, Path):
+        name = str(path)
+        return f"{name.replace(str(root), '') if root else name}\0{path.nbytes}\n"
+    place = path.relative_to(root) if root and path.is_relative_to(root) else path
+    return f"{place.as_posix()}\0{path.stat().st_size}\n"
+
+
 def _fingerprint(header: list[Any], splits: Iterable[Split], root: Path | None) -> str:
     digest = hashlib.sha256(json.dumps(header).encode())
     for split in splits:
@@ -129,8 +146,7 @@ def _fingerprint(header: list[Any], splits: Iterable[Split], root: Path | None) 
         if split.images is not None:
             digest.update(split.images.contiguous().view(-1).numpy().data)
         for path in split.paths or ():
-            place = path.relative_to(root) if root else path
-            digest.update(f"{place.as_posix()}\0{path.stat().st_size}\n".encode())
+            digest.update(_mark(path, root).encode())
     return digest.hexdigest()
 
 
@@ -156,7 +172,7 @@ def _mean_std(
 
 
 def _cached_mean_std(
-    file: Path, paths: Sequence[Path], channels: int, size: int, progress: Progress
+    file: Path, paths: Sequence[Lying], channels: int, size: int, progress: Progress
 ) -> tuple[tuple[float, ...], tuple[float, ...]]:
     """Mean and std of a streamed set, remembered in `file`; a broken file is written anew."""
     with suppress(OSError, ValueError, KeyError, TypeError):
@@ -176,26 +192,32 @@ def _cached_mean_std(
     return mean, std
 
 
-def _no_progress(items: Iterable[Any]) -> Iterable[Any]:
-    return items
-
-
 def _check_settings(
     name: str, root: Path | None, image_size: int | None, val_fraction: float
-) -> tuple[DatasetSpec, Path | None]:
-    """The spec of `name` and the absolute `root`, if every setting can be met."""
-    if name not in DATASETS:
-        near = difflib.get_close_matches(name, DATASETS, n=1)
+) -> tuple[DatasetSpec, str, Path | None]:
+    """The spec of `name`, what follows its slash, and the absolute `root`, if all can be met."""
+    kind, slash, member = name.partition("/")
+    if (slash and kind not in LIBRARIES) or (kind not in DATASETS and kind not in LIBRARIES):
+        known = (*DATASETS, *(f"{library}/NAME" for library in LIBRARIES))
+        near = difflib.get_close_matches(name, known, n=1)
         hint = f"did you mean {near[0]!r}? " if near else ""
-        raise DataError(f"unknown data set {name!r}: {hint}choose from {', '.join(DATASETS)}")
+        raise DataError(f"unknown data set {name!r}: {hint}choose from {', '.join(known)}")
+    if slash and not member:
+        raise DataError(f"{name!r} lacks the name of a set: write {kind}/NAME")
     if not 0 < val_fraction < 1:
         raise DataError(f"`val_fraction` must be in (0, 1), got {val_fraction}")
     if image_size is not None and image_size < 1:
         raise DataError(f"`image_size` must be 1 or more, got {image_size}")
     root = None if root is None else Path(root).expanduser().absolute()
-    if root is not None and not root.exists():
+    spec = LIBRARIES[kind] if slash else DATASETS.get(kind)
+    if spec is None:
+        raise DataError(f"{kind} holds many sets: name one, as in torchvision/SVHN")
+    if kind == "hub" and (root is None) != bool(slash):
+        raise DataError("pass either hub/USER/NAME, or hub with a folder as --data.root")
+    pattern = kind == "webdataset" and "{" in str(root)
+    if root is not None and not pattern and not root.exists():
         raise DataError(f"no such file or folder: {root} (given as --data.root for {name})")
-    return DATASETS[name], root
+    return spec, member, root
 
 
 def load_dataset(
@@ -206,22 +228,29 @@ def load_dataset(
     val_fraction: float = 0.2,
     split_seed: int = 0,
     in_memory: bool | None = None,
+    subset: str | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
     cache_dir: Path | None = None,
-    progress: Progress = _no_progress,
+    progress: Progress = no_progress,
 ) -> ImageData:
     """Read a data set by name.
 
     Args:
-        name: A key of `DATASETS`.
-        root: Folder or file of the data. Only `digits` and the CIFAR sets do without.
+        name: A key of `DATASETS`, `torchvision/NAME` or `hub/USER/NAME`.
+        root: Folder or file of the data; of `webdataset` also a pattern. `digits`, the CIFAR sets,
+            `torchvision/` and `hub/` do without.
         image_size: Side of the pictures; None takes the data set's own. For `folder` that is,
             over up to 200 pictures, their short side if all have one size, else the median short
             side or 224, whichever is smaller.
         val_fraction: Share of each class held out where the data has no split of its own
-            (`digits`, and `folder` without train/), at least one picture a class.
+            (`digits`, `folder` without train/ and others), at least one picture a class.
         split_seed: Seed of that split.
         in_memory: Whether files are decoded at once or streamed. None keeps up to 2 GiB in memory
             (`imagenet-1k` streams). Arrays (`digits`, .npz, official CIFAR) are always in memory.
+        subset: Configuration of a set of the Hub.
+        image_column: Column of a Hub set that holds the pictures; None finds it.
+        label_column: Likewise of the labels; of `webdataset`, the entry of .json.
         cache_dir: Where downloads and the mean and std of streamed sets are kept;
             None is ~/.cache/gvbsm.
         progress: Wraps each loop over pictures to decode, as `tqdm` does.
@@ -234,10 +263,11 @@ def load_dataset(
     Raises:
         DataError: If the data is not as described.
     """
-    spec, root = _check_settings(name, root, image_size, val_fraction)
+    spec, member, root = _check_settings(name, root, image_size, val_fraction)
     cache = Path(cache_dir or Path.home() / ".cache" / "gvbsm").expanduser()
 
-    raw = spec.load(Request(root, val_fraction, split_seed, cache))
+    columns = (subset, image_column, label_column)
+    raw = spec.load(Request(root, val_fraction, split_seed, cache, member, *columns, progress))
     _check(raw)
     size, channels = _geometry(raw, spec)
     size = image_size or size
@@ -247,7 +277,7 @@ def load_dataset(
     train = _settle(raw.train, channels, size, in_memory, progress)
     test = _settle(raw.test, channels, size, in_memory, progress)
     header = [name, raw.class_names, channels, size]
-    fingerprint = _fingerprint(header, (train, test), root)
+    fingerprint = _fingerprint(header, (train, test), raw.root or root)
     if spec.mean_std is not None:
         mean, std = spec.mean_std
     elif train.images is not None:
@@ -285,5 +315,17 @@ _SPECS = (
         partial(sources.read_folder, may_split=True),
     ),
     DatasetSpec("npz", "Your arrays, one .npz file", None, None, sources.read_npz),
+    DatasetSpec("webdataset", "Your tar shards", None, None, shards.read_shards),
+    DatasetSpec("hub", "Your folder in Hugging Face's formats", None, None, hub.read_hub),
 )
 DATASETS: dict[str, DatasetSpec] = {spec.name: spec for spec in _SPECS}
+# Names that go on after a slash.
+LIBRARIES = {
+    spec.name: spec
+    for spec in (
+        DatasetSpec("hub", "Sets of the Hugging Face Hub", None, None, hub.read_hub),
+        DatasetSpec(
+            "torchvision", "Sets of torchvision", None, None, torchvision_sets.read_torchvision
+        ),
+    )
+}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
@@ -113,21 +113,6 @@ def train_student(
         classes = len(data.class_names)
         model = build_backbone(student, classes, data.image_size, data.channels)
     model = runtime.place(model)
-    size = batch_size_for(len(images), config.batch_size, labels_config.full_batch_up_to)
-
-    def batches(epoch: int, start: int) -> Iterator[Step]:
-        plan, stored = labeller.epoch(epoch)
-        for index in split_batches(plan.order, size)[start:]:
-            pictures = view_batch(images, plan, index, (data.mean, data.std), runtime)
-            soft = labeller.logits(pictures, stored, index)
-            partners = plan.mixes.partners[index]
-            kept = kept_share(plan.mixes.boxes[index], *images.shape[2:])
-            if config.hard_target == "base":
-                kept = torch.ones_like(kept)
-            device = runtime.device
-            hard = (labels[index].to(device), labels[partners].to(device), kept.to(device))
-            yield Step(len(index), partial(_loss, pictures, soft, hard, config, runtime))
-
     confusion = torch.empty(0)
 
     def test(net: nn.Module) -> float:
@@ -137,26 +122,84 @@ def train_student(
         return diagonal_percent(confusion)
 
     checkpoint = Checkpoint(path, recipe, runtime.checkpoint_seconds)
-    history = fit(
-        model,
-        batches,
-        test,
-        epochs=labels_config.epochs,
-        steps=batch_count(len(images), size),
-        tests=config.tests,
-        optimizer=config.optimizer,
-        lr=config.lr_of.get(student),
-        parts=Parts(config.micro_batch, "evaluation"),
-        name=f"evaluation {path.stem}",
-        runtime=runtime,
-        checkpoint=checkpoint,
-    )
+    history = fit_student(
+        model, images, labels, labeller, (data.mean, data.std), test, config, labels_config,
+        runtime, checkpoint, f"evaluation {path.stem}", config.lr_of.get(student),
+    )  # fmt: skip
     result = {"recipe": recipe, **vars(history)}
     if classes <= CONFUSED_CLASSES:
         result["confusion"] = confusion.tolist()  # the last test's, which is the last epoch's
     write_json(path, result)
     checkpoint.clear()
     return history
+
+
+def fit_student(
+    model: nn.Module,
+    images: Tensor,
+    labels: Tensor,
+    labeller: Labeller,
+    normalization: tuple[Sequence[float], Sequence[float]],
+    test: Callable[[nn.Module], float] | None,
+    config: EvaluationConfig,
+    labels_config: LabelsConfig,
+    runtime: Runtime,
+    checkpoint: Checkpoint,
+    name: str,
+    lr: float | None,
+) -> History:
+    """Train a network on a set; go on from the checkpoint if there is one.
+
+    Args:
+        model: The network, on its device; trained in place.
+        images: The set, uint8 (images, channels, size, size).
+        labels: Hard labels, int64 (images,).
+        labeller: Plans and soft labels.
+        normalization: Mean and deviation of the real data.
+        test: As in `training.fit`; None tests nothing.
+        config: Loss, batches, optimiser and tests.
+        labels_config: Epochs and batches, which training shares with labelling.
+        runtime: Device, precision, seed, progress.
+        checkpoint: Where half-done work is kept.
+        name: What is trained, for progress and errors.
+        lr: Learning rate, if it is not the optimiser's.
+
+    Raises:
+        RunError: If the training diverges.
+    """
+    size = batch_size_for(len(images), config.batch_size, labels_config.full_batch_up_to)
+
+    def batches(epoch: int, start: int) -> Iterator[Step]:
+        plan, stored = labeller.epoch(epoch)
+        for index in split_batches(plan.order, size)[start:]:
+            pictures = view_batch(images, plan, index, normalization, runtime)
+            soft = labeller.logits(pictures, stored, index)
+            partners = plan.mixes.partners[index]
+            kept = kept_share(plan.mixes.boxes[index], *images.shape[2:])
+            if config.hard_target == "base":
+                kept = torch.ones_like(kept)
+            device = runtime.device
+            hard = (labels[index].to(device), labels[partners].to(device), kept.to(device))
+            yield Step(len(index), partial(_loss, pictures, soft, hard, config, runtime))
+
+    return fit(
+        model,
+        batches,
+        test or _untested,
+        epochs=labels_config.epochs,
+        steps=batch_count(len(images), size),
+        tests=config.tests if test else 0,
+        optimizer=config.optimizer,
+        lr=lr,
+        parts=Parts(config.micro_batch, "evaluation"),
+        name=name,
+        runtime=runtime,
+        checkpoint=checkpoint,
+    )
+
+
+def _untested(_: nn.Module) -> float:
+    raise AssertionError("0 tests were asked for")
 
 
 def _loss(

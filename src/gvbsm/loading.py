@@ -157,7 +157,9 @@ class _Files(Dataset[Batch]):
         path: tuple[object, ...],
     ) -> None:
         assert split.paths is not None
-        self._paths = PackedPaths(split.paths)
+        files = [path for path in split.paths if isinstance(path, Path)]
+        packs = len(files) == len(split.paths)
+        self._paths = PackedPaths(files) if packs else split.paths
         self._labels = split.labels
         self._channels, self._size = data.channels, data.image_size
         self._views, self._seed, self._path = views, seed, path

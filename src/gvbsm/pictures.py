@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, Protocol
 
 import numpy as np
 import torch
@@ -19,19 +19,42 @@ from torchvision.transforms.v2 import functional as transforms
 CHUNK = 256  # pictures handed to the decoding threads at a time
 
 Progress = Callable[[Iterable[Any]], Iterable[Any]]
+"""Wraps a loop, as `tqdm` does."""
 
 
 class DataError(ValueError):
     """A fault of the user's data: one line saying what was expected, what was found, what to do."""
 
 
+class Stored(Protocol):
+    """A picture that is no file of its own: a member of an archive, a row of a table.
+
+    Its text names it, in messages and in fingerprints; all pictures of a split can be sorted.
+    """
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of the encoded picture, known without reading it."""
+        ...
+
+    def open(self) -> Image.Image:
+        """Open it as Pillow opens a file: the head is read, the pixels are not."""
+        ...
+
+    def __lt__(self, other: Any) -> bool: ...
+
+
+Lying = Path | Stored
+"""Where a picture lies."""
+
+
 @dataclass(frozen=True, eq=False)
 class Split:
-    """Pictures of one split: in memory (`images`) or as files (`paths`), never both."""
+    """Pictures of one split: in memory (`images`) or where they lie (`paths`), never both."""
 
     labels: Tensor  # int64, shape (N,)
     images: Tensor | None = None  # uint8, shape (N, C, H, W)
-    paths: tuple[Path, ...] | None = None
+    paths: tuple[Lying, ...] | None = None
 
     def __post_init__(self) -> None:
         pictures = self.images if self.paths is None else self.paths
@@ -93,14 +116,25 @@ def _to_mode(picture: Image.Image, mode: str) -> Image.Image:
     return picture.convert(mode)
 
 
-def read_image(path: Path, channels: int) -> Tensor:
+def no_progress(items: Iterable[Any]) -> Iterable[Any]:
+    """The `Progress` of those who want none."""
+    return items
+
+
+def open_image(path: Lying) -> Image.Image:
+    """Open a picture without reading its pixels."""
+    return Image.open(path) if isinstance(path, Path) else path.open()
+
+
+def read_image(path: Lying, channels: int) -> Tensor:
     """Read one picture upright (EXIF orientation applied), as uint8 of shape (C, H, W).
 
     Transparency is laid over white, the page that such pictures are drawn for; the colour stored
     under a clear pixel is arbitrary. 16-bit grey is scaled to 8 bits.
 
     Args:
-        path: A file that Pillow can read; of an animation, its first frame is taken.
+        path: A file that Pillow can read, or a picture stored otherwise; of an animation, its
+            first frame is taken.
         channels: 1 for greyscale, 3 for RGB.
 
     Raises:
@@ -109,7 +143,7 @@ def read_image(path: Path, channels: int) -> Tensor:
     if channels not in (1, 3):
         raise ValueError(f"`channels` must be 1 or 3, got {channels}")
     try:
-        with Image.open(path) as file:
+        with open_image(path) as file:
             file.load()
             picture = _to_mode(ImageOps.exif_transpose(file), "L" if channels == 1 else "RGB")
     except Exception as error:  # on a broken file Pillow's decoders raise almost any built-in
@@ -118,11 +152,11 @@ def read_image(path: Path, channels: int) -> Tensor:
     return pixels[None] if channels == 1 else pixels.permute(2, 0, 1).contiguous()
 
 
-def write_image(path: Path, image: Tensor, **options: Any) -> None:
+def write_image(path: Path | BinaryIO, image: Tensor, **options: Any) -> None:
     """Write a uint8 picture, shape (C, H, W) with 1 or 3 channels, in the format of its suffix.
 
     Args:
-        path: The file.
+        path: The file; an open one is told its `format` among the options.
         image: The picture.
         options: The format's own, such as `quality` of JPEG.
     """
@@ -147,7 +181,9 @@ def resize_to(image: Tensor, size: int) -> Tensor:
     return cropped.contiguous()
 
 
-def decode(paths: Sequence[Path], channels: int, size: int, progress: Progress) -> Iterator[Tensor]:
+def decode(
+    paths: Sequence[Lying], channels: int, size: int, progress: Progress
+) -> Iterator[Tensor]:
     """Yield each picture, shape (C, S, S), in order; a broken file stops within one chunk."""
     with ThreadPoolExecutor(max_workers=min(16, os.cpu_count() or 1)) as pool:
         chunks = (paths[start : start + CHUNK] for start in range(0, len(paths), CHUNK))

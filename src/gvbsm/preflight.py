@@ -30,6 +30,9 @@ def load_data(config: Config, runtime: Runtime) -> ImageData:
         val_fraction=config.data.val_fraction,
         split_seed=config.data.split_seed,
         in_memory=config.data.in_memory,
+        subset=config.data.subset,
+        image_column=config.data.image_column,
+        label_column=config.data.label_column,
         progress=lambda items: runtime.track(items, "reading pictures"),
     )
 

@@ -17,7 +17,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
-from gvbsm.pictures import DataError, Split
+from gvbsm.pictures import DataError, Progress, Split, no_progress
 
 _OFFICIAL_FOLDERS = {"CIFAR10": "cifar-10-batches-py", "CIFAR100": "cifar-100-python"}
 _NPZ_KEYS = ("train_images", "train_labels", "test_images", "test_labels")
@@ -25,12 +25,29 @@ _NPZ_KEYS = ("train_images", "train_labels", "test_images", "test_labels")
 
 @dataclass(frozen=True)
 class Request:
-    """Where the data lie, and how to split them where they have no split of their own."""
+    """Where the data lie, and how to split them where they have no split of their own.
+
+    Attributes:
+        root: Folder or file of the data.
+        val_fraction: Share held out.
+        split_seed: Seed of that split.
+        cache: Where downloads are kept.
+        member: What the data set's name says after its slash, as SVHN in torchvision/SVHN.
+        subset: Which of the configurations of a data set of the Hub.
+        image_column: Column of a table that holds the pictures; None finds it by its type.
+        label_column: Likewise of the labels, and the key of labels in JSON.
+        progress: Wraps loops that take long.
+    """
 
     root: Path | None
     val_fraction: float
     split_seed: int
-    cache: Path  # where downloads are kept
+    cache: Path
+    member: str = ""
+    subset: str | None = None
+    image_column: str | None = None
+    label_column: str | None = None
+    progress: Progress = no_progress
 
     def need_root(self) -> Path:
         """The folder or file of the data, of a set that is not downloaded."""
@@ -46,6 +63,25 @@ class Raw:
     class_names: tuple[str, ...]
     train: Split
     test: Split
+    root: Path | None = None  # folder that the fingerprint tells paths from; None: the request's
+
+
+def take(split: Split, index: Tensor) -> Split:
+    """The pictures at `index`, int64 (n,)."""
+    if split.images is not None:
+        return Split(split.labels[index], split.images[index])
+    paths = split.paths or ()
+    return Split(split.labels[index], paths=tuple(paths[i] for i in index.tolist()))
+
+
+def hold_out(whole: Split, class_names: Sequence[str], request: Request) -> tuple[Split, Split]:
+    """Train and test of a set without a split of its own (see `Request`).
+
+    Raises:
+        DataError: If a class has fewer than two pictures.
+    """
+    train, test = _split_indices(whole.labels, class_names, request)
+    return take(whole, train), take(whole, test)
 
 
 def _split_indices(
@@ -77,8 +113,7 @@ def read_digits(request: Request) -> Raw:
     images = torch.from_numpy(np.rint(digits.images * (255 / 16)).astype(np.uint8))[:, None]
     labels = torch.from_numpy(digits.target.astype(np.int64))
     names = tuple(str(name) for name in digits.target_names)
-    train, test = _split_indices(labels, names, request)
-    return Raw(names, Split(labels[train], images[train]), Split(labels[test], images[test]))
+    return Raw(names, *hold_out(Split(labels, images), names, request))
 
 
 def _scan(folder: Path) -> dict[str, list[Path]]:
@@ -116,13 +151,8 @@ def read_folder(request: Request, may_split: bool = False) -> Raw:
     # "train" may also be a class, of locomotives: then it holds pictures and no val/ is beside it
     if may_split and held_out is None and not any(entry.is_dir() for entry in inside):
         pictures = _scan(root)
-        whole, names = _path_split(pictures), tuple(pictures)
-        paths = whole.paths or ()
-        train, test = (
-            Split(whole.labels[kept], paths=tuple(paths[i] for i in kept.tolist()))
-            for kept in _split_indices(whole.labels, names, request)
-        )
-        return Raw(names, train, test)
+        names = tuple(pictures)
+        return Raw(names, *hold_out(_path_split(pictures), names, request))
     if held_out is None or not (root / "train").is_dir():
         hint = f"; to split one folder, pass {root / 'train'} itself" if may_split else ""
         raise DataError(f"expected train/ and val/ (or test/) with class folders in {root}{hint}")
@@ -178,7 +208,7 @@ def read_tiny_imagenet(request: Request) -> Raw:
     return Raw(names, _path_split(pictures), _path_split(held_out))
 
 
-def _array_split(images: ArrayLike, labels: ArrayLike, where: str) -> Split:
+def array_split(images: ArrayLike, labels: ArrayLike, where: str) -> Split:
     """Check one split's arrays and turn [N, H, W] or [N, H, W, C] into (N, C, H, W)."""
     images, labels = np.asarray(images), np.asarray(labels)
     if images.dtype != np.uint8:
@@ -220,8 +250,8 @@ def read_npz(request: Request) -> Raw:
     missing = [key for key in _NPZ_KEYS if key not in arrays]
     if missing:
         raise DataError(f"{file} lacks {missing}: expected {list(_NPZ_KEYS)}")
-    train = _array_split(arrays["train_images"], arrays["train_labels"], f"train in {file}")
-    test = _array_split(arrays["test_images"], arrays["test_labels"], f"test in {file}")
+    train = array_split(arrays["train_images"], arrays["train_labels"], f"train in {file}")
+    test = array_split(arrays["test_images"], arrays["test_labels"], f"test in {file}")
     names = arrays.get("class_names", np.arange(int(train.labels.max()) + 1))
     return Raw(tuple(str(name) for name in names.reshape(-1)), train, test)
 
@@ -245,5 +275,5 @@ def read_cifar(request: Request, kind: str) -> Raw:
             f"cannot get {kind} from {root or 'its web site'}: {error}; pass as --data.root an .npz"
             f" file, a folder with train/ and test/ class folders, or one that holds {folder}/"
         ) from error
-    train, test = (_array_split(half.data, half.targets, kind) for half in halves)
+    train, test = (array_split(half.data, half.targets, kind) for half in halves)
     return Raw(tuple(halves[0].classes), train, test)

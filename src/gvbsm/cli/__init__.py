@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 from gvbsm._version import __version__
 from gvbsm.cli.bench import bench_verb
+from gvbsm.cli.exchange import export_verb, train_verb
 from gvbsm.cli.reading import report_verb, show_verb
 from gvbsm.cli.stages import stage_verb
 from gvbsm.cli.sweep import sweep_verb
@@ -27,6 +28,8 @@ VERBS = {
     "continual": "test the sets as classes arrive in steps (class-incremental learning)",
     "report": "write the results, pictures and warnings of a work directory as one HTML file",
     "sweep": "vary settings: the studies of the paper's tables and figures, or your own",
+    "export": "hand a set on: as pictures, for the Hugging Face Hub, for DD-Ranking, as one file",
+    "train": "train any network on a distilled set, yours or somebody else's",
     "show": "tell what a work directory holds",
     "bench": "measure what the method costs beside the bare networks, on this machine",
 }
@@ -35,6 +38,8 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "show": show_verb,
     "sweep": sweep_verb,
     "bench": bench_verb,
+    "export": export_verb,
+    "train": train_verb,
 }
 
 

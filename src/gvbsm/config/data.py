@@ -10,12 +10,16 @@ class DataConfig:
     """The real pictures.
 
     Args:
-        name: digits, cifar10, cifar100, tiny-imagenet, imagenet-1k, folder or npz.
-        root: Folder or .npz file that holds them (digits needs none).
+        name: digits, cifar10, cifar100, tiny-imagenet, imagenet-1k, folder, npz, webdataset, hub,
+            hub/USER/NAME or torchvision/NAME.
+        root: Folder, .npz file or pattern of tar files that holds them (digits needs none).
         image_size: Side in pixels to which pictures are brought; none takes the data set's own.
         val_fraction: Share held out for testing where the data set has no split of its own.
         split_seed: Seed of that split.
         in_memory: Hold decoded pictures in memory; none decides by size.
+        subset: Configuration of a set of the Hugging Face Hub.
+        image_column: Column of a Hugging Face set with the pictures; none finds it by its type.
+        label_column: Likewise with the labels; of webdataset, the entry of .json.
         workers: Processes that decode pictures which are not held in memory.
     """
 
@@ -25,4 +29,7 @@ class DataConfig:
     val_fraction: float = 0.2
     split_seed: int = 0
     in_memory: bool | None = None
+    subset: str | None = None
+    image_column: str | None = None
+    label_column: str | None = None
     workers: int = 2

@@ -1,0 +1,134 @@
+"""The dataset card of an exported set: README.md, with the header that the Hub reads."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from gvbsm.exchange import LABELS, Facts
+from gvbsm.results import format_top1
+from gvbsm.settings import format_yaml
+
+PAPER = (
+    "Shao et al., *Generalized Large-Scale Data Condensation via Various Backbone and Statistical "
+    "Matching* (G-VBSM), CVPR 2024, arXiv:2311.17950"
+)
+_SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (10**6, "100K<n<1M"))
+
+
+def dataset_card(facts: Facts) -> str:
+    """The card, of what the set's files tell; what they do not tell is left out or said so.
+
+    Args:
+        facts: What is told about the set.
+    """
+    count = facts["images"]
+    head = {
+        "license": "unknown",
+        "task_categories": ["image-classification"],
+        "size_categories": [next((name for most, name in _SIZES if count < most), "n>1M")],
+        "tags": ["dataset-distillation"],
+        "configs": [
+            {"config_name": "default", "data_files": [{"split": "train", "path": "data/*.parquet"}]}
+        ],
+    }
+    parts = [
+        f"---\n{format_yaml(head)}---\n",
+        f"# {facts['dataset']}, distilled: {facts['ipc']} image(s) per class\n",
+        _about(facts),
+        _accuracy(facts.get("results")),
+        _loading(facts),
+        _settings(facts),
+        "## License\n\nNot settled here: the images are made from the pictures of "
+        f"{facts['dataset']}, whose terms may bind them. Fill in `license` above.\n",
+    ]
+    return "\n".join(part for part in parts if part)
+
+
+def _about(facts: Facts) -> str:
+    teachers = ", ".join(_teacher(item) for item in facts.get("teachers") or ())
+    side, channels = facts["image_size"], facts["channels"]
+    kind = "synthetic" if facts["method"] in ("gvbsm", "sre2l") else "real"
+    lines = [
+        f"{facts['images']} {kind} images of {len(facts['class_names'])} classes, {side} x "
+        f"{side} pixels, {channels} channel(s), made by the method `{facts['method']}` of gvbsm "
+        f"{facts['gvbsm']} ({PAPER}).",
+        "",
+    ]
+    if teachers:
+        lines.append(f"- Teachers: {teachers}.")
+    labels = facts.get("labels")
+    if labels:
+        lines.append(
+            f"- Soft labels: the teachers' logits of every view in {labels['epochs']} epochs, "
+            f"{labels['bytes'] / 1e6:.1f} MB in `{LABELS}/`."
+        )
+    else:
+        lines.append("- No soft labels are stored with it.")
+    mean, std = (", ".join(f"{value:.4f}" for value in facts[key]) for key in ("mean", "std"))
+    lines.append(f"- Normalize pixels / 255 with mean ({mean}) and deviation ({std}).")
+    return "\n".join(lines) + "\n"
+
+
+def _teacher(item: Mapping[str, Any]) -> str:
+    top1 = item.get("top1")
+    return f"{item['backbone']}" + (f" ({top1:.1f} %)" if top1 is not None else "")
+
+
+def _accuracy(rows: Sequence[Mapping[str, Any]] | None) -> str:
+    """The table of the run, with random real pictures beside; empty if nothing was evaluated."""
+    if not rows:
+        return "## Accuracy\n\nNot measured, or not told.\n"
+    lines = [
+        "## Accuracy",
+        "",
+        "Top-1 in percent on the real test pictures after the last epoch, mean ± sample deviation "
+        "over n students trained from scratch. `random-soft`: as many random real pictures, with "
+        "soft labels of the same teachers; `full`: a teacher, on all real pictures.",
+        "",
+        "| method | student | images per class | top-1 % | n |",
+        "|---|---|---|---|---|",
+    ]
+    for row in rows:
+        ipc = "all" if row["ipc"] is None else row["ipc"]
+        cells = (row["method"], row["student"], ipc, format_top1(row["top1"]))
+        lines.append(f"| {' | '.join(map(str, cells))} | {len(row['top1']['values'])} |")
+    if not any(row["method"] == "random-soft" for row in rows):
+        lines += ["", "Random real pictures with soft labels were not measured beside it."]
+    return "\n".join(lines) + "\n"
+
+
+def _loading(facts: Facts) -> str:
+    soft = (
+        '\ndistilled.soft_labels.read(epoch=0)["logits"]   # with the views they belong to'
+        if facts.get("labels")
+        else ""
+    )
+    return f"""## Loading
+
+```python
+import datasets
+datasets.load_dataset("FOLDER_OR_NAME", split="train")   # columns image and label
+
+import gvbsm
+distilled = gvbsm.load("FOLDER_OR_NAME")
+distilled.images, distilled.labels   # uint8 (N, C, H, W), int64 (N,){soft}
+```
+
+`gvbsm train FOLDER_OR_NAME --model timm/resnet18 --data-root REAL_PICTURES` trains a network on it
+and tests it{" (with its soft labels)" if facts.get("labels") else ""}.
+"""
+
+
+def _settings(facts: Facts) -> str:
+    config = facts.get("config")
+    if not config:
+        return ""
+    versions = facts.get("versions") or {}
+    told = ", ".join(f"{name} {value}" for name, value in versions.items())
+    return (
+        "## Made by\n\n`gvbsm run settings.yaml`, where `settings.yaml` holds what `config` in "
+        f"`gvbsm.json` does{f' ({told})' if told else ''}:\n\n"
+        f"```json\n{json.dumps(config, indent=1)}\n```\n"
+    )

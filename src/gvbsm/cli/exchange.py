@@ -1,0 +1,107 @@
+"""The verbs that hand a distilled set on, and train on one that was handed over."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any
+
+from gvbsm.cli.parsing import expand, explain, start_log
+from gvbsm.config import Config, ConfigError, DataConfig, EvaluationConfig, LabelsConfig
+from gvbsm.settings import fields_by_name
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
+
+# What training does not read of each section: how a set is made, and what several students are.
+_NOT_READ: dict[type, set[str]] = {
+    LabelsConfig: {"backbones", "batch_size", "logit_normalization", "store"},
+    EvaluationConfig: {"students", "seeds", "lr_of"},
+}
+
+
+def export_verb(argv: list[str]) -> int:
+    """Write a set in another form, and push it to the Hub if that is asked for."""
+    from jsonargparse import ArgumentError, ArgumentParser
+
+    parser = ArgumentParser(prog="gvbsm export", exit_on_error=False)
+    parser.add_argument("source", type=str, help="a work directory, or what gvbsm.load takes")
+    parser.add_argument(
+        "--to", type=str, help="folder, hub, dd-ranking or safetensors", required=True
+    )
+    parser.add_argument("--out", type=str, help="the folder or .safetensors file", required=True)
+    parser.add_argument("--overwrite", action="store_true", help="replace an export there")
+    parser.add_argument(
+        "--soft_labels", type=bool, default=True, help="take them along (hub, safetensors)"
+    )
+    parser.add_argument("--push", type=str, help="user/name on the Hugging Face Hub (hub)")
+    parser.add_argument("--quiet", action="store_true", help="no progress bars and no log")
+    try:
+        parsed = parser.parse_args(argv)
+    except ArgumentError as error:
+        raise ConfigError(_explain(str(error), parser.prog)) from None
+    except SystemExit as leaving:
+        return int(leaving.code or 0)
+    if parsed.push is not None and parsed.to != "hub":
+        raise ConfigError(f"--push goes with --to hub, not with --to {parsed.to}")
+    start_log(parsed.quiet)
+    from gvbsm.exports import export, push
+
+    out = export(
+        parsed.source, parsed.to, parsed.out, overwrite=parsed.overwrite,
+        soft_labels=parsed.soft_labels, quiet=parsed.quiet,
+    )  # fmt: skip
+    print(out)
+    if parsed.push is not None:
+        print(push(out, parsed.push))
+    return 0
+
+
+def train_verb(argv: list[str]) -> int:
+    """Train a network on a distilled set; print its last test accuracy and its file."""
+    from jsonargparse import ArgumentError, ArgumentParser
+
+    parser = ArgumentParser(prog="gvbsm train", exit_on_error=False)
+    parser.add_argument(
+        "distilled", type=str, help="a work directory, an exported set, or user/name on the Hub"
+    )
+    parser.add_argument(
+        "--model", type=str, help="as students of gvbsm run: timm/resnet18", required=True
+    )
+    parser.add_argument("--out", type=str, help="file of the weights; runs/train/MODEL.safetensors")
+    parser.add_argument("--quiet", action="store_true", help="no progress bars and no log")
+    _add_settings(parser)
+    try:
+        parsed = parser.parse_args([expand(argument) for argument in argv], defaults=False)
+    except ArgumentError as error:
+        raise ConfigError(_explain(str(error), parser.prog)) from None
+    except SystemExit as leaving:
+        return int(leaving.code or 0)
+    given: dict[str, Any] = parsed.as_dict()
+    source, model = given.pop("distilled"), given.pop("model")
+    out, quiet = given.pop("out", None), bool(given.pop("quiet", False))
+    start_log(quiet)
+    from gvbsm.student import train
+    from gvbsm.teachers import file_name
+
+    found = train(source, model, out, given, quiet)
+    told = f"{found['top1'][-1]:.1f} % on the test pictures" if found["top1"] else "not tested"
+    print(f"{model}: {told}, loss {found['losses'][-1]:.4g}")
+    print(f"weights: {out or f'runs/train/{file_name(model)}'}")
+    return 0
+
+
+def _explain(message: str, program: str) -> str:
+    """One line; of a setting that is read elsewhere, that it is not read here."""
+    name = message.partition("unrecognized arguments: --")[2].split(" ")[0].partition("=")[0]
+    if name in fields_by_name():
+        return f"the command: {program} does not read {name}"
+    return explain(message)
+
+
+def _add_settings(parser: ArgumentParser) -> None:
+    """The settings of `gvbsm run` that training reads; what is left out is as the set tells."""
+    general = ("seed", "device", "precision", "threads", "checkpoint_seconds")
+    parser.add_class_arguments(Config, skip={f.name for f in fields(Config)} - set(general))
+    parser.add_class_arguments(DataConfig, "data")
+    parser.add_class_arguments(LabelsConfig, "labels", skip=_NOT_READ[LabelsConfig])
+    parser.add_class_arguments(EvaluationConfig, "evaluation", skip=_NOT_READ[EvaluationConfig])

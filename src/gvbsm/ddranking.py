@@ -1,0 +1,208 @@
+"""What DD-Ranking reads: its configuration, and teachers under its names for them.
+
+Written for ddranking 0.2.0 (github.com/NUS-HPC-AI-Lab/DD-Ranking, `ddranking/metrics/soft_label.py`
+and `utils/`): a folder of images with labels by teachers online (mode M) is the way that works.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from gvbsm.artifacts import ArtifactError, atomic, load_tensors
+from gvbsm.config import ConfigError, EvaluationConfig, LabelsConfig, ViewConfig
+from gvbsm.exchange import Facts
+
+
+@dataclass(frozen=True)
+class Known:
+    """A data set of DD-Ranking: its name there, its classes, and how it normalizes pictures."""
+
+    name: str
+    classes: int
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    student: str  # one whose accuracy on all real pictures it has or can measure
+    measured: bool  # the accuracy comes with the package
+
+
+# utils/data.py; both CIFAR sets have CIFAR-10's numbers there
+_CIFAR = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
+_IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_KNOWN = {
+    "cifar10": Known("CIFAR10", 10, *_CIFAR, "ConvNet-3", measured=False),
+    "cifar100": Known("CIFAR100", 100, *_CIFAR, "ConvNet-3", measured=False),
+    "tiny-imagenet": Known("TinyImageNet", 200, *_IMAGENET, "ResNet-18-BN", measured=True),
+    "imagenet-1k": Known("ImageNet1K", 1000, *_IMAGENET, "ResNet-18-BN", measured=True),
+}
+
+
+def known_set(facts: Facts) -> Known:
+    """The data set as DD-Ranking knows it.
+
+    Raises:
+        ConfigError: If it knows none such.
+    """
+    name = str(facts["dataset"]).rpartition("/")[2].lower()
+    found = _KNOWN.get(name)
+    if found is None or found.classes != len(facts["class_names"]):
+        sets = ", ".join(f"{known.name} ({known.classes} classes)" for known in _KNOWN.values())
+        raise ConfigError(
+            f"DD-Ranking scores {sets}, not {facts['dataset']} with {len(facts['class_names'])} "
+            "classes; export --to folder instead"
+        )
+    return found
+
+
+def configuration(
+    facts: Facts, teachers: Sequence[str], labels: LabelsConfig, evaluation: EvaluationConfig
+) -> dict[str, Any]:
+    """What `ddranking.config.Config.from_file` reads; paths are relative to the exported folder.
+
+    Args:
+        facts: What is told about the set.
+        teachers: Their names there.
+        labels: The run's settings of labels: epochs, batches and views.
+        evaluation: The run's settings of the students.
+    """
+    known, optimizer = known_set(facts), evaluation.optimizer
+    if evaluation.loss == "kl":
+        loss: dict[str, Any] = {"temperature": evaluation.temperature, "scale_loss": False}
+    else:
+        loss = {"mse_weight": 1.0, "ce_weight": evaluation.gamma}
+    size, views = facts["image_size"], labels.views
+    return {
+        "dataset": known.name,
+        "real_data_path": "real",
+        "ipc": facts["ipc"],
+        "im_size": [size, size],
+        "model_name": known.student,
+        "stu_use_torchvision": True,  # heeded by ResNets alone
+        "tea_use_torchvision": True,
+        "teacher_dir": "teachers",
+        "teacher_model_names": list(teachers),
+        "soft_label_mode": "M",
+        "soft_label_criterion": "kl" if evaluation.loss == "kl" else "mse_gt",
+        "loss_fn_kwargs": loss,
+        "data_aug_func": "cutmix" if views.cutmix else None,
+        "aug_params": {"beta": views.cutmix} if views.cutmix else None,
+        "use_aug_for_hard": False,
+        "use_zca": False,
+        "custom_train_trans": list(_transforms(views, size, known)),
+        "custom_val_trans": None,
+        "optimizer": optimizer.name,
+        "lr_scheduler": "cosineannealing" if optimizer.schedule == "cosine" else "step",
+        "step_size": labels.epochs + 1,  # of "step": never
+        "weight_decay": optimizer.weight_decay,
+        "momentum": optimizer.momentum,
+        "num_epochs": labels.epochs,
+        "num_eval": 5,
+        "syn_batch_size": evaluation.batch_size,
+        "real_batch_size": 256,
+        "eval_full_data": not known.measured,
+        "random_data_format": "image",
+        "random_data_path": "random",
+        "num_workers": 4,
+        "save_path": "results/scores.csv",  # its folder is made, and must not be none
+        "device": "cuda",
+        "dist": False,
+    }
+
+
+def _transforms(views: ViewConfig, size: int, known: Known) -> Iterator[dict[str, Any]]:
+    if views.crop == "resized":
+        scale, ratio = list(views.scale), list(views.ratio)
+        yield {
+            "name": "RandomResizedCrop",
+            "args": {"size": size, "scale": scale, "ratio": ratio, "antialias": True},
+        }
+    elif views.crop == "pad":
+        # it takes one grey level or a tuple, which YAML has not: the mean color's level
+        level = round(255 * sum(known.mean) / len(known.mean))
+        yield {
+            "name": "RandomCrop",
+            "args": {"size": size, "padding": views.padding, "fill": level},
+        }
+    if views.flip:
+        yield {"name": "RandomHorizontalFlip"}
+    yield {"name": "ToTensor"}
+    yield {"name": "Normalize", "args": {"mean": list(known.mean), "std": list(known.std)}}
+
+
+def teacher_name(backbone: str, facts: Facts) -> str | None:
+    """What DD-Ranking calls a network of the same layers, or None if it has none."""
+    if found := re.fullmatch(r"convnet128(?:_d(\d+))?", backbone):
+        return f"ConvNet-{found[1] or 3}"
+    small = facts["image_size"] in (32, 64)  # there it takes torchvision's with a small stem
+    name = backbone if small else backbone.removeprefix("torchvision/")
+    if (small or name != backbone) and (found := re.fullmatch(r"resnet(18|34|50)", name)):
+        return f"ResNet-{found[1]}-BN"
+    return None
+
+
+def teacher_state(backbone: str, tensors: Mapping[str, Tensor], facts: Facts) -> dict[str, Tensor]:
+    """A teacher's tensors under DD-Ranking's names, for pictures normalized as it does.
+
+    The change of normalization, x -> scale * x + shift for each channel, is put into the first
+    convolution: exact where the shift is 0 (CIFAR-10), else but for the padded border.
+
+    Args:
+        backbone: Name of the architecture.
+        tensors: Its state.
+        facts: What is told about the set, with the normalization that the teacher knows.
+    """
+    known = known_set(facts)
+    theirs = [torch.tensor(part, dtype=torch.float64) for part in (known.mean, known.std)]
+    ours = [torch.tensor(facts[key], dtype=torch.float64) for key in ("mean", "std")]
+    scale, shift = theirs[1] / ours[1], (theirs[0] - ours[0]) / ours[1]  # (channels,) each
+    state = {_renamed(name): tensor.clone() for name, tensor in tensors.items()}
+    plain = backbone.startswith("convnet")
+    first = "features.0.weight" if plain else "conv1.weight"
+    weight = state[first].double()  # (out, channels, k, k)
+    moved = torch.einsum("ockl,c->o", weight, shift)
+    state[first] = (weight * scale[None, :, None, None]).to(state[first].dtype)
+    bias, sign = ("features.0.bias", 1) if plain else ("bn1.running_mean", -1)
+    state[bias] = (state[bias].double() + sign * moved).to(state[bias].dtype)
+    return state
+
+
+def _renamed(name: str) -> str:
+    """`block2.norm.weight` -> `features.5.weight`: a block is convolution, norm, ReLU, pooling."""
+    found = re.fullmatch(r"block(\d+)\.(conv|norm)\.(\w+)", name)
+    if found is None:
+        return name
+    return f"features.{4 * (int(found[1]) - 1) + (found[2] == 'norm')}.{found[3]}"
+
+
+def write_teachers(folder: Path, files: Mapping[str, Path], facts: Facts) -> list[str]:
+    """Write the teachers that DD-Ranking has networks for, as it looks for them.
+
+    Its format is torch's, of plain tensors; nothing here reads such files.
+
+    Args:
+        folder: Its `teacher_dir`.
+        files: Each teacher's file, by backbone.
+        facts: What is told about the set.
+
+    Returns:
+        Their names there.
+    """
+    written = []
+    for backbone, file in files.items():
+        name = teacher_name(backbone, facts)
+        if name is None or name in written:
+            continue
+        tensors, header = load_tensors(file, "teacher")
+        if header["class_names"] != facts["class_names"]:
+            raise ArtifactError(f"{file} knows other classes than the set; leave it out")
+        path = folder / known_set(facts).name / name / "ckpt_best.pt"
+        with atomic(path) as draft:
+            torch.save(teacher_state(backbone, tensors, facts), draft)
+        written.append(name)
+    return written

@@ -1,0 +1,330 @@
+"""Distilled sets as others hand them over: what is told about them, and how they are read.
+
+Four forms are written (`exports`) and read back: `folder`, `hub`, `dd-ranking` and `safetensors`.
+Whoever made one is not trusted: the files are JSON, PNG, Parquet and safetensors alone, sizes are
+checked before memory is taken, and a path that leads out of the folder is refused.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+from torch import Tensor
+
+from gvbsm import hub
+from gvbsm.artifacts import (
+    ArtifactError,
+    fingerprint,
+    is_partial,
+    load_tensors,
+    opened,
+    read_header,
+    read_json,
+    save,
+    write_json,
+)
+from gvbsm.distilled import DistilledDataset, SoftLabels, load_distilled, load_images, load_labels
+from gvbsm.pictures import DataError, Lying, open_image, read_image
+
+FACTS = "gvbsm.json"
+FORMS = ("folder", "hub", "dd-ranking", "safetensors")
+LABELS = "soft_labels"  # folder of the soft labels in `hub`, and how their names begin in one file
+TABLE = "data/train-00000-of-00001.parquet"
+TRAINED_WITH = ("seed", "labels", "evaluation")  # sections of the settings
+MOST_BYTES = 16 * 1024**3  # of pixels, or of anything else that is read at once
+MOST_CLASSES, MOST_SIDE = 100_000, 4096
+MOST_FACTS_BYTES = 64 * 1024**2
+
+Facts = dict[str, Any]
+"""What is told about a set: format, form, method, dataset, class_names, mean, std, image_size,
+channels, images, folders, settings, results, versions, pictures, teachers and recipe."""
+
+
+@dataclass(frozen=True)
+class _Encoded:
+    """A picture in memory, of a table's cell."""
+
+    name: str
+    content: bytes
+
+    @property
+    def nbytes(self) -> int:
+        return len(self.content)
+
+    def open(self) -> Image.Image:
+        return Image.open(io.BytesIO(self.content))
+
+    def __lt__(self, other: Any) -> bool:
+        return bool(self.name < other.name)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def load(source: str | Path, cache: Path | None = None) -> DistilledDataset:
+    """A distilled set (`gvbsm.load`), wherever it comes from.
+
+    Args:
+        source: A work directory, an exported folder or file, or the name of a set on the Hugging
+            Face Hub (user/name), which is downloaded.
+        cache: Where soft labels of a single file are unpacked; None is ~/.cache/gvbsm.
+
+    Raises:
+        ArtifactError: If there is no set, or a damaged one.
+        DataError: If pictures cannot be read, or the Hub is out of reach.
+    """
+    path = Path(source).expanduser()
+    if path.is_file():
+        return _load_file(path, cache or Path.home() / ".cache" / "gvbsm")
+    if (path / FACTS).is_file():
+        return _load_folder(path, path)
+    if path.exists():
+        found = load_distilled(path)
+        return replace(found, header={**found.header, "settings": _run_settings(path)})
+    name = str(source)
+    # a folder of that name here: then a slip of the pen, which nobody on the Hub need hear of
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or path.parent.is_dir():
+        raise ArtifactError(
+            f"there is no {path}; name a work directory, an exported folder or .safetensors file, "
+            "or a set of the Hugging Face Hub as user/name"
+        )
+    folder = hub.download(name)
+    if not (folder / FACTS).is_file():
+        raise ArtifactError(f"{name} on the Hub holds no {FACTS}: it is no set of `gvbsm export`")
+    # a snapshot is links to files that lie two folders up, beside it
+    return _load_folder(folder, folder.parent.parent)
+
+
+def recorded_settings(distilled: DistilledDataset) -> dict[str, Any]:
+    """The run's settings as far as they are told: seed, labels, evaluation; {} if nothing is."""
+    found = distilled.header.get("settings")
+    return found if isinstance(found, dict) else {}
+
+
+def _run_settings(workdir: Path) -> dict[str, Any]:
+    """The settings of a work directory that training on its set needs."""
+    if (results := workdir / "results.json").is_file():
+        config = read_json(results).get("config") or {}
+        return {name: config[name] for name in TRAINED_WITH if name in config}
+    if (index := workdir / "labels" / "index.json").is_file():
+        recipe = read_json(index).get("recipe") or {}
+        return {name: recipe[name] for name in TRAINED_WITH if name in recipe}
+    return {}
+
+
+def read_facts(path: Path) -> Facts:
+    """What is told about a set, once it is found to make sense.
+
+    Raises:
+        ArtifactError: If it does not, or is newer than this version.
+    """
+    if path.stat().st_size > MOST_FACTS_BYTES:
+        raise ArtifactError(f"{path} has more than {MOST_FACTS_BYTES} bytes; is it a set's?")
+    facts = read_json(path)
+    check_facts(facts, path)
+    return facts
+
+
+def check_facts(facts: Facts, path: Path) -> None:
+    """Check types and sizes, before any of them decides how much memory is taken.
+
+    Raises:
+        ArtifactError: Naming the first entry that is wrong.
+    """
+    if isinstance(facts.get("format"), int) and facts["format"] > 1:
+        raise ArtifactError(f"{path} has format {facts['format']}, read are up to 1: upgrade gvbsm")
+    whole = {"image_size": MOST_SIDE, "channels": 3, "images": MOST_BYTES}
+    for name, most in whole.items():
+        value = facts.get(name)
+        if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= most:
+            raise ArtifactError(f"{path}: {name} must be 1 to {most}, found {value!r}")
+    names = facts.get("class_names")
+    if not _is_list(names, str) or not 1 < len(names or ()) <= MOST_CLASSES:
+        raise ArtifactError(f"{path}: class_names must be 2 to {MOST_CLASSES} names")
+    for name in ("mean", "std"):
+        values = facts.get(name)
+        if not _is_list(values, (int, float)) or len(values or ()) != facts["channels"]:
+            raise ArtifactError(f"{path}: {name} must be {facts['channels']} numbers")
+    if min(facts["std"]) <= 0 or facts["channels"] not in (1, 3):
+        raise ArtifactError(f"{path}: std must be positive, and channels 1 or 3")
+    nbytes = facts["images"] * facts["channels"] * facts["image_size"] ** 2
+    if nbytes > MOST_BYTES:
+        raise ArtifactError(f"{path} tells of {nbytes} bytes of pixels, more than {MOST_BYTES}")
+
+
+def _is_list(value: Any, kind: type | tuple[type, ...]) -> bool:
+    return isinstance(value, list) and all(isinstance(item, kind) for item in value)
+
+
+def inside(path: Path, root: Path) -> Path:
+    """The path, if it stays in `root` once links are followed.
+
+    Raises:
+        ArtifactError: If not.
+    """
+    if not path.resolve().is_relative_to(root.resolve()):
+        raise ArtifactError(f"{path} leads out of {root}: refused")
+    return path
+
+
+def _load_folder(folder: Path, root: Path) -> DistilledDataset:
+    facts = read_facts(inside(folder / FACTS, root))
+    form = facts.get("form")
+    if form == "hub":
+        table = inside(folder / TABLE, root)
+        if not table.is_file():
+            raise ArtifactError(f"there is no {table}; export or fetch the set again")
+        cells, labels = hub.read_table(table, MOST_BYTES)
+        places: Iterable[Lying] = (
+            _Encoded(f"row {index} of {table}", cell) for index, cell in enumerate(cells)
+        )
+    elif form in ("folder", "dd-ranking"):
+        places, labels = _class_folders(folder / "images" if form != "folder" else folder,
+                                        root, facts)  # fmt: skip
+    else:
+        raise ArtifactError(f"{folder / FACTS}: form must be one of {FORMS[:3]}, found {form!r}")
+    if len(labels) != facts["images"]:
+        raise ArtifactError(f"{folder} holds {len(labels)} images, {FACTS} tells {facts['images']}")
+    images = _read_all(places, facts)
+    stored = folder / LABELS
+    if form != "hub" or not (stored / "index.json").is_file():
+        return _made(images, labels, facts, None, folder)
+    for path in stored.iterdir():
+        inside(path, root)
+    return _made(images, labels, facts, load_labels(stored), folder)
+
+
+def _class_folders(folder: Path, root: Path, facts: Facts) -> tuple[list[Lying], list[int]]:
+    """The pictures of each class's folder, and their labels."""
+    names = facts.get("folders")
+    if not _is_list(names, str) or len(names or ()) != len(facts["class_names"]):
+        raise ArtifactError(f"{folder}: {FACTS} must name a folder a class")
+    places: list[Lying] = []
+    labels: list[int] = []
+    for label, name in enumerate(names or ()):
+        if Path(name).name != name or "\\" in name:
+            raise ArtifactError(f"{folder}: {name!r} is no plain name of a folder: refused")
+        found = sorted((folder / name).glob("*.png"))
+        places += [inside(path, root) for path in found]
+        labels += [label] * len(found)
+    return places, labels
+
+
+def _read_all(places: Iterable[Lying], facts: Facts) -> Tensor:
+    size, channels = facts["image_size"], facts["channels"]
+    images = torch.empty(facts["images"], channels, size, size, dtype=torch.uint8)
+    for index, place in enumerate(places):
+        try:
+            with open_image(place) as file:  # the head alone: pixels cost memory
+                found = file.size
+        except Exception as error:  # as in `read_image`
+            raise DataError(f"cannot read {place}: {error}; fetch it again") from error
+        if found != (size, size):
+            raise ArtifactError(f"{place} has {found} pixels, told were {(size, size)}")
+        images[index] = read_image(place, channels)
+    return images
+
+
+def _made(
+    images: Tensor, labels: Sequence[int], facts: Facts, stored: SoftLabels | None, where: Path
+) -> DistilledDataset:
+    classes = len(facts["class_names"])
+    if not all(0 <= label < classes for label in labels):
+        raise ArtifactError(f"labels of {where} must be 0 to {classes - 1}")
+    if stored is not None and (stored.images, stored.classes) != (len(labels), classes):
+        raise ArtifactError(
+            f"the soft labels of {where} are of {stored.images} images and {stored.classes} "
+            f"classes, the set has {len(labels)} and {classes}; fetch it again"
+        )
+    return DistilledDataset(
+        images=images,
+        labels=torch.tensor(labels, dtype=torch.int64),
+        class_names=tuple(facts["class_names"]),
+        mean=tuple(map(float, facts["mean"])),
+        std=tuple(map(float, facts["std"])),
+        soft_labels=stored,
+        header=facts,
+    )
+
+
+def _load_file(path: Path, cache: Path) -> DistilledDataset:
+    """A single file: of `export --to safetensors`, or a work directory's own images."""
+    header = read_header(path)
+    if header.get("kind") == "images":
+        return load_images(path)
+    facts = header.get("facts")
+    if header.get("kind") != "distilled" or not isinstance(facts, dict):
+        raise ArtifactError(f"{path} holds {header.get('kind')!r}, expected a distilled set")
+    check_facts(facts, path)
+    shape = [facts["images"], facts["channels"], facts["image_size"], facts["image_size"]]
+    with opened(path) as file:
+        names = set(file.keys())
+        if not {"images", "labels"} <= names:
+            raise ArtifactError(f"{path} lacks images or labels; fetch it again")
+        for name, kind, wanted in (("images", "U8", shape), ("labels", "I64", shape[:1])):
+            part = file.get_slice(name)
+            if part.get_shape() != wanted or part.get_dtype() != kind:
+                raise ArtifactError(
+                    f"{name} of {path} are {part.get_dtype()} {part.get_shape()}, told were "
+                    f"{kind} {wanted}"
+                )
+        images, labels = file.get_tensor("images"), file.get_tensor("labels")
+    stored = None
+    if f"{LABELS}/logits" in names:
+        stored = _unpack_labels(path, header, cache)
+    return _made(images, labels.tolist(), facts, stored, path)
+
+
+# The one place that knows how soft labels travel: as the files of their store, or as tensors that
+# `SoftLabels.read` gives, epoch by epoch.
+
+
+def label_files(stored: SoftLabels) -> list[Path]:
+    """The files of a store, of which a copy is a store."""
+    found = sorted(path for path in stored.directory.iterdir() if path.is_file())
+    return [path for path in found if path.name[0] != "." and not is_partial(path)]
+
+
+def label_tensors(stored: SoftLabels) -> dict[str, Tensor]:
+    """All epochs of a store, each tensor (epochs, images, ...), named `soft_labels/...`.
+
+    Raises:
+        ArtifactError: If an epoch is missing, or they are too much for one file.
+    """
+    nbytes = stored.epochs * stored.images * stored.classes * 2
+    if nbytes > MOST_BYTES:
+        raise ArtifactError(f"the soft labels take {nbytes} bytes, too much for one file: --to hub")
+    found: dict[str, Tensor] = {}
+    for epoch in range(stored.epochs):
+        for name, part in stored.read(epoch).items():
+            if epoch == 0:
+                found[f"{LABELS}/{name}"] = part.new_empty(stored.epochs, *part.shape)
+            found[f"{LABELS}/{name}"][epoch] = part
+    return found
+
+
+def _unpack_labels(path: Path, header: dict[str, Any], cache: Path) -> SoftLabels:
+    """A store of the labels in a single file, kept in the cache for the next time."""
+    state = path.stat()
+    key = fingerprint({"header": header, "bytes": state.st_size, "time": state.st_mtime_ns})
+    folder = cache / LABELS / key
+    if not (folder / "index.json").is_file():
+        tensors, _ = load_tensors(path, "distilled")
+        start = f"{LABELS}/"
+        rows = {n.removeprefix(start): part for n, part in tensors.items() if n.startswith(start)}
+        epochs, images, classes = rows["logits"].shape
+        if any(part.shape[:2] != (epochs, images) for part in rows.values()):
+            raise ArtifactError(f"the soft labels of {path} do not agree in number; fetch it again")
+        recipe = dict(header["facts"].get("recipe") or {})
+        about = {"kind": "labels", "recipe": recipe, "epochs": [0, epochs]}
+        save(folder / "shard-00000.safetensors", rows, about)
+        numbers = {"epochs": epochs, "shard_epochs": epochs, "images": images, "classes": classes}
+        write_json(folder / "index.json", {"recipe": recipe, **numbers})
+    return load_labels(folder)

@@ -1,0 +1,278 @@
+"""Exports: a distilled set as a folder of pictures, a Hub data set, for DD-Ranking, or one file."""
+
+from __future__ import annotations
+
+import io
+import logging
+import os
+import re
+import shutil
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from gvbsm import hub
+from gvbsm._version import __version__
+from gvbsm.artifacts import ArtifactError, read_header, read_json, save, write_json
+from gvbsm.card import dataset_card
+from gvbsm.config import ConfigError, EvaluationConfig, LabelsConfig
+from gvbsm.ddranking import configuration, known_set, write_teachers
+from gvbsm.distilled import DistilledDataset
+from gvbsm.exchange import (
+    FACTS,
+    FORMS,
+    LABELS,
+    TABLE,
+    Facts,
+    label_files,
+    label_tensors,
+    load,
+    recorded_settings,
+)
+from gvbsm.pictures import write_image
+from gvbsm.runtime import Runtime
+from gvbsm.settings import build_config, format_yaml, merge, to_dict
+from gvbsm.workspace import Workspace
+
+log = logging.getLogger("gvbsm")
+
+_RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # on Windows
+
+
+def export(
+    source: str | Path,
+    form: str,
+    out: str | Path,
+    *,
+    overwrite: bool = False,
+    soft_labels: bool = True,
+    quiet: bool = False,
+) -> Path:
+    """Write a distilled set in another form (`gvbsm export`); it is there whole, or not at all.
+
+    Args:
+        source: A work directory, or what `gvbsm.load` takes.
+        form: folder (PNG, one folder a class), hub (Hugging Face: Parquet and a card), dd-ranking,
+            or safetensors (one file).
+        out: The folder, or the file of safetensors.
+        overwrite: Replace an export that is there already.
+        soft_labels: Take the soft labels along, where the form has a place for them (hub,
+            safetensors).
+        quiet: No progress bar.
+
+    Returns:
+        `out`.
+
+    Raises:
+        ConfigError, ArtifactError, DataError: With one clear line.
+    """
+    out = Path(out)
+    if form not in FORMS:
+        raise ConfigError(f"an export is one of {', '.join(FORMS)}, got {form!r}")
+    _check_free(out, form, overwrite)
+    if form == "hub":
+        hub.need("datasets")
+    distilled = load(source)
+    if not soft_labels:
+        distilled = replace(distilled, soft_labels=None)
+    facts = gather_facts(distilled, Path(source), form)
+    bar = Runtime(torch.device("cpu"), "fp32", 0, quiet=quiet)
+    if form == "safetensors":
+        _write_file(out, distilled, facts)
+        return out
+    if form == "dd-ranking":
+        known_set(facts)  # before any work
+    with replacing(out) as draft:
+        if form == "hub":
+            _write_hub(draft, distilled, facts, bar)
+        elif form == "folder":
+            _write_folder(draft, distilled, facts, bar)
+        else:
+            _write_ddranking(draft, distilled, facts, bar, Workspace(Path(source)))
+        write_json(draft / FACTS, facts)
+    if form in ("folder", "dd-ranking") and distilled.soft_labels is not None:
+        log.info("%s has no place for soft labels: hub and safetensors have", form)
+    return out
+
+
+def _check_free(out: Path, form: str, overwrite: bool) -> None:
+    """Whether nothing is lost by writing there."""
+    if form == "safetensors" and out.suffix != ".safetensors":
+        raise ConfigError(f"--out must name a .safetensors file, got {out}")
+    if not out.exists():
+        return
+    if not overwrite:
+        raise ConfigError(f"{out} is there already; pass --overwrite to replace it")
+    if form == "safetensors":
+        if out.is_dir():
+            raise ConfigError(f"{out} is a folder; name a file")
+        if read_header(out).get("kind") != "distilled":
+            raise ConfigError(f"{out} is no exported set; name another file")
+    elif not out.is_dir() or (any(out.iterdir()) and not (out / FACTS).is_file()):
+        raise ConfigError(f"{out} is no exported set (no {FACTS} in it); name another folder")
+
+
+@contextmanager
+def replacing(out: Path) -> Iterator[Path]:
+    """A new folder that takes the place of `out` when the block ends well, else it goes."""
+    out.parent.mkdir(parents=True, exist_ok=True)
+    draft, old = (out.with_name(f".{out.name}.{os.getpid()}.{end}") for end in ("tmp", "old"))
+    try:
+        draft.mkdir()
+        yield draft
+        if out.exists():
+            out.rename(old)
+        draft.rename(out)
+    finally:
+        if old.exists() and not out.exists():
+            old.rename(out)
+        for path in (draft, old):
+            shutil.rmtree(path, ignore_errors=True)
+
+
+def gather_facts(distilled: DistilledDataset, source: Path, form: str) -> Facts:
+    """What is told about a set: from its work directory, or as it was told before.
+
+    Args:
+        distilled: The set.
+        source: Where it was read from.
+        form: What it is exported as.
+    """
+    header, stored = distilled.header, distilled.soft_labels
+    names = ("method", "dataset", "recipe", "settings", "config", "results", "versions", "pictures")
+    facts: Facts = {name: header.get(name) for name in names}
+    facts |= {
+        "format": 1,
+        "form": form,
+        "gvbsm": header.get("gvbsm", __version__),
+        "class_names": list(distilled.class_names),
+        "mean": list(distilled.mean),
+        "std": list(distilled.std),
+        "image_size": int(distilled.images.shape[-1]),
+        "channels": int(distilled.images.shape[1]),
+        "images": len(distilled.labels),
+        "ipc": distilled.ipc,
+        "labels": stored and {"epochs": stored.epochs, "bytes": stored.nbytes()},
+        "teachers": header.get("teachers") or _teachers(source),
+    }
+    if "form" not in header and (source / "results.json").is_file():
+        results = read_json(source / "results.json")
+        facts["config"] = merge(results["config"], {"data": {"root": None}})  # a path of here
+        facts["results"] = results["rows"]
+        facts |= {name: results.get(name) for name in ("versions", "pictures")}
+    return facts
+
+
+def _teachers(workdir: Path) -> list[dict[str, Any]]:
+    headers = map(read_header, Workspace(workdir).teachers())
+    return [
+        {"backbone": header["backbone"], "top1": header["history"]["top1"][-1]}
+        for header in headers
+    ]
+
+
+def class_folders(names: Sequence[str]) -> list[str]:
+    """A folder's name for each class, whose sorted order is the order of the classes.
+
+    The names themselves where they are safe on every file system and sort so, else with their
+    number before them.
+    """
+    plain = [re.sub(r"[^\w\-.() ]", "_", name).strip(". ") or "class" for name in names]
+    folded = Counter(name.casefold() for name in plain)
+    safe = max(folded.values()) == 1 and not any(map(_RESERVED.fullmatch, plain))
+    if plain == list(names) and safe and sorted(plain) == plain:
+        return plain
+    width = len(str(len(plain) - 1))
+    return [f"{label:0{width}d}_{name[:100]}" for label, name in enumerate(plain)]
+
+
+def _write_folder(draft: Path, distilled: DistilledDataset, facts: Facts, bar: Runtime) -> None:
+    facts["folders"] = folders = class_folders(distilled.class_names)
+    counts: Counter[int] = Counter()
+    width = len(str(max(distilled.ipc - 1, 0)))
+    for index, label in enumerate(bar.track(distilled.labels.tolist(), "pictures")):
+        path = draft / folders[label] / f"{counts[label]:0{max(width, 5)}d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_image(path, distilled.images[index])
+        counts[label] += 1
+
+
+def _write_hub(draft: Path, distilled: DistilledDataset, facts: Facts, bar: Runtime) -> None:
+    encoded = []
+    for image in bar.track(distilled.images, "pictures"):
+        content = io.BytesIO()
+        write_image(content, image, format="PNG")
+        encoded.append(content.getvalue())
+    (draft / TABLE).parent.mkdir()
+    hub.write_table(draft / TABLE, encoded, distilled.labels.tolist(), distilled.class_names)
+    if distilled.soft_labels is not None:
+        (draft / LABELS).mkdir()
+        for path in bar.track(label_files(distilled.soft_labels), "soft labels"):
+            shutil.copyfile(path, draft / LABELS / path.name)
+    (draft / "README.md").write_text(dataset_card(facts), encoding="utf-8")
+
+
+def _sections(distilled: DistilledDataset) -> tuple[LabelsConfig, EvaluationConfig]:
+    """The settings that training on the set was done with; the paper's where none are told."""
+    told = recorded_settings(distilled)
+    known = {
+        section: {key: value for key, value in told.get(section, {}).items() if key in fields}
+        for section, fields in (
+            ("labels", to_dict(LabelsConfig())),
+            ("evaluation", to_dict(EvaluationConfig())),
+        )
+    }
+    # who labelled is no matter here, and need not be among the default teachers
+    known["labels"] = {**known["labels"], "backbones": None, "store": True}
+    config = build_config(known)
+    return config.labels, config.evaluation
+
+
+def _write_ddranking(
+    draft: Path, distilled: DistilledDataset, facts: Facts, bar: Runtime, workspace: Workspace
+) -> None:
+    _write_folder(draft / "images", distilled, facts, bar)
+    labels, evaluation = _sections(distilled)
+    files = {read_header(path)["backbone"]: path for path in workspace.teachers()}
+    teachers = write_teachers(draft / "teachers", files, facts)
+    if not teachers:
+        log.warning("DD-Ranking has none of the teachers' networks: its soft labels need another")
+    config = configuration(facts, teachers, labels, evaluation)
+    (draft / "config.yaml").write_text(format_yaml(config), encoding="utf-8")
+    rate = evaluation.optimizer.lr
+    (draft / "score.py").write_text(_SCORE.format(rate=rate), encoding="utf-8")
+
+
+_SCORE = '''"""Scores this set (ddranking 0.2.0): real/ must hold the real pictures."""
+
+from ddranking.config import Config
+from ddranking.metrics import LabelRobustScoreSoft
+
+config = Config.from_file("config.yaml")
+print(LabelRobustScoreSoft(config).compute_metrics(image_path="images", syn_lr={rate}))
+'''
+
+
+def _write_file(out: Path, distilled: DistilledDataset, facts: Facts) -> None:
+    tensors = {"images": distilled.images, "labels": distilled.labels}
+    if distilled.soft_labels is not None:
+        tensors |= label_tensors(distilled.soft_labels)
+    recipe: Mapping[str, Any] = facts["recipe"] or {}
+    save(out, tensors, {"kind": "distilled", "recipe": recipe, "facts": facts})
+
+
+def push(folder: Path, name: str) -> str:
+    """Push an exported `hub` folder to the Hugging Face Hub; return its address.
+
+    Raises:
+        ArtifactError: If it is no such folder.
+        DataError: If the Hub refuses it.
+    """
+    if read_json(folder / FACTS).get("form") != "hub":
+        raise ArtifactError(f"{folder} is not of --to hub, and cannot be pushed")
+    return hub.upload(folder, name)

@@ -1,0 +1,276 @@
+"""A network trained on a distilled set that may come from anyone (`gvbsm train`)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from gvbsm.artifacts import Checkpoint, Recipe, is_current, read_json, save, write_json
+from gvbsm.backbones import build_backbone
+from gvbsm.config import Config, ConfigError
+from gvbsm.datasets import DATASETS, ImageData
+from gvbsm.distilled import DistilledDataset
+from gvbsm.epochs import settle_epochs
+from gvbsm.evaluation import CONFUSED_CLASSES, Labeller, fit_student
+from gvbsm.exchange import label_files, load, recorded_settings
+from gvbsm.loading import plain_batches
+from gvbsm.pictures import Split
+from gvbsm.preflight import load_data
+from gvbsm.runtime import Runtime, resolve_runtime, seeded
+from gvbsm.settings import build_config, merge, to_dict
+from gvbsm.teachers import file_name
+from gvbsm.training import confusion_matrix, diagonal_percent
+
+log = logging.getLogger("gvbsm")
+
+# What training reads of these sections; the rest is about how a set is made.
+LABELS = ("epochs", "min_steps", "full_batch_up_to", "views")
+EVALUATION = (
+    "loss", "gamma", "temperature", "hard_target", "batch_size", "optimizer", "tests"
+)  # fmt: skip
+GENERAL = ("seed", "device", "precision", "threads", "checkpoint_seconds")
+
+
+@dataclass(frozen=True)
+class _Work:
+    """What is trained on what, with all settings settled."""
+
+    model: str
+    source: str
+    distilled: DistilledDataset
+    config: Config
+    runtime: Runtime
+    test: ImageData | None
+
+
+def train(
+    source: str | Path,
+    model: str,
+    out: str | Path | None = None,
+    settings: Mapping[str, Any] | None = None,
+    quiet: bool = False,
+) -> dict[str, Any]:
+    """Train a network on a distilled set, with its soft labels if it has them.
+
+    Args:
+        source: What `gvbsm.load` takes.
+        model: Name of the architecture, as for students of `gvbsm run`.
+        out: The file of the weights; its history goes beside it as JSON. None is
+            `runs/train/MODEL.safetensors`.
+        settings: Nested, named as for `gvbsm run`: `data` (the real pictures, whose test split is
+            the judge; nothing is tested without its name or root), `labels`, `evaluation`, `seed`,
+            `device` and so on. What is left out is as it was recorded with the set.
+        quiet: No progress bars.
+
+    Returns:
+        What the JSON file holds: recipe, model, history (`epochs`, `top1`, `losses`), confusion of
+        the test pictures.
+
+    Raises:
+        ConfigError, ArtifactError, DataError, RunError: With one clear line.
+    """
+    path = Path(out) if out is not None else Path("runs") / "train" / file_name(model)
+    if path.suffix != ".safetensors":
+        raise ConfigError(f"--out must name a .safetensors file, got {path}")
+    work = _settle(str(source), model, dict(settings or {}), quiet)
+    recipe, history = _recipe(work), path.with_suffix(".json")
+    if is_current(path, recipe) and history.is_file():
+        log.info("%s is there already, trained this way", path)
+        return read_json(history)
+    if path.exists():
+        raise ConfigError(
+            f"{path} is there already, trained in another way; name another file as --out"
+        )
+    return _train(work, path, recipe)
+
+
+def settle(given: Mapping[str, Any], distilled: DistilledDataset, model: str = "") -> Config:
+    """All settings of a training: those given, upon those recorded with the set.
+
+    Args:
+        given: Nested settings.
+        distilled: The set.
+        model: Name of the architecture, which may have a learning rate of its own.
+
+    Raises:
+        ConfigError: If they do not fit the set, or name what training does not read.
+    """
+    _check_read(given)
+    told, stored = recorded_settings(distilled), distilled.soft_labels
+    labels = {key: value for key, value in told.get("labels", {}).items() if key in LABELS}
+    evaluation = {k: v for k, v in told.get("evaluation", {}).items() if k in EVALUATION}
+    rate = told.get("evaluation", {}).get("lr_of", {}).get(model)
+    if rate is not None:
+        evaluation = merge(evaluation, {"optimizer": {"lr": rate}})
+    if stored is None:
+        evaluation |= {"loss": "hard", "hard_target": "mixed"}  # as the hard-label baselines
+    else:
+        labels["epochs"], labels["min_steps"] = stored.epochs, 0
+    config = build_config(merge({"labels": labels, "evaluation": evaluation}, dict(given)))
+    if stored is None and config.evaluation.loss != "hard":
+        raise ConfigError(
+            f"evaluation.loss={config.evaluation.loss} needs soft labels, and this set has none; "
+            "leave it out, or pass hard"
+        )
+    if stored is not None and config.labels.epochs > stored.epochs:
+        raise ConfigError(
+            f"labels.epochs is {config.labels.epochs}, but this set has soft labels for "
+            f"{stored.epochs} epochs"
+        )
+    count, batch = len(distilled.labels), config.evaluation.batch_size
+    if stored is None:
+        config = replace(config, labels=settle_epochs(config.labels, count, batch))
+    return config
+
+
+def _check_read(given: Mapping[str, Any]) -> None:
+    known = {"labels": LABELS, "evaluation": EVALUATION}
+    for section, values in given.items():
+        if section not in (*known, *GENERAL, "data"):
+            raise ConfigError(f"gvbsm train does not read {section}")
+        for key in values if section in known else ():
+            if key not in known[section]:
+                raise ConfigError(f"gvbsm train does not read {section}.{key}")
+
+
+def _settle(source: str, model: str, given: dict[str, Any], quiet: bool) -> _Work:
+    distilled = load(source)
+    side, channels = distilled.images.shape[-1], distilled.images.shape[1]
+    try:
+        with torch.device("meta"):
+            build_backbone(model, len(distilled.class_names), side, channels)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
+    config = settle(given, distilled, model)
+    runtime = resolve_runtime(
+        config.device, config.precision, config.seed, config.checkpoint_seconds, quiet,
+        config.threads,
+    )  # fmt: skip
+    test = None
+    asked = given.get("data", {})
+    if asked.get("name") or asked.get("root"):
+        test = _test_data(asked, config, distilled, runtime)
+    return _Work(model, source, distilled, config, runtime, test)
+
+
+def _test_data(
+    asked: Mapping[str, Any], config: Config, distilled: DistilledDataset, runtime: Runtime
+) -> ImageData:
+    """The real pictures, seen as the set's: its size, normalization and order of classes."""
+    side, channels = distilled.images.shape[-1], distilled.images.shape[1]
+    told = str(distilled.header.get("dataset"))
+    name = asked.get("name") or (told if told in DATASETS else "folder")
+    if asked.get("image_size") not in (None, side):
+        raise ConfigError(f"data.image_size must be the set's, {side}, got {asked['image_size']}")
+    data = load_data(
+        replace(config, data=replace(config.data, name=name, image_size=side)), runtime
+    )
+    if data.channels != channels:
+        raise ConfigError(
+            f"the set has {channels} channel(s), the pictures of {name} {data.channels}"
+        )
+    labels = _relabelled(data, distilled.class_names)
+    split = Split(labels, data.test.images, data.test.paths)
+    return replace(
+        data, class_names=distilled.class_names, test=split, mean=distilled.mean, std=distilled.std
+    )
+
+
+def _relabelled(data: ImageData, names: tuple[str, ...]) -> Tensor:
+    """The test labels in the order of the set's classes; other names of as many are taken as told.
+
+    Raises:
+        ConfigError: If there are more or fewer classes.
+    """
+    mine = data.class_names
+    if len(mine) != len(names):
+        raise ConfigError(
+            f"the set has {len(names)} classes, the pictures of {data.name} {len(mine)}"
+        )
+    if mine == names:
+        return data.test.labels
+    if sorted(mine) == sorted(names):
+        log.info("the test pictures' classes are brought into the set's order")
+        return torch.tensor([names.index(name) for name in mine])[data.test.labels]
+    at = next(
+        index for index, pair in enumerate(zip(mine, names, strict=True)) if len(set(pair)) > 1
+    )
+    log.warning(
+        "class %d is %r in the set and %r in the test pictures: the orders are taken to agree",
+        at, names[at], mine[at],
+    )  # fmt: skip
+    return data.test.labels
+
+
+def _recipe(work: _Work) -> Recipe:
+    digest = hashlib.sha256()
+    distilled, stored = work.distilled, work.distilled.soft_labels
+    for tensor in (distilled.images, distilled.labels):
+        digest.update(tensor.contiguous().view(-1).numpy().data)
+    about = [distilled.class_names, distilled.mean, distilled.std]
+    digest.update(json.dumps(about).encode())
+    for path in label_files(stored) if stored is not None else ():
+        digest.update(f"{path.name}\0{path.stat().st_size}\n".encode())
+    config = to_dict(work.config)
+    recipe = {
+        "stage": "train",
+        "model": work.model,
+        "set": digest.hexdigest(),
+        "labels": {key: config["labels"][key] for key in LABELS if key != "min_steps"},
+        "evaluation": {key: config["evaluation"][key] for key in EVALUATION},
+        "test": work.test and work.test.fingerprint,
+        "seed": work.config.seed,
+        "precision": work.runtime.precision,
+    }
+    found: Recipe = json.loads(json.dumps(recipe))  # so that it equals what a file gives back
+    return found
+
+
+def _train(work: _Work, path: Path, recipe: Recipe) -> dict[str, Any]:
+    distilled, config, runtime = work.distilled, work.config, work.runtime
+    count, channels, side = distilled.images.shape[:3]
+    classes = len(distilled.class_names)
+    with seeded(runtime.seed, "train", work.model):
+        model = build_backbone(work.model, classes, side, channels)
+    model = runtime.place(model)
+    labeller = Labeller(count, side, config.labels, runtime, distilled.soft_labels, [])
+    confusion = torch.empty(0)
+
+    def test(net: nn.Module) -> float:
+        nonlocal confusion
+        assert work.test is not None
+        pictures = plain_batches(work.test, work.test.test, 256, runtime, config.data.workers)
+        confusion = confusion_matrix(net, pictures, runtime)
+        return diagonal_percent(confusion)
+
+    checkpoint = Checkpoint(path, recipe, runtime.checkpoint_seconds)
+    history = fit_student(
+        model, distilled.images, distilled.labels, labeller, (distilled.mean, distilled.std),
+        test if work.test is not None else None, config.evaluation, config.labels, runtime,
+        checkpoint, f"train {work.model}", None,
+    )  # fmt: skip
+    result = {"recipe": recipe, "model": work.model, "distilled": work.source, **vars(history)}
+    if work.test is not None and classes <= CONFUSED_CLASSES:
+        result["confusion"] = confusion.tolist()
+    header = {
+        "kind": "student",
+        "recipe": recipe,
+        "backbone": work.model,
+        "class_names": list(distilled.class_names),
+        "image_size": side,
+        "channels": channels,
+        "mean": list(distilled.mean),
+        "std": list(distilled.std),
+    }
+    write_json(path.with_suffix(".json"), result)
+    save(path, model.state_dict(), header)
+    checkpoint.clear()
+    return result

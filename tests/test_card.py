@@ -1,0 +1,61 @@
+"""The dataset card tells what the set's files tell, and says what they do not."""
+
+import pytest
+import yaml
+
+from gvbsm.card import dataset_card
+from gvbsm.results import spread
+
+
+@pytest.fixture
+def facts():
+    return {
+        "method": "gvbsm", "dataset": "toy", "gvbsm": "0.1.0", "images": 4, "ipc": 2,
+        "class_names": ["ant", "bee"], "image_size": 8, "channels": 3,
+        "mean": [0.5, 0.25, 0.125], "std": [0.25, 0.5, 1.0],
+        "labels": {"epochs": 5, "bytes": 2_500_000},
+        "teachers": [{"backbone": "convnet8_d1", "top1": 91.25}],
+        "results": [
+            {"method": "gvbsm", "student": "s", "ipc": 2, "top1": spread([50.0, 60.0])},
+            {"method": "full", "student": "t", "ipc": None, "top1": spread([91.25])},
+        ],
+        "config": {"ipc": 2}, "versions": {"torch": "2"},
+    }  # fmt: skip
+
+
+def head_of(card):
+    _, head, text = card.split("---\n", 2)
+    return yaml.safe_load(head), text
+
+
+def test_card(facts):
+    head, text = head_of(dataset_card(facts))
+    assert head["task_categories"] == ["image-classification"]
+    assert (head["license"], head["size_categories"]) == ("unknown", ["n<1K"])
+    (files,) = head["configs"][0]["data_files"]
+    assert files == {"split": "train", "path": "data/*.parquet"}
+    for words in (
+        "4 synthetic images of 2 classes, 8 x 8 pixels, 3 channel(s)",
+        "convnet8_d1 (91.2 %)",
+        "in 5 epochs, 2.5 MB",
+        "mean (0.5000, 0.2500, 0.1250) and deviation (0.2500, 0.5000, 1.0000)",
+        "| gvbsm | s | 2 | 55.0 ± 7.1 | 2 |",
+        "| full | t | all | 91.2 | 1 |",
+        "Random real pictures with soft labels were not measured",
+        '"ipc": 2',
+        "torch 2",
+        "soft_labels.read(epoch=0)",
+    ):
+        assert words in text, words
+
+
+def test_what_is_not_known_is_said(facts):
+    facts |= {"labels": None, "teachers": [], "results": None, "config": None, "versions": None}
+    facts |= {"method": "herding", "images": 5000}
+    head, text = head_of(dataset_card(facts))
+    assert head["size_categories"] == ["1K<n<10K"]
+    assert "5000 real images" in text
+    assert "Not measured, or not told." in text
+    assert "No soft labels are stored" in text
+    for word in ("soft_labels.read", "Teachers", "Made by", "None"):
+        assert word not in text

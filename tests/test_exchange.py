@@ -1,0 +1,193 @@
+"""Sets of other people: read as told, and refused where they are broken, too large or unsafe."""
+
+import json
+
+import pytest
+import torch
+from PIL import Image
+
+import gvbsm
+from gvbsm import exchange, hub
+from gvbsm.artifacts import ArtifactError, load_tensors, save, write_json
+from gvbsm.distilled import load_distilled
+from gvbsm.exchange import FACTS, load
+from gvbsm.exports import export
+from gvbsm.pictures import DataError
+from test_distilled import write_images, write_labels
+
+
+@pytest.fixture
+def workdir(tmp_path):
+    """A work directory with 4 images of 2 x 2 pixels and two classes, and labels of 5 epochs."""
+    write_images(tmp_path / "w")
+    write_labels(tmp_path / "w" / "labels")
+    return tmp_path / "w"
+
+
+@pytest.fixture(params=["folder", "hub", "safetensors"])
+def exported(request, workdir, tmp_path):
+    """The same set in each form."""
+    if request.param == "hub":
+        pytest.importorskip("datasets")
+    name = "e.safetensors" if request.param == "safetensors" else "e"
+    return export(workdir, request.param, tmp_path / name, quiet=True)
+
+
+def test_every_form_gives_the_set_back(exported, workdir, tmp_path):
+    first, found = load_distilled(workdir), load(exported, cache=tmp_path / "cache")
+    assert torch.equal(found.images, first.images)
+    assert torch.equal(found.labels, first.labels)
+    for name in ("class_names", "mean", "std", "ipc"):
+        assert getattr(found, name) == getattr(first, name)
+    assert found.header["method"] == "gvbsm"
+    if exported.name == "e" and not (exported / "data").is_dir():
+        assert found.soft_labels is None
+        return
+    assert found.soft_labels.epochs == 5
+    for epoch in range(5):
+        expected = first.soft_labels.read(epoch)
+        again = found.soft_labels.read(epoch)
+        assert expected.keys() == again.keys()
+        assert all(torch.equal(again[name], expected[name]) for name in expected)
+
+
+def test_the_labels_of_one_file_are_unpacked_once(workdir, tmp_path):
+    path = export(workdir, "safetensors", tmp_path / "e.safetensors", quiet=True)
+    folder = load(path, cache=tmp_path / "c").soft_labels.directory
+    (folder / "mark").touch()
+    assert load(path, cache=tmp_path / "c").soft_labels.directory == folder
+    assert (folder / "mark").exists()
+    without = export(workdir, "safetensors", tmp_path / "f.safetensors", soft_labels=False)
+    assert load(without).soft_labels is None
+
+
+def test_a_work_directory_tells_its_settings(workdir):
+    assert gvbsm.load is load
+    assert load(workdir).header["settings"] == {"seed": 0}
+    index = json.loads((workdir / "labels" / "index.json").read_text())
+    index["recipe"]["labels"] = {"epochs": 5}
+    write_json(workdir / "labels" / "index.json", index)
+    assert load(workdir).header["settings"] == {"labels": {"epochs": 5}, "seed": 0}
+    config = {"seed": 3, "labels": {"epochs": 7}, "evaluation": {"loss": "kl"}, "ipc": 2}
+    write_json(workdir / "results.json", {"config": config})
+    del config["ipc"]
+    assert load(workdir).header["settings"] == config
+    file = workdir / "synthesis" / "images.safetensors"
+    assert torch.equal(load(file).images, load(workdir).images)
+
+
+def edit(folder, **changes):
+    facts = json.loads((folder / FACTS).read_text())
+    write_json(folder / FACTS, {**facts, **changes})
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"format": 2}, "upgrade gvbsm"),
+        ({"form": "other"}, "form must be one of"),
+        ({"images": 10**12}, "images must be 1 to"),
+        ({"images": True}, "images must be 1 to"),
+        ({"images": 10**9, "image_size": 4096}, "bytes of pixels, more than"),
+        ({"image_size": 3}, r"has \(2, 2\) pixels, told were \(3, 3\)"),
+        ({"image_size": "2"}, "image_size must be"),
+        ({"channels": 2, "mean": [0, 0], "std": [1, 1]}, "channels 1 or 3"),
+        ({"images": 5}, "holds 4 images, .* tells 5"),
+        ({"class_names": ["a"]}, "class_names must be"),
+        ({"class_names": ["a", 2]}, "class_names must be"),
+        ({"mean": [0.5]}, "mean must be 3 numbers"),
+        ({"std": [0.5, 0, 1]}, "std must be positive"),
+        ({"folders": ["class 0"]}, "must name a folder a class"),
+        ({"folders": ["class 0", "../outside"]}, "no plain name"),
+        ({"folders": ["class 0", ".."]}, "leads out of"),
+        ({"folders": ["class 0", "/etc"]}, "no plain name"),
+        ({"folders": ["class 0", "a\\b"]}, "no plain name"),
+    ],
+)
+def test_what_a_folder_tells_is_checked(changes, message, workdir, tmp_path):
+    folder = export(workdir, "folder", tmp_path / "e", quiet=True)
+    Image.new("RGB", (2, 2)).save(tmp_path / "outside.png")
+    edit(folder, **changes)
+    with pytest.raises(ArtifactError, match=message):
+        load(folder)
+
+
+def test_links_out_of_the_folder_are_refused(workdir, tmp_path):
+    folder = export(workdir, "folder", tmp_path / "e", quiet=True)
+    secret = tmp_path / "secret.png"
+    Image.new("RGB", (2, 2)).save(secret)
+    picture = folder / "class 0" / "00000.png"
+    picture.unlink()
+    picture.symlink_to(secret)
+    with pytest.raises(ArtifactError, match="leads out of"):
+        load(folder)
+    picture.unlink()
+    picture.write_bytes(b"\x89PNG and nothing")
+    with pytest.raises(DataError, match=r"cannot read .*00000\.png"):
+        load(folder)
+
+
+def test_facts_that_are_too_long_are_not_read(workdir, tmp_path, monkeypatch):
+    folder = export(workdir, "folder", tmp_path / "e", quiet=True)
+    monkeypatch.setattr(exchange, "MOST_FACTS_BYTES", 10)
+    with pytest.raises(ArtifactError, match="more than 10 bytes"):
+        load(folder)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "message"),
+    [
+        ({"images": torch.zeros(4, 3, 2, 2)}, r"images of .* are F32"),
+        ({"images": torch.zeros(5, 3, 2, 2, dtype=torch.uint8)}, r"told were U8 \[4, 3, 2, 2\]"),
+        ({"labels": torch.tensor([0, 0, 1, 2])}, "labels of .* must be 0 to 1"),
+        ({"labels": torch.zeros(4, dtype=torch.int32)}, "labels of .* are I32"),
+        ({"labels": None}, "lacks images or labels"),
+        ({"soft_labels/logits": torch.zeros(5, 3, 2)}, "of 3 images and 2 classes"),
+        ({"soft_labels/order": torch.zeros(4, 4)}, "do not agree in number"),
+    ],
+)
+def test_what_a_file_holds_is_checked(tensors, message, workdir, tmp_path):
+    path = export(workdir, "safetensors", tmp_path / "e.safetensors", quiet=True)
+    found, header = load_tensors(path, "distilled")
+    found = {name: part for name, part in {**found, **tensors}.items() if part is not None}
+    if "soft_labels/logits" in tensors:
+        del found["soft_labels/order"]
+    save(path, found, header)
+    with pytest.raises(ArtifactError, match=message):
+        load(path, cache=tmp_path / "c")
+
+
+def test_other_files_are_refused(workdir, tmp_path, monkeypatch):
+    save(tmp_path / "t.safetensors", {}, {"kind": "teacher", "recipe": {}})
+    with pytest.raises(ArtifactError, match="holds 'teacher', expected a distilled set"):
+        load(tmp_path / "t.safetensors")
+    (tmp_path / "x.safetensors").write_bytes(b"nothing")
+    with pytest.raises(ArtifactError, match="damaged"):
+        load(tmp_path / "x.safetensors")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(hub, "download", None)
+    for name in (tmp_path / "nowhere", "w/slip", "../nowhere", "nowhere"):
+        with pytest.raises(ArtifactError, match=r"there is no .*; name a work directory"):
+            load(name)
+
+
+def test_a_set_of_the_hub(workdir, tmp_path, monkeypatch):
+    """A snapshot in the Hub's cache is links to blobs beside it; others lead out."""
+    folder = export(workdir, "folder", tmp_path / "e", quiet=True)
+    repository = tmp_path / "cache" / "datasets--user--name"
+    snapshot, blobs = repository / "snapshots" / "1", repository / "blobs"
+    blobs.mkdir(parents=True)
+    for number, path in enumerate(sorted(p for p in folder.rglob("*") if p.is_file())):
+        link = snapshot / path.relative_to(folder)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        path.rename(blobs / str(number))
+        link.symlink_to(blobs / str(number))
+    monkeypatch.setattr(hub, "download", lambda name: snapshot)
+    assert torch.equal(load("user/name").images, load_distilled(workdir).images)
+    link.unlink()
+    link.symlink_to(workdir / "synthesis" / "images.safetensors")
+    with pytest.raises(ArtifactError, match="leads out of"):
+        load("user/name")
+    (snapshot / FACTS).unlink()
+    with pytest.raises(ArtifactError, match=r"holds no gvbsm\.json"):
+        load("user/name")

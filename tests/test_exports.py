@@ -1,0 +1,186 @@
+"""Exports: what others read is what was distilled; nothing is lost by writing one."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from torchvision.datasets import ImageFolder
+
+from gvbsm import exports, hub
+from gvbsm.artifacts import ArtifactError, load_tensors, write_json
+from gvbsm.config import ConfigError
+from gvbsm.distilled import load_distilled
+from gvbsm.exports import class_folders, export, push
+from gvbsm.results import spread
+from gvbsm.settings import build_config, to_dict
+from test_distilled import write_images, write_labels
+
+
+@pytest.fixture
+def workdir(tmp_path):
+    """A work directory with 4 images of 2 x 2 pixels and two classes, and labels of 5 epochs."""
+    write_images(tmp_path / "w")
+    write_labels(tmp_path / "w" / "labels")
+    return tmp_path / "w"
+
+
+def ended(workdir, data="cifar10", **settings):
+    """Let the work directory's run have ended."""
+    config = to_dict(
+        build_config({"ipc": 2, "data": {"name": data, "root": "/secret"}, **settings})
+    )
+    row = {"student": "convnet8_d1", "ipc": 2, "top1": spread([50.0, 60.0]), "seconds": 1.0}
+    rows = [{"method": method, **row} for method in ("gvbsm", "random-soft")]
+    content = {"rows": rows, "config": config, "versions": {"torch": "2"}, "pictures": {"train": 9}}
+    write_json(workdir / "results.json", content)
+    return config
+
+
+def test_a_folder_is_read_by_torchvision(workdir, tmp_path):
+    out = export(workdir, "folder", tmp_path / "e", quiet=True)
+    found, first = ImageFolder(out), load_distilled(workdir)
+    assert tuple(found.classes) == first.class_names
+    assert [label for _, label in found.samples] == first.labels.tolist()
+    for (picture, _), image in zip(found, first.images, strict=True):
+        assert np.array_equal(np.asarray(picture), image.permute(1, 2, 0).numpy())
+    facts = json.loads((out / "gvbsm.json").read_text())
+    assert (facts["class_names"], facts["mean"]) == (list(first.class_names), list(first.mean))
+    assert facts["recipe"] == first.header["recipe"]
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.lists(st.text("aAb./\\ _-0\0é", max_size=4), min_size=2, max_size=12, unique=True))
+def test_class_folders_sort_as_the_classes_do(names):
+    folders = class_folders(names)
+    assert sorted(folders) == folders
+    assert len({folder.casefold() for folder in folders}) == len(names)
+    for folder in folders:
+        assert folder not in ("", ".", "..")
+        assert folder[0] != "."  # hidden ones are passed over
+        assert not set(folder) & set('/\\:*?"<>|\0')
+
+
+@pytest.mark.parametrize(
+    ("names", "folders"),
+    [
+        (["ant", "bee"], ["ant", "bee"]),
+        (["bee", "ant"], ["0_bee", "1_ant"]),
+        (["Ant", "ant"], ["0_Ant", "1_ant"]),
+        (["ant", "nul"], ["0_ant", "1_nul"]),
+        (["a/b", "c"], ["0_a_b", "1_c"]),
+        ([str(n) for n in range(11)], [f"{n:02d}_{n}" for n in range(11)]),
+    ],
+)
+def test_class_folders_examples(names, folders):
+    assert class_folders(names) == folders
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_a_hub_folder_is_read_by_datasets(workdir, tmp_path, monkeypatch):
+    datasets = pytest.importorskip("datasets")
+    ended(workdir)
+    out = export(workdir, "hub", tmp_path / "e", quiet=True)
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    found, first = datasets.load_dataset(str(out), split="train"), load_distilled(workdir)
+    assert found.features["label"].names == list(first.class_names)
+    assert found["label"] == first.labels.tolist()
+    for row, image in zip(found, first.images, strict=True):
+        assert np.array_equal(np.asarray(row["image"]), image.permute(1, 2, 0).numpy())
+    labels = sorted(path.name for path in (out / "soft_labels").iterdir())
+    assert labels == sorted(path.name for path in (workdir / "labels").iterdir())
+    for name in labels:
+        assert (out / "soft_labels" / name).read_bytes() == (workdir / "labels" / name).read_bytes()
+    card = (out / "README.md").read_text(encoding="utf-8")
+    assert "| random-soft | convnet8_d1 | 2 | 55.0 ± 7.1 | 2 |" in card
+    assert "/secret" not in card + (out / "gvbsm.json").read_text()
+
+
+def test_one_file_holds_all(workdir, tmp_path):
+    config = ended(workdir)
+    path = export(workdir, "safetensors", tmp_path / "e.safetensors", quiet=True)
+    tensors, header = load_tensors(path, "distilled")
+    first = load_distilled(workdir)
+    assert torch.equal(tensors["images"], first.images)
+    assert tensors["soft_labels/logits"].shape == (5, 4, 2)
+    assert torch.equal(tensors["soft_labels/order"][3], first.soft_labels.read(3)["order"])
+    facts = header["facts"]
+    assert facts["settings"]["evaluation"] == config["evaluation"]
+    assert facts["config"]["data"] == {**config["data"], "root": None}
+    assert facts["images"] == 4
+
+
+def test_an_export_of_an_export_tells_the_same(workdir, tmp_path):
+    ended(workdir)
+    first = export(workdir, "safetensors", tmp_path / "a.safetensors", quiet=True)
+    out = export(first, "folder", tmp_path / "b", quiet=True)
+    told = load_tensors(first, "distilled")[1]["facts"]
+    facts = json.loads((out / "gvbsm.json").read_text())
+    for name in ("results", "config", "versions", "settings", "recipe", "teachers", "gvbsm"):
+        assert facts[name] == told[name], name
+
+
+# What is there already
+
+
+def test_nothing_is_overwritten_unasked(workdir, tmp_path):
+    out = export(workdir, "folder", tmp_path / "e", quiet=True)
+    with pytest.raises(ConfigError, match="is there already; pass --overwrite"):
+        export(workdir, "folder", out, quiet=True)
+    (out / "old").touch()
+    export(workdir, "folder", out, overwrite=True, quiet=True)
+    assert not (out / "old").exists()
+    precious = tmp_path / "precious"
+    precious.mkdir()
+    (precious / "thesis").touch()
+    with pytest.raises(ConfigError, match="is no exported set"):
+        export(workdir, "folder", precious, overwrite=True, quiet=True)
+    with pytest.raises(ConfigError, match="is no exported set"):
+        export(workdir, "safetensors", workdir / "synthesis" / "images.safetensors", overwrite=True)
+    for wrong, message in (("x.txt", "must name a .safetensors file"), ("e", "must name")):
+        with pytest.raises(ConfigError, match=message):
+            export(workdir, "safetensors", tmp_path / wrong)
+    with pytest.raises(ConfigError, match="an export is one of folder, hub"):
+        export(workdir, "zip", tmp_path / "z")
+
+
+@pytest.mark.parametrize("overwrite", [False, True])
+def test_a_stopped_export_leaves_things_as_they_were(
+    overwrite,
+    workdir,
+    tmp_path,
+    monkeypatch,
+):
+    if overwrite:
+        export(workdir, "folder", tmp_path / "e", quiet=True)
+    before = sorted(tmp_path.rglob("*"))
+    calls = []
+
+    def stop(*arguments, **options):
+        calls.append(arguments)
+        if len(calls) == 3:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(exports, "write_image", stop)
+    with pytest.raises(KeyboardInterrupt):
+        export(workdir, "folder", tmp_path / "e", overwrite=overwrite, quiet=True)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_push(workdir, tmp_path, monkeypatch):
+    pytest.importorskip("datasets")
+    monkeypatch.setattr(hub, "upload", lambda folder, name: f"{folder.name} to {name}")
+    out = export(workdir, "hub", tmp_path / "e", quiet=True)
+    assert push(out, "user/name") == "e to user/name"
+    with pytest.raises(ArtifactError, match="cannot be pushed"):
+        push(export(workdir, "folder", tmp_path / "f", quiet=True), "user/name")
+
+
+def test_grey_pictures(tmp_path):
+    write_images(tmp_path / "w", channels=1)
+    out = export(tmp_path / "w", "folder", tmp_path / "e", quiet=True)
+    with Image.open(out / "class 0" / "00000.png") as picture:
+        assert picture.mode == "L"

@@ -1,0 +1,222 @@
+"""Tar shards: samples, classes and splits; what is broken or unsafe is refused by name."""
+
+import io
+import json
+import pickle
+import tarfile
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from gvbsm import shards
+from gvbsm.config import ViewConfig
+from gvbsm.datasets import load_dataset
+from gvbsm.loading import view_batches
+from gvbsm.pictures import DataError
+from gvbsm.shards import expand_braces
+
+
+def encoded(value, kind="PNG", size=8):
+    file = io.BytesIO()
+    Image.new("RGB", (size, size), (value, 255 - value, 7)).save(file, kind)
+    return file.getvalue()
+
+
+def write_shard(path, members, mode="w"):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, mode) as archive:
+        for name, content in members:
+            if isinstance(content, tarfile.TarInfo):
+                archive.addfile(content)
+                continue
+            entry = tarfile.TarInfo(name)
+            entry.size = len(content)
+            archive.addfile(entry, io.BytesIO(content))
+    return path
+
+
+def samples(start, count, label=lambda i: i % 2, extra=()):
+    """Members of `count` samples, in which a picture's red is its number."""
+    members = []
+    for index in range(start, start + count):
+        members.append((f"a/{index:04d}.png", encoded(index)))
+        members.append((f"a/{index:04d}.cls", str(label(index)).encode()))
+    return [*members, *extra]
+
+
+@pytest.fixture
+def folder(tmp_path):
+    root = tmp_path / "sets"
+    write_shard(root / "train-000.tar", samples(0, 4))
+    write_shard(root / "train-001.tar", samples(4, 4))
+    write_shard(root / "val-000.tar", samples(8, 2))
+    return root
+
+
+def reds(split):
+    """The numbers of a split's pictures, in their order."""
+    if split.images is not None:
+        return split.images[:, 0, 0, 0].tolist()
+    return [path.open().convert("RGB").getpixel((0, 0))[0] for path in split.paths]
+
+
+def test_shards_in_memory_and_streamed_agree(folder, tmp_path, runtime):
+    kept = load_dataset("webdataset", folder, cache_dir=tmp_path)
+    streamed = load_dataset("webdataset", folder, cache_dir=tmp_path, in_memory=False)
+    assert (kept.class_names, kept.channels, kept.image_size) == (("0", "1"), 3, 8)
+    for data in (kept, streamed):
+        assert reds(data.train) == list(range(8))
+        assert reds(data.test) == [8, 9]
+        assert data.train.labels.tolist() == [0, 1] * 4
+    assert kept.mean == pytest.approx(streamed.mean)
+    sent = pickle.dumps(streamed.train.paths)  # as it goes to the workers
+    for place in pickle.loads(sent):  # noqa: S301
+        assert place.open().size == (8, 8)
+    views = ViewConfig(crop="none", flip=False)
+    found = [
+        torch.cat([x for x, _ in view_batches(data, views, 4, runtime, ("t",))])
+        for data in (kept, streamed)
+    ]
+    assert torch.allclose(*found)
+
+
+def test_a_set_is_known_by_its_members_wherever_it_lies(folder, tmp_path):
+    def prints(root):
+        return load_dataset("webdataset", root, cache_dir=tmp_path, in_memory=False).fingerprint
+
+    first = prints(folder)
+    moved = folder.rename(tmp_path / "moved")
+    assert prints(moved) == first
+    write_shard(moved / "val-000.tar", samples(8, 2, label=lambda i: 1 - i % 2))
+    assert prints(moved) != first
+
+
+def test_one_set_is_split_and_patterns_name_shards(folder, tmp_path):
+    pattern = folder / "{train,val}-{000..000}.tar"
+    data = load_dataset("webdataset", pattern)
+    assert (reds(data.train), reds(data.test)) == ([0, 1, 2, 3], [8, 9])
+    alone = load_dataset("webdataset", folder / "train-{000..001}.tar", val_fraction=0.25)
+    assert sorted(reds(alone.train) + reds(alone.test)) == list(range(8))
+    assert len(alone.test) == 2
+    assert len(load_dataset("webdataset", folder / "train-000.tar").train) == 2
+    with pytest.raises(DataError, match=r"1 shard.* missing"):
+        load_dataset("webdataset", folder / "train-{000..002}.tar")
+
+
+@given(st.integers(0, 30), st.integers(0, 30), st.integers(1, 4))
+def test_braces_count_and_keep_zeros(first, length, width):
+    name = f"a-{{{first:0{width}d}..{first + length:0{width}d}}}.{{x,y}}"
+    found = expand_braces(name)
+    numbers = [str(n).zfill(len(f"{first:0{width}d}")) for n in range(first, first + length + 1)]
+    assert found == [f"a-{number}.{end}" for number in numbers for end in "xy"]
+
+
+@pytest.mark.parametrize(
+    ("name", "side"),
+    [
+        ("imagenet1k-train-0012.tar", "train"),
+        ("imagenet1k-validation-00.tar", "test"),
+        ("train/00000.tar", "train"),
+        ("test/train-0.tar", "train"),
+        ("val0.tar", "test"),
+        ("00001.tar", None),
+        ("trainer-0.tar", None),
+        ("latest-0.tar", None),
+    ],
+)
+def test_the_name_tells_the_side(name, side, tmp_path):
+    assert shards._side(tmp_path.relative_to(tmp_path) / name) == side
+
+
+def test_classes_by_json_by_words_and_by_a_list_of_names(tmp_path):
+    def as_json(i):
+        return json.dumps({"other": 3, "label": "cat" if i % 2 else "dog", "n": i}).encode()
+
+    members = [m for i in range(4) for m in ((f"{i}.png", encoded(i)), (f"{i}.json", as_json(i)))]
+    data = load_dataset("webdataset", write_shard(tmp_path / "words" / "a.tar", members))
+    assert data.class_names == ("cat", "dog")
+    assert sorted(zip(reds(data.train), data.train.labels.tolist(), strict=True)) in (
+        [(i, 1 - i % 2) for i in pair] for pair in ((0, 1), (0, 3), (1, 2), (2, 3))
+    )
+    with pytest.raises(DataError, match=r"no class: .*kind in \.json"):
+        load_dataset("webdataset", tmp_path / "words", label_column="kind")
+    root = write_shard(tmp_path / "named" / "train-0.tar", samples(0, 4)).parent
+    (root / "classes.txt").write_text("ant\nbee\n", encoding="utf-8")
+    assert load_dataset("webdataset", root).class_names == ("ant", "bee")
+    (root / "classes.txt").write_text("ant\n", encoding="utf-8")
+    with pytest.raises(DataError, match="names 1 classes, but labels go up to 1"):
+        load_dataset("webdataset", root)
+
+
+def link(name, target):
+    entry = tarfile.TarInfo(name)
+    entry.type, entry.linkname = tarfile.SYMTYPE, target
+    return name, entry
+
+
+@pytest.mark.parametrize(
+    ("extra", "message"),
+    [
+        ([("a/0000.pyd", pickle.dumps(1))], r"0000\.pyd, pickled data"),
+        ([("a/0000.mask.pkl", b"")], "pickled data"),
+        ([link("a/9.png", "../../secret.png")], r"a/9\.png, which is no plain file"),
+        ([("a/0000.png", encoded(1))], "twice"),
+        ([("a/0000.seg.png", encoded(1))], "several pictures"),
+        ([("a/9.png", encoded(9))], "no class"),
+        ([("a/9.png", encoded(9)), ("a/9.cls", b"cat")], "numbers and words"),
+        ([("a/9.png", encoded(9)), ("a/9.cls", b"\xff\xfe")], "no class"),
+        ([("a/9.png", encoded(9)), ("a/9.json", b"[" * 100_000)], "no class"),
+        ([("a/9.cls", b"1" * (1024**2 + 1))], r"a/9\.cls .* bytes, more than"),
+    ],
+)
+def test_what_is_unsafe_or_broken_is_named(extra, message, tmp_path):
+    path = write_shard(tmp_path / "train-0.tar", samples(0, 4, extra=extra))
+    with pytest.raises(DataError, match=message):
+        load_dataset("webdataset", path)
+
+
+def test_pictures_beyond_the_limit_are_not_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(shards, "MOST_PICTURE_BYTES", 10)
+    with pytest.raises(DataError, match="more than 10"):
+        load_dataset("webdataset", write_shard(tmp_path / "a.tar", samples(0, 4)))
+
+
+def test_damaged_archives(tmp_path, folder):
+    packed = write_shard(tmp_path / "b" / "train-0.tar", samples(0, 4), mode="w:gz")
+    with pytest.raises(DataError, match="uncompressed tar"):
+        load_dataset("webdataset", packed)
+    path = folder / "val-000.tar"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:600])  # within the first picture
+    with pytest.raises(DataError, match=r"val-000\.tar"):
+        load_dataset("webdataset", folder)
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match=r"no \.tar files"):
+        load_dataset("webdataset", tmp_path / "empty")
+    write_shard(tmp_path / "other" / "train-0.tar", [("a.txt", b"")])
+    with pytest.raises(DataError, match="no pictures"):
+        load_dataset("webdataset", tmp_path / "other")
+    write_shard(folder / "val-000.tar", samples(8, 2))
+    write_shard(folder / "0.tar", samples(0, 2))
+    with pytest.raises(DataError, match=r"0\.tar for training or for testing"):
+        load_dataset("webdataset", folder)
+
+
+def test_a_broken_picture_is_named_by_shard_and_member(tmp_path):
+    members = [("a/9.png", encoded(9)[:40]), ("a/9.cls", b"1")]
+    path = write_shard(tmp_path / "train-0.tar", samples(0, 4, extra=members))
+    with pytest.raises(DataError, match=r"cannot read a/9\.png in .*train-0\.tar"):
+        load_dataset("webdataset", path)
+
+
+def test_a_shard_of_another_library_is_read(tmp_path):
+    webdataset = pytest.importorskip("webdataset")
+    path = tmp_path / "train-000000.tar"
+    with webdataset.TarWriter(str(path)) as sink:
+        for index in range(4):
+            sink.write({"__key__": f"{index:03}", "png": encoded(index), "cls": index % 2})
+    data = load_dataset("webdataset", path)
+    assert sorted(reds(data.train) + reds(data.test)) == [0, 1, 2, 3]
