@@ -26,12 +26,12 @@ LAYERS = (
     # 2: ground
     "config settings artifacts rows distilled runtime memory tracking training loading teachers "
     "features film groups class_order observe targets epochs descent workspace studies sharing "
-    "exchange",
+    "exchange launch processes replicas teamwork",
     "squeeze statistics synthesis labels evaluation coreset forgetting",  # 3: stages
     # 4: what the pipeline is put together from
     "plots recipes preflight results performance",
     # 5: a stage's work for the pipeline, which finds and keeps what it needs; results side by side
-    "selection comparison card ddranking student",
+    "selection comparison samples places students card ddranking student",
     "pipeline show bench analysis exports",  # 6
     # 7: a protocol that is put together from a run's stages; the page that tells of all
     "continual reporting sweeping",
@@ -140,10 +140,12 @@ def test_no_module_imports_itself_by_way_of_others():
 def test_stages_are_imported_by_what_runs_them_alone():
     """The bench times stages as they are, each by itself: a pipeline would hide what one costs.
 
-    A student of anyone's set shares evaluation's loop, and has neither work directory nor teachers.
+    A student of anyone's set shares evaluation's loop, and has neither work directory nor teachers;
+    samples takes from `coreset` how real pictures are drawn.
     """
     importers = {unit(path) for path in FILES if own_imports(path) & set(STAGES)}
-    assert importers == {"pipeline", "bench", "continual", "selection", "student"}
+    named = {"pipeline", "bench", "continual", "selection", "samples", "students", "student"}
+    assert importers == named
 
 
 @pytest.mark.parametrize("stage", STAGES)

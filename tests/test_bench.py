@@ -12,6 +12,7 @@ from gvbsm import cli
 from gvbsm.artifacts import load_tensors, save
 from gvbsm.backbones import matched_layers
 from gvbsm.bench import memory, run_bench, synthesis
+from gvbsm.bench.processes import IPC, ITERATIONS, measure_processes
 from gvbsm.bench.synthesis import Bench
 from gvbsm.bench.timing import CLEAR_REFS, compare, high_water
 from gvbsm.cli import main
@@ -267,6 +268,7 @@ def test_command__takes_settings_and_writes_the_numbers(asked, capsys, tmp_path)
         (["--repeats", "few"], "repeats"),
         (["--groups", "[]"], "groups"),
         (["--groups", "[2,0]"], "groups"),
+        (["--processes", "[1,0]"], "processes"),
         (["--settings", "[digits]"], "digits"),
         (["--settigns", "[cifar10]"], "settigns"),
         (["cifar10"], "cifar10"),
@@ -350,3 +352,18 @@ def test_command__measures_memory_if_asked(asked, monkeypatch, capsys, tmp_path)
     assert "3 ipc" in capsys.readouterr().out
     assert json.loads(path.read_text())["base"] == {"ipc": 3}
     assert asked == []
+
+
+def test_processes__rates_are_of_the_median_round(monkeypatch):
+    rounds = {1: iter([8.0, 80.0, 7.0]), 2: iter([4.0, 4.0, 0.1])}
+    started = []
+
+    def seconds(number, _config):
+        started.append(number)
+        return next(rounds[number])
+
+    monkeypatch.setattr("gvbsm.bench.processes._seconds", seconds)
+    found = measure_processes(BenchConfig(processes=(1, 2), repeats=3))
+    done = 10 * IPC * ITERATIONS
+    assert found["images_per_second"] == {"1": done / 8, "2": done / 4}
+    assert started == [2, 1, 1, 2, 2, 1]  # in turns

@@ -441,3 +441,24 @@ def test_export_and_train(tiny, tmp_path, capsys):
     assert re.fullmatch(r"convnet8_d1: [\d.]+ % on the test pictures, loss [\d.]+", first)
     assert last == f"weights: {weights}"
     assert load_tensors(weights, "student")[1]["backbone"] == "convnet8_d1"
+
+
+@pytest.mark.parametrize(
+    ("local_rank", "told"), [("0", "gvbsm: process 1 of 2: there is no preset 'tiyn'"), ("1", "")]
+)
+def test_of_several_processes__one_a_machine_tells_what_all_meet(
+    local_rank, told, monkeypatch, capsys
+):
+    place = {"MASTER_ADDR": "localhost", "MASTER_PORT": "1"}
+    for name, value in {"RANK": "1", "WORLD_SIZE": "2", "LOCAL_RANK": local_rank, **place}.items():
+        monkeypatch.setenv(name, value)
+    assert main(["run", "tiyn"]) == 2
+    assert capsys.readouterr().err.startswith(told) if told else not capsys.readouterr().err
+    assert main(["report", "nowhere"]) == 0  # the first alone does it
+    monkeypatch.setattr(cli, "_dispatch", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError) as bug:
+        main(["run", "tiny"])
+    assert bug.value.__notes__ == ["in process 1 of 2"]
+    monkeypatch.delenv("MASTER_PORT")
+    assert main(["run", "tiny"]) == 2
+    assert "MASTER_PORT is not set" in capsys.readouterr().err

@@ -33,6 +33,7 @@ def found():
         "devices": [],
         "data": {"pictures_per_second": {"memory": 54321.0, "files": 123.0}},
         "groups": {"backbone": "one", "images_per_second": {"1": 1500.0, "2": 1625.4}},
+        "processes": {"backbone": "one", "images_per_second": {"1": 100.0, "2": 191.0}},
         "labels": PAIR | {"ratio": 1.0123},
         "evaluation": PAIR,
         "squeeze": PAIR,
@@ -133,9 +134,11 @@ def test_format__is_complete(found):
     assert lines[0] == "torch 2.0, processor a fast one, cores 2"
     (one,) = [line for line in lines if line.startswith("  one ")]
     assert one.split() == ["one", "1.25", "(1.20", "to", "1.30)", "1000.0", "/", "200.0", "ms"]
-    for start, end in (("  all ", "1.25"), ("  peak memory, one ", "1.50"), ("  2 ", "1625")):
+    for start, end in (("  all ", "1.25"), ("  peak memory, one ", "1.50")):
         (line,) = [line for line in lines if line.startswith(start)]
         assert line.endswith(f" {end}")
+    two = [line for line in lines if line.startswith("  2 ")]  # batches, processes
+    assert [line.split(maxsplit=1)[1] for line in two] == ["1625", "191 (1.91)"]
     for stage in ("labels", "evaluation", "squeeze"):
         assert sum(line.startswith(f"{stage} / ") for line in lines) == 1
     assert "1.01 (1.20 to 1.30)" in text

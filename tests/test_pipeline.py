@@ -197,21 +197,6 @@ def test_images__lie_beside_their_film(run, tmp_path):
     assert load_film(tmp_path) is None  # the selected pictures were not formed
 
 
-def test_real_pictures__are_kept_to_be_shown(run, tmp_path):
-    path = run.sample_real()
-    assert path == tmp_path / "real.safetensors"
-    real, labels = load_images(path), run.data.train.labels
-    assert real.header["method"] == "real"
-    assert torch.equal(real.labels, torch.arange(10).repeat_interleave(10))  # ipc is 2
-    for image, label in zip(real.images[::7], real.labels[::7], strict=True):
-        same = (run.data.train.images == image).flatten(1).all(dim=1)
-        assert label in labels[same]
-    before = path.stat().st_mtime_ns
-    assert run.sample_real().stat().st_mtime_ns == before  # made once
-    many = pipeline.Run(pipeline.as_config({**SETTINGS, "ipc": 60}), tmp_path / "many", quiet=True)
-    assert len(load_images(many.sample_real()).labels) == 10 * 50
-
-
 def test_diverged_training__is_a_run_error_and_loses_nothing(tmp_path):
     wild = {**SETTINGS, "squeeze": {**SETTINGS["squeeze"], "optimizer": {"lr": 1e30}}}
     with pytest.raises(RunError, match="learning rate"):

@@ -7,9 +7,17 @@ import pytest
 from gvbsm.artifacts import ArtifactError
 from gvbsm.cli import main
 from gvbsm.config import ConfigError
+from gvbsm.launch import Launch
 from gvbsm.pictures import DataError
-from gvbsm.preflight import check_continual, check_feasible, check_owner
-from gvbsm.settings import build_config
+from gvbsm.preflight import (
+    check_alike,
+    check_continual,
+    check_feasible,
+    check_owner,
+    check_replicas,
+)
+from gvbsm.processes import Processes
+from gvbsm.settings import as_config, build_config
 from test_sources import draw_tree
 
 
@@ -146,3 +154,33 @@ def test_check_owner__a_file_is_no_work_directory(data, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ArtifactError, match="is a file"):
         check_owner(tmp_path / "file", data)
+
+
+def test_networks_that_are_trained_together__must_have_a_batchnorm_that_can_be(data, runtime):
+    settings = {
+        "squeeze": {"backbones": ["convnet8_d1"], "parallel": "pictures"},
+        "evaluation": {"students": ["timm/efficientnet_b0"], "parallel": "pictures"},
+    }
+    config = as_config(settings)
+    check_replicas(config, data, runtime)  # one process alone trains each as it is
+    two = replace(runtime, processes=Processes(Launch(1, 2, 1)))
+    with pytest.raises(
+        ConfigError, match=r"evaluation\.parallel=pictures: timm/efficientnet_b0: Ba"
+    ):
+        check_replicas(config, data, two)
+    apart = replace(config.evaluation, parallel="networks")
+    check_replicas(replace(config, evaluation=apart), data, two)
+
+
+def test_settings_of_all_processes__are_compared_without_those_of_a_machine(data, runtime):
+    said = []
+
+    class Us(Processes):
+        def agree(self, what):
+            said.append(what)
+
+    for settings in ({}, {"threads": 3, "data": {"workers": 5}}, {"labels": {"epochs": 9}}):
+        check_alike(as_config(settings), data, replace(runtime, processes=Us()))
+    assert said[0] == said[1]
+    assert {key for key in said[0] if said[0][key] != said[2][key]} == {"labels.epochs"}
+    assert said[0]["pictures"] == data.fingerprint

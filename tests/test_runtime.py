@@ -7,6 +7,8 @@ import pytest
 import torch
 from torch import nn
 
+from gvbsm.launch import Launch
+from gvbsm.processes import Processes
 from gvbsm.runtime import (
     RunError,
     Runtime,
@@ -226,3 +228,20 @@ def test_check_finite_names_the_work_the_value_and_the_cure(value):
 def test_check_finite_lets_numbers_pass():
     for value in (0.0, -1e38, 1e-45):
         check_finite(torch.tensor(value), "x", "y")
+
+
+def test_several_processes__take_a_gpu_each_and_the_first_alone_shows_progress(monkeypatch):
+    def runtime(rank, device="cpu"):
+        us = Processes(Launch(rank, 3, rank))
+        return resolve_runtime(device, "fp32", 0, 60.0, quiet=False, processes=us)
+
+    assert [runtime(rank).quiet for rank in range(3)] == [False, True, True]
+    taken = []
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "set_device", taken.append)
+    monkeypatch.setattr(torch, "empty", lambda *_, **__: None)
+    devices = [str(runtime(rank, "cuda").device) for rank in range(2)]
+    assert devices == list(map(str, taken)) == ["cuda:0", "cuda:1"]
+    assert str(runtime(2, "cuda:0").device) == "cuda:0"  # all share it
+    with pytest.raises(RunError, match="process 2 would take cuda:2, but there are 2 GPUs"):
+        runtime(2, "cuda")

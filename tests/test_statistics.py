@@ -1,18 +1,21 @@
 """Statistics: the moments of everything that each convolution saw, however it was batched."""
 
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 
 import pytest
 import torch
 from torch import nn
 
 from conftest import CONVNET, FIRST, IMAGE, N_P, WRN, StoppedError, direct_statistics, stop_after
-from gvbsm.artifacts import Checkpoint, Statistics, load_tensors, save
+from gvbsm.artifacts import Statistics, load_tensors, save
 from gvbsm.backbones import matched_layers
 from gvbsm.config import StatisticsConfig, SynthesisConfig, ViewConfig
+from gvbsm.launch import Launch
 from gvbsm.loading import view_batches
 from gvbsm.pictures import normalize
-from gvbsm.statistics import record_statistics
+from gvbsm.processes import Processes
+from gvbsm.statistics import CHUNK, add_chunks, record_chunks
 from gvbsm.targets import make_target
 
 PLAIN = ViewConfig(crop="none", flip=False)
@@ -31,10 +34,15 @@ class Wide(nn.Module):
 
 
 def recorded(models, data, runtime, path, views=PLAIN, **settings):
-    """Statistics of the training pictures by teacher, under a checkpoint in the folder `path`."""
+    """Statistics of the training pictures by teacher, whose chunks' files are in `path`."""
     config = StatisticsConfig(**({"n_p": N_P, "batch_size": 16} | settings))
-    checkpoint = Checkpoint(path / "all.safetensors", {"toy": 1}, runtime.checkpoint_seconds)
-    return record_statistics(models, data, config, views, runtime, checkpoint)
+    told = {"of": list(models), "seed": runtime.seed, "views": asdict(views), **settings}
+    recipe = json.loads(json.dumps(told))  # as recipes are
+    chunks = record_chunks(models, data, config, views, runtime, path, recipe)
+    found = add_chunks(chunks, list(models))
+    for chunk in chunks:
+        chunk.unlink()
+    return found
 
 
 def flat(statistics, path):
@@ -77,7 +85,7 @@ def test_equal_to_a_direct_computation(name, n_p, teachers, data, runtime, tmp_p
     found = recorded({name: model}, data, runtime, tmp_path, n_p=n_p)[name]
     pictures = normalize(data.train.images, data.mean, data.std)
     assert_close(as_table(found), direct_statistics(model, pictures, n_p), rtol=1e-10)
-    assert list(found.channel) == list(found.patch) == list(matched_layers(model).conv)
+    assert set(found.channel) == set(found.patch) == set(matched_layers(model).conv)
     side = -(-8 // n_p)  # the first convolution sees the picture itself
     assert next(iter(found.patch.values())).mean.shape == (side, side)
 
@@ -127,23 +135,18 @@ def test_several_teachers_at_once_are_each_alone(teachers, data, runtime, tmp_pa
         assert same(together[name], alone[name])
 
 
-@pytest.mark.parametrize("every", [1, 3])
-def test_stopped_and_resumed_are_identical(
-    every, teachers, data, runtime, tmp_path, checkpoint_every
-):
-    settings = {"views": VIEWS, "batch_size": 7, "passes": 2}  # 2 passes of 6 batches
-    expected = recorded(teachers, data, runtime, tmp_path, **settings)
-    checkpoint_every(every)
-    for calls in (3, 4, 3):  # within the first pass, at its end, within the second
+SMALL = {"views": VIEWS, "batch_size": 2, "passes": 2}  # 2 passes of 20 batches: 16 + 4
+
+
+def test_stopped_and_resumed_are_identical(teachers, data, runtime, tmp_path):
+    expected = recorded(teachers, data, runtime, tmp_path, **SMALL)
+    for calls in (CHUNK + 2, 5, 3):  # in the second chunk, in the third, and once more there
         with stop_after(calls, teachers[WRN]), pytest.raises(StoppedError):
-            recorded(teachers, data, runtime, tmp_path, **settings)
-    if every == 1:
-        left = []
-        with teachers[CONVNET].register_forward_pre_hook(lambda _, seen: left.append(len(seen[0]))):
-            found = recorded(teachers, data, runtime, tmp_path, **settings)
-        assert left == [1, 7, 5]  # a look at the network; 10 of the 12 batches were kept
-    else:
-        found = recorded(teachers, data, runtime, tmp_path, **settings)
+            recorded(teachers, data, runtime, tmp_path, **SMALL)
+    left = []
+    with teachers[CONVNET].register_forward_pre_hook(lambda _, seen: left.append(len(seen[0]))):
+        found = recorded(teachers, data, runtime, tmp_path, **SMALL)
+    assert left == [1] + [2] * 20  # a look at the network, and the second pass
     for name in teachers:
         assert same(found[name], expected[name])
 
@@ -162,6 +165,39 @@ def test_out_of_memory__smaller_parts_give_the_same(most, teachers, data, runtim
     cut = recorded(models, data, runtime, tmp_path)
     for name in models:
         assert_close(as_table(cut[name]), as_table(whole[name]), rtol=1e-12)
+
+
+def test_chunks_of_other_settings_are_not_taken(teachers, data, runtime, tmp_path):
+    expected = recorded(teachers, data, runtime, tmp_path, **SMALL, n_p=2)
+    for other in ({"batch_size": 4}, {"n_p": 4}):
+        with stop_after(CHUNK + 2, teachers[WRN]), pytest.raises(StoppedError):
+            recorded(teachers, data, runtime, tmp_path, **(SMALL | {"n_p": 2} | other))
+        found = recorded(teachers, data, runtime, tmp_path, **SMALL, n_p=2)
+        assert all(same(found[name], expected[name]) for name in teachers)
+
+
+@pytest.mark.parametrize("world", [2, 3, 7])
+def test_processes_share_the_chunks_and_change_no_bit(world, teachers, data, runtime, tmp_path):
+    expected = recorded(teachers, data, runtime, tmp_path, **SMALL)
+    config = StatisticsConfig(n_p=N_P, batch_size=2, passes=2)
+
+    class Told(Processes):
+        """One of several, who is told what is missing as all were at first."""
+
+        def same(self, decide):
+            return list(range(4))
+
+    batches = 0
+    for rank in reversed(range(world)):
+        one = replace(runtime, processes=Told(Launch(rank, world, rank)))
+        seen = []
+        with teachers[WRN].register_forward_pre_hook(lambda _, x, to=seen: to.append(len(x[0]))):
+            paths = record_chunks(teachers, data, config, VIEWS, one, tmp_path, {})
+        batches += seen.count(2)
+        assert len(seen) - 1 in {2: (20,), 3: (16, 4, 20), 7: (0, 4, 16)}[world]
+    assert batches == 40
+    found = add_chunks(paths, list(teachers))
+    assert all(same(found[name], expected[name]) for name in teachers)
 
 
 def test_networks_are_left_as_they_were(teachers, data, runtime, tmp_path):

@@ -248,7 +248,7 @@ def test_groups__share_passes_and_stay_what_they_are_alone(at_once, seven_groups
 def test_groups__many_at_once_on_a_gpu_and_one_on_the_cpu(runtime):
     def at_once(device, batch_size, groups=None):
         machine = replace(runtime, device=torch.device(device))
-        return _groups_at_once(replace(CONFIG, batch_size=batch_size, groups=groups), machine)
+        return _groups_at_once(replace(CONFIG, batch_size=batch_size, groups=groups), machine, 99)
 
     assert at_once("cpu", 50) == 1
     assert at_once("cpu", 50, groups=7) == at_once("cuda", 50, groups=7) == 7

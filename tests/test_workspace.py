@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from gvbsm.artifacts import ArtifactError, save
-from gvbsm.workspace import Workspace
+from gvbsm.workspace import Workspace, await_files
 
 RECIPE = {"stage": "toy", "size": 3}
 
@@ -146,3 +146,40 @@ def test_locked__one_that_was_killed_holds_nothing(workspace, tmp_path):
         other.kill()
     with workspace.locked():
         pass
+
+
+# Several processes
+
+
+def test_times_of_other_processes__are_taken_over_and_keep_what_is_known(workspace, tmp_path):
+    other = Workspace(tmp_path, rank=2)
+    workspace.note("squeeze/broken", None)
+    workspace.note("labels/toy", 3.0)
+    with other.timed("squeeze/broken"), other.timed("squeeze/whole"):
+        assert workspace.seconds() == {"labels/toy": 3.0}
+    with pytest.raises(KeyError), other.timed("squeeze/begun"):
+        raise KeyError
+    workspace.absorb()
+    assert workspace.seconds().keys() == {"labels/toy", "squeeze/whole"}
+    assert not list(tmp_path.glob(".seconds-*"))
+    for name, known in (("squeeze/begun", False), ("squeeze/broken", True)):
+        with workspace.timed(name):  # the one had begun; the other's break is past
+            pass
+        assert (name in workspace.seconds()) == known
+
+
+def test_files_of_other_processes__are_waited_for(tmp_path, monkeypatch):
+    await_files([])
+    paths = [tmp_path / "made" / "first", tmp_path / "made" / "second"]
+
+    def make(_seconds):
+        path = next(path for path in paths if not path.exists())
+        path.parent.mkdir(exist_ok=True)
+        path.touch()
+
+    monkeypatch.setattr("gvbsm.workspace.time.sleep", make)
+    await_files(paths)
+    assert all(path.exists() for path in paths)
+    monkeypatch.setattr("gvbsm.workspace.PATIENCE_SECONDS", 0.0)
+    with pytest.raises(ArtifactError, match="must share one --workdir"):
+        await_files([tmp_path / "never"])

@@ -63,6 +63,7 @@ from gvbsm.evaluation import Labeller, train_student
 from gvbsm.pictures import Split
 from gvbsm.pipeline import Run
 from gvbsm.preflight import check_continual
+from gvbsm.processes import Processes
 from gvbsm.recipes import Place, baseline_folder
 from gvbsm.results import spread, sum_seconds, versions
 from gvbsm.settings import as_config, for_method, selection_of, to_dict
@@ -179,7 +180,8 @@ class Protocol:
     """
 
     def __init__(self, run: Run) -> None:
-        check_continual(run.config, run.data)
+        with run.processes.checking():
+            check_continual(run.config, run.data)
         self._run, config, classes = run, run.config.continual, len(run.data.class_names)
         self._students = config.students or run.config.evaluation.students[:1]
         self._counts = classes_seen(classes, config.steps)
@@ -198,13 +200,13 @@ class Protocol:
         rows = []
         results: dict[str, Any] = {}
         for method, config in self._methods():
+            places = [self._prepared(config, number) for number in range(len(self._orders))]
             for student in self._students:
-                curves = [
-                    self._curve(config, student, number) for number in range(len(self._orders))
-                ]
+                curves = self._curves(places, student)
                 rows.append(self._row(method, student, config.ipc, curves))
                 results = self._results(rows)
-                write_json(self._run.workspace.continual, results)
+                if self._run.processes.leads:
+                    write_json(self._run.workspace.continual, results)
         return results
 
     def _methods(self) -> Iterator[tuple[str, Config]]:
@@ -221,48 +223,80 @@ class Protocol:
             return Place(config, workdir)
         return Place(config, workdir / "baselines" / baseline_folder(config.method, draw), draw)
 
-    def _curve(self, config: Config, student: str, number: int) -> list[float]:
-        """The accuracies after each step of one order."""
+    def _prepared(self, config: Config, number: int) -> Place:
+        """The set for one order, once its images are there."""
         place, run = self._place(config, number), self._run
         if place.needs_teachers:
             run.squeeze()
         if place.needs_statistics:
             run.statistics()
         run.synthesis(place)
-        tensors, _ = load_tensors(place.images, "images")
-        return [self._accuracy(place, tensors, student, number, count) for count in self._counts]
+        return place
 
-    def _accuracy(
-        self, place: Place, tensors: Mapping[str, Tensor], student: str, number: int, count: int
-    ) -> float:
-        """The accuracy of one student, who is trained unless that has been done."""
-        run, seen = self._run, self._orders[number][:count]
-        place = replace(place, config=at_step(place.config, count))
-        method = place.config.method
-        name = file_name(student).removesuffix(".safetensors")
-        path = run.workdir / "continual" / f"{method}-{name}-{number}-{count}.json"
-        recipe = run.recipes.continual(place, student, number, seen)
-        if not path.is_file() or read_json(path).get("recipe") != recipe:
-            memory = memory_data(run.data, tensors["images"], tensors["labels"], seen)
-            with run.workspace.timed(f"continual/{method}/{student}/{number}/{count}"):
-                self._train(place.config, memory, seen, student, number, path, recipe)
+    def _curves(self, places: Sequence[Place], student: str) -> list[list[float]]:
+        """The accuracies after each step of each order, whose set is at its place.
+
+        The students know nothing of each other, so several processes train them side by side.
+        """
+        run, counts = self._run, self._counts
+        works = [(number, count) for number in range(len(places)) for count in counts]
+        steps = {
+            (number, count): self._step(places[number], student, number, count)
+            for number, count in works
+        }
+
+        def path_of(position: int) -> Path:
+            return steps[works[position]][1]
+
+        def accuracy(position: int) -> float:
+            return float(read_json(path_of(position))["top1"][-1])
+
+        def tell(position: int) -> None:
             log.info(
                 "continual %s, %s, order %d, %d classes: %.1f %%",
-                method, student, number, count, read_json(path)["top1"][-1],
+                places[0].config.method, student, *works[position], accuracy(position),
             )  # fmt: skip
-        return float(read_json(path)["top1"][-1])
+
+        def is_tested(place: Place, path: Path, recipe: dict[str, Any]) -> bool:
+            return path.is_file() and read_json(path).get("recipe") == recipe
+
+        missing = run.processes.same(
+            lambda: [number for number, work in enumerate(works) if not is_tested(*steps[work])]
+        )
+        parallel = run.config.evaluation.parallel
+        for position, team in run.team.deal(missing, parallel, path_of, tell):
+            (number, count), (place, path, recipe) = works[position], steps[works[position]]
+            with run.team.timed(
+                f"continual/{place.config.method}/{student}/{number}/{count}", team
+            ):
+                self._train(place, number, count, student, path, recipe, team)
+        accuracies = [accuracy(position) for position in range(len(works))]
+        return [accuracies[at : at + len(counts)] for at in range(0, len(works), len(counts))]
+
+    def _step(
+        self, place: Place, student: str, number: int, count: int
+    ) -> tuple[Place, Path, dict[str, Any]]:
+        """Where a student with `count` classes is trained, its result's file and its recipe."""
+        run, seen = self._run, self._orders[number][:count]
+        place = replace(place, config=at_step(place.config, count))
+        name = file_name(student).removesuffix(".safetensors")
+        path = run.workdir / "continual" / f"{place.config.method}-{name}-{number}-{count}.json"
+        return place, path, run.recipes.continual(place, student, number, seen)
 
     def _train(
         self,
-        config: Config,
-        memory: ImageData,
-        seen: Sequence[int],
-        student: str,
+        place: Place,
         number: int,
+        count: int,
+        student: str,
         path: Path,
         recipe: dict[str, Any],
+        team: Processes,
     ) -> None:
-        run, images = self._run, memory.train.images
+        run, seen, config = self._run, self._orders[number][:count], place.config
+        tensors, _ = load_tensors(place.images, "images")
+        memory = memory_data(run.data, tensors["images"], tensors["labels"], seen)
+        images = memory.train.images
         assert images is not None
         teachers: list[nn.Module] = []
         if config.evaluation.loss != "hard":
@@ -274,6 +308,7 @@ class Protocol:
         train_student(
             student, number, images, memory.train.labels, labeller, memory,
             config.evaluation, config.labels, run.runtime, path, recipe, config.data.workers,
+            team,
         )  # fmt: skip
 
     def _row(

@@ -18,8 +18,9 @@ from gvbsm.epochs import Plan, batch_size_for, draw_plan, label_batch, unpack_pl
 from gvbsm.loading import batch_count, plain_batches, split_batches
 from gvbsm.losses import hard_loss, kd_loss, mse_gt_loss
 from gvbsm.memory import Parts, Step
+from gvbsm.processes import ALONE, Processes
 from gvbsm.runtime import Runtime, seeded
-from gvbsm.training import History, confusion_matrix, diagonal_percent, fit
+from gvbsm.training import History, confusion_matrix, diagonal_percent, fit, shared_step
 from gvbsm.views import kept_share
 
 CONFUSED_CLASSES = 200  # most classes for which a student's confusion matrix is kept
@@ -84,6 +85,7 @@ def train_student(
     path: Path,
     recipe: Recipe,
     workers: int = 0,
+    team: Processes = ALONE,
 ) -> History:
     """Train one student from scratch; the result is written to `path` as JSON.
 
@@ -105,6 +107,7 @@ def train_student(
         path: Where the result goes; its stem names the work.
         recipe: What it is made from.
         workers: Processes that decode test pictures.
+        team: Processes that train it together (`fit_student`); the first writes the result.
 
     Raises:
         RunError: If the training diverges, or memory runs out.
@@ -117,15 +120,17 @@ def train_student(
 
     def test(net: nn.Module) -> float:
         nonlocal confusion
-        pictures = plain_batches(data, data.test, 256, runtime, workers)
-        confusion = confusion_matrix(net, pictures, runtime)
+        pictures = plain_batches(data, data.test, 256, runtime, workers, team)
+        confusion = confusion_matrix(net, pictures, runtime, team)
         return diagonal_percent(confusion)
 
     checkpoint = Checkpoint(path, recipe, runtime.checkpoint_seconds)
     history = fit_student(
         model, images, labels, labeller, (data.mean, data.std), test, config, labels_config,
-        runtime, checkpoint, f"evaluation {path.stem}", config.lr_of.get(student),
+        runtime, checkpoint, f"evaluation {path.stem}", config.lr_of.get(student), team,
     )  # fmt: skip
+    if not team.leads:
+        return history
     result = {"recipe": recipe, **vars(history)}
     if classes <= CONFUSED_CLASSES:
         result["confusion"] = confusion.tolist()  # the last test's, which is the last epoch's
@@ -147,6 +152,7 @@ def fit_student(
     checkpoint: Checkpoint,
     name: str,
     lr: float | None,
+    team: Processes = ALONE,
 ) -> History:
     """Train a network on a set; go on from the checkpoint if there is one.
 
@@ -163,9 +169,11 @@ def fit_student(
         checkpoint: Where half-done work is kept.
         name: What is trained, for progress and errors.
         lr: Learning rate, if it is not the optimiser's.
+        team: Processes that train it together, each on its rows of every batch (its views and
+            labels are those of the whole batch).
 
     Raises:
-        RunError: If the training diverges.
+        RunError: If the training diverges, or memory runs out.
     """
     size = batch_size_for(len(images), config.batch_size, labels_config.full_batch_up_to)
 
@@ -179,8 +187,11 @@ def fit_student(
             if config.hard_target == "base":
                 kept = torch.ones_like(kept)
             device = runtime.device
-            hard = (labels[index].to(device), labels[partners].to(device), kept.to(device))
-            yield Step(len(index), partial(_loss, pictures, soft, hard, config, runtime))
+            rows = team.rows(len(index))
+            hard = tuple(part[rows].to(device) for part in (labels[index], labels[partners], kept))
+            mine = None if soft is None else soft[rows]
+            loss = partial(_loss, pictures[rows], mine, hard, config, runtime)
+            yield shared_step(team, len(index), loss)
 
     return fit(
         model,
@@ -191,10 +202,11 @@ def fit_student(
         tests=config.tests if test else 0,
         optimizer=config.optimizer,
         lr=lr,
-        parts=Parts(config.micro_batch, "evaluation"),
+        parts=Parts(config.micro_batch, "evaluation", team.world > 1),
         name=name,
         runtime=runtime,
         checkpoint=checkpoint,
+        team=team,
     )
 
 
@@ -205,7 +217,7 @@ def _untested(_: nn.Module) -> float:
 def _loss(
     pictures: Tensor,
     soft: Tensor | None,
-    hard: tuple[Tensor, Tensor, Tensor],
+    hard: tuple[Tensor, ...],
     config: EvaluationConfig,
     runtime: Runtime,
     net: nn.Module,

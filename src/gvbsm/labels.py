@@ -46,7 +46,8 @@ def generate_labels(
     shard_epochs = max(1, min(100, SHARD_BYTES // (count * classes * 2), config.epochs))
     labels = SoftLabels(directory, config.epochs, shard_epochs, count, classes)
     with runtime.progress(config.epochs, "labels", "epoch") as bar:
-        for start in range(0, config.epochs, shard_epochs):
+        shards = range(0, config.epochs, shard_epochs)
+        for start in runtime.processes.deal(shards):
             path, stop = labels.shard_path(start), min(start + shard_epochs, config.epochs)
             if not is_current(path, recipe):
                 rows = []
@@ -60,6 +61,9 @@ def generate_labels(
                 save(path, tensors, header)
             else:
                 bar.update(stop - start)
+    runtime.processes.barrier()
+    if not runtime.processes.leads:
+        return labels
     for stale in set(directory.glob("shard-*")) - {
         labels.shard_path(epoch) for epoch in range(config.epochs)
     }:

@@ -23,6 +23,7 @@ from torch.utils.data import DataLoader, Dataset
 from gvbsm.config import ViewConfig
 from gvbsm.datasets import ImageData
 from gvbsm.pictures import Split, normalize, read_image, resize_to
+from gvbsm.processes import ALONE, Processes
 from gvbsm.runtime import Runtime, generator_for
 from gvbsm.views import Views, apply_views, sample_views
 
@@ -55,14 +56,22 @@ def split_batches(order: Tensor, batch_size: int) -> tuple[Tensor, ...]:
 
 
 def plain_batches(
-    data: ImageData, split: Split, batch_size: int, runtime: Runtime, workers: int
+    data: ImageData,
+    split: Split,
+    batch_size: int,
+    runtime: Runtime,
+    workers: int,
+    team: Processes = ALONE,
 ) -> Iterator[Batch]:
     """Each picture of a split once, in order and unchanged (files: short side scaled, centre crop).
+
+    Of several processes in a `team`, each gets a part of them.
 
     Yields:
         Normalized pictures (batch, channels, size, size) and labels (batch,), on the device.
     """
-    batches = torch.split(torch.arange(len(split)), batch_size)
+    mine = torch.arange(len(split))[team.part(len(split))]
+    batches = torch.split(mine, batch_size) if len(mine) else ()
     if split.images is None:
         dataset = _Files(split, data, None, seed=0, path=())
         yield from _streamed(dataset, batches, data, runtime, workers)
@@ -79,8 +88,10 @@ def view_batches(
     path: Sequence[object],
     *,
     start: int = 0,
+    stop: int | None = None,
     workers: int = 0,
     training: bool = True,
+    team: Processes = ALONE,
 ) -> Iterator[Batch]:
     """One epoch of views of the training pictures, from batch `start` on.
 
@@ -91,9 +102,11 @@ def view_batches(
         runtime: Device and seed.
         path: What the randomness belongs to, such as ("squeeze", backbone, epoch).
         start: First batch.
+        stop: Batch before which to end; None is the end of the epoch.
         workers: Processes that decode files.
         training: Draw the order and leave a last batch of one picture out; else the split's order
             and every picture.
+        team: Processes that share each batch; this one gets its own rows of it.
 
     Yields:
         Normalized views (batch, channels, size, size) and labels (batch,), on the device.
@@ -101,9 +114,10 @@ def view_batches(
     split, count = data.train, len(data.train)
     if training:
         order = torch.randperm(count, generator=runtime.generator(*path, "order"))
-        batches = split_batches(order, batch_size)[start:]
+        batches = split_batches(order, batch_size)[start:stop]
     else:
-        batches = torch.split(torch.arange(count), batch_size)[start:]
+        batches = torch.split(torch.arange(count), batch_size)[start:stop]
+    batches = tuple(index[team.rows(len(index))] for index in batches)
     if split.images is None:
         files = _Files(split, data, views, runtime.seed, tuple(path))
         yield from _streamed(files, batches, data, runtime, workers)

@@ -44,11 +44,12 @@ class Parts:
     Args:
         limit: Most images in a part; None is all of them.
         section: The section of the settings that holds `micro_batch`, for errors.
+        shared: Whether other processes train the network too: all must take the same parts.
     """
 
-    def __init__(self, limit: int | None, section: str) -> None:
+    def __init__(self, limit: int | None, section: str, shared: bool = False) -> None:
         self.limit = limit
-        self._section = section
+        self._section, self._shared = section, shared
 
     def backward(self, model: nn.Module, step: Step) -> Tensor:
         """Leave the gradient of a step's mean loss with the network's parameters; return the loss.
@@ -78,6 +79,11 @@ class Parts:
         half = math.ceil(at_once / 2)
         if at_once == 1:
             raise RunError("out of memory with one image in a step; use another device")
+        if self._shared:
+            raise RunError(
+                f"out of memory with {at_once} images at once in each process; use more processes, "
+                f"lower --{self._section}.batch_size, or use other devices"
+            )
         if any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules()):
             raise RunError(
                 f"out of memory with {at_once} images at once, and BatchNorm sees what is at once: "

@@ -96,6 +96,11 @@ def format_bench(found: Mapping[str, Any]) -> str:
         lines += ["", f"batches a pass, {found['groups']['backbone']}: images x iterations / s"]
         rates = found["groups"]["images_per_second"].items()
         lines += [f"  {groups:36} {rate:5.0f}" for groups, rate in rates]
+    if "processes" in found:
+        lines += ["", f"processes, {found['processes']['backbone']}: images x iterations / s"]
+        rates = found["processes"]["images_per_second"]
+        first = next(iter(rates.values()))
+        lines += [f"  {name:36} {rate:5.0f} ({rate / first:.2f})" for name, rate in rates.items()]
     if "data" in found:
         lines += ["", "data pipeline alone: pictures / s"]
         rates = found["data"]["pictures_per_second"].items()

@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from functools import reduce
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import nn
 
+from gvbsm._version import __version__
 from gvbsm.artifacts import ArtifactError, changes, read_json, write_json
 from gvbsm.backbones import build_backbone, check_pretrained
 from gvbsm.config import Config, ConfigError, SqueezeConfig
 from gvbsm.datasets import ImageData, load_dataset
 from gvbsm.features import find_classifier
 from gvbsm.pictures import DataError
+from gvbsm.replicas import check_replicable
 from gvbsm.runtime import Runtime
-from gvbsm.settings import selection_of
+from gvbsm.settings import flat_keys, selection_of, to_dict
 from gvbsm.tracking import check_trackers
+
+# Settings in which the processes of a run may differ.
+OF_A_MACHINE = ("device", "threads", "data.root", "data.in_memory", "data.workers")
 
 
 def load_data(config: Config, runtime: Runtime) -> ImageData:
@@ -47,6 +54,30 @@ def check_feasible(config: Config, data: ImageData) -> None:
     methods = (config.method, *config.baselines.methods)
     _check_pictures(config, methods, "baselines.methods", data)
     _check_features(config, methods, data)
+
+
+def check_replicas(config: Config, data: ImageData, runtime: Runtime) -> None:
+    """Check that the networks that several processes are to train together can be.
+
+    Raises:
+        ConfigError: Naming a network that cannot, or settings that do not go together.
+    """
+    teachers, students = config.squeeze.backbones, config.evaluation.students
+    students += config.continual.students or ()
+    for section, names in (("squeeze", teachers), ("evaluation", students)):
+        if getattr(config, section).parallel == "networks" or runtime.processes.world == 1:
+            continue
+        if getattr(config, section).micro_batch is not None:
+            raise ConfigError(
+                f"{section}.micro_batch and {section}.parallel=pictures both cut a batch; with "
+                "several processes leave micro_batch out"
+            )
+        for name in names:
+            try:
+                model = _check_network(name, len(data.class_names), data)
+                check_replicable(model, runtime.device)
+            except ValueError as error:
+                raise ConfigError(f"{section}.parallel=pictures: {name}: {error}") from None
 
 
 def check_continual(config: Config, data: ImageData) -> None:
@@ -148,3 +179,22 @@ def check_owner(workdir: Path, data: ImageData) -> None:
         )
     if not path.is_file():
         write_json(path, mine)
+
+
+def check_alike(config: Config, data: ImageData, runtime: Runtime) -> None:
+    """Check that all processes were started with the same settings, pictures and versions.
+
+    What is about a machine alone may differ: where the pictures lie, how they are read, threads.
+
+    Raises:
+        ProcessError: Naming what differs.
+    """
+    settings = {key: value for key, value in _flat(to_dict(config)) if key not in OF_A_MACHINE}
+    made_with = {"device": runtime.device.type, "precision": runtime.precision}
+    versions = {"gvbsm": __version__, "torch": torch.__version__}
+    runtime.processes.agree({**settings, **made_with, **versions, "pictures": data.fingerprint})
+
+
+def _flat(settings: dict[str, Any]) -> Iterator[tuple[str, Any]]:
+    for key in flat_keys(settings):
+        yield key, reduce(lambda nested, name: nested[name], key.split("."), settings)

@@ -22,7 +22,7 @@ from gvbsm.teachers import file_name
 # mended fault, so that what older code has made is made again, and what follows from it.
 REVISIONS = {
     "squeeze": 1,
-    "statistics": 1,
+    "statistics": 2,
     "selection": 1,
     "forgetting": 1,
     "synthesis": 1,
@@ -119,7 +119,7 @@ class Recipes:
     def _training(self) -> dict[str, Any]:
         """The settings of squeeze that change a network."""
         settings = without_whole_batches(to_dict(self._config.squeeze))
-        for name in ("backbones", "tests", "weights_dir"):
+        for name in ("backbones", "tests", "weights_dir", "parallel"):
             del settings[name]
         return settings
 
@@ -192,7 +192,7 @@ class Recipes:
     def student(self, place: Place, student: str, seed_index: int) -> Recipe:
         """A student's result's recipe."""
         settings = without_whole_batches(to_dict(place.config.evaluation))
-        for name in ("students", "seeds", "lr_of"):
+        for name in ("students", "seeds", "lr_of", "parallel"):
             del settings[name]
         return self._recipe(
             "evaluation",

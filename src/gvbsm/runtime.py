@@ -15,6 +15,8 @@ import torch
 from torch import Generator, Tensor, nn
 from tqdm import tqdm
 
+from gvbsm.processes import ALONE, Processes
+
 log = logging.getLogger("gvbsm")
 
 Item = TypeVar("Item")
@@ -41,6 +43,7 @@ class Runtime:
         checkpoint_seconds: Time between checkpoints.
         quiet: No progress bars.
         log: Where losses and accuracies go, besides files; None is nowhere (`tracking`).
+        processes: Those that work on the run together.
     """
 
     device: torch.device
@@ -49,6 +52,7 @@ class Runtime:
     checkpoint_seconds: float = 60.0
     quiet: bool = False
     log: Log | None = None
+    processes: Processes = ALONE
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         """The context in which networks are called."""
@@ -88,32 +92,50 @@ def resolve_runtime(
     checkpoint_seconds: float,
     quiet: bool,
     threads: int | None = None,
+    processes: Processes = ALONE,
 ) -> Runtime:
     """Settle `auto`, check that the device is there, and set torch's CPU threads if they are given.
 
-    On the CPU, freed memory stays with the process from then on (`keep_memory`).
+    On the CPU, freed memory stays with the process from then on (`keep_memory`). Of several
+    processes on a machine each takes the GPU of its number, unless the GPU is told; the first alone
+    shows progress.
 
     Raises:
         RunError: If the device is not available.
     """
-    if device == "auto":
-        chosen = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    else:
-        try:
-            chosen = torch.device(device)
-            torch.empty(0, device=chosen)
-            if chosen.type not in ("cpu", "cuda"):
-                raise RuntimeError("gvbsm runs on cpu, cuda and cuda:N")
-        except (RuntimeError, AssertionError) as error:
-            first = str(error).splitlines()[0]
-            raise RunError(f"device {device!r} is not available here: {first}") from None
+    chosen = _settle_device(device, processes)
     if precision == "auto":
         precision = "bf16" if chosen.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
     if threads is not None:
         torch.set_num_threads(threads)
     if chosen.type == "cpu":
         keep_memory()
-    return Runtime(chosen, precision, seed, checkpoint_seconds, quiet)
+    quiet = quiet or not processes.leads
+    return Runtime(chosen, precision, seed, checkpoint_seconds, quiet, processes=processes)
+
+
+def _settle_device(device: str, processes: Processes) -> torch.device:
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cuda" and processes.world > 1:
+        device = f"cuda:{processes.local_rank}"
+        count = torch.cuda.device_count()
+        if processes.local_rank >= count:
+            raise RunError(
+                f"process {processes.rank} would take {device}, but there are {count} GPUs here; "
+                "start as many processes as there are GPUs"
+            )
+    try:
+        chosen = torch.device(device)
+        torch.empty(0, device=chosen)
+        if chosen.type not in ("cpu", "cuda"):
+            raise RuntimeError("gvbsm runs on cpu, cuda and cuda:N")
+    except (RuntimeError, AssertionError) as error:
+        first = str(error).splitlines()[0]
+        raise RunError(f"device {device!r} is not available here: {first}") from None
+    if chosen.type == "cuda" and processes.world > 1:
+        torch.cuda.set_device(chosen)
+    return chosen
 
 
 def keep_memory() -> None:

@@ -12,6 +12,7 @@ from gvbsm.class_order import check_class_order
 from gvbsm.config import SqueezeConfig
 from gvbsm.datasets import ImageData
 from gvbsm.loading import plain_batches
+from gvbsm.processes import ALONE, Processes
 from gvbsm.runtime import Runtime, seeded
 from gvbsm.teachers import save_teacher
 from gvbsm.training import History, accuracy, fit_pictures
@@ -25,6 +26,7 @@ def squeeze_teacher(
     path: Path,
     recipe: Recipe,
     workers: int = 0,
+    team: Processes = ALONE,
 ) -> None:
     """Train one teacher and save it; go on from its checkpoint if there is one.
 
@@ -39,6 +41,7 @@ def squeeze_teacher(
         path: Where the teacher goes.
         recipe: What it is made from.
         workers: Processes that decode pictures.
+        team: Processes that train it together; the first of them saves it.
 
     Raises:
         DataError: If pre-trained weights number the classes otherwise.
@@ -56,7 +59,8 @@ def squeeze_teacher(
     model = runtime.place(model)
 
     def test(net: nn.Module) -> float:
-        return accuracy(net, plain_batches(data, data.test, 256, runtime, workers), runtime)
+        pictures = plain_batches(data, data.test, 256, runtime, workers, team)
+        return accuracy(net, pictures, runtime, team)
 
     checkpoint = Checkpoint(path, recipe, runtime.checkpoint_seconds)
     if config.pretrained:
@@ -65,7 +69,8 @@ def squeeze_teacher(
     else:
         history = fit_pictures(
             model, data, config, test, tests=config.tests, origin=("squeeze", backbone),
-            runtime=runtime, checkpoint=checkpoint, workers=workers,
+            runtime=runtime, checkpoint=checkpoint, workers=workers, team=team,
         )  # fmt: skip
-    save_teacher(path, model, backbone, data, vars(history), recipe)
-    checkpoint.clear()
+    if team.leads:
+        save_teacher(path, model, backbone, data, vars(history), recipe)
+        checkpoint.clear()

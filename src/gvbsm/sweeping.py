@@ -12,6 +12,7 @@ import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -23,6 +24,7 @@ from gvbsm.datasets import ImageData
 from gvbsm.distilled import stored_bytes
 from gvbsm.pipeline import Run
 from gvbsm.preflight import check_feasible, load_data
+from gvbsm.processes import join
 from gvbsm.recipes import Place
 from gvbsm.results import spread
 from gvbsm.runtime import resolve_runtime
@@ -38,8 +40,9 @@ FORMAT = 1
 WITHOUT_EFFECT = {
     "": ("device", "threads", "checkpoint_seconds", "trackers"),
     "data": ("root", "in_memory", "workers"),
-    "squeeze": ("weights_dir",),
+    "squeeze": ("weights_dir", "parallel"),
     "synthesis": ("groups", "compile"),
+    "evaluation": ("parallel",),
 }
 
 
@@ -83,9 +86,10 @@ def run_plan(plan: Plan, workdir: Path, quiet: bool = False) -> Iterator[dict[st
         ConfigError, DataError, ArtifactError, RunError: As `sweep`.
     """
     works = _Works(workdir, plan.repeat, quiet)
-    for _, points in plan.studies:
-        for point in points:
-            works.check(point.config)
+    with works.processes.checking():
+        for _, points in plan.studies:
+            for point in points:
+                works.check(point.config)
     for study, points in plan.studies:
         yield _run_study(study, points, works)
 
@@ -119,8 +123,9 @@ def _run_study(study: Study, points: Sequence[Point], works: _Works) -> dict[str
         rows += [{"study": study.name, "point": point.name, "axes": point.axes, **r} for r in found]
         entry["done"] = True
         content |= {"rows": tell_once(rows, own), "versions": versions}
-        write_json(works.directory / f"{study.name}.json", content)
-        write_csv(works.directory / f"{study.name}.csv", content)
+        if works.processes.leads:
+            write_json(works.directory / f"{study.name}.json", content)
+            write_csv(works.directory / f"{study.name}.csv", content)
     return content
 
 
@@ -141,8 +146,9 @@ class _Works:
 
     def __init__(self, directory: Path, repeat: int, quiet: bool) -> None:
         self.directory = directory
+        self.processes = join()
         self._repeat, self._quiet = repeat, quiet
-        self._library = Library(directory / "points")
+        self._library = Library(directory / "points")  # process 0's is the one that is asked
         self._data: dict[DataConfig, ImageData] = {}
 
     def check(self, config: Config) -> None:
@@ -154,18 +160,20 @@ class _Works:
         done = []
         for step in range(self._repeat):
             config = replace(point.config, seed=point.config.seed + step)
-            folder = self._folder(f"{study}-{point.name}", config)
+            named = f"{study}-{point.name}"
+            folder = self.directory / self.processes.same(partial(self._folder, named, config))
             work = _Work(Run(config, folder, self._quiet, self._data_of(config)))
-            lent = self._library.lend(work.run.workspace, work.artifacts)
-            if lent:
-                log.info("%s: %d files of other points are linked", folder.name, lent)
+            if self.processes.leads:
+                lent = self._library.lend(work.run.workspace, work.artifacts)
+                if lent:
+                    log.info("%s: %d files of other points are linked", folder.name, lent)
             work.finish()
             self._library.add(work.artifacts)
             done.append(work)
         folders = [str(work.run.workdir.relative_to(self.directory)) for work in done]
         return _pool(done), folders, done[-1].results["versions"]
 
-    def _folder(self, name: str, config: Config) -> Path:
+    def _folder(self, name: str, config: Config) -> str:
         """A folder for these settings: the one that is there, whoever made it, or a new one."""
         settings = to_dict(config)
         for section, names in WITHOUT_EFFECT.items():
@@ -176,13 +184,14 @@ class _Works:
         points = self.directory / "points"
         there = sorted(points.glob(f"*-{digest}"))
         readable = re.sub(r"[^A-Za-z0-9.=+-]+", "-", name)
-        return there[0] if there else points / f"{readable}-{digest}"
+        folder = there[0] if there else points / f"{readable}-{digest}"
+        return str(folder.relative_to(self.directory))
 
     def _data_of(self, config: Config) -> ImageData:
         if config.data not in self._data:
             runtime = resolve_runtime(
                 config.device, config.precision, config.seed, config.checkpoint_seconds,
-                self._quiet, config.threads,
+                self._quiet, config.threads, self.processes,
             )  # fmt: skip
             self._data[config.data] = load_data(config, runtime)
         return self._data[config.data]
@@ -203,7 +212,8 @@ class _Work:
 
     def finish(self) -> None:
         """Do what is left to do."""
-        self.results = self._finished() or self.run.all_stages()
+        done: dict[str, Any] | None = self.run.processes.same(self._finished)
+        self.results = done or self.run.all_stages()
 
     def _finished(self) -> dict[str, Any] | None:
         """The results, if nothing is left to do: they keep the versions they were made with."""

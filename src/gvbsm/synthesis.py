@@ -209,6 +209,8 @@ def synthesize(
 ) -> Groups:
     """Optimise all groups; each is kept in a file of its own, from which the set is put together.
 
+    Several processes share the groups, whose content depends on nothing but their numbers.
+
     Args:
         classes: Number of classes.
         ipc: Images per class.
@@ -223,7 +225,8 @@ def synthesize(
         recipe: What the images are made from.
 
     Returns:
-        The groups, all of which are there.
+        The groups, all of which are there for the first process; the others must leave their files
+        to it.
 
     Raises:
         RunError: If a loss is no longer finite, or one group does not fit into the memory.
@@ -246,32 +249,39 @@ def synthesize(
     ):
         compiled = _compiled(targets, len(labels) * data.image_size**2, n_p, config)
         observers = {t.name: contexts.enter_context(_watched(t, n_p)) for t in targets}
-        missing = [g for g in range(len(groups)) if not is_current(paths[g], recipe)]
+        processes = runtime.processes
+        missing = processes.same(
+            lambda: [g for g in range(len(groups)) if not is_current(paths[g], recipe)]
+        )
         bar.update((len(groups) - len(missing)) * config.iterations)
-        at_once = _groups_at_once(config, runtime)
-        usual = sum(len(groups[g]) for g in _next_stack(range(len(groups)), groups, at_once))
-        while missing:
-            numbers = _next_stack(missing, groups, at_once)
-            index = torch.cat([groups[g] for g in numbers])
-            stack = make_stack(numbers, labels[index], runtime.device)
-            filmed = is_filmed(index, ipc)
-            work = {**recipe, "groups": list(numbers), "filmed": int(filmed.sum())}
-            checkpoint = Checkpoint(paths[numbers[0]], work, runtime.checkpoint_seconds)
-            begun = bar.n
-            try:
-                made = synthesize_stack(
-                    stack, torch.cat([start(g) for g in numbers]), targets, config,
-                    # A graph belongs to one batch size: not for the odd groups at the end.
-                    compiled if compiled and stack.batch * len(numbers) == usual else observers,
-                    (data.mean, data.std), runtime, checkpoint, bar, filmed.nonzero().squeeze(1),
-                )  # fmt: skip
-            except torch.OutOfMemoryError:
-                at_once = _fewer(numbers, config)
-                bar.update(begun - bar.n)
-                continue
-            _save_groups([paths[g] for g in numbers], recipe, *made, filmed)
-            checkpoint.clear()
-            missing = missing[len(numbers) :]
+        at_once = processes.same(lambda: _groups_at_once(config, runtime, len(missing)))
+        usual = sum(len(groups[g]) for g in _stacks(range(len(groups)), groups, at_once)[0])
+        for dealt in processes.deal(_stacks(missing, groups, at_once)):
+            waiting = _stacks(dealt, groups, at_once)
+            while waiting:
+                numbers = waiting.pop(0)
+                index = torch.cat([groups[g] for g in numbers])
+                stack = make_stack(numbers, labels[index], runtime.device)
+                filmed = is_filmed(index, ipc)
+                work = {**recipe, "groups": list(numbers), "filmed": int(filmed.sum())}
+                checkpoint = Checkpoint(paths[numbers[0]], work, runtime.checkpoint_seconds)
+                begun = bar.n
+                try:
+                    made = synthesize_stack(
+                        stack, torch.cat([start(g) for g in numbers]), targets, config,
+                        # A graph belongs to one batch size: not for the odd groups at the end.
+                        compiled if compiled and len(index) == usual else observers,
+                        (data.mean, data.std), runtime, checkpoint, bar,
+                        filmed.nonzero().squeeze(1),
+                    )  # fmt: skip
+                except torch.OutOfMemoryError:
+                    at_once = _fewer(numbers, config)
+                    waiting = _stacks([*numbers, *itertools.chain(*waiting)], groups, at_once)
+                    bar.update(begun - bar.n)
+                    continue
+                _save_groups([paths[g] for g in numbers], recipe, *made, filmed)
+                checkpoint.clear()
+    processes.barrier()
     return made_of
 
 
@@ -309,18 +319,26 @@ def _compiled(
     }
 
 
-def _groups_at_once(config: SynthesisConfig, runtime: Runtime) -> int:
-    """Groups a launch: on the CPU one, as more were measured not to be faster there."""
+def _groups_at_once(config: SynthesisConfig, runtime: Runtime, missing: int) -> int:
+    """Groups a launch: on the CPU one, as more were measured not to be faster there.
+
+    On GPUs no more than gives every process some of the missing ones.
+    """
     if config.groups is not None:
         return config.groups
-    return 1 if runtime.device.type == "cpu" else max(1, GPU_IMAGES // config.batch_size)
+    if runtime.device.type == "cpu":
+        return 1
+    limit, world = GPU_IMAGES // config.batch_size, runtime.processes.world
+    return max(1, limit if world == 1 else min(limit, -(-missing // world)))
 
 
-def _next_stack(missing: Sequence[int], groups: Sequence[Tensor], limit: int) -> tuple[int, ...]:
-    """The next groups of equal size, at most `limit`; the last group of a set may be smaller."""
-    size = len(groups[missing[0]])
-    equal = itertools.takewhile(lambda group: len(groups[group]) == size, missing)
-    return tuple(itertools.islice(equal, limit))
+def _stacks(missing: Sequence[int], groups: Sequence[Tensor], limit: int) -> list[tuple[int, ...]]:
+    """Groups of equal size, at most `limit` a stack; the last group of a set may be smaller."""
+    stacks = []
+    for _, equal in itertools.groupby(missing, key=lambda group: len(groups[group])):
+        same = tuple(equal)
+        stacks += [same[start : start + limit] for start in range(0, len(same), limit)]
+    return stacks
 
 
 def _fewer(numbers: Sequence[int], config: SynthesisConfig) -> int:

@@ -17,6 +17,8 @@ from gvbsm.config import OptimizerConfig, SqueezeConfig
 from gvbsm.datasets import ImageData
 from gvbsm.loading import batch_count, view_batches
 from gvbsm.memory import InParts, Parts, Step
+from gvbsm.processes import ALONE, Processes
+from gvbsm.replicas import replicate
 from gvbsm.runtime import (
     Runtime,
     check_finite,
@@ -123,8 +125,12 @@ def fit(
     name: str,
     runtime: Runtime,
     checkpoint: Checkpoint,
+    team: Processes = ALONE,
 ) -> History:
     """Train a network to the last epoch; go on from the checkpoint if there is one.
+
+    The processes of a `team` train it together: each computes the losses of its rows of a batch
+    (`Processes.weighted`), and all end with the same network. The first writes checkpoints.
 
     Args:
         model: The network; trained in place.
@@ -140,9 +146,11 @@ def fit(
         name: What is trained, for progress and errors.
         runtime: Seeds, precision, progress.
         checkpoint: Where half-done work is kept.
+        team: The processes that train it.
 
     Raises:
         RunError: If the loss is no longer finite, or memory runs out.
+        ProcessError: If one of the team is gone.
     """
     rate = optimizer.lr if lr is None else lr
     solver = make_optimizer(optimizer, list(model.parameters()), rate)
@@ -151,15 +159,17 @@ def fit(
     advice = f"lower its learning rate ({rate:g})"
     model.train()
     with (
-        seeded(runtime.seed, name, "dropout"),
+        seeded(runtime.seed, name, "dropout", *([team.rank] if team.rank else [])),
         runtime.progress(epochs * steps, name, "step") as bar,
+        team.together(),
     ):
-        step, total, history = _resume(model, solver, parts, checkpoint, runtime)
+        step, total, history = _resume(model, solver, parts, checkpoint, runtime, team)
         bar.update(step)
+        net = replicate(model, team, runtime.device)
         while step < epochs * steps:
             for batch in batches(step // steps, step % steps):
                 set_lr(solver, rate * schedule(optimizer.schedule, step / (epochs * steps)))
-                total += parts.backward(model, batch)
+                total += team.mean(parts.backward(net, batch))
                 solver.step()
                 step += 1
                 bar.update()
@@ -176,12 +186,26 @@ def fit(
                         bar.set_postfix(told)
                     if runtime.log is not None:
                         runtime.log(name, told, step // steps)
-                if step < epochs * steps and checkpoint.due():
+                if team.leads and step < epochs * steps and checkpoint.due():
                     check_finite(total, name, advice)
                     tensors = _pack(model, solver, total, runtime)
                     state = {"step": step, "history": vars(history), "part": parts.limit}
                     checkpoint.save(tensors, state)
     return history
+
+
+def shared_step(team: Processes, count: int, loss: Callable[[nn.Module, slice], Tensor]) -> Step:
+    """A step on this process's rows of a batch, so weighed that the processes' mean is right.
+
+    Args:
+        team: The processes that train the network together.
+        count: Rows of the whole batch.
+        loss: Mean loss of some of this process's rows (`Processes.rows`).
+    """
+    rows, weight = team.rows(count), team.weight(count)
+    if team.world == 1:
+        return Step(count, loss)
+    return Step(rows.stop - rows.start, lambda net, part: weight * loss(net, part))
 
 
 def fit_pictures(
@@ -195,6 +219,7 @@ def fit_pictures(
     runtime: Runtime,
     checkpoint: Checkpoint,
     workers: int = 0,
+    team: Processes = ALONE,
 ) -> History:
     """Train a network on views of the real pictures with their hard labels, as teachers are.
 
@@ -208,31 +233,36 @@ def fit_pictures(
         runtime: Device, precision, seed.
         checkpoint: Where half-done work is kept.
         workers: Processes that decode pictures.
+        team: As in `fit`.
 
     Raises:
         RunError: If the training diverges.
     """
+    count, size = len(data.train), config.batch_size
 
     def batches(epoch: int, start: int) -> Iterator[Step]:
-        path, size = (*origin, epoch), config.batch_size
-        for pictures, labels in view_batches(
-            data, config.views, size, runtime, path, start=start, workers=workers
-        ):
-            yield Step(len(labels), partial(_picture_loss, pictures, labels, runtime))
+        found = view_batches(
+            data, config.views, size, runtime, (*origin, epoch), start=start, workers=workers,
+            team=team,
+        )  # fmt: skip
+        for number, (pictures, labels) in enumerate(found, start):
+            whole = min(size, count - number * size)
+            yield shared_step(team, whole, partial(_picture_loss, pictures, labels, runtime))
 
     return fit(
         model,
         batches,
         test,
         epochs=config.epochs,
-        steps=batch_count(len(data.train), config.batch_size),
+        steps=batch_count(count, size),
         tests=tests,
         optimizer=config.optimizer,
         lr=None,
-        parts=Parts(config.micro_batch, "squeeze"),
+        parts=Parts(config.micro_batch, "squeeze", team.world > 1),
         name=" ".join(origin),
         runtime=runtime,
         checkpoint=checkpoint,
+        team=team,
     )
 
 
@@ -261,20 +291,27 @@ def _resume(
     parts: Parts,
     checkpoint: Checkpoint,
     runtime: Runtime,
+    team: Processes,
 ) -> tuple[int, Tensor, History]:
     """Steps done, the epoch's summed loss so far and the history, from the checkpoint or fresh."""
-    if (found := checkpoint.load()) is None:
+    found = checkpoint.load()
+    team.agree({"steps done": found and found[1]["step"]})
+    if found is None:
         return 0, torch.zeros((), device=runtime.device), History([], [], [])
     tensors, state = found
     model.load_state_dict(without_prefix("model", tensors))
     unpack_optimizer(solver, without_prefix("optimizer", tensors))
-    set_random_state(runtime.device, tensors["random_state"])
     parts.limit = state.get("part", parts.limit)  # older checkpoints know of no parts
+    if team.leads:  # it is its own; the others begin theirs anew
+        set_random_state(runtime.device, tensors["random_state"])
     return state["step"], tensors["total"].to(runtime.device), History(**state["history"])
 
 
 def confusion_matrix(
-    model: nn.Module, batches: Iterator[tuple[Tensor, Tensor]], runtime: Runtime
+    model: nn.Module,
+    batches: Iterator[tuple[Tensor, Tensor]],
+    runtime: Runtime,
+    team: Processes = ALONE,
 ) -> Tensor:
     """Count the pictures of each true class (row) that are taken for each class (column).
 
@@ -282,6 +319,7 @@ def confusion_matrix(
         model: A network; it is left in eval mode.
         batches: Normalized pictures and labels, at least one batch, on the device.
         runtime: Device and precision.
+        team: Processes that each count a part of the pictures.
 
     Returns:
         int64 (classes, classes), on the CPU.
@@ -295,8 +333,11 @@ def confusion_matrix(
             if total is None:
                 total = labels.new_zeros(classes**2)
             total.index_add_(0, labels * classes + logits.argmax(dim=1), torch.ones_like(labels))
-    assert total is not None
-    return total.view(classes, classes).cpu()
+    sizes = team.gather(0 if total is None else len(total))
+    if total is None:  # fewer pictures than processes
+        total = torch.zeros(max(sizes), dtype=torch.int64)
+    classes = math.isqrt(len(total))
+    return team.sum(total).view(classes, classes).cpu()
 
 
 def diagonal_percent(confusion: Tensor) -> float:
@@ -304,6 +345,11 @@ def diagonal_percent(confusion: Tensor) -> float:
     return 100.0 * int(confusion.trace()) / int(confusion.sum())
 
 
-def accuracy(model: nn.Module, batches: Iterator[tuple[Tensor, Tensor]], runtime: Runtime) -> float:
-    """Top-1 accuracy in percent over (normalized pictures, labels); leaves the net in eval mode."""
-    return diagonal_percent(confusion_matrix(model, batches, runtime))
+def accuracy(
+    model: nn.Module,
+    batches: Iterator[tuple[Tensor, Tensor]],
+    runtime: Runtime,
+    team: Processes = ALONE,
+) -> float:
+    """Top-1 accuracy in percent over (normalized pictures, labels), as `confusion_matrix`."""
+    return diagonal_percent(confusion_matrix(model, batches, runtime, team))

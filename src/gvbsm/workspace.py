@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -20,9 +21,14 @@ from gvbsm.artifacts import (
     read_json,
     write_json,
 )
+from gvbsm.processes import Processes
 from gvbsm.teachers import file_name
 
 log = logging.getLogger("gvbsm")
+
+
+PATIENCE_SECONDS = 60.0  # in which a file of another machine must be seen here
+BROKEN = -1.0  # the time of work that was done with a break, as other processes than 0 note it
 
 
 class Workspace:
@@ -30,10 +36,13 @@ class Workspace:
 
     Args:
         directory: Its path; it need not be there yet.
+        rank: Number of this process among those at work here. The others note their times in files
+            of their own, which process 0 takes over (`absorb`).
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, rank: int = 0) -> None:
         self.directory = directory
+        self._rank = rank
 
     def teacher(self, backbone: str) -> Path:
         """The file of a teacher."""
@@ -111,6 +120,28 @@ class Workspace:
                 "--workdir"
             ) from None
 
+    def check_shared(self, processes: Processes) -> None:
+        """Check that all processes see one and the same directory.
+
+        Raises:
+            ArtifactError, ProcessError: If one does not see what process 0 has put there.
+        """
+        if processes.world == 1:
+            return
+
+        def put() -> str:
+            for path in self.directory.glob(".together-*"):
+                path.unlink()  # of a run that was killed
+            name = f".together-{secrets.token_hex(8)}"
+            write_json(self.directory / name, {"processes": processes.world})
+            return name
+
+        path = self.directory / processes.same(put)
+        with processes.checking():
+            await_files([path])
+        if processes.leads:
+            path.unlink()
+
     def is_made(self, path: Path, recipe: Recipe, stage: str, make: bool) -> bool:
         """Whether the artefact is there and current; the log tells what has changed if it is not.
 
@@ -153,25 +184,60 @@ class Workspace:
         self.note(name, None)
         start = time.monotonic()
         yield
-        elapsed = time.monotonic() - start
-        if interrupted:
-            notes = self._notes()
-            del notes[name]
-            write_json(self._clock, notes)
-        else:
-            self.note(name, elapsed)
+        self.note(name, BROKEN if interrupted else time.monotonic() - start)
 
     def note(self, name: str, seconds: float | None) -> None:
-        """Note a time; None is work that has begun."""
-        write_json(self._clock, {**self._notes(), name: seconds})
+        """Note a time; None is work that has begun, and BROKEN work whose time is not known."""
+        notes = read_json(self._clock) if self._clock.is_file() else {}
+        self._write({**notes, name: seconds})
+
+    def absorb(self) -> None:
+        """Take over what the other processes have noted, at the end of shared work or a crash."""
+        notes = self._notes()
+        for path in sorted(self.directory.glob(".seconds-*.json")):
+            self._write(notes := {**notes, **read_json(path)})
+            path.unlink()
 
     def seconds(self) -> dict[str, float]:
         """Time of each piece of work that was done without a break."""
         return {name: value for name, value in self._notes().items() if value is not None}
 
+    def _write(self, notes: dict[str, float | None]) -> None:
+        if self._rank == 0:
+            notes = {name: value for name, value in notes.items() if value != BROKEN}
+        write_json(self._clock, notes)
+
     def _notes(self) -> dict[str, float | None]:
-        return read_json(self._clock) if self._clock.is_file() else {}
+        clocks = dict.fromkeys((self.directory / "seconds.json", self._clock))
+        return {
+            name: value
+            for path in clocks
+            if path.is_file()
+            for name, value in read_json(path).items()
+        }
 
     @property
     def _clock(self) -> Path:
-        return self.directory / "seconds.json"
+        return self.directory / (f".seconds-{self._rank}.json" if self._rank else "seconds.json")
+
+
+def await_files(paths: Sequence[Path]) -> None:
+    """Wait until files that other processes have written are seen here.
+
+    A network file system may remember for some seconds that a file was not there; to list its
+    folder makes it look again.
+
+    Raises:
+        ArtifactError: If one is not seen within a minute.
+    """
+    end = time.monotonic() + PATIENCE_SECONDS
+    for path in paths:
+        while not path.is_file():
+            if time.monotonic() > end:
+                raise ArtifactError(
+                    f"{path}, which another process has made, is not seen here; all processes must "
+                    "share one --workdir"
+                )
+            time.sleep(0.2)
+            if path.parent.is_dir():
+                list(path.parent.iterdir())

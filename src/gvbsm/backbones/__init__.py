@@ -25,6 +25,7 @@ from gvbsm.backbones.matching import (
 from gvbsm.backbones.mobilenet import build_mobilenet_v2_x0_5
 from gvbsm.backbones.resnet import build_resnet
 from gvbsm.backbones.shufflenet import build_shufflenet_v2_x0_5
+from gvbsm.backbones.synchrony import synchronize_batchnorm
 from gvbsm.backbones.weights import (
     file_stem,
     fill,
@@ -45,6 +46,7 @@ __all__ = [
     "file_stem",
     "fill",
     "matched_layers",
+    "synchronize_batchnorm",
     "weights_digest",
 ]
 

@@ -15,6 +15,7 @@ import platform
 from pathlib import Path
 from typing import Any
 
+from gvbsm.bench.processes import measure_processes
 from gvbsm.bench.stages import measure_data, measure_evaluation, measure_labels, measure_squeeze
 from gvbsm.bench.synthesis import measure_groups, measure_synthesis
 from gvbsm.config import BenchConfig
@@ -50,6 +51,9 @@ def run_bench(config: BenchConfig) -> dict[str, Any]:
             log.info("%s", stage.__name__.replace("_", " "))
             found[stage.__name__.removeprefix("measure_")] = vars(stage(config, runtime))
         found["data"] = measure_data(config, runtime)
+    if config.processes:
+        log.info("processes")
+        found["processes"] = measure_processes(config)
     machine = {**versions(runtime), "processor": _processor(), "cores": os.cpu_count()}
     return {**found, "machine": machine, "repeats": config.repeats}
 

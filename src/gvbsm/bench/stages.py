@@ -38,7 +38,7 @@ def measure_labels(config: BenchConfig, runtime: Runtime) -> Pair:
     preset = as_config("cifar10")
     names, labels = preset.squeeze.backbones, replace(preset.labels, epochs=3)
     teachers = [Bench("cifar10", name, runtime, batch=100) for name in names]
-    data = _noise_data()
+    data = noise_data()
 
     def forward() -> None:
         for _ in range(labels.epochs):
@@ -58,7 +58,7 @@ def measure_evaluation(config: BenchConfig, runtime: Runtime) -> Pair:
     """Training a ConvNet-128 on 100 labelled CIFAR images against its bare training steps."""
     preset = as_config("cifar10")
     labels = replace(preset.labels, epochs=STEPS)
-    data = _noise_data()
+    data = noise_data()
     teacher = Bench("cifar10", STUDENT, runtime).model
     with tempfile.TemporaryDirectory() as name:
         store = _label(data, [teacher], labels, runtime, name)
@@ -78,7 +78,7 @@ def measure_evaluation(config: BenchConfig, runtime: Runtime) -> Pair:
 def measure_squeeze(config: BenchConfig, runtime: Runtime) -> Pair:
     """Training a ConvNet-128 on CIFAR-sized pictures against its bare training steps."""
     squeeze = replace(as_config("cifar10").squeeze, epochs=1, tests=1)
-    data = _noise_data(STEPS * squeeze.batch_size)
+    data = noise_data(STEPS * squeeze.batch_size)
     with tempfile.TemporaryDirectory() as name:
         path = Path(name) / "teacher.safetensors"
         train = partial(squeeze_teacher, STUDENT, data, squeeze, runtime, path, {})
@@ -93,7 +93,7 @@ def measure_data(config: BenchConfig, runtime: Runtime) -> dict[str, Any]:
     long as there are cores for them.
     """
     cifar, imagenet = as_config("cifar10"), as_config("imagenet-1k")
-    held = _noise_data(STEPS * cifar.squeeze.batch_size)
+    held = noise_data(STEPS * cifar.squeeze.batch_size)
     with tempfile.TemporaryDirectory() as name:
         streamed = _noise_files(Path(name))
         rates = {}
@@ -130,7 +130,7 @@ def _training(batch: int, runtime: Runtime) -> Work:
     return train
 
 
-def _noise_data(count: int = 100) -> ImageData:
+def noise_data(count: int = 100) -> ImageData:
     """Pictures of noise in CIFAR's shape; hardly any to test on, as tests are not timed."""
     generator = torch.Generator().manual_seed(0)
 

@@ -85,7 +85,7 @@ class Bench:
     def full(self) -> Work:
         """The complete iteration, as `synthesis` runs long work: on a compiled copy."""
         target = make_target(
-            "bench", self.model, self._statistics(), self.config, self.n_p, self.shape
+            "bench", self.model, self.statistics(), self.config, self.n_p, self.shape
         )
         solver = make_optimizer(self.config.optimizer, [self.images], self.config.optimizer.lr)
         zero, one = [0.0] * 3, [1.0] * 3
@@ -105,7 +105,7 @@ class Bench:
 
         return iterate
 
-    def _statistics(self) -> Statistics:
+    def statistics(self) -> Statistics:
         """Those of two pictures of noise; what they are does not change what a step costs."""
         channel: dict[str, Moments] = {}
         patch: dict[str, Moments] = {}

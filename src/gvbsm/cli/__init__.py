@@ -16,6 +16,7 @@ from gvbsm.cli.reading import report_verb, show_verb
 from gvbsm.cli.stages import stage_verb
 from gvbsm.cli.sweep import sweep_verb
 from gvbsm.config import ConfigError
+from gvbsm.launch import Launch, read_launch
 from gvbsm.settings import preset_names
 
 VERBS = {
@@ -41,6 +42,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "export": export_verb,
     "train": train_verb,
 }
+ALONE = ("report", "show", "bench")  # are for one process, the first of several
 
 
 def entry() -> None:
@@ -56,18 +58,37 @@ def main(argv: Sequence[str]) -> int:
     if argv[0] == "--version":
         print(f"gvbsm {__version__}")
         return 0
+    launch = Launch()
     try:
+        launch = read_launch()
         return _dispatch(argv[0], list(argv[1:]))
     except KeyboardInterrupt:
-        print("\nstopped; the same command goes on from the last checkpoint", file=sys.stderr)
+        if launch.rank == 0:
+            print("\nstopped; the same command goes on from the last checkpoint", file=sys.stderr)
         return 130
     except Exception as error:
         code = _exit_code(error)
         if code is None:
+            for name in filter(None, [launch.name]):  # one of several
+                error.add_note(f"in {name}")
             raise
-        for line in str(error).splitlines() or [type(error).__name__]:
-            print(f"gvbsm: {line}", file=sys.stderr)
+        _tell(error, launch)
         return code
+
+
+def _tell(error: Exception, launch: Launch) -> None:
+    """Print a fault, with the number of the process; what all meet is told once a machine."""
+    if launch.local_rank and _is_met_by_all(error):
+        return
+    who = f"{launch.name}: " if launch.name else ""
+    for line in str(error).splitlines() or [type(error).__name__]:
+        print(f"gvbsm: {who}{line}", file=sys.stderr, flush=True)
+
+
+def _is_met_by_all(error: Exception) -> bool:
+    from gvbsm.processes import ProcessError
+
+    return isinstance(error, (ConfigError, ProcessError))
 
 
 def _exit_code(error: Exception) -> int | None:
@@ -76,11 +97,12 @@ def _exit_code(error: Exception) -> int | None:
         return 2
     from gvbsm.artifacts import ArtifactError
     from gvbsm.pictures import DataError
+    from gvbsm.processes import ProcessError
     from gvbsm.runtime import RunError
 
     if isinstance(error, (ArtifactError, DataError)):
         return 2
-    return 1 if isinstance(error, (RunError, OSError)) else None
+    return 1 if isinstance(error, (RunError, ProcessError, OSError)) else None
 
 
 def _overview() -> str:
@@ -103,6 +125,8 @@ def _dispatch(verb: str, argv: list[str]) -> int:
         near = difflib.get_close_matches(verb, VERBS, n=1)
         hint = f"did you mean {near[0]}? " if near else ""
         raise ConfigError(f"there is no verb {verb!r}; {hint}verbs: {', '.join(VERBS)}")
+    if verb in ALONE and read_launch().rank:
+        return 0
     if verb in COMMANDS:
         return COMMANDS[verb](argv)
     return stage_verb(verb, argv)

@@ -20,11 +20,11 @@ def bench_verb(argv: list[str]) -> int:
         raise ConfigError(explain(str(error))) from None
     except SystemExit as leaving:
         return int(leaving.code or 0)
-    counts = [config.repeats, *(config.groups or [0])]
+    counts = [config.repeats, *(config.groups or [0]), *config.processes]
     if config.threads is not None:
         counts.append(config.threads)
     if min(counts) < 1:
-        raise ConfigError("repeats, groups and threads must be at least 1")
+        raise ConfigError("repeats, groups, processes and threads must be at least 1")
     if not config.settings:
         raise ConfigError("settings must name a preset, as in --settings '[cifar10]'")
     file = None if config.json is None else Path(config.json)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gvbsm.config import Config, ConfigError
+from gvbsm.launch import read_launch
 from gvbsm.settings import (
     flat_keys,
     from_parsed,
@@ -26,7 +27,8 @@ SHORT = {"--data-root": "--data.root"}
 
 
 def start_log(quiet: bool = False) -> None:
-    """Let the log go to the standard error stream."""
+    """Let the log go to the standard error stream; of several processes the first alone tells."""
+    quiet = quiet or read_launch().rank > 0
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("gvbsm").setLevel(logging.WARNING if quiet else logging.INFO)
 

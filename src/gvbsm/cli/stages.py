@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from gvbsm.cli.parsing import parse_run, start_log
+from gvbsm.launch import read_launch
 
 
 def stage_verb(verb: str, argv: list[str]) -> int:
@@ -12,13 +13,17 @@ def stage_verb(verb: str, argv: list[str]) -> int:
         return 0
     config, workdir, quiet = parsed
     start_log(quiet)
+    leads = read_launch().rank == 0
     from gvbsm import pipeline
     from gvbsm.results import format_continual, format_table
 
     if verb == "continual":
         from gvbsm.continual import run_continual
 
-        print(format_continual(run_continual(config, workdir, quiet)))
+        continual = run_continual(config, workdir, quiet)
+        if not leads:
+            return 0
+        print(format_continual(continual))
         print(f"\nresults: {workdir / 'continual.json'}")
         return 0
     if verb != "run":
@@ -27,6 +32,8 @@ def stage_verb(verb: str, argv: list[str]) -> int:
     from gvbsm.reporting import report
 
     results = pipeline.run(config, workdir, quiet)
+    if not leads:
+        return 0
     print(format_table(results["rows"]))
     print(f"\nresults:       {workdir / 'results.json'}")
     print(f"distilled set: {workdir / 'synthesis' / 'images.safetensors'}")

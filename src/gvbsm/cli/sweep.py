@@ -7,6 +7,7 @@ from pathlib import Path
 
 from gvbsm.cli.parsing import checked, expand, explain, start_log
 from gvbsm.config import ConfigError
+from gvbsm.launch import read_launch
 from gvbsm.settings import read_preset, settings_parser
 from gvbsm.studies import read_plan, read_study, study_names
 
@@ -40,6 +41,8 @@ def sweep_verb(argv: list[str]) -> int:
     from gvbsm.sweeping import run_plan
 
     for content in run_plan(plan, Path(folder), quiet):
+        if read_launch().rank:
+            continue
         print(format_study(content))
         print(f"\nresults: {Path(folder) / content['study']}.json and .csv\n", flush=True)
     return 0

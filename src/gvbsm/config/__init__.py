@@ -13,6 +13,7 @@ from gvbsm.config.data import (
 from gvbsm.config.parts import (
     ConfigError,
     OptimizerConfig,
+    Parallel,
     ViewConfig,
 )
 from gvbsm.config.run import (
@@ -46,6 +47,7 @@ __all__ = [
     "LabelsConfig",
     "Method",
     "OptimizerConfig",
+    "Parallel",
     "Rival",
     "Selection",
     "SqueezeConfig",

@@ -15,6 +15,7 @@ class BenchConfig:
             224 and four.
         repeats: Rounds of each comparison.
         groups: Numbers of batches in a pass that are compared.
+        processes: Numbers of processes, one thread each, whose synthesis is compared.
         device: cpu, cuda or cuda:N; auto takes a GPU where there is one.
         precision: fp32 or bf16; auto is bf16 on CUDA, else fp32.
         threads: CPU threads; none leaves torch's choice.
@@ -25,6 +26,7 @@ class BenchConfig:
     settings: tuple[Literal["cifar10", "imagenet-1k"], ...] = ("cifar10", "imagenet-1k")
     repeats: int = 5
     groups: tuple[int, ...] = (1, 2, 4)
+    processes: tuple[int, ...] = ()
     device: str = "auto"
     precision: Literal["auto", "fp32", "bf16"] = "auto"
     threads: int | None = None

@@ -10,6 +10,9 @@ class ConfigError(ValueError):
     """A fault in the settings, told in one line (or one line a fault)."""
 
 
+Parallel = Literal["networks", "pictures"]
+
+
 @dataclass(frozen=True)
 class ViewConfig:
     """How one picture becomes a view of it.

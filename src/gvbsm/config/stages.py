@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from gvbsm.config.parts import OptimizerConfig, ViewConfig
+from gvbsm.config.parts import OptimizerConfig, Parallel, ViewConfig
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,8 @@ class SqueezeConfig:
         optimizer: Optimiser of the teachers.
         views: Augmentation of the real pictures.
         tests: How often the test accuracy is measured, evenly spread, the last epoch included.
+        parallel: Of several processes, each trains networks of its own (networks), or all share
+            each step's pictures of one network (pictures).
     """
 
     backbones: tuple[str, ...] = (
@@ -42,6 +44,7 @@ class SqueezeConfig:
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     views: ViewConfig = field(default_factory=lambda: ViewConfig(crop="pad"))
     tests: int = 5
+    parallel: Parallel = "networks"
 
 
 @dataclass(frozen=True)
@@ -153,6 +156,7 @@ class EvaluationConfig:
         optimizer: Optimiser of the students.
         lr_of: Learning rate of single students where it differs from optimizer.lr.
         tests: How often the test accuracy is measured, evenly spread, the last epoch included.
+        parallel: As squeeze.parallel.
     """
 
     students: tuple[str, ...] = ("convnet128", "resnet18")
@@ -168,6 +172,7 @@ class EvaluationConfig:
     )
     lr_of: dict[str, float] = field(default_factory=dict)
     tests: int = 10
+    parallel: Parallel = "networks"
 
 
 @dataclass(frozen=True)

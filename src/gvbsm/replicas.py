@@ -1,0 +1,135 @@
+"""One network trained by several processes at once, each on its rows of every batch.
+
+Each process holds a replica. The gradients are averaged by torch's DistributedDataParallel, and
+BatchNorm's moments are those of the whole batch, so that a step is the step that one process makes
+on the whole batch, up to rounding.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parallel import DistributedDataParallel
+
+from gvbsm.backbones import synchronize_batchnorm
+from gvbsm.processes import Processes
+
+
+def replicate(model: nn.Module, team: Processes, device: torch.device) -> nn.Module:
+    """What is called in the place of a network that the processes of a team train together.
+
+    Its BatchNorm layers are replaced in place; names and values in its state stay. One process
+    alone trains the network itself.
+
+    Args:
+        model: The network, on the device.
+        team: The processes.
+        device: This process's device.
+
+    Raises:
+        ValueError: If a kind of BatchNorm cannot be synchronized there (`check_replicable`).
+    """
+    if team.world == 1:
+        return model
+    check_replicable(model, device)
+    group = team.join_gradients(device)
+    if device.type == "cuda":
+        synchronize_batchnorm(model, group)
+    else:
+        _synchronize_on_cpu(model, group)
+    return DistributedDataParallel(model, process_group=group)
+
+
+def check_replicable(model: nn.Module, device: torch.device) -> None:
+    """Check that every BatchNorm layer can be synchronized.
+
+    torch's own SyncBatchNorm and timm's, which goes with timm's layers, need a GPU. On the CPU
+    there is `SyncedBatchNorm`, for plain nn.BatchNorm2d.
+
+    Raises:
+        ValueError: Naming the layer.
+    """
+    if device.type == "cuda":
+        return
+    for path, module in model.named_modules():
+        if isinstance(module, _BatchNorm) and type(module) not in (nn.BatchNorm2d, SyncedBatchNorm):
+            raise ValueError(
+                f"{type(module).__name__} ({path}) cannot be trained by several processes together "
+                "on the CPU: only nn.BatchNorm2d can; set parallel to networks"
+            )
+
+
+def _synchronize_on_cpu(model: nn.Module, group: dist.ProcessGroup | None) -> None:
+    for name, child in model.named_children():
+        if isinstance(child, nn.BatchNorm2d):
+            setattr(model, name, SyncedBatchNorm(child, group))
+        else:
+            _synchronize_on_cpu(child, group)
+
+
+class _Sum(torch.autograd.Function):
+    """The sum of all processes' tensors; each tensor's gradient is the sum of all gradients."""
+
+    @staticmethod
+    def forward(ctx: Any, tensor: Tensor, group: dist.ProcessGroup | None) -> Tensor:
+        ctx.group = group
+        total = tensor.clone()
+        dist.all_reduce(total, group=group)
+        return total
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        total = gradients[0].clone()
+        dist.all_reduce(total, group=ctx.group)
+        return total, None
+
+
+class SyncedBatchNorm(nn.BatchNorm2d):
+    """BatchNorm over the rows of all processes, on the CPU, where torch has none.
+
+    Args:
+        of: The layer that it takes the place of, with its parameters and running moments.
+        group: The processes; None is all.
+    """
+
+    def __init__(self, of: nn.BatchNorm2d, group: dist.ProcessGroup | None) -> None:
+        super().__init__(of.num_features, of.eps, of.momentum, of.affine, of.track_running_stats)
+        self.weight, self.bias = of.weight, of.bias
+        self.running_mean, self.running_var = of.running_mean, of.running_var
+        self.num_batches_tracked = of.num_batches_tracked
+        self.training, self._group = of.training, group
+
+    def forward(self, input: Tensor) -> Tensor:  # noqa: A002 (the name that torch gives it)
+        """Normalize (batch, channels, height, width)."""
+        if not self.training:
+            return super().forward(input)
+        # At least float32, as torch's own computes with bf16 rows too.
+        rows = input.to(torch.promote_types(input.dtype, torch.float32))
+        shape, axes = (1, -1, 1, 1), (0, 2, 3)
+        count = rows.new_full((1,), rows[:, 0].numel())
+        sums: Tensor = _Sum.apply(torch.cat([rows.sum(axes), count]), self._group)
+        mean, n = sums[:-1] / sums[-1], sums[-1].detach()
+        centered = rows - mean.view(shape)
+        variance = _Sum.apply(centered.square().sum(axes), self._group) / n
+        self._remember(mean.detach(), variance.detach() * n / (n - 1))
+        normalized = centered * (variance + self.eps).rsqrt().view(shape)
+        if self.affine:
+            normalized = normalized * self.weight.view(shape) + self.bias.view(shape)
+        result: Tensor = normalized.to(input.dtype)
+        return result
+
+    def _remember(self, mean: Tensor, variance: Tensor) -> None:
+        """Update the running moments; the variance is the unbiased one, as in torch."""
+        if self.running_mean is None or self.running_var is None:
+            return
+        assert self.num_batches_tracked is not None
+        self.num_batches_tracked.add_(1)
+        share = self.momentum
+        if share is None:  # the plain mean of all batches
+            share = 1.0 / float(self.num_batches_tracked)
+        self.running_mean.lerp_(mean.to(self.running_mean.dtype), share)
+        self.running_var.lerp_(variance.to(self.running_var.dtype), share)

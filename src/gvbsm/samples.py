@@ -1,0 +1,71 @@
+"""Real pictures of a run, kept to be shown beside the images and compared with them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from gvbsm.artifacts import Recipe, is_current
+from gvbsm.config import Config
+from gvbsm.coreset import select_random
+from gvbsm.datasets import ImageData
+from gvbsm.distilled import load_distilled, load_images, stream_images
+from gvbsm.loading import picture_parts
+from gvbsm.plots import plot_images
+from gvbsm.recipes import Recipes
+from gvbsm.runtime import Runtime
+from gvbsm.workspace import Workspace
+
+SHOWN_CLASSES = 20  # rows of the picture
+
+
+def sample_real(
+    config: Config, data: ImageData, runtime: Runtime, workspace: Workspace, recipes: Recipes
+) -> Path:
+    """Keep real pictures of the first classes, to show and to compare with; return the file.
+
+    As many as there are images, but 10 to 50 a class, and no more than the smallest class has.
+    """
+    path, recipe = workspace.real, recipes.real()
+    if is_current(path, recipe):
+        return path
+    labels = data.train.labels
+    shown = min(SHOWN_CLASSES, len(data.class_names))
+    smallest = int(torch.bincount(labels)[:shown].min())
+    count = min(max(config.ipc, 10), 50, smallest)
+    index = select_random(labels, shown, count, runtime.generator("real"))
+    keep_real(path, "real", recipe, index, data)
+    return path
+
+
+def keep_real(path: Path, method: str, recipe: Recipe, index: Tensor, data: ImageData) -> None:
+    """Write training pictures as a set of images.
+
+    Args:
+        path: The file.
+        method: How they were chosen.
+        recipe: What they are made from.
+        index: Which, class by class, int64 (n,).
+        data: The real pictures.
+    """
+    parts = picture_parts(data, index)
+    stream_images(path, method, recipe, data.train.labels[index], parts, data)
+
+
+def draw_picture(workspace: Workspace, real_pictures: Path) -> Path:
+    """Draw the distilled images, a row a class, beside real ones; return the file.
+
+    Args:
+        workspace: The work directory.
+        real_pictures: What `sample_real` made.
+    """
+    distilled = load_distilled(workspace.directory)
+    real = load_images(real_pictures)
+    shown = min(SHOWN_CLASSES, len(real.class_names))
+    pictures = real.images.view(shown, -1, *real.images.shape[1:])
+    columns = min(10, distilled.ipc, pictures.shape[1])
+    path = workspace.picture
+    plot_images(distilled, pictures[:, :columns].flatten(0, 1), columns, path)
+    return path

@@ -1,0 +1,104 @@
+"""The students of several sets: which of them are missing, what each is trained with."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from torch import nn
+
+from gvbsm.artifacts import load_tensors, read_json
+from gvbsm.config import Config, Parallel
+from gvbsm.datasets import ImageData
+from gvbsm.distilled import SoftLabels, load_labels
+from gvbsm.evaluation import Labeller, train_student
+from gvbsm.processes import Processes
+from gvbsm.recipes import Place, Recipes
+from gvbsm.runtime import Runtime
+from gvbsm.teamwork import Teamwork
+
+log = logging.getLogger("gvbsm")
+
+Teachers = Callable[[Config], list[nn.Module]]
+
+
+def train_students(
+    places: Sequence[tuple[Place, range]],
+    data: ImageData,
+    runtime: Runtime,
+    recipes: Recipes,
+    team: Teamwork,
+    teachers: Teachers,
+    parallel: Parallel,
+) -> None:
+    """Train the students that are missing or out of date; several processes share them out.
+
+    Args:
+        places: The sets, whose labels are there, and the seeds of their students.
+        data: The real pictures.
+        runtime: Device, precision, seed, processes.
+        recipes: What the students are made from.
+        team: How the work is shared out.
+        teachers: The networks that label a method's images, if they do so during training.
+        parallel: Whether students are trained side by side, or by all processes together.
+
+    Raises:
+        RunError: If a training diverges.
+    """
+    students = [
+        (place, student, seed_index)
+        for place, seeds in places
+        for student in place.config.evaluation.students
+        for seed_index in seeds
+    ]
+
+    def is_tested(place: Place, student: str, seed_index: int) -> bool:
+        path = place.result(student, seed_index)
+        recipe = recipes.student(place, student, seed_index)
+        return path.is_file() and read_json(path).get("recipe") == recipe
+
+    def path_of(number: int) -> Path:
+        place, student, seed_index = students[number]
+        return place.result(student, seed_index)
+
+    def tell(number: int) -> None:
+        place, student, seed_index = students[number]
+        top1 = read_json(path_of(number))["top1"][-1]
+        method = place.config.method
+        log.info("evaluation %s, %s, seed %d: %.1f %%", method, student, seed_index, top1)
+
+    missing = runtime.processes.same(
+        lambda: [number for number, each in enumerate(students) if not is_tested(*each)]
+    )
+    for number, together in team.deal(missing, parallel, path_of, tell):
+        place, student, seed_index = students[number]
+        with team.timed(f"evaluation/{place.config.method}/{student}/{seed_index}", together):
+            _train(*students[number], data, runtime, recipes, teachers, together)
+
+
+def _train(
+    place: Place,
+    student: str,
+    seed_index: int,
+    data: ImageData,
+    runtime: Runtime,
+    recipes: Recipes,
+    teachers: Teachers,
+    team: Processes,
+) -> None:
+    config = place.config
+    tensors, _ = load_tensors(place.images, "images")
+    stored: SoftLabels | None = None
+    labelling: list[nn.Module] = []
+    if place.stores_labels:
+        stored = load_labels(place.labels)
+    elif config.evaluation.loss != "hard":
+        labelling = teachers(config)
+    count = len(tensors["images"])
+    labeller = Labeller(count, data.image_size, config.labels, runtime, stored, labelling)
+    train_student(
+        student, seed_index, tensors["images"], tensors["labels"], labeller, data,
+        config.evaluation, config.labels, runtime, place.result(student, seed_index),
+        recipes.student(place, student, seed_index), config.data.workers, team,
+    )  # fmt: skip

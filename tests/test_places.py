@@ -1,0 +1,42 @@
+"""What is evaluated, and what has come out so far."""
+
+from gvbsm.artifacts import write_json
+from gvbsm.places import all_places, read_full, read_results
+from gvbsm.recipes import Recipes
+from gvbsm.settings import as_config
+from gvbsm.workspace import Workspace
+
+CONFIG = as_config(
+    {
+        "evaluation": {"students": ["convnet8_d1"], "seeds": 3},
+        "baselines": {"methods": ["random-hard", "sre2l", "full"], "draws": 2},
+    }
+)
+
+
+def test_places__draws_share_the_seeds_and_full_has_no_images(tmp_path):
+    found = [
+        (method, str(place.directory.relative_to(tmp_path)), place.draw, list(seeds))
+        for method, place, seeds in all_places(CONFIG, tmp_path)
+    ]
+    assert found == [
+        ("gvbsm", ".", 0, [0, 1, 2]),
+        ("random-hard", "baselines/random-0", 0, [0, 2]),
+        ("random-hard", "baselines/random-1", 1, [1]),
+        ("sre2l", "baselines/sre2l", 0, [0, 1, 2]),
+    ]
+
+
+def test_results__are_those_of_the_present_settings_alone(tmp_path):
+    recipes = Recipes(CONFIG, "toy", "fp32")
+    (_, own, _), (_, random, _), *_ = all_places(CONFIG, tmp_path)
+    for place, seed, recipe in (
+        (own, 0, recipes.student(own, "convnet8_d1", 0)),
+        (own, 1, {"made": "otherwise"}),
+        (random, 2, recipes.student(random, "convnet8_d1", 2)),
+    ):
+        write_json(place.result("convnet8_d1", seed), {"recipe": recipe, "of": seed})
+    found = read_results(all_places(CONFIG, tmp_path), recipes)
+    seeds = {key: [result["of"] for result in results] for key, results in found.items()}
+    assert seeds == {("gvbsm", "convnet8_d1"): [0], ("random-hard", "convnet8_d1"): [2]}
+    assert read_full(CONFIG, recipes, Workspace(tmp_path)) == {}

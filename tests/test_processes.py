@@ -1,0 +1,153 @@
+"""Processes that talk: shares, words, and what happens when one of them is gone."""
+
+import json
+from itertools import chain
+
+import pytest
+import torch
+
+from gvbsm.launch import Launch
+from gvbsm.processes import ALONE, Processes, join
+from together import by_hand, torchrun
+
+# Shares
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 7])
+@pytest.mark.parametrize("count", [0, 1, 2, 6, 7, 20])
+def test_parts__are_all_of_it_once_in_order_and_even(world, count):
+    parts = [list(range(count))[Processes(Launch(r, world, r)).part(count)] for r in range(world)]
+    assert list(chain(*parts)) == list(range(count))
+    assert max(map(len, parts)) - min(map(len, parts)) <= 1
+
+
+@pytest.mark.parametrize("world", [1, 2, 3, 7])
+@pytest.mark.parametrize("count", [2, 6, 7, 20])
+def test_rows__weighted_means_have_the_mean_of_the_batch(world, count):
+    values = torch.rand(count, dtype=torch.float64, generator=torch.Generator().manual_seed(count))
+    team = [Processes(Launch(rank, world, rank)) for rank in range(world)]
+    means = [each.weight(count) * values[each.rows(count)].mean() for each in team]
+    torch.testing.assert_close(torch.stack(means).mean(), values.mean(), rtol=1e-14, atol=0)
+
+
+def test_alone__there_is_nobody_to_talk_to(monkeypatch):
+    for name in ("WORLD_SIZE", "RANK"):
+        monkeypatch.delenv(name, raising=False)
+    assert join() is ALONE
+    assert ALONE.leads
+    items, tensor = [1, 2, 3], torch.ones(2)
+    assert list(ALONE.deal(items)) == items
+    assert ALONE.sum(tensor) is tensor
+    assert ALONE.mean(tensor) is tensor
+    assert ALONE.gather(items) == [items]
+    assert ALONE.same(lambda: items) is items
+    assert (ALONE.rows(3), ALONE.weight(3)) == (slice(0, 3), 1.0)
+    ALONE.barrier()
+    ALONE.agree({"a": 1})
+    with pytest.raises(KeyError), ALONE.checking():
+        raise KeyError
+    assert not torch.distributed.is_initialized()
+
+
+# Words; one start of three processes for all of them.
+
+TALK = """
+import json, sys
+from gvbsm.processes import ProcessError, join
+us = join()
+told = {"rank": us.rank, "leads": us.leads}
+told["gather"] = us.gather({"of": us.rank, "text": "\\u00e4" * us.rank})
+told["same"] = us.same(lambda: ["decided by", us.rank])
+told["none"] = us.same(lambda: None)
+told["sum"] = us.sum(__import__("torch").tensor([1, us.rank])).tolist()
+told["dealt"] = [list(us.deal(range(7))), list(us.deal(range(2))), list(us.deal([]))]
+us.agree({"a": 1, "b": [us.world]})
+try:
+    us.agree({"a": 1, "b": us.rank // 2, "c": None})
+except ProcessError as error:
+    told["differs"] = str(error)
+try:
+    with us.checking():
+        if us.rank: raise KeyError(us.rank)
+except (KeyError, ProcessError) as error:
+    told["fault"] = [type(error).__name__, str(error)]
+us.barrier()
+open(f"{sys.argv[1]}/{us.rank}.json", "w").write(json.dumps(told))
+"""
+
+
+@pytest.fixture(scope="module")
+def told(tmp_path_factory):
+    """What each of three processes heard."""
+    folder = tmp_path_factory.mktemp("talk")
+    done = torchrun(3, *_script(folder, TALK), folder)
+    assert done.returncode == 0, done.stderr
+    return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(3)]
+
+
+def _script(folder, text):
+    path = folder / "script.py"
+    path.write_text(text)
+    return [path]
+
+
+def test_words__reach_all(told):
+    for rank, heard in enumerate(told):
+        assert heard["rank"] == rank
+        assert heard["leads"] == (rank == 0)
+        assert heard["gather"] == [{"of": other, "text": "ä" * other} for other in range(3)]
+        assert heard["same"] == ["decided by", 0]
+        assert heard["none"] is None
+        assert heard["sum"] == [3, 3]
+
+
+def test_dealt_items__go_to_one_process_each(told):
+    for turn, count in enumerate((7, 2, 0)):
+        dealt = [heard["dealt"][turn] for heard in told]
+        assert sorted(chain(*dealt)) == list(range(count))
+        assert all(part == sorted(part) for part in dealt)
+
+
+def test_what_differs__is_named_by_all_and_a_fault_is_told_by_the_first_that_has_it(told):
+    for rank, heard in enumerate(told):
+        assert heard["differs"] == "process 2 was started otherwise than process 0: b: 0 -> 1"
+        kind, text = heard["fault"]
+        assert (kind == "KeyError") == (rank == 1)
+        assert "1" in text
+
+
+# One is gone
+
+WAIT = """
+import os, signal
+from gvbsm.processes import ProcessError, join
+us = join()
+us.barrier()
+if us.rank == 1:
+    os.kill(os.getpid(), signal.SIGKILL)
+try:
+    {wait}
+except ProcessError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize("wait", ["us.barrier()"])
+def test_a_killed_process__lets_nobody_wait(wait, tmp_path):
+    first, second = by_hand(2, *_script(tmp_path, WAIT.format(wait=wait)))
+    out, err = first.communicate(timeout=180)
+    second.communicate(timeout=180)
+    assert second.returncode == -9
+    assert out.startswith("another process has failed or is gone"), err
+    assert out.count("\n") == 1
+
+
+def test_a_process_that_is_not_there__is_told_in_a_line(tmp_path):
+    """The port is nobody's, and the first process alone opens one."""
+    script = "import gvbsm.processes as p, datetime\np.MEETING = datetime.timedelta(seconds=1)\n"
+    script += "try:\n    p.join()\nexcept p.ProcessError as error:\n    print(error)\n"
+    first, second = by_hand(2, *_script(tmp_path, script), of={0: ["-c", ""]})
+    first.communicate(timeout=180)
+    out, err = second.communicate(timeout=180)
+    assert out.startswith("process 1 of 2 does not find the others: "), err
+    assert out.count("\n") == 1

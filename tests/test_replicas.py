@@ -1,0 +1,135 @@
+"""One network that processes train together: each step is one process's step on the whole batch."""
+
+from functools import partial
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from conftest import CONVNET, WRN
+from gvbsm.artifacts import Checkpoint, load_tensors, save
+from gvbsm.backbones import build_backbone
+from gvbsm.config import OptimizerConfig
+from gvbsm.memory import Parts
+from gvbsm.processes import ALONE, join
+from gvbsm.replicas import check_replicable, replicate
+from gvbsm.runtime import Runtime
+from gvbsm.training import confusion_matrix, fit, shared_step
+from together import torchrun
+
+CPU = torch.device("cpu")
+SIZES = (
+    5,
+    4,
+    1,
+    5,
+)  # of a training's batches: uneven for two processes, and one too small for them
+
+
+def network(name):
+    torch.manual_seed(3)
+    return build_backbone(name, 4, 8).double()
+
+
+def batch(size):
+    generator = torch.Generator().manual_seed(size)
+    x = torch.randn(size, 3, 8, 8, dtype=torch.float64, generator=generator)
+    return x, torch.arange(size) % 4
+
+
+def loss(x, labels, net, part):
+    return F.cross_entropy(net(x[part]), labels[part])
+
+
+def own_step(team, size):
+    x, labels = batch(size)
+    rows = team.rows(size)
+    return shared_step(team, size, partial(loss, x[rows], labels[rows]))
+
+
+def step(name, team):
+    """Gradients of one batch of five, the outputs of three more, and the network's state."""
+    model = network(name)
+    net = replicate(model, team, CPU)
+    own = own_step(team, 5)
+    own.loss(net, slice(0, own.size)).backward()
+    found = {f"gradient/{key}": each.grad for key, each in model.named_parameters()}
+    found["outputs"] = model.eval()(batch(3)[0]).detach()
+    return found | {f"state/{key}": each.double() for key, each in model.state_dict().items()}
+
+
+def trained(name, team, path, seconds=3600):
+    """The state after two epochs, and what was measured: tests are of seven pictures."""
+    runtime = Runtime(CPU, "fp32", seed=7, checkpoint_seconds=seconds, quiet=True)
+
+    def test(net):
+        x, labels = batch(7)
+        part = team.part(7)
+        confusion = confusion_matrix(net, iter([(x[part], labels[part])]), runtime, team)
+        return 100 * float(confusion.trace()) / int(confusion.sum())
+
+    model = network(name)
+    history = fit(
+        model, lambda _, start: (own_step(team, size) for size in SIZES[start:]), test,
+        epochs=2, steps=len(SIZES), tests=2, optimizer=OptimizerConfig(lr=0.02), lr=None,
+        parts=Parts(None, "squeeze", team.world > 1),
+        name=name, runtime=runtime, checkpoint=Checkpoint(path, {}, seconds), team=team,
+    )  # fmt: skip
+    measured = torch.tensor([*history.losses, *history.top1], dtype=torch.float64)
+    return {"measured": measured} | {k: each.double() for k, each in model.state_dict().items()}
+
+
+def work(folder):
+    """What each process does; both write what they have."""
+    us = join()
+    for name in (CONVNET, WRN):
+        for what, found in (
+            ("step", step(name, us)),
+            ("trained", trained(name, us, folder / f"{name}.safetensors")),
+            ("resumed", trained(name, us, folder / f"half-{name}.safetensors")),
+        ):
+            save(folder / f"{what}-{name}-{us.rank}", found, {"kind": "toy", "recipe": {}})
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Where two processes have worked; the half-done training was begun by one."""
+    folder = tmp_path_factory.mktemp("replicas")
+    for name in (CONVNET, WRN):
+        path = folder / f"half-{name}.safetensors"
+        trained(name, ALONE, path, seconds=0)  # the last checkpoint: one step is left
+        assert load_tensors(next(folder.glob(f"half-{name}.partial*")), "checkpoint")
+    code = "import pathlib, sys; from test_replicas import work; work(pathlib.Path(sys.argv[1]))"
+    script = folder / "script.py"
+    script.write_text(code)
+    done = torchrun(2, script, folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.mark.parametrize("name", [CONVNET, WRN])  # GroupNorm, and BatchNorm of all rows
+@pytest.mark.parametrize("what", ["step", "trained", "resumed"])
+def test_two_processes__do_what_one_does(what, name, folder, tmp_path):
+    expected = step(name, ALONE) if what == "step" else trained(name, ALONE, tmp_path / "x")
+    found = [load_tensors(folder / f"{what}-{name}-{rank}", "toy")[0] for rank in range(2)]
+    assert found[0].keys() == expected.keys()
+    for key, value in expected.items():
+        # A batch of one, which both had in full, counts twice in BatchNorm's unbiased variance.
+        rtol = 0.05 if key.endswith("running_var") and what != "step" else 1e-9
+        rtol = 1e-6 if key == "measured" else rtol  # losses are summed in float32
+        torch.testing.assert_close(found[0][key], value, rtol=rtol, atol=1e-10, msg=key)
+        assert torch.equal(found[1][key], found[0][key]), key
+
+
+def test_kinds_of_batchnorm_that_cannot_be_synchronized__are_named():
+    class Special(nn.BatchNorm2d):
+        pass
+
+    model = nn.Sequential(nn.Conv2d(3, 4, 3), Special(4))
+    with pytest.raises(ValueError, match=r"Special \(1\) cannot be trained"):
+        check_replicable(model, CPU)
+    check_replicable(model, torch.device("cuda"))
+    check_replicable(network(WRN), CPU)
+    assert replicate(model, ALONE, CPU) is model
+    assert type(model[1]) is Special
