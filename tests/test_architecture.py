@@ -21,12 +21,12 @@ ROOT = Path(gvbsm.__file__).parent
 TESTS = Path(__file__).parent
 
 LAYERS = (
-    "moments losses views _version",  # 0: the mathematics
+    "moments losses views compression _version",  # 0: the mathematics
     "pictures sources shards hub torchvision_sets datasets backbones",  # 1: registries
     # 2: ground
-    "config settings artifacts rows distilled runtime memory tracking training loading teachers "
-    "features film groups class_order observe targets epochs descent workspace studies sharing "
-    "exchange launch processes replicas teamwork",
+    "config settings artifacts rows labelstore distilled runtime memory tracking training loading "
+    "teachers features film groups class_order observe targets epochs descent workspace studies "
+    "sharing exchange launch processes replicas teamwork",
     "squeeze statistics synthesis labels evaluation coreset forgetting",  # 3: stages
     # 4: what the pipeline is put together from
     "plots recipes preflight results performance",

@@ -60,6 +60,7 @@ def small(monkeypatch):
     monkeypatch.setattr("gvbsm.performance.as_config", preset)
     monkeypatch.setattr("gvbsm.bench.synthesis.STUDENT", CONVNET)
     monkeypatch.setattr("gvbsm.bench.stages.STUDENT", CONVNET)
+    monkeypatch.setattr("gvbsm.bench.storage.STUDENT", CONVNET)
     monkeypatch.setattr("gvbsm.bench.stages.STEPS", 2)
     monkeypatch.setattr("gvbsm.bench.stages.FILES", 3)
     monkeypatch.setattr(torch, "compile", lambda function, **_settings: function)
@@ -189,6 +190,8 @@ def test_peak__is_that_of_two_iterations(kind, small, runtime, monkeypatch):
 
 
 def test_run_bench__numbers_of_all_parts(small, monkeypatch, tmp_path):
+    for name, size in (("IMAGES", 30), ("CLASSES", 20), ("SIZE", 8), ("EPOCHS", 2)):
+        monkeypatch.setattr(f"gvbsm.bench.storage.{name}", size)
     monkeypatch.setattr(
         "gvbsm.bench.synthesis.CLEAR_REFS", tmp_path / "none"
     )  # not Linux: no memory
@@ -211,6 +214,13 @@ def test_run_bench__numbers_of_all_parts(small, monkeypatch, tmp_path):
     rates = found["data"]["pictures_per_second"]
     assert rates.keys() == {"memory", "files"}
     assert min(rates.values()) > 0
+    storage = found["storage"]
+    assert (storage["network"], storage["labels_per_second"] > 0) == (CONVNET, True)
+    sizes = [row["bytes"] for row in storage["schemes"].values()]
+    assert sizes == sorted(sizes, reverse=True)
+    for row in storage["schemes"].values():
+        for work in ("write", "read"):
+            assert row[work].keys() == pair | {"labels_per_second"}
     assert found["groups"]["backbone"] == CONVNET
     assert list(found["groups"]["images_per_second"]) == ["1", "3"]
     assert set(found["predictions"]) == set(SIZES)

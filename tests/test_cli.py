@@ -123,6 +123,30 @@ def test_a_fault_in_a_process_of_its_own(start, tmp_path):
     assert str(missing) in done.stderr
 
 
+def test_labels_are_compressed_in_place(start, tiny, tmp_path, capsys, fault):
+    assert main(["run", *tiny, "--quiet", "--baselines.methods", "[]"]) == 0
+    labels = tmp_path / "w" / "labels"
+    before = sum(path.stat().st_size for path in labels.glob("shard-*"))
+    pool = ["--baselines.methods", "[]", "--labels.storage.pruning", "2"]
+    done = start("-m", "gvbsm", "labels", *tiny, *pool, "--compress")
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    (shard,) = labels.glob("shard-*")
+    assert shard.name == "shard-pool2-00000.safetensors"
+    told = f"labels: 1 of 2 epochs, {shard.stat().st_size} bytes, before {before}"
+    assert told in done.stderr.splitlines()
+    capsys.readouterr()
+    code, err = fault("labels", *tiny, "--baselines.methods", "[]", "--compress", "--quiet")
+    assert code == 2
+    assert "they hold 1 of 2 epochs, fewer than are wanted" in err
+    assert shard.is_file()
+
+
+def test_only_labels_are_compressed(fault, tiny):
+    code, err = fault("synthesis", *tiny, "--compress")
+    assert code == 2
+    assert "compress" in err
+
+
 def test_the_installed_command_leaves_with_the_exit_code(monkeypatch, capsys):
     (script,) = importlib.metadata.entry_points(group="console_scripts", name="gvbsm")
     assert script.load() is cli.entry

@@ -109,6 +109,14 @@ def test_format_study__figures_stand_once_where_there_are_several_students(conte
     assert format_study(content).count("31.4") == 1
 
 
+def test_format_study__bytes_of_labels_where_points_differ_in_them(content):
+    assert "bytes" not in format_study(content)
+    content["rows"][0]["label_bytes"] = 77
+    cells = [" ".join(line.split()) for line in format_study(content).splitlines()]
+    assert cells[2] == "a method student ipc top-1 % n s/iteration label bytes paper"
+    assert cells[4] == "true gvbsm convnet8_d1 2 55.0 ± 7.1 2 0.020 77 31.4 / -"
+
+
 def test_format_study__without_the_paper(content):
     text = format_study({**content, "paper": {}})
     assert "paper" not in text

@@ -20,7 +20,7 @@ from gvbsm import continual
 from gvbsm.artifacts import ArtifactError, load_tensors, read_json
 from gvbsm.backbones import build_backbone
 from gvbsm.cli import main
-from gvbsm.config import ConfigError
+from gvbsm.config import ConfigError, LabelStorageConfig
 from gvbsm.continual import (
     SeenOutputs,
     at_step,
@@ -137,6 +137,8 @@ def test_small_memories_get_the_epochs_that_the_least_steps_need():
     step = at_step(config, 4)  # 8 images, one batch
     assert (step.labels.epochs, step.labels.batch_size) == (20, 8)
     assert (step.labels.store, step.evaluation.tests) == (False, 1)
+    packed = replace(config, labels=replace(config.labels, storage=LabelStorageConfig(bits=8)))
+    assert at_step(packed, 4) == step  # the teachers label each batch as it comes
     assert at_step(config, 10).labels.epochs == 7  # 20 images, three batches
     own = replace(config, continual=replace(config.continual, epochs=9))
     assert (at_step(own, 4).labels.epochs, at_step(own, 10).labels.epochs) == (20, 9)

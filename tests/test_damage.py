@@ -74,7 +74,7 @@ def loaders(root):
             lambda p: Statistics.from_tensors(load_tensors(p, "statistics")[0]),
         ),
         "images": (write_images(root), lambda p: load_distilled(p.parent.parent)),
-        "shard": (labels.shard_path(0), lambda _: labels.read(0)),
+        "shard": (labels.shards[0].path, lambda p: load_labels(p.parent).read(0)),
         "index": (root / "labels" / "index.json", lambda p: load_labels(p.parent)),
     }
 

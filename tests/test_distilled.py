@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from gvbsm.artifacts import ArtifactError, save, write_json
+from gvbsm.artifacts import ArtifactError, read_json, save, write_json
 from gvbsm.distilled import (
-    SoftLabels,
+    is_whole,
     load_distilled,
     load_images,
     load_labels,
@@ -35,25 +35,35 @@ def write_images(directory, ipc=2, classes=2, channels=3):
 
 
 def write_labels(directory, epochs=5, shard_epochs=2, images=4, classes=2):
-    labels = SoftLabels(directory, epochs, shard_epochs, images, classes)
-    for start in range(0, epochs, shard_epochs):
+    """A store of the first layout, whose logits and boxes are the number of the epoch."""
+
+    def full(*shape, dtype):
+        rows = torch.arange(start, stop).view(-1, *[1] * (len(shape) + 1))
+        return rows.expand(-1, images, *shape).to(dtype)
+
+    for number, start in enumerate(range(0, epochs, shard_epochs)):
         stop = min(start + shard_epochs, epochs)
-        rows = torch.arange(start, stop)
         shard = {
-            "logits": rows.half()[:, None, None].expand(-1, images, classes),
-            "order": rows.int()[:, None] * 10 + torch.arange(images, dtype=torch.int32),
+            "logits": full(classes, dtype=torch.float16),
+            "boxes": full(4, dtype=torch.int16),
+            "mix_boxes": full(4, dtype=torch.int16),
+            "rolls": full(2, dtype=torch.int16),
+            "flips": full(dtype=torch.bool),
+            "order": torch.arange(images, dtype=torch.int32).flip(0).expand(stop - start, -1),
+            "partners": torch.arange(images, dtype=torch.int32).expand(stop - start, -1),
         }
         header = {"kind": "labels", "recipe": RECIPE, "epochs": [start, stop]}
-        save(labels.shard_path(start), shard, header)
-    numbers = {k: getattr(labels, k) for k in ("epochs", "shard_epochs", "images", "classes")}
-    write_json(directory / "index.json", {"recipe": RECIPE, **numbers})
-    return labels
+        save(directory / f"shard-{number:05d}.safetensors", shard, header)
+    numbers = {"epochs": epochs, "shard_epochs": shard_epochs, "images": images}
+    write_json(directory / "index.json", {"recipe": RECIPE, **numbers, "classes": classes})
+    return load_labels(directory)
 
 
-def test_soft_labels_are_read_across_shards(tmp_path):
+def test_labels_of_the_first_layout_are_still_read(tmp_path):
     written = write_labels(tmp_path / "labels", epochs=5, shard_epochs=2)
     labels = load_labels(tmp_path / "labels")
     assert labels == written
+    assert (labels.epochs, labels.images, labels.classes, labels.kept) == (5, 4, 2, (0, 1, 2, 3, 4))
     assert len(list(labels.directory.glob("shard-*"))) == 3
     assert labels.nbytes() == sum(p.stat().st_size for p in labels.directory.glob("shard-*"))
     for epoch in (4, 0, 3, 1, 2):
@@ -61,11 +71,24 @@ def test_soft_labels_are_read_across_shards(tmp_path):
         assert found["logits"].shape == (4, 2)
         assert found["logits"].dtype == torch.float16
         assert bool((found["logits"] == epoch).all())
-        assert found["order"].tolist() == [10 * epoch + index for index in range(4)]
-    labels.shard_path(2).unlink()
-    assert labels.read(1)["order"][0] == 10
-    with pytest.raises(ArtifactError, match="shard-00001"):
-        labels.read(2)
+        assert bool((found["boxes"] == epoch).all())
+        assert found["order"].tolist() == [3, 2, 1, 0]
+    assert is_whole(labels.directory, RECIPE)
+    assert not is_whole(labels.directory, {**RECIPE, "seed": 1})
+    labels.shards[1].path.unlink()
+    assert not is_whole(labels.directory, RECIPE)
+    fresh = load_labels(tmp_path / "labels")
+    assert fresh.read(1)["boxes"][0, 0] == 1
+    with pytest.raises(ArtifactError, match=r"shard-00001.*1 of 3 shards"):
+        fresh.read(2)
+
+
+def test_a_newer_layout_is_refused(tmp_path):
+    labels = write_labels(tmp_path / "labels")
+    index = read_json(labels.directory / "index.json")
+    write_json(labels.directory / "index.json", {**index, "layout": 3})
+    with pytest.raises(ArtifactError, match=r"layout 3.*up to 2: upgrade"):
+        load_labels(labels.directory)
 
 
 def test_distilled_set(tmp_path):

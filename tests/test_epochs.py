@@ -1,5 +1,6 @@
 """Plans of epochs: functions of seed and epoch, stored without loss, seen as the loops see them."""
 
+import itertools
 from dataclasses import replace
 
 import pytest
@@ -9,14 +10,20 @@ from hypothesis import strategies as st
 
 import reference
 from conftest import CONVNET, WRN
+from gvbsm.compression import pack_rows, packed_bytes, unpack_rows
 from gvbsm.config import LabelsConfig, ViewConfig
 from gvbsm.epochs import (
     Plan,
     batch_size_for,
     draw_plan,
+    from_table,
     label_batch,
     pack_plan,
+    plan_fields,
+    pooled_epochs,
+    redraw,
     settle_epochs,
+    tabulate,
     unpack_plan,
     view_batch,
 )
@@ -168,3 +175,70 @@ def test_label_batch__is_eq_8(normalized, teachers, data, runtime):
     torch.testing.assert_close(found.double(), expected, rtol=2**-10, atol=1e-3)
     assert (found.double() - other).abs().max() > 0.05  # the setting matters here
     assert not found.requires_grad
+
+
+# What a store holds of plans, and a pool of epochs
+
+
+@pytest.mark.parametrize(
+    "views",
+    [
+        VIEWS,
+        PADDED,
+        ViewConfig(crop="none", flip=False),
+        ViewConfig(crop="resized", scale=(0.08, 1.0), ratio=(0.2, 5.0), per_sample=False),
+        ViewConfig(crop="pad", padding=12, roll=40, cutmix=0.1),  # further than a picture is wide
+    ],
+)
+@pytest.mark.parametrize("count", [1, 2, 37])
+def test_plans_come_back_from_packed_rows(views, count, runtime):
+    fields = plan_fields(count, 8, views)
+    for epoch in range(20):
+        plan = draw_plan(count, 8, views, epoch, runtime)
+        table = tabulate(plan)
+        assert torch.equal(table[:, 0], plan.order)
+        again = from_table(unpack_rows(pack_rows(table, fields), fields))
+        assert same(again, plan)
+        assert [part.dtype for part in flat(again)] == [part.dtype for part in flat(plan)]
+
+
+@pytest.mark.parametrize(
+    ("count", "size", "views", "expected"),
+    [
+        (100, 8, ViewConfig(crop="pad", padding=1, flip=False, cutmix=1.0), 4),
+        (500, 32, ViewConfig(cutmix=1.0), 8),
+        (10_000, 224, ViewConfig(cutmix=1.0), 12),
+        (100, 8, ViewConfig(crop="none", flip=False), 2),
+    ],
+)
+def test_bytes_of_a_view(count, size, views, expected):
+    assert packed_bytes(plan_fields(count, size, views)) == expected
+
+
+@pytest.mark.parametrize(
+    ("epochs", "pruning", "expected"),
+    [(200, 40, 5), (300, 40, 8), (5, 2.5, 2), (10, 100, 1), (10, 1.0, 10), (3, 1.01, 3)],
+)
+def test_pooled_epochs__how_many(epochs, pruning, expected, runtime):
+    pool = pooled_epochs(epochs, pruning, runtime)
+    assert len(set(pool)) == len(pool) == expected
+    assert list(pool) == sorted(pool)
+    assert 0 <= min(pool) <= max(pool) < epochs
+
+
+def test_pooled_epochs__a_smaller_pool_is_part_of_a_larger_one(runtime):
+    pools = [set(pooled_epochs(200, pruning, runtime)) for pruning in (40, 20, 10, 2)]
+    assert all(small < large for small, large in itertools.pairwise(pools))
+    assert pooled_epochs(200, 40, runtime) != pooled_epochs(200, 40, replace(runtime, seed=8))
+
+
+def test_redraw__all_of_a_pool_in_turn_and_new_orders(runtime):
+    pool = (3, 17, 40)
+    drawn = [redraw(epoch, pool, 6, runtime) for epoch in range(30)]
+    turns = [tuple(epoch for epoch, _ in drawn[start : start + 3]) for start in range(0, 30, 3)]
+    assert all(sorted(turn) == list(pool) for turn in turns)
+    assert len(set(turns)) > 2
+    orders = [tuple(order.tolist()) for _, order in drawn]
+    assert all(sorted(order) == list(range(6)) for order in orders)
+    assert len(set(orders)) > 25
+    assert redraw(7, pool, 6, runtime)[1].tolist() == list(orders[7])

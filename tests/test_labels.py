@@ -1,6 +1,6 @@
 """Stored labels: what the teachers say of each view, by image, whatever the batches and stops."""
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -8,11 +8,13 @@ import torch
 import gvbsm.labels
 import reference
 from conftest import CONVNET, WRN, StoppedError, stop_after
-from gvbsm.config import LabelsConfig, ViewConfig
-from gvbsm.distilled import load_labels
-from gvbsm.epochs import draw_plan, unpack_plan, view_batch
+from gvbsm.artifacts import ArtifactError, save, write_json
+from gvbsm.config import LabelsConfig, LabelStorageConfig, ViewConfig
+from gvbsm.distilled import is_whole, load_labels
+from gvbsm.epochs import draw_plan, redraw, unpack_plan, view_batch
 from gvbsm.evaluation import Labeller
-from gvbsm.labels import generate_labels
+from gvbsm.labels import convert_labels, generate_labels, make_labels
+from gvbsm.labelstore import STORAGE, SoftLabels
 from gvbsm.memory import InParts
 from gvbsm.runtime import RunError
 
@@ -27,7 +29,7 @@ CONFIG = LabelsConfig(
 
 @pytest.fixture(autouse=True)
 def _two_epochs_a_shard(monkeypatch):
-    monkeypatch.setattr(gvbsm.labels, "SHARD_BYTES", COUNT * 4 * 2 * 2)
+    monkeypatch.setattr(gvbsm.labels, "SHARD_BYTES", 2 * COUNT * (4 * 2 + 5))  # logits, views
 
 
 @pytest.fixture
@@ -61,6 +63,7 @@ def logits_one_by_one(data, plan, model, runtime):
 def test_logits_belong_to_images_whatever_the_batch(label, data, teachers, runtime):
     labels = label()
     assert (labels.epochs, labels.shard_epochs, labels.images, labels.classes) == (5, 2, 12, 4)
+    assert labels.kept == tuple(range(5))
     for epoch in range(5):
         stored, plan = labels.read(epoch), draw_plan(COUNT, 8, CONFIG.views, epoch, runtime)
         alone = [logits_one_by_one(data, plan, model, runtime) for model in teachers.values()]
@@ -142,7 +145,8 @@ def test_stopped_and_resumed_labels_are_the_same_files(calls, label, teachers, t
     with stop_after(calls, teachers[WRN]), pytest.raises(StoppedError):
         label()
     made = [path.name for path in (tmp_path / "labels").glob("*")]
-    assert len(made) == calls // 6  # whole shards and nothing else
+    assert len(made) == 1 + calls // 6  # the index and whole shards, and nothing else
+    assert not is_whole(tmp_path / "labels", {"toy": 1})
     label()
     assert contents(tmp_path / "labels") == contents(tmp_path / "whole")
 
@@ -168,7 +172,7 @@ def test_logits_that_are_not_finite_stop_the_run(label, teachers, tmp_path):
     teachers[CONVNET].get_parameter("classifier.bias").data[0] = 1e6  # beyond float16
     with pytest.raises(RunError, match=r"labels of epoch 0: .*inf.*teachers"):
         label()
-    assert not (tmp_path / "labels" / "index.json").exists()
+    assert not is_whole(tmp_path / "labels", {"toy": 1})
 
 
 def test_every_image_has_labels(label):
@@ -194,3 +198,185 @@ def test_out_of_memory__norms_are_those_of_the_whole_batch(
         monkeypatch.setitem(teachers, name, InParts(model))
     cut = label(config, folder="cut").read(1)["logits"]
     torch.testing.assert_close(cut, whole, rtol=2**-10, atol=1e-4)
+
+
+# Schemes, and one made from another
+
+SCHEMES = {
+    "8bit": LabelStorageConfig(bits=8),
+    "top2": LabelStorageConfig(top_k=2),
+    "pool": LabelStorageConfig(pruning=2.5),
+    "all": LabelStorageConfig(pruning=2.5, top_k=2, bits=8),
+}
+
+
+def stored_as(storage):
+    """Settings and recipe of a scheme, as `recipes` has them."""
+    kept = {} if storage == LabelStorageConfig() else {STORAGE: asdict(storage)}
+    return replace(CONFIG, storage=storage), {"toy": 1, **kept}
+
+
+@pytest.fixture
+def convert(runtime, tmp_path):
+    """Call it to convert the labels of a folder."""
+
+    def run(storage, folder="labels"):
+        config, recipe = stored_as(storage)
+        return convert_labels(tmp_path / folder, config, 8, runtime, recipe)
+
+    return run
+
+
+@pytest.mark.parametrize("name", SCHEMES)
+@pytest.mark.parametrize("size", [10**6, 60])
+def test_a_converted_store_is_the_one_that_is_made_directly(
+    name, size, label, convert, tmp_path, monkeypatch
+):
+    label()
+    monkeypatch.setattr(gvbsm.labels, "SHARD_BYTES", size)
+    config, recipe = stored_as(SCHEMES[name])
+    made = label(config, folder="direct", recipe=recipe)
+    converted = convert(SCHEMES[name])
+    assert contents(tmp_path / "labels") == contents(tmp_path / "direct")
+    assert is_whole(tmp_path / "labels", recipe)
+    assert replace(converted, directory=made.directory) == made == load_labels(made.directory)
+
+
+def test_a_pool_is_made_from_a_larger_one_and_keeps_its_codes(label, convert, tmp_path):
+    small = replace(SCHEMES["all"], pruning=5.0)
+    for folder, storage in (("large", SCHEMES["all"]), ("small", small)):
+        config, recipe = stored_as(storage)
+        label(config, folder=folder, recipe=recipe)
+    convert(small, "large")
+    assert contents(tmp_path / "large") == contents(tmp_path / "small")
+
+
+def test_labels_of_the_first_layout_are_converted(label, convert, tmp_path):
+    config, recipe = stored_as(SCHEMES["8bit"])
+    direct = label(config, folder="direct", recipe=recipe)
+    labels, old = label(), tmp_path / "old"
+    for epoch in range(5):
+        shard = {name: part[None] for name, part in labels.read(epoch).items()}
+        header = {"kind": "labels", "recipe": {"toy": 1}, "epochs": [epoch, epoch + 1]}
+        save(old / f"shard-{epoch:05d}.safetensors", shard, header)
+    index = {"epochs": 5, "shard_epochs": 1, "images": COUNT, "classes": 4}
+    write_json(old / "index.json", {"recipe": {"toy": 1}, **index})
+    assert is_whole(old, {"toy": 1})
+    convert(SCHEMES["8bit"], "old")
+    assert contents(old) == contents(direct.directory)
+
+
+@pytest.mark.parametrize("stopped", [0, 2])
+def test_the_old_labels_stay_until_the_new_ones_are_whole(
+    stopped, label, convert, tmp_path, monkeypatch
+):
+    label()
+    config, recipe = stored_as(SCHEMES["8bit"])
+    monkeypatch.setattr(gvbsm.labels, "SHARD_BYTES", 2 * COUNT * (4 + 4 + 5))
+    label(config, folder="direct", recipe=recipe)
+    before = contents(tmp_path / "labels")
+    calls, write = [], SoftLabels.write
+
+    def failing(*arguments):
+        if len(calls) == stopped:
+            raise StoppedError
+        calls.append(1)
+        write(*arguments)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(SoftLabels, "write", failing)
+        with pytest.raises(StoppedError):
+            convert(SCHEMES["8bit"])
+    now = contents(tmp_path / "labels")
+    assert {name: now[name] for name in before} == before
+    assert len(now) == len(before) + stopped
+    assert is_whole(tmp_path / "labels", {"toy": 1})
+    calls.clear()
+    monkeypatch.setattr(SoftLabels, "write", lambda *args: calls.append(1) or write(*args))
+    convert(SCHEMES["8bit"])
+    assert len(calls) == 3 - stopped  # what was made is not made again
+    assert contents(tmp_path / "labels") == contents(tmp_path / "direct")
+
+
+@pytest.mark.parametrize(
+    ("source", "wanted", "message"),
+    [
+        ("8bit", LabelStorageConfig(), "hold 5 epochs, 8 bits, which is not all"),
+        ("top2", LabelStorageConfig(top_k=1), "hold 5 epochs, the 2 largest logits, which"),
+        ("pool", LabelStorageConfig(bits=8), "hold 2 of 5 epochs, fewer than are wanted"),
+    ],
+)
+def test_what_has_been_left_out_cannot_be_had_again(source, wanted, message, label, convert):
+    config, recipe = stored_as(SCHEMES[source])
+    label(config, recipe=recipe)
+    with pytest.raises(ArtifactError, match=f"cannot be converted: they {message}"):
+        convert(wanted)
+
+
+def test_labels_that_cannot_be_converted(label, convert, tmp_path):
+    with pytest.raises(ArtifactError, match="there are no labels in"):
+        convert(SCHEMES["8bit"])
+    label(recipe={"toy": 2})
+    with pytest.raises(ArtifactError, match=r"other settings than labels\.storage alone"):
+        convert(SCHEMES["8bit"])
+    label().shards[1].path.unlink()
+    with pytest.raises(ArtifactError, match="1 of 3 shards are missing"):
+        convert(SCHEMES["8bit"])
+    assert not list((tmp_path / "labels").glob("*8bit*"))
+
+
+def test_make_labels__asks_teachers_only_if_it_must(data, runtime, teachers, tmp_path, caplog):
+    def make(storage, teachers, **options):
+        config, recipe = stored_as(storage)
+        return make_labels(
+            data.train.images[:COUNT], 4, teachers, config, (data.mean, data.std), runtime,
+            tmp_path / "labels", recipe, **options,
+        )  # fmt: skip
+
+    def none():
+        raise StoppedError
+
+    with pytest.raises(StoppedError):
+        make(LabelStorageConfig(), none)
+    with pytest.raises(ArtifactError, match="there are no labels"):
+        make(LabelStorageConfig(), none, convert_only=True)
+    make(LabelStorageConfig(), lambda: list(teachers.values()))
+    before = load_labels(tmp_path / "labels").nbytes()
+    caplog.set_level("INFO", "gvbsm")
+    after = make(SCHEMES["pool"], none, convert_only=True).nbytes()
+    assert caplog.messages == [f"labels: 2 of 5 epochs, {after} bytes, before {before}"]
+    with pytest.raises(ArtifactError, match="fewer than are wanted"):
+        make(SCHEMES["8bit"], none, convert_only=True)
+    with pytest.raises(StoppedError):
+        make(SCHEMES["8bit"], none)
+    assert load_labels(tmp_path / "labels").nbytes() == after
+
+
+def test_only_the_pool_is_labelled(label, teachers):
+    calls = []
+    with teachers[WRN].register_forward_pre_hook(lambda *_: calls.append(1)):
+        config, recipe = stored_as(SCHEMES["pool"])
+        labels = label(config, recipe=recipe)
+    assert len(labels.kept) == 2
+    assert len(calls) == 2 * 3  # batches of an epoch
+
+
+def test_labeller__draws_anew_from_a_pool(label, data, runtime):
+    config, recipe = stored_as(SCHEMES["pool"])
+    whole, pool = label(folder="whole"), label(config, recipe=recipe)
+    labeller = Labeller(COUNT, 8, config, runtime, pool, [])
+    seen, orders = [], []
+    for epoch in range(5):
+        plan, labels = labeller.epoch(epoch)
+        drawn, order = redraw(epoch, pool.kept, COUNT, runtime)
+        kept, logits = whole.epoch(drawn)
+        assert torch.equal(plan.order, order)
+        assert torch.equal(plan.views.boxes, kept.views.boxes)
+        assert torch.equal(plan.mixes.partners, kept.mixes.partners)
+        for index in order.split(5):
+            ours = labeller.logits(data.train.images, labels, index)
+            assert torch.equal(ours, logits.logits(index))
+        seen.append(drawn)
+        orders.append(order.tolist())
+    assert sorted(seen[:2]) == sorted(seen[2:4]) == list(pool.kept)
+    assert len({tuple(order) for order in orders}) == 5

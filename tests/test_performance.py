@@ -34,6 +34,17 @@ def found():
         "data": {"pictures_per_second": {"memory": 54321.0, "files": 123.0}},
         "groups": {"backbone": "one", "images_per_second": {"1": 1500.0, "2": 1625.4}},
         "processes": {"backbone": "one", "images_per_second": {"1": 100.0, "2": 191.0}},
+        "storage": {
+            "network": "one",
+            "labels_per_second": 4321.0,
+            "schemes": {
+                "8 bits": {
+                    "bytes": 1016.4,
+                    "write": {**PAIR, "labels_per_second": 98765.0},
+                    "read": {**PAIR, "labels_per_second": 123456.0},
+                }
+            },
+        },
         "labels": PAIR | {"ratio": 1.0123},
         "evaluation": PAIR,
         "squeeze": PAIR,
@@ -142,6 +153,10 @@ def test_format__is_complete(found):
     for stage in ("labels", "evaluation", "squeeze"):
         assert sum(line.startswith(f"{stage} / ") for line in lines) == 1
     assert "1.01 (1.20 to 1.30)" in text
+    told = [line for line in lines if line.startswith("  8 bits, 1016 bytes a label ")]
+    assert [line.split()[-2:] for line in told] == [["98765", "labels/s"], ["123456", "labels/s"]]
+    (line,) = [line for line in lines if line.startswith("  labels / s of one alone")]
+    assert line.endswith(" 4321")
     for name, row in found["predictions"].items():
         (line,) = [line for line in lines if line.startswith(f"  {name}, {row['ipc']} images")]
         shown = line.rpartition("per class")[2].split()
@@ -165,11 +180,12 @@ def test_format__is_aligned(found):
 
 def test_format__what_is_not_known_is_left_out(found):
     found["synthesis"]["cifar10"]["memory"] |= {"bare": None, "full": None, "ratio": None}
-    for key in ("groups", "labels", "evaluation", "squeeze"):
+    for key in ("groups", "labels", "evaluation", "squeeze", "storage"):
         del found[key]
     text = format_bench(found)
     assert "None" not in text
     assert "peak memory" not in text
     assert "a pass" not in text
     assert "training steps" not in text
+    assert "label store" not in text
     assert "  one " in text

@@ -7,10 +7,11 @@ import torch
 
 from gvbsm import pipeline
 from gvbsm.artifacts import ArtifactError, read_header
+from gvbsm.config import ConfigError
 from gvbsm.distilled import load_distilled, load_images, load_labels
 from gvbsm.film import load_film
 from gvbsm.runtime import RunError
-from gvbsm.settings import for_method
+from gvbsm.settings import build_config, for_method, merge
 
 SETTINGS = {
     "ipc": 2,
@@ -104,6 +105,37 @@ def test_labels__not_stored_gives_the_same_students(tmp_path):
     assert not (tmp_path / "online" / "labels").exists()
     assert load_labels(tmp_path / "stored" / "labels").epochs == 3
     assert stored["rows"][0]["top1"] == unstored["rows"][0]["top1"]
+
+
+def test_labels__are_converted_when_only_their_storage_changes(tmp_path, monkeypatch):
+    """Without teachers, to the store that is made directly, and so to the same students."""
+    pipeline.run(SETTINGS, tmp_path / "converted", quiet=True)
+    packed = merge(SETTINGS, {"labels": {"storage": {"pruning": 3.0, "top_k": 2, "bits": 8}}})
+    direct = pipeline.run(packed, tmp_path / "direct", quiet=True)
+    with monkeypatch.context() as patch:
+        patch.setattr(pipeline.Run, "labelling_teachers", None)
+        pipeline.run_stage("labels", packed, tmp_path / "converted", quiet=True)
+    made, converted = (
+        {path.name: path.read_bytes() for path in (tmp_path / name / "labels").iterdir()}
+        for name in ("direct", "converted")
+    )
+    assert made == converted
+    results = pipeline.run(packed, tmp_path / "converted", quiet=True)
+    assert results["rows"][0]["top1"] == direct["rows"][0]["top1"]
+    with pytest.raises(ArtifactError, match="cannot be converted: they hold 1 of 3 epochs"):
+        pipeline.run_stage("labels", SETTINGS, tmp_path / "direct", quiet=True, convert_only=True)
+    shard = next((tmp_path / "direct" / "labels").glob("shard-*"))
+    shard.unlink()
+    with pytest.raises(ArtifactError, match="run `gvbsm labels"):
+        pipeline.run_stage("evaluation", packed, tmp_path / "direct", quiet=True)
+    pipeline.run_stage("labels", packed, tmp_path / "direct", quiet=True)
+    assert shard.read_bytes() == converted[shard.name]
+
+
+def test_top_k_must_leave_some_classes_out(tmp_path):
+    settings = merge(SETTINGS, {"labels": {"storage": {"top_k": 10}}})
+    with pytest.raises(ConfigError, match=r"top_k keeps 10 logits.* there are 10 classes"):
+        pipeline.Run(build_config(settings), tmp_path, quiet=True)
 
 
 def test_random_hard__alone_trains_no_teacher(tmp_path):

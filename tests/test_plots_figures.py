@@ -467,14 +467,23 @@ def test_points_have_a_strip_a_method_and_lines_for_what_is_the_same():
 
 
 def test_the_ladder_numbers_its_rungs_and_names_them_below():
-    rungs = [Rung(r"$\frac$", 0.1, top1(21.0)), Rung("all " * 20, 0.2, top1(31.0, 33.0))]
-    figure = draw_ladder({"small": rungs, "large": rungs[::-1]})
+    rungs = [Rung(r"$\frac$", 100, top1(21.0)), Rung("all " * 20, 200, top1(31.0, 33.0))]
+    figure = draw_ladder({"small": rungs, "large": rungs[::-1]}, "time of an iteration, ms")
     assert_readable(figure)
     small, large = figure.axes
     assert xy(small.containers[0].lines[0]) == [(100, 21), (200, 32)]
     assert [text.get_text() for text in small.texts] == ["1", "2"]
     assert [text.get_text() for text in large.texts] == ["2", "1"]
     assert {r"1  $\frac$", "time of an iteration, ms", "small", "large"} <= words(figure)
+
+
+def test_a_ladder_of_bytes_has_units():
+    rungs = [Rung("all", 2e6, top1(90.0)), Rung("few", 4e3, top1(80.0))]
+    figure = draw_ladder({"net": rungs}, "pixels and soft labels", "bytes")
+    assert_readable(figure)
+    (axes,) = figure.axes
+    assert axes.get_xscale() == "log"
+    assert {"10 kB", "1 MB", "pixels and soft labels"} <= words(figure)
 
 
 def test_continual_learning_has_a_line_a_method_and_a_band_over_orders():

@@ -306,6 +306,20 @@ def test_variants_of_equal_cost_have_no_figure_of_it(tmp_path):
     assert list(drawn(tmp_path)) == ["study-loss"]
 
 
+def test_variants_that_store_other_bytes_have_a_figure_of_it(tmp_path):
+    rows = [
+        study_row(name, "gvbsm", 50.0, stored=(100, labels), axes={"storage": name})
+        for name, labels in (("all", 5000), ("pool", 300), ("online", 0))
+    ]
+    rows.append(study_row("all", "random-hard", 20.0, stored=(100, 0), axes={"storage": "all"}))
+    write_study(tmp_path, "storage", ["storage"], rows)
+    items = drawn(tmp_path)
+    assert list(items) == ["study-storage", "study-storage-bytes"]
+    (axes,) = items["study-storage-bytes"].figure.axes
+    assert axes.containers[0].lines[0].get_xdata().tolist() == [5100, 400, 100]
+    assert axes.get_xscale() == "log"
+
+
 def test_images_per_class_are_drawn_against_bytes_too(tmp_path):
     rows = [
         study_row(f"ipc={n}", method, 50.0, axes={"ipc": n}, stored=(n * 100, labels))

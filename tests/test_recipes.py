@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from gvbsm.epochs import settle_epochs
+from gvbsm.labelstore import STORAGE
 from gvbsm.recipes import REVISIONS, Place, Recipes, baseline_folder
 from gvbsm.settings import build_config, for_method, merge, to_dict
 
@@ -45,6 +46,9 @@ def changed(settings, method="gvbsm"):
         ({"ipc": 3}, "images"),
         ({"labels": {"epochs": 9}}, "labels"),
         ({"labels": {"logit_normalization": True}}, "labels"),
+        ({"labels": {"storage": {"bits": 8}}}, "labels"),
+        ({"labels": {"storage": {"pruning": 2}}}, "labels"),
+        ({"labels": {"storage": {"top_k": 2}}}, "labels"),
         ({"evaluation": {"gamma": 0.5}}, "student"),
         ({"evaluation": {"micro_batch": 3}}, "student"),
         ({"evaluation": {"lr_of": {"resnet18": 0.5}}}, "student"),
@@ -85,6 +89,7 @@ def test_recipes__a_mended_stage_is_made_again_with_what_follows(stage, first, m
         {"statistics": {"batch_size": 7}},
         {"labels": {"store": False}},
         {"labels": {"min_steps": 5}},
+        {"labels": {"storage": {"bits": 16, "top_k": None, "pruning": 1.0}}},
         {"evaluation": {"seeds": 9}},
         {"evaluation": {"students": ["resnet18", "convnet16_d2"]}},
         {"evaluation": {"lr_of": {"convnet16_d2": 0.5}}},
@@ -240,3 +245,12 @@ def test_recipes__a_student_of_some_classes_is_one_of_the_set_and_of_these_class
 def test_place__stores_soft_labels_alone_and_only_if_asked(tmp_path, store, loss, stores):
     settings = {"labels": {"store": store, "batch_size": 64}, "evaluation": {"loss": loss}}
     assert Place(build_config(settings), tmp_path).stores_labels == stores
+
+
+def test_recipes__how_labels_are_kept_stands_apart():
+    """So that a store is known as one that can be made from another, and old recipes stay."""
+    plain, kept = recipes_of({})["labels"], recipes_of({"labels": {"storage": {"bits": 8}}})
+    assert "storage" not in json.dumps(plain)
+    assert kept["labels"] == {**plain, STORAGE: {"pruning": 1.0, "top_k": None, "bits": 8}}
+    hard = recipes_of({"labels": {"storage": {"bits": 8}}}, "random-hard")["student"]
+    assert hard == recipes_of({}, "random-hard")["student"]

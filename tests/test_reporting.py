@@ -338,6 +338,17 @@ def study_figures(monkeypatch):
     monkeypatch.setattr("gvbsm.reporting.page.gallery", gallery)
 
 
+def test_a_study_s_table_has_bytes_where_points_differ_in_them(tmp_path, study_figures):
+    path = write_study(tmp_path / "sweep") / "table1-alpha.json"
+    assert "label bytes" not in gvbsm.report(path.parent).read_text(encoding="utf-8")
+    content = read_json(path)
+    content["rows"][0]["label_bytes"] = 1234567
+    write_json(path, content)
+    text = gvbsm.report(path.parent).read_text(encoding="utf-8")
+    assert "label bytes" in text
+    assert "1,234,567" in text
+
+
 def test_a_sweep_has_a_page_of_its_own(tmp_path, study_figures):
     root = write_study(write_study(tmp_path / "sweep"), "table1", done=3)
     text = gvbsm.report(root).read_text(encoding="utf-8")

@@ -306,6 +306,9 @@ FAULTS = [
     ("synthesis.groups", -1),
     ("data.workers", -1),
     ("labels.min_steps", -1),
+    ("labels.storage.pruning", 0.5),
+    ("labels.storage.pruning", float("nan")),
+    ("labels.storage.top_k", 0),
     *(
         (f"{stage}.optimizer.{key}", value)
         for stage in ("squeeze", "synthesis", "evaluation")
@@ -329,6 +332,8 @@ def test_faults_of_two_fields():
     assert validate(online) == online
     with pytest.raises(ConfigError, match=r"labels.batch_size \(64\).*evaluation.+ \(32\)"):
         validate(changed(online, "evaluation.batch_size", 32))
+    with pytest.raises(ConfigError, match=r"labels\.storage says .* labels\.store is false"):
+        validate(changed(online, "labels.storage.bits", 8))
     with pytest.raises(ConfigError, match=r"method=sre2l.*baselines.methods"):
         build_config({"method": "sre2l"})
 

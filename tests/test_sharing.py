@@ -139,3 +139,17 @@ def test_add__offers_what_is_there_by_now(tmp_path):
     assert library.lend(Workspace(second), needed(second)) == 0
     library.add([*needed(tmp_path / "first"), Artifact(tmp_path / "none.json", {"x": 1}, "x")])
     assert library.lend(Workspace(second), needed(second)) == 4
+
+
+def test_labels_are_lent_once_all_their_shards_are_there(first, tmp_path):
+    index, shard = first / "labels/index.json", first / "labels/shard-00001.safetensors"
+    files = ["shard-00000.safetensors", shard.name]
+    write_json(index, {**read_json(index), "files": files})
+    content = shard.read_bytes()
+    shard.unlink()
+    second = tmp_path / "second"
+    assert Library(tmp_path).lend(Workspace(second), needed(second)) == 3
+    assert not (second / "labels").exists()
+    shard.write_bytes(content)
+    assert Library(tmp_path).lend(Workspace(second), needed(second)) == 1
+    assert sorted(path.name for path in (second / "labels").iterdir()) == ["index.json", *files]

@@ -44,6 +44,7 @@ PAPER = {
     "figure6-beta-dr": [31.4, None, None, None, None, 31.4 - 3.6],
     "figure6-batch-size": [None, None, None],
     "ipc": [None, 46.5, 54.3],
+    "label-storage": [None] * 13,
 }
 
 MINIMAL = {"title": "toy", "source": "none", "axes": ["a"], "points": {"one": None}}

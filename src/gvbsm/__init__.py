@@ -17,9 +17,9 @@ if TYPE_CHECKING:
     from gvbsm.config import ConfigError as ConfigError
     from gvbsm.datasets import load_dataset as load_dataset
     from gvbsm.distilled import DistilledDataset as DistilledDataset
-    from gvbsm.distilled import SoftLabels as SoftLabels
     from gvbsm.exchange import load as load
     from gvbsm.exports import export as export
+    from gvbsm.labelstore import SoftLabels as SoftLabels
     from gvbsm.pictures import DataError as DataError
     from gvbsm.pipeline import run as run
     from gvbsm.reporting import report as report
@@ -34,7 +34,7 @@ _ORIGIN = {
     "DataError": ("pictures", "DataError"),
     "DistilledDataset": ("distilled", "DistilledDataset"),
     "RunError": ("runtime", "RunError"),
-    "SoftLabels": ("distilled", "SoftLabels"),
+    "SoftLabels": ("labelstore", "SoftLabels"),
     "build_backbone": ("backbones", "build_backbone"),
     "export": ("exports", "export"),
     "load": ("exchange", "load"),

@@ -12,12 +12,14 @@ import hashlib
 import json
 import os
 import time
+import zlib
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -150,6 +152,20 @@ def load_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
         if header.get("kind") != kind:
             raise ArtifactError(f"{path} holds {header.get('kind')!r}, expected {kind!r}")
         return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118
+
+
+def checksum(tensors: Mapping[str, Tensor]) -> str:
+    """CRC-32 of the bytes of all tensors, in the order of their names, as hexadecimal digits.
+
+    It finds damage, not forgery; it takes a quarter of a second for a GiB.
+
+    Args:
+        tensors: Contiguous tensors on the CPU; those of a memory map are read and not copied.
+    """
+    found = 0
+    for name in sorted(tensors):
+        found = zlib.crc32(tensors[name].reshape(-1).view(torch.uint8).numpy().data, found)
+    return f"{found:08x}"
 
 
 def changes(old: Recipe, new: Recipe, prefix: str = "") -> list[str]:

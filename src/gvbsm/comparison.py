@@ -105,7 +105,9 @@ def format_study(content: Mapping[str, Any]) -> str:
     """
     paper, axes = content["paper"], content["axes"]
     own = {entry["config"]["method"] for entry in content["points"]}
+    sized = len({row["label_bytes"] for row in content["rows"] if row["method"] in own}) > 1
     head = [*axes, "method", "student", "ipc", "top-1 %", "n", "s/iteration"]
+    head += ["label bytes"] * sized
     told: set[str] = set()
     cells = []
     for row in content["rows"]:
@@ -120,6 +122,8 @@ def format_study(content: Mapping[str, Any]) -> str:
             str(row["top1"]["n"]),
             "" if seconds is None else f"{seconds:.3f}",
         ]
+        if sized:
+            line.append("" if row["label_bytes"] is None else str(row["label_bytes"]))
         if paper:
             is_told = row["method"] not in own or row["point"] in told
             line.append("" if is_told else _figures(paper["figures"].get(row["point"])))

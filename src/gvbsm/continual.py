@@ -56,7 +56,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from gvbsm.artifacts import load_tensors, read_json, write_json
-from gvbsm.config import Config
+from gvbsm.config import Config, LabelStorageConfig
 from gvbsm.datasets import ImageData
 from gvbsm.epochs import settle_epochs
 from gvbsm.evaluation import Labeller, train_student
@@ -164,7 +164,7 @@ def at_step(config: Config, seen: int) -> Config:
     labels = settle_epochs(labels, seen * config.ipc, size)
     return replace(
         config,
-        labels=replace(labels, batch_size=size, store=False),
+        labels=replace(labels, batch_size=size, store=False, storage=LabelStorageConfig()),
         evaluation=replace(config.evaluation, tests=1),
     )
 

@@ -13,43 +13,39 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from gvbsm.artifacts import ArtifactError, Recipe, load_tensors, opened, read_json
+from gvbsm.compression import Field
+from gvbsm.config import LabelStorageConfig
 from gvbsm.datasets import ImageData
+from gvbsm.epochs import Plan, unpack_plan
+from gvbsm.labelstore import LAYOUT, Encoded, EpochLabels, Shard, SoftLabels
 from gvbsm.rows import Rows, row_file
 
+# The first layout of a label store: what a shard holds beside `logits`, float16 (..., classes).
+WIDE = {
+    "order": ((), torch.int32),
+    "boxes": ((4,), torch.int16),
+    "flips": ((), torch.bool),
+    "rolls": ((2,), torch.int16),
+    "partners": ((), torch.int32),
+    "mix_boxes": ((4,), torch.int16),
+}
 
-@dataclass(frozen=True)
-class SoftLabels:
-    """Logits of every view of every epoch, with the views that they belong to.
 
-    Stored as shards of consecutive epochs, indexed by epoch and image, so that the batch size of a
-    reader is free. A shard's tensors are (epochs, images, ...): `logits` float16 (..., classes),
-    `boxes` int16 (..., 4), `flips` bool, `rolls` int16 (..., 2), `partners` int32, `mix_boxes`
-    int16 (..., 4) and `order` int32: the images in the order of labelling and of training.
-    """
+class WideLabels(SoftLabels):
+    """A store of the first layout: (epochs, images, ...) by image, wide types, no checksums."""
 
-    directory: Path
-    epochs: int
-    shard_epochs: int
-    images: int
-    classes: int
+    def epoch(self, epoch: int) -> tuple[Plan, EpochLabels]:
+        """As in `SoftLabels`."""
+        return unpack_plan(self._rows(epoch, 0)), EpochLabels(
+            self, epoch, torch.arange(self.images)
+        )
 
-    def shard_path(self, epoch: int) -> Path:
-        """The file that holds `epoch`."""
-        return self.directory / f"shard-{epoch // self.shard_epochs:05d}.safetensors"
-
-    def read(self, epoch: int) -> dict[str, Tensor]:
-        """One epoch's tensors, each (images, ...), read from its shard alone.
-
-        Raises:
-            ArtifactError: If the shard is missing or damaged.
-        """
-        with opened(self.shard_path(epoch)) as file:
-            row = epoch % self.shard_epochs
-            return {name: file.get_slice(name)[row] for name in file.keys()}  # noqa: SIM118
-
-    def nbytes(self) -> int:
-        """Bytes on disk."""
-        return sum(path.stat().st_size for path in self.directory.glob("shard-*.safetensors"))
+    def _load(self, shard: Shard) -> Encoded:
+        tensors, _ = self._found(shard)
+        rows = {name: part.flatten(0, 1) for name, part in tensors.items() if part.ndim > 1}
+        wide = {name: torch.zeros(1, *shape, dtype=kind) for name, (shape, kind) in WIDE.items()}
+        self._check(shard, rows, {"logits": self._zeros(), **wide})
+        return rows
 
 
 @dataclass(frozen=True)
@@ -206,16 +202,46 @@ def stored_bytes(directory: Path) -> dict[str, int]:
 
 
 def load_labels(directory: Path) -> SoftLabels:
-    """The soft labels of a `labels` directory.
+    """The soft labels of a `labels` folder, of which some may not have been made yet.
 
     Raises:
-        ArtifactError: If its index is missing or damaged.
+        ArtifactError: If its index is missing, damaged or newer than this version.
     """
-    index = read_json(directory / "index.json")
+    path = directory / "index.json"
+    index = read_json(path)
     try:
-        return SoftLabels(
-            directory,
-            **{key: int(index[key]) for key in ("epochs", "shard_epochs", "images", "classes")},
+        if (layout := int(index.get("layout", 1))) > LAYOUT:
+            raise ArtifactError(
+                f"{path} has layout {layout}, this gvbsm reads up to {LAYOUT}: upgrade gvbsm"
+            )
+        if layout == 1:  # without what it has no choice of
+            index |= {"kept": "all", "fields": [], "batch": index["images"], "storage": {}}
+            index |= {"shard_images": index["images"], "recipe": index.get("recipe", {})}
+        epochs, kept = int(index["epochs"]), index["kept"]
+        return (WideLabels if layout == 1 else SoftLabels)(
+            directory=directory,
+            epochs=epochs,
+            images=int(index["images"]),
+            classes=int(index["classes"]),
+            kept=tuple(range(epochs)) if kept == "all" else tuple(map(int, kept)),
+            storage=LabelStorageConfig(**index["storage"]),
+            fields=tuple(Field(str(a), int(b), int(c)) for a, b, c in index["fields"]),
+            batch=int(index["batch"]),
+            shard_epochs=int(index["shard_epochs"]),
+            shard_images=int(index["shard_images"]),
+            recipe=dict(index["recipe"]),
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise ArtifactError(f"{directory / 'index.json'} is damaged ({error}); remove it") from None
+        raise ArtifactError(f"{path} is damaged ({error}); remove it") from None
+
+
+def is_whole(directory: Path, recipe: Recipe) -> bool:
+    """Whether all labels of this recipe are there.
+
+    Raises:
+        ArtifactError: If the index is damaged.
+    """
+    if not (directory / "index.json").is_file():
+        return False
+    store = load_labels(directory)
+    return store.recipe == recipe and not store.missing()

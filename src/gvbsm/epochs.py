@@ -14,6 +14,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
+from gvbsm.compression import Field, field
 from gvbsm.config import LabelsConfig, ViewConfig
 from gvbsm.loading import batch_count, view_arguments
 from gvbsm.losses import ensemble_logits
@@ -66,7 +67,7 @@ def draw_plan(count: int, size: int, views: ViewConfig, epoch: int, runtime: Run
 
 
 def pack_plan(plan: Plan) -> dict[str, Tensor]:
-    """The plan in the narrow types of the label store (`artifacts.SoftLabels`)."""
+    """The plan in narrow types, by image, as `SoftLabels.read` gives it."""
     return {
         "order": plan.order.to(torch.int32),
         "boxes": plan.views.boxes.to(torch.int16),
@@ -84,6 +85,94 @@ def unpack_plan(stored: dict[str, Tensor]) -> Plan:
     }
     views = Views(wide["boxes"], stored["flips"], wide["rolls"])
     return Plan(wide["order"], views, Mixes(wide["partners"], wide["mix_boxes"]))
+
+
+def plan_fields(count: int, size: int, views: ViewConfig) -> tuple[Field, ...]:
+    """The range of each column of `tabulate`, which follows from the settings alone.
+
+    Args:
+        count: Images of the set.
+        size: Side of an image in pixels.
+        views: The augmentation.
+    """
+    if views.crop == "resized":
+        corner, side = (0, size - 1), (1, size)
+    else:
+        reach = views.padding if views.crop == "pad" else 0
+        corner, side = (-reach, reach), (size, size)
+    mixed = bool(views.cutmix)
+    ranges = {
+        "image": (0, count - 1),
+        **{f"crop {name}": corner for name in ("top", "left")},
+        **{f"crop {name}": side for name in ("height", "width")},
+        "flip": (0, int(views.flip)),
+        **{f"roll {name}": (0, views.roll) for name in ("down", "right")},
+        "partner": (0, count - 1),
+        **{f"mix {name}": (0, mixed * (size - 1)) for name in ("top", "left")},
+        **{f"mix {name}": (0, mixed * size) for name in ("height", "width")},
+    }
+    return tuple(field(name, low, high) for name, (low, high) in ranges.items())
+
+
+def tabulate(plan: Plan) -> Tensor:
+    """The plan as whole numbers, int64 (images, fields), a row an image in the plan's order."""
+    views, mixes, order = plan.views, plan.mixes, plan.order
+    columns = [
+        torch.arange(len(order))[:, None],
+        views.boxes,
+        views.flips[:, None].long(),
+        views.rolls,
+        mixes.partners[:, None],
+        mixes.boxes,
+    ]
+    return torch.cat(columns, dim=1)[order]
+
+
+def from_table(table: Tensor) -> Plan:
+    """The inverse of `tabulate`."""
+    order = table[:, 0].contiguous()
+    by_image = torch.zeros_like(table)
+    by_image[order] = table
+    boxes, flips, rolls, partners, mix_boxes = torch.split(by_image[:, 1:], [4, 1, 2, 1, 4], dim=1)
+    views = Views(boxes.contiguous(), flips.squeeze(1).bool(), rolls.contiguous())
+    return Plan(order, views, Mixes(partners.squeeze(1).contiguous(), mix_boxes.contiguous()))
+
+
+def pooled_epochs(epochs: int, pruning: float, runtime: Runtime) -> tuple[int, ...]:
+    """The epochs whose views and labels are kept, of a store that is pruned; all if it is not.
+
+    LPLD (docs/labels.md) keeps random (epoch, batch) records. Labels belong to images here, not to
+    batches, so whole epochs are kept, whose batches are drawn anew in training (`redraw`): so each
+    image keeps as many views as any other. A smaller pool is part of a larger one.
+
+    Args:
+        epochs: Epochs of the training.
+        pruning: One epoch of so many is kept, of all at least one.
+        runtime: Holds the seed.
+    """
+    kept = min(epochs, max(1, round(epochs / pruning)))
+    drawn = torch.randperm(epochs, generator=runtime.generator("pool"))
+    return tuple(sorted(drawn[:kept].tolist()))
+
+
+def redraw(epoch: int, pool: Sequence[int], count: int, runtime: Runtime) -> tuple[int, Tensor]:
+    """The pool's epoch that an epoch of training takes, and the new order of its images.
+
+    All of the pool are taken once, in random order, before any is taken again.
+
+    Args:
+        epoch: Number of the epoch of training, from 0.
+        pool: The epochs that are kept.
+        count: Images of the set.
+        runtime: Holds the seed.
+
+    Returns:
+        One of `pool`, and int64 (images,).
+    """
+    turn, place = divmod(epoch, len(pool))
+    drawn = torch.randperm(len(pool), generator=runtime.generator("pool", turn))
+    order = torch.randperm(count, generator=runtime.generator("pool", "order", epoch))
+    return pool[int(drawn[place])], order
 
 
 def view_batch(

@@ -13,8 +13,8 @@ from gvbsm.artifacts import Checkpoint, Recipe, write_json
 from gvbsm.backbones import build_backbone
 from gvbsm.config import EvaluationConfig, LabelsConfig
 from gvbsm.datasets import ImageData
-from gvbsm.distilled import SoftLabels
-from gvbsm.epochs import Plan, batch_size_for, draw_plan, label_batch, unpack_plan, view_batch
+from gvbsm.epochs import Plan, batch_size_for, draw_plan, label_batch, redraw, view_batch
+from gvbsm.labelstore import EpochLabels, SoftLabels
 from gvbsm.loading import batch_count, plain_batches, split_batches
 from gvbsm.losses import hard_loss, kd_loss, mse_gt_loss
 from gvbsm.memory import Parts, Step
@@ -30,7 +30,8 @@ class Labeller:
     """The training batches' plans and soft labels: read from the store, or made by the teachers.
 
     Both ways give the same batches: plans are drawn from the same seed, and logits made while
-    training are rounded to the store's float16.
+    training are rounded to the store's float16. Of a pruned store, each epoch draws one of those
+    that are kept, and its batches anew.
 
     Args:
         count: Images of the set.
@@ -54,18 +55,22 @@ class Labeller:
         self._config, self._runtime = labels, runtime
         self._stored, self._teachers = stored, teachers
 
-    def epoch(self, epoch: int) -> tuple[Plan, Tensor | None]:
-        """The epoch's plan and, if they are stored, all its logits, float16 (images, classes)."""
+    def epoch(self, epoch: int) -> tuple[Plan, EpochLabels | None]:
+        """The epoch's plan and, if they are stored, its labels."""
         if self._stored is None:
             config = self._config.views
             return draw_plan(self._count, self._size, config, epoch, self._runtime), None
-        tensors = self._stored.read(epoch)
-        return unpack_plan(tensors), tensors["logits"]
+        kept = self._stored.kept
+        if len(kept) == self._stored.epochs:
+            return self._stored.epoch(epoch)
+        drawn, order = redraw(epoch, kept, self._count, self._runtime)
+        plan, labels = self._stored.epoch(drawn)
+        return plan._replace(order=order), labels
 
-    def logits(self, pictures: Tensor, stored: Tensor | None, index: Tensor) -> Tensor | None:
+    def logits(self, pictures: Tensor, stored: EpochLabels | None, index: Tensor) -> Tensor | None:
         """Logits of one batch on its device, float32 (batch, classes); None without soft labels."""
         if stored is not None:
-            return stored[index].to(pictures.device).float()
+            return stored.logits(index, pictures.device)
         if not self._teachers:
             return None
         normalize = self._config.logit_normalization

@@ -30,7 +30,9 @@ from gvbsm.artifacts import (
     save,
     write_json,
 )
-from gvbsm.distilled import DistilledDataset, SoftLabels, load_distilled, load_images, load_labels
+from gvbsm.config import LabelStorageConfig
+from gvbsm.distilled import DistilledDataset, load_distilled, load_images, load_labels
+from gvbsm.labelstore import SoftLabels
 from gvbsm.pictures import DataError, Lying, open_image, read_image
 
 FACTS = "gvbsm.json"
@@ -296,8 +298,13 @@ def label_tensors(stored: SoftLabels) -> dict[str, Tensor]:
     """All epochs of a store, each tensor (epochs, images, ...), named `soft_labels/...`.
 
     Raises:
-        ArtifactError: If an epoch is missing, or they are too much for one file.
+        ArtifactError: If an epoch is missing, or they are compressed or too much for one file.
     """
+    if stored.storage != LabelStorageConfig():
+        raise ArtifactError(
+            f"the soft labels are stored as {stored.describe()}, and one file holds plain ones "
+            "alone: --to hub carries them as they are"
+        )
     nbytes = stored.epochs * stored.images * stored.classes * 2
     if nbytes > MOST_BYTES:
         raise ArtifactError(f"the soft labels take {nbytes} bytes, too much for one file: --to hub")

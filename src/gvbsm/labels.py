@@ -1,20 +1,80 @@
-"""Labels: the teachers' ensemble labels every view of every epoch (Eq. 8), as FKD stores them."""
+"""Labels: the teachers' ensemble labels every view of every epoch (Eq. 8), as FKD stores them.
+
+What is stored, and how, is `labelstore`'s; a store that is there can be converted to a smaller one
+without its teachers.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import logging
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from gvbsm.artifacts import Recipe, is_current, save, write_json
+from gvbsm.artifacts import ArtifactError, Recipe
+from gvbsm.compression import encode_logits, packed_bytes
 from gvbsm.config import LabelsConfig
-from gvbsm.distilled import SoftLabels
-from gvbsm.epochs import batch_size_for, draw_plan, label_batch, pack_plan, view_batch
+from gvbsm.distilled import load_labels
+from gvbsm.epochs import (
+    batch_size_for,
+    draw_plan,
+    label_batch,
+    plan_fields,
+    pooled_epochs,
+    view_batch,
+)
+from gvbsm.labelstore import STORAGE, Encoded, Labelled, SoftLabels
 from gvbsm.runtime import Runtime, check_finite
 
-SHARD_BYTES = 32 * 1024**2  # lost at most when stopped, and read at once when opened
+log = logging.getLogger("gvbsm")
+
+SHARD_BYTES = 32 * 1024**2  # lost at most when stopped, and read at once when first opened
+SHARD_EPOCHS = 100  # likewise
+
+
+def make_labels(
+    images: Tensor,
+    classes: int,
+    teachers: Callable[[], Sequence[nn.Module]],
+    config: LabelsConfig,
+    normalization: tuple[Sequence[float], Sequence[float]],
+    runtime: Runtime,
+    directory: Path,
+    recipe: Recipe,
+    convert_only: bool = False,
+) -> SoftLabels:
+    """Convert the labels that are there if they hold what is wanted, else ask the teachers.
+
+    Args:
+        images: The distilled images, uint8 (images, channels, size, size).
+        classes: Number of classes.
+        teachers: Gives the networks, in eval mode, if they are needed.
+        config: The stage's settings.
+        normalization: Mean and deviation of the data.
+        runtime: Device, precision, seed, progress.
+        directory: Where the shards go.
+        recipe: What the labels are made from.
+        convert_only: Do not ask the teachers.
+
+    Raises:
+        ArtifactError: If they must not be asked and the labels cannot be converted.
+        RunError: If a teacher's logits are not finite.
+    """
+    size = images.shape[-1]
+    fault = runtime.processes.same(lambda: _why_not(directory, config, size, runtime, recipe))
+    before = 0 if fault else load_labels(directory).nbytes()
+    if fault is None or convert_only:
+        store = convert_labels(directory, config, size, runtime, recipe)
+    else:
+        store = generate_labels(
+            images, classes, teachers(), config, normalization, runtime, directory, recipe
+        )
+    was = "" if fault else f", before {before}"
+    if runtime.processes.leads:
+        log.info("labels: %s, %d bytes%s", store.describe(), store.nbytes(), was)
+    return store
 
 
 def generate_labels(
@@ -27,7 +87,7 @@ def generate_labels(
     directory: Path,
     recipe: Recipe,
 ) -> SoftLabels:
-    """Label all epochs and store views and logits; shards that are there already are kept.
+    """Label all epochs that are kept; shards that are there already are left as they are.
 
     Args:
         images: The distilled images, uint8 (images, channels, size, size).
@@ -42,57 +102,147 @@ def generate_labels(
     Raises:
         RunError: If a teacher's logits are not finite.
     """
-    count = len(images)
-    shard_epochs = max(1, min(100, SHARD_BYTES // (count * classes * 2), config.epochs))
-    labels = SoftLabels(directory, config.epochs, shard_epochs, count, classes)
-    with runtime.progress(config.epochs, "labels", "epoch") as bar:
-        shards = range(0, config.epochs, shard_epochs)
-        for start in runtime.processes.deal(shards):
-            path, stop = labels.shard_path(start), min(start + shard_epochs, config.epochs)
-            if not is_current(path, recipe):
-                rows = []
-                for epoch in range(start, stop):
-                    rows.append(
-                        _label_epoch(images, teachers, config, normalization, epoch, runtime)
-                    )
-                    bar.update()
-                tensors = {name: torch.stack([row[name] for row in rows]) for name in rows[0]}
-                header = {"kind": "labels", "recipe": recipe, "epochs": [start, stop]}
-                save(path, tensors, header)
-            else:
-                bar.update(stop - start)
+    count, size = len(images), images.shape[-1]
+    store = new_store(directory, config, count, classes, size, runtime, recipe)
+
+    def labelled(epoch: int) -> Labelled:
+        plan = draw_plan(count, size, config.views, epoch, runtime)
+
+        def label(index: Tensor) -> Encoded:
+            pictures = view_batch(images, plan, index, normalization, runtime)
+            logits = label_batch(pictures, teachers, config.logit_normalization, runtime).cpu()
+            check_finite(logits.float().sum(), f"labels of epoch {epoch}", "retrain the teachers")
+            return store.encode(logits)
+
+        return plan, label
+
+    if runtime.processes.leads:
+        store.tidy()
+        store.write_index()
     runtime.processes.barrier()
-    if not runtime.processes.leads:
-        return labels
-    for stale in set(directory.glob("shard-*")) - {
-        labels.shard_path(epoch) for epoch in range(config.epochs)
-    }:
-        stale.unlink()
-    index = {
-        name: getattr(labels, name) for name in ("epochs", "shard_epochs", "images", "classes")
-    }
-    write_json(directory / "index.json", {"recipe": recipe, **index})
-    return labels
+    _write_shards(store, labelled, runtime)
+    return store
 
 
-def _label_epoch(
-    images: Tensor,
-    teachers: Sequence[nn.Module],
+def convert_labels(
+    directory: Path, config: LabelsConfig, size: int, runtime: Runtime, recipe: Recipe
+) -> SoftLabels:
+    """Make a folder's store smaller, without teachers; it stays until the new one is whole.
+
+    The outcome is what `generate_labels` makes with these settings, to the byte.
+
+    Args:
+        directory: The folder.
+        config: The stage's settings.
+        size: Side of an image in pixels.
+        runtime: Seed, progress.
+        recipe: What the new store is made from.
+
+    Raises:
+        ArtifactError: If what is there does not hold what the new store needs.
+    """
+    if fault := runtime.processes.same(lambda: _why_not(directory, config, size, runtime, recipe)):
+        raise ArtifactError(fault)
+    source = load_labels(directory)
+    store = new_store(directory, config, source.images, source.classes, size, runtime, recipe)
+    codes = [(kept.storage.top_k, kept.storage.bits) for kept in (source, store)]
+
+    def labelled(epoch: int) -> Labelled:
+        plan, labels = source.epoch(epoch)
+        if codes[0] == codes[1]:
+            return plan, labels.encoded
+        return plan, lambda index: store.encode(labels.logits(index).half())
+
+    _write_shards(store, labelled, runtime)
+    if runtime.processes.leads:
+        store.write_index()
+        store.tidy()
+    return store
+
+
+def new_store(
+    directory: Path,
     config: LabelsConfig,
-    normalization: tuple[Sequence[float], Sequence[float]],
-    epoch: int,
+    count: int,
+    classes: int,
+    size: int,
     runtime: Runtime,
-) -> dict[str, Tensor]:
-    """One epoch's plan and logits float16 (images, classes), indexed by image."""
-    plan = draw_plan(len(images), images.shape[-1], config.views, epoch, runtime)
-    size = batch_size_for(len(images), config.batch_size, config.full_batch_up_to)
-    logits: Tensor | None = None
-    for index in torch.split(plan.order, size):
-        pictures = view_batch(images, plan, index, normalization, runtime)
-        batch = label_batch(pictures, teachers, config.logit_normalization, runtime).cpu()
-        check_finite(batch.float().sum(), f"labels of epoch {epoch}", "retrain the teachers")
-        if logits is None:
-            logits = torch.zeros(len(images), batch.shape[1], dtype=torch.float16)
-        logits[index] = batch
-    assert logits is not None
-    return {"logits": logits, **pack_plan(plan)}
+    recipe: Recipe,
+) -> SoftLabels:
+    """A store as it is to be; nothing is written.
+
+    Args:
+        directory: Its folder.
+        config: Epochs, batches, views and how they are kept.
+        count: Images of the set.
+        classes: Number of classes.
+        size: Side of an image in pixels.
+        runtime: Holds the seed, from which a pool of epochs is drawn.
+        recipe: What the labels are made from.
+    """
+    kept = tuple(range(config.epochs))
+    if config.storage.pruning > 1:
+        kept = pooled_epochs(config.epochs, config.storage.pruning, runtime)
+    fields = plan_fields(count, size, config.views)
+    batch = batch_size_for(count, config.batch_size, config.full_batch_up_to)
+    empty = torch.zeros(1, classes, dtype=torch.float16)
+    encoded = encode_logits(empty, config.storage.top_k, config.storage.bits).values()
+    row = packed_bytes(fields) + sum(part.nbytes for part in encoded)
+    together = SHARD_BYTES // (row * count)  # epochs in a shard; 0 cuts an epoch between batches
+    cut = batch * max(1, SHARD_BYTES // (row * batch))
+    return SoftLabels(
+        directory,
+        config.epochs,
+        count,
+        classes,
+        kept,
+        config.storage,
+        fields,
+        batch,
+        shard_epochs=max(1, min(together, SHARD_EPOCHS, len(kept))),
+        shard_images=count if together else min(count, cut),
+        recipe=recipe,
+    )
+
+
+def _why_not(
+    directory: Path, config: LabelsConfig, size: int, runtime: Runtime, recipe: Recipe
+) -> str | None:
+    """Why the labels of a folder cannot be converted; None if they can."""
+    if not (directory / "index.json").is_file():
+        return f"there are no labels in {directory} to convert"
+    try:
+        source = load_labels(directory)
+    except ArtifactError as error:
+        return str(error)
+    store = new_store(directory, config, source.images, source.classes, size, runtime, recipe)
+    fault = _unfit(source, store)
+    return fault and f"the labels in {directory} cannot be converted: {fault}"
+
+
+def _unfit(source: SoftLabels, store: SoftLabels) -> str | None:
+    """Why a store cannot be made from another one; None if it can."""
+    old, new = ({**kept.recipe, STORAGE: None} for kept in (source, store))
+    if old != new:
+        return "they were made with other settings than labels.storage alone"
+    if source.missing():
+        return f"{len(source.missing())} of {len(source.shards)} shards are missing"
+    if not set(store.kept) <= set(source.kept):
+        return f"they hold {source.describe()}, fewer than are wanted"
+    was, wanted = source.storage, store.storage
+    exact = was.top_k is None and was.bits == 16
+    if not exact and (was.top_k, was.bits) != (wanted.top_k, wanted.bits):
+        return f"they hold {source.describe()}, which is not all that was labelled"
+    return None
+
+
+def _write_shards(store: SoftLabels, labelled: Callable[[int], Labelled], runtime: Runtime) -> None:
+    """Write the shards that are missing; several processes share them out."""
+    total = sum(map(store.batches, store.shards))
+    with runtime.progress(total, "labels", "batch") as bar:
+        for shard in runtime.processes.deal(store.shards):
+            if store.is_made(shard):
+                bar.update(store.batches(shard))
+            else:
+                store.write(shard, labelled, bar.update)
+    runtime.processes.barrier()

@@ -105,6 +105,8 @@ def format_bench(found: Mapping[str, Any]) -> str:
         lines += ["", "data pipeline alone: pictures / s"]
         rates = found["data"]["pictures_per_second"].items()
         lines += [f"  {SOURCES[source]:36} {rate:5.0f}" for source, rate in rates]
+    if "storage" in found:
+        lines += ["", *_storage_lines(found["storage"])]
     heads = ("s/image", "squeeze h", "statistics h", "synthesis h", "labels h")
     lines += ["", f"{'prediction':38}" + "".join(f"{head:>14}" for head in heads)]
     for name, row in found["predictions"].items():
@@ -125,6 +127,19 @@ def _synthesis_lines(preset: str, part: Mapping[str, Any]) -> list[str]:
     if memory["ratio"] is not None:
         lines.append(f"  {'peak memory, ' + memory['backbone']:36} {memory['ratio']:5.2f}")
     return lines
+
+
+def _storage_lines(part: Mapping[str, Any]) -> list[str]:
+    """Labels of 1000 classes: the store against plain files, and labels a second."""
+    lines = []
+    for work, plain in (("write", "written"), ("read", "read")):
+        lines.append(f"label store, 1000 classes: {work} / a plain file {plain}")
+        for name, row in part["schemes"].items():
+            label = f"{name}, {row['bytes']:.0f} bytes a label"
+            rate = f"{row[work]['labels_per_second']:10.0f} labels/s"
+            lines.append(f"  {label:36} {_ratio(row[work])}{rate}")
+    rate = part["labels_per_second"]
+    return [*lines, f"  {'labels / s of ' + part['network'] + ' alone':36} {rate:5.0f}"]
 
 
 def _row(name: str, ipc: int, values: Iterable[float]) -> str:

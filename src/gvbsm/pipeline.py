@@ -17,16 +17,15 @@ from gvbsm.artifacts import (
     Statistics,
     load_tensors,
     read_header,
-    read_json,
     save,
     write_json,
 )
 from gvbsm.config import Config
 from gvbsm.datasets import ImageData
-from gvbsm.distilled import stream_images
+from gvbsm.distilled import is_whole, stream_images
 from gvbsm.epochs import settle_epochs
 from gvbsm.film import save_film
-from gvbsm.labels import generate_labels
+from gvbsm.labels import make_labels
 from gvbsm.memory import InParts
 from gvbsm.places import Evaluated, all_places, read_full, read_results
 from gvbsm.preflight import check_alike, check_feasible, check_owner, check_replicas, load_data
@@ -201,34 +200,32 @@ class Run:
         )
         return selector.select(selection, draw)
 
-    def labels(self, place: Place | None = None, make: bool = True) -> None:
-        """Label all epochs of a place, unless the teachers label during training."""
+    def labels(
+        self, place: Place | None = None, make: bool = True, convert_only: bool = False
+    ) -> None:
+        """Make the soft labels of a place, unless the teachers label during training."""
         place = place or Place(self.config, self.workdir)
         self.synthesis(place, make=False)
         if not place.stores_labels:
             return
-        recipe = self.recipes.labels(place)
+        recipe, config = self.recipes.labels(place), place.config
         index = place.labels / "index.json"
 
         def is_made() -> bool:
-            if index.is_file() and read_json(index).get("recipe") == recipe:
-                return True
-            if not make:
+            if not is_whole(place.labels, recipe) and not make:
                 raise ArtifactError(self.workspace.not_made(index, "labels"))
-            index.unlink(missing_ok=True)  # until all shards are there, there is no label store
-            return False
+            return is_whole(place.labels, recipe)
 
         if self.processes.same(is_made):
             return
-        name = place.directory.name if place.draw else place.config.method
+        name = place.directory.name if place.draw else config.method
         with self.team.timed(f"labels/{name}", self.processes):
-            generate_labels(
+            make_labels(
                 load_tensors(place.images, "images")[0]["images"], len(self.data.class_names),
-                self.labelling_teachers(place.config), place.config.labels,
-                (self.data.mean, self.data.std), self.runtime, place.labels, recipe,
+                lambda: self.labelling_teachers(config), config.labels,
+                (self.data.mean, self.data.std), self.runtime, place.labels, recipe, convert_only,
             )  # fmt: skip
         self.team.meet([index])
-        log.info("labels %s: %d epochs", place.config.method, place.config.labels.epochs)
 
     def evaluation(self, place: Place | None = None, seed_indices: range | None = None) -> None:
         """Train the students of a place that are missing or out of date."""
@@ -344,15 +341,19 @@ def run(
 
 
 def run_stage(
-    stage: str, config: Config | str | Mapping[str, Any], workdir: str | Path, quiet: bool = False
+    stage: str,
+    config: Config | str | Mapping[str, Any],
+    workdir: str | Path,
+    quiet: bool = False,
+    **options: bool,
 ) -> None:
-    """Run one stage of the run's own method; what it builds on must be there.
+    """Run one stage of the run's own method with its options; what it builds on must be there.
 
     Raises:
         ConfigError, DataError, ArtifactError, RunError: With one clear line.
     """
     current = Run(as_config(config), Path(workdir), quiet)
-    stages: dict[str, Callable[[], None]] = {name: getattr(current, name) for name in STAGES}
+    stages: dict[str, Callable[..., None]] = {name: getattr(current, name) for name in STAGES}
     with current.at_work():
-        stages[stage]()
+        stages[stage](**options)
     current.write_results()

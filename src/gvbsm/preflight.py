@@ -51,6 +51,12 @@ def check_feasible(config: Config, data: ImageData) -> None:
         _check_network(name, len(data.class_names), data)
         if config.squeeze.pretrained and name in config.squeeze.backbones:
             _check_weights(name, config.squeeze, data)
+    kept, classes = config.labels.storage.top_k, len(data.class_names)
+    if kept is not None and kept >= classes:
+        raise ConfigError(
+            f"labels.storage.top_k keeps {kept} logits of each view, but there are {classes} "
+            "classes; keep fewer, or leave it out"
+        )
     methods = (config.method, *config.baselines.methods)
     _check_pictures(config, methods, "baselines.methods", data)
     _check_features(config, methods, data)

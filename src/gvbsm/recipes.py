@@ -14,7 +14,8 @@ from typing import Any
 
 from gvbsm.artifacts import Recipe, fingerprint
 from gvbsm.backbones import weights_digest
-from gvbsm.config import Config
+from gvbsm.config import Config, LabelStorageConfig
+from gvbsm.labelstore import STORAGE
 from gvbsm.settings import selection_of, to_dict
 from gvbsm.teachers import file_name
 
@@ -182,11 +183,15 @@ class Recipes:
         settings = to_dict(config.labels)
         del settings["store"]  # stored or not, the labels are the same
         del settings["min_steps"]  # `epochs` has heeded it
+        # Apart, since a store is converted to another one that is the same but for this.
+        storage = settings.pop(STORAGE)
+        kept = {} if config.labels.storage == LabelStorageConfig() else {STORAGE: storage}
         return self._recipe(
             "labels",
             images=fingerprint(self.images(place)),
             labels={**settings, "backbones": list(names)},
             teachers=[fingerprint(self.teacher(name)) for name in names],
+            **kept,
         )
 
     def student(self, place: Place, student: str, seed_index: int) -> Recipe:
@@ -213,7 +218,8 @@ class Recipes:
         if place.config.evaluation.loss != "hard":
             return {"labels": fingerprint(self.labels(place))}
         settings = to_dict(place.config.labels)
-        for name in ("backbones", "logit_normalization", "store", "batch_size", "min_steps"):
+        unused = ("backbones", "logit_normalization", "store", STORAGE, "batch_size", "min_steps")
+        for name in unused:
             del settings[name]
         return {"images": fingerprint(self.images(place)), "labels": settings}
 

@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
-from gvbsm.config import Config, ConfigError, Method, OptimizerConfig, ViewConfig
+from gvbsm.config import (
+    Config,
+    ConfigError,
+    LabelStorageConfig,
+    Method,
+    OptimizerConfig,
+    ViewConfig,
+)
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
@@ -323,6 +330,7 @@ def _number_faults(config: Config) -> Iterator[str | None]:
         ("synthesis.groups", synthesis.groups),
         ("squeeze.micro_batch", config.squeeze.micro_batch),
         ("evaluation.micro_batch", config.evaluation.micro_batch),
+        ("labels.storage.top_k", config.labels.storage.top_k),
         ("continual.epochs", config.continual.epochs),
         ("coreset.epochs", config.coreset.epochs),
     ):
@@ -356,6 +364,10 @@ def _mode_faults(config: Config) -> Iterator[str]:
         )
     if config.squeeze.weights_dir is not None and not config.squeeze.pretrained:
         yield "squeeze.weights_dir is read with squeeze.pretrained=true alone: set both, or neither"
+    if not labels.storage.pruning >= 1:
+        yield f"labels.storage.pruning must be at least 1, got {labels.storage.pruning}"
+    if not labels.store and labels.storage != LabelStorageConfig():
+        yield "labels.storage says how labels are stored, but labels.store is false; leave one out"
     methods = (config.method, *config.baselines.methods)
     epochs = config.coreset.epochs or config.squeeze.epochs
     if "forgetting" in map(selection_of, methods) and epochs < 2:

@@ -26,7 +26,7 @@ from gvbsm.artifacts import (
 )
 from gvbsm.workspace import Workspace
 
-# Where artefacts lie in a work directory; a label store is its index, written last.
+# Where artefacts lie in a work directory; a label store is its index, which names its shards.
 PATTERNS = (
     "squeeze/*.safetensors",
     "statistics/*.safetensors",
@@ -105,12 +105,13 @@ class Library:
 
 
 def _recipe_of(path: Path) -> Recipe | None:
-    """The recipe in a file; None if the file is missing or damaged."""
+    """The recipe in a file; None if it or one that it names is missing, or if it is damaged."""
     if not path.is_file():
         return None
     with suppress(ArtifactError):
         content = read_json(path) if path.suffix == ".json" else read_header(path)
-        return content.get("recipe")
+        if all(path.with_name(name).is_file() for name in content.get("files", ())):
+            return content.get("recipe")
     return None
 
 

@@ -77,7 +77,7 @@ def _sets(workdir: Path) -> list[str]:
         lines.append(f"{name}: {header['method']}, {ipc} images per class, {_size(path)}")
         if (folder / "labels" / "index.json").is_file():
             labels = load_labels(folder / "labels")
-            lines.append(f"  labels: {labels.epochs} epochs, {labels.nbytes() / 1e6:.1f} MB")
+            lines.append(f"  labels: {labels.describe()}, {labels.nbytes() / 1e6:.1f} MB")
         done = sorted(item.stem for item in folder.glob("evaluation/*.json"))
         if done:
             lines.append(f"  evaluation: {', '.join(done)}")

@@ -11,8 +11,9 @@ from torch import nn
 from gvbsm.artifacts import load_tensors, read_json
 from gvbsm.config import Config, Parallel
 from gvbsm.datasets import ImageData
-from gvbsm.distilled import SoftLabels, load_labels
+from gvbsm.distilled import load_labels
 from gvbsm.evaluation import Labeller, train_student
+from gvbsm.labelstore import SoftLabels
 from gvbsm.processes import Processes
 from gvbsm.recipes import Place, Recipes
 from gvbsm.runtime import Runtime

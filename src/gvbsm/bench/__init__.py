@@ -17,6 +17,7 @@ from typing import Any
 
 from gvbsm.bench.processes import measure_processes
 from gvbsm.bench.stages import measure_data, measure_evaluation, measure_labels, measure_squeeze
+from gvbsm.bench.storage import measure_storage
 from gvbsm.bench.synthesis import measure_groups, measure_synthesis
 from gvbsm.config import BenchConfig
 from gvbsm.performance import predict, spread_over_devices
@@ -51,6 +52,7 @@ def run_bench(config: BenchConfig) -> dict[str, Any]:
             log.info("%s", stage.__name__.replace("_", " "))
             found[stage.__name__.removeprefix("measure_")] = vars(stage(config, runtime))
         found["data"] = measure_data(config, runtime)
+        found["storage"] = measure_storage(config, runtime)
     if config.processes:
         log.info("processes")
         found["processes"] = measure_processes(config)

@@ -19,9 +19,9 @@ from gvbsm.bench.synthesis import STUDENT, Bench
 from gvbsm.bench.timing import Pair, Work, compare, timed
 from gvbsm.config import BenchConfig, LabelsConfig, ViewConfig
 from gvbsm.datasets import ImageData
-from gvbsm.distilled import SoftLabels
 from gvbsm.evaluation import Labeller, train_student
 from gvbsm.labels import generate_labels
+from gvbsm.labelstore import SoftLabels
 from gvbsm.loading import view_batches
 from gvbsm.performance import SIZES
 from gvbsm.pictures import Split, write_image

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
 SHORT = {"--data-root": "--data.root"}
+OWN_OPTIONS = {
+    "labels": {"--compress": "make the labels from those that are there, asking no teacher"},
+}
 
 
 def start_log(quiet: bool = False) -> None:
@@ -45,6 +48,8 @@ def parse_run(verb: str, argv: list[str]) -> tuple[Config, Path, bool] | None:
         "--workdir", type=str, help="where everything is kept; runs/PRESET if left out"
     )
     parser.add_argument("--quiet", action="store_true", help="no progress bars and no log")
+    for option, text in OWN_OPTIONS.get(verb, {}).items():
+        parser.add_argument(option, action="store_true", help=text)
     if preset is not None:
         _set_defaults(parser, checked(read_preset(preset), preset))
     elif not {"-h", "--help"} & set(argv):

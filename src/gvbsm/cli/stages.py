@@ -27,7 +27,8 @@ def stage_verb(verb: str, argv: list[str]) -> int:
         print(f"\nresults: {workdir / 'continual.json'}")
         return 0
     if verb != "run":
-        pipeline.run_stage(verb, config, workdir, quiet)
+        options = {"convert_only": True} if "--compress" in argv else {}
+        pipeline.run_stage(verb, config, workdir, quiet, **options)
         return 0
     from gvbsm.reporting import report
 

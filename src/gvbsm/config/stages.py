@@ -114,6 +114,22 @@ class SynthesisConfig:
 
 
 @dataclass(frozen=True)
+class LabelStorageConfig:
+    """How soft labels are kept on disk (docs/labels.md); the defaults keep them as they are.
+
+    Args:
+        pruning: Keep the labels of one epoch in so many; students draw from this pool (LPLD). Only
+            what is kept is labelled at all.
+        top_k: Largest logits that are kept of each view, the others as their mean; null keeps all.
+        bits: Bits of a logit: 16 (half precision), or 8 (256 levels between a view's extremes).
+    """
+
+    pruning: float = 1.0
+    top_k: int | None = None
+    bits: Literal[16, 8] = 16
+
+
+@dataclass(frozen=True)
 class LabelsConfig:
     """Soft labels of every view of every epoch.
 
@@ -126,6 +142,7 @@ class LabelsConfig:
         views: Augmentation of the distilled images.
         logit_normalization: Bring all teachers' logits to one norm before the mean (Eq. 8, w/ LN).
         store: Keep the labels on disk (true) or let the teachers label during training (false).
+        storage: How they are kept on disk.
     """
 
     backbones: tuple[str, ...] | None = None
@@ -136,6 +153,7 @@ class LabelsConfig:
     views: ViewConfig = field(default_factory=lambda: ViewConfig(cutmix=1.0))
     logit_normalization: bool = False
     store: bool = True
+    storage: LabelStorageConfig = field(default_factory=LabelStorageConfig)
 
 
 @dataclass(frozen=True)

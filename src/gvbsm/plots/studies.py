@@ -197,27 +197,33 @@ class Rung(NamedTuple):
 
     Attributes:
         name: What is in it.
-        seconds: Time of an iteration of synthesis.
+        cost: What it takes, as the axis has it.
         top1: `mean`, `std` and `values`, in percent.
     """
 
     name: str
-    seconds: float
+    cost: float
     top1: Mapping[str, Any]
 
 
 @drawn
-def draw_ladder(ladders: Mapping[str, Sequence[Rung]]) -> Figure:
-    """Accuracy against the cost of an iteration (figure 5); numbers stand for names below.
+def draw_ladder(
+    ladders: Mapping[str, Sequence[Rung]],
+    label: str,
+    scale: Literal["linear", "bytes"] = "linear",
+) -> Figure:
+    """Accuracy against a cost (figure 5); numbers stand for names below.
 
     Args:
         ladders: Student -> the variants, the same for each.
+        label: Name and unit of the cost.
+        scale: Of its axis; bytes are logarithmic, with units.
     """
     names = [rung.name for rung in next(iter(ladders.values()))]
     figure = new_figure(WIDTH, 2.4 * len(ladders) + 0.25 + 0.17 * len(names))
     grid = list(figure.subplots(len(ladders), 1, squeeze=False, sharex=True).flat)
     for axes, (student, rungs) in zip(grid, ladders.items(), strict=True):
-        x = [1000 * rung.seconds for rung in rungs]
+        x = [rung.cost for rung in rungs]
         means = [rung.top1["mean"] for rung in rungs]
         axes.errorbar(
             x, means, yerr=[_bar(rung.top1) for rung in rungs], color=BLUE, ecolor=GRAY,
@@ -231,7 +237,9 @@ def draw_ladder(ladders: Mapping[str, Sequence[Rung]]) -> Figure:
         axes.margins(0.08, 0.15)
         axes.set_ylabel(TOP1)
         axes.set_title(student, loc="left")
-    grid[-1].set_xlabel("time of an iteration, ms")
+    if scale == "bytes":
+        log_axis(grid[-1], "x", byte_count)
+    grid[-1].set_xlabel(label)
     keys = [f"{number}  {shorten(name, 60)}" for number, name in enumerate(names, start=1)]
     figure.legend(
         [Line2D([], [])] * len(keys), keys, loc="outside lower left", handlelength=0,

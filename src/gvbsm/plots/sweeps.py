@@ -33,6 +33,8 @@ def _study(study: StudyResults) -> Iterator[Drawn]:
         yield _points(study)
         if (ladder := _ladder(study)) is not None:
             yield ladder
+        if (ladder := _storage_ladder(study)) is not None:
+            yield ladder
     if study.axes == ["ipc"]:
         yield _storage(study)
 
@@ -81,18 +83,13 @@ def _points(study: StudyResults) -> Drawn:
 
 def _ladder(study: StudyResults) -> Drawn | None:
     """Figure 5: what accuracy costs, where points differ in the time of an iteration."""
-    own = {point["name"]: point["config"]["method"] for point in study.points}
-    timed = [
-        row
-        for row in study.rows
-        if row["seconds_per_iteration"] and own.get(row["point"]) == row["method"]
-    ]
+    timed = [row for row in _own_rows(study) if row["seconds_per_iteration"]]
     seconds = [row["seconds_per_iteration"] for row in timed]
     if len(set(seconds)) < 2 or max(seconds) < COSTS_DIFFER * min(seconds):
         return None
     ladders: dict[str, list[Rung]] = {}
     for row in timed:
-        rung = Rung(row["point"], row["seconds_per_iteration"], row["top1"])
+        rung = Rung(row["point"], 1000 * row["seconds_per_iteration"], row["top1"])
         ladders.setdefault(row["student"], []).append(rung)
     return Drawn(
         f"study-{study.name}-cost",
@@ -101,7 +98,34 @@ def _ladder(study: StudyResults) -> Drawn | None:
         f"batch of images, on the machine of the sweep{_where(study)}. Upper left is better. "
         f"Numbers stand for the points named below. {_marks(study)}",
         "Accuracy against the time of an iteration",
-        draw_ladder(ladders),
+        draw_ladder(ladders, "time of an iteration, ms"),
+    )
+
+
+def _own_rows(study: StudyResults) -> list[dict[str, Any]]:
+    """The rows of the points' own methods."""
+    own = {point["name"]: point["config"]["method"] for point in study.points}
+    return [row for row in study.rows if own.get(row["point"]) == row["method"]]
+
+
+def _storage_ladder(study: StudyResults) -> Drawn | None:
+    """What accuracy takes on disk, where points differ in the bytes of their labels."""
+    rows = [row for row in _own_rows(study) if None not in (row["image_bytes"], row["label_bytes"])]
+    labels = [row["label_bytes"] for row in rows]
+    if len(set(labels)) < 2 or max(labels) < COSTS_DIFFER * min(labels):
+        return None
+    ladders: dict[str, list[Rung]] = {}
+    for row in rows:
+        rung = Rung(row["point"], row["image_bytes"] + row["label_bytes"], row["top1"])
+        ladders.setdefault(row["student"], []).append(rung)
+    return Drawn(
+        f"study-{study.name}-bytes",
+        f"{_title(study)}: the storage it takes",
+        "Accuracy on the real test pictures against the bytes of a set's pixels and of its soft "
+        f"labels on disk{_where(study)}. Upper left is better. Numbers stand for the points named "
+        f"below. {_marks(study)}",
+        "Accuracy against stored bytes",
+        draw_ladder(ladders, "pixels and soft labels", "bytes"),
     )
 
 

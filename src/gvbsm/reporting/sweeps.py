@@ -18,7 +18,12 @@ from gvbsm.reporting.rendering import Picture, save_pictures, write_html
 
 @dataclass(frozen=True)
 class Line:
-    """A row of a study's table; `paper` is what the paper has at this point, or empty."""
+    """A row of a study's table.
+
+    Attributes:
+        label_bytes: Bytes of the soft labels; None where all points have as many.
+        paper: What the paper has at this point, or empty.
+    """
 
     point: str
     method: str
@@ -27,6 +32,7 @@ class Line:
     ipc: int | None
     top1: dict[str, Any]
     seconds: float | None
+    label_bytes: int | None
     paper: str
 
 
@@ -87,6 +93,7 @@ def _study_of(picture: str, names: Sequence[str]) -> str | None:
 
 def _lines(study: StudyResults) -> list[Line]:
     own = {point["name"]: point["config"]["method"] for point in study.points}
+    sizes = {row["label_bytes"] for row in study.rows if own.get(row["point"]) == row["method"]}
     lines = []
     for row in study.rows:
         is_own = own.get(row["point"]) == row["method"]
@@ -100,6 +107,7 @@ def _lines(study: StudyResults) -> list[Line]:
                 row["ipc"],
                 row["top1"],
                 row["seconds_per_iteration"],
+                row["label_bytes"] if len(sizes) > 1 else None,
                 " / ".join("none" if value is None else f"{value:.1f}" for value in figures),
             )
         )

@@ -1,0 +1,169 @@
+"""Labels and views in few bytes: bit fields, the k largest logits, 8 bits a logit.
+
+Everything here works row by row, a row being one image in one view: (rows, ...). So what a row
+becomes does not depend on the rows beside it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+LEVELS = 255  # of an 8-bit code, beside 0
+NARROW = ((256, torch.uint8), (32_768, torch.int16))  # up to so many classes
+
+
+class Field(NamedTuple):
+    """A whole number of known range inside a packed row.
+
+    Attributes:
+        name: What it says.
+        low: Its least value.
+        bits: Bits that hold its distance from `low`; none if it is always `low`.
+    """
+
+    name: str
+    low: int
+    bits: int
+
+
+def field(name: str, low: int, high: int) -> Field:
+    """The field for the numbers from `low` to `high`, both included."""
+    return Field(name, low, (high - low).bit_length())
+
+
+def packed_bytes(fields: Sequence[Field]) -> int:
+    """Bytes of a packed row."""
+    return -(-sum(part.bits for part in fields) // 8)
+
+
+def pack_rows(table: Tensor, fields: Sequence[Field]) -> Tensor:
+    """Numbers as bit fields, the first field in the highest bits of the first byte.
+
+    Args:
+        table: int64 (rows, fields).
+        fields: Their ranges.
+
+    Returns:
+        uint8 (rows, bytes).
+
+    Raises:
+        ValueError: If a number is outside of its field.
+    """
+    packed = torch.zeros(len(table), packed_bytes(fields), dtype=torch.int64)
+    place = 0
+    for column, (name, low, bits) in zip(table.unbind(1), fields, strict=True):
+        value = column - low
+        if len(value) and not 0 <= int(value.min()) <= int(value.max()) < 2**bits:
+            raise ValueError(f"{name} must be in [{low}, {low + 2**bits - 1}], got {column}")
+        first, last, shift = _span(place, bits)
+        for byte in range(first, last + 1):
+            packed[:, byte] |= ((value << shift) >> 8 * (last - byte)) & 255
+        place += bits
+    return packed.to(torch.uint8)
+
+
+def unpack_rows(packed: Tensor, fields: Sequence[Field]) -> Tensor:
+    """The inverse of `pack_rows`: uint8 (rows, bytes) to int64 (rows, fields)."""
+    table = torch.empty(len(packed), len(fields), dtype=torch.int64)
+    place = 0
+    for number, (_, low, bits) in enumerate(fields):
+        first, last, shift = _span(place, bits)
+        value = torch.zeros(len(packed), dtype=torch.int64)
+        for byte in range(first, last + 1):
+            value = (value << 8) | packed[:, byte].long()
+        table[:, number] = ((value >> shift) & (2**bits - 1)) + low
+        place += bits
+    return table
+
+
+def _span(place: int, bits: int) -> tuple[int, int, int]:
+    """First and last byte of a field that begins at bit `place`, and the bits behind it."""
+    if bits == 0:
+        return 0, -1, 0  # no byte
+    last = (place + bits - 1) // 8
+    return place // 8, last, 8 * (last + 1) - (place + bits)
+
+
+def encode_logits(logits: Tensor, top_k: int | None = None, bits: int = 16) -> dict[str, Tensor]:
+    """Logits as they are stored.
+
+    What is left out of the k largest is stood for by its mean (`fill`): no other single number is
+    nearer in the square, which is what MSE+GT (Eq. 11) sees, and at the temperature of KL, large
+    beside the spread of small logits, it keeps their probability too (docs/labels.md).
+
+    With 8 bits a row has a scale and an offset (`low`) of its own; each logit becomes the nearest
+    of 256 levels, so that it is wrong by at most half of `scale`, which is the row's range / 255,
+    rounded up to float16. With both, `low` is the mean of what is left out: no kept logit is less.
+
+    Args:
+        logits: float16 (rows, classes).
+        top_k: How many are kept of each row, less than `classes`; None keeps all.
+        bits: 16 or 8.
+
+    Returns:
+        Named tensors (rows, ...): `logits` float16 or `codes` uint8, (rows, classes or k), the
+        largest first if k are kept; `classes` (rows, k), where these stand, in the narrowest type;
+        `fill` float16 (rows,), or, with 8 bits, `low` and `scale` float16 (rows,).
+    """
+    values, parts = logits.float(), {}
+    low = values.amin(dim=1) if bits == 8 else None
+    if top_k is not None:
+        classes = _ranks(logits).topk(top_k, dim=1).indices
+        others = values.double().scatter(1, classes, 0.0).sum(dim=1) / (logits.shape[1] - top_k)
+        low = others.half().float()
+        values = values.gather(1, classes)
+        parts["classes"] = classes.to(_narrowest(logits.shape[1]))
+    if bits == 16:
+        parts["logits"] = values.half()
+        return parts if low is None else {**parts, "fill": low.half()}
+    assert low is not None
+    scale = _round_up((values.amax(dim=1) - low) / LEVELS)
+    steps = scale.float().clamp(min=torch.finfo(torch.float16).tiny / 1024)  # where all are equal
+    codes = ((values - low[:, None]) / steps[:, None]).round().clamp(0, LEVELS)
+    return {**parts, "codes": codes.to(torch.uint8), "low": low.half(), "scale": scale}
+
+
+def decode_logits(parts: Mapping[str, Tensor], classes: int) -> Tensor:
+    """Logits from what `encode_logits` made of them, float32 (rows, classes).
+
+    Args:
+        parts: Its tensors, of any rows.
+        classes: Number of classes.
+    """
+    if "codes" in parts:
+        low = parts["low"].float()
+        values = low[:, None] + parts["scale"].float()[:, None] * parts["codes"].float()
+    else:
+        values = parts["logits"].float()
+    if "classes" not in parts:
+        return values
+    fill = parts["low" if "codes" in parts else "fill"].float()
+    whole = fill[:, None].expand(-1, classes).clone()
+    return whole.scatter_(1, parts["classes"].long(), values)
+
+
+def _ranks(logits: Tensor) -> Tensor:
+    """Whole numbers in the order of a row's logits, of equal ones the first being the largest.
+
+    So no two are equal, and a row is stored alike wherever it is made. The bits of a float16 are a
+    whole number in the order of its size, if the sign is counted apart.
+    """
+    bits = logits.view(torch.int16).long()
+    size = torch.where(bits < 0, -(2**15) - bits, bits)
+    count = logits.shape[1]
+    return size * count - torch.arange(count, device=logits.device)
+
+
+def _narrowest(classes: int) -> torch.dtype:
+    return next((kind for most, kind in NARROW if classes <= most), torch.int32)
+
+
+def _round_up(values: Tensor) -> Tensor:
+    """The least float16 that is not less, of numbers that are not negative."""
+    nearest = values.half()
+    above = (nearest.view(torch.int16) + 1).view(torch.float16)
+    return torch.where(nearest.float() < values, above, nearest)
