@@ -22,7 +22,8 @@ TESTS = Path(__file__).parent
 
 LAYERS = (
     "moments losses views compression _version",  # 0: the mathematics
-    "pictures sources shards hub torchvision_sets datasets backbones",  # 1: registries
+    # 1: registries
+    "pictures sources shards hub torchvision_sets unreadable datasets backbones",
     # 2: ground
     "config settings artifacts rows labelstore distilled runtime memory tracking training loading "
     "teachers features film groups class_order observe targets epochs descent workspace studies "

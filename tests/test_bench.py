@@ -9,7 +9,7 @@ import torch
 
 from conftest import CONVNET, WRN
 from gvbsm import cli
-from gvbsm.artifacts import load_tensors, save
+from gvbsm.artifacts import load_tensors, read_json, save
 from gvbsm.backbones import matched_layers
 from gvbsm.bench import memory, run_bench, synthesis
 from gvbsm.bench.processes import IPC, ITERATIONS, measure_processes
@@ -267,7 +267,7 @@ def test_command__takes_settings_and_writes_the_numbers(asked, capsys, tmp_path)
     assert asked == [
         BenchConfig(("imagenet-1k",), 2, (1, 8), device="cpu", threads=1, json=str(path))
     ]
-    assert json.loads(path.read_text()) == {"fake": [1, 2]}
+    assert read_json(path) == {"fake": [1, 2]}
     assert capsys.readouterr().err == ""
 
 

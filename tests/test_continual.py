@@ -1,7 +1,6 @@
 """The class-incremental protocol: its steps by hand, its files, stops, and the command."""
 
 import itertools
-import json
 import logging
 import re
 from contextlib import suppress
@@ -183,7 +182,7 @@ def test_students_are_asked_for_the_classes_seen_alone(tmp_path, monkeypatch):
 
 def test_the_results_have_their_schema(finished):
     workdir, results = finished
-    assert json.loads((workdir / "continual.json").read_text()) == results
+    assert read_json(workdir / "continual.json") == results
     assert results.keys() == {
         "classes", "class_names", "orders", "rows", "note", "config", "versions",
     }  # fmt: skip

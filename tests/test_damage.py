@@ -4,7 +4,9 @@ Damage is made with a fixed seed: whatever a byte does, loading returns or raise
 and no pickle is ever opened.
 """
 
+import json
 import pickle
+import resource
 import time
 from pathlib import Path
 
@@ -21,12 +23,16 @@ from gvbsm.artifacts import (
     is_current,
     load_tensors,
     read_header,
+    read_json,
     save,
+    write_json,
 )
+from gvbsm.cli import main
 from gvbsm.distilled import load_distilled, load_labels
 from gvbsm.moments import Moments
 from test_artifacts import RECIPE, tensors, write
 from test_distilled import write_images, write_labels
+from workdirs import quick_settings, write_arrays, write_preset
 
 # Random damage
 
@@ -110,6 +116,117 @@ def test_every_truncation_is_refused(tmp_path):
     assert is_current(path, RECIPE)
 
 
+def test_no_flipped_bit_changes_what_is_read(tmp_path):
+    """Tensors, their names, types and shapes, and the header are all under a checksum."""
+    path = tmp_path / "x.safetensors"
+    save(path, {"x": torch.arange(3), "half": torch.ones(2, 1).half()}, {"kind": "k", "recipe": {}})
+    content = path.read_bytes()
+    expected, header = load_tensors(path, "k")
+    for place in range(len(content)):
+        mutated = bytearray(content)
+        mutated[place] ^= 1 << place % 8
+        path.write_bytes(mutated)
+        if (loaded := attempt(lambda: load_tensors(path, "k"))) is not None:
+            assert {
+                key: loaded[1].get(key) for key in header
+            } == header  # "checksum" may have lost its name
+            assert loaded[0].keys() == expected.keys()
+            for name, tensor in expected.items():
+                assert loaded[0][name].dtype == tensor.dtype
+                assert torch.equal(loaded[0][name], tensor)
+
+
+def test_no_flipped_bit_changes_what_is_read_of_json(tmp_path):
+    path, content = tmp_path / "x.json", {"top1": [97.25], "name": "ü", "seen": {"1": None}}
+    write_json(path, {**content, "seen": {1: None}})
+    whole = path.read_bytes()
+    assert read_json(path) == content
+    for place in range(len(whole)):
+        mutated = bytearray(whole)
+        mutated[place] ^= 1 << place % 8
+        path.write_bytes(mutated)
+        if (found := attempt(lambda: read_json(path))) is not None:
+            assert {key: found.get(key) for key in content} == content
+
+
+def test_files_from_before_there_were_checksums_are_read(tmp_path):
+    path = tmp_path / "x.safetensors"
+    old = {"format": 1, "version": "0.1", "kind": "k", "recipe": RECIPE}
+    save_file({"x": torch.arange(3)}, path, metadata={artifacts.KEY: json.dumps(old)})
+    found, header = load_tensors(path, "k")
+    assert header == old
+    assert torch.equal(found["x"], torch.arange(3))
+    assert is_current(path, RECIPE)
+    (tmp_path / "x.json").write_text('{"a": 1}')
+    assert read_json(tmp_path / "x.json") == {"a": 1}
+
+
+def test_a_damaged_tensor_shows_when_it_is_loaded_and_the_header_alone_is_still_read(tmp_path):
+    path = write(tmp_path / "x.safetensors")
+    mutated = bytearray(path.read_bytes())
+    mutated[-1] ^= 1
+    path.write_bytes(mutated)
+    assert is_current(path, RECIPE)  # reads no tensors
+    with pytest.raises(ArtifactError, match=r"x\.safetensors is damaged.*remove it") as caught:
+        load_tensors(path, "kind")
+    one_line(caught.value)
+
+
+def test_a_damaged_checkpoint_is_told_and_the_work_begins_anew(tmp_path, caplog):
+    checkpoint = Checkpoint(tmp_path / "c.safetensors", RECIPE, 0)
+    checkpoint.save({"x": torch.arange(3)}, {"step": 1})
+    (path,) = tmp_path.iterdir()
+    whole = path.read_bytes()
+    for content in (whole[:-1] + b"\xff", whole[:-5], b""):
+        path.write_bytes(content)
+        assert checkpoint.load() is None
+    assert "begins anew" in caplog.text
+    path.write_bytes(whole)
+    assert checkpoint.load()[1] == {"step": 1}
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, '{"a":' * 100_000, "1" * 100_000])
+def test_json_that_is_made_to_break_readers_is_refused(tmp_path, text):
+    (tmp_path / "x.json").write_text(text)
+    with pytest.raises(ArtifactError, match=r"x\.json") as caught:
+        read_json(tmp_path / "x.json")
+    one_line(caught.value)
+    path = tmp_path / "x.safetensors"
+    save_file({"x": torch.zeros(1)}, path, metadata={artifacts.KEY: text})
+    with pytest.raises(ArtifactError, match=r"x\.safetensors") as caught:
+        read_header(path)
+    one_line(caught.value)
+
+
+def test_json_that_is_too_large_is_not_read(tmp_path):
+    path = tmp_path / "x.json"
+    with path.open("wb") as file:
+        file.truncate(artifacts.JSON_LIMIT + 1)  # takes no room on the disk
+    with pytest.raises(ArtifactError, match="larger than 256 MiB"):
+        read_json(path)
+
+
+@pytest.mark.parametrize("length", [0, 1, 2**31, 2**63 - 1, 2**64 - 1])
+def test_an_absurd_length_of_the_header_is_refused(tmp_path, length):
+    path = write(tmp_path / "x.safetensors")
+    path.write_bytes(length.to_bytes(8, "little") + path.read_bytes()[8:])
+    with pytest.raises(ArtifactError, match="damaged") as caught:
+        load_tensors(path, "kind")
+    one_line(caught.value)
+    assert not is_current(path, RECIPE)
+
+
+@pytest.mark.parametrize("shape", [[2**62], [2**40, 2**40], [10**9], [-1]])
+def test_an_absurd_shape_is_refused_before_memory_is_taken(tmp_path, shape):
+    tensor = {"dtype": "F32", "shape": shape, "data_offsets": [0, 4]}
+    header = json.dumps({"__metadata__": {artifacts.KEY: "{}"}, "x": tensor}).encode()
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    with pytest.raises(ArtifactError, match="damaged") as caught:
+        load_tensors(path, "kind")
+    one_line(caught.value)
+
+
 class Trap:
     """Would make a file if it were unpickled."""
 
@@ -118,6 +235,34 @@ class Trap:
 
     def __reduce__(self):
         return Path.touch, (self.path,)
+
+
+# A full disk
+
+
+@pytest.mark.parametrize("limit", [600, 9_000])
+def test_run__on_a_full_disk_names_the_file_and_goes_on_when_there_is_room(
+    tmp_path, monkeypatch, capsys, limit
+):
+    """No file may grow beyond the limit: JSON, checkpoints, teachers or pictures meet it first."""
+    monkeypatch.setattr("gvbsm.reporting.report", lambda workdir, quiet: workdir)
+    data = {"name": "npz", "root": str(write_arrays(tmp_path / "toy.npz"))}
+    settings = quick_settings(data, baselines={"methods": []}, checkpoint_seconds=0.5)
+    preset = write_preset(tmp_path / "toy.yaml", settings)
+    workdir = tmp_path / "run"
+    command = ["run", str(preset), "--workdir", str(workdir), "--quiet"]
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+    try:
+        code = main(command)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    (line,) = capsys.readouterr().err.splitlines()
+    assert code == 1
+    assert line.startswith(f"gvbsm: cannot write {workdir}/")
+    assert line.endswith("the same command goes on")
+    assert not list(workdir.rglob("*.tmp"))
+    assert main(command) == 0
 
 
 # Foreign, newer and incomplete files

@@ -1,6 +1,5 @@
 """Students: the three losses reach them, stored labels equal online ones, stops leave no trace."""
 
-import json
 import math
 from dataclasses import replace
 from functools import partial
@@ -12,6 +11,7 @@ from torch import nn
 import gvbsm.evaluation
 import reference
 from conftest import CONVNET, WRN, StoppedError, stop_after
+from gvbsm.artifacts import read_json
 from gvbsm.backbones import build_backbone
 from gvbsm.config import EvaluationConfig, LabelsConfig, OptimizerConfig, ViewConfig
 from gvbsm.distilled import load_labels
@@ -207,7 +207,7 @@ def test_stopped_and_resumed_results_are_the_same_file(
 
 def test_result_holds_measurements_and_no_time(student, tmp_path):
     history = student()
-    content = json.loads((tmp_path / "student.json").read_text())
+    content = read_json(tmp_path / "student.json")
     confusion = content.pop("confusion")
     assert content == {"recipe": {"toy": 1}, **vars(history)}
     assert [sum(row) for row in confusion] == [4, 4, 4, 4]  # a row holds a true class's pictures

@@ -59,6 +59,7 @@ def facts():
         shape=(3, 32),
         train=50_000,
         test=10_000,
+        skipped=(),
         config=config,
         preset=copy.deepcopy(config),
         rows=ROWS,
@@ -70,6 +71,16 @@ def facts():
         versions={"gvbsm": "1.0"},
         writers=("1.0",),
     )
+
+
+def test_pictures_that_were_left_out_are_counted_and_named(facts):
+    finding = only(replace(facts, skipped=tuple(f"train/a/{number}.png" for number in range(7))))
+    assert (finding.name, finding.level) == ("skipped", "warning")
+    assert finding.text.startswith(
+        "7 real pictures cannot be read and were left out: train/a/0.png"
+    )
+    assert "train/a/6.png" not in finding.text
+    assert "and 4 more" in finding.text
 
 
 def with_rows(facts, *rows):

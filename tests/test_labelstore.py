@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 import gvbsm.labels
 import gvbsm.labelstore
-from gvbsm.artifacts import ArtifactError, checksum, load_tensors, read_json, save
+from gvbsm.artifacts import ArtifactError, load_tensors, read_json, save
 from gvbsm.compression import decode_logits, encode_logits
 from gvbsm.config import LabelsConfig, LabelStorageConfig, ViewConfig
 from gvbsm.distilled import is_whole, load_labels
@@ -195,34 +195,16 @@ def test_a_store_is_read_while_it_is_written(written):
 def test_a_changed_byte_is_found_when_a_shard_is_first_opened(name, written):
     store = written()
     path = store.shards[0].path
-    tensors, header = load_tensors(path, "labels")
+    tensors, _ = load_tensors(path, "labels")
     content = bytearray(path.read_bytes())
     place = content.find(bytes(tensors[name].reshape(-1).view(torch.uint8).numpy().data))
     content[place + 7] ^= 4
     path.unlink()
     path.write_bytes(bytes(content))
-    with pytest.raises(ArtifactError, match=r"shard-00000.* is damaged \(its checksum differs\)"):
+    with pytest.raises(ArtifactError, match=r"shard-00000.* is damaged \(its tensors do not match"):
         store.epoch(0)
-    with pytest.raises(ArtifactError, match=r"remove it, and `gvbsm labels` makes it again"):
+    with pytest.raises(ArtifactError, match="remove it to make it again"):
         store.read(1)
-    save(path, tensors, {**header, "checksum": None})
-    with pytest.raises(ArtifactError, match="checksum"):
-        load_labels(store.directory).epoch(0)
-
-
-def test_a_checksum_is_compared_once(written, monkeypatch):
-    calls = []
-
-    def counted(tensors):
-        calls.append(1)
-        return checksum(tensors)
-
-    monkeypatch.setattr(gvbsm.labelstore, "OPEN_SHARDS", 1)
-    store = written(size=2 * 11 * 17)
-    monkeypatch.setattr(gvbsm.labelstore, "checksum", counted)
-    for epoch in (0, 4, 0, 2, 1):
-        store.read(epoch)
-    assert len(calls) == 3
 
 
 def test_a_shard_of_other_labels_is_refused(written):
@@ -234,7 +216,7 @@ def test_a_shard_of_other_labels_is_refused(written):
         store.epoch(0)
     assert not store.is_made(store.shards[0])
     short = {name: part[:-1] for name, part in tensors.items()}
-    save(path, short, {**header, "checksum": checksum(short)})
+    save(path, short, header)
     with pytest.raises(ArtifactError, match=r"is not torch\.\w+ of \[55"):
         load_labels(store.directory).epoch(0)
 
@@ -258,25 +240,23 @@ def test_what_a_store_says_of_itself(written):
 
 
 READ_ONE_BATCH = """
-import resource, sys, torch
+import sys
 from pathlib import Path
-from gvbsm.artifacts import read_json, write_json
 from gvbsm.distilled import load_labels
 store = load_labels(Path(sys.argv[1]))
-store._sound.update(shard.path for shard in store.shards)
+def held():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(1024 * int(line.split()[1]) for line in lines if line.startswith("RssAnon"))
+before = held()
 plan, labels = store.epoch(store.kept[-1])
-def resident():
-    with open("/proc/self/statm") as file:
-        return int(file.read().split()[1]) * resource.getpagesize()
-before = resident()
 labels.logits(plan.order[:4])
-print(resident() - before)
+print(held() - before)
 """
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
-def test_a_batch_reads_no_whole_shard(runtime, tmp_path):
-    """24 MB of logits lie in one shard; a batch of it touches a few pages."""
+def test_a_batch_holds_no_whole_shard(runtime, tmp_path):
+    """24 MB of logits lie in one shard, which is mapped: what is held is the batch."""
     config = LabelsConfig(epochs=2, batch_size=4, full_batch_up_to=0, views=VIEWS)
     store = new_store(tmp_path / "l", config, 600, 10_000, SIZE, runtime, RECIPE)
 
@@ -289,4 +269,4 @@ def test_a_batch_reads_no_whole_shard(runtime, tmp_path):
     store.write(store.shards[0], labelled, lambda: None)
     command = [sys.executable, "-c", READ_ONE_BATCH, str(store.directory)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
-    assert int(done.stdout) < 6_000_000  # what a system reads ahead, not 24 MB
+    assert int(done.stdout) < 6_000_000

@@ -1,5 +1,7 @@
 """Pictures: every kind of file and of pixel, and an error line for every fault."""
 
+import struct
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -177,3 +179,23 @@ def test_an_unreadable_picture_is_named(tmp_path, kind):
 def test_read_image_takes_one_or_three_channels(tmp_path):
     with pytest.raises(ValueError, match="1 or 3, got 2"):
         read_image(tmp_path / "x.png", 2)
+
+
+def test_read_image__a_picture_that_unpacks_into_a_full_memory_is_refused(tmp_path):
+    path = tmp_path / "bomb.png"
+    Image.new("1", (20, 20)).save(path)
+    content = path.read_bytes()
+    head = b"IHDR" + struct.pack(">II", 50_000, 50_000) + content[24:29]
+    rest = head + struct.pack(">I", zlib.crc32(head)) + content[33:]
+    path.write_bytes(content[:12] + rest)
+    with pytest.raises(DataError, match=r"bomb\.png.*2500000000 pixels.*repair or remove"):
+        read_image(path, 3)
+
+
+def test_read_image__more_pixels_than_are_plausible_are_refused(tmp_path, monkeypatch):
+    Image.new("L", (20, 20)).save(tmp_path / "x.png")
+    monkeypatch.setattr("gvbsm.pictures.MOST_PIXELS", 399)
+    with pytest.raises(DataError, match=r"x\.png: 20 x 20 pixels are too many"):
+        read_image(tmp_path / "x.png", 3)
+    monkeypatch.setattr("gvbsm.pictures.MOST_PIXELS", 400)
+    assert read_image(tmp_path / "x.png", 3).shape == (3, 20, 20)

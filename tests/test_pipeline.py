@@ -12,6 +12,7 @@ from gvbsm.distilled import load_distilled, load_images, load_labels
 from gvbsm.film import load_film
 from gvbsm.runtime import RunError
 from gvbsm.settings import build_config, for_method, merge
+from workdirs import digests, quick_settings, write_arrays
 
 SETTINGS = {
     "ipc": 2,
@@ -234,3 +235,27 @@ def test_diverged_training__is_a_run_error_and_loses_nothing(tmp_path):
     with pytest.raises(RunError, match="learning rate"):
         pipeline.run(wild, tmp_path, quiet=True)
     assert torch.is_grad_enabled()
+
+
+@pytest.mark.parametrize("loss", ["mse_gt", "hard"])
+def test_seeds__each_stage_draws_from_its_own_and_from_no_other(tmp_path, loss):
+    """What another run's seed would have drawn is drawn from a section's of the same value."""
+    arrays = {"name": "npz", "root": str(write_arrays(tmp_path / "toy.npz"))}
+    base = quick_settings(arrays, baselines={"methods": []})
+    base["synthesis"] |= {"init": "real", "iterations": 2}
+    base["labels"]["epochs"] = 3
+    base["evaluation"] |= {"loss": loss, "seeds": 1}
+
+    def files(name, changes):
+        run = pipeline.Run(pipeline.as_config(merge(base, changes)), tmp_path / name, quiet=True)
+        run.all_stages()
+        return {file: digest for file, digest in digests(tmp_path / name).items() if "/" in file}
+
+    later = {section: {"seed": 1} for section in ("synthesis", "labels", "evaluation")}
+    plain, first = files("plain", {}), files("first", later)
+    assert files("second", {"seed": 1, "squeeze": {"seed": 0}}) == first
+    differ = {name.partition("/")[0] for name in plain if plain[name] != first[name]}
+    stored = {"labels"} if loss != "hard" else set()
+    assert differ == {"synthesis", "evaluation", *stored}
+    last = files("last", {"evaluation": {"seed": 1}})
+    assert {name.partition("/")[0] for name in plain if plain[name] != last[name]} == {"evaluation"}

@@ -154,6 +154,15 @@ def test_check_owner__a_file_is_no_work_directory(data, tmp_path):
     (tmp_path / "file").write_text("")
     with pytest.raises(ArtifactError, match="is a file"):
         check_owner(tmp_path / "file", data)
+    with pytest.raises(ArtifactError, match=rf"{tmp_path / 'file'} is a file"):
+        check_owner(tmp_path / "file" / "below", data)
+
+
+def test_check_owner__a_place_that_may_not_be_written_to_is_told(data, tmp_path, monkeypatch):
+    monkeypatch.setattr("os.access", lambda path, _mode: path != tmp_path)
+    with pytest.raises(ArtifactError, match="cannot be written to; give another --workdir"):
+        check_owner(tmp_path / "runs" / "mine", data)
+    assert not list(tmp_path.iterdir())
 
 
 def test_networks_that_are_trained_together__must_have_a_batchnorm_that_can_be(data, runtime):

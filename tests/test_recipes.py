@@ -37,6 +37,10 @@ def changed(settings, method="gvbsm"):
     ("settings", "first"),
     [
         ({"seed": 1}, "teacher"),
+        ({"squeeze": {"seed": 1}}, "teacher"),
+        ({"synthesis": {"seed": 1}}, "images"),
+        ({"labels": {"seed": 1}}, "labels"),
+        ({"evaluation": {"seed": 1}}, "student"),
         ({"squeeze": {"epochs": 3}}, "teacher"),
         ({"squeeze": {"optimizer": {"lr": 0.3}}}, "teacher"),
         ({"squeeze": {"micro_batch": 3}}, "teacher"),
@@ -80,6 +84,7 @@ def test_recipes__a_mended_stage_is_made_again_with_what_follows(stage, first, m
     "settings",
     [
         {"device": "cpu"},
+        {section: {"seed": 0} for section in ("squeeze", "synthesis", "labels", "evaluation")},
         {"trackers": ["tensorboard"]},
         {"threads": 1},
         {"synthesis": {"groups": 3}},
@@ -114,6 +119,28 @@ def test_recipes__hard_labels_ask_no_teacher():
     assert "student" not in changed({"squeeze": {"epochs": 3}}, "random-hard")
     assert "student" in changed({"squeeze": {"epochs": 3}}, "random-soft")
     assert "student" in changed({"labels": {"epochs": 3}}, "random-hard")
+
+
+SEEDED = {name: {"seed": 5} for name in ("squeeze", "synthesis", "labels", "evaluation")}
+
+
+@pytest.mark.parametrize(
+    "method", ["gvbsm", "sre2l", "random-hard", "random-soft", "forgetting-soft"]
+)
+def test_recipes__seeds_of_all_sections_are_the_runs(method):
+    """So that sections which share a seed share what they make with a run of that seed."""
+    by_section, by_run = recipes_of(SEEDED, method), recipes_of({"seed": 5}, method)
+    same = {stage for stage in STAGES if by_section[stage] == by_run[stage]}
+    selected = {"images", "labels", "student"} if method.startswith(("random", "forg")) else set()
+    assert same == {*STAGES} - selected  # a selection draws from the run's
+
+
+def test_recipes__hard_labels_name_the_seed_of_their_views_where_it_is_another():
+    found = recipes_of({"labels": {"seed": 1}}, "random-hard")["student"]
+    assert (found["seed"], found["labels"]["seed"]) == (0, 1)
+    found = recipes_of({"labels": {"seed": 1}, "evaluation": {"seed": 1}}, "random-hard")["student"]
+    assert found["seed"] == 1
+    assert "seed" not in found["labels"]
 
 
 def test_recipes__both_random_baselines_share_their_images():

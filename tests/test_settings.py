@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import math
 import re
 
 import pytest
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 
 from gvbsm.config import Config, ConfigError
 from gvbsm.settings import (
+    as_config,
     build_config,
     fields_by_name,
     flat_keys,
@@ -438,3 +440,26 @@ def test_every_field_of_every_dataclass_has_its_help():
             owner = type(getattr(owner(), key))
         documented = " ".join(owner.__doc__.split())
         assert f"{name.rpartition('.')[2]}: {found['help']}" in documented, name
+
+
+def test_yaml_that_is_nested_too_deep_is_told_in_one_line(tmp_path):
+    (tmp_path / "deep.yaml").write_text("ipc: " + "[" * 5000)
+    with pytest.raises(ConfigError, match=r"deep\.yaml is not valid YAML"):
+        as_config(str(tmp_path / "deep.yaml"))
+
+
+@pytest.mark.parametrize(
+    ("section", "name", "value"),
+    [
+        ("synthesis", "weight_conv", -1.0),
+        ("synthesis", "weight_densification", math.nan),
+        ("synthesis", "first_layer_multiplier", -2.0),
+        ("synthesis", "tau", math.inf),
+        ("squeeze", "optimizer", {"lr": math.inf}),
+        ("evaluation", "gamma", -0.5),
+        ("labels", "full_batch_up_to", -1),
+    ],
+)
+def test_numbers_that_make_no_sense_are_faults(section, name, value):
+    with pytest.raises(ConfigError, match=rf"{section}\.{name}.* must (not be neg|be pos)"):
+        build_config({section: {name: value}})

@@ -15,6 +15,7 @@ from gvbsm.launch import Launch
 from gvbsm.loading import view_batches
 from gvbsm.pictures import normalize
 from gvbsm.processes import Processes
+from gvbsm.runtime import RunError
 from gvbsm.statistics import CHUNK, add_chunks, record_chunks
 from gvbsm.targets import make_target
 
@@ -241,3 +242,18 @@ def test_file_round_trip_keeps_the_first_layer(teachers, data, runtime, tmp_path
     found = _through_a_file(recorded(teachers, data, runtime, tmp_path)[WRN], tmp_path)
     target = make_target(WRN, teachers[WRN], found, SynthesisConfig(), N_P, IMAGE)
     assert target.conv[0] == FIRST[WRN]
+
+
+def test_what_is_not_finite_stops_the_run_and_is_never_kept(teachers, data, runtime, tmp_path):
+    whole = recorded(teachers, data, runtime, tmp_path / "whole")
+    weight = teachers[WRN].get_parameter("stem.weight").data
+    kept = weight.clone()
+    weight[:] = 1e38
+    with pytest.raises(RunError, match=rf"^statistics of {WRN}: the \w+ moments of layer .*lower"):
+        recorded(teachers, data, runtime, tmp_path)
+    weight[:] = kept
+    again = recorded(teachers, data, runtime, tmp_path)
+    for name, found in again.items():
+        for layer in found.channel:
+            pairs = zip(flat(found, layer), flat(whole[name], layer), strict=True)
+            assert all(torch.equal(a, b) for a, b in pairs)

@@ -1,7 +1,6 @@
 """Sweeps: one run a point, all that points have in common made once, killed and resumed."""
 
 import csv
-import json
 import os
 import signal
 import subprocess
@@ -67,7 +66,7 @@ def inodes(workdir, pattern):
 
 def test_sweep__tells_every_point_method_and_student(finished):
     workdir, content = finished
-    assert json.loads((workdir / "study.json").read_text()) == content
+    assert read_json(workdir / "study.json") == content
     assert (content["format"], content["axes"]) == (1, ["weight", "loss"])
     assert content["paper"]["figures"] == {"weight=1.0,loss=kl": [12.3]}
     assert set(content["versions"]) >= {"gvbsm", "torch", "device", "precision"}

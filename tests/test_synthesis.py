@@ -12,9 +12,10 @@ import torch
 from tqdm import tqdm
 
 from conftest import CONVNET, IMAGE, N_P, WRN, StoppedError, stop_after
+from gvbsm import synthesis
 from gvbsm.artifacts import Checkpoint, load_tensors, read_header, save
 from gvbsm.config import OptimizerConfig, SynthesisConfig, ViewConfig
-from gvbsm.descent import make_stack, step_draws, step_terms
+from gvbsm.descent import descend, make_stack, step_draws, step_terms
 from gvbsm.film import frame_steps
 from gvbsm.observe import observing
 from gvbsm.pictures import normalize
@@ -570,8 +571,46 @@ def test_loss_decreases(name, whole):
 @pytest.mark.filterwarnings("ignore:Converting a tensor")
 def test_divergence_names_the_group(group, teachers):
     teachers[CONVNET].get_parameter("classifier.bias").data[0] = math.nan
-    with pytest.raises(RunError, match=r"^synthesis of batch 3: .*nan.*synthesis\.optimizer\.lr$"):
+    line = r"^synthesis of batch 3: the loss became nan at iteration 0, first in layer classifier "
+    with pytest.raises(RunError, match=line + rf"of {CONVNET}; lower synthesis\.optimizer\.lr$"):
         group(CONFIG)
+
+
+def test_pixels_that_are_not_finite_are_never_kept(
+    group, runtime, monkeypatch, checkpoint_every, tmp_path
+):
+    """The gradient of step 3 breaks; a checkpoint is due at each second step."""
+    expected, trace = group(CONFIG, path=tmp_path / "whole")
+    checkpoint_every(2)
+    calls = itertools.count()
+
+    def breaking(terms, images, *rest):
+        descend(terms, images, *rest)
+        if next(calls) == 3:
+            images.data[0, 0, 0, 0] = math.nan
+
+    monkeypatch.setattr(synthesis, "descend", breaking)
+    line = r"^synthesis of batch 3: the pixels are no longer finite after 4 iterations; lower"
+    with pytest.raises(RunError, match=line):
+        group(CONFIG)
+    monkeypatch.undo()
+    again, retraced = group(CONFIG)  # goes on from the checkpoint of step 2
+    assert torch.equal(again, expected)
+    assert retraced == trace
+
+
+def test_pixels_that_break_between_checkpoints_are_named_at_the_next_look(group, monkeypatch):
+    def breaking(terms, images, *rest):
+        descend(terms, images, *rest)
+        images.data[0, 0, 0, 0] = math.nan
+
+    monkeypatch.setattr(synthesis, "descend", breaking)
+    with pytest.raises(RunError, match="no longer finite after 1 iterations"):
+        group(CONFIG)  # the eigenvalues of L_DD are the first to notice
+    with pytest.raises(RunError, match="nan at iteration 1, first in the pixels"):
+        group(replace(CONFIG, weight_densification=0.0))
+    with pytest.raises(RunError, match="no longer finite after 1 iterations"):
+        group(replace(CONFIG, iterations=1))
 
 
 def test_divergence_is_one_clear_line(group, teachers):

@@ -1,5 +1,6 @@
 """Teachers on disk: what is loaded answers as what was saved, and only for its own classes."""
 
+import math
 from dataclasses import replace
 
 import pytest
@@ -65,3 +66,13 @@ def test_other_files_are_refused(data, runtime, tmp_path):
     (tmp_path / "broken.safetensors").write_bytes(b"\x08\x00\x00\x00\x00\x00\x00\x00not json")
     with pytest.raises(ArtifactError, match="damaged"):
         load_teacher(tmp_path / "broken.safetensors", data, runtime)
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_weights_that_are_not_finite_are_refused_by_name(teachers, data, runtime, tmp_path, value):
+    path = tmp_path / "teacher.safetensors"
+    name = next(name for name, _ in teachers[WRN].named_buffers() if name.endswith("running_var"))
+    teachers[WRN].get_buffer(name)[0] = value
+    save_teacher(path, teachers[WRN], WRN, data, HISTORY, RECIPE)
+    with pytest.raises(ArtifactError, match=rf"{name} holds a NaN or an infinity"):
+        load_teacher(path, data, runtime)

@@ -230,6 +230,33 @@ def test_fit__nan_names_the_learning_rate(runtime, tmp_path):
     assert all(bool(value.isfinite().all()) for value in again.state_dict().values())
 
 
+@pytest.mark.parametrize("every_seconds", [0, 3600])
+def test_fit__a_network_that_breaks_in_a_step_of_finite_loss_is_never_kept(
+    runtime, tmp_path, every_seconds
+):
+    """The loss is that of the weights before the step, so that it is finite once more."""
+
+    def breaking(epoch, start):
+        for step, loss_of in enumerate(batches(epoch, start), start):
+            last = (epoch, step) == (EPOCHS - 1, STEPS - 1)
+
+            def loss(model, loss_of=loss_of, last=last):
+                found = loss_of(model)
+                if last:
+                    found.register_hook(lambda gradient: gradient * math.nan)
+                return found
+
+            yield loss
+
+    often = replace(runtime, checkpoint_seconds=every_seconds)
+    with pytest.raises(RunError, match=r"^toy: 0\.weight is no longer finite; .*learning rate"):
+        train(net(), OPTIMIZERS[0], often, tmp_path, breaking)
+    again, whole = net(), net()  # what is kept is from before the fault
+    train(again, OPTIMIZERS[0], often, tmp_path)
+    train(whole, OPTIMIZERS[0], runtime, tmp_path / "whole")
+    assert same_state(again, whole)
+
+
 @pytest.mark.parametrize(
     ("epochs", "tests", "expected"),
     [(10, 5, [2, 4, 6, 8, 10]), (3, 1, [3]), (2, 9, [1, 2]), (7, 7, [1, 2, 3, 4, 5, 6, 7])],

@@ -1,7 +1,10 @@
 """What a work directory says of its files."""
 
+import errno
 import subprocess
 import sys
+import threading
+import time
 
 import pytest
 import torch
@@ -146,6 +149,77 @@ def test_locked__one_that_was_killed_holds_nothing(workspace, tmp_path):
         other.kill()
     with workspace.locked():
         pass
+
+
+def test_locked__what_a_killed_writer_has_left_is_removed_and_nothing_else(workspace, tmp_path):
+    code = (
+        "import os, pathlib, sys; from gvbsm.artifacts import atomic\n"
+        "with atomic(pathlib.Path(sys.argv[1])) as path:\n"
+        "    path.write_text('half'); os.kill(os.getpid(), 9)"
+    )
+    inner = Workspace(tmp_path / "inner")
+    file = tmp_path / "labels" / "y.json"
+    file.parent.mkdir()
+    file.write_text("{}")
+    subprocess.run([sys.executable, "-c", code, str(file)], check=False)
+    assert file.read_text() == "{}"
+    assert len(list(file.parent.iterdir())) == 2
+    (tmp_path / "labels" / "notes.tmp").mkdir()
+    with inner.locked():  # at work: what it writes is its own
+        half = inner.directory / ".results.json.9.tmp"
+        half.mkdir()
+        with workspace.locked():
+            left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.tmp")}
+    assert left == {"labels/notes.tmp", "inner/.results.json.9.tmp"}
+
+
+def test_locked__a_directory_that_cannot_be_written_to_is_told_in_one_line(tmp_path, monkeypatch):
+    def refuse(*_args, **_kwargs):
+        raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("gvbsm.workspace.FileLock.acquire", refuse)
+    line = r"cannot be written to \(Permission denied\); give another --workdir"
+    with pytest.raises(ArtifactError, match=line), Workspace(tmp_path).locked():
+        pytest.fail("locked")
+
+
+def test_reporting__works_beside_a_run_and_one_at_a_time(workspace, tmp_path):
+    stray = tmp_path / "report" / "figures" / ".a.png.7.tmp"
+    stray.mkdir(parents=True)
+    begun, order = threading.Event(), []
+
+    def second():
+        begun.set()
+        with Workspace(tmp_path).reporting():
+            order.append("second")
+
+    with workspace.locked(), workspace.reporting():
+        assert not stray.exists()
+        thread = threading.Thread(target=second)
+        thread.start()
+        begun.wait()
+        time.sleep(0.1)
+        order.append("first")
+    thread.join()
+    assert order == ["first", "second"]
+
+
+def test_a_damaged_note_of_times_stops_nothing(workspace, caplog):
+    with workspace.timed("labels/a"):
+        pass
+    (workspace.directory / "seconds.json").write_bytes(b"")
+    with workspace.timed("labels/b"):
+        pass
+    assert workspace.seconds().keys() == {"labels/b"}
+    assert "nothing is known of the times so far" in caplog.text
+
+
+def test_timed__a_clock_that_is_set_back_or_forward_changes_nothing(workspace, monkeypatch):
+    monkeypatch.setattr(time, "time", lambda: next(jumps))
+    jumps = iter([1e9, -1e9] * 100)
+    with workspace.timed("labels/a"):
+        pass
+    assert 0 <= workspace.seconds()["labels/a"] < 60
 
 
 # Several processes

@@ -4,17 +4,23 @@ A work directory holds, for each stage, files under the stage's name. Every head
 format version, the kind of the artefact and its recipe: the settings that it was made with and the
 fingerprints (hashes) of the recipes of what it was made from. So what is out of date, and why, is
 known without reading tensors. Half-done work lies in `*.partial.safetensors` beside the result.
+
+Checksums (CRC-32) are kept of every header, of all tensors of a file and of every JSON object. A
+header is checked whenever it is read, tensors when all of a file are loaded; whether a file is
+current is told by its header alone. Files from before there were checksums stay readable.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+import logging
 import os
+import shutil
 import time
 import zlib
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,9 +33,14 @@ from torch import Tensor
 from gvbsm._version import __version__
 from gvbsm.moments import Moments
 
+log = logging.getLogger("gvbsm")
+
 FORMAT = 1
 KEY = "gvbsm"
+JSON_LIMIT = 256 * 1024**2  # bytes; the largest file of a run takes a few megabytes
 PARTIAL = ".partial.safetensors"  # how the names of checkpoints end
+TEMPORARY = ".tmp"  # how the names of folders end in which files are being written
+LOCK = ".lock"  # in a folder that belongs to one process at a time
 
 
 Recipe = dict[str, Any]
@@ -40,64 +51,169 @@ class ArtifactError(Exception):
     """A file of the work directory is missing, damaged, newer, or made from something else."""
 
 
+class DamagedError(ArtifactError):
+    """A file is not as it was written.
+
+    Args:
+        path: The file.
+        what: How that shows.
+    """
+
+    def __init__(self, path: Path, what: str) -> None:
+        super().__init__(f"{path} is damaged ({what}); remove it to make it again")
+
+
 def fingerprint(recipe: Recipe) -> str:
     """Hash of a recipe, by which recipes further down name it."""
     text = json.dumps(recipe, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:20]
 
 
+def digest(tensors: Mapping[str, Tensor]) -> str:
+    """CRC-32 of named tensors: of their names, types, shapes and bytes, whatever their order.
+
+    It notices every flipped bit, and any other damage but one in four milliards. It is no defence
+    against forgery.
+    """
+
+    def parts() -> Iterator[bytes | memoryview]:
+        for name in sorted(tensors):
+            yield described(name, tensors[name].dtype, tensors[name].shape)
+            tensor = tensors[name].detach().cpu().contiguous().reshape(-1)
+            yield tensor.view(torch.uint8).numpy().data
+
+    return digest_of(parts())
+
+
+def described(name: str, dtype: torch.dtype, shape: Sequence[int]) -> bytes:
+    """What `digest` takes in before the bytes of a tensor."""
+    return f"{name}|{dtype}|{list(shape)}|".encode()
+
+
+def digest_of(parts: Iterable[bytes | memoryview]) -> str:
+    """CRC-32 of bytes that come in parts, as `digest` writes it."""
+    checksum = 0
+    for part in parts:
+        checksum = zlib.crc32(part, checksum)
+    return f"{checksum:08x}"
+
+
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """A name to write to; it becomes `path` in one step when the block ends well, else it goes."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    """A name to write to; it becomes `path` in one step when the block ends well, else it goes.
+
+    The name lies in a folder of its own, since libraries may put drafts of theirs beside it.
+    Content and name are on the disk when the block is left: a power cut then takes neither.
+
+    Raises:
+        OSError: If the disk is full or may not be written, naming the file and what to do.
+    """
+    drafts = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
+    temporary = drafts / path.name
     try:
+        drafts.mkdir(parents=True, exist_ok=True)
         yield temporary
         with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.replace(path)
+        _sync_folder(path.parent)
+    except OSError as error:
+        raise OSError(
+            f"cannot write {path} ({error.strerror or error}); what was there is kept: make room "
+            "or give another place, and the same command goes on"
+        ) from error
     finally:
-        temporary.unlink(missing_ok=True)
+        shutil.rmtree(drafts, ignore_errors=True)
 
 
-def write_json(path: Path, content: Any) -> None:
-    """Write JSON atomically."""
+def _sync_folder(folder: Path) -> None:
+    """Put a renamed file's name on the disk, where the system knows how."""
+    with suppress(OSError):  # Windows opens no folders; some network drives sync none
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+def remove_leftovers(directory: Path) -> None:
+    """Remove what writers that were killed have left behind; none may be at work.
+
+    Folders with a lock of their own, such as a work directory inside of another, are left alone.
+    """
+    for place, folders, _ in os.walk(directory):
+        for name in list(folders):
+            folder = Path(place, name)
+            if name.startswith(".") and name.endswith(TEMPORARY):
+                shutil.rmtree(folder, ignore_errors=True)
+            elif not (folder / LOCK).exists():
+                continue
+            folders.remove(name)
+
+
+def _checksum(content: Mapping[str, Any]) -> str:
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    return f"{zlib.crc32(text.encode()):08x}"
+
+
+def _with_checksum(content: Mapping[str, Any]) -> dict[str, Any]:
+    plain = json.loads(json.dumps(content))  # keys that are no text come back as text
+    return {**plain, "checksum": _checksum(plain)}
+
+
+def _without_checksum(content: Mapping[str, Any], path: Path) -> dict[str, Any]:
+    plain = dict(content)
+    checksum = plain.pop("checksum", None)  # files from before there were checksums have none
+    if checksum is not None and checksum != _checksum(plain):
+        raise DamagedError(path, "its text does not match its checksum")
+    return plain
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a JSON object atomically, with a `checksum` by which `read_json` knows damage."""
+    text = json.dumps(_with_checksum(content), indent=2)
     with atomic(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+        temporary.write_text(text + "\n", encoding="utf-8")
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object.
+    """Read a JSON object, without its checksum.
 
     Raises:
-        ArtifactError: If the file cannot be read or is no JSON object.
+        ArtifactError: If the file cannot be read, is no JSON object or not as it was written.
     """
     try:
+        if path.stat().st_size > JSON_LIMIT:
+            raise ValueError(f"larger than {JSON_LIMIT // 1024**2} MiB")
         content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise ArtifactError(
             f"{path} cannot be read ({error}); remove it to make it again"
         ) from None
     if not isinstance(content, dict):
         raise ArtifactError(f"{path} is not a JSON object; remove it to make it again")
-    return content
+    return _without_checksum(content, path)
 
 
 def header_text(header: Mapping[str, Any]) -> str:
     """What a file keeps under `KEY`: the header of an artefact with format and version."""
     full = {"format": FORMAT, "version": __version__, **header}
-    return json.dumps(full, sort_keys=True)
+    return json.dumps(_with_checksum(full), sort_keys=True)
 
 
 def save(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
     """Write tensors and header atomically; `header` needs `kind` and `recipe`."""
     # safetensors writes neither views of shared storage nor strided tensors.
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+    text = header_text({**header, "digest": digest(plain)})
     with atomic(path) as temporary:
+        temporary.touch()  # in the user's mode: safetensors lets nobody else read a file
+        mode = temporary.stat().st_mode
         try:
-            save_file(plain, temporary, metadata={KEY: header_text(header)})
+            save_file(plain, temporary, metadata={KEY: text})
         except SafetensorError as error:  # a full disk is not an OSError here
-            raise OSError(f"cannot write {path}: {error}") from None
+            raise OSError(str(error)) from None
+        temporary.chmod(mode)
 
 
 @contextmanager
@@ -113,22 +229,22 @@ def opened(path: Path) -> Iterator[Any]:
         with safe_open(path, framework="pt") as file:
             yield file
     except (SafetensorError, OSError) as error:
-        raise ArtifactError(f"{path} is damaged ({error}); remove it to make it again") from None
+        raise DamagedError(path, str(error)) from None
 
 
 def _header_of(file: Any, path: Path) -> dict[str, Any]:
     metadata = file.metadata() or {}
     try:
-        header = json.loads(metadata[KEY])
+        header = _without_checksum(json.loads(metadata[KEY]), path)
         newer = header["format"] > FORMAT
-    except (KeyError, TypeError, ValueError):
+    except (KeyError, TypeError, ValueError, RecursionError):
         raise ArtifactError(f"{path} was not written by gvbsm; move it away") from None
     if newer:
         raise ArtifactError(
             f"{path} has format {header['format']} of gvbsm {header.get('version')}; "
             f"this is gvbsm {__version__} and reads up to format {FORMAT}: upgrade gvbsm"
         )
-    return dict(header)
+    return header
 
 
 def read_header(path: Path) -> dict[str, Any]:
@@ -145,27 +261,17 @@ def load_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
     """Tensors and header of one artefact.
 
     Raises:
-        ArtifactError: As `read_header`, or if the file holds another kind of artefact.
+        ArtifactError: As `read_header`, or if the file holds another kind of artefact, or its
+            tensors are not those that were written.
     """
     with opened(path) as file:
         header = _header_of(file, path)
         if header.get("kind") != kind:
             raise ArtifactError(f"{path} holds {header.get('kind')!r}, expected {kind!r}")
-        return {name: file.get_tensor(name) for name in file.keys()}, header  # noqa: SIM118
-
-
-def checksum(tensors: Mapping[str, Tensor]) -> str:
-    """CRC-32 of the bytes of all tensors, in the order of their names, as hexadecimal digits.
-
-    It finds damage, not forgery; it takes a quarter of a second for a GiB.
-
-    Args:
-        tensors: Contiguous tensors on the CPU; those of a memory map are read and not copied.
-    """
-    found = 0
-    for name in sorted(tensors):
-        found = zlib.crc32(tensors[name].reshape(-1).view(torch.uint8).numpy().data, found)
-    return f"{found:08x}"
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    if "digest" in header and header["digest"] != digest(tensors):
+        raise DamagedError(path, "its tensors do not match their checksum")
+    return tensors, header
 
 
 def changes(old: Recipe, new: Recipe, prefix: str = "") -> list[str]:
@@ -183,16 +289,19 @@ def changes(old: Recipe, new: Recipe, prefix: str = "") -> list[str]:
 def is_current(path: Path, recipe: Recipe) -> bool:
     """Whether the artefact at `path` exists, is whole and was made by this recipe.
 
+    A truncated file, or one with a damaged header, is not current: it can be made again. Tensors
+    are not read, so that damage of theirs shows when they are loaded.
+
     Raises:
-        ArtifactError: If the file is foreign or newer than this version. A damaged one is not
-            current: it can be made again.
+        ArtifactError: If the file is foreign or newer than this version, or a folder.
     """
+    if path.is_dir():
+        raise ArtifactError(f"{path} is a folder, expected a file; move it away")
     if not path.is_file():
         return False
     try:
-        with safe_open(path, framework="pt") as file:
-            return bool(_header_of(file, path).get("recipe") == recipe)
-    except (SafetensorError, OSError):
+        return bool(read_header(path).get("recipe") == recipe)
+    except DamagedError:
         return False
 
 
@@ -211,10 +320,14 @@ class Checkpoint:
         self._last = time.monotonic()
 
     def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """Tensors and state of the last checkpoint of the same work, or None."""
+        """Tensors and state of the last checkpoint of the same work, or None; damage is logged."""
         if not is_current(self._path, self._recipe):
             return None
-        tensors, header = load_tensors(self._path, "checkpoint")
+        try:
+            tensors, header = load_tensors(self._path, "checkpoint")
+        except DamagedError:
+            log.warning("%s is damaged: the work begins anew", self._path)
+            return None
         return tensors, header["state"]
 
     def due(self) -> bool:

@@ -303,12 +303,12 @@ class Protocol:
             columns = torch.tensor(seen, device=run.runtime.device)
             teachers = [SeenOutputs(net, columns) for net in run.labelling_teachers(config)]
         labeller = Labeller(
-            len(images), memory.image_size, config.labels, run.runtime, None, teachers
+            len(images), memory.image_size, config.labels, run.runtime_of("labels"), None, teachers
         )
         train_student(
             student, number, images, memory.train.labels, labeller, memory,
-            config.evaluation, config.labels, run.runtime, path, recipe, config.data.workers,
-            team,
+            config.evaluation, config.labels, run.runtime_of("evaluation"), path, recipe,
+            config.data.workers, team,
         )  # fmt: skip
 
     def _row(

@@ -11,7 +11,7 @@ import json
 import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import median_low
@@ -33,6 +33,7 @@ from gvbsm.pictures import (
     resize_to,
 )
 from gvbsm.sources import Raw, Request
+from gvbsm.unreadable import leave_out
 
 MEMORY_LIMIT = 2 * 1024**3  # bytes of uint8 pictures that are kept in memory without being asked to
 SAMPLED_HEADERS = 200  # pictures looked at to choose a folder's image size and channels
@@ -51,6 +52,7 @@ class ImageData:
         fingerprint: Hash of the name, the classes, the labels, the size and the pixels (in memory)
             or each file's relative path and byte size (streamed). Moving or copying the data keeps
             it. A streamed file rewritten with as many bytes is not noticed.
+        skipped: Names of the pictures that were left out since they cannot be read.
     """
 
     name: str
@@ -62,6 +64,7 @@ class ImageData:
     mean: tuple[float, ...]
     std: tuple[float, ...]
     fingerprint: str
+    skipped: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -231,6 +234,7 @@ def load_dataset(
     subset: str | None = None,
     image_column: str | None = None,
     label_column: str | None = None,
+    skip_unreadable: bool = False,
     cache_dir: Path | None = None,
     progress: Progress = no_progress,
 ) -> ImageData:
@@ -251,6 +255,7 @@ def load_dataset(
         subset: Configuration of a set of the Hub.
         image_column: Column of a Hub set that holds the pictures; None finds it.
         label_column: Likewise of the labels; of `webdataset`, the entry of .json.
+        skip_unreadable: Look at all files first, and leave out those that cannot be read.
         cache_dir: Where downloads and the mean and std of streamed sets are kept;
             None is ~/.cache/gvbsm.
         progress: Wraps each loop over pictures to decode, as `tqdm` does.
@@ -269,6 +274,13 @@ def load_dataset(
     columns = (subset, image_column, label_column)
     raw = spec.load(Request(root, val_fraction, split_seed, cache, member, *columns, progress))
     _check(raw)
+    skipped: tuple[str, ...] = ()
+    if skip_unreadable:
+        found = _fingerprint([name], (raw.train, raw.test), root)
+        file = cache / "unreadable" / f"{found}.json"
+        (train, test), skipped = leave_out((raw.train, raw.test), file, progress)
+        raw = replace(raw, train=train, test=test)
+        _check(raw)
     size, channels = _geometry(raw, spec)
     size = image_size or size
     if in_memory is None:
@@ -285,7 +297,9 @@ def load_dataset(
     else:
         file = cache / "mean_std" / f"{fingerprint}.json"
         mean, std = _cached_mean_std(file, train.paths or (), channels, size, progress)
-    return ImageData(name, raw.class_names, channels, size, train, test, mean, std, fingerprint)
+    return ImageData(
+        name, raw.class_names, channels, size, train, test, mean, std, fingerprint, skipped
+    )
 
 
 _IMAGENET_MEAN_STD = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))

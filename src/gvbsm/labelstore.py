@@ -7,8 +7,8 @@ epoch in the order of labelling and of training, so that a batch lies in one pie
 bit fields (`epochs.plan_fields`), and the logits as `compression.encode_logits` has them. What a
 shard holds follows from the recipe and its number alone. docs/labels.md has every byte.
 
-Tensors are memory maps: a batch reads the pages that it lies on. A shard is read as a whole once,
-when its first batch is asked for, to compare its checksum.
+Tensors are memory maps: a batch reads the pages that it lies on. A shard is read as a whole when it
+is opened, to compare its checksum; none of it is held.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ from torch import Tensor
 from gvbsm.artifacts import (
     ArtifactError,
     Recipe,
-    checksum,
     load_tensors,
     read_header,
     save,
@@ -104,7 +103,6 @@ class SoftLabels:
     shard_images: int
     recipe: Recipe
     _open: dict[Path, Encoded] = field(default_factory=dict, compare=False, repr=False)
-    _sound: set[Path] = field(default_factory=set, compare=False, repr=False)
 
     # What there is.
 
@@ -207,7 +205,7 @@ class SoftLabels:
         return {name: rows[here] for name, rows in self._opened(shard).items()}
 
     def _opened(self, shard: Shard) -> Encoded:
-        """The shard's memory maps; its checksum is compared when it is first opened."""
+        """The shard's memory maps; its checksum is compared when it is opened."""
         if shard.path not in self._open:
             tensors = self._load(shard)
             while len(self._open) >= OPEN_SHARDS:
@@ -221,10 +219,6 @@ class SoftLabels:
             raise ArtifactError(_damaged(shard.path, "it belongs to other labels"))
         views = torch.zeros(1, packed_bytes(self.fields), dtype=torch.uint8)
         self._check(shard, tensors, {"views": views, **self.encode(self._zeros())})
-        if shard.path not in self._sound:
-            if checksum(tensors) != header.get("checksum"):
-                raise ArtifactError(_damaged(shard.path, "its checksum differs"))
-            self._sound.add(shard.path)
         return tensors
 
     def _found(self, shard: Shard) -> tuple[Encoded, dict[str, Any]]:
@@ -288,7 +282,6 @@ class SoftLabels:
             "layout": LAYOUT,
             "epochs": list(shard.epochs),
             "places": [shard.start, shard.stop],
-            "checksum": checksum(tensors),
         }
         save(shard.path, tensors, header)
 

@@ -15,6 +15,7 @@ import copy
 import logging
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any, NamedTuple, Protocol
 
 import torch
@@ -316,3 +317,24 @@ def _layers(model: nn.Module, paths: Iterable[str]) -> dict[str, nn.Module]:
     if unknown:
         raise ValueError(f"no such layers in {type(model).__name__}: {', '.join(unknown)}")
     return {path: modules[path] for path in paths}
+
+
+def first_broken_layer(model: nn.Module, pictures: Tensor) -> str | None:
+    """Module path of the first layer whose output is not finite; None if all outputs are.
+
+    Args:
+        model: A network.
+        pictures: Normalized pictures, (batch, channels, height, width).
+    """
+    broken: list[str] = []
+
+    def look(path: str, _module: nn.Module, _inputs: Any, output: Any) -> None:
+        if not broken and isinstance(output, Tensor) and not bool(torch.isfinite(output).all()):
+            broken.append(path)
+
+    with ExitStack() as hooks, torch.no_grad():
+        for path, module in model.named_modules():
+            if path and not any(module.children()):
+                hooks.enter_context(module.register_forward_hook(partial(look, path)))
+        model(pictures)
+    return broken[0] if broken else None

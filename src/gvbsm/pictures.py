@@ -3,12 +3,13 @@
 Shapes: N pictures, C channels, H rows, W columns, S the side of a square picture.
 """
 
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol
+from typing import Any, BinaryIO, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -16,8 +17,10 @@ from PIL import Image, ImageOps
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
+MOST_PIXELS = 89_478_485  # of one picture: Pillow warns beyond, and refuses twice as many
 CHUNK = 256  # pictures handed to the decoding threads at a time
 
+Item = TypeVar("Item")
 Progress = Callable[[Iterable[Any]], Iterable[Any]]
 """Wraps a loop, as `tqdm` does."""
 
@@ -144,6 +147,8 @@ def read_image(path: Lying, channels: int) -> Tensor:
         raise ValueError(f"`channels` must be 1 or 3, got {channels}")
     try:
         with open_image(path) as file:
+            if math.prod(file.size) > MOST_PIXELS:  # a few bytes may unpack into a full memory
+                raise ValueError(f"{file.size[0]} x {file.size[1]} pixels are too many")
             file.load()
             picture = _to_mode(ImageOps.exif_transpose(file), "L" if channels == 1 else "RGB")
     except Exception as error:  # on a broken file Pillow's decoders raise almost any built-in
@@ -185,12 +190,13 @@ def decode(
     paths: Sequence[Lying], channels: int, size: int, progress: Progress
 ) -> Iterator[Tensor]:
     """Yield each picture, shape (C, S, S), in order; a broken file stops within one chunk."""
+    pictures = in_threads(lambda path: resize_to(read_image(path, channels), size), paths)
+    for _ in progress(range(len(paths))):  # a range, so that a progress bar knows the total
+        yield next(pictures)
+
+
+def in_threads(function: Callable[[Any], Item], items: Sequence[Any]) -> Iterator[Item]:
+    """What a function gives for each item, in order, by threads that are a chunk ahead at most."""
     with ThreadPoolExecutor(max_workers=min(16, os.cpu_count() or 1)) as pool:
-        chunks = (paths[start : start + CHUNK] for start in range(0, len(paths), CHUNK))
-        pictures = (
-            picture
-            for chunk in chunks
-            for picture in pool.map(lambda path: resize_to(read_image(path, channels), size), chunk)
-        )
-        for _ in progress(range(len(paths))):  # a range, so that a progress bar knows the total
-            yield next(pictures)
+        for start in range(0, len(items), CHUNK):
+            yield from pool.map(function, items[start : start + CHUNK])

@@ -30,9 +30,9 @@ from gvbsm.memory import InParts
 from gvbsm.places import Evaluated, all_places, read_full, read_results
 from gvbsm.preflight import check_alike, check_feasible, check_owner, check_replicas, load_data
 from gvbsm.processes import join
-from gvbsm.recipes import Place, Recipes
+from gvbsm.recipes import Place, Recipes, seed_of
 from gvbsm.results import STAGES, collect
-from gvbsm.runtime import Log, resolve_runtime
+from gvbsm.runtime import Log, Runtime, resolve_runtime
 from gvbsm.samples import draw_picture, keep_real, sample_real
 from gvbsm.selection import Selector
 from gvbsm.settings import as_config, usual_workdir
@@ -108,7 +108,7 @@ class Run:
             path, recipe = workspace.teacher(backbone), self.recipes.teacher(backbone)
             with self.team.timed(f"squeeze/{backbone}", team):
                 squeeze_teacher(
-                    backbone, self.data, config.squeeze, self.runtime, path, recipe,
+                    backbone, self.data, config.squeeze, self.runtime_of("squeeze"), path, recipe,
                     config.data.workers, team,
                 )  # fmt: skip
 
@@ -130,8 +130,9 @@ class Run:
         shared = {"stage": "statistics", "of": [recipes[name] for name in missing]}
         with self.team.timed("statistics", self.processes):
             chunks = record_chunks(
-                teachers, self.data, config.statistics, config.synthesis.views, self.runtime,
-                self.workdir / "statistics", shared, config.data.workers,
+                teachers, self.data, config.statistics, config.synthesis.views,
+                self.runtime_of("squeeze"), self.workdir / "statistics", shared,
+                config.data.workers,
             )  # fmt: skip
             self.processes.barrier()
             if self.processes.leads:
@@ -158,7 +159,7 @@ class Run:
             if place.selection is None:
                 self._synthesize(place, recipe)
             elif self.processes.leads:
-                index = self._real_pictures(place.selection, place.draw)
+                index = self._real_pictures(place.selection, place.draw, self.runtime)
                 keep_real(place.images, place.config.method, recipe, index, self.data)
         self.team.meet([place.images])
 
@@ -169,17 +170,17 @@ class Run:
         for name in names:
             found = None
             if place.needs_statistics:
-                found = Statistics.from_tensors(
-                    load_tensors(self.workspace.statistics(name), "statistics")[0]
-                )
+                tensors, _ = load_tensors(self.workspace.statistics(name), "statistics")
+                found = Statistics.from_tensors(tensors)
             shape = (self.data.channels, self.data.image_size, self.data.image_size)
             model, n_p = self._teacher(name), config.statistics.n_p
             targets.append(make_target(name, model, found, config.synthesis, n_p, shape))
         starts_real = config.synthesis.init == "real"
-        initial = self._real_pictures("random", place.draw) if starts_real else None
+        runtime = self.runtime_of("synthesis")
+        initial = self._real_pictures("random", place.draw, runtime) if starts_real else None
         groups = synthesize(
             len(self.data.class_names), config.ipc, initial, targets, config.synthesis,
-            config.statistics.n_p, self.data, self.runtime, place.images.parent, recipe,
+            config.statistics.n_p, self.data, runtime, place.images.parent, recipe,
         )  # fmt: skip
         if not self.processes.leads:
             return
@@ -193,12 +194,10 @@ class Run:
             path.unlink()
         log.info("synthesis %s: %d images", config.method, len(groups.labels))
 
-    def _real_pictures(self, selection: str, draw: int) -> Tensor:
+    def _real_pictures(self, selection: str, draw: int, runtime: Runtime) -> Tensor:
         """Places of the training pictures that are chosen, class by class, int64 (n,)."""
-        selector = Selector(
-            self.config, self.data, self.runtime, self.workspace, self.recipes, self._teacher
-        )
-        return selector.select(selection, draw)
+        parts = self.config, self.data, runtime, self.workspace, self.recipes, self._teacher
+        return Selector(*parts).select(selection, draw)
 
     def labels(
         self, place: Place | None = None, make: bool = True, convert_only: bool = False
@@ -223,7 +222,8 @@ class Run:
             make_labels(
                 load_tensors(place.images, "images")[0]["images"], len(self.data.class_names),
                 lambda: self.labelling_teachers(config), config.labels,
-                (self.data.mean, self.data.std), self.runtime, place.labels, recipe, convert_only,
+                (self.data.mean, self.data.std), self.runtime_of("labels"), place.labels, recipe,
+                convert_only,
             )  # fmt: skip
         self.team.meet([index])
 
@@ -276,6 +276,7 @@ class Run:
         pictures = {"train": len(self.data.train), "test": len(self.data.test)}
         seconds = self.workspace.seconds()
         results = collect(self.config, found, full, seconds, pictures, self.runtime)
+        results["skipped"] = list(self.data.skipped)
         write_json(self.workspace.results, results)
         return results
 
@@ -285,6 +286,10 @@ class Run:
         return draw_picture(self.workspace, real)
 
     # Small pieces.
+
+    def runtime_of(self, section: str) -> Runtime:
+        """The runtime with the seed of a section of the settings."""
+        return replace(self.runtime, seed=seed_of(self.config, section))
 
     @contextmanager
     def at_work(self) -> Iterator[None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Iterator, Sequence
 from functools import reduce
 from pathlib import Path
@@ -40,6 +41,7 @@ def load_data(config: Config, runtime: Runtime) -> ImageData:
         subset=config.data.subset,
         image_column=config.data.image_column,
         label_column=config.data.label_column,
+        skip_unreadable=config.data.unreadable == "skip",
         progress=lambda items: runtime.track(items, "reading pictures"),
     )
 
@@ -169,8 +171,11 @@ def _check_pictures(config: Config, methods: Sequence[str], key: str, data: Imag
 
 def check_owner(workdir: Path, data: ImageData) -> None:
     """Keep a work directory to one data set: a wrong --workdir must cost nobody their teachers."""
-    if workdir.exists() and not workdir.is_dir():
-        raise ArtifactError(f"{workdir} is a file; give a folder as --workdir")
+    there = next(place for place in (workdir, *workdir.absolute().parents) if place.exists())
+    if not there.is_dir():
+        raise ArtifactError(f"{there} is a file; give a folder as --workdir")
+    if not os.access(there, os.W_OK):
+        raise ArtifactError(f"{there} cannot be written to; give another --workdir")
     path = workdir / "data.json"
     mine = {
         "name": data.name,

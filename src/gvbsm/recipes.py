@@ -33,6 +33,19 @@ REVISIONS = {
 }
 
 
+def seed_of(config: Config, section: str) -> int:
+    """The seed that a section (squeeze, synthesis, labels, evaluation) draws from."""
+    own: int | None = getattr(config, section).seed
+    return config.seed if own is None else own
+
+
+def _without_seed(section: Any) -> dict[str, Any]:
+    """The settings of a section, whose seed has its own place in a recipe."""
+    settings = to_dict(section)
+    del settings["seed"]
+    return settings
+
+
 @dataclass(frozen=True)
 class Place:
     """A set of images inside a work directory, and what is made from it.
@@ -115,11 +128,12 @@ class Recipes:
         settings = self._training()
         if (folder := self._config.squeeze.weights_dir) is not None:
             settings["weights"] = weights_digest(backbone, Path(folder))
-        return self._recipe("squeeze", backbone=backbone, squeeze=settings)
+        seed = seed_of(self._config, "squeeze")
+        return self._recipe("squeeze", seed=seed, backbone=backbone, squeeze=settings)
 
     def _training(self) -> dict[str, Any]:
         """The settings of squeeze that change a network."""
-        settings = without_whole_batches(to_dict(self._config.squeeze))
+        settings = without_whole_batches(_without_seed(self._config.squeeze))
         for name in ("backbones", "tests", "weights_dir", "parallel"):
             del settings[name]
         return settings
@@ -130,6 +144,7 @@ class Recipes:
         del settings["batch_size"]  # the statistics do not depend on it
         return self._recipe(
             "statistics",
+            seed=seed_of(self._config, "squeeze"),
             teacher=fingerprint(self.teacher(backbone)),
             statistics=settings,
             views=to_dict(self._config.synthesis.views),
@@ -147,10 +162,11 @@ class Recipes:
                 "selection", ipc=config.ipc, by=place.selection, source=fingerprint(source)
             )
         names = config.synthesis.backbones or config.squeeze.backbones
-        settings = to_dict(config.synthesis)
+        settings = _without_seed(config.synthesis)
         del settings["groups"], settings["compile"]  # how it is computed, not what
         recipe = self._recipe(
             "synthesis",
+            seed=seed_of(config, "synthesis"),
             ipc=config.ipc,
             method=config.method,
             synthesis={**settings, "backbones": list(names)},
@@ -170,7 +186,12 @@ class Recipes:
         settings = self._training()
         del settings["pretrained"]
         settings["epochs"] = self._config.coreset.epochs or settings["epochs"]
-        return self._recipe("forgetting", backbone=self.coreset_backbone, squeeze=settings)
+        return self._recipe(
+            "forgetting",
+            seed=seed_of(self._config, "squeeze"),
+            backbone=self.coreset_backbone,
+            squeeze=settings,
+        )
 
     def real(self) -> Recipe:
         """The recipe of the real pictures that are shown and compared with."""
@@ -180,7 +201,7 @@ class Recipes:
         """A label store's recipe."""
         config = place.config
         names = config.labels.backbones or config.squeeze.backbones
-        settings = to_dict(config.labels)
+        settings = _without_seed(config.labels)
         del settings["store"]  # stored or not, the labels are the same
         del settings["min_steps"]  # `epochs` has heeded it
         # Apart, since a store is converted to another one that is the same but for this.
@@ -188,6 +209,7 @@ class Recipes:
         kept = {} if config.labels.storage == LabelStorageConfig() else {STORAGE: storage}
         return self._recipe(
             "labels",
+            seed=seed_of(config, "labels"),
             images=fingerprint(self.images(place)),
             labels={**settings, "backbones": list(names)},
             teachers=[fingerprint(self.teacher(name)) for name in names],
@@ -196,11 +218,12 @@ class Recipes:
 
     def student(self, place: Place, student: str, seed_index: int) -> Recipe:
         """A student's result's recipe."""
-        settings = without_whole_batches(to_dict(place.config.evaluation))
+        settings = without_whole_batches(_without_seed(place.config.evaluation))
         for name in ("students", "seeds", "lr_of", "parallel"):
             del settings[name]
         return self._recipe(
             "evaluation",
+            seed=seed_of(place.config, "evaluation"),
             student=student,
             seed_index=seed_index,
             lr=place.config.evaluation.lr_of.get(student),
@@ -217,18 +240,21 @@ class Recipes:
         """What a student's batches are made from; hard labels ask no teacher."""
         if place.config.evaluation.loss != "hard":
             return {"labels": fingerprint(self.labels(place))}
-        settings = to_dict(place.config.labels)
+        settings = _without_seed(place.config.labels)
         unused = ("backbones", "logit_normalization", "store", STORAGE, "batch_size", "min_steps")
         for name in unused:
             del settings[name]
+        views = seed_of(place.config, "labels")
+        if views != seed_of(place.config, "evaluation"):  # else it is the recipe's own
+            settings["seed"] = views
         return {"images": fingerprint(self.images(place)), "labels": settings}
 
-    def _recipe(self, stage: str, **parts: Any) -> Recipe:
+    def _recipe(self, stage: str, seed: int | None = None, **parts: Any) -> Recipe:
         common = {
             "stage": stage,
             "revision": REVISIONS[stage],
             "data": self._data,
-            "seed": self._config.seed,
+            "seed": self._config.seed if seed is None else seed,
         }
         # As JSON, so that a recipe equals what is read back from a file.
         full: Recipe = json.loads(json.dumps({**common, "precision": self._precision, **parts}))

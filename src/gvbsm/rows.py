@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from gvbsm.artifacts import KEY, atomic, header_text
+from gvbsm.artifacts import KEY, atomic, described, digest_of, header_text
 
 # safetensors' names of types, in the order in which it lays tensors out, from the last to the first
 _TYPES = {
@@ -29,6 +29,8 @@ _TYPES = {
     torch.float32: "F32",
     torch.int64: "I64",
 }
+
+PART = 2**24  # bytes that are read at a time
 
 
 @dataclass(frozen=True)
@@ -67,6 +69,7 @@ class RowFile:
         self, file: BinaryIO, tensors: Mapping[str, Rows], header: Mapping[str, Any]
     ) -> None:
         self._file, self._tensors, self._header = file, tensors, header
+        self._digest = digest_of(())  # of a length that stays
         self._left = {name: rows.shape[0] for name, rows in tensors.items()}
         order = list(_TYPES.values())
         ranked = sorted(tensors, key=lambda name: (-order.index(_TYPES[tensors[name].dtype]), name))
@@ -78,7 +81,9 @@ class RowFile:
 
     def _head(self) -> bytes:
         """Everything before the tensors' bytes; its length is known before the tensors are."""
-        listing: dict[str, Any] = {"__metadata__": {KEY: header_text(self._header)}}
+        listing: dict[str, Any] = {
+            "__metadata__": {KEY: header_text({**self._header, "digest": self._digest})}
+        }
         for name, start in self._starts.items():
             rows = self._tensors[name]
             listing[name] = {
@@ -125,8 +130,18 @@ class RowFile:
         """
         if any(self._left.values()):
             raise ValueError(f"rows that were not written, by tensor: {self._left}")
+        self._digest = digest_of(self._read_back())
         self._file.seek(0)
         self._file.write(self._head())
+
+    def _read_back(self) -> Iterator[bytes]:
+        """What `artifacts.digest` takes in, a part at a time: rows come in any order."""
+        for name in sorted(self._tensors):
+            rows = self._tensors[name]
+            yield described(name, rows.dtype, rows.shape)
+            self._file.seek(self._data + self._starts[name])
+            for start in range(0, rows.nbytes, PART):
+                yield self._file.read(min(PART, rows.nbytes - start))
 
 
 def _runs(index: Tensor) -> Iterator[tuple[int, slice]]:
@@ -153,7 +168,7 @@ def row_file(
         ValueError: If rows are missing at the end.
         OSError: If it cannot be written.
     """
-    with atomic(path) as temporary, temporary.open("wb") as file:
+    with atomic(path) as temporary, temporary.open("w+b") as file:
         rows = RowFile(file, tensors, header)
         yield rows
         rows.finish()

@@ -198,3 +198,11 @@ def check_finite(value: Tensor, what: str, advice: str) -> None:
     """
     if not bool(torch.isfinite(value).all()):
         raise RunError(f"{what}: the loss became {float(value.detach()):g}; {advice}")
+
+
+def first_not_finite(tensors: Mapping[str, Tensor]) -> str | None:
+    """Name of the first tensor that holds a NaN or an infinity; None if all are finite."""
+    for name, tensor in tensors.items():
+        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
+            return name
+    return None

@@ -15,7 +15,7 @@ from gvbsm.features import feature_batches
 from gvbsm.forgetting import record_forgetting
 from gvbsm.loading import plain_batches
 from gvbsm.pictures import DataError
-from gvbsm.recipes import Recipes
+from gvbsm.recipes import Recipes, seed_of
 from gvbsm.runtime import Runtime
 from gvbsm.workspace import Workspace
 
@@ -91,9 +91,10 @@ class Selector:
         if not self._workspace.is_made(path, recipe, "synthesis", make=True):
             epochs = self._config.coreset.epochs or self._config.squeeze.epochs
             training = replace(self._config.squeeze, epochs=epochs)
+            runtime = replace(self._runtime, seed=seed_of(self._config, "squeeze"))
             with self._workspace.timed("forgetting"):
                 record_forgetting(
-                    backbone, self._data, training, self._runtime, path, recipe,
+                    backbone, self._data, training, runtime, path, recipe,
                     self._config.data.workers,
                 )  # fmt: skip
         return load_tensors(path, "forgetting")[0]["events"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -172,7 +173,7 @@ def read_yaml(path: Path) -> dict[str, Any]:
     """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
         raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise ConfigError(f"{path} must hold a mapping of settings, found {type(content).__name__}")
@@ -249,12 +250,15 @@ def _optimizer_faults(name: str, optimizer: OptimizerConfig) -> Iterator[str | N
     for position, beta in enumerate(optimizer.betas):
         yield _chance(f"{name}.betas[{position}]", beta, closed=False)
     yield _chance(f"{name}.momentum", optimizer.momentum, closed=False)
-    if optimizer.weight_decay < 0:
-        yield f"{name}.weight_decay must not be negative, got {optimizer.weight_decay}"
+    yield _not_negative(f"{name}.weight_decay", optimizer.weight_decay)
 
 
 def _positive(name: str, value: float) -> str | None:
-    return None if value > 0 else f"{name} must be positive, got {value}"
+    return None if 0 < value < math.inf else f"{name} must be positive and finite, got {value}"
+
+
+def _not_negative(name: str, value: float) -> str | None:
+    return None if 0 <= value < math.inf else f"{name} must not be negative, got {value}"
 
 
 def _chance(name: str, value: float, *, closed: bool) -> str | None:
@@ -287,15 +291,14 @@ def _subset(name: str, chosen: tuple[str, ...] | None, teachers: tuple[str, ...]
             yield f"{name} names {item!r}, which is not in squeeze.backbones {list(teachers)}"
 
 
-def _view_faults(name: str, views: ViewConfig) -> Iterator[str]:
+def _view_faults(name: str, views: ViewConfig) -> Iterator[str | None]:
     low, high = views.scale
     if not 0 < low <= high <= 1:
         yield f"{name}.scale must satisfy 0 < low <= high <= 1, got {list(views.scale)}"
     if not 0 < views.ratio[0] <= views.ratio[1]:
         yield f"{name}.ratio must satisfy 0 < low <= high, got {list(views.ratio)}"
     for key in ("padding", "roll", "cutmix"):
-        if getattr(views, key) < 0:
-            yield f"{name}.{key} must not be negative, got {getattr(views, key)}"
+        yield _not_negative(f"{name}.{key}", getattr(views, key))
 
 
 _POSITIVE = (
@@ -306,6 +309,12 @@ _POSITIVE = (
     "evaluation.optimizer.lr continual.steps continual.orders"
 )
 
+_NOT_NEGATIVE = (
+    "checkpoint_seconds data.workers labels.min_steps labels.full_batch_up_to evaluation.gamma "
+    "synthesis.weight_cross_entropy synthesis.weight_batchnorm synthesis.weight_conv "
+    "synthesis.weight_densification synthesis.first_layer_multiplier"
+)
+
 
 def _faults(config: Config) -> Iterator[str | None]:
     for faults in (_number_faults, _backbone_faults, _section_faults, _mode_faults):
@@ -314,11 +323,10 @@ def _faults(config: Config) -> Iterator[str | None]:
 
 def _number_faults(config: Config) -> Iterator[str | None]:
     synthesis = config.synthesis
-    for name in _POSITIVE.split():
-        value: Any = config
-        for key in name.split("."):
-            value = getattr(value, key)
-        yield _positive(name, value)
+    for names, fault in ((_POSITIVE, _positive), (_NOT_NEGATIVE, _not_negative)):
+        for name in names.split():
+            value: Any = functools.reduce(getattr, name.split("."), config)
+            yield fault(name, value)
     yield _chance("synthesis.alpha", synthesis.alpha, closed=False)
     yield _chance("synthesis.beta_dr", synthesis.beta_dr, closed=True)
     if not 0 < config.data.val_fraction < 1:
@@ -336,13 +344,7 @@ def _number_faults(config: Config) -> Iterator[str | None]:
     ):
         if count is not None:
             yield _positive(name, count)
-    for name, count in (
-        ("data.workers", config.data.workers),
-        ("labels.min_steps", config.labels.min_steps),
-        ("continual.min_steps", config.continual.min_steps or 0),
-    ):
-        if count < 0:
-            yield f"{name} must not be negative, got {count}"
+    yield _not_negative("continual.min_steps", config.continual.min_steps or 0)
 
 
 def _section_faults(config: Config) -> Iterator[str | None]:

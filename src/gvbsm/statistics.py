@@ -22,7 +22,7 @@ from gvbsm.loading import view_batches
 from gvbsm.memory import Halving
 from gvbsm.moments import Sums, add, counts, finalize
 from gvbsm.observe import LayerSums, Observer, input_shapes, observing
-from gvbsm.runtime import Runtime
+from gvbsm.runtime import RunError, Runtime, first_not_finite
 
 CHUNK = 16  # batches whose sums are kept together: lost at most when stopped
 
@@ -55,6 +55,9 @@ def record_chunks(
 
     Returns:
         The files of all chunks, in order. Those of other processes need not be there yet.
+
+    Raises:
+        RunError: If what a teacher sees is not finite, naming it and its layer.
     """
     steps = math.ceil(len(data.train) / config.batch_size)
     chunks = [
@@ -91,6 +94,7 @@ def record_chunks(
                     for name in teachers:
                         _record(sums, name, *watched[name], pictures, runtime)
                     bar.update()
+                _check(sums)
                 save(paths[number], _pack(sums), {"kind": "chunk", "recipe": made})
     return paths
 
@@ -127,6 +131,16 @@ def add_chunks(paths: Sequence[Path], names: Sequence[str]) -> dict[str, Statist
         for key, part in _unpack(load_tensors(path, "chunk")[0]).items():
             total[key] = add(total.get(key), part)
     return {name: _finish(name, total) for name in names}
+
+
+def _check(sums: Mapping[str, Sums]) -> None:
+    if (found := first_not_finite(_pack(sums))) is not None:
+        teacher, path, level, _ = found.split("|")
+        raise RunError(
+            f"statistics of {teacher}: the {level} moments of layer {path} are not finite, so its "
+            "activations overflow; train this teacher again with a lower squeeze.optimizer.lr, or "
+            "with --precision fp32"
+        )
 
 
 def _record(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from torch import nn
@@ -15,7 +16,7 @@ from gvbsm.distilled import load_labels
 from gvbsm.evaluation import Labeller, train_student
 from gvbsm.labelstore import SoftLabels
 from gvbsm.processes import Processes
-from gvbsm.recipes import Place, Recipes
+from gvbsm.recipes import Place, Recipes, seed_of
 from gvbsm.runtime import Runtime
 from gvbsm.teamwork import Teamwork
 
@@ -97,7 +98,9 @@ def _train(
     elif config.evaluation.loss != "hard":
         labelling = teachers(config)
     count = len(tensors["images"])
-    labeller = Labeller(count, data.image_size, config.labels, runtime, stored, labelling)
+    views = replace(runtime, seed=seed_of(config, "labels"))
+    labeller = Labeller(count, data.image_size, config.labels, views, stored, labelling)
+    runtime = replace(runtime, seed=seed_of(config, "evaluation"))
     train_student(
         student, seed_index, tensors["images"], tensors["labels"], labeller, data,
         config.evaluation, config.labels, runtime, place.result(student, seed_index),

@@ -31,9 +31,9 @@ from gvbsm.descent import TERMS, Stack, Terms, descend, make_stack, step_draws, 
 from gvbsm.film import frame_steps, is_filmed
 from gvbsm.groups import Groups, Trace
 from gvbsm.loading import gather_images
-from gvbsm.observe import Observer, compile_observer, observing
+from gvbsm.observe import Observer, compile_observer, first_broken_layer, observing
 from gvbsm.pictures import denormalize, normalize, pixel_bounds
-from gvbsm.runtime import RunError, Runtime, check_finite
+from gvbsm.runtime import RunError, Runtime
 from gvbsm.targets import Average, State, Target, empty_state
 from gvbsm.training import (
     make_optimizer,
@@ -112,16 +112,26 @@ def synthesize_stack(
         done = step / config.iterations
         set_lr(solver, config.optimizer.lr * schedule(config.optimizer.schedule, done))
         draws = step_draws(runtime, stack.numbers, step)
-        terms = step_terms(images, stack, targets, observers, state, config, step, draws, runtime)
+        try:
+            terms = step_terms(
+                images, stack, targets, observers, state, config, step, draws, runtime
+            )
+        except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]  # by L_DD
+            _check_pixels(step, images, stack)
+            raise RunError(f"synthesis at iteration {step}: {error}; {ADVICE}") from None
         if _is_logged(step, config.iterations):
-            _log(step, terms, terms.loss(config), images, stack, traces, bar)
+            loss = terms.loss(config)
+            _check_loss(step, terms.teacher, loss, images, stack, targets)
+            _log(step, terms, loss, images, traces, bar)
             _tell(step, stack, traces, config, runtime)
         descend(terms, images, solver, bounds, state, config)
         step += 1
         bar.update(len(stack.numbers))
         if step < config.iterations and checkpoint.due():
+            _check_pixels(step, images, stack)
             tensors = {**_pack(images, solver, state), "film": film}
             checkpoint.save(tensors, {"step": step, "traces": traces})
+    _check_pixels(step, images, stack)
     made = denormalize(images.detach(), *normalization)
     film[:, -1] = made[filmed]
     return made.cpu(), traces, film.cpu()
@@ -132,17 +142,54 @@ def _is_logged(step: int, iterations: int) -> bool:
     return step < 10 or step % max(1, iterations // 100) == 0 or step == iterations - 1
 
 
+ADVICE = "lower synthesis.optimizer.lr"
+
+
+def _check_loss(
+    step: int,
+    teacher: str,
+    loss: Tensor,
+    images: Tensor,
+    stack: Stack,
+    targets: Sequence[Target],
+) -> None:
+    """Stop if a group's loss is not finite, naming the iteration and where it began."""
+    bad = (~torch.isfinite(loss.detach())).nonzero().flatten().tolist()
+    if not bad:
+        return
+    number, value = stack.numbers[bad[0]], float(loss[bad[0]].detach())
+    pictures = images.detach()[bad[0] * stack.batch : (bad[0] + 1) * stack.batch]
+    if bool(torch.isfinite(pictures).all()):
+        model = next(target.model for target in targets if target.name == teacher)
+        layer = first_broken_layer(model, pictures)
+        where = f"first in layer {layer} of {teacher}" if layer else f"in the losses of {teacher}"
+    else:
+        where = "first in the pixels"
+    raise RunError(
+        f"synthesis of batch {number}: the loss became {value:g} at iteration {step}, {where}; "
+        f"{ADVICE}"
+    )
+
+
+def _check_pixels(step: int, images: Tensor, stack: Stack) -> None:
+    """Stop before a state that is not finite is kept; the last checkpoint is from before it."""
+    finite = torch.isfinite(images.detach()).view(len(stack.numbers), -1).all(dim=1).tolist()
+    for number, good in zip(stack.numbers, finite, strict=True):
+        if not good:
+            raise RunError(
+                f"synthesis of batch {number}: the pixels are no longer finite after {step} "
+                f"iterations; {ADVICE}"
+            )
+
+
 def _log(
     step: int,
     terms: Terms,
     loss: Tensor,
     images: Tensor,
-    stack: Stack,
     traces: Sequence[Trace],
     bar: tqdm[Any],
 ) -> None:
-    for number, value in zip(stack.numbers, loss, strict=True):
-        check_finite(value, f"synthesis of batch {number}", "lower synthesis.optimizer.lr")
     for trace, row in zip(traces, terms.read(images), strict=True):
         trace.append({"step": step, **row})
     bar.set_postfix(loss=f"{float(loss.detach().mean()):.3g}")

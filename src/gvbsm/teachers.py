@@ -11,7 +11,7 @@ from torch import nn
 from gvbsm.artifacts import ArtifactError, Recipe, load_tensors, save
 from gvbsm.backbones import build_backbone, file_stem, fill
 from gvbsm.datasets import ImageData
-from gvbsm.runtime import Runtime, seeded
+from gvbsm.runtime import Runtime, first_not_finite, seeded
 
 
 def file_name(backbone: str) -> str:
@@ -85,6 +85,11 @@ def read_teacher(path: Path, runtime: Runtime) -> tuple[nn.Module, dict[str, Any
         ArtifactError: If the file is unusable.
     """
     tensors, header = load_tensors(path, "teacher")
+    if (broken := first_not_finite(tensors)) is not None:
+        raise ArtifactError(
+            f"{path}: {broken} holds a NaN or an infinity; remove the file and train it again, "
+            "with a lower learning rate"
+        )
     with seeded(runtime.seed, "unused"):  # the weights drawn here are replaced
         model = build_backbone(
             header["backbone"],

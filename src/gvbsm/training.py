@@ -20,8 +20,10 @@ from gvbsm.memory import InParts, Parts, Step
 from gvbsm.processes import ALONE, Processes
 from gvbsm.replicas import replicate
 from gvbsm.runtime import (
+    RunError,
     Runtime,
     check_finite,
+    first_not_finite,
     get_random_state,
     seeded,
     set_random_state,
@@ -189,8 +191,10 @@ def fit(
                 if team.leads and step < epochs * steps and checkpoint.due():
                     check_finite(total, name, advice)
                     tensors = _pack(model, solver, total, runtime)
+                    _check_state(tensors, name, advice)
                     state = {"step": step, "history": vars(history), "part": parts.limit}
                     checkpoint.save(tensors, state)
+    _check_state(model.state_dict(), name, advice)
     return history
 
 
@@ -206,6 +210,12 @@ def shared_step(team: Processes, count: int, loss: Callable[[nn.Module, slice], 
     if team.world == 1:
         return Step(count, loss)
     return Step(rows.stop - rows.start, lambda net, part: weight * loss(net, part))
+
+
+def _check_state(tensors: Mapping[str, Tensor], name: str, advice: str) -> None:
+    """Never keep a network that is no longer one: its last step's loss may have been finite."""
+    if (found := first_not_finite(tensors)) is not None:
+        raise RunError(f"{name}: {found} is no longer finite; {advice}")
 
 
 def fit_pictures(

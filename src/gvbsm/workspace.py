@@ -12,6 +12,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from gvbsm.artifacts import (
+    LOCK,
     ArtifactError,
     Recipe,
     changes,
@@ -19,6 +20,7 @@ from gvbsm.artifacts import (
     is_partial,
     read_header,
     read_json,
+    remove_leftovers,
     write_json,
 )
 from gvbsm.processes import Processes
@@ -105,20 +107,40 @@ class Workspace:
     def locked(self) -> Iterator[None]:
         """Keep other runs out of the directory for the block.
 
-        The lock belongs to the process: one that was killed holds none.
+        The lock belongs to the process: one that was killed holds none, and what it was writing is
+        removed.
 
         Raises:
-            ArtifactError: If another run is at work here.
+            ArtifactError: If another run is at work here, or the directory cannot be written to.
         """
-        self.directory.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(self.directory / LOCK, timeout=0)
         try:
-            with FileLock(self.directory / ".lock", timeout=0):
-                yield
+            self.directory.mkdir(parents=True, exist_ok=True)
+            lock.acquire()
         except Timeout:
             raise ArtifactError(
                 f"another run is at work in {self.directory}; wait for its end, or give another "
                 "--workdir"
             ) from None
+        except OSError as error:
+            raise ArtifactError(
+                f"{self.directory} cannot be written to ({error.strerror or error}); give another "
+                "--workdir"
+            ) from None
+        try:
+            remove_leftovers(self.directory)
+            yield
+        finally:
+            lock.release()
+
+    @contextmanager
+    def reporting(self) -> Iterator[None]:
+        """Have the folder of the report alone for the block; another report is waited for."""
+        folder = self.analysis.parent
+        folder.mkdir(parents=True, exist_ok=True)
+        with FileLock(folder / LOCK):
+            remove_leftovers(folder)
+            yield
 
     def check_shared(self, processes: Processes) -> None:
         """Check that all processes see one and the same directory.
@@ -208,13 +230,13 @@ class Workspace:
         write_json(self._clock, notes)
 
     def _notes(self) -> dict[str, float | None]:
-        clocks = dict.fromkeys((self.directory / "seconds.json", self._clock))
-        return {
-            name: value
-            for path in clocks
-            if path.is_file()
-            for name, value in read_json(path).items()
-        }
+        notes: dict[str, float | None] = {}
+        for path in dict.fromkeys((self.directory / "seconds.json", self._clock)):
+            try:
+                notes |= read_json(path) if path.is_file() else {}
+            except ArtifactError as error:
+                log.warning("%s: nothing is known of the times so far", error)
+        return notes
 
     @property
     def _clock(self) -> Path:

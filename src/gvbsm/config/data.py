@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True)
@@ -20,6 +21,8 @@ class DataConfig:
         subset: Configuration of a set of the Hugging Face Hub.
         image_column: Column of a Hugging Face set with the pictures; none finds it by its type.
         label_column: Likewise with the labels; of webdataset, the entry of .json.
+        unreadable: Of pictures that cannot be read: stop at the first one, or look at all of them
+            before any work and skip these, which are then listed in the results.
         workers: Processes that decode pictures which are not held in memory.
     """
 
@@ -32,4 +35,5 @@ class DataConfig:
     subset: str | None = None
     image_column: str | None = None
     label_column: str | None = None
+    unreadable: Literal["stop", "skip"] = "stop"
     workers: int = 2

@@ -27,6 +27,7 @@ class SqueezeConfig:
         tests: How often the test accuracy is measured, evenly spread, the last epoch included.
         parallel: Of several processes, each trains networks of its own (networks), or all share
             each step's pictures of one network (pictures).
+        seed: Seed of teachers, their statistics and forgetting; none takes the run's.
     """
 
     backbones: tuple[str, ...] = (
@@ -45,6 +46,7 @@ class SqueezeConfig:
     views: ViewConfig = field(default_factory=lambda: ViewConfig(crop="pad"))
     tests: int = 5
     parallel: Parallel = "networks"
+    seed: int | None = None
 
 
 @dataclass(frozen=True)
@@ -87,6 +89,7 @@ class SynthesisConfig:
         densification: exact is Eq. 5; scaled divides each Gram matrix by its mean eigenvalue first.
         groups: Batches that share each pass of a network; none takes 1 on a CPU, many on a GPU.
         compile: Compile each network with its statistics; auto does so where the work is long.
+        seed: Seed of the images; none takes the run's.
     """
 
     backbones: tuple[str, ...] | None = None
@@ -111,6 +114,7 @@ class SynthesisConfig:
     densification: Literal["exact", "scaled"] = "exact"
     groups: int | None = None
     compile: Literal["auto", "always", "never"] = "auto"
+    seed: int | None = None
 
 
 @dataclass(frozen=True)
@@ -143,6 +147,7 @@ class LabelsConfig:
         logit_normalization: Bring all teachers' logits to one norm before the mean (Eq. 8, w/ LN).
         store: Keep the labels on disk (true) or let the teachers label during training (false).
         storage: How they are kept on disk.
+        seed: Seed of the views of the labels; none takes the run's.
     """
 
     backbones: tuple[str, ...] | None = None
@@ -154,6 +159,7 @@ class LabelsConfig:
     logit_normalization: bool = False
     store: bool = True
     storage: LabelStorageConfig = field(default_factory=LabelStorageConfig)
+    seed: int | None = None
 
 
 @dataclass(frozen=True)
@@ -175,6 +181,7 @@ class EvaluationConfig:
         lr_of: Learning rate of single students where it differs from optimizer.lr.
         tests: How often the test accuracy is measured, evenly spread, the last epoch included.
         parallel: As squeeze.parallel.
+        seed: Seed of the students; none takes the run's.
     """
 
     students: tuple[str, ...] = ("convnet128", "resnet18")
@@ -191,6 +198,7 @@ class EvaluationConfig:
     lr_of: dict[str, float] = field(default_factory=dict)
     tests: int = 10
     parallel: Parallel = "networks"
+    seed: int | None = None
 
 
 @dataclass(frozen=True)

@@ -36,8 +36,11 @@ def report(workdir: str | Path, quiet: bool = False) -> Path:
         ArtifactError: If it is no work directory, holds no results yet, or a file is unusable.
     """
     workdir = Path(workdir)
-    if (workdir / "points").is_dir() and not Workspace(workdir).results.is_file():
-        return write_sweep_page(workdir)
+    workspace = Workspace(workdir)
+    if (workdir / "points").is_dir() and not workspace.results.is_file():
+        with workspace.reporting():
+            return write_sweep_page(workdir)
     facts = read_facts(workdir)
-    notes = [NOT_COMPARED] if analyze(workdir, quiet) is None else []
-    return write_page(workdir, facts, notes)
+    with workspace.reporting():
+        notes = [NOT_COMPARED] if analyze(workdir, quiet) is None else []
+        return write_page(workdir, facts, notes)

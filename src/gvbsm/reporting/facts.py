@@ -73,6 +73,7 @@ class Facts:
         shape: Channels and side of a picture in pixels; no channels where there are no images.
         train: Number of real training pictures; None if the results do not say.
         test: Number of real test pictures, likewise.
+        skipped: Names of real pictures that were left out since they cannot be read.
         config: The resolved settings, nested.
         preset: The settings of the data set's preset, nested; None if it has none.
         rows: The results.
@@ -90,6 +91,7 @@ class Facts:
     shape: tuple[int | None, int]
     train: int | None
     test: int | None
+    skipped: tuple[str, ...]
     config: Mapping[str, Any]
     preset: Mapping[str, Any] | None
     rows: tuple[Row, ...]
@@ -161,6 +163,7 @@ def _facts(workdir: Path, data: dict[str, Any], results: dict[str, Any]) -> Fact
         shape=(len(images["mean"]) if images else None, data["image_size"]),
         train=pictures.get("train"),
         test=pictures.get("test"),
+        skipped=tuple(results.get("skipped", ())),
         config=config,
         preset=preset_settings(config, len(names)),
         rows=tuple(_row(row) for row in results["rows"]),

@@ -348,6 +348,17 @@ def _test_pictures(facts: Facts) -> Iterator[Finding]:
     )  # fmt: skip
 
 
+def _skipped(facts: Facts) -> Iterator[Finding]:
+    if count := len(facts.skipped):
+        more = f" and {count - 3} more" if count > 3 else ""
+        yield Finding(
+            "skipped", "warning",
+            f"{count} real picture{'' if count == 1 else 's'} cannot be read and were left out: "
+            f"{', '.join(facts.skipped[:3])}{more}.",
+            "All are named in `results.json`. Repair them and run again, if they are many.",
+        )  # fmt: skip
+
+
 def _versions(facts: Facts) -> Iterator[Finding]:
     if len(facts.writers) > 1:
         yield Finding(
@@ -364,6 +375,7 @@ CHECKS: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
     _spread,
     _late,
     _test_pictures,
+    _skipped,
     _reduced,
     _teachers,
     _versions,
