@@ -210,14 +210,13 @@ class Workspace:
 
     def note(self, name: str, seconds: float | None) -> None:
         """Note a time; None is work that has begun, and BROKEN work whose time is not known."""
-        notes = read_json(self._clock) if self._clock.is_file() else {}
-        self._write({**notes, name: seconds})
+        self._write({**_read_notes(self._clock), name: seconds})
 
     def absorb(self) -> None:
         """Take over what the other processes have noted, at the end of shared work or a crash."""
         notes = self._notes()
         for path in sorted(self.directory.glob(".seconds-*.json")):
-            self._write(notes := {**notes, **read_json(path)})
+            self._write(notes := {**notes, **_read_notes(path)})
             path.unlink()
 
     def seconds(self) -> dict[str, float]:
@@ -230,17 +229,20 @@ class Workspace:
         write_json(self._clock, notes)
 
     def _notes(self) -> dict[str, float | None]:
-        notes: dict[str, float | None] = {}
-        for path in dict.fromkeys((self.directory / "seconds.json", self._clock)):
-            try:
-                notes |= read_json(path) if path.is_file() else {}
-            except ArtifactError as error:
-                log.warning("%s: nothing is known of the times so far", error)
-        return notes
+        return {**_read_notes(self.directory / "seconds.json"), **_read_notes(self._clock)}
 
     @property
     def _clock(self) -> Path:
         return self.directory / (f".seconds-{self._rank}.json" if self._rank else "seconds.json")
+
+
+def _read_notes(path: Path) -> dict[str, float | None]:
+    """Noted times; damaged ones are not worth a run."""
+    try:
+        return read_json(path) if path.is_file() else {}
+    except ArtifactError as error:
+        log.warning("%s: nothing is known of the times so far", error)
+        return {}
 
 
 def await_files(paths: Sequence[Path]) -> None:
