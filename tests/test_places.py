@@ -1,7 +1,7 @@
 """What is evaluated, and what has come out so far."""
 
 from gvbsm.artifacts import write_json
-from gvbsm.places import all_places, read_full, read_results
+from gvbsm.places import all_places, needed_teachers, read_full, read_results
 from gvbsm.recipes import Recipes
 from gvbsm.settings import as_config
 from gvbsm.workspace import Workspace
@@ -25,6 +25,21 @@ def test_places__draws_share_the_seeds_and_full_has_no_images(tmp_path):
         ("random-hard", "baselines/random-1", 1, [1]),
         ("sre2l", "baselines/sre2l", 0, [0, 1, 2]),
     ]
+
+
+def test_teachers__all_are_needed_for_the_whole_set_alone(tmp_path):
+    for methods, needed in ((["random-hard"], [0]), (["random-hard", "full"], [0, 1])):
+        config = as_config(
+            {
+                "squeeze": {"backbones": ["wrn10_1", "convnet8_d1"]},
+                "synthesis": {"backbones": ["wrn10_1"]},
+                "labels": {"backbones": ["wrn10_1"]},
+                "baselines": {"methods": methods},
+            }
+        )
+        places = [place for _, place, _ in all_places(config, tmp_path)]
+        found = needed_teachers(config, places)
+        assert found == [config.squeeze.backbones[index] for index in needed]
 
 
 def test_results__are_those_of_the_present_settings_alone(tmp_path):

@@ -184,21 +184,30 @@ def test_recipes__a_selection_depends_on_its_teacher_or_training(settings, chang
 
 
 @pytest.mark.parametrize(
-    ("method", "needs"),
+    ("method", "teachers"),
     [
-        ("random-hard", False),
-        ("random-soft", True),
-        ("herding-hard", True),
-        ("k-center-hard", True),
-        ("forgetting-hard", False),
-        ("forgetting-soft", True),
-        ("sre2l", True),
+        ("gvbsm", "ab"),
+        ("random-hard", ""),
+        ("random-soft", "ab"),
+        ("herding-hard", "b"),
+        ("k-center-hard", "b"),
+        ("forgetting-hard", ""),
+        ("forgetting-soft", "ab"),
+        ("sre2l", "a"),
     ],
 )
-def test_place__teachers_are_needed_for_features_and_soft_labels(method, needs):
-    place = Place(for_method(build_config(BASE), method), Path("w"))
-    assert place.needs_teachers == needs
-    assert (place.selection is None) == (method == "sre2l")
+def test_place__teachers_are_those_of_features_images_and_soft_labels(method, teachers):
+    names = {"a": "wrn10_1", "b": "convnet8_d1", "c": "convnet8_d2"}
+    settings = {
+        "squeeze": {"backbones": list(names.values())},
+        "coreset": {"backbone": names["b"]},
+        "synthesis": {"backbones": [names["b"]]},
+        "labels": {"backbones": [names["b"], names["a"]]},
+    }
+    config = build_config(merge(BASE, settings))
+    place = Place(config if method == "gvbsm" else for_method(config, method), Path("w"))
+    assert place.teachers == tuple(names[each] for each in teachers)
+    assert (place.selection is None) == (method in ("gvbsm", "sre2l"))
 
 
 def test_baseline_folder__hard_and_soft_labels_share_one_and_draws_do_not():

@@ -226,8 +226,7 @@ class Protocol:
     def _prepared(self, config: Config, number: int) -> Place:
         """The set for one order, once its images are there."""
         place, run = self._place(config, number), self._run
-        if place.needs_teachers:
-            run.squeeze()
+        run.squeeze(names=place.teachers)
         if place.needs_statistics:
             run.statistics()
         run.synthesis(place)

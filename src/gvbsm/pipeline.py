@@ -27,7 +27,7 @@ from gvbsm.epochs import settle_epochs
 from gvbsm.film import save_film
 from gvbsm.labels import make_labels
 from gvbsm.memory import InParts
-from gvbsm.places import Evaluated, all_places, read_full, read_results
+from gvbsm.places import Evaluated, all_places, needed_teachers, read_full, read_results
 from gvbsm.preflight import check_alike, check_feasible, check_owner, check_replicas, load_data
 from gvbsm.processes import join
 from gvbsm.recipes import Place, Recipes, seed_of
@@ -88,8 +88,8 @@ class Run:
 
     # Stages.
 
-    def squeeze(self, make: bool = True) -> None:
-        """Train the teachers that are missing or out of date."""
+    def squeeze(self, make: bool = True, names: Sequence[str] | None = None) -> None:
+        """Train the teachers of these names, or all, that are missing or out of date."""
         config, workspace = self.config, self.workspace
 
         def is_made(backbone: str) -> bool:
@@ -100,8 +100,8 @@ class Run:
             top1 = read_header(workspace.teacher(backbone))["history"]["top1"][-1]
             log.info("squeeze %s: %.1f %% on the test pictures", backbone, top1)
 
-        names = config.squeeze.backbones
-        missing = self.processes.same(lambda: [name for name in names if not is_made(name)])
+        wanted = config.squeeze.backbones if names is None else names
+        missing = self.processes.same(lambda: [name for name in wanted if not is_made(name)])
         for backbone, team in self.team.deal(
             missing, config.squeeze.parallel, workspace.teacher, tell
         ):
@@ -114,7 +114,7 @@ class Run:
 
     def statistics(self, make: bool = True) -> None:
         """Record the statistics that are missing or out of date, in one pass over the data."""
-        self.squeeze(make=False)
+        self.squeeze(make=False, names=self._matched_teachers())
         config, workspace = self.config, self.workspace
         recipes = {name: self.recipes.statistics(name) for name in self._matched_teachers()}
         missing = self.processes.same(
@@ -254,8 +254,7 @@ class Run:
         steps = [[each] for each in places] if self.processes.world == 1 else [places]
         results: dict[str, Any] = {}
         with self.at_work():
-            if self._wants_full() or any(place.needs_teachers for _, place, _ in places):
-                self.squeeze()
+            self.squeeze(names=needed_teachers(self.config, [place for _, place, _ in places]))
             if any(place.needs_statistics for _, place, _ in places):
                 self.statistics()
             for step in steps:
@@ -300,9 +299,6 @@ class Run:
 
     def _tracking(self) -> AbstractContextManager[Log | None]:
         return tracking(self.config, self.workdir) if self.processes.leads else nullcontext()
-
-    def _wants_full(self) -> bool:
-        return "full" in self.config.baselines.methods
 
     def _matched_teachers(self) -> tuple[str, ...]:
         return self.config.synthesis.backbones or self.config.squeeze.backbones

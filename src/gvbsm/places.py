@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,18 @@ def all_places(config: Config, workdir: Path) -> Iterator[Evaluated]:
         for draw in range(min(draws, seeds)):
             place = Place(settings, baselines / baseline_folder(method, draw), draw)
             yield method, place, range(draw, seeds, draws)
+
+
+def needed_teachers(config: Config, places: Sequence[Place]) -> list[str]:
+    """The teachers that a run has to have, in the order of `squeeze.backbones`.
+
+    Args:
+        config: The run's settings.
+        places: What is evaluated.
+    """
+    everyone = "full" in config.baselines.methods
+    asked = {name for place in places for name in place.teachers}
+    return [name for name in config.squeeze.backbones if everyone or name in asked]
 
 
 def read_results(

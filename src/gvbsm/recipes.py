@@ -71,10 +71,17 @@ class Place:
         return self.selection is None and self.config.synthesis.weight_conv > 0
 
     @property
-    def needs_teachers(self) -> bool:
-        """Whether images or labels come from teachers."""
-        by_itself = self.selection in ("random", "forgetting")
-        return not by_itself or self.config.evaluation.loss != "hard"
+    def teachers(self) -> tuple[str, ...]:
+        """The teachers that images or labels come from, in the order of `squeeze.backbones`."""
+        config, names = self.config, self.config.squeeze.backbones
+        asked: set[str] = set()
+        if self.selection is None:
+            asked |= {*(config.synthesis.backbones or names)}
+        elif self.selection in ("herding", "k-center"):
+            asked.add(config.coreset.backbone or names[0])
+        if config.evaluation.loss != "hard":
+            asked |= {*(config.labels.backbones or names)}
+        return tuple(name for name in names if name in asked)
 
     @property
     def stores_labels(self) -> bool:

@@ -23,6 +23,7 @@ from gvbsm.config import Config, DataConfig
 from gvbsm.datasets import ImageData
 from gvbsm.distilled import stored_bytes
 from gvbsm.pipeline import Run
+from gvbsm.places import needed_teachers
 from gvbsm.preflight import check_feasible, load_data
 from gvbsm.processes import join
 from gvbsm.recipes import Place
@@ -236,9 +237,8 @@ class _Work:
         """All that the run needs, in the order in which it is made."""
         config, recipes, workspace = self.run.config, self.run.recipes, self.run.workspace
         places = [place for _, place, _ in self.places]
-        if "full" in config.baselines.methods or any(place.needs_teachers for place in places):
-            for name in config.squeeze.backbones:
-                yield Artifact(workspace.teacher(name), recipes.teacher(name), f"squeeze/{name}")
+        for name in needed_teachers(config, places):
+            yield Artifact(workspace.teacher(name), recipes.teacher(name), f"squeeze/{name}")
         if any(place.needs_statistics for place in places):
             for name in config.synthesis.backbones or config.squeeze.backbones:
                 yield Artifact(workspace.statistics(name), recipes.statistics(name), "statistics")
