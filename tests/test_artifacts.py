@@ -323,3 +323,10 @@ def test_a_checkpoint_is_due_now_and_then(tmp_path, monkeypatch):
     checkpoint.save({}, {"step": 1})
     assert not checkpoint.due()
     assert Checkpoint(tmp_path / "y.safetensors", RECIPE, 0).due()
+
+
+def test_a_folder_in_the_place_of_a_file_is_told_and_kept(tmp_path):
+    (tmp_path / "x.json" / "inside").mkdir(parents=True)
+    with pytest.raises(ArtifactError, match=r"x\.json is a folder where a file belongs"):
+        write_json(tmp_path / "x.json", {})
+    assert [path.name for path in tmp_path.rglob("*")] == ["x.json", "inside"]

@@ -233,7 +233,7 @@ def test_faults_are_told_before_any_work(folder, tmp_path, monkeypatch):
         ([], "gvbsm sweep STUDY PRESET ..., got neither"),
         (["ipc"], "gvbsm sweep STUDY PRESET ..., got ipc"),
         (["ipcc", "digits"], "there is no study 'ipcc'; did you mean ipc?"),
-        (["ipc", "digit"], "there is no preset 'digit'; did you mean digits?"),
+        (["ipc", "digit"], "there is no preset 'digit'; did you mean digits"),
         (["ipc", "digits", "--ipc", "3"], "ipc: --ipc is what the study varies; leave it out"),
         (["table1-alpha", "digits", "--ipc", "0"], "ipc must be positive, got 0"),
         (["table1-alpha", "digits", "--ipcc", "1"], "there is no setting 'ipcc'; did you mean ipc"),

@@ -72,7 +72,7 @@ def fingerprint(recipe: Recipe) -> str:
 def digest(tensors: Mapping[str, Tensor]) -> str:
     """CRC-32 of named tensors: of their names, types, shapes and bytes, whatever their order.
 
-    It notices every flipped bit, and any other damage but one in four milliards. It is no defence
+    It notices every flipped bit, and any other damage but one in four billion. It is no defence
     against forgery.
     """
 
@@ -107,7 +107,10 @@ def atomic(path: Path) -> Iterator[Path]:
 
     Raises:
         OSError: If the disk is full or may not be written, naming the file and what to do.
+        ArtifactError: If a folder is in its place.
     """
+    if path.is_dir():
+        raise ArtifactError(f"{path} is a folder where a file belongs; move it away")
     drafts = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
     temporary = drafts / path.name
     try:
