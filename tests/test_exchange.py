@@ -1,14 +1,12 @@
 """Sets of other people: read as told, and refused where they are broken, too large or unsafe."""
 
-import json
-
 import pytest
 import torch
 from PIL import Image
 
 import gvbsm
 from gvbsm import exchange, hub
-from gvbsm.artifacts import ArtifactError, load_tensors, save, write_json
+from gvbsm.artifacts import ArtifactError, load_tensors, read_json, save, write_json
 from gvbsm.distilled import load_distilled
 from gvbsm.exchange import FACTS, load
 from gvbsm.exports import export
@@ -64,7 +62,7 @@ def test_the_labels_of_one_file_are_unpacked_once(workdir, tmp_path):
 def test_a_work_directory_tells_its_settings(workdir):
     assert gvbsm.load is load
     assert load(workdir).header["settings"] == {"seed": 0}
-    index = json.loads((workdir / "labels" / "index.json").read_text())
+    index = read_json(workdir / "labels" / "index.json")
     index["recipe"]["labels"] = {"epochs": 5}
     write_json(workdir / "labels" / "index.json", index)
     assert load(workdir).header["settings"] == {"labels": {"epochs": 5}, "seed": 0}
@@ -77,7 +75,7 @@ def test_a_work_directory_tells_its_settings(workdir):
 
 
 def edit(folder, **changes):
-    facts = json.loads((folder / FACTS).read_text())
+    facts = read_json(folder / FACTS)
     write_json(folder / FACTS, {**facts, **changes})
 
 

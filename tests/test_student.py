@@ -1,6 +1,5 @@
 """Training on anyone's set: its labels and settings, stops, and the real test pictures."""
 
-import json
 import logging
 from dataclasses import replace
 
@@ -10,7 +9,7 @@ import torch.nn.functional as F
 
 import gvbsm.student
 from conftest import CONVNET, StoppedError, stop_after
-from gvbsm.artifacts import load_tensors
+from gvbsm.artifacts import load_tensors, read_json
 from gvbsm.backbones import build_backbone
 from gvbsm.config import ConfigError, EvaluationConfig, LabelsConfig, OptimizerConfig, ViewConfig
 from gvbsm.distilled import load_distilled, save_images
@@ -52,7 +51,7 @@ def test_a_student_learns_and_its_weights_are_those_that_were_tested(workdir, da
     found = train(workdir, CONVNET, out, given, quiet=True)
     assert found["epochs"] == [3, 6]
     assert found["losses"][-1] < found["losses"][0]
-    assert json.loads(out.with_suffix(".json").read_text()) == found
+    assert read_json(out.with_suffix(".json")) == found
     tensors, header = load_tensors(out, "student")
     assert (header["backbone"], header["class_names"]) == (CONVNET, list(data.class_names))
     model = build_backbone(CONVNET, 4, 8)

@@ -237,16 +237,16 @@ def test_fit__a_network_that_breaks_in_a_step_of_finite_loss_is_never_kept(
     """The loss is that of the weights before the step, so that it is finite once more."""
 
     def breaking(epoch, start):
-        for step, loss_of in enumerate(batches(epoch, start), start):
-            last = (epoch, step) == (EPOCHS - 1, STEPS - 1)
+        for number, step in enumerate(batches(epoch, start), start):
+            last = (epoch, number) == (EPOCHS - 1, STEPS - 1)
 
-            def loss(model, loss_of=loss_of, last=last):
-                found = loss_of(model)
+            def loss(model, rows, step=step, last=last):
+                found = step.loss(model, rows)
                 if last:
                     found.register_hook(lambda gradient: gradient * math.nan)
                 return found
 
-            yield loss
+            yield Step(step.size, loss)
 
     often = replace(runtime, checkpoint_seconds=every_seconds)
     with pytest.raises(RunError, match=r"^toy: 0\.weight is no longer finite; .*learning rate"):

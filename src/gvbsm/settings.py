@@ -254,7 +254,9 @@ def _optimizer_faults(name: str, optimizer: OptimizerConfig) -> Iterator[str | N
 
 
 def _positive(name: str, value: float) -> str | None:
-    return None if 0 < value < math.inf else f"{name} must be positive and finite, got {value}"
+    if math.isfinite(value):
+        return None if value > 0 else f"{name} must be positive, got {value}"
+    return f"{name} must be finite, got {value}"
 
 
 def _not_negative(name: str, value: float) -> str | None:
