@@ -30,7 +30,7 @@ _TYPES = {
     torch.int64: "I64",
 }
 
-PART = 2**24  # bytes that are read at a time
+PART = 2**20  # bytes that are read back at once
 
 
 @dataclass(frozen=True)
