@@ -12,12 +12,12 @@ import sys
 import time
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 import yaml
 
 import gvbsm
+from workdirs import write_arrays
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
 
@@ -32,19 +32,7 @@ COMMAND = (
 def preset(tmp_path_factory):
     """Four classes that differ in where they are bright, and settings that take a few seconds."""
     folder = tmp_path_factory.mktemp("data")
-    generator = np.random.default_rng(0)
-
-    def pictures(each):
-        images = generator.integers(0, 90, (4 * each, 8, 8, 3), dtype=np.uint8)
-        labels = np.repeat(np.arange(4), each)
-        for image, label in zip(images, labels, strict=True):
-            top, left = divmod(int(label), 2)
-            image[4 * top : 4 * top + 4, 4 * left : 4 * left + 4] += 120
-        return images, labels
-
-    arrays = dict(zip(("train_images", "train_labels"), pictures(30), strict=True))
-    arrays |= dict(zip(("test_images", "test_labels"), pictures(10), strict=True))
-    np.savez(folder / "toy.npz", class_names=np.array(list("abcd")), **arrays)
+    write_arrays(folder / "toy.npz")
     settings = {
         "ipc": 3,
         "checkpoint_seconds": 0.05,

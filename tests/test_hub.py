@@ -1,17 +1,14 @@
 """Hugging Face's formats: columns, splits and classes; and what is told when the Hub is away."""
 
-import pickle
 import sys
 
 import pytest
-import torch
 
 from gvbsm import hub
-from gvbsm.config import ViewConfig
 from gvbsm.datasets import load_dataset
-from gvbsm.loading import view_batches
 from gvbsm.pictures import DataError
 from test_shards import encoded, reds
+from workdirs import assert_seen_alike
 
 datasets = pytest.importorskip("datasets")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -52,15 +49,7 @@ def test_a_folder_of_parquet_files(tmp_path, runtime):
         assert data.train.labels.tolist() == [0, 1] * 3
     assert [str(path) for path in streamed.test.paths[:2]] == ["test[0]", "test[1]"]
     assert all(path.nbytes == len(encoded(i)) for i, path in enumerate(streamed.train.paths))
-    sent = pickle.dumps(streamed.train.paths)  # as it goes to the workers
-    for place in pickle.loads(sent):  # noqa: S301
-        assert place.open().size == (8, 8)
-    views = ViewConfig(crop="none", flip=False)
-    found = [
-        torch.cat([x for x, _ in view_batches(data, views, 4, runtime, ("t",))])
-        for data in (kept, streamed)
-    ]
-    assert torch.allclose(*found)
+    assert_seen_alike(kept, streamed, runtime)
 
 
 def test_the_fingerprint_follows_the_pictures(tmp_path):

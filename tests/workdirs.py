@@ -2,10 +2,15 @@
 
 import hashlib
 import json
+import pickle
 
 import numpy as np
+import torch
 import yaml
 from PIL import Image
+
+from gvbsm.config import ViewConfig
+from gvbsm.loading import view_batches
 
 TIMED = ("seconds.json", "results.json", "continual.json", "index.html")  # files that hold times
 
@@ -93,3 +98,19 @@ def rows_without_times(workdir):
     files = [workdir / name for name in ("results.json", "continual.json")]
     rows = [row for file in files if file.is_file() for row in json.loads(file.read_text())["rows"]]
     return [{key: row[key] for key in row if key != "seconds"} for row in rows]
+
+
+def assert_seen_alike(kept, streamed, runtime):
+    """Pictures of 8 pixels in memory and where they lie give the same batches.
+
+    Their places can be sent to the workers that open them.
+    """
+    sent = pickle.dumps(streamed.train.paths)  # as it goes to the workers
+    for place in pickle.loads(sent):  # noqa: S301
+        assert place.open().size == (8, 8)
+    views = ViewConfig(crop="none", flip=False)
+    found = [
+        torch.cat([x for x, _ in view_batches(data, views, 4, runtime, ("t",))])
+        for data in (kept, streamed)
+    ]
+    assert torch.allclose(*found)

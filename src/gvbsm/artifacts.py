@@ -204,6 +204,16 @@ def header_text(header: Mapping[str, Any]) -> str:
     return json.dumps(_with_checksum(full), sort_keys=True)
 
 
+def current_json(path: Path, recipe: Recipe) -> dict[str, Any] | None:
+    """The JSON at `path` if it is there and was made by this recipe, else None.
+
+    Raises:
+        ArtifactError: As `read_json`.
+    """
+    found = read_json(path) if path.is_file() else {}
+    return found if found.get("recipe") == recipe else None
+
+
 def save(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
     """Write tensors and header atomically; `header` needs `kind` and `recipe`."""
     # safetensors writes neither views of shared storage nor strided tensors.

@@ -55,7 +55,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
-from gvbsm.artifacts import load_tensors, read_json, write_json
+from gvbsm.artifacts import current_json, load_tensors, read_json, write_json
 from gvbsm.config import Config, LabelStorageConfig
 from gvbsm.datasets import ImageData
 from gvbsm.epochs import settle_epochs
@@ -256,11 +256,12 @@ class Protocol:
                 places[0].config.method, student, *works[position], accuracy(position),
             )  # fmt: skip
 
-        def is_tested(place: Place, path: Path, recipe: dict[str, Any]) -> bool:
-            return path.is_file() and read_json(path).get("recipe") == recipe
-
         missing = run.processes.same(
-            lambda: [number for number, work in enumerate(works) if not is_tested(*steps[work])]
+            lambda: [
+                number
+                for number, work in enumerate(works)
+                if current_json(*steps[work][1:]) is None
+            ]
         )
         parallel = run.config.evaluation.parallel
         for position, team in run.team.deal(missing, parallel, path_of, tell):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -77,6 +78,35 @@ class Labeller:
         return label_batch(pictures, self._teachers, normalize, self._runtime).float()
 
 
+class Judge:
+    """Tests networks on the real test pictures; what they took for what is kept of the last one.
+
+    Args:
+        data: The real data.
+        runtime: Device and precision.
+        workers: Processes that decode pictures.
+        team: Processes that each test a part of the pictures.
+    """
+
+    def __init__(
+        self, data: ImageData, runtime: Runtime, workers: int, team: Processes = ALONE
+    ) -> None:
+        self._data, self._runtime, self._workers, self._team = data, runtime, workers, team
+        self._confusion = torch.empty(0)
+
+    def __call__(self, net: nn.Module) -> float:
+        """Top-1 accuracy in percent."""
+        data, runtime, team = self._data, self._runtime, self._team
+        pictures = plain_batches(data, data.test, 256, runtime, self._workers, team)
+        self._confusion = confusion_matrix(net, pictures, runtime, team)
+        return diagonal_percent(self._confusion)
+
+    def told(self) -> dict[str, Any]:
+        """`confusion` of the last test, a row a true class, where there are not too many."""
+        few = len(self._data.class_names) <= CONFUSED_CLASSES
+        return {"confusion": self._confusion.tolist()} if few else {}
+
+
 def train_student(
     student: str,
     seed_index: int,
@@ -121,14 +151,7 @@ def train_student(
         classes = len(data.class_names)
         model = build_backbone(student, classes, data.image_size, data.channels)
     model = runtime.place(model)
-    confusion = torch.empty(0)
-
-    def test(net: nn.Module) -> float:
-        nonlocal confusion
-        pictures = plain_batches(data, data.test, 256, runtime, workers, team)
-        confusion = confusion_matrix(net, pictures, runtime, team)
-        return diagonal_percent(confusion)
-
+    test = Judge(data, runtime, workers, team)
     checkpoint = Checkpoint(path, recipe, runtime.checkpoint_seconds)
     history = fit_student(
         model, images, labels, labeller, (data.mean, data.std), test, config, labels_config,
@@ -136,10 +159,7 @@ def train_student(
     )  # fmt: skip
     if not team.leads:
         return history
-    result = {"recipe": recipe, **vars(history)}
-    if classes <= CONFUSED_CLASSES:
-        result["confusion"] = confusion.tolist()  # the last test's, which is the last epoch's
-    write_json(path, result)
+    write_json(path, {"recipe": recipe, **vars(history), **test.told()})
     checkpoint.clear()
     return history
 

@@ -211,9 +211,10 @@ class Run:
         index = place.labels / "index.json"
 
         def is_made() -> bool:
-            if not is_whole(place.labels, recipe) and not make:
+            whole = is_whole(place.labels, recipe)
+            if not whole and not make:
                 raise ArtifactError(self.workspace.not_made(index, "labels"))
-            return is_whole(place.labels, recipe)
+            return whole
 
         if self.processes.same(is_made):
             return

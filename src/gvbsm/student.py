@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gvbsm.artifacts import Checkpoint, Recipe, is_current, read_json, save, write_json
 from gvbsm.backbones import build_backbone
@@ -19,15 +19,13 @@ from gvbsm.config import Config, ConfigError
 from gvbsm.datasets import DATASETS, ImageData
 from gvbsm.distilled import DistilledDataset
 from gvbsm.epochs import settle_epochs
-from gvbsm.evaluation import CONFUSED_CLASSES, Labeller, fit_student
+from gvbsm.evaluation import Judge, Labeller, fit_student
 from gvbsm.exchange import label_files, load, recorded_settings
-from gvbsm.loading import plain_batches
 from gvbsm.pictures import Split
 from gvbsm.preflight import load_data
 from gvbsm.runtime import Runtime, resolve_runtime, seeded
 from gvbsm.settings import build_config, merge, to_dict
 from gvbsm.teachers import file_name
-from gvbsm.training import confusion_matrix, diagonal_percent
 
 log = logging.getLogger("gvbsm")
 
@@ -242,24 +240,16 @@ def _train(work: _Work, path: Path, recipe: Recipe) -> dict[str, Any]:
         model = build_backbone(work.model, classes, side, channels)
     model = runtime.place(model)
     labeller = Labeller(count, side, config.labels, runtime, distilled.soft_labels, [])
-    confusion = torch.empty(0)
-
-    def test(net: nn.Module) -> float:
-        nonlocal confusion
-        assert work.test is not None
-        pictures = plain_batches(work.test, work.test.test, 256, runtime, config.data.workers)
-        confusion = confusion_matrix(net, pictures, runtime)
-        return diagonal_percent(confusion)
-
+    test = None if work.test is None else Judge(work.test, runtime, config.data.workers)
     checkpoint = Checkpoint(path, recipe, runtime.checkpoint_seconds)
     history = fit_student(
         model, distilled.images, distilled.labels, labeller, (distilled.mean, distilled.std),
-        test if work.test is not None else None, config.evaluation, config.labels, runtime,
+        test, config.evaluation, config.labels, runtime,
         checkpoint, f"train {work.model}", None,
     )  # fmt: skip
     result = {"recipe": recipe, "model": work.model, "distilled": work.source, **vars(history)}
-    if work.test is not None and classes <= CONFUSED_CLASSES:
-        result["confusion"] = confusion.tolist()
+    if test is not None:
+        result |= test.told()
     header = {
         "kind": "student",
         "recipe": recipe,

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import nn
 
-from gvbsm.artifacts import load_tensors, read_json
+from gvbsm.artifacts import current_json, load_tensors, read_json
 from gvbsm.config import Config, Parallel
 from gvbsm.datasets import ImageData
 from gvbsm.distilled import load_labels
@@ -56,9 +56,8 @@ def train_students(
     ]
 
     def is_tested(place: Place, student: str, seed_index: int) -> bool:
-        path = place.result(student, seed_index)
         recipe = recipes.student(place, student, seed_index)
-        return path.is_file() and read_json(path).get("recipe") == recipe
+        return current_json(place.result(student, seed_index), recipe) is not None
 
     def path_of(number: int) -> Path:
         place, student, seed_index = students[number]
