@@ -1,5 +1,7 @@
 """Sets of other people: read as told, and refused where they are broken, too large or unsafe."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from PIL import Image
@@ -7,8 +9,9 @@ from PIL import Image
 import gvbsm
 from gvbsm import exchange, hub
 from gvbsm.artifacts import ArtifactError, load_tensors, read_json, save, write_json
-from gvbsm.distilled import load_distilled
-from gvbsm.exchange import FACTS, load
+from gvbsm.config import LabelStorageConfig
+from gvbsm.distilled import load_distilled, load_labels
+from gvbsm.exchange import FACTS, label_tensors, load
 from gvbsm.exports import export
 from gvbsm.pictures import DataError
 from test_distilled import write_images, write_labels
@@ -47,6 +50,13 @@ def test_every_form_gives_the_set_back(exported, workdir, tmp_path):
         again = found.soft_labels.read(epoch)
         assert expected.keys() == again.keys()
         assert all(torch.equal(again[name], expected[name]) for name in expected)
+
+
+@pytest.mark.parametrize("settings", [{"bits": 8}, {"top_k": 1}, {"pruning": 2.0}])
+def test_one_file_holds_no_compressed_labels(settings, workdir):
+    stored = replace(load_labels(workdir / "labels"), storage=LabelStorageConfig(**settings))
+    with pytest.raises(ArtifactError, match="one file holds plain ones alone: --to hub"):
+        label_tensors(stored)
 
 
 def test_the_labels_of_one_file_are_unpacked_once(workdir, tmp_path):

@@ -121,6 +121,14 @@ def test_parts__with_batchnorm_the_user_is_asked():
         Parts(6, "evaluation").backward(net(2, lambda: nn.BatchNorm1d(6)), step())
 
 
+def test_parts__processes_that_train_together_cut_nothing_by_themselves():
+    with pytest.raises(
+        RunError, match=r"7 images at once in each process; .*squeeze\.batch_"
+    ):
+        Parts(None, "squeeze", shared=True).backward(net(2), step())
+    Parts(None, "squeeze", shared=True).backward(net(99), step())
+
+
 def test_parts__one_image_that_does_not_fit_ends_the_run():
     with pytest.raises(RunError, match="one image"):
         Parts(None, "x").backward(net(0), step())

@@ -177,6 +177,10 @@ def test_networks_that_are_trained_together__must_have_a_batchnorm_that_can_be(d
         ConfigError, match=r"evaluation\.parallel=pictures: timm/efficientnet_b0: Ba"
     ):
         check_replicas(config, data, two)
+    cut = replace(config, squeeze=replace(config.squeeze, parallel="pictures", micro_batch=4))
+    check_replicas(cut, data, runtime)
+    with pytest.raises(ConfigError, match=r"squeeze\.micro_batch and squeeze\.parallel=pictures"):
+        check_replicas(cut, data, two)
     apart = replace(config.evaluation, parallel="networks")
     check_replicas(replace(config, evaluation=apart), data, two)
 
