@@ -122,9 +122,7 @@ def test_parts__with_batchnorm_the_user_is_asked():
 
 
 def test_parts__processes_that_train_together_cut_nothing_by_themselves():
-    with pytest.raises(
-        RunError, match=r"7 images at once in each process; .*squeeze\.batch_"
-    ):
+    with pytest.raises(RunError, match=r"7 images at once in each process; .*squeeze\.batch_"):
         Parts(None, "squeeze", shared=True).backward(net(2), step())
     Parts(None, "squeeze", shared=True).backward(net(99), step())
 
