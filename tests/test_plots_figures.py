@@ -466,6 +466,15 @@ def test_points_have_a_strip_a_method_and_lines_for_what_is_the_same():
     assert {"52.0 ± 2.8", "30.0", "31.4", "paper, R18", "gvbsm"} <= words(figure)
 
 
+def test_a_comma_begins_a_line_where_another_axis_follows_alone():
+    names = ["pool 10x, top 3, 8 bits", "a=1,b=kl"]
+    rows = [{"method": "gvbsm", "student": "net", "point": n, "top1": top1(50.0)} for n in names]
+    figure = draw_points(rows, names)
+    assert_readable(figure)
+    (axes,) = figure.axes
+    assert [text.get_text() for text in axes.get_yticklabels()] == [names[0], "a=1\nb=kl"]
+
+
 def test_the_ladder_numbers_its_rungs_and_names_them_below():
     rungs = [Rung(r"$\frac$", 100, top1(21.0)), Rung("all " * 20, 200, top1(31.0, 33.0))]
     figure = draw_ladder({"small": rungs, "large": rungs[::-1]}, "time of an iteration, ms")
@@ -483,6 +492,7 @@ def test_a_ladder_of_bytes_has_units():
     assert_readable(figure)
     (axes,) = figure.axes
     assert axes.get_xscale() == "log"
+    assert axes.containers[0].lines[0].get_linestyle() == "None"  # they are no steps
     assert {"10 kB", "1 MB", "pixels and soft labels"} <= words(figure)
 
 

@@ -6,6 +6,7 @@ and `values` in percent. Means have bars of one sample deviation where there are
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -75,13 +76,17 @@ def strip_panels(heights: Sequence[float]) -> tuple[Figure, list[Axes]]:
 
 
 def name_strips(axes: Axes, title: str, names: Sequence[str]) -> None:
-    """Names from top to bottom at the left of a panel of strips; a comma begins a new line."""
+    """Names from top to bottom at the left of a panel of strips; `a=1,b=2` takes two lines."""
     axes.set_title(title, loc="left")
     axes.set_ylim(len(names) - 0.5, -0.5)
-    lines = ["\n".join(shorten(part) for part in name.split(",")) for name in names]
-    axes.set_yticks(range(len(names)), lines)
+    axes.set_yticks(range(len(names)), ["\n".join(strip_lines(name)) for name in names])
     axes.tick_params(axis="y", length=0, labelsize=NORMAL)
     axes.grid(visible=False, axis="y")
+
+
+def strip_lines(name: str) -> list[str]:
+    """The lines that a strip's name takes."""
+    return [shorten(part) for part in re.split(r",(?=[^,=]+=)", name)]
 
 
 def draw_strip(axes: Axes, place: float, top1: Mapping[str, Any], style: MethodStyle) -> None:

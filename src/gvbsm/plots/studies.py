@@ -12,7 +12,15 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from gvbsm.plots.accuracy import TOP1, Row, draw_strip, name_strips, strip_panels, students_of
+from gvbsm.plots.accuracy import (
+    TOP1,
+    Row,
+    draw_strip,
+    name_strips,
+    strip_lines,
+    strip_panels,
+    students_of,
+)
 from gvbsm.plots.style import (
     BLACK,
     BLUE,
@@ -64,10 +72,10 @@ def draw_points(rows: Sequence[Row], points: Sequence[str], paper: Paper | None 
     """
     students = students_of(rows)
     methods = list(dict.fromkeys(row["method"] for row in rows if row["point"] is not None))
-    height = len(points) * (0.08 + 0.2 * len(methods))
-    heights = [height] * len(students)
+    text = 0.19 * max((len(strip_lines(name)) for name in points), default=1)
+    heights = [len(points) * max(0.08 + 0.2 * len(methods), text)] * len(students)
     if paper is not None:
-        heights.append(len(points) * (0.08 + 0.2 * len(paper.columns)))
+        heights.append(len(points) * max(0.08 + 0.2 * len(paper.columns), text))
     figure, grid = strip_panels(heights)
     for axes, student in zip(grid, students, strict=False):
         for row in (row for row in rows if row["student"] == student):
@@ -222,12 +230,13 @@ def draw_ladder(
     names = [rung.name for rung in next(iter(ladders.values()))]
     figure = new_figure(WIDTH, 2.4 * len(ladders) + 0.25 + 0.17 * len(names))
     grid = list(figure.subplots(len(ladders), 1, squeeze=False, sharex=True).flat)
+    line = ":" if scale == "linear" else "none"  # ways to store are no steps that follow each other
     for axes, (student, rungs) in zip(grid, ladders.items(), strict=True):
         x = [rung.cost for rung in rungs]
         means = [rung.top1["mean"] for rung in rungs]
         axes.errorbar(
             x, means, yerr=[_bar(rung.top1) for rung in rungs], color=BLUE, ecolor=GRAY,
-            marker="o", markersize=12, linewidth=0.8, linestyle=":", elinewidth=1, capsize=2.5,
+            marker="o", markersize=12, linewidth=0.8, linestyle=line, elinewidth=1, capsize=2.5,
         )  # fmt: skip
         for rung, place in zip(rungs, zip(x, means, strict=True), strict=True):
             axes.annotate(
