@@ -12,13 +12,13 @@ from PIL import Image
 from torch import nn
 
 import reference
-from gvbsm.artifacts import Checkpoint, Statistics
+from gvbsm.artifacts import Checkpoint
 from gvbsm.backbones import build_backbone
 from gvbsm.datasets import ImageData
 from gvbsm.moments import Moments
 from gvbsm.pictures import Split, normalize
 from gvbsm.runtime import Runtime
-from gvbsm.targets import make_target
+from gvbsm.targets import Statistics, make_target
 
 CLASSES = ("ant", "bee", "cat", "dog")
 CONVNET, WRN = "convnet8_d1", "wrn10_1"  # without BatchNorm and with; one convolution and nine

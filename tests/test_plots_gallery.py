@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from gvbsm.artifacts import ArtifactError, Statistics, save, write_json
+from gvbsm.artifacts import ArtifactError, save, write_json
 from gvbsm.backbones import build_backbone
 from gvbsm.film import Film, save_film
 from gvbsm.moments import Moments

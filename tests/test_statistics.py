@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from conftest import CONVNET, FIRST, IMAGE, N_P, WRN, StoppedError, direct_statistics, stop_after
-from gvbsm.artifacts import Statistics, load_tensors, save
+from gvbsm.artifacts import load_tensors, save
 from gvbsm.backbones import matched_layers
 from gvbsm.config import StatisticsConfig, SynthesisConfig, ViewConfig
 from gvbsm.launch import Launch
@@ -17,7 +17,7 @@ from gvbsm.pictures import normalize
 from gvbsm.processes import Processes
 from gvbsm.runtime import RunError
 from gvbsm.statistics import CHUNK, add_chunks, record_chunks
-from gvbsm.targets import make_target
+from gvbsm.targets import Statistics, make_target
 
 PLAIN = ViewConfig(crop="none", flip=False)
 VIEWS = ViewConfig(crop="resized", scale=(0.3, 1.0), roll=2)

@@ -8,11 +8,10 @@ from torch import nn
 
 import reference
 from conftest import CONVNET, FIRST, IMAGE, N_P, WRN, captured, slow_matching
-from gvbsm.artifacts import Statistics
 from gvbsm.config import SynthesisConfig
 from gvbsm.moments import Moments, counts
 from gvbsm.observe import observing
-from gvbsm.targets import empty_state, make_target, matching_loss
+from gvbsm.targets import Statistics, empty_state, make_target, matching_loss
 
 CONFIG = SynthesisConfig()
 BATCH = 5

@@ -21,7 +21,6 @@ import time
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +30,6 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from gvbsm._version import __version__
-from gvbsm.moments import Moments
 
 log = logging.getLogger("gvbsm")
 
@@ -109,8 +107,7 @@ def atomic(path: Path) -> Iterator[Path]:
         OSError: If the disk is full or may not be written, naming the file and what to do.
         ArtifactError: If a folder is in its place.
     """
-    if path.is_dir():
-        raise ArtifactError(f"{path} is a folder where a file belongs; move it away")
+    refuse_folder(path)
     drafts = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
     temporary = drafts / path.name
     try:
@@ -127,6 +124,26 @@ def atomic(path: Path) -> Iterator[Path]:
         ) from error
     finally:
         shutil.rmtree(drafts, ignore_errors=True)
+
+
+def refuse_folder(path: Path) -> None:
+    """Stop at a folder where an artefact is to be.
+
+    Raises:
+        ArtifactError: If there is one.
+    """
+    if path.is_dir():
+        raise ArtifactError(f"{path} is a folder where a file belongs; move it away")
+
+
+def remove(path: Path) -> None:
+    """Remove an artefact, if it is there.
+
+    Raises:
+        ArtifactError: If a folder is in its place, which is nobody's to remove.
+    """
+    refuse_folder(path)
+    path.unlink(missing_ok=True)
 
 
 def _sync_folder(folder: Path) -> None:
@@ -308,8 +325,7 @@ def is_current(path: Path, recipe: Recipe) -> bool:
     Raises:
         ArtifactError: If the file is foreign or newer than this version, or a folder.
     """
-    if path.is_dir():
-        raise ArtifactError(f"{path} is a folder, expected a file; move it away")
+    refuse_folder(path)
     if not path.is_file():
         return False
     try:
@@ -355,40 +371,4 @@ class Checkpoint:
 
     def clear(self) -> None:
         """Remove it: the work is done."""
-        self._path.unlink(missing_ok=True)
-
-
-@dataclass(frozen=True)
-class Statistics:
-    """One teacher's global statistics.
-
-    Attributes:
-        channel: For each convolution (module path), its input's channel moments, (channels,).
-        patch: For each convolution, its input's patch moments, (patch rows, patch columns).
-    """
-
-    channel: dict[str, Moments]
-    patch: dict[str, Moments]
-
-    def tensors(self) -> dict[str, Tensor]:
-        """As named tensors: `PATH/{channel,patch}/{mean,variance}`."""
-        return {
-            f"{path}/{level}/{name}": value
-            for level, table in (("channel", self.channel), ("patch", self.patch))
-            for path, moments in table.items()
-            for name, value in moments._asdict().items()
-        }
-
-    @classmethod
-    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Statistics:
-        """The inverse of `tensors`."""
-        tables: dict[str, dict[str, Moments]] = {"channel": {}, "patch": {}}
-        try:
-            for key in tensors:
-                path, level, name = key.rsplit("/", 2)
-                if name == "mean":
-                    variance = tensors[f"{path}/{level}/variance"]
-                    tables[level][path] = Moments(tensors[key], variance)
-        except (KeyError, ValueError):
-            raise ArtifactError(f"the statistics are damaged at {key!r}; remove them") from None
-        return cls(**tables)
+        remove(self._path)

@@ -12,6 +12,7 @@ from gvbsm.artifacts import (
     Recipe,
     load_tensors,
     read_header,
+    remove,
     save,
 )
 
@@ -48,7 +49,7 @@ def save_film(directory: Path, film: Film | None, recipe: Recipe) -> None:
     """Write the film of the images in `directory`, or remove an older one."""
     path = _path(directory)
     if film is None:
-        path.unlink(missing_ok=True)
+        remove(path)
     else:
         save(path, film._asdict(), {"kind": "film", "recipe": recipe})
 

@@ -27,6 +27,7 @@ from gvbsm.artifacts import (
     Recipe,
     load_tensors,
     read_header,
+    remove,
     save,
     write_json,
 )
@@ -312,7 +313,7 @@ class SoftLabels:
         """Remove shards of other stores from the folder."""
         own = {shard.path for shard in self.shards if self.is_made(shard)}
         for path in set(self.directory.glob("shard-*")) - own:
-            path.unlink()
+            remove(path)
 
     def _zeros(self) -> Tensor:
         """The logits of one view, all 0."""

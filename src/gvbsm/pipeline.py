@@ -14,9 +14,9 @@ from torch import Tensor, nn
 from gvbsm.artifacts import (
     ArtifactError,
     Recipe,
-    Statistics,
     load_tensors,
     read_header,
+    remove,
     save,
     write_json,
 )
@@ -40,7 +40,7 @@ from gvbsm.squeeze import squeeze_teacher
 from gvbsm.statistics import add_chunks, record_chunks
 from gvbsm.students import train_students
 from gvbsm.synthesis import synthesize
-from gvbsm.targets import make_target
+from gvbsm.targets import Statistics, make_target
 from gvbsm.teachers import load_teacher
 from gvbsm.teamwork import Teamwork
 from gvbsm.tracking import tracking
@@ -141,7 +141,7 @@ class Run:
                     header = {"kind": "statistics", "recipe": recipes[name], "backbone": name}
                     save(workspace.statistics(name), found.tensors(), header)
                 for path in chunks[0].parent.glob("chunk-*"):
-                    path.unlink()
+                    remove(path)
         self.team.meet([workspace.statistics(name) for name in missing])
         log.info("statistics: recorded for %s", ", ".join(missing))
 
@@ -191,7 +191,7 @@ class Run:
             groups.traces(),
         )  # fmt: skip
         for path in place.images.parent.glob("group-*.safetensors"):
-            path.unlink()
+            remove(path)
         log.info("synthesis %s: %d images", config.method, len(groups.labels))
 
     def _real_pictures(self, selection: str, draw: int, runtime: Runtime) -> Tensor:

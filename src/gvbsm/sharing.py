@@ -23,6 +23,7 @@ from gvbsm.artifacts import (
     is_partial,
     read_header,
     read_json,
+    remove,
 )
 from gvbsm.workspace import Workspace
 
@@ -118,7 +119,7 @@ def _recipe_of(path: Path) -> Recipe | None:
 def _link(source: Path, path: Path) -> None:
     """Link an artefact and what belongs to it; the file by which it is known comes last."""
     if path.parent.name in WHOLE_FOLDERS:
-        path.unlink(missing_ok=True)
+        remove(path)
         beside = {
             other.name: other
             for other in source.parent.iterdir()

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from gvbsm.artifacts import PARTIAL, Recipe, Statistics, is_current, load_tensors, save
+from gvbsm.artifacts import PARTIAL, Recipe, is_current, load_tensors, save
 from gvbsm.backbones import matched_layers
 from gvbsm.config import StatisticsConfig, ViewConfig
 from gvbsm.datasets import ImageData
@@ -23,6 +23,7 @@ from gvbsm.memory import Halving
 from gvbsm.moments import Sums, add, counts, finalize
 from gvbsm.observe import LayerSums, Observer, input_shapes, observing
 from gvbsm.runtime import RunError, Runtime, first_not_finite
+from gvbsm.targets import Statistics
 
 CHUNK = 16  # batches whose sums are kept together: lost at most when stopped
 

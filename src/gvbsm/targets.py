@@ -14,12 +14,48 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from gvbsm.artifacts import Statistics
+from gvbsm.artifacts import ArtifactError
 from gvbsm.backbones import matched_layers
 from gvbsm.config import SynthesisConfig
 from gvbsm.losses import match
 from gvbsm.moments import Moments, Sums, counts, ema, finalize
 from gvbsm.observe import LayerSums, input_shapes
+
+
+@dataclass(frozen=True)
+class Statistics:
+    """One teacher's global statistics.
+
+    Attributes:
+        channel: For each convolution (module path), its input's channel moments, (channels,).
+        patch: For each convolution, its input's patch moments, (patch rows, patch columns).
+    """
+
+    channel: dict[str, Moments]
+    patch: dict[str, Moments]
+
+    def tensors(self) -> dict[str, Tensor]:
+        """As named tensors: `PATH/{channel,patch}/{mean,variance}`."""
+        return {
+            f"{path}/{level}/{name}": value
+            for level, table in (("channel", self.channel), ("patch", self.patch))
+            for path, moments in table.items()
+            for name, value in moments._asdict().items()
+        }
+
+    @classmethod
+    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Statistics:
+        """The inverse of `tensors`."""
+        tables: dict[str, dict[str, Moments]] = {"channel": {}, "patch": {}}
+        try:
+            for key in tensors:
+                path, level, name = key.rsplit("/", 2)
+                if name == "mean":
+                    variance = tensors[f"{path}/{level}/variance"]
+                    tables[level][path] = Moments(tensors[key], variance)
+        except (KeyError, ValueError):
+            raise ArtifactError(f"the statistics are damaged at {key!r}; remove them") from None
+        return cls(**tables)
 
 
 class Level(NamedTuple):

@@ -1,16 +1,15 @@
 """kill -9 at random moments of every stage, until the work is done; the files must be the same.
 
-A command runs in a fork of a process that has imported everything, so that a kill costs tenths of
-a second; several processes are started by torch's own launcher, which costs the imports each time.
+A command runs in forks of a process that has imported everything, so that a kill costs tenths of a
+second.
 """
 
-import contextlib
 import importlib
 import os
 import random
 import shutil
 import signal
-import subprocess
+import socket
 import sys
 import time
 import traceback
@@ -24,23 +23,27 @@ from workdirs import (
     write_preset,
 )
 
-# Says who it is once the imports are over, so that kills fall into the work and not before it.
-WORKER = (
-    "import os, sys, gvbsm.pipeline, gvbsm.reporting, gvbsm.continual; "
-    "print('READY', os.getpid(), flush=True); "
-    "from gvbsm.cli import main; sys.exit(main(sys.argv[1:]))"
-)
 
+class Work:
+    """A command in forks of this process, told who they are as torch's launcher tells it."""
 
-class Forked:
-    """A command in a fork of this process."""
-
-    def __init__(self, arguments, log):
+    def __init__(self, arguments, log, processes):
         sys.stdout.flush()
         sys.stderr.flush()
-        self._pid, self._code = os.fork(), None
-        if self._pid == 0:
-            self._work(arguments, log)
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            port = free.getsockname()[1]
+        self._running, self._codes = [], []
+        for rank in range(processes):
+            if (pid := os.fork()) == 0:
+                if processes > 1:
+                    os.environ |= {
+                        "RANK": str(rank), "LOCAL_RANK": str(rank),
+                        "WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes),
+                        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
+                    }  # fmt: skip
+                self._work(arguments, log)
+            self._running.append(pid)
 
     @staticmethod
     def _work(arguments, log):
@@ -61,65 +64,30 @@ class Forked:
             os._exit(code)
 
     def wait(self, seconds):
-        """Exit code if it ends within so many seconds (None: however long), else None."""
+        """Largest exit code if all end within so many seconds (None: however long), else None."""
         end = None if seconds is None else time.monotonic() + seconds
-        while self._code is None and (end is None or time.monotonic() < end):
-            pid, status = os.waitpid(self._pid, os.WNOHANG)
-            if pid:
-                self._code = os.waitstatus_to_exitcode(status)
-            else:
-                time.sleep(0.002)
-        return self._code
-
-    def kill(self, _chance):
-        os.kill(self._pid, signal.SIGKILL)
-        _, status = os.waitpid(self._pid, 0)
-        self._code = os.waitstatus_to_exitcode(status)
-
-
-class Launched:
-    """A command in several processes; all of them are killed, or one alone."""
-
-    def __init__(self, arguments, log, processes):
-        launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-        command = [*launcher, "--no-python", sys.executable, "-c", WORKER, *arguments]
-        self._log = log.open("a")
-        self._process = subprocess.Popen(
-            [sys.executable, *command], stdout=subprocess.PIPE, stderr=self._log, text=True,
-            start_new_session=True,
-        )  # fmt: skip
-        assert self._process.stdout is not None
-        self._workers = []
-        while len(self._workers) < processes and (line := self._process.stdout.readline()):
-            if "READY" in line:
-                self._workers.append(int(line.split()[-1]))
-
-    def wait(self, seconds):
-        try:
-            self._process.communicate(timeout=seconds)
-        except subprocess.TimeoutExpired:
-            return None
-        self._log.close()
-        return self._process.returncode
+        while self._running and (end is None or time.monotonic() < end):
+            for pid in list(self._running):
+                ended, status = os.waitpid(pid, os.WNOHANG)
+                if ended:
+                    self._running.remove(pid)
+                    self._codes.append(os.waitstatus_to_exitcode(status))
+            time.sleep(0.002)
+        return None if self._running else max(self._codes, key=abs)
 
     def kill(self, chance):
-        with contextlib.suppress(ProcessLookupError):
-            if chance.random() < 0.5:
-                os.kill(chance.choice(self._workers), signal.SIGKILL)
-                with contextlib.suppress(subprocess.TimeoutExpired):
-                    self._process.communicate(timeout=60)
-            os.killpg(self._process.pid, signal.SIGKILL)
-        self._process.communicate()
-        self._log.close()
-
-
-def start(arguments, log, processes):
-    return Forked(arguments, log) if processes == 1 else Launched(arguments, log, processes)
+        """Kill all processes at once; or one, and the others a moment later."""
+        if chance.random() < 0.5:
+            os.kill(chance.choice(self._running), signal.SIGKILL)
+            time.sleep(chance.uniform(0, 0.3))
+        for pid in self._running:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
 
 
 def finish(command, log, processes):
     """Let a command end by itself."""
-    code = start(command, log, processes).wait(None)
+    code = Work(command, log, processes).wait(None)
     assert code == 0, f"exit code {code} of {' '.join(command)}:\n{log.read_text()[-3000:]}"
 
 
@@ -155,7 +123,7 @@ def disturb(command, workdir, log, kills, chance, processes):
     """Start a command again and again and kill it; then let it end. Returns kills that struck."""
     struck = 0
     for _ in range(kills):
-        work = start(command, log, processes)
+        work = Work(command, log, processes)
         # mostly soon, so that every stage is struck; now and then late, in the report
         wait = chance.uniform(0.02, 1.2) if chance.random() < 0.85 else chance.uniform(1, 10)
         if (code := work.wait(wait)) is not None:

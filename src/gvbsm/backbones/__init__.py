@@ -16,6 +16,7 @@ from pathlib import Path
 from torch import nn
 
 from gvbsm.backbones import library
+from gvbsm.backbones.airbench import build_airbench
 from gvbsm.backbones.convnet import build_convnet
 from gvbsm.backbones.matching import (
     MatchedLayers,
@@ -91,6 +92,9 @@ BACKBONES: dict[str, BackboneSpec] = {
     ),
     "mobilenet_v2_x0_5": BackboneSpec(
         build_mobilenet_v2_x0_5, "MobileNetV2 x0.5, stem of stride 2, 1/16 of the size at the end"
+    ),
+    "airbench": BackboneSpec(
+        build_airbench, "fixed whitening stem, 6 conv3x3 (64, 64, 256, 256, 256, 256); quick teacher"
     ),
 }
 

@@ -14,7 +14,6 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gvbsm.artifacts import Statistics
 from gvbsm.backbones import build_backbone, matched_layers
 from gvbsm.bench.timing import CLEAR_REFS, Work, compare, high_water, timed
 from gvbsm.config import BenchConfig
@@ -25,7 +24,7 @@ from gvbsm.performance import SIZES
 from gvbsm.pictures import pixel_bounds
 from gvbsm.runtime import Runtime, seeded
 from gvbsm.settings import as_config
-from gvbsm.targets import empty_state, make_target
+from gvbsm.targets import Statistics, empty_state, make_target
 from gvbsm.training import make_optimizer
 
 log = logging.getLogger("gvbsm")

@@ -11,12 +11,12 @@ import torch
 from torch import Tensor
 
 from gvbsm.artifacts import ArtifactError, load_tensors, read_header, read_json
-from gvbsm.artifacts import Statistics as ConvStatistics
 from gvbsm.backbones import build_backbone, matched_layers
 from gvbsm.plots.curves import History
 from gvbsm.plots.layers import LayerStatistics
 from gvbsm.plots.studies import Paper
 from gvbsm.runtime import seeded
+from gvbsm.targets import Statistics as ConvStatistics
 from gvbsm.teachers import file_name
 from gvbsm.workspace import Workspace
 
