@@ -333,3 +333,18 @@ def test_a_failed_timm_download_says_what_to_do(monkeypatch):
     with pytest.raises(OSError, match=r"timm/resnet18 .*cannot reach the hub\).*cache") as error:
         build_backbone("timm/resnet18", 1000, 224, pretrained=True)
     assert "\n" not in str(error.value)
+
+
+def test_airbench_whitens_without_data_and_learns_all_but_its_stem():
+    model = build_backbone("airbench", 10, 32)
+    stem = model.stem
+    assert not stem.conv.weight.requires_grad
+    flat = stem.conv.weight.flatten(1)
+    torch.testing.assert_close(flat @ flat.T, torch.eye(12), atol=1e-6, rtol=0)
+    pictures = torch.randn(64, 3, 32, 32) * torch.tensor([1.0, 3.0, 0.2]).view(3, 1, 1)
+    answers = stem.train()(pictures)
+    assert answers.shape == (64, 24, 31, 31)
+    torch.testing.assert_close(answers.var(dim=(0, 2, 3)), torch.ones(24), atol=0.02, rtol=0)
+    torch.testing.assert_close(answers[:, :12], -answers[:, 12:])
+    learned = sum(part.numel() for part in model.parameters() if part.requires_grad)
+    assert learned == sum(part.numel() for part in model.parameters()) - 12 * 12

@@ -230,6 +230,9 @@ def test_tidy_keeps_own_shards_alone(written, planned):
     other.shards[0].path.write_bytes(b"other")
     store.tidy()
     assert sorted(path.name for path in store.directory.iterdir()) == own
+    (store.directory / "shard-00009.safetensors").mkdir()
+    with pytest.raises(ArtifactError, match=r"shard-00009\.safetensors is a folder"):
+        store.tidy()
 
 
 def test_what_a_store_says_of_itself(written):

@@ -16,6 +16,7 @@ from gvbsm.moments import Moments
 from gvbsm.plots.curves import TERMS
 from gvbsm.plots.gallery import gallery
 from gvbsm.results import spread
+from gvbsm.targets import Statistics
 from gvbsm.teachers import save_teacher
 
 NAMES = ["ant", "$bee_2", "cat 猫", "a dog of the larger kind, brown"]

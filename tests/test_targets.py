@@ -8,6 +8,7 @@ from torch import nn
 
 import reference
 from conftest import CONVNET, FIRST, IMAGE, N_P, WRN, captured, slow_matching
+from gvbsm.artifacts import load_tensors, save
 from gvbsm.config import SynthesisConfig
 from gvbsm.moments import Moments, counts
 from gvbsm.observe import observing
@@ -334,3 +335,25 @@ def test_first_layer__without_conv_matching_it_is_the_first_batchnorm(targets_fo
     wanted = [module.running_mean.double(), module.running_var.double()]
     alone = reference.plain_matching(found, wanted).item()
     assert batchnorm(5.0) - batchnorm(1.0) == pytest.approx(4 * alone, rel=1e-5)
+
+
+def test_statistics_round_trip(tmp_path):
+    generator = torch.Generator().manual_seed(1)
+
+    def moments(*shape):
+        parts = (torch.rand(*shape, generator=generator, dtype=torch.float64) for _ in "mv")
+        return Moments(*parts)
+
+    paths = ("conv", "layer1.0.conv2", "features/odd.name")
+    statistics = Statistics(
+        {path: moments(3) for path in paths}, {path: moments(2, 4) for path in paths}
+    )
+    path = tmp_path / "s.safetensors"
+    save(path, statistics.tensors(), {"kind": "statistics", "recipe": {}})
+    found = Statistics.from_tensors(load_tensors(path, "statistics")[0])
+    for table, expected in ((found.channel, statistics.channel), (found.patch, statistics.patch)):
+        assert table.keys() == expected.keys()
+        for name, pair in table.items():
+            assert torch.equal(pair.mean, expected[name].mean)
+            assert torch.equal(pair.variance, expected[name].variance)
+            assert pair.mean.dtype == torch.float64

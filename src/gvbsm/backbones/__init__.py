@@ -94,7 +94,8 @@ BACKBONES: dict[str, BackboneSpec] = {
         build_mobilenet_v2_x0_5, "MobileNetV2 x0.5, stem of stride 2, 1/16 of the size at the end"
     ),
     "airbench": BackboneSpec(
-        build_airbench, "fixed whitening stem, 6 conv3x3 (64, 64, 256, 256, 256, 256); quick teacher"
+        build_airbench,
+        "fixed whitening stem, then three blocks of two conv3x3; learns in few epochs",
     ),
 }
 

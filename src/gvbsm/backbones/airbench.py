@@ -17,12 +17,12 @@ WIDTHS = (64, 256, 256)  # of the three blocks
 
 
 class Whitening(nn.Module):
-    """A stem without weights to learn: (batch, channels, h, w) -> (batch, 8 channels, h - 1, w - 1).
+    """A stem that learns nothing: (batch, channels, h, w) -> (batch, 8 * channels, h - 1, w - 1).
 
     Jordan's stem projects 2x2 patches on the eigenvectors of their covariance in the training set,
     scaled to unit variance. The eigenvectors of natural pictures are known beforehand, up to small
-    turns: a cosine transform of the patch times grey and two opponent colours. So the filters are
-    fixed, and BatchNorm brings each answer to unit variance: no data is needed to build the network.
+    turns: a cosine transform of the patch times gray and two opponent colors. So the filters are
+    fixed, and BatchNorm brings each answer to unit variance: building it needs no data.
 
     Args:
         channels: Channels of the input.
@@ -47,7 +47,7 @@ class Whitening(nn.Module):
 
 
 def build_airbench(classes: int, image_size: int, channels: int) -> nn.Sequential:
-    """Build stem, three blocks that each halve the side, a last max-pooling and a linear layer.
+    """Build stem, three blocks that halve the side while it can be, max-pooling and a linear layer.
 
     Args:
         classes: Number of logits.
@@ -58,29 +58,28 @@ def build_airbench(classes: int, image_size: int, channels: int) -> nn.Sequentia
         A module (batch, channels, image_size, image_size) -> (batch, classes).
 
     Raises:
-        ValueError: If nothing would be left of the picture after the last block.
+        ValueError: If the picture is a single pixel, of which the stem leaves nothing.
     """
-    if (image_size - 1) // 2 ** len(WIDTHS) < 1:
-        raise ValueError(
-            f"airbench halves the picture {len(WIDTHS)} times after a stem that takes one pixel "
-            f"off, and needs at least {2 ** len(WIDTHS) + 1} px, got {image_size} px"
-        )
+    if image_size < 2:
+        raise ValueError(f"airbench needs pictures of at least 2 px, got {image_size} px")
     layers: OrderedDict[str, nn.Module] = OrderedDict(stem=Whitening(channels), gelu=nn.GELU())
     widths = (2 * layers["stem"].conv.out_channels, *WIDTHS)  # type: ignore[operator,union-attr]
+    side = image_size - 1
     for index, (inner, outer) in enumerate(pairwise(widths), 1):
-        layers[f"block{index}"] = _block(inner, outer)
+        layers[f"block{index}"] = _block(inner, outer, 2 if side > 1 else 1)
+        side = max(side // 2, 1)
     layers["pool"] = nn.AdaptiveMaxPool2d(1)
     layers["flatten"] = nn.Flatten()
     layers["classifier"] = nn.Linear(WIDTHS[-1], classes)
     return nn.Sequential(layers)
 
 
-def _block(inner: int, outer: int) -> nn.Sequential:
-    """Build one block, (batch, inner, height, width) -> (batch, outer, height // 2, width // 2)."""
+def _block(inner: int, outer: int, pool: int) -> nn.Sequential:
+    """Build one block, (batch, inner, h, w) -> (batch, outer, h // pool, w // pool)."""
     return nn.Sequential(
         OrderedDict[str, nn.Module](
             conv1=_identity_conv(inner, outer),
-            pool=nn.MaxPool2d(2),
+            pool=nn.MaxPool2d(pool),
             norm1=nn.BatchNorm2d(outer),
             gelu1=nn.GELU(),
             conv2=_identity_conv(outer, outer),
