@@ -230,3 +230,16 @@ def cut_moments(a):
     side = power(1) - power(2) / 4
     squared = power(2) - 5 * power(3) / 12
     return side, squared, power(2) - power(3) / 2 + power(4) / 16
+
+
+def shuffled(picture, cells):
+    """A picture (channels, side, side) whose places take the cells of these numbers, row by row."""
+    n = round(len(cells) ** 0.5)
+    side = picture.shape[1] // n
+    out = torch.empty_like(picture)
+    for place, cell in enumerate(cells.tolist()):
+        to, come = divmod(place, n), divmod(cell, n)
+        out[:, to[0] * side : (to[0] + 1) * side, to[1] * side : (to[1] + 1) * side] = picture[
+            :, come[0] * side : (come[0] + 1) * side, come[1] * side : (come[1] + 1) * side
+        ]
+    return out

@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 import reference
 from conftest import CONVNET, WRN
 from gvbsm.compression import pack_rows, packed_bytes, unpack_rows
-from gvbsm.config import LabelsConfig, ViewConfig
+from gvbsm.config import ConfigError, LabelsConfig, ViewConfig
 from gvbsm.epochs import (
     Plan,
     batch_size_for,
+    check_shuffle,
     draw_plan,
     from_table,
     label_batch,
@@ -35,8 +36,13 @@ VIEWS = ViewConfig(crop="resized", scale=(0.2, 1.0), roll=3, cutmix=1.0)
 PADDED = ViewConfig(crop="pad", padding=2, cutmix=1.0)
 
 
+BOTH = replace(VIEWS, shuffle=2, mixup=1.0)
+MIXUP = replace(VIEWS, cutmix=0.0, mixup=0.5, shuffle=4, per_sample=False)
+
+
 def flat(plan):
-    return [plan.order, *plan.views, *plan.mixes]
+    more = [part for part in (plan.cells, plan.shares) if part is not None]
+    return [plan.order, *plan.views, *plan.mixes, *more]
 
 
 def same(ours, theirs):
@@ -103,7 +109,9 @@ def test_plan__orders_and_partners_are_permutations(runtime):
     assert len(plan.views.boxes) == len(plan.mixes.boxes) == 12
 
 
-@pytest.mark.parametrize("views", [VIEWS, PADDED, ViewConfig(crop="none", per_sample=False)])
+@pytest.mark.parametrize(
+    "views", [VIEWS, PADDED, BOTH, MIXUP, ViewConfig(crop="none", per_sample=False)]
+)
 def test_plan__pack_and_unpack(views, runtime):
     plan = draw_plan(12, 8, views, 0, runtime)
     packed = pack_plan(plan)
@@ -136,6 +144,50 @@ def test_view_batch__equals_the_loops(data, runtime):
         torch.testing.assert_close(ours.double(), expected, rtol=0, atol=1e-5)
         mixed += not torch.equal(expected, seen[which])
     assert mixed >= 3
+
+
+@pytest.mark.parametrize("views", [BOTH, MIXUP, replace(BOTH, shuffle=1)])
+def test_view_batch__shuffled_and_mixed_up_equals_the_loops(views, data, runtime):
+    """The cells of a view change places, then it is pasted into, or blended with its partner's."""
+    images, plan = data.train.images[:12], draw_plan(12, 8, views, 1, runtime)
+    index, n = torch.tensor([7, 2, 11, 3, 0, 5]), views.shuffle
+    found = view_batch(images, plan, index, (data.mean, data.std), runtime)
+    mean, std = (torch.tensor(part, dtype=torch.float64) for part in (data.mean, data.std))
+    pictures = (images.double() / 255 - mean[:, None, None]) / std[:, None, None]
+    seen = [viewed_by_reference(x, *view) for x, *view in zip(pictures, *plan.views, strict=True)]
+    if n > 1:
+        seen = [reference.shuffled(x, cells) for x, cells in zip(seen, plan.cells, strict=True)]
+    kept = plan.kept(index, 8, 8).tolist()
+    ways = set()
+    for ours, which, own in zip(found, index.tolist(), kept, strict=True):
+        partner, box = int(plan.mixes.partners[which]), plan.mixes.boxes[which].tolist()
+        share = max(0, int(plan.shares[which])) / 255
+        expected = reference.paste(seen[which], seen[partner], *box)
+        expected = (1 - share) * expected + share * seen[partner]
+        torch.testing.assert_close(ours.double(), expected, rtol=0, atol=1e-5)
+        assert own == pytest.approx((1 - share) * (1 - box[2] * box[3] / 64), abs=1e-6)
+        assert not (share and any(box))  # one of the two
+        ways |= {"up"} if share else {"cut"} if any(box) else set()
+    assert ways == ({"up", "cut"} if views.cutmix else {"up"})
+
+
+def test_plan__what_came_later_leaves_the_other_draws_alone(runtime):
+    for views in (VIEWS, PADDED):
+        plain = draw_plan(12, 8, views, 3, runtime)
+        more = draw_plan(12, 8, replace(views, shuffle=2, mixup=1.0), 3, runtime)
+        assert (plain.cells, plain.shares) == (None, None)
+        assert torch.equal(more.order, plain.order)
+        assert torch.equal(more.mixes.partners, plain.mixes.partners)
+        cut = more.shares < 0
+        assert torch.equal(more.mixes.boxes[cut], plain.mixes.boxes[cut])
+        assert 0 < int(cut.sum()) < 12
+
+
+def test_shuffle__must_divide_the_side():
+    check_shuffle(ViewConfig(shuffle=4), 32)
+    check_shuffle(ViewConfig(shuffle=1), 7)
+    with pytest.raises(ConfigError, match=r"shuffle must divide .* 32 pixels, got 3"):
+        check_shuffle(ViewConfig(shuffle=3), 32)
 
 
 def test_view_batch__known_answer(data, runtime):
@@ -185,6 +237,8 @@ def test_label_batch__is_eq_8(normalized, teachers, data, runtime):
     [
         VIEWS,
         PADDED,
+        BOTH,
+        MIXUP,
         ViewConfig(crop="none", flip=False),
         ViewConfig(crop="resized", scale=(0.08, 1.0), ratio=(0.2, 5.0), per_sample=False),
         ViewConfig(crop="pad", padding=12, roll=40, cutmix=0.1),  # further than a picture is wide
@@ -197,7 +251,7 @@ def test_plans_come_back_from_packed_rows(views, count, runtime):
         plan = draw_plan(count, 8, views, epoch, runtime)
         table = tabulate(plan)
         assert torch.equal(table[:, 0], plan.order)
-        again = from_table(unpack_rows(pack_rows(table, fields), fields))
+        again = from_table(unpack_rows(pack_rows(table, fields), fields), fields)
         assert same(again, plan)
         assert [part.dtype for part in flat(again)] == [part.dtype for part in flat(plan)]
 
@@ -209,6 +263,7 @@ def test_plans_come_back_from_packed_rows(views, count, runtime):
         (500, 32, ViewConfig(cutmix=1.0), 8),
         (10_000, 224, ViewConfig(cutmix=1.0), 12),
         (100, 8, ViewConfig(crop="none", flip=False), 2),
+        (100, 8, ViewConfig(crop="none", flip=False, shuffle=2, mixup=1.0), 4),  # 8 and 9 bits
     ],
 )
 def test_bytes_of_a_view(count, size, views, expected):
@@ -242,3 +297,11 @@ def test_redraw__all_of_a_pool_in_turn_and_new_orders(runtime):
     assert all(sorted(order) == list(range(6)) for order in orders)
     assert len(set(orders)) > 25
     assert redraw(7, pool, 6, runtime)[1].tolist() == list(orders[7])
+
+
+def test_labels_are_divided_by_their_temperature(teachers, data, runtime):
+    pictures = normalize(data.train.images[:6], data.mean, data.std)
+    plain = label_batch(pictures, list(teachers.values()), False, runtime)
+    for temperature in (0.5, 4.0):  # powers of two: exact in half precision
+        found = label_batch(pictures, list(teachers.values()), False, runtime, temperature)
+        assert torch.equal(found, plain / temperature)

@@ -84,8 +84,9 @@ def same_start(monkeypatch):
 
 
 def test_stored_and_online_labels_train_the_same_student(student, stored, tmp_path):
-    for normalized in (False, True):
-        labels = replace(LABELS, logit_normalization=normalized)
+    more = replace(MIXED, shuffle=2, mixup=1.0)
+    for changes in ({"logit_normalization": True}, {"views": more, "temperature": 3.0}, {}):
+        labels = replace(LABELS, **changes)
         shared = {"labels": labels, "name": "same.json"}
         online = student(**shared)
         online_file = (tmp_path / "same.json").read_bytes()

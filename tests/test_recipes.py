@@ -50,10 +50,14 @@ def changed(settings, method="gvbsm"):
         ({"ipc": 3}, "images"),
         ({"labels": {"epochs": 9}}, "labels"),
         ({"labels": {"logit_normalization": True}}, "labels"),
+        ({"labels": {"temperature": 2.0}}, "labels"),
+        ({"labels": {"views": {"shuffle": 2}}}, "labels"),
         ({"labels": {"storage": {"bits": 8}}}, "labels"),
         ({"labels": {"storage": {"pruning": 2}}}, "labels"),
         ({"labels": {"storage": {"top_k": 2}}}, "labels"),
         ({"evaluation": {"gamma": 0.5}}, "student"),
+        ({"evaluation": {"optimizer": {"zeta": 2.0}}}, "student"),
+        ({"synthesis": {"optimizer": {"warmup": 0.1}}}, "images"),
         ({"evaluation": {"micro_batch": 3}}, "student"),
         ({"evaluation": {"lr_of": {"resnet18": 0.5}}}, "student"),
     ],
@@ -110,6 +114,14 @@ def test_recipes__work_from_before_there_were_micro_batches_is_kept():
         assert not {"micro_batch", "weights_dir", "weights"} & recipes_of({})[stage][section].keys()
 
 
+def test_recipes__what_came_later_is_told_where_it_is_asked_for():
+    found, asked = recipes_of({}), recipes_of({"evaluation": {"optimizer": {"zeta": 2.0}}})
+    for stage, section in (("teacher", "squeeze"), ("images", "synthesis")):
+        assert not {"zeta", "warmup"} & found[stage][section]["optimizer"].keys()
+    assert not {"zeta", "warmup"} & found["student"]["evaluation"]["optimizer"].keys()
+    assert asked["student"]["evaluation"]["optimizer"]["zeta"] == 2.0
+
+
 def test_recipes__a_further_backbone_leaves_the_first_teacher_as_it_is():
     more = {"squeeze": {"backbones": ["resnet18", "convnet16_d2", "wrn10_1"]}}
     assert changed(more) == {"images", "labels", "student"}
@@ -117,6 +129,7 @@ def test_recipes__a_further_backbone_leaves_the_first_teacher_as_it_is():
 
 def test_recipes__hard_labels_ask_no_teacher():
     assert "student" not in changed({"squeeze": {"epochs": 3}}, "random-hard")
+    assert "student" not in changed({"labels": {"temperature": 3.0}}, "random-hard")
     assert "student" in changed({"squeeze": {"epochs": 3}}, "random-soft")
     assert "student" in changed({"labels": {"epochs": 3}}, "random-hard")
 

@@ -59,7 +59,7 @@ def step(name, team):
     return found | {f"state/{key}": each.double() for key, each in model.state_dict().items()}
 
 
-def trained(name, team, path, seconds=3600):
+def trained(name, team, path, seconds=3600, ema=0.0):
     """The state after two epochs, and what was measured: tests are of seven pictures."""
     runtime = Runtime(CPU, "fp32", seed=7, checkpoint_seconds=seconds, quiet=True)
 
@@ -75,6 +75,7 @@ def trained(name, team, path, seconds=3600):
         epochs=2, steps=len(SIZES), tests=2, optimizer=OptimizerConfig(lr=0.02), lr=None,
         parts=Parts(None, "squeeze", team.world > 1),
         name=name, runtime=runtime, checkpoint=Checkpoint(path, {}, seconds), team=team,
+        ema=ema,
     )  # fmt: skip
     measured = torch.tensor([*history.losses, *history.top1], dtype=torch.float64)
     return {"measured": measured} | {k: each.double() for k, each in model.state_dict().items()}
@@ -87,6 +88,7 @@ def work(folder):
         for what, found in (
             ("step", step(name, us)),
             ("trained", trained(name, us, folder / f"{name}.safetensors")),
+            ("averaged", trained(name, us, folder / f"ema-{name}.safetensors", ema=0.9)),
             ("resumed", trained(name, us, folder / f"half-{name}.safetensors")),
         ):
             save(folder / f"{what}-{name}-{us.rank}", found, {"kind": "toy", "recipe": {}})
@@ -109,9 +111,12 @@ def folder(tmp_path_factory):
 
 
 @pytest.mark.parametrize("name", [CONVNET, WRN])  # GroupNorm, and BatchNorm of all rows
-@pytest.mark.parametrize("what", ["step", "trained", "resumed"])
+@pytest.mark.parametrize("what", ["step", "trained", "averaged", "resumed"])
 def test_two_processes__do_what_one_does(what, name, folder, tmp_path):
-    expected = step(name, ALONE) if what == "step" else trained(name, ALONE, tmp_path / "x")
+    ema = 0.9 if what == "averaged" else 0.0
+    expected = (
+        step(name, ALONE) if what == "step" else trained(name, ALONE, tmp_path / "x", ema=ema)
+    )
     found = [load_tensors(folder / f"{what}-{name}-{rank}", "toy")[0] for rank in range(2)]
     assert found[0].keys() == expected.keys()
     for key, value in expected.items():

@@ -300,6 +300,11 @@ FAULTS = [
         for key, value in VIEW_FAULTS
     ),
     ("labels.views.cutmix", -1.0),
+    ("labels.views.mixup", -1.0),
+    ("labels.temperature", 0.0),
+    ("labels.views.shuffle", -1),
+    ("synthesis.views.mixup", 1.0),
+    ("squeeze.views.shuffle", 2),
     ("squeeze.views.cutmix", 1.0),
     ("synthesis.views.cutmix", 1.0),
     # would else be met in the middle of the work, with a traceback of torch's
@@ -317,6 +322,11 @@ FAULTS = [
         for key, value in (("betas", (1.0, 0.9)), ("weight_decay", -1.0))
     ),
     ("squeeze.optimizer.momentum", -0.5),
+    ("synthesis.optimizer.zeta", 0.9),
+    ("evaluation.optimizer.zeta", float("inf")),
+    ("evaluation.optimizer.warmup", 1.0),
+    ("evaluation.ema", 1.0),
+    ("evaluation.ema", -0.1),
     ("evaluation.students", ()),
     ("evaluation.lr_of", {"resnet18": 0.0}),
 ]
@@ -334,6 +344,8 @@ def test_faults_of_two_fields():
     assert validate(online) == online
     with pytest.raises(ConfigError, match=r"labels.batch_size \(64\).*evaluation.+ \(32\)"):
         validate(changed(online, "evaluation.batch_size", 32))
+    with pytest.raises(ConfigError, match=r"optimizer\.zeta stretches.* not a constant"):
+        build_config({"evaluation": {"optimizer": {"schedule": "constant", "zeta": 2.0}}})
     with pytest.raises(ConfigError, match=r"labels\.storage says .* labels\.store is false"):
         validate(changed(online, "labels.storage.bits", 8))
     with pytest.raises(ConfigError, match=r"method=sre2l.*baselines.methods"):

@@ -31,6 +31,7 @@ OPTIMIZERS = [
     OptimizerConfig(name="adam", lr=0.02, betas=(0.5, 0.9), weight_decay=0.05),
     OptimizerConfig(name="adamw", lr=0.02, weight_decay=0.05),
 ]
+CONSTANT = OPTIMIZERS[1]
 every_optimizer = pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda o: f"{o.name}")
 
 
@@ -163,6 +164,54 @@ def test_fit__stopped_at_every_step_ends_bit_identical(optimizer, runtime, tmp_p
     assert train(resumed, optimizer, often, tmp_path) == expected
     assert same_state(resumed, whole)
     assert len(expected.losses) == len(expected.top1) == EPOCHS
+
+
+def test_fit__average__equals_a_slow_one_and_leaves_the_training_alone(runtime, tmp_path):
+    live, averaged = [], []
+    plain, ours = net(), net()
+    train(plain, OPTIMIZERS[2], runtime, tmp_path / "plain")
+
+    def watched(epoch, start):
+        for step in batches(epoch, start):
+            yield step
+            live.append({name: part.clone() for name, part in ours.state_dict().items()})
+
+    def test(model):
+        averaged.append({name: part.clone() for name, part in model.state_dict().items()})
+        return weigh(model)
+
+    history = train(ours, OPTIMIZERS[2], runtime, tmp_path, watched, test, ema=0.9)
+    assert same_state(plain, Loaded(live[-1]))  # the steps are those without an average
+    for epoch, found in enumerate(averaged, 1):
+        steps = live[: epoch * STEPS]
+        weights = [0.9 ** (len(steps) - 1 - i) for i in range(len(steps))]
+        for name, value in found.items():
+            expected = steps[-1][name]  # buffers are the network's own
+            if name in dict(ours.named_parameters()):
+                parts = zip(weights, (step[name].double() for step in steps), strict=True)
+                expected = sum(w * part for w, part in parts) / sum(weights)
+            torch.testing.assert_close(value.double(), expected.double(), rtol=1e-5, atol=1e-6)
+    assert same_state(ours, Loaded(averaged[-1]))  # it ends with what was tested
+    assert history.top1[-1] == weigh(ours)
+
+
+class Loaded:
+    """Tensors in the place of a network."""
+
+    def __init__(self, tensors):
+        self.state_dict = lambda: tensors
+
+
+def test_fit__average__stopped_at_every_step_ends_bit_identical(runtime, tmp_path):
+    whole = net()
+    expected = train(whole, OPTIMIZERS[3], runtime, tmp_path / "whole", ema=0.8)
+    often = replace(runtime, checkpoint_seconds=0)
+    for attempt in range(EPOCHS * STEPS - 1):
+        with pytest.raises(StoppedError):
+            train(net(attempt), OPTIMIZERS[3], often, tmp_path, stopped_after(1), ema=0.8)
+    resumed = net(99)
+    assert train(resumed, OPTIMIZERS[3], often, tmp_path, ema=0.8) == expected
+    assert same_state(resumed, whole)
 
 
 def test_fit__goes_back_to_the_last_checkpoint(runtime, tmp_path, checkpoint_every):
@@ -311,10 +360,37 @@ def test_weight_decay_leaves_vectors_alone(name):
 
 
 def test_schedule__known_answers():
-    assert [schedule("constant", done) for done in (0.0, 0.3, 1.0)] == [1.0, 1.0, 1.0]
-    known = {0.0: 1.0, 0.25: (2 + math.sqrt(2)) / 4, 1 / 3: 0.75, 0.5: 0.5, 2 / 3: 0.25, 1.0: 0.0}
-    for done, expected in known.items():
-        assert schedule("cosine", done) == pytest.approx(expected, abs=1e-15)
+    assert [schedule(CONSTANT, step, 9) for step in (0, 3, 9)] == [1.0, 1.0, 1.0]
+    known = {0: 1.0, 3: (2 + math.sqrt(2)) / 4, 4: 0.75, 6: 0.5, 8: 0.25, 12: 0.0}
+    for step, expected in known.items():
+        assert schedule(OptimizerConfig(), step, 12) == pytest.approx(expected, abs=1e-15)
+
+
+def test_schedule__smoothed_ends_above_zero():
+    smooth = OptimizerConfig(zeta=2.0)
+    known = {0: 1.0, 6: (2 + math.sqrt(2)) / 4, 8: 0.75, 12: 0.5}
+    for step, expected in known.items():
+        assert schedule(smooth, step, 12) == pytest.approx(expected, abs=1e-15)
+
+
+def test_schedule__early_smooth_late_steep_drops_to_a_sixth_and_falls_to_zero():
+    for zeta in (1.0, 2.0):
+        ssrs = OptimizerConfig(schedule="ssrs", zeta=zeta)
+        smooth = replace(ssrs, schedule="cosine")
+        assert all(schedule(ssrs, i, 60) == schedule(smooth, i, 60) for i in range(50))
+        reached = schedule(smooth, 50, 60)  # at 5/6 of the steps
+        for step in range(50, 61):
+            expected = reached * (360 - 6 * step) / 360
+            assert schedule(ssrs, step, 60) == pytest.approx(expected, rel=1e-12, abs=1e-15)
+
+
+@pytest.mark.parametrize("kind", ["constant", "cosine", "ssrs"])
+def test_schedule__warmup_rises_linearly_and_the_schedule_is_that_of_the_rest(kind):
+    plain = OptimizerConfig(schedule=kind)
+    warm = replace(plain, warmup=0.25)
+    found = [schedule(warm, step, 12) for step in range(12)]
+    assert found[:3] == [1 / 4, 2 / 4, 3 / 4]
+    assert found[3:] == [schedule(plain, step, 9) for step in range(9)]
 
 
 @every_optimizer

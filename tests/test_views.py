@@ -13,10 +13,14 @@ import reference
 from gvbsm.views import (
     Mixes,
     Views,
+    apply_cells,
     apply_mixes,
+    apply_shares,
     apply_views,
     kept_share,
+    sample_cells,
     sample_mixes,
+    sample_shares,
     sample_views,
 )
 
@@ -495,3 +499,52 @@ def test_apply_mixes__leaves_its_inputs_alone_and_passes_gradients_to_both():
     assert torch.equal(partners.detach(), before[1])
     assert partners.grad.sum().item() == 2 * 12
     assert torch.equal(images.grad + partners.grad, torch.ones_like(images))
+
+
+# Patch shuffle and Mixup
+
+
+def test_sample_cells__are_uniform_permutations():
+    cells = sample_cells(4000, 2, generator(), per_sample=True)
+    assert (cells.sort(dim=1).values == torch.arange(4)).all()
+    for place in range(4):
+        for cell in range(4):
+            share = (cells[:, place] == cell).double().mean().item()
+            assert within(share, 0.25, 0.433, 4000)
+    shared = sample_cells(30, 3, generator(), per_sample=False)
+    assert shared.shape == (30, 9)
+    assert len(shared.unique(dim=0)) == 1
+
+
+def test_apply_cells__known_answer_and_gradients():
+    views = torch.arange(16.0, dtype=torch.float64).view(1, 1, 4, 4).requires_grad_()
+    moved = apply_cells(views, torch.tensor([[3, 0, 1, 2]]))
+    assert moved[0, 0].tolist() == [[10, 11, 0, 1], [14, 15, 4, 5], [2, 3, 8, 9], [6, 7, 12, 13]]
+    cells = sample_cells(2, 2, generator(4), per_sample=True)
+    images = pictures(2, 2, 4, 6).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: apply_cells(x, cells), images)
+    same = torch.arange(4).expand(2, 4)
+    assert torch.equal(apply_cells(images, same), images)
+
+
+@pytest.mark.parametrize("mixup", [0.2, 1.0, 5.0])
+def test_sample_shares__follow_their_law(mixup):
+    count = 8000
+    shares = sample_shares(count, mixup, generator(), half=False, per_sample=True)
+    assert 0 <= int(shares.min()) <= int(shares.max()) <= 255
+    found = shares.double() / 255
+    variance = 1 / (4 * (2 * mixup + 1))  # of Beta(a, a)
+    assert within(found.mean().item(), 0.5, math.sqrt(variance), count)
+    assert found.var().item() == pytest.approx(variance, rel=0.05)
+    halved = sample_shares(count, mixup, generator(), half=True, per_sample=True)
+    assert within((halved < 0).double().mean().item(), 0.5, 0.5, count)
+    assert torch.equal(halved[halved >= 0], shares[halved >= 0])
+    assert len(sample_shares(9, mixup, generator(), half=True, per_sample=False).unique()) == 1
+
+
+def test_apply_shares__known_answer_and_gradients_to_both():
+    views, partners = torch.zeros(4, 1, 2, 2), torch.full((4, 1, 2, 2), 255.0)
+    shares = torch.tensor([-1, 0, 51, 255])
+    assert apply_shares(views, partners, shares)[:, 0, 0, 0].tolist() == [0, 0, 51, 255]
+    images, others = pictures(4).requires_grad_(), pictures(4, seed=1).requires_grad_()
+    assert torch.autograd.gradcheck(lambda x, y: apply_shares(x, y, shares), (images, others))

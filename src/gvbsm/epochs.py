@@ -15,20 +15,46 @@ import torch
 from torch import Tensor, nn
 
 from gvbsm.compression import Field, field
-from gvbsm.config import LabelsConfig, ViewConfig
+from gvbsm.config import ConfigError, LabelsConfig, ViewConfig
 from gvbsm.loading import batch_count, view_arguments
 from gvbsm.losses import ensemble_logits
 from gvbsm.pictures import normalize
 from gvbsm.runtime import Runtime
-from gvbsm.views import Mixes, Views, apply_mixes, apply_views, sample_mixes, sample_views
+from gvbsm.views import (
+    SHARES,
+    Mixes,
+    Views,
+    apply_cells,
+    apply_mixes,
+    apply_shares,
+    apply_views,
+    kept_share,
+    sample_cells,
+    sample_mixes,
+    sample_shares,
+    sample_views,
+)
+
+CELL, SHARE = "cell ", "mix share"  # names of columns that not all stores have
 
 
 class Plan(NamedTuple):
-    """One epoch: the images' order, int64 (images,), and each image's view and mix."""
+    """One epoch: the images' order, int64 (images,), and each image's view and mix.
+
+    Beyond the paper: `cells`, the patch shuffle, int64 (images, n^2), and `shares`, Mixup's, int64
+    (images,), of which an image with 0 or more has no CutMix; None is off.
+    """
 
     order: Tensor
     views: Views
     mixes: Mixes
+    cells: Tensor | None = None
+    shares: Tensor | None = None
+
+    def kept(self, index: Tensor, height: int, width: int) -> Tensor:
+        """Share of each image at `index` that is its own, float (batch,), of this many pixels."""
+        own = kept_share(self.mixes.boxes[index], height, width)
+        return own if self.shares is None else own - self.shares[index].clamp(min=0) / SHARES
 
 
 def batch_size_for(count: int, batch_size: int, full_batch_up_to: int) -> int:
@@ -63,7 +89,32 @@ def draw_plan(count: int, size: int, views: ViewConfig, epoch: int, runtime: Run
     order = torch.randperm(count, generator=generator)
     drawn = sample_views(count, size, size, generator, **view_arguments(views))
     mixes = sample_mixes(count, size, size, views.cutmix, generator, per_sample=views.per_sample)
-    return Plan(order, drawn, mixes)
+    each, cells, shares = views.per_sample, None, None
+    if views.shuffle > 1:
+        cells = sample_cells(count, views.shuffle, generator, per_sample=each)
+    if views.mixup:
+        both = bool(views.cutmix)
+        shares = sample_shares(count, views.mixup, generator, half=both, per_sample=each)
+        boxes = torch.where(shares[:, None] < 0, mixes.boxes, torch.zeros_like(mixes.boxes))
+        mixes = mixes._replace(boxes=boxes)
+    return Plan(order, drawn, mixes, cells, shares)
+
+
+def check_shuffle(views: ViewConfig, size: int) -> None:
+    """Check that views can be cut into their cells.
+
+    Args:
+        views: The augmentation.
+        size: Side of an image in pixels.
+
+    Raises:
+        ConfigError: If they cannot.
+    """
+    if views.shuffle > 1 and size % views.shuffle:
+        raise ConfigError(
+            f"labels.views.shuffle must divide the images' side of {size} pixels, got "
+            f"{views.shuffle}"
+        )
 
 
 def pack_plan(plan: Plan) -> dict[str, Tensor]:
@@ -75,6 +126,11 @@ def pack_plan(plan: Plan) -> dict[str, Tensor]:
         "rolls": plan.views.rolls.to(torch.int16),
         "partners": plan.mixes.partners.to(torch.int32),
         "mix_boxes": plan.mixes.boxes.to(torch.int16),
+        **{
+            name: part.to(torch.int16)
+            for name, part in (("cells", plan.cells), ("shares", plan.shares))
+            if part is not None
+        },
     }
 
 
@@ -84,7 +140,8 @@ def unpack_plan(stored: dict[str, Tensor]) -> Plan:
         name: stored[name].long() for name in ("order", "boxes", "rolls", "partners", "mix_boxes")
     }
     views = Views(wide["boxes"], stored["flips"], wide["rolls"])
-    return Plan(wide["order"], views, Mixes(wide["partners"], wide["mix_boxes"]))
+    more = {name: stored[name].long() for name in ("cells", "shares") if name in stored}
+    return Plan(wide["order"], views, Mixes(wide["partners"], wide["mix_boxes"]), **more)
 
 
 def plan_fields(count: int, size: int, views: ViewConfig) -> tuple[Field, ...]:
@@ -111,6 +168,11 @@ def plan_fields(count: int, size: int, views: ViewConfig) -> tuple[Field, ...]:
         **{f"mix {name}": (0, mixed * (size - 1)) for name in ("top", "left")},
         **{f"mix {name}": (0, mixed * size) for name in ("height", "width")},
     }
+    if views.shuffle > 1:
+        cells = views.shuffle**2
+        ranges |= {f"{CELL}{place}": (0, cells - 1) for place in range(cells)}
+    if views.mixup:
+        ranges[SHARE] = (-1, SHARES)
     return tuple(field(name, low, high) for name, (low, high) in ranges.items())
 
 
@@ -125,17 +187,29 @@ def tabulate(plan: Plan) -> Tensor:
         mixes.partners[:, None],
         mixes.boxes,
     ]
+    columns += [] if plan.cells is None else [plan.cells]
+    columns += [] if plan.shares is None else [plan.shares[:, None]]
     return torch.cat(columns, dim=1)[order]
 
 
-def from_table(table: Tensor) -> Plan:
-    """The inverse of `tabulate`."""
+def from_table(table: Tensor, fields: Sequence[Field]) -> Plan:
+    """The inverse of `tabulate`; the names of its columns are those of `fields`."""
     order = table[:, 0].contiguous()
     by_image = torch.zeros_like(table)
     by_image[order] = table
-    boxes, flips, rolls, partners, mix_boxes = torch.split(by_image[:, 1:], [4, 1, 2, 1, 4], dim=1)
+    names = [part.name for part in fields]
+    cells, shares = sum(name.startswith(CELL) for name in names), int(SHARE in names)
+    boxes, flips, rolls, partners, mix_boxes, moved, blended = torch.split(
+        by_image[:, 1:], [4, 1, 2, 1, 4, cells, shares], dim=1
+    )
     views = Views(boxes.contiguous(), flips.squeeze(1).bool(), rolls.contiguous())
-    return Plan(order, views, Mixes(partners.squeeze(1).contiguous(), mix_boxes.contiguous()))
+    return Plan(
+        order,
+        views,
+        Mixes(partners.squeeze(1).contiguous(), mix_boxes.contiguous()),
+        moved.contiguous() if cells else None,
+        blended.squeeze(1).contiguous() if shares else None,
+    )
 
 
 def pooled_epochs(epochs: int, pruning: float, runtime: Runtime) -> tuple[int, ...]:
@@ -195,16 +269,28 @@ def view_batch(
     def seen(which: Tensor) -> Tensor:
         pictures = normalize(images[which].to(runtime.device), *normalization)
         views = plan.views.select(which)
-        return apply_views(pictures, Views(*(part.to(runtime.device) for part in views)))
+        found = apply_views(pictures, Views(*(part.to(runtime.device) for part in views)))
+        if plan.cells is None:
+            return found
+        return apply_cells(found, plan.cells[which].to(runtime.device))
 
     mixes = plan.mixes.select(index)
-    if not bool(mixes.boxes.any()):
+    shares = torch.zeros(len(index)) if plan.shares is None else plan.shares[index]
+    if not bool(mixes.boxes.any() or (shares > 0).any()):
         return seen(index)
-    return apply_mixes(seen(index), seen(mixes.partners), mixes.boxes.to(runtime.device))
+    own, partners = seen(index), seen(mixes.partners)
+    found = apply_mixes(own, partners, mixes.boxes.to(runtime.device))
+    if plan.shares is None:
+        return found
+    return apply_shares(found, partners, shares.to(runtime.device))
 
 
 def label_batch(
-    pictures: Tensor, teachers: Sequence[nn.Module], normalize_logits: bool, runtime: Runtime
+    pictures: Tensor,
+    teachers: Sequence[nn.Module],
+    normalize_logits: bool,
+    runtime: Runtime,
+    temperature: float = 1.0,
 ) -> Tensor:
     """The ensemble's logits of a batch, float16 (batch, classes), as they are stored.
 
@@ -213,7 +299,8 @@ def label_batch(
         teachers: Networks in eval mode.
         normalize_logits: Eq. 8 with logit normalization, over this batch.
         runtime: Device and precision.
+        temperature: By what the ensemble's logits are divided.
     """
     with torch.no_grad(), runtime.autocast():
         logits = [teacher(pictures).float() for teacher in teachers]
-    return ensemble_logits(logits, normalize_logits).half()
+    return (ensemble_logits(logits, normalize_logits) / temperature).half()

@@ -22,7 +22,6 @@ from gvbsm.memory import Parts, Step
 from gvbsm.processes import ALONE, Processes
 from gvbsm.runtime import Runtime, seeded
 from gvbsm.training import History, confusion_matrix, diagonal_percent, fit, shared_step
-from gvbsm.views import kept_share
 
 CONFUSED_CLASSES = 200  # most classes for which a student's confusion matrix is kept
 
@@ -74,8 +73,10 @@ class Labeller:
             return stored.logits(index, pictures.device)
         if not self._teachers:
             return None
-        normalize = self._config.logit_normalization
-        return label_batch(pictures, self._teachers, normalize, self._runtime).float()
+        return label_batch(
+            pictures, self._teachers, self._config.logit_normalization, self._runtime,
+            self._config.temperature,
+        ).float()  # fmt: skip
 
 
 class Judge:
@@ -182,7 +183,8 @@ def fit_student(
     """Train a network on a set; go on from the checkpoint if there is one.
 
     Args:
-        model: The network, on its device; trained in place.
+        model: The network, on its device; trained in place. With `config.ema` it ends with the
+            averaged parameters.
         images: The set, uint8 (images, channels, size, size).
         labels: Hard labels, int64 (images,).
         labeller: Plans and soft labels.
@@ -208,7 +210,7 @@ def fit_student(
             pictures = view_batch(images, plan, index, normalization, runtime)
             soft = labeller.logits(pictures, stored, index)
             partners = plan.mixes.partners[index]
-            kept = kept_share(plan.mixes.boxes[index], *images.shape[2:])
+            kept = plan.kept(index, *images.shape[2:])
             if config.hard_target == "base":
                 kept = torch.ones_like(kept)
             device = runtime.device
@@ -232,6 +234,7 @@ def fit_student(
         runtime=runtime,
         checkpoint=checkpoint,
         team=team,
+        ema=config.ema,
     )
 
 

@@ -110,7 +110,9 @@ def generate_labels(
 
         def label(index: Tensor) -> Encoded:
             pictures = view_batch(images, plan, index, normalization, runtime)
-            logits = label_batch(pictures, teachers, config.logit_normalization, runtime).cpu()
+            logits = label_batch(
+                pictures, teachers, config.logit_normalization, runtime, config.temperature
+            ).cpu()
             check_finite(logits.float().sum(), f"labels of epoch {epoch}", "retrain the teachers")
             return store.encode(logits)
 

@@ -157,7 +157,7 @@ class SoftLabels:
             raise ValueError(f"epoch {epoch} is not stored; there are {list(self.kept)}")
         row = self.kept.index(epoch)
         packed = [self._rows(row, part)["views"] for part in range(self.parts)]
-        plan = from_table(unpack_rows(torch.cat(packed), self.fields))
+        plan = from_table(unpack_rows(torch.cat(packed), self.fields), self.fields)
         return plan, EpochLabels(self, row, plan.order)
 
     def read(self, epoch: int) -> dict[str, Tensor]:

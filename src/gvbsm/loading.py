@@ -35,7 +35,8 @@ PART_BYTES = 16 * 1024**2  # of pictures that are gathered at a time
 def view_arguments(config: ViewConfig) -> dict[str, Any]:
     """The settings that `views.sample_views` takes."""
     arguments = asdict(config)
-    del arguments["cutmix"]
+    for name in ("cutmix", "mixup", "shuffle"):  # they act on views
+        del arguments[name]
     return arguments
 
 

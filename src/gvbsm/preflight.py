@@ -17,6 +17,7 @@ from gvbsm.artifacts import ArtifactError, changes, read_json, write_json
 from gvbsm.backbones import build_backbone, check_pretrained
 from gvbsm.config import Config, ConfigError, SqueezeConfig
 from gvbsm.datasets import ImageData, load_dataset
+from gvbsm.epochs import check_shuffle
 from gvbsm.features import find_classifier
 from gvbsm.pictures import DataError
 from gvbsm.replicas import check_replicable
@@ -53,6 +54,7 @@ def check_feasible(config: Config, data: ImageData) -> None:
         _check_network(name, len(data.class_names), data)
         if config.squeeze.pretrained and name in config.squeeze.backbones:
             _check_weights(name, config.squeeze, data)
+    check_shuffle(config.labels.views, data.image_size)
     kept, classes = config.labels.storage.top_k, len(data.class_names)
     if kept is not None and kept >= classes:
         raise ConfigError(

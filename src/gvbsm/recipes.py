@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
@@ -39,9 +39,24 @@ def seed_of(config: Config, section: str) -> int:
     return config.seed if own is None else own
 
 
+def told(section: Any) -> dict[str, Any]:
+    """The settings of a section, plain; settings that came later where they are not the default.
+
+    So recipes from before there were such settings are the same (`config.parts.later`).
+    """
+    settings = to_dict(section)
+    for item in fields(section):
+        value = getattr(section, item.name)
+        if is_dataclass(value):
+            settings[item.name] = told(value)
+        elif item.metadata.get("later") and value == item.default:
+            del settings[item.name]
+    return settings
+
+
 def _without_seed(section: Any) -> dict[str, Any]:
     """The settings of a section, whose seed has its own place in a recipe."""
-    settings = to_dict(section)
+    settings = told(section)
     del settings["seed"]
     return settings
 
@@ -147,14 +162,14 @@ class Recipes:
 
     def statistics(self, backbone: str) -> Recipe:
         """A teacher's statistics' recipe."""
-        settings = to_dict(self._config.statistics)
+        settings = told(self._config.statistics)
         del settings["batch_size"]  # the statistics do not depend on it
         return self._recipe(
             "statistics",
             seed=seed_of(self._config, "squeeze"),
             teacher=fingerprint(self.teacher(backbone)),
             statistics=settings,
-            views=to_dict(self._config.synthesis.views),
+            views=told(self._config.synthesis.views),
         )
 
     def images(self, place: Place) -> Recipe:
@@ -249,8 +264,8 @@ class Recipes:
             return {"labels": fingerprint(self.labels(place))}
         settings = _without_seed(place.config.labels)
         unused = ("backbones", "logit_normalization", "store", STORAGE, "batch_size", "min_steps")
-        for name in unused:
-            del settings[name]
+        for name in (*unused, "temperature"):
+            settings.pop(name, None)
         views = seed_of(place.config, "labels")
         if views != seed_of(place.config, "evaluation"):  # else it is the recipe's own
             settings["seed"] = views

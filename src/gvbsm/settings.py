@@ -251,6 +251,11 @@ def _optimizer_faults(name: str, optimizer: OptimizerConfig) -> Iterator[str | N
         yield _chance(f"{name}.betas[{position}]", beta, closed=False)
     yield _chance(f"{name}.momentum", optimizer.momentum, closed=False)
     yield _not_negative(f"{name}.weight_decay", optimizer.weight_decay)
+    yield _chance(f"{name}.warmup", optimizer.warmup, closed=False)
+    if not 1 <= optimizer.zeta < math.inf:
+        yield f"{name}.zeta must be at least 1 (and finite), got {optimizer.zeta}"
+    if optimizer.schedule == "constant" and optimizer.zeta != 1:
+        yield f"{name}.zeta stretches the cosine of {name}.schedule=cosine or ssrs, not a constant"
 
 
 def _positive(name: str, value: float) -> str | None:
@@ -299,14 +304,14 @@ def _view_faults(name: str, views: ViewConfig) -> Iterator[str | None]:
         yield f"{name}.scale must satisfy 0 < low <= high <= 1, got {list(views.scale)}"
     if not 0 < views.ratio[0] <= views.ratio[1]:
         yield f"{name}.ratio must satisfy 0 < low <= high, got {list(views.ratio)}"
-    for key in ("padding", "roll", "cutmix"):
+    for key in ("padding", "roll", "cutmix", "mixup", "shuffle"):
         yield _not_negative(f"{name}.{key}", getattr(views, key))
 
 
 _POSITIVE = (
     "ipc squeeze.epochs squeeze.batch_size squeeze.tests statistics.n_p statistics.batch_size "
     "statistics.passes synthesis.iterations synthesis.batch_size synthesis.tau labels.epochs "
-    "labels.batch_size evaluation.seeds evaluation.batch_size evaluation.tests "
+    "labels.batch_size labels.temperature evaluation.seeds evaluation.batch_size evaluation.tests "
     "evaluation.temperature baselines.draws squeeze.optimizer.lr synthesis.optimizer.lr "
     "evaluation.optimizer.lr continual.steps continual.orders"
 )
@@ -330,6 +335,7 @@ def _number_faults(config: Config) -> Iterator[str | None]:
             value: Any = functools.reduce(getattr, name.split("."), config)
             yield fault(name, value)
     yield _chance("synthesis.alpha", synthesis.alpha, closed=False)
+    yield _chance("evaluation.ema", config.evaluation.ema, closed=False)
     yield _chance("synthesis.beta_dr", synthesis.beta_dr, closed=True)
     if not 0 < config.data.val_fraction < 1:
         yield f"data.val_fraction must be in (0, 1), got {config.data.val_fraction}"
@@ -355,8 +361,9 @@ def _section_faults(config: Config) -> Iterator[str | None]:
     for section in ("squeeze", "synthesis", "labels"):
         yield from _view_faults(f"{section}.views", getattr(config, section).views)
     for section in ("squeeze", "synthesis"):
-        if getattr(config, section).views.cutmix:
-            yield f"{section}.views.cutmix must be 0: only labels.views mixes images"
+        for key in ("cutmix", "mixup", "shuffle"):
+            if getattr(getattr(config, section).views, key):
+                yield f"{section}.views.{key} must be 0: only labels.views mixes images"
 
 
 def _mode_faults(config: Config) -> Iterator[str]:

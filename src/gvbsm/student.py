@@ -18,13 +18,14 @@ from gvbsm.backbones import build_backbone
 from gvbsm.config import Config, ConfigError
 from gvbsm.datasets import DATASETS, ImageData
 from gvbsm.distilled import DistilledDataset
-from gvbsm.epochs import settle_epochs
+from gvbsm.epochs import check_shuffle, settle_epochs
 from gvbsm.evaluation import Judge, Labeller, fit_student
 from gvbsm.exchange import label_files, load, recorded_settings
 from gvbsm.pictures import Split
 from gvbsm.preflight import load_data
+from gvbsm.recipes import told
 from gvbsm.runtime import Runtime, resolve_runtime, seeded
-from gvbsm.settings import build_config, merge, to_dict
+from gvbsm.settings import build_config, merge
 from gvbsm.teachers import file_name
 
 log = logging.getLogger("gvbsm")
@@ -32,7 +33,7 @@ log = logging.getLogger("gvbsm")
 # What training reads of these sections; the rest is about how a set is made.
 LABELS = ("epochs", "min_steps", "full_batch_up_to", "views")
 EVALUATION = (
-    "loss", "gamma", "temperature", "hard_target", "batch_size", "optimizer", "tests"
+    "loss", "gamma", "temperature", "hard_target", "batch_size", "optimizer", "tests", "ema"
 )  # fmt: skip
 GENERAL = ("seed", "device", "precision", "threads", "checkpoint_seconds")
 
@@ -123,6 +124,7 @@ def settle(given: Mapping[str, Any], distilled: DistilledDataset, model: str = "
             f"labels.epochs is {config.labels.epochs}, but this set has soft labels for "
             f"{stored.epochs} epochs"
         )
+    check_shuffle(config.labels.views, distilled.images.shape[-1])
     count, batch = len(distilled.labels), config.evaluation.batch_size
     if stored is None:
         config = replace(config, labels=settle_epochs(config.labels, count, batch))
@@ -217,13 +219,13 @@ def _recipe(work: _Work) -> Recipe:
     digest.update(json.dumps(about).encode())
     for path in label_files(stored) if stored is not None else ():
         digest.update(f"{path.name}\0{path.stat().st_size}\n".encode())
-    config = to_dict(work.config)
+    labels, evaluation = told(work.config.labels), told(work.config.evaluation)
     recipe = {
         "stage": "train",
         "model": work.model,
         "set": digest.hexdigest(),
-        "labels": {key: config["labels"][key] for key in LABELS if key != "min_steps"},
-        "evaluation": {key: config["evaluation"][key] for key in EVALUATION},
+        "labels": {key: labels[key] for key in LABELS if key != "min_steps"},
+        "evaluation": {key: evaluation[key] for key in EVALUATION if key in evaluation},
         "test": work.test and work.test.fingerprint,
         "seed": work.config.seed,
         "precision": work.runtime.precision,

@@ -109,8 +109,8 @@ def synthesize_stack(
         if step in frames:
             now = denormalize(images.detach()[filmed], *normalization)
             film[:, frames.index(step)] = now
-        done = step / config.iterations
-        set_lr(solver, config.optimizer.lr * schedule(config.optimizer.schedule, done))
+        factor = schedule(config.optimizer, step, config.iterations)
+        set_lr(solver, config.optimizer.lr * factor)
         draws = step_draws(runtime, stack.numbers, step)
         try:
             terms = step_terms(

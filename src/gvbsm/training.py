@@ -6,13 +6,14 @@ import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Literal
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gvbsm.artifacts import Checkpoint
+from gvbsm.averaging import Averaging
 from gvbsm.config import OptimizerConfig, SqueezeConfig
 from gvbsm.datasets import ImageData
 from gvbsm.loading import batch_count, view_batches
@@ -70,9 +71,29 @@ def make_optimizer(
     return kind(groups, lr=lr, betas=config.betas, weight_decay=config.weight_decay)
 
 
-def schedule(kind: Literal["constant", "cosine"], done: float) -> float:
-    """Factor of the learning rate when the share `done` in [0, 1] of all steps is over."""
-    return 1.0 if kind == "constant" else 0.5 * (1 + math.cos(math.pi * done))
+STEEP = 5 / 6  # share of the steps after which ssrs falls steeply
+
+
+def schedule(config: OptimizerConfig, step: int, steps: int) -> float:
+    """Factor of the learning rate in a step.
+
+    The cosine that is stretched by `zeta` and ssrs (early smooth, late steep) are EDC's; the steep
+    part begins with a drop to a sixth, as there (`cos2` of its code).
+
+    Args:
+        config: The optimiser's settings.
+        step: Number of the step, from 0.
+        steps: Steps in all.
+    """
+    rising = config.warmup * steps
+    if step < rising:
+        return (step + 1) / (rising + 1)
+    if config.schedule == "constant":
+        return 1.0
+    done = (step - rising) / (steps - rising)
+    smooth = done if config.schedule == "cosine" else min(done, STEEP)
+    factor = 0.5 * (1 + math.cos(math.pi * smooth / config.zeta))
+    return factor * (1 - done) if config.schedule == "ssrs" and done >= STEEP else factor
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
@@ -128,6 +149,7 @@ def fit(
     runtime: Runtime,
     checkpoint: Checkpoint,
     team: Processes = ALONE,
+    ema: float = 0.0,
 ) -> History:
     """Train a network to the last epoch; go on from the checkpoint if there is one.
 
@@ -149,6 +171,8 @@ def fit(
         runtime: Seeds, precision, progress.
         checkpoint: Where half-done work is kept.
         team: The processes that train it.
+        ema: Decay of the moving average of its parameters that is tested, and that it ends with; 0
+            is off (`averaging.Averaging`).
 
     Raises:
         RunError: If the loss is no longer finite, or memory runs out.
@@ -160,19 +184,21 @@ def fit(
     tested = {round(epochs * (index + 1) / tests) for index in range(tests)}
     advice = f"lower its learning rate ({rate:g})"
     model.train()
+    average = Averaging(model, ema)
     with (
         seeded(runtime.seed, name, "dropout", *([team.rank] if team.rank else [])),
         runtime.progress(epochs * steps, name, "step") as bar,
         team.together(),
     ):
-        step, total, history = _resume(model, solver, parts, checkpoint, runtime, team)
+        step, total, history = _resume(model, average, solver, parts, checkpoint, runtime, team)
         bar.update(step)
         net = replicate(model, team, runtime.device)
         while step < epochs * steps:
             for batch in batches(step // steps, step % steps):
-                set_lr(solver, rate * schedule(optimizer.schedule, step / (epochs * steps)))
+                set_lr(solver, rate * schedule(optimizer, step, epochs * steps))
                 total += team.mean(parts.backward(net, batch))
                 solver.step()
+                average.update()
                 step += 1
                 bar.update()
                 if step % steps == 0:
@@ -182,7 +208,7 @@ def fit(
                     total = torch.zeros_like(total)
                     if step // steps in tested:
                         history.epochs.append(step // steps)
-                        history.top1.append(test(model))
+                        history.top1.append(test(average.network))
                         model.train()
                         told["top1"] = history.top1[-1]
                         bar.set_postfix(told)
@@ -190,10 +216,11 @@ def fit(
                         runtime.log(name, told, step // steps)
                 if team.leads and step < epochs * steps and checkpoint.due():
                     check_finite(total, name, advice)
-                    tensors = _pack(model, solver, total, runtime)
+                    tensors = _pack(model, average, solver, total, runtime)
                     _check_state(tensors, name, advice)
                     state = {"step": step, "history": vars(history), "part": parts.limit}
                     checkpoint.save(tensors, state)
+    average.settle()
     _check_state(model.state_dict(), name, advice)
     return history
 
@@ -285,18 +312,24 @@ def _picture_loss(
 
 
 def _pack(
-    model: nn.Module, solver: torch.optim.Optimizer, total: Tensor, runtime: Runtime
+    model: nn.Module,
+    average: Averaging,
+    solver: torch.optim.Optimizer,
+    total: Tensor,
+    runtime: Runtime,
 ) -> dict[str, Tensor]:
     return {
         "total": total,
         "random_state": get_random_state(runtime.device),  # of dropout
         **with_prefix("model", model.state_dict()),
+        **with_prefix("average", average.state()),
         **with_prefix("optimizer", pack_optimizer(solver)),
     }
 
 
 def _resume(
     model: nn.Module,
+    average: Averaging,
     solver: torch.optim.Optimizer,
     parts: Parts,
     checkpoint: Checkpoint,
@@ -310,6 +343,7 @@ def _resume(
         return 0, torch.zeros((), device=runtime.device), History([], [], [])
     tensors, state = found
     model.load_state_dict(without_prefix("model", tensors))
+    average.load(without_prefix("average", tensors))
     unpack_optimizer(solver, without_prefix("optimizer", tensors))
     parts.limit = state.get("part", parts.limit)  # older checkpoints know of no parts
     if team.leads:  # it is its own; the others begin theirs anew

@@ -16,6 +16,8 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
+SHARES = 255  # levels of a partner's share in Mixup
+
 
 class Views(NamedTuple):
     """Parameters of one view a picture; all tensors have the pictures' count as first size.
@@ -163,11 +165,7 @@ def sample_mixes(
     if cutmix == 0:
         return Mixes(partners, torch.zeros(count, 4, dtype=torch.long))
     drawn = count if per_sample else 1
-    # Beta(a, a) from two Gamma(a, 1), the only sampler of torch that takes a generator; in float64,
-    # since float32 draws underflow for small a.
-    shape = torch.full((drawn, 2), cutmix, dtype=torch.float64)
-    gamma = torch._standard_gamma(shape, generator=generator)
-    cut = (1 - gamma[:, 0] / gamma.sum(dim=1)).sqrt()
+    cut = (1 - _beta(drawn, cutmix, generator)).sqrt()
     centre = torch.rand(drawn, 2, generator=generator)
     limits = torch.tensor([height, width])
     middle = (centre * limits).long()
@@ -176,6 +174,58 @@ def sample_mixes(
     high = torch.minimum(middle + half, limits)
     boxes = torch.cat([low, high - low], dim=1).expand(count, 4)
     return Mixes(partners, boxes)
+
+
+def _beta(count: int, parameter: float, generator: Generator) -> Tensor:
+    """Draws of Beta(parameter, parameter), float64 (count,).
+
+    From two Gamma(a, 1), the only sampler of torch that takes a generator; in float64, since
+    float32 draws underflow for small a.
+    """
+    shape = torch.full((count, 2), parameter, dtype=torch.float64)
+    gamma = torch._standard_gamma(shape, generator=generator)
+    return gamma[:, 0] / gamma.sum(dim=1)
+
+
+def sample_shares(
+    count: int, mixup: float, generator: Generator, *, half: bool, per_sample: bool
+) -> Tensor:
+    """Draw the partners' shares in Mixup, in `SHARES`-ths, so that they can be kept exactly.
+
+    Args:
+        count: Number of pictures.
+        mixup: Parameter of the Beta distribution, above 0.
+        generator: Source of randomness, on the CPU.
+        half: Let Mixup take each picture with probability 1/2 alone; the others have -1.
+        per_sample: False gives all pictures the same draw.
+
+    Returns:
+        int64 (count,), from -1 to `SHARES`.
+    """
+    drawn = count if per_sample else 1
+    shares = (_beta(drawn, mixup, generator) * SHARES).round().long()
+    if half:
+        taken = torch.rand(drawn, generator=generator) < 0.5
+        shares = torch.where(taken, shares, torch.full_like(shares, -1))
+    return shares.expand(count)
+
+
+def sample_cells(count: int, side: int, generator: Generator, *, per_sample: bool) -> Tensor:
+    """Draw the cell that comes to each place of a view cut into `side` x `side`, row by row.
+
+    Args:
+        count: Number of pictures.
+        side: Cells along a side.
+        generator: Source of randomness, on the CPU.
+        per_sample: False gives all pictures the same order.
+
+    Returns:
+        Permutations, int64 (count, side^2).
+    """
+    # The order of uniform draws is a uniform permutation; in float64 none are alike.
+    drawn = count if per_sample else 1
+    keys = torch.rand(drawn, side**2, generator=generator, dtype=torch.float64)
+    return keys.argsort(dim=1).expand(count, side**2)
 
 
 def apply_views(images: Tensor, views: Views) -> Tensor:
@@ -244,6 +294,34 @@ def apply_mixes(views: Tensor, partner_views: Tensor, boxes: Tensor) -> Tensor:
     inside_columns = (column >= left) & (column < left + w)  # (batch, width)
     inside = inside_rows[:, None, :, None] & inside_columns[:, None, None, :]
     return torch.where(inside, partner_views, views)
+
+
+def apply_cells(views: Tensor, cells: Tensor) -> Tensor:
+    """Put each view's cells into their new places (RDED's patch shuffle); differentiable.
+
+    Args:
+        views: Float (batch, channels, height, width); n divides height and width.
+        cells: The cell that comes to each place, row by row, int64 (batch, n^2).
+    """
+    batch, channels, height, width = views.shape
+    n = math.isqrt(cells.shape[1])
+    cut = views.view(batch, channels, n, height // n, n, width // n).permute(0, 2, 4, 1, 3, 5)
+    which = torch.arange(batch, device=views.device)[:, None]
+    moved = cut.flatten(1, 2)[which, cells]
+    placed = moved.view(batch, n, n, channels, height // n, width // n)
+    return placed.permute(0, 3, 1, 4, 2, 5).reshape(views.shape)
+
+
+def apply_shares(views: Tensor, partner_views: Tensor, shares: Tensor) -> Tensor:
+    """Blend each view with its partner's (Mixup); a new tensor.
+
+    Args:
+        views: Float (batch, channels, height, width).
+        partner_views: The partners' views, same shape.
+        shares: The partners' shares in `SHARES`-ths, int64 (batch,); below 1 is no blend.
+    """
+    weights = shares.clamp(min=0).to(views.dtype) / SHARES
+    return torch.lerp(views, partner_views, weights[:, None, None, None])
 
 
 def kept_share(boxes: Tensor, height: int, width: int) -> Tensor:

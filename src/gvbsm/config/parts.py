@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import Literal
+from dataclasses import dataclass, field
+from typing import Any, Literal
 
 
 class ConfigError(ValueError):
@@ -11,6 +11,14 @@ class ConfigError(ValueError):
 
 
 Parallel = Literal["networks", "pictures"]
+
+
+def later(default: Any) -> Any:
+    """A field that came later: recipes tell it where it is not `default` (`recipes.told`).
+
+    So what was made before there was such a setting is not made again.
+    """
+    return field(default=default, metadata={"later": True})
 
 
 @dataclass(frozen=True)
@@ -26,6 +34,10 @@ class ViewConfig:
         flip: Mirror left-right with probability 1/2.
         roll: Largest cyclic shift in pixels along each axis, before the crop; 0 is off.
         cutmix: Parameter of CutMix's Beta distribution; 0 is off.
+        shuffle: Cells along a side into which a view is cut; their places are drawn anew (RDED's
+            patch shuffle), before views are mixed. 0 and 1 are off.
+        mixup: Parameter of Mixup's Beta distribution; 0 is off. Beside cutmix each of the two has
+            probability 1/2.
         per_sample: One draw for each synthetic image (true), or one for a batch of synthesis and
             one for an epoch of labels (false). Real pictures always have one each.
     """
@@ -38,6 +50,8 @@ class ViewConfig:
     roll: int = 0
     cutmix: float = 0.0
     per_sample: bool = True
+    shuffle: int = later(0)
+    mixup: float = later(0.0)
 
 
 @dataclass(frozen=True)
@@ -50,7 +64,12 @@ class OptimizerConfig:
         momentum: Momentum of sgd.
         betas: The two decay rates of adam and adamw.
         weight_decay: Weight decay, on tensors with more than one dimension alone.
-        schedule: constant, or cosine (to 0 over all steps).
+        schedule: constant, cosine (over all steps), or ssrs (as cosine, but after 5/6 of the steps
+            a sixth of the rate reached there, and from there linearly to 0).
+        zeta: Stretches the cosine: only 1/zeta of its half period is run through, so that 1 ends at
+            a rate of 0, 2 at half of lr.
+        warmup: Share of the steps over which the rate first rises linearly to lr; the schedule is
+            that of the steps after it.
     """
 
     name: Literal["sgd", "adam", "adamw"] = "sgd"
@@ -58,4 +77,6 @@ class OptimizerConfig:
     momentum: float = 0.9
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 0.0
-    schedule: Literal["constant", "cosine"] = "cosine"
+    schedule: Literal["constant", "cosine", "ssrs"] = "cosine"
+    zeta: float = later(1.0)
+    warmup: float = later(0.0)

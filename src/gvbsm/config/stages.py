@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from gvbsm.config.parts import OptimizerConfig, Parallel, ViewConfig
+from gvbsm.config.parts import OptimizerConfig, Parallel, ViewConfig, later
 
 
 @dataclass(frozen=True)
@@ -148,6 +148,7 @@ class LabelsConfig:
         store: Keep the labels on disk (true) or let the teachers label during training (false).
         storage: How they are kept on disk.
         seed: Seed of the views of the labels; none takes the run's.
+        temperature: By what the ensemble's logits are divided before they are kept or learnt.
     """
 
     backbones: tuple[str, ...] | None = None
@@ -160,6 +161,7 @@ class LabelsConfig:
     store: bool = True
     storage: LabelStorageConfig = field(default_factory=LabelStorageConfig)
     seed: int | None = None
+    temperature: float = later(1.0)
 
 
 @dataclass(frozen=True)
@@ -172,7 +174,7 @@ class EvaluationConfig:
         loss: mse_gt is Eq. 11; kl is SRe2L's; hard is cross-entropy with the hard labels alone.
         gamma: Weight of the cross-entropy in mse_gt.
         temperature: Temperature of kl.
-        hard_target: Hard label of a CutMix image: base (the uncut image's) or mixed (by area).
+        hard_target: Hard label of a mixed image: base (the unmixed image's) or mixed (by share).
         batch_size: Images in a step.
         micro_batch: Most images that pass through a student at once: a step's gradients are summed
             over such parts. The same up to rounding, except that BatchNorm sees each part by
@@ -182,6 +184,8 @@ class EvaluationConfig:
         tests: How often the test accuracy is measured, evenly spread, the last epoch included.
         parallel: As squeeze.parallel.
         seed: Seed of the students; none takes the run's.
+        ema: Decay for each step of the moving average of a student's parameters, which is tested
+            (and saved by `gvbsm train`) in their place; 0 is off.
     """
 
     students: tuple[str, ...] = ("convnet128", "resnet18")
@@ -199,6 +203,7 @@ class EvaluationConfig:
     tests: int = 10
     parallel: Parallel = "networks"
     seed: int | None = None
+    ema: float = later(0.0)
 
 
 @dataclass(frozen=True)
