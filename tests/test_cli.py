@@ -132,7 +132,7 @@ def test_labels_are_compressed_in_place(start, tiny, tmp_path, capsys, fault):
     assert (done.returncode, done.stdout) == (0, ""), done.stderr
     (shard,) = labels.glob("shard-*")
     assert shard.name == "shard-pool2-00000.safetensors"
-    told = f"labels: 1 of 2 epochs, {shard.stat().st_size} bytes, before {before}"
+    told = f"labels gvbsm: 1 of 2 epochs, {shard.stat().st_size} bytes, before {before}"
     assert told in done.stderr.splitlines()
     capsys.readouterr()
     code, err = fault("labels", *tiny, "--baselines.methods", "[]", "--compress", "--quiet")

@@ -4,7 +4,7 @@ import csv
 
 import pytest
 
-from gvbsm.comparison import format_study, tell_once, write_csv
+from gvbsm.comparison import format_study, gains, tell_once, write_csv
 
 PAPER = {"data": "CIFAR-9", "columns": ["A", "B"], "figures": {"a=1": [31.4, None]}}
 
@@ -23,6 +23,8 @@ def row(point, method="gvbsm", recipe="r", values=(50.0, 60.0), **more):
         "top1_best": {**spread, "mean": 56.0},
         "synthesis_seconds": None,
         "seconds_per_iteration": None,
+        "seconds": 8.5,
+        "bytes": 1640,
         "image_bytes": 640,
         "label_bytes": 1000,
         "recipe": recipe,
@@ -86,6 +88,7 @@ def test_csv__one_line_a_row_one_column_a_number(content, tmp_path):
     assert first["top1_values"] == "50.0 60.0"
     assert (first["top1_mean"], first["top1_best_mean"]) == ("55.0", "56.0")
     assert (first["seconds_per_iteration"], first["label_bytes"]) == ("0.02", "1000")
+    assert (first["seconds"], first["bytes"]) == ("8.5", "1640")
     assert (first["seeds"], first["gvbsm"], first["device"]) == ("0 1", "1", "cpu")
     assert (random_soft["point"], random_soft["a"], random_soft["synthesis_seconds"]) == ("",) * 3
     assert full["ipc"] == ""
@@ -121,3 +124,41 @@ def test_format_study__without_the_paper(content):
     text = format_study({**content, "paper": {}})
     assert "paper" not in text
     assert "31.4" not in text
+
+
+def additive(content):
+    """Three points, each on top of the one before; the last has one student alone."""
+    top1 = [
+        {"mean": 50.0, "std": 3.0, "values": [0.0] * 9},
+        {"mean": 52.5, "std": 4.0, "values": [0.0] * 4},
+        {"mean": 51.0, "std": 0.0, "values": [51.0]},
+    ]
+    names = ["one", "two", "three"]
+    top1 = [{**t, "n": len(t["values"])} for t in top1]
+    rows = [row(name, axes={"a": name}) | {"top1": t} for name, t in zip(names, top1, strict=True)]
+    rows.append(row("two", "random-soft", axes={"a": "two"}))
+    entries = [{"name": name, "config": {"method": "gvbsm"}} for name in names]
+    return {**content, "additive": True, "points": entries, "rows": rows, "paper": {}}
+
+
+def test_gains__over_the_point_before_with_their_standard_error(content):
+    found = gains(additive(content))
+    assert list(found) == [("two", "convnet8_d1"), ("three", "convnet8_d1")]
+    mean, error = found["two", "convnet8_d1"]
+    assert mean == 2.5
+    assert error == pytest.approx(5**0.5)  # 9 / 9 + 16 / 4
+    assert found["three", "convnet8_d1"] == (-1.5, None)
+    assert gains(content) == {}
+    assert gains({**additive(content), "additive": False}) == {}
+
+
+def test_gains__of_the_same_student_alone(content):
+    study = additive(content)
+    study["rows"][0]["student"] = "wrn10_1"
+    assert list(gains(study)) == [("three", "convnet8_d1")]
+
+
+def test_format_study__gains_of_an_additive_study(content):
+    cells = [line.split("  ")[-1].strip() for line in format_study(additive(content)).splitlines()]
+    assert cells[2] == "gain"
+    assert cells[5:7] == ["+2.5 ± 2.2", "-1.5"]

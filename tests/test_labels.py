@@ -1,6 +1,7 @@
 """Stored labels: what the teachers say of each view, by image, whatever the batches and stops."""
 
 from dataclasses import asdict, replace
+from unittest.mock import patch
 
 import pytest
 import torch
@@ -330,7 +331,7 @@ def test_make_labels__asks_teachers_only_if_it_must(data, runtime, teachers, tmp
         config, recipe = stored_as(storage)
         return make_labels(
             data.train.images[:COUNT], 4, teachers, config, (data.mean, data.std), runtime,
-            tmp_path / "labels", recipe, **options,
+            tmp_path / "labels", recipe, "gvbsm", **options,
         )  # fmt: skip
 
     def none():
@@ -343,8 +344,10 @@ def test_make_labels__asks_teachers_only_if_it_must(data, runtime, teachers, tmp
     make(LabelStorageConfig(), lambda: list(teachers.values()))
     before = load_labels(tmp_path / "labels").nbytes()
     caplog.set_level("INFO", "gvbsm")
-    after = make(SCHEMES["pool"], none, convert_only=True).nbytes()
-    assert caplog.messages == [f"labels: 2 of 5 epochs, {after} bytes, before {before}"]
+    with patch("gvbsm.labels._why_not", wraps=gvbsm.labels._why_not) as asked:
+        after = make(SCHEMES["pool"], none, convert_only=True).nbytes()
+    asked.assert_called_once()  # it looks at every shard
+    assert caplog.messages == [f"labels gvbsm: 2 of 5 epochs, {after} bytes, before {before}"]
     with pytest.raises(ArtifactError, match="fewer than are wanted"):
         make(SCHEMES["8bit"], none, convert_only=True)
     with pytest.raises(StoppedError):

@@ -330,7 +330,7 @@ def test_images_per_class_are_drawn_against_bytes_too(tmp_path):
     rows.append(study_row(None, "full", 90.0, stored=(None, None)))
     write_study(tmp_path, "ipc", ["ipc"], rows)
     items = drawn(tmp_path)
-    assert list(items) == ["study-ipc", "study-ipc-bytes"]
+    assert list(items) == ["study-ipc", "study-ipc-bytes", "study-ipc-pareto"]
     (axes,) = items["study-ipc-bytes"].figure.axes
     curves = [container.lines[0].get_xdata().tolist() for container in axes.containers]
     assert curves == [[1100, 11000, 55000], [100, 1000, 5000]]

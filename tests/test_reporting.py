@@ -255,6 +255,27 @@ def test_continual_results_where_there_are_some(workdir, plain_gallery):
     assert "arrive in 2 steps" in tree.text
 
 
+def test_continual_results_alone_have_a_page(tmp_path):
+    steps, average = [spread(99.0, 98.0), spread(40.0, 42.0)], spread(70.0, 69.0)
+    rows = [{"method": m, "student": STUDENT, "ipc": 2, "seconds": 1.0, "steps": steps,
+             "average": average} for m in ("gvbsm", "random-soft")]  # fmt: skip
+    write_json(tmp_path / "continual.json", {
+        "classes": [1, 2], "class_names": ["a", "b"], "orders": [[0, 1], [1, 0]], "rows": rows,
+        "note": HOSTILE, "config": to_dict(Config()), "versions": {"torch": "9.9"},
+    })  # fmt: skip
+    text = gvbsm.report(tmp_path).read_text(encoding="utf-8")
+    tree = Tree(text)
+    check_links(tree)
+    assert "<script" not in text
+    assert len(tree.all("img")) == 1
+    assert "arrive in 2 steps" in tree.text
+    assert ["98.5 ± 0.2", "41.0 ± 0.2", "69.5 ± 0.2"] in [cells[2:] for cells in tree.cells]
+    assert (tmp_path / "report" / "figures" / "continual.pdf").is_file()
+    write_json(tmp_path / "continual.json", {"rows": rows})
+    with pytest.raises(ArtifactError, match=r"continual\.json does not hold"):
+        gvbsm.report(tmp_path)
+
+
 # What is missing
 
 

@@ -149,6 +149,37 @@ def test_a_choice_that_cannot_be_made(choice, words):
     assert str(error.value).startswith(words)
 
 
+def test_points_of_an_additive_study_keep_what_those_before_set(write):
+    points = {
+        "start": {"synthesis.iterations": 7, "synthesis.alpha": 0.1},
+        "sre2l": {"preset": "sre2l", "ipc": 3},
+        "more": {"synthesis.iterations": 9, "labels.backbones": {"first": 1}},
+    }
+    base = {"base": {"synthesis.beta_dr": 0.25}}
+    path = write({**MINIMAL, "additive": True, "points": points, **base})
+    assert read_study(path).additive
+    start, sre2l, more = (point.config for point in points_of(path))
+    preset = build_config(read_preset("sre2l"))
+    assert (start.synthesis.iterations, start.synthesis.alpha, start.ipc) == (7, 0.1, 10)
+    assert start.synthesis.beta_dr == 0.25
+    # a point's preset lies upon the points before it, and below what the point sets
+    assert (sre2l.method, sre2l.synthesis.loop, sre2l.ipc) == ("sre2l", preset.synthesis.loop, 3)
+    assert sre2l.synthesis.iterations == read_preset("sre2l")["synthesis"].get("iterations", 7)
+    assert (more.method, more.ipc, more.synthesis.iterations) == ("sre2l", 3, 9)
+    assert more.labels.backbones == more.squeeze.backbones[:1]
+    apart = write({**MINIMAL, "points": points}, "apart")
+    assert not read_study(apart).additive
+    assert points_of(apart)[2].config.ipc == 10
+
+
+def test_the_first_point_of_an_additive_study_may_set_nothing(write):
+    points = {"start": None, "more": {"ipc": 3}}
+    assert [p.config.ipc for p in points_of(write({**MINIMAL, "additive": True, "points": points}))]
+    with pytest.raises(ConfigError, match="--ipc is what the study varies"):
+        points_of(write({**MINIMAL, "additive": True, "points": {"a": {"ipc": 1},
+                         "b": {"seed": 2}}}), {}, {"ipc": 4})  # fmt: skip
+
+
 # Faults
 
 
@@ -174,6 +205,16 @@ def test_a_choice_that_cannot_be_made(choice, words):
             "base: labels.backbones is a list, {first: COUNT} or {without: BEGINNING}, found",
         ),
         ({"base": {"labels.backbones": {"first": 0}}}, "{first: COUNT}"),
+        ({"additive": "yes"}, "additive must be true or false, found 'yes'"),
+        (
+            {"additive": True, "points": {}, "grid": {"seed": [1]}},
+            "additive is for points, which follow each other; a grid has no order",
+        ),
+        (
+            {"additive": True, "points": {"one": {"ipc": 1}, "two": {"ipc": 1}}},
+            "point two adds nothing to the point before",
+        ),
+        ({"additive": True, "points": {"one": None, "two": None}}, "point two adds nothing"),
         ({"paper": {"data": "x"}}, "paper must hold data, columns and a mapping of figures"),
         (
             {"paper": {"data": "x", "columns": ["a"], "figures": {"too": [1]}}},

@@ -3,7 +3,7 @@
 `DIR/STUDY.json` is written after each point, and holds
 
     format    1
-    study, title, source, axes   as in the study's file (`studies`)
+    study, title, source, axes, additive   as in the study's file (`studies`)
     paper     `data`, `columns` and `figures` (point -> accuracies, one a column, null where there
               is none); empty if the paper gives none
     points    one entry a point, done or not: `name`, `axes` (axis -> value), `done`, `folders` (in
@@ -19,6 +19,9 @@
         synthesis_seconds        time of all iterations of one run, the mean over seeds; null if
                                  real pictures were selected, or if the synthesis had a break
         seconds_per_iteration    that, for one batch of images
+        seconds                  time in which the images were made, or selected: the mean over
+                                 seeds; null if it is not known, and for the whole training set
+        bytes                    of pixels and of soft labels on disk, together
         image_bytes, label_bytes pixels, and soft labels on disk; null for the whole training set
         recipe                   hash of all that the students' results depend on
     versions  gvbsm, torch, device, precision ... of the point that was run last
@@ -29,9 +32,11 @@
 from __future__ import annotations
 
 import csv
+import itertools
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from gvbsm.artifacts import atomic
 from gvbsm.results import aligned, format_top1
@@ -66,12 +71,63 @@ def tell_once(rows: Sequence[Row], own: set[str]) -> list[Row]:
     return [*told, *shared.values()]
 
 
+class Gain(NamedTuple):
+    """What a point of an additive study adds to the one before.
+
+    Attributes:
+        mean: Difference of the means, in percentage points.
+        error: Its standard error, from the sample deviations of both points' students, which are
+            independent: sqrt(s1^2 / n1 + s2^2 / n2); None if either has one student alone.
+    """
+
+    mean: float
+    error: float | None
+
+    def __str__(self) -> str:
+        error = "" if self.error is None else f" ± {self.error:.1f}"
+        return f"{self.mean:+.1f}{error}"
+
+
+def gains(content: Mapping[str, Any]) -> dict[tuple[str, str], Gain]:
+    """The gain of each point of an additive study over the one before, by point and student.
+
+    Of the points' own methods; the first point has none, and neither has one whose student was not
+    tested at the point before.
+
+    Args:
+        content: What `STUDY.json` holds.
+    """
+    if not content.get("additive"):
+        return {}
+    own = {entry["name"]: entry["config"]["method"] for entry in content["points"]}
+    found = {
+        (row["point"], row["student"]): row["top1"]
+        for row in content["rows"]
+        if own.get(row["point"]) == row["method"]
+    }
+    pairs = list(itertools.pairwise(own))
+    return {
+        (after, student): _gain(found[before, student], top1)
+        for before, after in pairs
+        for (point, student), top1 in found.items()
+        if point == after and (before, student) in found
+    }
+
+
+def _gain(before: Mapping[str, Any], after: Mapping[str, Any]) -> Gain:
+    counts = [len(top1["values"]) for top1 in (before, after)]
+    squares = [top1["std"] ** 2 / n for top1, n in zip((before, after), counts, strict=True)]
+    return Gain(
+        after["mean"] - before["mean"], math.sqrt(sum(squares)) if min(counts) > 1 else None
+    )
+
+
 def write_csv(path: Path, content: Mapping[str, Any]) -> None:
     """One line a row, one column a number."""
     axes, versions = content["axes"], content["versions"]
     plain = (
-        "method", "student", "ipc", "synthesis_seconds", "seconds_per_iteration", "image_bytes",
-        "label_bytes",
+        "method", "student", "ipc", "synthesis_seconds", "seconds_per_iteration", "seconds",
+        "bytes", "image_bytes", "label_bytes",
     )  # fmt: skip
     spreads = [(key, part) for key in ("top1", "top1_best") for part in ("mean", "std")]
     head = [
@@ -108,6 +164,8 @@ def format_study(content: Mapping[str, Any]) -> str:
     sized = len({row["label_bytes"] for row in content["rows"] if row["method"] in own}) > 1
     head = [*axes, "method", "student", "ipc", "top-1 %", "n", "s/iteration"]
     head += ["label bytes"] * sized
+    added = gains(content)
+    head += ["gain"] * bool(added)
     told: set[str] = set()
     cells = []
     for row in content["rows"]:
@@ -124,6 +182,9 @@ def format_study(content: Mapping[str, Any]) -> str:
         ]
         if sized:
             line.append("" if row["label_bytes"] is None else str(row["label_bytes"]))
+        if added:
+            gain = added.get((row["point"], row["student"])) if row["method"] in own else None
+            line.append("" if gain is None else str(gain))
         if paper:
             is_told = row["method"] not in own or row["point"] in told
             line.append("" if is_told else _figures(paper["figures"].get(row["point"])))

@@ -43,6 +43,7 @@ def make_labels(
     runtime: Runtime,
     directory: Path,
     recipe: Recipe,
+    method: str,
     convert_only: bool = False,
 ) -> SoftLabels:
     """Convert the labels that are there if they hold what is wanted, else ask the teachers.
@@ -56,6 +57,7 @@ def make_labels(
         runtime: Device, precision, seed, progress.
         directory: Where the shards go.
         recipe: What the labels are made from.
+        method: Whose images they are, for the log.
         convert_only: Do not ask the teachers.
 
     Raises:
@@ -64,16 +66,19 @@ def make_labels(
     """
     size = images.shape[-1]
     fault = runtime.processes.same(lambda: _why_not(directory, config, size, runtime, recipe))
+    if fault and convert_only:
+        raise ArtifactError(fault)
     before = 0 if fault else load_labels(directory).nbytes()
-    if fault is None or convert_only:
-        store = convert_labels(directory, config, size, runtime, recipe)
+    if fault is None:
+        store = _convert(directory, config, size, runtime, recipe)
     else:
         store = generate_labels(
             images, classes, teachers(), config, normalization, runtime, directory, recipe
         )
     was = "" if fault else f", before {before}"
     if runtime.processes.leads:
-        log.info("labels: %s, %d bytes%s", store.describe(), store.nbytes(), was)
+        told = store.describe()
+        log.info("labels %s: %s, %d bytes%s", method, told, store.nbytes(), was)
     return store
 
 
@@ -145,6 +150,13 @@ def convert_labels(
     """
     if fault := runtime.processes.same(lambda: _why_not(directory, config, size, runtime, recipe)):
         raise ArtifactError(fault)
+    return _convert(directory, config, size, runtime, recipe)
+
+
+def _convert(
+    directory: Path, config: LabelsConfig, size: int, runtime: Runtime, recipe: Recipe
+) -> SoftLabels:
+    """Make a store smaller that is known to hold what is wanted."""
     source = load_labels(directory)
     store = new_store(directory, config, source.images, source.classes, size, runtime, recipe)
     codes = [(kept.storage.top_k, kept.storage.bits) for kept in (source, store)]

@@ -7,6 +7,8 @@ A study is a YAML file; those of the paper's tables and figures are in `presets/
     axes    names of what varies: one for each setting of `grid`, or one for `points`
     grid    setting -> values; the points are all combinations, named `AXIS=VALUE,...`
     points  in its place: name of the point -> what it sets (null for nothing)
+    additive  true: each point keeps what the points before it set, and adds to it; what the page
+            tells is then the gain over the point before
     base    settings of all points
     for     data set -> its further settings of all points
     unfit   data set -> why the study makes no sense on it
@@ -28,6 +30,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gvbsm.choices import Choice, read_choice
 from gvbsm.config import Config, ConfigError
 from gvbsm.settings import (
     PRESETS,
@@ -41,39 +44,12 @@ from gvbsm.settings import (
 )
 
 STUDIES = PRESETS / "studies"
-KEYS = ("title", "source", "axes", "grid", "points", "base", "for", "unfit", "paper")
+KEYS = (
+    "title", "source", "axes", "grid", "points", "additive", "base", "for", "unfit", "paper",
+)  # fmt: skip
 CHOSEN = ("synthesis.backbones", "labels.backbones")
 
 Settings = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Choice:
-    """Backbones, chosen from `squeeze.backbones`: the first `count`, or all without a prefix."""
-
-    count: int | None = None
-    without: str | None = None
-
-    def of(self, teachers: list[str]) -> list[str]:
-        """The chosen ones.
-
-        Raises:
-            ConfigError: If there are too few, or none to leave out.
-        """
-        if self.count is not None:
-            if len(teachers) < self.count:
-                raise ConfigError(
-                    f"asks for the first {self.count} of squeeze.backbones {teachers}; "
-                    "name more of them"
-                )
-            return teachers[: self.count]
-        left = [name for name in teachers if not name.startswith(str(self.without))]
-        if len(left) in (0, len(teachers)):
-            raise ConfigError(
-                f"leaves {self.without}* out of squeeze.backbones {teachers}; some must begin so, "
-                "and some not"
-            )
-        return left
 
 
 @dataclass(frozen=True)
@@ -99,6 +75,7 @@ class Study:
         per_data: Further ones by data set.
         unfit: Data sets that it makes no sense on, and why.
         paper: `data`, `columns`, and `figures` by point; empty if the paper gives none.
+        additive: Whether each point holds what the points before it set.
     """
 
     name: str
@@ -110,6 +87,7 @@ class Study:
     per_data: dict[str, Settings] = field(default_factory=dict)
     unfit: dict[str, str] = field(default_factory=dict)
     paper: dict[str, Any] = field(default_factory=dict)
+    additive: bool = False
 
 
 @dataclass(frozen=True)
@@ -294,23 +272,36 @@ def _shape_faults(content: Settings) -> Iterator[str]:
             yield f"{key} must be a mapping, found {content[key]!r}"
     if bool(content.get("grid")) == bool(content.get("points")):
         yield "give either grid or points"
+    yield from _additive_faults(content)
+
+
+def _additive_faults(content: Settings) -> Iterator[str]:
+    additive = content.get("additive", False)
+    if not isinstance(additive, bool):
+        yield f"additive must be true or false, found {additive!r}"
+    elif additive and content.get("grid"):
+        yield "additive is for points, which follow each other; a grid has no order"
 
 
 def _build(name: str, content: Settings) -> Study:
     axes = tuple(content["axes"])
     grid, points = content.get("grid"), content.get("points")
+    variants = tuple(_from_grid(axes, grid) if grid else _from_points(axes, points or {}))
+    if content.get("additive", False):
+        variants = tuple(_accumulated(variants))
     return Study(
         name=name,
         title=content["title"],
         source=content["source"],
         axes=axes,
-        variants=tuple(_from_grid(axes, grid) if grid else _from_points(axes, points or {})),
+        variants=variants,
         base=_nested(content.get("base", {}), "base"),
         per_data={
             data: _nested(part, f"for {data}") for data, part in content.get("for", {}).items()
         },
         unfit={data: str(why) for data, why in content.get("unfit", {}).items()},
         paper=content.get("paper", {}),
+        additive=content.get("additive", False),
     )
 
 
@@ -333,6 +324,23 @@ def _from_points(axes: tuple[str, ...], points: Settings) -> Iterator[Variant]:
         yield Variant(str(key), {axes[0]: key}, _nested(settings or {}, f"point {key}"))
 
 
+def _accumulated(variants: Iterable[Variant]) -> Iterator[Variant]:
+    """Each point on top of those before; its preset is laid upon theirs, below what it sets.
+
+    Raises:
+        ConfigError: If a point adds nothing; the first may set nothing.
+    """
+    so_far: Settings | None = None
+    for variant in variants:
+        own = dict(variant.settings)
+        base = read_preset(own.pop("preset")) if "preset" in own else {}
+        settings = merge(merge(so_far or {}, base), own)
+        if settings == so_far:
+            raise ConfigError(f"point {variant.name} adds nothing to the point before")
+        so_far = settings
+        yield Variant(variant.name, variant.axes, settings)
+
+
 def _shown(value: Any) -> str:
     """A value in a point's name, as YAML writes it."""
     return str(value).lower() if isinstance(value, bool) else str(value)
@@ -347,25 +355,12 @@ def _nested(settings: Any, where: str) -> Settings:
         if key == "preset":
             read_preset(str(value))  # told now, if there is none
             continue
-        part: Any = _choice(key, value, where) if key in CHOSEN else value
+        part: Any = read_choice(key, value, where) if key in CHOSEN else value
         for name in reversed(str(key).split(".")):
             part = {name: part}
         nested = merge(nested, part)
     check_names(nested, where)
     return {**nested, **({"preset": str(settings["preset"])} if "preset" in settings else {})}
-
-
-def _choice(key: str, value: Any, where: str) -> Any:
-    if not isinstance(value, dict):
-        return value
-    match value:
-        case {"first": int(count)} if len(value) == 1 and count > 0:
-            return Choice(count=count)
-        case {"without": str(prefix)} if len(value) == 1 and prefix:
-            return Choice(without=prefix)
-    raise ConfigError(
-        f"{where}: {key} is a list, {{first: COUNT}} or {{without: BEGINNING}}, found {value!r}"
-    )
 
 
 def _figure_faults(study: Study) -> Iterator[str]:

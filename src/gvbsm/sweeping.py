@@ -114,6 +114,7 @@ def _run_study(study: Study, points: Sequence[Point], works: _Works) -> dict[str
         "title": study.title,
         "source": study.source,
         "axes": list(study.axes),
+        "additive": study.additive,
         "paper": _plain_paper(study.paper),
         "points": entries,
     }
@@ -291,7 +292,8 @@ def _pool(works: Sequence[_Work]) -> list[Row]:
             if (other["method"], other["student"]) == (method, student)
         ]
         place = works[0].place(method)
-        sizes = stored_bytes(place.directory) if place else {"images": None, "labels": None}
+        sizes = _stored(place) if place else {}
+        taken = [work.run.workspace.synthesis_seconds(method) for work in works if place]
         seconds = [work.seconds(method) for work in works]
         recipes = [work.recipe(method, student) for work in works]
         rows.append(
@@ -304,12 +306,20 @@ def _pool(works: Sequence[_Work]) -> list[Row]:
                 "top1_best": _spread([other["top1_best"] for other in same]),
                 "synthesis_seconds": _mean([whole for whole, _ in seconds]),
                 "seconds_per_iteration": _mean([single for _, single in seconds]),
-                "image_bytes": sizes["images"],
-                "label_bytes": sizes["labels"],
+                "seconds": _mean(taken),
+                "bytes": sum(sizes.values()) if sizes else None,
+                "image_bytes": sizes.get("images"),
+                "label_bytes": sizes.get("labels"),
                 "recipe": fingerprint({"runs": recipes}),
             }
         )
     return rows
+
+
+def _stored(place: Place) -> dict[str, int]:
+    """Bytes of a set; beside hard labels the soft ones of the same selection may lie."""
+    sizes = stored_bytes(place.directory)
+    return sizes if place.stores_labels else {**sizes, "labels": 0}
 
 
 def _spread(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

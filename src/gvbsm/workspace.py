@@ -24,6 +24,7 @@ from gvbsm.artifacts import (
     write_json,
 )
 from gvbsm.processes import Processes
+from gvbsm.settings import selection_of
 from gvbsm.teachers import file_name
 
 log = logging.getLogger("gvbsm")
@@ -222,6 +223,15 @@ class Workspace:
     def seconds(self) -> dict[str, float]:
         """Time of each piece of work that was done without a break."""
         return {name: value for name, value in self._notes().items() if value is not None}
+
+    def synthesis_seconds(self, method: str) -> float | None:
+        """Time in which a method's images were made or selected; None if it is not known.
+
+        A selection is made once for hard and soft labels, by whichever comes first.
+        """
+        found, selection = self.seconds(), selection_of(method)
+        names = (f"{selection}-hard", f"{selection}-soft") if selection else (method,)
+        return next((found[key] for n in names if (key := f"synthesis/{n}") in found), None)
 
     def _write(self, notes: dict[str, float | None]) -> None:
         if self._rank == 0:

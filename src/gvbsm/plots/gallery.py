@@ -16,6 +16,7 @@ from gvbsm.plots.captions import Drawn, count, listed
 from gvbsm.plots.curves import History, draw_losses, draw_training
 from gvbsm.plots.images import draw_film, draw_images, film_gif, first_of_classes
 from gvbsm.plots.layers import draw_statistics
+from gvbsm.plots.pareto import pareto_figure
 from gvbsm.plots.reading import (
     Student,
     fitting,
@@ -24,6 +25,7 @@ from gvbsm.plots.reading import (
     read_rows,
     read_students,
     read_teachers,
+    run_spots,
 )
 from gvbsm.plots.sets import CLASS_COLORS, draw_cosine, draw_tsne
 from gvbsm.plots.sweeps import study_figures
@@ -44,7 +46,8 @@ def gallery(workdir: Path) -> Iterator[Drawn]:
     """
     workspace = Workspace(workdir)
     parts: tuple[Callable[[Workspace], Iterator[Drawn]], ...] = (
-        _images, _film, _accuracies, _continual, _cosine, _tsne, _losses, _teachers, _statistics,
+        _images, _film, _accuracies, _costs, _continual, _cosine, _tsne, _losses, _teachers,
+        _statistics,
     )  # fmt: skip
     for part in parts:
         yield from part(workspace)
@@ -151,6 +154,12 @@ def _accuracies(workspace: Workspace) -> Iterator[Drawn]:
     students = read_students(workspace, rows)
     for name in dict.fromkeys(student.name for student in students):
         yield from _student([student for student in students if student.name == name], classes)
+
+
+def _costs(workspace: Workspace) -> Iterator[Drawn]:
+    front = pareto_figure("pareto", "Accuracy for time and storage", run_spots(workspace), "")
+    if front is not None:
+        yield front
 
 
 def _student(students: Sequence[Student], classes: Sequence[str]) -> Iterator[Drawn]:

@@ -12,10 +12,13 @@ from torch import Tensor
 
 from gvbsm.artifacts import ArtifactError, load_tensors, read_header, read_json
 from gvbsm.backbones import build_backbone, matched_layers
+from gvbsm.distilled import stored_bytes
 from gvbsm.plots.curves import History
 from gvbsm.plots.layers import LayerStatistics
+from gvbsm.plots.pareto import Spot
 from gvbsm.plots.studies import Paper
 from gvbsm.runtime import seeded
+from gvbsm.settings import selection_of
 from gvbsm.targets import Statistics as ConvStatistics
 from gvbsm.teachers import file_name
 from gvbsm.workspace import Workspace
@@ -177,6 +180,7 @@ class StudyResults(NamedTuple):
         points: The points that are done: `name`, `axes` and `config`.
         rows: Results; `point` is None for what is the same at all points.
         paper: The paper's figures by the names of points, or None.
+        additive: Whether each point holds what the points before it set.
     """
 
     name: str
@@ -186,6 +190,7 @@ class StudyResults(NamedTuple):
     points: list[dict[str, Any]]
     rows: list[dict[str, Any]]
     paper: Paper | None
+    additive: bool
 
 
 def read_studies(directory: Path) -> list[StudyResults]:
@@ -209,6 +214,49 @@ def read_studies(directory: Path) -> list[StudyResults]:
                     points,
                     content["rows"],
                     Paper(told["data"], told["columns"], told["figures"]) if told else None,
+                    content.get("additive", False),
                 )
             )
     return studies
+
+
+def study_spots(study: StudyResults) -> list[Spot]:
+    """What each set of a study costs and is good for; the whole training set is none."""
+    spots = []
+    for row in study.rows:
+        sizes = row["image_bytes"], row["label_bytes"]
+        if row["method"] == "full":
+            continue
+        name = "every point" if row["point"] is None else row["point"]
+        # `seconds` is not in the files of older versions
+        seconds = row.get("seconds", row.get("synthesis_seconds"))
+        stored = None if None in sizes else sum(sizes)
+        spots.append(_spot(name, row, seconds, stored))
+    return spots
+
+
+def run_spots(workspace: Workspace) -> list[Spot]:
+    """What the set of a run and those of its baselines cost and are good for.
+
+    A selection of real pictures is kept once, under whichever labels it first got; hard labels take
+    no room beside the soft ones that lie there.
+    """
+    sets = workspace.image_sets()
+    spots = []
+    for row in read_rows(workspace):
+        method, selection = row["method"], selection_of(row["method"])
+        alike = [
+            path for name, path in sets.items() if selection and selection_of(name) == selection
+        ]
+        path = sets.get(method) or next(iter(alike), None)
+        if path is not None:
+            sizes = stored_bytes(path.parents[1])
+            stored = sizes["images"] + (0 if method.endswith("-hard") else sizes["labels"])
+            spots.append(_spot("", row, workspace.synthesis_seconds(method), stored))
+    return spots
+
+
+def _spot(name: str, row: Mapping[str, Any], seconds: float | None, stored: int | None) -> Spot:
+    if seconds is None and selection_of(row["method"]):
+        seconds = 0.0
+    return Spot(name, row["method"], row["student"], row["top1"], seconds, stored)

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gvbsm.plots.captions import Drawn, count, listed
-from gvbsm.plots.reading import StudyResults, fitting, read_studies
+from gvbsm.plots.pareto import pareto_figure
+from gvbsm.plots.reading import StudyResults, fitting, read_studies, study_spots
 from gvbsm.plots.studies import Rung, draw_ladder, draw_points, draw_scaling
 
 LOG_FROM = 5.0  # largest over smallest value from which an axis is logarithmic
@@ -37,6 +38,9 @@ def _study(study: StudyResults) -> Iterator[Drawn]:
             yield ladder
     if study.axes == ["ipc"]:
         yield _storage(study)
+    name, title = f"study-{study.name}-pareto", f"{_title(study)}: accuracy for time and storage"
+    if (front := pareto_figure(name, title, study_spots(study), _where(study))) is not None:
+        yield front
 
 
 def _numbers(study: StudyResults) -> dict[str, float]:

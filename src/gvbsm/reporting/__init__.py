@@ -11,6 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from gvbsm.analysis import analyze
+from gvbsm.reporting.continual import write_continual_page
 from gvbsm.reporting.facts import read_facts
 from gvbsm.reporting.page import write_page
 from gvbsm.reporting.sweeps import write_sweep_page
@@ -26,7 +27,8 @@ def report(workdir: str | Path, quiet: bool = False) -> Path:
     """Write the report of a work directory or of a sweep's (`gvbsm.report`, `gvbsm report DIR`).
 
     Args:
-        workdir: The directory; results must be in it, other parts are told if they are there.
+        workdir: The directory; results of a run, of the studies of a sweep or of
+            `gvbsm continual` must be in it, other parts are told if they are there.
         quiet: No progress bars.
 
     Returns:
@@ -40,6 +42,9 @@ def report(workdir: str | Path, quiet: bool = False) -> Path:
     if (workdir / "points").is_dir() and not workspace.results.is_file():
         with workspace.reporting():
             return write_sweep_page(workdir)
+    if workspace.continual.is_file() and not workspace.results.is_file():
+        with workspace.reporting():
+            return write_continual_page(workdir)
     facts = read_facts(workdir)
     with workspace.reporting():
         notes = [NOT_COMPARED] if analyze(workdir, quiet) is None else []

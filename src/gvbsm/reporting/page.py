@@ -10,17 +10,19 @@ from typing import Any
 from gvbsm._version import __version__
 from gvbsm.artifacts import read_json
 from gvbsm.plots.gallery import gallery
+from gvbsm.plots.reading import run_spots
 from gvbsm.plots.style import byte_count
 from gvbsm.reporting.facts import Facts, setting
 from gvbsm.reporting.findings import find_all, method_words, verdict
 from gvbsm.reporting.rendering import data_uri, save_pictures, write_html
-from gvbsm.reporting.sweeps import tell_studies
+from gvbsm.reporting.sweeps import costs_of, tell_studies
 from gvbsm.reporting.terms import commands, preset_words, settings_table, settings_yaml
 from gvbsm.results import STAGES, format_top1
 from gvbsm.workspace import Workspace
 
 PLACES = {
     "images": "images", "images-more": "images", "film": "images", "continual": "continual",
+    "pareto": "cost",
 }  # sections of figures that do not stand in the section of all others  # fmt: skip
 
 
@@ -54,8 +56,9 @@ def write_page(workdir: Path, facts: Facts, notes: Sequence[str] = ()) -> Path:
         "notes": list(notes),
         "pictures": {
             section: [item for item in pictures if _place(item.name) == section]
-            for section in ("images", "figures", "continual")
+            for section in ("images", "figures", "continual", "cost")
         },
+        "sets": costs_of(run_spots(Workspace(workdir))),
         "studies": tell_studies(workdir, pictures),
         "continual": read_json(continual) if continual.is_file() else None,
     }

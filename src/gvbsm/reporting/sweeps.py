@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gvbsm._version import __version__
 from gvbsm.artifacts import ArtifactError, read_json
+from gvbsm.comparison import Gain, gains
 from gvbsm.plots.gallery import gallery
-from gvbsm.plots.reading import StudyResults, fitting, read_studies
+from gvbsm.plots.pareto import Spot, fronts
+from gvbsm.plots.reading import StudyResults, fitting, read_studies, study_spots
 from gvbsm.reporting.facts import Score
 from gvbsm.reporting.findings import Finding, method_words, noise
 from gvbsm.reporting.rendering import Picture, save_pictures, write_html
@@ -23,6 +25,7 @@ class Line:
     Attributes:
         label_bytes: Bytes of the soft labels; None where all points have as many.
         paper: What the paper has at this point, or empty.
+        gain: In an additive study, what it adds to the point before, with its standard error.
     """
 
     point: str
@@ -34,6 +37,16 @@ class Line:
     seconds: float | None
     label_bytes: int | None
     paper: str
+    gain: str
+
+
+@dataclass(frozen=True)
+class Cost:
+    """A set with what it costs, and whether no other beats it for as many seconds, or bytes."""
+
+    spot: Spot
+    by_seconds: bool
+    by_bytes: bool
 
 
 @dataclass(frozen=True)
@@ -47,6 +60,8 @@ class Told:
     paper: str
     findings: list[Finding]
     pictures: list[Picture]
+    sets: list[Cost]
+    additive: bool
     versions: dict[str, str]
 
 
@@ -72,10 +87,12 @@ def tell_studies(directory: Path, pictures: Sequence[Picture]) -> list[Told]:
                     study.name,
                     study.title[:1].upper() + study.title[1:],
                     study.source,
-                    _lines(study),
+                    _lines(study, gains(content)),
                     f"{study.paper.data}; {', '.join(study.paper.columns)}" if study.paper else "",
                     find_in_study(study, len(content["points"])),
                     [item for item in pictures if _study_of(item.name, names) == study.name],
+                    costs_of(study_spots(study)),
+                    study.additive,
                     content["versions"],
                 )
             )
@@ -91,7 +108,13 @@ def _study_of(picture: str, names: Sequence[str]) -> str | None:
     )
 
 
-def _lines(study: StudyResults) -> list[Line]:
+def costs_of(spots: Sequence[Spot]) -> list[Cost]:
+    """A row for each set, in the order of the figure of costs."""
+    by_seconds, by_bytes = fronts(spots)
+    return [Cost(spot, at in by_seconds, at in by_bytes) for at, spot in enumerate(spots)]
+
+
+def _lines(study: StudyResults, added: Mapping[tuple[str, str], Gain]) -> list[Line]:
     own = {point["name"]: point["config"]["method"] for point in study.points}
     sizes = {row["label_bytes"] for row in study.rows if own.get(row["point"]) == row["method"]}
     lines = []
@@ -109,6 +132,7 @@ def _lines(study: StudyResults) -> list[Line]:
                 row["seconds_per_iteration"],
                 row["label_bytes"] if len(sizes) > 1 else None,
                 " / ".join("none" if value is None else f"{value:.1f}" for value in figures),
+                str(added.get((row["point"], row["student"]), "")) if is_own else "",
             )
         )
     return lines

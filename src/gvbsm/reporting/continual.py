@@ -1,0 +1,46 @@
+"""The page of a work directory in which classes arrived in steps, and no more was tested."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gvbsm._version import __version__
+from gvbsm.artifacts import read_json
+from gvbsm.plots.gallery import gallery
+from gvbsm.plots.reading import fitting
+from gvbsm.reporting.findings import method_words
+from gvbsm.reporting.rendering import save_pictures, write_html
+from gvbsm.reporting.terms import settings_yaml
+from gvbsm.workspace import Workspace
+
+
+def write_continual_page(workdir: Path) -> Path:
+    """Write `report/index.html` of the class-incremental protocol, and the figures beside it.
+
+    Args:
+        workdir: The work directory; `continual.json` must be in it.
+
+    Raises:
+        ArtifactError: If a file is damaged.
+    """
+    path, folder = Workspace(workdir).continual, workdir / "report"
+    content = read_json(path)
+    with fitting(path):
+        config = content["config"]
+        context = {
+            "title": f"{config['data']['name']}: {method_words(config['method'])} as classes "
+            f"arrive, {config['ipc']} image{'' if config['ipc'] == 1 else 's'} per class",
+            "method": config["method"],
+            "continual": {
+                key: content[key]
+                for key in ("classes", "class_names", "orders", "rows", "note", "versions")
+            },
+            "yaml": settings_yaml(config),
+            "maker": __version__,
+        }
+    pictures = save_pictures(gallery(workdir), folder / "figures")
+    context["pictures"] = {
+        "continual": [item for item in pictures if item.name == "continual"],
+        "others": [item for item in pictures if item.name != "continual"],
+    }
+    return write_html(folder / "index.html", "continual.html.j2", context)

@@ -1,0 +1,17 @@
+"""Choices of backbones; `test_studies` has them in a study."""
+
+import pytest
+
+from gvbsm.choices import Choice, read_choice
+from gvbsm.config import ConfigError
+
+
+def test_a_choice_is_read_and_made():
+    assert read_choice("k", {"first": 2}, "w").of(["a", "b", "c"]) == ["a", "b"]
+    assert read_choice("k", {"without": "b"}, "w") == Choice(without="b")
+    assert Choice(without="b").of(["a", "b1", "c"]) == ["a", "c"]
+    assert read_choice("k", ["a"], "w") == ["a"]
+    with pytest.raises(ConfigError, match="is a list"):
+        read_choice("k", {"first": 0}, "w")
+    with pytest.raises(ConfigError, match="first 3"):
+        Choice(count=3).of(["a"])

@@ -1,0 +1,124 @@
+"""The Pareto front: against its definition, and in a figure of what sets cost."""
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gvbsm.artifacts import write_json
+from gvbsm.plots.gallery import gallery
+from gvbsm.plots.pareto import FLOOR_SECONDS, Spot, draw_pareto, fronts, pareto, pareto_figure
+from gvbsm.plots.reading import read_studies, study_spots
+from gvbsm.results import spread
+from test_plots_gallery import Maker, study_row, write_study
+
+STUDENT = "convnet8_d1"
+NUMBERS = st.integers(0, 6) | st.floats(-1e9, 1e9, allow_nan=False)
+
+
+def dominates(first, second):
+    at_least = first[0] <= second[0] and first[1] >= second[1]
+    return at_least and first != second
+
+
+@given(st.lists(st.tuples(NUMBERS, NUMBERS), max_size=30))
+def test_the_front_is_what_no_other_point_dominates(points):
+    front = pareto(points)
+    assert set(front) == {
+        at
+        for at, point in enumerate(points)
+        if not any(dominates(other, point) for other in points)
+    }
+    assert len(front) == len(set(front))
+    chosen = [points[at] for at in front]
+    assert chosen == sorted(chosen)  # both cost and value rise
+
+
+@given(st.lists(st.tuples(NUMBERS, NUMBERS), min_size=1, max_size=12), st.randoms())
+def test_the_front_does_not_depend_on_the_order(points, random):
+    shuffled = random.sample(points, len(points))
+    assert [points[at] for at in pareto(points)] == [shuffled[at] for at in pareto(shuffled)]
+
+
+def test_fronts_by_hand():
+    assert pareto([]) == []
+    assert pareto([(1, 5), (2, 4), (2, 6), (3, 6), (1, 5), (math.inf, 9)]) == [0, 4, 2, 5]
+    with pytest.raises(ValueError, match="found NaN"):
+        pareto([(1, math.nan)])
+
+
+def spot(name, method, mean, seconds, stored, student=STUDENT):
+    return Spot(name, method, student, spread([mean - 1, mean + 1]), seconds, stored)
+
+
+SPOTS = [
+    spot("a", "gvbsm", 60.0, 20.0, 1000),
+    spot("b", "gvbsm", 55.0, 30.0, 900),
+    spot("any", "random-soft", 50.0, 0.002, 1000),
+    spot("any", "random-hard", 40.0, 0.001, 100),  # no cheaper: both are below the floor
+]
+
+
+def test_a_front_a_student_and_times_below_the_floor_are_equal():
+    by_seconds, by_bytes = fronts(SPOTS)
+    assert by_seconds == {0, 2}
+    assert by_bytes == {0, 1, 3}
+    other = spot("c", "gvbsm", 99.0, 0.2, 1, "other")
+    unknown = spot("d", "gvbsm", 100.0, None, None)
+    assert fronts([*SPOTS, other, unknown]) == ({0, 2, 4}, {0, 1, 3, 4})
+
+
+def test_the_figure_joins_the_front_by_steps_and_numbers_it():
+    left, right = draw_pareto(SPOTS).axes
+    for axes, expected in (
+        (left, [(FLOOR_SECONDS, 50), (20, 60)]),
+        (right, [(100, 40), (900, 55), (1000, 60)]),
+    ):
+        (steps,) = [line for line in axes.lines if line.get_drawstyle() == "steps-post"]
+        assert list(zip(*steps.get_data(), strict=True)) == expected
+        assert axes.get_xscale() == "log"
+    marks = {line.get_label(): line for line in left.lines if line.get_label() in ("gvbsm",
+             "random-soft", "random-hard")}  # fmt: skip
+    assert len({line.get_marker() for line in marks.values()}) == 2
+    assert marks["random-hard"].get_markerfacecolor() == "white"
+    assert [text.get_text() for text in left.texts] == ["3", "1"]
+    assert [text.get_text() for text in right.texts] == ["4", "2", "1"]
+    names = [text.get_text() for text in left.figure.legends[-1].get_texts()]
+    assert names == ["1  a, gvbsm", "2  b, gvbsm", "3  any, random-soft", "4  any, random-hard"]
+
+
+def test_one_set_alone_has_no_figure():
+    assert pareto_figure("pareto", "T", SPOTS[:1], "") is None
+    assert pareto_figure("pareto", "T", [SPOTS[0], SPOTS[1]._replace(bytes=None)], "") is None
+
+
+def test_costs_of_a_study_and_of_files_of_older_versions(tmp_path):
+    rows = [
+        {**study_row("one", "gvbsm", 50.0, axes={"a": "one"}), "seconds": 3.0},
+        {**study_row("one", "random-soft", 40.0, axes={"a": "one"}), "synthesis_seconds": None},
+        study_row(None, "full", 90.0, stored=(None, None)),
+    ]
+    write_study(tmp_path, "table1", ["a"], rows)
+    (study,) = read_studies(tmp_path)
+    assert [(s.title, s.seconds, s.bytes) for s in study_spots(study)] == [
+        ("one, gvbsm", 3.0, 300), ("one, random-soft", 0.0, 300),
+    ]  # fmt: skip
+    item = {item.name: item for item in gallery(tmp_path)}["study-table1-pareto"]
+    assert "stands at 0.1 s" in item.caption
+    assert "(digits, 10 images per class)" in item.caption
+
+
+def test_costs_of_a_run__hard_labels_take_no_room_beside_the_soft_ones(tmp_path):
+    maker = Maker(tmp_path)
+    maker.images("gvbsm")
+    maker.images("random-hard", "baselines/random-0")
+    maker.results(gvbsm=[60.0, 62.0], random_hard=[30.0], random_soft=[40.0], full=[99.0])
+    write_json(tmp_path / "seconds.json", {"synthesis/gvbsm": 7.5, "synthesis/random-hard": 0.5})
+    (item,) = [item for item in gallery(tmp_path) if item.name == "pareto"]
+    left, right = item.figure.axes
+    found = {line.get_label(): (line.get_xdata()[0], line.get_ydata()[0])
+             for line in left.lines if not line.get_label().startswith("_")}  # fmt: skip
+    assert found == {"gvbsm": (7.5, 61.0), "random-hard": (0.5, 30.0), "random-soft": (0.5, 40.0)}
+    pixels = 4 * 6 * 3 * 8 * 8
+    assert {x for line in right.lines for x in line.get_xdata()} == {pixels}
