@@ -62,8 +62,9 @@ def build_airbench(classes: int, image_size: int, channels: int) -> nn.Sequentia
     """
     if image_size < 2:
         raise ValueError(f"airbench needs pictures of at least 2 px, got {image_size} px")
-    layers: OrderedDict[str, nn.Module] = OrderedDict(stem=Whitening(channels), gelu=nn.GELU())
-    widths = (2 * layers["stem"].conv.out_channels, *WIDTHS)  # type: ignore[operator,union-attr]
+    stem = Whitening(channels)
+    layers = OrderedDict[str, nn.Module](stem=stem, gelu=nn.GELU())
+    widths = (2 * stem.conv.out_channels, *WIDTHS)
     side = image_size - 1
     for index, (inner, outer) in enumerate(pairwise(widths), 1):
         layers[f"block{index}"] = _block(inner, outer, 2 if side > 1 else 1)
