@@ -75,6 +75,33 @@ def direct_statistics(model, pictures, n_p):
     }
 
 
+def class_statistics(model, pictures, labels, n_p):
+    """Class -> module path -> statistics of its pictures, of BatchNorm layers [CM, CV] alone."""
+    found = {}
+    for label in sorted(set(labels.tolist())):
+        found[label] = {}
+        for path, x in captured(model, pictures[labels == label])[1].items():
+            conv = isinstance(model.get_submodule(path), nn.Conv2d)
+            moments = reference.conv_moments(x.double(), n_p) if conv else None
+            found[label][path] = moments or reference.channel_moments(x.double())
+    return found
+
+
+def of_classes(model, data, n_p):
+    """The two tables of `Statistics` that are by class."""
+    pictures = normalize(data.train.images, data.mean, data.std)
+    by_class = class_statistics(model, pictures, data.train.labels, n_p)
+    channel, patch = {}, {}
+    for path, values in by_class[0].items():
+        rows = [
+            torch.stack(part) for part in zip(*(by_class[c][path] for c in by_class), strict=True)
+        ]
+        channel[path] = Moments(*rows[:2])
+        if len(values) == 4:
+            patch[path] = Moments(*rows[2:])
+    return channel, patch
+
+
 def slow_matching(target, inputs, real, kept, history, config, first=None):
     """L'_BN (Eq. 6) and L'_Conv (Eq. 10) of one group of images, by the slow twin.
 
@@ -196,7 +223,7 @@ def statistics(teachers, data):
 
 
 @pytest.fixture
-def targets_for(teachers, statistics):
+def targets_for(teachers, statistics, data):
     """Call it with the settings of synthesis for what is matched through the teachers."""
 
     def made(config, names=(CONVNET, WRN)):
@@ -206,6 +233,8 @@ def targets_for(teachers, statistics):
             channel = {path: Moments(*values[:2]) for path, values in found}
             patch = {path: Moments(*values[2:]) for path, values in found}
             both = Statistics(channel, patch) if config.weight_conv else None
+            if config.weight_class:
+                both = Statistics(channel, patch, *of_classes(teachers[name], data, N_P))
             targets.append(make_target(name, teachers[name], both, config, N_P, IMAGE))
         return targets
 

@@ -38,7 +38,7 @@ def noise(runtime, groups=1):
     return torch.randn(shape, generator=runtime.generator("x"), requires_grad=True)
 
 
-def one_step(images, stack, targets, config, step, runtime, state=None):
+def one_step(images, stack, targets, config, step, runtime, state=None, average=None):
     """The terms of one step, and the paths of all layers that were matched in it."""
     if state is None:
         state = empty_state(targets, len(stack.numbers), config.ema_start)
@@ -61,7 +61,9 @@ def one_step(images, stack, targets, config, step, runtime, state=None):
             for target in targets
         }
         draws = step_draws(runtime, stack.numbers, step)
-        terms = step_terms(images, stack, targets, observers, state, config, step, draws, runtime)
+        terms = step_terms(
+            images, stack, targets, observers, state, config, step, draws, runtime, average
+        )
     return terms, set(asked)
 
 
@@ -264,6 +266,37 @@ def test_terms__of_a_group_do_not_depend_on_what_it_is_stacked_with(targets_for,
             for term in TERMS:
                 ours = getattr(together, term).expand(3)[place]
                 assert float(ours) == pytest.approx(getattr(alone, term).item(), rel=1e-6), term
+
+
+def test_flatness__compares_with_the_copy_under_the_same_view(targets_for, teachers, runtime):
+    """By slow views; of each group as if alone; and the copy gets no gradient."""
+    config = replace(CONFIG, weight_flatness=0.25)
+    images, targets = noise(runtime, 2), targets_for(config)
+    copies = (0.5 * images.detach() + 0.3).requires_grad_()
+    terms, _ = one_step(
+        images, stack_of(2, 6), targets, config, 1, runtime, average=copies
+    )  # fmt: skip
+    expected, model = [], teachers[terms.teacher]
+    for number, own in ((2, slice(0, 6)), (6, slice(6, 12))):
+        both = [
+            model(
+                slow_views(
+                    part[own].double(), config, runtime.generator("synthesis", 1, number)
+                ).float()
+            )
+            for part in (images.detach(), copies.detach())
+        ]
+        p, q = (torch.softmax(logits / config.flatness_tau, dim=1) for logits in both)
+        expected.append((p * (p / q).log()).sum(dim=1).mean())
+    assert terms.flatness.tolist() == pytest.approx([e.item() for e in expected], rel=1e-4)
+    plain, _ = one_step(images, stack_of(2, 6), targets, CONFIG, 1, runtime)
+    assert torch.allclose(terms.loss(config), plain.loss(CONFIG) + 0.25 * terms.flatness)
+    terms.flatness.sum().backward(retain_graph=True)
+    assert copies.grad is None
+    assert images.grad.abs().max() > 0
+    rows = terms.read(images)
+    assert [row["flatness"] for row in rows] == terms.flatness.tolist()
+    assert "flatness" not in plain.read(images)[0]
 
 
 def test_terms__are_read_for_each_group(targets_for, runtime):

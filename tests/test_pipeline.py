@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from gvbsm import pipeline
-from gvbsm.artifacts import ArtifactError, read_header
+from gvbsm.artifacts import ArtifactError, load_tensors, read_header
 from gvbsm.config import ConfigError
 from gvbsm.distilled import load_distilled, load_images, load_labels
 from gvbsm.film import load_film
@@ -259,3 +259,48 @@ def test_seeds__each_stage_draws_from_its_own_and_from_no_other(tmp_path, loss):
     assert differ == {"synthesis", "evaluation", *stored}
     last = files("last", {"evaluation": {"seed": 1}})
     assert {name.partition("/")[0] for name in plain if plain[name] != last[name]} == {"evaluation"}
+
+
+@pytest.mark.parametrize("init", ["lowest_loss", "crops"])
+def test_synthesis__starts_from_chosen_pictures(tmp_path, init):
+    """Without steps of any size the images are the start, by teachers that are loaded for it."""
+    arrays = {"name": "npz", "root": str(write_arrays(tmp_path / "toy.npz"))}
+    settings = quick_settings(arrays, baselines={"methods": []})
+    settings["synthesis"] |= {"init": init, "iterations": 1, "optimizer": {"lr": 1e-9}}
+    run = pipeline.Run(pipeline.as_config(settings), tmp_path / "w", quiet=True)
+    run.squeeze()
+    run.statistics()
+    run.synthesis()
+    made = load_distilled(tmp_path / "w").images
+    if init == "lowest_loss":
+        real = run.data.train.images
+        for image, label in zip(made, torch.arange(len(made)) // run.config.ipc, strict=True):
+            same = (real == image).flatten(1).all(dim=1)
+            assert label in run.data.train.labels[same]
+    assert len(made.unique(dim=0)) == len(made)
+    assert not list((tmp_path / "w" / "synthesis").glob("start*"))
+
+
+@pytest.mark.parametrize("conv", [0.01, 0.0])
+def test_synthesis__all_that_is_beyond_the_paper_at_once(tmp_path, conv):
+    """Statistics by class are recorded where they are asked for, without convolutions too."""
+    arrays = {"name": "npz", "root": str(write_arrays(tmp_path / "toy.npz"))}
+    settings = quick_settings(arrays, baselines={"methods": []})
+    settings["synthesis"] |= {
+        "init": "real", "iterations": 4, "stages": 2, "residual": 0.5, "weight_class": 0.5,
+        "weight_flatness": 0.25, "weight_conv": conv,
+    }  # fmt: skip
+    run = pipeline.Run(pipeline.as_config(settings), tmp_path / "w", quiet=True)
+    run.squeeze()
+    run.statistics()
+    run.synthesis()
+    traces = read_header(tmp_path / "w" / "synthesis" / "images.safetensors")["traces"]
+    assert all("flatness" in row for trace in traces for row in trace)
+    tensors = [
+        load_tensors(path, "statistics")[0]
+        for path in (tmp_path / "w" / "statistics").glob("*.safetensors")
+    ]
+    assert all(any("/class_channel/" in key for key in found) for found in tensors)
+    again = pipeline.as_config(merge(settings, {"synthesis": {"weight_class": 0.25}}))
+    fresh = pipeline.Run(again, tmp_path / "w", quiet=True)
+    fresh.synthesis()  # another weight takes the same statistics

@@ -93,6 +93,21 @@ def test_check_feasible__ipc_larger_than_a_class(data):
         check_feasible(config(ipc=11, baselines={"methods": []}, synthesis={"init": "real"}), data)
 
 
+def test_check_feasible__a_start_of_tiles_takes_more_pictures(data):
+    def start(ipc, tiles):
+        crops = {"init": "crops", "crop_tiles": tiles}
+        return config(ipc=ipc, baselines={"methods": []}, synthesis=crops)
+
+    check_feasible(start(10, 1), data)
+    check_feasible(start(2, 2), data)
+    with pytest.raises(
+        DataError, match=r"ipc is 3 and an image takes 4 pictures.* has 10 .*=crops"
+    ):
+        check_feasible(start(3, 2), data)
+    with pytest.raises(ConfigError, match=r"crop_tiles is 2, which does not divide .* of 9 pixels"):
+        check_feasible(start(2, 2), replace(data, image_size=9))
+
+
 @pytest.mark.parametrize("selection", ["herding", "k-center", "forgetting"])
 def test_check_feasible__a_selection_larger_than_a_class(data, selection):
     method = f"{selection}-soft"

@@ -1,11 +1,13 @@
 """A changed setting changes the recipes of its stage and of what follows, and no others."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from gvbsm.artifacts import fingerprint
 from gvbsm.epochs import settle_epochs
 from gvbsm.labelstore import STORAGE
 from gvbsm.recipes import REVISIONS, Place, Recipes, baseline_folder
@@ -46,6 +48,9 @@ def changed(settings, method="gvbsm"):
         ({"squeeze": {"micro_batch": 3}}, "teacher"),
         ({"statistics": {"n_p": 2}}, "statistics"),
         ({"synthesis": {"views": {"roll": 2}}}, "statistics"),
+        ({"synthesis": {"weight_class": 0.5}}, "statistics"),
+        ({"synthesis": {"stages": 2}}, "images"),
+        ({"synthesis": {"weight_flatness": 0.25}}, "images"),
         ({"synthesis": {"iterations": 7}}, "images"),
         ({"ipc": 3}, "images"),
         ({"labels": {"epochs": 9}}, "labels"),
@@ -120,6 +125,28 @@ def test_recipes__what_came_later_is_told_where_it_is_asked_for():
         assert not {"zeta", "warmup"} & found[stage][section]["optimizer"].keys()
     assert not {"zeta", "warmup"} & found["student"]["evaluation"]["optimizer"].keys()
     assert asked["student"]["evaluation"]["optimizer"]["zeta"] == 2.0
+
+
+def test_recipes__work_from_before_there_was_more_than_the_paper_is_kept():
+    """Nothing is told of settings that are as usual, and of those beside them neither."""
+    told = recipes_of({})["images"]["synthesis"].keys()
+    assert not [key for key in told if re.match("crop_|flatness_|stages|residual", key)]
+    assert not {"weight_class", "weight_flatness"} & told
+    assert "by_class" not in recipes_of({})["statistics"]["statistics"]
+    assert fingerprint(recipes_of({})["images"]) == fingerprint(
+        recipes_of({"synthesis": {"crop_scale": [0.08, 1.0]}})["images"]
+    )
+
+
+def test_recipes__a_start_by_herding_depends_on_the_teacher_that_is_compared():
+    start = {"synthesis": {"init": "herding", "backbones": ["wrn10_1"]}}
+    names = {"squeeze": {"backbones": ["wrn10_1", "convnet8_d1"]}}
+    by = [{"coreset": {"backbone": name}} for name in ("wrn10_1", "convnet8_d1")]
+    found = [recipes_of(merge(merge(start, names), each))["images"] for each in by]
+    assert found[0] != found[1]
+    config = build_config(merge(BASE, merge(merge(start, names), by[1])))
+    config = replace(config, labels=replace(config.labels, backbones=("wrn10_1",)))
+    assert Place(config, Path("w")).teachers == ("wrn10_1", "convnet8_d1")
 
 
 def test_recipes__a_further_backbone_leaves_the_first_teacher_as_it_is():

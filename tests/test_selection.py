@@ -1,5 +1,7 @@
 """The pictures that a run selects: by the right teacher, or by a training that is kept."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -10,6 +12,7 @@ from gvbsm.coreset import select_forgetting, select_herding, select_k_center
 from gvbsm.features import teacher_features
 from gvbsm.loading import plain_batches
 from gvbsm.selection import Selector
+from gvbsm.starts import Start, training_losses
 
 SETTINGS = {
     "ipc": 3,
@@ -87,3 +90,28 @@ def test_a_teacher_without_features_is_a_fault_of_the_settings(run):
         ConfigError, match=r"coreset\.backbone wrn10_1: Sequential has no nn\.Linear"
     ):
         selector(run, teacher=lambda _: headless).select("herding")
+
+
+@pytest.mark.parametrize("init", ["herding", "lowest_loss", "crops"])
+def test_a_start_is_chosen_once_by_the_right_teachers(run, init, tmp_path):
+    synthesis = replace(run.config.synthesis, init=init, backbones=("convnet8_d1",))
+    config, asked = replace(run.config, synthesis=synthesis), []
+
+    def teacher(name):
+        asked.append(name)
+        return run._teacher(name)
+
+    path, labels = tmp_path / "start.safetensors", run.data.train.labels
+    selector(run, config, teacher).keep_start(path, {"toy": 1})
+    assert asked == ["wrn10_1" if init == "herding" else "convnet8_d1"]
+    start = Start(**load_tensors(path, "start")[0])
+    assert torch.equal(labels[start.pictures[:, 0]], torch.arange(30) // 3)
+    if init == "herding":
+        assert torch.equal(start.pictures[:, 0], selector(run).select("herding"))
+    if init == "lowest_loss":
+        losses = training_losses(run.data, [run._teacher("convnet8_d1")], run.runtime, 99, 0)
+        for label in range(10):
+            lowest = losses[labels == label].sort().values[:3]
+            assert torch.equal(losses[start.pictures[3 * label : 3 * label + 3, 0]], lowest)
+    assert (start.boxes is None) == (init != "crops")
+    selector(run, config, lambda _: None).keep_start(path, {"toy": 1})  # asks nobody again

@@ -7,7 +7,17 @@ import pytest
 import torch
 from torch import nn
 
-from conftest import CONVNET, FIRST, IMAGE, N_P, WRN, StoppedError, direct_statistics, stop_after
+from conftest import (
+    CONVNET,
+    FIRST,
+    IMAGE,
+    N_P,
+    WRN,
+    StoppedError,
+    direct_statistics,
+    of_classes,
+    stop_after,
+)
 from gvbsm.artifacts import load_tensors, save
 from gvbsm.backbones import matched_layers
 from gvbsm.config import StatisticsConfig, SynthesisConfig, ViewConfig
@@ -34,13 +44,13 @@ class Wide(nn.Module):
         return self.model(x.double())
 
 
-def recorded(models, data, runtime, path, views=PLAIN, **settings):
+def recorded(models, data, runtime, path, views=PLAIN, by_class=False, **settings):
     """Statistics of the training pictures by teacher, whose chunks' files are in `path`."""
     config = StatisticsConfig(**({"n_p": N_P, "batch_size": 16} | settings))
     told = {"of": list(models), "seed": runtime.seed, "views": asdict(views), **settings}
     recipe = json.loads(json.dumps(told))  # as recipes are
-    chunks = record_chunks(models, data, config, views, runtime, path, recipe)
-    found = add_chunks(chunks, list(models))
+    chunks = record_chunks(models, data, config, views, runtime, path, recipe, by_class=by_class)
+    found = add_chunks(chunks, list(models), len(data.class_names))
     for chunk in chunks:
         chunk.unlink()
     return found
@@ -257,3 +267,29 @@ def test_what_is_not_finite_stops_the_run_and_is_never_kept(teachers, data, runt
         for layer in found.channel:
             pairs = zip(flat(found, layer), flat(whole[name], layer), strict=True)
             assert all(torch.equal(a, b) for a, b in pairs)
+
+
+@pytest.mark.parametrize("batch_size", [3, 16])
+@pytest.mark.parametrize("name", [CONVNET, WRN])
+def test_by_class__equal_to_a_direct_computation(
+    name, batch_size, teachers, data, runtime, tmp_path, monkeypatch
+):
+    """Spread between pictures included, over chunks that lack some classes; and of all together."""
+    monkeypatch.setattr("gvbsm.statistics.CHUNK", 2)
+    order = data.train.labels.argsort(stable=True)
+    split = replace(data.train, labels=data.train.labels[order], images=data.train.images[order])
+    model = Wide(teachers[name])
+    found = recorded(
+        {name: model}, replace(data, train=split), runtime, tmp_path, by_class=True,
+        batch_size=batch_size,
+    )[name]  # fmt: skip
+    pictures = normalize(data.train.images, data.mean, data.std)
+    assert_close(as_table(found), direct_statistics(model, pictures, N_P), rtol=1e-10)
+    for ours, theirs in zip(
+        (found.class_channel, found.class_patch), of_classes(model, data, N_P), strict=True
+    ):
+        assert ours.keys() == theirs.keys()
+        for path, moments in theirs.items():
+            for mine, other in zip(ours[path], moments, strict=True):
+                torch.testing.assert_close(mine, other, rtol=1e-9, atol=1e-12)
+    assert len(found.class_channel) > len(found.channel) or name == CONVNET

@@ -20,6 +20,7 @@ from gvbsm.film import frame_steps
 from gvbsm.observe import observing
 from gvbsm.pictures import normalize
 from gvbsm.runtime import RunError, Runtime
+from gvbsm.starts import Start
 from gvbsm.synthesis import (
     GPU_IMAGES,
     _groups_at_once,
@@ -119,7 +120,8 @@ def whole(targets_for, data, runtime, tmp_path):
 
     def run(config, folder="whole", runtime=runtime, names=(CONVNET, WRN), initial=None, ipc=3):
         groups = synthesize(
-            4, ipc, initial, targets_for(config, names),
+            4, ipc, None if initial is None else Start(initial[:, None]),
+            targets_for(config, names),
             config, N_P, data, runtime, tmp_path / folder, {"toy": 1},
         )  # fmt: skip
         images = torch.zeros(4 * ipc, *IMAGE, dtype=torch.uint8)
@@ -334,6 +336,95 @@ def test_teachers__are_left_as_they_were(group, teachers):
         assert all(torch.equal(value, after[key]) for key, value in before[name].items())
         assert all(p.grad is None and not p.requires_grad for p in model.parameters())
         assert not any(module._forward_pre_hooks for module in model.modules())
+
+
+# Stages
+
+
+STAGED = replace(CONFIG, stages=3, residual=0.25, init="real")
+START = torch.tensor([7, 3, 12, 9, 0, 1, 30, 31, 2, 39, 20, 21])
+
+
+def test_stages__mix_the_start_in_and_begin_without_moments(whole, data, monkeypatch):
+    """Seen at each step: the pixels before and after it, and how often the moments were updated."""
+    seen = []
+
+    def spy(terms, images, solver, *rest):
+        before = images.detach().clone()
+        descend(terms, images, solver, *rest)
+        count = int(solver.state_dict()["state"][0]["step"])
+        seen.append((before, images.detach().clone(), count, solver.param_groups[0]["lr"]))
+
+    monkeypatch.setattr(synthesis, "descend", spy)
+    whole(STAGED, initial=START)
+    start = normalize(data.train.images[START[:6]], data.mean, data.std)  # the first group's
+    assert [row[2] for row in seen[:8]] == [1, 2, 1, 2, 3, 1, 2, 3]
+    assert torch.equal(seen[0][0], start)
+    for step in range(1, 8):
+        before = seen[step - 1][1]
+        mixed = 0.75 * before + 0.25 * start if step in (2, 5) else before
+        assert torch.allclose(seen[step][0], mixed, atol=1e-6)
+    rates = [0.2 * (1 + math.cos(math.pi * step / 8)) / 2 for step in range(8)]
+    assert [row[3] for row in seen[:8]] == pytest.approx(rates)  # one schedule over all
+
+
+def test_stages__are_resumed_and_shared_as_ever(whole, teachers, checkpoint_every):
+    config = replace(STAGED, batch_size=3, beta_dr=0.5, groups=2)
+    expected = whole(config, initial=START)
+    assert_same_set(whole(replace(config, groups=1), "alone", initial=START), expected)
+    checkpoint_every(1)
+    for calls in (2, 3, 1, 2, 3):  # a stop at the end of a stage, in it and behind it
+        with stop_after(calls, *teachers.values()), pytest.raises(StoppedError):
+            whole(config, "stopped", initial=START)
+    found = whole(config, "stopped", initial=START)
+    assert torch.equal(found[0], expected[0])
+    assert found[2] == expected[2]
+
+
+BY_CLASS = replace(CONFIG, weight_class=0.5, weight_densification=0.0, iterations=4)
+
+
+def test_classes__change_the_images_and_groups_stay_apart(whole, teachers, checkpoint_every):
+    config = replace(BY_CLASS, batch_size=3, beta_dr=0.5, loop="original")
+    expected = whole(replace(config, groups=2))
+    assert_same_set(whole(config, "alone"), expected)
+    assert not torch.equal(whole(replace(config, weight_class=0.0), "without")[0], expected[0])
+    checkpoint_every(1)
+    for calls in (3, 2, 1):
+        with stop_after(calls, *teachers.values()), pytest.raises(StoppedError):
+            whole(replace(config, groups=2), "stopped")
+    found = whole(replace(config, groups=2), "stopped")
+    assert torch.equal(found[0], expected[0])
+    assert found[2] == expected[2]
+
+
+def test_flatness__the_copy_follows_and_is_resumed(whole, teachers, checkpoint_every, monkeypatch):
+    config = replace(STAGED, weight_flatness=0.25, flatness_decay=0.7, batch_size=3, groups=2)
+    seen = []
+
+    def spy(images, *rest):
+        seen.append((images.detach().clone(), rest[-1].clone()))
+        return step_terms(images, *rest)
+
+    monkeypatch.setattr(synthesis, "step_terms", spy)
+    expected = whole(config, initial=START)
+    start = copy = seen[0][0]
+    for step in range(1, 8):  # the pixels before a step are those after the last one, but for mixes
+        now = seen[step][0]
+        if step in (2, 5):
+            copy = 0.75 * (0.7 * copy + 0.3 * (now - 0.25 * start) / 0.75) + 0.25 * start
+        else:
+            copy = 0.7 * copy + 0.3 * now
+        assert torch.allclose(seen[step][1], copy, atol=1e-5), step
+    assert_same_set(whole(replace(config, groups=1), "alone", initial=START), expected)
+    checkpoint_every(1)
+    for calls in (2, 3, 1):
+        with stop_after(calls, *teachers.values()), pytest.raises(StoppedError):
+            whole(config, "stopped", initial=START)
+    found = whole(config, "stopped", initial=START)
+    assert torch.equal(found[0], expected[0])
+    assert found[2] == expected[2]
+    assert found[2][0][0]["flatness"] == 0 < found[2][0][1]["flatness"]
 
 
 # Stops

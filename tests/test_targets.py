@@ -7,12 +7,23 @@ import torch
 from torch import nn
 
 import reference
-from conftest import CONVNET, FIRST, IMAGE, N_P, WRN, captured, slow_matching
+from conftest import (
+    CONVNET,
+    FIRST,
+    IMAGE,
+    N_P,
+    WRN,
+    captured,
+    class_statistics,
+    of_classes,
+    slow_matching,
+)
 from gvbsm.artifacts import load_tensors, save
 from gvbsm.config import SynthesisConfig
 from gvbsm.moments import Moments, counts
 from gvbsm.observe import observing
-from gvbsm.targets import Statistics, empty_state, make_target, matching_loss
+from gvbsm.pictures import normalize
+from gvbsm.targets import Statistics, empty_state, find_members, make_target, matching_loss
 
 CONFIG = SynthesisConfig()
 BATCH = 5
@@ -357,3 +368,96 @@ def test_statistics_round_trip(tmp_path):
             assert torch.equal(pair.mean, expected[name].mean)
             assert torch.equal(pair.variance, expected[name].variance)
             assert pair.mean.dtype == torch.float64
+
+
+# Classes
+
+LABELS = torch.tensor([2, 0, 0, 2, 2, 1, 1, 1, 3, 3])  # of two groups
+
+
+def test_find_members__known_answer():
+    found = find_members(LABELS, 2)
+    assert found.group.tolist() == [0, 0, 1, 1]
+    assert found.label.tolist() == [0, 2, 1, 3]
+    assert found.size.tolist() == [2, 3, 3, 2]
+    assert found.share.tolist() == [0.5] * 4
+    assert found.row.tolist() == [1, 0, 0, 1, 1, 2, 2, 2, 3, 3]
+    assert find_members(torch.tensor([4, 4, 1, 0]), 2).share.tolist() == [1, 0.5, 0.5]
+
+
+def slow_class_term(target, inputs, wanted, kept, history, config):
+    """Norms of a class's images in one group, with an EMA of their own: L'_BN and L'_Conv."""
+    batchnorm = conv = torch.zeros((), dtype=torch.float64)
+    for path, x in inputs.items():
+        is_conv = isinstance(target.model.get_submodule(path), nn.Conv2d)
+        if path not in (kept if is_conv else target.batchnorm):
+            continue
+        found = reference.conv_moments(x, N_P) if is_conv else reference.channel_moments(x)
+        past = history.get(path, [part.detach() for part in found])
+        history[path] = reference.update_totals(past, found, config.alpha)
+        term = reference.sds_matching(found, wanted[path], history[path])
+        if path == FIRST[target.name]:
+            term = term * config.first_layer_multiplier
+        batchnorm, conv = (batchnorm, conv + term) if is_conv else (batchnorm + term, conv)
+    return batchnorm, conv
+
+
+@pytest.mark.parametrize("share", [0.3, 1.0])
+@pytest.mark.parametrize("name", [CONVNET, WRN])
+def test_matching_loss__compares_each_class_by_itself(
+    name, share, targets_for, teachers, statistics, data
+):
+    """Values and gradients are the slow twin's, while convolutions come and go."""
+    config = replace(CONFIG, weight_class=share)
+    real = normalize(data.train.images, data.mean, data.std)
+    by_class = class_statistics(teachers[name], real, data.train.labels, N_P)
+    (target,) = targets_for(config, [name])
+    in_float64(target)
+    members, pictures_of = find_members(LABELS, 2), pictures(2)
+    state = empty_state([target], 2, config.ema_start, members)
+    histories, class_histories = [{}, {}], {}
+    for part in KEPT:
+        kept = target.conv[part]
+        images = pictures_of.detach().requires_grad_()
+        twin = images.detach().clone().requires_grad_()
+        batchnorm, conv, changed = matching_loss(
+            seen_by(target, images, len(images), kept), target, state, BATCH, config.alpha,
+            members, share,
+        )  # fmt: skip
+        _, inputs = captured(target.model, twin)
+        expected = []
+        for group in range(2):
+            own = slice(group * BATCH, (group + 1) * BATCH)
+            mine = {path: x[own] for path, x in inputs.items()}
+            terms = torch.stack(
+                slow_matching(target, mine, statistics[name], kept, histories[group], config)
+            )
+            present = sorted(set(LABELS[own].tolist()))
+            classes = torch.zeros(2, dtype=torch.float64)
+            for label in present:
+                of = {path: x[LABELS[own] == label] for path, x in mine.items()}
+                history = class_histories.setdefault((group, label), {})
+                classes = classes + torch.stack(
+                    slow_class_term(target, of, by_class[label], kept, history, config)
+                )
+            expected.append((1 - share) * terms + share * classes / len(present))
+        slow = torch.stack(expected, dim=1)
+        ours = torch.stack([batchnorm.expand(2), conv.expand(2)])
+        torch.testing.assert_close(ours, slow, rtol=1e-9, atol=1e-12)
+        if slow.requires_grad:
+            weights = torch.tensor([[1.0, 2.0], [3.0, 5.0]], dtype=torch.float64)
+            (gradient,) = torch.autograd.grad((weights * ours).sum(), images)
+            (wanted,) = torch.autograd.grad((weights * slow).sum(), twin)
+            largest = float(wanted.abs().max())
+            torch.testing.assert_close(gradient, wanted, rtol=1e-7, atol=1e-9 * largest)
+            pictures_of = images - 0.1 * gradient
+        state |= changed
+
+
+def test_statistics__by_class_come_back_from_tensors(teachers, data):
+    table = Statistics({}, {}, *of_classes(teachers[WRN], data, N_P))
+    found = Statistics.from_tensors(table.tensors())
+    assert found.class_channel.keys() == table.class_channel.keys()
+    assert found.class_patch.keys() == table.class_patch.keys() < table.class_channel.keys()
+    for path, moments in table.class_channel.items():
+        assert all(map(torch.equal, found.class_channel[path], moments))

@@ -163,6 +163,28 @@ def select_forgetting(
     return torch.cat(chosen)
 
 
+def select_lowest(losses: Tensor, labels: Tensor, classes: int, ipc: int) -> Tensor:
+    """Take the pictures of each class that have the lowest losses.
+
+    Args:
+        losses: One a picture, (pictures,).
+        labels: Classes of the pictures, int64 (pictures,).
+        classes: Number of classes.
+        ipc: Pictures per class.
+
+    Returns:
+        Indices, class by class, the lowest first, int64 (classes * ipc,). Of pictures that are
+        equally good the first is taken.
+
+    Raises:
+        DataError: If a class has fewer than `ipc` pictures.
+    """
+    return torch.cat([
+        members[losses[members].argsort(stable=True)[:ipc]]
+        for members in _members(labels, classes, ipc)
+    ])  # fmt: skip
+
+
 def _members(labels: Tensor, classes: int, ipc: int) -> Iterator[Tensor]:
     """Indices of each class's pictures; DataError if they are fewer than `ipc`."""
     for label in range(classes):

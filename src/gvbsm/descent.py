@@ -17,10 +17,10 @@ from torch import Generator, Tensor
 
 from gvbsm.config import SynthesisConfig
 from gvbsm.loading import view_arguments
-from gvbsm.losses import Block, class_blocks, densify
+from gvbsm.losses import Block, class_blocks, densify, flatness
 from gvbsm.observe import Observer
 from gvbsm.runtime import Runtime
-from gvbsm.targets import Average, State, Target, matching_loss
+from gvbsm.targets import Average, Members, State, Target, find_members, matching_loss
 from gvbsm.views import Views, apply_views, sample_views
 
 
@@ -40,11 +40,13 @@ class Stack:
         numbers: The groups' numbers, to which their random draws belong.
         labels: Classes of the images, group after group, int64 (groups * batch,).
         blocks: The images of each class, for L_DD.
+        members: The classes in each group, for their statistics.
     """
 
     numbers: tuple[int, ...]
     labels: Tensor
     blocks: list[Block]
+    members: Members
 
     @property
     def batch(self) -> int:
@@ -57,7 +59,8 @@ def make_stack(numbers: Sequence[int], labels: Tensor, device: torch.device) -> 
     blocks = [
         Block(*(part.to(device) for part in block)) for block in class_blocks(labels, len(numbers))
     ]
-    return Stack(tuple(numbers), labels.to(device), blocks)
+    members = Members(*(part.to(device) for part in find_members(labels, len(numbers))))
+    return Stack(tuple(numbers), labels.to(device), blocks, members)
 
 
 TERMS = ("cross_entropy", "batchnorm", "conv", "densification")
@@ -65,7 +68,10 @@ TERMS = ("cross_entropy", "batchnorm", "conv", "densification")
 
 @dataclass(frozen=True)
 class Terms:
-    """The terms of one step's loss, unweighted (groups,), and the EMA's changed entries."""
+    """The terms of one step's loss, unweighted (groups,), and the EMA's changed entries.
+
+    `flatness` is None where the images have no EMA copy.
+    """
 
     teacher: str
     cross_entropy: Tensor
@@ -73,15 +79,22 @@ class Terms:
     conv: Tensor
     densification: Tensor
     changed: State
+    flatness: Tensor | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The terms there are."""
+        return TERMS if self.flatness is None else (*TERMS, "flatness")
 
     def loss(self, config: SynthesisConfig) -> Tensor:
         """The weighted sum that is minimised, for each group: (groups,)."""
-        return (
+        total = (
             config.weight_cross_entropy * self.cross_entropy
             + config.weight_batchnorm * self.batchnorm
             + config.weight_conv * self.conv
             + config.weight_densification * self.densification
         )
+        return total if self.flatness is None else total + config.weight_flatness * self.flatness
 
     def read(self, images: Tensor) -> list[dict[str, Any]]:
         """Each group's values for its trace.
@@ -93,7 +106,9 @@ class Terms:
         if self.densification.requires_grad:  # off, or one image of each class, it is a constant
             (gradient,) = torch.autograd.grad(self.densification.sum(), images, retain_graph=True)
             norms = torch.linalg.vector_norm(gradient.view(groups, -1), dim=1).tolist()
-        columns = {name: getattr(self, name).detach().expand(groups).tolist() for name in TERMS}
+        columns = {
+            name: getattr(self, name).detach().expand(groups).tolist() for name in self.names
+        }
         return [
             {
                 "teacher": self.teacher,
@@ -140,6 +155,7 @@ def step_terms(
     step: int,
     draws: Draws,
     runtime: Runtime,
+    average: Tensor | None = None,
 ) -> Terms:
     """The loss's terms of one step: views -> a teacher (GBM) -> CE, matching (GSM), DD.
 
@@ -153,21 +169,34 @@ def step_terms(
         step: The iteration, for backbones in turns.
         draws: This step's randomness.
         runtime: Device and precision.
+        average: An EMA copy of the images, if their logits are to stay near its own.
     """
     groups = len(stack.numbers)
-    seen = apply_views(images, _sample_views(stack, images, config, draws))
+    views = _sample_views(stack, images, config, draws)
+    seen = apply_views(images, views)
     target = targets[choose_teacher(len(targets), step, config.backbone_order, draws.shared)]
     drops = torch.rand(len(target.conv), generator=draws.shared).tolist()
     kept = [path for path, drop in zip(target.conv, drops, strict=True) if drop >= config.beta_dr]
     with runtime.autocast():
-        logits, sums = observers[target.name](seen, {*target.batchnorm, *kept}, groups)
-    batchnorm, conv, changed = matching_loss(sums, target, state, stack.batch, config.alpha)
+        logits, sums = observers[target.name](
+            seen, {*target.batchnorm, *kept}, len(seen) if config.weight_class else groups
+        )
+    members = stack.members if config.weight_class else None
+    batchnorm, conv, changed = matching_loss(
+        sums, target, state, stack.batch, config.alpha, members, config.weight_class
+    )
     densification = images.new_zeros(groups)
     if config.weight_densification:
         densification = densify(seen, stack.blocks, groups, config.tau, config.densification)
     cross_entropy = F.cross_entropy(logits.float(), stack.labels, reduction="none")
     cross_entropy = cross_entropy.view(groups, -1).mean(dim=1)
-    return Terms(target.name, cross_entropy, batchnorm, conv, densification, changed)
+    flat = None
+    if average is not None:
+        with torch.no_grad(), runtime.autocast():
+            past = target.model(apply_views(average, views))
+        flat = flatness(logits.float(), past.float(), config.flatness_tau)
+        flat = flat.view(groups, -1).mean(dim=1)
+    return Terms(target.name, cross_entropy, batchnorm, conv, densification, changed, flat)
 
 
 def descend(

@@ -12,7 +12,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import asdict
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -28,6 +28,7 @@ from gvbsm.runtime import Runtime, generator_for
 from gvbsm.views import Views, apply_views, sample_views
 
 Batch = tuple[Tensor, Tensor]
+Item = TypeVar("Item", bound=tuple[Tensor, ...])
 
 PART_BYTES = 16 * 1024**2  # of pictures that are gathered at a time
 
@@ -220,21 +221,38 @@ def _streamed(
     runtime: Runtime,
     workers: int,
 ) -> Iterator[Batch]:
+    for pictures, labels in streamed(files, batches, runtime, workers):
+        yield _to_device(pictures, labels, data, runtime)
+
+
+def streamed(
+    dataset: Dataset[Item], batches: Sequence[Tensor], runtime: Runtime, workers: int
+) -> Iterator[Item]:
+    """Items of a data set in batches, as worker processes get them ready.
+
+    Args:
+        dataset: Gives tuples of tensors by index.
+        batches: Which items, int64 (batch,) each.
+        runtime: Device that they are going to.
+        workers: Processes; 0 is this one.
+
+    Yields:
+        The items of a batch, stacked, on the CPU.
+    """
     # Fork is unsafe beside torch's threads once a network has run. Workers are started for every
     # epoch: what they import is imported once, by the process that they are forked from.
     context = get_context("forkserver") if workers else None
     if context is not None:
         context.set_forkserver_preload([__name__])
     loader = DataLoader(
-        files,
+        dataset,
         batch_sampler=[index.tolist() for index in batches],
         num_workers=workers,
         generator=torch.Generator(),  # else the global one is drawn from, which is dropout's
         pin_memory=runtime.device.type == "cuda",
         multiprocessing_context=context,
     )
-    for pictures, labels in loader:
-        yield _to_device(pictures, labels, data, runtime)
+    yield from loader
 
 
 def picture_parts(data: ImageData, index: Tensor) -> Iterator[tuple[Tensor, Tensor]]:

@@ -25,7 +25,7 @@ def match(current: Moments, target: Moments, owner: Tensor, layers: int) -> Tens
 
     Args:
         current: The synthetic batch's statistics, all layers end to end, (..., n).
-        target: The data set's statistics, (n,).
+        target: The statistics that are wanted, (n,) or of `current`'s shape.
         owner: Position of each number's layer, int64 (n,).
         layers: Number of layers.
     """
@@ -125,6 +125,21 @@ def densify(
         ).sum(dim=1)
         loss = loss.index_add(0, block.group, spread)
     return loss
+
+
+def flatness(logits: Tensor, average: Tensor, tau: float) -> Tensor:
+    """KL(softmax(z / tau) || softmax(z_ema / tau)) of each image, float (batch,).
+
+    EDC's flatness regularization (NeurIPS 2024, section 3.3.1).
+
+    Args:
+        logits: z, of the images, (batch, classes).
+        average: z_ema, of their EMA copy, same shape, without gradient.
+        tau: Temperature, above 0.
+    """
+    ours = F.log_softmax(logits / tau, dim=1)
+    theirs = F.log_softmax(average / tau, dim=1)
+    return F.kl_div(theirs, ours, reduction="none", log_target=True).sum(dim=1)
 
 
 def ensemble_logits(logits: Sequence[Tensor], normalize: bool) -> Tensor:

@@ -37,6 +37,7 @@ from gvbsm.samples import draw_picture, keep_real, sample_real
 from gvbsm.selection import Selector
 from gvbsm.settings import as_config, usual_workdir
 from gvbsm.squeeze import squeeze_teacher
+from gvbsm.starts import Start
 from gvbsm.statistics import add_chunks, record_chunks
 from gvbsm.students import train_students
 from gvbsm.synthesis import synthesize
@@ -132,12 +133,13 @@ class Run:
             chunks = record_chunks(
                 teachers, self.data, config.statistics, config.synthesis.views,
                 self.runtime_of("squeeze"), self.workdir / "statistics", shared,
-                config.data.workers,
+                config.data.workers, config.synthesis.weight_class > 0,
             )  # fmt: skip
             self.processes.barrier()
             if self.processes.leads:
                 await_files(chunks)
-                for name, found in add_chunks(chunks, missing).items():
+                classes = len(self.data.class_names)
+                for name, found in add_chunks(chunks, missing, classes).items():
                     header = {"kind": "statistics", "recipe": recipes[name], "backbone": name}
                     save(workspace.statistics(name), found.tensors(), header)
                 for path in chunks[0].parent.glob("chunk-*"):
@@ -175,9 +177,8 @@ class Run:
             shape = (self.data.channels, self.data.image_size, self.data.image_size)
             model, n_p = self._teacher(name), config.statistics.n_p
             targets.append(make_target(name, model, found, config.synthesis, n_p, shape))
-        starts_real = config.synthesis.init == "real"
         runtime = self.runtime_of("synthesis")
-        initial = self._real_pictures("random", place.draw, runtime) if starts_real else None
+        initial = self._start(place, recipe, runtime)
         groups = synthesize(
             len(self.data.class_names), config.ipc, initial, targets, config.synthesis,
             config.statistics.n_p, self.data, runtime, place.images.parent, recipe,
@@ -190,9 +191,23 @@ class Run:
             place.images, config.method, recipe, groups.labels, groups.images(), self.data,
             groups.traces(),
         )  # fmt: skip
-        for path in place.images.parent.glob("group-*.safetensors"):
-            remove(path)
+        for name in ("group-*.safetensors", "start.safetensors"):
+            for path in place.images.parent.glob(name):
+                remove(path)
         log.info("synthesis %s: %d images", config.method, len(groups.labels))
+
+    def _start(self, place: Place, recipe: Recipe, runtime: Runtime) -> Start | None:
+        """The real pictures that a place's images start from; None is noise."""
+        if place.config.synthesis.init == "noise":
+            return None
+        if place.config.synthesis.init == "real":  # drawn in no time, so by each for itself
+            return Start(self._real_pictures("random", place.draw, runtime)[:, None])
+        path = place.images.with_name("start.safetensors")
+        if self.processes.leads:
+            parts = place.config, self.data, runtime, self.workspace, self.recipes, self._teacher
+            Selector(*parts).keep_start(path, recipe)
+        self.team.meet([path])
+        return Start(**load_tensors(path, "start")[0])
 
     def _real_pictures(self, selection: str, draw: int, runtime: Runtime) -> Tensor:
         """Places of the training pictures that are chosen, class by class, int64 (n,)."""

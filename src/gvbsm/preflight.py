@@ -64,6 +64,7 @@ def check_feasible(config: Config, data: ImageData) -> None:
     methods = (config.method, *config.baselines.methods)
     _check_pictures(config, methods, "baselines.methods", data)
     _check_features(config, methods, data)
+    _check_tiles(config, data)
 
 
 def check_replicas(config: Config, data: ImageData, runtime: Runtime) -> None:
@@ -146,7 +147,8 @@ def _check_network(name: str, classes: int, data: ImageData) -> nn.Module:
 
 def _check_features(config: Config, methods: Sequence[str], data: ImageData) -> None:
     """Whether the teacher has features that herding and k-center can compare."""
-    if not {"herding", "k-center"} & set(map(selection_of, methods)):
+    chosen = {*map(selection_of, methods), config.synthesis.init}
+    if not {"herding", "k-center"} & chosen:
         return
     name = config.coreset.backbone or config.squeeze.backbones[0]
     try:
@@ -158,16 +160,35 @@ def _check_features(config: Config, methods: Sequence[str], data: ImageData) -> 
 def _check_pictures(config: Config, methods: Sequence[str], key: str, data: ImageData) -> None:
     """Whether each class has the real pictures that these methods, or the start, take."""
     takers = [method for method in methods if selection_of(method)]
-    if config.synthesis.init == "real":
-        takers.append("synthesis.init=real")
+    needed, start = config.ipc, config.synthesis.init
+    if start != "noise":
+        takers.append(f"synthesis.init={start}")
+    if start == "crops":
+        needed *= config.synthesis.crop_tiles**2
+    counts = torch.bincount(data.train.labels, minlength=len(data.class_names))
+    if config.synthesis.weight_class and not int(counts.min()):
+        raise DataError(
+            f"class {data.class_names[int(counts.argmin())]!r} has no training pictures, whose "
+            "statistics synthesis.weight_class would compare; set it to 0"
+        )
     if not takers:
         return
-    counts = torch.bincount(data.train.labels, minlength=len(data.class_names))
-    if int(counts.min()) < config.ipc:
+    if int(counts.min()) < needed:
+        tiles = f" and an image takes {needed // config.ipc} pictures" * (needed > config.ipc)
         raise DataError(
-            f"ipc is {config.ipc}, but class {data.class_names[int(counts.argmin())]!r} has "
+            f"ipc is {config.ipc}{tiles}, but class {data.class_names[int(counts.argmin())]!r} has "
             f"{int(counts.min())} training pictures, from which {', '.join(takers)} would take; "
             f"lower --ipc, or leave methods out of --{key}"
+        )
+
+
+def _check_tiles(config: Config, data: ImageData) -> None:
+    """Whether the tiles of the start fill an image."""
+    tiles = config.synthesis.crop_tiles
+    if config.synthesis.init == "crops" and data.image_size % tiles:
+        raise ConfigError(
+            f"synthesis.crop_tiles is {tiles}, which does not divide the pictures' size of "
+            f"{data.image_size} pixels; take 1, or another data.image_size"
         )
 
 

@@ -82,8 +82,10 @@ class Place:
 
     @property
     def needs_statistics(self) -> bool:
-        """Whether convolutions are matched."""
-        return self.selection is None and self.config.synthesis.weight_conv > 0
+        """Whether convolutions are matched, or the classes by themselves."""
+        synthesis = self.config.synthesis
+        by_class = synthesis.weight_class > 0 and synthesis.weight_batchnorm > 0
+        return self.selection is None and (synthesis.weight_conv > 0 or by_class)
 
     @property
     def teachers(self) -> tuple[str, ...]:
@@ -92,6 +94,8 @@ class Place:
         asked: set[str] = set()
         if self.selection is None:
             asked |= {*(config.synthesis.backbones or names)}
+            if config.synthesis.init == "herding":
+                asked.add(config.coreset.backbone or names[0])
         elif self.selection in ("herding", "k-center"):
             asked.add(config.coreset.backbone or names[0])
         if config.evaluation.loss != "hard":
@@ -164,6 +168,8 @@ class Recipes:
         """A teacher's statistics' recipe."""
         settings = told(self._config.statistics)
         del settings["batch_size"]  # the statistics do not depend on it
+        if self._config.synthesis.weight_class:
+            settings["by_class"] = True
         return self._recipe(
             "statistics",
             seed=seed_of(self._config, "squeeze"),
@@ -196,6 +202,8 @@ class Recipes:
         )
         if place.needs_statistics:
             recipe["statistics"] = [fingerprint(self.statistics(name)) for name in names]
+        if config.synthesis.init == "herding":
+            recipe["start"] = fingerprint(self.teacher(self.coreset_backbone))
         return recipe
 
     @property

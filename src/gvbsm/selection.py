@@ -4,19 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 
 from torch import Tensor, nn
 
-from gvbsm.artifacts import load_tensors
+from gvbsm.artifacts import Recipe, is_current, load_tensors, save
 from gvbsm.config import Config, ConfigError
-from gvbsm.coreset import select_forgetting, select_herding, select_k_center, select_random
+from gvbsm.coreset import (
+    select_forgetting,
+    select_herding,
+    select_k_center,
+    select_lowest,
+    select_random,
+)
 from gvbsm.datasets import ImageData
 from gvbsm.features import feature_batches
 from gvbsm.forgetting import record_forgetting
 from gvbsm.loading import plain_batches
+from gvbsm.memory import InParts
 from gvbsm.pictures import DataError
 from gvbsm.recipes import Recipes, seed_of
 from gvbsm.runtime import Runtime
+from gvbsm.starts import Start, choose_crops, training_losses
 from gvbsm.workspace import Workspace
 
 BATCH = 256  # pictures whose features are taken together; the choice does not depend on it
@@ -67,6 +76,39 @@ class Selector:
             return select_forgetting(self._forgetting_events(), labels, classes, ipc, generator)
         choose = {"herding": select_herding, "k-center": select_k_center}[selection]
         return choose(self._features(), labels, classes, ipc)
+
+    def keep_start(self, path: Path, recipe: Recipe) -> None:
+        """Choose what the pixels start from and keep it, unless that has been done.
+
+        Args:
+            path: The file.
+            recipe: Of the images that start there.
+
+        Raises:
+            ArtifactError: If the teacher whose features are compared has not been trained.
+        """
+        if is_current(path, recipe):
+            return
+        start = self._choose_start()
+        tensors = {"pictures": start.pictures}
+        if start.boxes is not None:
+            tensors["boxes"] = start.boxes
+        save(path, tensors, {"kind": "start", "recipe": recipe})
+
+    def _choose_start(self) -> Start:
+        config, data, runtime = self._config.synthesis, self._data, self._runtime
+        if config.init == "herding":
+            return Start(self.select("herding")[:, None])
+        names = config.backbones or self._config.squeeze.backbones
+        teachers = [InParts(self._teacher(name)) for name in names]
+        ipc, workers = self._config.ipc, self._config.data.workers
+        if config.init == "crops":
+            return choose_crops(
+                data, ipc, config.crop_tiles, config.crop_scale, teachers, runtime, workers
+            )
+        losses = training_losses(data, teachers, runtime, BATCH, workers)
+        found = select_lowest(losses, data.train.labels, len(data.class_names), ipc)
+        return Start(found[:, None])
 
     def _features(self) -> Iterator[Tensor]:
         """What the teacher sees in the training pictures, unchanged: (batch, features) each."""

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import yaml
 
+from gvbsm.beyond import beyond_faults
 from gvbsm.config import (
     Config,
     ConfigError,
@@ -324,7 +325,7 @@ _NOT_NEGATIVE = (
 
 
 def _faults(config: Config) -> Iterator[str | None]:
-    for faults in (_number_faults, _backbone_faults, _section_faults, _mode_faults):
+    for faults in (_number_faults, _backbone_faults, _section_faults, _mode_faults, beyond_faults):
         yield from faults(config)
 
 

@@ -25,6 +25,7 @@ from gvbsm.observe import LayerSums, Observer, input_shapes, observing
 from gvbsm.runtime import RunError, Runtime, first_not_finite
 from gvbsm.targets import Statistics
 
+CLASSES = "classes"  # of a chunk, in the order of its sums' rows
 CHUNK = 16  # batches whose sums are kept together: lost at most when stopped
 
 
@@ -37,6 +38,7 @@ def record_chunks(
     directory: Path,
     recipe: Recipe,
     workers: int = 0,
+    by_class: bool = False,
 ) -> list[Path]:
     """Sum up the moments of every convolution's input, for several teachers at once.
 
@@ -53,6 +55,7 @@ def record_chunks(
         directory: Where the chunks' files go.
         recipe: What they are made from.
         workers: Processes that decode pictures.
+        by_class: Sum up each class by itself, and the inputs of BatchNorm layers too.
 
     Returns:
         The files of all chunks, in order. Those of other processes need not be there yet.
@@ -77,9 +80,16 @@ def record_chunks(
         bar = contexts.enter_context(runtime.progress(steps * config.passes, "statistics", "batch"))
         watched = {}
         for name, model in teachers.items():
-            shapes = input_shapes(model, matched_layers(model).conv, image_shape)
+            found = matched_layers(model)
+            layers = {*found.conv, *(found.batchnorm if by_class else ())}
+            shapes = input_shapes(model, layers, image_shape)
             observer = contexts.enter_context(observing(model, shapes, config.n_p, exact=True))
-            per_picture = {path: counts(shape, config.n_p) for path, shape in shapes.items()}
+            per_picture = {
+                f"{path}|{level}": each
+                for path, shape in shapes.items()
+                for level, each in zip(LayerSums._fields, counts(shape, config.n_p), strict=True)
+                if level == "channel" or path in found.conv
+            }
             watched[name] = observer, per_picture, Halving()
         mine = missing[runtime.processes.part(len(missing))]
         bar.update(sum(stop - start for n, (_, start, stop) in enumerate(chunks) if n not in mine))
@@ -91,12 +101,17 @@ def record_chunks(
             )  # fmt: skip
             for number in numbers:
                 sums: dict[str, Sums] = {}
-                for pictures, _ in islice(batches, chunks[number][2] - chunks[number][1]):
+                _, first, last = chunks[number]
+                own = data.train.labels[first * config.batch_size : last * config.batch_size]
+                classes = torch.unique(own) if by_class else None
+                for pictures, labels in islice(batches, last - first):
+                    rows = None if classes is None else _one_hot(labels, classes)
                     for name in teachers:
-                        _record(sums, name, *watched[name], pictures, runtime)
+                        _record(sums, name, *watched[name], pictures, rows, runtime)
                     bar.update()
                 _check(sums)
-                save(paths[number], _pack(sums), {"kind": "chunk", "recipe": made})
+                tensors = _pack(sums) | ({} if classes is None else {CLASSES: classes})
+                save(paths[number], tensors, {"kind": "chunk", "recipe": made})
     return paths
 
 
@@ -112,7 +127,9 @@ def _runs(mine: Sequence[int], chunks: Sequence[tuple[int, int, int]]) -> Iterat
         yield run
 
 
-def add_chunks(paths: Sequence[Path], names: Sequence[str]) -> dict[str, Statistics]:
+def add_chunks(
+    paths: Sequence[Path], names: Sequence[str], classes: int = 0
+) -> dict[str, Statistics]:
     """Global channel and patch moments of every convolution's input, by teacher.
 
     They are the exact moments of all activations of the pass (sum, sum of squares and count in
@@ -123,15 +140,31 @@ def add_chunks(paths: Sequence[Path], names: Sequence[str]) -> dict[str, Statist
     Args:
         paths: The chunks' files, in order.
         names: The teachers.
+        classes: Number of classes, if each was summed up by itself.
 
     Raises:
         ArtifactError: If a chunk is missing or damaged.
     """
     total: dict[str, Sums] = {}
     for path in paths:
-        for key, part in _unpack(load_tensors(path, "chunk")[0]).items():
+        tensors, _ = load_tensors(path, "chunk")
+        for key, part in _unpack(tensors).items():
+            if CLASSES in tensors:
+                part = _at_classes(part, tensors[CLASSES], classes)
             total[key] = add(total.get(key), part)
     return {name: _finish(name, total) for name in names}
+
+
+def _one_hot(labels: Tensor, classes: Tensor) -> Tensor:
+    """Which pictures are of which class, float64 (classes, batch): sums are products with it."""
+    return (classes.to(labels.device)[:, None] == labels).double()
+
+
+def _at_classes(part: Sums, classes: Tensor, count: int) -> Sums:
+    """Sums of some classes at their places among all."""
+    return Sums(*(
+        value.new_zeros(count, *value.shape[1:]).index_copy(0, classes, value) for value in part
+    ))  # fmt: skip
 
 
 def _check(sums: Mapping[str, Sums]) -> None:
@@ -148,31 +181,50 @@ def _record(
     sums: dict[str, Sums],
     name: str,
     observer: Observer,
-    per_picture: Mapping[str, tuple[Tensor, Tensor]],
+    per_picture: Mapping[str, Tensor],
     halving: Halving,
     pictures: Tensor,
+    rows: Tensor | None,
     runtime: Runtime,
 ) -> None:
+    """Add a batch's sums; with `rows`, float64 (classes, batch), those of each class."""
+    layers = {key.partition("|")[0] for key in per_picture}
+
     def watch(part: Tensor) -> tuple[int, dict[str, LayerSums]]:
         with runtime.autocast():
-            return len(part), observer(part, per_picture.keys())[1]
+            return len(part), observer(part, layers, 1 if rows is None else len(part))[1]
 
+    done = 0
     for count, found in halving(watch, pictures):
-        for path, layer in found.items():
-            for level, each in zip(LayerSums._fields, per_picture[path], strict=True):
-                total, squares = getattr(layer, level)[:, 0]
-                part = Sums(each.to(total.device) * count, total, squares)
-                key = f"{name}|{path}|{level}"
-                sums[key] = add(sums.get(key), part)
+        for key, each in per_picture.items():
+            path, level = key.split("|")
+            seen = getattr(found[path], level)
+            if rows is None:
+                part = Sums(each.to(seen.device) * count, *seen[:, 0])
+            else:
+                own = rows[:, done : done + count]
+                numbers = own.sum(dim=1).view(-1, *[1] * each.ndim) * each.to(seen.device)
+                summed = (own @ seen.flatten(start_dim=2)).unflatten(2, seen.shape[2:])
+                part = Sums(numbers, *summed)
+                level = f"class_{level}"
+            key = f"{name}|{path}|{level}"
+            sums[key] = add(sums.get(key), part)
+        done += count
 
 
 def _finish(name: str, sums: Mapping[str, Sums]) -> Statistics:
     statistics = Statistics(channel={}, patch={})
     for key, part in sums.items():
         owner, path, level = key.split("|")
-        if owner == name:
-            table = statistics.channel if level == "channel" else statistics.patch
-            table[path] = finalize(part)
+        if owner != name:
+            continue
+        getattr(statistics, level)[path] = finalize(part)
+        # Of BatchNorm's inputs the network itself knows the moments of all classes together.
+        if level != (together := level.removeprefix("class_")) and (
+            f"{owner}|{path}|class_patch" in sums
+        ):
+            whole = Sums(*(value.sum(dim=0) for value in part))
+            getattr(statistics, together)[path] = finalize(whole)
     return statistics
 
 

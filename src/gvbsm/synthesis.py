@@ -25,25 +25,20 @@ from gvbsm.artifacts import (
     is_current,
     save,
 )
+from gvbsm.beyond import stage_begins
 from gvbsm.config import SynthesisConfig
 from gvbsm.datasets import ImageData
 from gvbsm.descent import TERMS, Stack, Terms, descend, make_stack, step_draws, step_terms
+from gvbsm.divergence import ADVICE, check_loss, check_pixels
 from gvbsm.film import frame_steps, is_filmed
 from gvbsm.groups import Groups, Trace
-from gvbsm.loading import gather_images
-from gvbsm.observe import Observer, compile_observer, first_broken_layer, observing
+from gvbsm.observe import Observer, compile_observer, observing
 from gvbsm.pictures import denormalize, normalize, pixel_bounds
 from gvbsm.runtime import RunError, Runtime
-from gvbsm.targets import Average, State, Target, empty_state
-from gvbsm.training import (
-    make_optimizer,
-    pack_optimizer,
-    schedule,
-    set_lr,
-    unpack_optimizer,
-    with_prefix,
-    without_prefix,
-)
+from gvbsm.starts import Start
+from gvbsm.targets import Target, empty_state
+from gvbsm.training import make_optimizer, schedule, set_lr
+from gvbsm.unfinished import Work
 
 log = logging.getLogger("gvbsm")
 
@@ -99,87 +94,52 @@ def synthesize_stack(
     images = initial.to(runtime.device, copy=True).requires_grad_()
     solver = make_optimizer(config.optimizer, [images], config.optimizer.lr)
     low, high = (bound.to(runtime.device) for bound in pixel_bounds(*normalization))
-    bounds = low, high
-    state = empty_state(targets, len(stack.numbers), config.ema_start)
     filmed, frames = filmed.to(runtime.device), frame_steps(config.iterations)
     film = images.new_zeros(len(filmed), len(frames), *images.shape[1:], dtype=torch.uint8)
-    step, traces = _resume(images, solver, state, film, len(stack.numbers), checkpoint)
-    bar.update(step * len(stack.numbers))
-    while step < config.iterations:
+    members = stack.members if config.weight_class else None
+    state = empty_state(targets, len(stack.numbers), config.ema_start, members)
+    average = images.detach().clone() if config.weight_flatness else None
+    work = Work(images, solver, state, film, [[] for _ in stack.numbers], average)
+    work.resume(checkpoint)
+    begins = stage_begins(config)
+    bar.update(work.step * len(stack.numbers))
+    while (step := work.step) < config.iterations:
         if step in frames:
             now = denormalize(images.detach()[filmed], *normalization)
             film[:, frames.index(step)] = now
+        if step in begins:
+            work.begin_stage(initial, config.residual)
         factor = schedule(config.optimizer, step, config.iterations)
         set_lr(solver, config.optimizer.lr * factor)
         draws = step_draws(runtime, stack.numbers, step)
         try:
             terms = step_terms(
-                images, stack, targets, observers, state, config, step, draws, runtime
+                images, stack, targets, observers, state, config, step, draws, runtime, average
             )
         except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]  # by L_DD
-            _check_pixels(step, images, stack)
+            check_pixels(step, images, stack)
             raise RunError(f"synthesis at iteration {step}: {error}; {ADVICE}") from None
         if _is_logged(step, config.iterations):
             loss = terms.loss(config)
-            _check_loss(step, terms.teacher, loss, images, stack, targets)
-            _log(step, terms, loss, images, traces, bar)
-            _tell(step, stack, traces, config, runtime)
-        descend(terms, images, solver, bounds, state, config)
-        step += 1
+            check_loss(step, terms.teacher, loss, images, stack, targets)
+            _log(step, terms, loss, images, work.traces, bar)
+            _tell(step, stack, work.traces, config, runtime)
+        descend(terms, images, solver, (low, high), state, config)
+        work.follow(config.flatness_decay)
+        work.step += 1
         bar.update(len(stack.numbers))
-        if step < config.iterations and checkpoint.due():
-            _check_pixels(step, images, stack)
-            tensors = {**_pack(images, solver, state), "film": film}
-            checkpoint.save(tensors, {"step": step, "traces": traces})
-    _check_pixels(step, images, stack)
+        if work.step < config.iterations and checkpoint.due():
+            check_pixels(work.step, images, stack)
+            work.keep(checkpoint)
+    check_pixels(work.step, images, stack)
     made = denormalize(images.detach(), *normalization)
     film[:, -1] = made[filmed]
-    return made.cpu(), traces, film.cpu()
+    return made.cpu(), work.traces, film.cpu()
 
 
 def _is_logged(step: int, iterations: int) -> bool:
     """About a hundred steps, and each of the first ten: DD acts in the first alone."""
     return step < 10 or step % max(1, iterations // 100) == 0 or step == iterations - 1
-
-
-ADVICE = "lower synthesis.optimizer.lr"
-
-
-def _check_loss(
-    step: int,
-    teacher: str,
-    loss: Tensor,
-    images: Tensor,
-    stack: Stack,
-    targets: Sequence[Target],
-) -> None:
-    """Stop if a group's loss is not finite, naming the iteration and where it began."""
-    bad = (~torch.isfinite(loss.detach())).nonzero().flatten().tolist()
-    if not bad:
-        return
-    number, value = stack.numbers[bad[0]], float(loss[bad[0]].detach())
-    pictures = images.detach()[bad[0] * stack.batch : (bad[0] + 1) * stack.batch]
-    if bool(torch.isfinite(pictures).all()):
-        model = next(target.model for target in targets if target.name == teacher)
-        layer = first_broken_layer(model, pictures)
-        where = f"first in layer {layer} of {teacher}" if layer else f"in the losses of {teacher}"
-    else:
-        where = "first in the pixels"
-    raise RunError(
-        f"synthesis of batch {number}: the loss became {value:g} at iteration {step}, {where}; "
-        f"{ADVICE}"
-    )
-
-
-def _check_pixels(step: int, images: Tensor, stack: Stack) -> None:
-    """Stop before a state that is not finite is kept; the last checkpoint is from before it."""
-    finite = torch.isfinite(images.detach()).view(len(stack.numbers), -1).all(dim=1).tolist()
-    for number, good in zip(stack.numbers, finite, strict=True):
-        if not good:
-            raise RunError(
-                f"synthesis of batch {number}: the pixels are no longer finite after {step} "
-                f"iterations; {ADVICE}"
-            )
 
 
 def _log(
@@ -201,51 +161,16 @@ def _tell(
     """Log the groups' mean terms, at the iterations of all groups so far."""
     if runtime.log is not None:
         rows = [trace[-1] for trace in traces]
-        means = {name: fmean(row[name] for row in rows) for name in TERMS}
+        names = [name for name in (*TERMS, "flatness") if name in rows[0]]
+        means = {name: fmean(row[name] for row in rows) for name in names}
         before = stack.numbers[0] * config.iterations
         runtime.log("synthesis", means, before + step * len(stack.numbers))
-
-
-def _pack(images: Tensor, solver: torch.optim.Optimizer, state: State) -> dict[str, Tensor]:
-    average = {
-        f"{key}|{name}": value
-        for key, part in state.items()
-        for name, value in part._asdict().items()
-    }
-    return {
-        "images": images,
-        **with_prefix("optimizer", pack_optimizer(solver)),
-        **with_prefix("ema", average),
-    }
-
-
-def _resume(
-    images: Tensor,
-    solver: torch.optim.Optimizer,
-    state: State,
-    film: Tensor,
-    groups: int,
-    checkpoint: Checkpoint,
-) -> tuple[int, list[Trace]]:
-    """Steps done and traces from the checkpoint, or fresh; fills images, optimiser, EMA, film."""
-    if (found := checkpoint.load()) is None:
-        return 0, [[] for _ in range(groups)]
-    tensors, saved = found
-    with torch.no_grad():
-        images.copy_(tensors["images"])
-    film.copy_(tensors["film"])
-    unpack_optimizer(solver, without_prefix("optimizer", tensors))
-    average = without_prefix("ema", tensors)
-    for key in state:
-        fields = (average[f"{key}|{name}"].to(images.device) for name in Average._fields)
-        state[key] = Average(*fields)
-    return saved["step"], saved["traces"]
 
 
 def synthesize(
     classes: int,
     ipc: int,
-    initial: Tensor | None,
+    initial: Start | None,
     targets: Sequence[Target],
     config: SynthesisConfig,
     n_p: int,
@@ -261,8 +186,7 @@ def synthesize(
     Args:
         classes: Number of classes.
         ipc: Images per class.
-        initial: Training pictures to start from, class by class, int64 (classes * ipc,); None
-            starts from N(0, 1).
+        initial: The real pictures, or crops of them, to start from; None starts from N(0, 1).
         targets: The teachers.
         config: The stage's settings.
         n_p: Side of a patch in pixels.
@@ -287,7 +211,7 @@ def synthesize(
     def start(group: int) -> Tensor:
         index = groups[group]
         if initial is not None:
-            return normalize(gather_images(data, initial[index]), data.mean, data.std)
+            return normalize(initial.pixels(data, index), data.mean, data.std)
         return torch.randn(len(index), *shape, generator=runtime.generator("noise", group))
 
     with (

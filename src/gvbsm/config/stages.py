@@ -71,8 +71,16 @@ class SynthesisConfig:
     Args:
         backbones: Teachers that are matched (GBM); none takes all of squeeze.backbones.
         backbone_order: uniform draws one for each iteration (Eq. 7); round_robin takes turns.
-        init: Start from noise (the paper) or from random real pictures of the class.
+        init: Start from noise (the paper), or from real pictures of the class: random (real), by
+            herding with coreset.backbone (herding), of the lowest loss under the mean logits of the
+            teachers (lowest_loss), or the best of random crops (crops, as RDED).
+        crop_tiles: With init=crops, tiles along a side of an image: 1, or 2 for four in an image.
+        crop_scale: With init=crops, smallest and largest share of a picture's area in a crop.
         iterations: Steps for each batch of images.
+        stages: Equal parts that the iterations are cut into; each begins without the optimiser's
+            moments. One is the paper's.
+        residual: Share of the real start that is mixed into the images after each part but the
+            last (FADRM); 0 is off.
         batch_size: Images that are optimised together.
         loop: reorder (several images of few classes) or original (one image of each class).
         optimizer: Optimiser of the pixels.
@@ -84,6 +92,12 @@ class SynthesisConfig:
         weight_batchnorm: Weight of L'_BN (Eq. 6); 0 is off.
         weight_conv: Weight of L'_Conv (Eq. 10); 0 is off.
         weight_densification: Weight of L_DD (Eq. 5); 0 is off.
+        weight_class: Share of the comparison with the statistics of each class (EDC) in L'_BN and
+            L'_Conv, beside that with those of all; 0 is off.
+        weight_flatness: Weight of the flatness term (EDC): the logits are to stay near those of an
+            EMA copy of the images; 0 is off.
+        flatness_decay: Weight of the past in that copy.
+        flatness_tau: Temperature at which the logits are compared.
         first_layer_multiplier: Extra weight of the first matched layer of each teacher.
         tau: Temperature of L_DD.
         densification: exact is Eq. 5; scaled divides each Gram matrix by its mean eigenvalue first.
@@ -94,8 +108,12 @@ class SynthesisConfig:
 
     backbones: tuple[str, ...] | None = None
     backbone_order: Literal["uniform", "round_robin"] = "uniform"
-    init: Literal["noise", "real"] = "noise"
+    init: Literal["noise", "real", "herding", "lowest_loss", "crops"] = "noise"
+    crop_tiles: Literal[1, 2] = later(1)
+    crop_scale: tuple[float, float] = later((0.08, 1.0))
     iterations: int = 4000
+    stages: int = later(1)
+    residual: float = later(0.0)
     batch_size: int = 50
     loop: Literal["reorder", "original"] = "reorder"
     optimizer: OptimizerConfig = field(
@@ -109,6 +127,10 @@ class SynthesisConfig:
     weight_batchnorm: float = 0.01
     weight_conv: float = 0.01
     weight_densification: float = 1.0
+    weight_class: float = later(0.0)
+    weight_flatness: float = later(0.0)
+    flatness_decay: float = later(0.99)
+    flatness_tau: float = later(4.0)
     first_layer_multiplier: float = 10.0
     tau: float = 4.0
     densification: Literal["exact", "scaled"] = "exact"

@@ -30,6 +30,7 @@ TERMS = {
     "cross_entropy": "cross-entropy",
     "batchnorm": "BatchNorm matching",
     "conv": "convolution matching",
+    "flatness": "flatness",
     "densification": "densification",
     "densification_gradient": "gradient of densification",
 }

@@ -120,7 +120,7 @@ def _film(workspace: Workspace) -> Iterator[Drawn]:
         names = [header["class_names"][label] for label in film.labels.tolist()]
         start = header["recipe"]["synthesis"]["init"]
     steps = film.steps.tolist()
-    origin = "a real picture" if start == "real" else "noise"
+    origin = "noise" if start == "noise" else "a real picture"
     yield Drawn(
         "film",
         "How the images came to be",

@@ -1,0 +1,177 @@
+"""Where the pixels of a synthesis start when it is not noise: real pictures, or crops of them.
+
+A start says which pictures, and where they are cut, and not the pixels: those are read when a batch
+of images begins. So a set of any size has its start in a few megabytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+import torchvision.transforms.v2.functional as TF
+from torch import Tensor, nn
+from torch.utils.data import Dataset
+
+from gvbsm.datasets import ImageData
+from gvbsm.loading import gather_images, plain_batches, streamed
+from gvbsm.losses import ensemble_logits
+from gvbsm.pictures import normalize, read_image
+from gvbsm.runtime import Runtime, generator_for
+from gvbsm.views import sample_views
+
+CROP_PICTURES = 300  # pictures of a class that are cut, at most, unless more are needed
+CROPS = 5  # crops of a picture
+BATCH = 64  # pictures in a pass; the choice does not depend on it
+
+
+class Start(NamedTuple):
+    """The real pictures that images start from, class by class.
+
+    Attributes:
+        pictures: Training pictures of each image, int64 (images, tiles); row by row if several.
+        boxes: The square that is cut from each, (top, left, height, width) in the pixels of its
+            file, int64 (images, tiles, 4); None takes whole pictures, brought to size.
+    """
+
+    pictures: Tensor
+    boxes: Tensor | None = None
+
+    def pixels(self, data: ImageData, index: Tensor) -> Tensor:
+        """Pixels of the images at `index` (n,): uint8 (n, channels, size, size)."""
+        if self.boxes is None:
+            return gather_images(data, self.pictures[index, 0])
+        across = round(self.pictures.shape[1] ** 0.5)
+        side = data.image_size // across
+        tiles = torch.stack([
+            _cut(_picture(data, picture), box[None], side)
+            for picture, box in zip(
+                self.pictures[index].flatten().tolist(), self.boxes[index].flatten(end_dim=1),
+                strict=True,
+            )
+        ])  # fmt: skip
+        rows = tiles.view(len(index), across, across, *tiles.shape[2:])
+        return rows.permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3).contiguous()
+
+
+def _picture(data: ImageData, index: int) -> Tensor:
+    """A training picture in its own pixels, uint8 (channels, height, width)."""
+    if data.train.images is not None:
+        return data.train.images[index]
+    assert data.train.paths is not None
+    return read_image(data.train.paths[index], data.channels)
+
+
+def _cut(picture: Tensor, boxes: Tensor, side: int) -> Tensor:
+    """Crops of a picture at `boxes` (n, 4), brought to size: uint8 (n, channels, side, side)."""
+    return torch.stack([
+        TF.resized_crop(picture, *box, [side, side], antialias=True) for box in boxes.tolist()
+    ])  # fmt: skip
+
+
+class _Crops(Dataset[tuple[Tensor, Tensor, Tensor]]):
+    """The crops of each training picture, their boxes and its class."""
+
+    def __init__(self, data: ImageData, side: int, scale: tuple[float, float], seed: int) -> None:
+        self._data, self._side, self._scale, self._seed = data, side, scale, seed
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
+        picture = _picture(self._data, index)
+        _, height, width = picture.shape
+        boxes = sample_views(
+            CROPS, height, width, generator_for(self._seed, "crops", index), crop="resized",
+            padding=0, scale=self._scale, ratio=(1.0, 1.0), flip=False, roll=0,
+        ).boxes  # fmt: skip
+        return _cut(picture, boxes, self._side), boxes, self._data.train.labels[index]
+
+
+def choose_crops(
+    data: ImageData,
+    ipc: int,
+    across: int,
+    scale: tuple[float, float],
+    teachers: Sequence[nn.Module],
+    runtime: Runtime,
+    workers: int = 0,
+) -> Start:
+    """Take the crops that the teachers classify best, at most one of a picture, and tile them.
+
+    RDED (CVPR 2024): 300 pictures of a class at random, 5 random square crops of each, shrunk to a
+    tile's side and set in a frame of the mean color that fills the picture; of each picture the
+    crop of the lowest cross-entropy under the teachers' mean logits stays, and of these the lowest
+    of the class. Tiles that follow each other in that order share an image.
+
+    Args:
+        data: The real pictures.
+        ipc: Images per class.
+        across: Tiles along a side of an image, which divides its size.
+        scale: Range of a crop's share of the picture's area.
+        teachers: Networks in eval mode, on the device.
+        runtime: Device, precision, seed, progress.
+        workers: Processes that decode files.
+    """
+    side, classes, needed = data.image_size // across, len(data.class_names), ipc * across**2
+    index = _drawn_pictures(data, max(CROP_PICTURES, needed), runtime)
+    frame = [(data.image_size - side) // 2, data.image_size - side - (data.image_size - side) // 2]
+    losses, boxes = [], []
+    crops = _Crops(data, side, scale, runtime.seed)
+    batches = torch.split(index, BATCH)
+    # Pictures in memory would have to be copied to every worker.
+    workers = workers if data.train.images is None else 0
+    with runtime.progress(len(index), "crops", "picture") as bar, torch.no_grad():
+        for cut, drawn, labels in streamed(crops, batches, runtime, workers):
+            count = len(labels)
+            pictures = normalize(cut.to(runtime.device).flatten(end_dim=1), data.mean, data.std)
+            found = class_losses(
+                teachers, F.pad(pictures, frame * 2), labels.repeat_interleave(CROPS), runtime
+            ).view(count, CROPS)
+            best = found.argmin(dim=1)
+            losses.append(found[torch.arange(count), best])
+            boxes.append(drawn[torch.arange(count), best])
+            bar.update(count)
+    loss, box, label = torch.cat(losses), torch.cat(boxes), data.train.labels[index]
+    chosen = torch.stack([
+        own[loss[own].argsort(stable=True)[:needed]]
+        for own in ((label == number).nonzero().squeeze(1) for number in range(classes))
+    ]).view(classes * ipc, across**2)  # fmt: skip
+    return Start(index[chosen], box[chosen])
+
+
+def _drawn_pictures(data: ImageData, limit: int, runtime: Runtime) -> Tensor:
+    """At most `limit` training pictures of each class at random, class by class, int64 (n,)."""
+    generator, parts = runtime.generator("start"), []
+    for number in range(len(data.class_names)):
+        own = (data.train.labels == number).nonzero().squeeze(1)
+        parts.append(own[torch.randperm(len(own), generator=generator)[:limit]])
+    return torch.cat(parts)
+
+
+def class_losses(
+    teachers: Sequence[nn.Module], pictures: Tensor, labels: Tensor, runtime: Runtime
+) -> Tensor:
+    """Cross-entropy of each picture's class under the teachers' mean logits, float32 on the CPU.
+
+    Args:
+        teachers: Networks in eval mode.
+        pictures: Normalized, (batch, channels, height, width), on the device.
+        labels: Their classes, int64 (batch,).
+        runtime: Precision.
+    """
+    with torch.no_grad(), runtime.autocast():
+        answers = [teacher(pictures) for teacher in teachers]
+    logits = ensemble_logits(answers, normalize=False)
+    return F.cross_entropy(logits, labels.to(logits.device), reduction="none").cpu()
+
+
+def training_losses(
+    data: ImageData, teachers: Sequence[nn.Module], runtime: Runtime, batch: int, workers: int
+) -> Tensor:
+    """`class_losses` of every training picture, unchanged, in batches: float32 (pictures,)."""
+    losses = []
+    with runtime.progress(len(data.train), "losses of the pictures", "picture") as bar:
+        for pictures, labels in plain_batches(data, data.train, batch, runtime, workers):
+            losses.append(class_losses(teachers, pictures, labels, runtime))
+            bar.update(len(labels))
+    return torch.cat(losses)

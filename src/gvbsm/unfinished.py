@@ -1,0 +1,99 @@
+"""A stack's work in hand: its pixels and all that a stopped descent needs to go on to the same end.
+
+The pixels, the optimiser's moments, the averages of statistics, the film and the traces go into
+one checkpoint, and come back from it bit for bit.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from gvbsm.artifacts import Checkpoint
+from gvbsm.groups import Trace
+from gvbsm.targets import Average, State
+from gvbsm.training import pack_optimizer, unpack_optimizer, with_prefix, without_prefix
+
+
+@dataclass
+class Work:
+    """Stacked groups of images on their way.
+
+    Attributes:
+        images: The pixels, normalized float (groups * batch, channels, height, width), a leaf.
+        solver: Their optimiser.
+        state: The EMA of the statistics.
+        film: Frames so far, uint8 (filmed, frames, channels, height, width).
+        traces: Each group's trace.
+        average: An EMA copy of the images, for flatness, or None.
+        step: Iterations done.
+    """
+
+    images: Tensor
+    solver: torch.optim.Optimizer
+    state: State
+    film: Tensor
+    traces: list[Trace]
+    average: Tensor | None = None
+    step: int = 0
+
+    def begin_stage(self, start: Tensor, residual: float) -> None:
+        """Mix the start into the images, (1 - residual) x + residual start; forget the moments.
+
+        FADRM (NeurIPS 2025), without its changes of resolution.
+
+        The EMA copy, an average of such images, is mixed as they are.
+
+        Args:
+            start: Where the pixels started, of the images' shape, on any device.
+            residual: Its share.
+        """
+        if residual:
+            with torch.no_grad():
+                for each in (self.images, *self._averages()):
+                    each.lerp_(start.to(each.device), residual)
+        self.solver.state.clear()
+
+    def follow(self, decay: float) -> None:
+        """Let the EMA copy, if there is one, follow the images: it keeps `decay` of itself."""
+        for average in self._averages():
+            average.lerp_(self.images.detach(), 1 - decay)
+
+    def _averages(self) -> list[Tensor]:
+        return [] if self.average is None else [self.average]
+
+    def keep(self, checkpoint: Checkpoint) -> None:
+        """Write a checkpoint."""
+        average = {
+            f"{key}|{name}": value
+            for key, part in self.state.items()
+            for name, value in part._asdict().items()
+        }
+        tensors = {
+            "images": self.images,
+            **with_prefix("optimizer", pack_optimizer(self.solver)),
+            **with_prefix("ema", average),
+            "film": self.film,
+        }
+        if self.average is not None:
+            tensors["average"] = self.average
+        checkpoint.save(tensors, {"step": self.step, "traces": self.traces})
+
+    def resume(self, checkpoint: Checkpoint) -> None:
+        """Go on from a checkpoint, if there is one."""
+        if (found := checkpoint.load()) is None:
+            return
+        tensors, saved = found
+        with torch.no_grad():
+            self.images.copy_(tensors["images"])
+        self.film.copy_(tensors["film"])
+        for each in self._averages():
+            each.copy_(tensors["average"])
+        unpack_optimizer(self.solver, without_prefix("optimizer", tensors))
+        average = without_prefix("ema", tensors)
+        for key in self.state:
+            fields = (average[f"{key}|{name}"].to(self.images.device) for name in Average._fields)
+            self.state[key] = Average(*fields)
+        self.step, self.traces = saved["step"], saved["traces"]

@@ -1,0 +1,118 @@
+"""Starts: crops and tiles against slow cuts, the choice against one that looks at every crop."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+import torchvision.transforms.v2.functional as TF
+
+from conftest import CONVNET, WRN
+from gvbsm import starts
+from gvbsm.pictures import normalize
+from gvbsm.runtime import generator_for
+from gvbsm.starts import CROPS, Start, choose_crops, training_losses
+from gvbsm.views import sample_views
+
+
+def resized(data, picture, box, side):
+    top, left, height, width = box.tolist()
+    cut = data.train.images[picture][:, top : top + height, left : left + width]
+    return TF.resize(cut, [side, side], antialias=True)
+
+
+def test_pixels__whole_pictures(data):
+    start = Start(torch.tensor([[7], [3], [9]]))
+    assert torch.equal(start.pixels(data, torch.tensor([2, 0])), data.train.images[[9, 7]])
+
+
+def test_pixels__four_tiles_lie_row_by_row(data):
+    pictures = torch.tensor([[0, 1, 2, 3], [4, 5, 6, 7]])
+    boxes = torch.tensor([[0, 0, 4, 4], [1, 2, 5, 5], [4, 4, 4, 4], [0, 0, 8, 8]]).expand(2, 4, 4)
+    found = Start(pictures, boxes).pixels(data, torch.tensor([1, 0]))
+    for image, row in zip(found, (1, 0), strict=True):
+        tiles = [resized(data, pictures[row, k], boxes[row, k], 4) for k in range(4)]
+        top, below = torch.cat(tiles[:2], dim=2), torch.cat(tiles[2:], dim=2)
+        assert torch.equal(image, torch.cat([top, below], dim=1))
+
+
+@pytest.fixture
+def both(teachers):
+    return [teachers[CONVNET], teachers[WRN]]
+
+
+@pytest.fixture
+def slow_crops(data, both, runtime):
+    """Call it for the (loss, picture, box) of the best crop of every candidate, class by class."""
+
+    def look(across, scale, candidates):
+        side, ranked = 8 // across, []
+        for label in range(4):
+            rows = []
+            for picture in candidates:
+                if data.train.labels[picture] != label:
+                    continue
+                boxes = sample_views(
+                    CROPS, 8, 8, generator_for(runtime.seed, "crops", int(picture)),
+                    crop="resized", padding=0, scale=scale, ratio=(1, 1), flip=False, roll=0,
+                ).boxes  # fmt: skip
+                assert (boxes[:, 2] == boxes[:, 3]).all()
+                for box in boxes:
+                    seen = torch.zeros(1, 3, 8, 8)
+                    edge = (8 - side) // 2
+                    cut = normalize(resized(data, picture, box, side), data.mean, data.std)
+                    seen[0, :, edge : edge + side, edge : edge + side] = cut
+                    logits = sum(teacher(seen) for teacher in both) / 2
+                    loss = F.cross_entropy(logits, torch.tensor([label])).item()
+                    rows.append((loss, int(picture), box.tolist()))
+            best = {}
+            for row in rows:
+                if row[1] not in best or row[0] < best[row[1]][0]:
+                    best[row[1]] = row
+            ranked.append(sorted(best.values()))
+        return ranked
+
+    return look
+
+
+@pytest.mark.parametrize(("across", "scale"), [(1, (0.3, 1.0)), (2, (0.2, 0.6))])
+def test_choose_crops__takes_the_best_crop_of_the_best_pictures(
+    across, scale, data, both, runtime, slow_crops
+):
+    found = choose_crops(data, 2, across, scale, both, runtime)
+    ranked = slow_crops(across, scale, range(40))
+    for label, rows in enumerate(ranked):
+        wanted = rows[: 2 * across**2]
+        mine = slice(2 * label, 2 * label + 2)
+        assert found.pictures[mine].flatten().tolist() == [row[1] for row in wanted]
+        assert found.boxes[mine].flatten(end_dim=1).tolist() == [row[2] for row in wanted]
+
+
+def test_choose_crops__the_batch_and_the_files_do_not_matter(
+    data, streamed, both, runtime, monkeypatch
+):
+    expected = choose_crops(data, 2, 2, (0.2, 0.6), both, runtime)
+    monkeypatch.setattr(starts, "BATCH", 7)
+    for pictures in (data, streamed):
+        found = choose_crops(pictures, 2, 2, (0.2, 0.6), both, runtime)
+        assert all(map(torch.equal, found, expected))
+    every = torch.arange(8)
+    assert torch.equal(expected.pixels(streamed, every), expected.pixels(data, every))
+
+
+def test_choose_crops__looks_at_some_pictures_of_a_large_class(data, both, runtime, monkeypatch):
+    monkeypatch.setattr(starts, "CROP_PICTURES", 3)
+    found = choose_crops(data, 3, 1, (0.3, 1.0), both, runtime)
+    other = choose_crops(data, 3, 1, (0.3, 1.0), both, replace(runtime, seed=8))
+    assert set(found.pictures.flatten().tolist()) != set(other.pictures.flatten().tolist())
+    assert torch.equal(data.train.labels[found.pictures[:, 0]], torch.arange(12) // 3)
+    more = choose_crops(data, 5, 1, (0.3, 1.0), both, runtime)  # more than are usually looked at
+    assert len(set(more.pictures.flatten().tolist())) == 20
+
+
+def test_training_losses__are_of_the_mean_logits(data, both, runtime):
+    found = training_losses(data, both, runtime, 7, 0)
+    pictures = normalize(data.train.images, data.mean, data.std)
+    logits = (both[0](pictures) + both[1](pictures)) / 2
+    expected = F.cross_entropy(logits, data.train.labels, reduction="none")
+    assert torch.allclose(found, expected, rtol=1e-4, atol=1e-6)
