@@ -18,6 +18,7 @@ from gvbsm.artifacts import (
     Checkpoint,
     atomic,
     changes,
+    current_history,
     digest,
     fingerprint,
     is_current,
@@ -309,3 +310,15 @@ def test_a_folder_in_the_place_of_a_file_is_told_and_kept(tmp_path):
     with pytest.raises(ArtifactError, match=r"x\.json is a folder where a file belongs"):
         remove(tmp_path / "x.json")
     assert [path.name for path in tmp_path.rglob("*")] == ["x.json", "inside"]
+
+
+def test_a_student_s_history_is_current_whole_or_told_to_be_damaged(tmp_path):
+    path = tmp_path / "student.json"
+    assert current_history(path, RECIPE) is None
+    history = {"epochs": [1], "top1": [50.0], "losses": [1.0]}
+    write_json(path, {"recipe": RECIPE, **history})
+    assert current_history(path, RECIPE) == {"recipe": RECIPE, **history}
+    assert current_history(path, {**RECIPE, "seed": 1}) is None
+    write_json(path, {"recipe": RECIPE, "epochs": [1], "losses": [1.0]})
+    with pytest.raises(ArtifactError, match=r"student\.json is damaged \(it has no top1\)"):
+        current_history(path, RECIPE)

@@ -45,6 +45,8 @@ PAPER = {
     "figure6-batch-size": [None, None, None],
     "ipc": [None, 46.5, 54.3],
     "label-storage": [None] * 13,
+    "ladder": [None] * 15,
+    "traps": [None] * 9,
 }
 
 MINIMAL = {"title": "toy", "source": "none", "axes": ["a"], "points": {"one": None}}

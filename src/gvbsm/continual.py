@@ -55,7 +55,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
-from gvbsm.artifacts import current_json, load_tensors, read_json, write_json
+from gvbsm.artifacts import current_history, load_tensors, read_json, write_json
 from gvbsm.config import Config, LabelStorageConfig
 from gvbsm.datasets import ImageData
 from gvbsm.epochs import settle_epochs
@@ -260,7 +260,7 @@ class Protocol:
             lambda: [
                 number
                 for number, work in enumerate(works)
-                if current_json(*steps[work][1:]) is None
+                if current_history(*steps[work][1:]) is None
             ]
         )
         parallel = run.config.evaluation.parallel

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from gvbsm.artifacts import current_json, is_current, read_header
+from gvbsm.artifacts import current_history, is_current, read_header
 from gvbsm.config import Config
 from gvbsm.recipes import Place, Recipes, baseline_folder
 from gvbsm.settings import for_method, selection_of
@@ -61,7 +61,7 @@ def read_results(
             for seed_index in seeds:
                 path = place.result(student, seed_index)
                 recipe = recipes.student(place, student, seed_index)
-                if (result := current_json(path, recipe)) is not None:
+                if (result := current_history(path, recipe)) is not None:
                     found.setdefault((method, student), []).append(result)
     return found
 

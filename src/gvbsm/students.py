@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import nn
 
-from gvbsm.artifacts import current_json, load_tensors, read_json
+from gvbsm.artifacts import current_history, load_tensors, read_json
 from gvbsm.config import Config, Parallel
 from gvbsm.datasets import ImageData
 from gvbsm.distilled import load_labels
@@ -57,7 +57,7 @@ def train_students(
 
     def is_tested(place: Place, student: str, seed_index: int) -> bool:
         recipe = recipes.student(place, student, seed_index)
-        return current_json(place.result(student, seed_index), recipe) is not None
+        return current_history(place.result(student, seed_index), recipe) is not None
 
     def path_of(number: int) -> Path:
         place, student, seed_index = students[number]
