@@ -192,6 +192,7 @@ def test_options_win_over_the_preset(taken, tmp_path):
     given = taken(
         "run", "tiny-imagenet+sre2l", "--seed", "7", "--ipc=1", "--data-root=/x y/z",
         "--squeeze.optimizer.lr", "1e-3", "--evaluation.lr_of", "{resnet18: 0.3}",
+        "--labels.weights", "{resnet18: 2}",
         "--labels.store", "false", "--synthesis.views.scale", "[0.5,1]",
         "--workdir", tmp_path, "--quiet", "--threads", "null",
     )  # fmt: skip
@@ -199,6 +200,7 @@ def test_options_win_over_the_preset(taken, tmp_path):
     assert (config.seed, config.ipc, config.data.root) == (7, 1, "/x y/z")
     assert (config.squeeze.optimizer.lr, config.squeeze.optimizer.momentum) == (1e-3, 0.9)
     assert config.evaluation.lr_of == {"resnet18": 0.3}
+    assert config.labels.weights == {"resnet18": 2.0}
     assert (config.labels.store, config.threads) == (False, None)
     assert config.synthesis.views.scale == (0.5, 1.0)
     assert config.synthesis.backbones == ("resnet18",)

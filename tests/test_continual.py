@@ -29,9 +29,10 @@ from gvbsm.continual import (
     memory_data,
     run_continual,
 )
+from gvbsm.names import merge
 from gvbsm.pipeline import Run
 from gvbsm.runtime import generator_for
-from gvbsm.settings import build_config, for_method, merge
+from gvbsm.settings import build_config, for_method
 
 STUDENT = "convnet8_d1"
 SETTINGS = {

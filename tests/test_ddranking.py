@@ -13,11 +13,19 @@ import torchvision
 import yaml
 from torch import nn
 
-from gvbsm.artifacts import ArtifactError, load_tensors, save
+from gvbsm.artifacts import ArtifactError, load_tensors, save, write_json
 from gvbsm.backbones import build_backbone
 from gvbsm.config import ConfigError, EvaluationConfig, LabelsConfig, OptimizerConfig, ViewConfig
-from gvbsm.ddranking import configuration, known_set, teacher_name, teacher_state, write_teachers
+from gvbsm.ddranking import (
+    configuration,
+    known_set,
+    teacher_name,
+    teacher_state,
+    untold,
+    write_teachers,
+)
 from gvbsm.exports import export
+from gvbsm.names import flat_keys
 from test_distilled import write_images
 
 # What its `get_dataset` normalizes CIFAR with.
@@ -112,6 +120,36 @@ def test_configuration():
     assert names == ["RandomResizedCrop", "ToTensor", "Normalize"]
 
 
+UNTOLD = {
+    "labels": {
+        "views": {"roll": 1, "per_sample": False, "shuffle": 2, "mixup": 0.5},
+        "logit_normalization": True, "temperature": 2.0, "weights": {"mine": 2.0},
+        "batchnorm": "batch",
+    },
+    "evaluation": {
+        "hard_target": "mixed", "micro_batch": 8, "lr_of": {"resnet18": 0.5}, "ema": 0.9,
+        "optimizer": {"schedule": "ssrs", "zeta": 2.0, "warmup": 0.1},
+    },
+}  # fmt: skip
+
+
+def test_what_cannot_be_told_is_named():
+    assert untold(LabelsConfig(), EvaluationConfig()) == []
+    assert untold(LabelsConfig(views=ViewConfig(shuffle=1)), EvaluationConfig(loss="kl")) == []
+    assert untold(LabelsConfig(), EvaluationConfig(loss="hard")) == ["evaluation.loss=hard"]
+    constant = EvaluationConfig(optimizer=OptimizerConfig(schedule="constant"))
+    assert untold(LabelsConfig(), constant) == []
+    mixed = EvaluationConfig(loss="kl", hard_target="mixed")  # which kl does not read
+    assert untold(LabelsConfig(), mixed) == []
+
+
+def test_batches_are_those_of_the_run():
+    few, many = (LabelsConfig(full_batch_up_to=most) for most in (19, 20))  # of 20 images
+    evaluation = EvaluationConfig(batch_size=5)
+    for labels, size in ((few, 5), (many, 20)):
+        assert configuration(facts_of(), [], labels, evaluation)["syn_batch_size"] == size
+
+
 def test_teachers_lie_where_they_are_looked_for(tmp_path):
     facts, files = facts_of(), {}
     for name in ("convnet128_d2", "wrn10_1"):
@@ -133,10 +171,20 @@ def test_the_export(tmp_path, caplog):
     save(path, tensors, {**header, "dataset": "cifar10"})
     out = export(tmp_path / "w", "dd-ranking", tmp_path / "e", quiet=True)
     assert "none of the teachers' networks" in caplog.text
+    assert "no such settings" not in caplog.text
     config = yaml.safe_load((out / "config.yaml").read_text())
     assert (config["dataset"], config["teacher_model_names"]) == ("CIFAR10", [])
     folder = torchvision.datasets.ImageFolder(out / "images")
     assert [label for _, label in folder.samples] == list(range(10))
     assert json.loads((out / "gvbsm.json").read_text())["form"] == "dd-ranking"
+    # a run with all that it has no names for
+    write_json(tmp_path / "w" / "results.json", {"config": UNTOLD, "rows": []})
+    caplog.clear()
+    export(tmp_path / "w", "dd-ranking", tmp_path / "e", quiet=True, overwrite=True)
+    (line,) = [text for text in caplog.messages if "no such settings" in text]
+    assert "\n" not in line
+    for name in flat_keys(UNTOLD):
+        assert f"{name}=" in line, name
+    assert "labels.weights={'mine': 2.0}, labels.batchnorm=batch" in line
     command = [sys.executable, "-m", "py_compile", str(out / "score.py")]
     assert subprocess.run(command, check=False).returncode == 0

@@ -1,5 +1,6 @@
 """Stored labels: what the teachers say of each view, by image, whatever the batches and stops."""
 
+import copy
 from dataclasses import asdict, replace
 from unittest.mock import patch
 
@@ -12,11 +13,13 @@ from conftest import CONVNET, WRN, StoppedError, stop_after
 from gvbsm.artifacts import ArtifactError, save, write_json
 from gvbsm.config import LabelsConfig, LabelStorageConfig, ViewConfig
 from gvbsm.distilled import is_whole, load_labels
-from gvbsm.epochs import draw_plan, redraw, unpack_plan, view_batch
+from gvbsm.epochs import draw_plan, pack_plan, redraw, unpack_plan, view_batch
 from gvbsm.evaluation import Labeller
 from gvbsm.labels import convert_labels, generate_labels, make_labels
 from gvbsm.labelstore import STORAGE, SoftLabels
+from gvbsm.launch import Launch
 from gvbsm.memory import InParts
+from gvbsm.processes import Processes
 from gvbsm.runtime import RunError
 
 COUNT = 12
@@ -96,9 +99,18 @@ def test_logit_normalization_is_over_the_batch(normalized, label, data, teachers
 
 
 @pytest.mark.parametrize("batch_size", [2, 5, 12])
-@pytest.mark.parametrize("normalized", [True, False])
-def test_stored_equal_online(batch_size, normalized, label, data, teachers, runtime, tmp_path):
-    config = replace(CONFIG, batch_size=batch_size, logit_normalization=normalized)
+@pytest.mark.parametrize(
+    "how",
+    [
+        {"logit_normalization": True},
+        {"logit_normalization": False},
+        {"batchnorm": "batch"},
+        {"batchnorm": "batch", "weights": {WRN: 2.5}, "backbones": (CONVNET, WRN)},
+    ],
+    ids=["norms", "plain", "batch", "weighed"],
+)
+def test_stored_equal_online(batch_size, how, label, data, teachers, runtime, tmp_path):
+    config = replace(CONFIG, batch_size=batch_size, **how)
     label(config)
     stored = load_labels(tmp_path / "labels")  # through the index on disk
     online = Labeller(COUNT, 8, config, runtime, None, list(teachers.values()))
@@ -107,9 +119,9 @@ def test_stored_equal_online(batch_size, normalized, label, data, teachers, runt
         plan, none = online.epoch(epoch)
         twin, kept = replayed.epoch(epoch)
         assert none is None
-        for ours, theirs in zip(plan, twin, strict=True):
-            parts = ([ours], [theirs]) if isinstance(ours, torch.Tensor) else (ours, theirs)
-            assert all(torch.equal(a, b) for a, b in zip(*parts, strict=True))
+        drawn, kept_plan = pack_plan(plan), pack_plan(twin)
+        assert drawn.keys() == kept_plan.keys()
+        assert all(torch.equal(part, kept_plan[name]) for name, part in drawn.items())
         for index in plan.order.split(batch_size):
             pictures = view_batch(
                 data.train.images[:COUNT], plan, index, (data.mean, data.std), runtime
@@ -174,6 +186,46 @@ def test_logits_that_are_not_finite_stop_the_run(label, teachers, tmp_path):
     with pytest.raises(RunError, match=r"labels of epoch 0: .*inf.*teachers"):
         label()
     assert not is_whole(tmp_path / "labels", {"toy": 1})
+
+
+def test_batchnorm_by_the_batch__is_by_the_batch_of_training(label, data, teachers, runtime):
+    """Also where an epoch's batches lie in several shards; the last image is a batch by itself."""
+    config = replace(CONFIG, batchnorm="batch", epochs=2)
+    with patch.object(gvbsm.labels, "SHARD_BYTES", 60):
+        labels = label(config, names=[WRN], count=11)
+    assert labels.parts > 1
+    plan, stored = labels.epoch(1)
+    model = copy.deepcopy(teachers[WRN])
+    for index, training in zip(plan.order.split(5), (True, True, False), strict=True):
+        pictures = view_batch(data.train.images[:11], plan, index, (data.mean, data.std), runtime)
+        expected = model.train(training)(pictures).detach()
+        torch.testing.assert_close(stored.logits(index), expected, rtol=2**-10, atol=1e-3)
+        other = model.train(not training)(pictures).detach() if len(index) > 1 else expected + 1
+        assert (stored.logits(index) - other).abs().max() > 0.02
+        model = copy.deepcopy(teachers[WRN])  # without what training mode has recorded
+
+
+def test_batchnorm_by_the_batch__several_processes_make_the_same_bytes(
+    label, data, teachers, runtime, tmp_path
+):
+    class Second(Processes):
+        """Takes every second piece of work, as one of two processes that are equally fast."""
+
+        def deal(self, items):
+            return iter(items[self.rank :: 2])
+
+        def barrier(self):
+            pass
+
+    config = replace(CONFIG, batchnorm="batch")
+    label(config, folder="alone")
+    for rank in (0, 1):
+        process = replace(runtime, processes=Second(Launch(rank, 2, rank)))
+        generate_labels(
+            data.train.images[:COUNT], 4, list(teachers.values()), config, (data.mean, data.std),
+            process, tmp_path / "shared", {"toy": 1},
+        )  # fmt: skip
+    assert contents(tmp_path / "shared") == contents(tmp_path / "alone")
 
 
 def test_every_image_has_labels(label):

@@ -470,6 +470,26 @@ def test_ensemble_logits__a_silent_teacher_gives_no_nan():
     torch.testing.assert_close(ensemble, torch.full((2, 2), 0.25))
 
 
+@bounded
+@given(
+    counts=st.lists(st.integers(0, 3), min_size=3, max_size=3).filter(any),
+    scale=st.sampled_from([1e-300, 0.7, 1e307]),
+    normalize=st.booleans(),
+)
+def test_ensemble_logits__a_weight_is_how_often_a_teacher_is_there(counts, scale, normalize):
+    logits = teachers()
+    repeated = [z for z, count in zip(logits, counts, strict=True) for _ in range(count)]
+    expected = reference.ensemble_logits(repeated, normalize).float()
+    weights = [scale * count for count in counts]
+    found = ensemble_logits(logits, normalize, weights)
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_ensemble_logits__weights_must_be_one_for_each():
+    with pytest.raises(ValueError, match="one for each of 3, got 2"):
+        ensemble_logits(teachers(), normalize=False, weights=[1.0, 2.0])
+
+
 def test_ensemble_logits__no_teacher_is_an_error():
     with pytest.raises(ValueError, match="at least one teacher"):
         ensemble_logits([], normalize=False)

@@ -1,17 +1,22 @@
 """Order of the stages and what each asks for; whole runs are in test_end_to_end.py."""
 
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
+from torch import nn
 
+import gvbsm.evaluation
 from gvbsm import pipeline
 from gvbsm.artifacts import ArtifactError, load_tensors, read_header
 from gvbsm.config import ConfigError
 from gvbsm.distilled import load_distilled, load_images, load_labels
+from gvbsm.ensemble import label_batch
 from gvbsm.film import load_film
+from gvbsm.names import merge
 from gvbsm.runtime import RunError
-from gvbsm.settings import build_config, for_method, merge
+from gvbsm.settings import build_config, for_method
 from workdirs import digests, quick_settings, write_arrays
 
 SETTINGS = {
@@ -106,6 +111,65 @@ def test_labels__not_stored_gives_the_same_students(tmp_path):
     assert not (tmp_path / "online" / "labels").exists()
     assert load_labels(tmp_path / "stored" / "labels").epochs == 3
     assert stored["rows"][0]["top1"] == unstored["rows"][0]["top1"]
+
+
+@pytest.mark.parametrize(
+    "how",
+    [{}, {"batchnorm": "batch", "weights": {"wrn10_1": 3.0}}],
+    ids=["running", "batch"],
+)
+def test_a_small_set_in_small_batches_learns_from_stored_labels_as_from_online_ones(
+    how, tmp_path, monkeypatch
+):
+    """Ten images in batches of five; of one work directory, so that the teachers are the same."""
+    settings = merge(
+        SETTINGS,
+        {
+            "ipc": 1, "method": "random-soft", "squeeze": {"backbones": ["wrn10_1", "convnet8_d1"]},
+            "labels": {"batch_size": 5, "full_batch_up_to": 0, **how},
+            "evaluation": {"batch_size": 5},
+        },
+    )  # fmt: skip
+    sizes, seen = [], gvbsm.evaluation.view_batch
+
+    def view_batch(images, plan, index, *rest):
+        sizes.append(len(index))
+        return seen(images, plan, index, *rest)
+
+    monkeypatch.setattr(gvbsm.evaluation, "view_batch", view_batch)
+    found = []
+    for store in (True, False):
+        pipeline.run(merge(settings, {"labels": {"store": store}}), tmp_path, quiet=True)
+        assert (tmp_path / "labels").exists() == store
+        result = tmp_path / "evaluation" / "random-soft-convnet8_d1-0.json"
+        found.append(result.read_bytes())
+        if store:
+            assert load_labels(tmp_path / "labels").batch == 5
+            result.unlink()
+            shutil.rmtree(tmp_path / "labels")
+    assert found[0] == found[1]
+    assert sizes == 2 * [5] * 2 * 3  # two trainings of two batches in three epochs
+
+
+def test_out_of_memory__a_batch_is_cut_unless_batchnorm_goes_by_it(tmp_path, monkeypatch):
+    class Small(nn.Module):
+        def forward(self, pictures):
+            if len(pictures) > 2:
+                raise torch.OutOfMemoryError
+            return pictures.flatten(1)[:, :10]
+
+    monkeypatch.setattr(pipeline.Run, "_teacher", lambda *_: Small())
+    pictures = torch.rand(4, 1, 8, 8)
+    for how in ("running", "batch"):
+        settings = build_config(merge(SETTINGS, {"labels": {"batchnorm": how}}))
+        run = pipeline.Run(settings, tmp_path, quiet=True)
+        teachers = run.labelling_teachers(settings)
+        if how == "running":
+            found = label_batch(pictures, teachers, settings.labels, run.runtime)
+            assert torch.equal(found, pictures.flatten(1)[:, :10].half())
+        else:
+            with pytest.raises(RunError, match=r"labels\.batchnorm=batch needs all views"):
+                label_batch(pictures, teachers, settings.labels, run.runtime)
 
 
 def test_labels__are_converted_when_only_their_storage_changes(tmp_path, monkeypatch):

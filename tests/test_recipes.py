@@ -10,8 +10,9 @@ import pytest
 from gvbsm.artifacts import fingerprint
 from gvbsm.epochs import settle_epochs
 from gvbsm.labelstore import STORAGE
+from gvbsm.names import merge
 from gvbsm.recipes import REVISIONS, Place, Recipes, baseline_folder
-from gvbsm.settings import build_config, for_method, merge, to_dict
+from gvbsm.settings import build_config, for_method, to_dict
 
 BASE = {"squeeze": {"backbones": ["resnet18", "convnet16_d2"]}}
 STAGES = ("teacher", "statistics", "images", "labels", "student")
@@ -65,6 +66,8 @@ def changed(settings, method="gvbsm"):
         ({"synthesis": {"optimizer": {"warmup": 0.1}}}, "images"),
         ({"evaluation": {"micro_batch": 3}}, "student"),
         ({"evaluation": {"lr_of": {"resnet18": 0.5}}}, "student"),
+        ({"labels": {"weights": {"resnet18": 2.0}}}, "labels"),
+        ({"labels": {"batchnorm": "batch"}}, "labels"),
     ],
 )
 def test_recipes__a_setting_changes_its_stage_and_what_follows(settings, first):
@@ -125,6 +128,7 @@ def test_recipes__what_came_later_is_told_where_it_is_asked_for():
         assert not {"zeta", "warmup"} & found[stage][section]["optimizer"].keys()
     assert not {"zeta", "warmup"} & found["student"]["evaluation"]["optimizer"].keys()
     assert asked["student"]["evaluation"]["optimizer"]["zeta"] == 2.0
+    assert not {"weights", "batchnorm", "temperature"} & found["labels"]["labels"].keys()
 
 
 def test_recipes__work_from_before_there_was_more_than_the_paper_is_kept():

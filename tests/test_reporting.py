@@ -16,6 +16,7 @@ from gvbsm.artifacts import ArtifactError, read_json, save, write_json
 from gvbsm.cli import main
 from gvbsm.cli.parsing import parse_run
 from gvbsm.config import Config
+from gvbsm.names import fields_by_name, merge
 from gvbsm.plots.captions import Drawn
 from gvbsm.plots.reading import read_studies
 from gvbsm.plots.style import new_figure
@@ -24,7 +25,7 @@ from gvbsm.reporting.page import costs, write_page
 from gvbsm.reporting.rendering import duration
 from gvbsm.reporting.sweeps import find_in_study
 from gvbsm.reporting.terms import SECTIONS, commands, settings_table, settings_yaml
-from gvbsm.settings import as_config, build_config, fields_by_name, merge, read_preset, to_dict
+from gvbsm.settings import as_config, build_config, read_preset, to_dict
 from test_distilled import write_labels
 
 HOSTILE = '<script>alert("x")</script>'

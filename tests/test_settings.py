@@ -11,19 +11,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gvbsm.config import Config, ConfigError
+from gvbsm.names import fields_by_name, flat_keys, merge
 from gvbsm.settings import (
     as_config,
     build_config,
-    fields_by_name,
-    flat_keys,
     for_method,
-    merge,
     preset_names,
     read_preset,
     selection_of,
     settings_parser,
     to_dict,
-    unknown_field,
     validate,
 )
 
@@ -97,6 +94,9 @@ def test_round_trip_of_every_preset_through_json_and_yaml(name, tmp_path):
             "evaluation.lr_of": st.dictionaries(
                 st.sampled_from(["resnet18", "timm/a.b", "x"]), st.floats(1e-9, 9)
             ),
+            "labels.weights": st.dictionaries(
+                st.sampled_from(["resnet18", "wrn16_2"]), st.floats(0.1, 9)
+            ),
             "evaluation.optimizer.lr": st.floats(1e-12, 1e3),
         },
     )
@@ -113,40 +113,6 @@ def test_to_dict_holds_json_types_alone():
     assert json.loads(json.dumps(plain)) == plain
     assert plain["synthesis"]["optimizer"]["betas"] == [0.5, 0.9]
     assert set(flat_keys(plain)) <= set(fields_by_name())
-
-
-# Merging
-
-
-def test_merge_is_deep_for_sections_and_whole_for_lists():
-    base, over = {"a": {"x": 1, "y": [1, 2]}, "b": 3}, {"a": {"y": [3]}, "c": 4}
-    assert merge(base, over) == {"a": {"x": 1, "y": [3]}, "b": 3, "c": 4}
-
-
-def test_merge_replaces_rates_of_single_students_whole():
-    base = {"evaluation": {"lr_of": {"resnet18": 0.2}, "seeds": 3}}
-    over = {"evaluation": {"lr_of": {"convnet128": 0.1}}}
-    assert merge(base, over) == {"evaluation": {"lr_of": {"convnet128": 0.1}, "seeds": 3}}
-
-
-keys = st.sampled_from("abc")
-trees = st.recursive(
-    st.integers(), lambda leaf: st.dictionaries(keys, leaf, max_size=3), max_leaves=8
-)
-mappings = st.dictionaries(keys, trees, max_size=3)
-
-
-@settings(deadline=None, derandomize=True)
-@given(mappings, mappings)
-def test_merge_laws(base, over):
-    before = json.dumps([base, over])
-    merged = merge(base, over)
-    assert json.dumps([base, over]) == before
-    assert merge(base, {}) == base
-    assert merge({}, over) == over
-    assert merge(merged, over) == merged
-    assert merged.keys() == base.keys() | over.keys()
-    assert all(merged[key] == base[key] for key in base.keys() - over.keys())
 
 
 # Presets and files
@@ -245,6 +211,9 @@ def test_a_number_that_yaml_takes_for_text():
         ("data.root", 3),
         ("evaluation.lr_of", {"resnet18": "fast"}),
         ("evaluation.lr_of", 0.1),
+        ("labels.weights", {"resnet18": "much"}),
+        ("labels.weights", ["resnet18"]),
+        ("labels.batchnorm", "both"),
         ("baselines.methods", ["herding"]),
     ],
 )
@@ -257,13 +226,6 @@ def test_a_wrong_type_is_told_with_its_name_and_value(key, value):
 def test_an_unknown_field_of_a_mapping_names_the_nearest():
     with pytest.raises(ConfigError, match=r"alhpa.*did you mean synthesis\.alpha"):
         build_config({"synthesis": {"alhpa": 0.5}})
-
-
-def test_unknown_field_knows_the_last_part_of_a_name():
-    assert "did you mean synthesis.tau" in unknown_field("training.options.tau", "here")
-    assert unknown_field("zzzzzzz", "here") == (
-        "here: there is no setting 'zzzzzzz'; `gvbsm run --help` tells all"
-    )
 
 
 POSITIVE = [
@@ -329,6 +291,11 @@ FAULTS = [
     ("evaluation.ema", -0.1),
     ("evaluation.students", ()),
     ("evaluation.lr_of", {"resnet18": 0.0}),
+    ("labels.weights", {"resnet50": 1.0}),
+    ("labels.weights", {"resnet18": -1.0}),
+    ("labels.weights", {"resnet18": math.nan}),
+    ("labels.weights", {"resnet18": math.inf}),
+    ("labels.weights", dict.fromkeys(Config().squeeze.backbones, 0.0)),
 ]
 
 
@@ -337,6 +304,31 @@ def test_every_fault_is_told_alone(key, value):
     with pytest.raises(ConfigError, match=re.escape(key)) as caught:
         validate(changed(Config(), key, value))
     assert "\n" not in str(caught.value)
+
+
+def test_labels_by_the_batch_need_the_batches_of_training():
+    config = changed(Config(), "labels.batchnorm", "batch")
+    assert validate(config) == config
+    for name in ("labels.batch_size", "evaluation.batch_size"):
+        for made in (config, changed(config, "labels.store", value=False)):
+            with pytest.raises(
+                ConfigError, match=r"labels\.batch_size \(\d+\) must equal"
+            ) as caught:
+                validate(changed(made, name, 32))
+            assert "\n" not in str(caught.value)
+    with pytest.raises(ConfigError, match=r"labels\.storage\.pruning draws .*labels\.batchnorm"):
+        validate(changed(config, "labels.storage.pruning", 2.0))
+    validate(changed(config, "labels.storage.bits", 8))
+
+
+def test_weights_are_of_those_that_label():
+    one = changed(Config(), "labels.backbones", ("wrn16_2",))
+    validate(changed(one, "labels.weights", {"wrn16_2": 0.5}))
+    with pytest.raises(ConfigError, match=r"labels\.weights names 'resnet18'.*\['wrn16_2'\]"):
+        validate(changed(one, "labels.weights", {"resnet18": 0.5}))
+    weighed = changed(Config(), "labels.weights", {"wrn16_2": 0.5})
+    assert for_method(weighed, "random-soft").labels.weights == {"wrn16_2": 0.5}
+    assert for_method(weighed, "sre2l").labels.weights == {}  # of its one teacher
 
 
 def test_faults_of_two_fields():

@@ -164,6 +164,22 @@ def test_what_is_recorded_is_the_default(told):
     assert (config.optimizer.lr, config.loss) == (0.3, "hard")
 
 
+def test_a_set_that_was_labelled_by_the_batch_is_trained_on_in_these_batches(told):
+    def settled(given, **labels):
+        how = {"batchnorm": "batch", "batch_size": 4, "full_batch_up_to": 0, **labels}
+        settings = {"labels": how, "evaluation": {"batch_size": 4}}
+        return settle(given, replace(told, header={**told.header, "settings": settings}))
+
+    other = {"evaluation": {"batch_size": 8}}
+    assert settled({}).evaluation.batch_size == 4
+    for given in (other, {"labels": {"full_batch_up_to": 8}}):  # of eight images
+        with pytest.raises(ConfigError, match=r"by batches of 4 .* batches of 8: set .*size to 4"):
+            settled(given)
+    settled(other, batchnorm="running")
+    settled(other, full_batch_up_to=8)  # all at once whatever the batches
+    settled({"evaluation": {"batch_size": 8, "loss": "hard"}})
+
+
 def test_without_soft_labels_they_are_hard(told):
     bare = replace(told, soft_labels=None)
     config = settle({}, bare)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from gvbsm.artifacts import ArtifactError, atomic, load_tensors
 from gvbsm.config import ConfigError, EvaluationConfig, LabelsConfig, ViewConfig
+from gvbsm.epochs import batch_size_for
 from gvbsm.exchange import Facts
 
 
@@ -41,6 +43,45 @@ _KNOWN = {
     "tiny-imagenet": Known("TinyImageNet", 200, *_IMAGENET, "ResNet-18-BN", measured=True),
     "imagenet-1k": Known("ImageNet1K", 1000, *_IMAGENET, "ResNet-18-BN", measured=True),
 }
+
+
+# Settings that it has no names for, each with the values for which that is no loss.
+_UNNAMED: dict[str, tuple[Any, ...]] = {
+    "labels.views.roll": (0,),
+    "labels.views.per_sample": (True,),
+    "labels.views.shuffle": (0, 1),
+    "labels.views.mixup": (0,),  # it mixes in one way alone, here CutMix
+    "labels.logit_normalization": (False,),
+    "labels.temperature": (1,),
+    "labels.weights": ({},),
+    "labels.batchnorm": ("running",),
+    "evaluation.loss": ("mse_gt", "kl"),
+    "evaluation.hard_target": ("base",),
+    "evaluation.micro_batch": (None,),
+    "evaluation.lr_of": ({},),
+    "evaluation.ema": (0,),
+    "evaluation.optimizer.schedule": ("cosine", "constant"),
+    "evaluation.optimizer.zeta": (1,),
+    "evaluation.optimizer.warmup": (0,),
+}
+
+
+def untold(labels: LabelsConfig, evaluation: EvaluationConfig) -> list[str]:
+    """Settings that matter and that its configuration cannot tell, each as NAME=VALUE.
+
+    Args:
+        labels: The run's settings of labels.
+        evaluation: The run's settings of the students.
+    """
+    told = {"labels": labels, "evaluation": evaluation}
+    found = []
+    for name, lossless in _UNNAMED.items():
+        section, *keys = name.split(".")
+        value = reduce(getattr, keys, told[section])
+        unread = name == "evaluation.hard_target" and evaluation.loss == "kl"
+        if value not in lossless and not unread:
+            found.append(f"{name}={value}")
+    return found
 
 
 def known_set(facts: Facts) -> Known:
@@ -103,7 +144,9 @@ def configuration(
         "momentum": optimizer.momentum,
         "num_epochs": labels.epochs,
         "num_eval": 5,
-        "syn_batch_size": evaluation.batch_size,
+        "syn_batch_size": batch_size_for(
+            facts["images"], evaluation.batch_size, labels.full_batch_up_to
+        ),
         "real_batch_size": 256,
         "eval_full_data": not known.measured,
         "random_data_format": "image",

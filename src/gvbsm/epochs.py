@@ -1,4 +1,4 @@
-"""What an epoch on a distilled set consists of: order, views, mixes and the ensemble's logits.
+"""What an epoch on a distilled set consists of: order, views and mixes.
 
 Labelling and training both draw it from here, so that labels made beforehand and labels made during
 training belong to the same batches.
@@ -12,12 +12,11 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from gvbsm.compression import Field, field
 from gvbsm.config import ConfigError, LabelsConfig, ViewConfig
 from gvbsm.loading import batch_count, view_arguments
-from gvbsm.losses import ensemble_logits
 from gvbsm.pictures import normalize
 from gvbsm.runtime import Runtime
 from gvbsm.views import (
@@ -283,24 +282,3 @@ def view_batch(
     if plan.shares is None:
         return found
     return apply_shares(found, partners, shares.to(runtime.device))
-
-
-def label_batch(
-    pictures: Tensor,
-    teachers: Sequence[nn.Module],
-    normalize_logits: bool,
-    runtime: Runtime,
-    temperature: float = 1.0,
-) -> Tensor:
-    """The ensemble's logits of a batch, float16 (batch, classes), as they are stored.
-
-    Args:
-        pictures: Views, normalized float (batch, channels, height, width).
-        teachers: Networks in eval mode.
-        normalize_logits: Eq. 8 with logit normalization, over this batch.
-        runtime: Device and precision.
-        temperature: By what the ensemble's logits are divided.
-    """
-    with torch.no_grad(), runtime.autocast():
-        logits = [teacher(pictures).float() for teacher in teachers]
-    return (ensemble_logits(logits, normalize_logits) / temperature).half()

@@ -14,7 +14,8 @@ from gvbsm.artifacts import Checkpoint, Recipe, write_json
 from gvbsm.backbones import build_backbone
 from gvbsm.config import EvaluationConfig, LabelsConfig
 from gvbsm.datasets import ImageData
-from gvbsm.epochs import Plan, batch_size_for, draw_plan, label_batch, redraw, view_batch
+from gvbsm.ensemble import label_batch
+from gvbsm.epochs import Plan, batch_size_for, draw_plan, redraw, view_batch
 from gvbsm.labelstore import EpochLabels, SoftLabels
 from gvbsm.loading import batch_count, plain_batches, split_batches
 from gvbsm.losses import hard_loss, kd_loss, mse_gt_loss
@@ -73,10 +74,7 @@ class Labeller:
             return stored.logits(index, pictures.device)
         if not self._teachers:
             return None
-        return label_batch(
-            pictures, self._teachers, self._config.logit_normalization, self._runtime,
-            self._config.temperature,
-        ).float()  # fmt: skip
+        return label_batch(pictures, self._teachers, self._config, self._runtime).float()
 
 
 class Judge:

@@ -21,7 +21,7 @@ from gvbsm._version import __version__
 from gvbsm.artifacts import ArtifactError, read_header, read_json, save, write_json
 from gvbsm.card import dataset_card
 from gvbsm.config import ConfigError, EvaluationConfig, LabelsConfig
-from gvbsm.ddranking import configuration, known_set, write_teachers
+from gvbsm.ddranking import configuration, known_set, untold, write_teachers
 from gvbsm.distilled import DistilledDataset
 from gvbsm.exchange import (
     FACTS,
@@ -34,9 +34,10 @@ from gvbsm.exchange import (
     load,
     recorded_settings,
 )
+from gvbsm.names import merge
 from gvbsm.pictures import write_image
 from gvbsm.runtime import Runtime
-from gvbsm.settings import build_config, format_yaml, merge, to_dict
+from gvbsm.settings import build_config, format_yaml, to_dict
 from gvbsm.workspace import Workspace
 
 log = logging.getLogger("gvbsm")
@@ -227,10 +228,12 @@ def _sections(distilled: DistilledDataset) -> tuple[LabelsConfig, EvaluationConf
             ("evaluation", to_dict(EvaluationConfig())),
         )
     }
-    # who labelled is no matter here, and need not be among the default teachers
-    known["labels"] = {**known["labels"], "backbones": None, "store": True}
+    # who labelled need not be among the default teachers, nor need how go with other defaults
+    labels = known["labels"]
+    how = {key: labels.pop(key) for key in ("weights", "batchnorm") if key in labels}
+    known["labels"] = {**labels, "backbones": None, "store": True}
     config = build_config(known)
-    return config.labels, config.evaluation
+    return replace(config.labels, **how), config.evaluation
 
 
 def _write_ddranking(
@@ -242,6 +245,10 @@ def _write_ddranking(
     teachers = write_teachers(draft / "teachers", files, facts)
     if not teachers:
         log.warning("DD-Ranking has none of the teachers' networks: its soft labels need another")
+    if names := untold(labels, evaluation):
+        log.warning(
+            "DD-Ranking has no such settings, and trains without them: %s", ", ".join(names)
+        )
     config = configuration(facts, teachers, labels, evaluation)
     (draft / "config.yaml").write_text(format_yaml(config), encoding="utf-8")
     rate = evaluation.optimizer.lr

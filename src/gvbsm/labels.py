@@ -17,10 +17,10 @@ from gvbsm.artifacts import ArtifactError, Recipe
 from gvbsm.compression import encode_logits, packed_bytes
 from gvbsm.config import LabelsConfig
 from gvbsm.distilled import load_labels
+from gvbsm.ensemble import label_batch
 from gvbsm.epochs import (
     batch_size_for,
     draw_plan,
-    label_batch,
     plan_fields,
     pooled_epochs,
     view_batch,
@@ -115,9 +115,7 @@ def generate_labels(
 
         def label(index: Tensor) -> Encoded:
             pictures = view_batch(images, plan, index, normalization, runtime)
-            logits = label_batch(
-                pictures, teachers, config.logit_normalization, runtime, config.temperature
-            ).cpu()
+            logits = label_batch(pictures, teachers, config, runtime).cpu()
             check_finite(logits.float().sum(), f"labels of epoch {epoch}", "retrain the teachers")
             return store.encode(logits)
 

@@ -142,26 +142,42 @@ def flatness(logits: Tensor, average: Tensor, tau: float) -> Tensor:
     return F.kl_div(theirs, ours, reduction="none", log_target=True).sum(dim=1)
 
 
-def ensemble_logits(logits: Sequence[Tensor], normalize: bool) -> Tensor:
+def ensemble_logits(
+    logits: Sequence[Tensor], normalize: bool, weights: Sequence[float] | None = None
+) -> Tensor:
     """The soft label's logits: mean over the teachers (Eq. 8); (batch, classes).
 
     With logit normalization each teacher's logits are first brought to the teachers' mean Frobenius
-    norm over the batch, so that all weigh the same.
+    norm over the batch, so that all weigh the same. With weights both means are weighted: a teacher
+    of weight 2 counts as two that say the same.
 
     Args:
         logits: One (batch, classes) a teacher.
         normalize: Whether to normalize (w/ LN).
+        weights: How much each teacher counts, not negative and not all 0; None is all the same.
 
     Raises:
-        ValueError: If there is no teacher.
+        ValueError: If there is no teacher, or not one weight for each.
     """
     if not logits:
         raise ValueError("`logits` must hold at least one teacher's, got none")
     stacked = torch.stack(list(logits)).float()  # (teachers, batch, classes)
     if normalize:
         norms = torch.linalg.vector_norm(stacked, dim=(1, 2), keepdim=True)
-        stacked = stacked * (norms.mean(dim=0, keepdim=True) / norms.clamp(min=1e-12))
-    return stacked.mean(dim=0)
+        stacked = stacked * (_weighted_mean(norms, weights) / norms.clamp(min=1e-12))
+    return _weighted_mean(stacked, weights)
+
+
+def _weighted_mean(values: Tensor, weights: Sequence[float] | None) -> Tensor:
+    """Mean over the first dimension."""
+    if weights is None:
+        return values.mean(dim=0)
+    if len(weights) != len(values):
+        raise ValueError(f"`weights` must be one for each of {len(values)}, got {len(weights)}")
+    shares = torch.tensor(weights, dtype=torch.float64)
+    shares /= shares.max()  # so that the sum is finite
+    shares = (shares / shares.sum()).to(values)
+    return (shares.view(-1, *[1] * (values.ndim - 1)) * values).sum(dim=0)
 
 
 def hard_loss(student: Tensor, labels: Tensor, partners: Tensor, kept: Tensor) -> Tensor:

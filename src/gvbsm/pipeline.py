@@ -23,6 +23,7 @@ from gvbsm.artifacts import (
 from gvbsm.config import Config
 from gvbsm.datasets import ImageData
 from gvbsm.distilled import is_whole, stream_images
+from gvbsm.ensemble import settle_teachers
 from gvbsm.epochs import settle_epochs
 from gvbsm.film import save_film
 from gvbsm.labels import make_labels
@@ -78,6 +79,7 @@ class Run:
             self.data = data or load_data(config, self.runtime)
             count = config.ipc * len(self.data.class_names)
             labels = settle_epochs(config.labels, count, config.evaluation.batch_size)
+            labels = settle_teachers(labels, config.squeeze.backbones)
             self.config = config = replace(config, labels=labels)
             check_feasible(config, self.data)
             check_replicas(config, self.data, self.runtime)
@@ -322,7 +324,9 @@ class Run:
     def labelling_teachers(self, config: Config) -> list[nn.Module]:
         """The networks that label a method's images, on the device; they must have been trained."""
         names = config.labels.backbones or config.squeeze.backbones
-        return [InParts(self._teacher(name)) for name in names]
+        teachers = [self._teacher(name) for name in names]
+        # BatchNorm that goes by the batch's moments must see it whole.
+        return teachers if config.labels.batchnorm == "batch" else [*map(InParts, teachers)]
 
     def _teacher(self, backbone: str) -> nn.Module:
         if backbone not in self._teachers:

@@ -19,10 +19,11 @@ from gvbsm.config import Config, ConfigError, SqueezeConfig
 from gvbsm.datasets import ImageData, load_dataset
 from gvbsm.epochs import check_shuffle
 from gvbsm.features import find_classifier
+from gvbsm.names import flat_keys
 from gvbsm.pictures import DataError
 from gvbsm.replicas import check_replicable
 from gvbsm.runtime import Runtime
-from gvbsm.settings import flat_keys, selection_of, to_dict
+from gvbsm.settings import selection_of, to_dict
 from gvbsm.tracking import check_trackers
 
 # Settings in which the processes of a run may differ.

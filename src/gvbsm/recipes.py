@@ -44,12 +44,12 @@ def told(section: Any) -> dict[str, Any]:
 
     So recipes from before there were such settings are the same (`config.parts.later`).
     """
-    settings = to_dict(section)
+    settings, usual = to_dict(section), type(section)()
     for item in fields(section):
         value = getattr(section, item.name)
         if is_dataclass(value):
             settings[item.name] = told(value)
-        elif item.metadata.get("later") and value == item.default:
+        elif item.metadata.get("later") and value == getattr(usual, item.name):
             del settings[item.name]
     return settings
 
@@ -272,7 +272,7 @@ class Recipes:
             return {"labels": fingerprint(self.labels(place))}
         settings = _without_seed(place.config.labels)
         unused = ("backbones", "logit_normalization", "store", STORAGE, "batch_size", "min_steps")
-        for name in (*unused, "temperature"):
+        for name in (*unused, "temperature", "weights", "batchnorm"):
             settings.pop(name, None)
         views = seed_of(place.config, "labels")
         if views != seed_of(place.config, "evaluation"):  # else it is the recipe's own

@@ -1,12 +1,11 @@
-"""Reading, merging and checking settings: presets, YAML files, mappings and the command line."""
+"""Reading and checking settings: presets, YAML files, mappings and the command line."""
 
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 import math
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +20,7 @@ from gvbsm.config import (
     OptimizerConfig,
     ViewConfig,
 )
+from gvbsm.names import check_names, merge, nearest
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
@@ -122,16 +122,6 @@ def format_yaml(settings: dict[str, Any]) -> str:
     return text
 
 
-def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """Lay the nested settings `over` upon `base`; lists and scalars are replaced whole."""
-    merged = dict(base)
-    for key, value in over.items():
-        old = merged.get(key)
-        nested = isinstance(old, dict) and isinstance(value, dict) and key != "lr_of"
-        merged[key] = merge(old, value) if nested and old is not None else value
-    return merged
-
-
 def usual_workdir(preset: str) -> Path:
     """Where a preset's run is kept unless it is told: a folder in `runs` of the preset's name."""
     return Path("runs") / Path(preset).stem
@@ -181,72 +171,6 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
-def check_names(settings: dict[str, Any], where: str) -> None:
-    """Check that every name is a setting, that sections are mappings, and where null may stand.
-
-    Raises:
-        ConfigError: One line a fault.
-    """
-    known = fields_by_name()
-    faults = []
-    for key, value in _all_keys(settings):
-        if key not in known:
-            faults.append(unknown_field(key, where))
-        elif known[key] == "section" and not isinstance(value, dict):
-            faults.append(f"{where}: {key} is a section of settings, found {value!r}")
-        elif value is None and "None" not in known[key]:
-            faults.append(f"{where}: {key} must not be null")
-    if faults:
-        raise ConfigError("\n".join(faults))
-
-
-def fields_by_name(of: type = Config, prefix: str = "") -> dict[str, str]:
-    """Dotted name of every setting, and its type as written, or "section"."""
-    found = {}
-    for item in dataclasses.fields(of):
-        factory = item.default_factory
-        section = factory() if factory is not dataclasses.MISSING else None
-        if section is not None and dataclasses.is_dataclass(section):
-            found[prefix + item.name] = "section"
-            found |= fields_by_name(type(section), f"{prefix}{item.name}.")
-        else:
-            found[prefix + item.name] = str(item.type)
-    return found
-
-
-def _all_keys(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted keys with their values, sections before what they hold."""
-    for key, value in settings.items():
-        yield f"{prefix}{key}", value
-        if isinstance(value, dict) and key != "lr_of":
-            yield from _all_keys(value, f"{prefix}{key}.")
-
-
-def flat_keys(settings: dict[str, Any], prefix: str = "") -> Iterator[str]:
-    """Dotted keys of nested settings; keys inside `lr_of` are names of students, not settings."""
-    for key, value in settings.items():
-        if isinstance(value, dict) and key != "lr_of":
-            yield from flat_keys(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}"
-
-
-def unknown_field(name: str, where: str) -> str:
-    """Name an unknown setting and the nearest known one."""
-    return f"{where}: there is no setting {name!r}; {nearest(name, fields_by_name())}"
-
-
-def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint at the known names that are most like `name`."""
-    known = list(known)
-    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
-    tail = name.rpartition(".")[2]
-    near = near or [key for key in known if key.rpartition(".")[2] == tail][:3]
-    if near:
-        return f"did you mean {' or '.join(near)}?"
-    return f"known: {', '.join(known)}" if len(known) < 30 else "`gvbsm run --help` tells all"
-
-
 def _optimizer_faults(name: str, optimizer: OptimizerConfig) -> Iterator[str | None]:
     for position, beta in enumerate(optimizer.betas):
         yield _chance(f"{name}.betas[{position}]", beta, closed=False)
@@ -266,7 +190,9 @@ def _positive(name: str, value: float) -> str | None:
 
 
 def _not_negative(name: str, value: float) -> str | None:
-    return None if 0 <= value < math.inf else f"{name} must not be negative, got {value}"
+    if math.isfinite(value):
+        return None if value >= 0 else f"{name} must not be negative, got {value}"
+    return f"{name} must be finite, got {value}"
 
 
 def _chance(name: str, value: float, *, closed: bool) -> str | None:
@@ -325,7 +251,15 @@ _NOT_NEGATIVE = (
 
 
 def _faults(config: Config) -> Iterator[str | None]:
-    for faults in (_number_faults, _backbone_faults, _section_faults, _mode_faults, beyond_faults):
+    for faults in (
+        _number_faults,
+        _backbone_faults,
+        _section_faults,
+        _label_faults,
+        _weight_faults,
+        _mode_faults,
+        beyond_faults,
+    ):
         yield from faults(config)
 
 
@@ -367,19 +301,43 @@ def _section_faults(config: Config) -> Iterator[str | None]:
                 yield f"{section}.views.{key} must be 0: only labels.views mixes images"
 
 
-def _mode_faults(config: Config) -> Iterator[str]:
-    labels, evaluation = config.labels, config.evaluation
-    if not labels.store and labels.batch_size != evaluation.batch_size:
-        yield (
-            "labels.store=false labels each training batch as it comes, so labels.batch_size "
-            f"({labels.batch_size}) must equal evaluation.batch_size ({evaluation.batch_size})"
+def _label_faults(config: Config) -> Iterator[str | None]:
+    labels, batch = config.labels, config.evaluation.batch_size
+    by_batch = labels.batchnorm == "batch"
+    if (by_batch or not labels.store) and labels.batch_size != batch:
+        how = (
+            "labels.store=false labels each training batch as it comes"
+            if not labels.store
+            else "labels.batchnorm=batch labels each view by its training batch"
         )
-    if config.squeeze.weights_dir is not None and not config.squeeze.pretrained:
-        yield "squeeze.weights_dir is read with squeeze.pretrained=true alone: set both, or neither"
+        yield (
+            f"{how}, so labels.batch_size ({labels.batch_size}) must equal evaluation.batch_size "
+            f"({batch})"
+        )
     if not labels.storage.pruning >= 1:
         yield f"labels.storage.pruning must be at least 1, got {labels.storage.pruning}"
+    if by_batch and labels.storage.pruning > 1:
+        yield (
+            "labels.storage.pruning draws the training batches anew, but labels.batchnorm=batch "
+            "labels each view by its batch; leave one out"
+        )
     if not labels.store and labels.storage != LabelStorageConfig():
         yield "labels.storage says how labels are stored, but labels.store is false; leave one out"
+
+
+def _weight_faults(config: Config) -> Iterator[str | None]:
+    weights, teachers = config.labels.weights, config.labels.backbones or config.squeeze.backbones
+    for name, weight in weights.items():
+        if name not in teachers:
+            yield f"labels.weights names {name!r}, which is none of the labels' {list(teachers)}"
+        yield _not_negative(f"labels.weights.{name}", weight)
+    if teachers and all(weights.get(name, 1.0) == 0 for name in teachers):
+        yield "labels.weights gives all teachers of the labels 0; let at least one count"
+
+
+def _mode_faults(config: Config) -> Iterator[str]:
+    if config.squeeze.weights_dir is not None and not config.squeeze.pretrained:
+        yield "squeeze.weights_dir is read with squeeze.pretrained=true alone: set both, or neither"
     methods = (config.method, *config.baselines.methods)
     epochs = config.coreset.epochs or config.squeeze.epochs
     if "forgetting" in map(selection_of, methods) and epochs < 2:

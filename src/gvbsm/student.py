@@ -18,14 +18,15 @@ from gvbsm.backbones import build_backbone
 from gvbsm.config import Config, ConfigError
 from gvbsm.datasets import DATASETS, ImageData
 from gvbsm.distilled import DistilledDataset
-from gvbsm.epochs import check_shuffle, settle_epochs
+from gvbsm.epochs import batch_size_for, check_shuffle, settle_epochs
 from gvbsm.evaluation import Judge, Labeller, fit_student
 from gvbsm.exchange import label_files, load, recorded_settings
+from gvbsm.names import merge
 from gvbsm.pictures import Split
 from gvbsm.preflight import load_data
 from gvbsm.recipes import told
 from gvbsm.runtime import Runtime, resolve_runtime, seeded
-from gvbsm.settings import build_config, merge
+from gvbsm.settings import build_config
 from gvbsm.teachers import file_name
 
 log = logging.getLogger("gvbsm")
@@ -124,11 +125,28 @@ def settle(given: Mapping[str, Any], distilled: DistilledDataset, model: str = "
             f"labels.epochs is {config.labels.epochs}, but this set has soft labels for "
             f"{stored.epochs} epochs"
         )
+    if stored is not None and config.evaluation.loss != "hard":
+        _check_batches(config, told.get("labels", {}), len(distilled.labels))
     check_shuffle(config.labels.views, distilled.images.shape[-1])
     count, batch = len(distilled.labels), config.evaluation.batch_size
     if stored is None:
         config = replace(config, labels=settle_epochs(config.labels, count, batch))
     return config
+
+
+def _check_batches(config: Config, told: Mapping[str, Any], count: int) -> None:
+    """Whether `count` images are trained on in the batches that they were labelled by, if so."""
+    if told.get("batchnorm") != "batch":
+        return
+    by, labels = told["batch_size"], config.labels
+    wanted = batch_size_for(count, by, told["full_batch_up_to"])
+    found = batch_size_for(count, config.evaluation.batch_size, labels.full_batch_up_to)
+    if found != wanted:
+        raise ConfigError(
+            f"this set was labelled by batches of {wanted} (labels.batchnorm=batch), and would be "
+            f"trained on in batches of {found}: set evaluation.batch_size to {by} and "
+            f"labels.full_batch_up_to to {told['full_batch_up_to']}, or evaluation.loss to hard"
+        )
 
 
 def _check_read(given: Mapping[str, Any]) -> None:

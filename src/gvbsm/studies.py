@@ -32,16 +32,8 @@ from typing import Any
 
 from gvbsm.choices import Choice, read_choice
 from gvbsm.config import Config, ConfigError
-from gvbsm.settings import (
-    PRESETS,
-    build_config,
-    check_names,
-    flat_keys,
-    merge,
-    nearest,
-    read_preset,
-    read_yaml,
-)
+from gvbsm.names import check_names, flat_keys, merge, nearest
+from gvbsm.settings import PRESETS, build_config, read_preset, read_yaml
 
 STUDIES = PRESETS / "studies"
 KEYS = (

@@ -37,7 +37,8 @@ labels.full_batch_up_to=-1 labels.views.cutmix=-1 labels.store=maybe evaluation.
 evaluation.students=[convnet8_d9] evaluation.students=[timm/no_such_net] evaluation.seeds=0
 evaluation.loss=l2 evaluation.gamma=-1 evaluation.temperature=0 evaluation.hard_target=soft
 evaluation.batch_size=0 evaluation.tests=0 evaluation.lr_of={convnet8_d1:-1}
-evaluation.lr_of={nobody:0.1} baselines.methods=[random] baselines.draws=0
+evaluation.lr_of={nobody:0.1} labels.weights={nobody:1} labels.batchnorm=both
+baselines.methods=[random] baselines.draws=0
 coreset.backbone=resnet50 coreset.epochs=0 no_such_key=1 synthesis.no_such_key=1 evalution.seeds=1
 """.split()  # noqa: SIM905
 

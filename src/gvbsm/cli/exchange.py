@@ -7,14 +7,22 @@ from typing import TYPE_CHECKING, Any
 
 from gvbsm.cli.parsing import expand, explain, start_log
 from gvbsm.config import Config, ConfigError, DataConfig, EvaluationConfig, LabelsConfig
-from gvbsm.settings import fields_by_name
+from gvbsm.names import fields_by_name
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
 # What training does not read of each section: how a set is made, and what several students are.
 _NOT_READ: dict[type, set[str]] = {
-    LabelsConfig: {"backbones", "batch_size", "logit_normalization", "store"},
+    LabelsConfig: {
+        "backbones",
+        "batch_size",
+        "logit_normalization",
+        "store",
+        "temperature",
+        "weights",
+        "batchnorm",
+    },
     EvaluationConfig: {"students", "seeds", "lr_of"},
 }
 

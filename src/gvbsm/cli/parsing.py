@@ -10,15 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from gvbsm.config import Config, ConfigError
 from gvbsm.launch import read_launch
-from gvbsm.settings import (
-    flat_keys,
-    from_parsed,
-    preset_names,
-    read_preset,
-    settings_parser,
-    unknown_field,
-    usual_workdir,
-)
+from gvbsm.names import flat_keys, unknown_field
+from gvbsm.settings import from_parsed, preset_names, read_preset, settings_parser, usual_workdir
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser

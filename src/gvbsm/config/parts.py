@@ -11,6 +11,7 @@ class ConfigError(ValueError):
 
 
 Parallel = Literal["networks", "pictures"]
+LATER = {"later": True}  # metadata of a field, see `later`
 
 
 def later(default: Any) -> Any:
@@ -18,7 +19,7 @@ def later(default: Any) -> Any:
 
     So what was made before there was such a setting is not made again.
     """
-    return field(default=default, metadata={"later": True})
+    return field(default=default, metadata=LATER)
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Literal
 
-from gvbsm.config.parts import OptimizerConfig, Parallel, ViewConfig, later
+from gvbsm.config.parts import LATER, OptimizerConfig, Parallel, ViewConfig, later
 
 
 @dataclass(frozen=True)
@@ -171,6 +171,9 @@ class LabelsConfig:
         storage: How they are kept on disk.
         seed: Seed of the views of the labels; none takes the run's.
         temperature: By what the ensemble's logits are divided before they are kept or learnt.
+        weights: How much single teachers count in the ensemble's mean; one that is not named has 1.
+        batchnorm: By what moments the teachers' BatchNorm normalizes: running (those recorded in
+            training) or batch (those of the views that are labelled together; BSSL).
     """
 
     backbones: tuple[str, ...] | None = None
@@ -184,6 +187,8 @@ class LabelsConfig:
     storage: LabelStorageConfig = field(default_factory=LabelStorageConfig)
     seed: int | None = None
     temperature: float = later(1.0)
+    weights: dict[str, float] = field(default_factory=dict, metadata=LATER)
+    batchnorm: Literal["running", "batch"] = later("running")
 
 
 @dataclass(frozen=True)

@@ -11,8 +11,9 @@ from gvbsm.artifacts import ArtifactError, is_partial, read_header, read_json
 from gvbsm.config import Config, ConfigError
 from gvbsm.distilled import stored_bytes
 from gvbsm.epochs import settle_epochs
+from gvbsm.names import flat_keys
 from gvbsm.results import STAGES
-from gvbsm.settings import build_config, flat_keys, preset_names, read_preset, to_dict
+from gvbsm.settings import build_config, preset_names, read_preset, to_dict
 from gvbsm.workspace import Workspace
 
 PAPER = {"imagenet-1k": 7, "tiny-imagenet": 8, "cifar10": 9, "cifar100": 9}

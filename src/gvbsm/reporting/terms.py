@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from gvbsm.names import merge
 from gvbsm.reporting.facts import PAPER, differences, preset_name, setting
-from gvbsm.settings import format_yaml, merge
+from gvbsm.settings import format_yaml
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,103 @@
+"""Names of settings: dotted keys, which are known, and nested settings laid over others.
+
+Some settings are tables, whose keys are names of networks and no settings: the learning rates of
+single students, the weights of single teachers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+from collections.abc import Iterable, Iterator
+from functools import cache
+from typing import Any
+
+from gvbsm.config import Config, ConfigError
+
+
+def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
+    """Lay the nested settings `over` upon `base`; lists, scalars and tables are replaced whole."""
+    merged = dict(base)
+    for key, value in over.items():
+        old = merged.get(key)
+        nested = isinstance(old, dict) and _is_nested(key, value)
+        merged[key] = merge(old, value) if nested and old is not None else value
+    return merged
+
+
+def check_names(settings: dict[str, Any], where: str) -> None:
+    """Check that every name is a setting, that sections are mappings, and where null may stand.
+
+    Raises:
+        ConfigError: One line a fault.
+    """
+    known = fields_by_name()
+    faults = []
+    for key, value in _all_keys(settings):
+        if key not in known:
+            faults.append(unknown_field(key, where))
+        elif known[key] == "section" and not isinstance(value, dict):
+            faults.append(f"{where}: {key} is a section of settings, found {value!r}")
+        elif value is None and "None" not in known[key]:
+            faults.append(f"{where}: {key} must not be null")
+    if faults:
+        raise ConfigError("\n".join(faults))
+
+
+def fields_by_name(of: type = Config, prefix: str = "") -> dict[str, str]:
+    """Dotted name of every setting, and its type as written, or "section"."""
+    found = {}
+    for item in dataclasses.fields(of):
+        factory = item.default_factory
+        section = factory() if factory is not dataclasses.MISSING else None
+        if section is not None and dataclasses.is_dataclass(section):
+            found[prefix + item.name] = "section"
+            found |= fields_by_name(type(section), f"{prefix}{item.name}.")
+        else:
+            found[prefix + item.name] = str(item.type)
+    return found
+
+
+@cache
+def _tables() -> frozenset[str]:
+    """Last parts of the names of settings that are tables; no section has such a name."""
+    kinds = fields_by_name().items()
+    return frozenset(name.rpartition(".")[2] for name, kind in kinds if kind.startswith("dict["))
+
+
+def _is_nested(key: str, value: Any) -> bool:
+    """Whether the value of a key holds settings that have names of their own."""
+    return isinstance(value, dict) and key not in _tables()
+
+
+def _all_keys(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Dotted keys with their values, sections before what they hold."""
+    for key, value in settings.items():
+        yield f"{prefix}{key}", value
+        if _is_nested(key, value):
+            yield from _all_keys(value, f"{prefix}{key}.")
+
+
+def flat_keys(settings: dict[str, Any], prefix: str = "") -> Iterator[str]:
+    """Dotted keys of nested settings; a table is one setting, whatever its keys."""
+    for key, value in settings.items():
+        if _is_nested(key, value):
+            yield from flat_keys(value, f"{prefix}{key}.")
+        else:
+            yield f"{prefix}{key}"
+
+
+def unknown_field(name: str, where: str) -> str:
+    """Name an unknown setting and the nearest known one."""
+    return f"{where}: there is no setting {name!r}; {nearest(name, fields_by_name())}"
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """A hint at the known names that are most like `name`."""
+    known = list(known)
+    near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
+    tail = name.rpartition(".")[2]
+    near = near or [key for key in known if key.rpartition(".")[2] == tail][:3]
+    if near:
+        return f"did you mean {' or '.join(near)}?"
+    return f"known: {', '.join(known)}" if len(known) < 30 else "`gvbsm run --help` tells all"

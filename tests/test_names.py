@@ -1,0 +1,70 @@
+"""Names of settings: merging, tables, unknown names."""
+
+import json
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gvbsm.config import ConfigError
+from gvbsm.names import check_names, fields_by_name, flat_keys, merge, unknown_field
+
+TABLES = ("evaluation.lr_of", "labels.weights")
+
+
+def test_merge_is_deep_for_sections_and_whole_for_lists():
+    base, over = {"a": {"x": 1, "y": [1, 2]}, "b": 3}, {"a": {"y": [3]}, "c": 4}
+    assert merge(base, over) == {"a": {"x": 1, "y": [3]}, "b": 3, "c": 4}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_tables_of_networks_are_replaced_whole(name):
+    section, table = name.split(".")
+    base = {section: {table: {"resnet18": 0.2}, "seed": 3}}
+    over = {section: {table: {"convnet128": 0.1}}}
+    assert merge(base, over) == {section: {table: {"convnet128": 0.1}, "seed": 3}}
+    assert merge(base, {section: {table: {}}}) == {section: {table: {}, "seed": 3}}
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_the_keys_of_a_table_are_no_settings(name):
+    section, table = name.split(".")
+    given = {section: {table: {"timm/a.b": 1.0, "ipc": 2.0}, "seed": 3}}
+    check_names(given, "here")
+    assert list(flat_keys(given)) == [name, f"{section}.seed"]
+    with pytest.raises(ConfigError, match=f"here: {name} must not be null"):
+        check_names({section: {table: None}}, "here")
+
+
+def test_no_section_or_other_setting_has_the_name_of_a_table():
+    known = fields_by_name()
+    assert {name for name, kind in known.items() if kind.startswith("dict")} == {*TABLES}
+    last = [name.rpartition(".")[2] for name in known]
+    assert all(last.count(name.rpartition(".")[2]) == 1 for name in TABLES)
+
+
+keys = st.sampled_from("abc")
+trees = st.recursive(
+    st.integers(), lambda leaf: st.dictionaries(keys, leaf, max_size=3), max_leaves=8
+)
+mappings = st.dictionaries(keys, trees, max_size=3)
+
+
+@settings(deadline=None, derandomize=True)
+@given(mappings, mappings)
+def test_merge_laws(base, over):
+    before = json.dumps([base, over])
+    merged = merge(base, over)
+    assert json.dumps([base, over]) == before
+    assert merge(base, {}) == base
+    assert merge({}, over) == over
+    assert merge(merged, over) == merged
+    assert merged.keys() == base.keys() | over.keys()
+    assert all(merged[key] == base[key] for key in base.keys() - over.keys())
+
+
+def test_unknown_field_knows_the_last_part_of_a_name():
+    assert "did you mean synthesis.tau" in unknown_field("training.options.tau", "here")
+    assert unknown_field("zzzzzzz", "here") == (
+        "here: there is no setting 'zzzzzzz'; `gvbsm run --help` tells all"
+    )
