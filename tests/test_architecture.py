@@ -27,8 +27,8 @@ LAYERS = (
     # 2: ground
     "config settings artifacts rows labelstore distilled runtime memory tracking training loading "
     "teachers features film groups class_order observe targets epochs descent workspace studies "
-    "choices sharing exchange launch processes replicas teamwork divergence unfinished starts "
-    "beyond names ensemble",
+    "choices origin sharing exchange launch processes replicas teamwork divergence unfinished "
+    "starts beyond names ensemble",
     "squeeze statistics synthesis labels evaluation coreset forgetting",  # 3: stages
     # 4: what the pipeline is put together from
     "plots recipes preflight results performance",

@@ -66,7 +66,7 @@ def taken(monkeypatch):
 
     def take(*argv):
         seen = []
-        record = lambda *arguments: seen.append(arguments) or {"rows": []}  # noqa: E731
+        record = lambda *arguments, **_origin: seen.append(arguments) or {"rows": []}  # noqa: E731
         monkeypatch.setattr("gvbsm.pipeline.run", record)
         monkeypatch.setattr("gvbsm.pipeline.run_stage", record)
         monkeypatch.setattr("gvbsm.reporting.report", lambda *_arguments: "a page")
@@ -402,7 +402,7 @@ def test_stages_before_their_input_and_a_work_directory_of_others(fault, tiny, t
     ],
 )
 def test_exit_codes_of_a_run_that_stops(monkeypatch, capsys, error, code, line):
-    def stop(*_args):
+    def stop(*_args, **_origin):
         raise error
 
     monkeypatch.setattr("gvbsm.pipeline.run", stop)
@@ -411,7 +411,7 @@ def test_exit_codes_of_a_run_that_stops(monkeypatch, capsys, error, code, line):
 
 
 def test_a_bug_keeps_its_traceback(monkeypatch):
-    def stop(*_args):
+    def stop(*_args, **_origin):
         raise ZeroDivisionError("ours")
 
     monkeypatch.setattr("gvbsm.pipeline.run", stop)

@@ -8,7 +8,15 @@ from hypothesis import strategies as st
 
 from gvbsm.artifacts import write_json
 from gvbsm.plots.gallery import gallery
-from gvbsm.plots.pareto import FLOOR_SECONDS, Spot, draw_pareto, fronts, pareto, pareto_figure
+from gvbsm.plots.pareto import (
+    FLOOR_SECONDS,
+    KEY_LENGTH,
+    Spot,
+    draw_pareto,
+    fronts,
+    pareto,
+    pareto_figure,
+)
 from gvbsm.plots.reading import read_studies, study_spots
 from gvbsm.results import spread
 from test_plots_gallery import Maker, study_row, write_study
@@ -86,6 +94,21 @@ def test_the_figure_joins_the_front_by_steps_and_numbers_it():
     assert [text.get_text() for text in right.texts] == ["4", "2", "1"]
     names = [text.get_text() for text in left.figure.legends[-1].get_texts()]
     assert names == ["1  a, gvbsm", "2  b, gvbsm", "3  any, random-soft", "4  any, random-hard"]
+
+
+def test_numbers_of_close_marks_stand_together_and_a_long_key_keeps_its_method():
+    long = "part after part " * 8
+    near = [
+        spot(name, "gvbsm", mean, seconds, 1000 + 400 * seconds)
+        for name, mean, seconds in (("x", 60.0, 20.0), ("y", 60.5, 20.5), (long, 90.0, 21.0))
+    ]
+    left, _ = draw_pareto([*near, spot("z", "random-soft", 20.0, 0.0, 100)]).axes  # fmt: skip
+    assert [(text.get_text(), text.xy) for text in left.texts] == [
+        ("4", (FLOOR_SECONDS, 20.0)), ("1, 2", (20.0, 60.5)), ("3", (21.0, 90.0)),
+    ]  # fmt: skip
+    names = [text.get_text() for text in left.figure.legends[-1].get_texts()]
+    assert names[2].endswith("…, gvbsm")
+    assert len(names[2]) <= KEY_LENGTH + 5
 
 
 def test_one_set_alone_has_no_figure():

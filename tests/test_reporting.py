@@ -17,6 +17,7 @@ from gvbsm.cli import main
 from gvbsm.cli.parsing import parse_run
 from gvbsm.config import Config
 from gvbsm.names import fields_by_name, merge
+from gvbsm.origin import Origin
 from gvbsm.plots.captions import Drawn
 from gvbsm.plots.reading import read_studies
 from gvbsm.plots.style import new_figure
@@ -24,7 +25,7 @@ from gvbsm.reporting.facts import preset_settings, read_facts
 from gvbsm.reporting.page import costs, write_page
 from gvbsm.reporting.rendering import duration
 from gvbsm.reporting.sweeps import find_in_study
-from gvbsm.reporting.terms import SECTIONS, commands, settings_table, settings_yaml
+from gvbsm.reporting.terms import SECTIONS, commands, preset_words, settings_table, settings_yaml
 from gvbsm.settings import as_config, build_config, read_preset, to_dict
 from test_distilled import write_labels
 
@@ -105,6 +106,11 @@ def hostile_gallery(_workdir):
 @pytest.fixture
 def plain_gallery(monkeypatch):
     monkeypatch.setattr("gvbsm.reporting.page.gallery", hostile_gallery)
+
+
+def plain(text):
+    """HTML as it is read: no tags, one space for several."""
+    return " ".join(re.sub(r"<[^>]*>", "", text).split())
 
 
 def page_of(workdir, notes=()):
@@ -223,6 +229,29 @@ def test_bytes_of_baselines_are_counted_apart(workdir):
     shutil.copy(workdir / "synthesis" / "images.safetensors", other)
     stored = read_facts(workdir).stored["synthesis"]
     assert stored.own == stored.baselines == other.stat().st_size
+
+
+def test_what_the_sets_of_a_run_cost(workdir):
+    other = workdir / "baselines" / "random-0" / "synthesis" / "images.safetensors"
+    other.parent.mkdir(parents=True)
+    shutil.copy(workdir / "synthesis" / "images.safetensors", other)
+    results = read_json(workdir / "results.json")
+    results["rows"].append(row("random-hard", 70.0))
+    write_json(workdir / "results.json", results)
+    header = {"kind": "images", "recipe": {"ipc": 2}, "method": "random-hard", "traces": [],
+              "class_names": ["a", "b"], "mean": [0.5], "std": [0.25]}  # fmt: skip
+    pixels = {"images": torch.zeros(4, 1, 8, 8, dtype=torch.uint8), "labels": torch.tensor([0] * 4)}
+    save(other, pixels, header)
+    tree = Tree(page_of(workdir))
+    head = ["set", "student", "top-1 %", "synthesis, s", "bytes", "best for"]
+    (start,) = [place for place, cells in enumerate(tree.cells) if cells == head]
+    labels = read_facts(workdir).set_bytes["labels"]
+    assert labels > 0
+    assert tree.cells[start + 1 : start + 4] == [
+        ["gvbsm", STUDENT, "62.0 ± 0.2", "7.0", f"{256 + labels:,}", ""],
+        ["random-soft", STUDENT, "51.0 ± 0.2", "0.0", "256", ""],
+        ["random-hard", STUDENT, "70.0", "0.0", "256", "time, bytes"],
+    ]
 
 
 @pytest.mark.parametrize(
@@ -393,6 +422,32 @@ def test_a_sweep_has_a_page_of_its_own(tmp_path, study_figures):
     assert second.count("Title of study-") == 1
 
 
+def test_the_gain_of_each_point_stands_in_an_additive_study(tmp_path, study_figures):
+    path = write_study(tmp_path / "sweep", done=3) / "table1-alpha.json"
+    assert "gain" not in gvbsm.report(path.parent).read_text(encoding="utf-8")
+    write_json(path, {**read_json(path), "additive": True})
+    text = gvbsm.report(path.parent).read_text(encoding="utf-8")
+    tree = Tree(text)
+    (head,) = [cells for cells in tree.cells if "gain" in cells]
+    gain = head.index("gain")
+    assert head[gain - 1] == "top-1 %"
+    found = [tree.row(f"alpha={alpha}")[gain] for alpha in (0.0, 0.4, 0.8)]
+    # two students of deviation 0.25 at each point: sqrt(2 * 0.25 ** 2 / 2) = 0.25
+    assert found == ["", "+0.1 ± 0.2", "\N{MINUS SIGN}20.1 ± 0.2"]
+    assert tree.row("every point")[gain] == ""  # random pictures are no point
+    assert "Each point adds its settings to those of the points before" in tree.text
+
+
+def test_a_study_names_its_preset(tmp_path, study_figures):
+    path = write_study(tmp_path / "sweep") / "table1-alpha.json"
+    assert "All points vary" not in gvbsm.report(path.parent).read_text(encoding="utf-8")
+    origin = {"preset": "cifar10+sre2l", "changed": ["ipc", "seed"]}
+    write_json(path, {**read_json(path), "origin": origin})
+    text = plain(gvbsm.report(path.parent).read_text(encoding="utf-8"))
+    words = "the preset cifar10+sre2l, 2 settings changed on the command line: ipc, seed."
+    assert words in text
+
+
 def test_studies_beside_a_run_are_told_in_its_report(workdir, study_figures):
     write_study(workdir)
     shutil.rmtree(workdir / "squeeze")
@@ -510,7 +565,61 @@ def test_settings_tell_where_they_differ_from_the_preset(tmp_path, plain_gallery
     (cells,) = [c for c in tree.cells if "synthesis.alpha" in c[0]]
     assert cells[0].strip().startswith("\N{GREEK SMALL LETTER ALPHA}")
     assert cells[1:] == ["0.8", ""]
-    assert "2 of its settings below are changed" in tree.text
+    assert "3 of its settings below are changed" in tree.text  # ipc too
+
+
+def named(workdir, preset, *changed):
+    """The work directory with an origin in its results."""
+    path = workdir / "results.json"
+    write_json(path, {**read_json(path), "origin": {"preset": preset, "changed": changed}})
+    return workdir
+
+
+def test_the_head_names_the_preset_and_lists_what_was_changed(tmp_path, plain_gallery):
+    workdir = write_run(tmp_path / "w", synthesis={"iterations": 60})
+    assert 'class="recipe"' not in page_of(workdir)  # older results name no preset
+    named(workdir, "digits+digits-short", "synthesis.iterations", "synthesis.init")
+    results = read_json(workdir / "results.json")
+    results["config"]["labels"]["epochs"] = 200
+    write_json(workdir / "results.json", results)
+    text = page_of(workdir)
+    Tree(text)
+    head = plain(text.partition("<nav")[0])
+    assert "Preset digits+digits-short, 2 settings changed on the command line" in head
+    assert "synthesis.iterations: 60 (preset: 200) synthesis.init: real (preset: noise)" in head
+    assert "Compared with the preset digits+digits-short." in plain(text)
+    assert "gvbsm run digits+digits-short" in text
+    # the preset is a short one, which is still told
+    assert "Settings are below those of the preset digits: " in plain(text)
+    assert "labels.epochs 200 of 800" in plain(text)
+    text = page_of(named(workdir, "digits"))
+    assert "Preset digits, no setting changed on the command line" in plain(text)
+
+
+def test_of_a_file_s_settings_the_preset_s_values_are_not_told(tmp_path, plain_gallery):
+    workdir = named(write_run(tmp_path / "w"), "mine.yaml", "ipc")
+    tree = Tree(page_of(workdir))
+    head = plain(page_of(workdir).partition("<nav")[0])
+    assert "Preset mine.yaml, 1 setting changed on the command line ipc: 2" in head
+    assert "(preset:" not in head
+    assert "Compared with the preset digits." in tree.text
+    assert "gvbsm run digits" in tree.text
+
+
+@pytest.mark.parametrize(
+    ("preset", "method", "words"),
+    [
+        ("cifar10", "gvbsm", "cifar10, the paper's table 9"),
+        ("cifar10+sre2l", "sre2l", "cifar10+sre2l, the paper's table 9"),
+        ("cifar10-small", "gvbsm", "cifar10-small"),
+        ("cifar10+cifar10-small", "gvbsm", "cifar10+cifar10-small"),
+        ("gone", "gvbsm", "cifar10, the paper's table 9"),  # of another version
+        (None, "sre2l", "cifar10+sre2l, the paper's table 9"),
+    ],
+)
+def test_what_settings_are_compared_with(preset, method, words):
+    config = {"data": {"name": "cifar10"}, "method": method}
+    assert preset_words(config, Origin(preset)) == words
 
 
 def test_epochs_that_follow_from_the_size_of_the_set_are_no_change():
@@ -518,11 +627,12 @@ def test_epochs_that_follow_from_the_size_of_the_set_are_no_change():
     preset = preset_settings(to_dict(config), classes=10)
     assert preset["labels"]["epochs"] == 800
     rows = [value for _, rows in settings_table(to_dict(config), preset) for value in rows]
-    assert [value.term.key for value in rows if value.preset is not None] == []
+    assert [value.term.key for value in rows if value.preset is not None] == ["ipc"]
 
 
 CHANGES = [
     ("digits", {}),
+    ("digits", {"ipc": 3}),
     (
         "digits",
         {
@@ -559,9 +669,22 @@ def test_both_commands_give_the_same_settings_again(preset, changes, tmp_path, m
     for command in commands(settings, preset_settings(settings, classes=10), "a b"):
         program, verb, *argv = shlex.split(command.replace("\\\n", " "))
         assert (program, verb) == ("gvbsm", "run")
-        again, workdir, _ = parse_run(verb, argv)
-        assert str(workdir) == "runs/a b"
-        assert to_dict(again) == settings
+        again = parse_run(verb, argv)
+        assert str(again.workdir) == "runs/a b"
+        assert to_dict(again.config) == settings
+
+
+def test_the_command_starts_from_the_preset_that_is_named():
+    origin = Origin("digits+digits-short", ("ipc",))
+    settings = to_dict(build_config({**read_preset(origin.preset), "ipc": 3}))
+    preset = preset_settings(settings, classes=10, origin=origin)
+    settings["labels"] = preset["labels"]  # epochs are settled by the size of the set
+    command = commands(settings, preset, "w", origin)[1]
+    assert command == "gvbsm run digits+digits-short \\\n  --ipc 3 \\\n  --workdir runs/w"
+    _, verb, *argv = shlex.split(command.replace("\\\n", " "))
+    again = parse_run(verb, argv)
+    assert again.origin == origin
+    assert to_dict(again.config)["synthesis"] == settings["synthesis"]
 
 
 def test_the_settings_file_does_not_tell_of_this_machine(tmp_path, plain_gallery):

@@ -4,6 +4,8 @@
 
     format    1
     study, title, source, axes, additive   as in the study's file (`studies`)
+    origin    `preset`, which all points vary (null if it is not known), and `changed`: names of the
+              settings that the command line changed of it (`origin`)
     paper     `data`, `columns` and `figures` (point -> accuracies, one a column, null where there
               is none); empty if the paper gives none
     points    one entry a point, done or not: `name`, `axes` (axis -> value), `done`, `folders` (in
@@ -39,6 +41,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gvbsm.artifacts import atomic
+from gvbsm.origin import Origin
 from gvbsm.results import aligned, format_top1
 
 Row = dict[str, Any]
@@ -194,6 +197,8 @@ def format_study(content: Mapping[str, Any]) -> str:
     lines.append(aligned([*head, "paper"] if paper else head, cells))
     if paper:
         lines += ["", f"paper: {paper['data']}; {' / '.join(paper['columns'])}"]
+    if preset := str(Origin.read(content)):
+        lines += ["", f"preset: {preset}"]
     return "\n".join(lines)
 
 

@@ -60,6 +60,7 @@ from gvbsm.config import Config, LabelStorageConfig
 from gvbsm.datasets import ImageData
 from gvbsm.epochs import settle_epochs
 from gvbsm.evaluation import Labeller, train_student
+from gvbsm.origin import Origin, origin_of
 from gvbsm.pictures import Split
 from gvbsm.pipeline import Run
 from gvbsm.preflight import check_continual
@@ -332,12 +333,17 @@ class Protocol:
             "rows": list(rows),
             "note": NOTE,
             "config": to_dict(self._run.config),
+            "origin": self._run.origin.told(),
             "versions": versions(self._run.runtime),
         }
 
 
 def run_continual(
-    config: Config | str | Mapping[str, Any], workdir: str | Path, quiet: bool = False
+    config: Config | str | Mapping[str, Any],
+    workdir: str | Path,
+    quiet: bool = False,
+    *,
+    origin: Origin | None = None,
 ) -> dict[str, Any]:
     """Run the protocol and return what `continual.json` holds.
 
@@ -347,10 +353,11 @@ def run_continual(
         config: Settings, the name of a preset, or a nested mapping of settings.
         workdir: Where everything is kept.
         quiet: No progress bars.
+        origin: Where the settings came from, for the results to tell; None takes a preset's name.
 
     Raises:
         ConfigError, DataError, ArtifactError, RunError: With one clear line.
     """
-    current = Run(as_config(config), Path(workdir), quiet)
+    current = Run(as_config(config), Path(workdir), quiet, origin=origin or origin_of(config))
     with current.at_work():
         return Protocol(current).learn()

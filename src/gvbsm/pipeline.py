@@ -28,6 +28,7 @@ from gvbsm.epochs import settle_epochs
 from gvbsm.film import save_film
 from gvbsm.labels import make_labels
 from gvbsm.memory import InParts
+from gvbsm.origin import UNKNOWN, Origin, origin_of
 from gvbsm.places import Evaluated, all_places, needed_teachers, read_full, read_results
 from gvbsm.preflight import check_alike, check_feasible, check_owner, check_replicas, load_data
 from gvbsm.processes import join
@@ -59,15 +60,17 @@ class Run:
         workdir: The work directory.
         quiet: No progress bars and no log.
         data: The pictures that `config.data` names, if they have been read.
+        origin: Where the settings came from, which is told beside the results.
 
     Raises:
         ConfigError, DataError, ArtifactError, RunError: If the run could not succeed.
     """
 
     def __init__(
-        self, config: Config, workdir: Path, quiet: bool = False, data: ImageData | None = None
-    ) -> None:
-        self.workdir = workdir
+        self, config: Config, workdir: Path, quiet: bool = False, data: ImageData | None = None,
+        origin: Origin = UNKNOWN,
+    ) -> None:  # fmt: skip
+        self.workdir, self.origin = workdir, origin
         self.processes = processes = join()
         self.workspace = Workspace(workdir, processes.rank)
         self.team = Teamwork(self.workspace, processes)
@@ -293,7 +296,7 @@ class Run:
         pictures = {"train": len(self.data.train), "test": len(self.data.test)}
         seconds = self.workspace.seconds()
         results = collect(self.config, found, full, seconds, pictures, self.runtime)
-        results["skipped"] = list(self.data.skipped)
+        results |= {"skipped": list(self.data.skipped), "origin": self.origin.told()}
         write_json(self.workspace.results, results)
         return results
 
@@ -339,6 +342,8 @@ def run(
     config: Config | str | Mapping[str, Any],
     workdir: str | Path | None = None,
     quiet: bool = False,
+    *,
+    origin: Origin | None = None,
 ) -> dict[str, Any]:
     """Run the whole pipeline and return what `results.json` holds.
 
@@ -347,6 +352,7 @@ def run(
         workdir: Where everything is kept; what is there already and matches is not made again. None
             is `runs/PRESET`, as on the command line, or `runs/DATA` for other settings.
         quiet: No progress bars.
+        origin: Where the settings came from, for the results to tell; None takes a preset's name.
 
     Raises:
         ConfigError, DataError, ArtifactError, RunError: With one clear line.
@@ -354,7 +360,7 @@ def run(
     settings = as_config(config)
     if workdir is None:
         workdir = usual_workdir(config if isinstance(config, str) else settings.data.name)
-    current = Run(settings, Path(workdir), quiet)
+    current = Run(settings, Path(workdir), quiet, origin=origin or origin_of(config))
     results = current.all_stages()
     if current.processes.leads:
         current.draw_picture()
@@ -366,14 +372,24 @@ def run_stage(
     config: Config | str | Mapping[str, Any],
     workdir: str | Path,
     quiet: bool = False,
+    *,
+    origin: Origin | None = None,
     **options: bool,
 ) -> None:
     """Run one stage of the run's own method with its options; what it builds on must be there.
 
+    Args:
+        stage: Its name.
+        config: Settings, the name of a preset, or a nested mapping of settings.
+        workdir: Where everything is kept.
+        quiet: No progress bars.
+        origin: As for `run`.
+        options: Of the stage.
+
     Raises:
         ConfigError, DataError, ArtifactError, RunError: With one clear line.
     """
-    current = Run(as_config(config), Path(workdir), quiet)
+    current = Run(as_config(config), Path(workdir), quiet, origin=origin or origin_of(config))
     stages: dict[str, Callable[..., None]] = {name: getattr(current, name) for name in STAGES}
     with current.at_work():
         stages[stage](**options)

@@ -7,6 +7,7 @@ from typing import Any
 
 from gvbsm.artifacts import PARTIAL, ArtifactError, is_partial, read_header, read_json
 from gvbsm.distilled import load_labels
+from gvbsm.origin import Origin
 from gvbsm.results import format_continual, format_table
 
 CURVES = ("classes", "orders", "rows", "note")  # what the table of `continual.json` shows
@@ -32,9 +33,10 @@ def describe(workdir: Path) -> str:
     if (workdir / "results.json").is_file():
         (rows,) = _entries(workdir / "results.json", "rows")
         lines += ["", format_table(rows)]
+        lines += _preset(workdir / "results.json")
     if (workdir / "continual.json").is_file():
         content = dict(zip(CURVES, _entries(workdir / "continual.json", *CURVES), strict=True))
-        lines += ["", format_continual(content)]
+        lines += ["", format_continual(content), *_preset(workdir / "continual.json")]
     return "\n".join(lines)
 
 
@@ -44,6 +46,15 @@ def _entries(path: Path, *names: str) -> list[Any]:
         return [content[name] for name in names]
     except KeyError as error:
         raise ArtifactError(f"{path} lacks {error}; remove it to make it again") from None
+
+
+def _preset(path: Path) -> list[str]:
+    """A line on where the settings came from, if the results tell."""
+    try:
+        told = str(Origin.read(read_json(path)))
+    except (KeyError, TypeError) as error:
+        raise ArtifactError(f"{path}: `origin` is damaged ({error!r}); remove it") from None
+    return [f"\npreset: {told}"] if told else []
 
 
 def _finished(folder: Path) -> list[Path]:

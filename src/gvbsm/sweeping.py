@@ -22,6 +22,7 @@ from gvbsm.comparison import Row, tell_once, write_csv
 from gvbsm.config import Config, DataConfig
 from gvbsm.datasets import ImageData
 from gvbsm.distilled import stored_bytes
+from gvbsm.origin import UNKNOWN, WITHOUT_EFFECT, Origin, origin_of
 from gvbsm.pipeline import Run
 from gvbsm.places import needed_teachers
 from gvbsm.preflight import check_feasible, load_data
@@ -36,15 +37,6 @@ from gvbsm.studies import Plan, Point, Study, read_plan
 log = logging.getLogger("gvbsm")
 
 FORMAT = 1
-
-# What changes nothing in the results, and so has no part in a folder's name.
-WITHOUT_EFFECT = {
-    "": ("device", "threads", "checkpoint_seconds", "trackers"),
-    "data": ("root", "in_memory", "workers"),
-    "squeeze": ("weights_dir", "parallel"),
-    "synthesis": ("groups", "compile"),
-    "evaluation": ("parallel",),
-}
 
 
 def sweep(
@@ -77,11 +69,20 @@ def sweep(
     else:
         settings = to_dict(config) if isinstance(config, Config) else dict(config)
     plan = read_plan(study, settings, dict(options or {}), repeat)
-    return {found["study"]: found for found in run_plan(plan, Path(workdir), quiet)}
+    made = run_plan(plan, Path(workdir), quiet, origin_of(config))
+    return {found["study"]: found for found in made}
 
 
-def run_plan(plan: Plan, workdir: Path, quiet: bool = False) -> Iterator[dict[str, Any]]:
+def run_plan(
+    plan: Plan, workdir: Path, quiet: bool = False, origin: Origin = UNKNOWN
+) -> Iterator[dict[str, Any]]:
     """Run all points in order; what `STUDY.json` holds is given as each study ends.
+
+    Args:
+        plan: The studies with their points.
+        workdir: The sweep's folder.
+        quiet: No progress bars.
+        origin: The preset that all points vary, and what the command line changed of it.
 
     Raises:
         ConfigError, DataError, ArtifactError, RunError: As `sweep`.
@@ -92,10 +93,12 @@ def run_plan(plan: Plan, workdir: Path, quiet: bool = False) -> Iterator[dict[st
             for point in points:
                 works.check(point.config)
     for study, points in plan.studies:
-        yield _run_study(study, points, works)
+        yield _run_study(study, points, works, origin)
 
 
-def _run_study(study: Study, points: Sequence[Point], works: _Works) -> dict[str, Any]:
+def _run_study(
+    study: Study, points: Sequence[Point], works: _Works, origin: Origin
+) -> dict[str, Any]:
     """Run a study's points in order; its files are written after each."""
     rows: list[Row] = []
     entries: list[dict[str, Any]] = [
@@ -115,6 +118,7 @@ def _run_study(study: Study, points: Sequence[Point], works: _Works) -> dict[str
         "source": study.source,
         "axes": list(study.axes),
         "additive": study.additive,
+        "origin": origin.told(),
         "paper": _plain_paper(study.paper),
         "points": entries,
     }

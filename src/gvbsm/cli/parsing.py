@@ -6,11 +6,12 @@ import logging
 import sys
 from functools import reduce
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gvbsm.config import Config, ConfigError
 from gvbsm.launch import read_launch
 from gvbsm.names import flat_keys, unknown_field
+from gvbsm.origin import Origin
 from gvbsm.settings import from_parsed, preset_names, read_preset, settings_parser, usual_workdir
 
 if TYPE_CHECKING:
@@ -29,8 +30,24 @@ def start_log(quiet: bool = False) -> None:
     logging.getLogger("gvbsm").setLevel(logging.WARNING if quiet else logging.INFO)
 
 
-def parse_run(verb: str, argv: list[str]) -> tuple[Config, Path, bool] | None:
-    """Settings, work directory and quiet; None if only help was asked for."""
+class Parsed(NamedTuple):
+    """What a command line says.
+
+    Attributes:
+        config: All settings.
+        workdir: The work directory.
+        quiet: No progress bars and no log.
+        origin: The preset, and which of its settings the command line changed.
+    """
+
+    config: Config
+    workdir: Path
+    quiet: bool
+    origin: Origin
+
+
+def parse_run(verb: str, argv: list[str]) -> Parsed | None:
+    """What a command line says; None if only help was asked for."""
     from jsonargparse import ArgumentError
 
     argv = [expand(argument) for argument in argv]
@@ -55,9 +72,13 @@ def parse_run(verb: str, argv: list[str]) -> tuple[Config, Path, bool] | None:
         if leaving.code in (0, None):
             return None
         raise
-    given = parsed.pop("workdir")
-    workdir = Path(given) if given else usual_workdir(parsed.pop("preset"))
-    return from_parsed(parser, parsed), workdir, bool(parsed.pop("quiet"))
+    own = {name: parsed.pop(name) for name in ("workdir", "preset", "quiet")}
+    for option in OWN_OPTIONS.get(verb, {}):
+        parsed.pop(option.lstrip("-"))
+    workdir = Path(own["workdir"]) if own["workdir"] else usual_workdir(own["preset"])
+    plain = parser.parse_args([own["preset"]]).as_dict()
+    origin = Origin.of(own["preset"], plain, parsed.as_dict())
+    return Parsed(from_parsed(parser, parsed), workdir, bool(own["quiet"]), origin)
 
 
 def expand(argument: str) -> str:

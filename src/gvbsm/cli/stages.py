@@ -11,7 +11,7 @@ def stage_verb(verb: str, argv: list[str]) -> int:
     parsed = parse_run(verb, argv)
     if parsed is None:
         return 0
-    config, workdir, quiet = parsed
+    config, workdir, quiet, origin = parsed
     start_log(quiet)
     leads = read_launch().rank == 0
     from gvbsm import pipeline
@@ -20,23 +20,25 @@ def stage_verb(verb: str, argv: list[str]) -> int:
     if verb == "continual":
         from gvbsm.continual import run_continual
 
-        continual = run_continual(config, workdir, quiet)
+        continual = run_continual(config, workdir, quiet, origin=origin)
         if not leads:
             return 0
         print(format_continual(continual))
-        print(f"\nresults: {workdir / 'continual.json'}")
+        print(f"\npreset:  {origin}")
+        print(f"results: {workdir / 'continual.json'}")
         return 0
     if verb != "run":
         options = {"convert_only": True} if "--compress" in argv else {}
-        pipeline.run_stage(verb, config, workdir, quiet, **options)
+        pipeline.run_stage(verb, config, workdir, quiet, origin=origin, **options)
         return 0
     from gvbsm.reporting import report
 
-    results = pipeline.run(config, workdir, quiet)
+    results = pipeline.run(config, workdir, quiet, origin=origin)
     if not leads:
         return 0
     print(format_table(results["rows"]))
-    print(f"\nresults:       {workdir / 'results.json'}")
+    print(f"\npreset:        {origin}")
+    print(f"results:       {workdir / 'results.json'}")
     print(f"distilled set: {workdir / 'synthesis' / 'images.safetensors'}")
     print(f"picture:       {workdir / 'images.png'}")
     print(f"report:        {report(workdir, quiet)}")

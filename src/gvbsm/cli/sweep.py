@@ -8,6 +8,8 @@ from pathlib import Path
 from gvbsm.cli.parsing import checked, expand, explain, start_log
 from gvbsm.config import ConfigError
 from gvbsm.launch import read_launch
+from gvbsm.names import merge
+from gvbsm.origin import Origin
 from gvbsm.settings import read_preset, settings_parser
 from gvbsm.studies import read_plan, read_study, study_names
 
@@ -35,12 +37,17 @@ def sweep_verb(argv: list[str]) -> int:
     folder = options.pop("workdir", None) or f"runs/sweep-{Path(names[1]).stem}"
     repeat = options.pop("repeat", 1)
     study, preset = names
-    plan = read_plan(study, checked(read_preset(preset), preset), options, repeat)
+    settings = checked(read_preset(preset), preset)
+    plan = read_plan(study, settings, options, repeat)
+    plain, own = (
+        parser.parse_object(part).as_dict() for part in (settings, merge(settings, options))
+    )
+    origin = Origin.of(preset, plain, own)
     start_log(quiet)
     from gvbsm.comparison import format_study
     from gvbsm.sweeping import run_plan
 
-    for content in run_plan(plan, Path(folder), quiet):
+    for content in run_plan(plan, Path(folder), quiet, origin):
         if read_launch().rank:
             continue
         print(format_study(content))

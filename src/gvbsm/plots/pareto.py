@@ -27,6 +27,8 @@ from gvbsm.plots.style import (
     shorten,
 )
 
+CLOSE = 14  # points; numbers of marks that are closer would touch
+KEY_LENGTH = 74  # characters that fit a line of the figure's width
 FLOOR_SECONDS = 0.1  # a logarithmic axis has no 0, and what is faster differs by chance alone
 
 
@@ -131,19 +133,34 @@ def draw_pareto(spots: Sequence[Spot]) -> Figure:
         for cost, axes in enumerate(row):
             axes.margins(0.12, 0.12)
             _draw_spots(axes, spots, student, cost)
-            _draw_front(axes, spots, [at for at in both[cost] if spots[at].student == student],
-                        cost, numbers)  # fmt: skip
     log_axis(grid[-1][0], "x", compact)
     log_axis(grid[-1][1], "x", byte_count)
     grid[-1][0].set_xlabel("synthesis, seconds")
     grid[-1][1].set_xlabel("pixels and soft labels")
     legend_above(figure, list(grid.flat))
-    keys = [f"{number}  {shorten(name, 60)}" for name, number in numbers.items()]
+    titled = {spot.title: spot for spot in spots}
+    keys = [f"{number}  {_key(titled[name])}" for name, number in numbers.items()]
     figure.legend(
         [Line2D([], [])] * len(keys), keys, loc="outside lower left", handlelength=0,
         handletextpad=0,
     )  # fmt: skip
+    figure.draw_without_rendering()  # so that it is known which marks are close
+    for row, student in zip(grid, students, strict=True):
+        for cost, axes in enumerate(row):
+            front = sorted(
+                (spots[at].costs[cost] or 0.0, spots[at].top1["mean"], numbers[spots[at].title])
+                for at in both[cost]
+                if spots[at].student == student
+            )
+            _draw_front(axes, front)
     return figure
+
+
+def _key(spot: Spot) -> str:
+    """Point and method on one line; of a long name the point alone is cut."""
+    if not spot.name:
+        return spot.method
+    return f"{shorten(spot.name, KEY_LENGTH - len(spot.method))}, {spot.method}"
 
 
 def _draw_spots(axes: Axes, spots: Sequence[Spot], student: str, cost: int) -> None:
@@ -157,25 +174,40 @@ def _draw_spots(axes: Axes, spots: Sequence[Spot], student: str, cost: int) -> N
         )  # fmt: skip
 
 
-def _draw_front(
-    axes: Axes, spots: Sequence[Spot], front: Sequence[int], cost: int, numbers: Mapping[str, int]
-) -> None:
-    """Steps from the cheapest set to the best one, and numbers beside them."""
-    placed = [(x, spots[at].top1["mean"], spots[at]) for at in front
-              if (x := spots[at].costs[cost]) is not None]  # fmt: skip
-    placed.sort(key=lambda item: item[:2])
+def _draw_front(axes: Axes, front: Sequence[tuple[float, float, int]]) -> None:
+    """Steps from the cheapest set to the best one, and numbers beside them.
+
+    Above and to the left of a front there is no mark, so that this is where numbers stand; those of
+    close marks stand together, by rising cost.
+
+    Args:
+        axes: A panel whose limits and size are final.
+        front: Cost, accuracy and number of each set, by rising cost.
+    """
     axes.plot(
-        [x for x, _, _ in placed], [y for _, y, _ in placed], color=GRAY, linewidth=1,
-        drawstyle="steps-post", zorder=1,
+        [x for x, _, _ in front], [y for _, y, _ in front], color=GRAY, linewidth=1,
+        drawstyle="steps-post", zorder=1, scalex=False, scaley=False,
     )  # fmt: skip
-    told: dict[tuple[float, float], list[str]] = {}
-    for x, y, spot in placed:
-        told.setdefault((x, y), []).append(str(numbers[spot.title]))
-    for place, texts in told.items():
-        axes.annotate(
-            ", ".join(texts), place, (-4, 4), textcoords="offset points", fontsize=SMALL,
-            color=BLACK, ha="right", va="bottom",
+    in_points = 72 / axes.get_figure(root=True).dpi  # type: ignore[union-attr]
+    groups: list[list[tuple[float, float, int]]] = []
+    for item in front:
+        before = groups[-1][-1] if groups else None
+        if before and _apart(axes, before, item) * in_points < CLOSE:
+            groups[-1].append(item)
+        else:
+            groups.append([item])
+    for group in groups:
+        text = axes.annotate(
+            ", ".join(str(number) for _, _, number in group), (group[0][0], group[-1][1]), (-4, 4),
+            textcoords="offset points", fontsize=SMALL, color=BLACK, ha="right", va="bottom",
         )  # fmt: skip
+        text.set_in_layout(False)
+
+
+def _apart(axes: Axes, first: tuple[float, float, int], second: tuple[float, float, int]) -> float:
+    """Distance of two marks in pixels, along the axis in which they are farther apart."""
+    (x1, y1), (x2, y2) = axes.transData.transform([first[:2], second[:2]])
+    return float(max(abs(x2 - x1), abs(y2 - y1)))
 
 
 def pareto_figure(name: str, title: str, spots: Sequence[Spot], where: str) -> Drawn | None:
@@ -199,7 +231,8 @@ def pareto_figure(name: str, title: str, spots: Sequence[Spot], where: str) -> D
         "axes are logarithmic; to select real pictures takes next to no time, and all that took "
         f"less than {FLOOR_SECONDS} s stands at {FLOOR_SECONDS} s. Marks are means, bars one "
         "sample deviation of the students. Steps join the sets that no other beats in accuracy "
-        "without costing more, by their means alone; numbers name them below. Hollow marks: "
+        "without costing more, by their means alone; numbers name them below, those of "
+        "close marks together by rising cost. Hollow marks: "
         "trained with hard labels.",
         "Accuracy against seconds of synthesis and against stored bytes",
         draw_pareto(spots),

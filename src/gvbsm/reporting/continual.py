@@ -6,11 +6,13 @@ from pathlib import Path
 
 from gvbsm._version import __version__
 from gvbsm.artifacts import read_json
+from gvbsm.origin import Origin
 from gvbsm.plots.gallery import gallery
 from gvbsm.plots.reading import fitting
+from gvbsm.reporting.facts import preset_settings
 from gvbsm.reporting.findings import method_words
 from gvbsm.reporting.rendering import save_pictures, write_html
-from gvbsm.reporting.terms import settings_yaml
+from gvbsm.reporting.terms import changes, settings_yaml
 from gvbsm.workspace import Workspace
 
 
@@ -26,11 +28,14 @@ def write_continual_page(workdir: Path) -> Path:
     path, folder = Workspace(workdir).continual, workdir / "report"
     content = read_json(path)
     with fitting(path):
-        config = content["config"]
+        config, origin = content["config"], Origin.read(content)
+        known = preset_settings(config, len(content["class_names"]), origin)
         context = {
             "title": f"{config['data']['name']}: {method_words(config['method'])} as classes "
             f"arrive, {config['ipc']} image{'' if config['ipc'] == 1 else 's'} per class",
             "method": config["method"],
+            "origin": origin,
+            "changes": changes(config, known, origin),
             "continual": {
                 key: content[key]
                 for key in ("classes", "class_names", "orders", "rows", "note", "versions")

@@ -12,6 +12,7 @@ from gvbsm.config import Config, ConfigError
 from gvbsm.distilled import stored_bytes
 from gvbsm.epochs import settle_epochs
 from gvbsm.names import flat_keys
+from gvbsm.origin import UNKNOWN, Origin
 from gvbsm.results import STAGES
 from gvbsm.settings import build_config, preset_names, read_preset, to_dict
 from gvbsm.workspace import Workspace
@@ -76,7 +77,10 @@ class Facts:
         test: Number of real test pictures, likewise.
         skipped: Names of real pictures that were left out since they cannot be read.
         config: The resolved settings, nested.
-        preset: The settings of the data set's preset, nested; None if it has none.
+        origin: The preset that the results name, and what the command line changed of it.
+        preset: The settings of that preset, or else of the data set's, nested; None if there is
+            none.
+        full: The settings of the data set's own preset, likewise.
         rows: The results.
         teachers: The teachers that are there.
         traces: Of each batch of synthesis, the terms of the loss at the logged steps.
@@ -94,7 +98,9 @@ class Facts:
     test: int | None
     skipped: tuple[str, ...]
     config: Mapping[str, Any]
+    origin: Origin
     preset: Mapping[str, Any] | None
+    full: Mapping[str, Any] | None
     rows: tuple[Row, ...]
     teachers: tuple[Teacher, ...]
     traces: tuple[tuple[Mapping[str, Any], ...], ...]
@@ -152,7 +158,7 @@ def read_facts(workdir: Path) -> Facts:
 
 
 def _facts(workdir: Path, data: dict[str, Any], results: dict[str, Any]) -> Facts:
-    config = results["config"]
+    config, origin = results["config"], Origin.read(results)
     found = _headers(workdir)
     path = workdir / "synthesis" / "images.safetensors"
     images = found.get(path, {})
@@ -166,7 +172,9 @@ def _facts(workdir: Path, data: dict[str, Any], results: dict[str, Any]) -> Fact
         test=pictures.get("test"),
         skipped=tuple(results.get("skipped", ())),
         config=config,
-        preset=preset_settings(config, len(names)),
+        origin=origin,
+        preset=preset_settings(config, len(names), origin),
+        full=preset_settings(config, len(names)),
         rows=tuple(_row(row) for row in results["rows"]),
         teachers=_teachers(found, config["squeeze"]["backbones"]),
         traces=tuple(tuple(trace) for trace in images.get("traces", [])),
@@ -221,29 +229,38 @@ def _size(folder: Path, pattern: str = "*") -> int:
     return sum(path.stat().st_size for path in folder.glob(pattern) if path.is_file())
 
 
-def preset_settings(config: Mapping[str, Any], classes: int) -> dict[str, Any] | None:
-    """The settings of the preset of a run's data set and method, for its images per class.
+def preset_settings(
+    config: Mapping[str, Any], classes: int, origin: Origin = UNKNOWN
+) -> dict[str, Any] | None:
+    """The settings of a run's preset (`preset_name`).
 
     Args:
         config: The run's resolved settings.
         classes: Number of classes.
+        origin: The preset that the results name.
 
     Returns:
-        Nested settings, with the epochs that a set of this size gets; None if there is no preset.
+        Nested settings, with the epochs that a set of the run's size gets; None if there is no
+        preset.
     """
-    if (name := preset_name(config)) is None:
+    if (name := preset_name(config, origin)) is None:
         return None
     try:
-        preset: Config = build_config({**read_preset(name), "ipc": config["ipc"]})
+        preset: Config = build_config(read_preset(name))
     except ConfigError:
         return None
-    count = preset.ipc * classes
+    count = config["ipc"] * classes
     labels = settle_epochs(preset.labels, count, preset.evaluation.batch_size)
     return {**to_dict(preset), "labels": to_dict(labels)}
 
 
-def preset_name(config: Mapping[str, Any]) -> str | None:
-    """The preset of a run's data set, with that of its method: `cifar10`, `cifar10+sre2l`."""
+def preset_name(config: Mapping[str, Any], origin: Origin = UNKNOWN) -> str | None:
+    """The preset to compare a run with: the one that its results name, if it can be read again.
+
+    Else that of its data set, with that of its method: `cifar10`, `cifar10+sre2l`.
+    """
+    if origin.is_packaged:
+        return origin.preset
     known, data, method = preset_names(), config["data"]["name"], config["method"]
     if data not in known:
         return None

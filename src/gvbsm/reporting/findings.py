@@ -283,12 +283,12 @@ def _teachers(facts: Facts) -> Iterator[Finding]:
 
 def _reduced(facts: Facts) -> Iterator[Finding]:
     """Settings below those of the data set's preset."""
-    if facts.preset is None:
+    if facts.full is None:
         return
     pairs: list[tuple[str, Any, Any]] = [
-        (key, setting(facts.config, key), setting(facts.preset, key)) for key in REDUCIBLE
+        (key, setting(facts.config, key), setting(facts.full, key)) for key in REDUCIBLE
     ]
-    mine, full = (len(item["squeeze"]["backbones"]) for item in (facts.config, facts.preset))
+    mine, full = (len(item["squeeze"]["backbones"]) for item in (facts.config, facts.full))
     pairs.append(("number of `squeeze.backbones`", mine, full))
     lower = [
         f"{key if ' ' in key else f'`{key}`'} {mine:,} of {full:,}"

@@ -16,7 +16,7 @@ from gvbsm.reporting.facts import Facts, setting
 from gvbsm.reporting.findings import find_all, method_words, verdict
 from gvbsm.reporting.rendering import data_uri, save_pictures, write_html
 from gvbsm.reporting.sweeps import costs_of, tell_studies
-from gvbsm.reporting.terms import commands, preset_words, settings_table, settings_yaml
+from gvbsm.reporting.terms import changes, commands, preset_words, settings_table, settings_yaml
 from gvbsm.results import STAGES, format_top1
 from gvbsm.workspace import Workspace
 
@@ -81,13 +81,15 @@ def _words(facts: Facts, name: str) -> dict[str, Any]:
         "title": f"{facts.dataset}: {method_words(facts.method)}, {facts.ipc} "
         f"image{'' if facts.ipc == 1 else 's'} per class",
         "subtitle": f"{len(facts.class_names)} classes, {facts.images:,} images of {pixels}",
+        "origin": facts.origin,
+        "changes": changes(facts.config, facts.preset, facts.origin),
         "verdict": verdict(facts),
         "tiles": _tiles(facts),
         "findings": find_all(facts),
         "method": facts.method,
         "test_pictures": test,
         "rows": facts.rows,
-        "preset": preset_words(facts.config) if facts.preset else None,
+        "preset": preset_words(facts.config, facts.origin) if facts.preset else None,
         "settings": values,
         "changed": sum(value.preset is not None for _, rows in values for value in rows),
         "teachers": facts.teachers,
@@ -97,7 +99,7 @@ def _words(facts: Facts, name: str) -> dict[str, Any]:
         "yaml": file,
         "yaml_data": data_uri(file.encode(), "application/yaml"),
         "needs_data": setting(facts.config, "data.root") is not None,
-        "commands": commands(facts.config, facts.preset, name),
+        "commands": commands(facts.config, facts.preset, name, facts.origin),
         "seed": facts.config["seed"],
         "versions": facts.versions,
         "name": name,

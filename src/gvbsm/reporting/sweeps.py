@@ -10,6 +10,7 @@ from typing import Any
 from gvbsm._version import __version__
 from gvbsm.artifacts import ArtifactError, read_json
 from gvbsm.comparison import Gain, gains
+from gvbsm.origin import Origin
 from gvbsm.plots.gallery import gallery
 from gvbsm.plots.pareto import Spot, fronts
 from gvbsm.plots.reading import StudyResults, fitting, read_studies, study_spots
@@ -62,6 +63,7 @@ class Told:
     pictures: list[Picture]
     sets: list[Cost]
     additive: bool
+    origin: Origin
     versions: dict[str, str]
 
 
@@ -93,6 +95,7 @@ def tell_studies(directory: Path, pictures: Sequence[Picture]) -> list[Told]:
                     [item for item in pictures if _study_of(item.name, names) == study.name],
                     costs_of(study_spots(study)),
                     study.additive,
+                    Origin.read(content),
                     content["versions"],
                 )
             )
@@ -132,10 +135,15 @@ def _lines(study: StudyResults, added: Mapping[tuple[str, str], Gain]) -> list[L
                 row["seconds_per_iteration"],
                 row["label_bytes"] if len(sizes) > 1 else None,
                 " / ".join("none" if value is None else f"{value:.1f}" for value in figures),
-                str(added.get((row["point"], row["student"]), "")) if is_own else "",
+                _gain(added.get((row["point"], row["student"]))) if is_own else "",
             )
         )
     return lines
+
+
+def _gain(gain: Gain | None) -> str:
+    """A gain as typeset text; empty where there is none."""
+    return "" if gain is None else str(gain).replace("-", "\N{MINUS SIGN}")
 
 
 def find_in_study(study: StudyResults, points: int) -> list[Finding]:

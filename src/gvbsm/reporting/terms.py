@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gvbsm.names import merge
+from gvbsm.origin import UNKNOWN, Origin
 from gvbsm.reporting.facts import PAPER, differences, preset_name, setting
 from gvbsm.settings import format_yaml
 
@@ -122,11 +123,12 @@ def _value(term: Term, config: Mapping[str, Any], preset: Mapping[str, Any] | No
     return Value(term, _written(own), None if other == own else _written(other))
 
 
-def preset_words(config: Mapping[str, Any]) -> str | None:
+def preset_words(config: Mapping[str, Any], origin: Origin = UNKNOWN) -> str | None:
     """The preset that the settings are compared with, and whether it is the paper's."""
-    if (name := preset_name(config)) is None:
+    if (name := preset_name(config, origin)) is None:
         return None
-    table = PAPER.get(config["data"]["name"])
+    data, *others = name.split("+")
+    table = PAPER.get(data) if set(others) <= {config["method"]} else None
     return f"{name}, the paper's table {table}" if table else name
 
 
@@ -136,13 +138,19 @@ def settings_yaml(config: Mapping[str, Any]) -> str:
     return format_yaml(merge(dict(config), nowhere))
 
 
-def commands(config: Mapping[str, Any], preset: Mapping[str, Any] | None, name: str) -> list[str]:
+def commands(
+    config: Mapping[str, Any],
+    preset: Mapping[str, Any] | None,
+    name: str,
+    origin: Origin = UNKNOWN,
+) -> list[str]:
     """Commands that repeat the run: from the settings file, and from the preset if there is one.
 
     Args:
         config: The run's settings, nested.
         preset: The preset's.
         name: Name of the work directory.
+        origin: The preset that the results name.
     """
     tail = ["--workdir", f"runs/{name}"]
     if config["data"]["root"] is not None:
@@ -156,9 +164,39 @@ def commands(config: Mapping[str, Any], preset: Mapping[str, Any] | None, name: 
             for key, value in differences(config, preset).items()
             if key not in ("data.root", "squeeze.weights_dir")
         ]
-        lines = [f"gvbsm run {preset_name(config)}", *options, shlex.join(tail)]
+        lines = [f"gvbsm run {preset_name(config, origin)}", *options, shlex.join(tail)]
         found.append(" \\\n  ".join(lines))
     return found
+
+
+@dataclass(frozen=True)
+class Change:
+    """A setting that the command line changed: its value, and the preset's if that is known."""
+
+    key: str
+    own: str
+    preset: str | None
+
+
+def changes(
+    config: Mapping[str, Any], preset: Mapping[str, Any] | None, origin: Origin
+) -> list[Change]:
+    """The settings that the command line changed, with their values.
+
+    Args:
+        config: The run's settings, nested.
+        preset: Those of the preset that the results name; None if it cannot be read again.
+        origin: The preset that the results name, and what was changed.
+    """
+    known = preset if origin.is_packaged else None
+    return [
+        Change(
+            key,
+            _written(setting(config, key)),
+            None if known is None else _written(setting(known, key)),
+        )
+        for key in origin.changed
+    ]
 
 
 def _option(value: Any) -> str:

@@ -1,0 +1,101 @@
+"""What a run's settings came from: a preset's name, and what the command line changed of it.
+
+It is told beside the results and has no part in them: settings alone say what is made.
+
+This file imports no torch, so that the command line answers at once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from gvbsm.names import flat_keys
+from gvbsm.settings import preset_names
+
+WITHOUT_EFFECT = {
+    "": ("device", "threads", "checkpoint_seconds", "trackers"),
+    "data": ("root", "in_memory", "workers"),
+    "squeeze": ("weights_dir", "parallel"),
+    "synthesis": ("groups", "compile"),
+    "evaluation": ("parallel",),
+}
+"""Settings that change nothing in the results, by section."""
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where settings came from.
+
+    Attributes:
+        preset: A preset, or several joined by `+`, as the command named them; of a YAML file the
+            name alone, as its place says something of the machine. None if it is not known.
+        changed: Dotted names of the settings that the command line gave another value, without
+            those that change nothing in the results.
+    """
+
+    preset: str | None = None
+    changed: tuple[str, ...] = ()
+
+    @classmethod
+    def of(cls, preset: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> Origin:
+        """From a preset's name and all settings, nested, without and with the command line's."""
+        idle = {
+            f"{section}.{name}".lstrip(".")
+            for section, names in WITHOUT_EFFECT.items()
+            for name in names
+        }
+        old, new = _flat(before), _flat(after)
+        changed = (key for key in new if new[key] != old.get(key) and key not in idle)
+        return cls(_named(preset), tuple(changed))
+
+    @classmethod
+    def read(cls, content: Mapping[str, Any]) -> Origin:
+        """From what a file of results holds; files of older versions tell nothing.
+
+        Raises:
+            KeyError, TypeError: If the file's entry is damaged.
+        """
+        found = content.get("origin") or {"preset": None, "changed": ()}
+        return cls(found["preset"], tuple(found["changed"]))
+
+    @property
+    def is_packaged(self) -> bool:
+        """Whether the preset is of those that come with this version, and so can be read again."""
+        return self.preset is not None and set(self.preset.split("+")) <= set(preset_names())
+
+    def told(self) -> dict[str, Any]:
+        """As JSON holds it."""
+        return {**asdict(self), "changed": list(self.changed)}
+
+    def __str__(self) -> str:
+        """For people: `cifar10, 2 settings changed on the command line`; empty if not known."""
+        if self.preset is None:
+            return ""
+        count = len(self.changed)
+        many = "" if count == 1 else "s"
+        return self.preset + (f", {count} setting{many} changed on the command line" * bool(count))
+
+
+UNKNOWN = Origin()
+
+
+def origin_of(settings: object) -> Origin:
+    """What is known of settings that Python gives: the preset, if it is a preset's name."""
+    return Origin(_named(settings)) if isinstance(settings, str) else UNKNOWN
+
+
+def _named(preset: str) -> str:
+    return "+".join(Path(part).name for part in preset.split("+"))
+
+
+def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
+    found = {}
+    for key in flat_keys(dict(settings)):
+        value: Any = settings
+        for name in key.split("."):
+            value = value[name]
+        found[key] = list(value) if isinstance(value, tuple) else value
+    return found
