@@ -21,6 +21,9 @@ DATA += ["webdataset", "hub"]
 SELECTIONS = ("random", "herding", "k-center", "forgetting")
 OVERLAYS = ["sre2l", *(f"{how}-{labels}" for how in SELECTIONS for labels in ("hard", "soft"))]
 REDUCED = ["cifar10-small", "digits-short"]
+BEST = {f"{name}-best": name for name in ("cifar10", "cifar100", "digits", "imagenet-1k")}
+BEST["tiny-imagenet-best"] = "tiny-imagenet"
+MEASURED = ("cifar10-best", "digits-best")
 FILES = sorted(PRESETS.glob("*.y*ml"))  # studies: test_studies.py
 
 FIVE = {"resnet18", "convnet128", "mobilenet_v2_x0_5", "wrn16_2", "shufflenet_v2_x0_5"}
@@ -180,9 +183,9 @@ def preset(name):
 
 
 def test_all_files_are_found_and_offered():
-    assert len(FILES) == 20
+    assert len(FILES) == 25
     found = sorted(path.stem for path in FILES)
-    assert found == preset_names() == sorted(DATA + OVERLAYS + REDUCED)
+    assert found == preset_names() == sorted([*DATA, *OVERLAYS, *REDUCED, *BEST])
     assert all(path.suffix == ".yaml" for path in FILES)
 
 
@@ -191,7 +194,7 @@ def test_a_file_opens_with_a_comment_that_holds_its_command(path):
     lines = path.read_text(encoding="utf-8").splitlines()
     opening = lines[: next(i for i, line in enumerate(lines) if not line.startswith("#"))]
     assert opening, "no comment at the top"
-    name = path.stem if path.stem in DATA else rf"[a-z0-9-]+\+{path.stem}"
+    name = path.stem if path.stem in {*DATA, *BEST} else rf"[a-z0-9-]+\+{path.stem}"
     assert re.search(rf"^#\s+gvbsm run {name}( |$)", "\n".join(opening), re.MULTILINE)
 
 
@@ -214,6 +217,19 @@ def test_every_data_preset_builds_for_its_data(name):
     assert (config.method, config.data.name) == ("gvbsm", name)
     assert config.data.name in DATASETS
     assert set(config.baselines.methods) == {"random-hard", "random-soft", "sre2l", "full"}
+
+
+@pytest.mark.parametrize("name", BEST)
+def test_best_presets_are_of_the_paper_s_data_and_say_what_was_not_measured(name):
+    config, paper = preset(name), preset(BEST[name])
+    assert (config.ipc, config.data) == (paper.ipc, paper.data)
+    assert config.evaluation.students == paper.evaluation.students
+    assert config.evaluation.seeds == paper.evaluation.seeds
+    assert set(config.baselines.methods) == {"random-hard", "random-soft", "sre2l", "full"}
+    assert config.synthesis.init != "noise"
+    assert config.evaluation.batch_size == config.labels.batch_size
+    text = (PRESETS / f"{name}.yaml").read_text(encoding="utf-8")
+    assert ("NOT measured here" in text) == (name not in MEASURED)
 
 
 @pytest.mark.parametrize("overlay", OVERLAYS)

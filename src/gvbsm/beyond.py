@@ -29,7 +29,7 @@ def _start_faults(synthesis: SynthesisConfig) -> Iterator[str]:
             f"synthesis.crop_tiles={synthesis.crop_tiles} tiles crops, but synthesis.init is "
             f"{synthesis.init}; set synthesis.init=crops, or leave crop_tiles out"
         )
-    if not 1 <= synthesis.stages <= synthesis.iterations:
+    if not 1 <= synthesis.stages <= max(synthesis.iterations, 1):
         yield (
             f"synthesis.stages must be from 1 to synthesis.iterations ({synthesis.iterations}), "
             f"got {synthesis.stages}"
