@@ -185,7 +185,7 @@ def test_the_results_have_their_schema(finished):
     workdir, results = finished
     assert read_json(workdir / "continual.json") == results
     assert results.keys() == {
-        "classes", "class_names", "orders", "rows", "note", "config", "versions",
+        "classes", "class_names", "orders", "rows", "note", "config", "origin", "versions",
     }  # fmt: skip
     assert results["classes"] == COUNTS
     assert results["class_names"] == [str(digit) for digit in range(10)]

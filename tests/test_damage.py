@@ -19,7 +19,6 @@ from gvbsm import artifacts
 from gvbsm.artifacts import (
     ArtifactError,
     Checkpoint,
-    Statistics,
     is_current,
     load_tensors,
     read_header,
@@ -30,6 +29,7 @@ from gvbsm.artifacts import (
 from gvbsm.cli import main
 from gvbsm.distilled import load_distilled, load_labels
 from gvbsm.moments import Moments
+from gvbsm.targets import Statistics
 from test_artifacts import RECIPE, tensors, write
 from test_distilled import write_images, write_labels
 from workdirs import quick_settings, write_arrays, write_preset

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import random
@@ -10,14 +9,13 @@ import shutil
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 import torch
 import yaml
 
 import gvbsm
-from workdirs import write_arrays
+from workdirs import digests, rows_without_times, write_arrays
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
 
@@ -74,20 +72,6 @@ def start(preset, workdir, *arguments):
         text=True,
         env=ENVIRONMENT,
     )
-
-
-def digests(workdir: Path) -> dict[str, str]:
-    """Every file but the three that hold times."""
-    return {
-        str(path.relative_to(workdir)): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(workdir.rglob("*"))
-        if path.is_file() and path.name not in ("seconds.json", "results.json", "index.html")
-    }
-
-
-def rows_without_times(workdir: Path):
-    rows = json.loads((workdir / "results.json").read_text())["rows"]
-    return [{key: row[key] for key in row if key != "seconds"} for row in rows]
 
 
 def test_run__prints_the_table_and_where_things_are(finished):

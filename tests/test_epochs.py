@@ -12,13 +12,13 @@ import reference
 from conftest import CONVNET, WRN
 from gvbsm.compression import pack_rows, packed_bytes, unpack_rows
 from gvbsm.config import ConfigError, LabelsConfig, ViewConfig
+from gvbsm.ensemble import label_batch
 from gvbsm.epochs import (
     Plan,
     batch_size_for,
     check_shuffle,
     draw_plan,
     from_table,
-    label_batch,
     pack_plan,
     plan_fields,
     pooled_epochs,
@@ -219,7 +219,8 @@ def test_view_batch__an_image_is_seen_alike_in_any_batch(data, runtime):
 def test_label_batch__is_eq_8(normalized, teachers, data, runtime):
     models = [teachers[CONVNET], teachers[WRN]]
     pictures = normalize(data.test.images, data.mean, data.std)
-    found = label_batch(pictures, models, normalized, runtime)
+    config = LabelsConfig(logit_normalization=normalized)
+    found = label_batch(pictures, models, config, runtime)
     logits = [model(pictures) for model in models]
     expected = reference.ensemble_logits(logits, normalized)
     other = reference.ensemble_logits(logits, not normalized)
@@ -301,7 +302,8 @@ def test_redraw__all_of_a_pool_in_turn_and_new_orders(runtime):
 
 def test_labels_are_divided_by_their_temperature(teachers, data, runtime):
     pictures = normalize(data.train.images[:6], data.mean, data.std)
-    plain = label_batch(pictures, list(teachers.values()), False, runtime)
+    plain = label_batch(pictures, list(teachers.values()), LabelsConfig(), runtime)
     for temperature in (0.5, 4.0):  # powers of two: exact in half precision
-        found = label_batch(pictures, list(teachers.values()), False, runtime, temperature)
+        config = LabelsConfig(temperature=temperature)
+        found = label_batch(pictures, list(teachers.values()), config, runtime)
         assert torch.equal(found, plain / temperature)

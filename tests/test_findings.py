@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gvbsm.config import Config
+from gvbsm.origin import UNKNOWN, Origin
 from gvbsm.reporting.facts import Facts, Row, Score, Stored, Teacher
 from gvbsm.reporting.findings import (
     find_all,
@@ -61,7 +62,9 @@ def facts():
         test=10_000,
         skipped=(),
         config=config,
+        origin=UNKNOWN,
         preset=copy.deepcopy(config),
+        full=copy.deepcopy(config),
         rows=ROWS,
         teachers=(Teacher("a", 80.0, 80.0, 5), Teacher("b", 75.0, 76.0, 5)),
         traces=((step(0, 1.0), step(1, 0.5), step(40, 0.2)),),
@@ -297,7 +300,10 @@ def test_settings_below_the_preset(facts):
     assert "`synthesis.iterations` 100 of 4,000" in text
     assert "number of `squeeze.backbones` 1 of 5" in text
     assert find_all(with_config(facts, "synthesis", iterations=9000)) == []
-    assert find_all(replace(less, preset=None)) == []
+    assert find_all(replace(less, full=None)) == []
+    beyond = replace(less, origin=Origin("cifar10-best"), preset=less.config)
+    assert find_all(beyond) == []  # it is no less of the paper's, but another recipe
+    assert find_all(replace(less, origin=Origin("cifar10+cifar10-small"), preset=less.config))
 
 
 def test_labels_that_outweigh_the_images(facts):

@@ -15,6 +15,7 @@ from gvbsm.distilled import load_distilled, load_images, load_labels
 from gvbsm.ensemble import label_batch
 from gvbsm.film import load_film
 from gvbsm.names import merge
+from gvbsm.origin import origin_of
 from gvbsm.runtime import RunError
 from gvbsm.settings import build_config, for_method
 from workdirs import digests, quick_settings, write_arrays
@@ -67,7 +68,8 @@ def test_run__without_a_work_directory_takes_the_usual_one(config, folder, monke
     class TakenError(Exception):
         pass
 
-    def take(_config, workdir, _quiet):
+    def take(_config, workdir, _quiet, origin):
+        assert origin == origin_of(config)
         raise TakenError(workdir.as_posix())
 
     settings = pipeline.as_config(SETTINGS)

@@ -50,7 +50,8 @@ def test_results__are_those_of_the_present_settings_alone(tmp_path):
         (own, 1, {"made": "otherwise"}),
         (random, 2, recipes.student(random, "convnet8_d1", 2)),
     ):
-        write_json(place.result("convnet8_d1", seed), {"recipe": recipe, "of": seed})
+        history = {"epochs": [1], "top1": [50.0], "losses": [1.0]}
+        write_json(place.result("convnet8_d1", seed), {"recipe": recipe, "of": seed, **history})
     found = read_results(all_places(CONFIG, tmp_path), recipes)
     seeds = {key: [result["of"] for result in results] for key, results in found.items()}
     assert seeds == {("gvbsm", "convnet8_d1"): [0], ("random-hard", "convnet8_d1"): [2]}

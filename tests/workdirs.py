@@ -12,7 +12,10 @@ from PIL import Image
 from gvbsm.config import ViewConfig
 from gvbsm.loading import view_batches
 
-TIMED = ("seconds.json", "results.json", "continual.json", "index.html")  # files that hold times
+# Files that hold times.
+TIMED = (
+    "seconds.json", "results.json", "continual.json", "index.html", "pareto.pdf", "pareto.png",
+)  # fmt: skip
 
 
 def pictures(generator, each):

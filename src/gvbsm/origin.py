@@ -62,6 +62,11 @@ class Origin:
         return cls(found["preset"], tuple(found["changed"]))
 
     @property
+    def is_beyond_the_paper(self) -> bool:
+        """Whether the preset is one of those that leave the paper's recipe on purpose."""
+        return self.is_packaged and str(self.preset).split("+")[0].endswith("-best")
+
+    @property
     def is_packaged(self) -> bool:
         """Whether the preset is of those that come with this version, and so can be read again."""
         return self.preset is not None and set(self.preset.split("+")) <= set(preset_names())

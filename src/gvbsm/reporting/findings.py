@@ -282,13 +282,14 @@ def _teachers(facts: Facts) -> Iterator[Finding]:
 
 
 def _reduced(facts: Facts) -> Iterator[Finding]:
-    """Settings below those of the data set's preset."""
-    if facts.full is None:
+    """Settings below those of the data set's preset, or of the one beyond the paper."""
+    base = facts.preset if facts.origin.is_beyond_the_paper else facts.full
+    if base is None:
         return
     pairs: list[tuple[str, Any, Any]] = [
-        (key, setting(facts.config, key), setting(facts.full, key)) for key in REDUCIBLE
+        (key, setting(facts.config, key), setting(base, key)) for key in REDUCIBLE
     ]
-    mine, full = (len(item["squeeze"]["backbones"]) for item in (facts.config, facts.full))
+    mine, full = (len(item["squeeze"]["backbones"]) for item in (facts.config, base))
     pairs.append(("number of `squeeze.backbones`", mine, full))
     lower = [
         f"{key if ' ' in key else f'`{key}`'} {mine:,} of {full:,}"
@@ -296,9 +297,10 @@ def _reduced(facts: Facts) -> Iterator[Finding]:
         if mine < full
     ]
     if lower:
+        name = facts.origin.preset if base is facts.preset else preset_name(facts.config)
         yield Finding(
             "reduced", "warning",
-            f"Settings are below those of the preset {preset_name(facts.config)}: "
+            f"Settings are below those of the preset {name}: "
             f"{_listed(lower)}.",
             "Do not compare with published figures; leave these options out for a full run.",
         )  # fmt: skip
