@@ -112,6 +112,14 @@ def _known(spots: Sequence[Spot], student: str, cost: int) -> list[tuple[int, fl
     ]
 
 
+def _widen(axes: Axes) -> None:
+    """Let costs that are nearly the same look it: the axis spans a factor of 8 at least."""
+    low, high = axes.get_xlim()
+    middle = math.sqrt(low * high) if low > 0 else None
+    if middle is not None and high / low < 8:
+        axes.set_xlim(middle / math.sqrt(8), middle * math.sqrt(8))
+
+
 @drawn
 def draw_pareto(spots: Sequence[Spot]) -> Figure:
     """Accuracy against seconds (left) and bytes (right), a row of panels for each student.
@@ -133,8 +141,9 @@ def draw_pareto(spots: Sequence[Spot]) -> Figure:
         for cost, axes in enumerate(row):
             axes.margins(0.12, 0.12)
             _draw_spots(axes, spots, student, cost)
-    log_axis(grid[-1][0], "x", compact)
-    log_axis(grid[-1][1], "x", byte_count)
+    for axes, text in zip(grid[-1], (compact, byte_count), strict=True):
+        _widen(axes)
+        log_axis(axes, "x", text)
     grid[-1][0].set_xlabel("synthesis, seconds")
     grid[-1][1].set_xlabel("pixels and soft labels")
     legend_above(figure, list(grid.flat))

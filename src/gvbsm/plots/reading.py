@@ -246,7 +246,9 @@ def run_spots(workspace: Workspace) -> list[Spot]:
     for row in read_rows(workspace):
         method, selection = row["method"], selection_of(row["method"])
         alike = [
-            path for name, path in sets.items() if selection and selection_of(name) == selection
+            path
+            for name, path in sets.items()
+            if selection and selection in (name, selection_of(name))  # a draw's name is bare
         ]
         path = sets.get(method) or next(iter(alike), None)
         if path is not None:
