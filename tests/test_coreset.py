@@ -262,11 +262,3 @@ def test_features_of_a_class_are_let_go_once_it_is_whole(choose):
 
     labels = torch.arange(4).repeat_interleave(6)
     assert choose(batches(), labels, 4, 2).shape == (8,)
-
-
-def test_select_lowest__known_answer():
-    losses = torch.tensor([3.0, 1.0, 2.0, 0.5, 2.0, 2.0])
-    labels = torch.tensor([0, 0, 0, 1, 1, 1])
-    assert coreset.select_lowest(losses, labels, 2, 2).tolist() == [1, 2, 3, 4]
-    with pytest.raises(DataError, match="class 0 has 3"):
-        coreset.select_lowest(losses, labels, 2, 4)

@@ -15,7 +15,7 @@ from gvbsm.config import LabelsConfig, LabelStorageConfig, ViewConfig
 from gvbsm.distilled import is_whole, load_labels
 from gvbsm.epochs import draw_plan, pack_plan, redraw, unpack_plan, view_batch
 from gvbsm.evaluation import Labeller
-from gvbsm.labels import convert_labels, generate_labels, make_labels
+from gvbsm.labels import generate_labels, make_labels
 from gvbsm.labelstore import STORAGE, SoftLabels
 from gvbsm.launch import Launch
 from gvbsm.memory import InParts
@@ -275,7 +275,9 @@ def convert(runtime, tmp_path):
 
     def run(storage, folder="labels"):
         config, recipe = stored_as(storage)
-        return convert_labels(tmp_path / folder, config, 8, runtime, recipe)
+        nothing = torch.zeros(0, 1, 8, 8, dtype=torch.uint8), 0, pytest.fail, config, ([], [])
+        where = tmp_path / folder
+        return make_labels(*nothing, runtime, where, recipe, "toy", convert_only=True)
 
     return run
 

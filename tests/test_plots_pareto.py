@@ -111,6 +111,14 @@ def test_numbers_of_close_marks_stand_together_and_a_long_key_keeps_its_method()
     assert len(names[2]) <= KEY_LENGTH + 5
 
 
+def test_costs_that_are_nearly_the_same_look_it():
+    near = [spot("a", "gvbsm", 50, 5.0, 489_216), spot("b", "gvbsm", 40, 5.1, 489_128)]
+    for axes, high in zip(draw_pareto(near).axes, (5.1, 489_216), strict=True):
+        low, top = axes.get_xlim()
+        assert top / low == pytest.approx(8)
+        assert low < high < top
+
+
 def test_one_set_alone_has_no_figure():
     assert pareto_figure("pareto", "T", SPOTS[:1], "") is None
     assert pareto_figure("pareto", "T", [SPOTS[0], SPOTS[1]._replace(bytes=None)], "") is None
@@ -135,7 +143,7 @@ def test_costs_of_a_study_and_of_files_of_older_versions(tmp_path):
 def test_costs_of_a_run__hard_labels_take_no_room_beside_the_soft_ones(tmp_path):
     maker = Maker(tmp_path)
     maker.images("gvbsm")
-    maker.images("random-hard", "baselines/random-0")
+    maker.images("random", "baselines/random-0")
     maker.results(gvbsm=[60.0, 62.0], random_hard=[30.0], random_soft=[40.0], full=[99.0])
     write_json(tmp_path / "seconds.json", {"synthesis/gvbsm": 7.5, "synthesis/random-hard": 0.5})
     (item,) = [item for item in gallery(tmp_path) if item.name == "pareto"]

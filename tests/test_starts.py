@@ -9,9 +9,9 @@ import torchvision.transforms.v2.functional as TF
 
 from conftest import CONVNET, WRN
 from gvbsm import starts
-from gvbsm.pictures import normalize
+from gvbsm.pictures import DataError, normalize
 from gvbsm.runtime import generator_for
-from gvbsm.starts import CROPS, Start, choose_crops, training_losses
+from gvbsm.starts import CROPS, Start, choose_crops, select_lowest, training_losses
 from gvbsm.views import sample_views
 
 
@@ -116,3 +116,11 @@ def test_training_losses__are_of_the_mean_logits(data, both, runtime):
     logits = (both[0](pictures) + both[1](pictures)) / 2
     expected = F.cross_entropy(logits, data.train.labels, reduction="none")
     assert torch.allclose(found, expected, rtol=1e-4, atol=1e-6)
+
+
+def test_select_lowest__known_answer():
+    losses = torch.tensor([3.0, 1.0, 2.0, 0.5, 2.0, 2.0])
+    labels = torch.tensor([0, 0, 0, 1, 1, 1])
+    assert select_lowest(losses, labels, 2, 2).tolist() == [1, 2, 3, 4]
+    with pytest.raises(DataError, match="class 0 has 3"):
+        select_lowest(losses, labels, 2, 4)

@@ -1,8 +1,7 @@
-"""Settings of synthesis that are beyond the paper (docs/beyond.md): what they mean, and faults."""
+"""Settings of synthesis beyond the paper (docs/beyond.md): what they mean, and what clashes."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
 from gvbsm.config import Config, SynthesisConfig
@@ -15,12 +14,8 @@ def stage_begins(synthesis: SynthesisConfig) -> list[int]:
 
 
 def beyond_faults(config: Config) -> Iterator[str]:
-    """What does not hold of them, one line a fault."""
-    yield from _start_faults(config.synthesis)
-    yield from _number_faults(config.synthesis)
-
-
-def _start_faults(synthesis: SynthesisConfig) -> Iterator[str]:
+    """Which of them do not go together, one line a fault."""
+    synthesis = config.synthesis
     low, high = synthesis.crop_scale
     if not 0 < low <= high <= 1:
         yield f"synthesis.crop_scale must satisfy 0 < low <= high <= 1, got {[low, high]}"
@@ -41,15 +36,3 @@ def _start_faults(synthesis: SynthesisConfig) -> Iterator[str]:
             "synthesis.residual mixes the real start into the images, but synthesis.init is noise; "
             "set synthesis.init=real, or leave residual out"
         )
-
-
-def _number_faults(synthesis: SynthesisConfig) -> Iterator[str]:
-    for name in ("residual", "flatness_decay"):
-        if not 0 <= getattr(synthesis, name) < 1:
-            yield f"synthesis.{name} must be in [0, 1), got {getattr(synthesis, name)}"
-    if not 0 <= synthesis.weight_class <= 1:
-        yield f"synthesis.weight_class must be in [0, 1], got {synthesis.weight_class}"
-    if not 0 <= synthesis.weight_flatness < math.inf:
-        yield f"synthesis.weight_flatness must not be negative, got {synthesis.weight_flatness}"
-    if not 0 < synthesis.flatness_tau < math.inf:
-        yield f"synthesis.flatness_tau must be positive, got {synthesis.flatness_tau}"

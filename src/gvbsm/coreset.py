@@ -7,12 +7,12 @@ Each picks `ipc` pictures of every class by itself; which ones depends on the ar
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 
 import torch
 from torch import Generator, Tensor
 
-from gvbsm.pictures import DataError
+from gvbsm.pictures import class_members
 
 
 def select_random(labels: Tensor, classes: int, ipc: int, generator: Generator) -> Tensor:
@@ -32,7 +32,7 @@ def select_random(labels: Tensor, classes: int, ipc: int, generator: Generator) 
     """
     return torch.cat([
         members[torch.randperm(len(members), generator=generator)[:ipc]]
-        for members in _members(labels, classes, ipc)
+        for members in class_members(labels, classes, ipc)
     ])  # fmt: skip
 
 
@@ -122,7 +122,7 @@ def _select_by(
     ipc: int,
 ) -> Tensor:
     """Choose `ipc` pictures of each class, once all its features are there, by their order."""
-    members = list(_members(labels, classes, ipc))
+    members = list(class_members(labels, classes, ipc))
     chosen = torch.empty(classes, ipc, dtype=torch.int64)
     parts: list[list[Tensor]] = [[] for _ in members]
     start = 0
@@ -157,44 +157,10 @@ def select_forgetting(
         DataError: If a class has fewer than `ipc` pictures.
     """
     chosen = []
-    for members in _members(labels, classes, ipc):
+    for members in class_members(labels, classes, ipc):
         shuffled = members[torch.randperm(len(members), generator=generator)]
         chosen.append(shuffled[events[shuffled].argsort(descending=True, stable=True)[:ipc]])
     return torch.cat(chosen)
-
-
-def select_lowest(losses: Tensor, labels: Tensor, classes: int, ipc: int) -> Tensor:
-    """Take the pictures of each class that have the lowest losses.
-
-    Args:
-        losses: One a picture, (pictures,).
-        labels: Classes of the pictures, int64 (pictures,).
-        classes: Number of classes.
-        ipc: Pictures per class.
-
-    Returns:
-        Indices, class by class, the lowest first, int64 (classes * ipc,). Of pictures that are
-        equally good the first is taken.
-
-    Raises:
-        DataError: If a class has fewer than `ipc` pictures.
-    """
-    return torch.cat([
-        members[losses[members].argsort(stable=True)[:ipc]]
-        for members in _members(labels, classes, ipc)
-    ])  # fmt: skip
-
-
-def _members(labels: Tensor, classes: int, ipc: int) -> Iterator[Tensor]:
-    """Indices of each class's pictures; DataError if they are fewer than `ipc`."""
-    for label in range(classes):
-        members = (labels == label).nonzero().squeeze(1)
-        if len(members) < ipc:
-            raise DataError(
-                f"class {label} has {len(members)} training pictures, fewer than ipc={ipc}; lower "
-                "ipc, or leave out the methods that select pictures (--baselines.methods '[full]')"
-            )
-        yield members
 
 
 def _centered(features: Tensor) -> Tensor:

@@ -70,7 +70,7 @@ def make_labels(
         raise ArtifactError(fault)
     before = 0 if fault else load_labels(directory).nbytes()
     if fault is None:
-        store = _convert(directory, config, size, runtime, recipe)
+        store = convert_labels(directory, config, size, runtime, recipe)
     else:
         store = generate_labels(
             images, classes, teachers(), config, normalization, runtime, directory, recipe
@@ -134,7 +134,8 @@ def convert_labels(
 ) -> SoftLabels:
     """Make a folder's store smaller, without teachers; it stays until the new one is whole.
 
-    The outcome is what `generate_labels` makes with these settings, to the byte.
+    The outcome is what `generate_labels` makes with these settings, to the byte. `make_labels` asks
+    first whether what is there holds what the new store needs.
 
     Args:
         directory: The folder.
@@ -142,19 +143,7 @@ def convert_labels(
         size: Side of an image in pixels.
         runtime: Seed, progress.
         recipe: What the new store is made from.
-
-    Raises:
-        ArtifactError: If what is there does not hold what the new store needs.
     """
-    if fault := runtime.processes.same(lambda: _why_not(directory, config, size, runtime, recipe)):
-        raise ArtifactError(fault)
-    return _convert(directory, config, size, runtime, recipe)
-
-
-def _convert(
-    directory: Path, config: LabelsConfig, size: int, runtime: Runtime, recipe: Recipe
-) -> SoftLabels:
-    """Make a store smaller that is known to hold what is wanted."""
     source = load_labels(directory)
     store = new_store(directory, config, source.images, source.classes, size, runtime, recipe)
     codes = [(kept.storage.top_k, kept.storage.bits) for kept in (source, store)]

@@ -200,3 +200,24 @@ def in_threads(function: Callable[[Any], Item], items: Sequence[Any]) -> Iterato
     with ThreadPoolExecutor(max_workers=min(16, os.cpu_count() or 1)) as pool:
         for start in range(0, len(items), CHUNK):
             yield from pool.map(function, items[start : start + CHUNK])
+
+
+def class_members(labels: Tensor, classes: int, ipc: int) -> Iterator[Tensor]:
+    """Indices of each class's pictures, int64 (n,), class by class.
+
+    Args:
+        labels: Classes of the pictures, int64 (pictures,).
+        classes: Number of classes.
+        ipc: Pictures that each class must have.
+
+    Raises:
+        DataError: If a class has fewer.
+    """
+    for label in range(classes):
+        members = (labels == label).nonzero().squeeze(1)
+        if len(members) < ipc:
+            raise DataError(
+                f"class {label} has {len(members)} training pictures, fewer than ipc={ipc}; lower "
+                "ipc, or leave out the methods that select pictures (--baselines.methods '[full]')"
+            )
+        yield members

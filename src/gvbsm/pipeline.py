@@ -209,15 +209,16 @@ class Run:
             return Start(self._real_pictures("random", place.draw, runtime)[:, None])
         path = place.images.with_name("start.safetensors")
         if self.processes.leads:
-            parts = place.config, self.data, runtime, self.workspace, self.recipes, self._teacher
-            Selector(*parts).keep_start(path, recipe)
+            self._selector(place.config, runtime).keep_start(path, recipe)
         self.team.meet([path])
         return Start(**load_tensors(path, "start")[0])
 
     def _real_pictures(self, selection: str, draw: int, runtime: Runtime) -> Tensor:
         """Places of the training pictures that are chosen, class by class, int64 (n,)."""
-        parts = self.config, self.data, runtime, self.workspace, self.recipes, self._teacher
-        return Selector(*parts).select(selection, draw)
+        return self._selector(self.config, runtime).select(selection, draw)
+
+    def _selector(self, config: Config, runtime: Runtime) -> Selector:
+        return Selector(config, self.data, runtime, self.workspace, self.recipes, self._teacher)
 
     def labels(
         self, place: Place | None = None, make: bool = True, convert_only: bool = False

@@ -94,9 +94,7 @@ class Place:
         asked: set[str] = set()
         if self.selection is None:
             asked |= {*(config.synthesis.backbones or names)}
-            if config.synthesis.init == "herding":
-                asked.add(config.coreset.backbone or names[0])
-        elif self.selection in ("herding", "k-center"):
+        if (self.selection or config.synthesis.init) in ("herding", "k-center"):
             asked.add(config.coreset.backbone or names[0])
         if config.evaluation.loss != "hard":
             asked |= {*(config.labels.backbones or names)}

@@ -10,13 +10,7 @@ from torch import Tensor, nn
 
 from gvbsm.artifacts import Recipe, is_current, load_tensors, save
 from gvbsm.config import Config, ConfigError
-from gvbsm.coreset import (
-    select_forgetting,
-    select_herding,
-    select_k_center,
-    select_lowest,
-    select_random,
-)
+from gvbsm.coreset import select_forgetting, select_herding, select_k_center, select_random
 from gvbsm.datasets import ImageData
 from gvbsm.features import feature_batches
 from gvbsm.forgetting import record_forgetting
@@ -25,7 +19,7 @@ from gvbsm.memory import InParts
 from gvbsm.pictures import DataError
 from gvbsm.recipes import Recipes, seed_of
 from gvbsm.runtime import Runtime
-from gvbsm.starts import Start, choose_crops, training_losses
+from gvbsm.starts import Start, choose_crops, select_lowest, training_losses
 from gvbsm.workspace import Workspace
 
 BATCH = 256  # pictures whose features are taken together; the choice does not depend on it

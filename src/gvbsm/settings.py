@@ -237,7 +237,8 @@ def _view_faults(name: str, views: ViewConfig) -> Iterator[str | None]:
 
 _POSITIVE = (
     "ipc squeeze.epochs squeeze.batch_size squeeze.tests statistics.n_p statistics.batch_size "
-    "statistics.passes synthesis.iterations synthesis.batch_size synthesis.tau labels.epochs "
+    "statistics.passes synthesis.iterations synthesis.batch_size synthesis.tau "
+    "synthesis.flatness_tau labels.epochs "
     "labels.batch_size labels.temperature evaluation.seeds evaluation.batch_size evaluation.tests "
     "evaluation.temperature baselines.draws squeeze.optimizer.lr synthesis.optimizer.lr "
     "evaluation.optimizer.lr continual.steps continual.orders"
@@ -246,7 +247,7 @@ _POSITIVE = (
 _NOT_NEGATIVE = (
     "checkpoint_seconds data.workers labels.min_steps labels.full_batch_up_to evaluation.gamma "
     "synthesis.weight_cross_entropy synthesis.weight_batchnorm synthesis.weight_conv "
-    "synthesis.weight_densification synthesis.first_layer_multiplier"
+    "synthesis.weight_densification synthesis.weight_flatness synthesis.first_layer_multiplier"
 )
 
 
@@ -269,9 +270,11 @@ def _number_faults(config: Config) -> Iterator[str | None]:
         for name in names.split():
             value: Any = functools.reduce(getattr, name.split("."), config)
             yield fault(name, value)
-    yield _chance("synthesis.alpha", synthesis.alpha, closed=False)
+    for name in ("alpha", "residual", "flatness_decay"):
+        yield _chance(f"synthesis.{name}", getattr(synthesis, name), closed=False)
     yield _chance("evaluation.ema", config.evaluation.ema, closed=False)
-    yield _chance("synthesis.beta_dr", synthesis.beta_dr, closed=True)
+    for name in ("beta_dr", "weight_class"):
+        yield _chance(f"synthesis.{name}", getattr(synthesis, name), closed=True)
     if not 0 < config.data.val_fraction < 1:
         yield f"data.val_fraction must be in (0, 1), got {config.data.val_fraction}"
     for student, rate in config.evaluation.lr_of.items():

@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 from gvbsm.datasets import ImageData
 from gvbsm.loading import gather_images, plain_batches, streamed
 from gvbsm.losses import ensemble_logits
-from gvbsm.pictures import normalize, read_image
+from gvbsm.pictures import class_members, normalize, read_image
 from gvbsm.runtime import Runtime, generator_for
 from gvbsm.views import sample_views
 
@@ -131,21 +131,40 @@ def choose_crops(
             losses.append(found[torch.arange(count), best])
             boxes.append(drawn[torch.arange(count), best])
             bar.update(count)
-    loss, box, label = torch.cat(losses), torch.cat(boxes), data.train.labels[index]
-    chosen = torch.stack([
-        own[loss[own].argsort(stable=True)[:needed]]
-        for own in ((label == number).nonzero().squeeze(1) for number in range(classes))
-    ]).view(classes * ipc, across**2)  # fmt: skip
-    return Start(index[chosen], box[chosen])
+    chosen = select_lowest(torch.cat(losses), data.train.labels[index], classes, needed)
+    chosen = chosen.view(classes * ipc, across**2)
+    return Start(index[chosen], torch.cat(boxes)[chosen])
+
+
+def select_lowest(losses: Tensor, labels: Tensor, classes: int, ipc: int) -> Tensor:
+    """Take the pictures of each class that have the lowest losses.
+
+    Args:
+        losses: One a picture, (pictures,).
+        labels: Classes of the pictures, int64 (pictures,).
+        classes: Number of classes.
+        ipc: Pictures per class.
+
+    Returns:
+        Indices, class by class, the lowest first, int64 (classes * ipc,). Of pictures that are
+        equally good the first is taken.
+
+    Raises:
+        DataError: If a class has fewer than `ipc` pictures.
+    """
+    return torch.cat([
+        members[losses[members].argsort(stable=True)[:ipc]]
+        for members in class_members(labels, classes, ipc)
+    ])  # fmt: skip
 
 
 def _drawn_pictures(data: ImageData, limit: int, runtime: Runtime) -> Tensor:
     """At most `limit` training pictures of each class at random, class by class, int64 (n,)."""
-    generator, parts = runtime.generator("start"), []
-    for number in range(len(data.class_names)):
-        own = (data.train.labels == number).nonzero().squeeze(1)
-        parts.append(own[torch.randperm(len(own), generator=generator)[:limit]])
-    return torch.cat(parts)
+    generator = runtime.generator("start")
+    return torch.cat([
+        own[torch.randperm(len(own), generator=generator)[:limit]]
+        for own in class_members(data.train.labels, len(data.class_names), 0)
+    ])  # fmt: skip
 
 
 def class_losses(

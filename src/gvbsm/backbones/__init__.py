@@ -95,7 +95,7 @@ BACKBONES: dict[str, BackboneSpec] = {
     ),
     "airbench": BackboneSpec(
         build_airbench,
-        "fixed whitening stem, then three blocks of two conv3x3; learns in few epochs",
+        "fixed whitening stem, then three blocks of two conv3x3; meant as a quick teacher",
     ),
 }
 

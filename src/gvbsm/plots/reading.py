@@ -238,19 +238,14 @@ def study_spots(study: StudyResults) -> list[Spot]:
 def run_spots(workspace: Workspace) -> list[Spot]:
     """What the set of a run and those of its baselines cost and are good for.
 
-    A selection of real pictures is kept once, under whichever labels it first got; hard labels take
-    no room beside the soft ones that lie there.
+    A selection of real pictures is kept once for hard and soft labels, and named without them; hard
+    labels take no room beside the soft ones that lie there.
     """
     sets = workspace.image_sets()
     spots = []
     for row in read_rows(workspace):
-        method, selection = row["method"], selection_of(row["method"])
-        alike = [
-            path
-            for name, path in sets.items()
-            if selection and selection in (name, selection_of(name))  # a draw's name is bare
-        ]
-        path = sets.get(method) or next(iter(alike), None)
+        method = row["method"]
+        path = sets.get(selection_of(method) or method)
         if path is not None:
             sizes = stored_bytes(path.parents[1])
             stored = sizes["images"] + (0 if method.endswith("-hard") else sizes["labels"])

@@ -283,7 +283,10 @@ def _teachers(facts: Facts) -> Iterator[Finding]:
 
 def _reduced(facts: Facts) -> Iterator[Finding]:
     """Settings below those of the data set's preset, or of the one beyond the paper."""
-    base = facts.preset if facts.origin.is_beyond_the_paper else facts.full
+    if facts.origin.is_beyond_the_paper:
+        base, name = facts.preset, facts.origin.preset
+    else:
+        base, name = facts.full, preset_name(facts.config)
     if base is None:
         return
     pairs: list[tuple[str, Any, Any]] = [
@@ -297,7 +300,6 @@ def _reduced(facts: Facts) -> Iterator[Finding]:
         if mine < full
     ]
     if lower:
-        name = facts.origin.preset if base is facts.preset else preset_name(facts.config)
         yield Finding(
             "reduced", "warning",
             f"Settings are below those of the preset {name}: "

@@ -42,7 +42,7 @@ class Line:
 
 
 @dataclass(frozen=True)
-class Cost:
+class SetCost:
     """A set with what it costs, and whether no other beats it for as many seconds, or bytes."""
 
     spot: Spot
@@ -61,7 +61,7 @@ class Told:
     paper: str
     findings: list[Finding]
     pictures: list[Picture]
-    sets: list[Cost]
+    sets: list[SetCost]
     additive: bool
     origin: Origin
     versions: dict[str, str]
@@ -111,10 +111,10 @@ def _study_of(picture: str, names: Sequence[str]) -> str | None:
     )
 
 
-def costs_of(spots: Sequence[Spot]) -> list[Cost]:
+def costs_of(spots: Sequence[Spot]) -> list[SetCost]:
     """A row for each set, in the order of the figure of costs."""
     by_seconds, by_bytes = fronts(spots)
-    return [Cost(spot, at in by_seconds, at in by_bytes) for at, spot in enumerate(spots)]
+    return [SetCost(spot, at in by_seconds, at in by_bytes) for at, spot in enumerate(spots)]
 
 
 def _lines(study: StudyResults, added: Mapping[tuple[str, str], Gain]) -> list[Line]:
