@@ -238,7 +238,7 @@ def test_what_the_sets_of_a_run_cost(workdir):
     results = read_json(workdir / "results.json")
     results["rows"].append(row("random-hard", 70.0))
     write_json(workdir / "results.json", results)
-    header = {"kind": "images", "recipe": {"ipc": 2}, "method": "random-hard", "traces": [],
+    header = {"kind": "images", "recipe": {"ipc": 2}, "method": "random", "traces": [],
               "class_names": ["a", "b"], "mean": [0.5], "std": [0.25]}  # fmt: skip
     pixels = {"images": torch.zeros(4, 1, 8, 8, dtype=torch.uint8), "labels": torch.tensor([0] * 4)}
     save(other, pixels, header)
