@@ -21,7 +21,7 @@ ROOT = Path(gvbsm.__file__).parent
 TESTS = Path(__file__).parent
 
 LAYERS = (
-    "moments losses views compression averaging _version",  # 0: the mathematics
+    "moments losses views compression averaging muon _version",  # 0: the mathematics
     # 1: registries
     "pictures sources shards hub torchvision_sets unreadable datasets backbones",
     # 2: ground

@@ -30,6 +30,7 @@ OPTIMIZERS = [
     OptimizerConfig(name="sgd", lr=0.1, momentum=0.0, schedule="constant"),
     OptimizerConfig(name="adam", lr=0.02, betas=(0.5, 0.9), weight_decay=0.05),
     OptimizerConfig(name="adamw", lr=0.02, weight_decay=0.05),
+    OptimizerConfig(name="muon", lr=0.02, momentum=0.8, weight_decay=0.05),
 ]
 CONSTANT = OPTIMIZERS[1]
 every_optimizer = pytest.mark.parametrize("optimizer", OPTIMIZERS, ids=lambda o: f"{o.name}")
@@ -113,9 +114,24 @@ def same_state(ours, theirs):
     return all(torch.equal(value, theirs[name]) for name, value in ours.state_dict().items())
 
 
+def orthogonalized_by_hand(matrix):
+    """Newton and Schulz act on the singular values alone: here on these, one by one."""
+    u, values, v = torch.linalg.svd(matrix, full_matrices=False)
+    values = values / values.square().sum().sqrt()
+    for _ in range(5):
+        values = 3.4445 * values - 4.7750 * values**3 + 2.0315 * values**5
+    return u @ values.diag() @ v
+
+
 def updated_by_hand(config, parameter, gradient, memory, step, lr):
     """One update as the optimisers' papers write it, in float64; 1-d tensors do not decay."""
     decay = config.weight_decay if parameter.ndim > 1 else 0.0
+    if config.name == "muon" and parameter.shape == (8, 6):  # the other matrix is the classifier
+        share = 1 - config.momentum
+        memory["m"] = config.momentum * memory.get("m", 0) + share * gradient
+        ahead = config.momentum * memory["m"] + share * gradient
+        update = 0.2 * 8**0.5 * orthogonalized_by_hand(ahead)
+        return parameter - lr * decay * parameter - lr * update
     if config.name == "sgd":
         gradient = gradient + decay * parameter
         memory["v"] = config.momentum * memory.get("v", 0) + gradient
@@ -344,7 +360,7 @@ def test_fit__any_number_of_tests_ends_with_the_last_epoch(runtime, tmp_path, ep
     assert max(gaps) - min(gaps) <= 1
 
 
-@pytest.mark.parametrize("name", ["sgd", "adam", "adamw"])
+@pytest.mark.parametrize("name", ["sgd", "adam", "adamw", "muon"])
 def test_weight_decay_leaves_vectors_alone(name):
     model = net()
     before = {key: value.clone() for key, value in model.named_parameters()}

@@ -296,6 +296,8 @@ def _number_faults(config: Config) -> Iterator[str | None]:
 def _section_faults(config: Config) -> Iterator[str | None]:
     for section in ("squeeze", "synthesis", "evaluation"):
         yield from _optimizer_faults(f"{section}.optimizer", getattr(config, section).optimizer)
+    if config.synthesis.optimizer.name == "muon":
+        yield "synthesis.optimizer.name must not be muon, which moves matrices: pixels are none"
     for section in ("squeeze", "synthesis", "labels"):
         yield from _view_faults(f"{section}.views", getattr(config, section).views)
     for section in ("squeeze", "synthesis"):

@@ -18,6 +18,7 @@ from gvbsm.config import OptimizerConfig, SqueezeConfig
 from gvbsm.datasets import ImageData
 from gvbsm.loading import batch_count, view_batches
 from gvbsm.memory import InParts, Parts, Step
+from gvbsm.muon import Muon
 from gvbsm.processes import ALONE, Processes
 from gvbsm.replicas import replicate
 from gvbsm.runtime import (
@@ -54,11 +55,19 @@ def make_optimizer(
     Biases and normalization parameters are left out of it, as the authors do for CIFAR-100
     (G_VBSM@1ed80b0, Branch_CIFAR_100/train).
 
+    Muon moves kernels of convolutions and matrices (of two or four dimensions) but for the last of
+    them, the classifier, as its author advises.
+
     Args:
         config: The optimiser's settings.
-        parameters: What is optimised.
+        parameters: What is optimised; of a network, in the order of its layers.
         lr: Learning rate.
     """
+    if config.name == "muon":
+        matrices = [item for item in parameters if item.ndim in (2, 4)][:-1]
+        taken = {id(item) for item in matrices}
+        rest = [item for item in parameters if id(item) not in taken]
+        return Muon(matrices, rest, lr, config.momentum, config.betas, config.weight_decay)
     decayed = [item for item in parameters if item.ndim > 1]
     others = [item for item in parameters if item.ndim <= 1]
     groups: list[dict[str, Any]] = [{"params": decayed}, {"params": others, "weight_decay": 0.0}]

@@ -60,9 +60,10 @@ class OptimizerConfig:
     """An optimiser and its learning-rate schedule.
 
     Args:
-        name: sgd (with momentum), adam or adamw.
+        name: sgd (with momentum), adam, adamw, or muon (orthogonal updates for kernels and matrices,
+            adamw for the rest, the classifier among it); synthesis has no muon.
         lr: Learning rate at the start.
-        momentum: Momentum of sgd.
+        momentum: Momentum of sgd and muon.
         betas: The two decay rates of adam and adamw.
         weight_decay: Weight decay, on tensors with more than one dimension alone.
         schedule: constant, cosine (over all steps), or ssrs (as cosine, but after 5/6 of the steps
@@ -73,7 +74,7 @@ class OptimizerConfig:
             that of the steps after it.
     """
 
-    name: Literal["sgd", "adam", "adamw"] = "sgd"
+    name: Literal["sgd", "adam", "adamw", "muon"] = "sgd"
     lr: float = 0.05
     momentum: float = 0.9
     betas: tuple[float, float] = (0.9, 0.999)

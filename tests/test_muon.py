@@ -1,0 +1,83 @@
+"""Muon: orthogonal updates against singular values, and which parameters get them."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
+
+from gvbsm.backbones import build_backbone
+from gvbsm.config import OptimizerConfig
+from gvbsm.muon import Muon, orthogonalize
+from gvbsm.training import make_optimizer
+
+
+def drawn(rows, columns, seed=0):
+    return torch.randn(
+        rows, columns, dtype=torch.float64, generator=torch.Generator().manual_seed(seed)
+    )
+
+
+@given(rows=st.integers(1, 24), columns=st.integers(1, 24), seed=st.integers(0, 99))
+def test_orthogonalize__singular_values_come_near_1_and_vectors_stay(rows, columns, seed):
+    matrix = drawn(rows, columns, seed)
+    found = orthogonalize(matrix)
+    assert found.shape == matrix.shape
+    before = torch.linalg.svdvals(matrix)
+    after = torch.linalg.svdvals(found)
+    large = int((before > 0.02 * before.norm()).sum())
+    assert ((after[:large] > 0.6) & (after[:large] < 1.3)).all()
+    # The same singular vectors: found^T matrix is then symmetric, and has no negative eigenvalue.
+    product = found.T @ matrix
+    torch.testing.assert_close(product, product.T, rtol=0, atol=1e-9 * float(before.sum()))
+    assert torch.linalg.eigvalsh(product).min() > -1e-9 * float(before.sum())
+
+
+def test_orthogonalize__has_no_scale_and_zero_stays_zero():
+    matrix = drawn(5, 9)
+    torch.testing.assert_close(orthogonalize(1e3 * matrix), orthogonalize(matrix), rtol=1e-5, atol=0)
+    assert torch.equal(orthogonalize(torch.zeros(4, 3)), torch.zeros(4, 3))
+
+
+def test_update__has_adamws_size_whatever_the_gradients_is():
+    """A root mean square of about 0.2 times the rate, for wide and tall kernels alike."""
+    for shape in [(64, 3, 3, 3), (16, 64, 3, 3), (8, 32)]:
+        kernel = torch.nn.Parameter(torch.zeros(shape))
+        solver = Muon([kernel], [], 0.1, 0.9, (0.9, 0.999), 0.0)
+        kernel.grad = 1e-4 * torch.randn(shape, generator=torch.Generator().manual_seed(1))
+        solver.step()
+        size = float(kernel.detach().square().mean().sqrt())
+        assert size == pytest.approx(0.1 * 0.2, rel=0.35)  # singular values are 0.7 to 1.2
+
+
+def test_networks__kernels_are_orthogonalized_the_classifier_and_vectors_are_not():
+    config = OptimizerConfig(name="muon", lr=0.01)
+    model = build_backbone("convnet8", 10, 32, 3)
+    before = {name: value.detach().clone() for name, value in model.named_parameters()}
+    twin = build_backbone("convnet8", 10, 32, 3)
+    twin.load_state_dict(model.state_dict())
+    pictures = torch.randn(6, 3, 32, 32, generator=torch.Generator().manual_seed(2))
+    solvers = [
+        make_optimizer(config, list(model.parameters()), 0.01),
+        torch.optim.AdamW(twin.parameters(), lr=0.01, weight_decay=0.0),
+    ]
+    for network, solver in zip((model, twin), solvers, strict=True):
+        F.cross_entropy(network(pictures), torch.arange(6)).backward()
+        solver.step()
+    adamw = dict(twin.named_parameters())
+    for name, value in model.named_parameters():
+        moved = (value - before[name]).detach()
+        if value.ndim == 4:
+            values = torch.linalg.svdvals(moved.flatten(1)) / (
+                0.01 * 0.2 * max(moved.flatten(1).shape) ** 0.5
+            )
+            assert 0.6 < values.max() < 1.3
+        else:
+            torch.testing.assert_close(value, adamw[name], rtol=1e-5, atol=1e-7)
+    assert {value.ndim for value in model.parameters()} == {1, 2, 4}
+
+
+def test_parameters_without_a_gradient_stay():
+    kernel = torch.nn.Parameter(torch.ones(3, 3))
+    Muon([kernel], [torch.nn.Parameter(torch.ones(2))], 0.1, 0.9, (0.9, 0.999), 0.5).step()
+    assert torch.equal(kernel, torch.ones(3, 3))
