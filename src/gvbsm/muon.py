@@ -24,17 +24,25 @@ def orthogonalize(matrix: Tensor) -> Tensor:
 
     All singular values are brought near 1 by five steps of a Newton-Schulz iteration and the
     singular vectors stay. "Near" is 0.7 to 1.2 for those above about 0.01 of the Frobenius norm;
-    smaller ones stay below.
+    smaller ones stay below. The iteration is run on the Gram matrix X X^T, with which its factors
+    commute, so that the long side takes part in two products and not in ten: a third of the work for
+    a kernel of 3 x 3.
 
     Args:
         matrix: Float (rows, columns); one of zeros stays zero.
     """
     wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
     x = wide / torch.linalg.matrix_norm(wide).clamp(min=torch.finfo(wide.dtype).tiny)
-    for _ in range(STEPS):
-        gram = x @ x.T
-        x = A * x + (B * gram + C * gram @ gram) @ x
-    return x if matrix.shape[0] <= matrix.shape[1] else x.T
+    gram = x @ x.T
+    whole = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+    for step in range(STEPS):
+        factor = B * gram + C * gram @ gram
+        factor.diagonal().add_(A)
+        whole = factor @ whole
+        if step < STEPS - 1:
+            gram = factor @ gram @ factor
+    found = whole @ x
+    return found if matrix.shape[0] <= matrix.shape[1] else found.T
 
 
 class Muon(Optimizer):
