@@ -112,6 +112,11 @@ def test_configuration():
         assert kind(**arguments) if isinstance(arguments, dict) else kind(*arguments)
     assert found["custom_train_trans"][-1]["args"] == {"mean": list(MEAN), "std": list(STD)}
     assert yaml.safe_load(yaml.safe_dump(found)) == found
+    assert found["custom_train_trans"][0]["args"]["fill"] > 100
+    black = LabelsConfig(views=ViewConfig(crop="pad", border="black"))
+    assert configuration(facts_of(), [], black, evaluation)["custom_train_trans"][0] == {
+        "name": "RandomCrop", "args": {"size": 32, "padding": 4, "fill": 0}
+    }  # fmt: skip
     plain = LabelsConfig(views=ViewConfig(crop="resized", flip=False))
     other = configuration(facts_of(), [], plain, EvaluationConfig(loss="kl", temperature=4.0))
     assert other["loss_fn_kwargs"] == {"temperature": 4.0, "scale_loss": False}

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -28,7 +29,7 @@ from gvbsm.epochs import (
     unpack_plan,
     view_batch,
 )
-from gvbsm.loading import batch_count
+from gvbsm.loading import batch_count, border_color
 from gvbsm.pictures import normalize
 from gvbsm.views import Mixes, Views
 
@@ -144,6 +145,25 @@ def test_view_batch__equals_the_loops(data, runtime):
         torch.testing.assert_close(ours.double(), expected, rtol=0, atol=1e-5)
         mixed += not torch.equal(expected, seen[which])
     assert mixed >= 3
+
+
+def test_view_batch__a_black_border_is_around_image_and_partner(data, runtime):
+    """Padded in uint8, and then normalized."""
+    images, plan = data.train.images[:12], draw_plan(12, 8, PADDED, 1, runtime)
+    normal = (data.mean, data.std)
+    border = border_color(replace(PADDED, border="black"), normal, runtime.device)
+    found = view_batch(images, plan, torch.arange(12), normal, runtime, border)
+    assert border_color(PADDED, normal, runtime.device) is None
+
+    def seen(which):
+        top, left = plan.views.boxes[which, :2].tolist()
+        cut = F.pad(images[which], [2] * 4)[:, 2 + top : 10 + top, 2 + left : 10 + left]
+        return cut.flip(2) if plan.views.flips[which] else cut
+
+    for which, ours in enumerate(found):
+        partner, box = int(plan.mixes.partners[which]), plan.mixes.boxes[which].tolist()
+        expected = normalize(reference.paste(seen(which), seen(partner), *box), *normal)
+        torch.testing.assert_close(ours, expected, rtol=0, atol=1e-5)
 
 
 @pytest.mark.parametrize("views", [BOTH, MIXUP, replace(BOTH, shuffle=1)])

@@ -85,7 +85,10 @@ def same_start(monkeypatch):
 
 def test_stored_and_online_labels_train_the_same_student(student, stored, tmp_path):
     more = replace(MIXED, shuffle=2, mixup=1.0)
-    for changes in ({"logit_normalization": True}, {"views": more, "temperature": 3.0}, {}):
+    black = replace(MIXED, crop="pad", border="black")
+    for changes in (
+        {"logit_normalization": True}, {"views": more, "temperature": 3.0}, {"views": black}, {}
+    ):  # fmt: skip
         labels = replace(LABELS, **changes)
         shared = {"labels": labels, "name": "same.json"}
         online = student(**shared)

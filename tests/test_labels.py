@@ -18,6 +18,7 @@ from gvbsm.evaluation import Labeller
 from gvbsm.labels import generate_labels, make_labels
 from gvbsm.labelstore import STORAGE, SoftLabels
 from gvbsm.launch import Launch
+from gvbsm.loading import border_color
 from gvbsm.memory import InParts
 from gvbsm.processes import Processes
 from gvbsm.runtime import RunError
@@ -62,6 +63,20 @@ def logits_one_by_one(data, plan, model, runtime):
             for index in torch.arange(COUNT).split(1)
         ]
     )
+
+
+def test_logits_are_of_views_with_the_border_that_is_asked_for(label, data, teachers, runtime):
+    views, normal, index = ViewConfig(crop="pad"), (data.mean, data.std), torch.arange(COUNT)
+    found = {}
+    for border in ("black", "mean"):
+        views = replace(views, border=border)
+        plan, labels = label(replace(CONFIG, views=views), border).epoch(1)
+        color = border_color(views, normal, runtime.device)
+        pictures = view_batch(data.train.images[:COUNT], plan, index, normal, runtime, color)
+        expected = sum(model(pictures) for model in teachers.values()) / 2
+        found[border] = labels.logits(index)
+        torch.testing.assert_close(found[border], expected, rtol=2**-9, atol=1e-3)
+    assert (found["black"] - found["mean"]).abs().max() > 0.1
 
 
 def test_logits_belong_to_images_whatever_the_batch(label, data, teachers, runtime):

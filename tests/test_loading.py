@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
 import reference
@@ -171,6 +172,34 @@ def seen_by_reference(picture, views):
     rolled = reference.roll(picture.double(), *views.rolls[0].tolist())
     cut = reference.resized_crop(rolled, top, left, height, width)
     return reference.mirror(cut) if views.flips[0] else cut
+
+
+@pytest.mark.parametrize("source", ["data", "streamed"])
+def test_a_black_border_is_that_of_torchvisions_crop_of_the_picture(request, source, data, runtime):
+    """Padded in uint8 and sliced; the mean color is another border, and what is inside the same."""
+    views = replace(PADDED, roll=0, flip=False, border="black")
+    found = request.getfixturevalue(source)
+    black = joined(epoch(found, views, 16, runtime, training=False))
+    seen = joined(epoch(found, replace(views, border="mean"), 16, runtime, training=False))
+    alike = ((black - seen).abs().amax(dim=1) < 1e-5).flatten(1).float().mean(dim=1)
+    assert alike.min() > 0.5
+    mean, std = (torch.tensor(v)[:, None, None] for v in (data.mean, data.std))
+    grey, edges = (black * std + mean) * 255, 0
+    for picture, ours in zip(data.train.images, grey, strict=True):
+        padded = F.pad(picture, [2] * 4).float()
+        cut = padded.unfold(1, 8, 1).unfold(2, 8, 1).permute(1, 2, 0, 3, 4).flatten(0, 1)
+        distance = (cut - ours).abs().amax(dim=(1, 2, 3))
+        assert distance.min() < 1e-3
+        edges += int(distance.argmin()) != 12  # 2 x 5 + 2: not shifted
+    assert edges > 25
+
+
+@pytest.mark.parametrize("crop", ["none", "resized"])
+def test_a_border_is_there_for_padded_crops_alone(crop, data, streamed, runtime):
+    views = replace(PADDED, crop=crop)
+    for source in (data, streamed):
+        black = epoch(source, replace(views, border="black"), 16, runtime)
+        assert same(black, epoch(source, views, 16, runtime))
 
 
 @pytest.mark.parametrize(

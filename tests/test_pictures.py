@@ -66,6 +66,15 @@ def test_denormalize_rounds_and_clamps():
     assert denormalize(values, (0.0,), (1.0,)).flatten().tolist() == [0, 1, 1, 255]
 
 
+def test_denormalize_truncates_to_the_level_below():
+    values = torch.tensor([-0.5, 0.6 / 255, 1.4 / 255, 254.9 / 255, 2.0]).view(1, 1, 5, 1)
+    found = denormalize(values, (0.0,), (1.0,), "truncate").flatten()
+    assert found.tolist() == [0, 0, 1, 254, 255]
+    uniform = torch.rand(1, 1, 100, 100, generator=torch.Generator().manual_seed(0))
+    darker = (uniform * 255 - denormalize(uniform, (0.0,), (1.0,), "truncate")).mean()
+    assert float(darker) == pytest.approx(0.5, abs=0.02)
+
+
 def test_pixel_bounds_are_black_and_white():
     mean, std = (0.4, 0.5, 0.6), (0.2, 0.3, 0.4)
     low, high = pixel_bounds(mean, std)

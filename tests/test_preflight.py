@@ -108,6 +108,25 @@ def test_check_feasible__a_start_of_tiles_takes_more_pictures(data):
         check_feasible(start(2, 2), replace(data, image_size=9))
 
 
+def test_check_feasible__sides_that_images_pass_on_the_way(data):
+    def sized(sizes, names=("wrn10_1",), chosen=None):
+        synthesis = {"stages": len(sizes), "stage_sizes": sizes, "backbones": chosen}
+        return config(ipc=1, squeeze={"backbones": list(names)}, synthesis=synthesis)
+
+    check_feasible(sized([6, 10, 8]), data)
+    with pytest.raises(ConfigError, match=r"must end with the pictures' side of 8 .* \[8, 6\]$"):
+        check_feasible(sized([8, 6]), data)
+    both = ("wrn10_1", "convnet8_d1")
+    with pytest.raises(ConfigError, match="convnet8_d1 takes pictures of 8 pixels alone, not of 6"):
+        check_feasible(sized([6, 8], both), data)
+    check_feasible(sized([8, 8], both), data)
+    check_feasible(sized([6, 8], both, ["wrn10_1"]), data)
+    larger = replace(data, image_size=224)
+    with pytest.raises(ConfigError, match="deit_tiny_patch16_224 takes pictures of 224") as error:
+        check_feasible(sized([192, 224], ["timm/deit_tiny_patch16_224"]), larger)
+    assert "\n" not in str(error.value)
+
+
 @pytest.mark.parametrize("selection", ["herding", "k-center", "forgetting"])
 def test_check_feasible__a_selection_larger_than_a_class(data, selection):
     method = f"{selection}-soft"

@@ -51,6 +51,8 @@ def changed(settings, method="gvbsm"):
         ({"synthesis": {"views": {"roll": 2}}}, "statistics"),
         ({"synthesis": {"weight_class": 0.5}}, "statistics"),
         ({"synthesis": {"stages": 2}}, "images"),
+        ({"synthesis": {"stages": 2, "stage_sizes": [24, 32]}}, "images"),
+        ({"synthesis": {"rounds": 2, "init": "real"}}, "images"),
         ({"synthesis": {"weight_flatness": 0.25}}, "images"),
         ({"synthesis": {"iterations": 7}}, "images"),
         ({"ipc": 3}, "images"),
@@ -58,6 +60,10 @@ def changed(settings, method="gvbsm"):
         ({"labels": {"logit_normalization": True}}, "labels"),
         ({"labels": {"temperature": 2.0}}, "labels"),
         ({"labels": {"views": {"shuffle": 2}}}, "labels"),
+        ({"labels": {"views": {"border": "black"}}}, "labels"),
+        ({"squeeze": {"views": {"border": "black"}}}, "teacher"),
+        ({"synthesis": {"views": {"border": "black"}}}, "statistics"),
+        ({"synthesis": {"rounding": "truncate"}}, "images"),
         ({"labels": {"storage": {"bits": 8}}}, "labels"),
         ({"labels": {"storage": {"pruning": 2}}}, "labels"),
         ({"labels": {"storage": {"top_k": 2}}}, "labels"),
@@ -134,8 +140,9 @@ def test_recipes__what_came_later_is_told_where_it_is_asked_for():
 def test_recipes__work_from_before_there_was_more_than_the_paper_is_kept():
     """Nothing is told of settings that are as usual, and of those beside them neither."""
     told = recipes_of({})["images"]["synthesis"].keys()
-    assert not [key for key in told if re.match("crop_|flatness_|stages|residual", key)]
-    assert not {"weight_class", "weight_flatness"} & told
+    assert not [key for key in told if re.match("crop_|flatness_|stage|residual", key)]
+    assert not {"weight_class", "weight_flatness", "rounding", "rounds"} & told
+    assert "border" not in recipes_of({})["teacher"]["squeeze"]["views"]
     assert "by_class" not in recipes_of({})["statistics"]["statistics"]
     assert fingerprint(recipes_of({})["images"]) == fingerprint(
         recipes_of({"synthesis": {"crop_scale": [0.08, 1.0]}})["images"]

@@ -101,9 +101,10 @@ def test_equal_to_a_direct_computation(name, n_p, teachers, data, runtime, tmp_p
     assert next(iter(found.patch.values())).mean.shape == (side, side)
 
 
-def test_float32_networks_and_random_views(teachers, data, runtime, tmp_path):
-    found = recorded(teachers, data, runtime, tmp_path, views=VIEWS)
-    ((pictures, _),) = view_batches(data, VIEWS, 40, runtime, ("statistics", 0), training=False)
+@pytest.mark.parametrize("views", [VIEWS, ViewConfig(crop="pad", border="black")])
+def test_float32_networks_and_random_views(views, teachers, data, runtime, tmp_path):
+    found = recorded(teachers, data, runtime, tmp_path, views=views)
+    ((pictures, _),) = view_batches(data, views, 40, runtime, ("statistics", 0), training=False)
     for name, model in teachers.items():
         assert_close(as_table(found[name]), direct_statistics(model, pictures, N_P), rtol=1e-6)
 

@@ -46,7 +46,7 @@ PAPER = {
     "ipc": [None, 46.5, 54.3],
     "label-storage": [None] * 13,
     "ladder": [None] * 15,
-    "traps": [None] * 9,
+    "traps": [None] * 11,
 }
 
 MINIMAL = {"title": "toy", "source": "none", "axes": ["a"], "points": {"one": None}}

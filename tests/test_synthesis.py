@@ -9,6 +9,7 @@ from dataclasses import replace
 
 import pytest
 import torch
+import torch.nn.functional as F
 from tqdm import tqdm
 
 from conftest import CONVNET, IMAGE, N_P, WRN, StoppedError, stop_after
@@ -145,6 +146,9 @@ def test_groups__known_answers():
     assert groups(3, 2, 4, "reorder") == [[0, 1, 2, 3], [4, 5]]
     assert groups(3, 2, 4, "original") == [[0, 2, 4, 1], [3, 5]]
     assert groups(2, 1, 50, "reorder") == groups(2, 1, 50, "original") == [[0, 1]]
+    # 2 classes of 3 images, of which the last of each begins late
+    assert groups(2, 3, 3, "reorder", [0, 0, 7]) == [[0, 1, 3], [4], [2, 5]]
+    assert groups(2, 3, 3, "original", [0, 0, 7]) == [[0, 3, 1], [4], [2, 5]]
 
 
 def test_log__hears_the_mean_terms_at_the_iterations_of_all_groups(whole, runtime):
@@ -381,6 +385,139 @@ def test_stages__are_resumed_and_shared_as_ever(whole, teachers, checkpoint_ever
     assert found[2] == expected[2]
 
 
+SIZED = replace(STAGED, stage_sizes=(6, 10, 8))
+
+
+def test_sides__images_are_brought_to_that_of_each_stage(whole, data, monkeypatch):
+    seen = []
+
+    def spy(terms, images, *rest):
+        before = images.detach().clone()
+        descend(terms, images, *rest)
+        seen.append((before, images.detach().clone()))
+
+    monkeypatch.setattr(synthesis, "descend", spy)
+    images, _, traces, film = whole(SIZED, names=[WRN], initial=START)
+    start = normalize(data.train.images[START[:6]], data.mean, data.std)
+    assert [len(before[0, 0]) for before, _ in seen[:8]] == [6, 6, 10, 10, 10, 8, 8, 8]
+    resized = {
+        side: F.interpolate(start, (side, side), mode="bilinear", antialias=True)
+        for side in (6, 8, 10)
+    }
+    assert torch.equal(seen[0][0], resized[6])
+    for step, side in ((2, 10), (5, 8)):
+        before = F.interpolate(seen[step - 1][1], (side, side), mode="bilinear", antialias=True)
+        mixed = 0.75 * before + 0.25 * resized[side]
+        torch.testing.assert_close(seen[step][0], mixed, rtol=0, atol=1e-6)
+    assert images.shape == (12, *IMAGE)
+    assert torch.equal(film.frames[:, -1], images[::3])
+    assert torch.equal(film.frames[:2, 0], (  # the start as it is seen at the first side
+        (F.interpolate(resized[6][::3], (8, 8), mode="bilinear") * torch.tensor(data.std)[:, None,
+        None] + torch.tensor(data.mean)[:, None, None]) * 255
+    ).round().clamp(0, 255).to(torch.uint8))  # fmt: skip
+    assert all(row["conv"] > 0 for row in traces[0])
+
+
+def test_sides__of_the_pictures_alone_change_nothing(whole):
+    plain = whole(STAGED, "plain", initial=START)
+    sized = whole(replace(STAGED, stage_sizes=(8, 8, 8)), "sized", initial=START)
+    assert torch.equal(sized[0], plain[0])
+    assert sized[2] == plain[2]
+
+
+def test_sides__noise_is_drawn_at_the_first(whole, monkeypatch):
+    seen = []
+
+    def spy(images, *rest):
+        seen.append(images.detach().clone())
+        return step_terms(images, *rest)
+
+    monkeypatch.setattr(synthesis, "step_terms", spy)
+    sizes = replace(CONFIG, stages=2, stage_sizes=(32, 8))
+    assert whole(sizes, names=[WRN])[0].shape == (12, *IMAGE)
+    assert seen[0].shape[2:] == (32, 32)
+    assert seen[0].std() == pytest.approx(1, abs=0.03)  # of noise, not of noise that was resized
+
+
+@pytest.mark.parametrize("weight_class", [0.0, 0.5])
+def test_sides__are_resumed_and_shared_as_ever(weight_class, whole, teachers, checkpoint_every):
+    more = {"weight_flatness": 0.25, "weight_class": weight_class, "batch_size": 2, "rounds": 3}
+    config = replace(SIZED, **more, beta_dr=0.5, groups=2)
+    of = {"names": [WRN], "initial": START}
+    expected = whole(config, **of)
+    assert_same_set(whole(replace(config, groups=1), "alone", **of), expected)
+    checkpoint_every(1)
+    for calls in (1, 2, 2, 1, 4, 5):  # both sides of a stage's end, and late groups
+        with stop_after(calls, *teachers.values()), pytest.raises(StoppedError):
+            whole(config, "stopped", **of)
+    found = whole(config, "stopped", **of)
+    assert torch.equal(found[0], expected[0])
+    assert found[2] == expected[2]
+    assert all(map(torch.equal, found[3], expected[3]))
+
+
+# Late starts
+
+LATE = replace(CONFIG, rounds=3, init="real", batch_size=2, beta_dr=0.5)
+
+
+def test_rounds__late_images_take_part_from_their_start_on(whole, data, monkeypatch):
+    """Four classes of three images: two groups a round, which begin at steps 0, 2 and 5 of 8."""
+    seen = {}
+
+    def spy(images, stack, *rest):
+        seen.setdefault(stack.numbers, []).append((rest[4], images.detach().clone()))
+        return step_terms(images, stack, *rest)
+
+    monkeypatch.setattr(synthesis, "step_terms", spy)
+    images, _, traces, film = whole(LATE, initial=START)
+    for group, steps in seen.items():
+        begin = (0, 2, 5)[group[0] // 2]
+        assert [step for step, _ in steps] == [*range(begin, 8)]
+        places = torch.tensor([0, 3]) + group[0] // 2 + group[0] % 2 * 6
+        start = normalize(data.train.images[START[places]], data.mean, data.std)
+        assert torch.equal(steps[0][1], start)
+        assert [row["step"] for row in traces[group[0]]] == [*range(begin, 8)]
+    changes = (images.int() - data.train.images[START].int()).abs().double().mean(dim=(1, 2, 3))
+    by_round = changes.view(4, 3).mean(dim=0)
+    assert by_round[0] > by_round[1] > by_round[2] > 1
+    assert torch.equal(film.frames[:, 0], data.train.images[START[::3]])
+    assert torch.equal(film.frames[:, -1], images[::3])
+
+
+def test_rounds__late_groups_follow_the_end_of_the_one_schedule(whole, monkeypatch):
+    rates = []
+
+    def spy(terms, images, solver, *rest):
+        rates.append(solver.param_groups[0]["lr"])
+        descend(terms, images, solver, *rest)
+
+    monkeypatch.setattr(synthesis, "descend", spy)
+    whole(LATE, initial=START)
+    steps = [*range(8)] * 2 + [*range(2, 8)] * 2 + [*range(5, 8)] * 2
+    expected = [0.2 * (1 + math.cos(math.pi * step / 8)) / 2 for step in steps]
+    assert rates == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("loop", ["reorder", "original"])
+def test_rounds__groups_are_resumed_and_stay_what_they_are_alone(
+    loop, whole, teachers, checkpoint_every, bars
+):
+    config = replace(LATE, loop=loop, groups=2, stages=2, residual=0.25, weight_flatness=0.25)
+    expected = whole(config, initial=START)
+    assert (bars[-1].n, bars[-1].total) == (2 * (8 + 6 + 3), 2 * (8 + 6 + 3))
+    assert_same_set(whole(replace(config, groups=1), "alone", initial=START), expected)
+    assert_same_set(whole(replace(config, groups=9), "stacked", initial=START), expected)
+    checkpoint_every(1)
+    for calls in (3, 7, 4, 2):
+        with stop_after(calls, *teachers.values()), pytest.raises(StoppedError):
+            whole(config, "stopped", initial=START)
+    found = whole(config, "stopped", initial=START)
+    assert torch.equal(found[0], expected[0])
+    assert found[2] == expected[2]
+    assert (bars[-1].n, bars[-1].total) == (2 * (8 + 6 + 3), 2 * (8 + 6 + 3))
+
+
 BY_CLASS = replace(CONFIG, weight_class=0.5, weight_densification=0.0, iterations=4)
 
 
@@ -587,6 +724,23 @@ def test_pixels_are_valid_after_every_step(whole, data, runtime, monkeypatch):
     last = torch.cat([kept[6], kept[13]]) * std + mean
     step = (shifted - last).abs()  # one Adam step at the end of the cosine, and the rounding
     assert step.max() < 0.2 * 0.05 * 2 * float(std.max()) + 0.5 / 255
+
+
+def test_pixels__truncated_they_are_of_the_level_below(whole):
+    nearest, _, _, _ = whole(CONFIG, "nearest")
+    truncated, _, _, film = whole(replace(CONFIG, rounding="truncate"), "truncated")
+    darker = nearest.int() - truncated.int()
+    assert set(darker.unique().tolist()) == {0, 1}
+    inside = (truncated > 0) & (truncated < 255)
+    assert darker[inside].double().mean() == pytest.approx(0.5, abs=0.08)
+    assert torch.equal(film.frames[:, -1], truncated[::3])
+
+
+def test_pixels__images_have_no_black_border(whole):
+    """They are padded when they are normalized, unlike the pictures that they are matched with."""
+    padded = replace(CONFIG, views=ViewConfig(crop="pad", padding=2))
+    black = replace(padded, views=replace(padded.views, border="black"))
+    assert torch.equal(whole(black, "black")[0], whole(padded, "mean")[0])
 
 
 # Film

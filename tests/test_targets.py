@@ -23,7 +23,14 @@ from gvbsm.config import SynthesisConfig
 from gvbsm.moments import Moments, counts
 from gvbsm.observe import observing
 from gvbsm.pictures import normalize
-from gvbsm.targets import Statistics, empty_state, find_members, make_target, matching_loss
+from gvbsm.targets import (
+    Statistics,
+    at_side,
+    empty_state,
+    find_members,
+    make_target,
+    matching_loss,
+)
 
 CONFIG = SynthesisConfig()
 BATCH = 5
@@ -103,6 +110,33 @@ def test_make_target__lays_the_layers_end_to_end(targets_for, teachers, statisti
                 wanted = statistics[WRN][path][2 * row : 2 * row + 2]
             for ours, theirs in zip(level.wanted, wanted, strict=True):
                 assert torch.equal(ours[mine], theirs.double().flatten())
+
+
+def test_at_side__channels_are_compared_and_patches_are_not(targets_for, statistics):
+    """Of two groups of other pictures than 8 x 8, by the slow twin in float64."""
+    (target,) = map(in_float64, targets_for(CONFIG, [WRN]))
+    images = torch.nn.functional.interpolate(pictures(2), (6, 6))
+    smaller = at_side(target, images.shape[1:])
+    state = empty_state([target], 2, "first")
+    seen = seen_by(target, images, 2, target.conv)
+    batchnorm, conv, changed = matching_loss(seen, smaller, state, BATCH, 0.8)
+    assert changed.keys() == {f"{WRN}|channel"}
+    for group, own in enumerate(images.split(BATCH)):
+        _, inputs = captured(target.model, own)
+        expected = {"batchnorm": 0.0, "conv": 0.0}
+        for path, x in inputs.items():
+            layer = target.model.get_submodule(path)
+            found = reference.channel_moments(x)
+            norm = isinstance(layer, nn.BatchNorm2d)
+            wanted = [layer.running_mean, layer.running_var] if norm else statistics[WRN][path][:2]
+            weight = CONFIG.first_layer_multiplier if path == FIRST[WRN] else 1
+            expected["batchnorm" if norm else "conv"] += weight * float(
+                reference.sds_matching(found, wanted, [part.detach() for part in found])
+            )
+        assert float(batchnorm[group]) == pytest.approx(expected["batchnorm"], rel=1e-6)
+        assert float(conv[group]) == pytest.approx(expected["conv"], rel=1e-6)
+    with pytest.raises(RuntimeError):
+        at_side(targets_for(CONFIG, [CONVNET])[0], (3, 6, 6))  # its classifier takes 8 x 8 alone
 
 
 @pytest.mark.parametrize(("name", "first"), FIRST.items())

@@ -18,6 +18,7 @@ from gvbsm.views import (
     apply_shares,
     apply_views,
     kept_share,
+    resize,
     sample_cells,
     sample_mixes,
     sample_shares,
@@ -100,6 +101,18 @@ def test_apply_views__pixels_outside_of_the_picture_are_zero():
     torch.testing.assert_close(seen[0, 0], expected.double(), rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("flip", [False, True])
+def test_apply_views__outside_of_the_picture_is_what_is_asked_for(flip):
+    """As if a picture had been padded with that color, a channel each, and then sliced."""
+    images, color = pictures(1), torch.tensor([-3.0, 2.5], dtype=torch.float64)
+    wide = color[:, None, None].expand(2, 11, 14).clone()
+    wide[:, 2:9, 2:12] = images[0]
+    seen = apply_views(images, views_of([[2, -1, 7, 10]], [flip]), color.view(1, 2, 1, 1))
+    expected = wide[:, 4:11, 1:11]
+    expected = reference.mirror(expected) if flip else expected
+    torch.testing.assert_close(seen[0], expected, rtol=0, atol=1e-12)
+
+
 @pytest.mark.parametrize("antialias", [False, True])
 @bounded
 @given(data=st.data(), height=st.integers(1, 12), width=st.integers(1, 12), flip=st.booleans())
@@ -144,6 +157,14 @@ def test_apply_views__a_resized_crop_does_not_look_beyond_its_edge():
     images[:, :, 2:5, 3:5] = 1.0
     seen = apply_views(images, views_of([[2, 3, 3, 2]]))
     torch.testing.assert_close(seen, torch.ones_like(seen), rtol=0, atol=1e-11)
+
+
+@pytest.mark.parametrize("side", [3, 7, 20])
+def test_resize__equals_torchvision_and_keeps_what_has_the_side(side):
+    images = pictures(2, height=7, width=7)
+    expected = tv.resize(images, [side, side], InterpolationMode.BILINEAR, antialias=True)
+    torch.testing.assert_close(resize(images, side), expected, rtol=0, atol=1e-12)
+    assert (resize(images, side) is images) == (side == 7)
 
 
 def test_apply_views__rolls_shift_each_picture_like_torch_roll():

@@ -167,7 +167,7 @@ def _transforms(views: ViewConfig, size: int, known: Known) -> Iterator[dict[str
         }
     elif views.crop == "pad":
         # it takes one grey level or a tuple, which YAML has not: the mean color's level
-        level = round(255 * sum(known.mean) / len(known.mean))
+        level = 0 if views.border == "black" else round(255 * sum(known.mean) / len(known.mean))
         yield {
             "name": "RandomCrop",
             "args": {"size": size, "padding": views.padding, "fill": level},

@@ -41,12 +41,14 @@ class Stack:
         labels: Classes of the images, group after group, int64 (groups * batch,).
         blocks: The images of each class, for L_DD.
         members: The classes in each group, for their statistics.
+        begin: The iteration at which their images begin.
     """
 
     numbers: tuple[int, ...]
     labels: Tensor
     blocks: list[Block]
     members: Members
+    begin: int = 0
 
     @property
     def batch(self) -> int:
@@ -54,13 +56,18 @@ class Stack:
         return len(self.labels) // len(self.numbers)
 
 
-def make_stack(numbers: Sequence[int], labels: Tensor, device: torch.device) -> Stack:
-    """Stack groups whose images have these classes, int64 (groups * batch,) on the CPU."""
+def make_stack(
+    numbers: Sequence[int], labels: Tensor, device: torch.device, begin: int = 0
+) -> Stack:
+    """Stack groups whose images have these classes, int64 (groups * batch,) on the CPU.
+
+    All begin at the same iteration.
+    """
     blocks = [
         Block(*(part.to(device) for part in block)) for block in class_blocks(labels, len(numbers))
     ]
     members = Members(*(part.to(device) for part in find_members(labels, len(numbers))))
-    return Stack(tuple(numbers), labels.to(device), blocks, members)
+    return Stack(tuple(numbers), labels.to(device), blocks, members, begin)
 
 
 TERMS = ("cross_entropy", "batchnorm", "conv", "densification")

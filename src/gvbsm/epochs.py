@@ -254,6 +254,7 @@ def view_batch(
     index: Tensor,
     normalization: tuple[Sequence[float], Sequence[float]],
     runtime: Runtime,
+    border: Tensor | None = None,
 ) -> Tensor:
     """The images at `index` as the plan sees them, mixed; normalized float, on the device.
 
@@ -263,12 +264,13 @@ def view_batch(
         index: Which images, int64 (batch,).
         normalization: Mean and deviation of the data.
         runtime: Device.
+        border: Color around a padded crop, from `loading.border_color`.
     """
 
     def seen(which: Tensor) -> Tensor:
         pictures = normalize(images[which].to(runtime.device), *normalization)
         views = plan.views.select(which)
-        found = apply_views(pictures, Views(*(part.to(runtime.device) for part in views)))
+        found = apply_views(pictures, Views(*(part.to(runtime.device) for part in views)), border)
         if plan.cells is None:
             return found
         return apply_cells(found, plan.cells[which].to(runtime.device))

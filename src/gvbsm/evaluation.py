@@ -17,7 +17,7 @@ from gvbsm.datasets import ImageData
 from gvbsm.ensemble import label_batch
 from gvbsm.epochs import Plan, batch_size_for, draw_plan, redraw, view_batch
 from gvbsm.labelstore import EpochLabels, SoftLabels
-from gvbsm.loading import batch_count, plain_batches, split_batches
+from gvbsm.loading import batch_count, border_color, plain_batches, split_batches
 from gvbsm.losses import hard_loss, kd_loss, mse_gt_loss
 from gvbsm.memory import Parts, Step
 from gvbsm.processes import ALONE, Processes
@@ -201,11 +201,12 @@ def fit_student(
         RunError: If the training diverges, or memory runs out.
     """
     size = batch_size_for(len(images), config.batch_size, labels_config.full_batch_up_to)
+    border = border_color(labels_config.views, normalization, runtime.device)
 
     def batches(epoch: int, start: int) -> Iterator[Step]:
         plan, stored = labeller.epoch(epoch)
         for index in split_batches(plan.order, size)[start:]:
-            pictures = view_batch(images, plan, index, normalization, runtime)
+            pictures = view_batch(images, plan, index, normalization, runtime, border)
             soft = labeller.logits(pictures, stored, index)
             partners = plan.mixes.partners[index]
             kept = plan.kept(index, *images.shape[2:])

@@ -26,6 +26,7 @@ from gvbsm.epochs import (
     view_batch,
 )
 from gvbsm.labelstore import STORAGE, Encoded, Labelled, SoftLabels
+from gvbsm.loading import border_color
 from gvbsm.runtime import Runtime, check_finite
 
 log = logging.getLogger("gvbsm")
@@ -109,12 +110,13 @@ def generate_labels(
     """
     count, size = len(images), images.shape[-1]
     store = new_store(directory, config, count, classes, size, runtime, recipe)
+    border = border_color(config.views, normalization, runtime.device)
 
     def labelled(epoch: int) -> Labelled:
         plan = draw_plan(count, size, config.views, epoch, runtime)
 
         def label(index: Tensor) -> Encoded:
-            pictures = view_batch(images, plan, index, normalization, runtime)
+            pictures = view_batch(images, plan, index, normalization, runtime, border)
             logits = label_batch(pictures, teachers, config, runtime).cpu()
             check_finite(logits.float().sum(), f"labels of epoch {epoch}", "retrain the teachers")
             return store.encode(logits)

@@ -22,7 +22,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from gvbsm.config import ViewConfig
 from gvbsm.datasets import ImageData
-from gvbsm.pictures import Split, normalize, read_image, resize_to
+from gvbsm.pictures import Split, normalize, pixel_bounds, read_image, resize_to
 from gvbsm.processes import ALONE, Processes
 from gvbsm.runtime import Runtime, generator_for
 from gvbsm.views import Views, apply_views, sample_views
@@ -36,9 +36,31 @@ PART_BYTES = 16 * 1024**2  # of pictures that are gathered at a time
 def view_arguments(config: ViewConfig) -> dict[str, Any]:
     """The settings that `views.sample_views` takes."""
     arguments = asdict(config)
-    for name in ("cutmix", "mixup", "shuffle"):  # they act on views
+    for name in ("cutmix", "mixup", "shuffle", "border"):  # they act on views, or in making them
         del arguments[name]
     return arguments
+
+
+def border_color(
+    views: ViewConfig, normalization: tuple[Sequence[float], Sequence[float]], device: torch.device
+) -> Tensor | None:
+    """What `apply_views` fills the border of finished pictures with.
+
+    Padded before they are normalized, as by torchvision's RandomCrop in the authors' code, they
+    have a black border (G_VBSM@1ed80b0, Branch_CIFAR_100/squeeze/train.py), images in synthesis,
+    which are never anything but normalized, one of the mean color.
+
+    Args:
+        views: The augmentation.
+        normalization: Mean and deviation of the data.
+        device: Where the pictures are.
+
+    Returns:
+        Black, normalized, (1, channels, 1, 1); None is the mean color.
+    """
+    if views.crop != "pad" or views.border == "mean":
+        return None
+    return pixel_bounds(*normalization)[0].to(device)
 
 
 def _real_view_arguments(config: ViewConfig) -> dict[str, Any]:
@@ -127,9 +149,10 @@ def view_batches(
     generator = runtime.generator(*path, "views")
     size = data.image_size
     drawn = sample_views(count, size, size, generator, **_real_view_arguments(views))
+    border = border_color(views, (data.mean, data.std), runtime.device)
     for index in batches:
         pictures, labels = _to_device(split.images[index], split.labels[index], data, runtime)
-        yield apply_views(pictures, move(drawn.select(index), runtime)), labels
+        yield apply_views(pictures, move(drawn.select(index), runtime), border), labels
 
 
 def move(views: Views, runtime: Runtime) -> Views:
@@ -208,9 +231,11 @@ class _Files(Dataset[Batch]):
         return picture.flip(2) if bool(views.flips[0]) else picture
 
     def _shifted(self, picture: Tensor, index: int) -> Tensor:
-        """A padded crop; its border is grey here, the mean colour to within a few grey levels."""
+        """A padded crop; grey is the mean colour here, to within a few grey levels."""
+        assert self._views is not None
         views = self._drawn(self._size, self._size, index)
-        moved = apply_views(picture[None].float() - 128, views)[0] + 128
+        outside = torch.tensor(0.0 if self._views.border == "black" else 128.0)
+        moved = apply_views(picture[None].float(), views, outside)[0]
         return moved.round().clamp(0, 255).to(torch.uint8)
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO, Protocol, TypeVar
+from typing import Any, BinaryIO, Literal, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -89,13 +89,20 @@ def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Te
     return (images.float() / 255 - _per_channel(mean, images)) / _per_channel(std, images)
 
 
-def denormalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
+def denormalize(
+    images: Tensor,
+    mean: Sequence[float],
+    std: Sequence[float],
+    rounding: Literal["nearest", "truncate"] = "nearest",
+) -> Tensor:
     """Turn normalized pictures, shape (..., C, H, W), back into uint8: the inverse of `normalize`.
 
-    Rounds and clamps. The field's reference code truncates, which darkens by half a grey level.
+    Rounds and clamps. The field's reference code truncates, which darkens by half a grey level:
+    `rounding="truncate"` does so, and is no inverse.
     """
-    pixels = images.float() * _per_channel(std, images) + _per_channel(mean, images)
-    return (pixels * 255).round().clamp(0, 255).to(torch.uint8)
+    levels = (images.float() * _per_channel(std, images) + _per_channel(mean, images)) * 255
+    levels = levels.round() if rounding == "nearest" else levels
+    return levels.clamp(0, 255).to(torch.uint8)
 
 
 def pixel_bounds(mean: Sequence[float], std: Sequence[float]) -> tuple[Tensor, Tensor]:

@@ -66,6 +66,7 @@ def check_feasible(config: Config, data: ImageData) -> None:
     _check_pictures(config, methods, "baselines.methods", data)
     _check_features(config, methods, data)
     _check_tiles(config, data)
+    _check_sides(config, data)
 
 
 def check_replicas(config: Config, data: ImageData, runtime: Runtime) -> None:
@@ -191,6 +192,27 @@ def _check_tiles(config: Config, data: ImageData) -> None:
             f"synthesis.crop_tiles is {tiles}, which does not divide the pictures' size of "
             f"{data.image_size} pixels; take 1, or another data.image_size"
         )
+
+
+def _check_sides(config: Config, data: ImageData) -> None:
+    """Whether the images end at the pictures' side, and the teachers take those on the way."""
+    sizes = config.synthesis.stage_sizes
+    if sizes and sizes[-1] != data.image_size:
+        raise ConfigError(
+            f"synthesis.stage_sizes must end with the pictures' side of {data.image_size} pixels, "
+            f"got {list(sizes)}"
+        )
+    for name in config.synthesis.backbones or config.squeeze.backbones:
+        for side in sorted({*sizes} - {data.image_size}):
+            model = _check_network(name, len(data.class_names), data).eval()
+            try:
+                with torch.no_grad():
+                    model(torch.zeros(1, data.channels, side, side, device="meta"))
+            except (RuntimeError, AssertionError, ValueError):
+                raise ConfigError(
+                    f"synthesis.stage_sizes: {name} takes pictures of {data.image_size} pixels "
+                    f"alone, not of {side}; leave it out of synthesis.backbones, or that side out"
+                ) from None
 
 
 def check_owner(workdir: Path, data: ImageData) -> None:

@@ -280,8 +280,8 @@ class _Work:
         whole = self.run.workspace.seconds().get(f"synthesis/{method}")
         if place is None or place.selection is not None or whole is None:
             return None, None
-        groups = len(read_header(place.images)["traces"])
-        return whole, whole / (groups * place.config.synthesis.iterations)
+        traces = read_header(place.images)["traces"]  # of the first step, the last one and others
+        return whole, whole / sum(trace[-1]["step"] + 1 - trace[0]["step"] for trace in traces)
 
 
 def _pool(works: Sequence[_Work]) -> list[Row]:

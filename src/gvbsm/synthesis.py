@@ -3,6 +3,11 @@
 Images are optimised in independent batches ("groups"): a group's images depend on nothing outside
 of it. So groups may run in any order, be resumed alone, or be stacked and go through one forward
 pass together: networks in eval mode keep the images of a batch apart.
+
+Images may begin late (`synthesis.rounds`, DELT). All images of a group belong to one round, and it
+is stacked with groups of its round alone. A late group enters the same loop at a later iteration:
+draws, learning rate and stages are those of the iterations that it takes part in. So it still
+depends on the seed and its number alone.
 """
 
 from __future__ import annotations
@@ -25,7 +30,7 @@ from gvbsm.artifacts import (
     is_current,
     save,
 )
-from gvbsm.beyond import stage_begins
+from gvbsm.beyond import late_begins, side_at, stage_begins
 from gvbsm.config import SynthesisConfig
 from gvbsm.datasets import ImageData
 from gvbsm.descent import TERMS, Stack, Terms, descend, make_stack, step_draws, step_terms
@@ -36,9 +41,10 @@ from gvbsm.observe import Observer, compile_observer, observing
 from gvbsm.pictures import denormalize, normalize, pixel_bounds
 from gvbsm.runtime import RunError, Runtime
 from gvbsm.starts import Start
-from gvbsm.targets import Target, empty_state
+from gvbsm.targets import Target, at_side, empty_state
 from gvbsm.training import make_optimizer, schedule, set_lr
 from gvbsm.unfinished import Work
+from gvbsm.views import resize
 
 log = logging.getLogger("gvbsm")
 
@@ -46,16 +52,29 @@ WORTH_COMPILING = 2e8  # pixels x iterations; a network of the paper compiles in
 GPU_IMAGES = 1024  # images a launch on a GPU, unless told
 
 
-def group_indices(classes: int, ipc: int, batch_size: int, loop: str) -> list[Tensor]:
+def group_indices(
+    classes: int, ipc: int, batch_size: int, loop: str, begins: Sequence[int] | None = None
+) -> list[Tensor]:
     """Cut the class-major images into groups, int64 (at most batch_size,) each.
 
     The reorder loop takes them in class order, so that a group holds several images of few classes;
     the original loop (SRe2L) takes the k-th image of every class before the next k (figure 4).
+
+    Args:
+        classes: Number of classes.
+        ipc: Images per class.
+        batch_size: Most images in a group.
+        loop: reorder or original.
+        begins: The iteration at which a class's k-th image begins, (ipc,): a group holds images of
+            one beginning, earlier ones come first. None lets all begin together.
     """
-    order = torch.arange(classes * ipc)
-    if loop == "original":
-        order = order.view(classes, ipc).T.flatten()
-    return list(torch.split(order, batch_size))
+    table = torch.arange(classes * ipc).view(classes, ipc)
+    rounds = [range(ipc)] if begins is None else [[*same] for _, same in itertools.groupby(begins)]
+    groups: list[Tensor] = []
+    for part in torch.split(table, [*map(len, rounds)], dim=1):
+        order = part.T if loop == "original" else part
+        groups += torch.split(order.flatten(), batch_size)
+    return groups
 
 
 def synthesize_stack(
@@ -74,7 +93,8 @@ def synthesize_stack(
 
     Args:
         stack: The groups.
-        initial: Where the pixels start, normalized float (groups * batch, channels, height, width).
+        initial: Where the pixels start, normalized float (groups * batch, channels, height, width);
+            real pictures of the data's side, or noise of the first stage's.
         targets: The teachers.
         config: The stage's settings.
         observers: One for each teacher.
@@ -91,35 +111,43 @@ def synthesize_stack(
     Raises:
         RunError: If a group's loss is no longer finite.
     """
-    images = initial.to(runtime.device, copy=True).requires_grad_()
+    side = config.stage_sizes[-1] if config.stage_sizes else initial.shape[-1]
+    images = initial.to(runtime.device, copy=True)
+    images = resize(images, side_at(config, stack.begin, side)).requires_grad_()
     solver = make_optimizer(config.optimizer, [images], config.optimizer.lr)
     low, high = (bound.to(runtime.device) for bound in pixel_bounds(*normalization))
     filmed, frames = filmed.to(runtime.device), frame_steps(config.iterations)
-    film = images.new_zeros(len(filmed), len(frames), *images.shape[1:], dtype=torch.uint8)
+    channels = initial.shape[1]
+    film = images.new_zeros(len(filmed), len(frames), channels, side, side, dtype=torch.uint8)
     members = stack.members if config.weight_class else None
     state = empty_state(targets, len(stack.numbers), config.ema_start, members)
     average = images.detach().clone() if config.weight_flatness else None
-    work = Work(images, solver, state, film, [[] for _ in stack.numbers], average)
+    traces: list[Trace] = [[] for _ in stack.numbers]
+    work = Work(images, solver, state, film, traces, average, stack.begin)
     work.resume(checkpoint)
     begins = stage_begins(config)
-    bar.update(work.step * len(stack.numbers))
+    others = {other for other in config.stage_sizes if other != side}
+    matched = {other: [at_side(t, (channels, other, other)) for t in targets] for other in others}
+    matched[side] = [*targets]
+    bar.update((work.step - stack.begin) * len(stack.numbers))
     while (step := work.step) < config.iterations:
         if step in frames:
-            now = denormalize(images.detach()[filmed], *normalization)
-            film[:, frames.index(step)] = now
+            now = resize(work.images.detach()[filmed], side)
+            film[:, frames.index(step)] = denormalize(now, *normalization, config.rounding)
         if step in begins:
-            work.begin_stage(initial, config.residual)
+            work.begin_stage(initial, config.residual, side_at(config, step, side))
+        images, current = work.images, matched[work.images.shape[-1]]
         factor = schedule(config.optimizer, step, config.iterations)
         set_lr(solver, config.optimizer.lr * factor)
         draws = step_draws(runtime, stack.numbers, step)
         try:
             terms = step_terms(
-                images, stack, targets, observers, state, config, step, draws, runtime, average
+                images, stack, current, observers, state, config, step, draws, runtime, work.average
             )
         except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]  # by L_DD
             check_pixels(step, images, stack)
             raise RunError(f"synthesis at iteration {step}: {error}; {ADVICE}") from None
-        if _is_logged(step, config.iterations):
+        if _is_logged(step, stack.begin, config.iterations):
             loss = terms.loss(config)
             check_loss(step, terms.teacher, loss, images, stack, targets)
             _log(step, terms, loss, images, work.traces, bar)
@@ -131,15 +159,15 @@ def synthesize_stack(
         if work.step < config.iterations and checkpoint.due():
             check_pixels(work.step, images, stack)
             work.keep(checkpoint)
-    check_pixels(work.step, images, stack)
-    made = denormalize(images.detach(), *normalization)
+    check_pixels(work.step, work.images, stack)
+    made = denormalize(work.images.detach(), *normalization, config.rounding)
     film[:, -1] = made[filmed]
     return made.cpu(), work.traces, film.cpu()
 
 
-def _is_logged(step: int, iterations: int) -> bool:
+def _is_logged(step: int, begin: int, iterations: int) -> bool:
     """About a hundred steps, and each of the first ten: DD acts in the first alone."""
-    return step < 10 or step % max(1, iterations // 100) == 0 or step == iterations - 1
+    return step < begin + 10 or step % max(1, iterations // 100) == 0 or step == iterations - 1
 
 
 def _log(
@@ -158,7 +186,7 @@ def _log(
 def _tell(
     step: int, stack: Stack, traces: Sequence[Trace], config: SynthesisConfig, runtime: Runtime
 ) -> None:
-    """Log the groups' mean terms, at the iterations of all groups so far."""
+    """Log the groups' mean terms, at the iterations of all groups so far, skipped ones too."""
     if runtime.log is not None:
         rows = [trace[-1] for trace in traces]
         names = [name for name in (*TERMS, "flatness") if name in rows[0]]
@@ -203,8 +231,10 @@ def synthesize(
         RunError: If a loss is no longer finite, or one group does not fit into the memory.
     """
     labels = torch.arange(classes).repeat_interleave(ipc)
-    shape = (data.channels, data.image_size, data.image_size)
-    groups = group_indices(classes, ipc, config.batch_size, config.loop)
+    side = side_at(config, 0, data.image_size)  # of noise
+    late = late_begins(config, ipc)
+    groups = group_indices(classes, ipc, config.batch_size, config.loop, late)
+    begins = [late[index[0] % ipc] for index in groups]
     made_of = Groups(directory, tuple(groups), ipc, config.iterations)
     paths = made_of.paths
 
@@ -212,10 +242,11 @@ def synthesize(
         index = groups[group]
         if initial is not None:
             return normalize(initial.pixels(data, index), data.mean, data.std)
-        return torch.randn(len(index), *shape, generator=runtime.generator("noise", group))
+        shape = (len(index), data.channels, side, side)
+        return torch.randn(shape, generator=runtime.generator("noise", group))
 
     with (
-        runtime.progress(len(groups) * config.iterations, "synthesis", "it") as bar,
+        runtime.progress(_steps(begins, config), "synthesis", "it") as bar,
         ExitStack() as contexts,
     ):
         compiled = _compiled(targets, len(labels) * data.image_size**2, n_p, config)
@@ -224,15 +255,16 @@ def synthesize(
         missing = processes.same(
             lambda: [g for g in range(len(groups)) if not is_current(paths[g], recipe)]
         )
-        bar.update((len(groups) - len(missing)) * config.iterations)
+        bar.update(_steps(begins, config) - _steps([begins[g] for g in missing], config))
         at_once = processes.same(lambda: _groups_at_once(config, runtime, len(missing)))
-        usual = sum(len(groups[g]) for g in _stacks(range(len(groups)), groups, at_once)[0])
-        for dealt in processes.deal(_stacks(missing, groups, at_once)):
-            waiting = _stacks(dealt, groups, at_once)
+        kinds = [(begin, len(index)) for begin, index in zip(begins, groups, strict=True)]
+        usual = sum(len(groups[g]) for g in _stacks(range(len(groups)), kinds, at_once)[0])
+        for dealt in processes.deal(_stacks(missing, kinds, at_once)):
+            waiting = _stacks(dealt, kinds, at_once)
             while waiting:
                 numbers = waiting.pop(0)
                 index = torch.cat([groups[g] for g in numbers])
-                stack = make_stack(numbers, labels[index], runtime.device)
+                stack = make_stack(numbers, labels[index], runtime.device, begins[numbers[0]])
                 filmed = is_filmed(index, ipc)
                 work = {**recipe, "groups": list(numbers), "filmed": int(filmed.sum())}
                 checkpoint = Checkpoint(paths[numbers[0]], work, runtime.checkpoint_seconds)
@@ -247,7 +279,7 @@ def synthesize(
                     )  # fmt: skip
                 except torch.OutOfMemoryError:
                     at_once = _fewer(numbers, config)
-                    waiting = _stacks([*numbers, *itertools.chain(*waiting)], groups, at_once)
+                    waiting = _stacks([*numbers, *itertools.chain(*waiting)], kinds, at_once)
                     bar.update(begun - bar.n)
                     continue
                 _save_groups([paths[g] for g in numbers], recipe, *made, filmed)
@@ -303,10 +335,20 @@ def _groups_at_once(config: SynthesisConfig, runtime: Runtime, missing: int) -> 
     return max(1, limit if world == 1 else min(limit, -(-missing // world)))
 
 
-def _stacks(missing: Sequence[int], groups: Sequence[Tensor], limit: int) -> list[tuple[int, ...]]:
-    """Groups of equal size, at most `limit` a stack; the last group of a set may be smaller."""
+def _steps(begins: Sequence[int], config: SynthesisConfig) -> int:
+    """Iterations of groups that begin at these ones."""
+    return len(begins) * config.iterations - sum(begins)
+
+
+def _stacks(
+    missing: Sequence[int], kinds: Sequence[tuple[int, int]], limit: int
+) -> list[tuple[int, ...]]:
+    """Groups of one kind, at most `limit` a stack.
+
+    A group's kind is the iteration at which it begins and its size: the last one may be smaller.
+    """
     stacks = []
-    for _, equal in itertools.groupby(missing, key=lambda group: len(groups[group])):
+    for _, equal in itertools.groupby(missing, key=lambda group: kinds[group]):
         same = tuple(equal)
         stacks += [same[start : start + limit] for start in range(0, len(same), limit)]
     return stacks

@@ -8,7 +8,7 @@ size is n, over all layers; a table's is the number of layers. Groups of images 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from typing import NamedTuple
 
 import torch
@@ -103,7 +103,7 @@ class Target:
         model: The network in eval mode, parameters without gradients.
         batchnorm: Paths of the matched BatchNorm layers.
         conv: Paths of the matched convolutions; empty if they are not matched.
-        levels: "channel" and "patch" -> the vectors.
+        levels: "channel" and "patch" -> the vectors; patches are of pictures of the data's side.
         factors: Weight of each of the channel level's layers in its sum, float64 (layers,).
         classes: Level -> each class's moments, float64 (classes, n) each; empty if not matched.
     """
@@ -206,6 +206,24 @@ def make_target(
         ):  # fmt: skip
             classes[level] = _by_class([table[path] for path in levels[level].layers], device)
     return Target(name, model, batchnorm, conv, levels, weights, classes)
+
+
+def at_side(target: Target, image_shape: Sequence[int]) -> Target:
+    """What a teacher's layers are to see of pictures of another side (FADRM's stages).
+
+    Channels are the same at any side, and are compared with the moments that the data have at their
+    own side, as FADRM does with BatchNorm's. A patch is a place in a map of the data's side, which
+    has no like in a map of another: patches are not compared.
+
+    Args:
+        target: The same for pictures of the data's side.
+        image_shape: (channels, height, width) of a picture.
+    """
+    level = target.levels["channel"]
+    shapes = input_shapes(target.model, level.layers, image_shape)
+    numbers = [counts(shapes[path], 1)[0].to(level.per_picture.device) for path in level.layers]
+    per_picture = torch.cat([level.per_picture[:0], *numbers])
+    return replace(target, levels={"channel": level._replace(per_picture=per_picture)})
 
 
 def _by_class(parts: Sequence[Moments], device: torch.device) -> Moments:

@@ -15,6 +15,7 @@ from gvbsm.artifacts import Checkpoint
 from gvbsm.groups import Trace
 from gvbsm.targets import Average, State
 from gvbsm.training import pack_optimizer, unpack_optimizer, with_prefix, without_prefix
+from gvbsm.views import resize
 
 
 @dataclass
@@ -39,22 +40,30 @@ class Work:
     average: Tensor | None = None
     step: int = 0
 
-    def begin_stage(self, start: Tensor, residual: float) -> None:
-        """Mix the start into the images, (1 - residual) x + residual start; forget the moments.
+    def begin_stage(self, start: Tensor, residual: float, side: int) -> None:
+        """Bring the images to a side, mix the start in, forget the moments (FADRM, NeurIPS 2025).
 
-        FADRM (NeurIPS 2025), without its changes of resolution.
-
-        The EMA copy, an average of such images, is mixed as they are.
+        They become (1 - residual) x + residual start, both at that side. So does the EMA copy, an
+        average of such images.
 
         Args:
-            start: Where the pixels started, of the images' shape, on any device.
+            start: Where the pixels started, of any side, on any device.
             residual: Its share.
+            side: Side of the stage's images.
         """
+        images, *averages = (
+            resize(each, side) for each in (self.images.detach(), *self._averages())
+        )
         if residual:
-            with torch.no_grad():
-                for each in (self.images, *self._averages()):
-                    each.lerp_(start.to(each.device), residual)
+            real = resize(start.to(images.device), side)
+            images, *averages = (each.lerp(real, residual) for each in (images, *averages))
+        self._go_on_with(images, *averages)
         self.solver.state.clear()
+
+    def _go_on_with(self, images: Tensor, average: Tensor | None = None) -> None:
+        """Take other pixels for the images, in the optimiser too, and for their EMA copy."""
+        self.images, self.average = images.requires_grad_(), average
+        self.solver.param_groups[0]["params"] = [self.images]
 
     def follow(self, decay: float) -> None:
         """Let the EMA copy, if there is one, follow the images: it keeps `decay` of itself."""
@@ -86,14 +95,13 @@ class Work:
         if (found := checkpoint.load()) is None:
             return
         tensors, saved = found
-        with torch.no_grad():
-            self.images.copy_(tensors["images"])
+        device = self.images.device
+        averages = (tensors["average"].to(device) for _ in self._averages())
+        self._go_on_with(tensors["images"].to(device), *averages)
         self.film.copy_(tensors["film"])
-        for each in self._averages():
-            each.copy_(tensors["average"])
         unpack_optimizer(self.solver, without_prefix("optimizer", tensors))
         average = without_prefix("ema", tensors)
         for key in self.state:
-            fields = (average[f"{key}|{name}"].to(self.images.device) for name in Average._fields)
+            fields = (average[f"{key}|{name}"].to(device) for name in Average._fields)
             self.state[key] = Average(*fields)
         self.step, self.traces = saved["step"], saved["traces"]

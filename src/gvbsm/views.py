@@ -4,7 +4,8 @@ Shapes: images (batch, channels, height, width). A view is a crop (a box that is
 picture's size), a mirror flag and a cyclic shift; a mix names a partner and the box that is pasted
 from the partner's view. Applying a view is differentiable with respect to the pixels.
 
-All pictures are normalized, so the 0 that fills the border of a padded crop is the mean colour.
+All pictures are normalized, so the 0 that usually fills the border of a padded crop is the mean
+colour.
 """
 
 from __future__ import annotations
@@ -228,7 +229,7 @@ def sample_cells(count: int, side: int, generator: Generator, *, per_sample: boo
     return keys.argsort(dim=1).expand(count, side**2)
 
 
-def apply_views(images: Tensor, views: Views) -> Tensor:
+def apply_views(images: Tensor, views: Views, outside: Tensor | None = None) -> Tensor:
     """Roll, crop, bring back to size (bilinear) and mirror each picture; differentiable.
 
     The authors roll after the crop; rolled first, the border of a padded crop stays at the border.
@@ -236,10 +237,14 @@ def apply_views(images: Tensor, views: Views) -> Tensor:
     Args:
         images: Normalized pictures, float (batch, channels, height, width).
         views: The batch's views, on the images' device.
+        outside: Value of the pixels outside of the picture, of a shape that goes with the images';
+            None is 0.
 
     Returns:
-        The views, float (batch, channels, height, width). Pixels outside of the picture are 0.
+        The views, float (batch, channels, height, width).
     """
+    if outside is not None:  # of what is left of it, the outside is 0
+        return apply_views(images - outside, views) + outside
     batch, _, height, width = images.shape
     rolled = _roll(images, views.rolls)
     top, left, h, w = views.boxes.to(images.dtype).unsqueeze(2).unbind(dim=1)  # (batch, 1) each
@@ -276,6 +281,21 @@ def _roll(images: Tensor, rolls: Tensor) -> Tensor:
     return images[which[:, None, None], :, rows[:, :, None], columns[:, None, :]].permute(
         0, 3, 1, 2
     )
+
+
+def resize(images: Tensor, side: int) -> Tensor:
+    """Bring pictures to another side, bilinear and, where they shrink, antialiased.
+
+    Args:
+        images: Float (batch, channels, height, width).
+        side: Height and width of the result.
+
+    Returns:
+        Float (batch, channels, side, side); the same tensor if it has this side.
+    """
+    if tuple(images.shape[2:]) == (side, side):
+        return images
+    return F.interpolate(images, (side, side), mode="bilinear", antialias=True)
 
 
 def apply_mixes(views: Tensor, partner_views: Tensor, boxes: Tensor) -> Tensor:

@@ -27,8 +27,7 @@ class ViewConfig:
     """How one picture becomes a view of it.
 
     Args:
-        crop: none, pad (shifted crop over a border of the mean colour), or resized
-            (RandomResizedCrop).
+        crop: none, pad (shifted crop over a border, see border), or resized (RandomResizedCrop).
         padding: Border in pixels for crop=pad.
         scale: Smallest and largest share of the area for crop=resized.
         ratio: Smallest and largest width/height for crop=resized.
@@ -39,6 +38,8 @@ class ViewConfig:
             patch shuffle), before views are mixed. 0 and 1 are off.
         mixup: Parameter of Mixup's Beta distribution; 0 is off. Beside cutmix each of the two has
             probability 1/2.
+        border: Border for crop=pad: mean (colour), or black, which is around finished pictures
+            alone, as the authors' code has it; images in synthesis keep the mean colour.
         per_sample: One draw for each synthetic image (true), or one for a batch of synthesis and
             one for an epoch of labels (false). Real pictures always have one each.
     """
@@ -53,6 +54,7 @@ class ViewConfig:
     per_sample: bool = True
     shuffle: int = later(0)
     mixup: float = later(0.0)
+    border: Literal["mean", "black"] = later("mean")
 
 
 @dataclass(frozen=True)

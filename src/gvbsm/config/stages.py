@@ -79,8 +79,13 @@ class SynthesisConfig:
         iterations: Steps for each batch of images.
         stages: Equal parts that the iterations are cut into; each begins without the optimiser's
             moments. One is the paper's.
+        stage_sizes: Side in pixels of the images in each part, that of the pictures in the last
+            (FADRM on ImageNet); without any, it is that of the pictures in all.
         residual: Share of the real start that is mixed into the images after each part but the
             last (FADRM); 0 is off.
+        rounds: Parts that the images of a class are cut into, by their number within it. Those of
+            part r = 0, 1, ... begin r/rounds of the iterations late, from their real start (DELT).
+            One is the paper's.
         batch_size: Images that are optimised together.
         loop: reorder (several images of few classes) or original (one image of each class).
         optimizer: Optimiser of the pixels.
@@ -101,6 +106,8 @@ class SynthesisConfig:
         first_layer_multiplier: Extra weight of the first matched layer of each teacher.
         tau: Temperature of L_DD.
         densification: exact is Eq. 5; scaled divides each Gram matrix by its mean eigenvalue first.
+        rounding: How finished pixels become one of 256 levels: nearest, or truncate (to the level
+            below, as the authors' code).
         groups: Batches that share each pass of a network; none takes 1 on a CPU, many on a GPU.
         compile: Compile each network with its statistics; auto does so where the work is long.
         seed: Seed of the images; none takes the run's.
@@ -113,7 +120,9 @@ class SynthesisConfig:
     crop_scale: tuple[float, float] = later((0.08, 1.0))
     iterations: int = 4000
     stages: int = later(1)
+    stage_sizes: tuple[int, ...] = later(())
     residual: float = later(0.0)
+    rounds: int = later(1)
     batch_size: int = 50
     loop: Literal["reorder", "original"] = "reorder"
     optimizer: OptimizerConfig = field(
@@ -134,6 +143,7 @@ class SynthesisConfig:
     first_layer_multiplier: float = 10.0
     tau: float = 4.0
     densification: Literal["exact", "scaled"] = "exact"
+    rounding: Literal["nearest", "truncate"] = later("nearest")
     groups: int | None = None
     compile: Literal["auto", "always", "never"] = "auto"
     seed: int | None = None
