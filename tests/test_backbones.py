@@ -6,6 +6,8 @@ import pytest
 import timm
 import torch
 import torchvision
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -128,6 +130,42 @@ def test_families_take_any_numbers(name, first_conv, parameter_count):
         shortcuts = 2 if name.endswith("_1") else 3  # 16 -> 16 channels needs none
         assert counts(model) == (depth - 3, depth - 3 + shortcuts)
     assert model(images(32)).shape == (2, 10)
+
+
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(st.tuples(*[st.integers(1, 3)] * 2, *[st.integers(2, 9)] * 2), st.integers(0, 99))
+def test_convnet_s_pooling_is_torch_s_to_the_last_bit(shape, seed):
+    pool = build_backbone("convnet8_d1", 10, 8).block1.pool
+    generator = torch.Generator().manual_seed(seed)
+    x = (100 * torch.randn(shape, generator=generator)).requires_grad_()
+    known = nn.functional.avg_pool2d(x, 2)
+    found = pool(x)
+    assert torch.equal(found, known)
+    assert found.is_contiguous()
+    assert "MeanOfCells" in found.grad_fn.name()  # not torch's, which is slower
+    way_back = torch.randn(known.shape, generator=generator)
+    gradient, expected = (torch.autograd.grad(y, x, way_back)[0] for y in (found, known))
+    assert torch.equal(gradient, expected)
+    (spread,) = torch.autograd.grad(pool(x).sum(), x)  # of a gradient that is one number
+    (wanted,) = torch.autograd.grad(nn.functional.avg_pool2d(x, 2).sum(), x)
+    assert torch.equal(spread, wanted)
+
+
+def test_convnet_s_pooling_leaves_other_maps_to_torch():
+    pool = build_backbone("convnet8_d1", 10, 8).block1.pool
+    plain = torch.randn(2, 8, 7, 7, requires_grad=True)
+    for x in (plain.double(), plain.bfloat16(), plain.to(memory_format=torch.channels_last)):
+        found = pool(x)
+        assert torch.equal(found, nn.functional.avg_pool2d(x, 2))
+        assert found.grad_fn.name() == "AvgPool2DBackward0"
+        like = x.is_contiguous(memory_format=torch.channels_last)
+        assert found.is_contiguous(memory_format=torch.channels_last) == like
+    broken = torch.tensor([[[[torch.inf, 1.0], [1.0, 1.0]], [[torch.nan, 1.0], [1.0, 1.0]]]])
+    assert torch.equal(pool(broken).isfinite(), torch.tensor([[[[False]], [[False]]]]))
+    assert list(build_backbone("convnet8_d1", 10, 8).state_dict()) == [
+        "block1.conv.weight", "block1.conv.bias", "block1.norm.weight", "block1.norm.bias",
+        "classifier.weight", "classifier.bias",
+    ]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", ["convnet8", "wrn16_2", "resnet18", "timm/deit_tiny_patch16_224"])

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from conftest import CONVNET, WRN
-from gvbsm import cli
+from gvbsm import cli, descent
 from gvbsm.artifacts import load_tensors, read_json, save
 from gvbsm.backbones import matched_layers
 from gvbsm.bench import memory, run_bench, synthesis
@@ -136,6 +136,34 @@ def test_full__matches_every_layer_in_every_iteration(small, runtime, monkeypatc
     full()
     layers = matched_layers(measured.model)
     assert asked == [(12, {*layers.batchnorm, *layers.conv}, 2)] * 2
+
+
+@pytest.mark.parametrize("name", [CONVNET, WRN])
+def test_full__compares_each_class_where_the_setting_does(name, small, runtime, monkeypatch):
+    asked, loss = [], descent.matching_loss
+
+    def listening(sums, target, state, batch, alpha, members, share):
+        asked.append((members and len(members.group), share, set(target.classes)))
+        return loss(sums, target, state, batch, alpha, members, share)
+
+    monkeypatch.setattr("gvbsm.descent.matching_loss", listening)
+    measured = Bench("imagenet-1k", name, runtime, groups=2)
+    measured.config = replace(measured.config, weight_class=0.5)
+    before, full = measured.images.detach().clone(), measured.full()
+    full()
+    full()
+    assert asked == [(2 * 3, 0.5, {"channel", "patch"})] * 2  # three classes in each of two groups
+    assert not torch.equal(measured.images.detach(), before)
+    layers, found = matched_layers(measured.model), measured.statistics()
+    assert set(found.class_channel) == {*layers.conv, *layers.batchnorm}
+    assert set(found.class_patch) >= set(layers.conv)
+    for path in layers.conv:
+        for table, of_class in (
+            (found.channel, found.class_channel),
+            (found.patch, found.class_patch),
+        ):
+            expected = torch.stack([table[path].mean] * 5)
+            torch.testing.assert_close(of_class[path].mean, expected)
 
 
 def test_bench__groups_have_the_same_classes(small, runtime):

@@ -4,6 +4,7 @@ Its own package is not needed: what it does is restated from ddranking 0.2.0.
 """
 
 import json
+import math
 import subprocess
 import sys
 
@@ -26,6 +27,7 @@ from gvbsm.ddranking import (
 )
 from gvbsm.exports import export
 from gvbsm.names import flat_keys
+from gvbsm.training import schedule
 from test_distilled import write_images
 
 # What its `get_dataset` normalizes CIFAR with.
@@ -123,6 +125,33 @@ def test_configuration():
     assert (other["data_aug_func"], other["soft_label_criterion"]) == (None, "kl")
     names = [item["name"] for item in other["custom_train_trans"]]
     assert names == ["RandomResizedCrop", "ToTensor", "Normalize"]
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "name", "missing"),
+    [
+        (OptimizerConfig(), "cosineannealing", []),
+        (OptimizerConfig(zeta=2.0), "cosine", []),
+        (OptimizerConfig(zeta=1.5), "cosineannealing", ["zeta=1.5"]),
+        (OptimizerConfig(schedule="ssrs", zeta=2.0), "step", ["schedule=ssrs", "zeta=2.0"]),
+        (OptimizerConfig(schedule="constant"), "step", []),
+    ],
+)
+def test_schedules(optimizer, name, missing):
+    evaluation = EvaluationConfig(optimizer=optimizer)
+    found = configuration(facts_of(), [], LabelsConfig(epochs=7), evaluation)
+    assert found["lr_scheduler"] == name
+    told = untold(LabelsConfig(), evaluation)
+    assert told == [f"evaluation.optimizer.{setting}" for setting in missing]
+    theirs = {  # `get_lr_scheduler`, of epochs; "step" is never reached
+        "step": lambda _: 1.0,
+        "cosine": lambda epoch: 0.5 * (1 + math.cos(math.pi * epoch / 7 / 2)),
+        "cosineannealing": lambda epoch: 0.5 * (1 + math.cos(math.pi * epoch / 7)),
+    }[found["lr_scheduler"]]
+    same = [schedule(optimizer, n, 7) for n in range(7)] == pytest.approx(
+        list(map(theirs, range(7)))
+    )
+    assert same == (not missing)
 
 
 UNTOLD = {

@@ -112,6 +112,7 @@ def test_stored_bytes(tmp_path):
     shards = sum(path.stat().st_size for path in (tmp_path / "labels").glob("shard-*"))
     assert labels.nbytes() == shards
     assert stored_bytes(tmp_path) == {"images": 4 * 3 * 2 * 2, "labels": shards}
+    assert stored_bytes(tmp_path, soft=False) == {"images": 4 * 3 * 2 * 2, "labels": 0}
     (tmp_path / "labels" / "index.json").unlink()  # of shards that are half-done
     assert stored_bytes(tmp_path)["labels"] == 0
 

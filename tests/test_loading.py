@@ -147,6 +147,20 @@ def test_a_worker_process_gives_the_same_batches(streamed, runtime):
     assert same(epoch(streamed, RESIZED, 16, runtime, workers=1), alone)
 
 
+def test_no_more_workers_are_started_than_there_are_batches(streamed, runtime, monkeypatch):
+    started = []
+
+    class Loader(torch.utils.data.DataLoader):
+        def __init__(self, dataset, *, num_workers, **options):
+            started.append(num_workers)
+            super().__init__(dataset, **options | {"multiprocessing_context": None})
+
+    monkeypatch.setattr(loading, "DataLoader", Loader)
+    assert len(list(plain_batches(streamed, streamed.test, 8, runtime, workers=99))) == 2
+    assert len(epoch(streamed, PLAIN, 16, runtime, workers=2)) == 3
+    assert started == [2, 2]
+
+
 @pytest.mark.parametrize("source", ["data", "streamed"])
 def test_views_change_the_pictures(request, source, runtime):
     data = request.getfixturevalue(source)

@@ -12,6 +12,7 @@ from gvbsm.config import Config
 from gvbsm.continual import run_continual
 from gvbsm.names import fields_by_name
 from gvbsm.origin import UNKNOWN, WITHOUT_EFFECT, Origin, origin_of
+from gvbsm.settings import as_config, preset_names, settings_parser
 from workdirs import quick_settings, write_arrays, write_preset
 
 
@@ -33,6 +34,30 @@ from workdirs import quick_settings, write_arrays, write_preset
 )  # fmt: skip
 def test_what_a_command_line_changes(argv, preset, changed):
     assert parse_run("run", argv).origin == Origin(preset, changed)
+
+
+@pytest.mark.parametrize("preset", preset_names())
+def test_a_preset_alone_changes_nothing_and_is_what_it_is(preset):
+    parsed = parse_run("run", [preset])
+    assert parsed.origin == Origin(preset)
+    assert parsed.config == as_config(preset)
+
+
+def test_a_command_is_read_by_one_parser_and_its_preset_once(monkeypatch):
+    made, read = [], []
+
+    def parser(program):
+        made.append(settings_parser(program))
+        for name in ("parse_object", "parse_args"):
+            parse = getattr(made[0], name)
+            monkeypatch.setattr(
+                made[0], name, lambda *a, parse=parse, name=name: read.append(name) or parse(*a)
+            )
+        return made[0]
+
+    monkeypatch.setattr("gvbsm.cli.parsing.settings_parser", parser)
+    assert parse_run("run", ["digits", "--ipc", "1"]).origin == Origin("digits", ("ipc",))
+    assert (len(made), read) == (1, ["parse_object", "parse_args"])
 
 
 def test_sre2l_and_the_label_command_change_nothing_by_themselves():

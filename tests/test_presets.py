@@ -216,6 +216,7 @@ def test_every_data_preset_builds_for_its_data(name):
     config = preset(name)
     assert (config.method, config.data.name) == ("gvbsm", name)
     assert config.data.name in DATASETS
+    assert config.data.workers is None  # a number would be of some machine
     assert set(config.baselines.methods) == {"random-hard", "random-soft", "sre2l", "full"}
 
 

@@ -1,6 +1,7 @@
 """Machine matters: seeds that belong to a purpose, devices, precision, progress, finite losses."""
 
 import hashlib
+import os
 from types import SimpleNamespace
 
 import pytest
@@ -213,6 +214,25 @@ def test_progress_on_a_terminal_has_name_and_rate_unless_quiet(capsys, monkeypat
         out, err = capsys.readouterr()
         assert out == ""
         assert ("squeeze resnet18" in err) == ("reading pictures" in err) == (not quiet)
+
+
+# Processes that decode pictures
+
+
+@pytest.mark.parametrize(
+    ("cores", "here", "expected"), [(16, 1, 16), (16, 4, 4), (15, 4, 3), (2, 4, 1), (1, 1, 1)]
+)
+def test_processes_of_a_machine_share_the_cores_that_they_may_use(
+    monkeypatch, cores, here, expected
+):
+    monkeypatch.setattr(os, "cpu_count", lambda: 999)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)), raising=False)
+    us = Processes(Launch(0, 8, 0, here))
+    runtime = resolve_runtime("cpu", "fp32", 0, 60.0, quiet=True, processes=us)
+    assert runtime.workers(None) == expected
+    assert [runtime.workers(chosen) for chosen in (0, 5)] == [0, 5]
+    monkeypatch.delattr(os, "sched_getaffinity")  # as on macOS
+    assert runtime.workers(None) == 999 // here
 
 
 # Finite losses

@@ -87,6 +87,7 @@ def test_round_trip_of_every_preset_through_json_and_yaml(name, tmp_path):
             "synthesis.compile": st.sampled_from(["auto", "always", "never"]),
             "data.root": st.none() | st.sampled_from(["5", "a b", "~/x", "1e3", "x.npz"]),
             "data.in_memory": st.none() | st.booleans(),
+            "data.workers": st.none() | st.integers(0, 64),
             "labels.min_steps": st.integers(0, 10**6),
             "synthesis.alpha": st.floats(0, 1, exclude_max=True),
             "synthesis.views.scale": st.floats(0.01, 1).map(lambda low: (low, 1.0)),
@@ -369,6 +370,7 @@ EDGES = [
     ("synthesis.alpha", 0.0), ("synthesis.beta_dr", 1.0), ("synthesis.views.scale", (1.0, 1.0)),
     ("synthesis.weight_conv", 0.0), ("labels.views.cutmix", 0.0), ("baselines.methods", ()),
     ("labels.full_batch_up_to", 0), ("evaluation.gamma", 0.0), ("synthesis.groups", 1),
+    ("data.workers", 0), ("data.workers", None),
 ]  # fmt: skip
 
 

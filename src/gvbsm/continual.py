@@ -309,7 +309,7 @@ class Protocol:
         train_student(
             student, number, images, memory.train.labels, labeller, memory,
             config.evaluation, config.labels, run.runtime_of("evaluation"), path, recipe,
-            config.data.workers, team,
+            run.runtime.workers(config.data.workers), team,
         )  # fmt: skip
 
     def _row(

@@ -17,7 +17,13 @@ import torch
 from torch import Tensor
 
 from gvbsm.artifacts import ArtifactError, atomic, load_tensors
-from gvbsm.config import ConfigError, EvaluationConfig, LabelsConfig, ViewConfig
+from gvbsm.config import (
+    ConfigError,
+    EvaluationConfig,
+    LabelsConfig,
+    OptimizerConfig,
+    ViewConfig,
+)
 from gvbsm.epochs import batch_size_for
 from gvbsm.exchange import Facts
 
@@ -74,12 +80,15 @@ def untold(labels: LabelsConfig, evaluation: EvaluationConfig) -> list[str]:
         evaluation: The run's settings of the students.
     """
     told = {"labels": labels, "evaluation": evaluation}
+    fits = {
+        "evaluation.hard_target": evaluation.loss == "kl",  # which does not read it
+        "evaluation.optimizer.zeta": _scheduler(evaluation.optimizer) == "cosine",
+    }
     found = []
     for name, lossless in _UNNAMED.items():
         section, *keys = name.split(".")
         value = reduce(getattr, keys, told[section])
-        unread = name == "evaluation.hard_target" and evaluation.loss == "kl"
-        if value not in lossless and not unread:
+        if value not in lossless and not fits.get(name, False):
             found.append(f"{name}={value}")
     return found
 
@@ -138,7 +147,7 @@ def configuration(
         "custom_train_trans": list(_transforms(views, size, known)),
         "custom_val_trans": None,
         "optimizer": optimizer.name,
-        "lr_scheduler": "cosineannealing" if optimizer.schedule == "cosine" else "step",
+        "lr_scheduler": _scheduler(optimizer),
         "step_size": labels.epochs + 1,  # of "step": never
         "weight_decay": optimizer.weight_decay,
         "momentum": optimizer.momentum,
@@ -156,6 +165,13 @@ def configuration(
         "device": "cuda",
         "dist": False,
     }
+
+
+def _scheduler(optimizer: OptimizerConfig) -> str:
+    """Its name of a schedule: its `cosine` is the one stretched by 2, which ends at half of lr."""
+    if optimizer.schedule != "cosine":
+        return "step"
+    return "cosine" if optimizer.zeta == 2 else "cosineannealing"
 
 
 def _transforms(views: ViewConfig, size: int, known: Known) -> Iterator[dict[str, Any]]:

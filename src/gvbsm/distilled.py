@@ -180,11 +180,13 @@ def stream_images(
             file.write("images", places, images)
 
 
-def stored_bytes(directory: Path) -> dict[str, int]:
+def stored_bytes(directory: Path, soft: bool = True) -> dict[str, int]:
     """Bytes that a set takes: `images` their pixels, `labels` the files of its soft labels.
 
     Args:
         directory: Where the set lies: a work directory, or one of its baselines.
+        soft: Whether students learn from its soft labels. Those that lie beside hard ones belong to
+            another method of the same images.
 
     Returns:
         0 for what is not there, as the labels that teachers give during training.
@@ -194,7 +196,7 @@ def stored_bytes(directory: Path) -> dict[str, int]:
     if images.is_file():
         with opened(images) as file:
             pixels = math.prod(file.get_slice("images").get_shape())  # uint8
-    has_labels = (directory / "labels" / "index.json").is_file()
+    has_labels = soft and (directory / "labels" / "index.json").is_file()
     return {
         "images": pixels,
         "labels": load_labels(directory / "labels").nbytes() if has_labels else 0,

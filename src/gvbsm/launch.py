@@ -1,8 +1,9 @@
 """Which of several processes this one is, as `torchrun` and `accelerate launch` tell it.
 
 They tell it in the environment: RANK (number of the process), WORLD_SIZE (how many there are),
-LOCAL_RANK (its number on its machine), MASTER_ADDR and MASTER_PORT (where they meet). No torch is
-needed to read it, so that the command line knows at once who speaks.
+LOCAL_RANK (its number on its machine), LOCAL_WORLD_SIZE (how many are there), MASTER_ADDR and
+MASTER_PORT (where they meet). No torch is needed to read it, so that the command line knows at once
+who speaks.
 """
 
 from __future__ import annotations
@@ -21,11 +22,13 @@ class Launch(NamedTuple):
         rank: Its number, from 0.
         world: How many there are.
         local_rank: Its number on its machine.
+        local_world: How many there are on its machine; all, if the launcher does not tell.
     """
 
     rank: int = 0
     world: int = 1
     local_rank: int = 0
+    local_world: int = 1
 
     @property
     def name(self) -> str:
@@ -50,14 +53,16 @@ def read_launch(environment: Mapping[str, str] = os.environ) -> Launch:
             f"WORLD_SIZE={environment['WORLD_SIZE']} asks for several processes, but "
             f"{' and '.join(missing)} is not set; start them with torchrun, or unset WORLD_SIZE"
         )
-    numbers = {name: environment.get(name, "0") for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK")}
+    told = {"LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": environment["WORLD_SIZE"], **environment}
+    names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
+    numbers = {name: told[name] for name in names}
     for name, text in numbers.items():
         if not text.isdecimal():
             raise ConfigError(f"{name} must be a number, got {text!r}; start with torchrun")
     found = Launch(*(int(text) for text in numbers.values()))
-    if not (found.rank < found.world and found.local_rank < found.world):
+    if not (found.rank < found.world and found.local_rank < found.local_world <= found.world):
         raise ConfigError(
-            f"RANK={found.rank} and LOCAL_RANK={found.local_rank} must be less than "
-            f"WORLD_SIZE={found.world}"
+            f"RANK={found.rank} must be less than WORLD_SIZE={found.world}, and LOCAL_RANK="
+            f"{found.local_rank} less than LOCAL_WORLD_SIZE={found.local_world}, at most WORLD_SIZE"
         )
     return found

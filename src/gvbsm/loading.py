@@ -259,11 +259,12 @@ def streamed(
         dataset: Gives tuples of tensors by index.
         batches: Which items, int64 (batch,) each.
         runtime: Device that they are going to.
-        workers: Processes; 0 is this one.
+        workers: Processes; 0 is this one. There are no more than batches.
 
     Yields:
         The items of a batch, stacked, on the CPU.
     """
+    workers = min(workers, len(batches))
     # Fork is unsafe beside torch's threads once a network has run. Workers are started for every
     # epoch: what they import is imported once, by the process that they are forked from.
     context = get_context("forkserver") if workers else None

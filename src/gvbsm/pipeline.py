@@ -115,7 +115,7 @@ class Run:
             with self.team.timed(f"squeeze/{backbone}", team):
                 squeeze_teacher(
                     backbone, self.data, config.squeeze, self.runtime_of("squeeze"), path, recipe,
-                    config.data.workers, team,
+                    self.runtime.workers(config.data.workers), team,
                 )  # fmt: skip
 
     def statistics(self, make: bool = True) -> None:
@@ -138,7 +138,7 @@ class Run:
             chunks = record_chunks(
                 teachers, self.data, config.statistics, config.synthesis.views,
                 self.runtime_of("squeeze"), self.workdir / "statistics", shared,
-                config.data.workers, config.synthesis.weight_class > 0,
+                self.runtime.workers(config.data.workers), config.synthesis.weight_class > 0,
             )  # fmt: skip
             self.processes.barrier()
             if self.processes.leads:

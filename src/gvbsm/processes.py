@@ -49,7 +49,7 @@ class Processes:
     """
 
     def __init__(self, launch: Launch = Launch(), store: Store | None = None) -> None:  # noqa: B008
-        self.rank, self.world, self.local_rank = launch
+        self.rank, self.world, self.local_rank, self.local_world = launch
         self._store, self._dealt = store, 0
         self._gradients: dist.ProcessGroup | None = None
 

@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import hashlib
 import logging
+import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass
@@ -74,6 +75,12 @@ class Runtime:
         """`generator_for` with the run's seed."""
         return generator_for(self.seed, *path)
 
+    def workers(self, chosen: int | None) -> int:
+        """How many processes decode pictures: `chosen`, or this process's share of the cores."""
+        if chosen is not None:
+            return chosen
+        return max(1, usable_cores() // self.processes.local_world)
+
     def progress(self, total: int, name: str, unit: str) -> tqdm[Any]:
         """A bar with rate and time left; silent when quiet or not on a terminal."""
         hidden = self.quiet or not sys.stderr.isatty()
@@ -136,6 +143,13 @@ def _settle_device(device: str, processes: Processes) -> torch.device:
     if chosen.type == "cuda" and processes.world > 1:
         torch.cuda.set_device(chosen)
     return chosen
+
+
+def usable_cores() -> int:
+    """Cores that this process may use, where the system tells; else those of the machine."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def keep_memory() -> None:

@@ -95,7 +95,7 @@ class Selector:
             return Start(self.select("herding")[:, None])
         names = config.backbones or self._config.squeeze.backbones
         teachers = [InParts(self._teacher(name)) for name in names]
-        ipc, workers = self._config.ipc, self._config.data.workers
+        ipc, workers = self._config.ipc, runtime.workers(self._config.data.workers)
         if config.init == "crops":
             return choose_crops(
                 data, ipc, config.crop_tiles, config.crop_scale, teachers, runtime, workers
@@ -110,7 +110,8 @@ class Selector:
         path = self._workspace.teacher(backbone)
         self._workspace.is_made(path, recipes.teacher(backbone), "squeeze", make=False)
         data, runtime = self._data, self._runtime
-        batches = plain_batches(data, data.train, BATCH, runtime, self._config.data.workers)
+        workers = runtime.workers(self._config.data.workers)
+        batches = plain_batches(data, data.train, BATCH, runtime, workers)
         pictures = runtime.track((images for images, _ in batches), f"features of {backbone}")
         try:
             for features, _ in feature_batches(self._teacher(backbone), pictures, runtime):
@@ -131,6 +132,6 @@ class Selector:
             with self._workspace.timed("forgetting"):
                 record_forgetting(
                     backbone, self._data, training, runtime, path, recipe,
-                    self._config.data.workers,
+                    runtime.workers(self._config.data.workers),
                 )  # fmt: skip
         return load_tensors(path, "forgetting")[0]["events"]

@@ -245,7 +245,7 @@ _POSITIVE = (
 )
 
 _NOT_NEGATIVE = (
-    "checkpoint_seconds data.workers labels.min_steps labels.full_batch_up_to evaluation.gamma "
+    "checkpoint_seconds labels.min_steps labels.full_batch_up_to evaluation.gamma "
     "synthesis.weight_cross_entropy synthesis.weight_batchnorm synthesis.weight_conv "
     "synthesis.weight_densification synthesis.weight_flatness synthesis.first_layer_multiplier"
 )
@@ -291,6 +291,7 @@ def _number_faults(config: Config) -> Iterator[str | None]:
         if count is not None:
             yield _positive(name, count)
     yield _not_negative("continual.min_steps", config.continual.min_steps or 0)
+    yield _not_negative("data.workers", config.data.workers or 0)
 
 
 def _section_faults(config: Config) -> Iterator[str | None]:

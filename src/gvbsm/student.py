@@ -260,7 +260,8 @@ def _train(work: _Work, path: Path, recipe: Recipe) -> dict[str, Any]:
         model = build_backbone(work.model, classes, side, channels)
     model = runtime.place(model)
     labeller = Labeller(count, side, config.labels, runtime, distilled.soft_labels, [])
-    test = None if work.test is None else Judge(work.test, runtime, config.data.workers)
+    workers = runtime.workers(config.data.workers)
+    test = None if work.test is None else Judge(work.test, runtime, workers)
     checkpoint = Checkpoint(path, recipe, runtime.checkpoint_seconds)
     history = fit_student(
         model, distilled.images, distilled.labels, labeller, (distilled.mean, distilled.std),

@@ -103,5 +103,5 @@ def _train(
     train_student(
         student, seed_index, tensors["images"], tensors["labels"], labeller, data,
         config.evaluation, config.labels, runtime, place.result(student, seed_index),
-        recipes.student(place, student, seed_index), config.data.workers, team,
+        recipes.student(place, student, seed_index), runtime.workers(config.data.workers), team,
     )  # fmt: skip

@@ -296,7 +296,7 @@ def _pool(works: Sequence[_Work]) -> list[Row]:
             if (other["method"], other["student"]) == (method, student)
         ]
         place = works[0].place(method)
-        sizes = _stored(place) if place else {}
+        sizes = stored_bytes(place.directory, place.stores_labels) if place else {}
         taken = [work.run.workspace.synthesis_seconds(method) for work in works if place]
         seconds = [work.seconds(method) for work in works]
         recipes = [work.recipe(method, student) for work in works]
@@ -318,12 +318,6 @@ def _pool(works: Sequence[_Work]) -> list[Row]:
             }
         )
     return rows
-
-
-def _stored(place: Place) -> dict[str, int]:
-    """Bytes of a set; beside hard labels the soft ones of the same selection may lie."""
-    sizes = stored_bytes(place.directory)
-    return sizes if place.stores_labels else {**sizes, "labels": 0}
 
 
 def _spread(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -55,11 +55,11 @@ class Bench:
         preset = as_config(setting)
         self.config = replace(preset.synthesis, beta_dr=0.0)  # no layer is left out
         self.runtime = runtime
-        classes, _, size, _ = SIZES[setting]
+        self.classes, _, size, _ = SIZES[setting]
         self.shape = (3, size, size)
         self.n_p = preset.statistics.n_p
         with seeded(0, "bench", backbone):
-            model = build_backbone(backbone, classes, size)
+            model = build_backbone(backbone, self.classes, size)
         self.model = runtime.place(model).eval().requires_grad_(False)
         batch = batch or self.config.batch_size
         labels = (torch.arange(batch) // preset.ipc).repeat(groups)
@@ -89,7 +89,8 @@ class Bench:
         solver = make_optimizer(self.config.optimizer, [self.images], self.config.optimizer.lr)
         zero, one = [0.0] * 3, [1.0] * 3
         low, high = (bound.to(self.runtime.device) for bound in pixel_bounds(zero, one))
-        state = empty_state([target], len(self.stack.numbers), self.config.ema_start)
+        members = self.stack.members if self.config.weight_class else None
+        state = empty_state([target], len(self.stack.numbers), self.config.ema_start, members)
         paths = {*target.batchnorm, *target.conv}
         observer = compile_observer(self.model, paths, self.n_p)
 
@@ -105,17 +106,30 @@ class Bench:
         return iterate
 
     def statistics(self) -> Statistics:
-        """Those of two pictures of noise; what they are does not change what a step costs."""
+        """Those of two pictures of noise; what they are does not change what a step costs.
+
+        So all classes have the same, where they are matched.
+        """
         channel: dict[str, Moments] = {}
         patch: dict[str, Moments] = {}
-        shapes = input_shapes(self.model, matched_layers(self.model).conv, self.shape)
+        layers = matched_layers(self.model)
+        shapes = input_shapes(self.model, {*layers.conv, *layers.batchnorm}, self.shape)
         with torch.no_grad(), observing(self.model, shapes, self.n_p, exact=True) as observer:
             _, found = observer(self.images.detach()[:2], shapes)
         for path, layer in found.items():
             per_picture = counts(shapes[path], self.n_p)
             for table, sums, count in zip((channel, patch), layer, per_picture, strict=True):
                 table[path] = finalize(Sums(2 * count.to(sums.device), sums[0, 0], sums[1, 0]))
-        return Statistics(channel, patch)
+        if not self.config.weight_class:
+            return Statistics(channel, patch)
+        return Statistics(channel, patch, self._of_classes(channel), self._of_classes(patch))
+
+    def _of_classes(self, table: dict[str, Moments]) -> dict[str, Moments]:
+        """The same moments (n,) for each class: (classes, n)."""
+        return {
+            path: Moments(*(part.expand(self.classes, *part.shape) for part in moments))
+            for path, moments in table.items()
+        }
 
 
 def measure_synthesis(setting: str, config: BenchConfig, runtime: Runtime) -> dict[str, Any]:

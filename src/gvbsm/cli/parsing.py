@@ -53,6 +53,13 @@ def parse_run(verb: str, argv: list[str]) -> Parsed | None:
     argv = [expand(argument) for argument in argv]
     preset = argv[0] if argv and not argv[0].startswith("-") else None
     parser = settings_parser(f"gvbsm {verb}")
+    plain: dict[str, Any] = {}
+    if preset is not None:
+        settings = read_preset(preset)
+        plain = checked(parser, settings, preset)
+        _set_defaults(parser, settings)
+    elif not {"-h", "--help"} & set(argv):
+        raise ConfigError(f"name a preset or a YAML file first: gvbsm {verb} PRESET ...")
     parser.add_argument("preset", type=str, help=f"{', '.join(preset_names())}, or a YAML file")
     parser.add_argument(
         "--workdir", type=str, help="where everything is kept; runs/PRESET if left out"
@@ -60,10 +67,6 @@ def parse_run(verb: str, argv: list[str]) -> Parsed | None:
     parser.add_argument("--quiet", action="store_true", help="no progress bars and no log")
     for option, text in OWN_OPTIONS.get(verb, {}).items():
         parser.add_argument(option, action="store_true", help=text)
-    if preset is not None:
-        _set_defaults(parser, checked(read_preset(preset), preset))
-    elif not {"-h", "--help"} & set(argv):
-        raise ConfigError(f"name a preset or a YAML file first: gvbsm {verb} PRESET ...")
     try:
         parsed = parser.parse_args(argv)
     except ArgumentError as error:
@@ -76,7 +79,6 @@ def parse_run(verb: str, argv: list[str]) -> Parsed | None:
     for option in OWN_OPTIONS.get(verb, {}):
         parsed.pop(option.lstrip("-"))
     workdir = Path(own["workdir"]) if own["workdir"] else usual_workdir(own["preset"])
-    plain = parser.parse_args([own["preset"]]).as_dict()
     origin = Origin.of(own["preset"], plain, parsed.as_dict())
     return Parsed(from_parsed(parser, parsed), workdir, bool(own["quiet"]), origin)
 
@@ -87,15 +89,18 @@ def expand(argument: str) -> str:
     return SHORT.get(name, name) + equals + value
 
 
-def checked(settings: dict[str, Any], preset: str) -> dict[str, Any]:
-    """The settings, once their types are found right: a parser does not check its defaults."""
+def checked(parser: ArgumentParser, settings: dict[str, Any], preset: str) -> dict[str, Any]:
+    """All settings, nested, with a preset's: a parser does not check what becomes its defaults.
+
+    Raises:
+        ConfigError: If one of the preset's is of a wrong type.
+    """
     from jsonargparse import ArgumentError
 
     try:
-        settings_parser("gvbsm").parse_object(settings)
+        return dict(parser.parse_object(settings).as_dict())
     except ArgumentError as error:
         raise ConfigError(f"{preset}: {' '.join(str(error).split())}") from None
-    return settings
 
 
 def _set_defaults(parser: ArgumentParser, preset: dict[str, Any]) -> None:

@@ -37,11 +37,10 @@ def sweep_verb(argv: list[str]) -> int:
     folder = options.pop("workdir", None) or f"runs/sweep-{Path(names[1]).stem}"
     repeat = options.pop("repeat", 1)
     study, preset = names
-    settings = checked(read_preset(preset), preset)
+    settings = read_preset(preset)
+    plain = checked(parser, settings, preset)
     plan = read_plan(study, settings, options, repeat)
-    plain, own = (
-        parser.parse_object(part).as_dict() for part in (settings, merge(settings, options))
-    )
+    own = parser.parse_object(merge(settings, options)).as_dict()
     origin = Origin.of(preset, plain, own)
     start_log(quiet)
     from gvbsm.comparison import format_study

@@ -23,7 +23,8 @@ class DataConfig:
         label_column: Likewise with the labels; of webdataset, the entry of .json.
         unreadable: Of pictures that cannot be read: stop at the first one, or look at all of them
             before any work and skip these, which are then listed in the results.
-        workers: Processes that decode pictures which are not held in memory.
+        workers: Processes that decode pictures which are not held in memory: 0 is the run's own,
+            none takes as many as there are cores, of which processes on one machine share.
     """
 
     name: str = "digits"
@@ -36,4 +37,4 @@ class DataConfig:
     image_column: str | None = None
     label_column: str | None = None
     unreadable: Literal["stop", "skip"] = "stop"
-    workers: int = 2
+    workers: int | None = None

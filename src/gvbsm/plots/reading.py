@@ -238,8 +238,7 @@ def study_spots(study: StudyResults) -> list[Spot]:
 def run_spots(workspace: Workspace) -> list[Spot]:
     """What the set of a run and those of its baselines cost and are good for.
 
-    A selection of real pictures is kept once for hard and soft labels, and named without them; hard
-    labels take no room beside the soft ones that lie there.
+    A selection of real pictures is kept once for hard and soft labels, and named without them.
     """
     sets = workspace.image_sets()
     spots = []
@@ -247,9 +246,9 @@ def run_spots(workspace: Workspace) -> list[Spot]:
         method = row["method"]
         path = sets.get(selection_of(method) or method)
         if path is not None:
-            sizes = stored_bytes(path.parents[1])
-            stored = sizes["images"] + (0 if method.endswith("-hard") else sizes["labels"])
-            spots.append(_spot("", row, workspace.synthesis_seconds(method), stored))
+            sizes = stored_bytes(path.parents[1], soft=not method.endswith("-hard"))
+            seconds, stored = workspace.synthesis_seconds(method), sum(sizes.values())
+            spots.append(_spot("", row, seconds, stored))
     return spots
 
 
