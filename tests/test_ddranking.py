@@ -27,7 +27,7 @@ from gvbsm.ddranking import (
 )
 from gvbsm.exports import export
 from gvbsm.names import flat_keys
-from gvbsm.training import schedule
+from gvbsm.optimizers import schedule
 from test_distilled import write_images
 
 # What its `get_dataset` normalizes CIFAR with.
@@ -154,6 +154,13 @@ def test_schedules(optimizer, name, missing):
     assert same == (not missing)
 
 
+def test_an_optimizer_that_it_does_not_know_is_its_nearest():
+    evaluation = EvaluationConfig(optimizer=OptimizerConfig(name="muon", lr=0.003))
+    found = configuration(facts_of(), [], LabelsConfig(), evaluation)
+    assert found["optimizer"] == "adamw"
+    assert untold(LabelsConfig(), evaluation) == ["evaluation.optimizer.name=muon"]
+
+
 UNTOLD = {
     "labels": {
         "views": {"roll": 1, "per_sample": False, "shuffle": 2, "mixup": 0.5},
@@ -162,7 +169,7 @@ UNTOLD = {
     },
     "evaluation": {
         "hard_target": "mixed", "micro_batch": 8, "lr_of": {"resnet18": 0.5}, "ema": 0.9,
-        "optimizer": {"schedule": "ssrs", "zeta": 2.0, "warmup": 0.1},
+        "optimizer": {"name": "muon", "schedule": "ssrs", "zeta": 2.0, "warmup": 0.1},
     },
 }  # fmt: skip
 

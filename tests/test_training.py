@@ -12,17 +12,9 @@ from conftest import StoppedError
 from gvbsm.artifacts import Checkpoint
 from gvbsm.config import OptimizerConfig
 from gvbsm.memory import Parts, Step
+from gvbsm.optimizers import make_optimizer, pack_optimizer, unpack_optimizer
 from gvbsm.runtime import RunError, seeded
-from gvbsm.training import (
-    accuracy,
-    confusion_matrix,
-    diagonal_percent,
-    fit,
-    make_optimizer,
-    pack_optimizer,
-    schedule,
-    unpack_optimizer,
-)
+from gvbsm.training import accuracy, confusion_matrix, diagonal_percent, fit
 
 EPOCHS, STEPS = 3, 4
 OPTIMIZERS = [
@@ -373,40 +365,6 @@ def test_weight_decay_leaves_vectors_alone(name):
             assert value.norm() < before[key].norm(), key
         else:
             assert torch.equal(value, before[key]), key
-
-
-def test_schedule__known_answers():
-    assert [schedule(CONSTANT, step, 9) for step in (0, 3, 9)] == [1.0, 1.0, 1.0]
-    known = {0: 1.0, 3: (2 + math.sqrt(2)) / 4, 4: 0.75, 6: 0.5, 8: 0.25, 12: 0.0}
-    for step, expected in known.items():
-        assert schedule(OptimizerConfig(), step, 12) == pytest.approx(expected, abs=1e-15)
-
-
-def test_schedule__smoothed_ends_above_zero():
-    smooth = OptimizerConfig(zeta=2.0)
-    known = {0: 1.0, 6: (2 + math.sqrt(2)) / 4, 8: 0.75, 12: 0.5}
-    for step, expected in known.items():
-        assert schedule(smooth, step, 12) == pytest.approx(expected, abs=1e-15)
-
-
-def test_schedule__early_smooth_late_steep_drops_to_a_sixth_and_falls_to_zero():
-    for zeta in (1.0, 2.0):
-        ssrs = OptimizerConfig(schedule="ssrs", zeta=zeta)
-        smooth = replace(ssrs, schedule="cosine")
-        assert all(schedule(ssrs, i, 60) == schedule(smooth, i, 60) for i in range(50))
-        reached = schedule(smooth, 50, 60)  # at 5/6 of the steps
-        for step in range(50, 61):
-            expected = reached * (360 - 6 * step) / 360
-            assert schedule(ssrs, step, 60) == pytest.approx(expected, rel=1e-12, abs=1e-15)
-
-
-@pytest.mark.parametrize("kind", ["constant", "cosine", "ssrs"])
-def test_schedule__warmup_rises_linearly_and_the_schedule_is_that_of_the_rest(kind):
-    plain = OptimizerConfig(schedule=kind)
-    warm = replace(plain, warmup=0.25)
-    found = [schedule(warm, step, 12) for step in range(12)]
-    assert found[:3] == [1 / 4, 2 / 4, 3 / 4]
-    assert found[3:] == [schedule(plain, step, 9) for step in range(9)]
 
 
 @every_optimizer

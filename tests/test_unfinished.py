@@ -4,8 +4,8 @@ import torch
 
 from gvbsm.artifacts import Checkpoint
 from gvbsm.config import OptimizerConfig
+from gvbsm.optimizers import make_optimizer
 from gvbsm.targets import Average
-from gvbsm.training import make_optimizer
 from gvbsm.unfinished import Work
 
 

@@ -66,6 +66,7 @@ _UNNAMED: dict[str, tuple[Any, ...]] = {
     "evaluation.micro_batch": (None,),
     "evaluation.lr_of": ({},),
     "evaluation.ema": (0,),
+    "evaluation.optimizer.name": ("sgd", "adam", "adamw"),  # muon is told as adamw
     "evaluation.optimizer.schedule": ("cosine", "constant"),
     "evaluation.optimizer.zeta": (1,),
     "evaluation.optimizer.warmup": (0,),
@@ -146,7 +147,7 @@ def configuration(
         "use_zca": False,
         "custom_train_trans": list(_transforms(views, size, known)),
         "custom_val_trans": None,
-        "optimizer": optimizer.name,
+        "optimizer": "adamw" if optimizer.name == "muon" else optimizer.name,
         "lr_scheduler": _scheduler(optimizer),
         "step_size": labels.epochs + 1,  # of "step": never
         "weight_decay": optimizer.weight_decay,

@@ -25,8 +25,8 @@ def orthogonalize(matrix: Tensor) -> Tensor:
     All singular values are brought near 1 by five steps of a Newton-Schulz iteration and the
     singular vectors stay. "Near" is 0.7 to 1.2 for those above about 0.01 of the Frobenius norm;
     smaller ones stay below. The iteration is run on the Gram matrix X X^T, with which its factors
-    commute, so that the long side takes part in two products and not in ten: a third of the work for
-    a kernel of 3 x 3.
+    commute, so that the long side takes part in two products and not in ten: a third of the work
+    for a kernel of 3 x 3.
 
     Args:
         matrix: Float (rows, columns); one of zeros stays zero.
@@ -41,7 +41,7 @@ def orthogonalize(matrix: Tensor) -> Tensor:
         whole = factor @ whole
         if step < STEPS - 1:
             gram = factor @ gram @ factor
-    found = whole @ x
+    found: Tensor = whole @ x
     return found if matrix.shape[0] <= matrix.shape[1] else found.T
 
 
@@ -102,7 +102,8 @@ class Muon(Optimizer):
         state["average"].lerp_(gradient, share)
         ahead = state["average"].lerp(gradient, share).flatten(1)
         scale = RMS * max(ahead.shape) ** 0.5  # an orthogonal matrix's entries are 1 / sqrt(max)
-        return scale * orthogonalize(ahead).reshape(parameter.shape)
+        update: Tensor = scale * orthogonalize(ahead).reshape(parameter.shape)
+        return update
 
     def _entries(self, parameter: Tensor, group: dict[str, Any]) -> Tensor:
         state, gradient = self.state[parameter], parameter.grad
@@ -117,4 +118,5 @@ class Muon(Optimizer):
         state["average"].lerp_(gradient, 1 - first)
         state["average_square"].lerp_(gradient.square(), 1 - second)
         root = (state["average_square"] / (1 - second**done)).sqrt_().add_(1e-8)
-        return state["average"] / (1 - first**done) / root
+        update: Tensor = state["average"] / (1 - first**done) / root
+        return update

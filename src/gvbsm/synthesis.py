@@ -38,11 +38,11 @@ from gvbsm.divergence import ADVICE, check_loss, check_pixels
 from gvbsm.film import frame_steps, is_filmed
 from gvbsm.groups import Groups, Trace
 from gvbsm.observe import Observer, compile_observer, observing
+from gvbsm.optimizers import make_optimizer, schedule, set_lr
 from gvbsm.pictures import denormalize, normalize, pixel_bounds
 from gvbsm.runtime import RunError, Runtime
 from gvbsm.starts import Start
 from gvbsm.targets import Target, at_side, empty_state
-from gvbsm.training import make_optimizer, schedule, set_lr
 from gvbsm.unfinished import Work
 from gvbsm.views import resize
 

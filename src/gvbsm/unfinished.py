@@ -13,8 +13,9 @@ from torch import Tensor
 
 from gvbsm.artifacts import Checkpoint
 from gvbsm.groups import Trace
+from gvbsm.optimizers import pack_optimizer, unpack_optimizer
 from gvbsm.targets import Average, State
-from gvbsm.training import pack_optimizer, unpack_optimizer, with_prefix, without_prefix
+from gvbsm.training import with_prefix, without_prefix
 from gvbsm.views import resize
 
 

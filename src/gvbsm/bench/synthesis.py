@@ -20,12 +20,12 @@ from gvbsm.config import BenchConfig
 from gvbsm.descent import descend, make_stack, step_draws, step_terms
 from gvbsm.moments import Moments, Sums, counts, finalize
 from gvbsm.observe import compile_observer, input_shapes, observing
+from gvbsm.optimizers import make_optimizer
 from gvbsm.performance import SIZES
 from gvbsm.pictures import pixel_bounds
 from gvbsm.runtime import Runtime, seeded
 from gvbsm.settings import as_config
 from gvbsm.targets import Statistics, empty_state, make_target
-from gvbsm.training import make_optimizer
 
 log = logging.getLogger("gvbsm")
 

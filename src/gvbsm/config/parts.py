@@ -62,8 +62,8 @@ class OptimizerConfig:
     """An optimiser and its learning-rate schedule.
 
     Args:
-        name: sgd (with momentum), adam, adamw, or muon (orthogonal updates for kernels and matrices,
-            adamw for the rest, the classifier among it); synthesis has no muon.
+        name: sgd (with momentum), adam, adamw, or muon (orthogonal updates of kernels and matrices,
+            adamw for the rest, the classifier among it), which synthesis does not have.
         lr: Learning rate at the start.
         momentum: Momentum of sgd and muon.
         betas: The two decay rates of adam and adamw.
