@@ -238,7 +238,7 @@ def test_run_bench__numbers_of_all_parts(small, monkeypatch, tmp_path):
         totals = [sum(row[key] for row in part["backbones"].values()) for key in ("full", "bare")]
         assert part["sum"]["ratio"] == pytest.approx(totals[0] / totals[1])
         assert part["memory"] == {"backbone": CONVNET, "bare": None, "full": None, "ratio": None}
-    for stage in ("labels", "evaluation", "squeeze"):
+    for stage in ("labels", "evaluation", "squeeze", "pooling"):
         assert found[stage].keys() == pair
     rates = found["data"]["pictures_per_second"]
     assert rates.keys() == {"memory", "files"}

@@ -48,6 +48,7 @@ def found():
         "labels": PAIR | {"ratio": 1.0123},
         "evaluation": PAIR,
         "squeeze": PAIR,
+        "pooling": PAIR,
         "machine": {"torch": "2.0", "processor": "a fast one", "cores": 2},
         "repeats": 3,
     }
@@ -150,7 +151,7 @@ def test_format__is_complete(found):
         assert line.endswith(f" {end}")
     two = [line for line in lines if line.startswith("  2 ")]  # batches, processes
     assert [line.split(maxsplit=1)[1] for line in two] == ["1625", "191 (1.91)"]
-    for stage in ("labels", "evaluation", "squeeze"):
+    for stage in ("labels", "evaluation", "squeeze", "pooling"):
         assert sum(line.startswith(f"{stage} / ") for line in lines) == 1
     assert "1.01 (1.20 to 1.30)" in text
     told = [line for line in lines if line.startswith("  8 bits, 1016 bytes a label ")]
@@ -180,7 +181,7 @@ def test_format__is_aligned(found):
 
 def test_format__what_is_not_known_is_left_out(found):
     found["synthesis"]["cifar10"]["memory"] |= {"bare": None, "full": None, "ratio": None}
-    for key in ("groups", "labels", "evaluation", "squeeze", "storage"):
+    for key in ("groups", "labels", "evaluation", "squeeze", "pooling", "storage"):
         del found[key]
     text = format_bench(found)
     assert "None" not in text

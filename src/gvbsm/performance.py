@@ -28,6 +28,7 @@ BARE = {
     "labels": "teachers' forward passes",
     "evaluation": "bare training steps",
     "squeeze": "bare training steps",
+    "pooling": "training steps with torch's AvgPool2d",
 }
 
 

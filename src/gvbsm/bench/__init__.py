@@ -16,7 +16,13 @@ from pathlib import Path
 from typing import Any
 
 from gvbsm.bench.processes import measure_processes
-from gvbsm.bench.stages import measure_data, measure_evaluation, measure_labels, measure_squeeze
+from gvbsm.bench.stages import (
+    measure_data,
+    measure_evaluation,
+    measure_labels,
+    measure_pooling,
+    measure_squeeze,
+)
 from gvbsm.bench.storage import measure_storage
 from gvbsm.bench.synthesis import measure_groups, measure_synthesis
 from gvbsm.config import BenchConfig
@@ -48,7 +54,7 @@ def run_bench(config: BenchConfig) -> dict[str, Any]:
     }
     if "cifar10" in config.settings:
         found["groups"] = measure_groups(config, runtime)
-        for stage in (measure_labels, measure_evaluation, measure_squeeze):
+        for stage in (measure_labels, measure_evaluation, measure_squeeze, measure_pooling):
             log.info("%s", stage.__name__.replace("_", " "))
             found[stage.__name__.removeprefix("measure_")] = vars(stage(config, runtime))
         found["data"] = measure_data(config, runtime)

@@ -85,6 +85,13 @@ def measure_squeeze(config: BenchConfig, runtime: Runtime) -> Pair:
         return compare(_training(squeeze.batch_size, runtime), train, config.repeats, runtime)
 
 
+def measure_pooling(config: BenchConfig, runtime: Runtime) -> Pair:
+    """Training steps of a ConvNet-128 as it is built against those with torch's AvgPool2d in it."""
+    batch = as_config("cifar10").squeeze.batch_size
+    usual = _training(batch, runtime, torch_pooling=True)
+    return compare(usual, _training(batch, runtime), config.repeats, runtime)
+
+
 def measure_data(config: BenchConfig, runtime: Runtime) -> dict[str, Any]:
     """Pictures a second that the data pipeline yields by itself, without a network.
 
@@ -112,9 +119,14 @@ def measure_data(config: BenchConfig, runtime: Runtime) -> dict[str, Any]:
     return {"pictures_per_second": rates}
 
 
-def _training(batch: int, runtime: Runtime) -> Work:
+def _training(batch: int, runtime: Runtime, *, torch_pooling: bool = False) -> Work:
     """Bare training steps on one batch."""
-    model = runtime.place(build_backbone(STUDENT, 10, 32)).train()
+    model = build_backbone(STUDENT, 10, 32)
+    if torch_pooling:
+        for block in model.children():
+            if hasattr(block, "pool"):
+                block.pool = nn.AvgPool2d(2)
+    model = runtime.place(model).train()
     solver = torch.optim.AdamW(model.parameters(), lr=1e-3)
     pictures = torch.randn(batch, 3, 32, 32, device=runtime.device)
     labels = torch.arange(batch, device=runtime.device) % 10
