@@ -332,6 +332,13 @@ def test_weights_are_of_those_that_label():
     assert for_method(weighed, "sre2l").labels.weights == {}  # of its one teacher
 
 
+def test_muon_moves_networks_not_pixels():
+    muon = {"optimizer": {"name": "muon"}}
+    build_config({"squeeze": muon, "evaluation": muon})
+    with pytest.raises(ConfigError, match=r"synthesis\.optimizer\.name must not be muon"):
+        build_config({"synthesis": muon})
+
+
 def test_faults_of_two_fields():
     online = changed(Config(), "labels.store", value=False)
     assert validate(online) == online
@@ -339,13 +346,6 @@ def test_faults_of_two_fields():
         validate(changed(online, "evaluation.batch_size", 32))
     with pytest.raises(ConfigError, match=r"optimizer\.zeta stretches.* not a constant"):
         build_config({"evaluation": {"optimizer": {"schedule": "constant", "zeta": 2.0}}})
-
-
-def test_muon_moves_networks_not_pixels():
-    muon = {"optimizer": {"name": "muon"}}
-    build_config({"squeeze": muon, "evaluation": muon})
-    with pytest.raises(ConfigError, match=r"synthesis\.optimizer\.name must not be muon"):
-        build_config({"synthesis": muon})
     with pytest.raises(ConfigError, match=r"labels\.storage says .* labels\.store is false"):
         validate(changed(online, "labels.storage.bits", 8))
     with pytest.raises(ConfigError, match=r"method=sre2l.*baselines.methods"):
