@@ -123,6 +123,13 @@ def test_recipes__what_changes_no_content_changes_no_recipe(settings):
     assert changed(settings) == set()
 
 
+def test_a_teacher_that_comes_trained_depends_on_no_setting_of_training():
+    trained = {"squeeze": {"pretrained": True}}
+    later = {"squeeze": {"pretrained": True, "epochs": 3, "optimizer": {"lr": 0.3}}}
+    assert recipes_of(trained) == recipes_of(later)
+    assert recipes_of(trained)["teacher"] != recipes_of({})["teacher"]
+
+
 def test_recipes__work_from_before_there_were_micro_batches_is_kept():
     for stage, section in (("teacher", "squeeze"), ("student", "evaluation")):
         assert not {"micro_batch", "weights_dir", "weights"} & recipes_of({})[stage][section].keys()

@@ -148,9 +148,10 @@ class Recipes:
         self._config, self._data, self._precision = config, data_fingerprint, precision
 
     def teacher(self, backbone: str) -> Recipe:
-        """A teacher's recipe."""
-        settings = self._training()
-        if (folder := self._config.squeeze.weights_dir) is not None:
+        """A teacher's recipe; one that comes trained has no training in it."""
+        squeeze = self._config.squeeze
+        settings = {"pretrained": True} if squeeze.pretrained else self._training()
+        if (folder := squeeze.weights_dir) is not None:
             settings["weights"] = weights_digest(backbone, Path(folder))
         seed = seed_of(self._config, "squeeze")
         return self._recipe("squeeze", seed=seed, backbone=backbone, squeeze=settings)
