@@ -150,9 +150,7 @@ class Recipes:
     def teacher(self, backbone: str) -> Recipe:
         """A teacher's recipe; one that comes trained has no training in it."""
         squeeze = self._config.squeeze
-        settings = self._training()
-        if squeeze.pretrained:
-            settings = {"pretrained": True}
+        settings: dict[str, Any] = {"pretrained": True} if squeeze.pretrained else self._training()
         if (folder := squeeze.weights_dir) is not None:
             settings["weights"] = weights_digest(backbone, Path(folder))
         seed = seed_of(self._config, "squeeze")
