@@ -40,6 +40,33 @@ def test_orthogonalize__has_no_scale_and_zero_stays_zero():
     assert torch.equal(orthogonalize(torch.zeros(4, 3)), torch.zeros(4, 3))
 
 
+@given(count=st.integers(1, 4), rows=st.integers(1, 9), columns=st.integers(1, 9))
+def test_orthogonalize__of_a_stack_takes_each_matrix_by_itself(count, rows, columns):
+    matrices = [10.0**seed * drawn(rows, columns, seed) for seed in range(count)]
+    for found, matrix in zip(orthogonalize(torch.stack(matrices)), matrices, strict=True):
+        torch.testing.assert_close(found, orthogonalize(matrix), rtol=1e-9, atol=1e-11)
+
+
+@pytest.mark.parametrize("stacked", [0, 10**9])
+def test_kernels__are_moved_as_each_would_be_alone(stacked, monkeypatch):
+    monkeypatch.setattr("gvbsm.muon.STACKED", stacked)
+    shapes = [(4, 3, 3, 3), (4, 27), (6, 4), (4, 3, 3, 3), (2, 5)]
+    kernels = [torch.nn.Parameter(torch.zeros(shape, dtype=torch.float64)) for shape in shapes]
+    alone = [torch.nn.Parameter(kernel.detach().clone()) for kernel in kernels]
+    together = Muon(kernels, [], 0.1, 0.9, (0.9, 0.999), 0.1)
+    solvers = [Muon([kernel], [], 0.1, 0.9, (0.9, 0.999), 0.1) for kernel in alone]
+    for step in range(3):
+        for number, (kernel, other) in enumerate(zip(kernels, alone, strict=True)):
+            kernel.grad = drawn(1, kernel.numel(), 10 * step + number).view(kernel.shape)
+            other.grad = kernel.grad.clone()
+        together.step()
+        for solver in solvers:
+            solver.step()
+    for kernel, other in zip(kernels, alone, strict=True):
+        assert kernel.abs().max() > 0
+        torch.testing.assert_close(kernel, other, rtol=1e-9, atol=1e-12)
+
+
 def test_update__has_adamws_size_whatever_the_gradients_is():
     """A root mean square of about 0.2 times the rate, for wide and tall kernels alike."""
     for shape in [(64, 3, 3, 3), (16, 64, 3, 3), (8, 32)]:

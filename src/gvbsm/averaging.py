@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import partial
 
 import torch
 from torch import Tensor, nn
@@ -24,11 +23,9 @@ class Averaging:
     """
 
     def __init__(self, model: nn.Module, decay: float) -> None:
-        self._model = model
+        self._model, self._decay, self._done = model, decay, 0
         self._average = (
-            AveragedModel(model, multi_avg_fn=partial(_blend, decay), use_buffers=False)
-            if decay
-            else None
+            AveragedModel(model, multi_avg_fn=self._blend, use_buffers=False) if decay else None
         )
 
     @property
@@ -42,6 +39,7 @@ class Averaging:
     def update(self) -> None:
         """Take the parameters after one more step into the average."""
         if self._average is not None:
+            self._done = int(self._average.n_averaged)  # from the CPU: no GPU is waited for
             self._average.update_parameters(self._model)
 
     def settle(self) -> None:
@@ -61,10 +59,9 @@ class Averaging:
         if self._average is not None:
             self._average.load_state_dict(dict(tensors))
 
-
-def _blend(
-    decay: float, averaged: Sequence[Tensor], current: Sequence[Tensor], done: Tensor | int
-) -> None:
-    """One step of the average, in place; `done` steps are in it already."""
-    share = (1 - decay) / (1 - decay ** (int(done) + 1))
-    torch._foreach_lerp_(list(averaged), list(current), share)
+    def _blend(
+        self, averaged: Sequence[Tensor], current: Sequence[Tensor], _done: Tensor | int
+    ) -> None:
+        """One more step, in place."""
+        share = (1 - self._decay) / (1 - self._decay ** (self._done + 1))
+        torch._foreach_lerp_(list(averaged), list(current), share)

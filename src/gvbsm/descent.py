@@ -149,7 +149,7 @@ def _sample_views(stack: Stack, images: Tensor, config: SynthesisConfig, draws: 
         sample_views(stack.batch, height, width, generator, **arguments)
         for generator in draws.groups
     ]
-    return Views(*(torch.cat(parts).to(images.device) for parts in zip(*drawn, strict=True)))
+    return Views(*(torch.cat(parts) for parts in zip(*drawn, strict=True)))
 
 
 def step_terms(

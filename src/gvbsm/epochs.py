@@ -268,19 +268,14 @@ def view_batch(
     """
 
     def seen(which: Tensor) -> Tensor:
-        pictures = normalize(images[which].to(runtime.device), *normalization)
-        views = plan.views.select(which)
-        found = apply_views(pictures, Views(*(part.to(runtime.device) for part in views)), border)
-        if plan.cells is None:
-            return found
-        return apply_cells(found, plan.cells[which].to(runtime.device))
+        pictures = images[which].to(runtime.device, non_blocking=True)
+        found = apply_views(normalize(pictures, *normalization), plan.views.select(which), border)
+        return found if plan.cells is None else apply_cells(found, plan.cells[which])
 
     mixes = plan.mixes.select(index)
     shares = torch.zeros(len(index)) if plan.shares is None else plan.shares[index]
     if not bool(mixes.boxes.any() or (shares > 0).any()):
         return seen(index)
     own, partners = seen(index), seen(mixes.partners)
-    found = apply_mixes(own, partners, mixes.boxes.to(runtime.device))
-    if plan.shares is None:
-        return found
-    return apply_shares(found, partners, shares.to(runtime.device))
+    found = apply_mixes(own, partners, mixes.boxes)
+    return found if plan.shares is None else apply_shares(found, partners, shares)

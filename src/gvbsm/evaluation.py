@@ -214,7 +214,8 @@ def fit_student(
                 kept = torch.ones_like(kept)
             device = runtime.device
             rows = team.rows(len(index))
-            hard = tuple(part[rows].to(device) for part in (labels[index], labels[partners], kept))
+            found = (labels[index], labels[partners], kept)
+            hard = tuple(part[rows].to(device, non_blocking=True) for part in found)
             mine = None if soft is None else soft[rows]
             loss = partial(_loss, pictures[rows], mine, hard, config, runtime)
             yield shared_step(team, len(index), loss)

@@ -340,7 +340,8 @@ class EpochLabels:
 
     def logits(self, index: Tensor, device: torch.device | str = "cpu") -> Tensor:
         """Logits of the images at `index`, float32 (batch, classes), on a device."""
-        parts = {name: part.to(device) for name, part in self.encoded(index).items()}
+        encoded = self.encoded(index).items()
+        parts = {name: part.to(device, non_blocking=True) for name, part in encoded}
         return decode_logits(parts, self._store.classes)
 
 

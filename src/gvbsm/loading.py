@@ -152,12 +152,7 @@ def view_batches(
     border = border_color(views, (data.mean, data.std), runtime.device)
     for index in batches:
         pictures, labels = _to_device(split.images[index], split.labels[index], data, runtime)
-        yield apply_views(pictures, move(drawn.select(index), runtime), border), labels
-
-
-def move(views: Views, runtime: Runtime) -> Views:
-    """The views on the device."""
-    return Views(*(part.to(runtime.device, non_blocking=True) for part in views))
+        yield apply_views(pictures, drawn.select(index), border), labels
 
 
 def _to_device(pictures: Tensor, labels: Tensor, data: ImageData, runtime: Runtime) -> Batch:

@@ -16,10 +16,11 @@ from torch.optim import Optimizer
 STEPS = 5  # of Newton and Schulz, which bring singular values above 0.01 or so near 1
 # Jordan's polynomial a s + b s^3 + c s^5: steepest at 0 among those that stay within 0.7 and 1.2.
 A, B, C = 3.4445, -4.7750, 2.0315
+STACKED = 2**16  # numbers in a matrix above which a CPU loses more by copying it than it gains
 RMS = 0.2  # of an update's entries at a rate of 1, as of AdamW's (Moonshot, arXiv 2502.16982)
 
 
-def orthogonalize(matrix: Tensor) -> Tensor:
+def orthogonalize(matrices: Tensor) -> Tensor:
     """About the nearest matrix with orthonormal rows (or columns, if it has more rows).
 
     All singular values are brought near 1 by five steps of a Newton-Schulz iteration and the
@@ -29,20 +30,22 @@ def orthogonalize(matrix: Tensor) -> Tensor:
     for a kernel of 3 x 3.
 
     Args:
-        matrix: Float (rows, columns); one of zeros stays zero.
+        matrices: Float (..., rows, columns), each on its own; one of zeros stays zero.
     """
-    wide = matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T
-    x = wide / torch.linalg.matrix_norm(wide).clamp(min=torch.finfo(wide.dtype).tiny)
-    gram = x @ x.T
-    whole = torch.eye(len(gram), dtype=gram.dtype, device=gram.device)
+    rows, columns = matrices.shape[-2:]
+    wide = matrices if rows <= columns else matrices.mT
+    norm = torch.linalg.matrix_norm(wide, keepdim=True)
+    x = wide / norm.clamp(min=torch.finfo(wide.dtype).tiny)
+    gram = x @ x.mT
+    whole = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
     for step in range(STEPS):
         factor = B * gram + C * gram @ gram
-        factor.diagonal().add_(A)
+        factor.diagonal(dim1=-2, dim2=-1).add_(A)
         whole = factor @ whole
         if step < STEPS - 1:
             gram = factor @ gram @ factor
     found: Tensor = whole @ x
-    return found if matrix.shape[0] <= matrix.shape[1] else found.T
+    return found if rows <= columns else found.mT
 
 
 class Muon(Optimizer):
@@ -87,36 +90,66 @@ class Muon(Optimizer):
         if closure is not None:
             raise ValueError("Muon does not call a closure")
         for group in self.param_groups:
-            for parameter in group["params"]:
-                if parameter.grad is None:
-                    continue
-                parameter.mul_(1 - group["lr"] * group["weight_decay"])
-                update = self._matrix if group["matrices"] else self._entries
-                parameter.sub_(update(parameter, group), alpha=group["lr"])
+            moved = [parameter for parameter in group["params"] if parameter.grad is not None]
+            if not moved:
+                continue
+            if decay := group["lr"] * group["weight_decay"]:
+                torch._foreach_mul_(moved, 1 - decay)
+            update = self._matrices if group["matrices"] else self._entries
+            torch._foreach_add_(moved, update(moved, group), alpha=-group["lr"])
 
-    def _matrix(self, parameter: Tensor, group: dict[str, Any]) -> Tensor:
-        state, gradient = self.state[parameter], parameter.grad
-        if not state:
-            state["average"] = torch.zeros_like(parameter)
+    def _matrices(self, parameters: Sequence[Tensor], group: dict[str, Any]) -> list[Tensor]:
+        gradients = _gradients(parameters)
+        averages = [self._of(parameter, "average") for parameter in parameters]
         share = 1 - group["momentum"]
-        state["average"].lerp_(gradient, share)
-        ahead = state["average"].lerp(gradient, share).flatten(1)
-        scale = RMS * max(ahead.shape) ** 0.5  # an orthogonal matrix's entries are 1 / sqrt(max)
-        update: Tensor = scale * orthogonalize(ahead).reshape(parameter.shape)
-        return update
+        torch._foreach_lerp_(averages, gradients, share)
+        ahead = [item.flatten(1) for item in torch._foreach_lerp(averages, gradients, share)]
+        updates = list(ahead)
+        for indices in _alike(ahead):
+            stacked = orthogonalize(torch.stack([ahead[index] for index in indices]))
+            stacked *= RMS * max(stacked.shape[1:]) ** 0.5  # the entries are 1 / sqrt(max)
+            for index, update in zip(indices, stacked, strict=True):
+                updates[index] = update.reshape(parameters[index].shape)
+        return updates
 
-    def _entries(self, parameter: Tensor, group: dict[str, Any]) -> Tensor:
-        state, gradient = self.state[parameter], parameter.grad
-        assert gradient is not None
-        if not state:
-            state["step"] = torch.zeros(())
-            state["average"] = torch.zeros_like(parameter)
-            state["average_square"] = torch.zeros_like(parameter)
+    def _entries(self, parameters: Sequence[Tensor], group: dict[str, Any]) -> list[Tensor]:
+        gradients = _gradients(parameters)
+        averages = [self._of(parameter, "average") for parameter in parameters]
+        squares = [self._of(parameter, "average_square") for parameter in parameters]
+        states = [self.state[parameter] for parameter in parameters]
+        steps = [state.setdefault("step", torch.zeros(())) for state in states]
+        torch._foreach_add_(steps, 1)
+        done = [int(step) for step in steps]
         first, second = group["betas"]
-        state["step"] += 1
-        done = float(state["step"])
-        state["average"].lerp_(gradient, 1 - first)
-        state["average_square"].lerp_(gradient.square(), 1 - second)
-        root = (state["average_square"] / (1 - second**done)).sqrt_().add_(1e-8)
-        update: Tensor = state["average"] / (1 - first**done) / root
-        return update
+        torch._foreach_lerp_(averages, gradients, 1 - first)
+        torch._foreach_lerp_(squares, torch._foreach_mul(gradients, gradients), 1 - second)
+        roots = torch._foreach_div(squares, [1 - second**count for count in done])
+        torch._foreach_sqrt_(roots)
+        torch._foreach_add_(roots, 1e-8)
+        updates = torch._foreach_div(averages, [1 - first**count for count in done])
+        torch._foreach_div_(updates, roots)
+        return list(updates)
+
+    def _of(self, parameter: Tensor, name: str) -> Tensor:
+        """An average of the parameter's state, zero at first."""
+        state = self.state[parameter]
+        if name not in state:
+            state[name] = torch.zeros_like(parameter)
+        found: Tensor = state[name]
+        return found
+
+
+def _gradients(parameters: Sequence[Tensor]) -> list[Tensor]:
+    return [parameter.grad for parameter in parameters if parameter.grad is not None]
+
+
+def _alike(matrices: Sequence[Tensor]) -> list[list[int]]:
+    """Which matrices go through the iteration together: those of one shape, if that is faster.
+
+    A GPU waits for its next small product most of the time.
+    """
+    found: dict[Any, list[int]] = {}
+    for index, matrix in enumerate(matrices):
+        alone = matrix.device.type == "cpu" and matrix.numel() > STACKED
+        found.setdefault((matrix.shape, index if alone else None), []).append(index)
+    return list(found.values())

@@ -78,8 +78,8 @@ class Split:
 
 
 def _per_channel(values: Sequence[float], like: Tensor | None = None) -> Tensor:
-    device = None if like is None else like.device
-    return torch.tensor(values, dtype=torch.float32, device=device).view(-1, 1, 1)  # (C, 1, 1)
+    found = torch.tensor(values, dtype=torch.float32).view(-1, 1, 1)  # (C, 1, 1)
+    return found if like is None else found.to(like.device, non_blocking=True)
 
 
 def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:

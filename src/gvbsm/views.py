@@ -236,7 +236,8 @@ def apply_views(images: Tensor, views: Views, outside: Tensor | None = None) -> 
 
     Args:
         images: Normalized pictures, float (batch, channels, height, width).
-        views: The batch's views, on the images' device.
+        views: The batch's views. From the CPU they come to the images' device here, so that nobody
+            waits for the device to learn whether there is anything to roll.
         outside: Value of the pixels outside of the picture, of a shape that goes with the images';
             None is 0.
 
@@ -247,6 +248,7 @@ def apply_views(images: Tensor, views: Views, outside: Tensor | None = None) -> 
         return apply_views(images - outside, views) + outside
     batch, _, height, width = images.shape
     rolled = _roll(images, views.rolls)
+    views = Views(*(part.to(images.device, non_blocking=True) for part in views))
     top, left, h, w = views.boxes.to(images.dtype).unsqueeze(2).unbind(dim=1)  # (batch, 1) each
     rows = top + _source(torch.arange(height, device=images.device), height, h)  # (batch, height)
     columns = left + _source(torch.arange(width, device=images.device), width, w)  # (batch, width)
@@ -273,6 +275,7 @@ def _source(index: Tensor, size: int, extent: Tensor) -> Tensor:
 def _roll(images: Tensor, rolls: Tensor) -> Tensor:
     if not bool(rolls.any()):
         return images
+    rolls = rolls.to(images.device, non_blocking=True)
     batch, _, height, width = images.shape
     rows = (torch.arange(height, device=images.device) - rolls[:, :1]) % height  # (batch, height)
     columns = (torch.arange(width, device=images.device) - rolls[:, 1:]) % width
@@ -304,8 +307,9 @@ def apply_mixes(views: Tensor, partner_views: Tensor, boxes: Tensor) -> Tensor:
     Args:
         views: Float (batch, channels, height, width).
         partner_views: The partners' views, same shape.
-        boxes: Pasted regions (top, left, height, width), int64 (batch, 4).
+        boxes: Pasted regions (top, left, height, width), int64 (batch, 4), on any device.
     """
+    boxes = boxes.to(views.device, non_blocking=True)
     _, _, height, width = views.shape
     top, left, h, w = boxes.unsqueeze(2).unbind(dim=1)  # (batch, 1) each
     row = torch.arange(height, device=views.device)
@@ -321,8 +325,9 @@ def apply_cells(views: Tensor, cells: Tensor) -> Tensor:
 
     Args:
         views: Float (batch, channels, height, width); n divides height and width.
-        cells: The cell that comes to each place, row by row, int64 (batch, n^2).
+        cells: The cell that comes to each place, row by row, int64 (batch, n^2), on any device.
     """
+    cells = cells.to(views.device, non_blocking=True)
     batch, channels, height, width = views.shape
     n = math.isqrt(cells.shape[1])
     cut = views.view(batch, channels, n, height // n, n, width // n).permute(0, 2, 4, 1, 3, 5)
@@ -338,9 +343,10 @@ def apply_shares(views: Tensor, partner_views: Tensor, shares: Tensor) -> Tensor
     Args:
         views: Float (batch, channels, height, width).
         partner_views: The partners' views, same shape.
-        shares: The partners' shares in `SHARES`-ths, int64 (batch,); below 1 is no blend.
+        shares: The partners' shares in `SHARES`-ths, int64 (batch,), on any device; below 1 is no
+            blend.
     """
-    weights = shares.clamp(min=0).to(views.dtype) / SHARES
+    weights = shares.to(views.device, non_blocking=True).clamp(min=0).to(views.dtype) / SHARES
     return torch.lerp(views, partner_views, weights[:, None, None, None])
 
 
