@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import copy
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor, nn
-from torch.optim.swa_utils import AveragedModel
 
 
 class Averaging:
@@ -17,6 +17,10 @@ class Averaging:
     have no more than their own weight however few the steps are. Buffers, BatchNorm's moments among
     them, are the network's own, as in EDC: they are moving averages already.
 
+    torch's `AveragedModel` copies every buffer in every step and fetches its count from the device:
+    a GPU waits for that longer than it computes. Here buffers are copied when the network is asked
+    for.
+
     Args:
         model: The network that is trained; on its device.
         decay: Weight of the past for each step, in [0, 1); 0 is off: the average is the network.
@@ -24,44 +28,43 @@ class Averaging:
 
     def __init__(self, model: nn.Module, decay: float) -> None:
         self._model, self._decay, self._done = model, decay, 0
-        self._average = (
-            AveragedModel(model, multi_avg_fn=self._blend, use_buffers=False) if decay else None
-        )
+        self._own: list[Tensor] = list(model.parameters())
+        self._network = copy.deepcopy(model).requires_grad_(False) if decay else model
+        self._averaged: list[Tensor] = list(self._network.parameters())
 
     @property
     def network(self) -> nn.Module:
-        """The network with the averaged parameters."""
-        if self._average is None:
-            return self._model
-        found: nn.Module = self._average.module
-        return found
+        """The network with the averaged parameters, and the buffers that the network has now."""
+        if self._decay:
+            pairs = zip(self._network.buffers(), self._model.buffers(), strict=True)
+            for buffer, own in pairs:
+                buffer.copy_(own)
+        return self._network
 
+    @torch.no_grad()
     def update(self) -> None:
         """Take the parameters after one more step into the average."""
-        if self._average is not None:
-            self._done = int(self._average.n_averaged)  # from the CPU: no GPU is waited for
-            self._average.update_parameters(self._model)
+        if self._decay:
+            self._done += 1
+            share = (1 - self._decay) / (1 - self._decay**self._done)
+            torch._foreach_lerp_(self._averaged, self._own, share)
 
+    @torch.no_grad()
     def settle(self) -> None:
         """Give the averaged parameters to the network itself, once its training is over."""
-        if self._average is not None:
-            with torch.no_grad():
-                pairs = zip(self._model.parameters(), self.network.parameters(), strict=True)
-                for own, averaged in pairs:
-                    own.copy_(averaged)
+        if self._decay:
+            torch._foreach_copy_(self._own, self._averaged)
 
     def state(self) -> dict[str, Tensor]:
-        """What a checkpoint has to keep; empty if it is off."""
-        return {} if self._average is None else dict(self._average.state_dict())
+        """What a checkpoint has to keep, named as torch does it; empty if it is off."""
+        if not self._decay:
+            return {}
+        averaged = {f"module.{name}": value for name, value in self._network.named_parameters()}
+        return {"n_averaged": torch.tensor(self._done), **averaged}
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
         """Put back what `state` gave."""
-        if self._average is not None:
-            self._average.load_state_dict(dict(tensors))
-
-    def _blend(
-        self, averaged: Sequence[Tensor], current: Sequence[Tensor], _done: Tensor | int
-    ) -> None:
-        """One more step, in place."""
-        share = (1 - self._decay) / (1 - self._decay ** (self._done + 1))
-        torch._foreach_lerp_(list(averaged), list(current), share)
+        if self._decay:
+            self._done = int(tensors["n_averaged"])
+            for name, parameter in self._network.named_parameters():
+                parameter.copy_(tensors[f"module.{name}"])

@@ -16,36 +16,49 @@ from torch.optim import Optimizer
 STEPS = 5  # of Newton and Schulz, which bring singular values above 0.01 or so near 1
 # Jordan's polynomial a s + b s^3 + c s^5: steepest at 0 among those that stay within 0.7 and 1.2.
 A, B, C = 3.4445, -4.7750, 2.0315
-STACKED = 2**16  # numbers in a matrix above which a CPU loses more by copying it than it gains
 RMS = 0.2  # of an update's entries at a rate of 1, as of AdamW's (Moonshot, arXiv 2502.16982)
 
 
-def orthogonalize(matrices: Tensor) -> Tensor:
-    """About the nearest matrix with orthonormal rows (or columns, if it has more rows).
+def orthogonalize(matrices: Sequence[Tensor]) -> list[Tensor]:
+    """About the nearest matrix to each with orthonormal rows (or columns, if it has more rows).
 
     All singular values are brought near 1 by five steps of a Newton-Schulz iteration and the
     singular vectors stay. "Near" is 0.7 to 1.2 for those above about 0.01 of the Frobenius norm;
     smaller ones stay below. The iteration is run on the Gram matrix X X^T, with which its factors
     commute, so that the long side takes part in two products and not in ten: a third of the work
-    for a kernel of 3 x 3.
+    for a kernel of 3 x 3. Gram matrices of one size go through it together, whatever the long
+    sides: a GPU spends its time waiting for the next small product.
 
     Args:
-        matrices: Float (..., rows, columns), each on its own; one of zeros stays zero.
+        matrices: Float (rows, columns) each, of one type and device; one of zeros stays zero.
     """
-    rows, columns = matrices.shape[-2:]
-    wide = matrices if rows <= columns else matrices.mT
-    norm = torch.linalg.matrix_norm(wide, keepdim=True)
-    x = wide / norm.clamp(min=torch.finfo(wide.dtype).tiny)
-    gram = x @ x.mT
-    whole = torch.eye(gram.shape[-1], dtype=gram.dtype, device=gram.device)
+    wide = [matrix if matrix.shape[0] <= matrix.shape[1] else matrix.T for matrix in matrices]
+    tiny = torch.finfo(wide[0].dtype).tiny
+    norms = torch._foreach_norm(wide)
+    wide = list(torch._foreach_div(wide, torch._foreach_clamp_min(norms, tiny)))
+    together: dict[int, list[int]] = {}
+    for index, x in enumerate(wide):
+        together.setdefault(len(x), []).append(index)
+    found = list(wide)
+    for indices in together.values():
+        factors = _newton_schulz(torch.stack([wide[index] @ wide[index].T for index in indices]))
+        for index, factor in zip(indices, factors, strict=True):
+            near = factor @ wide[index]
+            found[index] = near if near.shape == matrices[index].shape else near.T
+    return found
+
+
+def _newton_schulz(gram: Tensor) -> Tensor:
+    """The product of the iteration's factors, (n, rows, rows), from Gram matrices."""
+    whole: Tensor | None = None
     for step in range(STEPS):
-        factor = B * gram + C * gram @ gram
+        factor = torch.baddbmm(gram, gram, gram, beta=B, alpha=C)
         factor.diagonal(dim1=-2, dim2=-1).add_(A)
-        whole = factor @ whole
+        whole = factor if whole is None else factor @ whole
         if step < STEPS - 1:
             gram = factor @ gram @ factor
-    found: Tensor = whole @ x
-    return found if rows <= columns else found.mT
+    assert whole is not None
+    return whole
 
 
 class Muon(Optimizer):
@@ -103,14 +116,12 @@ class Muon(Optimizer):
         averages = [self._of(parameter, "average") for parameter in parameters]
         share = 1 - group["momentum"]
         torch._foreach_lerp_(averages, gradients, share)
-        ahead = [item.flatten(1) for item in torch._foreach_lerp(averages, gradients, share)]
-        updates = list(ahead)
-        for indices in _alike(ahead):
-            stacked = orthogonalize(torch.stack([ahead[index] for index in indices]))
-            stacked *= RMS * max(stacked.shape[1:]) ** 0.5  # the entries are 1 / sqrt(max)
-            for index, update in zip(indices, stacked, strict=True):
-                updates[index] = update.reshape(parameters[index].shape)
-        return updates
+        ahead = [_as_matrix(item) for item in torch._foreach_lerp(averages, gradients, share)]
+        updates = orthogonalize(ahead)
+        # An orthogonal matrix's entries are 1 / sqrt(max).
+        torch._foreach_mul_(updates, [RMS * max(matrix.shape) ** 0.5 for matrix in ahead])
+        pairs = zip(updates, parameters, strict=True)
+        return [_as_kernel(update, parameter) for update, parameter in pairs]
 
     def _entries(self, parameters: Sequence[Tensor], group: dict[str, Any]) -> list[Tensor]:
         gradients = _gradients(parameters)
@@ -143,13 +154,18 @@ def _gradients(parameters: Sequence[Tensor]) -> list[Tensor]:
     return [parameter.grad for parameter in parameters if parameter.grad is not None]
 
 
-def _alike(matrices: Sequence[Tensor]) -> list[list[int]]:
-    """Which matrices go through the iteration together: those of one shape, if that is faster.
+def _is_last(kernel: Tensor) -> bool:
+    return kernel.ndim == 4 and kernel.is_contiguous(memory_format=torch.channels_last)
 
-    A GPU waits for its next small product most of the time.
-    """
-    found: dict[Any, list[int]] = {}
-    for index, matrix in enumerate(matrices):
-        alone = matrix.device.type == "cpu" and matrix.numel() > STACKED
-        found.setdefault((matrix.shape, index if alone else None), []).append(index)
-    return list(found.values())
+
+def _as_matrix(kernel: Tensor) -> Tensor:
+    """(output channels, all else), as it lies in memory: the columns' order is of no matter."""
+    return (kernel.permute(0, 2, 3, 1) if _is_last(kernel) else kernel).flatten(1)
+
+
+def _as_kernel(matrix: Tensor, like: Tensor) -> Tensor:
+    """The inverse of `_as_matrix`."""
+    if not _is_last(like):
+        return matrix.reshape(like.shape)
+    rows, columns, height, width = like.shape
+    return matrix.reshape(rows, height, width, columns).permute(0, 3, 1, 2)
