@@ -4,6 +4,7 @@ The rows are written out here from the paper, independently of the YAML files.
 """
 
 import re
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 
@@ -20,7 +21,7 @@ DATA = ["cifar10", "cifar100", "digits", "folder", "imagenet-1k", "npz", "tiny-i
 DATA += ["webdataset", "hub"]
 SELECTIONS = ("random", "herding", "k-center", "forgetting")
 OVERLAYS = ["sre2l", *(f"{how}-{labels}" for how in SELECTIONS for labels in ("hard", "soft"))]
-REDUCED = ["cifar10-small", "digits-short"]
+REDUCED = ["cheap-teachers", "cifar10-small", "digits-short"]
 BEST = {f"{name}-best": name for name in ("cifar10", "cifar100", "digits", "imagenet-1k")}
 BEST["tiny-imagenet-best"] = "tiny-imagenet"
 MEASURED = ("cifar10-best", "digits-best")
@@ -183,7 +184,7 @@ def preset(name):
 
 
 def test_all_files_are_found_and_offered():
-    assert len(FILES) == 25
+    assert len(FILES) == 26
     found = sorted(path.stem for path in FILES)
     assert found == preset_names() == sorted([*DATA, *OVERLAYS, *REDUCED, *BEST])
     assert all(path.suffix == ".yaml" for path in FILES)
@@ -265,6 +266,18 @@ def test_the_reduced_cifar10_is_less_of_the_same_and_says_so():
         assert value_at(small, dotted) < value_at(whole, dotted)
     assert (small.ipc, small.data, small.baselines) == (whole.ipc, whole.data, whole.baselines)
     assert small.evaluation.seeds == whole.evaluation.seeds
+
+
+def test_cheap_teachers_change_who_teaches_and_the_iterations_alone():
+    whole, cheap = preset("cifar10-best"), preset("cifar10-best+cheap-teachers")
+    assert set(cheap.squeeze.backbones) < set(whole.squeeze.backbones)
+    assert cheap.squeeze.epochs < whole.squeeze.epochs
+    assert set(cheap.labels.backbones) < set(cheap.squeeze.backbones)
+    labels = replace(
+        cheap.labels, backbones=whole.labels.backbones, batchnorm=whole.labels.batchnorm
+    )
+    synthesis = replace(cheap.synthesis, iterations=whole.synthesis.iterations)
+    assert replace(cheap, squeeze=whole.squeeze, labels=labels, synthesis=synthesis) == whole
 
 
 @pytest.mark.parametrize(
