@@ -17,9 +17,8 @@ class Averaging:
     have no more than their own weight however few the steps are. Buffers, BatchNorm's moments among
     them, are the network's own, as in EDC: they are moving averages already.
 
-    torch's `AveragedModel` copies every buffer in every step and fetches its count from the device:
-    a GPU waits for that longer than it computes. Here buffers are copied when the network is asked
-    for.
+    torch's `AveragedModel` copies every buffer in every step, one by one, and fetches its count
+    from the device. Here buffers are copied when the network is asked for.
 
     Args:
         model: The network that is trained; on its device.
