@@ -1,4 +1,4 @@
-"""What only a GPU shows: the numbers are the CPU's, and a run in bf16 ends, stops and goes on."""
+"""What only a GPU shows: numbers are the CPU's, and a run in bf16 ends and keeps what is done."""
 
 import copy
 from dataclasses import replace

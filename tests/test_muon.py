@@ -49,6 +49,33 @@ def test_orthogonalize__takes_each_matrix_by_itself(shapes):
         torch.testing.assert_close(found, orthogonalize([matrix])[0], rtol=1e-9, atol=1e-11)
 
 
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_kernels__are_moved_as_each_would_be_alone(layout):
+    """And whatever the order in which they lie in memory."""
+    shapes = [(4, 3, 3, 3), (4, 27), (6, 4), (4, 3, 3, 3), (2, 5)]
+    kernels = [torch.nn.Parameter(torch.zeros(shape, dtype=torch.float64)) for shape in shapes]
+    alone = [torch.nn.Parameter(kernel.detach().clone()) for kernel in kernels]
+
+    def laid(tensor):
+        return tensor.contiguous(memory_format=layout) if tensor.ndim == 4 else tensor
+
+    for kernel in kernels:
+        kernel.data = laid(kernel.data)
+    together = Muon(kernels, [], 0.1, 0.9, (0.9, 0.999), 0.1)
+    solvers = [Muon([kernel], [], 0.1, 0.9, (0.9, 0.999), 0.1) for kernel in alone]
+    for step in range(3):
+        for number, (kernel, other) in enumerate(zip(kernels, alone, strict=True)):
+            other.grad = drawn(1, kernel.numel(), 10 * step + number).view(kernel.shape)
+            kernel.grad = laid(other.grad.clone())
+        together.step()
+        for solver in solvers:
+            solver.step()
+    for kernel, other in zip(kernels, alone, strict=True):
+        assert kernel.abs().max() > 0
+        assert kernel.stride() == laid(other.detach()).stride()
+        torch.testing.assert_close(kernel, other, rtol=1e-9, atol=1e-12, check_stride=False)
+
+
 def test_update__has_adamws_size_whatever_the_gradients_is():
     """A root mean square of about 0.2 times the rate, for wide and tall kernels alike."""
     for shape in [(64, 3, 3, 3), (16, 64, 3, 3), (8, 32)]:

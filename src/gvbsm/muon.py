@@ -50,15 +50,19 @@ def orthogonalize(matrices: Sequence[Tensor]) -> list[Tensor]:
 
 def _newton_schulz(gram: Tensor) -> Tensor:
     """The product of the iteration's factors, (n, rows, rows), from Gram matrices."""
-    whole: Tensor | None = None
-    for step in range(STEPS):
-        factor = torch.baddbmm(gram, gram, gram, beta=B, alpha=C)
-        factor.diagonal(dim1=-2, dim2=-1).add_(A)
-        whole = factor if whole is None else factor @ whole
-        if step < STEPS - 1:
-            gram = factor @ gram @ factor
-    assert whole is not None
+    whole = factor = _factor(gram)
+    for _ in range(STEPS - 1):
+        gram = factor @ gram @ factor
+        factor = _factor(gram)
+        whole = factor @ whole
     return whole
+
+
+def _factor(gram: Tensor) -> Tensor:
+    """A + B G + C G^2."""
+    factor = torch.baddbmm(gram, gram, gram, beta=B, alpha=C)
+    factor.diagonal(dim1=-2, dim2=-1).add_(A)
+    return factor
 
 
 class Muon(Optimizer):

@@ -248,11 +248,12 @@ def apply_views(images: Tensor, views: Views, outside: Tensor | None = None) -> 
         return apply_views(images - outside, views) + outside
     batch, _, height, width = images.shape
     rolled = _roll(images, views.rolls)
-    views = Views(*(part.to(images.device, non_blocking=True) for part in views))
-    top, left, h, w = views.boxes.to(images.dtype).unsqueeze(2).unbind(dim=1)  # (batch, 1) each
+    boxes = views.boxes.to(images.device, non_blocking=True)
+    flips = views.flips.to(images.device, non_blocking=True)
+    top, left, h, w = boxes.to(images.dtype).unsqueeze(2).unbind(dim=1)  # (batch, 1) each
     rows = top + _source(torch.arange(height, device=images.device), height, h)  # (batch, height)
     columns = left + _source(torch.arange(width, device=images.device), width, w)  # (batch, width)
-    columns = torch.where(views.flips[:, None], columns.flip(1), columns)
+    columns = torch.where(flips[:, None], columns.flip(1), columns)
     grid = torch.stack(
         [
             ((2 * columns + 1) / width - 1)[:, None, :].expand(batch, height, width),
