@@ -312,6 +312,10 @@ def test_labels_that_outweigh_the_images(facts):
     assert "more than all real" not in only(heavy).text  # 154 MB
     small = replace(heavy, train=100)
     assert "more than all real training pixels (307 kB)" in only(small).text
+    assert "`labels.storage.pruning` 10" in only(heavy).advice
+    heavy.config["labels"]["batchnorm"] = "batch"
+    assert "pruning" not in only(heavy).advice  # refused with it
+    assert "`labels.storage.bits` 8" in only(heavy).advice
 
 
 def test_missing_baselines(facts):

@@ -320,10 +320,12 @@ def _labels(facts: Facts) -> Iterator[Finding]:
     real = facts.train * channels * size**2 if facts.train and channels else None
     if real is not None and labels + images > real:
         text += f", and with them more than all real training pixels ({byte_count(real)})"
+    smaller = "`labels.storage.pruning` 10 and `labels.storage.bits` 8 keep a fraction of them"
+    if setting(facts.config, "labels.batchnorm") == "batch":  # pruning is refused with it
+        smaller = "`labels.storage.bits` 8 keeps about half of them"
     yield Finding(
         "labels", "note", f"{text}.",
-        "Count them when you say how small the set is. `labels.storage.pruning` 10 and "
-        "`labels.storage.bits` 8 keep a fraction of them at nearly the same accuracy; "
+        f"Count them when you say how small the set is. {smaller} at nearly the same accuracy; "
         "`gvbsm labels --compress` converts what is there.",
     )  # fmt: skip
 
