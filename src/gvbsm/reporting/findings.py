@@ -322,7 +322,7 @@ def _labels(facts: Facts) -> Iterator[Finding]:
         text += f", and with them more than all real training pixels ({byte_count(real)})"
     smaller = "`labels.storage.pruning` 10 and `labels.storage.bits` 8 keep a fraction of them"
     if setting(facts.config, "labels.batchnorm") == "batch":  # pruning is refused with it
-        smaller = "`labels.storage.bits` 8 keeps about half of them"
+        smaller = "`labels.storage.bits` 8 keeps less of them"
     yield Finding(
         "labels", "note", f"{text}.",
         f"Count them when you say how small the set is. {smaller} at nearly the same accuracy; "
