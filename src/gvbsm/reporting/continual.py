@@ -10,9 +10,9 @@ from gvbsm.origin import Origin
 from gvbsm.plots.gallery import gallery
 from gvbsm.plots.reading import fitting
 from gvbsm.reporting.facts import preset_settings
-from gvbsm.reporting.findings import method_words
 from gvbsm.reporting.rendering import save_pictures, write_html
 from gvbsm.reporting.terms import changes, settings_yaml
+from gvbsm.reporting.wording import method_words
 from gvbsm.workspace import Workspace
 
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from gvbsm.config import BaselinesConfig
 from gvbsm.plots.style import byte_count
 from gvbsm.reporting.facts import Facts, Row, Score, preset_name, setting
-from gvbsm.results import format_top1
+from gvbsm.reporting.wording import listed, method_words, percent, real_pictures
 
 FEW_TEST_PICTURES = 2000
 TOLD_RIVALS = 3  # in the verdict
@@ -25,8 +25,6 @@ TEACHER_GAP = 10.0  # points between the best and another teacher
 LABELS_TO_IMAGES = 2.0  # bytes of labels for one of images
 DD_SHARE = 0.01  # of its largest gradient: less is no action
 DD_RARE = 0.2  # of the logged steps
-
-NO_BREAK = "\N{NO-BREAK SPACE}"
 
 REDUCIBLE = (
     "squeeze.epochs",
@@ -53,32 +51,16 @@ class Finding:
     advice: str
 
 
-def method_words(method: str) -> str:
-    """A method's name in words: `random-soft` is "random real pictures, soft labels"."""
-    known = {"gvbsm": "G-VBSM", "sre2l": "SRe2L", "full": "whole set"}
-    if method in known:
-        return known[method]
-    source, _, labels = method.rpartition("-")
-    if labels not in ("soft", "hard"):
-        return method
-    return f"{real_pictures(source)}, {labels} labels"
-
-
-def real_pictures(source: str) -> str:
-    """What a selection of real pictures is called."""
-    return "random real pictures" if source == "random" else f"real pictures chosen by {source}"
-
-
 def verdict(facts: Facts) -> list[str]:
     """The outcome in one or two sentences, for the first student that has been tested."""
     if not (own := facts.own_rows()):
         return [f"{method_words(facts.method)} itself has not been evaluated yet."]
     row = own[0]
     kind = "distilled images" if facts.method in ("gvbsm", "sre2l") else "selected real pictures"
-    text = f"Trained on {facts.images:,} {kind}, {row.student} reaches {_percent(row.last)}"
+    text = f"Trained on {facts.images:,} {kind}, {row.student} reaches {percent(row.last)}"
     if (full := facts.row("full", row.student)) is not None:
         whole = f"all {facts.train:,} pictures" if facts.train else "the whole set"
-        text += f"; trained on {whole}, {_percent(full.last)}"
+        text += f"; trained on {whole}, {percent(full.last)}"
     sentences = [f"{text}."]
     rivals = [
         found
@@ -87,7 +69,7 @@ def verdict(facts: Facts) -> list[str]:
     ]
     if rivals:
         best = sorted(rivals, key=lambda found: -found.last.mean)[:TOLD_RIVALS]
-        told = _listed([f"{_percent(r.last)} ({method_words(r.method)})" for r in best])
+        told = listed([f"{percent(r.last)} ({method_words(r.method)})" for r in best])
         which = f"the best of {len(rivals)} baselines" if len(rivals) > len(best) else "baselines"
         sentences.append(f"With as many images, {which} reach {told}.")
     return sentences
@@ -135,15 +117,15 @@ def _rival(kind: str, pairs: Sequence[tuple[Row, Row, float]]) -> Finding:
     """One finding of all baselines of a kind: soft, hard, or a method's own name."""
     sources = list(dict.fromkeys(other.method.rpartition("-")[0] for _, other, _ in pairs))
     if kind in ("soft", "hard"):
-        who = f"{_listed([real_pictures(source) for source in sources])} with "
+        who = f"{listed([real_pictures(source) for source in sources])} with "
         who += "the same soft labels do" if kind == "soft" else "plain hard labels do"
     else:
         who = f"{method_words(kind)} does"
     gaps = {own.last.mean - other.last.mean < -limit for own, other, limit in pairs}
     how = "as well or better" if len(gaps) > 1 else "better" if True in gaps else "as well"
     cases = [
-        f"{own.student} {_percent(other.last)}"
-        f"{f' ({other.method})' if len(sources) > 1 else ''} against {_percent(own.last)}, where "
+        f"{own.student} {percent(other.last)}"
+        f"{f' ({other.method})' if len(sources) > 1 else ''} against {percent(own.last)}, where "
         f"two standard deviations are {limit:.1f} points"
         for own, other, limit in pairs
     ]
@@ -184,7 +166,7 @@ def _students(facts: Facts) -> Iterator[Finding]:
     ]
     if short:
         yield Finding(
-            "unfinished", "warning", f"Not all students are trained: {_listed(short)}.",
+            "unfinished", "warning", f"Not all students are trained: {listed(short)}.",
             "Run the same command again: it goes on where it stopped.",
         )  # fmt: skip
     single = [row for row in facts.rows if row.last.n == 1 and row.method != "full"]
@@ -192,7 +174,7 @@ def _students(facts: Facts) -> Iterator[Finding]:
         names = dict.fromkeys(f"{method_words(row.method)} ({row.student})" for row in single)
         yield Finding(
             "single", "warning",
-            f"One student alone (n = 1), so that the spread is not known: {_listed(list(names))}.",
+            f"One student alone (n = 1), so that the spread is not known: {listed(list(names))}.",
             "Raise `evaluation.seeds`; the paper has 3.",
         )  # fmt: skip
 
@@ -205,7 +187,7 @@ def _spread(facts: Facts) -> Iterator[Finding]:
     ]
     if wide:
         yield Finding(
-            "spread", "warning", f"The students differ widely: {_listed(wide)} points.",
+            "spread", "warning", f"The students differ widely: {listed(wide)} points.",
             "Train more of them (`evaluation.seeds`), longer (`labels.epochs`), or at a lower "
             "`evaluation.optimizer.lr`.",
         )  # fmt: skip
@@ -265,7 +247,7 @@ def _teachers(facts: Facts) -> Iterator[Finding]:
     if weak:
         yield Finding(
             "weak-teacher", "warning",
-            f"Not all teachers are good: {_listed(weak)}, while {best.backbone} has "
+            f"Not all teachers are good: {listed(weak)}, while {best.backbone} has "
             f"{best.top1:.1f} %.",
             "Train them longer (`squeeze.epochs`), or leave them out of `squeeze.backbones`.",
         )  # fmt: skip
@@ -303,7 +285,7 @@ def _reduced(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "reduced", "warning",
             f"Settings are below those of the preset {name}: "
-            f"{_listed(lower)}.",
+            f"{listed(lower)}.",
             "Do not compare with published figures; leave these options out for a full run.",
         )  # fmt: skip
 
@@ -338,7 +320,7 @@ def _missing(facts: Facts) -> Iterator[Finding]:
     absent = [method_words(method) for method in wanted if method not in there]
     if absent:
         yield Finding(
-            "missing", "warning", f"Without a row for comparison: {_listed(absent)}.",
+            "missing", "warning", f"Without a row for comparison: {listed(absent)}.",
             "Run the same command with these in `baselines.methods`; what is made already stays.",
         )  # fmt: skip
 
@@ -370,7 +352,7 @@ def _versions(facts: Facts) -> Iterator[Finding]:
     if len(facts.writers) > 1:
         yield Finding(
             "versions", "warning",
-            f"The files were written by several versions of gvbsm: {_listed(facts.writers)}.",
+            f"The files were written by several versions of gvbsm: {listed(facts.writers)}.",
             "For figures to be quoted, run again in an empty work directory.",
         )  # fmt: skip
 
@@ -389,13 +371,3 @@ CHECKS: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
     _densification,
     _labels,
 )
-
-
-def _percent(score: Score) -> str:
-    """57.6 ± 0.2 %, on one line."""
-    return f"{format_top1(vars(score))} %".replace(" ", NO_BREAK)
-
-
-def _listed(items: Sequence[str]) -> str:
-    """Words in a row: "a", "a and b", "a, b and c"."""
-    return " and ".join(filter(None, (", ".join(items[:-1]), *items[-1:])))

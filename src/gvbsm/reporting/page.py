@@ -13,10 +13,11 @@ from gvbsm.plots.gallery import gallery
 from gvbsm.plots.reading import run_spots
 from gvbsm.plots.style import byte_count
 from gvbsm.reporting.facts import Facts, setting
-from gvbsm.reporting.findings import find_all, method_words, verdict
+from gvbsm.reporting.findings import find_all, verdict
 from gvbsm.reporting.rendering import data_uri, save_pictures, write_html
 from gvbsm.reporting.sweeps import costs_of, tell_studies
 from gvbsm.reporting.terms import changes, commands, preset_words, settings_table, settings_yaml
+from gvbsm.reporting.wording import method_words
 from gvbsm.results import STAGES, format_top1
 from gvbsm.workspace import Workspace
 

@@ -16,7 +16,7 @@ from markupsafe import Markup, escape
 from gvbsm.artifacts import atomic
 from gvbsm.plots.captions import Drawn
 from gvbsm.plots.style import byte_count, save_figure
-from gvbsm.reporting.findings import method_words
+from gvbsm.reporting.wording import method_words
 from gvbsm.results import format_top1
 
 PIXELS_PER_CSS = 1.5  # of a figure: its smallest type is then as large as the text, and sharp

@@ -15,8 +15,9 @@ from gvbsm.plots.gallery import gallery
 from gvbsm.plots.pareto import Spot, fronts
 from gvbsm.plots.reading import StudyResults, fitting, read_studies, study_spots
 from gvbsm.reporting.facts import Score
-from gvbsm.reporting.findings import Finding, method_words, noise
+from gvbsm.reporting.findings import Finding, noise
 from gvbsm.reporting.rendering import Picture, save_pictures, write_html
+from gvbsm.reporting.wording import method_words
 
 
 @dataclass(frozen=True)

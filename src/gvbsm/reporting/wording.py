@@ -1,0 +1,36 @@
+"""How a report calls methods, accuracies and lists in a sentence."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from gvbsm.reporting.facts import Score
+from gvbsm.results import format_top1
+
+NO_BREAK = "\N{NO-BREAK SPACE}"
+
+
+def method_words(method: str) -> str:
+    """A method's name in words: `random-soft` is "random real pictures, soft labels"."""
+    known = {"gvbsm": "G-VBSM", "sre2l": "SRe2L", "full": "whole set"}
+    if method in known:
+        return known[method]
+    source, _, labels = method.rpartition("-")
+    if labels not in ("soft", "hard"):
+        return method
+    return f"{real_pictures(source)}, {labels} labels"
+
+
+def real_pictures(source: str) -> str:
+    """What a selection of real pictures is called."""
+    return "random real pictures" if source == "random" else f"real pictures chosen by {source}"
+
+
+def percent(score: Score) -> str:
+    """An accuracy and its spread on one line: "57.6 ± 0.2 %"."""
+    return f"{format_top1(vars(score))} %".replace(" ", NO_BREAK)
+
+
+def listed(items: Sequence[str]) -> str:
+    """Words in a row: "a", "a and b", "a, b and c"."""
+    return " and ".join(filter(None, (", ".join(items[:-1]), *items[-1:])))
