@@ -45,6 +45,8 @@ PAPER = {
     "figure6-batch-size": [None, None, None],
     "ipc": [None, 46.5, 54.3],
     "label-storage": [None] * 13,
+    "alternatives": [None] * 9,
+    "budget": [None] * 6,
     "ladder": [None] * 16,
     "traps": [None] * 11,
 }
