@@ -292,7 +292,7 @@ def test_a_study_opens_with_its_command_and_has_the_paper_s_figures(name):
     lines = (STUDIES / f"{name}.yaml").read_text(encoding="utf-8").splitlines()
     opening = [line for line in lines if line.startswith("#")]
     assert lines[: len(opening)] == opening
-    assert any(re.match(rf"#\s+gvbsm sweep {name} digits$", line) for line in opening)
+    assert any(re.match(rf"#\s+gvbsm sweep {name} digits(-best)?$", line) for line in opening)
     assert max(map(len, lines)) <= 110
     study = read_study(name)
     figures = {str(key): values for key, values in study.paper.get("figures", {}).items()}
@@ -315,6 +315,14 @@ def test_every_study_resolves_on_every_preset(preset):
             assert point.config.method == "gvbsm"
             assert "random-soft" in point.config.baselines.methods
             assert list(point.axes) == list(study.axes)
+
+
+@pytest.mark.parametrize("preset", ["digits-best", "cifar10-best+cheap-teachers"])
+def test_single_settings_vary_where_a_recipe_beyond_the_paper_stands(preset):
+    for points in expand(
+        [read_study("alternatives"), read_study("budget")], read_preset(preset), {}
+    ):
+        assert len({str(to_dict(point.config)) for point in points}) == len(points)
 
 
 @pytest.mark.parametrize(("name", "data"), sorted(UNFIT))
