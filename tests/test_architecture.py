@@ -28,7 +28,7 @@ LAYERS = (
     "config settings artifacts rows labelstore distilled runtime memory tracking training loading "
     "teachers features film groups class_order observe targets epochs descent workspace studies "
     "choices origin sharing exchange launch processes replicas teamwork divergence unfinished "
-    "starts beyond names ensemble optimizers",
+    "starts beyond limits names ensemble optimizers",
     "squeeze statistics synthesis labels evaluation coreset forgetting",  # 3: stages
     # 4: what the pipeline is put together from
     "plots recipes preflight results performance",

@@ -301,6 +301,18 @@ def test_settings_below_the_preset(facts):
     assert find_all(replace(less, origin=Origin("cifar10+cifar10-small"), preset=less.config))
 
 
+def test_a_teacher_of_fewer_epochs_than_the_preset_s(facts):
+    own = {"wrn16_2": {"epochs": 3}, "resnet50": {"epochs": 1}}  # the second is no teacher
+    less = with_config(facts, "squeeze", settings_of=own)
+    assert "preset cifar10: `squeeze.epochs` of wrn16_2 3 of 50." in only(less).text
+    longer = with_config(facts, "squeeze", settings_of={"wrn16_2": {"epochs": 60}})
+    assert find_all(longer) == []
+    assert "`squeeze.epochs` of wrn16_2 50 of 60" in only(replace(facts, full=longer.config)).text
+    del facts.config["squeeze"]["settings_of"]  # as in older results
+    assert find_all(facts) == []
+    assert only(replace(facts, full=longer.config)).name == "reduced"
+
+
 def test_labels_that_outweigh_the_images(facts):
     heavy = replace(facts, set_bytes={"images": 307_200, "labels": 30_720_000})
     assert "100 times the room" in only(heavy).text

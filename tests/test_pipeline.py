@@ -93,6 +93,26 @@ def test_run__settles_the_epochs_that_its_least_steps_need(tmp_path):
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "labels").iterdir()} == before
 
 
+def test_squeeze__each_teacher_is_trained_with_its_own_settings(tmp_path):
+    own = {"wrn10_1": {"epochs": 2, "batch_size": 100}}
+    squeeze = {**SETTINGS["squeeze"], "backbones": ["convnet8_d1", "wrn10_1"]}
+    both = {**SETTINGS, "squeeze": {**squeeze, "settings_of": own}}
+    run = pipeline.Run(pipeline.as_config(both), tmp_path / "both", quiet=True)
+    run.squeeze()
+    headers = {name: read_header(run.workspace.teacher(name)) for name in squeeze["backbones"]}
+    assert {name: header["history"]["epochs"][-1] for name, header in headers.items()} == {
+        "convnet8_d1": 1,
+        "wrn10_1": 2,
+    }
+    alone = {**SETTINGS, "squeeze": {**squeeze, "backbones": ["wrn10_1"], **own["wrn10_1"]}}
+    same = pipeline.Run(pipeline.as_config(alone), tmp_path / "alone", quiet=True)
+    same.squeeze()
+    first, second = (
+        load_tensors(made.workspace.teacher("wrn10_1"), "teacher")[0] for made in (run, same)
+    )
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
 def test_stages__one_by_one_are_the_same_as_run(tmp_path):
     for stage in ("squeeze", "statistics", "synthesis", "labels", "evaluation"):
         pipeline.run_stage(stage, SETTINGS, tmp_path / "steps", quiet=True)

@@ -37,6 +37,23 @@ def test_check_feasible__an_unknown_backbone_names_the_nearest(data, section):
         check_feasible(config(**{section: {key: ["resnt18"]}}), data)
 
 
+@pytest.mark.parametrize(
+    ("section", "table", "value"),
+    [
+        ("squeeze", "settings_of", {"epochs": 3}),
+        ("evaluation", "lr_of", 0.1),
+    ],
+)
+def test_check_feasible__a_table_of_networks_that_do_not_exist(data, section, table, value):
+    who = {"squeeze": {"backbones": ["wrn10_1"]}, "evaluation": {"students": ["convnet8_d1"]}}
+    for name in ("wrn10_l", "timm/resnet18.a1_in2k", "torchvision/resnet19"):
+        given = {**who[section], table: {name: value}}
+        with pytest.raises(ConfigError, match=rf"^{section}\.{table}: unknown backbone '{name}'"):
+            check_feasible(config(**{section: given}), data)
+    for name in ("wrn40_9", "timm/resnet18.a1_in1k", "torchvision/resnet18"):  # take no part
+        check_feasible(config(**{section: {**who[section], table: {name: value}}}), data)
+
+
 def test_check_feasible__a_backbone_too_deep_for_the_pictures(data):
     with pytest.raises(ConfigError, match=r"8"):
         check_feasible(config(squeeze={"backbones": ["convnet8_d5"]}), data)
@@ -213,6 +230,10 @@ def test_networks_that_are_trained_together__must_have_a_batchnorm_that_can_be(d
         check_replicas(config, data, two)
     cut = replace(config, squeeze=replace(config.squeeze, parallel="pictures", micro_batch=4))
     check_replicas(cut, data, runtime)
+    with pytest.raises(ConfigError, match=r"squeeze\.micro_batch and squeeze\.parallel=pictures"):
+        check_replicas(cut, data, two)
+    own = {name: {"micro_batch": 4} for name in cut.squeeze.backbones[:1]}
+    cut = replace(cut, squeeze=replace(cut.squeeze, micro_batch=None, settings_of=own))
     with pytest.raises(ConfigError, match=r"squeeze\.micro_batch and squeeze\.parallel=pictures"):
         check_replicas(cut, data, two)
     apart = replace(config.evaluation, parallel="networks")

@@ -349,6 +349,7 @@ def test_every_named_backbone_exists(name):
     in_comments = re.findall(r"(?:torchvision|timm)/\w+", text)
     named = {*config.squeeze.backbones, *config.evaluation.students, *in_comments}
     assert {*config.evaluation.lr_of} <= {*config.evaluation.students}
+    assert {*config.squeeze.settings_of} <= {*config.squeeze.backbones}
     with torch.device("meta"):
         for backbone in sorted(named):
             model = build_backbone(backbone, 10, size, DATASETS[name].channels or 3)

@@ -62,6 +62,8 @@ def changed(settings, method="gvbsm"):
         ({"labels": {"views": {"shuffle": 2}}}, "labels"),
         ({"labels": {"views": {"border": "black"}}}, "labels"),
         ({"squeeze": {"views": {"border": "black"}}}, "teacher"),
+        ({"squeeze": {"settings_of": {"resnet18": {"optimizer": {"lr": 0.3}}}}}, "teacher"),
+        ({"squeeze": {"settings_of": {"resnet18": {"pretrained": True}}}}, "teacher"),
         ({"synthesis": {"views": {"border": "black"}}}, "statistics"),
         ({"synthesis": {"rounding": "truncate"}}, "images"),
         ({"labels": {"storage": {"bits": 8}}}, "labels"),
@@ -121,6 +123,23 @@ def test_recipes__a_mended_stage_is_made_again_with_what_follows(stage, first, m
 )
 def test_recipes__what_changes_no_content_changes_no_recipe(settings):
     assert changed(settings) == set()
+
+
+def test_a_teacher_s_own_settings_are_in_its_recipe_as_if_all_had_them():
+    own = {"epochs": 3, "optimizer": {"lr": 0.3}, "views": {"scale": [0.5, 1]}}
+    alone = recipes_of({"squeeze": {"settings_of": {"resnet18": own}}})
+    assert alone["teacher"] == recipes_of({"squeeze": own})["teacher"]
+    other = recipes_of({"squeeze": {"settings_of": {"wrn16_2": own, "resnet50": own}}})
+    assert other["teacher"] == recipes_of({})["teacher"]
+
+
+def test_what_is_forgotten_is_recorded_with_the_teacher_s_own_settings():
+    def forgetting(squeeze):
+        config = build_config(merge(BASE, {"squeeze": squeeze}))
+        return Recipes(config, "data", "fp32").forgetting()
+
+    assert forgetting({"settings_of": {"resnet18": {"epochs": 3}}}) == forgetting({"epochs": 3})
+    assert forgetting({"settings_of": {"wrn16_2": {"epochs": 3}}}) == forgetting({})
 
 
 def test_a_teacher_that_comes_trained_depends_on_no_setting_of_training():

@@ -11,6 +11,7 @@ from gvbsm.config import ConfigError
 from gvbsm.coreset import select_forgetting, select_herding, select_k_center
 from gvbsm.features import teacher_features
 from gvbsm.loading import plain_batches
+from gvbsm.recipes import Recipes
 from gvbsm.selection import Selector
 from gvbsm.starts import Start, training_losses
 
@@ -69,6 +70,24 @@ def test_forgetting_is_trained_once_and_kept(run, monkeypatch):
 
     monkeypatch.setattr(selection, "record_forgetting", record)
     assert torch.equal(selector(run).select("forgetting"), found)
+
+
+def test_forgetting_is_recorded_with_the_teacher_s_own_settings(run, monkeypatch):
+    seen, record = [], selection.record_forgetting
+
+    def spy(backbone, data, training, *rest):
+        seen.append(training)
+        record(backbone, data, training, *rest)
+
+    monkeypatch.setattr(selection, "record_forgetting", spy)
+    own = {"epochs": 3, "batch_size": 100}
+    config = replace(run.config, squeeze=replace(run.config.squeeze, settings_of={"wrn10_1": own}))
+    recipes = Recipes(config, run.data.fingerprint, run.runtime.precision)
+    Selector(config, run.data, run.runtime, run.workspace, recipes, run._teacher).select(
+        "forgetting"
+    )
+    (training,) = seen
+    assert (training.epochs, training.batch_size) == (3, 100)
 
 
 def test_draws_are_those_of_the_random_selection_alone(run):

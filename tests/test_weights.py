@@ -205,6 +205,17 @@ def test_settings__weights_without_pretrained_would_be_read_by_nobody(folder):
         pretrained(folder, pretrained=False)
 
 
+def test_preflight__asks_for_the_files_of_those_alone_that_come_trained(folder, data):
+    both = pretrained(
+        folder, pretrained=False, backbones=[CONVNET, WRN],
+        settings_of={WRN: {"pretrained": True}},
+    )  # fmt: skip
+    check_feasible(both, data)
+    (folder / f"{WRN}.safetensors").unlink()
+    with pytest.raises(ConfigError, match=f"no weights of {WRN}"):
+        check_feasible(both, data)
+
+
 def test_squeeze__takes_the_weights_unless_the_classes_are_in_another_order(
     folder, data, runtime, teachers, tmp_path
 ):

@@ -37,7 +37,7 @@ from gvbsm.results import STAGES, collect
 from gvbsm.runtime import Log, Runtime, resolve_runtime
 from gvbsm.samples import draw_picture, keep_real, sample_real
 from gvbsm.selection import Selector
-from gvbsm.settings import as_config, usual_workdir
+from gvbsm.settings import as_config, squeeze_of, usual_workdir
 from gvbsm.squeeze import squeeze_teacher
 from gvbsm.starts import Start
 from gvbsm.statistics import add_chunks, record_chunks
@@ -114,7 +114,8 @@ class Run:
             path, recipe = workspace.teacher(backbone), self.recipes.teacher(backbone)
             with self.team.timed(f"squeeze/{backbone}", team):
                 squeeze_teacher(
-                    backbone, self.data, config.squeeze, self.runtime_of("squeeze"), path, recipe,
+                    backbone, self.data, squeeze_of(config.squeeze, backbone),
+                    self.runtime_of("squeeze"), path, recipe,
                     self.runtime.workers(config.data.workers), team,
                 )  # fmt: skip
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import reduce
 from pathlib import Path
 from typing import Any
@@ -14,7 +14,7 @@ from torch import nn
 
 from gvbsm._version import __version__
 from gvbsm.artifacts import ArtifactError, changes, read_json, write_json
-from gvbsm.backbones import build_backbone, check_pretrained
+from gvbsm.backbones import build_backbone, check_known, check_pretrained
 from gvbsm.config import Config, ConfigError, SqueezeConfig
 from gvbsm.datasets import ImageData, load_dataset
 from gvbsm.epochs import check_shuffle
@@ -23,7 +23,7 @@ from gvbsm.names import flat_keys
 from gvbsm.pictures import DataError
 from gvbsm.replicas import check_replicable
 from gvbsm.runtime import Runtime
-from gvbsm.settings import selection_of, to_dict
+from gvbsm.settings import selection_of, squeeze_of, to_dict
 from gvbsm.tracking import check_trackers
 
 # Settings in which the processes of a run may differ.
@@ -53,8 +53,9 @@ def check_feasible(config: Config, data: ImageData) -> None:
     check_trackers(config.trackers)
     for name in dict.fromkeys((*config.squeeze.backbones, *config.evaluation.students)):
         _check_network(name, len(data.class_names), data)
-        if config.squeeze.pretrained and name in config.squeeze.backbones:
-            _check_weights(name, config.squeeze, data)
+        if name in config.squeeze.backbones:
+            _check_weights(name, squeeze_of(config.squeeze, name), data)
+    _check_tables(config)
     check_shuffle(config.labels.views, data.image_size)
     kept, classes = config.labels.storage.top_k, len(data.class_names)
     if kept is not None and kept >= classes:
@@ -80,7 +81,10 @@ def check_replicas(config: Config, data: ImageData, runtime: Runtime) -> None:
     for section, names in (("squeeze", teachers), ("evaluation", students)):
         if getattr(config, section).parallel == "networks" or runtime.processes.world == 1:
             continue
-        if getattr(config, section).micro_batch is not None:
+        cuts = {getattr(config, section).micro_batch}
+        if section == "squeeze":
+            cuts = {squeeze_of(config.squeeze, name).micro_batch for name in names}
+        if cuts != {None}:
             raise ConfigError(
                 f"{section}.micro_batch and {section}.parallel=pictures both cut a batch; with "
                 "several processes leave micro_batch out"
@@ -128,6 +132,8 @@ def check_continual(config: Config, data: ImageData) -> None:
 
 def _check_weights(name: str, config: SqueezeConfig, data: ImageData) -> None:
     """Whether weights are published, or the user's file of them fits, for which it is read."""
+    if not config.pretrained:
+        return
     classes = len(data.class_names)
     try:
         if config.weights_dir is None:
@@ -137,6 +143,20 @@ def _check_weights(name: str, config: SqueezeConfig, data: ImageData) -> None:
             build_backbone(name, classes, data.image_size, data.channels, True, folder)
     except ValueError as error:
         raise ConfigError(str(error)) from None
+
+
+def _check_tables(config: Config) -> None:
+    """Whether the networks whose own settings are told exist: a slip would tell nobody's."""
+    tables: dict[str, Mapping[str, Any]] = {
+        "squeeze.settings_of": config.squeeze.settings_of,
+        "evaluation.lr_of": config.evaluation.lr_of,
+    }
+    for key, table in tables.items():
+        for name in table:
+            try:
+                check_known(name)
+            except ValueError as error:
+                raise ConfigError(f"{key}: {error}") from None
 
 
 def _check_network(name: str, classes: int, data: ImageData) -> nn.Module:

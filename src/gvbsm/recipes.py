@@ -14,9 +14,9 @@ from typing import Any
 
 from gvbsm.artifacts import Recipe, fingerprint
 from gvbsm.backbones import weights_digest
-from gvbsm.config import Config, LabelStorageConfig
+from gvbsm.config import Config, LabelStorageConfig, SqueezeConfig
 from gvbsm.labelstore import STORAGE
-from gvbsm.settings import selection_of, to_dict
+from gvbsm.settings import selection_of, squeeze_of, to_dict
 from gvbsm.teachers import file_name
 
 # Raised by one when a stage comes to give something else from the same settings, such as after a
@@ -149,16 +149,18 @@ class Recipes:
 
     def teacher(self, backbone: str) -> Recipe:
         """A teacher's recipe; one that comes trained has no training in it."""
-        squeeze = self._config.squeeze
-        settings: dict[str, Any] = {"pretrained": True} if squeeze.pretrained else self._training()
+        squeeze = squeeze_of(self._config.squeeze, backbone)
+        trained = self._training(squeeze)
+        settings: dict[str, Any] = {"pretrained": True} if squeeze.pretrained else trained
         if (folder := squeeze.weights_dir) is not None:
             settings["weights"] = weights_digest(backbone, Path(folder))
         seed = seed_of(self._config, "squeeze")
         return self._recipe("squeeze", seed=seed, backbone=backbone, squeeze=settings)
 
-    def _training(self) -> dict[str, Any]:
-        """The settings of squeeze that change a network."""
-        settings = without_whole_batches(_without_seed(self._config.squeeze))
+    @staticmethod
+    def _training(squeeze: SqueezeConfig) -> dict[str, Any]:
+        """The settings of a teacher's training that change the network."""
+        settings = without_whole_batches(_without_seed(squeeze))
         for name in ("backbones", "tests", "weights_dir", "parallel"):
             del settings[name]
         return settings
@@ -212,7 +214,7 @@ class Recipes:
 
     def forgetting(self) -> Recipe:
         """The recipe of how often each picture is forgotten."""
-        settings = self._training()
+        settings = self._training(squeeze_of(self._config.squeeze, self.coreset_backbone))
         del settings["pretrained"]
         settings["epochs"] = self._config.coreset.epochs or settings["epochs"]
         return self._recipe(

@@ -19,6 +19,7 @@ from gvbsm.memory import InParts
 from gvbsm.pictures import DataError
 from gvbsm.recipes import Recipes, seed_of
 from gvbsm.runtime import Runtime
+from gvbsm.settings import squeeze_of
 from gvbsm.starts import Start, choose_crops, select_lowest, training_losses
 from gvbsm.workspace import Workspace
 
@@ -126,8 +127,9 @@ class Selector:
         backbone, recipe = self._recipes.coreset_backbone, self._recipes.forgetting()
         path = self._workspace.forgetting(backbone)
         if not self._workspace.is_made(path, recipe, "synthesis", make=True):
-            epochs = self._config.coreset.epochs or self._config.squeeze.epochs
-            training = replace(self._config.squeeze, epochs=epochs)
+            training = squeeze_of(self._config.squeeze, backbone)
+            epochs = self._config.coreset.epochs or training.epochs
+            training = replace(training, epochs=epochs)
             runtime = replace(self._runtime, seed=seed_of(self._config, "squeeze"))
             with self._workspace.timed("forgetting"):
                 record_forgetting(

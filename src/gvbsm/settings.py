@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
+import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,9 +17,9 @@ from gvbsm.config import (
     ConfigError,
     LabelStorageConfig,
     Method,
-    OptimizerConfig,
-    ViewConfig,
+    SqueezeConfig,
 )
+from gvbsm.limits import limit_faults
 from gvbsm.names import check_names, merge, nearest
 
 if TYPE_CHECKING:
@@ -93,6 +93,38 @@ def as_config(settings: Config | str | Mapping[str, Any]) -> Config:
 def for_method(config: Config, method: Method) -> Config:
     """The settings of a baseline in place of G-VBSM: its preset laid over `config`."""
     return build_config(merge(to_dict(config), read_preset(method)))
+
+
+def squeeze_of(config: SqueezeConfig, backbone: str) -> SqueezeConfig:
+    """The settings of one teacher's training: `settings_of` laid over the others, and gone.
+
+    Raises:
+        ConfigError: One line a fault of its own settings.
+    """
+    own = config.settings_of.get(backbone, {})
+    common = dataclasses.replace(config, settings_of={})
+    if not own.get("pretrained", config.pretrained):
+        common = dataclasses.replace(common, weights_dir=None)  # it is for those that are
+    if not own:
+        return common
+    where = f"squeeze.settings_of.{backbone}"
+    check_names({"squeeze": own}, where)
+    if foreign := sorted({*own} - _OF_ONE_TEACHER):
+        raise ConfigError(f"{where}: {', '.join(foreign)} cannot differ between teachers")
+    try:
+        return _parsed_squeeze(json.dumps(merge(to_dict(common), own)))
+    except ConfigError as error:
+        lines = (f"{where}: {line}" for line in str(error).splitlines())
+        raise ConfigError("\n".join(lines)) from None
+
+
+_OF_ONE_TEACHER = {"pretrained", "epochs", "batch_size", "micro_batch", "optimizer", "views"}
+
+
+@functools.cache
+def _parsed_squeeze(text: str) -> SqueezeConfig:
+    """Recipes ask for it again and again, and parsing takes long."""
+    return build_config({"squeeze": json.loads(text)}).squeeze
 
 
 def selection_of(method: str) -> str | None:
@@ -172,35 +204,6 @@ def read_yaml(path: Path) -> dict[str, Any]:
     return content
 
 
-def _optimizer_faults(name: str, optimizer: OptimizerConfig) -> Iterator[str | None]:
-    for position, beta in enumerate(optimizer.betas):
-        yield _chance(f"{name}.betas[{position}]", beta, closed=False)
-    yield _chance(f"{name}.momentum", optimizer.momentum, closed=False)
-    yield _not_negative(f"{name}.weight_decay", optimizer.weight_decay)
-    yield _chance(f"{name}.warmup", optimizer.warmup, closed=False)
-    if not 1 <= optimizer.zeta < math.inf:
-        yield f"{name}.zeta must be at least 1 (and finite), got {optimizer.zeta}"
-    if optimizer.schedule == "constant" and optimizer.zeta != 1:
-        yield f"{name}.zeta stretches the cosine of {name}.schedule=cosine or ssrs, not a constant"
-
-
-def _positive(name: str, value: float) -> str | None:
-    if math.isfinite(value):
-        return None if value > 0 else f"{name} must be positive, got {value}"
-    return f"{name} must be finite, got {value}"
-
-
-def _not_negative(name: str, value: float) -> str | None:
-    if math.isfinite(value):
-        return None if value >= 0 else f"{name} must not be negative, got {value}"
-    return f"{name} must be finite, got {value}"
-
-
-def _chance(name: str, value: float, *, closed: bool) -> str | None:
-    fits = 0 <= value <= 1 if closed else 0 <= value < 1
-    return None if fits else f"{name} must be in [0, 1{']' if closed else ')'}, got {value}"
-
-
 def _backbone_faults(config: Config) -> Iterator[str]:
     teachers = config.squeeze.backbones
     if not teachers:
@@ -226,86 +229,16 @@ def _subset(name: str, chosen: tuple[str, ...] | None, teachers: tuple[str, ...]
             yield f"{name} names {item!r}, which is not in squeeze.backbones {list(teachers)}"
 
 
-def _view_faults(name: str, views: ViewConfig) -> Iterator[str | None]:
-    low, high = views.scale
-    if not 0 < low <= high <= 1:
-        yield f"{name}.scale must satisfy 0 < low <= high <= 1, got {list(views.scale)}"
-    if not 0 < views.ratio[0] <= views.ratio[1]:
-        yield f"{name}.ratio must satisfy 0 < low <= high, got {list(views.ratio)}"
-    for key in ("padding", "roll", "cutmix", "mixup", "shuffle"):
-        yield _not_negative(f"{name}.{key}", getattr(views, key))
-
-
-_POSITIVE = (
-    "ipc squeeze.epochs squeeze.batch_size squeeze.tests statistics.n_p statistics.batch_size "
-    "statistics.passes synthesis.iterations synthesis.batch_size synthesis.tau "
-    "synthesis.flatness_tau labels.epochs "
-    "labels.batch_size labels.temperature evaluation.seeds evaluation.batch_size evaluation.tests "
-    "evaluation.temperature baselines.draws squeeze.optimizer.lr synthesis.optimizer.lr "
-    "evaluation.optimizer.lr continual.steps continual.orders"
-)
-
-_NOT_NEGATIVE = (
-    "checkpoint_seconds labels.min_steps labels.full_batch_up_to evaluation.gamma "
-    "synthesis.weight_cross_entropy synthesis.weight_batchnorm synthesis.weight_conv "
-    "synthesis.weight_densification synthesis.weight_flatness synthesis.first_layer_multiplier"
-)
-
-
 def _faults(config: Config) -> Iterator[str | None]:
     for faults in (
-        _number_faults,
+        limit_faults,
         _backbone_faults,
-        _section_faults,
         _label_faults,
         _weight_faults,
         _mode_faults,
         beyond_faults,
     ):
         yield from faults(config)
-
-
-def _number_faults(config: Config) -> Iterator[str | None]:
-    synthesis = config.synthesis
-    for names, fault in ((_POSITIVE, _positive), (_NOT_NEGATIVE, _not_negative)):
-        for name in names.split():
-            value: Any = functools.reduce(getattr, name.split("."), config)
-            yield fault(name, value)
-    for name in ("alpha", "residual", "flatness_decay"):
-        yield _chance(f"synthesis.{name}", getattr(synthesis, name), closed=False)
-    yield _chance("evaluation.ema", config.evaluation.ema, closed=False)
-    for name in ("beta_dr", "weight_class"):
-        yield _chance(f"synthesis.{name}", getattr(synthesis, name), closed=True)
-    if not 0 < config.data.val_fraction < 1:
-        yield f"data.val_fraction must be in (0, 1), got {config.data.val_fraction}"
-    for student, rate in config.evaluation.lr_of.items():
-        yield _positive(f"evaluation.lr_of.{student}", rate)
-    for name, count in (
-        ("threads", config.threads),
-        ("synthesis.groups", synthesis.groups),
-        ("squeeze.micro_batch", config.squeeze.micro_batch),
-        ("evaluation.micro_batch", config.evaluation.micro_batch),
-        ("labels.storage.top_k", config.labels.storage.top_k),
-        ("continual.epochs", config.continual.epochs),
-        ("coreset.epochs", config.coreset.epochs),
-    ):
-        if count is not None:
-            yield _positive(name, count)
-    yield _not_negative("continual.min_steps", config.continual.min_steps or 0)
-    yield _not_negative("data.workers", config.data.workers or 0)
-
-
-def _section_faults(config: Config) -> Iterator[str | None]:
-    for section in ("squeeze", "synthesis", "evaluation"):
-        yield from _optimizer_faults(f"{section}.optimizer", getattr(config, section).optimizer)
-    if config.synthesis.optimizer.name == "muon":
-        yield "synthesis.optimizer.name must not be muon, which moves matrices: pixels are none"
-    for section in ("squeeze", "synthesis", "labels"):
-        yield from _view_faults(f"{section}.views", getattr(config, section).views)
-    for section in ("squeeze", "synthesis"):
-        for key in ("cutmix", "mixup", "shuffle"):
-            if getattr(getattr(config, section).views, key):
-                yield f"{section}.views.{key} must be 0: only labels.views mixes images"
 
 
 def _label_faults(config: Config) -> Iterator[str | None]:
@@ -334,23 +267,35 @@ def _label_faults(config: Config) -> Iterator[str | None]:
 
 def _weight_faults(config: Config) -> Iterator[str | None]:
     weights, teachers = config.labels.weights, config.labels.backbones or config.squeeze.backbones
-    for name, weight in weights.items():
+    for name in weights:
         if name not in teachers:
             yield f"labels.weights names {name!r}, which is none of the labels' {list(teachers)}"
-        yield _not_negative(f"labels.weights.{name}", weight)
     if teachers and all(weights.get(name, 1.0) == 0 for name in teachers):
         yield "labels.weights gives all teachers of the labels 0; let at least one count"
 
 
 def _mode_faults(config: Config) -> Iterator[str]:
-    if config.squeeze.weights_dir is not None and not config.squeeze.pretrained:
+    squeeze = config.squeeze
+    own = (settings.get("pretrained") for settings in squeeze.settings_of.values())
+    if squeeze.weights_dir is not None and not (squeeze.pretrained or any(own)):
         yield "squeeze.weights_dir is read with squeeze.pretrained=true alone: set both, or neither"
-    methods = (config.method, *config.baselines.methods)
-    epochs = config.coreset.epochs or config.squeeze.epochs
-    if "forgetting" in map(selection_of, methods) and epochs < 2:
-        yield f"coreset.epochs must be at least 2, to see what the next forgets; got {epochs}"
     if config.method != "gvbsm" and config.baselines.methods:
         yield f"method={config.method} is itself a baseline: set baselines.methods to []"
+
+
+def _teacher_faults(config: Config) -> Iterator[str]:
+    """Faults of single teachers' settings, laid over others that have none."""
+    squeeze, coreset = config.squeeze, config.coreset
+    for name in squeeze.settings_of:
+        try:
+            squeeze_of(squeeze, name)
+        except ConfigError as error:
+            yield from str(error).splitlines()
+    if "forgetting" in map(selection_of, (config.method, *config.baselines.methods)):
+        backbone = coreset.backbone or squeeze.backbones[0]
+        epochs = coreset.epochs or squeeze_of(squeeze, backbone).epochs
+        if epochs < 2:
+            yield f"coreset.epochs must be at least 2, to see what the next forgets; got {epochs}"
 
 
 def validate(config: Config) -> Config:
@@ -360,6 +305,6 @@ def validate(config: Config) -> Config:
         ConfigError: One line a fault.
     """
     faults = list(dict.fromkeys(fault for fault in _faults(config) if fault))
-    if faults:
+    if faults := faults or list(_teacher_faults(config)):
         raise ConfigError("\n".join(faults))
     return config

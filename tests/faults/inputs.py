@@ -38,7 +38,8 @@ evaluation.students=[convnet8_d9] evaluation.students=[timm/no_such_net] evaluat
 evaluation.loss=l2 evaluation.gamma=-1 evaluation.temperature=0 evaluation.hard_target=soft
 evaluation.batch_size=0 evaluation.tests=0 evaluation.lr_of={convnet8_d1:-1}
 evaluation.lr_of={nobody:0.1} labels.weights={nobody:1} labels.batchnorm=both
-baselines.methods=[random] baselines.draws=0
+baselines.methods=[random] baselines.draws=0 squeeze.settings_of={nobody:{epochs:1}}
+squeeze.settings_of={convnet8_d1:{epochs:0}} squeeze.settings_of={convnet8_d1:{tests:1}}
 coreset.backbone=resnet50 coreset.epochs=0 no_such_key=1 synthesis.no_such_key=1 evalution.seeds=1
 """.split()  # noqa: SIM905
 

@@ -42,6 +42,7 @@ __all__ = [
     "MatchedLayers",
     "backbone_names",
     "build_backbone",
+    "check_known",
     "check_pretrained",
     "disable_inplace",
     "file_stem",
@@ -151,6 +152,20 @@ def build_backbone(
     return model
 
 
+def check_known(name: str) -> None:
+    """Check that there is a network of this name, whatever pictures it takes.
+
+    Raises:
+        ValueError: If not.
+    """
+    prefix, _, library_name = name.rpartition("/")
+    if prefix == "torchvision" and library_name in library.torchvision_names():
+        return
+    if prefix == "timm" and library.is_timm_name(library_name):
+        return
+    _small_image_spec(name)
+
+
 def check_pretrained(name: str, classes: int) -> None:
     """Check, without loading them, that a network has published weights for so many classes.
 
@@ -189,22 +204,20 @@ def _build(name: str, classes: int, image_size: int, channels: int, pretrained: 
     if prefix == "timm" and library.is_timm_name(library_name):
         return library.build_timm(library_name, classes, image_size, channels, pretrained)
     spec = _small_image_spec(name)
-    if spec is None:
-        raise ValueError(_unknown(name))
     if pretrained:
         check_pretrained(name, classes)  # refuses: small-image networks have no weights
     return spec.build(classes, image_size, channels)
 
 
-def _small_image_spec(name: str) -> BackboneSpec | None:
-    """Return the entry of `BACKBONES`, or the member of a free family, or None."""
+def _small_image_spec(name: str) -> BackboneSpec:
+    """Return the entry of `BACKBONES`, or the member of a free family; else say what is known."""
     if name in BACKBONES:
         return BACKBONES[name]
     for pattern, family in _FAMILIES:
         match = re.fullmatch(pattern, name)
         if match:
             return family(*(int(group) for group in match.groups() if group is not None))
-    return None
+    raise ValueError(_unknown(name))
 
 
 def _unknown(name: str) -> str:

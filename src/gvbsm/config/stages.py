@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from gvbsm.config.parts import LATER, OptimizerConfig, Parallel, ViewConfig, later
 
@@ -28,6 +28,10 @@ class SqueezeConfig:
         parallel: Of several processes, each trains networks of its own (networks), or all share
             each step's pictures of one network (pictures).
         seed: Seed of teachers, their statistics and forgetting; none takes the run's.
+        settings_of: Settings of single teachers where they differ from those above: pretrained,
+            epochs, batch_size, micro_batch, and any of optimizer and views, such as
+            {wrn16_2: {epochs: 24, views: {crop: resized}}}. Teachers that are not trained may
+            stand there, too.
     """
 
     backbones: tuple[str, ...] = (
@@ -47,6 +51,7 @@ class SqueezeConfig:
     tests: int = 5
     parallel: Parallel = "networks"
     seed: int | None = None
+    settings_of: dict[str, dict[str, Any]] = field(default_factory=dict, metadata=LATER)
 
 
 @dataclass(frozen=True)

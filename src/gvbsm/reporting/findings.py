@@ -8,7 +8,7 @@ the students (pooled), or of the test pictures as a sample, whichever is larger.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -274,8 +274,13 @@ def _reduced(facts: Facts) -> Iterator[Finding]:
     pairs: list[tuple[str, Any, Any]] = [
         (key, setting(facts.config, key), setting(base, key)) for key in REDUCIBLE
     ]
-    mine, full = (len(item["squeeze"]["backbones"]) for item in (facts.config, base))
+    both = facts.config["squeeze"], base["squeeze"]
+    mine, full = (len(squeeze["backbones"]) for squeeze in both)
     pairs.append(("number of `squeeze.backbones`", mine, full))
+    for teacher in sorted({key for squeeze in both for key in squeeze.get("settings_of", {})}):
+        if all(teacher in squeeze["backbones"] for squeeze in both):
+            mine, full = (_teacher_epochs(squeeze, teacher) for squeeze in both)
+            pairs.append((f"`squeeze.epochs` of {teacher}", mine, full))
     lower = [
         f"{key if ' ' in key else f'`{key}`'} {mine:,} of {full:,}"
         for key, mine, full in pairs
@@ -288,6 +293,13 @@ def _reduced(facts: Facts) -> Iterator[Finding]:
             f"{listed(lower)}.",
             "Do not compare with published figures; leave these options out for a full run.",
         )  # fmt: skip
+
+
+def _teacher_epochs(squeeze: Mapping[str, Any], backbone: str) -> int:
+    """Of one teacher; older results have no settings of single teachers."""
+    own = squeeze.get("settings_of", {}).get(backbone, {})
+    epochs: int = own.get("epochs", squeeze["epochs"])
+    return epochs
 
 
 def _labels(facts: Facts) -> Iterator[Finding]:

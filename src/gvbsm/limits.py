@@ -1,0 +1,115 @@
+"""What each single setting may be: numbers, optimizers, views."""
+
+from __future__ import annotations
+
+import functools
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from gvbsm.config import Config, OptimizerConfig, ViewConfig
+
+_POSITIVE = (
+    "ipc squeeze.epochs squeeze.batch_size squeeze.tests statistics.n_p statistics.batch_size "
+    "statistics.passes synthesis.iterations synthesis.batch_size synthesis.tau "
+    "synthesis.flatness_tau labels.epochs "
+    "labels.batch_size labels.temperature evaluation.seeds evaluation.batch_size evaluation.tests "
+    "evaluation.temperature baselines.draws squeeze.optimizer.lr synthesis.optimizer.lr "
+    "evaluation.optimizer.lr continual.steps continual.orders"
+)
+
+_NOT_NEGATIVE = (
+    "checkpoint_seconds labels.min_steps labels.full_batch_up_to evaluation.gamma "
+    "synthesis.weight_cross_entropy synthesis.weight_batchnorm synthesis.weight_conv "
+    "synthesis.weight_densification synthesis.weight_flatness synthesis.first_layer_multiplier"
+)
+
+
+def limit_faults(config: Config) -> Iterator[str | None]:
+    """Which settings are out of their limits, one line a fault; None stands for no fault."""
+    yield from _number_faults(config)
+    yield from _section_faults(config)
+
+
+def _number_faults(config: Config) -> Iterator[str | None]:
+    synthesis = config.synthesis
+    for names, fault in ((_POSITIVE, _positive), (_NOT_NEGATIVE, _not_negative)):
+        for name in names.split():
+            value: Any = functools.reduce(getattr, name.split("."), config)
+            yield fault(name, value)
+    for name in ("alpha", "residual", "flatness_decay"):
+        yield _chance(f"synthesis.{name}", getattr(synthesis, name), closed=False)
+    yield _chance("evaluation.ema", config.evaluation.ema, closed=False)
+    for name in ("beta_dr", "weight_class"):
+        yield _chance(f"synthesis.{name}", getattr(synthesis, name), closed=True)
+    if not 0 < config.data.val_fraction < 1:
+        yield f"data.val_fraction must be in (0, 1), got {config.data.val_fraction}"
+    for student, rate in config.evaluation.lr_of.items():
+        yield _positive(f"evaluation.lr_of.{student}", rate)
+    for teacher, weight in config.labels.weights.items():
+        yield _not_negative(f"labels.weights.{teacher}", weight)
+    for name, count in (
+        ("threads", config.threads),
+        ("synthesis.groups", synthesis.groups),
+        ("squeeze.micro_batch", config.squeeze.micro_batch),
+        ("evaluation.micro_batch", config.evaluation.micro_batch),
+        ("labels.storage.top_k", config.labels.storage.top_k),
+        ("continual.epochs", config.continual.epochs),
+        ("coreset.epochs", config.coreset.epochs),
+    ):
+        if count is not None:
+            yield _positive(name, count)
+    yield _not_negative("continual.min_steps", config.continual.min_steps or 0)
+    yield _not_negative("data.workers", config.data.workers or 0)
+
+
+def _section_faults(config: Config) -> Iterator[str | None]:
+    for section in ("squeeze", "synthesis", "evaluation"):
+        yield from _optimizer_faults(f"{section}.optimizer", getattr(config, section).optimizer)
+    if config.synthesis.optimizer.name == "muon":
+        yield "synthesis.optimizer.name must not be muon, which moves matrices: pixels are none"
+    for section in ("squeeze", "synthesis", "labels"):
+        yield from _view_faults(f"{section}.views", getattr(config, section).views)
+    for section in ("squeeze", "synthesis"):
+        for key in ("cutmix", "mixup", "shuffle"):
+            if getattr(getattr(config, section).views, key):
+                yield f"{section}.views.{key} must be 0: only labels.views mixes images"
+
+
+def _optimizer_faults(name: str, optimizer: OptimizerConfig) -> Iterator[str | None]:
+    for position, beta in enumerate(optimizer.betas):
+        yield _chance(f"{name}.betas[{position}]", beta, closed=False)
+    yield _chance(f"{name}.momentum", optimizer.momentum, closed=False)
+    yield _not_negative(f"{name}.weight_decay", optimizer.weight_decay)
+    yield _chance(f"{name}.warmup", optimizer.warmup, closed=False)
+    if not 1 <= optimizer.zeta < math.inf:
+        yield f"{name}.zeta must be at least 1 (and finite), got {optimizer.zeta}"
+    if optimizer.schedule == "constant" and optimizer.zeta != 1:
+        yield f"{name}.zeta stretches the cosine of {name}.schedule=cosine or ssrs, not a constant"
+
+
+def _view_faults(name: str, views: ViewConfig) -> Iterator[str | None]:
+    low, high = views.scale
+    if not 0 < low <= high <= 1:
+        yield f"{name}.scale must satisfy 0 < low <= high <= 1, got {list(views.scale)}"
+    if not 0 < views.ratio[0] <= views.ratio[1]:
+        yield f"{name}.ratio must satisfy 0 < low <= high, got {list(views.ratio)}"
+    for key in ("padding", "roll", "cutmix", "mixup", "shuffle"):
+        yield _not_negative(f"{name}.{key}", getattr(views, key))
+
+
+def _positive(name: str, value: float) -> str | None:
+    if math.isfinite(value):
+        return None if value > 0 else f"{name} must be positive, got {value}"
+    return f"{name} must be finite, got {value}"
+
+
+def _not_negative(name: str, value: float) -> str | None:
+    if math.isfinite(value):
+        return None if value >= 0 else f"{name} must not be negative, got {value}"
+    return f"{name} must be finite, got {value}"
+
+
+def _chance(name: str, value: float, *, closed: bool) -> str | None:
+    fits = 0 <= value <= 1 if closed else 0 <= value < 1
+    return None if fits else f"{name} must be in [0, 1{']' if closed else ')'}, got {value}"

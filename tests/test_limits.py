@@ -1,0 +1,99 @@
+"""What single settings may be: each fault is told alone, and no other value is refused."""
+
+import math
+import re
+
+import pytest
+
+from gvbsm.config import Config, ConfigError
+from gvbsm.limits import limit_faults
+from gvbsm.settings import build_config, validate
+from test_settings import changed
+
+POSITIVE = [
+    "ipc", "squeeze.epochs", "squeeze.batch_size", "squeeze.tests", "squeeze.optimizer.lr",
+    "statistics.n_p", "statistics.batch_size", "statistics.passes", "synthesis.iterations",
+    "synthesis.batch_size", "synthesis.tau", "synthesis.optimizer.lr", "labels.epochs",
+    "labels.batch_size", "evaluation.seeds", "evaluation.batch_size", "evaluation.tests",
+    "evaluation.temperature", "evaluation.optimizer.lr", "baselines.draws",
+]  # fmt: skip
+VIEW_FAULTS = [
+    ("scale", (0.0, 1.0)), ("scale", (0.9, 0.5)), ("scale", (0.5, 1.1)), ("ratio", (0.0, 1.0)),
+    ("ratio", (2.0, 1.0)), ("padding", -1), ("roll", -1),
+]  # fmt: skip
+FAULTS = [
+    *((key, value) for key in POSITIVE for value in (0, -1)),
+    *((f"{stage}.optimizer.lr", float("nan")) for stage in ("squeeze", "synthesis", "evaluation")),
+    ("synthesis.alpha", 1.0),
+    ("synthesis.alpha", -0.1),
+    ("synthesis.beta_dr", 1.1),
+    ("synthesis.beta_dr", -0.1),
+    ("data.val_fraction", 0.0),
+    ("data.val_fraction", 1.0),
+    ("coreset.epochs", 0),
+    *(
+        (f"{stage}.views.{key}", value)
+        for stage in ("squeeze", "synthesis", "labels")
+        for key, value in VIEW_FAULTS
+    ),
+    ("labels.views.cutmix", -1.0),
+    ("labels.views.mixup", -1.0),
+    ("labels.temperature", 0.0),
+    ("labels.views.shuffle", -1),
+    ("synthesis.views.mixup", 1.0),
+    ("squeeze.views.shuffle", 2),
+    ("squeeze.views.cutmix", 1.0),
+    ("synthesis.views.cutmix", 1.0),
+    # would else be met in the middle of the work, with a traceback of torch's
+    ("threads", 0),
+    ("synthesis.groups", 0),
+    ("synthesis.groups", -1),
+    ("data.workers", -1),
+    ("labels.min_steps", -1),
+    ("labels.storage.top_k", 0),
+    *(
+        (f"{stage}.optimizer.{key}", value)
+        for stage in ("squeeze", "synthesis", "evaluation")
+        for key, value in (("betas", (1.0, 0.9)), ("weight_decay", -1.0))
+    ),
+    ("squeeze.optimizer.momentum", -0.5),
+    ("synthesis.optimizer.zeta", 0.9),
+    ("evaluation.optimizer.zeta", float("inf")),
+    ("evaluation.optimizer.warmup", 1.0),
+    ("evaluation.ema", 1.0),
+    ("evaluation.ema", -0.1),
+    ("evaluation.lr_of", {"resnet18": 0.0}),
+    ("labels.weights", {"resnet18": -1.0}),
+    ("labels.weights", {"resnet18": math.nan}),
+    ("labels.weights", {"resnet18": math.inf}),
+]
+
+
+@pytest.mark.parametrize(("key", "value"), FAULTS)
+def test_every_fault_is_told_alone(key, value):
+    faulty = changed(Config(), key, value)
+    (fault,) = filter(None, limit_faults(faulty))
+    assert key in fault
+    with pytest.raises(ConfigError, match=f"^{re.escape(fault)}$"):
+        validate(faulty)
+
+
+def test_the_defaults_are_within_them():
+    assert [*filter(None, limit_faults(Config()))] == []
+
+
+@pytest.mark.parametrize(
+    ("section", "name", "value"),
+    [
+        ("synthesis", "weight_conv", -1.0),
+        ("synthesis", "weight_densification", math.nan),
+        ("synthesis", "first_layer_multiplier", -2.0),
+        ("synthesis", "tau", math.inf),
+        ("squeeze", "optimizer", {"lr": math.inf}),
+        ("evaluation", "gamma", -0.5),
+        ("labels", "full_batch_up_to", -1),
+    ],
+)
+def test_numbers_that_make_no_sense_are_faults(section, name, value):
+    with pytest.raises(ConfigError, match=rf"{section}\.{name}.* must (not be neg|be (pos|fin))"):
+        build_config({section: {name: value}})
