@@ -150,8 +150,8 @@ class Recipes:
     def teacher(self, backbone: str) -> Recipe:
         """A teacher's recipe; one that comes trained has no training in it."""
         squeeze = squeeze_of(self._config.squeeze, backbone)
-        trained = self._training(squeeze)
-        settings: dict[str, Any] = {"pretrained": True} if squeeze.pretrained else trained
+        ready: dict[str, Any] = {"pretrained": True}
+        settings = ready if squeeze.pretrained else self._training(squeeze)
         if (folder := squeeze.weights_dir) is not None:
             settings["weights"] = weights_digest(backbone, Path(folder))
         seed = seed_of(self._config, "squeeze")
