@@ -6,19 +6,16 @@ from collections.abc import Sequence
 
 from gvbsm.reporting.facts import Score
 from gvbsm.results import format_top1
+from gvbsm.settings import selection_of
 
 NO_BREAK = "\N{NO-BREAK SPACE}"
 
 
 def method_words(method: str) -> str:
     """A method's name in words: `random-soft` is "random real pictures, soft labels"."""
-    known = {"gvbsm": "G-VBSM", "sre2l": "SRe2L", "full": "whole set"}
-    if method in known:
-        return known[method]
-    source, _, labels = method.rpartition("-")
-    if labels not in ("soft", "hard"):
-        return method
-    return f"{real_pictures(source)}, {labels} labels"
+    if (source := selection_of(method)) is None:
+        return {"gvbsm": "G-VBSM", "sre2l": "SRe2L", "full": "whole set"}.get(method, method)
+    return f"{real_pictures(source)}, {method.removeprefix(f'{source}-')} labels"
 
 
 def real_pictures(source: str) -> str:
