@@ -1,5 +1,7 @@
 """A distilled set comes back as it was written, with the labels that belong to it."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -102,6 +104,13 @@ def test_distilled_set(tmp_path):
     assert load_distilled(tmp_path).soft_labels == labels
     with pytest.raises(ArtifactError, match="images"):
         load_distilled(tmp_path / "elsewhere")
+
+
+def test_images_per_class_of_a_sample_are_those_of_its_classes(tmp_path):
+    found = load_images(write_images(tmp_path, ipc=3, classes=4))
+    first = found.labels < 2
+    sample = replace(found, images=found.images[first], labels=found.labels[first])
+    assert (found.ipc, sample.ipc) == (3, 3)
 
 
 def test_stored_bytes(tmp_path):

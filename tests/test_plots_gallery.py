@@ -31,8 +31,10 @@ class Maker:
     def __init__(self, folder):
         self.folder = folder
 
-    def images(self, method, place=".", ipc=6, traces=(), file="synthesis/images.safetensors"):
-        labels = torch.arange(4).repeat_interleave(ipc)
+    def images(
+        self, method, place=".", ipc=6, traces=(), file="synthesis/images.safetensors", classes=4
+    ):
+        labels = torch.arange(classes).repeat_interleave(ipc)
         pixels = (labels * 60).to(torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 8, 8)
         recipe = {"ipc": ipc, "synthesis": {"init": "noise"}}
         header = {"kind": "images", "recipe": recipe, "method": method, "dataset": "toy",
@@ -179,6 +181,18 @@ def test_a_set_of_one_image_a_class_is_one_figure(maker):
     items = drawn(maker.folder)
     assert list(items) == ["images"]
     assert len(items["images"].figure.axes) == 1
+
+
+def test_a_sample_of_the_first_classes_alone_stands_in_their_rows(maker, monkeypatch):
+    monkeypatch.setattr("gvbsm.plots.gallery.SHOWN_CLASSES", 2)
+    maker.images("gvbsm")
+    maker.images("real", file="real.safetensors", ipc=10, classes=2)
+    own, real = drawn(maker.folder)["images"].figure.axes
+    for axes in (own, real):
+        pixels = axes.images[0].get_array()
+        top, bottom = pixels[: len(pixels) // 2], pixels[len(pixels) // 2 :]
+        assert {*top.flatten().tolist()} == {0, 255}  # the first class, and white between
+        assert {*bottom.flatten().tolist()} == {60, 255}
 
 
 def test_random_pictures_stand_in_for_real_ones(maker):

@@ -72,8 +72,8 @@ class DistilledDataset:
 
     @property
     def ipc(self) -> int:
-        """Images per class."""
-        return len(self.labels) // len(self.class_names)
+        """Images of each class that has any: a sample may be of the first classes alone."""
+        return len(self.labels) // len(set(self.labels.tolist()))
 
     def dataset(self) -> Dataset[tuple[Tensor, int]]:
         """A map-style data set of (normalized float image, hard label)."""
