@@ -302,7 +302,7 @@ def test_settings_below_the_preset(facts):
 
 
 def test_a_teacher_of_fewer_epochs_than_the_preset_s(facts):
-    own = {"wrn16_2": {"epochs": 3}, "resnet50": {"epochs": 1}}  # the second is no teacher
+    own = {"wrn16_2": {"epochs": "3"}, "resnet50": {"epochs": 1}}  # the second is no teacher
     less = with_config(facts, "squeeze", settings_of=own)
     assert "preset cifar10: `squeeze.epochs` of wrn16_2 3 of 50." in only(less).text
     longer = with_config(facts, "squeeze", settings_of={"wrn16_2": {"epochs": 60}})

@@ -298,8 +298,7 @@ def _reduced(facts: Facts) -> Iterator[Finding]:
 def _teacher_epochs(squeeze: Mapping[str, Any], backbone: str) -> int:
     """Of one teacher; older results have no settings of single teachers."""
     own = squeeze.get("settings_of", {}).get(backbone, {})
-    epochs: int = own.get("epochs", squeeze["epochs"])
-    return epochs
+    return int(own.get("epochs", squeeze["epochs"]))  # a table holds what was written, maybe text
 
 
 def _labels(facts: Facts) -> Iterator[Finding]:
