@@ -240,7 +240,10 @@ def test_what_the_sets_of_a_run_cost(workdir):
     write_json(workdir / "results.json", results)
     header = {"kind": "images", "recipe": {"ipc": 2}, "method": "random", "traces": [],
               "class_names": ["a", "b"], "mean": [0.5], "std": [0.25]}  # fmt: skip
-    pixels = {"images": torch.zeros(4, 1, 8, 8, dtype=torch.uint8), "labels": torch.tensor([0] * 4)}
+    pixels = {
+        "images": torch.zeros(4, 1, 8, 8, dtype=torch.uint8),
+        "labels": torch.tensor([0, 0, 1, 1]),
+    }
     save(other, pixels, header)
     tree = Tree(page_of(workdir))
     head = ["set", "student", "top-1 %", "synthesis, s", "bytes", "best for"]
