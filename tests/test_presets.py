@@ -15,7 +15,7 @@ import yaml
 from gvbsm.backbones import build_backbone
 from gvbsm.datasets import DATASETS
 from gvbsm.epochs import settle_epochs
-from gvbsm.settings import PRESETS, build_config, preset_names, read_preset
+from gvbsm.settings import PRESETS, build_config, preset_names, read_preset, squeeze_of
 
 DATA = ["cifar10", "cifar100", "digits", "folder", "imagenet-1k", "npz", "tiny-imagenet"]
 DATA += ["webdataset", "hub"]
@@ -272,12 +272,30 @@ def test_cheap_teachers_change_who_teaches_and_the_iterations_alone():
     whole, cheap = preset("cifar10-best"), preset("cifar10-best+cheap-teachers")
     assert set(cheap.squeeze.backbones) < set(whole.squeeze.backbones)
     assert cheap.squeeze.epochs < whole.squeeze.epochs
+    assert cheap.squeeze.settings_of == {}  # both are trained alike
     assert set(cheap.labels.backbones) < set(cheap.squeeze.backbones)
     labels = replace(
         cheap.labels, backbones=whole.labels.backbones, batchnorm=whole.labels.batchnorm
     )
     synthesis = replace(cheap.synthesis, iterations=whole.synthesis.iterations)
     assert replace(cheap, squeeze=whole.squeeze, labels=labels, synthesis=synthesis) == whole
+
+
+def test_teachers_of_cifar10_best_are_those_that_were_measured():
+    squeeze = preset("cifar10-best").squeeze
+    teachers = {name: squeeze_of(squeeze, name) for name in squeeze.backbones}
+    found = {
+        name: (t.epochs, t.batch_size, t.optimizer.lr, t.optimizer.momentum,
+               t.optimizer.weight_decay, t.views.crop)
+        for name, t in teachers.items()
+    }  # fmt: skip
+    assert found == {  # docs/recipe.md
+        "resnet18": (10, 256, 0.01, 0.95, 0.01, "pad"),
+        "wrn16_2": (24, 256, 0.01, 0.95, 0.01, "resized"),
+        "airbench": (5, 128, 0.01, 0.9, 0.02, "pad"),
+        "convnet128": (8, 64, 0.005, 0.95, 0.01, "pad"),
+    }
+    assert {t.optimizer.name for t in teachers.values()} == {"muon"}
 
 
 @pytest.mark.parametrize(

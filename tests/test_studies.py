@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from gvbsm.config import ConfigError
-from gvbsm.settings import build_config, read_preset, to_dict
+from gvbsm.settings import build_config, read_preset, squeeze_of, to_dict
 from gvbsm.studies import (
     STUDIES,
     Choice,
@@ -318,6 +318,15 @@ def test_every_study_resolves_on_every_preset(preset):
             assert point.config.method == "gvbsm"
             assert "random-soft" in point.config.baselines.methods
             assert list(point.axes) == list(study.axes)
+
+
+def test_teachers_own_settings_do_not_outlive_a_study_of_their_epochs():
+    study = read_study("table11-teacher-epochs")
+    (points,) = expand([study], read_preset("cifar10-best"), {})
+    for point in points:
+        squeeze = point.config.squeeze
+        epochs = {squeeze_of(squeeze, name).epochs for name in squeeze.backbones}
+        assert epochs == {squeeze.epochs}
 
 
 @pytest.mark.parametrize("preset", ["digits-best", "cifar10-best+cheap-teachers"])

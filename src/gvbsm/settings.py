@@ -305,6 +305,7 @@ def validate(config: Config) -> Config:
         ConfigError: One line a fault.
     """
     faults = list(dict.fromkeys(fault for fault in _faults(config) if fault))
-    if faults := faults or list(_teacher_faults(config)):
+    faults = faults or list(_teacher_faults(config))
+    if faults:
         raise ConfigError("\n".join(faults))
     return config

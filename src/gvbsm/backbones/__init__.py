@@ -198,10 +198,11 @@ def _build_from(
 
 def _build(name: str, classes: int, image_size: int, channels: int, pretrained: bool) -> nn.Module:
     """Find the builder of `name` and call it."""
+    check_known(name)
     prefix, _, library_name = name.rpartition("/")
-    if prefix == "torchvision" and library_name in library.torchvision_names():
+    if prefix == "torchvision":
         return library.build_torchvision(library_name, classes, channels, pretrained)
-    if prefix == "timm" and library.is_timm_name(library_name):
+    if prefix == "timm":
         return library.build_timm(library_name, classes, image_size, channels, pretrained)
     spec = _small_image_spec(name)
     if pretrained:
