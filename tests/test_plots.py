@@ -1,5 +1,8 @@
 """The picture: what is drawn where, for grey and colour, and for any class name."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -7,6 +10,7 @@ from PIL import Image
 
 from gvbsm.distilled import DistilledDataset
 from gvbsm.plots import plot_images
+from together import environment
 
 
 def distilled_set(images, names):
@@ -115,3 +119,20 @@ def test_a_figure_that_fails_leaves_the_old_one(tmp_path, monkeypatch):
         plot_images(distilled_set(plain([1, 2], 1), ["a", "b"]), plain([1, 2], 1), 1, path)
     assert [entry.name for entry in tmp_path.iterdir()] == ["x.png"]
     assert path.read_bytes() == b"old"
+
+
+@pytest.mark.parametrize(
+    ("backend", "kept"),
+    [("module://matplotlib_inline.backend_inline", None), ("no_such_backend", None), ("svg", "svg")],
+)
+def test_figures_need_no_backend_that_the_environment_names(backend, kept):
+    program = "import gvbsm.plots, os, matplotlib\nprint(os.environ['MPLBACKEND'])\n"
+    program += "print(dict.__getitem__(matplotlib.rcParams, 'backend'))"
+    done = subprocess.run(
+        [sys.executable, "-c", program], env=environment(MPLBACKEND=backend),
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    named, used = done.stdout.splitlines()
+    assert named == backend
+    assert kept is None or used == kept
