@@ -26,9 +26,9 @@ LAYERS = (
     "pictures sources shards hub torchvision_sets unreadable datasets backbones",
     # 2: ground
     "config settings artifacts rows labelstore distilled runtime memory tracking training loading "
-    "teachers features film groups class_order observe targets epochs descent workspace studies "
-    "choices origin sharing exchange launch processes replicas teamwork divergence unfinished "
-    "starts beyond limits names ensemble optimizers",
+    "workers teachers features film groups class_order observe targets epochs descent workspace "
+    "studies choices origin sharing exchange launch processes replicas teamwork divergence "
+    "unfinished starts beyond limits names ensemble optimizers",
     "squeeze statistics synthesis labels evaluation coreset forgetting",  # 3: stages
     # 4: what the pipeline is put together from
     "plots recipes preflight results performance",

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from PIL import Image
 
 import reference
-from gvbsm import loading
+from gvbsm import loading, workers
 from gvbsm.config import ViewConfig
 from gvbsm.loading import (
     PackedPaths,
@@ -155,7 +155,7 @@ def test_no_more_workers_are_started_than_there_are_batches(streamed, runtime, m
             started.append(num_workers)
             super().__init__(dataset, **options | {"multiprocessing_context": None})
 
-    monkeypatch.setattr(loading, "DataLoader", Loader)
+    monkeypatch.setattr(workers, "DataLoader", Loader)
     assert len(list(plain_batches(streamed, streamed.test, 8, runtime, workers=99))) == 2
     assert len(epoch(streamed, PLAIN, 16, runtime, workers=2)) == 3
     assert started == [2, 2]

@@ -10,15 +10,14 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict
-from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
 import torchvision.transforms.v2.functional as TF
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from gvbsm.config import ViewConfig
 from gvbsm.datasets import ImageData
@@ -26,9 +25,9 @@ from gvbsm.pictures import Split, normalize, pixel_bounds, read_image, resize_to
 from gvbsm.processes import ALONE, Processes
 from gvbsm.runtime import Runtime, generator_for
 from gvbsm.views import Views, apply_views, sample_views
+from gvbsm.workers import streamed
 
 Batch = tuple[Tensor, Tensor]
-Item = TypeVar("Item", bound=tuple[Tensor, ...])
 
 PART_BYTES = 16 * 1024**2  # of pictures that are gathered at a time
 
@@ -243,37 +242,6 @@ def _streamed(
 ) -> Iterator[Batch]:
     for pictures, labels in streamed(files, batches, runtime, workers):
         yield _to_device(pictures, labels, data, runtime)
-
-
-def streamed(
-    dataset: Dataset[Item], batches: Sequence[Tensor], runtime: Runtime, workers: int
-) -> Iterator[Item]:
-    """Items of a data set in batches, as worker processes get them ready.
-
-    Args:
-        dataset: Gives tuples of tensors by index.
-        batches: Which items, int64 (batch,) each.
-        runtime: Device that they are going to.
-        workers: Processes; 0 is this one. There are no more than batches.
-
-    Yields:
-        The items of a batch, stacked, on the CPU.
-    """
-    workers = min(workers, len(batches))
-    # Fork is unsafe beside torch's threads once a network has run. Workers are started for every
-    # epoch: what they import is imported once, by the process that they are forked from.
-    context = get_context("forkserver") if workers else None
-    if context is not None:
-        context.set_forkserver_preload([__name__])
-    loader = DataLoader(
-        dataset,
-        batch_sampler=[index.tolist() for index in batches],
-        num_workers=workers,
-        generator=torch.Generator(),  # else the global one is drawn from, which is dropout's
-        pin_memory=runtime.device.type == "cuda",
-        multiprocessing_context=context,
-    )
-    yield from loader
 
 
 def picture_parts(data: ImageData, index: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
