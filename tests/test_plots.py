@@ -123,7 +123,11 @@ def test_a_figure_that_fails_leaves_the_old_one(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("backend", "kept"),
-    [("module://matplotlib_inline.backend_inline", None), ("no_such_backend", None), ("svg", "svg")],
+    [
+        ("module://matplotlib_inline.backend_inline", None),
+        ("no_such_backend", None),
+        ("svg", "svg"),
+    ],
 )
 def test_figures_need_no_backend_that_the_environment_names(backend, kept):
     program = "import gvbsm.plots, os, matplotlib\nprint(os.environ['MPLBACKEND'])\n"

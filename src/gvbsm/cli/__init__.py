@@ -1,11 +1,13 @@
 """The command line: argv -> settings -> stage -> one table and one exit code.
 
 Exit codes: 0 done; 1 the run failed; 2 a fault in the command, the settings, the data or the work
-directory; 130 stopped by Ctrl-C. torch is imported only when a stage really runs.
+directory; 130 stopped by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP; 141 the reader of the standard
+output has left. torch is imported only when a stage really runs.
 """
 
 from __future__ import annotations
 
+import contextlib
 import sys
 from collections.abc import Callable, Sequence
 
@@ -13,7 +15,9 @@ from gvbsm._version import __version__
 from gvbsm.cli.bench import bench_verb
 from gvbsm.cli.exchange import export_verb, train_verb
 from gvbsm.cli.reading import report_verb, show_verb
+from gvbsm.cli.signals import Stopped, raise_when_stopped
 from gvbsm.cli.stages import stage_verb
+from gvbsm.cli.streams import BROKEN_PIPE, flush_streams, lost_reader, prepare_streams
 from gvbsm.cli.sweep import sweep_verb
 from gvbsm.config import ConfigError
 from gvbsm.launch import Launch, read_launch
@@ -42,38 +46,60 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "export": export_verb,
     "train": train_verb,
 }
+RESUME = "the same command goes on from the last checkpoint"
 ALONE = ("report", "show", "bench")  # are for one process, the first of several
 
 
 def entry() -> None:
     """Entry point of the `gvbsm` command."""
-    sys.exit(main(sys.argv[1:]))
+    prepare_streams()
+    raise_when_stopped()
+    try:
+        code = flush_streams(main(sys.argv[1:]))
+    except Stopped as stopped:  # at the very end
+        code = stopped.code
+    sys.exit(code)
 
 
 def main(argv: Sequence[str]) -> int:
     """Run a command and return its exit code."""
-    if not argv or argv[0] in ("-h", "--help"):
-        print(_overview())
-        return 0 if argv else 2
-    if argv[0] == "--version":
-        print(f"gvbsm {__version__}")
-        return 0
     launch = Launch()
     try:
+        if not argv or argv[0] in ("-h", "--help"):
+            print(_overview())
+            return 0 if argv else 2
+        if argv[0] == "--version":
+            print(f"gvbsm {__version__}")
+            return 0
         launch = read_launch()
         return _dispatch(argv[0], list(argv[1:]))
-    except KeyboardInterrupt:
-        if launch.rank == 0:
-            print("\nstopped; the same command goes on from the last checkpoint", file=sys.stderr)
-        return 130
+    except KeyboardInterrupt as interrupt:
+        return _interrupted(interrupt, launch)
+    except BrokenPipeError as error:
+        return BROKEN_PIPE if lost_reader() else _failed(error, launch)
     except Exception as error:
-        code = _exit_code(error)
-        if code is None:
-            for name in filter(None, [launch.name]):  # one of several
-                error.add_note(f"in {name}")
-            raise
-        _tell(error, launch)
-        return code
+        return _failed(error, launch)
+
+
+def _interrupted(interrupt: KeyboardInterrupt, launch: Launch) -> int:
+    """Say by what the command was stopped; return the exit code."""
+    code, line = 130, "\nstopped"
+    if isinstance(interrupt, Stopped):
+        code, line = interrupt.code, f"gvbsm: stopped by {interrupt}"
+    if launch.rank == 0:
+        _complain(f"{line}; {RESUME}")
+    return code
+
+
+def _failed(error: Exception, launch: Launch) -> int:
+    """Print a fault and return the exit code; a bug keeps its traceback."""
+    code = _exit_code(error)
+    if code is None:
+        if launch.name:  # one of several processes
+            error.add_note(f"in {launch.name}")
+        raise error
+    _tell(error, launch)
+    return code
 
 
 def _tell(error: Exception, launch: Launch) -> None:
@@ -82,7 +108,13 @@ def _tell(error: Exception, launch: Launch) -> None:
         return
     who = f"{launch.name}: " if launch.name else ""
     for line in str(error).splitlines() or [type(error).__name__]:
-        print(f"gvbsm: {who}{line}", file=sys.stderr, flush=True)
+        _complain(f"gvbsm: {who}{line}")
+
+
+def _complain(line: str) -> None:
+    """Print a line on the standard error stream; where nobody reads that, the exit code remains."""
+    with contextlib.suppress(OSError):
+        print(line, file=sys.stderr, flush=True)
 
 
 def _is_met_by_all(error: Exception) -> bool:

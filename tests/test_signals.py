@@ -1,0 +1,122 @@
+"""Signals end a command in order, with its workers, and with the exit code that shells give."""
+
+import signal
+import subprocess
+import sys
+import time
+
+import psutil
+import pytest
+
+from together import environment
+from workdirs import write_files
+
+STREAMED = (
+    "--data.in_memory", "false", "--data.workers", "2", "--squeeze.backbones", "[convnet8_d1]",
+    "--squeeze.epochs", "100000", "--checkpoint_seconds", "0.1", "--device", "cpu", "--quiet",
+)  # fmt: skip
+
+
+def wait_for(true, seconds=60):
+    """Wait until something is true."""
+    end = time.monotonic() + seconds
+    while not (value := true()):
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.05)
+    return value
+
+
+def is_gone(process):
+    """Whether a process has ended; whether somebody has asked how is not ours to say."""
+    try:
+        return process.status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
+def start(*arguments, **options):
+    return subprocess.Popen(
+        [sys.executable, *arguments], env=environment(), stderr=subprocess.PIPE, text=True,
+        **options,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGKILL"])
+def test_no_worker_outlives_its_run_and_the_checkpoint_stays(name, tmp_path):
+    number = getattr(signal, name)
+    root = write_files(tmp_path / "img", train=30)
+    arguments = ("-m", "gvbsm", "squeeze", "folder", "--data-root", root, *STREAMED)
+    run = start(*map(str, arguments), "--workdir", str(tmp_path / "w"))
+    try:
+        checkpoints = (tmp_path / "w" / "squeeze").glob
+        wait_for(lambda: any(checkpoints("*.partial.safetensors")) or run.poll() is not None)
+        # The tracker of resources, the server that workers are forked from, and a worker.
+        children = wait_for(
+            lambda: len(found := psutil.Process(run.pid).children(recursive=True)) > 2 and found
+        )
+        run.send_signal(number)
+        error = run.communicate(timeout=60)[1]
+        wait_for(lambda: all(map(is_gone, children)), seconds=15)
+    finally:
+        run.kill()
+    assert any(checkpoints("*.partial.safetensors"))
+    if number == signal.SIGKILL:
+        assert run.returncode == -9
+        return
+    assert run.returncode == 128 + number
+    assert error == f"gvbsm: stopped by {name}; the same command goes on from the last checkpoint\n"
+
+
+DEADLOCK = """
+import ctypes, os, signal, threading
+from gvbsm.cli import signals
+signals.GRACE_SECONDS = 0.2
+signals.raise_when_stopped()
+libc, lock = ctypes.CDLL(None), ctypes.create_string_buffer(64)
+libc.pthread_mutex_lock(lock)
+threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
+libc.pthread_mutex_lock(lock)
+"""
+WAITING = """
+import sys, time
+from gvbsm.cli import signals
+signals.raise_when_stopped()
+try:
+    print("ready", flush=True)
+    time.sleep(600)
+except signals.Stopped as stopped:
+    sys.exit(stopped.code)
+"""
+
+
+def stopped(process, *numbers):
+    """Exit code and errors of a process that gets these signals when it is ready."""
+    assert process.stdout.readline() == "ready\n"
+    for number in numbers:
+        process.send_signal(number)
+    return process.communicate(timeout=60)[1], process.returncode
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="a mutex of glibc is 40 bytes of zeros")
+def test_what_python_cannot_interrupt_is_cut_off():
+    process = start("-c", DEADLOCK)
+    error = process.communicate(timeout=60)[1]
+    assert process.returncode == 143
+    assert error.startswith("gvbsm: SIGTERM: ")
+    assert error.count("\n") == 1
+
+
+def test_a_second_signal_ends_the_process_at_once():
+    patient = WAITING.replace(
+        "sys.exit(stopped.code)", "print('ready', flush=True); time.sleep(600)"
+    )
+    process = start("-c", patient, stdout=subprocess.PIPE)
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(signal.SIGTERM)
+    assert stopped(process, signal.SIGTERM) == ("", -signal.SIGTERM)
+
+
+def test_an_ignored_signal_stays_ignored():
+    ignoring = "import signal\nsignal.signal(signal.SIGHUP, signal.SIG_IGN)\n"
+    process = start("-c", ignoring + WAITING, stdout=subprocess.PIPE)
+    assert stopped(process, signal.SIGHUP, signal.SIGTERM) == ("", 143)
