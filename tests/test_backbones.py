@@ -19,6 +19,7 @@ from gvbsm.backbones import (
     disable_inplace,
     matched_layers,
 )
+from gvbsm.backbones.calling import check_call
 
 # Counted on the authors' networks: parameters with (10 classes, 32 px), (100, 32), (200, 64);
 # millions of multiply-adds for one 32 px image; BatchNorm layers; convolutions.
@@ -386,3 +387,44 @@ def test_airbench_whitens_without_data_and_learns_all_but_its_stem():
     torch.testing.assert_close(answers[:, :12], -answers[:, 12:])
     learned = sum(part.numel() for part in model.parameters() if part.requires_grad)
     assert learned == sum(part.numel() for part in model.parameters()) - 12 * 12
+
+
+# A call before all work
+
+
+class Odd(nn.Linear):
+    """A network that asks for a value, which no meta tensor has, and may answer in a wrong way."""
+
+    def __init__(self, answer):
+        super().__init__(12, 5)
+        self.answer = answer
+
+    def forward(self, pictures):
+        logits = super().forward(pictures.flatten(1))
+        assert float(logits.detach().sum()) == float(logits.detach().sum())
+        return self.answer(logits)
+
+
+def test_what_the_meta_device_lacks_is_called_on_the_cpu():
+    """The weights that are drawn for it change nothing that is drawn later."""
+    torch.manual_seed(3)
+    expected = torch.rand(3)
+    torch.manual_seed(3)
+    check_call(lambda: Odd(lambda logits: logits), (3, 2, 2), 5)
+    assert torch.equal(torch.rand(3), expected)
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        (lambda logits: (logits, logits), r"logits of shape \(2, 5\) were expected, got tuple"),
+        (lambda logits: logits[:, :4], r"got \(2, 4\)"),
+        (lambda logits: logits[None], r"got \(1, 2, 5\)"),
+        (lambda logits: logits.detach(), "does not require grad"),
+        (lambda logits: logits.unknown, "no attribute 'unknown'"),
+    ],
+)
+def test_a_network_that_cannot_be_trained_says_why_in_a_line(answer, words):
+    with pytest.raises(ValueError, match=words) as caught:
+        check_call(lambda: Odd(answer), (3, 2, 2), 5)
+    assert "\n" not in str(caught.value)

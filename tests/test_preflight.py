@@ -3,10 +3,12 @@
 from dataclasses import replace
 
 import pytest
+import torch
 
 from gvbsm.artifacts import ArtifactError
 from gvbsm.cli import main
 from gvbsm.config import ConfigError
+from gvbsm.distilled import save_images
 from gvbsm.launch import Launch
 from gvbsm.pictures import DataError
 from gvbsm.preflight import (
@@ -18,6 +20,7 @@ from gvbsm.preflight import (
 )
 from gvbsm.processes import Processes
 from gvbsm.settings import as_config, build_config
+from gvbsm.student import train
 from test_sources import draw_tree
 
 
@@ -35,6 +38,32 @@ def test_check_feasible__an_unknown_backbone_names_the_nearest(data, section):
     key = {"squeeze": "backbones", "evaluation": "students"}[section]
     with pytest.raises(ConfigError, match="resnet18"):
         check_feasible(config(**{section: {key: ["resnt18"]}}), data)
+
+
+@pytest.mark.parametrize("name", ["torchvision/alexnet", "torchvision/vit_b_16"])
+@pytest.mark.parametrize("role", ["teacher", "student", "continual student", "trained alone"])
+def test_a_network_that_is_built_but_fails_on_the_pictures_is_refused(role, name, data, tmp_path):
+    data = replace(data, image_size=32)
+
+    def begin():
+        if role == "teacher":
+            check_feasible(config(squeeze={"backbones": ["wrn10_1", name]}), data)
+        elif role == "student":
+            check_feasible(config(evaluation={"students": [name]}), data)
+        elif role == "continual student":
+            check_continual(config(continual={"students": [name], "steps": 2}), data)
+        else:
+            images = torch.zeros(4, 3, 32, 32, dtype=torch.uint8)
+            path = tmp_path / "synthesis" / "images.safetensors"
+            save_images(path, "gvbsm", {}, images, torch.arange(4), data)
+            train(tmp_path, name, tmp_path / "student.safetensors", quiet=True)
+
+    with pytest.raises(ConfigError) as caught:
+        begin()
+    line = str(caught.value)
+    assert "\n" not in line
+    assert line.startswith(f"{name} cannot be trained on pictures of 32 x 32 pixels (")
+    assert ("too small" if "alexnet" in name else "Expected 224 but got 32") in line
 
 
 @pytest.mark.parametrize(

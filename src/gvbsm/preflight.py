@@ -14,7 +14,7 @@ from torch import nn
 
 from gvbsm._version import __version__
 from gvbsm.artifacts import ArtifactError, changes, read_json, write_json
-from gvbsm.backbones import build_backbone, check_known, check_pretrained
+from gvbsm.backbones import build_backbone, check_known, check_pretrained, check_takes
 from gvbsm.config import Config, ConfigError, SqueezeConfig
 from gvbsm.datasets import ImageData, load_dataset
 from gvbsm.epochs import check_shuffle
@@ -49,10 +49,10 @@ def load_data(config: Config, runtime: Runtime) -> ImageData:
 
 
 def check_feasible(config: Config, data: ImageData) -> None:
-    """Build every network once, without memory, and count pictures, before any long work."""
+    """Call every network once, without memory, and count pictures, before any long work."""
     check_trackers(config.trackers)
     for name in dict.fromkeys((*config.squeeze.backbones, *config.evaluation.students)):
-        _check_network(name, len(data.class_names), data)
+        check_trainable(name, len(data.class_names), data.channels, data.image_size)
         if name in config.squeeze.backbones:
             _check_weights(name, squeeze_of(config.squeeze, name), data)
     _check_tables(config)
@@ -126,7 +126,7 @@ def check_continual(config: Config, data: ImageData) -> None:
             "of continual is tested on those of its classes; add some"
         )
     for name in section.students or ():
-        _check_network(name, first, data)
+        check_trainable(name, first, data.channels, data.image_size)
     _check_pictures(config, section.methods, "continual.methods", data)
 
 
@@ -157,6 +157,18 @@ def _check_tables(config: Config) -> None:
                 check_known(name)
             except ValueError as error:
                 raise ConfigError(f"{key}: {error}") from None
+
+
+def check_trainable(name: str, classes: int, channels: int, side: int) -> None:
+    """Check that a network can be built for pictures of a size, trained on them, and tested.
+
+    Raises:
+        ConfigError: Naming the network and the size.
+    """
+    try:
+        check_takes(name, classes, side, channels)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
 
 
 def _check_network(name: str, classes: int, data: ImageData) -> nn.Module:

@@ -23,7 +23,7 @@ from gvbsm.evaluation import Judge, Labeller, fit_student
 from gvbsm.exchange import label_files, load, recorded_settings
 from gvbsm.names import merge
 from gvbsm.pictures import Split
-from gvbsm.preflight import load_data
+from gvbsm.preflight import check_trainable, load_data
 from gvbsm.recipes import told
 from gvbsm.runtime import Runtime, resolve_runtime, seeded
 from gvbsm.settings import build_config
@@ -162,11 +162,7 @@ def _check_read(given: Mapping[str, Any]) -> None:
 def _settle(source: str, model: str, given: dict[str, Any], quiet: bool) -> _Work:
     distilled = load(source)
     side, channels = distilled.images.shape[-1], distilled.images.shape[1]
-    try:
-        with torch.device("meta"):
-            build_backbone(model, len(distilled.class_names), side, channels)
-    except ValueError as error:
-        raise ConfigError(str(error)) from None
+    check_trainable(model, len(distilled.class_names), channels, side)
     config = settle(given, distilled, model)
     runtime = resolve_runtime(
         config.device, config.precision, config.seed, config.checkpoint_seconds, quiet,

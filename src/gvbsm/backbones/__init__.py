@@ -13,10 +13,12 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+import torch
 from torch import nn
 
 from gvbsm.backbones import library
 from gvbsm.backbones.airbench import build_airbench
+from gvbsm.backbones.calling import check_call
 from gvbsm.backbones.convnet import build_convnet
 from gvbsm.backbones.matching import (
     MatchedLayers,
@@ -44,6 +46,7 @@ __all__ = [
     "build_backbone",
     "check_known",
     "check_pretrained",
+    "check_takes",
     "disable_inplace",
     "file_stem",
     "fill",
@@ -150,6 +153,30 @@ def build_backbone(
         model = _build(name, classes, image_size, channels, pretrained)
     disable_inplace(model)
     return model
+
+
+def check_takes(name: str, classes: int, image_size: int, channels: int) -> None:
+    """Check that a network can be built for pictures of a size, trained on them, and tested.
+
+    Args:
+        name: As for `build_backbone`.
+        classes: Number of logits.
+        image_size: Height and width of the pictures, in pixels.
+        channels: Channels of the pictures.
+
+    Raises:
+        ValueError: If it is unknown, cannot be built so, or fails when it is called.
+    """
+    build = partial(build_backbone, name, classes, image_size, channels)
+    with torch.device("meta"):
+        build()  # has its own words for what it refuses
+    try:
+        check_call(build, (channels, image_size, image_size), classes)
+    except ValueError as error:
+        raise ValueError(
+            f"{name} cannot be trained on pictures of {image_size} x {image_size} pixels "
+            f"({error}); take another network, or another data.image_size"
+        ) from error
 
 
 def check_known(name: str) -> None:
