@@ -23,9 +23,9 @@ TESTS = Path(__file__).parent
 LAYERS = (
     "moments losses views compression averaging muon _version",  # 0: the mathematics
     # 1: registries
-    "pictures sources shards hub torchvision_sets unreadable datasets backbones",
+    "config paths pictures sources shards hub torchvision_sets unreadable datasets backbones",
     # 2: ground
-    "config settings artifacts rows labelstore distilled runtime memory tracking training loading "
+    "settings artifacts rows labelstore distilled runtime memory tracking training loading "
     "workers teachers features film groups class_order observe targets epochs descent workspace "
     "studies choices origin sharing exchange launch processes replicas teamwork divergence "
     "unfinished starts beyond limits names ensemble optimizers",

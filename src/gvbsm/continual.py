@@ -61,6 +61,7 @@ from gvbsm.datasets import ImageData
 from gvbsm.epochs import settle_epochs
 from gvbsm.evaluation import Labeller, train_student
 from gvbsm.origin import Origin, origin_of
+from gvbsm.paths import user_path
 from gvbsm.pictures import Split
 from gvbsm.pipeline import Run
 from gvbsm.preflight import check_continual
@@ -358,6 +359,6 @@ def run_continual(
     Raises:
         ConfigError, DataError, ArtifactError, RunError: With one clear line.
     """
-    current = Run(as_config(config), Path(workdir), quiet, origin=origin or origin_of(config))
+    current = Run(as_config(config), user_path(workdir), quiet, origin=origin or origin_of(config))
     with current.at_work():
         return Protocol(current).learn()

@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 
 from gvbsm import hub, shards, sources, torchvision_sets
+from gvbsm.paths import cache_folder, user_path
 from gvbsm.pictures import (
     DataError,
     Lying,
@@ -211,7 +212,7 @@ def _check_settings(
         raise DataError(f"`val_fraction` must be in (0, 1), got {val_fraction}")
     if image_size is not None and image_size < 1:
         raise DataError(f"`image_size` must be 1 or more, got {image_size}")
-    root = None if root is None else Path(root).expanduser().absolute()
+    root = None if root is None else user_path(root).absolute()
     spec = LIBRARIES[kind] if slash else DATASETS.get(kind)
     if spec is None:
         raise DataError(f"{kind} holds many sets: name one, as in torchvision/SVHN")
@@ -269,7 +270,7 @@ def load_dataset(
         DataError: If the data is not as described.
     """
     spec, member, root = _check_settings(name, root, image_size, val_fraction)
-    cache = Path(cache_dir or Path.home() / ".cache" / "gvbsm").expanduser()
+    cache = cache_folder() if cache_dir is None else user_path(cache_dir)
 
     columns = (subset, image_column, label_column)
     raw = spec.load(Request(root, val_fraction, split_seed, cache, member, *columns, progress))

@@ -18,6 +18,7 @@ from gvbsm.config import LabelStorageConfig
 from gvbsm.datasets import ImageData
 from gvbsm.epochs import Plan, unpack_plan
 from gvbsm.labelstore import LAYOUT, Encoded, EpochLabels, Shard, SoftLabels
+from gvbsm.paths import user_path
 from gvbsm.rows import Rows, row_file
 
 # The first layout of a label store: what a shard holds beside `logits`, float16 (..., classes).
@@ -100,7 +101,7 @@ def load_distilled(directory: str | Path) -> DistilledDataset:
     Raises:
         ArtifactError: If the directory holds none, or a damaged one.
     """
-    directory = Path(directory)
+    directory = user_path(directory)
     has_labels = (directory / "labels" / "index.json").is_file()
     soft_labels = load_labels(directory / "labels") if has_labels else None
     return load_images(directory / "synthesis" / "images.safetensors", soft_labels)

@@ -33,6 +33,7 @@ from gvbsm.artifacts import (
 from gvbsm.config import LabelStorageConfig
 from gvbsm.distilled import DistilledDataset, load_distilled, load_images, load_labels
 from gvbsm.labelstore import SoftLabels
+from gvbsm.paths import cache_folder, user_path
 from gvbsm.pictures import DataError, Lying, open_image, read_image
 
 FACTS = "gvbsm.json"
@@ -82,9 +83,9 @@ def load(source: str | Path, cache: Path | None = None) -> DistilledDataset:
         ArtifactError: If there is no set, or a damaged one.
         DataError: If pictures cannot be read, or the Hub is out of reach.
     """
-    path = Path(source).expanduser()
+    path = user_path(source)
     if path.is_file():
-        return _load_file(path, cache or Path.home() / ".cache" / "gvbsm")
+        return _load_file(path, cache or cache_folder())
     if (path / FACTS).is_file():
         return _load_folder(path, path)
     if path.exists():

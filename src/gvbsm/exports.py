@@ -35,6 +35,7 @@ from gvbsm.exchange import (
     recorded_settings,
 )
 from gvbsm.names import merge
+from gvbsm.paths import user_path
 from gvbsm.pictures import write_image
 from gvbsm.runtime import Runtime
 from gvbsm.settings import build_config, format_yaml, to_dict
@@ -72,7 +73,7 @@ def export(
     Raises:
         ConfigError, ArtifactError, DataError: With one clear line.
     """
-    out = Path(out)
+    out = user_path(out)
     if form not in FORMS:
         raise ConfigError(f"an export is one of {', '.join(FORMS)}, got {form!r}")
     _check_free(out, form, overwrite)
@@ -81,7 +82,7 @@ def export(
     distilled = load(source)
     if not soft_labels:
         distilled = replace(distilled, soft_labels=None)
-    facts = gather_facts(distilled, Path(source), form)
+    facts = gather_facts(distilled, user_path(source), form)
     bar = Runtime(torch.device("cpu"), "fp32", 0, quiet=quiet)
     if form == "safetensors":
         _write_file(out, distilled, facts)
@@ -94,7 +95,7 @@ def export(
         elif form == "folder":
             _write_folder(draft, distilled, facts, bar)
         else:
-            _write_ddranking(draft, distilled, facts, bar, Workspace(Path(source)))
+            _write_ddranking(draft, distilled, facts, bar, Workspace(user_path(source)))
         write_json(draft / FACTS, facts)
     if form in ("folder", "dd-ranking") and distilled.soft_labels is not None:
         log.info("%s has no place for soft labels: hub and safetensors have", form)
@@ -107,6 +108,8 @@ def _check_free(out: Path, form: str, overwrite: bool) -> None:
         raise ConfigError(f"--out must name a .safetensors file, got {out}")
     if not out.exists():
         return
+    if out.resolve() in (Path.cwd(), *Path.cwd().parents):
+        raise ConfigError(f"{out} is the current folder, or holds it; name a new folder")
     if not overwrite:
         raise ConfigError(f"{out} is there already; pass --overwrite to replace it")
     if form == "safetensors":

@@ -29,6 +29,7 @@ from gvbsm.film import save_film
 from gvbsm.labels import make_labels
 from gvbsm.memory import InParts
 from gvbsm.origin import UNKNOWN, Origin, origin_of
+from gvbsm.paths import user_path
 from gvbsm.places import Evaluated, all_places, needed_teachers, read_full, read_results
 from gvbsm.preflight import check_alike, check_feasible, check_owner, check_replicas, load_data
 from gvbsm.processes import join
@@ -362,7 +363,7 @@ def run(
     settings = as_config(config)
     if workdir is None:
         workdir = usual_workdir(config if isinstance(config, str) else settings.data.name)
-    current = Run(settings, Path(workdir), quiet, origin=origin or origin_of(config))
+    current = Run(settings, user_path(workdir), quiet, origin=origin or origin_of(config))
     results = current.all_stages()
     if current.processes.leads:
         current.draw_picture()
@@ -391,7 +392,7 @@ def run_stage(
     Raises:
         ConfigError, DataError, ArtifactError, RunError: With one clear line.
     """
-    current = Run(as_config(config), Path(workdir), quiet, origin=origin or origin_of(config))
+    current = Run(as_config(config), user_path(workdir), quiet, origin=origin or origin_of(config))
     stages: dict[str, Callable[..., None]] = {name: getattr(current, name) for name in STAGES}
     with current.at_work():
         stages[stage](**options)

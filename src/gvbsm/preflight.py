@@ -20,6 +20,7 @@ from gvbsm.datasets import ImageData, load_dataset
 from gvbsm.epochs import check_shuffle
 from gvbsm.features import find_classifier
 from gvbsm.names import flat_keys
+from gvbsm.paths import user_path
 from gvbsm.pictures import DataError
 from gvbsm.replicas import check_replicable
 from gvbsm.runtime import Runtime
@@ -32,7 +33,7 @@ OF_A_MACHINE = ("device", "threads", "data.root", "data.in_memory", "data.worker
 
 def load_data(config: Config, runtime: Runtime) -> ImageData:
     """Read the real pictures that the settings name."""
-    root = None if config.data.root is None else Path(config.data.root)
+    root = None if config.data.root is None else user_path(config.data.root)
     return load_dataset(
         config.data.name,
         root,

@@ -21,6 +21,7 @@ from gvbsm.config import (
 )
 from gvbsm.limits import limit_faults
 from gvbsm.names import check_names, merge, nearest
+from gvbsm.paths import user_path
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
@@ -179,7 +180,7 @@ def read_preset(name: str) -> dict[str, Any]:
 
 def _read_one(name: str) -> dict[str, Any]:
     is_file = name.endswith((".yaml", ".yml"))
-    path = Path(name) if is_file else PRESETS / f"{name}.yaml"
+    path = user_path(name) if is_file else PRESETS / f"{name}.yaml"
     if not path.is_file():
         if is_file:
             raise ConfigError(f"there is no settings file {name}")

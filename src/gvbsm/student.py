@@ -22,6 +22,7 @@ from gvbsm.epochs import batch_size_for, check_shuffle, settle_epochs
 from gvbsm.evaluation import Judge, Labeller, fit_student
 from gvbsm.exchange import label_files, load, recorded_settings
 from gvbsm.names import merge
+from gvbsm.paths import user_path
 from gvbsm.pictures import Split
 from gvbsm.preflight import check_trainable, load_data
 from gvbsm.recipes import told
@@ -77,7 +78,7 @@ def train(
     Raises:
         ConfigError, ArtifactError, DataError, RunError: With one clear line.
     """
-    path = Path(out) if out is not None else Path("runs") / "train" / file_name(model)
+    path = user_path(out) if out is not None else Path("runs") / "train" / file_name(model)
     if path.suffix != ".safetensors":
         raise ConfigError(f"--out must name a .safetensors file, got {path}")
     work = _settle(str(source), model, dict(settings or {}), quiet)

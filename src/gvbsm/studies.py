@@ -27,12 +27,12 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 from gvbsm.choices import Choice, read_choice
 from gvbsm.config import Config, ConfigError
 from gvbsm.names import check_names, flat_keys, merge, nearest
+from gvbsm.paths import user_path
 from gvbsm.settings import PRESETS, build_config, read_preset, read_yaml
 
 STUDIES = PRESETS / "studies"
@@ -155,7 +155,7 @@ def read_study(name: str) -> Study:
         ConfigError: One line a fault.
     """
     is_file = name.endswith((".yaml", ".yml"))
-    path = Path(name) if is_file else STUDIES / f"{name}.yaml"
+    path = user_path(name) if is_file else STUDIES / f"{name}.yaml"
     if not path.is_file():
         hint = "" if is_file else f"; {nearest(name, [*study_names(), 'all'])}"
         raise ConfigError(f"there is no study {name!r}{hint}")

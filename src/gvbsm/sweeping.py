@@ -23,6 +23,7 @@ from gvbsm.config import Config, DataConfig
 from gvbsm.datasets import ImageData
 from gvbsm.distilled import stored_bytes
 from gvbsm.origin import UNKNOWN, WITHOUT_EFFECT, Origin, origin_of
+from gvbsm.paths import user_path
 from gvbsm.pipeline import Run
 from gvbsm.places import needed_teachers
 from gvbsm.preflight import check_feasible, load_data
@@ -69,7 +70,7 @@ def sweep(
     else:
         settings = to_dict(config) if isinstance(config, Config) else dict(config)
     plan = read_plan(study, settings, dict(options or {}), repeat)
-    made = run_plan(plan, Path(workdir), quiet, origin_of(config))
+    made = run_plan(plan, user_path(workdir), quiet, origin_of(config))
     return {found["study"]: found for found in made}
 
 

@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from gvbsm.backbones.library import published_stems
+from gvbsm.paths import user_path
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 _NAMED = 3  # of the tensors that do not fit, those that an error names
@@ -42,6 +43,7 @@ def find_weights(name: str, directory: Path) -> Path:
     Raises:
         ValueError: If there is none.
     """
+    directory = user_path(directory)
     stems = [*published_stems(name), file_stem(name)]
     for stem in stems:
         for suffix in SUFFIXES:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from gvbsm.cli.parsing import explain, start_log
 from gvbsm.config import BenchConfig, ConfigError
+from gvbsm.paths import user_path
 
 
 def bench_verb(argv: list[str]) -> int:
@@ -27,7 +26,7 @@ def bench_verb(argv: list[str]) -> int:
         raise ConfigError("repeats, groups, processes and threads must be at least 1")
     if not config.settings:
         raise ConfigError("settings must name a preset, as in --settings '[cifar10]'")
-    file = None if config.json is None else Path(config.json)
+    file = None if config.json is None else user_path(config.json)
     if file is not None and (file.is_dir() or not file.name):
         raise ConfigError(f"--json must name a file, {file} is a folder")
     start_log()

@@ -12,6 +12,7 @@ from gvbsm.config import Config, ConfigError
 from gvbsm.launch import read_launch
 from gvbsm.names import flat_keys, unknown_field
 from gvbsm.origin import Origin
+from gvbsm.paths import user_path
 from gvbsm.settings import from_parsed, preset_names, read_preset, settings_parser, usual_workdir
 
 if TYPE_CHECKING:
@@ -78,7 +79,7 @@ def parse_run(verb: str, argv: list[str]) -> Parsed | None:
     own = {name: parsed.pop(name) for name in ("workdir", "preset", "quiet")}
     for option in OWN_OPTIONS.get(verb, {}):
         parsed.pop(option.lstrip("-"))
-    workdir = Path(own["workdir"]) if own["workdir"] else usual_workdir(own["preset"])
+    workdir = user_path(own["workdir"]) if own["workdir"] else usual_workdir(own["preset"])
     origin = Origin.of(own["preset"], plain, parsed.as_dict())
     return Parsed(from_parsed(parser, parsed), workdir, bool(own["quiet"]), origin)
 

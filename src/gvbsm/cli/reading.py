@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from gvbsm.cli.parsing import start_log
 from gvbsm.config import ConfigError
+from gvbsm.paths import user_path
 
 
 def show_verb(argv: list[str]) -> int:
@@ -17,7 +16,7 @@ def show_verb(argv: list[str]) -> int:
         raise ConfigError(f"gvbsm show DIR takes one work directory, got {len(argv)}")
     from gvbsm.show import describe
 
-    print(describe(Path(argv[0])))
+    print(describe(user_path(argv[0])))
     return 0
 
 
@@ -33,5 +32,5 @@ def report_verb(argv: list[str]) -> int:
     start_log("--quiet" in argv)
     from gvbsm.reporting import report
 
-    print(report(Path(folders[0]), quiet="--quiet" in argv))
+    print(report(user_path(folders[0]), quiet="--quiet" in argv))
     return 0

@@ -10,6 +10,7 @@ from gvbsm.config import ConfigError
 from gvbsm.launch import read_launch
 from gvbsm.names import merge
 from gvbsm.origin import Origin
+from gvbsm.paths import user_path
 from gvbsm.settings import read_preset, settings_parser
 from gvbsm.studies import read_plan, read_study, study_names
 
@@ -34,7 +35,7 @@ def sweep_verb(argv: list[str]) -> int:
         raise ConfigError(explain(str(error))) from None
     options = parsed.as_dict()
     quiet = bool(options.pop("quiet", False))
-    folder = options.pop("workdir", None) or f"runs/sweep-{Path(names[1]).stem}"
+    folder = user_path(options.pop("workdir", None) or f"runs/sweep-{Path(names[1]).stem}")
     repeat = options.pop("repeat", 1)
     study, preset = names
     settings = read_preset(preset)
@@ -46,11 +47,11 @@ def sweep_verb(argv: list[str]) -> int:
     from gvbsm.comparison import format_study
     from gvbsm.sweeping import run_plan
 
-    for content in run_plan(plan, Path(folder), quiet, origin):
+    for content in run_plan(plan, folder, quiet, origin):
         if read_launch().rank:
             continue
         print(format_study(content))
-        print(f"\nresults: {Path(folder) / content['study']}.json and .csv\n", flush=True)
+        print(f"\nresults: {folder / content['study']}.json and .csv\n", flush=True)
     return 0
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from gvbsm.analysis import analyze
+from gvbsm.paths import user_path
 from gvbsm.reporting.continual import write_continual_page
 from gvbsm.reporting.facts import read_facts
 from gvbsm.reporting.page import write_page
@@ -37,7 +38,7 @@ def report(workdir: str | Path, quiet: bool = False) -> Path:
     Raises:
         ArtifactError: If it is no work directory, holds no results yet, or a file is unusable.
     """
-    workdir = Path(workdir)
+    workdir = user_path(workdir)
     workspace = Workspace(workdir)
     if (workdir / "points").is_dir() and not workspace.results.is_file():
         with workspace.reporting():
