@@ -68,6 +68,7 @@ from gvbsm.preflight import check_continual
 from gvbsm.processes import Processes
 from gvbsm.recipes import Place, baseline_folder
 from gvbsm.results import spread, sum_seconds, versions
+from gvbsm.runtime import torch_defaults
 from gvbsm.settings import as_config, for_method, selection_of, to_dict
 from gvbsm.teachers import file_name
 
@@ -339,6 +340,7 @@ class Protocol:
         }
 
 
+@torch_defaults()
 def run_continual(
     config: Config | str | Mapping[str, Any],
     workdir: str | Path,

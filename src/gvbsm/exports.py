@@ -37,7 +37,7 @@ from gvbsm.exchange import (
 from gvbsm.names import merge
 from gvbsm.paths import user_path
 from gvbsm.pictures import write_image
-from gvbsm.runtime import Runtime
+from gvbsm.runtime import Runtime, torch_defaults
 from gvbsm.settings import build_config, format_yaml, to_dict
 from gvbsm.workspace import Workspace
 
@@ -46,6 +46,7 @@ log = logging.getLogger("gvbsm")
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # on Windows
 
 
+@torch_defaults()
 def export(
     source: str | Path,
     form: str,

@@ -35,7 +35,7 @@ from gvbsm.preflight import check_alike, check_feasible, check_owner, check_repl
 from gvbsm.processes import join
 from gvbsm.recipes import Place, Recipes, seed_of
 from gvbsm.results import STAGES, collect
-from gvbsm.runtime import Log, Runtime, resolve_runtime
+from gvbsm.runtime import Log, Runtime, resolve_runtime, torch_defaults
 from gvbsm.samples import draw_picture, keep_real, sample_real
 from gvbsm.selection import Selector
 from gvbsm.settings import as_config, squeeze_of, usual_workdir
@@ -341,6 +341,7 @@ class Run:
         return self._teachers[backbone]
 
 
+@torch_defaults()
 def run(
     config: Config | str | Mapping[str, Any],
     workdir: str | Path | None = None,
@@ -361,15 +362,15 @@ def run(
         ConfigError, DataError, ArtifactError, RunError: With one clear line.
     """
     settings = as_config(config)
-    if workdir is None:
-        workdir = usual_workdir(config if isinstance(config, str) else settings.data.name)
-    current = Run(settings, user_path(workdir), quiet, origin=origin or origin_of(config))
+    usual = usual_workdir(config if isinstance(config, str) else settings.data.name)
+    current = Run(settings, user_path(workdir or usual), quiet, origin=origin or origin_of(config))
     results = current.all_stages()
     if current.processes.leads:
         current.draw_picture()
     return results
 
 
+@torch_defaults()
 def run_stage(
     stage: str,
     config: Config | str | Mapping[str, Any],

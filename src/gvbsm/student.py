@@ -26,7 +26,7 @@ from gvbsm.paths import user_path
 from gvbsm.pictures import Split
 from gvbsm.preflight import check_trainable, load_data
 from gvbsm.recipes import told
-from gvbsm.runtime import Runtime, resolve_runtime, seeded
+from gvbsm.runtime import Runtime, resolve_runtime, seeded, torch_defaults
 from gvbsm.settings import build_config
 from gvbsm.teachers import file_name
 
@@ -52,6 +52,7 @@ class _Work:
     test: ImageData | None
 
 
+@torch_defaults()
 def train(
     source: str | Path,
     model: str,

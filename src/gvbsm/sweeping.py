@@ -30,7 +30,7 @@ from gvbsm.preflight import check_feasible, load_data
 from gvbsm.processes import join
 from gvbsm.recipes import Place
 from gvbsm.results import spread
-from gvbsm.runtime import resolve_runtime
+from gvbsm.runtime import resolve_runtime, torch_defaults
 from gvbsm.settings import read_preset, to_dict
 from gvbsm.sharing import Artifact, Library
 from gvbsm.studies import Plan, Point, Study, read_plan
@@ -40,6 +40,7 @@ log = logging.getLogger("gvbsm")
 FORMAT = 1
 
 
+@torch_defaults()
 def sweep(
     study: str,
     config: Config | str | Mapping[str, Any],

@@ -16,6 +16,7 @@ from gvbsm.reporting.continual import write_continual_page
 from gvbsm.reporting.facts import read_facts
 from gvbsm.reporting.page import write_page
 from gvbsm.reporting.sweeps import write_sweep_page
+from gvbsm.runtime import torch_defaults
 from gvbsm.workspace import Workspace
 
 NOT_COMPARED = (
@@ -24,6 +25,7 @@ NOT_COMPARED = (
 )
 
 
+@torch_defaults()
 def report(workdir: str | Path, quiet: bool = False) -> Path:
     """Write the report of a work directory or of a sweep's (`gvbsm.report`, `gvbsm report DIR`).
 
