@@ -177,7 +177,7 @@ def test_locked__a_directory_that_cannot_be_written_to_is_told_in_one_line(tmp_p
     def refuse(*_args, **_kwargs):
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr("gvbsm.workspace.FileLock.acquire", refuse)
+    monkeypatch.setattr("gvbsm.locks.FileLock.acquire", refuse)
     line = r"cannot be written to \(Permission denied\); give another --workdir"
     with pytest.raises(ArtifactError, match=line), Workspace(tmp_path).locked():
         pytest.fail("locked")

@@ -247,7 +247,8 @@ def save(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -
             save_file(plain, temporary, metadata={KEY: text})
         except SafetensorError as error:  # a full disk is not an OSError here
             raise OSError(str(error)) from None
-        temporary.chmod(mode)
+        with suppress(OSError):  # some network drives know no modes
+            temporary.chmod(mode)
 
 
 @contextmanager

@@ -6,11 +6,12 @@ import logging
 import secrets
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
+from gvbsm import locks
 from gvbsm.artifacts import (
     LOCK,
     ArtifactError,
@@ -114,32 +115,29 @@ class Workspace:
         Raises:
             ArtifactError: If another run is at work here, or the directory cannot be written to.
         """
-        lock = FileLock(self.directory / LOCK, timeout=0)
-        try:
-            self.directory.mkdir(parents=True, exist_ok=True)
-            lock.acquire()
-        except Timeout:
-            raise ArtifactError(
-                f"another run is at work in {self.directory}; wait for its end, or give another "
-                "--workdir"
-            ) from None
-        except OSError as error:
-            raise ArtifactError(
-                f"{self.directory} cannot be written to ({error.strerror or error}); give another "
-                "--workdir"
-            ) from None
-        try:
+        with ExitStack() as held:
+            try:
+                self.directory.mkdir(parents=True, exist_ok=True)
+                held.enter_context(locks.held(self.directory / LOCK, timeout=0))
+            except Timeout:
+                raise ArtifactError(
+                    f"another run is at work in {self.directory}; wait for its end, or give "
+                    "another --workdir"
+                ) from None
+            except OSError as error:
+                raise ArtifactError(
+                    f"{self.directory} cannot be written to ({error.strerror or error}); give "
+                    "another --workdir"
+                ) from None
             remove_leftovers(self.directory)
             yield
-        finally:
-            lock.release()
 
     @contextmanager
     def reporting(self) -> Iterator[None]:
         """Have the folder of the report alone for the block; another report is waited for."""
         folder = self.analysis.parent
         folder.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder / LOCK):
+        with locks.held(folder / LOCK):
             remove_leftovers(folder)
             yield
 
