@@ -1,6 +1,9 @@
 """Processes that talk: shares, words, and what happens when one of them is gone."""
 
 import json
+import socket
+import subprocess
+import sys
 from itertools import chain
 
 import pytest
@@ -8,7 +11,7 @@ import torch
 
 from gvbsm.launch import Launch
 from gvbsm.processes import ALONE, Processes, join
-from together import by_hand, torchrun
+from together import by_hand, environment, torchrun
 
 # Shares
 
@@ -114,6 +117,28 @@ def test_what_differs__is_named_by_all_and_a_fault_is_told_by_the_first_that_has
         kind, text = heard["fault"]
         assert (kind == "KeyError") == (rank == 1)
         assert "1" in text
+
+
+def test_processes_of_srun_meet(tmp_path):
+    script = (
+        "from gvbsm.processes import join\nus = join()\nprint(us.gather(us.rank), us.local_world)\n"
+    )
+    step = {
+        "SLURM_JOB_ID": "1", "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_NODES": "1",
+        "SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_TASKS_PER_NODE": "2", "SLURM_NODEID": "0",
+        "SLURM_STEP_NODELIST": "nowhere-to-be-found",
+    }  # fmt: skip
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        step["MASTER_PORT"] = str(free.getsockname()[1])
+    tasks = [
+        subprocess.Popen(
+            [sys.executable, *_script(tmp_path, script)], stdout=subprocess.PIPE, text=True,
+            env=environment(**step, SLURM_PROCID=str(rank), SLURM_LOCALID=str(rank)),
+        )
+        for rank in range(2)
+    ]  # fmt: skip
+    assert [task.communicate(timeout=180)[0] for task in tasks] == ["[0, 1] 2\n"] * 2
 
 
 # One is gone

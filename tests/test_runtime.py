@@ -270,6 +270,16 @@ def test_several_processes__take_a_gpu_each_and_the_first_alone_shows_progress(m
         runtime(2, "cuda")
 
 
+@pytest.mark.parametrize(("visible", "device"), [(1, "cuda:0"), (4, "cuda:2")])
+def test_a_process_of_slurm_takes_the_gpu_that_it_alone_sees(visible, device, monkeypatch):
+    """With --gpus-per-task each sees one; without, it takes the one of its number."""
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: visible)
+    monkeypatch.setattr(torch.cuda, "set_device", lambda _device: None)
+    monkeypatch.setattr(torch, "empty", lambda *_, **__: None)
+    us = Processes(Launch(2, 4, 2, 4, ("node", 1)))
+    assert str(resolve_runtime("cuda", "fp32", 0, 60.0, True, processes=us).device) == device
+
+
 # The caller's torch
 
 

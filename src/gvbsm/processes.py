@@ -1,4 +1,4 @@
-"""Several processes that work on one run, each with a share of it (`torchrun`).
+"""Several processes that work on one run, each with a share of it (`torchrun`, `srun`).
 
 What is shared out are pieces of work that know nothing of each other and end in files: networks,
 batches of images, shards of labels. Whoever is free takes the next piece, so what comes out depends
@@ -49,7 +49,8 @@ class Processes:
     """
 
     def __init__(self, launch: Launch = Launch(), store: Store | None = None) -> None:  # noqa: B008
-        self.rank, self.world, self.local_rank, self.local_world = launch
+        self.rank, self.world, self.local_rank, self.local_world = launch[:4]
+        self.by_slurm = launch.meeting is not None
         self._store, self._dealt = store, 0
         self._gradients: dist.ProcessGroup | None = None
 
@@ -117,7 +118,7 @@ class Processes:
         Returns:
             The group for torch's own classes; None is the usual one, over gloo.
         """
-        places = self.gather(f"{platform.node()} {device}")
+        places = self.gather(f"{platform.node()} {_hardware(device)}")
         if self._gradients is None and device.type == "cuda" and len(set(places)) == self.world:
             # All take every step together, so here a long wait means that one of them is gone.
             group = dist.new_group(backend="nccl", timeout=MEETING)
@@ -277,7 +278,7 @@ def join() -> Processes:
 @functools.cache
 def _meet(launch: Launch) -> Processes:
     try:
-        store, _, _ = next(iter(rendezvous("env://", timeout=MEETING)))
+        store = _meeting_store(launch)
         if not dist.is_initialized():
             dist.init_process_group(
                 "gloo",
@@ -290,6 +291,23 @@ def _meet(launch: Launch) -> Processes:
         first = str(error).splitlines()[0]
         raise ProcessError(f"{launch.name} does not find the others: {first}") from None
     return Processes(launch, PrefixStore("gvbsm-work", store))
+
+
+def _hardware(device: torch.device) -> str:
+    """What computes: processes may each call another GPU `cuda:0`."""
+    if device.type == "cuda":
+        return str(torch.cuda.get_device_properties(device).uuid)
+    return str(device)
+
+
+def _meeting_store(launch: Launch) -> Store:
+    """The store in which the processes find each other."""
+    if launch.meeting is None:
+        store: Store = next(iter(rendezvous("env://", timeout=MEETING)))[0]
+    else:
+        leads = launch.rank == 0
+        store = dist.TCPStore(*launch.meeting, launch.world, leads, MEETING)  # type: ignore[attr-defined]
+    return store
 
 
 def _to_bytes(value: Any) -> Tensor:

@@ -125,9 +125,11 @@ def _settle_device(device: str, processes: Processes) -> torch.device:
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda" and processes.world > 1:
-        device = f"cuda:{processes.local_rank}"
         count = torch.cuda.device_count()
-        if processes.local_rank >= count:
+        # With --gpus-per-task Slurm shows each process its own GPU alone.
+        number = 0 if processes.by_slurm and count == 1 else processes.local_rank
+        device = f"cuda:{number}"
+        if number >= count:
             raise RunError(
                 f"process {processes.rank} would take {device}, but there are {count} GPUs here; "
                 "start as many processes as there are GPUs"
