@@ -12,8 +12,8 @@ from PIL import Image
 from torch import nn
 
 import reference
-from gvbsm.artifacts import Checkpoint
 from gvbsm.backbones import build_backbone
+from gvbsm.checkpoint import Checkpoint
 from gvbsm.datasets import ImageData
 from gvbsm.moments import Moments
 from gvbsm.pictures import Split, normalize

@@ -25,7 +25,8 @@ LAYERS = (
     # 1: registries
     "config paths pictures sources shards hub torchvision_sets unreadable datasets backbones",
     # 2: ground
-    "settings locks artifacts rows labelstore distilled runtime memory tracking training loading "
+    "locks manifest drafts artifacts checkpoint replacing "
+    "settings rows labelstore distilled runtime memory tracking training loading "
     "workers teachers features film groups class_order observe targets epochs descent workspace "
     "studies choices origin sharing exchange launch processes replicas teamwork divergence "
     "unfinished starts beyond limits names ensemble optimizers",

@@ -203,7 +203,7 @@ def test_a_changed_byte_is_found_when_a_shard_is_first_opened(name, written):
     path.write_bytes(bytes(content))
     with pytest.raises(ArtifactError, match=r"shard-00000.* is damaged \(its tensors do not match"):
         store.epoch(0)
-    with pytest.raises(ArtifactError, match="remove it to make it again"):
+    with pytest.raises(ArtifactError, match="is damaged"):
         store.read(1)
 
 
@@ -221,18 +221,18 @@ def test_a_shard_of_other_labels_is_refused(written):
         load_labels(store.directory).epoch(0)
 
 
-def test_tidy_keeps_own_shards_alone(written, planned):
+def test_tidy__removes_shards_of_other_labels_and_no_file_of_anybody_else(written, planned):
     store = written(size=2 * 11 * 17)
-    own = sorted(path.name for path in store.directory.iterdir())
+    kept = {path.name for path in store.directory.iterdir()}
     other = planned(STORAGES[1])
     assert not {shard.path for shard in other.shards} & {shard.path for shard in store.shards}
-    (store.directory / "shard-00009.safetensors").write_bytes(b"old")
-    other.shards[0].path.write_bytes(b"other")
+    for stale in (store.directory / "shard-00009.safetensors", other.shards[0].path):
+        save(stale, {}, {"kind": "labels", "recipe": {}})
+    (store.directory / "shard-of-glass.txt").write_text("mine")
+    (store.directory / "shard-00010.safetensors").mkdir()
     store.tidy()
-    assert sorted(path.name for path in store.directory.iterdir()) == own
-    (store.directory / "shard-00009.safetensors").mkdir()
-    with pytest.raises(ArtifactError, match=r"shard-00009\.safetensors is a folder"):
-        store.tidy()
+    others = {"shard-of-glass.txt", "shard-00010.safetensors"}
+    assert {path.name for path in store.directory.iterdir()} == kept | others
 
 
 def test_what_a_store_says_of_itself(written):

@@ -8,8 +8,9 @@ import torch.nn.functional as F
 from torch import nn
 
 from conftest import CONVNET, WRN
-from gvbsm.artifacts import Checkpoint, load_tensors, save
+from gvbsm.artifacts import load_tensors, save
 from gvbsm.backbones import build_backbone
+from gvbsm.checkpoint import Checkpoint
 from gvbsm.config import OptimizerConfig
 from gvbsm.memory import Parts
 from gvbsm.processes import ALONE, join

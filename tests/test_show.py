@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from gvbsm.artifacts import ArtifactError, Checkpoint, save, write_json
+from gvbsm.artifacts import ArtifactError, save, write_json
+from gvbsm.checkpoint import Checkpoint
 from gvbsm.show import describe
 from test_distilled import write_images, write_labels
 

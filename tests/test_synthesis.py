@@ -14,7 +14,8 @@ from tqdm import tqdm
 
 from conftest import CONVNET, IMAGE, N_P, WRN, StoppedError, stop_after
 from gvbsm import synthesis
-from gvbsm.artifacts import Checkpoint, load_tensors, read_header, save
+from gvbsm.artifacts import load_tensors, read_header, save
+from gvbsm.checkpoint import Checkpoint
 from gvbsm.config import OptimizerConfig, SynthesisConfig, ViewConfig
 from gvbsm.descent import descend, make_stack, step_draws, step_terms
 from gvbsm.film import frame_steps

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from conftest import StoppedError
-from gvbsm.artifacts import Checkpoint
+from gvbsm.checkpoint import Checkpoint
 from gvbsm.config import OptimizerConfig
 from gvbsm.memory import Parts, Step
 from gvbsm.optimizers import make_optimizer, pack_optimizer, unpack_optimizer

@@ -2,7 +2,7 @@
 
 import torch
 
-from gvbsm.artifacts import Checkpoint
+from gvbsm.checkpoint import Checkpoint
 from gvbsm.config import OptimizerConfig
 from gvbsm.optimizers import make_optimizer
 from gvbsm.targets import Average

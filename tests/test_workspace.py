@@ -17,7 +17,9 @@ RECIPE = {"stage": "toy", "size": 3}
 
 @pytest.fixture
 def workspace(tmp_path):
-    return Workspace(tmp_path)
+    workspace = Workspace(tmp_path)
+    workspace.claim()
+    return workspace
 
 
 @pytest.fixture
@@ -42,10 +44,12 @@ def test_is_made__names_the_stage_and_what_differs_if_it_may_not_be_made(workspa
         workspace.is_made(workspace.statistics("convnet8_d1"), RECIPE, "statistics", make=False)
 
 
-def test_is_made__a_damaged_file_is_told_and_made_again(workspace, made, caplog):
+def test_is_made__a_damaged_file_stops_the_run_before_any_work(workspace, made):
     made.write_bytes(b"no tensors")
+    with pytest.raises(ArtifactError, match=r"convnet8_d1.safetensors is in the way"):
+        workspace.is_made(made, RECIPE, "squeeze", make=True)
+    made.unlink()
     assert not workspace.is_made(made, RECIPE, "squeeze", make=True)
-    assert "damaged" in caplog.text
 
 
 def test_names_of_libraries_make_no_folders(workspace):
@@ -158,19 +162,21 @@ def test_locked__what_a_killed_writer_has_left_is_removed_and_nothing_else(works
         "    path.write_text('half'); os.kill(os.getpid(), 9)"
     )
     inner = Workspace(tmp_path / "inner")
-    file = tmp_path / "labels" / "y.json"
-    file.parent.mkdir()
-    file.write_text("{}")
-    subprocess.run([sys.executable, "-c", code, str(file)], check=False)
-    assert file.read_text() == "{}"
-    assert len(list(file.parent.iterdir())) == 2
-    (tmp_path / "labels" / "notes.tmp").mkdir()
-    with inner.locked():  # at work: what it writes is its own
-        half = inner.directory / ".results.json.9.tmp"
-        half.mkdir()
+    files = [tmp_path / "labels" / "y.json", tmp_path / "inner" / "results.json"]
+    mine = [tmp_path / name for name in ("labels/notes.tmp", ".Trash.tmp", ".gvbsm-mine.tmp")]
+    inner.claim()
+    for folder in mine:
+        folder.mkdir(parents=True)
+        (folder / "mine").write_text("mine")
+    for file in files:
+        subprocess.run([sys.executable, "-c", code, str(file)], check=False)
+    assert not any(file.exists() for file in files)
+    with inner.locked():
+        subprocess.run([sys.executable, "-c", code, str(files[1])], check=False)  # still at work
         with workspace.locked():
-            left = {str(path.relative_to(tmp_path)) for path in tmp_path.rglob("*.tmp")}
-    assert left == {"labels/notes.tmp", "inner/.results.json.9.tmp"}
+            left = {path for path in tmp_path.rglob("*.tmp") if path not in mine}
+    assert [folder.parent for folder in left] == [tmp_path / "inner"]
+    assert all((folder / "mine").read_text() == "mine" for folder in mine)
 
 
 def test_locked__a_directory_that_cannot_be_written_to_is_told_in_one_line(tmp_path, monkeypatch):
@@ -184,8 +190,10 @@ def test_locked__a_directory_that_cannot_be_written_to_is_told_in_one_line(tmp_p
 
 
 def test_reporting__works_beside_a_run_and_one_at_a_time(workspace, tmp_path):
-    stray = tmp_path / "report" / "figures" / ".a.png.7.tmp"
-    stray.mkdir(parents=True)
+    with workspace.reporting():
+        stray = tmp_path / "report" / "figures" / ".gvbsm-1.tmp"
+        stray.mkdir(parents=True)
+        (stray / "draft-of").touch()
     begun, order = threading.Event(), []
 
     def second():
@@ -204,14 +212,15 @@ def test_reporting__works_beside_a_run_and_one_at_a_time(workspace, tmp_path):
     assert order == ["first", "second"]
 
 
-def test_a_damaged_note_of_times_stops_nothing(workspace, caplog):
+def test_a_damaged_note_of_times_is_named_and_kept(workspace, caplog):
     with workspace.timed("labels/a"):
         pass
     (workspace.directory / "seconds.json").write_bytes(b"")
-    with workspace.timed("labels/b"):
-        pass
-    assert workspace.seconds().keys() == {"labels/b"}
+    assert workspace.seconds() == {}
     assert "nothing is known of the times so far" in caplog.text
+    with pytest.raises(ArtifactError, match=r"seconds\.json is in the way"):
+        workspace.note("labels/b", None)
+    assert (workspace.directory / "seconds.json").read_bytes() == b""
 
 
 def test_timed__a_clock_that_is_set_back_or_forward_changes_nothing(workspace, monkeypatch):

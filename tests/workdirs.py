@@ -84,7 +84,8 @@ def write_preset(file, settings):
 
 def is_kept(path):
     """Whether two runs must agree in a file: no lock, no times."""
-    return path.is_file() and path.name not in (*TIMED, ".lock")
+    listed = path.name.startswith(".gvbsm-files")  # it lists files that hold times
+    return path.is_file() and not listed and path.name not in (*TIMED, ".lock")
 
 
 def digests(workdir):

@@ -6,18 +6,18 @@ fingerprints (hashes) of the recipes of what it was made from. So what is out of
 known without reading tensors. Half-done work lies in `*.partial.safetensors` beside the result.
 
 Checksums (CRC-32) are kept of every header, of all tensors of a file and of every JSON object. A
-header is checked whenever it is read, tensors when all of a file are loaded; whether a file is
-current is told by its header alone. Files from before there were checksums stay readable.
+header is checked whenever it is read, tensors when all of a file are loaded; the header alone says
+whether a file is current.
+
+A file is replaced or removed only if gvbsm made it: in a folder with a manifest (`manifest`) if it
+is listed there with the content that it has, elsewhere if it carries gvbsm's header or checksum.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import logging
 import os
-import shutil
-import time
 import zlib
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -29,16 +29,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from gvbsm import manifest
 from gvbsm._version import __version__
-
-log = logging.getLogger("gvbsm")
+from gvbsm.drafts import draft_folder, locked_draft_folder
 
 FORMAT = 1
 KEY = "gvbsm"
+CHECKSUM = "checksum"  # the entry of a header or JSON object with the CRC-32 of the others
 JSON_LIMIT = 256 * 1024**2  # bytes; the largest file of a run takes a few megabytes
-PARTIAL = ".partial.safetensors"  # how the names of checkpoints end
-TEMPORARY = ".tmp"  # how the names of folders end in which files are being written
-LOCK = ".lock"  # in a folder that belongs to one process at a time
 
 
 Recipe = dict[str, Any]
@@ -58,7 +56,11 @@ class DamagedError(ArtifactError):
     """
 
     def __init__(self, path: Path, what: str) -> None:
-        super().__init__(f"{path} is damaged ({what}); remove it to make it again")
+        if manifest.root_of(path):
+            advice = "move it away, and the same command makes it again"
+        else:
+            advice = "fetch it again, or name another file"
+        super().__init__(f"{path} is damaged ({what}); {advice}")
 
 
 def fingerprint(recipe: Recipe) -> str:
@@ -101,33 +103,71 @@ def atomic(path: Path) -> Iterator[Path]:
     """A name to write to; it becomes `path` in one step when the block ends well, else it goes.
 
     The name lies in a folder of its own, since libraries may put drafts of theirs beside it.
-    Content and name are on the disk when the block is left: a power cut then takes neither.
+    Content and name are on the disk when the block is left: a power cut then takes neither. In a
+    folder with a manifest the file is listed there before it takes its name.
 
     Raises:
         OSError: If the disk is full or may not be written, naming the file and what to do.
-        ArtifactError: If a folder is in its place.
+        ArtifactError: If what is in its place may not be replaced (`check_replaceable`).
     """
-    refuse_folder(path)
-    drafts = path.with_name(f".{path.name}.{os.getpid()}{TEMPORARY}")
-    temporary = drafts / path.name
+    check_replaceable(path)
+    root = manifest.root_of(path)
     try:
-        drafts.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        with (draft_folder if root else locked_draft_folder)(path) as drafts:
+            temporary = drafts / path.name
+            yield temporary
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
+            if root:
+                manifest.record(root, path, manifest.content_of(temporary))
+            temporary.replace(path)
         _sync_folder(path.parent)
     except OSError as error:
         raise OSError(
             f"cannot write {path} ({error.strerror or error}); what was there is kept: make room "
             "or give another place, and the same command goes on"
         ) from error
-    finally:
-        shutil.rmtree(drafts, ignore_errors=True)
+
+
+def check_replaceable(path: Path) -> None:
+    """Check that a file may be written at `path`: nothing is there, or a file that gvbsm made.
+
+    Raises:
+        ArtifactError: If a folder, another file or a changed one is in its place, or if its folder
+            is a link that leads out of the folder with the manifest.
+    """
+    root = manifest.root_of(path)
+    if root is not None and manifest.leads_out(path, root):
+        raise ArtifactError(
+            f"{path.parent} leads out of {root} by a link, and nothing is written through it; "
+            "remove the link, or give another place"
+        )
+    refuse_folder(path)
+    if (path.exists() or path.is_symlink()) and not is_ours(path):
+        raise ArtifactError(
+            f"{path} is in the way: gvbsm did not write it, or it was changed since; move it away, "
+            "and the same command goes on"
+        )
+
+
+def is_ours(path: Path) -> bool:
+    """Whether gvbsm made the file at `path`, as it is now."""
+    if path.is_symlink() or not path.is_file():
+        return False
+    if root := manifest.root_of(path):
+        return manifest.is_listed(path, root)
+    try:
+        if path.suffix == ".json":
+            read_json(path)
+        else:
+            read_header(path)
+    except ArtifactError:
+        return False
+    return True
 
 
 def refuse_folder(path: Path) -> None:
-    """Stop at a folder where an artefact is to be.
+    """Stop at a folder where an artifact is to be.
 
     Raises:
         ArtifactError: If there is one.
@@ -137,13 +177,22 @@ def refuse_folder(path: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Remove an artefact, if it is there.
+    """Remove a file that gvbsm made; any other is left alone.
 
     Raises:
-        ArtifactError: If a folder is in its place, which is nobody's to remove.
+        ArtifactError: If a folder is in its place.
     """
     refuse_folder(path)
-    path.unlink(missing_ok=True)
+    root = manifest.root_of(path)
+    if is_ours(path) and not (root and manifest.leads_out(path, root)):
+        path.unlink()
+
+
+def remove_all(paths: Iterable[Path]) -> None:
+    """Remove those files among paths that gvbsm made (`remove`); folders are left alone."""
+    for path in [*paths]:
+        if path.is_file():
+            remove(path)
 
 
 def _sync_folder(folder: Path) -> None:
@@ -156,21 +205,6 @@ def _sync_folder(folder: Path) -> None:
             os.close(handle)
 
 
-def remove_leftovers(directory: Path) -> None:
-    """Remove what writers that were killed have left behind; none may be at work.
-
-    Folders with a lock of their own, such as a work directory inside of another, are left alone.
-    """
-    for place, folders, _ in os.walk(directory):
-        for name in list(folders):
-            folder = Path(place, name)
-            if name.startswith(".") and name.endswith(TEMPORARY):
-                shutil.rmtree(folder, ignore_errors=True)
-            elif not (folder / LOCK).exists():
-                continue
-            folders.remove(name)
-
-
 def _checksum(content: Mapping[str, Any]) -> str:
     text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return f"{zlib.crc32(text.encode()):08x}"
@@ -178,13 +212,12 @@ def _checksum(content: Mapping[str, Any]) -> str:
 
 def _with_checksum(content: Mapping[str, Any]) -> dict[str, Any]:
     plain = json.loads(json.dumps(content))  # keys that are no text come back as text
-    return {**plain, "checksum": _checksum(plain)}
+    return {**plain, CHECKSUM: _checksum(plain)}
 
 
 def _without_checksum(content: Mapping[str, Any], path: Path) -> dict[str, Any]:
     plain = dict(content)
-    checksum = plain.pop("checksum", None)  # files from before there were checksums have none
-    if checksum is not None and checksum != _checksum(plain):
+    if plain.pop(CHECKSUM, None) != _checksum(plain):
         raise DamagedError(path, "its text does not match its checksum")
     return plain
 
@@ -197,22 +230,26 @@ def write_json(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object, without its checksum.
+    """Read a JSON object that gvbsm wrote, without its checksum.
 
     Raises:
         ArtifactError: If the file cannot be read, is no JSON object or not as it was written.
     """
+    return _without_checksum(_parse_json(path), path)
+
+
+def _parse_json(path: Path) -> dict[str, Any]:
     try:
         if path.stat().st_size > JSON_LIMIT:
             raise ValueError(f"larger than {JSON_LIMIT // 1024**2} MiB")
         content = json.loads(path.read_text(encoding="utf-8"))
+    except PermissionError:
+        raise ArtifactError(f"{path} may not be read; change its permissions") from None
     except (OSError, ValueError, RecursionError) as error:
-        raise ArtifactError(
-            f"{path} cannot be read ({error}); remove it to make it again"
-        ) from None
+        raise DamagedError(path, f"it cannot be read: {error}") from None
     if not isinstance(content, dict):
-        raise ArtifactError(f"{path} is not a JSON object; remove it to make it again")
-    return _without_checksum(content, path)
+        raise DamagedError(path, "it is not a JSON object")
+    return content
 
 
 def header_text(header: Mapping[str, Any]) -> str:
@@ -263,6 +300,8 @@ def opened(path: Path) -> Iterator[Any]:
     try:
         with safe_open(path, framework="pt") as file:
             yield file
+    except PermissionError:
+        raise ArtifactError(f"{path} may not be read; change its permissions") from None
     except (SafetensorError, OSError) as error:
         raise DamagedError(path, str(error)) from None
 
@@ -270,10 +309,11 @@ def opened(path: Path) -> Iterator[Any]:
 def _header_of(file: Any, path: Path) -> dict[str, Any]:
     metadata = file.metadata() or {}
     try:
-        header = _without_checksum(json.loads(metadata[KEY]), path)
-        newer = header["format"] > FORMAT
+        content = json.loads(metadata[KEY])
+        newer = content["format"] > FORMAT
+        header = _without_checksum(content, path)
     except (KeyError, TypeError, ValueError, RecursionError):
-        raise ArtifactError(f"{path} was not written by gvbsm; move it away") from None
+        raise ArtifactError(f"{path} was not written by gvbsm; name another file") from None
     if newer:
         raise ArtifactError(
             f"{path} has format {header['format']} of gvbsm {header.get('version')}; "
@@ -304,7 +344,7 @@ def load_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
         if header.get("kind") != kind:
             raise ArtifactError(f"{path} holds {header.get('kind')!r}, expected {kind!r}")
         tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    if "digest" in header and header["digest"] != digest(tensors):
+    if header.get("digest") != digest(tensors):
         raise DamagedError(path, "its tensors do not match their checksum")
     return tensors, header
 
@@ -337,43 +377,3 @@ def is_current(path: Path, recipe: Recipe) -> bool:
         return bool(read_header(path).get("recipe") == recipe)
     except DamagedError:
         return False
-
-
-def is_partial(path: Path) -> bool:
-    """Whether a file holds half-done work (`Checkpoint`)."""
-    return path.name.endswith(PARTIAL)
-
-
-class Checkpoint:
-    """Half-done work of one artefact: at most one file, replaced atomically now and then."""
-
-    def __init__(self, path: Path, recipe: Recipe, every_seconds: float) -> None:
-        self._path = path.with_name(f"{path.name.removesuffix('.safetensors')}{PARTIAL}")
-        self._recipe = recipe
-        self._every = every_seconds
-        self._last = time.monotonic()
-
-    def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """Tensors and state of the last checkpoint of the same work, or None; damage is logged."""
-        if not is_current(self._path, self._recipe):
-            return None
-        try:
-            tensors, header = load_tensors(self._path, "checkpoint")
-        except DamagedError:
-            log.warning("%s is damaged: the work begins anew", self._path)
-            return None
-        return tensors, header["state"]
-
-    def due(self) -> bool:
-        """Whether enough time has passed since the last one."""
-        return time.monotonic() - self._last >= self._every
-
-    def save(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
-        """Write a checkpoint; `state` is JSON-like."""
-        header = {"kind": "checkpoint", "recipe": self._recipe, "state": dict(state)}
-        save(self._path, tensors, header)
-        self._last = time.monotonic()
-
-    def clear(self) -> None:
-        """Remove it: the work is done."""
-        remove(self._path)

@@ -125,7 +125,7 @@ def load_images(path: Path, soft_labels: SoftLabels | None = None) -> DistilledD
             header=header,
         )
     except KeyError as error:
-        raise ArtifactError(f"{path} lacks {error}; remove it to make it again") from None
+        raise ArtifactError(f"{path} lacks {error}; move it away to make it again") from None
 
 
 def save_images(
@@ -235,7 +235,7 @@ def load_labels(directory: Path) -> SoftLabels:
             recipe=dict(index["recipe"]),
         )
     except (KeyError, TypeError, ValueError) as error:
-        raise ArtifactError(f"{path} is damaged ({error}); remove it") from None
+        raise ArtifactError(f"{path} is damaged ({error}); move it away") from None
 
 
 def is_whole(directory: Path, recipe: Recipe) -> bool:

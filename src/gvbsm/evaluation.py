@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gvbsm.artifacts import Checkpoint, Recipe, write_json
+from gvbsm.artifacts import Recipe, write_json
 from gvbsm.backbones import build_backbone
+from gvbsm.checkpoint import Checkpoint
 from gvbsm.config import EvaluationConfig, LabelsConfig
 from gvbsm.datasets import ImageData
 from gvbsm.ensemble import label_batch

@@ -22,7 +22,6 @@ from gvbsm import hub
 from gvbsm.artifacts import (
     ArtifactError,
     fingerprint,
-    is_partial,
     load_tensors,
     opened,
     read_header,
@@ -290,9 +289,8 @@ def _load_file(path: Path, cache: Path) -> DistilledDataset:
 
 
 def label_files(stored: SoftLabels) -> list[Path]:
-    """The files of a store, of which a copy is a store."""
-    found = sorted(path for path in stored.directory.iterdir() if path.is_file())
-    return [path for path in found if path.name[0] != "." and not is_partial(path)]
+    """The files of a store, of which a copy is a store: its index and the shards that it names."""
+    return [stored.directory / "index.json", *(shard.path for shard in stored.shards)]
 
 
 def label_tensors(stored: SoftLabels) -> dict[str, Tensor]:

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import io
 import logging
-import os
 import re
 import shutil
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,14 @@ import torch
 
 from gvbsm import hub
 from gvbsm._version import __version__
-from gvbsm.artifacts import ArtifactError, read_header, read_json, save, write_json
+from gvbsm.artifacts import (
+    ArtifactError,
+    load_tensors,
+    read_header,
+    read_json,
+    save,
+    write_json,
+)
 from gvbsm.card import dataset_card
 from gvbsm.config import ConfigError, EvaluationConfig, LabelsConfig
 from gvbsm.ddranking import configuration, known_set, untold, write_teachers
@@ -34,9 +39,12 @@ from gvbsm.exchange import (
     load,
     recorded_settings,
 )
+from gvbsm.labelstore import SoftLabels
+from gvbsm.manifest import is_claimed
 from gvbsm.names import merge
 from gvbsm.paths import user_path
 from gvbsm.pictures import write_image
+from gvbsm.replacing import replacing
 from gvbsm.runtime import Runtime, torch_defaults
 from gvbsm.settings import build_config, format_yaml, to_dict
 from gvbsm.workspace import Workspace
@@ -83,6 +91,7 @@ def export(
     distilled = load(source)
     if not soft_labels:
         distilled = replace(distilled, soft_labels=None)
+    _check_whole(distilled.soft_labels)
     facts = gather_facts(distilled, user_path(source), form)
     bar = Runtime(torch.device("cpu"), "fp32", 0, quiet=quiet)
     if form == "safetensors":
@@ -104,13 +113,19 @@ def export(
 
 
 def _check_free(out: Path, form: str, overwrite: bool) -> None:
-    """Whether nothing is lost by writing there."""
+    """Check that an export may be written to `out`, before any work.
+
+    Raises:
+        ConfigError: If something else is there.
+    """
     if form == "safetensors" and out.suffix != ".safetensors":
         raise ConfigError(f"--out must name a .safetensors file, got {out}")
+    if out.is_symlink():
+        raise ConfigError(f"{out} is a link; name a folder or a file as --out")
+    if Path.cwd().is_relative_to(out.resolve()):
+        raise ConfigError(f"{out} is the current folder, or holds it; name a new folder")
     if not out.exists():
         return
-    if out.resolve() in (Path.cwd(), *Path.cwd().parents):
-        raise ConfigError(f"{out} is the current folder, or holds it; name a new folder")
     if not overwrite:
         raise ConfigError(f"{out} is there already; pass --overwrite to replace it")
     if form == "safetensors":
@@ -118,26 +133,22 @@ def _check_free(out: Path, form: str, overwrite: bool) -> None:
             raise ConfigError(f"{out} is a folder; name a file")
         if read_header(out).get("kind") != "distilled":
             raise ConfigError(f"{out} is no exported set; name another file")
-    elif not out.is_dir() or (any(out.iterdir()) and not (out / FACTS).is_file()):
-        raise ConfigError(f"{out} is no exported set (no {FACTS} in it); name another folder")
+    elif not out.is_dir() or (any(out.iterdir()) and not is_claimed(out)):
+        raise ConfigError(f"gvbsm did not export {out}; name another folder")
 
 
-@contextmanager
-def replacing(out: Path) -> Iterator[Path]:
-    """A new folder that takes the place of `out` when the block ends well, else it goes."""
-    out.parent.mkdir(parents=True, exist_ok=True)
-    draft, old = (out.with_name(f".{out.name}.{os.getpid()}.{end}") for end in ("tmp", "old"))
-    try:
-        draft.mkdir()
-        yield draft
-        if out.exists():
-            out.rename(old)
-        draft.rename(out)
-    finally:
-        if old.exists() and not out.exists():
-            old.rename(out)
-        for path in (draft, old):
-            shutil.rmtree(path, ignore_errors=True)
+def _check_whole(stored: SoftLabels | None) -> None:
+    """Check that all soft labels are there before a card speaks of them.
+
+    Raises:
+        ArtifactError: If labels were stopped half-way.
+    """
+    if stored is not None and (missing := stored.missing()):
+        raise ArtifactError(
+            f"{stored.directory} lacks {len(missing)} of {len(stored.shards)} files of labels: "
+            "run `gvbsm labels` with the run's settings to its end, or export with "
+            "--soft_labels false"
+        )
 
 
 def gather_facts(distilled: DistilledDataset, source: Path, form: str) -> Facts:
@@ -218,6 +229,8 @@ def _write_hub(draft: Path, distilled: DistilledDataset, facts: Facts, bar: Runt
     if distilled.soft_labels is not None:
         (draft / LABELS).mkdir()
         for path in bar.track(label_files(distilled.soft_labels), "soft labels"):
+            if path.suffix == ".safetensors":
+                load_tensors(path, "labels")  # damage must not travel
             shutil.copyfile(path, draft / LABELS / path.name)
     (draft / "README.md").write_text(dataset_card(facts), encoding="utf-8")
 

@@ -72,7 +72,7 @@ def load_film(directory: Path) -> Film | None:
     try:
         return Film(**tensors)
     except TypeError as error:
-        raise ArtifactError(f"{path} is damaged ({error}); remove it") from None
+        raise ArtifactError(f"{path} is damaged ({error}); move it away") from None
 
 
 def _path(directory: Path) -> Path:

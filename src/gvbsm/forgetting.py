@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from gvbsm.artifacts import (
-    Checkpoint,
-    Recipe,
-    is_current,
-    load_tensors,
-    save,
-)
+from gvbsm.artifacts import Recipe, is_current, load_tensors, remove_all, save
 from gvbsm.backbones import build_backbone
+from gvbsm.checkpoint import Checkpoint
 from gvbsm.config import SqueezeConfig
 from gvbsm.datasets import ImageData
 from gvbsm.loading import batch_count, plain_batches
@@ -73,7 +68,9 @@ def record_forgetting(
     header = {"kind": "forgetting", "recipe": recipe, "backbone": backbone}
     save(path, {"events": count_forgetting(right)}, {**header, "history": vars(history)})
     checkpoint.clear()
-    shutil.rmtree(parts)
+    remove_all(files)
+    with suppress(OSError):  # it holds a file that gvbsm did not make
+        parts.rmdir()
 
 
 def _epochs_done(checkpoint: Checkpoint, files: Sequence[Path], recipe: Recipe, steps: int) -> int:

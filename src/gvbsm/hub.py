@@ -233,7 +233,11 @@ def upload(folder: Path, name: str) -> str:
     try:
         hub = HfApi()
         hub.create_repo(name, repo_type="dataset", exist_ok=True)
-        return str(hub.upload_folder(folder_path=folder, repo_id=name, repo_type="dataset"))
+        return str(
+            hub.upload_folder(
+                folder_path=folder, repo_id=name, repo_type="dataset", ignore_patterns=[".*"]
+            )
+        )
     except Exception as error:
         first = (str(error).splitlines() or [type(error).__name__])[0]
         raise DataError(f"cannot push to {name} on the Hugging Face Hub: {first}") from error

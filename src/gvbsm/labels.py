@@ -13,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from gvbsm.artifacts import ArtifactError, Recipe
+from gvbsm.artifacts import ArtifactError, Recipe, check_replaceable
 from gvbsm.compression import encode_logits, packed_bytes
 from gvbsm.config import LabelsConfig
 from gvbsm.distilled import load_labels
@@ -66,6 +66,7 @@ def make_labels(
         RunError: If a teacher's logits are not finite.
     """
     size = images.shape[-1]
+    check_replaceable(directory / "index.json")
     fault = runtime.processes.same(lambda: _why_not(directory, config, size, runtime, recipe))
     if fault and convert_only:
         raise ArtifactError(fault)

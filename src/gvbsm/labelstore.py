@@ -27,7 +27,7 @@ from gvbsm.artifacts import (
     Recipe,
     load_tensors,
     read_header,
-    remove,
+    remove_all,
     save,
     write_json,
 )
@@ -310,10 +310,9 @@ class SoftLabels:
         )
 
     def tidy(self) -> None:
-        """Remove shards of other stores from the folder."""
-        own = {shard.path for shard in self.shards if self.is_made(shard)}
-        for path in set(self.directory.glob("shard-*")) - own:
-            remove(path)
+        """Remove shards of other stores that gvbsm made in the folder."""
+        kept = {shard.path for shard in self.shards if self.is_made(shard)}
+        remove_all(set(self.directory.glob("shard-*")) - kept)
 
     def _zeros(self) -> Tensor:
         """The logits of one view, all 0."""
@@ -354,4 +353,4 @@ def _tag(storage: LabelStorageConfig) -> str:
 
 
 def _damaged(path: Path, why: str) -> str:
-    return f"{path} is damaged ({why}); remove it, and `gvbsm labels` makes it again"
+    return f"{path} is damaged ({why}); move it away, and `gvbsm labels` makes it again"

@@ -16,13 +16,13 @@ from gvbsm.artifacts import (
     Recipe,
     load_tensors,
     read_header,
-    remove,
+    remove_all,
     save,
     write_json,
 )
 from gvbsm.config import Config
 from gvbsm.datasets import ImageData
-from gvbsm.distilled import is_whole, stream_images
+from gvbsm.distilled import is_whole, load_labels, stream_images
 from gvbsm.ensemble import settle_teachers
 from gvbsm.epochs import settle_epochs
 from gvbsm.film import save_film
@@ -149,8 +149,7 @@ class Run:
                 for name, found in add_chunks(chunks, missing, classes).items():
                     header = {"kind": "statistics", "recipe": recipes[name], "backbone": name}
                     save(workspace.statistics(name), found.tensors(), header)
-                for path in chunks[0].parent.glob("chunk-*"):
-                    remove(path)
+                remove_all(chunks[0].parent.glob("chunk-*"))
         self.team.meet([workspace.statistics(name) for name in missing])
         log.info("statistics: recorded for %s", ", ".join(missing))
 
@@ -199,8 +198,7 @@ class Run:
             groups.traces(),
         )  # fmt: skip
         for name in ("group-*.safetensors", "start.safetensors"):
-            for path in place.images.parent.glob(name):
-                remove(path)
+            remove_all(place.images.parent.glob(name))
         log.info("synthesis %s: %d images", config.method, len(groups.labels))
 
     def _start(self, place: Place, recipe: Recipe, runtime: Runtime) -> Start | None:
@@ -237,6 +235,8 @@ class Run:
             whole = is_whole(place.labels, recipe)
             if not whole and not make:
                 raise ArtifactError(self.workspace.not_made(index, "labels"))
+            if whole and make:
+                load_labels(place.labels).tidy()  # a conversion may have been killed before it did
             return whole
 
         if self.processes.same(is_made):

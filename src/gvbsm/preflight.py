@@ -26,6 +26,7 @@ from gvbsm.replicas import check_replicable
 from gvbsm.runtime import Runtime
 from gvbsm.settings import selection_of, squeeze_of, to_dict
 from gvbsm.tracking import check_trackers
+from gvbsm.workspace import Workspace
 
 # Settings in which the processes of a run may differ.
 OF_A_MACHINE = ("device", "threads", "data.root", "data.in_memory", "data.workers")
@@ -255,6 +256,7 @@ def check_owner(workdir: Path, data: ImageData) -> None:
         raise ArtifactError(f"{there} is a file; give a folder as --workdir")
     if not os.access(there, os.W_OK):
         raise ArtifactError(f"{there} cannot be written to; give another --workdir")
+    Workspace(workdir).claim()
     path = workdir / "data.json"
     mine = {
         "name": data.name,

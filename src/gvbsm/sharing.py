@@ -20,11 +20,13 @@ from gvbsm.artifacts import (
     Recipe,
     atomic,
     fingerprint,
-    is_partial,
+    is_ours,
     read_header,
     read_json,
     remove,
+    remove_all,
 )
+from gvbsm.checkpoint import is_partial
 from gvbsm.workspace import Workspace
 
 # Where artefacts lie in a work directory; a label store is its index, which names its shards.
@@ -94,8 +96,8 @@ class Library:
             source = self._found.get(fingerprint(artifact.recipe))
             if source is None or source == artifact.path or artifact.is_there():
                 continue
-            if _recipe_of(source) != artifact.recipe:  # it has been removed since
-                continue
+            if _recipe_of(source) != artifact.recipe or not is_ours(source):
+                continue  # removed or damaged since: it is made again here
             _link(source, artifact.path)
             owner = self._folder / source.relative_to(self._folder).parts[0]
             seconds = Workspace(owner).seconds().get(artifact.clock)
@@ -126,9 +128,7 @@ def _link(source: Path, path: Path) -> None:
             if other.is_file() and other != source and not _is_unfinished(other)
         }
         if path.parent.is_dir():
-            for stale in path.parent.iterdir():
-                if stale.is_file() and stale.name not in beside:
-                    stale.unlink()
+            remove_all(old for old in path.parent.iterdir() if old.name not in beside)
         for name, other in beside.items():
             _link_file(other, path.with_name(name))
     _link_file(source, path)

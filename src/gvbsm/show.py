@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from gvbsm.artifacts import PARTIAL, ArtifactError, is_partial, read_header, read_json
+from gvbsm.artifacts import ArtifactError, read_header, read_json
+from gvbsm.checkpoint import PARTIAL, is_partial
 from gvbsm.distilled import load_labels
+from gvbsm.manifest import named
 from gvbsm.origin import Origin
 from gvbsm.results import format_continual, format_table
 
@@ -27,7 +29,7 @@ def describe(workdir: Path) -> str:
         *_teachers(workdir),
         *_sets(workdir),
     ]
-    for path in sorted(workdir.rglob(f"*{PARTIAL}")):
+    for path in named(workdir, f"**/*{PARTIAL}"):
         state: dict[str, Any] = read_header(path)["state"]
         lines.append(f"half-done: {path.relative_to(workdir)}, step {state['step']}")
     if (workdir / "results.json").is_file():
@@ -45,7 +47,7 @@ def _entries(path: Path, *names: str) -> list[Any]:
     try:
         return [content[name] for name in names]
     except KeyError as error:
-        raise ArtifactError(f"{path} lacks {error}; remove it to make it again") from None
+        raise ArtifactError(f"{path} lacks {error}; move it away to make it again") from None
 
 
 def _preset(path: Path) -> list[str]:
@@ -53,12 +55,12 @@ def _preset(path: Path) -> list[str]:
     try:
         told = str(Origin.read(read_json(path)))
     except (KeyError, TypeError) as error:
-        raise ArtifactError(f"{path}: `origin` is damaged ({error!r}); remove it") from None
+        raise ArtifactError(f"{path}: `origin` is damaged ({error!r}); move it away") from None
     return [f"\npreset: {told}"] if told else []
 
 
 def _finished(folder: Path) -> list[Path]:
-    return [path for path in sorted(folder.glob("*.safetensors")) if not is_partial(path)]
+    return [path for path in named(folder, "*.safetensors") if not is_partial(path)]
 
 
 def _teachers(workdir: Path) -> list[str]:
@@ -80,7 +82,7 @@ def _teachers(workdir: Path) -> list[str]:
 
 def _sets(workdir: Path) -> list[str]:
     lines = []
-    for path in sorted(workdir.rglob("synthesis/images.safetensors")):
+    for path in named(workdir, "**/synthesis/images.safetensors"):
         folder = path.parent.parent
         header = read_header(path)
         name = str(folder.relative_to(workdir)) if folder != workdir else "synthesis"
@@ -89,7 +91,7 @@ def _sets(workdir: Path) -> list[str]:
         if (folder / "labels" / "index.json").is_file():
             labels = load_labels(folder / "labels")
             lines.append(f"  labels: {labels.describe()}, {labels.nbytes() / 1e6:.1f} MB")
-        done = sorted(item.stem for item in folder.glob("evaluation/*.json"))
+        done = [item.stem for item in named(folder, "evaluation/*.json")]
         if done:
             lines.append(f"  evaluation: {', '.join(done)}")
     return lines

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from torch import nn
 
-from gvbsm.artifacts import Checkpoint, Recipe
+from gvbsm.artifacts import Recipe
 from gvbsm.backbones import build_backbone
+from gvbsm.checkpoint import Checkpoint
 from gvbsm.class_order import check_class_order
 from gvbsm.config import SqueezeConfig
 from gvbsm.datasets import ImageData

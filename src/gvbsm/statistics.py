@@ -14,8 +14,9 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from gvbsm.artifacts import PARTIAL, Recipe, is_current, load_tensors, save
+from gvbsm.artifacts import Recipe, is_current, load_tensors, save
 from gvbsm.backbones import matched_layers
+from gvbsm.checkpoint import PARTIAL
 from gvbsm.config import StatisticsConfig, ViewConfig
 from gvbsm.datasets import ImageData
 from gvbsm.loading import view_batches

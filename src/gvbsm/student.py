@@ -13,8 +13,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gvbsm.artifacts import Checkpoint, Recipe, is_current, read_json, save, write_json
+from gvbsm.artifacts import (
+    ArtifactError,
+    Recipe,
+    check_replaceable,
+    is_current,
+    read_json,
+    save,
+    write_json,
+)
 from gvbsm.backbones import build_backbone
+from gvbsm.checkpoint import Checkpoint
 from gvbsm.config import Config, ConfigError
 from gvbsm.datasets import DATASETS, ImageData
 from gvbsm.distilled import DistilledDataset
@@ -82,6 +91,8 @@ def train(
     path = user_path(out) if out is not None else Path("runs") / "train" / file_name(model)
     if path.suffix != ".safetensors":
         raise ConfigError(f"--out must name a .safetensors file, got {path}")
+    _check_history(path.with_suffix(".json"))
+    check_replaceable(path)
     work = _settle(str(source), model, dict(settings or {}), quiet)
     recipe, history = _recipe(work), path.with_suffix(".json")
     if is_current(path, recipe) and history.is_file():
@@ -92,6 +103,24 @@ def train(
             f"{path} is there already, trained in another way; name another file as --out"
         )
     return _train(work, path, recipe)
+
+
+def _check_history(path: Path) -> None:
+    """Check that the history's place is free, or holds the history of such a training.
+
+    Raises:
+        ConfigError: If another file is there.
+    """
+    if not path.exists():
+        return
+    try:
+        recipe = read_json(path).get("recipe")
+    except ArtifactError:
+        recipe = None
+    if not isinstance(recipe, dict) or recipe.get("stage") != "train":
+        raise ConfigError(
+            f"{path}, where the history goes, holds something else; name another file as --out"
+        )
 
 
 def settle(given: Mapping[str, Any], distilled: DistilledDataset, model: str = "") -> Config:

@@ -34,6 +34,7 @@ from gvbsm.runtime import resolve_runtime, torch_defaults
 from gvbsm.settings import read_preset, to_dict
 from gvbsm.sharing import Artifact, Library
 from gvbsm.studies import Plan, Point, Study, read_plan
+from gvbsm.workspace import Workspace
 
 log = logging.getLogger("gvbsm")
 
@@ -94,6 +95,8 @@ def run_plan(
         for _, points in plan.studies:
             for point in points:
                 works.check(point.config)
+        if works.processes.leads:
+            Workspace(workdir).claim()
     for study, points in plan.studies:
         yield _run_study(study, points, works, origin)
 

@@ -24,13 +24,9 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from gvbsm.artifacts import (
-    Checkpoint,
-    Recipe,
-    is_current,
-    save,
-)
+from gvbsm.artifacts import Recipe, is_current, save
 from gvbsm.beyond import late_begins, side_at, stage_begins
+from gvbsm.checkpoint import Checkpoint
 from gvbsm.config import SynthesisConfig
 from gvbsm.datasets import ImageData
 from gvbsm.descent import TERMS, Stack, Terms, descend, make_stack, step_draws, step_terms

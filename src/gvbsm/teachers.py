@@ -100,5 +100,5 @@ def read_teacher(path: Path, runtime: Runtime) -> tuple[nn.Module, dict[str, Any
     try:
         fill(model, tensors, "its tensors")
     except ValueError as error:
-        raise ArtifactError(f"{path} is damaged ({error}); remove it to make it again") from None
+        raise ArtifactError(f"{path} is damaged ({error}); move it away to make it again") from None
     return runtime.place(model).eval().requires_grad_(False), header

@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gvbsm.artifacts import Checkpoint
 from gvbsm.averaging import Averaging
+from gvbsm.checkpoint import Checkpoint
 from gvbsm.config import OptimizerConfig, SqueezeConfig
 from gvbsm.datasets import ImageData
 from gvbsm.loading import batch_count, view_batches

@@ -11,19 +11,20 @@ from pathlib import Path
 
 from filelock import Timeout
 
-from gvbsm import locks
+from gvbsm import locks, manifest
 from gvbsm.artifacts import (
-    LOCK,
     ArtifactError,
     Recipe,
     changes,
+    check_replaceable,
     is_current,
-    is_partial,
     read_header,
     read_json,
-    remove_leftovers,
+    remove,
     write_json,
 )
+from gvbsm.checkpoint import is_partial
+from gvbsm.drafts import LOCK, remove_leftovers
 from gvbsm.processes import Processes
 from gvbsm.settings import selection_of
 from gvbsm.teachers import file_name
@@ -87,7 +88,7 @@ class Workspace:
 
     def teachers(self) -> list[Path]:
         """The files of all teachers that are there, in the order of their names."""
-        files = sorted((self.directory / "squeeze").glob("*.safetensors"))
+        files = manifest.named(self.directory, "squeeze/*.safetensors")
         return [path for path in files if not is_partial(path)]
 
     def image_sets(self) -> dict[str, Path]:
@@ -99,11 +100,19 @@ class Workspace:
             ArtifactError: If a file is damaged.
         """
         place = Path("synthesis") / "images.safetensors"
-        files = [self.directory / place, *sorted(self.directory.glob(f"baselines/*/{place}"))]
+        files = [self.directory / place, *manifest.named(self.directory, f"baselines/*/{place}")]
         sets: dict[str, Path] = {}
         for path in filter(Path.is_file, (*files, self.real)):
             sets.setdefault(read_header(path)["method"], path)
         return sets
+
+    def claim(self) -> None:
+        """Make the directory gvbsm's, if it is new or empty; one that is gvbsm's stays as it is.
+
+        Raises:
+            ArtifactError: If it holds something else, or cannot be written to.
+        """
+        _claim(self.directory, "give a new or empty folder as --workdir")
 
     @contextmanager
     def locked(self) -> Iterator[None]:
@@ -115,9 +124,9 @@ class Workspace:
         Raises:
             ArtifactError: If another run is at work here, or the directory cannot be written to.
         """
+        self.claim()
         with ExitStack() as held:
             try:
-                self.directory.mkdir(parents=True, exist_ok=True)
                 held.enter_context(locks.held(self.directory / LOCK, timeout=0))
             except Timeout:
                 raise ArtifactError(
@@ -136,7 +145,7 @@ class Workspace:
     def reporting(self) -> Iterator[None]:
         """Have the folder of the report alone for the block; another report is waited for."""
         folder = self.analysis.parent
-        folder.mkdir(parents=True, exist_ok=True)
+        _claim(folder, "move them away")
         with locks.held(folder / LOCK):
             remove_leftovers(folder)
             yield
@@ -152,7 +161,7 @@ class Workspace:
 
         def put() -> str:
             for path in self.directory.glob(".together-*"):
-                path.unlink()  # of a run that was killed
+                remove(path)  # of a run that was killed
             name = f".together-{secrets.token_hex(8)}"
             write_json(self.directory / name, {"processes": processes.world})
             return name
@@ -161,7 +170,7 @@ class Workspace:
         with processes.checking():
             await_files([path])
         if processes.leads:
-            path.unlink()
+            remove(path)
 
     def is_made(self, path: Path, recipe: Recipe, stage: str, make: bool) -> bool:
         """Whether the artefact is there and current; the log tells what has changed if it is not.
@@ -186,6 +195,7 @@ class Workspace:
         differs = changes(old, recipe) if old else []
         if not make:
             raise ArtifactError(self.not_made(path, stage, differs))
+        check_replaceable(path)
         if differs:
             log.info("%s is made again, since %s", path.name, "; ".join(differs))
         return False
@@ -216,7 +226,7 @@ class Workspace:
         notes = self._notes()
         for path in sorted(self.directory.glob(".seconds-*.json")):
             self._write(notes := {**notes, **_read_notes(path)})
-            path.unlink()
+            remove(path)
 
     def seconds(self) -> dict[str, float]:
         """Time of each piece of work that was done without a break."""
@@ -242,6 +252,19 @@ class Workspace:
     @property
     def _clock(self) -> Path:
         return self.directory / (f".seconds-{self._rank}.json" if self._rank else "seconds.json")
+
+
+def _claim(folder: Path, advice: str) -> None:
+    try:
+        manifest.claim(folder)
+    except FileExistsError as error:
+        raise ArtifactError(
+            f"{folder} holds things that gvbsm did not make ({error}); {advice}"
+        ) from None
+    except OSError as error:
+        raise ArtifactError(
+            f"{folder} cannot be written to ({error.strerror or error}); give another --workdir"
+        ) from None
 
 
 def _read_notes(path: Path) -> dict[str, float | None]:

@@ -13,6 +13,7 @@ from torch import Tensor
 from gvbsm.artifacts import ArtifactError, load_tensors, read_header, read_json
 from gvbsm.backbones import build_backbone, matched_layers
 from gvbsm.distilled import stored_bytes
+from gvbsm.manifest import named
 from gvbsm.plots.curves import History
 from gvbsm.plots.layers import LayerStatistics
 from gvbsm.plots.pareto import Spot
@@ -32,7 +33,7 @@ def fitting(path: Path) -> Iterator[None]:
     except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
         raise ArtifactError(
             f"{path} does not hold what this version expects ({error!r}); "
-            "remove it to make it again"
+            "move it away to make it again"
         ) from None
 
 
@@ -71,8 +72,8 @@ def read_students(workspace: Workspace, rows: Sequence[Mapping[str, Any]]) -> li
     """
     counted = {(row["method"], row["student"]): row["top1"]["values"] for row in rows}
     directory, students = workspace.directory, []
-    own = sorted(directory.glob("evaluation/*.json"))
-    for path in [*own, *sorted(directory.glob("baselines/*/evaluation/*.json"))]:
+    own = named(directory, "evaluation/*.json")
+    for path in [*own, *named(directory, "baselines/*/evaluation/*.json")]:
         with fitting(path):
             student = _student(path)
             if student.history.top1[-1] in counted.get((student.method, student.name), ()):
@@ -198,7 +199,7 @@ def read_studies(directory: Path) -> list[StudyResults]:
     if not (directory / "points").is_dir():
         return []
     studies = []
-    for path in sorted(directory.glob("*.json")):
+    for path in named(directory, "*.json"):
         content = read_json(path)
         if "study" not in content:
             continue

@@ -7,10 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gvbsm.artifacts import ArtifactError, is_partial, read_header, read_json
+from gvbsm.artifacts import ArtifactError, read_header, read_json
+from gvbsm.checkpoint import is_partial
 from gvbsm.config import Config, ConfigError
 from gvbsm.distilled import stored_bytes
 from gvbsm.epochs import settle_epochs
+from gvbsm.manifest import named
 from gvbsm.names import flat_keys
 from gvbsm.origin import UNKNOWN, Origin
 from gvbsm.results import STAGES
@@ -152,7 +154,7 @@ def read_facts(workdir: Path) -> Facts:
         return _facts(workdir, read_json(data), content)
     except (KeyError, TypeError, IndexError) as error:
         raise ArtifactError(
-            f"{results} does not fit this version of gvbsm ({error!r}); remove it and repeat "
+            f"{results} does not fit this version of gvbsm ({error!r}); move it away and repeat "
             "the run, which makes nothing else again"
         ) from None
 
@@ -191,9 +193,9 @@ def _facts(workdir: Path, data: dict[str, Any], results: dict[str, Any]) -> Fact
 def _headers(workdir: Path) -> dict[Path, dict[str, Any]]:
     """Headers of all teachers, statistics and sets of images."""
     paths = [
-        *workdir.glob("squeeze/*.safetensors"),
-        *workdir.glob("statistics/*.safetensors"),
-        *workdir.rglob("synthesis/images.safetensors"),
+        *named(workdir, "squeeze/*.safetensors"),
+        *named(workdir, "statistics/*.safetensors"),
+        *named(workdir, "**/synthesis/images.safetensors"),
     ]
     return {path: read_header(path) for path in sorted(paths) if not is_partial(path)}
 
@@ -226,7 +228,7 @@ def _stored(workdir: Path, stage: str) -> Stored:
 
 
 def _size(folder: Path, pattern: str = "*") -> int:
-    return sum(path.stat().st_size for path in folder.glob(pattern) if path.is_file())
+    return sum(path.stat().st_size for path in named(folder, pattern))
 
 
 def preset_settings(

@@ -13,7 +13,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from gvbsm.artifacts import atomic
+from gvbsm.artifacts import atomic, remove_all
 from gvbsm.plots.captions import Drawn
 from gvbsm.plots.style import byte_count, save_figure
 from gvbsm.reporting.wording import method_words
@@ -80,9 +80,8 @@ def save_pictures(figures: Iterable[Drawn], folder: Path) -> list[Picture]:
             )
         )  # fmt: skip
         written.update(paths)
-    for path in set(folder.glob("*")) - written:
-        if path.suffix in (".png", ".pdf", ".gif", ".tmp"):  # the last: of a report that was killed
-            path.unlink()
+    older = set(folder.glob("*")) - written
+    remove_all(path for path in older if path.suffix in (".png", ".pdf", ".gif"))
     return pictures
 
 
