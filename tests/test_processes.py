@@ -167,6 +167,40 @@ def test_a_killed_process__lets_nobody_wait(wait, tmp_path):
     assert out.count("\n") == 1
 
 
+LEADER = """
+import os, signal, sys, time
+from gvbsm import cli
+def work(_verb, _arguments):
+    import torch
+    from gvbsm.processes import join
+    us = join()
+    us.barrier()
+    if us.rank == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+    {meet}
+cli._dispatch = work
+sys.argv = ["gvbsm", "run"]
+cli.entry()
+"""
+
+
+@pytest.mark.parametrize(
+    "meet",
+    [
+        "us.barrier()",
+        "while True: list(us.deal([1]))",
+        "while True:\n        with us.together(): us.mean(torch.ones(3))",
+    ],
+)
+def test_without_a_launcher__a_killed_leader_is_one_line_of_the_others(meet, tmp_path):
+    first, second = by_hand(2, *_script(tmp_path, LEADER.format(meet=meet)))
+    err = second.communicate(timeout=180)[1]
+    first.communicate(timeout=180)
+    assert (first.returncode, second.returncode) == (-9, 1)
+    assert err.startswith("gvbsm: process 1 of 2: another process has failed or is gone")
+    assert err.count("\n") == 1
+
+
 def test_a_process_that_is_not_there__is_told_in_a_line(tmp_path):
     """The port is nobody's, and the first process alone opens one."""
     script = "import gvbsm.processes as p, datetime\np.MEETING = datetime.timedelta(seconds=1)\n"

@@ -40,6 +40,20 @@ class ProcessError(Exception):
     """The processes do not fit together, or one of them has failed or is gone."""
 
 
+class LostError(ProcessError):
+    """Another process has failed or is gone.
+
+    Attributes:
+        leader: Whether it is process 0, as far as this one can see.
+    """
+
+    def __init__(self, leader: bool) -> None:
+        self.leader = leader
+        super().__init__(
+            "another process has failed or is gone; the same command goes on from what is done"
+        )
+
+
 class Processes:
     """The processes of a run, as one of them sees them.
 
@@ -255,10 +269,13 @@ class Processes:
         except RuntimeError:
             raise self._lost() from None
 
-    def _lost(self) -> ProcessError:
-        return ProcessError(
-            "another process has failed or is gone; the same command goes on from what is done"
-        )
+    def _lost(self) -> LostError:
+        assert self._store is not None
+        try:
+            self._store.num_keys()
+        except RuntimeError:  # without a launcher process 0 holds the store
+            return LostError(leader=True)
+        return LostError(leader=False)
 
 
 ALONE = Processes()

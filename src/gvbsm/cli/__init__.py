@@ -8,6 +8,7 @@ output has left. torch is imported only when a stage really runs.
 from __future__ import annotations
 
 import contextlib
+import os
 import sys
 from collections.abc import Callable, Sequence
 
@@ -72,6 +73,8 @@ def main(argv: Sequence[str]) -> int:
             print(f"gvbsm {__version__}")
             return 0
         launch = read_launch()
+        if launch.world > 1:  # else torch dumps its C++ stack where another process is gone
+            os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
         return _dispatch(argv[0], list(argv[1:]))
     except KeyboardInterrupt as interrupt:
         return _interrupted(interrupt, launch)
@@ -118,8 +121,11 @@ def _complain(line: str) -> None:
 
 
 def _is_met_by_all(error: Exception) -> bool:
-    from gvbsm.processes import ProcessError
+    """Whether the first process of a machine has the same fault, and is there to print it."""
+    from gvbsm.processes import LostError, ProcessError
 
+    if isinstance(error, LostError):
+        return not error.leader
     return isinstance(error, (ConfigError, ProcessError))
 
 
