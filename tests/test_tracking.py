@@ -86,6 +86,38 @@ def test_tracking__others_count_their_own_steps(tmp_path, monkeypatch):
     assert made[0].finished
 
 
+class Failing(FakeTracker):
+    """Its own process, with which it talks, is killed after the first values."""
+
+    def log(self, values, step=None):
+        if self.told:
+            raise BrokenPipeError(32, "Broken pipe\nand more")
+        super().log(values, step)
+
+    def finish(self):
+        raise RuntimeError("the service is gone")
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3])
+def test_tracking__a_run_goes_on_without_one_that_fails(count, tmp_path, monkeypatch, caplog):
+    monkeypatch.setitem(LOGGER_TYPE_TO_CLASS, "wandb", Failing)
+    both = replace(BOARD, trackers=("wandb", "tensorboard"))
+    with tracking(both, tmp_path) as log:
+        for step in range(count):
+            log("squeeze resnet", {"loss": 2.5}, step)
+    if count:
+        found = scalars(tmp_path / "logs" / "gvbsm")
+        assert [step for step, _ in found["squeeze resnet/loss"]] == list(range(count))
+    (note,) = [record.getMessage() for record in caplog.records]
+    reason = "[Errno 32] Broken pipe" if count > 1 else "the service is gone"
+    assert note == f"tracker wandb has failed and gets no more values: {reason}"
+
+
+def test_tracking__a_fault_of_the_run_is_not_a_trackers(tmp_path):
+    with pytest.raises(KeyError), tracking(BOARD, tmp_path):
+        raise KeyError
+
+
 def test_tracking__one_that_cannot_be_opened_is_one_line(tmp_path, monkeypatch):
     def fail(*_arguments):
         raise OSError("no login\nand more")

@@ -1,13 +1,15 @@
 """Losses and accuracies to TensorBoard, Weights & Biases or Trackio, through accelerate's trackers.
 
-A tracker is told what happens and never asked: results do not depend on it, and a run that is
-stopped goes on in new files of the tracker's.
+A tracker gets values and is never asked for any: results do not depend on it. A run goes on without
+one that fails, and after a stop in new files of the tracker's.
 """
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -15,6 +17,8 @@ from typing import Any
 from gvbsm.config import Config, ConfigError
 from gvbsm.runtime import Log, RunError
 from gvbsm.settings import to_dict
+
+log = logging.getLogger("gvbsm")
 
 PROJECT = "gvbsm"
 
@@ -53,25 +57,45 @@ def tracking(config: Config, directory: Path) -> Iterator[Log | None]:
         yield None
         return
     settings = dict(_flat(to_dict(config)))
-    with ExitStack() as finish:
-        trackers = []
+    trackers: list[Any] = []
+    try:
         for name in config.trackers:
             try:
                 trackers.append(_open(name, directory, settings))
             except Exception as error:  # a tracker's own, of any kind
-                first = (str(error).splitlines() or [type(error).__name__])[0]
-                raise RunError(f"tracker {name} cannot be opened: {first}") from error
-            finish.callback(trackers[-1].finish)
+                raise RunError(f"tracker {name} cannot be opened: {_first_line(error)}") from error
+        yield partial(_log_to_all, trackers)
+    finally:
+        for tracker in list(trackers):
+            with _dropped_if_it_fails(tracker, trackers):
+                tracker.finish()
 
-        def tell(series: str, values: Mapping[str, float], step: int) -> None:
-            named = {f"{series}/{key}": value for key, value in values.items()}
-            for tracker in trackers:
-                if tracker.name == "tensorboard":
-                    tracker.log(named, step=step)
-                else:  # their steps are one count for all series
-                    tracker.log({**named, f"{series}/step": step})
 
-        yield tell
+def _log_to_all(trackers: list[Any], series: str, values: Mapping[str, float], step: int) -> None:
+    """Log values to all trackers; one that fails is removed from the list."""
+    named = {f"{series}/{key}": value for key, value in values.items()}
+    for tracker in list(trackers):
+        with _dropped_if_it_fails(tracker, trackers):
+            if tracker.name == "tensorboard":
+                tracker.log(named, step=step)
+            else:  # their steps are one count for all series
+                tracker.log({**named, f"{series}/step": step})
+
+
+@contextmanager
+def _dropped_if_it_fails(tracker: Any, trackers: list[Any]) -> Iterator[None]:
+    """Go on without a tracker that fails, as one whose own process was killed; the log says so."""
+    try:
+        yield
+    except Exception as error:  # a tracker's own, of any kind
+        trackers.remove(tracker)
+        log.warning(
+            "tracker %s has failed and gets no more values: %s", tracker.name, _first_line(error)
+        )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _open(name: str, directory: Path, settings: Mapping[str, Any]) -> Any:
