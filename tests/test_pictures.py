@@ -1,7 +1,9 @@
 """Pictures: every kind of file and of pixel, and an error line for every fault."""
 
+import os
 import struct
 import zlib
+from io import BytesIO
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +16,7 @@ from gvbsm.pictures import (
     Split,
     denormalize,
     normalize,
+    open_file,
     pixel_bounds,
     read_image,
     resize_to,
@@ -208,3 +211,22 @@ def test_read_image__more_pixels_than_are_plausible_are_refused(tmp_path, monkey
         read_image(tmp_path / "x.png", 3)
     monkeypatch.setattr("gvbsm.pictures.MOST_PIXELS", 400)
     assert read_image(tmp_path / "x.png", 3).shape == (3, 20, 20)
+
+
+@pytest.mark.parametrize("head", [b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n", b"8BPS"])
+@pytest.mark.parametrize("stored", [False, True])
+def test_open_file__formats_that_are_none_of_pictures_are_refused_by_content(
+    head, stored, tmp_path
+):
+    """Pillow hands PostScript to Ghostscript, whatever a file's name is."""
+    path = tmp_path / "a.png"
+    path.write_bytes(head + bytes(4096))
+    with pytest.raises(OSError, match="cannot identify image file"):
+        open_file(BytesIO(path.read_bytes()) if stored else path)
+
+
+def test_read_image__a_pipe_in_the_place_of_a_picture_is_refused(tmp_path):
+    os.mkfifo(tmp_path / "a.png")
+    for path in (tmp_path / "a.png", Path("/dev/zero")):
+        with pytest.raises(DataError, match=f"cannot read {path}: it is no regular file"):
+            read_image(path, channels=3)

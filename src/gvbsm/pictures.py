@@ -18,6 +18,7 @@ from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
 MOST_PIXELS = 89_478_485  # of one picture: Pillow warns beyond, and refuses twice as many
+FORMATS = ("PNG", "JPEG", "MPO", "JPEG2000", "WEBP", "AVIF", "BMP", "GIF", "PPM", "TIFF")
 CHUNK = 256  # pictures handed to the decoding threads at a time
 
 Item = TypeVar("Item")
@@ -131,9 +132,25 @@ def no_progress(items: Iterable[Any]) -> Iterable[Any]:
     return items
 
 
+def open_file(file: Path | BinaryIO) -> Image.Image:
+    """Open an encoded picture of one of `FORMATS` without reading its pixels.
+
+    The content decides the format, never the name. PostScript and other formats that Pillow hands
+    to a program are not among them.
+
+    Raises:
+        OSError: If it is a folder, pipe or device, or no picture of these formats.
+    """
+    if isinstance(file, Path) and not file.is_file():
+        kind = "no regular file" if os.path.lexists(file) else "missing"
+        raise OSError(f"it is {kind}")
+    Image.init()
+    return Image.open(file, formats=[name for name in FORMATS if name in Image.OPEN])
+
+
 def open_image(path: Lying) -> Image.Image:
     """Open a picture without reading its pixels."""
-    return Image.open(path) if isinstance(path, Path) else path.open()
+    return open_file(path) if isinstance(path, Path) else path.open()
 
 
 def read_image(path: Lying, channels: int) -> Tensor:
