@@ -23,7 +23,8 @@ TESTS = Path(__file__).parent
 LAYERS = (
     "moments losses views compression averaging muon _version",  # 0: the mathematics
     # 1: registries
-    "config paths pictures sources shards hub torchvision_sets unreadable datasets backbones",
+    "config paths pictures classes sources arrays shards hub torchvision_sets unreadable datasets "
+    "backbones",
     # 2: ground
     "locks manifest drafts artifacts checkpoint replacing "
     "settings rows labelstore distilled runtime memory tracking training loading "
@@ -191,7 +192,7 @@ def test_the_mathematics_is_pure(name):
         ("matplotlib", {"plots"}),
         ("timm", {"backbones"}),
         ("torchvision.models", {"backbones"}),
-        ("torchvision.datasets", {"sources", "torchvision_sets"}),
+        ("torchvision.datasets", {"sources", "arrays", "torchvision_sets"}),
         ("datasets", {"hub"}),
         ("huggingface_hub", {"hub"}),
         ("pyarrow", {"hub"}),

@@ -11,8 +11,9 @@ from PIL import Image
 
 from gvbsm.datasets import DATASETS, load_dataset
 from gvbsm.pictures import DataError, read_image
+from test_arrays import write_npz
 from test_pictures import draw
-from test_sources import draw_classes, draw_tree, write_npz
+from test_sources import draw_classes, draw_tree
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import pickle
 import tarfile
 
@@ -137,7 +138,7 @@ def test_classes_by_json_by_words_and_by_a_list_of_names(tmp_path):
     (root / "classes.txt").write_text("ant\nbee\n", encoding="utf-8")
     assert load_dataset("webdataset", root).class_names == ("ant", "bee")
     (root / "classes.txt").write_text("ant\n", encoding="utf-8")
-    with pytest.raises(DataError, match="names 1 classes, but labels go up to 1"):
+    with pytest.raises(DataError, match="names 1 classes, but not the class 1"):
         load_dataset("webdataset", root)
 
 
@@ -147,14 +148,31 @@ def link(name, target):
     return name, entry
 
 
+def sparse(name):
+    """A sparse member in GNU tar's old form."""
+    entry = tarfile.TarInfo(name)
+    entry.type = tarfile.GNUTYPE_SPARSE
+    return name, entry
+
+
 @pytest.mark.parametrize(
     ("extra", "message"),
     [
         ([("a/0000.pyd", pickle.dumps(1))], r"0000\.pyd, pickled data"),
         ([("a/0000.mask.pkl", b"")], "pickled data"),
-        ([link("a/9.png", "../../secret.png")], r"a/9\.png, which is no plain file"),
+        ([link("a/9.png", "../../secret.png")], r"a/9\.png, which is no plain file but a link"),
         ([("a/0000.png", encoded(1))], "twice"),
-        ([("a/0000.seg.png", encoded(1))], "several pictures"),
+        (
+            [("a/0000.seg.png", encoded(1))],
+            r"several pictures, .*0000\.png and .*0000\.seg\.png: .*dot",
+        ),
+        ([("b.1.png", encoded(1)), ("b.1.cls", b"1")], "no class.*name ends at its first dot"),
+        ([("a/9.cls", b"-1"), ("a/9.png", encoded(9))], "number -1: classes count from 0"),
+        (
+            [("b/caf\udce9.png", encoded(1))],
+            r"b/caf\\udce9\.png', a name that is no printable UTF-8",
+        ),
+        ([sparse("a/9.png")], r"a/9\.png as a sparse file: pack it without"),
         ([("a/9.png", encoded(9))], "no class"),
         ([("a/9.png", encoded(9)), ("a/9.cls", b"cat")], "numbers and words"),
         ([("a/9.png", encoded(9)), ("a/9.cls", b"\xff\xfe")], "no class"),
@@ -172,6 +190,63 @@ def test_pictures_beyond_the_limit_are_not_read(tmp_path, monkeypatch):
     monkeypatch.setattr(shards, "MOST_PICTURE_BYTES", 10)
     with pytest.raises(DataError, match="more than 10"):
         load_dataset("webdataset", write_shard(tmp_path / "a.tar", samples(0, 4)))
+
+
+@pytest.mark.parametrize("kind", [tarfile.XHDTYPE, tarfile.GNUTYPE_LONGNAME])
+def test_a_header_of_gigabytes_is_not_read(kind, tmp_path):
+    """The archive is sparse on the disk, so that it holds what the header claims."""
+    path = write_shard(tmp_path / "train-0.tar", [])
+    entry = tarfile.TarInfo("a/9.png")
+    entry.type, entry.size = kind, 8 * 1024**3
+    with path.open("r+b") as file:
+        file.write(entry.tobuf(tarfile.GNU_FORMAT))
+        file.truncate(entry.size + 2048)
+    with pytest.raises(DataError, match=r"train-0\.tar .*claims 8589934592 bytes, more than"):
+        load_dataset("webdataset", path)
+
+
+@pytest.mark.parametrize(
+    ("pattern", "message"),
+    [
+        ("{a,b}" * 40, "more than 100000 shards"),
+        ("{0..99999999999}", "more than 100000 shards"),
+        ("{0..999}{0..999}", "more than 100000 shards"),
+        ("{9..0}", "counts down"),
+    ],
+)
+def test_patterns_are_counted_before_they_are_expanded(pattern, message, tmp_path):
+    with pytest.raises(DataError, match=message):
+        load_dataset("webdataset", tmp_path / f"{pattern}.tar")
+
+
+def test_identifiers_are_classes_named_by_them(tmp_path):
+    path = write_shard(tmp_path / "a.tar", samples(0, 8, label=lambda i: (999999999, 7)[i % 2]))
+    data = load_dataset("webdataset", path)
+    assert data.class_names == ("7", "999999999")
+    assert all(label == 1 - red % 2 for red, label in zip(
+        reds(data.train), data.train.labels.tolist(), strict=True
+    ))  # fmt: skip
+    assert "taken as names of classes" in data.notes[0]
+
+
+def test_a_list_of_names_shifts_no_label(tmp_path):
+    """A byte-order mark is no part of a name; an empty line is not passed over."""
+    root = write_shard(tmp_path / "named" / "train-0.tar", samples(0, 4)).parent
+    (root / "classes.txt").write_text("\ufeffant\r\nbee\n\n", encoding="utf-8")
+    assert load_dataset("webdataset", root).class_names == ("ant", "bee")
+    (root / "classes.txt").write_text("\nant\nbee\n", encoding="utf-8")
+    with pytest.raises(DataError, match=r"classes\.txt has a class without a name"):
+        load_dataset("webdataset", root)
+    (root / "classes.txt").write_bytes(b"caf\xe9\nbee\n")
+    with pytest.raises(DataError, match=r"classes\.txt is no text in UTF-8"):
+        load_dataset("webdataset", root)
+
+
+def test_what_is_no_file_is_no_shard(tmp_path):
+    os.mkfifo(tmp_path / "train-0.tar")
+    for root in (tmp_path, tmp_path / "train-0.tar"):
+        with pytest.raises(DataError, match=r"no regular file|missing"):
+            load_dataset("webdataset", root)
 
 
 def test_damaged_archives(tmp_path, folder):

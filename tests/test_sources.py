@@ -1,12 +1,7 @@
 """Sources: every data set's layout of files, and an error line for every fault in it."""
 
-from types import SimpleNamespace
-from urllib.error import URLError
-
-import numpy as np
 import pytest
 import torch
-import torchvision
 
 from gvbsm.datasets import load_dataset
 from gvbsm.pictures import DataError
@@ -30,23 +25,6 @@ def draw_tree(root):
 @pytest.fixture
 def tree(tmp_path):
     return draw_tree(tmp_path / "tree")
-
-
-def arrays(channels=3, count=6, size=8, **changes):
-    rng = np.random.default_rng(0)
-    shape = (count, size, size, channels) if channels else (count, size, size)
-    made = {
-        "train_images": rng.integers(0, 256, shape, dtype=np.uint8),
-        "train_labels": np.arange(count) % 2,
-        "test_images": rng.integers(0, 256, shape, dtype=np.uint8),
-        "test_labels": np.arange(count) % 2,
-    }
-    return {k: v for k, v in {**made, **changes}.items() if v is not None}
-
-
-def write_npz(path, **changes):
-    np.savez(path, **arrays(**changes))
-    return path
 
 
 # Splits and folders
@@ -115,76 +93,7 @@ def test_tiny_imagenet_in_its_own_layout(tmp_path):
         load_dataset("tiny-imagenet", tmp_path)
 
 
-@pytest.mark.parametrize("name", ["cifar10", "cifar100", "npz"])
-def test_arrays(tmp_path, name):
-    names = np.array(["cat", "dog"])
-    file = write_npz(tmp_path / "a.npz", size=32, class_names=names)
-    for root in (file, tmp_path):
-        data = load_dataset(name, root)
-        assert data.class_names == ("cat", "dog")
-        expected = arrays(size=32)["train_images"].transpose(0, 3, 1, 2)
-        assert np.array_equal(data.train.images.numpy(), expected)
-        assert data.test.labels.tolist() == [0, 1, 0, 1, 0, 1]
-
-
-def test_cifar_as_class_folders(tree):
-    (tree / "val").rename(tree / "test")
-    data = load_dataset("cifar10", tree)
-    assert data.test.images.shape == (3, 3, 32, 32)
-
-
-def fake_cifar(root, train, download):
-    if download:
-        raise URLError("no route")
-    data = np.full((4, 32, 32, 3), 200 if train else 100, dtype=np.uint8)
-    return SimpleNamespace(data=data, targets=[0, 1, 0, 1], classes=["a", "b"], root=root)
-
-
-def test_cifar_official_files(tmp_path, monkeypatch):
-    monkeypatch.setattr(torchvision.datasets, "CIFAR10", fake_cifar)
-    (tmp_path / "cifar-10-batches-py").mkdir()
-    for root in (tmp_path, tmp_path / "cifar-10-batches-py"):
-        data = load_dataset("cifar10", root)
-        assert (data.train.images.unique(), data.test.images.unique()) == (200, 100)
-    with pytest.raises(DataError, match=r"no route.*--data\.root"):
-        load_dataset("cifar10", cache_dir=tmp_path)
-
-
 # Faults
-
-
-@pytest.mark.parametrize(
-    ("changes", "message"),
-    [
-        ({"train_images": np.zeros((6, 8, 8, 3))}, "uint8.*float64"),
-        ({"train_images": np.zeros((6, 3, 8, 8), dtype=np.uint8)}, r"\(6, 3, 8, 8\)"),
-        ({"test_labels": np.zeros(5, dtype=int)}, "6 images but 5 labels"),
-        ({"test_labels": np.zeros(6)}, "integers.*float64"),
-        ({"test_labels": np.array([0, 1, 2, 0, 1, 0])}, "test must be 0 to 1.*0 to 2"),
-        ({"train_labels": np.array([0, 1, -1, 0, 1, 0])}, "train must be 0 to 1.*-1"),
-        ({"train_labels": np.array([0, 2, 2, 0, 2, 0])}, "no training pictures of class '1'"),
-        ({"train_labels": np.zeros(6, dtype=int), "test_labels": None}, "lacks.*test_labels"),
-        ({"train_labels": np.zeros(6, dtype=int)}, "only one class"),
-        ({"test_images": np.zeros((6, 8, 8), dtype=np.uint8)}, "same number of channels"),
-        ({"class_names": np.array(["a", None], dtype=object)}, r"a\.npz.*plain arrays"),
-    ],
-)
-def test_faults_of_arrays_are_named(tmp_path, changes, message):
-    with pytest.raises(DataError, match=message):
-        load_dataset("npz", write_npz(tmp_path / "a.npz", **changes))
-
-
-def test_faults_of_npz_files_are_named(tmp_path):
-    with pytest.raises(DataError, match=r"no .npz file"):
-        load_dataset("npz", tmp_path)
-    (tmp_path / "a.npz").write_text("text")
-    with pytest.raises(DataError, match=r"cannot read .*a\.npz"):
-        load_dataset("npz", tmp_path)
-    with pytest.raises(DataError, match=r"expected 3 channels, found \[1\]"):
-        load_dataset("cifar10", write_npz(tmp_path / "a.npz", channels=1))
-    write_npz(tmp_path / "b.npz")
-    with pytest.raises(DataError, match=r"a\.npz.*b\.npz"):
-        load_dataset("npz", tmp_path)
 
 
 def test_faults_of_folders_are_named(tmp_path, tree):

@@ -8,6 +8,7 @@ Shapes: N pictures, C channels, H rows, W columns, S the side of a square pictur
 import difflib
 import hashlib
 import json
+import logging
 import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -21,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gvbsm import hub, shards, sources, torchvision_sets
+from gvbsm import arrays, hub, shards, sources, torchvision_sets
 from gvbsm.paths import cache_folder, user_path
 from gvbsm.pictures import (
     DataError,
@@ -35,6 +36,8 @@ from gvbsm.pictures import (
 )
 from gvbsm.sources import Raw, Request
 from gvbsm.unreadable import leave_out
+
+log = logging.getLogger("gvbsm")
 
 MEMORY_LIMIT = 2 * 1024**3  # bytes of uint8 pictures that are kept in memory without being asked to
 SAMPLED_HEADERS = 200  # pictures looked at to choose a folder's image size and channels
@@ -54,6 +57,7 @@ class ImageData:
             or each file's relative path and byte size (streamed). Moving or copying the data keeps
             it. A streamed file rewritten with as many bytes is not noticed.
         skipped: Names of the pictures that were left out since they cannot be read.
+        notes: What else was left out, or assumed, a line each.
     """
 
     name: str
@@ -66,6 +70,7 @@ class ImageData:
     std: tuple[float, ...]
     fingerprint: str
     skipped: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -275,6 +280,8 @@ def load_dataset(
     columns = (subset, image_column, label_column)
     raw = spec.load(Request(root, val_fraction, split_seed, cache, member, *columns, progress))
     _check(raw)
+    for note in raw.notes:
+        log.warning("%s", note)
     skipped: tuple[str, ...] = ()
     if skip_unreadable:
         found = _fingerprint([name], (raw.train, raw.test), root)
@@ -299,7 +306,17 @@ def load_dataset(
         file = cache / "mean_std" / f"{fingerprint}.json"
         mean, std = _cached_mean_std(file, train.paths or (), channels, size, progress)
     return ImageData(
-        name, raw.class_names, channels, size, train, test, mean, std, fingerprint, skipped
+        name,
+        raw.class_names,
+        channels,
+        size,
+        train,
+        test,
+        mean,
+        std,
+        fingerprint,
+        skipped,
+        raw.notes,
     )
 
 
@@ -308,8 +325,8 @@ _SPECS = (
     DatasetSpec(
         "digits", "8x8 digits, 10 classes, part of scikit-learn", 8, 1, sources.read_digits
     ),
-    DatasetSpec("cifar10", "CIFAR-10", 32, 3, partial(sources.read_cifar, kind="CIFAR10")),
-    DatasetSpec("cifar100", "CIFAR-100", 32, 3, partial(sources.read_cifar, kind="CIFAR100")),
+    DatasetSpec("cifar10", "CIFAR-10", 32, 3, partial(arrays.read_cifar, kind="CIFAR10")),
+    DatasetSpec("cifar100", "CIFAR-100", 32, 3, partial(arrays.read_cifar, kind="CIFAR100")),
     DatasetSpec(
         "tiny-imagenet", "Tiny-ImageNet or some classes of it", 64, 3, sources.read_tiny_imagenet
     ),
@@ -329,7 +346,7 @@ _SPECS = (
         None,
         partial(sources.read_folder, may_split=True),
     ),
-    DatasetSpec("npz", "Your arrays, one .npz file", None, None, sources.read_npz),
+    DatasetSpec("npz", "Your arrays, one .npz file", None, None, arrays.read_npz),
     DatasetSpec("webdataset", "Your tar shards", None, None, shards.read_shards),
     DatasetSpec("hub", "Your folder in Hugging Face's formats", None, None, hub.read_hub),
 )

@@ -5,22 +5,16 @@ columns.
 """
 
 import os
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-import torchvision
-from numpy.typing import ArrayLike
 from torch import Tensor
 from torchvision.datasets.folder import IMG_EXTENSIONS
 
 from gvbsm.pictures import DataError, Progress, Split, no_progress
-
-_OFFICIAL_FOLDERS = {"CIFAR10": "cifar-10-batches-py", "CIFAR100": "cifar-100-python"}
-_NPZ_KEYS = ("train_images", "train_labels", "test_images", "test_labels")
 
 
 @dataclass(frozen=True)
@@ -58,12 +52,18 @@ class Request:
 
 @dataclass(frozen=True)
 class Raw:
-    """A data set as its files hold it: pictures of any size, labels not yet checked."""
+    """A data set as its files hold it: pictures of any size, labels not yet checked.
+
+    Attributes:
+        root: Folder that paths are relative to in the fingerprint; None is the request's.
+        notes: What was left out or assumed, a line each.
+    """
 
     class_names: tuple[str, ...]
     train: Split
     test: Split
-    root: Path | None = None  # folder that the fingerprint tells paths from; None: the request's
+    root: Path | None = None
+    notes: tuple[str, ...] = ()
 
 
 def take(split: Split, index: Tensor) -> Split:
@@ -206,74 +206,3 @@ def read_tiny_imagenet(request: Request) -> Raw:
         raise DataError(f"classes of {root / 'train'} that {table} does not list: {missing[:5]}")
     names = _readable_names(root, tuple(pictures))
     return Raw(names, _path_split(pictures), _path_split(held_out))
-
-
-def array_split(images: ArrayLike, labels: ArrayLike, where: str) -> Split:
-    """Check one split's arrays and turn [N, H, W] or [N, H, W, C] into (N, C, H, W)."""
-    images, labels = np.asarray(images), np.asarray(labels)
-    if images.dtype != np.uint8:
-        raise DataError(f"images of {where} must be uint8 (0 to 255), found {images.dtype}")
-    images = images[..., None] if images.ndim == 3 else images
-    if images.ndim != 4 or images.shape[3] not in (1, 3) or 0 in images.shape:
-        raise DataError(
-            f"images of {where} must be [N,H,W], [N,H,W,1] or [N,H,W,3], found {images.shape}"
-        )
-    if not np.issubdtype(labels.dtype, np.integer) or labels.size != max(labels.shape, default=0):
-        raise DataError(
-            f"labels of {where} must be integers [N], found {labels.dtype} {labels.shape}"
-        )
-    if labels.size != len(images):
-        raise DataError(f"{where} has {len(images)} images but {labels.size} labels")
-    pixels = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
-    return Split(torch.from_numpy(labels.astype(np.int64).reshape(-1)), pixels)
-
-
-def _find_npz(root: Path) -> Path | None:
-    if root.is_file():
-        return root
-    found = sorted(path for path in root.glob("*.npz") if path.name[0] != ".")
-    if len(found) > 1:
-        raise DataError(f"several .npz files in {root}: pass one of {[p.name for p in found[:5]]}")
-    return found[0] if found else None
-
-
-def read_npz(request: Request) -> Raw:
-    """Read one .npz of `_NPZ_KEYS`, and of `class_names` if they are given."""
-    file = _find_npz(request.need_root())
-    if file is None:
-        raise DataError(f"no .npz file in {request.root}: pass the file itself as --data.root")
-    try:
-        with np.load(file, allow_pickle=False) as archive:
-            arrays = {key: archive[key] for key in (*_NPZ_KEYS, "class_names") if key in archive}
-    except Exception as error:  # not an archive, a broken one, or pickled objects inside
-        raise DataError(f"cannot read {file} as an .npz of plain arrays: {error}") from error
-    missing = [key for key in _NPZ_KEYS if key not in arrays]
-    if missing:
-        raise DataError(f"{file} lacks {missing}: expected {list(_NPZ_KEYS)}")
-    train = array_split(arrays["train_images"], arrays["train_labels"], f"train in {file}")
-    test = array_split(arrays["test_images"], arrays["test_labels"], f"test in {file}")
-    names = arrays.get("class_names", np.arange(int(train.labels.max()) + 1))
-    return Raw(tuple(str(name) for name in names.reshape(-1)), train, test)
-
-
-def read_cifar(request: Request, kind: str) -> Raw:
-    """Read an .npz, class folders or the official files, which are downloaded without a root."""
-    root, folder = request.root, _OFFICIAL_FOLDERS[kind]
-    if root is not None and root.name == folder:
-        root = root.parent
-    if root is not None and not (root / folder).is_dir():
-        return read_folder(request) if _find_npz(root) is None else read_npz(request)
-    try:  # the official files are pickles; torchvision compares their md5 before it opens them
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", np.exceptions.VisibleDeprecationWarning)
-            source = getattr(torchvision.datasets, kind)
-            halves = [
-                source(root or request.cache, t, download=root is None) for t in (True, False)
-            ]
-    except Exception as error:  # no network, a refused or cut connection, a wrong checksum
-        raise DataError(
-            f"cannot get {kind} from {root or 'its web site'}: {error}; pass as --data.root an .npz"
-            f" file, a folder with train/ and test/ class folders, or one that holds {folder}/"
-        ) from error
-    train, test = (array_split(half.data, half.targets, kind) for half in halves)
-    return Raw(tuple(halves[0].classes), train, test)

@@ -18,8 +18,9 @@ import torch
 import torchvision.datasets
 from PIL import Image
 
+from gvbsm.arrays import array_split
 from gvbsm.pictures import DataError, Lying, Split
-from gvbsm.sources import Raw, Request, array_split, hold_out
+from gvbsm.sources import Raw, Request, hold_out
 
 _BY_TRAIN = ({"train": True}, {"train": False})
 
