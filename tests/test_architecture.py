@@ -23,8 +23,8 @@ TESTS = Path(__file__).parent
 LAYERS = (
     "moments losses views compression averaging muon _version",  # 0: the mathematics
     # 1: registries
-    "config paths pictures classes sources arrays shards hub torchvision_sets unreadable datasets "
-    "backbones",
+    "defaults config paths pictures classes sources arrays shards hub torchvision_sets "
+    "unreadable datasets backbones",
     # 2: ground
     "locks manifest drafts artifacts checkpoint replacing "
     "settings rows labelstore distilled runtime memory tracking training loading "

@@ -2,14 +2,12 @@
 
 import hashlib
 import os
-from contextlib import contextmanager
 from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
-import gvbsm
 from gvbsm.launch import Launch
 from gvbsm.processes import Processes
 from gvbsm.runtime import (
@@ -24,7 +22,6 @@ from gvbsm.runtime import (
     seeded,
     set_random_state,
 )
-from workdirs import digests, quick_settings, write_arrays
 
 CPU = torch.device("cpu")
 
@@ -278,39 +275,3 @@ def test_a_process_of_slurm_takes_the_gpu_that_it_alone_sees(visible, device, mo
     monkeypatch.setattr(torch, "empty", lambda *_, **__: None)
     us = Processes(Launch(2, 4, 2, 4, ("node", 1)))
     assert str(resolve_runtime("cuda", "fp32", 0, 60.0, True, processes=us).device) == device
-
-
-# The caller's torch
-
-
-@contextmanager
-def unusual_torch():
-    """Everything that a caller may have set, at once."""
-    try:
-        torch.set_default_dtype(torch.float64)
-        torch.set_default_device("meta")
-        torch.set_num_threads(2)
-        with torch.autocast("cpu", torch.bfloat16), torch.inference_mode():
-            yield
-            assert torch.is_inference_mode_enabled()
-            assert torch.is_autocast_enabled("cpu")
-            assert torch.zeros(1).dtype == torch.float64
-            assert torch.zeros(1).device.type == "meta"
-            assert torch.get_num_threads() == 2
-    finally:
-        torch.set_default_dtype(torch.float32)
-        torch.set_default_device(None)
-        torch.set_num_threads(1)
-
-
-def test_what_a_caller_has_set_in_torch_changes_no_run_and_is_restored(tmp_path):
-    data = {"name": "npz", "root": str(write_arrays(tmp_path / "data.npz"))}
-    settings = quick_settings(data, baselines={"methods": ["herding-soft"]})
-    gvbsm.run(settings, tmp_path / "plain", quiet=True)
-    with unusual_torch():
-        gvbsm.run(settings, tmp_path / "unusual", quiet=True)
-        with pytest.raises(gvbsm.ConfigError):
-            gvbsm.run("no_such_preset")
-    ours, theirs = (digests(tmp_path / name) for name in ("unusual", "plain"))
-    assert ours == theirs
-    assert len(ours) > 10

@@ -58,6 +58,7 @@ from torch import Generator, Tensor, nn
 from gvbsm.artifacts import current_history, load_tensors, read_json, write_json
 from gvbsm.config import Config, LabelStorageConfig
 from gvbsm.datasets import ImageData
+from gvbsm.defaults import torch_defaults
 from gvbsm.epochs import settle_epochs
 from gvbsm.evaluation import Labeller, train_student
 from gvbsm.origin import Origin, origin_of
@@ -68,7 +69,6 @@ from gvbsm.preflight import check_continual
 from gvbsm.processes import Processes
 from gvbsm.recipes import Place, baseline_folder
 from gvbsm.results import spread, sum_seconds, versions
-from gvbsm.runtime import torch_defaults
 from gvbsm.settings import as_config, for_method, selection_of, to_dict
 from gvbsm.teachers import file_name
 

@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from gvbsm import arrays, hub, shards, sources, torchvision_sets
+from gvbsm.defaults import torch_defaults
 from gvbsm.paths import cache_folder, user_path
 from gvbsm.pictures import (
     DataError,
@@ -229,6 +230,7 @@ def _check_settings(
     return spec, member, root
 
 
+@torch_defaults()
 def load_dataset(
     name: str,
     root: Path | None = None,

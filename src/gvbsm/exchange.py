@@ -30,6 +30,7 @@ from gvbsm.artifacts import (
     write_json,
 )
 from gvbsm.config import LabelStorageConfig
+from gvbsm.defaults import torch_defaults
 from gvbsm.distilled import DistilledDataset, load_distilled, load_images, load_labels
 from gvbsm.labelstore import SoftLabels
 from gvbsm.paths import cache_folder, user_path
@@ -70,6 +71,7 @@ class _Encoded:
         return self.name
 
 
+@torch_defaults()
 def load(source: str | Path, cache: Path | None = None) -> DistilledDataset:
     """A distilled set (`gvbsm.load`), wherever it comes from.
 

@@ -27,6 +27,7 @@ from gvbsm.artifacts import (
 from gvbsm.card import dataset_card
 from gvbsm.config import ConfigError, EvaluationConfig, LabelsConfig
 from gvbsm.ddranking import configuration, known_set, untold, write_teachers
+from gvbsm.defaults import torch_defaults
 from gvbsm.distilled import DistilledDataset
 from gvbsm.exchange import (
     FACTS,
@@ -45,7 +46,7 @@ from gvbsm.names import merge
 from gvbsm.paths import user_path
 from gvbsm.pictures import write_image
 from gvbsm.replacing import replacing
-from gvbsm.runtime import Runtime, torch_defaults
+from gvbsm.runtime import Runtime
 from gvbsm.settings import build_config, format_yaml, to_dict
 from gvbsm.workspace import Workspace
 

@@ -40,6 +40,7 @@ from gvbsm.compression import (
     unpack_rows,
 )
 from gvbsm.config import LabelStorageConfig
+from gvbsm.defaults import torch_defaults
 from gvbsm.epochs import (
     Plan,
     from_table,
@@ -146,6 +147,7 @@ class SoftLabels:
 
     # Reading.
 
+    @torch_defaults()
     def epoch(self, epoch: int) -> tuple[Plan, EpochLabels]:
         """An epoch's plan, and its labels, which are read when a batch of them is asked for.
 
@@ -337,6 +339,7 @@ class EpochLabels:
         """What is stored of the images at `index`, int64 (batch,)."""
         return self._store.encoded(self._row, self._place[index])
 
+    @torch_defaults()
     def logits(self, index: Tensor, device: torch.device | str = "cpu") -> Tensor:
         """Logits of the images at `index`, float32 (batch, classes), on a device."""
         encoded = self.encoded(index).items()

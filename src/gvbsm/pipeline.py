@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +22,7 @@ from gvbsm.artifacts import (
 )
 from gvbsm.config import Config
 from gvbsm.datasets import ImageData
+from gvbsm.defaults import torch_defaults
 from gvbsm.distilled import is_whole, load_labels, stream_images
 from gvbsm.ensemble import settle_teachers
 from gvbsm.epochs import settle_epochs
@@ -34,8 +35,8 @@ from gvbsm.places import Evaluated, all_places, needed_teachers, read_full, read
 from gvbsm.preflight import check_alike, check_feasible, check_owner, check_replicas, load_data
 from gvbsm.processes import join
 from gvbsm.recipes import Place, Recipes, seed_of
-from gvbsm.results import STAGES, collect
-from gvbsm.runtime import Log, Runtime, resolve_runtime, torch_defaults
+from gvbsm.results import collect
+from gvbsm.runtime import Log, Runtime, resolve_runtime
 from gvbsm.samples import draw_picture, keep_real, sample_real
 from gvbsm.selection import Selector
 from gvbsm.settings import as_config, squeeze_of, usual_workdir
@@ -383,7 +384,7 @@ def run_stage(
     """Run one stage of the run's own method with its options; what it builds on must be there.
 
     Args:
-        stage: Its name.
+        stage: Its name, one of `results.STAGES`.
         config: Settings, the name of a preset, or a nested mapping of settings.
         workdir: Where everything is kept.
         quiet: No progress bars.
@@ -394,7 +395,6 @@ def run_stage(
         ConfigError, DataError, ArtifactError, RunError: With one clear line.
     """
     current = Run(as_config(config), user_path(workdir), quiet, origin=origin or origin_of(config))
-    stages: dict[str, Callable[..., None]] = {name: getattr(current, name) for name in STAGES}
     with current.at_work():
-        stages[stage](**options)
+        getattr(current, stage)(**options)
     current.write_results()

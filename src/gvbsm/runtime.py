@@ -147,31 +147,6 @@ def _settle_device(device: str, processes: Processes) -> torch.device:
     return chosen
 
 
-@contextlib.contextmanager
-def torch_defaults() -> Iterator[None]:
-    """Set torch's own defaults inside the block, and restore the caller's after it.
-
-    Inside, tensors are float32 on the CPU unless a device or dtype is named, gradients are
-    recorded, and no autocast is active. The number of threads may be changed inside.
-    """
-    dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
-    with contextlib.ExitStack() as restored:
-        torch.set_default_dtype(torch.float32)
-        restored.callback(torch.set_default_dtype, dtype)
-        if torch.get_default_device().type != "cpu":  # such a context costs time at every call
-            restored.enter_context(torch.device("cpu"))
-        restored.enter_context(torch.inference_mode(mode=False))
-        restored.enter_context(torch.enable_grad())
-        for kind in ("cpu", "cuda"):
-            if torch.is_autocast_enabled(kind):
-                restored.enter_context(torch.autocast(kind, enabled=False))
-        try:
-            yield
-        finally:
-            if torch.get_num_threads() != threads:
-                torch.set_num_threads(threads)
-
-
 def usable_cores() -> int:
     """Cores that this process may use, where the system tells; else those of the machine."""
     if hasattr(os, "sched_getaffinity"):

@@ -26,6 +26,7 @@ from gvbsm.backbones import build_backbone
 from gvbsm.checkpoint import Checkpoint
 from gvbsm.config import Config, ConfigError
 from gvbsm.datasets import DATASETS, ImageData
+from gvbsm.defaults import torch_defaults
 from gvbsm.distilled import DistilledDataset
 from gvbsm.epochs import batch_size_for, check_shuffle, settle_epochs
 from gvbsm.evaluation import Judge, Labeller, fit_student
@@ -35,7 +36,7 @@ from gvbsm.paths import user_path
 from gvbsm.pictures import Split
 from gvbsm.preflight import check_trainable, load_data
 from gvbsm.recipes import told
-from gvbsm.runtime import Runtime, resolve_runtime, seeded, torch_defaults
+from gvbsm.runtime import Runtime, resolve_runtime, seeded
 from gvbsm.settings import build_config
 from gvbsm.teachers import file_name
 
