@@ -85,6 +85,35 @@ def test_a_set_of_files_is_streamed_in_their_order(tmp_path):
     assert list(data.train.paths) == sorted(data.train.paths)
 
 
+@pytest.mark.parametrize(
+    ("name", "folder", "file"),
+    [
+        ("Caltech101", "caltech101/101_ObjectCategories", "image_{number:04d}.jpg"),
+        ("Caltech256", "caltech256/256_ObjectCategories", "{label:03d}_{number:04d}.jpg"),
+    ],
+)
+def test_caltech_is_a_set_of_files(name, folder, file, tmp_path):
+    """torchvision would open them in whatever format Pillow knows, PostScript among them."""
+    (tmp_path / folder / "BACKGROUND_Google").mkdir(parents=True)
+    names = ("001.ant", "002.bee")
+    for label, kind in enumerate(names, start=1):
+        for number in range(1, 5):
+            place = tmp_path / folder / kind / file.format(label=label, number=number)
+            draw(place, seed=10 * label + number)
+    if name == "Caltech256":
+        (tmp_path / folder / "BACKGROUND_Google").rmdir()
+    data = load_dataset(f"torchvision/{name}", tmp_path, in_memory=False, cache_dir=tmp_path)
+    assert data.class_names == names
+    for split in (data.train, data.test):
+        for path, label in zip(split.paths, split.labels.tolist(), strict=True):
+            assert path.is_file()
+            assert path.parent.name == names[label]
+    postscript = data.train.paths[0]
+    postscript.write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n" + bytes(99))
+    with pytest.raises(DataError, match=r"cannot read .*jpg: cannot identify image file"):
+        load_dataset(f"torchvision/{name}", tmp_path, cache_dir=tmp_path)
+
+
 class Fake(Dataset):
     """A set that is neither arrays nor files: each picture is asked for."""
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,10 @@ import numpy as np
 import torch
 import torchvision.datasets
 from PIL import Image
+from torch import Tensor
 
 from gvbsm.arrays import array_split
+from gvbsm.classes import Classes, labels_of, number_classes
 from gvbsm.pictures import DataError, Lying, Split
 from gvbsm.sources import Raw, Request, hold_out
 
@@ -99,12 +101,16 @@ def read_torchvision(request: Request) -> Raw:
         _split(half, f"{name} {side}", request)
         for half, side in zip(halves, ("train", "test"), strict=False)
     ]
-    if names is None:
-        highest = max(int(split.labels.max()) for split in splits)
-        names = tuple(str(label) for label in range(highest + 1))
+    classes = number_classes(splits[0].labels.tolist(), names, f"torchvision/{name} in {root}")
+    splits = [replace(split, labels=_relabeled(split, classes, name)) for split in splits]
     if len(splits) == 1:
-        return Raw(names, *hold_out(splits[0], names, request), root)
-    return Raw(names, splits[0], splits[1], root)
+        return Raw(classes.names, *hold_out(splits[0], classes.names, request), root, classes.notes)
+    return Raw(classes.names, splits[0], splits[1], root, classes.notes)
+
+
+def _relabeled(split: Split, classes: Classes, name: str) -> Tensor:
+    labels = labels_of(split.labels.tolist(), classes, f"torchvision/{name}")
+    return torch.tensor(labels, dtype=torch.int64)
 
 
 def _make(name: str, request: Request, root: Path, how: dict[str, Any]) -> Any:
@@ -157,7 +163,22 @@ def _files(source: Any) -> tuple[Sequence[Lying], Sequence[int]] | None:
     for name in ("_image_files", "_images"):
         with suppress(AttributeError, TypeError):
             return [Path(path) for path in getattr(source, name)], source._labels
+    with suppress(AttributeError, TypeError):  # Caltech's keep each picture's class and number
+        return _caltech(source)
     return None
+
+
+def _caltech(source: Any) -> tuple[Sequence[Lying], Sequence[int]]:
+    """Paths and labels of Caltech 101 and 256, whose pictures are opened by gvbsm alone."""
+    large = type(source).__name__ == "Caltech256"
+    folder = Path(source.root, "256_ObjectCategories" if large else "101_ObjectCategories")
+    paths = [
+        folder
+        / source.categories[label]
+        / (f"{label + 1:03d}_{number:04d}.jpg" if large else f"image_{number:04d}.jpg")
+        for label, number in zip(source.y, source.index, strict=True)
+    ]
+    return paths, source.y
 
 
 def _items(source: Any, where: str, request: Request) -> tuple[Sequence[Lying], Sequence[int]]:
