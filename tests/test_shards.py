@@ -142,6 +142,35 @@ def test_classes_by_json_by_words_and_by_a_list_of_names(tmp_path):
         load_dataset("webdataset", root)
 
 
+@given(
+    st.permutations(["ant", "bee", "cat"]),
+    st.permutations(range(6)),
+    st.lists(st.sampled_from(["ant", "bee", "cat"]), min_size=1, max_size=6),
+    st.sampled_from(["words", "json", "listed", "numbers"]),
+)
+def test_the_order_of_classes_and_samples_changes_no_class(
+    tmp_path_factory, order, places, classes, form
+):
+    """Against the samples as they were written, whatever order they and their classes have."""
+    root = tmp_path_factory.mktemp("set")
+    train = [(number, ["ant", "bee", "cat"][number % 3]) for number in places]
+    test = list(enumerate(classes, start=10))
+    if form in ("listed", "numbers"):
+        (root / "classes.txt").write_text("\n".join(order), encoding="utf-8")
+    for side, pictures in (("train", train), ("val", test)):
+        members = []
+        for number, name in pictures:
+            text = str(order.index(name)) if form == "numbers" else name
+            label = ("json", json.dumps({"label": text})) if form == "json" else ("cls", text)
+            members.append((f"{number}.png", encoded(number)))
+            members.append((f"{number}.{label[0]}", label[1].encode()))
+        write_shard(root / f"{side}-0.tar", members)
+    data = load_dataset("webdataset", root)
+    for split, expected in ((data.train, train), (data.test, test)):
+        names = [data.class_names[label] for label in split.labels]
+        assert list(zip(reds(split), names, strict=True)) == expected
+
+
 def link(name, target):
     entry = tarfile.TarInfo(name)
     entry.type, entry.linkname = tarfile.SYMTYPE, target
