@@ -1,6 +1,7 @@
 """Arrays: what an .npz and CIFAR's files may hold, and an error line for every fault in them."""
 
 import io
+import json
 import re
 import subprocess
 import sys
@@ -11,11 +12,15 @@ from urllib.error import URLError
 import numpy as np
 import pytest
 import torchvision
+from hypothesis import given
+from hypothesis import strategies as st
 
 from gvbsm import arrays as reader
+from gvbsm.cli import main
 from gvbsm.datasets import load_dataset
 from gvbsm.pictures import DataError
 from test_sources import draw_tree
+from workdirs import quick_settings, write_arrays, write_preset
 
 
 def arrays(channels=3, count=6, size=8, **changes):
@@ -176,6 +181,53 @@ def test_identifiers_in_the_place_of_labels_are_classes_named_by_them(tmp_path):
     assert "2 different numbers are taken as names of classes" in data.notes[0]
 
 
+@given(
+    st.permutations(["ant", "bee", "cat"]),
+    st.lists(st.integers(0, 2), min_size=1, max_size=6),
+    st.sampled_from([None, [0, 1, 2], [40, 7, 10**12]]),
+)
+def test_the_order_of_classes_and_pictures_changes_no_class(
+    tmp_path_factory, order, test, identifiers
+):
+    """Each picture's brightness names its class, whatever number the arrays give it."""
+    file = tmp_path_factory.mktemp("set") / "a.npz"
+    numbers = np.array([0, 1, 2] if identifiers is None else identifiers)
+    levels = {str(number): 100 + 10 * place for place, number in enumerate(numbers)}
+    if identifiers is None:
+        levels = {name: 100 + 10 * place for place, name in enumerate(order)}
+    train = [2, 0, 1, 1]
+    pictures = {
+        side: np.full((1, 4, 4), 1, dtype=np.uint8) * (100 + 10 * np.array(labels, dtype=np.uint8)
+        )[:, None, None]
+        for side, labels in (("train", train), ("test", test))
+    }  # fmt: skip
+    named = {"class_names": np.array(order)} if identifiers is None else {}
+    np.savez(
+        file, train_images=pictures["train"], train_labels=numbers[train],
+        test_images=pictures["test"], test_labels=numbers[test], **named,
+    )  # fmt: skip
+    data = load_dataset("npz", file)
+    for split in (data.train, data.test):
+        names = [data.class_names[label] for label in split.labels]
+        assert split.images[:, 0, 0, 0].tolist() == [levels[name] for name in names]
+
+
+def test_run__prints_and_keeps_what_was_assumed(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr("gvbsm.reporting.report", lambda workdir, quiet: workdir)
+    file = write_arrays(tmp_path / "plain.npz")
+    with np.load(file) as plain:
+        changed = {k: v * 10 if k.endswith("labels") else v for k, v in plain.items()}
+    del changed["class_names"]
+    np.savez(tmp_path / "ids.npz", **changed)
+    data = {"name": "npz", "root": str(tmp_path / "ids.npz")}
+    preset = write_preset(tmp_path / "toy.yaml", quick_settings(data, baselines={"methods": []}))
+    workdir = tmp_path / "run"
+    assert main(["run", str(preset), "--workdir", str(workdir), "--quiet"]) == 0
+    (note,) = json.loads((workdir / "results.json").read_text())["notes"]
+    assert note in caplog.messages
+    assert "4 different numbers are taken as names of classes" in note
+
+
 def write_member(archive, key, shape, dtype, size):
     """A member whose header claims a shape, and that holds `size` zeros."""
     head = io.BytesIO()
@@ -201,6 +253,7 @@ LARGE = 400 * 2**20
 
 LOAD_EACH = """
 import resource, sys
+from gvbsm.cli import main
 from gvbsm.datasets import load_dataset
 
 def peak():

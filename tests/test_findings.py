@@ -56,6 +56,7 @@ def facts():
         train=50_000,
         test=10_000,
         skipped=(),
+        notes=(),
         config=config,
         origin=UNKNOWN,
         preset=copy.deepcopy(config),
@@ -79,6 +80,12 @@ def test_pictures_that_were_left_out_are_counted_and_named(facts):
     )
     assert "train/a/6.png" not in finding.text
     assert "and 4 more" in finding.text
+
+
+def test_what_was_assumed_in_reading_the_data_is_said(facts):
+    finding = only(replace(facts, notes=("4 of 9 rows have no label and are left out",)))
+    assert (finding.name, finding.level) == ("notes", "warning")
+    assert finding.text == "In reading the data: 4 of 9 rows have no label and are left out."
 
 
 def with_rows(facts, *rows):

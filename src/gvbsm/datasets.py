@@ -73,6 +73,10 @@ class ImageData:
     skipped: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
 
+    def record(self) -> dict[str, list[str]]:
+        """What was left out and what was assumed in reading, as results keep it."""
+        return {"skipped": list(self.skipped), "notes": list(self.notes)}
+
 
 @dataclass(frozen=True)
 class DatasetSpec:

@@ -78,6 +78,7 @@ class Facts:
         train: Number of real training pictures; None if the results do not say.
         test: Number of real test pictures, likewise.
         skipped: Names of real pictures that were left out since they cannot be read.
+        notes: What else was left out of the data, or assumed in reading them, a line each.
         config: The resolved settings, nested.
         origin: The preset that the results name, and what the command line changed of it.
         preset: The settings of that preset, or else of the data set's, nested; None if there is
@@ -99,6 +100,7 @@ class Facts:
     train: int | None
     test: int | None
     skipped: tuple[str, ...]
+    notes: tuple[str, ...]
     config: Mapping[str, Any]
     origin: Origin
     preset: Mapping[str, Any] | None
@@ -173,6 +175,7 @@ def _facts(workdir: Path, data: dict[str, Any], results: dict[str, Any]) -> Fact
         train=pictures.get("train"),
         test=pictures.get("test"),
         skipped=tuple(results.get("skipped", ())),
+        notes=tuple(results.get("notes", ())),
         config=config,
         origin=origin,
         preset=preset_settings(config, len(names), origin),

@@ -359,6 +359,15 @@ def _skipped(facts: Facts) -> Iterator[Finding]:
         )  # fmt: skip
 
 
+def _notes(facts: Facts) -> Iterator[Finding]:
+    for note in facts.notes:
+        yield Finding(
+            "notes", "warning",
+            f"In reading the data: {note}.",
+            "If that is not what you mean, mend the data and run in an empty work directory.",
+        )  # fmt: skip
+
+
 def _versions(facts: Facts) -> Iterator[Finding]:
     if len(facts.writers) > 1:
         yield Finding(
@@ -376,6 +385,7 @@ CHECKS: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
     _late,
     _test_pictures,
     _skipped,
+    _notes,
     _reduced,
     _teachers,
     _versions,
