@@ -1,5 +1,6 @@
 """Signals end a command in order, with its workers, and with the exit code that shells give."""
 
+import os
 import signal
 import subprocess
 import sys
@@ -41,12 +42,31 @@ def start(*arguments, **options):
     )  # fmt: skip
 
 
-@pytest.mark.parametrize("name", ["SIGTERM", "SIGHUP", "SIGKILL"])
-def test_no_worker_outlives_its_run_and_the_checkpoint_stays(name, tmp_path):
+# A job in the background ignores Ctrl-C; this one shall not.
+COMMAND = """
+import signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from gvbsm.cli import entry
+entry()
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "everybody", "code", "words"),
+    [
+        ("SIGINT", True, 130, "\nstopped"),  # Ctrl-C reaches all processes of a terminal
+        ("SIGTERM", False, 143, "gvbsm: stopped by SIGTERM"),
+        ("SIGHUP", True, 129, "gvbsm: stopped by SIGHUP"),
+        ("SIGKILL", False, -9, None),
+    ],
+)
+def test_no_worker_outlives_its_run_and_the_checkpoint_stays(
+    name, everybody, code, words, tmp_path
+):
     number = getattr(signal, name)
     root = write_files(tmp_path / "img", train=30)
-    arguments = ("-m", "gvbsm", "squeeze", "folder", "--data-root", root, *STREAMED)
-    run = start(*map(str, arguments), "--workdir", str(tmp_path / "w"))
+    arguments = ("squeeze", "folder", "--data-root", root, *STREAMED, "--workdir", tmp_path / "w")
+    run = start("-c", COMMAND, *map(str, arguments), start_new_session=True)
     try:
         checkpoints = (tmp_path / "w" / "squeeze").glob
         wait_for(lambda: any(checkpoints("*.partial.safetensors")) or run.poll() is not None)
@@ -54,17 +74,18 @@ def test_no_worker_outlives_its_run_and_the_checkpoint_stays(name, tmp_path):
         children = wait_for(
             lambda: len(found := psutil.Process(run.pid).children(recursive=True)) > 2 and found
         )
-        run.send_signal(number)
+        if everybody:
+            os.killpg(run.pid, number)
+        else:
+            run.send_signal(number)
         error = run.communicate(timeout=60)[1]
         wait_for(lambda: all(map(is_gone, children)), seconds=15)
     finally:
         run.kill()
     assert any(checkpoints("*.partial.safetensors"))
-    if number == signal.SIGKILL:
-        assert run.returncode == -9
-        return
-    assert run.returncode == 128 + number
-    assert error == f"gvbsm: stopped by {name}; the same command goes on from the last checkpoint\n"
+    assert run.returncode == code
+    if words is not None:
+        assert error == f"{words}; the same command goes on from the last checkpoint\n"
 
 
 DEADLOCK = """

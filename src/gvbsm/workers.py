@@ -15,6 +15,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from multiprocessing import resource_tracker
 from multiprocessing.context import BaseContext
 from pathlib import Path
 from types import ModuleType
@@ -89,6 +90,7 @@ def _worker_context() -> BaseContext | None:
     # Fork is unsafe beside torch's threads once a network has run.
     context = multiprocessing.get_context("forkserver")
     try:
+        _start_resource_tracker()
         context.Lock()
     except (OSError, ImportError) as error:
         _note(
@@ -99,6 +101,22 @@ def _worker_context() -> BaseContext | None:
         return None
     context.set_forkserver_preload(["gvbsm.loading"])
     return context
+
+
+def _start_resource_tracker() -> None:
+    """Start multiprocessing's tracker of semaphores so that it outlives a terminal that closes.
+
+    It ignores SIGINT and SIGTERM by itself. SIGHUP, which all processes of a terminal get, would
+    end it, and its successor would print a traceback for every semaphore that it does not know. A
+    signal that is blocked here stays blocked in the new process.
+    """
+    if not hasattr(signal, "SIGHUP"):  # Windows
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    try:
+        resource_tracker.ensure_running()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _fits_shared_memory(
