@@ -23,13 +23,13 @@ TESTS = Path(__file__).parent
 LAYERS = (
     "moments losses views compression averaging muon _version",  # 0: the mathematics
     # 1: registries
-    "defaults config paths pictures classes sources arrays shards hub hub_tables hub_sets "
-    "torchvision_sets unreadable datasets backbones",
+    "defaults config paths launch locks manifest pictures classes reading normalization sources "
+    "folders arrays shards hub torchvision_sets unreadable datasets backbones",
     # 2: ground
-    "locks manifest drafts artifacts checkpoint replacing "
+    "drafts artifacts checkpoint replacing "
     "settings rows labelstore distilled runtime memory tracking training loading "
     "workers teachers features film groups class_order observe targets epochs descent workspace "
-    "studies choices origin sharing exchange launch processes replicas teamwork divergence "
+    "studies choices origin sharing exchange processes replicas teamwork divergence "
     "unfinished starts beyond limits names ensemble optimizers",
     "squeeze statistics synthesis labels evaluation coreset forgetting",  # 3: stages
     # 4: what the pipeline is put together from
@@ -193,15 +193,15 @@ def test_the_mathematics_is_pure(name):
         ("timm", {"backbones"}),
         ("torchvision.models", {"backbones"}),
         ("torchvision.datasets", {"sources", "arrays", "torchvision_sets"}),
-        ("datasets", {"hub", "hub_tables", "hub_sets"}),
-        ("huggingface_hub", {"hub", "hub_sets"}),
-        ("pyarrow", {"hub", "hub_tables", "hub_sets"}),
+        ("datasets", {"hub"}),
+        ("huggingface_hub", {"hub"}),
+        ("pyarrow", {"hub"}),
         ("sklearn", {"sources", "analysis"}),
         ("jinja2", {"reporting"}),
         ("accelerate", {"tracking"}),
         # plots: a moving picture, which matplotlib writes to files that end in .gif alone
-        # shards, hub_sets, torchvision_sets, exchange: they open what read_image reads
-        ("PIL", {"pictures", "shards", "hub_sets", "torchvision_sets", "exchange", "plots"}),
+        # shards, hub, torchvision_sets, exchange: they open what read_image reads
+        ("PIL", {"pictures", "shards", "hub", "torchvision_sets", "exchange", "plots"}),
     ],
 )
 def test_a_library_has_one_owner(library, owners):

@@ -109,7 +109,7 @@ def test_mean_and_std_of_a_streamed_set_are_cached(tree, tmp_path):
     truth = load()
     (file,) = (tmp_path / "cache").rglob("*.*")
     assert file.name == f"{truth.fingerprint}.json"
-    file.write_text(json.dumps({"mean": [0.1, 0.2, 0.3], "std": [1, 1, 1]}))
+    file.write_text(json.dumps({"mean": [0.1, 0.2, 0.3], "std": [1, 1, 1], "range": [0, 255]}))
     assert load().mean == (0.1, 0.2, 0.3)
     for broken in ("{", "[]", '{"mean": [1], "std": [1]}', '{"mean": [0,0,0], "std": [0,1,1]}'):
         file.write_text(broken)

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from gvbsm.pictures import (
     DataError,
@@ -200,7 +200,7 @@ def test_read_image__a_picture_that_unpacks_into_a_full_memory_is_refused(tmp_pa
     head = b"IHDR" + struct.pack(">II", 50_000, 50_000) + content[24:29]
     rest = head + struct.pack(">I", zlib.crc32(head)) + content[33:]
     path.write_bytes(content[:12] + rest)
-    with pytest.raises(DataError, match=r"bomb\.png.*2500000000 pixels.*repair or remove"):
+    with pytest.raises(DataError, match=r"bomb\.png.*2500000000 pixels.*repair it or take"):
         read_image(path, 3)
 
 
@@ -230,3 +230,71 @@ def test_read_image__a_pipe_in_the_place_of_a_picture_is_refused(tmp_path):
     for path in (tmp_path / "a.png", Path("/dev/zero")):
         with pytest.raises(DataError, match=f"cannot read {path}: it is no regular file"):
             read_image(path, channels=3)
+
+
+# Pictures that are sound though their files are not
+
+
+def encoded(kind, size=(48, 40), **options):
+    content = BytesIO()
+    pixels = np.random.default_rng(0).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(content, kind, **options)
+    return content.getvalue()
+
+
+@pytest.mark.parametrize("progressive", [False, True])
+def test_a_jpeg_that_lacks_its_end_marker_is_read_and_a_cut_one_is_not(progressive, tmp_path):
+    content = encoded("JPEG", quality=90, progressive=progressive)
+    path = tmp_path / "x.jpg"
+    path.write_bytes(content)
+    whole = read_image(path, 3)
+    for missing in (1, 2):
+        path.write_bytes(content[:-missing])
+        assert torch.equal(read_image(path, 3), whole)
+    for missing in (100, len(content) // 2):
+        path.write_bytes(content[:-missing])
+        with pytest.raises(DataError, match=r"cannot read .*x\.jpg"):
+            read_image(path, 3)
+
+
+def chunk(kind, data):
+    return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+
+@pytest.mark.parametrize(
+    "extra",
+    [chunk(b"eXIf", b"garbage"), chunk(b"zTXt", b"k\0\0" + zlib.compress(b"a" * 3_000_000))],
+)
+def test_a_png_with_odd_metadata_is_read(extra, tmp_path):
+    content, path = encoded("PNG"), tmp_path / "x.png"
+    path.write_bytes(content)
+    whole = read_image(path, 3)
+    path.write_bytes(content[:33] + extra + content[33:])  # after the header's chunk
+    assert torch.equal(read_image(path, 3), whole)
+
+
+@pytest.mark.parametrize("orientation", range(10))
+def test_orientation_is_applied_as_pillow_does(orientation, tmp_path):
+    exif = Image.Exif()
+    exif[274] = orientation
+    path = tmp_path / "x.png"
+    path.write_bytes(encoded("PNG", exif=exif))
+    with Image.open(path) as file:
+        expected = np.asarray(ImageOps.exif_transpose(file)).transpose(2, 0, 1)
+    assert np.array_equal(read_image(path, 3).numpy(), expected)
+
+
+def test_white_is_zero_in_a_tiff_of_16_bits(tmp_path):
+    values = np.random.default_rng(0).integers(0, 65536, (8, 8)).astype(np.uint16)
+    Image.fromarray(values).save(tmp_path / "black.tif")
+    Image.fromarray(65535 - values).save(tmp_path / "white.tif", tiffinfo={262: 0})
+    black, white = (read_image(tmp_path / f"{name}.tif", 1) for name in ("black", "white"))
+    assert torch.equal(black, white)
+
+
+def test_an_elongated_picture_takes_little_memory_and_keeps_its_middle():
+    image = torch.zeros(3, 4, 40_000, dtype=torch.uint8)
+    image[:, :, 19_990:20_010] = 200
+    small = resize_to(image, 32)
+    assert small.shape == (3, 32, 32)
+    assert int(small.min()) >= 199

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -45,6 +46,15 @@ def test_old_files_go_and_the_users_stay(out, tmp_path):
     assert (out / "link").readlink() == tmp_path
     assert manifest.files_made(out) == [out / "deep" / "a"]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["out"]
+
+
+def test_paths_may_be_relative(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for text in "12":
+        with replacing(Path("out")) as draft:
+            write(draft, a=text)
+    assert texts(Path("out")) == {"deep/a": "2"}
+    assert manifest.files_made(Path("out")) == [Path("out/deep/a")]
 
 
 @pytest.mark.parametrize("place", ["deep/a", "deep/c", "deep/c/inside"])

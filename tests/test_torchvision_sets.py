@@ -127,7 +127,7 @@ class Fake(Dataset):
     def __getitem__(self, index):
         if index >= self.count:
             raise IndexError
-        return Image.new("RGB", (8, 8), (index + self.offset, 7, 9)), torch.tensor(index % 2)
+        return Image.new("RGB", (8, 8), (index + self.offset, 7, 90)), torch.tensor(index % 2)
 
 
 @pytest.fixture

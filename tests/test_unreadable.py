@@ -1,6 +1,8 @@
 """Pictures that cannot be read: found by looking at each, and left out by name."""
 
 import json
+import os
+import shutil
 
 import pytest
 import torch
@@ -107,3 +109,25 @@ def test_run__stops_at_one_or_lists_what_it_left_out(broken, tmp_path, capsys, m
     results = json.loads((workdir / "results.json").read_text())
     assert results["skipped"] == [str(broken / name) for name in BROKEN]
     assert results["pictures"] == {"train": 46, "test": 15}
+
+
+def test_a_picture_that_changes_is_looked_at_again(root, tmp_path):
+    """Restored to its old bytes, unlocked, or rotten since: what is left out follows the files."""
+    path = root / "train" / "a" / "0.png"
+    content, status = path.read_bytes(), path.stat()
+
+    def skipped(folder=root):
+        return load(folder, tmp_path / "cache", skip_unreadable=True).skipped
+
+    def put(data):
+        path.write_bytes(data)
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+    assert skipped() == ()
+    put(b"\0" * len(content))  # as many bytes, and the old time
+    assert skipped() == (str(path),)
+    shutil.copytree(root, tmp_path / "copy")
+    (tmp_path / "copy" / "train" / "a" / "0.png").write_bytes(content)
+    assert skipped(tmp_path / "copy") == ()
+    put(content)
+    assert skipped() == ()

@@ -11,6 +11,7 @@ from PIL import Image
 
 from gvbsm.config import ViewConfig
 from gvbsm.loading import view_batches
+from gvbsm.pictures import open_image
 
 # Files that hold times.
 TIMED = (
@@ -111,7 +112,7 @@ def assert_seen_alike(kept, streamed, runtime):
     """
     sent = pickle.dumps(streamed.train.paths)  # as it goes to the workers
     for place in pickle.loads(sent):  # noqa: S301
-        assert place.open().size == (8, 8)
+        assert open_image(place).size == (8, 8)
     views = ViewConfig(crop="none", flip=False)
     found = [
         torch.cat([x for x, _ in view_batches(data, views, 4, runtime, ("t",))])

@@ -27,8 +27,9 @@ from gvbsm.classes import (
     labels_of,
     number_classes,
 )
+from gvbsm.folders import read_folder
 from gvbsm.pictures import DataError, Split
-from gvbsm.sources import Raw, Request, read_folder
+from gvbsm.sources import Raw, Request
 
 KEYS = ("train_images", "train_labels", "test_images", "test_labels")
 MOST_RATIO = 200  # of unpacked to packed bytes: pictures do not compress so well

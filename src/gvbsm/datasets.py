@@ -9,8 +9,7 @@ import difflib
 import hashlib
 import json
 import logging
-import os
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
@@ -20,10 +19,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
-from gvbsm import arrays, hub_sets, shards, sources, torchvision_sets
+from gvbsm import arrays, folders, hub, shards, sources, torchvision_sets
 from gvbsm.defaults import torch_defaults
+from gvbsm.normalization import cached_pixel_statistics, check_range, pixel_statistics
 from gvbsm.paths import cache_folder, user_path
 from gvbsm.pictures import (
     DataError,
@@ -31,10 +30,12 @@ from gvbsm.pictures import (
     Progress,
     Split,
     decode,
+    greatest_deep_value,
     no_progress,
     open_image,
     resize_to,
 )
+from gvbsm.reading import UNREADABLE, Reading, account
 from gvbsm.sources import Raw, Request
 from gvbsm.unreadable import leave_out
 
@@ -42,7 +43,8 @@ log = logging.getLogger("gvbsm")
 
 MEMORY_LIMIT = 2 * 1024**3  # bytes of uint8 pictures that are kept in memory without being asked to
 SAMPLED_HEADERS = 200  # pictures looked at to choose a folder's image size and channels
-SAMPLED_PICTURES = 20_000  # pictures that the mean and std of a streamed set are taken over
+SAMPLED_DEEP = 20  # of these, pictures of more than 8 bits whose values are looked at
+LEAST_DEEP = 2**14  # a set of 16 bits whose greatest value is less holds fewer bits
 
 _GREY_MODES = {"1", "L", "LA", "I", "I;16", "I;16B", "I;16L"}
 
@@ -59,6 +61,7 @@ class ImageData:
             it. A streamed file rewritten with as many bytes is not noticed.
         skipped: Names of the pictures that were left out since they cannot be read.
         notes: What else was left out, or assumed, a line each.
+        reading: What was read, left out and assumed; None if it was not read from a source.
     """
 
     name: str
@@ -72,10 +75,12 @@ class ImageData:
     fingerprint: str
     skipped: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    reading: Reading | None = None
 
-    def record(self) -> dict[str, list[str]]:
-        """What was left out and what was assumed in reading, as results keep it."""
-        return {"skipped": list(self.skipped), "notes": list(self.notes)}
+    def record(self) -> dict[str, Any]:
+        """What was read, left out and assumed, as results keep it."""
+        reading = None if self.reading is None else self.reading.as_json()
+        return {"skipped": list(self.skipped), "notes": list(self.notes), "data": reading}
 
 
 @dataclass(frozen=True)
@@ -131,6 +136,27 @@ def _geometry(raw: Raw, spec: DatasetSpec) -> tuple[int, int]:
     return spec.image_size or side, spec.channels or (1 if modes <= _GREY_MODES else 3)
 
 
+def _check_depth(raw: Raw) -> None:
+    """Check that 16-bit pictures use their bits: others would be near black, and nobody told.
+
+    Raises:
+        DataError: If the greatest value among a sample is that of fewer bits.
+    """
+    paths = raw.train.paths or ()
+    greatest = []
+    for index in np.unique(np.linspace(0, len(paths) - 1, SAMPLED_HEADERS).astype(int)):
+        with suppress(Exception):  # what cannot be read is found where it is read
+            if (value := greatest_deep_value(paths[index])) is not None:
+                greatest.append(value)
+        if len(greatest) == SAMPLED_DEEP:
+            break
+    if greatest and max(greatest) < LEAST_DEEP:
+        raise DataError(
+            f"the pictures of more than 8 bits reach {max(greatest)} of 65535, and would be nearly "
+            "black: scale their values to 16 bits, or save them with 8"
+        )
+
+
 def _settle(split: Split, channels: int, size: int, keep: bool, progress: Progress) -> Split:
     """Bring pictures in memory to (N, C, S, S); leave paths alone unless `keep` says to decode."""
     if split.images is not None:
@@ -160,50 +186,8 @@ def _fingerprint(header: list[Any], splits: Iterable[Split], root: Path | None) 
         if split.images is not None:
             digest.update(split.images.contiguous().view(-1).numpy().data)
         for path in split.paths or ():
-            digest.update(_mark(path, root).encode())
+            digest.update(_mark(path, root).encode(errors="surrogateescape"))
     return digest.hexdigest()
-
-
-def _mean_std(
-    batches: Iterable[Tensor], channels: int
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and std of pixels / 255, exact: from whole-number histograms, in float64.
-
-    Args:
-        batches: uint8 pictures, each of shape (n, C, H, W).
-        channels: C.
-    """
-    counts = torch.zeros(channels, 256, dtype=torch.int64)
-    for batch in batches:
-        for channel in range(channels):
-            counts[channel] += torch.bincount(batch[:, channel].flatten(), minlength=256)
-    weights = counts.double() / counts.sum(1, keepdim=True)
-    values = torch.arange(256, dtype=torch.float64) / 255
-    mean = weights @ values  # (C,)
-    variance = (weights * (values - mean[:, None]) ** 2).sum(1)
-    std = variance.sqrt().clamp(min=1 / 255)  # a constant channel must not divide by zero
-    return tuple(mean.tolist()), tuple(std.tolist())
-
-
-def _cached_mean_std(
-    file: Path, paths: Sequence[Lying], channels: int, size: int, progress: Progress
-) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Mean and std of a streamed set, remembered in `file`; a broken file is written anew."""
-    with suppress(OSError, ValueError, KeyError, TypeError):
-        stored = json.loads(file.read_text(encoding="utf-8"))
-        mean, std = (tuple(float(value) for value in stored[key]) for key in ("mean", "std"))
-        if len(mean) == len(std) == channels and min(std) > 0:
-            return mean, std
-    order = torch.randperm(len(paths), generator=torch.Generator().manual_seed(0))
-    chosen = [paths[index] for index in order[:SAMPLED_PICTURES].sort().values.tolist()]
-    pictures = decode(chosen, channels, size, progress)
-    mean, std = _mean_std((picture[None] for picture in pictures), channels)
-    with suppress(OSError):  # a cache that cannot be written costs time, not correctness
-        file.parent.mkdir(parents=True, exist_ok=True)
-        draft = file.with_name(f"{file.name}.{os.getpid()}.tmp")
-        draft.write_text(json.dumps({"mean": mean, "std": std}), encoding="utf-8")
-        draft.replace(file)
-    return mean, std
 
 
 def _check_settings(
@@ -290,11 +274,10 @@ def load_dataset(
         log.warning("%s", note)
     skipped: tuple[str, ...] = ()
     if skip_unreadable:
-        found = _fingerprint([name], (raw.train, raw.test), root)
-        file = cache / "unreadable" / f"{found}.json"
-        (train, test), skipped = leave_out((raw.train, raw.test), file, progress)
+        (train, test), skipped = leave_out((raw.train, raw.test), cache / "unreadable", progress)
         raw = replace(raw, train=train, test=test)
         _check(raw)
+    _check_depth(raw)
     size, channels = _geometry(raw, spec)
     size = image_size or size
     if in_memory is None:
@@ -304,13 +287,18 @@ def load_dataset(
     test = _settle(raw.test, channels, size, in_memory, progress)
     header = [name, raw.class_names, channels, size]
     fingerprint = _fingerprint(header, (train, test), raw.root or root)
-    if spec.mean_std is not None:
-        mean, std = spec.mean_std
-    elif train.images is not None:
-        mean, std = _mean_std([train.images], channels)
-    else:
-        file = cache / "mean_std" / f"{fingerprint}.json"
-        mean, std = _cached_mean_std(file, train.paths or (), channels, size, progress)
+    mean, std, value_range = *(spec.mean_std or ((), ())), None
+    if not mean:
+        if train.images is not None:
+            statistics = pixel_statistics([train.images], channels)
+        else:
+            file = cache / "mean_std" / f"{fingerprint}.json"
+            statistics = cached_pixel_statistics(file, train.paths or (), channels, size, progress)
+        mean, std, value_range = statistics
+        check_range(name, value_range)
+    splits = {"train": raw.train, "test": raw.test}
+    left_out = {**raw.left_out, **({UNREADABLE: skipped} if skipped else {})}
+    reading = account(splits, raw.class_names, left_out, raw.notes, value_range)
     return ImageData(
         name,
         raw.class_names,
@@ -323,6 +311,7 @@ def load_dataset(
         fingerprint,
         skipped,
         raw.notes,
+        reading,
     )
 
 
@@ -334,14 +323,14 @@ _SPECS = (
     DatasetSpec("cifar10", "CIFAR-10", 32, 3, partial(arrays.read_cifar, kind="CIFAR10")),
     DatasetSpec("cifar100", "CIFAR-100", 32, 3, partial(arrays.read_cifar, kind="CIFAR100")),
     DatasetSpec(
-        "tiny-imagenet", "Tiny-ImageNet or some classes of it", 64, 3, sources.read_tiny_imagenet
+        "tiny-imagenet", "Tiny-ImageNet or some classes of it", 64, 3, folders.read_tiny_imagenet
     ),
     DatasetSpec(
         "imagenet-1k",
         "ImageNet: train/ and val/ with wnid folders, streamed",
         224,
         3,
-        sources.read_folder,
+        folders.read_folder,
         _IMAGENET_MEAN_STD,
         streams=True,
     ),
@@ -350,18 +339,18 @@ _SPECS = (
         "Your pictures, one folder a class",
         None,
         None,
-        partial(sources.read_folder, may_split=True),
+        partial(folders.read_folder, may_split=True),
     ),
     DatasetSpec("npz", "Your arrays, one .npz file", None, None, arrays.read_npz),
     DatasetSpec("webdataset", "Your tar shards", None, None, shards.read_shards),
-    DatasetSpec("hub", "Your folder in Hugging Face's formats", None, None, hub_sets.read_hub),
+    DatasetSpec("hub", "Your folder in Hugging Face's formats", None, None, hub.read_hub),
 )
 DATASETS: dict[str, DatasetSpec] = {spec.name: spec for spec in _SPECS}
 # Names that go on after a slash.
 LIBRARIES = {
     spec.name: spec
     for spec in (
-        DatasetSpec("hub", "Sets of the Hugging Face Hub", None, None, hub_sets.read_hub),
+        DatasetSpec("hub", "Sets of the Hugging Face Hub", None, None, hub.read_hub),
         DatasetSpec(
             "torchvision", "Sets of torchvision", None, None, torchvision_sets.read_torchvision
         ),

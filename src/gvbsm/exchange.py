@@ -34,7 +34,7 @@ from gvbsm.defaults import torch_defaults
 from gvbsm.distilled import DistilledDataset, load_distilled, load_images, load_labels
 from gvbsm.labelstore import SoftLabels
 from gvbsm.paths import cache_folder, user_path
-from gvbsm.pictures import DataError, Lying, open_image, read_image
+from gvbsm.pictures import DataError, Lying, open_file, read_image
 
 FACTS = "gvbsm.json"
 FORMS = ("folder", "hub", "dd-ranking", "safetensors")
@@ -62,7 +62,7 @@ class _Encoded:
         return len(self.content)
 
     def open(self) -> Image.Image:
-        return Image.open(io.BytesIO(self.content))
+        return open_file(io.BytesIO(self.content), ("PNG",))
 
     def __lt__(self, other: Any) -> bool:
         return bool(self.name < other.name)
@@ -226,7 +226,7 @@ def _read_all(places: Iterable[Lying], facts: Facts) -> Tensor:
     images = torch.empty(facts["images"], channels, size, size, dtype=torch.uint8)
     for index, place in enumerate(places):
         try:
-            with open_image(place) as file:  # the head alone: pixels cost memory
+            with _open_png(place) as file:  # the head alone: pixels cost memory
                 found = file.size
         except Exception as error:  # as in `read_image`
             raise DataError(f"cannot read {place}: {error}; fetch it again") from error
@@ -234,6 +234,13 @@ def _read_all(places: Iterable[Lying], facts: Facts) -> Tensor:
             raise ArtifactError(f"{place} has {found} pixels, told were {(size, size)}")
         images[index] = read_image(place, channels)
     return images
+
+
+def _open_png(place: Lying) -> Image.Image:
+    """Open a picture of a set, which is a PNG by its content and nothing else."""
+    if not isinstance(place, Path):
+        return place.open()
+    return open_file(place, ("PNG",))
 
 
 def _made(

@@ -98,8 +98,7 @@ def _append(manifest: Path, entry: dict[str, object]) -> None:
 
 
 def _relative(path: Path, root: Path) -> str:
-    absolute = Path(os.path.abspath(path))  # noqa: PTH100
-    return absolute.relative_to(root).as_posix()
+    return Path(os.path.relpath(path, root)).as_posix()
 
 
 def listed(root: Path) -> dict[str, set[Content]]:

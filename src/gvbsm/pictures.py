@@ -3,6 +3,8 @@
 Shapes: N pictures, C channels, H rows, W columns, S the side of a square picture.
 """
 
+import io
+import logging
 import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -13,13 +15,35 @@ from typing import Any, BinaryIO, Literal, Protocol, TypeVar
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import ExifTags, Image, PngImagePlugin
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
+log = logging.getLogger("gvbsm")
+
 MOST_PIXELS = 89_478_485  # of one picture: Pillow warns beyond, and refuses twice as many
-FORMATS = ("PNG", "JPEG", "MPO", "JPEG2000", "WEBP", "AVIF", "BMP", "GIF", "PPM", "TIFF")
+MOST_ELONGATED = 16  # long side over short side: what lies further out is cut off before scaling
 CHUNK = 256  # pictures handed to the decoding threads at a time
+PngImagePlugin.MAX_TEXT_CHUNK = 16 * 1024**2  # bytes: editors put whole histories beside pixels
+
+# Formats that are read, by their content; none of them starts a program or holds vectors. `dib` and
+# `mpo` are what some cameras and editors call BMP and JPEG.
+FORMATS = ("AVIF", "BMP", "DIB", "GIF", "JPEG", "JPEG2000", "MPO", "PNG", "PPM", "TIFF", "WEBP")
+SUFFIXES = (
+    ".avif", ".bmp", ".dib", ".gif", ".jfif", ".jp2", ".jpe", ".jpeg", ".jpg", ".mpo", ".pbm",
+    ".pgm", ".png", ".pnm", ".ppm", ".tif", ".tiff", ".webp",
+)  # fmt: skip
+
+_TURNS = {  # EXIF's orientation -> how to turn a picture upright
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_END_OF_JPEG = b"\xff\xd9"
 
 Item = TypeVar("Item")
 Progress = Callable[[Iterable[Any]], Iterable[Any]]
@@ -42,7 +66,7 @@ class Stored(Protocol):
         ...
 
     def open(self) -> Image.Image:
-        """Open it as Pillow opens a file: the head is read, the pixels are not."""
+        """Open it by `open_file`: the head is read, the pixels are not."""
         ...
 
     def __lt__(self, other: Any) -> bool: ...
@@ -132,8 +156,8 @@ def no_progress(items: Iterable[Any]) -> Iterable[Any]:
     return items
 
 
-def open_file(file: Path | BinaryIO) -> Image.Image:
-    """Open an encoded picture of one of `FORMATS` without reading its pixels.
+def open_file(file: Path | BinaryIO, formats: Sequence[str] = FORMATS) -> Image.Image:
+    """Open an encoded picture of one of these formats without reading its pixels.
 
     The content decides the format, never the name. PostScript and other formats that Pillow hands
     to a program are not among them.
@@ -145,7 +169,7 @@ def open_file(file: Path | BinaryIO) -> Image.Image:
         kind = "no regular file" if os.path.lexists(file) else "missing"
         raise OSError(f"it is {kind}")
     Image.init()
-    return Image.open(file, formats=[name for name in FORMATS if name in Image.OPEN])
+    return Image.open(file, formats=[name for name in formats if name in Image.OPEN])
 
 
 def open_image(path: Lying) -> Image.Image:
@@ -156,8 +180,9 @@ def open_image(path: Lying) -> Image.Image:
 def read_image(path: Lying, channels: int) -> Tensor:
     """Read one picture upright (EXIF orientation applied), as uint8 of shape (C, H, W).
 
-    Transparency is laid over white, the page that such pictures are drawn for; the colour stored
-    under a clear pixel is arbitrary. 16-bit grey is scaled to 8 bits.
+    Transparency is laid over white, the page that such pictures are drawn for; the color stored
+    under a clear pixel is arbitrary. 16-bit gray is scaled to 8 bits. A JPEG that lacks nothing but
+    its end marker is read, and so are pictures whose metadata are broken.
 
     Args:
         path: A file that Pillow can read, or a picture stored otherwise; of an animation, its
@@ -173,12 +198,53 @@ def read_image(path: Lying, channels: int) -> Tensor:
         with open_image(path) as file:
             if math.prod(file.size) > MOST_PIXELS:  # a few bytes may unpack into a full memory
                 raise ValueError(f"{file.size[0]} x {file.size[1]} pixels are too many")
-            file.load()
-            picture = _to_mode(ImageOps.exif_transpose(file), "L" if channels == 1 else "RGB")
+            picture = _upright(_loaded(file, path))
+            picture = _to_mode(picture, "L" if channels == 1 else "RGB")
     except Exception as error:  # on a broken file Pillow's decoders raise almost any built-in
-        raise DataError(f"cannot read {path}: {error}; repair or remove the file") from error
+        raise DataError(f"cannot read {path}: {error}; repair it or take it out") from error
     pixels = torch.from_numpy(np.array(picture))
     return pixels[None] if channels == 1 else pixels.permute(2, 0, 1).contiguous()
+
+
+def _loaded(file: Image.Image, path: Lying) -> Image.Image:
+    """The picture with its pixels; of a JPEG, the end marker may be missing."""
+    try:
+        file.load()
+    except OSError:
+        if file.format not in ("JPEG", "MPO") or not isinstance(path, Path):
+            raise
+        content = path.read_bytes()
+        # Were pixels missing, the decoder would take them from what is put in their place.
+        ends = (b"", bytes(range(1, 250)) * 64)
+        first, second = (open_file(io.BytesIO(content + end + _END_OF_JPEG)) for end in ends)
+        if first.tobytes() != second.tobytes():
+            raise
+        log.info("%s lacks its end marker; its pixels are whole", path)
+        return first
+    if file.format == "TIFF" and file.mode.startswith("I") and _is_white_zero(file):
+        return Image.fromarray(np.uint16(65535) - np.asarray(file).astype(np.uint16))
+    return file
+
+
+def greatest_deep_value(path: Lying) -> int | None:
+    """The greatest value of a picture of more than 8 bits a channel; None for any other."""
+    with open_image(path) as file:
+        return int(np.asarray(_loaded(file, path)).max()) if file.mode.startswith("I") else None
+
+
+def _is_white_zero(file: Image.Image) -> bool:
+    """Whether a TIFF stores white as 0, which Pillow heeds up to 8 bits alone."""
+    return bool(getattr(file, "tag_v2", {}).get(262) == 0)
+
+
+def _upright(picture: Image.Image) -> Image.Image:
+    """Turn a picture as its EXIF orientation says; broken metadata say nothing."""
+    try:
+        orientation = picture.getexif().get(ExifTags.Base.Orientation)
+    except Exception:  # EXIF is parsed by hand, and raises almost any built-in
+        return picture
+    turn = _TURNS.get(orientation) if isinstance(orientation, int) else None
+    return picture if turn is None else picture.transpose(turn)
 
 
 def write_image(path: Path | BinaryIO, image: Tensor, **options: Any) -> None:
@@ -194,7 +260,7 @@ def write_image(path: Path | BinaryIO, image: Tensor, **options: Any) -> None:
 
 
 def resize_to(image: Tensor, size: int) -> Tensor:
-    """Scale the short side to `size` (antialiased bilinear) and crop the centre square.
+    """Scale the short side to `size` (antialiased bilinear) and crop the center square.
 
     Args:
         image: uint8, shape (..., C, H, W).
@@ -205,6 +271,10 @@ def resize_to(image: Tensor, size: int) -> Tensor:
     """
     if tuple(image.shape[-2:]) == (size, size):
         return image
+    height, width = image.shape[-2:]
+    most = MOST_ELONGATED * min(height, width)
+    if max(height, width) > most:  # else a picture of 1 x 30,000 pixels would take gigabytes
+        image = transforms.center_crop(image, [min(height, most), min(width, most)])
     scaled = transforms.resize(image, [size], antialias=True)
     cropped: Tensor = transforms.center_crop(scaled, [size, size])
     return cropped.contiguous()

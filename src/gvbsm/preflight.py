@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,14 +29,18 @@ from gvbsm.settings import selection_of, squeeze_of, to_dict
 from gvbsm.tracking import check_trackers
 from gvbsm.workspace import Workspace
 
+log = logging.getLogger("gvbsm")
+
 # Settings in which the processes of a run may differ.
 OF_A_MACHINE = ("device", "threads", "data.root", "data.in_memory", "data.workers")
 
 
 def load_data(config: Config, runtime: Runtime) -> ImageData:
     """Read the real pictures that the settings name."""
+    if config.data.root == "":
+        raise ConfigError("--data.root is empty; name a folder or file, or leave it out")
     root = None if config.data.root is None else user_path(config.data.root)
-    return load_dataset(
+    data = load_dataset(
         config.data.name,
         root,
         image_size=config.data.image_size,
@@ -48,6 +53,11 @@ def load_data(config: Config, runtime: Runtime) -> ImageData:
         skip_unreadable=config.data.unreadable == "skip",
         progress=lambda items: runtime.track(items, "reading pictures"),
     )
+    if data.reading is not None and runtime.processes.leads:
+        log.info("data %s: %d channel(s), %d px", data.name, data.channels, data.image_size)
+        for line in data.reading.lines():
+            log.info("  %s", line)
+    return data
 
 
 def check_feasible(config: Config, data: ImageData) -> None:

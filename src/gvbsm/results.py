@@ -39,8 +39,8 @@ def collect(
     Returns:
         `rows`: method, student, ipc (None for the whole set), `top1` (last epoch) and `top1_best`
         (best test of all epochs) in percent, and seconds; `seconds` of each stage; `pictures` of
-        each split; `config`; `versions`. `Run` adds `skipped` pictures, `notes` on
-        the data and the `origin` of the settings.
+        each split; `config`; `versions`. `Run` adds `skipped` pictures, `notes` on what was assumed
+        of the data, what was read of the `data`, and the `origin` of the settings.
     """
     rows = [
         _row(

@@ -7,9 +7,10 @@ the set's fingerprint and so what is made from it; a repaired file brings back t
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -19,8 +20,8 @@ from gvbsm.pictures import DataError, Progress, Split, in_threads, read_image
 
 def find_unreadable(paths: Sequence[Any], progress: Progress) -> list[int]:
     """Indices of the pictures that cannot be read to their end, ascending."""
-    found = in_threads(_is_unreadable, paths)
-    return [index for index in progress(range(len(paths))) if next(found)]
+    broken = in_threads(_is_unreadable, paths)
+    return [index for index in progress(range(len(paths))) if next(broken)]
 
 
 def _is_unreadable(path: Any) -> bool:
@@ -32,15 +33,16 @@ def _is_unreadable(path: Any) -> bool:
 
 
 def leave_out(
-    splits: Sequence[Split], file: Path, progress: Progress
+    splits: Sequence[Split], cache: Path, progress: Progress
 ) -> tuple[list[Split], tuple[str, ...]]:
     """The splits without their unreadable pictures, and the names of these.
 
     Args:
         splits: Of pictures in files; others are given back as they are.
-        file: Where the answer is remembered; it belongs to these very files.
+        cache: Folder where the answer is remembered for these very files as they are now.
         progress: Wraps the loop over pictures, as `tqdm` does.
     """
+    file = cache / f"{_state(splits)}.json"
     known = _remembered(file)
     kept: list[Split] = []
     names: list[str] = []
@@ -63,6 +65,24 @@ def leave_out(
         draft.write_text(json.dumps(indices), encoding="utf-8")
         draft.replace(file)
     return kept, tuple(names)
+
+
+def _state(splits: Sequence[Split]) -> str:
+    """Hash of where pictures lie and of what changes when one is written, replaced or unlocked."""
+    digest = hashlib.sha256()
+    for split in splits:
+        digest.update(f"{len(split)}\n".encode())
+        for path in split.paths or ():
+            digest.update("\0".join(map(str, _version(path))).encode(errors="surrogateescape"))
+    return digest.hexdigest()
+
+
+def _version(path: Any) -> Iterator[object]:
+    yield from (path, path.stat().st_size if isinstance(path, Path) else path.nbytes)
+    file = path if isinstance(path, Path) else getattr(path, "shard", None)
+    if file is not None:
+        status = Path(file).stat()
+        yield from (status.st_ino, status.st_mtime_ns, status.st_ctime_ns)
 
 
 def _remembered(file: Path) -> list[list[int]] | None:
