@@ -28,7 +28,7 @@ class Launch(NamedTuple):
         rank: Its number, from 0.
         world: How many there are.
         local_rank: Its number on its machine.
-        local_world: How many there are on its machine; all, if the launcher does not tell.
+        local_world: How many there are on its machine; all, if the launcher does not say.
         meeting: Host and port at which processes of `srun` meet; None is what MASTER_ADDR and
             MASTER_PORT name.
     """

@@ -43,7 +43,7 @@ def tracking(config: Config, directory: Path) -> Iterator[Log | None]:
     """Open the trackers that the settings name, for the block.
 
     Args:
-        config: All settings; the trackers keep them beside what they are told.
+        config: All settings; the trackers keep them beside the values.
         directory: The work directory; TensorBoard's files go to its `logs` folder, and its name is
             the run's for the others.
 

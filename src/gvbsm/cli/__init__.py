@@ -101,12 +101,12 @@ def _failed(error: Exception, launch: Launch) -> int:
         if launch.name:  # one of several processes
             error.add_note(f"in {launch.name}")
         raise error
-    _tell(error, launch)
+    _print_fault(error, launch)
     return code
 
 
-def _tell(error: Exception, launch: Launch) -> None:
-    """Print a fault, with the number of the process; what all meet is told once a machine."""
+def _print_fault(error: Exception, launch: Launch) -> None:
+    """Print a fault, with the number of the process; one that all have, once a machine."""
     if launch.local_rank and _is_met_by_all(error):
         return
     who = f"{launch.name}: " if launch.name else ""
@@ -133,6 +133,8 @@ def _exit_code(error: Exception) -> int | None:
     """2 for a fault of the user's, 1 for a failed run, None for a bug: it keeps its traceback."""
     if isinstance(error, ConfigError):
         return 2
+    if isinstance(error, OSError):
+        return 1
     from gvbsm.artifacts import ArtifactError
     from gvbsm.pictures import DataError
     from gvbsm.processes import ProcessError
@@ -140,7 +142,7 @@ def _exit_code(error: Exception) -> int | None:
 
     if isinstance(error, (ArtifactError, DataError)):
         return 2
-    return 1 if isinstance(error, (RunError, ProcessError, OSError)) else None
+    return 1 if isinstance(error, (RunError, ProcessError)) else None
 
 
 def _overview() -> str:
