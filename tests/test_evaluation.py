@@ -108,7 +108,7 @@ def cross_entropy(logits, label):
 
 
 def slow_loss(logits, soft, own, partners, kept, config):
-    """Eq. 11, SRe2L's KL, or hard labels, picture by picture."""
+    """Eq. 11, SRe2L's T^2 KL, or hard labels, picture by picture."""
     batch, classes = soft.shape
     hard, square, divergence = 0.0, 0.0, 0.0
     for ours, theirs, label, partner, share in zip(
@@ -119,7 +119,7 @@ def slow_loss(logits, soft, own, partners, kept, config):
         pairs = zip(ours, theirs, strict=True)
         square += sum((a - b) ** 2 for a, b in pairs) / (batch * classes)
         p, q = (reference.softmax([v / config.temperature for v in row]) for row in (theirs, ours))
-        divergence += reference.kl_divergence(p, q) / batch
+        divergence += config.temperature**2 * reference.kl_divergence(p, q) / batch
     return {"mse_gt": square + config.gamma * hard, "kl": divergence, "hard": hard}[config.loss]
 
 

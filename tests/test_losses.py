@@ -549,9 +549,8 @@ def test_mse_gt_loss__hard_labels_reach_the_student_with_weight_gamma():
 def test_kd_loss__known_answer():
     teacher = torch.tensor([[0.0, 2 * math.log(3.0)]])  # at T = 2: 1/4 and 3/4
     student = torch.zeros(1, 2)
-    expected = 0.25 * math.log(0.5) + 0.75 * math.log(
-        1.5
-    )  # KL(teacher || student), not its reverse
+    # T^2 KL(teacher || student), not its reverse
+    expected = 2**2 * (0.25 * math.log(0.5) + 0.75 * math.log(1.5))
     assert kd_loss(student, teacher, 2.0).item() == pytest.approx(expected, rel=1e-6)
     doubled = kd_loss(student.repeat(2, 1), teacher.repeat(2, 1), 2.0)
     assert doubled.item() == pytest.approx(expected, rel=1e-6)  # mean over the batch
@@ -563,14 +562,14 @@ def test_kd_loss__equals_the_sum_over_classes():
     for z, s in zip(teacher.tolist(), student.tolist(), strict=True):
         p = reference.softmax([v / 4 for v in z])
         q = reference.softmax([v / 4 for v in s])
-        expected += reference.kl_divergence(p, q) / 3
+        expected += 4**2 * reference.kl_divergence(p, q) / 3
     assert kd_loss(student, teacher, 4.0).item() == pytest.approx(expected, rel=1e-12)
 
 
 def test_kd_loss__gradient_pulls_the_student_to_the_teacher():
     student, teacher = noise(3, 5).requires_grad_(), noise(3, 5, seed=1)
     (gradient,) = torch.autograd.grad(kd_loss(student, teacher, 4.0), student)
-    expected = ((student.detach() / 4).softmax(dim=1) - (teacher / 4).softmax(dim=1)) / (4 * 3)
+    expected = 4 * ((student.detach() / 4).softmax(dim=1) - (teacher / 4).softmax(dim=1)) / 3
     torch.testing.assert_close(gradient, expected, rtol=1e-11, atol=1e-15)
 
 
@@ -580,8 +579,7 @@ def test_kd_loss__tends_to_mse_as_the_temperature_grows():
     student, teacher = (z - z.mean(dim=1, keepdim=True) for z in (student, teacher))
     limit = (student - teacher).square().sum(dim=1).mean() / (2 * 10)
     errors = [
-        (T**2 * kd_loss(student, teacher, T) / limit - 1).abs().item()
-        for T in (10.0, 100.0, 1000.0)
+        (kd_loss(student, teacher, T) / limit - 1).abs().item() for T in (10.0, 100.0, 1000.0)
     ]
     assert errors[2] < 1e-3
     assert errors[1] < 0.2 * errors[0]

@@ -10,12 +10,26 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 import yaml
+from torch import nn
 
 from gvbsm.backbones import build_backbone
+from gvbsm.checkpoint import Checkpoint
+from gvbsm.config import LabelsConfig, ViewConfig
 from gvbsm.datasets import DATASETS
 from gvbsm.epochs import settle_epochs
-from gvbsm.settings import PRESETS, build_config, preset_names, read_preset, squeeze_of
+from gvbsm.evaluation import Labeller, fit_student
+from gvbsm.pictures import normalize
+from gvbsm.runtime import seeded
+from gvbsm.settings import (
+    PRESETS,
+    build_config,
+    for_method,
+    preset_names,
+    read_preset,
+    squeeze_of,
+)
 
 DATA = ["cifar10", "cifar100", "digits", "folder", "imagenet-1k", "npz", "tiny-imagenet"]
 DATA += ["webdataset", "hub"]
@@ -372,3 +386,52 @@ def test_every_named_backbone_exists(name):
         for backbone in sorted(named):
             model = build_backbone(backbone, 10, size, DATASETS[name].channels or 3)
             assert next(model.parameters()).is_meta
+
+
+# Every loss trains under every preset's own optimizer: no factor of a loss may hide in it
+
+
+class _Table(Labeller):
+    """Soft labels of a toy, an image's whatever its view."""
+
+    def __init__(self, count, size, labels, runtime, logits):
+        super().__init__(count, size, labels, runtime, None, [])
+        self.table = logits
+
+    def logits(self, pictures, stored, index):
+        return self.table[index]
+
+
+def _learned(config, lr, runtime, tmp_path):
+    """Share of 40 random images of 10 classes that a small student knows after 120 steps."""
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(256, (40, 3, 4, 4), dtype=torch.uint8, generator=generator)
+    classes = torch.arange(10).repeat(4)
+    logits = 8 * F.one_hot(classes, 10) + torch.randn(40, 10, generator=generator)
+    labels = LabelsConfig(epochs=60, views=ViewConfig(crop="none", flip=False))
+    with seeded(0, "toy"):
+        student = nn.Sequential(
+            nn.Conv2d(3, 32, 3), nn.BatchNorm2d(32), nn.ReLU(), nn.Flatten(), nn.Linear(128, 10)
+        )
+    normalization = ((0.5,) * 3, (0.29,) * 3)
+    pictures = normalize(images, *normalization)
+    fit_student(
+        student, images, classes, _Table(40, 4, labels, runtime, logits), normalization, None,
+        replace(config, batch_size=20), replace(labels, full_batch_up_to=0), runtime,
+        Checkpoint(tmp_path / "student", {}, 3600), "toy", lr,
+    )  # fmt: skip
+    with torch.no_grad():
+        return (student.eval()(pictures).argmax(1) == classes).float().mean().item()
+
+
+@pytest.mark.parametrize("name", [*DATA, *BEST])
+def test_every_loss_and_baseline_learns_with_the_optimizer_of_the_preset(name, runtime, tmp_path):
+    config = build_config(read_preset(name))
+    rivals = [item for item in config.baselines.methods if item != "full"]
+    settings = [for_method(config, rival).evaluation for rival in rivals]
+    settings += [replace(config.evaluation, loss=loss) for loss in ("mse_gt", "kl", "hard")]
+    different = [item for index, item in enumerate(settings) if item not in settings[:index]]
+    for number, evaluation in enumerate(different):
+        for lr in {evaluation.optimizer.lr, *evaluation.lr_of.values()}:
+            share = _learned(evaluation, lr, runtime, tmp_path / f"{number}-{lr}")
+            assert share > 0.8, (evaluation.loss, lr)
