@@ -145,11 +145,12 @@ def test_groups__known_answers():
     assert groups(3, 2, 3, "original") == [[0, 2, 4], [1, 3, 5]]
     assert groups(3, 2, 2, "reorder") == [[0, 1], [2, 3], [4, 5]]
     assert groups(3, 2, 4, "reorder") == [[0, 1, 2, 3], [4, 5]]
-    assert groups(3, 2, 4, "original") == [[0, 2, 4, 1], [3, 5]]
+    assert groups(3, 2, 4, "original") == [[0, 2, 4], [1, 3, 5]]  # never two images of a class
+    assert groups(3, 2, 2, "original") == [[0, 2], [4], [1, 3], [5]]
     assert groups(2, 1, 50, "reorder") == groups(2, 1, 50, "original") == [[0, 1]]
     # 2 classes of 3 images, of which the last of each begins late
     assert groups(2, 3, 3, "reorder", [0, 0, 7]) == [[0, 1, 3], [4], [2, 5]]
-    assert groups(2, 3, 3, "original", [0, 0, 7]) == [[0, 3, 1], [4], [2, 5]]
+    assert groups(2, 3, 3, "original", [0, 0, 7]) == [[0, 3], [1, 4], [2, 5]]
 
 
 def test_log__hears_the_mean_terms_at_the_iterations_of_all_groups(whole, runtime):

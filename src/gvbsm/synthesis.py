@@ -53,8 +53,10 @@ def group_indices(
 ) -> list[Tensor]:
     """Cut the class-major images into groups, int64 (at most batch_size,) each.
 
-    The reorder loop takes them in class order, so that a group holds several images of few classes;
-    the original loop (SRe2L) takes the k-th image of every class before the next k (figure 4).
+    The reorder loop takes them in class order, so that a group holds several images of few classes.
+    The original loop (SRe2L) goes through the classes for each k, so that a group holds the k-th
+    image of each of its classes and no other of them, and at most as many images as there are
+    classes (figure 4).
 
     Args:
         classes: Number of classes.
@@ -68,8 +70,9 @@ def group_indices(
     rounds = [range(ipc)] if begins is None else [[*same] for _, same in itertools.groupby(begins)]
     groups: list[Tensor] = []
     for part in torch.split(table, [*map(len, rounds)], dim=1):
-        order = part.T if loop == "original" else part
-        groups += torch.split(order.flatten(), batch_size)
+        passes = part.T if loop == "original" else part.reshape(1, -1)
+        for images in passes:
+            groups += torch.split(images, batch_size)
     return groups
 
 

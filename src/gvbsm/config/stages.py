@@ -92,7 +92,8 @@ class SynthesisConfig:
             part r = 0, 1, ... begin r/rounds of the iterations late, from their real start (DELT).
             One is the paper's.
         batch_size: Images that are optimised together.
-        loop: reorder (several images of few classes) or original (one image of each class).
+        loop: reorder (a batch holds several images of few classes) or original (one image of each
+            class at most, so that no batch is larger than the number of classes).
         optimizer: Optimiser of the pixels.
         views: Augmentation before the teacher; the statistics pass sees real pictures the same way.
         alpha: Weight of the past in the EMA of batch statistics (Eq. 6); 0 is no EMA.
