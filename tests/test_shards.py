@@ -93,7 +93,7 @@ def test_one_set_is_split_and_patterns_name_shards(folder, tmp_path):
     assert sorted(reds(alone.train) + reds(alone.test)) == list(range(8))
     assert len(alone.test) == 2
     assert len(load_dataset("webdataset", folder / "train-000.tar").train) == 2
-    with pytest.raises(DataError, match=r"1 shard.* missing"):
+    with pytest.raises(DataError, match=r"1 shard.* is missing"):
         load_dataset("webdataset", folder / "train-{000..002}.tar")
 
 
@@ -274,7 +274,7 @@ def test_a_list_of_names_shifts_no_label(tmp_path):
 def test_what_is_no_file_is_no_shard(tmp_path):
     os.mkfifo(tmp_path / "train-0.tar")
     for root in (tmp_path, tmp_path / "train-0.tar"):
-        with pytest.raises(DataError, match=r"no regular file|missing"):
+        with pytest.raises(DataError, match="no regular file"):
             load_dataset("webdataset", root)
 
 

@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from gvbsm import arrays, folders, hub, shards, sources, torchvision_sets
+from gvbsm import arrays, folders, hub_sets, shards, sources, torchvision_sets
 from gvbsm.defaults import torch_defaults
 from gvbsm.normalization import cached_pixel_statistics, check_range, pixel_statistics
 from gvbsm.paths import cache_folder, user_path
@@ -343,14 +343,14 @@ _SPECS = (
     ),
     DatasetSpec("npz", "Your arrays, one .npz file", None, None, arrays.read_npz),
     DatasetSpec("webdataset", "Your tar shards", None, None, shards.read_shards),
-    DatasetSpec("hub", "Your folder in Hugging Face's formats", None, None, hub.read_hub),
+    DatasetSpec("hub", "Your folder in Hugging Face's formats", None, None, hub_sets.read_hub),
 )
 DATASETS: dict[str, DatasetSpec] = {spec.name: spec for spec in _SPECS}
 # Names that go on after a slash.
 LIBRARIES = {
     spec.name: spec
     for spec in (
-        DatasetSpec("hub", "Sets of the Hugging Face Hub", None, None, hub.read_hub),
+        DatasetSpec("hub", "Sets of the Hugging Face Hub", None, None, hub_sets.read_hub),
         DatasetSpec(
             "torchvision", "Sets of torchvision", None, None, torchvision_sets.read_torchvision
         ),

@@ -148,8 +148,9 @@ def find_shards(root: Path) -> list[Path]:
         return found
     found = [Path(text) for text in expand_braces(str(root))]
     missing = [path for path in found if not path.is_file()]
-    if missing or not found:
-        raise DataError(f"{len(missing)} shard(s) of {root} are missing, first {missing[:1]}")
+    if missing:
+        kind = "no regular file" if missing[0].exists() else "missing"
+        raise DataError(f"{len(missing)} shard(s) of {root} cannot be read: {missing[0]} is {kind}")
     return found
 
 
