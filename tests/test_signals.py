@@ -92,10 +92,11 @@ DEADLOCK = """
 import ctypes, os, signal, threading
 from gvbsm.cli import signals
 signals.GRACE_SECONDS = 0.2
+signal.signal(signal.SIGINT, signal.default_int_handler)
 signals.raise_when_stopped()
 libc, lock = ctypes.CDLL(None), ctypes.create_string_buffer(64)
 libc.pthread_mutex_lock(lock)
-threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGTERM)).start()
+threading.Timer(0.2, os.kill, (os.getpid(), signal.{name})).start()
 libc.pthread_mutex_lock(lock)
 """
 WAITING = """
@@ -119,12 +120,19 @@ def stopped(process, *numbers):
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="a mutex of glibc is 40 bytes of zeros")
-def test_what_python_cannot_interrupt_is_cut_off():
-    process = start("-c", DEADLOCK)
+@pytest.mark.parametrize(("name", "code"), [("SIGTERM", 143), ("SIGHUP", 129), ("SIGINT", 130)])
+def test_what_python_cannot_interrupt_is_cut_off(name, code):
+    process = start("-c", DEADLOCK.format(name=name))
     error = process.communicate(timeout=60)[1]
-    assert process.returncode == 143
-    assert error.startswith("gvbsm: SIGTERM: ")
+    assert process.returncode == code
+    assert error.startswith(f"gvbsm: {name}: ")
     assert error.count("\n") == 1
+
+
+def test_what_is_cut_off_ends_though_nobody_reads_why():
+    process = start("-c", DEADLOCK.format(name="SIGTERM"))
+    process.stderr.close()
+    assert process.wait(timeout=60) == 143
 
 
 def test_a_second_signal_ends_the_process_at_once():

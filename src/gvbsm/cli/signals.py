@@ -6,10 +6,10 @@ exception in the main thread, so that locks are released, workers end, and track
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import socket
-import sys
 import threading
 import time
 from types import FrameType
@@ -36,21 +36,20 @@ class Stopped(KeyboardInterrupt):
 
 
 def raise_when_stopped() -> None:
-    """Let SIGTERM and SIGHUP raise `Stopped`; a second signal ends the process at once.
+    """Let SIGTERM and SIGHUP raise `Stopped`; a second one ends the process at once.
 
     Signals that are ignored, as SIGHUP is under nohup, stay ignored. Python runs handlers between
     its own instructions alone. So a thread ends the process if the main thread has not done so
-    after `GRACE_SECONDS`, as while it waits for another process in a library's code.
+    `GRACE_SECONDS` after one of these signals or Ctrl-C, as while it waits for another process in a
+    library's code.
     """
-    heard = [number for number in SIGNALS if signal.getsignal(number) is signal.SIG_DFL]
-    if not heard:
-        return
     reader, writer = socket.socketpair()
     writer.setblocking(False)
     signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
-    threading.Thread(target=_end_after_grace, args=(reader, writer, heard), daemon=True).start()
-    for number in heard:
-        signal.signal(number, _raise)
+    threading.Thread(target=_end_after_grace, args=(reader, writer), daemon=True).start()
+    for number in SIGNALS:
+        if signal.getsignal(number) is signal.SIG_DFL:
+            signal.signal(number, _raise)
 
 
 def _raise(number: int, _frame: FrameType | None) -> None:
@@ -58,12 +57,13 @@ def _raise(number: int, _frame: FrameType | None) -> None:
     raise Stopped(number)
 
 
-def _end_after_grace(reader: socket.socket, _writer: socket.socket, heard: list[int]) -> None:
+def _end_after_grace(reader: socket.socket, _writer: socket.socket) -> None:
     """Wait for a signal, of which the interpreter writes the number; both ends stay open here."""
-    while (number := reader.recv(1)[0]) not in heard:
+    while (number := reader.recv(1)[0]) not in (signal.SIGINT, *SIGNALS):
         pass
     time.sleep(GRACE_SECONDS)
     name = signal.Signals(number).name
     line = f"gvbsm: {name}: what is being computed took too long to end, so it was cut off\n"
-    os.write(sys.__stderr__.fileno() if sys.__stderr__ else 2, line.encode())
+    with contextlib.suppress(OSError):  # nobody may read it
+        os.write(2, line.encode())
     os._exit(128 + number)
