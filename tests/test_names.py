@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from gvbsm.config import ConfigError
 from gvbsm.names import check_names, fields_by_name, flat_keys, merge, unknown_field
 
-TABLES = ("evaluation.lr_of", "labels.weights", "squeeze.settings_of")
+TABLES = ("evaluation.lr_of", "labels.weights", "squeeze.settings_of", "baselines.overrides")
 
 
 def test_merge_is_deep_for_sections_and_whole_for_lists():
@@ -29,9 +29,10 @@ def test_tables_of_networks_are_replaced_whole(name):
 @pytest.mark.parametrize("name", TABLES)
 def test_the_keys_of_a_table_are_no_settings(name):
     section, table = name.split(".")
-    given = {section: {table: {"timm/a.b": 1.0, "ipc": 2.0}, "seed": 3}}
+    other = "draws" if section == "baselines" else "seed"
+    given = {section: {table: {"timm/a.b": 1.0, "ipc": 2.0}, other: 3}}
     check_names(given, "here")
-    assert list(flat_keys(given)) == [name, f"{section}.seed"]
+    assert list(flat_keys(given)) == [name, f"{section}.{other}"]
     with pytest.raises(ConfigError, match=f"here: {name} must not be null"):
         check_names({section: {table: None}}, "here")
 

@@ -388,6 +388,13 @@ def test_every_named_backbone_exists(name):
             assert next(model.parameters()).is_meta
 
 
+def test_sre2l_has_its_own_weight_of_the_matching_on_tiny_imagenet_alone():
+    """Appendix A: 1.0 there, 0.01 elsewhere."""
+    for name in TABLES:
+        weight = for_method(preset(name), "sre2l").synthesis.weight_batchnorm
+        assert weight == (1.0 if name == "tiny-imagenet" else 0.01), name
+
+
 # Every loss trains under every preset's own optimizer: no factor of a loss may hide in it
 
 

@@ -109,6 +109,10 @@ def test_round_trip_of_every_preset_through_json_and_yaml(name, tmp_path):
                     },
                 ),
             ),
+            "baselines.overrides": st.dictionaries(
+                st.sampled_from(["sre2l", "random-soft"]),
+                st.just({"synthesis": {"weight_batchnorm": 1.0}, "labels": {"epochs": 7}}),
+            ),
             "evaluation.optimizer.lr": st.floats(1e-12, 1e3),
         },
     )
@@ -125,6 +129,41 @@ def test_to_dict_holds_json_types_alone():
     assert json.loads(json.dumps(plain)) == plain
     assert plain["synthesis"]["optimizer"]["betas"] == [0.5, 0.9]
     assert set(flat_keys(plain)) <= set(fields_by_name())
+
+
+# Baselines
+
+
+def test_overrides_of_a_baseline_reach_it_alone_however_it_is_run(tmp_path):
+    overrides = "{sre2l: {synthesis: {weight_batchnorm: 1.0}, labels: {epochs: 7}}}"
+    mine = write(tmp_path, f"baselines: {{overrides: {overrides}}}")
+    config = build_config(read_preset(f"cifar10+{mine}"))
+    assert config.synthesis.weight_batchnorm == 0.01
+    for rival in (for_method(config, "sre2l"), build_config(read_preset(f"cifar10+{mine}+sre2l"))):
+        assert (rival.synthesis.weight_batchnorm, rival.labels.epochs) == (1.0, 7)
+        assert (rival.synthesis.alpha, rival.baselines.overrides) == (0.0, {})
+    assert for_method(config, "random-soft").labels.epochs == 1000
+    later = write(tmp_path, "synthesis: {weight_batchnorm: 0.5}", "later.yaml")
+    config = build_config(read_preset(f"tiny-imagenet+sre2l+{later}"))
+    assert config.synthesis.weight_batchnorm == 0.5  # the later wins
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        ({"sre2": {}}, "overrides.sre2: there is no such baseline; did you mean sre2l"),
+        ({"full": {}}, "overrides.full: there is no such baseline"),
+        ({"sre2l": {"squeeze": {"epochs": 3}}}, "overrides.sre2l: squeeze cannot differ"),
+        (
+            {"sre2l": {"labels": {"epoch": 3}}},
+            "overrides.sre2l: there is no setting 'labels.epoch'",
+        ),
+        ({"sre2l": {"labels": {"epochs": 0}}}, "overrides.sre2l: labels.epochs must be"),
+    ],
+)
+def test_a_fault_in_the_overrides_names_the_baseline(overrides, message):
+    with pytest.raises(ConfigError, match=re.escape(message)):
+        build_config({"baselines": {"overrides": overrides}})
 
 
 # Presets and files
@@ -426,7 +465,7 @@ def test_all_faults_are_told_at_once():
 @pytest.mark.parametrize("method", OVERLAYS)
 @pytest.mark.parametrize("base", ["digits", "cifar10", "tiny-imagenet"])
 def test_an_overlay_changes_what_it_says_and_nothing_else(base, method):
-    config = build_config(read_preset(base))
+    config = build_config(merge(read_preset(base), {"baselines": {"overrides": {}}}))
     before, after = to_dict(config), to_dict(for_method(config, method))
     overlay = read_preset(method)
     differs = {key for key in fields_by_name() if value_at(before, key) != value_at(after, key)}

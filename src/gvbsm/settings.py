@@ -7,7 +7,7 @@ import functools
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 import yaml
 
@@ -17,6 +17,7 @@ from gvbsm.config import (
     ConfigError,
     LabelStorageConfig,
     Method,
+    Rival,
     SqueezeConfig,
 )
 from gvbsm.limits import limit_faults
@@ -93,7 +94,26 @@ def as_config(settings: Config | str | Mapping[str, Any]) -> Config:
 
 def for_method(config: Config, method: Method) -> Config:
     """The settings of a baseline in place of G-VBSM: its preset laid over `config`."""
-    return build_config(merge(to_dict(config), read_preset(method)))
+    return build_config(overlay(to_dict(config), method))
+
+
+def overlay(settings: dict[str, Any], name: str) -> dict[str, Any]:
+    """Lay a preset over nested settings, joined ones one after the other.
+
+    Where the preset names a method, the settings that `baselines.overrides` has for this method
+    are laid over both, and the table has done its work.
+
+    Raises:
+        ConfigError: As `read_preset`.
+    """
+    for part in name.split("+"):
+        content = _read_one(part)
+        settings = merge(settings, content)
+        table = settings.get("baselines", {}).get("overrides") or {}
+        if "method" in content and content["method"] in table:
+            settings = merge(settings, table[content["method"]])
+            settings = merge(settings, {"baselines": {"overrides": {}}})
+    return settings
 
 
 def squeeze_of(config: SqueezeConfig, backbone: str) -> SqueezeConfig:
@@ -172,10 +192,7 @@ def read_preset(name: str) -> dict[str, Any]:
     Raises:
         ConfigError: If there is no such preset or file, or the file is not a YAML mapping.
     """
-    merged: dict[str, Any] = {}
-    for part in name.split("+"):
-        merged = merge(merged, _read_one(part))
-    return merged
+    return overlay({}, name)
 
 
 def _read_one(name: str) -> dict[str, Any]:
@@ -299,6 +316,24 @@ def _teacher_faults(config: Config) -> Iterator[str]:
             yield f"coreset.epochs must be at least 2, to see what the next forgets; got {epochs}"
 
 
+def _baseline_faults(config: Config) -> Iterator[str]:
+    """Faults of single baselines' settings, laid over others that have none."""
+    table = config.baselines.overrides
+    known = get_args(Rival)
+    for name, own in table.items():
+        where = f"baselines.overrides.{name}"
+        if name not in known:
+            yield f"{where}: there is no such baseline; {nearest(name, known)}"
+        elif foreign := sorted({*own} - {"synthesis", "labels", "evaluation"}):
+            yield f"{where}: {', '.join(foreign)} cannot differ between baselines"
+        else:
+            try:
+                check_names(own, where)
+                for_method(config, cast(Rival, name))
+            except ConfigError as error:
+                yield from (f"{where}: {line}" for line in str(error).splitlines())
+
+
 def validate(config: Config) -> Config:
     """Check what one field's type cannot; all faults are told at once.
 
@@ -306,7 +341,7 @@ def validate(config: Config) -> Config:
         ConfigError: One line a fault.
     """
     faults = list(dict.fromkeys(fault for fault in _faults(config) if fault))
-    faults = faults or list(_teacher_faults(config))
+    faults = faults or [*_teacher_faults(config), *_baseline_faults(config)]
     if faults:
         raise ConfigError("\n".join(faults))
     return config

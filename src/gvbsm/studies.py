@@ -33,7 +33,7 @@ from gvbsm.choices import Choice, read_choice
 from gvbsm.config import Config, ConfigError
 from gvbsm.names import check_names, flat_keys, merge, nearest
 from gvbsm.paths import user_path
-from gvbsm.settings import PRESETS, build_config, read_preset, read_yaml
+from gvbsm.settings import PRESETS, build_config, overlay, read_preset, read_yaml
 
 STUDIES = PRESETS / "studies"
 KEYS = (
@@ -230,7 +230,7 @@ def _complete(study: Study, variant: Variant, settings: Settings, options: Setti
     for layer in layers:
         own = {key: value for key, value in layer.items() if key != "preset"}
         if "preset" in layer:
-            settings = merge(settings, read_preset(layer["preset"]))
+            settings = overlay(settings, layer["preset"])
         settings = merge(settings, own)
     teachers = settings.get("squeeze", {}).get("backbones", Config().squeeze.backbones)
     for key in CHOSEN:

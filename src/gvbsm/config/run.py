@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
 from gvbsm.config.data import DataConfig
 from gvbsm.config.stages import (
@@ -38,10 +38,13 @@ class BaselinesConfig:
         methods: Any of sre2l, full (each teacher on the whole set), and real pictures selected at
             random or by herding, k-center or forgetting (random-hard, herding-soft and so on).
         draws: Random selections of real pictures; student k trains on draw k modulo draws.
+        overrides: Settings of synthesis, labels and evaluation that single baselines have on this
+            data, such as {sre2l: {synthesis: {weight_batchnorm: 1.0}}}.
     """
 
     methods: tuple[Baseline, ...] = ("random-hard", "random-soft", "sre2l", "full")
     draws: int = 1
+    overrides: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
