@@ -85,6 +85,12 @@ class Failing(Dataset):
             )
         if self.way == "files":
             raise RuntimeError("Too many open files. Communication with the workers is no longer")
+        if self.way == "memory":
+            raise MemoryError
+        if self.way == "allocator":
+            raise RuntimeError(
+                "DefaultCPUAllocator: can't allocate memory: you tried to allocate 9"
+            )
         raise RuntimeError("a fault of the program")
 
 
@@ -94,6 +100,8 @@ class Failing(Dataset):
         ("killed", "a worker process that reads pictures was killed"),
         ("full", "--shm-size"),
         ("files", "ulimit -n"),
+        ("memory", "ran out of memory"),
+        ("allocator", "ran out of memory"),
     ],
 )
 def test_a_worker_that_fails_by_its_surroundings_is_one_line(way, words, runtime):
@@ -108,6 +116,17 @@ def test_a_worker_that_fails_by_its_surroundings_is_one_line(way, words, runtime
 def test_a_fault_of_the_program_in_a_worker_stays_what_it_is(runtime):
     with pytest.raises(RuntimeError, match="a fault of the program"):
         list(streamed(Failing("program"), BATCHES, runtime, 2))
+
+
+def test_workers_that_cannot_be_started_are_one_line(runtime, monkeypatch):
+    """The server ends where it may fork no more, and multiprocessing hears nothing from it."""
+    monkeypatch.setattr("multiprocessing.forkserver.read_signed", _ended)
+    with pytest.raises(RunError, match=r"could not be started.*--data\.workers 0"):
+        list(streamed(SET, BATCHES, runtime, 2))
+
+
+def _ended(_descriptor):
+    raise EOFError("unexpected EOF")
 
 
 SCRIPT = """

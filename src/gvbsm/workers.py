@@ -57,7 +57,7 @@ def streamed(
         The items of a batch, stacked, on the CPU.
 
     Raises:
-        RunError: If a worker is killed, or shared memory runs out.
+        RunError: If a worker is killed, or memory, processes or open files run out.
     """
     workers = min(workers, len(batches))
     context = _worker_context() if workers else None
@@ -78,8 +78,11 @@ def streamed(
             prepared = iter(loader)
         for batch in prepared:
             yield tuple(map(torch.from_numpy, batch)) if piped else batch  # type: ignore[misc]
-    except RuntimeError as error:
-        raise _explained(error) from error
+    except (RuntimeError, MemoryError, EOFError) as error:
+        reason = None if context is None else _reason(error)
+        if reason is None:
+            raise
+        raise RunError(f"{reason}; the same command continues from the last checkpoint") from error
 
 
 def _worker_context() -> BaseContext | None:
@@ -206,13 +209,18 @@ def _deferred_signals() -> Iterator[None]:
             signal.raise_signal(number)
 
 
-def _explained(error: RuntimeError) -> RuntimeError | RunError:
-    """An error of the data loader in one line, if its cause lies outside of this program."""
-    text = str(error)
+def _reason(error: Exception) -> str | None:
+    """Why workers failed and what to do, if the cause lies outside of this program; else None."""
+    text, reason = str(error), None
     if "exited unexpectedly" in text or "is killed by signal" in text:
         reason = (
             f"a worker process that reads pictures was killed, as Linux does when memory runs out "
             f"({text.splitlines()[0]}); use fewer workers, or none with --data.workers 0"
+        )
+    elif isinstance(error, MemoryError) or "can't allocate memory" in text:
+        reason = (
+            "a worker process that reads pictures ran out of memory; use fewer workers, or none "
+            "with --data.workers 0"
         )
     elif "shared memory" in text and "No space left" in text:
         reason = (
@@ -224,6 +232,9 @@ def _explained(error: RuntimeError) -> RuntimeError | RunError:
             "workers need more open files than this system allows; raise the limit with "
             "`ulimit -n`, or set --data.workers 0"
         )
-    else:
-        return error
-    return RunError(f"{reason}; the same command continues from the last checkpoint")
+    elif isinstance(error, EOFError):  # the server that forks workers has ended
+        reason = (
+            "worker processes could not be started, as where the system allows no more processes; "
+            "use fewer workers, or none with --data.workers 0"
+        )
+    return reason
