@@ -24,7 +24,8 @@ LAYERS = (
     "moments losses views compression averaging muon _version",  # 0: the mathematics
     # 1: registries
     "defaults config paths launch locks manifest pictures classes reading normalization sources "
-    "folders arrays shards hub hub_tables hub_sets torchvision_sets unreadable datasets backbones",
+    "folders arrays shards hub hub_files hub_tables hub_sets torchvision_sets "
+    "unreadable datasets backbones",
     # 2: ground
     "drafts artifacts checkpoint replacing "
     "settings rows labelstore distilled runtime memory tracking training loading "
@@ -193,8 +194,8 @@ def test_the_mathematics_is_pure(name):
         ("timm", {"backbones"}),
         ("torchvision.models", {"backbones"}),
         ("torchvision.datasets", {"sources", "arrays", "torchvision_sets"}),
-        ("datasets", {"hub", "hub_tables", "hub_sets"}),
-        ("huggingface_hub", {"hub", "hub_sets"}),
+        ("datasets", {"hub", "hub_files", "hub_tables", "hub_sets"}),
+        ("huggingface_hub", {"hub", "hub_files"}),
         ("pyarrow", {"hub", "hub_tables", "hub_sets"}),
         ("sklearn", {"sources", "analysis"}),
         ("jinja2", {"reporting"}),

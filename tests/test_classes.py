@@ -9,7 +9,8 @@ from gvbsm.classes import MOST_CLASSES, class_name, labels_of, number_classes
 from gvbsm.pictures import DataError
 
 numbers = st.lists(st.integers(0, 10**20), min_size=1, max_size=20)
-words = st.lists(st.text(min_size=1, max_size=3), min_size=1, max_size=20)
+letters = st.characters(codec="utf-8", exclude_categories=["Cc", "Cs"])
+words = st.lists(st.text(letters, min_size=1, max_size=3), min_size=1, max_size=20)
 
 
 @given(numbers | words)
@@ -43,6 +44,10 @@ def test_a_list_of_names_gives_the_order(names, place):
         (["c"], ["a", "b"], "names 2 classes, but not the class 'c'"),
         ([0], ["a", "a"], "names the class 'a' twice"),
         ([0], ["a", ""], "a class without a name"),
+        (["a" * 256], None, "the class 'aaaaaaaaaaaaaaaaaaaa'... of 256 characters"),
+        ([10**300, 0], None, "of 301 characters"),
+        (["a\x1b[2J"], None, r"'a\\x1b\[2J', with control characters"),
+        (["\ud800"], None, r"'\\ud800', with control characters"),
         (range(MOST_CLASSES + 1), None, "100001 different values"),
     ],
 )

@@ -199,7 +199,7 @@ def sparse(name):
         ([("a/9.cls", b"-1"), ("a/9.png", encoded(9))], "number -1: classes count from 0"),
         (
             [("b/caf\udce9.png", encoded(1))],
-            r"b/caf\\udce9\.png', a name that is no printable UTF-8",
+            r"b/caf\\udce9\.png', a name with control characters or no UTF-8",
         ),
         ([sparse("a/9.png")], r"a/9\.png as a sparse file: pack it without"),
         ([("a/9.png", encoded(9))], "no class"),
@@ -241,6 +241,8 @@ def test_a_header_of_gigabytes_is_not_read(kind, tmp_path):
         ("{0..99999999999}", "more than 100000 shards"),
         ("{0..999}{0..999}", "more than 100000 shards"),
         ("{9..0}", "counts down"),
+        ("a" * 300 + "{0..1}", "is missing"),
+        ("{" + "," * 5000 + "}", "characters, more than 4096"),
     ],
 )
 def test_patterns_are_counted_before_they_are_expanded(pattern, message, tmp_path):

@@ -22,7 +22,7 @@ from numpy.typing import ArrayLike, NDArray
 
 from gvbsm.classes import (
     MOST_NAMES_BYTES,
-    check_unique,
+    check_names,
     class_name,
     labels_of,
     number_classes,
@@ -243,7 +243,7 @@ def _numbered(arrays: Mapping[str, NDArray[Any]], file: Path, notes: list[str]) 
             names = tuple(class_name(c if isinstance(c, bytes) else str(c)) for c in cells)
         except UnicodeDecodeError as error:
             raise DataError(f"class_names in {file} are bytes, but no UTF-8: {error}") from error
-        check_unique(names, f"class_names in {file}")
+        check_names(names, f"class_names in {file}")
     train = arrays["train_labels"].reshape(-1).tolist()
     test = arrays["test_labels"].reshape(-1).tolist()
     classes = number_classes(train, names, f"train in {file}")

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from gvbsm.pictures import DataError
 
 MOST_CLASSES = 100_000
+MOST_NAME = 255  # characters of a class's name
 MOST_NAMES_BYTES = 64 * 1024**2  # of a list of class names
 
 
@@ -70,6 +71,7 @@ def number_classes(values: Iterable[int | str], names: Sequence[str] | None, whe
     ordered: Sequence[int | str] = sorted(words) if words else sorted(numbers)
     label_of = {value: label for label, value in enumerate(ordered)}
     texts = tuple(str(value) for value in ordered)
+    check_names(texts, where)
     if words or ordered == list(range(len(ordered))):
         return Classes(texts, label_of)
     shown = ", ".join(texts[:3]) + (", ..." if len(texts) > 3 else "")
@@ -82,7 +84,7 @@ def number_classes(values: Iterable[int | str], names: Sequence[str] | None, whe
 
 def _named(values: set[str] | set[int], names: Sequence[str], where: str) -> Classes:
     """Classes by a list of names."""
-    check_unique(names, where)
+    check_names(names, where)
     by_word: dict[int | str, int] = {name: label for label, name in enumerate(names)}
     by_number: dict[int | str, int] = {label: label for label in range(len(names))}
     label_of = by_word if any(isinstance(value, str) for value in values) else by_number
@@ -95,18 +97,30 @@ def _named(values: set[str] | set[int], names: Sequence[str], where: str) -> Cla
     return Classes(tuple(names), label_of)
 
 
-def check_unique(names: Sequence[str], where: str) -> None:
-    """Check that no two classes share a name, which would make one of them unreachable.
+def check_names(names: Sequence[str], where: str) -> None:
+    """Check that each class has a name of its own that can be printed and written.
 
     Raises:
-        DataError: Naming the class.
+        DataError: If a name is empty, given twice, too long, or has control characters.
     """
     seen: set[str] = set()
     for name in names:
+        if len(name) > MOST_NAME:
+            raise DataError(
+                f"{where} has the class {name[:20]!r}... of {len(name)} characters, more than "
+                f"{MOST_NAME}: shorten it"
+            )
+        if not is_text(name):
+            raise DataError(f"{where} has the class {name!a}, with control characters: rename it")
         if name in seen or not name:
             fault = f"names the class {name!r} twice" if name else "has a class without a name"
             raise DataError(f"{where} {fault}: give each class a name of its own")
         seen.add(name)
+
+
+def is_text(name: str) -> bool:
+    """Whether a name has no control characters, and none that UTF-8 cannot write."""
+    return not any(unicodedata.category(letter) in ("Cc", "Cs") for letter in name)
 
 
 def class_name(raw: str | bytes) -> str:

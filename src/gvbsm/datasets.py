@@ -9,6 +9,7 @@ import difflib
 import hashlib
 import json
 import logging
+import os
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -41,6 +42,7 @@ from gvbsm.unreadable import leave_out
 
 log = logging.getLogger("gvbsm")
 
+MOST_PATH = 4096  # characters of a path, the most that Linux takes
 MEMORY_LIMIT = 2 * 1024**3  # bytes of uint8 pictures that are kept in memory without being asked to
 SAMPLED_HEADERS = 200  # pictures looked at to choose a folder's image size and channels
 SAMPLED_DEEP = 20  # of these, pictures of more than 8 bits whose values are looked at
@@ -207,13 +209,15 @@ def _check_settings(
     if image_size is not None and image_size < 1:
         raise DataError(f"`image_size` must be 1 or more, got {image_size}")
     root = None if root is None else user_path(root).absolute()
+    if len(str(root)) > MOST_PATH:
+        raise DataError(f"--data.root has {len(str(root))} characters, more than {MOST_PATH}")
     spec = LIBRARIES[kind] if slash else DATASETS.get(kind)
     if spec is None:
         raise DataError(f"{kind} holds many sets: name one, as in torchvision/SVHN")
     if kind == "hub" and (root is None) != bool(slash):
         raise DataError("pass either hub/USER/NAME, or hub with a folder as --data.root")
     pattern = kind == "webdataset" and "{" in str(root)
-    if root is not None and not pattern and not root.exists():
+    if root is not None and not pattern and not os.path.exists(root):  # noqa: PTH110
         raise DataError(f"no such file or folder: {root} (given as --data.root for {name})")
     return spec, member, root
 

@@ -8,10 +8,8 @@ of the set.
 from __future__ import annotations
 
 import io
-import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +18,7 @@ from PIL import Image
 
 from gvbsm.classes import Classes, class_name, labels_of, number_classes
 from gvbsm.hub import need
+from gvbsm.hub_files import file_inside, folders_of
 from gvbsm.hub_tables import MOST_ROWS, declared_names, load_tables
 from gvbsm.pictures import DataError, Lying, Split, open_file
 from gvbsm.sources import Raw, Request, hold_out
@@ -79,7 +78,7 @@ def read_hub(request: Request) -> Raw:
     features = tables["train"].features
     label = _label_column(features, request, name)
     picture = _picture_column(features, request, name)
-    columns = _Columns(picture, label, _folders(request), name)
+    columns = _Columns(picture, label, folders_of(request), name)
     values = _values(tables["train"], label, f"train of {name}")
     known = [value for value in values if value is not None]
     classes = number_classes(known, declared_names(features[label]), f"train of {name}")
@@ -220,7 +219,7 @@ def _split(
             continue
         kept.append(value)
         if nbytes is None:
-            paths.append(_file_inside(path, columns.folders, f"{where}, row {index}"))
+            paths.append(file_inside(path, columns.folders, f"{where}, row {index}"))
         else:
             paths.append(Row(side, index, nbytes, cells, columns.picture))
     notes = [
@@ -256,50 +255,3 @@ def _cells(table: Any, column: str) -> Iterator[tuple[int | None, str]]:
         rows = table.with_format("arrow")[start : start + 10_000][column]
         sizes = compute.binary_length(compute.struct_field(rows, "bytes")).to_pylist()
         yield from zip(sizes, compute.struct_field(rows, "path").to_pylist(), strict=True)
-
-
-def _folders(request: Request) -> tuple[Path, ...]:
-    """Where files that a table names may lie: the data's folder first, and the downloads."""
-    import datasets
-    from huggingface_hub import constants
-
-    downloads = (
-        Path(datasets.config.HF_DATASETS_CACHE) / "downloads",  # unpacked archives too
-        Path(datasets.config.DOWNLOADED_DATASETS_PATH),
-    )
-    if request.root is None:
-        folders = [*downloads, Path(constants.HF_HUB_CACHE)]
-    else:
-        folders = [request.root, *downloads]
-        if request.root.parent.name == "snapshots":  # of the Hub's cache, whose files are links
-            folders.append(request.root.parent.parent / "blobs")
-    return tuple(folder.resolve() for folder in folders)
-
-
-@lru_cache(maxsize=4096)
-def _resolved(folder: str) -> Path:
-    return Path(folder).resolve()
-
-
-def _file_inside(path: str, folders: Sequence[Path], where: str) -> Path:
-    """The file that a table names, if it lies in one of the folders.
-
-    Raises:
-        DataError: If it is elsewhere, links resolved, or no regular file.
-    """
-    place = folders[0] / path  # an absolute path stays as it is
-    try:
-        mode = place.lstat().st_mode
-        linked = not stat.S_ISREG(mode)
-        target = place.resolve() if linked else _resolved(str(place.parent)) / place.name
-        regular = target.is_file()
-    except (OSError, ValueError) as error:  # missing, too long, with a null byte
-        raise DataError(f"{where}: cannot read the file {path!r}: {error}") from error
-    if not any(target.is_relative_to(folder) for folder in folders):
-        raise DataError(
-            f"{where} names {path!r}, a file outside of {folders[0]}, which is not read: copy it "
-            "into the data set"
-        )
-    if not regular:
-        raise DataError(f"{where} names {path!r}, which is no regular file")
-    return place

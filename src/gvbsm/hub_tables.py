@@ -6,7 +6,6 @@ What the files hold is looked at first: their kinds, sizes, and the classes that
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gvbsm.classes import class_name
+from gvbsm.hub_files import check_data_files, check_folder
 from gvbsm.pictures import DataError
 from gvbsm.sources import Request
 
@@ -39,7 +39,7 @@ def load_tables(name: str, request: Request) -> dict[str, Any]:
         raise DataError(f"{folder} is no folder: expected one in Hugging Face's formats")
     try:
         if folder is not None:
-            _check_files(folder)
+            check_folder(folder)
         with _quiet():
             if folder is not None and (folder / "dataset_dict.json").is_file():
                 return dict(datasets.load_from_disk(name))
@@ -84,21 +84,6 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _check_files(folder: Path) -> None:
-    """Check that a folder holds files and folders alone: reading a pipe would never end."""
-    waiting = [folder]
-    while waiting:
-        with os.scandir(waiting.pop()) as entries:
-            for entry in entries:
-                if entry.is_dir(follow_symlinks=False):
-                    waiting.append(Path(entry.path))
-                elif not (entry.is_file() or entry.is_dir()) and entry.name[0] != ".":
-                    raise DataError(
-                        f"{entry.path} is no regular file (a pipe, a device or a broken link): "
-                        "move it out of the data set"
-                    )
-
-
 @dataclass(frozen=True)
 class _Apart:
     """Files of each split that must not be loaded together, and the name of their format."""
@@ -118,6 +103,7 @@ def _files_apart(name: str, request: Request) -> _Apart | None:
     import datasets
 
     builder = datasets.load_dataset_builder(name, name=request.subset)
+    check_data_files(builder.config.data_files or {}, request, name)
     form = type(builder).__module__.rpartition(".")[2]
     if form not in ("parquet", "arrow"):
         return None

@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, Literal, Protocol, TypeVar
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image, PngImagePlugin
+from PIL import ExifTags, Image, PngImagePlugin, UnidentifiedImageError
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
@@ -169,7 +169,13 @@ def open_file(file: Path | BinaryIO, formats: Sequence[str] = FORMATS) -> Image.
         kind = "no regular file" if os.path.lexists(file) else "missing"
         raise OSError(f"it is {kind}")
     Image.init()
-    return Image.open(file, formats=[name for name in formats if name in Image.OPEN])
+    try:
+        return Image.open(file, formats=[name for name in formats if name in Image.OPEN])
+    except UnidentifiedImageError:  # Pillow would name an open file by its place in memory
+        kinds = ", ".join(formats)
+        raise UnidentifiedImageError(
+            f"cannot identify image file: its content is none of {kinds}"
+        ) from None
 
 
 def open_image(path: Lying) -> Image.Image:

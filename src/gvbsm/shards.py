@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import itertools
 import json
+import os
 import re
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
@@ -21,7 +22,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
-from gvbsm.classes import MOST_NAMES_BYTES, Classes, class_name, number_classes
+from gvbsm.classes import MOST_NAMES_BYTES, Classes, class_name, is_text, number_classes
 from gvbsm.pictures import DataError, Split, open_file
 from gvbsm.sources import Raw, Request, hold_out
 
@@ -71,8 +72,9 @@ def read_shards(request: Request) -> Raw:
     """
     root = request.need_root()
     files = find_shards(root)
-    folder = files[0].parent if root.is_file() or not root.is_dir() else root
-    sides = [_side(path.relative_to(folder) if root.is_dir() else path) for path in files]
+    whole = os.path.isdir(root)  # noqa: PTH112
+    folder = root if whole else files[0].parent
+    sides = [_side(path.relative_to(folder) if whole else path) for path in files]
     samples = [list(_samples(path, request)) for path in request.progress(files)]
     found = {
         side: list(
@@ -136,7 +138,7 @@ def find_shards(root: Path) -> list[Path]:
     Raises:
         DataError: If there are none, or one that the pattern names is missing.
     """
-    if root.is_dir():
+    if os.path.isdir(root):  # noqa: PTH112 - false where a path is too long
         found = sorted(path for path in root.rglob("*.tar") if path.name[0] != ".")
         if not found:
             raise DataError(f"no .tar files in {root}: expected train-*.tar and val-*.tar")
@@ -147,9 +149,9 @@ def find_shards(root: Path) -> list[Path]:
             )
         return found
     found = [Path(text) for text in expand_braces(str(root))]
-    missing = [path for path in found if not path.is_file()]
+    missing = [path for path in found if not os.path.isfile(path)]  # noqa: PTH113
     if missing:
-        kind = "no regular file" if missing[0].exists() else "missing"
+        kind = "no regular file" if os.path.lexists(missing[0]) else "missing"
         raise DataError(f"{len(missing)} shard(s) of {root} cannot be read: {missing[0]} is {kind}")
     return found
 
@@ -215,9 +217,9 @@ def _name(member: tarfile.TarInfo, path: Path, size: int) -> tuple[str, str]:
     last = extension.rpartition(".")[2]
     if last in PICKLED:
         raise DataError(f"{path} holds {member.name}, pickled data, which can run code: remove it")
-    if not member.name.isprintable():  # bytes that are no UTF-8 are surrogates, so not printable
+    if not is_text(member.name):  # bytes that are no UTF-8 are surrogates
         raise DataError(
-            f"{path} holds {member.name!a}, a name that is no printable UTF-8: rename it"
+            f"{path} holds {member.name!a}, a name with control characters or no UTF-8: rename it"
         )
     if member.issparse():
         raise DataError(
