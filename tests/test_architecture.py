@@ -27,7 +27,7 @@ LAYERS = (
     "folders arrays shards hub hub_files hub_tables hub_sets torchvision_sets "
     "unreadable datasets backbones",
     # 2: ground
-    "drafts artifacts checkpoint replacing "
+    "jsontext schema drafts artifacts checkpoint replacing "
     "settings rows labelstore distilled runtime memory tracking training loading "
     "workers teachers features film groups class_order observe targets epochs descent workspace "
     "studies choices origin sharing exchange processes replicas teamwork divergence "

@@ -202,7 +202,7 @@ def test_json_that_is_too_large_is_not_read(tmp_path):
     path = tmp_path / "x.json"
     with path.open("wb") as file:
         file.truncate(artifacts.JSON_LIMIT + 1)  # takes no room on the disk
-    with pytest.raises(ArtifactError, match="larger than 256 MiB"):
+    with pytest.raises(ArtifactError, match="larger than 64 MiB"):
         read_json(path)
 
 

@@ -34,6 +34,7 @@ def ended(workdir, data="cifar10", **settings):
         build_config({"ipc": 2, "data": {"name": data, "root": "/secret"}, **settings})
     )
     row = {"student": "convnet8_d1", "ipc": 2, "top1": spread([50.0, 60.0]), "seconds": 1.0}
+    row["top1_best"] = row["top1"]
     rows = [{"method": method, **row} for method in ("gvbsm", "random-soft")]
     content = {"rows": rows, "config": config, "versions": {"torch": "2"}, "pictures": {"train": 9}}
     write_json(workdir / "results.json", content)

@@ -29,14 +29,14 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from gvbsm import manifest
+from gvbsm import jsontext, manifest
 from gvbsm._version import __version__
 from gvbsm.drafts import draft_folder, locked_draft_folder
 
 FORMAT = 1
 KEY = "gvbsm"
 CHECKSUM = "checksum"  # the entry of a header or JSON object with the CRC-32 of the others
-JSON_LIMIT = 256 * 1024**2  # bytes; the largest file of a run takes a few megabytes
+JSON_LIMIT = 64 * 1024**2  # bytes; the largest file of a run takes a few megabytes
 
 
 Recipe = dict[str, Any]
@@ -239,13 +239,15 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def _parse_json(path: Path) -> dict[str, Any]:
+    if path.exists() and not path.is_file():
+        raise ArtifactError(f"{path} is no regular file; move it away")  # reading a pipe never ends
     try:
         if path.stat().st_size > JSON_LIMIT:
             raise ValueError(f"larger than {JSON_LIMIT // 1024**2} MiB")
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = jsontext.parse(path.read_text(encoding="utf-8"))
     except PermissionError:
         raise ArtifactError(f"{path} may not be read; change its permissions") from None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError) as error:
         raise DamagedError(path, f"it cannot be read: {error}") from None
     if not isinstance(content, dict):
         raise DamagedError(path, "it is not a JSON object")
@@ -309,10 +311,10 @@ def opened(path: Path) -> Iterator[Any]:
 def _header_of(file: Any, path: Path) -> dict[str, Any]:
     metadata = file.metadata() or {}
     try:
-        content = json.loads(metadata[KEY])
+        content = jsontext.parse(metadata[KEY])
         newer = content["format"] > FORMAT
         header = _without_checksum(content, path)
-    except (KeyError, TypeError, ValueError, RecursionError):
+    except (KeyError, TypeError, ValueError):
         raise ArtifactError(f"{path} was not written by gvbsm; name another file") from None
     if newer:
         raise ArtifactError(

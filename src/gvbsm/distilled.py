@@ -20,6 +20,7 @@ from gvbsm.epochs import Plan, unpack_plan
 from gvbsm.labelstore import LAYOUT, Encoded, EpochLabels, Shard, SoftLabels
 from gvbsm.paths import user_path
 from gvbsm.rows import Rows, row_file
+from gvbsm.schema import ImagesHeader, LabelIndex, check_images, checked
 
 # The first layout of a label store: what a shard holds beside `logits`, float16 (..., classes).
 WIDE = {
@@ -111,21 +112,21 @@ def load_images(path: Path, soft_labels: SoftLabels | None = None) -> DistilledD
     """The set in one file of images.
 
     Raises:
-        ArtifactError: If the file is missing or damaged.
+        ArtifactError: If the file is missing or damaged, or its images, labels and names of
+            classes do not agree.
     """
     tensors, header = load_tensors(path, "images")
-    try:
-        return DistilledDataset(
-            images=tensors["images"],
-            labels=tensors["labels"],
-            class_names=tuple(header["class_names"]),
-            mean=tuple(header["mean"]),
-            std=tuple(header["std"]),
-            soft_labels=soft_labels,
-            header=header,
-        )
-    except KeyError as error:
-        raise ArtifactError(f"{path} lacks {error}; move it away to make it again") from None
+    found = checked(ImagesHeader, header, path)
+    check_images(path, tensors, found)
+    return DistilledDataset(
+        images=tensors["images"],
+        labels=tensors["labels"],
+        class_names=tuple(found.class_names),
+        mean=tuple(found.mean),
+        std=tuple(found.std),
+        soft_labels=soft_labels,
+        header=header,
+    )
 
 
 def save_images(
@@ -212,30 +213,28 @@ def load_labels(directory: Path) -> SoftLabels:
     """
     path = directory / "index.json"
     index = read_json(path)
-    try:
-        if (layout := int(index.get("layout", 1))) > LAYOUT:
-            raise ArtifactError(
-                f"{path} has layout {layout}, this gvbsm reads up to {LAYOUT}: upgrade gvbsm"
-            )
-        if layout == 1:  # without what it has no choice of
-            index |= {"kept": "all", "fields": [], "batch": index["images"], "storage": {}}
-            index |= {"shard_images": index["images"], "recipe": index.get("recipe", {})}
-        epochs, kept = int(index["epochs"]), index["kept"]
-        return (WideLabels if layout == 1 else SoftLabels)(
-            directory=directory,
-            epochs=epochs,
-            images=int(index["images"]),
-            classes=int(index["classes"]),
-            kept=tuple(range(epochs)) if kept == "all" else tuple(map(int, kept)),
-            storage=LabelStorageConfig(**index["storage"]),
-            fields=tuple(Field(str(a), int(b), int(c)) for a, b, c in index["fields"]),
-            batch=int(index["batch"]),
-            shard_epochs=int(index["shard_epochs"]),
-            shard_images=int(index["shard_images"]),
-            recipe=dict(index["recipe"]),
+    layout = index.get("layout", 1)
+    if isinstance(layout, int) and layout > LAYOUT:
+        raise ArtifactError(
+            f"{path} has layout {layout}, this gvbsm reads up to {LAYOUT}: upgrade gvbsm"
         )
-    except (KeyError, TypeError, ValueError) as error:
-        raise ArtifactError(f"{path} is damaged ({error}); move it away") from None
+    if layout == 1:  # without what it has no choice of
+        index |= {"kept": "all", "fields": [], "batch": index.get("images"), "storage": {}}
+        index |= {"shard_images": index.get("images"), "recipe": index.get("recipe", {})}
+    found = checked(LabelIndex, index, path)
+    return (WideLabels if layout == 1 else SoftLabels)(
+        directory=directory,
+        epochs=found.epochs,
+        images=found.images,
+        classes=found.classes,
+        kept=tuple(range(found.epochs) if found.kept == "all" else found.kept),
+        storage=LabelStorageConfig(**found.storage.model_dump()),
+        fields=tuple(Field(*field) for field in found.fields),
+        batch=found.batch,
+        shard_epochs=found.shard_epochs,
+        shard_images=found.shard_images,
+        recipe=found.recipe,
+    )
 
 
 def is_whole(directory: Path, recipe: Recipe) -> bool:

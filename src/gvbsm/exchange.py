@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import io
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from gvbsm import hub
+from gvbsm import hub, schema
 from gvbsm.artifacts import (
     ArtifactError,
     fingerprint,
@@ -35,15 +35,15 @@ from gvbsm.distilled import DistilledDataset, load_distilled, load_images, load_
 from gvbsm.labelstore import SoftLabels
 from gvbsm.paths import cache_folder, user_path
 from gvbsm.pictures import DataError, Lying, open_file, read_image
+from gvbsm.schema import MOST_BYTES, check_labels
 
 FACTS = "gvbsm.json"
 FORMS = ("folder", "hub", "dd-ranking", "safetensors")
 LABELS = "soft_labels"  # folder of the soft labels in `hub`, and how their names begin in one file
 TABLE = "data/train-00000-of-00001.parquet"
 TRAINED_WITH = ("seed", "labels", "evaluation")  # sections of the settings
-MOST_BYTES = 16 * 1024**3  # of pixels, or of anything else that is read at once
-MOST_CLASSES, MOST_SIDE = 100_000, 4096
 MOST_FACTS_BYTES = 64 * 1024**2
+MOST_EXTRA = 64 * 1024  # bytes of an encoded picture beside twice its pixels
 
 Facts = dict[str, Any]
 """What is told about a set: format, form, method, dataset, class_names, mean, std, image_size,
@@ -144,37 +144,19 @@ def check_facts(facts: Facts, path: Path) -> None:
     """
     if isinstance(facts.get("format"), int) and facts["format"] > 1:
         raise ArtifactError(f"{path} has format {facts['format']}, read are up to 1: upgrade gvbsm")
-    whole = {"image_size": MOST_SIDE, "channels": 3, "images": MOST_BYTES}
-    for name, most in whole.items():
-        value = facts.get(name)
-        if not isinstance(value, int) or isinstance(value, bool) or not 0 < value <= most:
-            raise ArtifactError(f"{path}: {name} must be 1 to {most}, found {value!r}")
-    names = facts.get("class_names")
-    if not _is_list(names, str) or not 1 < len(names or ()) <= MOST_CLASSES:
-        raise ArtifactError(f"{path}: class_names must be 2 to {MOST_CLASSES} names")
-    for name in ("mean", "std"):
-        values = facts.get(name)
-        if not _is_list(values, (int, float)) or len(values or ()) != facts["channels"]:
-            raise ArtifactError(f"{path}: {name} must be {facts['channels']} numbers")
-    if min(facts["std"]) <= 0 or facts["channels"] not in (1, 3):
-        raise ArtifactError(f"{path}: std must be positive, and channels 1 or 3")
-    nbytes = facts["images"] * facts["channels"] * facts["image_size"] ** 2
-    if nbytes > MOST_BYTES:
-        raise ArtifactError(f"{path} tells of {nbytes} bytes of pixels, more than {MOST_BYTES}")
-
-
-def _is_list(value: Any, kind: type | tuple[type, ...]) -> bool:
-    return isinstance(value, list) and all(isinstance(item, kind) for item in value)
+    schema.check_facts(facts, path)
 
 
 def inside(path: Path, root: Path) -> Path:
-    """The path, if it stays in `root` once links are followed.
+    """The path of a file, if it stays in `root` once links are followed.
 
     Raises:
-        ArtifactError: If not.
+        ArtifactError: If it does not, or is a folder, a pipe or a device.
     """
     if not path.resolve().is_relative_to(root.resolve()):
         raise ArtifactError(f"{path} leads out of {root}: refused")
+    if path.exists() and not path.is_file():
+        raise ArtifactError(f"{path} is no regular file, as all of a set are: fetch the set again")
     return path
 
 
@@ -185,7 +167,8 @@ def _load_folder(folder: Path, root: Path) -> DistilledDataset:
         table = inside(folder / TABLE, root)
         if not table.is_file():
             raise ArtifactError(f"there is no {table}; export or fetch the set again")
-        cells, labels = hub.read_table(table, MOST_BYTES)
+        pixels = facts["channels"] * facts["image_size"] ** 2
+        cells, labels = hub.read_table(table, facts["images"], 2 * pixels + MOST_EXTRA)
         places: Iterable[Lying] = (
             _Encoded(f"row {index} of {table}", cell) for index, cell in enumerate(cells)
         )
@@ -208,11 +191,11 @@ def _load_folder(folder: Path, root: Path) -> DistilledDataset:
 def _class_folders(folder: Path, root: Path, facts: Facts) -> tuple[list[Lying], list[int]]:
     """The pictures of each class's folder, and their labels."""
     names = facts.get("folders")
-    if not _is_list(names, str) or len(names or ()) != len(facts["class_names"]):
+    if names is None:
         raise ArtifactError(f"{folder}: {FACTS} must name a folder a class")
     places: list[Lying] = []
     labels: list[int] = []
-    for label, name in enumerate(names or ()):
+    for label, name in enumerate(names):
         if Path(name).name != name or "\\" in name:
             raise ArtifactError(f"{folder}: {name!r} is no plain name of a folder: refused")
         found = sorted((folder / name).glob("*.png"))
@@ -247,8 +230,7 @@ def _made(
     images: Tensor, labels: Sequence[int], facts: Facts, stored: SoftLabels | None, where: Path
 ) -> DistilledDataset:
     classes = len(facts["class_names"])
-    if not all(0 <= label < classes for label in labels):
-        raise ArtifactError(f"labels of {where} must be 0 to {classes - 1}")
+    check_labels(where, hard := torch.tensor(labels, dtype=torch.int64), classes)
     if stored is not None and (stored.images, stored.classes) != (len(labels), classes):
         raise ArtifactError(
             f"the soft labels of {where} are of {stored.images} images and {stored.classes} "
@@ -256,7 +238,7 @@ def _made(
         )
     return DistilledDataset(
         images=images,
-        labels=torch.tensor(labels, dtype=torch.int64),
+        labels=hard,
         class_names=tuple(facts["class_names"]),
         mean=tuple(map(float, facts["mean"])),
         std=tuple(map(float, facts["std"])),
@@ -286,11 +268,11 @@ def _load_file(path: Path, cache: Path) -> DistilledDataset:
                     f"{name} of {path} are {part.get_dtype()} {part.get_shape()}, told were "
                     f"{kind} {wanted}"
                 )
-        images, labels = file.get_tensor("images"), file.get_tensor("labels")
+    tensors, _ = load_tensors(path, "distilled")  # compares their checksum, whatever is asked for
     stored = None
     if f"{LABELS}/logits" in names:
-        stored = _unpack_labels(path, header, cache)
-    return _made(images, labels.tolist(), facts, stored, path)
+        stored = _unpack_labels(path, header, tensors, cache)
+    return _made(tensors["images"], tensors["labels"].tolist(), facts, stored, path)
 
 
 # The one place that knows how soft labels travel: as the files of their store, or as tensors that
@@ -325,15 +307,21 @@ def label_tensors(stored: SoftLabels) -> dict[str, Tensor]:
     return found
 
 
-def _unpack_labels(path: Path, header: dict[str, Any], cache: Path) -> SoftLabels:
+def _unpack_labels(
+    path: Path, header: dict[str, Any], tensors: Mapping[str, Tensor], cache: Path
+) -> SoftLabels:
     """A store of the labels in a single file, kept in the cache for the next time."""
     state = path.stat()
     key = fingerprint({"header": header, "bytes": state.st_size, "time": state.st_mtime_ns})
     folder = cache / LABELS / key
     if not (folder / "index.json").is_file():
-        tensors, _ = load_tensors(path, "distilled")
         start = f"{LABELS}/"
         rows = {n.removeprefix(start): part for n, part in tensors.items() if n.startswith(start)}
+        if rows["logits"].ndim != 3 or 0 in rows["logits"].shape:
+            raise ArtifactError(
+                f"{LABELS}/logits of {path} should be (epochs, images, classes), found "
+                f"{tuple(rows['logits'].shape)}; fetch it again"
+            )
         epochs, images, classes = rows["logits"].shape
         if any(part.shape[:2] != (epochs, images) for part in rows.values()):
             raise ArtifactError(f"the soft labels of {path} do not agree in number; fetch it again")

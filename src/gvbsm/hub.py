@@ -9,8 +9,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 from gvbsm.pictures import DataError
+
+_AT_ONCE = 256 * 1024**2  # bytes that the rows that are read at once may unpack to
+_ROW_BYTES = 1024  # of a row beside its picture
 
 
 def need(*modules: str) -> None:
@@ -96,25 +100,61 @@ def _bars_off() -> Iterator[None]:
             bars.enable_progress_bar()
 
 
-def read_table(path: Path, most_bytes: int) -> tuple[list[bytes], list[int]]:
-    """Encoded pictures and labels of a Parquet file, if it is no larger than it may be.
+def read_table(path: Path, rows: int, most_bytes: int) -> tuple[list[bytes], list[int]]:
+    """Encoded pictures and labels of a Parquet file, `image` and `label`, read a few at a time.
+
+    A column may hold one value once and repeat it in every row, so that the file's size says
+    nothing of what it unpacks to. The rows are counted and each picture is measured.
+
+    Args:
+        path: The file.
+        rows: How many rows it should have.
+        most_bytes: The most that an encoded picture may take.
 
     Raises:
-        DataError: If it is no such file, or too large.
+        DataError: If it is no such file, has other rows or a larger picture.
     """
     need("pyarrow")
     import pyarrow.parquet as parquet
 
+    pictures: list[bytes] = []
+    labels: list[int] = []
     try:
         with parquet.ParquetFile(path) as file:
-            found = file.metadata
-            total = sum(found.row_group(i).total_byte_size for i in range(found.num_row_groups))
-            if total > most_bytes:
-                raise DataError(f"{path} unpacks to {total} bytes, more than {most_bytes}")
-            table = file.read(columns=["image", "label"])
-        cells, labels = table.column("image").to_pylist(), table.column("label").to_pylist()
-        return [cell["bytes"] for cell in cells], [int(label) for label in labels]
+            for batch in file.iter_batches(
+                _check_table(file, path, rows, most_bytes), columns=["image.bytes", "label"]
+            ):
+                cells = batch.column(0).field(0)
+                if cells.null_count or batch.column(1).null_count:
+                    raise DataError(f"{path} has a row without a picture or label; fetch it again")
+                if cells.nbytes > most_bytes * len(cells):
+                    raise DataError(
+                        f"{path} has pictures of more than {most_bytes} bytes; fetch it again"
+                    )
+                pictures += cells.to_pylist()
+                labels += batch.column(1).to_pylist()
     except DataError:
         raise
     except Exception as error:  # Arrow's own, of many kinds
-        raise DataError(f"cannot read {path} as a table of image and label: {error}") from error
+        first = (str(error).splitlines() or [type(error).__name__])[0]
+        raise DataError(f"cannot read {path} as a table of image and label: {first}") from None
+    return pictures, labels
+
+
+def _check_table(file: Any, path: Path, rows: int, most_bytes: int) -> int:
+    """Check what a table's file says of its rows and columns; return how many to read at once."""
+    import pyarrow as arrow
+
+    metadata, columns = file.metadata, file.schema_arrow
+    if metadata.num_rows != rows:
+        raise DataError(f"{path} has {metadata.num_rows} rows, the set has {rows} images")
+    image, label = columns.field("image").type, columns.field("label").type
+    is_picture = arrow.types.is_struct(image) and image.get_field_index("bytes") >= 0
+    if not is_picture or not arrow.types.is_binary(image.field("bytes").type):
+        raise DataError(f"image of {path} should be a column of encoded pictures, found {image}")
+    if not arrow.types.is_integer(label):
+        raise DataError(f"label of {path} should be a column of integers, found {label}")
+    sizes = [metadata.row_group(group).total_byte_size for group in range(metadata.num_row_groups)]
+    if sum(sizes) > rows * (most_bytes + _ROW_BYTES):
+        raise DataError(f"{path} unpacks to {sum(sizes)} bytes, too much for {rows} pictures")
+    return int(max(1, min(rows, _AT_ONCE // max(1, *sizes, 1))))
