@@ -8,9 +8,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from torchvision import transforms
 
 from gvbsm.datasets import DATASETS, load_dataset
-from gvbsm.pictures import DataError, read_image
+from gvbsm.loading import plain_batches
+from gvbsm.pictures import DataError, normalize, read_image
 from test_arrays import write_npz
 from test_pictures import draw
 from test_sources import draw_classes, draw_tree
@@ -75,6 +77,34 @@ def test_progress_wraps_the_decoding(tree):
     totals = []
     load_dataset("folder", tree, progress=lambda items: totals.append(len(items)) or items)
     assert totals == [7, 3]
+
+
+def test_crop__test_pictures_are_those_of_torchvision_and_training_pictures_are_whole(
+    tmp_path, runtime
+):
+    generator = torch.Generator().manual_seed(0)
+    for split in ("train", "val"):
+        for name in ("a", "b"):
+            (tmp_path / split / name).mkdir(parents=True)
+            pixels = torch.randint(256, (30, 40, 3), generator=generator).to(torch.uint8)
+            Image.fromarray(pixels.numpy()).save(tmp_path / split / name / "1.png")
+    whole, kept, lying = (
+        load_dataset("folder", tmp_path, image_size=14, test_crop=crop, in_memory=memory)
+        for crop, memory in ((1.0, True), (0.875, True), (0.875, False))
+    )
+    published = transforms.Compose(
+        [transforms.PILToTensor(), transforms.Resize(16), transforms.CenterCrop(14)]
+    )
+    files = sorted((tmp_path / "val").rglob("*.png"))
+    expected = torch.stack([published(Image.open(file)) for file in files])
+    assert (kept.test.images.int() - expected.int()).abs().max() <= 1  # another memory layout
+    assert torch.equal(kept.train.images, whole.train.images)
+    streamed = torch.cat([part for part, _ in plain_batches(lying, lying.test, 2, runtime, 0)])
+    assert torch.equal(streamed, normalize(kept.test.images, lying.mean, lying.std))
+    one = lying.test.select(torch.tensor([1]))
+    ((picture, _),) = plain_batches(lying, one, 2, runtime, 0)
+    assert torch.equal(picture, streamed[1:])
+    assert kept.fingerprint != whole.fingerprint
 
 
 def test_fingerprint_follows_the_data(tree, tmp_path):

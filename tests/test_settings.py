@@ -282,6 +282,8 @@ def test_an_unknown_field_of_a_mapping_names_the_nearest():
 
 
 FAULTS = [
+    ("data.test_crop", 0.0),
+    ("data.test_crop", 1.1),
     ("squeeze.backbones", ()),
     ("squeeze.backbones", ("resnet18", "resnet18")),
     ("synthesis.backbones", ()),

@@ -109,9 +109,10 @@ def keep_classes(split: Split, seen: Sequence[int], classes: int) -> Split:
     labels = position[split.labels]
     kept = (labels >= 0).nonzero().squeeze(1)
     if split.images is not None:
-        return Split(labels[kept], split.images[kept])
+        return replace(split, labels=labels[kept], images=split.images[kept])
     assert split.paths is not None
-    return Split(labels[kept], paths=tuple(split.paths[index] for index in kept.tolist()))
+    paths = tuple(split.paths[index] for index in kept.tolist())
+    return replace(split, labels=labels[kept], paths=paths)
 
 
 def memory_data(data: ImageData, images: Tensor, labels: Tensor, seen: Sequence[int]) -> ImageData:

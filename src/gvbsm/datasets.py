@@ -162,11 +162,11 @@ def _check_depth(raw: Raw) -> None:
 def _settle(split: Split, channels: int, size: int, keep: bool, progress: Progress) -> Split:
     """Bring pictures in memory to (N, C, S, S); leave paths alone unless `keep` says to decode."""
     if split.images is not None:
-        return Split(split.labels, resize_to(split.images, size))
+        return Split(split.labels, resize_to(split.images, size, split.crop))
     if split.paths is None or not keep:
         return split
     images = torch.empty(len(split), channels, size, size, dtype=torch.uint8)
-    for index, picture in enumerate(decode(split.paths, channels, size, progress)):
+    for index, picture in enumerate(decode(split.paths, channels, size, progress, split.crop)):
         images[index] = picture
     return Split(split.labels, images)
 
@@ -228,6 +228,7 @@ def load_dataset(
     root: Path | None = None,
     *,
     image_size: int | None = None,
+    test_crop: float = 1.0,
     val_fraction: float = 0.2,
     split_seed: int = 0,
     in_memory: bool | None = None,
@@ -247,6 +248,8 @@ def load_dataset(
         image_size: Side of the pictures; None takes the data set's own. For `folder` that is,
             over up to 200 pictures, their short side if all have one size, else the median short
             side or 224, whichever is smaller.
+        test_crop: Share of a test picture's short side that the square in its middle covers, in
+            (0, 1]; of training pictures it is 1.
         val_fraction: Share of each class held out where the data has no split of its own
             (`digits`, `folder` without train/ and others), at least one picture a class.
         split_seed: Seed of that split.
@@ -288,8 +291,9 @@ def load_dataset(
         total = (len(raw.train) + len(raw.test)) * channels * size**2
         in_memory = total <= MEMORY_LIMIT and not spec.streams
     train = _settle(raw.train, channels, size, in_memory, progress)
-    test = _settle(raw.test, channels, size, in_memory, progress)
-    header = [name, raw.class_names, channels, size]
+    test = replace(raw.test, crop=test_crop)
+    test = _settle(test, channels, size, in_memory, progress)
+    header = [name, raw.class_names, channels, size, *([test_crop] if test_crop != 1 else [])]
     fingerprint = _fingerprint(header, (train, test), raw.root or root)
     mean, std, value_range = *(spec.mean_std or ((), ())), None
     if not mean:

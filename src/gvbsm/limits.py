@@ -64,6 +64,8 @@ def _number_faults(config: Config) -> Iterator[str | None]:
 
 
 def _section_faults(config: Config) -> Iterator[str | None]:
+    if not 0 < config.data.test_crop <= 1:
+        yield f"data.test_crop must be in (0, 1], got {config.data.test_crop}"
     for section in ("squeeze", "synthesis", "evaluation"):
         yield from _optimizer_faults(f"{section}.optimizer", getattr(config, section).optimizer)
     if config.synthesis.optimizer.name == "muon":

@@ -194,7 +194,7 @@ class _Files(Dataset[Batch]):
         packs = len(files) == len(split.paths)
         self._paths = PackedPaths(files) if packs else split.paths
         self._labels = split.labels
-        self._channels, self._size = data.channels, data.image_size
+        self._channels, self._size, self._crop = data.channels, data.image_size, split.crop
         self._views, self._seed, self._path = views, seed, path
 
     def __len__(self) -> int:
@@ -205,7 +205,7 @@ class _Files(Dataset[Batch]):
         if self._views is not None and self._views.crop == "resized":
             picture = self._random_crop(picture, index)
         else:
-            picture = resize_to(picture, self._size)
+            picture = resize_to(picture, self._size, self._crop)
             if self._views is not None:
                 picture = self._shifted(picture, index)
         return picture, self._labels[index]

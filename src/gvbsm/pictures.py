@@ -9,7 +9,7 @@ import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, BinaryIO, Literal, Protocol, TypeVar
 
@@ -83,6 +83,7 @@ class Split:
     labels: Tensor  # int64, shape (N,)
     images: Tensor | None = None  # uint8, shape (N, C, H, W)
     paths: tuple[Lying, ...] | None = None
+    crop: float = 1.0  # share of the short side that is kept of pictures at `paths`
 
     def __post_init__(self) -> None:
         pictures = self.images if self.paths is None else self.paths
@@ -97,9 +98,10 @@ class Split:
     def select(self, index: Tensor) -> "Split":
         """The pictures at `index`, int64 (n,), in its order."""
         if self.images is not None:
-            return Split(self.labels[index], self.images[index])
+            return replace(self, labels=self.labels[index], images=self.images[index])
         assert self.paths is not None
-        return Split(self.labels[index], paths=tuple(self.paths[i] for i in index.tolist()))
+        paths = tuple(self.paths[i] for i in index.tolist())
+        return replace(self, labels=self.labels[index], paths=paths)
 
 
 def _per_channel(values: Sequence[float], like: Tensor | None = None) -> Tensor:
@@ -265,32 +267,33 @@ def write_image(path: Path | BinaryIO, image: Tensor, **options: Any) -> None:
     Image.fromarray(pixels.squeeze(2) if len(image) == 1 else pixels).save(path, **options)
 
 
-def resize_to(image: Tensor, size: int) -> Tensor:
+def resize_to(image: Tensor, size: int, crop: float = 1.0) -> Tensor:
     """Scale the short side to `size` (antialiased bilinear) and crop the center square.
 
     Args:
         image: uint8, shape (..., C, H, W).
         size: Side of the result, in pixels.
+        crop: Share of the short side that the square covers, above 0 and at most 1.
 
     Returns:
         uint8, shape (..., C, size, size).
     """
-    if tuple(image.shape[-2:]) == (size, size):
+    if crop == 1 and tuple(image.shape[-2:]) == (size, size):
         return image
     height, width = image.shape[-2:]
     most = MOST_ELONGATED * min(height, width)
     if max(height, width) > most:  # else a picture of 1 x 30,000 pixels would take gigabytes
         image = transforms.center_crop(image, [min(height, most), min(width, most)])
-    scaled = transforms.resize(image, [size], antialias=True)
+    scaled = transforms.resize(image, [round(size / crop)], antialias=True)
     cropped: Tensor = transforms.center_crop(scaled, [size, size])
     return cropped.contiguous()
 
 
 def decode(
-    paths: Sequence[Lying], channels: int, size: int, progress: Progress
+    paths: Sequence[Lying], channels: int, size: int, progress: Progress, crop: float = 1.0
 ) -> Iterator[Tensor]:
     """Yield each picture, shape (C, S, S), in order; a broken file stops within one chunk."""
-    pictures = in_threads(lambda path: resize_to(read_image(path, channels), size), paths)
+    pictures = in_threads(lambda path: resize_to(read_image(path, channels), size, crop), paths)
     for _ in progress(range(len(paths))):  # a range, so that a progress bar knows the total
         yield next(pictures)
 

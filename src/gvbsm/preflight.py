@@ -44,6 +44,7 @@ def load_data(config: Config, runtime: Runtime) -> ImageData:
         config.data.name,
         root,
         image_size=config.data.image_size,
+        test_crop=config.data.test_crop,
         val_fraction=config.data.val_fraction,
         split_seed=config.data.split_seed,
         in_memory=config.data.in_memory,

@@ -33,7 +33,6 @@ from gvbsm.evaluation import Judge, Labeller, fit_student
 from gvbsm.exchange import label_files, load, recorded_settings
 from gvbsm.names import merge
 from gvbsm.paths import user_path
-from gvbsm.pictures import Split
 from gvbsm.preflight import check_trainable, load_data
 from gvbsm.recipes import told
 from gvbsm.runtime import Runtime, resolve_runtime, seeded
@@ -224,7 +223,7 @@ def _test_data(
             f"the set has {channels} channel(s), the pictures of {name} {data.channels}"
         )
     labels = _relabelled(data, distilled.class_names)
-    split = Split(labels, data.test.images, data.test.paths)
+    split = replace(data.test, labels=labels)
     return replace(
         data, class_names=distilled.class_names, test=split, mean=distilled.mean, std=distilled.std
     )

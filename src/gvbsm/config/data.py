@@ -15,6 +15,8 @@ class DataConfig:
             hub/USER/NAME or torchvision/NAME.
         root: Folder, .npz file or pattern of tar files that holds them (digits needs none).
         image_size: Side in pixels to which pictures are brought; none takes the data set's own.
+        test_crop: Share of a test picture's short side that the square in its middle covers, which
+            is all that is seen; 0.875 is 224 of 256 pixels. Of all other pictures it is 1.
         val_fraction: Share held out for testing where the data set has no split of its own.
         split_seed: Seed of that split.
         in_memory: Hold decoded pictures in memory; none decides by size.
@@ -30,6 +32,7 @@ class DataConfig:
     name: str = "digits"
     root: str | None = None
     image_size: int | None = None
+    test_crop: float = 1.0
     val_fraction: float = 0.2
     split_seed: int = 0
     in_memory: bool | None = None
