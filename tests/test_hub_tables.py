@@ -36,6 +36,13 @@ def test_a_parquet_file_that_unpacks_to_gigabytes_is_not_loaded(tmp_path, monkey
         load_dataset("hub", file.parent)
 
 
+def test_nothing_but_faults_goes_to_a_file_of_errors(tmp_path, capfd):
+    root = write(tmp_path / "set", train=table(0, 4), test=table(4, 2))
+    capfd.readouterr()
+    load_dataset("hub", root)
+    assert capfd.readouterr().err == ""
+
+
 def test_too_many_rows_are_refused_before_they_are_loaded(tmp_path, monkeypatch):
     root = write(tmp_path / "set", train=table(0, 4))
     monkeypatch.setattr(hub_tables, "MOST_ROWS", 3)

@@ -83,12 +83,13 @@ def write_table(
     cells = [{"bytes": picture, "path": None} for picture in pictures]
     features = datasets.Features(kinds)
     table = datasets.Dataset.from_dict({"image": cells, "label": list(labels)}, features=features)
-    with _bars_off():
+    with bars_off():
         table.to_parquet(path)
 
 
 @contextmanager
-def _bars_off() -> Iterator[None]:
+def bars_off() -> Iterator[None]:
+    """Show no progress bars of `datasets` for the block."""
     from datasets.utils import logging as bars
 
     shown = bars.is_progress_bar_enabled()

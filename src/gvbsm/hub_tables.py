@@ -6,13 +6,15 @@ What the files hold is looked at first: their kinds, sizes, and the classes that
 from __future__ import annotations
 
 import logging
+import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gvbsm.classes import class_name
+from gvbsm.hub import bars_off
 from gvbsm.hub_files import check_data_files, check_folder
 from gvbsm.pictures import DataError
 from gvbsm.sources import Request
@@ -74,12 +76,14 @@ def declared_names(kind: Any) -> tuple[str, ...] | None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the library's own messages from the terminal for the block."""
+    """Keep the library's messages, and bars that nobody watches, from standard error."""
     logger = logging.getLogger("datasets")
     level = logger.level
     logger.setLevel(logging.ERROR)
+    watched = sys.stderr is not None and sys.stderr.isatty()
     try:
-        yield
+        with nullcontext() if watched else bars_off():
+            yield
     finally:
         logger.setLevel(level)
 
