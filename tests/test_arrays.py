@@ -253,7 +253,6 @@ LARGE = 400 * 2**20
 
 LOAD_EACH = """
 import resource, sys
-from gvbsm.cli import main
 from gvbsm.datasets import load_dataset
 
 def peak():
