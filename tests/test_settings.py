@@ -3,8 +3,11 @@
 import dataclasses
 import json
 import re
+from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -81,7 +84,7 @@ def test_round_trip_of_every_preset_through_json_and_yaml(name, tmp_path):
         {},
         optional={
             "ipc": st.integers(1, 1000),
-            "seed": st.integers(-(2**63), 2**63),
+            "seed": st.integers(-(2**63), 2**63 - 1),
             "threads": st.none() | st.integers(1, 64),
             "synthesis.groups": st.none() | st.integers(1, 64),
             "synthesis.compile": st.sampled_from(["auto", "always", "never"]),
@@ -284,6 +287,10 @@ def test_an_unknown_field_of_a_mapping_names_the_nearest():
 FAULTS = [
     ("data.test_crop", 0.0),
     ("data.test_crop", 1.1),
+    ("seed", 2**63),
+    ("data.split_seed", 2**64),
+    ("data.split_seed", -1),
+    ("evaluation.seed", -(2**63) - 1),
     ("squeeze.backbones", ()),
     ("squeeze.backbones", ("resnet18", "resnet18")),
     ("synthesis.backbones", ()),
@@ -524,3 +531,52 @@ def test_yaml_that_is_nested_too_deep_is_told_in_one_line(tmp_path):
     (tmp_path / "deep.yaml").write_text("ipc: " + "[" * 5000)
     with pytest.raises(ConfigError, match=r"deep\.yaml is not valid YAML"):
         as_config(str(tmp_path / "deep.yaml"))
+
+
+@pytest.mark.parametrize("key", ["ipc", "squeeze: {backbones", "synthesis: {optimizer: {betas"])
+def test_yaml_whose_aliases_multiply_is_refused_before_it_is_built(key, tmp_path):
+    """9^9 values from 300 bytes, below keys that exist."""
+    bomb = "&a0 [q, q, q, q, q, q, q, q, q]"
+    for number in range(1, 9):
+        bomb = f"&a{number} [{bomb}{f', *a{number - 1}' * 8}]"
+    file = write(tmp_path, f"{key}: {bomb}{'}' * key.count('{')}")
+    with pytest.raises(ConfigError, match=r"mine\.yaml .* more than 100000 values"):
+        as_config(str(file))
+
+
+@pytest.mark.parametrize("text", ["ipc: &a [*a]", "squeeze: &a {backbones: *a}"])
+def test_yaml_that_holds_itself_is_refused(text, tmp_path):
+    with pytest.raises(ConfigError, match="is not valid YAML"):
+        as_config(str(write(tmp_path, text)))
+
+
+def test_a_file_that_is_too_long_for_settings_is_not_read(tmp_path):
+    file = write(tmp_path, "ipc: 1\n" + "#" * 2**20)
+    with pytest.raises(ConfigError, match="more than 1048576 bytes"):
+        as_config(str(file))
+
+
+def test_aliases_that_repeat_a_little_are_read(tmp_path):
+    file = write(tmp_path, "squeeze: {optimizer: &o {lr: 0.5}}\nevaluation: {optimizer: *o}")
+    config = as_config(str(file))
+    assert config.squeeze.optimizer.lr == config.evaluation.optimizer.lr == 0.5
+
+
+def test_values_of_python_are_taken_as_yaml_gives_them():
+    values = {
+        "ipc": np.int64(3),
+        "seed": torch.tensor(5),
+        "data": {"root": Path("a") / "b"},
+        "squeeze": {"backbones": ("resnet18", np.str_("resnet50"))},
+        "synthesis": {"alpha": np.float32(0.5), "optimizer": {"betas": np.array([0.5, 0.75])}},
+        "labels": {"store": np.bool_(True), "backbones": ["resnet18"]},
+    }
+    plain = {
+        "ipc": 3,
+        "seed": 5,
+        "data": {"root": str(Path("a") / "b")},
+        "squeeze": {"backbones": ["resnet18", "resnet50"]},
+        "synthesis": {"alpha": 0.5, "optimizer": {"betas": [0.5, 0.75]}},
+        "labels": {"store": True, "backbones": ["resnet18"]},
+    }
+    assert as_config(values) == build_config(plain)

@@ -24,6 +24,9 @@ _NOT_NEGATIVE = (
     "synthesis.weight_densification synthesis.weight_flatness synthesis.first_layer_multiplier"
 )
 
+_SEEDS = ("seed", "data.split_seed", "squeeze.seed", "synthesis.seed", "labels.seed",
+          "evaluation.seed")  # fmt: skip
+
 
 def limit_faults(config: Config) -> Iterator[str | None]:
     """Which settings are out of their limits, one line a fault; None stands for no fault."""
@@ -59,8 +62,19 @@ def _number_faults(config: Config) -> Iterator[str | None]:
     ):
         if count is not None:
             yield _positive(name, count)
+    yield from _seed_faults(config)
     yield _not_negative("continual.min_steps", config.continual.min_steps or 0)
     yield _not_negative("data.workers", config.data.workers or 0)
+
+
+def _seed_faults(config: Config) -> Iterator[str]:
+    """Seeds that do not fit into the 64 bits of a header or a generator."""
+    for name in _SEEDS:
+        value: Any = functools.reduce(getattr, name.split("."), config)
+        if value is not None and not -(2**63) <= value < 2**63:
+            yield f"{name} must have at most 64 bits, got {value}"
+    if config.data.split_seed < 0:
+        yield f"data.split_seed must not be negative, got {config.data.split_seed}"
 
 
 def _section_faults(config: Config) -> Iterator[str | None]:

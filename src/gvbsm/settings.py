@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args
@@ -27,6 +28,8 @@ from gvbsm.paths import user_path
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
 
+MOST_YAML_BYTES = 1024**2
+MOST_YAML_VALUES = 100_000
 PRESETS = Path(__file__).parent / "presets"
 
 
@@ -89,7 +92,18 @@ def as_config(settings: Config | str | Mapping[str, Any]) -> Config:
         return validate(settings)
     if isinstance(settings, str):
         return build_config(read_preset(settings))
-    return build_config(dict(settings))
+    return build_config(_plain(settings))
+
+
+def _plain(value: Any) -> Any:
+    """Values of Python as YAML would give them: paths, tuples, and what NumPy and torch hold."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    return value.tolist() if hasattr(value, "tolist") else value
 
 
 def for_method(config: Config, method: Method) -> Config:
@@ -213,13 +227,38 @@ def read_yaml(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: If it is not one.
     """
+    if path.stat().st_size > MOST_YAML_BYTES:
+        raise ConfigError(f"{path} has more than {MOST_YAML_BYTES} bytes; is it a settings file?")
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
+        text = path.read_text(encoding="utf-8")
+        if (root := yaml.compose(text, yaml.SafeLoader)) is not None:
+            _count_values(root, {})
+        content = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
         raise ConfigError(f"{path} must hold a mapping of settings, found {type(content).__name__}")
     return content
+
+
+def _count_values(node: yaml.Node, known: dict[int, int]) -> int:
+    """How many values a node stands for, each alias as often as it is used.
+
+    Args:
+        node: The node.
+        known: The counts of the nodes that have been counted, by identity.
+
+    Raises:
+        ValueError: If they are more than `MOST_YAML_VALUES`, or it holds itself.
+    """
+    if id(node) not in known:
+        known[id(node)] = MOST_YAML_VALUES  # until it is counted: then it holds itself
+        inner: list[Any] = node.value if isinstance(node, yaml.CollectionNode) else []
+        parts = (part for item in inner for part in (item if isinstance(item, tuple) else (item,)))
+        known[id(node)] = 1 + sum(_count_values(part, known) for part in parts)
+    if known[id(node)] > MOST_YAML_VALUES:
+        raise ValueError(f"its aliases make more than {MOST_YAML_VALUES} values")
+    return known[id(node)]
 
 
 def _backbone_faults(config: Config) -> Iterator[str]:
