@@ -31,6 +31,13 @@ def write_torch(path, content):
     torch.save(content, path)
 
 
+def with_versions(layers):
+    """A state dict with these versions of layers, which torch keeps in an attribute."""
+    state = OrderedDict(a=torch.zeros(2))
+    state._metadata = layers
+    return state
+
+
 def same(model, state):
     own = model.state_dict()
     return all(torch.equal(own[key], value) for key, value in state.items())
@@ -141,6 +148,12 @@ def test_weights_that_do_not_fit_are_told_in_one_line(shuffle, tmp_path):
         (lambda path: torch.save({"a": torch.nn.Linear(2, 2)}, path), "more than tensors"),
         (lambda path: torch.save([torch.zeros(2)], path), "holds no state dict"),
         (lambda path: torch.save({"a": 3}, path), "holds no state dict"),
+        (lambda path: torch.save({3: torch.zeros(2)}, path), "the name 3 is no text"),
+        (lambda path: torch.save({"a": torch.eye(2).to_sparse()}, path), "a as torch.sparse_coo"),
+        (lambda path: torch.save({"a": torch.zeros(2, device="meta")}, path), "without values"),
+        (lambda path: torch.save(with_versions(3), path), "_metadata. are damaged"),
+        (lambda path: torch.save(with_versions({"a": 3.5}), path), "_metadata. are damaged"),
+        (lambda path: torch.save(with_versions({"": {"version": "2"}}), path), "are damaged"),
         (
             lambda path: path.with_suffix(".safetensors").write_bytes(b"x" * 20),
             "cannot be read as safetensors",

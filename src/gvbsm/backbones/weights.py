@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+import warnings
 from collections import OrderedDict
 from collections.abc import Collection, Mapping
 from functools import lru_cache
@@ -85,7 +86,9 @@ def read_weights(path: Path) -> dict[str, Tensor]:
         if path.suffix == ".safetensors":
             found = load_file(path)
         else:
-            found = torch.load(path, map_location="cpu", weights_only=True)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of sparse tensors, which are refused below
+                found = torch.load(path, map_location="cpu", weights_only=True)
     except SafetensorError as error:
         raise ValueError(f"{path} cannot be read as safetensors ({error})") from None
     except Exception as error:  # torch raises almost any built-in, and the unpickler's own
@@ -99,7 +102,39 @@ def read_weights(path: Path) -> dict[str, Tensor]:
             found = found[inner]
     if not isinstance(found, dict) or not all(isinstance(v, Tensor) for v in found.values()):
         raise ValueError(f"{path} holds no state dict (name -> tensor)")
+    _check_state(found, path)
     return found
+
+
+def _check_state(state: Mapping[Any, Tensor], path: Path) -> None:
+    """Check names, kinds of tensors and the versions of layers that torch keeps beside them.
+
+    Raises:
+        ValueError: Naming the first that does not fit.
+    """
+    if strange := [name for name in state if not isinstance(name, str)]:
+        raise ValueError(f"{path} holds no state dict: the name {strange[0]!r} is no text")
+    for name, tensor in state.items():
+        if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
+            raise ValueError(
+                f"{path} holds {name} as {_kind(tensor)}, expected a plain tensor: save it with "
+                "tensor.to_dense() or tensor.dequantize()"
+            )
+    if not _has_versions(getattr(state, "_metadata", {})):
+        raise ValueError(f"{path}: the versions of its layers (_metadata) are damaged")
+
+
+def _has_versions(layers: Any) -> bool:
+    return isinstance(layers, Mapping) and all(
+        isinstance(layer, Mapping) and isinstance(layer.get("version"), int | None)
+        for layer in layers.values()
+    )
+
+
+def _kind(tensor: Tensor) -> str:
+    if tensor.is_meta:
+        return "a tensor without values"
+    return "quantized numbers" if tensor.is_quantized else str(tensor.layout)
 
 
 def fill(model: nn.Module, found: Mapping[str, Tensor], what: str) -> None:
