@@ -209,6 +209,22 @@ def test_apply_views__gradient_is_the_transpose_of_the_reference():
     torch.testing.assert_close(gradient, expected, rtol=0, atol=1e-12)
 
 
+@pytest.mark.parametrize("crop", ["resized", "pad"])
+@pytest.mark.parametrize(("height", "width"), [(13, 13), (28, 28), (7, 11), (32, 32)])
+def test_apply_views__pixels_outside_of_the_crop_have_no_gradient(crop, height, width):
+    generator = torch.Generator().manual_seed(3)
+    arguments = {"scale": (0.08, 1.0), "ratio": (0.75, 4 / 3), "roll": 0, "per_sample": True}
+    views = sample_views(64, height, width, generator, crop=crop, padding=3, flip=True, **arguments)
+    images = torch.randn(64, 2, height, width, generator=generator).requires_grad_()
+    weights = torch.rand(64, 2, height, width, generator=generator) + 0.5
+    (gradient,) = torch.autograd.grad((apply_views(images, views) * weights).sum(), images)
+    for number, (top, left, tall, wide) in enumerate(views.boxes.tolist()):
+        rows, columns = slice(max(top, 0), top + tall), slice(max(left, 0), left + wide)
+        assert (gradient[number, :, rows, columns] > 0).all()
+        gradient[number, :, rows, columns] = 0
+    assert gradient.count_nonzero() == 0
+
+
 @pytest.mark.parametrize("rolled", [False, True])
 def test_apply_views__leaves_its_inputs_alone_and_returns_new_memory(rolled):
     images = pictures(2)

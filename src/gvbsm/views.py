@@ -247,8 +247,10 @@ def apply_views(images: Tensor, views: Views, outside: Tensor | None = None) -> 
     if outside is not None:  # of what is left of it, the outside is 0
         return apply_views(images - outside, views) + outside
     batch, _, height, width = images.shape
-    rolled = _roll(images, views.rolls)
     boxes = views.boxes.to(images.device, non_blocking=True)
+    # Positions are rounded: without this a pixel beside the crop has a weight of 1e-7, and a
+    # gradient, which Adam makes a whole step of.
+    rolled = _roll(images, views.rolls).masked_fill(~_inside(boxes, height, width), 0.0)
     flips = views.flips.to(images.device, non_blocking=True)
     top, left, h, w = boxes.to(images.dtype).unsqueeze(2).unbind(dim=1)  # (batch, 1) each
     rows = top + _source(torch.arange(height, device=images.device), height, h)  # (batch, height)
@@ -262,6 +264,16 @@ def apply_views(images: Tensor, views: Views, outside: Tensor | None = None) -> 
         dim=3,
     )  # (batch, height, width, 2), x before y
     return F.grid_sample(rolled, grid, mode="bilinear", padding_mode="zeros", align_corners=False)
+
+
+def _inside(boxes: Tensor, height: int, width: int) -> Tensor:
+    """Which pixels lie in their picture's crop, bool (batch, 1, height, width)."""
+    top, left, h, w = boxes.view(-1, 4, 1).unbind(dim=1)  # (batch, 1) each
+    rows = torch.arange(height, device=boxes.device)
+    columns = torch.arange(width, device=boxes.device)
+    rows_in = (rows >= top) & (rows < top + h)
+    columns_in = (columns >= left) & (columns < left + w)
+    return rows_in[:, None, :, None] & columns_in[:, None, None, :]
 
 
 def _source(index: Tensor, size: int, extent: Tensor) -> Tensor:
