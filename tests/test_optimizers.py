@@ -28,9 +28,9 @@ def test_schedule__early_smooth_late_steep_drops_to_a_sixth_and_falls_to_zero():
     for zeta in (1.0, 2.0):
         ssrs = OptimizerConfig(schedule="ssrs", zeta=zeta)
         smooth = replace(ssrs, schedule="cosine")
-        assert all(schedule(ssrs, i, 60) == schedule(smooth, i, 60) for i in range(50))
+        assert all(schedule(ssrs, i, 60) == schedule(smooth, i, 60) for i in range(51))
         reached = schedule(smooth, 50, 60)  # at 5/6 of the steps
-        for step in range(50, 61):
+        for step in range(51, 61):
             expected = reached * (360 - 6 * step) / 360
             assert schedule(ssrs, step, 60) == pytest.approx(expected, rel=1e-12, abs=1e-15)
 

@@ -68,7 +68,7 @@ def schedule(config: OptimizerConfig, step: int, steps: int) -> float:
     done = (step - rising) / (steps - rising)
     smooth = done if config.schedule == "cosine" else min(done, STEEP)
     factor = 0.5 * (1 + math.cos(math.pi * smooth / config.zeta))
-    return factor * (1 - done) if config.schedule == "ssrs" and done >= STEEP else factor
+    return factor * (1 - done) if config.schedule == "ssrs" and done > STEEP else factor
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
