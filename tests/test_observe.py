@@ -1,5 +1,6 @@
 """Sums of what layers see: against two-pass loops, on the way back, and watched in networks."""
 
+import copy
 import gc
 import logging
 import weakref
@@ -539,6 +540,8 @@ def test_observing__equals_a_forward_pass_by_hand():
     with observing(model, convs, 3) as observer:
         _, sums = observer(x, convs, groups=2)
     assert list(sums) == convs
+    double = copy.deepcopy(model).double()
+    assert input_shapes(double, convs, (3, 9, 9)) == input_shapes(model, convs, (3, 9, 9))
     assert input_shapes(model, convs, (3, 9, 9)) == {convs[0]: (3, 9, 9), convs[1]: (6, 4, 4)}
     for path, seen in zip(convs, (x, h), strict=True):
         for found, wanted in zip(sums[path], slow_sums(seen, 2, 3), strict=True):

@@ -228,8 +228,10 @@ def input_shapes(
 
         return note
 
+    weight = next(model.parameters())
+    picture = torch.zeros(1, *image_shape, device=weight.device, dtype=weight.dtype)
     with torch.no_grad(), _hooked(model, paths, before):
-        model(torch.zeros(1, *image_shape, device=next(model.parameters()).device))
+        model(picture)
     return shapes
 
 
