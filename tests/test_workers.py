@@ -7,13 +7,14 @@ import signal
 import subprocess
 import sys
 from collections import namedtuple
-from multiprocessing import parent_process
+from multiprocessing import active_children, parent_process
 
 import pytest
 import torch
 from torch.utils.data import Dataset, TensorDataset
 
 from gvbsm import workers
+from gvbsm.pictures import DataError
 from gvbsm.runtime import RunError
 from gvbsm.workers import streamed
 from together import environment
@@ -85,6 +86,8 @@ class Failing(Dataset):
             )
         if self.way == "files":
             raise RuntimeError("Too many open files. Communication with the workers is no longer")
+        if self.way == "data":
+            raise DataError("cannot read a.png: it is cut off; repair or remove it")
         if self.way == "memory":
             raise MemoryError
         if self.way == "allocator":
@@ -113,9 +116,17 @@ def test_a_worker_that_fails_by_its_surroundings_is_one_line(way, words, runtime
     assert "\n" not in line
 
 
+def test_a_picture_that_a_worker_cannot_read_is_one_line(runtime):
+    with pytest.raises(DataError) as caught:
+        list(streamed(Failing("data"), BATCHES, runtime, 2))
+    assert str(caught.value) == "cannot read a.png: it is cut off; repair or remove it"
+    assert active_children() == []
+
+
 def test_a_fault_of_the_program_in_a_worker_stays_what_it_is(runtime):
     with pytest.raises(RuntimeError, match="a fault of the program"):
         list(streamed(Failing("program"), BATCHES, runtime, 2))
+    assert active_children() == []  # they would end seconds later, as the error is forgotten
 
 
 def test_workers_that_cannot_be_started_are_one_line(runtime, monkeypatch):

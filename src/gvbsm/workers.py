@@ -13,6 +13,7 @@ import shutil
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from multiprocessing import resource_tracker
@@ -27,6 +28,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.dataloader import default_collate
 
+from gvbsm.pictures import DataError
 from gvbsm.runtime import RunError, Runtime
 
 log = logging.getLogger("gvbsm")
@@ -57,6 +59,7 @@ def streamed(
         The items of a batch, stacked, on the CPU.
 
     Raises:
+        DataError: If a picture cannot be read.
         RunError: If a worker is killed, or memory, processes or open files run out.
     """
     workers = min(workers, len(batches))
@@ -73,16 +76,24 @@ def streamed(
         collate_fn=_collate_arrays if piped else default_collate,
         worker_init_fn=_end_with_parent,
     )
+    prepared = None
     try:
         with _hidden_main(), _deferred_signals():
             prepared = iter(loader)
         for batch in prepared:
             yield tuple(map(torch.from_numpy, batch)) if piped else batch  # type: ignore[misc]
-    except (RuntimeError, MemoryError, EOFError) as error:
+    except Exception as error:
+        # Frames of the traceback hold the loader, which ends workers as it goes.
+        traceback.clear_frames(error.__traceback__)
+        if context is not None and isinstance(error, DataError):
+            # The text is a worker's whole traceback, at the end of which stands its own message.
+            raise DataError(str(error).rpartition("DataError: ")[2].strip()) from error
         reason = None if context is None else _reason(error)
         if reason is None:
             raise
         raise RunError(f"{reason}; the same command continues from the last checkpoint") from error
+    finally:
+        del prepared
 
 
 def _worker_context() -> BaseContext | None:
@@ -211,6 +222,8 @@ def _deferred_signals() -> Iterator[None]:
 
 def _reason(error: Exception) -> str | None:
     """Why workers failed and what to do, if the cause lies outside of this program; else None."""
+    if not isinstance(error, (RuntimeError, MemoryError, EOFError)):
+        return None
     text, reason = str(error), None
     if "exited unexpectedly" in text or "is killed by signal" in text:
         reason = (
