@@ -1,5 +1,7 @@
 """The dataset card tells what the set's files tell, and says what they do not."""
 
+import re
+
 import pytest
 import yaml
 
@@ -59,3 +61,16 @@ def test_what_is_not_known_is_said(facts):
     assert "No soft labels are stored" in text
     for word in ("soft_labels.read", "Teachers", "Made by", "None"):
         assert word not in text
+
+
+def test_names_are_text_whatever_they_hold(facts):
+    hostile = "x\n# y <img src=z> [a](b) `c` | d"
+    facts |= {"dataset": hostile, "teachers": [{"backbone": hostile}], "method": "m`<b>"}
+    facts["results"][0]["student"] = hostile
+    _, text = head_of(dataset_card(facts))
+    plain = re.sub(r"\\.", "", text)  # without what is escaped
+    assert "<img" not in plain
+    assert "[a]" not in plain
+    assert "\n# y" not in text
+    (row,) = [line for line in plain.splitlines() if line.startswith("| m")]
+    assert row.count("|") == 6

@@ -73,6 +73,7 @@ def test_class_folders_sort_as_the_classes_do(names):
         (["Ant", "ant"], ["0_Ant", "1_ant"]),
         (["ant", "nul"], ["0_ant", "1_nul"]),
         (["a/b", "c"], ["0_a_b", "1_c"]),
+        (["字" * 86, "b"], ["0_" + "字" * 33, "1_b"]),  # 258 bytes
         ([str(n) for n in range(11)], [f"{n:02d}_{n}" for n in range(11)]),
     ],
 )

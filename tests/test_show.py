@@ -121,3 +121,8 @@ def test_a_damaged_file_is_named_in_one_line(workdir, name, content):
     with pytest.raises(ArtifactError, match=name.rpartition("/")[2]) as caught:
         describe(workdir)
     assert "\n" not in str(caught.value)
+
+
+def test_control_characters_of_a_file_do_not_reach_the_terminal(workdir):
+    write_json(workdir / "data.json", {**DATA, "name": "a\x1b[31m\x07b\rc"})
+    assert describe(workdir).splitlines()[0] == f"{workdir}: a [31m b c, 2 classes, 8 px"

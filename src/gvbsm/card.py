@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -23,6 +24,7 @@ def dataset_card(facts: Facts) -> str:
     Args:
         facts: What is told about the set.
     """
+    facts = _quoted(facts)
     count = facts["images"]
     head = {
         "license": "unknown",
@@ -44,6 +46,20 @@ def dataset_card(facts: Facts) -> str:
         f"{facts['dataset']}, whose terms may bind them. Fill in `license` above.\n",
     ]
     return "\n".join(part for part in parts if part)
+
+
+def _quoted(facts: Facts) -> Facts:
+    """The facts with Markdown and HTML in names as plain text: a page of the Hub shows them."""
+
+    def quoted(value: Any) -> Any:
+        if isinstance(value, str):
+            return re.sub(r"([\\`*\[\]<>#|!])", r"\\\1", " ".join(value.split()))
+        if isinstance(value, dict):
+            return {key: quoted(item) for key, item in value.items()}
+        return [quoted(item) for item in value] if isinstance(value, list) else value
+
+    shown = ("dataset", "gvbsm", "method", "teachers", "results", "versions")
+    return {name: quoted(item) if name in shown else item for name, item in facts.items()}
 
 
 def _about(facts: Facts) -> str:

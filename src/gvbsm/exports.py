@@ -52,6 +52,7 @@ from gvbsm.workspace import Workspace
 
 log = logging.getLogger("gvbsm")
 
+_NAME_BYTES = 200  # of a folder's name; file systems end at 255
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # on Windows
 
 
@@ -202,10 +203,12 @@ def class_folders(names: Sequence[str]) -> list[str]:
     plain = [re.sub(r"[^\w\-.() ]", "_", name).strip(". ") or "class" for name in names]
     folded = Counter(name.casefold() for name in plain)
     safe = max(folded.values()) == 1 and not any(map(_RESERVED.fullmatch, plain))
-    if plain == list(names) and safe and sorted(plain) == plain:
+    short = max(len(name.encode()) for name in plain) <= _NAME_BYTES
+    if plain == list(names) and safe and short and sorted(plain) == plain:
         return plain
     width = len(str(len(plain) - 1))
-    return [f"{label:0{width}d}_{name[:100]}" for label, name in enumerate(plain)]
+    cut = [name.encode()[: _NAME_BYTES // 2].decode(errors="ignore") for name in plain]
+    return [f"{label:0{width}d}_{name}" for label, name in enumerate(cut)]
 
 
 def _write_folder(draft: Path, distilled: DistilledDataset, facts: Facts, bar: Runtime) -> None:

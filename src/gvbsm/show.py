@@ -39,7 +39,7 @@ def describe(workdir: Path) -> str:
     if (workdir / "continual.json").is_file():
         content = dict(zip(CURVES, _entries(workdir / "continual.json", *CURVES), strict=True))
         lines += ["", format_continual(content), *_preset(workdir / "continual.json")]
-    return "\n".join(lines)
+    return "".join(char if char.isprintable() or char == "\n" else " " for char in "\n".join(lines))
 
 
 def _entries(path: Path, *names: str) -> list[Any]:
