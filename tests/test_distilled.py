@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from gvbsm.artifacts import ArtifactError, read_json, save, write_json
+from gvbsm.artifacts import ArtifactError, load_tensors, read_json, save, write_json
 from gvbsm.distilled import (
     is_whole,
     load_distilled,
@@ -83,6 +83,17 @@ def test_labels_of_the_first_layout_are_still_read(tmp_path):
     assert fresh.read(1)["boxes"][0, 0] == 1
     with pytest.raises(ArtifactError, match=r"shard-00001.*1 of 3 shards"):
         fresh.read(2)
+
+
+@pytest.mark.parametrize(("name", "value"), [("order", 0), ("order", 4), ("partners", -1)])
+def test_views_of_no_image_of_the_set_are_refused(name, value, tmp_path):
+    store = write_labels(tmp_path)
+    path = store.shards[0].path
+    tensors, header = load_tensors(path, "labels")
+    tensors[name][0, 0] = value
+    save(path, tensors, header)
+    with pytest.raises(ArtifactError, match="epoch 0 should have each of 4 images once"):
+        load_labels(tmp_path).epoch(0)
 
 
 def test_a_newer_layout_is_refused(tmp_path):

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 import gvbsm.labels
 import gvbsm.labelstore
-from gvbsm.artifacts import ArtifactError, load_tensors, read_json, save
-from gvbsm.compression import decode_logits, encode_logits
+from gvbsm.artifacts import ArtifactError, load_tensors, read_json, save, write_json
+from gvbsm.compression import decode_logits, encode_logits, pack_rows, unpack_rows
 from gvbsm.config import LabelsConfig, LabelStorageConfig, ViewConfig
 from gvbsm.distilled import is_whole, load_labels
 from gvbsm.epochs import draw_plan, pack_plan
@@ -218,6 +218,42 @@ def test_a_shard_of_other_labels_is_refused(written):
     short = {name: part[:-1] for name, part in tensors.items()}
     save(path, short, header)
     with pytest.raises(ArtifactError, match=r"is not torch\.\w+ of \[55"):
+        load_labels(store.directory).epoch(0)
+
+
+@pytest.mark.parametrize(
+    ("column", "value"), [("image", 0), ("image", 15), ("partner", 11), ("partner", 15)]
+)
+def test_views_of_no_image_of_the_set_are_refused(column, value, written):
+    """Shards with checksums of their own, of 11 images that 4 bits number."""
+    store = written(STORAGES[1])
+    path = store.shards[0].path
+    tensors, header = load_tensors(path, "labels")
+    table = unpack_rows(tensors["views"], store.fields)
+    names = [field.name for field in store.fields]
+    row = 1 if int(table[0, names.index(column)]) == value else 0
+    table[row, names.index(column)] = value
+    save(path, {**tensors, "views": pack_rows(table, store.fields)}, header)
+    with pytest.raises(ArtifactError, match="epoch 0 should have each of 11 images once") as caught:
+        load_labels(store.directory).epoch(0)
+    assert str(caught.value).isprintable()
+    load_labels(store.directory).epoch(1)
+
+
+def test_an_index_without_the_fields_of_its_rows_is_refused(written):
+    path = written().directory / "index.json"
+    write_json(path, {**read_json(path), "fields": []})
+    with pytest.raises(ArtifactError, match="fields should not be empty"):
+        load_labels(path.parent)
+
+
+def test_logits_of_no_class_of_the_set_are_refused(written):
+    store = written(STORAGES[2])
+    path = store.shards[0].path
+    tensors, header = load_tensors(path, "labels")
+    tensors["classes"][0, 0] = CLASSES
+    save(path, tensors, header)
+    with pytest.raises(ArtifactError, match="names classes beyond the 6 of the set"):
         load_labels(store.directory).epoch(0)
 
 

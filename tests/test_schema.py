@@ -8,6 +8,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from gvbsm.artifacts import ArtifactError, load_tensors, read_json, save, write_json
+from gvbsm.config import ViewConfig
+from gvbsm.epochs import plan_fields
 from gvbsm.exchange import FACTS, load
 from gvbsm.exports import export
 from gvbsm.pictures import DataError
@@ -15,6 +17,7 @@ from gvbsm.schema import Facts, ImagesHeader, LabelIndex, checked
 from test_distilled import write_images, write_labels
 
 MODELS = {"folder": Facts, "index": LabelIndex, "single": Facts, "images": ImagesHeader}
+FIELDS = [list(field) for field in plan_fields(4, 2, ViewConfig(shuffle=2, mixup=0.5))]
 MISSING = object()
 HOSTILE = [
     MISSING, None, True, -1, 0, 2**63, 10**400, 1.5, float("nan"), float("inf"), 1e308, "", "text",
@@ -108,6 +111,8 @@ def test_a_spoilt_entry_is_one_line_or_changes_nothing(form, forms, tmp_path, da
         ({"storage": {"bits": 4}}, "storage.bits should be 8 or 16, found 4"),
         ({"shard_images": 0}, "shard_images should be greater than or equal to 1, found 0"),
         ({"images": 10**9, "shard_images": 1, "shard_epochs": 1}, "at most 1000000 shards"),
+        ({"fields": FIELDS[:4]}, "fields should begin with image, crop top"),
+        ({"fields": [*FIELDS, ["other", 0, 1]]}, "fields should begin with image, crop top"),
         ({"fields": [["image", 0, 99]]}, "fields.0.2 should be less than or equal to 32"),
         ({"recipe": "\x1b[31m"}, r"recipe should be a valid dictionary, found '\\x1b"),
     ],
@@ -115,10 +120,10 @@ def test_a_spoilt_entry_is_one_line_or_changes_nothing(form, forms, tmp_path, da
 def test_an_index_of_labels_is_checked(entries, message, tmp_path):
     index = {
         "recipe": {}, "epochs": 5, "images": 4, "classes": 2, "kept": "all", "batch": 4,
-        "storage": {"top_k": None, "bits": 16, "pruning": 1.0}, "fields": [["image", 0, 2]],
+        "storage": {"top_k": None, "bits": 16, "pruning": 1.0}, "fields": FIELDS,
         "shard_epochs": 2, "shard_images": 4,
     }  # fmt: skip
-    assert checked(LabelIndex, index, tmp_path).fields == [("image", 0, 2)]
+    assert checked(LabelIndex, index, tmp_path).fields == [*map(tuple, FIELDS)]
     with pytest.raises(ArtifactError, match=message) as caught:
         checked(LabelIndex, index | entries, tmp_path / "index.json")
     assert str(caught.value).startswith(f"{tmp_path}/index.json is damaged")

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from gvbsm.artifacts import ArtifactError, Recipe, load_tensors, opened, read_json
+from gvbsm.artifacts import ArtifactError, DamagedError, Recipe, load_tensors, opened, read_json
 from gvbsm.compression import Field
 from gvbsm.config import LabelStorageConfig
 from gvbsm.datasets import ImageData
@@ -38,9 +38,9 @@ class WideLabels(SoftLabels):
 
     def epoch(self, epoch: int) -> tuple[Plan, EpochLabels]:
         """As in `SoftLabels`."""
-        return unpack_plan(self._rows(epoch, 0)), EpochLabels(
-            self, epoch, torch.arange(self.images)
-        )
+        plan = unpack_plan(self._rows(epoch, 0))
+        self.check_order(epoch, plan.order, plan.mixes.partners)
+        return plan, EpochLabels(self, epoch, torch.arange(self.images))
 
     def _load(self, shard: Shard) -> Encoded:
         tensors, _ = self._found(shard)
@@ -222,6 +222,8 @@ def load_labels(directory: Path) -> SoftLabels:
         index |= {"kept": "all", "fields": [], "batch": index.get("images"), "storage": {}}
         index |= {"shard_images": index.get("images"), "recipe": index.get("recipe", {})}
     found = checked(LabelIndex, index, path)
+    if layout != 1 and not found.fields:
+        raise DamagedError(path, "fields should not be empty")
     return (WideLabels if layout == 1 else SoftLabels)(
         directory=directory,
         epochs=found.epochs,

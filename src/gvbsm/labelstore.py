@@ -159,8 +159,30 @@ class SoftLabels:
             raise ValueError(f"epoch {epoch} is not stored; there are {list(self.kept)}")
         row = self.kept.index(epoch)
         packed = [self._rows(row, part)["views"] for part in range(self.parts)]
-        plan = from_table(unpack_rows(torch.cat(packed), self.fields), self.fields)
+        table = unpack_rows(torch.cat(packed), self.fields)
+        columns = dict(zip((part.name for part in self.fields), table.unbind(1), strict=True))
+        self.check_order(epoch, columns["image"], columns["partner"])
+        plan = from_table(table, self.fields)
         return plan, EpochLabels(self, row, plan.order)
+
+    def check_order(self, epoch: int, order: Tensor, partners: Tensor) -> None:
+        """Check the images of an epoch's views.
+
+        Args:
+            epoch: Its number.
+            order: Image at each place, int64 (images,).
+            partners: The image that each is mixed with, int64 (images,).
+
+        Raises:
+            ArtifactError: If an image comes twice or not at all, or a partner is none of the set.
+        """
+        outside = (partners < 0) | (partners >= self.images)
+        if not torch.equal(order.sort().values, torch.arange(self.images)) or bool(outside.any()):
+            raise ArtifactError(
+                f"the soft labels in {self.directory} are damaged (epoch {epoch} should have each "
+                f"of {self.images} images once, mixed with another of them); `gvbsm labels` makes "
+                "them again once their folder is moved away"
+            )
 
     def read(self, epoch: int) -> dict[str, Tensor]:
         """A whole epoch by image, for those who want no batches.
@@ -222,6 +244,12 @@ class SoftLabels:
             raise ArtifactError(_damaged(shard.path, "it belongs to other labels"))
         views = torch.zeros(1, packed_bytes(self.fields), dtype=torch.uint8)
         self._check(shard, tensors, {"views": views, **self.encode(self._zeros())})
+        if "classes" in tensors:
+            kept = tensors["classes"]
+            if int(kept.min()) < 0 or int(kept.max()) >= self.classes:
+                raise ArtifactError(
+                    _damaged(shard.path, f"it names classes beyond the {self.classes} of the set")
+                )
         return tensors
 
     def _found(self, shard: Shard) -> tuple[Encoded, dict[str, Any]]:

@@ -7,6 +7,7 @@ what was expected and what was found. Sizes are limited before they decide how m
 
 from __future__ import annotations
 
+import re
 import reprlib
 import unicodedata
 from collections.abc import Mapping
@@ -155,6 +156,23 @@ PackedField = Annotated[
 """Name, least value and bits of a number inside a packed row."""
 
 
+PACKED = (
+    "image", "crop top", "crop left", "crop height", "crop width", "flip", "roll down",
+    "roll right", "partner", "mix top", "mix left", "mix height", "mix width",
+)  # fmt: skip
+"""Names of the numbers that every packed row begins with."""
+PACKED_MORE = re.compile(r"cell \d+|mix share")  # those that may follow
+
+
+def _check_packed(fields: list[tuple[str, int, int]]) -> list[tuple[str, int, int]]:
+    names = [name for name, _, _ in fields]
+    more = names[len(PACKED) :]
+    known = all(map(PACKED_MORE.fullmatch, more)) and len(set(more)) == len(more)
+    if names and (tuple(names[: len(PACKED)]) != PACKED or not known):
+        raise ValueError(f"should begin with {', '.join(PACKED)}, and end with cells or a share")
+    return fields
+
+
 class LabelIndex(Manifest):
     """`index.json` of a store of soft labels."""
 
@@ -164,7 +182,7 @@ class LabelIndex(Manifest):
     classes: Classes
     kept: Literal["all"] | Annotated[list[Whole], Field(min_length=1)]
     storage: Storage
-    fields: Annotated[list[PackedField], Field(max_length=10_000)]
+    fields: Annotated[list[PackedField], Field(max_length=10_000), AfterValidator(_check_packed)]
     batch: Positive
     shard_epochs: Positive
     shard_images: Positive
