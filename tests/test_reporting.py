@@ -744,7 +744,7 @@ def test_report_of_what_holds_no_results(tmp_path, capsys):
     assert "no results yet" in fault(tmp_path)[1]
     write_json(tmp_path / "results.json", {"rows": [{"method": "gvbsm"}]})
     code, line = fault(tmp_path)
-    assert (code, "does not fit this version" in line) == (2, True)
+    assert (code, "it lacks rows.0.student" in line) == (2, True)
     (tmp_path / "results.json").write_text("{")
     assert "cannot be read" in fault(tmp_path)[1]
     for argv in ((), (tmp_path, tmp_path), ("--quite", tmp_path), ("--quite",)):

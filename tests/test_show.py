@@ -3,7 +3,14 @@
 import pytest
 import torch
 
-from gvbsm.artifacts import ArtifactError, save, write_json
+from gvbsm.artifacts import (
+    ArtifactError,
+    load_tensors,
+    read_header,
+    read_json,
+    save,
+    write_json,
+)  # fmt: skip
 from gvbsm.checkpoint import Checkpoint
 from gvbsm.show import describe
 from test_distilled import write_images, write_labels
@@ -126,3 +133,31 @@ def test_a_damaged_file_is_named_in_one_line(workdir, name, content):
 def test_control_characters_of_a_file_do_not_reach_the_terminal(workdir):
     write_json(workdir / "data.json", {**DATA, "name": "a\x1b[31m\x07b\rc"})
     assert describe(workdir).splitlines()[0] == f"{workdir}: a [31m b c, 2 classes, 8 px"
+
+
+@pytest.mark.parametrize(
+    ("file", "entries", "message"),
+    [
+        ("squeeze/resnet18.safetensors", {"history": {"epochs": [], "top1": []}}, "history.top1"),
+        ("squeeze/resnet18.safetensors", {"history": [1]}, "history should be"),
+        ("squeeze/resnet18.safetensors", {"backbone": 3}, "backbone should be a valid string"),
+        ("forgetting/timm--y.safetensors", {"history": {"top1": ["x"]}}, "history"),
+        ("statistics/resnet18.safetensors", {"backbone": None}, "backbone should be"),
+        ("synthesis/images.safetensors", {"method": {}}, "method should be a valid string"),
+        ("data.json", {"classes": "many"}, "classes should be a valid integer, found 'many'"),
+        ("results.json", {"rows": [{"method": "m"}]}, "it lacks rows.0.student"),
+        ("results.json", {"rows": 3}, "rows should be a valid list, found 3"),
+    ],
+)
+def test_a_forged_entry_is_one_line(file, entries, message, workdir):
+    path = workdir / file
+    if path.suffix == ".json":
+        write_json(path, {**read_json(path), **entries})
+    else:
+        header = read_header(path)
+        tensors, header = load_tensors(path, header["kind"])
+        save(path, tensors, {**header, **entries})
+    with pytest.raises(ArtifactError, match=message) as caught:
+        describe(workdir)
+    assert str(caught.value).startswith(f"{path} is damaged")
+    assert str(caught.value).isprintable()

@@ -26,7 +26,7 @@ from pydantic import (
 )
 from torch import Tensor
 
-from gvbsm.artifacts import ArtifactError, DamagedError
+from gvbsm.artifacts import ArtifactError, DamagedError, read_header
 
 MOST_BYTES = 16 * 1024**3  # of pixels, or of anything else that is read at once
 MOST_CLASSES, MOST_SIDE = 100_000, 4096
@@ -207,18 +207,38 @@ class History(Manifest):
 
     epochs: list[Whole]
     top1: Annotated[list[Percent], Field(min_length=1)]
-    losses: list[float] = []
 
 
-class TeacherHeader(Manifest):
-    """The header of a teacher's file."""
+class TestedHeader(Manifest):
+    """The header of a network's file, as far as it says how good the network is."""
 
     recipe: dict[str, Any]
     backbone: Text
+    history: History
+
+
+class TeacherHeader(TestedHeader):
+    """The header of a teacher's file, from which the network is built again."""
+
     class_names: ClassNames
     image_size: Side
     channels: Literal[1, 3]
-    history: History
+
+
+class StatisticsHeader(Manifest):
+    """The header of a teacher's statistics."""
+
+    recipe: dict[str, Any]
+    backbone: Text
+
+
+HEADERS: dict[str, type[Manifest]] = {
+    "teacher": TestedHeader,
+    "forgetting": TestedHeader,
+    "statistics": StatisticsHeader,
+    "images": ImagesHeader,
+}
+"""What is checked of each kind of file before it is shown."""
 
 
 class Data(Manifest):
@@ -227,6 +247,12 @@ class Data(Manifest):
     name: Text
     classes: Classes
     image_size: Side
+
+
+class Results(Manifest):
+    """`results.json` of a work directory, as far as its table shows it."""
+
+    rows: list[ResultRow]
 
 
 def checked(model: type[M], content: Mapping[str, Any], path: Path) -> M:
@@ -244,6 +270,18 @@ def checked(model: type[M], content: Mapping[str, Any], path: Path) -> M:
         return model.model_validate(content)
     except ValidationError as error:
         raise DamagedError(path, _first_fault(error)) from None
+
+
+def checked_header(path: Path) -> dict[str, Any]:
+    """The header of a file, once its entries are found to fit its kind (`HEADERS`).
+
+    Raises:
+        ArtifactError: As `read_header`, or naming the first entry that does not fit.
+    """
+    header = read_header(path)
+    if model := HEADERS.get(str(header.get("kind"))):
+        checked(model, header, path)
+    return header
 
 
 def check_facts(facts: Mapping[str, Any], path: Path) -> None:

@@ -11,6 +11,7 @@ from gvbsm.distilled import load_labels
 from gvbsm.manifest import named
 from gvbsm.origin import Origin
 from gvbsm.results import format_continual, format_table
+from gvbsm.schema import Data, Results, checked, checked_header
 
 CURVES = ("classes", "orders", "rows", "note")  # what the table of `continual.json` shows
 
@@ -23,9 +24,9 @@ def describe(workdir: Path) -> str:
     """
     if not (workdir / "data.json").is_file():
         raise ArtifactError(f"{workdir} is not a work directory of gvbsm (no data.json in it)")
-    name, classes, size = _entries(workdir / "data.json", "name", "classes", "image_size")
+    data = checked(Data, read_json(workdir / "data.json"), workdir / "data.json")
     lines = [
-        f"{workdir}: {name}, {classes} classes, {size} px",
+        f"{workdir}: {data.name}, {data.classes} classes, {data.image_size} px",
         *_teachers(workdir),
         *_sets(workdir),
     ]
@@ -33,8 +34,9 @@ def describe(workdir: Path) -> str:
         state: dict[str, Any] = read_header(path)["state"]
         lines.append(f"half-done: {path.relative_to(workdir)}, step {state['step']}")
     if (workdir / "results.json").is_file():
-        (rows,) = _entries(workdir / "results.json", "rows")
-        lines += ["", format_table(rows)]
+        results = read_json(workdir / "results.json")
+        checked(Results, results, workdir / "results.json")
+        lines += ["", format_table(results["rows"])]
         lines += _preset(workdir / "results.json")
     if (workdir / "continual.json").is_file():
         content = dict(zip(CURVES, _entries(workdir / "continual.json", *CURVES), strict=True))
@@ -66,14 +68,14 @@ def _finished(folder: Path) -> list[Path]:
 def _teachers(workdir: Path) -> list[str]:
     lines = []
     for path in _finished(workdir / "squeeze"):
-        header = read_header(path)
+        header = checked_header(path)
         top1 = header["history"]["top1"][-1]
         lines.append(f"squeeze: {header['backbone']}, {top1:.1f} % on the test pictures")
-    recorded = [read_header(path)["backbone"] for path in _finished(workdir / "statistics")]
+    recorded = [checked_header(path)["backbone"] for path in _finished(workdir / "statistics")]
     if recorded:
         lines.append(f"statistics: {', '.join(recorded)}")
     for path in _finished(workdir / "forgetting"):
-        header = read_header(path)
+        header = checked_header(path)
         epochs, top1 = len(header["history"]["epochs"]), header["history"]["top1"][-1]
         name = f"{header['backbone']}, {epochs} epochs"
         lines.append(f"forgetting: {name}, {top1:.1f} % of the training pictures")
@@ -84,7 +86,7 @@ def _sets(workdir: Path) -> list[str]:
     lines = []
     for path in named(workdir, "**/synthesis/images.safetensors"):
         folder = path.parent.parent
-        header = read_header(path)
+        header = checked_header(path)
         name = str(folder.relative_to(workdir)) if folder != workdir else "synthesis"
         ipc = header["recipe"]["ipc"]
         lines.append(f"{name}: {header['method']}, {ipc} images per class, {_size(path)}")

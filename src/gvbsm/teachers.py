@@ -12,6 +12,7 @@ from gvbsm.artifacts import ArtifactError, Recipe, load_tensors, save
 from gvbsm.backbones import build_backbone, file_stem, fill
 from gvbsm.datasets import ImageData
 from gvbsm.runtime import Runtime, first_not_finite, seeded
+from gvbsm.schema import TeacherHeader, checked
 
 
 def file_name(backbone: str) -> str:
@@ -85,6 +86,7 @@ def read_teacher(path: Path, runtime: Runtime) -> tuple[nn.Module, dict[str, Any
         ArtifactError: If the file is unusable.
     """
     tensors, header = load_tensors(path, "teacher")
+    checked(TeacherHeader, header, path)
     if (broken := first_not_finite(tensors)) is not None:
         raise ArtifactError(
             f"{path}: {broken} holds a NaN or an infinity; remove the file and train it again, "

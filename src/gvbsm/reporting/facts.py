@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from gvbsm.artifacts import ArtifactError, read_header, read_json
+from gvbsm.artifacts import ArtifactError, read_json
 from gvbsm.checkpoint import is_partial
 from gvbsm.config import Config, ConfigError
 from gvbsm.distilled import stored_bytes
@@ -16,6 +16,7 @@ from gvbsm.manifest import named
 from gvbsm.names import flat_keys
 from gvbsm.origin import UNKNOWN, Origin
 from gvbsm.results import STAGES
+from gvbsm.schema import Data, Results, checked, checked_header
 from gvbsm.settings import build_config, preset_names, read_preset, to_dict
 from gvbsm.workspace import Workspace
 
@@ -162,6 +163,8 @@ def read_facts(workdir: Path) -> Facts:
 
 
 def _facts(workdir: Path, data: dict[str, Any], results: dict[str, Any]) -> Facts:
+    checked(Data, data, workdir / "data.json")
+    checked(Results, results, workdir / "results.json")
     config, origin = results["config"], Origin.read(results)
     found = _headers(workdir)
     path = workdir / "synthesis" / "images.safetensors"
@@ -200,7 +203,7 @@ def _headers(workdir: Path) -> dict[Path, dict[str, Any]]:
         *named(workdir, "statistics/*.safetensors"),
         *named(workdir, "**/synthesis/images.safetensors"),
     ]
-    return {path: read_header(path) for path in sorted(paths) if not is_partial(path)}
+    return {path: checked_header(path) for path in sorted(paths) if not is_partial(path)}
 
 
 def _row(row: Mapping[str, Any]) -> Row:
