@@ -9,6 +9,7 @@ import filelock
 import pytest
 
 from gvbsm.artifacts import load_tensors, save
+from gvbsm.drafts import draft_folder, locked_draft_folder
 from gvbsm.locks import held
 from gvbsm.workspace import Workspace
 
@@ -60,3 +61,14 @@ def test_a_lock_is_held_for_the_block(tmp_path):
         other.acquire()
     with other, ExitStack() as stack, pytest.raises(filelock.Timeout):
         stack.enter_context(held(tmp_path / ".lock", timeout=0))
+
+
+def test_without_locks_nothing_of_a_writer_at_work_is_removed(plain_drive, tmp_path):
+    plain_drive(errno.ENOSYS)
+    mine, run = tmp_path / "set.safetensors", tmp_path / "run"
+    workspace = Workspace(run)
+    with workspace.locked(), locked_draft_folder(mine) as draft, draft_folder(run / "a") as other:
+        with locked_draft_folder(mine), Workspace(run).locked():
+            pass
+        assert draft.is_dir()
+        assert other.is_dir()

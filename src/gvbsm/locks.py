@@ -16,7 +16,7 @@ UNSUPPORTED = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
 
 
 @contextmanager
-def held(path: Path, timeout: float = -1) -> Iterator[None]:
+def held(path: Path, timeout: float = -1) -> Iterator[bool]:
     """Hold a lock for the block; a killed process holds none.
 
     On a file system without locks, as some network drives are, the block runs without one, and the
@@ -25,6 +25,9 @@ def held(path: Path, timeout: float = -1) -> Iterator[None]:
     Args:
         path: The file that is locked; it is made if it is not there.
         timeout: Seconds to wait for another holder; -1 waits for its end.
+
+    Yields:
+        Whether the lock is held, so that no other process can be at work.
 
     Raises:
         filelock.Timeout: If another process holds it all that time.
@@ -43,6 +46,6 @@ def held(path: Path, timeout: float = -1) -> Iterator[None]:
             path.parent, error.strerror,
         )  # fmt: skip
     try:
-        yield
+        yield lock.is_locked
     finally:
         lock.release()

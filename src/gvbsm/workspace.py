@@ -127,7 +127,7 @@ class Workspace:
         self.claim()
         with ExitStack() as held:
             try:
-                held.enter_context(locks.held(self.directory / LOCK, timeout=0))
+                is_alone = held.enter_context(locks.held(self.directory / LOCK, timeout=0))
             except Timeout:
                 raise ArtifactError(
                     f"another run is at work in {self.directory}; wait for its end, or give "
@@ -138,7 +138,8 @@ class Workspace:
                     f"{self.directory} cannot be written to ({error.strerror or error}); give "
                     "another --workdir"
                 ) from None
-            remove_leftovers(self.directory)
+            if is_alone:
+                remove_leftovers(self.directory)
             yield
 
     @contextmanager
@@ -146,8 +147,9 @@ class Workspace:
         """Have the folder of the report alone for the block; another report is waited for."""
         folder = self.analysis.parent
         _claim(folder, "move them away")
-        with locks.held(folder / LOCK):
-            remove_leftovers(folder)
+        with locks.held(folder / LOCK) as is_alone:
+            if is_alone:
+                remove_leftovers(folder)
             yield
 
     def check_shared(self, processes: Processes) -> None:
