@@ -16,6 +16,7 @@ from gvbsm.backbones import (
     backbone_names,
     build_backbone,
     check_pretrained,
+    check_takes,
     disable_inplace,
     matched_layers,
 )
@@ -428,3 +429,11 @@ def test_a_network_that_cannot_be_trained_says_why_in_a_line(answer, words):
     with pytest.raises(ValueError, match=words) as caught:
         check_call(lambda: Odd(answer), (3, 2, 2), 5)
     assert "\n" not in str(caught.value)
+
+
+def test_a_network_is_called_once_for_all_points_of_a_sweep(monkeypatch):
+    calls = []
+    monkeypatch.setattr("gvbsm.backbones.check_call", lambda *arguments: calls.append(arguments))
+    for size in (24, 24, 25):
+        check_takes("convnet8_d1", 3, size, 1)
+    assert [shape for _, shape, _ in calls] == [(1, 24, 24), (1, 25, 25)]

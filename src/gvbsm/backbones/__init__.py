@@ -10,7 +10,7 @@ import difflib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 
 import torch
@@ -155,6 +155,7 @@ def build_backbone(
     return model
 
 
+@cache  # a sweep asks at every point
 def check_takes(name: str, classes: int, image_size: int, channels: int) -> None:
     """Check that a network can be built for pictures of a size, trained on them, and tested.
 
