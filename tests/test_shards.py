@@ -301,6 +301,24 @@ def test_damaged_archives(tmp_path, folder):
         load_dataset("webdataset", folder)
 
 
+def test_a_header_that_is_broken_or_cut_is_not_taken_for_the_end(tmp_path, folder):
+    """Each header behind the first one, with a bit flipped and cut in two; and the sound archive."""
+    shard = folder / "train-000.tar"
+    whole = shard.read_bytes()
+    with tarfile.open(shard) as archive:
+        headers = [member.offset for member in archive][1:]
+    assert len(headers) == 7
+    for offset in headers:
+        flipped = whole[:offset] + bytes([whole[offset] ^ 1]) + whole[offset + 1 :]
+        for content in (flipped, whole[: offset + 100]):
+            shard.write_bytes(content)
+            with pytest.raises(DataError, match=rf"train-000\.tar is damaged .* at byte {offset}:"):
+                load_dataset("webdataset", folder, cache_dir=tmp_path)
+    for end in (0, tarfile.BLOCKSIZE):  # without the zeros that some programs leave out
+        shard.write_bytes(whole.rstrip(b"\0") + bytes(-len(whole.rstrip(b"\0")) % 512 + end))
+        assert len(load_dataset("webdataset", folder, cache_dir=tmp_path).train) == 8
+
+
 def test_a_broken_picture_is_named_by_shard_and_member(tmp_path):
     members = [("a/9.png", encoded(9)[:40]), ("a/9.cls", b"1")]
     path = write_shard(tmp_path / "train-0.tar", samples(0, 4, extra=members))

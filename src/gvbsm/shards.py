@@ -198,6 +198,7 @@ def _samples(path: Path, request: Request) -> Iterator[Sample]:
                 if extension in samples.setdefault(key, {}):
                     raise DataError(f"{path} holds {member.name} twice; repair it")
                 samples[key][extension] = member
+            _check_end(file, archive.offset, path)
             for key, members in samples.items():
                 picture = _picture(key, members, path)
                 if picture is not None:
@@ -207,6 +208,17 @@ def _samples(path: Path, request: Request) -> Iterator[Sample]:
         raise DataError(
             f"cannot read {path} as an uncompressed tar file: {error}; repair or unpack it"
         ) from error
+
+
+def _check_end(file: _Headers, offset: int, path: Path) -> None:
+    """Check that an archive ends where its members do: `tarfile` takes a broken header for the end.
+
+    Raises:
+        DataError: If something other than the zeros of an end lies there.
+    """
+    file.seek(offset)
+    if file.read(tarfile.BLOCKSIZE).strip(b"\0"):
+        raise DataError(f"{path} is damaged or cut off at byte {offset}: fetch it again")
 
 
 def _name(member: tarfile.TarInfo, path: Path, size: int) -> tuple[str, str]:
