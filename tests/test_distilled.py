@@ -96,6 +96,15 @@ def test_views_of_no_image_of_the_set_are_refused(name, value, tmp_path):
         load_labels(tmp_path).epoch(0)
 
 
+@pytest.mark.parametrize("layout", [0, -1, 1.0, True, "2", [2], None])
+def test_a_layout_that_never_was_is_refused(layout, tmp_path):
+    labels = write_labels(tmp_path / "labels")
+    index = read_json(labels.directory / "index.json")
+    write_json(labels.directory / "index.json", {**index, "layout": layout})
+    with pytest.raises(ArtifactError, match="layout should be 1 or 2, found"):
+        load_labels(labels.directory)
+
+
 def test_a_newer_layout_is_refused(tmp_path):
     labels = write_labels(tmp_path / "labels")
     index = read_json(labels.directory / "index.json")

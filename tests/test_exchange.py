@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import os
 import pytest
 import torch
 from PIL import Image
@@ -110,6 +111,8 @@ def edit(folder, **changes):
         ({"folders": ["class 0", ".."]}, "leads out of"),
         ({"folders": ["class 0", "/etc"]}, "no plain name"),
         ({"folders": ["class 0", "a\\b"]}, "no plain name"),
+        ({"folders": ["class 0", "n" * 256]}, "no plain name"),
+        ({"folders": ["class 0", "class 0"]}, "names folder 'class 0' for two classes"),
     ],
 )
 def test_what_a_folder_tells_is_checked(changes, message, workdir, tmp_path):
@@ -133,6 +136,18 @@ def test_links_out_of_the_folder_are_refused(workdir, tmp_path):
     picture.write_bytes(b"\x89PNG and nothing")
     with pytest.raises(DataError, match=r"cannot read .*00000\.png"):
         load(folder)
+
+
+def test_an_index_of_labels_that_is_no_file_is_not_taken_for_none(workdir, tmp_path):
+    folder = export(workdir, "hub", tmp_path / "e", quiet=True)
+    index = folder / "soft_labels" / "index.json"
+    index.unlink()
+    for make in (index.mkdir, lambda: os.mkfifo(index), lambda: index.symlink_to("nowhere")):
+        make()
+        with pytest.raises(ArtifactError, match=r"index\.json"):
+            load(folder)
+        index.rmdir() if index.is_dir() else index.unlink()
+    assert load(folder).soft_labels is None
 
 
 def test_facts_that_are_too_long_are_not_read(workdir, tmp_path, monkeypatch):

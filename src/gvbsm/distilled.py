@@ -218,6 +218,8 @@ def load_labels(directory: Path) -> SoftLabels:
         raise ArtifactError(
             f"{path} has layout {layout}, this gvbsm reads up to {LAYOUT}: upgrade gvbsm"
         )
+    if type(layout) is not int or layout not in (1, LAYOUT):
+        raise DamagedError(path, f"layout should be 1 or {LAYOUT}, found {layout!r}")
     if layout == 1:  # without what it has no choice of
         index |= {"kept": "all", "fields": [], "batch": index.get("images"), "storage": {}}
         index |= {"shard_images": index.get("images"), "recipe": index.get("recipe", {})}

@@ -8,6 +8,7 @@ checked before memory is taken, and a path that leads out of the folder is refus
 from __future__ import annotations
 
 import io
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -43,6 +44,7 @@ LABELS = "soft_labels"  # folder of the soft labels in `hub`, and how their name
 TABLE = "data/train-00000-of-00001.parquet"
 TRAINED_WITH = ("seed", "labels", "evaluation")  # sections of the settings
 MOST_FACTS_BYTES = 64 * 1024**2
+MOST_NAME_BYTES = 255  # of a folder
 MOST_EXTRA = 64 * 1024  # bytes of an encoded picture beside twice its pixels
 
 Facts = dict[str, Any]
@@ -181,7 +183,7 @@ def _load_folder(folder: Path, root: Path) -> DistilledDataset:
         raise ArtifactError(f"{folder} holds {len(labels)} images, {FACTS} tells {facts['images']}")
     images = _read_all(places, facts)
     stored = folder / LABELS
-    if form != "hub" or not (stored / "index.json").is_file():
+    if form != "hub" or not os.path.lexists(stored / "index.json"):
         return _made(images, labels, facts, None, folder)
     for path in stored.iterdir():
         inside(path, root)
@@ -196,8 +198,11 @@ def _class_folders(folder: Path, root: Path, facts: Facts) -> tuple[list[Lying],
     places: list[Lying] = []
     labels: list[int] = []
     for label, name in enumerate(names):
-        if Path(name).name != name or "\\" in name:
-            raise ArtifactError(f"{folder}: {name!r} is no plain name of a folder: refused")
+        long = len(name.encode(errors="surrogatepass")) > MOST_NAME_BYTES
+        if Path(name).name != name or "\\" in name or long:
+            raise ArtifactError(f"{folder}: {name[:100]!r} is no plain name of a folder: refused")
+        if names.index(name) != label:
+            raise ArtifactError(f"{folder}: {FACTS} names folder {name!r} for two classes: refused")
         found = sorted((folder / name).glob("*.png"))
         places += [inside(path, root) for path in found]
         labels += [label] * len(found)
