@@ -288,6 +288,11 @@ def test_continual_results_where_there_are_some(workdir, plain_gallery):
     assert "arrive in 2 steps" in tree.text
 
 
+def test_a_page_is_written_of_text_that_cannot_be_encoded(plain_gallery, tmp_path):
+    write_run(tmp_path)
+    assert r"half a sign: \ud800" in page_of(tmp_path, ["half a sign: \ud800"])
+
+
 def test_continual_results_alone_have_a_page(tmp_path):
     steps, average = [spread(99.0, 98.0), spread(40.0, 42.0)], spread(70.0, 69.0)
     rows = [{"method": m, "student": STUDENT, "ipc": 2, "seconds": 1.0, "steps": steps,

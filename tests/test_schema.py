@@ -13,7 +13,7 @@ from gvbsm.epochs import plan_fields
 from gvbsm.exchange import FACTS, load
 from gvbsm.exports import export
 from gvbsm.pictures import DataError
-from gvbsm.schema import Facts, ImagesHeader, LabelIndex, checked
+from gvbsm.schema import Facts, ImagesHeader, LabelIndex, Results, checked
 from test_distilled import write_images, write_labels
 
 MODELS = {"folder": Facts, "index": LabelIndex, "single": Facts, "images": ImagesHeader}
@@ -128,6 +128,13 @@ def test_an_index_of_labels_is_checked(entries, message, tmp_path):
         checked(LabelIndex, index | entries, tmp_path / "index.json")
     assert str(caught.value).startswith(f"{tmp_path}/index.json is damaged")
     assert str(caught.value).isprintable()
+
+
+@pytest.mark.parametrize("name", ["pictures", "skipped", "notes"])
+@pytest.mark.parametrize("value", [None, 7, "x", [[1]], {"train": "x"}])
+def test_results_that_a_page_cannot_show_are_refused(name, value, tmp_path):
+    with pytest.raises(ArtifactError, match=rf"results.json is damaged \({name}"):
+        checked(Results, {"rows": [], name: value}, tmp_path / "results.json")
 
 
 @pytest.mark.parametrize(

@@ -250,9 +250,12 @@ class Data(Manifest):
 
 
 class Results(Manifest):
-    """`results.json` of a work directory, as far as its table shows it."""
+    """`results.json` of a work directory, as far as its table and its page show it."""
 
     rows: list[ResultRow]
+    pictures: dict[str, Whole | None] = {}
+    skipped: list[Text] = []
+    notes: list[Text] = []
 
 
 def checked(model: type[M], content: Mapping[str, Any], path: Path) -> M:

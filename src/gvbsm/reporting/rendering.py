@@ -57,7 +57,7 @@ def write_html(path: Path, template: str, context: Mapping[str, Any]) -> Path:
     """
     text = _environment().get_template(template).render(context)
     with atomic(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
     return path
 
 
