@@ -1,8 +1,8 @@
 """Sets of other people: read as told, and refused where they are broken, too large or unsafe."""
 
+import os
 from dataclasses import replace
 
-import os
 import pytest
 import torch
 from PIL import Image

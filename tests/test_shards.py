@@ -302,7 +302,7 @@ def test_damaged_archives(tmp_path, folder):
 
 
 def test_a_header_that_is_broken_or_cut_is_not_taken_for_the_end(tmp_path, folder):
-    """Each header behind the first one, with a bit flipped and cut in two; and the sound archive."""
+    """Each header behind the first one, with a bit flipped and cut in two; and sound archives."""
     shard = folder / "train-000.tar"
     whole = shard.read_bytes()
     with tarfile.open(shard) as archive:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+import warnings
 from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -29,6 +30,9 @@ def start_log(quiet: bool = False) -> None:
     quiet = quiet or read_launch().rank > 0
     logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
     logging.getLogger("gvbsm").setLevel(logging.WARNING if quiet else logging.INFO)
+    warnings.filterwarnings(
+        "ignore", module="PIL"
+    )  # of broken metadata, beside what is told of them
 
 
 class Parsed(NamedTuple):
