@@ -8,7 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
+from gvbsm import manifest
+from gvbsm.artifacts import atomic
 from gvbsm.distilled import DistilledDataset
+from gvbsm.manifest import claim
 from gvbsm.plots import plot_images
 from together import environment
 
@@ -109,7 +112,9 @@ def test_any_class_name_can_be_drawn(tmp_path, name):
 
 def test_a_figure_that_fails_leaves_the_old_one(tmp_path, monkeypatch):
     path = tmp_path / "x.png"
-    path.write_bytes(b"old")
+    claim(tmp_path)
+    with atomic(path) as temporary:
+        temporary.write_bytes(b"old")
 
     def fail(*_args, **_kwargs):
         raise OSError(28, "No space left on device")
@@ -117,7 +122,7 @@ def test_a_figure_that_fails_leaves_the_old_one(tmp_path, monkeypatch):
     monkeypatch.setattr("matplotlib.figure.Figure.savefig", fail)
     with pytest.raises(OSError, match="No space"):
         plot_images(distilled_set(plain([1, 2], 1), ["a", "b"]), plain([1, 2], 1), 1, path)
-    assert [entry.name for entry in tmp_path.iterdir()] == ["x.png"]
+    assert sorted(entry.name for entry in tmp_path.iterdir()) == [manifest.NAME, "x.png"]
     assert path.read_bytes() == b"old"
 
 

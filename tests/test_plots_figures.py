@@ -12,6 +12,9 @@ from matplotlib.colors import to_hex
 from matplotlib.text import Text
 from PIL import Image
 
+from gvbsm import manifest
+from gvbsm.artifacts import atomic
+from gvbsm.manifest import claim
 from gvbsm.plots.accuracy import draw_confusion, draw_continual, draw_methods
 from gvbsm.plots.curves import TERMS, History, draw_losses, draw_training, running_median
 from gvbsm.plots.images import draw_film, draw_images, film_gif
@@ -157,11 +160,13 @@ def test_a_figure_is_saved_as_vectors_and_pixels_with_bytes_that_repeat(tmp_path
 
 
 def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
-    (tmp_path / "x.pdf").write_bytes(b"old")
+    claim(tmp_path)
+    with atomic(tmp_path / "x.pdf") as temporary:
+        temporary.write_bytes(b"old")
     monkeypatch.setattr("matplotlib.figure.Figure.savefig", lambda *_, **__: 1 / 0)
     with pytest.raises(ZeroDivisionError):
         save_figure(simple(), tmp_path, "x")
-    assert [path.name for path in tmp_path.iterdir()] == ["x.pdf"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [manifest.NAME, "x.pdf"]
     assert (tmp_path / "x.pdf").read_bytes() == b"old"
 
 

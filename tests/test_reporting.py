@@ -12,10 +12,11 @@ import pytest
 import torch
 
 import gvbsm
-from gvbsm.artifacts import ArtifactError, read_json, save, write_json
+from gvbsm.artifacts import ArtifactError, atomic, read_json, save, write_json
 from gvbsm.cli import main
 from gvbsm.cli.parsing import parse_run
 from gvbsm.config import Config
+from gvbsm.manifest import claim
 from gvbsm.names import fields_by_name, merge
 from gvbsm.origin import Origin
 from gvbsm.plots.captions import Drawn
@@ -56,6 +57,7 @@ def trace():
 
 def write_run(root, names=("ant", HOSTILE), **changes):
     """A finished work directory on two classes, with known numbers."""
+    claim(root)
     config = to_dict(as_config(merge({**read_preset("digits"), "ipc": 2}, changes)))
     config["labels"]["epochs"] = 800  # as settled for four images
     write_json(root / "data.json", {"name": config["data"]["name"], "fingerprint": "f",
@@ -343,13 +345,15 @@ def test_a_note_alone_makes_the_section_of_figures(workdir, monkeypatch):
 
 def test_figures_that_are_drawn_no_more_go(workdir, plain_gallery):
     folder = workdir / "report" / "figures"
-    folder.mkdir(parents=True)
-    for name in ("old.png", "old.pdf", ".tsne.png.1.tmp", "notes.txt"):
+    for name in ("old.png", "old.pdf"):
+        with atomic(folder / name) as temporary:
+            temporary.touch()
+    for name in ("mine.png", "notes.txt"):
         (folder / name).touch()
     page_of(workdir)
     names = sorted(path.name for path in folder.iterdir())
-    assert names == ["film.gif", "film.pdf", "film.png", "images.pdf", "images.png", "notes.txt",
-                     "tsne.pdf", "tsne.png"]  # fmt: skip
+    assert names == ["film.gif", "film.pdf", "film.png", "images.pdf", "images.png", "mine.png",
+                     "notes.txt", "tsne.pdf", "tsne.png"]  # fmt: skip
 
 
 # Sweeps
