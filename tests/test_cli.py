@@ -162,6 +162,13 @@ def test_the_installed_command_leaves_with_the_exit_code(monkeypatch, capsys):
 # Help
 
 
+def test_a_fault_moves_no_cursor(tmp_path, capsys):
+    assert main(["show", str(tmp_path / "\x1b[31m\udce9é")]) == 2
+    error = capsys.readouterr().err
+    assert r"\x1b[31m\udce9é" in error
+    assert error.count("\n") == 1
+
+
 def test_the_overview_names_every_verb_and_preset(capsys):
     assert main(["--help"]) == 0
     text = capsys.readouterr().out

@@ -56,6 +56,7 @@ def test_assumptions_are_made_once():
 def test_readable_names_can_always_be_written():
     assert readable(os.fsdecode(b"a\xff/\xc3\xa9")) == "a\ufffd/é"
     assert readable("e\N{COMBINING ACUTE ACCENT}") == "é"
+    assert readable("a\n\x1b[31m\x7f\u200d") == "a\ufffd\ufffd[31m\ufffd\u200d"
 
 
 @pytest.mark.parametrize(

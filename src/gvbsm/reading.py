@@ -120,9 +120,12 @@ def _suffix(path: Lying) -> str:
 def readable(name: str) -> str:
     """A file's name as text: bytes that are not UTF-8 become replacement characters.
 
+    So do control characters, which would move a terminal's cursor.
+
     Accents are brought to their composed form (NFC), since file systems differ in it.
     """
-    return unicodedata.normalize("NFC", os.fsencode(name).decode("utf-8", "replace"))
+    text = unicodedata.normalize("NFC", os.fsencode(name).decode("utf-8", "replace"))
+    return "".join("\ufffd" if unicodedata.category(sign) == "Cc" else sign for sign in text)
 
 
 def read_lines(path: Path, findings: Findings) -> list[str]:

@@ -115,7 +115,14 @@ def _print_fault(error: Exception, launch: Launch) -> None:
 
 
 def _complain(line: str) -> None:
-    """Print a line on the standard error stream; where nobody reads that, the exit code remains."""
+    """Print a line on the standard error stream; where nobody reads that, the exit code remains.
+
+    Names of files may hold what moves a terminal's cursor: it is escaped.
+    """
+    line = "".join(
+        sign if sign.isprintable() or sign == "\n" else sign.encode("unicode_escape").decode()
+        for sign in line
+    )
     with contextlib.suppress(OSError):
         print(line, file=sys.stderr, flush=True)
 
