@@ -155,7 +155,11 @@ def inside(path: Path, root: Path) -> Path:
     Raises:
         ArtifactError: If it does not, or is a folder, a pipe or a device.
     """
-    if not path.resolve().is_relative_to(root.resolve()):
+    try:
+        leads_out = not path.resolve().is_relative_to(root.resolve())
+    except (OSError, RuntimeError):  # links in a ring
+        leads_out = True
+    if leads_out:
         raise ArtifactError(f"{path} leads out of {root}: refused")
     if path.exists() and not path.is_file():
         raise ArtifactError(f"{path} is no regular file, as all of a set are: fetch the set again")

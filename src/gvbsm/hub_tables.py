@@ -19,6 +19,7 @@ from gvbsm.hub_files import check_data_files, check_folder
 from gvbsm.pictures import DataError
 from gvbsm.sources import Request
 
+MOST_LETTERS = 300  # of what a library says of a fault
 MOST_ROWS = 20_000_000  # of one split
 MOST_RATIO = 200  # of unpacked to packed bytes: encoded pictures do not compress so well
 SMALL = 64 * 1024**2  # bytes that are unpacked whatever the ratio
@@ -58,7 +59,7 @@ def load_tables(name: str, request: Request) -> dict[str, Any]:
         raise
     except Exception as error:  # no network, no such set, several configurations, broken files
         cause = error.__cause__ or error
-        first = (str(cause).splitlines() or [type(cause).__name__])[0]
+        first = (str(cause).splitlines() or [type(cause).__name__])[0][:MOST_LETTERS]
         raise DataError(
             f"cannot read {name} as a Hugging Face data set: {first}"
             " (--data.subset names one of its configurations)"
