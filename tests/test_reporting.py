@@ -57,7 +57,7 @@ def trace():
 
 def write_run(root, names=("ant", HOSTILE), **changes):
     """A finished work directory on two classes, with known numbers."""
-    claim(root)
+    claim(root / "report")
     config = to_dict(as_config(merge({**read_preset("digits"), "ipc": 2}, changes)))
     config["labels"]["epochs"] = 800  # as settled for four images
     write_json(root / "data.json", {"name": config["data"]["name"], "fingerprint": "f",
