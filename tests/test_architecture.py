@@ -28,7 +28,7 @@ LAYERS = (
     "unreadable datasets backbones",
     # 2: ground
     "jsontext schema drafts artifacts checkpoint replacing "
-    "settings rows labelstore distilled runtime memory tracking training loading "
+    "settings rows labelstore distilled plain_sets runtime memory tracking training loading "
     "workers teachers features film groups class_order observe targets epochs descent workspace "
     "studies choices origin sharing exchange processes replicas teamwork divergence "
     "unfinished starts beyond limits names ensemble optimizers",

@@ -26,6 +26,7 @@ from gvbsm.defaults import torch_defaults
 from gvbsm.normalization import cached_pixel_statistics, check_range, pixel_statistics
 from gvbsm.paths import cache_folder, user_path
 from gvbsm.pictures import (
+    GRAY_MODES,
     DataError,
     Lying,
     Progress,
@@ -47,8 +48,6 @@ MEMORY_LIMIT = 2 * 1024**3  # bytes of uint8 pictures that are kept in memory wi
 SAMPLED_HEADERS = 200  # pictures looked at to choose a folder's image size and channels
 SAMPLED_DEEP = 20  # of these, pictures of more than 8 bits whose values are looked at
 LEAST_DEEP = 2**14  # a set of 16 bits whose greatest value is less holds fewer bits
-
-_GREY_MODES = {"1", "L", "LA", "I", "I;16", "I;16B", "I;16L"}
 
 
 @dataclass(frozen=True)
@@ -135,7 +134,7 @@ def _geometry(raw: Raw, spec: DatasetSpec) -> tuple[int, int]:
             raise DataError(f"cannot read {paths[index]}: {error}; repair or remove it") from error
     side = median_low(min(size) for size in sizes)
     side = side if len(set(sizes)) == 1 else min(side, 224)
-    return spec.image_size or side, spec.channels or (1 if modes <= _GREY_MODES else 3)
+    return spec.image_size or side, spec.channels or (1 if modes <= GRAY_MODES else 3)
 
 
 def _check_depth(raw: Raw) -> None:

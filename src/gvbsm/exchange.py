@@ -36,6 +36,7 @@ from gvbsm.distilled import DistilledDataset, load_distilled, load_images, load_
 from gvbsm.labelstore import SoftLabels
 from gvbsm.paths import cache_folder, user_path
 from gvbsm.pictures import DataError, Lying, open_file, read_image
+from gvbsm.plain_sets import is_plain, load_plain
 from gvbsm.schema import MOST_BYTES, check_labels
 
 FACTS = "gvbsm.json"
@@ -78,8 +79,9 @@ def load(source: str | Path, cache: Path | None = None) -> DistilledDataset:
     """A distilled set (`gvbsm.load`), wherever it comes from.
 
     Args:
-        source: A work directory, an exported folder or file, or the name of a set on the Hugging
-            Face Hub (user/name), which is downloaded.
+        source: A work directory, an exported folder or file, the name of a set on the Hugging Face
+            Hub (user/name), which is downloaded, or a plain set with hard labels: class folders of
+            pictures, or an .npz.
         cache: Where soft labels of a single file are unpacked; None is ~/.cache/gvbsm.
 
     Raises:
@@ -87,10 +89,12 @@ def load(source: str | Path, cache: Path | None = None) -> DistilledDataset:
         DataError: If pictures cannot be read, or the Hub is out of reach.
     """
     path = user_path(source)
-    if path.is_file():
-        return _load_file(path, cache or cache_folder())
     if (path / FACTS).is_file():
         return _load_folder(path, path)
+    if path.exists() and is_plain(path):
+        return load_plain(path)
+    if path.is_file():
+        return _load_file(path, cache or cache_folder())
     if path.exists():
         found = load_distilled(path)
         return replace(found, header={**found.header, "settings": _run_settings(path)})

@@ -1,0 +1,103 @@
+"""Plain sets that anybody hands over: class folders of pictures, or one .npz, with hard labels."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from statistics import median_low
+
+import torch
+from torch import Tensor
+
+from gvbsm.arrays import read_npz
+from gvbsm.distilled import DistilledDataset
+from gvbsm.folders import path_split, scan
+from gvbsm.manifest import is_claimed
+from gvbsm.normalization import pixel_statistics
+from gvbsm.pictures import (
+    GRAY_MODES,
+    DataError,
+    Split,
+    decode,
+    no_progress,
+    open_image,
+    resize_to,
+)
+from gvbsm.reading import Findings
+from gvbsm.schema import MOST_BYTES
+from gvbsm.sources import Request
+
+log = logging.getLogger("gvbsm")
+
+
+def is_plain(path: Path) -> bool:
+    """Whether a path is no set of gvbsm's but pictures of somebody's: an .npz, or class folders."""
+    if path.is_file():
+        return path.suffix == ".npz"
+    return not is_claimed(path) and not any(
+        (path / name).exists() for name in ("data.json", "synthesis")
+    )
+
+
+def load_plain(path: Path) -> DistilledDataset:
+    """The pictures as a set with hard labels, class by class.
+
+    Mean and deviation are those of its own pixels. Pictures of several sizes are brought to the
+    median short side, which the log says.
+
+    Args:
+        path: A folder of class folders (or one that holds them in `train/`), or an .npz whose
+            training arrays are the set.
+
+    Raises:
+        DataError: If it is neither.
+    """
+    names, images, labels = _from_npz(path) if path.is_file() else _from_folders(path)
+    order = torch.argsort(labels, stable=True)
+    statistics = pixel_statistics([images], images.shape[1])
+    return DistilledDataset(
+        images=images[order].contiguous(),
+        labels=labels[order].contiguous(),
+        class_names=names,
+        mean=statistics.mean,
+        std=statistics.std,
+        soft_labels=None,
+        header={"method": "plain", "dataset": path.name, "recipe": {}},
+    )
+
+
+def _from_npz(path: Path) -> tuple[tuple[str, ...], Tensor, Tensor]:
+    raw = read_npz(Request(path, 0.2, 0, path.parent))
+    assert raw.train.images is not None  # arrays are in memory
+    side = min(raw.train.images.shape[-2:])
+    return raw.class_names, resize_to(raw.train.images, side), raw.train.labels
+
+
+def _from_folders(path: Path) -> tuple[tuple[str, ...], Tensor, Tensor]:
+    inner = path / "train"
+    findings = Findings()
+    pictures = scan(inner if inner.is_dir() else path, findings)
+    split = path_split(pictures)
+    for why, left_out in findings.left_out.items():
+        log.info("left out: %d %s", len(left_out), why)
+    return tuple(pictures), _decoded(split, path), split.labels
+
+
+def _decoded(split: Split, path: Path) -> Tensor:
+    """All pictures at one size, uint8 (N, C, S, S)."""
+    sizes, modes = set(), set()
+    for place in split.paths or ():
+        try:
+            with open_image(place) as file:
+                sizes.add(file.size)
+                modes.add(file.mode)
+        except Exception as error:  # as in `read_image`
+            raise DataError(f"cannot read {place}: {error}; repair it or take it out") from error
+    side = median_low(min(size) for size in sorted(sizes))
+    if len(sizes) > 1 or any(width != height for width, height in sizes):
+        log.warning("the pictures of %s have several sizes: they are brought to %d px", path, side)
+    channels = 1 if modes <= GRAY_MODES else 3
+    if len(split) * channels * side**2 > MOST_BYTES:
+        raise DataError(f"the pictures of {path} take more than {MOST_BYTES} bytes at {side} px")
+    images = list(decode(split.paths or (), channels, side, no_progress))
+    return torch.stack(images)

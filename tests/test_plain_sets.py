@@ -1,0 +1,78 @@
+"""Plain sets of somebody's: class folders and arrays are sets with hard labels."""
+
+import logging
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from gvbsm.artifacts import ArtifactError
+from gvbsm.cli import main
+from gvbsm.distilled import load_distilled
+from gvbsm.exchange import load
+from gvbsm.exports import export
+from gvbsm.pictures import DataError
+from test_distilled import write_images
+from test_pictures import draw
+from test_sources import draw_classes
+from workdirs import write_arrays
+
+
+def test_class_folders_are_a_set_with_hard_labels(tmp_path):
+    root = draw_classes(tmp_path / "a", {"cat": 1, "dog": 2}, size=(9, 9))
+    found = load(root)
+    assert (found.class_names, found.labels.tolist()) == (("cat", "dog"), [0, 1, 1])
+    for image, path in zip(found.images, sorted(root.rglob("*.png")), strict=True):
+        assert np.array_equal(image.permute(1, 2, 0), np.asarray(Image.open(path)))
+    pixels = found.images.double() / 255
+    assert found.mean == pytest.approx(pixels.mean((0, 2, 3)).tolist())
+    assert found.soft_labels is None
+    (tmp_path / "b").mkdir()
+    root.rename(tmp_path / "b" / "train")
+    assert torch.equal(load(tmp_path / "b").images, found.images)
+
+
+def test_pictures_of_several_sizes_are_brought_to_one_and_it_is_said(tmp_path, caplog):
+    root = draw_classes(tmp_path / "a", {"cat": 2, "dog": 2}, mode="L")
+    draw(root / "cat" / "large.png", size=(20, 12), mode="L")
+    assert load(root).images.shape == (5, 1, 8, 8)
+    assert "several sizes: they are brought to 8 px" in caplog.text
+
+
+def test_an_npz_is_a_set_with_hard_labels(tmp_path):
+    path = write_arrays(tmp_path / "a.npz", train=3, test=1)
+    with np.load(path) as arrays:
+        images, labels = arrays["train_images"], arrays["train_labels"]
+    found = load(path)
+    assert found.labels.tolist() == sorted(labels.tolist())
+    assert np.array_equal(found.images.permute(0, 2, 3, 1), images)
+    np.savez(tmp_path / "b.npz", images=images, labels=labels)
+    with pytest.raises(DataError, match=r"b\.npz lacks .*train_images"):
+        load(tmp_path / "b.npz")
+
+
+def test_other_things_are_not_taken_for_plain_sets(tmp_path):
+    write_images(tmp_path / "w")
+    assert torch.equal(load(tmp_path / "w").images, load_distilled(tmp_path / "w").images)
+    out = export(tmp_path / "w", "folder", tmp_path / "e", quiet=True)
+    assert load(out).header["form"] == "folder"
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(DataError, match="no class folders"):
+        load(tmp_path / "empty")
+    (tmp_path / "x.txt").write_text("x")
+    with pytest.raises(ArtifactError, match=r"x\.txt"):
+        load(tmp_path / "x.txt")
+
+
+@pytest.mark.parametrize("form", ["folder", "npz"])
+def test_a_network_is_trained_on_a_plain_set(form, tmp_path, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("gvbsm"), "handlers", [])
+    if form == "npz":
+        source = write_arrays(tmp_path / "a.npz", train=3, test=2)
+    else:
+        source = draw_classes(tmp_path / "a", {"cat": 3, "dog": 3})
+    out = tmp_path / "model.safetensors"
+    command = ["train", str(source), "--model", "convnet8_d1", "--labels.epochs", "2"]
+    assert main([*command, "--threads", "1", "--out", str(out), "--quiet"]) == 0
+    assert out.is_file()
