@@ -46,6 +46,7 @@ def start(*arguments, **options):
 COMMAND = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # ignored, if the tests run under nohup
 from gvbsm.cli import entry
 entry()
 """
@@ -93,6 +94,7 @@ import ctypes, os, signal, threading
 from gvbsm.cli import signals
 signals.GRACE_SECONDS = 0.2
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 signals.raise_when_stopped()
 libc, lock = ctypes.CDLL(None), ctypes.create_string_buffer(64)
 libc.pthread_mutex_lock(lock)

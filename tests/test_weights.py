@@ -259,6 +259,7 @@ def test_recipe__is_that_of_the_file_s_content_not_of_its_place(folder, data, tm
 
 def test_teacher_file_of_another_network_is_damage(teachers, data, runtime, tmp_path):
     path = tmp_path / "x.safetensors"
-    save_teacher(path, teachers[CONVNET], WRN, data, {}, {"stage": "x"})
+    history = {"epochs": [1], "top1": [50.0], "losses": [1.0]}
+    save_teacher(path, teachers[CONVNET], WRN, data, history, {"stage": "x"})
     with pytest.raises(ArtifactError, match=r"x\.safetensors is damaged .*missing"):
         load_teacher(path, data, runtime)
