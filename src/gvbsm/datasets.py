@@ -97,7 +97,7 @@ class DatasetSpec:
     streams: bool = False  # stays on disk however small, unless `in_memory` asks otherwise
 
 
-def _check(raw: Raw) -> None:
+def _check(raw: Raw, where: str) -> None:
     count = len(raw.class_names)
     if count < 2:
         raise DataError(f"only one class, {list(raw.class_names)}: expected two or more")
@@ -109,7 +109,7 @@ def _check(raw: Raw) -> None:
             )
     empty = (torch.bincount(raw.train.labels, minlength=count) == 0).nonzero().flatten().tolist()
     if empty:
-        raise DataError(f"no training pictures of class {raw.class_names[empty[0]]!r}")
+        raise DataError(f"no training pictures of class {raw.class_names[empty[0]]!r} in {where}")
 
 
 def _geometry(raw: Raw, spec: DatasetSpec) -> tuple[int, int]:
@@ -275,14 +275,14 @@ def load_dataset(
 
     columns = (subset, image_column, label_column)
     raw = spec.load(Request(root, val_fraction, split_seed, cache, member, *columns, progress))
-    _check(raw)
+    _check(raw, str(root or name))
     for note in raw.notes:
         log.warning("%s", note)
     skipped: tuple[str, ...] = ()
     if skip_unreadable:
         (train, test), skipped = leave_out((raw.train, raw.test), cache / "unreadable", progress)
         raw = replace(raw, train=train, test=test)
-        _check(raw)
+        _check(raw, str(root or name))
     _check_depth(raw)
     size, channels = _geometry(raw, spec)
     size = image_size or size

@@ -33,6 +33,7 @@ MOST_PICTURE_BYTES = 256 * 1024**2
 MOST_LABEL_BYTES = 1024**2
 MOST_HEADER_BYTES = 1024**2  # that one member's headers may be read at once
 MOST_SHARDS = 100_000  # that a pattern may name
+MOST_SHOWN = 300  # letters of a pattern in a message
 _BRACES = re.compile(r"\{([^{}]*)\}")  # without braces inside
 _TRAIN, _TEST = r"train(ing)?", r"(val(id|idation)?|test(ing)?|eval)"
 
@@ -152,7 +153,8 @@ def find_shards(root: Path) -> list[Path]:
     missing = [path for path in found if not os.path.isfile(path)]  # noqa: PTH113
     if missing:
         kind = "no regular file" if os.path.lexists(missing[0]) else "missing"
-        raise DataError(f"{len(missing)} shard(s) of {root} cannot be read: {missing[0]} is {kind}")
+        pattern, first = (str(path)[:MOST_SHOWN] for path in (root, missing[0]))
+        raise DataError(f"{len(missing)} shard(s) of {pattern} cannot be read: {first} is {kind}")
     return found
 
 
