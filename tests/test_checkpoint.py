@@ -1,9 +1,12 @@
 """Checkpoints: half-done work that a stopped run goes on from."""
 
+import pytest
 import torch
 
 from gvbsm import checkpoint
+from gvbsm.artifacts import ArtifactError
 from gvbsm.checkpoint import Checkpoint
+from gvbsm.manifest import claim
 from test_artifacts import RECIPE, leftovers, tensors
 
 
@@ -42,3 +45,13 @@ def test_a_checkpoint_is_due_now_and_then(tmp_path, monkeypatch):
     minutely.save({}, {"step": 1})
     assert not minutely.due()
     assert Checkpoint(tmp_path / "y.safetensors", RECIPE, 0).due()
+
+
+def test_a_checkpoint_that_was_exchanged_is_refused_before_the_work(tmp_path):
+    claim(tmp_path)
+    Checkpoint(tmp_path / "x.safetensors", RECIPE, 0).save({}, {"step": 1})
+    Checkpoint(tmp_path / "x.safetensors", RECIPE, 0)
+    path = tmp_path / "x.partial.safetensors"
+    path.write_bytes(path.read_bytes()[:-1] + b"?")
+    with pytest.raises(ArtifactError, match=r"x\.partial\.safetensors is in the way.*move it away"):
+        Checkpoint(tmp_path / "x.safetensors", RECIPE, 0)

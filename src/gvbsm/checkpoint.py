@@ -13,6 +13,7 @@ from torch import Tensor
 from gvbsm.artifacts import (
     DamagedError,
     Recipe,
+    check_replaceable,
     is_current,
     load_tensors,
     remove,
@@ -30,10 +31,21 @@ def is_partial(path: Path) -> bool:
 
 
 class Checkpoint:
-    """Half-done work of one artefact: at most one file, replaced atomically now and then."""
+    """The checkpoint of one artifact: at most one file, replaced atomically.
+
+    Args:
+        path: The artifact.
+        recipe: What it is made from.
+        every_seconds: Time between two checkpoints.
+
+    Raises:
+        ArtifactError: If the checkpoint's file may not be replaced: before the work, not at the
+            first `save`.
+    """
 
     def __init__(self, path: Path, recipe: Recipe, every_seconds: float) -> None:
         self._path = path.with_name(f"{path.name.removesuffix('.safetensors')}{PARTIAL}")
+        check_replaceable(self._path)
         self._recipe = recipe
         self._every = every_seconds
         self._last = time.monotonic()
