@@ -83,7 +83,7 @@ def test_broken_lines_of_a_manifest_hide_nothing_else(tmp_path):
     lines = ["[" * 5000, "null", '{"name": 1}', '{"name": "x", "size": "1", "crc32": 1}', '{"na']
     with (tmp_path / manifest.NAME).open("a") as file:
         file.write("\n".join(lines) + "\n")
-    record(tmp_path, tmp_path / "x", content_of(tmp_path / "x"))
+    record(tmp_path, {tmp_path / "x": content_of(tmp_path / "x")})
     assert files_made(tmp_path) == [tmp_path / "x"]
 
 

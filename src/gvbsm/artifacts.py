@@ -119,7 +119,7 @@ def atomic(path: Path) -> Iterator[Path]:
             with temporary.open("rb+") as file:
                 os.fsync(file.fileno())
             if root:
-                manifest.record(root, path, manifest.content_of(temporary))
+                manifest.record(root, {path: manifest.content_of(temporary)})
             temporary.replace(path)
         _sync_folder(path.parent)
     except OSError as error:

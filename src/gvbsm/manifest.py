@@ -14,7 +14,7 @@ from __future__ import annotations
 import json
 import os
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Set
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -77,23 +77,23 @@ def leads_out(path: Path, root: Path) -> bool:
     return not path.parent.resolve().is_relative_to(root.resolve())
 
 
-def record(root: Path, path: Path, content: Content) -> None:
-    """List a file, whose content is on the disk under another name so far.
+def record(root: Path, contents: Mapping[Path, Content]) -> None:
+    """List files, whose contents are on the disk under other names so far.
 
     Args:
         root: The folder with the manifest.
-        path: The name that the file is about to take, below `root`.
-        content: Its size and checksum.
+        contents: Name that a file is about to take, below `root` -> its size and checksum.
     """
     rank = read_launch().rank
     manifest = root / (f"{NAME.removesuffix('.jsonl')}-{rank}.jsonl" if rank else NAME)
-    _append(manifest, {"name": _relative(path, root), **content._asdict()})
+    entries = ({"name": _relative(p, root), **c._asdict()} for p, c in contents.items())
+    _append(manifest, *entries)
 
 
-def _append(manifest: Path, entry: dict[str, object]) -> None:
-    line = json.dumps(entry) + "\n"
+def _append(manifest: Path, *entries: dict[str, object]) -> None:
+    lines = "".join(json.dumps(entry) + "\n" for entry in entries)
     with manifest.open("ab", buffering=0) as file:  # one write: other processes append as well
-        file.write(line.encode())
+        file.write(lines.encode())
         os.fsync(file.fileno())
 
 
@@ -122,7 +122,10 @@ def _entries(manifest: Path) -> Iterator[object]:
 
 def is_listed(path: Path, root: Path) -> bool:
     """Whether a file stands in the manifest of `root` with the content that it has now."""
-    contents = listed(root).get(_relative(path, root), set())
+    return _is_as_written(path, listed(root).get(_relative(path, root), set()))
+
+
+def _is_as_written(path: Path, contents: Set[Content]) -> bool:
     if path.is_symlink() or not path.is_file():
         return False
     if path.stat().st_size not in {content.size for content in contents}:
@@ -145,4 +148,8 @@ def named(folder: Path, pattern: str) -> list[Path]:
 
 def files_made(root: Path) -> list[Path]:
     """The listed files of a folder that are there with the content that was written."""
-    return [path for name in sorted(listed(root)) if is_listed(path := root / name, root)]
+    return [
+        path
+        for name, contents in sorted(listed(root).items())
+        if _is_as_written(path := root / name, contents)
+    ]

@@ -44,20 +44,20 @@ def replacing(out: Path) -> Iterator[Path]:
 
 
 def _list_all(draft: Path) -> None:
-    for path in sorted(path for path in draft.rglob("*") if path.is_file()):
-        if path.name != manifest.NAME:
-            manifest.record(draft, path, manifest.content_of(path))
+    files = sorted(path for path in draft.rglob("*") if path.is_file())
+    contents = {path: manifest.content_of(path) for path in files if path.name != manifest.NAME}
+    manifest.record(draft, contents)
 
 
 def _keep_the_users(out: Path, draft: Path) -> None:
     """Link the user's files, links and empty folders into the draft (copy where links fail)."""
+    exported = set(manifest.files_made(out))
     for place, folders, files in os.walk(out):
         here = draft / Path(place).relative_to(out)
         links = [name for name in folders if Path(place, name).is_symlink()]
         for name in (*links, *files):
             path = Path(place, name)
-            ours = name in (manifest.NAME, LOCK) or manifest.is_listed(path, out)
-            if not ours:
+            if name not in (manifest.NAME, LOCK) and path not in exported:
                 _keep(path, here / name)
         if not folders and not files:
             here.mkdir(parents=True, exist_ok=True)
