@@ -35,11 +35,25 @@ def is_gone(process):
         return True
 
 
+_started = []
+
+
 def start(*arguments, **options):
-    return subprocess.Popen(
+    process = subprocess.Popen(
         [sys.executable, *arguments], env=environment(), stderr=subprocess.PIPE, text=True,
         **options,
     )  # fmt: skip
+    _started.append(process)
+    return process
+
+
+@pytest.fixture(autouse=True)
+def _killed():
+    """A test that fails leaves no process behind."""
+    yield
+    while _started:
+        with _started.pop() as process:
+            process.kill()
 
 
 # A job in the background ignores Ctrl-C; this one shall not.

@@ -233,6 +233,14 @@ WORKDIRS = {
 }  # fmt: skip
 
 
+def squeeze_into(place, workdir):
+    """Arguments that train a small teacher in a work directory of this name."""
+    return (
+        "squeeze", str(place.samples / "teacher.yaml"), "--data.name", "npz", "--data.root",
+        str(place.samples / "toy.npz"), f"--workdir={workdir}", "--quiet",
+    )  # fmt: skip
+
+
 def workdir_case(kind):
     """A work directory of an odd name: the teacher lies in it."""
 
@@ -243,17 +251,7 @@ def workdir_case(kind):
             assert (place.folder / name / "squeeze" / "convnet8_d1.safetensors").is_file()
 
         made = (name.partition("/")[0], "work")
-        arguments = (
-            "squeeze",
-            str(place.samples / "teacher.yaml"),
-            "--data.name",
-            "npz",
-            "--data.root",
-            str(place.samples / "toy.npz"),
-            f"--workdir={name}",
-            "--quiet",
-        )
-        return Command(arguments, check=check, outputs=made)
+        return Command(squeeze_into(place, name), check=check, outputs=made)
 
     return Case(f"names/workdir.{kind}", make)
 
@@ -269,17 +267,9 @@ def bad_workdir_case(kind):
         name = {"here": ".", "full": "full", "file": "mine.txt", "below-file": "mine.txt/work",
                 "pipe": "pipe", "device": "/dev/null", "too-long": "n" * 256, "root": "/",
                 "home": "~", "nobody": "~nosuchuser/work", "nothing": ""}[kind]  # fmt: skip
-        arguments = (
-            "squeeze",
-            str(place.samples / "teacher.yaml"),
-            "--data.name",
-            "npz",
-            "--data.root",
-            str(place.samples / "toy.npz"),
-            f"--workdir={name}",
-            "--quiet",
+        return Command(
+            squeeze_into(place, name), refused=(), codes=(1, 2) if kind == "too-long" else (2,)
         )
-        return Command(arguments, refused=(), codes=(1, 2) if kind == "too-long" else (2,))
 
     return Case(f"names/bad-workdir.{kind}", make)
 

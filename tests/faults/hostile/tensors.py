@@ -2,6 +2,7 @@
 
 import os
 import shutil
+from functools import partial
 
 from faults.hostile.case import Case, Command, export, same_pictures
 from faults.hostile.samples import copy, edit_header, edit_tensors, read_tensors, write_tensors
@@ -44,19 +45,21 @@ def odd(tensor, kind, chance):  # noqa: C901 - a branch for each kind
 KINDS = ("float", "half", "bool", "long", "flat", "empty", "deep", "short", "long-rows", "scalar")
 
 
+def spoil(name, kind, chance, tensors):
+    """Change one of a file's tensors, or remove it."""
+    if kind == "gone":
+        del tensors[name]
+    else:
+        tensors[name] = odd(tensors[name], kind, chance)
+
+
 def single_case(name, kind):
     """A set in a single file with one tensor changed."""
 
     def make(place):
         file = copy(place.samples / "set.safetensors", place.folder / "set.safetensors")
 
-        def change(tensors):
-            if kind == "gone":
-                del tensors[name]
-            else:
-                tensors[name] = odd(tensors[name], kind, place.chance)
-
-        edit_tensors(file, change)
+        edit_tensors(file, partial(spoil, name, kind, place.chance))
         return export(file, refused=("set.safetensors",))
 
     return Case(f"tensors/file.{name.replace('/', '-')}.{kind}", make)
@@ -71,13 +74,7 @@ def images_case(name, kind):
             place.folder / "images.safetensors",
         )
 
-        def change(tensors):
-            if kind == "gone":
-                del tensors[name]
-            else:
-                tensors[name] = odd(tensors[name], kind, place.chance)
-
-        edit_tensors(file, change)
+        edit_tensors(file, partial(spoil, name, kind, place.chance))
         return export(file, refused=("images.safetensors",))
 
     return Case(f"tensors/images.{name}.{kind}", make)
