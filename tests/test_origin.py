@@ -79,7 +79,7 @@ def test_of_a_file_the_name_alone_is_told(tmp_path):
 
 def test_what_is_told_and_read_again():
     origin = Origin("digits", ("ipc", "seed"))
-    assert Origin.read(json.loads(json.dumps({"origin": origin.told()}))) == origin
+    assert Origin.read(json.loads(json.dumps({"origin": origin.as_json()}))) == origin
     assert Origin.read({}) == Origin.read({"origin": None}) == UNKNOWN
     assert str(origin) == "digits, 2 settings changed on the command line"
     assert str(Origin("digits", ("ipc",))) == "digits, 1 setting changed on the command line"
@@ -122,7 +122,7 @@ def test_results_name_the_last_command_s_and_nothing_is_made_again(
     made = {path: path.stat().st_mtime_ns for path in workdir.rglob("*.safetensors")}
     config = parse_run("run", [*command, "--ipc", "1"]).config
     pipeline.run_stage("evaluation", config, workdir, quiet=True)
-    assert read_json(workdir / "results.json")["origin"] == UNKNOWN.told()
+    assert read_json(workdir / "results.json")["origin"] == UNKNOWN.as_json()
     assert main(["evaluation", *command, "--ipc=1"]) == 0
     assert read_json(workdir / "results.json")["origin"] == told
     assert made == {path: path.stat().st_mtime_ns for path in made}

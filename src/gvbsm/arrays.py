@@ -127,20 +127,20 @@ def _read_headers(archive: zipfile.ZipFile) -> dict[str, _Header]:
             version = npy.read_magic(stream)
             read = npy.read_array_header_1_0 if version == (1, 0) else npy.read_array_header_2_0
             shape, _, dtype = read(stream)
-            held = info.file_size - stream.tell()
+            array_bytes = info.file_size - stream.tell()
         header = _Header(shape, dtype, info.compress_size)
         if dtype.hasobject:
             raise ValueError(f"{key} holds Python objects; save it with a plain type")
-        if header.nbytes != held:
+        if header.nbytes != array_bytes:
             raise ValueError(
-                f"{key} of {shape} {dtype} must have {header.nbytes} bytes, not {held}"
+                f"{key} of {shape} {dtype} must have {header.nbytes} bytes, not {array_bytes}"
             )
         headers[key] = header
     return headers
 
 
 def _check_headers(headers: Mapping[str, _Header], file: Path) -> None:
-    """Whether the arrays belong together and fit into memory, told by their headers."""
+    """Check by their headers that the arrays belong together and fit into memory."""
     missing = [key for key in KEYS if key not in headers]
     if missing:
         raise DataError(f"{file} lacks {missing}: expected {list(KEYS)}")

@@ -336,7 +336,7 @@ class Protocol:
             "rows": list(rows),
             "note": NOTE,
             "config": to_dict(self._run.config),
-            "origin": self._run.origin.told(),
+            "origin": self._run.origin.as_json(),
             "versions": versions(self._run.runtime),
         }
 

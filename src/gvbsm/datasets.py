@@ -138,7 +138,7 @@ def _geometry(raw: Raw, spec: DatasetSpec) -> tuple[int, int]:
 
 
 def _check_depth(raw: Raw) -> None:
-    """Check that 16-bit pictures use their bits: others would be near black, and nobody told.
+    """Check that 16-bit pictures use their full range: others would become nearly black.
 
     Raises:
         DataError: If the greatest value among a sample is that of fewer bits.

@@ -47,7 +47,7 @@ def locked_draft_folder(path: Path) -> Iterator[Path]:
     for folder in path.parent.glob(f"{BEGIN}*{END}"):
         if is_draft(folder) and (folder / DRAFT_OF).read_text("ascii") == ascii(path.name):
             with suppress(Timeout, OSError), held(folder / LOCK, timeout=0) as is_alone:
-                if not is_alone:  # nobody knows whether the writer was killed
+                if not is_alone:  # without locks, the writer may still be alive
                     continue
                 if (folder / OLD).exists() and not path.exists():
                     (folder / OLD).rename(path)  # killed between the two steps of a replacement

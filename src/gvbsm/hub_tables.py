@@ -77,7 +77,7 @@ def declared_names(kind: Any) -> tuple[str, ...] | None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the library's messages, and bars that nobody watches, from standard error."""
+    """Suppress the library's messages, and its progress bars unless a terminal shows them."""
     logger = logging.getLogger("datasets")
     level = logger.level
     logger.setLevel(logging.ERROR)

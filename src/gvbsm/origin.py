@@ -71,8 +71,8 @@ class Origin:
         """Whether the preset is of those that come with this version, and so can be read again."""
         return self.preset is not None and set(self.preset.split("+")) <= set(preset_names())
 
-    def told(self) -> dict[str, Any]:
-        """As JSON holds it."""
+    def as_json(self) -> dict[str, Any]:
+        """The entries of `origin` in a JSON file."""
         return {**asdict(self), "changed": list(self.changed)}
 
     def __str__(self) -> str:

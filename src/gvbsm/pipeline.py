@@ -300,7 +300,7 @@ class Run:
         pictures = {"train": len(self.data.train), "test": len(self.data.test)}
         seconds = self.workspace.seconds()
         results = collect(self.config, found, full, seconds, pictures, self.runtime)
-        results |= {**self.data.record(), "origin": self.origin.told()}
+        results |= {**self.data.record(), "origin": self.origin.as_json()}
         write_json(self.workspace.results, results)
         return results
 

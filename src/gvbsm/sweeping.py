@@ -124,7 +124,7 @@ def _run_study(
         "source": study.source,
         "axes": list(study.axes),
         "additive": study.additive,
-        "origin": origin.told(),
+        "origin": origin.as_json(),
         "paper": _plain_paper(study.paper),
         "points": entries,
     }

@@ -115,9 +115,9 @@ def _print_fault(error: Exception, launch: Launch) -> None:
 
 
 def _complain(line: str) -> None:
-    """Print a line on the standard error stream; where nobody reads that, the exit code remains.
+    """Print a line to standard error, with control characters escaped.
 
-    Names of files may hold what moves a terminal's cursor: it is escaped.
+    If standard error is closed, the exit code alone reports the fault.
     """
     line = "".join(
         sign if sign.isprintable() or sign == "\n" else sign.encode("unicode_escape").decode()

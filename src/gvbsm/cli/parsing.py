@@ -32,7 +32,7 @@ def start_log(quiet: bool = False) -> None:
     logging.getLogger("gvbsm").setLevel(logging.WARNING if quiet else logging.INFO)
     warnings.filterwarnings(
         "ignore", module="PIL"
-    )  # of broken metadata, beside what is told of them
+    )  # of broken metadata: the fault itself has a line already
 
 
 class Parsed(NamedTuple):

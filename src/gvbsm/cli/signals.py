@@ -64,6 +64,6 @@ def _end_after_grace(reader: socket.socket, _writer: socket.socket) -> None:
     time.sleep(GRACE_SECONDS)
     name = signal.Signals(number).name
     line = f"gvbsm: {name}: what is being computed took too long to end, so it was cut off\n"
-    with contextlib.suppress(OSError):  # nobody may read it
+    with contextlib.suppress(OSError):  # standard error may be closed
         os.write(2, line.encode())
     os._exit(128 + number)

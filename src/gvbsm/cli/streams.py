@@ -54,7 +54,7 @@ def flush_streams(code: int) -> int:
 
 
 def lost_reader() -> bool:
-    """Whether the standard output is a pipe that nobody reads any more."""
+    """Whether standard output is a pipe whose reader has closed it."""
     if not hasattr(select, "poll"):  # Windows
         return False
     poll = select.poll()
