@@ -8,13 +8,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import gvbsm.analysis
-from conftest import CLASSES, CONVNET, WRN
 from gvbsm.analysis import analyze, choose_teacher, first_images, map_points, mean_cosine, see
 from gvbsm.artifacts import load_tensors, save
 from gvbsm.distilled import DistilledDataset
 from gvbsm.pictures import normalize
 from gvbsm.teachers import save_teacher
 from gvbsm.workspace import Workspace
+from support.toy import CLASSES, CONVNET, WRN
 
 HISTORY = {"epochs": [1], "top1": [50.0], "losses": [1.0]}
 

@@ -19,25 +19,8 @@ from gvbsm import arrays as reader
 from gvbsm.cli import main
 from gvbsm.datasets import load_dataset
 from gvbsm.pictures import DataError
-from test_sources import draw_tree
-from workdirs import quick_settings, write_arrays, write_preset
-
-
-def arrays(channels=3, count=6, size=8, **changes):
-    rng = np.random.default_rng(0)
-    shape = (count, size, size, channels) if channels else (count, size, size)
-    made = {
-        "train_images": rng.integers(0, 256, shape, dtype=np.uint8),
-        "train_labels": np.arange(count) % 2,
-        "test_images": rng.integers(0, 256, shape, dtype=np.uint8),
-        "test_labels": np.arange(count) % 2,
-    }
-    return {k: v for k, v in {**made, **changes}.items() if v is not None}
-
-
-def write_npz(path, **changes):
-    np.savez(path, **arrays(**changes))
-    return path
+from support.picture_files import arrays, draw_tree, write_npz
+from support.workdirs import quick_settings, write_arrays, write_preset
 
 
 @pytest.mark.parametrize("name", ["cifar10", "cifar100", "npz"])

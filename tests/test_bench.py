@@ -8,7 +8,6 @@ from itertools import pairwise
 import pytest
 import torch
 
-from conftest import CONVNET, WRN
 from gvbsm import cli, descent
 from gvbsm.artifacts import load_tensors, read_json, save
 from gvbsm.backbones import matched_layers
@@ -20,6 +19,7 @@ from gvbsm.cli import main
 from gvbsm.config import BenchConfig
 from gvbsm.performance import SIZES, format_bench
 from gvbsm.settings import as_config
+from support.toy import CONVNET, WRN
 
 
 @pytest.fixture

@@ -7,7 +7,7 @@ from gvbsm import checkpoint
 from gvbsm.artifacts import ArtifactError
 from gvbsm.checkpoint import Checkpoint
 from gvbsm.manifest import claim
-from test_artifacts import RECIPE, leftovers, tensors
+from support.artifact_files import RECIPE, leftovers, tensors
 
 
 def test_a_checkpoint_belongs_to_its_recipe(tmp_path):

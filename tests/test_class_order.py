@@ -5,9 +5,9 @@ from dataclasses import replace
 import pytest
 import torch
 
-from conftest import WRN
 from gvbsm.class_order import check_class_order, find_fault, renumbered_accuracy, sample_places
 from gvbsm.pictures import DataError
+from support.toy import WRN
 
 
 def drawn(accuracy, classes=1000, shown=64, each=4, order=None, seed=0):

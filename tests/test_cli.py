@@ -18,8 +18,7 @@ from gvbsm.cli import VERBS, main
 from gvbsm.datasets import load_dataset
 from gvbsm.runtime import RunError
 from gvbsm.settings import build_config, preset_names, read_preset
-from test_arrays import write_npz
-from test_sources import draw_classes
+from support.picture_files import draw_classes, write_npz
 
 TINY = [
     "--squeeze.backbones", "[convnet8_d1]", "--squeeze.epochs", "1", "--squeeze.tests", "1",

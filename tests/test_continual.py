@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 from torch import nn
 
 import gvbsm.evaluation
-from conftest import StoppedError
 from gvbsm import continual
 from gvbsm.artifacts import ArtifactError, load_tensors, read_json
 from gvbsm.backbones import build_backbone
@@ -33,6 +32,7 @@ from gvbsm.names import merge
 from gvbsm.pipeline import Run
 from gvbsm.runtime import generator_for
 from gvbsm.settings import build_config, for_method
+from support.toy import StoppedError
 
 STUDENT = "convnet8_d1"
 SETTINGS = {

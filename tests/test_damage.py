@@ -30,9 +30,9 @@ from gvbsm.cli import main
 from gvbsm.distilled import load_distilled, load_labels
 from gvbsm.moments import Moments
 from gvbsm.targets import Statistics
-from test_artifacts import RECIPE, tensors, write
-from test_distilled import write_images, write_labels
-from workdirs import quick_settings, write_arrays, write_preset
+from support.artifact_files import RECIPE, tensors, write
+from support.distilled_files import write_images, write_labels
+from support.workdirs import quick_settings, write_arrays, write_preset
 
 # Random damage
 

@@ -13,9 +13,7 @@ from torchvision import transforms
 from gvbsm.datasets import DATASETS, load_dataset
 from gvbsm.loading import plain_batches
 from gvbsm.pictures import DataError, normalize, read_image
-from test_arrays import write_npz
-from test_pictures import draw
-from test_sources import draw_classes, draw_tree
+from support.picture_files import draw, draw_classes, draw_tree, write_npz
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ from gvbsm.ddranking import (
 from gvbsm.exports import export
 from gvbsm.names import flat_keys
 from gvbsm.optimizers import schedule
-from test_distilled import write_images
+from support.distilled_files import write_images
 
 # What its `get_dataset` normalizes CIFAR with.
 MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import gvbsm
-from workdirs import digests, quick_settings, write_arrays, write_files
+from support.workdirs import digests, quick_settings, write_arrays, write_files
 
 
 @contextmanager

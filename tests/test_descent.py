@@ -8,8 +8,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-import reference
-from conftest import CONVNET, IMAGE, N_P, WRN, captured, slow_matching
 from gvbsm.backbones import matched_layers
 from gvbsm.config import SynthesisConfig, ViewConfig
 from gvbsm.descent import choose_teacher, descend, make_stack, step_draws, step_terms
@@ -17,6 +15,8 @@ from gvbsm.loading import view_arguments
 from gvbsm.observe import observing
 from gvbsm.targets import empty_state
 from gvbsm.views import sample_views
+from support import reference
+from support.toy import CONVNET, IMAGE, N_P, WRN, captured, slow_matching
 
 CONFIG = SynthesisConfig(
     views=ViewConfig(crop="resized", scale=(0.3, 1.0), roll=3), densification="scaled"

@@ -15,7 +15,7 @@ import torch
 import yaml
 
 import gvbsm
-from workdirs import digests, rows_without_times, write_arrays
+from support.workdirs import digests, rows_without_times, write_arrays
 
 ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
 

@@ -8,13 +8,13 @@ import timm.layers
 import torch
 from torch import nn
 
-import reference
-from conftest import CONVNET, WRN
 from gvbsm.config import LabelsConfig
 from gvbsm.datasets import ImageData
 from gvbsm.ensemble import batch_moments, label_batch, settle_teachers
 from gvbsm.pictures import normalize
 from gvbsm.runtime import RunError
+from support import reference
+from support.toy import CONVNET, WRN
 
 BATCH = LabelsConfig(batchnorm="batch")
 

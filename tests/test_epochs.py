@@ -9,8 +9,6 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import reference
-from conftest import CONVNET, WRN
 from gvbsm.compression import pack_rows, packed_bytes, unpack_rows
 from gvbsm.config import ConfigError, LabelsConfig, ViewConfig
 from gvbsm.ensemble import label_batch
@@ -32,6 +30,8 @@ from gvbsm.epochs import (
 from gvbsm.loading import batch_count, border_color
 from gvbsm.pictures import normalize
 from gvbsm.views import Mixes, Views
+from support import reference
+from support.toy import CONVNET, WRN
 
 VIEWS = ViewConfig(crop="resized", scale=(0.2, 1.0), roll=3, cutmix=1.0)
 PADDED = ViewConfig(crop="pad", padding=2, cutmix=1.0)

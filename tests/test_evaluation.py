@@ -9,8 +9,6 @@ import torch
 from torch import nn
 
 import gvbsm.evaluation
-import reference
-from conftest import CONVNET, WRN, StoppedError, stop_after
 from gvbsm.artifacts import read_json
 from gvbsm.backbones import build_backbone
 from gvbsm.config import EvaluationConfig, LabelsConfig, OptimizerConfig, ViewConfig
@@ -20,6 +18,8 @@ from gvbsm.evaluation import Labeller, train_student
 from gvbsm.labels import generate_labels
 from gvbsm.pictures import Split
 from gvbsm.runtime import RunError, seeded
+from support import reference
+from support.toy import CONVNET, WRN, StoppedError, stop_after
 
 PLAIN = ViewConfig(crop="none", flip=False)
 MIXED = ViewConfig(crop="resized", scale=(0.5, 1.0), flip=False, cutmix=1.0)

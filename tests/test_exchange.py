@@ -15,7 +15,7 @@ from gvbsm.distilled import load_distilled, load_labels
 from gvbsm.exchange import FACTS, label_tensors, load
 from gvbsm.exports import export
 from gvbsm.pictures import DataError
-from test_distilled import write_images, write_labels
+from support.distilled_files import write_images, write_labels
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from gvbsm.distilled import load_distilled
 from gvbsm.exports import class_folders, export, push
 from gvbsm.results import spread
 from gvbsm.settings import build_config, to_dict
-from test_distilled import write_images, write_labels
+from support.distilled_files import write_images, write_labels
 
 
 @pytest.fixture

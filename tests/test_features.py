@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from conftest import CONVNET, WRN
 from gvbsm.backbones import BACKBONES, build_backbone
 from gvbsm.features import feature_batches, find_classifier, teacher_features
 from gvbsm.loading import plain_batches
+from support.toy import CONVNET, WRN
 
 LIBRARY = (
     "torchvision/resnet18",

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from gvbsm.artifacts import ArtifactError, load_tensors, save
 from gvbsm.film import Film, frame_steps, is_filmed, load_film, save_film
-from test_artifacts import RECIPE
-from test_distilled import write_images
+from support.artifact_files import RECIPE
+from support.distilled_files import write_images
 
 FILM = Film(
     torch.arange(2 * 3 * 3 * 2 * 2, dtype=torch.uint8).view(2, 3, 3, 2, 2),

@@ -8,8 +8,7 @@ import pytest
 from gvbsm.datasets import load_dataset
 from gvbsm.manifest import claim
 from gvbsm.pictures import DataError
-from test_pictures import draw
-from test_sources import draw_classes, draw_tree
+from support.picture_files import draw, draw_classes, draw_tree
 
 
 def load(root, **options):

@@ -7,7 +7,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from conftest import CONVNET, IMAGE, N_P, WRN
 from gvbsm.averaging import Averaging
 from gvbsm.backbones import build_backbone
 from gvbsm.cli import main
@@ -18,7 +17,8 @@ from gvbsm.moments import Moments
 from gvbsm.observe import compile_observer, observing
 from gvbsm.optimizers import make_optimizer
 from gvbsm.targets import Statistics, empty_state, make_target
-from workdirs import digests, quick_settings, rows_without_times, write_arrays, write_preset
+from support.toy import CONVNET, IMAGE, N_P, WRN
+from support.workdirs import digests, quick_settings, rows_without_times, write_arrays, write_preset
 
 pytestmark = [
     pytest.mark.gpu,

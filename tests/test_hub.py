@@ -4,7 +4,7 @@ import pytest
 
 from gvbsm import hub
 from gvbsm.pictures import DataError
-from test_shards import encoded
+from support.picture_files import encoded
 
 pytest.importorskip("datasets")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")

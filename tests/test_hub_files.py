@@ -9,7 +9,7 @@ from gvbsm.datasets import load_dataset
 from gvbsm.hub_files import check_data_files
 from gvbsm.pictures import DataError
 from gvbsm.sources import Request
-from test_hub_sets import table, write
+from support.tables import table, write
 
 datasets = pytest.importorskip("datasets")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")

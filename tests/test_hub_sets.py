@@ -14,36 +14,16 @@ from hypothesis import strategies as st
 from gvbsm import hub
 from gvbsm.datasets import load_dataset
 from gvbsm.pictures import DataError
-from test_shards import encoded, reds
-from workdirs import assert_seen_alike
+from support.picture_files import encoded, reds
+from support.tables import datasets, table, write
+from support.workdirs import assert_seen_alike
 
-datasets = pytest.importorskip("datasets")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 
 
 @pytest.fixture(autouse=True)
 def _own_cache(tmp_path, monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
-
-
-def table(start, count, labels=None, names=("ant", "bee"), **more):
-    """Pictures whose red is their number."""
-    kinds = {"image": datasets.Image(), "label": datasets.ClassLabel(names=list(names))}
-    columns = {
-        "image": [{"bytes": encoded(i), "path": None} for i in range(start, start + count)],
-        "label": labels or [i % 2 for i in range(count)],
-    }
-    made = datasets.Dataset.from_dict(columns, features=datasets.Features(kinds))
-    for name, values in more.items():
-        made = made.add_column(name, values)
-    return made
-
-
-def write(folder, **splits):
-    folder.mkdir(parents=True, exist_ok=True)
-    for name, content in splits.items():
-        content.to_parquet(folder / f"{name}.parquet")
-    return folder
 
 
 def test_a_folder_of_parquet_files(tmp_path, runtime):

@@ -7,7 +7,7 @@ import pytest
 from gvbsm import hub_tables
 from gvbsm.datasets import load_dataset
 from gvbsm.pictures import DataError
-from test_hub_sets import table, write
+from support.tables import table, write
 
 datasets = pytest.importorskip("datasets")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")

@@ -8,8 +8,6 @@ import pytest
 import torch
 
 import gvbsm.labels
-import reference
-from conftest import CONVNET, WRN, StoppedError, stop_after
 from gvbsm.artifacts import ArtifactError, save, write_json
 from gvbsm.config import LabelsConfig, LabelStorageConfig, ViewConfig
 from gvbsm.distilled import is_whole, load_labels
@@ -22,6 +20,8 @@ from gvbsm.loading import border_color
 from gvbsm.memory import InParts
 from gvbsm.processes import Processes
 from gvbsm.runtime import RunError
+from support import reference
+from support.toy import CONVNET, WRN, StoppedError, stop_after
 
 COUNT = 12
 CONFIG = LabelsConfig(

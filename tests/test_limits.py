@@ -8,7 +8,7 @@ import pytest
 from gvbsm.config import Config, ConfigError
 from gvbsm.limits import limit_faults
 from gvbsm.settings import build_config, validate
-from test_settings import changed
+from support.settings import changed
 
 POSITIVE = [
     "ipc", "squeeze.epochs", "squeeze.batch_size", "squeeze.tests", "squeeze.optimizer.lr",

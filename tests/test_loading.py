@@ -10,7 +10,6 @@ import torch
 import torch.nn.functional as F
 from PIL import Image
 
-import reference
 from gvbsm import loading, workers
 from gvbsm.config import ViewConfig
 from gvbsm.loading import (
@@ -25,6 +24,7 @@ from gvbsm.loading import (
 )
 from gvbsm.pictures import Split, normalize
 from gvbsm.views import sample_views
+from support import reference
 
 PLAIN = ViewConfig(crop="none", flip=False)
 PADDED = ViewConfig(crop="pad", padding=2, flip=True, roll=3)

@@ -8,7 +8,6 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import reference
 from gvbsm.losses import (
     class_blocks,
     densify,
@@ -20,6 +19,7 @@ from gvbsm.losses import (
     mse_gt_loss,
 )
 from gvbsm.moments import Moments, ema
+from support import reference
 
 bounded = settings(deadline=None, derandomize=True, max_examples=25)
 

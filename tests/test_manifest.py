@@ -13,7 +13,7 @@ from gvbsm import manifest
 from gvbsm.artifacts import ArtifactError, atomic, remove, write_json
 from gvbsm.cli import main
 from gvbsm.manifest import claim, content_of, files_made, is_claimed, is_listed, record, root_of
-from workdirs import quick_settings, write_arrays, write_preset
+from support.workdirs import quick_settings, write_arrays, write_preset
 
 # The list
 

@@ -5,8 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import reference
 from gvbsm.moments import Sums, add, counts, ema, finalize, pool_patches, spread_patches
+from support import reference
 
 bounded = settings(deadline=None, derandomize=True, max_examples=40)
 sizes = st.integers(1, 9)

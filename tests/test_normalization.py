@@ -8,7 +8,7 @@ from PIL import Image
 from gvbsm.datasets import load_dataset
 from gvbsm.normalization import check_range, pixel_statistics
 from gvbsm.pictures import DataError
-from test_sources import draw_classes
+from support.picture_files import draw_classes
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -13,11 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-import reference
-from conftest import captured
 from gvbsm.backbones import BACKBONES, build_backbone, disable_inplace, matched_layers
 from gvbsm.moments import Sums, add, counts, finalize
 from gvbsm.observe import compile_observer, input_shapes, observe, observing
+from support import reference
+from support.toy import captured
 
 bounded = settings(deadline=None, derandomize=True, max_examples=40)
 

@@ -13,7 +13,7 @@ from gvbsm.continual import run_continual
 from gvbsm.names import fields_by_name
 from gvbsm.origin import UNKNOWN, WITHOUT_EFFECT, Origin, origin_of
 from gvbsm.settings import as_config, preset_names, settings_parser
-from workdirs import quick_settings, write_arrays, write_preset
+from support.workdirs import quick_settings, write_arrays, write_preset
 
 
 @pytest.mark.parametrize(

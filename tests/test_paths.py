@@ -13,8 +13,8 @@ from gvbsm import paths
 from gvbsm.cli import main
 from gvbsm.config import ConfigError
 from gvbsm.paths import cache_folder, user_path
-from together import environment
-from workdirs import write_arrays, write_files
+from support.launch import environment
+from support.workdirs import write_arrays, write_files
 
 TINY = [
     "--squeeze.backbones", "[convnet8_d1]", "--squeeze.epochs", "1", "--squeeze.tests", "1",

@@ -22,16 +22,7 @@ from gvbsm.pictures import (
     resize_to,
     write_image,
 )
-
-
-def draw(path, seed=0, size=(8, 8), mode="RGB"):
-    """Save a noise picture of (width, height) `size`; PNG, so the pixels survive."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    rng = np.random.default_rng(seed)
-    shape = (size[1], size[0]) if mode == "L" else (size[1], size[0], 3)
-    Image.fromarray(rng.integers(0, 256, shape, dtype=np.uint8)).save(path)
-    return path
-
+from support.picture_files import draw
 
 # Writing
 

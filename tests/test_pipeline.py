@@ -18,7 +18,7 @@ from gvbsm.names import merge
 from gvbsm.origin import origin_of
 from gvbsm.runtime import RunError
 from gvbsm.settings import build_config, for_method
-from workdirs import digests, quick_settings, write_arrays
+from support.workdirs import digests, quick_settings, write_arrays
 
 SETTINGS = {
     "ipc": 2,

@@ -13,10 +13,9 @@ from gvbsm.distilled import load_distilled
 from gvbsm.exchange import load
 from gvbsm.exports import export
 from gvbsm.pictures import DataError
-from test_distilled import write_images
-from test_pictures import draw
-from test_sources import draw_classes
-from workdirs import write_arrays
+from support.distilled_files import write_images
+from support.picture_files import draw, draw_classes
+from support.workdirs import write_arrays
 
 
 def test_class_folders_are_a_set_with_hard_labels(tmp_path):

@@ -13,7 +13,7 @@ from gvbsm.artifacts import atomic
 from gvbsm.distilled import DistilledDataset
 from gvbsm.manifest import claim
 from gvbsm.plots import plot_images
-from together import environment
+from support.launch import environment
 
 
 def distilled_set(images, names):

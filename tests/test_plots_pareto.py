@@ -19,7 +19,7 @@ from gvbsm.plots.pareto import (
 )
 from gvbsm.plots.reading import read_studies, study_spots
 from gvbsm.results import spread
-from test_plots_gallery import Maker, study_row, write_study
+from support.studies import Maker, study_row, write_study
 
 STUDENT = "convnet8_d1"
 NUMBERS = st.integers(0, 6) | st.floats(-1e9, 1e9, allow_nan=False)

@@ -21,7 +21,7 @@ from gvbsm.preflight import (
 from gvbsm.processes import Processes
 from gvbsm.settings import as_config, build_config
 from gvbsm.student import train
-from test_sources import draw_tree
+from support.picture_files import draw_tree
 
 
 def config(**settings):

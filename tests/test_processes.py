@@ -11,7 +11,7 @@ import torch
 
 from gvbsm.launch import Launch
 from gvbsm.processes import ALONE, Processes, join
-from together import by_hand, environment, torchrun
+from support.launch import by_hand, environment, torchrun
 
 # Shares
 

@@ -9,7 +9,7 @@ import torch
 from gvbsm.datasets import load_dataset
 from gvbsm.pictures import Split
 from gvbsm.reading import MOST_NAMES, Findings, account, read_lines, readable, repeated
-from test_sources import draw_classes
+from support.picture_files import draw_classes
 
 
 def test_the_account_of_a_folder(tmp_path):

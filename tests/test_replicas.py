@@ -7,7 +7,6 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from conftest import CONVNET, WRN
 from gvbsm.artifacts import load_tensors, save
 from gvbsm.backbones import build_backbone
 from gvbsm.checkpoint import Checkpoint
@@ -17,7 +16,8 @@ from gvbsm.processes import ALONE, join
 from gvbsm.replicas import check_replicable, replicate
 from gvbsm.runtime import Runtime
 from gvbsm.training import confusion_matrix, fit, shared_step
-from together import torchrun
+from support.launch import torchrun
+from support.toy import CONVNET, WRN
 
 CPU = torch.device("cpu")
 SIZES = (

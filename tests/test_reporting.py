@@ -28,7 +28,7 @@ from gvbsm.reporting.rendering import duration
 from gvbsm.reporting.sweeps import find_in_study
 from gvbsm.reporting.terms import SECTIONS, commands, preset_words, settings_table, settings_yaml
 from gvbsm.settings import as_config, build_config, read_preset, to_dict
-from test_distilled import write_labels
+from support.distilled_files import write_labels
 
 HOSTILE = '<script>alert("x")</script>'
 STUDENT = "convnet128_d2"

@@ -14,7 +14,7 @@ from gvbsm.exchange import FACTS, load
 from gvbsm.exports import export
 from gvbsm.pictures import DataError
 from gvbsm.schema import Facts, ImagesHeader, LabelIndex, Results, checked
-from test_distilled import write_images, write_labels
+from support.distilled_files import write_images, write_labels
 
 MODELS = {"folder": Facts, "index": LabelIndex, "single": Facts, "images": ImagesHeader}
 FIELDS = [list(field) for field in plan_fields(4, 2, ViewConfig(shuffle=2, mixup=0.5))]

@@ -26,6 +26,7 @@ from gvbsm.settings import (
     to_dict,
     validate,
 )
+from support.settings import changed
 
 SELECTIONS = ("random", "herding", "k-center", "forgetting")
 OVERLAYS = ("sre2l", *(f"{how}-{labels}" for how in SELECTIONS for labels in ("hard", "soft")))
@@ -36,13 +37,6 @@ def nested(dotted, value):
     for key in reversed(dotted.split(".")):
         value = {key: value}
     return value
-
-
-def changed(config, dotted, value):
-    """`config` with one setting replaced, past the parser, so that `validate` alone is asked."""
-    head, _, rest = dotted.partition(".")
-    inner = changed(getattr(config, head), rest, value) if rest else value
-    return dataclasses.replace(config, **{head: inner})
 
 
 def write(tmp_path, text, name="mine.yaml"):

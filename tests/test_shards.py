@@ -9,19 +9,13 @@ import tarfile
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from PIL import Image
 
 from gvbsm import shards
 from gvbsm.datasets import load_dataset
 from gvbsm.pictures import DataError
 from gvbsm.shards import expand_braces
-from workdirs import assert_seen_alike
-
-
-def encoded(value, kind="PNG", size=8):
-    file = io.BytesIO()
-    Image.new("RGB", (size, size), (value, 255 - value, 7)).save(file, kind)
-    return file.getvalue()
+from support.picture_files import encoded, reds
+from support.workdirs import assert_seen_alike
 
 
 def write_shard(path, members, mode="w"):
@@ -53,13 +47,6 @@ def folder(tmp_path):
     write_shard(root / "train-001.tar", samples(4, 4))
     write_shard(root / "val-000.tar", samples(8, 2))
     return root
-
-
-def reds(split):
-    """The numbers of a split's pictures, in their order."""
-    if split.images is not None:
-        return split.images[:, 0, 0, 0].tolist()
-    return [path.open().convert("RGB").getpixel((0, 0))[0] for path in split.paths]
 
 
 def test_shards_in_memory_and_streamed_agree(folder, tmp_path, runtime):

@@ -13,7 +13,7 @@ from gvbsm.artifacts import (
 )  # fmt: skip
 from gvbsm.checkpoint import Checkpoint
 from gvbsm.show import describe
-from test_distilled import write_images, write_labels
+from support.distilled_files import write_images, write_labels
 
 DATA = {"name": "digits", "fingerprint": "f", "classes": 2, "image_size": 8}
 

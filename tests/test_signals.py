@@ -9,8 +9,8 @@ import time
 import psutil
 import pytest
 
-from together import environment
-from workdirs import write_files
+from support.launch import environment
+from support.workdirs import write_files
 
 STREAMED = (
     "--data.in_memory", "false", "--data.workers", "2", "--squeeze.backbones", "[convnet8_d1]",

@@ -5,21 +5,7 @@ import torch
 
 from gvbsm.datasets import load_dataset
 from gvbsm.pictures import DataError
-from test_pictures import draw
-
-
-def draw_classes(root, counts, mode="RGB", size=(8, 8)):
-    for label, (name, count) in enumerate(counts.items()):
-        for i in range(count):
-            draw(root / name / f"{i:03}.png", seed=100 * label + i, mode=mode, size=size)
-    return root
-
-
-def draw_tree(root):
-    """train/ and val/ of two classes."""
-    draw_classes(root / "train", {"cat": 4, "dog": 3})
-    draw_classes(root / "val", {"cat": 2, "dog": 1})
-    return root
+from support.picture_files import draw, draw_classes, draw_tree
 
 
 @pytest.fixture

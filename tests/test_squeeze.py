@@ -8,7 +8,6 @@ import torch
 from torch import nn
 
 import gvbsm.squeeze
-from conftest import CONVNET, WRN, StoppedError, stop_after
 from gvbsm.artifacts import read_header
 from gvbsm.backbones import build_backbone
 from gvbsm.config import OptimizerConfig, SqueezeConfig, ViewConfig
@@ -17,6 +16,7 @@ from gvbsm.runtime import RunError, seeded
 from gvbsm.squeeze import squeeze_teacher
 from gvbsm.teachers import load_teacher
 from gvbsm.training import accuracy
+from support.toy import CONVNET, WRN, StoppedError, stop_after
 
 PLAIN = ViewConfig(crop="none", flip=False)
 PADDED = ViewConfig(crop="pad", padding=1, flip=False)

@@ -7,12 +7,12 @@ import torch
 import torch.nn.functional as F
 import torchvision.transforms.v2.functional as TF
 
-from conftest import CONVNET, WRN
 from gvbsm import starts
 from gvbsm.pictures import DataError, normalize
 from gvbsm.runtime import generator_for
 from gvbsm.starts import CROPS, Start, choose_crops, select_lowest, training_losses
 from gvbsm.views import sample_views
+from support.toy import CONVNET, WRN
 
 
 def resized(data, picture, box, side):

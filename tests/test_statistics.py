@@ -7,17 +7,6 @@ import pytest
 import torch
 from torch import nn
 
-from conftest import (
-    CONVNET,
-    FIRST,
-    IMAGE,
-    N_P,
-    WRN,
-    StoppedError,
-    direct_statistics,
-    of_classes,
-    stop_after,
-)
 from gvbsm.artifacts import load_tensors, save
 from gvbsm.backbones import matched_layers
 from gvbsm.config import StatisticsConfig, SynthesisConfig, ViewConfig
@@ -28,6 +17,17 @@ from gvbsm.processes import Processes
 from gvbsm.runtime import RunError
 from gvbsm.statistics import CHUNK, add_chunks, record_chunks
 from gvbsm.targets import Statistics, make_target
+from support.toy import (
+    CONVNET,
+    FIRST,
+    IMAGE,
+    N_P,
+    WRN,
+    StoppedError,
+    direct_statistics,
+    of_classes,
+    stop_after,
+)
 
 PLAIN = ViewConfig(crop="none", flip=False)
 VIEWS = ViewConfig(crop="resized", scale=(0.3, 1.0), roll=2)

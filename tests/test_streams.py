@@ -6,8 +6,8 @@ import sys
 
 import pytest
 
-from together import environment
-from workdirs import write_arrays
+from support.launch import environment
+from support.workdirs import write_arrays
 
 GVBSM = f"{sys.executable} -m gvbsm"
 

@@ -8,7 +8,6 @@ import torch
 import torch.nn.functional as F
 
 import gvbsm.student
-from conftest import CONVNET, StoppedError, stop_after
 from gvbsm.artifacts import load_tensors, read_json
 from gvbsm.backbones import build_backbone
 from gvbsm.config import ConfigError, EvaluationConfig, LabelsConfig, OptimizerConfig, ViewConfig
@@ -18,6 +17,7 @@ from gvbsm.exports import export
 from gvbsm.labels import generate_labels
 from gvbsm.runtime import seeded
 from gvbsm.student import settle, train
+from support.toy import CONVNET, StoppedError, stop_after
 
 VIEWS = {"crop": "pad", "padding": 1, "flip": True, "cutmix": 1.0}
 GIVEN = {"device": "cpu", "evaluation": {"tests": 2}, "data": {"name": "toy"}}

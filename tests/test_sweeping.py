@@ -16,7 +16,7 @@ from gvbsm.artifacts import read_header, read_json
 from gvbsm.cli import main
 from gvbsm.config import ConfigError
 from gvbsm.pictures import DataError
-from test_arrays import write_npz
+from support.picture_files import write_npz
 
 STUDY = {
     "title": "matching and loss",

@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
-from conftest import CONVNET, IMAGE, N_P, WRN, StoppedError, stop_after
 from gvbsm import synthesis
 from gvbsm.artifacts import load_tensors, read_header, save
 from gvbsm.checkpoint import Checkpoint
@@ -31,6 +30,7 @@ from gvbsm.synthesis import (
     synthesize_stack,
 )
 from gvbsm.targets import empty_state
+from support.toy import CONVNET, IMAGE, N_P, WRN, StoppedError, stop_after
 
 PLAIN = ViewConfig(crop="none", flip=False)
 CONFIG = SynthesisConfig(

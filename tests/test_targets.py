@@ -6,18 +6,6 @@ import pytest
 import torch
 from torch import nn
 
-import reference
-from conftest import (
-    CONVNET,
-    FIRST,
-    IMAGE,
-    N_P,
-    WRN,
-    captured,
-    class_statistics,
-    of_classes,
-    slow_matching,
-)
 from gvbsm.artifacts import load_tensors, save
 from gvbsm.config import SynthesisConfig
 from gvbsm.moments import Moments, counts
@@ -30,6 +18,18 @@ from gvbsm.targets import (
     find_members,
     make_target,
     matching_loss,
+)
+from support import reference
+from support.toy import (
+    CONVNET,
+    FIRST,
+    IMAGE,
+    N_P,
+    WRN,
+    captured,
+    class_statistics,
+    of_classes,
+    slow_matching,
 )
 
 CONFIG = SynthesisConfig()

@@ -6,10 +6,10 @@ from dataclasses import replace
 import pytest
 import torch
 
-from conftest import CLASSES, CONVNET, WRN
 from gvbsm.artifacts import ArtifactError, read_header
 from gvbsm.pictures import normalize
 from gvbsm.teachers import file_name, load_teacher, read_teacher, save_teacher
+from support.toy import CLASSES, CONVNET, WRN
 
 RECIPE = {"stage": "squeeze", "seed": 7}
 HISTORY = {"epochs": [1, 2], "top1": [25.0, 50.0], "losses": [1.5, 0.5]}

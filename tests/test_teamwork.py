@@ -14,7 +14,7 @@ import gvbsm
 from gvbsm.artifacts import load_tensors, read_json
 from gvbsm.continual import run_continual
 from gvbsm.settings import read_preset
-from together import by_hand, torchrun
+from support.launch import by_hand, torchrun
 
 # What tells of time, and of the processes themselves.
 UNEQUAL = ("results.json", "seconds.json", "continual.json", ".lock")

@@ -15,8 +15,7 @@ from gvbsm import torchvision_sets
 from gvbsm.datasets import load_dataset
 from gvbsm.pictures import DataError
 from gvbsm.torchvision_sets import SETS
-from test_pictures import draw
-from test_shards import reds
+from support.picture_files import draw, reds
 
 
 def test_every_set_takes_its_arguments():

@@ -8,13 +8,13 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from conftest import StoppedError
 from gvbsm.checkpoint import Checkpoint
 from gvbsm.config import OptimizerConfig
 from gvbsm.memory import Parts, Step
 from gvbsm.optimizers import make_optimizer, pack_optimizer, unpack_optimizer
 from gvbsm.runtime import RunError, seeded
 from gvbsm.training import accuracy, confusion_matrix, diagonal_percent, fit
+from support.toy import StoppedError
 
 EPOCHS, STEPS = 3, 4
 OPTIMIZERS = [

@@ -11,7 +11,7 @@ from gvbsm.cli import main
 from gvbsm.datasets import load_dataset
 from gvbsm.pictures import DataError, Split, no_progress
 from gvbsm.unreadable import find_unreadable, leave_out
-from workdirs import quick_settings, write_files, write_preset
+from support.workdirs import quick_settings, write_files, write_preset
 
 BROKEN = ("train/a/0.png", "train/c/30.png", "val/d/15.png")
 

@@ -9,7 +9,6 @@ from hypothesis import strategies as st
 from torchvision.transforms import InterpolationMode, RandomResizedCrop
 from torchvision.transforms import functional as tv
 
-import reference
 from gvbsm.views import (
     Mixes,
     Views,
@@ -24,6 +23,7 @@ from gvbsm.views import (
     sample_shares,
     sample_views,
 )
+from support import reference
 
 bounded = settings(deadline=None, derandomize=True, max_examples=25)
 

@@ -11,7 +11,6 @@ import torch
 import torchvision.models
 from safetensors.torch import save_file
 
-from conftest import CONVNET, WRN
 from gvbsm.artifacts import ArtifactError, load_tensors, save
 from gvbsm.backbones import build_backbone, fill, weights_digest
 from gvbsm.backbones.library import published_stems
@@ -23,6 +22,7 @@ from gvbsm.preflight import check_feasible
 from gvbsm.settings import as_config
 from gvbsm.squeeze import squeeze_teacher
 from gvbsm.teachers import load_teacher, save_teacher
+from support.toy import CONVNET, WRN
 
 SHUFFLE, SHUFFLE_FILE = "torchvision/shufflenet_v2_x0_5", "shufflenetv2_x0.5-f707e7126e"
 

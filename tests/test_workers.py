@@ -17,7 +17,7 @@ from gvbsm import workers
 from gvbsm.pictures import DataError
 from gvbsm.runtime import RunError
 from gvbsm.workers import streamed
-from together import environment
+from support.launch import environment
 
 BATCHES = [torch.tensor([0, 1, 2]), torch.tensor([3, 4, 5]), torch.tensor([6])]
 SET = TensorDataset(torch.arange(7 * 12).view(7, 3, 2, 2).to(torch.uint8), torch.arange(7))

@@ -10,7 +10,7 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from workdirs import digests, quick_settings, write_arrays, write_files, write_preset
+from support.workdirs import digests, quick_settings, write_arrays, write_files, write_preset
 
 NUMBERS = """
 ipc=0 ipc=-1 ipc=many ipc=1.5 ipc=1000 seed=x seed=1.5 threads=0 threads=-3 precision=fp7

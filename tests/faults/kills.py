@@ -14,7 +14,7 @@ import sys
 import time
 import traceback
 
-from workdirs import (
+from support.workdirs import (
     digests,
     quick_settings,
     rows_without_times,

@@ -16,7 +16,7 @@ from pathlib import Path
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from workdirs import digests, quick_settings, rows_without_times, write_arrays, write_preset
+from support.workdirs import digests, quick_settings, rows_without_times, write_arrays, write_preset
 
 REPORTED = 0.04  # share of the runs that end in a report, which takes most of their time
 

@@ -6,7 +6,7 @@ import json
 import shutil
 import zlib
 
-from workdirs import quick_settings, write_arrays, write_files, write_preset
+from support.workdirs import quick_settings, write_arrays, write_files, write_preset
 
 SMALL = {"backbones": ["convnet8_d1"], "epochs": 1, "tests": 1, "views": {"flip": False}}
 

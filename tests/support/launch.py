@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node")
-TESTS = Path(__file__).parent
+TESTS = Path(__file__).parents[1]
 
 
 def environment(**more):

@@ -1,0 +1,1 @@
+"""What several test files share: toy data, work directories, processes, the slow reference."""

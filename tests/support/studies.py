@@ -1,0 +1,124 @@
+"""Make a work directory of finished results, and the results of a study."""
+
+import torch
+
+from gvbsm.artifacts import save, write_json
+from gvbsm.backbones import build_backbone
+from gvbsm.film import Film, save_film
+from gvbsm.moments import Moments
+from gvbsm.plots.curves import TERMS
+from gvbsm.results import spread
+from gvbsm.targets import Statistics
+from gvbsm.teachers import save_teacher
+
+NAMES = ["ant", "$bee_2", "cat 猫", "a dog of the larger kind, brown"]
+
+
+STUDENT = "convnet8_d1"
+
+
+TEACHER = "wrn10_1"
+
+
+HISTORY = {"epochs": [2, 4], "top1": [40.0, 60.0], "losses": [9.0, 3.0, 1.0, 0.1]}
+
+
+class Maker:
+    """Writes the files of a work directory, as far as the gallery reads them."""
+
+    def __init__(self, folder):
+        self.folder = folder
+
+    def images(
+        self, method, place=".", ipc=6, traces=(), file="synthesis/images.safetensors", classes=4
+    ):
+        labels = torch.arange(classes).repeat_interleave(ipc)
+        pixels = (labels * 60).to(torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 8, 8)
+        recipe = {"ipc": ipc, "synthesis": {"init": "noise"}}
+        header = {"kind": "images", "recipe": recipe, "method": method, "dataset": "toy",
+                  "class_names": NAMES, "mean": [0.5] * 3, "std": [0.2] * 3,
+                  "traces": list(traces)}  # fmt: skip
+        save(self.folder / place / file, {"images": pixels, "labels": labels}, header)
+        return recipe
+
+    def trace(self):
+        return [
+            {"step": step, "teacher": TEACHER, **dict.fromkeys(TERMS, 1.0 / (1 + step))}
+            for step in range(12)
+        ]
+
+    def film(self, recipe):
+        frames = torch.zeros(2, 3, 3, 8, 8, dtype=torch.uint8)
+        film = Film(frames, torch.tensor([0, 5, 90]), torch.tensor([1, 3]))
+        save_film(self.folder / "synthesis", film, recipe)
+
+    def student(self, method, seed, top1=60.0, place=".", confusion=None):
+        content = {**HISTORY, "top1": [40.0, top1]}
+        content["recipe"] = {"student": STUDENT, "seed_index": seed}
+        if confusion is not None:
+            content["confusion"] = confusion
+        write_json(self.folder / place / "evaluation" / f"{method}-{STUDENT}-{seed}.json", content)
+
+    def results(self, **values):
+        rows = [
+            {
+                "method": method.replace("_", "-"),
+                "student": STUDENT,
+                "ipc": 6,
+                "top1": spread(found),
+            }
+            for method, found in values.items()
+        ]
+        write_json(self.folder / "results.json", {"rows": rows})
+
+    def teacher(self, data, runtime, statistics=True):
+        with torch.random.fork_rng():
+            model = build_backbone(TEACHER, 4, 8)
+        folder = self.folder
+        save_teacher(
+            folder / "squeeze" / f"{TEACHER}.safetensors", model, TEACHER, data, HISTORY, {}
+        )
+        if statistics:
+            convs = [path for path, m in model.named_modules() if isinstance(m, torch.nn.Conv2d)]
+            channel = {path: Moments(torch.ones(3), torch.ones(3)) for path in convs}
+            found = Statistics(channel, channel)
+            header = {"kind": "statistics", "recipe": {}, "backbone": TEACHER}
+            save(folder / "statistics" / f"{TEACHER}.safetensors", found.tensors(), header)
+
+    def analysis(self, value=0.5):
+        sets = ["gvbsm", "real"]
+        tensors = {
+            f"{kind}/{name}": torch.full((4,), value)
+            for kind in ("cosine", "pixel_cosine")
+            for name in sets
+        }
+        tensors |= {"tsne/points": torch.rand(8, 2), "tsne/labels": torch.arange(8) % 4}
+        tensors["tsne/set"] = torch.arange(8) // 4
+        header = {"kind": "analysis", "recipe": {}, "sets": sets, "teacher": TEACHER,
+                  "accuracy": {"gvbsm": 91.0, "real": 100.0}}  # fmt: skip
+        save(self.folder / "report" / "analysis.safetensors", tensors, header)
+
+    def continual(self):
+        steps = [spread([90.0, 92.0]), spread([70.0, 80.0])]
+        row = {"method": "gvbsm", "student": STUDENT, "ipc": 6, "steps": steps}
+        content = {"classes": [2, 4], "orders": [[0, 1, 2, 3], [3, 1, 2, 0]], "rows": [row]}
+        write_json(self.folder / "continual.json", {**content, "note": "Teachers know it all."})
+
+
+def study_row(point, method, *values, seconds=None, stored=(100, 200), axes=None):
+    return {
+        "study": "s", "point": point, "axes": axes or {}, "method": method, "student": STUDENT,
+        "ipc": None if method == "full" else 10, "top1": spread(list(values)),
+        "seconds_per_iteration": seconds, "image_bytes": stored[0], "label_bytes": stored[1],
+    }  # fmt: skip
+
+
+def write_study(folder, name, axes, rows, paper=None):
+    (folder / "points").mkdir(exist_ok=True)
+    points = {row["point"]: row["axes"] for row in rows if row["point"] is not None}
+    config = {"ipc": 10, "method": "gvbsm", "data": {"name": "digits"}}
+    entries = [{"name": n, "axes": at, "done": True, "config": config} for n, at in points.items()]
+    entries.append({"name": "later", "axes": {}, "done": False})
+    content = {"study": name, "title": "what helps", "source": "table 1", "axes": axes,
+               "paper": paper or {}, "points": entries, "rows": rows}  # fmt: skip
+    write_json(folder / f"{name}.json", content)
