@@ -17,8 +17,8 @@ from gvbsm.bench.synthesis import Bench
 from gvbsm.bench.timing import CLEAR_REFS, compare, high_water
 from gvbsm.cli import main
 from gvbsm.config import BenchConfig
+from gvbsm.config.build import as_config
 from gvbsm.performance import SIZES, format_bench
-from gvbsm.settings import as_config
 from support.toy import CONVNET, WRN
 
 

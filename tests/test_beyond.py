@@ -4,7 +4,7 @@ import pytest
 
 from gvbsm.beyond import late_begins, side_at, stage_begins
 from gvbsm.config import ConfigError, SynthesisConfig
-from gvbsm.settings import build_config
+from gvbsm.config.build import build_config
 
 
 @pytest.mark.parametrize(

@@ -15,9 +15,9 @@ import gvbsm
 from gvbsm import cli
 from gvbsm.artifacts import load_tensors, save
 from gvbsm.cli import VERBS, main
+from gvbsm.config.build import build_config, preset_names, read_preset
 from gvbsm.datasets import load_dataset
 from gvbsm.runtime import RunError
-from gvbsm.settings import build_config, preset_names, read_preset
 from support.picture_files import draw_classes, write_npz
 
 TINY = [

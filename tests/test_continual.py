@@ -19,6 +19,8 @@ from gvbsm.artifacts import ArtifactError, load_tensors, read_json
 from gvbsm.backbones import build_backbone
 from gvbsm.cli import main
 from gvbsm.config import ConfigError, LabelStorageConfig
+from gvbsm.config.build import build_config, for_method
+from gvbsm.config.keys import merge
 from gvbsm.continual import (
     SeenOutputs,
     at_step,
@@ -28,10 +30,8 @@ from gvbsm.continual import (
     memory_data,
     run_continual,
 )
-from gvbsm.names import merge
 from gvbsm.pipeline import Run
 from gvbsm.runtime import generator_for
-from gvbsm.settings import build_config, for_method
 from support.toy import StoppedError
 
 STUDENT = "convnet8_d1"

@@ -17,6 +17,7 @@ from torch import nn
 from gvbsm.artifacts import ArtifactError, load_tensors, save, write_json
 from gvbsm.backbones import build_backbone
 from gvbsm.config import ConfigError, EvaluationConfig, LabelsConfig, OptimizerConfig, ViewConfig
+from gvbsm.config.keys import flat_keys
 from gvbsm.ddranking import (
     configuration,
     known_set,
@@ -26,7 +27,6 @@ from gvbsm.ddranking import (
     write_teachers,
 )
 from gvbsm.exports import export
-from gvbsm.names import flat_keys
 from gvbsm.optimizers import schedule
 from support.distilled_files import write_images
 

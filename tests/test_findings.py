@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gvbsm.config import Config
-from gvbsm.origin import UNKNOWN, Origin
+from gvbsm.config.build import to_dict
+from gvbsm.config.provenance import UNKNOWN, Origin
 from gvbsm.reporting.facts import Facts, Row, Score, Stored, Teacher
 from gvbsm.reporting.findings import find_all, noise, standard_error, verdict
 from gvbsm.reporting.wording import method_words
-from gvbsm.settings import to_dict
 
 STUDENT = "convnet128"
 

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
+from gvbsm.config.build import as_config
 from gvbsm.performance import SIZES, format_bench, predict, spread_over_devices
-from gvbsm.settings import as_config
 
 PAIR = {"bare": 0.2, "full": 0.25, "ratio": 1.25, "low": 1.2, "high": 1.3}
 

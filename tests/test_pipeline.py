@@ -11,13 +11,13 @@ import gvbsm.evaluation
 from gvbsm import pipeline
 from gvbsm.artifacts import ArtifactError, load_tensors, read_header
 from gvbsm.config import ConfigError
+from gvbsm.config.build import build_config, for_method
+from gvbsm.config.keys import merge
+from gvbsm.config.provenance import origin_of
 from gvbsm.distilled import load_distilled, load_images, load_labels
 from gvbsm.ensemble import label_batch
 from gvbsm.film import load_film
-from gvbsm.names import merge
-from gvbsm.origin import origin_of
 from gvbsm.runtime import RunError
-from gvbsm.settings import build_config, for_method
 from support.workdirs import digests, quick_settings, write_arrays
 
 SETTINGS = {

@@ -8,6 +8,7 @@ import torch
 from gvbsm.artifacts import ArtifactError
 from gvbsm.cli import main
 from gvbsm.config import ConfigError
+from gvbsm.config.build import as_config, build_config
 from gvbsm.distilled import save_images
 from gvbsm.launch import Launch
 from gvbsm.pictures import DataError
@@ -19,7 +20,6 @@ from gvbsm.preflight import (
     check_replicas,
 )
 from gvbsm.processes import Processes
-from gvbsm.settings import as_config, build_config
 from gvbsm.student import train
 from support.picture_files import draw_tree
 

@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from gvbsm.artifacts import fingerprint
+from gvbsm.config.build import build_config, for_method, to_dict
+from gvbsm.config.keys import merge
 from gvbsm.epochs import settle_epochs
 from gvbsm.labelstore import STORAGE
-from gvbsm.names import merge
 from gvbsm.recipes import REVISIONS, Place, Recipes, baseline_folder
-from gvbsm.settings import build_config, for_method, to_dict
 
 BASE = {"squeeze": {"backbones": ["resnet18", "convnet16_d2"]}}
 STAGES = ("teacher", "statistics", "images", "labels", "student")

@@ -16,9 +16,10 @@ from gvbsm.artifacts import ArtifactError, atomic, read_json, save, write_json
 from gvbsm.cli import main
 from gvbsm.cli.parsing import parse_run
 from gvbsm.config import Config
+from gvbsm.config.build import as_config, build_config, read_preset, to_dict
+from gvbsm.config.keys import fields_by_name, merge
+from gvbsm.config.provenance import Origin
 from gvbsm.manifest import claim
-from gvbsm.names import fields_by_name, merge
-from gvbsm.origin import Origin
 from gvbsm.plots.captions import Drawn
 from gvbsm.plots.reading import read_studies
 from gvbsm.plots.style import new_figure
@@ -27,7 +28,6 @@ from gvbsm.reporting.page import costs, write_page
 from gvbsm.reporting.rendering import duration
 from gvbsm.reporting.sweeps import find_in_study
 from gvbsm.reporting.terms import SECTIONS, commands, preset_words, settings_table, settings_yaml
-from gvbsm.settings import as_config, build_config, read_preset, to_dict
 from support.distilled_files import write_labels
 
 HOSTILE = '<script>alert("x")</script>'

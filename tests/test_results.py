@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from gvbsm.config import Config
+from gvbsm.config.build import to_dict
 from gvbsm.results import STAGES, collect, format_continual, format_table
 from gvbsm.runtime import Runtime
-from gvbsm.settings import to_dict
 
 
 def history(*top1):

@@ -4,10 +4,10 @@ import logging
 
 import pytest
 
+from gvbsm.config.build import as_config
 from gvbsm.distilled import save_images
 from gvbsm.processes import ALONE
 from gvbsm.recipes import Place, Recipes
-from gvbsm.settings import as_config
 from gvbsm.students import train_students
 from gvbsm.teamwork import Teamwork
 from gvbsm.workspace import Workspace

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from gvbsm.config import ConfigError
-from gvbsm.settings import build_config, read_preset, squeeze_of, to_dict
+from gvbsm.config.build import build_config, read_preset, squeeze_of, to_dict
 from gvbsm.studies import (
     STUDIES,
     Choice,

@@ -12,8 +12,8 @@ import yaml
 
 import gvbsm
 from gvbsm.artifacts import load_tensors, read_json
+from gvbsm.config.build import read_preset
 from gvbsm.continual import run_continual
-from gvbsm.settings import read_preset
 from support.launch import by_hand, torchrun
 
 # What tells of time, and of the processes themselves.

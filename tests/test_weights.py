@@ -16,10 +16,10 @@ from gvbsm.backbones import build_backbone, fill, weights_digest
 from gvbsm.backbones.library import published_stems
 from gvbsm.backbones.weights import find_weights, read_weights
 from gvbsm.config import ConfigError
+from gvbsm.config.build import as_config
 from gvbsm.pictures import DataError
 from gvbsm.pipeline import Run
 from gvbsm.preflight import check_feasible
-from gvbsm.settings import as_config
 from gvbsm.squeeze import squeeze_teacher
 from gvbsm.teachers import load_teacher, save_teacher
 from support.toy import CONVNET, WRN

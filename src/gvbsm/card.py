@@ -7,9 +7,9 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from gvbsm.config.build import format_yaml
 from gvbsm.exchange import LABELS, Facts
 from gvbsm.results import format_top1
-from gvbsm.settings import format_yaml
 
 PAPER = (
     "Shao et al., *Generalized Large-Scale Data Condensation via Various Backbone and Statistical "

@@ -41,7 +41,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gvbsm.artifacts import atomic
-from gvbsm.origin import Origin
+from gvbsm.config.provenance import Origin
 from gvbsm.results import aligned, format_top1
 
 Row = dict[str, Any]

@@ -22,9 +22,9 @@ import numpy as np
 import torch
 
 from gvbsm import arrays, folders, hub_sets, shards, sources, torchvision_sets
+from gvbsm.config.paths import cache_folder, user_path
 from gvbsm.defaults import torch_defaults
 from gvbsm.normalization import cached_pixel_statistics, check_range, pixel_statistics
-from gvbsm.paths import cache_folder, user_path
 from gvbsm.pictures import (
     GRAY_MODES,
     DataError,

@@ -15,10 +15,10 @@ from torch.utils.data import Dataset
 from gvbsm.artifacts import ArtifactError, DamagedError, Recipe, load_tensors, opened, read_json
 from gvbsm.compression import Field
 from gvbsm.config import LabelStorageConfig
+from gvbsm.config.paths import user_path
 from gvbsm.datasets import ImageData
 from gvbsm.epochs import Plan, unpack_plan
 from gvbsm.labelstore import LAYOUT, Encoded, EpochLabels, Shard, SoftLabels
-from gvbsm.paths import user_path
 from gvbsm.rows import Rows, row_file
 from gvbsm.schema import ImagesHeader, LabelIndex, check_images, checked
 

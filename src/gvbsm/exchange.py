@@ -31,10 +31,10 @@ from gvbsm.artifacts import (
     write_json,
 )
 from gvbsm.config import LabelStorageConfig
+from gvbsm.config.paths import cache_folder, user_path
 from gvbsm.defaults import torch_defaults
 from gvbsm.distilled import DistilledDataset, load_distilled, load_images, load_labels
 from gvbsm.labelstore import SoftLabels
-from gvbsm.paths import cache_folder, user_path
 from gvbsm.pictures import DataError, Lying, open_file, read_image
 from gvbsm.plain_sets import is_plain, load_plain
 from gvbsm.schema import MOST_BYTES, check_labels

@@ -26,6 +26,9 @@ from gvbsm.artifacts import (
 )
 from gvbsm.card import dataset_card
 from gvbsm.config import ConfigError, EvaluationConfig, LabelsConfig
+from gvbsm.config.build import build_config, format_yaml, to_dict
+from gvbsm.config.keys import merge
+from gvbsm.config.paths import user_path
 from gvbsm.ddranking import configuration, known_set, untold, write_teachers
 from gvbsm.defaults import torch_defaults
 from gvbsm.distilled import DistilledDataset
@@ -42,12 +45,9 @@ from gvbsm.exchange import (
 )
 from gvbsm.labelstore import SoftLabels
 from gvbsm.manifest import is_claimed
-from gvbsm.names import merge
-from gvbsm.paths import user_path
 from gvbsm.pictures import write_image
 from gvbsm.replacing import replacing
 from gvbsm.runtime import Runtime
-from gvbsm.settings import build_config, format_yaml, to_dict
 from gvbsm.workspace import Workspace
 
 log = logging.getLogger("gvbsm")

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from statistics import mean
 from typing import Any
 
-from gvbsm.settings import as_config
+from gvbsm.config.build import as_config
 
 # Data sets of the predictions: classes, training pictures, side in pixels, the preset they scale.
 SIZES = {

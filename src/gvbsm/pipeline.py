@@ -21,6 +21,9 @@ from gvbsm.artifacts import (
     write_json,
 )
 from gvbsm.config import Config
+from gvbsm.config.build import as_config, squeeze_of, usual_workdir
+from gvbsm.config.paths import user_path
+from gvbsm.config.provenance import UNKNOWN, Origin, origin_of
 from gvbsm.datasets import ImageData
 from gvbsm.defaults import torch_defaults
 from gvbsm.distilled import is_whole, load_labels, stream_images
@@ -29,8 +32,6 @@ from gvbsm.epochs import settle_epochs
 from gvbsm.film import save_film
 from gvbsm.labels import make_labels
 from gvbsm.memory import InParts
-from gvbsm.origin import UNKNOWN, Origin, origin_of
-from gvbsm.paths import user_path
 from gvbsm.places import Evaluated, all_places, needed_teachers, read_full, read_results
 from gvbsm.preflight import check_alike, check_feasible, check_owner, check_replicas, load_data
 from gvbsm.processes import join
@@ -39,7 +40,6 @@ from gvbsm.results import collect
 from gvbsm.runtime import Log, Runtime, resolve_runtime
 from gvbsm.samples import draw_picture, keep_real, sample_real
 from gvbsm.selection import Selector
-from gvbsm.settings import as_config, squeeze_of, usual_workdir
 from gvbsm.squeeze import squeeze_teacher
 from gvbsm.starts import Start
 from gvbsm.statistics import add_chunks, record_chunks

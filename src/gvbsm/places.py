@@ -8,8 +8,8 @@ from typing import Any
 
 from gvbsm.artifacts import current_history, is_current, read_header
 from gvbsm.config import Config
+from gvbsm.config.build import for_method, selection_of
 from gvbsm.recipes import Place, Recipes, baseline_folder
-from gvbsm.settings import for_method, selection_of
 from gvbsm.workspace import Workspace
 
 Evaluated = tuple[str, Place, range]

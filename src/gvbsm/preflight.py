@@ -17,15 +17,15 @@ from gvbsm._version import __version__
 from gvbsm.artifacts import ArtifactError, changes, read_json, write_json
 from gvbsm.backbones import build_backbone, check_known, check_pretrained, check_takes
 from gvbsm.config import Config, ConfigError, SqueezeConfig
+from gvbsm.config.build import selection_of, squeeze_of, to_dict
+from gvbsm.config.keys import flat_keys
+from gvbsm.config.paths import user_path
 from gvbsm.datasets import ImageData, load_dataset
 from gvbsm.epochs import check_shuffle
 from gvbsm.features import find_classifier
-from gvbsm.names import flat_keys
-from gvbsm.paths import user_path
 from gvbsm.pictures import DataError
 from gvbsm.replicas import check_replicable
 from gvbsm.runtime import Runtime
-from gvbsm.settings import selection_of, squeeze_of, to_dict
 from gvbsm.tracking import check_trackers
 from gvbsm.workspace import Workspace
 

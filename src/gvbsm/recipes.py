@@ -15,8 +15,8 @@ from typing import Any
 from gvbsm.artifacts import Recipe, fingerprint
 from gvbsm.backbones import weights_digest
 from gvbsm.config import Config, LabelStorageConfig, SqueezeConfig
+from gvbsm.config.build import selection_of, squeeze_of, to_dict
 from gvbsm.labelstore import STORAGE
-from gvbsm.settings import selection_of, squeeze_of, to_dict
 from gvbsm.teachers import file_name
 
 # Raised by one when a stage comes to give something else from the same settings, such as after a

@@ -12,8 +12,8 @@ import torchvision
 
 from gvbsm._version import __version__
 from gvbsm.config import Config
+from gvbsm.config.build import to_dict
 from gvbsm.runtime import Runtime
-from gvbsm.settings import to_dict
 
 STAGES = ("squeeze", "statistics", "synthesis", "labels", "evaluation")
 

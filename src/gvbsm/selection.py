@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from gvbsm.artifacts import Recipe, is_current, load_tensors, save
 from gvbsm.config import Config, ConfigError
+from gvbsm.config.build import squeeze_of
 from gvbsm.coreset import select_forgetting, select_herding, select_k_center, select_random
 from gvbsm.datasets import ImageData
 from gvbsm.features import feature_batches
@@ -19,7 +20,6 @@ from gvbsm.memory import InParts
 from gvbsm.pictures import DataError
 from gvbsm.recipes import Recipes, seed_of
 from gvbsm.runtime import Runtime
-from gvbsm.settings import squeeze_of
 from gvbsm.starts import Start, choose_crops, select_lowest, training_losses
 from gvbsm.workspace import Workspace
 

@@ -25,18 +25,18 @@ from gvbsm.artifacts import (
 from gvbsm.backbones import build_backbone
 from gvbsm.checkpoint import Checkpoint
 from gvbsm.config import Config, ConfigError
+from gvbsm.config.build import build_config
+from gvbsm.config.keys import merge
+from gvbsm.config.paths import user_path
 from gvbsm.datasets import DATASETS, ImageData
 from gvbsm.defaults import torch_defaults
 from gvbsm.distilled import DistilledDataset
 from gvbsm.epochs import batch_size_for, check_shuffle, settle_epochs
 from gvbsm.evaluation import Judge, Labeller, fit_student
 from gvbsm.exchange import label_files, load, recorded_settings
-from gvbsm.names import merge
-from gvbsm.paths import user_path
 from gvbsm.preflight import check_trainable, load_data
 from gvbsm.recipes import told
 from gvbsm.runtime import Runtime, resolve_runtime, seeded
-from gvbsm.settings import build_config
 from gvbsm.teachers import file_name
 
 log = logging.getLogger("gvbsm")

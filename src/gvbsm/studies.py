@@ -31,9 +31,9 @@ from typing import Any
 
 from gvbsm.choices import Choice, read_choice
 from gvbsm.config import Config, ConfigError
-from gvbsm.names import check_names, flat_keys, merge, nearest
-from gvbsm.paths import user_path
-from gvbsm.settings import PRESETS, build_config, overlay, read_preset, read_yaml
+from gvbsm.config.build import PRESETS, build_config, overlay, read_preset, read_yaml
+from gvbsm.config.keys import check_names, flat_keys, merge, nearest
+from gvbsm.config.paths import user_path
 
 STUDIES = PRESETS / "studies"
 KEYS = (

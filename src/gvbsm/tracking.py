@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from gvbsm.config import Config, ConfigError
+from gvbsm.config.build import to_dict
 from gvbsm.runtime import Log, RunError
-from gvbsm.settings import to_dict
 
 log = logging.getLogger("gvbsm")
 

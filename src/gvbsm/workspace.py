@@ -24,9 +24,9 @@ from gvbsm.artifacts import (
     write_json,
 )
 from gvbsm.checkpoint import is_partial
+from gvbsm.config.build import selection_of
 from gvbsm.drafts import LOCK, remove_leftovers
 from gvbsm.processes import Processes
-from gvbsm.settings import selection_of
 from gvbsm.teachers import file_name
 
 log = logging.getLogger("gvbsm")

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from gvbsm.backbones.library import published_stems
-from gvbsm.paths import user_path
+from gvbsm.config.paths import user_path
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 _NAMED = 3  # of the tensors that do not fit, those that an error names

@@ -18,6 +18,7 @@ from gvbsm.backbones import build_backbone
 from gvbsm.bench.synthesis import STUDENT, Bench
 from gvbsm.bench.timing import Pair, Work, compare, timed
 from gvbsm.config import BenchConfig, LabelsConfig, ViewConfig
+from gvbsm.config.build import as_config
 from gvbsm.datasets import ImageData
 from gvbsm.evaluation import Labeller, train_student
 from gvbsm.labels import generate_labels
@@ -26,7 +27,6 @@ from gvbsm.loading import view_batches
 from gvbsm.performance import SIZES
 from gvbsm.pictures import Split, write_image
 from gvbsm.runtime import Runtime
-from gvbsm.settings import as_config
 from gvbsm.squeeze import squeeze_teacher
 
 STEPS = 12  # of a training that is timed

@@ -17,6 +17,7 @@ from torch import Tensor
 from gvbsm.backbones import build_backbone, matched_layers
 from gvbsm.bench.timing import CLEAR_REFS, Work, compare, high_water, timed
 from gvbsm.config import BenchConfig
+from gvbsm.config.build import as_config
 from gvbsm.descent import descend, make_stack, step_draws, step_terms
 from gvbsm.moments import Moments, Sums, counts, finalize
 from gvbsm.observe import compile_observer, input_shapes, observing
@@ -24,7 +25,6 @@ from gvbsm.optimizers import make_optimizer
 from gvbsm.performance import SIZES
 from gvbsm.pictures import pixel_bounds
 from gvbsm.runtime import Runtime, seeded
-from gvbsm.settings import as_config
 from gvbsm.targets import Statistics, empty_state, make_target
 
 log = logging.getLogger("gvbsm")

@@ -21,8 +21,8 @@ from gvbsm.cli.stages import stage_verb
 from gvbsm.cli.streams import BROKEN_PIPE, flush_streams, lost_reader, prepare_streams
 from gvbsm.cli.sweep import sweep_verb
 from gvbsm.config import ConfigError
+from gvbsm.config.build import preset_names
 from gvbsm.launch import Launch, read_launch
-from gvbsm.settings import preset_names
 
 VERBS = {
     "run": "all stages, for G-VBSM and its baselines, then the table, the picture and the report",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gvbsm.cli.parsing import explain, start_log
 from gvbsm.config import BenchConfig, ConfigError
-from gvbsm.paths import user_path
+from gvbsm.config.paths import user_path
 
 
 def bench_verb(argv: list[str]) -> int:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from gvbsm.cli.parsing import expand, explain, start_log
 from gvbsm.config import Config, ConfigError, DataConfig, EvaluationConfig, LabelsConfig
-from gvbsm.names import fields_by_name
+from gvbsm.config.keys import fields_by_name
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser

@@ -10,11 +10,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gvbsm.config import Config, ConfigError
+from gvbsm.config.build import (
+    from_parsed,
+    preset_names,
+    read_preset,
+    settings_parser,
+    usual_workdir,
+)
+from gvbsm.config.keys import flat_keys, unknown_field
+from gvbsm.config.paths import user_path
+from gvbsm.config.provenance import Origin
 from gvbsm.launch import read_launch
-from gvbsm.names import flat_keys, unknown_field
-from gvbsm.origin import Origin
-from gvbsm.paths import user_path
-from gvbsm.settings import from_parsed, preset_names, read_preset, settings_parser, usual_workdir
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser

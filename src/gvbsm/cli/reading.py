@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gvbsm.cli.parsing import start_log
 from gvbsm.config import ConfigError
-from gvbsm.paths import user_path
+from gvbsm.config.paths import user_path
 
 
 def show_verb(argv: list[str]) -> int:

@@ -7,11 +7,11 @@ from pathlib import Path
 
 from gvbsm.cli.parsing import checked, expand, explain, start_log
 from gvbsm.config import ConfigError
+from gvbsm.config.build import read_preset, settings_parser
+from gvbsm.config.keys import merge
+from gvbsm.config.paths import user_path
+from gvbsm.config.provenance import Origin
 from gvbsm.launch import read_launch
-from gvbsm.names import merge
-from gvbsm.origin import Origin
-from gvbsm.paths import user_path
-from gvbsm.settings import read_preset, settings_parser
 from gvbsm.studies import read_plan, read_study, study_names
 
 

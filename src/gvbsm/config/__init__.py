@@ -7,14 +7,14 @@ text of a field is its line under `Args`. Reading and checking settings is in `s
 from gvbsm.config.bench import (
     BenchConfig,
 )
-from gvbsm.config.data import (
-    DataConfig,
-)
-from gvbsm.config.parts import (
+from gvbsm.config.blocks import (
     ConfigError,
     OptimizerConfig,
     Parallel,
     ViewConfig,
+)
+from gvbsm.config.data import (
+    DataConfig,
 )
 from gvbsm.config.run import (
     Baseline,

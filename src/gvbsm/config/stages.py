@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from gvbsm.config.parts import LATER, OptimizerConfig, Parallel, ViewConfig, later
+from gvbsm.config.blocks import LATER, OptimizerConfig, Parallel, ViewConfig, later
 
 
 @dataclass(frozen=True)

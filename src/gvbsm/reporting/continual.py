@@ -6,7 +6,7 @@ from pathlib import Path
 
 from gvbsm._version import __version__
 from gvbsm.artifacts import read_json
-from gvbsm.origin import Origin
+from gvbsm.config.provenance import Origin
 from gvbsm.plots.gallery import gallery
 from gvbsm.plots.reading import fitting
 from gvbsm.reporting.facts import preset_settings

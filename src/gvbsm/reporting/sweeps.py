@@ -10,7 +10,7 @@ from typing import Any
 from gvbsm._version import __version__
 from gvbsm.artifacts import ArtifactError, read_json
 from gvbsm.comparison import Gain, gains
-from gvbsm.origin import Origin
+from gvbsm.config.provenance import Origin
 from gvbsm.plots.gallery import gallery
 from gvbsm.plots.pareto import Spot, fronts
 from gvbsm.plots.reading import StudyResults, fitting, read_studies, study_spots

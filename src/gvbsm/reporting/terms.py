@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gvbsm.names import merge
-from gvbsm.origin import UNKNOWN, Origin
+from gvbsm.config.build import format_yaml
+from gvbsm.config.keys import merge
+from gvbsm.config.provenance import UNKNOWN, Origin
 from gvbsm.reporting.facts import PAPER, differences, preset_name, setting
-from gvbsm.settings import format_yaml
 
 
 @dataclass(frozen=True)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from gvbsm.config.build import selection_of
 from gvbsm.reporting.facts import Score
 from gvbsm.results import format_top1
-from gvbsm.settings import selection_of
 
 NO_BREAK = "\N{NO-BREAK SPACE}"
 

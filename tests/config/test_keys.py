@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gvbsm.config import ConfigError
-from gvbsm.names import check_names, fields_by_name, flat_keys, merge, unknown_field
+from gvbsm.config.keys import check_names, fields_by_name, flat_keys, merge, unknown_field
 
 TABLES = ("evaluation.lr_of", "labels.weights", "squeeze.settings_of", "baselines.overrides")
 

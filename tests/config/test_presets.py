@@ -17,12 +17,7 @@ from torch import nn
 from gvbsm.backbones import build_backbone
 from gvbsm.checkpoint import Checkpoint
 from gvbsm.config import LabelsConfig, ViewConfig
-from gvbsm.datasets import DATASETS
-from gvbsm.epochs import settle_epochs
-from gvbsm.evaluation import Labeller, fit_student
-from gvbsm.pictures import normalize
-from gvbsm.runtime import seeded
-from gvbsm.settings import (
+from gvbsm.config.build import (
     PRESETS,
     build_config,
     for_method,
@@ -30,6 +25,11 @@ from gvbsm.settings import (
     read_preset,
     squeeze_of,
 )
+from gvbsm.datasets import DATASETS
+from gvbsm.epochs import settle_epochs
+from gvbsm.evaluation import Labeller, fit_student
+from gvbsm.pictures import normalize
+from gvbsm.runtime import seeded
 
 DATA = ["cifar10", "cifar100", "digits", "folder", "imagenet-1k", "npz", "tiny-imagenet"]
 DATA += ["webdataset", "hub"]

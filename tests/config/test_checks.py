@@ -6,8 +6,8 @@ import re
 import pytest
 
 from gvbsm.config import Config, ConfigError
-from gvbsm.limits import limit_faults
-from gvbsm.settings import build_config, validate
+from gvbsm.config.build import build_config, validate
+from gvbsm.config.checks import limit_faults
 from support.settings import changed
 
 POSITIVE = [

@@ -13,8 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gvbsm.config import Config, ConfigError
-from gvbsm.names import fields_by_name, flat_keys, merge
-from gvbsm.settings import (
+from gvbsm.config.build import (
     as_config,
     build_config,
     for_method,
@@ -26,6 +25,7 @@ from gvbsm.settings import (
     to_dict,
     validate,
 )
+from gvbsm.config.keys import fields_by_name, flat_keys, merge
 from support.settings import changed
 
 SELECTIONS = ("random", "herding", "k-center", "forgetting")

@@ -21,9 +21,9 @@ from gvbsm.config import (
     Rival,
     SqueezeConfig,
 )
-from gvbsm.limits import limit_faults
-from gvbsm.names import check_names, merge, nearest
-from gvbsm.paths import user_path
+from gvbsm.config.checks import limit_faults
+from gvbsm.config.keys import check_names, merge, nearest
+from gvbsm.config.paths import user_path
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace

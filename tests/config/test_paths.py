@@ -9,10 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from gvbsm import paths
 from gvbsm.cli import main
-from gvbsm.config import ConfigError
-from gvbsm.paths import cache_folder, user_path
+from gvbsm.config import ConfigError, paths
+from gvbsm.config.paths import cache_folder, user_path
 from support.launch import environment
 from support.workdirs import write_arrays, write_files
 

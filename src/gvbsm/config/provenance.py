@@ -12,8 +12,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from gvbsm.names import flat_keys
-from gvbsm.settings import preset_names
+from gvbsm.config.build import preset_names
+from gvbsm.config.keys import flat_keys
 
 WITHOUT_EFFECT = {
     "": ("device", "threads", "checkpoint_seconds", "trackers"),
