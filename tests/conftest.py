@@ -11,8 +11,8 @@ from PIL import Image
 from torch import nn
 
 from gvbsm.backbones import build_backbone
-from gvbsm.checkpoint import Checkpoint
 from gvbsm.datasets import ImageData
+from gvbsm.files.checkpoint import Checkpoint
 from gvbsm.moments import Moments
 from gvbsm.pictures import Split, normalize
 from gvbsm.runtime import Runtime

@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from gvbsm import cli, descent
-from gvbsm.artifacts import load_tensors, read_json, save
 from gvbsm.backbones import matched_layers
 from gvbsm.bench import memory, run_bench, synthesis
 from gvbsm.bench.processes import IPC, ITERATIONS, measure_processes
@@ -18,6 +17,7 @@ from gvbsm.bench.timing import CLEAR_REFS, compare, high_water
 from gvbsm.cli import main
 from gvbsm.config import BenchConfig
 from gvbsm.config.build import as_config
+from gvbsm.files.artifacts import load_tensors, read_json, save
 from gvbsm.performance import SIZES, format_bench
 from support.toy import CONVNET, WRN
 

@@ -13,10 +13,10 @@ import pytest
 
 import gvbsm
 from gvbsm import cli
-from gvbsm.artifacts import load_tensors, save
 from gvbsm.cli import VERBS, main
 from gvbsm.config.build import build_config, preset_names, read_preset
 from gvbsm.datasets import load_dataset
+from gvbsm.files.artifacts import load_tensors, save
 from gvbsm.runtime import RunError
 from support.picture_files import draw_classes, write_npz
 

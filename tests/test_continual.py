@@ -15,7 +15,6 @@ from torch import nn
 
 import gvbsm.evaluation
 from gvbsm import continual
-from gvbsm.artifacts import ArtifactError, load_tensors, read_json
 from gvbsm.backbones import build_backbone
 from gvbsm.cli import main
 from gvbsm.config import ConfigError, LabelStorageConfig
@@ -30,6 +29,7 @@ from gvbsm.continual import (
     memory_data,
     run_continual,
 )
+from gvbsm.files.artifacts import ArtifactError, load_tensors, read_json
 from gvbsm.pipeline import Run
 from gvbsm.runtime import generator_for
 from support.toy import StoppedError

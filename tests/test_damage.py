@@ -15,8 +15,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from gvbsm import artifacts
-from gvbsm.artifacts import (
+from gvbsm.cli import main
+from gvbsm.distilled import load_distilled, load_labels
+from gvbsm.files import artifacts
+from gvbsm.files.artifacts import (
     ArtifactError,
     is_current,
     load_tensors,
@@ -25,9 +27,7 @@ from gvbsm.artifacts import (
     save,
     write_json,
 )
-from gvbsm.checkpoint import Checkpoint
-from gvbsm.cli import main
-from gvbsm.distilled import load_distilled, load_labels
+from gvbsm.files.checkpoint import Checkpoint
 from gvbsm.moments import Moments
 from gvbsm.targets import Statistics
 from support.artifact_files import RECIPE, tensors, write

@@ -14,7 +14,6 @@ import torchvision
 import yaml
 from torch import nn
 
-from gvbsm.artifacts import ArtifactError, load_tensors, save, write_json
 from gvbsm.backbones import build_backbone
 from gvbsm.config import ConfigError, EvaluationConfig, LabelsConfig, OptimizerConfig, ViewConfig
 from gvbsm.config.keys import flat_keys
@@ -27,6 +26,7 @@ from gvbsm.ddranking import (
     write_teachers,
 )
 from gvbsm.exports import export
+from gvbsm.files.artifacts import ArtifactError, load_tensors, save, write_json
 from gvbsm.optimizers import schedule
 from support.distilled_files import write_images
 

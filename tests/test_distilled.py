@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 import torch
 
-from gvbsm.artifacts import ArtifactError, load_tensors, read_json, save, write_json
 from gvbsm.distilled import (
     is_whole,
     load_distilled,
@@ -15,6 +14,7 @@ from gvbsm.distilled import (
     save_images,
     stored_bytes,
 )
+from gvbsm.files.artifacts import ArtifactError, load_tensors, read_json, save, write_json
 from support.distilled_files import RECIPE, write_images, write_labels
 
 

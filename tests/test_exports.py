@@ -11,11 +11,11 @@ from PIL import Image
 from torchvision.datasets import ImageFolder
 
 from gvbsm import exports, hub
-from gvbsm.artifacts import ArtifactError, load_tensors, write_json
 from gvbsm.config import ConfigError
 from gvbsm.config.build import build_config, to_dict
 from gvbsm.distilled import load_distilled
 from gvbsm.exports import class_folders, export, push
+from gvbsm.files.artifacts import ArtifactError, load_tensors, write_json
 from gvbsm.results import spread
 from support.distilled_files import write_images, write_labels
 

@@ -6,7 +6,7 @@ import unicodedata
 import pytest
 
 from gvbsm.datasets import load_dataset
-from gvbsm.manifest import claim
+from gvbsm.files.manifest import claim
 from gvbsm.pictures import DataError
 from support.picture_files import draw, draw_classes, draw_tree
 

@@ -9,9 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import gvbsm.forgetting
-from gvbsm.artifacts import load_tensors, read_header
 from gvbsm.backbones import build_backbone
 from gvbsm.config import OptimizerConfig, SqueezeConfig, ViewConfig
+from gvbsm.files.artifacts import load_tensors, read_header
 from gvbsm.forgetting import classified_rightly, count_forgetting, record_forgetting
 from gvbsm.pictures import normalize
 from gvbsm.runtime import RunError

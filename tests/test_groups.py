@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from gvbsm.artifacts import save
 from gvbsm.distilled import save_images, stream_images
+from gvbsm.files.artifacts import save
 from gvbsm.film import frame_steps, is_filmed
 from gvbsm.groups import Groups
 from gvbsm.synthesis import group_indices

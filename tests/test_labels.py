@@ -8,11 +8,11 @@ import pytest
 import torch
 
 import gvbsm.labels
-from gvbsm.artifacts import ArtifactError, save, write_json
 from gvbsm.config import LabelsConfig, LabelStorageConfig, ViewConfig
 from gvbsm.distilled import is_whole, load_labels
 from gvbsm.epochs import draw_plan, pack_plan, redraw, unpack_plan, view_batch
 from gvbsm.evaluation import Labeller
+from gvbsm.files.artifacts import ArtifactError, save, write_json
 from gvbsm.labels import generate_labels, make_labels
 from gvbsm.labelstore import STORAGE, SoftLabels
 from gvbsm.launch import Launch

@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 
 import gvbsm.labels
 import gvbsm.labelstore
-from gvbsm.artifacts import ArtifactError, load_tensors, read_json, save, write_json
 from gvbsm.compression import decode_logits, encode_logits, pack_rows, unpack_rows
 from gvbsm.config import LabelsConfig, LabelStorageConfig, ViewConfig
 from gvbsm.distilled import is_whole, load_labels
 from gvbsm.epochs import draw_plan, pack_plan
+from gvbsm.files.artifacts import ArtifactError, load_tensors, read_json, save, write_json
 from gvbsm.labels import new_store
 
 COUNT, CLASSES, SIZE = 11, 6, 8

@@ -9,13 +9,13 @@ from torch import nn
 
 import gvbsm.evaluation
 from gvbsm import pipeline
-from gvbsm.artifacts import ArtifactError, load_tensors, read_header
 from gvbsm.config import ConfigError
 from gvbsm.config.build import build_config, for_method
 from gvbsm.config.keys import merge
 from gvbsm.config.provenance import origin_of
 from gvbsm.distilled import load_distilled, load_images, load_labels
 from gvbsm.ensemble import label_batch
+from gvbsm.files.artifacts import ArtifactError, load_tensors, read_header
 from gvbsm.film import load_film
 from gvbsm.runtime import RunError
 from support.workdirs import digests, quick_settings, write_arrays

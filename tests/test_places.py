@@ -1,7 +1,7 @@
 """What is evaluated, and what has come out so far."""
 
-from gvbsm.artifacts import write_json
 from gvbsm.config.build import as_config
+from gvbsm.files.artifacts import write_json
 from gvbsm.places import all_places, needed_teachers, read_full, read_results
 from gvbsm.recipes import Recipes
 from gvbsm.workspace import Workspace

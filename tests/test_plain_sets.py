@@ -7,11 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
-from gvbsm.artifacts import ArtifactError
 from gvbsm.cli import main
 from gvbsm.distilled import load_distilled
 from gvbsm.exchange import load
 from gvbsm.exports import export
+from gvbsm.files.artifacts import ArtifactError
 from gvbsm.pictures import DataError
 from support.distilled_files import write_images
 from support.picture_files import draw, draw_classes

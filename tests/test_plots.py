@@ -8,10 +8,10 @@ import pytest
 import torch
 from PIL import Image
 
-from gvbsm import manifest
-from gvbsm.artifacts import atomic
 from gvbsm.distilled import DistilledDataset
-from gvbsm.manifest import claim
+from gvbsm.files import manifest
+from gvbsm.files.artifacts import atomic
+from gvbsm.files.manifest import claim
 from gvbsm.plots import plot_images
 from support.launch import environment
 

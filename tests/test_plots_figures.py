@@ -12,9 +12,9 @@ from matplotlib.colors import to_hex
 from matplotlib.text import Text
 from PIL import Image
 
-from gvbsm import manifest
-from gvbsm.artifacts import atomic
-from gvbsm.manifest import claim
+from gvbsm.files import manifest
+from gvbsm.files.artifacts import atomic
+from gvbsm.files.manifest import claim
 from gvbsm.plots.accuracy import draw_confusion, draw_continual, draw_methods
 from gvbsm.plots.curves import TERMS, History, draw_losses, draw_training, running_median
 from gvbsm.plots.images import draw_film, draw_images, film_gif

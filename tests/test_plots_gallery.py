@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from gvbsm.artifacts import ArtifactError, write_json
 from gvbsm.backbones import build_backbone
+from gvbsm.files.artifacts import ArtifactError, write_json
 from gvbsm.plots.gallery import gallery
 from support.studies import HISTORY, STUDENT, TEACHER, Maker, study_row, write_study
 

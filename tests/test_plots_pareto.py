@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gvbsm.artifacts import write_json
+from gvbsm.files.artifacts import write_json
 from gvbsm.plots.gallery import gallery
 from gvbsm.plots.pareto import (
     FLOOR_SECONDS,

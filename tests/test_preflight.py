@@ -5,11 +5,11 @@ from dataclasses import replace
 import pytest
 import torch
 
-from gvbsm.artifacts import ArtifactError
 from gvbsm.cli import main
 from gvbsm.config import ConfigError
 from gvbsm.config.build import as_config, build_config
 from gvbsm.distilled import save_images
+from gvbsm.files.artifacts import ArtifactError
 from gvbsm.launch import Launch
 from gvbsm.pictures import DataError
 from gvbsm.preflight import (

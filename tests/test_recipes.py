@@ -7,10 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from gvbsm.artifacts import fingerprint
 from gvbsm.config.build import build_config, for_method, to_dict
 from gvbsm.config.keys import merge
 from gvbsm.epochs import settle_epochs
+from gvbsm.files.artifacts import fingerprint
 from gvbsm.labelstore import STORAGE
 from gvbsm.recipes import REVISIONS, Place, Recipes, baseline_folder
 

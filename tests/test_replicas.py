@@ -7,10 +7,10 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from gvbsm.artifacts import load_tensors, save
 from gvbsm.backbones import build_backbone
-from gvbsm.checkpoint import Checkpoint
 from gvbsm.config import OptimizerConfig
+from gvbsm.files.artifacts import load_tensors, save
+from gvbsm.files.checkpoint import Checkpoint
 from gvbsm.memory import Parts
 from gvbsm.processes import ALONE, join
 from gvbsm.replicas import check_replicable, replicate

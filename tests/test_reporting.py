@@ -12,14 +12,14 @@ import pytest
 import torch
 
 import gvbsm
-from gvbsm.artifacts import ArtifactError, atomic, read_json, save, write_json
 from gvbsm.cli import main
 from gvbsm.cli.parsing import parse_run
 from gvbsm.config import Config
 from gvbsm.config.build import as_config, build_config, read_preset, to_dict
 from gvbsm.config.keys import fields_by_name, merge
 from gvbsm.config.provenance import Origin
-from gvbsm.manifest import claim
+from gvbsm.files.artifacts import ArtifactError, atomic, read_json, save, write_json
+from gvbsm.files.manifest import claim
 from gvbsm.plots.captions import Drawn
 from gvbsm.plots.reading import read_studies
 from gvbsm.plots.style import new_figure

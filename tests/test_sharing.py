@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from gvbsm import sharing
-from gvbsm.artifacts import read_json, save, write_json
+from gvbsm.files.artifacts import read_json, save, write_json
 from gvbsm.sharing import Artifact, Library
 from gvbsm.workspace import Workspace
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from gvbsm.artifacts import (
+from gvbsm.files.artifacts import (
     ArtifactError,
     load_tensors,
     read_header,
@@ -11,7 +11,7 @@ from gvbsm.artifacts import (
     save,
     write_json,
 )  # fmt: skip
-from gvbsm.checkpoint import Checkpoint
+from gvbsm.files.checkpoint import Checkpoint
 from gvbsm.show import describe
 from support.distilled_files import write_images, write_labels
 
@@ -94,7 +94,7 @@ def test_tensors_are_not_read(workdir, monkeypatch):
     def forbidden(*_args):
         raise AssertionError("show reads headers alone")
 
-    monkeypatch.setattr("gvbsm.artifacts.load_tensors", forbidden)
+    monkeypatch.setattr("gvbsm.files.artifacts.load_tensors", forbidden)
     assert describe(workdir)
 
 

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 import gvbsm.squeeze
-from gvbsm.artifacts import read_header
 from gvbsm.backbones import build_backbone
 from gvbsm.config import OptimizerConfig, SqueezeConfig, ViewConfig
+from gvbsm.files.artifacts import read_header
 from gvbsm.loading import plain_batches
 from gvbsm.runtime import RunError, seeded
 from gvbsm.squeeze import squeeze_teacher

@@ -7,9 +7,9 @@ import pytest
 import torch
 from torch import nn
 
-from gvbsm.artifacts import load_tensors, save
 from gvbsm.backbones import matched_layers
 from gvbsm.config import StatisticsConfig, SynthesisConfig, ViewConfig
+from gvbsm.files.artifacts import load_tensors, save
 from gvbsm.launch import Launch
 from gvbsm.loading import view_batches
 from gvbsm.pictures import normalize

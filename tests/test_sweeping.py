@@ -12,9 +12,9 @@ import yaml
 
 import gvbsm
 from gvbsm import pipeline, sweeping
-from gvbsm.artifacts import read_header, read_json
 from gvbsm.cli import main
 from gvbsm.config import ConfigError
+from gvbsm.files.artifacts import read_header, read_json
 from gvbsm.pictures import DataError
 from support.picture_files import write_npz
 

@@ -13,10 +13,10 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 from gvbsm import synthesis
-from gvbsm.artifacts import load_tensors, read_header, save
-from gvbsm.checkpoint import Checkpoint
 from gvbsm.config import OptimizerConfig, SynthesisConfig, ViewConfig
 from gvbsm.descent import descend, make_stack, step_draws, step_terms
+from gvbsm.files.artifacts import load_tensors, read_header, save
+from gvbsm.files.checkpoint import Checkpoint
 from gvbsm.film import frame_steps
 from gvbsm.observe import observing
 from gvbsm.pictures import normalize

@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from gvbsm.artifacts import load_tensors, save
 from gvbsm.config import SynthesisConfig
+from gvbsm.files.artifacts import load_tensors, save
 from gvbsm.moments import Moments, counts
 from gvbsm.observe import observing
 from gvbsm.pictures import normalize

@@ -11,9 +11,9 @@ import torch
 import yaml
 
 import gvbsm
-from gvbsm.artifacts import load_tensors, read_json
 from gvbsm.config.build import read_preset
 from gvbsm.continual import run_continual
+from gvbsm.files.artifacts import load_tensors, read_json
 from support.launch import by_hand, torchrun
 
 # What tells of time, and of the processes themselves.

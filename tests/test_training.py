@@ -8,8 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from gvbsm.checkpoint import Checkpoint
 from gvbsm.config import OptimizerConfig
+from gvbsm.files.checkpoint import Checkpoint
 from gvbsm.memory import Parts, Step
 from gvbsm.optimizers import make_optimizer, pack_optimizer, unpack_optimizer
 from gvbsm.runtime import RunError, seeded

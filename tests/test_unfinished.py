@@ -2,8 +2,8 @@
 
 import torch
 
-from gvbsm.checkpoint import Checkpoint
 from gvbsm.config import OptimizerConfig
+from gvbsm.files.checkpoint import Checkpoint
 from gvbsm.optimizers import make_optimizer
 from gvbsm.targets import Average
 from gvbsm.unfinished import Work

@@ -11,12 +11,12 @@ import torch
 import torchvision.models
 from safetensors.torch import save_file
 
-from gvbsm.artifacts import ArtifactError, load_tensors, save
 from gvbsm.backbones import build_backbone, fill, weights_digest
 from gvbsm.backbones.library import published_stems
 from gvbsm.backbones.weights import find_weights, read_weights
 from gvbsm.config import ConfigError
 from gvbsm.config.build import as_config
+from gvbsm.files.artifacts import ArtifactError, load_tensors, save
 from gvbsm.pictures import DataError
 from gvbsm.pipeline import Run
 from gvbsm.preflight import check_feasible

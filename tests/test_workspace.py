@@ -9,7 +9,7 @@ import time
 import pytest
 import torch
 
-from gvbsm.artifacts import ArtifactError, save
+from gvbsm.files.artifacts import ArtifactError, save
 from gvbsm.workspace import Workspace, await_files
 
 RECIPE = {"stage": "toy", "size": 3}
@@ -157,7 +157,7 @@ def test_locked__one_that_was_killed_holds_nothing(workspace, tmp_path):
 
 def test_locked__what_a_killed_writer_has_left_is_removed_and_nothing_else(workspace, tmp_path):
     code = (
-        "import os, pathlib, sys; from gvbsm.artifacts import atomic\n"
+        "import os, pathlib, sys; from gvbsm.files.artifacts import atomic\n"
         "with atomic(pathlib.Path(sys.argv[1])) as path:\n"
         "    path.write_text('half'); os.kill(os.getpid(), 9)"
     )
@@ -183,7 +183,7 @@ def test_locked__a_directory_that_cannot_be_written_to_is_told_in_one_line(tmp_p
     def refuse(*_args, **_kwargs):
         raise PermissionError(errno.EACCES, "Permission denied")
 
-    monkeypatch.setattr("gvbsm.locks.FileLock.acquire", refuse)
+    monkeypatch.setattr("gvbsm.files.locks.FileLock.acquire", refuse)
     line = r"cannot be written to \(Permission denied\); give another --workdir"
     with pytest.raises(ArtifactError, match=line), Workspace(tmp_path).locked():
         pytest.fail("locked")

@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 from gvbsm._version import __version__
 
 if TYPE_CHECKING:
-    from gvbsm.artifacts import ArtifactError as ArtifactError
     from gvbsm.backbones import build_backbone as build_backbone
     from gvbsm.config import Config as Config
     from gvbsm.config import ConfigError as ConfigError
@@ -19,6 +18,7 @@ if TYPE_CHECKING:
     from gvbsm.distilled import DistilledDataset as DistilledDataset
     from gvbsm.exchange import load as load
     from gvbsm.exports import export as export
+    from gvbsm.files.artifacts import ArtifactError as ArtifactError
     from gvbsm.labelstore import SoftLabels as SoftLabels
     from gvbsm.pictures import DataError as DataError
     from gvbsm.pipeline import run as run
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from gvbsm.sweeping import sweep as sweep
 
 _ORIGIN = {
-    "ArtifactError": ("artifacts", "ArtifactError"),
+    "ArtifactError": ("files.artifacts", "ArtifactError"),
     "Config": ("config", "Config"),
     "ConfigError": ("config", "ConfigError"),
     "DataError": ("pictures", "DataError"),

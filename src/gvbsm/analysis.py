@@ -15,16 +15,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gvbsm.artifacts import (
+from gvbsm.config import SqueezeConfig
+from gvbsm.distilled import DistilledDataset, load_images
+from gvbsm.features import teacher_features
+from gvbsm.files.artifacts import (
     Recipe,
     fingerprint,
     is_current,
     read_header,
     save,
 )
-from gvbsm.config import SqueezeConfig
-from gvbsm.distilled import DistilledDataset, load_images
-from gvbsm.features import teacher_features
 from gvbsm.pictures import normalize
 from gvbsm.runtime import Runtime, resolve_runtime
 from gvbsm.teachers import read_teacher

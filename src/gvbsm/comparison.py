@@ -40,8 +40,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gvbsm.artifacts import atomic
 from gvbsm.config.provenance import Origin
+from gvbsm.files.artifacts import atomic
 from gvbsm.results import aligned, format_top1
 
 Row = dict[str, Any]

@@ -55,7 +55,6 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
-from gvbsm.artifacts import current_history, load_tensors, read_json, write_json
 from gvbsm.config import Config, LabelStorageConfig
 from gvbsm.config.build import as_config, for_method, selection_of, to_dict
 from gvbsm.config.paths import user_path
@@ -64,6 +63,7 @@ from gvbsm.datasets import ImageData
 from gvbsm.defaults import torch_defaults
 from gvbsm.epochs import settle_epochs
 from gvbsm.evaluation import Labeller, train_student
+from gvbsm.files.artifacts import current_history, load_tensors, read_json, write_json
 from gvbsm.pictures import Split
 from gvbsm.pipeline import Run
 from gvbsm.preflight import check_continual

@@ -16,7 +16,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gvbsm.artifacts import ArtifactError, atomic, load_tensors
 from gvbsm.config import (
     ConfigError,
     EvaluationConfig,
@@ -26,6 +25,7 @@ from gvbsm.config import (
 )
 from gvbsm.epochs import batch_size_for
 from gvbsm.exchange import Facts
+from gvbsm.files.artifacts import ArtifactError, atomic, load_tensors
 
 
 @dataclass(frozen=True)

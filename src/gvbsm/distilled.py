@@ -12,14 +12,21 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from gvbsm.artifacts import ArtifactError, DamagedError, Recipe, load_tensors, opened, read_json
 from gvbsm.compression import Field
 from gvbsm.config import LabelStorageConfig
 from gvbsm.config.paths import user_path
 from gvbsm.datasets import ImageData
 from gvbsm.epochs import Plan, unpack_plan
+from gvbsm.files.artifacts import (
+    ArtifactError,
+    DamagedError,
+    Recipe,
+    load_tensors,
+    opened,
+    read_json,
+)
+from gvbsm.files.streamed_file import Rows, row_file
 from gvbsm.labelstore import LAYOUT, Encoded, EpochLabels, Shard, SoftLabels
-from gvbsm.rows import Rows, row_file
 from gvbsm.schema import ImagesHeader, LabelIndex, check_images, checked
 
 # The first layout of a label store: what a shard holds beside `logits`, float16 (..., classes).

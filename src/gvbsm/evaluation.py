@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from gvbsm.artifacts import Recipe, write_json
 from gvbsm.backbones import build_backbone
-from gvbsm.checkpoint import Checkpoint
 from gvbsm.config import EvaluationConfig, LabelsConfig
 from gvbsm.datasets import ImageData
 from gvbsm.ensemble import label_batch
 from gvbsm.epochs import Plan, batch_size_for, draw_plan, redraw, view_batch
+from gvbsm.files.artifacts import Recipe, write_json
+from gvbsm.files.checkpoint import Checkpoint
 from gvbsm.labelstore import EpochLabels, SoftLabels
 from gvbsm.loading import batch_count, border_color, plain_batches, split_batches
 from gvbsm.losses import hard_loss, kd_loss, mse_gt_loss

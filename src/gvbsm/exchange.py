@@ -20,7 +20,11 @@ from PIL import Image
 from torch import Tensor
 
 from gvbsm import hub, schema
-from gvbsm.artifacts import (
+from gvbsm.config import LabelStorageConfig
+from gvbsm.config.paths import cache_folder, user_path
+from gvbsm.defaults import torch_defaults
+from gvbsm.distilled import DistilledDataset, load_distilled, load_images, load_labels
+from gvbsm.files.artifacts import (
     ArtifactError,
     fingerprint,
     load_tensors,
@@ -30,10 +34,6 @@ from gvbsm.artifacts import (
     save,
     write_json,
 )
-from gvbsm.config import LabelStorageConfig
-from gvbsm.config.paths import cache_folder, user_path
-from gvbsm.defaults import torch_defaults
-from gvbsm.distilled import DistilledDataset, load_distilled, load_images, load_labels
 from gvbsm.labelstore import SoftLabels
 from gvbsm.pictures import DataError, Lying, open_file, read_image
 from gvbsm.plain_sets import is_plain, load_plain

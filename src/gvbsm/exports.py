@@ -16,14 +16,6 @@ import torch
 
 from gvbsm import hub
 from gvbsm._version import __version__
-from gvbsm.artifacts import (
-    ArtifactError,
-    load_tensors,
-    read_header,
-    read_json,
-    save,
-    write_json,
-)
 from gvbsm.card import dataset_card
 from gvbsm.config import ConfigError, EvaluationConfig, LabelsConfig
 from gvbsm.config.build import build_config, format_yaml, to_dict
@@ -43,10 +35,18 @@ from gvbsm.exchange import (
     load,
     recorded_settings,
 )
+from gvbsm.files.artifacts import (
+    ArtifactError,
+    load_tensors,
+    read_header,
+    read_json,
+    save,
+    write_json,
+)
+from gvbsm.files.manifest import is_claimed
+from gvbsm.files.replacing import replacing
 from gvbsm.labelstore import SoftLabels
-from gvbsm.manifest import is_claimed
 from gvbsm.pictures import write_image
-from gvbsm.replacing import replacing
 from gvbsm.runtime import Runtime
 from gvbsm.workspace import Workspace
 

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from gvbsm.artifacts import (
+from gvbsm.files.artifacts import (
     ArtifactError,
     Recipe,
     load_tensors,

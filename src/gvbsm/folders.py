@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 
-from gvbsm.manifest import is_claimed
+from gvbsm.files.manifest import is_claimed
 from gvbsm.pictures import SUFFIXES, DataError, Split
 from gvbsm.reading import Findings, read_lines, readable, repeated
 from gvbsm.sources import Raw, Request, hold_out

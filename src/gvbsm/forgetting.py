@@ -9,11 +9,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from gvbsm.artifacts import Recipe, is_current, load_tensors, remove_all, save
 from gvbsm.backbones import build_backbone
-from gvbsm.checkpoint import Checkpoint
 from gvbsm.config import SqueezeConfig
 from gvbsm.datasets import ImageData
+from gvbsm.files.artifacts import Recipe, is_current, load_tensors, remove_all, save
+from gvbsm.files.checkpoint import Checkpoint
 from gvbsm.loading import batch_count, plain_batches
 from gvbsm.memory import InParts
 from gvbsm.runtime import Runtime, seeded

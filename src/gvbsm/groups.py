@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gvbsm.artifacts import load_tensors, read_header
+from gvbsm.files.artifacts import load_tensors, read_header
 from gvbsm.film import Film, frame_steps, is_filmed
 
 Trace = list[dict[str, Any]]

@@ -13,7 +13,6 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from gvbsm.artifacts import ArtifactError, Recipe, check_replaceable
 from gvbsm.compression import encode_logits, packed_bytes
 from gvbsm.config import LabelsConfig
 from gvbsm.distilled import load_labels
@@ -25,6 +24,7 @@ from gvbsm.epochs import (
     pooled_epochs,
     view_batch,
 )
+from gvbsm.files.artifacts import ArtifactError, Recipe, check_replaceable
 from gvbsm.labelstore import STORAGE, Encoded, Labelled, SoftLabels
 from gvbsm.loading import border_color
 from gvbsm.runtime import Runtime, check_finite

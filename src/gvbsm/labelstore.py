@@ -22,15 +22,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gvbsm.artifacts import (
-    ArtifactError,
-    Recipe,
-    load_tensors,
-    read_header,
-    remove_all,
-    save,
-    write_json,
-)
 from gvbsm.compression import (
     Field,
     decode_logits,
@@ -46,6 +37,15 @@ from gvbsm.epochs import (
     from_table,
     pack_plan,
     tabulate,
+)
+from gvbsm.files.artifacts import (
+    ArtifactError,
+    Recipe,
+    load_tensors,
+    read_header,
+    remove_all,
+    save,
+    write_json,
 )
 
 LAYOUT = 2  # of a store; 1 has no such entry

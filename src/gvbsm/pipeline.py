@@ -11,15 +11,6 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from gvbsm.artifacts import (
-    ArtifactError,
-    Recipe,
-    load_tensors,
-    read_header,
-    remove_all,
-    save,
-    write_json,
-)
 from gvbsm.config import Config
 from gvbsm.config.build import as_config, squeeze_of, usual_workdir
 from gvbsm.config.paths import user_path
@@ -29,6 +20,15 @@ from gvbsm.defaults import torch_defaults
 from gvbsm.distilled import is_whole, load_labels, stream_images
 from gvbsm.ensemble import settle_teachers
 from gvbsm.epochs import settle_epochs
+from gvbsm.files.artifacts import (
+    ArtifactError,
+    Recipe,
+    load_tensors,
+    read_header,
+    remove_all,
+    save,
+    write_json,
+)
 from gvbsm.film import save_film
 from gvbsm.labels import make_labels
 from gvbsm.memory import InParts

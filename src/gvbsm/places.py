@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from gvbsm.artifacts import current_history, is_current, read_header
 from gvbsm.config import Config
 from gvbsm.config.build import for_method, selection_of
+from gvbsm.files.artifacts import current_history, is_current, read_header
 from gvbsm.recipes import Place, Recipes, baseline_folder
 from gvbsm.workspace import Workspace
 

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from gvbsm.arrays import read_npz
 from gvbsm.distilled import DistilledDataset
+from gvbsm.files.manifest import is_claimed
 from gvbsm.folders import path_split, scan
-from gvbsm.manifest import is_claimed
 from gvbsm.normalization import pixel_statistics
 from gvbsm.pictures import (
     GRAY_MODES,

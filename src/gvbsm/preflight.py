@@ -14,7 +14,6 @@ import torch
 from torch import nn
 
 from gvbsm._version import __version__
-from gvbsm.artifacts import ArtifactError, changes, read_json, write_json
 from gvbsm.backbones import build_backbone, check_known, check_pretrained, check_takes
 from gvbsm.config import Config, ConfigError, SqueezeConfig
 from gvbsm.config.build import selection_of, squeeze_of, to_dict
@@ -23,6 +22,7 @@ from gvbsm.config.paths import user_path
 from gvbsm.datasets import ImageData, load_dataset
 from gvbsm.epochs import check_shuffle
 from gvbsm.features import find_classifier
+from gvbsm.files.artifacts import ArtifactError, changes, read_json, write_json
 from gvbsm.pictures import DataError
 from gvbsm.replicas import check_replicable
 from gvbsm.runtime import Runtime

@@ -12,10 +12,10 @@ from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any
 
-from gvbsm.artifacts import Recipe, fingerprint
 from gvbsm.backbones import weights_digest
 from gvbsm.config import Config, LabelStorageConfig, SqueezeConfig
 from gvbsm.config.build import selection_of, squeeze_of, to_dict
+from gvbsm.files.artifacts import Recipe, fingerprint
 from gvbsm.labelstore import STORAGE
 from gvbsm.teachers import file_name
 

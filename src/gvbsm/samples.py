@@ -7,11 +7,11 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from gvbsm.artifacts import Recipe, is_current
 from gvbsm.config import Config
 from gvbsm.coreset import select_random
 from gvbsm.datasets import ImageData
 from gvbsm.distilled import load_distilled, load_images, stream_images
+from gvbsm.files.artifacts import Recipe, is_current
 from gvbsm.loading import picture_parts
 from gvbsm.plots import plot_images
 from gvbsm.recipes import Recipes

@@ -26,7 +26,7 @@ from pydantic import (
 )
 from torch import Tensor
 
-from gvbsm.artifacts import ArtifactError, DamagedError, read_header
+from gvbsm.files.artifacts import ArtifactError, DamagedError, read_header
 
 MOST_BYTES = 16 * 1024**3  # of pixels, or of anything else that is read at once
 MOST_CLASSES, MOST_SIDE = 100_000, 4096

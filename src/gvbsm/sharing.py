@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from gvbsm.artifacts import (
+from gvbsm.files.artifacts import (
     ArtifactError,
     Recipe,
     atomic,
@@ -26,7 +26,7 @@ from gvbsm.artifacts import (
     remove,
     remove_all,
 )
-from gvbsm.checkpoint import is_partial
+from gvbsm.files.checkpoint import is_partial
 from gvbsm.workspace import Workspace
 
 # Where artefacts lie in a work directory; a label store is its index, which names its shards.

@@ -5,11 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from gvbsm.artifacts import ArtifactError, read_header, read_json
-from gvbsm.checkpoint import PARTIAL, is_partial
 from gvbsm.config.provenance import Origin
 from gvbsm.distilled import load_labels
-from gvbsm.manifest import named
+from gvbsm.files.artifacts import ArtifactError, read_header, read_json
+from gvbsm.files.checkpoint import PARTIAL, is_partial
+from gvbsm.files.manifest import named
 from gvbsm.results import format_continual, format_table
 from gvbsm.schema import Data, Results, checked, checked_header
 

@@ -6,12 +6,12 @@ from pathlib import Path
 
 from torch import nn
 
-from gvbsm.artifacts import Recipe
 from gvbsm.backbones import build_backbone
-from gvbsm.checkpoint import Checkpoint
 from gvbsm.class_order import check_class_order
 from gvbsm.config import SqueezeConfig
 from gvbsm.datasets import ImageData
+from gvbsm.files.artifacts import Recipe
+from gvbsm.files.checkpoint import Checkpoint
 from gvbsm.loading import plain_batches
 from gvbsm.processes import ALONE, Processes
 from gvbsm.runtime import Runtime, seeded

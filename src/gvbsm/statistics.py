@@ -14,11 +14,11 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from gvbsm.artifacts import Recipe, is_current, load_tensors, save
 from gvbsm.backbones import matched_layers
-from gvbsm.checkpoint import PARTIAL
 from gvbsm.config import StatisticsConfig, ViewConfig
 from gvbsm.datasets import ImageData
+from gvbsm.files.artifacts import Recipe, is_current, load_tensors, save
+from gvbsm.files.checkpoint import PARTIAL
 from gvbsm.loading import view_batches
 from gvbsm.memory import Halving
 from gvbsm.moments import Sums, add, counts, finalize

@@ -13,17 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gvbsm.artifacts import (
-    ArtifactError,
-    Recipe,
-    check_replaceable,
-    is_current,
-    read_json,
-    save,
-    write_json,
-)
 from gvbsm.backbones import build_backbone
-from gvbsm.checkpoint import Checkpoint
 from gvbsm.config import Config, ConfigError
 from gvbsm.config.build import build_config
 from gvbsm.config.keys import merge
@@ -34,6 +24,16 @@ from gvbsm.distilled import DistilledDataset
 from gvbsm.epochs import batch_size_for, check_shuffle, settle_epochs
 from gvbsm.evaluation import Judge, Labeller, fit_student
 from gvbsm.exchange import label_files, load, recorded_settings
+from gvbsm.files.artifacts import (
+    ArtifactError,
+    Recipe,
+    check_replaceable,
+    is_current,
+    read_json,
+    save,
+    write_json,
+)
+from gvbsm.files.checkpoint import Checkpoint
 from gvbsm.preflight import check_trainable, load_data
 from gvbsm.recipes import told
 from gvbsm.runtime import Runtime, resolve_runtime, seeded

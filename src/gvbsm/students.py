@@ -9,11 +9,11 @@ from pathlib import Path
 
 from torch import nn
 
-from gvbsm.artifacts import current_history, load_tensors, read_json
 from gvbsm.config import Config, Parallel
 from gvbsm.datasets import ImageData
 from gvbsm.distilled import load_labels
 from gvbsm.evaluation import Labeller, train_student
+from gvbsm.files.artifacts import current_history, load_tensors, read_json
 from gvbsm.labelstore import SoftLabels
 from gvbsm.processes import Processes
 from gvbsm.recipes import Place, Recipes, seed_of

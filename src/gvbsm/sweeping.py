@@ -17,7 +17,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from gvbsm.artifacts import fingerprint, read_header, read_json, write_json
 from gvbsm.comparison import Row, tell_once, write_csv
 from gvbsm.config import Config, DataConfig
 from gvbsm.config.build import read_preset, to_dict
@@ -26,6 +25,7 @@ from gvbsm.config.provenance import UNKNOWN, WITHOUT_EFFECT, Origin, origin_of
 from gvbsm.datasets import ImageData
 from gvbsm.defaults import torch_defaults
 from gvbsm.distilled import stored_bytes
+from gvbsm.files.artifacts import fingerprint, read_header, read_json, write_json
 from gvbsm.pipeline import Run
 from gvbsm.places import needed_teachers
 from gvbsm.preflight import check_feasible, load_data

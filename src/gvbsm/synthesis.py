@@ -24,13 +24,13 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from gvbsm.artifacts import Recipe, is_current, save
 from gvbsm.beyond import late_begins, side_at, stage_begins
-from gvbsm.checkpoint import Checkpoint
 from gvbsm.config import SynthesisConfig
 from gvbsm.datasets import ImageData
 from gvbsm.descent import TERMS, Stack, Terms, descend, make_stack, step_draws, step_terms
 from gvbsm.divergence import ADVICE, check_loss, check_pixels
+from gvbsm.files.artifacts import Recipe, is_current, save
+from gvbsm.files.checkpoint import Checkpoint
 from gvbsm.film import frame_steps, is_filmed
 from gvbsm.groups import Groups, Trace
 from gvbsm.observe import Observer, compile_observer, observing

@@ -14,9 +14,9 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from gvbsm.artifacts import ArtifactError
 from gvbsm.backbones import matched_layers
 from gvbsm.config import SynthesisConfig
+from gvbsm.files.artifacts import ArtifactError
 from gvbsm.losses import match
 from gvbsm.moments import Moments, Sums, counts, ema, finalize
 from gvbsm.observe import LayerSums, input_shapes

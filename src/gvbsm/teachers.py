@@ -8,9 +8,9 @@ from typing import Any
 
 from torch import nn
 
-from gvbsm.artifacts import ArtifactError, Recipe, load_tensors, save
 from gvbsm.backbones import build_backbone, file_stem, fill
 from gvbsm.datasets import ImageData
+from gvbsm.files.artifacts import ArtifactError, Recipe, load_tensors, save
 from gvbsm.runtime import Runtime, first_not_finite, seeded
 from gvbsm.schema import TeacherHeader, checked
 

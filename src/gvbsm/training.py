@@ -12,9 +12,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gvbsm.averaging import Averaging
-from gvbsm.checkpoint import Checkpoint
 from gvbsm.config import OptimizerConfig, SqueezeConfig
 from gvbsm.datasets import ImageData
+from gvbsm.files.checkpoint import Checkpoint
 from gvbsm.loading import batch_count, view_batches
 from gvbsm.memory import InParts, Parts, Step
 from gvbsm.optimizers import make_optimizer, pack_optimizer, schedule, set_lr, unpack_optimizer

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from gvbsm.checkpoint import Checkpoint
+from gvbsm.files.checkpoint import Checkpoint
 from gvbsm.groups import Trace
 from gvbsm.optimizers import pack_optimizer, unpack_optimizer
 from gvbsm.targets import Average, State

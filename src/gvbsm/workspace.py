@@ -11,8 +11,9 @@ from pathlib import Path
 
 from filelock import Timeout
 
-from gvbsm import locks, manifest
-from gvbsm.artifacts import (
+from gvbsm.config.build import selection_of
+from gvbsm.files import locks, manifest
+from gvbsm.files.artifacts import (
     ArtifactError,
     Recipe,
     changes,
@@ -23,9 +24,8 @@ from gvbsm.artifacts import (
     remove,
     write_json,
 )
-from gvbsm.checkpoint import is_partial
-from gvbsm.config.build import selection_of
-from gvbsm.drafts import LOCK, remove_leftovers
+from gvbsm.files.checkpoint import is_partial
+from gvbsm.files.drafts import LOCK, remove_leftovers
 from gvbsm.processes import Processes
 from gvbsm.teachers import file_name
 

@@ -15,7 +15,6 @@ import yaml
 from torch import nn
 
 from gvbsm.backbones import build_backbone
-from gvbsm.checkpoint import Checkpoint
 from gvbsm.config import LabelsConfig, ViewConfig
 from gvbsm.config.build import (
     PRESETS,
@@ -28,6 +27,7 @@ from gvbsm.config.build import (
 from gvbsm.datasets import DATASETS
 from gvbsm.epochs import settle_epochs
 from gvbsm.evaluation import Labeller, fit_student
+from gvbsm.files.checkpoint import Checkpoint
 from gvbsm.pictures import normalize
 from gvbsm.runtime import seeded
 

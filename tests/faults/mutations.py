@@ -96,7 +96,7 @@ def edited(path, content, chance, _other):
 
 def forged(path, content, chance, _other):
     """A valid file whose header says something else, written with checksums of its own."""
-    from gvbsm.artifacts import KEY, save, write_json
+    from gvbsm.files.artifacts import KEY, save, write_json
 
     if path.suffix == ".json":
         header = json.loads(content)

@@ -2,7 +2,7 @@
 
 import torch
 
-from gvbsm.artifacts import (
+from gvbsm.files.artifacts import (
     save,
 )
 

@@ -2,8 +2,8 @@
 
 import torch
 
-from gvbsm.artifacts import save, write_json
 from gvbsm.backbones import build_backbone
+from gvbsm.files.artifacts import save, write_json
 from gvbsm.film import Film, save_film
 from gvbsm.moments import Moments
 from gvbsm.plots.curves import TERMS

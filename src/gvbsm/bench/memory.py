@@ -20,13 +20,13 @@ from typing import Any
 
 import torch
 
-from gvbsm.artifacts import save
 from gvbsm.backbones import build_backbone
 from gvbsm.bench.timing import resident
 from gvbsm.config import EvaluationConfig, LabelsConfig, ViewConfig
 from gvbsm.datasets import ImageData
 from gvbsm.distilled import load_images, load_labels, save_images, stream_images
 from gvbsm.evaluation import Labeller, train_student
+from gvbsm.files.artifacts import save
 from gvbsm.groups import Groups
 from gvbsm.labels import generate_labels
 from gvbsm.pictures import Split

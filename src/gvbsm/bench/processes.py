@@ -18,10 +18,10 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from gvbsm.artifacts import read_json, write_json
 from gvbsm.bench.stages import noise_data
 from gvbsm.bench.synthesis import STUDENT, Bench
 from gvbsm.config import BenchConfig
+from gvbsm.files.artifacts import read_json, write_json
 from gvbsm.processes import join
 from gvbsm.runtime import RunError, resolve_runtime
 from gvbsm.synthesis import synthesize

@@ -142,7 +142,7 @@ def _exit_code(error: Exception) -> int | None:
         return 2
     if isinstance(error, OSError):
         return 1
-    from gvbsm.artifacts import ArtifactError
+    from gvbsm.files.artifacts import ArtifactError
     from gvbsm.pictures import DataError
     from gvbsm.processes import ProcessError
     from gvbsm.runtime import RunError

@@ -30,7 +30,7 @@ def bench_verb(argv: list[str]) -> int:
     if file is not None and (file.is_dir() or not file.name):
         raise ConfigError(f"--json must name a file, {file} is a folder")
     start_log()
-    from gvbsm.artifacts import write_json
+    from gvbsm.files.artifacts import write_json
 
     if config.memory:
         from gvbsm.bench.memory import format_growth, measure_growth

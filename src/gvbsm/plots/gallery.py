@@ -8,8 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from gvbsm.artifacts import read_header, read_json
 from gvbsm.distilled import DistilledDataset, load_images
+from gvbsm.files.artifacts import read_header, read_json
 from gvbsm.film import load_film
 from gvbsm.plots.accuracy import draw_confusion, draw_continual, draw_methods
 from gvbsm.plots.captions import Drawn, count, listed

@@ -16,8 +16,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from gvbsm.artifacts import atomic
 from gvbsm.distilled import DistilledDataset
+from gvbsm.files.artifacts import atomic
 from gvbsm.plots.style import (
     NORMAL,
     SMALL,

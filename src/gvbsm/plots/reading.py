@@ -10,11 +10,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from gvbsm.artifacts import ArtifactError, load_tensors, read_header, read_json
 from gvbsm.backbones import build_backbone, matched_layers
 from gvbsm.config.build import selection_of
 from gvbsm.distilled import stored_bytes
-from gvbsm.manifest import named
+from gvbsm.files.artifacts import ArtifactError, load_tensors, read_header, read_json
+from gvbsm.files.manifest import named
 from gvbsm.plots.curves import History
 from gvbsm.plots.layers import LayerStatistics
 from gvbsm.plots.pareto import Spot

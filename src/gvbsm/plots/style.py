@@ -24,7 +24,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
-from gvbsm.artifacts import atomic
+from gvbsm.files.artifacts import atomic
 
 P = ParamSpec("P")
 R = TypeVar("R")

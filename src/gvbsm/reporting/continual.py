@@ -5,8 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 
 from gvbsm._version import __version__
-from gvbsm.artifacts import read_json
 from gvbsm.config.provenance import Origin
+from gvbsm.files.artifacts import read_json
 from gvbsm.plots.gallery import gallery
 from gvbsm.plots.reading import fitting
 from gvbsm.reporting.facts import preset_settings

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gvbsm._version import __version__
-from gvbsm.artifacts import read_json
+from gvbsm.files.artifacts import read_json
 from gvbsm.plots.gallery import gallery
 from gvbsm.plots.reading import run_spots
 from gvbsm.plots.style import byte_count

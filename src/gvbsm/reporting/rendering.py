@@ -13,7 +13,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from gvbsm.artifacts import atomic, remove_all
+from gvbsm.files.artifacts import atomic, remove_all
 from gvbsm.plots.captions import Drawn
 from gvbsm.plots.style import byte_count, save_figure
 from gvbsm.reporting.wording import method_words

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from gvbsm._version import __version__
-from gvbsm.artifacts import ArtifactError, read_json
 from gvbsm.comparison import Gain, gains
 from gvbsm.config.provenance import Origin
+from gvbsm.files.artifacts import ArtifactError, read_json
 from gvbsm.plots.gallery import gallery
 from gvbsm.plots.pareto import Spot, fronts
 from gvbsm.plots.reading import StudyResults, fitting, read_studies, study_spots

@@ -12,8 +12,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gvbsm import artifacts
-from gvbsm.artifacts import (
+from gvbsm.files import artifacts
+from gvbsm.files.artifacts import (
     ArtifactError,
     atomic,
     changes,

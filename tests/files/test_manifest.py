@@ -9,10 +9,18 @@ from pathlib import Path
 import pytest
 import yaml
 
-from gvbsm import manifest
-from gvbsm.artifacts import ArtifactError, atomic, remove, write_json
 from gvbsm.cli import main
-from gvbsm.manifest import claim, content_of, files_made, is_claimed, is_listed, record, root_of
+from gvbsm.files import manifest
+from gvbsm.files.artifacts import ArtifactError, atomic, remove, write_json
+from gvbsm.files.manifest import (
+    claim,
+    content_of,
+    files_made,
+    is_claimed,
+    is_listed,
+    record,
+    root_of,
+)
 from support.workdirs import quick_settings, write_arrays, write_preset
 
 # The list

@@ -5,11 +5,17 @@ import sys
 
 import pytest
 
-from gvbsm.artifacts import write_json
-from gvbsm.drafts import DRAFT_OF, draft_folder, is_draft, locked_draft_folder, remove_leftovers
+from gvbsm.files.artifacts import write_json
+from gvbsm.files.drafts import (
+    DRAFT_OF,
+    draft_folder,
+    is_draft,
+    locked_draft_folder,
+    remove_leftovers,
+)
 
 KILLED = (
-    "import os, pathlib, sys; from gvbsm.artifacts import atomic\n"
+    "import os, pathlib, sys; from gvbsm.files.artifacts import atomic\n"
     "with atomic(pathlib.Path(sys.argv[1])) as path:\n"
     "    path.write_text('half'); os.kill(os.getpid(), 9)"
 )

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from gvbsm import jsontext
+from gvbsm.files import jsontext
 
 
 def test_values_come_back_as_they_were_written():

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from gvbsm import checkpoint
-from gvbsm.artifacts import ArtifactError
-from gvbsm.checkpoint import Checkpoint
-from gvbsm.manifest import claim
+from gvbsm.files import checkpoint
+from gvbsm.files.artifacts import ArtifactError
+from gvbsm.files.checkpoint import Checkpoint
+from gvbsm.files.manifest import claim
 from support.artifact_files import RECIPE, leftovers, tensors
 
 

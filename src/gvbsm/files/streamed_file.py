@@ -17,7 +17,7 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from gvbsm.artifacts import KEY, atomic, described, digest_of, header_text
+from gvbsm.files.artifacts import KEY, atomic, described, digest_of, header_text
 
 # safetensors' names of types, in the order in which it lays tensors out, from the last to the first
 _TYPES = {

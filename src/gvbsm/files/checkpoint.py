@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from gvbsm.artifacts import (
+from gvbsm.files.artifacts import (
     DamagedError,
     Recipe,
     check_replaceable,

@@ -8,9 +8,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from gvbsm import manifest
-from gvbsm.artifacts import ArtifactError
-from gvbsm.drafts import LOCK, OLD, locked_draft_folder
+from gvbsm.files import manifest
+from gvbsm.files.artifacts import ArtifactError
+from gvbsm.files.drafts import LOCK, OLD, locked_draft_folder
 
 
 @contextmanager

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from gvbsm import manifest
-from gvbsm.artifacts import ArtifactError
-from gvbsm.replacing import replacing
+from gvbsm.files import manifest
+from gvbsm.files.artifacts import ArtifactError
+from gvbsm.files.replacing import replacing
 
 
 def write(draft, **texts):
@@ -86,7 +86,7 @@ def test_the_next_one_mends_what_a_kill_left_between_the_steps(step, out, tmp_pa
     (out / "mine").write_text("mine")
     code = (
         "import os, pathlib, sys\n"
-        "from gvbsm.replacing import replacing\n"
+        "from gvbsm.files.replacing import replacing\n"
         "rename, left = pathlib.Path.rename, [int(sys.argv[2])]\n"
         "def counted(source, target):\n"
         "    left[0] -= 1\n"

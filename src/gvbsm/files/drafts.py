@@ -14,7 +14,7 @@ from pathlib import Path
 
 from filelock import Timeout
 
-from gvbsm.locks import held
+from gvbsm.files.locks import held
 
 BEGIN, END = ".gvbsm-", ".tmp"  # of the names of these folders
 DRAFT_OF = "draft-of"

@@ -29,9 +29,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from gvbsm import jsontext, manifest
 from gvbsm._version import __version__
-from gvbsm.drafts import draft_folder, locked_draft_folder
+from gvbsm.files import jsontext, manifest
+from gvbsm.files.drafts import draft_folder, locked_draft_folder
 
 FORMAT = 1
 KEY = "gvbsm"

@@ -1,0 +1,1 @@
+"""Files: written in one step, checked when read, listed, locked; no pickle."""
