@@ -12,10 +12,10 @@ from torch import nn
 
 from gvbsm.backbones import build_backbone
 from gvbsm.datasets import ImageData
+from gvbsm.engine.device import Runtime
 from gvbsm.files.checkpoint import Checkpoint
 from gvbsm.moments import Moments
 from gvbsm.pictures import Split, normalize
-from gvbsm.runtime import Runtime
 from gvbsm.targets import Statistics, make_target
 from support.toy import (
     CLASSES,

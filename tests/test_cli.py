@@ -16,8 +16,8 @@ from gvbsm import cli
 from gvbsm.cli import VERBS, main
 from gvbsm.config.build import build_config, preset_names, read_preset
 from gvbsm.datasets import load_dataset
+from gvbsm.engine.device import RunError
 from gvbsm.files.artifacts import load_tensors, save
-from gvbsm.runtime import RunError
 from support.picture_files import draw_classes, write_npz
 
 TINY = [

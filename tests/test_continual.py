@@ -29,9 +29,9 @@ from gvbsm.continual import (
     memory_data,
     run_continual,
 )
+from gvbsm.engine.device import generator_for
 from gvbsm.files.artifacts import ArtifactError, load_tensors, read_json
 from gvbsm.pipeline import Run
-from gvbsm.runtime import generator_for
 from support.toy import StoppedError
 
 STUDENT = "convnet8_d1"

@@ -25,9 +25,9 @@ from gvbsm.ddranking import (
     untold,
     write_teachers,
 )
+from gvbsm.engine.optimizers import schedule
 from gvbsm.exports import export
 from gvbsm.files.artifacts import ArtifactError, load_tensors, save, write_json
-from gvbsm.optimizers import schedule
 from support.distilled_files import write_images
 
 # What its `get_dataset` normalizes CIFAR with.

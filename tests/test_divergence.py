@@ -7,7 +7,7 @@ import torch
 
 from gvbsm.descent import make_stack
 from gvbsm.divergence import check_loss, check_pixels
-from gvbsm.runtime import RunError
+from gvbsm.engine.device import RunError
 
 STACK = make_stack((4, 9), torch.tensor([0, 1, 0, 1]), torch.device("cpu"))
 

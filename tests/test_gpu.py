@@ -7,15 +7,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from gvbsm.averaging import Averaging
 from gvbsm.backbones import build_backbone
 from gvbsm.cli import main
 from gvbsm.config import OptimizerConfig, SynthesisConfig, ViewConfig
 from gvbsm.descent import make_stack, step_draws, step_terms
+from gvbsm.engine.averaging import Averaging
+from gvbsm.engine.optimizers import make_optimizer
 from gvbsm.epochs import draw_plan, view_batch
 from gvbsm.moments import Moments
 from gvbsm.observe import compile_observer, observing
-from gvbsm.optimizers import make_optimizer
 from gvbsm.targets import Statistics, empty_state, make_target
 from support.toy import CONVNET, IMAGE, N_P, WRN
 from support.workdirs import digests, quick_settings, rows_without_times, write_arrays, write_preset

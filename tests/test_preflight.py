@@ -9,8 +9,9 @@ from gvbsm.cli import main
 from gvbsm.config import ConfigError
 from gvbsm.config.build import as_config, build_config
 from gvbsm.distilled import save_images
+from gvbsm.engine.launch import Launch
+from gvbsm.engine.processes import Processes
 from gvbsm.files.artifacts import ArtifactError
-from gvbsm.launch import Launch
 from gvbsm.pictures import DataError
 from gvbsm.preflight import (
     check_alike,
@@ -19,7 +20,6 @@ from gvbsm.preflight import (
     check_owner,
     check_replicas,
 )
-from gvbsm.processes import Processes
 from gvbsm.student import train
 from support.picture_files import draw_tree
 

@@ -7,8 +7,8 @@ import torch
 
 from gvbsm.config import Config
 from gvbsm.config.build import to_dict
+from gvbsm.engine.device import Runtime
 from gvbsm.results import STAGES, collect, format_continual, format_table
-from gvbsm.runtime import Runtime
 
 
 def history(*top1):

@@ -10,12 +10,12 @@ from torch import nn
 import gvbsm.squeeze
 from gvbsm.backbones import build_backbone
 from gvbsm.config import OptimizerConfig, SqueezeConfig, ViewConfig
+from gvbsm.engine.device import RunError, seeded
+from gvbsm.engine.fit import accuracy
 from gvbsm.files.artifacts import read_header
 from gvbsm.loading import plain_batches
-from gvbsm.runtime import RunError, seeded
 from gvbsm.squeeze import squeeze_teacher
 from gvbsm.teachers import load_teacher
-from gvbsm.training import accuracy
 from support.toy import CONVNET, WRN, StoppedError, stop_after
 
 PLAIN = ViewConfig(crop="none", flip=False)

@@ -6,7 +6,7 @@ import pytest
 
 from gvbsm.config.build import as_config
 from gvbsm.distilled import save_images
-from gvbsm.processes import ALONE
+from gvbsm.engine.processes import ALONE
 from gvbsm.recipes import Place, Recipes
 from gvbsm.students import train_students
 from gvbsm.teamwork import Teamwork

@@ -40,8 +40,8 @@ FAIL = """
 import signal, sys
 from gvbsm import synthesis
 from gvbsm.cli import main
-from gvbsm.processes import join
-from gvbsm.runtime import RunError
+from gvbsm.engine.processes import join
+from gvbsm.engine.device import RunError
 signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs in the background ignore it
 us, save_groups = join(), synthesis._save_groups
 def save(*arguments):

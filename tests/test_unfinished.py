@@ -3,8 +3,8 @@
 import torch
 
 from gvbsm.config import OptimizerConfig
+from gvbsm.engine.optimizers import make_optimizer
 from gvbsm.files.checkpoint import Checkpoint
-from gvbsm.optimizers import make_optimizer
 from gvbsm.targets import Average
 from gvbsm.unfinished import Work
 

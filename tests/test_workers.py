@@ -14,8 +14,8 @@ import torch
 from torch.utils.data import Dataset, TensorDataset
 
 from gvbsm import workers
+from gvbsm.engine.device import RunError
 from gvbsm.pictures import DataError
-from gvbsm.runtime import RunError
 from gvbsm.workers import streamed
 from support.launch import environment
 
@@ -143,7 +143,7 @@ def _ended(_descriptor):
 SCRIPT = """
 import torch
 from torch.utils.data import TensorDataset
-from gvbsm.runtime import Runtime
+from gvbsm.engine.device import Runtime
 from gvbsm.workers import streamed
 print("begins")
 runtime = Runtime(torch.device("cpu"), "fp32", seed=0)

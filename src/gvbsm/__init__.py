@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from gvbsm.config import ConfigError as ConfigError
     from gvbsm.datasets import load_dataset as load_dataset
     from gvbsm.distilled import DistilledDataset as DistilledDataset
+    from gvbsm.engine.device import RunError as RunError
     from gvbsm.exchange import load as load
     from gvbsm.exports import export as export
     from gvbsm.files.artifacts import ArtifactError as ArtifactError
@@ -23,7 +24,6 @@ if TYPE_CHECKING:
     from gvbsm.pictures import DataError as DataError
     from gvbsm.pipeline import run as run
     from gvbsm.reporting import report as report
-    from gvbsm.runtime import RunError as RunError
     from gvbsm.student import train as train
     from gvbsm.sweeping import sweep as sweep
 
@@ -33,7 +33,7 @@ _ORIGIN = {
     "ConfigError": ("config", "ConfigError"),
     "DataError": ("pictures", "DataError"),
     "DistilledDataset": ("distilled", "DistilledDataset"),
-    "RunError": ("runtime", "RunError"),
+    "RunError": ("engine.device", "RunError"),
     "SoftLabels": ("labelstore", "SoftLabels"),
     "build_backbone": ("backbones", "build_backbone"),
     "export": ("exports", "export"),

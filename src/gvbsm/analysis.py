@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from gvbsm.config import SqueezeConfig
 from gvbsm.distilled import DistilledDataset, load_images
+from gvbsm.engine.device import Runtime, resolve_runtime
 from gvbsm.features import teacher_features
 from gvbsm.files.artifacts import (
     Recipe,
@@ -26,7 +27,6 @@ from gvbsm.files.artifacts import (
     save,
 )
 from gvbsm.pictures import normalize
-from gvbsm.runtime import Runtime, resolve_runtime
 from gvbsm.teachers import read_teacher
 from gvbsm.workspace import Workspace
 

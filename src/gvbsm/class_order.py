@@ -13,10 +13,10 @@ import torch
 from torch import Generator, Tensor, nn
 
 from gvbsm.datasets import ImageData
+from gvbsm.engine.device import Runtime
+from gvbsm.engine.out_of_memory import InParts
 from gvbsm.loading import plain_batches
-from gvbsm.memory import InParts
 from gvbsm.pictures import DataError
-from gvbsm.runtime import Runtime
 
 CLASSES, PICTURES = 64, 4  # that are looked at, and pictures of each
 BATCH = 64

@@ -23,7 +23,7 @@ import torch
 
 from gvbsm import arrays, folders, hub_sets, shards, sources, torchvision_sets
 from gvbsm.config.paths import cache_folder, user_path
-from gvbsm.defaults import torch_defaults
+from gvbsm.engine.torch_defaults import torch_defaults
 from gvbsm.normalization import cached_pixel_statistics, check_range, pixel_statistics
 from gvbsm.pictures import (
     GRAY_MODES,

@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from gvbsm.descent import Stack
+from gvbsm.engine.device import RunError
 from gvbsm.observe import first_broken_layer
-from gvbsm.runtime import RunError
 from gvbsm.targets import Target
 
 ADVICE = "lower synthesis.optimizer.lr"

@@ -14,8 +14,8 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from gvbsm.config import LabelsConfig
+from gvbsm.engine.device import RunError, Runtime
 from gvbsm.losses import ensemble_logits
-from gvbsm.runtime import RunError, Runtime
 
 
 def settle_teachers(labels: LabelsConfig, backbones: tuple[str, ...]) -> LabelsConfig:

@@ -16,9 +16,9 @@ from torch import Tensor
 
 from gvbsm.compression import Field, field
 from gvbsm.config import ConfigError, LabelsConfig, ViewConfig
+from gvbsm.engine.device import Runtime
 from gvbsm.loading import batch_count, view_arguments
 from gvbsm.pictures import normalize
-from gvbsm.runtime import Runtime
 from gvbsm.views import (
     SHARES,
     Mixes,

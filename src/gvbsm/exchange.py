@@ -22,8 +22,8 @@ from torch import Tensor
 from gvbsm import hub, schema
 from gvbsm.config import LabelStorageConfig
 from gvbsm.config.paths import cache_folder, user_path
-from gvbsm.defaults import torch_defaults
 from gvbsm.distilled import DistilledDataset, load_distilled, load_images, load_labels
+from gvbsm.engine.torch_defaults import torch_defaults
 from gvbsm.files.artifacts import (
     ArtifactError,
     fingerprint,

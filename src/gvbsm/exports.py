@@ -22,8 +22,9 @@ from gvbsm.config.build import build_config, format_yaml, to_dict
 from gvbsm.config.keys import merge
 from gvbsm.config.paths import user_path
 from gvbsm.ddranking import configuration, known_set, untold, write_teachers
-from gvbsm.defaults import torch_defaults
 from gvbsm.distilled import DistilledDataset
+from gvbsm.engine.device import Runtime
+from gvbsm.engine.torch_defaults import torch_defaults
 from gvbsm.exchange import (
     FACTS,
     FORMS,
@@ -47,7 +48,6 @@ from gvbsm.files.manifest import is_claimed
 from gvbsm.files.replacing import replacing
 from gvbsm.labelstore import SoftLabels
 from gvbsm.pictures import write_image
-from gvbsm.runtime import Runtime
 from gvbsm.workspace import Workspace
 
 log = logging.getLogger("gvbsm")

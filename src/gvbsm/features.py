@@ -8,7 +8,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from gvbsm.runtime import Runtime
+from gvbsm.engine.device import Runtime
 
 
 class Features(NamedTuple):

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from gvbsm.compression import encode_logits, packed_bytes
 from gvbsm.config import LabelsConfig
 from gvbsm.distilled import load_labels
+from gvbsm.engine.device import Runtime, check_finite
 from gvbsm.ensemble import label_batch
 from gvbsm.epochs import (
     batch_size_for,
@@ -27,7 +28,6 @@ from gvbsm.epochs import (
 from gvbsm.files.artifacts import ArtifactError, Recipe, check_replaceable
 from gvbsm.labelstore import STORAGE, Encoded, Labelled, SoftLabels
 from gvbsm.loading import border_color
-from gvbsm.runtime import Runtime, check_finite
 
 log = logging.getLogger("gvbsm")
 

@@ -31,7 +31,7 @@ from gvbsm.compression import (
     unpack_rows,
 )
 from gvbsm.config import LabelStorageConfig
-from gvbsm.defaults import torch_defaults
+from gvbsm.engine.torch_defaults import torch_defaults
 from gvbsm.epochs import (
     Plan,
     from_table,

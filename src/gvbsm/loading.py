@@ -21,9 +21,9 @@ from torch.utils.data import Dataset
 
 from gvbsm.config import ViewConfig
 from gvbsm.datasets import ImageData
+from gvbsm.engine.device import Runtime, generator_for
+from gvbsm.engine.processes import ALONE, Processes
 from gvbsm.pictures import Split, normalize, pixel_bounds, read_image, resize_to
-from gvbsm.processes import ALONE, Processes
-from gvbsm.runtime import Runtime, generator_for
 from gvbsm.views import Views, apply_views, sample_views
 from gvbsm.workers import streamed
 

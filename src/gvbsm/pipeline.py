@@ -16,8 +16,12 @@ from gvbsm.config.build import as_config, squeeze_of, usual_workdir
 from gvbsm.config.paths import user_path
 from gvbsm.config.provenance import UNKNOWN, Origin, origin_of
 from gvbsm.datasets import ImageData
-from gvbsm.defaults import torch_defaults
 from gvbsm.distilled import is_whole, load_labels, stream_images
+from gvbsm.engine.device import Log, Runtime, resolve_runtime
+from gvbsm.engine.out_of_memory import InParts
+from gvbsm.engine.processes import join
+from gvbsm.engine.torch_defaults import torch_defaults
+from gvbsm.engine.trackers import tracking
 from gvbsm.ensemble import settle_teachers
 from gvbsm.epochs import settle_epochs
 from gvbsm.files.artifacts import (
@@ -31,13 +35,10 @@ from gvbsm.files.artifacts import (
 )
 from gvbsm.film import save_film
 from gvbsm.labels import make_labels
-from gvbsm.memory import InParts
 from gvbsm.places import Evaluated, all_places, needed_teachers, read_full, read_results
 from gvbsm.preflight import check_alike, check_feasible, check_owner, check_replicas, load_data
-from gvbsm.processes import join
 from gvbsm.recipes import Place, Recipes, seed_of
 from gvbsm.results import collect
-from gvbsm.runtime import Log, Runtime, resolve_runtime
 from gvbsm.samples import draw_picture, keep_real, sample_real
 from gvbsm.selection import Selector
 from gvbsm.squeeze import squeeze_teacher
@@ -48,7 +49,6 @@ from gvbsm.synthesis import synthesize
 from gvbsm.targets import Statistics, make_target
 from gvbsm.teachers import load_teacher
 from gvbsm.teamwork import Teamwork
-from gvbsm.tracking import tracking
 from gvbsm.workspace import Workspace, await_files
 
 log = logging.getLogger("gvbsm")

@@ -20,13 +20,13 @@ from gvbsm.config.build import selection_of, squeeze_of, to_dict
 from gvbsm.config.keys import flat_keys
 from gvbsm.config.paths import user_path
 from gvbsm.datasets import ImageData, load_dataset
+from gvbsm.engine.device import Runtime
+from gvbsm.engine.replicas import check_replicable
+from gvbsm.engine.trackers import check_trackers
 from gvbsm.epochs import check_shuffle
 from gvbsm.features import find_classifier
 from gvbsm.files.artifacts import ArtifactError, changes, read_json, write_json
 from gvbsm.pictures import DataError
-from gvbsm.replicas import check_replicable
-from gvbsm.runtime import Runtime
-from gvbsm.tracking import check_trackers
 from gvbsm.workspace import Workspace
 
 log = logging.getLogger("gvbsm")

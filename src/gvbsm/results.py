@@ -13,7 +13,7 @@ import torchvision
 from gvbsm._version import __version__
 from gvbsm.config import Config
 from gvbsm.config.build import to_dict
-from gvbsm.runtime import Runtime
+from gvbsm.engine.device import Runtime
 
 STAGES = ("squeeze", "statistics", "synthesis", "labels", "evaluation")
 

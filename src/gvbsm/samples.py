@@ -11,11 +11,11 @@ from gvbsm.config import Config
 from gvbsm.coreset import select_random
 from gvbsm.datasets import ImageData
 from gvbsm.distilled import load_distilled, load_images, stream_images
+from gvbsm.engine.device import Runtime
 from gvbsm.files.artifacts import Recipe, is_current
 from gvbsm.loading import picture_parts
 from gvbsm.plots import plot_images
 from gvbsm.recipes import Recipes
-from gvbsm.runtime import Runtime
 from gvbsm.workspace import Workspace
 
 SHOWN_CLASSES = 20  # rows of the picture

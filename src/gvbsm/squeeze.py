@@ -10,13 +10,13 @@ from gvbsm.backbones import build_backbone
 from gvbsm.class_order import check_class_order
 from gvbsm.config import SqueezeConfig
 from gvbsm.datasets import ImageData
+from gvbsm.engine.device import Runtime, seeded
+from gvbsm.engine.fit import History, accuracy, fit_pictures
+from gvbsm.engine.processes import ALONE, Processes
 from gvbsm.files.artifacts import Recipe
 from gvbsm.files.checkpoint import Checkpoint
 from gvbsm.loading import plain_batches
-from gvbsm.processes import ALONE, Processes
-from gvbsm.runtime import Runtime, seeded
 from gvbsm.teachers import save_teacher
-from gvbsm.training import History, accuracy, fit_pictures
 
 
 def squeeze_teacher(

@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from gvbsm.datasets import ImageData
+from gvbsm.engine.device import Runtime, generator_for
 from gvbsm.loading import gather_images, plain_batches
 from gvbsm.losses import ensemble_logits
 from gvbsm.pictures import class_members, normalize, read_image
-from gvbsm.runtime import Runtime, generator_for
 from gvbsm.views import sample_views
 from gvbsm.workers import streamed
 

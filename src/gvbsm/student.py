@@ -19,8 +19,9 @@ from gvbsm.config.build import build_config
 from gvbsm.config.keys import merge
 from gvbsm.config.paths import user_path
 from gvbsm.datasets import DATASETS, ImageData
-from gvbsm.defaults import torch_defaults
 from gvbsm.distilled import DistilledDataset
+from gvbsm.engine.device import Runtime, resolve_runtime, seeded
+from gvbsm.engine.torch_defaults import torch_defaults
 from gvbsm.epochs import batch_size_for, check_shuffle, settle_epochs
 from gvbsm.evaluation import Judge, Labeller, fit_student
 from gvbsm.exchange import label_files, load, recorded_settings
@@ -36,7 +37,6 @@ from gvbsm.files.artifacts import (
 from gvbsm.files.checkpoint import Checkpoint
 from gvbsm.preflight import check_trainable, load_data
 from gvbsm.recipes import told
-from gvbsm.runtime import Runtime, resolve_runtime, seeded
 from gvbsm.teachers import file_name
 
 log = logging.getLogger("gvbsm")

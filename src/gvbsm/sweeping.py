@@ -23,16 +23,16 @@ from gvbsm.config.build import read_preset, to_dict
 from gvbsm.config.paths import user_path
 from gvbsm.config.provenance import UNKNOWN, WITHOUT_EFFECT, Origin, origin_of
 from gvbsm.datasets import ImageData
-from gvbsm.defaults import torch_defaults
 from gvbsm.distilled import stored_bytes
+from gvbsm.engine.device import resolve_runtime
+from gvbsm.engine.processes import join
+from gvbsm.engine.torch_defaults import torch_defaults
 from gvbsm.files.artifacts import fingerprint, read_header, read_json, write_json
 from gvbsm.pipeline import Run
 from gvbsm.places import needed_teachers
 from gvbsm.preflight import check_feasible, load_data
-from gvbsm.processes import join
 from gvbsm.recipes import Place
 from gvbsm.results import spread
-from gvbsm.runtime import resolve_runtime
 from gvbsm.sharing import Artifact, Library
 from gvbsm.studies import Plan, Point, Study, read_plan
 from gvbsm.workspace import Workspace

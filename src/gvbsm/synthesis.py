@@ -29,14 +29,14 @@ from gvbsm.config import SynthesisConfig
 from gvbsm.datasets import ImageData
 from gvbsm.descent import TERMS, Stack, Terms, descend, make_stack, step_draws, step_terms
 from gvbsm.divergence import ADVICE, check_loss, check_pixels
+from gvbsm.engine.device import RunError, Runtime
+from gvbsm.engine.optimizers import make_optimizer, schedule, set_lr
 from gvbsm.files.artifacts import Recipe, is_current, save
 from gvbsm.files.checkpoint import Checkpoint
 from gvbsm.film import frame_steps, is_filmed
 from gvbsm.groups import Groups, Trace
 from gvbsm.observe import Observer, compile_observer, observing
-from gvbsm.optimizers import make_optimizer, schedule, set_lr
 from gvbsm.pictures import denormalize, normalize, pixel_bounds
-from gvbsm.runtime import RunError, Runtime
 from gvbsm.starts import Start
 from gvbsm.targets import Target, at_side, empty_state
 from gvbsm.unfinished import Work

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from gvbsm.config import Parallel
-from gvbsm.processes import ALONE, Processes
+from gvbsm.engine.processes import ALONE, Processes
 from gvbsm.workspace import Workspace, await_files
 
 Item = TypeVar("Item", int, str)

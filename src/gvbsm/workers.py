@@ -28,8 +28,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from torch.utils.data.dataloader import default_collate
 
+from gvbsm.engine.device import RunError, Runtime
 from gvbsm.pictures import DataError
-from gvbsm.runtime import RunError, Runtime
 
 log = logging.getLogger("gvbsm")
 

@@ -12,6 +12,7 @@ from pathlib import Path
 from filelock import Timeout
 
 from gvbsm.config.build import selection_of
+from gvbsm.engine.processes import Processes
 from gvbsm.files import locks, manifest
 from gvbsm.files.artifacts import (
     ArtifactError,
@@ -26,7 +27,6 @@ from gvbsm.files.artifacts import (
 )
 from gvbsm.files.checkpoint import is_partial
 from gvbsm.files.drafts import LOCK, remove_leftovers
-from gvbsm.processes import Processes
 from gvbsm.teachers import file_name
 
 log = logging.getLogger("gvbsm")

@@ -26,9 +26,9 @@ from gvbsm.bench.stages import (
 from gvbsm.bench.storage import measure_storage
 from gvbsm.bench.synthesis import measure_groups, measure_synthesis
 from gvbsm.config import BenchConfig
+from gvbsm.engine.device import resolve_runtime
 from gvbsm.performance import predict, spread_over_devices
 from gvbsm.results import versions
-from gvbsm.runtime import resolve_runtime
 
 log = logging.getLogger("gvbsm")
 

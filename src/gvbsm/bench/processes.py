@@ -21,9 +21,9 @@ from typing import Any
 from gvbsm.bench.stages import noise_data
 from gvbsm.bench.synthesis import STUDENT, Bench
 from gvbsm.config import BenchConfig
+from gvbsm.engine.device import RunError, resolve_runtime
+from gvbsm.engine.processes import join
 from gvbsm.files.artifacts import read_json, write_json
-from gvbsm.processes import join
-from gvbsm.runtime import RunError, resolve_runtime
 from gvbsm.synthesis import synthesize
 from gvbsm.targets import make_target
 

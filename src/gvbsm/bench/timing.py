@@ -12,7 +12,7 @@ from statistics import median
 
 import torch
 
-from gvbsm.runtime import Runtime
+from gvbsm.engine.device import Runtime
 
 Work = Callable[[], object]
 

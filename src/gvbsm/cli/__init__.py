@@ -22,7 +22,7 @@ from gvbsm.cli.streams import BROKEN_PIPE, flush_streams, lost_reader, prepare_s
 from gvbsm.cli.sweep import sweep_verb
 from gvbsm.config import ConfigError
 from gvbsm.config.build import preset_names
-from gvbsm.launch import Launch, read_launch
+from gvbsm.engine.launch import Launch, read_launch
 
 VERBS = {
     "run": "all stages, for G-VBSM and its baselines, then the table, the picture and the report",
@@ -129,7 +129,7 @@ def _complain(line: str) -> None:
 
 def _is_met_by_all(error: Exception) -> bool:
     """Whether the first process of a machine has the same fault, and is there to print it."""
-    from gvbsm.processes import LostError, ProcessError
+    from gvbsm.engine.processes import LostError, ProcessError
 
     if isinstance(error, LostError):
         return not error.leader
@@ -142,10 +142,10 @@ def _exit_code(error: Exception) -> int | None:
         return 2
     if isinstance(error, OSError):
         return 1
+    from gvbsm.engine.device import RunError
+    from gvbsm.engine.processes import ProcessError
     from gvbsm.files.artifacts import ArtifactError
     from gvbsm.pictures import DataError
-    from gvbsm.processes import ProcessError
-    from gvbsm.runtime import RunError
 
     if isinstance(error, (ArtifactError, DataError)):
         return 2

@@ -20,7 +20,7 @@ from gvbsm.config.build import (
 from gvbsm.config.keys import flat_keys, unknown_field
 from gvbsm.config.paths import user_path
 from gvbsm.config.provenance import Origin
-from gvbsm.launch import read_launch
+from gvbsm.engine.launch import read_launch
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from gvbsm.cli.parsing import parse_run, start_log
-from gvbsm.launch import read_launch
+from gvbsm.engine.launch import read_launch
 
 
 def stage_verb(verb: str, argv: list[str]) -> int:

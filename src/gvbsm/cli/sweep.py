@@ -11,7 +11,7 @@ from gvbsm.config.build import read_preset, settings_parser
 from gvbsm.config.keys import merge
 from gvbsm.config.paths import user_path
 from gvbsm.config.provenance import Origin
-from gvbsm.launch import read_launch
+from gvbsm.engine.launch import read_launch
 from gvbsm.studies import read_plan, read_study, study_names
 
 

@@ -19,7 +19,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from gvbsm.launch import read_launch
+from gvbsm.engine.launch import read_launch
 
 NAME = ".gvbsm-files.jsonl"
 CHUNK = 1 << 20  # bytes that are read at once

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from gvbsm.analysis import analyze
 from gvbsm.config.paths import user_path
-from gvbsm.defaults import torch_defaults
+from gvbsm.engine.torch_defaults import torch_defaults
 from gvbsm.reporting.continual import write_continual_page
 from gvbsm.reporting.facts import read_facts
 from gvbsm.reporting.page import write_page

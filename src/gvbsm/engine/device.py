@@ -16,7 +16,7 @@ import torch
 from torch import Generator, Tensor, nn
 from tqdm import tqdm
 
-from gvbsm.processes import ALONE, Processes
+from gvbsm.engine.processes import ALONE, Processes
 
 log = logging.getLogger("gvbsm")
 

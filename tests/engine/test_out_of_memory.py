@@ -7,8 +7,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from gvbsm.memory import Halving, InParts, Parts, Step, even_parts
-from gvbsm.runtime import RunError, seeded
+from gvbsm.engine.device import RunError, seeded
+from gvbsm.engine.out_of_memory import Halving, InParts, Parts, Step, even_parts
 
 
 class Small(nn.Module):

@@ -9,13 +9,13 @@ from torch import nn
 
 from gvbsm.backbones import build_backbone
 from gvbsm.config import OptimizerConfig
+from gvbsm.engine.device import Runtime
+from gvbsm.engine.fit import confusion_matrix, fit, shared_step
+from gvbsm.engine.out_of_memory import Parts
+from gvbsm.engine.processes import ALONE, join
+from gvbsm.engine.replicas import check_replicable, replicate
 from gvbsm.files.artifacts import load_tensors, save
 from gvbsm.files.checkpoint import Checkpoint
-from gvbsm.memory import Parts
-from gvbsm.processes import ALONE, join
-from gvbsm.replicas import check_replicable, replicate
-from gvbsm.runtime import Runtime
-from gvbsm.training import confusion_matrix, fit, shared_step
 from support.launch import torchrun
 from support.toy import CONVNET, WRN
 

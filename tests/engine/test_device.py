@@ -8,9 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from gvbsm.launch import Launch
-from gvbsm.processes import Processes
-from gvbsm.runtime import (
+from gvbsm.engine.device import (
     RunError,
     Runtime,
     check_finite,
@@ -22,6 +20,8 @@ from gvbsm.runtime import (
     seeded,
     set_random_state,
 )
+from gvbsm.engine.launch import Launch
+from gvbsm.engine.processes import Processes
 
 CPU = torch.device("cpu")
 
@@ -183,7 +183,7 @@ def test_keep_memory_does_nothing_where_there_is_no_glibc(error, monkeypatch):
 
 def test_memory_is_kept_on_the_cpu_alone(monkeypatch):
     kept = []
-    monkeypatch.setattr("gvbsm.runtime.keep_memory", lambda: kept.append(True))
+    monkeypatch.setattr("gvbsm.engine.device.keep_memory", lambda: kept.append(True))
     resolve_runtime("cpu", "fp32", 0, 60.0, quiet=True)
     assert kept == [True]
     with pytest.raises(RunError):

@@ -6,10 +6,10 @@ import pytest
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from gvbsm import tracking as module
 from gvbsm.config import Config, ConfigError
-from gvbsm.runtime import RunError
-from gvbsm.tracking import check_trackers, tracking
+from gvbsm.engine import trackers as module
+from gvbsm.engine.device import RunError
+from gvbsm.engine.trackers import check_trackers, tracking
 
 # torch and tensorboard use what newer releases of others call outdated.
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")

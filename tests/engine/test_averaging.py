@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import nn
 
-from gvbsm.averaging import Averaging
+from gvbsm.engine.averaging import Averaging
 
 
 def stepped(net, number):

@@ -3,7 +3,7 @@
 import pytest
 
 from gvbsm.config import ConfigError
-from gvbsm.launch import FIRST_PORT, PORTS, Launch, first_node, read_launch
+from gvbsm.engine.launch import FIRST_PORT, PORTS, Launch, first_node, read_launch
 
 WHOLE = {
     "RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "MASTER_ADDR": "host", "MASTER_PORT": "1",

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 
 from gvbsm.config import OptimizerConfig
-from gvbsm.optimizers import schedule
+from gvbsm.engine.optimizers import schedule
 
 
 def test_schedule__known_answers():

@@ -11,16 +11,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gvbsm.averaging import Averaging
 from gvbsm.config import OptimizerConfig, SqueezeConfig
 from gvbsm.datasets import ImageData
-from gvbsm.files.checkpoint import Checkpoint
-from gvbsm.loading import batch_count, view_batches
-from gvbsm.memory import InParts, Parts, Step
-from gvbsm.optimizers import make_optimizer, pack_optimizer, schedule, set_lr, unpack_optimizer
-from gvbsm.processes import ALONE, Processes
-from gvbsm.replicas import replicate
-from gvbsm.runtime import (
+from gvbsm.engine.averaging import Averaging
+from gvbsm.engine.device import (
     RunError,
     Runtime,
     check_finite,
@@ -29,6 +23,18 @@ from gvbsm.runtime import (
     seeded,
     set_random_state,
 )
+from gvbsm.engine.optimizers import (
+    make_optimizer,
+    pack_optimizer,
+    schedule,
+    set_lr,
+    unpack_optimizer,
+)
+from gvbsm.engine.out_of_memory import InParts, Parts, Step
+from gvbsm.engine.processes import ALONE, Processes
+from gvbsm.engine.replicas import replicate
+from gvbsm.files.checkpoint import Checkpoint
+from gvbsm.loading import batch_count, view_batches
 
 
 @dataclass(frozen=True)

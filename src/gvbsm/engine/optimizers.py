@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from gvbsm.config import OptimizerConfig
-from gvbsm.muon import Muon
+from gvbsm.engine.muon import Muon
 
 
 def make_optimizer(

@@ -15,7 +15,7 @@ from typing import NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
-from gvbsm.runtime import RunError
+from gvbsm.engine.device import RunError
 
 log = logging.getLogger("gvbsm")
 

@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from gvbsm.backbones import build_backbone
 from gvbsm.config import OptimizerConfig
-from gvbsm.muon import Muon, orthogonalize
-from gvbsm.optimizers import make_optimizer
+from gvbsm.engine.muon import Muon, orthogonalize
+from gvbsm.engine.optimizers import make_optimizer
 
 
 def drawn(rows, columns, seed=0):

@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
-from gvbsm.launch import Launch, read_launch
+from gvbsm.engine.launch import Launch, read_launch
 
 Item = TypeVar("Item")
 Answer = TypeVar("Answer")

@@ -16,7 +16,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
 from gvbsm.backbones import synchronize_batchnorm
-from gvbsm.processes import Processes
+from gvbsm.engine.processes import Processes
 
 
 def replicate(model: nn.Module, team: Processes, device: torch.device) -> nn.Module:

@@ -16,7 +16,7 @@ from typing import Any
 
 from gvbsm.config import Config, ConfigError
 from gvbsm.config.build import to_dict
-from gvbsm.runtime import Log, RunError
+from gvbsm.engine.device import Log, RunError
 
 log = logging.getLogger("gvbsm")
 

@@ -9,8 +9,8 @@ from itertools import chain
 import pytest
 import torch
 
-from gvbsm.launch import Launch
-from gvbsm.processes import ALONE, Processes, join
+from gvbsm.engine.launch import Launch
+from gvbsm.engine.processes import ALONE, Processes, join
 from support.launch import by_hand, environment, torchrun
 
 # Shares
@@ -56,7 +56,7 @@ def test_alone__there_is_nobody_to_talk_to(monkeypatch):
 
 TALK = """
 import json, sys
-from gvbsm.processes import ProcessError, join
+from gvbsm.engine.processes import ProcessError, join
 us = join()
 told = {"rank": us.rank, "leads": us.leads}
 told["gather"] = us.gather({"of": us.rank, "text": "\\u00e4" * us.rank})
@@ -121,7 +121,8 @@ def test_what_differs__is_named_by_all_and_a_fault_is_told_by_the_first_that_has
 
 def test_processes_of_srun_meet(tmp_path):
     script = (
-        "from gvbsm.processes import join\nus = join()\nprint(us.gather(us.rank), us.local_world)\n"
+        "from gvbsm.engine.processes import join\n"
+        "us = join()\nprint(us.gather(us.rank), us.local_world)\n"
     )
     step = {
         "SLURM_JOB_ID": "1", "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_NODES": "1",
@@ -145,7 +146,7 @@ def test_processes_of_srun_meet(tmp_path):
 
 WAIT = """
 import os, signal
-from gvbsm.processes import ProcessError, join
+from gvbsm.engine.processes import ProcessError, join
 us = join()
 us.barrier()
 if us.rank == 1:
@@ -172,7 +173,7 @@ import os, signal, sys, time
 from gvbsm import cli
 def work(_verb, _arguments):
     import torch
-    from gvbsm.processes import join
+    from gvbsm.engine.processes import join
     us = join()
     us.barrier()
     if us.rank == 0:
@@ -203,7 +204,9 @@ def test_without_a_launcher__a_killed_leader_is_one_line_of_the_others(meet, tmp
 
 def test_a_process_that_is_not_there__is_told_in_a_line(tmp_path):
     """The port is nobody's, and the first process alone opens one."""
-    script = "import gvbsm.processes as p, datetime\np.MEETING = datetime.timedelta(seconds=1)\n"
+    script = (
+        "import gvbsm.engine.processes as p, datetime\np.MEETING = datetime.timedelta(seconds=1)\n"
+    )
     script += "try:\n    p.join()\nexcept p.ProcessError as error:\n    print(error)\n"
     first, second = by_hand(2, *_script(tmp_path, script), of={0: ["-c", ""]})
     first.communicate(timeout=180)
