@@ -15,10 +15,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gvbsm.backbones.features import teacher_features
 from gvbsm.config import SqueezeConfig
 from gvbsm.distilled import DistilledDataset, load_images
 from gvbsm.engine.device import Runtime, resolve_runtime
-from gvbsm.features import teacher_features
 from gvbsm.files.artifacts import (
     Recipe,
     fingerprint,

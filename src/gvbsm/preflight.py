@@ -15,6 +15,7 @@ from torch import nn
 
 from gvbsm._version import __version__
 from gvbsm.backbones import build_backbone, check_known, check_pretrained, check_takes
+from gvbsm.backbones.features import find_classifier
 from gvbsm.config import Config, ConfigError, SqueezeConfig
 from gvbsm.config.build import selection_of, squeeze_of, to_dict
 from gvbsm.config.keys import flat_keys
@@ -24,7 +25,6 @@ from gvbsm.engine.device import Runtime
 from gvbsm.engine.replicas import check_replicable
 from gvbsm.engine.trackers import check_trackers
 from gvbsm.epochs import check_shuffle
-from gvbsm.features import find_classifier
 from gvbsm.files.artifacts import ArtifactError, changes, read_json, write_json
 from gvbsm.pictures import DataError
 from gvbsm.workspace import Workspace

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
+from gvbsm.backbones.features import feature_batches
 from gvbsm.config import Config, ConfigError
 from gvbsm.config.build import squeeze_of
 from gvbsm.coreset import select_forgetting, select_herding, select_k_center, select_random
 from gvbsm.datasets import ImageData
 from gvbsm.engine.device import Runtime
 from gvbsm.engine.out_of_memory import InParts
-from gvbsm.features import feature_batches
 from gvbsm.files.artifacts import Recipe, is_current, load_tensors, save
 from gvbsm.forgetting import record_forgetting
 from gvbsm.loading import plain_batches

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from gvbsm.backbones import BACKBONES, build_backbone
-from gvbsm.features import feature_batches, find_classifier, teacher_features
+from gvbsm.backbones.features import feature_batches, find_classifier, teacher_features
 from gvbsm.loading import plain_batches
 from support.toy import CONVNET, WRN
 
