@@ -11,11 +11,11 @@ from PIL import Image
 from torch import nn
 
 from gvbsm.backbones import build_backbone
-from gvbsm.datasets import ImageData
+from gvbsm.data.datasets import ImageData
+from gvbsm.data.pictures import Split, normalize
 from gvbsm.engine.device import Runtime
 from gvbsm.files.checkpoint import Checkpoint
 from gvbsm.moments import Moments
-from gvbsm.pictures import Split, normalize
 from gvbsm.targets import Statistics, make_target
 from support.toy import (
     CLASSES,

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from gvbsm.class_order import check_class_order, find_fault, renumbered_accuracy, sample_places
-from gvbsm.pictures import DataError
+from gvbsm.data.pictures import DataError
 from support.toy import WRN
 
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from gvbsm import coreset
 from gvbsm.coreset import select_forgetting, select_random
-from gvbsm.pictures import DataError
+from gvbsm.data.pictures import DataError
 
 LABELS = torch.tensor([2, 0, 1, 1, 0, 2, 2, 0, 1, 1, 0, 0])  # 5 of 0, 4 of 1, 3 of 2
 

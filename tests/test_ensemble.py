@@ -9,10 +9,10 @@ import torch
 from torch import nn
 
 from gvbsm.config import LabelsConfig
-from gvbsm.datasets import ImageData
+from gvbsm.data.datasets import ImageData
+from gvbsm.data.pictures import normalize
 from gvbsm.engine.device import RunError
 from gvbsm.ensemble import batch_moments, label_batch, settle_teachers
-from gvbsm.pictures import normalize
 from support import reference
 from support.toy import CONVNET, WRN
 

@@ -11,6 +11,9 @@ from hypothesis import strategies as st
 
 from gvbsm.compression import pack_rows, packed_bytes, unpack_rows
 from gvbsm.config import ConfigError, LabelsConfig, ViewConfig
+from gvbsm.data.loading import batch_count, border_color
+from gvbsm.data.pictures import normalize
+from gvbsm.data.views import Mixes, Views
 from gvbsm.ensemble import label_batch
 from gvbsm.epochs import (
     Plan,
@@ -27,9 +30,6 @@ from gvbsm.epochs import (
     unpack_plan,
     view_batch,
 )
-from gvbsm.loading import batch_count, border_color
-from gvbsm.pictures import normalize
-from gvbsm.views import Mixes, Views
 from support import reference
 from support.toy import CONVNET, WRN
 

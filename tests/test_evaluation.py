@@ -11,13 +11,13 @@ from torch import nn
 import gvbsm.evaluation
 from gvbsm.backbones import build_backbone
 from gvbsm.config import EvaluationConfig, LabelsConfig, OptimizerConfig, ViewConfig
+from gvbsm.data.pictures import Split
 from gvbsm.distilled import load_labels
 from gvbsm.engine.device import RunError, seeded
 from gvbsm.epochs import draw_plan, view_batch
 from gvbsm.evaluation import Labeller, train_student
 from gvbsm.files.artifacts import read_json
 from gvbsm.labels import generate_labels
-from gvbsm.pictures import Split
 from support import reference
 from support.toy import CONVNET, WRN, StoppedError, stop_after
 

@@ -10,9 +10,10 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
-from gvbsm import exports, hub
+from gvbsm import exports
 from gvbsm.config import ConfigError
 from gvbsm.config.build import build_config, to_dict
+from gvbsm.data.sources import hub
 from gvbsm.distilled import load_distilled
 from gvbsm.exports import class_folders, export, push
 from gvbsm.files.artifacts import ArtifactError, load_tensors, write_json

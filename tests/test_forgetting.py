@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 import gvbsm.forgetting
 from gvbsm.backbones import build_backbone
 from gvbsm.config import OptimizerConfig, SqueezeConfig, ViewConfig
+from gvbsm.data.pictures import normalize
 from gvbsm.engine.device import RunError
 from gvbsm.files.artifacts import load_tensors, read_header
 from gvbsm.forgetting import classified_rightly, count_forgetting, record_forgetting
-from gvbsm.pictures import normalize
 from support.toy import CONVNET, WRN, StoppedError, stop_after
 
 CONFIG = SqueezeConfig(

@@ -9,6 +9,7 @@ import torch
 
 import gvbsm.labels
 from gvbsm.config import LabelsConfig, LabelStorageConfig, ViewConfig
+from gvbsm.data.loading import border_color
 from gvbsm.distilled import is_whole, load_labels
 from gvbsm.engine.device import RunError
 from gvbsm.engine.launch import Launch
@@ -19,7 +20,6 @@ from gvbsm.evaluation import Labeller
 from gvbsm.files.artifacts import ArtifactError, save, write_json
 from gvbsm.labels import generate_labels, make_labels
 from gvbsm.labelstore import STORAGE, SoftLabels
-from gvbsm.loading import border_color
 from support import reference
 from support.toy import CONVNET, WRN, StoppedError, stop_after
 

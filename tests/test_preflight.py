@@ -8,11 +8,11 @@ import torch
 from gvbsm.cli import main
 from gvbsm.config import ConfigError
 from gvbsm.config.build import as_config, build_config
+from gvbsm.data.pictures import DataError
 from gvbsm.distilled import save_images
 from gvbsm.engine.launch import Launch
 from gvbsm.engine.processes import Processes
 from gvbsm.files.artifacts import ArtifactError
-from gvbsm.pictures import DataError
 from gvbsm.preflight import (
     check_alike,
     check_continual,

@@ -10,10 +10,10 @@ from torch import nn
 import gvbsm.squeeze
 from gvbsm.backbones import build_backbone
 from gvbsm.config import OptimizerConfig, SqueezeConfig, ViewConfig
+from gvbsm.data.loading import plain_batches
 from gvbsm.engine.device import RunError, seeded
 from gvbsm.engine.fit import accuracy
 from gvbsm.files.artifacts import read_header
-from gvbsm.loading import plain_batches
 from gvbsm.squeeze import squeeze_teacher
 from gvbsm.teachers import load_teacher
 from support.toy import CONVNET, WRN, StoppedError, stop_after

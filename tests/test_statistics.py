@@ -9,12 +9,12 @@ from torch import nn
 
 from gvbsm.backbones import matched_layers
 from gvbsm.config import StatisticsConfig, SynthesisConfig, ViewConfig
+from gvbsm.data.loading import view_batches
+from gvbsm.data.pictures import normalize
 from gvbsm.engine.device import RunError
 from gvbsm.engine.launch import Launch
 from gvbsm.engine.processes import Processes
 from gvbsm.files.artifacts import load_tensors, save
-from gvbsm.loading import view_batches
-from gvbsm.pictures import normalize
 from gvbsm.statistics import CHUNK, add_chunks, record_chunks
 from gvbsm.targets import Statistics, make_target
 from support.toy import (

@@ -14,8 +14,8 @@ import gvbsm
 from gvbsm import pipeline, sweeping
 from gvbsm.cli import main
 from gvbsm.config import ConfigError
+from gvbsm.data.pictures import DataError
 from gvbsm.files.artifacts import read_header, read_json
-from gvbsm.pictures import DataError
 from support.picture_files import write_npz
 
 STUDY = {

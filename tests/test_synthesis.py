@@ -14,13 +14,13 @@ from tqdm import tqdm
 
 from gvbsm import synthesis
 from gvbsm.config import OptimizerConfig, SynthesisConfig, ViewConfig
+from gvbsm.data.pictures import normalize
 from gvbsm.descent import descend, make_stack, step_draws, step_terms
 from gvbsm.engine.device import RunError, Runtime
 from gvbsm.files.artifacts import load_tensors, read_header, save
 from gvbsm.files.checkpoint import Checkpoint
 from gvbsm.film import frame_steps
 from gvbsm.observe import observing
-from gvbsm.pictures import normalize
 from gvbsm.starts import Start
 from gvbsm.synthesis import (
     GPU_IMAGES,

@@ -7,10 +7,10 @@ import torch
 from torch import nn
 
 from gvbsm.config import SynthesisConfig
+from gvbsm.data.pictures import normalize
 from gvbsm.files.artifacts import load_tensors, save
 from gvbsm.moments import Moments, counts
 from gvbsm.observe import observing
-from gvbsm.pictures import normalize
 from gvbsm.targets import (
     Statistics,
     at_side,

@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 import torch
 
+from gvbsm.data.pictures import normalize
 from gvbsm.files.artifacts import ArtifactError, read_header
-from gvbsm.pictures import normalize
 from gvbsm.teachers import file_name, load_teacher, read_teacher, save_teacher
 from support.toy import CLASSES, CONVNET, WRN
 

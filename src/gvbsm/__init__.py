@@ -14,14 +14,14 @@ if TYPE_CHECKING:
     from gvbsm.backbones import build_backbone as build_backbone
     from gvbsm.config import Config as Config
     from gvbsm.config import ConfigError as ConfigError
-    from gvbsm.datasets import load_dataset as load_dataset
+    from gvbsm.data.datasets import load_dataset as load_dataset
+    from gvbsm.data.pictures import DataError as DataError
     from gvbsm.distilled import DistilledDataset as DistilledDataset
     from gvbsm.engine.device import RunError as RunError
     from gvbsm.exchange import load as load
     from gvbsm.exports import export as export
     from gvbsm.files.artifacts import ArtifactError as ArtifactError
     from gvbsm.labelstore import SoftLabels as SoftLabels
-    from gvbsm.pictures import DataError as DataError
     from gvbsm.pipeline import run as run
     from gvbsm.reporting import report as report
     from gvbsm.student import train as train
@@ -31,14 +31,14 @@ _ORIGIN = {
     "ArtifactError": ("files.artifacts", "ArtifactError"),
     "Config": ("config", "Config"),
     "ConfigError": ("config", "ConfigError"),
-    "DataError": ("pictures", "DataError"),
+    "DataError": ("data.pictures", "DataError"),
     "DistilledDataset": ("distilled", "DistilledDataset"),
     "RunError": ("engine.device", "RunError"),
     "SoftLabels": ("labelstore", "SoftLabels"),
     "build_backbone": ("backbones", "build_backbone"),
     "export": ("exports", "export"),
     "load": ("exchange", "load"),
-    "load_dataset": ("datasets", "load_dataset"),
+    "load_dataset": ("data.datasets", "load_dataset"),
     "report": ("reporting", "report"),
     "run": ("pipeline", "run"),
     "sweep": ("sweeping", "sweep"),

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from gvbsm.backbones.features import teacher_features
 from gvbsm.config import SqueezeConfig
+from gvbsm.data.pictures import normalize
 from gvbsm.distilled import DistilledDataset, load_images
 from gvbsm.engine.device import Runtime, resolve_runtime
 from gvbsm.files.artifacts import (
@@ -26,7 +27,6 @@ from gvbsm.files.artifacts import (
     read_header,
     save,
 )
-from gvbsm.pictures import normalize
 from gvbsm.teachers import read_teacher
 from gvbsm.workspace import Workspace
 

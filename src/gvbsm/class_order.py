@@ -12,11 +12,11 @@ import math
 import torch
 from torch import Generator, Tensor, nn
 
-from gvbsm.datasets import ImageData
+from gvbsm.data.datasets import ImageData
+from gvbsm.data.loading import plain_batches
+from gvbsm.data.pictures import DataError
 from gvbsm.engine.device import Runtime
 from gvbsm.engine.out_of_memory import InParts
-from gvbsm.loading import plain_batches
-from gvbsm.pictures import DataError
 
 CLASSES, PICTURES = 64, 4  # that are looked at, and pictures of each
 BATCH = 64

@@ -59,13 +59,13 @@ from gvbsm.config import Config, LabelStorageConfig
 from gvbsm.config.build import as_config, for_method, selection_of, to_dict
 from gvbsm.config.paths import user_path
 from gvbsm.config.provenance import Origin, origin_of
-from gvbsm.datasets import ImageData
+from gvbsm.data.datasets import ImageData
+from gvbsm.data.pictures import Split
 from gvbsm.engine.processes import Processes
 from gvbsm.engine.torch_defaults import torch_defaults
 from gvbsm.epochs import settle_epochs
 from gvbsm.evaluation import Labeller, train_student
 from gvbsm.files.artifacts import current_history, load_tensors, read_json, write_json
-from gvbsm.pictures import Split
 from gvbsm.pipeline import Run
 from gvbsm.preflight import check_continual
 from gvbsm.recipes import Place, baseline_folder

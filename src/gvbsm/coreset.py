@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 import torch
 from torch import Generator, Tensor
 
-from gvbsm.pictures import class_members
+from gvbsm.data.pictures import class_members
 
 
 def select_random(labels: Tensor, classes: int, ipc: int, generator: Generator) -> Tensor:

@@ -16,12 +16,12 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from gvbsm.config import SynthesisConfig
+from gvbsm.data.loading import view_arguments
+from gvbsm.data.views import Views, apply_views, sample_views
 from gvbsm.engine.device import Runtime
-from gvbsm.loading import view_arguments
 from gvbsm.losses import Block, class_blocks, densify, flatness
 from gvbsm.observe import Observer
 from gvbsm.targets import Average, Members, State, Target, find_members, matching_loss
-from gvbsm.views import Views, apply_views, sample_views
 
 
 def choose_teacher(

@@ -15,7 +15,7 @@ from torch.utils.data import Dataset
 from gvbsm.compression import Field
 from gvbsm.config import LabelStorageConfig
 from gvbsm.config.paths import user_path
-from gvbsm.datasets import ImageData
+from gvbsm.data.datasets import ImageData
 from gvbsm.epochs import Plan, unpack_plan
 from gvbsm.files.artifacts import (
     ArtifactError,

@@ -16,10 +16,9 @@ from torch import Tensor
 
 from gvbsm.compression import Field, field
 from gvbsm.config import ConfigError, LabelsConfig, ViewConfig
-from gvbsm.engine.device import Runtime
-from gvbsm.loading import batch_count, view_arguments
-from gvbsm.pictures import normalize
-from gvbsm.views import (
+from gvbsm.data.loading import batch_count, view_arguments
+from gvbsm.data.pictures import normalize
+from gvbsm.data.views import (
     SHARES,
     Mixes,
     Views,
@@ -33,6 +32,7 @@ from gvbsm.views import (
     sample_shares,
     sample_views,
 )
+from gvbsm.engine.device import Runtime
 
 CELL, SHARE = "cell ", "mix share"  # names of columns that not all stores have
 

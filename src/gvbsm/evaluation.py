@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from gvbsm.backbones import build_backbone
 from gvbsm.config import EvaluationConfig, LabelsConfig
-from gvbsm.datasets import ImageData
+from gvbsm.data.datasets import ImageData
+from gvbsm.data.loading import batch_count, border_color, plain_batches, split_batches
 from gvbsm.engine.device import Runtime, seeded
 from gvbsm.engine.fit import History, confusion_matrix, diagonal_percent, fit, shared_step
 from gvbsm.engine.out_of_memory import Parts, Step
@@ -22,7 +23,6 @@ from gvbsm.epochs import Plan, batch_size_for, draw_plan, redraw, view_batch
 from gvbsm.files.artifacts import Recipe, write_json
 from gvbsm.files.checkpoint import Checkpoint
 from gvbsm.labelstore import EpochLabels, SoftLabels
-from gvbsm.loading import batch_count, border_color, plain_batches, split_batches
 from gvbsm.losses import hard_loss, kd_loss, mse_gt_loss
 
 CONFUSED_CLASSES = 200  # most classes for which a student's confusion matrix is kept

@@ -19,9 +19,11 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from gvbsm import hub, schema
+from gvbsm import schema
 from gvbsm.config import LabelStorageConfig
 from gvbsm.config.paths import cache_folder, user_path
+from gvbsm.data.pictures import DataError, Lying, open_file, read_image
+from gvbsm.data.sources import hub
 from gvbsm.distilled import DistilledDataset, load_distilled, load_images, load_labels
 from gvbsm.engine.torch_defaults import torch_defaults
 from gvbsm.files.artifacts import (
@@ -35,7 +37,6 @@ from gvbsm.files.artifacts import (
     write_json,
 )
 from gvbsm.labelstore import SoftLabels
-from gvbsm.pictures import DataError, Lying, open_file, read_image
 from gvbsm.plain_sets import is_plain, load_plain
 from gvbsm.schema import MOST_BYTES, check_labels
 

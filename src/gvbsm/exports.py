@@ -14,13 +14,14 @@ from typing import Any
 
 import torch
 
-from gvbsm import hub
 from gvbsm._version import __version__
 from gvbsm.card import dataset_card
 from gvbsm.config import ConfigError, EvaluationConfig, LabelsConfig
 from gvbsm.config.build import build_config, format_yaml, to_dict
 from gvbsm.config.keys import merge
 from gvbsm.config.paths import user_path
+from gvbsm.data.pictures import write_image
+from gvbsm.data.sources import hub
 from gvbsm.ddranking import configuration, known_set, untold, write_teachers
 from gvbsm.distilled import DistilledDataset
 from gvbsm.engine.device import Runtime
@@ -47,7 +48,6 @@ from gvbsm.files.artifacts import (
 from gvbsm.files.manifest import is_claimed
 from gvbsm.files.replacing import replacing
 from gvbsm.labelstore import SoftLabels
-from gvbsm.pictures import write_image
 from gvbsm.workspace import Workspace
 
 log = logging.getLogger("gvbsm")

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from gvbsm.backbones import build_backbone
 from gvbsm.config import SqueezeConfig
-from gvbsm.datasets import ImageData
+from gvbsm.data.datasets import ImageData
+from gvbsm.data.loading import batch_count, plain_batches
 from gvbsm.engine.device import Runtime, seeded
 from gvbsm.engine.fit import fit_pictures
 from gvbsm.engine.out_of_memory import InParts
 from gvbsm.files.artifacts import Recipe, is_current, load_tensors, remove_all, save
 from gvbsm.files.checkpoint import Checkpoint
-from gvbsm.loading import batch_count, plain_batches
 
 
 def record_forgetting(

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from gvbsm.compression import encode_logits, packed_bytes
 from gvbsm.config import LabelsConfig
+from gvbsm.data.loading import border_color
 from gvbsm.distilled import load_labels
 from gvbsm.engine.device import Runtime, check_finite
 from gvbsm.ensemble import label_batch
@@ -27,7 +28,6 @@ from gvbsm.epochs import (
 )
 from gvbsm.files.artifacts import ArtifactError, Recipe, check_replaceable
 from gvbsm.labelstore import STORAGE, Encoded, Labelled, SoftLabels
-from gvbsm.loading import border_color
 
 log = logging.getLogger("gvbsm")
 

@@ -15,7 +15,7 @@ from gvbsm.config import Config
 from gvbsm.config.build import as_config, squeeze_of, usual_workdir
 from gvbsm.config.paths import user_path
 from gvbsm.config.provenance import UNKNOWN, Origin, origin_of
-from gvbsm.datasets import ImageData
+from gvbsm.data.datasets import ImageData
 from gvbsm.distilled import is_whole, load_labels, stream_images
 from gvbsm.engine.device import Log, Runtime, resolve_runtime
 from gvbsm.engine.out_of_memory import InParts

@@ -9,12 +9,8 @@ from statistics import median_low
 import torch
 from torch import Tensor
 
-from gvbsm.arrays import read_npz
-from gvbsm.distilled import DistilledDataset
-from gvbsm.files.manifest import is_claimed
-from gvbsm.folders import path_split, scan
-from gvbsm.normalization import pixel_statistics
-from gvbsm.pictures import (
+from gvbsm.data.normalization import pixel_statistics
+from gvbsm.data.pictures import (
     GRAY_MODES,
     DataError,
     Split,
@@ -23,9 +19,13 @@ from gvbsm.pictures import (
     open_image,
     resize_to,
 )
-from gvbsm.reading import Findings
+from gvbsm.data.reading import Findings
+from gvbsm.data.sources.arrays import read_npz
+from gvbsm.data.sources.folders import path_split, scan
+from gvbsm.data.sources.request import Request
+from gvbsm.distilled import DistilledDataset
+from gvbsm.files.manifest import is_claimed
 from gvbsm.schema import MOST_BYTES
-from gvbsm.sources import Request
 
 log = logging.getLogger("gvbsm")
 

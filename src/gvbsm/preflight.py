@@ -20,13 +20,13 @@ from gvbsm.config import Config, ConfigError, SqueezeConfig
 from gvbsm.config.build import selection_of, squeeze_of, to_dict
 from gvbsm.config.keys import flat_keys
 from gvbsm.config.paths import user_path
-from gvbsm.datasets import ImageData, load_dataset
+from gvbsm.data.datasets import ImageData, load_dataset
+from gvbsm.data.pictures import DataError
 from gvbsm.engine.device import Runtime
 from gvbsm.engine.replicas import check_replicable
 from gvbsm.engine.trackers import check_trackers
 from gvbsm.epochs import check_shuffle
 from gvbsm.files.artifacts import ArtifactError, changes, read_json, write_json
-from gvbsm.pictures import DataError
 from gvbsm.workspace import Workspace
 
 log = logging.getLogger("gvbsm")

@@ -12,13 +12,13 @@ from gvbsm.backbones.features import feature_batches
 from gvbsm.config import Config, ConfigError
 from gvbsm.config.build import squeeze_of
 from gvbsm.coreset import select_forgetting, select_herding, select_k_center, select_random
-from gvbsm.datasets import ImageData
+from gvbsm.data.datasets import ImageData
+from gvbsm.data.loading import plain_batches
+from gvbsm.data.pictures import DataError
 from gvbsm.engine.device import Runtime
 from gvbsm.engine.out_of_memory import InParts
 from gvbsm.files.artifacts import Recipe, is_current, load_tensors, save
 from gvbsm.forgetting import record_forgetting
-from gvbsm.loading import plain_batches
-from gvbsm.pictures import DataError
 from gvbsm.recipes import Recipes, seed_of
 from gvbsm.starts import Start, choose_crops, select_lowest, training_losses
 from gvbsm.workspace import Workspace

@@ -9,13 +9,13 @@ from torch import nn
 from gvbsm.backbones import build_backbone
 from gvbsm.class_order import check_class_order
 from gvbsm.config import SqueezeConfig
-from gvbsm.datasets import ImageData
+from gvbsm.data.datasets import ImageData
+from gvbsm.data.loading import plain_batches
 from gvbsm.engine.device import Runtime, seeded
 from gvbsm.engine.fit import History, accuracy, fit_pictures
 from gvbsm.engine.processes import ALONE, Processes
 from gvbsm.files.artifacts import Recipe
 from gvbsm.files.checkpoint import Checkpoint
-from gvbsm.loading import plain_batches
 from gvbsm.teachers import save_teacher
 
 

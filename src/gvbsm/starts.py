@@ -15,13 +15,13 @@ import torchvision.transforms.v2.functional as TF
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
-from gvbsm.datasets import ImageData
+from gvbsm.data.datasets import ImageData
+from gvbsm.data.loading import gather_images, plain_batches
+from gvbsm.data.pictures import class_members, normalize, read_image
+from gvbsm.data.views import sample_views
+from gvbsm.data.workers import streamed
 from gvbsm.engine.device import Runtime, generator_for
-from gvbsm.loading import gather_images, plain_batches
 from gvbsm.losses import ensemble_logits
-from gvbsm.pictures import class_members, normalize, read_image
-from gvbsm.views import sample_views
-from gvbsm.workers import streamed
 
 CROP_PICTURES = 300  # pictures of a class that are cut, at most, unless more are needed
 CROPS = 5  # crops of a picture

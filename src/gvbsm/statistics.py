@@ -16,12 +16,12 @@ from torch import Tensor, nn
 
 from gvbsm.backbones import matched_layers
 from gvbsm.config import StatisticsConfig, ViewConfig
-from gvbsm.datasets import ImageData
+from gvbsm.data.datasets import ImageData
+from gvbsm.data.loading import view_batches
 from gvbsm.engine.device import RunError, Runtime, first_not_finite
 from gvbsm.engine.out_of_memory import Halving
 from gvbsm.files.artifacts import Recipe, is_current, load_tensors, save
 from gvbsm.files.checkpoint import PARTIAL
-from gvbsm.loading import view_batches
 from gvbsm.moments import Sums, add, counts, finalize
 from gvbsm.observe import LayerSums, Observer, input_shapes, observing
 from gvbsm.targets import Statistics

@@ -18,7 +18,7 @@ from gvbsm.config import Config, ConfigError
 from gvbsm.config.build import build_config
 from gvbsm.config.keys import merge
 from gvbsm.config.paths import user_path
-from gvbsm.datasets import DATASETS, ImageData
+from gvbsm.data.datasets import DATASETS, ImageData
 from gvbsm.distilled import DistilledDataset
 from gvbsm.engine.device import Runtime, resolve_runtime, seeded
 from gvbsm.engine.torch_defaults import torch_defaults

@@ -10,7 +10,7 @@ from pathlib import Path
 from torch import nn
 
 from gvbsm.config import Config, Parallel
-from gvbsm.datasets import ImageData
+from gvbsm.data.datasets import ImageData
 from gvbsm.distilled import load_labels
 from gvbsm.engine.device import Runtime
 from gvbsm.engine.processes import Processes

@@ -22,7 +22,7 @@ from gvbsm.config import Config, DataConfig
 from gvbsm.config.build import read_preset, to_dict
 from gvbsm.config.paths import user_path
 from gvbsm.config.provenance import UNKNOWN, WITHOUT_EFFECT, Origin, origin_of
-from gvbsm.datasets import ImageData
+from gvbsm.data.datasets import ImageData
 from gvbsm.distilled import stored_bytes
 from gvbsm.engine.device import resolve_runtime
 from gvbsm.engine.processes import join

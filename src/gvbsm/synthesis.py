@@ -26,7 +26,9 @@ from tqdm import tqdm
 
 from gvbsm.beyond import late_begins, side_at, stage_begins
 from gvbsm.config import SynthesisConfig
-from gvbsm.datasets import ImageData
+from gvbsm.data.datasets import ImageData
+from gvbsm.data.pictures import denormalize, normalize, pixel_bounds
+from gvbsm.data.views import resize
 from gvbsm.descent import TERMS, Stack, Terms, descend, make_stack, step_draws, step_terms
 from gvbsm.divergence import ADVICE, check_loss, check_pixels
 from gvbsm.engine.device import RunError, Runtime
@@ -36,11 +38,9 @@ from gvbsm.files.checkpoint import Checkpoint
 from gvbsm.film import frame_steps, is_filmed
 from gvbsm.groups import Groups, Trace
 from gvbsm.observe import Observer, compile_observer, observing
-from gvbsm.pictures import denormalize, normalize, pixel_bounds
 from gvbsm.starts import Start
 from gvbsm.targets import Target, at_side, empty_state
 from gvbsm.unfinished import Work
-from gvbsm.views import resize
 
 log = logging.getLogger("gvbsm")
 

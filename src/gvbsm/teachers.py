@@ -9,7 +9,7 @@ from typing import Any
 from torch import nn
 
 from gvbsm.backbones import build_backbone, file_stem, fill
-from gvbsm.datasets import ImageData
+from gvbsm.data.datasets import ImageData
 from gvbsm.engine.device import Runtime, first_not_finite, seeded
 from gvbsm.files.artifacts import ArtifactError, Recipe, load_tensors, save
 from gvbsm.schema import TeacherHeader, checked

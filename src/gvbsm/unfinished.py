@@ -11,12 +11,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from gvbsm.data.views import resize
 from gvbsm.engine.fit import with_prefix, without_prefix
 from gvbsm.engine.optimizers import pack_optimizer, unpack_optimizer
 from gvbsm.files.checkpoint import Checkpoint
 from gvbsm.groups import Trace
 from gvbsm.targets import Average, State
-from gvbsm.views import resize
 
 
 @dataclass

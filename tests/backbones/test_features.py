@@ -9,7 +9,7 @@ from torch import nn
 
 from gvbsm.backbones import BACKBONES, build_backbone
 from gvbsm.backbones.features import feature_batches, find_classifier, teacher_features
-from gvbsm.loading import plain_batches
+from gvbsm.data.loading import plain_batches
 from support.toy import CONVNET, WRN
 
 LIBRARY = (

@@ -16,8 +16,8 @@ from gvbsm.backbones.library import published_stems
 from gvbsm.backbones.weights import find_weights, read_weights
 from gvbsm.config import ConfigError
 from gvbsm.config.build import as_config
+from gvbsm.data.pictures import DataError
 from gvbsm.files.artifacts import ArtifactError, load_tensors, save
-from gvbsm.pictures import DataError
 from gvbsm.pipeline import Run
 from gvbsm.preflight import check_feasible
 from gvbsm.squeeze import squeeze_teacher

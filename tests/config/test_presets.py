@@ -24,12 +24,12 @@ from gvbsm.config.build import (
     read_preset,
     squeeze_of,
 )
-from gvbsm.datasets import DATASETS
+from gvbsm.data.datasets import DATASETS
+from gvbsm.data.pictures import normalize
 from gvbsm.engine.device import seeded
 from gvbsm.epochs import settle_epochs
 from gvbsm.evaluation import Labeller, fit_student
 from gvbsm.files.checkpoint import Checkpoint
-from gvbsm.pictures import normalize
 
 DATA = ["cifar10", "cifar100", "digits", "folder", "imagenet-1k", "npz", "tiny-imagenet"]
 DATA += ["webdataset", "hub"]

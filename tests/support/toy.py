@@ -6,8 +6,8 @@ from contextlib import ExitStack
 import torch
 from torch import nn
 
+from gvbsm.data.pictures import Split, normalize
 from gvbsm.moments import Moments
-from gvbsm.pictures import Split, normalize
 from support import reference
 
 CLASSES = ("ant", "bee", "cat", "dog")

@@ -10,8 +10,8 @@ import yaml
 from PIL import Image
 
 from gvbsm.config import ViewConfig
-from gvbsm.loading import view_batches
-from gvbsm.pictures import open_image
+from gvbsm.data.loading import view_batches
+from gvbsm.data.pictures import open_image
 
 # Files that hold times.
 TIMED = (

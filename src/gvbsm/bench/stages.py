@@ -19,14 +19,14 @@ from gvbsm.bench.synthesis import STUDENT, Bench
 from gvbsm.bench.timing import Pair, Work, compare, timed
 from gvbsm.config import BenchConfig, LabelsConfig, ViewConfig
 from gvbsm.config.build import as_config
-from gvbsm.datasets import ImageData
+from gvbsm.data.datasets import ImageData
+from gvbsm.data.loading import view_batches
+from gvbsm.data.pictures import Split, write_image
 from gvbsm.engine.device import Runtime
 from gvbsm.evaluation import Labeller, train_student
 from gvbsm.labels import generate_labels
 from gvbsm.labelstore import SoftLabels
-from gvbsm.loading import view_batches
 from gvbsm.performance import SIZES
-from gvbsm.pictures import Split, write_image
 from gvbsm.squeeze import squeeze_teacher
 
 STEPS = 12  # of a training that is timed

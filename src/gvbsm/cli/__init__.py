@@ -142,10 +142,10 @@ def _exit_code(error: Exception) -> int | None:
         return 2
     if isinstance(error, OSError):
         return 1
+    from gvbsm.data.pictures import DataError
     from gvbsm.engine.device import RunError
     from gvbsm.engine.processes import ProcessError
     from gvbsm.files.artifacts import ArtifactError
-    from gvbsm.pictures import DataError
 
     if isinstance(error, (ArtifactError, DataError)):
         return 2

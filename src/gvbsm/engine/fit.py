@@ -12,7 +12,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gvbsm.config import OptimizerConfig, SqueezeConfig
-from gvbsm.datasets import ImageData
+from gvbsm.data.datasets import ImageData
+from gvbsm.data.loading import batch_count, view_batches
 from gvbsm.engine.averaging import Averaging
 from gvbsm.engine.device import (
     RunError,
@@ -34,7 +35,6 @@ from gvbsm.engine.out_of_memory import InParts, Parts, Step
 from gvbsm.engine.processes import ALONE, Processes
 from gvbsm.engine.replicas import replicate
 from gvbsm.files.checkpoint import Checkpoint
-from gvbsm.loading import batch_count, view_batches
 
 
 @dataclass(frozen=True)

@@ -71,7 +71,7 @@ def squeeze(place, name, root, *options, **rules):
 
 def read_data(name, root, **options):
     """The data that `squeeze` read."""
-    from gvbsm.datasets import load_dataset
+    from gvbsm.data.datasets import load_dataset
 
     return load_dataset(name, Path(root), **options)
 

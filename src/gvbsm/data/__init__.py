@@ -1,0 +1,1 @@
+"""Real pictures: data sets, decoding, views, mixing, loading."""

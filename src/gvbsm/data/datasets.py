@@ -1,0 +1,369 @@
+"""Raw data: the only place that knows a data set's name, size, classes, mean and std.
+
+`load_dataset` turns a name and a folder into an `ImageData`: two splits of pictures, either in
+memory (uint8) or as paths to stream from, and what is needed to normalize them.
+Shapes: N pictures, C channels, H rows, W columns, S the side of a square picture.
+"""
+
+import difflib
+import hashlib
+import json
+import logging
+import os
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from statistics import median_low
+from typing import Any
+
+import numpy as np
+import torch
+
+from gvbsm.config.paths import cache_folder, user_path
+from gvbsm.data.normalization import cached_pixel_statistics, check_range, pixel_statistics
+from gvbsm.data.pictures import (
+    GRAY_MODES,
+    DataError,
+    Lying,
+    Progress,
+    Split,
+    decode,
+    greatest_deep_value,
+    no_progress,
+    open_image,
+    resize_to,
+)
+from gvbsm.data.reading import UNREADABLE, Reading, account
+from gvbsm.data.sources import arrays, folders
+from gvbsm.data.sources import huggingface as hub_sets
+from gvbsm.data.sources import request as sources
+from gvbsm.data.sources import torchvision as torchvision_sets
+from gvbsm.data.sources import webdataset as shards
+from gvbsm.data.sources.request import Raw, Request
+from gvbsm.data.unreadable import leave_out
+from gvbsm.engine.torch_defaults import torch_defaults
+
+log = logging.getLogger("gvbsm")
+
+MOST_PATH = 4096  # characters of a path, the most that Linux takes
+MEMORY_LIMIT = 2 * 1024**3  # bytes of uint8 pictures that are kept in memory without being asked to
+SAMPLED_HEADERS = 200  # pictures looked at to choose a folder's image size and channels
+SAMPLED_DEEP = 20  # of these, pictures of more than 8 bits whose values are looked at
+LEAST_DEEP = 2**14  # a set of 16 bits whose greatest value is less holds fewer bits
+
+
+@dataclass(frozen=True)
+class ImageData:
+    """A data set, ready to be normalized and batched.
+
+    Attributes:
+        mean: Of the training pictures scaled to [0, 1], one a channel.
+        std: Likewise; the population's (divided by the count), at least 1/255.
+        fingerprint: Hash of the name, the classes, the labels, the size and the pixels (in memory)
+            or each file's relative path and byte size (streamed). Moving or copying the data keeps
+            it. A streamed file rewritten with as many bytes is not noticed.
+        skipped: Names of the pictures that were left out since they cannot be read.
+        notes: What else was left out, or assumed, a line each.
+        reading: What was read, left out and assumed; None if it was not read from a source.
+    """
+
+    name: str
+    class_names: tuple[str, ...]
+    channels: int
+    image_size: int
+    train: Split
+    test: Split
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    fingerprint: str
+    skipped: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    reading: Reading | None = None
+
+    def record(self) -> dict[str, Any]:
+        """What was read, left out and assumed, as results keep it."""
+        reading = None if self.reading is None else self.reading.as_json()
+        return {"skipped": list(self.skipped), "notes": list(self.notes), "data": reading}
+
+
+@dataclass(frozen=True)
+class DatasetSpec:
+    """What is known about a data set before it is read; None is read off the data itself."""
+
+    name: str
+    description: str
+    image_size: int | None
+    channels: int | None
+    load: Callable[[Request], Raw]
+    mean_std: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    streams: bool = False  # stays on disk however small, unless `in_memory` asks otherwise
+
+
+def _check(raw: Raw, where: str) -> None:
+    count = len(raw.class_names)
+    if count < 2:
+        raise DataError(f"only one class, {list(raw.class_names)}: expected two or more")
+    for side, split in (("train", raw.train), ("test", raw.test)):
+        low, high = int(split.labels.min()), int(split.labels.max())
+        if low < 0 or high >= count:
+            raise DataError(
+                f"labels of {side} must be 0 to {count - 1}, one a class, found {low} to {high}"
+            )
+    empty = (torch.bincount(raw.train.labels, minlength=count) == 0).nonzero().flatten().tolist()
+    if empty:
+        raise DataError(f"no training pictures of class {raw.class_names[empty[0]]!r} in {where}")
+
+
+def _geometry(raw: Raw, spec: DatasetSpec) -> tuple[int, int]:
+    """Image size and channels: the spec's, else those of the pictures (see `load_dataset`)."""
+    if raw.train.images is not None and raw.test.images is not None:
+        found = {int(raw.train.images.shape[1]), int(raw.test.images.shape[1])}
+        if len(found) > 1 or spec.channels not in (None, *found):
+            expected = spec.channels or "the same number of"
+            raise DataError(f"{spec.name}: expected {expected} channels, found {sorted(found)}")
+        return spec.image_size or min(raw.train.images.shape[-2:]), found.pop()
+    if spec.image_size is not None and spec.channels is not None:
+        return spec.image_size, spec.channels
+    # both splits, in one order: the answer must not depend on how a folder was split
+    paths = sorted((*(raw.train.paths or ()), *(raw.test.paths or ())))
+    sizes, modes = [], set()
+    for index in np.unique(np.linspace(0, len(paths) - 1, SAMPLED_HEADERS).astype(int)):
+        try:
+            with open_image(paths[index]) as file:
+                sizes.append(file.size)
+                modes.add(file.mode)
+        except Exception as error:  # as in `read_image`
+            raise DataError(f"cannot read {paths[index]}: {error}; repair or remove it") from error
+    side = median_low(min(size) for size in sizes)
+    side = side if len(set(sizes)) == 1 else min(side, 224)
+    return spec.image_size or side, spec.channels or (1 if modes <= GRAY_MODES else 3)
+
+
+def _check_depth(raw: Raw) -> None:
+    """Check that 16-bit pictures use their full range: others would become nearly black.
+
+    Raises:
+        DataError: If the greatest value among a sample is that of fewer bits.
+    """
+    paths = raw.train.paths or ()
+    greatest = []
+    for index in np.unique(np.linspace(0, len(paths) - 1, SAMPLED_HEADERS).astype(int)):
+        with suppress(Exception):  # what cannot be read is found where it is read
+            if (value := greatest_deep_value(paths[index])) is not None:
+                greatest.append(value)
+        if len(greatest) == SAMPLED_DEEP:
+            break
+    if greatest and max(greatest) < LEAST_DEEP:
+        raise DataError(
+            f"the pictures of more than 8 bits reach {max(greatest)} of 65535, and would be nearly "
+            "black: scale their values to 16 bits, or save them with 8"
+        )
+
+
+def _settle(split: Split, channels: int, size: int, keep: bool, progress: Progress) -> Split:
+    """Bring pictures in memory to (N, C, S, S); leave paths alone unless `keep` says to decode."""
+    if split.images is not None:
+        return Split(split.labels, resize_to(split.images, size, split.crop))
+    if split.paths is None or not keep:
+        return split
+    images = torch.empty(len(split), channels, size, size, dtype=torch.uint8)
+    for index, picture in enumerate(decode(split.paths, channels, size, progress, split.crop)):
+        images[index] = picture
+    return Split(split.labels, images)
+
+
+def _mark(path: Lying, root: Path | None) -> str:
+    """Name and size of a picture, by which a streamed one is known wherever its set lies."""
+    if not isinstance(path, Path):
+        name = str(path)
+        return f"{name.replace(str(root), '') if root else name}\0{path.nbytes}\n"
+    place = path.relative_to(root) if root and path.is_relative_to(root) else path
+    return f"{place.as_posix()}\0{path.stat().st_size}\n"
+
+
+def _fingerprint(header: list[Any], splits: Iterable[Split], root: Path | None) -> str:
+    digest = hashlib.sha256(json.dumps(header).encode())
+    for split in splits:
+        digest.update(f"\n{len(split)}\n".encode())
+        digest.update(split.labels.numpy().tobytes())
+        if split.images is not None:
+            digest.update(split.images.contiguous().view(-1).numpy().data)
+        for path in split.paths or ():
+            digest.update(_mark(path, root).encode(errors="surrogateescape"))
+    return digest.hexdigest()
+
+
+def _check_settings(
+    name: str, root: Path | None, image_size: int | None, val_fraction: float
+) -> tuple[DatasetSpec, str, Path | None]:
+    """The spec of `name`, what follows its slash, and the absolute `root`, if all can be met."""
+    kind, slash, member = name.partition("/")
+    if (slash and kind not in LIBRARIES) or (kind not in DATASETS and kind not in LIBRARIES):
+        known = (*DATASETS, *(f"{library}/NAME" for library in LIBRARIES))
+        near = difflib.get_close_matches(name, known, n=1)
+        hint = f"did you mean {near[0]!r}? " if near else ""
+        raise DataError(f"unknown data set {name!r}: {hint}choose from {', '.join(known)}")
+    if slash and not member:
+        raise DataError(f"{name!r} lacks the name of a set: write {kind}/NAME")
+    if not 0 < val_fraction < 1:
+        raise DataError(f"`val_fraction` must be in (0, 1), got {val_fraction}")
+    if image_size is not None and image_size < 1:
+        raise DataError(f"`image_size` must be 1 or more, got {image_size}")
+    root = None if root is None else user_path(root).absolute()
+    if len(str(root)) > MOST_PATH:
+        raise DataError(f"--data.root has {len(str(root))} characters, more than {MOST_PATH}")
+    spec = LIBRARIES[kind] if slash else DATASETS.get(kind)
+    if spec is None:
+        raise DataError(f"{kind} holds many sets: name one, as in torchvision/SVHN")
+    if kind == "hub" and (root is None) != bool(slash):
+        raise DataError("pass either hub/USER/NAME, or hub with a folder as --data.root")
+    pattern = kind == "webdataset" and "{" in str(root)
+    if root is not None and not pattern and not os.path.exists(root):  # noqa: PTH110
+        raise DataError(f"no such file or folder: {root} (given as --data.root for {name})")
+    return spec, member, root
+
+
+@torch_defaults()
+def load_dataset(
+    name: str,
+    root: Path | None = None,
+    *,
+    image_size: int | None = None,
+    test_crop: float = 1.0,
+    val_fraction: float = 0.2,
+    split_seed: int = 0,
+    in_memory: bool | None = None,
+    subset: str | None = None,
+    image_column: str | None = None,
+    label_column: str | None = None,
+    skip_unreadable: bool = False,
+    cache_dir: Path | None = None,
+    progress: Progress = no_progress,
+) -> ImageData:
+    """Read a data set by name.
+
+    Args:
+        name: A key of `DATASETS`, `torchvision/NAME` or `hub/USER/NAME`.
+        root: Folder or file of the data; of `webdataset` also a pattern. `digits`, the CIFAR sets,
+            `torchvision/` and `hub/` do without.
+        image_size: Side of the pictures; None takes the data set's own. For `folder` that is,
+            over up to 200 pictures, their short side if all have one size, else the median short
+            side or 224, whichever is smaller.
+        test_crop: Share of a test picture's short side that the square in its middle covers, in
+            (0, 1]; of training pictures it is 1.
+        val_fraction: Share of each class held out where the data has no split of its own
+            (`digits`, `folder` without train/ and others), at least one picture a class.
+        split_seed: Seed of that split.
+        in_memory: Whether files are decoded at once or streamed. None keeps up to 2 GiB in memory
+            (`imagenet-1k` streams). Arrays (`digits`, .npz, official CIFAR) are always in memory.
+        subset: Configuration of a set of the Hub.
+        image_column: Column of a Hub set that holds the pictures; None finds it.
+        label_column: Likewise of the labels; of `webdataset`, the entry of .json.
+        skip_unreadable: Look at all files first, and leave out those that cannot be read.
+        cache_dir: Where downloads and the mean and std of streamed sets are kept;
+            None is ~/.cache/gvbsm.
+        progress: Wraps each loop over pictures to decode, as `tqdm` does.
+
+    Returns:
+        The data set. Mean and std are those of the training pictures, over 20,000 of them, drawn
+        with a fixed seed, if a streamed set has more; `imagenet-1k` has the usual constants, which
+        pre-trained backbones expect.
+
+    Raises:
+        DataError: If the data is not as described.
+    """
+    spec, member, root = _check_settings(name, root, image_size, val_fraction)
+    cache = cache_folder() if cache_dir is None else user_path(cache_dir)
+
+    columns = (subset, image_column, label_column)
+    raw = spec.load(Request(root, val_fraction, split_seed, cache, member, *columns, progress))
+    _check(raw, str(root or name))
+    for note in raw.notes:
+        log.warning("%s", note)
+    skipped: tuple[str, ...] = ()
+    if skip_unreadable:
+        (train, test), skipped = leave_out((raw.train, raw.test), cache / "unreadable", progress)
+        raw = replace(raw, train=train, test=test)
+        _check(raw, str(root or name))
+    _check_depth(raw)
+    size, channels = _geometry(raw, spec)
+    size = image_size or size
+    if in_memory is None:
+        total = (len(raw.train) + len(raw.test)) * channels * size**2
+        in_memory = total <= MEMORY_LIMIT and not spec.streams
+    train = _settle(raw.train, channels, size, in_memory, progress)
+    test = replace(raw.test, crop=test_crop)
+    test = _settle(test, channels, size, in_memory, progress)
+    header = [name, raw.class_names, channels, size, *([test_crop] if test_crop != 1 else [])]
+    fingerprint = _fingerprint(header, (train, test), raw.root or root)
+    mean, std, value_range = *(spec.mean_std or ((), ())), None
+    if not mean:
+        if train.images is not None:
+            statistics = pixel_statistics([train.images], channels)
+        else:
+            file = cache / "mean_std" / f"{fingerprint}.json"
+            statistics = cached_pixel_statistics(file, train.paths or (), channels, size, progress)
+        mean, std, value_range = statistics
+        check_range(name, value_range)
+    splits = {"train": raw.train, "test": raw.test}
+    left_out = {**raw.left_out, **({UNREADABLE: skipped} if skipped else {})}
+    reading = account(splits, raw.class_names, left_out, raw.notes, value_range)
+    return ImageData(
+        name,
+        raw.class_names,
+        channels,
+        size,
+        train,
+        test,
+        mean,
+        std,
+        fingerprint,
+        skipped,
+        raw.notes,
+        reading,
+    )
+
+
+_IMAGENET_MEAN_STD = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+_SPECS = (
+    DatasetSpec(
+        "digits", "8x8 digits, 10 classes, part of scikit-learn", 8, 1, sources.read_digits
+    ),
+    DatasetSpec("cifar10", "CIFAR-10", 32, 3, partial(arrays.read_cifar, kind="CIFAR10")),
+    DatasetSpec("cifar100", "CIFAR-100", 32, 3, partial(arrays.read_cifar, kind="CIFAR100")),
+    DatasetSpec(
+        "tiny-imagenet", "Tiny-ImageNet or some classes of it", 64, 3, folders.read_tiny_imagenet
+    ),
+    DatasetSpec(
+        "imagenet-1k",
+        "ImageNet: train/ and val/ with wnid folders, streamed",
+        224,
+        3,
+        folders.read_folder,
+        _IMAGENET_MEAN_STD,
+        streams=True,
+    ),
+    DatasetSpec(
+        "folder",
+        "Your pictures, one folder a class",
+        None,
+        None,
+        partial(folders.read_folder, may_split=True),
+    ),
+    DatasetSpec("npz", "Your arrays, one .npz file", None, None, arrays.read_npz),
+    DatasetSpec("webdataset", "Your tar shards", None, None, shards.read_shards),
+    DatasetSpec("hub", "Your folder in Hugging Face's formats", None, None, hub_sets.read_hub),
+)
+DATASETS: dict[str, DatasetSpec] = {spec.name: spec for spec in _SPECS}
+# Names that go on after a slash.
+LIBRARIES = {
+    spec.name: spec
+    for spec in (
+        DatasetSpec("hub", "Sets of the Hugging Face Hub", None, None, hub_sets.read_hub),
+        DatasetSpec(
+            "torchvision", "Sets of torchvision", None, None, torchvision_sets.read_torchvision
+        ),
+    )
+}

@@ -1,0 +1,270 @@
+"""Batches of views of real pictures, from memory or from files.
+
+In memory: uint8 pictures are normalized, cropped and mirrored as a batch on the device. From files:
+worker processes decode, crop and resize each picture by the view that belongs to (epoch, picture).
+What a batch holds depends on its arguments alone, so that a stopped run goes on with the same ones.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torchvision.transforms.v2.functional as TF
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from gvbsm.config import ViewConfig
+from gvbsm.data.datasets import ImageData
+from gvbsm.data.pictures import Split, normalize, pixel_bounds, read_image, resize_to
+from gvbsm.data.views import Views, apply_views, sample_views
+from gvbsm.data.workers import streamed
+from gvbsm.engine.device import Runtime, generator_for
+from gvbsm.engine.processes import ALONE, Processes
+
+Batch = tuple[Tensor, Tensor]
+
+PART_BYTES = 16 * 1024**2  # of pictures that are gathered at a time
+
+
+def view_arguments(config: ViewConfig) -> dict[str, Any]:
+    """The settings that `views.sample_views` takes."""
+    arguments = asdict(config)
+    for name in ("cutmix", "mixup", "shuffle", "border"):  # they act on views, or in making them
+        del arguments[name]
+    return arguments
+
+
+def border_color(
+    views: ViewConfig, normalization: tuple[Sequence[float], Sequence[float]], device: torch.device
+) -> Tensor | None:
+    """What `apply_views` fills the border of finished pictures with.
+
+    Padded before they are normalized, as by torchvision's RandomCrop in the authors' code, they
+    have a black border (G_VBSM@1ed80b0, Branch_CIFAR_100/squeeze/train.py), images in synthesis,
+    which are never anything but normalized, one of the mean color.
+
+    Args:
+        views: The augmentation.
+        normalization: Mean and deviation of the data.
+        device: Where the pictures are.
+
+    Returns:
+        Black, normalized, (1, channels, 1, 1); None is the mean color.
+    """
+    if views.crop != "pad" or views.border == "mean":
+        return None
+    return pixel_bounds(*normalization)[0].to(device)
+
+
+def _real_view_arguments(config: ViewConfig) -> dict[str, Any]:
+    """The same for real pictures, each of which is seen in a view of its own."""
+    return {**view_arguments(config), "per_sample": True}
+
+
+def batch_count(count: int, batch_size: int) -> int:
+    """Batches in an epoch; a last batch of one picture, on which BatchNorm fails, is left out."""
+    full, rest = divmod(count, batch_size)
+    return full + (rest > 1 or count == rest == 1)
+
+
+def split_batches(order: Tensor, batch_size: int) -> tuple[Tensor, ...]:
+    """Cut an epoch's order, int64 (count,), into its `batch_count` batches."""
+    return torch.split(order, batch_size)[: batch_count(len(order), batch_size)]
+
+
+def plain_batches(
+    data: ImageData,
+    split: Split,
+    batch_size: int,
+    runtime: Runtime,
+    workers: int,
+    team: Processes = ALONE,
+) -> Iterator[Batch]:
+    """Each picture of a split once, in order and unchanged (files: short side scaled, centre crop).
+
+    Of several processes in a `team`, each gets a part of them.
+
+    Yields:
+        Normalized pictures (batch, channels, size, size) and labels (batch,), on the device.
+    """
+    mine = torch.arange(len(split))[team.part(len(split))]
+    batches = torch.split(mine, batch_size) if len(mine) else ()
+    if split.images is None:
+        dataset = _Files(split, data, None, seed=0, path=())
+        yield from _streamed(dataset, batches, data, runtime, workers)
+        return
+    for index in batches:
+        yield _to_device(split.images[index], split.labels[index], data, runtime)
+
+
+def view_batches(
+    data: ImageData,
+    views: ViewConfig,
+    batch_size: int,
+    runtime: Runtime,
+    path: Sequence[object],
+    *,
+    start: int = 0,
+    stop: int | None = None,
+    workers: int = 0,
+    training: bool = True,
+    team: Processes = ALONE,
+) -> Iterator[Batch]:
+    """One epoch of views of the training pictures, from batch `start` on.
+
+    Args:
+        data: The pictures.
+        views: The augmentation.
+        batch_size: Pictures in a batch; the last may be smaller.
+        runtime: Device and seed.
+        path: What the randomness belongs to, such as ("squeeze", backbone, epoch).
+        start: First batch.
+        stop: Batch before which to end; None is the end of the epoch.
+        workers: Processes that decode files.
+        training: Draw the order and leave a last batch of one picture out; else the split's order
+            and every picture.
+        team: Processes that share each batch; this one gets its own rows of it.
+
+    Yields:
+        Normalized views (batch, channels, size, size) and labels (batch,), on the device.
+    """
+    split, count = data.train, len(data.train)
+    if training:
+        order = torch.randperm(count, generator=runtime.generator(*path, "order"))
+        batches = split_batches(order, batch_size)[start:stop]
+    else:
+        batches = torch.split(torch.arange(count), batch_size)[start:stop]
+    batches = tuple(index[team.rows(len(index))] for index in batches)
+    if split.images is None:
+        files = _Files(split, data, views, runtime.seed, tuple(path))
+        yield from _streamed(files, batches, data, runtime, workers)
+        return
+    generator = runtime.generator(*path, "views")
+    size = data.image_size
+    drawn = sample_views(count, size, size, generator, **_real_view_arguments(views))
+    border = border_color(views, (data.mean, data.std), runtime.device)
+    for index in batches:
+        pictures, labels = _to_device(split.images[index], split.labels[index], data, runtime)
+        yield apply_views(pictures, drawn.select(index), border), labels
+
+
+def _to_device(pictures: Tensor, labels: Tensor, data: ImageData, runtime: Runtime) -> Batch:
+    pictures = pictures.to(runtime.device, non_blocking=True)
+    return normalize(pictures, data.mean, data.std), labels.to(runtime.device, non_blocking=True)
+
+
+class PackedPaths:
+    """Paths of files as one string of bytes, for the processes that decode them.
+
+    ImageNet's 1.28 million `Path`s would take each of them about half a gigabyte, and seconds to
+    get there, at the start of every epoch.
+    """
+
+    def __init__(self, paths: Sequence[Path]) -> None:
+        texts = [os.fsencode(path) for path in paths]
+        self._bytes = b"".join(texts)
+        self._ends = np.cumsum([0, *map(len, texts)])
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def __getitem__(self, index: int) -> Path:
+        return Path(os.fsdecode(self._bytes[self._ends[index] : self._ends[index + 1]]))
+
+
+class _Files(Dataset[Batch]):
+    """Pictures of a split as uint8 views, decoded when asked for."""
+
+    def __init__(
+        self,
+        split: Split,
+        data: ImageData,
+        views: ViewConfig | None,
+        seed: int,
+        path: tuple[object, ...],
+    ) -> None:
+        assert split.paths is not None
+        files = [path for path in split.paths if isinstance(path, Path)]
+        packs = len(files) == len(split.paths)
+        self._paths = PackedPaths(files) if packs else split.paths
+        self._labels = split.labels
+        self._channels, self._size, self._crop = data.channels, data.image_size, split.crop
+        self._views, self._seed, self._path = views, seed, path
+
+    def __len__(self) -> int:
+        return len(self._paths)
+
+    def __getitem__(self, index: int) -> Batch:
+        picture = read_image(self._paths[index], self._channels)
+        if self._views is not None and self._views.crop == "resized":
+            picture = self._random_crop(picture, index)
+        else:
+            picture = resize_to(picture, self._size, self._crop)
+            if self._views is not None:
+                picture = self._shifted(picture, index)
+        return picture, self._labels[index]
+
+    def _drawn(self, height: int, width: int, index: int) -> Views:
+        assert self._views is not None
+        generator = generator_for(self._seed, *self._path, index)
+        return sample_views(1, height, width, generator, **_real_view_arguments(self._views))
+
+    def _random_crop(self, picture: Tensor, index: int) -> Tensor:
+        """Crop in the file's own pixels, so that no resolution is lost; then bring to size."""
+        views = self._drawn(picture.shape[1], picture.shape[2], index)
+        top, left, height, width = views.boxes[0].tolist()
+        size = [self._size, self._size]
+        picture = picture.roll(views.rolls[0].tolist(), dims=(1, 2))
+        picture = TF.resized_crop(picture, top, left, height, width, size, antialias=True)
+        return picture.flip(2) if bool(views.flips[0]) else picture
+
+    def _shifted(self, picture: Tensor, index: int) -> Tensor:
+        """A padded crop; grey is the mean colour here, to within a few grey levels."""
+        assert self._views is not None
+        views = self._drawn(self._size, self._size, index)
+        outside = torch.tensor(0.0 if self._views.border == "black" else 128.0)
+        moved = apply_views(picture[None].float(), views, outside)[0]
+        return moved.round().clamp(0, 255).to(torch.uint8)
+
+
+def _streamed(
+    files: _Files,
+    batches: Sequence[Tensor],
+    data: ImageData,
+    runtime: Runtime,
+    workers: int,
+) -> Iterator[Batch]:
+    for pictures, labels in streamed(files, batches, runtime, workers):
+        yield _to_device(pictures, labels, data, runtime)
+
+
+def picture_parts(data: ImageData, index: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
+    """Training pictures, brought to size, a few megabytes at a time.
+
+    Args:
+        data: The real pictures.
+        index: Which, int64 (n,).
+
+    Yields:
+        Places in `index`, int64 (m,), with the pictures there, uint8 (m, channels, size, size).
+    """
+    at_once = max(1, PART_BYTES // (data.channels * data.image_size**2))
+    for places in torch.split(torch.arange(len(index)), at_once):
+        yield places, gather_images(data, index[places])
+
+
+def gather_images(data: ImageData, index: Tensor) -> Tensor:
+    """The training pictures at `index` (n,), brought to size: uint8 (n, channels, size, size)."""
+    if data.train.images is not None:
+        return data.train.images[index]
+    assert data.train.paths is not None
+    paths = [data.train.paths[position] for position in index.tolist()]
+    return torch.stack(
+        [resize_to(read_image(path, data.channels), data.image_size) for path in paths]
+    )

@@ -1,0 +1,1 @@
+"""Where real pictures come from: class folders, arrays, archives, torchvision, the Hub."""

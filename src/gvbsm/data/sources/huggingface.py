@@ -1,0 +1,257 @@
+"""Read data sets in Hugging Face's formats, from a folder or from the Hub.
+
+A set's pictures stay in its Arrow files, which are mapped into memory, until they are decoded.
+Classes of two splits are matched by name; a file that a table names is read only if it lies inside
+of the set.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image
+
+from gvbsm.data.classes import Classes, class_name, labels_of, number_classes
+from gvbsm.data.pictures import DataError, Lying, Split, open_file
+from gvbsm.data.sources.hub import need
+from gvbsm.data.sources.hub_files import file_inside, folders_of
+from gvbsm.data.sources.hub_tables import MOST_ROWS, declared_names, load_tables
+from gvbsm.data.sources.request import Raw, Request, hold_out
+
+TEST_SPLITS = ("test", "validation", "val", "valid")
+USUAL_LABELS = ("label", "labels", "fine_label", "cls", "class")
+
+Value = int | str | None
+"""A cell of a label column: a class's number or name, None without a label."""
+
+
+@dataclass(frozen=True, order=True)
+class Row:
+    """A picture in a table."""
+
+    split: str
+    index: int
+    nbytes: int
+    table: Any = field(compare=False, repr=False)
+    column: str = field(compare=False, repr=False)
+
+    def open(self) -> Image.Image:
+        """Read its bytes and open them."""
+        cell = self.table[self.index][self.column]
+        return open_file(io.BytesIO(cell["bytes"]))
+
+    def __str__(self) -> str:
+        return f"{self.split}[{self.index}]"
+
+
+@dataclass(frozen=True)
+class _Columns:
+    """The columns of pictures and labels, and the folders that pictures may lie in."""
+
+    picture: str
+    label: str
+    folders: tuple[Path, ...]
+    name: str
+
+
+def read_hub(request: Request) -> Raw:
+    """Read a set of the Hub (`request.member`), or a local folder in its formats.
+
+    Training pictures are the split `train`, test pictures the first of `TEST_SPLITS` that has
+    labels; without one, a share of `train` is held out. Rows without a picture or a label are left
+    out.
+
+    Raises:
+        DataError: If it cannot be read, no column is found for pictures or labels, or the classes
+            of the splits do not match.
+    """
+    need("datasets")
+    name = request.member or str(request.need_root())
+    tables = load_tables(name, request)
+    if "train" not in tables:
+        raise DataError(f"{name} has no split named train, only {', '.join(tables)}")
+    features = tables["train"].features
+    label = _label_column(features, request, name)
+    picture = _picture_column(features, request, name)
+    columns = _Columns(picture, label, folders_of(request), name)
+    values = _values(tables["train"], label, f"train of {name}")
+    known = [value for value in values if value is not None]
+    classes = number_classes(known, declared_names(features[label]), f"train of {name}")
+    train, notes = _split("train", tables["train"], columns, values, classes)
+    notes += classes.notes
+    for side in TEST_SPLITS:
+        if side not in tables:
+            continue
+        if {picture, label} <= set(tables[side].features):
+            values = _values(tables[side], label, f"{side} of {name}")
+            if any(value is not None for value in values):
+                matched = _match(values, classes, f"{side} of {name}")
+                test, more = _split(side, tables[side], columns, values, matched)
+                return Raw(classes.names, train, test, notes=(*notes, *more, *matched.notes))
+        notes.append(f"{side} of {name} has no labels: it is not used")
+    return Raw(classes.names, *hold_out(train, classes.names, request), notes=tuple(notes))
+
+
+# Columns
+
+
+def _only(columns: Sequence[str], usual: Sequence[str], what: str, setting: str, name: str) -> str:
+    """The one column of a kind, or among several the one with a usual name."""
+    if len(columns) == 1:
+        return columns[0]
+    for column in usual:
+        if column in columns:
+            return column
+    raise DataError(
+        f"which column of {name} holds {what}? Candidates: {', '.join(columns) or 'none'}; "
+        f"name one as --data.{setting}"
+    )
+
+
+def _chosen(column: str, features: Mapping[str, Any], setting: str, name: str) -> str:
+    if column not in features:
+        raise DataError(f"{name} has no column {column!r} (--data.{setting}): {list(features)}")
+    return column
+
+
+def _dtype(kind: Any) -> str:
+    return str(getattr(kind, "dtype", "")).removeprefix("large_")
+
+
+def _picture_column(features: Mapping[str, Any], request: Request, name: str) -> str:
+    """The column that holds pictures: by its type, or the one that is named."""
+    import datasets
+
+    images = [column for column, kind in features.items() if isinstance(kind, datasets.Image)]
+    if request.image_column is None:
+        return _only(images, ("image", "img"), "pictures", "image_column", name)
+    column = _chosen(request.image_column, features, "image_column", name)
+    kind = features[column]
+    encoded = _dtype(kind) in ("binary", "string")
+    encoded |= isinstance(kind, dict) and bool({"bytes", "path"} & kind.keys())
+    if column not in images and not encoded:
+        raise DataError(
+            f"column {column!r} of {name} holds no pictures, but {kind}: expected encoded bytes, "
+            f"paths or one of {images}"
+        )
+    return column
+
+
+def _label_column(features: Mapping[str, Any], request: Request, name: str) -> str:
+    """The column that holds labels: by its type, else by its name."""
+    if request.label_column is not None:
+        return _chosen(request.label_column, features, "label_column", name)
+    columns = [column for column, kind in features.items() if declared_names(kind) is not None]
+    if not columns:
+        columns = [
+            column
+            for column in USUAL_LABELS
+            if column in features and _dtype(features[column]).startswith(("int", "uint", "string"))
+        ]
+    return _only(columns, USUAL_LABELS, "labels", "label_column", name)
+
+
+# Labels
+
+
+def _values(table: Any, label: str, where: str) -> list[Value]:
+    """The class of each row: its name where the split knows it, else its number."""
+    if len(table) > MOST_ROWS:
+        raise DataError(f"{where} has {len(table)} rows, more than {MOST_ROWS}: take a part of it")
+    kind = table.features[label]
+    names = declared_names(kind)
+    if names is None and not _dtype(kind).startswith(("int", "uint", "string")):
+        raise DataError(f"column {label!r} of {where} must hold numbers or words, found {kind}")
+    values: list[Value] = []
+    for cell in table.with_format(None)[label]:
+        if isinstance(cell, str):
+            values.append(class_name(cell) or None)
+        elif cell is None or cell < 0:  # -1 stands for a label that is kept secret
+            values.append(None)
+        elif names is not None and cell >= len(names):
+            raise DataError(f"{where} has the label {cell}, but names {len(names)} classes")
+        else:
+            values.append(cell if names is None else names[cell])
+    return values
+
+
+def _match(values: Sequence[Value], classes: Classes, where: str) -> Classes:
+    """The classes of the training pictures, as another split gives them.
+
+    Where one split has names and the other numbers alone, a number is the place of its name, or
+    the name itself.
+    """
+    words = any(isinstance(value, str) for value in values)
+    named = any(isinstance(value, str) for value in classes.label_of)
+    if words == named:
+        return replace(classes, notes=())
+    places: dict[int | str, int] = {label: label for label in range(len(classes.names))}
+    names: dict[int | str, int] = {name: label for label, name in enumerate(classes.names)}
+    note = f"labels of {where} are numbers: taken as places in the classes of train"
+    return replace(classes, label_of=names if words else places, notes=() if words else (note,))
+
+
+# Pictures
+
+
+def _split(
+    side: str, table: Any, columns: _Columns, values: Sequence[Value], classes: Classes
+) -> tuple[Split, list[str]]:
+    """Rows with a picture and a label, and notes of those that are left out.
+
+    Raises:
+        DataError: If none is left, or a picture's file is outside of the set.
+    """
+    where = f"{side} of {columns.name}"
+    kept: list[int | str] = []
+    paths: list[Lying] = []
+    missing: dict[str, list[int]] = {"picture": [], "label": []}
+    cells = _picture_table(table, columns)
+    for index, (nbytes, path) in enumerate(_cells(cells, columns.picture)):
+        value = values[index]
+        if value is None or (nbytes is None and not path):
+            missing["label" if value is None else "picture"].append(index)
+            continue
+        kept.append(value)
+        if nbytes is None:
+            paths.append(file_inside(path, columns.folders, f"{where}, row {index}"))
+        else:
+            paths.append(Row(side, index, nbytes, cells, columns.picture))
+    notes = [
+        f"{where}: {len(rows)} of {len(table)} rows have no {what} and are left out "
+        f"(first: {rows[0]})"
+        for what, rows in missing.items()
+        if rows
+    ]
+    if not kept:
+        raise DataError(f"{where} has no row with a picture and a label")
+    labels = torch.tensor(labels_of(kept, classes, where), dtype=torch.int64)
+    return Split(labels, paths=tuple(paths)), notes
+
+
+def _picture_table(table: Any, columns: _Columns) -> Any:
+    """The column of pictures alone, each as its encoded bytes or as the path of its file."""
+    import datasets
+
+    try:
+        alone = table.select_columns([columns.picture])
+        return alone.cast_column(columns.picture, datasets.Image(decode=False))
+    except Exception as error:  # Arrow's own, of many kinds
+        raise DataError(
+            f"column {columns.picture!r} of {columns.name} cannot be read as pictures: {error}"
+        ) from error
+
+
+def _cells(table: Any, column: str) -> Iterator[tuple[int | None, str]]:
+    """Bytes of each cell, by its offsets alone, or where its file lies."""
+    import pyarrow.compute as compute
+
+    for start in range(0, len(table), 10_000):
+        rows = table.with_format("arrow")[start : start + 10_000][column]
+        sizes = compute.binary_length(compute.struct_field(rows, "bytes")).to_pylist()
+        yield from zip(sizes, compute.struct_field(rows, "path").to_pylist(), strict=True)

@@ -1,0 +1,116 @@
+"""Sources: how the files of each data set, in their own layout, become two splits.
+
+Each `read_...` takes a `Request` and gives a `Raw`. Shapes: N pictures, C channels, H rows, W
+columns.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from gvbsm.data.pictures import DataError, Progress, Split, no_progress
+
+
+@dataclass(frozen=True)
+class Request:
+    """Where the data lie, and how to split them where they have no split of their own.
+
+    Attributes:
+        root: Folder or file of the data.
+        val_fraction: Share held out.
+        split_seed: Seed of that split.
+        cache: Where downloads are kept.
+        member: What the data set's name says after its slash, as SVHN in torchvision/SVHN.
+        subset: Which of the configurations of a data set of the Hub.
+        image_column: Column of a table that holds the pictures; None finds it by its type.
+        label_column: Likewise of the labels, and the key of labels in JSON.
+        progress: Wraps loops that take long.
+    """
+
+    root: Path | None
+    val_fraction: float
+    split_seed: int
+    cache: Path
+    member: str = ""
+    subset: str | None = None
+    image_column: str | None = None
+    label_column: str | None = None
+    progress: Progress = no_progress
+
+    def need_root(self) -> Path:
+        """The folder or file of the data, of a set that is not downloaded."""
+        if self.root is None:
+            raise DataError("this data set is not downloaded: pass its folder as --data.root")
+        return self.root
+
+
+@dataclass(frozen=True)
+class Raw:
+    """A data set as its files hold it: pictures of any size, labels not yet checked.
+
+    Attributes:
+        root: Folder that paths are relative to in the fingerprint; None is the request's.
+        notes: What was left out or assumed, a line each.
+        left_out: Reason -> names of what was not read.
+    """
+
+    class_names: tuple[str, ...]
+    train: Split
+    test: Split
+    root: Path | None = None
+    notes: tuple[str, ...] = ()
+    left_out: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+
+def take(split: Split, index: Tensor) -> Split:
+    """The pictures at `index`, int64 (n,)."""
+    if split.images is not None:
+        return Split(split.labels[index], split.images[index])
+    paths = split.paths or ()
+    return Split(split.labels[index], paths=tuple(paths[i] for i in index.tolist()))
+
+
+def hold_out(whole: Split, class_names: Sequence[str], request: Request) -> tuple[Split, Split]:
+    """Train and test of a set without a split of its own (see `Request`).
+
+    Raises:
+        DataError: If a class has fewer than two pictures.
+    """
+    train, test = _split_indices(whole.labels, class_names, request)
+    return take(whole, train), take(whole, test)
+
+
+def _split_indices(
+    labels: Tensor, class_names: Sequence[str], request: Request
+) -> tuple[Tensor, Tensor]:
+    """Stratified train and test indices, sorted; every class gives at least one to each side."""
+    generator = torch.Generator().manual_seed(request.split_seed)
+    train, test = [], []
+    for label, name in enumerate(class_names):
+        members = (labels == label).nonzero().flatten()
+        count = len(members)
+        if count < 2:
+            raise DataError(
+                f"class {name!r} has {count} picture(s), but a split needs 2 or more in each class:"
+                " add pictures, remove the class, or provide train/ and val/ folders"
+            )
+        members = members[torch.randperm(count, generator=generator)]
+        held_out = min(max(round(count * request.val_fraction), 1), count - 1)
+        test.append(members[:held_out])
+        train.append(members[held_out:])
+    return torch.cat(train).sort().values, torch.cat(test).sort().values
+
+
+def read_digits(request: Request) -> Raw:
+    """Read the digits that come with scikit-learn, and split them."""
+    from sklearn.datasets import load_digits  # slow to import, and needed for this set only
+
+    digits = load_digits()
+    images = torch.from_numpy(np.rint(digits.images * (255 / 16)).astype(np.uint8))[:, None]
+    labels = torch.from_numpy(digits.target.astype(np.int64))
+    names = tuple(str(name) for name in digits.target_names)
+    return Raw(names, *hold_out(Split(labels, images), names, request))

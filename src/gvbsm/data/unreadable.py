@@ -1,0 +1,91 @@
+"""Pictures that cannot be read, found before any work begins and left out if that is asked for.
+
+All pictures are decoded once, whatever the number of processes or workers, so that what is left out
+depends on the files alone. Nothing stands in for a picture: the splits are shorter, which changes
+the set's fingerprint and so what is made from it; a repaired file brings back the old one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+from gvbsm.data.pictures import DataError, Progress, Split, in_threads, read_image
+
+
+def find_unreadable(paths: Sequence[Any], progress: Progress) -> list[int]:
+    """Indices of the pictures that cannot be read to their end, ascending."""
+    broken = in_threads(_is_unreadable, paths)
+    return [index for index in progress(range(len(paths))) if next(broken)]
+
+
+def _is_unreadable(path: Any) -> bool:
+    try:
+        read_image(path, channels=3)
+    except DataError:
+        return True
+    return False
+
+
+def leave_out(
+    splits: Sequence[Split], cache: Path, progress: Progress
+) -> tuple[list[Split], tuple[str, ...]]:
+    """The splits without their unreadable pictures, and the names of these.
+
+    Args:
+        splits: Of pictures in files; others are given back as they are.
+        cache: Folder where the answer is remembered for these very files as they are now.
+        progress: Wraps the loop over pictures, as `tqdm` does.
+    """
+    file = cache / f"{_state(splits)}.json"
+    known = _remembered(file)
+    kept: list[Split] = []
+    names: list[str] = []
+    indices: list[list[int]] = []
+    for number, split in enumerate(splits):
+        if split.paths is None:
+            kept.append(split)
+            indices.append([])
+            continue
+        broken = known[number] if known else find_unreadable(split.paths, progress)
+        indices.append(broken)
+        names += [str(split.paths[index]) for index in broken]
+        left = sorted(set(range(len(split))) - set(broken))
+        if not left:
+            raise DataError("none of the pictures of a split can be read; repair them")
+        kept.append(Split(split.labels[left], paths=tuple(split.paths[index] for index in left)))
+    with suppress(OSError):  # what cannot be remembered is found again
+        file.parent.mkdir(parents=True, exist_ok=True)
+        draft = file.with_name(f"{file.name}.{os.getpid()}.tmp")
+        draft.write_text(json.dumps(indices), encoding="utf-8")
+        draft.replace(file)
+    return kept, tuple(names)
+
+
+def _state(splits: Sequence[Split]) -> str:
+    """Hash of where pictures lie and of what changes when one is written, replaced or unlocked."""
+    digest = hashlib.sha256()
+    for split in splits:
+        digest.update(f"{len(split)}\n".encode())
+        for path in split.paths or ():
+            digest.update("\0".join(map(str, _version(path))).encode(errors="surrogateescape"))
+    return digest.hexdigest()
+
+
+def _version(path: Any) -> Iterator[object]:
+    yield from (path, path.stat().st_size if isinstance(path, Path) else path.nbytes)
+    file = path if isinstance(path, Path) else getattr(path, "shard", None)
+    if file is not None:
+        status = Path(file).stat()
+        yield from (status.st_ino, status.st_mtime_ns, status.st_ctime_ns)
+
+
+def _remembered(file: Path) -> list[list[int]] | None:
+    with suppress(OSError, ValueError, TypeError):
+        return [[int(index) for index in part] for part in json.loads(file.read_text("utf-8"))]
+    return None
