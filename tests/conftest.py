@@ -15,8 +15,8 @@ from gvbsm.data.datasets import ImageData
 from gvbsm.data.pictures import Split, normalize
 from gvbsm.engine.device import Runtime
 from gvbsm.files.checkpoint import Checkpoint
-from gvbsm.moments import Moments
-from gvbsm.targets import Statistics, make_target
+from gvbsm.method.matching import Statistics, make_target
+from gvbsm.method.moments import Moments
 from support.toy import (
     CLASSES,
     CONVNET,

@@ -8,7 +8,7 @@ from itertools import pairwise
 import pytest
 import torch
 
-from gvbsm import cli, descent
+from gvbsm import cli
 from gvbsm.backbones import matched_layers
 from gvbsm.bench import memory, run_bench, synthesis
 from gvbsm.bench.processes import IPC, ITERATIONS, measure_processes
@@ -18,6 +18,7 @@ from gvbsm.cli import main
 from gvbsm.config import BenchConfig
 from gvbsm.config.build import as_config
 from gvbsm.files.artifacts import load_tensors, read_json, save
+from gvbsm.method import synthesis as descent
 from gvbsm.performance import SIZES, format_bench
 from support.toy import CONVNET, WRN
 
@@ -146,7 +147,7 @@ def test_full__compares_each_class_where_the_setting_does(name, small, runtime, 
         asked.append((members and len(members.group), share, set(target.classes)))
         return loss(sums, target, state, batch, alpha, members, share)
 
-    monkeypatch.setattr("gvbsm.descent.matching_loss", listening)
+    monkeypatch.setattr("gvbsm.method.synthesis.matching_loss", listening)
     measured = Bench("imagenet-1k", name, runtime, groups=2)
     measured.config = replace(measured.config, weight_class=0.5)
     before, full = measured.images.detach().clone(), measured.full()

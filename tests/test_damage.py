@@ -28,8 +28,8 @@ from gvbsm.files.artifacts import (
     write_json,
 )
 from gvbsm.files.checkpoint import Checkpoint
-from gvbsm.moments import Moments
-from gvbsm.targets import Statistics
+from gvbsm.method.matching import Statistics
+from gvbsm.method.moments import Moments
 from support.artifact_files import RECIPE, tensors, write
 from support.distilled_files import write_images, write_labels
 from support.workdirs import quick_settings, write_arrays, write_preset

@@ -10,13 +10,13 @@ import torch.nn.functional as F
 from gvbsm.backbones import build_backbone
 from gvbsm.cli import main
 from gvbsm.config import OptimizerConfig, SynthesisConfig, ViewConfig
-from gvbsm.descent import make_stack, step_draws, step_terms
 from gvbsm.engine.averaging import Averaging
 from gvbsm.engine.optimizers import make_optimizer
-from gvbsm.epochs import draw_plan, view_batch
-from gvbsm.moments import Moments
-from gvbsm.observe import compile_observer, observing
-from gvbsm.targets import Statistics, empty_state, make_target
+from gvbsm.method.capture import compile_observer, observing
+from gvbsm.method.epochs import draw_plan, view_batch
+from gvbsm.method.matching import Statistics, empty_state, make_target
+from gvbsm.method.moments import Moments
+from gvbsm.method.synthesis import make_stack, step_draws, step_terms
 from support.toy import CONVNET, IMAGE, N_P, WRN
 from support.workdirs import digests, quick_settings, rows_without_times, write_arrays, write_preset
 

@@ -15,11 +15,11 @@ from gvbsm.engine.device import RunError
 from gvbsm.engine.launch import Launch
 from gvbsm.engine.out_of_memory import InParts
 from gvbsm.engine.processes import Processes
-from gvbsm.epochs import draw_plan, pack_plan, redraw, unpack_plan, view_batch
 from gvbsm.evaluation import Labeller
 from gvbsm.files.artifacts import ArtifactError, save, write_json
 from gvbsm.labels import generate_labels, make_labels
 from gvbsm.labelstore import STORAGE, SoftLabels
+from gvbsm.method.epochs import draw_plan, pack_plan, redraw, unpack_plan, view_batch
 from support import reference
 from support.toy import CONVNET, WRN, StoppedError, stop_after
 

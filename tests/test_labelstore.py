@@ -14,9 +14,9 @@ import gvbsm.labelstore
 from gvbsm.compression import decode_logits, encode_logits, pack_rows, unpack_rows
 from gvbsm.config import LabelsConfig, LabelStorageConfig, ViewConfig
 from gvbsm.distilled import is_whole, load_labels
-from gvbsm.epochs import draw_plan, pack_plan
 from gvbsm.files.artifacts import ArtifactError, load_tensors, read_json, save, write_json
 from gvbsm.labels import new_store
+from gvbsm.method.epochs import draw_plan, pack_plan
 
 COUNT, CLASSES, SIZE = 11, 6, 8
 RECIPE = {"stage": "labels", "seed": 7}

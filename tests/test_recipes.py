@@ -9,9 +9,9 @@ import pytest
 
 from gvbsm.config.build import build_config, for_method, to_dict
 from gvbsm.config.keys import merge
-from gvbsm.epochs import settle_epochs
 from gvbsm.files.artifacts import fingerprint
 from gvbsm.labelstore import STORAGE
+from gvbsm.method.epochs import settle_epochs
 from gvbsm.recipes import REVISIONS, Place, Recipes, baseline_folder
 
 BASE = {"squeeze": {"backbones": ["resnet18", "convnet16_d2"]}}

@@ -9,10 +9,10 @@ from hypothesis import strategies as st
 
 from gvbsm.config import ViewConfig
 from gvbsm.data.pictures import DataError
-from gvbsm.epochs import plan_fields
 from gvbsm.exchange import FACTS, load
 from gvbsm.exports import export
 from gvbsm.files.artifacts import ArtifactError, load_tensors, read_json, save, write_json
+from gvbsm.method.epochs import plan_fields
 from gvbsm.schema import Facts, ImagesHeader, LabelIndex, Results, checked
 from support.distilled_files import write_images, write_labels
 

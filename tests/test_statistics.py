@@ -15,8 +15,8 @@ from gvbsm.engine.device import RunError
 from gvbsm.engine.launch import Launch
 from gvbsm.engine.processes import Processes
 from gvbsm.files.artifacts import load_tensors, save
+from gvbsm.method.matching import Statistics, make_target
 from gvbsm.statistics import CHUNK, add_chunks, record_chunks
-from gvbsm.targets import Statistics, make_target
 from support.toy import (
     CONVNET,
     FIRST,

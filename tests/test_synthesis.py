@@ -15,12 +15,13 @@ from tqdm import tqdm
 from gvbsm import synthesis
 from gvbsm.config import OptimizerConfig, SynthesisConfig, ViewConfig
 from gvbsm.data.pictures import normalize
-from gvbsm.descent import descend, make_stack, step_draws, step_terms
 from gvbsm.engine.device import RunError, Runtime
 from gvbsm.files.artifacts import load_tensors, read_header, save
 from gvbsm.files.checkpoint import Checkpoint
 from gvbsm.film import frame_steps
-from gvbsm.observe import observing
+from gvbsm.method.capture import observing
+from gvbsm.method.matching import empty_state
+from gvbsm.method.synthesis import descend, make_stack, step_draws, step_terms
 from gvbsm.starts import Start
 from gvbsm.synthesis import (
     GPU_IMAGES,
@@ -29,7 +30,6 @@ from gvbsm.synthesis import (
     synthesize,
     synthesize_stack,
 )
-from gvbsm.targets import empty_state
 from support.toy import CONVNET, IMAGE, N_P, WRN, StoppedError, stop_after
 
 PLAIN = ViewConfig(crop="none", flip=False)

@@ -5,7 +5,7 @@ import torch
 from gvbsm.config import OptimizerConfig
 from gvbsm.engine.optimizers import make_optimizer
 from gvbsm.files.checkpoint import Checkpoint
-from gvbsm.targets import Average
+from gvbsm.method.matching import Average
 from gvbsm.unfinished import Work
 
 

@@ -63,9 +63,9 @@ from gvbsm.data.datasets import ImageData
 from gvbsm.data.pictures import Split
 from gvbsm.engine.processes import Processes
 from gvbsm.engine.torch_defaults import torch_defaults
-from gvbsm.epochs import settle_epochs
 from gvbsm.evaluation import Labeller, train_student
 from gvbsm.files.artifacts import current_history, load_tensors, read_json, write_json
+from gvbsm.method.epochs import settle_epochs
 from gvbsm.pipeline import Run
 from gvbsm.preflight import check_continual
 from gvbsm.recipes import Place, baseline_folder

@@ -23,9 +23,9 @@ from gvbsm.config import (
     OptimizerConfig,
     ViewConfig,
 )
-from gvbsm.epochs import batch_size_for
 from gvbsm.exchange import Facts
 from gvbsm.files.artifacts import ArtifactError, atomic, load_tensors
+from gvbsm.method.epochs import batch_size_for
 
 
 @dataclass(frozen=True)

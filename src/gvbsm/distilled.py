@@ -16,7 +16,6 @@ from gvbsm.compression import Field
 from gvbsm.config import LabelStorageConfig
 from gvbsm.config.paths import user_path
 from gvbsm.data.datasets import ImageData
-from gvbsm.epochs import Plan, unpack_plan
 from gvbsm.files.artifacts import (
     ArtifactError,
     DamagedError,
@@ -27,6 +26,7 @@ from gvbsm.files.artifacts import (
 )
 from gvbsm.files.streamed_file import Rows, row_file
 from gvbsm.labelstore import LAYOUT, Encoded, EpochLabels, Shard, SoftLabels
+from gvbsm.method.epochs import Plan, unpack_plan
 from gvbsm.schema import ImagesHeader, LabelIndex, check_images, checked
 
 # The first layout of a label store: what a shard holds beside `logits`, float16 (..., classes).

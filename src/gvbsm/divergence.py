@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from gvbsm.descent import Stack
 from gvbsm.engine.device import RunError
-from gvbsm.observe import first_broken_layer
-from gvbsm.targets import Target
+from gvbsm.method.capture import first_broken_layer
+from gvbsm.method.matching import Target
+from gvbsm.method.synthesis import Stack
 
 ADVICE = "lower synthesis.optimizer.lr"
 

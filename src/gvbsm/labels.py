@@ -18,16 +18,16 @@ from gvbsm.config import LabelsConfig
 from gvbsm.data.loading import border_color
 from gvbsm.distilled import load_labels
 from gvbsm.engine.device import Runtime, check_finite
-from gvbsm.ensemble import label_batch
-from gvbsm.epochs import (
+from gvbsm.files.artifacts import ArtifactError, Recipe, check_replaceable
+from gvbsm.labelstore import STORAGE, Encoded, Labelled, SoftLabels
+from gvbsm.method.ensemble import label_batch
+from gvbsm.method.epochs import (
     batch_size_for,
     draw_plan,
     plan_fields,
     pooled_epochs,
     view_batch,
 )
-from gvbsm.files.artifacts import ArtifactError, Recipe, check_replaceable
-from gvbsm.labelstore import STORAGE, Encoded, Labelled, SoftLabels
 
 log = logging.getLogger("gvbsm")
 

@@ -32,12 +32,6 @@ from gvbsm.compression import (
 )
 from gvbsm.config import LabelStorageConfig
 from gvbsm.engine.torch_defaults import torch_defaults
-from gvbsm.epochs import (
-    Plan,
-    from_table,
-    pack_plan,
-    tabulate,
-)
 from gvbsm.files.artifacts import (
     ArtifactError,
     Recipe,
@@ -46,6 +40,12 @@ from gvbsm.files.artifacts import (
     remove_all,
     save,
     write_json,
+)
+from gvbsm.method.epochs import (
+    Plan,
+    from_table,
+    pack_plan,
+    tabulate,
 )
 
 LAYOUT = 2  # of a store; 1 has no such entry

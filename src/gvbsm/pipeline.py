@@ -22,8 +22,6 @@ from gvbsm.engine.out_of_memory import InParts
 from gvbsm.engine.processes import join
 from gvbsm.engine.torch_defaults import torch_defaults
 from gvbsm.engine.trackers import tracking
-from gvbsm.ensemble import settle_teachers
-from gvbsm.epochs import settle_epochs
 from gvbsm.files.artifacts import (
     ArtifactError,
     Recipe,
@@ -35,6 +33,9 @@ from gvbsm.files.artifacts import (
 )
 from gvbsm.film import save_film
 from gvbsm.labels import make_labels
+from gvbsm.method.ensemble import settle_teachers
+from gvbsm.method.epochs import settle_epochs
+from gvbsm.method.matching import Statistics, make_target
 from gvbsm.places import Evaluated, all_places, needed_teachers, read_full, read_results
 from gvbsm.preflight import check_alike, check_feasible, check_owner, check_replicas, load_data
 from gvbsm.recipes import Place, Recipes, seed_of
@@ -46,7 +47,6 @@ from gvbsm.starts import Start
 from gvbsm.statistics import add_chunks, record_chunks
 from gvbsm.students import train_students
 from gvbsm.synthesis import synthesize
-from gvbsm.targets import Statistics, make_target
 from gvbsm.teachers import load_teacher
 from gvbsm.teamwork import Teamwork
 from gvbsm.workspace import Workspace, await_files

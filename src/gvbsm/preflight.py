@@ -25,8 +25,8 @@ from gvbsm.data.pictures import DataError
 from gvbsm.engine.device import Runtime
 from gvbsm.engine.replicas import check_replicable
 from gvbsm.engine.trackers import check_trackers
-from gvbsm.epochs import check_shuffle
 from gvbsm.files.artifacts import ArtifactError, changes, read_json, write_json
+from gvbsm.method.epochs import check_shuffle
 from gvbsm.workspace import Workspace
 
 log = logging.getLogger("gvbsm")

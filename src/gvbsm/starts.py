@@ -21,7 +21,7 @@ from gvbsm.data.pictures import class_members, normalize, read_image
 from gvbsm.data.views import sample_views
 from gvbsm.data.workers import streamed
 from gvbsm.engine.device import Runtime, generator_for
-from gvbsm.losses import ensemble_logits
+from gvbsm.method.losses import ensemble_logits
 
 CROP_PICTURES = 300  # pictures of a class that are cut, at most, unless more are needed
 CROPS = 5  # crops of a picture

@@ -22,9 +22,9 @@ from gvbsm.engine.device import RunError, Runtime, first_not_finite
 from gvbsm.engine.out_of_memory import Halving
 from gvbsm.files.artifacts import Recipe, is_current, load_tensors, save
 from gvbsm.files.checkpoint import PARTIAL
-from gvbsm.moments import Sums, add, counts, finalize
-from gvbsm.observe import LayerSums, Observer, input_shapes, observing
-from gvbsm.targets import Statistics
+from gvbsm.method.capture import LayerSums, Observer, input_shapes, observing
+from gvbsm.method.matching import Statistics
+from gvbsm.method.moments import Sums, add, counts, finalize
 
 CLASSES = "classes"  # of a chunk, in the order of its sums' rows
 CHUNK = 16  # batches whose sums are kept together: lost at most when stopped

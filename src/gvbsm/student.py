@@ -22,7 +22,6 @@ from gvbsm.data.datasets import DATASETS, ImageData
 from gvbsm.distilled import DistilledDataset
 from gvbsm.engine.device import Runtime, resolve_runtime, seeded
 from gvbsm.engine.torch_defaults import torch_defaults
-from gvbsm.epochs import batch_size_for, check_shuffle, settle_epochs
 from gvbsm.evaluation import Judge, Labeller, fit_student
 from gvbsm.exchange import label_files, load, recorded_settings
 from gvbsm.files.artifacts import (
@@ -35,6 +34,7 @@ from gvbsm.files.artifacts import (
     write_json,
 )
 from gvbsm.files.checkpoint import Checkpoint
+from gvbsm.method.epochs import batch_size_for, check_shuffle, settle_epochs
 from gvbsm.preflight import check_trainable, load_data
 from gvbsm.recipes import told
 from gvbsm.teachers import file_name

@@ -24,12 +24,10 @@ import torch
 from torch import Tensor
 from tqdm import tqdm
 
-from gvbsm.beyond import late_begins, side_at, stage_begins
 from gvbsm.config import SynthesisConfig
 from gvbsm.data.datasets import ImageData
 from gvbsm.data.pictures import denormalize, normalize, pixel_bounds
 from gvbsm.data.views import resize
-from gvbsm.descent import TERMS, Stack, Terms, descend, make_stack, step_draws, step_terms
 from gvbsm.divergence import ADVICE, check_loss, check_pixels
 from gvbsm.engine.device import RunError, Runtime
 from gvbsm.engine.optimizers import make_optimizer, schedule, set_lr
@@ -37,9 +35,11 @@ from gvbsm.files.artifacts import Recipe, is_current, save
 from gvbsm.files.checkpoint import Checkpoint
 from gvbsm.film import frame_steps, is_filmed
 from gvbsm.groups import Groups, Trace
-from gvbsm.observe import Observer, compile_observer, observing
+from gvbsm.method.beyond.late_starts import late_begins, side_at, stage_begins
+from gvbsm.method.capture import Observer, compile_observer, observing
+from gvbsm.method.matching import Target, at_side, empty_state
+from gvbsm.method.synthesis import TERMS, Stack, Terms, descend, make_stack, step_draws, step_terms
 from gvbsm.starts import Start
-from gvbsm.targets import Target, at_side, empty_state
 from gvbsm.unfinished import Work
 
 log = logging.getLogger("gvbsm")

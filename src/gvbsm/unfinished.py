@@ -16,7 +16,7 @@ from gvbsm.engine.fit import with_prefix, without_prefix
 from gvbsm.engine.optimizers import pack_optimizer, unpack_optimizer
 from gvbsm.files.checkpoint import Checkpoint
 from gvbsm.groups import Trace
-from gvbsm.targets import Average, State
+from gvbsm.method.matching import Average, State
 
 
 @dataclass

@@ -5,10 +5,10 @@ import torch
 from gvbsm.backbones import build_backbone
 from gvbsm.files.artifacts import save, write_json
 from gvbsm.film import Film, save_film
-from gvbsm.moments import Moments
+from gvbsm.method.matching import Statistics
+from gvbsm.method.moments import Moments
 from gvbsm.plots.curves import TERMS
 from gvbsm.results import spread
-from gvbsm.targets import Statistics
 from gvbsm.teachers import save_teacher
 
 NAMES = ["ant", "$bee_2", "cat 猫", "a dog of the larger kind, brown"]

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from gvbsm.data.pictures import Split, normalize
-from gvbsm.moments import Moments
+from gvbsm.method.moments import Moments
 from support import reference
 
 CLASSES = ("ant", "bee", "cat", "dog")

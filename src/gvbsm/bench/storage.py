@@ -15,9 +15,9 @@ from gvbsm.bench.timing import compare, timed
 from gvbsm.config import BenchConfig, LabelsConfig, LabelStorageConfig, ViewConfig
 from gvbsm.distilled import load_labels
 from gvbsm.engine.device import Runtime
-from gvbsm.epochs import draw_plan
 from gvbsm.labels import new_store
 from gvbsm.labelstore import Labelled
+from gvbsm.method.epochs import draw_plan
 
 IMAGES, CLASSES, SIZE, EPOCHS = 1000, 1000, 224, 8  # 16 MB of logits
 STORAGES = {

@@ -19,13 +19,13 @@ from gvbsm.bench.timing import CLEAR_REFS, Work, compare, high_water, timed
 from gvbsm.config import BenchConfig
 from gvbsm.config.build import as_config
 from gvbsm.data.pictures import pixel_bounds
-from gvbsm.descent import descend, make_stack, step_draws, step_terms
 from gvbsm.engine.device import Runtime, seeded
 from gvbsm.engine.optimizers import make_optimizer
-from gvbsm.moments import Moments, Sums, counts, finalize
-from gvbsm.observe import compile_observer, input_shapes, observing
+from gvbsm.method.capture import compile_observer, input_shapes, observing
+from gvbsm.method.matching import Statistics, empty_state, make_target
+from gvbsm.method.moments import Moments, Sums, counts, finalize
+from gvbsm.method.synthesis import descend, make_stack, step_draws, step_terms
 from gvbsm.performance import SIZES
-from gvbsm.targets import Statistics, empty_state, make_target
 
 log = logging.getLogger("gvbsm")
 

@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, cast, get_args
 
 import yaml
 
-from gvbsm.beyond import beyond_faults
 from gvbsm.config import (
     Config,
     ConfigError,
@@ -24,6 +23,7 @@ from gvbsm.config import (
 from gvbsm.config.checks import limit_faults
 from gvbsm.config.keys import check_names, merge, nearest
 from gvbsm.config.paths import user_path
+from gvbsm.method.beyond.late_starts import beyond_faults
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace

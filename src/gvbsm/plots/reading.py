@@ -16,11 +16,11 @@ from gvbsm.distilled import stored_bytes
 from gvbsm.engine.device import seeded
 from gvbsm.files.artifacts import ArtifactError, load_tensors, read_header, read_json
 from gvbsm.files.manifest import named
+from gvbsm.method.matching import Statistics as ConvStatistics
 from gvbsm.plots.curves import History
 from gvbsm.plots.layers import LayerStatistics
 from gvbsm.plots.pareto import Spot
 from gvbsm.plots.studies import Paper
-from gvbsm.targets import Statistics as ConvStatistics
 from gvbsm.teachers import file_name
 from gvbsm.workspace import Workspace
 

@@ -12,10 +12,10 @@ from gvbsm.config.build import build_config, preset_names, read_preset, to_dict
 from gvbsm.config.keys import flat_keys
 from gvbsm.config.provenance import UNKNOWN, Origin
 from gvbsm.distilled import stored_bytes
-from gvbsm.epochs import settle_epochs
 from gvbsm.files.artifacts import ArtifactError, read_json
 from gvbsm.files.checkpoint import is_partial
 from gvbsm.files.manifest import named
+from gvbsm.method.epochs import settle_epochs
 from gvbsm.results import STAGES
 from gvbsm.schema import Data, Results, checked, checked_header
 from gvbsm.workspace import Workspace

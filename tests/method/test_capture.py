@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from gvbsm.backbones import BACKBONES, build_backbone, disable_inplace, matched_layers
-from gvbsm.moments import Sums, add, counts, finalize
-from gvbsm.observe import compile_observer, input_shapes, observe, observing
+from gvbsm.method.capture import compile_observer, input_shapes, observe, observing
+from gvbsm.method.moments import Sums, add, counts, finalize
 from support import reference
 from support.toy import captured
 
@@ -579,7 +579,7 @@ def test_observing__layers_that_see_the_same_map_share_one_sweep(wanted, sweeps,
         swept.append(x)
         return observe(x, *arguments)
 
-    monkeypatch.setattr("gvbsm.observe.observe", counted)
+    monkeypatch.setattr("gvbsm.method.capture.observe", counted)
     with observing(in_float64(Branches()), EVERY, 3) as observer:
         _, sums = observer(images(5), wanted)
     assert len(swept) == sweeps

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gvbsm.moments import Moments
+from gvbsm.method.moments import Moments
 
 DENSIFY_SIZE = 32  # pixels to which images are pooled for L_DD (Eq. 4)
 

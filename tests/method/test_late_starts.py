@@ -2,9 +2,9 @@
 
 import pytest
 
-from gvbsm.beyond import late_begins, side_at, stage_begins
 from gvbsm.config import ConfigError, SynthesisConfig
 from gvbsm.config.build import build_config
+from gvbsm.method.beyond.late_starts import late_begins, side_at, stage_begins
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,8 @@ from gvbsm.config import ConfigError, LabelsConfig, ViewConfig
 from gvbsm.data.loading import batch_count, border_color
 from gvbsm.data.pictures import normalize
 from gvbsm.data.views import Mixes, Views
-from gvbsm.ensemble import label_batch
-from gvbsm.epochs import (
+from gvbsm.method.ensemble import label_batch
+from gvbsm.method.epochs import (
     Plan,
     batch_size_for,
     check_shuffle,

@@ -15,7 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from gvbsm.config import LabelsConfig
 from gvbsm.engine.device import RunError, Runtime
-from gvbsm.losses import ensemble_logits
+from gvbsm.method.losses import ensemble_logits
 
 
 def settle_teachers(labels: LabelsConfig, backbones: tuple[str, ...]) -> LabelsConfig:

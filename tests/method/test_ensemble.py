@@ -12,7 +12,7 @@ from gvbsm.config import LabelsConfig
 from gvbsm.data.datasets import ImageData
 from gvbsm.data.pictures import normalize
 from gvbsm.engine.device import RunError
-from gvbsm.ensemble import batch_moments, label_batch, settle_teachers
+from gvbsm.method.ensemble import batch_moments, label_batch, settle_teachers
 from support import reference
 from support.toy import CONVNET, WRN
 

@@ -12,9 +12,9 @@ from gvbsm.backbones import matched_layers
 from gvbsm.config import SynthesisConfig, ViewConfig
 from gvbsm.data.loading import view_arguments
 from gvbsm.data.views import sample_views
-from gvbsm.descent import choose_teacher, descend, make_stack, step_draws, step_terms
-from gvbsm.observe import observing
-from gvbsm.targets import empty_state
+from gvbsm.method.capture import observing
+from gvbsm.method.matching import empty_state
+from gvbsm.method.synthesis import choose_teacher, descend, make_stack, step_draws, step_terms
 from support import reference
 from support.toy import CONVNET, IMAGE, N_P, WRN, captured, slow_matching
 

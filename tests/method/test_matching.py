@@ -9,9 +9,8 @@ from torch import nn
 from gvbsm.config import SynthesisConfig
 from gvbsm.data.pictures import normalize
 from gvbsm.files.artifacts import load_tensors, save
-from gvbsm.moments import Moments, counts
-from gvbsm.observe import observing
-from gvbsm.targets import (
+from gvbsm.method.capture import observing
+from gvbsm.method.matching import (
     Statistics,
     at_side,
     empty_state,
@@ -19,6 +18,7 @@ from gvbsm.targets import (
     make_target,
     matching_loss,
 )
+from gvbsm.method.moments import Moments, counts
 from support import reference
 from support.toy import (
     CONVNET,

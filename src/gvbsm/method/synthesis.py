@@ -19,9 +19,9 @@ from gvbsm.config import SynthesisConfig
 from gvbsm.data.loading import view_arguments
 from gvbsm.data.views import Views, apply_views, sample_views
 from gvbsm.engine.device import Runtime
-from gvbsm.losses import Block, class_blocks, densify, flatness
-from gvbsm.observe import Observer
-from gvbsm.targets import Average, Members, State, Target, find_members, matching_loss
+from gvbsm.method.capture import Observer
+from gvbsm.method.losses import Block, class_blocks, densify, flatness
+from gvbsm.method.matching import Average, Members, State, Target, find_members, matching_loss
 
 
 def choose_teacher(

@@ -21,7 +21,7 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor, nn
 
-from gvbsm.moments import pool_patches, spread_patches
+from gvbsm.method.moments import pool_patches, spread_patches
 
 log = logging.getLogger("gvbsm")
 

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gvbsm.losses import (
+from gvbsm.method.losses import (
     class_blocks,
     densify,
     ensemble_logits,
@@ -18,7 +18,7 @@ from gvbsm.losses import (
     match,
     mse_gt_loss,
 )
-from gvbsm.moments import Moments, ema
+from gvbsm.method.moments import Moments, ema
 from support import reference
 
 bounded = settings(deadline=None, derandomize=True, max_examples=25)

@@ -17,9 +17,9 @@ from torch import Tensor, nn
 from gvbsm.backbones import matched_layers
 from gvbsm.config import SynthesisConfig
 from gvbsm.files.artifacts import ArtifactError
-from gvbsm.losses import match
-from gvbsm.moments import Moments, Sums, counts, ema, finalize
-from gvbsm.observe import LayerSums, input_shapes
+from gvbsm.method.capture import LayerSums, input_shapes
+from gvbsm.method.losses import match
+from gvbsm.method.moments import Moments, Sums, counts, ema, finalize
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,1 @@
+"""The paper, on tensors and networks alone: no files, no processes, no progress."""

@@ -1,0 +1,1 @@
+"""Ideas of later papers, one file each; `gvbsm.method` imports none of them."""
