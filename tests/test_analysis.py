@@ -10,10 +10,10 @@ from hypothesis import strategies as st
 import gvbsm.analysis
 from gvbsm.analysis import analyze, choose_teacher, first_images, map_points, mean_cosine, see
 from gvbsm.data.pictures import normalize
-from gvbsm.distilled import DistilledDataset
 from gvbsm.files.artifacts import load_tensors, save
-from gvbsm.teachers import save_teacher
-from gvbsm.workspace import Workspace
+from gvbsm.store.distilled import DistilledDataset
+from gvbsm.store.teachers import save_teacher
+from gvbsm.store.workdir import Workspace
 from support.toy import CLASSES, CONVNET, WRN
 
 HISTORY = {"epochs": [1], "top1": [50.0], "losses": [1.0]}

@@ -16,7 +16,6 @@ import torch
 from safetensors.torch import save_file
 
 from gvbsm.cli import main
-from gvbsm.distilled import load_distilled, load_labels
 from gvbsm.files import artifacts
 from gvbsm.files.artifacts import (
     ArtifactError,
@@ -30,6 +29,7 @@ from gvbsm.files.artifacts import (
 from gvbsm.files.checkpoint import Checkpoint
 from gvbsm.method.matching import Statistics
 from gvbsm.method.moments import Moments
+from gvbsm.store.distilled import load_distilled, load_labels
 from support.artifact_files import RECIPE, tensors, write
 from support.distilled_files import write_images, write_labels
 from support.workdirs import quick_settings, write_arrays, write_preset

@@ -14,10 +14,10 @@ from gvbsm import exports
 from gvbsm.config import ConfigError
 from gvbsm.config.build import build_config, to_dict
 from gvbsm.data.sources import hub
-from gvbsm.distilled import load_distilled
 from gvbsm.exports import class_folders, export, push
 from gvbsm.files.artifacts import ArtifactError, load_tensors, write_json
 from gvbsm.results import spread
+from gvbsm.store.distilled import load_distilled
 from support.distilled_files import write_images, write_labels
 
 

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from gvbsm.distilled import save_images, stream_images
 from gvbsm.files.artifacts import save
-from gvbsm.film import frame_steps, is_filmed
 from gvbsm.groups import Groups
+from gvbsm.store.distilled import save_images, stream_images
+from gvbsm.store.film import frame_steps, is_filmed
 from gvbsm.synthesis import group_indices
 
 

@@ -10,7 +10,6 @@ import torch
 import gvbsm.labels
 from gvbsm.config import LabelsConfig, LabelStorageConfig, ViewConfig
 from gvbsm.data.loading import border_color
-from gvbsm.distilled import is_whole, load_labels
 from gvbsm.engine.device import RunError
 from gvbsm.engine.launch import Launch
 from gvbsm.engine.out_of_memory import InParts
@@ -18,8 +17,9 @@ from gvbsm.engine.processes import Processes
 from gvbsm.evaluation import Labeller
 from gvbsm.files.artifacts import ArtifactError, save, write_json
 from gvbsm.labels import generate_labels, make_labels
-from gvbsm.labelstore import STORAGE, SoftLabels
 from gvbsm.method.epochs import draw_plan, pack_plan, redraw, unpack_plan, view_batch
+from gvbsm.store.distilled import is_whole, load_labels
+from gvbsm.store.soft_labels import STORAGE, SoftLabels
 from support import reference
 from support.toy import CONVNET, WRN, StoppedError, stop_after
 

@@ -13,11 +13,11 @@ from gvbsm.config import ConfigError
 from gvbsm.config.build import build_config, for_method
 from gvbsm.config.keys import merge
 from gvbsm.config.provenance import origin_of
-from gvbsm.distilled import load_distilled, load_images, load_labels
 from gvbsm.engine.device import RunError
 from gvbsm.files.artifacts import ArtifactError, load_tensors, read_header
-from gvbsm.film import load_film
 from gvbsm.method.ensemble import label_batch
+from gvbsm.store.distilled import load_distilled, load_images, load_labels
+from gvbsm.store.film import load_film
 from support.workdirs import digests, quick_settings, write_arrays
 
 SETTINGS = {

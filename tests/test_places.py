@@ -3,8 +3,8 @@
 from gvbsm.config.build import as_config
 from gvbsm.files.artifacts import write_json
 from gvbsm.places import all_places, needed_teachers, read_full, read_results
-from gvbsm.recipes import Recipes
-from gvbsm.workspace import Workspace
+from gvbsm.store.recipes import Recipes
+from gvbsm.store.workdir import Workspace
 
 CONFIG = as_config(
     {

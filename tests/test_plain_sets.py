@@ -9,10 +9,10 @@ from PIL import Image
 
 from gvbsm.cli import main
 from gvbsm.data.pictures import DataError
-from gvbsm.distilled import load_distilled
 from gvbsm.exchange import load
 from gvbsm.exports import export
 from gvbsm.files.artifacts import ArtifactError
+from gvbsm.store.distilled import load_distilled
 from support.distilled_files import write_images
 from support.picture_files import draw, draw_classes
 from support.workdirs import write_arrays

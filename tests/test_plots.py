@@ -8,11 +8,11 @@ import pytest
 import torch
 from PIL import Image
 
-from gvbsm.distilled import DistilledDataset
 from gvbsm.files import manifest
 from gvbsm.files.artifacts import atomic
 from gvbsm.files.manifest import claim
 from gvbsm.plots import plot_images
+from gvbsm.store.distilled import DistilledDataset
 from support.launch import environment
 
 

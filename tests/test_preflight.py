@@ -9,7 +9,6 @@ from gvbsm.cli import main
 from gvbsm.config import ConfigError
 from gvbsm.config.build import as_config, build_config
 from gvbsm.data.pictures import DataError
-from gvbsm.distilled import save_images
 from gvbsm.engine.launch import Launch
 from gvbsm.engine.processes import Processes
 from gvbsm.files.artifacts import ArtifactError
@@ -20,6 +19,7 @@ from gvbsm.preflight import (
     check_owner,
     check_replicas,
 )
+from gvbsm.store.distilled import save_images
 from gvbsm.student import train
 from support.picture_files import draw_tree
 

@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from gvbsm.config import Config
-from gvbsm.distilled import load_images
-from gvbsm.recipes import Recipes
 from gvbsm.samples import sample_real
-from gvbsm.workspace import Workspace
+from gvbsm.store.distilled import load_images
+from gvbsm.store.recipes import Recipes
+from gvbsm.store.workdir import Workspace
 
 
 @pytest.mark.parametrize(("ipc", "kept"), [(1, 8), (9, 8)])  # the smallest class has 8

@@ -11,9 +11,9 @@ from gvbsm.config import ConfigError
 from gvbsm.coreset import select_forgetting, select_herding, select_k_center
 from gvbsm.data.loading import plain_batches
 from gvbsm.files.artifacts import ArtifactError, load_tensors
-from gvbsm.recipes import Recipes
 from gvbsm.selection import Selector
 from gvbsm.starts import Start, training_losses
+from gvbsm.store.recipes import Recipes
 
 SETTINGS = {
     "ipc": 3,

@@ -8,7 +8,7 @@ import torch
 from gvbsm import sharing
 from gvbsm.files.artifacts import read_json, save, write_json
 from gvbsm.sharing import Artifact, Library
-from gvbsm.workspace import Workspace
+from gvbsm.store.workdir import Workspace
 
 TEACHER = {"stage": "squeeze", "backbone": "convnet8_d1"}
 IMAGES = {"stage": "synthesis", "ipc": 2}

@@ -15,7 +15,7 @@ from gvbsm.engine.device import RunError, seeded
 from gvbsm.engine.fit import accuracy
 from gvbsm.files.artifacts import read_header
 from gvbsm.squeeze import squeeze_teacher
-from gvbsm.teachers import load_teacher
+from gvbsm.store.teachers import load_teacher
 from support.toy import CONVNET, WRN, StoppedError, stop_after
 
 PLAIN = ViewConfig(crop="none", flip=False)
@@ -121,7 +121,7 @@ def _with_dropout(_name, classes, _image_size, channels, **_options):
 @pytest.fixture
 def dropout_logits(monkeypatch):
     """Train a teacher with dropout for two epochs of three steps; what it answers."""
-    monkeypatch.setattr("gvbsm.teachers.build_backbone", _with_dropout)
+    monkeypatch.setattr("gvbsm.store.teachers.build_backbone", _with_dropout)
 
     def trained(source, runtime, path, calls=1000, tests=2):
         def build(*arguments, **options):

@@ -10,12 +10,12 @@ import torch.nn.functional as F
 import gvbsm.student
 from gvbsm.backbones import build_backbone
 from gvbsm.config import ConfigError, EvaluationConfig, LabelsConfig, OptimizerConfig, ViewConfig
-from gvbsm.distilled import load_distilled, save_images
 from gvbsm.engine.device import seeded
 from gvbsm.exports import export
 from gvbsm.files.artifacts import load_tensors, read_json
 from gvbsm.labels import generate_labels
 from gvbsm.method.epochs import unpack_plan, view_batch
+from gvbsm.store.distilled import load_distilled, save_images
 from gvbsm.student import settle, train
 from support.toy import CONVNET, StoppedError, stop_after
 

@@ -5,12 +5,12 @@ import logging
 import pytest
 
 from gvbsm.config.build import as_config
-from gvbsm.distilled import save_images
 from gvbsm.engine.processes import ALONE
-from gvbsm.recipes import Place, Recipes
+from gvbsm.store.distilled import save_images
+from gvbsm.store.recipes import Place, Recipes
+from gvbsm.store.workdir import Workspace
 from gvbsm.students import train_students
 from gvbsm.teamwork import Teamwork
-from gvbsm.workspace import Workspace
 
 SETTINGS = {
     "ipc": 2,

@@ -18,11 +18,11 @@ from gvbsm.data.pictures import normalize
 from gvbsm.engine.device import RunError, Runtime
 from gvbsm.files.artifacts import load_tensors, read_header, save
 from gvbsm.files.checkpoint import Checkpoint
-from gvbsm.film import frame_steps
 from gvbsm.method.capture import observing
 from gvbsm.method.matching import empty_state
 from gvbsm.method.synthesis import descend, make_stack, step_draws, step_terms
 from gvbsm.starts import Start
+from gvbsm.store.film import frame_steps
 from gvbsm.synthesis import (
     GPU_IMAGES,
     _groups_at_once,

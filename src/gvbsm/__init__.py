@@ -16,14 +16,14 @@ if TYPE_CHECKING:
     from gvbsm.config import ConfigError as ConfigError
     from gvbsm.data.datasets import load_dataset as load_dataset
     from gvbsm.data.pictures import DataError as DataError
-    from gvbsm.distilled import DistilledDataset as DistilledDataset
     from gvbsm.engine.device import RunError as RunError
     from gvbsm.exchange import load as load
     from gvbsm.exports import export as export
     from gvbsm.files.artifacts import ArtifactError as ArtifactError
-    from gvbsm.labelstore import SoftLabels as SoftLabels
     from gvbsm.pipeline import run as run
     from gvbsm.reporting import report as report
+    from gvbsm.store.distilled import DistilledDataset as DistilledDataset
+    from gvbsm.store.soft_labels import SoftLabels as SoftLabels
     from gvbsm.student import train as train
     from gvbsm.sweeping import sweep as sweep
 
@@ -32,9 +32,9 @@ _ORIGIN = {
     "Config": ("config", "Config"),
     "ConfigError": ("config", "ConfigError"),
     "DataError": ("data.pictures", "DataError"),
-    "DistilledDataset": ("distilled", "DistilledDataset"),
+    "DistilledDataset": ("store.distilled", "DistilledDataset"),
     "RunError": ("engine.device", "RunError"),
-    "SoftLabels": ("labelstore", "SoftLabels"),
+    "SoftLabels": ("store.soft_labels", "SoftLabels"),
     "build_backbone": ("backbones", "build_backbone"),
     "export": ("exports", "export"),
     "load": ("exchange", "load"),

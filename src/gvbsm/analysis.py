@@ -18,7 +18,6 @@ from torch import Tensor, nn
 from gvbsm.backbones.features import teacher_features
 from gvbsm.config import SqueezeConfig
 from gvbsm.data.pictures import normalize
-from gvbsm.distilled import DistilledDataset, load_images
 from gvbsm.engine.device import Runtime, resolve_runtime
 from gvbsm.files.artifacts import (
     Recipe,
@@ -27,8 +26,9 @@ from gvbsm.files.artifacts import (
     read_header,
     save,
 )
-from gvbsm.teachers import read_teacher
-from gvbsm.workspace import Workspace
+from gvbsm.store.distilled import DistilledDataset, load_images
+from gvbsm.store.teachers import read_teacher
+from gvbsm.store.workdir import Workspace
 
 log = logging.getLogger("gvbsm")
 

@@ -68,9 +68,9 @@ from gvbsm.files.artifacts import current_history, load_tensors, read_json, writ
 from gvbsm.method.epochs import settle_epochs
 from gvbsm.pipeline import Run
 from gvbsm.preflight import check_continual
-from gvbsm.recipes import Place, baseline_folder
 from gvbsm.results import spread, sum_seconds, versions
-from gvbsm.teachers import file_name
+from gvbsm.store.recipes import Place, baseline_folder
+from gvbsm.store.teachers import file_name
 
 log = logging.getLogger("gvbsm")
 

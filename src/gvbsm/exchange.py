@@ -19,12 +19,10 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from gvbsm import schema
 from gvbsm.config import LabelStorageConfig
 from gvbsm.config.paths import cache_folder, user_path
 from gvbsm.data.pictures import DataError, Lying, open_file, read_image
 from gvbsm.data.sources import hub
-from gvbsm.distilled import DistilledDataset, load_distilled, load_images, load_labels
 from gvbsm.engine.torch_defaults import torch_defaults
 from gvbsm.files.artifacts import (
     ArtifactError,
@@ -36,9 +34,11 @@ from gvbsm.files.artifacts import (
     save,
     write_json,
 )
-from gvbsm.labelstore import SoftLabels
 from gvbsm.plain_sets import is_plain, load_plain
-from gvbsm.schema import MOST_BYTES, check_labels
+from gvbsm.store import schema
+from gvbsm.store.distilled import DistilledDataset, load_distilled, load_images, load_labels
+from gvbsm.store.schema import MOST_BYTES, check_labels
+from gvbsm.store.soft_labels import SoftLabels
 
 FACTS = "gvbsm.json"
 FORMS = ("folder", "hub", "dd-ranking", "safetensors")

@@ -23,7 +23,6 @@ from gvbsm.config.paths import user_path
 from gvbsm.data.pictures import write_image
 from gvbsm.data.sources import hub
 from gvbsm.ddranking import configuration, known_set, untold, write_teachers
-from gvbsm.distilled import DistilledDataset
 from gvbsm.engine.device import Runtime
 from gvbsm.engine.torch_defaults import torch_defaults
 from gvbsm.exchange import (
@@ -47,8 +46,9 @@ from gvbsm.files.artifacts import (
 )
 from gvbsm.files.manifest import is_claimed
 from gvbsm.files.replacing import replacing
-from gvbsm.labelstore import SoftLabels
-from gvbsm.workspace import Workspace
+from gvbsm.store.distilled import DistilledDataset
+from gvbsm.store.soft_labels import SoftLabels
+from gvbsm.store.workdir import Workspace
 
 log = logging.getLogger("gvbsm")
 

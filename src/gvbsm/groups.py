@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from gvbsm.files.artifacts import load_tensors, read_header
-from gvbsm.film import Film, frame_steps, is_filmed
+from gvbsm.store.film import Film, frame_steps, is_filmed
 
 Trace = list[dict[str, Any]]
 """Values of the loss's terms, a row a logged step."""

@@ -13,13 +13,10 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from gvbsm.compression import encode_logits, packed_bytes
 from gvbsm.config import LabelsConfig
 from gvbsm.data.loading import border_color
-from gvbsm.distilled import load_labels
 from gvbsm.engine.device import Runtime, check_finite
 from gvbsm.files.artifacts import ArtifactError, Recipe, check_replaceable
-from gvbsm.labelstore import STORAGE, Encoded, Labelled, SoftLabels
 from gvbsm.method.ensemble import label_batch
 from gvbsm.method.epochs import (
     batch_size_for,
@@ -28,6 +25,9 @@ from gvbsm.method.epochs import (
     pooled_epochs,
     view_batch,
 )
+from gvbsm.store.distilled import load_labels
+from gvbsm.store.label_codec import encode_logits, packed_bytes
+from gvbsm.store.soft_labels import STORAGE, Encoded, Labelled, SoftLabels
 
 log = logging.getLogger("gvbsm")
 

@@ -16,7 +16,6 @@ from gvbsm.config.build import as_config, squeeze_of, usual_workdir
 from gvbsm.config.paths import user_path
 from gvbsm.config.provenance import UNKNOWN, Origin, origin_of
 from gvbsm.data.datasets import ImageData
-from gvbsm.distilled import is_whole, load_labels, stream_images
 from gvbsm.engine.device import Log, Runtime, resolve_runtime
 from gvbsm.engine.out_of_memory import InParts
 from gvbsm.engine.processes import join
@@ -31,25 +30,26 @@ from gvbsm.files.artifacts import (
     save,
     write_json,
 )
-from gvbsm.film import save_film
 from gvbsm.labels import make_labels
 from gvbsm.method.ensemble import settle_teachers
 from gvbsm.method.epochs import settle_epochs
 from gvbsm.method.matching import Statistics, make_target
 from gvbsm.places import Evaluated, all_places, needed_teachers, read_full, read_results
 from gvbsm.preflight import check_alike, check_feasible, check_owner, check_replicas, load_data
-from gvbsm.recipes import Place, Recipes, seed_of
 from gvbsm.results import collect
 from gvbsm.samples import draw_picture, keep_real, sample_real
 from gvbsm.selection import Selector
 from gvbsm.squeeze import squeeze_teacher
 from gvbsm.starts import Start
 from gvbsm.statistics import add_chunks, record_chunks
+from gvbsm.store.distilled import is_whole, load_labels, stream_images
+from gvbsm.store.film import save_film
+from gvbsm.store.recipes import Place, Recipes, seed_of
+from gvbsm.store.teachers import load_teacher
+from gvbsm.store.workdir import Workspace, await_files
 from gvbsm.students import train_students
 from gvbsm.synthesis import synthesize
-from gvbsm.teachers import load_teacher
 from gvbsm.teamwork import Teamwork
-from gvbsm.workspace import Workspace, await_files
 
 log = logging.getLogger("gvbsm")
 

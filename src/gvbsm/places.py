@@ -9,8 +9,8 @@ from typing import Any
 from gvbsm.config import Config
 from gvbsm.config.build import for_method, selection_of
 from gvbsm.files.artifacts import current_history, is_current, read_header
-from gvbsm.recipes import Place, Recipes, baseline_folder
-from gvbsm.workspace import Workspace
+from gvbsm.store.recipes import Place, Recipes, baseline_folder
+from gvbsm.store.workdir import Workspace
 
 Evaluated = tuple[str, Place, range]
 """Method, place and student seeds of a set."""

@@ -23,9 +23,9 @@ from gvbsm.data.reading import Findings
 from gvbsm.data.sources.arrays import read_npz
 from gvbsm.data.sources.folders import path_split, scan
 from gvbsm.data.sources.request import Request
-from gvbsm.distilled import DistilledDataset
 from gvbsm.files.manifest import is_claimed
-from gvbsm.schema import MOST_BYTES
+from gvbsm.store.distilled import DistilledDataset
+from gvbsm.store.schema import MOST_BYTES
 
 log = logging.getLogger("gvbsm")
 

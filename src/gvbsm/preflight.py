@@ -27,7 +27,7 @@ from gvbsm.engine.replicas import check_replicable
 from gvbsm.engine.trackers import check_trackers
 from gvbsm.files.artifacts import ArtifactError, changes, read_json, write_json
 from gvbsm.method.epochs import check_shuffle
-from gvbsm.workspace import Workspace
+from gvbsm.store.workdir import Workspace
 
 log = logging.getLogger("gvbsm")
 

@@ -11,12 +11,12 @@ from gvbsm.config import Config
 from gvbsm.coreset import select_random
 from gvbsm.data.datasets import ImageData
 from gvbsm.data.loading import picture_parts
-from gvbsm.distilled import load_distilled, load_images, stream_images
 from gvbsm.engine.device import Runtime
 from gvbsm.files.artifacts import Recipe, is_current
 from gvbsm.plots import plot_images
-from gvbsm.recipes import Recipes
-from gvbsm.workspace import Workspace
+from gvbsm.store.distilled import load_distilled, load_images, stream_images
+from gvbsm.store.recipes import Recipes
+from gvbsm.store.workdir import Workspace
 
 SHOWN_CLASSES = 20  # rows of the picture
 

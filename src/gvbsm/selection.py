@@ -19,9 +19,9 @@ from gvbsm.engine.device import Runtime
 from gvbsm.engine.out_of_memory import InParts
 from gvbsm.files.artifacts import Recipe, is_current, load_tensors, save
 from gvbsm.forgetting import record_forgetting
-from gvbsm.recipes import Recipes, seed_of
 from gvbsm.starts import Start, choose_crops, select_lowest, training_losses
-from gvbsm.workspace import Workspace
+from gvbsm.store.recipes import Recipes, seed_of
+from gvbsm.store.workdir import Workspace
 
 BATCH = 256  # pictures whose features are taken together; the choice does not depend on it
 

@@ -27,7 +27,7 @@ from gvbsm.files.artifacts import (
     remove_all,
 )
 from gvbsm.files.checkpoint import is_partial
-from gvbsm.workspace import Workspace
+from gvbsm.store.workdir import Workspace
 
 # Where artefacts lie in a work directory; a label store is its index, which names its shards.
 PATTERNS = (

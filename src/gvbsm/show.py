@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from gvbsm.config.provenance import Origin
-from gvbsm.distilled import load_labels
 from gvbsm.files.artifacts import ArtifactError, read_header, read_json
 from gvbsm.files.checkpoint import PARTIAL, is_partial
 from gvbsm.files.manifest import named
 from gvbsm.results import format_continual, format_table
-from gvbsm.schema import Data, Results, checked, checked_header
+from gvbsm.store.distilled import load_labels
+from gvbsm.store.schema import Data, Results, checked, checked_header
 
 CURVES = ("classes", "orders", "rows", "note")  # what the table of `continual.json` shows
 

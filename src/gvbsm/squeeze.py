@@ -16,7 +16,7 @@ from gvbsm.engine.fit import History, accuracy, fit_pictures
 from gvbsm.engine.processes import ALONE, Processes
 from gvbsm.files.artifacts import Recipe
 from gvbsm.files.checkpoint import Checkpoint
-from gvbsm.teachers import save_teacher
+from gvbsm.store.teachers import save_teacher
 
 
 def squeeze_teacher(

@@ -19,7 +19,6 @@ from gvbsm.config.build import build_config
 from gvbsm.config.keys import merge
 from gvbsm.config.paths import user_path
 from gvbsm.data.datasets import DATASETS, ImageData
-from gvbsm.distilled import DistilledDataset
 from gvbsm.engine.device import Runtime, resolve_runtime, seeded
 from gvbsm.engine.torch_defaults import torch_defaults
 from gvbsm.evaluation import Judge, Labeller, fit_student
@@ -36,8 +35,9 @@ from gvbsm.files.artifacts import (
 from gvbsm.files.checkpoint import Checkpoint
 from gvbsm.method.epochs import batch_size_for, check_shuffle, settle_epochs
 from gvbsm.preflight import check_trainable, load_data
-from gvbsm.recipes import told
-from gvbsm.teachers import file_name
+from gvbsm.store.distilled import DistilledDataset
+from gvbsm.store.recipes import told
+from gvbsm.store.teachers import file_name
 
 log = logging.getLogger("gvbsm")
 

@@ -11,13 +11,13 @@ from torch import nn
 
 from gvbsm.config import Config, Parallel
 from gvbsm.data.datasets import ImageData
-from gvbsm.distilled import load_labels
 from gvbsm.engine.device import Runtime
 from gvbsm.engine.processes import Processes
 from gvbsm.evaluation import Labeller, train_student
 from gvbsm.files.artifacts import current_history, load_tensors, read_json
-from gvbsm.labelstore import SoftLabels
-from gvbsm.recipes import Place, Recipes, seed_of
+from gvbsm.store.distilled import load_labels
+from gvbsm.store.recipes import Place, Recipes, seed_of
+from gvbsm.store.soft_labels import SoftLabels
 from gvbsm.teamwork import Teamwork
 
 log = logging.getLogger("gvbsm")

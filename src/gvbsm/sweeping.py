@@ -23,7 +23,6 @@ from gvbsm.config.build import read_preset, to_dict
 from gvbsm.config.paths import user_path
 from gvbsm.config.provenance import UNKNOWN, WITHOUT_EFFECT, Origin, origin_of
 from gvbsm.data.datasets import ImageData
-from gvbsm.distilled import stored_bytes
 from gvbsm.engine.device import resolve_runtime
 from gvbsm.engine.processes import join
 from gvbsm.engine.torch_defaults import torch_defaults
@@ -31,11 +30,12 @@ from gvbsm.files.artifacts import fingerprint, read_header, read_json, write_jso
 from gvbsm.pipeline import Run
 from gvbsm.places import needed_teachers
 from gvbsm.preflight import check_feasible, load_data
-from gvbsm.recipes import Place
 from gvbsm.results import spread
 from gvbsm.sharing import Artifact, Library
+from gvbsm.store.distilled import stored_bytes
+from gvbsm.store.recipes import Place
+from gvbsm.store.workdir import Workspace
 from gvbsm.studies import Plan, Point, Study, read_plan
-from gvbsm.workspace import Workspace
 
 log = logging.getLogger("gvbsm")
 

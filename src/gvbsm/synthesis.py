@@ -33,13 +33,13 @@ from gvbsm.engine.device import RunError, Runtime
 from gvbsm.engine.optimizers import make_optimizer, schedule, set_lr
 from gvbsm.files.artifacts import Recipe, is_current, save
 from gvbsm.files.checkpoint import Checkpoint
-from gvbsm.film import frame_steps, is_filmed
 from gvbsm.groups import Groups, Trace
 from gvbsm.method.beyond.late_starts import late_begins, side_at, stage_begins
 from gvbsm.method.capture import Observer, compile_observer, observing
 from gvbsm.method.matching import Target, at_side, empty_state
 from gvbsm.method.synthesis import TERMS, Stack, Terms, descend, make_stack, step_draws, step_terms
 from gvbsm.starts import Start
+from gvbsm.store.film import frame_steps, is_filmed
 from gvbsm.unfinished import Work
 
 log = logging.getLogger("gvbsm")

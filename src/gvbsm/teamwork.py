@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from gvbsm.config import Parallel
 from gvbsm.engine.processes import ALONE, Processes
-from gvbsm.workspace import Workspace, await_files
+from gvbsm.store.workdir import Workspace, await_files
 
 Item = TypeVar("Item", int, str)
 

@@ -21,7 +21,7 @@ from gvbsm.files.artifacts import ArtifactError, load_tensors, save
 from gvbsm.pipeline import Run
 from gvbsm.preflight import check_feasible
 from gvbsm.squeeze import squeeze_teacher
-from gvbsm.teachers import load_teacher, save_teacher
+from gvbsm.store.teachers import load_teacher, save_teacher
 from support.toy import CONVNET, WRN
 
 SHUFFLE, SHUFFLE_FILE = "torchvision/shufflenet_v2_x0_5", "shufflenetv2_x0.5-f707e7126e"

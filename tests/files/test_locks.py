@@ -11,7 +11,7 @@ import pytest
 from gvbsm.files.artifacts import load_tensors, save
 from gvbsm.files.drafts import draft_folder, locked_draft_folder
 from gvbsm.files.locks import held
-from gvbsm.workspace import Workspace
+from gvbsm.store.workdir import Workspace
 
 fcntl = pytest.importorskip("fcntl")
 

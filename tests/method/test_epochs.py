@@ -9,7 +9,6 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gvbsm.compression import pack_rows, packed_bytes, unpack_rows
 from gvbsm.config import ConfigError, LabelsConfig, ViewConfig
 from gvbsm.data.loading import batch_count, border_color
 from gvbsm.data.pictures import normalize
@@ -30,6 +29,7 @@ from gvbsm.method.epochs import (
     unpack_plan,
     view_batch,
 )
+from gvbsm.store.label_codec import pack_rows, packed_bytes, unpack_rows
 from support import reference
 from support.toy import CONVNET, WRN
 

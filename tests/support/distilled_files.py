@@ -2,10 +2,10 @@
 
 import torch
 
-from gvbsm.distilled import (
+from gvbsm.files.artifacts import save, write_json
+from gvbsm.store.distilled import (
     load_labels,
 )
-from gvbsm.files.artifacts import save, write_json
 
 RECIPE = {"stage": "synthesis", "seed": 0}
 

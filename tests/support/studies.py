@@ -4,12 +4,12 @@ import torch
 
 from gvbsm.backbones import build_backbone
 from gvbsm.files.artifacts import save, write_json
-from gvbsm.film import Film, save_film
 from gvbsm.method.matching import Statistics
 from gvbsm.method.moments import Moments
 from gvbsm.plots.curves import TERMS
 from gvbsm.results import spread
-from gvbsm.teachers import save_teacher
+from gvbsm.store.film import Film, save_film
+from gvbsm.store.teachers import save_teacher
 
 NAMES = ["ant", "$bee_2", "cat 猫", "a dog of the larger kind, brown"]
 

@@ -25,12 +25,12 @@ from gvbsm.bench.timing import resident
 from gvbsm.config import EvaluationConfig, LabelsConfig, ViewConfig
 from gvbsm.data.datasets import ImageData
 from gvbsm.data.pictures import Split
-from gvbsm.distilled import load_images, load_labels, save_images, stream_images
 from gvbsm.engine.device import Runtime
 from gvbsm.evaluation import Labeller, train_student
 from gvbsm.files.artifacts import save
 from gvbsm.groups import Groups
 from gvbsm.labels import generate_labels
+from gvbsm.store.distilled import load_images, load_labels, save_images, stream_images
 
 NETWORK = "convnet8_d1"
 GROUP = 50  # images

@@ -25,9 +25,9 @@ from gvbsm.data.pictures import Split, write_image
 from gvbsm.engine.device import Runtime
 from gvbsm.evaluation import Labeller, train_student
 from gvbsm.labels import generate_labels
-from gvbsm.labelstore import SoftLabels
 from gvbsm.performance import SIZES
 from gvbsm.squeeze import squeeze_teacher
+from gvbsm.store.soft_labels import SoftLabels
 
 STEPS = 12  # of a training that is timed
 FILES, FILE_SIZE = 64, (375, 500)  # JPEG files of ImageNet's usual size

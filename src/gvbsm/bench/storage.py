@@ -13,11 +13,11 @@ import torch
 from gvbsm.bench.synthesis import STUDENT, Bench
 from gvbsm.bench.timing import compare, timed
 from gvbsm.config import BenchConfig, LabelsConfig, LabelStorageConfig, ViewConfig
-from gvbsm.distilled import load_labels
 from gvbsm.engine.device import Runtime
 from gvbsm.labels import new_store
-from gvbsm.labelstore import Labelled
 from gvbsm.method.epochs import draw_plan
+from gvbsm.store.distilled import load_labels
+from gvbsm.store.soft_labels import Labelled
 
 IMAGES, CLASSES, SIZE, EPOCHS = 1000, 1000, 224, 8  # 16 MB of logits
 STORAGES = {

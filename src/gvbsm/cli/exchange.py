@@ -88,8 +88,8 @@ def train_verb(argv: list[str]) -> int:
     source, model = given.pop("distilled"), given.pop("model")
     out, quiet = given.pop("out", None), bool(given.pop("quiet", False))
     start_log(quiet)
+    from gvbsm.store.teachers import file_name
     from gvbsm.student import train
-    from gvbsm.teachers import file_name
 
     found = train(source, model, out, given, quiet)
     told = f"{found['top1'][-1]:.1f} % on the test pictures" if found["top1"] else "not tested"

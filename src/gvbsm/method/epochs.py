@@ -14,7 +14,6 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gvbsm.compression import Field, field
 from gvbsm.config import ConfigError, LabelsConfig, ViewConfig
 from gvbsm.data.loading import batch_count, view_arguments
 from gvbsm.data.pictures import normalize
@@ -33,6 +32,7 @@ from gvbsm.data.views import (
     sample_views,
 )
 from gvbsm.engine.device import Runtime
+from gvbsm.store.label_codec import Field, field
 
 CELL, SHARE = "cell ", "mix share"  # names of columns that not all stores have
 

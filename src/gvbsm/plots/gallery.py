@@ -8,9 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from gvbsm.distilled import DistilledDataset, load_images
 from gvbsm.files.artifacts import read_header, read_json
-from gvbsm.film import load_film
 from gvbsm.plots.accuracy import draw_confusion, draw_continual, draw_methods
 from gvbsm.plots.captions import Drawn, count, listed
 from gvbsm.plots.curves import History, draw_losses, draw_training
@@ -29,8 +27,10 @@ from gvbsm.plots.reading import (
 )
 from gvbsm.plots.sets import CLASS_COLORS, draw_cosine, draw_tsne
 from gvbsm.plots.sweeps import study_figures
-from gvbsm.teachers import file_name
-from gvbsm.workspace import Workspace
+from gvbsm.store.distilled import DistilledDataset, load_images
+from gvbsm.store.film import load_film
+from gvbsm.store.teachers import file_name
+from gvbsm.store.workdir import Workspace
 
 SHOWN_CLASSES, SHOWN_IMAGES = 20, 10  # rows and columns of a figure of images
 SHOWN_SETS = 4  # beside each other

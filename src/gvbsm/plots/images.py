@@ -16,7 +16,6 @@ from matplotlib.figure import Figure
 from PIL import Image
 from torch import Tensor
 
-from gvbsm.distilled import DistilledDataset
 from gvbsm.files.artifacts import atomic
 from gvbsm.plots.style import (
     NORMAL,
@@ -30,6 +29,7 @@ from gvbsm.plots.style import (
     styled,
     text_width,
 )
+from gvbsm.store.distilled import DistilledDataset
 
 CELL = (0.32, 0.7)  # inches: smallest and largest side of an image
 FILM_COLUMNS = 5  # images in a row of the moving picture

@@ -12,7 +12,6 @@ from torch import Tensor
 
 from gvbsm.backbones import build_backbone, matched_layers
 from gvbsm.config.build import selection_of
-from gvbsm.distilled import stored_bytes
 from gvbsm.engine.device import seeded
 from gvbsm.files.artifacts import ArtifactError, load_tensors, read_header, read_json
 from gvbsm.files.manifest import named
@@ -21,8 +20,9 @@ from gvbsm.plots.curves import History
 from gvbsm.plots.layers import LayerStatistics
 from gvbsm.plots.pareto import Spot
 from gvbsm.plots.studies import Paper
-from gvbsm.teachers import file_name
-from gvbsm.workspace import Workspace
+from gvbsm.store.distilled import stored_bytes
+from gvbsm.store.teachers import file_name
+from gvbsm.store.workdir import Workspace
 
 
 @contextmanager

@@ -17,7 +17,7 @@ from gvbsm.reporting.continual import write_continual_page
 from gvbsm.reporting.facts import read_facts
 from gvbsm.reporting.page import write_page
 from gvbsm.reporting.sweeps import write_sweep_page
-from gvbsm.workspace import Workspace
+from gvbsm.store.workdir import Workspace
 
 NOT_COMPARED = (
     "The sets are not compared by their features, since the teachers are not in the work "

@@ -13,7 +13,7 @@ from gvbsm.reporting.facts import preset_settings
 from gvbsm.reporting.rendering import save_pictures, write_html
 from gvbsm.reporting.terms import changes, settings_yaml
 from gvbsm.reporting.wording import method_words
-from gvbsm.workspace import Workspace
+from gvbsm.store.workdir import Workspace
 
 
 def write_continual_page(workdir: Path) -> Path:

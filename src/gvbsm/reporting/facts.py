@@ -11,14 +11,14 @@ from gvbsm.config import Config, ConfigError
 from gvbsm.config.build import build_config, preset_names, read_preset, to_dict
 from gvbsm.config.keys import flat_keys
 from gvbsm.config.provenance import UNKNOWN, Origin
-from gvbsm.distilled import stored_bytes
 from gvbsm.files.artifacts import ArtifactError, read_json
 from gvbsm.files.checkpoint import is_partial
 from gvbsm.files.manifest import named
 from gvbsm.method.epochs import settle_epochs
 from gvbsm.results import STAGES
-from gvbsm.schema import Data, Results, checked, checked_header
-from gvbsm.workspace import Workspace
+from gvbsm.store.distilled import stored_bytes
+from gvbsm.store.schema import Data, Results, checked, checked_header
+from gvbsm.store.workdir import Workspace
 
 PAPER = {"imagenet-1k": 7, "tiny-imagenet": 8, "cifar10": 9, "cifar100": 9}
 """Presets that are the paper's settings, with the number of its table."""

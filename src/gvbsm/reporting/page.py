@@ -19,7 +19,7 @@ from gvbsm.reporting.sweeps import costs_of, tell_studies
 from gvbsm.reporting.terms import changes, commands, preset_words, settings_table, settings_yaml
 from gvbsm.reporting.wording import method_words
 from gvbsm.results import STAGES, format_top1
-from gvbsm.workspace import Workspace
+from gvbsm.store.workdir import Workspace
 
 PLACES = {
     "images": "images", "images-more": "images", "film": "images", "continual": "continual",

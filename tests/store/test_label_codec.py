@@ -7,7 +7,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gvbsm.compression import (
+from gvbsm.store.label_codec import (
     Field,
     decode_logits,
     encode_logits,

@@ -10,9 +10,9 @@ import pytest
 from gvbsm.config.build import build_config, for_method, to_dict
 from gvbsm.config.keys import merge
 from gvbsm.files.artifacts import fingerprint
-from gvbsm.labelstore import STORAGE
 from gvbsm.method.epochs import settle_epochs
-from gvbsm.recipes import REVISIONS, Place, Recipes, baseline_folder
+from gvbsm.store.recipes import REVISIONS, Place, Recipes, baseline_folder
+from gvbsm.store.soft_labels import STORAGE
 
 BASE = {"squeeze": {"backbones": ["resnet18", "convnet16_d2"]}}
 STAGES = ("teacher", "statistics", "images", "labels", "student")

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from gvbsm.files.artifacts import ArtifactError, save
-from gvbsm.workspace import Workspace, await_files
+from gvbsm.store.workdir import Workspace, await_files
 
 RECIPE = {"stage": "toy", "size": 3}
 
@@ -141,7 +141,7 @@ def test_locked__a_failure_inside_is_told_as_it_is_and_frees_the_directory(works
 
 def test_locked__one_that_was_killed_holds_nothing(workspace, tmp_path):
     code = (
-        "import sys, pathlib, time; from gvbsm.workspace import Workspace\n"
+        "import sys, pathlib, time; from gvbsm.store.workdir import Workspace\n"
         "with Workspace(pathlib.Path(sys.argv[1])).locked():\n"
         "    print('locked', flush=True); time.sleep(60)"
     )
@@ -260,9 +260,9 @@ def test_files_of_other_processes__are_waited_for(tmp_path, monkeypatch):
         path.parent.mkdir(exist_ok=True)
         path.touch()
 
-    monkeypatch.setattr("gvbsm.workspace.time.sleep", make)
+    monkeypatch.setattr("gvbsm.store.workdir.time.sleep", make)
     await_files(paths)
     assert all(path.exists() for path in paths)
-    monkeypatch.setattr("gvbsm.workspace.PATIENCE_SECONDS", 0.0)
+    monkeypatch.setattr("gvbsm.store.workdir.PATIENCE_SECONDS", 0.0)
     with pytest.raises(ArtifactError, match="must share one --workdir"):
         await_files([tmp_path / "never"])

@@ -10,13 +10,13 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import gvbsm.labels
-import gvbsm.labelstore
-from gvbsm.compression import decode_logits, encode_logits, pack_rows, unpack_rows
+import gvbsm.store.soft_labels
 from gvbsm.config import LabelsConfig, LabelStorageConfig, ViewConfig
-from gvbsm.distilled import is_whole, load_labels
 from gvbsm.files.artifacts import ArtifactError, load_tensors, read_json, save, write_json
 from gvbsm.labels import new_store
 from gvbsm.method.epochs import draw_plan, pack_plan
+from gvbsm.store.distilled import is_whole, load_labels
+from gvbsm.store.label_codec import decode_logits, encode_logits, pack_rows, unpack_rows
 
 COUNT, CLASSES, SIZE = 11, 6, 8
 RECIPE = {"stage": "labels", "seed": 7}
@@ -140,7 +140,7 @@ def test_random_access_in_any_order(reads, written, tmp_path):
 
 
 def test_few_shards_stay_open(written, monkeypatch):
-    monkeypatch.setattr(gvbsm.labelstore, "OPEN_SHARDS", 2)
+    monkeypatch.setattr(gvbsm.store.soft_labels, "OPEN_SHARDS", 2)
     store = written(size=1)
     for epoch in (0, 3, 0, 4, 1):
         assert torch.equal(store.read(epoch)["logits"], truth(epoch))
@@ -281,7 +281,7 @@ def test_what_a_store_says_of_itself(written):
 READ_ONE_BATCH = """
 import sys
 from pathlib import Path
-from gvbsm.distilled import load_labels
+from gvbsm.store.distilled import load_labels
 store = load_labels(Path(sys.argv[1]))
 def held():
     lines = Path("/proc/self/status").read_text().splitlines()

@@ -22,14 +22,6 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gvbsm.compression import (
-    Field,
-    decode_logits,
-    encode_logits,
-    pack_rows,
-    packed_bytes,
-    unpack_rows,
-)
 from gvbsm.config import LabelStorageConfig
 from gvbsm.engine.torch_defaults import torch_defaults
 from gvbsm.files.artifacts import (
@@ -46,6 +38,14 @@ from gvbsm.method.epochs import (
     from_table,
     pack_plan,
     tabulate,
+)
+from gvbsm.store.label_codec import (
+    Field,
+    decode_logits,
+    encode_logits,
+    pack_rows,
+    packed_bytes,
+    unpack_rows,
 )
 
 LAYOUT = 2  # of a store; 1 has no such entry

@@ -13,7 +13,7 @@ from gvbsm.exchange import FACTS, load
 from gvbsm.exports import export
 from gvbsm.files.artifacts import ArtifactError, load_tensors, read_json, save, write_json
 from gvbsm.method.epochs import plan_fields
-from gvbsm.schema import Facts, ImagesHeader, LabelIndex, Results, checked
+from gvbsm.store.schema import Facts, ImagesHeader, LabelIndex, Results, checked
 from support.distilled_files import write_images, write_labels
 
 MODELS = {"folder": Facts, "index": LabelIndex, "single": Facts, "images": ImagesHeader}

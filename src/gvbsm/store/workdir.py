@@ -27,7 +27,7 @@ from gvbsm.files.artifacts import (
 )
 from gvbsm.files.checkpoint import is_partial
 from gvbsm.files.drafts import LOCK, remove_leftovers
-from gvbsm.teachers import file_name
+from gvbsm.store.teachers import file_name
 
 log = logging.getLogger("gvbsm")
 

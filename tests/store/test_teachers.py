@@ -8,7 +8,7 @@ import torch
 
 from gvbsm.data.pictures import normalize
 from gvbsm.files.artifacts import ArtifactError, read_header
-from gvbsm.teachers import file_name, load_teacher, read_teacher, save_teacher
+from gvbsm.store.teachers import file_name, load_teacher, read_teacher, save_teacher
 from support.toy import CLASSES, CONVNET, WRN
 
 RECIPE = {"stage": "squeeze", "seed": 7}

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from gvbsm.distilled import (
+from gvbsm.files.artifacts import ArtifactError, load_tensors, read_json, save, write_json
+from gvbsm.store.distilled import (
     is_whole,
     load_distilled,
     load_images,
@@ -14,7 +15,6 @@ from gvbsm.distilled import (
     save_images,
     stored_bytes,
 )
-from gvbsm.files.artifacts import ArtifactError, load_tensors, read_json, save, write_json
 from support.distilled_files import RECIPE, write_images, write_labels
 
 

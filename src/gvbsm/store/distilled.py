@@ -12,7 +12,6 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from gvbsm.compression import Field
 from gvbsm.config import LabelStorageConfig
 from gvbsm.config.paths import user_path
 from gvbsm.data.datasets import ImageData
@@ -25,9 +24,10 @@ from gvbsm.files.artifacts import (
     read_json,
 )
 from gvbsm.files.streamed_file import Rows, row_file
-from gvbsm.labelstore import LAYOUT, Encoded, EpochLabels, Shard, SoftLabels
 from gvbsm.method.epochs import Plan, unpack_plan
-from gvbsm.schema import ImagesHeader, LabelIndex, check_images, checked
+from gvbsm.store.label_codec import Field
+from gvbsm.store.schema import ImagesHeader, LabelIndex, check_images, checked
+from gvbsm.store.soft_labels import LAYOUT, Encoded, EpochLabels, Shard, SoftLabels
 
 # The first layout of a label store: what a shard holds beside `logits`, float16 (..., classes).
 WIDE = {

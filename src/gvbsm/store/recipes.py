@@ -16,8 +16,8 @@ from gvbsm.backbones import weights_digest
 from gvbsm.config import Config, LabelStorageConfig, SqueezeConfig
 from gvbsm.config.build import selection_of, squeeze_of, to_dict
 from gvbsm.files.artifacts import Recipe, fingerprint
-from gvbsm.labelstore import STORAGE
-from gvbsm.teachers import file_name
+from gvbsm.store.soft_labels import STORAGE
+from gvbsm.store.teachers import file_name
 
 # Raised by one when a stage comes to give something else from the same settings, such as after a
 # mended fault, so that what older code has made is made again, and what follows from it.
