@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
-import gvbsm.evaluation
+import gvbsm.stages.evaluation
 from gvbsm import continual
 from gvbsm.backbones import build_backbone
 from gvbsm.cli import main
@@ -347,7 +347,7 @@ def test_stopped_and_resumed_results_are_the_same_files(
                 model.register_forward_pre_hook(stop)
                 return model
 
-            patch.setattr(gvbsm.evaluation, "build_backbone", build)
+            patch.setattr(gvbsm.stages.evaluation, "build_backbone", build)
             with pytest.raises(StoppedError):
                 run_continual(SETTINGS, tmp_path, quiet=True)
         assert not (tmp_path / "continual.json").exists()

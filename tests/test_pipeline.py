@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-import gvbsm.evaluation
+import gvbsm.stages.evaluation
 from gvbsm import pipeline
 from gvbsm.config import ConfigError
 from gvbsm.config.build import build_config, for_method
@@ -152,13 +152,13 @@ def test_a_small_set_in_small_batches_learns_from_stored_labels_as_from_online_o
             "evaluation": {"batch_size": 5},
         },
     )  # fmt: skip
-    sizes, seen = [], gvbsm.evaluation.view_batch
+    sizes, seen = [], gvbsm.stages.evaluation.view_batch
 
     def view_batch(images, plan, index, *rest):
         sizes.append(len(index))
         return seen(images, plan, index, *rest)
 
-    monkeypatch.setattr(gvbsm.evaluation, "view_batch", view_batch)
+    monkeypatch.setattr(gvbsm.stages.evaluation, "view_batch", view_batch)
     found = []
     for store in (True, False):
         pipeline.run(merge(settings, {"labels": {"store": store}}), tmp_path, quiet=True)

@@ -8,11 +8,11 @@ import torch
 from gvbsm import pipeline, selection
 from gvbsm.backbones.features import teacher_features
 from gvbsm.config import ConfigError
-from gvbsm.coreset import select_forgetting, select_herding, select_k_center
 from gvbsm.data.loading import plain_batches
 from gvbsm.files.artifacts import ArtifactError, load_tensors
 from gvbsm.selection import Selector
-from gvbsm.starts import Start, training_losses
+from gvbsm.stages.selection.coreset import select_forgetting, select_herding, select_k_center
+from gvbsm.stages.selection.starts import Start, training_losses
 from gvbsm.store.recipes import Recipes
 
 SETTINGS = {

@@ -13,8 +13,8 @@ from gvbsm.config import ConfigError, EvaluationConfig, LabelsConfig, OptimizerC
 from gvbsm.engine.device import seeded
 from gvbsm.exports import export
 from gvbsm.files.artifacts import load_tensors, read_json
-from gvbsm.labels import generate_labels
 from gvbsm.method.epochs import unpack_plan, view_batch
+from gvbsm.stages.labels import generate_labels
 from gvbsm.store.distilled import load_distilled, save_images
 from gvbsm.student import settle, train
 from support.toy import CONVNET, StoppedError, stop_after

@@ -38,7 +38,7 @@ gvbsm.run(settings, sys.argv[2] + "-together", quiet=True)
 # The second process fails when it has made its first images; the first has made some meanwhile.
 FAIL = """
 import signal, sys
-from gvbsm import synthesis
+from gvbsm.stages import synthesis
 from gvbsm.cli import main
 from gvbsm.engine.processes import join
 from gvbsm.engine.device import RunError

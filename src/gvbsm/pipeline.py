@@ -30,7 +30,6 @@ from gvbsm.files.artifacts import (
     save,
     write_json,
 )
-from gvbsm.labels import make_labels
 from gvbsm.method.ensemble import settle_teachers
 from gvbsm.method.epochs import settle_epochs
 from gvbsm.method.matching import Statistics, make_target
@@ -39,16 +38,17 @@ from gvbsm.preflight import check_alike, check_feasible, check_owner, check_repl
 from gvbsm.results import collect
 from gvbsm.samples import draw_picture, keep_real, sample_real
 from gvbsm.selection import Selector
-from gvbsm.squeeze import squeeze_teacher
-from gvbsm.starts import Start
-from gvbsm.statistics import add_chunks, record_chunks
+from gvbsm.stages.labels import make_labels
+from gvbsm.stages.selection.starts import Start
+from gvbsm.stages.squeeze import squeeze_teacher
+from gvbsm.stages.statistics import add_chunks, record_chunks
+from gvbsm.stages.synthesis import synthesize
 from gvbsm.store.distilled import is_whole, load_labels, stream_images
 from gvbsm.store.film import save_film
 from gvbsm.store.recipes import Place, Recipes, seed_of
 from gvbsm.store.teachers import load_teacher
 from gvbsm.store.workdir import Workspace, await_files
 from gvbsm.students import train_students
-from gvbsm.synthesis import synthesize
 from gvbsm.teamwork import Teamwork
 
 log = logging.getLogger("gvbsm")

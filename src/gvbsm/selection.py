@@ -11,15 +11,20 @@ from torch import Tensor, nn
 from gvbsm.backbones.features import feature_batches
 from gvbsm.config import Config, ConfigError
 from gvbsm.config.build import squeeze_of
-from gvbsm.coreset import select_forgetting, select_herding, select_k_center, select_random
 from gvbsm.data.datasets import ImageData
 from gvbsm.data.loading import plain_batches
 from gvbsm.data.pictures import DataError
 from gvbsm.engine.device import Runtime
 from gvbsm.engine.out_of_memory import InParts
 from gvbsm.files.artifacts import Recipe, is_current, load_tensors, save
-from gvbsm.forgetting import record_forgetting
-from gvbsm.starts import Start, choose_crops, select_lowest, training_losses
+from gvbsm.stages.selection.coreset import (
+    select_forgetting,
+    select_herding,
+    select_k_center,
+    select_random,
+)
+from gvbsm.stages.selection.forgetting import record_forgetting
+from gvbsm.stages.selection.starts import Start, choose_crops, select_lowest, training_losses
 from gvbsm.store.recipes import Recipes, seed_of
 from gvbsm.store.workdir import Workspace
 

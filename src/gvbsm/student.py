@@ -21,7 +21,6 @@ from gvbsm.config.paths import user_path
 from gvbsm.data.datasets import DATASETS, ImageData
 from gvbsm.engine.device import Runtime, resolve_runtime, seeded
 from gvbsm.engine.torch_defaults import torch_defaults
-from gvbsm.evaluation import Judge, Labeller, fit_student
 from gvbsm.exchange import label_files, load, recorded_settings
 from gvbsm.files.artifacts import (
     ArtifactError,
@@ -35,6 +34,7 @@ from gvbsm.files.artifacts import (
 from gvbsm.files.checkpoint import Checkpoint
 from gvbsm.method.epochs import batch_size_for, check_shuffle, settle_epochs
 from gvbsm.preflight import check_trainable, load_data
+from gvbsm.stages.evaluation import Judge, Labeller, fit_student
 from gvbsm.store.distilled import DistilledDataset
 from gvbsm.store.recipes import told
 from gvbsm.store.teachers import file_name

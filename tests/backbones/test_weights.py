@@ -20,7 +20,7 @@ from gvbsm.data.pictures import DataError
 from gvbsm.files.artifacts import ArtifactError, load_tensors, save
 from gvbsm.pipeline import Run
 from gvbsm.preflight import check_feasible
-from gvbsm.squeeze import squeeze_teacher
+from gvbsm.stages.squeeze import squeeze_teacher
 from gvbsm.store.teachers import load_teacher, save_teacher
 from support.toy import CONVNET, WRN
 

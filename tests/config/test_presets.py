@@ -27,9 +27,9 @@ from gvbsm.config.build import (
 from gvbsm.data.datasets import DATASETS
 from gvbsm.data.pictures import normalize
 from gvbsm.engine.device import seeded
-from gvbsm.evaluation import Labeller, fit_student
 from gvbsm.files.checkpoint import Checkpoint
 from gvbsm.method.epochs import settle_epochs
+from gvbsm.stages.evaluation import Labeller, fit_student
 
 DATA = ["cifar10", "cifar100", "digits", "folder", "imagenet-1k", "npz", "tiny-imagenet"]
 DATA += ["webdataset", "hub"]

@@ -9,12 +9,12 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-import gvbsm.labels
+import gvbsm.stages.labels
 import gvbsm.store.soft_labels
 from gvbsm.config import LabelsConfig, LabelStorageConfig, ViewConfig
 from gvbsm.files.artifacts import ArtifactError, load_tensors, read_json, save, write_json
-from gvbsm.labels import new_store
 from gvbsm.method.epochs import draw_plan, pack_plan
+from gvbsm.stages.labels import new_store
 from gvbsm.store.distilled import is_whole, load_labels
 from gvbsm.store.label_codec import decode_logits, encode_logits, pack_rows, unpack_rows
 
@@ -42,7 +42,7 @@ def planned(runtime, tmp_path):
 
     def plan(storage=STORAGES[0], size=10**6, config=CONFIG, folder="labels", recipe=None):
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(gvbsm.labels, "SHARD_BYTES", size)
+            patch.setattr(gvbsm.stages.labels, "SHARD_BYTES", size)
             return new_store(
                 tmp_path / folder, replace(config, storage=storage), COUNT, CLASSES, SIZE, runtime,
                 recipe or RECIPE,

@@ -26,10 +26,10 @@ from gvbsm.config import EvaluationConfig, LabelsConfig, ViewConfig
 from gvbsm.data.datasets import ImageData
 from gvbsm.data.pictures import Split
 from gvbsm.engine.device import Runtime
-from gvbsm.evaluation import Labeller, train_student
 from gvbsm.files.artifacts import save
-from gvbsm.groups import Groups
-from gvbsm.labels import generate_labels
+from gvbsm.stages.evaluation import Labeller, train_student
+from gvbsm.stages.group_files import Groups
+from gvbsm.stages.labels import generate_labels
 from gvbsm.store.distilled import load_images, load_labels, save_images, stream_images
 
 NETWORK = "convnet8_d1"

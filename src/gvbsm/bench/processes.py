@@ -25,7 +25,7 @@ from gvbsm.engine.device import RunError, resolve_runtime
 from gvbsm.engine.processes import join
 from gvbsm.files.artifacts import read_json, write_json
 from gvbsm.method.matching import make_target
-from gvbsm.synthesis import synthesize
+from gvbsm.stages.synthesis import synthesize
 
 IPC, ITERATIONS = 40, 20  # of ten classes: eight batches of 50 images
 ANSWER = "seconds.json"

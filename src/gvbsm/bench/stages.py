@@ -23,10 +23,10 @@ from gvbsm.data.datasets import ImageData
 from gvbsm.data.loading import view_batches
 from gvbsm.data.pictures import Split, write_image
 from gvbsm.engine.device import Runtime
-from gvbsm.evaluation import Labeller, train_student
-from gvbsm.labels import generate_labels
 from gvbsm.performance import SIZES
-from gvbsm.squeeze import squeeze_teacher
+from gvbsm.stages.evaluation import Labeller, train_student
+from gvbsm.stages.labels import generate_labels
+from gvbsm.stages.squeeze import squeeze_teacher
 from gvbsm.store.soft_labels import SoftLabels
 
 STEPS = 12  # of a training that is timed

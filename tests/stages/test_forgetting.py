@@ -8,13 +8,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import gvbsm.forgetting
+import gvbsm.stages.selection.forgetting
 from gvbsm.backbones import build_backbone
 from gvbsm.config import OptimizerConfig, SqueezeConfig, ViewConfig
 from gvbsm.data.pictures import normalize
 from gvbsm.engine.device import RunError
 from gvbsm.files.artifacts import load_tensors, read_header
-from gvbsm.forgetting import classified_rightly, count_forgetting, record_forgetting
+from gvbsm.stages.selection.forgetting import (
+    classified_rightly,
+    count_forgetting,
+    record_forgetting,
+)
 from support.toy import CONVNET, WRN, StoppedError, stop_after
 
 CONFIG = SqueezeConfig(
@@ -41,7 +45,7 @@ def kept_models(monkeypatch, *, calls=None):
             stop_after(calls, built[-1])
         return built[-1]
 
-    monkeypatch.setattr(gvbsm.forgetting, "build_backbone", build)
+    monkeypatch.setattr(gvbsm.stages.selection.forgetting, "build_backbone", build)
     return built
 
 
@@ -87,7 +91,7 @@ def test_the_file_tells_what_the_network_knew_after_each_epoch(
         seen.append(looked(*arguments))
         return seen[-1]
 
-    monkeypatch.setattr(gvbsm.forgetting, "classified_rightly", look)
+    monkeypatch.setattr(gvbsm.stages.selection.forgetting, "classified_rightly", look)
     models = kept_models(monkeypatch)
     path = recorded(data, runtime, tmp_path / "events.safetensors")
     events = load_tensors(path, "forgetting")[0]["events"]

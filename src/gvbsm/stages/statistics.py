@@ -1,6 +1,6 @@
 """Statistics (GSM): one pass without gradients records what each convolution sees of the real data.
 
-Imported absolutely as `gvbsm.statistics`, it never shadows the standard library's `statistics`.
+It never shadows the standard library's `statistics`: imports are absolute.
 """
 
 from __future__ import annotations

@@ -28,19 +28,19 @@ from gvbsm.config import SynthesisConfig
 from gvbsm.data.datasets import ImageData
 from gvbsm.data.pictures import denormalize, normalize, pixel_bounds
 from gvbsm.data.views import resize
-from gvbsm.divergence import ADVICE, check_loss, check_pixels
 from gvbsm.engine.device import RunError, Runtime
 from gvbsm.engine.optimizers import make_optimizer, schedule, set_lr
 from gvbsm.files.artifacts import Recipe, is_current, save
 from gvbsm.files.checkpoint import Checkpoint
-from gvbsm.groups import Groups, Trace
 from gvbsm.method.beyond.late_starts import late_begins, side_at, stage_begins
 from gvbsm.method.capture import Observer, compile_observer, observing
 from gvbsm.method.matching import Target, at_side, empty_state
 from gvbsm.method.synthesis import TERMS, Stack, Terms, descend, make_stack, step_draws, step_terms
-from gvbsm.starts import Start
+from gvbsm.stages.divergence import ADVICE, check_loss, check_pixels
+from gvbsm.stages.group_files import Groups, Trace
+from gvbsm.stages.selection.starts import Start
+from gvbsm.stages.unfinished import Work
 from gvbsm.store.film import frame_steps, is_filmed
-from gvbsm.unfinished import Work
 
 log = logging.getLogger("gvbsm")
 

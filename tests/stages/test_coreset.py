@@ -7,9 +7,9 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gvbsm import coreset
-from gvbsm.coreset import select_forgetting, select_random
 from gvbsm.data.pictures import DataError
+from gvbsm.stages.selection import coreset
+from gvbsm.stages.selection.coreset import select_forgetting, select_random
 
 LABELS = torch.tensor([2, 0, 1, 1, 0, 2, 2, 0, 1, 1, 0, 0])  # 5 of 0, 4 of 1, 3 of 2
 

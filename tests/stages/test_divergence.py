@@ -5,9 +5,9 @@ import math
 import pytest
 import torch
 
-from gvbsm.divergence import check_loss, check_pixels
 from gvbsm.engine.device import RunError
 from gvbsm.method.synthesis import make_stack
+from gvbsm.stages.divergence import check_loss, check_pixels
 
 STACK = make_stack((4, 9), torch.tensor([0, 1, 0, 1]), torch.device("cpu"))
 

@@ -5,8 +5,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from gvbsm.class_order import check_class_order, find_fault, renumbered_accuracy, sample_places
 from gvbsm.data.pictures import DataError
+from gvbsm.stages.class_order import (
+    check_class_order,
+    find_fault,
+    renumbered_accuracy,
+    sample_places,
+)
 from support.toy import WRN
 
 

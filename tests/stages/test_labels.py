@@ -7,17 +7,17 @@ from unittest.mock import patch
 import pytest
 import torch
 
-import gvbsm.labels
+import gvbsm.stages.labels
 from gvbsm.config import LabelsConfig, LabelStorageConfig, ViewConfig
 from gvbsm.data.loading import border_color
 from gvbsm.engine.device import RunError
 from gvbsm.engine.launch import Launch
 from gvbsm.engine.out_of_memory import InParts
 from gvbsm.engine.processes import Processes
-from gvbsm.evaluation import Labeller
 from gvbsm.files.artifacts import ArtifactError, save, write_json
-from gvbsm.labels import generate_labels, make_labels
 from gvbsm.method.epochs import draw_plan, pack_plan, redraw, unpack_plan, view_batch
+from gvbsm.stages.evaluation import Labeller
+from gvbsm.stages.labels import generate_labels, make_labels
 from gvbsm.store.distilled import is_whole, load_labels
 from gvbsm.store.soft_labels import STORAGE, SoftLabels
 from support import reference
@@ -34,7 +34,9 @@ CONFIG = LabelsConfig(
 
 @pytest.fixture(autouse=True)
 def _two_epochs_a_shard(monkeypatch):
-    monkeypatch.setattr(gvbsm.labels, "SHARD_BYTES", 2 * COUNT * (4 * 2 + 5))  # logits, views
+    monkeypatch.setattr(
+        gvbsm.stages.labels, "SHARD_BYTES", 2 * COUNT * (4 * 2 + 5)
+    )  # logits, views
 
 
 @pytest.fixture
@@ -206,7 +208,7 @@ def test_logits_that_are_not_finite_stop_the_run(label, teachers, tmp_path):
 def test_batchnorm_by_the_batch__is_by_the_batch_of_training(label, data, teachers, runtime):
     """Also where an epoch's batches lie in several shards; the last image is a batch by itself."""
     config = replace(CONFIG, batchnorm="batch", epochs=2)
-    with patch.object(gvbsm.labels, "SHARD_BYTES", 60):
+    with patch.object(gvbsm.stages.labels, "SHARD_BYTES", 60):
         labels = label(config, names=[WRN], count=11)
     assert labels.parts > 1
     plan, stored = labels.epoch(1)
@@ -303,7 +305,7 @@ def test_a_converted_store_is_the_one_that_is_made_directly(
     name, size, label, convert, tmp_path, monkeypatch
 ):
     label()
-    monkeypatch.setattr(gvbsm.labels, "SHARD_BYTES", size)
+    monkeypatch.setattr(gvbsm.stages.labels, "SHARD_BYTES", size)
     config, recipe = stored_as(SCHEMES[name])
     made = label(config, folder="direct", recipe=recipe)
     converted = convert(SCHEMES[name])
@@ -342,7 +344,7 @@ def test_the_old_labels_stay_until_the_new_ones_are_whole(
 ):
     label()
     config, recipe = stored_as(SCHEMES["8bit"])
-    monkeypatch.setattr(gvbsm.labels, "SHARD_BYTES", 2 * COUNT * (4 + 4 + 5))
+    monkeypatch.setattr(gvbsm.stages.labels, "SHARD_BYTES", 2 * COUNT * (4 + 4 + 5))
     label(config, folder="direct", recipe=recipe)
     before = contents(tmp_path / "labels")
     calls, write = [], SoftLabels.write
@@ -413,7 +415,7 @@ def test_make_labels__asks_teachers_only_if_it_must(data, runtime, teachers, tmp
     make(LabelStorageConfig(), lambda: list(teachers.values()))
     before = load_labels(tmp_path / "labels").nbytes()
     caplog.set_level("INFO", "gvbsm")
-    with patch("gvbsm.labels._why_not", wraps=gvbsm.labels._why_not) as asked:
+    with patch("gvbsm.stages.labels._why_not", wraps=gvbsm.stages.labels._why_not) as asked:
         after = make(SCHEMES["pool"], none, convert_only=True).nbytes()
     asked.assert_called_once()  # it looks at every shard
     assert caplog.messages == [f"labels gvbsm: 2 of 5 epochs, {after} bytes, before {before}"]

@@ -15,8 +15,8 @@ from gvbsm.data.views import resize
 from gvbsm.engine.fit import with_prefix, without_prefix
 from gvbsm.engine.optimizers import pack_optimizer, unpack_optimizer
 from gvbsm.files.checkpoint import Checkpoint
-from gvbsm.groups import Trace
 from gvbsm.method.matching import Average, State
+from gvbsm.stages.group_files import Trace
 
 
 @dataclass

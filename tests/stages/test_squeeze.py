@@ -7,14 +7,14 @@ import pytest
 import torch
 from torch import nn
 
-import gvbsm.squeeze
+import gvbsm.stages.squeeze
 from gvbsm.backbones import build_backbone
 from gvbsm.config import OptimizerConfig, SqueezeConfig, ViewConfig
 from gvbsm.data.loading import plain_batches
 from gvbsm.engine.device import RunError, seeded
 from gvbsm.engine.fit import accuracy
 from gvbsm.files.artifacts import read_header
-from gvbsm.squeeze import squeeze_teacher
+from gvbsm.stages.squeeze import squeeze_teacher
 from gvbsm.store.teachers import load_teacher
 from support.toy import CONVNET, WRN, StoppedError, stop_after
 
@@ -55,7 +55,7 @@ def test_loaded_logits_are_the_trained_ones(data, runtime, tmp_path, monkeypatch
         built.append(build_backbone(*arguments, **options))
         return built[-1]
 
-    monkeypatch.setattr(gvbsm.squeeze, "build_backbone", build)
+    monkeypatch.setattr(gvbsm.stages.squeeze, "build_backbone", build)
     path = squeezed(WRN, data, CONFIG, runtime, tmp_path / "teacher.safetensors")
     pictures = next(plain_batches(data, data.test, 16, runtime, workers=0))[0]
     (trained,) = built
@@ -73,7 +73,7 @@ def test_stopped_and_resumed_teachers_are_the_same_file(data, runtime, tmp_path,
             return model
 
         with monkeypatch.context() as patch:
-            patch.setattr(gvbsm.squeeze, "build_backbone", build)
+            patch.setattr(gvbsm.stages.squeeze, "build_backbone", build)
             with pytest.raises(StoppedError):
                 squeezed(WRN, data, CONFIG, often, path)
         assert not path.exists()
@@ -102,7 +102,7 @@ def test_first_loss_is_the_cross_entropy_of_the_fresh_network(data, runtime, tmp
     with seeded(0, "fresh"):
         fresh = build_backbone(CONVNET, 4, 8)
     before = {name: value.clone() for name, value in fresh.state_dict().items()}
-    monkeypatch.setattr(gvbsm.squeeze, "build_backbone", lambda *_, **__: fresh)
+    monkeypatch.setattr(gvbsm.stages.squeeze, "build_backbone", lambda *_, **__: fresh)
     one_step = replace(CONFIG, epochs=1, batch_size=40, views=PLAIN)
     path = squeezed(CONVNET, data, one_step, runtime, tmp_path / "teacher.safetensors")
     again = build_backbone(CONVNET, 4, 8)
@@ -129,7 +129,7 @@ def dropout_logits(monkeypatch):
             stop_after(calls, model)
             return model
 
-        monkeypatch.setattr(gvbsm.squeeze, "build_backbone", build)
+        monkeypatch.setattr(gvbsm.stages.squeeze, "build_backbone", build)
         config = replace(CONFIG, epochs=2, views=PLAIN, tests=tests)
         squeezed("toy", source, config, runtime, path)
         return load_teacher(path, source, runtime)(torch.ones(1, 3, 8, 8))

@@ -12,7 +12,6 @@ import torch
 import torch.nn.functional as F
 from tqdm import tqdm
 
-from gvbsm import synthesis
 from gvbsm.config import OptimizerConfig, SynthesisConfig, ViewConfig
 from gvbsm.data.pictures import normalize
 from gvbsm.engine.device import RunError, Runtime
@@ -21,15 +20,16 @@ from gvbsm.files.checkpoint import Checkpoint
 from gvbsm.method.capture import observing
 from gvbsm.method.matching import empty_state
 from gvbsm.method.synthesis import descend, make_stack, step_draws, step_terms
-from gvbsm.starts import Start
-from gvbsm.store.film import frame_steps
-from gvbsm.synthesis import (
+from gvbsm.stages import synthesis
+from gvbsm.stages.selection.starts import Start
+from gvbsm.stages.synthesis import (
     GPU_IMAGES,
     _groups_at_once,
     group_indices,
     synthesize,
     synthesize_stack,
 )
+from gvbsm.store.film import frame_steps
 from support.toy import CONVNET, IMAGE, N_P, WRN, StoppedError, stop_after
 
 PLAIN = ViewConfig(crop="none", flip=False)
@@ -281,7 +281,7 @@ def compiled(monkeypatch):
         return listening
 
     with ExitStack() as contexts:
-        monkeypatch.setattr("gvbsm.synthesis.compile_observer", compile_observer)
+        monkeypatch.setattr("gvbsm.stages.synthesis.compile_observer", compile_observer)
         yield sizes
 
 
@@ -307,7 +307,7 @@ def test_compiled_networks__serve_passes_of_one_size(at_once, size, stacks, seve
     ],
 )
 def test_compiled_networks__are_for_long_work(compile_, worth, is_, whole, compiled, monkeypatch):
-    monkeypatch.setattr("gvbsm.synthesis.WORTH_COMPILING", worth)
+    monkeypatch.setattr("gvbsm.stages.synthesis.WORTH_COMPILING", worth)
     whole(replace(CONFIG, compile=compile_))
     assert bool(compiled) == is_
 

@@ -16,7 +16,7 @@ from gvbsm.engine.launch import Launch
 from gvbsm.engine.processes import Processes
 from gvbsm.files.artifacts import load_tensors, save
 from gvbsm.method.matching import Statistics, make_target
-from gvbsm.statistics import CHUNK, add_chunks, record_chunks
+from gvbsm.stages.statistics import CHUNK, add_chunks, record_chunks
 from support.toy import (
     CONVNET,
     FIRST,
@@ -276,7 +276,7 @@ def test_by_class__equal_to_a_direct_computation(
     name, batch_size, teachers, data, runtime, tmp_path, monkeypatch
 ):
     """Spread between pictures included, over chunks that lack some classes; and of all together."""
-    monkeypatch.setattr("gvbsm.statistics.CHUNK", 2)
+    monkeypatch.setattr("gvbsm.stages.statistics.CHUNK", 2)
     order = data.train.labels.argsort(stable=True)
     split = replace(data.train, labels=data.train.labels[order], images=data.train.images[order])
     model = Wide(teachers[name])

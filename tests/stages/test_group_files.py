@@ -4,10 +4,10 @@ import pytest
 import torch
 
 from gvbsm.files.artifacts import save
-from gvbsm.groups import Groups
+from gvbsm.stages.group_files import Groups
+from gvbsm.stages.synthesis import group_indices
 from gvbsm.store.distilled import save_images, stream_images
 from gvbsm.store.film import frame_steps, is_filmed
-from gvbsm.synthesis import group_indices
 
 
 @pytest.fixture

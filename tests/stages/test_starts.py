@@ -7,11 +7,11 @@ import torch
 import torch.nn.functional as F
 import torchvision.transforms.v2.functional as TF
 
-from gvbsm import starts
 from gvbsm.data.pictures import DataError, normalize
 from gvbsm.data.views import sample_views
 from gvbsm.engine.device import generator_for
-from gvbsm.starts import CROPS, Start, choose_crops, select_lowest, training_losses
+from gvbsm.stages.selection import starts
+from gvbsm.stages.selection.starts import CROPS, Start, choose_crops, select_lowest, training_losses
 from support.toy import CONVNET, WRN
 
 

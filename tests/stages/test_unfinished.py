@@ -6,7 +6,7 @@ from gvbsm.config import OptimizerConfig
 from gvbsm.engine.optimizers import make_optimizer
 from gvbsm.files.checkpoint import Checkpoint
 from gvbsm.method.matching import Average
-from gvbsm.unfinished import Work
+from gvbsm.stages.unfinished import Work
 
 
 def fresh():

@@ -7,7 +7,6 @@ from pathlib import Path
 from torch import nn
 
 from gvbsm.backbones import build_backbone
-from gvbsm.class_order import check_class_order
 from gvbsm.config import SqueezeConfig
 from gvbsm.data.datasets import ImageData
 from gvbsm.data.loading import plain_batches
@@ -16,6 +15,7 @@ from gvbsm.engine.fit import History, accuracy, fit_pictures
 from gvbsm.engine.processes import ALONE, Processes
 from gvbsm.files.artifacts import Recipe
 from gvbsm.files.checkpoint import Checkpoint
+from gvbsm.stages.class_order import check_class_order
 from gvbsm.store.teachers import save_teacher
 
 

@@ -8,15 +8,15 @@ import pytest
 import torch
 from torch import nn
 
-import gvbsm.evaluation
+import gvbsm.stages.evaluation
 from gvbsm.backbones import build_backbone
 from gvbsm.config import EvaluationConfig, LabelsConfig, OptimizerConfig, ViewConfig
 from gvbsm.data.pictures import Split
 from gvbsm.engine.device import RunError, seeded
-from gvbsm.evaluation import Labeller, train_student
 from gvbsm.files.artifacts import read_json
-from gvbsm.labels import generate_labels
 from gvbsm.method.epochs import draw_plan, view_batch
+from gvbsm.stages.evaluation import Labeller, train_student
+from gvbsm.stages.labels import generate_labels
 from gvbsm.store.distilled import load_labels
 from support import reference
 from support.toy import CONVNET, WRN, StoppedError, stop_after
@@ -79,7 +79,7 @@ def same_start(monkeypatch):
         model.load_state_dict(state)
         return model
 
-    monkeypatch.setattr(gvbsm.evaluation, "build_backbone", build)
+    monkeypatch.setattr(gvbsm.stages.evaluation, "build_backbone", build)
     return start
 
 
@@ -200,7 +200,7 @@ def test_stopped_and_resumed_results_are_the_same_file(
                 stop_after(calls, model)
                 return model
 
-            patch.setattr(gvbsm.evaluation, "build_backbone", build)
+            patch.setattr(gvbsm.stages.evaluation, "build_backbone", build)
             with pytest.raises(StoppedError):
                 student(stored=labels)
         assert not (tmp_path / "student.json").exists()
@@ -246,7 +246,7 @@ def test_number_of_seeds_does_not_change_a_student(student, monkeypatch):
         model = build_backbone(*arguments, **options)
         return nn.Sequential(nn.Dropout(0.3), model)
 
-    monkeypatch.setattr(gvbsm.evaluation, "build_backbone", with_dropout)
+    monkeypatch.setattr(gvbsm.stages.evaluation, "build_backbone", with_dropout)
     assert student(replace(CONFIG, seeds=1)) == student(replace(CONFIG, seeds=2))
 
 
@@ -274,7 +274,7 @@ def test_out_of_memory_without_batchnorm_goes_on_to_the_same_student(student, mo
         model.register_forward_pre_hook(full)
         return model
 
-    monkeypatch.setattr(gvbsm.evaluation, "build_backbone", build)
+    monkeypatch.setattr(gvbsm.stages.evaluation, "build_backbone", build)
     cut = student(labels=short)  # trained and tested in parts
     assert cut.losses == pytest.approx(whole.losses, rel=1e-5)
     assert cut.top1 == whole.top1
@@ -296,13 +296,13 @@ def test_stopped_after_memory_ran_out__ends_the_same(
         if len(given[0]) > 5:
             raise torch.OutOfMemoryError
 
-    monkeypatch.setattr(gvbsm.evaluation, "build_backbone", build)
+    monkeypatch.setattr(gvbsm.stages.evaluation, "build_backbone", build)
     short, path = replace(LABELS, epochs=2), tmp_path / "student.json"
     expected = student(labels=short)
     checkpoint_every(1)
-    monkeypatch.setattr(gvbsm.evaluation, "build_backbone", partial(build, calls=5))
+    monkeypatch.setattr(gvbsm.stages.evaluation, "build_backbone", partial(build, calls=5))
     path.unlink()  # dropout belongs to the name of the work
     with pytest.raises(StoppedError):
         student(labels=short)
-    monkeypatch.setattr(gvbsm.evaluation, "build_backbone", build)
+    monkeypatch.setattr(gvbsm.stages.evaluation, "build_backbone", build)
     assert student(labels=short) == expected

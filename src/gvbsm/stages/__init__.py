@@ -1,0 +1,1 @@
+"""One file a stage: squeeze, statistics, synthesis, labels, evaluation; resumable."""

@@ -1,0 +1,1 @@
+"""Which real pictures: coresets, forgetting, and starts of a synthesis."""
