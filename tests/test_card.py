@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from gvbsm.card import dataset_card
-from gvbsm.results import spread
+from gvbsm.pipeline.results import spread
 
 
 @pytest.fixture

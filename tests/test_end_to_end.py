@@ -21,7 +21,7 @@ ENVIRONMENT = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
 
 # Says READY once the slow imports are over, so that kills fall into the work and not before it.
 COMMAND = (
-    "import sys, gvbsm.pipeline; print('READY', flush=True); "
+    "import sys, gvbsm.pipeline.run; print('READY', flush=True); "
     "from gvbsm.cli import main; sys.exit(main(sys.argv[1:]))"
 )
 

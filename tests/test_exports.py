@@ -16,7 +16,7 @@ from gvbsm.config.build import build_config, to_dict
 from gvbsm.data.sources import hub
 from gvbsm.exports import class_folders, export, push
 from gvbsm.files.artifacts import ArtifactError, load_tensors, write_json
-from gvbsm.results import spread
+from gvbsm.pipeline.results import spread
 from gvbsm.store.distilled import load_distilled
 from support.distilled_files import write_images, write_labels
 

@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from gvbsm.files.artifacts import write_json
+from gvbsm.pipeline.results import spread
 from gvbsm.plots.gallery import gallery
 from gvbsm.plots.pareto import (
     FLOOR_SECONDS,
@@ -18,7 +19,6 @@ from gvbsm.plots.pareto import (
     pareto_figure,
 )
 from gvbsm.plots.reading import read_studies, study_spots
-from gvbsm.results import spread
 from support.studies import Maker, study_row, write_study
 
 STUDENT = "convnet8_d1"

@@ -11,11 +11,12 @@ import pytest
 import yaml
 
 import gvbsm
-from gvbsm import pipeline, sweeping
+from gvbsm import sweeping
 from gvbsm.cli import main
 from gvbsm.config import ConfigError
 from gvbsm.data.pictures import DataError
 from gvbsm.files.artifacts import read_header, read_json
+from gvbsm.pipeline import run as pipeline
 from support.picture_files import write_npz
 
 STUDY = {

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from gvbsm.exchange import load as load
     from gvbsm.exports import export as export
     from gvbsm.files.artifacts import ArtifactError as ArtifactError
-    from gvbsm.pipeline import run as run
+    from gvbsm.pipeline.run import run as run
     from gvbsm.reporting import report as report
     from gvbsm.store.distilled import DistilledDataset as DistilledDataset
     from gvbsm.store.soft_labels import SoftLabels as SoftLabels
@@ -40,7 +40,7 @@ _ORIGIN = {
     "load": ("exchange", "load"),
     "load_dataset": ("data.datasets", "load_dataset"),
     "report": ("reporting", "report"),
-    "run": ("pipeline", "run"),
+    "run": ("pipeline.run", "run"),
     "sweep": ("sweeping", "sweep"),
     "train": ("student", "train"),
 }

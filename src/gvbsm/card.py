@@ -9,7 +9,7 @@ from typing import Any
 
 from gvbsm.config.build import format_yaml
 from gvbsm.exchange import LABELS, Facts
-from gvbsm.results import format_top1
+from gvbsm.pipeline.results import format_top1
 
 PAPER = (
     "Shao et al., *Generalized Large-Scale Data Condensation via Various Backbone and Statistical "

@@ -42,7 +42,7 @@ from typing import Any, NamedTuple
 
 from gvbsm.config.provenance import Origin
 from gvbsm.files.artifacts import atomic
-from gvbsm.results import aligned, format_top1
+from gvbsm.pipeline.results import aligned, format_top1
 
 Row = dict[str, Any]
 

@@ -9,7 +9,7 @@ from gvbsm.config.provenance import Origin
 from gvbsm.files.artifacts import ArtifactError, read_header, read_json
 from gvbsm.files.checkpoint import PARTIAL, is_partial
 from gvbsm.files.manifest import named
-from gvbsm.results import format_continual, format_table
+from gvbsm.pipeline.results import format_continual, format_table
 from gvbsm.store.distilled import load_labels
 from gvbsm.store.schema import Data, Results, checked, checked_header
 

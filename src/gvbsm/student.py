@@ -33,7 +33,7 @@ from gvbsm.files.artifacts import (
 )
 from gvbsm.files.checkpoint import Checkpoint
 from gvbsm.method.epochs import batch_size_for, check_shuffle, settle_epochs
-from gvbsm.preflight import check_trainable, load_data
+from gvbsm.pipeline.preflight import check_trainable, load_data
 from gvbsm.stages.evaluation import Judge, Labeller, fit_student
 from gvbsm.store.distilled import DistilledDataset
 from gvbsm.store.recipes import told

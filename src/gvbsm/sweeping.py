@@ -27,10 +27,10 @@ from gvbsm.engine.device import resolve_runtime
 from gvbsm.engine.processes import join
 from gvbsm.engine.torch_defaults import torch_defaults
 from gvbsm.files.artifacts import fingerprint, read_header, read_json, write_json
-from gvbsm.pipeline import Run
-from gvbsm.places import needed_teachers
-from gvbsm.preflight import check_feasible, load_data
-from gvbsm.results import spread
+from gvbsm.pipeline.evaluated_sets import needed_teachers
+from gvbsm.pipeline.preflight import check_feasible, load_data
+from gvbsm.pipeline.results import spread
+from gvbsm.pipeline.run import Run
 from gvbsm.sharing import Artifact, Library
 from gvbsm.store.distilled import stored_bytes
 from gvbsm.store.recipes import Place

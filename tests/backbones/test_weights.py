@@ -18,8 +18,8 @@ from gvbsm.config import ConfigError
 from gvbsm.config.build import as_config
 from gvbsm.data.pictures import DataError
 from gvbsm.files.artifacts import ArtifactError, load_tensors, save
-from gvbsm.pipeline import Run
-from gvbsm.preflight import check_feasible
+from gvbsm.pipeline.preflight import check_feasible
+from gvbsm.pipeline.run import Run
 from gvbsm.stages.squeeze import squeeze_teacher
 from gvbsm.store.teachers import load_teacher, save_teacher
 from support.toy import CONVNET, WRN

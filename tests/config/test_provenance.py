@@ -4,15 +4,15 @@ import json
 
 import pytest
 
-from gvbsm import pipeline
 from gvbsm.cli import main
 from gvbsm.cli.parsing import parse_run
 from gvbsm.config import Config
 from gvbsm.config.build import as_config, preset_names, settings_parser
 from gvbsm.config.keys import fields_by_name
 from gvbsm.config.provenance import UNKNOWN, WITHOUT_EFFECT, Origin, origin_of
-from gvbsm.continual import run_continual
 from gvbsm.files.artifacts import read_json, write_json
+from gvbsm.pipeline import run as pipeline
+from gvbsm.pipeline.continual import run_continual
 from support.workdirs import quick_settings, write_arrays, write_preset
 
 

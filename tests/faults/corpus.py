@@ -135,7 +135,7 @@ class Server(Forks):
         self.samples = folder / "samples"
         write_samples(self.samples)
         self._warm = self.end(self.start(lambda: 0, folder, {}), SECONDS).memory
-        bare = f'"{PYTHON}" -c "import torch, torchvision, gvbsm.pipeline"'
+        bare = f'"{PYTHON}" -c "import torch, torchvision, gvbsm.pipeline.run"'
         self._bare = self.end(self.start(lambda: shell(bare), folder, {}), SCRIPT_SECONDS).memory
 
     def attempt(self, case, seed):

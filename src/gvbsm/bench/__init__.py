@@ -28,7 +28,7 @@ from gvbsm.bench.synthesis import measure_groups, measure_synthesis
 from gvbsm.config import BenchConfig
 from gvbsm.engine.device import resolve_runtime
 from gvbsm.performance import predict, spread_over_devices
-from gvbsm.results import versions
+from gvbsm.pipeline.results import versions
 
 log = logging.getLogger("gvbsm")
 

@@ -14,11 +14,11 @@ def stage_verb(verb: str, argv: list[str]) -> int:
     config, workdir, quiet, origin = parsed
     start_log(quiet)
     leads = read_launch().rank == 0
-    from gvbsm import pipeline
-    from gvbsm.results import format_continual, format_table
+    from gvbsm.pipeline import run as pipeline
+    from gvbsm.pipeline.results import format_continual, format_table
 
     if verb == "continual":
-        from gvbsm.continual import run_continual
+        from gvbsm.pipeline.continual import run_continual
 
         continual = run_continual(config, workdir, quiet, origin=origin)
         if not leads:

@@ -15,7 +15,7 @@ from gvbsm.files.artifacts import ArtifactError, read_json
 from gvbsm.files.checkpoint import is_partial
 from gvbsm.files.manifest import named
 from gvbsm.method.epochs import settle_epochs
-from gvbsm.results import STAGES
+from gvbsm.pipeline.results import STAGES
 from gvbsm.store.distilled import stored_bytes
 from gvbsm.store.schema import Data, Results, checked, checked_header
 from gvbsm.store.workdir import Workspace

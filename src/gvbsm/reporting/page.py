@@ -9,6 +9,7 @@ from typing import Any
 
 from gvbsm._version import __version__
 from gvbsm.files.artifacts import read_json
+from gvbsm.pipeline.results import STAGES, format_top1
 from gvbsm.plots.gallery import gallery
 from gvbsm.plots.reading import run_spots
 from gvbsm.plots.style import byte_count
@@ -18,7 +19,6 @@ from gvbsm.reporting.rendering import data_uri, save_pictures, write_html
 from gvbsm.reporting.sweeps import costs_of, tell_studies
 from gvbsm.reporting.terms import changes, commands, preset_words, settings_table, settings_yaml
 from gvbsm.reporting.wording import method_words
-from gvbsm.results import STAGES, format_top1
 from gvbsm.store.workdir import Workspace
 
 PLACES = {

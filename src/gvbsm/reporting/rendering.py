@@ -14,10 +14,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from gvbsm.files.artifacts import atomic, remove_all
+from gvbsm.pipeline.results import format_top1
 from gvbsm.plots.captions import Drawn
 from gvbsm.plots.style import byte_count, save_figure
 from gvbsm.reporting.wording import method_words
-from gvbsm.results import format_top1
 
 PIXELS_PER_CSS = 1.5  # of a figure: its smallest type is then as large as the text, and sharp
 

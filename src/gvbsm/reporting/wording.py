@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gvbsm.config.build import selection_of
+from gvbsm.pipeline.results import format_top1
 from gvbsm.reporting.facts import Score
-from gvbsm.results import format_top1
 
 NO_BREAK = "\N{NO-BREAK SPACE}"
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from gvbsm.config import Config
-from gvbsm.samples import sample_real
+from gvbsm.pipeline.real_pictures import sample_real
 from gvbsm.store.distilled import load_images
 from gvbsm.store.recipes import Recipes
 from gvbsm.store.workdir import Workspace

@@ -33,11 +33,25 @@ from gvbsm.files.artifacts import (
 from gvbsm.method.ensemble import settle_teachers
 from gvbsm.method.epochs import settle_epochs
 from gvbsm.method.matching import Statistics, make_target
-from gvbsm.places import Evaluated, all_places, needed_teachers, read_full, read_results
-from gvbsm.preflight import check_alike, check_feasible, check_owner, check_replicas, load_data
-from gvbsm.results import collect
-from gvbsm.samples import draw_picture, keep_real, sample_real
-from gvbsm.selection import Selector
+from gvbsm.pipeline.evaluated_sets import (
+    Evaluated,
+    all_places,
+    needed_teachers,
+    read_full,
+    read_results,
+)
+from gvbsm.pipeline.preflight import (
+    check_alike,
+    check_feasible,
+    check_owner,
+    check_replicas,
+    load_data,
+)
+from gvbsm.pipeline.real_pictures import draw_picture, keep_real, sample_real
+from gvbsm.pipeline.results import collect
+from gvbsm.pipeline.selection import Selector
+from gvbsm.pipeline.students import train_students
+from gvbsm.pipeline.work_sharing import Teamwork
 from gvbsm.stages.labels import make_labels
 from gvbsm.stages.selection.starts import Start
 from gvbsm.stages.squeeze import squeeze_teacher
@@ -48,8 +62,6 @@ from gvbsm.store.film import save_film
 from gvbsm.store.recipes import Place, Recipes, seed_of
 from gvbsm.store.teachers import load_teacher
 from gvbsm.store.workdir import Workspace, await_files
-from gvbsm.students import train_students
-from gvbsm.teamwork import Teamwork
 
 log = logging.getLogger("gvbsm")
 

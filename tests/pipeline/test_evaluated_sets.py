@@ -2,7 +2,7 @@
 
 from gvbsm.config.build import as_config
 from gvbsm.files.artifacts import write_json
-from gvbsm.places import all_places, needed_teachers, read_full, read_results
+from gvbsm.pipeline.evaluated_sets import all_places, needed_teachers, read_full, read_results
 from gvbsm.store.recipes import Recipes
 from gvbsm.store.workdir import Workspace
 

@@ -6,11 +6,11 @@ import pytest
 
 from gvbsm.config.build import as_config
 from gvbsm.engine.processes import ALONE
+from gvbsm.pipeline.students import train_students
+from gvbsm.pipeline.work_sharing import Teamwork
 from gvbsm.store.distilled import save_images
 from gvbsm.store.recipes import Place, Recipes
 from gvbsm.store.workdir import Workspace
-from gvbsm.students import train_students
-from gvbsm.teamwork import Teamwork
 
 SETTINGS = {
     "ipc": 2,

@@ -14,13 +14,15 @@ from hypothesis import strategies as st
 from torch import nn
 
 import gvbsm.stages.evaluation
-from gvbsm import continual
 from gvbsm.backbones import build_backbone
 from gvbsm.cli import main
 from gvbsm.config import ConfigError, LabelStorageConfig
 from gvbsm.config.build import build_config, for_method
 from gvbsm.config.keys import merge
-from gvbsm.continual import (
+from gvbsm.engine.device import generator_for
+from gvbsm.files.artifacts import ArtifactError, load_tensors, read_json
+from gvbsm.pipeline import continual
+from gvbsm.pipeline.continual import (
     SeenOutputs,
     at_step,
     class_order,
@@ -29,9 +31,7 @@ from gvbsm.continual import (
     memory_data,
     run_continual,
 )
-from gvbsm.engine.device import generator_for
-from gvbsm.files.artifacts import ArtifactError, load_tensors, read_json
-from gvbsm.pipeline import Run
+from gvbsm.pipeline.run import Run
 from support.toy import StoppedError
 
 STUDENT = "convnet8_d1"

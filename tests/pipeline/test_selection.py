@@ -5,12 +5,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from gvbsm import pipeline, selection
 from gvbsm.backbones.features import teacher_features
 from gvbsm.config import ConfigError
 from gvbsm.data.loading import plain_batches
 from gvbsm.files.artifacts import ArtifactError, load_tensors
-from gvbsm.selection import Selector
+from gvbsm.pipeline import run as pipeline
+from gvbsm.pipeline import selection
+from gvbsm.pipeline.selection import Selector
 from gvbsm.stages.selection.coreset import select_forgetting, select_herding, select_k_center
 from gvbsm.stages.selection.starts import Start, training_losses
 from gvbsm.store.recipes import Recipes

@@ -8,7 +8,6 @@ import torch
 from torch import nn
 
 import gvbsm.stages.evaluation
-from gvbsm import pipeline
 from gvbsm.config import ConfigError
 from gvbsm.config.build import build_config, for_method
 from gvbsm.config.keys import merge
@@ -16,6 +15,7 @@ from gvbsm.config.provenance import origin_of
 from gvbsm.engine.device import RunError
 from gvbsm.files.artifacts import ArtifactError, load_tensors, read_header
 from gvbsm.method.ensemble import label_batch
+from gvbsm.pipeline import run as pipeline
 from gvbsm.store.distilled import load_distilled, load_images, load_labels
 from gvbsm.store.film import load_film
 from support.workdirs import digests, quick_settings, write_arrays

@@ -65,9 +65,9 @@ from gvbsm.engine.processes import Processes
 from gvbsm.engine.torch_defaults import torch_defaults
 from gvbsm.files.artifacts import current_history, load_tensors, read_json, write_json
 from gvbsm.method.epochs import settle_epochs
-from gvbsm.pipeline import Run
-from gvbsm.preflight import check_continual
-from gvbsm.results import spread, sum_seconds, versions
+from gvbsm.pipeline.preflight import check_continual
+from gvbsm.pipeline.results import spread, sum_seconds, versions
+from gvbsm.pipeline.run import Run
 from gvbsm.stages.evaluation import Labeller, train_student
 from gvbsm.store.recipes import Place, baseline_folder
 from gvbsm.store.teachers import file_name

@@ -14,11 +14,11 @@ from gvbsm.data.datasets import ImageData
 from gvbsm.engine.device import Runtime
 from gvbsm.engine.processes import Processes
 from gvbsm.files.artifacts import current_history, load_tensors, read_json
+from gvbsm.pipeline.work_sharing import Teamwork
 from gvbsm.stages.evaluation import Labeller, train_student
 from gvbsm.store.distilled import load_labels
 from gvbsm.store.recipes import Place, Recipes, seed_of
 from gvbsm.store.soft_labels import SoftLabels
-from gvbsm.teamwork import Teamwork
 
 log = logging.getLogger("gvbsm")
 

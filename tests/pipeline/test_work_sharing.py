@@ -12,8 +12,8 @@ import yaml
 
 import gvbsm
 from gvbsm.config.build import read_preset
-from gvbsm.continual import run_continual
 from gvbsm.files.artifacts import load_tensors, read_json
+from gvbsm.pipeline.continual import run_continual
 from support.launch import by_hand, torchrun
 
 # What tells of time, and of the processes themselves.
@@ -22,7 +22,7 @@ UNEQUAL = ("results.json", "seconds.json", "continual.json", ".lock")
 WORK = """
 import sys
 import gvbsm
-from gvbsm.continual import run_continual
+from gvbsm.pipeline.continual import run_continual
 preset, workdir = sys.argv[1:]
 gvbsm.run(preset, workdir, quiet=True)
 run_continual(preset, workdir, quiet=True)

@@ -12,7 +12,7 @@ from gvbsm.data.pictures import DataError
 from gvbsm.engine.launch import Launch
 from gvbsm.engine.processes import Processes
 from gvbsm.files.artifacts import ArtifactError
-from gvbsm.preflight import (
+from gvbsm.pipeline.preflight import (
     check_alike,
     check_continual,
     check_feasible,

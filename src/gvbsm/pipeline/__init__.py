@@ -1,0 +1,1 @@
+"""The stages in order: one run, its image sets, students and results."""
