@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from gvbsm.store.distilled import DistilledDataset as DistilledDataset
     from gvbsm.store.soft_labels import SoftLabels as SoftLabels
     from gvbsm.student import train as train
-    from gvbsm.sweeping import sweep as sweep
+    from gvbsm.studies.sweep import sweep as sweep
 
 _ORIGIN = {
     "ArtifactError": ("files.artifacts", "ArtifactError"),
@@ -41,7 +41,7 @@ _ORIGIN = {
     "load_dataset": ("data.datasets", "load_dataset"),
     "report": ("reporting", "report"),
     "run": ("pipeline.run", "run"),
-    "sweep": ("sweeping", "sweep"),
+    "sweep": ("studies.sweep", "sweep"),
     "train": ("student", "train"),
 }
 

@@ -12,7 +12,7 @@ from gvbsm.config.keys import merge
 from gvbsm.config.paths import user_path
 from gvbsm.config.provenance import Origin
 from gvbsm.engine.launch import read_launch
-from gvbsm.studies import read_plan, read_study, study_names
+from gvbsm.studies.definition import read_plan, read_study, study_names
 
 
 def sweep_verb(argv: list[str]) -> int:
@@ -44,8 +44,8 @@ def sweep_verb(argv: list[str]) -> int:
     own = parser.parse_object(merge(settings, options)).as_dict()
     origin = Origin.of(preset, plain, own)
     start_log(quiet)
-    from gvbsm.comparison import format_study
-    from gvbsm.sweeping import run_plan
+    from gvbsm.studies.sweep import run_plan
+    from gvbsm.studies.table import format_study
 
     for content in run_plan(plan, folder, quiet, origin):
         if read_launch().rank:

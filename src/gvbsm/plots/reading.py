@@ -171,7 +171,7 @@ def read_analysis(workspace: Workspace) -> Analysis | None:
 
 
 class StudyResults(NamedTuple):
-    """What a sweep found; see `gvbsm.comparison`.
+    """What a sweep found; see `gvbsm.studies.table`.
 
     Attributes:
         name: Of the study.

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 from gvbsm._version import __version__
-from gvbsm.comparison import Gain, gains
 from gvbsm.config.provenance import Origin
 from gvbsm.files.artifacts import ArtifactError, read_json
 from gvbsm.plots.gallery import gallery
@@ -18,6 +17,7 @@ from gvbsm.reporting.facts import Score
 from gvbsm.reporting.findings import Finding, noise
 from gvbsm.reporting.rendering import Picture, save_pictures, write_html
 from gvbsm.reporting.wording import method_words
+from gvbsm.studies.table import Gain, gains
 
 
 @dataclass(frozen=True)

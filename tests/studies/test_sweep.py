@@ -11,12 +11,12 @@ import pytest
 import yaml
 
 import gvbsm
-from gvbsm import sweeping
 from gvbsm.cli import main
 from gvbsm.config import ConfigError
 from gvbsm.data.pictures import DataError
 from gvbsm.files.artifacts import read_header, read_json
 from gvbsm.pipeline import run as pipeline
+from gvbsm.studies import sweep as sweeping
 from support.picture_files import write_npz
 
 STUDY = {

@@ -5,10 +5,10 @@ import shutil
 import pytest
 import torch
 
-from gvbsm import sharing
 from gvbsm.files.artifacts import read_json, save, write_json
-from gvbsm.sharing import Artifact, Library
 from gvbsm.store.workdir import Workspace
+from gvbsm.studies import artifact_reuse as sharing
+from gvbsm.studies.artifact_reuse import Artifact, Library
 
 TEACHER = {"stage": "squeeze", "backbone": "convnet8_d1"}
 IMAGES = {"stage": "synthesis", "ipc": 2}

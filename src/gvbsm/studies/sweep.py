@@ -17,7 +17,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from gvbsm.comparison import Row, tell_once, write_csv
 from gvbsm.config import Config, DataConfig
 from gvbsm.config.build import read_preset, to_dict
 from gvbsm.config.paths import user_path
@@ -31,11 +30,12 @@ from gvbsm.pipeline.evaluated_sets import needed_teachers
 from gvbsm.pipeline.preflight import check_feasible, load_data
 from gvbsm.pipeline.results import spread
 from gvbsm.pipeline.run import Run
-from gvbsm.sharing import Artifact, Library
 from gvbsm.store.distilled import stored_bytes
 from gvbsm.store.recipes import Place
 from gvbsm.store.workdir import Workspace
-from gvbsm.studies import Plan, Point, Study, read_plan
+from gvbsm.studies.artifact_reuse import Artifact, Library
+from gvbsm.studies.definition import Plan, Point, Study, read_plan
+from gvbsm.studies.table import Row, tell_once, write_csv
 
 log = logging.getLogger("gvbsm")
 

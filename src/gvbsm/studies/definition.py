@@ -27,15 +27,16 @@ from __future__ import annotations
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from gvbsm.choices import Choice, read_choice
 from gvbsm.config import Config, ConfigError
-from gvbsm.config.build import PRESETS, build_config, overlay, read_preset, read_yaml
+from gvbsm.config.build import build_config, overlay, read_preset, read_yaml
 from gvbsm.config.keys import check_names, flat_keys, merge, nearest
 from gvbsm.config.paths import user_path
+from gvbsm.studies.backbone_choice import Choice, read_choice
 
-STUDIES = PRESETS / "studies"
+STUDIES = Path(__file__).parent / "presets"
 KEYS = (
     "title", "source", "axes", "grid", "points", "additive", "base", "for", "unfit", "paper",
 )  # fmt: skip

@@ -4,7 +4,7 @@ import csv
 
 import pytest
 
-from gvbsm.comparison import format_study, gains, tell_once, write_csv
+from gvbsm.studies.table import format_study, gains, tell_once, write_csv
 
 PAPER = {"data": "CIFAR-9", "columns": ["A", "B"], "figures": {"a=1": [31.4, None]}}
 

@@ -2,8 +2,8 @@
 
 import pytest
 
-from gvbsm.choices import Choice, read_choice
 from gvbsm.config import ConfigError
+from gvbsm.studies.backbone_choice import Choice, read_choice
 
 
 def test_a_choice_is_read_and_made():
