@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from gvbsm.data.datasets import load_dataset as load_dataset
     from gvbsm.data.pictures import DataError as DataError
     from gvbsm.engine.device import RunError as RunError
-    from gvbsm.exchange import load as load
-    from gvbsm.exports import export as export
+    from gvbsm.exchange.export import export as export
+    from gvbsm.exchange.load import load as load
+    from gvbsm.exchange.train import train as train
     from gvbsm.files.artifacts import ArtifactError as ArtifactError
     from gvbsm.pipeline.run import run as run
     from gvbsm.reporting import report as report
     from gvbsm.store.distilled import DistilledDataset as DistilledDataset
     from gvbsm.store.soft_labels import SoftLabels as SoftLabels
-    from gvbsm.student import train as train
     from gvbsm.studies.sweep import sweep as sweep
 
 _ORIGIN = {
@@ -36,13 +36,13 @@ _ORIGIN = {
     "RunError": ("engine.device", "RunError"),
     "SoftLabels": ("store.soft_labels", "SoftLabels"),
     "build_backbone": ("backbones", "build_backbone"),
-    "export": ("exports", "export"),
-    "load": ("exchange", "load"),
+    "export": ("exchange.export", "export"),
+    "load": ("exchange.load", "load"),
     "load_dataset": ("data.datasets", "load_dataset"),
     "report": ("reporting", "report"),
     "run": ("pipeline.run", "run"),
     "sweep": ("studies.sweep", "sweep"),
-    "train": ("student", "train"),
+    "train": ("exchange.train", "train"),
 }
 
 __all__ = ["__version__", *_ORIGIN]  # noqa: PLE0604

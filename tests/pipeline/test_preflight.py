@@ -11,6 +11,7 @@ from gvbsm.config.build import as_config, build_config
 from gvbsm.data.pictures import DataError
 from gvbsm.engine.launch import Launch
 from gvbsm.engine.processes import Processes
+from gvbsm.exchange.train import train
 from gvbsm.files.artifacts import ArtifactError
 from gvbsm.pipeline.preflight import (
     check_alike,
@@ -20,7 +21,6 @@ from gvbsm.pipeline.preflight import (
     check_replicas,
 )
 from gvbsm.store.distilled import save_images
-from gvbsm.student import train
 from support.picture_files import draw_tree
 
 

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from gvbsm.config import ViewConfig
 from gvbsm.data.pictures import DataError
-from gvbsm.exchange import FACTS, load
-from gvbsm.exports import export
+from gvbsm.exchange.export import export
+from gvbsm.exchange.load import FACTS, load
 from gvbsm.files.artifacts import ArtifactError, load_tensors, read_json, save, write_json
 from gvbsm.method.epochs import plan_fields
 from gvbsm.store.schema import Facts, ImagesHeader, LabelIndex, Results, checked

@@ -52,7 +52,7 @@ def export_verb(argv: list[str]) -> int:
     if parsed.push is not None and parsed.to != "hub":
         raise ConfigError(f"--push goes with --to hub, not with --to {parsed.to}")
     start_log(parsed.quiet)
-    from gvbsm.exports import export, push
+    from gvbsm.exchange.export import export, push
 
     out = export(
         parsed.source, parsed.to, parsed.out, overwrite=parsed.overwrite,
@@ -88,8 +88,8 @@ def train_verb(argv: list[str]) -> int:
     source, model = given.pop("distilled"), given.pop("model")
     out, quiet = given.pop("out", None), bool(given.pop("quiet", False))
     start_log(quiet)
+    from gvbsm.exchange.train import train
     from gvbsm.store.teachers import file_name
-    from gvbsm.student import train
 
     found = train(source, model, out, given, quiet)
     told = f"{found['top1'][-1]:.1f} % on the test pictures" if found["top1"] else "not tested"

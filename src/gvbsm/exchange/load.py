@@ -24,6 +24,7 @@ from gvbsm.config.paths import cache_folder, user_path
 from gvbsm.data.pictures import DataError, Lying, open_file, read_image
 from gvbsm.data.sources import hub
 from gvbsm.engine.torch_defaults import torch_defaults
+from gvbsm.exchange.plain_sets import is_plain, load_plain
 from gvbsm.files.artifacts import (
     ArtifactError,
     fingerprint,
@@ -34,7 +35,6 @@ from gvbsm.files.artifacts import (
     save,
     write_json,
 )
-from gvbsm.plain_sets import is_plain, load_plain
 from gvbsm.store import schema
 from gvbsm.store.distilled import DistilledDataset, load_distilled, load_images, load_labels
 from gvbsm.store.schema import MOST_BYTES, check_labels

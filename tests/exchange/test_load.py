@@ -8,12 +8,12 @@ import torch
 from PIL import Image
 
 import gvbsm
-from gvbsm import exchange
 from gvbsm.config import LabelStorageConfig
 from gvbsm.data.pictures import DataError
 from gvbsm.data.sources import hub
-from gvbsm.exchange import FACTS, label_tensors, load
-from gvbsm.exports import export
+from gvbsm.exchange import load as exchange
+from gvbsm.exchange.export import export
+from gvbsm.exchange.load import FACTS, label_tensors, load
 from gvbsm.files.artifacts import ArtifactError, load_tensors, read_json, save, write_json
 from gvbsm.store.distilled import load_distilled, load_labels
 from support.distilled_files import write_images, write_labels

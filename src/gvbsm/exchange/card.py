@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gvbsm.config.build import format_yaml
-from gvbsm.exchange import LABELS, Facts
+from gvbsm.exchange.load import LABELS, Facts
 from gvbsm.pipeline.results import format_top1
 
 PAPER = (

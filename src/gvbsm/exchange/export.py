@@ -15,17 +15,17 @@ from typing import Any
 import torch
 
 from gvbsm._version import __version__
-from gvbsm.card import dataset_card
 from gvbsm.config import ConfigError, EvaluationConfig, LabelsConfig
 from gvbsm.config.build import build_config, format_yaml, to_dict
 from gvbsm.config.keys import merge
 from gvbsm.config.paths import user_path
 from gvbsm.data.pictures import write_image
 from gvbsm.data.sources import hub
-from gvbsm.ddranking import configuration, known_set, untold, write_teachers
 from gvbsm.engine.device import Runtime
 from gvbsm.engine.torch_defaults import torch_defaults
-from gvbsm.exchange import (
+from gvbsm.exchange.card import dataset_card
+from gvbsm.exchange.ddranking import configuration, known_set, untold, write_teachers
+from gvbsm.exchange.load import (
     FACTS,
     FORMS,
     LABELS,

@@ -23,7 +23,7 @@ from gvbsm.config import (
     OptimizerConfig,
     ViewConfig,
 )
-from gvbsm.exchange import Facts
+from gvbsm.exchange.load import Facts
 from gvbsm.files.artifacts import ArtifactError, atomic, load_tensors
 from gvbsm.method.epochs import batch_size_for
 

@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
-from gvbsm import exports
 from gvbsm.config import ConfigError
 from gvbsm.config.build import build_config, to_dict
 from gvbsm.data.sources import hub
-from gvbsm.exports import class_folders, export, push
+from gvbsm.exchange import export as exports
+from gvbsm.exchange.export import class_folders, export, push
 from gvbsm.files.artifacts import ArtifactError, load_tensors, write_json
 from gvbsm.pipeline.results import spread
 from gvbsm.store.distilled import load_distilled

@@ -17,7 +17,8 @@ from torch import nn
 from gvbsm.backbones import build_backbone
 from gvbsm.config import ConfigError, EvaluationConfig, LabelsConfig, OptimizerConfig, ViewConfig
 from gvbsm.config.keys import flat_keys
-from gvbsm.ddranking import (
+from gvbsm.engine.optimizers import schedule
+from gvbsm.exchange.ddranking import (
     configuration,
     known_set,
     teacher_name,
@@ -25,8 +26,7 @@ from gvbsm.ddranking import (
     untold,
     write_teachers,
 )
-from gvbsm.engine.optimizers import schedule
-from gvbsm.exports import export
+from gvbsm.exchange.export import export
 from gvbsm.files.artifacts import ArtifactError, load_tensors, save, write_json
 from support.distilled_files import write_images
 

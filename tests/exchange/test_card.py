@@ -5,7 +5,7 @@ import re
 import pytest
 import yaml
 
-from gvbsm.card import dataset_card
+from gvbsm.exchange.card import dataset_card
 from gvbsm.pipeline.results import spread
 
 

@@ -9,8 +9,8 @@ from PIL import Image
 
 from gvbsm.cli import main
 from gvbsm.data.pictures import DataError
-from gvbsm.exchange import load
-from gvbsm.exports import export
+from gvbsm.exchange.export import export
+from gvbsm.exchange.load import load
 from gvbsm.files.artifacts import ArtifactError
 from gvbsm.store.distilled import load_distilled
 from support.distilled_files import write_images

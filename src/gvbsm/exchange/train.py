@@ -21,7 +21,7 @@ from gvbsm.config.paths import user_path
 from gvbsm.data.datasets import DATASETS, ImageData
 from gvbsm.engine.device import Runtime, resolve_runtime, seeded
 from gvbsm.engine.torch_defaults import torch_defaults
-from gvbsm.exchange import label_files, load, recorded_settings
+from gvbsm.exchange.load import label_files, load, recorded_settings
 from gvbsm.files.artifacts import (
     ArtifactError,
     Recipe,

@@ -7,16 +7,16 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-import gvbsm.student
+import gvbsm.exchange.train
 from gvbsm.backbones import build_backbone
 from gvbsm.config import ConfigError, EvaluationConfig, LabelsConfig, OptimizerConfig, ViewConfig
 from gvbsm.engine.device import seeded
-from gvbsm.exports import export
+from gvbsm.exchange.export import export
+from gvbsm.exchange.train import settle, train
 from gvbsm.files.artifacts import load_tensors, read_json
 from gvbsm.method.epochs import unpack_plan, view_batch
 from gvbsm.stages.labels import generate_labels
 from gvbsm.store.distilled import load_distilled, save_images
-from gvbsm.student import settle, train
 from support.toy import CONVNET, StoppedError, stop_after
 
 VIEWS = {"crop": "pad", "padding": 1, "flip": True, "cutmix": 1.0}
@@ -42,7 +42,7 @@ def workdir(data, teachers, runtime, tmp_path):
 
 @pytest.fixture(autouse=True)
 def _toy_pictures(data, monkeypatch):
-    monkeypatch.setattr(gvbsm.student, "load_data", lambda config, runtime: data)
+    monkeypatch.setattr(gvbsm.exchange.train, "load_data", lambda config, runtime: data)
 
 
 def test_a_student_learns_and_its_weights_are_those_that_were_tested(workdir, data, tmp_path):
@@ -72,7 +72,7 @@ def test_its_first_loss_is_that_of_the_stored_labels(workdir, tmp_path):
         model = build_backbone(CONVNET, 4, 8)
     stored = distilled.soft_labels.read(0)
     plan = unpack_plan(stored)
-    runtime = gvbsm.student.resolve_runtime("cpu", "fp32", 0, 60, True)
+    runtime = gvbsm.exchange.train.resolve_runtime("cpu", "fp32", 0, 60, True)
     normal = (distilled.mean, distilled.std)
     pictures = view_batch(distilled.images, plan, plan.order, normal, runtime)
     logits = model(pictures).detach()
@@ -100,7 +100,7 @@ def test_stopped_and_resumed_it_ends_in_the_same_bytes(
 
     out = tmp_path / "b.safetensors"
     with monkeypatch.context() as patch:
-        patch.setattr(gvbsm.student.Runtime, "place", place)
+        patch.setattr(gvbsm.exchange.train.Runtime, "place", place)
         with pytest.raises(StoppedError):
             train(workdir, CONVNET, out, GIVEN, quiet=True)
     assert not out.exists()
@@ -114,7 +114,7 @@ def test_what_is_done_is_not_done_again_nor_overwritten(workdir, tmp_path, monke
     out = tmp_path / "s.safetensors"
     first = train(workdir, CONVNET, out, GIVEN, quiet=True)
     with monkeypatch.context() as patch:
-        patch.setattr(gvbsm.student, "fit_student", None)
+        patch.setattr(gvbsm.exchange.train, "fit_student", None)
         assert train(workdir, CONVNET, out, GIVEN, quiet=True) == first
     for source, given in ((workdir, {**GIVEN, "seed": 1}), (workdir, {"device": "cpu"})):
         with pytest.raises(ConfigError, match="trained in another way"):
@@ -218,7 +218,7 @@ def test_the_test_pictures_are_seen_as_the_set_s(workdir, data, tmp_path, monkey
         other = replace(
             data, class_names=names, test=replace(data.test, labels=labels), mean=(9, 9, 9)
         )
-        monkeypatch.setattr(gvbsm.student, "load_data", lambda config, runtime: other)
+        monkeypatch.setattr(gvbsm.exchange.train, "load_data", lambda config, runtime: other)
         return tmp_path / f"{names[0]}.safetensors"
 
     out = with_names(("dog", "cat", "bee", "ant"), [3, 2, 1, 0])
@@ -228,11 +228,11 @@ def test_the_test_pictures_are_seen_as_the_set_s(workdir, data, tmp_path, monkey
         assert train(workdir, CONVNET, out, GIVEN, quiet=True)["confusion"] == first["confusion"]
     assert "class 0 is 'ant' in the set and 'n1' in the test pictures" in caplog.text
     other = replace(data, class_names=("a", "b"))
-    monkeypatch.setattr(gvbsm.student, "load_data", lambda config, runtime: other)
+    monkeypatch.setattr(gvbsm.exchange.train, "load_data", lambda config, runtime: other)
     with pytest.raises(ConfigError, match="4 classes, the pictures of toy 2"):
         train(workdir, CONVNET, tmp_path / "x.safetensors", GIVEN, quiet=True)
     monkeypatch.setattr(
-        gvbsm.student, "load_data", lambda config, runtime: replace(data, channels=1)
+        gvbsm.exchange.train, "load_data", lambda config, runtime: replace(data, channels=1)
     )
     with pytest.raises(ConfigError, match=r"3 channel\(s\), the pictures of toy 1"):
         train(workdir, CONVNET, tmp_path / "x.safetensors", GIVEN, quiet=True)
