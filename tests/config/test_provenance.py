@@ -108,7 +108,7 @@ def test_results_name_the_last_command_s_and_nothing_is_made_again(
     preset, tmp_path, capsys, monkeypatch
 ):
     """What is told changes no recipe: another origin with the same settings keeps all files."""
-    monkeypatch.setattr("gvbsm.reporting.report", lambda *_arguments: "a page")
+    monkeypatch.setattr("gvbsm.report.report", lambda *_arguments: "a page")
     workdir = tmp_path / "w"
     command = [str(preset), "--workdir", str(workdir), "--quiet"]
     assert main(["run", *command, "--ipc", "1"]) == 0

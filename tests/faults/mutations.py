@@ -158,7 +158,7 @@ class Bench:
 
     def call(self, *arguments):
         """Exit code and standard error of a command; an exception that escapes it is a fault."""
-        from gvbsm import reporting
+        from gvbsm import report as reporting
         from gvbsm.cli import main
 
         errors, report = io.StringIO(), reporting.report

@@ -7,7 +7,7 @@ from gvbsm.files.artifacts import save, write_json
 from gvbsm.method.matching import Statistics
 from gvbsm.method.moments import Moments
 from gvbsm.pipeline.results import spread
-from gvbsm.plots.curves import TERMS
+from gvbsm.report.figures.curves import TERMS
 from gvbsm.store.film import Film, save_film
 from gvbsm.store.teachers import save_teacher
 

@@ -12,7 +12,7 @@ from gvbsm.data.datasets import ImageData
 from gvbsm.data.loading import picture_parts
 from gvbsm.engine.device import Runtime
 from gvbsm.files.artifacts import Recipe, is_current
-from gvbsm.plots import plot_images
+from gvbsm.report.figures import plot_images
 from gvbsm.stages.selection.coreset import select_random
 from gvbsm.store.distilled import load_distilled, load_images, stream_images
 from gvbsm.store.recipes import Recipes

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from gvbsm.plots.accuracy import (
+from gvbsm.report.figures.accuracy import (
     TOP1,
     Row,
     draw_strip,
@@ -21,7 +21,7 @@ from gvbsm.plots.accuracy import (
     strip_panels,
     students_of,
 )
-from gvbsm.plots.style import (
+from gvbsm.report.figures.style import (
     BLACK,
     BLUE,
     BROWN,

@@ -16,10 +16,10 @@ from gvbsm.engine.device import seeded
 from gvbsm.files.artifacts import ArtifactError, load_tensors, read_header, read_json
 from gvbsm.files.manifest import named
 from gvbsm.method.matching import Statistics as ConvStatistics
-from gvbsm.plots.curves import History
-from gvbsm.plots.layers import LayerStatistics
-from gvbsm.plots.pareto import Spot
-from gvbsm.plots.studies import Paper
+from gvbsm.report.figures.curves import History
+from gvbsm.report.figures.layers import LayerStatistics
+from gvbsm.report.figures.pareto import Spot
+from gvbsm.report.figures.studies import Paper
 from gvbsm.store.distilled import stored_bytes
 from gvbsm.store.teachers import file_name
 from gvbsm.store.workdir import Workspace
@@ -147,7 +147,7 @@ class Analysis(NamedTuple):
         sets: Their names.
         teacher: Name of the backbone.
         accuracy: Percent of each set's images that the teacher classifies as their label says.
-        tensors: See `gvbsm.analysis.analyze`.
+        tensors: See `gvbsm.report.analysis.analyze`.
     """
 
     sets: list[str]

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor
 
 from gvbsm.files.artifacts import read_header, read_json
-from gvbsm.plots.accuracy import draw_confusion, draw_continual, draw_methods
-from gvbsm.plots.captions import Drawn, count, listed
-from gvbsm.plots.curves import History, draw_losses, draw_training
-from gvbsm.plots.images import draw_film, draw_images, film_gif, first_of_classes
-from gvbsm.plots.layers import draw_statistics
-from gvbsm.plots.pareto import pareto_figure
-from gvbsm.plots.reading import (
+from gvbsm.report.figures.accuracy import draw_confusion, draw_continual, draw_methods
+from gvbsm.report.figures.captions import Drawn, count, listed
+from gvbsm.report.figures.curves import History, draw_losses, draw_training
+from gvbsm.report.figures.images import draw_film, draw_images, film_gif, first_of_classes
+from gvbsm.report.figures.layers import draw_statistics
+from gvbsm.report.figures.pareto import pareto_figure
+from gvbsm.report.figures.reading import (
     Student,
     fitting,
     read_analysis,
@@ -25,8 +25,8 @@ from gvbsm.plots.reading import (
     read_teachers,
     run_spots,
 )
-from gvbsm.plots.sets import CLASS_COLORS, draw_cosine, draw_tsne
-from gvbsm.plots.sweeps import study_figures
+from gvbsm.report.figures.sets import CLASS_COLORS, draw_cosine, draw_tsne
+from gvbsm.report.figures.sweeps import study_figures
 from gvbsm.store.distilled import DistilledDataset, load_images
 from gvbsm.store.film import load_film
 from gvbsm.store.teachers import file_name

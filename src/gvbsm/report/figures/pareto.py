@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from gvbsm.plots.accuracy import TOP1
-from gvbsm.plots.captions import Drawn
-from gvbsm.plots.style import (
+from gvbsm.report.figures.accuracy import TOP1
+from gvbsm.report.figures.captions import Drawn
+from gvbsm.report.figures.style import (
     BLACK,
     GRAY,
     SMALL,

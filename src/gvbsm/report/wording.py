@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from gvbsm.config.build import selection_of
 from gvbsm.pipeline.results import format_top1
-from gvbsm.reporting.facts import Score
+from gvbsm.report.facts import Score
 
 NO_BREAK = "\N{NO-BREAK SPACE}"
 

@@ -7,10 +7,17 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-import gvbsm.analysis
-from gvbsm.analysis import analyze, choose_teacher, first_images, map_points, mean_cosine, see
+import gvbsm.report.analysis
 from gvbsm.data.pictures import normalize
 from gvbsm.files.artifacts import load_tensors, save
+from gvbsm.report.analysis import (
+    analyze,
+    choose_teacher,
+    first_images,
+    map_points,
+    mean_cosine,
+    see,
+)
 from gvbsm.store.distilled import DistilledDataset
 from gvbsm.store.teachers import save_teacher
 from gvbsm.store.workdir import Workspace
@@ -131,8 +138,8 @@ def test_see__is_the_slow_way(data, sets, teachers, runtime):
 
 
 def test_see__is_bounded(data, sets, teachers, runtime, monkeypatch):
-    monkeypatch.setattr(gvbsm.analysis, "MOST_CLASSES", 3)
-    monkeypatch.setattr(gvbsm.analysis, "MOST_IMAGES", 2)
+    monkeypatch.setattr(gvbsm.report.analysis, "MOST_CLASSES", 3)
+    monkeypatch.setattr(gvbsm.report.analysis, "MOST_IMAGES", 2)
     found = see(as_set(data, *sets["real"]), teachers[CONVNET], runtime, "toy")
     assert found.labels.tolist() == [0, 0, 1, 1, 2, 2]
     assert found.cosine.isnan().tolist() == [False, False, False, True]
@@ -160,7 +167,7 @@ def test_analysis__compares_all_sets(workdir, data, sets, teachers, runtime):
 
 
 def test_analysis__the_map_shows_the_first_classes(workdir, monkeypatch):
-    monkeypatch.setattr(gvbsm.analysis, "MAP_CLASSES", 2)
+    monkeypatch.setattr(gvbsm.report.analysis, "MAP_CLASSES", 2)
     tensors, _ = load_tensors(analyze(workdir, quiet=True), "analysis")
     assert tensors["tsne/labels"].unique().tolist() == [0, 1]
     assert tensors["tsne/set"].bincount().tolist() == [8, 3, 8]
@@ -214,6 +221,6 @@ def test_analysis__a_network_without_features_is_told(workdir, monkeypatch, capl
     def no_classifier(*_arguments):
         raise ValueError("it has no nn.Linear")
 
-    monkeypatch.setattr(gvbsm.analysis, "teacher_features", no_classifier)
+    monkeypatch.setattr(gvbsm.report.analysis, "teacher_features", no_classifier)
     assert analyze(workdir, quiet=True) is None
     assert "not compared by their features: it has no nn.Linear" in caplog.text
