@@ -15,6 +15,7 @@ import platform
 from pathlib import Path
 from typing import Any
 
+from gvbsm.bench.predictions import predict, spread_over_devices
 from gvbsm.bench.processes import measure_processes
 from gvbsm.bench.stages import (
     measure_data,
@@ -27,7 +28,6 @@ from gvbsm.bench.storage import measure_storage
 from gvbsm.bench.synthesis import measure_groups, measure_synthesis
 from gvbsm.config import BenchConfig
 from gvbsm.engine.device import resolve_runtime
-from gvbsm.performance import predict, spread_over_devices
 from gvbsm.pipeline.results import versions
 
 log = logging.getLogger("gvbsm")

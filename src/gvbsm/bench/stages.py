@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gvbsm.backbones import build_backbone
+from gvbsm.bench.predictions import SIZES
 from gvbsm.bench.synthesis import STUDENT, Bench
 from gvbsm.bench.timing import Pair, Work, compare, timed
 from gvbsm.config import BenchConfig, LabelsConfig, ViewConfig
@@ -23,7 +24,6 @@ from gvbsm.data.datasets import ImageData
 from gvbsm.data.loading import view_batches
 from gvbsm.data.pictures import Split, write_image
 from gvbsm.engine.device import Runtime
-from gvbsm.performance import SIZES
 from gvbsm.stages.evaluation import Labeller, train_student
 from gvbsm.stages.labels import generate_labels
 from gvbsm.stages.squeeze import squeeze_teacher

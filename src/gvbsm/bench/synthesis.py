@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from gvbsm.backbones import build_backbone, matched_layers
+from gvbsm.bench.predictions import SIZES
 from gvbsm.bench.timing import CLEAR_REFS, Work, compare, high_water, timed
 from gvbsm.config import BenchConfig
 from gvbsm.config.build import as_config
@@ -25,7 +26,6 @@ from gvbsm.method.capture import compile_observer, input_shapes, observing
 from gvbsm.method.matching import Statistics, empty_state, make_target
 from gvbsm.method.moments import Moments, Sums, counts, finalize
 from gvbsm.method.synthesis import descend, make_stack, step_draws, step_terms
-from gvbsm.performance import SIZES
 
 log = logging.getLogger("gvbsm")
 

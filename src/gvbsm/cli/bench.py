@@ -39,7 +39,7 @@ def bench_verb(argv: list[str]) -> int:
         print(format_growth(found))
     else:
         from gvbsm.bench import run_bench
-        from gvbsm.performance import format_bench
+        from gvbsm.bench.predictions import format_bench
 
         found = run_bench(config)
         print(format_bench(found))

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
+from gvbsm.bench.predictions import SIZES, format_bench, predict, spread_over_devices
 from gvbsm.config.build import as_config
-from gvbsm.performance import SIZES, format_bench, predict, spread_over_devices
 
 PAIR = {"bare": 0.2, "full": 0.25, "ratio": 1.25, "low": 1.2, "high": 1.3}
 
@@ -68,7 +68,7 @@ def test_predict__known_answer(monkeypatch):
             labels=replace(config.labels, epochs=11),
         )
 
-    monkeypatch.setattr("gvbsm.performance.as_config", preset)
+    monkeypatch.setattr("gvbsm.bench.predictions.as_config", preset)
     rows = predict({"cifar10": measured((1.0, 0.1, 50), (3.0, 0.4, 50))})
     assert rows["cifar10"] == {
         "ipc": 3,

@@ -11,6 +11,7 @@ import torch
 from gvbsm import cli
 from gvbsm.backbones import matched_layers
 from gvbsm.bench import memory, run_bench, synthesis
+from gvbsm.bench.predictions import SIZES, format_bench
 from gvbsm.bench.processes import IPC, ITERATIONS, measure_processes
 from gvbsm.bench.synthesis import Bench
 from gvbsm.bench.timing import CLEAR_REFS, compare, high_water
@@ -19,7 +20,6 @@ from gvbsm.config import BenchConfig
 from gvbsm.config.build import as_config
 from gvbsm.files.artifacts import load_tensors, read_json, save
 from gvbsm.method import synthesis as descent
-from gvbsm.performance import SIZES, format_bench
 from support.toy import CONVNET, WRN
 
 
@@ -59,7 +59,7 @@ def small(monkeypatch):
     monkeypatch.setitem(SIZES, "imagenet-1k", (5, 100, 8, "imagenet-1k"))
     monkeypatch.setattr("gvbsm.bench.synthesis.as_config", preset)
     monkeypatch.setattr("gvbsm.bench.stages.as_config", preset)
-    monkeypatch.setattr("gvbsm.performance.as_config", preset)
+    monkeypatch.setattr("gvbsm.bench.predictions.as_config", preset)
     monkeypatch.setattr("gvbsm.bench.synthesis.STUDENT", CONVNET)
     monkeypatch.setattr("gvbsm.bench.stages.STUDENT", CONVNET)
     monkeypatch.setattr("gvbsm.bench.storage.STUDENT", CONVNET)
@@ -280,7 +280,7 @@ def asked(monkeypatch):
     monkeypatch.setattr(
         "gvbsm.bench.run_bench", lambda config: seen.append(config) or {"fake": [1, 2]}
     )
-    monkeypatch.setattr("gvbsm.performance.format_bench", lambda found: f"text of {found}")
+    monkeypatch.setattr("gvbsm.bench.predictions.format_bench", lambda found: f"text of {found}")
     return seen
 
 
