@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from gvbsm._version import __version__
 
 if TYPE_CHECKING:
+    from gvbsm.api import run as run
     from gvbsm.backbones import build_backbone as build_backbone
     from gvbsm.config import Config as Config
     from gvbsm.config import ConfigError as ConfigError
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from gvbsm.exchange.load import load as load
     from gvbsm.exchange.train import train as train
     from gvbsm.files.artifacts import ArtifactError as ArtifactError
-    from gvbsm.pipeline.run import run as run
     from gvbsm.report import report as report
     from gvbsm.store.distilled import DistilledDataset as DistilledDataset
     from gvbsm.store.soft_labels import SoftLabels as SoftLabels
@@ -40,7 +40,7 @@ _ORIGIN = {
     "load": ("exchange.load", "load"),
     "load_dataset": ("data.datasets", "load_dataset"),
     "report": ("report", "report"),
-    "run": ("pipeline.run", "run"),
+    "run": ("api", "run"),
     "sweep": ("studies.sweep", "sweep"),
     "train": ("exchange.train", "train"),
 }

@@ -67,8 +67,8 @@ def taken(monkeypatch):
     def take(*argv):
         seen = []
         record = lambda *arguments, **_origin: seen.append(arguments) or {"rows": []}  # noqa: E731
-        monkeypatch.setattr("gvbsm.pipeline.run.run", record)
-        monkeypatch.setattr("gvbsm.pipeline.run.run_stage", record)
+        monkeypatch.setattr("gvbsm.api.run", record)
+        monkeypatch.setattr("gvbsm.api.run_stage", record)
         monkeypatch.setattr("gvbsm.report.report", lambda *_arguments: "a page")
         assert main([str(argument) for argument in argv]) == 0
         return seen[0]
@@ -412,7 +412,7 @@ def test_exit_codes_of_a_run_that_stops(monkeypatch, capsys, error, code, line):
     def stop(*_args, **_origin):
         raise error
 
-    monkeypatch.setattr("gvbsm.pipeline.run.run", stop)
+    monkeypatch.setattr("gvbsm.api.run", stop)
     assert main(["run", "digits"]) == code
     assert capsys.readouterr() == ("", line)
 
@@ -421,7 +421,7 @@ def test_a_bug_keeps_its_traceback(monkeypatch):
     def stop(*_args, **_origin):
         raise ZeroDivisionError("ours")
 
-    monkeypatch.setattr("gvbsm.pipeline.run.run", stop)
+    monkeypatch.setattr("gvbsm.api.run", stop)
     with pytest.raises(ZeroDivisionError, match="ours"):
         main(["run", "digits"])
 

@@ -8,8 +8,9 @@ import torch
 from torch import nn
 
 import gvbsm.stages.evaluation
+from gvbsm import api
 from gvbsm.config import ConfigError
-from gvbsm.config.build import build_config, for_method
+from gvbsm.config.build import as_config, build_config, for_method
 from gvbsm.config.keys import merge
 from gvbsm.config.provenance import origin_of
 from gvbsm.engine.device import RunError
@@ -33,7 +34,7 @@ SETTINGS = {
 
 @pytest.fixture
 def run(tmp_path):
-    return pipeline.Run(pipeline.as_config(SETTINGS), tmp_path, quiet=True)
+    return pipeline.Run(as_config(SETTINGS), tmp_path, quiet=True)
 
 
 @pytest.mark.parametrize(
@@ -57,7 +58,7 @@ def test_stage__tells_what_differs_if_its_input_was_made_otherwise(run, tmp_path
     run.squeeze()
     other = {**SETTINGS, "squeeze": {**SETTINGS["squeeze"], "epochs": 2}}
     with pytest.raises(ArtifactError, match=r"squeeze\.epochs: 1 -> 2"):
-        pipeline.run_stage("statistics", other, tmp_path, quiet=True)
+        api.run_stage("statistics", other, tmp_path, quiet=True)
 
 
 @pytest.mark.parametrize(
@@ -72,24 +73,24 @@ def test_run__without_a_work_directory_takes_the_usual_one(config, folder, monke
         assert origin == origin_of(config)
         raise TakenError(workdir.as_posix())
 
-    settings = pipeline.as_config(SETTINGS)
-    monkeypatch.setattr(pipeline, "as_config", lambda _config: settings)
-    monkeypatch.setattr(pipeline, "Run", take)
+    settings = as_config(SETTINGS)
+    monkeypatch.setattr(api, "as_config", lambda _config: settings)
+    monkeypatch.setattr(api, "Run", take)
     with pytest.raises(TakenError, match=f"^{folder}$"):
-        pipeline.run(config)
+        api.run(config)
 
 
 def test_run__settles_the_epochs_that_its_least_steps_need(tmp_path):
     """20 images make one batch, so 7 steps are 7 epochs; those of 7 epochs are not made again."""
     least = {**SETTINGS, "labels": {"epochs": 3, "min_steps": 7}}
-    run = pipeline.Run(pipeline.as_config(least), tmp_path, quiet=True)
+    run = pipeline.Run(as_config(least), tmp_path, quiet=True)
     assert run.config.labels.epochs == 7
     for stage in (run.squeeze, run.statistics, run.synthesis, run.labels):
         stage()
     assert load_labels(tmp_path / "labels").epochs == 7
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "labels").iterdir()}
     same = {**SETTINGS, "labels": {"epochs": 7}}
-    pipeline.run_stage("labels", same, tmp_path, quiet=True)
+    api.run_stage("labels", same, tmp_path, quiet=True)
     assert {path: path.stat().st_mtime_ns for path in (tmp_path / "labels").iterdir()} == before
 
 
@@ -97,7 +98,7 @@ def test_squeeze__each_teacher_is_trained_with_its_own_settings(tmp_path):
     own = {"wrn10_1": {"epochs": 2, "batch_size": 100}}
     squeeze = {**SETTINGS["squeeze"], "backbones": ["convnet8_d1", "wrn10_1"]}
     both = {**SETTINGS, "squeeze": {**squeeze, "settings_of": own}}
-    run = pipeline.Run(pipeline.as_config(both), tmp_path / "both", quiet=True)
+    run = pipeline.Run(as_config(both), tmp_path / "both", quiet=True)
     run.squeeze()
     headers = {name: read_header(run.workspace.teacher(name)) for name in squeeze["backbones"]}
     assert {name: header["history"]["epochs"][-1] for name, header in headers.items()} == {
@@ -105,7 +106,7 @@ def test_squeeze__each_teacher_is_trained_with_its_own_settings(tmp_path):
         "wrn10_1": 2,
     }
     alone = {**SETTINGS, "squeeze": {**squeeze, "backbones": ["wrn10_1"], **own["wrn10_1"]}}
-    same = pipeline.Run(pipeline.as_config(alone), tmp_path / "alone", quiet=True)
+    same = pipeline.Run(as_config(alone), tmp_path / "alone", quiet=True)
     same.squeeze()
     first, second = (
         load_tensors(made.workspace.teacher("wrn10_1"), "teacher")[0] for made in (run, same)
@@ -115,8 +116,8 @@ def test_squeeze__each_teacher_is_trained_with_its_own_settings(tmp_path):
 
 def test_stages__one_by_one_are_the_same_as_run(tmp_path):
     for stage in ("squeeze", "statistics", "synthesis", "labels", "evaluation"):
-        pipeline.run_stage(stage, SETTINGS, tmp_path / "steps", quiet=True)
-    pipeline.run(SETTINGS, tmp_path / "whole", quiet=True)
+        api.run_stage(stage, SETTINGS, tmp_path / "steps", quiet=True)
+    api.run(SETTINGS, tmp_path / "whole", quiet=True)
     steps, whole = (
         sorted((path.relative_to(root), path.read_bytes()) for path in root.rglob("*.safetensors"))
         for root in (tmp_path / "steps", tmp_path / "whole")
@@ -128,8 +129,8 @@ def test_stages__one_by_one_are_the_same_as_run(tmp_path):
 
 def test_labels__not_stored_gives_the_same_students(tmp_path):
     online = {**SETTINGS, "labels": {**SETTINGS["labels"], "store": False}}
-    stored = pipeline.run(SETTINGS, tmp_path / "stored", quiet=True)
-    unstored = pipeline.run(online, tmp_path / "online", quiet=True)
+    stored = api.run(SETTINGS, tmp_path / "stored", quiet=True)
+    unstored = api.run(online, tmp_path / "online", quiet=True)
     assert not (tmp_path / "online" / "labels").exists()
     assert load_labels(tmp_path / "stored" / "labels").epochs == 3
     assert stored["rows"][0]["top1"] == unstored["rows"][0]["top1"]
@@ -161,7 +162,7 @@ def test_a_small_set_in_small_batches_learns_from_stored_labels_as_from_online_o
     monkeypatch.setattr(gvbsm.stages.evaluation, "view_batch", view_batch)
     found = []
     for store in (True, False):
-        pipeline.run(merge(settings, {"labels": {"store": store}}), tmp_path, quiet=True)
+        api.run(merge(settings, {"labels": {"store": store}}), tmp_path, quiet=True)
         assert (tmp_path / "labels").exists() == store
         result = tmp_path / "evaluation" / "random-soft-convnet8_d1-0.json"
         found.append(result.read_bytes())
@@ -196,26 +197,26 @@ def test_out_of_memory__a_batch_is_cut_unless_batchnorm_goes_by_it(tmp_path, mon
 
 def test_labels__are_converted_when_only_their_storage_changes(tmp_path, monkeypatch):
     """Without teachers, to the store that is made directly, and so to the same students."""
-    pipeline.run(SETTINGS, tmp_path / "converted", quiet=True)
+    api.run(SETTINGS, tmp_path / "converted", quiet=True)
     packed = merge(SETTINGS, {"labels": {"storage": {"pruning": 3.0, "top_k": 2, "bits": 8}}})
-    direct = pipeline.run(packed, tmp_path / "direct", quiet=True)
+    direct = api.run(packed, tmp_path / "direct", quiet=True)
     with monkeypatch.context() as patch:
         patch.setattr(pipeline.Run, "labelling_teachers", None)
-        pipeline.run_stage("labels", packed, tmp_path / "converted", quiet=True)
+        api.run_stage("labels", packed, tmp_path / "converted", quiet=True)
     made, converted = (
         {path.name: path.read_bytes() for path in (tmp_path / name / "labels").iterdir()}
         for name in ("direct", "converted")
     )
     assert made == converted
-    results = pipeline.run(packed, tmp_path / "converted", quiet=True)
+    results = api.run(packed, tmp_path / "converted", quiet=True)
     assert results["rows"][0]["top1"] == direct["rows"][0]["top1"]
     with pytest.raises(ArtifactError, match="cannot be converted: they hold 1 of 3 epochs"):
-        pipeline.run_stage("labels", SETTINGS, tmp_path / "direct", quiet=True, convert_only=True)
+        api.run_stage("labels", SETTINGS, tmp_path / "direct", quiet=True, convert_only=True)
     shard = next((tmp_path / "direct" / "labels").glob("shard-*"))
     shard.unlink()
     with pytest.raises(ArtifactError, match="run `gvbsm labels"):
-        pipeline.run_stage("evaluation", packed, tmp_path / "direct", quiet=True)
-    pipeline.run_stage("labels", packed, tmp_path / "direct", quiet=True)
+        api.run_stage("evaluation", packed, tmp_path / "direct", quiet=True)
+    api.run_stage("labels", packed, tmp_path / "direct", quiet=True)
     assert shard.read_bytes() == converted[shard.name]
 
 
@@ -228,7 +229,7 @@ def test_top_k_must_leave_some_classes_out(tmp_path):
 def test_random_hard__alone_trains_no_teacher(tmp_path):
     settings = {**SETTINGS, "method": "random-hard", "evaluation": {
         **SETTINGS["evaluation"], "loss": "hard"}}  # fmt: skip
-    results = pipeline.run(settings, tmp_path, quiet=True)
+    results = api.run(settings, tmp_path, quiet=True)
     assert [row["method"] for row in results["rows"]] == ["random-hard"]
     assert not (tmp_path / "squeeze").exists()
 
@@ -247,7 +248,7 @@ def test_selections__a_row_each_and_one_set_of_pictures_for_both_kinds_of_labels
         "coreset": {"epochs": 2},
         "baselines": {"methods": SELECTED, "draws": 2},
     }
-    results = pipeline.run(settings, tmp_path, quiet=True)
+    results = api.run(settings, tmp_path, quiet=True)
     assert [row["method"] for row in results["rows"]] == ["gvbsm", *SELECTED]
     assert all(len(row["top1"]["values"]) == 2 for row in results["rows"])
     files = sorted(tmp_path.glob("baselines/*/synthesis/images.safetensors"))
@@ -259,13 +260,13 @@ def test_selections__a_row_each_and_one_set_of_pictures_for_both_kinds_of_labels
         assert not any(torch.equal(one, other) for other in images[:position])
     assert [read_header(path)["method"] for path in files[:3]] == folders[:3]
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")}
-    pipeline.run(settings, tmp_path, quiet=True)
+    api.run(settings, tmp_path, quiet=True)
     assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*.safetensors")} == before
 
 
 def test_forgetting_hard__alone_trains_one_network_and_no_teacher(tmp_path):
-    settings = pipeline.as_config({**SETTINGS, "coreset": {"epochs": 2}})
-    results = pipeline.run(for_method(settings, "forgetting-hard"), tmp_path, quiet=True)
+    settings = as_config({**SETTINGS, "coreset": {"epochs": 2}})
+    results = api.run(for_method(settings, "forgetting-hard"), tmp_path, quiet=True)
     assert [row["method"] for row in results["rows"]] == ["forgetting-hard"]
     assert not (tmp_path / "squeeze").exists()
     names = [path.name for path in (tmp_path / "forgetting").iterdir()]
@@ -273,9 +274,9 @@ def test_forgetting_hard__alone_trains_one_network_and_no_teacher(tmp_path):
 
 
 def test_herding__names_the_stage_that_must_come_first(tmp_path):
-    settings = for_method(pipeline.as_config(SETTINGS), "herding-hard")
+    settings = for_method(as_config(SETTINGS), "herding-hard")
     with pytest.raises(ArtifactError, match="run `gvbsm squeeze "):
-        pipeline.run_stage("synthesis", settings, tmp_path, quiet=True)
+        api.run_stage("synthesis", settings, tmp_path, quiet=True)
 
 
 def test_draws__students_train_on_different_selections(tmp_path):
@@ -284,7 +285,7 @@ def test_draws__students_train_on_different_selections(tmp_path):
         "evaluation": {**SETTINGS["evaluation"], "seeds": 3},
         "baselines": {"methods": ["random-hard"], "draws": 2},
     }
-    pipeline.run(settings, tmp_path, quiet=True)
+    api.run(settings, tmp_path, quiet=True)
     results = sorted(path.relative_to(tmp_path).as_posix()
                      for path in tmp_path.rglob("random-hard-*.json"))  # fmt: skip
     assert results == [
@@ -312,14 +313,14 @@ def test_images__lie_beside_their_film(run, tmp_path):
     assert film.labels.tolist() == list(range(10))
     assert film.steps.tolist() == [0, 1, 2, 3]
     assert torch.equal(film.frames[:, -1], images[::2])
-    pipeline.run_stage("synthesis", {**SETTINGS, "method": "random-hard"}, tmp_path, quiet=True)
+    api.run_stage("synthesis", {**SETTINGS, "method": "random-hard"}, tmp_path, quiet=True)
     assert load_film(tmp_path) is None  # the selected pictures were not formed
 
 
 def test_diverged_training__is_a_run_error_and_loses_nothing(tmp_path):
     wild = {**SETTINGS, "squeeze": {**SETTINGS["squeeze"], "optimizer": {"lr": 1e30}}}
     with pytest.raises(RunError, match="learning rate"):
-        pipeline.run(wild, tmp_path, quiet=True)
+        api.run(wild, tmp_path, quiet=True)
     assert torch.is_grad_enabled()
 
 
@@ -333,7 +334,7 @@ def test_seeds__each_stage_draws_from_its_own_and_from_no_other(tmp_path, loss):
     base["evaluation"] |= {"loss": loss, "seeds": 1}
 
     def files(name, changes):
-        run = pipeline.Run(pipeline.as_config(merge(base, changes)), tmp_path / name, quiet=True)
+        run = pipeline.Run(as_config(merge(base, changes)), tmp_path / name, quiet=True)
         run.all_stages()
         return {file: digest for file, digest in digests(tmp_path / name).items() if "/" in file}
 
@@ -353,7 +354,7 @@ def test_synthesis__starts_from_chosen_pictures(tmp_path, init):
     arrays = {"name": "npz", "root": str(write_arrays(tmp_path / "toy.npz"))}
     settings = quick_settings(arrays, baselines={"methods": []})
     settings["synthesis"] |= {"init": init, "iterations": 1, "optimizer": {"lr": 1e-9}}
-    run = pipeline.Run(pipeline.as_config(settings), tmp_path / "w", quiet=True)
+    run = pipeline.Run(as_config(settings), tmp_path / "w", quiet=True)
     run.squeeze()
     run.statistics()
     run.synthesis()
@@ -376,7 +377,7 @@ def test_synthesis__all_that_is_beyond_the_paper_at_once(tmp_path, conv):
         "init": "real", "iterations": 4, "stages": 2, "residual": 0.5, "weight_class": 0.5,
         "weight_flatness": 0.25, "weight_conv": conv,
     }  # fmt: skip
-    run = pipeline.Run(pipeline.as_config(settings), tmp_path / "w", quiet=True)
+    run = pipeline.Run(as_config(settings), tmp_path / "w", quiet=True)
     run.squeeze()
     run.statistics()
     run.synthesis()
@@ -387,6 +388,6 @@ def test_synthesis__all_that_is_beyond_the_paper_at_once(tmp_path, conv):
         for path in (tmp_path / "w" / "statistics").glob("*.safetensors")
     ]
     assert all(any("/class_channel/" in key for key in found) for found in tensors)
-    again = pipeline.as_config(merge(settings, {"synthesis": {"weight_class": 0.25}}))
+    again = as_config(merge(settings, {"synthesis": {"weight_class": 0.25}}))
     fresh = pipeline.Run(again, tmp_path / "w", quiet=True)
     fresh.synthesis()  # another weight takes the same statistics

@@ -14,7 +14,7 @@ def stage_verb(verb: str, argv: list[str]) -> int:
     config, workdir, quiet, origin = parsed
     start_log(quiet)
     leads = read_launch().rank == 0
-    from gvbsm.pipeline import run as pipeline
+    from gvbsm import api
     from gvbsm.pipeline.results import format_continual, format_table
 
     if verb == "continual":
@@ -29,11 +29,11 @@ def stage_verb(verb: str, argv: list[str]) -> int:
         return 0
     if verb != "run":
         options = {"convert_only": True} if "--compress" in argv else {}
-        pipeline.run_stage(verb, config, workdir, quiet, origin=origin, **options)
+        api.run_stage(verb, config, workdir, quiet, origin=origin, **options)
         return 0
     from gvbsm.report import report
 
-    results = pipeline.run(config, workdir, quiet, origin=origin)
+    results = api.run(config, workdir, quiet, origin=origin)
     if not leads:
         return 0
     print(format_table(results["rows"]))

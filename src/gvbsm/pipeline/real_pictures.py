@@ -12,9 +12,8 @@ from gvbsm.data.datasets import ImageData
 from gvbsm.data.loading import picture_parts
 from gvbsm.engine.device import Runtime
 from gvbsm.files.artifacts import Recipe, is_current
-from gvbsm.report.figures import plot_images
 from gvbsm.stages.selection.coreset import select_random
-from gvbsm.store.distilled import load_distilled, load_images, stream_images
+from gvbsm.store.distilled import stream_images
 from gvbsm.store.recipes import Recipes
 from gvbsm.store.workdir import Workspace
 
@@ -52,20 +51,3 @@ def keep_real(path: Path, method: str, recipe: Recipe, index: Tensor, data: Imag
     """
     parts = picture_parts(data, index)
     stream_images(path, method, recipe, data.train.labels[index], parts, data)
-
-
-def draw_picture(workspace: Workspace, real_pictures: Path) -> Path:
-    """Draw the distilled images, a row a class, beside real ones; return the file.
-
-    Args:
-        workspace: The work directory.
-        real_pictures: What `sample_real` made.
-    """
-    distilled = load_distilled(workspace.directory)
-    real = load_images(real_pictures)
-    shown = min(SHOWN_CLASSES, len(real.class_names))
-    pictures = real.images.view(shown, -1, *real.images.shape[1:])
-    columns = min(10, distilled.ipc, pictures.shape[1])
-    path = workspace.picture
-    plot_images(distilled, pictures[:, :columns].flatten(0, 1), columns, path)
-    return path

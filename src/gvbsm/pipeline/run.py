@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -12,14 +12,12 @@ from typing import Any
 from torch import Tensor, nn
 
 from gvbsm.config import Config
-from gvbsm.config.build import as_config, squeeze_of, usual_workdir
-from gvbsm.config.paths import user_path
-from gvbsm.config.provenance import UNKNOWN, Origin, origin_of
+from gvbsm.config.build import squeeze_of
+from gvbsm.config.provenance import UNKNOWN, Origin
 from gvbsm.data.datasets import ImageData
 from gvbsm.engine.device import Log, Runtime, resolve_runtime
 from gvbsm.engine.out_of_memory import InParts
 from gvbsm.engine.processes import join
-from gvbsm.engine.torch_defaults import torch_defaults
 from gvbsm.engine.trackers import tracking
 from gvbsm.files.artifacts import (
     ArtifactError,
@@ -47,7 +45,7 @@ from gvbsm.pipeline.preflight import (
     check_replicas,
     load_data,
 )
-from gvbsm.pipeline.real_pictures import draw_picture, keep_real, sample_real
+from gvbsm.pipeline.real_pictures import keep_real, sample_real
 from gvbsm.pipeline.results import collect
 from gvbsm.pipeline.selection import Selector
 from gvbsm.pipeline.students import train_students
@@ -316,10 +314,9 @@ class Run:
         write_json(self.workspace.results, results)
         return results
 
-    def draw_picture(self) -> Path:
-        """Draw the distilled images beside real ones; return the file (`samples`)."""
-        real = sample_real(self.config, self.data, self.runtime, self.workspace, self.recipes)
-        return draw_picture(self.workspace, real)
+    def real_pictures(self) -> Path:
+        """Keep real pictures, to be shown beside the images; return the file."""
+        return sample_real(self.config, self.data, self.runtime, self.workspace, self.recipes)
 
     # Small pieces.
 
@@ -352,61 +349,3 @@ class Run:
             path = self.workspace.teacher(backbone)
             self._teachers[backbone] = load_teacher(path, self.data, self.runtime)
         return self._teachers[backbone]
-
-
-@torch_defaults()
-def run(
-    config: Config | str | Mapping[str, Any],
-    workdir: str | Path | None = None,
-    quiet: bool = False,
-    *,
-    origin: Origin | None = None,
-) -> dict[str, Any]:
-    """Run the whole pipeline and return what `results.json` holds.
-
-    Args:
-        config: Settings, the name of a preset, or a nested mapping of settings.
-        workdir: Where everything is kept; what is there already and matches is not made again. None
-            is `runs/PRESET`, as on the command line, or `runs/DATA` for other settings.
-        quiet: No progress bars.
-        origin: Where the settings came from, for the results to tell; None takes a preset's name.
-
-    Raises:
-        ConfigError, DataError, ArtifactError, RunError: With one clear line.
-    """
-    settings = as_config(config)
-    usual = usual_workdir(config if isinstance(config, str) else settings.data.name)
-    current = Run(settings, user_path(workdir or usual), quiet, origin=origin or origin_of(config))
-    results = current.all_stages()
-    if current.processes.leads:
-        current.draw_picture()
-    return results
-
-
-@torch_defaults()
-def run_stage(
-    stage: str,
-    config: Config | str | Mapping[str, Any],
-    workdir: str | Path,
-    quiet: bool = False,
-    *,
-    origin: Origin | None = None,
-    **options: bool,
-) -> None:
-    """Run one stage of the run's own method with its options; what it builds on must be there.
-
-    Args:
-        stage: Its name, one of `results.STAGES`.
-        config: Settings, the name of a preset, or a nested mapping of settings.
-        workdir: Where everything is kept.
-        quiet: No progress bars.
-        origin: As for `run`.
-        options: Of the stage.
-
-    Raises:
-        ConfigError, DataError, ArtifactError, RunError: With one clear line.
-    """
-    current = Run(as_config(config), user_path(workdir), quiet, origin=origin or origin_of(config))
-    with current.at_work():
-        getattr(current, stage)(**options)
-    current.write_results()

@@ -1,0 +1,73 @@
+"""What a user calls: run the pipeline, or one of its stages, from settings or a preset's name."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from gvbsm.config import Config
+from gvbsm.config.build import as_config, usual_workdir
+from gvbsm.config.paths import user_path
+from gvbsm.config.provenance import Origin, origin_of
+from gvbsm.engine.torch_defaults import torch_defaults
+from gvbsm.pipeline.run import Run
+from gvbsm.report.picture import draw_picture
+
+
+@torch_defaults()
+def run(
+    config: Config | str | Mapping[str, Any],
+    workdir: str | Path | None = None,
+    quiet: bool = False,
+    *,
+    origin: Origin | None = None,
+) -> dict[str, Any]:
+    """Run the whole pipeline and return what `results.json` holds.
+
+    Args:
+        config: Settings, the name of a preset, or a nested mapping of settings.
+        workdir: Where everything is kept; what is there already and matches is not made again. None
+            is `runs/PRESET`, as on the command line, or `runs/DATA` for other settings.
+        quiet: No progress bars.
+        origin: Where the settings came from, for the results to tell; None takes a preset's name.
+
+    Raises:
+        ConfigError, DataError, ArtifactError, RunError: With one clear line.
+    """
+    settings = as_config(config)
+    usual = usual_workdir(config if isinstance(config, str) else settings.data.name)
+    current = Run(settings, user_path(workdir or usual), quiet, origin=origin or origin_of(config))
+    results = current.all_stages()
+    if current.processes.leads:
+        draw_picture(current.workspace, current.real_pictures())
+    return results
+
+
+@torch_defaults()
+def run_stage(
+    stage: str,
+    config: Config | str | Mapping[str, Any],
+    workdir: str | Path,
+    quiet: bool = False,
+    *,
+    origin: Origin | None = None,
+    **options: bool,
+) -> None:
+    """Run one stage of the run's own method with its options; what it builds on must be there.
+
+    Args:
+        stage: Its name, one of `results.STAGES`.
+        config: Settings, the name of a preset, or a nested mapping of settings.
+        workdir: Where everything is kept.
+        quiet: No progress bars.
+        origin: As for `run`.
+        options: Of the stage.
+
+    Raises:
+        ConfigError, DataError, ArtifactError, RunError: With one clear line.
+    """
+    current = Run(as_config(config), user_path(workdir), quiet, origin=origin or origin_of(config))
+    with current.at_work():
+        getattr(current, stage)(**options)
+    current.write_results()

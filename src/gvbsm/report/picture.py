@@ -1,0 +1,27 @@
+"""The picture of a run: distilled images beside real ones."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from gvbsm.pipeline.real_pictures import SHOWN_CLASSES
+from gvbsm.report.figures import plot_images
+from gvbsm.store.distilled import load_distilled, load_images
+from gvbsm.store.workdir import Workspace
+
+
+def draw_picture(workspace: Workspace, real_pictures: Path) -> Path:
+    """Draw the distilled images, a row a class, beside real ones; return the file.
+
+    Args:
+        workspace: The work directory.
+        real_pictures: What `sample_real` made.
+    """
+    distilled = load_distilled(workspace.directory)
+    real = load_images(real_pictures)
+    shown = min(SHOWN_CLASSES, len(real.class_names))
+    pictures = real.images.view(shown, -1, *real.images.shape[1:])
+    columns = min(10, distilled.ipc, pictures.shape[1])
+    path = workspace.picture
+    plot_images(distilled, pictures[:, :columns].flatten(0, 1), columns, path)
+    return path
