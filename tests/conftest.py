@@ -15,8 +15,9 @@ from gvbsm.data.datasets import ImageData
 from gvbsm.data.pictures import Split, normalize
 from gvbsm.engine.device import Runtime
 from gvbsm.files.checkpoint import Checkpoint
-from gvbsm.method.matching import Statistics, make_target
+from gvbsm.method.matching import make_teacher
 from gvbsm.method.moments import Moments
+from gvbsm.method.statistics import Statistics
 from support.toy import (
     CLASSES,
     CONVNET,
@@ -118,7 +119,7 @@ def targets_for(teachers, statistics, data):
             both = Statistics(channel, patch) if config.weight_conv else None
             if config.weight_class:
                 both = Statistics(channel, patch, *of_classes(teachers[name], data, N_P))
-            targets.append(make_target(name, teachers[name], both, config, N_P, IMAGE))
+            targets.append(make_teacher(name, teachers[name], both, config, N_P, IMAGE))
         return targets
 
     return made

@@ -27,9 +27,10 @@ from gvbsm.files.artifacts import (
     write_json,
 )
 from gvbsm.files.checkpoint import Checkpoint
-from gvbsm.method.matching import Statistics
 from gvbsm.method.moments import Moments
+from gvbsm.method.statistics import Statistics
 from gvbsm.store.distilled import load_distilled, load_labels
+from gvbsm.store.statistics_codec import pack_statistics, unpack_statistics
 from support.artifact_files import RECIPE, tensors, write
 from support.distilled_files import write_images, write_labels
 from support.workdirs import quick_settings, write_arrays, write_preset
@@ -68,7 +69,11 @@ def loaders(root):
     checkpoint = Checkpoint(root / "c.safetensors", RECIPE, 0)
     checkpoint.save(tensors(), {"step": 3})
     statistics = Statistics({"a": Moments(torch.zeros(2), torch.ones(2))}, {})
-    save(root / "s.safetensors", statistics.tensors(), {"kind": "statistics", "recipe": RECIPE})
+    save(
+        root / "s.safetensors",
+        pack_statistics(statistics),
+        {"kind": "statistics", "recipe": RECIPE},
+    )
     labels = write_labels(root / "labels", epochs=1, shard_epochs=1)
     return {
         "tensors": (write(root / "x.safetensors"), lambda p: load_tensors(p, "kind")),
@@ -77,7 +82,7 @@ def loaders(root):
         "checkpoint": (root / "c.partial.safetensors", lambda _: checkpoint.load()),
         "statistics": (
             root / "s.safetensors",
-            lambda p: Statistics.from_tensors(load_tensors(p, "statistics")[0]),
+            lambda p: unpack_statistics(load_tensors(p, "statistics")[0]),
         ),
         "images": (write_images(root), lambda p: load_distilled(p.parent.parent)),
         "shard": (labels.shards[0].path, lambda p: load_labels(p.parent).read(0)),

@@ -1,6 +1,7 @@
 """What only a GPU shows: numbers are the CPU's, and a run in bf16 ends and keeps what is done."""
 
 import copy
+import math
 from dataclasses import replace
 
 import pytest
@@ -12,11 +13,14 @@ from gvbsm.cli import main
 from gvbsm.config import OptimizerConfig, SynthesisConfig, ViewConfig
 from gvbsm.engine.averaging import Averaging
 from gvbsm.engine.optimizers import make_optimizer
-from gvbsm.method.capture import compile_observer, observing
+from gvbsm.method.capture import HookedObserver
+from gvbsm.method.compiled import CompiledObserver
 from gvbsm.method.epochs import draw_plan, view_batch
-from gvbsm.method.matching import Statistics, empty_state, make_target
+from gvbsm.method.groups import make_stack
+from gvbsm.method.matching import make_teacher
 from gvbsm.method.moments import Moments
-from gvbsm.method.synthesis import make_stack, step_draws, step_terms
+from gvbsm.method.statistics import Statistics
+from gvbsm.method.synthesis import TERMS, begin_synthesis, step_terms
 from support.toy import CONVNET, IMAGE, N_P, WRN
 from support.workdirs import digests, quick_settings, rows_without_times, write_arrays, write_preset
 
@@ -82,14 +86,14 @@ def test_sums__of_watched_networks_are_the_cpus(name, compiled, teachers):
     model = teachers[name]
     pictures = torch.randn(12, *IMAGE, generator=torch.Generator().manual_seed(4))
     paths = [path for path, layer in model.named_modules() if isinstance(layer, torch.nn.Conv2d)]
-    with observing(model, paths, N_P) as observer:
-        logits, expected = observer(pictures, paths, 3)
+    observer = HookedObserver(model, paths, N_P)
+    logits, expected = observer(pictures, paths, 3)
     model = copy.deepcopy(model).cuda()
     if compiled:
-        found, sums = compile_observer(model, paths, N_P)(pictures.cuda(), paths, 3)
+        found, sums = CompiledObserver(model, paths, N_P)(pictures.cuda(), paths, 3)
     else:
-        with observing(model, paths, N_P) as observer:
-            found, sums = observer(pictures.cuda(), paths, 3)
+        observer = HookedObserver(model, paths, N_P)
+        found, sums = observer(pictures.cuda(), paths, 3)
     torch.testing.assert_close(found.cpu(), logits, rtol=1e-3, atol=1e-4)
     for path in paths:
         for ours, theirs in zip(sums[path], expected[path], strict=True):
@@ -106,18 +110,14 @@ def test_synthesis__terms_and_gradient_are_the_cpus(teachers, statistics, runtim
         for path, values in statistics[WRN].items():
             on = [value.to(place.device) for value in values]
             channel[path], patch[path] = Moments(*on[:2]), Moments(*on[2:])
-        target = make_target(WRN, model, Statistics(channel, patch), SYNTHESIS, N_P, IMAGE)
+        target = make_teacher(WRN, model, Statistics(channel, patch), SYNTHESIS, N_P, IMAGE)
         stack = make_stack((0,), labels, place.device)
-        images = start.to(place.device, copy=True).requires_grad_()
-        state = empty_state([target], 1, "first", None)
-        with observing(model, {*target.batchnorm, *target.conv}, N_P) as observer:
-            terms = step_terms(
-                images, stack, [target], {WRN: observer}, state, SYNTHESIS, 0,
-                step_draws(place, (0,), 0), place,
-            )  # fmt: skip
+        edges = torch.tensor(-math.inf), torch.tensor(math.inf)
+        state = begin_synthesis(start.to(place.device), edges, stack, [target], SYNTHESIS)
+        terms = step_terms(state, stack, [target], SYNTHESIS, place)
         terms.loss(SYNTHESIS).sum().backward()
-        values = [getattr(terms, name).detach().cpu() for name in terms.names]
-        found.append([*values, images.grad.cpu()])
+        values = [getattr(terms, name).detach().cpu() for name in TERMS]
+        found.append([*values, state.images.grad.cpu()])
     for ours, theirs in zip(*found, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=2e-3, atol=1e-4)
 

@@ -18,9 +18,9 @@ from gvbsm.backbones import (
     check_pretrained,
     check_takes,
     disable_inplace,
-    matched_layers,
 )
 from gvbsm.backbones.calling import check_call
+from gvbsm.method.layers import matched_layers
 
 # Counted on the authors' networks: parameters with (10 classes, 32 px), (100, 32), (200, 64);
 # millions of multiply-adds for one 32 px image; BatchNorm layers; convolutions.

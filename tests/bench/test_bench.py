@@ -9,7 +9,6 @@ import pytest
 import torch
 
 from gvbsm import cli
-from gvbsm.backbones import matched_layers
 from gvbsm.bench import memory, run_bench, synthesis
 from gvbsm.bench.predictions import SIZES, format_bench
 from gvbsm.bench.processes import IPC, ITERATIONS, measure_processes
@@ -19,7 +18,9 @@ from gvbsm.cli import main
 from gvbsm.config import BenchConfig
 from gvbsm.config.build import as_config
 from gvbsm.files.artifacts import load_tensors, read_json, save
-from gvbsm.method import synthesis as descent
+from gvbsm.method import synthesis as loop
+from gvbsm.method.beyond.class_matching import ClassMatching
+from gvbsm.method.layers import matched_layers
 from support.toy import CONVNET, WRN
 
 
@@ -119,10 +120,10 @@ def test_full__is_an_iteration_beside_a_bare_network(name, small, runtime):
 
 
 def test_full__matches_every_layer_in_every_iteration(small, runtime, monkeypatch):
-    asked, compile_observer = [], synthesis.compile_observer
+    asked, compiled = [], synthesis.CompiledObserver
 
     def listening(model, paths, n_p):
-        observer = compile_observer(model, paths, n_p)
+        observer = compiled(model, paths, n_p)
 
         def call(x, wanted, groups):
             asked.append((len(x), set(wanted), groups))
@@ -130,7 +131,7 @@ def test_full__matches_every_layer_in_every_iteration(small, runtime, monkeypatc
 
         return call
 
-    monkeypatch.setattr("gvbsm.bench.synthesis.compile_observer", listening)
+    monkeypatch.setattr("gvbsm.bench.synthesis.CompiledObserver", listening)
     measured = Bench("cifar10", WRN, runtime, groups=2)
     full = measured.full()
     full()
@@ -141,19 +142,19 @@ def test_full__matches_every_layer_in_every_iteration(small, runtime, monkeypatc
 
 @pytest.mark.parametrize("name", [CONVNET, WRN])
 def test_full__compares_each_class_where_the_setting_does(name, small, runtime, monkeypatch):
-    asked, loss = [], descent.matching_loss
+    asked, adjust = [], ClassMatching.adjust
 
-    def listening(sums, target, state, batch, alpha, members, share):
-        asked.append((members and len(members.group), share, set(target.classes)))
-        return loss(sums, target, state, batch, alpha, members, share)
+    def listening(self, state, teacher, seen, distances):
+        asked.append((seen.name, len(state.averages[teacher.name][seen.name].mean)))
+        return adjust(self, state, teacher, seen, distances)
 
-    monkeypatch.setattr("gvbsm.method.synthesis.matching_loss", listening)
+    monkeypatch.setattr(ClassMatching, "adjust", listening)
     measured = Bench("imagenet-1k", name, runtime, groups=2)
     measured.config = replace(measured.config, weight_class=0.5)
     before, full = measured.images.detach().clone(), measured.full()
     full()
     full()
-    assert asked == [(2 * 3, 0.5, {"channel", "patch"})] * 2  # three classes in each of two groups
+    assert asked == [("channel", 2), ("patch", 2)] * 2  # both levels of two groups, twice
     assert not torch.equal(measured.images.detach(), before)
     layers, found = matched_layers(measured.model), measured.statistics()
     assert set(found.class_channel) == {*layers.conv, *layers.batchnorm}
@@ -205,13 +206,13 @@ def test_high_water__sees_what_was_taken_and_is_gone(runtime):
 def test_peak__is_that_of_two_iterations(kind, small, runtime, monkeypatch):
     calls = []
     monkeypatch.setattr(Bench, "bare", lambda self: calls.append(("bare", len(self.images))))
-    step = synthesis.descend
-    monkeypatch.setattr(
-        "gvbsm.bench.synthesis.descend",
-        lambda terms, images, *rest: (
-            calls.append(("full", len(images))) or step(terms, images, *rest)
-        ),
-    )
+    step = loop.descend
+
+    def descend(loss, terms, state):
+        calls.append(("full", len(state.images)))
+        step(loss, terms, state)
+
+    monkeypatch.setattr(loop, "descend", descend)
     assert synthesis._peak_of("cifar10", CONVNET, runtime, kind, torch.get_num_threads()) >= 0
     assert calls == [(kind, 2), (kind, 2), (kind, 6), (kind, 6)]  # the first ones load all
 

@@ -97,3 +97,33 @@ def test_the_defaults_are_within_them():
 def test_numbers_that_make_no_sense_are_faults(section, name, value):
     with pytest.raises(ConfigError, match=rf"{section}\.{name}.* must (not be neg|be (pos|fin))"):
         build_config({section: {name: value}})
+
+
+@pytest.mark.parametrize(
+    ("settings", "line"),
+    [
+        ({"crop_scale": [0.5, 0.2]}, r"crop_scale must satisfy .* got \[0\.5, 0\.2\]"),
+        ({"crop_scale": [0.0, 1.0]}, "crop_scale must satisfy"),
+        ({"stages": 0}, r"stages must be from 1 to synthesis\.iterations \(4000\), got 0"),
+        ({"stages": 5, "iterations": 4}, "got 5"),
+        ({"residual": 0.5, "init": "real"}, "stages is 1; take more"),
+        ({"residual": 0.5, "stages": 2}, "init is noise; set"),
+        ({"residual": 1.0, "stages": 2, "init": "real"}, r"residual must be in \[0, 1\), got 1"),
+        ({"weight_class": 1.5}, r"weight_class must be in \[0, 1\], got 1\.5"),
+        ({"weight_flatness": -1.0}, "weight_flatness must not be negative, got -1"),
+        ({"flatness_decay": 1.0}, "flatness_decay must be in"),
+        ({"flatness_tau": 0.0}, "flatness_tau must be positive, got 0"),
+        ({"crop_tiles": 2}, "init is noise; set synthesis.init=crops"),
+        ({"rounds": 2}, "init is noise; set synthesis.init=real, or leave rounds out"),
+        ({"stage_sizes": [6, 8]}, r"each of synthesis\.stages \(1\), got \[6, 8\]"),
+        ({"stage_sizes": [8], "stages": 2}, r"stages \(2\), got \[8\]"),
+        ({"stage_sizes": [0, 8], "stages": 2}, r"1 pixel or more .* got \[0, 8\]"),
+        ({"rounds": 0}, "rounds must be from 1 to"),
+        ({"rounds": 11, "init": "real"}, r"ipc \(10\), .* \(4000\), got 11"),
+        ({"rounds": 4, "iterations": 3, "init": "real"}, r"iterations \(3\), got 4"),
+    ],
+)
+def test_faults_of_later_papers_settings_are_one_line(settings, line):
+    with pytest.raises(ConfigError, match=line) as error:
+        build_config({"synthesis": settings})
+    assert "\n" not in str(error.value)

@@ -14,9 +14,10 @@ from gvbsm.engine.device import seeded
 from gvbsm.exchange.export import export
 from gvbsm.exchange.train import settle, train
 from gvbsm.files.artifacts import load_tensors, read_json
-from gvbsm.method.epochs import unpack_plan, view_batch
+from gvbsm.method.epochs import view_batch
 from gvbsm.stages.labels import generate_labels
 from gvbsm.store.distilled import load_distilled, save_images
+from gvbsm.store.plan_codec import unpack_plan
 from support.toy import CONVNET, StoppedError, stop_after
 
 VIEWS = {"crop": "pad", "padding": 1, "flip": True, "cutmix": 1.0}

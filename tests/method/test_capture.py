@@ -2,7 +2,6 @@
 
 import copy
 import gc
-import logging
 import weakref
 from contextlib import contextmanager, nullcontext
 
@@ -13,8 +12,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from gvbsm.backbones import BACKBONES, build_backbone, disable_inplace, matched_layers
-from gvbsm.method.capture import compile_observer, input_shapes, observe, observing
+from gvbsm.backbones import BACKBONES, build_backbone, disable_inplace
+from gvbsm.method.capture import HookedObserver, observe
+from gvbsm.method.compiled import CompiledObserver
+from gvbsm.method.layers import input_shapes, matched_layers
 from gvbsm.method.moments import Sums, add, counts, finalize
 from support import reference
 from support.toy import captured
@@ -363,10 +364,16 @@ def one_graph(model, paths, n_p):
     """What is to be compiled, as it is."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(torch, "compile", lambda function, **_settings: function)
-        yield compile_observer(model, paths, n_p)
+        yield CompiledObserver(model, paths, n_p)
 
 
-each_way = pytest.mark.parametrize("way", [observing, one_graph])
+@contextmanager
+def by_hooks(model, paths, n_p):
+    """Layer by layer."""
+    yield HookedObserver(model, paths, n_p)
+
+
+each_way = pytest.mark.parametrize("way", [by_hooks, one_graph])
 
 
 def assert_watched(way, model, x, n_p=3, groups=1, wanted=None, tolerance=1e-10):
@@ -537,8 +544,8 @@ def test_observing__equals_a_forward_pass_by_hand():
     h = (h - mean) / ((h - mean).square().mean(dim=(2, 3), keepdim=True) + 1e-5).sqrt()
     h = (h * weights[2].view(1, -1, 1, 1) + weights[3].view(1, -1, 1, 1)).clamp(min=0)
     h = h[:, :, :8, :8].reshape(2, 6, 4, 2, 4, 2).mean(dim=(3, 5))  # floor: the 9th row is lost
-    with observing(model, convs, 3) as observer:
-        _, sums = observer(x, convs, groups=2)
+    observer = HookedObserver(model, convs, 3)
+    _, sums = observer(x, convs, groups=2)
     assert list(sums) == convs
     double = copy.deepcopy(model).double()
     assert input_shapes(double, convs, (3, 9, 9)) == input_shapes(model, convs, (3, 9, 9))
@@ -552,8 +559,8 @@ def test_observing__output_and_gradient_are_bit_identical():
     model = build_backbone("wrn10_1", 4, 8).eval().requires_grad_(False)
     plain, image = (images(8).requires_grad_() for _ in range(2))
     expected, paths = model(plain), all_layers(model)
-    with observing(model, paths, 4) as observer:
-        logits, _ = observer(image, paths)
+    observer = HookedObserver(model, paths, 4)
+    logits, _ = observer(image, paths)
     assert torch.equal(logits, expected)
     gradients = [
         torch.autograd.grad(out.square().sum(), seen)[0]
@@ -580,8 +587,8 @@ def test_observing__layers_that_see_the_same_map_share_one_sweep(wanted, sweeps,
         return observe(x, *arguments)
 
     monkeypatch.setattr("gvbsm.method.capture.observe", counted)
-    with observing(in_float64(Branches()), EVERY, 3) as observer:
-        _, sums = observer(images(5), wanted)
+    observer = HookedObserver(in_float64(Branches()), EVERY, 3)
+    _, sums = observer(images(5), wanted)
     assert len(swept) == sweeps
     assert sums.keys() == set(wanted)
 
@@ -590,8 +597,8 @@ def test_observing__gradient_flows_from_every_layer_to_the_image():
     model = build_backbone("wrn10_1", 4, 8).eval()
     paths = all_layers(model)
     image = images(8).requires_grad_()
-    with observing(model, paths, 4) as observer:
-        _, found = observer(image, paths)
+    observer = HookedObserver(model, paths, 4)
+    _, found = observer(image, paths)
     for path in paths:
         for sums in found[path]:
             (gradient,) = torch.autograd.grad(sums[1].sum(), image, retain_graph=True)
@@ -602,9 +609,8 @@ def test_observing__hooks_are_removed():
     model = build_backbone("convnet4", 2, 8)
     paths = list(matched_layers(model).conv)
     before = {name: value.clone() for name, value in model.state_dict().items()}
-    with observing(model, paths, 4) as observer:
-        assert hooks(model) == len(paths)
-        observer(images(8), paths)
+    observer = HookedObserver(model, paths, 4)
+    observer(images(8), paths)
     assert hooks(model) == 0
     after = model.state_dict()
     assert after.keys() == before.keys()
@@ -612,8 +618,8 @@ def test_observing__hooks_are_removed():
 
 
 def fail_inside(model, paths):
-    with observing(model, paths, 4) as observer:
-        observer(images(8, channels=5), paths)
+    observer = HookedObserver(model, paths, 4)
+    observer(images(8, channels=5), paths)
 
 
 def test_observing__hooks_are_removed_after_an_error():
@@ -635,13 +641,13 @@ def test_observing__layers_that_change_their_input_would_break_the_gradient():
             return self.left(x) + self.right(x)
 
     model, image = Greedy(), images(4).requires_grad_()
-    with observing(model, ["left"], 4) as observer:
-        _, sums = observer(image, ["left"])
-        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
-            sums["left"].channel.sum().backward()
-        disable_inplace(model)
-        _, sums = observer(image, ["left"])
-        sums["left"].channel[0].sum().backward()
+    observer = HookedObserver(model, ["left"], 4)
+    _, sums = observer(image, ["left"])
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        sums["left"].channel.sum().backward()
+    disable_inplace(model)
+    _, sums = observer(image, ["left"])
+    sums["left"].channel[0].sum().backward()
     torch.testing.assert_close(image.grad, torch.full_like(image, 1.5))
 
 
@@ -662,21 +668,21 @@ def test_input_shapes__are_those_of_one_picture_and_leave_no_trace():
 # Compiled networks
 
 
-def test_compiled__network_agrees_with_the_one_layer_by_layer(caplog):
+def test_compiled__network_agrees_with_the_one_layer_by_layer():
     """In values and gradients, and also when the same pictures are grouped otherwise."""
     model = Branches().eval().requires_grad_(False)
     torch._dynamo.reset()
-    compiled = compile_observer(model, EVERY, 2)
+    failures = []
+    compiled = CompiledObserver(model, EVERY, 2, failures.append)
     x = images(5, batch=4)
     for groups, wanted in ((2, EVERY), (1, ("norm", "left"))):
         results = []
-        for way in (observing, None):
+        for way in (by_hooks, None):
             image = x.clone().requires_grad_()
             if way is None:
-                with caplog.at_level(logging.WARNING, "gvbsm"):
-                    logits, sums = compiled(image, wanted, groups)
-                if any("cannot be compiled" in line for line in caplog.messages):
-                    pytest.skip(f"nothing can be compiled here: {caplog.messages[-1]}")
+                logits, sums = compiled(image, wanted, groups)
+                if failures:
+                    pytest.skip(f"nothing can be compiled here: {failures[-1]}")
             else:
                 with way(model, EVERY, 2) as observer:
                     logits, sums = observer(image, wanted, groups)
@@ -691,8 +697,8 @@ def test_compiled__network_agrees_with_the_one_layer_by_layer(caplog):
 
 
 @pytest.mark.parametrize("broken", ["compiling", "calling"])
-def test_compiled__without_a_working_compiler_it_runs_as_it_is(broken, monkeypatch, caplog):
-    """With one warning, and with the right sums and gradients."""
+def test_compiled__without_a_working_compiler_it_runs_as_it_is(broken, monkeypatch):
+    """It reports the failure once, and has the right sums and gradients."""
 
     def fail(*_arguments):
         raise RuntimeError("no compiler found\nand a second line\n")
@@ -702,27 +708,24 @@ def test_compiled__without_a_working_compiler_it_runs_as_it_is(broken, monkeypat
 
     monkeypatch.setattr(torch, "compile", compile_)
     model, x = in_float64(Branches()), images(5, batch=4).double()
-    with caplog.at_level(logging.WARNING, "gvbsm"):
-        observer = compile_observer(model, EVERY, 3)
-        assert_watched(lambda *_: nullcontext(observer), model, x, groups=2)
-        assert_watched(lambda *_: nullcontext(observer), model, x[:3])
-    (record,) = caplog.records
-    assert record.getMessage().endswith(
-        "Branches cannot be compiled, which is slower: no compiler found"
-    )
+    failures = []
+    observer = CompiledObserver(model, EVERY, 3, failures.append)
+    assert_watched(lambda *_: nullcontext(observer), model, x, groups=2)
+    assert_watched(lambda *_: nullcontext(observer), model, x[:3])
+    assert failures == ["no compiler found"]
 
 
-def test_compiled__a_failure_without_words_is_told_by_its_kind(monkeypatch, caplog):
+def test_compiled__a_failure_without_words_is_told_by_its_kind(monkeypatch):
     def fail(*_arguments):
         raise NotImplementedError
 
     monkeypatch.setattr(torch, "compile", lambda *_arguments, **_settings: fail)
-    with caplog.at_level(logging.WARNING, "gvbsm"):
-        compile_observer(in_float64(Branches()), EVERY, 3)(images(5), EVERY)
-    assert caplog.messages[0].endswith("NotImplementedError")
+    failures = []
+    CompiledObserver(in_float64(Branches()), EVERY, 3, failures.append)(images(5), EVERY)
+    assert failures == ["NotImplementedError"]
 
 
-def test_compiled__want_of_memory_is_no_want_of_a_compiler(monkeypatch, caplog):
+def test_compiled__out_of_memory_does_not_stop_compiling(monkeypatch):
     """It is handed on, and the compiled network is used again."""
     calls = []
 
@@ -736,19 +739,20 @@ def test_compiled__want_of_memory_is_no_want_of_a_compiler(monkeypatch, caplog):
         return run
 
     monkeypatch.setattr(torch, "compile", compile_)
-    observer = compile_observer(Branches().eval(), EVERY, 3)
+    failures = []
+    observer = CompiledObserver(Branches().eval(), EVERY, 3, failures.append)
     with pytest.raises(torch.OutOfMemoryError):
         observer(images(5, batch=4), EVERY)
     observer(images(5), EVERY)
     assert calls == [4, 2]
-    assert not caplog.records
+    assert failures == []
 
 
 def test_compiled__at_first_use_and_once(monkeypatch):
     """A teacher that is never drawn costs no compiling."""
     made = []
     monkeypatch.setattr(torch, "compile", lambda function, **_settings: made.append(1) or function)
-    observer = compile_observer(Branches().eval(), EVERY, 3)
+    observer = CompiledObserver(Branches().eval(), EVERY, 3)
     assert made == []
     for batch in (2, 2, 4):
         observer(images(5, batch=batch), EVERY)
@@ -759,7 +763,7 @@ def test_compiled__network_is_a_copy(monkeypatch):
     """The teacher itself stays without hooks, and may be used as before."""
     monkeypatch.setattr(torch, "compile", lambda function, **_settings: function)
     model = Branches().eval()
-    observer = compile_observer(model, EVERY, 3)
+    observer = CompiledObserver(model, EVERY, 3)
     assert hooks(model) == 0
     expected, _ = observer(images(5), EVERY)
     model.last.weight.data.zero_()

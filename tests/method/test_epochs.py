@@ -13,23 +13,12 @@ from gvbsm.config import ConfigError, LabelsConfig, ViewConfig
 from gvbsm.data.loading import batch_count, border_color
 from gvbsm.data.pictures import normalize
 from gvbsm.data.views import Mixes, Views
+from gvbsm.method.beyond.label_pool import pooled_epochs, redraw
 from gvbsm.method.ensemble import label_batch
-from gvbsm.method.epochs import (
-    Plan,
-    batch_size_for,
-    check_shuffle,
-    draw_plan,
-    from_table,
-    pack_plan,
-    plan_fields,
-    pooled_epochs,
-    redraw,
-    settle_epochs,
-    tabulate,
-    unpack_plan,
-    view_batch,
-)
+from gvbsm.method.epochs import Plan, batch_size_for, draw_plan, settle_epochs, view_batch
+from gvbsm.pipeline.preflight import check_shuffle
 from gvbsm.store.label_codec import pack_rows, packed_bytes, unpack_rows
+from gvbsm.store.plan_codec import from_table, pack_plan, plan_fields, tabulate, unpack_plan
 from support import reference
 from support.toy import CONVNET, WRN
 

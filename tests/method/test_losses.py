@@ -8,11 +8,10 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from gvbsm.method.groups import class_rows
 from gvbsm.method.losses import (
-    class_blocks,
     densify,
     ensemble_logits,
-    flatness,
     hard_loss,
     kd_loss,
     match,
@@ -20,6 +19,7 @@ from gvbsm.method.losses import (
 )
 from gvbsm.method.moments import Moments, ema
 from support import reference
+from support.strategies import labelled_batches
 
 bounded = settings(deadline=None, derandomize=True, max_examples=25)
 
@@ -152,53 +152,13 @@ def test_match__no_difference_gives_gradient_zero_not_nan(zero):
 # Classes of a batch
 
 
-@st.composite
-def labelled_batches(draw):
-    """Labels of several groups of equal size, and their number."""
-    groups, batch = draw(st.integers(1, 4)), draw(st.integers(1, 7))
-    labels = st.lists(st.integers(0, 4), min_size=groups * batch, max_size=groups * batch)
-    return torch.tensor(draw(labels)), groups
-
-
-@bounded
-@given(labelled_batches())
-def test_class_blocks__each_class_of_several_images_is_in_its_group_once(drawn):
-    labels, groups = drawn
-    batch = len(labels) // groups
-    expected = set()
-    for group in range(groups):
-        own = range(group * batch, (group + 1) * batch)
-        for label in range(5):
-            images = tuple(i for i in own if labels[i] == label)
-            if len(images) > 1:
-                expected.add((group, images))
-    blocks = class_blocks(labels, groups)
-    found = [
-        (group, tuple(sorted(members)))
-        for block in blocks
-        for group, members in zip(block.group.tolist(), block.members.tolist(), strict=True)
-    ]
-    assert len(found) == len(set(found))
-    assert set(found) == expected
-    sizes = [block.members.shape[1] for block in blocks]
-    assert len(sizes) == len(set(sizes))  # one block a size: as few calls of the solver as may be
-    assert all(part.dtype == torch.int64 for block in blocks for part in block)
-
-
-def test_class_blocks__known_answer():
-    twos, threes = class_blocks(torch.tensor([7, 7, 3, 3, 3, 1, 7, 3, 7, 3, 3, 1]), 2)
-    assert twos.members.tolist() == [[0, 1], [6, 8]]
-    assert threes.members.tolist() == [[2, 3, 4], [7, 9, 10]]
-    assert twos.group.tolist() == threes.group.tolist() == [0, 1]
-
-
 # Densification: Eq. 4 and 5
 
 SMALL_LABELS = torch.tensor([2, 0, 2, 2, 0, 1])  # classes of three, two and one image
 
 
 def densified(images, labels, tau, form="exact", groups=1):
-    return densify(images, class_blocks(labels, groups), groups, tau, form)
+    return densify(images, class_rows(labels, groups), groups, tau, form)
 
 
 def small_images(seed=0):
@@ -585,24 +545,3 @@ def test_kd_loss__tends_to_mse_as_the_temperature_grows():
     assert errors[1] < 0.2 * errors[0]
     assert errors[2] < 0.2 * errors[1]
     torch.testing.assert_close(limit, mse_gt_loss(student, teacher, torch.zeros(()), 0.0) / 2)
-
-
-def test_flatness__equals_the_slow_twin_with_its_gradient():
-    generator = torch.Generator().manual_seed(5)
-    logits = 3 * torch.randn(4, 6, generator=generator, dtype=torch.float64)
-    average = 3 * torch.randn(4, 6, generator=generator, dtype=torch.float64)
-
-    def slow(z):
-        rows = zip(z.tolist(), average.tolist(), strict=True)
-        pairs = [[reference.softmax([v / 4 for v in row]) for row in pair] for pair in rows]
-        return torch.tensor([reference.kl_divergence(*pair) for pair in pairs]).double()
-
-    logits.requires_grad_()
-    found = flatness(logits, average, 4.0)
-    torch.testing.assert_close(found.detach(), slow(logits.detach()), rtol=1e-6, atol=1e-9)
-    (gradient,) = torch.autograd.grad(found.sum(), logits)
-    p, q = torch.softmax(logits.detach() / 4, 1), torch.softmax(average / 4, 1)
-    ratio = (p / q).log()
-    by_hand = p * (ratio - (p * ratio).sum(dim=1, keepdim=True)) / 4
-    torch.testing.assert_close(gradient, by_hand)
-    assert flatness(average, average, 4.0).abs().max() < 1e-12

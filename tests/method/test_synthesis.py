@@ -1,22 +1,31 @@
 """A step of synthesis: every term and its gradient against the paper's equations in float64."""
 
 import itertools
-from contextlib import ExitStack
+import math
 from dataclasses import replace
 
 import pytest
 import torch
 import torch.nn.functional as F
 
-from gvbsm.backbones import matched_layers
 from gvbsm.config import SynthesisConfig, ViewConfig
 from gvbsm.data.loading import view_arguments
 from gvbsm.data.views import sample_views
-from gvbsm.method.capture import observing
-from gvbsm.method.matching import empty_state
-from gvbsm.method.synthesis import choose_teacher, descend, make_stack, step_draws, step_terms
+from gvbsm.method.beyond.flatness import Flatness
+from gvbsm.method.groups import make_stack
+from gvbsm.method.layers import matched_layers
+from gvbsm.method.matching import empty_averages
+from gvbsm.method.synthesis import (
+    DivergedError,
+    State,
+    choose_teacher,
+    descend,
+    step_draws,
+    step_terms,
+    synthesize,
+)
 from support import reference
-from support.toy import CONVNET, IMAGE, N_P, WRN, captured, slow_matching
+from support.toy import CONVNET, IMAGE, WRN, captured, slow_matching
 
 CONFIG = SynthesisConfig(
     views=ViewConfig(crop="resized", scale=(0.3, 1.0), roll=3), densification="scaled"
@@ -38,33 +47,28 @@ def noise(runtime, groups=1):
     return torch.randn(shape, generator=runtime.generator("x"), requires_grad=True)
 
 
-def one_step(images, stack, targets, config, step, runtime, state=None, average=None):
+def state_of(images, stack, teachers, config):
+    """The state before the first iteration, with pixels of any size allowed."""
+    averages = {t.name: empty_averages(t, stack.groups, config.ema_start) for t in teachers}
+    bounds = torch.tensor(-math.inf), torch.tensor(math.inf)
+    return State(images, bounds, torch.optim.SGD([images], lr=2.0), averages)
+
+
+def one_step(images, stack, teachers, config, step, runtime, state=None, extras=()):
     """The terms of one step, and the paths of all layers that were matched in it."""
-    if state is None:
-        state = empty_state(targets, len(stack.numbers), config.ema_start)
+    state = state or state_of(images, stack, teachers, config)
+    state.images, state.step = images, step
     asked = []
 
-    def listening(observer):
+    def listening(observe):
         def call(x, wanted, groups):
             asked.extend(wanted)
-            return observer(x, wanted, groups)
+            return observe(x, wanted, groups)
 
         return call
 
-    with ExitStack() as contexts:
-        observers = {
-            target.name: listening(
-                contexts.enter_context(
-                    observing(target.model, {*target.batchnorm, *target.conv}, N_P)
-                )
-            )
-            for target in targets
-        }
-        draws = step_draws(runtime, stack.numbers, step)
-        terms = step_terms(
-            images, stack, targets, observers, state, config, step, draws, runtime, average
-        )
-    return terms, set(asked)
+    watched = [replace(teacher, observe=listening(teacher.observe)) for teacher in teachers]
+    return step_terms(state, stack, watched, config, runtime, extras), set(asked)
 
 
 def slow_views(images, config, generator):
@@ -126,44 +130,26 @@ def test_choose_teacher__takes_as_much_from_the_generator_in_either_order(runtim
     assert following[0] == following[1]
 
 
-def test_make_stack__known_answer():
-    """Two groups of four: classes 5, 5, 2, 2 and 2, 2, 2, 9; class 2 is in both, each by itself."""
-    stack = make_stack([4, 7], torch.tensor([5, 5, 2, 2, 2, 2, 2, 9]), CPU)
-    assert stack.numbers == (4, 7)
-    assert stack.batch == 4
-    assert stack.labels.tolist() == [5, 5, 2, 2, 2, 2, 2, 9]
-    twos, threes = stack.blocks
-    assert sorted(twos.members.tolist()) == [[0, 1], [2, 3]]
-    assert twos.group.tolist() == [0, 0]
-    assert threes.members.tolist() == [[4, 5, 6]]
-    assert threes.group.tolist() == [1]
-
-
-def test_make_stack__all_of_it_is_on_the_device():
-    stack = make_stack((0,), LABELS, torch.device("meta"))
-    tensors = [stack.labels, *(part for block in stack.blocks for part in block)]
-    assert len(tensors) == 5
-    assert all(tensor.is_meta for tensor in tensors)
-
-
 def test_descend__known_answer(targets_for, runtime):
     """Plain gradient descent, clamped to the valid range of each channel; the average moves on."""
     config, images = replace(CONFIG, beta_dr=0.0), noise(runtime)
     targets = targets_for(config, [WRN])
-    state = empty_state(targets, 1, config.ema_start)
+    state = state_of(images, stack_of(0), targets, config)
     terms, _ = one_step(images, stack_of(0), targets, config, 0, runtime, state)
-    (gradient,) = torch.autograd.grad(terms.loss(config).sum(), images, retain_graph=True)
+    loss = terms.loss(config)
+    (gradient,) = torch.autograd.grad(loss.sum(), images, retain_graph=True)
     before, low = images.detach().clone(), torch.tensor([-1.0, -0.5, -2.0])[:, None, None]
     high = torch.tensor([1.0, 0.5, 0.1])[:, None, None]
+    state.bounds = low, high
     images.grad = torch.ones_like(images)  # what an earlier step has left counts no more
-    descend(terms, images, torch.optim.SGD([images], lr=2.0), (low, high), state, config)
+    descend(loss, terms, state)
     expected = (before - 2.0 * gradient).maximum(low).minimum(high)
     torch.testing.assert_close(images.detach(), expected)
     assert (expected == high).any()
     assert (expected == low).any()
     assert ((expected > low) & (expected < high)).any()
     assert terms.changed
-    assert all(state[key] is changed for key, changed in terms.changed.items())
+    assert all(state.averages[WRN][key] is average for key, average in terms.changed.items())
 
 
 # Terms
@@ -186,7 +172,7 @@ def test_terms__equal_the_equations_over_three_steps(changed, targets_for, stati
     images = 0.3 * torch.randn(12, *IMAGE, generator=runtime.generator("x"), dtype=torch.float64)
     if config.densification == "exact":
         images = images * 0.2  # else the softmax of the eigenvalues is one-hot
-    state = empty_state(targets, 2, config.ema_start)
+    state = state_of(images.requires_grad_(), stack, targets, config)
     histories = [{CONVNET: {}, WRN: {}} for _ in range(2)]
     dropped, names = 0, set()
     for step in range(3):
@@ -224,8 +210,8 @@ def test_terms__equal_the_equations_over_three_steps(changed, targets_for, stati
         (wanted,) = torch.autograd.grad((weights * total).sum(), twins)
         largest = float(wanted.abs().max())
         torch.testing.assert_close(gradient, wanted, rtol=1e-5, atol=1e-6 * largest)
-        assert {key.split("|")[0] for key in terms.changed} == {name}
-        state |= terms.changed
+        assert terms.changed.keys() == {"channel", "patch"}
+        state.averages[name] |= terms.changed
     assert (dropped > 0) == (config.beta_dr > 0)
     assert len(names) == 2  # both teachers have had a turn
 
@@ -273,9 +259,10 @@ def test_flatness__compares_with_the_copy_under_the_same_view(targets_for, teach
     config = replace(CONFIG, weight_flatness=0.25)
     images, targets = noise(runtime, 2), targets_for(config)
     copies = (0.5 * images.detach() + 0.3).requires_grad_()
-    terms, _ = one_step(
-        images, stack_of(2, 6), targets, config, 1, runtime, average=copies
-    )  # fmt: skip
+    state = state_of(images, stack_of(2, 6), targets, config)
+    state.copies["flatness"] = copies
+    extras = [Flatness(config, runtime)]
+    terms, _ = one_step(images, stack_of(2, 6), targets, config, 1, runtime, state, extras)
     expected, model = [], teachers[terms.teacher]
     for number, own in ((2, slice(0, 6)), (6, slice(6, 12))):
         both = [
@@ -288,42 +275,74 @@ def test_flatness__compares_with_the_copy_under_the_same_view(targets_for, teach
         ]
         p, q = (torch.softmax(logits / config.flatness_tau, dim=1) for logits in both)
         expected.append((p * (p / q).log()).sum(dim=1).mean())
-    assert terms.flatness.tolist() == pytest.approx([e.item() for e in expected], rel=1e-4)
+    term = terms.extra["flatness"]
+    assert term.tolist() == pytest.approx([e.item() for e in expected], rel=1e-4)
     plain, _ = one_step(images, stack_of(2, 6), targets, CONFIG, 1, runtime)
-    assert torch.allclose(terms.loss(config), plain.loss(CONFIG) + 0.25 * terms.flatness)
-    terms.flatness.sum().backward(retain_graph=True)
+    assert torch.allclose(terms.loss(config), plain.loss(CONFIG) + 0.25 * term)
+    term.sum().backward(retain_graph=True)
     assert copies.grad is None
     assert images.grad.abs().max() > 0
-    rows = terms.read(images)
-    assert [row["flatness"] for row in rows] == terms.flatness.tolist()
-    assert "flatness" not in plain.read(images)[0]
+    assert terms.values()["flatness"] == term.tolist()
+    assert "flatness" not in plain.values()
 
 
-def test_terms__are_read_for_each_group(targets_for, runtime):
+def test_synthesize__yields_the_terms_of_each_group(targets_for, runtime):
     """With the norm of the densification's gradient, which is that of the group's own images."""
-    config, images = replace(CONFIG, beta_dr=0.5), noise(runtime, 3)
+    config, images = replace(CONFIG, beta_dr=0.5, iterations=2), noise(runtime, 3)
     stack = stack_of(1, 2, 3, labels=(LABELS, torch.arange(6) % 4, OTHER))
-    terms, _ = one_step(images, stack, targets_for(config), config, 0, runtime)
-    rows = terms.read(images)
-    assert len(rows) == 3
+    targets = targets_for(config)
+    terms, _ = one_step(images, stack, targets, config, 0, runtime)
     (gradient,) = torch.autograd.grad(terms.densification.sum(), images, retain_graph=True)
-    for row, group, own in zip(rows, range(3), gradient.split(6), strict=True):
-        assert row["teacher"] == terms.teacher
+    state = state_of(images, stack, targets, config)
+    first, second = synthesize(state, stack, targets, config, runtime, measured={0})
+    assert (first.number, second.number, state.step) == (0, 1, 2)
+    assert first.teacher == terms.teacher
+    torch.testing.assert_close(first.loss, terms.loss(config).detach())
+    for group, own in enumerate(gradient.split(6)):
         for term in TERMS:
-            assert row[term] == getattr(terms, term).detach().expand(3)[group].item()
-        assert row["densification_gradient"] == pytest.approx(own.norm().item(), rel=1e-5)
+            value = getattr(terms, term).detach().expand(3)[group].item()
+            assert first.terms[term][group] == value
+        norm = first.densification_gradient[group]
+        assert norm == pytest.approx(own.norm().item(), rel=1e-5)
         assert own.norm() > 1e-4
+    assert (second.terms, second.densification_gradient) == ({}, [])  # it is not measured
+
+
+def test_synthesize__goes_on_from_its_state(targets_for, runtime):
+    """Stopped after any iteration, with the state alone kept, it ends at the same pixels."""
+    config = replace(CONFIG, beta_dr=0.5, iterations=5)
+    targets, stack = targets_for(config), stack_of(3)
+    whole = state_of(noise(runtime), stack, targets, config)
+    assert len([*synthesize(whole, stack, targets, config, runtime)]) == 5
+    halves = state_of(noise(runtime), stack, targets, config)
+    for wanted in (2, 1, 2):
+        steps = synthesize(halves, stack, targets, config, runtime)
+        assert len([*itertools.islice(steps, wanted)]) == wanted
+    assert torch.equal(halves.images, whole.images)
+
+
+def test_synthesize__stops_before_a_step_that_diverges(targets_for, teachers, runtime):
+    teachers[WRN].get_parameter("classifier.bias").data[0] = math.nan
+    targets, stack, images = targets_for(CONFIG, [WRN]), stack_of(3), noise(runtime)
+    state, before = state_of(images, stack, targets, CONFIG), images.detach().clone()
+    with pytest.raises(DivergedError, match="not finite at iteration 0") as error:
+        next(synthesize(state, stack, targets, CONFIG, runtime, measured={0}))
+    assert (error.value.step, error.value.teacher) == (0, WRN)
+    assert torch.equal(state.images, before)
+    assert state.step == 0
 
 
 def test_terms__of_classes_of_one_image_have_no_densification(targets_for, runtime):
     images = noise(runtime)[:4].detach().requires_grad_()
     labels = torch.tensor([1, 0, 1, 0])  # two groups of one image of either class
-    stack = make_stack((0, 1), labels, CPU)
-    terms, _ = one_step(images, stack, targets_for(CONFIG), CONFIG, 0, runtime)
+    stack, targets = make_stack((0, 1), labels, CPU), targets_for(CONFIG)
+    terms, _ = one_step(images, stack, targets, CONFIG, 0, runtime)
     assert terms.densification.tolist() == [0.0, 0.0]
-    assert [row["densification_gradient"] for row in terms.read(images)] == [0.0, 0.0]
+    state = state_of(images, stack, targets, CONFIG)
+    step = next(synthesize(state, stack, targets, CONFIG, runtime, measured={0}))
+    assert step.densification_gradient == [0.0, 0.0]
     together = make_stack((0,), labels, CPU)
-    terms, _ = one_step(images, together, targets_for(CONFIG), CONFIG, 0, runtime)
+    terms, _ = one_step(images, together, targets, CONFIG, 0, runtime)
     assert terms.densification.item() > 0
 
 
@@ -339,7 +358,7 @@ def test_dropped_layers_are_drawn_each_by_itself(targets_for, runtime):
         for path in kept:
             counts[path] += 1
         for name, level in target.levels.items():  # a layer is dropped as a whole
-            begun = terms.changed[f"{WRN}|{name}"].started.tolist()
+            begun = terms.changed[name].started.tolist()
             assert {path for path, has in zip(level.layers, begun, strict=True) if has} == (
                 matched if name == "channel" else kept
             )

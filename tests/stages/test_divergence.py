@@ -6,8 +6,9 @@ import pytest
 import torch
 
 from gvbsm.engine.device import RunError
-from gvbsm.method.synthesis import make_stack
-from gvbsm.stages.divergence import check_loss, check_pixels
+from gvbsm.method.groups import make_stack
+from gvbsm.method.synthesis import DivergedError
+from gvbsm.stages.divergence import check_pixels, diverged
 
 STACK = make_stack((4, 9), torch.tensor([0, 1, 0, 1]), torch.device("cpu"))
 
@@ -20,9 +21,11 @@ def test_check_pixels__names_the_group():
         check_pixels(5, images, STACK)
 
 
-def test_check_loss__tells_pixels_from_losses():
+def test_diverged__names_the_group_and_where_it_began():
     images = torch.zeros(4, 3, 2, 2)
-    check_loss(5, "a", torch.ones(2), images, STACK, [])
     images[0] = math.nan
-    with pytest.raises(RunError, match="batch 4: the loss became nan at iteration 5, first in the"):
-        check_loss(5, "a", torch.tensor([math.nan, 1.0]), images, STACK, [])
+    error = DivergedError(5, "a", torch.tensor([math.nan, 1.0]))
+    line = str(diverged(error, images, STACK, []))
+    assert line.startswith(
+        "synthesis of batch 4: the loss became nan at iteration 5, first in the pixels; lower"
+    )

@@ -15,10 +15,12 @@ from gvbsm.engine.launch import Launch
 from gvbsm.engine.out_of_memory import InParts
 from gvbsm.engine.processes import Processes
 from gvbsm.files.artifacts import ArtifactError, save, write_json
-from gvbsm.method.epochs import draw_plan, pack_plan, redraw, unpack_plan, view_batch
+from gvbsm.method.beyond.label_pool import redraw
+from gvbsm.method.epochs import draw_plan, view_batch
 from gvbsm.stages.evaluation import Labeller
 from gvbsm.stages.labels import generate_labels, make_labels
 from gvbsm.store.distilled import is_whole, load_labels
+from gvbsm.store.plan_codec import pack_plan, unpack_plan
 from gvbsm.store.soft_labels import STORAGE, SoftLabels
 from support import reference
 from support.toy import CONVNET, WRN, StoppedError, stop_after

@@ -7,7 +7,6 @@ import pytest
 import torch
 from torch import nn
 
-from gvbsm.backbones import matched_layers
 from gvbsm.config import StatisticsConfig, SynthesisConfig, ViewConfig
 from gvbsm.data.loading import view_batches
 from gvbsm.data.pictures import normalize
@@ -15,8 +14,10 @@ from gvbsm.engine.device import RunError
 from gvbsm.engine.launch import Launch
 from gvbsm.engine.processes import Processes
 from gvbsm.files.artifacts import load_tensors, save
-from gvbsm.method.matching import Statistics, make_target
+from gvbsm.method.layers import matched_layers
+from gvbsm.method.matching import make_teacher
 from gvbsm.stages.statistics import CHUNK, add_chunks, record_chunks
+from gvbsm.store.statistics_codec import pack_statistics, unpack_statistics
 from support.toy import (
     CONVNET,
     FIRST,
@@ -79,7 +80,7 @@ def assert_close(found, expected, rtol):
 
 def same(ours, theirs):
     """Whether two sets of statistics are equal bit for bit."""
-    ours, theirs = ours.tensors(), theirs.tensors()
+    ours, theirs = pack_statistics(ours), pack_statistics(theirs)
     return ours.keys() == theirs.keys() and all(
         torch.equal(value, theirs[name]) for name, value in ours.items()
     )
@@ -239,8 +240,8 @@ def test_seed_decides_the_views(teachers, data, runtime, tmp_path):
 
 def _through_a_file(statistics, tmp_path):
     path = tmp_path / "statistics.safetensors"
-    save(path, statistics.tensors(), {"kind": "statistics", "recipe": {}})
-    return Statistics.from_tensors(load_tensors(path, "statistics")[0])
+    save(path, pack_statistics(statistics), {"kind": "statistics", "recipe": {}})
+    return unpack_statistics(load_tensors(path, "statistics")[0])
 
 
 def test_file_round_trip_keeps_the_values(teachers, data, runtime, tmp_path):
@@ -251,7 +252,7 @@ def test_file_round_trip_keeps_the_values(teachers, data, runtime, tmp_path):
 def test_file_round_trip_keeps_the_first_layer(teachers, data, runtime, tmp_path):
     """The first layer is weighed tenfold: it must be the one that sees the image."""
     found = _through_a_file(recorded(teachers, data, runtime, tmp_path)[WRN], tmp_path)
-    target = make_target(WRN, teachers[WRN], found, SynthesisConfig(), N_P, IMAGE)
+    target = make_teacher(WRN, teachers[WRN], found, SynthesisConfig(), N_P, IMAGE)
     assert target.conv[0] == FIRST[WRN]
 
 

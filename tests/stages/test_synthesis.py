@@ -4,7 +4,7 @@ import io
 import itertools
 import logging
 import math
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import replace
 
 import pytest
@@ -13,24 +13,25 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 from gvbsm.config import OptimizerConfig, SynthesisConfig, ViewConfig
-from gvbsm.data.pictures import normalize
+from gvbsm.data.pictures import normalize, pixel_bounds
 from gvbsm.engine.device import RunError, Runtime
 from gvbsm.files.artifacts import load_tensors, read_header, save
 from gvbsm.files.checkpoint import Checkpoint
-from gvbsm.method.capture import observing
-from gvbsm.method.matching import empty_state
-from gvbsm.method.synthesis import descend, make_stack, step_draws, step_terms
-from gvbsm.stages import synthesis
+from gvbsm.method import synthesis as loop
+from gvbsm.method.capture import HookedObserver
+from gvbsm.method.groups import group_indices, make_stack
+from gvbsm.method.statistics import Statistics
+from gvbsm.method.synthesis import begin_synthesis, descend, step_terms
 from gvbsm.stages.selection.starts import Start
 from gvbsm.stages.synthesis import (
     GPU_IMAGES,
+    SynthesisTask,
     _groups_at_once,
-    group_indices,
-    synthesize,
-    synthesize_stack,
+    optimize_stack,
+    synthesize_set,
 )
 from gvbsm.store.film import frame_steps
-from support.toy import CONVNET, IMAGE, N_P, WRN, StoppedError, stop_after
+from support.toy import CONVNET, IMAGE, N_P, WRN, StoppedError, of_classes, stop_after
 
 PLAIN = ViewConfig(crop="none", flip=False)
 CONFIG = SynthesisConfig(
@@ -50,33 +51,29 @@ def alone(number, labels):
     return make_stack((number,), labels, torch.device("cpu"))
 
 
-@contextmanager
-def observed(targets):
-    """An observer for each teacher, by name."""
-    with ExitStack() as contexts:
-        yield {
-            target.name: contexts.enter_context(
-                observing(target.model, {*target.batchnorm, *target.conv}, N_P)
-            )
-            for target in targets
-        }
+def task_of(config, targets, data, ipc=3, initial=None):
+    """The task of images that start from real pictures, or from noise."""
+    statistics = {}
+    if config.weight_class:
+        for target in targets:
+            statistics[target.name] = Statistics({}, {}, *of_classes(target.model, data, N_P))
+    start = None if initial is None else Start(initial[:, None])
+    return SynthesisTask(config, targets, statistics, data, ipc, N_P, start)
 
 
 @pytest.fixture
 def group(targets_for, data, runtime, tmp_path):
-    """Call it to optimise a group of six images of three classes: uint8 images and trace."""
+    """Call it to optimize a group of six images of three classes: uint8 images and trace."""
 
     def run(config, number=3, targets=None, runtime=runtime, path=tmp_path / "group"):
-        shape = (len(LABELS), *IMAGE)
-        start = torch.randn(shape, generator=runtime.generator("start"))
-        targets = targets_for(config) if targets is None else targets
+        start = torch.randn(len(LABELS), *IMAGE, generator=runtime.generator("start"))
+        task = task_of(config, targets_for(config) if targets is None else targets, data)
         checkpoint = Checkpoint(path, {"toy": 1}, runtime.checkpoint_seconds)
-        with runtime.progress(1, "", "") as bar, observed(targets) as observers:
-            images, (trace,), _ = synthesize_stack(
-                alone(number, LABELS), start, targets, config, observers, (data.mean, data.std),
-                runtime, checkpoint, bar, NONE,
-            )  # fmt: skip
-        return images, trace
+        with runtime.progress(1, "", "") as bar:
+            images, work = optimize_stack(
+                task, alone(number, LABELS), start, NONE, runtime, checkpoint, bar
+            )
+        return images, work.traces[0]
 
     return run
 
@@ -91,25 +88,22 @@ def test_loop__is_adam_with_cosine_decay_average_and_clamp(group, targets_for, d
         for edge in (0, 1)
     )
     targets, stack = targets_for(config), alone(3, LABELS)
-    state = empty_state(targets, 1, config.ema_start)
-    with observed(targets) as observers:
-        for step in range(5):
-            images.requires_grad_()
-            draws = step_draws(runtime, (3,), step)
-            terms = step_terms(
-                images, stack, targets, observers, state, config, step, draws, runtime
-            )
-            assert terms.teacher == trace[step]["teacher"]
-            for term in TERMS:
-                value = getattr(terms, term).sum().item()
-                assert trace[step][term] == pytest.approx(value, rel=1e-4, abs=1e-6), (step, term)
-            (gradient,) = torch.autograd.grad(terms.loss(config).sum(), images)
-            m, v = 0.5 * m + 0.5 * gradient, 0.9 * v + 0.1 * gradient**2
-            lr = 0.2 * (1 + math.cos(math.pi * step / 5)) / 2
-            mean, root = m / (1 - 0.5 ** (step + 1)), (v / (1 - 0.9 ** (step + 1))).sqrt()
-            images = images.detach() - lr * mean / (root + 1e-8)
-            images = images.clamp(low[:, None, None], high[:, None, None])
-            state = {**state, **terms.changed}
+    bounds = pixel_bounds(data.mean, data.std)
+    state = begin_synthesis(images, bounds, stack, targets, config)
+    for step in range(5):
+        state.images, state.step = images.requires_grad_(), step
+        terms = step_terms(state, stack, targets, config, runtime)
+        assert terms.teacher == trace[step]["teacher"]
+        for term in TERMS:
+            value = getattr(terms, term).sum().item()
+            assert trace[step][term] == pytest.approx(value, rel=1e-4, abs=1e-6), (step, term)
+        (gradient,) = torch.autograd.grad(terms.loss(config).sum(), images)
+        m, v = 0.5 * m + 0.5 * gradient, 0.9 * v + 0.1 * gradient**2
+        lr = 0.2 * (1 + math.cos(math.pi * step / 5)) / 2
+        mean, root = m / (1 - 0.5 ** (step + 1)), (v / (1 - 0.9 ** (step + 1))).sqrt()
+        images = images.detach() - lr * mean / (root + 1e-8)
+        images = images.clamp(low[:, None, None], high[:, None, None])
+        state.averages[terms.teacher] |= terms.changed
     expected = (images * torch.tensor(data.std)[:, None, None]).double()
     expected = (expected + torch.tensor(data.mean, dtype=torch.float64)[:, None, None]) * 255
     assert (found.double() - expected).abs().max() < 0.6  # rounded to the nearest grey level
@@ -121,11 +115,8 @@ def whole(targets_for, data, runtime, tmp_path):
     """Call it to make the whole set of 4 classes x 3 images: images, labels, traces and film."""
 
     def run(config, folder="whole", runtime=runtime, names=(CONVNET, WRN), initial=None, ipc=3):
-        groups = synthesize(
-            4, ipc, None if initial is None else Start(initial[:, None]),
-            targets_for(config, names),
-            config, N_P, data, runtime, tmp_path / folder, {"toy": 1},
-        )  # fmt: skip
+        task = task_of(config, targets_for(config, names), data, ipc, initial)
+        groups = synthesize_set(task, runtime, tmp_path / folder, {"toy": 1})
         images = torch.zeros(4 * ipc, *IMAGE, dtype=torch.uint8)
         for index, found in groups.images():
             images[index] = found
@@ -186,14 +177,13 @@ def test_groups__each_depends_on_itself_alone(whole, targets_for, data, runtime,
     assert not torch.equal(images[:3], other[:3])  # fewer companions: other statistics
     start = torch.randn(6, 3, 8, 8, generator=runtime.generator("noise", 1))
     checkpoint = Checkpoint(tmp_path / "alone", {}, 3600)
-    targets = targets_for(config)
-    with runtime.progress(1, "", "") as bar, observed(targets) as observers:
-        made, (trace,), _ = synthesize_stack(
-            alone(1, labels[6:]), start, targets, config, observers, (data.mean, data.std),
-            runtime, checkpoint, bar, NONE,
-        )  # fmt: skip
+    task = task_of(config, targets_for(config), data)
+    with runtime.progress(1, "", "") as bar:
+        made, work = optimize_stack(
+            task, alone(1, labels[6:]), start, NONE, runtime, checkpoint, bar
+        )
     assert torch.equal(made, images[6:])
-    assert trace == traces[1]
+    assert work.traces == [traces[1]]
     (tmp_path / "whole" / "group-00001.safetensors").unlink()  # made again, beside the first
     again, _, more, _ = whole(config)
     assert torch.equal(again, images)
@@ -270,9 +260,9 @@ def compiled(monkeypatch):
     """Networks that would be compiled, and the sizes of the passes that they were used for."""
     sizes = {}
 
-    def compile_observer(model, paths, n_p):
+    def compiled_observer(model, paths, n_p, _on_failure):
         mine = sizes.setdefault(id(model), [])
-        observer = contexts.enter_context(observing(model, paths, n_p))
+        observer = HookedObserver(model, paths, n_p)
 
         def listening(x, wanted, groups):
             mine.append(len(x))
@@ -280,9 +270,8 @@ def compiled(monkeypatch):
 
         return listening
 
-    with ExitStack() as contexts:
-        monkeypatch.setattr("gvbsm.stages.synthesis.compile_observer", compile_observer)
-        yield sizes
+    monkeypatch.setattr("gvbsm.stages.synthesis.CompiledObserver", compiled_observer)
+    return sizes
 
 
 @pytest.mark.parametrize(("at_once", "size", "stacks"), [(1, 3, 6), (2, 6, 3), (4, 12, 1)])
@@ -355,13 +344,13 @@ def test_stages__mix_the_start_in_and_begin_without_moments(whole, data, monkeyp
     """Seen at each step: the pixels before and after it, and how often the moments were updated."""
     seen = []
 
-    def spy(terms, images, solver, *rest):
-        before = images.detach().clone()
-        descend(terms, images, solver, *rest)
+    def spy(loss, terms, state):
+        before, solver = state.images.detach().clone(), state.solver
+        descend(loss, terms, state)
         count = int(solver.state_dict()["state"][0]["step"])
-        seen.append((before, images.detach().clone(), count, solver.param_groups[0]["lr"]))
+        seen.append((before, state.images.detach().clone(), count, solver.param_groups[0]["lr"]))
 
-    monkeypatch.setattr(synthesis, "descend", spy)
+    monkeypatch.setattr(loop, "descend", spy)
     whole(STAGED, initial=START)
     start = normalize(data.train.images[START[:6]], data.mean, data.std)  # the first group's
     assert [row[2] for row in seen[:8]] == [1, 2, 1, 2, 3, 1, 2, 3]
@@ -393,12 +382,12 @@ SIZED = replace(STAGED, stage_sizes=(6, 10, 8))
 def test_sides__images_are_brought_to_that_of_each_stage(whole, data, monkeypatch):
     seen = []
 
-    def spy(terms, images, *rest):
-        before = images.detach().clone()
-        descend(terms, images, *rest)
-        seen.append((before, images.detach().clone()))
+    def spy(loss, terms, state):
+        before = state.images.detach().clone()
+        descend(loss, terms, state)
+        seen.append((before, state.images.detach().clone()))
 
-    monkeypatch.setattr(synthesis, "descend", spy)
+    monkeypatch.setattr(loop, "descend", spy)
     images, _, traces, film = whole(SIZED, names=[WRN], initial=START)
     start = normalize(data.train.images[START[:6]], data.mean, data.std)
     assert [len(before[0, 0]) for before, _ in seen[:8]] == [6, 6, 10, 10, 10, 8, 8, 8]
@@ -430,11 +419,11 @@ def test_sides__of_the_pictures_alone_change_nothing(whole):
 def test_sides__noise_is_drawn_at_the_first(whole, monkeypatch):
     seen = []
 
-    def spy(images, *rest):
-        seen.append(images.detach().clone())
-        return step_terms(images, *rest)
+    def spy(state, *rest):
+        seen.append(state.images.detach().clone())
+        return step_terms(state, *rest)
 
-    monkeypatch.setattr(synthesis, "step_terms", spy)
+    monkeypatch.setattr(loop, "step_terms", spy)
     sizes = replace(CONFIG, stages=2, stage_sizes=(32, 8))
     assert whole(sizes, names=[WRN])[0].shape == (12, *IMAGE)
     assert seen[0].shape[2:] == (32, 32)
@@ -467,11 +456,11 @@ def test_rounds__late_images_take_part_from_their_start_on(whole, data, monkeypa
     """Four classes of three images: two groups a round, which begin at steps 0, 2 and 5 of 8."""
     seen = {}
 
-    def spy(images, stack, *rest):
-        seen.setdefault(stack.numbers, []).append((rest[4], images.detach().clone()))
-        return step_terms(images, stack, *rest)
+    def spy(state, stack, *rest):
+        seen.setdefault(stack.numbers, []).append((state.step, state.images.detach().clone()))
+        return step_terms(state, stack, *rest)
 
-    monkeypatch.setattr(synthesis, "step_terms", spy)
+    monkeypatch.setattr(loop, "step_terms", spy)
     images, _, traces, film = whole(LATE, initial=START)
     for group, steps in seen.items():
         begin = (0, 2, 5)[group[0] // 2]
@@ -490,11 +479,11 @@ def test_rounds__late_images_take_part_from_their_start_on(whole, data, monkeypa
 def test_rounds__late_groups_follow_the_end_of_the_one_schedule(whole, monkeypatch):
     rates = []
 
-    def spy(terms, images, solver, *rest):
-        rates.append(solver.param_groups[0]["lr"])
-        descend(terms, images, solver, *rest)
+    def spy(loss, terms, state):
+        rates.append(state.solver.param_groups[0]["lr"])
+        descend(loss, terms, state)
 
-    monkeypatch.setattr(synthesis, "descend", spy)
+    monkeypatch.setattr(loop, "descend", spy)
     whole(LATE, initial=START)
     steps = [*range(8)] * 2 + [*range(2, 8)] * 2 + [*range(5, 8)] * 2
     expected = [0.2 * (1 + math.cos(math.pi * step / 8)) / 2 for step in steps]
@@ -541,11 +530,11 @@ def test_flatness__the_copy_follows_and_is_resumed(whole, teachers, checkpoint_e
     config = replace(STAGED, weight_flatness=0.25, flatness_decay=0.7, batch_size=3, groups=2)
     seen = []
 
-    def spy(images, *rest):
-        seen.append((images.detach().clone(), rest[-1].clone()))
-        return step_terms(images, *rest)
+    def spy(state, *rest):
+        seen.append((state.images.detach().clone(), state.copies["flatness"].clone()))
+        return step_terms(state, *rest)
 
-    monkeypatch.setattr(synthesis, "step_terms", spy)
+    monkeypatch.setattr(loop, "step_terms", spy)
     expected = whole(config, initial=START)
     start = copy = seen[0][0]
     for step in range(1, 8):  # the pixels before a step are those after the last one, but for mixes
@@ -831,12 +820,12 @@ def test_pixels_that_are_not_finite_are_never_kept(
     checkpoint_every(2)
     calls = itertools.count()
 
-    def breaking(terms, images, *rest):
-        descend(terms, images, *rest)
+    def breaking(loss, terms, state):
+        descend(loss, terms, state)
         if next(calls) == 3:
-            images.data[0, 0, 0, 0] = math.nan
+            state.images.data[0, 0, 0, 0] = math.nan
 
-    monkeypatch.setattr(synthesis, "descend", breaking)
+    monkeypatch.setattr(loop, "descend", breaking)
     line = r"^synthesis of batch 3: the pixels are no longer finite after 4 iterations; lower"
     with pytest.raises(RunError, match=line):
         group(CONFIG)
@@ -847,11 +836,11 @@ def test_pixels_that_are_not_finite_are_never_kept(
 
 
 def test_pixels_that_break_between_checkpoints_are_named_at_the_next_look(group, monkeypatch):
-    def breaking(terms, images, *rest):
-        descend(terms, images, *rest)
-        images.data[0, 0, 0, 0] = math.nan
+    def breaking(loss, terms, state):
+        descend(loss, terms, state)
+        state.images.data[0, 0, 0, 0] = math.nan
 
-    monkeypatch.setattr(synthesis, "descend", breaking)
+    monkeypatch.setattr(loop, "descend", breaking)
     with pytest.raises(RunError, match="no longer finite after 1 iterations"):
         group(CONFIG)  # the eigenvalues of L_DD are the first to notice
     with pytest.raises(RunError, match="nan at iteration 1, first in the pixels"):

@@ -12,7 +12,7 @@ from gvbsm.data.pictures import DataError
 from gvbsm.exchange.export import export
 from gvbsm.exchange.load import FACTS, load
 from gvbsm.files.artifacts import ArtifactError, load_tensors, read_json, save, write_json
-from gvbsm.method.epochs import plan_fields
+from gvbsm.store.plan_codec import plan_fields
 from gvbsm.store.schema import Facts, ImagesHeader, LabelIndex, Results, checked
 from support.distilled_files import write_images, write_labels
 

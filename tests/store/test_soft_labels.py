@@ -13,10 +13,11 @@ import gvbsm.stages.labels
 import gvbsm.store.soft_labels
 from gvbsm.config import LabelsConfig, LabelStorageConfig, ViewConfig
 from gvbsm.files.artifacts import ArtifactError, load_tensors, read_json, save, write_json
-from gvbsm.method.epochs import draw_plan, pack_plan
+from gvbsm.method.epochs import draw_plan
 from gvbsm.stages.labels import new_store
 from gvbsm.store.distilled import is_whole, load_labels
 from gvbsm.store.label_codec import decode_logits, encode_logits, pack_rows, unpack_rows
+from gvbsm.store.plan_codec import pack_plan
 
 COUNT, CLASSES, SIZE = 11, 6, 8
 RECIPE = {"stage": "labels", "seed": 7}

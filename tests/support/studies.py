@@ -4,11 +4,12 @@ import torch
 
 from gvbsm.backbones import build_backbone
 from gvbsm.files.artifacts import save, write_json
-from gvbsm.method.matching import Statistics
 from gvbsm.method.moments import Moments
+from gvbsm.method.statistics import Statistics
 from gvbsm.pipeline.results import spread
 from gvbsm.report.figures.curves import TERMS
 from gvbsm.store.film import Film, save_film
+from gvbsm.store.statistics_codec import pack_statistics
 from gvbsm.store.teachers import save_teacher
 
 NAMES = ["ant", "$bee_2", "cat 猫", "a dog of the larger kind, brown"]
@@ -83,7 +84,7 @@ class Maker:
             channel = {path: Moments(torch.ones(3), torch.ones(3)) for path in convs}
             found = Statistics(channel, channel)
             header = {"kind": "statistics", "recipe": {}, "backbone": TEACHER}
-            save(folder / "statistics" / f"{TEACHER}.safetensors", found.tensors(), header)
+            save(folder / "statistics" / f"{TEACHER}.safetensors", pack_statistics(found), header)
 
     def analysis(self, value=0.5):
         sets = ["gvbsm", "real"]

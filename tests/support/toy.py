@@ -32,7 +32,7 @@ class StoppedError(Exception):
 def stop_after(calls, *models):
     """Let the models answer `calls` times in all, and stop the work at the next question.
 
-    One picture alone is no work but a first look at a network (`observing`), and is not counted.
+    One picture alone is no work but a first look at a network (`input_shapes`), and is not counted.
 
     Returns the hooks, as a context manager that takes them away.
     """

@@ -20,11 +20,7 @@ from gvbsm.backbones import library
 from gvbsm.backbones.airbench import build_airbench
 from gvbsm.backbones.calling import check_call
 from gvbsm.backbones.convnet import build_convnet
-from gvbsm.backbones.matching import (
-    MatchedLayers,
-    disable_inplace,
-    matched_layers,
-)
+from gvbsm.backbones.inplace import disable_inplace
 from gvbsm.backbones.mobilenet import build_mobilenet_v2_x0_5
 from gvbsm.backbones.resnet import build_resnet
 from gvbsm.backbones.shufflenet import build_shufflenet_v2_x0_5
@@ -41,7 +37,6 @@ from gvbsm.backbones.wide_resnet import build_wide_resnet
 __all__ = [
     "BACKBONES",
     "BackboneSpec",
-    "MatchedLayers",
     "backbone_names",
     "build_backbone",
     "check_known",
@@ -50,7 +45,6 @@ __all__ = [
     "disable_inplace",
     "file_stem",
     "fill",
-    "matched_layers",
     "synchronize_batchnorm",
     "weights_digest",
 ]

@@ -24,8 +24,8 @@ from gvbsm.config import BenchConfig
 from gvbsm.engine.device import RunError, resolve_runtime
 from gvbsm.engine.processes import join
 from gvbsm.files.artifacts import read_json, write_json
-from gvbsm.method.matching import make_target
-from gvbsm.stages.synthesis import synthesize
+from gvbsm.method.matching import make_teacher
+from gvbsm.stages.synthesis import SynthesisTask, synthesize_set
 
 IPC, ITERATIONS = 40, 20  # of ten classes: eight batches of 50 images
 ANSWER = "seconds.json"
@@ -66,16 +66,17 @@ def work(folder: Path, device: str, precision: str) -> None:
     runtime = resolve_runtime(device, precision, 0, math.inf, True, 1, processes)
     bench = Bench("cifar10", STUDENT, runtime)
     config = replace(bench.config, iterations=ITERATIONS, compile="never")
-    target = make_target("bench", bench.model, bench.statistics(), config, bench.n_p, bench.shape)
+    statistics = bench.statistics()
+    teacher = make_teacher("bench", bench.model, statistics, config, bench.n_p, bench.shape)
 
     def synthesize_all(iterations: int, name: str) -> float:
         settings = replace(config, iterations=iterations)
+        task = SynthesisTask(
+            settings, [teacher], {"bench": statistics}, noise_data(), IPC, bench.n_p
+        )
         processes.barrier()
         start = time.perf_counter()
-        synthesize(
-            10, IPC, None, [target], settings, bench.n_p, noise_data(), runtime,
-            folder / name, {"iterations": iterations},
-        )  # fmt: skip
+        synthesize_set(task, runtime, folder / name, {"iterations": iterations})
         return time.perf_counter() - start
 
     synthesize_all(1, "first")

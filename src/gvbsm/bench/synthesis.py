@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import multiprocessing
 import os
+import sys
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from statistics import median
@@ -14,18 +15,22 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from gvbsm.backbones import build_backbone, matched_layers
+from gvbsm.backbones import build_backbone
 from gvbsm.bench.predictions import SIZES
 from gvbsm.bench.timing import CLEAR_REFS, Work, compare, high_water, timed
 from gvbsm.config import BenchConfig
 from gvbsm.config.build import as_config
 from gvbsm.data.pictures import pixel_bounds
 from gvbsm.engine.device import Runtime, seeded
-from gvbsm.engine.optimizers import make_optimizer
-from gvbsm.method.capture import compile_observer, input_shapes, observing
-from gvbsm.method.matching import Statistics, empty_state, make_target
+from gvbsm.method.beyond.class_matching import ClassMatching, class_moments
+from gvbsm.method.capture import HookedObserver
+from gvbsm.method.compiled import CompiledObserver
+from gvbsm.method.groups import make_stack
+from gvbsm.method.layers import input_shapes, matched_layers
+from gvbsm.method.matching import make_teacher
 from gvbsm.method.moments import Moments, Sums, counts, finalize
-from gvbsm.method.synthesis import descend, make_stack, step_draws, step_terms
+from gvbsm.method.statistics import Statistics
+from gvbsm.method.synthesis import begin_synthesis, synthesize
 
 log = logging.getLogger("gvbsm")
 
@@ -83,25 +88,22 @@ class Bench:
 
     def full(self) -> Work:
         """The complete iteration, as `synthesis` runs long work: on a compiled copy."""
-        target = make_target(
-            "bench", self.model, self.statistics(), self.config, self.n_p, self.shape
-        )
-        solver = make_optimizer(self.config.optimizer, [self.images], self.config.optimizer.lr)
-        zero, one = [0.0] * 3, [1.0] * 3
-        low, high = (bound.to(self.runtime.device) for bound in pixel_bounds(zero, one))
-        members = self.stack.members if self.config.weight_class else None
-        state = empty_state([target], len(self.stack.numbers), self.config.ema_start, members)
-        paths = {*target.batchnorm, *target.conv}
-        observer = compile_observer(self.model, paths, self.n_p)
+        statistics = self.statistics()
+        teacher = make_teacher("bench", self.model, statistics, self.config, self.n_p, self.shape)
+        paths = {*teacher.batchnorm, *teacher.conv}
+        teacher = replace(teacher, observe=CompiledObserver(self.model, paths, self.n_p))
+        bounds = pixel_bounds([0.0] * 3, [1.0] * 3)
+        state = begin_synthesis(self.images, bounds, self.stack, [teacher], self.config)
+        self.images = state.images
+        extras = []
+        if self.config.weight_class:
+            moments = {"bench": class_moments(teacher, statistics)}
+            extras.append(ClassMatching(self.config, self.stack.classes, moments))
+        settings = replace(self.config, iterations=sys.maxsize)
+        steps = synthesize(state, self.stack, [teacher], settings, self.runtime, extras)
 
         def iterate() -> None:
-            draws = step_draws(self.runtime, self.stack.numbers, self._step)
-            terms = step_terms(
-                self.images, self.stack, [target], {"bench": observer}, state, self.config,
-                self._step, draws, self.runtime,
-            )  # fmt: skip
-            descend(terms, self.images, solver, (low, high), state, self.config)
-            self._step += 1
+            next(steps)
 
         return iterate
 
@@ -114,7 +116,8 @@ class Bench:
         patch: dict[str, Moments] = {}
         layers = matched_layers(self.model)
         shapes = input_shapes(self.model, {*layers.conv, *layers.batchnorm}, self.shape)
-        with torch.no_grad(), observing(self.model, shapes, self.n_p, exact=True) as observer:
+        observer = HookedObserver(self.model, shapes, self.n_p, exact=True)
+        with torch.no_grad():
             _, found = observer(self.images.detach()[:2], shapes)
         for path, layer in found.items():
             per_picture = counts(shapes[path], self.n_p)

@@ -20,10 +20,9 @@ from gvbsm.config import (
     Rival,
     SqueezeConfig,
 )
-from gvbsm.config.checks import limit_faults
+from gvbsm.config.checks import later_papers_faults, limit_faults
 from gvbsm.config.keys import check_names, merge, nearest
 from gvbsm.config.paths import user_path
-from gvbsm.method.beyond.late_starts import beyond_faults
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
@@ -293,7 +292,7 @@ def _faults(config: Config) -> Iterator[str | None]:
         _label_faults,
         _weight_faults,
         _mode_faults,
-        beyond_faults,
+        later_papers_faults,
     ):
         yield from faults(config)
 

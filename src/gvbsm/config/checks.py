@@ -129,3 +129,45 @@ def _not_negative(name: str, value: float) -> str | None:
 def _chance(name: str, value: float, *, closed: bool) -> str | None:
     fits = 0 <= value <= 1 if closed else 0 <= value < 1
     return None if fits else f"{name} must be in [0, 1{']' if closed else ')'}, got {value}"
+
+
+def later_papers_faults(config: Config) -> Iterator[str]:
+    """Which settings of later papers' ideas do not go together, one line a fault."""
+    synthesis = config.synthesis
+    low, high = synthesis.crop_scale
+    if not 0 < low <= high <= 1:
+        yield f"synthesis.crop_scale must satisfy 0 < low <= high <= 1, got {[low, high]}"
+    if synthesis.init != "crops" and synthesis.crop_tiles != 1:
+        yield (
+            f"synthesis.crop_tiles={synthesis.crop_tiles} tiles crops, but synthesis.init is "
+            f"{synthesis.init}; set synthesis.init=crops, or leave crop_tiles out"
+        )
+    if not 1 <= synthesis.stages <= max(synthesis.iterations, 1):
+        yield (
+            f"synthesis.stages must be from 1 to synthesis.iterations ({synthesis.iterations}), "
+            f"got {synthesis.stages}"
+        )
+    sizes = synthesis.stage_sizes
+    if sizes and (len(sizes) != synthesis.stages or min(sizes) < 1):
+        yield (
+            "synthesis.stage_sizes must name a side of 1 pixel or more for each of "
+            f"synthesis.stages ({synthesis.stages}), got {list(sizes)}"
+        )
+    if synthesis.residual and synthesis.stages == 1:
+        yield "synthesis.residual acts between stages, but synthesis.stages is 1; take more"
+    if synthesis.residual and synthesis.init == "noise":
+        yield (
+            "synthesis.residual mixes the real start into the images, but synthesis.init is noise; "
+            "set synthesis.init=real, or leave residual out"
+        )
+    if not 1 <= synthesis.rounds <= max(min(config.ipc, synthesis.iterations), 1):
+        yield (
+            "synthesis.rounds must be from 1 to the images of a class, ipc "
+            f"({config.ipc}), and to synthesis.iterations ({synthesis.iterations}), "
+            f"got {synthesis.rounds}"
+        )
+    if synthesis.rounds > 1 and synthesis.init == "noise":
+        yield (
+            "synthesis.rounds lets images begin late from their real start, but synthesis.init is "
+            "noise; set synthesis.init=real, or leave rounds out"
+        )

@@ -32,8 +32,8 @@ from gvbsm.files.artifacts import (
     write_json,
 )
 from gvbsm.files.checkpoint import Checkpoint
-from gvbsm.method.epochs import batch_size_for, check_shuffle, settle_epochs
-from gvbsm.pipeline.preflight import check_trainable, load_data
+from gvbsm.method.epochs import batch_size_for, settle_epochs
+from gvbsm.pipeline.preflight import check_shuffle, check_trainable, load_data
 from gvbsm.stages.evaluation import Judge, Labeller, fit_student
 from gvbsm.store.distilled import DistilledDataset
 from gvbsm.store.recipes import told

@@ -2,8 +2,7 @@
 
 All moments of a layer follow from two sums over the batch, of its input and of its square. So an
 activation is read once on the way forward, and once on the way back, where the sums' gradient
-joins the layer's own. Without a compiler that is done layer by layer; with one, the network and its
-sums become one graph, in which they are taken along in sweeps that are made anyway.
+joins the layer's own. Here that is done layer by layer; `compiled.py` does it in one graph.
 
 Shapes: feature maps (groups * batch, channels, height, width); the images of each group are summed
 on their own.
@@ -11,23 +10,14 @@ on their own.
 
 from __future__ import annotations
 
-import copy
-import logging
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from functools import partial
+from collections.abc import Callable, Collection, Iterable
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor, nn
 
+from gvbsm.method.layers import hooked, layers_at
 from gvbsm.method.moments import pool_patches, spread_patches
-
-log = logging.getLogger("gvbsm")
-
-# Left to itself, torch chooses how maps lie after the order of their sums has been chosen; the sums
-# then take longer than the network. Channels-last throughout measured fastest.
-KEEP_LAYOUT: dict[str, Any] = {"layout_optimization": False}
 
 
 class LayerSums(NamedTuple):
@@ -42,7 +32,7 @@ class LayerSums(NamedTuple):
     patch: Tensor
 
 
-class _Layout(NamedTuple):
+class Layout(NamedTuple):
     """How a feature map is swept: in the order in which it lies in memory.
 
     torch sums a channels-last tensor over its batch 12 times slower than the same numbers seen as
@@ -90,17 +80,18 @@ class _Layout(NamedTuple):
         return sums.channel[..., None, None] + plane[:, :, None]
 
 
-def _layout(x: Tensor, groups: int, n_p: int, exact: bool) -> _Layout:
+def layout_of(x: Tensor, groups: int, n_p: int, exact: bool) -> Layout:
+    """How a feature map lies in memory, and how its sums are taken."""
     last = not x.is_contiguous() and x.is_contiguous(memory_format=torch.channels_last)
     dtype = torch.float64 if exact or x.dtype == torch.float64 else torch.float32
-    return _Layout(last, groups, n_p, dtype)
+    return Layout(last, groups, n_p, dtype)
 
 
 class _Observe(torch.autograd.Function):
     """Hand a map on and return its sums; on the way back both gradients meet in two sweeps."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, layout: _Layout) -> tuple[Tensor, Tensor, Tensor]:
+    def forward(ctx: Any, x: Tensor, layout: Layout) -> tuple[Tensor, Tensor, Tensor]:
         ctx.save_for_backward(x)
         ctx.layout = layout
         return x, *layout.reduce(layout.rows(x))
@@ -108,7 +99,7 @@ class _Observe(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
         (x,) = ctx.saved_tensors
-        layout: _Layout = ctx.layout
+        layout: Layout = ctx.layout
         own, *sums = gradients
         total, squares = layout.spread(LayerSums(*sums), *x.shape[2:]).unsqueeze(2)
         # d(sum) / dx = 1 and d(sum of squares) / dx = 2 x.
@@ -129,12 +120,12 @@ def observe(x: Tensor, groups: int, n_p: int, exact: bool = False) -> tuple[Tens
     Returns:
         The same map, to be used in place of `x` so that both gradients meet, and the sums.
     """
-    passed, channel, patch = _Observe.apply(x, _layout(x, groups, n_p, exact))
+    passed, channel, patch = _Observe.apply(x, layout_of(x, groups, n_p, exact))
     return passed, LayerSums(channel, patch)
 
 
 class Observer(Protocol):
-    """A network that also tells what its layers saw."""
+    """A network that also returns the sums of what its layers saw."""
 
     def __call__(
         self, x: Tensor, wanted: Collection[str], groups: int = 1
@@ -155,188 +146,47 @@ class Observer(Protocol):
         ...
 
 
-class _Hooked:
-    """Layer by layer, as the network runs."""
-
-    def __init__(self, model: nn.Module, n_p: int, exact: bool) -> None:
-        self._model, self._n_p, self._exact = model, n_p, exact
-        self._wanted: Collection[str] = ()
-        self._groups = 1
-        self._sums: dict[str, LayerSums] = {}
-        # id of a map -> the map (held, so that its id stays its own), what goes on, its sums
-        self._seen: dict[int, tuple[Tensor, Tensor, LayerSums]] = {}
-
-    def __call__(
-        self, x: Tensor, wanted: Collection[str], groups: int = 1
-    ) -> tuple[Tensor, dict[str, LayerSums]]:
-        self._wanted, self._groups = wanted, groups
-        try:
-            logits: Tensor = self._model(x)
-            return logits, self._sums
-        finally:
-            self._wanted, self._sums = (), {}
-            self._seen.clear()
-
-    def see(self, path: str, x: Tensor) -> Tensor | None:
-        if path not in self._wanted:
-            return None
-        if path in self._sums:
-            raise RuntimeError(f"layer `{path}` is called twice in one forward pass")
-        # Two layers may see the same map (a block and its shortcut): one sweep serves both.
-        if id(x) not in self._seen:
-            self._seen[id(x)] = (x, *observe(x, self._groups, self._n_p, self._exact))
-        _, passed, self._sums[path] = self._seen[id(x)]
-        return passed
-
-
-@contextmanager
-def observing(
-    model: nn.Module, paths: Iterable[str], n_p: int, exact: bool = False
-) -> Iterator[Observer]:
-    """Watch the layers at `paths`, as long as the context lasts.
+class HookedObserver:
+    """Takes the sums layer by layer, by hooks that are there during a call alone.
 
     Args:
         model: The network. None of its layers may change its input in place.
         paths: Module paths of layers with one input.
         n_p: Side of a patch in pixels.
-        exact: Add in float64.
-
-    Yields:
-        The observer, to be called in place of the network.
+        exact: Add in float64 (for statistics of a whole data set), else in float32.
 
     Raises:
         ValueError: If a path is not in the model.
     """
-    observer = _Hooked(model, n_p, exact)
 
-    def before(path: str) -> Callable[..., Tensor | None]:
-        return lambda _module, arguments: observer.see(path, arguments[0])
+    def __init__(
+        self, model: nn.Module, paths: Iterable[str], n_p: int, exact: bool = False
+    ) -> None:
+        self._model, self._n_p, self._exact = model, n_p, exact
+        self._layers = layers_at(model, paths)
 
-    with _hooked(model, paths, before):
-        yield observer
-
-
-def input_shapes(
-    model: nn.Module, paths: Iterable[str], image_shape: Sequence[int]
-) -> dict[str, tuple[int, ...]]:
-    """(channels, height, width) of what each layer sees of a picture of `image_shape`."""
-    shapes: dict[str, tuple[int, ...]] = {}
-
-    def before(path: str) -> Callable[..., None]:
-        def note(_module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-            shapes[path] = tuple(arguments[0].shape[1:])
-
-        return note
-
-    weight = next(model.parameters())
-    picture = torch.zeros(1, *image_shape, device=weight.device, dtype=weight.dtype)
-    with torch.no_grad(), _hooked(model, paths, before):
-        model(picture)
-    return shapes
-
-
-def compile_observer(model: nn.Module, paths: Iterable[str], n_p: int) -> Observer:
-    """One graph of the network and of all its layers' sums, compiled for each batch size it meets.
-
-    Compiling takes 10 to 80 seconds on two CPU cores for a network of the paper, once; later
-    processes find it in torch's cache.
-
-    Args:
-        model: The network; a copy of it is compiled.
-        paths: Module paths of layers with one input.
-        n_p: Side of a patch in pixels.
-
-    Raises:
-        ValueError: If a path is not in the model.
-    """
-    watched = copy.deepcopy(model).to(memory_format=torch.channels_last)
-    found: dict[str, LayerSums] = {}
-    groups_of = [1]
-
-    def before(path: str) -> Callable[..., None]:
-        def note(_module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
-            if path in found:
-                raise RuntimeError(f"layer `{path}` is called twice in one forward pass")
-            layout = _layout(arguments[0], groups_of[0], n_p, exact=False)
-            found[path] = layout.reduce(layout.rows(arguments[0]))
-
-        return note
-
-    for path, layer in _layers(watched, paths).items():
-        layer.register_forward_pre_hook(before(path))
-
-    def forward(x: Tensor) -> tuple[Tensor, dict[str, LayerSums]]:
-        logits: Tensor = watched(x.contiguous(memory_format=torch.channels_last))
-        sums = dict(found)
-        found.clear()  # each pass begins alike, or torch would compile again
-        return logits, sums
-
-    # torch tells everybody without a GPU that no CUDA was found.
-    logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
-    # The limit is for one piece of code, and this one serves all networks and batch sizes.
-    torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
-    run: Callable[[Tensor], tuple[Tensor, dict[str, LayerSums]]] | None = None
-
-    def observer(
-        x: Tensor, wanted: Collection[str], groups: int = 1
+    def __call__(
+        self, x: Tensor, wanted: Collection[str], groups: int = 1
     ) -> tuple[Tensor, dict[str, LayerSums]]:
-        nonlocal run
-        groups_of[0] = groups
-        try:
-            run = run or torch.compile(forward, dynamic=False, options=KEEP_LAYOUT)
-            logits, sums = run(x)
-        except torch.OutOfMemoryError:
-            raise
-        except Exception as error:  # whatever a missing or broken compiler leads to
-            if run is forward:
-                raise
-            first = (str(error).splitlines() or [type(error).__name__])[0]
-            log.warning("%s cannot be compiled, which is slower: %s", type(model).__name__, first)
-            run = forward
-            found.clear()
-            logits, sums = forward(x)
-        finally:
-            found.clear()  # what a pass that failed has left
-        return logits, {path: sums[path] for path in wanted}
+        """A forward pass; see `Observer`."""
+        sums: dict[str, LayerSums] = {}
+        # id of a map -> the map (held, so that its id stays its own), what goes on, its sums
+        swept: dict[int, tuple[Tensor, Tensor, LayerSums]] = {}
 
-    return observer
+        def before(path: str) -> Callable[..., Tensor]:
+            def sweep(_module: nn.Module, arguments: tuple[Tensor, ...]) -> Tensor:
+                if path in sums:
+                    raise RuntimeError(f"layer `{path}` is called twice in one forward pass")
+                # Two layers may see the same map (a block and its shortcut): one sweep serves both.
+                if id(arguments[0]) not in swept:
+                    passed, layer_sums = observe(arguments[0], groups, self._n_p, self._exact)
+                    swept[id(arguments[0])] = (arguments[0], passed, layer_sums)
+                _, passed, sums[path] = swept[id(arguments[0])]
+                return passed
 
+            return sweep
 
-@contextmanager
-def _hooked(
-    model: nn.Module, paths: Iterable[str], before: Callable[[str], Callable[..., Any]]
-) -> Iterator[None]:
-    with ExitStack() as hooks:
-        for path, layer in _layers(model, paths).items():
-            hooks.callback(layer.register_forward_pre_hook(before(path)).remove)
-        yield
-
-
-def _layers(model: nn.Module, paths: Iterable[str]) -> dict[str, nn.Module]:
-    modules = dict(model.named_modules(remove_duplicate=False))
-    paths = list(paths)
-    unknown = [path for path in paths if path not in modules]
-    if unknown:
-        raise ValueError(f"no such layers in {type(model).__name__}: {', '.join(unknown)}")
-    return {path: modules[path] for path in paths}
-
-
-def first_broken_layer(model: nn.Module, pictures: Tensor) -> str | None:
-    """Module path of the first layer whose output is not finite; None if all outputs are.
-
-    Args:
-        model: A network.
-        pictures: Normalized pictures, (batch, channels, height, width).
-    """
-    broken: list[str] = []
-
-    def look(path: str, _module: nn.Module, _inputs: Any, output: Any) -> None:
-        if not broken and isinstance(output, Tensor) and not bool(torch.isfinite(output).all()):
-            broken.append(path)
-
-    with ExitStack() as hooks, torch.no_grad():
-        for path, module in model.named_modules():
-            if path and not any(module.children()):
-                hooks.enter_context(module.register_forward_hook(partial(look, path)))
-        model(pictures)
-    return broken[0] if broken else None
+        layers = {path: layer for path, layer in self._layers.items() if path in wanted}
+        with hooked(layers, before):
+            logits: Tensor = self._model(x)
+        return logits, sums

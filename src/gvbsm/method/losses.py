@@ -6,12 +6,13 @@ Shapes: images (batch, channels, height, width), logits (batch, classes), labels
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from gvbsm.method.groups import ClassRows
 from gvbsm.method.moments import Moments
 
 DENSIFY_SIZE = 32  # pixels to which images are pooled for L_DD (Eq. 4)
@@ -39,44 +40,9 @@ def match(current: Moments, target: Moments, owner: Tensor, layers: int) -> Tens
     return norms(current.mean - target.mean) + norms(current.variance - target.variance)
 
 
-class Block(NamedTuple):
-    """Classes with equally many images in a batch.
-
-    Attributes:
-        members: The images of each class, int64 (classes, images).
-        group: The group of images that each class belongs to, int64 (classes,).
-    """
-
-    members: Tensor
-    group: Tensor
-
-
-def class_blocks(labels: Tensor, groups: int) -> list[Block]:
-    """Sort a batch's images by class, for `densify`; a class of one image is left out.
-
-    Args:
-        labels: Classes of the images, int64 (groups * batch,) on the CPU; groups stay apart.
-        groups: Number of groups.
-    """
-    members: dict[int, list[tuple[int, Tensor]]] = {}
-    for group, part in enumerate(torch.arange(len(labels)).chunk(groups)):
-        own = labels[part]
-        for label in torch.unique(own).tolist():
-            index = part[own == label]
-            members.setdefault(len(index), []).append((group, index))
-    return [
-        Block(
-            torch.stack([index for _, index in classes]),
-            torch.tensor([group for group, _ in classes]),
-        )
-        for size, classes in sorted(members.items())
-        if size > 1
-    ]
-
-
 def densify(
     images: Tensor,
-    blocks: Sequence[Block],
+    classes: ClassRows,
     groups: int,
     tau: float,
     form: Literal["exact", "scaled"] = "exact",
@@ -97,7 +63,7 @@ def densify(
 
     Args:
         images: Normalized images, float (groups * batch, channels, height, width).
-        blocks: The images of each class, from `class_blocks`.
+        classes: The images of each class.
         groups: Number of groups.
         tau: Temperature of the target, above 0.
         form: exact or scaled.
@@ -111,8 +77,8 @@ def densify(
         images = F.adaptive_avg_pool2d(images, DENSIFY_SIZE)
     rows = images.flatten(start_dim=1)  # (groups * batch, channels * 1024)
     loss = images.new_zeros(groups)
-    for block in blocks:
-        members = rows[block.members]  # (classes, images, features)
+    for same_size in classes.same_size:
+        members = rows[same_size.images]  # (classes, images, features)
         gram = members @ members.mT
         if form == "scaled":
             # The trace is the sum of the eigenvalues; that of an all-zero class is 0.
@@ -123,23 +89,8 @@ def densify(
         spread = F.kl_div(
             F.log_softmax(eigenvalues, dim=1), target, reduction="none", log_target=True
         ).sum(dim=1)
-        loss = loss.index_add(0, block.group, spread)
+        loss = loss.index_add(0, same_size.group, spread)
     return loss
-
-
-def flatness(logits: Tensor, average: Tensor, tau: float) -> Tensor:
-    """KL(softmax(z / tau) || softmax(z_ema / tau)) of each image, float (batch,).
-
-    EDC's flatness regularization (NeurIPS 2024, section 3.3.1).
-
-    Args:
-        logits: z, of the images, (batch, classes).
-        average: z_ema, of their EMA copy, same shape, without gradient.
-        tau: Temperature, above 0.
-    """
-    ours = F.log_softmax(logits / tau, dim=1)
-    theirs = F.log_softmax(average / tau, dim=1)
-    return F.kl_div(theirs, ours, reduction="none", log_target=True).sum(dim=1)
 
 
 def ensemble_logits(

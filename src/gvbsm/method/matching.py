@@ -1,4 +1,4 @@
-"""What a teacher's layers are to see, all layers end to end, and how far a batch is from it (GSM).
+"""Target statistics of a teacher's layers, and the matching loss of a batch (GSM, Eq. 6 and 10).
 
 The statistics of all matched layers lie in one vector a level, channels or patches, so that a step
 blends and compares them in a dozen operations and not in a dozen for each layer. A vector's last
@@ -7,60 +7,19 @@ size is n, over all layers; a table's is the number of layers. Groups of images 
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from gvbsm.backbones import matched_layers
 from gvbsm.config import SynthesisConfig
-from gvbsm.files.artifacts import ArtifactError
-from gvbsm.method.capture import LayerSums, input_shapes
+from gvbsm.method.capture import HookedObserver, LayerSums, Observer
+from gvbsm.method.layers import input_shapes, matched_layers
 from gvbsm.method.losses import match
 from gvbsm.method.moments import Moments, Sums, counts, ema, finalize
-
-
-@dataclass(frozen=True)
-class Statistics:
-    """One teacher's global statistics.
-
-    Attributes:
-        channel: For each convolution (module path), its input's channel moments, (channels,).
-        patch: For each convolution, its input's patch moments, (patch rows, patch columns).
-        class_channel: If asked for, for each convolution and BatchNorm layer the moments of each
-            class's pictures, (classes, channels).
-        class_patch: The same of each convolution's patches, (classes, patch rows, patch columns).
-    """
-
-    channel: dict[str, Moments]
-    patch: dict[str, Moments]
-    class_channel: dict[str, Moments] = field(default_factory=dict)
-    class_patch: dict[str, Moments] = field(default_factory=dict)
-
-    def tensors(self) -> dict[str, Tensor]:
-        """As named tensors: `PATH/LEVEL/{mean,variance}`, LEVEL the name of the attribute."""
-        return {
-            f"{path}/{level}/{name}": value
-            for level in (item.name for item in fields(self))
-            for path, moments in getattr(self, level).items()
-            for name, value in moments._asdict().items()
-        }
-
-    @classmethod
-    def from_tensors(cls, tensors: Mapping[str, Tensor]) -> Statistics:
-        """The inverse of `tensors`."""
-        tables: dict[str, dict[str, Moments]] = {item.name: {} for item in fields(cls)}
-        try:
-            for key in tensors:
-                path, level, name = key.rsplit("/", 2)
-                if name == "mean":
-                    variance = tensors[f"{path}/{level}/variance"]
-                    tables[level][path] = Moments(tensors[key], variance)
-        except (KeyError, ValueError):
-            raise ArtifactError(f"the statistics are damaged at {key!r}; remove them") from None
-        return cls(**tables)
+from gvbsm.method.statistics import Statistics
 
 
 class Level(NamedTuple):
@@ -95,8 +54,8 @@ class Average(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Target:
-    """A teacher and the statistics that its layers are to see.
+class Teacher:
+    """A teacher, and the global statistics that its layers are to see.
 
     Attributes:
         name: The teacher's name.
@@ -105,7 +64,7 @@ class Target:
         conv: Paths of the matched convolutions; empty if they are not matched.
         levels: "channel" and "patch" -> the vectors; patches are of pictures of the data's side.
         factors: Weight of each of the channel level's layers in its sum, float64 (layers,).
-        classes: Level -> each class's moments, float64 (classes, n) each; empty if not matched.
+        observe: Calls the network, and returns the sums of what the matched layers see.
     """
 
     name: str
@@ -114,72 +73,55 @@ class Target:
     conv: tuple[str, ...]
     levels: dict[str, Level]
     factors: Tensor
-    classes: dict[str, Moments] = field(default_factory=dict)
+    observe: Observer
 
 
-State = dict[str, Average]
-"""EMA of each teacher's levels: "TEACHER|LEVEL" -> average; "TEACHER|LEVEL|class" is by class."""
+Averages = dict[str, Average]
+"""The EMA of one teacher's levels, by level."""
 
 
-class Members(NamedTuple):
-    """The classes that are in each group: a row for every pair of a group and a class in it.
+class SeenLevel(NamedTuple):
+    """What the matched layers of one level see in one pass.
 
     Attributes:
-        row: Row of each image, int64 (groups * batch,).
-        group: Group of each row, int64 (rows,).
-        label: Class of each row, int64 (rows,).
-        size: Images of each row, float64 (rows,).
-        share: One over the number of classes in the row's group, float64 (rows,).
+        name: channel or patch.
+        level: The level.
+        sums: Sums and sums of squares of all layers end to end, float64 (2, rows, n); a row is a
+            group of images, or one image.
+        present: Which layers are not dropped, bool (layers,).
     """
 
-    row: Tensor
-    group: Tensor
-    label: Tensor
-    size: Tensor
-    share: Tensor
+    name: str
+    level: Level
+    sums: Tensor
+    present: Tensor
 
 
-def find_members(labels: Tensor, groups: int) -> Members:
-    """Sort images into groups and classes.
-
-    Args:
-        labels: Classes of the images, group after group, int64 (groups * batch,).
-        groups: Number of groups.
-    """
-    group = torch.arange(groups, device=labels.device).repeat_interleave(len(labels) // groups)
-    pairs, row, count = torch.unique(
-        torch.stack([group, labels]), dim=1, return_inverse=True, return_counts=True
-    )
-    present = torch.bincount(pairs[0], minlength=groups).double()
-    return Members(row, pairs[0], pairs[1], count.double(), 1 / present[pairs[0]])
-
-
-def make_target(
+def make_teacher(
     name: str,
     model: nn.Module,
     statistics: Statistics | None,
     config: SynthesisConfig,
     n_p: int,
     image_shape: Sequence[int],
-) -> Target:
+) -> Teacher:
     """Collect what is matched through one teacher; terms of weight 0 are left out.
 
     Args:
         name: The teacher's name.
         model: The teacher.
-        statistics: What was recorded of it; None if `config` matches neither convolutions nor
-            classes.
+        statistics: What was recorded of it; None if `config` matches no convolutions.
         config: The stage's settings.
         n_p: Side of a patch in pixels.
         image_shape: (channels, height, width) of a picture.
     """
-    found = matched_layers(model)
+    layers = matched_layers(model)
     device = next(model.parameters()).device
-    batchnorm = tuple(found.batchnorm) if config.weight_batchnorm else ()
-    conv = tuple(found.conv) if statistics is not None and config.weight_conv else ()
+    batchnorm = tuple(layers.batchnorm) if config.weight_batchnorm else ()
+    conv = tuple(layers.conv) if statistics is not None and config.weight_conv else ()
     channel: list[Moments] = []
     for path in batchnorm:
-        layer = found.batchnorm[path]
+        layer = layers.batchnorm[path]
         # The running variance is the unbiased one, larger by n/(n-1): below 1.001 for n > 1000.
         channel.append(Moments(layer.get_buffer("running_mean"), layer.get_buffer("running_var")))
     patch: list[Moments] = []
@@ -199,40 +141,8 @@ def make_target(
     first = next(iter(conv or batchnorm), None)
     factors = [config.first_layer_multiplier if p == first else 1.0 for p in [*batchnorm, *conv]]
     weights = torch.tensor(factors, dtype=torch.float64, device=device)
-    classes = {}
-    if config.weight_class and statistics is not None:
-        for level, table in (
-            ("channel", statistics.class_channel), ("patch", statistics.class_patch)
-        ):  # fmt: skip
-            classes[level] = _by_class([table[path] for path in levels[level].layers], device)
-    return Target(name, model, batchnorm, conv, levels, weights, classes)
-
-
-def at_side(target: Target, image_shape: Sequence[int]) -> Target:
-    """What a teacher's layers are to see of pictures of another side (FADRM's stages).
-
-    Channels are the same at any side, and are compared with the moments that the data have at their
-    own side, as FADRM does with BatchNorm's. A patch is a place in a map of the data's side, which
-    has no like in a map of another: patches are not compared.
-
-    Args:
-        target: The same for pictures of the data's side.
-        image_shape: (channels, height, width) of a picture.
-    """
-    level = target.levels["channel"]
-    shapes = input_shapes(target.model, level.layers, image_shape)
-    numbers = [counts(shapes[path], 1)[0].to(level.per_picture.device) for path in level.layers]
-    per_picture = torch.cat([level.per_picture[:0], *numbers])
-    return replace(target, levels={"channel": level._replace(per_picture=per_picture)})
-
-
-def _by_class(parts: Sequence[Moments], device: torch.device) -> Moments:
-    """Moments of each class, all layers end to end, float64 (classes, n)."""
-    none = torch.zeros(len(parts[0].mean) if parts else 0, 0)
-    return Moments(*(
-        torch.cat([none, *(getattr(part, name).flatten(start_dim=1) for part in parts)], dim=1)
-        .to(device, torch.float64) for name in Moments._fields
-    ))  # fmt: skip
+    observe = HookedObserver(model, shapes, n_p)
+    return Teacher(name, model, batchnorm, conv, levels, weights, observe)
 
 
 def _make_level(
@@ -253,111 +163,100 @@ def _make_level(
     return Level(tuple(layers), sizes, owner.to(device), numbers, moments)
 
 
-def empty_state(
-    targets: Sequence[Target], groups: int, ema_start: str, members: Members | None = None
-) -> State:
-    """The EMA before the first step: nothing, or zeros as in the authors' code.
-
-    With `members`, classes have averages of their own.
-    """
-    state: State = {}
-    for target in targets:
-        for name, level in target.levels.items():
-            started = torch.full(
-                (len(level.layers),), ema_start == "zero", device=level.per_picture.device
-            )
-            rows = {"": groups} | ({} if members is None else {"|class": len(members.group)})
-            for suffix, count in rows.items():
-                zeros = level.per_picture.new_zeros(count, len(level.per_picture))
-                state[f"{target.name}|{name}{suffix}"] = Average(zeros, zeros, started)
-    return state
+def empty_averages(teacher: Teacher, groups: int, ema_start: str) -> Averages:
+    """The EMA of a teacher before the first step: none yet, or zeros as in the authors' code."""
+    averages: Averages = {}
+    for name, level in teacher.levels.items():
+        zeros = level.per_picture.new_zeros(groups, len(level.per_picture))
+        started = torch.full(
+            (len(level.layers),), ema_start == "zero", device=level.per_picture.device
+        )
+        averages[name] = Average(zeros, zeros, started)
+    return averages
 
 
 def matching_loss(
     sums: Mapping[str, LayerSums],
-    target: Target,
-    state: Mapping[str, Average],
+    teacher: Teacher,
+    averages: Averages,
     batch: int,
     alpha: float,
-    members: Members | None = None,
-    share: float = 0.0,
-) -> tuple[Tensor, Tensor, State]:
+    adjust: Callable[[SeenLevel, Tensor], Tensor] | None = None,
+) -> tuple[Tensor, Tensor, Averages]:
     """L'_BN (Eq. 6) and L'_Conv (Eq. 10) of each group through one teacher, and the new EMA.
 
     Args:
         sums: What the layers saw, by module path; a layer that is not in it is dropped this time.
-        target: The teacher and its global statistics.
-        state: The EMA so far, of at least this teacher.
+        teacher: The teacher and its global statistics.
+        averages: Its EMA so far.
         batch: Images in a group.
         alpha: Weight of the past in the EMA.
-        members: The classes in each group, if these are compared too (EDC, NeurIPS 2024, section
-            3.3.2, in an exact form): then `sums` are those of each picture, as of groups of one.
-        share: Weight of the classes' comparison, the mean over the classes in a group; that of all
-            images together has the rest.
+        adjust: If given, `sums` are those of each image, and it is called with a level and each
+            layer's distance, float64 (groups, layers), and returns the distance to take.
 
     Returns:
         The two losses, unweighted, float64 (groups,), and this teacher's new EMA; a dropped layer
         keeps its own.
     """
-    changed: State = {}
-    boundary = len(target.batchnorm)
-    batchnorm = conv = torch.zeros((), dtype=torch.float64, device=target.factors.device)
-    for name, level in target.levels.items():
+    changed: Averages = {}
+    boundary = len(teacher.batchnorm)
+    batchnorm = conv = torch.zeros((), dtype=torch.float64, device=teacher.factors.device)
+    for name, level in teacher.levels.items():
         if not level.layers:
             continue
-        key = f"{target.name}|{name}"
-        seen, kept = _seen(level, name, sums, len(state[key].mean) * (batch if members else 1))
-        whole = seen if members is None else seen.view(2, -1, batch, seen.shape[2]).sum(dim=2)
-        each = level.per_picture
-        distances, changed[key] = _distances(
-            level, kept, Sums(each * batch, *whole), level.wanted, state[key], alpha
-        )
-        if members is not None:
-            own = seen.new_zeros(2, len(members.group), seen.shape[2])
-            own = own.index_add(1, members.row, seen)
-            wanted = Moments(*(part[members.label] for part in target.classes[name]))
-            of_class, changed[f"{key}|class"] = _distances(
-                level, kept, Sums(each * members.size[:, None], *own), wanted,
-                state[f"{key}|class"], alpha,
-            )  # fmt: skip
-            of_class = of_class * members.share[:, None]
-            mean = torch.zeros_like(distances).index_add(0, members.group, of_class)
-            distances = (1 - share) * distances + share * mean
+        groups = len(averages[name].mean)
+        seen = _see_level(name, level, sums, groups * batch if adjust else groups)
+        whole = seen.sums.view(2, groups, batch, -1).sum(dim=2) if adjust else seen.sums
+        total = Sums(level.per_picture * batch, *whole)
+        distances, changed[name] = distances_of(seen, total, level.wanted, averages[name], alpha)
+        if adjust:
+            distances = adjust(seen, distances)
         if name == "channel":
-            distances = distances * target.factors
+            distances = distances * teacher.factors
             batchnorm = distances[:, :boundary].sum(dim=1)
             conv = conv + distances[:, boundary:].sum(dim=1)
         else:
-            conv = conv + (distances * target.factors[boundary:]).sum(dim=1)
+            conv = conv + (distances * teacher.factors[boundary:]).sum(dim=1)
     return batchnorm, conv, changed
 
 
-def _seen(
-    level: Level, name: str, sums: Mapping[str, LayerSums], rows: int
-) -> tuple[Tensor, Tensor]:
-    """Sums of all layers end to end, float64 (2, rows, n), and which are there, bool (layers,)."""
+def _see_level(name: str, level: Level, sums: Mapping[str, LayerSums], rows: int) -> SeenLevel:
+    """Join the sums of a level's layers; those of dropped layers are 0."""
     absent = torch.zeros(2, rows, max(level.sizes), device=level.owner.device)
-    parts = [
+    by_layer = [
         getattr(sums[path], name).flatten(start_dim=2) if path in sums else absent[..., :size]
         for path, size in zip(level.layers, level.sizes, strict=True)
     ]
-    kept = torch.tensor([path in sums for path in level.layers]).to(level.owner.device)
-    return torch.cat(parts, dim=2).double(), kept
+    present = torch.tensor([path in sums for path in level.layers]).to(level.owner.device)
+    return SeenLevel(name, level, torch.cat(by_layer, dim=2).double(), present)
 
 
-def _distances(
-    level: Level, kept: Tensor, seen: Sums, wanted: Moments, average: Average, alpha: float
+def distances_of(
+    seen: SeenLevel, sums: Sums, wanted: Moments, average: Average, alpha: float
 ) -> tuple[Tensor, Average]:
-    """Distance of each layer's blended moments from the wanted ones, (rows, layers); new EMA."""
-    current = finalize(seen)
-    begun, present = average.started[level.owner], kept[level.owner]
-    blended = Moments(*(
-        torch.where(begun, ema(past, now, alpha), now)
-        for past, now in zip((average.mean, average.variance), current, strict=True)
-    ))  # fmt: skip
-    distances = match(blended, wanted, level.owner, len(level.layers)) * kept
+    """Distance of each layer's blended moments from the wanted ones, and the new EMA.
+
+    Args:
+        seen: The level, and which of its layers are there.
+        sums: Sums of the images of each row, float64 (rows, n).
+        wanted: The moments of the data, float64 (n,) or (rows, n).
+        average: The EMA of each row so far.
+        alpha: Weight of the past in the EMA.
+
+    Returns:
+        float64 (rows, layers), 0 for dropped layers, and the EMA, which dropped layers keep.
+    """
+    level, current = seen.level, finalize(sums)
+    begun, present = average.started[level.owner], seen.present[level.owner]
+    blended = Moments(
+        *(
+            torch.where(begun, ema(past, now, alpha), now)
+            for past, now in zip((average.mean, average.variance), current, strict=True)
+        )
+    )
+    distances = match(blended, wanted, level.owner, len(level.layers)) * seen.present
     mean, variance = (
         torch.where(present, value.detach(), past)
         for past, value in zip((average.mean, average.variance), blended, strict=True)
     )
-    return distances, Average(mean, variance, average.started | kept)
+    return distances, Average(mean, variance, average.started | seen.present)

@@ -1,15 +1,15 @@
-"""One step of synthesis: views, a teacher (GBM), the loss's terms, and the pixels' descent.
+"""The paper's loop: views -> a teacher (GBM) -> CE + matching (GSM) + DD -> a step of the pixels.
 
 Groups of images that are stacked go through one forward pass together. The teacher and the dropped
-layers of a step are the same for all groups, the views a group's own, so that what a group becomes
-does not depend on what it is stacked with.
+layers of an iteration are the same for all groups, the views a group's own, so that what a group
+becomes does not depend on what it is stacked with.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -19,65 +19,88 @@ from gvbsm.config import SynthesisConfig
 from gvbsm.data.loading import view_arguments
 from gvbsm.data.views import Views, apply_views, sample_views
 from gvbsm.engine.device import Runtime
-from gvbsm.method.capture import Observer
-from gvbsm.method.losses import Block, class_blocks, densify, flatness
-from gvbsm.method.matching import Average, Members, State, Target, find_members, matching_loss
-
-
-def choose_teacher(
-    count: int, step: int, order: Literal["uniform", "round_robin"], generator: Generator
-) -> int:
-    """Index of the teacher of this step (GBM, Eq. 7); the authors' code takes turns."""
-    drawn = int(torch.randint(count, (), generator=generator))
-    return drawn if order == "uniform" else step % count
-
-
-@dataclass(frozen=True)
-class Stack:
-    """Groups of equal size that share each forward and backward pass.
-
-    Attributes:
-        numbers: The groups' numbers, to which their random draws belong.
-        labels: Classes of the images, group after group, int64 (groups * batch,).
-        blocks: The images of each class, for L_DD.
-        members: The classes in each group, for their statistics.
-        begin: The iteration at which their images begin.
-    """
-
-    numbers: tuple[int, ...]
-    labels: Tensor
-    blocks: list[Block]
-    members: Members
-    begin: int = 0
-
-    @property
-    def batch(self) -> int:
-        """Images in a group."""
-        return len(self.labels) // len(self.numbers)
-
-
-def make_stack(
-    numbers: Sequence[int], labels: Tensor, device: torch.device, begin: int = 0
-) -> Stack:
-    """Stack groups whose images have these classes, int64 (groups * batch,) on the CPU.
-
-    All begin at the same iteration.
-    """
-    blocks = [
-        Block(*(part.to(device) for part in block)) for block in class_blocks(labels, len(numbers))
-    ]
-    members = Members(*(part.to(device) for part in find_members(labels, len(numbers))))
-    return Stack(tuple(numbers), labels.to(device), blocks, members, begin)
-
+from gvbsm.engine.optimizers import make_optimizer, schedule, set_lr
+from gvbsm.method.groups import Stack
+from gvbsm.method.losses import densify
+from gvbsm.method.matching import (
+    Averages,
+    SeenLevel,
+    Teacher,
+    empty_averages,
+    matching_loss,
+)
 
 TERMS = ("cross_entropy", "batchnorm", "conv", "densification")
 
 
+@dataclass
+class State:
+    """All that an iteration changes: with it, a stopped synthesis goes on to the same end.
+
+    Attributes:
+        images: The pixels, normalized float (groups * batch, channels, height, width), a leaf.
+        bounds: Least and largest valid pixel of each channel; the images never leave them.
+        solver: The optimizer of the pixels.
+        averages: The EMA of each teacher's statistics, by its name.
+        copies: What extras keep of the images, of the same shape, by name.
+        step: Iterations done.
+    """
+
+    images: Tensor
+    bounds: tuple[Tensor, Tensor]
+    solver: torch.optim.Optimizer
+    averages: dict[str, Averages]
+    copies: dict[str, Tensor] = field(default_factory=dict)
+    step: int = 0
+
+    def change_images(self, change: Callable[[Tensor], Tensor]) -> None:
+        """Put `change(pixels)` in place of the images and of their copies."""
+        self.copies = {name: change(pixels) for name, pixels in self.copies.items()}
+        self.set_images(change(self.images.detach()))
+
+    def set_images(self, images: Tensor) -> None:
+        """Optimize other pixels from now on; the optimizer's moments stay."""
+        self.images = images.requires_grad_()
+        self.solver.param_groups[0]["params"] = [self.images]
+
+
+class Extra:
+    """What a later paper adds to an iteration; all that it does not override changes nothing.
+
+    Attributes:
+        name: Of the extra, and of its term.
+        weight: Weight of its term in the loss.
+        per_image: Whether `adjust` needs the sums of each image, and is called at all.
+    """
+
+    name: str = ""
+    weight: float = 0.0
+    per_image: bool = False
+
+    def before(self, state: State, teachers: Sequence[Teacher]) -> Sequence[Teacher]:
+        """Called as an iteration begins; returns the teachers that it draws from."""
+        return teachers
+
+    def adjust(self, state: State, teacher: Teacher, seen: SeenLevel, distances: Tensor) -> Tensor:
+        """Change the distances of a level's layers, float64 (groups, layers)."""
+        return distances
+
+    def term(self, state: State, views: Views, teacher: Teacher, logits: Tensor) -> Tensor | None:
+        """A further term of the loss, float (groups * batch,), if there is one."""
+        return None
+
+    def after(self, state: State) -> None:
+        """Called after the pixels' step."""
+
+
 @dataclass(frozen=True)
 class Terms:
-    """The terms of one step's loss, unweighted (groups,), and the EMA's changed entries.
+    """The terms of an iteration's loss, unweighted (groups,), and the teacher's new EMA.
 
-    `flatness` is None where the images have no EMA copy.
+    Attributes:
+        teacher: Name of the teacher.
+        extra: Terms of extras, by name.
+        changed: The teacher's EMA after this iteration.
     """
 
     teacher: str
@@ -85,61 +108,230 @@ class Terms:
     batchnorm: Tensor
     conv: Tensor
     densification: Tensor
-    changed: State
-    flatness: Tensor | None = None
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The terms there are."""
-        return TERMS if self.flatness is None else (*TERMS, "flatness")
+    changed: Averages
+    extra: dict[str, Tensor] = field(default_factory=dict)
+    weights: dict[str, float] = field(default_factory=dict)
 
     def loss(self, config: SynthesisConfig) -> Tensor:
-        """The weighted sum that is minimised, for each group: (groups,)."""
+        """The weighted sum that is minimized, for each group: (groups,)."""
         total = (
             config.weight_cross_entropy * self.cross_entropy
             + config.weight_batchnorm * self.batchnorm
             + config.weight_conv * self.conv
             + config.weight_densification * self.densification
         )
-        return total if self.flatness is None else total + config.weight_flatness * self.flatness
+        for name, term in self.extra.items():
+            total = total + self.weights[name] * term
+        return total
 
-    def read(self, images: Tensor) -> list[dict[str, Any]]:
-        """Each group's values for its trace.
-
-        The norm of L_DD's gradient at the images tells whether DD acts.
-        """
+    def values(self) -> dict[str, list[float]]:
+        """Each group's values, by term."""
         groups = len(self.cross_entropy)
-        norms = [0.0] * groups
-        if self.densification.requires_grad:  # off, or one image of each class, it is a constant
-            (gradient,) = torch.autograd.grad(self.densification.sum(), images, retain_graph=True)
-            norms = torch.linalg.vector_norm(gradient.view(groups, -1), dim=1).tolist()
-        columns = {
-            name: getattr(self, name).detach().expand(groups).tolist() for name in self.names
-        }
-        return [
-            {
-                "teacher": self.teacher,
-                **{name: values[group] for name, values in columns.items()},
-                "densification_gradient": norms[group],
-            }
-            for group in range(groups)
-        ]
+        terms = {name: getattr(self, name) for name in TERMS} | self.extra
+        return {name: term.detach().expand(groups).tolist() for name, term in terms.items()}
+
+
+class Step(NamedTuple):
+    """An iteration that is done.
+
+    Attributes:
+        number: The iteration, from 0.
+        teacher: Name of the teacher that was drawn.
+        loss: The loss of each group before the step, (groups,).
+        terms: Each group's values, by term; of measured iterations alone.
+        densification_gradient: Norm of L_DD's gradient at the images of each group, which tells
+            whether DD acts; of measured iterations alone.
+    """
+
+    number: int
+    teacher: str
+    loss: Tensor
+    terms: dict[str, list[float]]
+    densification_gradient: list[float]
+
+
+class DivergedError(ArithmeticError):
+    """A measured loss is not finite.
+
+    Attributes:
+        step: The iteration.
+        teacher: Name of the teacher that was drawn.
+        loss: The loss of each group, (groups,).
+    """
+
+    def __init__(self, step: int, teacher: str, loss: Tensor) -> None:
+        super().__init__(f"the loss is not finite at iteration {step}")
+        self.step, self.teacher, self.loss = step, teacher, loss
 
 
 @dataclass(frozen=True)
 class Draws:
-    """Sources of one step's randomness: one that all groups share, and one for each group."""
+    """Sources of one iteration's randomness: one that all groups share, and one for each group."""
 
     shared: Generator
     groups: list[Generator]
 
 
 def step_draws(runtime: Runtime, numbers: Sequence[int], step: int) -> Draws:
-    """The generators of a step; a group's own is the same whatever it is stacked with."""
+    """The generators of an iteration; a group's own is the same whatever it is stacked with."""
     return Draws(
         runtime.generator("synthesis", step),
         [runtime.generator("synthesis", step, number) for number in numbers],
     )
+
+
+def begin_synthesis(
+    images: Tensor,
+    bounds: tuple[Tensor, Tensor],
+    stack: Stack,
+    teachers: Sequence[Teacher],
+    config: SynthesisConfig,
+) -> State:
+    """The state before the first iteration.
+
+    Args:
+        images: Where the pixels start, normalized float (groups * batch, channels, height, width).
+        bounds: Least and largest valid pixel of each channel, (channels, 1, 1) each.
+        stack: The groups that the images are of.
+        teachers: The teachers.
+        config: The settings.
+    """
+    pixels = images.detach().clone().requires_grad_()
+    low, high = (bound.to(pixels.device) for bound in bounds)
+    solver = make_optimizer(config.optimizer, [pixels], config.optimizer.lr)
+    averages = {
+        each.name: empty_averages(each, stack.groups, config.ema_start) for each in teachers
+    }
+    return State(pixels, (low, high), solver, averages, step=stack.begin)
+
+
+def synthesize(
+    state: State,
+    stack: Stack,
+    teachers: Sequence[Teacher],
+    config: SynthesisConfig,
+    runtime: Runtime,
+    extras: Sequence[Extra] = (),
+    measured: Collection[int] = (),
+) -> Iterator[Step]:
+    """Optimize the pixels of stacked groups (Eq. 2 with the losses of Eq. 5, 6 and 10).
+
+    Yields after every iteration, when `state` holds all that is needed to go on: whoever iterates
+    may log, film, save or stop.
+
+    Args:
+        state: Where the work begins or goes on; changed in place.
+        stack: The groups.
+        teachers: The teachers.
+        config: The settings.
+        runtime: Device, precision, seed.
+        extras: What later papers add.
+        measured: Iterations whose terms are read and whose loss is checked.
+
+    Raises:
+        DivergedError: If a measured loss is not finite; `state` is that before the iteration.
+        torch.linalg.LinAlgError: If the pixels are not finite (from L_DD).
+    """
+    while state.step < config.iterations:
+        drawn_from = teachers
+        for extra in extras:
+            drawn_from = extra.before(state, drawn_from)
+        factor = schedule(config.optimizer, state.step, config.iterations)
+        set_lr(state.solver, config.optimizer.lr * factor)
+        terms = step_terms(state, stack, drawn_from, config, runtime, extras)
+        loss = terms.loss(config)
+        values, gradient = {}, []
+        if state.step in measured:
+            if not bool(torch.isfinite(loss.detach()).all()):
+                raise DivergedError(state.step, terms.teacher, loss.detach())
+            values = terms.values()
+            gradient = _gradient_norms(terms.densification, state.images, stack.groups)
+        descend(loss, terms, state)
+        for extra in extras:
+            extra.after(state)
+        state.step += 1
+        yield Step(state.step - 1, terms.teacher, loss.detach(), values, gradient)
+
+
+def step_terms(
+    state: State,
+    stack: Stack,
+    teachers: Sequence[Teacher],
+    config: SynthesisConfig,
+    runtime: Runtime,
+    extras: Sequence[Extra] = (),
+) -> Terms:
+    """The loss's terms of one iteration: views -> a teacher (GBM) -> CE, matching (GSM), DD.
+
+    Args:
+        state: The images and the EMA so far.
+        stack: The groups.
+        teachers: The teachers to draw from.
+        config: The settings.
+        runtime: Device, precision, seed.
+        extras: What later papers add.
+    """
+    images, groups = state.images, stack.groups
+    draws = step_draws(runtime, stack.numbers, state.step)
+    views = _sample_views(stack, images, config, draws)
+    seen = apply_views(images, views)
+    teacher = teachers[
+        choose_teacher(len(teachers), state.step, config.backbone_order, draws.shared)
+    ]
+    drops = torch.rand(len(teacher.conv), generator=draws.shared).tolist()
+    kept = [path for path, drop in zip(teacher.conv, drops, strict=True) if drop >= config.beta_dr]
+    adjusting = [extra for extra in extras if extra.per_image]
+    with runtime.autocast():
+        logits, sums = teacher.observe(
+            seen, {*teacher.batchnorm, *kept}, len(seen) if adjusting else groups
+        )
+
+    def adjust(level: SeenLevel, distances: Tensor) -> Tensor:
+        for extra in adjusting:
+            distances = extra.adjust(state, teacher, level, distances)
+        return distances
+
+    batchnorm, conv, changed = matching_loss(
+        sums,
+        teacher,
+        state.averages[teacher.name],
+        stack.batch,
+        config.alpha,
+        adjust if adjusting else None,
+    )
+    densification = images.new_zeros(groups)
+    if config.weight_densification:
+        densification = densify(seen, stack.classes, groups, config.tau, config.densification)
+    cross_entropy = F.cross_entropy(logits.float(), stack.labels, reduction="none")
+    terms = {extra.name: extra.term(state, views, teacher, logits) for extra in extras}
+    return Terms(
+        teacher.name,
+        _by_group(cross_entropy, groups),
+        batchnorm,
+        conv,
+        densification,
+        changed,
+        {name: _by_group(term, groups) for name, term in terms.items() if term is not None},
+        {extra.name: extra.weight for extra in extras},
+    )
+
+
+def choose_teacher(
+    count: int, step: int, order: Literal["uniform", "round_robin"], generator: Generator
+) -> int:
+    """Index of the teacher of this iteration (GBM, Eq. 7); the authors' code takes turns."""
+    drawn = int(torch.randint(count, (), generator=generator))
+    return drawn if order == "uniform" else step % count
+
+
+def descend(loss: Tensor, terms: Terms, state: State) -> None:
+    """Step down the loss's gradient and back into the range of valid pixels; take the new EMA."""
+    state.solver.zero_grad(set_to_none=True)
+    loss.sum().backward()  # type: ignore[no-untyped-call]
+    state.solver.step()
+    with torch.no_grad():
+        state.images.copy_(state.images.maximum(state.bounds[0]).minimum(state.bounds[1]))
+    state.averages[terms.teacher] |= terms.changed
 
 
 def _sample_views(stack: Stack, images: Tensor, config: SynthesisConfig, draws: Draws) -> Views:
@@ -152,72 +344,15 @@ def _sample_views(stack: Stack, images: Tensor, config: SynthesisConfig, draws: 
     return Views(*(torch.cat(parts) for parts in zip(*drawn, strict=True)))
 
 
-def step_terms(
-    images: Tensor,
-    stack: Stack,
-    targets: Sequence[Target],
-    observers: Mapping[str, Observer],
-    state: Mapping[str, Average],
-    config: SynthesisConfig,
-    step: int,
-    draws: Draws,
-    runtime: Runtime,
-    average: Tensor | None = None,
-) -> Terms:
-    """The loss's terms of one step: views -> a teacher (GBM) -> CE, matching (GSM), DD.
-
-    Args:
-        images: Normalized pixels with gradient, (groups * batch, channels, height, width).
-        stack: The groups that the images are of.
-        targets: The teachers.
-        observers: One for each of them.
-        state: The EMA so far.
-        config: The stage's settings.
-        step: The iteration, for backbones in turns.
-        draws: This step's randomness.
-        runtime: Device and precision.
-        average: An EMA copy of the images, if their logits are to stay near its own.
-    """
-    groups = len(stack.numbers)
-    views = _sample_views(stack, images, config, draws)
-    seen = apply_views(images, views)
-    target = targets[choose_teacher(len(targets), step, config.backbone_order, draws.shared)]
-    drops = torch.rand(len(target.conv), generator=draws.shared).tolist()
-    kept = [path for path, drop in zip(target.conv, drops, strict=True) if drop >= config.beta_dr]
-    with runtime.autocast():
-        logits, sums = observers[target.name](
-            seen, {*target.batchnorm, *kept}, len(seen) if config.weight_class else groups
-        )
-    members = stack.members if config.weight_class else None
-    batchnorm, conv, changed = matching_loss(
-        sums, target, state, stack.batch, config.alpha, members, config.weight_class
-    )
-    densification = images.new_zeros(groups)
-    if config.weight_densification:
-        densification = densify(seen, stack.blocks, groups, config.tau, config.densification)
-    cross_entropy = F.cross_entropy(logits.float(), stack.labels, reduction="none")
-    cross_entropy = cross_entropy.view(groups, -1).mean(dim=1)
-    flat = None
-    if average is not None:
-        with torch.no_grad(), runtime.autocast():
-            past = target.model(apply_views(average, views))
-        flat = flatness(logits.float(), past.float(), config.flatness_tau)
-        flat = flat.view(groups, -1).mean(dim=1)
-    return Terms(target.name, cross_entropy, batchnorm, conv, densification, changed, flat)
+def _by_group(values: Tensor, groups: int) -> Tensor:
+    """Mean over the images of each group: (groups * batch,) -> (groups,)."""
+    return values.view(groups, -1).mean(dim=1)
 
 
-def descend(
-    terms: Terms,
-    images: Tensor,
-    solver: torch.optim.Optimizer,
-    bounds: tuple[Tensor, Tensor],
-    state: State,
-    config: SynthesisConfig,
-) -> None:
-    """Step down the loss's gradient and back into the range of valid pixels; `state` is updated."""
-    solver.zero_grad(set_to_none=True)
-    terms.loss(config).sum().backward()  # type: ignore[no-untyped-call]
-    solver.step()
-    with torch.no_grad():
-        images.copy_(images.maximum(bounds[0]).minimum(bounds[1]))
-    state |= terms.changed
+def _gradient_norms(term: Tensor, images: Tensor, groups: int) -> list[float]:
+    """Norm of a term's gradient at the images of each group; 0 where it is a constant."""
+    if not term.requires_grad:  # off, or one image of each class
+        return [0.0] * groups
+    (gradient,) = torch.autograd.grad(term.sum(), images, retain_graph=True)
+    norms: list[float] = torch.linalg.vector_norm(gradient.view(groups, -1), dim=1).tolist()
+    return norms

@@ -16,7 +16,7 @@ from torch import nn
 from gvbsm._version import __version__
 from gvbsm.backbones import build_backbone, check_known, check_pretrained, check_takes
 from gvbsm.backbones.features import find_classifier
-from gvbsm.config import Config, ConfigError, SqueezeConfig
+from gvbsm.config import Config, ConfigError, SqueezeConfig, ViewConfig
 from gvbsm.config.build import selection_of, squeeze_of, to_dict
 from gvbsm.config.keys import flat_keys
 from gvbsm.config.paths import user_path
@@ -26,7 +26,6 @@ from gvbsm.engine.device import Runtime
 from gvbsm.engine.replicas import check_replicable
 from gvbsm.engine.trackers import check_trackers
 from gvbsm.files.artifacts import ArtifactError, changes, read_json, write_json
-from gvbsm.method.epochs import check_shuffle
 from gvbsm.store.workdir import Workspace
 
 log = logging.getLogger("gvbsm")
@@ -301,3 +300,20 @@ def check_alike(config: Config, data: ImageData, runtime: Runtime) -> None:
 def _flat(settings: dict[str, Any]) -> Iterator[tuple[str, Any]]:
     for key in flat_keys(settings):
         yield key, reduce(lambda nested, name: nested[name], key.split("."), settings)
+
+
+def check_shuffle(views: ViewConfig, size: int) -> None:
+    """Check that views can be cut into their cells.
+
+    Args:
+        views: The augmentation.
+        size: Side of an image in pixels.
+
+    Raises:
+        ConfigError: If they cannot.
+    """
+    if views.shuffle > 1 and size % views.shuffle:
+        raise ConfigError(
+            f"labels.views.shuffle must divide the images' side of {size} pixels, got "
+            f"{views.shuffle}"
+        )

@@ -30,7 +30,8 @@ from gvbsm.files.artifacts import (
 )
 from gvbsm.method.ensemble import settle_teachers
 from gvbsm.method.epochs import settle_epochs
-from gvbsm.method.matching import Statistics, make_target
+from gvbsm.method.matching import make_teacher
+from gvbsm.method.statistics import Statistics
 from gvbsm.pipeline.evaluated_sets import (
     Evaluated,
     all_places,
@@ -54,10 +55,11 @@ from gvbsm.stages.labels import make_labels
 from gvbsm.stages.selection.starts import Start
 from gvbsm.stages.squeeze import squeeze_teacher
 from gvbsm.stages.statistics import add_chunks, record_chunks
-from gvbsm.stages.synthesis import synthesize
+from gvbsm.stages.synthesis import SynthesisTask, synthesize_set
 from gvbsm.store.distilled import is_whole, load_labels, stream_images
 from gvbsm.store.film import save_film
 from gvbsm.store.recipes import Place, Recipes, seed_of
+from gvbsm.store.statistics_codec import pack_statistics, unpack_statistics
 from gvbsm.store.teachers import load_teacher
 from gvbsm.store.workdir import Workspace, await_files
 
@@ -159,7 +161,7 @@ class Run:
                 classes = len(self.data.class_names)
                 for name, found in add_chunks(chunks, missing, classes).items():
                     header = {"kind": "statistics", "recipe": recipes[name], "backbone": name}
-                    save(workspace.statistics(name), found.tensors(), header)
+                    save(workspace.statistics(name), pack_statistics(found), header)
                 remove_all(chunks[0].parent.glob("chunk-*"))
         self.team.meet([workspace.statistics(name) for name in missing])
         log.info("statistics: recorded for %s", ", ".join(missing))
@@ -185,21 +187,21 @@ class Run:
     def _synthesize(self, place: Place, recipe: Recipe) -> None:
         config = place.config
         names = config.synthesis.backbones or config.squeeze.backbones
-        targets = []
-        for name in names:
-            found = None
-            if place.needs_statistics:
-                tensors, _ = load_tensors(self.workspace.statistics(name), "statistics")
-                found = Statistics.from_tensors(tensors)
-            shape = (self.data.channels, self.data.image_size, self.data.image_size)
-            model, n_p = self._teacher(name), config.statistics.n_p
-            targets.append(make_target(name, model, found, config.synthesis, n_p, shape))
+        statistics = self._statistics_of(names) if place.needs_statistics else {}
+        shape = (self.data.channels, self.data.image_size, self.data.image_size)
+        n_p = config.statistics.n_p
+        teachers = [
+            make_teacher(
+                name, self._teacher(name), statistics.get(name), config.synthesis, n_p, shape
+            )
+            for name in names
+        ]
         runtime = self.runtime_of("synthesis")
         initial = self._start(place, recipe, runtime)
-        groups = synthesize(
-            len(self.data.class_names), config.ipc, initial, targets, config.synthesis,
-            config.statistics.n_p, self.data, runtime, place.images.parent, recipe,
-        )  # fmt: skip
+        task = SynthesisTask(
+            config.synthesis, teachers, statistics, self.data, config.ipc, n_p, initial
+        )
+        groups = synthesize_set(task, runtime, place.images.parent, recipe)
         if not self.processes.leads:
             return
         await_files(groups.paths)
@@ -211,6 +213,13 @@ class Run:
         for name in ("group-*.safetensors", "start.safetensors"):
             remove_all(place.images.parent.glob(name))
         log.info("synthesis %s: %d images", config.method, len(groups.labels))
+
+    def _statistics_of(self, names: Sequence[str]) -> dict[str, Statistics]:
+        """The recorded statistics of teachers, by name."""
+        return {
+            name: unpack_statistics(load_tensors(self.workspace.statistics(name), "statistics")[0])
+            for name in names
+        }
 
     def _start(self, place: Place, recipe: Recipe, runtime: Runtime) -> Start | None:
         """The real pictures that a place's images start from; None is noise."""

@@ -1,44 +1,53 @@
-"""A descent that has left the finite numbers: told with the iteration and where it began."""
+"""Stop with a clear error when the loss or the pixels become NaN or infinite."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
+from functools import partial
+from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gvbsm.engine.device import RunError
-from gvbsm.method.capture import first_broken_layer
-from gvbsm.method.matching import Target
-from gvbsm.method.synthesis import Stack
+from gvbsm.method.groups import Stack
+from gvbsm.method.matching import Teacher
+from gvbsm.method.synthesis import DivergedError
 
 ADVICE = "lower synthesis.optimizer.lr"
 
 
-def check_loss(
-    step: int,
-    teacher: str,
-    loss: Tensor,
-    images: Tensor,
-    stack: Stack,
-    targets: Sequence[Target],
-) -> None:
-    """Stop if a group's loss is not finite, naming the iteration and where it began."""
-    bad = (~torch.isfinite(loss.detach())).nonzero().flatten().tolist()
-    if not bad:
-        return
-    number, value = stack.numbers[bad[0]], float(loss[bad[0]].detach())
-    pictures = images.detach()[bad[0] * stack.batch : (bad[0] + 1) * stack.batch]
+def diverged(
+    error: DivergedError, images: Tensor, stack: Stack, teachers: Sequence[Teacher]
+) -> RunError:
+    """The error of a loss that is not finite: the group, the iteration, and where it began.
+
+    Args:
+        error: What the loop raised.
+        images: The pixels before the iteration, (groups * batch, channels, height, width).
+        stack: The groups.
+        teachers: The teachers.
+    """
+    bad = int((~torch.isfinite(error.loss)).nonzero()[0])
+    number, value = stack.numbers[bad], float(error.loss[bad])
+    pictures = images.detach()[bad * stack.batch : (bad + 1) * stack.batch]
     if bool(torch.isfinite(pictures).all()):
-        model = next(target.model for target in targets if target.name == teacher)
+        name = error.teacher
+        model = next(teacher.model for teacher in teachers if teacher.name == name)
         layer = first_broken_layer(model, pictures)
-        where = f"first in layer {layer} of {teacher}" if layer else f"in the losses of {teacher}"
+        where = f"first in layer {layer} of {name}" if layer else f"in the losses of {name}"
     else:
         where = "first in the pixels"
-    raise RunError(
-        f"synthesis of batch {number}: the loss became {value:g} at iteration {step}, {where}; "
-        f"{ADVICE}"
+    return RunError(
+        f"synthesis of batch {number}: the loss became {value:g} at iteration {error.step}, "
+        f"{where}; {ADVICE}"
     )
+
+
+def eigenvalues_failed(step: int, error: Exception) -> RunError:
+    """The error of L_DD's eigenvalues that did not converge."""
+    return RunError(f"synthesis at iteration {step}: {error}; {ADVICE}")
 
 
 def check_pixels(step: int, images: Tensor, stack: Stack) -> None:
@@ -50,3 +59,24 @@ def check_pixels(step: int, images: Tensor, stack: Stack) -> None:
                 f"synthesis of batch {number}: the pixels are no longer finite after {step} "
                 f"iterations; {ADVICE}"
             )
+
+
+def first_broken_layer(model: nn.Module, pictures: Tensor) -> str | None:
+    """Module path of the first layer whose output is not finite; None if all outputs are.
+
+    Args:
+        model: A network.
+        pictures: Normalized pictures, (batch, channels, height, width).
+    """
+    broken: list[str] = []
+
+    def look(path: str, _module: nn.Module, _inputs: Any, output: Any) -> None:
+        if not broken and isinstance(output, Tensor) and not bool(torch.isfinite(output).all()):
+            broken.append(path)
+
+    with ExitStack() as hooks, torch.no_grad():
+        for path, module in model.named_modules():
+            if path and not any(module.children()):
+                hooks.enter_context(module.register_forward_hook(partial(look, path)))
+        model(pictures)
+    return broken[0] if broken else None

@@ -20,8 +20,9 @@ from gvbsm.engine.out_of_memory import Parts, Step
 from gvbsm.engine.processes import ALONE, Processes
 from gvbsm.files.artifacts import Recipe, write_json
 from gvbsm.files.checkpoint import Checkpoint
+from gvbsm.method.beyond.label_pool import redraw
 from gvbsm.method.ensemble import label_batch
-from gvbsm.method.epochs import Plan, batch_size_for, draw_plan, redraw, view_batch
+from gvbsm.method.epochs import Plan, batch_size_for, draw_plan, view_batch
 from gvbsm.method.losses import hard_loss, kd_loss, mse_gt_loss
 from gvbsm.store.soft_labels import EpochLabels, SoftLabels
 

@@ -17,16 +17,16 @@ from gvbsm.config import LabelsConfig
 from gvbsm.data.loading import border_color
 from gvbsm.engine.device import Runtime, check_finite
 from gvbsm.files.artifacts import ArtifactError, Recipe, check_replaceable
+from gvbsm.method.beyond.label_pool import pooled_epochs
 from gvbsm.method.ensemble import label_batch
 from gvbsm.method.epochs import (
     batch_size_for,
     draw_plan,
-    plan_fields,
-    pooled_epochs,
     view_batch,
 )
 from gvbsm.store.distilled import load_labels
 from gvbsm.store.label_codec import encode_logits, packed_bytes
+from gvbsm.store.plan_codec import plan_fields
 from gvbsm.store.soft_labels import STORAGE, Encoded, Labelled, SoftLabels
 
 log = logging.getLogger("gvbsm")

@@ -14,7 +14,6 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from gvbsm.backbones import matched_layers
 from gvbsm.config import StatisticsConfig, ViewConfig
 from gvbsm.data.datasets import ImageData
 from gvbsm.data.loading import view_batches
@@ -22,9 +21,10 @@ from gvbsm.engine.device import RunError, Runtime, first_not_finite
 from gvbsm.engine.out_of_memory import Halving
 from gvbsm.files.artifacts import Recipe, is_current, load_tensors, save
 from gvbsm.files.checkpoint import PARTIAL
-from gvbsm.method.capture import LayerSums, Observer, input_shapes, observing
-from gvbsm.method.matching import Statistics
-from gvbsm.method.moments import Sums, add, counts, finalize
+from gvbsm.method.beyond.class_matching import class_sums, one_hot
+from gvbsm.method.capture import HookedObserver, LayerSums, Observer
+from gvbsm.method.moments import Sums, add, finalize
+from gvbsm.method.statistics import Key, Statistics, picture_counts
 
 CLASSES = "classes"  # of a chunk, in the order of its sums' rows
 CHUNK = 16  # batches whose sums are kept together: lost at most when stopped
@@ -81,16 +81,9 @@ def record_chunks(
         bar = contexts.enter_context(runtime.progress(steps * config.passes, "statistics", "batch"))
         watched = {}
         for name, model in teachers.items():
-            found = matched_layers(model)
-            layers = {*found.conv, *(found.batchnorm if by_class else ())}
-            shapes = input_shapes(model, layers, image_shape)
-            observer = contexts.enter_context(observing(model, shapes, config.n_p, exact=True))
-            per_picture = {
-                f"{path}|{level}": each
-                for path, shape in shapes.items()
-                for level, each in zip(LayerSums._fields, counts(shape, config.n_p), strict=True)
-                if level == "channel" or path in found.conv
-            }
+            per_picture = picture_counts(model, config.n_p, image_shape, with_batchnorm=by_class)
+            layers = {path for path, _ in per_picture}
+            observer = HookedObserver(model, layers, config.n_p, exact=True)
             watched[name] = observer, per_picture, Halving()
         mine = missing[runtime.processes.part(len(missing))]
         bar.update(sum(stop - start for n, (_, start, stop) in enumerate(chunks) if n not in mine))
@@ -106,7 +99,7 @@ def record_chunks(
                 own = data.train.labels[first * config.batch_size : last * config.batch_size]
                 classes = torch.unique(own) if by_class else None
                 for pictures, labels in islice(batches, last - first):
-                    rows = None if classes is None else _one_hot(labels, classes)
+                    rows = None if classes is None else one_hot(labels, classes)
                     for name in teachers:
                         _record(sums, name, *watched[name], pictures, rows, runtime)
                     bar.update()
@@ -156,11 +149,6 @@ def add_chunks(
     return {name: _finish(name, total) for name in names}
 
 
-def _one_hot(labels: Tensor, classes: Tensor) -> Tensor:
-    """Which pictures are of which class, float64 (classes, batch): sums are products with it."""
-    return (classes.to(labels.device)[:, None] == labels).double()
-
-
 def _at_classes(part: Sums, classes: Tensor, count: int) -> Sums:
     """Sums of some classes at their places among all."""
     return Sums(*(
@@ -182,14 +170,14 @@ def _record(
     sums: dict[str, Sums],
     name: str,
     observer: Observer,
-    per_picture: Mapping[str, Tensor],
+    per_picture: Mapping[Key, Tensor],
     halving: Halving,
     pictures: Tensor,
     rows: Tensor | None,
     runtime: Runtime,
 ) -> None:
     """Add a batch's sums; with `rows`, float64 (classes, batch), those of each class."""
-    layers = {key.partition("|")[0] for key in per_picture}
+    layers = {path for path, _ in per_picture}
 
     def watch(part: Tensor) -> tuple[int, dict[str, LayerSums]]:
         with runtime.autocast():
@@ -197,19 +185,15 @@ def _record(
 
     done = 0
     for count, found in halving(watch, pictures):
-        for key, each in per_picture.items():
-            path, level = key.split("|")
-            seen = getattr(found[path], level)
+        for (path, level), each in per_picture.items():
+            layer = getattr(found[path], level)
             if rows is None:
-                part = Sums(each.to(seen.device) * count, *seen[:, 0])
+                batch = Sums(each.to(layer.device) * count, *layer[:, 0])
+                key = f"{name}|{path}|{level}"
             else:
-                own = rows[:, done : done + count]
-                numbers = own.sum(dim=1).view(-1, *[1] * each.ndim) * each.to(seen.device)
-                summed = (own @ seen.flatten(start_dim=2)).unflatten(2, seen.shape[2:])
-                part = Sums(numbers, *summed)
-                level = f"class_{level}"
-            key = f"{name}|{path}|{level}"
-            sums[key] = add(sums.get(key), part)
+                batch = class_sums(layer, rows[:, done : done + count], each)
+                key = f"{name}|{path}|class_{level}"
+            sums[key] = add(sums.get(key), batch)
         done += count
 
 

@@ -1,6 +1,6 @@
-"""Synthesis: optimise pixels so that batch statistics match the real data's (DD, GBM, GSM).
+"""Synthesis: optimize all images of a set, group by group, resumable and shared by processes.
 
-Images are optimised in independent batches ("groups"): a group's images depend on nothing outside
+Images are optimized in independent batches ("groups"): a group's images depend on nothing outside
 of it. So groups may run in any order, be resumed alone, or be stacked and go through one forward
 pass together: networks in eval mode keep the images of a batch apart.
 
@@ -15,7 +15,7 @@ from __future__ import annotations
 import itertools
 import logging
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -29,17 +29,21 @@ from gvbsm.data.datasets import ImageData
 from gvbsm.data.pictures import denormalize, normalize, pixel_bounds
 from gvbsm.data.views import resize
 from gvbsm.engine.device import RunError, Runtime
-from gvbsm.engine.optimizers import make_optimizer, schedule, set_lr
 from gvbsm.files.artifacts import Recipe, is_current, save
 from gvbsm.files.checkpoint import Checkpoint
-from gvbsm.method.beyond.late_starts import late_begins, side_at, stage_begins
-from gvbsm.method.capture import Observer, compile_observer, observing
-from gvbsm.method.matching import Target, at_side, empty_state
-from gvbsm.method.synthesis import TERMS, Stack, Terms, descend, make_stack, step_draws, step_terms
-from gvbsm.stages.divergence import ADVICE, check_loss, check_pixels
-from gvbsm.stages.group_files import Groups, Trace
+from gvbsm.method.beyond.class_matching import ClassMatching, class_moments
+from gvbsm.method.beyond.flatness import Flatness
+from gvbsm.method.beyond.late_starts import late_begins
+from gvbsm.method.beyond.residual import Residual, side_at
+from gvbsm.method.compiled import CompiledObserver
+from gvbsm.method.groups import Stack, group_indices, make_stack
+from gvbsm.method.matching import Teacher
+from gvbsm.method.statistics import Statistics
+from gvbsm.method.synthesis import DivergedError, Extra, Step, begin_synthesis, synthesize
+from gvbsm.stages.divergence import check_pixels, diverged, eigenvalues_failed
+from gvbsm.stages.group_files import Groups
 from gvbsm.stages.selection.starts import Start
-from gvbsm.stages.unfinished import Work
+from gvbsm.stages.synthesis_checkpoint import Work
 from gvbsm.store.film import frame_steps, is_filmed
 
 log = logging.getLogger("gvbsm")
@@ -48,179 +52,93 @@ WORTH_COMPILING = 2e8  # pixels x iterations; a network of the paper compiles in
 GPU_IMAGES = 1024  # images a launch on a GPU, unless told
 
 
-def group_indices(
-    classes: int, ipc: int, batch_size: int, loop: str, begins: Sequence[int] | None = None
-) -> list[Tensor]:
-    """Cut the class-major images into groups, int64 (at most batch_size,) each.
+@dataclass(frozen=True)
+class SynthesisTask:
+    """What the images of a set are made from.
 
-    The reorder loop takes them in class order, so that a group holds several images of few classes.
-    The original loop (SRe2L) goes through the classes for each k, so that a group holds the k-th
-    image of each of its classes and no other of them, and at most as many images as there are
-    classes (figure 4).
-
-    Args:
-        classes: Number of classes.
-        ipc: Images per class.
-        batch_size: Most images in a group.
-        loop: reorder or original.
-        begins: The iteration at which a class's k-th image begins, (ipc,): a group holds images of
-            one beginning, earlier ones come first. None lets all begin together.
-    """
-    table = torch.arange(classes * ipc).view(classes, ipc)
-    rounds = [range(ipc)] if begins is None else [[*same] for _, same in itertools.groupby(begins)]
-    groups: list[Tensor] = []
-    for part in torch.split(table, [*map(len, rounds)], dim=1):
-        passes = part.T if loop == "original" else part.reshape(1, -1)
-        for images in passes:
-            groups += torch.split(images, batch_size)
-    return groups
-
-
-def synthesize_stack(
-    stack: Stack,
-    initial: Tensor,
-    targets: Sequence[Target],
-    config: SynthesisConfig,
-    observers: Mapping[str, Observer],
-    normalization: tuple[Sequence[float], Sequence[float]],
-    runtime: Runtime,
-    checkpoint: Checkpoint,
-    bar: tqdm[Any],
-    filmed: Tensor,
-) -> tuple[Tensor, list[Trace], Tensor]:
-    """Optimise stacked groups of images (Eq. 2 with the losses of Eq. 5, 6 and 10).
-
-    Args:
-        stack: The groups.
-        initial: Where the pixels start, normalized float (groups * batch, channels, height, width);
-            real pictures of the data's side, or noise of the first stage's.
-        targets: The teachers.
+    Attributes:
         config: The stage's settings.
-        observers: One for each teacher.
-        normalization: Mean and deviation of the data.
-        runtime: Device, precision, seed.
-        checkpoint: Where half-done work is kept.
-        bar: Progress, in iterations of a group.
-        filmed: Rows of the images that are filmed, int64 (filmed,).
-
-    Returns:
-        uint8 images of the last iteration (groups * batch, channels, height, width), each group's
-        trace of the loss's terms, and the film, uint8 (filmed, frames, channels, height, width).
-
-    Raises:
-        RunError: If a group's loss is no longer finite.
+        teachers: The teachers that are matched.
+        statistics: Their statistics, by name; needed for class matching alone.
+        data: The real data, for classes, size, mean and deviation.
+        ipc: Images per class.
+        n_p: Side of a patch in pixels.
+        initial: The real pictures, or crops of them, to start from; None starts from N(0, 1).
     """
-    side = config.stage_sizes[-1] if config.stage_sizes else initial.shape[-1]
-    images = initial.to(runtime.device, copy=True)
-    images = resize(images, side_at(config, stack.begin, side)).requires_grad_()
-    solver = make_optimizer(config.optimizer, [images], config.optimizer.lr)
-    low, high = (bound.to(runtime.device) for bound in pixel_bounds(*normalization))
-    filmed, frames = filmed.to(runtime.device), frame_steps(config.iterations)
-    channels = initial.shape[1]
-    film = images.new_zeros(len(filmed), len(frames), channels, side, side, dtype=torch.uint8)
-    members = stack.members if config.weight_class else None
-    state = empty_state(targets, len(stack.numbers), config.ema_start, members)
-    average = images.detach().clone() if config.weight_flatness else None
-    traces: list[Trace] = [[] for _ in stack.numbers]
-    work = Work(images, solver, state, film, traces, average, stack.begin)
-    work.resume(checkpoint)
-    begins = stage_begins(config)
-    others = {other for other in config.stage_sizes if other != side}
-    matched = {other: [at_side(t, (channels, other, other)) for t in targets] for other in others}
-    matched[side] = [*targets]
-    bar.update((work.step - stack.begin) * len(stack.numbers))
-    while (step := work.step) < config.iterations:
-        if step in frames:
-            now = resize(work.images.detach()[filmed], side)
-            film[:, frames.index(step)] = denormalize(now, *normalization, config.rounding)
-        if step in begins:
-            work.begin_stage(initial, config.residual, side_at(config, step, side))
-        images, current = work.images, matched[work.images.shape[-1]]
-        factor = schedule(config.optimizer, step, config.iterations)
-        set_lr(solver, config.optimizer.lr * factor)
-        draws = step_draws(runtime, stack.numbers, step)
-        try:
-            terms = step_terms(
-                images, stack, current, observers, state, config, step, draws, runtime, work.average
-            )
-        except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]  # by L_DD
-            check_pixels(step, images, stack)
-            raise RunError(f"synthesis at iteration {step}: {error}; {ADVICE}") from None
-        if _is_logged(step, stack.begin, config.iterations):
-            loss = terms.loss(config)
-            check_loss(step, terms.teacher, loss, images, stack, targets)
-            _log(step, terms, loss, images, work.traces, bar)
-            _tell(step, stack, work.traces, config, runtime)
-        descend(terms, images, solver, (low, high), state, config)
-        work.follow(config.flatness_decay)
-        work.step += 1
-        bar.update(len(stack.numbers))
-        if work.step < config.iterations and checkpoint.due():
-            check_pixels(work.step, images, stack)
-            work.keep(checkpoint)
-    check_pixels(work.step, work.images, stack)
-    made = denormalize(work.images.detach(), *normalization, config.rounding)
-    film[:, -1] = made[filmed]
-    return made.cpu(), work.traces, film.cpu()
+
+    config: SynthesisConfig
+    teachers: Sequence[Teacher]
+    statistics: Mapping[str, Statistics]
+    data: ImageData
+    ipc: int
+    n_p: int
+    initial: Start | None = None
+
+    def start(self, index: Tensor, group: int, runtime: Runtime) -> Tensor:
+        """Where the pixels of a group start, normalized float (batch, channels, height, width).
+
+        Args:
+            index: Places of its images in the set, int64 (batch,).
+            group: Its number.
+            runtime: Holds the seed.
+        """
+        data = self.data
+        if self.initial is not None:
+            return normalize(self.initial.pixels(data, index), data.mean, data.std)
+        side = side_at(self.config, 0, data.image_size)
+        shape = (len(index), data.channels, side, side)
+        return torch.randn(shape, generator=runtime.generator("noise", group))
+
+    def extras(self, stack: Stack, start: Tensor, runtime: Runtime) -> list[Extra]:
+        """What later papers add to the iterations of a stack, as the settings ask for it."""
+        config, extras = self.config, list[Extra]()
+        if config.weight_flatness:
+            extras.append(Flatness(config, runtime))
+        if config.weight_class:
+            moments = {t.name: class_moments(t, self.statistics[t.name]) for t in self.teachers}
+            extras.append(ClassMatching(config, stack.classes, moments))
+        if config.stages > 1:
+            extras.append(Residual(config, start, self.data.image_size))
+        return extras
 
 
-def _is_logged(step: int, begin: int, iterations: int) -> bool:
-    """About a hundred steps, and each of the first ten: DD acts in the first alone."""
-    return step < begin + 10 or step % max(1, iterations // 100) == 0 or step == iterations - 1
+@dataclass(frozen=True)
+class _Plan:
+    """The groups of a set, which of them begin when, and which share a pass."""
+
+    groups: list[Tensor]
+    begins: list[int]
+    iterations: int
+
+    def stacks(self, numbers: Sequence[int], limit: int) -> list[tuple[int, ...]]:
+        """Cut groups into stacks of at most `limit` of one beginning and size.
+
+        The last group may be smaller than the others.
+        """
+        stacks = []
+        kinds = [(begin, len(g)) for begin, g in zip(self.begins, self.groups, strict=True)]
+        for _, equal in itertools.groupby(numbers, key=lambda group: kinds[group]):
+            same = tuple(equal)
+            stacks += [same[start : start + limit] for start in range(0, len(same), limit)]
+        return stacks
+
+    def steps(self, numbers: Sequence[int]) -> int:
+        """Iterations of groups."""
+        return sum(self.iterations - self.begins[number] for number in numbers)
 
 
-def _log(
-    step: int,
-    terms: Terms,
-    loss: Tensor,
-    images: Tensor,
-    traces: Sequence[Trace],
-    bar: tqdm[Any],
-) -> None:
-    for trace, row in zip(traces, terms.read(images), strict=True):
-        trace.append({"step": step, **row})
-    bar.set_postfix(loss=f"{float(loss.detach().mean()):.3g}")
-
-
-def _tell(
-    step: int, stack: Stack, traces: Sequence[Trace], config: SynthesisConfig, runtime: Runtime
-) -> None:
-    """Log the groups' mean terms, at the iterations of all groups so far, skipped ones too."""
-    if runtime.log is not None:
-        rows = [trace[-1] for trace in traces]
-        names = [name for name in (*TERMS, "flatness") if name in rows[0]]
-        means = {name: fmean(row[name] for row in rows) for name in names}
-        before = stack.numbers[0] * config.iterations
-        runtime.log("synthesis", means, before + step * len(stack.numbers))
-
-
-def synthesize(
-    classes: int,
-    ipc: int,
-    initial: Start | None,
-    targets: Sequence[Target],
-    config: SynthesisConfig,
-    n_p: int,
-    data: ImageData,
-    runtime: Runtime,
-    directory: Path,
-    recipe: Recipe,
+def synthesize_set(
+    task: SynthesisTask, runtime: Runtime, directory: Path, recipe: Recipe
 ) -> Groups:
-    """Optimise all groups; each is kept in a file of its own, from which the set is put together.
+    """Optimize all groups; each is kept in a file of its own, from which the set is put together.
 
     Several processes share the groups, whose content depends on nothing but their numbers.
 
     Args:
-        classes: Number of classes.
-        ipc: Images per class.
-        initial: The real pictures, or crops of them, to start from; None starts from N(0, 1).
-        targets: The teachers.
-        config: The stage's settings.
-        n_p: Side of a patch in pixels.
-        data: The real data, for size, mean and deviation.
+        task: What the images are made from.
         runtime: Device, precision, seed, progress.
         directory: Where the groups' files go.
-        recipe: What the images are made from.
+        recipe: What the images are made from, for their headers.
 
     Returns:
         The groups, all of which are there for the first process; the others must leave their files
@@ -229,96 +147,204 @@ def synthesize(
     Raises:
         RunError: If a loss is no longer finite, or one group does not fit into the memory.
     """
-    labels = torch.arange(classes).repeat_interleave(ipc)
-    side = side_at(config, 0, data.image_size)  # of noise
-    late = late_begins(config, ipc)
-    groups = group_indices(classes, ipc, config.batch_size, config.loop, late)
-    begins = [late[index[0] % ipc] for index in groups]
-    made_of = Groups(directory, tuple(groups), ipc, config.iterations)
-    paths = made_of.paths
-
-    def start(group: int) -> Tensor:
-        index = groups[group]
-        if initial is not None:
-            return normalize(initial.pixels(data, index), data.mean, data.std)
-        shape = (len(index), data.channels, side, side)
-        return torch.randn(shape, generator=runtime.generator("noise", group))
-
-    with (
-        runtime.progress(_steps(begins, config), "synthesis", "it") as bar,
-        ExitStack() as contexts,
-    ):
-        compiled = _compiled(targets, len(labels) * data.image_size**2, n_p, config)
-        observers = {t.name: contexts.enter_context(_watched(t, n_p)) for t in targets}
-        processes = runtime.processes
+    config, processes = task.config, runtime.processes
+    late = late_begins(config, task.ipc)
+    indices = group_indices(
+        len(task.data.class_names), task.ipc, config.batch_size, config.loop, late
+    )
+    begins = [late[index[0] % task.ipc] for index in indices]
+    plan = _Plan(indices, begins, config.iterations)
+    files = Groups(directory, tuple(indices), task.ipc, config.iterations)
+    everything = range(len(indices))
+    with runtime.progress(plan.steps(everything), "synthesis", "it") as bar:
         missing = processes.same(
-            lambda: [g for g in range(len(groups)) if not is_current(paths[g], recipe)]
+            lambda: [g for g in everything if not is_current(files.paths[g], recipe)]
         )
-        bar.update(_steps(begins, config) - _steps([begins[g] for g in missing], config))
+        bar.update(plan.steps(everything) - plan.steps(missing))
         at_once = processes.same(lambda: _groups_at_once(config, runtime, len(missing)))
-        kinds = [(begin, len(index)) for begin, index in zip(begins, groups, strict=True)]
-        usual = sum(len(groups[g]) for g in _stacks(range(len(groups)), kinds, at_once)[0])
-        for dealt in processes.deal(_stacks(missing, kinds, at_once)):
-            waiting = _stacks(dealt, kinds, at_once)
+        usual = sum(len(indices[g]) for g in plan.stacks(everything, at_once)[0])
+        compiled = _compiled(task)
+        for dealt in processes.deal(plan.stacks(missing, at_once)):
+            waiting = plan.stacks(dealt, at_once)
             while waiting:
                 numbers = waiting.pop(0)
-                index = torch.cat([groups[g] for g in numbers])
-                stack = make_stack(numbers, labels[index], runtime.device, begins[numbers[0]])
-                filmed = is_filmed(index, ipc)
-                work = {**recipe, "groups": list(numbers), "filmed": int(filmed.sum())}
-                checkpoint = Checkpoint(paths[numbers[0]], work, runtime.checkpoint_seconds)
-                begun = bar.n
+                size, done = sum(len(indices[g]) for g in numbers), bar.n
+                # A graph belongs to one batch size: not for the odd groups at the end.
+                teachers = compiled if compiled and size == usual else task.teachers
                 try:
-                    made = synthesize_stack(
-                        stack, torch.cat([start(g) for g in numbers]), targets, config,
-                        # A graph belongs to one batch size: not for the odd groups at the end.
-                        compiled if compiled and len(index) == usual else observers,
-                        (data.mean, data.std), runtime, checkpoint, bar,
-                        filmed.nonzero().squeeze(1),
-                    )  # fmt: skip
+                    _make_stack_files(
+                        replace(task, teachers=teachers), plan, files, numbers, recipe, runtime, bar
+                    )
                 except torch.OutOfMemoryError:
                     at_once = _fewer(numbers, config)
-                    waiting = _stacks([*numbers, *itertools.chain(*waiting)], kinds, at_once)
-                    bar.update(begun - bar.n)
-                    continue
-                _save_groups([paths[g] for g in numbers], recipe, *made, filmed)
-                checkpoint.clear()
+                    waiting = plan.stacks([*numbers, *itertools.chain(*waiting)], at_once)
+                    bar.update(done - bar.n)
     processes.barrier()
-    return made_of
+    return files
 
 
-def _save_groups(
-    paths: Sequence[Path],
+def _make_stack_files(
+    task: SynthesisTask,
+    plan: _Plan,
+    files: Groups,
+    numbers: Sequence[int],
     recipe: Recipe,
-    images: Tensor,
-    traces: Sequence[Trace],
-    film: Tensor,
-    filmed: Tensor,
+    runtime: Runtime,
+    bar: tqdm[Any],
 ) -> None:
-    """Write each group of a stack to a file of its own; `filmed` is bool (groups * batch,)."""
-    counts = filmed.view(len(paths), -1).sum(dim=1).tolist()
-    parts = (torch.split(images, len(images) // len(paths)), traces, torch.split(film, counts))
-    for path, part, trace, frames in zip(paths, *parts, strict=True):
+    """Optimize a stack of groups, and write each to a file of its own."""
+    index = torch.cat([plan.groups[g] for g in numbers])
+    labels = index // task.ipc
+    stack = make_stack(numbers, labels, runtime.device, plan.begins[numbers[0]])
+    start = torch.cat([task.start(plan.groups[g], g, runtime) for g in numbers])
+    filmed = is_filmed(index, task.ipc)
+    paths = [files.paths[g] for g in numbers]
+    made_from = {**recipe, "groups": list(numbers), "filmed": int(filmed.sum())}
+    checkpoint = Checkpoint(paths[0], made_from, runtime.checkpoint_seconds)
+    images, work = optimize_stack(
+        task, stack, start, filmed.nonzero().squeeze(1), runtime, checkpoint, bar
+    )
+    films = torch.split(work.film.cpu(), filmed.view(len(paths), -1).sum(dim=1).tolist())
+    for path, pixels, trace, film in zip(
+        paths, images.chunk(len(paths)), work.traces, films, strict=True
+    ):
         header = {"kind": "group", "recipe": recipe, "trace": trace}
-        save(path, {"images": part, "film": frames}, header)
+        save(path, {"images": pixels, "film": film}, header)
+    checkpoint.clear()
 
 
-def _watched(target: Target, n_p: int) -> AbstractContextManager[Observer]:
-    return observing(target.model, {*target.batchnorm, *target.conv}, n_p)
+def optimize_stack(
+    task: SynthesisTask,
+    stack: Stack,
+    start: Tensor,
+    filmed: Tensor,
+    runtime: Runtime,
+    checkpoint: Checkpoint,
+    bar: tqdm[Any],
+) -> tuple[Tensor, Work]:
+    """Run the loop over a stack of groups; log, film, check and save what it yields.
+
+    Args:
+        task: What the images are made from.
+        stack: The groups.
+        start: Where the pixels start, normalized float (groups * batch, channels, height, width);
+            real pictures of the data's side, or noise of the first stage's.
+        filmed: Rows of the images that are filmed, int64 (filmed,).
+        runtime: Device, precision, seed.
+        checkpoint: Where unfinished work is kept.
+        bar: Progress, in iterations of a group.
+
+    Returns:
+        uint8 images of the last iteration (groups * batch, channels, height, width), on the CPU,
+        and the work, with its film and traces.
+
+    Raises:
+        RunError: If a group's loss is no longer finite.
+    """
+    config, data = task.config, task.data
+    work = _begin(task, stack, start.to(runtime.device), filmed, runtime)
+    work.resume(checkpoint)
+    state, frames = work.state, frame_steps(config.iterations)
+    bar.update((state.step - stack.begin) * stack.groups)
+    measured = _measured(stack.begin, config.iterations)
+    extras = task.extras(stack, start, runtime)
+    _film(work, frames, filmed, task)
+    try:
+        for step in synthesize(state, stack, task.teachers, config, runtime, extras, measured):
+            if step.number in measured:
+                _log_step(step, stack, work, task, runtime, bar)
+            bar.update(stack.groups)
+            if state.step < config.iterations:
+                _film(work, frames, filmed, task)
+                if checkpoint.due():
+                    check_pixels(state.step, state.images, stack)
+                    work.save(checkpoint)
+    except DivergedError as error:
+        raise diverged(error, state.images, stack, task.teachers) from None
+    except torch.linalg.LinAlgError as error:  # type: ignore[attr-defined]  # by L_DD
+        check_pixels(state.step, state.images, stack)
+        raise eigenvalues_failed(state.step, error) from None
+    check_pixels(state.step, state.images, stack)
+    images = denormalize(state.images.detach(), data.mean, data.std, config.rounding)
+    work.film[:, -1] = images[filmed.to(images.device)]
+    return images.cpu(), work
 
 
-def _compiled(
-    targets: Sequence[Target], pixels: int, n_p: int, config: SynthesisConfig
-) -> dict[str, Observer]:
-    """Compiled networks, if they are asked for or the work is long enough to repay compiling."""
+def _begin(
+    task: SynthesisTask, stack: Stack, start: Tensor, filmed: Tensor, runtime: Runtime
+) -> Work:
+    """The work on a stack before its first iteration; `start` is on the device."""
+    config, data = task.config, task.data
+    images = resize(start, side_at(config, stack.begin, data.image_size))
+    bounds = pixel_bounds(data.mean, data.std)
+    state = begin_synthesis(images, bounds, stack, task.teachers, config)
+    size = (len(filmed), len(frame_steps(config.iterations)), data.channels)
+    film = images.new_zeros(*size, data.image_size, data.image_size, dtype=torch.uint8)
+    return Work(state, film, [[] for _ in stack.numbers])
+
+
+def _film(work: Work, frames: Sequence[int], filmed: Tensor, task: SynthesisTask) -> None:
+    """Keep a frame, if this is an iteration that has one."""
+    if work.state.step in frames:
+        data, images = task.data, work.state.images.detach()
+        shown = resize(images[filmed.to(images.device)], data.image_size)
+        frame = denormalize(shown, data.mean, data.std, task.config.rounding)
+        work.film[:, frames.index(work.state.step)] = frame
+
+
+def _measured(begin: int, iterations: int) -> set[int]:
+    """About a hundred iterations, and each of the first ten: DD acts in the first alone."""
+    every = max(1, iterations // 100)
+    return {
+        step
+        for step in range(begin, iterations)
+        if step < begin + 10 or step % every == 0 or step == iterations - 1
+    }
+
+
+def _log_step(
+    step: Step,
+    stack: Stack,
+    work: Work,
+    task: SynthesisTask,
+    runtime: Runtime,
+    bar: tqdm[Any],
+) -> None:
+    """Add an iteration to each group's trace, the bar and the trackers."""
+    for group, trace in enumerate(work.traces):
+        terms = {name: values[group] for name, values in step.terms.items()}
+        trace.append(
+            {
+                "step": step.number,
+                "teacher": step.teacher,
+                **terms,
+                "densification_gradient": step.densification_gradient[group],
+            }
+        )
+    bar.set_postfix(loss=f"{float(step.loss.mean()):.3g}")
+    if runtime.log is not None:
+        means = {name: fmean(values) for name, values in step.terms.items()}
+        before = stack.numbers[0] * task.config.iterations  # of all groups so far, skipped ones too
+        runtime.log("synthesis", means, before + step.number * stack.groups)
+
+
+def _compiled(task: SynthesisTask) -> list[Teacher]:
+    """Compiled teachers, if they are asked for or the work is long enough to repay compiling."""
+    config, data = task.config, task.data
+    pixels = len(data.class_names) * task.ipc * data.image_size**2
     worth = pixels * config.iterations >= WORTH_COMPILING
     if config.compile == "never" or (config.compile == "auto" and not worth):
-        return {}
+        return []
     log.info("synthesis: networks are compiled at first use")
-    return {
-        target.name: compile_observer(target.model, {*target.batchnorm, *target.conv}, n_p)
-        for target in targets
-    }
+    return [replace(teacher, observe=_compile(teacher, task.n_p)) for teacher in task.teachers]
+
+
+def _compile(teacher: Teacher, n_p: int) -> CompiledObserver:
+    def warn(text: str) -> None:
+        name = type(teacher.model).__name__
+        log.warning("%s cannot be compiled, which is slower: %s", name, text)
+
+    return CompiledObserver(teacher.model, {*teacher.batchnorm, *teacher.conv}, n_p, warn)
 
 
 def _groups_at_once(config: SynthesisConfig, runtime: Runtime, missing: int) -> int:
@@ -332,25 +358,6 @@ def _groups_at_once(config: SynthesisConfig, runtime: Runtime, missing: int) -> 
         return 1
     limit, world = GPU_IMAGES // config.batch_size, runtime.processes.world
     return max(1, limit if world == 1 else min(limit, -(-missing // world)))
-
-
-def _steps(begins: Sequence[int], config: SynthesisConfig) -> int:
-    """Iterations of groups that begin at these ones."""
-    return len(begins) * config.iterations - sum(begins)
-
-
-def _stacks(
-    missing: Sequence[int], kinds: Sequence[tuple[int, int]], limit: int
-) -> list[tuple[int, ...]]:
-    """Groups of one kind, at most `limit` a stack.
-
-    A group's kind is the iteration at which it begins and its size: the last one may be smaller.
-    """
-    stacks = []
-    for _, equal in itertools.groupby(missing, key=lambda group: kinds[group]):
-        same = tuple(equal)
-        stacks += [same[start : start + limit] for start in range(0, len(same), limit)]
-    return stacks
 
 
 def _fewer(numbers: Sequence[int], config: SynthesisConfig) -> int:

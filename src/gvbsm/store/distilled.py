@@ -24,8 +24,9 @@ from gvbsm.files.artifacts import (
     read_json,
 )
 from gvbsm.files.streamed_file import Rows, row_file
-from gvbsm.method.epochs import Plan, unpack_plan
+from gvbsm.method.epochs import Plan
 from gvbsm.store.label_codec import Field
+from gvbsm.store.plan_codec import unpack_plan
 from gvbsm.store.schema import ImagesHeader, LabelIndex, check_images, checked
 from gvbsm.store.soft_labels import LAYOUT, Encoded, EpochLabels, Shard, SoftLabels
 

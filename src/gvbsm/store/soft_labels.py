@@ -4,8 +4,8 @@ A `labels` folder holds `index.json`, which is there before the first shard and 
 the shards, each whole from the moment that it is there. So a store can be read while it is made. A
 shard holds whole epochs, or, of a large set, some batches of one. Its rows are the images of an
 epoch in the order of labelling and of training, so that a batch lies in one piece: `views`, packed
-bit fields (`epochs.plan_fields`), and the logits as `compression.encode_logits` has them. What a
-shard holds follows from the recipe and its number alone. docs/labels.md has every byte.
+bit fields (`plan_codec.plan_fields`), and the logits as `label_codec.encode_logits` has them. What
+a shard holds follows from the recipe and its number alone. docs/labels.md has every byte.
 
 Tensors are memory maps: a batch reads the pages that it lies on. A shard is read as a whole when it
 is opened, to compare its checksum; none of it is held.
@@ -33,12 +33,7 @@ from gvbsm.files.artifacts import (
     save,
     write_json,
 )
-from gvbsm.method.epochs import (
-    Plan,
-    from_table,
-    pack_plan,
-    tabulate,
-)
+from gvbsm.method.epochs import Plan
 from gvbsm.store.label_codec import (
     Field,
     decode_logits,
@@ -47,6 +42,7 @@ from gvbsm.store.label_codec import (
     packed_bytes,
     unpack_rows,
 )
+from gvbsm.store.plan_codec import from_table, pack_plan, tabulate
 
 LAYOUT = 2  # of a store; 1 has no such entry
 OPEN_SHARDS = 8  # that stay mapped
@@ -189,7 +185,7 @@ class SoftLabels:
 
         Returns:
             `logits` (images, classes), float16 if they are stored so, else float32; and what
-            `epochs.pack_plan` makes of the plan.
+            `plan_codec.pack_plan` makes of the plan.
 
         Raises:
             ValueError, ArtifactError: As `epoch`.

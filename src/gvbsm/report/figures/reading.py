@@ -10,17 +10,19 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from gvbsm.backbones import build_backbone, matched_layers
+from gvbsm.backbones import build_backbone
 from gvbsm.config.build import selection_of
 from gvbsm.engine.device import seeded
 from gvbsm.files.artifacts import ArtifactError, load_tensors, read_header, read_json
 from gvbsm.files.manifest import named
-from gvbsm.method.matching import Statistics as ConvStatistics
+from gvbsm.method.layers import matched_layers
+from gvbsm.method.statistics import Statistics as ConvStatistics
 from gvbsm.report.figures.curves import History
 from gvbsm.report.figures.layers import LayerStatistics
 from gvbsm.report.figures.pareto import Spot
 from gvbsm.report.figures.studies import Paper
 from gvbsm.store.distilled import stored_bytes
+from gvbsm.store.statistics_codec import unpack_statistics
 from gvbsm.store.teachers import file_name
 from gvbsm.store.workdir import Workspace
 
@@ -115,7 +117,7 @@ def read_layers(workspace: Workspace) -> dict[str, list[LayerStatistics]]:
         recorded = workspace.directory / "statistics" / path.name
         if recorded.is_file():
             tensors, header = load_tensors(path, "teacher")
-            conv = ConvStatistics.from_tensors(load_tensors(recorded, "statistics")[0])
+            conv = unpack_statistics(load_tensors(recorded, "statistics")[0])
             with fitting(path):
                 found[str(header["backbone"])] = _layers(header, tensors, conv)
     return found

@@ -1,0 +1,154 @@
+"""Which images are optimized together (figure 4), and which of them are of one class.
+
+Shapes: a stack holds the images of several groups of equal size, group after group.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+import torch
+from torch import Tensor
+
+
+def group_indices(
+    classes: int,
+    ipc: int,
+    batch_size: int,
+    loop: Literal["reorder", "original"],
+    begins: Sequence[int] | None = None,
+) -> list[Tensor]:
+    """Cut the class-major images into groups, int64 (at most batch_size,) each.
+
+    The reorder loop takes them in class order, so that a group holds several images of few classes.
+    The original loop (SRe2L) goes through the classes for each k, so that a group holds the k-th
+    image of each of its classes and no other of them, and at most as many images as there are
+    classes (figure 4).
+
+    Args:
+        classes: Number of classes.
+        ipc: Images per class.
+        batch_size: Most images in a group.
+        loop: reorder or original.
+        begins: The iteration at which a class's k-th image begins, (ipc,): a group holds images of
+            one beginning, earlier ones come first. None lets all begin together.
+    """
+    table = torch.arange(classes * ipc).view(classes, ipc)
+    rounds = [range(ipc)] if begins is None else [[*same] for _, same in itertools.groupby(begins)]
+    groups: list[Tensor] = []
+    for columns in torch.split(table, [*map(len, rounds)], dim=1):
+        passes = columns.T if loop == "original" else columns.reshape(1, -1)
+        for images in passes:
+            groups += torch.split(images, batch_size)
+    return groups
+
+
+class SameSize(NamedTuple):
+    """The classes of a stack that have equally many images, at least two.
+
+    Attributes:
+        images: The images of each class, int64 (classes, images).
+        group: The group of each class, int64 (classes,).
+    """
+
+    images: Tensor
+    group: Tensor
+
+
+@dataclass(frozen=True)
+class ClassRows:
+    """The classes in each group: a row for every pair of a group and a class in it.
+
+    Attributes:
+        row: Row of each image, int64 (groups * batch,).
+        group: Group of each row, int64 (rows,).
+        label: Class of each row, int64 (rows,).
+        size: Images of each row, float64 (rows,).
+        share: One over the number of classes in the row's group, float64 (rows,).
+        same_size: The rows of at least two images, sorted by their number of images.
+    """
+
+    row: Tensor
+    group: Tensor
+    label: Tensor
+    size: Tensor
+    share: Tensor
+    same_size: tuple[SameSize, ...]
+
+
+def class_rows(labels: Tensor, groups: int) -> ClassRows:
+    """Sort the images of a stack into groups and classes.
+
+    Args:
+        labels: Classes of the images, group after group, int64 (groups * batch,).
+        groups: Number of groups.
+    """
+    labels = labels.cpu()
+    group = torch.arange(groups).repeat_interleave(len(labels) // groups)
+    pairs, row, count = torch.unique(
+        torch.stack([group, labels]), dim=1, return_inverse=True, return_counts=True
+    )
+    images = torch.split(torch.argsort(row, stable=True), count.tolist())  # of each row
+    same_size = tuple(
+        SameSize(torch.stack([images[index] for index in rows]), pairs[0][rows])
+        for size in torch.unique(count).tolist()
+        if size > 1
+        for rows in [(count == size).nonzero().flatten()]
+    )
+    present = torch.bincount(pairs[0], minlength=groups).double()
+    return ClassRows(row, pairs[0], pairs[1], count.double(), 1 / present[pairs[0]], same_size)
+
+
+def _on_device(rows: ClassRows, device: torch.device) -> ClassRows:
+    same_size = tuple(
+        SameSize(each.images.to(device), each.group.to(device)) for each in rows.same_size
+    )
+    return ClassRows(
+        rows.row.to(device),
+        rows.group.to(device),
+        rows.label.to(device),
+        rows.size.to(device),
+        rows.share.to(device),
+        same_size,
+    )
+
+
+@dataclass(frozen=True)
+class Stack:
+    """Groups of equal size that share each forward and backward pass.
+
+    Attributes:
+        numbers: The groups' numbers, to which their random draws belong.
+        labels: Classes of the images, group after group, int64 (groups * batch,).
+        classes: Which images are of one class.
+        begin: The iteration at which their images begin.
+    """
+
+    numbers: tuple[int, ...]
+    labels: Tensor
+    classes: ClassRows
+    begin: int = 0
+
+    @property
+    def groups(self) -> int:
+        """Number of groups."""
+        return len(self.numbers)
+
+    @property
+    def batch(self) -> int:
+        """Images in a group."""
+        return len(self.labels) // len(self.numbers)
+
+
+def make_stack(
+    numbers: Sequence[int], labels: Tensor, device: torch.device, begin: int = 0
+) -> Stack:
+    """Stack groups whose images have these classes, int64 (groups * batch,) on the CPU.
+
+    All begin at the same iteration.
+    """
+    rows = _on_device(class_rows(labels, len(numbers)), device)
+    return Stack(tuple(numbers), labels.to(device), rows, begin)

@@ -1,0 +1,110 @@
+"""Plans of epochs as tensors in narrow types, and as rows of whole numbers for bit fields."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from gvbsm.config import ViewConfig
+from gvbsm.data.views import SHARES, Mixes, Views
+from gvbsm.method.epochs import Plan
+from gvbsm.store.label_codec import Field, field
+
+CELL, SHARE = "cell ", "mix share"  # names of columns that not all stores have
+
+
+def pack_plan(plan: Plan) -> dict[str, Tensor]:
+    """The plan in narrow types, by image, as `SoftLabels.read` gives it."""
+    return {
+        "order": plan.order.to(torch.int32),
+        "boxes": plan.views.boxes.to(torch.int16),
+        "flips": plan.views.flips,
+        "rolls": plan.views.rolls.to(torch.int16),
+        "partners": plan.mixes.partners.to(torch.int32),
+        "mix_boxes": plan.mixes.boxes.to(torch.int16),
+        **{
+            name: part.to(torch.int16)
+            for name, part in (("cells", plan.cells), ("shares", plan.shares))
+            if part is not None
+        },
+    }
+
+
+def unpack_plan(stored: dict[str, Tensor]) -> Plan:
+    """The inverse of `pack_plan`."""
+    wide = {
+        name: stored[name].long() for name in ("order", "boxes", "rolls", "partners", "mix_boxes")
+    }
+    views = Views(wide["boxes"], stored["flips"], wide["rolls"])
+    more = {name: stored[name].long() for name in ("cells", "shares") if name in stored}
+    return Plan(wide["order"], views, Mixes(wide["partners"], wide["mix_boxes"]), **more)
+
+
+def plan_fields(count: int, size: int, views: ViewConfig) -> tuple[Field, ...]:
+    """The range of each column of `tabulate`, which follows from the settings alone.
+
+    Args:
+        count: Images of the set.
+        size: Side of an image in pixels.
+        views: The augmentation.
+    """
+    if views.crop == "resized":
+        corner, side = (0, size - 1), (1, size)
+    else:
+        reach = views.padding if views.crop == "pad" else 0
+        corner, side = (-reach, reach), (size, size)
+    mixed = bool(views.cutmix)
+    ranges = {
+        "image": (0, count - 1),
+        **{f"crop {name}": corner for name in ("top", "left")},
+        **{f"crop {name}": side for name in ("height", "width")},
+        "flip": (0, int(views.flip)),
+        **{f"roll {name}": (0, views.roll) for name in ("down", "right")},
+        "partner": (0, count - 1),
+        **{f"mix {name}": (0, mixed * (size - 1)) for name in ("top", "left")},
+        **{f"mix {name}": (0, mixed * size) for name in ("height", "width")},
+    }
+    if views.shuffle > 1:
+        cells = views.shuffle**2
+        ranges |= {f"{CELL}{place}": (0, cells - 1) for place in range(cells)}
+    if views.mixup:
+        ranges[SHARE] = (-1, SHARES)
+    return tuple(field(name, low, high) for name, (low, high) in ranges.items())
+
+
+def tabulate(plan: Plan) -> Tensor:
+    """The plan as whole numbers, int64 (images, fields), a row an image in the plan's order."""
+    views, mixes, order = plan.views, plan.mixes, plan.order
+    columns = [
+        torch.arange(len(order))[:, None],
+        views.boxes,
+        views.flips[:, None].long(),
+        views.rolls,
+        mixes.partners[:, None],
+        mixes.boxes,
+    ]
+    columns += [] if plan.cells is None else [plan.cells]
+    columns += [] if plan.shares is None else [plan.shares[:, None]]
+    return torch.cat(columns, dim=1)[order]
+
+
+def from_table(table: Tensor, fields: Sequence[Field]) -> Plan:
+    """The inverse of `tabulate`; the names of its columns are those of `fields`."""
+    order = table[:, 0].contiguous()
+    by_image = torch.zeros_like(table)
+    by_image[order] = table
+    names = [part.name for part in fields]
+    cells, shares = sum(name.startswith(CELL) for name in names), int(SHARE in names)
+    boxes, flips, rolls, partners, mix_boxes, moved, blended = torch.split(
+        by_image[:, 1:], [4, 1, 2, 1, 4, cells, shares], dim=1
+    )
+    views = Views(boxes.contiguous(), flips.squeeze(1).bool(), rolls.contiguous())
+    return Plan(
+        order,
+        views,
+        Mixes(partners.squeeze(1).contiguous(), mix_boxes.contiguous()),
+        moved.contiguous() if cells else None,
+        blended.squeeze(1).contiguous() if shares else None,
+    )

@@ -1,0 +1,40 @@
+"""A teacher's statistics as named tensors, and back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields
+
+from torch import Tensor
+
+from gvbsm.files.artifacts import ArtifactError
+from gvbsm.method.moments import Moments
+from gvbsm.method.statistics import Statistics
+
+
+def pack_statistics(statistics: Statistics) -> dict[str, Tensor]:
+    """Name the tensors `PATH/LEVEL/{mean,variance}`, LEVEL an attribute of `Statistics`."""
+    return {
+        f"{path}/{level}/{name}": value
+        for level in (item.name for item in fields(statistics))
+        for path, moments in getattr(statistics, level).items()
+        for name, value in moments._asdict().items()
+    }
+
+
+def unpack_statistics(tensors: Mapping[str, Tensor]) -> Statistics:
+    """The inverse of `pack_statistics`.
+
+    Raises:
+        ArtifactError: If a name does not fit, or a variance is missing.
+    """
+    tables: dict[str, dict[str, Moments]] = {item.name: {} for item in fields(Statistics)}
+    try:
+        for key in tensors:
+            path, level, name = key.rsplit("/", 2)
+            if name == "mean":
+                variance = tensors[f"{path}/{level}/variance"]
+                tables[level][path] = Moments(tensors[key], variance)
+    except (KeyError, ValueError):
+        raise ArtifactError(f"the statistics are damaged at {key!r}; remove them") from None
+    return Statistics(**tables)

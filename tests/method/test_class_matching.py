@@ -1,0 +1,103 @@
+"""Class matching: the distance of each class's statistics, in slow float64."""
+
+from dataclasses import replace
+from functools import partial
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch import nn
+
+from gvbsm.config import SynthesisConfig
+from gvbsm.data.pictures import normalize
+from gvbsm.method.beyond.class_matching import ClassMatching, class_moments
+from gvbsm.method.groups import class_rows
+from gvbsm.method.matching import empty_averages, matching_loss
+from gvbsm.method.statistics import Statistics
+from support import reference
+from support.matching import BATCH, KEPT, in_float64, pictures, seen_by
+from support.toy import (
+    CONVNET,
+    FIRST,
+    N_P,
+    WRN,
+    captured,
+    class_statistics,
+    of_classes,
+    slow_matching,
+)
+
+CONFIG = SynthesisConfig()
+LABELS = torch.tensor([2, 0, 0, 2, 2, 1, 1, 1, 3, 3])  # of two groups
+
+
+def slow_class_term(target, inputs, wanted, kept, history, config):
+    """Norms of a class's images in one group, with an EMA of their own: L'_BN and L'_Conv."""
+    batchnorm = conv = torch.zeros((), dtype=torch.float64)
+    for path, x in inputs.items():
+        is_conv = isinstance(target.model.get_submodule(path), nn.Conv2d)
+        if path not in (kept if is_conv else target.batchnorm):
+            continue
+        found = reference.conv_moments(x, N_P) if is_conv else reference.channel_moments(x)
+        past = history.get(path, [part.detach() for part in found])
+        history[path] = reference.update_totals(past, found, config.alpha)
+        term = reference.sds_matching(found, wanted[path], history[path])
+        if path == FIRST[target.name]:
+            term = term * config.first_layer_multiplier
+        batchnorm, conv = (batchnorm, conv + term) if is_conv else (batchnorm + term, conv)
+    return batchnorm, conv
+
+
+@pytest.mark.parametrize("share", [0.3, 1.0])
+@pytest.mark.parametrize("name", [CONVNET, WRN])
+def test_matching_loss__compares_each_class_by_itself(
+    name, share, targets_for, teachers, statistics, data
+):
+    """Values and gradients are the slow twin's, while convolutions come and go."""
+    config = replace(CONFIG, weight_class=share)
+    real = normalize(data.train.images, data.mean, data.std)
+    by_class = class_statistics(teachers[name], real, data.train.labels, N_P)
+    (target,) = targets_for(config, [name])
+    recorded = Statistics({}, {}, *of_classes(teachers[name], data, N_P))
+    in_float64(target)
+    pictures_of = pictures(2)
+    state = SimpleNamespace(averages={name: empty_averages(target, 2, config.ema_start)})
+    moments = {name: class_moments(target, recorded)}
+    extra = ClassMatching(config, class_rows(LABELS, 2), moments)
+    histories, class_histories = [{}, {}], {}
+    for part in KEPT:
+        kept = target.conv[part]
+        images = pictures_of.detach().requires_grad_()
+        twin = images.detach().clone().requires_grad_()
+        batchnorm, conv, changed = matching_loss(
+            seen_by(target, images, len(images), kept), target, state.averages[name], BATCH,
+            config.alpha, partial(extra.adjust, state, target),
+        )  # fmt: skip
+        _, inputs = captured(target.model, twin)
+        expected = []
+        for group in range(2):
+            own = slice(group * BATCH, (group + 1) * BATCH)
+            mine = {path: x[own] for path, x in inputs.items()}
+            terms = torch.stack(
+                slow_matching(target, mine, statistics[name], kept, histories[group], config)
+            )
+            present = sorted(set(LABELS[own].tolist()))
+            classes = torch.zeros(2, dtype=torch.float64)
+            for label in present:
+                of = {path: x[LABELS[own] == label] for path, x in mine.items()}
+                history = class_histories.setdefault((group, label), {})
+                classes = classes + torch.stack(
+                    slow_class_term(target, of, by_class[label], kept, history, config)
+                )
+            expected.append((1 - share) * terms + share * classes / len(present))
+        slow = torch.stack(expected, dim=1)
+        ours = torch.stack([batchnorm.expand(2), conv.expand(2)])
+        torch.testing.assert_close(ours, slow, rtol=1e-9, atol=1e-12)
+        if slow.requires_grad:
+            weights = torch.tensor([[1.0, 2.0], [3.0, 5.0]], dtype=torch.float64)
+            (gradient,) = torch.autograd.grad((weights * ours).sum(), images)
+            (wanted,) = torch.autograd.grad((weights * slow).sum(), twin)
+            largest = float(wanted.abs().max())
+            torch.testing.assert_close(gradient, wanted, rtol=1e-7, atol=1e-9 * largest)
+            pictures_of = images - 0.1 * gradient
+        state.averages[name] |= changed

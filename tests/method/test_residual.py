@@ -1,0 +1,60 @@
+"""Stages of changing sides: when they begin, and what is matched in them."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import nn
+
+from gvbsm.config import SynthesisConfig
+from gvbsm.method.beyond.residual import levels_at_side, side_at, stage_begins
+from gvbsm.method.matching import empty_averages, matching_loss
+from support import reference
+from support.matching import BATCH, in_float64, pictures, seen_by
+from support.toy import CONVNET, FIRST, WRN, captured
+
+CONFIG = SynthesisConfig()
+
+
+def test_side_at__is_that_of_the_stage():
+    staged = SynthesisConfig(iterations=8, stages=3, stage_sizes=(6, 10, 8))
+    assert [side_at(staged, step, 8) for step in range(8)] == [6, 6, 10, 10, 10, 8, 8, 8]
+    assert side_at(SynthesisConfig(stages=3), 5, 8) == 8
+
+
+def test_stage_begins__cut_the_iterations_evenly():
+    def begins(iterations, stages):
+        return stage_begins(SynthesisConfig(iterations=iterations, stages=stages))
+
+    assert begins(4000, 1) == []
+    assert begins(2000, 4) == [500, 1000, 1500]
+    assert begins(8, 3) == [2, 5]
+
+
+def test_levels_at_side__channels_are_compared_and_patches_are_not(targets_for, statistics):
+    """Of two groups of other pictures than 8 x 8, by the slow twin in float64."""
+    (target,) = map(in_float64, targets_for(CONFIG, [WRN]))
+    images = torch.nn.functional.interpolate(pictures(2), (6, 6))
+    smaller = replace(target, levels=levels_at_side(target, images.shape[1:]))
+    averages = empty_averages(target, 2, "first")
+    seen = seen_by(target, images, 2, target.conv)
+    batchnorm, conv, changed = matching_loss(seen, smaller, averages, BATCH, 0.8)
+    assert changed.keys() == {"channel"}
+    for group, own in enumerate(images.split(BATCH)):
+        _, inputs = captured(target.model, own)
+        expected = {"batchnorm": 0.0, "conv": 0.0}
+        for path, x in inputs.items():
+            layer = target.model.get_submodule(path)
+            found = reference.channel_moments(x)
+            norm = isinstance(layer, nn.BatchNorm2d)
+            wanted = [layer.running_mean, layer.running_var] if norm else statistics[WRN][path][:2]
+            weight = CONFIG.first_layer_multiplier if path == FIRST[WRN] else 1
+            expected["batchnorm" if norm else "conv"] += weight * float(
+                reference.sds_matching(found, wanted, [part.detach() for part in found])
+            )
+        assert float(batchnorm[group]) == pytest.approx(expected["batchnorm"], rel=1e-6)
+        assert float(conv[group]) == pytest.approx(expected["conv"], rel=1e-6)
+    with pytest.raises(RuntimeError):
+        levels_at_side(
+            targets_for(CONFIG, [CONVNET])[0], (3, 6, 6)
+        )  # its classifier takes 8 x 8 alone
