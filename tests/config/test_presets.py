@@ -25,7 +25,7 @@ from gvbsm.config.build import (
     squeeze_of,
 )
 from gvbsm.data.datasets import DATASETS
-from gvbsm.data.pictures import normalize
+from gvbsm.data.pixels import Normalization
 from gvbsm.engine.device import seeded
 from gvbsm.files.checkpoint import Checkpoint
 from gvbsm.method.epochs import settle_epochs
@@ -420,8 +420,8 @@ def _learned(config, lr, runtime, tmp_path):
         student = nn.Sequential(
             nn.Conv2d(3, 32, 3), nn.BatchNorm2d(32), nn.ReLU(), nn.Flatten(), nn.Linear(128, 10)
         )
-    normalization = ((0.5,) * 3, (0.29,) * 3)
-    pictures = normalize(images, *normalization)
+    normalization = Normalization((0.5,) * 3, (0.29,) * 3)
+    pictures = normalization.normalize(images)
     fit_student(
         student, images, classes, _Table(40, 4, labels, runtime, logits), normalization, None,
         replace(config, batch_size=20), replace(labels, full_batch_up_to=0), runtime,

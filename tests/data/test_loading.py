@@ -2,7 +2,7 @@
 
 import os
 import pickle
-from dataclasses import replace
+from dataclasses import astuple, replace
 from pathlib import Path
 
 import pytest
@@ -22,7 +22,7 @@ from gvbsm.data.loading import (
     view_arguments,
     view_batches,
 )
-from gvbsm.data.pictures import Split, normalize
+from gvbsm.data.pictures import Split
 from gvbsm.data.views import sample_views
 from support import reference
 
@@ -42,7 +42,7 @@ def joined(batches):
 
 def positions(data, batches):
     """Which training pictures the unchanged views are, in order."""
-    known = normalize(data.train.images, data.mean, data.std)
+    known = data.normalization.normalize(data.train.images)
     distance = (joined(batches)[:, None] - known[None]).abs().amax(dim=(2, 3, 4))
     nearest = distance.min(dim=1)
     assert nearest.values.max() < 1e-5
@@ -197,7 +197,7 @@ def test_a_black_border_is_that_of_torchvisions_crop_of_the_picture(request, sou
     seen = joined(epoch(found, replace(views, border="mean"), 16, runtime, training=False))
     alike = ((black - seen).abs().amax(dim=1) < 1e-5).flatten(1).float().mean(dim=1)
     assert alike.min() > 0.5
-    mean, std = (torch.tensor(v)[:, None, None] for v in (data.mean, data.std))
+    mean, std = (torch.tensor(v)[:, None, None] for v in astuple(data.normalization))
     grey, edges = (black * std + mean) * 255, 0
     for picture, ours in zip(data.train.images, grey, strict=True):
         padded = F.pad(picture, [2] * 4).float()
@@ -229,7 +229,7 @@ def test_resized_crops_of_files_are_the_drawn_ones(data, streamed, runtime, roll
     for index, picture in enumerate(data.train.images):
         drawn = sample_views(1, 8, 8, runtime.generator("test", 0, index), **view_arguments(views))
         mean, std = (
-            torch.tensor(v, dtype=torch.float64)[:, None, None] for v in (data.mean, data.std)
+            torch.tensor(v, dtype=torch.float64)[:, None, None] for v in astuple(data.normalization)
         )
         grey = (seen[index] * std + mean) * 255
         torch.testing.assert_close(grey, seen_by_reference(picture, drawn), rtol=0, atol=1.001)
@@ -238,9 +238,8 @@ def test_resized_crops_of_files_are_the_drawn_ones(data, streamed, runtime, roll
 def test_plain_batches__each_picture_once_in_order(data, runtime):
     batches = list(plain_batches(data, data.test, 5, runtime, workers=0))
     assert [len(labels) for _, labels in batches] == [5, 5, 5, 1]  # also a last one alone
-    pixels = (joined(batches).double() * torch.tensor(data.std)[:, None, None]) + torch.tensor(
-        data.mean
-    )[:, None, None]
+    mean, std = (torch.tensor(part)[:, None, None] for part in astuple(data.normalization))
+    pixels = joined(batches).double() * std + mean
     torch.testing.assert_close(pixels * 255, data.test.images.double(), rtol=0, atol=1e-3)
     assert torch.equal(torch.cat([labels for _, labels in batches]), data.test.labels)
 
@@ -251,10 +250,8 @@ def test_files_of_any_shape_are_brought_to_size(data, runtime, tmp_path):
     picture.save(tmp_path / "wide.png")
     split = Split(torch.tensor([0]), paths=(tmp_path / "wide.png",))
     ((pictures, _),) = plain_batches(data, split, 4, runtime, workers=0)
-    expected = normalize(
-        torch.tensor([10, 20, 30], dtype=torch.uint8)[:, None, None].expand(3, 8, 8),
-        data.mean,
-        data.std,
+    expected = data.normalization.normalize(
+        torch.tensor([10, 20, 30], dtype=torch.uint8)[:, None, None].expand(3, 8, 8)
     )
     assert torch.equal(pictures[0], expected)
 

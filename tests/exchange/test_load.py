@@ -40,7 +40,7 @@ def test_every_form_gives_the_set_back(exported, workdir, tmp_path):
     first, found = load_distilled(workdir), load(exported, cache=tmp_path / "cache")
     assert torch.equal(found.images, first.images)
     assert torch.equal(found.labels, first.labels)
-    for name in ("class_names", "mean", "std", "ipc"):
+    for name in ("class_names", "normalization", "ipc"):
         assert getattr(found, name) == getattr(first, name)
     assert found.header["method"] == "gvbsm"
     if exported.name == "e" and not (exported / "data").is_dir():

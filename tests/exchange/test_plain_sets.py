@@ -25,7 +25,7 @@ def test_class_folders_are_a_set_with_hard_labels(tmp_path):
     for image, path in zip(found.images, sorted(root.rglob("*.png")), strict=True):
         assert np.array_equal(image.permute(1, 2, 0), np.asarray(Image.open(path)))
     pixels = found.images.double() / 255
-    assert found.mean == pytest.approx(pixels.mean((0, 2, 3)).tolist())
+    assert found.normalization.mean == pytest.approx(pixels.mean((0, 2, 3)).tolist())
     assert found.soft_labels is None
     (tmp_path / "b").mkdir()
     root.rename(tmp_path / "b" / "train")

@@ -34,7 +34,7 @@ def workdir(data, teachers, runtime, tmp_path):
         data.train.labels[:8], data,
     )  # fmt: skip
     generate_labels(
-        images, 4, list(teachers.values()), config, (data.mean, data.std), runtime,
+        images, 4, list(teachers.values()), config, data.normalization, runtime,
         tmp_path / "w" / "labels", recipe,
     )  # fmt: skip
     return tmp_path / "w"
@@ -73,7 +73,7 @@ def test_its_first_loss_is_that_of_the_stored_labels(workdir, tmp_path):
     stored = distilled.soft_labels.read(0)
     plan = unpack_plan(stored)
     runtime = gvbsm.exchange.train.resolve_runtime("cpu", "fp32", 0, 60, True)
-    normal = (distilled.mean, distilled.std)
+    normal = distilled.normalization
     pictures = view_batch(distilled.images, plan, plan.order, normal, runtime)
     logits = model(pictures).detach()
     expected = F.mse_loss(logits, stored["logits"][plan.order].float())
@@ -215,9 +215,9 @@ def test_the_test_pictures_are_seen_as_the_set_s(workdir, data, tmp_path, monkey
 
     def with_names(names, label_of):
         labels = torch.tensor(label_of)[data.test.labels]
-        other = replace(
-            data, class_names=names, test=replace(data.test, labels=labels), mean=(9, 9, 9)
-        )
+        test = replace(data.test, labels=labels)
+        bright = replace(data.normalization, mean=(9, 9, 9))
+        other = replace(data, class_names=names, test=test, normalization=bright)
         monkeypatch.setattr(gvbsm.exchange.train, "load_data", lambda config, runtime: other)
         return tmp_path / f"{names[0]}.safetensors"
 

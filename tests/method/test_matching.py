@@ -7,7 +7,6 @@ import torch
 from torch import nn
 
 from gvbsm.config import SynthesisConfig
-from gvbsm.data.pictures import normalize
 from gvbsm.files.artifacts import load_tensors, save
 from gvbsm.method.capture import observing
 from gvbsm.method.matching import (
@@ -443,7 +442,7 @@ def test_matching_loss__compares_each_class_by_itself(
 ):
     """Values and gradients are the slow twin's, while convolutions come and go."""
     config = replace(CONFIG, weight_class=share)
-    real = normalize(data.train.images, data.mean, data.std)
+    real = data.normalization.normalize(data.train.images)
     by_class = class_statistics(teachers[name], real, data.train.labels, N_P)
     (target,) = targets_for(config, [name])
     in_float64(target)

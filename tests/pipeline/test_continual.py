@@ -106,7 +106,7 @@ def test_a_memory_holds_the_classes_seen_alone_relabelled_as_they_came(data):
     expected = [index for index in range(16) if of[index] in (1, 3)]
     assert torch.equal(memory.test.images, data.test.images[expected])
     assert memory.test.labels.tolist() == [0 if of[index] == 3 else 1 for index in expected]
-    assert (memory.mean, memory.std) == (data.mean, data.std)
+    assert memory.normalization == data.normalization
 
 
 def test_a_memory_of_all_classes_is_the_data_again(data):

@@ -46,7 +46,7 @@ def label(data, teachers, runtime, tmp_path):
     def run(config=CONFIG, folder="labels", names=(CONVNET, WRN), recipe=None, count=COUNT):
         return generate_labels(
             data.train.images[:count], 4, [teachers[name] for name in names], config,
-            (data.mean, data.std), runtime, tmp_path / folder, recipe or {"toy": 1},
+            data.normalization, runtime, tmp_path / folder, recipe or {"toy": 1},
         )  # fmt: skip
 
     return run
@@ -58,7 +58,7 @@ def contents(folder):
 
 def logits_one_by_one(data, plan, model, runtime):
     """A teacher's logits of each image's view, each alone in its batch: (images, classes)."""
-    normalization = (data.mean, data.std)
+    normalization = data.normalization
     return torch.cat(
         [
             model(view_batch(data.train.images[:COUNT], plan, index, normalization, runtime))
@@ -68,7 +68,7 @@ def logits_one_by_one(data, plan, model, runtime):
 
 
 def test_logits_are_of_views_with_the_border_that_is_asked_for(label, data, teachers, runtime):
-    views, normal, index = ViewConfig(crop="pad"), (data.mean, data.std), torch.arange(COUNT)
+    views, normal, index = ViewConfig(crop="pad"), data.normalization, torch.arange(COUNT)
     found = {}
     for border in ("black", "mean"):
         views = replace(views, border=border)
@@ -141,7 +141,7 @@ def test_stored_equal_online(batch_size, how, label, data, teachers, runtime, tm
         assert all(torch.equal(part, kept_plan[name]) for name, part in drawn.items())
         for index in plan.order.split(batch_size):
             pictures = view_batch(
-                data.train.images[:COUNT], plan, index, (data.mean, data.std), runtime
+                data.train.images[:COUNT], plan, index, data.normalization, runtime
             )
             ours = online.logits(pictures, none, index)
             theirs = replayed.logits(pictures, kept, index)
@@ -214,7 +214,7 @@ def test_batchnorm_by_the_batch__is_by_the_batch_of_training(label, data, teache
     plan, stored = labels.epoch(1)
     model = copy.deepcopy(teachers[WRN])
     for index, training in zip(plan.order.split(5), (True, True, False), strict=True):
-        pictures = view_batch(data.train.images[:11], plan, index, (data.mean, data.std), runtime)
+        pictures = view_batch(data.train.images[:11], plan, index, data.normalization, runtime)
         expected = model.train(training)(pictures).detach()
         torch.testing.assert_close(stored.logits(index), expected, rtol=2**-10, atol=1e-3)
         other = model.train(not training)(pictures).detach() if len(index) > 1 else expected + 1
@@ -239,7 +239,7 @@ def test_batchnorm_by_the_batch__several_processes_make_the_same_bytes(
     for rank in (0, 1):
         process = replace(runtime, processes=Second(Launch(rank, 2, rank)))
         generate_labels(
-            data.train.images[:COUNT], 4, list(teachers.values()), config, (data.mean, data.std),
+            data.train.images[:COUNT], 4, list(teachers.values()), config, data.normalization,
             process, tmp_path / "shared", {"toy": 1},
         )  # fmt: skip
     assert contents(tmp_path / "shared") == contents(tmp_path / "alone")
@@ -401,7 +401,7 @@ def test_make_labels__asks_teachers_only_if_it_must(data, runtime, teachers, tmp
     def make(storage, teachers, **options):
         config, recipe = stored_as(storage)
         return make_labels(
-            data.train.images[:COUNT], 4, teachers, config, (data.mean, data.std), runtime,
+            data.train.images[:COUNT], 4, teachers, config, data.normalization, runtime,
             tmp_path / "labels", recipe, "gvbsm", **options,
         )  # fmt: skip
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 import torchvision.transforms.v2.functional as TF
 
-from gvbsm.data.pictures import DataError, normalize
+from gvbsm.data.pictures import DataError
 from gvbsm.data.views import sample_views
 from gvbsm.engine.device import generator_for
 from gvbsm.stages.selection import starts
@@ -60,7 +60,7 @@ def slow_crops(data, both, runtime):
                 for box in boxes:
                     seen = torch.zeros(1, 3, 8, 8)
                     edge = (8 - side) // 2
-                    cut = normalize(resized(data, picture, box, side), data.mean, data.std)
+                    cut = data.normalization.normalize(resized(data, picture, box, side))
                     seen[0, :, edge : edge + side, edge : edge + side] = cut
                     logits = sum(teacher(seen) for teacher in both) / 2
                     loss = F.cross_entropy(logits, torch.tensor([label])).item()
@@ -112,7 +112,7 @@ def test_choose_crops__looks_at_some_pictures_of_a_large_class(data, both, runti
 
 def test_training_losses__are_of_the_mean_logits(data, both, runtime):
     found = training_losses(data, both, runtime, 7, 0)
-    pictures = normalize(data.train.images, data.mean, data.std)
+    pictures = data.normalization.normalize(data.train.images)
     logits = (both[0](pictures) + both[1](pictures)) / 2
     expected = F.cross_entropy(logits, data.train.labels, reduction="none")
     assert torch.allclose(found, expected, rtol=1e-4, atol=1e-6)

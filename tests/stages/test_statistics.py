@@ -10,7 +10,6 @@ from torch import nn
 from gvbsm.backbones import matched_layers
 from gvbsm.config import StatisticsConfig, SynthesisConfig, ViewConfig
 from gvbsm.data.loading import view_batches
-from gvbsm.data.pictures import normalize
 from gvbsm.engine.device import RunError
 from gvbsm.engine.launch import Launch
 from gvbsm.engine.processes import Processes
@@ -94,7 +93,7 @@ def as_table(statistics):
 def test_equal_to_a_direct_computation(name, n_p, teachers, data, runtime, tmp_path):
     model = Wide(teachers[name])
     found = recorded({name: model}, data, runtime, tmp_path, n_p=n_p)[name]
-    pictures = normalize(data.train.images, data.mean, data.std)
+    pictures = data.normalization.normalize(data.train.images)
     assert_close(as_table(found), direct_statistics(model, pictures, n_p), rtol=1e-10)
     assert set(found.channel) == set(found.patch) == set(matched_layers(model).conv)
     side = -(-8 // n_p)  # the first convolution sees the picture itself
@@ -284,7 +283,7 @@ def test_by_class__equal_to_a_direct_computation(
         {name: model}, replace(data, train=split), runtime, tmp_path, by_class=True,
         batch_size=batch_size,
     )[name]  # fmt: skip
-    pictures = normalize(data.train.images, data.mean, data.std)
+    pictures = data.normalization.normalize(data.train.images)
     assert_close(as_table(found), direct_statistics(model, pictures, N_P), rtol=1e-10)
     for ours, theirs in zip(
         (found.class_channel, found.class_patch), of_classes(model, data, N_P), strict=True

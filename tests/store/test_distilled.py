@@ -1,6 +1,6 @@
 """A distilled set comes back as it was written, with the labels that belong to it."""
 
-from dataclasses import replace
+from dataclasses import astuple, replace
 
 import numpy as np
 import pytest
@@ -111,7 +111,7 @@ def test_the_data_set_is_normalized_by_the_real_pictures(tmp_path):
     for index in range(4):
         image, label = data[index]
         pixels = found.images[index].numpy().astype(np.float64) / 255
-        mean, std = (np.array(part)[:, None, None] for part in (found.mean, found.std))
+        mean, std = (np.array(part)[:, None, None] for part in astuple(found.normalization))
         np.testing.assert_allclose(image.numpy(), (pixels - mean) / std, rtol=1e-5, atol=1e-6)
         assert image.dtype == torch.float32
         assert (type(label), label) == (int, int(found.labels[index]))
@@ -130,7 +130,7 @@ def test_save_images__a_selection_is_one_set_whatever_its_labels(method, stored,
     found = load_images(path)
     assert torch.equal(found.images, images)
     assert torch.equal(found.labels, labels)
-    assert (found.class_names, found.mean, found.std) == (data.class_names, data.mean, data.std)
+    assert (found.class_names, found.normalization) == (data.class_names, data.normalization)
     assert found.header["method"] == stored
     assert found.header["traces"] == [[{"step": 0}]]
     assert found.soft_labels is None

@@ -6,7 +6,6 @@ from dataclasses import replace
 import pytest
 import torch
 
-from gvbsm.data.pictures import normalize
 from gvbsm.files.artifacts import ArtifactError, read_header
 from gvbsm.store.teachers import file_name, load_teacher, read_teacher, save_teacher
 from support.toy import CLASSES, CONVNET, WRN
@@ -28,7 +27,7 @@ def test_round_trip(name, teachers, data, runtime, tmp_path):
     before = torch.get_rng_state()
     loaded = load_teacher(path, data, runtime)
     assert torch.equal(torch.get_rng_state(), before)
-    pictures = normalize(data.test.images, data.mean, data.std)
+    pictures = data.normalization.normalize(data.test.images)
     assert torch.equal(loaded(pictures), model(pictures))
     assert not any(module.training for module in loaded.modules())
     assert not any(parameter.requires_grad for parameter in loaded.parameters())

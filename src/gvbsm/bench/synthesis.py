@@ -19,7 +19,7 @@ from gvbsm.bench.predictions import SIZES
 from gvbsm.bench.timing import CLEAR_REFS, Work, compare, high_water, timed
 from gvbsm.config import BenchConfig
 from gvbsm.config.build import as_config
-from gvbsm.data.pictures import pixel_bounds
+from gvbsm.data.pixels import Normalization
 from gvbsm.engine.device import Runtime, seeded
 from gvbsm.engine.optimizers import make_optimizer
 from gvbsm.method.capture import compile_observer, input_shapes, observing
@@ -87,8 +87,8 @@ class Bench:
             "bench", self.model, self.statistics(), self.config, self.n_p, self.shape
         )
         solver = make_optimizer(self.config.optimizer, [self.images], self.config.optimizer.lr)
-        zero, one = [0.0] * 3, [1.0] * 3
-        low, high = (bound.to(self.runtime.device) for bound in pixel_bounds(zero, one))
+        normalization = Normalization((0.0,) * 3, (1.0,) * 3)
+        low, high = (bound.to(self.runtime.device) for bound in normalization.bounds())
         members = self.stack.members if self.config.weight_class else None
         state = empty_state([target], len(self.stack.numbers), self.config.ema_start, members)
         paths = {*target.batchnorm, *target.conv}

@@ -22,7 +22,6 @@ import numpy as np
 import torch
 
 from gvbsm.config.paths import cache_folder, user_path
-from gvbsm.data.normalization import cached_pixel_statistics, check_range, pixel_statistics
 from gvbsm.data.pictures import (
     GRAY_MODES,
     DataError,
@@ -35,6 +34,8 @@ from gvbsm.data.pictures import (
     open_image,
     resize_to,
 )
+from gvbsm.data.pixel_statistics import cached_pixel_statistics, check_range, pixel_statistics
+from gvbsm.data.pixels import Normalization
 from gvbsm.data.reading import UNREADABLE, Reading, account
 from gvbsm.data.sources import arrays, folders
 from gvbsm.data.sources import huggingface as hub_sets
@@ -59,8 +60,8 @@ class ImageData:
     """A data set, ready to be normalized and batched.
 
     Attributes:
-        mean: Of the training pictures scaled to [0, 1], one a channel.
-        std: Likewise; the population's (divided by the count), at least 1/255.
+        normalization: Mean and standard deviation of the training pixels, the latter over the
+            population (divided by the count) and at least 1/255.
         fingerprint: Hash of the name, the classes, the labels, the size and the pixels (in memory)
             or each file's relative path and byte size (streamed). Moving or copying the data keeps
             it. A streamed file rewritten with as many bytes is not noticed.
@@ -75,8 +76,7 @@ class ImageData:
     image_size: int
     train: Split
     test: Split
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    normalization: Normalization
     fingerprint: str
     skipped: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -97,7 +97,7 @@ class DatasetSpec:
     image_size: int | None
     channels: int | None
     load: Callable[[Request], Raw]
-    mean_std: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    normalization: Normalization | None = None
     streams: bool = False  # stays on disk however small, unless `in_memory` asks otherwise
 
 
@@ -298,14 +298,14 @@ def load_dataset(
     test = _settle(test, channels, size, in_memory, progress)
     header = [name, raw.class_names, channels, size, *([test_crop] if test_crop != 1 else [])]
     fingerprint = _fingerprint(header, (train, test), raw.root or root)
-    mean, std, value_range = *(spec.mean_std or ((), ())), None
-    if not mean:
+    normalization, value_range = spec.normalization, None
+    if normalization is None:
         if train.images is not None:
             statistics = pixel_statistics([train.images], channels)
         else:
             file = cache / "mean_std" / f"{fingerprint}.json"
             statistics = cached_pixel_statistics(file, train.paths or (), channels, size, progress)
-        mean, std, value_range = statistics
+        normalization, value_range = statistics
         check_range(name, value_range)
     splits = {"train": raw.train, "test": raw.test}
     left_out = {**raw.left_out, **({UNREADABLE: skipped} if skipped else {})}
@@ -317,8 +317,7 @@ def load_dataset(
         size,
         train,
         test,
-        mean,
-        std,
+        normalization,
         fingerprint,
         skipped,
         raw.notes,
@@ -326,7 +325,7 @@ def load_dataset(
     )
 
 
-_IMAGENET_MEAN_STD = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+_IMAGENET_PIXELS = Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _SPECS = (
     DatasetSpec(
         "digits", "8x8 digits, 10 classes, part of scikit-learn", 8, 1, sources.read_digits
@@ -342,7 +341,7 @@ _SPECS = (
         224,
         3,
         folders.read_folder,
-        _IMAGENET_MEAN_STD,
+        _IMAGENET_PIXELS,
         streams=True,
     ),
     DatasetSpec(

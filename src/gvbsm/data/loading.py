@@ -21,7 +21,8 @@ from torch.utils.data import Dataset
 
 from gvbsm.config import ViewConfig
 from gvbsm.data.datasets import ImageData
-from gvbsm.data.pictures import Split, normalize, pixel_bounds, read_image, resize_to
+from gvbsm.data.pictures import Split, read_image, resize_to
+from gvbsm.data.pixels import Normalization
 from gvbsm.data.views import Views, apply_views, sample_views
 from gvbsm.data.workers import streamed
 from gvbsm.engine.device import Runtime, generator_for
@@ -41,7 +42,7 @@ def view_arguments(config: ViewConfig) -> dict[str, Any]:
 
 
 def border_color(
-    views: ViewConfig, normalization: tuple[Sequence[float], Sequence[float]], device: torch.device
+    views: ViewConfig, normalization: Normalization, device: torch.device
 ) -> Tensor | None:
     """What `apply_views` fills the border of finished pictures with.
 
@@ -51,7 +52,7 @@ def border_color(
 
     Args:
         views: The augmentation.
-        normalization: Mean and deviation of the data.
+        normalization: Normalization of the data.
         device: Where the pictures are.
 
     Returns:
@@ -59,7 +60,7 @@ def border_color(
     """
     if views.crop != "pad" or views.border == "mean":
         return None
-    return pixel_bounds(*normalization)[0].to(device)
+    return normalization.bounds()[0].to(device)
 
 
 def _real_view_arguments(config: ViewConfig) -> dict[str, Any]:
@@ -148,7 +149,7 @@ def view_batches(
     generator = runtime.generator(*path, "views")
     size = data.image_size
     drawn = sample_views(count, size, size, generator, **_real_view_arguments(views))
-    border = border_color(views, (data.mean, data.std), runtime.device)
+    border = border_color(views, data.normalization, runtime.device)
     for index in batches:
         pictures, labels = _to_device(split.images[index], split.labels[index], data, runtime)
         yield apply_views(pictures, drawn.select(index), border), labels
@@ -156,7 +157,7 @@ def view_batches(
 
 def _to_device(pictures: Tensor, labels: Tensor, data: ImageData, runtime: Runtime) -> Batch:
     pictures = pictures.to(runtime.device, non_blocking=True)
-    return normalize(pictures, data.mean, data.std), labels.to(runtime.device, non_blocking=True)
+    return data.normalization.normalize(pictures), labels.to(runtime.device, non_blocking=True)
 
 
 class PackedPaths:

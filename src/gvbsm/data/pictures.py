@@ -1,4 +1,4 @@
-"""Pictures: reading them from files, resizing them, and to and from normalized pixels.
+"""Read pictures from files, write them, and bring them to size.
 
 Shapes: N pictures, C channels, H rows, W columns, S the side of a square picture.
 """
@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, Protocol, TypeVar
+from typing import Any, BinaryIO, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -104,40 +104,6 @@ class Split:
         assert self.paths is not None
         paths = tuple(self.paths[i] for i in index.tolist())
         return replace(self, labels=self.labels[index], paths=paths)
-
-
-def _per_channel(values: Sequence[float], like: Tensor | None = None) -> Tensor:
-    found = torch.tensor(values, dtype=torch.float32).view(-1, 1, 1)  # (C, 1, 1)
-    return found if like is None else found.to(like.device, non_blocking=True)
-
-
-def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Turn uint8 pictures, shape (..., C, H, W), into float32 `(pixel / 255 - mean) / std`."""
-    if images.dtype != torch.uint8:
-        raise ValueError(f"`images` must be uint8, got {images.dtype}")
-    return (images.float() / 255 - _per_channel(mean, images)) / _per_channel(std, images)
-
-
-def denormalize(
-    images: Tensor,
-    mean: Sequence[float],
-    std: Sequence[float],
-    rounding: Literal["nearest", "truncate"] = "nearest",
-) -> Tensor:
-    """Turn normalized pictures, shape (..., C, H, W), back into uint8: the inverse of `normalize`.
-
-    Rounds and clamps. The field's reference code truncates, which darkens by half a grey level:
-    `rounding="truncate"` does so, and is no inverse.
-    """
-    levels = (images.float() * _per_channel(std, images) + _per_channel(mean, images)) * 255
-    levels = levels.round() if rounding == "nearest" else levels
-    return levels.clamp(0, 255).to(torch.uint8)
-
-
-def pixel_bounds(mean: Sequence[float], std: Sequence[float]) -> tuple[Tensor, Tensor]:
-    """The normalized values of black and of white, each of shape (1, C, 1, 1)."""
-    center, scale = _per_channel(mean)[None], _per_channel(std)[None]
-    return (0 - center) / scale, (1 - center) / scale
 
 
 def _to_mode(picture: Image.Image, mode: str) -> Image.Image:

@@ -22,6 +22,7 @@ from torch import Tensor
 from gvbsm.config import LabelStorageConfig
 from gvbsm.config.paths import cache_folder, user_path
 from gvbsm.data.pictures import DataError, Lying, open_file, read_image
+from gvbsm.data.pixels import Normalization
 from gvbsm.data.sources import hub
 from gvbsm.engine.torch_defaults import torch_defaults
 from gvbsm.exchange.plain_sets import is_plain, load_plain
@@ -254,8 +255,9 @@ def _made(
         images=images,
         labels=hard,
         class_names=tuple(facts["class_names"]),
-        mean=tuple(map(float, facts["mean"])),
-        std=tuple(map(float, facts["std"])),
+        normalization=Normalization(
+            tuple(map(float, facts["mean"])), tuple(map(float, facts["std"]))
+        ),
         soft_labels=stored,
         header=facts,
     )

@@ -9,7 +9,6 @@ from statistics import median_low
 import torch
 from torch import Tensor
 
-from gvbsm.data.normalization import pixel_statistics
 from gvbsm.data.pictures import (
     GRAY_MODES,
     DataError,
@@ -19,6 +18,7 @@ from gvbsm.data.pictures import (
     open_image,
     resize_to,
 )
+from gvbsm.data.pixel_statistics import pixel_statistics
 from gvbsm.data.reading import Findings
 from gvbsm.data.sources.arrays import read_npz
 from gvbsm.data.sources.folders import path_split, scan
@@ -59,8 +59,7 @@ def load_plain(path: Path) -> DistilledDataset:
         images=images[order].contiguous(),
         labels=labels[order].contiguous(),
         class_names=names,
-        mean=statistics.mean,
-        std=statistics.std,
+        normalization=statistics.normalization,
         soft_labels=None,
         header={"method": "plain", "dataset": path.name, "recipe": {}},
     )

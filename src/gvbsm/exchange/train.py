@@ -225,7 +225,7 @@ def _test_data(
     labels = _relabelled(data, distilled.class_names)
     split = replace(data.test, labels=labels)
     return replace(
-        data, class_names=distilled.class_names, test=split, mean=distilled.mean, std=distilled.std
+        data, class_names=distilled.class_names, test=split, normalization=distilled.normalization
     )
 
 
@@ -260,7 +260,7 @@ def _recipe(work: _Work) -> Recipe:
     distilled, stored = work.distilled, work.distilled.soft_labels
     for tensor in (distilled.images, distilled.labels):
         digest.update(tensor.contiguous().view(-1).numpy().data)
-    about = [distilled.class_names, distilled.mean, distilled.std]
+    about = [distilled.class_names, distilled.normalization.mean, distilled.normalization.std]
     digest.update(json.dumps(about).encode())
     for path in label_files(stored) if stored is not None else ():
         digest.update(f"{path.name}\0{path.stat().st_size}\n".encode())
@@ -291,7 +291,7 @@ def _train(work: _Work, path: Path, recipe: Recipe) -> dict[str, Any]:
     test = None if work.test is None else Judge(work.test, runtime, workers)
     checkpoint = Checkpoint(path, recipe, runtime.checkpoint_seconds)
     history = fit_student(
-        model, distilled.images, distilled.labels, labeller, (distilled.mean, distilled.std),
+        model, distilled.images, distilled.labels, labeller, distilled.normalization,
         test, config.evaluation, config.labels, runtime,
         checkpoint, f"train {work.model}", None,
     )  # fmt: skip
@@ -305,8 +305,8 @@ def _train(work: _Work, path: Path, recipe: Recipe) -> dict[str, Any]:
         "class_names": list(distilled.class_names),
         "image_size": side,
         "channels": channels,
-        "mean": list(distilled.mean),
-        "std": list(distilled.std),
+        "mean": list(distilled.normalization.mean),
+        "std": list(distilled.normalization.std),
     }
     write_json(path.with_suffix(".json"), result)
     save(path, model.state_dict(), header)

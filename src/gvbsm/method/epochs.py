@@ -16,7 +16,7 @@ from torch import Tensor
 
 from gvbsm.config import ConfigError, LabelsConfig, ViewConfig
 from gvbsm.data.loading import batch_count, view_arguments
-from gvbsm.data.pictures import normalize
+from gvbsm.data.pixels import Normalization
 from gvbsm.data.views import (
     SHARES,
     Mixes,
@@ -252,7 +252,7 @@ def view_batch(
     images: Tensor,
     plan: Plan,
     index: Tensor,
-    normalization: tuple[Sequence[float], Sequence[float]],
+    normalization: Normalization,
     runtime: Runtime,
     border: Tensor | None = None,
 ) -> Tensor:
@@ -262,14 +262,14 @@ def view_batch(
         images: All images of the set, uint8 (images, channels, height, width).
         plan: The epoch's plan.
         index: Which images, int64 (batch,).
-        normalization: Mean and deviation of the data.
+        normalization: Mean and standard deviation of the data.
         runtime: Device.
         border: Color around a padded crop, from `loading.border_color`.
     """
 
     def seen(which: Tensor) -> Tensor:
         pictures = images[which].to(runtime.device, non_blocking=True)
-        found = apply_views(normalize(pictures, *normalization), plan.views.select(which), border)
+        found = apply_views(normalization.normalize(pictures), plan.views.select(which), border)
         return found if plan.cells is None else apply_cells(found, plan.cells[which])
 
     mixes = plan.mixes.select(index)

@@ -257,7 +257,7 @@ class Run:
             make_labels(
                 load_tensors(place.images, "images")[0]["images"], len(self.data.class_names),
                 lambda: self.labelling_teachers(config), config.labels,
-                (self.data.mean, self.data.std), self.runtime_of("labels"), place.labels, recipe,
+                self.data.normalization, self.runtime_of("labels"), place.labels, recipe,
                 name, convert_only,
             )  # fmt: skip
         self.team.meet([index])

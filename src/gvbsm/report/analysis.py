@@ -17,7 +17,6 @@ from torch import Tensor, nn
 
 from gvbsm.backbones.features import teacher_features
 from gvbsm.config import SqueezeConfig
-from gvbsm.data.pictures import normalize
 from gvbsm.engine.device import Runtime, resolve_runtime
 from gvbsm.files.artifacts import (
     Recipe,
@@ -93,7 +92,7 @@ def see(images: DistilledDataset, teacher: nn.Module, runtime: Runtime, name: st
     places = first_images(images.labels, min(classes, MOST_CLASSES), MOST_IMAGES)
 
     def pixels(index: Tensor) -> Tensor:
-        return normalize(images.images[index], images.mean, images.std)
+        return images.normalization.normalize(images.images[index])
 
     batches = runtime.track(torch.split(torch.cat(places), BATCH), f"analysis of {name}")
     on_device = (pixels(index).to(runtime.device) for index in batches)

@@ -26,7 +26,7 @@ from tqdm import tqdm
 
 from gvbsm.config import SynthesisConfig
 from gvbsm.data.datasets import ImageData
-from gvbsm.data.pictures import denormalize, normalize, pixel_bounds
+from gvbsm.data.pixels import Normalization
 from gvbsm.data.views import resize
 from gvbsm.engine.device import RunError, Runtime
 from gvbsm.engine.optimizers import make_optimizer, schedule, set_lr
@@ -82,7 +82,7 @@ def synthesize_stack(
     targets: Sequence[Target],
     config: SynthesisConfig,
     observers: Mapping[str, Observer],
-    normalization: tuple[Sequence[float], Sequence[float]],
+    normalization: Normalization,
     runtime: Runtime,
     checkpoint: Checkpoint,
     bar: tqdm[Any],
@@ -97,7 +97,7 @@ def synthesize_stack(
         targets: The teachers.
         config: The stage's settings.
         observers: One for each teacher.
-        normalization: Mean and deviation of the data.
+        normalization: Mean and standard deviation of the data.
         runtime: Device, precision, seed.
         checkpoint: Where half-done work is kept.
         bar: Progress, in iterations of a group.
@@ -114,7 +114,7 @@ def synthesize_stack(
     images = initial.to(runtime.device, copy=True)
     images = resize(images, side_at(config, stack.begin, side)).requires_grad_()
     solver = make_optimizer(config.optimizer, [images], config.optimizer.lr)
-    low, high = (bound.to(runtime.device) for bound in pixel_bounds(*normalization))
+    low, high = (bound.to(runtime.device) for bound in normalization.bounds())
     filmed, frames = filmed.to(runtime.device), frame_steps(config.iterations)
     channels = initial.shape[1]
     film = images.new_zeros(len(filmed), len(frames), channels, side, side, dtype=torch.uint8)
@@ -132,7 +132,7 @@ def synthesize_stack(
     while (step := work.step) < config.iterations:
         if step in frames:
             now = resize(work.images.detach()[filmed], side)
-            film[:, frames.index(step)] = denormalize(now, *normalization, config.rounding)
+            film[:, frames.index(step)] = normalization.denormalize(now, config.rounding)
         if step in begins:
             work.begin_stage(initial, config.residual, side_at(config, step, side))
         images, current = work.images, matched[work.images.shape[-1]]
@@ -159,7 +159,7 @@ def synthesize_stack(
             check_pixels(work.step, images, stack)
             work.keep(checkpoint)
     check_pixels(work.step, work.images, stack)
-    made = denormalize(work.images.detach(), *normalization, config.rounding)
+    made = normalization.denormalize(work.images.detach(), config.rounding)
     film[:, -1] = made[filmed]
     return made.cpu(), work.traces, film.cpu()
 
@@ -240,7 +240,7 @@ def synthesize(
     def start(group: int) -> Tensor:
         index = groups[group]
         if initial is not None:
-            return normalize(initial.pixels(data, index), data.mean, data.std)
+            return data.normalization.normalize(initial.pixels(data, index))
         shape = (len(index), data.channels, side, side)
         return torch.randn(shape, generator=runtime.generator("noise", group))
 
@@ -273,7 +273,7 @@ def synthesize(
                         stack, torch.cat([start(g) for g in numbers]), targets, config,
                         # A graph belongs to one batch size: not for the odd groups at the end.
                         compiled if compiled and len(index) == usual else observers,
-                        (data.mean, data.std), runtime, checkpoint, bar,
+                        data.normalization, runtime, checkpoint, bar,
                         filmed.nonzero().squeeze(1),
                     )  # fmt: skip
                 except torch.OutOfMemoryError:

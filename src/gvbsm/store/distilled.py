@@ -15,6 +15,7 @@ from torch.utils.data import Dataset
 from gvbsm.config import LabelStorageConfig
 from gvbsm.config.paths import user_path
 from gvbsm.data.datasets import ImageData
+from gvbsm.data.pixels import Normalization
 from gvbsm.files.artifacts import (
     ArtifactError,
     DamagedError,
@@ -65,8 +66,7 @@ class DistilledDataset:
         images: uint8 (N, channels, height, width), class by class.
         labels: Hard labels, int64 (N,).
         class_names: Name of each class.
-        mean: Channel means of the real training set, of pixels scaled to [0, 1].
-        std: Channel deviations, likewise.
+        normalization: Mean and standard deviation of the real training pixels.
         soft_labels: The labels of all views, where they are stored.
         header: What else the file says: method, data set, recipe.
     """
@@ -74,8 +74,7 @@ class DistilledDataset:
     images: Tensor
     labels: Tensor
     class_names: tuple[str, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    normalization: Normalization
     soft_labels: SoftLabels | None
     header: dict[str, Any]
 
@@ -92,15 +91,13 @@ class DistilledDataset:
 class _HardDataset(Dataset[tuple[Tensor, int]]):
     def __init__(self, distilled: DistilledDataset) -> None:
         self._distilled = distilled
-        self._mean = torch.tensor(distilled.mean)[:, None, None]
-        self._std = torch.tensor(distilled.std)[:, None, None]
 
     def __len__(self) -> int:
         return len(self._distilled.labels)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        image = self._distilled.images[index].float() / 255
-        return (image - self._mean) / self._std, int(self._distilled.labels[index])
+        image = self._distilled.normalization.normalize(self._distilled.images[index])
+        return image, int(self._distilled.labels[index])
 
 
 def load_distilled(directory: str | Path) -> DistilledDataset:
@@ -129,8 +126,7 @@ def load_images(path: Path, soft_labels: SoftLabels | None = None) -> DistilledD
         images=tensors["images"],
         labels=tensors["labels"],
         class_names=tuple(found.class_names),
-        mean=tuple(found.mean),
-        std=tuple(found.std),
+        normalization=Normalization(tuple(found.mean), tuple(found.std)),
         soft_labels=soft_labels,
         header=header,
     )
@@ -177,8 +173,8 @@ def stream_images(
         "method": method.removesuffix("-hard").removesuffix("-soft"),
         "dataset": data.name,
         "class_names": list(data.class_names),
-        "mean": list(data.mean),
-        "std": list(data.std),
+        "mean": list(data.normalization.mean),
+        "std": list(data.normalization.std),
         "traces": list(traces),
     }
     shape = (len(labels), data.channels, data.image_size, data.image_size)

@@ -17,7 +17,7 @@ from torch.utils.data import Dataset
 
 from gvbsm.data.datasets import ImageData
 from gvbsm.data.loading import gather_images, plain_batches
-from gvbsm.data.pictures import class_members, normalize, read_image
+from gvbsm.data.pictures import class_members, read_image
 from gvbsm.data.views import sample_views
 from gvbsm.data.workers import streamed
 from gvbsm.engine.device import Runtime, generator_for
@@ -124,7 +124,7 @@ def choose_crops(
     with runtime.progress(len(index), "crops", "picture") as bar, torch.no_grad():
         for cut, drawn, labels in streamed(crops, batches, runtime, workers):
             count = len(labels)
-            pictures = normalize(cut.to(runtime.device).flatten(end_dim=1), data.mean, data.std)
+            pictures = data.normalization.normalize(cut.to(runtime.device).flatten(end_dim=1))
             found = class_losses(
                 teachers, F.pad(pictures, frame * 2), labels.repeat_interleave(CROPS), runtime
             ).view(count, CROPS)

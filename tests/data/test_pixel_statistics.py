@@ -6,8 +6,8 @@ import torch
 from PIL import Image
 
 from gvbsm.data.datasets import load_dataset
-from gvbsm.data.normalization import check_range, pixel_statistics
 from gvbsm.data.pictures import DataError
+from gvbsm.data.pixel_statistics import check_range, pixel_statistics
 from support.picture_files import draw_classes
 
 
@@ -16,8 +16,8 @@ def test_statistics_are_those_of_all_batches_together(channels):
     pixels = torch.randint(3, 250, (11, channels, 5, 7), dtype=torch.uint8)
     found = pixel_statistics(torch.split(pixels, 4), channels)
     values = pixels.numpy().astype(np.float64) / 255
-    assert found.mean == pytest.approx(values.mean((0, 2, 3)), rel=1e-12)
-    assert found.std == pytest.approx(values.std((0, 2, 3)), rel=1e-12)
+    assert found.normalization.mean == pytest.approx(values.mean((0, 2, 3)), rel=1e-12)
+    assert found.normalization.std == pytest.approx(values.std((0, 2, 3)), rel=1e-12)
     assert found.value_range == (int(pixels.min()), int(pixels.max()))
 
 
