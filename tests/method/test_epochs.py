@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from gvbsm.config import ConfigError, LabelsConfig, ViewConfig
 from gvbsm.data.loading import batch_count, border_color
-from gvbsm.data.views import Mixes, Views
+from gvbsm.data.mixing import Mixes
+from gvbsm.data.views import Views
 from gvbsm.method.ensemble import label_batch
 from gvbsm.method.epochs import (
     Plan,

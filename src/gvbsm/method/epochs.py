@@ -16,21 +16,19 @@ from torch import Tensor
 
 from gvbsm.config import ConfigError, LabelsConfig, ViewConfig
 from gvbsm.data.loading import batch_count, view_arguments
-from gvbsm.data.pixels import Normalization
-from gvbsm.data.views import (
+from gvbsm.data.mixing import (
     SHARES,
     Mixes,
-    Views,
     apply_cells,
     apply_mixes,
     apply_shares,
-    apply_views,
     kept_share,
     sample_cells,
     sample_mixes,
     sample_shares,
-    sample_views,
 )
+from gvbsm.data.pixels import Normalization
+from gvbsm.data.views import Views, apply_views, sample_views
 from gvbsm.engine.device import Runtime
 from gvbsm.store.label_codec import Field, field
 
