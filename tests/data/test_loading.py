@@ -19,7 +19,6 @@ from gvbsm.data.loading import (
     picture_parts,
     plain_batches,
     split_batches,
-    view_arguments,
     view_batches,
 )
 from gvbsm.data.pictures import Split
@@ -227,7 +226,7 @@ def test_resized_crops_of_files_are_the_drawn_ones(data, streamed, runtime, roll
     views = replace(RESIZED, roll=roll)
     seen = joined(epoch(streamed, views, 40, runtime, training=False))
     for index, picture in enumerate(data.train.images):
-        drawn = sample_views(1, 8, 8, runtime.generator("test", 0, index), **view_arguments(views))
+        drawn = sample_views(1, 8, 8, runtime.generator("test", 0, index), views)
         mean, std = (
             torch.tensor(v, dtype=torch.float64)[:, None, None] for v in astuple(data.normalization)
         )

@@ -1,6 +1,7 @@
 """Views: what they do to pixels, against loops and torchvision, and the laws they follow."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -9,13 +10,14 @@ from hypothesis import strategies as st
 from torchvision.transforms import InterpolationMode, RandomResizedCrop
 from torchvision.transforms import functional as tv
 
+from gvbsm.config import ViewConfig
 from gvbsm.data.views import Views, apply_views, resize, sample_views
 from support import reference
 from support.draws import generator, noise, within
 
 bounded = settings(deadline=None, derandomize=True, max_examples=25)
 
-PAPER = {"padding": 0, "scale": (0.08, 1.0), "ratio": (3 / 4, 4 / 3), "flip": True, "roll": 0}
+PAPER = ViewConfig(crop="resized", scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3), flip=True, roll=0)
 
 
 def views_of(boxes, flips=None, rolls=None):
@@ -193,8 +195,7 @@ def test_apply_views__gradient_is_the_transpose_of_the_reference():
 @pytest.mark.parametrize(("height", "width"), [(13, 13), (28, 28), (7, 11), (32, 32)])
 def test_apply_views__pixels_outside_of_the_crop_have_no_gradient(crop, height, width):
     generator = torch.Generator().manual_seed(3)
-    arguments = {"scale": (0.08, 1.0), "ratio": (0.75, 4 / 3), "roll": 0, "per_sample": True}
-    views = sample_views(64, height, width, generator, crop=crop, padding=3, flip=True, **arguments)
+    views = sample_views(64, height, width, generator, replace(PAPER, crop=crop, padding=3))
     images = torch.randn(64, 2, height, width, generator=generator).requires_grad_()
     weights = torch.rand(64, 2, height, width, generator=generator) + 0.5
     (gradient,) = torch.autograd.grad((apply_views(images, views) * weights).sum(), images)
@@ -226,18 +227,7 @@ def test_views_select__applies_the_same_view_to_the_same_picture():
 
 
 def test_sample_views__none_of_everything_is_the_identity():
-    views = sample_views(
-        5,
-        7,
-        10,
-        generator(),
-        crop="none",
-        padding=4,
-        scale=(1, 1),
-        ratio=(1, 1),
-        flip=False,
-        roll=0,
-    )
+    views = sample_views(5, 7, 10, generator(), ViewConfig(crop="none", flip=False))
     assert views.boxes.tolist() == [[0, 0, 7, 10]] * 5
     assert not views.flips.any()
     assert views.rolls.tolist() == [[0, 0]] * 5
@@ -245,9 +235,8 @@ def test_sample_views__none_of_everything_is_the_identity():
 
 
 def test_sample_views__pad_shifts_uniformly_by_up_to_the_padding():
-    views = sample_views(
-        9000, 32, 24, generator(), crop="pad", **{**PAPER, "padding": 4, "flip": False}
-    )
+    padded = ViewConfig(crop="pad", padding=4, flip=False)
+    views = sample_views(9000, 32, 24, generator(), padded)
     assert (views.boxes[:, 2:] == torch.tensor([32, 24])).all()
     for axis in range(2):
         values, counts = views.boxes[:, axis].unique(return_counts=True)
@@ -258,7 +247,7 @@ def test_sample_views__pad_shifts_uniformly_by_up_to_the_padding():
 
 
 def test_sample_views__rolls_reach_both_ends_of_their_range():
-    views = sample_views(4000, 8, 8, generator(), crop="none", **{**PAPER, "roll": 5})
+    views = sample_views(4000, 8, 8, generator(), ViewConfig(crop="none", roll=5))
     for axis in range(2):
         assert views.rolls[:, axis].unique().tolist() == list(range(6))
     assert within(views.rolls.double().mean().item(), 2.5, 1.71, 8000)
@@ -266,7 +255,7 @@ def test_sample_views__rolls_reach_both_ends_of_their_range():
 
 @pytest.mark.parametrize(("flip", "share"), [(True, 0.5), (False, 0.0)])
 def test_sample_views__flips_half_of_the_pictures_or_none(flip, share):
-    views = sample_views(4000, 8, 8, generator(), crop="none", **{**PAPER, "flip": flip})
+    views = sample_views(4000, 8, 8, generator(), ViewConfig(crop="none", flip=flip))
     assert within(views.flips.double().mean().item(), share, 0.5 * flip, 4000)
 
 
@@ -281,8 +270,8 @@ def test_sample_views__flips_half_of_the_pictures_or_none(flip, share):
 )
 def test_sample_views__resized_boxes_keep_area_and_ratio(height, width, low, span, narrow, wide):
     scale, ratio = (low, low + span), (narrow, wide)
-    options = {**PAPER, "scale": scale, "ratio": ratio}
-    boxes = sample_views(200, height, width, generator(), crop="resized", **options).boxes
+    config = replace(PAPER, scale=scale, ratio=ratio)
+    boxes = sample_views(200, height, width, generator(), config).boxes
     top, left, h, w = boxes.unbind(dim=1)
     assert (h >= 1).all()
     assert (w >= 1).all()
@@ -311,8 +300,8 @@ def test_sample_views__resized_boxes_keep_area_and_ratio(height, width, low, spa
 )
 def test_sample_views__resized_boxes_follow_torchvisions_law(height, width, scale, ratio):
     count = 4000
-    options = {**PAPER, "scale": scale, "ratio": ratio}
-    ours = sample_views(count, height, width, generator(), crop="resized", **options).boxes.double()
+    config = replace(PAPER, scale=scale, ratio=ratio)
+    ours = sample_views(count, height, width, generator(), config).boxes.double()
     canvas = torch.empty(1, height, width)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(1)
@@ -341,8 +330,8 @@ def test_sample_views__resized_boxes_follow_torchvisions_law(height, width, scal
 )
 def test_sample_views__where_no_try_fits_the_fallback_is_torchvisions(height, width, ratio):
     scale = (1.5, 1.6)  # larger than the picture: all tries fail
-    options = {**PAPER, "scale": scale, "ratio": ratio}
-    boxes = sample_views(3, height, width, generator(), crop="resized", **options).boxes
+    config = replace(PAPER, scale=scale, ratio=ratio)
+    boxes = sample_views(3, height, width, generator(), config).boxes
     canvas = torch.empty(1, height, width)
     with torch.random.fork_rng(devices=[]):
         expected = RandomResizedCrop.get_params(canvas, list(scale), list(ratio))
@@ -352,30 +341,30 @@ def test_sample_views__where_no_try_fits_the_fallback_is_torchvisions(height, wi
 @pytest.mark.parametrize("crop", ["none", "pad", "resized"])
 @pytest.mark.parametrize("per_sample", [True, False])
 def test_sample_views__are_a_pure_function_of_the_generator(crop, per_sample):
-    options = {**PAPER, "padding": 4, "roll": 9, "crop": crop, "per_sample": per_sample}
+    config = replace(PAPER, padding=4, roll=9, crop=crop, per_sample=per_sample)
     state = torch.get_rng_state()
-    first = sample_views(40, 16, 16, generator(7), **options)
+    first = sample_views(40, 16, 16, generator(7), config)
     torch.manual_seed(0)
-    again = sample_views(40, 16, 16, generator(7), **options)
+    again = sample_views(40, 16, 16, generator(7), config)
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
-    other = sample_views(40, 16, 16, generator(8), **options)
+    other = sample_views(40, 16, 16, generator(8), config)
     assert not all(torch.equal(a, b) for a, b in zip(first, other, strict=True))
     torch.set_rng_state(state)
-    sample_views(40, 16, 16, generator(7), **options)
+    sample_views(40, 16, 16, generator(7), config)
     assert torch.equal(torch.get_rng_state(), state)
 
 
 @pytest.mark.parametrize("crop", ["pad", "resized"])
 def test_sample_views__per_sample_false_gives_one_draw(crop):
-    options = {**PAPER, "padding": 4, "roll": 9, "crop": crop}
-    shared = sample_views(30, 16, 16, generator(), **options, per_sample=False)
-    apart = sample_views(30, 16, 16, generator(), **options, per_sample=True)
+    config = replace(PAPER, padding=4, roll=9, crop=crop)
+    once = replace(config, per_sample=False)
+    shared = sample_views(30, 16, 16, generator(), once)
+    apart = sample_views(30, 16, 16, generator(), config)
     for one, many in zip(shared, apart, strict=True):
         assert one.shape == many.shape
         assert len(one.unique(dim=0)) == 1
         assert len(many.unique(dim=0)) > 1
     draws = {
-        tuple(sample_views(2, 16, 16, generator(i), **options, per_sample=False).boxes[0].tolist())
-        for i in range(20)
+        tuple(sample_views(2, 16, 16, generator(i), once).boxes[0].tolist()) for i in range(20)
     }
     assert len(draws) > 5

@@ -10,7 +10,6 @@ import torch.nn.functional as F
 
 from gvbsm.backbones import matched_layers
 from gvbsm.config import SynthesisConfig, ViewConfig
-from gvbsm.data.loading import view_arguments
 from gvbsm.data.views import sample_views
 from gvbsm.method.capture import observing
 from gvbsm.method.matching import empty_state
@@ -69,7 +68,7 @@ def one_step(images, stack, targets, config, step, runtime, state=None, average=
 
 def slow_views(images, config, generator):
     """The views of a group's step, whose parameters are what its generator gives first."""
-    drawn = sample_views(len(images), 8, 8, generator, **view_arguments(config.views))
+    drawn = sample_views(len(images), 8, 8, generator, config.views)
     seen = []
     for image, box, flip, roll in zip(images, *drawn, strict=True):
         view = reference.resized_crop(reference.roll(image, *roll.tolist()), *box.tolist())

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 import torchvision.transforms.v2.functional as TF
 
+from gvbsm.config import ViewConfig
 from gvbsm.data.pictures import DataError
 from gvbsm.data.views import sample_views
 from gvbsm.engine.device import generator_for
@@ -52,10 +53,9 @@ def slow_crops(data, both, runtime):
             for picture in candidates:
                 if data.train.labels[picture] != label:
                     continue
-                boxes = sample_views(
-                    CROPS, 8, 8, generator_for(runtime.seed, "crops", int(picture)),
-                    crop="resized", padding=0, scale=scale, ratio=(1, 1), flip=False, roll=0,
-                ).boxes  # fmt: skip
+                views = ViewConfig(crop="resized", scale=scale, ratio=(1, 1), flip=False)
+                generator = generator_for(runtime.seed, "crops", int(picture))
+                boxes = sample_views(CROPS, 8, 8, generator, views).boxes
                 assert (boxes[:, 2] == boxes[:, 3]).all()
                 for box in boxes:
                     seen = torch.zeros(1, 3, 8, 8)

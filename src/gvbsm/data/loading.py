@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -31,14 +30,6 @@ from gvbsm.engine.processes import ALONE, Processes
 Batch = tuple[Tensor, Tensor]
 
 PART_BYTES = 16 * 1024**2  # of pictures that are gathered at a time
-
-
-def view_arguments(config: ViewConfig) -> dict[str, Any]:
-    """The settings that `views.sample_views` takes."""
-    arguments = asdict(config)
-    for name in ("cutmix", "mixup", "shuffle", "border"):  # they act on views, or in making them
-        del arguments[name]
-    return arguments
 
 
 def border_color(
@@ -61,11 +52,6 @@ def border_color(
     if views.crop != "pad" or views.border == "mean":
         return None
     return normalization.bounds()[0].to(device)
-
-
-def _real_view_arguments(config: ViewConfig) -> dict[str, Any]:
-    """The same for real pictures, each of which is seen in a view of its own."""
-    return {**view_arguments(config), "per_sample": True}
 
 
 def batch_count(count: int, batch_size: int) -> int:
@@ -135,6 +121,7 @@ def view_batches(
     Yields:
         Normalized views (batch, channels, size, size) and labels (batch,), on the device.
     """
+    views = replace(views, per_sample=True)  # real pictures never share a view
     split, count = data.train, len(data.train)
     if training:
         order = torch.randperm(count, generator=runtime.generator(*path, "order"))
@@ -148,7 +135,7 @@ def view_batches(
         return
     generator = runtime.generator(*path, "views")
     size = data.image_size
-    drawn = sample_views(count, size, size, generator, **_real_view_arguments(views))
+    drawn = sample_views(count, size, size, generator, views)
     border = border_color(views, data.normalization, runtime.device)
     for index in batches:
         pictures, labels = _to_device(split.images[index], split.labels[index], data, runtime)
@@ -214,7 +201,7 @@ class _Files(Dataset[Batch]):
     def _drawn(self, height: int, width: int, index: int) -> Views:
         assert self._views is not None
         generator = generator_for(self._seed, *self._path, index)
-        return sample_views(1, height, width, generator, **_real_view_arguments(self._views))
+        return sample_views(1, height, width, generator, self._views)
 
     def _random_crop(self, picture: Tensor, index: int) -> Tensor:
         """Crop in the file's own pixels, so that no resolution is lost; then bring to size."""

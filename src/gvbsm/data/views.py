@@ -11,11 +11,13 @@ colour.
 from __future__ import annotations
 
 import math
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
+
+from gvbsm.config import ViewConfig
 
 
 class Views(NamedTuple):
@@ -37,18 +39,7 @@ class Views(NamedTuple):
 
 
 def sample_views(
-    count: int,
-    height: int,
-    width: int,
-    generator: Generator,
-    *,
-    crop: Literal["none", "pad", "resized"],
-    padding: int,
-    scale: tuple[float, float],
-    ratio: tuple[float, float],
-    flip: bool,
-    roll: int,
-    per_sample: bool = True,
+    count: int, height: int, width: int, generator: Generator, config: ViewConfig
 ) -> Views:
     """Draw the views of `count` pictures of `height` x `width` pixels.
 
@@ -61,45 +52,32 @@ def sample_views(
         height: Height of a picture in pixels.
         width: Width of a picture in pixels.
         generator: Source of randomness, on the CPU.
-        crop: none, pad (shift by up to `padding` pixels) or resized (area and aspect drawn).
-        padding: Border for crop="pad" in pixels.
-        scale: Range of the crop's share of the area for crop="resized".
-        ratio: Range of width/height for crop="resized", drawn log-uniformly.
-        flip: Whether to mirror with probability 1/2.
-        roll: Largest cyclic shift in pixels along each axis.
-        per_sample: False gives all pictures the same view.
+        config: Crop, flip and roll; what it says of mixing and of the border is not read.
     """
-    drawn = count if per_sample else 1
-    if crop == "resized":
-        boxes = _resized_boxes(drawn, height, width, scale, ratio, generator)
+    draws = count if config.per_sample else 1
+    if config.crop == "resized":
+        boxes = _resized_boxes(draws, height, width, config, generator)
     else:
-        reach = padding if crop == "pad" else 0
-        corners = torch.randint(-reach, reach + 1, (drawn, 2), generator=generator)
-        boxes = torch.cat([corners, torch.tensor([[height, width]]).expand(drawn, 2)], dim=1)
-    flips = torch.rand(drawn, generator=generator) < (0.5 if flip else 0.0)
-    rolls = torch.randint(0, roll + 1, (drawn, 2), generator=generator)
-    if not per_sample:
-        boxes, flips, rolls = (
-            part.expand(count, *part.shape[1:]) for part in (boxes, flips, rolls)
-        )
+        reach = config.padding if config.crop == "pad" else 0
+        corners = torch.randint(-reach, reach + 1, (draws, 2), generator=generator)
+        boxes = torch.cat([corners, torch.tensor([[height, width]]).expand(draws, 2)], dim=1)
+    flips = torch.rand(draws, generator=generator) < (0.5 if config.flip else 0.0)
+    rolls = torch.randint(0, config.roll + 1, (draws, 2), generator=generator)
+    if not config.per_sample:
+        boxes, rolls, flips = boxes.expand(count, 4), rolls.expand(count, 2), flips.expand(count)
     return Views(boxes, flips, rolls)
 
 
 def _resized_boxes(
-    count: int,
-    height: int,
-    width: int,
-    scale: tuple[float, float],
-    ratio: tuple[float, float],
-    generator: Generator,
+    count: int, height: int, width: int, config: ViewConfig, generator: Generator
 ) -> Tensor:
-    """RandomResizedCrop's boxes, int64 (count, 4): ten tries, then the whole picture (centred).
+    """Draw RandomResizedCrop's boxes, int64 (count, 4), by torchvision's law.
 
-    The law is torchvision's: area uniform in `scale`, aspect log-uniform in `ratio`, a try that
-    does not fit is drawn again, and after ten the largest centred box within `ratio` is taken.
+    The area is uniform in `scale`, the aspect ratio log-uniform in `ratio`. Of ten tries the first
+    that fits into the picture is taken; if none does, the largest centered box within `ratio`.
     """
-    tries = 10
-    area = torch.empty(count, tries).uniform_(*scale, generator=generator) * height * width
+    tries, ratio = 10, config.ratio
+    area = torch.empty(count, tries).uniform_(*config.scale, generator=generator) * height * width
     logs = (math.log(ratio[0]), math.log(ratio[1]))
     aspect = torch.empty(count, tries).uniform_(*logs, generator=generator).exp()
     w = (area * aspect).sqrt().round().long()

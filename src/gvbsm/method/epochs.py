@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from gvbsm.config import ConfigError, LabelsConfig, ViewConfig
-from gvbsm.data.loading import batch_count, view_arguments
+from gvbsm.data.loading import batch_count
 from gvbsm.data.mixing import (
     SHARES,
     Mixes,
@@ -84,7 +84,7 @@ def draw_plan(count: int, size: int, views: ViewConfig, epoch: int, runtime: Run
     """
     generator = runtime.generator("epoch", epoch)
     order = torch.randperm(count, generator=generator)
-    drawn = sample_views(count, size, size, generator, **view_arguments(views))
+    drawn = sample_views(count, size, size, generator, views)
     mixes = sample_mixes(count, size, size, views.cutmix, generator, per_sample=views.per_sample)
     each, cells, shares = views.per_sample, None, None
     if views.shuffle > 1:

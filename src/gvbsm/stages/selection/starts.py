@@ -15,6 +15,7 @@ import torchvision.transforms.v2.functional as TF
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from gvbsm.config import ViewConfig
 from gvbsm.data.datasets import ImageData
 from gvbsm.data.loading import gather_images, plain_batches
 from gvbsm.data.pictures import class_members, read_image
@@ -76,15 +77,14 @@ class _Crops(Dataset[tuple[Tensor, Tensor, Tensor]]):
     """The crops of each training picture, their boxes and its class."""
 
     def __init__(self, data: ImageData, side: int, scale: tuple[float, float], seed: int) -> None:
-        self._data, self._side, self._scale, self._seed = data, side, scale, seed
+        self._data, self._side, self._seed = data, side, seed
+        self._views = ViewConfig(crop="resized", scale=scale, ratio=(1.0, 1.0), flip=False)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
         picture = _picture(self._data, index)
         _, height, width = picture.shape
-        boxes = sample_views(
-            CROPS, height, width, generator_for(self._seed, "crops", index), crop="resized",
-            padding=0, scale=self._scale, ratio=(1.0, 1.0), flip=False, roll=0,
-        ).boxes  # fmt: skip
+        generator = generator_for(self._seed, "crops", index)
+        boxes = sample_views(CROPS, height, width, generator, self._views).boxes
         return _cut(picture, boxes, self._side), boxes, self._data.train.labels[index]
 
 
