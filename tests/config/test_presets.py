@@ -26,7 +26,7 @@ from gvbsm.config.build import (
 )
 from gvbsm.data.datasets import DATASETS
 from gvbsm.data.pixels import Normalization
-from gvbsm.engine.device import seeded
+from gvbsm.engine.seeds import seeded
 from gvbsm.files.checkpoint import Checkpoint
 from gvbsm.method.epochs import settle_epochs
 from gvbsm.stages.evaluation import Labeller, fit_student

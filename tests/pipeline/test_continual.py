@@ -19,7 +19,7 @@ from gvbsm.cli import main
 from gvbsm.config import ConfigError, LabelStorageConfig
 from gvbsm.config.build import build_config, for_method
 from gvbsm.config.keys import merge
-from gvbsm.engine.device import generator_for
+from gvbsm.engine.seeds import generator_for
 from gvbsm.files.artifacts import ArtifactError, load_tensors, read_json
 from gvbsm.pipeline import continual
 from gvbsm.pipeline.continual import (

@@ -12,7 +12,8 @@ import gvbsm.stages.evaluation
 from gvbsm.backbones import build_backbone
 from gvbsm.config import EvaluationConfig, LabelsConfig, OptimizerConfig, ViewConfig
 from gvbsm.data.pictures import Split
-from gvbsm.engine.device import RunError, seeded
+from gvbsm.engine.device import RunError
+from gvbsm.engine.seeds import seeded
 from gvbsm.files.artifacts import read_json
 from gvbsm.method.epochs import draw_plan, view_batch
 from gvbsm.stages.evaluation import Labeller, train_student

@@ -10,7 +10,7 @@ import torchvision.transforms.v2.functional as TF
 from gvbsm.config import ViewConfig
 from gvbsm.data.pictures import DataError
 from gvbsm.data.views import sample_views
-from gvbsm.engine.device import generator_for
+from gvbsm.engine.seeds import generator_for
 from gvbsm.stages.selection import starts
 from gvbsm.stages.selection.starts import CROPS, Start, choose_crops, select_lowest, training_losses
 from support.toy import CONVNET, WRN

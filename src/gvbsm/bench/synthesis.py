@@ -20,8 +20,9 @@ from gvbsm.bench.timing import CLEAR_REFS, Work, compare, high_water, timed
 from gvbsm.config import BenchConfig
 from gvbsm.config.build import as_config
 from gvbsm.data.pixels import Normalization
-from gvbsm.engine.device import Runtime, seeded
+from gvbsm.engine.device import Runtime
 from gvbsm.engine.optimizers import make_optimizer
+from gvbsm.engine.seeds import seeded
 from gvbsm.method.capture import compile_observer, input_shapes, observing
 from gvbsm.method.matching import Statistics, empty_state, make_target
 from gvbsm.method.moments import Moments, Sums, counts, finalize

@@ -24,8 +24,9 @@ from gvbsm.data.pictures import Split, read_image, resize_to
 from gvbsm.data.pixels import Normalization
 from gvbsm.data.views import Views, apply_views, sample_views
 from gvbsm.data.workers import streamed
-from gvbsm.engine.device import Runtime, generator_for
+from gvbsm.engine.device import Runtime
 from gvbsm.engine.processes import ALONE, Processes
+from gvbsm.engine.seeds import generator_for
 
 Batch = tuple[Tensor, Tensor]
 

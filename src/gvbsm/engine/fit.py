@@ -15,15 +15,8 @@ from gvbsm.config import OptimizerConfig, SqueezeConfig
 from gvbsm.data.datasets import ImageData
 from gvbsm.data.loading import batch_count, view_batches
 from gvbsm.engine.averaging import Averaging
-from gvbsm.engine.device import (
-    RunError,
-    Runtime,
-    check_finite,
-    first_not_finite,
-    get_random_state,
-    seeded,
-    set_random_state,
-)
+from gvbsm.engine.device import RunError, Runtime
+from gvbsm.engine.finite import check_finite, first_not_finite
 from gvbsm.engine.optimizers import (
     make_optimizer,
     pack_optimizer,
@@ -34,6 +27,7 @@ from gvbsm.engine.optimizers import (
 from gvbsm.engine.out_of_memory import InParts, Parts, Step
 from gvbsm.engine.processes import ALONE, Processes
 from gvbsm.engine.replicas import replicate
+from gvbsm.engine.seeds import get_random_state, seeded, set_random_state
 from gvbsm.files.checkpoint import Checkpoint
 
 

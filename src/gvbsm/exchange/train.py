@@ -19,7 +19,8 @@ from gvbsm.config.build import build_config
 from gvbsm.config.keys import merge
 from gvbsm.config.paths import user_path
 from gvbsm.data.datasets import DATASETS, ImageData
-from gvbsm.engine.device import Runtime, resolve_runtime, seeded
+from gvbsm.engine.device import Runtime, resolve_runtime
+from gvbsm.engine.seeds import seeded
 from gvbsm.engine.torch_defaults import torch_defaults
 from gvbsm.exchange.load import label_files, load, recorded_settings
 from gvbsm.files.artifacts import (

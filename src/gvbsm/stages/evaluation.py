@@ -15,10 +15,11 @@ from gvbsm.config import EvaluationConfig, LabelsConfig
 from gvbsm.data.datasets import ImageData
 from gvbsm.data.loading import batch_count, border_color, plain_batches, split_batches
 from gvbsm.data.pixels import Normalization
-from gvbsm.engine.device import Runtime, seeded
+from gvbsm.engine.device import Runtime
 from gvbsm.engine.fit import History, confusion_matrix, diagonal_percent, fit, shared_step
 from gvbsm.engine.out_of_memory import Parts, Step
 from gvbsm.engine.processes import ALONE, Processes
+from gvbsm.engine.seeds import seeded
 from gvbsm.files.artifacts import Recipe, write_json
 from gvbsm.files.checkpoint import Checkpoint
 from gvbsm.method.ensemble import label_batch

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from gvbsm.config import LabelsConfig
 from gvbsm.data.loading import border_color
 from gvbsm.data.pixels import Normalization
-from gvbsm.engine.device import Runtime, check_finite
+from gvbsm.engine.device import Runtime
+from gvbsm.engine.finite import check_finite
 from gvbsm.files.artifacts import ArtifactError, Recipe, check_replaceable
 from gvbsm.method.ensemble import label_batch
 from gvbsm.method.epochs import (

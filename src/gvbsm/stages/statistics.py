@@ -18,7 +18,8 @@ from gvbsm.backbones import matched_layers
 from gvbsm.config import StatisticsConfig, ViewConfig
 from gvbsm.data.datasets import ImageData
 from gvbsm.data.loading import view_batches
-from gvbsm.engine.device import RunError, Runtime, first_not_finite
+from gvbsm.engine.device import RunError, Runtime
+from gvbsm.engine.finite import first_not_finite
 from gvbsm.engine.out_of_memory import Halving
 from gvbsm.files.artifacts import Recipe, is_current, load_tensors, save
 from gvbsm.files.checkpoint import PARTIAL

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gvbsm.backbones import build_backbone, matched_layers
 from gvbsm.config.build import selection_of
-from gvbsm.engine.device import seeded
+from gvbsm.engine.seeds import seeded
 from gvbsm.files.artifacts import ArtifactError, load_tensors, read_header, read_json
 from gvbsm.files.manifest import named
 from gvbsm.method.matching import Statistics as ConvStatistics

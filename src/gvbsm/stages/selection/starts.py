@@ -21,7 +21,8 @@ from gvbsm.data.loading import gather_images, plain_batches
 from gvbsm.data.pictures import class_members, read_image
 from gvbsm.data.views import sample_views
 from gvbsm.data.workers import streamed
-from gvbsm.engine.device import Runtime, generator_for
+from gvbsm.engine.device import Runtime
+from gvbsm.engine.seeds import generator_for
 from gvbsm.method.losses import ensemble_logits
 
 CROP_PICTURES = 300  # pictures of a class that are cut, at most, unless more are needed
