@@ -103,7 +103,7 @@ def test_equal_to_a_direct_computation(name, n_p, teachers, data, runtime, tmp_p
 @pytest.mark.parametrize("views", [VIEWS, ViewConfig(crop="pad", border="black")])
 def test_float32_networks_and_random_views(views, teachers, data, runtime, tmp_path):
     found = recorded(teachers, data, runtime, tmp_path, views=views)
-    ((pictures, _),) = view_batches(data, views, 40, runtime, ("statistics", 0), training=False)
+    ((pictures, _),) = view_batches(data, views, [torch.arange(40)], runtime, ("statistics", 0))
     for name, model in teachers.items():
         assert_close(as_table(found[name]), direct_statistics(model, pictures, N_P), rtol=1e-6)
 
@@ -129,7 +129,7 @@ def test_passes_are_other_views_of_the_same_pictures(teachers, data, runtime, tm
     model = Wide(teachers[CONVNET])
     found = recorded({CONVNET: model}, data, runtime, tmp_path, views=VIEWS, passes=2)
     pictures = [
-        next(view_batches(data, VIEWS, 40, runtime, ("statistics", index), training=False))[0]
+        next(view_batches(data, VIEWS, [torch.arange(40)], runtime, ("statistics", index)))[0]
         for index in range(2)
     ]
     assert not torch.equal(*pictures)

@@ -21,7 +21,7 @@ from gvbsm.bench.timing import Pair, Work, compare, timed
 from gvbsm.config import BenchConfig, LabelsConfig, ViewConfig
 from gvbsm.config.build import as_config
 from gvbsm.data.datasets import ImageData
-from gvbsm.data.loading import view_batches
+from gvbsm.data.loading import training_batches, view_batches
 from gvbsm.data.pictures import Split, write_image
 from gvbsm.data.pixels import Normalization
 from gvbsm.engine.device import Runtime
@@ -111,7 +111,9 @@ def measure_data(config: BenchConfig, runtime: Runtime) -> dict[str, Any]:
         ):
 
             def read(data: ImageData = data, views: ViewConfig = squeeze.views) -> None:
-                for _ in view_batches(data, views, cifar.squeeze.batch_size, runtime, ("bench",)):
+                path, size = ("bench",), cifar.squeeze.batch_size
+                batches = training_batches(data, size, runtime, path)
+                for _ in view_batches(data, views, batches, runtime, path):
                     pass
 
             read()

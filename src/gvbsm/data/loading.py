@@ -91,56 +91,59 @@ def plain_batches(
         yield _to_device(split.images[index], split.labels[index], data, runtime)
 
 
+def training_batches(
+    data: ImageData, batch_size: int, runtime: Runtime, path: Sequence[object]
+) -> tuple[Tensor, ...]:
+    """Draw the order of the training pictures in an epoch, and cut it into batches.
+
+    Args:
+        data: The pictures.
+        batch_size: Pictures in a batch; the last may be smaller, see `batch_count`.
+        runtime: Holds the seed.
+        path: What the randomness belongs to, such as ("squeeze", backbone, epoch).
+
+    Returns:
+        Indices of the pictures of each batch, int64 (batch,).
+    """
+    order = torch.randperm(len(data.train), generator=runtime.generator(*path, "order"))
+    return split_batches(order, batch_size)
+
+
 def view_batches(
     data: ImageData,
     views: ViewConfig,
-    batch_size: int,
+    batches: Sequence[Tensor],
     runtime: Runtime,
     path: Sequence[object],
-    *,
-    start: int = 0,
-    stop: int | None = None,
     workers: int = 0,
-    training: bool = True,
-    team: Processes = ALONE,
 ) -> Iterator[Batch]:
-    """One epoch of views of the training pictures, from batch `start` on.
+    """Load views of the training pictures, batch by batch.
+
+    A picture's view depends on the seed, `path` and its index, not on the batch that it is in.
 
     Args:
         data: The pictures.
         views: The augmentation.
-        batch_size: Pictures in a batch; the last may be smaller.
+        batches: Indices of the pictures of each batch, int64 (batch,).
         runtime: Device and seed.
         path: What the randomness belongs to, such as ("squeeze", backbone, epoch).
-        start: First batch.
-        stop: Batch before which to end; None is the end of the epoch.
         workers: Processes that decode files.
-        training: Draw the order and leave a last batch of one picture out; else the split's order
-            and every picture.
-        team: Processes that share each batch; this one gets its own rows of it.
 
     Yields:
         Normalized views (batch, channels, size, size) and labels (batch,), on the device.
     """
     views = replace(views, per_sample=True)  # real pictures never share a view
-    split, count = data.train, len(data.train)
-    if training:
-        order = torch.randperm(count, generator=runtime.generator(*path, "order"))
-        batches = split_batches(order, batch_size)[start:stop]
-    else:
-        batches = torch.split(torch.arange(count), batch_size)[start:stop]
-    batches = tuple(index[team.rows(len(index))] for index in batches)
+    split, size = data.train, data.image_size
     if split.images is None:
         files = _Files(split, data, views, runtime.seed, tuple(path))
         yield from _streamed(files, batches, data, runtime, workers)
         return
     generator = runtime.generator(*path, "views")
-    size = data.image_size
-    drawn = sample_views(count, size, size, generator, views)
+    all_views = sample_views(len(split), size, size, generator, views)
     border = border_color(views, data.normalization, runtime.device)
     for index in batches:
         pictures, labels = _to_device(split.images[index], split.labels[index], data, runtime)
-        yield apply_views(pictures, drawn.select(index), border), labels
+        yield apply_views(pictures, all_views.select(index), border), labels
 
 
 def _to_device(pictures: Tensor, labels: Tensor, data: ImageData, runtime: Runtime) -> Batch:

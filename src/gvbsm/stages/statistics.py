@@ -71,6 +71,7 @@ def record_chunks(
         for index in range(config.passes)
         for start in range(0, steps, CHUNK)
     ]
+    in_order = torch.split(torch.arange(len(data.train)), config.batch_size)
     paths = [directory / f"chunk-{number:05d}{PARTIAL}" for number in range(len(chunks))]
     made = {"recipe": recipe, "batch_size": config.batch_size}
     missing = runtime.processes.same(
@@ -97,10 +98,8 @@ def record_chunks(
         bar.update(sum(stop - start for n, (_, start, stop) in enumerate(chunks) if n not in mine))
         for numbers in _runs(mine, chunks):
             index, start, _ = chunks[numbers[0]]
-            batches = view_batches(
-                data, views, config.batch_size, runtime, ("statistics", index),
-                start=start, stop=chunks[numbers[-1]][2], workers=workers, training=False,
-            )  # fmt: skip
+            indices = in_order[start : chunks[numbers[-1]][2]]
+            batches = view_batches(data, views, indices, runtime, ("statistics", index), workers)
             for number in numbers:
                 sums: dict[str, Sums] = {}
                 _, first, last = chunks[number]
