@@ -195,6 +195,10 @@ def test_faults_of_settings_are_named(tree):
         load_dataset("digits", val_fraction=1.5)
     with pytest.raises(DataError, match=r"image_size.*0"):
         load_dataset("folder", tree, image_size=0)
+    with pytest.raises(DataError, match="`unreadable` must be stop or skip, got 'omit'"):
+        load_dataset("folder", tree, unreadable="omit")
+    with pytest.raises(TypeError, match="image_sice"):
+        load_dataset("folder", tree, image_sice=8)
     for name in ("folder", "npz", "tiny-imagenet", "imagenet-1k"):
         with pytest.raises(DataError, match=r"--data\.root"):
             load_dataset(name)

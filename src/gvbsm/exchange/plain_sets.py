@@ -9,6 +9,7 @@ from statistics import median_low
 import torch
 from torch import Tensor
 
+from gvbsm.config import DataConfig
 from gvbsm.data.pictures import (
     GRAY_MODES,
     DataError,
@@ -66,7 +67,7 @@ def load_plain(path: Path) -> DistilledDataset:
 
 
 def _from_npz(path: Path) -> tuple[tuple[str, ...], Tensor, Tensor]:
-    raw = read_npz(Request(path, 0.2, 0, path.parent))
+    raw = read_npz(Request(DataConfig(), path, path.parent))
     assert raw.train.images is not None  # arrays are in memory
     side = min(raw.train.images.shape[-2:])
     return raw.class_names, resize_to(raw.train.images, side), raw.train.labels

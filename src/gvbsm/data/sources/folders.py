@@ -47,8 +47,8 @@ def read_folder(request: Request, may_split: bool = False) -> Raw:
         pictures = scan(root, findings)
         names = tuple(pictures)
         findings.assume(
-            f"{root.name} has no split: {request.val_fraction:g} of each class is held out "
-            f"(data.split_seed={request.split_seed})"
+            f"{root.name} has no split: {request.config.val_fraction:g} of each class is held out "
+            f"(data.split_seed={request.config.split_seed})"
         )
         halves = hold_out(path_split(pictures), names, request)
         return _raw(names, *halves, findings)

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gvbsm.config import DataConfig
 from gvbsm.data.pictures import DataError, Progress, Split, no_progress
 
 
@@ -20,25 +21,17 @@ class Request:
     """Where the data lie, and how to split them where they have no split of their own.
 
     Attributes:
-        root: Folder or file of the data.
-        val_fraction: Share held out.
-        split_seed: Seed of that split.
-        cache: Where downloads are kept.
+        config: The settings of the data.
+        root: Folder or file of the data, absolute.
+        cache: Folder of downloads.
         member: What the data set's name says after its slash, as SVHN in torchvision/SVHN.
-        subset: Which of the configurations of a data set of the Hub.
-        image_column: Column of a table that holds the pictures; None finds it by its type.
-        label_column: Likewise of the labels, and the key of labels in JSON.
         progress: Wraps loops that take long.
     """
 
+    config: DataConfig
     root: Path | None
-    val_fraction: float
-    split_seed: int
     cache: Path
     member: str = ""
-    subset: str | None = None
-    image_column: str | None = None
-    label_column: str | None = None
     progress: Progress = no_progress
 
     def need_root(self) -> Path:
@@ -88,7 +81,7 @@ def _split_indices(
     labels: Tensor, class_names: Sequence[str], request: Request
 ) -> tuple[Tensor, Tensor]:
     """Stratified train and test indices, sorted; every class gives at least one to each side."""
-    generator = torch.Generator().manual_seed(request.split_seed)
+    generator = torch.Generator().manual_seed(request.config.split_seed)
     train, test = [], []
     for label, name in enumerate(class_names):
         members = (labels == label).nonzero().flatten()
@@ -99,7 +92,7 @@ def _split_indices(
                 " add pictures, remove the class, or provide train/ and val/ folders"
             )
         members = members[torch.randperm(count, generator=generator)]
-        held_out = min(max(round(count * request.val_fraction), 1), count - 1)
+        held_out = min(max(round(count * request.config.val_fraction), 1), count - 1)
         test.append(members[:held_out])
         train.append(members[held_out:])
     return torch.cat(train).sort().values, torch.cat(test).sort().values

@@ -278,20 +278,24 @@ def _label(
         return file.read().decode("utf-8-sig")
 
     with suppress(ValueError, RecursionError):  # no UTF-8, no JSON, JSON made to be endless
-        if "cls" in members and request.label_column is None:
+        if "cls" in members and request.config.label_column is None:
             text = class_name(read("cls"))
             if text:
                 return int(text) if re.fullmatch(r"-?\d{1,18}", text) else text
         if "json" in members:
             content = json.loads(read("json"))
-            keys = LABEL_KEYS if request.label_column is None else (request.label_column,)
+            keys = (
+                LABEL_KEYS
+                if request.config.label_column is None
+                else (request.config.label_column,)
+            )
             for name in keys if isinstance(content, dict) else ():
                 value = content.get(name)
                 if isinstance(value, str) and class_name(value):
                     return class_name(value)
                 if isinstance(value, int) and not isinstance(value, bool):
                     return value
-    wanted = request.label_column or " or ".join(LABEL_KEYS)
+    wanted = request.config.label_column or " or ".join(LABEL_KEYS)
     dotted = any("." in extension for extension in members)
     raise DataError(
         f"sample {key.lstrip('/')} in {path} has no class: expected a number in .cls, or {wanted} "
