@@ -163,11 +163,6 @@ def folders(place):
         if name in ("empty-picture",):
             path.write_bytes(b"")
         yield "folder", root
-    root = fresh("link")
-    path = one(root)
-    path.unlink()
-    path.symlink_to(place / "nowhere.png")
-    yield "folder", root
     root = fresh("bomb")
     Image.new("1", (20_000, 20_000)).save(one(root))
     yield "folder", root
@@ -275,7 +270,7 @@ def cases(folder):
     work = folder / "work"
     for number, pair in enumerate(NUMBERS):
         key, _, value = pair.partition("=")
-        yield ["run", preset, f"--{key}={value}", "--workdir", work], work
+        yield ["run", preset, f"--{key}={value}", "--workdir", work, "--quiet"], work
         if number % 8:  # what a file says is checked by the same code
             continue
         nested = yaml.safe_load(value)
