@@ -9,7 +9,7 @@ from statistics import median_low
 import torch
 from torch import Tensor
 
-from gvbsm.arrays import read_npz
+from gvbsm.arrays import read_training_arrays
 from gvbsm.distilled import DistilledDataset
 from gvbsm.folders import path_split, scan
 from gvbsm.manifest import is_claimed
@@ -25,7 +25,6 @@ from gvbsm.pictures import (
 )
 from gvbsm.reading import Findings
 from gvbsm.schema import MOST_BYTES
-from gvbsm.sources import Request
 
 log = logging.getLogger("gvbsm")
 
@@ -47,7 +46,7 @@ def load_plain(path: Path) -> DistilledDataset:
 
     Args:
         path: A folder of class folders (or one that holds them in `train/`), or an .npz whose
-            training arrays are the set.
+            training arrays are the set; it need have no others.
 
     Raises:
         DataError: If it is neither.
@@ -67,10 +66,11 @@ def load_plain(path: Path) -> DistilledDataset:
 
 
 def _from_npz(path: Path) -> tuple[tuple[str, ...], Tensor, Tensor]:
-    raw = read_npz(Request(path, 0.2, 0, path.parent))
-    assert raw.train.images is not None  # arrays are in memory
-    side = min(raw.train.images.shape[-2:])
-    return raw.class_names, resize_to(raw.train.images, side), raw.train.labels
+    names, train, notes = read_training_arrays(path)
+    for note in notes:
+        log.warning("%s", note)
+    assert train.images is not None  # arrays are in memory
+    return names, resize_to(train.images, min(train.images.shape[-2:])), train.labels
 
 
 def _from_folders(path: Path) -> tuple[tuple[str, ...], Tensor, Tensor]:
