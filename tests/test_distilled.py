@@ -7,6 +7,8 @@ import pytest
 import torch
 
 from gvbsm.artifacts import ArtifactError, load_tensors, read_json, save, write_json
+from gvbsm.compression import field, pack_rows, unpack_rows
+from gvbsm.config import LabelStorageConfig
 from gvbsm.distilled import (
     is_whole,
     load_distilled,
@@ -15,6 +17,10 @@ from gvbsm.distilled import (
     save_images,
     stored_bytes,
 )
+from gvbsm.epochs import Plan
+from gvbsm.labelstore import SoftLabels
+from gvbsm.schema import PACKED
+from gvbsm.views import Mixes, Views
 
 RECIPE = {"stage": "synthesis", "seed": 0}
 
@@ -36,32 +42,30 @@ def write_images(directory, ipc=2, classes=2, channels=3):
     return path
 
 
-def write_labels(directory, epochs=5, shard_epochs=2, images=4, classes=2):
-    """A store of the first layout, whose logits and boxes are the number of the epoch."""
+def write_labels(directory, epochs=5, shard_epochs=2, images=4, classes=2, **entries):
+    """A store whose logits and boxes are the number of the epoch; `entries` are others of it."""
+    store = SoftLabels(
+        directory, epochs, images, classes, tuple(range(epochs)), LabelStorageConfig(),
+        tuple(field(name, 0, max(epochs, images)) for name in PACKED), images,
+        min(shard_epochs, epochs), images, RECIPE,
+    )  # fmt: skip
+    store = replace(store, **entries)
 
-    def full(*shape, dtype):
-        rows = torch.arange(start, stop).view(-1, *[1] * (len(shape) + 1))
-        return rows.expand(-1, images, *shape).to(dtype)
+    def labelled(epoch):
+        boxes, rolls = (torch.full((images, numbers), epoch) for numbers in (4, 2))
+        flips = torch.full((images,), bool(epoch))
+        order = torch.arange(images)
+        plan = Plan(order.flip(0), Views(boxes, flips, rolls), Mixes(order, boxes))
+        logits = torch.full((images, classes), float(epoch), dtype=torch.float16)
+        return plan, lambda index: store.encode(logits[index])
 
-    for number, start in enumerate(range(0, epochs, shard_epochs)):
-        stop = min(start + shard_epochs, epochs)
-        shard = {
-            "logits": full(classes, dtype=torch.float16),
-            "boxes": full(4, dtype=torch.int16),
-            "mix_boxes": full(4, dtype=torch.int16),
-            "rolls": full(2, dtype=torch.int16),
-            "flips": full(dtype=torch.bool),
-            "order": torch.arange(images, dtype=torch.int32).flip(0).expand(stop - start, -1),
-            "partners": torch.arange(images, dtype=torch.int32).expand(stop - start, -1),
-        }
-        header = {"kind": "labels", "recipe": RECIPE, "epochs": [start, stop]}
-        save(directory / f"shard-{number:05d}.safetensors", shard, header)
-    numbers = {"epochs": epochs, "shard_epochs": shard_epochs, "images": images}
-    write_json(directory / "index.json", {"recipe": RECIPE, **numbers, "classes": classes})
+    store.write_index()
+    for shard in store.shards:
+        store.write(shard, labelled, lambda: None)
     return load_labels(directory)
 
 
-def test_labels_of_the_first_layout_are_still_read(tmp_path):
+def test_labels_are_read_by_epoch(tmp_path):
     written = write_labels(tmp_path / "labels", epochs=5, shard_epochs=2)
     labels = load_labels(tmp_path / "labels")
     assert labels == written
@@ -85,31 +89,28 @@ def test_labels_of_the_first_layout_are_still_read(tmp_path):
         fresh.read(2)
 
 
-@pytest.mark.parametrize(("name", "value"), [("order", 0), ("order", 4), ("partners", -1)])
+@pytest.mark.parametrize(("name", "value"), [("image", 0), ("image", 4), ("partner", 5)])
 def test_views_of_no_image_of_the_set_are_refused(name, value, tmp_path):
     store = write_labels(tmp_path)
     path = store.shards[0].path
     tensors, header = load_tensors(path, "labels")
-    tensors[name][0, 0] = value
-    save(path, tensors, header)
+    table = unpack_rows(tensors["views"], store.fields)
+    table[0, PACKED.index(name)] = value
+    save(path, {**tensors, "views": pack_rows(table, store.fields)}, header)
     with pytest.raises(ArtifactError, match="epoch 0 should have each of 4 images once"):
         load_labels(tmp_path).epoch(0)
 
 
-@pytest.mark.parametrize("layout", [0, -1, 1.0, True, "2", [2], None])
-def test_a_layout_that_never_was_is_refused(layout, tmp_path):
+@pytest.mark.parametrize(
+    ("layout", "message"),
+    [(3, "layout 3, .*up to 2: upgrade"), *((kind, "layout should be 2, found") for kind in
+     (0, -1, 1, True, "2", [2], None))],
+)  # fmt: skip
+def test_another_layout_is_refused(layout, message, tmp_path):
     labels = write_labels(tmp_path / "labels")
     index = read_json(labels.directory / "index.json")
     write_json(labels.directory / "index.json", {**index, "layout": layout})
-    with pytest.raises(ArtifactError, match="layout should be 1 or 2, found"):
-        load_labels(labels.directory)
-
-
-def test_a_newer_layout_is_refused(tmp_path):
-    labels = write_labels(tmp_path / "labels")
-    index = read_json(labels.directory / "index.json")
-    write_json(labels.directory / "index.json", {**index, "layout": 3})
-    with pytest.raises(ArtifactError, match=r"layout 3.*up to 2: upgrade"):
+    with pytest.raises(ArtifactError, match=message):
         load_labels(labels.directory)
 
 

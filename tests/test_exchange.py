@@ -1,7 +1,6 @@
 """Sets of other people: read as told, and refused where they are broken, too large or unsafe."""
 
 import os
-from dataclasses import replace
 
 import pytest
 import torch
@@ -11,8 +10,8 @@ import gvbsm
 from gvbsm import exchange, hub
 from gvbsm.artifacts import ArtifactError, load_tensors, read_json, save, write_json
 from gvbsm.config import LabelStorageConfig
-from gvbsm.distilled import load_distilled, load_labels
-from gvbsm.exchange import FACTS, label_tensors, load
+from gvbsm.distilled import load_distilled
+from gvbsm.exchange import FACTS, load
 from gvbsm.exports import export
 from gvbsm.pictures import DataError
 from test_distilled import write_images, write_labels
@@ -53,11 +52,53 @@ def test_every_form_gives_the_set_back(exported, workdir, tmp_path):
         assert all(torch.equal(again[name], expected[name]) for name in expected)
 
 
-@pytest.mark.parametrize("settings", [{"bits": 8}, {"top_k": 1}, {"pruning": 2.0}])
-def test_one_file_holds_no_compressed_labels(settings, workdir):
-    stored = replace(load_labels(workdir / "labels"), storage=LabelStorageConfig(**settings))
-    with pytest.raises(ArtifactError, match="one file holds plain ones alone: --to hub"):
-        label_tensors(stored)
+@pytest.mark.parametrize(
+    "entries",
+    [
+        {"storage": LabelStorageConfig(bits=8)},
+        {"storage": LabelStorageConfig(top_k=1)},
+        {"storage": LabelStorageConfig(pruning=2.0), "kept": (1, 4)},
+        {"shard_epochs": 1, "shard_images": 2, "batch": 2},
+    ],
+)
+def test_one_file_holds_labels_as_they_are_stored(entries, tmp_path):
+    write_images(tmp_path / "w")
+    stored = write_labels(tmp_path / "w" / "labels", **entries)
+    path = export(tmp_path / "w", "safetensors", tmp_path / "e.safetensors", quiet=True)
+    again = load(path, cache=tmp_path / "c").soft_labels
+    assert (again.kept, again.storage, again.fields) == (stored.kept, stored.storage, stored.fields)
+    for epoch in stored.kept:
+        expected, rows = stored.read(epoch), again.read(epoch)
+        assert bool((rows["logits"] == epoch).all())
+        assert expected.keys() == rows.keys()
+        assert all(torch.equal(rows[name], expected[name]) for name in expected)
+
+
+def test_labels_too_large_for_one_file_are_refused(workdir, tmp_path, monkeypatch):
+    monkeypatch.setattr(exchange, "MOST_BYTES", 10)
+    with pytest.raises(ArtifactError, match="too much for one file: --to hub"):
+        export(workdir, "safetensors", tmp_path / "e.safetensors", quiet=True)
+    assert not (tmp_path / "e.safetensors").exists()
+
+
+@pytest.mark.parametrize(
+    ("entries", "message"),
+    [
+        ([], "soft_labels should be a JSON object"),
+        ({"shard_epochs": 2}, "should be one shard, not 3"),
+        ({"epochs": -1}, "epochs should be greater than or equal to 1, found -1"),
+        ({"layout": 3}, "upgrade gvbsm"),
+    ],
+)
+def test_the_index_of_labels_in_one_file_is_checked(entries, message, workdir, tmp_path):
+    path = export(workdir, "safetensors", tmp_path / "e.safetensors", quiet=True)
+    tensors, header = load_tensors(path, "distilled")
+    header["soft_labels"] = {**header["soft_labels"], **entries} if entries else entries
+    save(path, tensors, header)
+    with pytest.raises(ArtifactError, match=message) as caught:
+        load(path, cache=tmp_path / "c")
+    assert str(path) in str(caught.value)
+    assert not (tmp_path / "c").exists()
 
 
 def test_the_labels_of_one_file_are_unpacked_once(workdir, tmp_path):
@@ -166,17 +207,15 @@ def test_facts_that_are_too_long_are_not_read(workdir, tmp_path, monkeypatch):
         ({"labels": torch.tensor([0, 0, 1, 2])}, "labels of .* must be 0 to 1"),
         ({"labels": torch.zeros(4, dtype=torch.int32)}, "labels of .* are I32"),
         ({"labels": None}, "lacks images or labels"),
-        ({"soft_labels/logits": torch.zeros(5, 3, 2)}, "of 3 images and 2 classes"),
-        ({"soft_labels/order": torch.zeros(4, 4)}, "do not agree in number"),
+        ({"soft_labels/logits": torch.zeros(20, 2)}, r"logits is not torch.float16 of \[20, 2\]"),
+        ({"soft_labels/logits": None}, "e.safetensors is damaged .logits is not"),
+        ({"soft_labels/views": torch.zeros(20, 1, dtype=torch.uint8)}, "views is not torch.uint8"),
     ],
 )
 def test_what_a_file_holds_is_checked(tensors, message, workdir, tmp_path):
     path = export(workdir, "safetensors", tmp_path / "e.safetensors", quiet=True)
     found, header = load_tensors(path, "distilled")
     found = {name: part for name, part in {**found, **tensors}.items() if part is not None}
-    if "soft_labels/logits" in tensors:  # all of them tell of three images
-        cut = {name: part[:, :3] for name, part in found.items() if name.startswith("soft_labels/")}
-        found |= cut
     save(path, found, header)
     with pytest.raises(ArtifactError, match=message):
         load(path, cache=tmp_path / "c")

@@ -13,7 +13,7 @@ from conftest import CONVNET, WRN, StoppedError, stop_after
 from gvbsm.artifacts import ArtifactError, save, write_json
 from gvbsm.config import LabelsConfig, LabelStorageConfig, ViewConfig
 from gvbsm.distilled import is_whole, load_labels
-from gvbsm.epochs import draw_plan, pack_plan, redraw, unpack_plan, view_batch
+from gvbsm.epochs import draw_plan, pack_plan, redraw, view_batch
 from gvbsm.evaluation import Labeller
 from gvbsm.labels import generate_labels, make_labels
 from gvbsm.labelstore import STORAGE, SoftLabels
@@ -91,7 +91,7 @@ def test_logits_belong_to_images_whatever_the_batch(label, data, teachers, runti
         torch.testing.assert_close(stored["logits"].double(), expected, rtol=2**-9, atol=2e-3)
         assert (expected[0] - expected[1:]).abs().amax(dim=1).min() > 0.01  # images differ
         for ours, theirs in zip(
-            [part for group in unpack_plan(stored)[1:3] for part in group],
+            [part for group in labels.epoch(epoch)[0][1:3] for part in group],
             [part for group in plan[1:3] for part in group],
             strict=True,
         ):

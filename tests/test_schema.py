@@ -119,6 +119,7 @@ def test_a_spoilt_entry_is_one_line_or_changes_nothing(form, forms, tmp_path, da
 )
 def test_an_index_of_labels_is_checked(entries, message, tmp_path):
     index = {
+        "layout": 2,
         "recipe": {}, "epochs": 5, "images": 4, "classes": 2, "kept": "all", "batch": 4,
         "storage": {"top_k": None, "bits": 16, "pruning": 1.0}, "fields": FIELDS,
         "shard_epochs": 2, "shard_images": 4,

@@ -13,7 +13,7 @@ from gvbsm.artifacts import load_tensors, read_json
 from gvbsm.backbones import build_backbone
 from gvbsm.config import ConfigError, EvaluationConfig, LabelsConfig, OptimizerConfig, ViewConfig
 from gvbsm.distilled import load_distilled, save_images
-from gvbsm.epochs import unpack_plan, view_batch
+from gvbsm.epochs import view_batch
 from gvbsm.exports import export
 from gvbsm.labels import generate_labels
 from gvbsm.runtime import seeded
@@ -71,7 +71,7 @@ def test_its_first_loss_is_that_of_the_stored_labels(workdir, tmp_path):
     with seeded(0, "train", CONVNET):
         model = build_backbone(CONVNET, 4, 8)
     stored = distilled.soft_labels.read(0)
-    plan = unpack_plan(stored)
+    plan, _ = distilled.soft_labels.epoch(0)
     runtime = gvbsm.student.resolve_runtime("cpu", "fp32", 0, 60, True)
     normal = (distilled.mean, distilled.std)
     pictures = view_batch(distilled.images, plan, plan.order, normal, runtime)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -12,42 +12,14 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from gvbsm.artifacts import ArtifactError, DamagedError, Recipe, load_tensors, opened, read_json
+from gvbsm.artifacts import ArtifactError, Recipe, load_tensors, opened, read_json
 from gvbsm.compression import Field
 from gvbsm.config import LabelStorageConfig
 from gvbsm.datasets import ImageData
-from gvbsm.epochs import Plan, unpack_plan
-from gvbsm.labelstore import LAYOUT, Encoded, EpochLabels, Shard, SoftLabels
+from gvbsm.labelstore import LAYOUT, SoftLabels
 from gvbsm.paths import user_path
 from gvbsm.rows import Rows, row_file
 from gvbsm.schema import ImagesHeader, LabelIndex, check_images, checked
-
-# The first layout of a label store: what a shard holds beside `logits`, float16 (..., classes).
-WIDE = {
-    "order": ((), torch.int32),
-    "boxes": ((4,), torch.int16),
-    "flips": ((), torch.bool),
-    "rolls": ((2,), torch.int16),
-    "partners": ((), torch.int32),
-    "mix_boxes": ((4,), torch.int16),
-}
-
-
-class WideLabels(SoftLabels):
-    """A store of the first layout: (epochs, images, ...) by image, wide types, no checksums."""
-
-    def epoch(self, epoch: int) -> tuple[Plan, EpochLabels]:
-        """As in `SoftLabels`."""
-        plan = unpack_plan(self._rows(epoch, 0))
-        self.check_order(epoch, plan.order, plan.mixes.partners)
-        return plan, EpochLabels(self, epoch, torch.arange(self.images))
-
-    def _load(self, shard: Shard) -> Encoded:
-        tensors, _ = self._found(shard)
-        rows = {name: part.flatten(0, 1) for name, part in tensors.items() if part.ndim > 1}
-        wide = {name: torch.zeros(1, *shape, dtype=kind) for name, (shape, kind) in WIDE.items()}
-        self._check(shard, rows, {"logits": self._zeros(), **wide})
-        return rows
 
 
 @dataclass(frozen=True)
@@ -212,21 +184,27 @@ def load_labels(directory: Path) -> SoftLabels:
         ArtifactError: If its index is missing, damaged or newer than this version.
     """
     path = directory / "index.json"
-    index = read_json(path)
-    layout = index.get("layout", 1)
-    if isinstance(layout, int) and layout > LAYOUT:
+    return store_of(directory, read_json(path), path)
+
+
+def store_of(directory: Path, index: Mapping[str, Any], path: Path) -> SoftLabels:
+    """The store that an index describes.
+
+    Args:
+        directory: The folder of its shards.
+        index: What `index.json` holds.
+        path: The file that the index was read from.
+
+    Raises:
+        ArtifactError: If an entry does not fit, or it is newer than this version.
+    """
+    layout = index.get("layout")
+    if type(layout) is int and layout > LAYOUT:
         raise ArtifactError(
             f"{path} has layout {layout}, this gvbsm reads up to {LAYOUT}: upgrade gvbsm"
         )
-    if type(layout) is not int or layout not in (1, LAYOUT):
-        raise DamagedError(path, f"layout should be 1 or {LAYOUT}, found {layout!r}")
-    if layout == 1:  # without what it has no choice of
-        index |= {"kept": "all", "fields": [], "batch": index.get("images"), "storage": {}}
-        index |= {"shard_images": index.get("images"), "recipe": index.get("recipe", {})}
     found = checked(LabelIndex, index, path)
-    if layout != 1 and not found.fields:
-        raise DamagedError(path, "fields should not be empty")
-    return (WideLabels if layout == 1 else SoftLabels)(
+    return SoftLabels(
         directory=directory,
         epochs=found.epochs,
         images=found.images,

@@ -22,17 +22,21 @@ from torch import Tensor
 from gvbsm import hub, schema
 from gvbsm.artifacts import (
     ArtifactError,
+    DamagedError,
     fingerprint,
     load_tensors,
     opened,
     read_header,
     read_json,
-    save,
-    write_json,
 )
-from gvbsm.config import LabelStorageConfig
 from gvbsm.defaults import torch_defaults
-from gvbsm.distilled import DistilledDataset, load_distilled, load_images, load_labels
+from gvbsm.distilled import (
+    DistilledDataset,
+    load_distilled,
+    load_images,
+    load_labels,
+    store_of,
+)
 from gvbsm.labelstore import SoftLabels
 from gvbsm.paths import cache_folder, user_path
 from gvbsm.pictures import DataError, Lying, open_file, read_image
@@ -283,13 +287,13 @@ def _load_file(path: Path, cache: Path) -> DistilledDataset:
                 )
     tensors, _ = load_tensors(path, "distilled")  # compares their checksum, whatever is asked for
     stored = None
-    if f"{LABELS}/logits" in names:
+    if LABELS in header:
         stored = _unpack_labels(path, header, tensors, cache)
     return _made(tensors["images"], tensors["labels"].tolist(), facts, stored, path)
 
 
-# The one place that knows how soft labels travel: as the files of their store, or as tensors that
-# `SoftLabels.read` gives, epoch by epoch.
+# The one place that knows how soft labels travel: as the files of their store, or in one file as
+# the tensors of a single shard, with the index of its store in the header.
 
 
 def label_files(stored: SoftLabels) -> list[Path]:
@@ -297,27 +301,17 @@ def label_files(stored: SoftLabels) -> list[Path]:
     return [stored.directory / "index.json", *(shard.path for shard in stored.shards)]
 
 
-def label_tensors(stored: SoftLabels) -> dict[str, Tensor]:
-    """All epochs of a store, each tensor (epochs, images, ...), named `soft_labels/...`.
+def label_tensors(stored: SoftLabels) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """All rows of a store, each tensor named `soft_labels/...`, and the index of its one shard.
 
     Raises:
-        ArtifactError: If an epoch is missing, or they are compressed or too much for one file.
+        ArtifactError: If a shard is missing, or they are too much for one file.
     """
-    if stored.storage != LabelStorageConfig():
-        raise ArtifactError(
-            f"the soft labels are stored as {stored.describe()}, and one file holds plain ones "
-            "alone: --to hub carries them as they are"
-        )
-    nbytes = stored.epochs * stored.images * stored.classes * 2
-    if nbytes > MOST_BYTES:
+    if (nbytes := stored.nbytes()) > MOST_BYTES:
         raise ArtifactError(f"the soft labels take {nbytes} bytes, too much for one file: --to hub")
-    found: dict[str, Tensor] = {}
-    for epoch in range(stored.epochs):
-        for name, part in stored.read(epoch).items():
-            if epoch == 0:
-                found[f"{LABELS}/{name}"] = part.new_empty(stored.epochs, *part.shape)
-            found[f"{LABELS}/{name}"][epoch] = part
-    return found
+    rows = {f"{LABELS}/{name}": part for name, part in stored.all_rows().items()}
+    single = replace(stored, shard_epochs=len(stored.kept), shard_images=stored.images)
+    return rows, single.index()
 
 
 def _unpack_labels(
@@ -326,21 +320,15 @@ def _unpack_labels(
     """A store of the labels in a single file, kept in the cache for the next time."""
     state = path.stat()
     key = fingerprint({"header": header, "bytes": state.st_size, "time": state.st_mtime_ns})
-    folder = cache / LABELS / key
-    if not (folder / "index.json").is_file():
+    if not isinstance(header[LABELS], dict):
+        raise DamagedError(path, f"{LABELS} should be a JSON object")
+    store = store_of(cache / LABELS / key, header[LABELS], path)
+    if len(store.shards) > 1:
+        raise DamagedError(path, f"its soft labels should be one shard, not {len(store.shards)}")
+    if not (store.directory / "index.json").is_file():
         start = f"{LABELS}/"
         rows = {n.removeprefix(start): part for n, part in tensors.items() if n.startswith(start)}
-        if rows["logits"].ndim != 3 or 0 in rows["logits"].shape:
-            raise ArtifactError(
-                f"{LABELS}/logits of {path} should be (epochs, images, classes), found "
-                f"{tuple(rows['logits'].shape)}; fetch it again"
-            )
-        epochs, images, classes = rows["logits"].shape
-        if any(part.shape[:2] != (epochs, images) for part in rows.values()):
-            raise ArtifactError(f"the soft labels of {path} do not agree in number; fetch it again")
-        recipe = dict(header["facts"].get("recipe") or {})
-        about = {"kind": "labels", "recipe": recipe, "epochs": [0, epochs]}
-        save(folder / "shard-00000.safetensors", rows, about)
-        numbers = {"epochs": epochs, "shard_epochs": epochs, "images": images, "classes": classes}
-        write_json(folder / "index.json", {"recipe": recipe, **numbers})
-    return load_labels(folder)
+        store.check_rows(store.shards[0], rows, path)
+        store.write_rows(store.shards[0], rows)
+        store.write_index()
+    return store

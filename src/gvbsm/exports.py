@@ -7,7 +7,7 @@ import logging
 import re
 import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -288,10 +288,11 @@ print(LabelRobustScoreSoft(config).compute_metrics(image_path="images", syn_lr={
 
 def _write_file(out: Path, distilled: DistilledDataset, facts: Facts) -> None:
     tensors = {"images": distilled.images, "labels": distilled.labels}
+    header = {"kind": "distilled", "recipe": facts["recipe"] or {}, "facts": facts}
     if distilled.soft_labels is not None:
-        tensors |= label_tensors(distilled.soft_labels)
-    recipe: Mapping[str, Any] = facts["recipe"] or {}
-    save(out, tensors, {"kind": "distilled", "recipe": recipe, "facts": facts})
+        rows, header[LABELS] = label_tensors(distilled.soft_labels)
+        tensors |= rows
+    save(out, tensors, header)
 
 
 def push(folder: Path, name: str) -> str:

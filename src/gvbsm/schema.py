@@ -168,7 +168,7 @@ def _check_packed(fields: list[tuple[str, int, int]]) -> list[tuple[str, int, in
     names = [name for name, _, _ in fields]
     more = names[len(PACKED) :]
     known = all(map(PACKED_MORE.fullmatch, more)) and len(set(more)) == len(more)
-    if names and (tuple(names[: len(PACKED)]) != PACKED or not known):
+    if tuple(names[: len(PACKED)]) != PACKED or not known:
         raise ValueError(f"should begin with {', '.join(PACKED)}, and end with cells or a share")
     return fields
 
@@ -176,6 +176,7 @@ def _check_packed(fields: list[tuple[str, int, int]]) -> list[tuple[str, int, in
 class LabelIndex(Manifest):
     """`index.json` of a store of soft labels."""
 
+    layout: Literal[2]
     recipe: dict[str, Any]
     epochs: Annotated[int, Field(ge=1, le=MOST_EPOCHS)]
     images: Images
