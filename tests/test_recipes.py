@@ -106,6 +106,7 @@ def test_recipes__a_mended_stage_is_made_again_with_what_follows(stage, first, m
         {"device": "cpu"},
         {section: {"seed": 0} for section in ("squeeze", "synthesis", "labels", "evaluation")},
         {"trackers": ["tensorboard"]},
+        {"synthesis": {"beta_dr_of": {10: 0.0, 50: 0.4}}},  # read where settings are settled
         {"threads": 1},
         {"synthesis": {"groups": 3}},
         {"synthesis": {"compile": "always"}},

@@ -24,6 +24,7 @@ from gvbsm.config import Config
 from gvbsm.datasets import ImageData
 from gvbsm.defaults import torch_defaults
 from gvbsm.distilled import is_whole, load_labels, stream_images
+from gvbsm.dropping import settle_beta_dr
 from gvbsm.ensemble import settle_teachers
 from gvbsm.epochs import settle_epochs
 from gvbsm.film import save_film
@@ -84,8 +85,8 @@ class Run:
             self.data = data or load_data(config, self.runtime)
             count = config.ipc * len(self.data.class_names)
             labels = settle_epochs(config.labels, count, config.evaluation.batch_size)
-            labels = settle_teachers(labels, config.squeeze.backbones)
-            self.config = config = replace(config, labels=labels)
+            config = replace(config, labels=settle_teachers(labels, config.squeeze.backbones))
+            self.config = config = settle_beta_dr(config)
             check_feasible(config, self.data)
             check_replicas(config, self.data, self.runtime)
             if processes.leads:
@@ -146,8 +147,7 @@ class Run:
             self.processes.barrier()
             if self.processes.leads:
                 await_files(chunks)
-                classes = len(self.data.class_names)
-                for name, found in add_chunks(chunks, missing, classes).items():
+                for name, found in add_chunks(chunks, missing, len(self.data.class_names)).items():
                     header = {"kind": "statistics", "recipe": recipes[name], "backbone": name}
                     save(workspace.statistics(name), found.tensors(), header)
                 remove_all(chunks[0].parent.glob("chunk-*"))

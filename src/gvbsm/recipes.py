@@ -193,6 +193,7 @@ class Recipes:
         names = config.synthesis.backbones or config.squeeze.backbones
         settings = _without_seed(config.synthesis)
         del settings["groups"], settings["compile"]  # how it is computed, not what
+        settings.pop("beta_dr_of", None)  # `beta_dr` has been settled by it
         recipe = self._recipe(
             "synthesis",
             seed=seed_of(config, "synthesis"),

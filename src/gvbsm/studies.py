@@ -31,6 +31,7 @@ from typing import Any
 
 from gvbsm.choices import Choice, read_choice
 from gvbsm.config import Config, ConfigError
+from gvbsm.dropping import check_beta_dr
 from gvbsm.names import check_names, flat_keys, merge, nearest
 from gvbsm.paths import user_path
 from gvbsm.settings import PRESETS, build_config, overlay, read_preset, read_yaml
@@ -242,7 +243,10 @@ def _complete(study: Study, variant: Variant, settings: Settings, options: Setti
             except ConfigError as error:
                 raise ConfigError(f"{key} {error}") from None
             settings = merge(settings, {section: {name: chosen}})
-    return build_config(settings)
+    config = build_config(settings)
+    if "beta_dr" in options.get("synthesis", {}):
+        check_beta_dr(config)
+    return config
 
 
 # Reading.

@@ -10,11 +10,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gvbsm.config import Config, ConfigError
+from gvbsm.dropping import check_beta_dr
 from gvbsm.launch import read_launch
 from gvbsm.names import flat_keys, unknown_field
 from gvbsm.origin import Origin
 from gvbsm.paths import user_path
-from gvbsm.settings import from_parsed, preset_names, read_preset, settings_parser, usual_workdir
+from gvbsm.settings import (
+    from_parsed,
+    preset_names,
+    read_preset,
+    settings_parser,
+    usual_workdir,
+)
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -85,7 +92,10 @@ def parse_run(verb: str, argv: list[str]) -> Parsed | None:
         parsed.pop(option.lstrip("-"))
     workdir = user_path(own["workdir"]) if own["workdir"] else usual_workdir(own["preset"])
     origin = Origin.of(own["preset"], plain, parsed.as_dict())
-    return Parsed(from_parsed(parser, parsed), workdir, bool(own["quiet"]), origin)
+    config = from_parsed(parser, parsed)
+    if "--synthesis.beta_dr" in (argument.partition("=")[0] for argument in argv):
+        check_beta_dr(config)
+    return Parsed(config, workdir, bool(own["quiet"]), origin)
 
 
 def expand(argument: str) -> str:

@@ -99,6 +99,8 @@ class SynthesisConfig:
         alpha: Weight of the past in the EMA of batch statistics (Eq. 6); 0 is no EMA.
         ema_start: first starts the EMA at the first batch, zero at 0 as the authors' code does.
         beta_dr: Probability that a convolution's matching is dropped in an iteration.
+        beta_dr_of: beta_dr at single numbers of images per class, such as {10: 0.0}; at these
+            beta_dr is not read.
         weight_cross_entropy: Weight of the classification term.
         weight_batchnorm: Weight of L'_BN (Eq. 6); 0 is off.
         weight_conv: Weight of L'_Conv (Eq. 10); 0 is off.
@@ -138,6 +140,7 @@ class SynthesisConfig:
     alpha: float = 0.8
     ema_start: Literal["first", "zero"] = "first"
     beta_dr: float = 0.4
+    beta_dr_of: dict[int, float] = field(default_factory=dict, metadata=LATER)
     weight_cross_entropy: float = 1.0
     weight_batchnorm: float = 0.01
     weight_conv: float = 0.01

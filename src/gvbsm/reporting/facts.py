@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from gvbsm.artifacts import ArtifactError, read_json
 from gvbsm.checkpoint import is_partial
 from gvbsm.config import Config, ConfigError
 from gvbsm.distilled import stored_bytes
+from gvbsm.dropping import settle_beta_dr
 from gvbsm.epochs import settle_epochs
 from gvbsm.manifest import named
 from gvbsm.names import flat_keys
@@ -248,8 +249,8 @@ def preset_settings(
         origin: The preset that the results name.
 
     Returns:
-        Nested settings, with the epochs that a set of the run's size gets; None if there is no
-        preset.
+        Nested settings, with the epochs and beta_dr that a set of the run's size gets; None if
+        there is no preset.
     """
     if (name := preset_name(config, origin)) is None:
         return None
@@ -259,7 +260,8 @@ def preset_settings(
         return None
     count = config["ipc"] * classes
     labels = settle_epochs(preset.labels, count, preset.evaluation.batch_size)
-    return {**to_dict(preset), "labels": to_dict(labels)}
+    settled = settle_beta_dr(replace(preset, labels=labels, ipc=config["ipc"]))
+    return to_dict(replace(settled, ipc=preset.ipc))
 
 
 def preset_name(config: Mapping[str, Any], origin: Origin = UNKNOWN) -> str | None:
