@@ -10,7 +10,7 @@ import torch
 import gvbsm.labels
 import reference
 from conftest import CONVNET, WRN, StoppedError, stop_after
-from gvbsm.artifacts import ArtifactError, save, write_json
+from gvbsm.artifacts import ArtifactError
 from gvbsm.config import LabelsConfig, LabelStorageConfig, ViewConfig
 from gvbsm.distilled import is_whole, load_labels
 from gvbsm.epochs import draw_plan, pack_plan, redraw, view_batch
@@ -319,21 +319,6 @@ def test_a_pool_is_made_from_a_larger_one_and_keeps_its_codes(label, convert, tm
         label(config, folder=folder, recipe=recipe)
     convert(small, "large")
     assert contents(tmp_path / "large") == contents(tmp_path / "small")
-
-
-def test_labels_of_the_first_layout_are_converted(label, convert, tmp_path):
-    config, recipe = stored_as(SCHEMES["8bit"])
-    direct = label(config, folder="direct", recipe=recipe)
-    labels, old = label(), tmp_path / "old"
-    for epoch in range(5):
-        shard = {name: part[None] for name, part in labels.read(epoch).items()}
-        header = {"kind": "labels", "recipe": {"toy": 1}, "epochs": [epoch, epoch + 1]}
-        save(old / f"shard-{epoch:05d}.safetensors", shard, header)
-    index = {"epochs": 5, "shard_epochs": 1, "images": COUNT, "classes": 4}
-    write_json(old / "index.json", {"recipe": {"toy": 1}, **index})
-    assert is_whole(old, {"toy": 1})
-    convert(SCHEMES["8bit"], "old")
-    assert contents(old) == contents(direct.directory)
 
 
 @pytest.mark.parametrize("stopped", [0, 2])
