@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, Literal, Protocol, TypeVar
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image, PngImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
@@ -218,6 +218,10 @@ def read_image(path: Lying, channels: int) -> Tensor:
 
 def _loaded(file: Image.Image, path: Lying) -> Image.Image:
     """The picture with its pixels; of a JPEG, the end marker may be missing."""
+    if isinstance(file, TiffImagePlugin.TiffImageFile):
+        # Else Pillow maps a gray file into memory with the sides that it has once it is turned,
+        # and mixes up the pixels of one that lies on its side.
+        file.filename = ""
     try:
         file.load()
     except OSError:
