@@ -192,7 +192,7 @@ def _fingerprint(header: list[Any], splits: Iterable[Split], root: Path | None) 
 
 
 def _check_settings(
-    name: str, root: Path | None, image_size: int | None, val_fraction: float
+    name: str, root: Path | None, image_size: int | None, test_crop: float, val_fraction: float
 ) -> tuple[DatasetSpec, str, Path | None]:
     """The spec of `name`, what follows its slash, and the absolute `root`, if all can be met."""
     kind, slash, member = name.partition("/")
@@ -205,6 +205,8 @@ def _check_settings(
         raise DataError(f"{name!r} lacks the name of a set: write {kind}/NAME")
     if not 0 < val_fraction < 1:
         raise DataError(f"`val_fraction` must be in (0, 1), got {val_fraction}")
+    if not 0 < test_crop <= 1:
+        raise DataError(f"`test_crop` must be in (0, 1], got {test_crop}")
     if image_size is not None and image_size < 1:
         raise DataError(f"`image_size` must be 1 or more, got {image_size}")
     root = None if root is None else user_path(root).absolute()
@@ -270,7 +272,7 @@ def load_dataset(
     Raises:
         DataError: If the data is not as described.
     """
-    spec, member, root = _check_settings(name, root, image_size, val_fraction)
+    spec, member, root = _check_settings(name, root, image_size, test_crop, val_fraction)
     cache = cache_folder() if cache_dir is None else user_path(cache_dir)
 
     columns = (subset, image_column, label_column)
