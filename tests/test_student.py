@@ -164,6 +164,20 @@ def test_what_is_recorded_is_the_default(told):
     assert (config.optimizer.lr, config.loss) == (0.3, "hard")
 
 
+def test_test_pictures_are_cut_as_those_of_the_run_unless_asked_otherwise(told):
+    def crop(given, data):
+        settings = {**told.header["settings"], "data": data}
+        return settle(given, replace(told, header={"settings": settings})).data.test_crop
+
+    recorded = {"test_crop": 0.875, "name": "imagenet-1k"}
+    assert crop({}, recorded) == 0.875
+    assert crop({"data": {"name": "toy"}}, recorded) == 0.875
+    assert crop({"data": {"test_crop": 0.5}}, recorded) == 0.5
+    assert crop({}, {}) == 1
+    with pytest.raises(ConfigError, match=r"data\.test_crop must be in \(0, 1\], got 2"):
+        crop({}, {"test_crop": 2.0})
+
+
 def test_a_set_that_was_labelled_by_the_batch_is_trained_on_in_these_batches(told):
     def settled(given, **labels):
         how = {"batchnorm": "batch", "batch_size": 4, "full_batch_up_to": 0, **labels}

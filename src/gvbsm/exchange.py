@@ -117,7 +117,7 @@ def load(source: str | Path, cache: Path | None = None) -> DistilledDataset:
 
 
 def recorded_settings(distilled: DistilledDataset) -> dict[str, Any]:
-    """The run's settings as far as they are told: seed, labels, evaluation; {} if nothing is."""
+    """The recorded settings of the run: seed, labels, evaluation, data.test_crop; {} if none is."""
     found = distilled.header.get("settings")
     return found if isinstance(found, dict) else {}
 
@@ -126,7 +126,10 @@ def _run_settings(workdir: Path) -> dict[str, Any]:
     """The settings of a work directory that training on its set needs."""
     if (results := workdir / "results.json").is_file():
         config = read_json(results).get("config") or {}
-        return {name: config[name] for name in TRAINED_WITH if name in config}
+        settings = {name: config[name] for name in TRAINED_WITH if name in config}
+        if "test_crop" in config.get("data", {}):  # the rest of `data` says where pictures lie
+            settings["data"] = {"test_crop": config["data"]["test_crop"]}
+        return settings
     if (index := workdir / "labels" / "index.json").is_file():
         recipe = read_json(index).get("recipe") or {}
         return {name: recipe[name] for name in TRAINED_WITH if name in recipe}

@@ -138,6 +138,7 @@ def settle(given: Mapping[str, Any], distilled: DistilledDataset, model: str = "
     told, stored = recorded_settings(distilled), distilled.soft_labels
     labels = {key: value for key, value in told.get("labels", {}).items() if key in LABELS}
     evaluation = {k: v for k, v in told.get("evaluation", {}).items() if k in EVALUATION}
+    data = {key: value for key, value in told.get("data", {}).items() if key == "test_crop"}
     rate = told.get("evaluation", {}).get("lr_of", {}).get(model)
     if rate is not None:
         evaluation = merge(evaluation, {"optimizer": {"lr": rate}})
@@ -145,7 +146,8 @@ def settle(given: Mapping[str, Any], distilled: DistilledDataset, model: str = "
         evaluation |= {"loss": "hard", "hard_target": "mixed"}  # as the hard-label baselines
     else:
         labels["epochs"], labels["min_steps"] = stored.epochs, 0
-    config = build_config(merge({"labels": labels, "evaluation": evaluation}, dict(given)))
+    recorded = {"labels": labels, "evaluation": evaluation, "data": data}
+    config = build_config(merge(recorded, dict(given)))
     if stored is None and config.evaluation.loss != "hard":
         raise ConfigError(
             f"evaluation.loss={config.evaluation.loss} needs soft labels, and this set has none; "
