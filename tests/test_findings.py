@@ -55,6 +55,7 @@ def facts():
         shape=(3, 32),
         train=50_000,
         test=10_000,
+        held_out="",
         skipped=(),
         notes=(),
         config=config,

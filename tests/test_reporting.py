@@ -119,6 +119,17 @@ def page_of(workdir, notes=()):
     return write_page(workdir, read_facts(workdir), notes).read_text(encoding="utf-8")
 
 
+@pytest.mark.usefixtures("plain_gallery")
+def test_a_held_out_share_is_told_with_the_results_and_is_no_warning(workdir):
+    assert "held out" not in page_of(workdir)
+    results = read_json(workdir / "results.json")
+    share = "0.2 of each class (data.split_seed=0)"
+    write_json(workdir / "results.json", {**results, "data": {"held_out": share}})
+    told = plain(page_of(workdir))
+    assert f"these are a share held out of training, {share}." in told
+    assert told.count("held out") == 1
+
+
 class Tree(HTMLParser):
     """Start tags with their attributes, text, headings; complains of what is not balanced."""
 

@@ -307,7 +307,7 @@ def load_dataset(
         check_range(name, value_range)
     splits = {"train": raw.train, "test": raw.test}
     left_out = {**raw.left_out, **({UNREADABLE: skipped} if skipped else {})}
-    reading = account(splits, raw.class_names, left_out, raw.notes, value_range)
+    reading = account(splits, raw.class_names, left_out, raw.notes, value_range, raw.held_out)
     return ImageData(
         name,
         raw.class_names,

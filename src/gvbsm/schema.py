@@ -250,6 +250,12 @@ class Data(Manifest):
     image_size: Side
 
 
+class Account(Manifest):
+    """What `results.json` says of how the data set was read, as far as the page shows it."""
+
+    held_out: Text = ""
+
+
 class Results(Manifest):
     """`results.json` of a work directory, as far as its table and its page show it."""
 
@@ -257,6 +263,7 @@ class Results(Manifest):
     pictures: dict[str, Whole | None] = {}
     skipped: list[Text] = []
     notes: list[Text] = []
+    data: Account | None = None
 
 
 def checked(model: type[M], content: Mapping[str, Any], path: Path) -> M:

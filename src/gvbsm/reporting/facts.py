@@ -79,6 +79,7 @@ class Facts:
         shape: Channels and side of a picture in pixels; no channels where there are no images.
         train: Number of real training pictures; None if the results do not say.
         test: Number of real test pictures, likewise.
+        held_out: Which share of the data the test pictures are; "" for a split of the data's own.
         skipped: Names of real pictures that were left out since they cannot be read.
         notes: What else was left out of the data, or assumed in reading them, a line each.
         config: The resolved settings, nested.
@@ -101,6 +102,7 @@ class Facts:
     shape: tuple[int | None, int]
     train: int | None
     test: int | None
+    held_out: str
     skipped: tuple[str, ...]
     notes: tuple[str, ...]
     config: Mapping[str, Any]
@@ -165,7 +167,7 @@ def read_facts(workdir: Path) -> Facts:
 
 def _facts(workdir: Path, data: dict[str, Any], results: dict[str, Any]) -> Facts:
     checked(Data, data, workdir / "data.json")
-    checked(Results, results, workdir / "results.json")
+    account = checked(Results, results, workdir / "results.json").data
     config, origin = results["config"], Origin.read(results)
     found = _headers(workdir)
     path = workdir / "synthesis" / "images.safetensors"
@@ -178,6 +180,7 @@ def _facts(workdir: Path, data: dict[str, Any], results: dict[str, Any]) -> Fact
         shape=(len(images["mean"]) if images else None, data["image_size"]),
         train=pictures.get("train"),
         test=pictures.get("test"),
+        held_out="" if account is None else account.held_out,
         skipped=tuple(results.get("skipped", ())),
         notes=tuple(results.get("notes", ())),
         config=config,

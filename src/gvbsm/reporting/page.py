@@ -89,6 +89,7 @@ def _words(facts: Facts, name: str) -> dict[str, Any]:
         "findings": find_all(facts),
         "method": facts.method,
         "test_pictures": test,
+        "held_out": facts.held_out,
         "rows": facts.rows,
         "preset": preset_words(facts.config, facts.origin) if facts.preset else None,
         "settings": values,
