@@ -11,6 +11,7 @@ from gvbsm.names import check_names, fields_by_name, flat_keys, merge, unknown_f
 
 TABLES = (
     "synthesis.beta_dr_of",
+    "labels.logit_normalization_of",
     "evaluation.lr_of",
     "labels.weights",
     "squeeze.settings_of",

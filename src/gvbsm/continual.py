@@ -297,7 +297,8 @@ class Protocol:
         recipe: dict[str, Any],
         team: Processes,
     ) -> None:
-        run, seen, config = self._run, self._orders[number][:count], place.config
+        run, seen = self._run, self._orders[number][:count]
+        config = place.of_student(student).config
         tensors, _ = load_tensors(place.images, "images")
         memory = memory_data(run.data, tensors["images"], tensors["labels"], seen)
         images = memory.train.images

@@ -16,7 +16,7 @@ from gvbsm.artifacts import ArtifactError, Recipe, load_tensors, opened, read_js
 from gvbsm.compression import Field
 from gvbsm.config import LabelStorageConfig
 from gvbsm.datasets import ImageData
-from gvbsm.labelstore import LAYOUT, SoftLabels
+from gvbsm.labelstore import FOLDER, LAYOUT, OTHER_FOLDERS, SoftLabels
 from gvbsm.paths import user_path
 from gvbsm.rows import Rows, row_file
 from gvbsm.schema import ImagesHeader, LabelIndex, check_images, checked
@@ -68,16 +68,45 @@ class _HardDataset(Dataset[tuple[Tensor, int]]):
         return (image - self._mean) / self._std, int(self._distilled.labels[index])
 
 
-def load_distilled(directory: str | Path) -> DistilledDataset:
+def load_distilled(
+    directory: str | Path, logit_normalization: bool | None = None
+) -> DistilledDataset:
     """The distilled set of a work directory (`gvbsm.load`).
+
+    Args:
+        directory: The work directory.
+        logit_normalization: Take the soft labels that were made with it, or without; None takes
+            those of most students.
 
     Raises:
         ArtifactError: If the directory holds none, or a damaged one.
     """
     directory = user_path(directory)
-    has_labels = (directory / "labels" / "index.json").is_file()
-    soft_labels = load_labels(directory / "labels") if has_labels else None
+    stores = list(map(load_labels, label_folders(directory)))
+    if logit_normalization is not None:
+        stores = [store for store in stores if is_normalized(store) == logit_normalization]
+        if not stores:
+            how = "with" if logit_normalization else "without"
+            raise ArtifactError(f"{directory} holds no soft labels {how} logit normalization")
+    soft_labels = stores[0] if stores else None
     return load_images(directory / "synthesis" / "images.safetensors", soft_labels)
+
+
+def label_folders(directory: Path) -> list[Path]:
+    """List the label stores of a set; the first is that of most students.
+
+    Args:
+        directory: Where the set lies: a work directory, or one of its baselines.
+    """
+    folders = (directory / name for name in (FOLDER, *OTHER_FOLDERS.values()))
+    return [folder for folder in folders if (folder / "index.json").is_file()]
+
+
+def is_normalized(store: SoftLabels) -> bool | None:
+    """Return whether labels have logit normalization; None if their recipe does not say."""
+    labels = store.recipe.get("labels")
+    value = labels.get("logit_normalization") if isinstance(labels, Mapping) else None
+    return value if isinstance(value, bool) else None
 
 
 def load_images(path: Path, soft_labels: SoftLabels | None = None) -> DistilledDataset:
@@ -154,13 +183,14 @@ def stream_images(
             file.write("images", places, images)
 
 
-def stored_bytes(directory: Path, soft: bool = True) -> dict[str, int]:
+def stored_bytes(directory: Path, soft: bool = True, folder: str | None = None) -> dict[str, int]:
     """Bytes that a set takes: `images` their pixels, `labels` the files of its soft labels.
 
     Args:
         directory: Where the set lies: a work directory, or one of its baselines.
         soft: Whether students learn from its soft labels. Those that lie beside hard ones belong to
             another method of the same images.
+        folder: Name of the folder of the soft labels; None takes those of most students.
 
     Returns:
         0 for what is not there, as the labels that teachers give during training.
@@ -170,11 +200,8 @@ def stored_bytes(directory: Path, soft: bool = True) -> dict[str, int]:
     if images.is_file():
         with opened(images) as file:
             pixels = math.prod(file.get_slice("images").get_shape())  # uint8
-    has_labels = soft and (directory / "labels" / "index.json").is_file()
-    return {
-        "images": pixels,
-        "labels": load_labels(directory / "labels").nbytes() if has_labels else 0,
-    }
+    stores = [path for path in label_folders(directory) if soft and folder in (None, path.name)]
+    return {"images": pixels, "labels": load_labels(stores[0]).nbytes() if stores else 0}
 
 
 def load_labels(directory: Path) -> SoftLabels:

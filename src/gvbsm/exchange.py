@@ -32,6 +32,7 @@ from gvbsm.artifacts import (
 from gvbsm.defaults import torch_defaults
 from gvbsm.distilled import (
     DistilledDataset,
+    label_folders,
     load_distilled,
     load_images,
     load_labels,
@@ -79,7 +80,9 @@ class _Encoded:
 
 
 @torch_defaults()
-def load(source: str | Path, cache: Path | None = None) -> DistilledDataset:
+def load(
+    source: str | Path, cache: Path | None = None, logit_normalization: bool | None = None
+) -> DistilledDataset:
     """A distilled set (`gvbsm.load`), wherever it comes from.
 
     Args:
@@ -87,21 +90,32 @@ def load(source: str | Path, cache: Path | None = None) -> DistilledDataset:
             Hub (user/name), which is downloaded, or a plain set with hard labels: class folders of
             pictures, or an .npz.
         cache: Where soft labels of a single file are unpacked; None is ~/.cache/gvbsm.
+        logit_normalization: Take the soft labels that were made with it, or without, of a work
+            directory that may hold both; None takes those of most students.
 
     Raises:
-        ArtifactError: If there is no set, or a damaged one.
+        ArtifactError: If there is no set, a damaged one, or one without such labels.
         DataError: If pictures cannot be read, or the Hub is out of reach.
     """
     path = user_path(source)
+    if path.is_dir() and not (path / FACTS).is_file() and not is_plain(path):
+        found = load_distilled(path, logit_normalization)
+        return replace(found, header={**found.header, "settings": _run_settings(path)})
+    found = _load_exported(source, path, cache)
+    recorded = recorded_settings(found).get("labels", {}).get("logit_normalization")
+    if found.soft_labels is not None and logit_normalization not in (None, recorded):
+        how = "with" if logit_normalization else "without"
+        raise ArtifactError(f"{source} holds no soft labels {how} logit normalization")
+    return found
+
+
+def _load_exported(source: str | Path, path: Path, cache: Path | None) -> DistilledDataset:
     if (path / FACTS).is_file():
         return _load_folder(path, path)
     if path.exists() and is_plain(path):
         return load_plain(path)
     if path.is_file():
         return _load_file(path, cache or cache_folder())
-    if path.exists():
-        found = load_distilled(path)
-        return replace(found, header={**found.header, "settings": _run_settings(path)})
     name = str(source)
     # a folder of that name here: then a slip of the pen, which nobody on the Hub need hear of
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or path.parent.is_dir():
@@ -130,8 +144,8 @@ def _run_settings(workdir: Path) -> dict[str, Any]:
         if "test_crop" in config.get("data", {}):  # the rest of `data` says where pictures lie
             settings["data"] = {"test_crop": config["data"]["test_crop"]}
         return settings
-    if (index := workdir / "labels" / "index.json").is_file():
-        recipe = read_json(index).get("recipe") or {}
+    for folder in label_folders(workdir):
+        recipe = read_json(folder / "index.json").get("recipe") or {}
         return {name: recipe[name] for name in TRAINED_WITH if name in recipe}
     return {}
 

@@ -28,7 +28,7 @@ from gvbsm.card import dataset_card
 from gvbsm.config import ConfigError, EvaluationConfig, LabelsConfig
 from gvbsm.ddranking import configuration, known_set, untold, write_teachers
 from gvbsm.defaults import torch_defaults
-from gvbsm.distilled import DistilledDataset
+from gvbsm.distilled import DistilledDataset, is_normalized
 from gvbsm.exchange import (
     FACTS,
     FORMS,
@@ -64,6 +64,7 @@ def export(
     *,
     overwrite: bool = False,
     soft_labels: bool = True,
+    logit_normalization: bool | None = None,
     quiet: bool = False,
 ) -> Path:
     """Write a distilled set in another form (`gvbsm export`); it is there whole, or not at all.
@@ -76,6 +77,8 @@ def export(
         overwrite: Replace an export that is there already.
         soft_labels: Take the soft labels along, where the form has a place for them (hub,
             safetensors).
+        logit_normalization: Take those that were made with it, or without; None takes those of most
+            students.
         quiet: No progress bar.
 
     Returns:
@@ -90,7 +93,7 @@ def export(
     _check_free(out, form, overwrite)
     if form == "hub":
         hub.need("datasets")
-    distilled = load(source)
+    distilled = load(source, logit_normalization=logit_normalization)
     if not soft_labels:
         distilled = replace(distilled, soft_labels=None)
     _check_whole(distilled.soft_labels)
@@ -183,6 +186,9 @@ def gather_facts(distilled: DistilledDataset, source: Path, form: str) -> Facts:
         facts["config"] = merge(results["config"], {"data": {"root": None}})  # a path of here
         facts["results"] = results["rows"]
         facts |= {name: results.get(name) for name in ("versions", "pictures")}
+    if stored is not None and (normalized := is_normalized(stored)) is not None:
+        told = {"logit_normalization": normalized, "logit_normalization_of": {}}
+        facts["settings"] = merge(facts["settings"] or {}, {"labels": told})
     return facts
 
 

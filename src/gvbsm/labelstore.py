@@ -51,6 +51,9 @@ from gvbsm.epochs import (
 
 LAYOUT = 2  # of a store, by which a newer one is known
 OPEN_SHARDS = 8  # that stay mapped
+FOLDER = "labels"
+OTHER_FOLDERS = {True: "labels-normalized", False: "labels-plain"}
+"""Folders of students' labels whose logit normalization is not that of the others."""
 STORAGE = "storage"  # entry of a recipe: how the labels are kept, unless as they are
 LOGITS = {"logits", "codes", "classes", "fill", "low", "scale"}  # of `encode_logits`
 

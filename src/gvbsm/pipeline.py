@@ -224,13 +224,14 @@ class Run:
     def labels(
         self, place: Place | None = None, make: bool = True, convert_only: bool = False
     ) -> None:
-        """Make the soft labels of a place, unless the teachers label during training."""
+        """Make the soft labels of a place's students, unless the teachers label during training."""
         place = place or Place(self.config, self.workdir)
         self.synthesis(place, make=False)
-        if not place.stores_labels:
-            return
-        recipe, config = self.recipes.labels(place), place.config
-        index = place.labels / "index.json"
+        for each in place.label_stores:
+            self._label(each, make, convert_only)
+
+    def _label(self, place: Place, make: bool, convert_only: bool) -> None:
+        recipe, index = self.recipes.labels(place), place.labels / "index.json"
 
         def is_made() -> bool:
             whole = is_whole(place.labels, recipe)
@@ -242,13 +243,12 @@ class Run:
 
         if self.processes.same(is_made):
             return
-        name = place.directory.name if place.draw else config.method
-        with self.team.timed(f"labels/{name}", self.processes):
+        with self.team.timed(f"labels/{place.label_name}", self.processes):
             make_labels(
                 load_tensors(place.images, "images")[0]["images"], len(self.data.class_names),
-                lambda: self.labelling_teachers(config), config.labels,
+                lambda: self.labelling_teachers(place.config), place.config.labels,
                 (self.data.mean, self.data.std), self.runtime_of("labels"), place.labels, recipe,
-                name, convert_only,
+                place.label_name, convert_only,
             )  # fmt: skip
         self.team.meet([index])
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from gvbsm.artifacts import ArtifactError, read_header, read_json
 from gvbsm.checkpoint import PARTIAL, is_partial
-from gvbsm.distilled import load_labels
+from gvbsm.distilled import label_folders, load_labels
 from gvbsm.manifest import named
 from gvbsm.origin import Origin
 from gvbsm.results import format_continual, format_table
@@ -90,9 +90,9 @@ def _sets(workdir: Path) -> list[str]:
         name = str(folder.relative_to(workdir)) if folder != workdir else "synthesis"
         ipc = header["recipe"]["ipc"]
         lines.append(f"{name}: {header['method']}, {ipc} images per class, {_size(path)}")
-        if (folder / "labels" / "index.json").is_file():
-            labels = load_labels(folder / "labels")
-            lines.append(f"  labels: {labels.describe()}, {labels.nbytes() / 1e6:.1f} MB")
+        for store in label_folders(folder):
+            labels = load_labels(store)
+            lines.append(f"  {store.name}: {labels.describe()}, {labels.nbytes() / 1e6:.1f} MB")
         done = [item.stem for item in named(folder, "evaluation/*.json")]
         if done:
             lines.append(f"  evaluation: {', '.join(done)}")

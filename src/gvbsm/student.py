@@ -27,7 +27,7 @@ from gvbsm.checkpoint import Checkpoint
 from gvbsm.config import Config, ConfigError
 from gvbsm.datasets import DATASETS, ImageData
 from gvbsm.defaults import torch_defaults
-from gvbsm.distilled import DistilledDataset
+from gvbsm.distilled import DistilledDataset, is_normalized
 from gvbsm.epochs import batch_size_for, check_shuffle, settle_epochs
 from gvbsm.evaluation import Judge, Labeller, fit_student
 from gvbsm.exchange import label_files, load, recorded_settings
@@ -193,7 +193,7 @@ def _check_read(given: Mapping[str, Any]) -> None:
 
 
 def _settle(source: str, model: str, given: dict[str, Any], quiet: bool) -> _Work:
-    distilled = load(source)
+    distilled = _load_for(model, source)
     side, channels = distilled.images.shape[-1], distilled.images.shape[1]
     check_trainable(model, len(distilled.class_names), channels, side)
     config = settle(given, distilled, model)
@@ -206,6 +206,20 @@ def _settle(source: str, model: str, given: dict[str, Any], quiet: bool) -> _Wor
     if asked.get("name") or asked.get("root"):
         test = _test_data(asked, config, distilled, runtime)
     return _Work(model, source, distilled, config, runtime, test)
+
+
+def _load_for(model: str, source: str) -> DistilledDataset:
+    """Load a set with the labels that a student of this name learns from, if it has them."""
+    distilled = load(source)
+    table = recorded_settings(distilled).get("labels", {}).get("logit_normalization_of", {})
+    stored = distilled.soft_labels
+    if stored is None or table.get(model) in (None, is_normalized(stored)):
+        return distilled
+    try:
+        return load(source, logit_normalization=table[model])
+    except ArtifactError as error:
+        log.warning("%s, which %s should learn from", error, model)
+        return distilled
 
 
 def _test_data(

@@ -88,6 +88,7 @@ def _train(
     teachers: Teachers,
     team: Processes,
 ) -> None:
+    place = place.of_student(student)
     config = place.config
     tensors, _ = load_tensors(place.images, "images")
     stored: SoftLabels | None = None

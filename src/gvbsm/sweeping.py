@@ -258,10 +258,9 @@ class _Work:
             yield Artifact(path, recipes.forgetting(), "forgetting")
         for method, place, seeds in self.places:
             yield Artifact(place.images, recipes.images(place), f"synthesis/{method}")
-            if place.stores_labels:
-                name = place.directory.name if place.draw else method
-                index = place.labels / "index.json"
-                yield Artifact(index, recipes.labels(place), f"labels/{name}")
+            for store in place.label_stores:
+                index = store.labels / "index.json"
+                yield Artifact(index, recipes.labels(store), f"labels/{store.label_name}")
             for student in place.config.evaluation.students:
                 for seed in seeds:
                     recipe = recipes.student(place, student, seed)
@@ -302,7 +301,10 @@ def _pool(works: Sequence[_Work]) -> list[Row]:
             if (other["method"], other["student"]) == (method, student)
         ]
         place = works[0].place(method)
-        sizes = stored_bytes(place.directory, place.stores_labels) if place else {}
+        sizes = {}
+        if place is not None:
+            folder = place.of_student(student).label_folder
+            sizes = stored_bytes(place.directory, place.stores_labels, folder)
         taken = [work.run.workspace.synthesis_seconds(method) for work in works if place]
         seconds = [work.seconds(method) for work in works]
         recipes = [work.recipe(method, student) for work in works]

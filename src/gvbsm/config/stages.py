@@ -186,6 +186,8 @@ class LabelsConfig:
         full_batch_up_to: A set of at most this many images is one batch, in labelling and training.
         views: Augmentation of the distilled images.
         logit_normalization: Bring all teachers' logits to one norm before the mean (Eq. 8, w/ LN).
+        logit_normalization_of: logit_normalization for single students, such as {resnet50: false},
+            which learn from labels of their own.
         store: Keep the labels on disk (true) or let the teachers label during training (false).
         storage: How they are kept on disk.
         seed: Seed of the views of the labels; none takes the run's.
@@ -202,6 +204,7 @@ class LabelsConfig:
     full_batch_up_to: int = 100
     views: ViewConfig = field(default_factory=lambda: ViewConfig(cutmix=1.0))
     logit_normalization: bool = False
+    logit_normalization_of: dict[str, bool] = field(default_factory=dict, metadata=LATER)
     store: bool = True
     storage: LabelStorageConfig = field(default_factory=LabelStorageConfig)
     seed: int | None = None
