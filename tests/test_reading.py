@@ -30,7 +30,7 @@ def test_the_account_of_a_folder(tmp_path):
         "train: 12 pictures of 2 classes, 4 to 8 in each (files in all: 15 png)",
         "test: 3 pictures of 2 classes, 1 to 2 in each; held out: 0.2 of each class "
         "(data.split_seed=0)",
-        f"left out: 1 files .txt ({root / 'cat/x.txt'})",
+        f"left out: files .txt: 1 ({root / 'cat/x.txt'})",
     ]
 
 
@@ -43,7 +43,7 @@ def test_many_names_are_counted_and_a_few_are_named():
     content = reading.as_json()["left_out"]
     assert content.keys() == {"why"}
     assert (content["why"]["count"], len(content["why"]["first"])) == (1000, MOST_NAMES)
-    assert reading.lines()[1] == "left out: 1000 why (0, 1, 2, ...)"
+    assert reading.lines()[1] == "left out: why: 1000 (0, 1, 2, ...)"
 
 
 def test_assumptions_are_made_once():

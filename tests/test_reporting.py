@@ -126,7 +126,7 @@ def test_a_held_out_share_is_told_with_the_results_and_is_no_warning(workdir):
     share = "0.2 of each class (data.split_seed=0)"
     write_json(workdir / "results.json", {**results, "data": {"held_out": share}})
     told = plain(page_of(workdir))
-    assert f"these are a share held out of training, {share}." in told
+    assert f"The test pictures were held out of the data: {share}." in told
     assert told.count("held out") == 1
 
 

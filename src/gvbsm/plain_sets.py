@@ -79,7 +79,7 @@ def _from_folders(path: Path) -> tuple[tuple[str, ...], Tensor, Tensor]:
     pictures = scan(inner if inner.is_dir() else path, findings)
     split = path_split(pictures)
     for why, left_out in findings.left_out.items():
-        log.info("left out: %d %s", len(left_out), why)
+        log.info("left out: %s: %d", why, len(left_out))
     return tuple(pictures), _decoded(split, path), split.labels
 
 

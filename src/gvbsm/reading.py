@@ -87,7 +87,7 @@ class Reading:
             lines[1] += f"; held out: {self.held_out}"
         for why, names in self.left_out.items():
             first = ", ".join(names[:3]) + ", ..." * (len(names) > 3)
-            lines.append(f"left out: {len(names)} {why} ({first})")
+            lines.append(f"left out: {why}: {len(names)} ({first})")
         return lines
 
 
