@@ -55,7 +55,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
-from gvbsm.artifacts import current_history, load_tensors, read_json, write_json
+from gvbsm.artifacts import load_tensors, read_json, write_json
 from gvbsm.config import Config, LabelStorageConfig
 from gvbsm.datasets import ImageData
 from gvbsm.defaults import torch_defaults
@@ -69,6 +69,7 @@ from gvbsm.preflight import check_continual
 from gvbsm.processes import Processes
 from gvbsm.recipes import Place, baseline_folder
 from gvbsm.results import spread, sum_seconds, versions
+from gvbsm.schema import current_history
 from gvbsm.settings import as_config, for_method, selection_of, to_dict
 from gvbsm.teachers import file_name
 

@@ -42,7 +42,7 @@ from gvbsm.labelstore import SoftLabels
 from gvbsm.paths import cache_folder, user_path
 from gvbsm.pictures import DataError, Lying, open_file, read_image
 from gvbsm.plain_sets import is_plain, load_plain
-from gvbsm.schema import MOST_BYTES, check_labels
+from gvbsm.schema import MOST_BYTES, Results, check_labels, checked
 
 FACTS = "gvbsm.json"
 FORMS = ("folder", "hub", "dd-ranking", "safetensors")
@@ -139,7 +139,7 @@ def recorded_settings(distilled: DistilledDataset) -> dict[str, Any]:
 def _run_settings(workdir: Path) -> dict[str, Any]:
     """The settings of a work directory that training on its set needs."""
     if (results := workdir / "results.json").is_file():
-        config = read_json(results).get("config") or {}
+        config = checked(Results, read_json(results), results).config or {}
         settings = {name: config[name] for name in TRAINED_WITH if name in config}
         if "test_crop" in config.get("data", {}):  # the rest of `data` says where pictures lie
             settings["data"] = {"test_crop": config["data"]["test_crop"]}

@@ -47,6 +47,7 @@ from gvbsm.paths import user_path
 from gvbsm.pictures import write_image
 from gvbsm.replacing import replacing
 from gvbsm.runtime import Runtime
+from gvbsm.schema import Results, checked, checked_header
 from gvbsm.settings import build_config, format_yaml, to_dict
 from gvbsm.workspace import Workspace
 
@@ -183,6 +184,7 @@ def gather_facts(distilled: DistilledDataset, source: Path, form: str) -> Facts:
     }
     if "form" not in header and (source / "results.json").is_file():
         results = read_json(source / "results.json")
+        checked(Results, results, source / "results.json")
         facts["config"] = merge(results["config"], {"data": {"root": None}})  # a path of here
         facts["results"] = results["rows"]
         facts |= {name: results.get(name) for name in ("versions", "pictures")}
@@ -193,7 +195,7 @@ def gather_facts(distilled: DistilledDataset, source: Path, form: str) -> Facts:
 
 
 def _teachers(workdir: Path) -> list[dict[str, Any]]:
-    headers = map(read_header, Workspace(workdir).teachers())
+    headers = map(checked_header, Workspace(workdir).teachers())
     return [
         {"backbone": header["backbone"], "top1": header["history"]["top1"][-1]}
         for header in headers
@@ -268,7 +270,7 @@ def _write_ddranking(
 ) -> None:
     _write_folder(draft / "images", distilled, facts, bar)
     labels, evaluation = _sections(distilled)
-    files = {read_header(path)["backbone"]: path for path in workspace.teachers()}
+    files = {checked_header(path)["backbone"]: path for path in workspace.teachers()}
     teachers = write_teachers(draft / "teachers", files, facts)
     if not teachers:
         log.warning("DD-Ranking has none of the teachers' networks: its soft labels need another")

@@ -10,8 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gvbsm.artifacts import load_tensors, read_header
+from gvbsm.artifacts import load_tensors
 from gvbsm.film import Film, frame_steps, is_filmed
+from gvbsm.schema import checked_header
 
 Trace = list[dict[str, Any]]
 """Values of the loss's terms, a row a logged step."""
@@ -54,7 +55,7 @@ class Groups:
 
     def traces(self) -> list[Trace]:
         """Each group's trace."""
-        return [read_header(path)["trace"] for path in self.paths]
+        return [checked_header(path)["trace"] for path in self.paths]
 
     def film(self) -> Film | None:
         """The film of the set; None where groups were made before there were films."""

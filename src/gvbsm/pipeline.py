@@ -15,7 +15,6 @@ from gvbsm.artifacts import (
     ArtifactError,
     Recipe,
     load_tensors,
-    read_header,
     remove_all,
     save,
     write_json,
@@ -39,6 +38,7 @@ from gvbsm.recipes import Place, Recipes, seed_of
 from gvbsm.results import collect
 from gvbsm.runtime import Log, Runtime, resolve_runtime
 from gvbsm.samples import draw_picture, keep_real, sample_real
+from gvbsm.schema import checked_header
 from gvbsm.selection import Selector
 from gvbsm.settings import as_config, squeeze_of, usual_workdir
 from gvbsm.squeeze import squeeze_teacher
@@ -106,7 +106,7 @@ class Run:
             return workspace.is_made(workspace.teacher(backbone), recipe, "squeeze", make)
 
         def tell(backbone: str) -> None:
-            top1 = read_header(workspace.teacher(backbone))["history"]["top1"][-1]
+            top1 = checked_header(workspace.teacher(backbone))["history"]["top1"][-1]
             log.info("squeeze %s: %.1f %% on the test pictures", backbone, top1)
 
         wanted = config.squeeze.backbones if names is None else names

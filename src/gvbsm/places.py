@@ -6,9 +6,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from gvbsm.artifacts import current_history, is_current, read_header
+from gvbsm.artifacts import is_current
 from gvbsm.config import Config
 from gvbsm.recipes import Place, Recipes, baseline_folder
+from gvbsm.schema import checked_header, current_history
 from gvbsm.settings import for_method, selection_of
 from gvbsm.workspace import Workspace
 
@@ -72,7 +73,7 @@ def read_full(config: Config, recipes: Recipes, workspace: Workspace) -> dict[st
         return {}
     paths = {name: workspace.teacher(name) for name in config.squeeze.backbones}
     return {
-        name: read_header(path)["history"]
+        name: checked_header(path)["history"]
         for name, path in paths.items()
         if is_current(path, recipes.teacher(name))
     }

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from torch import nn
 
-from gvbsm.artifacts import current_history, load_tensors, read_json
+from gvbsm.artifacts import load_tensors, read_json
 from gvbsm.config import Config, Parallel
 from gvbsm.datasets import ImageData
 from gvbsm.distilled import load_labels
@@ -18,6 +18,7 @@ from gvbsm.labelstore import SoftLabels
 from gvbsm.processes import Processes
 from gvbsm.recipes import Place, Recipes, seed_of
 from gvbsm.runtime import Runtime
+from gvbsm.schema import current_history
 from gvbsm.teamwork import Teamwork
 
 log = logging.getLogger("gvbsm")

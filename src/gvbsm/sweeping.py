@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from gvbsm.artifacts import fingerprint, read_header, read_json, write_json
+from gvbsm.artifacts import fingerprint, read_json, write_json
 from gvbsm.comparison import Row, tell_once, write_csv
 from gvbsm.config import Config, DataConfig
 from gvbsm.datasets import ImageData
@@ -32,6 +32,7 @@ from gvbsm.processes import join
 from gvbsm.recipes import Place
 from gvbsm.results import spread
 from gvbsm.runtime import resolve_runtime
+from gvbsm.schema import Results, checked, checked_header
 from gvbsm.settings import read_preset, to_dict
 from gvbsm.sharing import Artifact, Library
 from gvbsm.studies import Plan, Point, Study, read_plan
@@ -234,6 +235,7 @@ class _Work:
         if not path.is_file() or not all(item.is_there() for item in ends):
             return None
         results = read_json(path)
+        checked(Results, results, path)
         students = [row for row in results["rows"] if row["method"] != "full"]
         full = len(results["rows"]) - len(students)
         wanted = "full" in self.run.config.baselines.methods
@@ -285,7 +287,9 @@ class _Work:
         whole = self.run.workspace.seconds().get(f"synthesis/{method}")
         if place is None or place.selection is not None or whole is None:
             return None, None
-        traces = read_header(place.images)["traces"]  # of the first step, the last one and others
+        traces = checked_header(place.images)[
+            "traces"
+        ]  # of the first step, the last one and others
         return whole, whole / sum(trace[-1]["step"] + 1 - trace[0]["step"] for trace in traces)
 
 

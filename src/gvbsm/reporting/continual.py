@@ -13,6 +13,7 @@ from gvbsm.reporting.facts import preset_settings
 from gvbsm.reporting.rendering import save_pictures, write_html
 from gvbsm.reporting.terms import changes, settings_yaml
 from gvbsm.reporting.wording import method_words
+from gvbsm.schema import Continual, checked
 from gvbsm.workspace import Workspace
 
 
@@ -27,6 +28,7 @@ def write_continual_page(workdir: Path) -> Path:
     """
     path, folder = Workspace(workdir).continual, workdir / "report"
     content = read_json(path)
+    checked(Continual, content, path)
     with fitting(path):
         config, origin = content["config"], Origin.read(content)
         known = preset_settings(config, len(content["class_names"]), origin)

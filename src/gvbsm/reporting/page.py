@@ -19,6 +19,7 @@ from gvbsm.reporting.sweeps import costs_of, tell_studies
 from gvbsm.reporting.terms import changes, commands, preset_words, settings_table, settings_yaml
 from gvbsm.reporting.wording import method_words
 from gvbsm.results import STAGES, format_top1
+from gvbsm.schema import Continual, checked
 from gvbsm.workspace import Workspace
 
 PLACES = {
@@ -61,10 +62,17 @@ def write_page(workdir: Path, facts: Facts, notes: Sequence[str] = ()) -> Path:
         },
         "sets": costs_of(run_spots(Workspace(workdir))),
         "studies": tell_studies(workdir, pictures),
-        "continual": read_json(continual) if continual.is_file() else None,
+        "continual": _continual(continual) if continual.is_file() else None,
     }
     context["sections"] = _sections(context)
     return write_html(folder / "index.html", "report.html.j2", context)
+
+
+def _continual(path: Path) -> dict[str, Any]:
+    """What `continual.json` holds, once it is found to fit."""
+    content = read_json(path)
+    checked(Continual, content, path)
+    return content
 
 
 def _place(name: str) -> str:
