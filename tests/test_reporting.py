@@ -16,6 +16,7 @@ from gvbsm.artifacts import ArtifactError, atomic, read_json, save, write_json
 from gvbsm.cli import main
 from gvbsm.cli.parsing import parse_run
 from gvbsm.config import Config
+from gvbsm.dropping import settle_beta_dr
 from gvbsm.manifest import claim
 from gvbsm.names import fields_by_name, merge
 from gvbsm.origin import Origin
@@ -673,6 +674,7 @@ CHANGES = [
     ),
     ("cifar10", {"method": "sre2l", "baselines": {"methods": []}, "threads": 3}),
     ("imagenet-1k", {"squeeze": {"weights_dir": "WEIGHTS"}, "evaluation": {"micro_batch": 64}}),
+    ("imagenet-1k", {"ipc": 50}),
     (
         "cifar10",
         {"baselines": {"methods": ["full"]}, "data": {"workers": 0}, "labels": {"epochs": 300}},
@@ -687,7 +689,7 @@ def test_both_commands_give_the_same_settings_again(preset, changes, tmp_path, m
     config = build_config(merge(read_preset(name), {**changes, "seed": 5}))
     if preset != "digits":
         config = build_config(merge(to_dict(config), {"data": {"root": "DIR"}}))
-    settings = to_dict(config)
+    settings = to_dict(settle_beta_dr(config))  # as results hold them
     monkeypatch.chdir(tmp_path)
     (tmp_path / "settings.yaml").write_text(settings_yaml(settings), encoding="utf-8")
     for command in commands(settings, preset_settings(settings, classes=10), "a b"):
@@ -695,7 +697,7 @@ def test_both_commands_give_the_same_settings_again(preset, changes, tmp_path, m
         assert (program, verb) == ("gvbsm", "run")
         again = parse_run(verb, argv)
         assert str(again.workdir) == "runs/a b"
-        assert to_dict(again.config) == settings
+        assert to_dict(settle_beta_dr(again.config)) == settings
 
 
 def test_the_command_starts_from_the_preset_that_is_named():
