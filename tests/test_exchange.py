@@ -136,6 +136,10 @@ def edit(folder, **changes):
     ("changes", "message"),
     [
         ({"format": 2}, "upgrade gvbsm"),
+        ({"settings": {"labels": 7}}, "settings.labels should be .*, found 7"),
+        ({"settings": {"data": [0.5]}}, "settings.data should be .*, found"),
+        ({"settings": {"evaluation": {"lr_of": 3}}}, "settings.evaluation.lr_of should be .*3"),
+        ({"settings": {"labels": {"batchnorm": "batch"}}}, "have batch_size and full_batch_up_to"),
         ({"form": "other"}, "form must be one of"),
         ({"images": 10**12}, "images should be less than or equal to .*, found 10{12}"),
         ({"images": True}, "images should be a valid integer, found True"),

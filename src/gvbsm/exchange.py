@@ -143,6 +143,7 @@ def _run_settings(workdir: Path) -> dict[str, Any]:
         settings = {name: config[name] for name in TRAINED_WITH if name in config}
         if "test_crop" in config.get("data", {}):  # the rest of `data` says where pictures lie
             settings["data"] = {"test_crop": config["data"]["test_crop"]}
+        schema.checked(schema.RunSettings, settings, results)
         return settings
     for folder in label_folders(workdir):
         recipe = read_json(folder / "index.json").get("recipe") or {}

@@ -39,6 +39,34 @@ class TeacherScore(Manifest):
     top1: Percent | None = None
 
 
+class LabelSettings(Manifest):
+    """The recorded `labels` of a run, as far as training on its set reads them by itself."""
+
+    batchnorm: Text | None = None
+    batch_size: Positive | None = None
+    full_batch_up_to: Whole | None = None
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if self.batchnorm == "batch" and None in (self.batch_size, self.full_batch_up_to):
+            raise ValueError("should have batch_size and full_batch_up_to beside batchnorm=batch")
+        return self
+
+
+class EvaluationSettings(Manifest):
+    """The recorded `evaluation`, likewise."""
+
+    lr_of: dict[str, Any] = Field(default_factory=dict)
+
+
+class RunSettings(Manifest):
+    """The recorded settings of a run; what they say is checked as any settings are."""
+
+    labels: LabelSettings = LabelSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+    data: dict[str, Any] = Field(default_factory=dict)
+
+
 class Facts(Manifest):
     """`gvbsm.json`, and the header of a set in a single file: what a set says of itself."""
 
@@ -52,7 +80,7 @@ class Facts(Manifest):
     images: Images
     folders: list[Text] | None = None
     recipe: dict[str, Any] | None = None
-    settings: dict[str, Any] | None = None
+    settings: RunSettings | None = None
     config: dict[str, Any] | None = None
     results: list[ResultRow] | None = None
     versions: dict[str, Text] | None = None
