@@ -31,7 +31,7 @@ LAYERS = (
     "settings rows labelstore distilled plain_sets runtime memory tracking training loading "
     "workers teachers features film groups class_order observe targets epochs descent workspace "
     "studies choices origin sharing exchange processes replicas teamwork divergence "
-    "unfinished starts beyond limits names ensemble optimizers",
+    "unfinished starts beyond dropping limits names ensemble optimizers",
     "squeeze statistics synthesis labels evaluation coreset forgetting",  # 3: stages
     # 4: what the pipeline is put together from
     "plots recipes preflight results performance",

@@ -30,7 +30,8 @@ from gvbsm.data.pictures import (
     Progress,
     Split,
     decode,
-    greatest_deep_value,
+    greatest_value,
+    is_deep,
     no_progress,
     open_image,
     resize_to,
@@ -49,8 +50,8 @@ log = logging.getLogger("gvbsm")
 
 MOST_PATH = 4096  # characters of a path, the most that Linux takes
 MEMORY_LIMIT = 2 * 1024**3  # bytes of uint8 pictures that are kept in memory without being asked to
-SAMPLED_HEADERS = 200  # pictures looked at to choose a folder's image size and channels
-SAMPLED_DEEP = 20  # of these, pictures of more than 8 bits whose values are looked at
+SAMPLED_HEADERS = 200  # files whose headers are read for the image size, channels and depth
+SAMPLED_DEEP = 20  # of these, pictures of more than 8 bits whose pixels are read
 LEAST_DEEP = 2**14  # a set of 16 bits whose greatest value is less holds fewer bits
 
 
@@ -116,7 +117,49 @@ def _check(raw: Raw, where: str) -> None:
         raise DataError(f"no training pictures of class {raw.class_names[empty[0]]!r} in {where}")
 
 
-def _geometry(raw: Raw, spec: DatasetSpec) -> tuple[int, int]:
+@dataclass(frozen=True)
+class _Sample:
+    """What the sampled files of a data set hold (`_sample`).
+
+    Attributes:
+        sizes: Width and height of each picture.
+        modes: Pillow's names of their kinds of pixels.
+        greatest: The greatest value of each picture of more than 8 bits, of the first
+            `SAMPLED_DEEP`.
+        fault: Why the first picture that cannot be opened cannot; None if all can.
+    """
+
+    sizes: tuple[tuple[int, int], ...]
+    modes: frozenset[str]
+    greatest: tuple[int, ...]
+    fault: DataError | None
+
+
+def _sample(raw: Raw) -> _Sample:
+    """Open up to `SAMPLED_HEADERS` files, spread evenly over both splits in the order of names.
+
+    One order for both, so that what is found does not depend on how a folder was split.
+    """
+    paths = sorted((*(raw.train.paths or ()), *(raw.test.paths or ())))
+    sizes: list[tuple[int, int]] = []
+    modes: set[str] = set()
+    greatest: list[int] = []
+    fault: DataError | None = None
+    spread = np.unique(np.linspace(0, len(paths) - 1, SAMPLED_HEADERS).astype(int))
+    for path in (paths[index] for index in spread if paths):
+        try:
+            with open_image(path) as file:
+                sizes.append(file.size)
+                modes.add(file.mode)
+                if is_deep(file) and len(greatest) < SAMPLED_DEEP:
+                    with suppress(Exception):  # what cannot be decoded is met where it is read
+                        greatest.append(greatest_value(file, path))
+        except Exception as error:  # as in `read_image`
+            fault = fault or DataError(f"cannot read {path}: {error}; repair or remove it")
+    return _Sample(tuple(sizes), frozenset(modes), tuple(greatest), fault)
+
+
+def _geometry(raw: Raw, spec: DatasetSpec, sample: _Sample) -> tuple[int, int]:
     """Image size and channels: the spec's, else those of the pictures (see `load_dataset`)."""
     if raw.train.images is not None and raw.test.images is not None:
         found = {int(raw.train.images.shape[1]), int(raw.test.images.shape[1])}
@@ -126,39 +169,25 @@ def _geometry(raw: Raw, spec: DatasetSpec) -> tuple[int, int]:
         return spec.image_size or min(raw.train.images.shape[-2:]), found.pop()
     if spec.image_size is not None and spec.channels is not None:
         return spec.image_size, spec.channels
-    # both splits, in one order: the answer must not depend on how a folder was split
-    paths = sorted((*(raw.train.paths or ()), *(raw.test.paths or ())))
-    sizes, modes = [], set()
-    for index in np.unique(np.linspace(0, len(paths) - 1, SAMPLED_HEADERS).astype(int)):
-        try:
-            with open_image(paths[index]) as file:
-                sizes.append(file.size)
-                modes.add(file.mode)
-        except Exception as error:  # as in `read_image`
-            raise DataError(f"cannot read {paths[index]}: {error}; repair or remove it") from error
-    side = median_low(min(size) for size in sizes)
-    side = side if len(set(sizes)) == 1 else min(side, 224)
-    return spec.image_size or side, spec.channels or (1 if modes <= GRAY_MODES else 3)
+    if sample.fault is not None:
+        raise sample.fault
+    side = median_low(min(size) for size in sample.sizes)
+    side = side if len({*sample.sizes}) == 1 else min(side, 224)
+    return spec.image_size or side, spec.channels or (1 if sample.modes <= GRAY_MODES else 3)
 
 
-def _check_depth(raw: Raw) -> None:
+def _check_depth(sample: _Sample) -> None:
     """Check that 16-bit pictures use their full range: others would become nearly black.
 
     Raises:
-        DataError: If the greatest value among a sample is that of fewer bits.
+        DataError: If the greatest value of a sample is that of fewer bits.
     """
-    paths = raw.train.paths or ()
-    greatest = []
-    for index in np.unique(np.linspace(0, len(paths) - 1, SAMPLED_HEADERS).astype(int)):
-        with suppress(Exception):  # what cannot be read is found where it is read
-            if (value := greatest_deep_value(paths[index])) is not None:
-                greatest.append(value)
-        if len(greatest) == SAMPLED_DEEP:
-            break
-    if greatest and max(greatest) < LEAST_DEEP:
+    values = sample.greatest
+    if values and max(values) < LEAST_DEEP:
         raise DataError(
-            f"the pictures of more than 8 bits reach {max(greatest)} of 65535, and would be nearly "
-            "black: scale their values to 16 bits, or save them with 8"
+            f"the pictures of more than 8 bits reach {max(values)} of 65535 in a sample of "
+            f"{len(values)}, and would be nearly black: scale their values to 16 bits, or save "
+            "them with 8"
         )
 
 
@@ -196,7 +225,7 @@ def _fingerprint(header: list[Any], splits: Iterable[Split], root: Path | None) 
 
 
 def _check_settings(
-    name: str, root: Path | None, image_size: int | None, val_fraction: float
+    name: str, root: Path | None, image_size: int | None, test_crop: float, val_fraction: float
 ) -> tuple[DatasetSpec, str, Path | None]:
     """The spec of `name`, what follows its slash, and the absolute `root`, if all can be met."""
     kind, slash, member = name.partition("/")
@@ -209,6 +238,8 @@ def _check_settings(
         raise DataError(f"{name!r} lacks the name of a set: write {kind}/NAME")
     if not 0 < val_fraction < 1:
         raise DataError(f"`val_fraction` must be in (0, 1), got {val_fraction}")
+    if not 0 < test_crop <= 1:
+        raise DataError(f"`test_crop` must be in (0, 1], got {test_crop}")
     if image_size is not None and image_size < 1:
         raise DataError(f"`image_size` must be 1 or more, got {image_size}")
     root = None if root is None else user_path(root).absolute()
@@ -249,8 +280,9 @@ def load_dataset(
         root: Folder or file of the data; of `webdataset` also a pattern. `digits`, the CIFAR sets,
             `torchvision/` and `hub/` do without.
         image_size: Side of the pictures; None takes the data set's own. For `folder` that is,
-            over up to 200 pictures, their short side if all have one size, else the median short
-            side or 224, whichever is smaller.
+            over up to 200 pictures, spread evenly over both splits in the order of their names,
+            their short side if all have one size, else the median short side or 224, whichever is
+            smaller.
         test_crop: Share of a test picture's short side that the square in its middle covers, in
             (0, 1]; of training pictures it is 1.
         val_fraction: Share of each class held out where the data has no split of its own
@@ -274,7 +306,7 @@ def load_dataset(
     Raises:
         DataError: If the data is not as described.
     """
-    spec, member, root = _check_settings(name, root, image_size, val_fraction)
+    spec, member, root = _check_settings(name, root, image_size, test_crop, val_fraction)
     cache = cache_folder() if cache_dir is None else user_path(cache_dir)
 
     columns = (subset, image_column, label_column)
@@ -287,8 +319,9 @@ def load_dataset(
         (train, test), skipped = leave_out((raw.train, raw.test), cache / "unreadable", progress)
         raw = replace(raw, train=train, test=test)
         _check(raw, str(root or name))
-    _check_depth(raw)
-    size, channels = _geometry(raw, spec)
+    sample = _sample(raw)
+    _check_depth(sample)
+    size, channels = _geometry(raw, spec, sample)
     size = image_size or size
     if in_memory is None:
         total = (len(raw.train) + len(raw.test)) * channels * size**2
@@ -309,7 +342,7 @@ def load_dataset(
         check_range(name, value_range)
     splits = {"train": raw.train, "test": raw.test}
     left_out = {**raw.left_out, **({UNREADABLE: skipped} if skipped else {})}
-    reading = account(splits, raw.class_names, left_out, raw.notes, value_range)
+    reading = account(splits, raw.class_names, left_out, raw.notes, value_range, raw.held_out)
     return ImageData(
         name,
         raw.class_names,

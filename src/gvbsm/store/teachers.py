@@ -12,7 +12,7 @@ from gvbsm.backbones import build_backbone, file_stem, fill
 from gvbsm.data.datasets import ImageData
 from gvbsm.engine.device import Runtime, first_not_finite, seeded
 from gvbsm.files.artifacts import ArtifactError, Recipe, load_tensors, save
-from gvbsm.store.schema import TeacherHeader, checked
+from gvbsm.files.schema import TeacherHeader, checked
 
 
 def file_name(backbone: str) -> str:
