@@ -193,6 +193,9 @@ def test_faults_of_settings_are_named(tree):
         load_dataset("zzz")
     with pytest.raises(DataError, match=r"val_fraction.*1\.5"):
         load_dataset("digits", val_fraction=1.5)
+    for crop in (0, -0.5, 1.01, float("nan")):
+        with pytest.raises(DataError, match=rf"`test_crop` must be in \(0, 1\], got {crop}"):
+            load_dataset("digits", test_crop=crop)
     with pytest.raises(DataError, match=r"image_size.*0"):
         load_dataset("folder", tree, image_size=0)
     with pytest.raises(DataError, match="`unreadable` must be stop or skip, got 'omit'"):

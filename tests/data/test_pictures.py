@@ -235,6 +235,20 @@ def test_white_is_zero_in_a_tiff_of_16_bits(tmp_path):
     assert torch.equal(black, white)
 
 
+@pytest.mark.parametrize("photometric", [0, 1])
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_a_gray_tiff_is_read_upright(kind, photometric, tmp_path):
+    stored = np.array([[0, 51, 102], [153, 204, 255]])
+    scale = np.iinfo(kind).max // 255
+    upright = {1: stored, 3: stored[::-1, ::-1], 6: np.rot90(stored, -1), 8: np.rot90(stored)}
+    for orientation, expected in upright.items():
+        inverts = photometric == 0 and kind is np.uint16  # 8 bits are inverted by Pillow's writer
+        values = (scale * (255 - stored if inverts else stored)).astype(kind)
+        tags = {262: photometric, 274: orientation}
+        Image.fromarray(values).save(tmp_path / "a.tif", tiffinfo=tags)
+        assert np.array_equal(read_image(tmp_path / "a.tif", 1)[0], expected), orientation
+
+
 def test_an_elongated_picture_takes_little_memory_and_keeps_its_middle():
     image = torch.zeros(3, 4, 40_000, dtype=torch.uint8)
     image[:, :, 19_990:20_010] = 200

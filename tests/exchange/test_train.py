@@ -14,7 +14,7 @@ from gvbsm.engine.seeds import seeded
 from gvbsm.exchange.export import export
 from gvbsm.exchange.train import settle, train
 from gvbsm.files.artifacts import load_tensors, read_json
-from gvbsm.method.epochs import unpack_plan, view_batch
+from gvbsm.method.epochs import view_batch
 from gvbsm.stages.labels import generate_labels
 from gvbsm.store.distilled import load_distilled, save_images
 from support.toy import CONVNET, StoppedError, stop_after
@@ -71,7 +71,7 @@ def test_its_first_loss_is_that_of_the_stored_labels(workdir, tmp_path):
     with seeded(0, "train", CONVNET):
         model = build_backbone(CONVNET, 4, 8)
     stored = distilled.soft_labels.read(0)
-    plan = unpack_plan(stored)
+    plan, _ = distilled.soft_labels.epoch(0)
     runtime = gvbsm.exchange.train.resolve_runtime("cpu", "fp32", 0, 60, True)
     normal = distilled.normalization
     pictures = view_batch(distilled.images, plan, plan.order, normal, runtime)
@@ -162,6 +162,20 @@ def test_what_is_recorded_is_the_default(told):
     given = {"evaluation": {"optimizer": {"lr": 0.3}, "loss": "hard"}}
     config = settle(given, told, "resnet18").evaluation
     assert (config.optimizer.lr, config.loss) == (0.3, "hard")
+
+
+def test_test_pictures_are_cut_as_those_of_the_run_unless_asked_otherwise(told):
+    def crop(given, data):
+        settings = {**told.header["settings"], "data": data}
+        return settle(given, replace(told, header={"settings": settings})).data.test_crop
+
+    recorded = {"test_crop": 0.875, "name": "imagenet-1k"}
+    assert crop({}, recorded) == 0.875
+    assert crop({"data": {"name": "toy"}}, recorded) == 0.875
+    assert crop({"data": {"test_crop": 0.5}}, recorded) == 0.5
+    assert crop({}, {}) == 1
+    with pytest.raises(ConfigError, match=r"data\.test_crop must be in \(0, 1\], got 2"):
+        crop({}, {"test_crop": 2.0})
 
 
 def test_a_set_that_was_labelled_by_the_batch_is_trained_on_in_these_batches(told):

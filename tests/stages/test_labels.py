@@ -14,8 +14,8 @@ from gvbsm.engine.device import RunError
 from gvbsm.engine.launch import Launch
 from gvbsm.engine.out_of_memory import InParts
 from gvbsm.engine.processes import Processes
-from gvbsm.files.artifacts import ArtifactError, save, write_json
-from gvbsm.method.epochs import draw_plan, pack_plan, redraw, unpack_plan, view_batch
+from gvbsm.files.artifacts import ArtifactError
+from gvbsm.method.epochs import draw_plan, pack_plan, redraw, view_batch
 from gvbsm.stages.evaluation import Labeller
 from gvbsm.stages.labels import generate_labels, make_labels
 from gvbsm.store.distilled import is_whole, load_labels
@@ -93,7 +93,7 @@ def test_logits_belong_to_images_whatever_the_batch(label, data, teachers, runti
         torch.testing.assert_close(stored["logits"].double(), expected, rtol=2**-9, atol=2e-3)
         assert (expected[0] - expected[1:]).abs().amax(dim=1).min() > 0.01  # images differ
         for ours, theirs in zip(
-            [part for group in unpack_plan(stored)[1:3] for part in group],
+            [part for group in labels.epoch(epoch)[0][1:3] for part in group],
             [part for group in plan[1:3] for part in group],
             strict=True,
         ):
@@ -321,21 +321,6 @@ def test_a_pool_is_made_from_a_larger_one_and_keeps_its_codes(label, convert, tm
         label(config, folder=folder, recipe=recipe)
     convert(small, "large")
     assert contents(tmp_path / "large") == contents(tmp_path / "small")
-
-
-def test_labels_of_the_first_layout_are_converted(label, convert, tmp_path):
-    config, recipe = stored_as(SCHEMES["8bit"])
-    direct = label(config, folder="direct", recipe=recipe)
-    labels, old = label(), tmp_path / "old"
-    for epoch in range(5):
-        shard = {name: part[None] for name, part in labels.read(epoch).items()}
-        header = {"kind": "labels", "recipe": {"toy": 1}, "epochs": [epoch, epoch + 1]}
-        save(old / f"shard-{epoch:05d}.safetensors", shard, header)
-    index = {"epochs": 5, "shard_epochs": 1, "images": COUNT, "classes": 4}
-    write_json(old / "index.json", {"recipe": {"toy": 1}, **index})
-    assert is_whole(old, {"toy": 1})
-    convert(SCHEMES["8bit"], "old")
-    assert contents(old) == contents(direct.directory)
 
 
 @pytest.mark.parametrize("stopped", [0, 2])

@@ -11,18 +11,17 @@ import json
 import logging
 import os
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import median_low
 from typing import Any
 
-import numpy as np
 import torch
 
 from gvbsm.config import DataConfig
 from gvbsm.config.paths import cache_folder, user_path
+from gvbsm.data.file_sample import FileSample, check_depth, sample_files
 from gvbsm.data.pictures import (
     GRAY_MODES,
     DataError,
@@ -30,9 +29,7 @@ from gvbsm.data.pictures import (
     Progress,
     Split,
     decode,
-    greatest_deep_value,
     no_progress,
-    open_image,
     resize_to,
 )
 from gvbsm.data.pixel_statistics import cached_pixel_statistics, check_range, pixel_statistics
@@ -51,9 +48,6 @@ log = logging.getLogger("gvbsm")
 
 MOST_PATH = 4096  # characters of a path, the most that Linux takes
 MEMORY_LIMIT = 2 * 1024**3  # bytes of uint8 pictures that are kept in memory without being asked to
-SAMPLED_HEADERS = 200  # pictures looked at to choose a folder's image size and channels
-SAMPLED_DEEP = 20  # of these, pictures of more than 8 bits whose values are looked at
-LEAST_DEEP = 2**14  # a set of 16 bits whose greatest value is less holds fewer bits
 
 
 @dataclass(frozen=True)
@@ -117,7 +111,7 @@ def _check(raw: Raw, where: str) -> None:
         raise DataError(f"no training pictures of class {raw.class_names[empty[0]]!r} in {where}")
 
 
-def _geometry(raw: Raw, spec: DatasetSpec) -> tuple[int, int]:
+def _geometry(raw: Raw, spec: DatasetSpec, sample: FileSample) -> tuple[int, int]:
     """Image size and channels: the spec's, else those of the pictures (see `read_dataset`)."""
     if raw.train.images is not None and raw.test.images is not None:
         found = {int(raw.train.images.shape[1]), int(raw.test.images.shape[1])}
@@ -127,40 +121,11 @@ def _geometry(raw: Raw, spec: DatasetSpec) -> tuple[int, int]:
         return spec.image_size or min(raw.train.images.shape[-2:]), found.pop()
     if spec.image_size is not None and spec.channels is not None:
         return spec.image_size, spec.channels
-    # both splits, in one order: the answer must not depend on how a folder was split
-    paths = sorted((*(raw.train.paths or ()), *(raw.test.paths or ())))
-    sizes, modes = [], set()
-    for index in np.unique(np.linspace(0, len(paths) - 1, SAMPLED_HEADERS).astype(int)):
-        try:
-            with open_image(paths[index]) as file:
-                sizes.append(file.size)
-                modes.add(file.mode)
-        except Exception as error:  # as in `read_image`
-            raise DataError(f"cannot read {paths[index]}: {error}; repair or remove it") from error
-    side = median_low(min(size) for size in sizes)
-    side = side if len(set(sizes)) == 1 else min(side, 224)
-    return spec.image_size or side, spec.channels or (1 if modes <= GRAY_MODES else 3)
-
-
-def _check_depth(raw: Raw) -> None:
-    """Check that 16-bit pictures use their full range: others would become nearly black.
-
-    Raises:
-        DataError: If the greatest value among a sample is that of fewer bits.
-    """
-    paths = raw.train.paths or ()
-    greatest = []
-    for index in np.unique(np.linspace(0, len(paths) - 1, SAMPLED_HEADERS).astype(int)):
-        with suppress(Exception):  # what cannot be read is found where it is read
-            if (value := greatest_deep_value(paths[index])) is not None:
-                greatest.append(value)
-        if len(greatest) == SAMPLED_DEEP:
-            break
-    if greatest and max(greatest) < LEAST_DEEP:
-        raise DataError(
-            f"the pictures of more than 8 bits reach {max(greatest)} of 65535, and would be nearly "
-            "black: scale their values to 16 bits, or save them with 8"
-        )
+    if sample.fault is not None:
+        raise sample.fault
+    side = median_low(min(size) for size in sample.sizes)
+    side = side if len({*sample.sizes}) == 1 else min(side, 224)
+    return spec.image_size or side, spec.channels or (1 if sample.modes <= GRAY_MODES else 3)
 
 
 def _settle(split: Split, channels: int, size: int, keep: bool, progress: Progress) -> Split:
@@ -196,6 +161,17 @@ def _fingerprint(header: list[Any], splits: Iterable[Split], root: Path | None) 
     return digest.hexdigest()
 
 
+def _check_ranges(config: DataConfig) -> None:
+    if not 0 < config.val_fraction < 1:
+        raise DataError(f"`val_fraction` must be in (0, 1), got {config.val_fraction}")
+    if not 0 < config.test_crop <= 1:
+        raise DataError(f"`test_crop` must be in (0, 1], got {config.test_crop}")
+    if config.image_size is not None and config.image_size < 1:
+        raise DataError(f"`image_size` must be 1 or more, got {config.image_size}")
+    if config.unreadable not in ("stop", "skip"):
+        raise DataError(f"`unreadable` must be stop or skip, got {config.unreadable!r}")
+
+
 def _check_settings(config: DataConfig) -> tuple[DatasetSpec, str, Path | None]:
     """The spec of the data set, what follows its name's slash, and the absolute root.
 
@@ -211,12 +187,7 @@ def _check_settings(config: DataConfig) -> tuple[DatasetSpec, str, Path | None]:
         raise DataError(f"unknown data set {name!r}: {hint}choose from {', '.join(known)}")
     if slash and not member:
         raise DataError(f"{name!r} lacks the name of a set: write {kind}/NAME")
-    if not 0 < config.val_fraction < 1:
-        raise DataError(f"`val_fraction` must be in (0, 1), got {config.val_fraction}")
-    if config.image_size is not None and config.image_size < 1:
-        raise DataError(f"`image_size` must be 1 or more, got {config.image_size}")
-    if config.unreadable not in ("stop", "skip"):
-        raise DataError(f"`unreadable` must be stop or skip, got {config.unreadable!r}")
+    _check_ranges(config)
     root = None if config.root is None else user_path(config.root).absolute()
     if len(str(root)) > MOST_PATH:
         raise DataError(f"--data.root has {len(str(root))} characters, more than {MOST_PATH}")
@@ -266,11 +237,12 @@ def read_dataset(
     """Read the data set that the settings name.
 
     Without `image_size`, the size is the data set's own. For `folder` that is, over up to 200
-    pictures, their short side if all have one size, else the median short side or 224, whichever is
-    smaller. Without `in_memory`, files are decoded at once if their pixels take up to 2 GiB, and
-    else streamed (`imagenet-1k` always streams). Arrays (`digits`, .npz, official CIFAR) are always
-    in memory. A share `val_fraction` of each class is held out, at least one picture, where the
-    data has no split of its own (`digits`, `folder` without train/ and others).
+    pictures, spread evenly over both splits in the order of their names, their short side if all
+    have one size, else the median short side or 224, whichever is smaller. Without `in_memory`,
+    files are decoded at once if their pixels take up to 2 GiB, and else streamed (`imagenet-1k`
+    always streams). Arrays (`digits`, .npz, official CIFAR) are always in memory. A share
+    `val_fraction` of each class is held out, at least one picture, where the data has no split of
+    its own (`digits`, `folder` without train/ and others).
 
     Args:
         config: The settings.
@@ -297,8 +269,9 @@ def read_dataset(
         (train, test), skipped = leave_out((raw.train, raw.test), cache / "unreadable", progress)
         raw = replace(raw, train=train, test=test)
         _check(raw, str(root or config.name))
-    _check_depth(raw)
-    size, channels = _geometry(raw, spec)
+    sample = sample_files(raw)
+    check_depth(sample)
+    size, channels = _geometry(raw, spec, sample)
     size = config.image_size or size
     in_memory = config.in_memory
     if in_memory is None:
@@ -321,7 +294,7 @@ def read_dataset(
         check_range(config.name, value_range)
     left_out = {**raw.left_out, **({UNREADABLE: skipped} if skipped else {})}
     splits = {"train": raw.train, "test": raw.test}
-    reading = account(splits, raw.class_names, left_out, raw.notes, value_range)
+    reading = account(splits, raw.class_names, left_out, raw.notes, value_range, raw.held_out)
     return ImageData(
         config.name,
         raw.class_names,

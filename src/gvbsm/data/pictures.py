@@ -15,7 +15,7 @@ from typing import Any, BinaryIO, Protocol, TypeVar
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image, PngImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
@@ -184,6 +184,10 @@ def read_image(path: Lying, channels: int) -> Tensor:
 
 def _loaded(file: Image.Image, path: Lying) -> Image.Image:
     """The picture with its pixels; of a JPEG, the end marker may be missing."""
+    if isinstance(file, TiffImagePlugin.TiffImageFile):
+        # Else Pillow maps a gray file into memory with the sides that it has once it is turned,
+        # and mixes up the pixels of one that lies on its side.
+        file.filename = ""
     try:
         file.load()
     except OSError:
@@ -197,15 +201,19 @@ def _loaded(file: Image.Image, path: Lying) -> Image.Image:
             raise
         log.info("%s lacks its end marker; its pixels are whole", path)
         return first
-    if file.format == "TIFF" and file.mode.startswith("I") and _is_white_zero(file):
+    if file.format == "TIFF" and is_deep(file) and _is_white_zero(file):
         return Image.fromarray(np.uint16(65535) - np.asarray(file).astype(np.uint16))
     return file
 
 
-def greatest_deep_value(path: Lying) -> int | None:
-    """The greatest value of a picture of more than 8 bits a channel; None for any other."""
-    with open_image(path) as file:
-        return int(np.asarray(_loaded(file, path)).max()) if file.mode.startswith("I") else None
+def is_deep(file: Image.Image) -> bool:
+    """Whether a picture is gray with more than 8 bits."""
+    return file.mode.startswith("I")
+
+
+def greatest_value(file: Image.Image, path: Lying) -> int:
+    """The greatest value of the opened picture at `path`, whose pixels are read for it."""
+    return int(np.asarray(_loaded(file, path)).max())
 
 
 def _is_white_zero(file: Image.Image) -> bool:

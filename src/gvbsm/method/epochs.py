@@ -131,16 +131,6 @@ def pack_plan(plan: Plan) -> dict[str, Tensor]:
     }
 
 
-def unpack_plan(stored: dict[str, Tensor]) -> Plan:
-    """The inverse of `pack_plan`."""
-    wide = {
-        name: stored[name].long() for name in ("order", "boxes", "rolls", "partners", "mix_boxes")
-    }
-    views = Views(wide["boxes"], stored["flips"], wide["rolls"])
-    more = {name: stored[name].long() for name in ("cells", "shares") if name in stored}
-    return Plan(wide["order"], views, Mixes(wide["partners"], wide["mix_boxes"]), **more)
-
-
 def plan_fields(count: int, size: int, views: ViewConfig) -> tuple[Field, ...]:
     """The range of each column of `tabulate`, which follows from the settings alone.
 

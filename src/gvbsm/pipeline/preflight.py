@@ -149,6 +149,7 @@ def _check_tables(config: Config) -> None:
     """Whether the networks whose own settings are told exist: a slip would tell nobody's."""
     tables: dict[str, Mapping[str, Any]] = {
         "squeeze.settings_of": config.squeeze.settings_of,
+        "labels.logit_normalization_of": config.labels.logit_normalization_of,
         "evaluation.lr_of": config.evaluation.lr_of,
     }
     for key, table in tables.items():

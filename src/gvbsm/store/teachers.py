@@ -14,7 +14,7 @@ from gvbsm.engine.device import Runtime
 from gvbsm.engine.finite import first_not_finite
 from gvbsm.engine.seeds import seeded
 from gvbsm.files.artifacts import ArtifactError, Recipe, load_tensors, save
-from gvbsm.store.schema import TeacherHeader, checked
+from gvbsm.files.schema import TeacherHeader, checked
 
 
 def file_name(backbone: str) -> str:

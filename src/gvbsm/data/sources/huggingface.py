@@ -94,7 +94,7 @@ def read_hub(request: Request) -> Raw:
                 test, more = _split(side, tables[side], columns, values, matched)
                 return Raw(classes.names, train, test, notes=(*notes, *more, *matched.notes))
         notes.append(f"{side} of {name} has no labels: it is not used")
-    return Raw(classes.names, *hold_out(train, classes.names, request), notes=tuple(notes))
+    return replace(hold_out(train, classes.names, request), notes=tuple(notes))
 
 
 # Columns

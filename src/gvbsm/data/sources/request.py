@@ -49,6 +49,7 @@ class Raw:
         root: Folder that paths are relative to in the fingerprint; None is the request's.
         notes: What was left out or assumed, a line each.
         left_out: Reason -> names of what was not read.
+        held_out: Which share of the pictures the test pictures are; "" for a split of the data's.
     """
 
     class_names: tuple[str, ...]
@@ -57,6 +58,7 @@ class Raw:
     root: Path | None = None
     notes: tuple[str, ...] = ()
     left_out: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    held_out: str = ""
 
 
 def take(split: Split, index: Tensor) -> Split:
@@ -67,14 +69,21 @@ def take(split: Split, index: Tensor) -> Split:
     return Split(split.labels[index], paths=tuple(paths[i] for i in index.tolist()))
 
 
-def hold_out(whole: Split, class_names: Sequence[str], request: Request) -> tuple[Split, Split]:
-    """Train and test of a set without a split of its own (see `Request`).
+def hold_out(whole: Split, class_names: tuple[str, ...], request: Request) -> Raw:
+    """Split a data set without a split of its own into training and test pictures.
+
+    Args:
+        whole: All pictures.
+        class_names: Names of the classes.
+        request: The share that is held out of each class, and the seed.
 
     Raises:
         DataError: If a class has fewer than two pictures.
     """
     train, test = _split_indices(whole.labels, class_names, request)
-    return take(whole, train), take(whole, test)
+    config = request.config
+    share = f"{config.val_fraction:g} of each class (data.split_seed={config.split_seed})"
+    return Raw(class_names, take(whole, train), take(whole, test), held_out=share)
 
 
 def _split_indices(
@@ -106,4 +115,4 @@ def read_digits(request: Request) -> Raw:
     images = torch.from_numpy(np.rint(digits.images * (255 / 16)).astype(np.uint8))[:, None]
     labels = torch.from_numpy(digits.target.astype(np.int64))
     names = tuple(str(name) for name in digits.target_names)
-    return Raw(names, *hold_out(Split(labels, images), names, request))
+    return hold_out(Split(labels, images), names, request)

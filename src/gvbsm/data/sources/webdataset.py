@@ -16,7 +16,7 @@ import re
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -89,8 +89,8 @@ def read_shards(request: Request) -> Raw:
     classes = _classes(itertools.chain(*samples), folder)
     splits = {side: _split(members, classes) for side, members in found.items() if members}
     if len(splits) == 1:
-        halves = hold_out(next(iter(splits.values())), classes.names, request)
-        return Raw(classes.names, *halves, folder, classes.notes)
+        raw = hold_out(next(iter(splits.values())), classes.names, request)
+        return replace(raw, root=folder, notes=classes.notes)
     return Raw(classes.names, splits["train"], splits["test"], folder, classes.notes)
 
 
