@@ -12,7 +12,8 @@ from torch import nn
 
 from gvbsm.backbones import build_backbone
 from gvbsm.data.datasets import ImageData
-from gvbsm.data.pictures import Split, normalize
+from gvbsm.data.pictures import Split
+from gvbsm.data.pixels import Normalization
 from gvbsm.engine.device import Runtime
 from gvbsm.files.checkpoint import Checkpoint
 from gvbsm.method.matching import make_teacher
@@ -42,7 +43,8 @@ def data():
     train, test = drawn_split(10, seed=2), drawn_split(4, seed=3)
     pixels = train.images.double() / 255
     mean, std = pixels.mean(dim=(0, 2, 3)).tolist(), pixels.std(dim=(0, 2, 3)).tolist()
-    return ImageData("toy", CLASSES, 3, 8, train, test, tuple(mean), tuple(std), "toy")
+    normalization = Normalization(tuple(mean), tuple(std))
+    return ImageData("toy", CLASSES, 3, 8, train, test, normalization, "toy")
 
 
 @pytest.fixture
@@ -77,7 +79,7 @@ def checkpoint_every(monkeypatch):
 
 @pytest.fixture(scope="session")
 def _trained(data):
-    pictures, models = normalize(data.train.images, data.mean, data.std), {}
+    pictures, models = data.normalization.normalize(data.train.images), {}
     with torch.random.fork_rng():
         torch.manual_seed(0)
         for name in (CONVNET, WRN):
@@ -102,7 +104,7 @@ def teachers(_trained) -> dict[str, nn.Module]:
 @pytest.fixture
 def statistics(teachers, data):
     """Name -> module path -> [CM, CV, PM, PV] of the real pictures."""
-    pictures = normalize(data.train.images, data.mean, data.std)
+    pictures = data.normalization.normalize(data.train.images)
     return {name: direct_statistics(model, pictures, N_P) for name, model in teachers.items()}
 
 

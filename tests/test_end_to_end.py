@@ -117,8 +117,8 @@ def test_load__gives_images_labels_and_a_dataset(finished):
     assert distilled.class_names == ("a", "b", "c", "d")
     assert distilled.soft_labels.read(119)["logits"].shape == (12, 4)
     image, label = distilled.dataset()[5]
-    pixels = image * torch.tensor(distilled.std)[:, None, None]
-    pixels = pixels + torch.tensor(distilled.mean)[:, None, None]
+    pixels = image * torch.tensor(distilled.normalization.std)[:, None, None]
+    pixels = pixels + torch.tensor(distilled.normalization.mean)[:, None, None]
     torch.testing.assert_close(pixels * 255, distilled.images[5].float(), atol=1e-3, rtol=0)
     assert label == 1
 

@@ -48,7 +48,7 @@ def _same_arithmetic(monkeypatch):
 @pytest.mark.parametrize("crop", ["pad", "resized"])
 def test_views__are_the_cpus(crop, data, runtime, gpu):
     views = ViewConfig(crop=crop, padding=2, roll=3, cutmix=1.0, mixup=1.0, shuffle=2)
-    images, normalization = data.train.images, (data.mean, data.std)
+    images, normalization = data.train.images, data.normalization
     plan = draw_plan(len(images), 8, views, 5, runtime)
     index = plan.order[:16]
     ours = view_batch(images, plan, index, normalization, gpu)

@@ -214,6 +214,12 @@ def test_options_win_over_the_preset(taken, tmp_path):
     assert (workdir, quiet) == (tmp_path, True)
 
 
+def test_an_option_that_a_table_would_overrule_is_refused(fault):
+    code, line = fault("run", "imagenet-1k", "--synthesis.beta_dr=0.2")
+    assert code == 2
+    assert "synthesis.beta_dr_of says 0.0 at 10 images per class" in line
+
+
 def test_a_yaml_file_of_one_s_own(taken, tmp_path):
     path = tmp_path / "my.yaml"
     path.write_text("ipc: 3\nevaluation: {optimizer: {lr: 1e-2}, lr_of: {resnet18: 2e-1}}\n")

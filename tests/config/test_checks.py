@@ -28,6 +28,8 @@ FAULTS = [
     ("synthesis.alpha", -0.1),
     ("synthesis.beta_dr", 1.1),
     ("synthesis.beta_dr", -0.1),
+    ("synthesis.beta_dr_of", {1: 0.4, 10: 1.5}),
+    ("synthesis.beta_dr_of", {0: 0.4}),
     ("data.val_fraction", 0.0),
     ("data.val_fraction", 1.0),
     ("coreset.epochs", 0),

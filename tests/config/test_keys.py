@@ -9,7 +9,14 @@ from hypothesis import strategies as st
 from gvbsm.config import ConfigError
 from gvbsm.config.keys import check_names, fields_by_name, flat_keys, merge, unknown_field
 
-TABLES = ("evaluation.lr_of", "labels.weights", "squeeze.settings_of", "baselines.overrides")
+TABLES = (
+    "synthesis.beta_dr_of",
+    "labels.logit_normalization_of",
+    "evaluation.lr_of",
+    "labels.weights",
+    "squeeze.settings_of",
+    "baselines.overrides",
+)
 
 
 def test_merge_is_deep_for_sections_and_whole_for_lists():

@@ -144,4 +144,4 @@ def test_a_damaged_origin_is_one_line(tmp_path, capsys):
     write_json(tmp_path / "data.json", {"name": "npz", "classes": 2, "image_size": 8})
     write_json(tmp_path / "results.json", {"rows": [], "origin": 3})
     assert main(["show", str(tmp_path)]) == 2
-    assert "`origin` is damaged" in capsys.readouterr().err
+    assert "results.json is damaged (origin should be a valid dictionary" in capsys.readouterr().err

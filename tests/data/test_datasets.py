@@ -2,6 +2,7 @@
 
 import json
 import os
+from dataclasses import astuple
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ from torchvision import transforms
 
 from gvbsm.data.datasets import DATASETS, load_dataset
 from gvbsm.data.loading import plain_batches
-from gvbsm.data.pictures import DataError, normalize, read_image
+from gvbsm.data.pictures import DataError, read_image
 from support.picture_files import draw, draw_classes, draw_tree, write_npz
 
 
@@ -35,8 +36,8 @@ def test_digits():
     assert data.train.images.dtype == torch.uint8
     assert data.train.images.max() == 255
     pixels = data.train.images.numpy() / 255
-    assert data.mean == pytest.approx([pixels.mean()], abs=1e-12)
-    assert data.std == pytest.approx([pixels.std()], abs=1e-12)
+    assert data.normalization.mean == pytest.approx([pixels.mean()], abs=1e-12)
+    assert data.normalization.std == pytest.approx([pixels.std()], abs=1e-12)
     assert load_dataset("digits", image_size=16).test.images.shape[1:] == (1, 16, 16)
 
 
@@ -50,8 +51,8 @@ def test_folder_in_memory_and_streamed_agree(tree, tmp_path):
         assert torch.equal(a.images, torch.stack([read_image(path, 3) for path in b.paths]))
     pixels = kept.train.images.numpy().astype(np.float64) / 255
     for data in (kept, streamed):
-        assert data.mean == pytest.approx(pixels.mean((0, 2, 3)), abs=1e-12)
-        assert data.std == pytest.approx(pixels.std((0, 2, 3)), abs=1e-12)
+        assert data.normalization.mean == pytest.approx(pixels.mean((0, 2, 3)), abs=1e-12)
+        assert data.normalization.std == pytest.approx(pixels.std((0, 2, 3)), abs=1e-12)
 
 
 def test_folder_chooses_channels_and_size(tmp_path):
@@ -98,7 +99,7 @@ def test_crop__test_pictures_are_those_of_torchvision_and_training_pictures_are_
     assert (kept.test.images.int() - expected.int()).abs().max() <= 1  # another memory layout
     assert torch.equal(kept.train.images, whole.train.images)
     streamed = torch.cat([part for part, _ in plain_batches(lying, lying.test, 2, runtime, 0)])
-    assert torch.equal(streamed, normalize(kept.test.images, lying.mean, lying.std))
+    assert torch.equal(streamed, lying.normalization.normalize(kept.test.images))
     one = lying.test.select(torch.tensor([1]))
     ((picture, _),) = plain_batches(lying, one, 2, runtime, 0)
     assert torch.equal(picture, streamed[1:])
@@ -138,17 +139,17 @@ def test_mean_and_std_of_a_streamed_set_are_cached(tree, tmp_path):
     (file,) = (tmp_path / "cache").rglob("*.*")
     assert file.name == f"{truth.fingerprint}.json"
     file.write_text(json.dumps({"mean": [0.1, 0.2, 0.3], "std": [1, 1, 1], "range": [0, 255]}))
-    assert load().mean == (0.1, 0.2, 0.3)
+    assert load().normalization.mean == (0.1, 0.2, 0.3)
     for broken in ("{", "[]", '{"mean": [1], "std": [1]}', '{"mean": [0,0,0], "std": [0,1,1]}'):
         file.write_text(broken)
-        assert load().mean == truth.mean
-        assert json.loads(file.read_text())["std"] == list(truth.std)
+        assert load().normalization == truth.normalization
+        assert json.loads(file.read_text())["std"] == list(truth.normalization.std)
 
 
 def test_a_cache_that_cannot_be_written_is_done_without(tree, tmp_path):
     (tmp_path / "file").write_text("")
     data = load_dataset("folder", tree, in_memory=False, cache_dir=tmp_path / "file")
-    assert len(data.mean) == 3
+    assert len(data.normalization.mean) == 3
 
 
 def test_tiny_imagenet_as_class_folders(tree):
@@ -158,7 +159,11 @@ def test_tiny_imagenet_as_class_folders(tree):
 def test_imagenet_streams_with_the_usual_constants(tree):
     data = load_dataset("imagenet-1k", tree)
     assert len(data.train.paths) == 7
-    assert (data.image_size, data.mean, data.std[0]) == (224, (0.485, 0.456, 0.406), 0.229)
+    assert (data.image_size, data.normalization.mean, data.normalization.std[0]) == (
+        224,
+        (0.485, 0.456, 0.406),
+        0.229,
+    )
     assert load_dataset("imagenet-1k", tree, in_memory=True, image_size=6).train.paths is None
 
 
@@ -168,7 +173,7 @@ def test_grey_arrays(tmp_path):
     assert data.class_names == ("0", "1")
     flat = np.full((6, 8, 8), 51, dtype=np.uint8)
     data = load_dataset("npz", write_npz(tmp_path / "a.npz", channels=0, train_images=flat))
-    assert (data.mean, data.std) == ((pytest.approx(0.2),), (1 / 255,))
+    assert astuple(data.normalization) == ((pytest.approx(0.2),), (1 / 255,))
 
 
 def test_a_broken_picture_in_a_folder_is_named(tree, tmp_path):
@@ -188,8 +193,15 @@ def test_faults_of_settings_are_named(tree):
         load_dataset("zzz")
     with pytest.raises(DataError, match=r"val_fraction.*1\.5"):
         load_dataset("digits", val_fraction=1.5)
+    for crop in (0, -0.5, 1.01, float("nan")):
+        with pytest.raises(DataError, match=rf"`test_crop` must be in \(0, 1\], got {crop}"):
+            load_dataset("digits", test_crop=crop)
     with pytest.raises(DataError, match=r"image_size.*0"):
         load_dataset("folder", tree, image_size=0)
+    with pytest.raises(DataError, match="`unreadable` must be stop or skip, got 'omit'"):
+        load_dataset("folder", tree, unreadable="omit")
+    with pytest.raises(TypeError, match="image_sice"):
+        load_dataset("folder", tree, image_sice=8)
     for name in ("folder", "npz", "tiny-imagenet", "imagenet-1k"):
         with pytest.raises(DataError, match=r"--data\.root"):
             load_dataset(name)
@@ -200,5 +212,5 @@ def test_real_data():
     root = Path(os.environ["GVBSM_DATA"])
     data = load_dataset("cifar10", root / "cifar10")
     assert (len(data.train), len(data.test), data.image_size) == (50_000, 10_000, 32)
-    assert data.mean == pytest.approx((0.4914, 0.4822, 0.4465), abs=2e-3)
-    assert data.std == pytest.approx((0.247, 0.2435, 0.2616), abs=4e-3)
+    assert data.normalization.mean == pytest.approx((0.4914, 0.4822, 0.4465), abs=2e-3)
+    assert data.normalization.std == pytest.approx((0.247, 0.2435, 0.2616), abs=4e-3)

@@ -5,6 +5,7 @@ import os
 
 import pytest
 
+from gvbsm.config import DataConfig
 from gvbsm.data.datasets import load_dataset
 from gvbsm.data.pictures import DataError
 from gvbsm.data.sources.hub_files import check_data_files
@@ -69,7 +70,7 @@ def test_a_state_names_no_file_outside(several, tmp_path):
 
 
 def test_a_set_on_the_hub_names_no_file_of_this_machine(tmp_path):
-    request = Request(None, 0.2, 0, tmp_path, member="user/name")
+    request = Request(DataConfig(), None, tmp_path, member="user/name")
     check_data_files({"train": ["hf://datasets/user/name/a.parquet"]}, request, "user/name")
     secret = write(tmp_path / "private", train=table(0, 4)) / "train.parquet"
     for path in (str(secret), f"zip://a.png::{secret}"):

@@ -2,7 +2,7 @@
 
 import os
 import pickle
-from dataclasses import replace
+from dataclasses import astuple, replace
 from pathlib import Path
 
 import pytest
@@ -19,10 +19,10 @@ from gvbsm.data.loading import (
     picture_parts,
     plain_batches,
     split_batches,
-    view_arguments,
+    training_batches,
     view_batches,
 )
-from gvbsm.data.pictures import Split, normalize
+from gvbsm.data.pictures import Split
 from gvbsm.data.views import sample_views
 from support import reference
 
@@ -31,9 +31,16 @@ PADDED = ViewConfig(crop="pad", padding=2, flip=True, roll=3)
 RESIZED = ViewConfig(crop="resized", scale=(0.2, 1.0), flip=True, roll=3)
 
 
-def epoch(data, views, batch_size, runtime, path=("test", 0), **options):
-    """All of an epoch's batches."""
-    return list(view_batches(data, views, batch_size, runtime, path, **options))
+def epoch(data, views, batch_size, runtime, path=("test", 0), start=0, workers=0):
+    """The batches of an epoch, from `start` on."""
+    batches = training_batches(data, batch_size, runtime, path)[start:]
+    return list(view_batches(data, views, batches, runtime, path, workers))
+
+
+def in_order(data, views, batch_size, runtime, path=("test", 0)):
+    """Views of all training pictures, in the order of the split."""
+    batches = torch.split(torch.arange(len(data.train)), batch_size)
+    return list(view_batches(data, views, batches, runtime, path))
 
 
 def joined(batches):
@@ -42,7 +49,7 @@ def joined(batches):
 
 def positions(data, batches):
     """Which training pictures the unchanged views are, in order."""
-    known = normalize(data.train.images, data.mean, data.std)
+    known = data.normalization.normalize(data.train.images)
     distance = (joined(batches)[:, None] - known[None]).abs().amax(dim=(2, 3, 4))
     nearest = distance.min(dim=1)
     assert nearest.values.max() < 1e-5
@@ -74,14 +81,14 @@ def test_batch_count__agrees_with_the_batches_for_all_small_numbers():
             assert batch_count(count, batch_size) == found, (count, batch_size)
 
 
-def test_view_batches__last_batch_of_one_picture_is_left_out(data, runtime):
+def test_training_batches__last_batch_of_one_picture_is_left_out(data, runtime):
     batches = epoch(data, PLAIN, 13, runtime)  # 3 x 13 + 1
     assert [len(labels) for _, labels in batches] == [13, 13, 13]
     assert len(set(positions(data, batches).tolist())) == 39
     assert [len(labels) for _, labels in epoch(data, PLAIN, 19, runtime)] == [19, 19, 2]
 
 
-def test_view_batches__an_epoch_covers_every_picture_once(data, runtime):
+def test_training_batches__an_epoch_covers_every_picture_once(data, runtime):
     batches = epoch(data, PLAIN, 16, runtime)
     order = positions(data, batches)
     assert sorted(order.tolist()) == list(range(40))
@@ -90,7 +97,7 @@ def test_view_batches__an_epoch_covers_every_picture_once(data, runtime):
 
 
 def test_view_batches__unshuffled_keeps_the_order_of_the_split(data, runtime):
-    batches = epoch(data, PLAIN, 16, runtime, training=False)
+    batches = in_order(data, PLAIN, 16, runtime)
     assert positions(data, batches).tolist() == list(range(40))
 
 
@@ -129,15 +136,15 @@ def test_files_without_a_crop_equal_memory(data, streamed, runtime):
 
 @pytest.mark.parametrize("views", [PADDED, RESIZED], ids=lambda views: views.crop)
 def test_views_of_files_belong_to_seed_path_and_index(streamed, runtime, views):
-    known = joined(epoch(streamed, views, 40, runtime, training=False))
+    known = joined(in_order(streamed, views, 40, runtime))
     for batch_size in (7, 16):
-        again = joined(epoch(streamed, views, batch_size, runtime, training=False))
+        again = joined(in_order(streamed, views, batch_size, runtime))
         assert torch.equal(again, known)
     order = torch.randperm(40, generator=runtime.generator("test", 0, "order"))
     assert torch.equal(joined(epoch(streamed, views, 16, runtime)), known[order])
     for other in (
-        epoch(streamed, views, 40, runtime, path=("test", 1), training=False),
-        epoch(streamed, views, 40, replace(runtime, seed=8), training=False),
+        in_order(streamed, views, 40, runtime, path=("test", 1)),
+        in_order(streamed, views, 40, replace(runtime, seed=8)),
     ):
         assert (joined(other) != known).flatten(1).any(dim=1).float().mean() > 0.8
 
@@ -164,16 +171,16 @@ def test_no_more_workers_are_started_than_there_are_batches(streamed, runtime, m
 @pytest.mark.parametrize("source", ["data", "streamed"])
 def test_views_change_the_pictures(request, source, runtime):
     data = request.getfixturevalue(source)
-    plain = joined(epoch(data, PLAIN, 40, runtime, training=False))
+    plain = joined(in_order(data, PLAIN, 40, runtime))
     for views in (PADDED, RESIZED):
-        seen = joined(epoch(data, views, 40, runtime, training=False))
+        seen = joined(in_order(data, views, 40, runtime))
         assert (seen != plain).flatten(1).any(dim=1).float().mean() > 0.8
 
 
 def test_flip_mirrors_about_half_of_the_pictures(data, streamed, runtime):
     for source in (data, streamed):
-        plain = joined(epoch(source, PLAIN, 40, runtime, training=False))
-        seen = joined(epoch(source, replace(PLAIN, flip=True), 40, runtime, training=False))
+        plain = joined(in_order(source, PLAIN, 40, runtime))
+        seen = joined(in_order(source, replace(PLAIN, flip=True), 40, runtime))
         kept = [torch.equal(a, b) for a, b in zip(seen, plain, strict=True)]
         mirrored = [torch.equal(a, b.flip(2)) for a, b in zip(seen, plain, strict=True)]
         assert all(a != b for a, b in zip(kept, mirrored, strict=True))
@@ -193,11 +200,11 @@ def test_a_black_border_is_that_of_torchvisions_crop_of_the_picture(request, sou
     """Padded in uint8 and sliced; the mean color is another border, and what is inside the same."""
     views = replace(PADDED, roll=0, flip=False, border="black")
     found = request.getfixturevalue(source)
-    black = joined(epoch(found, views, 16, runtime, training=False))
-    seen = joined(epoch(found, replace(views, border="mean"), 16, runtime, training=False))
+    black = joined(in_order(found, views, 16, runtime))
+    seen = joined(in_order(found, replace(views, border="mean"), 16, runtime))
     alike = ((black - seen).abs().amax(dim=1) < 1e-5).flatten(1).float().mean(dim=1)
     assert alike.min() > 0.5
-    mean, std = (torch.tensor(v)[:, None, None] for v in (data.mean, data.std))
+    mean, std = (torch.tensor(v)[:, None, None] for v in astuple(data.normalization))
     grey, edges = (black * std + mean) * 255, 0
     for picture, ours in zip(data.train.images, grey, strict=True):
         padded = F.pad(picture, [2] * 4).float()
@@ -225,11 +232,11 @@ def test_a_border_is_there_for_padded_crops_alone(crop, data, streamed, runtime)
 )
 def test_resized_crops_of_files_are_the_drawn_ones(data, streamed, runtime, roll):
     views = replace(RESIZED, roll=roll)
-    seen = joined(epoch(streamed, views, 40, runtime, training=False))
+    seen = joined(in_order(streamed, views, 40, runtime))
     for index, picture in enumerate(data.train.images):
-        drawn = sample_views(1, 8, 8, runtime.generator("test", 0, index), **view_arguments(views))
+        drawn = sample_views(1, 8, 8, runtime.generator("test", 0, index), views)
         mean, std = (
-            torch.tensor(v, dtype=torch.float64)[:, None, None] for v in (data.mean, data.std)
+            torch.tensor(v, dtype=torch.float64)[:, None, None] for v in astuple(data.normalization)
         )
         grey = (seen[index] * std + mean) * 255
         torch.testing.assert_close(grey, seen_by_reference(picture, drawn), rtol=0, atol=1.001)
@@ -238,9 +245,8 @@ def test_resized_crops_of_files_are_the_drawn_ones(data, streamed, runtime, roll
 def test_plain_batches__each_picture_once_in_order(data, runtime):
     batches = list(plain_batches(data, data.test, 5, runtime, workers=0))
     assert [len(labels) for _, labels in batches] == [5, 5, 5, 1]  # also a last one alone
-    pixels = (joined(batches).double() * torch.tensor(data.std)[:, None, None]) + torch.tensor(
-        data.mean
-    )[:, None, None]
+    mean, std = (torch.tensor(part)[:, None, None] for part in astuple(data.normalization))
+    pixels = joined(batches).double() * std + mean
     torch.testing.assert_close(pixels * 255, data.test.images.double(), rtol=0, atol=1e-3)
     assert torch.equal(torch.cat([labels for _, labels in batches]), data.test.labels)
 
@@ -251,10 +257,8 @@ def test_files_of_any_shape_are_brought_to_size(data, runtime, tmp_path):
     picture.save(tmp_path / "wide.png")
     split = Split(torch.tensor([0]), paths=(tmp_path / "wide.png",))
     ((pictures, _),) = plain_batches(data, split, 4, runtime, workers=0)
-    expected = normalize(
-        torch.tensor([10, 20, 30], dtype=torch.uint8)[:, None, None].expand(3, 8, 8),
-        data.mean,
-        data.std,
+    expected = data.normalization.normalize(
+        torch.tensor([10, 20, 30], dtype=torch.uint8)[:, None, None].expand(3, 8, 8)
     )
     assert torch.equal(pictures[0], expected)
 

@@ -11,17 +11,7 @@ import pytest
 import torch
 from PIL import Image, ImageOps
 
-from gvbsm.data.pictures import (
-    DataError,
-    Split,
-    denormalize,
-    normalize,
-    open_file,
-    pixel_bounds,
-    read_image,
-    resize_to,
-    write_image,
-)
+from gvbsm.data.pictures import DataError, Split, open_file, read_image, resize_to, write_image
 from support.picture_files import draw
 
 # Writing
@@ -42,45 +32,7 @@ def test_write_image__options_are_the_formats(tmp_path):
     assert sizes[0] < sizes[1] / 2
 
 
-# Pixels
-
-
-def test_normalize_round_trip_is_exact_for_every_grey_level():
-    levels = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16).repeat(2, 3, 1, 1)
-    for std in ((0.2, 0.3, 0.25), (1 / 255, 1.0, 0.5)):
-        mean = (0.0, 0.5, 1.0)
-        normal = normalize(levels, mean, std)
-        assert normal.dtype == torch.float32
-        assert torch.equal(denormalize(normal, mean, std), levels)
-        assert torch.equal(denormalize(normal[0], mean, std), levels[0])
-
-
-def test_denormalize_rounds_and_clamps():
-    values = torch.tensor([-0.5, 0.6 / 255, 1.4 / 255, 2.0]).view(1, 1, 2, 2)
-    assert denormalize(values, (0.0,), (1.0,)).flatten().tolist() == [0, 1, 1, 255]
-
-
-def test_denormalize_truncates_to_the_level_below():
-    values = torch.tensor([-0.5, 0.6 / 255, 1.4 / 255, 254.9 / 255, 2.0]).view(1, 1, 5, 1)
-    found = denormalize(values, (0.0,), (1.0,), "truncate").flatten()
-    assert found.tolist() == [0, 0, 1, 254, 255]
-    uniform = torch.rand(1, 1, 100, 100, generator=torch.Generator().manual_seed(0))
-    darker = (uniform * 255 - denormalize(uniform, (0.0,), (1.0,), "truncate")).mean()
-    assert float(darker) == pytest.approx(0.5, abs=0.02)
-
-
-def test_pixel_bounds_are_black_and_white():
-    mean, std = (0.4, 0.5, 0.6), (0.2, 0.3, 0.4)
-    low, high = pixel_bounds(mean, std)
-    assert low.shape == high.shape == (1, 3, 1, 1)
-    black = torch.zeros(1, 3, 1, 1, dtype=torch.uint8)
-    torch.testing.assert_close(low, normalize(black, mean, std))
-    torch.testing.assert_close(high, normalize(black + 255, mean, std))
-
-
-def test_normalize_refuses_floats():
-    with pytest.raises(ValueError, match="uint8"):
-        normalize(torch.zeros(1, 1, 2, 2), (0.5,), (0.5,))
+# Splits
 
 
 def test_split_holds_images_or_paths():
@@ -281,6 +233,20 @@ def test_white_is_zero_in_a_tiff_of_16_bits(tmp_path):
     Image.fromarray(65535 - values).save(tmp_path / "white.tif", tiffinfo={262: 0})
     black, white = (read_image(tmp_path / f"{name}.tif", 1) for name in ("black", "white"))
     assert torch.equal(black, white)
+
+
+@pytest.mark.parametrize("photometric", [0, 1])
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16])
+def test_a_gray_tiff_is_read_upright(kind, photometric, tmp_path):
+    stored = np.array([[0, 51, 102], [153, 204, 255]])
+    scale = np.iinfo(kind).max // 255
+    upright = {1: stored, 3: stored[::-1, ::-1], 6: np.rot90(stored, -1), 8: np.rot90(stored)}
+    for orientation, expected in upright.items():
+        inverts = photometric == 0 and kind is np.uint16  # 8 bits are inverted by Pillow's writer
+        values = (scale * (255 - stored if inverts else stored)).astype(kind)
+        tags = {262: photometric, 274: orientation}
+        Image.fromarray(values).save(tmp_path / "a.tif", tiffinfo=tags)
+        assert np.array_equal(read_image(tmp_path / "a.tif", 1)[0], expected), orientation
 
 
 def test_an_elongated_picture_takes_little_memory_and_keeps_its_middle():

@@ -21,16 +21,16 @@ def test_the_account_of_a_folder(tmp_path):
     assert content["pictures"] == {"train": {"cat": 4, "dog": 8}, "test": {"cat": 1, "dog": 2}}
     assert content["formats"] == {"png": 15}
     assert content["left_out"] == {"files .txt": {"count": 1, "first": [str(root / "cat/x.txt")]}}
-    assert content["assumed"] == [
-        "a has no split: 0.2 of each class is held out (data.split_seed=0)"
-    ]
+    assert content["assumed"] == []
+    assert content["held_out"] == "0.2 of each class (data.split_seed=0)"
     low, high = content["value_range"]
     pixels = data.train.images
     assert (low, high) == (int(pixels.min()), int(pixels.max()))
     assert data.reading.lines() == [
         "train: 12 pictures of 2 classes, 4 to 8 in each (files in all: 15 png)",
-        "test: 3 pictures of 2 classes, 1 to 2 in each",
-        f"left out: 1 files .txt ({root / 'cat/x.txt'})",
+        "test: 3 pictures of 2 classes, 1 to 2 in each; held out: 0.2 of each class "
+        "(data.split_seed=0)",
+        f"left out: files .txt: 1 ({root / 'cat/x.txt'})",
     ]
 
 
@@ -43,7 +43,7 @@ def test_many_names_are_counted_and_a_few_are_named():
     content = reading.as_json()["left_out"]
     assert content.keys() == {"why"}
     assert (content["why"]["count"], len(content["why"]["first"])) == (1000, MOST_NAMES)
-    assert reading.lines()[1] == "left out: 1000 why (0, 1, 2, ...)"
+    assert reading.lines()[1] == "left out: why: 1000 (0, 1, 2, ...)"
 
 
 def test_assumptions_are_made_once():

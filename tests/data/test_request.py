@@ -24,6 +24,12 @@ def test_the_split_is_stratified_and_seeded():
     assert torch.equal(first.test.labels.bincount(), (counts * 0.2).round().long())
     half = load_dataset("digits", val_fraction=0.5)
     assert abs(len(half.test) - len(half.train)) <= 10
+    assert half.reading.held_out == "0.5 of each class (data.split_seed=0)"
+    assert "held out: 0.2 of each class (data.split_seed=2)" in other.reading.lines()[1]
+
+
+def test_a_split_of_the_data_s_own_is_not_held_out(tree):
+    assert load_dataset("folder", tree).reading.held_out == ""
 
 
 def test_a_split_folder_is_disjoint_and_complete(tmp_path):

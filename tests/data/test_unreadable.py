@@ -44,7 +44,7 @@ def test_find_unreadable__looks_at_each_to_its_end(broken):
 @pytest.mark.parametrize("in_memory", [True, False])
 def test_left_out_is_as_if_the_files_were_not_there(broken, tmp_path, in_memory):
     options = {"in_memory": in_memory}
-    skipping = load(broken, tmp_path / "cache", skip_unreadable=True, **options)
+    skipping = load(broken, tmp_path / "cache", unreadable="skip", **options)
     assert skipping.skipped == tuple(str(broken / name) for name in BROKEN)
     with pytest.raises(DataError, match=r"cannot read .*\.png"):
         load(broken, tmp_path / "cache", **options)
@@ -52,7 +52,7 @@ def test_left_out_is_as_if_the_files_were_not_there(broken, tmp_path, in_memory)
         (broken / name).unlink()
     without = load(broken, tmp_path / "cache", **options)
     assert skipping.fingerprint == without.fingerprint
-    assert (skipping.mean, skipping.std) == (without.mean, without.std)
+    assert skipping.normalization == without.normalization
     assert torch.equal(skipping.train.labels, without.train.labels)
     if in_memory:
         assert torch.equal(skipping.train.images, without.train.images)
@@ -62,33 +62,33 @@ def test_left_out_is_as_if_the_files_were_not_there(broken, tmp_path, in_memory)
 
 
 def test_a_set_that_is_whole_is_what_it_is_without_looking(root, tmp_path):
-    looked = load(root, tmp_path, skip_unreadable=True)
+    looked = load(root, tmp_path, unreadable="skip")
     assert looked.fingerprint == load(root, tmp_path).fingerprint
     assert looked.skipped == ()
 
 
 def test_the_answer_is_remembered_for_these_very_files(broken, tmp_path, monkeypatch):
-    first = load(broken, tmp_path / "cache", skip_unreadable=True)
+    first = load(broken, tmp_path / "cache", unreadable="skip")
 
     def look(*_):
         raise AssertionError("looked again")
 
     monkeypatch.setattr("gvbsm.data.unreadable.find_unreadable", look)
-    assert load(broken, tmp_path / "cache", skip_unreadable=True).skipped == first.skipped
+    assert load(broken, tmp_path / "cache", unreadable="skip").skipped == first.skipped
     (broken / "train/a/1.png").write_bytes(b"broken as well")
     with pytest.raises(AssertionError, match="looked again"):
-        load(broken, tmp_path / "cache", skip_unreadable=True)
+        load(broken, tmp_path / "cache", unreadable="skip")
     monkeypatch.undo()
     (memory,) = (tmp_path / "cache" / "unreadable").glob("*.json")
     memory.write_text("nonsense")
-    assert len(load(broken, tmp_path / "cache", skip_unreadable=True).skipped) == 4
+    assert len(load(broken, tmp_path / "cache", unreadable="skip").skipped) == 4
 
 
 def test_a_class_without_pictures_is_refused(root, tmp_path):
     for path in (root / "train" / "b").iterdir():
         path.write_bytes(b"")
     with pytest.raises(DataError, match="no training pictures of class 'b'"):
-        load(root, tmp_path, skip_unreadable=True)
+        load(root, tmp_path, unreadable="skip")
     paths = tuple((root / "train" / "b").iterdir())
     with pytest.raises(DataError, match="none of the pictures"):
         leave_out([Split(torch.zeros(len(paths)).long(), paths=paths)], tmp_path / "x", no_progress)
@@ -117,7 +117,7 @@ def test_a_picture_that_changes_is_looked_at_again(root, tmp_path):
     content, status = path.read_bytes(), path.stat()
 
     def skipped(folder=root):
-        return load(folder, tmp_path / "cache", skip_unreadable=True).skipped
+        return load(folder, tmp_path / "cache", unreadable="skip").skipped
 
     def put(data):
         path.write_bytes(data)

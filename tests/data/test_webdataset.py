@@ -57,7 +57,7 @@ def test_shards_in_memory_and_streamed_agree(folder, tmp_path, runtime):
         assert reds(data.train) == list(range(8))
         assert reds(data.test) == [8, 9]
         assert data.train.labels.tolist() == [0, 1] * 4
-    assert kept.mean == pytest.approx(streamed.mean)
+    assert kept.normalization.mean == pytest.approx(streamed.normalization.mean)
     assert_seen_alike(kept, streamed, runtime)
 
 

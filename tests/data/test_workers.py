@@ -166,6 +166,36 @@ def test_the_users_script_needs_no_guard_and_no_file(source, tmp_path):
     assert done.stderr == ""
 
 
+KILLED_TRACKER = """
+import psutil, torch
+from torch.utils.data import TensorDataset
+from gvbsm.engine.device import resolve_runtime
+from gvbsm.data.workers import streamed
+
+runtime = resolve_runtime("cpu", "fp32", 0, 60, True)
+batches = [torch.tensor([0, 1]), torch.tensor([2])]
+for epoch in range(3):
+    items = streamed(TensorDataset(torch.arange(3)), batches, runtime, 2)
+    seen = [next(items)[0].tolist()]
+    if epoch == 1:
+        (tracker,) = [
+            child for child in psutil.Process().children()
+            if any("resource_tracker" in word for word in child.cmdline())
+        ]
+        tracker.kill()
+        tracker.wait()
+    print(seen + [batch[0].tolist() for batch in items])
+"""
+
+
+def test_a_run_outlives_pythons_tracker_of_semaphores(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", KILLED_TRACKER], env=environment(), cwd=tmp_path,
+        capture_output=True, text=True, timeout=120, check=False,
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (0, "[[0, 1], [2]]\n" * 3), done.stderr
+
+
 def test_a_signal_waits_until_the_workers_are_started():
     heard = []
     before = signal.signal(signal.SIGTERM, lambda number, _frame: heard.append(number))

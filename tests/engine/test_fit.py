@@ -9,10 +9,11 @@ import torch.nn.functional as F
 from torch import nn
 
 from gvbsm.config import OptimizerConfig
-from gvbsm.engine.device import RunError, seeded
+from gvbsm.engine.device import RunError
 from gvbsm.engine.fit import accuracy, confusion_matrix, diagonal_percent, fit
 from gvbsm.engine.optimizers import make_optimizer, pack_optimizer, unpack_optimizer
 from gvbsm.engine.out_of_memory import Parts, Step
+from gvbsm.engine.seeds import seeded
 from gvbsm.files.checkpoint import Checkpoint
 from support.toy import StoppedError
 

@@ -7,8 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from gvbsm.engine.device import RunError, seeded
+from gvbsm.engine.device import RunError
 from gvbsm.engine.out_of_memory import Halving, InParts, Parts, Step, even_parts
+from gvbsm.engine.seeds import seeded
 
 
 class Small(nn.Module):

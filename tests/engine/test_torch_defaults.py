@@ -54,7 +54,7 @@ def test_what_a_caller_has_set_in_torch_changes_nothing_that_is_loaded(tmp_path)
         plan, labels = distilled.soft_labels.epoch(1)
         logits = labels.logits(torch.arange(8, device="cpu"))
         pictures = [kept.train.images, kept.train.labels, distilled.images]
-        return [*pictures, plan.order, logits, *streamed.mean]
+        return [*pictures, plan.order, logits, *streamed.normalization.mean]
 
     plain = load("plain")
     with unusual_torch():

@@ -219,7 +219,9 @@ def test_the_export(tmp_path, caplog):
     assert [label for _, label in folder.samples] == list(range(10))
     assert json.loads((out / "gvbsm.json").read_text())["form"] == "dd-ranking"
     # a run with all that it has no names for
-    write_json(tmp_path / "w" / "results.json", {"config": UNTOLD, "rows": []})
+    batches = {"batch_size": 64, "full_batch_up_to": 100}
+    settings = {**UNTOLD, "labels": {**UNTOLD["labels"], **batches}}
+    write_json(tmp_path / "w" / "results.json", {"config": settings, "rows": []})
     caplog.clear()
     export(tmp_path / "w", "dd-ranking", tmp_path / "e", quiet=True, overwrite=True)
     (line,) = [text for text in caplog.messages if "no such settings" in text]

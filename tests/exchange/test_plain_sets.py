@@ -11,7 +11,7 @@ from gvbsm.cli import main
 from gvbsm.data.pictures import DataError
 from gvbsm.exchange.export import export
 from gvbsm.exchange.load import load
-from gvbsm.files.artifacts import ArtifactError
+from gvbsm.files.artifacts import ArtifactError, read_json
 from gvbsm.store.distilled import load_distilled
 from support.distilled_files import write_images
 from support.picture_files import draw, draw_classes
@@ -25,7 +25,7 @@ def test_class_folders_are_a_set_with_hard_labels(tmp_path):
     for image, path in zip(found.images, sorted(root.rglob("*.png")), strict=True):
         assert np.array_equal(image.permute(1, 2, 0), np.asarray(Image.open(path)))
     pixels = found.images.double() / 255
-    assert found.mean == pytest.approx(pixels.mean((0, 2, 3)).tolist())
+    assert found.normalization.mean == pytest.approx(pixels.mean((0, 2, 3)).tolist())
     assert found.soft_labels is None
     (tmp_path / "b").mkdir()
     root.rename(tmp_path / "b" / "train")
@@ -39,16 +39,23 @@ def test_pictures_of_several_sizes_are_brought_to_one_and_it_is_said(tmp_path, c
     assert "several sizes: they are brought to 8 px" in caplog.text
 
 
-def test_an_npz_is_a_set_with_hard_labels(tmp_path):
+def test_an_npz_is_a_set_with_hard_labels(tmp_path, caplog):
     path = write_arrays(tmp_path / "a.npz", train=3, test=1)
     with np.load(path) as arrays:
         images, labels = arrays["train_images"], arrays["train_labels"]
     found = load(path)
     assert found.labels.tolist() == sorted(labels.tolist())
     assert np.array_equal(found.images.permute(0, 2, 3, 1), images)
+    np.savez(tmp_path / "t.npz", train_images=images, train_labels=labels)
+    alone = load(tmp_path / "t.npz")
+    assert torch.equal(alone.images, found.images)
+    assert alone.class_names == ("0", "1", "2", "3")
     np.savez(tmp_path / "b.npz", images=images, labels=labels)
-    with pytest.raises(DataError, match=r"b\.npz lacks .*train_images"):
+    with pytest.raises(DataError, match=r"b\.npz lacks .*train_labels'\]$"):
         load(tmp_path / "b.npz")
+    np.savez(tmp_path / "f.npz", train_images=images / 255, train_labels=labels)
+    assert torch.equal(load(tmp_path / "f.npz").images, found.images)
+    assert "taken as 0 to 1" in caplog.text
 
 
 def test_other_things_are_not_taken_for_plain_sets(tmp_path):
@@ -75,3 +82,19 @@ def test_a_network_is_trained_on_a_plain_set(form, tmp_path, monkeypatch):
     command = ["train", str(source), "--model", "convnet8_d1", "--labels.epochs", "2"]
     assert main([*command, "--threads", "1", "--out", str(out), "--quiet"]) == 0
     assert out.is_file()
+
+
+def test_training_arrays_alone_are_trained_on_and_judged_by_other_data(tmp_path):
+    whole = write_arrays(tmp_path / "whole.npz", train=3, test=2)
+    with np.load(whole) as arrays:
+        alone = {name: arrays[name] for name in ("train_images", "train_labels", "class_names")}
+    np.savez(tmp_path / "alone.npz", **alone)
+    command = ["train", str(tmp_path / "alone.npz"), "--model", "convnet8_d1", "--threads", "1"]
+    command += ["--labels.epochs", "2", "--quiet"]
+    assert main([*command, "--out", str(tmp_path / "a.safetensors")]) == 0
+    assert read_json(tmp_path / "a.json")["top1"] == []
+    judged = ["--data.name", "npz", "--data.root", str(whole)]
+    assert main([*command, *judged, "--out", str(tmp_path / "b.safetensors")]) == 0
+    assert len(read_json(tmp_path / "b.json")["top1"]) > 0
+    judged[-1] = str(tmp_path / "alone.npz")
+    assert main([*command, *judged, "--out", str(tmp_path / "c.safetensors")]) == 2

@@ -10,14 +10,13 @@ import torch.nn.functional as F
 import gvbsm.exchange.train
 from gvbsm.backbones import build_backbone
 from gvbsm.config import ConfigError, EvaluationConfig, LabelsConfig, OptimizerConfig, ViewConfig
-from gvbsm.engine.device import seeded
+from gvbsm.engine.seeds import seeded
 from gvbsm.exchange.export import export
 from gvbsm.exchange.train import settle, train
 from gvbsm.files.artifacts import load_tensors, read_json
 from gvbsm.method.epochs import view_batch
 from gvbsm.stages.labels import generate_labels
 from gvbsm.store.distilled import load_distilled, save_images
-from gvbsm.store.plan_codec import unpack_plan
 from support.toy import CONVNET, StoppedError, stop_after
 
 VIEWS = {"crop": "pad", "padding": 1, "flip": True, "cutmix": 1.0}
@@ -35,7 +34,7 @@ def workdir(data, teachers, runtime, tmp_path):
         data.train.labels[:8], data,
     )  # fmt: skip
     generate_labels(
-        images, 4, list(teachers.values()), config, (data.mean, data.std), runtime,
+        images, 4, list(teachers.values()), config, data.normalization, runtime,
         tmp_path / "w" / "labels", recipe,
     )  # fmt: skip
     return tmp_path / "w"
@@ -72,9 +71,9 @@ def test_its_first_loss_is_that_of_the_stored_labels(workdir, tmp_path):
     with seeded(0, "train", CONVNET):
         model = build_backbone(CONVNET, 4, 8)
     stored = distilled.soft_labels.read(0)
-    plan = unpack_plan(stored)
+    plan, _ = distilled.soft_labels.epoch(0)
     runtime = gvbsm.exchange.train.resolve_runtime("cpu", "fp32", 0, 60, True)
-    normal = (distilled.mean, distilled.std)
+    normal = distilled.normalization
     pictures = view_batch(distilled.images, plan, plan.order, normal, runtime)
     logits = model(pictures).detach()
     expected = F.mse_loss(logits, stored["logits"][plan.order].float())
@@ -165,6 +164,20 @@ def test_what_is_recorded_is_the_default(told):
     assert (config.optimizer.lr, config.loss) == (0.3, "hard")
 
 
+def test_test_pictures_are_cut_as_those_of_the_run_unless_asked_otherwise(told):
+    def crop(given, data):
+        settings = {**told.header["settings"], "data": data}
+        return settle(given, replace(told, header={"settings": settings})).data.test_crop
+
+    recorded = {"test_crop": 0.875, "name": "imagenet-1k"}
+    assert crop({}, recorded) == 0.875
+    assert crop({"data": {"name": "toy"}}, recorded) == 0.875
+    assert crop({"data": {"test_crop": 0.5}}, recorded) == 0.5
+    assert crop({}, {}) == 1
+    with pytest.raises(ConfigError, match=r"data\.test_crop must be in \(0, 1\], got 2"):
+        crop({}, {"test_crop": 2.0})
+
+
 def test_a_set_that_was_labelled_by_the_batch_is_trained_on_in_these_batches(told):
     def settled(given, **labels):
         how = {"batchnorm": "batch", "batch_size": 4, "full_batch_up_to": 0, **labels}
@@ -216,9 +229,9 @@ def test_the_test_pictures_are_seen_as_the_set_s(workdir, data, tmp_path, monkey
 
     def with_names(names, label_of):
         labels = torch.tensor(label_of)[data.test.labels]
-        other = replace(
-            data, class_names=names, test=replace(data.test, labels=labels), mean=(9, 9, 9)
-        )
+        test = replace(data.test, labels=labels)
+        bright = replace(data.normalization, mean=(9, 9, 9))
+        other = replace(data, class_names=names, test=test, normalization=bright)
         monkeypatch.setattr(gvbsm.exchange.train, "load_data", lambda config, runtime: other)
         return tmp_path / f"{names[0]}.safetensors"
 

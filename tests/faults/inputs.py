@@ -26,6 +26,7 @@ squeeze.views.crop=round squeeze.views.padding=-1 squeeze.views.cutmix=1 statist
 statistics.batch_size=0 statistics.passes=0 synthesis.backbones=[] synthesis.backbones=[resnet18]
 synthesis.iterations=0 synthesis.batch_size=0 synthesis.loop=fast synthesis.alpha=1
 synthesis.alpha=-0.1 synthesis.alpha=nan synthesis.beta_dr=1.1 synthesis.beta_dr=-1
+synthesis.beta_dr_of={10:2} synthesis.beta_dr_of={ten:0.4} synthesis.beta_dr_of={0:0.4}
 synthesis.tau=0 synthesis.tau=-4 synthesis.init=zeros synthesis.groups=0 synthesis.ema_start=never
 synthesis.densification=none synthesis.compile=sometimes synthesis.weight_conv=-1
 synthesis.weight_batchnorm=-1 synthesis.weight_cross_entropy=-1 synthesis.weight_densification=nan
@@ -163,11 +164,6 @@ def folders(place):
         if name in ("empty-picture",):
             path.write_bytes(b"")
         yield "folder", root
-    root = fresh("link")
-    path = one(root)
-    path.unlink()
-    path.symlink_to(place / "nowhere.png")
-    yield "folder", root
     root = fresh("bomb")
     Image.new("1", (20_000, 20_000)).save(one(root))
     yield "folder", root
@@ -275,7 +271,7 @@ def cases(folder):
     work = folder / "work"
     for number, pair in enumerate(NUMBERS):
         key, _, value = pair.partition("=")
-        yield ["run", preset, f"--{key}={value}", "--workdir", work], work
+        yield ["run", preset, f"--{key}={value}", "--workdir", work, "--quiet"], work
         if number % 8:  # what a file says is checked by the same code
             continue
         nested = yaml.safe_load(value)

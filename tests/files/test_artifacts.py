@@ -17,7 +17,6 @@ from gvbsm.files.artifacts import (
     ArtifactError,
     atomic,
     changes,
-    current_history,
     digest,
     fingerprint,
     is_current,
@@ -28,6 +27,7 @@ from gvbsm.files.artifacts import (
     save,
     write_json,
 )
+from gvbsm.files.schema import current_history
 from support.artifact_files import RECIPE, leftovers, tensors, write
 
 # Round trips
@@ -253,5 +253,5 @@ def test_a_student_s_history_is_current_whole_or_told_to_be_damaged(tmp_path):
     assert current_history(path, RECIPE) == {"recipe": RECIPE, **history}
     assert current_history(path, {**RECIPE, "seed": 1}) is None
     write_json(path, {"recipe": RECIPE, "epochs": [1], "losses": [1.0]})
-    with pytest.raises(ArtifactError, match=r"student\.json is damaged \(it has no top1\)"):
+    with pytest.raises(ArtifactError, match=r"student\.json is damaged \(it lacks top1\)"):
         current_history(path, RECIPE)

@@ -9,7 +9,6 @@ import torch
 from torch import nn
 
 from gvbsm.config import SynthesisConfig
-from gvbsm.data.pictures import normalize
 from gvbsm.method.beyond.class_matching import ClassMatching, class_moments
 from gvbsm.method.groups import class_rows
 from gvbsm.method.matching import empty_averages, matching_loss
@@ -55,7 +54,7 @@ def test_matching_loss__compares_each_class_by_itself(
 ):
     """Values and gradients are the slow twin's, while convolutions come and go."""
     config = replace(CONFIG, weight_class=share)
-    real = normalize(data.train.images, data.mean, data.std)
+    real = data.normalization.normalize(data.train.images)
     by_class = class_statistics(teachers[name], real, data.train.labels, N_P)
     (target,) = targets_for(config, [name])
     recorded = Statistics({}, {}, *of_classes(teachers[name], data, N_P))

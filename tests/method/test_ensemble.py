@@ -10,7 +10,6 @@ from torch import nn
 
 from gvbsm.config import LabelsConfig
 from gvbsm.data.datasets import ImageData
-from gvbsm.data.pictures import normalize
 from gvbsm.engine.device import RunError
 from gvbsm.method.ensemble import batch_moments, label_batch, settle_teachers
 from support import reference
@@ -22,7 +21,7 @@ BATCH = LabelsConfig(batchnorm="batch")
 @pytest.fixture
 def pictures(data: ImageData):
     """Seven pictures, normalized."""
-    return normalize(data.train.images[:7], data.mean, data.std)
+    return data.normalization.normalize(data.train.images[:7])
 
 
 def state(*networks):

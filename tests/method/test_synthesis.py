@@ -9,7 +9,6 @@ import torch
 import torch.nn.functional as F
 
 from gvbsm.config import SynthesisConfig, ViewConfig
-from gvbsm.data.loading import view_arguments
 from gvbsm.data.views import sample_views
 from gvbsm.method.beyond.flatness import Flatness
 from gvbsm.method.groups import make_stack
@@ -73,7 +72,7 @@ def one_step(images, stack, teachers, config, step, runtime, state=None, extras=
 
 def slow_views(images, config, generator):
     """The views of a group's step, whose parameters are what its generator gives first."""
-    drawn = sample_views(len(images), 8, 8, generator, **view_arguments(config.views))
+    drawn = sample_views(len(images), 8, 8, generator, config.views)
     seen = []
     for image, box, flip, roll in zip(images, *drawn, strict=True):
         view = reference.resized_crop(reference.roll(image, *roll.tolist()), *box.tolist())

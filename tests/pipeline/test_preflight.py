@@ -71,10 +71,15 @@ def test_a_network_that_is_built_but_fails_on_the_pictures_is_refused(role, name
     [
         ("squeeze", "settings_of", {"epochs": 3}),
         ("evaluation", "lr_of", 0.1),
+        ("labels", "logit_normalization_of", True),
     ],
 )
 def test_check_feasible__a_table_of_networks_that_do_not_exist(data, section, table, value):
-    who = {"squeeze": {"backbones": ["wrn10_1"]}, "evaluation": {"students": ["convnet8_d1"]}}
+    who = {
+        "squeeze": {"backbones": ["wrn10_1"]},
+        "labels": {},
+        "evaluation": {"students": ["convnet8_d1"]},
+    }
     for name in ("wrn10_l", "timm/resnet18.a1_in2k", "torchvision/resnet19"):
         given = {**who[section], table: {name: value}}
         with pytest.raises(ConfigError, match=rf"^{section}\.{table}: unknown backbone '{name}'"):

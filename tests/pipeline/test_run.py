@@ -14,11 +14,15 @@ from gvbsm.config.build import as_config, build_config, for_method
 from gvbsm.config.keys import merge
 from gvbsm.config.provenance import origin_of
 from gvbsm.engine.device import RunError
-from gvbsm.files.artifacts import ArtifactError, load_tensors, read_header
+from gvbsm.exchange.export import export
+from gvbsm.exchange.load import load
+from gvbsm.exchange.train import train
+from gvbsm.files.artifacts import ArtifactError, load_tensors, read_header, read_json
 from gvbsm.method.ensemble import label_batch
 from gvbsm.pipeline import run as pipeline
-from gvbsm.store.distilled import load_distilled, load_images, load_labels
+from gvbsm.store.distilled import is_normalized, load_distilled, load_images, load_labels
 from gvbsm.store.film import load_film
+from gvbsm.store.soft_labels import SoftLabels
 from support.workdirs import digests, quick_settings, write_arrays
 
 SETTINGS = {
@@ -134,6 +138,98 @@ def test_labels__not_stored_gives_the_same_students(tmp_path):
     assert not (tmp_path / "online" / "labels").exists()
     assert load_labels(tmp_path / "stored" / "labels").epochs == 3
     assert stored["rows"][0]["top1"] == unstored["rows"][0]["top1"]
+
+
+LABELS = {False: "labels", True: "labels-normalized"}
+TWO = {
+    **SETTINGS,
+    "squeeze": {**SETTINGS["squeeze"], "backbones": ["convnet8_d1", "wrn10_1"]},
+    "evaluation": {**SETTINGS["evaluation"], "students": ["convnet8_d1", "wrn10_1"]},
+    "baselines": {"methods": ["random-soft"]},
+}
+
+
+def labelled(how, workdir):
+    """Run with settings of the labels: each student's result, by method and student."""
+    settings = {**TWO, "labels": {**TWO["labels"], **how}}
+    found = pipeline.run(settings, workdir, quiet=True)["rows"]
+    return {(row["method"], row["student"]): row["top1"]["values"] for row in found}
+
+
+def test_labels__each_student_learns_from_those_of_its_logit_normalization(tmp_path):
+    own = {"logit_normalization": True, "logit_normalization_of": {"wrn10_1": False}}
+    both = labelled(own, tmp_path / "both")
+    alone = {
+        value: labelled({"logit_normalization": value}, tmp_path / str(value))
+        for value in (True, False)
+    }
+    for method, student in both:
+        value = student != "wrn10_1"
+        assert both[method, student] == alone[value][method, student]
+        name = f"evaluation/{method}-{student}-0.json"
+        folder = Path() if method == "gvbsm" else Path("baselines/random-0")
+        losses = [
+            read_json(tmp_path / run / folder / name)["losses"] for run in ("both", str(value))
+        ]
+        assert losses[0] == losses[1]
+    for folder in (Path(), Path("baselines/random-0")):
+        for value, labels in ((True, "labels"), (False, "labels-plain")):
+            mine = load_labels(tmp_path / "both" / folder / labels)
+            theirs = load_labels(tmp_path / str(value) / folder / "labels")
+            assert is_normalized(mine) is value
+            assert torch.equal(mine.read(1)["logits"], theirs.read(1)["logits"])
+    assert labelled({**own, "store": False}, tmp_path / "online") == both
+    assert load_distilled(tmp_path / "both", False).soft_labels.directory.name == "labels-plain"
+    with pytest.raises(ArtifactError, match="holds no soft labels without logit normalization"):
+        load_distilled(tmp_path / "True", False)
+
+
+def test_labels__export_and_train_take_those_of_the_student_or_those_asked_for(tmp_path):
+    labelled({"logit_normalization_of": {"wrn10_1": True}}, workdir := tmp_path / "run")
+    stores = {value: load_labels(workdir / name) for value, name in LABELS.items()}
+    for form in ("hub", "safetensors"):
+        for asked, value in ((None, False), (False, False), (True, True)):
+            out = tmp_path / f"{form}-{asked}.safetensors"
+            export(workdir, form, out, logit_normalization=asked, quiet=True)
+            found = load(out, cache=tmp_path / "cache")
+            wanted = stores[value].read(2)["logits"]
+            assert torch.equal(found.soft_labels.read(2)["logits"], wanted)
+            assert found.header["settings"]["labels"]["logit_normalization"] is value
+            with pytest.raises(ArtifactError, match="holds no soft labels with"):
+                load(out, tmp_path / "cache", not value)
+    for student, value in (("wrn10_1", True), ("convnet8_d1", False), ("convnet16_d1", False)):
+        results = [
+            train(source, student, tmp_path / f"{student}-{number}.safetensors", quiet=True)
+            for number, source in enumerate((workdir, tmp_path / f"hub-{value}.safetensors"))
+        ]
+        assert results[0]["losses"] == results[1]["losses"]
+
+
+def test_labels__a_store_that_no_student_needs_is_not_made(tmp_path):
+    own = dict.fromkeys(TWO["evaluation"]["students"], True)
+    labelled({"logit_normalization_of": own}, tmp_path)
+    assert not (tmp_path / "labels").exists()
+    assert is_normalized(load_distilled(tmp_path).soft_labels) is True
+
+
+def test_labels__of_two_kinds_go_on_where_they_were_stopped(tmp_path, monkeypatch):
+    own = {"logit_normalization_of": {"wrn10_1": True}}
+    write, done = SoftLabels.write, []
+
+    def write_one(store, *args):
+        if done:
+            raise KeyboardInterrupt
+        write(store, *args)
+        done.append(store.directory)
+
+    labelled(own, tmp_path / "whole")
+    with monkeypatch.context() as patch:
+        patch.setattr(SoftLabels, "write", write_one)
+        with pytest.raises(KeyboardInterrupt):
+            labelled(own, tmp_path / "stopped")
+    assert [path.name for path in done] == ["labels"]
+    labelled(own, tmp_path / "stopped")
+    assert digests(tmp_path / "stopped") == digests(tmp_path / "whole")
 
 
 @pytest.mark.parametrize(

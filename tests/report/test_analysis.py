@@ -1,6 +1,7 @@
 """The comparison of sets: cosines by hand, the map of the logits, and what it is made from."""
 
 import math
+from dataclasses import asdict
 
 import pytest
 import torch
@@ -8,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import gvbsm.report.analysis
-from gvbsm.data.pictures import normalize
 from gvbsm.files.artifacts import load_tensors, save
 from gvbsm.report.analysis import (
     analyze,
@@ -41,7 +41,7 @@ def sets(data):
 
 
 def as_set(data, images, labels):
-    return DistilledDataset(images, labels, CLASSES, data.mean, data.std, None, {})
+    return DistilledDataset(images, labels, CLASSES, data.normalization, None, {})
 
 
 @pytest.fixture
@@ -56,8 +56,8 @@ def workdir(tmp_path, data, teachers, sets):
         "real": workspace.real,
     }
     for name, (images, labels) in sets.items():
-        header = {"kind": "images", "recipe": {"of": name}, "method": name, "std": data.std,
-                  "mean": data.mean, "class_names": CLASSES}  # fmt: skip
+        header = {"kind": "images", "recipe": {"of": name}, "method": name,
+                  "class_names": CLASSES, **asdict(data.normalization)}  # fmt: skip
         save(files[name], {"images": images, "labels": labels}, header)
     return tmp_path
 
@@ -122,9 +122,9 @@ def test_see__is_the_slow_way(data, sets, teachers, runtime):
         features = []
         linear = [m for m in model.modules() if isinstance(m, torch.nn.Linear)][-1]
         hook = linear.register_forward_pre_hook(lambda _, seen, kept=features: kept.append(seen[0]))
-        logits = torch.cat([model(normalize(one[None], data.mean, data.std)) for one in images])
+        logits = torch.cat([model(data.normalization.normalize(one[None])) for one in images])
         hook.remove()
-        pixels = list(normalize(images, data.mean, data.std).flatten(1)[:, None])
+        pixels = list(data.normalization.normalize(images).flatten(1)[:, None])
         torch.testing.assert_close(found.logits, logits, rtol=1e-4, atol=1e-5)
         assert torch.equal(found.labels, labels)
         right = (logits.argmax(dim=1) == labels).tolist()

@@ -8,6 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
+from gvbsm.data.pixels import Normalization
 from gvbsm.files import manifest
 from gvbsm.files.artifacts import atomic
 from gvbsm.files.manifest import claim
@@ -19,10 +20,8 @@ from support.launch import environment
 def distilled_set(images, names):
     ipc = len(images) // len(names)
     labels = torch.arange(len(names)).repeat_interleave(ipc)
-    channels = images.shape[1]
-    return DistilledDataset(
-        images, labels, tuple(names), (0.5,) * channels, (0.5,) * channels, None, {}
-    )
+    half = (0.5,) * images.shape[1]
+    return DistilledDataset(images, labels, tuple(names), Normalization(half, half), None, {})
 
 
 def plain(colors, channels, size=6):

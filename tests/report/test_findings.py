@@ -14,7 +14,7 @@ from gvbsm.config.build import to_dict
 from gvbsm.config.provenance import UNKNOWN, Origin
 from gvbsm.report.facts import Facts, Row, Score, Stored, Teacher
 from gvbsm.report.findings import find_all, noise, standard_error, verdict
-from gvbsm.report.wording import method_words
+from gvbsm.report.wording import file_words, method_words
 
 STUDENT = "convnet128"
 
@@ -55,6 +55,7 @@ def facts():
         shape=(3, 32),
         train=50_000,
         test=10_000,
+        held_out="",
         skipped=(),
         notes=(),
         config=config,
@@ -76,10 +77,23 @@ def test_pictures_that_were_left_out_are_counted_and_named(facts):
     finding = only(replace(facts, skipped=tuple(f"train/a/{number}.png" for number in range(7))))
     assert (finding.name, finding.level) == ("skipped", "warning")
     assert finding.text.startswith(
-        "7 real pictures cannot be read and were left out: train/a/0.png"
+        "7 real pictures cannot be read and were left out: `train/a/0.png`, `train"
     )
     assert "train/a/6.png" not in finding.text
     assert "and 4 more" in finding.text
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("/data/my set/dog/a b.png", "`dog/a b.png`"),
+        ("7.jpg in /data/my set/train-0.tar", "`7.jpg in train-0.tar`"),
+        ("/data/my sets/dog/`x`.png", "`/data/my sets/dog/'x'.png`"),
+    ],
+)
+def test_pictures_are_named_from_the_data_s_folder_on(name, words):
+    assert file_words(name, "/data/my set") == words
+    assert file_words(name, None).strip("`") == name.replace("`", "'")
 
 
 def test_what_was_assumed_in_reading_the_data_is_said(facts):

@@ -16,6 +16,7 @@ from gvbsm.cli import main
 from gvbsm.cli.parsing import parse_run
 from gvbsm.config import Config
 from gvbsm.config.build import as_config, build_config, read_preset, to_dict
+from gvbsm.config.dropping import settle_beta_dr
 from gvbsm.config.keys import fields_by_name, merge
 from gvbsm.config.provenance import Origin
 from gvbsm.files.artifacts import ArtifactError, atomic, read_json, save, write_json
@@ -117,6 +118,17 @@ def plain(text):
 
 def page_of(workdir, notes=()):
     return write_page(workdir, read_facts(workdir), notes).read_text(encoding="utf-8")
+
+
+@pytest.mark.usefixtures("plain_gallery")
+def test_a_held_out_share_is_told_with_the_results_and_is_no_warning(workdir):
+    assert "held out" not in page_of(workdir)
+    results = read_json(workdir / "results.json")
+    share = "0.2 of each class (data.split_seed=0)"
+    write_json(workdir / "results.json", {**results, "data": {"held_out": share}})
+    told = plain(page_of(workdir))
+    assert f"The test pictures were held out of the data: {share}." in told
+    assert told.count("held out") == 1
 
 
 class Tree(HTMLParser):
@@ -312,7 +324,7 @@ def test_continual_results_alone_have_a_page(tmp_path):
     assert ["98.5 ± 0.2", "41.0 ± 0.2", "69.5 ± 0.2"] in [cells[2:] for cells in tree.cells]
     assert (tmp_path / "report" / "figures" / "continual.pdf").is_file()
     write_json(tmp_path / "continual.json", {"rows": rows})
-    with pytest.raises(ArtifactError, match=r"continual\.json does not hold"):
+    with pytest.raises(ArtifactError, match=r"continual\.json is damaged \(it lacks classes"):
         gvbsm.report(tmp_path)
 
 
@@ -375,7 +387,8 @@ def write_study(
             "study": name, "point": point and point["name"], "axes": point["axes"] if point else {},
             "method": method, "student": STUDENT, "ipc": 10, "seeds": [0],
             "top1": top1, "top1_best": top1,
-            "synthesis_seconds": 1.0, "seconds_per_iteration": 0.25 if point else None,
+            "synthesis_seconds": 1.0, "seconds": 1.0,
+            "seconds_per_iteration": 0.25 if point else None,
             "image_bytes": 1, "label_bytes": 2, "recipe": "r",
         }  # fmt: skip
 
@@ -386,7 +399,7 @@ def write_study(
         "paper": {"data": "ImageNet", "columns": ["R18", "R50"],
                   "figures": {"alpha=0.0": [30.0, None]}},
         "points": points, "rows": [*rows, line(None, "random-soft", (50.0,))],
-        "versions": {"torch": "9.9"},
+        "versions": {"torch": "9.9"}, "additive": False,
     })  # fmt: skip
     return root
 
@@ -661,6 +674,7 @@ CHANGES = [
     ),
     ("cifar10", {"method": "sre2l", "baselines": {"methods": []}, "threads": 3}),
     ("imagenet-1k", {"squeeze": {"weights_dir": "WEIGHTS"}, "evaluation": {"micro_batch": 64}}),
+    ("imagenet-1k", {"ipc": 50}),
     (
         "cifar10",
         {"baselines": {"methods": ["full"]}, "data": {"workers": 0}, "labels": {"epochs": 300}},
@@ -675,7 +689,7 @@ def test_both_commands_give_the_same_settings_again(preset, changes, tmp_path, m
     config = build_config(merge(read_preset(name), {**changes, "seed": 5}))
     if preset != "digits":
         config = build_config(merge(to_dict(config), {"data": {"root": "DIR"}}))
-    settings = to_dict(config)
+    settings = to_dict(settle_beta_dr(config))  # as results hold them
     monkeypatch.chdir(tmp_path)
     (tmp_path / "settings.yaml").write_text(settings_yaml(settings), encoding="utf-8")
     for command in commands(settings, preset_settings(settings, classes=10), "a b"):
@@ -683,7 +697,7 @@ def test_both_commands_give_the_same_settings_again(preset, changes, tmp_path, m
         assert (program, verb) == ("gvbsm", "run")
         again = parse_run(verb, argv)
         assert str(again.workdir) == "runs/a b"
-        assert to_dict(again.config) == settings
+        assert to_dict(settle_beta_dr(again.config)) == settings
 
 
 def test_the_command_starts_from_the_preset_that_is_named():

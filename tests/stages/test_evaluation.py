@@ -12,7 +12,8 @@ import gvbsm.stages.evaluation
 from gvbsm.backbones import build_backbone
 from gvbsm.config import EvaluationConfig, LabelsConfig, OptimizerConfig, ViewConfig
 from gvbsm.data.pictures import Split
-from gvbsm.engine.device import RunError, seeded
+from gvbsm.engine.device import RunError
+from gvbsm.engine.seeds import seeded
 from gvbsm.files.artifacts import read_json
 from gvbsm.method.epochs import draw_plan, view_batch
 from gvbsm.stages.evaluation import Labeller, train_student
@@ -59,7 +60,7 @@ def stored(data, teachers, runtime, tmp_path):
 
     def made(config=LABELS):
         generate_labels(
-            data.train.images, 4, list(teachers.values()), config, (data.mean, data.std), runtime,
+            data.train.images, 4, list(teachers.values()), config, data.normalization, runtime,
             tmp_path / "labels", {"toy": 1},
         )  # fmt: skip
         return load_labels(tmp_path / "labels")
@@ -131,7 +132,7 @@ def test_first_loss_is_the_formula(loss, target, student, same_start, data, teac
     labels = replace(LABELS, epochs=1, batch_size=40)
     history = student(config, labels)
     plan = draw_plan(40, 8, MIXED, 0, runtime)
-    pictures = view_batch(data.train.images, plan, plan.order, (data.mean, data.std), runtime)
+    pictures = view_batch(data.train.images, plan, plan.order, data.normalization, runtime)
     soft = reference.ensemble_logits([model(pictures) for model in teachers.values()], False)
     own, partners = data.train.labels[plan.order], data.train.labels[plan.mixes.partners]
     boxes = plan.mixes.boxes[plan.order].tolist()

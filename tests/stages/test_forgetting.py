@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 import gvbsm.stages.selection.forgetting
 from gvbsm.backbones import build_backbone
 from gvbsm.config import OptimizerConfig, SqueezeConfig, ViewConfig
-from gvbsm.data.pictures import normalize
 from gvbsm.engine.device import RunError
 from gvbsm.files.artifacts import load_tensors, read_header
 from gvbsm.stages.selection.forgetting import (
@@ -72,7 +71,7 @@ def test_count__is_the_slow_twin_and_never_learnt_is_most(rows):
 
 
 def test_rightly_classified_pictures_are_told_in_their_order(teachers, data, streamed, runtime):
-    pictures = normalize(data.train.images, data.mean, data.std)
+    pictures = data.normalization.normalize(data.train.images)
     expected = teachers[WRN](pictures).argmax(dim=1) == data.train.labels
     assert int(expected.sum()) > 0
     teachers[WRN].train()

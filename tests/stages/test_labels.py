@@ -14,13 +14,13 @@ from gvbsm.engine.device import RunError
 from gvbsm.engine.launch import Launch
 from gvbsm.engine.out_of_memory import InParts
 from gvbsm.engine.processes import Processes
-from gvbsm.files.artifacts import ArtifactError, save, write_json
+from gvbsm.files.artifacts import ArtifactError
 from gvbsm.method.beyond.label_pool import redraw
 from gvbsm.method.epochs import draw_plan, view_batch
 from gvbsm.stages.evaluation import Labeller
 from gvbsm.stages.labels import generate_labels, make_labels
 from gvbsm.store.distilled import is_whole, load_labels
-from gvbsm.store.plan_codec import pack_plan, unpack_plan
+from gvbsm.store.plan_codec import pack_plan
 from gvbsm.store.soft_labels import STORAGE, SoftLabels
 from support import reference
 from support.toy import CONVNET, WRN, StoppedError, stop_after
@@ -48,7 +48,7 @@ def label(data, teachers, runtime, tmp_path):
     def run(config=CONFIG, folder="labels", names=(CONVNET, WRN), recipe=None, count=COUNT):
         return generate_labels(
             data.train.images[:count], 4, [teachers[name] for name in names], config,
-            (data.mean, data.std), runtime, tmp_path / folder, recipe or {"toy": 1},
+            data.normalization, runtime, tmp_path / folder, recipe or {"toy": 1},
         )  # fmt: skip
 
     return run
@@ -60,7 +60,7 @@ def contents(folder):
 
 def logits_one_by_one(data, plan, model, runtime):
     """A teacher's logits of each image's view, each alone in its batch: (images, classes)."""
-    normalization = (data.mean, data.std)
+    normalization = data.normalization
     return torch.cat(
         [
             model(view_batch(data.train.images[:COUNT], plan, index, normalization, runtime))
@@ -70,7 +70,7 @@ def logits_one_by_one(data, plan, model, runtime):
 
 
 def test_logits_are_of_views_with_the_border_that_is_asked_for(label, data, teachers, runtime):
-    views, normal, index = ViewConfig(crop="pad"), (data.mean, data.std), torch.arange(COUNT)
+    views, normal, index = ViewConfig(crop="pad"), data.normalization, torch.arange(COUNT)
     found = {}
     for border in ("black", "mean"):
         views = replace(views, border=border)
@@ -95,7 +95,7 @@ def test_logits_belong_to_images_whatever_the_batch(label, data, teachers, runti
         torch.testing.assert_close(stored["logits"].double(), expected, rtol=2**-9, atol=2e-3)
         assert (expected[0] - expected[1:]).abs().amax(dim=1).min() > 0.01  # images differ
         for ours, theirs in zip(
-            [part for group in unpack_plan(stored)[1:3] for part in group],
+            [part for group in labels.epoch(epoch)[0][1:3] for part in group],
             [part for group in plan[1:3] for part in group],
             strict=True,
         ):
@@ -143,7 +143,7 @@ def test_stored_equal_online(batch_size, how, label, data, teachers, runtime, tm
         assert all(torch.equal(part, kept_plan[name]) for name, part in drawn.items())
         for index in plan.order.split(batch_size):
             pictures = view_batch(
-                data.train.images[:COUNT], plan, index, (data.mean, data.std), runtime
+                data.train.images[:COUNT], plan, index, data.normalization, runtime
             )
             ours = online.logits(pictures, none, index)
             theirs = replayed.logits(pictures, kept, index)
@@ -216,7 +216,7 @@ def test_batchnorm_by_the_batch__is_by_the_batch_of_training(label, data, teache
     plan, stored = labels.epoch(1)
     model = copy.deepcopy(teachers[WRN])
     for index, training in zip(plan.order.split(5), (True, True, False), strict=True):
-        pictures = view_batch(data.train.images[:11], plan, index, (data.mean, data.std), runtime)
+        pictures = view_batch(data.train.images[:11], plan, index, data.normalization, runtime)
         expected = model.train(training)(pictures).detach()
         torch.testing.assert_close(stored.logits(index), expected, rtol=2**-10, atol=1e-3)
         other = model.train(not training)(pictures).detach() if len(index) > 1 else expected + 1
@@ -241,7 +241,7 @@ def test_batchnorm_by_the_batch__several_processes_make_the_same_bytes(
     for rank in (0, 1):
         process = replace(runtime, processes=Second(Launch(rank, 2, rank)))
         generate_labels(
-            data.train.images[:COUNT], 4, list(teachers.values()), config, (data.mean, data.std),
+            data.train.images[:COUNT], 4, list(teachers.values()), config, data.normalization,
             process, tmp_path / "shared", {"toy": 1},
         )  # fmt: skip
     assert contents(tmp_path / "shared") == contents(tmp_path / "alone")
@@ -325,21 +325,6 @@ def test_a_pool_is_made_from_a_larger_one_and_keeps_its_codes(label, convert, tm
     assert contents(tmp_path / "large") == contents(tmp_path / "small")
 
 
-def test_labels_of_the_first_layout_are_converted(label, convert, tmp_path):
-    config, recipe = stored_as(SCHEMES["8bit"])
-    direct = label(config, folder="direct", recipe=recipe)
-    labels, old = label(), tmp_path / "old"
-    for epoch in range(5):
-        shard = {name: part[None] for name, part in labels.read(epoch).items()}
-        header = {"kind": "labels", "recipe": {"toy": 1}, "epochs": [epoch, epoch + 1]}
-        save(old / f"shard-{epoch:05d}.safetensors", shard, header)
-    index = {"epochs": 5, "shard_epochs": 1, "images": COUNT, "classes": 4}
-    write_json(old / "index.json", {"recipe": {"toy": 1}, **index})
-    assert is_whole(old, {"toy": 1})
-    convert(SCHEMES["8bit"], "old")
-    assert contents(old) == contents(direct.directory)
-
-
 @pytest.mark.parametrize("stopped", [0, 2])
 def test_the_old_labels_stay_until_the_new_ones_are_whole(
     stopped, label, convert, tmp_path, monkeypatch
@@ -403,7 +388,7 @@ def test_make_labels__asks_teachers_only_if_it_must(data, runtime, teachers, tmp
     def make(storage, teachers, **options):
         config, recipe = stored_as(storage)
         return make_labels(
-            data.train.images[:COUNT], 4, teachers, config, (data.mean, data.std), runtime,
+            data.train.images[:COUNT], 4, teachers, config, data.normalization, runtime,
             tmp_path / "labels", recipe, "gvbsm", **options,
         )  # fmt: skip
 

@@ -11,8 +11,9 @@ import gvbsm.stages.squeeze
 from gvbsm.backbones import build_backbone
 from gvbsm.config import OptimizerConfig, SqueezeConfig, ViewConfig
 from gvbsm.data.loading import plain_batches
-from gvbsm.engine.device import RunError, seeded
+from gvbsm.engine.device import RunError
 from gvbsm.engine.fit import accuracy
+from gvbsm.engine.seeds import seeded
 from gvbsm.files.artifacts import read_header
 from gvbsm.stages.squeeze import squeeze_teacher
 from gvbsm.store.teachers import load_teacher

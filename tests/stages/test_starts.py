@@ -7,9 +7,10 @@ import torch
 import torch.nn.functional as F
 import torchvision.transforms.v2.functional as TF
 
-from gvbsm.data.pictures import DataError, normalize
+from gvbsm.config import ViewConfig
+from gvbsm.data.pictures import DataError
 from gvbsm.data.views import sample_views
-from gvbsm.engine.device import generator_for
+from gvbsm.engine.seeds import generator_for
 from gvbsm.stages.selection import starts
 from gvbsm.stages.selection.starts import CROPS, Start, choose_crops, select_lowest, training_losses
 from support.toy import CONVNET, WRN
@@ -52,15 +53,14 @@ def slow_crops(data, both, runtime):
             for picture in candidates:
                 if data.train.labels[picture] != label:
                     continue
-                boxes = sample_views(
-                    CROPS, 8, 8, generator_for(runtime.seed, "crops", int(picture)),
-                    crop="resized", padding=0, scale=scale, ratio=(1, 1), flip=False, roll=0,
-                ).boxes  # fmt: skip
+                views = ViewConfig(crop="resized", scale=scale, ratio=(1, 1), flip=False)
+                generator = generator_for(runtime.seed, "crops", int(picture))
+                boxes = sample_views(CROPS, 8, 8, generator, views).boxes
                 assert (boxes[:, 2] == boxes[:, 3]).all()
                 for box in boxes:
                     seen = torch.zeros(1, 3, 8, 8)
                     edge = (8 - side) // 2
-                    cut = normalize(resized(data, picture, box, side), data.mean, data.std)
+                    cut = data.normalization.normalize(resized(data, picture, box, side))
                     seen[0, :, edge : edge + side, edge : edge + side] = cut
                     logits = sum(teacher(seen) for teacher in both) / 2
                     loss = F.cross_entropy(logits, torch.tensor([label])).item()
@@ -112,7 +112,7 @@ def test_choose_crops__looks_at_some_pictures_of_a_large_class(data, both, runti
 
 def test_training_losses__are_of_the_mean_logits(data, both, runtime):
     found = training_losses(data, both, runtime, 7, 0)
-    pictures = normalize(data.train.images, data.mean, data.std)
+    pictures = data.normalization.normalize(data.train.images)
     logits = (both[0](pictures) + both[1](pictures)) / 2
     expected = F.cross_entropy(logits, data.train.labels, reduction="none")
     assert torch.allclose(found, expected, rtol=1e-4, atol=1e-6)

@@ -9,7 +9,6 @@ from torch import nn
 
 from gvbsm.config import StatisticsConfig, SynthesisConfig, ViewConfig
 from gvbsm.data.loading import view_batches
-from gvbsm.data.pictures import normalize
 from gvbsm.engine.device import RunError
 from gvbsm.engine.launch import Launch
 from gvbsm.engine.processes import Processes
@@ -95,7 +94,7 @@ def as_table(statistics):
 def test_equal_to_a_direct_computation(name, n_p, teachers, data, runtime, tmp_path):
     model = Wide(teachers[name])
     found = recorded({name: model}, data, runtime, tmp_path, n_p=n_p)[name]
-    pictures = normalize(data.train.images, data.mean, data.std)
+    pictures = data.normalization.normalize(data.train.images)
     assert_close(as_table(found), direct_statistics(model, pictures, n_p), rtol=1e-10)
     assert set(found.channel) == set(found.patch) == set(matched_layers(model).conv)
     side = -(-8 // n_p)  # the first convolution sees the picture itself
@@ -105,7 +104,7 @@ def test_equal_to_a_direct_computation(name, n_p, teachers, data, runtime, tmp_p
 @pytest.mark.parametrize("views", [VIEWS, ViewConfig(crop="pad", border="black")])
 def test_float32_networks_and_random_views(views, teachers, data, runtime, tmp_path):
     found = recorded(teachers, data, runtime, tmp_path, views=views)
-    ((pictures, _),) = view_batches(data, views, 40, runtime, ("statistics", 0), training=False)
+    ((pictures, _),) = view_batches(data, views, [torch.arange(40)], runtime, ("statistics", 0))
     for name, model in teachers.items():
         assert_close(as_table(found[name]), direct_statistics(model, pictures, N_P), rtol=1e-6)
 
@@ -131,7 +130,7 @@ def test_passes_are_other_views_of_the_same_pictures(teachers, data, runtime, tm
     model = Wide(teachers[CONVNET])
     found = recorded({CONVNET: model}, data, runtime, tmp_path, views=VIEWS, passes=2)
     pictures = [
-        next(view_batches(data, VIEWS, 40, runtime, ("statistics", index), training=False))[0]
+        next(view_batches(data, VIEWS, [torch.arange(40)], runtime, ("statistics", index)))[0]
         for index in range(2)
     ]
     assert not torch.equal(*pictures)
@@ -285,7 +284,7 @@ def test_by_class__equal_to_a_direct_computation(
         {name: model}, replace(data, train=split), runtime, tmp_path, by_class=True,
         batch_size=batch_size,
     )[name]  # fmt: skip
-    pictures = normalize(data.train.images, data.mean, data.std)
+    pictures = data.normalization.normalize(data.train.images)
     assert_close(as_table(found), direct_statistics(model, pictures, N_P), rtol=1e-10)
     for ours, theirs in zip(
         (found.class_channel, found.class_patch), of_classes(model, data, N_P), strict=True

@@ -5,7 +5,7 @@ import itertools
 import logging
 import math
 from contextlib import ExitStack
-from dataclasses import replace
+from dataclasses import astuple, replace
 
 import pytest
 import torch
@@ -13,7 +13,6 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 from gvbsm.config import OptimizerConfig, SynthesisConfig, ViewConfig
-from gvbsm.data.pictures import normalize, pixel_bounds
 from gvbsm.engine.device import RunError, Runtime
 from gvbsm.files.artifacts import load_tensors, read_header, save
 from gvbsm.files.checkpoint import Checkpoint
@@ -84,11 +83,11 @@ def test_loop__is_adam_with_cosine_decay_average_and_clamp(group, targets_for, d
     images = torch.randn(6, *IMAGE, generator=runtime.generator("start"))
     m = v = torch.zeros_like(images)
     low, high = (
-        torch.tensor([(edge - a) / b for a, b in zip(data.mean, data.std, strict=True)])
+        torch.tensor([(edge - a) / b for a, b in zip(*astuple(data.normalization), strict=True)])
         for edge in (0, 1)
     )
     targets, stack = targets_for(config), alone(3, LABELS)
-    bounds = pixel_bounds(data.mean, data.std)
+    bounds = data.normalization.bounds()
     state = begin_synthesis(images, bounds, stack, targets, config)
     for step in range(5):
         state.images, state.step = images.requires_grad_(), step
@@ -104,8 +103,10 @@ def test_loop__is_adam_with_cosine_decay_average_and_clamp(group, targets_for, d
         images = images.detach() - lr * mean / (root + 1e-8)
         images = images.clamp(low[:, None, None], high[:, None, None])
         state.averages[terms.teacher] |= terms.changed
-    expected = (images * torch.tensor(data.std)[:, None, None]).double()
-    expected = (expected + torch.tensor(data.mean, dtype=torch.float64)[:, None, None]) * 255
+    expected = (images * torch.tensor(data.normalization.std)[:, None, None]).double()
+    expected = (
+        expected + torch.tensor(data.normalization.mean, dtype=torch.float64)[:, None, None]
+    ) * 255
     assert (found.double() - expected).abs().max() < 0.6  # rounded to the nearest grey level
     assert (expected.round() == 255).any()  # some have met the clamp
 
@@ -352,7 +353,7 @@ def test_stages__mix_the_start_in_and_begin_without_moments(whole, data, monkeyp
 
     monkeypatch.setattr(loop, "descend", spy)
     whole(STAGED, initial=START)
-    start = normalize(data.train.images[START[:6]], data.mean, data.std)  # the first group's
+    start = data.normalization.normalize(data.train.images[START[:6]])  # the first group's
     assert [row[2] for row in seen[:8]] == [1, 2, 1, 2, 3, 1, 2, 3]
     assert torch.equal(seen[0][0], start)
     for step in range(1, 8):
@@ -389,7 +390,7 @@ def test_sides__images_are_brought_to_that_of_each_stage(whole, data, monkeypatc
 
     monkeypatch.setattr(loop, "descend", spy)
     images, _, traces, film = whole(SIZED, names=[WRN], initial=START)
-    start = normalize(data.train.images[START[:6]], data.mean, data.std)
+    start = data.normalization.normalize(data.train.images[START[:6]])
     assert [len(before[0, 0]) for before, _ in seen[:8]] == [6, 6, 10, 10, 10, 8, 8, 8]
     resized = {
         side: F.interpolate(start, (side, side), mode="bilinear", antialias=True)
@@ -402,10 +403,8 @@ def test_sides__images_are_brought_to_that_of_each_stage(whole, data, monkeypatc
         torch.testing.assert_close(seen[step][0], mixed, rtol=0, atol=1e-6)
     assert images.shape == (12, *IMAGE)
     assert torch.equal(film.frames[:, -1], images[::3])
-    assert torch.equal(film.frames[:2, 0], (  # the start as it is seen at the first side
-        (F.interpolate(resized[6][::3], (8, 8), mode="bilinear") * torch.tensor(data.std)[:, None,
-        None] + torch.tensor(data.mean)[:, None, None]) * 255
-    ).round().clamp(0, 255).to(torch.uint8))  # fmt: skip
+    start = F.interpolate(resized[6][::3], (8, 8), mode="bilinear")  # as it is at the first side
+    assert torch.equal(film.frames[:2, 0], data.normalization.denormalize(start))
     assert all(row["conv"] > 0 for row in traces[0])
 
 
@@ -466,7 +465,7 @@ def test_rounds__late_images_take_part_from_their_start_on(whole, data, monkeypa
         begin = (0, 2, 5)[group[0] // 2]
         assert [step for step, _ in steps] == [*range(begin, 8)]
         places = torch.tensor([0, 3]) + group[0] // 2 + group[0] % 2 * 6
-        start = normalize(data.train.images[START[places]], data.mean, data.std)
+        start = data.normalization.normalize(data.train.images[START[places]])
         assert torch.equal(steps[0][1], start)
         assert [row["step"] for row in traces[group[0]]] == [*range(begin, 8)]
     changes = (images.int() - data.train.images[START].int()).abs().double().mean(dim=(1, 2, 3))
@@ -704,13 +703,16 @@ def test_pixels_are_valid_after_every_step(whole, data, runtime, monkeypatch):
     monkeypatch.setattr(Checkpoint, "save", spy)
     images, _, _, _ = whole(CONFIG, runtime=replace(runtime, checkpoint_seconds=0))
     assert len(kept) == 2 * 7
-    mean, std = (torch.tensor(part)[:, None, None] for part in (data.mean, data.std))
+    mean, std = (
+        torch.tensor(part)[:, None, None]
+        for part in (data.normalization.mean, data.normalization.std)
+    )
     pixels = torch.stack(kept) * std + mean
     assert pixels.min() == pytest.approx(0, abs=1e-6)  # some are on the bounds, none beyond
     assert pixels.max() == pytest.approx(1, abs=1e-6)
     assert images.dtype == torch.uint8
     assert images.shape == (12, 3, 8, 8)
-    shifted = normalize(images, data.mean, data.std) * std + mean  # a round trip of the last step
+    shifted = data.normalization.normalize(images) * std + mean  # a round trip of the last step
     assert torch.equal((shifted * 255).round().to(torch.uint8), images)
     last = torch.cat([kept[6], kept[13]]) * std + mean
     step = (shifted - last).abs()  # one Adam step at the end of the cosine, and the rounding

@@ -1,12 +1,13 @@
 """A distilled set comes back as it was written, with the labels that belong to it."""
 
-from dataclasses import replace
+from dataclasses import astuple, replace
 
 import numpy as np
 import pytest
 import torch
 
 from gvbsm.files.artifacts import ArtifactError, load_tensors, read_json, save, write_json
+from gvbsm.files.schema import PACKED
 from gvbsm.store.distilled import (
     is_whole,
     load_distilled,
@@ -15,10 +16,11 @@ from gvbsm.store.distilled import (
     save_images,
     stored_bytes,
 )
+from gvbsm.store.label_codec import pack_rows, unpack_rows
 from support.distilled_files import RECIPE, write_images, write_labels
 
 
-def test_labels_of_the_first_layout_are_still_read(tmp_path):
+def test_labels_are_read_by_epoch(tmp_path):
     written = write_labels(tmp_path / "labels", epochs=5, shard_epochs=2)
     labels = load_labels(tmp_path / "labels")
     assert labels == written
@@ -42,31 +44,28 @@ def test_labels_of_the_first_layout_are_still_read(tmp_path):
         fresh.read(2)
 
 
-@pytest.mark.parametrize(("name", "value"), [("order", 0), ("order", 4), ("partners", -1)])
+@pytest.mark.parametrize(("name", "value"), [("image", 0), ("image", 4), ("partner", 5)])
 def test_views_of_no_image_of_the_set_are_refused(name, value, tmp_path):
     store = write_labels(tmp_path)
     path = store.shards[0].path
     tensors, header = load_tensors(path, "labels")
-    tensors[name][0, 0] = value
-    save(path, tensors, header)
+    table = unpack_rows(tensors["views"], store.fields)
+    table[0, PACKED.index(name)] = value
+    save(path, {**tensors, "views": pack_rows(table, store.fields)}, header)
     with pytest.raises(ArtifactError, match="epoch 0 should have each of 4 images once"):
         load_labels(tmp_path).epoch(0)
 
 
-@pytest.mark.parametrize("layout", [0, -1, 1.0, True, "2", [2], None])
-def test_a_layout_that_never_was_is_refused(layout, tmp_path):
+@pytest.mark.parametrize(
+    ("layout", "message"),
+    [(3, "layout 3, .*up to 2: upgrade"), *((kind, "layout should be 2, found") for kind in
+     (0, -1, 1, True, "2", [2], None))],
+)  # fmt: skip
+def test_another_layout_is_refused(layout, message, tmp_path):
     labels = write_labels(tmp_path / "labels")
     index = read_json(labels.directory / "index.json")
     write_json(labels.directory / "index.json", {**index, "layout": layout})
-    with pytest.raises(ArtifactError, match="layout should be 1 or 2, found"):
-        load_labels(labels.directory)
-
-
-def test_a_newer_layout_is_refused(tmp_path):
-    labels = write_labels(tmp_path / "labels")
-    index = read_json(labels.directory / "index.json")
-    write_json(labels.directory / "index.json", {**index, "layout": 3})
-    with pytest.raises(ArtifactError, match=r"layout 3.*up to 2: upgrade"):
+    with pytest.raises(ArtifactError, match=message):
         load_labels(labels.directory)
 
 
@@ -111,7 +110,7 @@ def test_the_data_set_is_normalized_by_the_real_pictures(tmp_path):
     for index in range(4):
         image, label = data[index]
         pixels = found.images[index].numpy().astype(np.float64) / 255
-        mean, std = (np.array(part)[:, None, None] for part in (found.mean, found.std))
+        mean, std = (np.array(part)[:, None, None] for part in astuple(found.normalization))
         np.testing.assert_allclose(image.numpy(), (pixels - mean) / std, rtol=1e-5, atol=1e-6)
         assert image.dtype == torch.float32
         assert (type(label), label) == (int, int(found.labels[index]))
@@ -130,7 +129,7 @@ def test_save_images__a_selection_is_one_set_whatever_its_labels(method, stored,
     found = load_images(path)
     assert torch.equal(found.images, images)
     assert torch.equal(found.labels, labels)
-    assert (found.class_names, found.mean, found.std) == (data.class_names, data.mean, data.std)
+    assert (found.class_names, found.normalization) == (data.class_names, data.normalization)
     assert found.header["method"] == stored
     assert found.header["traces"] == [[{"step": 0}]]
     assert found.soft_labels is None

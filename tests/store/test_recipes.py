@@ -76,6 +76,7 @@ def changed(settings, method="gvbsm"):
         ({"evaluation": {"lr_of": {"resnet18": 0.5}}}, "student"),
         ({"labels": {"weights": {"resnet18": 2.0}}}, "labels"),
         ({"labels": {"batchnorm": "batch"}}, "labels"),
+        ({"labels": {"logit_normalization_of": {"resnet18": True}}}, "student"),
     ],
 )
 def test_recipes__a_setting_changes_its_stage_and_what_follows(settings, first):
@@ -106,6 +107,7 @@ def test_recipes__a_mended_stage_is_made_again_with_what_follows(stage, first, m
         {"device": "cpu"},
         {section: {"seed": 0} for section in ("squeeze", "synthesis", "labels", "evaluation")},
         {"trackers": ["tensorboard"]},
+        {"synthesis": {"beta_dr_of": {10: 0.0, 50: 0.4}}},  # read where settings are settled
         {"threads": 1},
         {"synthesis": {"groups": 3}},
         {"synthesis": {"compile": "always"}},
@@ -367,3 +369,12 @@ def test_recipes__how_labels_are_kept_stands_apart():
     assert kept["labels"] == {**plain, STORAGE: {"pruning": 1.0, "top_k": None, "bits": 8}}
     hard = recipes_of({"labels": {"storage": {"bits": 8}}}, "random-hard")["student"]
     assert hard == recipes_of({}, "random-hard")["student"]
+
+
+def test_recipes__a_student_of_another_normalization_is_as_if_all_had_it():
+    own = {"labels": {"logit_normalization_of": {"resnet18": True, "convnet16_d2": False}}}
+    assert recipes_of(own)["labels"] == recipes_of({})["labels"]
+    everyone = recipes_of({"labels": {"logit_normalization": True}})
+    assert recipes_of(own)["student"] == everyone["student"]
+    hard = {"evaluation": {"loss": "hard"}}
+    assert recipes_of(merge(own, hard))["student"] == recipes_of(hard)["student"]

@@ -244,7 +244,7 @@ def test_views_of_no_image_of_the_set_are_refused(column, value, written):
 def test_an_index_without_the_fields_of_its_rows_is_refused(written):
     path = written().directory / "index.json"
     write_json(path, {**read_json(path), "fields": []})
-    with pytest.raises(ArtifactError, match="fields should not be empty"):
+    with pytest.raises(ArtifactError, match="fields should begin with image"):
         load_labels(path.parent)
 
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 import pytest
 import torch
 
-from gvbsm.data.pictures import normalize
-from gvbsm.files.artifacts import ArtifactError, read_header
+from gvbsm.backbones import build_backbone
+from gvbsm.files.artifacts import ArtifactError, load_tensors, read_header, save
 from gvbsm.store.teachers import file_name, load_teacher, read_teacher, save_teacher
 from support.toy import CLASSES, CONVNET, WRN
 
@@ -28,7 +28,7 @@ def test_round_trip(name, teachers, data, runtime, tmp_path):
     before = torch.get_rng_state()
     loaded = load_teacher(path, data, runtime)
     assert torch.equal(torch.get_rng_state(), before)
-    pictures = normalize(data.test.images, data.mean, data.std)
+    pictures = data.normalization.normalize(data.test.images)
     assert torch.equal(loaded(pictures), model(pictures))
     assert not any(module.training for module in loaded.modules())
     assert not any(parameter.requires_grad for parameter in loaded.parameters())
@@ -76,3 +76,25 @@ def test_weights_that_are_not_finite_are_refused_by_name(teachers, data, runtime
     save_teacher(path, teachers[WRN], WRN, data, HISTORY, RECIPE)
     with pytest.raises(ArtifactError, match=rf"{name} holds a NaN or an infinity"):
         load_teacher(path, data, runtime)
+
+
+@pytest.mark.parametrize("kind", [torch.int32, torch.uint8, torch.bool, torch.complex64])
+def test_weights_that_were_made_whole_numbers_are_refused(kind, teachers, data, runtime, tmp_path):
+    path = tmp_path / "teacher.safetensors"
+    save_teacher(path, teachers[CONVNET], CONVNET, data, HISTORY, RECIPE)
+    tensors, header = load_tensors(path, "teacher")
+    name = next(key for key in tensors if tensors[key].ndim > 1)
+    save(path, {**tensors, name: tensors[name].to(kind)}, header)
+    with pytest.raises(ArtifactError, match=rf"{name} {kind}, expected torch.float32") as caught:
+        read_teacher(path, runtime)
+    assert str(path) in str(caught.value)
+
+
+def test_counters_of_batches_that_were_made_fractions_are_refused(data, runtime, tmp_path):
+    path = tmp_path / "teacher.safetensors"
+    save_teacher(path, build_backbone(WRN, len(CLASSES), 8), WRN, data, HISTORY, RECIPE)
+    tensors, header = load_tensors(path, "teacher")
+    name = next(key for key in tensors if key.endswith("num_batches_tracked"))
+    save(path, {**tensors, name: tensors[name].float()}, header)
+    with pytest.raises(ArtifactError, match=rf"{name} torch.float32, expected torch.int64"):
+        read_teacher(path, runtime)

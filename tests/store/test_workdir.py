@@ -66,13 +66,15 @@ def test_teachers__are_those_that_are_finished(workspace):
 
 def test_image_sets__one_of_each_method_the_runs_own_first_and_real_pictures_last(workspace):
     assert workspace.image_sets() == {}
+    header = {"kind": "images", "recipe": RECIPE, "class_names": ["a", "b"], "mean": [0.5],
+              "std": [0.5]}  # fmt: skip
 
     def write(folder, method):
         path = workspace.directory / folder / "synthesis" / "images.safetensors"
-        save(path, {}, {"kind": "images", "recipe": RECIPE, "method": method})
+        save(path, {}, {**header, "method": method})
         return path
 
-    save(workspace.real, {}, {"kind": "images", "recipe": RECIPE, "method": "real"})
+    save(workspace.real, {}, {**header, "method": "real"})
     write("baselines/random-1", "random")
     expected = {
         "gvbsm": write("", "gvbsm"),

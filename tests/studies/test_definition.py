@@ -7,6 +7,7 @@ import yaml
 
 from gvbsm.config import ConfigError
 from gvbsm.config.build import build_config, read_preset, squeeze_of, to_dict
+from gvbsm.config.dropping import settle_beta_dr
 from gvbsm.studies.definition import (
     STUDIES,
     Choice,
@@ -377,3 +378,15 @@ def test_table_3_labels_with_nested_teachers_and_shares_its_images():
         ]
         assert len({point.config.synthesis.backbones for point in points}) == 1
         assert [point.axes["label backbones"] for point in points] == [1, 2, 3, 4]
+
+
+def test_images_per_class_on_imagenet_have_the_paper_s_chance_of_dropping_a_layer():
+    settings = read_preset("imagenet-1k")
+    points = points_of("table4-ipc", settings=settings)
+    found = [settle_beta_dr(point.config).synthesis.beta_dr for point in points]
+    assert found == [0.0, 0.4, 0.4]  # appendix A, table 7
+    points = points_of("figure6-beta-dr", settings=settings)
+    found = [settle_beta_dr(point.config).synthesis.beta_dr for point in points]
+    assert found == [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
+    with pytest.raises(ConfigError, match=r"beta_dr_of says 0\.0 at 10 images"):
+        points_of("table4-ipc", settings=settings, options={"synthesis": {"beta_dr": 0.2}})

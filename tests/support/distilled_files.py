@@ -1,11 +1,20 @@
 """Write the images and the soft labels of a small distilled set."""
 
+from dataclasses import replace
+
 import torch
 
-from gvbsm.files.artifacts import save, write_json
+from gvbsm.config import LabelStorageConfig
+from gvbsm.data.mixing import Mixes
+from gvbsm.data.views import Views
+from gvbsm.files.artifacts import save
+from gvbsm.files.schema import PACKED
+from gvbsm.method.epochs import Plan
 from gvbsm.store.distilled import (
     load_labels,
 )
+from gvbsm.store.label_codec import field
+from gvbsm.store.soft_labels import SoftLabels
 
 RECIPE = {"stage": "synthesis", "seed": 0}
 
@@ -27,26 +36,24 @@ def write_images(directory, ipc=2, classes=2, channels=3):
     return path
 
 
-def write_labels(directory, epochs=5, shard_epochs=2, images=4, classes=2):
-    """A store of the first layout, whose logits and boxes are the number of the epoch."""
+def write_labels(directory, epochs=5, shard_epochs=2, images=4, classes=2, **entries):
+    """A store whose logits and boxes are the number of the epoch; `entries` are others of it."""
+    store = SoftLabels(
+        directory, epochs, images, classes, tuple(range(epochs)), LabelStorageConfig(),
+        tuple(field(name, 0, max(epochs, images)) for name in PACKED), images,
+        min(shard_epochs, epochs), images, RECIPE,
+    )  # fmt: skip
+    store = replace(store, **entries)
 
-    def full(*shape, dtype):
-        rows = torch.arange(start, stop).view(-1, *[1] * (len(shape) + 1))
-        return rows.expand(-1, images, *shape).to(dtype)
+    def labelled(epoch):
+        boxes, rolls = (torch.full((images, numbers), epoch) for numbers in (4, 2))
+        flips = torch.full((images,), bool(epoch))
+        order = torch.arange(images)
+        plan = Plan(order.flip(0), Views(boxes, flips, rolls), Mixes(order, boxes))
+        logits = torch.full((images, classes), float(epoch), dtype=torch.float16)
+        return plan, lambda index: store.encode(logits[index])
 
-    for number, start in enumerate(range(0, epochs, shard_epochs)):
-        stop = min(start + shard_epochs, epochs)
-        shard = {
-            "logits": full(classes, dtype=torch.float16),
-            "boxes": full(4, dtype=torch.int16),
-            "mix_boxes": full(4, dtype=torch.int16),
-            "rolls": full(2, dtype=torch.int16),
-            "flips": full(dtype=torch.bool),
-            "order": torch.arange(images, dtype=torch.int32).flip(0).expand(stop - start, -1),
-            "partners": torch.arange(images, dtype=torch.int32).expand(stop - start, -1),
-        }
-        header = {"kind": "labels", "recipe": RECIPE, "epochs": [start, stop]}
-        save(directory / f"shard-{number:05d}.safetensors", shard, header)
-    numbers = {"epochs": epochs, "shard_epochs": shard_epochs, "images": images}
-    write_json(directory / "index.json", {"recipe": RECIPE, **numbers, "classes": classes})
+    store.write_index()
+    for shard in store.shards:
+        store.write(shard, labelled, lambda: None)
     return load_labels(directory)

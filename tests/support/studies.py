@@ -67,6 +67,8 @@ class Maker:
                 "student": STUDENT,
                 "ipc": 6,
                 "top1": spread(found),
+                "top1_best": spread(found),
+                "seconds": 1.0,
             }
             for method, found in values.items()
         ]
@@ -101,7 +103,8 @@ class Maker:
 
     def continual(self):
         steps = [spread([90.0, 92.0]), spread([70.0, 80.0])]
-        row = {"method": "gvbsm", "student": STUDENT, "ipc": 6, "steps": steps}
+        row = {"method": "gvbsm", "student": STUDENT, "ipc": 6, "steps": steps,
+               "average": spread([80.0])}  # fmt: skip
         content = {"classes": [2, 4], "orders": [[0, 1, 2, 3], [3, 1, 2, 0]], "rows": [row]}
         write_json(self.folder / "continual.json", {**content, "note": "Teachers know it all."})
 
@@ -110,7 +113,8 @@ def study_row(point, method, *values, seconds=None, stored=(100, 200), axes=None
     return {
         "study": "s", "point": point, "axes": axes or {}, "method": method, "student": STUDENT,
         "ipc": None if method == "full" else 10, "top1": spread(list(values)),
-        "seconds_per_iteration": seconds, "image_bytes": stored[0], "label_bytes": stored[1],
+        "seconds": None, "synthesis_seconds": None, "seconds_per_iteration": seconds,
+        "image_bytes": stored[0], "label_bytes": stored[1],
     }  # fmt: skip
 
 
@@ -119,7 +123,8 @@ def write_study(folder, name, axes, rows, paper=None):
     points = {row["point"]: row["axes"] for row in rows if row["point"] is not None}
     config = {"ipc": 10, "method": "gvbsm", "data": {"name": "digits"}}
     entries = [{"name": n, "axes": at, "done": True, "config": config} for n, at in points.items()]
-    entries.append({"name": "later", "axes": {}, "done": False})
+    entries.append({"name": "later", "axes": {}, "done": False, "config": config})
     content = {"study": name, "title": "what helps", "source": "table 1", "axes": axes,
-               "paper": paper or {}, "points": entries, "rows": rows}  # fmt: skip
+               "paper": paper or {}, "points": entries, "rows": rows, "additive": False,
+               "versions": {}}  # fmt: skip
     write_json(folder / f"{name}.json", content)

@@ -6,7 +6,7 @@ from contextlib import ExitStack
 import torch
 from torch import nn
 
-from gvbsm.data.pictures import Split, normalize
+from gvbsm.data.pictures import Split
 from gvbsm.method.moments import Moments
 from support import reference
 
@@ -87,7 +87,7 @@ def class_statistics(model, pictures, labels, n_p):
 
 def of_classes(model, data, n_p):
     """The two tables of `Statistics` that are by class."""
-    pictures = normalize(data.train.images, data.mean, data.std)
+    pictures = data.normalization.normalize(data.train.images)
     by_class = class_statistics(model, pictures, data.train.labels, n_p)
     channel, patch = {}, {}
     for path, values in by_class[0].items():

@@ -1,4 +1,4 @@
-"""Backbones: the only place that knows a network's name, and which of its layers are matched.
+"""Networks by name, their weights, and which of their layers are matched.
 
 Small-image networks are ours (`BACKBONES`, and `convnet<width>[_d<depth>]`, `wrn<depth>_<width>`
 for any numbers); full-size ones come from a library by prefix (`torchvision/`, `timm/`).

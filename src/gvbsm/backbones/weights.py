@@ -146,7 +146,8 @@ def fill(model: nn.Module, found: Mapping[str, Tensor], what: str) -> None:
         what: Whose weights these are and where they come from, for the error.
 
     Raises:
-        ValueError: If tensors are missing, unexpected or of another shape.
+        ValueError: If tensors are missing, unexpected, of another shape, or whole numbers where
+            fractions belong, or the reverse.
     """
     own = model.state_dict()
     metadata = getattr(found, "_metadata", None) or getattr(own, "_metadata", None)
@@ -160,7 +161,15 @@ def fill(model: nn.Module, found: Mapping[str, Tensor], what: str) -> None:
         for key, value in own.items()
         if key in state and state[key].shape != value.shape
     }
-    faults = {"missing": missing, "unexpected": unexpected, "of another shape": shapes}
+    kinds = {
+        f"{key} {state[key].dtype}, expected {value.dtype}"
+        for key, value in own.items()
+        if key in state and state[key].is_floating_point() != value.is_floating_point()
+    }
+    faults = {
+        "missing": missing, "unexpected": unexpected, "of another shape": shapes,
+        "of another type": kinds,
+    }  # fmt: skip
     told = [f"{len(keys)} {fault} ({_some(keys)})" for fault, keys in faults.items() if keys]
     if told:
         raise ValueError(f"{what} do not fit: of {len(own)} tensors {'; '.join(told)}")

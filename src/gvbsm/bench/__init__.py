@@ -1,4 +1,4 @@
-"""What the method costs beside the bare networks, on this machine: the numbers of `gvbsm bench`.
+"""Benchmarks: time and memory of the method beside the bare networks.
 
 Each number is a ratio of two things that were timed in one run, in alternating order. Networks have
 random weights and data are noise: they cost as much as real ones. "Bare" is the network alone:

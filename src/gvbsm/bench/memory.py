@@ -25,6 +25,7 @@ from gvbsm.bench.timing import resident
 from gvbsm.config import EvaluationConfig, LabelsConfig, ViewConfig
 from gvbsm.data.datasets import ImageData
 from gvbsm.data.pictures import Split
+from gvbsm.data.pixels import Normalization
 from gvbsm.engine.device import Runtime
 from gvbsm.files.artifacts import save
 from gvbsm.stages.evaluation import Labeller, train_student
@@ -145,9 +146,10 @@ def _groups(extent: Extent, folder: Path) -> Groups:
 def _data(extent: Extent) -> ImageData:
     """The names of the classes, and a few pictures to test on."""
     pixels = torch.zeros(8, 3, SIZE, SIZE, dtype=torch.uint8)
-    split, half = Split(torch.arange(8) % extent.classes, pixels), (0.5, 0.5, 0.5)
+    split = Split(torch.arange(8) % extent.classes, pixels)
+    half = Normalization((0.5,) * 3, (0.5,) * 3)
     names = tuple(map(str, range(extent.classes)))
-    return ImageData("noise", names, 3, SIZE, split, split, half, half, "noise")
+    return ImageData("noise", names, 3, SIZE, split, split, half, "noise")
 
 
 def _labels_config(extent: Extent) -> LabelsConfig:
@@ -163,7 +165,7 @@ def _label(extent: Extent, folder: Path, runtime: Runtime) -> None:
     data, found = _data(extent), load_images(folder / "images.safetensors")
     teacher = build_backbone(NETWORK, extent.classes, SIZE).eval().requires_grad_(False)
     generate_labels(
-        found.images, extent.classes, [teacher], _labels_config(extent), (data.mean, data.std),
+        found.images, extent.classes, [teacher], _labels_config(extent), data.normalization,
         runtime, folder / "labels", {},
     )  # fmt: skip
 

@@ -21,8 +21,9 @@ from gvbsm.bench.timing import Pair, Work, compare, timed
 from gvbsm.config import BenchConfig, LabelsConfig, ViewConfig
 from gvbsm.config.build import as_config
 from gvbsm.data.datasets import ImageData
-from gvbsm.data.loading import view_batches
+from gvbsm.data.loading import training_batches, view_batches
 from gvbsm.data.pictures import Split, write_image
+from gvbsm.data.pixels import Normalization
 from gvbsm.engine.device import Runtime
 from gvbsm.stages.evaluation import Labeller, train_student
 from gvbsm.stages.labels import generate_labels
@@ -110,7 +111,9 @@ def measure_data(config: BenchConfig, runtime: Runtime) -> dict[str, Any]:
         ):
 
             def read(data: ImageData = data, views: ViewConfig = squeeze.views) -> None:
-                for _ in view_batches(data, views, cifar.squeeze.batch_size, runtime, ("bench",)):
+                path, size = ("bench",), cifar.squeeze.batch_size
+                batches = training_batches(data, size, runtime, path)
+                for _ in view_batches(data, views, batches, runtime, path):
                     pass
 
             read()
@@ -151,8 +154,8 @@ def noise_data(count: int = 100) -> ImageData:
         return Split(torch.arange(size) % 10, pixels)
 
     names = tuple(map(str, range(10)))
-    half = (0.5, 0.5, 0.5)
-    return ImageData("noise", names, 3, 32, split(count), split(10), half, half, "noise")
+    half = Normalization((0.5,) * 3, (0.5,) * 3)
+    return ImageData("noise", names, 3, 32, split(count), split(10), half, "noise")
 
 
 def _noise_files(folder: Path) -> ImageData:
@@ -167,10 +170,8 @@ def _noise_files(folder: Path) -> ImageData:
         write_image(paths[-1], (255 * picture).to(torch.uint8), quality=90)
     size = SIZES["imagenet-1k"][2]
     split = Split(torch.arange(FILES) % 10, paths=tuple(paths))
-    half = (0.5, 0.5, 0.5)
-    return ImageData(
-        "noise", tuple(map(str, range(10))), 3, size, split, split, half, half, "noise"
-    )
+    half = Normalization((0.5,) * 3, (0.5,) * 3)
+    return ImageData("noise", tuple(map(str, range(10))), 3, size, split, split, half, "noise")
 
 
 def _distilled(data: ImageData) -> tuple[Tensor, Tensor]:
@@ -186,5 +187,5 @@ def _label(
     folder: str,
 ) -> SoftLabels:
     return generate_labels(
-        _distilled(data)[0], 10, teachers, labels, (data.mean, data.std), runtime, Path(folder), {}
+        _distilled(data)[0], 10, teachers, labels, data.normalization, runtime, Path(folder), {}
     )

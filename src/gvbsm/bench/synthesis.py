@@ -20,8 +20,9 @@ from gvbsm.bench.predictions import SIZES
 from gvbsm.bench.timing import CLEAR_REFS, Work, compare, high_water, timed
 from gvbsm.config import BenchConfig
 from gvbsm.config.build import as_config
-from gvbsm.data.pictures import pixel_bounds
-from gvbsm.engine.device import Runtime, seeded
+from gvbsm.data.pixels import Normalization
+from gvbsm.engine.device import Runtime
+from gvbsm.engine.seeds import seeded
 from gvbsm.method.beyond.class_matching import ClassMatching, class_moments
 from gvbsm.method.capture import HookedObserver
 from gvbsm.method.compiled import CompiledObserver
@@ -92,7 +93,7 @@ class Bench:
         teacher = make_teacher("bench", self.model, statistics, self.config, self.n_p, self.shape)
         paths = {*teacher.batchnorm, *teacher.conv}
         teacher = replace(teacher, observe=CompiledObserver(self.model, paths, self.n_p))
-        bounds = pixel_bounds([0.0] * 3, [1.0] * 3)
+        bounds = Normalization((0.0,) * 3, (1.0,) * 3).bounds()
         state = begin_synthesis(self.images, bounds, self.stack, [teacher], self.config)
         self.images = state.images
         extras = []

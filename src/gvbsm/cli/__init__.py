@@ -1,4 +1,4 @@
-"""The command line: argv -> settings -> stage -> one table and one exit code.
+"""The command line: parse arguments, run a verb, print a table, exit with a code.
 
 Exit codes: 0 done; 1 the run failed; 2 a fault in the command, the settings, the data or the work
 directory; 130 stopped by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP; 141 the reader of the standard

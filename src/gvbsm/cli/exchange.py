@@ -18,6 +18,7 @@ _NOT_READ: dict[type, set[str]] = {
         "backbones",
         "batch_size",
         "logit_normalization",
+        "logit_normalization_of",
         "store",
         "temperature",
         "weights",
@@ -41,6 +42,9 @@ def export_verb(argv: list[str]) -> int:
     parser.add_argument(
         "--soft_labels", type=bool, default=True, help="take them along (hub, safetensors)"
     )
+    parser.add_argument(
+        "--logit_normalization", type=bool, help="take those that were made with it, or without"
+    )
     parser.add_argument("--push", type=str, help="user/name on the Hugging Face Hub (hub)")
     parser.add_argument("--quiet", action="store_true", help="no progress bars and no log")
     try:
@@ -56,7 +60,8 @@ def export_verb(argv: list[str]) -> int:
 
     out = export(
         parsed.source, parsed.to, parsed.out, overwrite=parsed.overwrite,
-        soft_labels=parsed.soft_labels, quiet=parsed.quiet,
+        soft_labels=parsed.soft_labels, logit_normalization=parsed.logit_normalization,
+        quiet=parsed.quiet,
     )  # fmt: skip
     print(out)
     if parsed.push is not None:

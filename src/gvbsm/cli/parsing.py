@@ -17,6 +17,7 @@ from gvbsm.config.build import (
     settings_parser,
     usual_workdir,
 )
+from gvbsm.config.dropping import check_beta_dr
 from gvbsm.config.keys import flat_keys, unknown_field
 from gvbsm.config.paths import user_path
 from gvbsm.config.provenance import Origin
@@ -91,7 +92,10 @@ def parse_run(verb: str, argv: list[str]) -> Parsed | None:
         parsed.pop(option.lstrip("-"))
     workdir = user_path(own["workdir"]) if own["workdir"] else usual_workdir(own["preset"])
     origin = Origin.of(own["preset"], plain, parsed.as_dict())
-    return Parsed(from_parsed(parser, parsed), workdir, bool(own["quiet"]), origin)
+    config = from_parsed(parser, parsed)
+    if "--synthesis.beta_dr" in (argument.partition("=")[0] for argument in argv):
+        check_beta_dr(config)
+    return Parsed(config, workdir, bool(own["quiet"]), origin)
 
 
 def expand(argument: str) -> str:

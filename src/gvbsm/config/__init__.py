@@ -1,7 +1,7 @@
-"""Settings: one frozen dataclass a stage; the defaults are the paper's rows for CIFAR (table 9).
+"""Settings: dataclasses, presets, checks, dotted keys.
 
-These files hold data alone and import no torch, so that the command line answers at once. The help
-text of a field is its line under `Args`. Reading and checking settings is in `settings.py`.
+One frozen dataclass a stage; the defaults are the paper's for CIFAR (table 9). The help text of a
+field is its line under `Args`. No torch is imported here, so that the command line answers at once.
 """
 
 from gvbsm.config.bench import (

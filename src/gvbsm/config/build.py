@@ -21,6 +21,7 @@ from gvbsm.config import (
     SqueezeConfig,
 )
 from gvbsm.config.checks import later_papers_faults, limit_faults
+from gvbsm.config.dropping import settle_beta_dr
 from gvbsm.config.keys import check_names, merge, nearest
 from gvbsm.config.paths import user_path
 
@@ -107,7 +108,7 @@ def _plain(value: Any) -> Any:
 
 def for_method(config: Config, method: Method) -> Config:
     """The settings of a baseline in place of G-VBSM: its preset laid over `config`."""
-    return build_config(overlay(to_dict(config), method))
+    return settle_beta_dr(build_config(overlay(to_dict(config), method)))
 
 
 def overlay(settings: dict[str, Any], name: str) -> dict[str, Any]:
@@ -172,7 +173,7 @@ def to_dict(config: Any) -> dict[str, Any]:
 
     def plain(value: Any) -> Any:
         if isinstance(value, dict):
-            return {key: plain(item) for key, item in value.items()}
+            return {str(key): plain(item) for key, item in value.items()}  # as JSON has them
         if isinstance(value, (list, tuple)):
             return [plain(item) for item in value]
         return value

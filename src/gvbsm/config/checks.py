@@ -47,10 +47,7 @@ def _number_faults(config: Config) -> Iterator[str | None]:
         yield _chance(f"synthesis.{name}", getattr(synthesis, name), closed=True)
     if not 0 < config.data.val_fraction < 1:
         yield f"data.val_fraction must be in (0, 1), got {config.data.val_fraction}"
-    for student, rate in config.evaluation.lr_of.items():
-        yield _positive(f"evaluation.lr_of.{student}", rate)
-    for teacher, weight in config.labels.weights.items():
-        yield _not_negative(f"labels.weights.{teacher}", weight)
+    yield from _table_faults(config)
     for name, count in (
         ("threads", config.threads),
         ("synthesis.groups", synthesis.groups),
@@ -65,6 +62,16 @@ def _number_faults(config: Config) -> Iterator[str | None]:
     yield from _seed_faults(config)
     yield _not_negative("continual.min_steps", config.continual.min_steps or 0)
     yield _not_negative("data.workers", config.data.workers or 0)
+
+
+def _table_faults(config: Config) -> Iterator[str | None]:
+    for ipc, chance in config.synthesis.beta_dr_of.items():
+        yield _positive("a number of images in synthesis.beta_dr_of", ipc)
+        yield _chance(f"synthesis.beta_dr_of.{ipc}", chance, closed=True)
+    for student, rate in config.evaluation.lr_of.items():
+        yield _positive(f"evaluation.lr_of.{student}", rate)
+    for teacher, weight in config.labels.weights.items():
+        yield _not_negative(f"labels.weights.{teacher}", weight)
 
 
 def _seed_faults(config: Config) -> Iterator[str]:

@@ -1,7 +1,7 @@
 """Names of settings: dotted keys, which are known, and nested settings laid over others.
 
-Some settings are tables, whose keys are names of networks and no settings: the learning rates of
-single students, the weights of single teachers, and what else is other for single teachers.
+Some settings are tables, whose keys are no settings but names of networks, or numbers of images:
+the learning rates of single students, the weights of single teachers, and so on.
 """
 
 from __future__ import annotations

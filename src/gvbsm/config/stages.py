@@ -99,6 +99,8 @@ class SynthesisConfig:
         alpha: Weight of the past in the EMA of batch statistics (Eq. 6); 0 is no EMA.
         ema_start: first starts the EMA at the first batch, zero at 0 as the authors' code does.
         beta_dr: Probability that a convolution's matching is dropped in an iteration.
+        beta_dr_of: beta_dr at single numbers of images per class, such as {10: 0.0}; at these
+            beta_dr is not read.
         weight_cross_entropy: Weight of the classification term.
         weight_batchnorm: Weight of L'_BN (Eq. 6); 0 is off.
         weight_conv: Weight of L'_Conv (Eq. 10); 0 is off.
@@ -138,6 +140,7 @@ class SynthesisConfig:
     alpha: float = 0.8
     ema_start: Literal["first", "zero"] = "first"
     beta_dr: float = 0.4
+    beta_dr_of: dict[int, float] = field(default_factory=dict, metadata=LATER)
     weight_cross_entropy: float = 1.0
     weight_batchnorm: float = 0.01
     weight_conv: float = 0.01
@@ -183,6 +186,8 @@ class LabelsConfig:
         full_batch_up_to: A set of at most this many images is one batch, in labelling and training.
         views: Augmentation of the distilled images.
         logit_normalization: Bring all teachers' logits to one norm before the mean (Eq. 8, w/ LN).
+        logit_normalization_of: logit_normalization for single students, such as {resnet50: false},
+            which learn from labels of their own.
         store: Keep the labels on disk (true) or let the teachers label during training (false).
         storage: How they are kept on disk.
         seed: Seed of the views of the labels; none takes the run's.
@@ -199,6 +204,7 @@ class LabelsConfig:
     full_batch_up_to: int = 100
     views: ViewConfig = field(default_factory=lambda: ViewConfig(cutmix=1.0))
     logit_normalization: bool = False
+    logit_normalization_of: dict[str, bool] = field(default_factory=dict, metadata=LATER)
     store: bool = True
     storage: LabelStorageConfig = field(default_factory=LabelStorageConfig)
     seed: int | None = None

@@ -11,18 +11,17 @@ import json
 import logging
 import os
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import median_low
 from typing import Any
 
-import numpy as np
 import torch
 
+from gvbsm.config import DataConfig
 from gvbsm.config.paths import cache_folder, user_path
-from gvbsm.data.normalization import cached_pixel_statistics, check_range, pixel_statistics
+from gvbsm.data.file_sample import FileSample, check_depth, sample_files
 from gvbsm.data.pictures import (
     GRAY_MODES,
     DataError,
@@ -30,11 +29,11 @@ from gvbsm.data.pictures import (
     Progress,
     Split,
     decode,
-    greatest_deep_value,
     no_progress,
-    open_image,
     resize_to,
 )
+from gvbsm.data.pixel_statistics import cached_pixel_statistics, check_range, pixel_statistics
+from gvbsm.data.pixels import Normalization
 from gvbsm.data.reading import UNREADABLE, Reading, account
 from gvbsm.data.sources import arrays, folders
 from gvbsm.data.sources import huggingface as hub_sets
@@ -49,9 +48,6 @@ log = logging.getLogger("gvbsm")
 
 MOST_PATH = 4096  # characters of a path, the most that Linux takes
 MEMORY_LIMIT = 2 * 1024**3  # bytes of uint8 pictures that are kept in memory without being asked to
-SAMPLED_HEADERS = 200  # pictures looked at to choose a folder's image size and channels
-SAMPLED_DEEP = 20  # of these, pictures of more than 8 bits whose values are looked at
-LEAST_DEEP = 2**14  # a set of 16 bits whose greatest value is less holds fewer bits
 
 
 @dataclass(frozen=True)
@@ -59,8 +55,8 @@ class ImageData:
     """A data set, ready to be normalized and batched.
 
     Attributes:
-        mean: Of the training pictures scaled to [0, 1], one a channel.
-        std: Likewise; the population's (divided by the count), at least 1/255.
+        normalization: Mean and standard deviation of the training pixels, the latter over the
+            population (divided by the count) and at least 1/255.
         fingerprint: Hash of the name, the classes, the labels, the size and the pixels (in memory)
             or each file's relative path and byte size (streamed). Moving or copying the data keeps
             it. A streamed file rewritten with as many bytes is not noticed.
@@ -75,8 +71,7 @@ class ImageData:
     image_size: int
     train: Split
     test: Split
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    normalization: Normalization
     fingerprint: str
     skipped: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -97,7 +92,7 @@ class DatasetSpec:
     image_size: int | None
     channels: int | None
     load: Callable[[Request], Raw]
-    mean_std: tuple[tuple[float, ...], tuple[float, ...]] | None = None
+    normalization: Normalization | None = None
     streams: bool = False  # stays on disk however small, unless `in_memory` asks otherwise
 
 
@@ -116,8 +111,8 @@ def _check(raw: Raw, where: str) -> None:
         raise DataError(f"no training pictures of class {raw.class_names[empty[0]]!r} in {where}")
 
 
-def _geometry(raw: Raw, spec: DatasetSpec) -> tuple[int, int]:
-    """Image size and channels: the spec's, else those of the pictures (see `load_dataset`)."""
+def _geometry(raw: Raw, spec: DatasetSpec, sample: FileSample) -> tuple[int, int]:
+    """Image size and channels: the spec's, else those of the pictures (see `read_dataset`)."""
     if raw.train.images is not None and raw.test.images is not None:
         found = {int(raw.train.images.shape[1]), int(raw.test.images.shape[1])}
         if len(found) > 1 or spec.channels not in (None, *found):
@@ -126,40 +121,11 @@ def _geometry(raw: Raw, spec: DatasetSpec) -> tuple[int, int]:
         return spec.image_size or min(raw.train.images.shape[-2:]), found.pop()
     if spec.image_size is not None and spec.channels is not None:
         return spec.image_size, spec.channels
-    # both splits, in one order: the answer must not depend on how a folder was split
-    paths = sorted((*(raw.train.paths or ()), *(raw.test.paths or ())))
-    sizes, modes = [], set()
-    for index in np.unique(np.linspace(0, len(paths) - 1, SAMPLED_HEADERS).astype(int)):
-        try:
-            with open_image(paths[index]) as file:
-                sizes.append(file.size)
-                modes.add(file.mode)
-        except Exception as error:  # as in `read_image`
-            raise DataError(f"cannot read {paths[index]}: {error}; repair or remove it") from error
-    side = median_low(min(size) for size in sizes)
-    side = side if len(set(sizes)) == 1 else min(side, 224)
-    return spec.image_size or side, spec.channels or (1 if modes <= GRAY_MODES else 3)
-
-
-def _check_depth(raw: Raw) -> None:
-    """Check that 16-bit pictures use their full range: others would become nearly black.
-
-    Raises:
-        DataError: If the greatest value among a sample is that of fewer bits.
-    """
-    paths = raw.train.paths or ()
-    greatest = []
-    for index in np.unique(np.linspace(0, len(paths) - 1, SAMPLED_HEADERS).astype(int)):
-        with suppress(Exception):  # what cannot be read is found where it is read
-            if (value := greatest_deep_value(paths[index])) is not None:
-                greatest.append(value)
-        if len(greatest) == SAMPLED_DEEP:
-            break
-    if greatest and max(greatest) < LEAST_DEEP:
-        raise DataError(
-            f"the pictures of more than 8 bits reach {max(greatest)} of 65535, and would be nearly "
-            "black: scale their values to 16 bits, or save them with 8"
-        )
+    if sample.fault is not None:
+        raise sample.fault
+    side = median_low(min(size) for size in sample.sizes)
+    side = side if len({*sample.sizes}) == 1 else min(side, 224)
+    return spec.image_size or side, spec.channels or (1 if sample.modes <= GRAY_MODES else 3)
 
 
 def _settle(split: Split, channels: int, size: int, keep: bool, progress: Progress) -> Split:
@@ -195,10 +161,24 @@ def _fingerprint(header: list[Any], splits: Iterable[Split], root: Path | None) 
     return digest.hexdigest()
 
 
-def _check_settings(
-    name: str, root: Path | None, image_size: int | None, val_fraction: float
-) -> tuple[DatasetSpec, str, Path | None]:
-    """The spec of `name`, what follows its slash, and the absolute `root`, if all can be met."""
+def _check_ranges(config: DataConfig) -> None:
+    if not 0 < config.val_fraction < 1:
+        raise DataError(f"`val_fraction` must be in (0, 1), got {config.val_fraction}")
+    if not 0 < config.test_crop <= 1:
+        raise DataError(f"`test_crop` must be in (0, 1], got {config.test_crop}")
+    if config.image_size is not None and config.image_size < 1:
+        raise DataError(f"`image_size` must be 1 or more, got {config.image_size}")
+    if config.unreadable not in ("stop", "skip"):
+        raise DataError(f"`unreadable` must be stop or skip, got {config.unreadable!r}")
+
+
+def _check_settings(config: DataConfig) -> tuple[DatasetSpec, str, Path | None]:
+    """The spec of the data set, what follows its name's slash, and the absolute root.
+
+    Raises:
+        DataError: If there is no such data set, or a setting is out of range.
+    """
+    name = config.name
     kind, slash, member = name.partition("/")
     if (slash and kind not in LIBRARIES) or (kind not in DATASETS and kind not in LIBRARIES):
         known = (*DATASETS, *(f"{library}/NAME" for library in LIBRARIES))
@@ -207,11 +187,8 @@ def _check_settings(
         raise DataError(f"unknown data set {name!r}: {hint}choose from {', '.join(known)}")
     if slash and not member:
         raise DataError(f"{name!r} lacks the name of a set: write {kind}/NAME")
-    if not 0 < val_fraction < 1:
-        raise DataError(f"`val_fraction` must be in (0, 1), got {val_fraction}")
-    if image_size is not None and image_size < 1:
-        raise DataError(f"`image_size` must be 1 or more, got {image_size}")
-    root = None if root is None else user_path(root).absolute()
+    _check_ranges(config)
+    root = None if config.root is None else user_path(config.root).absolute()
     if len(str(root)) > MOST_PATH:
         raise DataError(f"--data.root has {len(str(root))} characters, more than {MOST_PATH}")
     spec = LIBRARIES[kind] if slash else DATASETS.get(kind)
@@ -225,100 +202,107 @@ def _check_settings(
     return spec, member, root
 
 
-@torch_defaults()
 def load_dataset(
     name: str,
-    root: Path | None = None,
+    root: str | Path | None = None,
     *,
-    image_size: int | None = None,
-    test_crop: float = 1.0,
-    val_fraction: float = 0.2,
-    split_seed: int = 0,
-    in_memory: bool | None = None,
-    subset: str | None = None,
-    image_column: str | None = None,
-    label_column: str | None = None,
-    skip_unreadable: bool = False,
-    cache_dir: Path | None = None,
+    cache_dir: str | Path | None = None,
     progress: Progress = no_progress,
+    **settings: Any,
 ) -> ImageData:
-    """Read a data set by name.
+    """Read a data set by name (`gvbsm.load_dataset`).
 
     Args:
         name: A key of `DATASETS`, `torchvision/NAME` or `hub/USER/NAME`.
         root: Folder or file of the data; of `webdataset` also a pattern. `digits`, the CIFAR sets,
             `torchvision/` and `hub/` do without.
-        image_size: Side of the pictures; None takes the data set's own. For `folder` that is,
-            over up to 200 pictures, their short side if all have one size, else the median short
-            side or 224, whichever is smaller.
-        test_crop: Share of a test picture's short side that the square in its middle covers, in
-            (0, 1]; of training pictures it is 1.
-        val_fraction: Share of each class held out where the data has no split of its own
-            (`digits`, `folder` without train/ and others), at least one picture a class.
-        split_seed: Seed of that split.
-        in_memory: Whether files are decoded at once or streamed. None keeps up to 2 GiB in memory
-            (`imagenet-1k` streams). Arrays (`digits`, .npz, official CIFAR) are always in memory.
-        subset: Configuration of a set of the Hub.
-        image_column: Column of a Hub set that holds the pictures; None finds it.
-        label_column: Likewise of the labels; of `webdataset`, the entry of .json.
-        skip_unreadable: Look at all files first, and leave out those that cannot be read.
-        cache_dir: Where downloads and the mean and std of streamed sets are kept;
+        cache_dir: As for `read_dataset`.
+        progress: As for `read_dataset`.
+        settings: Other fields of `DataConfig`, such as `image_size=32` or `unreadable="skip"`.
+
+    Returns:
+        As `read_dataset`.
+
+    Raises:
+        DataError: If the data is not as described.
+    """
+    config = DataConfig(name=name, root=None if root is None else str(root), **settings)
+    return read_dataset(config, cache_dir, progress)
+
+
+@torch_defaults()
+def read_dataset(
+    config: DataConfig, cache_dir: str | Path | None = None, progress: Progress = no_progress
+) -> ImageData:
+    """Read the data set that the settings name.
+
+    Without `image_size`, the size is the data set's own. For `folder` that is, over up to 200
+    pictures, spread evenly over both splits in the order of their names, their short side if all
+    have one size, else the median short side or 224, whichever is smaller. Without `in_memory`,
+    files are decoded at once if their pixels take up to 2 GiB, and else streamed (`imagenet-1k`
+    always streams). Arrays (`digits`, .npz, official CIFAR) are always in memory. A share
+    `val_fraction` of each class is held out, at least one picture, where the data has no split of
+    its own (`digits`, `folder` without train/ and others).
+
+    Args:
+        config: The settings.
+        cache_dir: Folder of downloads, and of the mean and standard deviation of streamed sets;
             None is ~/.cache/gvbsm.
         progress: Wraps each loop over pictures to decode, as `tqdm` does.
 
     Returns:
-        The data set. Mean and std are those of the training pictures, over 20,000 of them, drawn
+        The data set. Its normalization is that of the training pictures, over 20,000 of them, drawn
         with a fixed seed, if a streamed set has more; `imagenet-1k` has the usual constants, which
         pre-trained backbones expect.
 
     Raises:
         DataError: If the data is not as described.
     """
-    spec, member, root = _check_settings(name, root, image_size, val_fraction)
+    spec, member, root = _check_settings(config)
     cache = cache_folder() if cache_dir is None else user_path(cache_dir)
-
-    columns = (subset, image_column, label_column)
-    raw = spec.load(Request(root, val_fraction, split_seed, cache, member, *columns, progress))
-    _check(raw, str(root or name))
+    raw = spec.load(Request(config, root, cache, member, progress))
+    _check(raw, str(root or config.name))
     for note in raw.notes:
         log.warning("%s", note)
     skipped: tuple[str, ...] = ()
-    if skip_unreadable:
+    if config.unreadable == "skip":
         (train, test), skipped = leave_out((raw.train, raw.test), cache / "unreadable", progress)
         raw = replace(raw, train=train, test=test)
-        _check(raw, str(root or name))
-    _check_depth(raw)
-    size, channels = _geometry(raw, spec)
-    size = image_size or size
+        _check(raw, str(root or config.name))
+    sample = sample_files(raw)
+    check_depth(sample)
+    size, channels = _geometry(raw, spec, sample)
+    size = config.image_size or size
+    in_memory = config.in_memory
     if in_memory is None:
-        total = (len(raw.train) + len(raw.test)) * channels * size**2
-        in_memory = total <= MEMORY_LIMIT and not spec.streams
+        nbytes = (len(raw.train) + len(raw.test)) * channels * size**2
+        in_memory = nbytes <= MEMORY_LIMIT and not spec.streams
     train = _settle(raw.train, channels, size, in_memory, progress)
-    test = replace(raw.test, crop=test_crop)
+    test = replace(raw.test, crop=config.test_crop)
     test = _settle(test, channels, size, in_memory, progress)
-    header = [name, raw.class_names, channels, size, *([test_crop] if test_crop != 1 else [])]
+    header = [config.name, raw.class_names, channels, size]
+    header += [] if config.test_crop == 1 else [config.test_crop]
     fingerprint = _fingerprint(header, (train, test), raw.root or root)
-    mean, std, value_range = *(spec.mean_std or ((), ())), None
-    if not mean:
+    normalization, value_range = spec.normalization, None
+    if normalization is None:
         if train.images is not None:
             statistics = pixel_statistics([train.images], channels)
         else:
             file = cache / "mean_std" / f"{fingerprint}.json"
             statistics = cached_pixel_statistics(file, train.paths or (), channels, size, progress)
-        mean, std, value_range = statistics
-        check_range(name, value_range)
-    splits = {"train": raw.train, "test": raw.test}
+        normalization, value_range = statistics
+        check_range(config.name, value_range)
     left_out = {**raw.left_out, **({UNREADABLE: skipped} if skipped else {})}
-    reading = account(splits, raw.class_names, left_out, raw.notes, value_range)
+    splits = {"train": raw.train, "test": raw.test}
+    reading = account(splits, raw.class_names, left_out, raw.notes, value_range, raw.held_out)
     return ImageData(
-        name,
+        config.name,
         raw.class_names,
         channels,
         size,
         train,
         test,
-        mean,
-        std,
+        normalization,
         fingerprint,
         skipped,
         raw.notes,
@@ -326,7 +310,7 @@ def load_dataset(
     )
 
 
-_IMAGENET_MEAN_STD = ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
+_IMAGENET_PIXELS = Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _SPECS = (
     DatasetSpec(
         "digits", "8x8 digits, 10 classes, part of scikit-learn", 8, 1, sources.read_digits
@@ -342,7 +326,7 @@ _SPECS = (
         224,
         3,
         folders.read_folder,
-        _IMAGENET_MEAN_STD,
+        _IMAGENET_PIXELS,
         streams=True,
     ),
     DatasetSpec(

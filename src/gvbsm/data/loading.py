@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
@@ -21,27 +20,21 @@ from torch.utils.data import Dataset
 
 from gvbsm.config import ViewConfig
 from gvbsm.data.datasets import ImageData
-from gvbsm.data.pictures import Split, normalize, pixel_bounds, read_image, resize_to
+from gvbsm.data.pictures import Split, read_image, resize_to
+from gvbsm.data.pixels import Normalization
 from gvbsm.data.views import Views, apply_views, sample_views
 from gvbsm.data.workers import streamed
-from gvbsm.engine.device import Runtime, generator_for
+from gvbsm.engine.device import Runtime
 from gvbsm.engine.processes import ALONE, Processes
+from gvbsm.engine.seeds import generator_for
 
 Batch = tuple[Tensor, Tensor]
 
 PART_BYTES = 16 * 1024**2  # of pictures that are gathered at a time
 
 
-def view_arguments(config: ViewConfig) -> dict[str, Any]:
-    """The settings that `views.sample_views` takes."""
-    arguments = asdict(config)
-    for name in ("cutmix", "mixup", "shuffle", "border"):  # they act on views, or in making them
-        del arguments[name]
-    return arguments
-
-
 def border_color(
-    views: ViewConfig, normalization: tuple[Sequence[float], Sequence[float]], device: torch.device
+    views: ViewConfig, normalization: Normalization, device: torch.device
 ) -> Tensor | None:
     """What `apply_views` fills the border of finished pictures with.
 
@@ -51,7 +44,7 @@ def border_color(
 
     Args:
         views: The augmentation.
-        normalization: Mean and deviation of the data.
+        normalization: Normalization of the data.
         device: Where the pictures are.
 
     Returns:
@@ -59,12 +52,7 @@ def border_color(
     """
     if views.crop != "pad" or views.border == "mean":
         return None
-    return pixel_bounds(*normalization)[0].to(device)
-
-
-def _real_view_arguments(config: ViewConfig) -> dict[str, Any]:
-    """The same for real pictures, each of which is seen in a view of its own."""
-    return {**view_arguments(config), "per_sample": True}
+    return normalization.bounds()[0].to(device)
 
 
 def batch_count(count: int, batch_size: int) -> int:
@@ -103,60 +91,64 @@ def plain_batches(
         yield _to_device(split.images[index], split.labels[index], data, runtime)
 
 
+def training_batches(
+    data: ImageData, batch_size: int, runtime: Runtime, path: Sequence[object]
+) -> tuple[Tensor, ...]:
+    """Draw the order of the training pictures in an epoch, and cut it into batches.
+
+    Args:
+        data: The pictures.
+        batch_size: Pictures in a batch; the last may be smaller, see `batch_count`.
+        runtime: Holds the seed.
+        path: What the randomness belongs to, such as ("squeeze", backbone, epoch).
+
+    Returns:
+        Indices of the pictures of each batch, int64 (batch,).
+    """
+    order = torch.randperm(len(data.train), generator=runtime.generator(*path, "order"))
+    return split_batches(order, batch_size)
+
+
 def view_batches(
     data: ImageData,
     views: ViewConfig,
-    batch_size: int,
+    batches: Sequence[Tensor],
     runtime: Runtime,
     path: Sequence[object],
-    *,
-    start: int = 0,
-    stop: int | None = None,
     workers: int = 0,
-    training: bool = True,
-    team: Processes = ALONE,
 ) -> Iterator[Batch]:
-    """One epoch of views of the training pictures, from batch `start` on.
+    """Load views of the training pictures, batch by batch.
+
+    A picture's view depends on the seed, `path` and its index, not on the batch that it is in.
 
     Args:
         data: The pictures.
         views: The augmentation.
-        batch_size: Pictures in a batch; the last may be smaller.
+        batches: Indices of the pictures of each batch, int64 (batch,).
         runtime: Device and seed.
         path: What the randomness belongs to, such as ("squeeze", backbone, epoch).
-        start: First batch.
-        stop: Batch before which to end; None is the end of the epoch.
         workers: Processes that decode files.
-        training: Draw the order and leave a last batch of one picture out; else the split's order
-            and every picture.
-        team: Processes that share each batch; this one gets its own rows of it.
 
     Yields:
         Normalized views (batch, channels, size, size) and labels (batch,), on the device.
     """
-    split, count = data.train, len(data.train)
-    if training:
-        order = torch.randperm(count, generator=runtime.generator(*path, "order"))
-        batches = split_batches(order, batch_size)[start:stop]
-    else:
-        batches = torch.split(torch.arange(count), batch_size)[start:stop]
-    batches = tuple(index[team.rows(len(index))] for index in batches)
+    views = replace(views, per_sample=True)  # real pictures never share a view
+    split, size = data.train, data.image_size
     if split.images is None:
         files = _Files(split, data, views, runtime.seed, tuple(path))
         yield from _streamed(files, batches, data, runtime, workers)
         return
     generator = runtime.generator(*path, "views")
-    size = data.image_size
-    drawn = sample_views(count, size, size, generator, **_real_view_arguments(views))
-    border = border_color(views, (data.mean, data.std), runtime.device)
+    all_views = sample_views(len(split), size, size, generator, views)
+    border = border_color(views, data.normalization, runtime.device)
     for index in batches:
         pictures, labels = _to_device(split.images[index], split.labels[index], data, runtime)
-        yield apply_views(pictures, drawn.select(index), border), labels
+        yield apply_views(pictures, all_views.select(index), border), labels
 
 
 def _to_device(pictures: Tensor, labels: Tensor, data: ImageData, runtime: Runtime) -> Batch:
     pictures = pictures.to(runtime.device, non_blocking=True)
-    return normalize(pictures, data.mean, data.std), labels.to(runtime.device, non_blocking=True)
+    return data.normalization.normalize(pictures), labels.to(runtime.device, non_blocking=True)
 
 
 class PackedPaths:
@@ -213,7 +205,7 @@ class _Files(Dataset[Batch]):
     def _drawn(self, height: int, width: int, index: int) -> Views:
         assert self._views is not None
         generator = generator_for(self._seed, *self._path, index)
-        return sample_views(1, height, width, generator, **_real_view_arguments(self._views))
+        return sample_views(1, height, width, generator, self._views)
 
     def _random_crop(self, picture: Tensor, index: int) -> Tensor:
         """Crop in the file's own pixels, so that no resolution is lost; then bring to size."""

@@ -1,4 +1,4 @@
-"""Pictures: reading them from files, resizing them, and to and from normalized pixels.
+"""Read pictures from files, write them, and bring them to size.
 
 Shapes: N pictures, C channels, H rows, W columns, S the side of a square picture.
 """
@@ -11,11 +11,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, BinaryIO, Literal, Protocol, TypeVar
+from typing import Any, BinaryIO, Protocol, TypeVar
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image, PngImagePlugin, UnidentifiedImageError
+from PIL import ExifTags, Image, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
 from torch import Tensor
 from torchvision.transforms.v2 import functional as transforms
 
@@ -106,40 +106,6 @@ class Split:
         return replace(self, labels=self.labels[index], paths=paths)
 
 
-def _per_channel(values: Sequence[float], like: Tensor | None = None) -> Tensor:
-    found = torch.tensor(values, dtype=torch.float32).view(-1, 1, 1)  # (C, 1, 1)
-    return found if like is None else found.to(like.device, non_blocking=True)
-
-
-def normalize(images: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Turn uint8 pictures, shape (..., C, H, W), into float32 `(pixel / 255 - mean) / std`."""
-    if images.dtype != torch.uint8:
-        raise ValueError(f"`images` must be uint8, got {images.dtype}")
-    return (images.float() / 255 - _per_channel(mean, images)) / _per_channel(std, images)
-
-
-def denormalize(
-    images: Tensor,
-    mean: Sequence[float],
-    std: Sequence[float],
-    rounding: Literal["nearest", "truncate"] = "nearest",
-) -> Tensor:
-    """Turn normalized pictures, shape (..., C, H, W), back into uint8: the inverse of `normalize`.
-
-    Rounds and clamps. The field's reference code truncates, which darkens by half a grey level:
-    `rounding="truncate"` does so, and is no inverse.
-    """
-    levels = (images.float() * _per_channel(std, images) + _per_channel(mean, images)) * 255
-    levels = levels.round() if rounding == "nearest" else levels
-    return levels.clamp(0, 255).to(torch.uint8)
-
-
-def pixel_bounds(mean: Sequence[float], std: Sequence[float]) -> tuple[Tensor, Tensor]:
-    """The normalized values of black and of white, each of shape (1, C, 1, 1)."""
-    center, scale = _per_channel(mean)[None], _per_channel(std)[None]
-    return (0 - center) / scale, (1 - center) / scale
-
-
 def _to_mode(picture: Image.Image, mode: str) -> Image.Image:
     if picture.mode == "F":
         raise ValueError("float pixels have no fixed white: save it with 8 or 16 bits")
@@ -218,6 +184,10 @@ def read_image(path: Lying, channels: int) -> Tensor:
 
 def _loaded(file: Image.Image, path: Lying) -> Image.Image:
     """The picture with its pixels; of a JPEG, the end marker may be missing."""
+    if isinstance(file, TiffImagePlugin.TiffImageFile):
+        # Else Pillow maps a gray file into memory with the sides that it has once it is turned,
+        # and mixes up the pixels of one that lies on its side.
+        file.filename = ""
     try:
         file.load()
     except OSError:
@@ -231,15 +201,19 @@ def _loaded(file: Image.Image, path: Lying) -> Image.Image:
             raise
         log.info("%s lacks its end marker; its pixels are whole", path)
         return first
-    if file.format == "TIFF" and file.mode.startswith("I") and _is_white_zero(file):
+    if file.format == "TIFF" and is_deep(file) and _is_white_zero(file):
         return Image.fromarray(np.uint16(65535) - np.asarray(file).astype(np.uint16))
     return file
 
 
-def greatest_deep_value(path: Lying) -> int | None:
-    """The greatest value of a picture of more than 8 bits a channel; None for any other."""
-    with open_image(path) as file:
-        return int(np.asarray(_loaded(file, path)).max()) if file.mode.startswith("I") else None
+def is_deep(file: Image.Image) -> bool:
+    """Whether a picture is gray with more than 8 bits."""
+    return file.mode.startswith("I")
+
+
+def greatest_value(file: Image.Image, path: Lying) -> int:
+    """The greatest value of the opened picture at `path`, whose pixels are read for it."""
+    return int(np.asarray(_loaded(file, path)).max())
 
 
 def _is_white_zero(file: Image.Image) -> bool:

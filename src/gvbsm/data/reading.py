@@ -50,6 +50,7 @@ class Reading:
         assumed: A sentence for each assumption.
         value_range: Smallest and largest of the training pixels that were looked at, 0 to 255;
             None where none were.
+        held_out: Which share of the pictures the test pictures are; "" for a split of the data's.
     """
 
     pictures: Mapping[str, Mapping[str, int]]
@@ -57,6 +58,7 @@ class Reading:
     left_out: Mapping[str, Sequence[str]]
     assumed: Sequence[str]
     value_range: tuple[int, int] | None = None
+    held_out: str = ""
 
     def as_json(self) -> dict[str, Any]:
         """As it stands in `results.json`."""
@@ -69,6 +71,7 @@ class Reading:
             },
             "assumed": list(self.assumed),
             "value_range": self.value_range and list(self.value_range),
+            "held_out": self.held_out,
         }
 
     def lines(self) -> list[str]:
@@ -80,9 +83,11 @@ class Reading:
             for split, counts in self.pictures.items()
         ]
         lines[0] += f" (files in all: {kinds})" if kinds else ""
+        if self.held_out:
+            lines[1] += f"; held out: {self.held_out}"
         for why, names in self.left_out.items():
             first = ", ".join(names[:3]) + ", ..." * (len(names) > 3)
-            lines.append(f"left out: {len(names)} {why} ({first})")
+            lines.append(f"left out: {why}: {len(names)} ({first})")
         return lines
 
 
@@ -92,6 +97,7 @@ def account(
     left_out: Mapping[str, Sequence[str]],
     assumed: Sequence[str],
     value_range: tuple[int, int] | None = None,
+    held_out: str = "",
 ) -> Reading:
     """Put together what was read.
 
@@ -101,6 +107,7 @@ def account(
         left_out: As in `Reading`.
         assumed: Likewise.
         value_range: As in `Reading`.
+        held_out: Likewise.
     """
     pictures = {}
     for name, split in splits.items():
@@ -109,7 +116,7 @@ def account(
     formats = Counter(
         _suffix(path) for split in splits.values() for path in split.paths or () if _suffix(path)
     )
-    return Reading(pictures, formats, left_out, assumed, value_range)
+    return Reading(pictures, formats, left_out, assumed, value_range, held_out)
 
 
 def _suffix(path: Lying) -> str:

@@ -1,8 +1,8 @@
-"""Views of pictures as data: draw the parameters first, apply them afterwards, never in place.
+"""Augment pictures by crop, flip and roll: draw the parameters first, apply them afterwards.
 
-Shapes: images (batch, channels, height, width). A view is a crop (a box that is brought to the
-picture's size), a mirror flag and a cyclic shift; a mix names a partner and the box that is pasted
-from the partner's view. Applying a view is differentiable with respect to the pixels.
+Shapes: images (batch, channels, height, width). A view is a crop (a box that is resized to the
+picture's size), a mirror flag and a cyclic shift. Applying a view is differentiable with respect to
+the pixels and never writes into its input.
 
 All pictures are normalized, so the 0 that usually fills the border of a padded crop is the mean
 colour.
@@ -11,13 +11,13 @@ colour.
 from __future__ import annotations
 
 import math
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-SHARES = 255  # levels of a partner's share in Mixup
+from gvbsm.config import ViewConfig
 
 
 class Views(NamedTuple):
@@ -38,35 +38,8 @@ class Views(NamedTuple):
         return Views(self.boxes[index], self.flips[index], self.rolls[index])
 
 
-class Mixes(NamedTuple):
-    """CutMix's parameters.
-
-    Attributes:
-        partners: Index of the picture whose view is pasted, int64 (count,).
-        boxes: Pasted region as (top, left, height, width), int64 (count, 4); area 0 is no mix.
-    """
-
-    partners: Tensor
-    boxes: Tensor
-
-    def select(self, index: Tensor) -> Mixes:
-        """The mixes of the pictures at `index`, int64 (n,)."""
-        return Mixes(self.partners[index], self.boxes[index])
-
-
 def sample_views(
-    count: int,
-    height: int,
-    width: int,
-    generator: Generator,
-    *,
-    crop: Literal["none", "pad", "resized"],
-    padding: int,
-    scale: tuple[float, float],
-    ratio: tuple[float, float],
-    flip: bool,
-    roll: int,
-    per_sample: bool = True,
+    count: int, height: int, width: int, generator: Generator, config: ViewConfig
 ) -> Views:
     """Draw the views of `count` pictures of `height` x `width` pixels.
 
@@ -79,45 +52,32 @@ def sample_views(
         height: Height of a picture in pixels.
         width: Width of a picture in pixels.
         generator: Source of randomness, on the CPU.
-        crop: none, pad (shift by up to `padding` pixels) or resized (area and aspect drawn).
-        padding: Border for crop="pad" in pixels.
-        scale: Range of the crop's share of the area for crop="resized".
-        ratio: Range of width/height for crop="resized", drawn log-uniformly.
-        flip: Whether to mirror with probability 1/2.
-        roll: Largest cyclic shift in pixels along each axis.
-        per_sample: False gives all pictures the same view.
+        config: Crop, flip and roll; what it says of mixing and of the border is not read.
     """
-    drawn = count if per_sample else 1
-    if crop == "resized":
-        boxes = _resized_boxes(drawn, height, width, scale, ratio, generator)
+    draws = count if config.per_sample else 1
+    if config.crop == "resized":
+        boxes = _resized_boxes(draws, height, width, config, generator)
     else:
-        reach = padding if crop == "pad" else 0
-        corners = torch.randint(-reach, reach + 1, (drawn, 2), generator=generator)
-        boxes = torch.cat([corners, torch.tensor([[height, width]]).expand(drawn, 2)], dim=1)
-    flips = torch.rand(drawn, generator=generator) < (0.5 if flip else 0.0)
-    rolls = torch.randint(0, roll + 1, (drawn, 2), generator=generator)
-    if not per_sample:
-        boxes, flips, rolls = (
-            part.expand(count, *part.shape[1:]) for part in (boxes, flips, rolls)
-        )
+        reach = config.padding if config.crop == "pad" else 0
+        corners = torch.randint(-reach, reach + 1, (draws, 2), generator=generator)
+        boxes = torch.cat([corners, torch.tensor([[height, width]]).expand(draws, 2)], dim=1)
+    flips = torch.rand(draws, generator=generator) < (0.5 if config.flip else 0.0)
+    rolls = torch.randint(0, config.roll + 1, (draws, 2), generator=generator)
+    if not config.per_sample:
+        boxes, rolls, flips = boxes.expand(count, 4), rolls.expand(count, 2), flips.expand(count)
     return Views(boxes, flips, rolls)
 
 
 def _resized_boxes(
-    count: int,
-    height: int,
-    width: int,
-    scale: tuple[float, float],
-    ratio: tuple[float, float],
-    generator: Generator,
+    count: int, height: int, width: int, config: ViewConfig, generator: Generator
 ) -> Tensor:
-    """RandomResizedCrop's boxes, int64 (count, 4): ten tries, then the whole picture (centred).
+    """Draw RandomResizedCrop's boxes, int64 (count, 4), by torchvision's law.
 
-    The law is torchvision's: area uniform in `scale`, aspect log-uniform in `ratio`, a try that
-    does not fit is drawn again, and after ten the largest centred box within `ratio` is taken.
+    The area is uniform in `scale`, the aspect ratio log-uniform in `ratio`. Of ten tries the first
+    that fits into the picture is taken; if none does, the largest centered box within `ratio`.
     """
-    tries = 10
-    area = torch.empty(count, tries).uniform_(*scale, generator=generator) * height * width
+    tries, ratio = 10, config.ratio
+    area = torch.empty(count, tries).uniform_(*config.scale, generator=generator) * height * width
     logs = (math.log(ratio[0]), math.log(ratio[1]))
     aspect = torch.empty(count, tries).uniform_(*logs, generator=generator).exp()
     w = (area * aspect).sqrt().round().long()
@@ -141,92 +101,6 @@ def _fallback_size(height: int, width: int, ratio: tuple[float, float]) -> tuple
     if width / height > ratio[1]:
         return round(height * ratio[1]), height
     return width, height
-
-
-def sample_mixes(
-    count: int, height: int, width: int, cutmix: float, generator: Generator, *, per_sample: bool
-) -> Mixes:
-    """Draw CutMix's partners and boxes for the `count` pictures of an epoch.
-
-    A partner is drawn from the whole set and a box for each picture, so that a view belongs to
-    (epoch, image) and not to a batch. The authors' code draws one box for each batch
-    (G_VBSM@1ed80b0, Branch_full_ImageNet_1k/relabel/utils_fkd.py): `per_sample=False` gives all
-    pictures one box. As there, the kept share is drawn from Beta(cutmix, cutmix), the centre
-    uniformly, and the box is clipped at the border.
-
-    Args:
-        count: Number of pictures.
-        height: Height of a view in pixels.
-        width: Width of a view in pixels.
-        cutmix: Parameter of the Beta distribution; 0 mixes nothing.
-        generator: Source of randomness, on the CPU.
-        per_sample: False gives all pictures the same box.
-    """
-    partners = torch.randperm(count, generator=generator)
-    if cutmix == 0:
-        return Mixes(partners, torch.zeros(count, 4, dtype=torch.long))
-    drawn = count if per_sample else 1
-    cut = (1 - _beta(drawn, cutmix, generator)).sqrt()
-    centre = torch.rand(drawn, 2, generator=generator)
-    limits = torch.tensor([height, width])
-    middle = (centre * limits).long()
-    half = (cut[:, None] * limits).long() // 2
-    low = (middle - half).clamp(min=0)
-    high = torch.minimum(middle + half, limits)
-    boxes = torch.cat([low, high - low], dim=1).expand(count, 4)
-    return Mixes(partners, boxes)
-
-
-def _beta(count: int, parameter: float, generator: Generator) -> Tensor:
-    """Draws of Beta(parameter, parameter), float64 (count,).
-
-    From two Gamma(a, 1), the only sampler of torch that takes a generator; in float64, since
-    float32 draws underflow for small a.
-    """
-    shape = torch.full((count, 2), parameter, dtype=torch.float64)
-    gamma = torch._standard_gamma(shape, generator=generator)
-    return gamma[:, 0] / gamma.sum(dim=1)
-
-
-def sample_shares(
-    count: int, mixup: float, generator: Generator, *, half: bool, per_sample: bool
-) -> Tensor:
-    """Draw the partners' shares in Mixup, in `SHARES`-ths, so that they can be kept exactly.
-
-    Args:
-        count: Number of pictures.
-        mixup: Parameter of the Beta distribution, above 0.
-        generator: Source of randomness, on the CPU.
-        half: Let Mixup take each picture with probability 1/2 alone; the others have -1.
-        per_sample: False gives all pictures the same draw.
-
-    Returns:
-        int64 (count,), from -1 to `SHARES`.
-    """
-    drawn = count if per_sample else 1
-    shares = (_beta(drawn, mixup, generator) * SHARES).round().long()
-    if half:
-        taken = torch.rand(drawn, generator=generator) < 0.5
-        shares = torch.where(taken, shares, torch.full_like(shares, -1))
-    return shares.expand(count)
-
-
-def sample_cells(count: int, side: int, generator: Generator, *, per_sample: bool) -> Tensor:
-    """Draw the cell that comes to each place of a view cut into `side` x `side`, row by row.
-
-    Args:
-        count: Number of pictures.
-        side: Cells along a side.
-        generator: Source of randomness, on the CPU.
-        per_sample: False gives all pictures the same order.
-
-    Returns:
-        Permutations, int64 (count, side^2).
-    """
-    # The order of uniform draws is a uniform permutation; in float64 none are alike.
-    drawn = count if per_sample else 1
-    keys = torch.rand(drawn, side**2, generator=generator, dtype=torch.float64)
-    return keys.argsort(dim=1).expand(count, side**2)
 
 
 def apply_views(images: Tensor, views: Views, outside: Tensor | None = None) -> Tensor:
@@ -312,57 +186,3 @@ def resize(images: Tensor, side: int) -> Tensor:
     if tuple(images.shape[2:]) == (side, side):
         return images
     return F.interpolate(images, (side, side), mode="bilinear", antialias=True)
-
-
-def apply_mixes(views: Tensor, partner_views: Tensor, boxes: Tensor) -> Tensor:
-    """Paste each partner's region into each view (CutMix); a new tensor.
-
-    Args:
-        views: Float (batch, channels, height, width).
-        partner_views: The partners' views, same shape.
-        boxes: Pasted regions (top, left, height, width), int64 (batch, 4), on any device.
-    """
-    boxes = boxes.to(views.device, non_blocking=True)
-    _, _, height, width = views.shape
-    top, left, h, w = boxes.unsqueeze(2).unbind(dim=1)  # (batch, 1) each
-    row = torch.arange(height, device=views.device)
-    column = torch.arange(width, device=views.device)
-    inside_rows = (row >= top) & (row < top + h)  # (batch, height)
-    inside_columns = (column >= left) & (column < left + w)  # (batch, width)
-    inside = inside_rows[:, None, :, None] & inside_columns[:, None, None, :]
-    return torch.where(inside, partner_views, views)
-
-
-def apply_cells(views: Tensor, cells: Tensor) -> Tensor:
-    """Put each view's cells into their new places (RDED's patch shuffle); differentiable.
-
-    Args:
-        views: Float (batch, channels, height, width); n divides height and width.
-        cells: The cell that comes to each place, row by row, int64 (batch, n^2), on any device.
-    """
-    cells = cells.to(views.device, non_blocking=True)
-    batch, channels, height, width = views.shape
-    n = math.isqrt(cells.shape[1])
-    cut = views.view(batch, channels, n, height // n, n, width // n).permute(0, 2, 4, 1, 3, 5)
-    which = torch.arange(batch, device=views.device)[:, None]
-    moved = cut.flatten(1, 2)[which, cells]
-    placed = moved.view(batch, n, n, channels, height // n, width // n)
-    return placed.permute(0, 3, 1, 4, 2, 5).reshape(views.shape)
-
-
-def apply_shares(views: Tensor, partner_views: Tensor, shares: Tensor) -> Tensor:
-    """Blend each view with its partner's (Mixup); a new tensor.
-
-    Args:
-        views: Float (batch, channels, height, width).
-        partner_views: The partners' views, same shape.
-        shares: The partners' shares in `SHARES`-ths, int64 (batch,), on any device; below 1 is no
-            blend.
-    """
-    weights = shares.to(views.device, non_blocking=True).clamp(min=0).to(views.dtype) / SHARES
-    return torch.lerp(views, partner_views, weights[:, None, None, None])
-
-
-def kept_share(boxes: Tensor, height: int, width: int) -> Tensor:
-    """Share of each picture that its mix leaves in place, float (batch,): CutMix's true lambda."""
-    return 1 - (boxes[:, 2] * boxes[:, 3]).float() / (height * width)

@@ -1,1 +1,1 @@
-"""How computing is done: devices, seeds, processes, optimizers, the training loop."""
+"""Computation: devices, seeds, processes, optimizers, the training loop."""

@@ -1,10 +1,9 @@
-"""Device, precision, seeds, progress: everything that is about the machine and not the method."""
+"""The device and its precision, the cores and memory of this machine, and progress bars."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
-import hashlib
 import logging
 import os
 import sys
@@ -13,10 +12,11 @@ from dataclasses import dataclass
 from typing import Any, TypeVar
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, nn
 from tqdm import tqdm
 
 from gvbsm.engine.processes import ALONE, Processes
+from gvbsm.engine.seeds import generator_for
 
 log = logging.getLogger("gvbsm")
 
@@ -24,9 +24,8 @@ Item = TypeVar("Item")
 
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # of mallopt(3)
 
-
 Log = Callable[[str, Mapping[str, float], int], None]
-"""Is told a series' name, its values and the step that they belong to."""
+"""Log a series: its name, its values, and the step that they belong to."""
 
 
 class RunError(Exception):
@@ -168,57 +167,3 @@ def keep_memory() -> None:
     largest = 2**31 - 1
     for option, value in ((M_MMAP_MAX, 0), (M_TRIM_THRESHOLD, largest), (M_TOP_PAD, 64 * 1024**2)):
         mallopt(option, value)
-
-
-def derived_seed(seed: int, *path: object) -> int:
-    """A 63-bit seed that belongs to `path` alone, whatever else is drawn."""
-    text = "/".join(map(str, (seed, *path)))
-    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
-
-
-def generator_for(seed: int, *path: object) -> Generator:
-    """A CPU generator for one purpose, such as (seed, "synthesis", group, step).
-
-    Drawing from a fresh generator for each step makes resuming trivial: there is no generator state
-    to keep, and what is drawn at a step does not depend on the steps before it.
-    """
-    return torch.Generator().manual_seed(derived_seed(seed, *path))
-
-
-@contextlib.contextmanager
-def seeded(seed: int, *path: object) -> Iterator[None]:
-    """Seed torch's global generator inside the block, for code that takes none (new weights)."""
-    with torch.random.fork_rng():
-        torch.manual_seed(derived_seed(seed, *path))
-        yield
-
-
-def get_random_state(device: torch.device) -> Tensor:
-    """State of the global generator that dropout on this device draws from, uint8 on the CPU."""
-    return torch.cuda.get_rng_state(device) if device.type == "cuda" else torch.get_rng_state()
-
-
-def set_random_state(device: torch.device, state: Tensor) -> None:
-    """Put back what `get_random_state` took from the same kind of device."""
-    if device.type == "cuda":
-        torch.cuda.set_rng_state(state, device)
-    else:
-        torch.set_rng_state(state)
-
-
-def check_finite(value: Tensor, what: str, advice: str) -> None:
-    """Stop the run if a loss is no longer finite.
-
-    Raises:
-        RunError: Naming the work and what to change.
-    """
-    if not bool(torch.isfinite(value).all()):
-        raise RunError(f"{what}: the loss became {float(value.detach()):g}; {advice}")
-
-
-def first_not_finite(tensors: Mapping[str, Tensor]) -> str | None:
-    """Name of the first tensor that holds a NaN or an infinity; None if all are finite."""
-    for name, tensor in tensors.items():
-        if tensor.is_floating_point() and not bool(torch.isfinite(tensor).all()):
-            return name
-    return None

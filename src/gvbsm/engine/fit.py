@@ -13,17 +13,10 @@ from torch import Tensor, nn
 
 from gvbsm.config import OptimizerConfig, SqueezeConfig
 from gvbsm.data.datasets import ImageData
-from gvbsm.data.loading import batch_count, view_batches
+from gvbsm.data.loading import batch_count, training_batches, view_batches
 from gvbsm.engine.averaging import Averaging
-from gvbsm.engine.device import (
-    RunError,
-    Runtime,
-    check_finite,
-    first_not_finite,
-    get_random_state,
-    seeded,
-    set_random_state,
-)
+from gvbsm.engine.device import RunError, Runtime
+from gvbsm.engine.finite import check_finite, first_not_finite
 from gvbsm.engine.optimizers import (
     make_optimizer,
     pack_optimizer,
@@ -34,6 +27,7 @@ from gvbsm.engine.optimizers import (
 from gvbsm.engine.out_of_memory import InParts, Parts, Step
 from gvbsm.engine.processes import ALONE, Processes
 from gvbsm.engine.replicas import replicate
+from gvbsm.engine.seeds import get_random_state, seeded, set_random_state
 from gvbsm.files.checkpoint import Checkpoint
 
 
@@ -209,11 +203,11 @@ def fit_pictures(
     count, size = len(data.train), config.batch_size
 
     def batches(epoch: int, start: int) -> Iterator[Step]:
-        found = view_batches(
-            data, config.views, size, runtime, (*origin, epoch), start=start, workers=workers,
-            team=team,
-        )  # fmt: skip
-        for number, (pictures, labels) in enumerate(found, start):
+        path = (*origin, epoch)
+        indices = training_batches(data, size, runtime, path)[start:]
+        shares = [index[team.rows(len(index))] for index in indices]
+        loaded = view_batches(data, config.views, shares, runtime, path, workers)
+        for number, (pictures, labels) in enumerate(loaded, start):
             whole = min(size, count - number * size)
             yield shared_step(team, whole, partial(_picture_loss, pictures, labels, runtime))
 

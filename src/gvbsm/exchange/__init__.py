@@ -1,1 +1,1 @@
-"""Distilled sets in and out: load, export, the Hub, DD-Ranking, `gvbsm train`."""
+"""Distilled sets in and out: load, export, and `gvbsm train`."""

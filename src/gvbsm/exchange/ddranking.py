@@ -58,6 +58,7 @@ _UNNAMED: dict[str, tuple[Any, ...]] = {
     "labels.views.shuffle": (0, 1),
     "labels.views.mixup": (0,),  # it mixes in one way alone, here CutMix
     "labels.logit_normalization": (False,),
+    "labels.logit_normalization_of": ({},),
     "labels.temperature": (1,),
     "labels.weights": ({},),
     "labels.batchnorm": ("running",),

@@ -7,7 +7,7 @@ import logging
 import re
 import shutil
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -46,7 +46,8 @@ from gvbsm.files.artifacts import (
 )
 from gvbsm.files.manifest import is_claimed
 from gvbsm.files.replacing import replacing
-from gvbsm.store.distilled import DistilledDataset
+from gvbsm.files.schema import Results, checked, checked_header
+from gvbsm.store.distilled import DistilledDataset, is_normalized
 from gvbsm.store.soft_labels import SoftLabels
 from gvbsm.store.workdir import Workspace
 
@@ -64,6 +65,7 @@ def export(
     *,
     overwrite: bool = False,
     soft_labels: bool = True,
+    logit_normalization: bool | None = None,
     quiet: bool = False,
 ) -> Path:
     """Write a distilled set in another form (`gvbsm export`); it is there whole, or not at all.
@@ -76,6 +78,8 @@ def export(
         overwrite: Replace an export that is there already.
         soft_labels: Take the soft labels along, where the form has a place for them (hub,
             safetensors).
+        logit_normalization: Take those that were made with it, or without; None takes those of most
+            students.
         quiet: No progress bar.
 
     Returns:
@@ -90,7 +94,7 @@ def export(
     _check_free(out, form, overwrite)
     if form == "hub":
         hub.need("datasets")
-    distilled = load(source)
+    distilled = load(source, logit_normalization=logit_normalization)
     if not soft_labels:
         distilled = replace(distilled, soft_labels=None)
     _check_whole(distilled.soft_labels)
@@ -169,8 +173,8 @@ def gather_facts(distilled: DistilledDataset, source: Path, form: str) -> Facts:
         "form": form,
         "gvbsm": header.get("gvbsm", __version__),
         "class_names": list(distilled.class_names),
-        "mean": list(distilled.mean),
-        "std": list(distilled.std),
+        "mean": list(distilled.normalization.mean),
+        "std": list(distilled.normalization.std),
         "image_size": int(distilled.images.shape[-1]),
         "channels": int(distilled.images.shape[1]),
         "images": len(distilled.labels),
@@ -180,14 +184,18 @@ def gather_facts(distilled: DistilledDataset, source: Path, form: str) -> Facts:
     }
     if "form" not in header and (source / "results.json").is_file():
         results = read_json(source / "results.json")
+        checked(Results, results, source / "results.json")
         facts["config"] = merge(results["config"], {"data": {"root": None}})  # a path of here
         facts["results"] = results["rows"]
         facts |= {name: results.get(name) for name in ("versions", "pictures")}
+    if stored is not None and (normalized := is_normalized(stored)) is not None:
+        told = {"logit_normalization": normalized, "logit_normalization_of": {}}
+        facts["settings"] = merge(facts["settings"] or {}, {"labels": told})
     return facts
 
 
 def _teachers(workdir: Path) -> list[dict[str, Any]]:
-    headers = map(read_header, Workspace(workdir).teachers())
+    headers = map(checked_header, Workspace(workdir).teachers())
     return [
         {"backbone": header["backbone"], "top1": header["history"]["top1"][-1]}
         for header in headers
@@ -262,7 +270,7 @@ def _write_ddranking(
 ) -> None:
     _write_folder(draft / "images", distilled, facts, bar)
     labels, evaluation = _sections(distilled)
-    files = {read_header(path)["backbone"]: path for path in workspace.teachers()}
+    files = {checked_header(path)["backbone"]: path for path in workspace.teachers()}
     teachers = write_teachers(draft / "teachers", files, facts)
     if not teachers:
         log.warning("DD-Ranking has none of the teachers' networks: its soft labels need another")
@@ -288,10 +296,11 @@ print(LabelRobustScoreSoft(config).compute_metrics(image_path="images", syn_lr={
 
 def _write_file(out: Path, distilled: DistilledDataset, facts: Facts) -> None:
     tensors = {"images": distilled.images, "labels": distilled.labels}
+    header = {"kind": "distilled", "recipe": facts["recipe"] or {}, "facts": facts}
     if distilled.soft_labels is not None:
-        tensors |= label_tensors(distilled.soft_labels)
-    recipe: Mapping[str, Any] = facts["recipe"] or {}
-    save(out, tensors, {"kind": "distilled", "recipe": recipe, "facts": facts})
+        rows, header[LABELS] = label_tensors(distilled.soft_labels)
+        tensors |= rows
+    save(out, tensors, header)
 
 
 def push(folder: Path, name: str) -> str:

@@ -19,25 +19,31 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from gvbsm.config import LabelStorageConfig
 from gvbsm.config.paths import cache_folder, user_path
 from gvbsm.data.pictures import DataError, Lying, open_file, read_image
+from gvbsm.data.pixels import Normalization
 from gvbsm.data.sources import hub
 from gvbsm.engine.torch_defaults import torch_defaults
 from gvbsm.exchange.plain_sets import is_plain, load_plain
+from gvbsm.files import schema
 from gvbsm.files.artifacts import (
     ArtifactError,
+    DamagedError,
     fingerprint,
     load_tensors,
     opened,
     read_header,
     read_json,
-    save,
-    write_json,
 )
-from gvbsm.store import schema
-from gvbsm.store.distilled import DistilledDataset, load_distilled, load_images, load_labels
-from gvbsm.store.schema import MOST_BYTES, check_labels
+from gvbsm.files.schema import MOST_BYTES, Results, check_labels, checked
+from gvbsm.store.distilled import (
+    DistilledDataset,
+    label_folders,
+    load_distilled,
+    load_images,
+    load_labels,
+    store_of,
+)
 from gvbsm.store.soft_labels import SoftLabels
 
 FACTS = "gvbsm.json"
@@ -76,7 +82,9 @@ class _Encoded:
 
 
 @torch_defaults()
-def load(source: str | Path, cache: Path | None = None) -> DistilledDataset:
+def load(
+    source: str | Path, cache: Path | None = None, logit_normalization: bool | None = None
+) -> DistilledDataset:
     """A distilled set (`gvbsm.load`), wherever it comes from.
 
     Args:
@@ -84,21 +92,32 @@ def load(source: str | Path, cache: Path | None = None) -> DistilledDataset:
             Hub (user/name), which is downloaded, or a plain set with hard labels: class folders of
             pictures, or an .npz.
         cache: Where soft labels of a single file are unpacked; None is ~/.cache/gvbsm.
+        logit_normalization: Take the soft labels that were made with it, or without, of a work
+            directory that may hold both; None takes those of most students.
 
     Raises:
-        ArtifactError: If there is no set, or a damaged one.
+        ArtifactError: If there is no set, a damaged one, or one without such labels.
         DataError: If pictures cannot be read, or the Hub is out of reach.
     """
     path = user_path(source)
+    if path.is_dir() and not (path / FACTS).is_file() and not is_plain(path):
+        found = load_distilled(path, logit_normalization)
+        return replace(found, header={**found.header, "settings": _run_settings(path)})
+    found = _load_exported(source, path, cache)
+    recorded = recorded_settings(found).get("labels", {}).get("logit_normalization")
+    if found.soft_labels is not None and logit_normalization not in (None, recorded):
+        how = "with" if logit_normalization else "without"
+        raise ArtifactError(f"{source} holds no soft labels {how} logit normalization")
+    return found
+
+
+def _load_exported(source: str | Path, path: Path, cache: Path | None) -> DistilledDataset:
     if (path / FACTS).is_file():
         return _load_folder(path, path)
     if path.exists() and is_plain(path):
         return load_plain(path)
     if path.is_file():
         return _load_file(path, cache or cache_folder())
-    if path.exists():
-        found = load_distilled(path)
-        return replace(found, header={**found.header, "settings": _run_settings(path)})
     name = str(source)
     # a folder of that name here: then a slip of the pen, which nobody on the Hub need hear of
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or path.parent.is_dir():
@@ -114,7 +133,7 @@ def load(source: str | Path, cache: Path | None = None) -> DistilledDataset:
 
 
 def recorded_settings(distilled: DistilledDataset) -> dict[str, Any]:
-    """The run's settings as far as they are told: seed, labels, evaluation; {} if nothing is."""
+    """The recorded settings of the run: seed, labels, evaluation, data.test_crop; {} if none is."""
     found = distilled.header.get("settings")
     return found if isinstance(found, dict) else {}
 
@@ -122,10 +141,14 @@ def recorded_settings(distilled: DistilledDataset) -> dict[str, Any]:
 def _run_settings(workdir: Path) -> dict[str, Any]:
     """The settings of a work directory that training on its set needs."""
     if (results := workdir / "results.json").is_file():
-        config = read_json(results).get("config") or {}
-        return {name: config[name] for name in TRAINED_WITH if name in config}
-    if (index := workdir / "labels" / "index.json").is_file():
-        recipe = read_json(index).get("recipe") or {}
+        config = checked(Results, read_json(results), results).config or {}
+        settings = {name: config[name] for name in TRAINED_WITH if name in config}
+        if "test_crop" in config.get("data", {}):  # the rest of `data` says where pictures lie
+            settings["data"] = {"test_crop": config["data"]["test_crop"]}
+        schema.checked(schema.RunSettings, settings, results)
+        return settings
+    for folder in label_folders(workdir):
+        recipe = read_json(folder / "index.json").get("recipe") or {}
         return {name: recipe[name] for name in TRAINED_WITH if name in recipe}
     return {}
 
@@ -254,8 +277,9 @@ def _made(
         images=images,
         labels=hard,
         class_names=tuple(facts["class_names"]),
-        mean=tuple(map(float, facts["mean"])),
-        std=tuple(map(float, facts["std"])),
+        normalization=Normalization(
+            tuple(map(float, facts["mean"])), tuple(map(float, facts["std"]))
+        ),
         soft_labels=stored,
         header=facts,
     )
@@ -284,13 +308,13 @@ def _load_file(path: Path, cache: Path) -> DistilledDataset:
                 )
     tensors, _ = load_tensors(path, "distilled")  # compares their checksum, whatever is asked for
     stored = None
-    if f"{LABELS}/logits" in names:
+    if LABELS in header:
         stored = _unpack_labels(path, header, tensors, cache)
     return _made(tensors["images"], tensors["labels"].tolist(), facts, stored, path)
 
 
-# The one place that knows how soft labels travel: as the files of their store, or as tensors that
-# `SoftLabels.read` gives, epoch by epoch.
+# The one place that knows how soft labels travel: as the files of their store, or in one file as
+# the tensors of a single shard, with the index of its store in the header.
 
 
 def label_files(stored: SoftLabels) -> list[Path]:
@@ -298,27 +322,17 @@ def label_files(stored: SoftLabels) -> list[Path]:
     return [stored.directory / "index.json", *(shard.path for shard in stored.shards)]
 
 
-def label_tensors(stored: SoftLabels) -> dict[str, Tensor]:
-    """All epochs of a store, each tensor (epochs, images, ...), named `soft_labels/...`.
+def label_tensors(stored: SoftLabels) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """All rows of a store, each tensor named `soft_labels/...`, and the index of its one shard.
 
     Raises:
-        ArtifactError: If an epoch is missing, or they are compressed or too much for one file.
+        ArtifactError: If a shard is missing, or they are too much for one file.
     """
-    if stored.storage != LabelStorageConfig():
-        raise ArtifactError(
-            f"the soft labels are stored as {stored.describe()}, and one file holds plain ones "
-            "alone: --to hub carries them as they are"
-        )
-    nbytes = stored.epochs * stored.images * stored.classes * 2
-    if nbytes > MOST_BYTES:
+    if (nbytes := stored.nbytes()) > MOST_BYTES:
         raise ArtifactError(f"the soft labels take {nbytes} bytes, too much for one file: --to hub")
-    found: dict[str, Tensor] = {}
-    for epoch in range(stored.epochs):
-        for name, part in stored.read(epoch).items():
-            if epoch == 0:
-                found[f"{LABELS}/{name}"] = part.new_empty(stored.epochs, *part.shape)
-            found[f"{LABELS}/{name}"][epoch] = part
-    return found
+    rows = {f"{LABELS}/{name}": part for name, part in stored.all_rows().items()}
+    single = replace(stored, shard_epochs=len(stored.kept), shard_images=stored.images)
+    return rows, single.index()
 
 
 def _unpack_labels(
@@ -327,21 +341,15 @@ def _unpack_labels(
     """A store of the labels in a single file, kept in the cache for the next time."""
     state = path.stat()
     key = fingerprint({"header": header, "bytes": state.st_size, "time": state.st_mtime_ns})
-    folder = cache / LABELS / key
-    if not (folder / "index.json").is_file():
+    if not isinstance(header[LABELS], dict):
+        raise DamagedError(path, f"{LABELS} should be a JSON object")
+    store = store_of(cache / LABELS / key, header[LABELS], path)
+    if len(store.shards) > 1:
+        raise DamagedError(path, f"its soft labels should be one shard, not {len(store.shards)}")
+    if not (store.directory / "index.json").is_file():
         start = f"{LABELS}/"
         rows = {n.removeprefix(start): part for n, part in tensors.items() if n.startswith(start)}
-        if rows["logits"].ndim != 3 or 0 in rows["logits"].shape:
-            raise ArtifactError(
-                f"{LABELS}/logits of {path} should be (epochs, images, classes), found "
-                f"{tuple(rows['logits'].shape)}; fetch it again"
-            )
-        epochs, images, classes = rows["logits"].shape
-        if any(part.shape[:2] != (epochs, images) for part in rows.values()):
-            raise ArtifactError(f"the soft labels of {path} do not agree in number; fetch it again")
-        recipe = dict(header["facts"].get("recipe") or {})
-        about = {"kind": "labels", "recipe": recipe, "epochs": [0, epochs]}
-        save(folder / "shard-00000.safetensors", rows, about)
-        numbers = {"epochs": epochs, "shard_epochs": epochs, "images": images, "classes": classes}
-        write_json(folder / "index.json", {"recipe": recipe, **numbers})
-    return load_labels(folder)
+        store.check_rows(store.shards[0], rows, path)
+        store.write_rows(store.shards[0], rows)
+        store.write_index()
+    return store

@@ -9,7 +9,6 @@ from statistics import median_low
 import torch
 from torch import Tensor
 
-from gvbsm.data.normalization import pixel_statistics
 from gvbsm.data.pictures import (
     GRAY_MODES,
     DataError,
@@ -19,13 +18,13 @@ from gvbsm.data.pictures import (
     open_image,
     resize_to,
 )
+from gvbsm.data.pixel_statistics import pixel_statistics
 from gvbsm.data.reading import Findings
-from gvbsm.data.sources.arrays import read_npz
+from gvbsm.data.sources.arrays import read_training_arrays
 from gvbsm.data.sources.folders import path_split, scan
-from gvbsm.data.sources.request import Request
 from gvbsm.files.manifest import is_claimed
+from gvbsm.files.schema import MOST_BYTES
 from gvbsm.store.distilled import DistilledDataset
-from gvbsm.store.schema import MOST_BYTES
 
 log = logging.getLogger("gvbsm")
 
@@ -47,7 +46,7 @@ def load_plain(path: Path) -> DistilledDataset:
 
     Args:
         path: A folder of class folders (or one that holds them in `train/`), or an .npz whose
-            training arrays are the set.
+            training arrays are the set; it need have no others.
 
     Raises:
         DataError: If it is neither.
@@ -59,18 +58,18 @@ def load_plain(path: Path) -> DistilledDataset:
         images=images[order].contiguous(),
         labels=labels[order].contiguous(),
         class_names=names,
-        mean=statistics.mean,
-        std=statistics.std,
+        normalization=statistics.normalization,
         soft_labels=None,
         header={"method": "plain", "dataset": path.name, "recipe": {}},
     )
 
 
 def _from_npz(path: Path) -> tuple[tuple[str, ...], Tensor, Tensor]:
-    raw = read_npz(Request(path, 0.2, 0, path.parent))
-    assert raw.train.images is not None  # arrays are in memory
-    side = min(raw.train.images.shape[-2:])
-    return raw.class_names, resize_to(raw.train.images, side), raw.train.labels
+    names, train, notes = read_training_arrays(path)
+    for note in notes:
+        log.warning("%s", note)
+    assert train.images is not None  # arrays are in memory
+    return names, resize_to(train.images, min(train.images.shape[-2:])), train.labels
 
 
 def _from_folders(path: Path) -> tuple[tuple[str, ...], Tensor, Tensor]:
@@ -79,7 +78,7 @@ def _from_folders(path: Path) -> tuple[tuple[str, ...], Tensor, Tensor]:
     pictures = scan(inner if inner.is_dir() else path, findings)
     split = path_split(pictures)
     for why, left_out in findings.left_out.items():
-        log.info("left out: %d %s", len(left_out), why)
+        log.info("left out: %s: %d", why, len(left_out))
     return tuple(pictures), _decoded(split, path), split.labels
 
 

@@ -19,7 +19,8 @@ from gvbsm.config.build import build_config
 from gvbsm.config.keys import merge
 from gvbsm.config.paths import user_path
 from gvbsm.data.datasets import DATASETS, ImageData
-from gvbsm.engine.device import Runtime, resolve_runtime, seeded
+from gvbsm.engine.device import Runtime, resolve_runtime
+from gvbsm.engine.seeds import seeded
 from gvbsm.engine.torch_defaults import torch_defaults
 from gvbsm.exchange.load import label_files, load, recorded_settings
 from gvbsm.files.artifacts import (
@@ -35,7 +36,7 @@ from gvbsm.files.checkpoint import Checkpoint
 from gvbsm.method.epochs import batch_size_for, settle_epochs
 from gvbsm.pipeline.preflight import check_shuffle, check_trainable, load_data
 from gvbsm.stages.evaluation import Judge, Labeller, fit_student
-from gvbsm.store.distilled import DistilledDataset
+from gvbsm.store.distilled import DistilledDataset, is_normalized
 from gvbsm.store.recipes import told
 from gvbsm.store.teachers import file_name
 
@@ -138,6 +139,7 @@ def settle(given: Mapping[str, Any], distilled: DistilledDataset, model: str = "
     told, stored = recorded_settings(distilled), distilled.soft_labels
     labels = {key: value for key, value in told.get("labels", {}).items() if key in LABELS}
     evaluation = {k: v for k, v in told.get("evaluation", {}).items() if k in EVALUATION}
+    data = {key: value for key, value in told.get("data", {}).items() if key == "test_crop"}
     rate = told.get("evaluation", {}).get("lr_of", {}).get(model)
     if rate is not None:
         evaluation = merge(evaluation, {"optimizer": {"lr": rate}})
@@ -145,7 +147,8 @@ def settle(given: Mapping[str, Any], distilled: DistilledDataset, model: str = "
         evaluation |= {"loss": "hard", "hard_target": "mixed"}  # as the hard-label baselines
     else:
         labels["epochs"], labels["min_steps"] = stored.epochs, 0
-    config = build_config(merge({"labels": labels, "evaluation": evaluation}, dict(given)))
+    recorded = {"labels": labels, "evaluation": evaluation, "data": data}
+    config = build_config(merge(recorded, dict(given)))
     if stored is None and config.evaluation.loss != "hard":
         raise ConfigError(
             f"evaluation.loss={config.evaluation.loss} needs soft labels, and this set has none; "
@@ -191,7 +194,7 @@ def _check_read(given: Mapping[str, Any]) -> None:
 
 
 def _settle(source: str, model: str, given: dict[str, Any], quiet: bool) -> _Work:
-    distilled = load(source)
+    distilled = _load_for(model, source)
     side, channels = distilled.images.shape[-1], distilled.images.shape[1]
     check_trainable(model, len(distilled.class_names), channels, side)
     config = settle(given, distilled, model)
@@ -204,6 +207,20 @@ def _settle(source: str, model: str, given: dict[str, Any], quiet: bool) -> _Wor
     if asked.get("name") or asked.get("root"):
         test = _test_data(asked, config, distilled, runtime)
     return _Work(model, source, distilled, config, runtime, test)
+
+
+def _load_for(model: str, source: str) -> DistilledDataset:
+    """Load a set with the labels that a student of this name learns from, if it has them."""
+    distilled = load(source)
+    table = recorded_settings(distilled).get("labels", {}).get("logit_normalization_of", {})
+    stored = distilled.soft_labels
+    if stored is None or table.get(model) in (None, is_normalized(stored)):
+        return distilled
+    try:
+        return load(source, logit_normalization=table[model])
+    except ArtifactError as error:
+        log.warning("%s, which %s should learn from", error, model)
+        return distilled
 
 
 def _test_data(
@@ -225,7 +242,7 @@ def _test_data(
     labels = _relabelled(data, distilled.class_names)
     split = replace(data.test, labels=labels)
     return replace(
-        data, class_names=distilled.class_names, test=split, mean=distilled.mean, std=distilled.std
+        data, class_names=distilled.class_names, test=split, normalization=distilled.normalization
     )
 
 
@@ -260,7 +277,7 @@ def _recipe(work: _Work) -> Recipe:
     distilled, stored = work.distilled, work.distilled.soft_labels
     for tensor in (distilled.images, distilled.labels):
         digest.update(tensor.contiguous().view(-1).numpy().data)
-    about = [distilled.class_names, distilled.mean, distilled.std]
+    about = [distilled.class_names, distilled.normalization.mean, distilled.normalization.std]
     digest.update(json.dumps(about).encode())
     for path in label_files(stored) if stored is not None else ():
         digest.update(f"{path.name}\0{path.stat().st_size}\n".encode())
@@ -291,7 +308,7 @@ def _train(work: _Work, path: Path, recipe: Recipe) -> dict[str, Any]:
     test = None if work.test is None else Judge(work.test, runtime, workers)
     checkpoint = Checkpoint(path, recipe, runtime.checkpoint_seconds)
     history = fit_student(
-        model, distilled.images, distilled.labels, labeller, (distilled.mean, distilled.std),
+        model, distilled.images, distilled.labels, labeller, distilled.normalization,
         test, config.evaluation, config.labels, runtime,
         checkpoint, f"train {work.model}", None,
     )  # fmt: skip
@@ -305,8 +322,8 @@ def _train(work: _Work, path: Path, recipe: Recipe) -> dict[str, Any]:
         "class_names": list(distilled.class_names),
         "image_size": side,
         "channels": channels,
-        "mean": list(distilled.mean),
-        "std": list(distilled.std),
+        "mean": list(distilled.normalization.mean),
+        "std": list(distilled.normalization.std),
     }
     write_json(path.with_suffix(".json"), result)
     save(path, model.state_dict(), header)

@@ -1,1 +1,1 @@
-"""Files: written in one step, checked when read, listed, locked; no pickle."""
+"""File access: atomic writes, checksums, locks, checkpoints; no pickle."""

@@ -260,20 +260,6 @@ def header_text(header: Mapping[str, Any]) -> str:
     return json.dumps(_with_checksum(full), sort_keys=True)
 
 
-def current_history(path: Path, recipe: Recipe) -> dict[str, Any] | None:
-    """What was measured of a student, if it is at `path` and was made by this recipe, else None.
-
-    Raises:
-        ArtifactError: As `read_json`, or if it is no history of tests.
-    """
-    found = read_json(path) if path.is_file() else {}
-    if found.get("recipe") != recipe:
-        return None
-    if lacking := [name for name in ("epochs", "top1", "losses") if name not in found]:
-        raise DamagedError(path, f"it has no {' and no '.join(lacking)}")
-    return found
-
-
 def save(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
     """Write tensors and header atomically; `header` needs `kind` and `recipe`."""
     # safetensors writes neither views of shared storage nor strided tensors.

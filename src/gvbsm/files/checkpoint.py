@@ -19,6 +19,7 @@ from gvbsm.files.artifacts import (
     remove,
     save,
 )
+from gvbsm.files.schema import CheckpointHeader, checked
 
 log = logging.getLogger("gvbsm")
 
@@ -56,6 +57,7 @@ class Checkpoint:
             return None
         try:
             tensors, header = load_tensors(self._path, "checkpoint")
+            checked(CheckpointHeader, header, self._path)
         except DamagedError:
             log.warning("%s is damaged: the work begins anew", self._path)
             return None

@@ -1,1 +1,1 @@
-"""The paper, on tensors and networks alone: no files, no processes, no progress."""
+"""The paper's algorithm on tensors and networks alone: no files, no processes."""

@@ -7,7 +7,6 @@ training belong to the same batches.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -15,22 +14,20 @@ import torch
 from torch import Tensor
 
 from gvbsm.config import LabelsConfig, ViewConfig
-from gvbsm.data.loading import batch_count, view_arguments
-from gvbsm.data.pictures import normalize
-from gvbsm.data.views import (
+from gvbsm.data.loading import batch_count
+from gvbsm.data.mixing import (
     SHARES,
     Mixes,
-    Views,
     apply_cells,
     apply_mixes,
     apply_shares,
-    apply_views,
     kept_share,
     sample_cells,
     sample_mixes,
     sample_shares,
-    sample_views,
 )
+from gvbsm.data.pixels import Normalization
+from gvbsm.data.views import Views, apply_views, sample_views
 from gvbsm.engine.device import Runtime
 
 
@@ -83,7 +80,7 @@ def draw_plan(count: int, size: int, views: ViewConfig, epoch: int, runtime: Run
     """
     generator = runtime.generator("epoch", epoch)
     order = torch.randperm(count, generator=generator)
-    drawn = sample_views(count, size, size, generator, **view_arguments(views))
+    drawn = sample_views(count, size, size, generator, views)
     mixes = sample_mixes(count, size, size, views.cutmix, generator, per_sample=views.per_sample)
     each, cells, shares = views.per_sample, None, None
     if views.shuffle > 1:
@@ -100,7 +97,7 @@ def view_batch(
     images: Tensor,
     plan: Plan,
     index: Tensor,
-    normalization: tuple[Sequence[float], Sequence[float]],
+    normalization: Normalization,
     runtime: Runtime,
     border: Tensor | None = None,
 ) -> Tensor:
@@ -110,14 +107,14 @@ def view_batch(
         images: All images of the set, uint8 (images, channels, height, width).
         plan: The epoch's plan.
         index: Which images, int64 (batch,).
-        normalization: Mean and deviation of the data.
+        normalization: Mean and standard deviation of the data.
         runtime: Device.
         border: Color around a padded crop, from `loading.border_color`.
     """
 
     def seen(which: Tensor) -> Tensor:
         pictures = images[which].to(runtime.device, non_blocking=True)
-        found = apply_views(normalize(pictures, *normalization), plan.views.select(which), border)
+        found = apply_views(normalization.normalize(pictures), plan.views.select(which), border)
         return found if plan.cells is None else apply_cells(found, plan.cells[which])
 
     mixes = plan.mixes.select(index)

@@ -16,7 +16,6 @@ import torch.nn.functional as F
 from torch import Generator, Tensor
 
 from gvbsm.config import SynthesisConfig
-from gvbsm.data.loading import view_arguments
 from gvbsm.data.views import Views, apply_views, sample_views
 from gvbsm.engine.device import Runtime
 from gvbsm.engine.optimizers import make_optimizer, schedule, set_lr
@@ -336,9 +335,8 @@ def descend(loss: Tensor, terms: Terms, state: State) -> None:
 
 def _sample_views(stack: Stack, images: Tensor, config: SynthesisConfig, draws: Draws) -> Views:
     _, _, height, width = images.shape
-    arguments = view_arguments(config.views)
     drawn = [
-        sample_views(stack.batch, height, width, generator, **arguments)
+        sample_views(stack.batch, height, width, generator, config.views)
         for generator in draws.groups
     ]
     return Views(*(torch.cat(parts) for parts in zip(*drawn, strict=True)))

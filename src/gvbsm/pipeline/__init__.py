@@ -1,1 +1,1 @@
-"""The stages in order: one run, its image sets, students and results."""
+"""One run: its stages in order, image sets, students and results."""

@@ -63,7 +63,8 @@ from gvbsm.data.datasets import ImageData
 from gvbsm.data.pictures import Split
 from gvbsm.engine.processes import Processes
 from gvbsm.engine.torch_defaults import torch_defaults
-from gvbsm.files.artifacts import current_history, load_tensors, read_json, write_json
+from gvbsm.files.artifacts import load_tensors, read_json, write_json
+from gvbsm.files.schema import current_history
 from gvbsm.method.epochs import settle_epochs
 from gvbsm.pipeline.preflight import check_continual
 from gvbsm.pipeline.results import spread, sum_seconds, versions
@@ -297,7 +298,8 @@ class Protocol:
         recipe: dict[str, Any],
         team: Processes,
     ) -> None:
-        run, seen, config = self._run, self._orders[number][:count], place.config
+        run, seen = self._run, self._orders[number][:count]
+        config = place.of_student(student).config
         tensors, _ = load_tensors(place.images, "images")
         memory = memory_data(run.data, tensors["images"], tensors["labels"], seen)
         images = memory.train.images

@@ -8,7 +8,8 @@ from typing import Any
 
 from gvbsm.config import Config
 from gvbsm.config.build import for_method, selection_of
-from gvbsm.files.artifacts import current_history, is_current, read_header
+from gvbsm.files.artifacts import is_current
+from gvbsm.files.schema import checked_header, current_history
 from gvbsm.store.recipes import Place, Recipes, baseline_folder
 from gvbsm.store.workdir import Workspace
 
@@ -72,7 +73,7 @@ def read_full(config: Config, recipes: Recipes, workspace: Workspace) -> dict[st
         return {}
     paths = {name: workspace.teacher(name) for name in config.squeeze.backbones}
     return {
-        name: read_header(path)["history"]
+        name: checked_header(path)["history"]
         for name, path in paths.items()
         if is_current(path, recipes.teacher(name))
     }

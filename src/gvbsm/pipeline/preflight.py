@@ -19,8 +19,7 @@ from gvbsm.backbones.features import find_classifier
 from gvbsm.config import Config, ConfigError, SqueezeConfig, ViewConfig
 from gvbsm.config.build import selection_of, squeeze_of, to_dict
 from gvbsm.config.keys import flat_keys
-from gvbsm.config.paths import user_path
-from gvbsm.data.datasets import ImageData, load_dataset
+from gvbsm.data.datasets import ImageData, read_dataset
 from gvbsm.data.pictures import DataError
 from gvbsm.engine.device import Runtime
 from gvbsm.engine.replicas import check_replicable
@@ -38,20 +37,8 @@ def load_data(config: Config, runtime: Runtime) -> ImageData:
     """Read the real pictures that the settings name."""
     if config.data.root == "":
         raise ConfigError("--data.root is empty; name a folder or file, or leave it out")
-    root = None if config.data.root is None else user_path(config.data.root)
-    data = load_dataset(
-        config.data.name,
-        root,
-        image_size=config.data.image_size,
-        test_crop=config.data.test_crop,
-        val_fraction=config.data.val_fraction,
-        split_seed=config.data.split_seed,
-        in_memory=config.data.in_memory,
-        subset=config.data.subset,
-        image_column=config.data.image_column,
-        label_column=config.data.label_column,
-        skip_unreadable=config.data.unreadable == "skip",
-        progress=lambda items: runtime.track(items, "reading pictures"),
+    data = read_dataset(
+        config.data, progress=lambda items: runtime.track(items, "reading pictures")
     )
     if data.reading is not None and runtime.processes.leads:
         log.info("data %s: %d channel(s), %d px", data.name, data.channels, data.image_size)
@@ -161,6 +148,7 @@ def _check_tables(config: Config) -> None:
     """Whether the networks whose own settings are told exist: a slip would tell nobody's."""
     tables: dict[str, Mapping[str, Any]] = {
         "squeeze.settings_of": config.squeeze.settings_of,
+        "labels.logit_normalization_of": config.labels.logit_normalization_of,
         "evaluation.lr_of": config.evaluation.lr_of,
     }
     for key, table in tables.items():

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from gvbsm.config import Config
 from gvbsm.config.build import squeeze_of
+from gvbsm.config.dropping import settle_beta_dr
 from gvbsm.config.provenance import UNKNOWN, Origin
 from gvbsm.data.datasets import ImageData
 from gvbsm.engine.device import Log, Runtime, resolve_runtime
@@ -23,11 +24,11 @@ from gvbsm.files.artifacts import (
     ArtifactError,
     Recipe,
     load_tensors,
-    read_header,
     remove_all,
     save,
     write_json,
 )
+from gvbsm.files.schema import checked_header
 from gvbsm.method.ensemble import settle_teachers
 from gvbsm.method.epochs import settle_epochs
 from gvbsm.method.matching import make_teacher
@@ -96,8 +97,8 @@ class Run:
             self.data = data or load_data(config, self.runtime)
             count = config.ipc * len(self.data.class_names)
             labels = settle_epochs(config.labels, count, config.evaluation.batch_size)
-            labels = settle_teachers(labels, config.squeeze.backbones)
-            self.config = config = replace(config, labels=labels)
+            config = replace(config, labels=settle_teachers(labels, config.squeeze.backbones))
+            self.config = config = settle_beta_dr(config)
             check_feasible(config, self.data)
             check_replicas(config, self.data, self.runtime)
             if processes.leads:
@@ -117,7 +118,7 @@ class Run:
             return workspace.is_made(workspace.teacher(backbone), recipe, "squeeze", make)
 
         def tell(backbone: str) -> None:
-            top1 = read_header(workspace.teacher(backbone))["history"]["top1"][-1]
+            top1 = checked_header(workspace.teacher(backbone))["history"]["top1"][-1]
             log.info("squeeze %s: %.1f %% on the test pictures", backbone, top1)
 
         wanted = config.squeeze.backbones if names is None else names
@@ -158,8 +159,7 @@ class Run:
             self.processes.barrier()
             if self.processes.leads:
                 await_files(chunks)
-                classes = len(self.data.class_names)
-                for name, found in add_chunks(chunks, missing, classes).items():
+                for name, found in add_chunks(chunks, missing, len(self.data.class_names)).items():
                     header = {"kind": "statistics", "recipe": recipes[name], "backbone": name}
                     save(workspace.statistics(name), pack_statistics(found), header)
                 remove_all(chunks[0].parent.glob("chunk-*"))
@@ -243,13 +243,14 @@ class Run:
     def labels(
         self, place: Place | None = None, make: bool = True, convert_only: bool = False
     ) -> None:
-        """Make the soft labels of a place, unless the teachers label during training."""
+        """Make the soft labels of a place's students, unless the teachers label during training."""
         place = place or Place(self.config, self.workdir)
         self.synthesis(place, make=False)
-        if not place.stores_labels:
-            return
-        recipe, config = self.recipes.labels(place), place.config
-        index = place.labels / "index.json"
+        for each in place.label_stores:
+            self._label(each, make, convert_only)
+
+    def _label(self, place: Place, make: bool, convert_only: bool) -> None:
+        recipe, index = self.recipes.labels(place), place.labels / "index.json"
 
         def is_made() -> bool:
             whole = is_whole(place.labels, recipe)
@@ -261,13 +262,12 @@ class Run:
 
         if self.processes.same(is_made):
             return
-        name = place.directory.name if place.draw else config.method
-        with self.team.timed(f"labels/{name}", self.processes):
+        with self.team.timed(f"labels/{place.label_name}", self.processes):
             make_labels(
                 load_tensors(place.images, "images")[0]["images"], len(self.data.class_names),
-                lambda: self.labelling_teachers(config), config.labels,
-                (self.data.mean, self.data.std), self.runtime_of("labels"), place.labels, recipe,
-                name, convert_only,
+                lambda: self.labelling_teachers(place.config), place.config.labels,
+                self.data.normalization, self.runtime_of("labels"), place.labels, recipe,
+                place.label_name, convert_only,
             )  # fmt: skip
         self.team.meet([index])
 

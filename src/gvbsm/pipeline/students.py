@@ -13,7 +13,8 @@ from gvbsm.config import Config, Parallel
 from gvbsm.data.datasets import ImageData
 from gvbsm.engine.device import Runtime
 from gvbsm.engine.processes import Processes
-from gvbsm.files.artifacts import current_history, load_tensors, read_json
+from gvbsm.files.artifacts import load_tensors, read_json
+from gvbsm.files.schema import current_history
 from gvbsm.pipeline.work_sharing import Teamwork
 from gvbsm.stages.evaluation import Labeller, train_student
 from gvbsm.store.distilled import load_labels
@@ -88,6 +89,7 @@ def _train(
     teachers: Teachers,
     team: Processes,
 ) -> None:
+    place = place.of_student(student)
     config = place.config
     tensors, _ = load_tensors(place.images, "images")
     stored: SoftLabels | None = None

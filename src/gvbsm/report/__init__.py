@@ -1,4 +1,4 @@
-"""The report: one HTML file that tells what a work directory holds, for people.
+"""The report of a work directory or a sweep: text, figures, one HTML page.
 
 It stands alone: styles and figures are inside, nothing is loaded, and no script is needed. The
 figures are embedded as PNG at one and a half times the page's resolution, which is smaller than

@@ -17,15 +17,14 @@ from torch import Tensor, nn
 
 from gvbsm.backbones.features import teacher_features
 from gvbsm.config import SqueezeConfig
-from gvbsm.data.pictures import normalize
 from gvbsm.engine.device import Runtime, resolve_runtime
 from gvbsm.files.artifacts import (
     Recipe,
     fingerprint,
     is_current,
-    read_header,
     save,
 )
+from gvbsm.files.schema import checked_header
 from gvbsm.store.distilled import DistilledDataset, load_images
 from gvbsm.store.teachers import read_teacher
 from gvbsm.store.workdir import Workspace
@@ -93,7 +92,7 @@ def see(images: DistilledDataset, teacher: nn.Module, runtime: Runtime, name: st
     places = first_images(images.labels, min(classes, MOST_CLASSES), MOST_IMAGES)
 
     def pixels(index: Tensor) -> Tensor:
-        return normalize(images.images[index], images.mean, images.std)
+        return images.normalization.normalize(images.images[index])
 
     batches = runtime.track(torch.split(torch.cat(places), BATCH), f"analysis of {name}")
     on_device = (pixels(index).to(runtime.device) for index in batches)
@@ -124,7 +123,7 @@ def choose_teacher(paths: Sequence[Path]) -> Path:
     """The teacher that figure 8 takes, ResNet18, if it is among them, else the first."""
 
     def is_wanted(path: Path) -> bool:
-        name: str = read_header(path)["backbone"]
+        name: str = checked_header(path)["backbone"]
         return name.rpartition("/")[2] == MAP_TEACHER
 
     return next(filter(is_wanted, paths), paths[0])
@@ -155,8 +154,10 @@ def analyze(workdir: str | Path, quiet: bool = False) -> Path | None:
     chosen = choose_teacher(teachers)
     recipe: Recipe = {
         "stage": "analysis",
-        "images": {name: fingerprint(read_header(file)["recipe"]) for name, file in sets.items()},
-        "teacher": fingerprint(read_header(chosen)["recipe"]),
+        "images": {
+            name: fingerprint(checked_header(file)["recipe"]) for name, file in sets.items()
+        },
+        "teacher": fingerprint(checked_header(chosen)["recipe"]),
     }
     path = workspace.analysis
     if is_current(path, recipe):

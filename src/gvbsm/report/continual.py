@@ -7,6 +7,7 @@ from pathlib import Path
 from gvbsm._version import __version__
 from gvbsm.config.provenance import Origin
 from gvbsm.files.artifacts import read_json
+from gvbsm.files.schema import Continual, checked
 from gvbsm.report.facts import preset_settings
 from gvbsm.report.figures.gallery import gallery
 from gvbsm.report.figures.reading import fitting
@@ -27,6 +28,7 @@ def write_continual_page(workdir: Path) -> Path:
     """
     path, folder = Workspace(workdir).continual, workdir / "report"
     content = read_json(path)
+    checked(Continual, content, path)
     with fitting(path):
         config, origin = content["config"], Origin.read(content)
         known = preset_settings(config, len(content["class_names"]), origin)

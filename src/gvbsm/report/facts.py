@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from gvbsm.config import Config, ConfigError
 from gvbsm.config.build import build_config, preset_names, read_preset, to_dict
+from gvbsm.config.dropping import settle_beta_dr
 from gvbsm.config.keys import flat_keys
 from gvbsm.config.provenance import UNKNOWN, Origin
 from gvbsm.files.artifacts import ArtifactError, read_json
 from gvbsm.files.checkpoint import is_partial
 from gvbsm.files.manifest import named
+from gvbsm.files.schema import Data, Results, checked, checked_header
 from gvbsm.method.epochs import settle_epochs
 from gvbsm.pipeline.results import STAGES
 from gvbsm.store.distilled import stored_bytes
-from gvbsm.store.schema import Data, Results, checked, checked_header
 from gvbsm.store.workdir import Workspace
 
 PAPER = {"imagenet-1k": 7, "tiny-imagenet": 8, "cifar10": 9, "cifar100": 9}
@@ -78,6 +79,7 @@ class Facts:
         shape: Channels and side of a picture in pixels; no channels where there are no images.
         train: Number of real training pictures; None if the results do not say.
         test: Number of real test pictures, likewise.
+        held_out: Which share of the data the test pictures are; "" for a split of the data's own.
         skipped: Names of real pictures that were left out since they cannot be read.
         notes: What else was left out of the data, or assumed in reading them, a line each.
         config: The resolved settings, nested.
@@ -100,6 +102,7 @@ class Facts:
     shape: tuple[int | None, int]
     train: int | None
     test: int | None
+    held_out: str
     skipped: tuple[str, ...]
     notes: tuple[str, ...]
     config: Mapping[str, Any]
@@ -164,7 +167,7 @@ def read_facts(workdir: Path) -> Facts:
 
 def _facts(workdir: Path, data: dict[str, Any], results: dict[str, Any]) -> Facts:
     checked(Data, data, workdir / "data.json")
-    checked(Results, results, workdir / "results.json")
+    account = checked(Results, results, workdir / "results.json").data
     config, origin = results["config"], Origin.read(results)
     found = _headers(workdir)
     path = workdir / "synthesis" / "images.safetensors"
@@ -177,6 +180,7 @@ def _facts(workdir: Path, data: dict[str, Any], results: dict[str, Any]) -> Fact
         shape=(len(images["mean"]) if images else None, data["image_size"]),
         train=pictures.get("train"),
         test=pictures.get("test"),
+        held_out="" if account is None else account.held_out,
         skipped=tuple(results.get("skipped", ())),
         notes=tuple(results.get("notes", ())),
         config=config,
@@ -248,8 +252,8 @@ def preset_settings(
         origin: The preset that the results name.
 
     Returns:
-        Nested settings, with the epochs that a set of the run's size gets; None if there is no
-        preset.
+        Nested settings, with the epochs and beta_dr that a set of the run's size gets; None if
+        there is no preset.
     """
     if (name := preset_name(config, origin)) is None:
         return None
@@ -259,7 +263,8 @@ def preset_settings(
         return None
     count = config["ipc"] * classes
     labels = settle_epochs(preset.labels, count, preset.evaluation.batch_size)
-    return {**to_dict(preset), "labels": to_dict(labels)}
+    settled = settle_beta_dr(replace(preset, labels=labels, ipc=config["ipc"]))
+    return to_dict(replace(settled, ipc=preset.ipc))
 
 
 def preset_name(config: Mapping[str, Any], origin: Origin = UNKNOWN) -> str | None:

@@ -15,7 +15,7 @@ from typing import Any, Literal
 from gvbsm.config import BaselinesConfig
 from gvbsm.report.facts import Facts, Row, Score, preset_name, setting
 from gvbsm.report.figures.style import byte_count
-from gvbsm.report.wording import listed, method_words, percent, real_pictures
+from gvbsm.report.wording import file_words, listed, method_words, percent, real_pictures
 
 FEW_TEST_PICTURES = 2000
 TOLD_RIVALS = 3  # in the verdict
@@ -350,11 +350,13 @@ def _test_pictures(facts: Facts) -> Iterator[Finding]:
 
 def _skipped(facts: Facts) -> Iterator[Finding]:
     if count := len(facts.skipped):
+        root = setting(facts.config, "data.root")
+        first = ", ".join(file_words(name, root) for name in facts.skipped[:3])
         more = f" and {count - 3} more" if count > 3 else ""
         yield Finding(
             "skipped", "warning",
             f"{count} real picture{'' if count == 1 else 's'} cannot be read and were left out: "
-            f"{', '.join(facts.skipped[:3])}{more}.",
+            f"{first}{more}.",
             "All are named in `results.json`. Repair them and run again, if they are many.",
         )  # fmt: skip
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from gvbsm._version import __version__
 from gvbsm.files.artifacts import read_json
+from gvbsm.files.schema import Continual, checked
 from gvbsm.pipeline.results import STAGES, format_top1
 from gvbsm.report.facts import Facts, setting
 from gvbsm.report.figures.gallery import gallery
@@ -61,10 +62,17 @@ def write_page(workdir: Path, facts: Facts, notes: Sequence[str] = ()) -> Path:
         },
         "sets": costs_of(run_spots(Workspace(workdir))),
         "studies": tell_studies(workdir, pictures),
-        "continual": read_json(continual) if continual.is_file() else None,
+        "continual": _continual(continual) if continual.is_file() else None,
     }
     context["sections"] = _sections(context)
     return write_html(folder / "index.html", "report.html.j2", context)
+
+
+def _continual(path: Path) -> dict[str, Any]:
+    """What `continual.json` holds, once it is found to fit."""
+    content = read_json(path)
+    checked(Continual, content, path)
+    return content
 
 
 def _place(name: str) -> str:
@@ -89,6 +97,7 @@ def _words(facts: Facts, name: str) -> dict[str, Any]:
         "findings": find_all(facts),
         "method": facts.method,
         "test_pictures": test,
+        "held_out": facts.held_out,
         "rows": facts.rows,
         "preset": preset_words(facts.config, facts.origin) if facts.preset else None,
         "settings": values,

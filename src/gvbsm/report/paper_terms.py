@@ -76,6 +76,7 @@ SECTIONS = (
             Term("labels.batch_size", "", "", "images that are labelled together"),
             Term("labels.views.cutmix", "", "", "parameter of CutMix; 0 is off"),
             Term("labels.logit_normalization", "LN", "", "logits to one norm (Eq. 8)"),
+            Term("labels.logit_normalization_of", "LN", "", "that for single students"),
         ),
     ),
     Section(
@@ -207,8 +208,10 @@ def _written(value: Any) -> str:
     """A value as a reader sees it."""
     if isinstance(value, list):
         return ", ".join(map(_written, value))
+    if isinstance(value, dict) and value:
+        return ", ".join(f"{name}: {_written(item)}" for name, item in value.items())
     if isinstance(value, bool):
         return "on" if value else "off"
     if isinstance(value, int):
         return f"{value:,}"
-    return "none" if value is None else str(value)
+    return "none" if value in (None, {}) else str(value)

@@ -6,14 +6,12 @@ from pathlib import Path
 from typing import Any
 
 from gvbsm.config.provenance import Origin
-from gvbsm.files.artifacts import ArtifactError, read_header, read_json
+from gvbsm.files.artifacts import ArtifactError, read_json
 from gvbsm.files.checkpoint import PARTIAL, is_partial
 from gvbsm.files.manifest import named
+from gvbsm.files.schema import Continual, Data, Results, checked, checked_header
 from gvbsm.pipeline.results import format_continual, format_table
-from gvbsm.store.distilled import load_labels
-from gvbsm.store.schema import Data, Results, checked, checked_header
-
-CURVES = ("classes", "orders", "rows", "note")  # what the table of `continual.json` shows
+from gvbsm.store.distilled import label_folders, load_labels
 
 
 def describe(workdir: Path) -> str:
@@ -31,34 +29,24 @@ def describe(workdir: Path) -> str:
         *_sets(workdir),
     ]
     for path in named(workdir, f"**/*{PARTIAL}"):
-        state: dict[str, Any] = read_header(path)["state"]
+        state: dict[str, Any] = checked_header(path)["state"]
         lines.append(f"half-done: {path.relative_to(workdir)}, step {state['step']}")
     if (workdir / "results.json").is_file():
         results = read_json(workdir / "results.json")
         checked(Results, results, workdir / "results.json")
         lines += ["", format_table(results["rows"])]
-        lines += _preset(workdir / "results.json")
+        lines += _preset(results)
     if (workdir / "continual.json").is_file():
-        content = dict(zip(CURVES, _entries(workdir / "continual.json", *CURVES), strict=True))
-        lines += ["", format_continual(content), *_preset(workdir / "continual.json")]
+        content = read_json(workdir / "continual.json")
+        checked(Continual, content, workdir / "continual.json")
+        lines += ["", format_continual(content), *_preset(content)]
     return "".join(char if char.isprintable() or char == "\n" else " " for char in "\n".join(lines))
 
 
-def _entries(path: Path, *names: str) -> list[Any]:
-    content = read_json(path)
-    try:
-        return [content[name] for name in names]
-    except KeyError as error:
-        raise ArtifactError(f"{path} lacks {error}; move it away to make it again") from None
-
-
-def _preset(path: Path) -> list[str]:
+def _preset(content: dict[str, Any]) -> list[str]:
     """A line on where the settings came from, if the results tell."""
-    try:
-        told = str(Origin.read(read_json(path)))
-    except (KeyError, TypeError) as error:
-        raise ArtifactError(f"{path}: `origin` is damaged ({error!r}); move it away") from None
-    return [f"\npreset: {told}"] if told else []
+    line = str(Origin.read(content))
+    return [f"\npreset: {line}"] if line else []
 
 
 def _finished(folder: Path) -> list[Path]:
@@ -90,9 +78,9 @@ def _sets(workdir: Path) -> list[str]:
         name = str(folder.relative_to(workdir)) if folder != workdir else "synthesis"
         ipc = header["recipe"]["ipc"]
         lines.append(f"{name}: {header['method']}, {ipc} images per class, {_size(path)}")
-        if (folder / "labels" / "index.json").is_file():
-            labels = load_labels(folder / "labels")
-            lines.append(f"  labels: {labels.describe()}, {labels.nbytes() / 1e6:.1f} MB")
+        for store in label_folders(folder):
+            labels = load_labels(store)
+            lines.append(f"  {store.name}: {labels.describe()}, {labels.nbytes() / 1e6:.1f} MB")
         done = [item.stem for item in named(folder, "evaluation/*.json")]
         if done:
             lines.append(f"  evaluation: {', '.join(done)}")

@@ -5,10 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from gvbsm.config.build import selection_of
+from gvbsm.config.paths import user_path
 from gvbsm.pipeline.results import format_top1
 from gvbsm.report.facts import Score
 
 NO_BREAK = "\N{NO-BREAK SPACE}"
+
+
+def file_words(name: str, root: str | None) -> str:
+    """A picture's name as code, without the folder of the data (`data.root`) that it lies in."""
+    short = name if root is None else name.replace(f"{user_path(root).absolute()}/", "", 1)
+    return "`" + short.replace("`", "'") + "`"
 
 
 def method_words(method: str) -> str:

@@ -1,1 +1,1 @@
-"""One file a stage: squeeze, statistics, synthesis, labels, evaluation; resumable."""
+"""One resumable stage a file: squeeze, statistics, synthesis, labels, evaluation."""

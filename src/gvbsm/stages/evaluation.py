@@ -14,10 +14,12 @@ from gvbsm.backbones import build_backbone
 from gvbsm.config import EvaluationConfig, LabelsConfig
 from gvbsm.data.datasets import ImageData
 from gvbsm.data.loading import batch_count, border_color, plain_batches, split_batches
-from gvbsm.engine.device import Runtime, seeded
+from gvbsm.data.pixels import Normalization
+from gvbsm.engine.device import Runtime
 from gvbsm.engine.fit import History, confusion_matrix, diagonal_percent, fit, shared_step
 from gvbsm.engine.out_of_memory import Parts, Step
 from gvbsm.engine.processes import ALONE, Processes
+from gvbsm.engine.seeds import seeded
 from gvbsm.files.artifacts import Recipe, write_json
 from gvbsm.files.checkpoint import Checkpoint
 from gvbsm.method.beyond.label_pool import redraw
@@ -155,7 +157,7 @@ def train_student(
     test = Judge(data, runtime, workers, team)
     checkpoint = Checkpoint(path, recipe, runtime.checkpoint_seconds)
     history = fit_student(
-        model, images, labels, labeller, (data.mean, data.std), test, config, labels_config,
+        model, images, labels, labeller, data.normalization, test, config, labels_config,
         runtime, checkpoint, f"evaluation {path.stem}", config.lr_of.get(student), team,
     )  # fmt: skip
     if not team.leads:
@@ -170,7 +172,7 @@ def fit_student(
     images: Tensor,
     labels: Tensor,
     labeller: Labeller,
-    normalization: tuple[Sequence[float], Sequence[float]],
+    normalization: Normalization,
     test: Callable[[nn.Module], float] | None,
     config: EvaluationConfig,
     labels_config: LabelsConfig,
@@ -188,7 +190,7 @@ def fit_student(
         images: The set, uint8 (images, channels, size, size).
         labels: Hard labels, int64 (images,).
         labeller: Plans and soft labels.
-        normalization: Mean and deviation of the real data.
+        normalization: Mean and standard deviation of the real data.
         test: As in `training.fit`; None tests nothing.
         config: Loss, batches, optimiser and tests.
         labels_config: Epochs and batches, which training shares with labelling.

@@ -10,7 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gvbsm.files.artifacts import load_tensors, read_header
+from gvbsm.files.artifacts import load_tensors
+from gvbsm.files.schema import checked_header
 from gvbsm.store.film import Film, frame_steps, is_filmed
 
 Trace = list[dict[str, Any]]
@@ -54,7 +55,7 @@ class Groups:
 
     def traces(self) -> list[Trace]:
         """Each group's trace."""
-        return [read_header(path)["trace"] for path in self.paths]
+        return [checked_header(path)["trace"] for path in self.paths]
 
     def film(self) -> Film | None:
         """The film of the set; None where groups were made before there were films."""

@@ -15,7 +15,9 @@ from torch import Tensor, nn
 
 from gvbsm.config import LabelsConfig
 from gvbsm.data.loading import border_color
-from gvbsm.engine.device import Runtime, check_finite
+from gvbsm.data.pixels import Normalization
+from gvbsm.engine.device import Runtime
+from gvbsm.engine.finite import check_finite
 from gvbsm.files.artifacts import ArtifactError, Recipe, check_replaceable
 from gvbsm.method.beyond.label_pool import pooled_epochs
 from gvbsm.method.ensemble import label_batch
@@ -40,7 +42,7 @@ def make_labels(
     classes: int,
     teachers: Callable[[], Sequence[nn.Module]],
     config: LabelsConfig,
-    normalization: tuple[Sequence[float], Sequence[float]],
+    normalization: Normalization,
     runtime: Runtime,
     directory: Path,
     recipe: Recipe,
@@ -54,7 +56,7 @@ def make_labels(
         classes: Number of classes.
         teachers: Gives the networks, in eval mode, if they are needed.
         config: The stage's settings.
-        normalization: Mean and deviation of the data.
+        normalization: Mean and standard deviation of the data.
         runtime: Device, precision, seed, progress.
         directory: Where the shards go.
         recipe: What the labels are made from.
@@ -89,7 +91,7 @@ def generate_labels(
     classes: int,
     teachers: Sequence[nn.Module],
     config: LabelsConfig,
-    normalization: tuple[Sequence[float], Sequence[float]],
+    normalization: Normalization,
     runtime: Runtime,
     directory: Path,
     recipe: Recipe,
@@ -101,7 +103,7 @@ def generate_labels(
         classes: Number of classes.
         teachers: Networks in eval mode.
         config: The stage's settings.
-        normalization: Mean and deviation of the data.
+        normalization: Mean and standard deviation of the data.
         runtime: Device, precision, seed, progress.
         directory: Where the shards go.
         recipe: What the labels are made from.

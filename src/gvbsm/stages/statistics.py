@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from gvbsm.config import StatisticsConfig, ViewConfig
 from gvbsm.data.datasets import ImageData
 from gvbsm.data.loading import view_batches
-from gvbsm.engine.device import RunError, Runtime, first_not_finite
+from gvbsm.engine.device import RunError, Runtime
+from gvbsm.engine.finite import first_not_finite
 from gvbsm.engine.out_of_memory import Halving
 from gvbsm.files.artifacts import Recipe, is_current, load_tensors, save
 from gvbsm.files.checkpoint import PARTIAL
@@ -70,6 +71,7 @@ def record_chunks(
         for index in range(config.passes)
         for start in range(0, steps, CHUNK)
     ]
+    in_order = torch.split(torch.arange(len(data.train)), config.batch_size)
     paths = [directory / f"chunk-{number:05d}{PARTIAL}" for number in range(len(chunks))]
     made = {"recipe": recipe, "batch_size": config.batch_size}
     missing = runtime.processes.same(
@@ -89,10 +91,8 @@ def record_chunks(
         bar.update(sum(stop - start for n, (_, start, stop) in enumerate(chunks) if n not in mine))
         for numbers in _runs(mine, chunks):
             index, start, _ = chunks[numbers[0]]
-            batches = view_batches(
-                data, views, config.batch_size, runtime, ("statistics", index),
-                start=start, stop=chunks[numbers[-1]][2], workers=workers, training=False,
-            )  # fmt: skip
+            indices = in_order[start : chunks[numbers[-1]][2]]
+            batches = view_batches(data, views, indices, runtime, ("statistics", index), workers)
             for number in numbers:
                 sums: dict[str, Sums] = {}
                 _, first, last = chunks[number]

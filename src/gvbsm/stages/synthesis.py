@@ -26,7 +26,6 @@ from tqdm import tqdm
 
 from gvbsm.config import SynthesisConfig
 from gvbsm.data.datasets import ImageData
-from gvbsm.data.pictures import denormalize, normalize, pixel_bounds
 from gvbsm.data.views import resize
 from gvbsm.engine.device import RunError, Runtime
 from gvbsm.files.artifacts import Recipe, is_current, save
@@ -84,7 +83,7 @@ class SynthesisTask:
         """
         data = self.data
         if self.initial is not None:
-            return normalize(self.initial.pixels(data, index), data.mean, data.std)
+            return data.normalization.normalize(self.initial.pixels(data, index))
         side = side_at(self.config, 0, data.image_size)
         shape = (len(index), data.channels, side, side)
         return torch.randn(shape, generator=runtime.generator("noise", group))
@@ -265,7 +264,7 @@ def optimize_stack(
         check_pixels(state.step, state.images, stack)
         raise eigenvalues_failed(state.step, error) from None
     check_pixels(state.step, state.images, stack)
-    images = denormalize(state.images.detach(), data.mean, data.std, config.rounding)
+    images = data.normalization.denormalize(state.images.detach(), config.rounding)
     work.film[:, -1] = images[filmed.to(images.device)]
     return images.cpu(), work
 
@@ -276,7 +275,7 @@ def _begin(
     """The work on a stack before its first iteration; `start` is on the device."""
     config, data = task.config, task.data
     images = resize(start, side_at(config, stack.begin, data.image_size))
-    bounds = pixel_bounds(data.mean, data.std)
+    bounds = data.normalization.bounds()
     state = begin_synthesis(images, bounds, stack, task.teachers, config)
     size = (len(filmed), len(frame_steps(config.iterations)), data.channels)
     film = images.new_zeros(*size, data.image_size, data.image_size, dtype=torch.uint8)
@@ -288,7 +287,7 @@ def _film(work: Work, frames: Sequence[int], filmed: Tensor, task: SynthesisTask
     if work.state.step in frames:
         data, images = task.data, work.state.images.detach()
         shown = resize(images[filmed.to(images.device)], data.image_size)
-        frame = denormalize(shown, data.mean, data.std, task.config.rounding)
+        frame = data.normalization.denormalize(shown, task.config.rounding)
         work.film[:, frames.index(work.state.step)] = frame
 
 

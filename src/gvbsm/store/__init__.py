@@ -1,1 +1,1 @@
-"""What a run keeps on disk: teachers, statistics, images, soft labels, and their recipes."""
+"""Files of a run: teachers, statistics, images, soft labels, and their recipes."""

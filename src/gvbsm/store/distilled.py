@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,47 +15,12 @@ from torch.utils.data import Dataset
 from gvbsm.config import LabelStorageConfig
 from gvbsm.config.paths import user_path
 from gvbsm.data.datasets import ImageData
-from gvbsm.files.artifacts import (
-    ArtifactError,
-    DamagedError,
-    Recipe,
-    load_tensors,
-    opened,
-    read_json,
-)
+from gvbsm.data.pixels import Normalization
+from gvbsm.files.artifacts import ArtifactError, Recipe, load_tensors, opened, read_json
+from gvbsm.files.schema import ImagesHeader, LabelIndex, check_images, checked
 from gvbsm.files.streamed_file import Rows, row_file
-from gvbsm.method.epochs import Plan
 from gvbsm.store.label_codec import Field
-from gvbsm.store.plan_codec import unpack_plan
-from gvbsm.store.schema import ImagesHeader, LabelIndex, check_images, checked
-from gvbsm.store.soft_labels import LAYOUT, Encoded, EpochLabels, Shard, SoftLabels
-
-# The first layout of a label store: what a shard holds beside `logits`, float16 (..., classes).
-WIDE = {
-    "order": ((), torch.int32),
-    "boxes": ((4,), torch.int16),
-    "flips": ((), torch.bool),
-    "rolls": ((2,), torch.int16),
-    "partners": ((), torch.int32),
-    "mix_boxes": ((4,), torch.int16),
-}
-
-
-class WideLabels(SoftLabels):
-    """A store of the first layout: (epochs, images, ...) by image, wide types, no checksums."""
-
-    def epoch(self, epoch: int) -> tuple[Plan, EpochLabels]:
-        """As in `SoftLabels`."""
-        plan = unpack_plan(self._rows(epoch, 0))
-        self.check_order(epoch, plan.order, plan.mixes.partners)
-        return plan, EpochLabels(self, epoch, torch.arange(self.images))
-
-    def _load(self, shard: Shard) -> Encoded:
-        tensors, _ = self._found(shard)
-        rows = {name: part.flatten(0, 1) for name, part in tensors.items() if part.ndim > 1}
-        wide = {name: torch.zeros(1, *shape, dtype=kind) for name, (shape, kind) in WIDE.items()}
-        self._check(shard, rows, {"logits": self._zeros(), **wide})
-        return rows
+from gvbsm.store.soft_labels import FOLDER, LAYOUT, OTHER_FOLDERS, SoftLabels
 
 
 @dataclass(frozen=True)
@@ -66,8 +31,7 @@ class DistilledDataset:
         images: uint8 (N, channels, height, width), class by class.
         labels: Hard labels, int64 (N,).
         class_names: Name of each class.
-        mean: Channel means of the real training set, of pixels scaled to [0, 1].
-        std: Channel deviations, likewise.
+        normalization: Mean and standard deviation of the real training pixels.
         soft_labels: The labels of all views, where they are stored.
         header: What else the file says: method, data set, recipe.
     """
@@ -75,8 +39,7 @@ class DistilledDataset:
     images: Tensor
     labels: Tensor
     class_names: tuple[str, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    normalization: Normalization
     soft_labels: SoftLabels | None
     header: dict[str, Any]
 
@@ -93,27 +56,54 @@ class DistilledDataset:
 class _HardDataset(Dataset[tuple[Tensor, int]]):
     def __init__(self, distilled: DistilledDataset) -> None:
         self._distilled = distilled
-        self._mean = torch.tensor(distilled.mean)[:, None, None]
-        self._std = torch.tensor(distilled.std)[:, None, None]
 
     def __len__(self) -> int:
         return len(self._distilled.labels)
 
     def __getitem__(self, index: int) -> tuple[Tensor, int]:
-        image = self._distilled.images[index].float() / 255
-        return (image - self._mean) / self._std, int(self._distilled.labels[index])
+        image = self._distilled.normalization.normalize(self._distilled.images[index])
+        return image, int(self._distilled.labels[index])
 
 
-def load_distilled(directory: str | Path) -> DistilledDataset:
+def load_distilled(
+    directory: str | Path, logit_normalization: bool | None = None
+) -> DistilledDataset:
     """The distilled set of a work directory (`gvbsm.load`).
+
+    Args:
+        directory: The work directory.
+        logit_normalization: Take the soft labels that were made with it, or without; None takes
+            those of most students.
 
     Raises:
         ArtifactError: If the directory holds none, or a damaged one.
     """
     directory = user_path(directory)
-    has_labels = (directory / "labels" / "index.json").is_file()
-    soft_labels = load_labels(directory / "labels") if has_labels else None
+    stores = list(map(load_labels, label_folders(directory)))
+    if logit_normalization is not None:
+        stores = [store for store in stores if is_normalized(store) == logit_normalization]
+        if not stores:
+            how = "with" if logit_normalization else "without"
+            raise ArtifactError(f"{directory} holds no soft labels {how} logit normalization")
+    soft_labels = stores[0] if stores else None
     return load_images(directory / "synthesis" / "images.safetensors", soft_labels)
+
+
+def label_folders(directory: Path) -> list[Path]:
+    """List the label stores of a set; the first is that of most students.
+
+    Args:
+        directory: Where the set lies: a work directory, or one of its baselines.
+    """
+    folders = (directory / name for name in (FOLDER, *OTHER_FOLDERS.values()))
+    return [folder for folder in folders if (folder / "index.json").is_file()]
+
+
+def is_normalized(store: SoftLabels) -> bool | None:
+    """Return whether labels have logit normalization; None if their recipe does not say."""
+    labels = store.recipe.get("labels")
+    value = labels.get("logit_normalization") if isinstance(labels, Mapping) else None
+    return value if isinstance(value, bool) else None
 
 
 def load_images(path: Path, soft_labels: SoftLabels | None = None) -> DistilledDataset:
@@ -130,8 +120,7 @@ def load_images(path: Path, soft_labels: SoftLabels | None = None) -> DistilledD
         images=tensors["images"],
         labels=tensors["labels"],
         class_names=tuple(found.class_names),
-        mean=tuple(found.mean),
-        std=tuple(found.std),
+        normalization=Normalization(tuple(found.mean), tuple(found.std)),
         soft_labels=soft_labels,
         header=header,
     )
@@ -178,8 +167,8 @@ def stream_images(
         "method": method.removesuffix("-hard").removesuffix("-soft"),
         "dataset": data.name,
         "class_names": list(data.class_names),
-        "mean": list(data.mean),
-        "std": list(data.std),
+        "mean": list(data.normalization.mean),
+        "std": list(data.normalization.std),
         "traces": list(traces),
     }
     shape = (len(labels), data.channels, data.image_size, data.image_size)
@@ -190,13 +179,14 @@ def stream_images(
             file.write("images", places, images)
 
 
-def stored_bytes(directory: Path, soft: bool = True) -> dict[str, int]:
+def stored_bytes(directory: Path, soft: bool = True, folder: str | None = None) -> dict[str, int]:
     """Bytes that a set takes: `images` their pixels, `labels` the files of its soft labels.
 
     Args:
         directory: Where the set lies: a work directory, or one of its baselines.
         soft: Whether students learn from its soft labels. Those that lie beside hard ones belong to
             another method of the same images.
+        folder: Name of the folder of the soft labels; None takes those of most students.
 
     Returns:
         0 for what is not there, as the labels that teachers give during training.
@@ -206,11 +196,8 @@ def stored_bytes(directory: Path, soft: bool = True) -> dict[str, int]:
     if images.is_file():
         with opened(images) as file:
             pixels = math.prod(file.get_slice("images").get_shape())  # uint8
-    has_labels = soft and (directory / "labels" / "index.json").is_file()
-    return {
-        "images": pixels,
-        "labels": load_labels(directory / "labels").nbytes() if has_labels else 0,
-    }
+    stores = [path for path in label_folders(directory) if soft and folder in (None, path.name)]
+    return {"images": pixels, "labels": load_labels(stores[0]).nbytes() if stores else 0}
 
 
 def load_labels(directory: Path) -> SoftLabels:
@@ -220,21 +207,27 @@ def load_labels(directory: Path) -> SoftLabels:
         ArtifactError: If its index is missing, damaged or newer than this version.
     """
     path = directory / "index.json"
-    index = read_json(path)
-    layout = index.get("layout", 1)
-    if isinstance(layout, int) and layout > LAYOUT:
+    return store_of(directory, read_json(path), path)
+
+
+def store_of(directory: Path, index: Mapping[str, Any], path: Path) -> SoftLabels:
+    """The store that an index describes.
+
+    Args:
+        directory: The folder of its shards.
+        index: What `index.json` holds.
+        path: The file that the index was read from.
+
+    Raises:
+        ArtifactError: If an entry does not fit, or it is newer than this version.
+    """
+    layout = index.get("layout")
+    if type(layout) is int and layout > LAYOUT:
         raise ArtifactError(
             f"{path} has layout {layout}, this gvbsm reads up to {LAYOUT}: upgrade gvbsm"
         )
-    if type(layout) is not int or layout not in (1, LAYOUT):
-        raise DamagedError(path, f"layout should be 1 or {LAYOUT}, found {layout!r}")
-    if layout == 1:  # without what it has no choice of
-        index |= {"kept": "all", "fields": [], "batch": index.get("images"), "storage": {}}
-        index |= {"shard_images": index.get("images"), "recipe": index.get("recipe", {})}
     found = checked(LabelIndex, index, path)
-    if layout != 1 and not found.fields:
-        raise DamagedError(path, "fields should not be empty")
-    return (WideLabels if layout == 1 else SoftLabels)(
+    return SoftLabels(
         directory=directory,
         epochs=found.epochs,
         images=found.images,

@@ -11,10 +11,10 @@ from gvbsm.files.artifacts import (
     ArtifactError,
     Recipe,
     load_tensors,
-    read_header,
     remove,
     save,
 )
+from gvbsm.files.schema import checked_header
 
 CLASSES = 10  # of which the first image is filmed
 FRAMES = 12  # at most, the start and the end among them
@@ -67,7 +67,7 @@ def load_film(directory: Path) -> Film | None:
     if not path.is_file():
         return None
     tensors, header = load_tensors(path, "film")
-    if header["recipe"] != read_header(path.with_name("images.safetensors"))["recipe"]:
+    if header["recipe"] != checked_header(path.with_name("images.safetensors"))["recipe"]:
         return None
     try:
         return Film(**tensors)

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from gvbsm.config import ViewConfig
-from gvbsm.data.views import SHARES, Mixes, Views
+from gvbsm.data.mixing import SHARES, Mixes
+from gvbsm.data.views import Views
 from gvbsm.method.epochs import Plan
 from gvbsm.store.label_codec import Field, field
 
@@ -30,16 +31,6 @@ def pack_plan(plan: Plan) -> dict[str, Tensor]:
             if part is not None
         },
     }
-
-
-def unpack_plan(stored: dict[str, Tensor]) -> Plan:
-    """The inverse of `pack_plan`."""
-    wide = {
-        name: stored[name].long() for name in ("order", "boxes", "rolls", "partners", "mix_boxes")
-    }
-    views = Views(wide["boxes"], stored["flips"], wide["rolls"])
-    more = {name: stored[name].long() for name in ("cells", "shares") if name in stored}
-    return Plan(wide["order"], views, Mixes(wide["partners"], wide["mix_boxes"]), **more)
 
 
 def plan_fields(count: int, size: int, views: ViewConfig) -> tuple[Field, ...]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from gvbsm.backbones import weights_digest
 from gvbsm.config import Config, LabelStorageConfig, SqueezeConfig
 from gvbsm.config.build import selection_of, squeeze_of, to_dict
 from gvbsm.files.artifacts import Recipe, fingerprint
-from gvbsm.store.soft_labels import STORAGE
+from gvbsm.store.soft_labels import FOLDER, OTHER_FOLDERS, STORAGE
 from gvbsm.store.teachers import file_name
 
 # Raised by one when a stage comes to give something else from the same settings, such as after a
@@ -69,11 +69,13 @@ class Place:
         config: The settings of its method.
         directory: Its folder: the work directory itself for the run's own method.
         draw: Number of the random selection.
+        label_folder: Name of the folder of its soft labels.
     """
 
     config: Config
     directory: Path
     draw: int = 0
+    label_folder: str = FOLDER
 
     @property
     def selection(self) -> str | None:
@@ -113,7 +115,31 @@ class Place:
     @property
     def labels(self) -> Path:
         """The folder of the soft labels."""
-        return self.directory / "labels"
+        return self.directory / self.label_folder
+
+    @property
+    def label_name(self) -> str:
+        """Name of its soft labels in the log and among the times of the stages."""
+        name = self.directory.name if self.draw else self.config.method
+        return name + self.label_folder.removeprefix(FOLDER)
+
+    def of_student(self, student: str) -> Place:
+        """Return the place with the labels that a student learns from."""
+        labels = self.config.labels
+        value = labels.logit_normalization_of.get(student, labels.logit_normalization)
+        if value == labels.logit_normalization:
+            return self
+        labels = replace(labels, logit_normalization=value, logit_normalization_of={})
+        config = replace(self.config, labels=labels)
+        return replace(self, config=config, label_folder=OTHER_FOLDERS[value])
+
+    @property
+    def label_stores(self) -> list[Place]:
+        """The place once for each of the label stores that its students learn from."""
+        if not self.stores_labels:
+            return []
+        places = map(self.of_student, self.config.evaluation.students)
+        return [*{place.label_folder: place for place in places}.values()]
 
     def result(self, student: str, seed_index: int) -> Path:
         """The file of one student's result."""
@@ -193,6 +219,7 @@ class Recipes:
         names = config.synthesis.backbones or config.squeeze.backbones
         settings = _without_seed(config.synthesis)
         del settings["groups"], settings["compile"]  # how it is computed, not what
+        settings.pop("beta_dr_of", None)  # `beta_dr` has been settled by it
         recipe = self._recipe(
             "synthesis",
             seed=seed_of(config, "synthesis"),
@@ -235,6 +262,7 @@ class Recipes:
         settings = _without_seed(config.labels)
         del settings["store"]  # stored or not, the labels are the same
         del settings["min_steps"]  # `epochs` has heeded it
+        settings.pop("logit_normalization_of", None)  # `Place.of_student` has heeded it
         # Apart, since a store is converted to another one that is the same but for this.
         storage = settings.pop(STORAGE)
         kept = {} if config.labels.storage == LabelStorageConfig() else {STORAGE: storage}
@@ -259,7 +287,7 @@ class Recipes:
             seed_index=seed_index,
             lr=place.config.evaluation.lr_of.get(student),
             evaluation=settings,
-            **self._labelled(place),
+            **self._labelled(place.of_student(student)),
         )
 
     def continual(self, place: Place, student: str, order: int, seen: Sequence[int]) -> Recipe:
@@ -273,7 +301,7 @@ class Recipes:
             return {"labels": fingerprint(self.labels(place))}
         settings = _without_seed(place.config.labels)
         unused = ("backbones", "logit_normalization", "store", STORAGE, "batch_size", "min_steps")
-        for name in (*unused, "temperature", "weights", "batchnorm"):
+        for name in (*unused, "logit_normalization_of", "temperature", "weights", "batchnorm"):
             settings.pop(name, None)
         views = seed_of(place.config, "labels")
         if views != seed_of(place.config, "evaluation"):  # else it is the recipe's own

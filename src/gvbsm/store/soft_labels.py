@@ -26,6 +26,7 @@ from gvbsm.config import LabelStorageConfig
 from gvbsm.engine.torch_defaults import torch_defaults
 from gvbsm.files.artifacts import (
     ArtifactError,
+    DamagedError,
     Recipe,
     load_tensors,
     read_header,
@@ -44,8 +45,11 @@ from gvbsm.store.label_codec import (
 )
 from gvbsm.store.plan_codec import from_table, pack_plan, tabulate
 
-LAYOUT = 2  # of a store; 1 has no such entry
+LAYOUT = 2  # of a store, by which a newer one is known
 OPEN_SHARDS = 8  # that stay mapped
+FOLDER = "labels"
+OTHER_FOLDERS = {True: "labels-normalized", False: "labels-plain"}
+"""Folders of students' labels whose logit normalization is not that of the others."""
 STORAGE = "storage"  # entry of a recipe: how the labels are kept, unless as they are
 LOGITS = {"logits", "codes", "classes", "fill", "low", "scale"}  # of `encode_logits`
 
@@ -234,38 +238,50 @@ class SoftLabels:
             self._open[shard.path] = tensors
         return self._open[shard.path]
 
-    def _load(self, shard: Shard) -> Encoded:
-        tensors, header = self._found(shard)
-        if header.get("recipe") != self.recipe:
-            raise ArtifactError(_damaged(shard.path, "it belongs to other labels"))
-        views = torch.zeros(1, packed_bytes(self.fields), dtype=torch.uint8)
-        self._check(shard, tensors, {"views": views, **self.encode(self._zeros())})
-        if "classes" in tensors:
-            kept = tensors["classes"]
-            if int(kept.min()) < 0 or int(kept.max()) >= self.classes:
-                raise ArtifactError(
-                    _damaged(shard.path, f"it names classes beyond the {self.classes} of the set")
-                )
-        return tensors
+    def all_rows(self) -> Encoded:
+        """The tensors of all shards, row after row: what a single shard of them would hold.
 
-    def _found(self, shard: Shard) -> tuple[Encoded, dict[str, Any]]:
+        Raises:
+            ArtifactError: If a shard is missing, damaged or of other labels.
+        """
+        shards = [self._load(shard) for shard in self.shards]
+        return {name: torch.cat([rows[name] for rows in shards]) for name in shards[0]}
+
+    def _load(self, shard: Shard) -> Encoded:
         if not shard.path.is_file():
             left = len(self.missing())
             raise ArtifactError(
                 f"there is no {shard.path} ({left} of {len(self.shards)} shards are missing); "
                 "`gvbsm labels` makes what is missing"
             )
-        return load_tensors(shard.path, "labels")
+        tensors, header = load_tensors(shard.path, "labels")
+        if header.get("recipe") != self.recipe:
+            raise DamagedError(shard.path, "it belongs to other labels")
+        self.check_rows(shard, tensors, shard.path)
+        return tensors
 
-    def _check(self, shard: Shard, tensors: Encoded, row: Encoded) -> None:
-        """See that a shard has the tensors of this row, as many times as it has rows."""
+    def check_rows(self, shard: Shard, tensors: Encoded, path: Path) -> None:
+        """Check the types and shapes of a shard's tensors, and the classes that they name.
+
+        Args:
+            shard: Which.
+            tensors: Name -> (rows, ...).
+            path: The file that they were read from.
+
+        Raises:
+            ArtifactError: Naming the first that does not fit.
+        """
         count = len(shard.epochs) * (shard.stop - shard.start)
-        for name, like in row.items():
-            found, shape = tensors.get(name), (count, *like.shape[1:])
-            if found is None or found.shape != shape or found.dtype != like.dtype:
-                raise ArtifactError(
-                    _damaged(shard.path, f"{name} is not {like.dtype} of {list(shape)}")
-                )
+        views = torch.zeros(1, packed_bytes(self.fields), dtype=torch.uint8)
+        logits = self.encode(torch.zeros(1, self.classes, dtype=torch.float16))
+        for name, row in {"views": views, **logits}.items():
+            rows, shape = tensors.get(name), (count, *row.shape[1:])
+            if rows is None or rows.shape != shape or rows.dtype != row.dtype:
+                raise DamagedError(path, f"{name} is not {row.dtype} of {list(shape)}")
+        if self.storage.top_k is not None:
+            kept = tensors["classes"]
+            if int(kept.min()) < 0 or int(kept.max()) >= self.classes:
+                raise DamagedError(path, f"it names classes beyond the {self.classes} of the set")
 
     # Writing.
 
@@ -302,7 +318,10 @@ class SoftLabels:
                 for name, part in label(index).items():
                     rows.setdefault(name, []).append(part)
                 count()
-        tensors = {name: torch.cat(parts) for name, parts in rows.items()}
+        self.write_rows(shard, {name: torch.cat(parts) for name, parts in rows.items()})
+
+    def write_rows(self, shard: Shard, tensors: Encoded) -> None:
+        """Write a shard's tensors."""
         header = {
             "kind": "labels",
             "recipe": self.recipe,
@@ -316,33 +335,27 @@ class SoftLabels:
         """How often `write` counts."""
         return len(shard.epochs) * -(-(shard.stop - shard.start) // self.batch)
 
+    def index(self) -> dict[str, Any]:
+        """The content of `index.json`."""
+        numbers = ("epochs", "images", "classes", "batch", "shard_epochs", "shard_images")
+        return {
+            "layout": LAYOUT,
+            "recipe": self.recipe,
+            **{name: getattr(self, name) for name in numbers},
+            "kept": "all" if len(self.kept) == self.epochs else list(self.kept),
+            "storage": asdict(self.storage),
+            "fields": [list(part) for part in self.fields],
+            "files": [shard.path.name for shard in self.shards],
+        }
+
     def write_index(self) -> None:
         """Make this the folder's store."""
-        index = {
-            name: getattr(self, name)
-            for name in ("epochs", "images", "classes", "batch", "shard_epochs", "shard_images")
-        }
-        write_json(
-            self.directory / "index.json",
-            {
-                "layout": LAYOUT,
-                "recipe": self.recipe,
-                **index,
-                "kept": "all" if len(self.kept) == self.epochs else list(self.kept),
-                "storage": asdict(self.storage),
-                "fields": [list(part) for part in self.fields],
-                "files": [shard.path.name for shard in self.shards],
-            },
-        )
+        write_json(self.directory / "index.json", self.index())
 
     def tidy(self) -> None:
         """Remove shards of other stores that gvbsm made in the folder."""
         kept = {shard.path for shard in self.shards if self.is_made(shard)}
         remove_all(set(self.directory.glob("shard-*")) - kept)
-
-    def _zeros(self) -> Tensor:
-        """The logits of one view, all 0."""
-        return torch.zeros(1, self.classes, dtype=torch.float16)
 
 
 class EpochLabels:
@@ -377,7 +390,3 @@ def _tag(storage: LabelStorageConfig) -> str:
     words += [] if storage.top_k is None else [f"top{storage.top_k}"]
     words += [f"{storage.bits}bit"] if storage.bits < 16 else []
     return "".join(f"{word}-" for word in words)
-
-
-def _damaged(path: Path, why: str) -> str:
-    return f"{path} is damaged ({why}); move it away, and `gvbsm labels` makes it again"

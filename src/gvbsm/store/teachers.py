@@ -10,9 +10,11 @@ from torch import nn
 
 from gvbsm.backbones import build_backbone, file_stem, fill
 from gvbsm.data.datasets import ImageData
-from gvbsm.engine.device import Runtime, first_not_finite, seeded
+from gvbsm.engine.device import Runtime
+from gvbsm.engine.finite import first_not_finite
+from gvbsm.engine.seeds import seeded
 from gvbsm.files.artifacts import ArtifactError, Recipe, load_tensors, save
-from gvbsm.store.schema import TeacherHeader, checked
+from gvbsm.files.schema import TeacherHeader, checked
 
 
 def file_name(backbone: str) -> str:

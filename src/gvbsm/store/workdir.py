@@ -27,6 +27,7 @@ from gvbsm.files.artifacts import (
 )
 from gvbsm.files.checkpoint import is_partial
 from gvbsm.files.drafts import LOCK, remove_leftovers
+from gvbsm.files.schema import Seconds, checked, checked_header
 from gvbsm.store.teachers import file_name
 
 log = logging.getLogger("gvbsm")
@@ -103,7 +104,7 @@ class Workspace:
         files = [self.directory / place, *manifest.named(self.directory, f"baselines/*/{place}")]
         sets: dict[str, Path] = {}
         for path in filter(Path.is_file, (*files, self.real)):
-            sets.setdefault(read_header(path)["method"], path)
+            sets.setdefault(checked_header(path)["method"], path)
         return sets
 
     def claim(self) -> None:
@@ -272,7 +273,8 @@ def _claim(folder: Path, advice: str) -> None:
 def _read_notes(path: Path) -> dict[str, float | None]:
     """Noted times; damaged ones are not worth a run."""
     try:
-        return read_json(path) if path.is_file() else {}
+        notes = read_json(path) if path.is_file() else {}
+        return checked(Seconds, {"seconds": notes}, path).seconds
     except ArtifactError as error:
         log.warning("%s: nothing is known of the times so far", error)
         return {}

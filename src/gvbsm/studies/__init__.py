@@ -1,1 +1,1 @@
-"""Many runs: studies of the paper's tables and figures, their settings and results."""
+"""Sweeps over settings: the paper's tables and figures as studies, or your own."""

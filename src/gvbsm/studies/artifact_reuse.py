@@ -27,6 +27,7 @@ from gvbsm.files.artifacts import (
     remove_all,
 )
 from gvbsm.files.checkpoint import is_partial
+from gvbsm.store.soft_labels import FOLDER, OTHER_FOLDERS
 from gvbsm.store.workdir import Workspace
 
 # Where artefacts lie in a work directory; a label store is its index, which names its shards.
@@ -35,10 +36,14 @@ PATTERNS = (
     "statistics/*.safetensors",
     "forgetting/*.safetensors",
     "**/synthesis/images.safetensors",
-    "**/labels/index.json",
+    *(f"**/{folder}/index.json" for folder in (FOLDER, *OTHER_FOLDERS.values())),
     "**/evaluation/*.json",
 )
-WHOLE_FOLDERS = ("synthesis", "labels")  # what lies beside the artefact belongs to it
+WHOLE_FOLDERS = (
+    "synthesis",
+    FOLDER,
+    *OTHER_FOLDERS.values(),
+)  # what lies beside the artefact belongs to it
 
 
 class Artifact(NamedTuple):

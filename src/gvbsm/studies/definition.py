@@ -32,6 +32,7 @@ from typing import Any
 
 from gvbsm.config import Config, ConfigError
 from gvbsm.config.build import build_config, overlay, read_preset, read_yaml
+from gvbsm.config.dropping import check_beta_dr
 from gvbsm.config.keys import check_names, flat_keys, merge, nearest
 from gvbsm.config.paths import user_path
 from gvbsm.studies.backbone_choice import Choice, read_choice
@@ -243,7 +244,10 @@ def _complete(study: Study, variant: Variant, settings: Settings, options: Setti
             except ConfigError as error:
                 raise ConfigError(f"{key} {error}") from None
             settings = merge(settings, {section: {name: chosen}})
-    return build_config(settings)
+    config = build_config(settings)
+    if "beta_dr" in options.get("synthesis", {}):
+        check_beta_dr(config)
+    return config
 
 
 # Reading.

@@ -25,7 +25,8 @@ from gvbsm.data.datasets import ImageData
 from gvbsm.engine.device import resolve_runtime
 from gvbsm.engine.processes import join
 from gvbsm.engine.torch_defaults import torch_defaults
-from gvbsm.files.artifacts import fingerprint, read_header, read_json, write_json
+from gvbsm.files.artifacts import fingerprint, read_json, write_json
+from gvbsm.files.schema import Results, checked, checked_header
 from gvbsm.pipeline.evaluated_sets import needed_teachers
 from gvbsm.pipeline.preflight import check_feasible, load_data
 from gvbsm.pipeline.results import spread
@@ -234,6 +235,7 @@ class _Work:
         if not path.is_file() or not all(item.is_there() for item in ends):
             return None
         results = read_json(path)
+        checked(Results, results, path)
         students = [row for row in results["rows"] if row["method"] != "full"]
         full = len(results["rows"]) - len(students)
         wanted = "full" in self.run.config.baselines.methods
@@ -258,10 +260,9 @@ class _Work:
             yield Artifact(path, recipes.forgetting(), "forgetting")
         for method, place, seeds in self.places:
             yield Artifact(place.images, recipes.images(place), f"synthesis/{method}")
-            if place.stores_labels:
-                name = place.directory.name if place.draw else method
-                index = place.labels / "index.json"
-                yield Artifact(index, recipes.labels(place), f"labels/{name}")
+            for store in place.label_stores:
+                index = store.labels / "index.json"
+                yield Artifact(index, recipes.labels(store), f"labels/{store.label_name}")
             for student in place.config.evaluation.students:
                 for seed in seeds:
                     recipe = recipes.student(place, student, seed)
@@ -286,7 +287,9 @@ class _Work:
         whole = self.run.workspace.seconds().get(f"synthesis/{method}")
         if place is None or place.selection is not None or whole is None:
             return None, None
-        traces = read_header(place.images)["traces"]  # of the first step, the last one and others
+        traces = checked_header(place.images)[
+            "traces"
+        ]  # of the first step, the last one and others
         return whole, whole / sum(trace[-1]["step"] + 1 - trace[0]["step"] for trace in traces)
 
 
@@ -302,7 +305,10 @@ def _pool(works: Sequence[_Work]) -> list[Row]:
             if (other["method"], other["student"]) == (method, student)
         ]
         place = works[0].place(method)
-        sizes = stored_bytes(place.directory, place.stores_labels) if place else {}
+        sizes = {}
+        if place is not None:
+            folder = place.of_student(student).label_folder
+            sizes = stored_bytes(place.directory, place.stores_labels, folder)
         taken = [work.run.workspace.synthesis_seconds(method) for work in works if place]
         seconds = [work.seconds(method) for work in works]
         recipes = [work.recipe(method, student) for work in works]

@@ -39,7 +39,12 @@ FACTS = {
     "mean": NO_MOMENTS,
     "std": NO_MOMENTS | {"zero": [[0.2, 0, 0.2]], "negative": [[0.2, -0.2, 0.2]]},
     "recipe": NO_OBJECT,
-    "settings": NO_OBJECT,
+    "settings": NO_OBJECT
+    | {
+        "labels": [{"labels": 7}, {"labels": {"batchnorm": "batch"}}],
+        "data": [{"data": [1]}],
+        "rates": [{"evaluation": {"lr_of": 3}}],
+    },
     "teachers": {"word": ["x"], "numbers": [[1, 2]], "object": [{"backbone": 3}]},
     "results": {"word": ["x"], "numbers": [[1]], "empty": [[{}]]},
     "versions": {"word": ["x"], "number": [{"torch": 2}], "list": [["torch"]]},

@@ -115,7 +115,7 @@ def skipped_case(kind):
         path.write_bytes(bad(kind, place.chance))
 
         def check():
-            data = read_data("folder", root, skip_unreadable=True)
+            data = read_data("folder", root, unreadable="skip")
             assert [path.name in name for name in data.skipped] == [True], data.skipped
             assert (len(data.train), len(data.test)) == (47, 16)
 

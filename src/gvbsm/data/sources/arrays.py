@@ -9,7 +9,7 @@ import math
 import os
 import warnings
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from gvbsm.data.pictures import DataError, Split
 from gvbsm.data.sources.folders import read_folder
 from gvbsm.data.sources.request import Raw, Request
 
-KEYS = ("train_images", "train_labels", "test_images", "test_labels")
+SIDES = ("train", "test")  # each has arrays SIDE_images and SIDE_labels
 MOST_RATIO = 200  # of unpacked to packed bytes: pictures do not compress so well
 SMALL = 64 * 1024**2  # bytes that are unpacked whatever the ratio
 DIM = 64  # a brightest pixel below it, of 255, is noted
@@ -85,7 +85,7 @@ def _find_npz(root: Path) -> Path | None:
 
 
 def read_npz(request: Request) -> Raw:
-    """Read one .npz of `KEYS`, and of `class_names` if they are given.
+    """Read one .npz of training and test arrays, and of `class_names` if they are given.
 
     Shapes and sizes are compared before an array is unpacked. Pixels of other types than uint8 are
     brought to 0 to 255 where their range leaves no doubt.
@@ -96,30 +96,68 @@ def read_npz(request: Request) -> Raw:
     file = _find_npz(request.need_root())
     if file is None:
         raise DataError(f"no .npz file in {request.root}: pass the file itself as --data.root")
+    names, (train, test), notes = _read_splits(file, SIDES)
+    return Raw(names, train, test, notes=notes)
+
+
+def read_training_arrays(file: Path) -> tuple[tuple[str, ...], Split, tuple[str, ...]]:
+    """Read the training arrays of an .npz, whether or not it has test arrays.
+
+    Args:
+        file: The .npz, as for `read_npz`.
+
+    Returns:
+        The class names, the training pictures, and what was assumed, a line each.
+
+    Raises:
+        DataError: If the training arrays are not as expected, or unpack to more than the memory.
+    """
+    names, (train,), notes = _read_splits(file, ("train",))
+    return names, train, notes
+
+
+def _read_splits(
+    file: Path, sides: Sequence[str]
+) -> tuple[tuple[str, ...], list[Split], tuple[str, ...]]:
+    """Class names, the split of each side, and notes of what was assumed."""
     if not file.is_file():
         raise DataError(f"{file} is no regular file: expected an .npz")
     try:
         with zipfile.ZipFile(file) as archive:
-            headers = _read_headers(archive)
-            _check_headers(headers, file)
+            headers = _read_headers(archive, sides)
+            _check_headers(headers, file, sides)
             arrays = {key: _read_array(archive, key) for key in headers}
     except DataError:
         raise
     except Exception as error:  # not an archive, a broken one, or pickled objects inside
         raise DataError(f"cannot read {file} as an .npz of plain arrays: {error}") from error
     notes: list[str] = []
-    for key in ("train_images", "test_images"):
+    images = [f"{side}_images" for side in sides]
+    for key in images:
         arrays[key], assumed = _channels_last(arrays[key], f"{key} in {file}")
         notes += assumed
-    notes += _to_uint8(arrays, file)
-    return _numbered(arrays, file, notes)
+    notes += _to_uint8(arrays, images, file)
+    values = {side: arrays[f"{side}_labels"].reshape(-1).tolist() for side in sides}
+    classes = number_classes(values["train"], _class_names(arrays, file), f"train in {file}")
+    splits = [
+        array_split(
+            arrays[f"{side}_images"], labels_of(values[side], classes, f"{side} in {file}"), side
+        )
+        for side in sides
+    ]
+    return classes.names, splits, (*notes, *classes.notes)
 
 
-def _read_headers(archive: zipfile.ZipFile) -> dict[str, _Header]:
+def _keys(sides: Sequence[str]) -> list[str]:
+    """Names of the arrays that each side must have."""
+    return [f"{side}_{kind}" for side in sides for kind in ("images", "labels")]
+
+
+def _read_headers(archive: zipfile.ZipFile, sides: Sequence[str]) -> dict[str, _Header]:
     """Headers of the arrays that are read, without the arrays."""
     headers = {}
     members = {info.filename: info for info in archive.infolist()}
-    for key in (*KEYS, "class_names"):
+    for key in (*_keys(sides), "class_names"):
         info = members.get(f"{key}.npy")
         if info is None:
             continue
@@ -139,12 +177,12 @@ def _read_headers(archive: zipfile.ZipFile) -> dict[str, _Header]:
     return headers
 
 
-def _check_headers(headers: Mapping[str, _Header], file: Path) -> None:
+def _check_headers(headers: Mapping[str, _Header], file: Path, sides: Sequence[str]) -> None:
     """Check by their headers that the arrays belong together and fit into memory."""
-    missing = [key for key in KEYS if key not in headers]
+    missing = [key for key in _keys(sides) if key not in headers]
     if missing:
-        raise DataError(f"{file} lacks {missing}: expected {list(KEYS)}")
-    for side in ("train", "test"):
+        raise DataError(f"{file} lacks {missing}: expected {_keys(sides)}")
+    for side in sides:
         images, labels = headers[f"{side}_images"], headers[f"{side}_labels"]
         count = math.prod(labels.shape)
         if labels.dtype.kind not in "iu" or count != max(labels.shape, default=0):
@@ -196,9 +234,14 @@ def _channels_last(images: NDArray[Any], where: str) -> tuple[NDArray[Any], list
     return images, []
 
 
-def _to_uint8(arrays: dict[str, NDArray[Any]], file: Path) -> list[str]:
-    """Bring the images of both splits to uint8 by one rule; return notes of what was assumed."""
-    keys = ("train_images", "test_images")
+def _to_uint8(arrays: dict[str, NDArray[Any]], keys: Sequence[str], file: Path) -> list[str]:
+    """Bring the images of all splits to uint8 by one rule; return notes of what was assumed.
+
+    Args:
+        arrays: Name -> array; the images among them are replaced.
+        keys: Names of the images.
+        file: The file, for messages.
+    """
     kinds = sorted({str(arrays[key].dtype) for key in keys})
     if len(kinds) > 1:
         raise DataError(f"images of train and test in {file} must have one type, found {kinds}")
@@ -234,24 +277,17 @@ def _rounded(images: NDArray[Any], scale: int) -> NDArray[np.uint8]:
     return pixels
 
 
-def _numbered(arrays: Mapping[str, NDArray[Any]], file: Path, notes: list[str]) -> Raw:
-    """Both splits with labels 0 to n - 1."""
-    names = None
-    if "class_names" in arrays:
-        cells = arrays["class_names"].reshape(-1).tolist()
-        try:
-            names = tuple(class_name(c if isinstance(c, bytes) else str(c)) for c in cells)
-        except UnicodeDecodeError as error:
-            raise DataError(f"class_names in {file} are bytes, but no UTF-8: {error}") from error
-        check_names(names, f"class_names in {file}")
-    train = arrays["train_labels"].reshape(-1).tolist()
-    test = arrays["test_labels"].reshape(-1).tolist()
-    classes = number_classes(train, names, f"train in {file}")
-    halves = [
-        array_split(arrays[f"{side}_images"], labels_of(values, classes, f"{side} in {file}"), side)
-        for side, values in (("train", train), ("test", test))
-    ]
-    return Raw(classes.names, halves[0], halves[1], notes=(*notes, *classes.notes))
+def _class_names(arrays: Mapping[str, NDArray[Any]], file: Path) -> tuple[str, ...] | None:
+    """The names of the classes, if the file gives them."""
+    if "class_names" not in arrays:
+        return None
+    cells = arrays["class_names"].reshape(-1).tolist()
+    try:
+        names = tuple(class_name(c if isinstance(c, bytes) else str(c)) for c in cells)
+    except UnicodeDecodeError as error:
+        raise DataError(f"class_names in {file} are bytes, but no UTF-8: {error}") from error
+    check_names(names, f"class_names in {file}")
+    return names
 
 
 def read_cifar(request: Request, kind: str) -> Raw:

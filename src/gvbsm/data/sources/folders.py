@@ -45,13 +45,8 @@ def read_folder(request: Request, may_split: bool = False) -> Raw:
     has_classes = train is not None and any(entry.is_dir() for entry in train.iterdir())
     if may_split and held_out is None and not has_classes:
         pictures = scan(root, findings)
-        names = tuple(pictures)
-        findings.assume(
-            f"{root.name} has no split: {request.val_fraction:g} of each class is held out "
-            f"(data.split_seed={request.split_seed})"
-        )
-        halves = hold_out(path_split(pictures), names, request)
-        return _raw(names, *halves, findings)
+        raw = hold_out(path_split(pictures), tuple(pictures), request)
+        return replace(raw, notes=tuple(findings.assumed), left_out=findings.left_out)
     if held_out is None or train is None:
         hint = f"; to split one folder, pass {train} itself" if may_split and train else ""
         raise DataError(f"expected train/ and val/ (or test/) with class folders in {root}{hint}")

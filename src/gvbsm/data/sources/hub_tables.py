@@ -50,7 +50,7 @@ def load_tables(name: str, request: Request) -> dict[str, Any]:
                 return {"train": datasets.load_from_disk(name)}
             apart = _files_apart(name, request)
             if apart is None:
-                return dict(datasets.load_dataset(name, name=request.subset))
+                return dict(datasets.load_dataset(name, name=request.config.subset))
             return {
                 side: datasets.load_dataset(apart.form, data_files={side: files})[side]
                 for side, files in apart.files.items()
@@ -107,7 +107,7 @@ def _files_apart(name: str, request: Request) -> _Apart | None:
     """
     import datasets
 
-    builder = datasets.load_dataset_builder(name, name=request.subset)
+    builder = datasets.load_dataset_builder(name, name=request.config.subset)
     check_data_files(builder.config.data_files or {}, request, name)
     form = type(builder).__module__.rpartition(".")[2]
     if form not in ("parquet", "arrow"):

@@ -94,7 +94,7 @@ def read_hub(request: Request) -> Raw:
                 test, more = _split(side, tables[side], columns, values, matched)
                 return Raw(classes.names, train, test, notes=(*notes, *more, *matched.notes))
         notes.append(f"{side} of {name} has no labels: it is not used")
-    return Raw(classes.names, *hold_out(train, classes.names, request), notes=tuple(notes))
+    return replace(hold_out(train, classes.names, request), notes=tuple(notes))
 
 
 # Columns
@@ -128,9 +128,9 @@ def _picture_column(features: Mapping[str, Any], request: Request, name: str) ->
     import datasets
 
     images = [column for column, kind in features.items() if isinstance(kind, datasets.Image)]
-    if request.image_column is None:
+    if request.config.image_column is None:
         return _only(images, ("image", "img"), "pictures", "image_column", name)
-    column = _chosen(request.image_column, features, "image_column", name)
+    column = _chosen(request.config.image_column, features, "image_column", name)
     kind = features[column]
     encoded = _dtype(kind) in ("binary", "string")
     encoded |= isinstance(kind, dict) and bool({"bytes", "path"} & kind.keys())
@@ -144,8 +144,8 @@ def _picture_column(features: Mapping[str, Any], request: Request, name: str) ->
 
 def _label_column(features: Mapping[str, Any], request: Request, name: str) -> str:
     """The column that holds labels: by its type, else by its name."""
-    if request.label_column is not None:
-        return _chosen(request.label_column, features, "label_column", name)
+    if request.config.label_column is not None:
+        return _chosen(request.config.label_column, features, "label_column", name)
     columns = [column for column, kind in features.items() if declared_names(kind) is not None]
     if not columns:
         columns = [

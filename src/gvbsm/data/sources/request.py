@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from gvbsm.config import DataConfig
 from gvbsm.data.pictures import DataError, Progress, Split, no_progress
 
 
@@ -20,25 +21,17 @@ class Request:
     """Where the data lie, and how to split them where they have no split of their own.
 
     Attributes:
-        root: Folder or file of the data.
-        val_fraction: Share held out.
-        split_seed: Seed of that split.
-        cache: Where downloads are kept.
+        config: The settings of the data.
+        root: Folder or file of the data, absolute.
+        cache: Folder of downloads.
         member: What the data set's name says after its slash, as SVHN in torchvision/SVHN.
-        subset: Which of the configurations of a data set of the Hub.
-        image_column: Column of a table that holds the pictures; None finds it by its type.
-        label_column: Likewise of the labels, and the key of labels in JSON.
         progress: Wraps loops that take long.
     """
 
+    config: DataConfig
     root: Path | None
-    val_fraction: float
-    split_seed: int
     cache: Path
     member: str = ""
-    subset: str | None = None
-    image_column: str | None = None
-    label_column: str | None = None
     progress: Progress = no_progress
 
     def need_root(self) -> Path:
@@ -56,6 +49,7 @@ class Raw:
         root: Folder that paths are relative to in the fingerprint; None is the request's.
         notes: What was left out or assumed, a line each.
         left_out: Reason -> names of what was not read.
+        held_out: Which share of the pictures the test pictures are; "" for a split of the data's.
     """
 
     class_names: tuple[str, ...]
@@ -64,6 +58,7 @@ class Raw:
     root: Path | None = None
     notes: tuple[str, ...] = ()
     left_out: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    held_out: str = ""
 
 
 def take(split: Split, index: Tensor) -> Split:
@@ -74,21 +69,28 @@ def take(split: Split, index: Tensor) -> Split:
     return Split(split.labels[index], paths=tuple(paths[i] for i in index.tolist()))
 
 
-def hold_out(whole: Split, class_names: Sequence[str], request: Request) -> tuple[Split, Split]:
-    """Train and test of a set without a split of its own (see `Request`).
+def hold_out(whole: Split, class_names: tuple[str, ...], request: Request) -> Raw:
+    """Split a data set without a split of its own into training and test pictures.
+
+    Args:
+        whole: All pictures.
+        class_names: Names of the classes.
+        request: The share that is held out of each class, and the seed.
 
     Raises:
         DataError: If a class has fewer than two pictures.
     """
     train, test = _split_indices(whole.labels, class_names, request)
-    return take(whole, train), take(whole, test)
+    config = request.config
+    share = f"{config.val_fraction:g} of each class (data.split_seed={config.split_seed})"
+    return Raw(class_names, take(whole, train), take(whole, test), held_out=share)
 
 
 def _split_indices(
     labels: Tensor, class_names: Sequence[str], request: Request
 ) -> tuple[Tensor, Tensor]:
     """Stratified train and test indices, sorted; every class gives at least one to each side."""
-    generator = torch.Generator().manual_seed(request.split_seed)
+    generator = torch.Generator().manual_seed(request.config.split_seed)
     train, test = [], []
     for label, name in enumerate(class_names):
         members = (labels == label).nonzero().flatten()
@@ -99,7 +101,7 @@ def _split_indices(
                 " add pictures, remove the class, or provide train/ and val/ folders"
             )
         members = members[torch.randperm(count, generator=generator)]
-        held_out = min(max(round(count * request.val_fraction), 1), count - 1)
+        held_out = min(max(round(count * request.config.val_fraction), 1), count - 1)
         test.append(members[:held_out])
         train.append(members[held_out:])
     return torch.cat(train).sort().values, torch.cat(test).sort().values
@@ -113,4 +115,4 @@ def read_digits(request: Request) -> Raw:
     images = torch.from_numpy(np.rint(digits.images * (255 / 16)).astype(np.uint8))[:, None]
     labels = torch.from_numpy(digits.target.astype(np.int64))
     names = tuple(str(name) for name in digits.target_names)
-    return Raw(names, *hold_out(Split(labels, images), names, request))
+    return hold_out(Split(labels, images), names, request)

@@ -104,7 +104,8 @@ def read_torchvision(request: Request) -> Raw:
     classes = number_classes(splits[0].labels.tolist(), names, f"torchvision/{name} in {root}")
     splits = [replace(split, labels=_relabeled(split, classes, name)) for split in splits]
     if len(splits) == 1:
-        return Raw(classes.names, *hold_out(splits[0], classes.names, request), root, classes.notes)
+        raw = hold_out(splits[0], classes.names, request)
+        return replace(raw, root=root, notes=classes.notes)
     return Raw(classes.names, splits[0], splits[1], root, classes.notes)
 
 

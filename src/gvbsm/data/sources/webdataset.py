@@ -16,7 +16,7 @@ import re
 import tarfile
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -89,8 +89,8 @@ def read_shards(request: Request) -> Raw:
     classes = _classes(itertools.chain(*samples), folder)
     splits = {side: _split(members, classes) for side, members in found.items() if members}
     if len(splits) == 1:
-        halves = hold_out(next(iter(splits.values())), classes.names, request)
-        return Raw(classes.names, *halves, folder, classes.notes)
+        raw = hold_out(next(iter(splits.values())), classes.names, request)
+        return replace(raw, root=folder, notes=classes.notes)
     return Raw(classes.names, splits["train"], splits["test"], folder, classes.notes)
 
 
@@ -278,20 +278,24 @@ def _label(
         return file.read().decode("utf-8-sig")
 
     with suppress(ValueError, RecursionError):  # no UTF-8, no JSON, JSON made to be endless
-        if "cls" in members and request.label_column is None:
+        if "cls" in members and request.config.label_column is None:
             text = class_name(read("cls"))
             if text:
                 return int(text) if re.fullmatch(r"-?\d{1,18}", text) else text
         if "json" in members:
             content = json.loads(read("json"))
-            keys = LABEL_KEYS if request.label_column is None else (request.label_column,)
+            keys = (
+                LABEL_KEYS
+                if request.config.label_column is None
+                else (request.config.label_column,)
+            )
             for name in keys if isinstance(content, dict) else ():
                 value = content.get(name)
                 if isinstance(value, str) and class_name(value):
                     return class_name(value)
                 if isinstance(value, int) and not isinstance(value, bool):
                     return value
-    wanted = request.label_column or " or ".join(LABEL_KEYS)
+    wanted = request.config.label_column or " or ".join(LABEL_KEYS)
     dotted = any("." in extension for extension in members)
     raise DataError(
         f"sample {key.lstrip('/')} in {path} has no class: expected a number in .cls, or {wanted} "

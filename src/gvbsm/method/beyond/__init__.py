@@ -1,1 +1,1 @@
-"""Ideas of later papers, one file each; `gvbsm.method` imports none of them."""
+"""Ideas of later papers, one a file; `method` imports none of them."""

@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from gvbsm.files.artifacts import read_header, read_json
+from gvbsm.files.artifacts import read_json
+from gvbsm.files.schema import Continual, checked, checked_header
 from gvbsm.report.figures.accuracy import draw_confusion, draw_continual, draw_methods
 from gvbsm.report.figures.captions import Drawn, count, listed
 from gvbsm.report.figures.curves import History, draw_losses, draw_training
@@ -115,7 +116,7 @@ def _film(workspace: Workspace) -> Iterator[Drawn]:
     if film is None:
         return
     path = workspace.directory / "synthesis" / "images.safetensors"
-    header = read_header(path)
+    header = checked_header(path)
     with fitting(path):
         names = [header["class_names"][label] for label in film.labels.tolist()]
         start = header["recipe"]["synthesis"]["init"]
@@ -209,15 +210,9 @@ def _continual(workspace: Workspace) -> Iterator[Drawn]:
     if not path.is_file():
         return
     content = read_json(path)
-    with fitting(path):
-        rows, classes, orders = content["rows"], content["classes"], len(content["orders"])
-        for row in rows:
-            _ = row["method"], row["student"]
-            for step in row["steps"]:
-                _ = step["mean"], step["std"], step["values"][0]
-            if len(row["steps"]) != len(classes):
-                raise ValueError("a row has another number of steps")
-        note = content["note"]
+    checked(Continual, content, path)
+    rows, classes, orders = content["rows"], content["classes"], len(content["orders"])
+    note = content["note"]
     if rows:
         yield Drawn(
             "continual",
@@ -278,7 +273,7 @@ def _losses(workspace: Workspace) -> Iterator[Drawn]:
     path = workspace.directory / "synthesis" / "images.safetensors"
     if not path.is_file():
         return
-    header = read_header(path)
+    header = checked_header(path)
     with fitting(path):
         traces = header["traces"]
         if not any(row[term] for trace in traces for row in trace for term in ("cross_entropy",)):
@@ -328,7 +323,7 @@ def _statistics(workspace: Workspace) -> Iterator[Drawn]:
 def _class_names(workspace: Workspace) -> tuple[str, ...]:
     """Names of the classes, from any set or teacher; none without either."""
     for path in (*workspace.image_sets().values(), *workspace.teachers()):
-        header = read_header(path)
+        header = checked_header(path)
         with fitting(path):
             return tuple(map(str, header["class_names"]))
     return ()

@@ -12,9 +12,18 @@ from torch import Tensor
 
 from gvbsm.backbones import build_backbone
 from gvbsm.config.build import selection_of
-from gvbsm.engine.device import seeded
-from gvbsm.files.artifacts import ArtifactError, load_tensors, read_header, read_json
+from gvbsm.engine.seeds import seeded
+from gvbsm.files.artifacts import ArtifactError, load_tensors, read_json
 from gvbsm.files.manifest import named
+from gvbsm.files.schema import (
+    AnalysisHeader,
+    Results,
+    StudentHistory,
+    StudentRecipe,
+    StudyFile,
+    checked,
+    checked_header,
+)
 from gvbsm.method.layers import matched_layers
 from gvbsm.method.statistics import Statistics as ConvStatistics
 from gvbsm.report.figures.curves import History
@@ -59,12 +68,9 @@ def read_rows(workspace: Workspace) -> list[dict[str, Any]]:
     """The rows of the results; none if there are no results."""
     if not workspace.results.is_file():
         return []
-    with fitting(workspace.results):
-        rows = read_json(workspace.results)["rows"]
-        for row in rows:
-            _ = row["method"], row["student"], row["ipc"], row["top1"]["mean"], row["top1"]["std"]
-            _ = row["top1"]["values"][0]
-        return list(rows)
+    content = read_json(workspace.results)
+    checked(Results, content, workspace.results)
+    return list(content["rows"])
 
 
 def read_students(workspace: Workspace, rows: Sequence[Mapping[str, Any]]) -> list[Student]:
@@ -84,16 +90,14 @@ def read_students(workspace: Workspace, rows: Sequence[Mapping[str, Any]]) -> li
 
 
 def _student(path: Path) -> Student:
-    content = read_json(path)
-    name, seed = content["recipe"]["student"], content["recipe"]["seed_index"]
-    file = file_name(name).removesuffix(".safetensors")
-    history = History(content["epochs"], content["top1"], content["losses"])
-    confusion = content.get("confusion")
+    content = checked(StudentHistory, read_json(path), path)
+    trained = checked(StudentRecipe, content.recipe, path)
+    file = file_name(trained.student).removesuffix(".safetensors")
     return Student(
-        path.stem.removesuffix(f"-{file}-{seed}"),
-        name,
-        history,
-        None if confusion is None else torch.tensor(confusion),
+        path.stem.removesuffix(f"-{file}-{trained.seed_index}"),
+        trained.student,
+        History(content.epochs, content.top1, content.losses),
+        None if content.confusion is None else torch.tensor(content.confusion),
     )
 
 
@@ -101,7 +105,7 @@ def read_teachers(workspace: Workspace) -> dict[str, History]:
     """The teachers' training by backbone, of those that were trained here."""
     histories = {}
     for path in workspace.teachers():
-        header = read_header(path)
+        header = checked_header(path)
         with fitting(path):
             found = header["history"]
             history = History(found["epochs"], found["top1"], found["losses"])
@@ -164,6 +168,7 @@ def read_analysis(workspace: Workspace) -> Analysis | None:
     if not path.is_file():
         return None
     tensors, header = load_tensors(path, "analysis")
+    checked(AnalysisHeader, header, path)
     with fitting(path):
         analysis = Analysis(header["sets"], header["teacher"], header["accuracy"], tensors)
         for name in analysis.sets:
@@ -205,6 +210,7 @@ def read_studies(directory: Path) -> list[StudyResults]:
         content = read_json(path)
         if "study" not in content:
             continue
+        checked(StudyFile, content, path)
         with fitting(path):
             points = [point for point in content["points"] if point["done"]]
             told = content["paper"]
@@ -217,7 +223,7 @@ def read_studies(directory: Path) -> list[StudyResults]:
                     points,
                     content["rows"],
                     Paper(told["data"], told["columns"], told["figures"]) if told else None,
-                    content.get("additive", False),
+                    content["additive"],
                 )
             )
     return studies
@@ -231,8 +237,7 @@ def study_spots(study: StudyResults) -> list[Spot]:
         if row["method"] == "full":
             continue
         name = "every point" if row["point"] is None else row["point"]
-        # `seconds` is not in the files of older versions
-        seconds = row.get("seconds", row.get("synthesis_seconds"))
+        seconds = row["seconds"]
         stored = None if None in sizes else sum(sizes)
         spots.append(_spot(name, row, seconds, stored))
     return spots

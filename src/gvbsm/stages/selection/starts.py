@@ -15,12 +15,14 @@ import torchvision.transforms.v2.functional as TF
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
+from gvbsm.config import ViewConfig
 from gvbsm.data.datasets import ImageData
 from gvbsm.data.loading import gather_images, plain_batches
-from gvbsm.data.pictures import class_members, normalize, read_image
+from gvbsm.data.pictures import class_members, read_image
 from gvbsm.data.views import sample_views
 from gvbsm.data.workers import streamed
-from gvbsm.engine.device import Runtime, generator_for
+from gvbsm.engine.device import Runtime
+from gvbsm.engine.seeds import generator_for
 from gvbsm.method.losses import ensemble_logits
 
 CROP_PICTURES = 300  # pictures of a class that are cut, at most, unless more are needed
@@ -76,15 +78,14 @@ class _Crops(Dataset[tuple[Tensor, Tensor, Tensor]]):
     """The crops of each training picture, their boxes and its class."""
 
     def __init__(self, data: ImageData, side: int, scale: tuple[float, float], seed: int) -> None:
-        self._data, self._side, self._scale, self._seed = data, side, scale, seed
+        self._data, self._side, self._seed = data, side, seed
+        self._views = ViewConfig(crop="resized", scale=scale, ratio=(1.0, 1.0), flip=False)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
         picture = _picture(self._data, index)
         _, height, width = picture.shape
-        boxes = sample_views(
-            CROPS, height, width, generator_for(self._seed, "crops", index), crop="resized",
-            padding=0, scale=self._scale, ratio=(1.0, 1.0), flip=False, roll=0,
-        ).boxes  # fmt: skip
+        generator = generator_for(self._seed, "crops", index)
+        boxes = sample_views(CROPS, height, width, generator, self._views).boxes
         return _cut(picture, boxes, self._side), boxes, self._data.train.labels[index]
 
 
@@ -124,7 +125,7 @@ def choose_crops(
     with runtime.progress(len(index), "crops", "picture") as bar, torch.no_grad():
         for cut, drawn, labels in streamed(crops, batches, runtime, workers):
             count = len(labels)
-            pictures = normalize(cut.to(runtime.device).flatten(end_dim=1), data.mean, data.std)
+            pictures = data.normalization.normalize(cut.to(runtime.device).flatten(end_dim=1))
             found = class_losses(
                 teachers, F.pad(pictures, frame * 2), labels.repeat_interleave(CROPS), runtime
             ).view(count, CROPS)

@@ -1,6 +1,7 @@
 """Manifests of strangers: one entry at a time is spoilt, and the set loads or one line names it."""
 
 import shutil
+from dataclasses import astuple
 
 import pytest
 import torch
@@ -11,12 +12,35 @@ from gvbsm.config import ViewConfig
 from gvbsm.data.pictures import DataError
 from gvbsm.exchange.export import export
 from gvbsm.exchange.load import FACTS, load
-from gvbsm.files.artifacts import ArtifactError, load_tensors, read_json, save, write_json
+from gvbsm.files.artifacts import (
+    ArtifactError,
+    load_tensors,
+    read_header,
+    read_json,
+    save,
+    write_json,
+)
+from gvbsm.files.schema import (
+    AnalysisHeader,
+    CheckpointHeader,
+    Continual,
+    Facts,
+    ImagesHeader,
+    LabelIndex,
+    Results,
+    Seconds,
+    StudentHistory,
+    StudyFile,
+    checked,
+)
 from gvbsm.store.plan_codec import plan_fields
-from gvbsm.store.schema import Facts, ImagesHeader, LabelIndex, Results, checked
 from support.distilled_files import write_images, write_labels
 
-MODELS = {"folder": Facts, "index": LabelIndex, "single": Facts, "images": ImagesHeader}
+MODELS = {
+    "folder": Facts, "hub": Facts, "index": LabelIndex, "hub index": LabelIndex, "single": Facts,
+    "single index": LabelIndex, "images": ImagesHeader,
+}  # fmt: skip
+SINGLE = {"single": ["facts"], "single index": ["soft_labels"], "images": []}  # where in a header
 FIELDS = [list(field) for field in plan_fields(4, 2, ViewConfig(shuffle=2, mixup=0.5))]
 MISSING = object()
 HOSTILE = [
@@ -35,9 +59,23 @@ def forms(tmp_path_factory):
     write_labels(root / "w" / "labels")
     folder = export(root / "w", "folder", root / "folder", quiet=True)
     single = export(root / "w", "safetensors", root / "single.safetensors", quiet=True)
-    places = {"folder": folder, "index": root / "w", "single": single, "images": images}
+    hub = export(root / "w", "hub", root / "hub", quiet=True)
+    places = {
+        "folder": folder, "hub": hub, "index": root / "w", "hub index": hub, "single": single,
+        "single index": single, "images": images,
+    }  # fmt: skip
     expected = load(root / "w", cache=root / "cache")
     return root, places, expected
+
+
+def nested_paths(content, model, start=()):
+    """Paths of all entries that a model names and of all that lie in them, as far as they go."""
+    entries = content.items() if isinstance(content, dict) else enumerate(content)
+    for name, value in entries:
+        if model is None or name in model.model_fields:
+            yield [*start, name]
+            if isinstance(value, dict | list):
+                yield from nested_paths(value, None, (*start, name))
 
 
 def spoil(content, path, value):
@@ -53,20 +91,31 @@ def spoil(content, path, value):
     return copy
 
 
+def manifest_of(form, source):
+    """The file that a form's entries are in, and the entries."""
+    if form in SINGLE:
+        entries = read_header(source)
+        for name in SINGLE[form]:
+            entries = entries[name]
+        return source, entries
+    names = {"index": "labels/index.json", "hub index": "soft_labels/index.json"}
+    file = source / names.get(form, FACTS)
+    return file, read_json(file)
+
+
 def write_spoilt(form, source, target, path, value):
     """Copy a set to `target` with one entry spoilt; return what `load` takes and its manifest."""
-    if form in ("single", "images"):
-        tensors, header = load_tensors(source, "distilled" if form == "single" else "images")
-        whole = ["facts", *path] if form == "single" else path
+    if form in SINGLE:
+        tensors, header = load_tensors(source, "images" if form == "images" else "distilled")
         target = target.with_suffix(".safetensors")
-        save(target, tensors, spoil(header, whole, value))
+        save(target, tensors, spoil(header, [*SINGLE[form], *path], value))
         return target, target
+    content = spoil(manifest_of(form, source)[1], path, value)
     shutil.copytree(source, target)
-    manifest = target / (FACTS if form == "folder" else "labels/index.json")
-    content = spoil(read_json(manifest), path, value)
-    manifest.unlink()
-    write_json(manifest, content)
-    return target, manifest
+    file, _ = manifest_of(form, target)
+    file.unlink()
+    write_json(file, content)
+    return target, file
 
 
 @pytest.mark.parametrize("form", list(MODELS))
@@ -76,11 +125,13 @@ def write_spoilt(form, source, target, path, value):
 @given(data=st.data())
 def test_a_spoilt_entry_is_one_line_or_changes_nothing(form, forms, tmp_path, data):
     root, places, expected = forms
-    name = data.draw(st.sampled_from(sorted(MODELS[form].model_fields)))
+    _, entries = manifest_of(form, places[form])
+    absent = [[name] for name in MODELS[form].model_fields if name not in entries]
+    path = data.draw(st.sampled_from([*nested_paths(entries, MODELS[form]), *absent]))
     value = data.draw(st.sampled_from(HOSTILE))
     folder = tmp_path / str(len([*tmp_path.iterdir()]))
     try:
-        source, manifest = write_spoilt(form, places[form], folder, [name], value)
+        source, manifest = write_spoilt(form, places[form], folder, path, value)
     except KeyError:  # what is missing cannot be taken away
         return
     try:
@@ -95,7 +146,7 @@ def test_a_spoilt_entry_is_one_line_or_changes_nothing(form, forms, tmp_path, da
     else:
         assert torch.equal(loaded.images, expected.images)
         assert torch.equal(loaded.labels, expected.labels)
-        assert torch.tensor([loaded.mean, loaded.std]).isfinite().all()
+        assert torch.tensor(astuple(loaded.normalization)).isfinite().all()
         assert len({*loaded.class_names}) == 2
 
 
@@ -119,6 +170,7 @@ def test_a_spoilt_entry_is_one_line_or_changes_nothing(form, forms, tmp_path, da
 )
 def test_an_index_of_labels_is_checked(entries, message, tmp_path):
     index = {
+        "layout": 2,
         "recipe": {}, "epochs": 5, "images": 4, "classes": 2, "kept": "all", "batch": 4,
         "storage": {"top_k": None, "bits": 16, "pruning": 1.0}, "fields": FIELDS,
         "shard_epochs": 2, "shard_images": 4,
@@ -135,6 +187,66 @@ def test_an_index_of_labels_is_checked(entries, message, tmp_path):
 def test_results_that_a_page_cannot_show_are_refused(name, value, tmp_path):
     with pytest.raises(ArtifactError, match=rf"results.json is damaged \({name}"):
         checked(Results, {"rows": [], name: value}, tmp_path / "results.json")
+
+
+SCORE = {"mean": 50.0, "std": 0.0, "values": [50.0]}
+WHOLE = {
+    Continual: {
+        "classes": [1, 2], "orders": [[0, 1]], "note": "",
+        "rows": [{"method": "m", "student": "s", "ipc": 1, "steps": [SCORE] * 2, "average": SCORE}],
+    },
+    StudyFile: {
+        "study": "a", "title": "b", "source": "c", "axes": ["x"], "additive": False, "paper": {},
+        "versions": {}, "points": [{"name": "p", "axes": {}, "config": {}, "done": True}],
+        "rows": [{"point": None, "method": "m", "student": "s", "ipc": None, "top1": SCORE,
+                  "image_bytes": None, "label_bytes": 1, "seconds": None,
+                  "synthesis_seconds": 1.0}],
+    },
+    StudentHistory: {"recipe": {}, "epochs": [1], "top1": [5.0], "losses": [1.0]},
+    Seconds: {"seconds": {"squeeze/a": 1.5, "squeeze/b": None}},
+    AnalysisHeader: {"recipe": {}, "sets": ["a"], "teacher": "t", "accuracy": {"a": 5.0}},
+    CheckpointHeader: {
+        "recipe": {},
+        "state": {"step": 3, "history": {"epochs": [], "top1": [], "losses": []}, "part": 4},
+    },
+    Results: {
+        "rows": [], "config": {}, "versions": {"torch": "2"}, "seconds": {"labels": 1.0},
+        "origin": {"preset": None, "changed": ["ipc"]},
+        "data": {"pictures": {"train": {"a": 1}}, "formats": {}, "left_out": {}, "assumed": [],
+                 "value_range": [0, 255]},
+    },
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("model", "path", "value", "message"),
+    [
+        (Continual, ["rows", 0, "steps", 0, "mean"], 101.0, "rows.0.steps.0.mean should be less"),
+        (Continual, ["rows", 0, "steps"], [SCORE], "rows.0.steps should be 2, one a step"),
+        (Continual, ["orders"], [], "orders should have at least 1"),
+        (StudyFile, ["points", 0, "done"], "yes", "points.0.done should be a valid boolean"),
+        (StudyFile, ["rows", 0, "label_bytes"], -1, "rows.0.label_bytes should be greater"),
+        (StudyFile, ["rows", 0, "seconds"], float("nan"), "rows.0.seconds should be a finite"),
+        (StudentHistory, ["top1"], [], "top1 should have at least 1"),
+        (StudentHistory, ["confusion"], [[0.5]], "confusion.0.0 should be a valid integer"),
+        (Seconds, ["seconds", "squeeze/a"], "x", "seconds.squeeze/a should be a valid number"),
+        (AnalysisHeader, ["accuracy", "a"], [], "accuracy.a should be a valid number"),
+        (CheckpointHeader, ["state", "step"], -1, "state.step should be greater"),
+        (CheckpointHeader, ["state", "history", "losses"], [None], "state.history.losses.0"),
+        (CheckpointHeader, ["state", "part"], 0, "state.part should be greater"),
+        (Results, ["origin"], 3, "origin should be a valid dictionary"),
+        (Results, ["origin", "changed"], "ipc", "origin.changed should be a valid list"),
+        (Results, ["seconds", "labels"], "1", "seconds.labels should be a valid number"),
+        (Results, ["data", "formats"], [], "data.formats should be a valid dictionary"),
+        (Results, ["versions"], {"torch": 2}, "versions.torch should be a valid string"),
+    ],
+)
+def test_a_nested_entry_that_does_not_fit_is_named(model, path, value, message, tmp_path):
+    checked(model, WHOLE[model], tmp_path / "file")
+    with pytest.raises(ArtifactError, match=f"is damaged .{message}") as caught:
+        checked(model, spoil(WHOLE[model], path, value), tmp_path / "file")
+    assert str(caught.value).startswith(f"{tmp_path}/file")
+    assert str(caught.value).isprintable()
 
 
 @pytest.mark.parametrize(

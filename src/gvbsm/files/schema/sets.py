@@ -1,86 +1,35 @@
-"""What manifests hold: the types, limits and agreements of every JSON object that is read back.
-
-A manifest is a JSON file or the JSON header of a safetensors file. Whoever wrote one is not
-trusted: `checked` turns the first entry that does not fit into one line, with the file, the entry,
-what was expected and what was found. Sizes are limited before they decide how much memory is taken.
-"""
+"""What sets of images and stores of soft labels say of themselves, and what their tensors are."""
 
 from __future__ import annotations
 
 import re
-import reprlib
-import unicodedata
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self, TypeVar
+from typing import Annotated, Any, Literal, Self
 
 import torch
-from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
-    Field,
-    Strict,
-    ValidationError,
-    model_validator,
-)
+from pydantic import AfterValidator, Field, Strict, ValidationError, model_validator
 from torch import Tensor
 
-from gvbsm.files.artifacts import ArtifactError, DamagedError, read_header
-
-MOST_BYTES = 16 * 1024**3  # of pixels, or of anything else that is read at once
-MOST_CLASSES, MOST_SIDE = 100_000, 4096
-MOST_EPOCHS = 1_000_000
-MOST_SHARDS = 1_000_000
-
-M = TypeVar("M", bound="Manifest")
-
-
-class Manifest(BaseModel):
-    """Entries of a JSON object; others may lie beside them."""
-
-    model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
-
-
-def _check_names(names: list[str]) -> list[str]:
-    normal = [unicodedata.normalize("NFC", name) for name in names]
-    if len(set(normal)) < len(normal):
-        twice = next(name for name in normal if normal.count(name) > 1)
-        raise ValueError(f"should name every class once, but has {twice!r} twice")
-    return names
-
-
-Text = Annotated[str, Field(max_length=10_000)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-Whole = Annotated[int, Field(ge=0, lt=2**63)]
-Positive = Annotated[int, Field(ge=1, lt=2**63)]
-Percent = Annotated[float, Field(ge=0, le=100, allow_inf_nan=False)]
-Deviation = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Side = Annotated[int, Field(ge=1, le=MOST_SIDE)]
-Images = Annotated[int, Field(ge=1, le=MOST_BYTES)]
-Classes = Annotated[int, Field(ge=1, le=MOST_CLASSES)]
-ClassNames = Annotated[
-    list[Text], Field(min_length=2, max_length=MOST_CLASSES), AfterValidator(_check_names)
-]
-
-
-class Score(Manifest):
-    """Top-1 accuracies of several students, in percent."""
-
-    mean: Percent
-    std: Annotated[float, Field(ge=0, allow_inf_nan=False)]
-    values: Annotated[list[Percent], Field(min_length=1)]
-
-
-class ResultRow(Manifest):
-    """A row of `results.json`."""
-
-    method: Text
-    student: Text
-    ipc: Positive | None
-    top1: Score
-    top1_best: Score
-    seconds: Finite
+from gvbsm.files.artifacts import ArtifactError, DamagedError
+from gvbsm.files.schema.base import (
+    MOST_BYTES,
+    MOST_EPOCHS,
+    MOST_SHARDS,
+    Classes,
+    ClassNames,
+    Deviation,
+    Images,
+    Manifest,
+    Mean,
+    Percent,
+    Positive,
+    Side,
+    Text,
+    Whole,
+    first_fault,
+)
+from gvbsm.files.schema.runs import ResultRow
 
 
 class TeacherScore(Manifest):
@@ -90,6 +39,34 @@ class TeacherScore(Manifest):
     top1: Percent | None = None
 
 
+class LabelSettings(Manifest):
+    """The recorded `labels` of a run, as far as training on its set reads them by itself."""
+
+    batchnorm: Text | None = None
+    batch_size: Positive | None = None
+    full_batch_up_to: Whole | None = None
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if self.batchnorm == "batch" and None in (self.batch_size, self.full_batch_up_to):
+            raise ValueError("should have batch_size and full_batch_up_to beside batchnorm=batch")
+        return self
+
+
+class EvaluationSettings(Manifest):
+    """The recorded `evaluation`, likewise."""
+
+    lr_of: dict[str, Any] = Field(default_factory=dict)
+
+
+class RunSettings(Manifest):
+    """The recorded settings of a run; what they say is checked as any settings are."""
+
+    labels: LabelSettings = LabelSettings()
+    evaluation: EvaluationSettings = EvaluationSettings()
+    data: dict[str, Any] = Field(default_factory=dict)
+
+
 class Facts(Manifest):
     """`gvbsm.json`, and the header of a set in a single file: what a set says of itself."""
 
@@ -97,13 +74,13 @@ class Facts(Manifest):
     dataset: Text | None = None
     class_names: ClassNames
     channels: Literal[1, 3]
-    mean: list[Finite]
+    mean: list[Mean]
     std: list[Deviation]
     image_size: Side
     images: Images
     folders: list[Text] | None = None
     recipe: dict[str, Any] | None = None
-    settings: dict[str, Any] | None = None
+    settings: RunSettings | None = None
     config: dict[str, Any] | None = None
     results: list[ResultRow] | None = None
     versions: dict[str, Text] | None = None
@@ -130,9 +107,9 @@ class ImagesHeader(Manifest):
     dataset: Text | None = None
     recipe: dict[str, Any]
     class_names: ClassNames
-    mean: list[Finite]
+    mean: list[Mean]
     std: list[Deviation]
-    traces: list[list[dict[str, Any]]] = []
+    traces: list[list[dict[str, Any]]] = Field(default_factory=list)
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
@@ -168,7 +145,7 @@ def _check_packed(fields: list[tuple[str, int, int]]) -> list[tuple[str, int, in
     names = [name for name, _, _ in fields]
     more = names[len(PACKED) :]
     known = all(map(PACKED_MORE.fullmatch, more)) and len(set(more)) == len(more)
-    if names and (tuple(names[: len(PACKED)]) != PACKED or not known):
+    if tuple(names[: len(PACKED)]) != PACKED or not known:
         raise ValueError(f"should begin with {', '.join(PACKED)}, and end with cells or a share")
     return fields
 
@@ -176,6 +153,7 @@ def _check_packed(fields: list[tuple[str, int, int]]) -> list[tuple[str, int, in
 class LabelIndex(Manifest):
     """`index.json` of a store of soft labels."""
 
+    layout: Literal[2]
     recipe: dict[str, Any]
     epochs: Annotated[int, Field(ge=1, le=MOST_EPOCHS)]
     images: Images
@@ -202,91 +180,6 @@ class LabelIndex(Manifest):
         return self
 
 
-class History(Manifest):
-    """The tests of a network in training."""
-
-    epochs: list[Whole]
-    top1: Annotated[list[Percent], Field(min_length=1)]
-
-
-class TestedHeader(Manifest):
-    """The header of a network's file, as far as it says how good the network is."""
-
-    recipe: dict[str, Any]
-    backbone: Text
-    history: History
-
-
-class TeacherHeader(TestedHeader):
-    """The header of a teacher's file, from which the network is built again."""
-
-    class_names: ClassNames
-    image_size: Side
-    channels: Literal[1, 3]
-
-
-class StatisticsHeader(Manifest):
-    """The header of a teacher's statistics."""
-
-    recipe: dict[str, Any]
-    backbone: Text
-
-
-HEADERS: dict[str, type[Manifest]] = {
-    "teacher": TestedHeader,
-    "forgetting": TestedHeader,
-    "statistics": StatisticsHeader,
-    "images": ImagesHeader,
-}
-"""What is checked of each kind of file before it is shown."""
-
-
-class Data(Manifest):
-    """`data.json` of a work directory."""
-
-    name: Text
-    classes: Classes
-    image_size: Side
-
-
-class Results(Manifest):
-    """`results.json` of a work directory, as far as its table and its page show it."""
-
-    rows: list[ResultRow]
-    pictures: dict[str, Whole | None] = {}
-    skipped: list[Text] = []
-    notes: list[Text] = []
-
-
-def checked(model: type[M], content: Mapping[str, Any], path: Path) -> M:
-    """A manifest, once its entries are found to fit.
-
-    Args:
-        model: What it should be.
-        content: Its JSON object.
-        path: The file that it was read from.
-
-    Raises:
-        DamagedError: If an entry does not fit, naming the first.
-    """
-    try:
-        return model.model_validate(content)
-    except ValidationError as error:
-        raise DamagedError(path, _first_fault(error)) from None
-
-
-def checked_header(path: Path) -> dict[str, Any]:
-    """The header of a file, once its entries are found to fit its kind (`HEADERS`).
-
-    Raises:
-        ArtifactError: As `read_header`, or naming the first entry that does not fit.
-    """
-    header = read_header(path)
-    if model := HEADERS.get(str(header.get("kind"))):
-        checked(model, header, path)
-    return header
-
-
 def check_facts(facts: Mapping[str, Any], path: Path) -> None:
     """Check what a set says of itself (`Facts`).
 
@@ -297,24 +190,8 @@ def check_facts(facts: Mapping[str, Any], path: Path) -> None:
         Facts.model_validate(facts)
     except ValidationError as error:
         raise ArtifactError(
-            f"{path} is damaged ({_first_fault(error)}); fetch or export the set again"
+            f"{path} is damaged ({first_fault(error)}); fetch or export the set again"
         ) from None
-
-
-def _first_fault(error: ValidationError) -> str:
-    """`ENTRY should be a valid integer, found 'x'`, in one line of printable characters."""
-    first = error.errors(include_url=False, include_context=False)[0]
-    entry = ".".join(_printable(str(key)) for key in first["loc"])
-    message = first["msg"].removeprefix("Input ").removeprefix("Value error, ")
-    if first["type"] == "missing":
-        return f"it lacks {entry}"
-    if first["type"] == "value_error" and not entry:  # entries that do not agree
-        return _printable(message, 300)
-    return f"{entry} {_printable(message, 300)}, found {_printable(reprlib.repr(first['input']))}"
-
-
-def _printable(text: str, most: int = 80) -> str:
-    return text[:most].encode("unicode_escape").decode() if not text.isprintable() else text[:most]
 
 
 def check_images(path: Path, tensors: Mapping[str, Tensor], header: ImagesHeader) -> None:

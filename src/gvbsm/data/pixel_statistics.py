@@ -6,6 +6,7 @@ import json
 import os
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from dataclasses import asdict
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,16 +14,16 @@ import torch
 from torch import Tensor
 
 from gvbsm.data.pictures import DataError, Lying, Progress, decode
+from gvbsm.data.pixels import Normalization
 
 SAMPLED_PICTURES = 20_000  # pictures that these are taken over in a streamed set
 LEAST_BRIGHTEST = 32  # of 255; a set whose brightest pixel is darker was not scaled to 0..255
 
 
 class PixelStatistics(NamedTuple):
-    """Of pixels scaled to [0, 1], one value a channel; the range is in levels of 0 to 255."""
+    """Normalization of the training pixels, and their least and greatest level of 0 to 255."""
 
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
+    normalization: Normalization
     value_range: tuple[int, int]
 
 
@@ -46,7 +47,8 @@ def pixel_statistics(batches: Iterable[Tensor], channels: int) -> PixelStatistic
     std = variance.sqrt().clamp(min=1 / 255)  # a constant channel must not divide by zero
     levels = counts.sum(0).nonzero().flatten()
     value_range = (int(levels[0]), int(levels[-1])) if len(levels) else (0, 0)
-    return PixelStatistics(tuple(mean.tolist()), tuple(std.tolist()), value_range)
+    normalization = Normalization(tuple(mean.tolist()), tuple(std.tolist()))
+    return PixelStatistics(normalization, value_range)
 
 
 def cached_pixel_statistics(
@@ -66,12 +68,12 @@ def cached_pixel_statistics(
         mean, std = (tuple(float(value) for value in stored[key]) for key in ("mean", "std"))
         low, high = (int(value) for value in stored["range"])
         if len(mean) == len(std) == channels and min(std) > 0 and 0 <= low <= high <= 255:
-            return PixelStatistics(mean, std, (low, high))
+            return PixelStatistics(Normalization(mean, std), (low, high))
     order = torch.randperm(len(paths), generator=torch.Generator().manual_seed(0))
     chosen = [paths[index] for index in order[:SAMPLED_PICTURES].sort().values.tolist()]
     pictures = decode(chosen, channels, size, progress)
     statistics = pixel_statistics((picture[None] for picture in pictures), channels)
-    content = {"mean": statistics.mean, "std": statistics.std, "range": statistics.value_range}
+    content = {**asdict(statistics.normalization), "range": statistics.value_range}
     with suppress(OSError):  # a cache that cannot be written costs time, not correctness
         file.parent.mkdir(parents=True, exist_ok=True)
         draft = file.with_name(f"{file.name}.{os.getpid()}.tmp")

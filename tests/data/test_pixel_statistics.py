@@ -5,9 +5,10 @@ import pytest
 import torch
 from PIL import Image
 
+from gvbsm.data import file_sample
 from gvbsm.data.datasets import load_dataset
-from gvbsm.data.normalization import check_range, pixel_statistics
-from gvbsm.data.pictures import DataError
+from gvbsm.data.pictures import DataError, greatest_value, open_image
+from gvbsm.data.pixel_statistics import check_range, pixel_statistics
 from support.picture_files import draw_classes
 
 
@@ -16,8 +17,8 @@ def test_statistics_are_those_of_all_batches_together(channels):
     pixels = torch.randint(3, 250, (11, channels, 5, 7), dtype=torch.uint8)
     found = pixel_statistics(torch.split(pixels, 4), channels)
     values = pixels.numpy().astype(np.float64) / 255
-    assert found.mean == pytest.approx(values.mean((0, 2, 3)), rel=1e-12)
-    assert found.std == pytest.approx(values.std((0, 2, 3)), rel=1e-12)
+    assert found.normalization.mean == pytest.approx(values.mean((0, 2, 3)), rel=1e-12)
+    assert found.normalization.std == pytest.approx(values.std((0, 2, 3)), rel=1e-12)
     assert found.value_range == (int(pixels.min()), int(pixels.max()))
 
 
@@ -45,8 +46,38 @@ def test_deep_pictures_that_use_few_of_their_bits_are_refused(dtype, most, suffi
         pixels = generator.integers(0, most + 1, (8, 8)).astype(dtype)
         pixels[0, 0] = most
         Image.fromarray(pixels).save(path)
-    with pytest.raises(DataError, match=f"reach {most} of 65535.*nearly black: scale"):
+    with pytest.raises(
+        DataError, match=f"reach {most} of 65535 in a sample of 8, and.*nearly black: scale"
+    ):
         load_dataset("folder", tmp_path / "a")
+
+
+def test_each_file_of_the_sample_is_opened_once_for_size_channels_and_depth(tmp_path, monkeypatch):
+    """Of 250 files 200 are opened, first and last among them."""
+    root = tmp_path / "a"
+    pixels = np.full((8, 8), 65535, dtype=np.uint16)
+    for index in range(250):
+        path = root / "xy"[index % 2] / f"{index:03d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(pixels).save(path)
+    opened, decoded = [], []
+
+    def look(path):
+        opened.append(path)
+        return open_image(path)
+
+    def decode(file, path):
+        decoded.append(path)
+        return greatest_value(file, path)
+
+    monkeypatch.setattr(file_sample, "open_image", look)
+    monkeypatch.setattr(file_sample, "greatest_value", decode)
+    data = load_dataset("folder", root, in_memory=True)
+    assert (data.channels, data.image_size) == (1, 8)
+    assert len(opened) == len({*opened}) == 200
+    assert opened == sorted(opened)
+    assert (opened[0], opened[-1]) == (root / "x" / "000.png", root / "y" / "249.png")
+    assert decoded == opened[:20]
 
 
 def test_deep_pictures_among_others_are_taken(tmp_path):

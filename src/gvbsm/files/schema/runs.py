@@ -1,0 +1,267 @@
+"""What files of a work directory and a sweep hold: results, histories, times, checkpoints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import Field, model_validator
+
+from gvbsm.files.artifacts import Recipe, read_json
+from gvbsm.files.schema.base import (
+    Classes,
+    ClassNames,
+    Finite,
+    Manifest,
+    Percent,
+    Positive,
+    Side,
+    Text,
+    Whole,
+    checked,
+)
+
+
+class Score(Manifest):
+    """Top-1 accuracies of several students, in percent."""
+
+    mean: Percent
+    std: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    values: Annotated[list[Percent], Field(min_length=1)]
+
+
+class ResultRow(Manifest):
+    """A row of `results.json`."""
+
+    method: Text
+    student: Text
+    ipc: Positive | None
+    top1: Score
+    top1_best: Score
+    seconds: Finite
+
+
+class OriginEntry(Manifest):
+    """Where settings came from, as JSON files tell (`origin`)."""
+
+    preset: Text | None
+    changed: list[Text]
+
+
+class History(Manifest):
+    """The tests of a network in training."""
+
+    epochs: list[Whole]
+    top1: Annotated[list[Percent], Field(min_length=1)]
+    losses: list[Finite] = Field(default_factory=list)
+
+
+class TestedHeader(Manifest):
+    """The header of a network's file, as far as it says how good the network is."""
+
+    recipe: dict[str, Any]
+    backbone: Text
+    history: History
+
+
+class TeacherHeader(TestedHeader):
+    """The header of a teacher's file, from which the network is built again."""
+
+    class_names: ClassNames
+    image_size: Side
+    channels: Literal[1, 3]
+
+
+class StatisticsHeader(Manifest):
+    """The header of a teacher's statistics."""
+
+    recipe: dict[str, Any]
+    backbone: Text
+
+
+class RecipeHeader(Manifest):
+    """The header of a file of which nothing but the recipe is read."""
+
+    recipe: dict[str, Any]
+
+
+class GroupHeader(RecipeHeader):
+    """The header of a group of optimized images."""
+
+    trace: list[dict[str, Any]]
+
+
+class AnalysisHeader(RecipeHeader):
+    """The header of `report/analysis.safetensors`."""
+
+    sets: Annotated[list[Text], Field(min_length=1)]
+    teacher: Text
+    accuracy: dict[str, Percent]
+
+
+class TrainingHistory(Manifest):
+    """The tests of a training that may have had none yet."""
+
+    epochs: list[Whole]
+    top1: list[Percent]
+    losses: list[Finite]
+
+
+class CheckpointState(Manifest):
+    """Where a training or a synthesis stopped."""
+
+    step: Whole
+    history: TrainingHistory | None = None
+    part: Positive | None = None
+    traces: list[list[dict[str, Any]]] | None = None
+
+
+class CheckpointHeader(RecipeHeader):
+    """The header of half-done work."""
+
+    state: CheckpointState
+
+
+class StudentHistory(Manifest):
+    """`evaluation/*.json` and `continual/*.json`: the tests of a student."""
+
+    recipe: dict[str, Any]
+    epochs: list[Whole]
+    top1: Annotated[list[Percent], Field(min_length=1)]
+    losses: list[Finite]
+    confusion: list[list[Whole]] | None = None
+
+
+class StudentRecipe(Manifest):
+    """Who a student is, as its recipe tells."""
+
+    student: Text
+    seed_index: Whole
+
+
+class Seconds(Manifest):
+    """`seconds.json`: the time of each piece of work, None where it is not known."""
+
+    seconds: dict[str, Finite | None]
+
+
+class Data(Manifest):
+    """`data.json` of a work directory."""
+
+    name: Text
+    classes: Classes
+    image_size: Side
+
+
+class Account(Manifest):
+    """What `results.json` says of how the data set was read."""
+
+    pictures: dict[str, dict[str, Whole]] | None = None
+    formats: dict[str, Whole] | None = None
+    left_out: dict[str, dict[str, Any]] | None = None
+    assumed: list[Text] | None = None
+    value_range: list[Whole] | None = None
+    held_out: Text = ""
+
+
+class Results(Manifest):
+    """`results.json` of a work directory, as far as its table and its page show it."""
+
+    rows: list[ResultRow]
+    pictures: dict[str, Whole | None] = Field(default_factory=dict)
+    skipped: list[Text] = Field(default_factory=list)
+    notes: list[Text] = Field(default_factory=list)
+    config: dict[str, Any] | None = None
+    versions: dict[str, Text] | None = None
+    seconds: dict[str, Finite] | None = None
+    data: Account | None = None
+    origin: OriginEntry | None = None
+
+
+class ContinualRow(Manifest):
+    """A row of `continual.json`."""
+
+    method: Text
+    student: Text
+    ipc: Positive
+    steps: Annotated[list[Score], Field(min_length=1)]
+    average: Score
+
+
+class Continual(Manifest):
+    """`continual.json` of a work directory."""
+
+    classes: Annotated[list[Positive], Field(min_length=1)]
+    orders: Annotated[list[list[Whole]], Field(min_length=1)]
+    rows: list[ContinualRow]
+    note: Text
+    class_names: ClassNames | None = None
+    config: dict[str, Any] | None = None
+    versions: dict[str, Text] | None = None
+    origin: OriginEntry | None = None
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        for number, row in enumerate(self.rows):
+            if len(row.steps) != len(self.classes):
+                raise ValueError(f"rows.{number}.steps should be {len(self.classes)}, one a step")
+        return self
+
+
+class StudyPoint(Manifest):
+    """A point of a study."""
+
+    name: Text
+    axes: dict[str, Any]
+    config: dict[str, Any]
+    done: bool
+
+
+class StudyRow(Manifest):
+    """A row of `STUDY.json`."""
+
+    point: Text | None
+    method: Text
+    student: Text
+    ipc: Positive | None
+    top1: Score
+    image_bytes: Whole | None
+    label_bytes: Whole | None
+    seconds: Finite | None
+    synthesis_seconds: Finite | None
+
+
+class PaperFigures(Manifest):
+    """The paper's figures of a study: accuracies by point, one a column."""
+
+    data: Text
+    columns: list[Text]
+    figures: dict[str, list[Finite | None]]
+
+
+class StudyFile(Manifest):
+    """`STUDY.json` of a sweep's folder."""
+
+    study: Text
+    title: Text
+    source: Text
+    axes: Annotated[list[Text], Field(min_length=1)]
+    points: list[StudyPoint]
+    rows: list[StudyRow]
+    paper: PaperFigures | dict[str, None]
+    additive: bool
+    origin: OriginEntry | None = None
+    versions: dict[str, Text]
+
+
+def current_history(path: Path, recipe: Recipe) -> dict[str, Any] | None:
+    """What was measured of a student, if it is at `path` and was made by this recipe, else None.
+
+    Raises:
+        ArtifactError: As `read_json`, or if it is no history of tests.
+    """
+    content = read_json(path) if path.is_file() else {}
+    if content.get("recipe") != recipe:
+        return None
+    checked(StudentHistory, content, path)
+    return content

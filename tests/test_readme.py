@@ -1,0 +1,89 @@
+"""README and docs: the tree of rooms is the package's, and every file and link exists."""
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+ROOMS = ROOT / "src" / "gvbsm"
+README = ROOT / "README.md"
+PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
+TEXTS = {page: page.read_text(encoding="utf-8") for page in PAGES}
+
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+
+BRITISH = re.compile(
+    r"artefact|behaviour|catalogue|centre|colour|defence|favour|\bgrey|labell|learnt|modell"
+    r"|(?:optim|normal|serial|initial|synthes|minim|random|summar|recogn)is(?:e|ing|ation)"
+    r"|\bdistils?\b",
+    re.IGNORECASE,
+)
+
+
+def caption(room):
+    """First line of the docstring of a room's `__init__`."""
+    docstring = ast.get_docstring(ast.parse((room / "__init__.py").read_text(encoding="utf-8")))
+    return docstring.splitlines()[0]
+
+
+def without_code(text):
+    return re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+
+
+def anchors(text):
+    """Names of the headings of a page as GitHub links to them."""
+    headings = re.findall(r"^#+ (.*)$", without_code(text), flags=re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+def test_the_tree_of_rooms_has_the_captions_of_the_rooms():
+    tree = re.search(r"^```\nsrc/gvbsm/\n(.*?)^```", TEXTS[README], re.DOTALL | re.MULTILINE)[1]
+    printed = dict(line.split(maxsplit=1) for line in tree.splitlines())
+    rooms = {f"{file.parent.name}/": file.parent for file in ROOMS.glob("*/__init__.py")}
+    rooms["beyond/"] = ROOMS / "method" / "beyond"
+    assert printed == {name: caption(room) for name, room in rooms.items()}
+
+
+def test_readme_is_short():
+    assert len(TEXTS[README].splitlines()) <= 130
+
+
+def test_readme_has_the_command_of_the_tests():
+    assert 'pip install ".[test]" && pytest\n' in TEXTS[README]
+
+
+def test_readme_links_to_every_page():
+    linked = set(re.findall(r"\]\((docs/\w+\.md)\)", TEXTS[README]))
+    assert linked == {f"docs/{page.name}" for page in PAGES[1:]}
+
+
+@each_page
+def test_lines_fit_a_screen(page):
+    lines = enumerate(TEXTS[page].splitlines(), start=1)
+    assert [n for n, line in lines if len(line) > 105] == []
+
+
+@each_page
+def test_spelling_is_american(page):
+    assert BRITISH.findall(TEXTS[page]) == []
+
+
+@each_page
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)]+)\)", without_code(TEXTS[page])):
+        if "://" not in target:
+            path, _, anchor = target.partition("#")
+            linked = (page.parent / path).resolve() if path else page
+            assert linked.is_file(), target
+            assert not anchor or anchor in anchors(TEXTS[linked]), target
+
+
+@each_page
+def test_files_that_a_page_names_exist(page):
+    for name in re.findall(r"`((?:[\w-]+/)+[\w-]+\.(?:py|yaml|md|png))`", TEXTS[page]):
+        if name.startswith(("src/", "docs/", "tests/", "examples/")):
+            assert (ROOT / name).is_file(), name
+        elif (ROOMS / name.split("/")[0]).is_dir():
+            assert (ROOMS / name).is_file(), name
