@@ -9,8 +9,9 @@ from torch import nn
 
 from gvbsm.backbones import build_backbone
 from gvbsm.config import OptimizerConfig
+from gvbsm.engine.accuracy import confusion_matrix
 from gvbsm.engine.device import Runtime
-from gvbsm.engine.fit import confusion_matrix, fit, shared_step
+from gvbsm.engine.fit import fit, shared_step
 from gvbsm.engine.out_of_memory import Parts
 from gvbsm.engine.processes import ALONE, join
 from gvbsm.engine.replicas import check_replicable, replicate

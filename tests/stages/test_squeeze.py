@@ -11,8 +11,8 @@ import gvbsm.stages.squeeze
 from gvbsm.backbones import build_backbone
 from gvbsm.config import OptimizerConfig, SqueezeConfig, ViewConfig
 from gvbsm.data.loading import plain_batches
+from gvbsm.engine.accuracy import accuracy
 from gvbsm.engine.device import RunError
-from gvbsm.engine.fit import accuracy
 from gvbsm.engine.seeds import seeded
 from gvbsm.files.artifacts import read_header
 from gvbsm.stages.squeeze import squeeze_teacher

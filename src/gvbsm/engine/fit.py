@@ -1,19 +1,15 @@
-"""The one supervised loop and the measure of its outcome, shared by squeeze and evaluation."""
+"""Train a network step by step: schedule, tests, checkpoints; for teachers and students alike."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
+from typing import Any, Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gvbsm.config import OptimizerConfig, SqueezeConfig
-from gvbsm.data.datasets import ImageData
-from gvbsm.data.loading import batch_count, training_batches, view_batches
+from gvbsm.config import OptimizerConfig
 from gvbsm.engine.averaging import Averaging
 from gvbsm.engine.device import RunError, Runtime
 from gvbsm.engine.finite import check_finite, first_not_finite
@@ -23,12 +19,13 @@ from gvbsm.engine.optimizers import (
     schedule,
     set_lr,
     unpack_optimizer,
+    with_prefix,
+    without_prefix,
 )
-from gvbsm.engine.out_of_memory import InParts, Parts, Step
+from gvbsm.engine.out_of_memory import Parts, Step
 from gvbsm.engine.processes import ALONE, Processes
 from gvbsm.engine.replicas import replicate
 from gvbsm.engine.seeds import get_random_state, seeded, set_random_state
-from gvbsm.files.checkpoint import Checkpoint
 
 
 @dataclass(frozen=True)
@@ -46,17 +43,20 @@ class History:
     losses: list[float]
 
 
-def with_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Put `prefix/` before every name."""
-    return {f"{prefix}/{name}": value for name, value in tensors.items()}
+class Keeper(Protocol):
+    """Where the state of an unfinished training is kept, such as `files.checkpoint.Checkpoint`."""
 
+    def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """Return the tensors and the state of the last checkpoint, or None."""
 
-def without_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors under `prefix/`, without it."""
-    start = f"{prefix}/"
-    return {
-        name.removeprefix(start): value for name, value in tensors.items() if name.startswith(start)
-    }
+    def due(self) -> bool:
+        """Return whether it is time for the next checkpoint."""
+
+    def save(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+        """Write a checkpoint; `state` is JSON-like."""
+
+    def clear(self) -> None:
+        """Remove the checkpoint."""
 
 
 def fit(
@@ -72,7 +72,7 @@ def fit(
     parts: Parts,
     name: str,
     runtime: Runtime,
-    checkpoint: Checkpoint,
+    checkpoint: Keeper,
     team: Processes = ALONE,
     ema: float = 0.0,
 ) -> History:
@@ -170,72 +170,6 @@ def _check_state(tensors: Mapping[str, Tensor], name: str, advice: str) -> None:
         raise RunError(f"{name}: {found} is no longer finite; {advice}")
 
 
-def fit_pictures(
-    model: nn.Module,
-    data: ImageData,
-    config: SqueezeConfig,
-    test: Callable[[nn.Module], float],
-    *,
-    tests: int,
-    origin: tuple[str, str],
-    runtime: Runtime,
-    checkpoint: Checkpoint,
-    workers: int = 0,
-    team: Processes = ALONE,
-) -> History:
-    """Train a network on views of the real pictures with their hard labels, as teachers are.
-
-    Args:
-        model: The network; trained in place.
-        data: The real pictures.
-        config: Epochs, batches, optimiser and views.
-        test: As in `fit`.
-        tests: As in `fit`.
-        origin: What is done and with which backbone: the randomness belongs to it.
-        runtime: Device, precision, seed.
-        checkpoint: Where half-done work is kept.
-        workers: Processes that decode pictures.
-        team: As in `fit`.
-
-    Raises:
-        RunError: If the training diverges.
-    """
-    count, size = len(data.train), config.batch_size
-
-    def batches(epoch: int, start: int) -> Iterator[Step]:
-        path = (*origin, epoch)
-        indices = training_batches(data, size, runtime, path)[start:]
-        shares = [index[team.rows(len(index))] for index in indices]
-        loaded = view_batches(data, config.views, shares, runtime, path, workers)
-        for number, (pictures, labels) in enumerate(loaded, start):
-            whole = min(size, count - number * size)
-            yield shared_step(team, whole, partial(_picture_loss, pictures, labels, runtime))
-
-    return fit(
-        model,
-        batches,
-        test,
-        epochs=config.epochs,
-        steps=batch_count(count, size),
-        tests=tests,
-        optimizer=config.optimizer,
-        lr=None,
-        parts=Parts(config.micro_batch, "squeeze", team.world > 1),
-        name=" ".join(origin),
-        runtime=runtime,
-        checkpoint=checkpoint,
-        team=team,
-    )
-
-
-def _picture_loss(
-    pictures: Tensor, labels: Tensor, runtime: Runtime, net: nn.Module, rows: slice
-) -> Tensor:
-    with runtime.autocast():
-        logits = net(pictures[rows])
-    return F.cross_entropy(logits.float(), labels[rows])
-
-
 def _pack(
     model: nn.Module,
     average: Averaging,
@@ -257,7 +191,7 @@ def _resume(
     average: Averaging,
     solver: torch.optim.Optimizer,
     parts: Parts,
-    checkpoint: Checkpoint,
+    checkpoint: Keeper,
     runtime: Runtime,
     team: Processes,
 ) -> tuple[int, Tensor, History]:
@@ -274,51 +208,3 @@ def _resume(
     if team.leads:  # it is its own; the others begin theirs anew
         set_random_state(runtime.device, tensors["random_state"])
     return state["step"], tensors["total"].to(runtime.device), History(**state["history"])
-
-
-def confusion_matrix(
-    model: nn.Module,
-    batches: Iterator[tuple[Tensor, Tensor]],
-    runtime: Runtime,
-    team: Processes = ALONE,
-) -> Tensor:
-    """Count the pictures of each true class (row) that are taken for each class (column).
-
-    Args:
-        model: A network; it is left in eval mode.
-        batches: Normalized pictures and labels, at least one batch, on the device.
-        runtime: Device and precision.
-        team: Processes that each count a part of the pictures.
-
-    Returns:
-        int64 (classes, classes), on the CPU.
-    """
-    answer = InParts(model.eval())
-    total: Tensor | None = None
-    with torch.inference_mode(), runtime.autocast():
-        for pictures, labels in batches:
-            logits = answer(pictures)
-            classes = logits.shape[1]
-            if total is None:
-                total = labels.new_zeros(classes**2)
-            total.index_add_(0, labels * classes + logits.argmax(dim=1), torch.ones_like(labels))
-    sizes = team.gather(0 if total is None else len(total))
-    if total is None:  # fewer pictures than processes
-        total = torch.zeros(max(sizes), dtype=torch.int64)
-    classes = math.isqrt(len(total))
-    return team.sum(total).view(classes, classes).cpu()
-
-
-def diagonal_percent(confusion: Tensor) -> float:
-    """Top-1 accuracy in percent, from a confusion matrix (classes, classes)."""
-    return 100.0 * int(confusion.trace()) / int(confusion.sum())
-
-
-def accuracy(
-    model: nn.Module,
-    batches: Iterator[tuple[Tensor, Tensor]],
-    runtime: Runtime,
-    team: Processes = ALONE,
-) -> float:
-    """Top-1 accuracy in percent over (normalized pictures, labels), as `confusion_matrix`."""
-    return diagonal_percent(confusion_matrix(model, batches, runtime, team))

@@ -15,8 +15,9 @@ from gvbsm.config import EvaluationConfig, LabelsConfig
 from gvbsm.data.datasets import ImageData
 from gvbsm.data.loading import batch_count, border_color, plain_batches, split_batches
 from gvbsm.data.pixels import Normalization
+from gvbsm.engine.accuracy import confusion_matrix, diagonal_percent
 from gvbsm.engine.device import Runtime
-from gvbsm.engine.fit import History, confusion_matrix, diagonal_percent, fit, shared_step
+from gvbsm.engine.fit import History, fit, shared_step
 from gvbsm.engine.out_of_memory import Parts, Step
 from gvbsm.engine.processes import ALONE, Processes
 from gvbsm.engine.seeds import seeded

@@ -10,13 +10,15 @@ from gvbsm.backbones import build_backbone
 from gvbsm.config import SqueezeConfig
 from gvbsm.data.datasets import ImageData
 from gvbsm.data.loading import plain_batches
+from gvbsm.engine.accuracy import accuracy
 from gvbsm.engine.device import Runtime
-from gvbsm.engine.fit import History, accuracy, fit_pictures
+from gvbsm.engine.fit import History
 from gvbsm.engine.processes import ALONE, Processes
 from gvbsm.engine.seeds import seeded
 from gvbsm.files.artifacts import Recipe
 from gvbsm.files.checkpoint import Checkpoint
 from gvbsm.stages.class_order import check_class_order
+from gvbsm.stages.supervised import fit_pictures
 from gvbsm.store.teachers import save_teacher
 
 

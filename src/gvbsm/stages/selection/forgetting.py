@@ -14,11 +14,11 @@ from gvbsm.config import SqueezeConfig
 from gvbsm.data.datasets import ImageData
 from gvbsm.data.loading import batch_count, plain_batches
 from gvbsm.engine.device import Runtime
-from gvbsm.engine.fit import fit_pictures
 from gvbsm.engine.out_of_memory import InParts
 from gvbsm.engine.seeds import seeded
 from gvbsm.files.artifacts import Recipe, is_current, load_tensors, remove_all, save
 from gvbsm.files.checkpoint import Checkpoint
+from gvbsm.stages.supervised import fit_pictures
 
 
 def record_forgetting(
