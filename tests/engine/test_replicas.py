@@ -104,9 +104,12 @@ def folder(tmp_path_factory):
         path = folder / f"half-{name}.safetensors"
         trained(name, ALONE, path, seconds=0)  # the last checkpoint: one step is left
         assert load_tensors(next(folder.glob(f"half-{name}.partial*")), "checkpoint")
-    code = "import pathlib, sys; from test_replicas import work; work(pathlib.Path(sys.argv[1]))"
     script = folder / "script.py"
-    script.write_text(code)
+    script.write_text(
+        "import pathlib, sys\n"
+        "from engine.test_replicas import work\n"
+        "work(pathlib.Path(sys.argv[1]))\n"
+    )
     done = torchrun(2, script, folder)
     assert done.returncode == 0, done.stderr
     return folder
