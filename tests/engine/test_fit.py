@@ -10,9 +10,9 @@ from torch import nn
 
 from gvbsm.config import OptimizerConfig
 from gvbsm.engine.device import RunError
-from gvbsm.engine.fit import fit
+from gvbsm.engine.fit import Training, fit
 from gvbsm.engine.optimizers import make_optimizer, pack_optimizer, unpack_optimizer
-from gvbsm.engine.out_of_memory import Parts, Step
+from gvbsm.engine.out_of_memory import Step
 from gvbsm.engine.seeds import seeded
 from gvbsm.files.checkpoint import Checkpoint
 from support.toy import StoppedError
@@ -81,13 +81,10 @@ def weigh(model):
 
 
 def train(model, optimizer, runtime, path, batches=batches, test=weigh, **changed):
-    settings = {"epochs": EPOCHS, "steps": STEPS, "tests": 3, "lr": None, "name": "toy"}
-    settings["parts"] = Parts(None, "toy")
+    optimizer = replace(optimizer, lr=changed.pop("lr", optimizer.lr))
+    training = replace(Training("toy", "toy", EPOCHS, STEPS, 3, optimizer), **changed)
     checkpoint = Checkpoint(path / "toy.safetensors", {"toy": 1}, runtime.checkpoint_seconds)
-    return fit(
-        model, batches, test, optimizer=optimizer, runtime=runtime, checkpoint=checkpoint,
-        **(settings | changed),
-    )  # fmt: skip
+    return fit(model, batches, test, training, runtime, checkpoint)
 
 
 def test_log__hears_every_epoch_and_every_test(runtime, tmp_path):

@@ -11,8 +11,7 @@ from gvbsm.backbones import build_backbone
 from gvbsm.config import OptimizerConfig
 from gvbsm.engine.accuracy import confusion_matrix
 from gvbsm.engine.device import Runtime
-from gvbsm.engine.fit import fit, shared_step
-from gvbsm.engine.out_of_memory import Parts
+from gvbsm.engine.fit import Training, fit, shared_step
 from gvbsm.engine.processes import ALONE, join
 from gvbsm.engine.replicas import check_replicable, replicate
 from gvbsm.files.artifacts import load_tensors, save
@@ -73,12 +72,14 @@ def trained(name, team, path, seconds=3600, ema=0.0):
 
     model = network(name)
     history = fit(
-        model, lambda _, start: (own_step(team, size) for size in SIZES[start:]), test,
-        epochs=2, steps=len(SIZES), tests=2, optimizer=OptimizerConfig(lr=0.02), lr=None,
-        parts=Parts(None, "squeeze", team.world > 1),
-        name=name, runtime=runtime, checkpoint=Checkpoint(path, {}, seconds), team=team,
-        ema=ema,
-    )  # fmt: skip
+        model,
+        lambda _, start: (own_step(team, size) for size in SIZES[start:]),
+        test,
+        Training(name, "squeeze", 2, len(SIZES), 2, OptimizerConfig(lr=0.02), ema=ema),
+        runtime,
+        Checkpoint(path, {}, seconds),
+        team,
+    )
     measured = torch.tensor([*history.losses, *history.top1], dtype=torch.float64)
     return {"measured": measured} | {k: each.double() for k, each in model.state_dict().items()}
 

@@ -28,7 +28,7 @@ from gvbsm.data.pictures import Split
 from gvbsm.data.pixels import Normalization
 from gvbsm.engine.device import Runtime
 from gvbsm.files.artifacts import save
-from gvbsm.stages.evaluation import Labeller, train_student
+from gvbsm.stages.evaluation import Judge, Labeller, StudentTask, train_student
 from gvbsm.stages.group_files import Groups
 from gvbsm.stages.labels import generate_labels
 from gvbsm.store.distilled import load_images, load_labels, save_images, stream_images
@@ -175,10 +175,9 @@ def _evaluate(extent: Extent, folder: Path, runtime: Runtime) -> None:
     labels, stored = _labels_config(extent), load_labels(folder / "labels")
     labeller = Labeller(len(found.labels), SIZE, labels, runtime, stored, [])
     config = EvaluationConfig(batch_size=GROUP, tests=1)
-    train_student(
-        NETWORK, 0, found.images, found.labels, labeller, data, config, labels, runtime,
-        folder / "student.json", {},
-    )  # fmt: skip
+    task = StudentTask(found.images, found.labels, labeller, data.normalization, config, labels)
+    path = folder / "student.json"
+    train_student(NETWORK, 0, task, Judge(data, runtime, 0), runtime, path, {})
 
 
 WORK: dict[str, Callable[[Extent, Path, Runtime], None]] = {

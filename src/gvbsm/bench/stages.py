@@ -25,7 +25,7 @@ from gvbsm.data.loading import training_batches, view_batches
 from gvbsm.data.pictures import Split, write_image
 from gvbsm.data.pixels import Normalization
 from gvbsm.engine.device import Runtime
-from gvbsm.stages.evaluation import Labeller, train_student
+from gvbsm.stages.evaluation import Judge, Labeller, StudentTask, train_student
 from gvbsm.stages.labels import generate_labels
 from gvbsm.stages.squeeze import squeeze_teacher
 from gvbsm.store.soft_labels import SoftLabels
@@ -68,10 +68,9 @@ def measure_evaluation(config: BenchConfig, runtime: Runtime) -> Pair:
 
         def evaluate() -> None:
             images, hard = _distilled(data)
-            train_student(
-                STUDENT, 0, images, hard, labeller, data, replace(preset.evaluation, tests=1),
-                labels, runtime, path, {},
-            )  # fmt: skip
+            evaluation = replace(preset.evaluation, tests=1)
+            task = StudentTask(images, hard, labeller, data.normalization, evaluation, labels)
+            train_student(STUDENT, 0, task, Judge(data, runtime, 0), runtime, path, {})
 
         return compare(_training(100, runtime), evaluate, config.repeats, runtime)
 

@@ -12,13 +12,13 @@ from gvbsm.data.datasets import ImageData
 from gvbsm.data.loading import plain_batches
 from gvbsm.engine.accuracy import accuracy
 from gvbsm.engine.device import Runtime
-from gvbsm.engine.fit import History
+from gvbsm.engine.fit import TrainingHistory
 from gvbsm.engine.processes import ALONE, Processes
 from gvbsm.engine.seeds import seeded
 from gvbsm.files.artifacts import Recipe
 from gvbsm.files.checkpoint import Checkpoint
 from gvbsm.stages.class_order import check_class_order
-from gvbsm.stages.supervised import fit_pictures
+from gvbsm.stages.supervised import PictureTraining, fit_pictures
 from gvbsm.store.teachers import save_teacher
 
 
@@ -69,12 +69,10 @@ def squeeze_teacher(
     checkpoint = Checkpoint(path, recipe, runtime.checkpoint_seconds)
     if config.pretrained:
         check_class_order(model, backbone, data, runtime, workers)
-        history = History(epochs=[0], top1=[test(model)], losses=[])
+        history = TrainingHistory(epochs=[0], top1=[test(model)], losses=[])
     else:
-        history = fit_pictures(
-            model, data, config, test, tests=config.tests, origin=("squeeze", backbone),
-            runtime=runtime, checkpoint=checkpoint, workers=workers, team=team,
-        )  # fmt: skip
+        task = PictureTraining("squeeze", backbone, config, workers)
+        history = fit_pictures(model, data, task, test, runtime, checkpoint, team)
     if team.leads:
         save_teacher(path, model, backbone, data, vars(history), recipe)
         checkpoint.clear()
