@@ -17,7 +17,7 @@ from gvbsm.engine.seeds import seeded
 from gvbsm.files.artifacts import read_json
 from gvbsm.method.epochs import draw_plan, view_batch
 from gvbsm.stages.evaluation import Judge, Labeller, StudentTask, train_student
-from gvbsm.stages.labels import generate_labels
+from gvbsm.stages.labels import LabelTask, generate_labels
 from gvbsm.store.distilled import load_labels
 from support import reference
 from support.toy import CONVNET, WRN, StoppedError, stop_after
@@ -60,10 +60,8 @@ def stored(data, teachers, runtime, tmp_path):
     """Call it to store the labels of the real pictures."""
 
     def made(config=LABELS):
-        generate_labels(
-            data.train.images, 4, list(teachers.values()), config, data.normalization, runtime,
-            tmp_path / "labels", {"toy": 1},
-        )  # fmt: skip
+        task = LabelTask(data.train.images, 4, config, data.normalization)
+        generate_labels(task, list(teachers.values()), runtime, tmp_path / "labels", {"toy": 1})
         return load_labels(tmp_path / "labels")
 
     return made

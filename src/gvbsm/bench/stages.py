@@ -26,8 +26,9 @@ from gvbsm.data.pictures import Split, write_image
 from gvbsm.data.pixels import Normalization
 from gvbsm.engine.device import Runtime
 from gvbsm.stages.evaluation import Judge, Labeller, StudentTask, train_student
-from gvbsm.stages.labels import generate_labels
+from gvbsm.stages.labels import LabelTask, generate_labels
 from gvbsm.stages.squeeze import squeeze_teacher
+from gvbsm.stages.supervised import PictureTraining
 from gvbsm.store.soft_labels import SoftLabels
 
 STEPS = 12  # of a training that is timed
@@ -81,7 +82,8 @@ def measure_squeeze(config: BenchConfig, runtime: Runtime) -> Pair:
     data = noise_data(STEPS * squeeze.batch_size)
     with tempfile.TemporaryDirectory() as name:
         path = Path(name) / "teacher.safetensors"
-        train = partial(squeeze_teacher, STUDENT, data, squeeze, runtime, path, {})
+        task = PictureTraining("squeeze", STUDENT, squeeze)
+        train = partial(squeeze_teacher, task, data, runtime, path, {})
         return compare(_training(squeeze.batch_size, runtime), train, config.repeats, runtime)
 
 
@@ -185,6 +187,5 @@ def _label(
     runtime: Runtime,
     folder: str,
 ) -> SoftLabels:
-    return generate_labels(
-        _distilled(data)[0], 10, teachers, labels, data.normalization, runtime, Path(folder), {}
-    )
+    task = LabelTask(_distilled(data)[0], 10, labels, data.normalization)
+    return generate_labels(task, teachers, runtime, Path(folder), {})

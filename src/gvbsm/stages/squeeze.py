@@ -7,7 +7,6 @@ from pathlib import Path
 from torch import nn
 
 from gvbsm.backbones import build_backbone
-from gvbsm.config import SqueezeConfig
 from gvbsm.data.datasets import ImageData
 from gvbsm.data.loading import plain_batches
 from gvbsm.engine.accuracy import accuracy
@@ -23,13 +22,11 @@ from gvbsm.store.teachers import save_teacher
 
 
 def squeeze_teacher(
-    backbone: str,
+    task: PictureTraining,
     data: ImageData,
-    config: SqueezeConfig,
     runtime: Runtime,
     path: Path,
     recipe: Recipe,
-    workers: int = 0,
     team: Processes = ALONE,
 ) -> None:
     """Train one teacher and save it; go on from its checkpoint if there is one.
@@ -38,19 +35,18 @@ def squeeze_teacher(
     until 1ed80b0, so that its "5 epochs" were 1 (Branch_CIFAR_10/squeeze/train.py before it).
 
     Args:
-        backbone: Name of the architecture.
+        task: The backbone and the stage's settings.
         data: The real pictures.
-        config: The stage's settings.
         runtime: Device, precision, seed.
         path: Where the teacher goes.
         recipe: What it is made from.
-        workers: Processes that decode pictures.
         team: Processes that train it together; the first of them saves it.
 
     Raises:
         DataError: If pre-trained weights number the classes otherwise.
         RunError: If the training diverges, or memory runs out.
     """
+    backbone, config, workers = task.backbone, task.config, task.workers
     with seeded(runtime.seed, "squeeze", backbone, "weights"):
         model = build_backbone(
             backbone,
@@ -71,7 +67,6 @@ def squeeze_teacher(
         check_class_order(model, backbone, data, runtime, workers)
         history = TrainingHistory(epochs=[0], top1=[test(model)], losses=[])
     else:
-        task = PictureTraining("squeeze", backbone, config, workers)
         history = fit_pictures(model, data, task, test, runtime, checkpoint, team)
     if team.leads:
         save_teacher(path, model, backbone, data, vars(history), recipe)
