@@ -21,6 +21,7 @@ from gvbsm.files.artifacts import ArtifactError, load_tensors, save
 from gvbsm.pipeline.preflight import check_feasible
 from gvbsm.pipeline.run import Run
 from gvbsm.stages.squeeze import squeeze_teacher
+from gvbsm.stages.supervised import PictureTraining
 from gvbsm.store.teachers import load_teacher, save_teacher
 from support.toy import CONVNET, WRN
 
@@ -233,13 +234,14 @@ def test_squeeze__takes_the_weights_unless_the_classes_are_in_another_order(
     folder, data, runtime, teachers, tmp_path
 ):
     config, path = pretrained(folder).squeeze, tmp_path / "teacher.safetensors"
-    squeeze_teacher(WRN, data, config, runtime, path, {"stage": "squeeze"})
+    task = PictureTraining("squeeze", WRN, config)
+    squeeze_teacher(task, data, runtime, path, {"stage": "squeeze"})
     assert same(load_teacher(path, data, runtime), teachers[WRN].state_dict())
     path.unlink()
     labels = 3 - data.train.labels
     moved = replace(data, train=replace(data.train, labels=labels))
     with pytest.raises(DataError, match="numbered otherwise"):
-        squeeze_teacher(WRN, moved, config, runtime, path, {"stage": "squeeze"})
+        squeeze_teacher(task, moved, runtime, path, {"stage": "squeeze"})
     assert not path.exists()
 
 

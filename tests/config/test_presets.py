@@ -29,7 +29,7 @@ from gvbsm.data.pixels import Normalization
 from gvbsm.engine.seeds import seeded
 from gvbsm.files.checkpoint import Checkpoint
 from gvbsm.method.epochs import settle_epochs
-from gvbsm.stages.evaluation import Labeller, fit_student
+from gvbsm.stages.evaluation import Labeller, StudentTask, fit_student
 
 DATA = ["cifar10", "cifar100", "digits", "folder", "imagenet-1k", "npz", "tiny-imagenet"]
 DATA += ["webdataset", "hub"]
@@ -423,11 +423,15 @@ def _learned(config, lr, runtime, tmp_path):
         )
     normalization = Normalization((0.5,) * 3, (0.29,) * 3)
     pictures = normalization.normalize(images)
-    fit_student(
-        student, images, classes, _Table(40, 4, labels, runtime, logits), normalization, None,
-        replace(config, batch_size=20), replace(labels, full_batch_up_to=0), runtime,
-        Checkpoint(tmp_path / "student", {}, 3600), "toy", lr,
-    )  # fmt: skip
+    task = StudentTask(
+        images,
+        classes,
+        _Table(40, 4, labels, runtime, logits),
+        normalization,
+        replace(config, batch_size=20, optimizer=replace(config.optimizer, lr=lr)),
+        replace(labels, full_batch_up_to=0),
+    )
+    fit_student(student, task, "toy", None, runtime, Checkpoint(tmp_path / "student", {}, 3600))
     with torch.no_grad():
         return (student.eval()(pictures).argmax(1) == classes).float().mean().item()
 

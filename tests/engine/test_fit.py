@@ -10,9 +10,9 @@ from torch import nn
 
 from gvbsm.config import OptimizerConfig
 from gvbsm.engine.device import RunError
-from gvbsm.engine.fit import accuracy, confusion_matrix, diagonal_percent, fit
+from gvbsm.engine.fit import Training, fit
 from gvbsm.engine.optimizers import make_optimizer, pack_optimizer, unpack_optimizer
-from gvbsm.engine.out_of_memory import Parts, Step
+from gvbsm.engine.out_of_memory import Step
 from gvbsm.engine.seeds import seeded
 from gvbsm.files.checkpoint import Checkpoint
 from support.toy import StoppedError
@@ -81,13 +81,10 @@ def weigh(model):
 
 
 def train(model, optimizer, runtime, path, batches=batches, test=weigh, **changed):
-    settings = {"epochs": EPOCHS, "steps": STEPS, "tests": 3, "lr": None, "name": "toy"}
-    settings["parts"] = Parts(None, "toy")
+    optimizer = replace(optimizer, lr=changed.pop("lr", optimizer.lr))
+    training = replace(Training("toy", "toy", EPOCHS, STEPS, 3, optimizer), **changed)
     checkpoint = Checkpoint(path / "toy.safetensors", {"toy": 1}, runtime.checkpoint_seconds)
-    return fit(
-        model, batches, test, optimizer=optimizer, runtime=runtime, checkpoint=checkpoint,
-        **(settings | changed),
-    )  # fmt: skip
+    return fit(model, batches, test, training, runtime, checkpoint)
 
 
 def test_log__hears_every_epoch_and_every_test(runtime, tmp_path):
@@ -389,23 +386,3 @@ def test_optimizer_state__round_trip(optimizer):
         step(ours, solver)
         step(theirs, twin)
         assert same_state(ours, theirs)
-
-
-def test_confusion__known_answer(runtime):
-    model = nn.Sequential(nn.Identity(), nn.Dropout(0.9)).train()
-    logits = torch.eye(3)[torch.tensor([0, 1, 1, 2, 0, 0, 2])]  # of what each is taken for
-    labels = torch.tensor([0, 0, 0, 2, 2, 0, 2])
-    found = confusion_matrix(model, iter([(logits[:4], labels[:4]), (logits[4:], labels[4:])]),
-                             runtime)  # fmt: skip
-    assert found.tolist() == [[2, 2, 0], [0, 0, 0], [1, 0, 2]]  # row: true class
-    assert diagonal_percent(found) == pytest.approx(100 * 4 / 7)
-    assert not model.training
-
-
-def test_accuracy__known_answer(runtime):
-    model = nn.Sequential(nn.Identity(), nn.Dropout(0.9)).train()
-    logits = torch.tensor([[3.0, 1.0], [0.0, 2.0], [5.0, 4.0], [0.0, 1.0], [2.0, 0.0]])
-    labels = torch.tensor([0, 1, 1, 1, 1])  # right, right, wrong, right | wrong
-    found = accuracy(model, iter([(logits[:4], labels[:4]), (logits[4:], labels[4:])]), runtime)
-    assert found == 60.0  # of all pictures, not the mean of the batches' 75 and 0
-    assert not model.training

@@ -9,9 +9,9 @@ from torch import nn
 
 from gvbsm.backbones import build_backbone
 from gvbsm.config import OptimizerConfig
+from gvbsm.engine.accuracy import confusion_matrix
 from gvbsm.engine.device import Runtime
-from gvbsm.engine.fit import confusion_matrix, fit, shared_step
-from gvbsm.engine.out_of_memory import Parts
+from gvbsm.engine.fit import Training, fit, shared_step
 from gvbsm.engine.processes import ALONE, join
 from gvbsm.engine.replicas import check_replicable, replicate
 from gvbsm.files.artifacts import load_tensors, save
@@ -72,12 +72,14 @@ def trained(name, team, path, seconds=3600, ema=0.0):
 
     model = network(name)
     history = fit(
-        model, lambda _, start: (own_step(team, size) for size in SIZES[start:]), test,
-        epochs=2, steps=len(SIZES), tests=2, optimizer=OptimizerConfig(lr=0.02), lr=None,
-        parts=Parts(None, "squeeze", team.world > 1),
-        name=name, runtime=runtime, checkpoint=Checkpoint(path, {}, seconds), team=team,
-        ema=ema,
-    )  # fmt: skip
+        model,
+        lambda _, start: (own_step(team, size) for size in SIZES[start:]),
+        test,
+        Training(name, "squeeze", 2, len(SIZES), 2, OptimizerConfig(lr=0.02), ema=ema),
+        runtime,
+        Checkpoint(path, {}, seconds),
+        team,
+    )
     measured = torch.tensor([*history.losses, *history.top1], dtype=torch.float64)
     return {"measured": measured} | {k: each.double() for k, each in model.state_dict().items()}
 
@@ -103,9 +105,12 @@ def folder(tmp_path_factory):
         path = folder / f"half-{name}.safetensors"
         trained(name, ALONE, path, seconds=0)  # the last checkpoint: one step is left
         assert load_tensors(next(folder.glob(f"half-{name}.partial*")), "checkpoint")
-    code = "import pathlib, sys; from test_replicas import work; work(pathlib.Path(sys.argv[1]))"
     script = folder / "script.py"
-    script.write_text(code)
+    script.write_text(
+        "import pathlib, sys\n"
+        "from engine.test_replicas import work\n"
+        "work(pathlib.Path(sys.argv[1]))\n"
+    )
     done = torchrun(2, script, folder)
     assert done.returncode == 0, done.stderr
     return folder

@@ -15,7 +15,7 @@ from gvbsm.exchange.export import export
 from gvbsm.exchange.train import settle, train
 from gvbsm.files.artifacts import load_tensors, read_json
 from gvbsm.method.epochs import view_batch
-from gvbsm.stages.labels import generate_labels
+from gvbsm.stages.labels import LabelTask, generate_labels
 from gvbsm.store.distilled import load_distilled, save_images
 from support.toy import CONVNET, StoppedError, stop_after
 
@@ -33,10 +33,8 @@ def workdir(data, teachers, runtime, tmp_path):
         tmp_path / "w" / "synthesis" / "images.safetensors", "gvbsm", {"ipc": 2}, images,
         data.train.labels[:8], data,
     )  # fmt: skip
-    generate_labels(
-        images, 4, list(teachers.values()), config, data.normalization, runtime,
-        tmp_path / "w" / "labels", recipe,
-    )  # fmt: skip
+    task = LabelTask(images, 4, config, data.normalization)
+    generate_labels(task, list(teachers.values()), runtime, tmp_path / "w" / "labels", recipe)
     return tmp_path / "w"
 
 

@@ -152,7 +152,8 @@ def test_students_are_asked_for_the_classes_seen_alone(tmp_path, monkeypatch):
     order = class_order(10, run.runtime.generator("continual", 0))
     seen_by_step = []
 
-    def record(student, number, images, labels, labeller, data, *rest):
+    def record(student, number, task, judge, *rest):
+        images, labels, data = task.images, task.labels, judge.data
         seen = order[: len(data.class_names)]
         whole, _ = load_tensors(tmp_path / "synthesis" / "images.safetensors", "images")
         rows = [row for row in range(20) if whole["labels"][row] in seen]
@@ -163,14 +164,14 @@ def test_students_are_asked_for_the_classes_seen_alone(tmp_path, monkeypatch):
 
         pictures = torch.randn(5, 1, 8, 8)
         (teacher,) = run.labelling_teachers(run.config)
-        found = labeller.logits(pictures, None, torch.arange(5))
+        found = task.labeller.logits(pictures, None, torch.arange(5))
         assert torch.equal(found, teacher(pictures)[:, seen].half().float())
-        plan, stored = labeller.epoch(0)
+        plan, stored = task.labeller.epoch(0)
         assert stored is None
         assert sorted(plan.order.tolist()) == list(range(len(images)))
         assert int(plan.mixes.partners.max()) < len(images)
         seen_by_step.append(seen)
-        return genuine(student, number, images, labels, labeller, data, *rest)
+        return genuine(student, number, task, judge, *rest)
 
     genuine = continual.train_student
     monkeypatch.setattr(continual, "train_student", record)

@@ -152,7 +152,7 @@ TWO = {
 def labelled(how, workdir):
     """Run with settings of the labels: each student's result, by method and student."""
     settings = {**TWO, "labels": {**TWO["labels"], **how}}
-    found = pipeline.run(settings, workdir, quiet=True)["rows"]
+    found = api.run(settings, workdir, quiet=True)["rows"]
     return {(row["method"], row["student"]): row["top1"]["values"] for row in found}
 
 

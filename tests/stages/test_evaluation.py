@@ -16,8 +16,8 @@ from gvbsm.engine.device import RunError
 from gvbsm.engine.seeds import seeded
 from gvbsm.files.artifacts import read_json
 from gvbsm.method.epochs import draw_plan, view_batch
-from gvbsm.stages.evaluation import Labeller, train_student
-from gvbsm.stages.labels import generate_labels
+from gvbsm.stages.evaluation import Judge, Labeller, StudentTask, train_student
+from gvbsm.stages.labels import LabelTask, generate_labels
 from gvbsm.store.distilled import load_labels
 from support import reference
 from support.toy import CONVNET, WRN, StoppedError, stop_after
@@ -46,10 +46,11 @@ def student(data, teachers, runtime, tmp_path):
         images, hard = data.train.images, data.train.labels
         models = list(teachers.values()) if soft and stored is None else []
         labeller = Labeller(len(images), 8, labels, runtime, stored, models)
+        task = StudentTask(images, hard, labeller, data.normalization, config, labels)
+        judge = Judge(data, runtime, 0)
         return train_student(
-            backbone, seed_index, images, hard, labeller, data, config, labels, runtime,
-            tmp_path / name, {"toy": 1},
-        )  # fmt: skip
+            backbone, seed_index, task, judge, runtime, tmp_path / name, {"toy": 1}
+        )
 
     return train
 
@@ -59,10 +60,8 @@ def stored(data, teachers, runtime, tmp_path):
     """Call it to store the labels of the real pictures."""
 
     def made(config=LABELS):
-        generate_labels(
-            data.train.images, 4, list(teachers.values()), config, data.normalization, runtime,
-            tmp_path / "labels", {"toy": 1},
-        )  # fmt: skip
+        task = LabelTask(data.train.images, 4, config, data.normalization)
+        generate_labels(task, list(teachers.values()), runtime, tmp_path / "labels", {"toy": 1})
         return load_labels(tmp_path / "labels")
 
     return made

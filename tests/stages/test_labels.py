@@ -10,6 +10,7 @@ import torch
 import gvbsm.stages.labels
 from gvbsm.config import LabelsConfig, LabelStorageConfig, ViewConfig
 from gvbsm.data.loading import border_color
+from gvbsm.data.pixels import Normalization
 from gvbsm.engine.device import RunError
 from gvbsm.engine.launch import Launch
 from gvbsm.engine.out_of_memory import InParts
@@ -18,7 +19,7 @@ from gvbsm.files.artifacts import ArtifactError
 from gvbsm.method.beyond.label_pool import redraw
 from gvbsm.method.epochs import draw_plan, view_batch
 from gvbsm.stages.evaluation import Labeller
-from gvbsm.stages.labels import generate_labels, make_labels
+from gvbsm.stages.labels import LabelTask, generate_labels, make_labels
 from gvbsm.store.distilled import is_whole, load_labels
 from gvbsm.store.plan_codec import pack_plan
 from gvbsm.store.soft_labels import STORAGE, SoftLabels
@@ -46,10 +47,9 @@ def label(data, teachers, runtime, tmp_path):
     """Call it to label the first twelve pictures; `names` are the teachers."""
 
     def run(config=CONFIG, folder="labels", names=(CONVNET, WRN), recipe=None, count=COUNT):
-        return generate_labels(
-            data.train.images[:count], 4, [teachers[name] for name in names], config,
-            data.normalization, runtime, tmp_path / folder, recipe or {"toy": 1},
-        )  # fmt: skip
+        task = LabelTask(data.train.images[:count], 4, config, data.normalization)
+        networks = [teachers[name] for name in names]
+        return generate_labels(task, networks, runtime, tmp_path / folder, recipe or {"toy": 1})
 
     return run
 
@@ -240,10 +240,8 @@ def test_batchnorm_by_the_batch__several_processes_make_the_same_bytes(
     label(config, folder="alone")
     for rank in (0, 1):
         process = replace(runtime, processes=Second(Launch(rank, 2, rank)))
-        generate_labels(
-            data.train.images[:COUNT], 4, list(teachers.values()), config, data.normalization,
-            process, tmp_path / "shared", {"toy": 1},
-        )  # fmt: skip
+        task = LabelTask(data.train.images[:COUNT], 4, config, data.normalization)
+        generate_labels(task, list(teachers.values()), process, tmp_path / "shared", {"toy": 1})
     assert contents(tmp_path / "shared") == contents(tmp_path / "alone")
 
 
@@ -294,9 +292,10 @@ def convert(runtime, tmp_path):
 
     def run(storage, folder="labels"):
         config, recipe = stored_as(storage)
-        nothing = torch.zeros(0, 1, 8, 8, dtype=torch.uint8), 0, pytest.fail, config, ([], [])
+        no_images = torch.zeros(0, 1, 8, 8, dtype=torch.uint8)
+        task = LabelTask(no_images, 0, config, Normalization((), ()))
         where = tmp_path / folder
-        return make_labels(*nothing, runtime, where, recipe, "toy", convert_only=True)
+        return make_labels(task, pytest.fail, runtime, where, recipe, "toy", convert_only=True)
 
     return run
 
@@ -387,10 +386,9 @@ def test_labels_that_cannot_be_converted(label, convert, tmp_path):
 def test_make_labels__asks_teachers_only_if_it_must(data, runtime, teachers, tmp_path, caplog):
     def make(storage, teachers, **options):
         config, recipe = stored_as(storage)
-        return make_labels(
-            data.train.images[:COUNT], 4, teachers, config, data.normalization, runtime,
-            tmp_path / "labels", recipe, "gvbsm", **options,
-        )  # fmt: skip
+        task = LabelTask(data.train.images[:COUNT], 4, config, data.normalization)
+        where = tmp_path / "labels"
+        return make_labels(task, teachers, runtime, where, recipe, "gvbsm", **options)
 
     def none():
         raise StoppedError

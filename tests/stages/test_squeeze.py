@@ -11,11 +11,12 @@ import gvbsm.stages.squeeze
 from gvbsm.backbones import build_backbone
 from gvbsm.config import OptimizerConfig, SqueezeConfig, ViewConfig
 from gvbsm.data.loading import plain_batches
+from gvbsm.engine.accuracy import accuracy
 from gvbsm.engine.device import RunError
-from gvbsm.engine.fit import accuracy
 from gvbsm.engine.seeds import seeded
 from gvbsm.files.artifacts import read_header
 from gvbsm.stages.squeeze import squeeze_teacher
+from gvbsm.stages.supervised import PictureTraining
 from gvbsm.store.teachers import load_teacher
 from support.toy import CONVNET, WRN, StoppedError, stop_after
 
@@ -31,7 +32,8 @@ CONFIG = SqueezeConfig(
 
 
 def squeezed(backbone, data, config, runtime, path):
-    squeeze_teacher(backbone, data, config, runtime, path, {"stage": "squeeze"})
+    task = PictureTraining("squeeze", backbone, config)
+    squeeze_teacher(task, data, runtime, path, {"stage": "squeeze"})
     return path
 
 

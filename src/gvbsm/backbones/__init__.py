@@ -24,7 +24,6 @@ from gvbsm.backbones.inplace import disable_inplace
 from gvbsm.backbones.mobilenet import build_mobilenet_v2_x0_5
 from gvbsm.backbones.resnet import build_resnet
 from gvbsm.backbones.shufflenet import build_shufflenet_v2_x0_5
-from gvbsm.backbones.synchrony import synchronize_batchnorm
 from gvbsm.backbones.weights import (
     file_stem,
     fill,
@@ -45,7 +44,6 @@ __all__ = [
     "disable_inplace",
     "file_stem",
     "fill",
-    "synchronize_batchnorm",
     "weights_digest",
 ]
 

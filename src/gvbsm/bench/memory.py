@@ -28,9 +28,9 @@ from gvbsm.data.pictures import Split
 from gvbsm.data.pixels import Normalization
 from gvbsm.engine.device import Runtime
 from gvbsm.files.artifacts import save
-from gvbsm.stages.evaluation import Labeller, train_student
+from gvbsm.stages.evaluation import Judge, Labeller, StudentTask, train_student
 from gvbsm.stages.group_files import Groups
-from gvbsm.stages.labels import generate_labels
+from gvbsm.stages.labels import LabelTask, generate_labels
 from gvbsm.store.distilled import load_images, load_labels, save_images, stream_images
 
 NETWORK = "convnet8_d1"
@@ -164,10 +164,8 @@ def _assemble(extent: Extent, folder: Path, runtime: Runtime) -> None:
 def _label(extent: Extent, folder: Path, runtime: Runtime) -> None:
     data, found = _data(extent), load_images(folder / "images.safetensors")
     teacher = build_backbone(NETWORK, extent.classes, SIZE).eval().requires_grad_(False)
-    generate_labels(
-        found.images, extent.classes, [teacher], _labels_config(extent), data.normalization,
-        runtime, folder / "labels", {},
-    )  # fmt: skip
+    task = LabelTask(found.images, extent.classes, _labels_config(extent), data.normalization)
+    generate_labels(task, [teacher], runtime, folder / "labels", {})
 
 
 def _evaluate(extent: Extent, folder: Path, runtime: Runtime) -> None:
@@ -175,10 +173,9 @@ def _evaluate(extent: Extent, folder: Path, runtime: Runtime) -> None:
     labels, stored = _labels_config(extent), load_labels(folder / "labels")
     labeller = Labeller(len(found.labels), SIZE, labels, runtime, stored, [])
     config = EvaluationConfig(batch_size=GROUP, tests=1)
-    train_student(
-        NETWORK, 0, found.images, found.labels, labeller, data, config, labels, runtime,
-        folder / "student.json", {},
-    )  # fmt: skip
+    task = StudentTask(found.images, found.labels, labeller, data.normalization, config, labels)
+    path = folder / "student.json"
+    train_student(NETWORK, 0, task, Judge(data, runtime, 0), runtime, path, {})
 
 
 WORK: dict[str, Callable[[Extent, Path, Runtime], None]] = {

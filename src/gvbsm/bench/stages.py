@@ -25,9 +25,10 @@ from gvbsm.data.loading import training_batches, view_batches
 from gvbsm.data.pictures import Split, write_image
 from gvbsm.data.pixels import Normalization
 from gvbsm.engine.device import Runtime
-from gvbsm.stages.evaluation import Labeller, train_student
-from gvbsm.stages.labels import generate_labels
+from gvbsm.stages.evaluation import Judge, Labeller, StudentTask, train_student
+from gvbsm.stages.labels import LabelTask, generate_labels
 from gvbsm.stages.squeeze import squeeze_teacher
+from gvbsm.stages.supervised import PictureTraining
 from gvbsm.store.soft_labels import SoftLabels
 
 STEPS = 12  # of a training that is timed
@@ -68,10 +69,9 @@ def measure_evaluation(config: BenchConfig, runtime: Runtime) -> Pair:
 
         def evaluate() -> None:
             images, hard = _distilled(data)
-            train_student(
-                STUDENT, 0, images, hard, labeller, data, replace(preset.evaluation, tests=1),
-                labels, runtime, path, {},
-            )  # fmt: skip
+            evaluation = replace(preset.evaluation, tests=1)
+            task = StudentTask(images, hard, labeller, data.normalization, evaluation, labels)
+            train_student(STUDENT, 0, task, Judge(data, runtime, 0), runtime, path, {})
 
         return compare(_training(100, runtime), evaluate, config.repeats, runtime)
 
@@ -82,7 +82,8 @@ def measure_squeeze(config: BenchConfig, runtime: Runtime) -> Pair:
     data = noise_data(STEPS * squeeze.batch_size)
     with tempfile.TemporaryDirectory() as name:
         path = Path(name) / "teacher.safetensors"
-        train = partial(squeeze_teacher, STUDENT, data, squeeze, runtime, path, {})
+        task = PictureTraining("squeeze", STUDENT, squeeze)
+        train = partial(squeeze_teacher, task, data, runtime, path, {})
         return compare(_training(squeeze.batch_size, runtime), train, config.repeats, runtime)
 
 
@@ -186,6 +187,5 @@ def _label(
     runtime: Runtime,
     folder: str,
 ) -> SoftLabels:
-    return generate_labels(
-        _distilled(data)[0], 10, teachers, labels, data.normalization, runtime, Path(folder), {}
-    )
+    task = LabelTask(_distilled(data)[0], 10, labels, data.normalization)
+    return generate_labels(task, teachers, runtime, Path(folder), {})

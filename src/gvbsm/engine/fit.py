@@ -1,19 +1,15 @@
-"""The one supervised loop and the measure of its outcome, shared by squeeze and evaluation."""
+"""Train a network step by step: schedule, tests, checkpoints; for teachers and students alike."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import partial
+from typing import Any, Protocol
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gvbsm.config import OptimizerConfig, SqueezeConfig
-from gvbsm.data.datasets import ImageData
-from gvbsm.data.loading import batch_count, training_batches, view_batches
+from gvbsm.config import OptimizerConfig
 from gvbsm.engine.averaging import Averaging
 from gvbsm.engine.device import RunError, Runtime
 from gvbsm.engine.finite import check_finite, first_not_finite
@@ -23,17 +19,18 @@ from gvbsm.engine.optimizers import (
     schedule,
     set_lr,
     unpack_optimizer,
+    with_prefix,
+    without_prefix,
 )
-from gvbsm.engine.out_of_memory import InParts, Parts, Step
+from gvbsm.engine.out_of_memory import Parts, Step
 from gvbsm.engine.processes import ALONE, Processes
 from gvbsm.engine.replicas import replicate
 from gvbsm.engine.seeds import get_random_state, seeded, set_random_state
-from gvbsm.files.checkpoint import Checkpoint
 
 
 @dataclass(frozen=True)
-class History:
-    """What was measured on the way.
+class TrainingHistory:
+    """Losses and test accuracies of a training.
 
     Attributes:
         epochs: Epochs after which the test accuracy was measured.
@@ -46,36 +43,57 @@ class History:
     losses: list[float]
 
 
-def with_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Put `prefix/` before every name."""
-    return {f"{prefix}/{name}": value for name, value in tensors.items()}
+class Keeper(Protocol):
+    """Where the state of an unfinished training is kept, such as `files.checkpoint.Checkpoint`."""
+
+    def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """Return the tensors and the state of the last checkpoint, or None."""
+
+    def due(self) -> bool:
+        """Return whether it is time for the next checkpoint."""
+
+    def save(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+        """Write a checkpoint; `state` is JSON-like."""
+
+    def clear(self) -> None:
+        """Remove the checkpoint."""
 
 
-def without_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors under `prefix/`, without it."""
-    start = f"{prefix}/"
-    return {
-        name.removeprefix(start): value for name, value in tensors.items() if name.startswith(start)
-    }
+@dataclass(frozen=True)
+class Training:
+    """The settings of one training.
+
+    Attributes:
+        name: What is trained, for progress, errors and the randomness of dropout.
+        section: The section of the settings that it belongs to, for errors.
+        epochs: Epochs in all.
+        steps: Steps in an epoch.
+        tests: How often the network is tested, evenly spread, the last epoch included.
+        optimizer: Optimizer, learning rate and schedule.
+        micro_batch: Most images that a batch is split into; None is all of them.
+        ema: Decay of the moving average of the parameters that is tested, and that the network
+            ends with; 0 is off (`averaging.Averaging`).
+    """
+
+    name: str
+    section: str
+    epochs: int
+    steps: int
+    tests: int
+    optimizer: OptimizerConfig
+    micro_batch: int | None = None
+    ema: float = 0.0
 
 
 def fit(
     model: nn.Module,
     batches: Callable[[int, int], Iterator[Step]],
     test: Callable[[nn.Module], float],
-    *,
-    epochs: int,
-    steps: int,
-    tests: int,
-    optimizer: OptimizerConfig,
-    lr: float | None,
-    parts: Parts,
-    name: str,
+    training: Training,
     runtime: Runtime,
-    checkpoint: Checkpoint,
+    keeper: Keeper,
     team: Processes = ALONE,
-    ema: float = 0.0,
-) -> History:
+) -> TrainingHistory:
     """Train a network to the last epoch; go on from the checkpoint if there is one.
 
     The processes of a `team` train it together: each computes the losses of its rows of a batch
@@ -86,36 +104,30 @@ def fit(
         batches: `batches(epoch, start)` yields an epoch's steps, from step `start` on. It must
             depend on its arguments alone, so that a resumed run sees the same batches.
         test: Top-1 accuracy in percent of the network.
-        epochs: Epochs in all.
-        steps: Steps in an epoch.
-        tests: How often `test` is called, evenly spread, the last epoch included.
-        optimizer: Optimiser and schedule.
-        lr: Learning rate, if it is not the optimiser's.
-        parts: How a step's batch is cut.
-        name: What is trained, for progress and errors.
+        training: Length, tests and optimizer.
         runtime: Seeds, precision, progress.
-        checkpoint: Where half-done work is kept.
+        keeper: Where the state of the unfinished training is kept.
         team: The processes that train it.
-        ema: Decay of the moving average of its parameters that is tested, and that it ends with; 0
-            is off (`averaging.Averaging`).
 
     Raises:
         RunError: If the loss is no longer finite, or memory runs out.
         ProcessError: If one of the team is gone.
     """
-    rate = optimizer.lr if lr is None else lr
+    name, epochs, steps = training.name, training.epochs, training.steps
+    optimizer, rate = training.optimizer, training.optimizer.lr
     solver = make_optimizer(optimizer, list(model.parameters()), rate)
-    tests = min(tests, epochs)
+    parts = Parts(training.micro_batch, training.section, team.world > 1)
+    tests = min(training.tests, epochs)
     tested = {round(epochs * (index + 1) / tests) for index in range(tests)}
     advice = f"lower its learning rate ({rate:g})"
     model.train()
-    average = Averaging(model, ema)
+    average = Averaging(model, training.ema)
     with (
         seeded(runtime.seed, name, "dropout", *([team.rank] if team.rank else [])),
         runtime.progress(epochs * steps, name, "step") as bar,
         team.together(),
     ):
-        step, total, history = _resume(model, average, solver, parts, checkpoint, runtime, team)
+        step, total, history = _resume(model, average, solver, parts, keeper, runtime, team)
         bar.update(step)
         net = replicate(model, team, runtime.device)
         while step < epochs * steps:
@@ -129,22 +141,22 @@ def fit(
                 if step % steps == 0:
                     check_finite(total, name, advice)
                     history.losses.append(float(total) / steps)
-                    told = {"loss": history.losses[-1]}
+                    values = {"loss": history.losses[-1]}
                     total = torch.zeros_like(total)
                     if step // steps in tested:
                         history.epochs.append(step // steps)
                         history.top1.append(test(average.network))
                         model.train()
-                        told["top1"] = history.top1[-1]
-                        bar.set_postfix(told)
+                        values["top1"] = history.top1[-1]
+                        bar.set_postfix(values)
                     if runtime.log is not None:
-                        runtime.log(name, told, step // steps)
-                if team.leads and step < epochs * steps and checkpoint.due():
+                        runtime.log(name, values, step // steps)
+                if team.leads and step < epochs * steps and keeper.due():
                     check_finite(total, name, advice)
                     tensors = _pack(model, average, solver, total, runtime)
                     _check_state(tensors, name, advice)
                     state = {"step": step, "history": vars(history), "part": parts.limit}
-                    checkpoint.save(tensors, state)
+                    keeper.save(tensors, state)
     average.settle()
     _check_state(model.state_dict(), name, advice)
     return history
@@ -165,75 +177,9 @@ def shared_step(team: Processes, count: int, loss: Callable[[nn.Module, slice], 
 
 
 def _check_state(tensors: Mapping[str, Tensor], name: str, advice: str) -> None:
-    """Never keep a network that is no longer one: its last step's loss may have been finite."""
-    if (found := first_not_finite(tensors)) is not None:
-        raise RunError(f"{name}: {found} is no longer finite; {advice}")
-
-
-def fit_pictures(
-    model: nn.Module,
-    data: ImageData,
-    config: SqueezeConfig,
-    test: Callable[[nn.Module], float],
-    *,
-    tests: int,
-    origin: tuple[str, str],
-    runtime: Runtime,
-    checkpoint: Checkpoint,
-    workers: int = 0,
-    team: Processes = ALONE,
-) -> History:
-    """Train a network on views of the real pictures with their hard labels, as teachers are.
-
-    Args:
-        model: The network; trained in place.
-        data: The real pictures.
-        config: Epochs, batches, optimiser and views.
-        test: As in `fit`.
-        tests: As in `fit`.
-        origin: What is done and with which backbone: the randomness belongs to it.
-        runtime: Device, precision, seed.
-        checkpoint: Where half-done work is kept.
-        workers: Processes that decode pictures.
-        team: As in `fit`.
-
-    Raises:
-        RunError: If the training diverges.
-    """
-    count, size = len(data.train), config.batch_size
-
-    def batches(epoch: int, start: int) -> Iterator[Step]:
-        path = (*origin, epoch)
-        indices = training_batches(data, size, runtime, path)[start:]
-        shares = [index[team.rows(len(index))] for index in indices]
-        loaded = view_batches(data, config.views, shares, runtime, path, workers)
-        for number, (pictures, labels) in enumerate(loaded, start):
-            whole = min(size, count - number * size)
-            yield shared_step(team, whole, partial(_picture_loss, pictures, labels, runtime))
-
-    return fit(
-        model,
-        batches,
-        test,
-        epochs=config.epochs,
-        steps=batch_count(count, size),
-        tests=tests,
-        optimizer=config.optimizer,
-        lr=None,
-        parts=Parts(config.micro_batch, "squeeze", team.world > 1),
-        name=" ".join(origin),
-        runtime=runtime,
-        checkpoint=checkpoint,
-        team=team,
-    )
-
-
-def _picture_loss(
-    pictures: Tensor, labels: Tensor, runtime: Runtime, net: nn.Module, rows: slice
-) -> Tensor:
-    with runtime.autocast():
-        logits = net(pictures[rows])
-    return F.cross_entropy(logits.float(), labels[rows])
+    """Raise if a tensor is not finite, as it may be after a step of finite loss."""
+    if (broken := first_not_finite(tensors)) is not None:
+        raise RunError(f"{name}: {broken} is no longer finite; {advice}")
 
 
 def _pack(
@@ -257,68 +203,20 @@ def _resume(
     average: Averaging,
     solver: torch.optim.Optimizer,
     parts: Parts,
-    checkpoint: Checkpoint,
+    keeper: Keeper,
     runtime: Runtime,
     team: Processes,
-) -> tuple[int, Tensor, History]:
+) -> tuple[int, Tensor, TrainingHistory]:
     """Steps done, the epoch's summed loss so far and the history, from the checkpoint or fresh."""
-    found = checkpoint.load()
-    team.agree({"steps done": found and found[1]["step"]})
-    if found is None:
-        return 0, torch.zeros((), device=runtime.device), History([], [], [])
-    tensors, state = found
+    checkpoint = keeper.load()
+    team.agree({"steps done": checkpoint and checkpoint[1]["step"]})
+    if checkpoint is None:
+        return 0, torch.zeros((), device=runtime.device), TrainingHistory([], [], [])
+    tensors, state = checkpoint
     model.load_state_dict(without_prefix("model", tensors))
     average.load(without_prefix("average", tensors))
     unpack_optimizer(solver, without_prefix("optimizer", tensors))
-    parts.limit = state.get("part", parts.limit)  # older checkpoints know of no parts
-    if team.leads:  # it is its own; the others begin theirs anew
+    parts.limit = state["part"]
+    if team.leads:  # the saved dropout state is that of process 0
         set_random_state(runtime.device, tensors["random_state"])
-    return state["step"], tensors["total"].to(runtime.device), History(**state["history"])
-
-
-def confusion_matrix(
-    model: nn.Module,
-    batches: Iterator[tuple[Tensor, Tensor]],
-    runtime: Runtime,
-    team: Processes = ALONE,
-) -> Tensor:
-    """Count the pictures of each true class (row) that are taken for each class (column).
-
-    Args:
-        model: A network; it is left in eval mode.
-        batches: Normalized pictures and labels, at least one batch, on the device.
-        runtime: Device and precision.
-        team: Processes that each count a part of the pictures.
-
-    Returns:
-        int64 (classes, classes), on the CPU.
-    """
-    answer = InParts(model.eval())
-    total: Tensor | None = None
-    with torch.inference_mode(), runtime.autocast():
-        for pictures, labels in batches:
-            logits = answer(pictures)
-            classes = logits.shape[1]
-            if total is None:
-                total = labels.new_zeros(classes**2)
-            total.index_add_(0, labels * classes + logits.argmax(dim=1), torch.ones_like(labels))
-    sizes = team.gather(0 if total is None else len(total))
-    if total is None:  # fewer pictures than processes
-        total = torch.zeros(max(sizes), dtype=torch.int64)
-    classes = math.isqrt(len(total))
-    return team.sum(total).view(classes, classes).cpu()
-
-
-def diagonal_percent(confusion: Tensor) -> float:
-    """Top-1 accuracy in percent, from a confusion matrix (classes, classes)."""
-    return 100.0 * int(confusion.trace()) / int(confusion.sum())
-
-
-def accuracy(
-    model: nn.Module,
-    batches: Iterator[tuple[Tensor, Tensor]],
-    runtime: Runtime,
-    team: Processes = ALONE,
-) -> float:
-    """Top-1 accuracy in percent over (normalized pictures, labels), as `confusion_matrix`."""
-    return diagonal_percent(confusion_matrix(model, batches, runtime, team))
+    return state["step"], tensors["total"].to(runtime.device), TrainingHistory(**state["history"])

@@ -11,11 +11,11 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
+from timm.layers.norm_act import convert_sync_batchnorm
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
 
-from gvbsm.backbones import synchronize_batchnorm
 from gvbsm.engine.processes import Processes
 
 
@@ -61,6 +61,18 @@ def check_replicable(model: nn.Module, device: torch.device) -> None:
                 f"{type(module).__name__} ({path}) cannot be trained by several processes together "
                 "on the CPU: only nn.BatchNorm2d can; set parallel to networks"
             )
+
+
+def synchronize_batchnorm(model: nn.Module, group: dist.ProcessGroup | None) -> nn.Module:
+    """Replace the BatchNorm layers of a network on a GPU by ones that see all processes' rows.
+
+    Args:
+        model: The network; torch's and timm's layers (with their activations) are replaced in
+            place, and keep their tensors.
+        group: The processes; None is all.
+    """
+    synchronized: nn.Module = convert_sync_batchnorm(model, group)  # type: ignore[no-untyped-call]
+    return synchronized
 
 
 def _synchronize_on_cpu(model: nn.Module, group: dist.ProcessGroup | None) -> None:

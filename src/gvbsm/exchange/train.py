@@ -35,7 +35,7 @@ from gvbsm.files.artifacts import (
 from gvbsm.files.checkpoint import Checkpoint
 from gvbsm.method.epochs import batch_size_for, settle_epochs
 from gvbsm.pipeline.preflight import check_shuffle, check_trainable, load_data
-from gvbsm.stages.evaluation import Judge, Labeller, fit_student
+from gvbsm.stages.evaluation import Judge, Labeller, StudentTask, fit_student
 from gvbsm.store.distilled import DistilledDataset, is_normalized
 from gvbsm.store.recipes import told
 from gvbsm.store.teachers import file_name
@@ -307,14 +307,18 @@ def _train(work: _Work, path: Path, recipe: Recipe) -> dict[str, Any]:
     workers = runtime.workers(config.data.workers)
     test = None if work.test is None else Judge(work.test, runtime, workers)
     checkpoint = Checkpoint(path, recipe, runtime.checkpoint_seconds)
-    history = fit_student(
-        model, distilled.images, distilled.labels, labeller, distilled.normalization,
-        test, config.evaluation, config.labels, runtime,
-        checkpoint, f"train {work.model}", None,
-    )  # fmt: skip
+    task = StudentTask(
+        distilled.images,
+        distilled.labels,
+        labeller,
+        distilled.normalization,
+        config.evaluation,
+        config.labels,
+    )
+    history = fit_student(model, task, f"train {work.model}", test, runtime, checkpoint)
     result = {"recipe": recipe, "model": work.model, "distilled": work.source, **vars(history)}
     if test is not None:
-        result |= test.told()
+        result |= test.record()
     header = {
         "kind": "student",
         "recipe": recipe,

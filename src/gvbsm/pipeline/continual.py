@@ -69,7 +69,7 @@ from gvbsm.method.epochs import settle_epochs
 from gvbsm.pipeline.preflight import check_continual
 from gvbsm.pipeline.results import spread, sum_seconds, versions
 from gvbsm.pipeline.run import Run
-from gvbsm.stages.evaluation import Labeller, train_student
+from gvbsm.stages.evaluation import Judge, Labeller, StudentTask, train_student
 from gvbsm.store.recipes import Place, baseline_folder
 from gvbsm.store.teachers import file_name
 
@@ -311,11 +311,17 @@ class Protocol:
         labeller = Labeller(
             len(images), memory.image_size, config.labels, run.runtime_of("labels"), None, teachers
         )
-        train_student(
-            student, number, images, memory.train.labels, labeller, memory,
-            config.evaluation, config.labels, run.runtime_of("evaluation"), path, recipe,
-            run.runtime.workers(config.data.workers), team,
-        )  # fmt: skip
+        task = StudentTask(
+            images,
+            memory.train.labels,
+            labeller,
+            memory.normalization,
+            config.evaluation,
+            config.labels,
+        )
+        runtime = run.runtime_of("evaluation")
+        judge = Judge(memory, runtime, runtime.workers(config.data.workers), team)
+        train_student(student, number, task, judge, runtime, path, recipe)
 
     def _row(
         self, method: str, student: str, ipc: int, curves: Sequence[Sequence[float]]

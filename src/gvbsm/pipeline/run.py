@@ -52,10 +52,11 @@ from gvbsm.pipeline.results import collect
 from gvbsm.pipeline.selection import Selector
 from gvbsm.pipeline.students import train_students
 from gvbsm.pipeline.work_sharing import Teamwork
-from gvbsm.stages.labels import make_labels
+from gvbsm.stages.labels import LabelTask, make_labels
 from gvbsm.stages.selection.starts import Start
 from gvbsm.stages.squeeze import squeeze_teacher
 from gvbsm.stages.statistics import add_chunks, record_chunks
+from gvbsm.stages.supervised import PictureTraining
 from gvbsm.stages.synthesis import SynthesisTask, synthesize_set
 from gvbsm.store.distilled import is_whole, load_labels, stream_images
 from gvbsm.store.film import save_film
@@ -128,11 +129,10 @@ class Run:
         ):
             path, recipe = workspace.teacher(backbone), self.recipes.teacher(backbone)
             with self.team.timed(f"squeeze/{backbone}", team):
-                squeeze_teacher(
-                    backbone, self.data, squeeze_of(config.squeeze, backbone),
-                    self.runtime_of("squeeze"), path, recipe,
-                    self.runtime.workers(config.data.workers), team,
-                )  # fmt: skip
+                workers = self.runtime.workers(config.data.workers)
+                training = squeeze_of(config.squeeze, backbone)
+                task = PictureTraining("squeeze", backbone, training, workers)
+                squeeze_teacher(task, self.data, self.runtime_of("squeeze"), path, recipe, team)
 
     def statistics(self, make: bool = True) -> None:
         """Record the statistics that are missing or out of date, in one pass over the data."""
@@ -263,12 +263,17 @@ class Run:
         if self.processes.same(is_made):
             return
         with self.team.timed(f"labels/{place.label_name}", self.processes):
+            images = load_tensors(place.images, "images")[0]["images"]
+            classes, normalization = len(self.data.class_names), self.data.normalization
             make_labels(
-                load_tensors(place.images, "images")[0]["images"], len(self.data.class_names),
-                lambda: self.labelling_teachers(place.config), place.config.labels,
-                self.data.normalization, self.runtime_of("labels"), place.labels, recipe,
-                place.label_name, convert_only,
-            )  # fmt: skip
+                LabelTask(images, classes, place.config.labels, normalization),
+                lambda: self.labelling_teachers(place.config),
+                self.runtime_of("labels"),
+                place.labels,
+                recipe,
+                place.label_name,
+                convert_only,
+            )
         self.team.meet([index])
 
     def evaluation(self, place: Place | None = None, seed_indices: range | None = None) -> None:

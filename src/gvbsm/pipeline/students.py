@@ -16,7 +16,7 @@ from gvbsm.engine.processes import Processes
 from gvbsm.files.artifacts import load_tensors, read_json
 from gvbsm.files.schema import current_history
 from gvbsm.pipeline.work_sharing import Teamwork
-from gvbsm.stages.evaluation import Labeller, train_student
+from gvbsm.stages.evaluation import Judge, Labeller, StudentTask, train_student
 from gvbsm.store.distilled import load_labels
 from gvbsm.store.recipes import Place, Recipes, seed_of
 from gvbsm.store.soft_labels import SoftLabels
@@ -102,8 +102,16 @@ def _train(
     views = replace(runtime, seed=seed_of(config, "labels"))
     labeller = Labeller(count, data.image_size, config.labels, views, stored, labelling)
     runtime = replace(runtime, seed=seed_of(config, "evaluation"))
+    task = StudentTask(
+        tensors["images"],
+        tensors["labels"],
+        labeller,
+        data.normalization,
+        config.evaluation,
+        config.labels,
+    )
+    judge = Judge(data, runtime, runtime.workers(config.data.workers), team)
+    recipe = recipes.student(place, student, seed_index)
     train_student(
-        student, seed_index, tensors["images"], tensors["labels"], labeller, data,
-        config.evaluation, config.labels, runtime, place.result(student, seed_index),
-        recipes.student(place, student, seed_index), runtime.workers(config.data.workers), team,
-    )  # fmt: skip
+        student, seed_index, task, judge, runtime, place.result(student, seed_index), recipe
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -15,9 +16,10 @@ from gvbsm.config import EvaluationConfig, LabelsConfig
 from gvbsm.data.datasets import ImageData
 from gvbsm.data.loading import batch_count, border_color, plain_batches, split_batches
 from gvbsm.data.pixels import Normalization
+from gvbsm.engine.accuracy import confusion_matrix, diagonal_percent
 from gvbsm.engine.device import Runtime
-from gvbsm.engine.fit import History, confusion_matrix, diagonal_percent, fit, shared_step
-from gvbsm.engine.out_of_memory import Parts, Step
+from gvbsm.engine.fit import Keeper, Training, TrainingHistory, fit, shared_step
+from gvbsm.engine.out_of_memory import Step
 from gvbsm.engine.processes import ALONE, Processes
 from gvbsm.engine.seeds import seeded
 from gvbsm.files.artifacts import Recipe, write_json
@@ -82,7 +84,7 @@ class Labeller:
 
 
 class Judge:
-    """Tests networks on the real test pictures; what they took for what is kept of the last one.
+    """Tests networks on the real test pictures, and keeps the confusion matrix of the last test.
 
     Args:
         data: The real data.
@@ -94,37 +96,52 @@ class Judge:
     def __init__(
         self, data: ImageData, runtime: Runtime, workers: int, team: Processes = ALONE
     ) -> None:
-        self._data, self._runtime, self._workers, self._team = data, runtime, workers, team
+        self.data, self._runtime, self._workers, self.team = data, runtime, workers, team
         self._confusion = torch.empty(0)
 
     def __call__(self, net: nn.Module) -> float:
         """Top-1 accuracy in percent."""
-        data, runtime, team = self._data, self._runtime, self._team
+        data, runtime, team = self.data, self._runtime, self.team
         pictures = plain_batches(data, data.test, 256, runtime, self._workers, team)
         self._confusion = confusion_matrix(net, pictures, runtime, team)
         return diagonal_percent(self._confusion)
 
-    def told(self) -> dict[str, Any]:
-        """`confusion` of the last test, a row a true class, where there are not too many."""
-        few = len(self._data.class_names) <= CONFUSED_CLASSES
+    def record(self) -> dict[str, Any]:
+        """Return `confusion` of the last test, a row a true class, where there are not too many."""
+        few = len(self.data.class_names) <= CONFUSED_CLASSES
         return {"confusion": self._confusion.tolist()} if few else {}
+
+
+@dataclass(frozen=True)
+class StudentTask:
+    """What students are trained on, and how.
+
+    Attributes:
+        images: The set, uint8 (images, channels, size, size).
+        labels: Hard labels, int64 (images,).
+        labeller: Plans and soft labels.
+        normalization: Mean and standard deviation of the real data.
+        config: Loss, batches, optimizer and tests.
+        labels_config: Epochs and batches, which training shares with labeling.
+    """
+
+    images: Tensor
+    labels: Tensor
+    labeller: Labeller
+    normalization: Normalization
+    config: EvaluationConfig
+    labels_config: LabelsConfig
 
 
 def train_student(
     student: str,
     seed_index: int,
-    images: Tensor,
-    labels: Tensor,
-    labeller: Labeller,
-    data: ImageData,
-    config: EvaluationConfig,
-    labels_config: LabelsConfig,
+    task: StudentTask,
+    judge: Judge,
     runtime: Runtime,
     path: Path,
     recipe: Recipe,
-    workers: int = 0,
-    team: Processes = ALONE,
-) -> History:
+) -> TrainingHistory:
     """Train one student from scratch; the result is written to `path` as JSON.
 
     The file holds the recipe, the history and, for up to 200 classes, `confusion`: of the real test
@@ -135,75 +152,61 @@ def train_student(
     Args:
         student: Name of the architecture.
         seed_index: Which of the seeds.
-        images: The set, uint8 (images, channels, size, size).
-        labels: Hard labels, int64 (images,).
-        labeller: Plans and soft labels.
-        data: The real data; its test pictures are the judge.
-        config: The stage's settings.
-        labels_config: Epochs and batches, which training shares with labelling.
+        task: The set, its labels and the settings.
+        judge: Tests the student. Its processes train the student together; the first of them
+            writes the result.
         runtime: Device, precision, seed, progress.
-        path: Where the result goes; its stem names the work.
+        path: Where the result goes; its stem names the training.
         recipe: What it is made from.
-        workers: Processes that decode test pictures.
-        team: Processes that train it together (`fit_student`); the first writes the result.
 
     Raises:
         RunError: If the training diverges, or memory runs out.
     """
+    data, team = judge.data, judge.team
     with seeded(runtime.seed, "evaluation", student, seed_index):
         classes = len(data.class_names)
         model = build_backbone(student, classes, data.image_size, data.channels)
     model = runtime.place(model)
-    test = Judge(data, runtime, workers, team)
+    optimizer = task.config.optimizer
+    lr = task.config.lr_of.get(student, optimizer.lr)
+    task = replace(task, config=replace(task.config, optimizer=replace(optimizer, lr=lr)))
     checkpoint = Checkpoint(path, recipe, runtime.checkpoint_seconds)
-    history = fit_student(
-        model, images, labels, labeller, data.normalization, test, config, labels_config,
-        runtime, checkpoint, f"evaluation {path.stem}", config.lr_of.get(student), team,
-    )  # fmt: skip
+    name = f"evaluation {path.stem}"
+    history = fit_student(model, task, name, judge, runtime, checkpoint, team)
     if not team.leads:
         return history
-    write_json(path, {"recipe": recipe, **vars(history), **test.told()})
+    write_json(path, {"recipe": recipe, **vars(history), **judge.record()})
     checkpoint.clear()
     return history
 
 
 def fit_student(
     model: nn.Module,
-    images: Tensor,
-    labels: Tensor,
-    labeller: Labeller,
-    normalization: Normalization,
-    test: Callable[[nn.Module], float] | None,
-    config: EvaluationConfig,
-    labels_config: LabelsConfig,
-    runtime: Runtime,
-    checkpoint: Checkpoint,
+    task: StudentTask,
     name: str,
-    lr: float | None,
+    test: Callable[[nn.Module], float] | None,
+    runtime: Runtime,
+    keeper: Keeper,
     team: Processes = ALONE,
-) -> History:
+) -> TrainingHistory:
     """Train a network on a set; go on from the checkpoint if there is one.
 
     Args:
-        model: The network, on its device; trained in place. With `config.ema` it ends with the
-            averaged parameters.
-        images: The set, uint8 (images, channels, size, size).
-        labels: Hard labels, int64 (images,).
-        labeller: Plans and soft labels.
-        normalization: Mean and standard deviation of the real data.
-        test: As in `training.fit`; None tests nothing.
-        config: Loss, batches, optimiser and tests.
-        labels_config: Epochs and batches, which training shares with labelling.
-        runtime: Device, precision, seed, progress.
-        checkpoint: Where half-done work is kept.
+        model: The network, on its device; trained in place. With `task.config.ema` it ends with
+            the averaged parameters.
+        task: The set, its labels and the settings.
         name: What is trained, for progress and errors.
-        lr: Learning rate, if it is not the optimiser's.
+        test: As in `engine.fit.fit`; None tests nothing.
+        runtime: Device, precision, seed, progress.
+        keeper: Where the state of the unfinished training is kept.
         team: Processes that train it together, each on its rows of every batch (its views and
             labels are those of the whole batch).
 
     Raises:
         RunError: If the training diverges, or memory runs out.
     """
+    images, labels, labeller = task.images, task.labels, task.labeller
+    config, labels_config, normalization = task.config, task.labels_config, task.normalization
     size = batch_size_for(len(images), config.batch_size, labels_config.full_batch_up_to)
     border = border_color(labels_config.views, normalization, runtime.device)
 
@@ -218,32 +221,27 @@ def fit_student(
                 kept = torch.ones_like(kept)
             device = runtime.device
             rows = team.rows(len(index))
-            found = (labels[index], labels[partners], kept)
-            hard = tuple(part[rows].to(device, non_blocking=True) for part in found)
-            mine = None if soft is None else soft[rows]
-            loss = partial(_loss, pictures[rows], mine, hard, config, runtime)
+            targets = (labels[index], labels[partners], kept)
+            hard = tuple(target[rows].to(device, non_blocking=True) for target in targets)
+            soft_rows = None if soft is None else soft[rows]
+            loss = partial(_loss, pictures[rows], soft_rows, hard, config, runtime)
             yield shared_step(team, len(index), loss)
 
-    return fit(
-        model,
-        batches,
-        test or _untested,
+    training = Training(
+        name=name,
+        section="evaluation",
         epochs=labels_config.epochs,
         steps=batch_count(len(images), size),
         tests=config.tests if test else 0,
         optimizer=config.optimizer,
-        lr=lr,
-        parts=Parts(config.micro_batch, "evaluation", team.world > 1),
-        name=name,
-        runtime=runtime,
-        checkpoint=checkpoint,
-        team=team,
+        micro_batch=config.micro_batch,
         ema=config.ema,
     )
+    return fit(model, batches, test or _untested, training, runtime, keeper, team)
 
 
 def _untested(_: nn.Module) -> float:
-    raise AssertionError("0 tests were asked for")
+    raise AssertionError("a training without tests was tested")
 
 
 def _loss(
@@ -258,11 +256,11 @@ def _loss(
     with runtime.autocast():
         logits = net(pictures[rows])
     logits = logits.float()
-    own, partners, kept = (part[rows] for part in hard)
+    first, partners, kept = (target[rows] for target in hard)
     if config.loss == "hard":
-        return hard_loss(logits, own, partners, kept)
+        return hard_loss(logits, first, partners, kept)
     assert soft is not None
     soft = soft[rows]
     if config.loss == "kl":
         return kd_loss(logits, soft, config.temperature)
-    return mse_gt_loss(logits, soft, hard_loss(logits, own, partners, kept), config.gamma)
+    return mse_gt_loss(logits, soft, hard_loss(logits, first, partners, kept), config.gamma)

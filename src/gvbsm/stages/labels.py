@@ -1,6 +1,6 @@
 """Labels: the teachers' ensemble labels every view of every epoch (Eq. 8), as FKD stores them.
 
-What is stored, and how, is `labelstore`'s; a store that is there can be converted to a smaller one
+The format is that of `store/soft_labels.py`. An existing store can be converted to a smaller one
 without its teachers.
 """
 
@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -37,37 +38,48 @@ SHARD_BYTES = 32 * 1024**2  # lost at most when stopped, and read at once when f
 SHARD_EPOCHS = 100  # likewise
 
 
+@dataclass(frozen=True)
+class LabelTask:
+    """What is labeled, and how.
+
+    Attributes:
+        images: The distilled images, uint8 (images, channels, size, size).
+        classes: Number of classes.
+        config: The stage's settings.
+        normalization: Mean and standard deviation of the data.
+    """
+
+    images: Tensor
+    classes: int
+    config: LabelsConfig
+    normalization: Normalization
+
+
 def make_labels(
-    images: Tensor,
-    classes: int,
+    task: LabelTask,
     teachers: Callable[[], Sequence[nn.Module]],
-    config: LabelsConfig,
-    normalization: Normalization,
     runtime: Runtime,
     directory: Path,
     recipe: Recipe,
     method: str,
     convert_only: bool = False,
 ) -> SoftLabels:
-    """Convert the labels that are there if they hold what is wanted, else ask the teachers.
+    """Convert the labels of a folder if they hold enough, else let the teachers label.
 
     Args:
-        images: The distilled images, uint8 (images, channels, size, size).
-        classes: Number of classes.
+        task: What is labeled, and how.
         teachers: Gives the networks, in eval mode, if they are needed.
-        config: The stage's settings.
-        normalization: Mean and standard deviation of the data.
         runtime: Device, precision, seed, progress.
         directory: Where the shards go.
         recipe: What the labels are made from.
         method: Whose images they are, for the log.
-        convert_only: Do not ask the teachers.
+        convert_only: Do not let the teachers label.
 
     Raises:
-        ArtifactError: If they must not be asked and the labels cannot be converted.
+        ArtifactError: If `convert_only` and the labels cannot be converted.
         RunError: If a teacher's logits are not finite.
     """
-    size = images.shape[-1]
+    config, size = task.config, task.images.shape[-1]
     check_replaceable(directory / "index.json")
     fault = runtime.processes.same(lambda: _why_not(directory, config, size, runtime, recipe))
     if fault and convert_only:
@@ -76,34 +88,26 @@ def make_labels(
     if fault is None:
         store = convert_labels(directory, config, size, runtime, recipe)
     else:
-        store = generate_labels(
-            images, classes, teachers(), config, normalization, runtime, directory, recipe
-        )
-    was = "" if fault else f", before {before}"
+        store = generate_labels(task, teachers(), runtime, directory, recipe)
+    size_before = "" if fault else f", before {before}"
     if runtime.processes.leads:
-        told = store.describe()
-        log.info("labels %s: %s, %d bytes%s", method, told, store.nbytes(), was)
+        summary = store.describe()
+        log.info("labels %s: %s, %d bytes%s", method, summary, store.nbytes(), size_before)
     return store
 
 
 def generate_labels(
-    images: Tensor,
-    classes: int,
+    task: LabelTask,
     teachers: Sequence[nn.Module],
-    config: LabelsConfig,
-    normalization: Normalization,
     runtime: Runtime,
     directory: Path,
     recipe: Recipe,
 ) -> SoftLabels:
-    """Label all epochs that are kept; shards that are there already are left as they are.
+    """Label all epochs that are kept; shards that exist already are left as they are.
 
     Args:
-        images: The distilled images, uint8 (images, channels, size, size).
-        classes: Number of classes.
+        task: What is labeled, and how.
         teachers: Networks in eval mode.
-        config: The stage's settings.
-        normalization: Mean and standard deviation of the data.
         runtime: Device, precision, seed, progress.
         directory: Where the shards go.
         recipe: What the labels are made from.
@@ -111,11 +115,12 @@ def generate_labels(
     Raises:
         RunError: If a teacher's logits are not finite.
     """
+    images, config, normalization = task.images, task.config, task.normalization
     count, size = len(images), images.shape[-1]
-    store = new_store(directory, config, count, classes, size, runtime, recipe)
+    store = new_store(directory, config, count, task.classes, size, runtime, recipe)
     border = border_color(config.views, normalization, runtime.device)
 
-    def labelled(epoch: int) -> Labelled:
+    def labeled(epoch: int) -> Labelled:
         plan = draw_plan(count, size, config.views, epoch, runtime)
 
         def label(index: Tensor) -> Encoded:
@@ -130,7 +135,7 @@ def generate_labels(
         store.tidy()
         store.write_index()
     runtime.processes.barrier()
-    _write_shards(store, labelled, runtime)
+    _write_shards(store, labeled, runtime)
     return store
 
 
@@ -153,13 +158,13 @@ def convert_labels(
     store = new_store(directory, config, source.images, source.classes, size, runtime, recipe)
     codes = [(kept.storage.top_k, kept.storage.bits) for kept in (source, store)]
 
-    def labelled(epoch: int) -> Labelled:
+    def labeled(epoch: int) -> Labelled:
         plan, labels = source.epoch(epoch)
         if codes[0] == codes[1]:
             return plan, labels.encoded
         return plan, lambda index: store.encode(labels.logits(index).half())
 
-    _write_shards(store, labelled, runtime)
+    _write_shards(store, labeled, runtime)
     if runtime.processes.leads:
         store.write_index()
         store.tidy()
@@ -175,7 +180,7 @@ def new_store(
     runtime: Runtime,
     recipe: Recipe,
 ) -> SoftLabels:
-    """A store as it is to be; nothing is written.
+    """Lay out a store; nothing is written.
 
     Args:
         directory: Its folder.
@@ -193,7 +198,7 @@ def new_store(
     batch = batch_size_for(count, config.batch_size, config.full_batch_up_to)
     empty = torch.zeros(1, classes, dtype=torch.float16)
     encoded = encode_logits(empty, config.storage.top_k, config.storage.bits).values()
-    row = packed_bytes(fields) + sum(part.nbytes for part in encoded)
+    row = packed_bytes(fields) + sum(code.nbytes for code in encoded)
     together = SHARD_BYTES // (row * count)  # epochs in a shard; 0 cuts an epoch between batches
     cut = batch * max(1, SHARD_BYTES // (row * batch))
     return SoftLabels(
@@ -238,11 +243,11 @@ def _unfit(source: SoftLabels, store: SoftLabels) -> str | None:
     was, wanted = source.storage, store.storage
     exact = was.top_k is None and was.bits == 16
     if not exact and (was.top_k, was.bits) != (wanted.top_k, wanted.bits):
-        return f"they hold {source.describe()}, which is not all that was labelled"
+        return f"they hold {source.describe()}, which is not all that was labeled"
     return None
 
 
-def _write_shards(store: SoftLabels, labelled: Callable[[int], Labelled], runtime: Runtime) -> None:
+def _write_shards(store: SoftLabels, labeled: Callable[[int], Labelled], runtime: Runtime) -> None:
     """Write the shards that are missing; several processes share them out."""
     total = sum(map(store.batches, store.shards))
     with runtime.progress(total, "labels", "batch") as bar:
@@ -250,5 +255,5 @@ def _write_shards(store: SoftLabels, labelled: Callable[[int], Labelled], runtim
             if store.is_made(shard):
                 bar.update(store.batches(shard))
             else:
-                store.write(shard, labelled, bar.update)
+                store.write(shard, labeled, bar.update)
     runtime.processes.barrier()

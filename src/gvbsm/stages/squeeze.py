@@ -7,27 +7,26 @@ from pathlib import Path
 from torch import nn
 
 from gvbsm.backbones import build_backbone
-from gvbsm.config import SqueezeConfig
 from gvbsm.data.datasets import ImageData
 from gvbsm.data.loading import plain_batches
+from gvbsm.engine.accuracy import accuracy
 from gvbsm.engine.device import Runtime
-from gvbsm.engine.fit import History, accuracy, fit_pictures
+from gvbsm.engine.fit import TrainingHistory
 from gvbsm.engine.processes import ALONE, Processes
 from gvbsm.engine.seeds import seeded
 from gvbsm.files.artifacts import Recipe
 from gvbsm.files.checkpoint import Checkpoint
 from gvbsm.stages.class_order import check_class_order
+from gvbsm.stages.supervised import PictureTraining, fit_pictures
 from gvbsm.store.teachers import save_teacher
 
 
 def squeeze_teacher(
-    backbone: str,
+    task: PictureTraining,
     data: ImageData,
-    config: SqueezeConfig,
     runtime: Runtime,
     path: Path,
     recipe: Recipe,
-    workers: int = 0,
     team: Processes = ALONE,
 ) -> None:
     """Train one teacher and save it; go on from its checkpoint if there is one.
@@ -36,19 +35,18 @@ def squeeze_teacher(
     until 1ed80b0, so that its "5 epochs" were 1 (Branch_CIFAR_10/squeeze/train.py before it).
 
     Args:
-        backbone: Name of the architecture.
+        task: The backbone and the stage's settings.
         data: The real pictures.
-        config: The stage's settings.
         runtime: Device, precision, seed.
         path: Where the teacher goes.
         recipe: What it is made from.
-        workers: Processes that decode pictures.
         team: Processes that train it together; the first of them saves it.
 
     Raises:
         DataError: If pre-trained weights number the classes otherwise.
         RunError: If the training diverges, or memory runs out.
     """
+    backbone, config, workers = task.backbone, task.config, task.workers
     with seeded(runtime.seed, "squeeze", backbone, "weights"):
         model = build_backbone(
             backbone,
@@ -67,12 +65,9 @@ def squeeze_teacher(
     checkpoint = Checkpoint(path, recipe, runtime.checkpoint_seconds)
     if config.pretrained:
         check_class_order(model, backbone, data, runtime, workers)
-        history = History(epochs=[0], top1=[test(model)], losses=[])
+        history = TrainingHistory(epochs=[0], top1=[test(model)], losses=[])
     else:
-        history = fit_pictures(
-            model, data, config, test, tests=config.tests, origin=("squeeze", backbone),
-            runtime=runtime, checkpoint=checkpoint, workers=workers, team=team,
-        )  # fmt: skip
+        history = fit_pictures(model, data, task, test, runtime, checkpoint, team)
     if team.leads:
         save_teacher(path, model, backbone, data, vars(history), recipe)
         checkpoint.clear()

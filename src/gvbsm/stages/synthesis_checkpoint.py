@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-from gvbsm.engine.fit import with_prefix, without_prefix
-from gvbsm.engine.optimizers import pack_optimizer, unpack_optimizer
+from gvbsm.engine.optimizers import pack_optimizer, unpack_optimizer, with_prefix, without_prefix
 from gvbsm.files.checkpoint import Checkpoint
 from gvbsm.method.matching import Average
 from gvbsm.method.synthesis import State

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import torch
@@ -14,11 +15,11 @@ from gvbsm.config import SqueezeConfig
 from gvbsm.data.datasets import ImageData
 from gvbsm.data.loading import batch_count, plain_batches
 from gvbsm.engine.device import Runtime
-from gvbsm.engine.fit import fit_pictures
 from gvbsm.engine.out_of_memory import InParts
 from gvbsm.engine.seeds import seeded
 from gvbsm.files.artifacts import Recipe, is_current, load_tensors, remove_all, save
 from gvbsm.files.checkpoint import Checkpoint
+from gvbsm.stages.supervised import PictureTraining, fit_pictures
 
 
 def record_forgetting(
@@ -61,10 +62,9 @@ def record_forgetting(
         save(next(waiting), {"right": right}, {"kind": "forgetting epoch", "recipe": recipe})
         return 100.0 * float(right.float().mean())
 
-    history = fit_pictures(
-        model, data, config, record, tests=config.epochs, origin=("forgetting", backbone),
-        runtime=runtime, checkpoint=checkpoint, workers=workers,
-    )  # fmt: skip
+    every_epoch = replace(config, tests=config.epochs)
+    task = PictureTraining("forgetting", backbone, every_epoch, workers)
+    history = fit_pictures(model, data, task, record, runtime, checkpoint)
     right = (load_tensors(file, "forgetting epoch")[0]["right"] for file in files)
     header = {"kind": "forgetting", "recipe": recipe, "backbone": backbone}
     save(path, {"events": count_forgetting(right)}, {**header, "history": vars(history)})
