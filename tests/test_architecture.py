@@ -34,11 +34,11 @@ ALLOWED = {  # room -> the rooms that it may import
     "pipeline": "_version config engine files backbones data method store stages",
     "studies": "config engine files data store pipeline",
     "exchange": "_version config engine files backbones data method store stages pipeline",
-    "report": "_version config engine files backbones data method store pipeline studies",
+    "reporting": "_version config engine files backbones data method store pipeline studies",
     "bench": "_version config engine files backbones data method method.beyond store stages "
     "pipeline",
-    "api": "config engine pipeline report",
-    "cli": "_version config engine files data store pipeline studies exchange report api bench",
+    "api": "config engine pipeline reporting",
+    "cli": "_version config engine files data store pipeline studies exchange reporting api bench",
 }
 FILES_A_ROOM = 15  # beside `__init__`; a sub-package counts by itself
 
@@ -232,18 +232,18 @@ def test_the_method_is_mathematics_on_tensors(path):
         ("yaml", {"config"}),
         ("jsonargparse", {"config", "cli"}),
         ("argparse", set()),
-        ("matplotlib", {"report"}),
+        ("matplotlib", {"reporting"}),
         ("timm", {"backbones", "engine"}),
         ("torchvision.models", {"backbones"}),
         ("torchvision.datasets", {"data"}),
         ("datasets", {"data"}),
         ("huggingface_hub", {"data"}),
         ("pyarrow", {"data"}),
-        ("sklearn", {"data", "report"}),
-        ("jinja2", {"report"}),
+        ("sklearn", {"data", "reporting"}),
+        ("jinja2", {"reporting"}),
         ("accelerate", {"engine"}),
-        # report: a moving picture, which matplotlib writes to files that end in .gif alone
-        ("PIL", {"data", "exchange", "report"}),
+        # reporting: a moving picture, which matplotlib writes to files that end in .gif alone
+        ("PIL", {"data", "exchange", "reporting"}),
     ],
 )
 def test_a_library_has_one_owner(library, owners):
@@ -396,8 +396,13 @@ def test_every_module_can_be_imported_and_every_public_name_found():
         _ = gvbsm.no_such_name
 
 
+def test_no_room_hides_a_public_name():
+    """An imported sub-package becomes an attribute of `gvbsm`, before the lazily found name."""
+    assert {room(module) for module in MODULES} & set(gvbsm.__all__) == set()
+
+
 def test_the_package_carries_its_presets_and_types():
     assert (ROOT / "py.typed").is_file()
     assert list((ROOT / "config" / "presets").glob("*.yaml"))
     assert list((ROOT / "studies" / "presets").glob("*.yaml"))
-    assert {path.suffix for path in (ROOT / "report" / "templates").iterdir()} == {".j2", ".css"}
+    assert {path.suffix for path in (ROOT / "reporting" / "templates").iterdir()} == {".j2", ".css"}

@@ -250,7 +250,7 @@ def test_run__on_a_full_disk_names_the_file_and_goes_on_when_there_is_room(
     tmp_path, monkeypatch, capsys, limit
 ):
     """No file may grow beyond the limit: JSON, checkpoints, teachers or pictures meet it first."""
-    monkeypatch.setattr("gvbsm.report.report", lambda workdir, quiet: workdir)
+    monkeypatch.setattr("gvbsm.reporting.report", lambda workdir, quiet: workdir)
     data = {"name": "npz", "root": str(write_arrays(tmp_path / "toy.npz"))}
     settings = quick_settings(data, baselines={"methods": []}, checkpoint_seconds=0.5)
     preset = write_preset(tmp_path / "toy.yaml", settings)

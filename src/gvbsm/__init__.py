@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from gvbsm.exchange.load import load as load
     from gvbsm.exchange.train import train as train
     from gvbsm.files.artifacts import ArtifactError as ArtifactError
-    from gvbsm.report import report as report
+    from gvbsm.reporting import report as report
     from gvbsm.store.distilled import DistilledDataset as DistilledDataset
     from gvbsm.store.soft_labels import SoftLabels as SoftLabels
     from gvbsm.studies.sweep import sweep as sweep
@@ -39,7 +39,7 @@ _ORIGIN = {
     "export": ("exchange.export", "export"),
     "load": ("exchange.load", "load"),
     "load_dataset": ("data.datasets", "load_dataset"),
-    "report": ("report", "report"),
+    "report": ("reporting", "report"),
     "run": ("api", "run"),
     "sweep": ("studies.sweep", "sweep"),
     "train": ("exchange.train", "train"),

@@ -12,7 +12,7 @@ from gvbsm.config.paths import user_path
 from gvbsm.config.provenance import Origin, origin_of
 from gvbsm.engine.torch_defaults import torch_defaults
 from gvbsm.pipeline.run import Run
-from gvbsm.report.picture import draw_picture
+from gvbsm.reporting.picture import draw_picture
 
 
 @torch_defaults()

@@ -69,7 +69,7 @@ def taken(monkeypatch):
         record = lambda *arguments, **_origin: seen.append(arguments) or {"rows": []}  # noqa: E731
         monkeypatch.setattr("gvbsm.api.run", record)
         monkeypatch.setattr("gvbsm.api.run_stage", record)
-        monkeypatch.setattr("gvbsm.report.report", lambda *_arguments: "a page")
+        monkeypatch.setattr("gvbsm.reporting.report", lambda *_arguments: "a page")
         assert main([str(argument) for argument in argv]) == 0
         return seen[0]
 

@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from gvbsm import api
 from gvbsm.cli import main
 from gvbsm.cli.parsing import parse_run
 from gvbsm.config import Config
@@ -11,7 +12,6 @@ from gvbsm.config.build import as_config, preset_names, settings_parser
 from gvbsm.config.keys import fields_by_name
 from gvbsm.config.provenance import UNKNOWN, WITHOUT_EFFECT, Origin, origin_of
 from gvbsm.files.artifacts import read_json, write_json
-from gvbsm.pipeline import run as pipeline
 from gvbsm.pipeline.continual import run_continual
 from support.workdirs import quick_settings, write_arrays, write_preset
 
@@ -108,7 +108,7 @@ def test_results_name_the_last_command_s_and_nothing_is_made_again(
     preset, tmp_path, capsys, monkeypatch
 ):
     """What is told changes no recipe: another origin with the same settings keeps all files."""
-    monkeypatch.setattr("gvbsm.report.report", lambda *_arguments: "a page")
+    monkeypatch.setattr("gvbsm.reporting.report", lambda *_arguments: "a page")
     workdir = tmp_path / "w"
     command = [str(preset), "--workdir", str(workdir), "--quiet"]
     assert main(["run", *command, "--ipc", "1"]) == 0
@@ -121,7 +121,7 @@ def test_results_name_the_last_command_s_and_nothing_is_made_again(
 
     made = {path: path.stat().st_mtime_ns for path in workdir.rglob("*.safetensors")}
     config = parse_run("run", [*command, "--ipc", "1"]).config
-    pipeline.run_stage("evaluation", config, workdir, quiet=True)
+    api.run_stage("evaluation", config, workdir, quiet=True)
     assert read_json(workdir / "results.json")["origin"] == UNKNOWN.as_json()
     assert main(["evaluation", *command, "--ipc=1"]) == 0
     assert read_json(workdir / "results.json")["origin"] == told

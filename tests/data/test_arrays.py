@@ -196,7 +196,7 @@ def test_the_order_of_classes_and_pictures_changes_no_class(
 
 
 def test_run__prints_and_keeps_what_was_assumed(tmp_path, caplog, monkeypatch):
-    monkeypatch.setattr("gvbsm.report.report", lambda workdir, quiet: workdir)
+    monkeypatch.setattr("gvbsm.reporting.report", lambda workdir, quiet: workdir)
     file = write_arrays(tmp_path / "plain.npz")
     with np.load(file) as plain:
         changed = {k: v * 10 if k.endswith("labels") else v for k, v in plain.items()}

@@ -96,7 +96,7 @@ def test_a_class_without_pictures_is_refused(root, tmp_path):
 
 def test_run__stops_at_one_or_lists_what_it_left_out(broken, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
-    monkeypatch.setattr("gvbsm.report.report", lambda workdir, quiet: workdir)
+    monkeypatch.setattr("gvbsm.reporting.report", lambda workdir, quiet: workdir)
     data = {"name": "folder", "root": str(broken), "in_memory": False, "workers": 0}
     preset = write_preset(
         tmp_path / "toy.yaml", quick_settings(data, baselines={"methods": ["random-hard"]})

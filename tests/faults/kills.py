@@ -137,7 +137,7 @@ def disturb(command, workdir, log, kills, chance, processes):
 
 def run_kills(folder, count, seed=0, processes=1, tell=print):
     """Kill `count` times over all commands; raises AssertionError at the first difference."""
-    for module in ("pipeline", "continual", "reporting"):  # before a fork
+    for module in ("api", "pipeline.continual", "reporting"):  # before a fork
         importlib.import_module(f"gvbsm.{module}")
     chance, log = random.Random(seed), folder / "log.txt"
     plans, references = commands(folder), {}

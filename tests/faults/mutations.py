@@ -139,7 +139,7 @@ class Bench:
     """A finished run, and what becomes of copies of it."""
 
     def __init__(self, folder):
-        for module in ("pipeline", "reporting"):
+        for module in ("api", "reporting"):
             importlib.import_module(f"gvbsm.{module}")
         self.folder, self.reported = folder, False
         arrays = {"name": "npz", "root": str(write_arrays(folder / "toy.npz"))}
@@ -158,7 +158,7 @@ class Bench:
 
     def call(self, *arguments):
         """Exit code and standard error of a command; an exception that escapes it is a fault."""
-        from gvbsm import report as reporting
+        from gvbsm import reporting
         from gvbsm.cli import main
 
         errors, report = io.StringIO(), reporting.report

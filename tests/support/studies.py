@@ -7,7 +7,7 @@ from gvbsm.files.artifacts import save, write_json
 from gvbsm.method.moments import Moments
 from gvbsm.method.statistics import Statistics
 from gvbsm.pipeline.results import spread
-from gvbsm.report.figures.curves import TERMS
+from gvbsm.reporting.figures.curves import TERMS
 from gvbsm.store.film import Film, save_film
 from gvbsm.store.statistics_codec import pack_statistics
 from gvbsm.store.teachers import save_teacher

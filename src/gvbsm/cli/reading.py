@@ -14,7 +14,7 @@ def show_verb(argv: list[str]) -> int:
         return 0
     if len(argv) != 1:
         raise ConfigError(f"gvbsm show DIR takes one work directory, got {len(argv)}")
-    from gvbsm.report.show import describe
+    from gvbsm.reporting.show import describe
 
     print(describe(user_path(argv[0])))
     return 0
@@ -30,7 +30,7 @@ def report_verb(argv: list[str]) -> int:
     if len(folders) != 1 or folders[0].startswith("-"):
         raise ConfigError(f"{usage} takes one work directory, got {' '.join(folders) or 'none'}")
     start_log("--quiet" in argv)
-    from gvbsm.report import report
+    from gvbsm.reporting import report
 
     print(report(user_path(folders[0]), quiet="--quiet" in argv))
     return 0

@@ -31,7 +31,7 @@ def stage_verb(verb: str, argv: list[str]) -> int:
         options = {"convert_only": True} if "--compress" in argv else {}
         api.run_stage(verb, config, workdir, quiet, origin=origin, **options)
         return 0
-    from gvbsm.report import report
+    from gvbsm.reporting import report
 
     results = api.run(config, workdir, quiet, origin=origin)
     if not leads:

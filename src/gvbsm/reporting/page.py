@@ -11,15 +11,21 @@ from gvbsm._version import __version__
 from gvbsm.files.artifacts import read_json
 from gvbsm.files.schema import Continual, checked
 from gvbsm.pipeline.results import STAGES, format_top1
-from gvbsm.report.facts import Facts, setting
-from gvbsm.report.figures.gallery import gallery
-from gvbsm.report.figures.reading import run_spots
-from gvbsm.report.figures.style import byte_count
-from gvbsm.report.findings import find_all, verdict
-from gvbsm.report.paper_terms import changes, commands, preset_words, settings_table, settings_yaml
-from gvbsm.report.rendering import data_uri, save_pictures, write_html
-from gvbsm.report.studies import costs_of, tell_studies
-from gvbsm.report.wording import method_words
+from gvbsm.reporting.facts import Facts, setting
+from gvbsm.reporting.figures.gallery import gallery
+from gvbsm.reporting.figures.reading import run_spots
+from gvbsm.reporting.figures.style import byte_count
+from gvbsm.reporting.findings import find_all, verdict
+from gvbsm.reporting.paper_terms import (
+    changes,
+    commands,
+    preset_words,
+    settings_table,
+    settings_yaml,
+)
+from gvbsm.reporting.rendering import data_uri, save_pictures, write_html
+from gvbsm.reporting.studies import costs_of, tell_studies
+from gvbsm.reporting.wording import method_words
 from gvbsm.store.workdir import Workspace
 
 PLACES = {

@@ -12,7 +12,7 @@ from gvbsm.data.pixels import Normalization
 from gvbsm.files import manifest
 from gvbsm.files.artifacts import atomic
 from gvbsm.files.manifest import claim
-from gvbsm.report.figures import plot_images
+from gvbsm.reporting.figures import plot_images
 from gvbsm.store.distilled import DistilledDataset
 from support.launch import environment
 
@@ -134,7 +134,7 @@ def test_a_figure_that_fails_leaves_the_old_one(tmp_path, monkeypatch):
     ],
 )
 def test_figures_need_no_backend_that_the_environment_names(backend, kept):
-    program = "import gvbsm.report.figures, os, matplotlib\nprint(os.environ['MPLBACKEND'])\n"
+    program = "import gvbsm.reporting.figures, os, matplotlib\nprint(os.environ['MPLBACKEND'])\n"
     program += "print(dict.__getitem__(matplotlib.rcParams, 'backend'))"
     done = subprocess.run(
         [sys.executable, "-c", program], env=environment(MPLBACKEND=backend),

@@ -24,6 +24,6 @@ def _import_matplotlib() -> None:
 
 _import_matplotlib()
 
-from gvbsm.report.figures.images import plot_images  # noqa: E402
+from gvbsm.reporting.figures.images import plot_images  # noqa: E402
 
 __all__ = ["plot_images"]

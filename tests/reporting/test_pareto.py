@@ -8,8 +8,8 @@ from hypothesis import strategies as st
 
 from gvbsm.files.artifacts import write_json
 from gvbsm.pipeline.results import spread
-from gvbsm.report.figures.gallery import gallery
-from gvbsm.report.figures.pareto import (
+from gvbsm.reporting.figures.gallery import gallery
+from gvbsm.reporting.figures.pareto import (
     FLOOR_SECONDS,
     KEY_LENGTH,
     Spot,
@@ -18,7 +18,7 @@ from gvbsm.report.figures.pareto import (
     pareto,
     pareto_figure,
 )
-from gvbsm.report.figures.reading import read_studies, study_spots
+from gvbsm.reporting.figures.reading import read_studies, study_spots
 from support.studies import Maker, study_row, write_study
 
 STUDENT = "convnet8_d1"

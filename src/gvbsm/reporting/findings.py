@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from gvbsm.config import BaselinesConfig
-from gvbsm.report.facts import Facts, Row, Score, preset_name, setting
-from gvbsm.report.figures.style import byte_count
-from gvbsm.report.wording import file_words, listed, method_words, percent, real_pictures
+from gvbsm.reporting.facts import Facts, Row, Score, preset_name, setting
+from gvbsm.reporting.figures.style import byte_count
+from gvbsm.reporting.wording import file_words, listed, method_words, percent, real_pictures
 
 FEW_TEST_PICTURES = 2000
 TOLD_RIVALS = 3  # in the verdict

@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator
 from torch import Tensor
 
-from gvbsm.report.figures.style import (
+from gvbsm.reporting.figures.style import (
     BLACK,
     GRAY,
     NORMAL,

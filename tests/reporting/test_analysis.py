@@ -8,9 +8,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-import gvbsm.report.analysis
+import gvbsm.reporting.analysis
 from gvbsm.files.artifacts import load_tensors, save
-from gvbsm.report.analysis import (
+from gvbsm.reporting.analysis import (
     analyze,
     choose_teacher,
     first_images,
@@ -138,8 +138,8 @@ def test_see__is_the_slow_way(data, sets, teachers, runtime):
 
 
 def test_see__is_bounded(data, sets, teachers, runtime, monkeypatch):
-    monkeypatch.setattr(gvbsm.report.analysis, "MOST_CLASSES", 3)
-    monkeypatch.setattr(gvbsm.report.analysis, "MOST_IMAGES", 2)
+    monkeypatch.setattr(gvbsm.reporting.analysis, "MOST_CLASSES", 3)
+    monkeypatch.setattr(gvbsm.reporting.analysis, "MOST_IMAGES", 2)
     found = see(as_set(data, *sets["real"]), teachers[CONVNET], runtime, "toy")
     assert found.labels.tolist() == [0, 0, 1, 1, 2, 2]
     assert found.cosine.isnan().tolist() == [False, False, False, True]
@@ -167,7 +167,7 @@ def test_analysis__compares_all_sets(workdir, data, sets, teachers, runtime):
 
 
 def test_analysis__the_map_shows_the_first_classes(workdir, monkeypatch):
-    monkeypatch.setattr(gvbsm.report.analysis, "MAP_CLASSES", 2)
+    monkeypatch.setattr(gvbsm.reporting.analysis, "MAP_CLASSES", 2)
     tensors, _ = load_tensors(analyze(workdir, quiet=True), "analysis")
     assert tensors["tsne/labels"].unique().tolist() == [0, 1]
     assert tensors["tsne/set"].bincount().tolist() == [8, 3, 8]
@@ -221,6 +221,6 @@ def test_analysis__a_network_without_features_is_told(workdir, monkeypatch, capl
     def no_classifier(*_arguments):
         raise ValueError("it has no nn.Linear")
 
-    monkeypatch.setattr(gvbsm.report.analysis, "teacher_features", no_classifier)
+    monkeypatch.setattr(gvbsm.reporting.analysis, "teacher_features", no_classifier)
     assert analyze(workdir, quiet=True) is None
     assert "not compared by their features: it has no nn.Linear" in caplog.text

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from gvbsm.report.figures.style import (
+from gvbsm.reporting.figures.style import (
     CYCLE,
     GRAY,
     NORMAL,

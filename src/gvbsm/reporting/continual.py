@@ -8,12 +8,12 @@ from gvbsm._version import __version__
 from gvbsm.config.provenance import Origin
 from gvbsm.files.artifacts import read_json
 from gvbsm.files.schema import Continual, checked
-from gvbsm.report.facts import preset_settings
-from gvbsm.report.figures.gallery import gallery
-from gvbsm.report.figures.reading import fitting
-from gvbsm.report.paper_terms import changes, settings_yaml
-from gvbsm.report.rendering import save_pictures, write_html
-from gvbsm.report.wording import method_words
+from gvbsm.reporting.facts import preset_settings
+from gvbsm.reporting.figures.gallery import gallery
+from gvbsm.reporting.figures.reading import fitting
+from gvbsm.reporting.paper_terms import changes, settings_yaml
+from gvbsm.reporting.rendering import save_pictures, write_html
+from gvbsm.reporting.wording import method_words
 from gvbsm.store.workdir import Workspace
 
 

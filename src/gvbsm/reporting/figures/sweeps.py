@@ -6,10 +6,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from gvbsm.report.figures.captions import Drawn, count, listed
-from gvbsm.report.figures.pareto import pareto_figure
-from gvbsm.report.figures.reading import StudyResults, fitting, read_studies, study_spots
-from gvbsm.report.figures.studies import Rung, draw_ladder, draw_points, draw_scaling
+from gvbsm.reporting.figures.captions import Drawn, count, listed
+from gvbsm.reporting.figures.pareto import pareto_figure
+from gvbsm.reporting.figures.reading import StudyResults, fitting, read_studies, study_spots
+from gvbsm.reporting.figures.studies import Rung, draw_ladder, draw_points, draw_scaling
 
 LOG_FROM = 5.0  # largest over smallest value from which an axis is logarithmic
 COSTS_DIFFER = 1.1  # slowest over fastest point from which costs are worth a figure

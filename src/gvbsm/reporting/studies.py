@@ -10,13 +10,13 @@ from typing import Any
 from gvbsm._version import __version__
 from gvbsm.config.provenance import Origin
 from gvbsm.files.artifacts import ArtifactError, read_json
-from gvbsm.report.facts import Score
-from gvbsm.report.figures.gallery import gallery
-from gvbsm.report.figures.pareto import Spot, fronts
-from gvbsm.report.figures.reading import StudyResults, fitting, read_studies, study_spots
-from gvbsm.report.findings import Finding, noise
-from gvbsm.report.rendering import Picture, save_pictures, write_html
-from gvbsm.report.wording import method_words
+from gvbsm.reporting.facts import Score
+from gvbsm.reporting.figures.gallery import gallery
+from gvbsm.reporting.figures.pareto import Spot, fronts
+from gvbsm.reporting.figures.reading import StudyResults, fitting, read_studies, study_spots
+from gvbsm.reporting.findings import Finding, noise
+from gvbsm.reporting.rendering import Picture, save_pictures, write_html
+from gvbsm.reporting.wording import method_words
 from gvbsm.studies.table import Gain, gains
 
 

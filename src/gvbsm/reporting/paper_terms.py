@@ -11,7 +11,7 @@ from typing import Any
 from gvbsm.config.build import format_yaml
 from gvbsm.config.keys import merge
 from gvbsm.config.provenance import UNKNOWN, Origin
-from gvbsm.report.facts import PAPER, differences, preset_name, setting
+from gvbsm.reporting.facts import PAPER, differences, preset_name, setting
 
 
 @dataclass(frozen=True)

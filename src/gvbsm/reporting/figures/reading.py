@@ -26,10 +26,10 @@ from gvbsm.files.schema import (
 )
 from gvbsm.method.layers import matched_layers
 from gvbsm.method.statistics import Statistics as ConvStatistics
-from gvbsm.report.figures.curves import History
-from gvbsm.report.figures.layers import LayerStatistics
-from gvbsm.report.figures.pareto import Spot
-from gvbsm.report.figures.studies import Paper
+from gvbsm.reporting.figures.curves import History
+from gvbsm.reporting.figures.layers import LayerStatistics
+from gvbsm.reporting.figures.pareto import Spot
+from gvbsm.reporting.figures.studies import Paper
 from gvbsm.store.distilled import stored_bytes
 from gvbsm.store.statistics_codec import unpack_statistics
 from gvbsm.store.teachers import file_name
@@ -153,7 +153,7 @@ class Analysis(NamedTuple):
         sets: Their names.
         teacher: Name of the backbone.
         accuracy: Percent of each set's images that the teacher classifies as their label says.
-        tensors: See `gvbsm.report.analysis.analyze`.
+        tensors: See `gvbsm.reporting.analysis.analyze`.
     """
 
     sets: list[str]

@@ -11,7 +11,7 @@ from PIL import Image
 
 from gvbsm.backbones import build_backbone
 from gvbsm.files.artifacts import ArtifactError, write_json
-from gvbsm.report.figures.gallery import gallery
+from gvbsm.reporting.figures.gallery import gallery
 from support.studies import HISTORY, STUDENT, TEACHER, Maker, study_row, write_study
 
 
@@ -92,7 +92,7 @@ def test_a_set_of_one_image_a_class_is_one_figure(maker):
 
 
 def test_a_sample_of_the_first_classes_alone_stands_in_their_rows(maker, monkeypatch):
-    monkeypatch.setattr("gvbsm.report.figures.gallery.SHOWN_CLASSES", 2)
+    monkeypatch.setattr("gvbsm.reporting.figures.gallery.SHOWN_CLASSES", 2)
     maker.images("gvbsm")
     maker.images("real", file="real.safetensors", ipc=10, classes=2)
     own, real = drawn(maker.folder)["images"].figure.axes

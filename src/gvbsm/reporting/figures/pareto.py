@@ -10,9 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from gvbsm.report.figures.accuracy import TOP1
-from gvbsm.report.figures.captions import Drawn
-from gvbsm.report.figures.style import (
+from gvbsm.reporting.figures.accuracy import TOP1
+from gvbsm.reporting.figures.captions import Drawn
+from gvbsm.reporting.figures.style import (
     BLACK,
     GRAY,
     SMALL,

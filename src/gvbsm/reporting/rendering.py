@@ -15,9 +15,9 @@ from markupsafe import Markup, escape
 
 from gvbsm.files.artifacts import atomic, remove_all
 from gvbsm.pipeline.results import format_top1
-from gvbsm.report.figures.captions import Drawn
-from gvbsm.report.figures.style import byte_count, save_figure
-from gvbsm.report.wording import method_words
+from gvbsm.reporting.figures.captions import Drawn
+from gvbsm.reporting.figures.style import byte_count, save_figure
+from gvbsm.reporting.wording import method_words
 
 PIXELS_PER_CSS = 1.5  # of a figure: its smallest type is then as large as the text, and sharp
 
@@ -93,7 +93,7 @@ def data_uri(content: bytes, kind: str) -> str:
 def _environment() -> Environment:
     """Jinja with our filters; all that a template prints is escaped."""
     environment = Environment(
-        loader=PackageLoader("gvbsm.report"),
+        loader=PackageLoader("gvbsm.reporting"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

@@ -15,13 +15,19 @@ from PIL import Image
 from gvbsm.files import manifest
 from gvbsm.files.artifacts import atomic
 from gvbsm.files.manifest import claim
-from gvbsm.report.figures.accuracy import draw_confusion, draw_continual, draw_methods
-from gvbsm.report.figures.curves import TERMS, History, draw_losses, draw_training, running_median
-from gvbsm.report.figures.images import draw_film, draw_images, film_gif
-from gvbsm.report.figures.layers import LayerStatistics, draw_statistics
-from gvbsm.report.figures.sets import CLASS_COLORS, draw_cosine, draw_tsne
-from gvbsm.report.figures.studies import Paper, Rung, draw_ladder, draw_points, draw_scaling
-from gvbsm.report.figures.style import (
+from gvbsm.reporting.figures.accuracy import draw_confusion, draw_continual, draw_methods
+from gvbsm.reporting.figures.curves import (
+    TERMS,
+    History,
+    draw_losses,
+    draw_training,
+    running_median,
+)
+from gvbsm.reporting.figures.images import draw_film, draw_images, film_gif
+from gvbsm.reporting.figures.layers import LayerStatistics, draw_statistics
+from gvbsm.reporting.figures.sets import CLASS_COLORS, draw_cosine, draw_tsne
+from gvbsm.reporting.figures.studies import Paper, Rung, draw_ladder, draw_points, draw_scaling
+from gvbsm.reporting.figures.style import (
     byte_count,
     compact,
     method_style,

@@ -10,13 +10,13 @@ from torch import Tensor
 
 from gvbsm.files.artifacts import read_json
 from gvbsm.files.schema import Continual, checked, checked_header
-from gvbsm.report.figures.accuracy import draw_confusion, draw_continual, draw_methods
-from gvbsm.report.figures.captions import Drawn, count, listed
-from gvbsm.report.figures.curves import History, draw_losses, draw_training
-from gvbsm.report.figures.images import draw_film, draw_images, film_gif, first_of_classes
-from gvbsm.report.figures.layers import draw_statistics
-from gvbsm.report.figures.pareto import pareto_figure
-from gvbsm.report.figures.reading import (
+from gvbsm.reporting.figures.accuracy import draw_confusion, draw_continual, draw_methods
+from gvbsm.reporting.figures.captions import Drawn, count, listed
+from gvbsm.reporting.figures.curves import History, draw_losses, draw_training
+from gvbsm.reporting.figures.images import draw_film, draw_images, film_gif, first_of_classes
+from gvbsm.reporting.figures.layers import draw_statistics
+from gvbsm.reporting.figures.pareto import pareto_figure
+from gvbsm.reporting.figures.reading import (
     Student,
     fitting,
     read_analysis,
@@ -26,8 +26,8 @@ from gvbsm.report.figures.reading import (
     read_teachers,
     run_spots,
 )
-from gvbsm.report.figures.sets import CLASS_COLORS, draw_cosine, draw_tsne
-from gvbsm.report.figures.sweeps import study_figures
+from gvbsm.reporting.figures.sets import CLASS_COLORS, draw_cosine, draw_tsne
+from gvbsm.reporting.figures.sweeps import study_figures
 from gvbsm.store.distilled import DistilledDataset, load_images
 from gvbsm.store.film import load_film
 from gvbsm.store.teachers import file_name

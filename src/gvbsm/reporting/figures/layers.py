@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from gvbsm.report.figures.style import BLUE, NORMAL, VERMILION, drawn, legend_above, panels
+from gvbsm.reporting.figures.style import BLUE, NORMAL, VERMILION, drawn, legend_above, panels
 
 _KINDS = {"BatchNorm": (VERMILION, "s"), "convolution": (BLUE, "o")}
 

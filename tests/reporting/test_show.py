@@ -12,7 +12,7 @@ from gvbsm.files.artifacts import (
     write_json,
 )  # fmt: skip
 from gvbsm.files.checkpoint import Checkpoint
-from gvbsm.report.show import describe
+from gvbsm.reporting.show import describe
 from support.distilled_files import write_images, write_labels
 
 DATA = {"name": "digits", "fingerprint": "f", "classes": 2, "image_size": 8}

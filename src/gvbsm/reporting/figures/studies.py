@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from gvbsm.report.figures.accuracy import (
+from gvbsm.reporting.figures.accuracy import (
     TOP1,
     Row,
     draw_strip,
@@ -21,7 +21,7 @@ from gvbsm.report.figures.accuracy import (
     strip_panels,
     students_of,
 )
-from gvbsm.report.figures.style import (
+from gvbsm.reporting.figures.style import (
     BLACK,
     BLUE,
     BROWN,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from gvbsm.pipeline.real_pictures import SHOWN_CLASSES
-from gvbsm.report.figures import plot_images
+from gvbsm.reporting.figures import plot_images
 from gvbsm.store.distilled import load_distilled, load_images
 from gvbsm.store.workdir import Workspace
 

@@ -17,7 +17,7 @@ from PIL import Image
 from torch import Tensor
 
 from gvbsm.files.artifacts import atomic
-from gvbsm.report.figures.style import (
+from gvbsm.reporting.figures.style import (
     NORMAL,
     SMALL,
     WIDTH,

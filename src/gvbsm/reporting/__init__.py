@@ -12,11 +12,11 @@ from pathlib import Path
 
 from gvbsm.config.paths import user_path
 from gvbsm.engine.torch_defaults import torch_defaults
-from gvbsm.report.analysis import analyze
-from gvbsm.report.continual import write_continual_page
-from gvbsm.report.facts import read_facts
-from gvbsm.report.page import write_page
-from gvbsm.report.studies import write_sweep_page
+from gvbsm.reporting.analysis import analyze
+from gvbsm.reporting.continual import write_continual_page
+from gvbsm.reporting.facts import read_facts
+from gvbsm.reporting.page import write_page
+from gvbsm.reporting.studies import write_sweep_page
 from gvbsm.store.workdir import Workspace
 
 NOT_COMPARED = (

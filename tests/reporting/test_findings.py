@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from gvbsm.config import Config
 from gvbsm.config.build import to_dict
 from gvbsm.config.provenance import UNKNOWN, Origin
-from gvbsm.report.facts import Facts, Row, Score, Stored, Teacher
-from gvbsm.report.findings import find_all, noise, standard_error, verdict
-from gvbsm.report.wording import file_words, method_words
+from gvbsm.reporting.facts import Facts, Row, Score, Stored, Teacher
+from gvbsm.reporting.findings import find_all, noise, standard_error, verdict
+from gvbsm.reporting.wording import file_words, method_words
 
 STUDENT = "convnet128"
 

@@ -21,14 +21,20 @@ from gvbsm.config.keys import fields_by_name, merge
 from gvbsm.config.provenance import Origin
 from gvbsm.files.artifacts import ArtifactError, atomic, read_json, save, write_json
 from gvbsm.files.manifest import claim
-from gvbsm.report.facts import preset_settings, read_facts
-from gvbsm.report.figures.captions import Drawn
-from gvbsm.report.figures.reading import read_studies
-from gvbsm.report.figures.style import new_figure
-from gvbsm.report.page import costs, write_page
-from gvbsm.report.paper_terms import SECTIONS, commands, preset_words, settings_table, settings_yaml
-from gvbsm.report.rendering import duration
-from gvbsm.report.studies import find_in_study
+from gvbsm.reporting.facts import preset_settings, read_facts
+from gvbsm.reporting.figures.captions import Drawn
+from gvbsm.reporting.figures.reading import read_studies
+from gvbsm.reporting.figures.style import new_figure
+from gvbsm.reporting.page import costs, write_page
+from gvbsm.reporting.paper_terms import (
+    SECTIONS,
+    commands,
+    preset_words,
+    settings_table,
+    settings_yaml,
+)
+from gvbsm.reporting.rendering import duration
+from gvbsm.reporting.studies import find_in_study
 from support.distilled_files import write_labels
 
 HOSTILE = '<script>alert("x")</script>'
@@ -108,7 +114,7 @@ def hostile_gallery(_workdir):
 
 @pytest.fixture
 def plain_gallery(monkeypatch):
-    monkeypatch.setattr("gvbsm.report.page.gallery", hostile_gallery)
+    monkeypatch.setattr("gvbsm.reporting.page.gallery", hostile_gallery)
 
 
 def plain(text):
@@ -181,7 +187,7 @@ def reported(tmp_path_factory):
     """A work directory with its report, to be looked at alone."""
     root = write_run(tmp_path_factory.mktemp("reported") / "mine")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("gvbsm.report.page.gallery", hostile_gallery)
+        patch.setattr("gvbsm.reporting.page.gallery", hostile_gallery)
         page_of(root, ["Run `gvbsm squeeze` first."])
     return root
 
@@ -332,7 +338,7 @@ def test_continual_results_alone_have_a_page(tmp_path):
 
 
 def test_only_what_is_there_is_told(workdir, monkeypatch):
-    monkeypatch.setattr("gvbsm.report.page.gallery", lambda _: iter(()))
+    monkeypatch.setattr("gvbsm.reporting.page.gallery", lambda _: iter(()))
     for folder in ("squeeze", "synthesis", "labels"):
         shutil.rmtree(workdir / folder)
     (workdir / "seconds.json").unlink()
@@ -351,7 +357,7 @@ def test_only_what_is_there_is_told(workdir, monkeypatch):
 
 
 def test_a_note_alone_makes_the_section_of_figures(workdir, monkeypatch):
-    monkeypatch.setattr("gvbsm.report.page.gallery", lambda _: iter(()))
+    monkeypatch.setattr("gvbsm.reporting.page.gallery", lambda _: iter(()))
     assert 'id="figures"' in page_of(workdir, ["A note."])
 
 
@@ -410,8 +416,8 @@ def study_figures(monkeypatch):
         for name in ("study-table1-alpha", "study-table1-alpha-cost", "study-table1", "images"):
             yield Drawn(name, f"Title of {name}", "Caption", "Alt", new_figure(1, 0.5))
 
-    monkeypatch.setattr("gvbsm.report.studies.gallery", gallery)
-    monkeypatch.setattr("gvbsm.report.page.gallery", gallery)
+    monkeypatch.setattr("gvbsm.reporting.studies.gallery", gallery)
+    monkeypatch.setattr("gvbsm.reporting.page.gallery", gallery)
 
 
 def test_a_study_s_table_has_bytes_where_points_differ_in_them(tmp_path, study_figures):

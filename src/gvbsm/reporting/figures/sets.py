@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 from torch import Tensor
 
-from gvbsm.report.figures.style import (
+from gvbsm.reporting.figures.style import (
     BLACK,
     BLUE,
     BROWN,
