@@ -114,7 +114,7 @@ def orthogonalized_by_hand(matrix):
 
 
 def updated_by_hand(config, parameter, gradient, memory, step, lr):
-    """One update as the optimisers' papers write it, in float64; 1-d tensors do not decay."""
+    """One update as the optimizers' papers write it, in float64; 1-d tensors do not decay."""
     decay = config.weight_decay if parameter.ndim > 1 else 0.0
     if config.name == "muon" and parameter.shape == (8, 6):  # the other matrix is the classifier
         share = 1 - config.momentum
@@ -147,7 +147,7 @@ def test_fit__equals_a_plain_loop(optimizer, runtime, tmp_path):
         loss = F.cross_entropy(theirs(x[step % STEPS].double()), y[step % STEPS])
         gradients = torch.autograd.grad(loss, list(theirs.parameters()))
         losses.append(loss.item())
-        lr = 0.03  # overrules the optimiser's own
+        lr = 0.03  # not that of the parametrized optimizer
         if optimizer.schedule == "cosine":
             lr *= (1 + math.cos(math.pi * step / 12)) / 2
         for weight, gradient, memory in zip(theirs.parameters(), gradients, memories, strict=True):

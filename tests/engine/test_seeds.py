@@ -37,7 +37,7 @@ def test_generators_are_reproducible_and_differ_for_every_path():
         assert draw(Runtime(CPU, "fp32", seed).generator(*path)) == numbers
 
 
-def test_neighbouring_seeds_give_independent_numbers():
+def test_neighboring_seeds_give_independent_numbers():
     rows = torch.stack(
         [torch.randn(256, generator=generator_for(0, "step", step)) for step in range(64)]
     )

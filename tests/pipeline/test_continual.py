@@ -163,7 +163,7 @@ def test_students_are_asked_for_the_classes_seen_alone(tmp_path, monkeypatch):
         assert [seen[label] for label in data.test.labels.tolist()] == tested
 
         pictures = torch.randn(5, 1, 8, 8)
-        (teacher,) = run.labelling_teachers(run.config)
+        (teacher,) = run.teachers.for_labels(run.config)
         found = task.labeller.logits(pictures, None, torch.arange(5))
         assert torch.equal(found, teacher(pictures)[:, seen].half().float())
         plan, stored = task.labeller.epoch(0)

@@ -20,6 +20,7 @@ from gvbsm.exchange.train import train
 from gvbsm.files.artifacts import ArtifactError, load_tensors, read_header, read_json
 from gvbsm.method.ensemble import label_batch
 from gvbsm.pipeline import run as pipeline
+from gvbsm.pipeline.teachers import Teachers
 from gvbsm.store.distilled import is_normalized, load_distilled, load_images, load_labels
 from gvbsm.store.film import load_film
 from gvbsm.store.soft_labels import SoftLabels
@@ -277,12 +278,12 @@ def test_out_of_memory__a_batch_is_cut_unless_batchnorm_goes_by_it(tmp_path, mon
                 raise torch.OutOfMemoryError
             return pictures.flatten(1)[:, :10]
 
-    monkeypatch.setattr(pipeline.Run, "_teacher", lambda *_: Small())
+    monkeypatch.setattr(Teachers, "__getitem__", lambda *_: Small())
     pictures = torch.rand(4, 1, 8, 8)
     for how in ("running", "batch"):
         settings = build_config(merge(SETTINGS, {"labels": {"batchnorm": how}}))
         run = pipeline.Run(settings, tmp_path, quiet=True)
-        teachers = run.labelling_teachers(settings)
+        teachers = run.teachers.for_labels(settings)
         if how == "running":
             found = label_batch(pictures, teachers, settings.labels, run.runtime)
             assert torch.equal(found, pictures.flatten(1)[:, :10].half())
@@ -297,7 +298,7 @@ def test_labels__are_converted_when_only_their_storage_changes(tmp_path, monkeyp
     packed = merge(SETTINGS, {"labels": {"storage": {"pruning": 3.0, "top_k": 2, "bits": 8}}})
     direct = api.run(packed, tmp_path / "direct", quiet=True)
     with monkeypatch.context() as patch:
-        patch.setattr(pipeline.Run, "labelling_teachers", None)
+        patch.setattr(Teachers, "for_labels", None)
         api.run_stage("labels", packed, tmp_path / "converted", quiet=True)
     made, converted = (
         {path.name: path.read_bytes() for path in (tmp_path / name / "labels").iterdir()}

@@ -7,11 +7,12 @@ import torch
 
 from gvbsm.backbones.features import teacher_features
 from gvbsm.config import ConfigError
+from gvbsm.config.build import as_config
 from gvbsm.data.loading import plain_batches
 from gvbsm.files.artifacts import ArtifactError, load_tensors
 from gvbsm.pipeline import run as pipeline
 from gvbsm.pipeline import selection
-from gvbsm.pipeline.selection import Selector
+from gvbsm.pipeline.selection import SelectionInputs, keep_start, select_pictures
 from gvbsm.stages.selection.coreset import select_forgetting, select_herding, select_k_center
 from gvbsm.stages.selection.starts import Start, training_losses
 from gvbsm.store.recipes import Recipes
@@ -27,22 +28,41 @@ SETTINGS = {
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    made = pipeline.Run(pipeline.as_config(SETTINGS), tmp_path_factory.mktemp("run"), quiet=True)
+    made = pipeline.Run(as_config(SETTINGS), tmp_path_factory.mktemp("run"), quiet=True)
     made.squeeze()
     return made
 
 
-def selector(run, config=None, teacher=None):
-    return Selector(
-        config or run.config, run.data, run.runtime, run.workspace, run.recipes,
-        teacher or run._teacher,
-    )  # fmt: skip
+def inputs(run, config=None, teachers=None):
+    return SelectionInputs(
+        config or run.config,
+        run.data,
+        run.runtime,
+        run.workspace,
+        run.recipes,
+        teachers or run.teachers,
+    )
+
+
+class Asked(dict):
+    """Teachers that note the names that they are asked for."""
+
+    def __init__(self, teachers):
+        super().__init__()
+        self.teachers, self.names = teachers, []
+
+    def __missing__(self, name):
+        self.names.append(name)
+        return self.teachers[name]
+
+    def __bool__(self):
+        return True
 
 
 def features_of(run, backbone):
     batches = plain_batches(run.data, run.data.train, 100, run.runtime, 0)
     pictures = (images for images, _ in batches)
-    return teacher_features(run._teacher(backbone), pictures, run.runtime).features
+    return teacher_features(run.teachers[backbone], pictures, run.runtime).features
 
 
 @pytest.mark.parametrize(
@@ -50,13 +70,13 @@ def features_of(run, backbone):
 )
 def test_the_features_are_those_of_the_teacher_that_is_named(run, name, choose):
     labels = run.data.train.labels
-    found = selector(run).select(name)
+    found = select_pictures(inputs(run), name)
     assert torch.equal(found, choose([features_of(run, "wrn10_1")], labels, 10, 3))
     assert not torch.equal(found, choose([features_of(run, "convnet8_d1")], labels, 10, 3))
 
 
 def test_forgetting_is_trained_once_and_kept(run, monkeypatch):
-    found = selector(run).select("forgetting")
+    found = select_pictures(inputs(run), "forgetting")
     path = run.workspace.forgetting("wrn10_1")
     events = load_tensors(path, "forgetting")[0]["events"]
     generator = run.runtime.generator("selection", "forgetting")
@@ -70,7 +90,7 @@ def test_forgetting_is_trained_once_and_kept(run, monkeypatch):
         raise AssertionError("nothing is to be trained again")
 
     monkeypatch.setattr(selection, "record_forgetting", record)
-    assert torch.equal(selector(run).select("forgetting"), found)
+    assert torch.equal(select_pictures(inputs(run), "forgetting"), found)
 
 
 def test_forgetting_is_recorded_with_the_teacher_s_own_settings(run, monkeypatch):
@@ -84,24 +104,24 @@ def test_forgetting_is_recorded_with_the_teacher_s_own_settings(run, monkeypatch
     own = {"epochs": 3, "batch_size": 100}
     config = replace(run.config, squeeze=replace(run.config.squeeze, settings_of={"wrn10_1": own}))
     recipes = Recipes(config, run.data.fingerprint, run.runtime.precision)
-    Selector(config, run.data, run.runtime, run.workspace, recipes, run._teacher).select(
-        "forgetting"
-    )
+    select_pictures(replace(inputs(run, config), recipes=recipes), "forgetting")
     (training,) = seen
     assert (training.epochs, training.batch_size) == (3, 100)
 
 
 def test_draws_are_those_of_the_random_selection_alone(run):
-    chosen = selector(run)
-    assert not torch.equal(chosen.select("random", 0), chosen.select("random", 1))
-    assert torch.equal(chosen.select("herding", 0), chosen.select("herding", 1))
+    chosen = inputs(run)
+    assert not torch.equal(
+        select_pictures(chosen, "random", 0), select_pictures(chosen, "random", 1)
+    )
+    assert torch.equal(select_pictures(chosen, "herding", 0), select_pictures(chosen, "herding", 1))
 
 
 def test_features_of_a_teacher_that_is_not_trained(tmp_path):
-    fresh = pipeline.Run(pipeline.as_config(SETTINGS), tmp_path, quiet=True)
+    fresh = pipeline.Run(as_config(SETTINGS), tmp_path, quiet=True)
     with pytest.raises(ArtifactError, match=r"wrn10_1.*run `gvbsm squeeze "):
-        selector(fresh).select("k-center")
-    assert len(selector(fresh).select("random")) == 30  # needs none
+        select_pictures(inputs(fresh), "k-center")
+    assert len(select_pictures(inputs(fresh), "random")) == 30  # needs none
 
 
 def test_a_teacher_without_features_is_a_fault_of_the_settings(run):
@@ -109,29 +129,27 @@ def test_a_teacher_without_features_is_a_fault_of_the_settings(run):
     with pytest.raises(
         ConfigError, match=r"coreset\.backbone wrn10_1: Sequential has no nn\.Linear"
     ):
-        selector(run, teacher=lambda _: headless).select("herding")
+        select_pictures(inputs(run, teachers={"wrn10_1": headless}), "herding")
 
 
 @pytest.mark.parametrize("init", ["herding", "lowest_loss", "crops"])
 def test_a_start_is_chosen_once_by_the_right_teachers(run, init, tmp_path):
     synthesis = replace(run.config.synthesis, init=init, backbones=("convnet8_d1",))
-    config, asked = replace(run.config, synthesis=synthesis), []
-
-    def teacher(name):
-        asked.append(name)
-        return run._teacher(name)
+    config, asked = replace(run.config, synthesis=synthesis), Asked(run.teachers)
 
     path, labels = tmp_path / "start.safetensors", run.data.train.labels
-    selector(run, config, teacher).keep_start(path, {"toy": 1})
-    assert asked == ["wrn10_1" if init == "herding" else "convnet8_d1"]
+    keep_start(inputs(run, config, asked), path, {"toy": 1})
+    assert asked.names == ["wrn10_1" if init == "herding" else "convnet8_d1"]
     start = Start(**load_tensors(path, "start")[0])
     assert torch.equal(labels[start.pictures[:, 0]], torch.arange(30) // 3)
     if init == "herding":
-        assert torch.equal(start.pictures[:, 0], selector(run).select("herding"))
+        assert torch.equal(start.pictures[:, 0], select_pictures(inputs(run), "herding"))
     if init == "lowest_loss":
-        losses = training_losses(run.data, [run._teacher("convnet8_d1")], run.runtime, 99, 0)
+        losses = training_losses(run.data, [run.teachers["convnet8_d1"]], run.runtime, 99, 0)
         for label in range(10):
             lowest = losses[labels == label].sort().values[:3]
             assert torch.equal(losses[start.pictures[3 * label : 3 * label + 3, 0]], lowest)
     assert (start.boxes is None) == (init != "crops")
-    selector(run, config, lambda _: None).keep_start(path, {"toy": 1})  # asks nobody again
+    asked.names.clear()
+    keep_start(inputs(run, config, asked), path, {"toy": 1})
+    assert asked.names == []  # it is kept

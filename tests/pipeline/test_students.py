@@ -34,13 +34,14 @@ def trained(data, runtime, teachers, tmp_path, caplog):
         save_images(place.images, "gvbsm", recipes.images(place), images, labels, data)
         workspace = Workspace(tmp_path)
 
-        def label(of):
-            asked.append(of.method)
-            return list(teachers.values())
+        class Asked:
+            def for_labels(self, of):
+                asked.append(of.method)
+                return list(teachers.values())
 
         seeds = range(config.evaluation.seeds)
         team = Teamwork(workspace, ALONE)
-        train_students([(place, seeds)], data, runtime, recipes, team, label, "networks")
+        train_students([(place, seeds)], data, runtime, recipes, team, Asked(), "networks")
         times = sorted(workspace.seconds())
         return asked, [record.getMessage() for record in caplog.records], times
 

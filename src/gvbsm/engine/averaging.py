@@ -50,19 +50,19 @@ class Averaging:
 
     @torch.no_grad()
     def settle(self) -> None:
-        """Give the averaged parameters to the network itself, once its training is over."""
+        """Copy the averaged parameters into the network, once its training is over."""
         if self._decay:
             torch._foreach_copy_(self._own, self._averaged)
 
     def state(self) -> dict[str, Tensor]:
-        """What a checkpoint has to keep, named as torch does it; empty if it is off."""
+        """Return the tensors for a checkpoint, named as torch does it; empty if it is off."""
         if not self._decay:
             return {}
         averaged = {f"module.{name}": value for name, value in self._network.named_parameters()}
         return {"n_averaged": torch.tensor(self._done), **averaged}
 
     def load(self, tensors: Mapping[str, Tensor]) -> None:
-        """Put back what `state` gave."""
+        """Restore what `state` returned."""
         if self._decay:
             self._done = int(tensors["n_averaged"])
             for name, parameter in self._network.named_parameters():

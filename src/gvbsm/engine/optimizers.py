@@ -1,4 +1,4 @@
-"""Optimisers of networks and pixels, their learning rates and their state as tensors."""
+"""Optimizers of networks and pixels, their learning rates and their state as tensors."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from gvbsm.engine.muon import Muon
 def make_optimizer(
     config: OptimizerConfig, parameters: Sequence[Tensor], lr: float
 ) -> torch.optim.Optimizer:
-    """Build the optimiser; weight decay acts on tensors with more than one dimension alone.
+    """Build the optimizer; weight decay acts on tensors with more than one dimension alone.
 
     Biases and normalization parameters are left out of it, as the authors do for CIFAR-100
     (G_VBSM@1ed80b0, Branch_CIFAR_100/train).
@@ -25,8 +25,8 @@ def make_optimizer(
     them, the classifier, as its author advises.
 
     Args:
-        config: The optimiser's settings.
-        parameters: What is optimised; of a network, in the order of its layers.
+        config: The optimizer's settings.
+        parameters: What is optimized; of a network, in the order of its layers.
         lr: Learning rate.
     """
     if config.name == "muon":
@@ -56,7 +56,7 @@ def schedule(config: OptimizerConfig, step: int, steps: int) -> float:
     part begins with a drop to a sixth, as there (`cos2` of its code).
 
     Args:
-        config: The optimiser's settings.
+        config: The optimizer's settings.
         step: Number of the step, from 0.
         steps: Steps in all.
     """
@@ -78,7 +78,7 @@ def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
 
 
 def pack_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimiser's state as named tensors, `PARAMETER/ENTRY`."""
+    """The optimizer's state as named tensors, `PARAMETER/ENTRY`."""
     return {
         f"{index}/{name}": torch.as_tensor(value)
         for index, entries in optimizer.state_dict()["state"].items()
@@ -88,7 +88,7 @@ def pack_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def unpack_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
-    """Put back what `pack_optimizer` took."""
+    """Restore what `pack_optimizer` returned."""
     state: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
         index, name = key.split("/")

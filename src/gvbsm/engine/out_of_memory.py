@@ -1,4 +1,4 @@
-"""What is done as memory runs out: a batch is cut into parts that give the same.
+"""Recover from out-of-memory errors by splitting batches into parts that give the same result.
 
 In training the gradients of the parts are summed. A network in eval mode keeps pictures apart, so
 that there the answers are put together. Work is done again after an error once the error is gone:
@@ -35,7 +35,7 @@ class Step(NamedTuple):
 
 
 class Parts:
-    """How a training step's batch is cut, and how the parts' gradients become the whole's.
+    """Split a training step's batch, and sum the gradients of its parts to that of the batch.
 
     The sum of the parts' mean losses, each weighted by its share of the images, is the mean loss
     of the batch, and so is its gradient, up to rounding. BatchNorm breaks this: it normalizes each
@@ -105,7 +105,7 @@ def even_parts(size: int, limit: int) -> Iterator[slice]:
 
 
 class Halving:
-    """Does something to a batch at once, or in ever smaller parts after memory has run out."""
+    """Process a batch at once, or in ever smaller parts after memory has run out."""
 
     def __init__(self) -> None:
         self._limit: int | None = None
@@ -134,7 +134,7 @@ class Halving:
 
 
 class InParts(nn.Module):
-    """A network in eval mode that takes a batch in parts once memory has run out.
+    """A network in eval mode that splits its batches once memory has run out.
 
     Args:
         model: The network, (batch, ...) -> (batch, ...).

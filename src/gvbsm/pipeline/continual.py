@@ -307,7 +307,7 @@ class Protocol:
         teachers: list[nn.Module] = []
         if config.evaluation.loss != "hard":
             columns = torch.tensor(seen, device=run.runtime.device)
-            teachers = [SeenOutputs(net, columns) for net in run.labelling_teachers(config)]
+            teachers = [SeenOutputs(net, columns) for net in run.teachers.for_labels(config)]
         labeller = Labeller(
             len(images), memory.image_size, config.labels, run.runtime_of("labels"), None, teachers
         )

@@ -9,7 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from gvbsm.config import Config
 from gvbsm.config.build import squeeze_of
@@ -17,7 +17,6 @@ from gvbsm.config.dropping import settle_beta_dr
 from gvbsm.config.provenance import UNKNOWN, Origin
 from gvbsm.data.datasets import ImageData
 from gvbsm.engine.device import Log, Runtime, resolve_runtime
-from gvbsm.engine.out_of_memory import InParts
 from gvbsm.engine.processes import join
 from gvbsm.engine.trackers import tracking
 from gvbsm.files.artifacts import (
@@ -49,8 +48,9 @@ from gvbsm.pipeline.preflight import (
 )
 from gvbsm.pipeline.real_pictures import keep_real, sample_real
 from gvbsm.pipeline.results import collect
-from gvbsm.pipeline.selection import Selector
+from gvbsm.pipeline.selection import SelectionInputs, keep_start, select_pictures
 from gvbsm.pipeline.students import train_students
+from gvbsm.pipeline.teachers import Teachers
 from gvbsm.pipeline.work_sharing import Teamwork
 from gvbsm.stages.labels import LabelTask, make_labels
 from gvbsm.stages.selection.starts import Start
@@ -62,7 +62,6 @@ from gvbsm.store.distilled import is_whole, load_labels, stream_images
 from gvbsm.store.film import save_film
 from gvbsm.store.recipes import Place, Recipes, seed_of
 from gvbsm.store.statistics_codec import pack_statistics, unpack_statistics
-from gvbsm.store.teachers import load_teacher
 from gvbsm.store.workdir import Workspace, await_files
 
 log = logging.getLogger("gvbsm")
@@ -106,7 +105,7 @@ class Run:
                 check_owner(workdir, self.data)
         check_alike(config, self.data, self.runtime)
         self.recipes = Recipes(config, self.data.fingerprint, self.runtime.precision)
-        self._teachers: dict[str, nn.Module] = {}
+        self.teachers = Teachers(self.workspace, self.data, self.runtime)
 
     # Stages.
 
@@ -148,7 +147,7 @@ class Run:
         )
         if not missing:
             return
-        teachers = {name: self._teacher(name) for name in missing}
+        teachers = {name: self.teachers[name] for name in missing}
         shared = {"stage": "statistics", "of": [recipes[name] for name in missing]}
         with self.team.timed("statistics", self.processes):
             chunks = record_chunks(
@@ -192,7 +191,7 @@ class Run:
         n_p = config.statistics.n_p
         teachers = [
             make_teacher(
-                name, self._teacher(name), statistics.get(name), config.synthesis, n_p, shape
+                name, self.teachers[name], statistics.get(name), config.synthesis, n_p, shape
             )
             for name in names
         ]
@@ -229,16 +228,18 @@ class Run:
             return Start(self._real_pictures("random", place.draw, runtime)[:, None])
         path = place.images.with_name("start.safetensors")
         if self.processes.leads:
-            self._selector(place.config, runtime).keep_start(path, recipe)
+            keep_start(self._selection_inputs(place.config, runtime), path, recipe)
         self.team.meet([path])
         return Start(**load_tensors(path, "start")[0])
 
     def _real_pictures(self, selection: str, draw: int, runtime: Runtime) -> Tensor:
         """Places of the training pictures that are chosen, class by class, int64 (n,)."""
-        return self._selector(self.config, runtime).select(selection, draw)
+        return select_pictures(self._selection_inputs(self.config, runtime), selection, draw)
 
-    def _selector(self, config: Config, runtime: Runtime) -> Selector:
-        return Selector(config, self.data, runtime, self.workspace, self.recipes, self._teacher)
+    def _selection_inputs(self, config: Config, runtime: Runtime) -> SelectionInputs:
+        return SelectionInputs(
+            config, self.data, runtime, self.workspace, self.recipes, self.teachers
+        )
 
     def labels(
         self, place: Place | None = None, make: bool = True, convert_only: bool = False
@@ -267,7 +268,7 @@ class Run:
             classes, normalization = len(self.data.class_names), self.data.normalization
             make_labels(
                 LabelTask(images, classes, place.config.labels, normalization),
-                lambda: self.labelling_teachers(place.config),
+                lambda: self.teachers.for_labels(place.config),
                 self.runtime_of("labels"),
                 place.labels,
                 recipe,
@@ -286,9 +287,14 @@ class Run:
         for place, _ in places:
             self.labels(place, make=False)
         train_students(
-            places, self.data, self.runtime, self.recipes, self.team, self.labelling_teachers,
+            places,
+            self.data,
+            self.runtime,
+            self.recipes,
+            self.team,
+            self.teachers,
             self.config.evaluation.parallel,
-        )  # fmt: skip
+        )
 
     # All together.
 
@@ -350,16 +356,3 @@ class Run:
 
     def _matched_teachers(self) -> tuple[str, ...]:
         return self.config.synthesis.backbones or self.config.squeeze.backbones
-
-    def labelling_teachers(self, config: Config) -> list[nn.Module]:
-        """The networks that label a method's images, on the device; they must have been trained."""
-        names = config.labels.backbones or config.squeeze.backbones
-        teachers = [self._teacher(name) for name in names]
-        # BatchNorm that goes by the batch's moments must see it whole.
-        return teachers if config.labels.batchnorm == "batch" else [*map(InParts, teachers)]
-
-    def _teacher(self, backbone: str) -> nn.Module:
-        if backbone not in self._teachers:
-            path = self.workspace.teacher(backbone)
-            self._teachers[backbone] = load_teacher(path, self.data, self.runtime)
-        return self._teachers[backbone]

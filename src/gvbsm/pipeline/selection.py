@@ -1,12 +1,12 @@
-"""The real pictures that stand in the place of synthetic ones: what chooses them, and from what."""
+"""Select real pictures: for baselines, and for images to start from."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import replace
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from gvbsm.backbones.features import feature_batches
 from gvbsm.config import Config, ConfigError
@@ -17,6 +17,7 @@ from gvbsm.data.pictures import DataError
 from gvbsm.engine.device import Runtime
 from gvbsm.engine.out_of_memory import InParts
 from gvbsm.files.artifacts import Recipe, is_current, load_tensors, save
+from gvbsm.pipeline.teachers import Teachers
 from gvbsm.stages.selection.coreset import (
     select_forgetting,
     select_herding,
@@ -31,114 +32,115 @@ from gvbsm.store.workdir import Workspace
 BATCH = 256  # pictures whose features are taken together; the choice does not depend on it
 
 
-class Selector:
-    """Chooses real pictures of one run.
+@dataclass(frozen=True)
+class SelectionInputs:
+    """What real pictures are selected from, and by.
 
-    Args:
+    Attributes:
         config: The run's settings.
         data: The real pictures.
         runtime: Device, precision, seed.
         workspace: Where the work directory's files lie.
         recipes: What they are made from.
-        teacher: A backbone's teacher on its device.
+        teachers: The run's teachers.
     """
 
-    def __init__(
-        self,
-        config: Config,
-        data: ImageData,
-        runtime: Runtime,
-        workspace: Workspace,
-        recipes: Recipes,
-        teacher: Callable[[str], nn.Module],
-    ) -> None:
-        self._config, self._data, self._runtime = config, data, runtime
-        self._workspace, self._recipes, self._teacher = workspace, recipes, teacher
+    config: Config
+    data: ImageData
+    runtime: Runtime
+    workspace: Workspace
+    recipes: Recipes
+    teachers: Teachers
 
-    def select(self, selection: str, draw: int = 0) -> Tensor:
-        """Indices of `ipc` training pictures of each class, class by class, int64 (classes * ipc,).
 
-        Args:
-            selection: random, herding, k-center or forgetting.
-            draw: Number of the random selection.
+def select_pictures(inputs: SelectionInputs, method: str, draw: int = 0) -> Tensor:
+    """Indices of `ipc` training pictures of each class, class by class, int64 (classes * ipc,).
 
-        Raises:
-            ArtifactError: If the teacher whose features are compared has not been trained.
-            RunError: If the training for forgetting diverges.
-        """
-        labels, ipc = self._data.train.labels, self._config.ipc
-        classes = len(self._data.class_names)
-        if selection == "random":
-            generator = self._runtime.generator("selection", draw)
-            return select_random(labels, classes, ipc, generator)
-        if selection == "forgetting":
-            generator = self._runtime.generator("selection", "forgetting")
-            return select_forgetting(self._forgetting_events(), labels, classes, ipc, generator)
-        choose = {"herding": select_herding, "k-center": select_k_center}[selection]
-        return choose(self._features(), labels, classes, ipc)
+    Args:
+        inputs: What is selected from, and by.
+        method: random, herding, k-center or forgetting.
+        draw: Number of the random selection.
 
-    def keep_start(self, path: Path, recipe: Recipe) -> None:
-        """Choose what the pixels start from and keep it, unless that has been done.
+    Raises:
+        ArtifactError: If the teacher whose features are compared has not been trained.
+        RunError: If the training for forgetting diverges.
+    """
+    labels, ipc = inputs.data.train.labels, inputs.config.ipc
+    classes = len(inputs.data.class_names)
+    if method == "random":
+        generator = inputs.runtime.generator("selection", draw)
+        return select_random(labels, classes, ipc, generator)
+    if method == "forgetting":
+        generator = inputs.runtime.generator("selection", "forgetting")
+        return select_forgetting(_forgetting_events(inputs), labels, classes, ipc, generator)
+    choose = {"herding": select_herding, "k-center": select_k_center}[method]
+    return choose(_features(inputs), labels, classes, ipc)
 
-        Args:
-            path: The file.
-            recipe: Of the images that start there.
 
-        Raises:
-            ArtifactError: If the teacher whose features are compared has not been trained.
-        """
-        if is_current(path, recipe):
-            return
-        start = self._choose_start()
-        tensors = {"pictures": start.pictures}
-        if start.boxes is not None:
-            tensors["boxes"] = start.boxes
-        save(path, tensors, {"kind": "start", "recipe": recipe})
+def keep_start(inputs: SelectionInputs, path: Path, recipe: Recipe) -> None:
+    """Choose what the pixels start from and keep it, unless that has been done.
 
-    def _choose_start(self) -> Start:
-        config, data, runtime = self._config.synthesis, self._data, self._runtime
-        if config.init == "herding":
-            return Start(self.select("herding")[:, None])
-        names = config.backbones or self._config.squeeze.backbones
-        teachers = [InParts(self._teacher(name)) for name in names]
-        ipc, workers = self._config.ipc, runtime.workers(self._config.data.workers)
-        if config.init == "crops":
-            return choose_crops(
-                data, ipc, config.crop_tiles, config.crop_scale, teachers, runtime, workers
-            )
-        losses = training_losses(data, teachers, runtime, BATCH, workers)
-        found = select_lowest(losses, data.train.labels, len(data.class_names), ipc)
-        return Start(found[:, None])
+    Args:
+        inputs: What is selected from, and by.
+        path: The file.
+        recipe: Of the images that start there.
 
-    def _features(self) -> Iterator[Tensor]:
-        """What the teacher sees in the training pictures, unchanged: (batch, features) each."""
-        backbone, recipes = self._recipes.coreset_backbone, self._recipes
-        path = self._workspace.teacher(backbone)
-        self._workspace.is_made(path, recipes.teacher(backbone), "squeeze", make=False)
-        data, runtime = self._data, self._runtime
-        workers = runtime.workers(self._config.data.workers)
-        batches = plain_batches(data, data.train, BATCH, runtime, workers)
-        pictures = runtime.track((images for images, _ in batches), f"features of {backbone}")
-        try:
-            for features, _ in feature_batches(self._teacher(backbone), pictures, runtime):
-                yield features
-        except DataError:
-            raise
-        except ValueError as error:
-            raise ConfigError(f"coreset.backbone {backbone}: {error}") from None
+    Raises:
+        ArtifactError: If the teacher whose features are compared has not been trained.
+    """
+    if is_current(path, recipe):
+        return
+    start = _choose_start(inputs)
+    tensors = {"pictures": start.pictures}
+    if start.boxes is not None:
+        tensors["boxes"] = start.boxes
+    save(path, tensors, {"kind": "start", "recipe": recipe})
 
-    def _forgetting_events(self) -> Tensor:
-        """How often each training picture was forgotten; that is recorded if it has not been."""
-        backbone, recipe = self._recipes.coreset_backbone, self._recipes.forgetting()
-        path = self._workspace.forgetting(backbone)
-        if not self._workspace.is_made(path, recipe, "synthesis", make=True):
-            training = squeeze_of(self._config.squeeze, backbone)
-            epochs = self._config.coreset.epochs or training.epochs
-            training = replace(training, epochs=epochs)
-            runtime = replace(self._runtime, seed=seed_of(self._config, "squeeze"))
-            with self._workspace.timed("forgetting"):
-                record_forgetting(
-                    backbone, self._data, training, runtime, path, recipe,
-                    runtime.workers(self._config.data.workers),
-                )  # fmt: skip
-        return load_tensors(path, "forgetting")[0]["events"]
+
+def _choose_start(inputs: SelectionInputs) -> Start:
+    config, data, runtime = inputs.config.synthesis, inputs.data, inputs.runtime
+    if config.init == "herding":
+        return Start(select_pictures(inputs, "herding")[:, None])
+    names = config.backbones or inputs.config.squeeze.backbones
+    teachers = [InParts(inputs.teachers[name]) for name in names]
+    ipc, workers = inputs.config.ipc, runtime.workers(inputs.config.data.workers)
+    if config.init == "crops":
+        return choose_crops(
+            data, ipc, config.crop_tiles, config.crop_scale, teachers, runtime, workers
+        )
+    losses = training_losses(data, teachers, runtime, BATCH, workers)
+    indices = select_lowest(losses, data.train.labels, len(data.class_names), ipc)
+    return Start(indices[:, None])
+
+
+def _features(inputs: SelectionInputs) -> Iterator[Tensor]:
+    """What the teacher sees in the training pictures, unchanged: (batch, features) each."""
+    backbone, recipes = inputs.recipes.coreset_backbone, inputs.recipes
+    path = inputs.workspace.teacher(backbone)
+    inputs.workspace.is_made(path, recipes.teacher(backbone), "squeeze", make=False)
+    data, runtime = inputs.data, inputs.runtime
+    workers = runtime.workers(inputs.config.data.workers)
+    batches = plain_batches(data, data.train, BATCH, runtime, workers)
+    pictures = runtime.track((images for images, _ in batches), f"features of {backbone}")
+    try:
+        for features, _ in feature_batches(inputs.teachers[backbone], pictures, runtime):
+            yield features
+    except DataError:
+        raise
+    except ValueError as error:
+        raise ConfigError(f"coreset.backbone {backbone}: {error}") from None
+
+
+def _forgetting_events(inputs: SelectionInputs) -> Tensor:
+    """How often each training picture was forgotten; that is recorded if it has not been."""
+    backbone, recipe = inputs.recipes.coreset_backbone, inputs.recipes.forgetting()
+    path = inputs.workspace.forgetting(backbone)
+    if not inputs.workspace.is_made(path, recipe, "synthesis", make=True):
+        training = squeeze_of(inputs.config.squeeze, backbone)
+        epochs = inputs.config.coreset.epochs or training.epochs
+        training = replace(training, epochs=epochs)
+        runtime = replace(inputs.runtime, seed=seed_of(inputs.config, "squeeze"))
+        with inputs.workspace.timed("forgetting"):
+            workers = runtime.workers(inputs.config.data.workers)
+            record_forgetting(backbone, inputs.data, training, runtime, path, recipe, workers)
+    return load_tensors(path, "forgetting")[0]["events"]

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import NamedTuple
 
 from torch import nn
 
-from gvbsm.config import Config, Parallel
+from gvbsm.config import Parallel
 from gvbsm.data.datasets import ImageData
 from gvbsm.engine.device import Runtime
 from gvbsm.engine.processes import Processes
 from gvbsm.files.artifacts import load_tensors, read_json
 from gvbsm.files.schema import current_history
+from gvbsm.pipeline.teachers import Teachers
 from gvbsm.pipeline.work_sharing import Teamwork
 from gvbsm.stages.evaluation import Judge, Labeller, StudentTask, train_student
 from gvbsm.store.distilled import load_labels
@@ -23,7 +25,13 @@ from gvbsm.store.soft_labels import SoftLabels
 
 log = logging.getLogger("gvbsm")
 
-Teachers = Callable[[Config], list[nn.Module]]
+
+class Student(NamedTuple):
+    """A student to train: its set, its architecture and which of the seeds."""
+
+    place: Place
+    name: str
+    seed_index: int
 
 
 def train_students(
@@ -43,22 +51,23 @@ def train_students(
         runtime: Device, precision, seed, processes.
         recipes: What the students are made from.
         team: How the work is shared out.
-        teachers: The networks that label a method's images, if they do so during training.
+        teachers: The run's teachers, which may label during training.
         parallel: Whether students are trained side by side, or by all processes together.
 
     Raises:
         RunError: If a training diverges.
     """
     students = [
-        (place, student, seed_index)
+        Student(place, student, seed_index)
         for place, seeds in places
         for student in place.config.evaluation.students
         for seed_index in seeds
     ]
 
-    def is_tested(place: Place, student: str, seed_index: int) -> bool:
-        recipe = recipes.student(place, student, seed_index)
-        return current_history(place.result(student, seed_index), recipe) is not None
+    def is_tested(student: Student) -> bool:
+        place, name, seed_index = student
+        recipe = recipes.student(place, name, seed_index)
+        return current_history(place.result(name, seed_index), recipe) is not None
 
     def path_of(number: int) -> Path:
         place, student, seed_index = students[number]
@@ -71,25 +80,23 @@ def train_students(
         log.info("evaluation %s, %s, seed %d: %.1f %%", method, student, seed_index, top1)
 
     missing = runtime.processes.same(
-        lambda: [number for number, each in enumerate(students) if not is_tested(*each)]
+        lambda: [number for number, student in enumerate(students) if not is_tested(student)]
     )
     for number, together in team.deal(missing, parallel, path_of, tell):
         place, student, seed_index = students[number]
         with team.timed(f"evaluation/{place.config.method}/{student}/{seed_index}", together):
-            _train(*students[number], data, runtime, recipes, teachers, together)
+            _train(students[number], data, runtime, recipes, teachers, together)
 
 
 def _train(
-    place: Place,
-    student: str,
-    seed_index: int,
+    student: Student,
     data: ImageData,
     runtime: Runtime,
     recipes: Recipes,
     teachers: Teachers,
     team: Processes,
 ) -> None:
-    place = place.of_student(student)
+    place = student.place.of_student(student.name)
     config = place.config
     tensors, _ = load_tensors(place.images, "images")
     stored: SoftLabels | None = None
@@ -97,7 +104,7 @@ def _train(
     if place.stores_labels:
         stored = load_labels(place.labels)
     elif config.evaluation.loss != "hard":
-        labelling = teachers(config)
+        labelling = teachers.for_labels(config)
     count = len(tensors["images"])
     views = replace(runtime, seed=seed_of(config, "labels"))
     labeller = Labeller(count, data.image_size, config.labels, views, stored, labelling)
@@ -111,7 +118,6 @@ def _train(
         config.labels,
     )
     judge = Judge(data, runtime, runtime.workers(config.data.workers), team)
-    recipe = recipes.student(place, student, seed_index)
-    train_student(
-        student, seed_index, task, judge, runtime, place.result(student, seed_index), recipe
-    )
+    name, seed_index = student.name, student.seed_index
+    recipe, path = recipes.student(place, name, seed_index), place.result(name, seed_index)
+    train_student(name, seed_index, task, judge, runtime, path, recipe)

@@ -1,0 +1,44 @@
+"""The trained teachers of a run, each loaded when it is first needed."""
+
+from __future__ import annotations
+
+from torch import nn
+
+from gvbsm.config import Config
+from gvbsm.data.datasets import ImageData
+from gvbsm.engine.device import Runtime
+from gvbsm.engine.out_of_memory import InParts
+from gvbsm.store.teachers import load_teacher
+from gvbsm.store.workdir import Workspace
+
+
+class Teachers:
+    """The teachers of a work directory by name, on the device; they must have been trained.
+
+    Args:
+        workspace: The work directory.
+        data: The real pictures, whose classes the teachers must have.
+        runtime: Device and precision.
+    """
+
+    def __init__(self, workspace: Workspace, data: ImageData, runtime: Runtime) -> None:
+        self._workspace, self._data, self._runtime = workspace, data, runtime
+        self._loaded: dict[str, nn.Module] = {}
+
+    def __getitem__(self, backbone: str) -> nn.Module:
+        """Return a backbone's teacher, in eval mode.
+
+        Raises:
+            ArtifactError: If its file is unusable or has other classes than the data.
+        """
+        if backbone not in self._loaded:
+            path = self._workspace.teacher(backbone)
+            self._loaded[backbone] = load_teacher(path, self._data, self._runtime)
+        return self._loaded[backbone]
+
+    def for_labels(self, config: Config) -> list[nn.Module]:
+        """Return the networks that label the images of a method, in the order of its settings."""
+        names = config.labels.backbones or config.squeeze.backbones
+        teachers = [self[name] for name in names]
+        # BatchNorm that normalizes by the batch's moments needs the batch whole.
+        return teachers if config.labels.batchnorm == "batch" else [*map(InParts, teachers)]
