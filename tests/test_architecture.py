@@ -343,6 +343,16 @@ def test_no_function_is_longer_than_60_lines(path):
 
 
 @each_file
+def test_no_function_takes_more_than_7_parameters(path):
+    """Those that a call passes: without `self`, `*args` and `**kwargs`."""
+    for function in functions(path):
+        arguments = function.args
+        names = [a.arg for a in (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)]
+        taken = [name for name in names if name not in ("self", "cls")]
+        assert len(taken) <= 7, f"{path.name}:{function.lineno}: {function.name} takes {len(taken)}"
+
+
+@each_file
 def test_no_file_is_a_drawer(path):
     assert path.stem not in ("utils", "util", "helpers", "common", "misc", "tools")
 

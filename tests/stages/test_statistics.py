@@ -15,7 +15,7 @@ from gvbsm.engine.processes import Processes
 from gvbsm.files.artifacts import load_tensors, save
 from gvbsm.method.layers import matched_layers
 from gvbsm.method.matching import make_teacher
-from gvbsm.stages.statistics import CHUNK, add_chunks, record_chunks
+from gvbsm.stages.statistics import CHUNK, StatisticsTask, add_chunks, record_chunks
 from gvbsm.store.statistics_codec import pack_statistics, unpack_statistics
 from support.toy import (
     CONVNET,
@@ -49,7 +49,8 @@ def recorded(models, data, runtime, path, views=PLAIN, by_class=False, **setting
     config = StatisticsConfig(**({"n_p": N_P, "batch_size": 16} | settings))
     told = {"of": list(models), "seed": runtime.seed, "views": asdict(views), **settings}
     recipe = json.loads(json.dumps(told))  # as recipes are
-    chunks = record_chunks(models, data, config, views, runtime, path, recipe, by_class=by_class)
+    task = StatisticsTask(config, views, path, recipe, by_class=by_class)
+    chunks = record_chunks(models, data, task, runtime)
     found = add_chunks(chunks, list(models), len(data.class_names))
     for chunk in chunks:
         chunk.unlink()
@@ -204,7 +205,7 @@ def test_processes_share_the_chunks_and_change_no_bit(world, teachers, data, run
         one = replace(runtime, processes=Told(Launch(rank, world, rank)))
         seen = []
         with teachers[WRN].register_forward_pre_hook(lambda _, x, to=seen: to.append(len(x[0]))):
-            paths = record_chunks(teachers, data, config, VIEWS, one, tmp_path, {})
+            paths = record_chunks(teachers, data, StatisticsTask(config, VIEWS, tmp_path, {}), one)
         batches += seen.count(2)
         assert len(seen) - 1 in {2: (20,), 3: (16, 4, 20), 7: (0, 4, 16)}[world]
     assert batches == 40

@@ -55,7 +55,7 @@ from gvbsm.pipeline.work_sharing import Teamwork
 from gvbsm.stages.labels import LabelTask, make_labels
 from gvbsm.stages.selection.starts import Start
 from gvbsm.stages.squeeze import squeeze_teacher
-from gvbsm.stages.statistics import add_chunks, record_chunks
+from gvbsm.stages.statistics import StatisticsTask, add_chunks, record_chunks
 from gvbsm.stages.supervised import PictureTraining
 from gvbsm.stages.synthesis import SynthesisTask, synthesize_set
 from gvbsm.store.distilled import is_whole, load_labels, stream_images
@@ -150,11 +150,15 @@ class Run:
         teachers = {name: self.teachers[name] for name in missing}
         shared = {"stage": "statistics", "of": [recipes[name] for name in missing]}
         with self.team.timed("statistics", self.processes):
-            chunks = record_chunks(
-                teachers, self.data, config.statistics, config.synthesis.views,
-                self.runtime_of("squeeze"), self.workdir / "statistics", shared,
-                self.runtime.workers(config.data.workers), config.synthesis.weight_class > 0,
-            )  # fmt: skip
+            task = StatisticsTask(
+                config.statistics,
+                config.synthesis.views,
+                self.workdir / "statistics",
+                shared,
+                self.runtime.workers(config.data.workers),
+                by_class=config.synthesis.weight_class > 0,
+            )
+            chunks = record_chunks(teachers, self.data, task, self.runtime_of("squeeze"))
             self.processes.barrier()
             if self.processes.leads:
                 await_files(chunks)

@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -23,24 +25,61 @@ from gvbsm.engine.out_of_memory import Halving
 from gvbsm.files.artifacts import Recipe, is_current, load_tensors, save
 from gvbsm.files.checkpoint import PARTIAL
 from gvbsm.method.beyond.class_matching import class_sums, one_hot
-from gvbsm.method.capture import HookedObserver, LayerSums, Observer
+from gvbsm.method.capture import HookedObserver, LayerSums
 from gvbsm.method.moments import Sums, add, finalize
-from gvbsm.method.statistics import Key, Statistics, picture_counts
+from gvbsm.method.statistics import Statistics, picture_counts
 
 CLASSES = "classes"  # of a chunk, in the order of its sums' rows
 CHUNK = 16  # batches whose sums are kept together: lost at most when stopped
 
 
+@dataclass(frozen=True)
+class StatisticsTask:
+    """What is recorded, and where its chunks go.
+
+    Attributes:
+        config: The stage's settings.
+        views: How pictures are seen: as the synthetic ones are, so that like is matched with like.
+        directory: Where the chunks' files go.
+        recipe: What they are made from.
+        workers: Processes that decode pictures.
+        by_class: Sum up each class by itself, and the inputs of BatchNorm layers too.
+    """
+
+    config: StatisticsConfig
+    views: ViewConfig
+    directory: Path
+    recipe: Recipe
+    workers: int = 0
+    by_class: bool = False
+
+
+class _Chunk(NamedTuple):
+    """Batches `start` to `stop` of a pass over the data, whose sums are one file."""
+
+    path: Path
+    number: int
+    pass_number: int
+    start: int
+    stop: int
+
+
+def _cut_into_chunks(task: StatisticsTask, pictures: int) -> list[_Chunk]:
+    """All chunks, in order."""
+    steps = math.ceil(pictures / task.config.batch_size)
+    places = [
+        (index, start, min(start + CHUNK, steps))
+        for index in range(task.config.passes)
+        for start in range(0, steps, CHUNK)
+    ]
+    return [
+        _Chunk(task.directory / f"chunk-{number:05d}{PARTIAL}", number, *place)
+        for number, place in enumerate(places)
+    ]
+
+
 def record_chunks(
-    teachers: Mapping[str, nn.Module],
-    data: ImageData,
-    config: StatisticsConfig,
-    views: ViewConfig,
-    runtime: Runtime,
-    directory: Path,
-    recipe: Recipe,
-    workers: int = 0,
-    by_class: bool = False,
+    teachers: Mapping[str, nn.Module], data: ImageData, task: StatisticsTask, runtime: Runtime
 ) -> list[Path]:
     """Sum up the moments of every convolution's input, for several teachers at once.
 
@@ -51,13 +90,8 @@ def record_chunks(
     Args:
         teachers: Networks in eval mode, by name.
         data: The real pictures.
-        config: The stage's settings.
-        views: How pictures are seen: as the synthetic ones are, so that like is matched with like.
+        task: What is recorded.
         runtime: Device, precision, seed.
-        directory: Where the chunks' files go.
-        recipe: What they are made from.
-        workers: Processes that decode pictures.
-        by_class: Sum up each class by itself, and the inputs of BatchNorm layers too.
 
     Returns:
         The files of all chunks, in order. Those of other processes need not be there yet.
@@ -65,58 +99,45 @@ def record_chunks(
     Raises:
         RunError: If what a teacher sees is not finite, naming it and its layer.
     """
-    steps = math.ceil(len(data.train) / config.batch_size)
-    chunks = [
-        (index, start, min(start + CHUNK, steps))
-        for index in range(config.passes)
-        for start in range(0, steps, CHUNK)
-    ]
-    in_order = torch.split(torch.arange(len(data.train)), config.batch_size)
-    paths = [directory / f"chunk-{number:05d}{PARTIAL}" for number in range(len(chunks))]
-    made = {"recipe": recipe, "batch_size": config.batch_size}
+    config = task.config
+    chunks = _cut_into_chunks(task, len(data.train))
+    header = {"recipe": task.recipe, "batch_size": config.batch_size}
     missing = runtime.processes.same(
-        lambda: [number for number, path in enumerate(paths) if not is_current(path, made)]
+        lambda: [chunk.number for chunk in chunks if not is_current(chunk.path, header)]
     )
-    image_shape = (data.channels, data.image_size, data.image_size)
-    with ExitStack() as contexts:
-        contexts.enter_context(torch.no_grad())
-        bar = contexts.enter_context(runtime.progress(steps * config.passes, "statistics", "batch"))
-        watched = {}
-        for name, model in teachers.items():
-            per_picture = picture_counts(model, config.n_p, image_shape, with_batchnorm=by_class)
-            layers = {path for path, _ in per_picture}
-            observer = HookedObserver(model, layers, config.n_p, exact=True)
-            watched[name] = observer, per_picture, Halving()
-        mine = missing[runtime.processes.part(len(missing))]
-        bar.update(sum(stop - start for n, (_, start, stop) in enumerate(chunks) if n not in mine))
-        for numbers in _runs(mine, chunks):
-            index, start, _ = chunks[numbers[0]]
-            indices = in_order[start : chunks[numbers[-1]][2]]
-            batches = view_batches(data, views, indices, runtime, ("statistics", index), workers)
-            for number in numbers:
+    own = [chunks[number] for number in missing[runtime.processes.part(len(missing))]]
+    in_order = torch.split(torch.arange(len(data.train)), config.batch_size)
+    total = sum(chunk.stop - chunk.start for chunk in chunks)
+    with torch.no_grad(), runtime.progress(total, "statistics", "batch") as bar:
+        recorders = [_Recorder(*named, data, task, runtime) for named in teachers.items()]
+        bar.update(total - sum(chunk.stop - chunk.start for chunk in own))
+        for run in _runs(own):
+            indices = in_order[run[0].start : run[-1].stop]
+            origin = ("statistics", run[0].pass_number)
+            batches = view_batches(data, task.views, indices, runtime, origin, task.workers)
+            for chunk in run:
                 sums: dict[str, Sums] = {}
-                _, first, last = chunks[number]
-                own = data.train.labels[first * config.batch_size : last * config.batch_size]
-                classes = torch.unique(own) if by_class else None
-                for pictures, labels in islice(batches, last - first):
-                    rows = None if classes is None else one_hot(labels, classes)
-                    for name in teachers:
-                        _record(sums, name, *watched[name], pictures, rows, runtime)
+                places = torch.cat(in_order[chunk.start : chunk.stop])
+                classes = torch.unique(data.train.labels[places]) if task.by_class else None
+                for pictures, labels in islice(batches, chunk.stop - chunk.start):
+                    members = None if classes is None else one_hot(labels, classes)
+                    for recorder in recorders:
+                        recorder.add(sums, pictures, members)
                     bar.update()
                 _check(sums)
                 tensors = _pack(sums) | ({} if classes is None else {CLASSES: classes})
-                save(paths[number], tensors, {"kind": "chunk", "recipe": made})
-    return paths
+                save(chunk.path, tensors, {"kind": "chunk", "recipe": header})
+    return [chunk.path for chunk in chunks]
 
 
-def _runs(mine: Sequence[int], chunks: Sequence[tuple[int, int, int]]) -> Iterator[list[int]]:
+def _runs(chunks: Sequence[_Chunk]) -> Iterator[list[_Chunk]]:
     """Chunks that follow each other within a pass, for which the data are opened once."""
-    run: list[int] = []
-    for number in mine:
-        if run and (number != run[-1] + 1 or chunks[number][0] != chunks[run[0]][0]):
+    run: list[_Chunk] = []
+    for chunk in chunks:
+        if run and (chunk.number != run[-1].number + 1 or chunk.index != run[0].pass_number):
             yield run
             run = []
-        run.append(number)
+        run.append(chunk)
     if run:
         yield run
 
@@ -151,9 +172,9 @@ def add_chunks(
 
 def _at_classes(part: Sums, classes: Tensor, count: int) -> Sums:
     """Sums of some classes at their places among all."""
-    return Sums(*(
-        value.new_zeros(count, *value.shape[1:]).index_copy(0, classes, value) for value in part
-    ))  # fmt: skip
+    return Sums(
+        *(value.new_zeros(count, *value.shape[1:]).index_copy(0, classes, value) for value in part)
+    )
 
 
 def _check(sums: Mapping[str, Sums]) -> None:
@@ -166,35 +187,43 @@ def _check(sums: Mapping[str, Sums]) -> None:
         )
 
 
-def _record(
-    sums: dict[str, Sums],
-    name: str,
-    observer: Observer,
-    per_picture: Mapping[Key, Tensor],
-    halving: Halving,
-    pictures: Tensor,
-    rows: Tensor | None,
-    runtime: Runtime,
-) -> None:
-    """Add a batch's sums; with `rows`, float64 (classes, batch), those of each class."""
-    layers = {path for path, _ in per_picture}
+class _Recorder:
+    """Adds the sums of a teacher's layers, batch by batch."""
 
-    def watch(part: Tensor) -> tuple[int, dict[str, LayerSums]]:
-        with runtime.autocast():
-            return len(part), observer(part, layers, 1 if rows is None else len(part))[1]
+    def __init__(
+        self,
+        name: str,
+        model: nn.Module,
+        data: ImageData,
+        task: StatisticsTask,
+        runtime: Runtime,
+    ) -> None:
+        shape, n_p = (data.channels, data.image_size, data.image_size), task.config.n_p
+        self._name, self._runtime = name, runtime
+        self._counts = picture_counts(model, n_p, shape, with_batchnorm=task.by_class)
+        self._layers = {path for path, _ in self._counts}
+        self._observer = HookedObserver(model, self._layers, n_p, exact=True)
+        self._halving = Halving()
 
-    done = 0
-    for count, found in halving(watch, pictures):
-        for (path, level), each in per_picture.items():
-            layer = getattr(found[path], level)
-            if rows is None:
-                batch = Sums(each.to(layer.device) * count, *layer[:, 0])
-                key = f"{name}|{path}|{level}"
-            else:
-                batch = class_sums(layer, rows[:, done : done + count], each)
-                key = f"{name}|{path}|class_{level}"
-            sums[key] = add(sums.get(key), batch)
-        done += count
+    def add(self, sums: dict[str, Sums], pictures: Tensor, members: Tensor | None) -> None:
+        """Add a batch's sums; with `members`, float64 (classes, batch), those of each class."""
+        done = 0
+        for count, layers in self._halving(partial(self._watch, members is not None), pictures):
+            for (path, level), per_picture in self._counts.items():
+                layer = getattr(layers[path], level)
+                if members is None:
+                    batch = Sums(per_picture.to(layer.device) * count, *layer[:, 0])
+                    key = f"{self._name}|{path}|{level}"
+                else:
+                    batch = class_sums(layer, members[:, done : done + count], per_picture)
+                    key = f"{self._name}|{path}|class_{level}"
+                sums[key] = add(sums.get(key), batch)
+            done += count
+
+    def _watch(self, per_image: bool, pictures: Tensor) -> tuple[int, dict[str, LayerSums]]:
+        groups = len(pictures) if per_image else 1
+        with self._runtime.autocast():
+            return len(pictures), self._observer(pictures, self._layers, groups)[1]
 
 
 def _finish(name: str, sums: Mapping[str, Sums]) -> Statistics:
