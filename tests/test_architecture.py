@@ -353,6 +353,11 @@ def test_no_function_takes_more_than_7_parameters(path):
 
 
 @each_file
+def test_the_formatter_formats_all(path):
+    assert "fmt: " not in path.read_text(encoding="utf-8")
+
+
+@each_file
 def test_no_file_is_a_drawer(path):
     assert path.stem not in ("utils", "util", "helpers", "common", "misc", "tools")
 

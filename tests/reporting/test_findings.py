@@ -13,7 +13,8 @@ from gvbsm.config import Config
 from gvbsm.config.build import to_dict
 from gvbsm.config.provenance import UNKNOWN, Origin
 from gvbsm.reporting.facts import Facts, Row, Score, Stored, Teacher
-from gvbsm.reporting.findings import find_all, noise, standard_error, verdict
+from gvbsm.reporting.findings import find_all, verdict
+from gvbsm.reporting.significance import noise, standard_error
 from gvbsm.reporting.wording import file_words, method_words
 
 STUDENT = "convnet128"

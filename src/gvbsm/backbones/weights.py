@@ -167,9 +167,11 @@ def fill(model: nn.Module, found: Mapping[str, Tensor], what: str) -> None:
         if key in state and state[key].is_floating_point() != value.is_floating_point()
     }
     faults = {
-        "missing": missing, "unexpected": unexpected, "of another shape": shapes,
+        "missing": missing,
+        "unexpected": unexpected,
+        "of another shape": shapes,
         "of another type": kinds,
-    }  # fmt: skip
+    }
     told = [f"{len(keys)} {fault} ({_some(keys)})" for fault, keys in faults.items() if keys]
     if told:
         raise ValueError(f"{what} do not fit: of {len(own)} tensors {'; '.join(told)}")

@@ -53,8 +53,10 @@ def _seconds(number: int, config: BenchConfig) -> float:
         done = subprocess.run(
             [sys.executable, "-m", *module, name, config.device, config.precision],
             env={**os.environ, "OMP_NUM_THREADS": "1"},
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
+            capture_output=True,
+            text=True,
+            check=False,
+        )
         if done.returncode:
             raise RunError(f"{number} processes could not be measured: {done.stderr.strip()}")
         return float(read_json(Path(name) / ANSWER)["seconds"])

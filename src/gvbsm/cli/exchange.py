@@ -59,10 +59,14 @@ def export_verb(argv: list[str]) -> int:
     from gvbsm.exchange.export import export, push
 
     out = export(
-        parsed.source, parsed.to, parsed.out, overwrite=parsed.overwrite,
-        soft_labels=parsed.soft_labels, logit_normalization=parsed.logit_normalization,
+        parsed.source,
+        parsed.to,
+        parsed.out,
+        overwrite=parsed.overwrite,
+        soft_labels=parsed.soft_labels,
+        logit_normalization=parsed.logit_normalization,
         quiet=parsed.quiet,
-    )  # fmt: skip
+    )
     print(out)
     if parsed.push is not None:
         print(push(out, parsed.push))

@@ -24,8 +24,14 @@ _NOT_NEGATIVE = (
     "synthesis.weight_densification synthesis.weight_flatness synthesis.first_layer_multiplier"
 )
 
-_SEEDS = ("seed", "data.split_seed", "squeeze.seed", "synthesis.seed", "labels.seed",
-          "evaluation.seed")  # fmt: skip
+_SEEDS = (
+    "seed",
+    "data.split_seed",
+    "squeeze.seed",
+    "synthesis.seed",
+    "labels.seed",
+    "evaluation.seed",
+)
 
 
 def limit_faults(config: Config) -> Iterator[str | None]:

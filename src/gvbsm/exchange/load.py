@@ -207,8 +207,9 @@ def _load_folder(folder: Path, root: Path) -> DistilledDataset:
             _Encoded(f"row {index} of {table}", cell) for index, cell in enumerate(cells)
         )
     elif form in ("folder", "dd-ranking"):
-        places, labels = _class_folders(folder / "images" if form != "folder" else folder,
-                                        root, facts)  # fmt: skip
+        places, labels = _class_folders(
+            folder / "images" if form != "folder" else folder, root, facts
+        )
     else:
         raise ArtifactError(f"{folder / FACTS}: form must be one of {FORMS[:3]}, found {form!r}")
     if len(labels) != facts["images"]:

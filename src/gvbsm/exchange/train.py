@@ -45,8 +45,15 @@ log = logging.getLogger("gvbsm")
 # What training reads of these sections; the rest is about how a set is made.
 LABELS = ("epochs", "min_steps", "full_batch_up_to", "views")
 EVALUATION = (
-    "loss", "gamma", "temperature", "hard_target", "batch_size", "optimizer", "tests", "ema"
-)  # fmt: skip
+    "loss",
+    "gamma",
+    "temperature",
+    "hard_target",
+    "batch_size",
+    "optimizer",
+    "tests",
+    "ema",
+)
 GENERAL = ("seed", "device", "precision", "threads", "checkpoint_seconds")
 
 
@@ -199,9 +206,13 @@ def _settle(source: str, model: str, given: dict[str, Any], quiet: bool) -> _Wor
     check_trainable(model, len(distilled.class_names), channels, side)
     config = settle(given, distilled, model)
     runtime = resolve_runtime(
-        config.device, config.precision, config.seed, config.checkpoint_seconds, quiet,
+        config.device,
+        config.precision,
+        config.seed,
+        config.checkpoint_seconds,
+        quiet,
         config.threads,
-    )  # fmt: skip
+    )
     test = None
     asked = given.get("data", {})
     if asked.get("name") or asked.get("root"):
@@ -267,8 +278,10 @@ def _relabelled(data: ImageData, names: tuple[str, ...]) -> Tensor:
     )
     log.warning(
         "class %d is %r in the set and %r in the test pictures: the orders are taken to agree",
-        at, names[at], mine[at],
-    )  # fmt: skip
+        at,
+        names[at],
+        mine[at],
+    )
     return data.test.labels
 
 

@@ -43,8 +43,9 @@ def held(path: Path, timeout: float = -1) -> Iterator[bool]:
         log.warning(
             "the file system of %s has no locks (%s): see to it yourself that no two commands work "
             "in this folder at a time",
-            path.parent, error.strerror,
-        )  # fmt: skip
+            path.parent,
+            error.strerror,
+        )
     try:
         yield lock.is_locked
     finally:

@@ -258,8 +258,11 @@ class Protocol:
         def tell(position: int) -> None:
             log.info(
                 "continual %s, %s, order %d, %d classes: %.1f %%",
-                places[0].config.method, student, *works[position], accuracy(position),
-            )  # fmt: skip
+                places[0].config.method,
+                student,
+                *works[position],
+                accuracy(position),
+            )
 
         missing = run.processes.same(
             lambda: [

@@ -82,18 +82,27 @@ class Run:
     """
 
     def __init__(
-        self, config: Config, workdir: Path, quiet: bool = False, data: ImageData | None = None,
+        self,
+        config: Config,
+        workdir: Path,
+        quiet: bool = False,
+        data: ImageData | None = None,
         origin: Origin = UNKNOWN,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.workdir, self.origin = workdir, origin
         self.processes = processes = join()
         self.workspace = Workspace(workdir, processes.rank)
         self.team = Teamwork(self.workspace, processes)
         with processes.checking():
             self.runtime = resolve_runtime(
-                config.device, config.precision, config.seed, config.checkpoint_seconds, quiet,
-                config.threads, processes,
-            )  # fmt: skip
+                config.device,
+                config.precision,
+                config.seed,
+                config.checkpoint_seconds,
+                quiet,
+                config.threads,
+                processes,
+            )
             self.data = data or load_data(config, self.runtime)
             count = config.ipc * len(self.data.class_names)
             labels = settle_epochs(config.labels, count, config.evaluation.batch_size)
@@ -210,9 +219,14 @@ class Run:
         await_files(groups.paths)
         save_film(place.images.parent, groups.film(), recipe)
         stream_images(
-            place.images, config.method, recipe, groups.labels, groups.images(), self.data,
+            place.images,
+            config.method,
+            recipe,
+            groups.labels,
+            groups.images(),
+            self.data,
             groups.traces(),
-        )  # fmt: skip
+        )
         for name in ("group-*.safetensors", "start.safetensors"):
             remove_all(place.images.parent.glob(name))
         log.info("synthesis %s: %d images", config.method, len(groups.labels))

@@ -215,9 +215,13 @@ def _row(row: Mapping[str, Any]) -> Row:
         return Score(values["mean"], values["std"], tuple(values["values"]))
 
     return Row(
-        row["method"], row["student"], row["ipc"], score(row["top1"]), score(row["top1_best"]),
+        row["method"],
+        row["student"],
+        row["ipc"],
+        score(row["top1"]),
+        score(row["top1_best"]),
         row["seconds"],
-    )  # fmt: skip
+    )
 
 
 def _teachers(found: Mapping[Path, Mapping[str, Any]], wanted: list[str]) -> tuple[Teacher, ...]:

@@ -7,14 +7,14 @@ the students (pooled), or of the test pictures as a sample, whichever is larger.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
 from gvbsm.config import BaselinesConfig
-from gvbsm.reporting.facts import Facts, Row, Score, preset_name, setting
+from gvbsm.reporting.facts import Facts, Row, preset_name, setting
 from gvbsm.reporting.figures.style import byte_count
+from gvbsm.reporting.significance import noise, standard_error
 from gvbsm.reporting.wording import file_words, listed, method_words, percent, real_pictures
 
 FEW_TEST_PICTURES = 2000
@@ -26,12 +26,8 @@ LABELS_TO_IMAGES = 2.0  # bytes of labels for one of images
 DD_SHARE = 0.01  # of its largest gradient: less is no action
 DD_RARE = 0.2  # of the logged steps
 
-REDUCIBLE = (
-    "squeeze.epochs",
-    "synthesis.iterations",
-    "labels.epochs",
-    "evaluation.seeds",
-)  # settings of which more is better and costs time
+# Settings of which more is better and costs time.
+REDUCIBLE = ("squeeze.epochs", "synthesis.iterations", "labels.epochs", "evaluation.seeds")
 
 
 @dataclass(frozen=True)
@@ -79,21 +75,6 @@ def find_all(facts: Facts) -> list[Finding]:
     """All findings, warnings first."""
     found = [finding for check in CHECKS for finding in check(facts)]
     return sorted(found, key=lambda finding: finding.level == "note")
-
-
-def standard_error(top1: float, pictures: int) -> float:
-    """Of an accuracy in percent on so many test pictures, in points; never 0 (Laplace's rule)."""
-    chance = (top1 / 100 * pictures + 1) / (pictures + 2)
-    return 100 * math.sqrt(chance * (1 - chance) / pictures)
-
-
-def noise(first: Score, second: Score, test: int | None) -> float | None:
-    """Two standard deviations of a difference that means nothing, in points; None if unknown."""
-    spreads = [score.std for score in (first, second) if score.n > 1]
-    found = [math.sqrt(sum(std**2 for std in spreads) / len(spreads))] if spreads else []
-    if test:
-        found.append(standard_error((first.mean + second.mean) / 2, test))
-    return 2 * max(found) if found else None
 
 
 def _rivals(facts: Facts) -> Iterator[Finding]:
@@ -166,17 +147,20 @@ def _students(facts: Facts) -> Iterator[Finding]:
     ]
     if short:
         yield Finding(
-            "unfinished", "warning", f"Not all students are trained: {listed(short)}.",
+            "unfinished",
+            "warning",
+            f"Not all students are trained: {listed(short)}.",
             "Run the same command again: it goes on where it stopped.",
-        )  # fmt: skip
+        )
     single = [row for row in facts.rows if row.last.n == 1 and row.method != "full"]
     if single:
         names = dict.fromkeys(f"{method_words(row.method)} ({row.student})" for row in single)
         yield Finding(
-            "single", "warning",
+            "single",
+            "warning",
             f"One student alone (n = 1), so that the spread is not known: {listed(list(names))}.",
             "Raise `evaluation.seeds`; the paper has 3.",
-        )  # fmt: skip
+        )
 
 
 def _spread(facts: Facts) -> Iterator[Finding]:
@@ -187,10 +171,12 @@ def _spread(facts: Facts) -> Iterator[Finding]:
     ]
     if wide:
         yield Finding(
-            "spread", "warning", f"The students differ widely: {listed(wide)} points.",
+            "spread",
+            "warning",
+            f"The students differ widely: {listed(wide)} points.",
             "Train more of them (`evaluation.seeds`), longer (`labels.epochs`), or at a lower "
             "`evaluation.optimizer.lr`.",
-        )  # fmt: skip
+        )
 
 
 def _late(facts: Facts) -> Iterator[Finding]:
@@ -201,38 +187,44 @@ def _late(facts: Facts) -> Iterator[Finding]:
     ]
     if late:
         yield Finding(
-            "late", "warning", f"The last epoch is well below the best one: {'; '.join(late)}.",
+            "late",
+            "warning",
+            f"The last epoch is well below the best one: {'; '.join(late)}.",
             "Quote the last epoch: the best is picked on the test pictures. A cosine schedule "
             "(`evaluation.optimizer.schedule`) or fewer `labels.epochs` may close the gap.",
-        )  # fmt: skip
+        )
 
 
 def _densification(facts: Facts) -> Iterator[Finding]:
     """Whether L_DD had a gradient at all, and for how long."""
     rows = [row for trace in facts.traces for row in trace]
-    if facts.method != "gvbsm" or not rows or not setting(
-        facts.config, "synthesis.weight_densification"
-    ):  # fmt: skip
+    if (
+        facts.method != "gvbsm"
+        or not rows
+        or not setting(facts.config, "synthesis.weight_densification")
+    ):
         return
     largest = max(row["densification_gradient"] for row in rows)
     if largest == 0:
         why = "one image of a class has none to differ from" if facts.ipc == 1 else "it was flat"
         yield Finding(
-            "densification", "note" if facts.ipc == 1 else "warning",
+            "densification",
+            "note" if facts.ipc == 1 else "warning",
             f"L_DD never acted: its gradient was 0 at every logged step ({why}).",
             "Use more images per class, or set `synthesis.weight_densification` to 0."
             if facts.ipc == 1
             else "Try `synthesis.densification` scaled, or a higher `synthesis.tau`.",
-        )  # fmt: skip
+        )
         return
     active = sum(row["densification_gradient"] > DD_SHARE * largest for row in rows) / len(rows)
     if active < DD_RARE:
         yield Finding(
-            "densification-rare", "note",
+            "densification-rare",
+            "note",
             f"L_DD hardly acted: at {1 - active:.0%} of the logged steps its gradient was below "
             f"{DD_SHARE:.0%} of its peak.",
             "That is its form in the paper; `synthesis.densification` scaled keeps it at work.",
-        )  # fmt: skip
+        )
 
 
 def _teachers(facts: Facts) -> Iterator[Finding]:
@@ -246,21 +238,23 @@ def _teachers(facts: Facts) -> Iterator[Finding]:
     ]
     if weak:
         yield Finding(
-            "weak-teacher", "warning",
+            "weak-teacher",
+            "warning",
             f"Not all teachers are good: {listed(weak)}, while {best.backbone} has "
             f"{best.top1:.1f} %.",
             "Train them longer (`squeeze.epochs`), or leave them out of `squeeze.backbones`.",
-        )  # fmt: skip
+        )
     for row in facts.own_rows():
         full = facts.row("full", row.student)
         if full and row.last.mean - full.last.mean > (noise(row.last, full.last, facts.test) or 0):
             yield Finding(
-                "short-full", "warning",
+                "short-full",
+                "warning",
                 f"{row.student} is better on the distilled set ({row.last.mean:.1f} %) than on the "
                 f"whole one ({full.last.mean:.1f} %): as a teacher it was not trained to its end, "
                 "and the row of the whole set is no upper bound.",
                 "Raise `squeeze.epochs`.",
-            )  # fmt: skip
+            )
 
 
 def _reduced(facts: Facts) -> Iterator[Finding]:
@@ -288,11 +282,11 @@ def _reduced(facts: Facts) -> Iterator[Finding]:
     ]
     if lower:
         yield Finding(
-            "reduced", "warning",
-            f"Settings are below those of the preset {name}: "
-            f"{listed(lower)}.",
+            "reduced",
+            "warning",
+            f"Settings are below those of the preset {name}: {listed(lower)}.",
             "Do not compare with published figures; leave these options out for a full run.",
-        )  # fmt: skip
+        )
 
 
 def _teacher_epochs(squeeze: Mapping[str, Any], backbone: str) -> int:
@@ -317,10 +311,12 @@ def _labels(facts: Facts) -> Iterator[Finding]:
     if setting(facts.config, "labels.batchnorm") == "batch":  # pruning is refused with it
         smaller = "`labels.storage.bits` 8 keeps less of them"
     yield Finding(
-        "labels", "note", f"{text}.",
+        "labels",
+        "note",
+        f"{text}.",
         f"Count them when you say how small the set is. {smaller} at nearly the same accuracy; "
         "`gvbsm labels --compress` converts what is there.",
-    )  # fmt: skip
+    )
 
 
 def _missing(facts: Facts) -> Iterator[Finding]:
@@ -331,9 +327,11 @@ def _missing(facts: Facts) -> Iterator[Finding]:
     absent = [method_words(method) for method in wanted if method not in there]
     if absent:
         yield Finding(
-            "missing", "warning", f"Without a row for comparison: {listed(absent)}.",
+            "missing",
+            "warning",
+            f"Without a row for comparison: {listed(absent)}.",
             "Run the same command with these in `baselines.methods`; what is made already stays.",
-        )  # fmt: skip
+        )
 
 
 def _test_pictures(facts: Facts) -> Iterator[Finding]:
@@ -341,11 +339,12 @@ def _test_pictures(facts: Facts) -> Iterator[Finding]:
         return
     error = standard_error(facts.own_rows()[0].last.mean, facts.test)
     yield Finding(
-        "test-pictures", "warning",
+        "test-pictures",
+        "warning",
         f"There are {facts.test:,} test pictures: one of them is {100 / facts.test:.1f} points, "
         f"and the standard error of an accuracy about {error:.1f} points.",
         f"Make nothing of differences below {2 * error:.1f} points.",
-    )  # fmt: skip
+    )
 
 
 def _skipped(facts: Facts) -> Iterator[Finding]:
@@ -354,29 +353,32 @@ def _skipped(facts: Facts) -> Iterator[Finding]:
         first = ", ".join(file_words(name, root) for name in facts.skipped[:3])
         more = f" and {count - 3} more" if count > 3 else ""
         yield Finding(
-            "skipped", "warning",
+            "skipped",
+            "warning",
             f"{count} real picture{'' if count == 1 else 's'} cannot be read and were left out: "
             f"{first}{more}.",
             "All are named in `results.json`. Repair them and run again, if they are many.",
-        )  # fmt: skip
+        )
 
 
 def _notes(facts: Facts) -> Iterator[Finding]:
     for note in facts.notes:
         yield Finding(
-            "notes", "warning",
+            "notes",
+            "warning",
             f"In reading the data: {note}.",
             "If that is not what you mean, mend the data and run in an empty work directory.",
-        )  # fmt: skip
+        )
 
 
 def _versions(facts: Facts) -> Iterator[Finding]:
     if len(facts.writers) > 1:
         yield Finding(
-            "versions", "warning",
+            "versions",
+            "warning",
             f"The files were written by several versions of gvbsm: {listed(facts.writers)}.",
             "For figures to be quoted, run again in an empty work directory.",
-        )  # fmt: skip
+        )
 
 
 CHECKS: tuple[Callable[[Facts], Iterator[Finding]], ...] = (

@@ -29,9 +29,12 @@ from gvbsm.reporting.wording import method_words
 from gvbsm.store.workdir import Workspace
 
 PLACES = {
-    "images": "images", "images-more": "images", "film": "images", "continual": "continual",
+    "images": "images",
+    "images-more": "images",
+    "film": "images",
+    "continual": "continual",
     "pareto": "cost",
-}  # sections of figures that do not stand in the section of all others  # fmt: skip
+}  # sections of figures that do not stand in the section of all others
 
 
 @dataclass(frozen=True)

@@ -74,11 +74,16 @@ def save_pictures(figures: Iterable[Drawn], folder: Path) -> list[Picture]:
                 temporary.write_bytes(item.motion)
         pictures.append(
             Picture(
-                item.name, item.title, item.caption, item.alt, data_uri(png, "image/png"),
-                round(width / PIXELS_PER_CSS), round(height / PIXELS_PER_CSS),
+                item.name,
+                item.title,
+                item.caption,
+                item.alt,
+                data_uri(png, "image/png"),
+                round(width / PIXELS_PER_CSS),
+                round(height / PIXELS_PER_CSS),
                 None if item.motion is None else data_uri(item.motion, "image/gif"),
             )
-        )  # fmt: skip
+        )
         written.update(paths)
     older = set(folder.glob("*")) - written
     remove_all(path for path in older if path.suffix in (".png", ".pdf", ".gif"))

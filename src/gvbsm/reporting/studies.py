@@ -14,8 +14,9 @@ from gvbsm.reporting.facts import Score
 from gvbsm.reporting.figures.gallery import gallery
 from gvbsm.reporting.figures.pareto import Spot, fronts
 from gvbsm.reporting.figures.reading import StudyResults, fitting, read_studies, study_spots
-from gvbsm.reporting.findings import Finding, noise
+from gvbsm.reporting.findings import Finding
 from gvbsm.reporting.rendering import Picture, save_pictures, write_html
+from gvbsm.reporting.significance import noise
 from gvbsm.reporting.wording import method_words
 from gvbsm.studies.table import Gain, gains
 
@@ -158,21 +159,23 @@ def find_in_study(study: StudyResults, points: int) -> list[Finding]:
     if len(study.points) < points:
         found.append(
             Finding(
-                "unfinished", "warning",
+                "unfinished",
+                "warning",
                 f"{len(study.points)} of {points} points are done.",
                 "Run the same command again: it goes on where it stopped.",
             )
-        )  # fmt: skip
+        )
     own = {point["name"]: point["config"]["method"] for point in study.points}
     rows = [row for row in study.rows if own.get(row["point"]) == row["method"]]
     if rows and min(len(row["top1"]["values"]) for row in rows) == 1:
         found.append(
             Finding(
-                "single", "warning",
+                "single",
+                "warning",
                 "Some points have one student alone (n = 1), so that their spread is not known.",
                 "Raise `evaluation.seeds`, or repeat the sweep with more seeds (`--repeat`).",
             )
-        )  # fmt: skip
+        )
     found += _rivals(study, rows)
     for student in dict.fromkeys(row["student"] for row in rows):
         tied = _tied([row for row in rows if row["student"] == student])
@@ -180,12 +183,13 @@ def find_in_study(study: StudyResults, points: int) -> list[Finding]:
             best, *others = tied
             found.append(
                 Finding(
-                    "tied", "note",
+                    "tied",
+                    "note",
                     f"With {student}, the best point ({best}) cannot be told from "
                     f"{'; '.join(others)}: they are within two standard deviations of students.",
                     "More students or repeats tell smaller differences apart.",
                 )
-            )  # fmt: skip
+            )
     return found
 
 
@@ -209,12 +213,13 @@ def _rivals(study: StudyResults, rows: Sequence[dict[str, Any]]) -> Iterator[Fin
         size = f"{low:.1f}" if len(found) == 1 else f"{low:.1f} to {high:.1f}"
         words = method_words(method)
         yield Finding(
-            "rival", "warning",
+            "rival",
+            "warning",
             f"{words[:1].upper()}{words[1:]}: better than the images at {len(found)} of {len(own)} "
             f"points of the study, by {size} percentage points.",
             "Compare the points with each other alone, or take settings that serve the images "
             "better (more `synthesis.iterations`, `synthesis.init real`).",
-        )  # fmt: skip
+        )
 
 
 def _score(row: dict[str, Any]) -> Score:

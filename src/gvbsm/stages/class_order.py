@@ -44,10 +44,12 @@ def check_class_order(
         generator = runtime.generator("class order", name)
         few = split.select(sample_places(split.labels, classes, generator))
         with torch.inference_mode(), runtime.autocast():
-            predicted = torch.cat([
-                answer(pictures).argmax(dim=1).cpu()
-                for pictures, _ in plain_batches(data, few, BATCH, runtime, workers)
-            ])  # fmt: skip
+            predicted = torch.cat(
+                [
+                    answer(pictures).argmax(dim=1).cpu()
+                    for pictures, _ in plain_batches(data, few, BATCH, runtime, workers)
+                ]
+            )
         if (fault := find_fault(predicted, few.labels, classes)) is None:
             continue
         mode, label = _example(predicted, few.labels)

@@ -134,7 +134,7 @@ def _runs(chunks: Sequence[_Chunk]) -> Iterator[list[_Chunk]]:
     """Chunks that follow each other within a pass, for which the data are opened once."""
     run: list[_Chunk] = []
     for chunk in chunks:
-        if run and (chunk.number != run[-1].number + 1 or chunk.index != run[0].pass_number):
+        if run and (chunk.number != run[-1].number + 1 or chunk.pass_number != run[0].pass_number):
             yield run
             run = []
         run.append(chunk)

@@ -39,8 +39,17 @@ from gvbsm.studies.backbone_choice import Choice, read_choice
 
 STUDIES = Path(__file__).parent / "presets"
 KEYS = (
-    "title", "source", "axes", "grid", "points", "additive", "base", "for", "unfit", "paper",
-)  # fmt: skip
+    "title",
+    "source",
+    "axes",
+    "grid",
+    "points",
+    "additive",
+    "base",
+    "for",
+    "unfit",
+    "paper",
+)
 CHOSEN = ("synthesis.backbones", "labels.backbones")
 
 Settings = dict[str, Any]
@@ -226,9 +235,11 @@ def data_name(settings: Settings) -> str:
 
 def _complete(study: Study, variant: Variant, settings: Settings, options: Settings) -> Config:
     layers = (
-        study.base, study.per_data.get(data_name(merge(settings, options)), {}), options,
+        study.base,
+        study.per_data.get(data_name(merge(settings, options)), {}),
+        options,
         variant.settings,
-    )  # fmt: skip
+    )
     for layer in layers:
         own = {key: value for key, value in layer.items() if key != "preset"}
         if "preset" in layer:

@@ -203,9 +203,14 @@ class _Works:
     def _data_of(self, config: Config) -> ImageData:
         if config.data not in self._data:
             runtime = resolve_runtime(
-                config.device, config.precision, config.seed, config.checkpoint_seconds,
-                self._quiet, config.threads, self.processes,
-            )  # fmt: skip
+                config.device,
+                config.precision,
+                config.seed,
+                config.checkpoint_seconds,
+                self._quiet,
+                config.threads,
+                self.processes,
+            )
             self._data[config.data] = load_data(config, runtime)
         return self._data[config.data]
 

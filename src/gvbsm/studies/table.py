@@ -129,14 +129,28 @@ def write_csv(path: Path, content: Mapping[str, Any]) -> None:
     """One line a row, one column a number."""
     axes, versions = content["axes"], content["versions"]
     plain = (
-        "method", "student", "ipc", "synthesis_seconds", "seconds_per_iteration", "seconds",
-        "bytes", "image_bytes", "label_bytes",
-    )  # fmt: skip
+        "method",
+        "student",
+        "ipc",
+        "synthesis_seconds",
+        "seconds_per_iteration",
+        "seconds",
+        "bytes",
+        "image_bytes",
+        "label_bytes",
+    )
     spreads = [(key, part) for key in ("top1", "top1_best") for part in ("mean", "std")]
     head = [
-        "study", "point", *axes, *plain, "n", *(f"{key}_{part}" for key, part in spreads),
-        "top1_values", "seeds", *versions,
-    ]  # fmt: skip
+        "study",
+        "point",
+        *axes,
+        *plain,
+        "n",
+        *(f"{key}_{part}" for key, part in spreads),
+        "top1_values",
+        "seeds",
+        *versions,
+    ]
     with atomic(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(head)

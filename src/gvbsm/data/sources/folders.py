@@ -23,9 +23,15 @@ TEST = ("test", "testing", "tests", "test_set", "testset", "eval", "evaluation")
 
 # Folders and files that file servers, systems and editors put beside pictures.
 _STRAY_FOLDERS = {
-    "@eadir", "__macosx", "#recycle", "$recycle.bin", "lost+found", "system volume information",
-    "thumbnails", "thumbs",
-}  # fmt: skip
+    "@eadir",
+    "__macosx",
+    "#recycle",
+    "$recycle.bin",
+    "lost+found",
+    "system volume information",
+    "thumbnails",
+    "thumbs",
+}
 _STRAY_FILES = {"thumbs.db", "desktop.ini", "ehthumbs.db"}
 
 _HIDDEN = "hidden files and folders"

@@ -134,9 +134,20 @@ PackedField = Annotated[
 
 
 PACKED = (
-    "image", "crop top", "crop left", "crop height", "crop width", "flip", "roll down",
-    "roll right", "partner", "mix top", "mix left", "mix height", "mix width",
-)  # fmt: skip
+    "image",
+    "crop top",
+    "crop left",
+    "crop height",
+    "crop width",
+    "flip",
+    "roll down",
+    "roll right",
+    "partner",
+    "mix top",
+    "mix left",
+    "mix height",
+    "mix width",
+)
 """Names of the numbers that every packed row begins with."""
 PACKED_MORE = re.compile(r"cell \d+|mix share")  # those that may follow
 

@@ -96,14 +96,23 @@ def draw_strip(axes: Axes, place: float, top1: Mapping[str, Any], style: MethodS
         axes.errorbar(top1["mean"], place, xerr=top1["std"], color=style.color, capsize=3)
         axes.plot(top1["mean"], place, "|", color=style.color, markersize=11)
     axes.plot(
-        values, [place] * len(values), style.marker, color=style.color,
-        markerfacecolor=style.face, alpha=0.75 if several else 1,
-    )  # fmt: skip
+        values,
+        [place] * len(values),
+        style.marker,
+        color=style.color,
+        markerfacecolor=style.face,
+        alpha=0.75 if several else 1,
+    )
     spread = f" ± {top1['std']:.1f}" if several else ""
     axes.annotate(
-        f"{top1['mean']:.1f}{spread}", (1, place), (6, 0), fontsize=SMALL, va="center",
-        xycoords=axes.get_yaxis_transform(), textcoords="offset points",
-    )  # fmt: skip
+        f"{top1['mean']:.1f}{spread}",
+        (1, place),
+        (6, 0),
+        fontsize=SMALL,
+        va="center",
+        xycoords=axes.get_yaxis_transform(),
+        textcoords="offset points",
+    )
 
 
 @drawn
@@ -122,9 +131,14 @@ def draw_continual(classes: Sequence[int], rows: Sequence[Row]) -> Figure:
             means = np.array([step["mean"] for step in steps])
             bars = np.array([step["std"] for step in steps])
             axes.plot(
-                classes, means, label=row["method"], color=style.color, linestyle=style.dashes,
-                marker=style.marker, markerfacecolor=style.face,
-            )  # fmt: skip
+                classes,
+                means,
+                label=row["method"],
+                color=style.color,
+                linestyle=style.dashes,
+                marker=style.marker,
+                markerfacecolor=style.face,
+            )
             if len(steps[0]["values"]) > 1:
                 low, high = means - bars, means + bars
                 axes.fill_between(classes, low, high, color=style.color, alpha=0.15, linewidth=0)

@@ -47,9 +47,17 @@ def gallery(workdir: Path) -> Iterator[Drawn]:
     """
     workspace = Workspace(workdir)
     parts: tuple[Callable[[Workspace], Iterator[Drawn]], ...] = (
-        _images, _film, _accuracies, _costs, _continual, _cosine, _tsne, _losses, _teachers,
+        _images,
+        _film,
+        _accuracies,
+        _costs,
+        _continual,
+        _cosine,
+        _tsne,
+        _losses,
+        _teachers,
         _statistics,
-    )  # fmt: skip
+    )
     for part in parts:
         yield from part(workspace)
     yield from study_figures(workdir)

@@ -69,7 +69,13 @@ def _draw_kind(axes: Axes, kind: str, layers: Sequence[LayerStatistics], what: s
     }
     for name, (values, dashes, face) in lines.items():
         axes.plot(
-            places, np.asarray(torch.stack(values).sigmoid()), color=color, linestyle=dashes,
-            linewidth=1, marker=marker, markersize=3, markerfacecolor=face,
+            places,
+            np.asarray(torch.stack(values).sigmoid()),
+            color=color,
+            linestyle=dashes,
+            linewidth=1,
+            marker=marker,
+            markersize=3,
+            markerfacecolor=face,
             label=f"{kind}, {name}",
-        )  # fmt: skip
+        )

@@ -150,9 +150,12 @@ def draw_pareto(spots: Sequence[Spot]) -> Figure:
     titled = {spot.title: spot for spot in spots}
     keys = [f"{number}  {_key(titled[name])}" for name, number in numbers.items()]
     figure.legend(
-        [Line2D([], [])] * len(keys), keys, loc="outside lower left", handlelength=0,
+        [Line2D([], [])] * len(keys),
+        keys,
+        loc="outside lower left",
+        handlelength=0,
         handletextpad=0,
-    )  # fmt: skip
+    )
     figure.draw_without_rendering()  # so that it is known which marks are close
     for row, student in zip(grid, students, strict=True):
         for cost, axes in enumerate(row):
@@ -178,9 +181,14 @@ def _draw_spots(axes: Axes, spots: Sequence[Spot], student: str, cost: int) -> N
         if len(top1["values"]) > 1:
             axes.errorbar(x, mean, yerr=top1["std"], color=style.color, alpha=0.5, elinewidth=1)
         axes.plot(
-            x, mean, style.marker, color=style.color, markerfacecolor=style.face,
-            label=spots[place].method, zorder=3,
-        )  # fmt: skip
+            x,
+            mean,
+            style.marker,
+            color=style.color,
+            markerfacecolor=style.face,
+            label=spots[place].method,
+            zorder=3,
+        )
 
 
 def _draw_front(axes: Axes, front: Sequence[tuple[float, float, int]]) -> None:
@@ -194,9 +202,15 @@ def _draw_front(axes: Axes, front: Sequence[tuple[float, float, int]]) -> None:
         front: Cost, accuracy and number of each set, by rising cost.
     """
     axes.plot(
-        [x for x, _, _ in front], [y for _, y, _ in front], color=GRAY, linewidth=1,
-        drawstyle="steps-post", zorder=1, scalex=False, scaley=False,
-    )  # fmt: skip
+        [x for x, _, _ in front],
+        [y for _, y, _ in front],
+        color=GRAY,
+        linewidth=1,
+        drawstyle="steps-post",
+        zorder=1,
+        scalex=False,
+        scaley=False,
+    )
     in_points = 72 / axes.get_figure(root=True).dpi  # type: ignore[union-attr]
     groups: list[list[tuple[float, float, int]]] = []
     for item in front:
@@ -207,9 +221,15 @@ def _draw_front(axes: Axes, front: Sequence[tuple[float, float, int]]) -> None:
             groups.append([item])
     for group in groups:
         text = axes.annotate(
-            ", ".join(str(number) for _, _, number in group), (group[0][0], group[-1][1]), (-4, 4),
-            textcoords="offset points", fontsize=SMALL, color=BLACK, ha="right", va="bottom",
-        )  # fmt: skip
+            ", ".join(str(number) for _, _, number in group),
+            (group[0][0], group[-1][1]),
+            (-4, 4),
+            textcoords="offset points",
+            fontsize=SMALL,
+            color=BLACK,
+            ha="right",
+            va="bottom",
+        )
         text.set_in_layout(False)
 
 

@@ -71,9 +71,14 @@ def _draw_cloud(axes: Axes, place: int, values: NDArray[np.float64], color: str)
         axes.plot([values.mean()] * 2, [place - 0.4, place + 0.4], color=BLACK, linewidth=2)
         text = f"{values.mean():.2f}"
     axes.annotate(
-        text, right, aside, fontsize=SMALL, va="center", xycoords=axes.get_yaxis_transform(),
+        text,
+        right,
+        aside,
+        fontsize=SMALL,
+        va="center",
+        xycoords=axes.get_yaxis_transform(),
         textcoords="offset points",
-    )  # fmt: skip
+    )
 
 
 @drawn

@@ -87,8 +87,14 @@ def draw_points(rows: Sequence[Row], points: Sequence[str], paper: Paper | None 
             else:
                 place = points.index(row["point"]) + _aside(methods, row["method"])
                 draw_strip(axes, place, row["top1"], style)
-                axes.plot([], [], style.marker, color=style.color, markerfacecolor=style.face,
-                          label=row["method"])  # fmt: skip
+                axes.plot(
+                    [],
+                    [],
+                    style.marker,
+                    color=style.color,
+                    markerfacecolor=style.face,
+                    label=row["method"],
+                )
         name_strips(axes, student, points)
     grid[len(students) - 1].set_xlabel(TOP1)
     if paper is not None:
@@ -111,9 +117,13 @@ def _draw_paper_strips(axes: Axes, points: Sequence[str], paper: Paper) -> None:
                 top1 = {"mean": value, "std": 0.0, "values": [value]}
                 draw_strip(axes, index + _aside(paper.columns, name), top1, style)
         axes.plot(
-            [], [], style.marker, color=style.color, markerfacecolor=style.face,
+            [],
+            [],
+            style.marker,
+            color=style.color,
+            markerfacecolor=style.face,
             label=f"paper, {name}",
-        )  # fmt: skip
+        )
     name_strips(axes, paper.title, points)
     axes.set_xlabel(TOP1)
 
@@ -177,9 +187,17 @@ def _draw_method(axes: Axes, rows: Sequence[Row], axis: str) -> None:
         means = [found[place]["mean"] for place in x]
         bars = [_bar(found[place]) for place in x]
         axes.errorbar(
-            x, means, yerr=bars, label=name, color=style.color, linestyle=style.dashes,
-            marker=style.marker, markerfacecolor=style.face, capsize=2.5, elinewidth=1,
-        )  # fmt: skip
+            x,
+            means,
+            yerr=bars,
+            label=name,
+            color=style.color,
+            linestyle=style.dashes,
+            marker=style.marker,
+            markerfacecolor=style.face,
+            capsize=2.5,
+            elinewidth=1,
+        )
 
 
 def _bar(top1: Mapping[str, Any]) -> float:
@@ -194,9 +212,14 @@ def _draw_paper_lines(axes: Axes, paper: Paper) -> None:
         pairs = sorted((x, value) for x, value in found.items() if value is not None)
         x, y = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
         axes.plot(
-            x, y, style.marker, color=style.color, markerfacecolor=style.face, linestyle=":",
+            x,
+            y,
+            style.marker,
+            color=style.color,
+            markerfacecolor=style.face,
+            linestyle=":",
             label=f"paper, {name}",
-        )  # fmt: skip
+        )
     axes.set_title(paper.title, loc="left")
 
 
@@ -235,14 +258,27 @@ def draw_ladder(
         x = [rung.cost for rung in rungs]
         means = [rung.top1["mean"] for rung in rungs]
         axes.errorbar(
-            x, means, yerr=[_bar(rung.top1) for rung in rungs], color=BLUE, ecolor=GRAY,
-            marker="o", markersize=12, linewidth=0.8, linestyle=line, elinewidth=1, capsize=2.5,
-        )  # fmt: skip
+            x,
+            means,
+            yerr=[_bar(rung.top1) for rung in rungs],
+            color=BLUE,
+            ecolor=GRAY,
+            marker="o",
+            markersize=12,
+            linewidth=0.8,
+            linestyle=line,
+            elinewidth=1,
+            capsize=2.5,
+        )
         for rung, place in zip(rungs, zip(x, means, strict=True), strict=True):
             axes.annotate(
-                str(names.index(rung.name) + 1), place, fontsize=SMALL, color="white",
-                ha="center", va="center_baseline",
-            )  # fmt: skip
+                str(names.index(rung.name) + 1),
+                place,
+                fontsize=SMALL,
+                color="white",
+                ha="center",
+                va="center_baseline",
+            )
         axes.margins(0.08, 0.15)
         axes.set_ylabel(TOP1)
         axes.set_title(student, loc="left")
@@ -251,7 +287,10 @@ def draw_ladder(
     grid[-1].set_xlabel(label)
     keys = [f"{number}  {shorten(name, 60)}" for number, name in enumerate(names, start=1)]
     figure.legend(
-        [Line2D([], [])] * len(keys), keys, loc="outside lower left", handlelength=0,
+        [Line2D([], [])] * len(keys),
+        keys,
+        loc="outside lower left",
+        handlelength=0,
         handletextpad=0,
-    )  # fmt: skip
+    )
     return figure

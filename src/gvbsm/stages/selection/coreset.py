@@ -30,10 +30,12 @@ def select_random(labels: Tensor, classes: int, ipc: int, generator: Generator) 
     Raises:
         DataError: If a class has fewer than `ipc` pictures.
     """
-    return torch.cat([
-        members[torch.randperm(len(members), generator=generator)[:ipc]]
-        for members in class_members(labels, classes, ipc)
-    ])  # fmt: skip
+    return torch.cat(
+        [
+            members[torch.randperm(len(members), generator=generator)[:ipc]]
+            for members in class_members(labels, classes, ipc)
+        ]
+    )
 
 
 def select_herding(features: Iterable[Tensor], labels: Tensor, classes: int, ipc: int) -> Tensor:

@@ -48,13 +48,16 @@ class Start(NamedTuple):
             return gather_images(data, self.pictures[index, 0])
         across = round(self.pictures.shape[1] ** 0.5)
         side = data.image_size // across
-        tiles = torch.stack([
-            _cut(_picture(data, picture), box[None], side)
-            for picture, box in zip(
-                self.pictures[index].flatten().tolist(), self.boxes[index].flatten(end_dim=1),
-                strict=True,
-            )
-        ])  # fmt: skip
+        tiles = torch.stack(
+            [
+                _cut(_picture(data, picture), box[None], side)
+                for picture, box in zip(
+                    self.pictures[index].flatten().tolist(),
+                    self.boxes[index].flatten(end_dim=1),
+                    strict=True,
+                )
+            ]
+        )
         rows = tiles.view(len(index), across, across, *tiles.shape[2:])
         return rows.permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3).contiguous()
 
@@ -69,9 +72,9 @@ def _picture(data: ImageData, index: int) -> Tensor:
 
 def _cut(picture: Tensor, boxes: Tensor, side: int) -> Tensor:
     """Crops of a picture at `boxes` (n, 4), brought to size: uint8 (n, channels, side, side)."""
-    return torch.stack([
-        TF.resized_crop(picture, *box, [side, side], antialias=True) for box in boxes.tolist()
-    ])  # fmt: skip
+    return torch.stack(
+        [TF.resized_crop(picture, *box, [side, side], antialias=True) for box in boxes.tolist()]
+    )
 
 
 class _Crops(Dataset[tuple[Tensor, Tensor, Tensor]]):
@@ -154,19 +157,23 @@ def select_lowest(losses: Tensor, labels: Tensor, classes: int, ipc: int) -> Ten
     Raises:
         DataError: If a class has fewer than `ipc` pictures.
     """
-    return torch.cat([
-        members[losses[members].argsort(stable=True)[:ipc]]
-        for members in class_members(labels, classes, ipc)
-    ])  # fmt: skip
+    return torch.cat(
+        [
+            members[losses[members].argsort(stable=True)[:ipc]]
+            for members in class_members(labels, classes, ipc)
+        ]
+    )
 
 
 def _drawn_pictures(data: ImageData, limit: int, runtime: Runtime) -> Tensor:
     """At most `limit` training pictures of each class at random, class by class, int64 (n,)."""
     generator = runtime.generator("start")
-    return torch.cat([
-        own[torch.randperm(len(own), generator=generator)[:limit]]
-        for own in class_members(data.train.labels, len(data.class_names), 0)
-    ])  # fmt: skip
+    return torch.cat(
+        [
+            own[torch.randperm(len(own), generator=generator)[:limit]]
+            for own in class_members(data.train.labels, len(data.class_names), 0)
+        ]
+    )
 
 
 def class_losses(
