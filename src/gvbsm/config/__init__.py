@@ -4,18 +4,10 @@ One frozen dataclass a stage; the defaults are the paper's for CIFAR (table 9). 
 field is its line under `Args`. No torch is imported here, so that the command line answers at once.
 """
 
-from gvbsm.config.bench import (
-    BenchConfig,
-)
-from gvbsm.config.blocks import (
-    ConfigError,
-    OptimizerConfig,
-    Parallel,
-    ViewConfig,
-)
-from gvbsm.config.data import (
-    DataConfig,
-)
+from gvbsm.config.bench import BenchConfig
+from gvbsm.config.data import DataConfig
+from gvbsm.config.errors import ConfigError
+from gvbsm.config.optimizer import OptimizerConfig
 from gvbsm.config.run import (
     Baseline,
     BaselinesConfig,
@@ -30,10 +22,12 @@ from gvbsm.config.stages import (
     EvaluationConfig,
     LabelsConfig,
     LabelStorageConfig,
+    Parallel,
     SqueezeConfig,
     StatisticsConfig,
     SynthesisConfig,
 )
+from gvbsm.config.views import ViewConfig
 
 __all__ = [
     "Baseline",

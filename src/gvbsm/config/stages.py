@@ -5,7 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from gvbsm.config.blocks import LATER, OptimizerConfig, Parallel, ViewConfig, later
+from gvbsm.config.fields import LATER, later
+from gvbsm.config.optimizer import OptimizerConfig
+from gvbsm.config.views import ViewConfig
+
+Parallel = Literal["networks", "pictures"]
 
 
 @dataclass(frozen=True)

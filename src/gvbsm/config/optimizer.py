@@ -1,0 +1,37 @@
+"""Settings of an optimizer and of its learning-rate schedule."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from gvbsm.config.fields import later
+
+
+@dataclass(frozen=True)
+class OptimizerConfig:
+    """An optimizer and its learning-rate schedule.
+
+    Args:
+        name: sgd (with momentum), adam, adamw, or muon (orthogonal updates of kernels and matrices,
+            adamw for the rest, the classifier among it), which synthesis does not have.
+        lr: Learning rate at the start.
+        momentum: Momentum of sgd and muon.
+        betas: The two decay rates of adam and adamw.
+        weight_decay: Weight decay, on tensors with more than one dimension alone.
+        schedule: constant, cosine (over all steps), or ssrs (as cosine, but after 5/6 of the steps
+            a sixth of the rate reached there, and from there linearly to 0).
+        zeta: Stretches the cosine: only 1/zeta of its half period is run through, so that 1 ends at
+            a rate of 0, 2 at half of lr.
+        warmup: Share of the steps over which the rate first rises linearly to lr; the schedule is
+            that of the steps after it.
+    """
+
+    name: Literal["sgd", "adam", "adamw", "muon"] = "sgd"
+    lr: float = 0.05
+    momentum: float = 0.9
+    betas: tuple[float, float] = (0.9, 0.999)
+    weight_decay: float = 0.0
+    schedule: Literal["constant", "cosine", "ssrs"] = "cosine"
+    zeta: float = later(1.0)
+    warmup: float = later(0.0)
