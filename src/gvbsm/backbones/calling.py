@@ -7,6 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from gvbsm.config.errors import first_line
+
 
 def check_call(build: Callable[[], nn.Module], shape: tuple[int, int, int], classes: int) -> None:
     """Call a network forward and backward as it is trained, and forward as it is tested.
@@ -30,7 +32,7 @@ def check_call(build: Callable[[], nn.Module], shape: tuple[int, int, int], clas
             with torch.random.fork_rng(), torch.device("cpu"):
                 _call(build(), torch.zeros(2, *shape), classes)
         except Exception as error:
-            raise ValueError((str(error).splitlines() or [type(error).__name__])[0]) from error
+            raise ValueError(first_line(error)) from error
 
 
 def _call(model: nn.Module, pictures: Tensor, classes: int) -> None:

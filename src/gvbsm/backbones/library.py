@@ -11,6 +11,8 @@ import torch
 import torchvision.models
 from torch import Tensor, nn
 
+from gvbsm.config.errors import first_line
+
 # These two return a tuple while training (they have auxiliary heads): no classifier in our sense.
 _TUPLE_OUTPUT = {"googlenet", "inception_v3"}
 
@@ -112,7 +114,7 @@ def build_timm(
     except OSError as error:
         source = published.hf_hub_id or published.url
         raise OSError(
-            f"cannot load the weights of timm/{name} from {source} ({_first_line(error)}); "
+            f"cannot load the weights of timm/{name} from {source} ({first_line(error)}); "
             f"they may be put into the Hugging Face cache, or into torch's hub cache "
             f"({torch.hub.get_dir()}/checkpoints) if the source is a URL"
         ) from error
@@ -192,7 +194,3 @@ def _require_classes(name: str, available: int, classes: int) -> None:
             f"the pretrained weights of {name} have {available} classes, the data set {classes}; "
             f"train it on the data set instead (--squeeze.pretrained false)"
         )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -17,6 +17,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from gvbsm.backbones.library import published_stems
+from gvbsm.config.errors import first_line
 from gvbsm.config.paths import user_path
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
@@ -94,7 +95,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     except Exception as error:  # torch raises almost any built-in, and the unpickler's own
         # torch's own text would have the user switch the guard off
         guarded = type(error).__name__ == "UnpicklingError"
-        first = (str(error).splitlines() or [type(error).__name__])[0]
+        first = first_line(error)
         why = "it is damaged, or holds more than tensors" if guarded else first
         raise ValueError(f"{path} cannot be read as weights: {why}") from None
     for inner in ("state_dict", "model"):

@@ -16,6 +16,7 @@ from typing import Any
 
 from gvbsm.config import Config, ConfigError
 from gvbsm.config.build import to_dict
+from gvbsm.config.errors import first_line
 from gvbsm.engine.device import Log, RunError
 
 log = logging.getLogger("gvbsm")
@@ -63,7 +64,7 @@ def tracking(config: Config, directory: Path) -> Iterator[Log | None]:
             try:
                 trackers.append(_open(name, directory, settings))
             except Exception as error:  # a tracker's own, of any kind
-                raise RunError(f"tracker {name} cannot be opened: {_first_line(error)}") from error
+                raise RunError(f"tracker {name} cannot be opened: {first_line(error)}") from error
         yield partial(_log_to_all, trackers)
     finally:
         for tracker in list(trackers):
@@ -90,12 +91,8 @@ def _dropped_if_it_fails(tracker: Any, trackers: list[Any]) -> Iterator[None]:
     except Exception as error:  # a tracker's own, of any kind
         trackers.remove(tracker)
         log.warning(
-            "tracker %s has failed and gets no more values: %s", tracker.name, _first_line(error)
+            "tracker %s has failed and gets no more values: %s", tracker.name, first_line(error)
         )
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _open(name: str, directory: Path, settings: Mapping[str, Any]) -> Any:

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from gvbsm.config.errors import first_line
 from gvbsm.method.capture import LayerSums, layout_of
 from gvbsm.method.layers import layers_at
 
@@ -67,7 +68,7 @@ class CompiledObserver:
         except Exception as error:  # whatever a missing or broken compiler leads to
             if self._run == self._forward:
                 raise
-            self._on_failure((str(error).splitlines() or [type(error).__name__])[0])
+            self._on_failure(first_line(error))
             self._sums.clear()
             self._run = self._forward
             logits, sums = self._run(x)

@@ -11,6 +11,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+from gvbsm.config.errors import first_line
 from gvbsm.data.pictures import DataError
 
 _AT_ONCE = 256 * 1024**2  # bytes that the rows that are read at once may unpack to
@@ -43,7 +44,7 @@ def download(name: str) -> Path:
     try:
         return Path(snapshot_download(name, repo_type="dataset"))
     except Exception as error:  # no network, no such repository, no access
-        first = (str(error).splitlines() or [type(error).__name__])[0]
+        first = first_line(error)
         raise DataError(f"cannot fetch {name} from the Hugging Face Hub: {first}") from error
 
 
@@ -65,7 +66,7 @@ def upload(folder: Path, name: str) -> str:
             )
         )
     except Exception as error:
-        first = (str(error).splitlines() or [type(error).__name__])[0]
+        first = first_line(error)
         raise DataError(f"cannot push to {name} on the Hugging Face Hub: {first}") from error
 
 
@@ -137,7 +138,7 @@ def read_table(path: Path, rows: int, most_bytes: int) -> tuple[list[bytes], lis
     except DataError:
         raise
     except Exception as error:  # Arrow's own, of many kinds
-        first = (str(error).splitlines() or [type(error).__name__])[0]
+        first = first_line(error)
         raise DataError(f"cannot read {path} as a table of image and label: {first}") from None
     return pictures, labels
 

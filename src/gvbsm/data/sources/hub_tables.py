@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from gvbsm.config.errors import first_line
 from gvbsm.data.classes import class_name
 from gvbsm.data.pictures import DataError
 from gvbsm.data.sources.hub import bars_off
@@ -59,7 +60,7 @@ def load_tables(name: str, request: Request) -> dict[str, Any]:
         raise
     except Exception as error:  # no network, no such set, several configurations, broken files
         cause = error.__cause__ or error
-        first = (str(cause).splitlines() or [type(cause).__name__])[0][:MOST_LETTERS]
+        first = first_line(cause)[:MOST_LETTERS]
         raise DataError(
             f"cannot read {name} as a Hugging Face data set: {first}"
             " (--data.subset names one of its configurations)"

@@ -19,6 +19,7 @@ import torchvision.datasets
 from PIL import Image
 from torch import Tensor
 
+from gvbsm.config.errors import first_line
 from gvbsm.data.classes import Classes, labels_of, number_classes
 from gvbsm.data.pictures import DataError, Lying, Split
 from gvbsm.data.sources.arrays import array_split
@@ -122,7 +123,7 @@ def _make(name: str, request: Request, root: Path, how: dict[str, Any]) -> Any:
     try:
         return getattr(torchvision.datasets, name)(root, **options)
     except Exception as error:  # no network, missing files or modules, a wrong checksum
-        first = (str(error).splitlines() or [type(error).__name__])[0]
+        first = first_line(error)
         wanted = "" if request.root else "; if its files are here, pass their folder as --data.root"
         raise DataError(
             f"cannot read torchvision/{name} in {root}: {first}{wanted}"
