@@ -233,7 +233,7 @@ def test_every_data_preset_builds_for_its_data(name):
     assert (config.method, config.data.name) == ("gvbsm", name)
     assert config.data.name in DATASETS
     assert config.data.workers is None  # a number would be of some machine
-    assert set(config.baselines.methods) == {"random-hard", "random-soft", "sre2l", "full"}
+    assert set(config.baselines.methods) == {"random-hard", "random-soft", "sre2l", "teacher"}
 
 
 @pytest.mark.parametrize("name", BEST)
@@ -242,7 +242,7 @@ def test_best_presets_are_of_the_paper_s_data_and_say_what_was_not_measured(name
     assert (config.ipc, config.data) == (paper.ipc, paper.data)
     assert config.evaluation.students == paper.evaluation.students
     assert config.evaluation.seeds == paper.evaluation.seeds
-    assert set(config.baselines.methods) == {"random-hard", "random-soft", "sre2l", "full"}
+    assert set(config.baselines.methods) == {"random-hard", "random-soft", "sre2l", "teacher"}
     assert config.synthesis.init != "noise"
     assert config.evaluation.batch_size == config.labels.batch_size
     text = (PRESETS / f"{name}.yaml").read_text(encoding="utf-8")
@@ -439,7 +439,7 @@ def _learned(config, lr, runtime, tmp_path):
 @pytest.mark.parametrize("name", [*DATA, *BEST])
 def test_every_loss_and_baseline_learns_with_the_optimizer_of_the_preset(name, runtime, tmp_path):
     config = build_config(read_preset(name))
-    rivals = [item for item in config.baselines.methods if item != "full"]
+    rivals = [item for item in config.baselines.methods if item != "teacher"]
     settings = [for_method(config, rival).evaluation for rival in rivals]
     settings += [replace(config.evaluation, loss=loss) for loss in ("mse_gt", "kl", "hard")]
     different = [item for index, item in enumerate(settings) if item not in settings[:index]]

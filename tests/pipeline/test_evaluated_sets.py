@@ -9,7 +9,7 @@ from gvbsm.store.workdir import Workspace
 CONFIG = as_config(
     {
         "evaluation": {"students": ["convnet8_d1"], "seeds": 3},
-        "baselines": {"methods": ["random-hard", "sre2l", "full"], "draws": 2},
+        "baselines": {"methods": ["random-hard", "sre2l", "teacher", "full"], "draws": 2},
     }
 )
 
@@ -28,7 +28,11 @@ def test_places__draws_share_the_seeds_and_full_has_no_images(tmp_path):
 
 
 def test_teachers__all_are_needed_for_the_whole_set_alone(tmp_path):
-    for methods, needed in ((["random-hard"], [0]), (["random-hard", "full"], [0, 1])):
+    for methods, needed in (
+        (["random-hard"], [0]),
+        (["random-hard", "full"], [0]),
+        (["random-hard", "teacher"], [0, 1]),
+    ):
         config = as_config(
             {
                 "squeeze": {"backbones": ["wrn10_1", "convnet8_d1"]},

@@ -139,7 +139,7 @@ def test_pretrained_teachers_of_other_classes_end_a_run_before_any_work(
 def test_check_feasible__ipc_larger_than_a_class(data):
     with pytest.raises(DataError, match="ipc is 11"):
         check_feasible(config(ipc=11), data)
-    check_feasible(config(ipc=11, baselines={"methods": ["sre2l", "full"]}), data)
+    check_feasible(config(ipc=11, baselines={"methods": ["sre2l", "teacher", "full"]}), data)
     with pytest.raises(DataError, match="10"):
         check_feasible(config(ipc=11, baselines={"methods": []}, synthesis={"init": "real"}), data)
 
@@ -182,7 +182,7 @@ def test_check_feasible__sides_that_images_pass_on_the_way(data):
 def test_check_feasible__a_selection_larger_than_a_class(data, selection):
     method = f"{selection}-soft"
     with pytest.raises(DataError, match=f"ipc is 11.* has 10 .* {method} would take"):
-        check_feasible(config(ipc=11, baselines={"methods": ["full", method]}), data)
+        check_feasible(config(ipc=11, baselines={"methods": ["teacher", method]}), data)
 
 
 @pytest.mark.parametrize("selection", ["herding", "k-center"])

@@ -28,12 +28,16 @@ def test_rows_take_the_last_epoch_and_report_the_best_beside_it():
         "evaluation/gvbsm/convnet128/0": 1.0,
         "evaluation/gvbsm/convnet128/1": 0.5,
         "evaluation/gvbsm/convnet128_d4/0": 4.0,
+        "full/convnet128/0": 4.0,
+        "full/convnet128/1": 5.0,
     }
-    full = {"resnet18": history(99.0, 98.0)}
+    full = {"convnet128": [history(90.0), history(92.0)]}
+    teachers = {"resnet18": history(99.0, 98.0)}
     runtime = Runtime(torch.device("cpu"), "fp32", 0)
-    results = collect(Config(ipc=5), students, full, seconds, {"train": 40, "test": 16}, runtime)
+    pictures = {"train": 40, "test": 16}
+    results = collect(Config(ipc=5), students, full, teachers, seconds, pictures, runtime)
     rows = {(row["method"], row["student"]): row for row in results["rows"]}
-    assert list(rows) == [*students, ("full", "resnet18")]
+    assert list(rows) == [*students, ("full", "convnet128"), ("teacher", "resnet18")]
 
     row = rows["gvbsm", "convnet128"]
     assert row["top1"] == {"mean": 62.0, "std": 2.0, "values": [60.0, 62.0, 64.0]}
@@ -42,9 +46,10 @@ def test_rows_take_the_last_epoch_and_report_the_best_beside_it():
     assert (row["ipc"], row["seconds"]) == (5, 1.5)
     assert rows["random-hard", "convnet128"]["top1"] == {"mean": 30.0, "std": 0.0, "values": [30.0]}
     assert rows["gvbsm", "convnet128_d4"]["seconds"] == 4.0
-    whole = rows["full", "resnet18"]
-    assert (whole["ipc"], whole["seconds"]) == (None, 7.0)
-    assert (whole["top1"]["mean"], whole["top1_best"]["mean"]) == (98.0, 99.0)
+    teacher, whole = rows["teacher", "resnet18"], rows["full", "convnet128"]
+    assert (teacher["ipc"], teacher["seconds"]) == (None, 7.0)
+    assert (teacher["top1"]["mean"], teacher["top1_best"]["mean"]) == (98.0, 99.0)
+    assert (whole["ipc"], whole["seconds"], whole["top1"]["values"]) == (None, 9.0, [90.0, 92.0])
 
     expected = dict(zip(STAGES, (7.0, 2.0, 3.0, 0, 5.5), strict=True))
     assert results["seconds"] == expected

@@ -74,7 +74,7 @@ def preset(tmp_path_factory):
         "synthesis": {"iterations": 3, "batch_size": 2},  # four groups
         "labels": {"epochs": 120},
         "evaluation": {"students": ["convnet8_d1"], "seeds": 2, "tests": 1},
-        "baselines": {"methods": ["random-soft", "full"]},
+        "baselines": {"methods": ["random-soft", "teacher"]},
         "continual": {"steps": 2, "orders": 2, "epochs": 2, "methods": []},
     }
     settings["squeeze"]["views"] = {"crop": "pad", "padding": 1}

@@ -200,7 +200,8 @@ def test_analysis__is_made_again_only_if_a_set_or_the_teacher_is_another(workdir
 def test_analysis__takes_resnet18_if_there_is_one(tmp_path):
     def paths(*names):
         for name in names:
-            header = {"kind": "teacher", "recipe": {}, "backbone": name}
+            history = {"epochs": [1], "top1": [50.0], "losses": [1.0]}
+            header = {"kind": "teacher", "recipe": {}, "backbone": name, "history": history}
             save(tmp_path / name.replace("/", "--"), {}, header)
         return [tmp_path / name.replace("/", "--") for name in names]
 

@@ -378,14 +378,14 @@ def test_the_map_of_many_classes_picks_some_out(classes):
 def test_methods_show_every_student_and_the_figures():
     rows = [
         row("gvbsm", "small", 50.0, 52.0), row("random-hard", "small", 40.0),
-        row("gvbsm", "large", 60.0), row("full", "small", 70.0), row("full", "teacher", 80.0),
+        row("gvbsm", "large", 60.0), row("teacher", "small", 70.0), row("teacher", "large2", 80.0),
     ]  # fmt: skip
     figure = draw_methods(rows, 10)
     assert_readable(figure)
     small, large = figure.axes
     assert [axes.get_title("left") for axes in figure.axes] == ["small", "large"]
     names = [text.get_text() for text in small.get_yticklabels()]
-    assert names == ["gvbsm", "random-hard", "full"]
+    assert names == ["gvbsm", "random-hard", "teacher"]
     marks = [xy(entry) for entry in small.lines if entry.get_marker() not in ("|", "None")]
     assert [(50, 0), (52, 0)] in marks
     assert [(40, 1)] in marks
@@ -407,7 +407,7 @@ def test_scaling_has_a_line_a_method_with_bars_and_levels():
     rows = [
         row("gvbsm", "net", 40.0, 44.0, x=10), row("gvbsm", "net", 30.0, x=1),
         row("random-hard", "net", 20.0, x=1), row("full", "net", 80.0, x=None),
-        row("gvbsm", "other", 50.0, x=50), row("full", "teacher", 90.0, x=None),
+        row("gvbsm", "other", 50.0, x=50), row("teacher", "teacher", 90.0, x=None),
     ]  # fmt: skip
     figure = draw_scaling(rows, "x", "images per class", "log")
     assert_readable(figure)

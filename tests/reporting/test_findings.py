@@ -27,7 +27,9 @@ def score(*values):
 
 def row(method, *values, best=None, student=STUDENT):
     last = score(*values)
-    return Row(method, student, None if method == "full" else 10, last, best or last, 1.0)
+    return Row(
+        method, student, None if method in ("full", "teacher") else 10, last, best or last, 1.0
+    )
 
 
 OWN = row("gvbsm", 80.0, 80.5, 81.0)
@@ -36,7 +38,7 @@ ROWS = (
     row("random-hard", 40.0, 41.0, 42.0),
     row("random-soft", 70.0, 70.5, 71.0),
     row("sre2l", 75.0, 75.5, 76.0),
-    row("full", 90.0),
+    row("teacher", 90.0),
 )
 
 
@@ -131,7 +133,7 @@ def test_verdict_in_two_sentences(facts):
     first, second = (text.replace("\N{NO-BREAK SPACE}", " ") for text in verdict(facts))
     assert first == (
         "Trained on 100 distilled images, convnet128 reaches 80.5 ± 0.5 %; "
-        "trained on all 50,000 pictures, 90.0 %."
+        "as a teacher, on all 50,000 pictures, 90.0 %."
     )
     assert second == (
         "With as many images, baselines reach 75.5 ± 0.5 % (SRe2L), "
@@ -146,8 +148,8 @@ def test_verdict_without_comparison_and_of_one_student(facts):
     assert text.replace("\N{NO-BREAK SPACE}", " ") == (
         "Trained on 100 distilled images, convnet128 reaches 50.0 %."
     )
-    unknown = replace(facts, rows=(row("gvbsm", 50.0), row("full", 90.0)), train=None)
-    assert "trained on the whole set, 90.0" in verdict(unknown)[0]
+    unknown = replace(facts, rows=(row("gvbsm", 50.0), row("teacher", 90.0)), train=None)
+    assert "as a teacher, on the whole set, 90.0" in verdict(unknown)[0]
 
 
 def test_verdict_names_the_best_of_many_baselines(facts):
@@ -307,7 +309,7 @@ def test_a_weak_teacher(facts):
 
 
 def test_a_whole_set_that_is_no_upper_bound(facts):
-    assert only(with_rows(facts, row("full", 70.0))).name == "short-full"
+    assert only(with_rows(facts, row("teacher", 70.0))).name == "short-teacher"
 
 
 def test_settings_below_the_preset(facts):
@@ -350,7 +352,7 @@ def test_labels_that_outweigh_the_images(facts):
 def test_missing_baselines(facts):
     finding = only(replace(facts, rows=(OWN, *ROWS[2:4])))
     assert finding.name == "missing"
-    assert "random real pictures, hard labels and whole set" in finding.text
+    assert "random real pictures, hard labels and teacher" in finding.text
 
 
 def test_few_test_pictures(facts):

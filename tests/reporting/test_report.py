@@ -683,7 +683,7 @@ CHANGES = [
     ("imagenet-1k", {"ipc": 50}),
     (
         "cifar10",
-        {"baselines": {"methods": ["full"]}, "data": {"workers": 0}, "labels": {"epochs": 300}},
+        {"baselines": {"methods": ["teacher"]}, "data": {"workers": 0}, "labels": {"epochs": 300}},
     ),
 ]
 

@@ -24,7 +24,7 @@ STUDY = {
     "source": "none",
     "axes": ["weight", "loss"],
     "grid": {"synthesis.weight_conv": [0.0, 1.0], "evaluation.loss": ["kl", "mse_gt"]},
-    "base": {"baselines.methods": ["random-soft", "full"]},
+    "base": {"baselines.methods": ["random-soft", "teacher"]},
     "paper": {"data": "toys", "columns": ["A"], "figures": {"weight=1.0,loss=kl": [12.3]}},
 }
 SETTINGS = {
@@ -78,8 +78,8 @@ def test_sweep__tells_every_point_method_and_student(finished):
     # teachers are the same at all points; random pictures under kl and mse_gt are not
     assert told == [
         *((name, method, "convnet8_d1") for name in names for method in ("gvbsm", "random-soft")),
-        (None, "full", "wrn10_1"),
-        (None, "full", "convnet8_d1"),
+        (None, "teacher", "wrn10_1"),
+        (None, "teacher", "convnet8_d1"),
     ]
 
 
@@ -215,7 +215,7 @@ def test_repeat__pools_the_students_of_several_seeds(folder, finished, tmp_path)
     assert row["top1"]["values"] == [
         value for run in runs for value in run["rows"][0]["top1"]["values"]
     ]
-    teachers = [row for row in content["rows"] if row["method"] == "full"]
+    teachers = [row for row in content["rows"] if row["method"] == "teacher"]
     assert [row["top1"]["n"] for row in teachers] == [2, 2]
 
 

@@ -70,7 +70,7 @@ def quick_settings(data, **changes):
         "evaluation": {"students": ["convnet8_d1"], "seeds": 2, "tests": 2},
         "baselines": {
             "methods": [
-                "random-hard", "random-soft", "sre2l", "full", "herding-hard", "forgetting-hard",
+                "random-hard", "random-soft", "sre2l", "teacher", "herding-hard", "forgetting-hard",
             ]
         },
         **changes,

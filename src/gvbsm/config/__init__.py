@@ -9,6 +9,7 @@ from gvbsm.config.data import DataConfig
 from gvbsm.config.errors import ConfigError
 from gvbsm.config.optimizer import OptimizerConfig
 from gvbsm.config.run import (
+    WHOLE_SET,
     Baseline,
     BaselinesConfig,
     Config,
@@ -50,4 +51,5 @@ __all__ = [
     "StatisticsConfig",
     "SynthesisConfig",
     "ViewConfig",
+    "WHOLE_SET",
 ]

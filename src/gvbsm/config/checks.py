@@ -14,7 +14,8 @@ _POSITIVE = (
     "statistics.passes synthesis.iterations synthesis.batch_size synthesis.tau "
     "synthesis.flatness_tau labels.epochs "
     "labels.batch_size labels.temperature evaluation.seeds evaluation.batch_size evaluation.tests "
-    "evaluation.temperature baselines.draws squeeze.optimizer.lr synthesis.optimizer.lr "
+    "evaluation.temperature baselines.draws baselines.full_epochs squeeze.optimizer.lr "
+    "synthesis.optimizer.lr "
     "evaluation.optimizer.lr continual.steps continual.orders"
 )
 

@@ -26,8 +26,9 @@ Selection = Literal[
     "forgetting-soft",
 ]
 Method = Literal["gvbsm", "sre2l", Selection]
-Baseline = Literal[Selection, "sre2l", "full"]
+Baseline = Literal[Selection, "sre2l", "teacher", "full"]
 Rival = Literal[Selection, "sre2l"]
+WHOLE_SET = ("teacher", "full")  # baselines that are trained on all real pictures
 
 
 @dataclass(frozen=True)
@@ -35,15 +36,19 @@ class BaselinesConfig:
     """What the result is compared with, in the same run.
 
     Args:
-        methods: Any of sre2l, full (each teacher on the whole set), and real pictures selected at
-            random or by herding, k-center or forgetting (random-hard, herding-soft and so on).
+        methods: Any of sre2l, teacher (the accuracy of each teacher), full (each student trained on
+            all real pictures with hard labels), and real pictures selected at random or by herding,
+            k-center or forgetting (random-hard, herding-soft and so on).
         draws: Random selections of real pictures; student k trains on draw k modulo draws.
+        full_epochs: Epochs of the students of `full`; views, batches and optimizer are those of
+            squeeze.
         overrides: Settings of synthesis, labels and evaluation that single baselines have on this
             data, such as {sre2l: {synthesis: {weight_batchnorm: 1.0}}}.
     """
 
-    methods: tuple[Baseline, ...] = ("random-hard", "random-soft", "sre2l", "full")
+    methods: tuple[Baseline, ...] = ("random-hard", "random-soft", "sre2l", "teacher")
     draws: int = 1
+    full_epochs: int = 200
     overrides: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
@@ -57,7 +62,8 @@ class ContinualConfig:
         students: Names of the students' architectures; none takes the first of evaluation.students.
         epochs: Epochs of each training; none takes labels.epochs.
         min_steps: Least steps of each training, as labels.min_steps, which none takes.
-        methods: What the run's own set is compared with: any of baselines.methods' but full.
+        methods: What the run's own set is compared with: any of baselines.methods' but teacher and
+            full.
     """
 
     steps: int = 5

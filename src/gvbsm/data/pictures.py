@@ -313,6 +313,7 @@ def class_members(labels: Tensor, classes: int, ipc: int) -> Iterator[Tensor]:
         if len(members) < ipc:
             raise DataError(
                 f"class {label} has {len(members)} training pictures, fewer than ipc={ipc}; lower "
-                "ipc, or leave out the methods that select pictures (--baselines.methods '[full]')"
+                "ipc, or leave out the methods that select pictures (--baselines.methods "
+                "'[teacher]')"
             )
         yield members

@@ -101,7 +101,7 @@ def _accuracy(rows: Sequence[Mapping[str, Any]] | None) -> str:
         "",
         "Top-1 in percent on the real test pictures after the last epoch, mean ± sample deviation "
         "over n students trained from scratch. `random-soft`: as many random real pictures, with "
-        "soft labels of the same teachers; `full`: a teacher, on all real pictures.",
+        "soft labels of the same teachers; `full` and `teacher`: all real pictures.",
         "",
         "| method | student | images per class | top-1 % | n |",
         "|---|---|---|---|---|",

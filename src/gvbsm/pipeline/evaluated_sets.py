@@ -23,7 +23,7 @@ def all_places(config: Config, workdir: Path) -> Iterator[Evaluated]:
     yield config.method, Place(config, workdir), range(seeds)
     baselines = workdir / "baselines"
     for method in config.baselines.methods:
-        if method == "full":
+        if method == "teacher" or method == "full":
             continue
         settings = for_method(config, method)
         draws = config.baselines.draws if selection_of(method) == "random" else 1
@@ -39,7 +39,7 @@ def needed_teachers(config: Config, places: Sequence[Place]) -> list[str]:
         config: The run's settings.
         places: What is evaluated.
     """
-    everyone = "full" in config.baselines.methods
+    everyone = "teacher" in config.baselines.methods
     asked = {name for place in places for name in place.teachers}
     return [name for name in config.squeeze.backbones if everyone or name in asked]
 
@@ -67,9 +67,28 @@ def read_results(
     return found
 
 
-def read_full(config: Config, recipes: Recipes, workspace: Workspace) -> dict[str, dict[str, Any]]:
-    """The histories of the teachers, by backbone, if they are a row of the results."""
+def read_full(
+    config: Config, recipes: Recipes, workspace: Workspace
+) -> dict[str, list[dict[str, Any]]]:
+    """The results of the students that were trained on all real pictures, by student."""
     if "full" not in config.baselines.methods:
+        return {}
+    results = {
+        student: [
+            current_history(workspace.full(student, index), recipes.full(student, index))
+            for index in range(config.evaluation.seeds)
+        ]
+        for student in config.evaluation.students
+    }
+    tested = {name: [each for each in found if each] for name, found in results.items()}
+    return {name: histories for name, histories in tested.items() if histories}
+
+
+def read_teachers(
+    config: Config, recipes: Recipes, workspace: Workspace
+) -> dict[str, dict[str, Any]]:
+    """The histories of the teachers, by backbone, if they are a row of the results."""
+    if "teacher" not in config.baselines.methods:
         return {}
     paths = {name: workspace.teacher(name) for name in config.squeeze.backbones}
     return {

@@ -21,7 +21,8 @@ STAGES = ("squeeze", "statistics", "synthesis", "labels", "evaluation")
 def collect(
     config: Config,
     students: Mapping[tuple[str, str], Sequence[Mapping[str, Any]]],
-    full: Mapping[str, Mapping[str, Any]],
+    full: Mapping[str, Sequence[Mapping[str, Any]]],
+    teachers: Mapping[str, Mapping[str, Any]],
     seconds: Mapping[str, float],
     pictures: Mapping[str, int],
     runtime: Runtime,
@@ -31,16 +32,18 @@ def collect(
     Args:
         config: The run's settings.
         students: The results of all seeds, by method and student.
-        full: Each teacher's history on the whole set, by backbone.
+        full: The results of students on all real pictures, by student.
+        teachers: Each teacher's history, by backbone.
         seconds: Time of each piece of work, named `STAGE/...`.
         pictures: Real pictures of each split.
         runtime: Where it was computed.
 
     Returns:
-        `rows`: method, student, ipc (None for the whole set), `top1` (last epoch) and `top1_best`
-        (best test of all epochs) in percent, and seconds; `seconds` of each stage; `pictures` of
-        each split; `config`; `versions`. `Run` adds `skipped` pictures, `notes` on what was assumed
-        of the data, what was read of the `data`, and the `origin` of the settings.
+        `rows`: method, student, ipc (None for all pictures), `top1` (last epoch) and
+        `top1_best` (best test of all epochs) in percent, and seconds; `seconds` of each
+        stage; `pictures` of each split; `config`; `versions`. `Run` adds `skipped` pictures,
+        `notes` on what was assumed of the data, what was read of the `data`, and the `origin` of
+        the settings.
     """
     rows = [
         _row(
@@ -53,8 +56,12 @@ def collect(
         for (method, student), results in students.items()
     ]
     rows += [
-        _row("full", backbone, None, [history], seconds.get(f"squeeze/{backbone}", 0.0))
-        for backbone, history in full.items()
+        _row("full", student, None, results, sum_seconds(seconds, f"full/{student}/"))
+        for student, results in full.items()
+    ]
+    rows += [
+        _row("teacher", backbone, None, [history], seconds.get(f"squeeze/{backbone}", 0.0))
+        for backbone, history in teachers.items()
     ]
     return {
         "rows": rows,

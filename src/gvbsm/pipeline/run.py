@@ -38,7 +38,9 @@ from gvbsm.pipeline.evaluated_sets import (
     needed_teachers,
     read_full,
     read_results,
+    read_teachers,
 )
+from gvbsm.pipeline.full_data import train_full
 from gvbsm.pipeline.preflight import (
     check_alike,
     check_feasible,
@@ -336,6 +338,9 @@ class Run:
                     self.labels(place)
                 self._evaluate([(place, seeds) for _, place, seeds in step])
                 results = self.write_results()
+            if "full" in self.config.baselines.methods:
+                train_full(self.config, self.data, self.runtime, self.recipes, self.team)
+                results = self.write_results()
         return results
 
     def write_results(self) -> dict[str, Any]:
@@ -345,9 +350,10 @@ class Run:
     def _write_results(self) -> dict[str, Any]:
         found = read_results(self.places(), self.recipes)
         full = read_full(self.config, self.recipes, self.workspace)
+        teachers = read_teachers(self.config, self.recipes, self.workspace)
         pictures = {"train": len(self.data.train), "test": len(self.data.test)}
         seconds = self.workspace.seconds()
-        results = collect(self.config, found, full, seconds, pictures, self.runtime)
+        results = collect(self.config, found, full, teachers, seconds, pictures, self.runtime)
         results |= {**self.data.record(), "origin": self.origin.as_json()}
         write_json(self.workspace.results, results)
         return results

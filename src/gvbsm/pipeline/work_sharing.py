@@ -23,7 +23,7 @@ class Teamwork:
     """
 
     def __init__(self, workspace: Workspace, processes: Processes) -> None:
-        self._workspace, self._processes = workspace, processes
+        self.workspace, self._processes = workspace, processes
 
     @contextmanager
     def begun(self) -> Iterator[None]:
@@ -34,13 +34,13 @@ class Teamwork:
                 directory for all processes.
         """
         if not self._processes.leads:
-            self._workspace.check_shared(self._processes)
+            self.workspace.check_shared(self._processes)
             yield
             self._processes.barrier()
             return
-        with self._workspace.locked():
-            self._workspace.absorb()
-            self._workspace.check_shared(self._processes)
+        with self.workspace.locked():
+            self.workspace.absorb()
+            self.workspace.check_shared(self._processes)
             yield
             self._processes.barrier()
 
@@ -69,14 +69,14 @@ class Teamwork:
             mine.append(item)
         self.meet([path_of(item) for item in items])
         if self._processes.leads:
-            self._workspace.absorb()
+            self.workspace.absorb()
             for item in items:
                 if item not in mine:
                     tell(item)
 
     def timed(self, name: str, team: Processes) -> AbstractContextManager[None]:
         """Note the time of a block that the processes of `team` do together."""
-        return self._workspace.timed(name) if team.leads else nullcontext()
+        return self.workspace.timed(name) if team.leads else nullcontext()
 
     def meet(self, paths: Sequence[Path]) -> None:
         """Wait until all processes are here, and files that were made are seen."""

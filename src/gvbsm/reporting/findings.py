@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from gvbsm.config import BaselinesConfig
+from gvbsm.config import WHOLE_SET, BaselinesConfig
 from gvbsm.reporting.facts import Facts, Row, preset_name, setting
 from gvbsm.reporting.figures.style import byte_count
 from gvbsm.reporting.significance import noise, standard_error
@@ -54,14 +54,16 @@ def verdict(facts: Facts) -> list[str]:
     row = own[0]
     kind = "distilled images" if facts.method in ("gvbsm", "sre2l") else "selected real pictures"
     text = f"Trained on {facts.images:,} {kind}, {row.student} reaches {percent(row.last)}"
+    whole = f"all {facts.train:,} pictures" if facts.train else "the whole set"
     if (full := facts.row("full", row.student)) is not None:
-        whole = f"all {facts.train:,} pictures" if facts.train else "the whole set"
         text += f"; trained on {whole}, {percent(full.last)}"
+    elif (teacher := facts.row("teacher", row.student)) is not None:
+        text += f"; as a teacher, on {whole}, {percent(teacher.last)}"
     sentences = [f"{text}."]
     rivals = [
         found
         for found in facts.rows
-        if found.student == row.student and found.method not in (facts.method, "full")
+        if found.student == row.student and found.method not in (facts.method, *WHOLE_SET)
     ]
     if rivals:
         best = sorted(rivals, key=lambda found: -found.last.mean)[:TOLD_RIVALS]
@@ -84,7 +86,7 @@ def _rivals(facts: Facts) -> Iterator[Finding]:
     found: dict[str, list[tuple[Row, Row, float]]] = {}
     for other in facts.rows:
         own = facts.row(facts.method, other.student)
-        if own is None or other.method in (facts.method, "full"):
+        if own is None or other.method in (facts.method, *WHOLE_SET):
             continue
         limit = noise(own.last, other.last, facts.test) or 0.0
         if own.last.mean - other.last.mean <= limit:
@@ -152,7 +154,7 @@ def _students(facts: Facts) -> Iterator[Finding]:
             f"Not all students are trained: {listed(short)}.",
             "Run the same command again: it goes on where it stopped.",
         )
-    single = [row for row in facts.rows if row.last.n == 1 and row.method != "full"]
+    single = [row for row in facts.rows if row.last.n == 1 and row.method != "teacher"]
     if single:
         names = dict.fromkeys(f"{method_words(row.method)} ({row.student})" for row in single)
         yield Finding(
@@ -245,14 +247,14 @@ def _teachers(facts: Facts) -> Iterator[Finding]:
             "Train them longer (`squeeze.epochs`), or leave them out of `squeeze.backbones`.",
         )
     for row in facts.own_rows():
-        full = facts.row("full", row.student)
+        full = facts.row("teacher", row.student)
         if full and row.last.mean - full.last.mean > (noise(row.last, full.last, facts.test) or 0):
             yield Finding(
-                "short-full",
+                "short-teacher",
                 "warning",
                 f"{row.student} is better on the distilled set ({row.last.mean:.1f} %) than on the "
                 f"whole one ({full.last.mean:.1f} %): as a teacher it was not trained to its end, "
-                "and the row of the whole set is no upper bound.",
+                "and its row is no upper bound.",
                 "Raise `squeeze.epochs`.",
             )
 

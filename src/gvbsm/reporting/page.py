@@ -136,6 +136,8 @@ def _tiles(facts: Facts) -> list[dict[str, str]]:
         tiles.append((f"{name}, top-1", f"{format_top1(vars(own[0].last))} %", student))
         if (full := facts.row("full", student)) is not None:
             tiles.append(("Whole set, top-1", f"{format_top1(vars(full.last))} %", student))
+        elif (teacher := facts.row("teacher", student)) is not None:
+            tiles.append(("Teacher, top-1", f"{format_top1(vars(teacher.last))} %", student))
     share = f"{100 * facts.images / facts.train:.2g} % of {facts.train:,}" if facts.train else ""
     tiles.append(("Images", f"{facts.images:,}", share))
     if facts.set_bytes["images"]:

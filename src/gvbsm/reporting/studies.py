@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gvbsm._version import __version__
+from gvbsm.config import WHOLE_SET
 from gvbsm.config.provenance import Origin
 from gvbsm.files.artifacts import ArtifactError, read_json
 from gvbsm.reporting.facts import Score
@@ -202,7 +203,7 @@ def _rivals(study: StudyResults, rows: Sequence[dict[str, Any]]) -> Iterator[Fin
     """
     own = {(row["point"], row["student"]): row for row in rows}
     gaps: dict[str, list[float]] = {}
-    for other in (row for row in study.rows if row not in rows and row["method"] != "full"):
+    for other in (row for row in study.rows if row not in rows and row["method"] not in WHOLE_SET):
         for (point, student), row in own.items():
             if other["student"] == student and other["point"] in (None, point):
                 gap = other["top1"]["mean"] - row["top1"]["mean"]

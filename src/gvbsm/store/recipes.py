@@ -30,6 +30,7 @@ REVISIONS = {
     "real": 1,
     "labels": 1,
     "evaluation": 1,
+    "full": 1,
 }
 
 
@@ -288,6 +289,15 @@ class Recipes:
             lr=place.config.evaluation.lr_of.get(student),
             evaluation=settings,
             **self._labelled(place.of_student(student)),
+        )
+
+    def full(self, student: str, seed_index: int) -> Recipe:
+        """The recipe of a student that is trained on all real pictures."""
+        squeeze = replace(self._config.squeeze, epochs=self._config.baselines.full_epochs)
+        settings = self._training(squeeze)
+        seed = seed_of(self._config, "squeeze")
+        return self._recipe(
+            "full", seed=seed, student=student, seed_index=seed_index, squeeze=settings
         )
 
     def continual(self, place: Place, student: str, order: int, seen: Sequence[int]) -> Recipe:

@@ -54,6 +54,11 @@ class Workspace:
         """The file of a teacher."""
         return self.directory / "squeeze" / file_name(backbone)
 
+    def full(self, student: str, seed_index: int) -> Path:
+        """The file of a student's result on all real pictures."""
+        name = file_name(student).removesuffix(".safetensors")
+        return self.directory / "baselines" / "full" / f"{name}-{seed_index}.json"
+
     def statistics(self, backbone: str) -> Path:
         """The file of a teacher's statistics."""
         return self.directory / "statistics" / file_name(backbone)

@@ -236,18 +236,18 @@ class _Work:
     def _finished(self) -> dict[str, Any] | None:
         """The results, if nothing is left to do: they keep the versions they were made with."""
         path = self.run.workspace.results
-        ends = [item for item in self.artifacts if item.clock.startswith("evaluation/")]
+        ends = [item for item in self.artifacts if item.clock.startswith(("evaluation/", "full/"))]
         if not path.is_file() or not all(item.is_there() for item in ends):
             return None
         results = read_json(path)
         checked(Results, results, path)
-        students = [row for row in results["rows"] if row["method"] != "full"]
-        full = len(results["rows"]) - len(students)
-        wanted = "full" in self.run.config.baselines.methods
+        students = [row for row in results["rows"] if row["method"] != "teacher"]
+        teachers = len(results["rows"]) - len(students)
+        wanted = "teacher" in self.run.config.baselines.methods
         is_whole = (
             results["config"] == to_dict(self.run.config)
             and sum(len(row["top1"]["values"]) for row in students) == len(ends)
-            and full == (len(self.run.config.squeeze.backbones) if wanted else 0)
+            and teachers == (len(self.run.config.squeeze.backbones) if wanted else 0)
         )
         return results if is_whole else None
 
@@ -274,11 +274,22 @@ class _Work:
                     clock = f"evaluation/{method}/{student}/{seed}"
                     yield Artifact(place.result(student, seed), recipe, clock)
 
+        yield from self._full_data()
+
+    def _full_data(self) -> Iterator[Artifact]:
+        """The students on all real pictures, if they are a baseline."""
+        config, recipes, workspace = self.run.config, self.run.recipes, self.run.workspace
+        if "full" in config.baselines.methods:
+            for student in config.evaluation.students:
+                for seed in range(config.evaluation.seeds):
+                    path, recipe = workspace.full(student, seed), recipes.full(student, seed)
+                    yield Artifact(path, recipe, f"full/{student}/{seed}")
+
     def recipe(self, method: str, student: str) -> str:
         """Hash of all that the results of a method's students depend on."""
-        if method == "full":
+        if method == "teacher":
             return fingerprint(self.run.recipes.teacher(student))
-        start = f"evaluation/{method}/{student}/"
+        start = f"full/{student}/" if method == "full" else f"evaluation/{method}/{student}/"
         found = [fingerprint(a.recipe) for a in self.artifacts if a.clock.startswith(start)]
         return fingerprint({"students": found})
 

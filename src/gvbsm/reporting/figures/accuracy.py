@@ -44,7 +44,7 @@ def draw_methods(rows: Sequence[Row], chance: float) -> Figure:
     """Every method's accuracy, a panel for each student: dots are single students.
 
     Args:
-        rows: Results; a row of the method `full` is shown with the student of its name.
+        rows: Results; a row of `full` or `teacher` is shown with the student of its name.
         chance: Accuracy of guessing, in percent; a line where it is not far from the results, and
             told in any case.
     """
@@ -63,8 +63,8 @@ def draw_methods(rows: Sequence[Row], chance: float) -> Figure:
 
 
 def students_of(rows: Sequence[Row]) -> list[str]:
-    """The students in the order of the rows; teachers on the whole set count only if alone."""
-    trained = [row["student"] for row in rows if row["method"] != "full"]
+    """The students in the order of the rows; teachers count only if alone."""
+    trained = [row["student"] for row in rows if row["method"] != "teacher"]
     return list(dict.fromkeys(trained or [row["student"] for row in rows]))
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from gvbsm.config import WHOLE_SET
 from gvbsm.files.artifacts import read_json
 from gvbsm.files.schema import Continual, checked, checked_header
 from gvbsm.reporting.figures.accuracy import draw_confusion, draw_continual, draw_methods
@@ -145,7 +146,7 @@ def _film(workspace: Workspace) -> Iterator[Drawn]:
 def _accuracies(workspace: Workspace) -> Iterator[Drawn]:
     """Methods beside each other, then each kind of student: its training, and its mistakes."""
     rows = read_rows(workspace)
-    if not [row for row in rows if row["method"] != "full"]:
+    if not [row for row in rows if row["method"] not in WHOLE_SET]:
         return
     classes = _class_names(workspace)
     several = max(len(row["top1"]["values"]) for row in rows)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from gvbsm.backbones import build_backbone
+from gvbsm.config import WHOLE_SET
 from gvbsm.config.build import selection_of
 from gvbsm.engine.seeds import seeded
 from gvbsm.files.artifacts import ArtifactError, load_tensors, read_json
@@ -234,7 +235,7 @@ def study_spots(study: StudyResults) -> list[Spot]:
     spots = []
     for row in study.rows:
         sizes = row["image_bytes"], row["label_bytes"]
-        if row["method"] == "full":
+        if row["method"] in WHOLE_SET:
             continue
         name = "every point" if row["point"] is None else row["point"]
         seconds = row["seconds"]

@@ -49,6 +49,7 @@ _METHOD_COLORS = {
     "k-center": ORANGE,
     "forgetting": BROWN,
     "full": BLACK,
+    "teacher": BLACK,
     "real": BLACK,
 }
 _OTHER_COLORS = (SKY, GRAY, YELLOW)
@@ -117,7 +118,7 @@ def method_style(method: str) -> MethodStyle:
     color of its own too.
     """
     source, hollow = re.sub(r"-(soft|hard)$", "", method), method.endswith("-hard")
-    markers = dict(zip(_METHOD_COLORS, "os^DvPXX", strict=True))
+    markers = dict(zip(_METHOD_COLORS, "os^DvPXdX", strict=True))
     color = _METHOD_COLORS.get(source)
     if color is None:
         color = _OTHER_COLORS[zlib.crc32(source.encode()) % len(_OTHER_COLORS)]

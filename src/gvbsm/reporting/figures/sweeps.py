@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from gvbsm.config import WHOLE_SET
 from gvbsm.reporting.figures.captions import Drawn, count, listed
 from gvbsm.reporting.figures.pareto import pareto_figure
 from gvbsm.reporting.figures.reading import StudyResults, fitting, read_studies, study_spots
@@ -162,7 +163,7 @@ def _where(study: StudyResults, ipc: bool = True) -> str:
 
 
 def _marks(study: StudyResults) -> str:
-    numbers = {len(row["top1"]["values"]) for row in study.rows if row["method"] != "full"}
+    numbers = {len(row["top1"]["values"]) for row in study.rows if row["method"] not in WHOLE_SET}
     least, most = min(numbers), max(numbers)
     students = f"{least} to {most} students" if least < most else count(most, "student")
     hard = any(row["method"].endswith("-hard") for row in study.rows)

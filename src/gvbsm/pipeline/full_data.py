@@ -1,0 +1,73 @@
+"""The students on all real pictures: which of them are missing, and their training."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+
+from gvbsm.config import Config
+from gvbsm.data.datasets import ImageData
+from gvbsm.engine.device import Runtime
+from gvbsm.files.artifacts import read_json
+from gvbsm.files.schema import current_history
+from gvbsm.pipeline.work_sharing import Teamwork
+from gvbsm.stages.full_data import train_on_everything
+from gvbsm.stages.supervised import PictureTraining
+from gvbsm.store.recipes import Recipes, seed_of
+
+log = logging.getLogger("gvbsm")
+
+
+def train_full(
+    config: Config, data: ImageData, runtime: Runtime, recipes: Recipes, work: Teamwork
+) -> None:
+    """Train the students of the baseline `full` that are missing or out of date.
+
+    Args:
+        config: The run's settings.
+        data: The real pictures.
+        runtime: Device, precision, processes.
+        recipes: What the students are made from.
+        work: How several processes share them.
+
+    Raises:
+        RunError: If a training diverges.
+    """
+    workspace = work.workspace
+    students = [
+        (name, index)
+        for name in config.evaluation.students
+        for index in range(config.evaluation.seeds)
+    ]
+    missing = runtime.processes.same(
+        lambda: [
+            number
+            for number, student in enumerate(students)
+            if current_history(workspace.full(*student), recipes.full(*student)) is None
+        ]
+    )
+    settings = replace(
+        config.squeeze,
+        epochs=config.baselines.full_epochs,
+        tests=config.evaluation.tests,
+        pretrained=False,
+    )
+    workers = runtime.workers(config.data.workers)
+
+    def path_of(number: int) -> Path:
+        return workspace.full(*students[number])
+
+    def tell(number: int) -> None:
+        name, index = students[number]
+        top1 = read_json(path_of(number))["top1"][-1]
+        log.info("full, %s, seed %d: %.1f %%", name, index, top1)
+
+    runtime = replace(runtime, seed=seed_of(config, "squeeze"))
+    for number, team in work.deal(missing, config.evaluation.parallel, path_of, tell):
+        name, index = students[number]
+        task = PictureTraining(f"full-{index}", name, settings, workers)
+        with work.timed(f"full/{name}/{index}", team):
+            train_on_everything(
+                task, data, runtime, path_of(number), recipes.full(name, index), team
+            )

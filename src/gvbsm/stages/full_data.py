@@ -1,0 +1,55 @@
+"""Students on all real pictures with hard labels: what a distilled set is measured against."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from torch import nn
+
+from gvbsm.backbones import build_backbone
+from gvbsm.data.datasets import ImageData
+from gvbsm.data.loading import plain_batches
+from gvbsm.engine.accuracy import accuracy
+from gvbsm.engine.device import Runtime
+from gvbsm.engine.processes import ALONE, Processes
+from gvbsm.engine.seeds import seeded
+from gvbsm.files.artifacts import Recipe, write_json
+from gvbsm.files.checkpoint import Checkpoint
+from gvbsm.stages.supervised import PictureTraining, fit_pictures
+
+
+def train_on_everything(
+    task: PictureTraining,
+    data: ImageData,
+    runtime: Runtime,
+    path: Path,
+    recipe: Recipe,
+    team: Processes = ALONE,
+) -> None:
+    """Train a student on all real pictures and write its tests; go on from its checkpoint.
+
+    Args:
+        task: The architecture and the settings; its stage names the seed too.
+        data: The real pictures.
+        runtime: Device, precision, seed.
+        path: Where the result goes, as JSON.
+        recipe: What it is made from.
+        team: Processes that train it together; the first of them writes the result.
+
+    Raises:
+        RunError: If the training diverges, or memory runs out.
+    """
+    classes = len(data.class_names)
+    with seeded(runtime.seed, task.stage, task.backbone, "weights"):
+        model = build_backbone(task.backbone, classes, data.image_size, data.channels)
+    model = runtime.place(model)
+
+    def test(net: nn.Module) -> float:
+        pictures = plain_batches(data, data.test, 256, runtime, task.workers, team)
+        return accuracy(net, pictures, runtime, team)
+
+    checkpoint = Checkpoint(path, recipe, runtime.checkpoint_seconds)
+    history = fit_pictures(model, data, task, test, runtime, checkpoint, team)
+    if team.leads:
+        write_json(path, {"recipe": recipe, **vars(history)})
+        checkpoint.clear()
