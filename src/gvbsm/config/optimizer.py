@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from gvbsm.config.fields import later
-
 
 @dataclass(frozen=True)
 class OptimizerConfig:
@@ -33,5 +31,5 @@ class OptimizerConfig:
     betas: tuple[float, float] = (0.9, 0.999)
     weight_decay: float = 0.0
     schedule: Literal["constant", "cosine", "ssrs"] = "cosine"
-    zeta: float = later(1.0)
-    warmup: float = later(0.0)
+    zeta: float = 1.0
+    warmup: float = 0.0

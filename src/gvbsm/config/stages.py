@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from gvbsm.config.fields import LATER, later
 from gvbsm.config.optimizer import OptimizerConfig
 from gvbsm.config.views import ViewConfig
 
@@ -55,7 +54,7 @@ class SqueezeConfig:
     tests: int = 5
     parallel: Parallel = "networks"
     seed: int | None = None
-    settings_of: dict[str, dict[str, Any]] = field(default_factory=dict, metadata=LATER)
+    settings_of: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -128,13 +127,13 @@ class SynthesisConfig:
     backbones: tuple[str, ...] | None = None
     backbone_order: Literal["uniform", "round_robin"] = "uniform"
     init: Literal["noise", "real", "herding", "lowest_loss", "crops"] = "noise"
-    crop_tiles: Literal[1, 2] = later(1)
-    crop_scale: tuple[float, float] = later((0.08, 1.0))
+    crop_tiles: Literal[1, 2] = 1
+    crop_scale: tuple[float, float] = (0.08, 1.0)
     iterations: int = 4000
-    stages: int = later(1)
-    stage_sizes: tuple[int, ...] = later(())
-    residual: float = later(0.0)
-    rounds: int = later(1)
+    stages: int = 1
+    stage_sizes: tuple[int, ...] = ()
+    residual: float = 0.0
+    rounds: int = 1
     batch_size: int = 50
     loop: Literal["reorder", "original"] = "reorder"
     optimizer: OptimizerConfig = field(
@@ -144,19 +143,19 @@ class SynthesisConfig:
     alpha: float = 0.8
     ema_start: Literal["first", "zero"] = "first"
     beta_dr: float = 0.4
-    beta_dr_of: dict[int, float] = field(default_factory=dict, metadata=LATER)
+    beta_dr_of: dict[int, float] = field(default_factory=dict)
     weight_cross_entropy: float = 1.0
     weight_batchnorm: float = 0.01
     weight_conv: float = 0.01
     weight_densification: float = 1.0
-    weight_class: float = later(0.0)
-    weight_flatness: float = later(0.0)
-    flatness_decay: float = later(0.99)
-    flatness_tau: float = later(4.0)
+    weight_class: float = 0.0
+    weight_flatness: float = 0.0
+    flatness_decay: float = 0.99
+    flatness_tau: float = 4.0
     first_layer_multiplier: float = 10.0
     tau: float = 4.0
     densification: Literal["exact", "scaled"] = "exact"
-    rounding: Literal["nearest", "truncate"] = later("nearest")
+    rounding: Literal["nearest", "truncate"] = "nearest"
     groups: int | None = None
     compile: Literal["auto", "always", "never"] = "auto"
     seed: int | None = None
@@ -208,13 +207,13 @@ class LabelsConfig:
     full_batch_up_to: int = 100
     views: ViewConfig = field(default_factory=lambda: ViewConfig(cutmix=1.0))
     logit_normalization: bool = False
-    logit_normalization_of: dict[str, bool] = field(default_factory=dict, metadata=LATER)
+    logit_normalization_of: dict[str, bool] = field(default_factory=dict)
     store: bool = True
     storage: LabelStorageConfig = field(default_factory=LabelStorageConfig)
     seed: int | None = None
-    temperature: float = later(1.0)
-    weights: dict[str, float] = field(default_factory=dict, metadata=LATER)
-    batchnorm: Literal["running", "batch"] = later("running")
+    temperature: float = 1.0
+    weights: dict[str, float] = field(default_factory=dict)
+    batchnorm: Literal["running", "batch"] = "running"
 
 
 @dataclass(frozen=True)
@@ -256,7 +255,7 @@ class EvaluationConfig:
     tests: int = 10
     parallel: Parallel = "networks"
     seed: int | None = None
-    ema: float = later(0.0)
+    ema: float = 0.0
 
 
 @dataclass(frozen=True)

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from gvbsm.config.fields import later
-
 
 @dataclass(frozen=True)
 class ViewConfig:
@@ -38,6 +36,6 @@ class ViewConfig:
     roll: int = 0
     cutmix: float = 0.0
     per_sample: bool = True
-    shuffle: int = later(0)
-    mixup: float = later(0.0)
-    border: Literal["mean", "black"] = later("mean")
+    shuffle: int = 0
+    mixup: float = 0.0
+    border: Literal["mean", "black"] = "mean"

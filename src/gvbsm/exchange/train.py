@@ -15,7 +15,7 @@ from torch import Tensor
 
 from gvbsm.backbones import build_backbone
 from gvbsm.config import Config, ConfigError
-from gvbsm.config.build import build_config
+from gvbsm.config.build import build_config, to_dict
 from gvbsm.config.keys import merge
 from gvbsm.config.paths import user_path
 from gvbsm.data.datasets import DATASETS, ImageData
@@ -37,7 +37,6 @@ from gvbsm.method.epochs import batch_size_for, settle_epochs
 from gvbsm.pipeline.preflight import check_shuffle, check_trainable, load_data
 from gvbsm.stages.evaluation import Judge, Labeller, StudentTask, fit_student
 from gvbsm.store.distilled import DistilledDataset, is_normalized
-from gvbsm.store.recipes import told
 from gvbsm.store.teachers import file_name
 
 log = logging.getLogger("gvbsm")
@@ -294,13 +293,13 @@ def _recipe(work: _Work) -> Recipe:
     digest.update(json.dumps(about).encode())
     for path in label_files(stored) if stored is not None else ():
         digest.update(f"{path.name}\0{path.stat().st_size}\n".encode())
-    labels, evaluation = told(work.config.labels), told(work.config.evaluation)
+    labels, evaluation = to_dict(work.config.labels), to_dict(work.config.evaluation)
     recipe = {
         "stage": "train",
         "model": work.model,
         "set": digest.hexdigest(),
         "labels": {key: labels[key] for key in LABELS if key != "min_steps"},
-        "evaluation": {key: evaluation[key] for key in EVALUATION if key in evaluation},
+        "evaluation": {key: evaluation[key] for key in EVALUATION},
         "test": work.test and work.test.fingerprint,
         "seed": work.config.seed,
         "precision": work.runtime.precision,
