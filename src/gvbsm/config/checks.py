@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Iterator
-from typing import Any
 
 from gvbsm.config import Config, OptimizerConfig, ViewConfig
+from gvbsm.config.keys import value_at
 
 _POSITIVE = (
     "ipc squeeze.epochs squeeze.batch_size squeeze.tests statistics.n_p statistics.batch_size "
@@ -44,7 +43,7 @@ def _number_faults(config: Config) -> Iterator[str | None]:
     synthesis = config.synthesis
     for names, fault in ((_POSITIVE, _positive), (_NOT_NEGATIVE, _not_negative)):
         for name in names.split():
-            value: Any = functools.reduce(getattr, name.split("."), config)
+            value = value_at(config, name)
             yield fault(name, value)
     for name in ("alpha", "residual", "flatness_decay"):
         yield _chance(f"synthesis.{name}", getattr(synthesis, name), closed=False)
@@ -83,7 +82,7 @@ def _table_faults(config: Config) -> Iterator[str | None]:
 def _seed_faults(config: Config) -> Iterator[str]:
     """Seeds that do not fit into the 64 bits of a header or a generator."""
     for name in _SEEDS:
-        value: Any = functools.reduce(getattr, name.split("."), config)
+        value = value_at(config, name)
         if value is not None and not -(2**63) <= value < 2**63:
             yield f"{name} must have at most 64 bits, got {value}"
     if config.data.split_seed < 0:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gvbsm.config.build import preset_names
-from gvbsm.config.keys import flat_keys
+from gvbsm.config.keys import flatten
 
 WITHOUT_EFFECT = {
     "": ("device", "threads", "checkpoint_seconds", "trackers"),
@@ -97,10 +97,7 @@ def _named(preset: str) -> str:
 
 
 def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
-    found = {}
-    for key in flat_keys(dict(settings)):
-        value: Any = settings
-        for name in key.split("."):
-            value = value[name]
-        found[key] = list(value) if isinstance(value, tuple) else value
-    return found
+    return {
+        key: list(value) if isinstance(value, tuple) else value
+        for key, value in flatten(settings).items()
+    }
