@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from gvbsm.backbones import build_backbone
-from gvbsm.config import Config, ConfigError
+from gvbsm.config import Config, ConfigError, EvaluationConfig, LabelsConfig
 from gvbsm.config.build import build_config, to_dict
+from gvbsm.config.fields import names_of
 from gvbsm.config.keys import merge
 from gvbsm.config.paths import user_path
 from gvbsm.data.datasets import DATASETS, ImageData
@@ -41,19 +42,10 @@ from gvbsm.store.teachers import file_name
 
 log = logging.getLogger("gvbsm")
 
-# What training reads of these sections; the rest is about how a set is made.
-LABELS = ("epochs", "min_steps", "full_batch_up_to", "views")
-EVALUATION = (
-    "loss",
-    "gamma",
-    "temperature",
-    "hard_target",
-    "batch_size",
-    "optimizer",
-    "tests",
-    "ema",
-)
-GENERAL = ("seed", "device", "precision", "threads", "checkpoint_seconds")
+# What training reads; the rest is about how a set is made.
+GENERAL = names_of(Config(), "read_by_train")
+LABELS = names_of(LabelsConfig(), "read_by_train")
+EVALUATION = names_of(EvaluationConfig(), "read_by_train")
 
 
 @dataclass(frozen=True)
@@ -192,7 +184,7 @@ def _check_batches(config: Config, told: Mapping[str, Any], count: int) -> None:
 def _check_read(given: Mapping[str, Any]) -> None:
     known = {"labels": LABELS, "evaluation": EVALUATION}
     for section, values in given.items():
-        if section not in (*known, *GENERAL, "data"):
+        if section not in (*known, *GENERAL):
             raise ConfigError(f"gvbsm train does not read {section}")
         for key in values if section in known else ():
             if key not in known[section]:

@@ -17,6 +17,7 @@ from gvbsm.backbones import build_backbone, check_known, check_pretrained, check
 from gvbsm.backbones.features import find_classifier
 from gvbsm.config import Config, ConfigError, SqueezeConfig, ViewConfig
 from gvbsm.config.build import selection_of, squeeze_of, to_dict
+from gvbsm.config.fields import settings_in
 from gvbsm.config.keys import flatten
 from gvbsm.data.datasets import ImageData, read_dataset
 from gvbsm.data.pictures import DataError
@@ -27,9 +28,6 @@ from gvbsm.files.artifacts import ArtifactError, changes, read_json, write_json
 from gvbsm.store.workdir import Workspace
 
 log = logging.getLogger("gvbsm")
-
-# Settings in which the processes of a run may differ.
-OF_A_MACHINE = ("device", "threads", "data.root", "data.in_memory", "data.workers")
 
 
 def load_data(config: Config, runtime: Runtime) -> ImageData:
@@ -278,8 +276,9 @@ def check_alike(config: Config, data: ImageData, runtime: Runtime) -> None:
     Raises:
         ProcessError: Naming what differs.
     """
+    alike = {name for name, item, _ in settings_in(config) if not item.metadata.get("of_a_machine")}
     flat = flatten(to_dict(config))
-    settings = {key: value for key, value in flat.items() if key not in OF_A_MACHINE}
+    settings = {key: value for key, value in flat.items() if key in alike}
     made_with = {"device": runtime.device.type, "precision": runtime.precision}
     versions = {"gvbsm": __version__, "torch": torch.__version__}
     runtime.processes.agree({**settings, **made_with, **versions, "pictures": data.fingerprint})
