@@ -6,8 +6,18 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gvbsm.config import ConfigError
-from gvbsm.config.keys import check_names, fields_by_name, flat_keys, merge, unknown_field
+from gvbsm.config import Config, ConfigError
+from gvbsm.config.keys import (
+    check_names,
+    closest,
+    fields_by_name,
+    flat_keys,
+    flatten,
+    merge,
+    nest,
+    unknown_field,
+    value_at,
+)
 
 TABLES = (
     "synthesis.beta_dr_of",
@@ -76,3 +86,26 @@ def test_unknown_field_knows_the_last_part_of_a_name():
     assert unknown_field("zzzzzzz", "here") == (
         "here: there is no setting 'zzzzzzz'; `gvbsm run --help` tells all"
     )
+
+
+def test_value_at__reads_mappings_and_dataclasses_alike():
+    assert value_at(Config(), "labels.views.cutmix") == 1.0
+    assert value_at({"labels": {"views": {"cutmix": 0.5}}}, "labels.views.cutmix") == 0.5
+    assert value_at({"labels": Config().labels}, "labels.views.cutmix") == 1.0
+    with pytest.raises(KeyError):
+        value_at({"labels": {}}, "labels.views.cutmix")
+
+
+def test_nest__is_undone_by_flatten():
+    assert nest("labels.views.cutmix", 0.5) == {"labels": {"views": {"cutmix": 0.5}}}
+    assert flatten(nest("labels.views.cutmix", 0.5)) == {"labels.views.cutmix": 0.5}
+    table = {"evaluation.lr_of": {"timm/a.b": 0.1}}  # one value, whatever its keys
+    assert flatten(nest("evaluation.lr_of", table["evaluation.lr_of"])) == table
+
+
+def test_closest__asks_for_names_that_are_close():
+    known = ("digits", "cifar10", "cifar100")
+    assert closest("cifar1", known) == "did you mean cifar10? "
+    assert closest("cifar1", known, most=2) == "did you mean cifar10 or cifar100? "
+    assert closest("digit", known, form="{!r}") == "did you mean 'digits'? "
+    assert closest("xyz", known) == ""

@@ -9,8 +9,7 @@ from gvbsm.cli import main
 from gvbsm.cli.parsing import parse_run
 from gvbsm.config import Config
 from gvbsm.config.build import as_config, preset_names, settings_parser
-from gvbsm.config.keys import fields_by_name
-from gvbsm.config.provenance import UNKNOWN, WITHOUT_EFFECT, Origin, origin_of
+from gvbsm.config.provenance import UNKNOWN, Origin, origin_of
 from gvbsm.files.artifacts import read_json, write_json
 from gvbsm.pipeline.continual import run_continual
 from support.workdirs import quick_settings, write_arrays, write_preset
@@ -86,12 +85,6 @@ def test_what_is_told_and_read_again():
     assert (str(Origin("digits")), str(UNKNOWN)) == ("digits", "")
     with pytest.raises((KeyError, TypeError)):
         Origin.read({"origin": {"preset": "digits"}})
-
-
-def test_what_changes_nothing_are_settings():
-    known = fields_by_name()
-    for section, names in WITHOUT_EFFECT.items():
-        assert all(f"{section}.{name}".lstrip(".") in known for name in names)
 
 
 @pytest.fixture

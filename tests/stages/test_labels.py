@@ -282,8 +282,7 @@ SCHEMES = {
 
 def stored_as(storage):
     """Settings and recipe of a scheme, as `recipes` has them."""
-    kept = {} if storage == LabelStorageConfig() else {STORAGE: asdict(storage)}
-    return replace(CONFIG, storage=storage), {"toy": 1, **kept}
+    return replace(CONFIG, storage=storage), {"toy": 1, STORAGE: asdict(storage)}
 
 
 @pytest.fixture

@@ -6,7 +6,6 @@ for any numbers); full-size ones come from a library by prefix (`torchvision/`, 
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -32,6 +31,7 @@ from gvbsm.backbones.weights import (
     weights_digest,
 )
 from gvbsm.backbones.wide_resnet import build_wide_resnet
+from gvbsm.config.keys import closest
 
 __all__ = [
     "BACKBONES",
@@ -248,9 +248,7 @@ def _unknown(name: str) -> str:
         *(f"torchvision/{other}" for other in library.torchvision_names()),
         *(f"timm/{other}" for other in library.timm_names()),
     ]
-    nearest = difflib.get_close_matches(name, known, n=3)
-    hint = f"did you mean {' or '.join(nearest)}? " if nearest else ""
     return (
-        f"unknown backbone {name!r}; {hint}Known: {', '.join(BACKBONES)}, "
+        f"unknown backbone {name!r}; {closest(name, known, 3)}Known: {', '.join(BACKBONES)}, "
         f"convnet<width>[_d<depth>], wrn<depth>_<width>, torchvision/<name>, timm/<name>"
     )

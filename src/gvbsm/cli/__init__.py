@@ -22,6 +22,7 @@ from gvbsm.cli.streams import BROKEN_PIPE, flush_streams, lost_reader, prepare_s
 from gvbsm.cli.sweep import sweep_verb
 from gvbsm.config import ConfigError
 from gvbsm.config.build import preset_names
+from gvbsm.config.keys import closest
 from gvbsm.engine.launch import Launch, read_launch
 
 VERBS = {
@@ -167,10 +168,7 @@ def _overview() -> str:
 
 def _dispatch(verb: str, argv: list[str]) -> int:
     if verb not in VERBS:
-        import difflib
-
-        near = difflib.get_close_matches(verb, VERBS, n=1)
-        hint = f"did you mean {near[0]}? " if near else ""
+        hint = closest(verb, VERBS)
         raise ConfigError(f"there is no verb {verb!r}; {hint}verbs: {', '.join(VERBS)}")
     if verb in ALONE and read_launch().rank:
         return 0

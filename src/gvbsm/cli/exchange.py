@@ -7,25 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from gvbsm.cli.parsing import expand, explain, start_log
 from gvbsm.config import Config, ConfigError, DataConfig, EvaluationConfig, LabelsConfig
+from gvbsm.config.fields import names_of
 from gvbsm.config.keys import fields_by_name
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
-
-# What training does not read of each section: how a set is made, and what several students are.
-_NOT_READ: dict[type, set[str]] = {
-    LabelsConfig: {
-        "backbones",
-        "batch_size",
-        "logit_normalization",
-        "logit_normalization_of",
-        "store",
-        "temperature",
-        "weights",
-        "batchnorm",
-    },
-    EvaluationConfig: {"students", "seeds", "lr_of"},
-}
 
 
 def export_verb(argv: list[str]) -> int:
@@ -117,8 +103,12 @@ def _explain(message: str, program: str) -> str:
 
 def _add_settings(parser: ArgumentParser) -> None:
     """The settings of `gvbsm run` that training reads; what is left out is as the set tells."""
-    general = ("seed", "device", "precision", "threads", "checkpoint_seconds")
-    parser.add_class_arguments(Config, skip={f.name for f in fields(Config)} - set(general))
+    parser.add_class_arguments(Config, skip=_not_read(Config()) | {"data"})
     parser.add_class_arguments(DataConfig, "data")
-    parser.add_class_arguments(LabelsConfig, "labels", skip=_NOT_READ[LabelsConfig])
-    parser.add_class_arguments(EvaluationConfig, "evaluation", skip=_NOT_READ[EvaluationConfig])
+    for name, section in (("labels", LabelsConfig), ("evaluation", EvaluationConfig)):
+        parser.add_class_arguments(section, name, skip=_not_read(section()))
+
+
+def _not_read(section: Any) -> set[str]:
+    """Names of the settings of a section that training does not read."""
+    return {item.name for item in fields(section)} - {*names_of(section, "read_by_train")}

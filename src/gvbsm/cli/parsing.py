@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
-from functools import reduce
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,7 +17,7 @@ from gvbsm.config.build import (
     usual_workdir,
 )
 from gvbsm.config.dropping import check_beta_dr
-from gvbsm.config.keys import flat_keys, unknown_field
+from gvbsm.config.keys import flatten, unknown_field
 from gvbsm.config.paths import user_path
 from gvbsm.config.provenance import Origin
 from gvbsm.engine.launch import read_launch
@@ -119,8 +118,7 @@ def checked(parser: ArgumentParser, settings: dict[str, Any], preset: str) -> di
 
 
 def _set_defaults(parser: ArgumentParser, preset: dict[str, Any]) -> None:
-    for key in flat_keys(preset):
-        value = reduce(lambda nested, name: nested[name], key.split("."), preset)
+    for key, value in flatten(preset).items():
         parser.set_defaults({key: value})
 
 

@@ -22,6 +22,7 @@ from gvbsm.config import (
 )
 from gvbsm.config.checks import later_papers_faults, limit_faults
 from gvbsm.config.dropping import settle_beta_dr
+from gvbsm.config.fields import names_of
 from gvbsm.config.keys import check_names, merge, nearest
 from gvbsm.config.paths import user_path
 
@@ -144,16 +145,13 @@ def squeeze_of(config: SqueezeConfig, backbone: str) -> SqueezeConfig:
         return common
     where = f"squeeze.settings_of.{backbone}"
     check_names({"squeeze": own}, where)
-    if foreign := sorted({*own} - _OF_ONE_TEACHER):
+    if foreign := sorted({*own} - {*names_of(config, "of_one_teacher")}):
         raise ConfigError(f"{where}: {', '.join(foreign)} cannot differ between teachers")
     try:
         return _parsed_squeeze(json.dumps(merge(to_dict(common), own)))
     except ConfigError as error:
         lines = (f"{where}: {line}" for line in str(error).splitlines())
         raise ConfigError("\n".join(lines)) from None
-
-
-_OF_ONE_TEACHER = {"pretrained", "epochs", "batch_size", "micro_batch", "optimizer", "views"}
 
 
 @functools.cache

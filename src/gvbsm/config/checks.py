@@ -2,37 +2,13 @@
 
 from __future__ import annotations
 
-import functools
 import math
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any, get_args
 
 from gvbsm.config import Config, OptimizerConfig, ViewConfig
-
-_POSITIVE = (
-    "ipc squeeze.epochs squeeze.batch_size squeeze.tests statistics.n_p statistics.batch_size "
-    "statistics.passes synthesis.iterations synthesis.batch_size synthesis.tau "
-    "synthesis.flatness_tau labels.epochs "
-    "labels.batch_size labels.temperature evaluation.seeds evaluation.batch_size evaluation.tests "
-    "evaluation.temperature baselines.draws baselines.full_epochs squeeze.optimizer.lr "
-    "synthesis.optimizer.lr "
-    "evaluation.optimizer.lr continual.steps continual.orders"
-)
-
-_NOT_NEGATIVE = (
-    "checkpoint_seconds labels.min_steps labels.full_batch_up_to evaluation.gamma "
-    "synthesis.weight_cross_entropy synthesis.weight_batchnorm synthesis.weight_conv "
-    "synthesis.weight_densification synthesis.weight_flatness synthesis.first_layer_multiplier"
-)
-
-_SEEDS = (
-    "seed",
-    "data.split_seed",
-    "squeeze.seed",
-    "synthesis.seed",
-    "labels.seed",
-    "evaluation.seed",
-)
+from gvbsm.config.fields import Interval, settings_in
 
 
 def limit_faults(config: Config) -> Iterator[str | None]:
@@ -42,58 +18,31 @@ def limit_faults(config: Config) -> Iterator[str | None]:
 
 
 def _number_faults(config: Config) -> Iterator[str | None]:
-    synthesis = config.synthesis
-    for names, fault in ((_POSITIVE, _positive), (_NOT_NEGATIVE, _not_negative)):
-        for name in names.split():
-            value: Any = functools.reduce(getattr, name.split("."), config)
-            yield fault(name, value)
-    for name in ("alpha", "residual", "flatness_decay"):
-        yield _chance(f"synthesis.{name}", getattr(synthesis, name), closed=False)
-    yield _chance("evaluation.ema", config.evaluation.ema, closed=False)
-    for name in ("beta_dr", "weight_class"):
-        yield _chance(f"synthesis.{name}", getattr(synthesis, name), closed=True)
-    if not 0 < config.data.val_fraction < 1:
-        yield f"data.val_fraction must be in (0, 1), got {config.data.val_fraction}"
+    for name, item, value in settings_in(config):
+        limit = item.metadata.get("limit")
+        if limit is None or value is None:
+            continue
+        if isinstance(value, tuple):
+            for position, each in enumerate(value):
+                yield _LIMITS[limit](f"{name}[{position}]", each)
+        else:
+            yield _LIMITS[limit](name, value)
     yield from _table_faults(config)
-    for name, count in (
-        ("threads", config.threads),
-        ("synthesis.groups", synthesis.groups),
-        ("squeeze.micro_batch", config.squeeze.micro_batch),
-        ("evaluation.micro_batch", config.evaluation.micro_batch),
-        ("labels.storage.top_k", config.labels.storage.top_k),
-        ("continual.epochs", config.continual.epochs),
-        ("coreset.epochs", config.coreset.epochs),
-    ):
-        if count is not None:
-            yield _positive(name, count)
-    yield from _seed_faults(config)
-    yield _not_negative("continual.min_steps", config.continual.min_steps or 0)
-    yield _not_negative("data.workers", config.data.workers or 0)
+    if config.data.split_seed < 0:
+        yield f"data.split_seed must not be negative, got {config.data.split_seed}"
 
 
 def _table_faults(config: Config) -> Iterator[str | None]:
     for ipc, chance in config.synthesis.beta_dr_of.items():
         yield _positive("a number of images in synthesis.beta_dr_of", ipc)
-        yield _chance(f"synthesis.beta_dr_of.{ipc}", chance, closed=True)
+        yield _within("[0, 1]", f"synthesis.beta_dr_of.{ipc}", chance)
     for student, rate in config.evaluation.lr_of.items():
         yield _positive(f"evaluation.lr_of.{student}", rate)
     for teacher, weight in config.labels.weights.items():
         yield _not_negative(f"labels.weights.{teacher}", weight)
 
 
-def _seed_faults(config: Config) -> Iterator[str]:
-    """Seeds that do not fit into the 64 bits of a header or a generator."""
-    for name in _SEEDS:
-        value: Any = functools.reduce(getattr, name.split("."), config)
-        if value is not None and not -(2**63) <= value < 2**63:
-            yield f"{name} must have at most 64 bits, got {value}"
-    if config.data.split_seed < 0:
-        yield f"data.split_seed must not be negative, got {config.data.split_seed}"
-
-
 def _section_faults(config: Config) -> Iterator[str | None]:
-    if not 0 < config.data.test_crop <= 1:
-        yield f"data.test_crop must be in (0, 1], got {config.data.test_crop}"
     for section in ("squeeze", "synthesis", "evaluation"):
         yield from _optimizer_faults(f"{section}.optimizer", getattr(config, section).optimizer)
     if config.synthesis.optimizer.name == "muon":
@@ -107,11 +56,6 @@ def _section_faults(config: Config) -> Iterator[str | None]:
 
 
 def _optimizer_faults(name: str, optimizer: OptimizerConfig) -> Iterator[str | None]:
-    for position, beta in enumerate(optimizer.betas):
-        yield _chance(f"{name}.betas[{position}]", beta, closed=False)
-    yield _chance(f"{name}.momentum", optimizer.momentum, closed=False)
-    yield _not_negative(f"{name}.weight_decay", optimizer.weight_decay)
-    yield _chance(f"{name}.warmup", optimizer.warmup, closed=False)
     if not 1 <= optimizer.zeta < math.inf:
         yield f"{name}.zeta must be at least 1 (and finite), got {optimizer.zeta}"
     if optimizer.schedule == "constant" and optimizer.zeta != 1:
@@ -124,8 +68,6 @@ def _view_faults(name: str, views: ViewConfig) -> Iterator[str | None]:
         yield f"{name}.scale must satisfy 0 < low <= high <= 1, got {list(views.scale)}"
     if not 0 < views.ratio[0] <= views.ratio[1]:
         yield f"{name}.ratio must satisfy 0 < low <= high, got {list(views.ratio)}"
-    for key in ("padding", "roll", "cutmix", "mixup", "shuffle"):
-        yield _not_negative(f"{name}.{key}", getattr(views, key))
 
 
 def _positive(name: str, value: float) -> str | None:
@@ -140,9 +82,24 @@ def _not_negative(name: str, value: float) -> str | None:
     return f"{name} must be finite, got {value}"
 
 
-def _chance(name: str, value: float, *, closed: bool) -> str | None:
-    fits = 0 <= value <= 1 if closed else 0 <= value < 1
-    return None if fits else f"{name} must be in [0, 1{']' if closed else ')'}, got {value}"
+def _seed(name: str, value: int) -> str | None:
+    """A seed has to fit into the 64 bits of a header or a generator."""
+    fits = -(2**63) <= value < 2**63
+    return None if fits else f"{name} must have at most 64 bits, got {value}"
+
+
+def _within(interval: Interval, name: str, value: float) -> str | None:
+    low = value >= 0 if interval[0] == "[" else value > 0
+    high = value <= 1 if interval[-1] == "]" else value < 1
+    return None if low and high else f"{name} must be in {interval}, got {value}"
+
+
+_LIMITS: dict[str, Callable[[str, Any], str | None]] = {
+    "positive": _positive,
+    "not negative": _not_negative,
+    "64 bits": _seed,
+    **{interval: partial(_within, interval) for interval in get_args(Interval)},
+}
 
 
 def later_papers_faults(config: Config) -> Iterator[str]:

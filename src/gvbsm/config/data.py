@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from gvbsm.config.fields import setting
+
 
 @dataclass(frozen=True)
 class DataConfig:
@@ -30,14 +32,16 @@ class DataConfig:
     """
 
     name: str = "digits"
-    root: str | None = None
+    root: str | None = setting(None, changes_results=False, of_a_machine=True)
     image_size: int | None = None
-    test_crop: float = 1.0
-    val_fraction: float = 0.2
-    split_seed: int = 0
-    in_memory: bool | None = None
+    test_crop: float = setting(1.0, limit="(0, 1]")
+    val_fraction: float = setting(0.2, limit="(0, 1)")
+    split_seed: int = setting(0, limit="64 bits")
+    in_memory: bool | None = setting(None, changes_results=False, of_a_machine=True)
     subset: str | None = None
     image_column: str | None = None
     label_column: str | None = None
     unreadable: Literal["stop", "skip"] = "stop"
-    workers: int | None = None
+    workers: int | None = setting(
+        None, changes_results=False, of_a_machine=True, limit="not negative"
+    )

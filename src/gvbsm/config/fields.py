@@ -1,16 +1,64 @@
-"""What is known about a setting beside its type and its default: metadata at its field."""
+"""What is known about a setting beside its type and default: said at its field, asked for here."""
 
 from __future__ import annotations
 
-from dataclasses import field
-from typing import Any
+from collections.abc import Iterator
+from dataclasses import Field, field, fields, is_dataclass
+from typing import Any, Literal
 
-LATER = {"later": True}  # metadata of a field, see `later`
+Interval = Literal["[0, 1]", "[0, 1)", "(0, 1]", "(0, 1)"]
 
 
-def later(default: Any) -> Any:
-    """A field that came later: recipes tell it where it is not `default` (`recipes.told`).
+def setting(
+    default: Any,
+    *,
+    limit: Literal["positive", "not negative", "64 bits"] | Interval | None = None,
+    changes_results: bool = True,
+    of_a_machine: bool = False,
+    of_one_teacher: bool = False,
+    read_by_train: bool = False,
+) -> Any:
+    """Declare a setting and what is known about it.
 
-    So what was made before there was such a setting is not made again.
+    Args:
+        default: Its default, or a function that makes it.
+        limit: What a number must be, and each number of a tuple; null is always within.
+        changes_results: Whether the results depend on it.
+        of_a_machine: Whether the processes of a run may differ in it.
+        of_one_teacher: Whether single teachers may differ in it (`squeeze.settings_of`).
+        read_by_train: Whether `gvbsm train` reads it.
     """
-    return field(default=default, metadata=LATER)
+    facts = {
+        "limit": limit,
+        "changes_results": changes_results,
+        "of_a_machine": of_a_machine,
+        "of_one_teacher": of_one_teacher,
+        "read_by_train": read_by_train,
+    }
+    if callable(default):
+        return field(default_factory=default, metadata=facts)
+    return field(default=default, metadata=facts)
+
+
+def settings_in(section: Any, prefix: str = "") -> Iterator[tuple[str, Field[Any], Any]]:
+    """Yield the dotted name, the field and the value of every setting, those of sections inside."""
+    for item in fields(section):
+        value, name = getattr(section, item.name), prefix + item.name
+        if is_dataclass(value):
+            yield from settings_in(value, f"{name}.")
+        else:
+            yield name, item, value
+
+
+def without_effect(section: Any) -> tuple[str, ...]:
+    """Return the dotted names of the settings on which the results do not depend."""
+    return tuple(
+        name
+        for name, item, _ in settings_in(section)
+        if not item.metadata.get("changes_results", True)
+    )
+
+
+def names_of(section: Any, fact: str) -> tuple[str, ...]:
+    """Return the names of the fields of one section of which a fact of `setting` is true."""
+    return tuple(item.name for item in fields(section) if item.metadata.get(fact))

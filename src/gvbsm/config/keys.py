@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
@@ -78,7 +78,7 @@ def _all_keys(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str,
             yield from _all_keys(value, f"{prefix}{key}.")
 
 
-def flat_keys(settings: dict[str, Any], prefix: str = "") -> Iterator[str]:
+def flat_keys(settings: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
     """Dotted keys of nested settings; a table is one setting, whatever its keys."""
     for key, value in settings.items():
         if _is_nested(key, value):
@@ -87,9 +87,44 @@ def flat_keys(settings: dict[str, Any], prefix: str = "") -> Iterator[str]:
             yield f"{prefix}{key}"
 
 
+def value_at(settings: Any, key: str) -> Any:
+    """Return the value at a dotted key of nested settings, of mappings or dataclasses.
+
+    Raises:
+        KeyError, AttributeError: If there is none.
+    """
+    for name in key.split("."):
+        settings = settings[name] if isinstance(settings, Mapping) else getattr(settings, name)
+    return settings
+
+
+def flatten(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of nested settings by their dotted keys; a table is one value."""
+    return {key: value_at(settings, key) for key in flat_keys(settings)}
+
+
+def nest(key: str, value: Any) -> dict[str, Any]:
+    """Return nested settings that hold one value, at a dotted key."""
+    first, _, rest = key.partition(".")
+    return {first: nest(rest, value) if rest else value}
+
+
 def unknown_field(name: str, where: str) -> str:
     """Name an unknown setting and the nearest known one."""
     return f"{where}: there is no setting {name!r}; {nearest(name, fields_by_name())}"
+
+
+def closest(name: str, known: Iterable[str], most: int = 1, form: str = "{}") -> str:
+    """Return a question to stand in a message, `did you mean A or B? `; empty if none is close.
+
+    Args:
+        name: What was written.
+        known: What may have been meant.
+        most: Most names that are shown.
+        form: How a name is shown, as for `str.format`.
+    """
+    near = difflib.get_close_matches(name, list(known), n=most)
+    return f"did you mean {' or '.join(map(form.format, near))}? " if near else ""
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

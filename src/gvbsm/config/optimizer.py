@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from gvbsm.config.fields import later
+from gvbsm.config.fields import setting
 
 
 @dataclass(frozen=True)
@@ -28,10 +28,10 @@ class OptimizerConfig:
     """
 
     name: Literal["sgd", "adam", "adamw", "muon"] = "sgd"
-    lr: float = 0.05
-    momentum: float = 0.9
-    betas: tuple[float, float] = (0.9, 0.999)
-    weight_decay: float = 0.0
+    lr: float = setting(0.05, limit="positive")
+    momentum: float = setting(0.9, limit="[0, 1)")
+    betas: tuple[float, float] = setting((0.9, 0.999), limit="[0, 1)")
+    weight_decay: float = setting(0.0, limit="not negative")
     schedule: Literal["constant", "cosine", "ssrs"] = "cosine"
-    zeta: float = later(1.0)
-    warmup: float = later(0.0)
+    zeta: float = 1.0
+    warmup: float = setting(0.0, limit="[0, 1)")

@@ -12,17 +12,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from gvbsm.config import Config
 from gvbsm.config.build import preset_names
-from gvbsm.config.keys import flat_keys
-
-WITHOUT_EFFECT = {
-    "": ("device", "threads", "checkpoint_seconds", "trackers"),
-    "data": ("root", "in_memory", "workers"),
-    "squeeze": ("weights_dir", "parallel"),
-    "synthesis": ("groups", "compile"),
-    "evaluation": ("parallel",),
-}
-"""Settings that change nothing in the results, by section."""
+from gvbsm.config.fields import without_effect
+from gvbsm.config.keys import flatten
 
 
 @dataclass(frozen=True)
@@ -42,11 +35,7 @@ class Origin:
     @classmethod
     def of(cls, preset: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> Origin:
         """From a preset's name and all settings, nested, without and with the command line's."""
-        idle = {
-            f"{section}.{name}".lstrip(".")
-            for section, names in WITHOUT_EFFECT.items()
-            for name in names
-        }
+        idle = without_effect(Config())
         old, new = _flat(before), _flat(after)
         changed = (key for key in new if new[key] != old.get(key) and key not in idle)
         return cls(_named(preset), tuple(changed))
@@ -97,10 +86,7 @@ def _named(preset: str) -> str:
 
 
 def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
-    found = {}
-    for key in flat_keys(dict(settings)):
-        value: Any = settings
-        for name in key.split("."):
-            value = value[name]
-        found[key] = list(value) if isinstance(value, tuple) else value
-    return found
+    return {
+        key: list(value) if isinstance(value, tuple) else value
+        for key, value in flatten(settings).items()
+    }

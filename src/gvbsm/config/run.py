@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from gvbsm.config.data import DataConfig
+from gvbsm.config.fields import setting
 from gvbsm.config.stages import (
     CoresetConfig,
     EvaluationConfig,
@@ -47,8 +48,8 @@ class BaselinesConfig:
     """
 
     methods: tuple[Baseline, ...] = ("random-hard", "random-soft", "sre2l", "teacher")
-    draws: int = 1
-    full_epochs: int = 200
+    draws: int = setting(1, limit="positive")
+    full_epochs: int = setting(200, limit="positive")
     overrides: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
@@ -66,11 +67,11 @@ class ContinualConfig:
             full.
     """
 
-    steps: int = 5
-    orders: int = 3
+    steps: int = setting(5, limit="positive")
+    orders: int = setting(3, limit="positive")
     students: tuple[str, ...] | None = None
-    epochs: int | None = None
-    min_steps: int | None = None
+    epochs: int | None = setting(None, limit="positive")
+    min_steps: int | None = setting(None, limit="not negative")
     methods: tuple[Rival, ...] = ("random-soft", "sre2l")
 
 
@@ -98,15 +99,21 @@ class Config:
         continual: The class-incremental protocol.
     """
 
-    ipc: int = 10
-    seed: int = 0
+    ipc: int = setting(10, limit="positive")
+    seed: int = setting(0, limit="64 bits", read_by_train=True)
     method: Method = "gvbsm"
-    device: str = "auto"
-    precision: Literal["auto", "fp32", "bf16"] = "auto"
-    threads: int | None = None
-    checkpoint_seconds: float = 60.0
-    trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = ()
-    data: DataConfig = field(default_factory=DataConfig)
+    device: str = setting("auto", changes_results=False, of_a_machine=True, read_by_train=True)
+    precision: Literal["auto", "fp32", "bf16"] = setting("auto", read_by_train=True)
+    threads: int | None = setting(
+        None, limit="positive", changes_results=False, of_a_machine=True, read_by_train=True
+    )
+    checkpoint_seconds: float = setting(
+        60.0, limit="not negative", changes_results=False, read_by_train=True
+    )
+    trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = setting(
+        (), changes_results=False
+    )
+    data: DataConfig = setting(DataConfig, read_by_train=True)
     squeeze: SqueezeConfig = field(default_factory=SqueezeConfig)
     statistics: StatisticsConfig = field(default_factory=StatisticsConfig)
     synthesis: SynthesisConfig = field(default_factory=SynthesisConfig)

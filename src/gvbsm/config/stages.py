@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from gvbsm.config.fields import LATER, later
+from gvbsm.config.fields import setting
 from gvbsm.config.optimizer import OptimizerConfig
 from gvbsm.config.views import ViewConfig
 
@@ -45,17 +45,17 @@ class SqueezeConfig:
         "wrn16_2",
         "shufflenet_v2_x0_5",
     )
-    pretrained: bool = False
-    weights_dir: str | None = None
-    epochs: int = 50
-    batch_size: int = 64
-    micro_batch: int | None = None
-    optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
-    views: ViewConfig = field(default_factory=lambda: ViewConfig(crop="pad"))
-    tests: int = 5
-    parallel: Parallel = "networks"
-    seed: int | None = None
-    settings_of: dict[str, dict[str, Any]] = field(default_factory=dict, metadata=LATER)
+    pretrained: bool = setting(False, of_one_teacher=True)
+    weights_dir: str | None = setting(None, changes_results=False)
+    epochs: int = setting(50, limit="positive", of_one_teacher=True)
+    batch_size: int = setting(64, limit="positive", of_one_teacher=True)
+    micro_batch: int | None = setting(None, limit="positive", of_one_teacher=True)
+    optimizer: OptimizerConfig = setting(OptimizerConfig, of_one_teacher=True)
+    views: ViewConfig = setting(lambda: ViewConfig(crop="pad"), of_one_teacher=True)
+    tests: int = setting(5, limit="positive")
+    parallel: Parallel = setting("networks", changes_results=False)
+    seed: int | None = setting(None, limit="64 bits")
+    settings_of: dict[str, dict[str, Any]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -68,9 +68,9 @@ class StatisticsConfig:
         passes: Views of each picture that are recorded.
     """
 
-    n_p: int = 4
-    batch_size: int = 256
-    passes: int = 1
+    n_p: int = setting(4, limit="positive")
+    batch_size: int = setting(256, limit="positive")
+    passes: int = setting(1, limit="positive")
 
 
 @dataclass(frozen=True)
@@ -128,38 +128,38 @@ class SynthesisConfig:
     backbones: tuple[str, ...] | None = None
     backbone_order: Literal["uniform", "round_robin"] = "uniform"
     init: Literal["noise", "real", "herding", "lowest_loss", "crops"] = "noise"
-    crop_tiles: Literal[1, 2] = later(1)
-    crop_scale: tuple[float, float] = later((0.08, 1.0))
-    iterations: int = 4000
-    stages: int = later(1)
-    stage_sizes: tuple[int, ...] = later(())
-    residual: float = later(0.0)
-    rounds: int = later(1)
-    batch_size: int = 50
+    crop_tiles: Literal[1, 2] = 1
+    crop_scale: tuple[float, float] = (0.08, 1.0)
+    iterations: int = setting(4000, limit="positive")
+    stages: int = 1
+    stage_sizes: tuple[int, ...] = ()
+    residual: float = setting(0.0, limit="[0, 1)")
+    rounds: int = 1
+    batch_size: int = setting(50, limit="positive")
     loop: Literal["reorder", "original"] = "reorder"
     optimizer: OptimizerConfig = field(
         default_factory=lambda: OptimizerConfig(name="adam", lr=0.05, betas=(0.5, 0.9))
     )
     views: ViewConfig = field(default_factory=ViewConfig)
-    alpha: float = 0.8
+    alpha: float = setting(0.8, limit="[0, 1)")
     ema_start: Literal["first", "zero"] = "first"
-    beta_dr: float = 0.4
-    beta_dr_of: dict[int, float] = field(default_factory=dict, metadata=LATER)
-    weight_cross_entropy: float = 1.0
-    weight_batchnorm: float = 0.01
-    weight_conv: float = 0.01
-    weight_densification: float = 1.0
-    weight_class: float = later(0.0)
-    weight_flatness: float = later(0.0)
-    flatness_decay: float = later(0.99)
-    flatness_tau: float = later(4.0)
-    first_layer_multiplier: float = 10.0
-    tau: float = 4.0
+    beta_dr: float = setting(0.4, limit="[0, 1]")
+    beta_dr_of: dict[int, float] = field(default_factory=dict)
+    weight_cross_entropy: float = setting(1.0, limit="not negative")
+    weight_batchnorm: float = setting(0.01, limit="not negative")
+    weight_conv: float = setting(0.01, limit="not negative")
+    weight_densification: float = setting(1.0, limit="not negative")
+    weight_class: float = setting(0.0, limit="[0, 1]")
+    weight_flatness: float = setting(0.0, limit="not negative")
+    flatness_decay: float = setting(0.99, limit="[0, 1)")
+    flatness_tau: float = setting(4.0, limit="positive")
+    first_layer_multiplier: float = setting(10.0, limit="not negative")
+    tau: float = setting(4.0, limit="positive")
     densification: Literal["exact", "scaled"] = "exact"
-    rounding: Literal["nearest", "truncate"] = later("nearest")
-    groups: int | None = None
-    compile: Literal["auto", "always", "never"] = "auto"
-    seed: int | None = None
+    rounding: Literal["nearest", "truncate"] = "nearest"
+    groups: int | None = setting(None, limit="positive", changes_results=False)
+    compile: Literal["auto", "always", "never"] = setting("auto", changes_results=False)
+    seed: int | None = setting(None, limit="64 bits")
 
 
 @dataclass(frozen=True)
@@ -174,7 +174,7 @@ class LabelStorageConfig:
     """
 
     pruning: float = 1.0
-    top_k: int | None = None
+    top_k: int | None = setting(None, limit="positive")
     bits: Literal[16, 8] = 16
 
 
@@ -202,19 +202,19 @@ class LabelsConfig:
     """
 
     backbones: tuple[str, ...] | None = None
-    epochs: int = 1000
-    min_steps: int = 0
-    batch_size: int = 64
-    full_batch_up_to: int = 100
-    views: ViewConfig = field(default_factory=lambda: ViewConfig(cutmix=1.0))
+    epochs: int = setting(1000, limit="positive", read_by_train=True)
+    min_steps: int = setting(0, limit="not negative", read_by_train=True)
+    batch_size: int = setting(64, limit="positive")
+    full_batch_up_to: int = setting(100, limit="not negative", read_by_train=True)
+    views: ViewConfig = setting(lambda: ViewConfig(cutmix=1.0), read_by_train=True)
     logit_normalization: bool = False
-    logit_normalization_of: dict[str, bool] = field(default_factory=dict, metadata=LATER)
+    logit_normalization_of: dict[str, bool] = field(default_factory=dict)
     store: bool = True
     storage: LabelStorageConfig = field(default_factory=LabelStorageConfig)
-    seed: int | None = None
-    temperature: float = later(1.0)
-    weights: dict[str, float] = field(default_factory=dict, metadata=LATER)
-    batchnorm: Literal["running", "batch"] = later("running")
+    seed: int | None = setting(None, limit="64 bits")
+    temperature: float = setting(1.0, limit="positive")
+    weights: dict[str, float] = field(default_factory=dict)
+    batchnorm: Literal["running", "batch"] = "running"
 
 
 @dataclass(frozen=True)
@@ -242,21 +242,21 @@ class EvaluationConfig:
     """
 
     students: tuple[str, ...] = ("convnet128", "resnet18")
-    seeds: int = 3
-    loss: Literal["mse_gt", "kl", "hard"] = "mse_gt"
-    gamma: float = 0.15
-    temperature: float = 20.0
-    hard_target: Literal["base", "mixed"] = "base"
-    batch_size: int = 64
-    micro_batch: int | None = None
-    optimizer: OptimizerConfig = field(
-        default_factory=lambda: OptimizerConfig(name="adamw", lr=0.001)
+    seeds: int = setting(3, limit="positive")
+    loss: Literal["mse_gt", "kl", "hard"] = setting("mse_gt", read_by_train=True)
+    gamma: float = setting(0.15, limit="not negative", read_by_train=True)
+    temperature: float = setting(20.0, limit="positive", read_by_train=True)
+    hard_target: Literal["base", "mixed"] = setting("base", read_by_train=True)
+    batch_size: int = setting(64, limit="positive", read_by_train=True)
+    micro_batch: int | None = setting(None, limit="positive")
+    optimizer: OptimizerConfig = setting(
+        lambda: OptimizerConfig(name="adamw", lr=0.001), read_by_train=True
     )
     lr_of: dict[str, float] = field(default_factory=dict)
-    tests: int = 10
-    parallel: Parallel = "networks"
-    seed: int | None = None
-    ema: float = later(0.0)
+    tests: int = setting(10, limit="positive", read_by_train=True)
+    parallel: Parallel = setting("networks", changes_results=False)
+    seed: int | None = setting(None, limit="64 bits")
+    ema: float = setting(0.0, limit="[0, 1)", read_by_train=True)
 
 
 @dataclass(frozen=True)
@@ -270,4 +270,4 @@ class CoresetConfig:
     """
 
     backbone: str | None = None
-    epochs: int | None = None
+    epochs: int | None = setting(None, limit="positive")

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
-from gvbsm.config.fields import later
+from gvbsm.config.fields import setting
 
 
 @dataclass(frozen=True)
@@ -31,13 +31,13 @@ class ViewConfig:
     """
 
     crop: Literal["none", "pad", "resized"] = "resized"
-    padding: int = 4
+    padding: int = setting(4, limit="not negative")
     scale: tuple[float, float] = (0.08, 1.0)
     ratio: tuple[float, float] = (0.75, 4 / 3)
     flip: bool = True
-    roll: int = 0
-    cutmix: float = 0.0
+    roll: int = setting(0, limit="not negative")
+    cutmix: float = setting(0.0, limit="not negative")
     per_sample: bool = True
-    shuffle: int = later(0)
-    mixup: float = later(0.0)
-    border: Literal["mean", "black"] = later("mean")
+    shuffle: int = setting(0, limit="not negative")
+    mixup: float = setting(0.0, limit="not negative")
+    border: Literal["mean", "black"] = "mean"

@@ -5,7 +5,6 @@ memory (uint8) or as paths to stream from, and what is needed to normalize them.
 Shapes: N pictures, C channels, H rows, W columns, S the side of a square picture.
 """
 
-import difflib
 import hashlib
 import json
 import logging
@@ -20,6 +19,7 @@ from typing import Any
 import torch
 
 from gvbsm.config import DataConfig
+from gvbsm.config.keys import closest
 from gvbsm.config.paths import cache_folder, user_path
 from gvbsm.data.file_sample import FileSample, check_depth, sample_files
 from gvbsm.data.pictures import (
@@ -182,8 +182,7 @@ def _check_settings(config: DataConfig) -> tuple[DatasetSpec, str, Path | None]:
     kind, slash, member = name.partition("/")
     if (slash and kind not in LIBRARIES) or (kind not in DATASETS and kind not in LIBRARIES):
         known = (*DATASETS, *(f"{library}/NAME" for library in LIBRARIES))
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {near[0]!r}? " if near else ""
+        hint = closest(name, known, form="{!r}")
         raise DataError(f"unknown data set {name!r}: {hint}choose from {', '.join(known)}")
     if slash and not member:
         raise DataError(f"{name!r} lacks the name of a set: write {kind}/NAME")

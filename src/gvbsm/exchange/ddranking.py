@@ -9,7 +9,6 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import reduce
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from gvbsm.config import (
     OptimizerConfig,
     ViewConfig,
 )
+from gvbsm.config.keys import value_at
 from gvbsm.exchange.load import Facts
 from gvbsm.files.artifacts import ArtifactError, atomic, load_tensors
 from gvbsm.method.epochs import batch_size_for
@@ -88,8 +88,7 @@ def untold(labels: LabelsConfig, evaluation: EvaluationConfig) -> list[str]:
     }
     found = []
     for name, lossless in _UNNAMED.items():
-        section, *keys = name.split(".")
-        value = reduce(getattr, keys, told[section])
+        value = value_at(told, name)
         if value not in lossless and not fits.get(name, False):
             found.append(f"{name}={value}")
     return found

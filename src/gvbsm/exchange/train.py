@@ -14,8 +14,9 @@ import torch
 from torch import Tensor
 
 from gvbsm.backbones import build_backbone
-from gvbsm.config import Config, ConfigError
-from gvbsm.config.build import build_config
+from gvbsm.config import Config, ConfigError, EvaluationConfig, LabelsConfig
+from gvbsm.config.build import build_config, to_dict
+from gvbsm.config.fields import names_of
 from gvbsm.config.keys import merge
 from gvbsm.config.paths import user_path
 from gvbsm.data.datasets import DATASETS, ImageData
@@ -37,24 +38,14 @@ from gvbsm.method.epochs import batch_size_for, settle_epochs
 from gvbsm.pipeline.preflight import check_shuffle, check_trainable, load_data
 from gvbsm.stages.evaluation import Judge, Labeller, StudentTask, fit_student
 from gvbsm.store.distilled import DistilledDataset, is_normalized
-from gvbsm.store.recipes import told
 from gvbsm.store.teachers import file_name
 
 log = logging.getLogger("gvbsm")
 
-# What training reads of these sections; the rest is about how a set is made.
-LABELS = ("epochs", "min_steps", "full_batch_up_to", "views")
-EVALUATION = (
-    "loss",
-    "gamma",
-    "temperature",
-    "hard_target",
-    "batch_size",
-    "optimizer",
-    "tests",
-    "ema",
-)
-GENERAL = ("seed", "device", "precision", "threads", "checkpoint_seconds")
+# What training reads; the rest is about how a set is made.
+GENERAL = names_of(Config(), "read_by_train")
+LABELS = names_of(LabelsConfig(), "read_by_train")
+EVALUATION = names_of(EvaluationConfig(), "read_by_train")
 
 
 @dataclass(frozen=True)
@@ -193,7 +184,7 @@ def _check_batches(config: Config, told: Mapping[str, Any], count: int) -> None:
 def _check_read(given: Mapping[str, Any]) -> None:
     known = {"labels": LABELS, "evaluation": EVALUATION}
     for section, values in given.items():
-        if section not in (*known, *GENERAL, "data"):
+        if section not in (*known, *GENERAL):
             raise ConfigError(f"gvbsm train does not read {section}")
         for key in values if section in known else ():
             if key not in known[section]:
@@ -294,13 +285,13 @@ def _recipe(work: _Work) -> Recipe:
     digest.update(json.dumps(about).encode())
     for path in label_files(stored) if stored is not None else ():
         digest.update(f"{path.name}\0{path.stat().st_size}\n".encode())
-    labels, evaluation = told(work.config.labels), told(work.config.evaluation)
+    labels, evaluation = to_dict(work.config.labels), to_dict(work.config.evaluation)
     recipe = {
         "stage": "train",
         "model": work.model,
         "set": digest.hexdigest(),
         "labels": {key: labels[key] for key in LABELS if key != "min_steps"},
-        "evaluation": {key: evaluation[key] for key in EVALUATION if key in evaluation},
+        "evaluation": {key: evaluation[key] for key in EVALUATION},
         "test": work.test and work.test.fingerprint,
         "seed": work.config.seed,
         "precision": work.runtime.precision,

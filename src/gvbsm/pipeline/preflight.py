@@ -5,8 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from functools import reduce
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,8 @@ from gvbsm.backbones import build_backbone, check_known, check_pretrained, check
 from gvbsm.backbones.features import find_classifier
 from gvbsm.config import Config, ConfigError, SqueezeConfig, ViewConfig
 from gvbsm.config.build import selection_of, squeeze_of, to_dict
-from gvbsm.config.keys import flat_keys
+from gvbsm.config.fields import settings_in
+from gvbsm.config.keys import flatten
 from gvbsm.data.datasets import ImageData, read_dataset
 from gvbsm.data.pictures import DataError
 from gvbsm.engine.device import Runtime
@@ -28,9 +28,6 @@ from gvbsm.files.artifacts import ArtifactError, changes, read_json, write_json
 from gvbsm.store.workdir import Workspace
 
 log = logging.getLogger("gvbsm")
-
-# Settings in which the processes of a run may differ.
-OF_A_MACHINE = ("device", "threads", "data.root", "data.in_memory", "data.workers")
 
 
 def load_data(config: Config, runtime: Runtime) -> ImageData:
@@ -279,15 +276,12 @@ def check_alike(config: Config, data: ImageData, runtime: Runtime) -> None:
     Raises:
         ProcessError: Naming what differs.
     """
-    settings = {key: value for key, value in _flat(to_dict(config)) if key not in OF_A_MACHINE}
+    alike = {name for name, item, _ in settings_in(config) if not item.metadata.get("of_a_machine")}
+    flat = flatten(to_dict(config))
+    settings = {key: value for key, value in flat.items() if key in alike}
     made_with = {"device": runtime.device.type, "precision": runtime.precision}
     versions = {"gvbsm": __version__, "torch": torch.__version__}
     runtime.processes.agree({**settings, **made_with, **versions, "pictures": data.fingerprint})
-
-
-def _flat(settings: dict[str, Any]) -> Iterator[tuple[str, Any]]:
-    for key in flat_keys(settings):
-        yield key, reduce(lambda nested, name: nested[name], key.split("."), settings)
 
 
 def check_shuffle(views: ViewConfig, size: int) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 from gvbsm.config import Config, ConfigError
 from gvbsm.config.build import build_config, preset_names, read_preset, to_dict
 from gvbsm.config.dropping import settle_beta_dr
-from gvbsm.config.keys import flat_keys
+from gvbsm.config.keys import flat_keys, value_at
 from gvbsm.config.provenance import UNKNOWN, Origin
 from gvbsm.files.artifacts import ArtifactError, read_json
 from gvbsm.files.checkpoint import is_partial
@@ -295,7 +295,7 @@ def differences(config: Mapping[str, Any], preset: Mapping[str, Any]) -> dict[st
 
 def setting(config: Mapping[str, Any], key: str) -> Any:
     """The value of a dotted name; None where an older run did not have the setting."""
-    value: Any = config
-    for name in key.split("."):
-        value = value.get(name) if isinstance(value, Mapping) else None
-    return value
+    try:
+        return value_at(config, key)
+    except (KeyError, AttributeError):
+        return None

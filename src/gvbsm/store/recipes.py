@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, fields, is_dataclass, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from gvbsm.backbones import weights_digest
-from gvbsm.config import Config, LabelStorageConfig, SqueezeConfig
+from gvbsm.config import Config, SqueezeConfig
 from gvbsm.config.build import selection_of, squeeze_of, to_dict
 from gvbsm.files.artifacts import Recipe, fingerprint
 from gvbsm.store.soft_labels import FOLDER, OTHER_FOLDERS, STORAGE
@@ -40,24 +40,9 @@ def seed_of(config: Config, section: str) -> int:
     return config.seed if own is None else own
 
 
-def told(section: Any) -> dict[str, Any]:
-    """The settings of a section, plain; settings that came later where they are not the default.
-
-    So recipes from before there were such settings are the same (`config.parts.later`).
-    """
-    settings, usual = to_dict(section), type(section)()
-    for item in fields(section):
-        value = getattr(section, item.name)
-        if is_dataclass(value):
-            settings[item.name] = told(value)
-        elif item.metadata.get("later") and value == getattr(usual, item.name):
-            del settings[item.name]
-    return settings
-
-
 def _without_seed(section: Any) -> dict[str, Any]:
     """The settings of a section, whose seed has its own place in a recipe."""
-    settings = told(section)
+    settings = to_dict(section)
     del settings["seed"]
     return settings
 
@@ -148,14 +133,6 @@ class Place:
         return self.directory / "evaluation" / f"{name}-{seed_index}.json"
 
 
-def without_whole_batches(settings: dict[str, Any]) -> dict[str, Any]:
-    """The settings of a training, in which `micro_batch` is told where it cuts batches alone.
-
-    So recipes from before there was such a setting are the same.
-    """
-    return {k: v for k, v in settings.items() if k != "micro_batch" or v is not None}
-
-
 def baseline_folder(method: str, draw: int = 0) -> str:
     """Folder of a baseline's images among the others'; hard and soft labels share a selection."""
     selection = selection_of(method)
@@ -187,14 +164,14 @@ class Recipes:
     @staticmethod
     def _training(squeeze: SqueezeConfig) -> dict[str, Any]:
         """The settings of a teacher's training that change the network."""
-        settings = without_whole_batches(_without_seed(squeeze))
-        for name in ("backbones", "tests", "weights_dir", "parallel"):
+        settings = _without_seed(squeeze)
+        for name in ("backbones", "tests", "weights_dir", "parallel", "settings_of"):
             del settings[name]
         return settings
 
     def statistics(self, backbone: str) -> Recipe:
         """A teacher's statistics' recipe."""
-        settings = told(self._config.statistics)
+        settings = to_dict(self._config.statistics)
         del settings["batch_size"]  # the statistics do not depend on it
         if self._config.synthesis.weight_class:
             settings["by_class"] = True
@@ -203,7 +180,7 @@ class Recipes:
             seed=seed_of(self._config, "squeeze"),
             teacher=fingerprint(self.teacher(backbone)),
             statistics=settings,
-            views=told(self._config.synthesis.views),
+            views=to_dict(self._config.synthesis.views),
         )
 
     def images(self, place: Place) -> Recipe:
@@ -220,7 +197,7 @@ class Recipes:
         names = config.synthesis.backbones or config.squeeze.backbones
         settings = _without_seed(config.synthesis)
         del settings["groups"], settings["compile"]  # how it is computed, not what
-        settings.pop("beta_dr_of", None)  # `beta_dr` has been settled by it
+        del settings["beta_dr_of"]  # `beta_dr` has been settled by it
         recipe = self._recipe(
             "synthesis",
             seed=seed_of(config, "synthesis"),
@@ -263,22 +240,21 @@ class Recipes:
         settings = _without_seed(config.labels)
         del settings["store"]  # stored or not, the labels are the same
         del settings["min_steps"]  # `epochs` has heeded it
-        settings.pop("logit_normalization_of", None)  # `Place.of_student` has heeded it
+        del settings["logit_normalization_of"]  # `Place.of_student` has heeded it
         # Apart, since a store is converted to another one that is the same but for this.
         storage = settings.pop(STORAGE)
-        kept = {} if config.labels.storage == LabelStorageConfig() else {STORAGE: storage}
         return self._recipe(
             "labels",
             seed=seed_of(config, "labels"),
             images=fingerprint(self.images(place)),
             labels={**settings, "backbones": list(names)},
             teachers=[fingerprint(self.teacher(name)) for name in names],
-            **kept,
+            **{STORAGE: storage},
         )
 
     def student(self, place: Place, student: str, seed_index: int) -> Recipe:
         """A student's result's recipe."""
-        settings = without_whole_batches(_without_seed(place.config.evaluation))
+        settings = _without_seed(place.config.evaluation)
         for name in ("students", "seeds", "lr_of", "parallel"):
             del settings[name]
         return self._recipe(
@@ -312,7 +288,7 @@ class Recipes:
         settings = _without_seed(place.config.labels)
         unused = ("backbones", "logit_normalization", "store", STORAGE, "batch_size", "min_steps")
         for name in (*unused, "logit_normalization_of", "temperature", "weights", "batchnorm"):
-            settings.pop(name, None)
+            del settings[name]
         views = seed_of(place.config, "labels")
         if views != seed_of(place.config, "evaluation"):  # else it is the recipe's own
             settings["seed"] = views

@@ -50,7 +50,7 @@ OPEN_SHARDS = 8  # that stay mapped
 FOLDER = "labels"
 OTHER_FOLDERS = {True: "labels-normalized", False: "labels-plain"}
 """Folders of students' labels whose logit normalization is not that of the others."""
-STORAGE = "storage"  # entry of a recipe: how the labels are kept, unless as they are
+STORAGE = "storage"  # entry of a recipe: how the labels are kept
 LOGITS = {"logits", "codes", "classes", "fill", "low", "scale"}  # of `encode_logits`
 
 Encoded = dict[str, Tensor]

@@ -33,7 +33,7 @@ from typing import Any
 from gvbsm.config import Config, ConfigError
 from gvbsm.config.build import build_config, overlay, read_preset, read_yaml
 from gvbsm.config.dropping import check_beta_dr
-from gvbsm.config.keys import check_names, flat_keys, merge, nearest
+from gvbsm.config.keys import check_names, flat_keys, merge, nearest, nest
 from gvbsm.config.paths import user_path
 from gvbsm.studies.backbone_choice import Choice, read_choice
 
@@ -363,10 +363,8 @@ def _nested(settings: Any, where: str) -> Settings:
         if key == "preset":
             read_preset(str(value))  # told now, if there is none
             continue
-        part: Any = read_choice(key, value, where) if key in CHOSEN else value
-        for name in reversed(str(key).split(".")):
-            part = {name: part}
-        nested = merge(nested, part)
+        chosen = read_choice(key, value, where) if key in CHOSEN else value
+        nested = merge(nested, nest(str(key), chosen))
     check_names(nested, where)
     return {**nested, **({"preset": str(settings["preset"])} if "preset" in settings else {})}
 

@@ -19,8 +19,10 @@ from typing import Any
 
 from gvbsm.config import Config, DataConfig
 from gvbsm.config.build import read_preset, to_dict
+from gvbsm.config.fields import without_effect
+from gvbsm.config.keys import value_at
 from gvbsm.config.paths import user_path
-from gvbsm.config.provenance import UNKNOWN, WITHOUT_EFFECT, Origin, origin_of
+from gvbsm.config.provenance import UNKNOWN, Origin, origin_of
 from gvbsm.data.datasets import ImageData
 from gvbsm.engine.device import resolve_runtime
 from gvbsm.engine.processes import join
@@ -189,10 +191,9 @@ class _Works:
     def _folder(self, name: str, config: Config) -> str:
         """A folder for these settings: the one that is there, whoever made it, or a new one."""
         settings = to_dict(config)
-        for section, names in WITHOUT_EFFECT.items():
-            part = settings[section] if section else settings
-            for key in names:
-                del part[key]
+        for key in without_effect(config):
+            section, _, last = key.rpartition(".")
+            del (value_at(settings, section) if section else settings)[last]
         digest = fingerprint(settings)[:12]
         points = self.directory / "points"
         there = sorted(points.glob(f"*-{digest}"))

@@ -6,7 +6,6 @@ the set when it is needed.
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
@@ -20,6 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from gvbsm.config.errors import first_line
+from gvbsm.config.keys import closest
 from gvbsm.data.classes import Classes, labels_of, number_classes
 from gvbsm.data.pictures import DataError, Lying, Split
 from gvbsm.data.sources.arrays import array_split
@@ -92,8 +92,7 @@ def read_torchvision(request: Request) -> Raw:
     """
     name = request.member
     if name not in SETS:
-        near = difflib.get_close_matches(name, SETS, n=1)
-        hint = f"did you mean torchvision/{near[0]}? " if near else ""
+        hint = closest(name, SETS, form="torchvision/{}")
         raise DataError(f"unknown set torchvision/{name}: {hint}known: {', '.join(SETS)}")
     root = request.root or request.cache / "torchvision"
     halves = [_make(name, request, root, how) for how in SETS[name] if how is not None]

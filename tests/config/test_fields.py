@@ -1,0 +1,77 @@
+"""What is known about settings, said at their fields and asked for by its name."""
+
+from dataclasses import dataclass, fields
+
+import pytest
+
+from gvbsm.config import BaselinesConfig, Config, EvaluationConfig, LabelsConfig, SqueezeConfig
+from gvbsm.config.fields import names_of, setting, settings_in, without_effect
+from gvbsm.config.keys import fields_by_name, value_at
+
+
+@dataclass(frozen=True)
+class Section:
+    count: int = setting(3, limit="positive", read_by_train=True)
+    table: dict = setting(dict, changes_results=False)
+
+
+def test_setting__keeps_its_default_or_makes_it():
+    assert Section() == Section(3, {})
+    assert Section().table is not Section().table
+    assert names_of(Section(), "read_by_train") == ("count",)
+    assert without_effect(Section()) == ("table",)
+
+
+def test_settings_in__are_all_settings_with_their_values():
+    config = Config(ipc=7)
+    names = [name for name, kind in fields_by_name().items() if kind != "section"]
+    assert [name for name, _, _ in settings_in(config)] == names
+    assert all(value == value_at(config, name) for name, _, value in settings_in(config))
+
+
+def test_every_number_says_what_it_must_be():
+    """But images' sizes and such, whose limits depend on other settings or on the data."""
+    free = {"data.image_size", "synthesis.stages", "synthesis.rounds", "labels.storage.pruning"}
+    free |= {f"{section}.optimizer.zeta" for section in ("squeeze", "synthesis", "evaluation")}
+    numbers = ("int", "float", "int | None", "float | None")
+    unlimited = {
+        name
+        for name, item, _ in settings_in(Config())
+        if str(item.type) in numbers and item.metadata.get("limit") is None
+    }
+    assert unlimited == free
+
+
+def test_what_processes_may_differ_in_changes_no_results():
+    idle = without_effect(Config())
+    assert {n for n, item, _ in settings_in(Config()) if item.metadata.get("of_a_machine")} == {
+        "device",
+        "threads",
+        "data.root",
+        "data.in_memory",
+        "data.workers",
+    }
+    assert {"device", "threads", "data.root", "data.in_memory", "data.workers"} < {*idle}
+
+
+@pytest.mark.parametrize(
+    ("section", "fact", "names"),
+    [
+        (Config(), "read_by_train", "seed device precision threads checkpoint_seconds data"),
+        (LabelsConfig(), "read_by_train", "epochs min_steps full_batch_up_to views"),
+        (
+            EvaluationConfig(),
+            "read_by_train",
+            "loss gamma temperature hard_target batch_size optimizer tests ema",
+        ),
+        (
+            SqueezeConfig(),
+            "of_one_teacher",
+            "pretrained epochs batch_size micro_batch optimizer views",
+        ),
+        (BaselinesConfig(), "read_by_train", ""),
+    ],
+)
+def test_names_of__known_answers(section, fact, names):
+    assert names_of(section, fact) == tuple(names.split())
+    assert {*names.split()} <= {item.name for item in fields(section)}
