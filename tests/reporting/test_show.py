@@ -1,5 +1,8 @@
 """`show`: a work directory in words, from headers alone, and one line for what it cannot read."""
 
+import subprocess
+import sys
+
 import pytest
 import torch
 
@@ -161,3 +164,15 @@ def test_a_forged_entry_is_one_line(file, entries, message, workdir):
         describe(workdir)
     assert str(caught.value).startswith(f"{path} is damaged")
     assert str(caught.value).isprintable()
+
+
+def test_show__imports_neither_matplotlib_nor_scikit_learn():
+    """They take a second, and matplotlib makes a folder in the user's home."""
+    program = (
+        "import sys, gvbsm.reporting.show; "
+        "print(sorted({'matplotlib', 'sklearn'} & {*sys.modules}))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    assert done.stdout == "[]\n"

@@ -12,11 +12,6 @@ from pathlib import Path
 
 from gvbsm.config.paths import user_path
 from gvbsm.engine.torch_defaults import torch_defaults
-from gvbsm.reporting.analysis import analyze
-from gvbsm.reporting.continual import write_continual_page
-from gvbsm.reporting.facts import read_facts
-from gvbsm.reporting.page import write_page
-from gvbsm.reporting.studies import write_sweep_page
 from gvbsm.store.workdir import Workspace
 
 NOT_COMPARED = (
@@ -40,6 +35,13 @@ def report(workdir: str | Path, quiet: bool = False) -> Path:
     Raises:
         ArtifactError: If it is no work directory, holds no results yet, or a file is unusable.
     """
+    # Here, so that `gvbsm show`, which reads this room too, imports no matplotlib.
+    from gvbsm.reporting.analysis import analyze
+    from gvbsm.reporting.continual import write_continual_page
+    from gvbsm.reporting.facts import read_facts
+    from gvbsm.reporting.page import write_page
+    from gvbsm.reporting.studies import write_sweep_page
+
     workdir = user_path(workdir)
     workspace = Workspace(workdir)
     if (workdir / "points").is_dir() and not workspace.results.is_file():
