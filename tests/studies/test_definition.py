@@ -390,3 +390,10 @@ def test_images_per_class_on_imagenet_have_the_paper_s_chance_of_dropping_a_laye
     assert found == [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
     with pytest.raises(ConfigError, match=r"beta_dr_of says 0\.0 at 10 images"):
         points_of("table4-ipc", settings=settings, options={"synthesis": {"beta_dr": 0.2}})
+
+
+@pytest.mark.parametrize(("preset", "shown"), [("digits", False), ("cifar10", True)])
+def test_figures_of_the_paper_stand_beside_their_own_data_alone(preset, shown):
+    ((study, _),) = read_plan("ipc", read_preset(preset), {}).studies
+    assert bool(study.paper) == shown
+    assert "data_sets" not in study.paper

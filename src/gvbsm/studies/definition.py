@@ -12,7 +12,8 @@ A study is a YAML file; those of the paper's tables and figures are in `presets/
     base    settings of all points
     for     data set -> its further settings of all points
     unfit   data set -> why the study makes no sense on it
-    paper   `data`, `columns` and `figures`: name of a point -> the paper's accuracies, one a column
+    paper   `data`, `columns` and `figures`: name of a point -> the paper's accuracies, one a
+            column; with `data_sets`, they are shown on these data sets alone
 
 Settings are dotted names, as on the command line. Among them `preset` names presets to be laid
 below, and `synthesis.backbones` and `labels.backbones` may be chosen from `squeeze.backbones`:
@@ -26,7 +27,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -129,9 +130,18 @@ def read_plan(names: str, settings: Settings, options: Settings, repeat: int = 1
     """
     if repeat < 1:
         raise ConfigError(f"repeat must be at least 1, got {repeat}")
-    studies = read_studies(names, data_name(merge(settings, options)))
+    data = data_name(merge(settings, options))
+    studies = [_with_figures_of(study, data) for study in read_studies(names, data)]
     points = map(tuple, expand(studies, settings, options))
     return Plan(tuple(zip(studies, points, strict=True)), repeat)
+
+
+def _with_figures_of(study: Study, data: str) -> Study:
+    """The study without the paper's figures, if they are of other data sets."""
+    if "data_sets" not in study.paper:
+        return study
+    paper = {name: value for name, value in study.paper.items() if name != "data_sets"}
+    return replace(study, paper=paper if data in study.paper["data_sets"] else {})
 
 
 def study_names() -> list[str]:
@@ -374,7 +384,8 @@ def _figure_faults(study: Study) -> Iterator[str]:
     paper = study.paper
     if not paper:
         return
-    if set(paper) != {"data", "columns", "figures"} or not isinstance(paper["figures"], Mapping):
+    keys = set(paper) - {"data_sets"}
+    if keys != {"data", "columns", "figures"} or not isinstance(paper["figures"], Mapping):
         yield f"paper must hold data, columns and a mapping of figures, found {sorted(paper)}"
         return
     if not isinstance(paper["columns"], list):
