@@ -9,12 +9,13 @@ from gvbsm.backbones.features import teacher_features
 from gvbsm.config import ConfigError
 from gvbsm.config.build import as_config
 from gvbsm.data.loading import plain_batches
+from gvbsm.data.starts import Start
 from gvbsm.files.artifacts import ArtifactError, load_tensors
 from gvbsm.pipeline import run as pipeline
 from gvbsm.pipeline import selection
 from gvbsm.pipeline.selection import SelectionInputs, keep_start, select_pictures
 from gvbsm.stages.selection.coreset import select_forgetting, select_herding, select_k_center
-from gvbsm.stages.selection.starts import Start, training_losses
+from gvbsm.stages.selection.starts import training_losses
 from gvbsm.store.recipes import Recipes
 
 SETTINGS = {

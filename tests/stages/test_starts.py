@@ -1,40 +1,19 @@
-"""Starts: crops and tiles against slow cuts, the choice against one that looks at every crop."""
+"""The choice of crops against one that looks at every crop."""
 
 from dataclasses import replace
 
 import pytest
 import torch
 import torch.nn.functional as F
-import torchvision.transforms.v2.functional as TF
 
 from gvbsm.config import ViewConfig
 from gvbsm.data.pictures import DataError
 from gvbsm.data.views import sample_views
 from gvbsm.engine.seeds import generator_for
 from gvbsm.stages.selection import starts
-from gvbsm.stages.selection.starts import CROPS, Start, choose_crops, select_lowest, training_losses
+from gvbsm.stages.selection.starts import CROPS, choose_crops, select_lowest, training_losses
+from support.crops import resized_crop
 from support.toy import CONVNET, WRN
-
-
-def resized(data, picture, box, side):
-    top, left, height, width = box.tolist()
-    cut = data.train.images[picture][:, top : top + height, left : left + width]
-    return TF.resize(cut, [side, side], antialias=True)
-
-
-def test_pixels__whole_pictures(data):
-    start = Start(torch.tensor([[7], [3], [9]]))
-    assert torch.equal(start.pixels(data, torch.tensor([2, 0])), data.train.images[[9, 7]])
-
-
-def test_pixels__four_tiles_lie_row_by_row(data):
-    pictures = torch.tensor([[0, 1, 2, 3], [4, 5, 6, 7]])
-    boxes = torch.tensor([[0, 0, 4, 4], [1, 2, 5, 5], [4, 4, 4, 4], [0, 0, 8, 8]]).expand(2, 4, 4)
-    found = Start(pictures, boxes).pixels(data, torch.tensor([1, 0]))
-    for image, row in zip(found, (1, 0), strict=True):
-        tiles = [resized(data, pictures[row, k], boxes[row, k], 4) for k in range(4)]
-        top, below = torch.cat(tiles[:2], dim=2), torch.cat(tiles[2:], dim=2)
-        assert torch.equal(image, torch.cat([top, below], dim=1))
 
 
 @pytest.fixture
@@ -60,7 +39,7 @@ def slow_crops(data, both, runtime):
                 for box in boxes:
                     seen = torch.zeros(1, 3, 8, 8)
                     edge = (8 - side) // 2
-                    cut = data.normalization.normalize(resized(data, picture, box, side))
+                    cut = data.normalization.normalize(resized_crop(data, picture, box, side))
                     seen[0, :, edge : edge + side, edge : edge + side] = cut
                     logits = sum(teacher(seen) for teacher in both) / 2
                     loss = F.cross_entropy(logits, torch.tensor([label])).item()

@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from tqdm import tqdm
 
 from gvbsm.config import OptimizerConfig, SynthesisConfig, ViewConfig
+from gvbsm.data.starts import Start
 from gvbsm.engine.device import RunError, Runtime
 from gvbsm.files.artifacts import load_tensors, read_header, save
 from gvbsm.files.checkpoint import Checkpoint
@@ -21,7 +22,6 @@ from gvbsm.method.capture import HookedObserver
 from gvbsm.method.groups import group_indices, make_stack
 from gvbsm.method.statistics import Statistics
 from gvbsm.method.synthesis import begin_synthesis, descend, step_terms
-from gvbsm.stages.selection.starts import Start
 from gvbsm.stages.synthesis import (
     GPU_IMAGES,
     SynthesisTask,

@@ -16,6 +16,7 @@ from gvbsm.config.build import squeeze_of
 from gvbsm.config.dropping import settle_beta_dr
 from gvbsm.config.provenance import UNKNOWN, Origin
 from gvbsm.data.datasets import ImageData
+from gvbsm.data.starts import Start
 from gvbsm.engine.device import Log, Runtime, resolve_runtime
 from gvbsm.engine.processes import join
 from gvbsm.engine.trackers import tracking
@@ -55,7 +56,6 @@ from gvbsm.pipeline.students import train_students
 from gvbsm.pipeline.teachers import Teachers
 from gvbsm.pipeline.work_sharing import Teamwork
 from gvbsm.stages.labels import LabelTask, make_labels
-from gvbsm.stages.selection.starts import Start
 from gvbsm.stages.squeeze import squeeze_teacher
 from gvbsm.stages.statistics import StatisticsTask, add_chunks, record_chunks
 from gvbsm.stages.supervised import PictureTraining

@@ -14,6 +14,7 @@ from gvbsm.config.build import squeeze_of
 from gvbsm.data.datasets import ImageData
 from gvbsm.data.loading import plain_batches
 from gvbsm.data.pictures import DataError
+from gvbsm.data.starts import Start
 from gvbsm.engine.device import Runtime
 from gvbsm.engine.out_of_memory import InParts
 from gvbsm.files.artifacts import Recipe, is_current, load_tensors, save
@@ -25,7 +26,7 @@ from gvbsm.stages.selection.coreset import (
     select_random,
 )
 from gvbsm.stages.selection.forgetting import record_forgetting
-from gvbsm.stages.selection.starts import Start, choose_crops, select_lowest, training_losses
+from gvbsm.stages.selection.starts import choose_crops, select_lowest, training_losses
 from gvbsm.store.recipes import Recipes, seed_of
 from gvbsm.store.workdir import Workspace
 

@@ -26,6 +26,7 @@ from tqdm import tqdm
 
 from gvbsm.config import SynthesisConfig
 from gvbsm.data.datasets import ImageData
+from gvbsm.data.starts import Start
 from gvbsm.data.views import resize
 from gvbsm.engine.device import RunError, Runtime
 from gvbsm.files.artifacts import Recipe, is_current, save
@@ -41,7 +42,6 @@ from gvbsm.method.statistics import Statistics
 from gvbsm.method.synthesis import DivergedError, Extra, Step, begin_synthesis, synthesize
 from gvbsm.stages.divergence import check_pixels, diverged, eigenvalues_failed
 from gvbsm.stages.group_files import Groups
-from gvbsm.stages.selection.starts import Start
 from gvbsm.stages.synthesis_checkpoint import Work
 from gvbsm.store.film import frame_steps, is_filmed
 

@@ -1,24 +1,19 @@
-"""Where the pixels of a synthesis start when it is not noise: real pictures, or crops of them.
-
-A start says which pictures, and where they are cut, and not the pixels: those are read when a batch
-of images begins. So a set of any size has its start in a few megabytes.
-"""
+"""Choose the real pictures, or crops of them, from which the optimization of images starts."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
-import torchvision.transforms.v2.functional as TF
 from torch import Tensor, nn
 from torch.utils.data import Dataset
 
 from gvbsm.config import ViewConfig
 from gvbsm.data.datasets import ImageData
-from gvbsm.data.loading import gather_images, plain_batches
-from gvbsm.data.pictures import class_members, read_image
+from gvbsm.data.loading import plain_batches
+from gvbsm.data.pictures import class_members
+from gvbsm.data.starts import Start, cut_squares, training_picture
 from gvbsm.data.views import sample_views
 from gvbsm.data.workers import streamed
 from gvbsm.engine.device import Runtime
@@ -30,53 +25,6 @@ CROPS = 5  # crops of a picture
 BATCH = 64  # pictures in a pass; the choice does not depend on it
 
 
-class Start(NamedTuple):
-    """The real pictures that images start from, class by class.
-
-    Attributes:
-        pictures: Training pictures of each image, int64 (images, tiles); row by row if several.
-        boxes: The square that is cut from each, (top, left, height, width) in the pixels of its
-            file, int64 (images, tiles, 4); None takes whole pictures, brought to size.
-    """
-
-    pictures: Tensor
-    boxes: Tensor | None = None
-
-    def pixels(self, data: ImageData, index: Tensor) -> Tensor:
-        """Pixels of the images at `index` (n,): uint8 (n, channels, size, size)."""
-        if self.boxes is None:
-            return gather_images(data, self.pictures[index, 0])
-        across = round(self.pictures.shape[1] ** 0.5)
-        side = data.image_size // across
-        tiles = torch.stack(
-            [
-                _cut(_picture(data, picture), box[None], side)
-                for picture, box in zip(
-                    self.pictures[index].flatten().tolist(),
-                    self.boxes[index].flatten(end_dim=1),
-                    strict=True,
-                )
-            ]
-        )
-        rows = tiles.view(len(index), across, across, *tiles.shape[2:])
-        return rows.permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3).contiguous()
-
-
-def _picture(data: ImageData, index: int) -> Tensor:
-    """A training picture in its own pixels, uint8 (channels, height, width)."""
-    if data.train.images is not None:
-        return data.train.images[index]
-    assert data.train.paths is not None
-    return read_image(data.train.paths[index], data.channels)
-
-
-def _cut(picture: Tensor, boxes: Tensor, side: int) -> Tensor:
-    """Crops of a picture at `boxes` (n, 4), brought to size: uint8 (n, channels, side, side)."""
-    return torch.stack(
-        [TF.resized_crop(picture, *box, [side, side], antialias=True) for box in boxes.tolist()]
-    )
-
-
 class _Crops(Dataset[tuple[Tensor, Tensor, Tensor]]):
     """The crops of each training picture, their boxes and its class."""
 
@@ -85,11 +33,11 @@ class _Crops(Dataset[tuple[Tensor, Tensor, Tensor]]):
         self._views = ViewConfig(crop="resized", scale=scale, ratio=(1.0, 1.0), flip=False)
 
     def __getitem__(self, index: int) -> tuple[Tensor, Tensor, Tensor]:
-        picture = _picture(self._data, index)
+        picture = training_picture(self._data, index)
         _, height, width = picture.shape
         generator = generator_for(self._seed, "crops", index)
         boxes = sample_views(CROPS, height, width, generator, self._views).boxes
-        return _cut(picture, boxes, self._side), boxes, self._data.train.labels[index]
+        return cut_squares(picture, boxes, self._side), boxes, self._data.train.labels[index]
 
 
 def choose_crops(

@@ -1,0 +1,61 @@
+"""Real pictures, or squares cut from them, from which the optimization of images starts.
+
+A start holds the indices of the pictures and the boxes of the squares, not the pixels, which are
+read when a batch of images begins. So the start of a set of any size takes a few megabytes.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+import torchvision.transforms.v2.functional as TF
+from torch import Tensor
+
+from gvbsm.data.datasets import ImageData
+from gvbsm.data.loading import gather_images
+from gvbsm.data.pictures import read_image
+
+
+class Start(NamedTuple):
+    """The real pictures that images start from, class by class.
+
+    Attributes:
+        pictures: Indices of each image's training pictures, int64 (images, tiles); several tiles
+            lie row by row.
+        boxes: The square that is cut from each, (top, left, height, width) in the pixels of its
+            file, int64 (images, tiles, 4); None takes whole pictures, brought to size.
+    """
+
+    pictures: Tensor
+    boxes: Tensor | None = None
+
+    def pixels(self, data: ImageData, index: Tensor) -> Tensor:
+        """Read the pixels of the images at `index` (n,): uint8 (n, channels, size, size)."""
+        if self.boxes is None:
+            return gather_images(data, self.pictures[index, 0])
+        across = round(self.pictures.shape[1] ** 0.5)
+        side = data.image_size // across
+        pictures, boxes = self.pictures[index].flatten(), self.boxes[index].flatten(end_dim=1)
+        tiles = torch.stack(
+            [
+                cut_squares(training_picture(data, picture), box[None], side)
+                for picture, box in zip(pictures.tolist(), boxes, strict=True)
+            ]
+        )
+        rows = tiles.view(len(index), across, across, *tiles.shape[2:])
+        return rows.permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3).contiguous()
+
+
+def training_picture(data: ImageData, index: int) -> Tensor:
+    """Read a training picture in the size of its file: uint8 (channels, height, width)."""
+    if data.train.images is not None:
+        return data.train.images[index]
+    assert data.train.paths is not None
+    return read_image(data.train.paths[index], data.channels)
+
+
+def cut_squares(picture: Tensor, boxes: Tensor, side: int) -> Tensor:
+    """Cut a picture at `boxes` (n, 4), and resize the crops: uint8 (n, channels, side, side)."""
+    crops = [TF.resized_crop(picture, *box, [side, side], antialias=True) for box in boxes.tolist()]
+    return torch.stack(crops)

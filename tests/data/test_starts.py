@@ -1,0 +1,21 @@
+"""Starts: whole pictures and tiles, against slow cuts."""
+
+import torch
+
+from gvbsm.data.starts import Start
+from support.crops import resized_crop
+
+
+def test_pixels__whole_pictures(data):
+    start = Start(torch.tensor([[7], [3], [9]]))
+    assert torch.equal(start.pixels(data, torch.tensor([2, 0])), data.train.images[[9, 7]])
+
+
+def test_pixels__four_tiles_lie_row_by_row(data):
+    pictures = torch.tensor([[0, 1, 2, 3], [4, 5, 6, 7]])
+    boxes = torch.tensor([[0, 0, 4, 4], [1, 2, 5, 5], [4, 4, 4, 4], [0, 0, 8, 8]]).expand(2, 4, 4)
+    found = Start(pictures, boxes).pixels(data, torch.tensor([1, 0]))
+    for image, row in zip(found, (1, 0), strict=True):
+        tiles = [resized_crop(data, pictures[row, k], boxes[row, k], 4) for k in range(4)]
+        top, below = torch.cat(tiles[:2], dim=2), torch.cat(tiles[2:], dim=2)
+        assert torch.equal(image, torch.cat([top, below], dim=1))
