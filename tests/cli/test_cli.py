@@ -440,7 +440,7 @@ def test_run_then_quiet_then_show(tiny, tmp_path, capsys, caplog):
     assert main(["run", *tiny]) == 0
     out, _ = capsys.readouterr()
     methods = [line.split()[0] for line in out.splitlines()[2:7]]
-    assert methods == ["gvbsm", "random-hard", "random-soft", "sre2l", "full"]
+    assert methods == ["gvbsm", "random-hard", "random-soft", "sre2l", "teacher"]
     for name in ("results.json", "synthesis/images.safetensors", "images.png", "report/index.html"):
         assert str(work / name) in out
         assert (work / name).is_file()
