@@ -76,7 +76,7 @@ def start(preset, workdir, *arguments):
 
 def test_run__prints_the_table_and_where_things_are(finished):
     workdir, output = finished
-    for word in ("gvbsm", "random-hard", "random-soft", "sre2l", "full", "±"):
+    for word in ("gvbsm", "random-hard", "random-soft", "sre2l", "teacher", "±"):
         assert word in output
     for name in ("results.json", "images.png", "synthesis/images.safetensors", "report/index.html"):
         assert (workdir / name).is_file()
@@ -91,7 +91,7 @@ def test_run__results_have_the_documented_shape(finished):
         "random-hard",
         "random-soft",
         "sre2l",
-        "full",
+        "teacher",
     }
     for row in results["rows"]:
         assert set(row) == {"method", "student", "ipc", "top1", "top1_best", "seconds"}
