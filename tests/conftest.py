@@ -2,6 +2,7 @@
 
 import copy
 import itertools
+import logging
 from dataclasses import replace
 
 import pytest
@@ -35,6 +36,16 @@ from support.toy import (
 def _one_thread():
     """Tensors are tiny here: on a busy machine threads that wait for each other cost 18-fold."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _log_as_before():
+    """Commands set the level of the log, and add a handler; a test must not do so for the next."""
+    log = logging.getLogger("gvbsm")
+    level, handlers, propagates = log.level, [*log.handlers], log.propagate
+    yield
+    log.setLevel(level)
+    log.handlers[:], log.propagate = handlers, propagates
 
 
 @pytest.fixture(scope="session")
