@@ -53,7 +53,7 @@ ALONE = ("report", "show", "bench")  # are for one process, the first of several
 
 
 def entry() -> None:
-    """Entry point of the `gvbsm` command."""
+    """Entry point of the `gvbsm` command; takes over the signals of its process for good."""
     prepare_streams()
     raise_when_stopped()
     try:
