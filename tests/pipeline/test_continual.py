@@ -317,7 +317,7 @@ def test_a_changed_setting_makes_what_it_must(finished, monkeypatch, settings, t
 
     monkeypatch.setattr(run.team, "deal", deal)
     with suppress(ArtifactError):  # there are no results of those that were not trained
-        protocol._curves([protocol._place(run.config, 0)], STUDENT)
+        protocol._curves([protocol._image_set(run.config, 0)], STUDENT)
     assert asked == trained
 
 

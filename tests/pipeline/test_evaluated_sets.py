@@ -2,7 +2,7 @@
 
 from gvbsm.config.build import as_config
 from gvbsm.files.artifacts import write_json
-from gvbsm.pipeline.evaluated_sets import all_places, needed_teachers, read_full, read_results
+from gvbsm.pipeline.evaluated_sets import evaluated_sets, needed_teachers, read_full, read_results
 from gvbsm.store.recipes import Recipes
 from gvbsm.store.workdir import Workspace
 
@@ -14,10 +14,15 @@ CONFIG = as_config(
 )
 
 
-def test_places__draws_share_the_seeds_and_full_has_no_images(tmp_path):
+def test_sets__draws_share_the_seeds_and_full_has_no_images(tmp_path):
     found = [
-        (method, str(place.directory.relative_to(tmp_path)), place.draw, list(seeds))
-        for method, place, seeds in all_places(CONFIG, tmp_path)
+        (
+            image_set.method,
+            str(image_set.directory.relative_to(tmp_path)),
+            image_set.draw,
+            list(seeds),
+        )
+        for image_set, seeds in evaluated_sets(CONFIG, tmp_path)
     ]
     assert found == [
         ("gvbsm", ".", 0, [0, 1, 2]),
@@ -41,22 +46,22 @@ def test_teachers__all_are_needed_for_the_whole_set_alone(tmp_path):
                 "baselines": {"methods": methods},
             }
         )
-        places = [place for _, place, _ in all_places(config, tmp_path)]
-        found = needed_teachers(config, places)
+        image_sets = [image_set for image_set, _ in evaluated_sets(config, tmp_path)]
+        found = needed_teachers(config, image_sets)
         assert found == [config.squeeze.backbones[index] for index in needed]
 
 
 def test_results__are_those_of_the_present_settings_alone(tmp_path):
     recipes = Recipes(CONFIG, "toy", "fp32")
-    (_, own, _), (_, random, _), *_ = all_places(CONFIG, tmp_path)
-    for place, seed, recipe in (
+    (own, _), (random, _), *_ = evaluated_sets(CONFIG, tmp_path)
+    for image_set, seed, recipe in (
         (own, 0, recipes.student(own, "convnet8_d1", 0)),
         (own, 1, {"made": "otherwise"}),
         (random, 2, recipes.student(random, "convnet8_d1", 2)),
     ):
         history = {"epochs": [1], "top1": [50.0], "losses": [1.0]}
-        write_json(place.result("convnet8_d1", seed), {"recipe": recipe, "of": seed, **history})
-    found = read_results(all_places(CONFIG, tmp_path), recipes)
+        write_json(image_set.result("convnet8_d1", seed), {"recipe": recipe, "of": seed, **history})
+    found = read_results(evaluated_sets(CONFIG, tmp_path), recipes)
     seeds = {key: [result["of"] for result in results] for key, results in found.items()}
     assert seeds == {("gvbsm", "convnet8_d1"): [0], ("random-hard", "convnet8_d1"): [2]}
     assert read_full(CONFIG, recipes, Workspace(tmp_path)) == {}

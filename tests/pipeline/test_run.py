@@ -19,6 +19,7 @@ from gvbsm.exchange.load import load
 from gvbsm.exchange.train import train
 from gvbsm.files.artifacts import ArtifactError, load_tensors, read_header, read_json
 from gvbsm.method.ensemble import label_batch
+from gvbsm.pipeline import evaluated_sets
 from gvbsm.pipeline import run as pipeline
 from gvbsm.pipeline.teachers import Teachers
 from gvbsm.store.distilled import is_normalized, load_distilled, load_images, load_labels
@@ -64,6 +65,22 @@ def test_stage__tells_what_differs_if_its_input_was_made_otherwise(run, tmp_path
     other = {**SETTINGS, "squeeze": {**SETTINGS["squeeze"], "epochs": 2}}
     with pytest.raises(ArtifactError, match=r"squeeze\.epochs: 1 -> 2"):
         api.run_stage("statistics", other, tmp_path, quiet=True)
+
+
+def test_run__settles_the_settings_of_its_baselines_once(tmp_path, monkeypatch):
+    """Whole settings are parsed for each baseline, which takes long."""
+    methods = []
+
+    def settle(config, method):
+        methods.append(method)
+        return for_method(config, method)
+
+    monkeypatch.setattr(evaluated_sets, "for_method", settle)
+    settings = {**SETTINGS, "baselines": {"methods": ["random-hard", "random-soft"]}}
+    run = pipeline.Run(as_config(settings), tmp_path, quiet=True)
+    for _ in range(2):
+        run.write_results()
+    assert methods == ["random-hard", "random-soft"]
 
 
 @pytest.mark.parametrize(

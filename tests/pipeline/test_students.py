@@ -6,10 +6,12 @@ import pytest
 
 from gvbsm.config.build import as_config
 from gvbsm.engine.processes import ALONE
+from gvbsm.pipeline.evaluated_sets import EvaluatedSet
 from gvbsm.pipeline.students import train_students
 from gvbsm.pipeline.work_sharing import Teamwork
 from gvbsm.store.distilled import save_images
-from gvbsm.store.recipes import Place, Recipes
+from gvbsm.store.image_set import ImageSet
+from gvbsm.store.recipes import Recipes
 from gvbsm.store.workdir import Workspace
 
 SETTINGS = {
@@ -29,9 +31,9 @@ def trained(data, runtime, teachers, tmp_path, caplog):
         caplog.clear()
         settings = {**SETTINGS, "evaluation": {**SETTINGS["evaluation"], **evaluation}}
         config, asked = as_config(settings), []
-        recipes, place = Recipes(config, "toy", "fp32"), Place(config, tmp_path)
+        recipes, image_set = Recipes(config, "toy", "fp32"), ImageSet(config, tmp_path)
         images, labels = data.train.images[:8], data.train.labels[:8]
-        save_images(place.images, "gvbsm", recipes.images(place), images, labels, data)
+        save_images(image_set.images, "gvbsm", recipes.images(image_set), images, labels, data)
         workspace = Workspace(tmp_path)
 
         class Asked:
@@ -41,7 +43,9 @@ def trained(data, runtime, teachers, tmp_path, caplog):
 
         seeds = range(config.evaluation.seeds)
         team = Teamwork(workspace, ALONE)
-        train_students([(place, seeds)], data, runtime, recipes, team, Asked(), "networks")
+        train_students(
+            [EvaluatedSet(image_set, seeds)], data, runtime, recipes, team, Asked(), "networks"
+        )
         times = sorted(workspace.seconds())
         return asked, [record.getMessage() for record in caplog.records], times
 

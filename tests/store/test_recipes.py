@@ -9,7 +9,8 @@ import pytest
 from gvbsm.config.build import build_config, for_method, to_dict
 from gvbsm.config.keys import merge
 from gvbsm.method.epochs import settle_epochs
-from gvbsm.store.recipes import REVISIONS, Place, Recipes, baseline_folder
+from gvbsm.store.image_set import ImageSet
+from gvbsm.store.recipes import REVISIONS, Recipes
 from gvbsm.store.soft_labels import STORAGE
 
 BASE = {"squeeze": {"backbones": ["resnet18", "convnet16_d2"]}}
@@ -19,13 +20,13 @@ STAGES = ("teacher", "statistics", "images", "labels", "student")
 def recipes_of(settings, method="gvbsm", data="data", precision="fp32"):
     config = build_config(merge(BASE, settings))
     chosen = config if method == "gvbsm" else for_method(config, method)
-    recipes, place = Recipes(config, data, precision), Place(chosen, Path("w"))
+    recipes, image_set = Recipes(config, data, precision), ImageSet(chosen, Path("w"))
     return {
         "teacher": recipes.teacher("resnet18"),
         "statistics": recipes.statistics("resnet18"),
-        "images": recipes.images(place),
-        "labels": recipes.labels(place),
-        "student": recipes.student(place, "resnet18", 0),
+        "images": recipes.images(image_set),
+        "labels": recipes.labels(image_set),
+        "student": recipes.student(image_set, "resnet18", 0),
     }
 
 
@@ -163,7 +164,7 @@ def test_recipes__a_start_by_herding_depends_on_the_teacher_that_is_compared():
     assert found[0] != found[1]
     config = build_config(merge(BASE, merge(merge(start, names), by[1])))
     config = replace(config, labels=replace(config.labels, backbones=("wrn10_1",)))
-    assert Place(config, Path("w")).teachers == ("wrn10_1", "convnet8_d1")
+    assert ImageSet(config, Path("w")).teachers == ("wrn10_1", "convnet8_d1")
 
 
 def test_recipes__a_further_backbone_leaves_the_first_teacher_as_it_is():
@@ -240,40 +241,6 @@ def test_recipes__a_selection_depends_on_its_teacher_or_training(settings, chang
         assert ("images" in changed(settings, f"{selection}-hard")) == (selection in changes)
 
 
-@pytest.mark.parametrize(
-    ("method", "teachers"),
-    [
-        ("gvbsm", "ab"),
-        ("random-hard", ""),
-        ("random-soft", "ab"),
-        ("herding-hard", "b"),
-        ("k-center-hard", "b"),
-        ("forgetting-hard", ""),
-        ("forgetting-soft", "ab"),
-        ("sre2l", "a"),
-    ],
-)
-def test_place__teachers_are_those_of_features_images_and_soft_labels(method, teachers):
-    names = {"a": "wrn10_1", "b": "convnet8_d1", "c": "convnet8_d2"}
-    settings = {
-        "squeeze": {"backbones": list(names.values())},
-        "coreset": {"backbone": names["b"]},
-        "synthesis": {"backbones": [names["b"]]},
-        "labels": {"backbones": [names["b"], names["a"]]},
-    }
-    config = build_config(merge(BASE, settings))
-    place = Place(config if method == "gvbsm" else for_method(config, method), Path("w"))
-    assert place.teachers == tuple(names[each] for each in teachers)
-    assert (place.selection is None) == (method in ("gvbsm", "sre2l"))
-
-
-def test_baseline_folder__hard_and_soft_labels_share_one_and_draws_do_not():
-    folders = {baseline_folder(f"k-center-{labels}", 1) for labels in ("hard", "soft")}
-    assert folders == {"k-center"}
-    assert baseline_folder("random-hard", 1) == baseline_folder("random-soft", 1) == "random-1"
-    assert baseline_folder("sre2l") == "sre2l"
-
-
 def test_recipes__statistics_matter_only_where_convolutions_are_matched():
     assert "images" in changed({"statistics": {"n_p": 2}})
     assert "images" not in changed({"statistics": {"n_p": 2}}, "sre2l")
@@ -309,35 +276,13 @@ def test_recipes__shown_real_pictures_depend_on_their_number_and_the_seed():
     assert real({"synthesis": {"iterations": 7}, "squeeze": {"epochs": 3}}) == real({})
 
 
-def test_place__a_result_file_for_each_method_student_and_seed():
-    config = build_config(BASE)
-    hard = for_method(config, "random-hard")
-    paths = {
-        Place(settings, Path("w")).result(student, seed)
-        for settings in (config, hard)
-        for student in ("resnet18", "timm/deit_tiny_patch16_224")
-        for seed in (0, 1)
-    }
-    assert len(paths) == 8
-    assert all(path.parent == Path("w/evaluation") for path in paths)
-    assert to_dict(hard)["evaluation"]["loss"] == "hard"
-
-
 def test_recipes__a_student_of_some_classes_is_one_of_the_set_and_of_these_classes():
     config = build_config(BASE)
-    recipes, place = Recipes(config, "data", "fp32"), Place(config, Path("w"))
-    whole = recipes.student(place, "resnet18", 1)
-    some = recipes.continual(place, "resnet18", 1, [4, 2])
+    recipes, image_set = Recipes(config, "data", "fp32"), ImageSet(config, Path("w"))
+    whole = recipes.student(image_set, "resnet18", 1)
+    some = recipes.continual(image_set, "resnet18", 1, [4, 2])
     assert some == {**whole, "stage": "continual", "classes": [4, 2]}
-    assert some != recipes.continual(place, "resnet18", 1, [2, 4])  # the outputs change places
-
-
-@pytest.mark.parametrize(
-    ("store", "loss", "stores"), [(True, "kl", True), (False, "kl", False), (True, "hard", False)]
-)
-def test_place__stores_soft_labels_alone_and_only_if_asked(tmp_path, store, loss, stores):
-    settings = {"labels": {"store": store, "batch_size": 64}, "evaluation": {"loss": loss}}
-    assert Place(build_config(settings), tmp_path).stores_labels == stores
+    assert some != recipes.continual(image_set, "resnet18", 1, [2, 4])  # the outputs change places
 
 
 def test_recipes__how_labels_are_kept_stands_apart():

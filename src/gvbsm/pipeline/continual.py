@@ -70,7 +70,7 @@ from gvbsm.pipeline.preflight import check_continual
 from gvbsm.pipeline.results import spread, sum_seconds, versions
 from gvbsm.pipeline.run import Run
 from gvbsm.stages.evaluation import Judge, Labeller, StudentTask, train_student
-from gvbsm.store.recipes import Place, baseline_folder
+from gvbsm.store.image_set import ImageSet, baseline_folder
 from gvbsm.store.teachers import file_name
 
 log = logging.getLogger("gvbsm")
@@ -205,9 +205,9 @@ class Protocol:
         rows = []
         results: dict[str, Any] = {}
         for method, config in self._methods():
-            places = [self._prepared(config, number) for number in range(len(self._orders))]
+            image_sets = [self._prepared(config, number) for number in range(len(self._orders))]
             for student in self._students:
-                curves = self._curves(places, student)
+                curves = self._curves(image_sets, student)
                 rows.append(self._row(method, student, config.ipc, curves))
                 results = self._results(rows)
                 if self._run.processes.leads:
@@ -220,32 +220,32 @@ class Protocol:
         for method in dict.fromkeys(config.continual.methods):
             yield method, for_method(config, method)
 
-    def _place(self, config: Config, number: int) -> Place:
+    def _image_set(self, config: Config, number: int) -> ImageSet:
         """The set of a method; of random pictures each order has its own."""
         draw = number if selection_of(config.method) == "random" else 0
         workdir = self._run.workdir
         if config.method == self._run.config.method and not draw:
-            return Place(config, workdir)
-        return Place(config, workdir / "baselines" / baseline_folder(config.method, draw), draw)
+            return ImageSet(config, workdir)
+        return ImageSet(config, workdir / "baselines" / baseline_folder(config.method, draw), draw)
 
-    def _prepared(self, config: Config, number: int) -> Place:
+    def _prepared(self, config: Config, number: int) -> ImageSet:
         """The set for one order, once its images are there."""
-        place, run = self._place(config, number), self._run
-        run.squeeze(names=place.teachers)
-        if place.needs_statistics:
+        image_set, run = self._image_set(config, number), self._run
+        run.squeeze(names=image_set.teachers)
+        if image_set.needs_statistics:
             run.statistics()
-        run.synthesis(place)
-        return place
+        run.synthesis(image_set)
+        return image_set
 
-    def _curves(self, places: Sequence[Place], student: str) -> list[list[float]]:
-        """The accuracies after each step of each order, whose set is at its place.
+    def _curves(self, image_sets: Sequence[ImageSet], student: str) -> list[list[float]]:
+        """The accuracies after each step of each order; `image_sets` has one set an order.
 
         The students know nothing of each other, so several processes train them side by side.
         """
         run, counts = self._run, self._counts
-        works = [(number, count) for number in range(len(places)) for count in counts]
+        works = [(number, count) for number in range(len(image_sets)) for count in counts]
         steps = {
-            (number, count): self._step(places[number], student, number, count)
+            (number, count): self._step(image_sets[number], student, number, count)
             for number, count in works
         }
 
@@ -258,7 +258,7 @@ class Protocol:
         def tell(position: int) -> None:
             log.info(
                 "continual %s, %s, order %d, %d classes: %.1f %%",
-                places[0].config.method,
+                image_sets[0].method,
                 student,
                 *works[position],
                 accuracy(position),
@@ -273,27 +273,25 @@ class Protocol:
         )
         parallel = run.config.evaluation.parallel
         for position, team in run.team.deal(missing, parallel, path_of, tell):
-            (number, count), (place, path, recipe) = works[position], steps[works[position]]
-            with run.team.timed(
-                f"continual/{place.config.method}/{student}/{number}/{count}", team
-            ):
-                self._train(place, number, count, student, path, recipe, team)
+            (number, count), (image_set, path, recipe) = works[position], steps[works[position]]
+            with run.team.timed(f"continual/{image_set.method}/{student}/{number}/{count}", team):
+                self._train(image_set, number, count, student, path, recipe, team)
         accuracies = [accuracy(position) for position in range(len(works))]
         return [accuracies[at : at + len(counts)] for at in range(0, len(works), len(counts))]
 
     def _step(
-        self, place: Place, student: str, number: int, count: int
-    ) -> tuple[Place, Path, dict[str, Any]]:
+        self, image_set: ImageSet, student: str, number: int, count: int
+    ) -> tuple[ImageSet, Path, dict[str, Any]]:
         """Where a student with `count` classes is trained, its result's file and its recipe."""
         run, seen = self._run, self._orders[number][:count]
-        place = replace(place, config=at_step(place.config, count))
+        image_set = replace(image_set, config=at_step(image_set.config, count))
         name = file_name(student).removesuffix(".safetensors")
-        path = run.workdir / "continual" / f"{place.config.method}-{name}-{number}-{count}.json"
-        return place, path, run.recipes.continual(place, student, number, seen)
+        path = run.workdir / "continual" / f"{image_set.method}-{name}-{number}-{count}.json"
+        return image_set, path, run.recipes.continual(image_set, student, number, seen)
 
     def _train(
         self,
-        place: Place,
+        image_set: ImageSet,
         number: int,
         count: int,
         student: str,
@@ -302,8 +300,8 @@ class Protocol:
         team: Processes,
     ) -> None:
         run, seen = self._run, self._orders[number][:count]
-        config = place.of_student(student).config
-        tensors, _ = load_tensors(place.images, "images")
+        config = image_set.of_student(student).config
+        tensors, _ = load_tensors(image_set.images, "images")
         memory = memory_data(run.data, tensors["images"], tensors["labels"], seen)
         images = memory.train.images
         assert images is not None

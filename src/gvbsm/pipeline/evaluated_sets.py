@@ -1,26 +1,39 @@
-"""The sets of images that a run evaluates, and what has come out so far."""
+"""List the image sets that a run evaluates, and read the results that are there."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from gvbsm.config import Config
 from gvbsm.config.build import for_method, selection_of
 from gvbsm.files.artifacts import is_current
 from gvbsm.files.schema import checked_header, current_history
-from gvbsm.store.recipes import Place, Recipes, baseline_folder
+from gvbsm.store.image_set import ImageSet, baseline_folder
+from gvbsm.store.recipes import Recipes
 from gvbsm.store.workdir import Workspace
 
-Evaluated = tuple[str, Place, range]
-"""Method, place and student seeds of a set."""
+
+class EvaluatedSet(NamedTuple):
+    """A set of images, and the seeds of the students that are trained on it."""
+
+    image_set: ImageSet
+    seeds: range
 
 
-def all_places(config: Config, workdir: Path) -> Iterator[Evaluated]:
-    """Everything that is evaluated: the run's own method, then its baselines."""
+def evaluated_sets(config: Config, workdir: Path) -> Iterator[EvaluatedSet]:
+    """The sets that a run evaluates: first that of its own method, then its baselines.
+
+    Args:
+        config: The run's settings.
+        workdir: Its work directory.
+
+    Raises:
+        ConfigError: If the settings of a baseline are faulty.
+    """
     seeds = config.evaluation.seeds
-    yield config.method, Place(config, workdir), range(seeds)
+    yield EvaluatedSet(ImageSet(config, workdir), range(seeds))
     baselines = workdir / "baselines"
     for method in config.baselines.methods:
         if method == "teacher" or method == "full":
@@ -28,43 +41,43 @@ def all_places(config: Config, workdir: Path) -> Iterator[Evaluated]:
         settings = for_method(config, method)
         draws = config.baselines.draws if selection_of(method) == "random" else 1
         for draw in range(min(draws, seeds)):
-            place = Place(settings, baselines / baseline_folder(method, draw), draw)
-            yield method, place, range(draw, seeds, draws)
+            image_set = ImageSet(settings, baselines / baseline_folder(method, draw), draw)
+            yield EvaluatedSet(image_set, range(draw, seeds, draws))
 
 
-def needed_teachers(config: Config, places: Sequence[Place]) -> list[str]:
+def needed_teachers(config: Config, image_sets: Iterable[ImageSet]) -> list[str]:
     """The teachers that a run has to have, in the order of `squeeze.backbones`.
 
     Args:
         config: The run's settings.
-        places: What is evaluated.
+        image_sets: The sets that it evaluates.
     """
     everyone = "teacher" in config.baselines.methods
-    asked = {name for place in places for name in place.teachers}
-    return [name for name in config.squeeze.backbones if everyone or name in asked]
+    needed = {name for image_set in image_sets for name in image_set.teachers}
+    return [name for name in config.squeeze.backbones if everyone or name in needed]
 
 
 def read_results(
-    places: Iterator[Evaluated], recipes: Recipes
+    sets: Iterable[EvaluatedSet], recipes: Recipes
 ) -> dict[tuple[str, str], list[dict[str, Any]]]:
     """The results of all students that were trained with the present settings.
 
     Args:
-        places: What is evaluated.
-        recipes: The run's.
+        sets: What the run evaluates.
+        recipes: The run's recipes.
 
     Returns:
         Results of all seeds, by method and student.
     """
-    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for method, place, seeds in places:
-        for student in place.config.evaluation.students:
+    results: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for image_set, seeds in sets:
+        for student in image_set.config.evaluation.students:
             for seed_index in seeds:
-                path = place.result(student, seed_index)
-                recipe = recipes.student(place, student, seed_index)
-                if (result := current_history(path, recipe)) is not None:
-                    found.setdefault((method, student), []).append(result)
-    return found
+                path = image_set.result(student, seed_index)
+                recipe = recipes.student(image_set, student, seed_index)
+                if (history := current_history(path, recipe)) is not None:
+                    results.setdefault((image_set.method, student), []).append(history)
+    return results
 
 
 def read_full(

@@ -6,6 +6,7 @@ import logging
 from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -34,8 +35,8 @@ from gvbsm.method.epochs import settle_epochs
 from gvbsm.method.matching import make_teacher
 from gvbsm.method.statistics import Statistics
 from gvbsm.pipeline.evaluated_sets import (
-    Evaluated,
-    all_places,
+    EvaluatedSet,
+    evaluated_sets,
     needed_teachers,
     read_full,
     read_results,
@@ -62,7 +63,8 @@ from gvbsm.stages.supervised import PictureTraining
 from gvbsm.stages.synthesis import SynthesisTask, synthesize_set
 from gvbsm.store.distilled import is_whole, load_labels, stream_images
 from gvbsm.store.film import save_film
-from gvbsm.store.recipes import Place, Recipes, seed_of
+from gvbsm.store.image_set import ImageSet
+from gvbsm.store.recipes import Recipes, seed_of
 from gvbsm.store.statistics_codec import pack_statistics, unpack_statistics
 from gvbsm.store.workdir import Workspace, await_files
 
@@ -180,28 +182,28 @@ class Run:
         self.team.meet([workspace.statistics(name) for name in missing])
         log.info("statistics: recorded for %s", ", ".join(missing))
 
-    def synthesis(self, place: Place | None = None, make: bool = True) -> None:
-        """Make the images of a place: optimised, or selected from the real pictures."""
-        place = place or Place(self.config, self.workdir)
-        recipe = self.recipes.images(place)
-        if place.needs_statistics:
+    def synthesis(self, image_set: ImageSet | None = None, make: bool = True) -> None:
+        """Synthesize the images of a set, or select them from the real pictures."""
+        image_set = image_set or ImageSet(self.config, self.workdir)
+        recipe = self.recipes.images(image_set)
+        if image_set.needs_statistics:
             self.statistics(make=False)
         if self.processes.same(
-            lambda: self.workspace.is_made(place.images, recipe, "synthesis", make)
+            lambda: self.workspace.is_made(image_set.images, recipe, "synthesis", make)
         ):
             return
-        with self.team.timed(f"synthesis/{place.config.method}", self.processes):
-            if place.selection is None:
-                self._synthesize(place, recipe)
+        with self.team.timed(f"synthesis/{image_set.method}", self.processes):
+            if image_set.selection is None:
+                self._synthesize(image_set, recipe)
             elif self.processes.leads:
-                index = self._real_pictures(place.selection, place.draw, self.runtime)
-                keep_real(place.images, place.config.method, recipe, index, self.data)
-        self.team.meet([place.images])
+                index = self._real_pictures(image_set.selection, image_set.draw, self.runtime)
+                keep_real(image_set.images, image_set.method, recipe, index, self.data)
+        self.team.meet([image_set.images])
 
-    def _synthesize(self, place: Place, recipe: Recipe) -> None:
-        config = place.config
+    def _synthesize(self, image_set: ImageSet, recipe: Recipe) -> None:
+        config = image_set.config
         names = config.synthesis.backbones or config.squeeze.backbones
-        statistics = self._statistics_of(names) if place.needs_statistics else {}
+        statistics = self._statistics_of(names) if image_set.needs_statistics else {}
         shape = (self.data.channels, self.data.image_size, self.data.image_size)
         n_p = config.statistics.n_p
         teachers = [
@@ -211,17 +213,17 @@ class Run:
             for name in names
         ]
         runtime = self.runtime_of("synthesis")
-        initial = self._start(place, recipe, runtime)
+        initial = self._start(image_set, recipe, runtime)
         task = SynthesisTask(
             config.synthesis, teachers, statistics, self.data, config.ipc, n_p, initial
         )
-        groups = synthesize_set(task, runtime, place.images.parent, recipe)
+        groups = synthesize_set(task, runtime, image_set.images.parent, recipe)
         if not self.processes.leads:
             return
         await_files(groups.paths)
-        save_film(place.images.parent, groups.film(), recipe)
+        save_film(image_set.images.parent, groups.film(), recipe)
         stream_images(
-            place.images,
+            image_set.images,
             config.method,
             recipe,
             groups.labels,
@@ -230,7 +232,7 @@ class Run:
             groups.traces(),
         )
         for name in ("group-*.safetensors", "start.safetensors"):
-            remove_all(place.images.parent.glob(name))
+            remove_all(image_set.images.parent.glob(name))
         log.info("synthesis %s: %d images", config.method, len(groups.labels))
 
     def _statistics_of(self, names: Sequence[str]) -> dict[str, Statistics]:
@@ -240,15 +242,15 @@ class Run:
             for name in names
         }
 
-    def _start(self, place: Place, recipe: Recipe, runtime: Runtime) -> Start | None:
-        """The real pictures that a place's images start from; None is noise."""
-        if place.config.synthesis.init == "noise":
+    def _start(self, image_set: ImageSet, recipe: Recipe, runtime: Runtime) -> Start | None:
+        """The real pictures that the images of a set start from; None is noise."""
+        if image_set.config.synthesis.init == "noise":
             return None
-        if place.config.synthesis.init == "real":  # drawn in no time, so by each for itself
-            return Start(self._real_pictures("random", place.draw, runtime)[:, None])
-        path = place.images.with_name("start.safetensors")
+        if image_set.config.synthesis.init == "real":  # drawn in no time, so by each for itself
+            return Start(self._real_pictures("random", image_set.draw, runtime)[:, None])
+        path = image_set.images.with_name("start.safetensors")
         if self.processes.leads:
-            keep_start(self._selection_inputs(place.config, runtime), path, recipe)
+            keep_start(self._selection_inputs(image_set.config, runtime), path, recipe)
         self.team.meet([path])
         return Start(**load_tensors(path, "start")[0])
 
@@ -262,52 +264,56 @@ class Run:
         )
 
     def labels(
-        self, place: Place | None = None, make: bool = True, convert_only: bool = False
+        self, image_set: ImageSet | None = None, make: bool = True, convert_only: bool = False
     ) -> None:
-        """Make the soft labels of a place's students, unless the teachers label during training."""
-        place = place or Place(self.config, self.workdir)
-        self.synthesis(place, make=False)
-        for each in place.label_stores:
-            self._label(each, make, convert_only)
+        """Make the soft labels of a set's students, unless the teachers label during training."""
+        image_set = image_set or ImageSet(self.config, self.workdir)
+        self.synthesis(image_set, make=False)
+        for labeled_set in image_set.label_stores:
+            self._label(labeled_set, make, convert_only)
 
-    def _label(self, place: Place, make: bool, convert_only: bool) -> None:
-        recipe, index = self.recipes.labels(place), place.labels / "index.json"
+    def _label(self, image_set: ImageSet, make: bool, convert_only: bool) -> None:
+        recipe, index = self.recipes.labels(image_set), image_set.labels / "index.json"
 
         def is_made() -> bool:
-            whole = is_whole(place.labels, recipe)
+            whole = is_whole(image_set.labels, recipe)
             if not whole and not make:
                 raise ArtifactError(self.workspace.not_made(index, "labels"))
             if whole and make:
-                load_labels(place.labels).tidy()  # a conversion may have been killed before it did
+                # A conversion may have been killed before it removed the old files.
+                load_labels(image_set.labels).tidy()
             return whole
 
         if self.processes.same(is_made):
             return
-        with self.team.timed(f"labels/{place.label_name}", self.processes):
-            images = load_tensors(place.images, "images")[0]["images"]
+        with self.team.timed(f"labels/{image_set.label_name}", self.processes):
+            images = load_tensors(image_set.images, "images")[0]["images"]
             classes, normalization = len(self.data.class_names), self.data.normalization
             make_labels(
-                LabelTask(images, classes, place.config.labels, normalization),
-                lambda: self.teachers.for_labels(place.config),
+                LabelTask(images, classes, image_set.config.labels, normalization),
+                lambda: self.teachers.for_labels(image_set.config),
                 self.runtime_of("labels"),
-                place.labels,
+                image_set.labels,
                 recipe,
-                place.label_name,
+                image_set.label_name,
                 convert_only,
             )
         self.team.meet([index])
 
-    def evaluation(self, place: Place | None = None, seed_indices: range | None = None) -> None:
-        """Train the students of a place that are missing or out of date."""
-        place = place or Place(self.config, self.workdir)
-        self._evaluate([(place, seed_indices or range(place.config.evaluation.seeds))])
+    def evaluation(
+        self, image_set: ImageSet | None = None, seed_indices: range | None = None
+    ) -> None:
+        """Train the students of a set that are missing or out of date."""
+        image_set = image_set or ImageSet(self.config, self.workdir)
+        seeds = seed_indices or range(image_set.config.evaluation.seeds)
+        self._evaluate([EvaluatedSet(image_set, seeds)])
 
-    def _evaluate(self, places: Sequence[tuple[Place, range]]) -> None:
-        """Train the students of several places, which may then be trained side by side."""
-        for place, _ in places:
-            self.labels(place, make=False)
+    def _evaluate(self, sets: Sequence[EvaluatedSet]) -> None:
+        """Train the students of several sets; several processes train them side by side."""
+        for image_set, _ in sets:
+            self.labels(image_set, make=False)
         train_students(
-            places,
+            sets,
             self.data,
             self.runtime,
             self.recipes,
@@ -318,25 +324,31 @@ class Run:
 
     # All together.
 
-    def places(self) -> Iterator[Evaluated]:
-        """Method, place and student seeds of everything that is evaluated, in order."""
-        return all_places(self.config, self.workdir)
+    @cached_property
+    def evaluated_sets(self) -> tuple[EvaluatedSet, ...]:
+        """The sets that the run evaluates, in order.
+
+        Raises:
+            ConfigError: If the settings of a baseline are faulty.
+        """
+        return tuple(evaluated_sets(self.config, self.workdir))
 
     def all_stages(self) -> dict[str, Any]:
         """Run every stage for the run's method and its baselines; write and return the results."""
-        places = list(self.places())
-        # One place after the other; several processes train the students of all side by side.
-        steps = [[each] for each in places] if self.processes.world == 1 else [places]
+        sets = self.evaluated_sets
+        image_sets = [image_set for image_set, _ in sets]
+        # One set after the other; several processes train the students of all sets side by side.
+        steps = [[evaluated] for evaluated in sets] if self.processes.world == 1 else [sets]
         results: dict[str, Any] = {}
         with self.at_work():
-            self.squeeze(names=needed_teachers(self.config, [place for _, place, _ in places]))
-            if any(place.needs_statistics for _, place, _ in places):
+            self.squeeze(names=needed_teachers(self.config, image_sets))
+            if any(image_set.needs_statistics for image_set in image_sets):
                 self.statistics()
             for step in steps:
-                for _, place, _ in step:
-                    self.synthesis(place)
-                    self.labels(place)
-                self._evaluate([(place, seeds) for _, place, seeds in step])
+                for image_set, _ in step:
+                    self.synthesis(image_set)
+                    self.labels(image_set)
+                self._evaluate(step)
                 results = self.write_results()
             if "full" in self.config.baselines.methods:
                 train_full(self.config, self.data, self.runtime, self.recipes, self.team)
@@ -348,12 +360,12 @@ class Run:
         return self.processes.same(self._write_results)
 
     def _write_results(self) -> dict[str, Any]:
-        found = read_results(self.places(), self.recipes)
+        students = read_results(self.evaluated_sets, self.recipes)
         full = read_full(self.config, self.recipes, self.workspace)
         teachers = read_teachers(self.config, self.recipes, self.workspace)
         pictures = {"train": len(self.data.train), "test": len(self.data.test)}
         seconds = self.workspace.seconds()
-        results = collect(self.config, found, full, teachers, seconds, pictures, self.runtime)
+        results = collect(self.config, students, full, teachers, seconds, pictures, self.runtime)
         results |= {**self.data.record(), "origin": self.origin.as_json()}
         write_json(self.workspace.results, results)
         return results

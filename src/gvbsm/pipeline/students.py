@@ -16,11 +16,13 @@ from gvbsm.engine.device import Runtime
 from gvbsm.engine.processes import Processes
 from gvbsm.files.artifacts import load_tensors, read_json
 from gvbsm.files.schema import current_history
+from gvbsm.pipeline.evaluated_sets import EvaluatedSet
 from gvbsm.pipeline.teachers import Teachers
 from gvbsm.pipeline.work_sharing import Teamwork
 from gvbsm.stages.evaluation import Judge, Labeller, StudentTask, train_student
 from gvbsm.store.distilled import load_labels
-from gvbsm.store.recipes import Place, Recipes, seed_of
+from gvbsm.store.image_set import ImageSet
+from gvbsm.store.recipes import Recipes, seed_of
 from gvbsm.store.soft_labels import SoftLabels
 
 log = logging.getLogger("gvbsm")
@@ -29,13 +31,13 @@ log = logging.getLogger("gvbsm")
 class Student(NamedTuple):
     """A student to train: its set, its architecture and which of the seeds."""
 
-    place: Place
+    image_set: ImageSet
     name: str
     seed_index: int
 
 
 def train_students(
-    places: Sequence[tuple[Place, range]],
+    sets: Sequence[EvaluatedSet],
     data: ImageData,
     runtime: Runtime,
     recipes: Recipes,
@@ -46,7 +48,7 @@ def train_students(
     """Train the students that are missing or out of date; several processes share them out.
 
     Args:
-        places: The sets, whose labels are there, and the seeds of their students.
+        sets: The sets of images, whose labels are there, and the seeds of their students.
         data: The real pictures.
         runtime: Device, precision, seed, processes.
         recipes: What the students are made from.
@@ -58,33 +60,33 @@ def train_students(
         RunError: If a training diverges.
     """
     students = [
-        Student(place, student, seed_index)
-        for place, seeds in places
-        for student in place.config.evaluation.students
+        Student(image_set, student, seed_index)
+        for image_set, seeds in sets
+        for student in image_set.config.evaluation.students
         for seed_index in seeds
     ]
 
     def is_tested(student: Student) -> bool:
-        place, name, seed_index = student
-        recipe = recipes.student(place, name, seed_index)
-        return current_history(place.result(name, seed_index), recipe) is not None
+        image_set, name, seed_index = student
+        recipe = recipes.student(image_set, name, seed_index)
+        return current_history(image_set.result(name, seed_index), recipe) is not None
 
     def path_of(number: int) -> Path:
-        place, student, seed_index = students[number]
-        return place.result(student, seed_index)
+        image_set, student, seed_index = students[number]
+        return image_set.result(student, seed_index)
 
     def tell(number: int) -> None:
-        place, student, seed_index = students[number]
+        image_set, student, seed_index = students[number]
         top1 = read_json(path_of(number))["top1"][-1]
-        method = place.config.method
+        method = image_set.method
         log.info("evaluation %s, %s, seed %d: %.1f %%", method, student, seed_index, top1)
 
     missing = runtime.processes.same(
         lambda: [number for number, student in enumerate(students) if not is_tested(student)]
     )
     for number, together in team.deal(missing, parallel, path_of, tell):
-        place, student, seed_index = students[number]
-        with team.timed(f"evaluation/{place.config.method}/{student}/{seed_index}", together):
+        image_set, student, seed_index = students[number]
+        with team.timed(f"evaluation/{image_set.method}/{student}/{seed_index}", together):
             _train(students[number], data, runtime, recipes, teachers, together)
 
 
@@ -96,13 +98,13 @@ def _train(
     teachers: Teachers,
     team: Processes,
 ) -> None:
-    place = student.place.of_student(student.name)
-    config = place.config
-    tensors, _ = load_tensors(place.images, "images")
+    image_set = student.image_set.of_student(student.name)
+    config = image_set.config
+    tensors, _ = load_tensors(image_set.images, "images")
     stored: SoftLabels | None = None
     labelling: list[nn.Module] = []
-    if place.stores_labels:
-        stored = load_labels(place.labels)
+    if image_set.stores_labels:
+        stored = load_labels(image_set.labels)
     elif config.evaluation.loss != "hard":
         labelling = teachers.for_labels(config)
     count = len(tensors["images"])
@@ -119,5 +121,5 @@ def _train(
     )
     judge = Judge(data, runtime, runtime.workers(config.data.workers), team)
     name, seed_index = student.name, student.seed_index
-    recipe, path = recipes.student(place, name, seed_index), place.result(name, seed_index)
+    recipe, path = recipes.student(image_set, name, seed_index), image_set.result(name, seed_index)
     train_student(name, seed_index, task, judge, runtime, path, recipe)

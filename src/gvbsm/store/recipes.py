@@ -8,16 +8,16 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from gvbsm.backbones import weights_digest
 from gvbsm.config import Config, SqueezeConfig
-from gvbsm.config.build import selection_of, squeeze_of, to_dict
+from gvbsm.config.build import squeeze_of, to_dict
 from gvbsm.files.artifacts import Recipe, fingerprint
-from gvbsm.store.soft_labels import FOLDER, OTHER_FOLDERS, STORAGE
-from gvbsm.store.teachers import file_name
+from gvbsm.store.image_set import ImageSet
+from gvbsm.store.soft_labels import STORAGE
 
 # Raised by one when a stage comes to give something else from the same settings, such as after a
 # mended fault, so that what older code has made is made again, and what follows from it.
@@ -41,102 +41,10 @@ def seed_of(config: Config, section: str) -> int:
 
 
 def _without_seed(section: Any) -> dict[str, Any]:
-    """The settings of a section, whose seed has its own place in a recipe."""
+    """The settings of a section, whose seed has an entry of its own in a recipe."""
     settings = to_dict(section)
     del settings["seed"]
     return settings
-
-
-@dataclass(frozen=True)
-class Place:
-    """A set of images inside a work directory, and what is made from it.
-
-    Attributes:
-        config: The settings of its method.
-        directory: Its folder: the work directory itself for the run's own method.
-        draw: Number of the random selection.
-        label_folder: Name of the folder of its soft labels.
-    """
-
-    config: Config
-    directory: Path
-    draw: int = 0
-    label_folder: str = FOLDER
-
-    @property
-    def selection(self) -> str | None:
-        """How real pictures are selected (random, herding, ...); None if images are synthesized."""
-        return selection_of(self.config.method)
-
-    @property
-    def needs_statistics(self) -> bool:
-        """Whether convolutions are matched, or the classes by themselves."""
-        synthesis = self.config.synthesis
-        by_class = synthesis.weight_class > 0 and synthesis.weight_batchnorm > 0
-        return self.selection is None and (synthesis.weight_conv > 0 or by_class)
-
-    @property
-    def teachers(self) -> tuple[str, ...]:
-        """The teachers that images or labels come from, in the order of `squeeze.backbones`."""
-        config, names = self.config, self.config.squeeze.backbones
-        asked: set[str] = set()
-        if self.selection is None:
-            asked |= {*(config.synthesis.backbones or names)}
-        if (self.selection or config.synthesis.init) in ("herding", "k-center"):
-            asked.add(config.coreset.backbone or names[0])
-        if config.evaluation.loss != "hard":
-            asked |= {*(config.labels.backbones or names)}
-        return tuple(name for name in names if name in asked)
-
-    @property
-    def stores_labels(self) -> bool:
-        """Whether soft labels are kept on disk."""
-        return self.config.labels.store and self.config.evaluation.loss != "hard"
-
-    @property
-    def images(self) -> Path:
-        """The file of the images."""
-        return self.directory / "synthesis" / "images.safetensors"
-
-    @property
-    def labels(self) -> Path:
-        """The folder of the soft labels."""
-        return self.directory / self.label_folder
-
-    @property
-    def label_name(self) -> str:
-        """Name of its soft labels in the log and among the times of the stages."""
-        name = self.directory.name if self.draw else self.config.method
-        return name + self.label_folder.removeprefix(FOLDER)
-
-    def of_student(self, student: str) -> Place:
-        """Return the place with the labels that a student learns from."""
-        labels = self.config.labels
-        value = labels.logit_normalization_of.get(student, labels.logit_normalization)
-        if value == labels.logit_normalization:
-            return self
-        labels = replace(labels, logit_normalization=value, logit_normalization_of={})
-        config = replace(self.config, labels=labels)
-        return replace(self, config=config, label_folder=OTHER_FOLDERS[value])
-
-    @property
-    def label_stores(self) -> list[Place]:
-        """The place once for each of the label stores that its students learn from."""
-        if not self.stores_labels:
-            return []
-        places = map(self.of_student, self.config.evaluation.students)
-        return [*{place.label_folder: place for place in places}.values()]
-
-    def result(self, student: str, seed_index: int) -> Path:
-        """The file of one student's result."""
-        name = f"{self.config.method}-{file_name(student)}".removesuffix(".safetensors")
-        return self.directory / "evaluation" / f"{name}-{seed_index}.json"
-
-
-def baseline_folder(method: str, draw: int = 0) -> str:
-    """Folder of a baseline's images among the others'; hard and soft labels share a selection."""
-    selection = selection_of(method)
-    return f"random-{draw}" if selection == "random" else selection or method
 
 
 class Recipes:
@@ -183,16 +91,16 @@ class Recipes:
             views=to_dict(self._config.synthesis.views),
         )
 
-    def images(self, place: Place) -> Recipe:
+    def images(self, image_set: ImageSet) -> Recipe:
         """A set of images' recipe."""
-        config = place.config
-        if place.selection == "random":
-            return self._recipe("selection", ipc=config.ipc, draw=place.draw)
-        if place.selection is not None:
-            forgets = place.selection == "forgetting"
+        config = image_set.config
+        if image_set.selection == "random":
+            return self._recipe("selection", ipc=config.ipc, draw=image_set.draw)
+        if image_set.selection is not None:
+            forgets = image_set.selection == "forgetting"
             source = self.forgetting() if forgets else self.teacher(self.coreset_backbone)
             return self._recipe(
-                "selection", ipc=config.ipc, by=place.selection, source=fingerprint(source)
+                "selection", ipc=config.ipc, by=image_set.selection, source=fingerprint(source)
             )
         names = config.synthesis.backbones or config.squeeze.backbones
         settings = _without_seed(config.synthesis)
@@ -202,11 +110,11 @@ class Recipes:
             "synthesis",
             seed=seed_of(config, "synthesis"),
             ipc=config.ipc,
-            method=config.method,
+            method=image_set.method,
             synthesis={**settings, "backbones": list(names)},
             teachers=[fingerprint(self.teacher(name)) for name in names],
         )
-        if place.needs_statistics:
+        if image_set.needs_statistics:
             recipe["statistics"] = [fingerprint(self.statistics(name)) for name in names]
         if config.synthesis.init == "herding":
             recipe["start"] = fingerprint(self.teacher(self.coreset_backbone))
@@ -233,38 +141,38 @@ class Recipes:
         """The recipe of the real pictures that are shown and compared with."""
         return self._recipe("real", ipc=self._config.ipc)
 
-    def labels(self, place: Place) -> Recipe:
+    def labels(self, image_set: ImageSet) -> Recipe:
         """A label store's recipe."""
-        config = place.config
+        config = image_set.config
         names = config.labels.backbones or config.squeeze.backbones
         settings = _without_seed(config.labels)
         del settings["store"]  # stored or not, the labels are the same
         del settings["min_steps"]  # `epochs` has heeded it
-        del settings["logit_normalization_of"]  # `Place.of_student` has heeded it
+        del settings["logit_normalization_of"]  # `ImageSet.of_student` has heeded it
         # Apart, since a store is converted to another one that is the same but for this.
         storage = settings.pop(STORAGE)
         return self._recipe(
             "labels",
             seed=seed_of(config, "labels"),
-            images=fingerprint(self.images(place)),
+            images=fingerprint(self.images(image_set)),
             labels={**settings, "backbones": list(names)},
             teachers=[fingerprint(self.teacher(name)) for name in names],
             **{STORAGE: storage},
         )
 
-    def student(self, place: Place, student: str, seed_index: int) -> Recipe:
+    def student(self, image_set: ImageSet, student: str, seed_index: int) -> Recipe:
         """A student's result's recipe."""
-        settings = _without_seed(place.config.evaluation)
+        settings = _without_seed(image_set.config.evaluation)
         for name in ("students", "seeds", "lr_of", "parallel"):
             del settings[name]
         return self._recipe(
             "evaluation",
-            seed=seed_of(place.config, "evaluation"),
+            seed=seed_of(image_set.config, "evaluation"),
             student=student,
             seed_index=seed_index,
-            lr=place.config.evaluation.lr_of.get(student),
+            lr=image_set.config.evaluation.lr_of.get(student),
             evaluation=settings,
-            **self._labelled(place.of_student(student)),
+            **self._labelled(image_set.of_student(student)),
         )
 
     def full(self, student: str, seed_index: int) -> Recipe:
@@ -276,23 +184,25 @@ class Recipes:
             "full", seed=seed, student=student, seed_index=seed_index, squeeze=settings
         )
 
-    def continual(self, place: Place, student: str, order: int, seen: Sequence[int]) -> Recipe:
+    def continual(
+        self, image_set: ImageSet, student: str, order: int, seen: Sequence[int]
+    ) -> Recipe:
         """The recipe of a student that knows the classes `seen` alone, in their order."""
-        recipe = self.student(place, student, order)
+        recipe = self.student(image_set, student, order)
         return {**recipe, "stage": "continual", "classes": list(seen)}
 
-    def _labelled(self, place: Place) -> Recipe:
+    def _labelled(self, image_set: ImageSet) -> Recipe:
         """What a student's batches are made from; hard labels ask no teacher."""
-        if place.config.evaluation.loss != "hard":
-            return {"labels": fingerprint(self.labels(place))}
-        settings = _without_seed(place.config.labels)
+        if image_set.config.evaluation.loss != "hard":
+            return {"labels": fingerprint(self.labels(image_set))}
+        settings = _without_seed(image_set.config.labels)
         unused = ("backbones", "logit_normalization", "store", STORAGE, "batch_size", "min_steps")
         for name in (*unused, "logit_normalization_of", "temperature", "weights", "batchnorm"):
             del settings[name]
-        views = seed_of(place.config, "labels")
-        if views != seed_of(place.config, "evaluation"):  # else it is the recipe's own
+        views = seed_of(image_set.config, "labels")
+        if views != seed_of(image_set.config, "evaluation"):  # else it is the recipe's own
             settings["seed"] = views
-        return {"images": fingerprint(self.images(place)), "labels": settings}
+        return {"images": fingerprint(self.images(image_set)), "labels": settings}
 
     def _recipe(self, stage: str, seed: int | None = None, **parts: Any) -> Recipe:
         common = {

@@ -34,7 +34,7 @@ from gvbsm.pipeline.preflight import check_feasible, load_data
 from gvbsm.pipeline.results import spread
 from gvbsm.pipeline.run import Run
 from gvbsm.store.distilled import stored_bytes
-from gvbsm.store.recipes import Place
+from gvbsm.store.image_set import ImageSet
 from gvbsm.store.workdir import Workspace
 from gvbsm.studies.artifact_reuse import Artifact, Library
 from gvbsm.studies.definition import Plan, Point, Study, read_plan
@@ -225,7 +225,6 @@ class _Work:
 
     def __init__(self, run: Run) -> None:
         self.run = run
-        self.places = list(run.places())
         self.artifacts = list(self._artifacts())
         self.results: dict[str, Any] = {}
 
@@ -255,25 +254,26 @@ class _Work:
     def _artifacts(self) -> Iterator[Artifact]:
         """All that the run needs, in the order in which it is made."""
         config, recipes, workspace = self.run.config, self.run.recipes, self.run.workspace
-        places = [place for _, place, _ in self.places]
-        for name in needed_teachers(config, places):
+        image_sets = [image_set for image_set, _ in self.run.evaluated_sets]
+        for name in needed_teachers(config, image_sets):
             yield Artifact(workspace.teacher(name), recipes.teacher(name), f"squeeze/{name}")
-        if any(place.needs_statistics for place in places):
+        if any(image_set.needs_statistics for image_set in image_sets):
             for name in config.synthesis.backbones or config.squeeze.backbones:
                 yield Artifact(workspace.statistics(name), recipes.statistics(name), "statistics")
-        if any(place.selection == "forgetting" for place in places):
+        if any(image_set.selection == "forgetting" for image_set in image_sets):
             path = workspace.forgetting(recipes.coreset_backbone)
             yield Artifact(path, recipes.forgetting(), "forgetting")
-        for method, place, seeds in self.places:
-            yield Artifact(place.images, recipes.images(place), f"synthesis/{method}")
-            for store in place.label_stores:
+        for image_set, seeds in self.run.evaluated_sets:
+            method, images = image_set.method, image_set.images
+            yield Artifact(images, recipes.images(image_set), f"synthesis/{method}")
+            for store in image_set.label_stores:
                 index = store.labels / "index.json"
                 yield Artifact(index, recipes.labels(store), f"labels/{store.label_name}")
-            for student in place.config.evaluation.students:
+            for student in image_set.config.evaluation.students:
                 for seed in seeds:
-                    recipe = recipes.student(place, student, seed)
+                    recipe = recipes.student(image_set, student, seed)
                     clock = f"evaluation/{method}/{student}/{seed}"
-                    yield Artifact(place.result(student, seed), recipe, clock)
+                    yield Artifact(image_set.result(student, seed), recipe, clock)
 
         yield from self._full_data()
 
@@ -294,17 +294,18 @@ class _Work:
         found = [fingerprint(a.recipe) for a in self.artifacts if a.clock.startswith(start)]
         return fingerprint({"students": found})
 
-    def place(self, method: str) -> Place | None:
+    def image_set(self, method: str) -> ImageSet | None:
         """Where a method's images lie, of several draws the first; None for the whole set."""
-        return next((place for name, place, _ in self.places if name == method), None)
+        sets = (image_set for image_set, _ in self.run.evaluated_sets)
+        return next((image_set for image_set in sets if image_set.method == method), None)
 
     def seconds(self, method: str) -> tuple[float | None, float | None]:
         """Time of a method's synthesis, and of one iteration of one batch; None if unknown."""
-        place = self.place(method)
+        image_set = self.image_set(method)
         whole = self.run.workspace.seconds().get(f"synthesis/{method}")
-        if place is None or place.selection is not None or whole is None:
+        if image_set is None or image_set.selection is not None or whole is None:
             return None, None
-        traces = checked_header(place.images)[
+        traces = checked_header(image_set.images)[
             "traces"
         ]  # of the first step, the last one and others
         return whole, whole / sum(trace[-1]["step"] + 1 - trace[0]["step"] for trace in traces)
@@ -321,12 +322,12 @@ def _pool(works: Sequence[_Work]) -> list[Row]:
             for other in work.results["rows"]
             if (other["method"], other["student"]) == (method, student)
         ]
-        place = works[0].place(method)
+        image_set = works[0].image_set(method)
         sizes = {}
-        if place is not None:
-            folder = place.of_student(student).label_folder
-            sizes = stored_bytes(place.directory, place.stores_labels, folder)
-        taken = [work.run.workspace.synthesis_seconds(method) for work in works if place]
+        if image_set is not None:
+            folder = image_set.of_student(student).label_folder
+            sizes = stored_bytes(image_set.directory, image_set.stores_labels, folder)
+        taken = [work.run.workspace.synthesis_seconds(method) for work in works if image_set]
         seconds = [work.seconds(method) for work in works]
         recipes = [work.recipe(method, student) for work in works]
         rows.append(

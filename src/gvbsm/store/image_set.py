@@ -1,0 +1,108 @@
+"""A set of images on disk: its settings, its folder, and the files in it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from gvbsm.config import Config
+from gvbsm.config.build import selection_of
+from gvbsm.store.soft_labels import FOLDER, OTHER_FOLDERS
+from gvbsm.store.teachers import file_name
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """A set of images in a work directory, with its soft labels and its students' results.
+
+    Attributes:
+        config: The settings of its method.
+        directory: Its folder: the work directory itself for the run's own method.
+        draw: Number of the random selection.
+        label_folder: Name of the folder of its soft labels.
+    """
+
+    config: Config
+    directory: Path
+    draw: int = 0
+    label_folder: str = FOLDER
+
+    @property
+    def method(self) -> str:
+        """The method that makes the images and their labels: gvbsm, sre2l, random-hard, ..."""
+        return self.config.method
+
+    @property
+    def selection(self) -> str | None:
+        """How real pictures are selected (random, herding, ...); None if images are synthesized."""
+        return selection_of(self.method)
+
+    @property
+    def needs_statistics(self) -> bool:
+        """Whether synthesis matches convolutions, or the statistics of single classes."""
+        synthesis = self.config.synthesis
+        by_class = synthesis.weight_class > 0 and synthesis.weight_batchnorm > 0
+        return self.selection is None and (synthesis.weight_conv > 0 or by_class)
+
+    @property
+    def teachers(self) -> tuple[str, ...]:
+        """The teachers of the images and of the labels, in the order of `squeeze.backbones`."""
+        config, backbones = self.config, self.config.squeeze.backbones
+        needed: set[str] = set()
+        if self.selection is None:
+            needed |= {*(config.synthesis.backbones or backbones)}
+        if (self.selection or config.synthesis.init) in ("herding", "k-center"):
+            needed.add(config.coreset.backbone or backbones[0])
+        if config.evaluation.loss != "hard":
+            needed |= {*(config.labels.backbones or backbones)}
+        return tuple(name for name in backbones if name in needed)
+
+    @property
+    def stores_labels(self) -> bool:
+        """Whether soft labels are kept on disk."""
+        return self.config.labels.store and self.config.evaluation.loss != "hard"
+
+    @property
+    def images(self) -> Path:
+        """The file of the images."""
+        return self.directory / "synthesis" / "images.safetensors"
+
+    @property
+    def labels(self) -> Path:
+        """The folder of the soft labels."""
+        return self.directory / self.label_folder
+
+    @property
+    def label_name(self) -> str:
+        """Name of its soft labels in the log and in the times of the stages."""
+        name = self.directory.name if self.draw else self.method
+        return name + self.label_folder.removeprefix(FOLDER)
+
+    def of_student(self, student: str) -> ImageSet:
+        """Return the set with the labels that a student is trained on."""
+        labels = self.config.labels
+        normalization = labels.logit_normalization_of.get(student, labels.logit_normalization)
+        if normalization == labels.logit_normalization:
+            return self
+        labels = replace(labels, logit_normalization=normalization, logit_normalization_of={})
+        config = replace(self.config, labels=labels)
+        return replace(self, config=config, label_folder=OTHER_FOLDERS[normalization])
+
+    @property
+    def label_stores(self) -> list[ImageSet]:
+        """The set once for each label store that its students are trained on."""
+        if not self.stores_labels:
+            return []
+        image_sets = map(self.of_student, self.config.evaluation.students)
+        return [*{image_set.label_folder: image_set for image_set in image_sets}.values()]
+
+    def result(self, student: str, seed_index: int) -> Path:
+        """The file of one student's result."""
+        name = f"{self.method}-{file_name(student)}".removesuffix(".safetensors")
+        return self.directory / "evaluation" / f"{name}-{seed_index}.json"
+
+
+def baseline_folder(method: str, draw: int = 0) -> str:
+    """Folder of a baseline's images in `baselines`; hard and soft labels share a selection."""
+    selection = selection_of(method)
+    return f"random-{draw}" if selection == "random" else selection or method

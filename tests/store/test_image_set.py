@@ -1,0 +1,67 @@
+"""Where a set of images lies, and what its images, labels and students need."""
+
+from pathlib import Path
+
+import pytest
+
+from gvbsm.config.build import build_config, for_method, to_dict
+from gvbsm.config.keys import merge
+from gvbsm.store.image_set import ImageSet, baseline_folder
+
+BASE = {"squeeze": {"backbones": ["resnet18", "convnet16_d2"]}}
+
+
+@pytest.mark.parametrize(
+    ("method", "teachers"),
+    [
+        ("gvbsm", "ab"),
+        ("random-hard", ""),
+        ("random-soft", "ab"),
+        ("herding-hard", "b"),
+        ("k-center-hard", "b"),
+        ("forgetting-hard", ""),
+        ("forgetting-soft", "ab"),
+        ("sre2l", "a"),
+    ],
+)
+def test_image_set__teachers_are_those_of_features_images_and_soft_labels(method, teachers):
+    names = {"a": "wrn10_1", "b": "convnet8_d1", "c": "convnet8_d2"}
+    settings = {
+        "squeeze": {"backbones": list(names.values())},
+        "coreset": {"backbone": names["b"]},
+        "synthesis": {"backbones": [names["b"]]},
+        "labels": {"backbones": [names["b"], names["a"]]},
+    }
+    config = build_config(merge(BASE, settings))
+    image_set = ImageSet(config if method == "gvbsm" else for_method(config, method), Path("w"))
+    assert image_set.teachers == tuple(names[each] for each in teachers)
+    assert (image_set.selection is None) == (method in ("gvbsm", "sre2l"))
+
+
+def test_baseline_folder__hard_and_soft_labels_share_one_and_draws_do_not():
+    folders = {baseline_folder(f"k-center-{labels}", 1) for labels in ("hard", "soft")}
+    assert folders == {"k-center"}
+    assert baseline_folder("random-hard", 1) == baseline_folder("random-soft", 1) == "random-1"
+    assert baseline_folder("sre2l") == "sre2l"
+
+
+def test_image_set__a_result_file_for_each_method_student_and_seed():
+    config = build_config(BASE)
+    hard = for_method(config, "random-hard")
+    paths = {
+        ImageSet(settings, Path("w")).result(student, seed)
+        for settings in (config, hard)
+        for student in ("resnet18", "timm/deit_tiny_patch16_224")
+        for seed in (0, 1)
+    }
+    assert len(paths) == 8
+    assert all(path.parent == Path("w/evaluation") for path in paths)
+    assert to_dict(hard)["evaluation"]["loss"] == "hard"
+
+
+@pytest.mark.parametrize(
+    ("store", "loss", "stores"), [(True, "kl", True), (False, "kl", False), (True, "hard", False)]
+)
+def test_image_set__stores_soft_labels_alone_and_only_if_asked(tmp_path, store, loss, stores):
+    settings = {"labels": {"store": store, "batch_size": 64}, "evaluation": {"loss": loss}}
+    assert ImageSet(build_config(settings), tmp_path).stores_labels == stores
