@@ -57,7 +57,7 @@ def run_stage(
     """Run one stage of the run's own method with its options; what it builds on must be there.
 
     Args:
-        stage: Its name, one of `results.STAGES`.
+        stage: squeeze, statistics, synthesis, labels or evaluation.
         config: Settings, the name of a preset, or a nested mapping of settings.
         workdir: Where everything is kept.
         quiet: No progress bars.

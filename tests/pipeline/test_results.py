@@ -51,7 +51,7 @@ def test_rows_take_the_last_epoch_and_report_the_best_beside_it():
     assert (teacher["top1"]["mean"], teacher["top1_best"]["mean"]) == (98.0, 99.0)
     assert (whole["ipc"], whole["seconds"], whole["top1"]["values"]) == (None, 9.0, [90.0, 92.0])
 
-    expected = dict(zip(STAGES, (7.0, 2.0, 3.0, 0, 5.5), strict=True))
+    expected = dict(zip(STAGES, (7.0, 2.0, 3.0, 0, 5.5, 9.0), strict=True))
     assert results["seconds"] == expected
     assert results["pictures"] == {"train": 40, "test": 16}
     assert results["config"] == to_dict(Config(ipc=5))

@@ -86,6 +86,7 @@ def write_run(root, names=("ant", HOSTILE), **changes):
         "squeeze/wrn16_2": 100.0, "statistics": 1.0, "synthesis/gvbsm": 7.0,
         "synthesis/sre2l": 5.0, "labels/random-1": 2.0,
         f"evaluation/gvbsm/{STUDENT}/0": 60.0, f"evaluation/sre2l/{STUDENT}/0": 30.0,
+        f"full/{STUDENT}/0": 40.0,
     })  # fmt: skip
     write_json(root / "results.json", {
         "rows": [
@@ -237,10 +238,11 @@ def test_time_and_bytes_of_each_stage(tree, reported):
     assert (found["synthesis"].own_seconds, found["synthesis"].seconds) == (7.0, 5.0)
     assert (found["labels"].own_seconds, found["labels"].seconds) == (0.0, 2.0)
     assert (found["evaluation"].own_seconds, found["evaluation"].seconds) == (60.0, 30.0)
+    assert (found["full"].own_seconds, found["full"].seconds) == (0.0, 40.0)
     size = (reported / "synthesis" / "images.safetensors").stat().st_size
     assert (found["synthesis"].own, found["synthesis"].baselines) == (size, 0)
     assert tree.row("synthesis")[1:3] == ["7.0 s", "5.0 s"]
-    assert tree.row("all")[1:3] == ["2 min 48 s", "37 s"]
+    assert tree.row("all")[1:3] == ["2 min 48 s", "1 min 17 s"]
 
 
 def test_bytes_of_baselines_are_counted_apart(workdir):
@@ -249,6 +251,23 @@ def test_bytes_of_baselines_are_counted_apart(workdir):
     shutil.copy(workdir / "synthesis" / "images.safetensors", other)
     stored = read_facts(workdir).stored["synthesis"]
     assert stored.own == stored.baselines == other.stat().st_size
+    result = workdir / "baselines" / "full" / f"{STUDENT}-0.json"
+    write_json(result, {"top1": [98.0]})
+    stored = read_facts(workdir).stored["full"]
+    assert (stored.own, stored.baselines) == (0, result.stat().st_size)
+
+
+@pytest.mark.usefixtures("plain_gallery")
+def test_whole_set_and_teacher_of_one_network_are_two_rows(workdir):
+    """The images are compared with the student on all pictures, not with the teacher."""
+    results = read_json(workdir / "results.json")
+    results["rows"].append(row("teacher", 96.0, ipc=None))
+    write_json(workdir / "results.json", results)
+    tree = Tree(page_of(workdir))
+    assert tree.row("whole set")[1:6] == [STUDENT, "all", "98.1", "98.1", "1"]
+    assert tree.row("teacher")[1:6] == [STUDENT, "all", "96.0", "96.0", "1"]
+    assert "trained on all 1,437 pictures, 98.1 %" in tree.text
+    assert "Teacher, top-1" not in tree.text
 
 
 def test_what_the_sets_of_a_run_cost(workdir):

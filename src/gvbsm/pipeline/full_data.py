@@ -14,7 +14,7 @@ from gvbsm.files.schema import current_history
 from gvbsm.pipeline.work_sharing import Teamwork
 from gvbsm.stages.full_data import train_on_everything
 from gvbsm.stages.supervised import PictureTraining
-from gvbsm.store.recipes import Recipes, seed_of
+from gvbsm.store.recipes import Recipes, full_training, seed_of
 
 log = logging.getLogger("gvbsm")
 
@@ -47,12 +47,6 @@ def train_full(
             if current_history(workspace.full(*student), recipes.full(*student)) is None
         ]
     )
-    settings = replace(
-        config.squeeze,
-        epochs=config.baselines.full_epochs,
-        tests=config.evaluation.tests,
-        pretrained=False,
-    )
     workers = runtime.workers(config.data.workers)
 
     def path_of(number: int) -> Path:
@@ -66,7 +60,7 @@ def train_full(
     runtime = replace(runtime, seed=seed_of(config, "squeeze"))
     for number, team in work.deal(missing, config.evaluation.parallel, path_of, tell):
         name, index = students[number]
-        task = PictureTraining(f"full-{index}", name, settings, workers)
+        task = PictureTraining(f"full-{index}", name, full_training(config), workers)
         with work.timed(f"full/{name}/{index}", team):
             train_on_everything(
                 task, data, runtime, path_of(number), recipes.full(name, index), team

@@ -15,7 +15,8 @@ from gvbsm.config import Config
 from gvbsm.config.build import to_dict
 from gvbsm.engine.device import Runtime
 
-STAGES = ("squeeze", "statistics", "synthesis", "labels", "evaluation")
+# What times are kept of; `full` is the training of students on all real pictures.
+STAGES = ("squeeze", "statistics", "synthesis", "labels", "evaluation", "full")
 
 
 def collect(

@@ -238,7 +238,10 @@ def _teachers(found: Mapping[Path, Mapping[str, Any]], wanted: list[str]) -> tup
 
 
 def _stored(workdir: Path, stage: str) -> Stored:
-    return Stored(_size(workdir / stage), _size(workdir / "baselines", f"*/{stage}/*"))
+    baselines = workdir / "baselines"
+    if stage == "full":
+        return Stored(0, _size(baselines / "full"))
+    return Stored(_size(workdir / stage), _size(baselines, f"*/{stage}/*"))
 
 
 def _size(folder: Path, pattern: str = "*") -> int:

@@ -148,8 +148,11 @@ def _tiles(facts: Facts) -> list[dict[str, str]]:
 
 
 def costs(facts: Facts) -> list[Cost]:
-    """Time and storage of each stage; teachers and statistics count for the run's own method."""
-    found = []
+    """Time and storage of each stage that has any.
+
+    Teachers and statistics count for the run's own method.
+    """
+    stage_costs = []
     for stage in STAGES:
         own = other = 0.0
         for name, seconds in facts.seconds.items():
@@ -162,8 +165,10 @@ def costs(facts: Facts) -> list[Cost]:
             else:
                 other += seconds
         stored = facts.stored[stage]
-        found.append(Cost(stage, own, other, stored.own, stored.baselines))
-    return found
+        cost = Cost(stage, own, other, stored.own, stored.baselines)
+        if own or other or stored.own or stored.baselines:
+            stage_costs.append(cost)
+    return stage_costs
 
 
 def _sections(context: Mapping[str, Any]) -> dict[str, str]:

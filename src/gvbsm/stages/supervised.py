@@ -23,7 +23,8 @@ class PictureTraining:
     """A training on the real pictures.
 
     Attributes:
-        stage: "squeeze" or "forgetting"; the randomness belongs to it and the backbone.
+        stage: "squeeze", "forgetting", or "full-K" for seed K of a student on all pictures. Random
+            numbers are derived from it and the backbone's name.
         backbone: Name of the architecture.
         config: Epochs, batches, optimizer, views and tests.
         workers: Processes that decode pictures.

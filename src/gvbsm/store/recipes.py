@@ -40,6 +40,22 @@ def seed_of(config: Config, section: str) -> int:
     return config.seed if own is None else own
 
 
+def full_training(config: Config) -> SqueezeConfig:
+    """The training of a student on all real pictures (baseline `full`).
+
+    It is that of a teacher, with the epochs and tests of a student, without weights that are
+    already trained and without the settings of single teachers.
+    """
+    return replace(
+        config.squeeze,
+        epochs=config.baselines.full_epochs,
+        tests=config.evaluation.tests,
+        pretrained=False,
+        weights_dir=None,
+        settings_of={},
+    )
+
+
 def _without_seed(section: Any) -> dict[str, Any]:
     """The settings of a section, whose seed has an entry of its own in a recipe."""
     settings = to_dict(section)
@@ -177,8 +193,7 @@ class Recipes:
 
     def full(self, student: str, seed_index: int) -> Recipe:
         """The recipe of a student that is trained on all real pictures."""
-        squeeze = replace(self._config.squeeze, epochs=self._config.baselines.full_epochs)
-        settings = self._training(squeeze)
+        settings = self._training(full_training(self._config))
         seed = seed_of(self._config, "squeeze")
         return self._recipe(
             "full", seed=seed, student=student, seed_index=seed_index, squeeze=settings
