@@ -328,6 +328,12 @@ def test_no_file_is_longer_than_400_lines(path):
     assert lines <= 400
 
 
+def test_the_paper_is_short():
+    """`beyond` and `fast` are not needed to understand the method, and do not count."""
+    files = (ROOT / "method").glob("*.py")
+    assert sum(len(path.read_text("utf-8").splitlines()) for path in files) <= 1400
+
+
 @each_file
 def test_no_function_is_longer_than_60_lines(path):
     def length(function):

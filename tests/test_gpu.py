@@ -11,11 +11,11 @@ import torch.nn.functional as F
 from gvbsm.backbones import build_backbone
 from gvbsm.cli import main
 from gvbsm.config import OptimizerConfig, SynthesisConfig, ViewConfig
+from gvbsm.data.epochs import draw_plan, view_batch
 from gvbsm.engine.averaging import Averaging
 from gvbsm.engine.optimizers import make_optimizer
 from gvbsm.method.capture import HookedObserver
-from gvbsm.method.compiled import CompiledObserver
-from gvbsm.method.epochs import draw_plan, view_batch
+from gvbsm.method.fast.compiled import CompiledObserver
 from gvbsm.method.groups import make_stack
 from gvbsm.method.matching import make_teacher
 from gvbsm.method.moments import Moments

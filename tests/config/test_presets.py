@@ -25,10 +25,10 @@ from gvbsm.config.build import (
     squeeze_of,
 )
 from gvbsm.data.datasets import DATASETS
+from gvbsm.data.epochs import settle_epochs
 from gvbsm.data.pixels import Normalization
 from gvbsm.engine.seeds import seeded
 from gvbsm.files.checkpoint import Checkpoint
-from gvbsm.method.epochs import settle_epochs
 from gvbsm.stages.evaluation import Labeller, StudentTask, fit_student
 
 DATA = ["cifar10", "cifar100", "digits", "folder", "imagenet-1k", "npz", "tiny-imagenet"]

@@ -10,11 +10,11 @@ import torch.nn.functional as F
 import gvbsm.exchange.train
 from gvbsm.backbones import build_backbone
 from gvbsm.config import ConfigError, EvaluationConfig, LabelsConfig, OptimizerConfig, ViewConfig
+from gvbsm.data.epochs import view_batch
 from gvbsm.engine.seeds import seeded
 from gvbsm.exchange.export import export
 from gvbsm.exchange.train import settle, train
 from gvbsm.files.artifacts import load_tensors, read_json
-from gvbsm.method.epochs import view_batch
 from gvbsm.stages.labels import LabelTask, generate_labels
 from gvbsm.store.distilled import load_distilled, save_images
 from support.toy import CONVNET, StoppedError, stop_after

@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from torch import nn
 
 from gvbsm.backbones import BACKBONES, build_backbone, disable_inplace
-from gvbsm.method.capture import HookedObserver, observe
-from gvbsm.method.compiled import CompiledObserver
+from gvbsm.method.capture import HookedObserver
+from gvbsm.method.fast.compiled import CompiledObserver
+from gvbsm.method.fast.sweeps import observe
 from gvbsm.method.layers import input_shapes, matched_layers
 from gvbsm.method.moments import Sums, add, counts, finalize
 from support import reference

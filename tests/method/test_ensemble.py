@@ -9,9 +9,11 @@ import torch
 from torch import nn
 
 from gvbsm.config import LabelsConfig
+from gvbsm.config.settled import settle_teachers
 from gvbsm.data.datasets import ImageData
+from gvbsm.engine.batchnorm import batch_moments
 from gvbsm.engine.device import RunError
-from gvbsm.method.ensemble import batch_moments, label_batch, settle_teachers
+from gvbsm.method.ensemble import label_batch
 from support import reference
 from support.toy import CONVNET, WRN
 

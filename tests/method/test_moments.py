@@ -5,7 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gvbsm.method.moments import Sums, add, counts, ema, finalize, pool_patches, spread_patches
+from gvbsm.method.fast.sweeps import spread_patches
+from gvbsm.method.moments import Sums, add, counts, ema, finalize, pool_patches
 from support import reference
 
 bounded = settings(deadline=None, derandomize=True, max_examples=40)

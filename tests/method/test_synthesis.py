@@ -221,7 +221,7 @@ def test_draws__of_a_group_are_its_own_and_those_of_all_are_shared(runtime):
     draw = [
         torch.rand(4, generator=generator).tolist()
         for draws in (alone, among, other)
-        for generator in (draws.shared, *draws.groups)
+        for generator in (draws[0], *draws[1])
     ]
     (shared, own), (shared_among, second, own_among, fifth), (next_shared, next_own) = (
         draw[:2],

@@ -16,9 +16,9 @@ from gvbsm.cli import main
 from gvbsm.cli.parsing import parse_run
 from gvbsm.config import Config
 from gvbsm.config.build import as_config, build_config, read_preset, to_dict
-from gvbsm.config.dropping import settle_beta_dr
 from gvbsm.config.keys import fields_by_name, merge
 from gvbsm.config.provenance import Origin
+from gvbsm.config.settled import settle_beta_dr
 from gvbsm.files.artifacts import ArtifactError, atomic, read_json, save, write_json
 from gvbsm.files.manifest import claim
 from gvbsm.reporting.facts import preset_settings, read_facts

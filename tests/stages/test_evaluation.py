@@ -11,11 +11,11 @@ from torch import nn
 import gvbsm.stages.evaluation
 from gvbsm.backbones import build_backbone
 from gvbsm.config import EvaluationConfig, LabelsConfig, OptimizerConfig, ViewConfig
+from gvbsm.data.epochs import draw_plan, view_batch
 from gvbsm.data.pictures import Split
 from gvbsm.engine.device import RunError
 from gvbsm.engine.seeds import seeded
 from gvbsm.files.artifacts import read_json
-from gvbsm.method.epochs import draw_plan, view_batch
 from gvbsm.stages.evaluation import Judge, Labeller, StudentTask, train_student
 from gvbsm.stages.labels import LabelTask, generate_labels
 from gvbsm.store.distilled import load_labels

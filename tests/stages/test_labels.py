@@ -9,6 +9,7 @@ import torch
 
 import gvbsm.stages.labels
 from gvbsm.config import LabelsConfig, LabelStorageConfig, ViewConfig
+from gvbsm.data.epochs import draw_plan, view_batch
 from gvbsm.data.loading import border_color
 from gvbsm.data.pixels import Normalization
 from gvbsm.engine.device import RunError
@@ -17,7 +18,6 @@ from gvbsm.engine.out_of_memory import InParts
 from gvbsm.engine.processes import Processes
 from gvbsm.files.artifacts import ArtifactError
 from gvbsm.method.beyond.label_pool import redraw
-from gvbsm.method.epochs import draw_plan, view_batch
 from gvbsm.stages.evaluation import Labeller
 from gvbsm.stages.labels import LabelTask, generate_labels, make_labels
 from gvbsm.store.distilled import is_whole, load_labels

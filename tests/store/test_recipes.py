@@ -8,7 +8,7 @@ import pytest
 
 from gvbsm.config.build import build_config, for_method, to_dict
 from gvbsm.config.keys import merge
-from gvbsm.method.epochs import settle_epochs
+from gvbsm.data.epochs import settle_epochs
 from gvbsm.store.image_set import ImageSet
 from gvbsm.store.recipes import REVISIONS, Recipes
 from gvbsm.store.soft_labels import STORAGE

@@ -7,7 +7,7 @@ import yaml
 
 from gvbsm.config import ConfigError
 from gvbsm.config.build import build_config, read_preset, squeeze_of, to_dict
-from gvbsm.config.dropping import settle_beta_dr
+from gvbsm.config.settled import settle_beta_dr
 from gvbsm.studies.definition import (
     STUDIES,
     Choice,

@@ -5,11 +5,11 @@ from dataclasses import replace
 import torch
 
 from gvbsm.config import LabelStorageConfig
+from gvbsm.data.epochs import Plan
 from gvbsm.data.mixing import Mixes
 from gvbsm.data.views import Views
 from gvbsm.files.artifacts import save
 from gvbsm.files.schema import PACKED
-from gvbsm.method.epochs import Plan
 from gvbsm.store.distilled import (
     load_labels,
 )

@@ -13,8 +13,8 @@ import torch
 from gvbsm.bench.synthesis import STUDENT, Bench
 from gvbsm.bench.timing import compare, timed
 from gvbsm.config import BenchConfig, LabelsConfig, LabelStorageConfig, ViewConfig
+from gvbsm.data.epochs import draw_plan
 from gvbsm.engine.device import Runtime
-from gvbsm.method.epochs import draw_plan
 from gvbsm.stages.labels import new_store
 from gvbsm.store.distilled import load_labels
 from gvbsm.store.soft_labels import Labelled

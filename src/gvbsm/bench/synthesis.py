@@ -25,7 +25,7 @@ from gvbsm.engine.device import Runtime
 from gvbsm.engine.seeds import seeded
 from gvbsm.method.beyond.class_matching import ClassMatching, class_moments
 from gvbsm.method.capture import HookedObserver
-from gvbsm.method.compiled import CompiledObserver
+from gvbsm.method.fast.compiled import CompiledObserver
 from gvbsm.method.groups import make_stack
 from gvbsm.method.layers import input_shapes, matched_layers
 from gvbsm.method.matching import make_teacher

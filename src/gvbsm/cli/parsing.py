@@ -16,10 +16,10 @@ from gvbsm.config.build import (
     settings_parser,
     usual_workdir,
 )
-from gvbsm.config.dropping import check_beta_dr
 from gvbsm.config.keys import flatten, unknown_field
 from gvbsm.config.paths import user_path
 from gvbsm.config.provenance import Origin
+from gvbsm.config.settled import check_beta_dr
 from gvbsm.engine.launch import read_launch
 
 if TYPE_CHECKING:

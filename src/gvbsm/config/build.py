@@ -21,10 +21,10 @@ from gvbsm.config import (
     SqueezeConfig,
 )
 from gvbsm.config.checks import later_papers_faults, limit_faults
-from gvbsm.config.dropping import settle_beta_dr
 from gvbsm.config.fields import names_of
 from gvbsm.config.keys import check_names, merge, nearest
 from gvbsm.config.paths import user_path
+from gvbsm.config.settled import settle_beta_dr
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace

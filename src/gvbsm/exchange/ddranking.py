@@ -23,9 +23,9 @@ from gvbsm.config import (
     ViewConfig,
 )
 from gvbsm.config.keys import value_at
+from gvbsm.data.epochs import batch_size_for
 from gvbsm.exchange.load import Facts
 from gvbsm.files.artifacts import ArtifactError, atomic, load_tensors
-from gvbsm.method.epochs import batch_size_for
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from gvbsm.config.fields import names_of
 from gvbsm.config.keys import merge
 from gvbsm.config.paths import user_path
 from gvbsm.data.datasets import DATASETS, ImageData
+from gvbsm.data.epochs import batch_size_for, settle_epochs
 from gvbsm.engine.device import Runtime, resolve_runtime
 from gvbsm.engine.seeds import seeded
 from gvbsm.engine.torch_defaults import torch_defaults
@@ -34,7 +35,6 @@ from gvbsm.files.artifacts import (
     write_json,
 )
 from gvbsm.files.checkpoint import Checkpoint
-from gvbsm.method.epochs import batch_size_for, settle_epochs
 from gvbsm.pipeline.preflight import check_shuffle, check_trainable, load_data
 from gvbsm.stages.evaluation import Judge, Labeller, StudentTask, fit_student
 from gvbsm.store.distilled import DistilledDataset, is_normalized

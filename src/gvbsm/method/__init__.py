@@ -1,7 +1,7 @@
 """The paper's algorithm on tensors and networks alone: no files, no processes."""
 
+from gvbsm.data.epochs import draw_plan, view_batch
 from gvbsm.method.ensemble import label_batch
-from gvbsm.method.epochs import draw_plan, view_batch
 from gvbsm.method.groups import group_indices, make_stack
 from gvbsm.method.losses import densify, ensemble_logits, hard_loss, kd_loss, mse_gt_loss
 from gvbsm.method.matching import make_teacher, matching_loss

@@ -13,6 +13,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+CPU = torch.device("cpu")
+
 
 def group_indices(
     classes: int,
@@ -79,41 +81,31 @@ class ClassRows:
     same_size: tuple[SameSize, ...]
 
 
-def class_rows(labels: Tensor, groups: int) -> ClassRows:
+def class_rows(labels: Tensor, groups: int, device: torch.device = CPU) -> ClassRows:
     """Sort the images of a stack into groups and classes.
 
     Args:
-        labels: Classes of the images, group after group, int64 (groups * batch,).
+        labels: Classes of the images, group after group, int64 (groups * batch,) on the CPU.
         groups: Number of groups.
+        device: Where the rows go.
     """
-    labels = labels.cpu()
     group = torch.arange(groups).repeat_interleave(len(labels) // groups)
     pairs, row, count = torch.unique(
         torch.stack([group, labels]), dim=1, return_inverse=True, return_counts=True
     )
     images = torch.split(torch.argsort(row, stable=True), count.tolist())  # of each row
     same_size = tuple(
-        SameSize(torch.stack([images[index] for index in rows]), pairs[0][rows])
+        SameSize(torch.stack([images[r] for r in rows]).to(device), pairs[0][rows].to(device))
         for size in torch.unique(count).tolist()
         if size > 1
         for rows in [(count == size).nonzero().flatten()]
     )
-    present = torch.bincount(pairs[0], minlength=groups).double()
-    return ClassRows(row, pairs[0], pairs[1], count.double(), 1 / present[pairs[0]], same_size)
-
-
-def _on_device(rows: ClassRows, device: torch.device) -> ClassRows:
-    same_size = tuple(
-        SameSize(each.images.to(device), each.group.to(device)) for each in rows.same_size
+    group, label = pairs
+    share = 1 / torch.bincount(group, minlength=groups).double()[group]
+    row, group, label, size, share = (
+        tensor.to(device) for tensor in (row, group, label, count.double(), share)
     )
-    return ClassRows(
-        rows.row.to(device),
-        rows.group.to(device),
-        rows.label.to(device),
-        rows.size.to(device),
-        rows.share.to(device),
-        same_size,
-    )
+    return ClassRows(row, group, label, size, share, same_size)
 
 
 @dataclass(frozen=True)
@@ -150,5 +142,5 @@ def make_stack(
 
     All begin at the same iteration.
     """
-    rows = _on_device(class_rows(labels, len(numbers)), device)
+    rows = class_rows(labels, len(numbers), device)
     return Stack(tuple(numbers), labels.to(device), rows, begin)

@@ -52,10 +52,9 @@ def densify(
     Sum over classes of KL(stop_grad(softmax(eig / tau)) || softmax(eig)), eig the eigenvalues of
     X_y X_y^T, X_y the class's images, pooled to 32 x 32 and flattened. A class of one image adds 0.
 
-    As measured with real images the largest two eigenvalues are hundreds to thousands apart, both
-    softmaxes are then one-hot, and value and gradient are exactly 0 in float32: the exact form acts
-    only in the first iterations from noise. `form="scaled"` divides each Gram matrix by its mean
-    eigenvalue, which keeps the softmaxes soft and the loss at work; it is not the paper's.
+    Of real pictures the largest two eigenvalues are so far apart that both softmaxes are one-hot,
+    and value and gradient are 0. `form="scaled"` divides each Gram matrix by its mean eigenvalue,
+    which keeps them above 0; it is not the paper's.
 
     Departs from the authors' code in the solver alone: Gram matrices are symmetric, so `eigvalsh`
     takes the place of the general, complex `eigvals`

@@ -15,10 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from gvbsm.config import SynthesisConfig
-from gvbsm.method.capture import HookedObserver, LayerSums, Observer
+from gvbsm.method.capture import HookedObserver, Observer
 from gvbsm.method.layers import input_shapes, matched_layers
 from gvbsm.method.losses import match
-from gvbsm.method.moments import Moments, Sums, counts, ema, finalize
+from gvbsm.method.moments import LayerSums, Moments, Sums, counts, ema, finalize
 from gvbsm.method.statistics import Statistics
 
 
@@ -168,9 +168,7 @@ def empty_averages(teacher: Teacher, groups: int, ema_start: str) -> Averages:
     averages: Averages = {}
     for name, level in teacher.levels.items():
         zeros = level.per_picture.new_zeros(groups, len(level.per_picture))
-        started = torch.full(
-            (len(level.layers),), ema_start == "zero", device=level.per_picture.device
-        )
+        started = torch.full((len(level.layers),), ema_start == "zero", device=zeros.device)
         averages[name] = Average(zeros, zeros, started)
     return averages
 

@@ -3,7 +3,7 @@
 Shapes: feature maps (batch, channels, height, width). All variances are biased (divided by the
 count), as BatchNorm normalizes with. A patch is a square of `n_p` x `n_p` pixels; there are
 ceil(height / n_p) x ceil(width / n_p) of them, the last of a row or column may be partial, and each
-is pooled over batch, channels and its pixels (section 3.3 of the paper). `observe.py` takes the
+is pooled over batch, channels and its pixels (section 3.3 of the paper). `capture.py` takes the
 sums.
 """
 
@@ -32,6 +32,18 @@ class Sums(NamedTuple):
     squares: Tensor
 
 
+class LayerSums(NamedTuple):
+    """Sums over batch and pixels of one layer's input, and over channels too for the patches.
+
+    Attributes:
+        channel: Sum and sum of squares of each channel, (2, groups, channels).
+        patch: The same of each patch, (2, groups, patch rows, patch columns).
+    """
+
+    channel: Tensor
+    patch: Tensor
+
+
 def pool_patches(planes: Tensor, n_p: int) -> Tensor:
     """Sum of each patch: (..., height, width) -> (..., patch rows, patch columns).
 
@@ -43,12 +55,6 @@ def pool_patches(planes: Tensor, n_p: int) -> Tensor:
     padded = F.pad(planes, (0, beside, 0, below)) if below or beside else planes
     rows, columns = padded.shape[-2] // n_p, padded.shape[-1] // n_p
     return padded.reshape(*planes.shape[:-2], rows, n_p, columns, n_p).sum(dim=(-3, -1))
-
-
-def spread_patches(patches: Tensor, n_p: int, height: int, width: int) -> Tensor:
-    """Bring each patch's number to all of its pixels, the adjoint of `pool_patches`."""
-    spread = patches.repeat_interleave(n_p, dim=-2).repeat_interleave(n_p, dim=-1)
-    return spread[..., :height, :width]
 
 
 def counts(shape: Sequence[int], n_p: int) -> tuple[Tensor, Tensor]:

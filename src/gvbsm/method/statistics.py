@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor, nn
 
-from gvbsm.method.capture import HookedObserver, LayerSums
+from gvbsm.method.capture import HookedObserver
 from gvbsm.method.layers import input_shapes, matched_layers
-from gvbsm.method.moments import Moments, Sums, add, counts, finalize
+from gvbsm.method.moments import LayerSums, Moments, Sums, add, counts, finalize
 
 Key = tuple[str, str]
 """Module path of a layer, and a level: channel or patch."""

@@ -21,13 +21,7 @@ from gvbsm.engine.device import Runtime
 from gvbsm.engine.optimizers import make_optimizer, schedule, set_lr
 from gvbsm.method.groups import Stack
 from gvbsm.method.losses import densify
-from gvbsm.method.matching import (
-    Averages,
-    SeenLevel,
-    Teacher,
-    empty_averages,
-    matching_loss,
-)
+from gvbsm.method.matching import Averages, SeenLevel, Teacher, empty_averages, matching_loss
 
 TERMS = ("cross_entropy", "batchnorm", "conv", "densification")
 
@@ -150,33 +144,22 @@ class Step(NamedTuple):
 
 
 class DivergedError(ArithmeticError):
-    """A measured loss is not finite.
-
-    Attributes:
-        step: The iteration.
-        teacher: Name of the teacher that was drawn.
-        loss: The loss of each group, (groups,).
-    """
+    """The loss, (groups,), of a measured iteration is not finite, with the teacher drawn there."""
 
     def __init__(self, step: int, teacher: str, loss: Tensor) -> None:
         super().__init__(f"the loss is not finite at iteration {step}")
         self.step, self.teacher, self.loss = step, teacher, loss
 
 
-@dataclass(frozen=True)
-class Draws:
-    """Sources of one iteration's randomness: one that all groups share, and one for each group."""
+def step_draws(
+    runtime: Runtime, numbers: Sequence[int], step: int
+) -> tuple[Generator, list[Generator]]:
+    """The generator that all groups of an iteration share, and one of each group's own.
 
-    shared: Generator
-    groups: list[Generator]
-
-
-def step_draws(runtime: Runtime, numbers: Sequence[int], step: int) -> Draws:
-    """The generators of an iteration; a group's own is the same whatever it is stacked with."""
-    return Draws(
-        runtime.generator("synthesis", step),
-        [runtime.generator("synthesis", step, number) for number in numbers],
-    )
+    A group's own is the same whatever it is stacked with.
+    """
+    own = [runtime.generator("synthesis", step, number) for number in numbers]
+    return runtime.generator("synthesis", step), own
 
 
 def begin_synthesis(
@@ -262,22 +245,14 @@ def step_terms(
 ) -> Terms:
     """The loss's terms of one iteration: views -> a teacher (GBM) -> CE, matching (GSM), DD.
 
-    Args:
-        state: The images and the EMA so far.
-        stack: The groups.
-        teachers: The teachers to draw from.
-        config: The settings.
-        runtime: Device, precision, seed.
-        extras: What later papers add.
+    For the arguments see `synthesize`; `state` is left as it is.
     """
     images, groups = state.images, stack.groups
-    draws = step_draws(runtime, stack.numbers, state.step)
-    views = _sample_views(stack, images, config, draws)
+    shared, own = step_draws(runtime, stack.numbers, state.step)
+    views = _sample_views(stack, images, config, own)
     seen = apply_views(images, views)
-    teacher = teachers[
-        choose_teacher(len(teachers), state.step, config.backbone_order, draws.shared)
-    ]
-    drops = torch.rand(len(teacher.conv), generator=draws.shared).tolist()
+    teacher = teachers[choose_teacher(len(teachers), state.step, config.backbone_order, shared)]
+    drops = torch.rand(len(teacher.conv), generator=shared).tolist()
     kept = [path for path, drop in zip(teacher.conv, drops, strict=True) if drop >= config.beta_dr]
     adjusting = [extra for extra in extras if extra.per_image]
     with runtime.autocast():
@@ -333,13 +308,15 @@ def descend(loss: Tensor, terms: Terms, state: State) -> None:
     state.averages[terms.teacher] |= terms.changed
 
 
-def _sample_views(stack: Stack, images: Tensor, config: SynthesisConfig, draws: Draws) -> Views:
-    _, _, height, width = images.shape
-    drawn = [
+def _sample_views(
+    stack: Stack, images: Tensor, config: SynthesisConfig, generators: Sequence[Generator]
+) -> Views:
+    height, width = images.shape[2:]
+    of_groups = [
         sample_views(stack.batch, height, width, generator, config.views)
-        for generator in draws.groups
+        for generator in generators
     ]
-    return Views(*(torch.cat(parts) for parts in zip(*drawn, strict=True)))
+    return Views(*map(torch.cat, zip(*of_groups, strict=True)))
 
 
 def _by_group(values: Tensor, groups: int) -> Tensor:

@@ -60,12 +60,12 @@ from gvbsm.config.build import as_config, for_method, selection_of, to_dict
 from gvbsm.config.paths import user_path
 from gvbsm.config.provenance import Origin, origin_of
 from gvbsm.data.datasets import ImageData
+from gvbsm.data.epochs import settle_epochs
 from gvbsm.data.pictures import Split
 from gvbsm.engine.processes import Processes
 from gvbsm.engine.torch_defaults import torch_defaults
 from gvbsm.files.artifacts import load_tensors, read_json, write_json
 from gvbsm.files.schema import current_history
-from gvbsm.method.epochs import settle_epochs
 from gvbsm.pipeline.preflight import check_continual
 from gvbsm.pipeline.results import spread, sum_seconds, versions
 from gvbsm.pipeline.run import Run

@@ -14,9 +14,10 @@ from torch import Tensor
 
 from gvbsm.config import Config
 from gvbsm.config.build import squeeze_of
-from gvbsm.config.dropping import settle_beta_dr
 from gvbsm.config.provenance import UNKNOWN, Origin
+from gvbsm.config.settled import settle_beta_dr, settle_teachers
 from gvbsm.data.datasets import ImageData
+from gvbsm.data.epochs import settle_epochs
 from gvbsm.data.starts import Start
 from gvbsm.engine.device import Log, Runtime, resolve_runtime
 from gvbsm.engine.processes import join
@@ -30,8 +31,6 @@ from gvbsm.files.artifacts import (
     write_json,
 )
 from gvbsm.files.schema import checked_header
-from gvbsm.method.ensemble import settle_teachers
-from gvbsm.method.epochs import settle_epochs
 from gvbsm.method.matching import make_teacher
 from gvbsm.method.statistics import Statistics
 from gvbsm.pipeline.evaluated_sets import (

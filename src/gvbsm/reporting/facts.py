@@ -9,14 +9,14 @@ from typing import Any
 
 from gvbsm.config import Config, ConfigError
 from gvbsm.config.build import build_config, preset_names, read_preset, to_dict
-from gvbsm.config.dropping import settle_beta_dr
 from gvbsm.config.keys import flat_keys, value_at
 from gvbsm.config.provenance import UNKNOWN, Origin
+from gvbsm.config.settled import settle_beta_dr
+from gvbsm.data.epochs import settle_epochs
 from gvbsm.files.artifacts import ArtifactError, read_json
 from gvbsm.files.checkpoint import is_partial
 from gvbsm.files.manifest import named
 from gvbsm.files.schema import Data, Results, checked, checked_header
-from gvbsm.method.epochs import settle_epochs
 from gvbsm.pipeline.results import STAGES
 from gvbsm.store.distilled import stored_bytes
 from gvbsm.store.workdir import Workspace

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from gvbsm.backbones import build_backbone
 from gvbsm.config import EvaluationConfig, LabelsConfig
 from gvbsm.data.datasets import ImageData
+from gvbsm.data.epochs import Plan, batch_size_for, draw_plan, view_batch
 from gvbsm.data.loading import batch_count, border_color, plain_batches, split_batches
 from gvbsm.data.pixels import Normalization
 from gvbsm.engine.accuracy import confusion_matrix, diagonal_percent
@@ -26,7 +27,6 @@ from gvbsm.files.artifacts import Recipe, write_json
 from gvbsm.files.checkpoint import Checkpoint
 from gvbsm.method.beyond.label_pool import redraw
 from gvbsm.method.ensemble import label_batch
-from gvbsm.method.epochs import Plan, batch_size_for, draw_plan, view_batch
 from gvbsm.method.losses import hard_loss, kd_loss, mse_gt_loss
 from gvbsm.store.soft_labels import EpochLabels, SoftLabels
 

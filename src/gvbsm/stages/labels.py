@@ -15,6 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from gvbsm.config import LabelsConfig
+from gvbsm.data.epochs import (
+    batch_size_for,
+    draw_plan,
+    view_batch,
+)
 from gvbsm.data.loading import border_color
 from gvbsm.data.pixels import Normalization
 from gvbsm.engine.device import Runtime
@@ -22,11 +27,6 @@ from gvbsm.engine.finite import check_finite
 from gvbsm.files.artifacts import ArtifactError, Recipe, check_replaceable
 from gvbsm.method.beyond.label_pool import pooled_epochs
 from gvbsm.method.ensemble import label_batch
-from gvbsm.method.epochs import (
-    batch_size_for,
-    draw_plan,
-    view_batch,
-)
 from gvbsm.store.distilled import load_labels
 from gvbsm.store.label_codec import encode_logits, packed_bytes
 from gvbsm.store.plan_codec import plan_fields

@@ -25,8 +25,8 @@ from gvbsm.engine.out_of_memory import Halving
 from gvbsm.files.artifacts import Recipe, is_current, load_tensors, save
 from gvbsm.files.checkpoint import PARTIAL
 from gvbsm.method.beyond.class_matching import class_sums, one_hot
-from gvbsm.method.capture import HookedObserver, LayerSums
-from gvbsm.method.moments import Sums, add, finalize
+from gvbsm.method.capture import HookedObserver
+from gvbsm.method.moments import LayerSums, Sums, add, finalize
 from gvbsm.method.statistics import Statistics, picture_counts
 
 CLASSES = "classes"  # of a chunk, in the order of its sums' rows

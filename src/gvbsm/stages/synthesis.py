@@ -35,7 +35,7 @@ from gvbsm.method.beyond.class_matching import ClassMatching, class_moments
 from gvbsm.method.beyond.flatness import Flatness
 from gvbsm.method.beyond.late_starts import late_begins
 from gvbsm.method.beyond.residual import Residual, side_at
-from gvbsm.method.compiled import CompiledObserver
+from gvbsm.method.fast.compiled import CompiledObserver
 from gvbsm.method.groups import Stack, group_indices, make_stack
 from gvbsm.method.matching import Teacher
 from gvbsm.method.statistics import Statistics

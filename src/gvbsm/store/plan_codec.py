@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from gvbsm.config import ViewConfig
+from gvbsm.data.epochs import Plan
 from gvbsm.data.mixing import SHARES, Mixes
 from gvbsm.data.views import Views
-from gvbsm.method.epochs import Plan
 from gvbsm.store.label_codec import Field, field
 
 CELL, SHARE = "cell ", "mix share"  # names of columns that not all stores have

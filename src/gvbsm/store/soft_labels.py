@@ -23,6 +23,7 @@ import torch
 from torch import Tensor
 
 from gvbsm.config import LabelStorageConfig
+from gvbsm.data.epochs import Plan
 from gvbsm.engine.torch_defaults import torch_defaults
 from gvbsm.files.artifacts import (
     ArtifactError,
@@ -34,7 +35,6 @@ from gvbsm.files.artifacts import (
     save,
     write_json,
 )
-from gvbsm.method.epochs import Plan
 from gvbsm.store.label_codec import (
     Field,
     decode_logits,

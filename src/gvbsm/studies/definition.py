@@ -33,9 +33,9 @@ from typing import Any
 
 from gvbsm.config import Config, ConfigError
 from gvbsm.config.build import build_config, overlay, read_preset, read_yaml
-from gvbsm.config.dropping import check_beta_dr
 from gvbsm.config.keys import check_names, flat_keys, merge, nearest, nest
 from gvbsm.config.paths import user_path
+from gvbsm.config.settled import check_beta_dr
 from gvbsm.studies.backbone_choice import Choice, read_choice
 
 STUDIES = Path(__file__).parent / "presets"

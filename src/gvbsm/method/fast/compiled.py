@@ -14,8 +14,9 @@ import torch
 from torch import Tensor, nn
 
 from gvbsm.config.errors import first_line
-from gvbsm.method.capture import LayerSums, layout_of
+from gvbsm.method.fast.sweeps import layout_of
 from gvbsm.method.layers import layers_at
+from gvbsm.method.moments import LayerSums
 
 # Left to itself, torch chooses how maps lie after the order of their sums has been chosen; the sums
 # then take longer than the network. Channels-last throughout measured fastest.

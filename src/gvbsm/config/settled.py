@@ -1,10 +1,10 @@
-"""Choose by images per class how often the matching of a layer is dropped."""
+"""Settings that depend on other settings, brought to one value."""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
-from gvbsm.config import Config, ConfigError
+from gvbsm.config import Config, ConfigError, LabelsConfig
 
 
 def settle_beta_dr(config: Config) -> Config:
@@ -26,3 +26,13 @@ def check_beta_dr(config: Config) -> None:
             f"synthesis.beta_dr is {asked}, but synthesis.beta_dr_of says {chance} at {config.ipc} "
             "images per class; add --synthesis.beta_dr_of '{}'"
         )
+
+
+def settle_teachers(labels: LabelsConfig, backbones: tuple[str, ...]) -> LabelsConfig:
+    """The settings in which weights, where there are any, have all teachers' names beside them.
+
+    Args:
+        labels: The settings.
+        backbones: The teachers that label if `labels.backbones` names none.
+    """
+    return replace(labels, backbones=labels.backbones or backbones) if labels.weights else labels

@@ -1,0 +1,1 @@
+"""Faster forms of the sums that `capture.py` takes; not needed to understand the method."""
