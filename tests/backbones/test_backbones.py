@@ -165,9 +165,13 @@ def test_convnet_s_pooling_leaves_other_maps_to_torch():
     broken = torch.tensor([[[[torch.inf, 1.0], [1.0, 1.0]], [[torch.nan, 1.0], [1.0, 1.0]]]])
     assert torch.equal(pool(broken).isfinite(), torch.tensor([[[[False]], [[False]]]]))
     assert list(build_backbone("convnet8_d1", 10, 8).state_dict()) == [
-        "block1.conv.weight", "block1.conv.bias", "block1.norm.weight", "block1.norm.bias",
-        "classifier.weight", "classifier.bias",
-    ]  # fmt: skip
+        "block1.conv.weight",
+        "block1.conv.bias",
+        "block1.norm.weight",
+        "block1.norm.bias",
+        "classifier.weight",
+        "classifier.bias",
+    ]
 
 
 @pytest.mark.parametrize("name", ["convnet8", "wrn16_2", "resnet18", "timm/deit_tiny_patch16_224"])

@@ -221,9 +221,11 @@ def test_settings__weights_without_pretrained_would_be_read_by_nobody(folder):
 
 def test_preflight__asks_for_the_files_of_those_alone_that_come_trained(folder, data):
     both = pretrained(
-        folder, pretrained=False, backbones=[CONVNET, WRN],
+        folder,
+        pretrained=False,
+        backbones=[CONVNET, WRN],
         settings_of={WRN: {"pretrained": True}},
-    )  # fmt: skip
+    )
     check_feasible(both, data)
     (folder / f"{WRN}.safetensors").unlink()
     with pytest.raises(ConfigError, match=f"no weights of {WRN}"):

@@ -67,9 +67,12 @@ def test_settle_epochs__known_answers(count, epochs, min_steps, expected):
 
 @settings(deadline=None, derandomize=True)
 @given(
-    st.integers(1, 300), st.integers(1, 70), st.integers(0, 120), st.integers(1, 50),
+    st.integers(1, 300),
+    st.integers(1, 70),
+    st.integers(0, 120),
+    st.integers(1, 50),
     st.integers(0, 2000),
-)  # fmt: skip
+)
 def test_settle_epochs__as_many_as_are_needed_and_no_more(count, size, limit, epochs, min_steps):
     labels = LabelsConfig(epochs=epochs, min_steps=min_steps, full_batch_up_to=limit)
     settled = settle_epochs(labels, count, size)

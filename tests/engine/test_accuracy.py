@@ -11,8 +11,9 @@ def test_confusion__known_answer(runtime):
     model = nn.Sequential(nn.Identity(), nn.Dropout(0.9)).train()
     logits = torch.eye(3)[torch.tensor([0, 1, 1, 2, 0, 0, 2])]  # of what each is taken for
     labels = torch.tensor([0, 0, 0, 2, 2, 0, 2])
-    found = confusion_matrix(model, iter([(logits[:4], labels[:4]), (logits[4:], labels[4:])]),
-                             runtime)  # fmt: skip
+    found = confusion_matrix(
+        model, iter([(logits[:4], labels[:4]), (logits[4:], labels[4:])]), runtime
+    )
     assert found.tolist() == [[2, 2, 0], [0, 0, 0], [1, 0, 2]]  # row: true class
     assert diagonal_percent(found) == pytest.approx(100 * 4 / 7)
     assert not model.training

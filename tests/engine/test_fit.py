@@ -341,9 +341,16 @@ def test_fit__any_number_of_tests_ends_with_the_last_epoch(runtime, tmp_path, ep
         yield Step(1, lambda model, rows: 0 * model[0].weight.sum())
 
     history = train(
-        net(), OPTIMIZERS[1], runtime, tmp_path, one,
-        test=lambda _: 0.0, epochs=epochs, steps=1, tests=tests,
-    )  # fmt: skip
+        net(),
+        OPTIMIZERS[1],
+        runtime,
+        tmp_path,
+        one,
+        test=lambda _: 0.0,
+        epochs=epochs,
+        steps=1,
+        tests=tests,
+    )
     gaps = [b - a for a, b in zip([0, *history.epochs], history.epochs, strict=False)]
     assert history.epochs[-1] == epochs
     assert len(gaps) == tests

@@ -6,8 +6,12 @@ from gvbsm.config import ConfigError
 from gvbsm.engine.launch import FIRST_PORT, PORTS, Launch, first_node, read_launch
 
 WHOLE = {
-    "RANK": "5", "WORLD_SIZE": "8", "LOCAL_RANK": "1", "MASTER_ADDR": "host", "MASTER_PORT": "1",
-}  # fmt: skip
+    "RANK": "5",
+    "WORLD_SIZE": "8",
+    "LOCAL_RANK": "1",
+    "MASTER_ADDR": "host",
+    "MASTER_PORT": "1",
+}
 
 
 @pytest.mark.parametrize("environment", [{}, {"RANK": "3"}, {**WHOLE, "WORLD_SIZE": "1"}])
@@ -47,11 +51,17 @@ def test_a_fault_is_one_line(changed, word):
 
 # A step of `srun -N 3 -n 7`, as task 5 of it, the second of the second machine, sees it.
 STEP = {
-    "SLURM_JOB_ID": "812", "SLURM_STEP_ID": "3", "SLURM_NTASKS": "7", "SLURM_PROCID": "5",
-    "SLURM_STEP_NUM_TASKS": "7", "SLURM_LOCALID": "1", "SLURM_NODEID": "1",
-    "SLURM_STEP_NUM_NODES": "3", "SLURM_STEP_TASKS_PER_NODE": "3,2(x2)",
+    "SLURM_JOB_ID": "812",
+    "SLURM_STEP_ID": "3",
+    "SLURM_NTASKS": "7",
+    "SLURM_PROCID": "5",
+    "SLURM_STEP_NUM_TASKS": "7",
+    "SLURM_LOCALID": "1",
+    "SLURM_NODEID": "1",
+    "SLURM_STEP_NUM_NODES": "3",
+    "SLURM_STEP_TASKS_PER_NODE": "3,2(x2)",
     "SLURM_STEP_NODELIST": "gpu[07-08,11]",
-}  # fmt: skip
+}
 BATCH = {"SLURM_JOB_ID": "812", "SLURM_NTASKS": "7", "SLURM_PROCID": "0", "SLURM_LOCALID": "0"}
 
 

@@ -41,10 +41,14 @@ each_layout = pytest.mark.parametrize("layout", LAYOUTS, ids=["contiguous", "cha
 # Largest error of a variance over its second moment. float32 and bfloat16 both sum in float32.
 ROUNDING = {torch.float64: 2**-50, torch.float32: 2**-23, torch.bfloat16: 2**-23}
 LIBRARY = [
-    "torchvision/resnet18", "torchvision/mobilenet_v2", "torchvision/efficientnet_b0",
-    "torchvision/shufflenet_v2_x0_5", "timm/deit_tiny_patch16_224", "timm/resnet18",
+    "torchvision/resnet18",
+    "torchvision/mobilenet_v2",
+    "torchvision/efficientnet_b0",
+    "torchvision/shufflenet_v2_x0_5",
+    "timm/deit_tiny_patch16_224",
+    "timm/resnet18",
     "timm/efficientnet_b0",
-]  # fmt: skip
+]
 
 
 def feature_map(shape, seed=0, dtype=torch.float64):

@@ -69,9 +69,13 @@ def test_matching_loss__compares_each_class_by_itself(
         images = pictures_of.detach().requires_grad_()
         twin = images.detach().clone().requires_grad_()
         batchnorm, conv, changed = matching_loss(
-            seen_by(target, images, len(images), kept), target, state.averages[name], BATCH,
-            config.alpha, partial(extra.adjust, state, target),
-        )  # fmt: skip
+            seen_by(target, images, len(images), kept),
+            target,
+            state.averages[name],
+            BATCH,
+            config.alpha,
+            partial(extra.adjust, state, target),
+        )
         _, inputs = captured(target.model, twin)
         expected = []
         for group in range(2):

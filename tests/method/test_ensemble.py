@@ -73,9 +73,12 @@ def test_one_view_alone_is_normalized_by_what_was_recorded(teachers, pictures, r
 def test_dropout_stays_off_and_batchnorm_of_other_libraries_is_known(pictures):
     torch.manual_seed(0)
     net = nn.Sequential(
-        nn.Conv2d(3, 4, 3), timm.layers.BatchNormAct2d(4), nn.Dropout(0.5), nn.Flatten(),
+        nn.Conv2d(3, 4, 3),
+        timm.layers.BatchNormAct2d(4),
+        nn.Dropout(0.5),
+        nn.Flatten(),
         nn.LazyLinear(2),
-    ).eval()  # fmt: skip
+    ).eval()
     plain = net(pictures)
     before = state(net)
     with batch_moments([net]), torch.no_grad():

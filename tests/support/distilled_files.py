@@ -39,10 +39,18 @@ def write_images(directory, ipc=2, classes=2, channels=3):
 def write_labels(directory, epochs=5, shard_epochs=2, images=4, classes=2, **entries):
     """A store whose logits and boxes are the number of the epoch; `entries` are others of it."""
     store = SoftLabels(
-        directory, epochs, images, classes, tuple(range(epochs)), LabelStorageConfig(),
-        tuple(field(name, 0, max(epochs, images)) for name in PACKED), images,
-        min(shard_epochs, epochs), images, RECIPE,
-    )  # fmt: skip
+        directory,
+        epochs,
+        images,
+        classes,
+        tuple(range(epochs)),
+        LabelStorageConfig(),
+        tuple(field(name, 0, max(epochs, images)) for name in PACKED),
+        images,
+        min(shard_epochs, epochs),
+        images,
+        RECIPE,
+    )
     store = replace(store, **entries)
 
     def labelled(epoch):

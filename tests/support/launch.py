@@ -22,8 +22,12 @@ def torchrun(world, *arguments):
     launcher = [*TORCHRUN, str(world)] if world > 1 else []
     return subprocess.run(
         [sys.executable, *launcher, *map(str, arguments)],
-        env=environment(), capture_output=True, text=True, timeout=240, check=False,
-    )  # fmt: skip
+        env=environment(),
+        capture_output=True,
+        text=True,
+        timeout=240,
+        check=False,
+    )
 
 
 def by_hand(world, *arguments, of=None):
@@ -42,7 +46,9 @@ def by_hand(world, *arguments, of=None):
         subprocess.Popen(
             [sys.executable, *map(str, (of or {}).get(rank, arguments))],
             env=environment(RANK=str(rank), LOCAL_RANK=str(rank), **shared),
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         for rank in range(world)
-    ]  # fmt: skip
+    ]

@@ -36,9 +36,16 @@ class Maker:
         labels = torch.arange(classes).repeat_interleave(ipc)
         pixels = (labels * 60).to(torch.uint8).view(-1, 1, 1, 1).expand(-1, 3, 8, 8)
         recipe = {"ipc": ipc, "synthesis": {"init": "noise"}}
-        header = {"kind": "images", "recipe": recipe, "method": method, "dataset": "toy",
-                  "class_names": NAMES, "mean": [0.5] * 3, "std": [0.2] * 3,
-                  "traces": list(traces)}  # fmt: skip
+        header = {
+            "kind": "images",
+            "recipe": recipe,
+            "method": method,
+            "dataset": "toy",
+            "class_names": NAMES,
+            "mean": [0.5] * 3,
+            "std": [0.2] * 3,
+            "traces": list(traces),
+        }
         save(self.folder / place / file, {"images": pixels, "labels": labels}, header)
         return recipe
 
@@ -97,25 +104,43 @@ class Maker:
         }
         tensors |= {"tsne/points": torch.rand(8, 2), "tsne/labels": torch.arange(8) % 4}
         tensors["tsne/set"] = torch.arange(8) // 4
-        header = {"kind": "analysis", "recipe": {}, "sets": sets, "teacher": TEACHER,
-                  "accuracy": {"gvbsm": 91.0, "real": 100.0}}  # fmt: skip
+        header = {
+            "kind": "analysis",
+            "recipe": {},
+            "sets": sets,
+            "teacher": TEACHER,
+            "accuracy": {"gvbsm": 91.0, "real": 100.0},
+        }
         save(self.folder / "report" / "analysis.safetensors", tensors, header)
 
     def continual(self):
         steps = [spread([90.0, 92.0]), spread([70.0, 80.0])]
-        row = {"method": "gvbsm", "student": STUDENT, "ipc": 6, "steps": steps,
-               "average": spread([80.0])}  # fmt: skip
+        row = {
+            "method": "gvbsm",
+            "student": STUDENT,
+            "ipc": 6,
+            "steps": steps,
+            "average": spread([80.0]),
+        }
         content = {"classes": [2, 4], "orders": [[0, 1, 2, 3], [3, 1, 2, 0]], "rows": [row]}
         write_json(self.folder / "continual.json", {**content, "note": "Teachers know it all."})
 
 
 def study_row(point, method, *values, seconds=None, stored=(100, 200), axes=None):
     return {
-        "study": "s", "point": point, "axes": axes or {}, "method": method, "student": STUDENT,
-        "ipc": None if method == "full" else 10, "top1": spread(list(values)),
-        "seconds": None, "synthesis_seconds": None, "seconds_per_iteration": seconds,
-        "image_bytes": stored[0], "label_bytes": stored[1],
-    }  # fmt: skip
+        "study": "s",
+        "point": point,
+        "axes": axes or {},
+        "method": method,
+        "student": STUDENT,
+        "ipc": None if method == "full" else 10,
+        "top1": spread(list(values)),
+        "seconds": None,
+        "synthesis_seconds": None,
+        "seconds_per_iteration": seconds,
+        "image_bytes": stored[0],
+        "label_bytes": stored[1],
+    }
 
 
 def write_study(folder, name, axes, rows, paper=None):
@@ -124,7 +149,15 @@ def write_study(folder, name, axes, rows, paper=None):
     config = {"ipc": 10, "method": "gvbsm", "data": {"name": "digits"}}
     entries = [{"name": n, "axes": at, "done": True, "config": config} for n, at in points.items()]
     entries.append({"name": "later", "axes": {}, "done": False, "config": config})
-    content = {"study": name, "title": "what helps", "source": "table 1", "axes": axes,
-               "paper": paper or {}, "points": entries, "rows": rows, "additive": False,
-               "versions": {}}  # fmt: skip
+    content = {
+        "study": name,
+        "title": "what helps",
+        "source": "table 1",
+        "axes": axes,
+        "paper": paper or {},
+        "points": entries,
+        "rows": rows,
+        "additive": False,
+        "versions": {},
+    }
     write_json(folder / f"{name}.json", content)

@@ -15,8 +15,13 @@ from gvbsm.data.pictures import open_image
 
 # Files that hold times.
 TIMED = (
-    "seconds.json", "results.json", "continual.json", "index.html", "pareto.pdf", "pareto.png",
-)  # fmt: skip
+    "seconds.json",
+    "results.json",
+    "continual.json",
+    "index.html",
+    "pareto.pdf",
+    "pareto.png",
+)
 
 
 def pictures(generator, each):
@@ -70,11 +75,16 @@ def quick_settings(data, **changes):
         "evaluation": {"students": ["convnet8_d1"], "seeds": 2, "tests": 2},
         "baselines": {
             "methods": [
-                "random-hard", "random-soft", "sre2l", "teacher", "herding-hard", "forgetting-hard",
+                "random-hard",
+                "random-soft",
+                "sre2l",
+                "teacher",
+                "herding-hard",
+                "forgetting-hard",
             ]
         },
         **changes,
-    }  # fmt: skip
+    }
 
 
 def write_preset(file, settings):
