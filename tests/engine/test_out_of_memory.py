@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from gvbsm.engine.device import RunError
-from gvbsm.engine.out_of_memory import Halving, InParts, Parts, Step, even_parts
+from gvbsm.engine.out_of_memory import Halving, InParts, MicroBatches, Step, even_slices
 from gvbsm.engine.seeds import seeded
 
 
@@ -47,8 +47,8 @@ def gradients(model):
 
 @given(size=st.integers(1, 200), limit=st.integers(1, 200))
 @settings(deadline=None)
-def test_even_parts__all_rows_once_in_the_fewest_parts_of_like_size(size, limit):
-    parts = list(even_parts(size, limit))
+def test_even_slices__all_rows_once_in_the_fewest_parts_of_like_size(size, limit):
+    parts = list(even_slices(size, limit))
     assert [row for part in parts for row in range(part.start, part.stop)] == list(range(size))
     lengths = [part.stop - part.start for part in parts]
     assert max(lengths) <= limit
@@ -59,8 +59,8 @@ def test_even_parts__all_rows_once_in_the_fewest_parts_of_like_size(size, limit)
 @pytest.mark.parametrize("limit", [1, 2, 3, 6])
 def test_parts__their_gradients_are_the_whole_batch_s(limit):
     whole, cut = net(99), net(99)
-    expected = Parts(None, "x").backward(whole, step())
-    loss = Parts(limit, "x").backward(cut, step())
+    expected = MicroBatches(None, "x").backward(whole, step())
+    loss = MicroBatches(limit, "x").backward(cut, step())
     assert max(cut[0].seen) <= limit
     assert loss.item() == pytest.approx(expected.item(), rel=1e-6)
     torch.testing.assert_close(gradients(cut), gradients(whole), rtol=1e-5, atol=1e-7)
@@ -70,14 +70,14 @@ def test_parts__one_part_is_the_plain_step_bit_for_bit():
     plain, ours = net(99, lambda: nn.BatchNorm1d(6)), net(99, lambda: nn.BatchNorm1d(6))
     loss = step().loss(plain, slice(None))
     loss.backward()
-    found = Parts(7, "x").backward(ours, step())
+    found = MicroBatches(7, "x").backward(ours, step())
     assert torch.equal(found, loss)
     assert all(map(torch.equal, gradients(ours), gradients(plain)))
 
 
 def test_parts__batchnorm_sees_the_parts():
     cut, by_hand = net(99, lambda: nn.BatchNorm1d(6)), net(99, lambda: nn.BatchNorm1d(6))
-    Parts(4, "x").backward(cut, step())
+    MicroBatches(4, "x").backward(cut, step())
     for rows in (slice(0, 3), slice(3, 7)):
         (step().loss(by_hand, rows) * (rows.stop - rows.start) / 7).backward()
     torch.testing.assert_close(gradients(cut), gradients(by_hand))
@@ -87,8 +87,8 @@ def test_parts__batchnorm_sees_the_parts():
 @pytest.mark.parametrize(("most", "limit"), [(6, 4), (3, 2), (1, 1)])
 def test_parts__out_of_memory_halves_and_goes_on(most, limit):
     """7 images: 4, 2, then 1 at once. Gradients of what had been done before do not remain."""
-    whole, cut, parts = net(99), net(most), Parts(None, "x")
-    Parts(None, "x").backward(whole, step())
+    whole, cut, parts = net(99), net(most), MicroBatches(None, "x")
+    MicroBatches(None, "x").backward(whole, step())
     parts.backward(cut, step())
     torch.testing.assert_close(gradients(cut), gradients(whole), rtol=1e-5, atol=1e-7)
     assert parts.limit == limit
@@ -99,7 +99,7 @@ def test_parts__out_of_memory_halves_and_goes_on(most, limit):
 
 def test_parts__late_in_a_step_memory_may_run_out_too():
     whole, cut = net(99), net(99)
-    Parts(None, "x").backward(whole, step())
+    MicroBatches(None, "x").backward(whole, step())
     calls = []
 
     def loss(model, rows):
@@ -108,29 +108,29 @@ def test_parts__late_in_a_step_memory_may_run_out_too():
             raise torch.OutOfMemoryError("too many")
         return step().loss(model, rows)
 
-    Parts(5, "x").backward(cut, Step(7, loss))
+    MicroBatches(5, "x").backward(cut, Step(7, loss))
     torch.testing.assert_close(gradients(cut), gradients(whole), rtol=1e-5, atol=1e-7)
 
 
 def test_parts__with_batchnorm_the_user_is_asked():
     model = net(4, lambda: nn.BatchNorm1d(6))
     with pytest.raises(RunError, match=r"with 7 images at once.*--evaluation\.micro_batch 4 ") as e:
-        Parts(None, "evaluation").backward(model, step())
+        MicroBatches(None, "evaluation").backward(model, step())
     assert "\n" not in str(e.value)
-    Parts(4, "evaluation").backward(model, step())
+    MicroBatches(4, "evaluation").backward(model, step())
     with pytest.raises(RunError, match="with 6 images"):
-        Parts(6, "evaluation").backward(net(2, lambda: nn.BatchNorm1d(6)), step())
+        MicroBatches(6, "evaluation").backward(net(2, lambda: nn.BatchNorm1d(6)), step())
 
 
 def test_parts__processes_that_train_together_cut_nothing_by_themselves():
     with pytest.raises(RunError, match=r"7 images at once in each process; .*squeeze\.batch_"):
-        Parts(None, "squeeze", shared=True).backward(net(2), step())
-    Parts(None, "squeeze", shared=True).backward(net(99), step())
+        MicroBatches(None, "squeeze", shared=True).backward(net(2), step())
+    MicroBatches(None, "squeeze", shared=True).backward(net(99), step())
 
 
 def test_parts__one_image_that_does_not_fit_ends_the_run():
     with pytest.raises(RunError, match="one image"):
-        Parts(None, "x").backward(net(0), step())
+        MicroBatches(None, "x").backward(net(0), step())
 
 
 @pytest.mark.parametrize(("most", "parts"), [(9, 1), (8, 2), (3, 3), (1, 9)])

@@ -113,7 +113,10 @@ def test_dealt_items__go_to_one_process_each(told):
 
 def test_what_differs__is_named_by_all_and_a_fault_is_told_by_the_first_that_has_it(told):
     for rank, heard in enumerate(told):
-        assert heard["differs"] == "process 2 was started otherwise than process 0: b: 0 -> 1"
+        assert heard["differs"] == (
+            "process 2 differs from process 0 (b: 1, not 0); start all with the same command, "
+            "settings and work directory"
+        )
         kind, text = heard["fault"]
         assert (kind == "KeyError") == (rank == 1)
         assert "1" in text
@@ -125,20 +128,26 @@ def test_processes_of_srun_meet(tmp_path):
         "us = join()\nprint(us.gather(us.rank), us.local_world)\n"
     )
     step = {
-        "SLURM_JOB_ID": "1", "SLURM_STEP_ID": "0", "SLURM_STEP_NUM_NODES": "1",
-        "SLURM_STEP_NUM_TASKS": "2", "SLURM_STEP_TASKS_PER_NODE": "2", "SLURM_NODEID": "0",
+        "SLURM_JOB_ID": "1",
+        "SLURM_STEP_ID": "0",
+        "SLURM_STEP_NUM_NODES": "1",
+        "SLURM_STEP_NUM_TASKS": "2",
+        "SLURM_STEP_TASKS_PER_NODE": "2",
+        "SLURM_NODEID": "0",
         "SLURM_STEP_NODELIST": "nowhere-to-be-found",
-    }  # fmt: skip
+    }
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         step["MASTER_PORT"] = str(free.getsockname()[1])
     tasks = [
         subprocess.Popen(
-            [sys.executable, *_script(tmp_path, script)], stdout=subprocess.PIPE, text=True,
+            [sys.executable, *_script(tmp_path, script)],
+            stdout=subprocess.PIPE,
+            text=True,
             env=environment(**step, SLURM_PROCID=str(rank), SLURM_LOCALID=str(rank)),
         )
         for rank in range(2)
-    ]  # fmt: skip
+    ]
     assert [task.communicate(timeout=180)[0] for task in tasks] == ["[0, 1] 2\n"] * 2
 
 
@@ -164,7 +173,7 @@ def test_a_killed_process__lets_nobody_wait(wait, tmp_path):
     out, err = first.communicate(timeout=180)
     second.communicate(timeout=180)
     assert second.returncode == -9
-    assert out.startswith("another process has failed or is gone"), err
+    assert out.startswith("another process has failed or ended"), err
     assert out.count("\n") == 1
 
 
@@ -198,18 +207,17 @@ def test_without_a_launcher__a_killed_leader_is_one_line_of_the_others(meet, tmp
     err = second.communicate(timeout=180)[1]
     first.communicate(timeout=180)
     assert (first.returncode, second.returncode) == (-9, 1)
-    assert err.startswith("gvbsm: process 1 of 2: another process has failed or is gone")
+    assert err.startswith("gvbsm: process 1 of 2: another process has failed or ended")
     assert err.count("\n") == 1
 
 
 def test_a_process_that_is_not_there__is_told_in_a_line(tmp_path):
     """The port is nobody's, and the first process alone opens one."""
-    script = (
-        "import gvbsm.engine.processes as p, datetime\np.MEETING = datetime.timedelta(seconds=1)\n"
-    )
+    script = "import datetime, gvbsm.engine.processes as p\n"
+    script += "p.START_TIMEOUT = datetime.timedelta(seconds=1)\n"
     script += "try:\n    p.join()\nexcept p.ProcessError as error:\n    print(error)\n"
     first, second = by_hand(2, *_script(tmp_path, script), of={0: ["-c", ""]})
     first.communicate(timeout=180)
     out, err = second.communicate(timeout=180)
-    assert out.startswith("process 1 of 2 does not find the others: "), err
+    assert out.startswith("process 1 of 2 cannot connect to the other processes: "), err
     assert out.count("\n") == 1

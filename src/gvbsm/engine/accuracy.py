@@ -1,4 +1,4 @@
-"""Count what a network takes the test pictures for: confusion matrix and accuracy."""
+"""Confusion matrix and top-1 accuracy of a classifier."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ def confusion_matrix(
     runtime: Runtime,
     team: Processes = ALONE,
 ) -> Tensor:
-    """Count the pictures of each true class (row) that are taken for each class (column).
+    """Count pictures by true class (row) and predicted class (column).
 
     Args:
         model: A network; it is left in eval mode.
         batches: Normalized pictures and labels, at least one batch, on the device.
         runtime: Device and precision.
-        team: Processes that each count a part of the pictures.
+        team: Processes that share the pictures: `batches` are those of this process.
 
     Returns:
         int64 (classes, classes), on the CPU.
     """
-    answer = InParts(model.eval())
+    classifier = InParts(model.eval())
     total: Tensor | None = None
     with torch.inference_mode(), runtime.autocast():
         for pictures, labels in batches:
-            logits = answer(pictures)
+            logits = classifier(pictures)
             classes = logits.shape[1]
             if total is None:
                 total = labels.new_zeros(classes**2)

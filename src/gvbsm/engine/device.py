@@ -1,4 +1,4 @@
-"""The device and its precision, the cores and memory of this machine, and progress bars."""
+"""Device, precision, CPU cores and memory of this process, and progress bars."""
 
 from __future__ import annotations
 
@@ -15,6 +15,7 @@ import torch
 from torch import Generator, nn
 from tqdm import tqdm
 
+from gvbsm.config.errors import first_line
 from gvbsm.engine.processes import ALONE, Processes
 from gvbsm.engine.seeds import generator_for
 
@@ -25,25 +26,25 @@ Item = TypeVar("Item")
 M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX = -1, -2, -4  # of mallopt(3)
 
 Log = Callable[[str, Mapping[str, float], int], None]
-"""Log a series: its name, its values, and the step that they belong to."""
+"""log(series, values, step), such as log("squeeze resnet18", {"loss": 0.5}, 3)."""
 
 
 class RunError(Exception):
-    """The run itself failed (a loss became NaN, the disk is full): one clear line, exit code 1."""
+    """A run failed: a loss became NaN, the disk is full. The command prints one line, exits 1."""
 
 
 @dataclass(frozen=True)
 class Runtime:
-    """Where and how tensors are computed.
+    """Device, precision, seed and processes of a run.
 
     Attributes:
         device: The device of all networks and batches.
         precision: fp32 or bf16 (autocast; master weights, losses and statistics stay float32).
         seed: The run's seed, from which every generator is derived.
         checkpoint_seconds: Time between checkpoints.
-        quiet: No progress bars.
-        log: Where losses and accuracies go, besides files; None is nowhere (`tracking`).
-        processes: Those that work on the run together.
+        quiet: Show no progress bars.
+        log: Receives losses and accuracies for the trackers; None without trackers.
+        processes: The processes that work on the run together.
     """
 
     device: torch.device
@@ -55,7 +56,7 @@ class Runtime:
     processes: Processes = ALONE
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
-        """The context in which networks are called."""
+        """Return the autocast context in which networks are called."""
         enabled = self.precision == "bf16"
         return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
 
@@ -75,18 +76,18 @@ class Runtime:
         return generator_for(self.seed, *path)
 
     def workers(self, chosen: int | None) -> int:
-        """How many processes decode pictures: `chosen`, or this process's share of the cores."""
+        """Number of processes that decode pictures: `chosen`, or this process's share of cores."""
         if chosen is not None:
             return chosen
         return max(1, usable_cores() // self.processes.local_world)
 
     def progress(self, total: int, name: str, unit: str) -> tqdm[Any]:
-        """A bar with rate and time left; silent when quiet or not on a terminal."""
+        """Return a progress bar; hidden when `quiet`, or when stderr is not a terminal."""
         hidden = self.quiet or not sys.stderr.isatty()
         return tqdm(total=total, desc=name, unit=unit, disable=hidden, dynamic_ncols=True)
 
     def track(self, items: Iterable[Item], name: str) -> Iterator[Item]:
-        """`items` with a progress bar."""
+        """Yield `items` behind a progress bar."""
         hidden = self.quiet or not sys.stderr.isatty()
         yield from tqdm(items, desc=name, disable=hidden, dynamic_ncols=True)
 
@@ -100,16 +101,24 @@ def resolve_runtime(
     threads: int | None = None,
     processes: Processes = ALONE,
 ) -> Runtime:
-    """Settle `auto`, check that the device is there, and set torch's CPU threads if they are given.
+    """Resolve `auto`, check that the device is available, and set torch's number of CPU threads.
 
-    On the CPU, freed memory stays with the process from then on (`keep_memory`). Of several
-    processes on a machine each takes the GPU of its number, unless the GPU is told; the first alone
-    shows progress.
+    On the CPU this also calls `keep_memory`. Several processes on one machine each take the GPU of
+    their local rank, unless `device` names one. Only process 0 shows progress.
+
+    Args:
+        device: auto, cpu, cuda or cuda:N.
+        precision: auto, fp32 or bf16; auto is bf16 on GPUs that support it.
+        seed: The run's seed.
+        checkpoint_seconds: Time between checkpoints.
+        quiet: Show no progress bars.
+        threads: torch's CPU threads; None leaves them as they are.
+        processes: The processes that work on the run together.
 
     Raises:
         RunError: If the device is not available.
     """
-    chosen = _settle_device(device, processes)
+    chosen = _resolve_device(device, processes)
     if precision == "auto":
         precision = "bf16" if chosen.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
     if threads is not None:
@@ -120,12 +129,12 @@ def resolve_runtime(
     return Runtime(chosen, precision, seed, checkpoint_seconds, quiet, processes=processes)
 
 
-def _settle_device(device: str, processes: Processes) -> torch.device:
+def _resolve_device(device: str, processes: Processes) -> torch.device:
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cuda" and processes.world > 1:
         count = torch.cuda.device_count()
-        # With --gpus-per-task Slurm shows each process its own GPU alone.
+        # With --gpus-per-task, Slurm makes only one GPU visible to each process.
         number = 0 if processes.by_slurm and count == 1 else processes.local_rank
         device = f"cuda:{number}"
         if number >= count:
@@ -139,26 +148,25 @@ def _settle_device(device: str, processes: Processes) -> torch.device:
         if chosen.type not in ("cpu", "cuda"):
             raise RuntimeError("gvbsm runs on cpu, cuda and cuda:N")
     except (RuntimeError, AssertionError) as error:
-        first = str(error).splitlines()[0]
-        raise RunError(f"device {device!r} is not available here: {first}") from None
+        raise RunError(f"device {device!r} is not available here: {first_line(error)}") from None
     if chosen.type == "cuda" and processes.world > 1:
         torch.cuda.set_device(chosen)
     return chosen
 
 
 def usable_cores() -> int:
-    """Cores that this process may use, where the system tells; else those of the machine."""
+    """Number of cores that this process may use, or of the machine if the system has no limits."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
 
 
 def keep_memory() -> None:
-    """Let freed memory stay with the process, where the C library is glibc.
+    """Keep freed memory in the process, where the C library is glibc.
 
-    By default glibc maps each large tensor anew and gives it back when it is freed, so that every
-    forward pass pays for zeroed pages: networks ran 1.07 times faster without at 32 pixels, and
-    more at 224.
+    By default glibc maps every large tensor anew and unmaps it when it is freed, so that each
+    forward pass pays for zeroed pages. Keeping the memory made networks 1.07 times faster at 32
+    pixels, and more at 224.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

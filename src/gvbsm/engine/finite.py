@@ -11,10 +11,15 @@ from gvbsm.engine.device import RunError
 
 
 def check_finite(value: Tensor, what: str, advice: str) -> None:
-    """Stop the run if a loss is no longer finite.
+    """Check that a loss is finite.
+
+    Args:
+        value: The loss, a scalar.
+        what: What is computed, for the message.
+        advice: What the user should change, for the message.
 
     Raises:
-        RunError: Naming the work and what to change.
+        RunError: If the loss is NaN or infinite.
     """
     if not bool(torch.isfinite(value).all()):
         raise RunError(f"{what}: the loss became {float(value.detach()):g}; {advice}")

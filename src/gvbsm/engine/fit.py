@@ -22,7 +22,7 @@ from gvbsm.engine.optimizers import (
     with_prefix,
     without_prefix,
 )
-from gvbsm.engine.out_of_memory import Parts, Step
+from gvbsm.engine.out_of_memory import MicroBatches, Step
 from gvbsm.engine.processes import ALONE, Processes
 from gvbsm.engine.replicas import replicate
 from gvbsm.engine.seeds import get_random_state, seeded, set_random_state
@@ -44,10 +44,10 @@ class TrainingHistory:
 
 
 class Keeper(Protocol):
-    """Where the state of an unfinished training is kept, such as `files.checkpoint.Checkpoint`."""
+    """Stores the state of an unfinished training, as `files.checkpoint.Checkpoint` does."""
 
     def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """Return the tensors and the state of the last checkpoint, or None."""
+        """Return the tensors and the state of the last checkpoint, or None if there is none."""
 
     def due(self) -> bool:
         """Return whether it is time for the next checkpoint."""
@@ -66,13 +66,13 @@ class Training:
     Attributes:
         name: What is trained, for progress, errors and the randomness of dropout.
         section: The section of the settings that it belongs to, for errors.
-        epochs: Epochs in all.
+        epochs: Number of epochs.
         steps: Steps in an epoch.
-        tests: How often the network is tested, evenly spread, the last epoch included.
+        tests: Number of tests, evenly spread over the epochs; the last follows the last epoch.
         optimizer: Optimizer, learning rate and schedule.
-        micro_batch: Most images that a batch is split into; None is all of them.
-        ema: Decay of the moving average of the parameters that is tested, and that the network
-            ends with; 0 is off (`averaging.Averaging`).
+        micro_batch: Most images of a batch in one forward pass; None is all of them.
+        ema: Decay of the moving average of the parameters (`averaging.Averaging`), which is tested
+            and kept in place of the parameters; 0 is off.
     """
 
     name: str
@@ -94,29 +94,29 @@ def fit(
     keeper: Keeper,
     team: Processes = ALONE,
 ) -> TrainingHistory:
-    """Train a network to the last epoch; go on from the checkpoint if there is one.
+    """Train a network to the last epoch, resuming from the checkpoint if there is one.
 
-    The processes of a `team` train it together: each computes the losses of its rows of a batch
-    (`Processes.weighted`), and all end with the same network. The first writes checkpoints.
+    The processes of a `team` train it together: each computes the loss of its rows of a batch
+    (`shared_step`), and all end with the same network. Process 0 writes the checkpoints.
 
     Args:
         model: The network; trained in place.
         batches: `batches(epoch, start)` yields an epoch's steps, from step `start` on. It must
             depend on its arguments alone, so that a resumed run sees the same batches.
-        test: Top-1 accuracy in percent of the network.
+        test: Returns a network's top-1 accuracy in percent.
         training: Length, tests and optimizer.
         runtime: Seeds, precision, progress.
-        keeper: Where the state of the unfinished training is kept.
-        team: The processes that train it.
+        keeper: Stores the checkpoints.
+        team: The processes that train the network together.
 
     Raises:
         RunError: If the loss is no longer finite, or memory runs out.
-        ProcessError: If one of the team is gone.
+        ProcessError: If another process of the team has ended.
     """
     name, epochs, steps = training.name, training.epochs, training.steps
     optimizer, rate = training.optimizer, training.optimizer.lr
     solver = make_optimizer(optimizer, list(model.parameters()), rate)
-    parts = Parts(training.micro_batch, training.section, team.world > 1)
+    micro_batches = MicroBatches(training.micro_batch, training.section, team.world > 1)
     tests = min(training.tests, epochs)
     tested = {round(epochs * (index + 1) / tests) for index in range(tests)}
     advice = f"lower its learning rate ({rate:g})"
@@ -127,13 +127,13 @@ def fit(
         runtime.progress(epochs * steps, name, "step") as bar,
         team.together(),
     ):
-        step, total, history = _resume(model, average, solver, parts, keeper, runtime, team)
+        step, total, history = _resume(model, average, solver, micro_batches, keeper, runtime, team)
         bar.update(step)
         net = replicate(model, team, runtime.device)
         while step < epochs * steps:
             for batch in batches(step // steps, step % steps):
                 set_lr(solver, rate * schedule(optimizer, step, epochs * steps))
-                total += team.mean(parts.backward(net, batch))
+                total += team.mean(micro_batches.backward(net, batch))
                 solver.step()
                 average.update()
                 step += 1
@@ -155,7 +155,8 @@ def fit(
                     check_finite(total, name, advice)
                     tensors = _pack(model, average, solver, total, runtime)
                     _check_state(tensors, name, advice)
-                    state = {"step": step, "history": vars(history), "part": parts.limit}
+                    limit = micro_batches.limit
+                    state = {"step": step, "history": vars(history), "part": limit}
                     keeper.save(tensors, state)
     average.settle()
     _check_state(model.state_dict(), name, advice)
@@ -163,21 +164,23 @@ def fit(
 
 
 def shared_step(team: Processes, count: int, loss: Callable[[nn.Module, slice], Tensor]) -> Step:
-    """A step on this process's rows of a batch, so weighed that the processes' mean is right.
+    """Return this process's share of a training step.
+
+    Its loss is weighted so that the mean over the processes is the mean loss of the batch.
 
     Args:
         team: The processes that train the network together.
-        count: Rows of the whole batch.
-        loss: Mean loss of some of this process's rows (`Processes.rows`).
+        count: Images of the batch, over all processes.
+        loss: Mean loss of a slice of this process's images (`Processes.rows`).
     """
     rows, weight = team.rows(count), team.weight(count)
     if team.world == 1:
         return Step(count, loss)
-    return Step(rows.stop - rows.start, lambda net, part: weight * loss(net, part))
+    return Step(rows.stop - rows.start, lambda net, images: weight * loss(net, images))
 
 
 def _check_state(tensors: Mapping[str, Tensor], name: str, advice: str) -> None:
-    """Raise if a tensor is not finite, as it may be after a step of finite loss."""
+    """Raise if a tensor is not finite: a step of finite loss can overflow the parameters."""
     if (broken := first_not_finite(tensors)) is not None:
         raise RunError(f"{name}: {broken} is no longer finite; {advice}")
 
@@ -202,12 +205,12 @@ def _resume(
     model: nn.Module,
     average: Averaging,
     solver: torch.optim.Optimizer,
-    parts: Parts,
+    micro_batches: MicroBatches,
     keeper: Keeper,
     runtime: Runtime,
     team: Processes,
 ) -> tuple[int, Tensor, TrainingHistory]:
-    """Steps done, the epoch's summed loss so far and the history, from the checkpoint or fresh."""
+    """Return the steps done, the epoch's sum of losses and the history, from the checkpoint."""
     checkpoint = keeper.load()
     team.agree({"steps done": checkpoint and checkpoint[1]["step"]})
     if checkpoint is None:
@@ -216,7 +219,7 @@ def _resume(
     model.load_state_dict(without_prefix("model", tensors))
     average.load(without_prefix("average", tensors))
     unpack_optimizer(solver, without_prefix("optimizer", tensors))
-    parts.limit = state["part"]
+    micro_batches.limit = state["part"]
     if team.leads:  # the saved dropout state is that of process 0
         set_random_state(runtime.device, tensors["random_state"])
     return state["step"], tensors["total"].to(runtime.device), TrainingHistory(**state["history"])

@@ -1,9 +1,9 @@
 """Which of several processes this one is, read from the environment that their launcher sets.
 
 `torchrun` and `accelerate launch` set RANK (number of the process), WORLD_SIZE (how many there
-are), LOCAL_RANK (its number on its machine), LOCAL_WORLD_SIZE (how many are there), MASTER_ADDR and
-MASTER_PORT (where they meet). Slurm's `srun` sets variables of its own. No torch is needed to read
-them, so that the command line knows the rank without importing it.
+are), LOCAL_RANK (its number on its machine), LOCAL_WORLD_SIZE (how many are on its machine), and
+MASTER_ADDR and MASTER_PORT (where they connect). Slurm's `srun` sets variables of its own. Reading
+them needs no torch, so that the command line can read the rank without importing it.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import NamedTuple
 
 from gvbsm.config import ConfigError
 
-FIRST_PORT, PORTS = 10_000, 20_000  # of Slurm's steps: below those that systems give out
+FIRST_PORT, PORTS = 10_000, 20_000  # for Slurm's steps: below the ephemeral ports
 
-# What other launchers call the number of processes; they do not say where these may meet.
+# The number of processes as other launchers call it; they set no address to connect to.
 OTHER_LAUNCHERS = {"OMPI_COMM_WORLD_SIZE": "mpirun", "PMI_SIZE": "mpirun or mpiexec"}
 
 
@@ -28,9 +28,9 @@ class Launch(NamedTuple):
         rank: Its number, from 0.
         world: How many there are.
         local_rank: Its number on its machine.
-        local_world: How many there are on its machine; all, if the launcher does not say.
-        meeting: Host and port at which processes of `srun` meet; None is what MASTER_ADDR and
-            MASTER_PORT name.
+        local_world: How many there are on its machine; `world` if the launcher does not say.
+        meeting: Host and port at which processes of `srun` connect; None means MASTER_ADDR and
+            MASTER_PORT.
     """
 
     rank: int = 0
@@ -41,21 +41,22 @@ class Launch(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Which process it is, for people; empty where there is one alone."""
+        """Name for messages, such as `process 1 of 4`; empty for a single process."""
         return f"process {self.rank} of {self.world}" if self.world > 1 else ""
 
 
 def read_launch(environment: Mapping[str, str] = os.environ) -> Launch:
-    """Read which process this is; without a launcher, or with one process, it is alone.
+    """Read the rank and the number of processes; a single process if there is no launcher.
 
-    WORLD_SIZE is believed before Slurm's variables, so that WORLD_SIZE=1 makes each process of
-    `srun` a run of its own.
+    WORLD_SIZE takes precedence over Slurm's variables, so that with WORLD_SIZE=1 each process of
+    `srun` is a run of its own.
 
     Args:
-        environment: The environment's variables.
+        environment: Environment variables.
 
     Raises:
-        ConfigError: If something is missing or no sensible number, or the launcher is not known.
+        ConfigError: If a variable is missing or not a valid number, or if another launcher has
+            started several processes.
     """
     if "WORLD_SIZE" in environment:
         return _read_torchrun(environment)
@@ -65,8 +66,8 @@ def read_launch(environment: Mapping[str, str] = os.environ) -> Launch:
         if environment.get(variable, "1") != "1":
             raise ConfigError(
                 f"{variable}={environment[variable]}: {launcher} has started several processes, "
-                "which cannot find each other; start them with torchrun or srun, or set "
-                "WORLD_SIZE=1 for runs that know nothing of each other"
+                "which cannot connect to each other; start them with torchrun or srun, or set "
+                "WORLD_SIZE=1 for independent runs"
             )
     return Launch()
 
@@ -82,11 +83,11 @@ def _read_torchrun(environment: Mapping[str, str]) -> Launch:
         )
     defaults = {"LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": environment["WORLD_SIZE"]}
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
-    return _checked(names, {**defaults, **environment}, "torchrun")
+    return _parse(names, {**defaults, **environment}, "torchrun")
 
 
 def _read_slurm(environment: Mapping[str, str]) -> Launch:
-    """Read the variables of a job step; in a batch script without `srun` there is none of them."""
+    """Read the variables of a job step; a batch script without `srun` has none of them."""
     names = ("SLURM_PROCID", "SLURM_STEP_NUM_TASKS", "SLURM_LOCALID", "SLURM_STEP_TASKS_PER_NODE")
     needed = (*names, "SLURM_STEP_NODELIST")
     if missing := [name for name in needed if not environment.get(name)]:
@@ -96,18 +97,18 @@ def _read_slurm(environment: Mapping[str, str]) -> Launch:
         )
     numbers = {name: environment[name] for name in names}
     numbers[names[3]] = _tasks_of_node(environment[names[3]], environment.get("SLURM_NODEID", "0"))
-    launch = _checked(names, numbers, "srun")
+    launch = _parse(names, numbers, "srun")
     nodes = environment["SLURM_STEP_NODELIST"]
-    alone = environment.get("SLURM_STEP_NUM_NODES") == "1"
-    host = environment.get("MASTER_ADDR") or ("127.0.0.1" if alone else first_node(nodes))
+    one_node = environment.get("SLURM_STEP_NUM_NODES") == "1"
+    host = environment.get("MASTER_ADDR") or ("127.0.0.1" if one_node else first_node(nodes))
     port = environment.get("MASTER_PORT") or str(_port_of_step(environment))
     if not port.isdecimal():
         raise ConfigError(f"MASTER_PORT must be a number, got {port!r}")
     return launch._replace(meeting=(host, int(port)))
 
 
-def _checked(names: tuple[str, str, str, str], values: Mapping[str, str], launcher: str) -> Launch:
-    """Rank, world, local rank and local world from the variables of these names."""
+def _parse(names: tuple[str, str, str, str], values: Mapping[str, str], launcher: str) -> Launch:
+    """Parse and check rank, world, local rank and local world from variables of these names."""
     for name in names:
         if not values[name].isdecimal():
             raise ConfigError(
@@ -123,13 +124,13 @@ def _checked(names: tuple[str, str, str, str], values: Mapping[str, str], launch
 
 
 def first_node(nodes: str) -> str:
-    """The first name of a list of Slurm's, such as `gpu[003-005,9],login`."""
+    """Return the first name of Slurm's list of nodes, such as `gpu[003-005,9],login`."""
     first = re.split(r",(?![^\[]*\])", nodes)[0]
     return re.sub(r"\[([^],-]+)[^]]*\]", r"\1", first)
 
 
 def _tasks_of_node(tasks: str, node: str) -> str:
-    """How many tasks a node has, of a list of Slurm's such as `4(x2),3`; the text if it is none."""
+    """Return a node's number of tasks from Slurm's list, such as `4(x2),3`; else the text."""
     counts: list[str] = []
     for entry in tasks.split(","):
         parts = re.fullmatch(r"(\d+)(?:\(x(\d+)\))?", entry)
@@ -140,6 +141,6 @@ def _tasks_of_node(tasks: str, node: str) -> str:
 
 
 def _port_of_step(environment: Mapping[str, str]) -> int:
-    """A port that all processes of a step compute alike, and few other steps."""
+    """Derive a port from the ids of job and step: the same in all processes of a step."""
     digits = "".join(environment.get(name, "") for name in ("SLURM_JOB_ID", "SLURM_STEP_ID"))
     return FIRST_PORT + int(re.sub(r"\D", "", digits) or "0") % PORTS

@@ -1,4 +1,4 @@
-"""Optimizers of networks and pixels, their learning rates and their state as tensors."""
+"""Build optimizers of networks and pixels, schedule learning rates, pack optimizer state."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from gvbsm.engine.muon import Muon
 def make_optimizer(
     config: OptimizerConfig, parameters: Sequence[Tensor], lr: float
 ) -> torch.optim.Optimizer:
-    """Build the optimizer; weight decay acts on tensors with more than one dimension alone.
+    """Build the optimizer; weight decay acts only on tensors of two or more dimensions.
 
-    Biases and normalization parameters are left out of it, as the authors do for CIFAR-100
+    Biases and normalization parameters do not decay, as in the authors' code for CIFAR-100
     (G_VBSM@1ed80b0, Branch_CIFAR_100/train).
 
-    Muon moves kernels of convolutions and matrices (of two or four dimensions) but for the last of
-    them, the classifier, as its author advises.
+    Muon updates matrices and convolution kernels (two or four dimensions) except the last, which is
+    the classifier's, as its author advises; AdamW updates the rest.
 
     Args:
         config: The optimizer's settings.
-        parameters: What is optimized; of a network, in the order of its layers.
+        parameters: Tensors to optimize; those of a network in the order of its layers.
         lr: Learning rate.
     """
     if config.name == "muon":
         matrices = [item for item in parameters if item.ndim in (2, 4)][:-1]
-        taken = {id(item) for item in matrices}
-        rest = [item for item in parameters if id(item) not in taken]
-        return Muon(matrices, rest, lr, config.momentum, config.betas, config.weight_decay)
+        matrix_ids = {id(item) for item in matrices}
+        others = [item for item in parameters if id(item) not in matrix_ids]
+        return Muon(matrices, others, lr, config.momentum, config.betas, config.weight_decay)
     decayed = [item for item in parameters if item.ndim > 1]
     others = [item for item in parameters if item.ndim <= 1]
     groups: list[dict[str, Any]] = [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
@@ -46,29 +46,31 @@ def make_optimizer(
     return kind(groups, lr=lr, betas=config.betas, weight_decay=config.weight_decay)
 
 
-STEEP = 5 / 6  # share of the steps after which ssrs falls steeply
+STEEP = 5 / 6  # share of the steps after which ssrs becomes steep
 
 
 def schedule(config: OptimizerConfig, step: int, steps: int) -> float:
-    """Factor of the learning rate in a step.
+    """Return the factor of the learning rate in a step.
 
-    The cosine that is stretched by `zeta` and ssrs (early smooth, late steep) are EDC's; the steep
-    part begins with a drop to a sixth, as there (`cos2` of its code).
+    EDC introduced the cosine stretched by `zeta`, and ssrs (smooth, then steep). The steep part
+    begins with a drop to a sixth, as in EDC's code (`cos2`).
 
     Args:
         config: The optimizer's settings.
         step: Number of the step, from 0.
-        steps: Steps in all.
+        steps: Total number of steps.
     """
-    rising = config.warmup * steps
-    if step < rising:
-        return (step + 1) / (rising + 1)
+    warmup = config.warmup * steps
+    if step < warmup:
+        return (step + 1) / (warmup + 1)
     if config.schedule == "constant":
         return 1.0
-    done = (step - rising) / (steps - rising)
-    smooth = done if config.schedule == "cosine" else min(done, STEEP)
+    progress = (step - warmup) / (steps - warmup)
+    smooth = progress if config.schedule == "cosine" else min(progress, STEEP)
     factor = 0.5 * (1 + math.cos(math.pi * smooth / config.zeta))
-    return factor * (1 - done) if config.schedule == "ssrs" and done > STEEP else factor
+    if config.schedule == "ssrs" and progress > STEEP:
+        factor *= 1 - progress
+    return factor
 
 
 def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
@@ -78,7 +80,7 @@ def set_lr(optimizer: torch.optim.Optimizer, lr: float) -> None:
 
 
 def pack_optimizer(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """The optimizer's state as named tensors, `PARAMETER/ENTRY`."""
+    """Return the optimizer's state as named tensors, `PARAMETER/ENTRY`."""
     return {
         f"{index}/{name}": torch.as_tensor(value)
         for index, entries in optimizer.state_dict()["state"].items()
@@ -102,7 +104,7 @@ def with_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]
 
 
 def without_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors under `prefix/`, without it."""
+    """Return the tensors named `prefix/...`, without the prefix."""
     start = f"{prefix}/"
     return {
         name.removeprefix(start): value for name, value in tensors.items() if name.startswith(start)

@@ -1,8 +1,8 @@
-"""Recover from out-of-memory errors by splitting batches into parts that give the same result.
+"""Recover from out-of-memory errors by splitting batches, with the same result.
 
-In training the gradients of the parts are summed. A network in eval mode keeps pictures apart, so
-that there the answers are put together. Work is done again after an error once the error is gone:
-as long as it is being handled, it holds on to the tensors that it happened with.
+In training the gradients of the micro-batches are summed. A network in eval mode treats each
+picture on its own, so its outputs are concatenated. Work is repeated after the `except` block and
+not in it: an exception that is being handled keeps the tensors of the failed attempt alive.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from gvbsm.engine.device import RunError
 
 log = logging.getLogger("gvbsm")
 
-Answer = TypeVar("Answer")
+Output = TypeVar("Output")
 
 
 class Step(NamedTuple):
@@ -27,24 +27,26 @@ class Step(NamedTuple):
 
     Attributes:
         size: Images of its batch.
-        loss: Mean loss of some of them, as a function of the network and their rows.
+        loss: Mean loss of a slice of the batch, as a function of the network and the slice.
     """
 
     size: int
     loss: Callable[[nn.Module, slice], Tensor]
 
 
-class Parts:
-    """Split a training step's batch, and sum the gradients of its parts to that of the batch.
+class MicroBatches:
+    """Split a training step's batch into micro-batches and accumulate their gradients.
 
-    The sum of the parts' mean losses, each weighted by its share of the images, is the mean loss
-    of the batch, and so is its gradient, up to rounding. BatchNorm breaks this: it normalizes each
-    part by the part's own moments. So it is never cut unless a limit was given.
+    The mean losses of the micro-batches, weighted by their shares of the images, sum to the mean
+    loss of the batch, and so do the gradients, up to rounding. BatchNorm breaks this: it normalizes
+    a micro-batch by that micro-batch's moments. A network with BatchNorm is therefore split only
+    if a limit is set.
 
     Args:
-        limit: Most images in a part; None is all of them.
+        limit: Most images in a micro-batch; None is the whole batch.
         section: The section of the settings that holds `micro_batch`, for errors.
-        shared: Whether other processes train the network too: all must take the same parts.
+        shared: Whether other processes train the network too: all must split alike, so none splits
+            when memory runs out.
     """
 
     def __init__(self, limit: int | None, section: str, shared: bool = False) -> None:
@@ -52,12 +54,14 @@ class Parts:
         self._section, self._shared = section, shared
 
     def backward(self, model: nn.Module, step: Step) -> Tensor:
-        """Leave the gradient of a step's mean loss with the network's parameters; return the loss.
+        """Compute the gradient of a step's mean loss, and return the loss.
 
-        Out of memory, a network without BatchNorm goes on with parts of half as many images.
+        When memory runs out, a network without BatchNorm continues with micro-batches of half the
+        size.
 
         Raises:
-            RunError: If memory runs out and smaller parts would not be the same, or do not exist.
+            RunError: If memory runs out and smaller micro-batches would change the result, or a
+                micro-batch already is a single image.
         """
         while True:
             model.zero_grad(set_to_none=True)
@@ -69,7 +73,7 @@ class Parts:
 
     def _accumulate(self, model: nn.Module, step: Step) -> Tensor:
         losses = []
-        for rows in even_parts(step.size, self.limit or step.size):
+        for rows in even_slices(step.size, self.limit or step.size):
             loss = step.loss(model, rows) * ((rows.stop - rows.start) / step.size)
             loss.backward()
             losses.append(loss.detach())
@@ -94,28 +98,28 @@ class Parts:
         return half
 
 
-def even_parts(size: int, limit: int) -> Iterator[slice]:
-    """Rows of the fewest parts of at most `limit` that `size` images can be cut into.
+def even_slices(size: int, limit: int) -> Iterator[slice]:
+    """Yield the fewest slices of at most `limit` images that cover `size` images.
 
-    They differ by one image at most, since a part of a single one is what BatchNorm fails on.
+    Their sizes differ by one at most, because BatchNorm fails on a single image.
     """
     count = math.ceil(size / limit)
-    for part in range(count):
-        yield slice(size * part // count, size * (part + 1) // count)
+    for number in range(count):
+        yield slice(size * number // count, size * (number + 1) // count)
 
 
 class Halving:
-    """Process a batch at once, or in ever smaller parts after memory has run out."""
+    """Process a batch at once; when memory runs out, in parts of half the size."""
 
     def __init__(self) -> None:
         self._limit: int | None = None
 
-    def __call__(self, work: Callable[[Tensor], Answer], pictures: Tensor) -> list[Answer]:
-        """The answers to the batch's parts, in order.
+    def __call__(self, work: Callable[[Tensor], Output], pictures: Tensor) -> list[Output]:
+        """Return the outputs of the parts of a batch, in order.
 
         Args:
-            work: What is done to a part; of what it answers nothing may be kept elsewhere, since it
-                may be asked for again.
+            work: Processes a part. It must have no side effects, since it may be called again for
+                the same pictures.
             pictures: The batch, (batch, ...).
 
         Raises:
@@ -124,7 +128,7 @@ class Halving:
         while True:
             at_once = min(len(pictures), self._limit or len(pictures))
             try:
-                return [work(pictures[rows]) for rows in even_parts(len(pictures), at_once)]
+                return [work(pictures[rows]) for rows in even_slices(len(pictures), at_once)]
             except torch.OutOfMemoryError:
                 half = math.ceil(at_once / 2)
             if at_once == 1:
@@ -134,7 +138,7 @@ class Halving:
 
 
 class InParts(nn.Module):
-    """A network in eval mode that splits its batches once memory has run out.
+    """Wrap a network in eval mode so that it splits its batches when memory runs out.
 
     Args:
         model: The network, (batch, ...) -> (batch, ...).
@@ -145,6 +149,6 @@ class InParts(nn.Module):
         self._model, self._halving = model, Halving()
 
     def forward(self, pictures: Tensor) -> Tensor:
-        """What the network answers to (batch, ...)."""
-        answers: list[Tensor] = self._halving(self._model, pictures)
-        return torch.cat(answers) if len(answers) > 1 else answers[0]
+        """Return the network's output for pictures (batch, ...)."""
+        outputs: list[Tensor] = self._halving(self._model, pictures)
+        return torch.cat(outputs) if len(outputs) > 1 else outputs[0]

@@ -1,12 +1,12 @@
-"""Several processes that work on one run, each with a share of it (`torchrun`, `srun`).
+"""Several processes that share the work of one run (`torchrun`, `srun`).
 
-What is shared out are pieces of work that know nothing of each other and end in files: networks,
-batches of images, shards of labels. Whoever is free takes the next piece, so what comes out depends
-neither on how many processes there are nor on who made it. Process 0 leads: it alone decides what
-is missing, and writes what belongs to the whole.
+The pieces of work are independent and end in files: networks, batches of images, shards of labels.
+A process that is free takes the next piece, and a piece's result does not depend on which process
+computes it, or on how many there are. Process 0 leads: it alone decides what is missing, and writes
+the files that belong to the whole run.
 
-Processes talk over gloo, on the CPU, also where they compute on GPUs; what they say to each other
-is JSON, as nothing is ever unpickled. One process alone talks to nobody: all here does nothing.
+Processes communicate over gloo, on the CPU, even when they compute on GPUs. Values are sent as
+JSON, because nothing is ever unpickled. With a single process every method is a no-op.
 """
 
 from __future__ import annotations
@@ -26,40 +26,41 @@ from torch import Tensor
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
+from gvbsm.config.errors import first_line
 from gvbsm.engine.launch import Launch, read_launch
 
 Item = TypeVar("Item")
-Answer = TypeVar("Answer")
+Value = TypeVar("Value")
 
-PATIENCE = timedelta(days=30)  # one may work for long while the others wait for it
-MEETING = timedelta(minutes=30)  # in which all must have been started
-POLL_SECONDS = 0.05  # at most, between looks at whether the others have come
+WORK_TIMEOUT = timedelta(days=30)  # the others may wait for a process with a long piece of work
+START_TIMEOUT = timedelta(minutes=30)  # for all processes to start
+POLL_SECONDS = 0.05  # longest pause between two checks of a pending communication
 
 
 class ProcessError(Exception):
-    """The processes do not fit together, or one of them has failed or is gone."""
+    """The processes have different settings, or one of them has failed or ended."""
 
 
 class LostError(ProcessError):
-    """Another process has failed or is gone.
+    """Another process has failed or ended.
 
     Attributes:
-        leader: Whether it is process 0, as far as this one can see.
+        leader: Whether it seems to be process 0, whose store cannot be reached.
     """
 
     def __init__(self, leader: bool) -> None:
         self.leader = leader
         super().__init__(
-            "another process has failed or is gone; the same command goes on from what is done"
+            "another process has failed or ended; start the same command again to resume"
         )
 
 
 class Processes:
-    """The processes of a run, as one of them sees them.
+    """The processes of a run, seen from one of them.
 
     Args:
-        launch: Which of them this one is.
-        store: Where they count pieces of work; None for one process alone.
+        launch: Rank of this process, and number of processes.
+        store: Counts the pieces of work that are taken; None for a single process.
     """
 
     def __init__(self, launch: Launch = Launch(), store: Store | None = None) -> None:  # noqa: B008
@@ -70,19 +71,19 @@ class Processes:
 
     @property
     def leads(self) -> bool:
-        """Whether this is process 0, which decides and writes what belongs to the whole."""
+        """Whether this is process 0, which decides and writes for the whole run."""
         return self.rank == 0
 
-    # Shares of work.
+    # Divide the work
 
     def deal(self, items: Sequence[Item]) -> Iterator[Item]:
-        """Those of the items that fall to this process: the next one whenever it is free.
+        """Yield the items that this process takes: whenever it asks, the next that nobody has.
 
         Args:
             items: Pieces of work, the same in all processes.
 
         Raises:
-            ProcessError: If the others cannot be reached.
+            ProcessError: If the store of process 0 cannot be reached.
         """
         if self._store is None:
             yield from items
@@ -99,24 +100,24 @@ class Processes:
             raise self._lost() from None
 
     def part(self, count: int) -> slice:
-        """This process's part of `count` things in a row; parts differ by one thing at most."""
+        """Return this process's slice of `count` items; the slices' sizes differ by one at most."""
         size, over = divmod(count, self.world)
         start = self.rank * size + min(self.rank, over)
         return slice(start, start + size + (self.rank < over))
 
     def rows(self, count: int) -> slice:
-        """This process's part of a batch; one of fewer rows than processes all have in full."""
+        """Return this process's rows of a batch; all rows if there are fewer than processes."""
         return self.part(count) if count >= self.world else slice(0, count)
 
     def weight(self, count: int) -> float:
-        """What a mean over `rows(count)` is multiplied by, so that the processes' mean is right."""
+        """Return the factor of a mean over `rows(count)`: the processes' mean is the batch's."""
         rows = self.rows(count)
         return (rows.stop - rows.start) * self.world / count if count >= self.world else 1.0
 
-    # One network that all train together.
+    # Train one network together
 
     def mean(self, tensor: Tensor) -> Tensor:
-        """The mean of all processes' tensors, on their devices, after `join_gradients`."""
+        """Return the mean of all processes' tensors, on their devices; after `join_gradients`."""
         if self.world == 1:
             return tensor
         total = tensor.clone()
@@ -124,140 +125,149 @@ class Processes:
         return total / self.world
 
     def join_gradients(self, device: torch.device) -> dist.ProcessGroup | None:
-        """Whom gradients are exchanged with: over NCCL if every process has a GPU of its own.
+        """Return the process group for gradients: NCCL if every process has a GPU of its own.
 
         Args:
             device: This process's device.
 
         Returns:
-            The group for torch's own classes; None is the usual one, over gloo.
+            The group for torch's distributed classes; None is the default group, over gloo.
+
+        Raises:
+            ProcessError: If another process has ended.
         """
-        places = self.gather(f"{platform.node()} {_hardware(device)}")
-        if self._gradients is None and device.type == "cuda" and len(set(places)) == self.world:
-            # All take every step together, so here a long wait means that one of them is gone.
-            group = dist.new_group(backend="nccl", timeout=MEETING)
+        devices = self.gather(f"{platform.node()} {_hardware(device)}")
+        if self._gradients is None and device.type == "cuda" and len(set(devices)) == self.world:
+            # All processes take every step together: a long wait means that one of them has ended.
+            group = dist.new_group(backend="nccl", timeout=START_TIMEOUT)
             assert isinstance(group, dist.ProcessGroup)
             self._gradients = group
         return self._gradients
 
     @contextmanager
     def together(self) -> Iterator[None]:
-        """A block of steps that all take together; that one of them is gone is told in a line.
+        """Turn torch's communication errors inside the block into a `ProcessError` of one line.
 
         Raises:
-            ProcessError: If one of the others is gone.
+            ProcessError: If another process has ended.
         """
         try:
             yield
         except RuntimeError as error:
-            told = isinstance(error, dist.DistError) or "gloo" in str(error)
-            if self.world > 1 and told:
+            communication = isinstance(error, dist.DistError) or "gloo" in str(error)
+            if self.world > 1 and communication:
                 raise self._lost() from error
             raise
 
-    # Words between processes.
+    # Exchange values
 
     def barrier(self) -> None:
-        """Wait until all have come here.
+        """Wait until all processes have called this.
 
         Raises:
-            ProcessError: If one of the others is gone.
+            ProcessError: If another process has ended.
         """
         self.sum(torch.zeros(1, dtype=torch.int64))
 
     def sum(self, tensor: Tensor) -> Tensor:
-        """The sum of all processes' tensors of one shape, on the CPU.
+        """Return the sum of all processes' tensors of one shape, on the CPU.
 
         Raises:
-            ProcessError: If one of the others is gone.
+            ProcessError: If another process has ended.
         """
         if self.world == 1:
             return tensor
         total = tensor.cpu().clone()
-        self._talk(lambda: dist.all_reduce(total, async_op=True))
+        self._communicate(lambda: dist.all_reduce(total, async_op=True))
         return total
 
     def gather(self, value: Any) -> list[Any]:
-        """Every process's JSON-like value, in the order of their numbers.
+        """Return the JSON-like values of all processes, by rank.
 
         Raises:
-            ProcessError: If one of the others is gone.
+            ProcessError: If another process has ended.
         """
         if self.world == 1:
             return [value]
-        mine = _to_bytes(value)
+        message = _to_bytes(value)
         lengths = torch.zeros(self.world, dtype=torch.int64)
-        lengths[self.rank] = len(mine)
+        lengths[self.rank] = len(message)
         lengths = self.sum(lengths)
         padded = torch.zeros(int(lengths.max()), dtype=torch.uint8)
-        padded[: len(mine)] = mine
-        found = [torch.empty_like(padded) for _ in range(self.world)]
-        self._talk(lambda: dist.all_gather(found, padded, async_op=True))
+        padded[: len(message)] = message
+        messages = [torch.empty_like(padded) for _ in range(self.world)]
+        self._communicate(lambda: dist.all_gather(messages, padded, async_op=True))
         return [
-            _from_bytes(part[:size]) for part, size in zip(found, lengths.tolist(), strict=True)
+            _from_bytes(received[:length])
+            for received, length in zip(messages, lengths.tolist(), strict=True)
         ]
 
-    def same(self, decide: Callable[[], Answer]) -> Answer:
-        """What process 0 decides, told to all; the others do not decide.
+    def same(self, decide: Callable[[], Value]) -> Value:
+        """Call `decide` in process 0 alone, and return its value in all processes.
 
         Args:
-            decide: Gives something JSON-like.
+            decide: Returns a JSON-like value.
 
         Raises:
-            ProcessError: If process 0 is gone, as it is when it could not decide.
+            ProcessError: If process 0 has ended, as it does when `decide` fails.
         """
         if self.world == 1:
             return decide()
         value = decide() if self.leads else None
-        said = _to_bytes(value)
-        length = torch.tensor([len(said)])
-        self._talk(lambda: dist.broadcast(length, 0, async_op=True))
-        said = said if self.leads else torch.empty(int(length), dtype=torch.uint8)
-        self._talk(lambda: dist.broadcast(said, 0, async_op=True))
-        found: Answer = _from_bytes(said) if value is None else value
-        return found
+        message = _to_bytes(value)
+        length = torch.tensor([len(message)])
+        self._communicate(lambda: dist.broadcast(length, 0, async_op=True))
+        message = message if self.leads else torch.empty(int(length), dtype=torch.uint8)
+        self._communicate(lambda: dist.broadcast(message, 0, async_op=True))
+        decision: Value = _from_bytes(message) if value is None else value
+        return decision
 
     @contextmanager
     def checking(self) -> Iterator[None]:
-        """A block of checks that all processes make; if one fails, all end, and one tells why.
+        """Run a block of checks in all processes; if one check fails, all processes raise.
+
+        The first process whose check has failed raises its own error.
 
         Raises:
             ProcessError: If another process's check has failed.
         """
-        failed: Exception | None = None
+        fault: Exception | None = None
         try:
             yield
         except Exception as error:
             if self.world == 1:
                 raise
-            failed = error
-        reached = self.gather(failed is None)
-        if not all(reached):
-            first = reached.index(False)
-            if failed is not None and first == self.rank:
-                raise failed
-            raise ProcessError(f"process {first} has stopped at a fault, which it tells itself")
+            fault = error
+        passed = self.gather(fault is None)
+        if not all(passed):
+            first = passed.index(False)
+            if fault is not None and first == self.rank:
+                raise fault
+            raise ProcessError(f"a check of process {first} has failed; see its message")
 
     def agree(self, what: Mapping[str, Any]) -> None:
-        """Check that all processes say the same.
+        """Check that all processes have the same values.
 
         Args:
             what: Names and JSON-like values.
 
         Raises:
-            ProcessError: In all of them, naming one that differs, and in what.
+            ProcessError: In all processes, naming one that differs, and its values.
         """
-        said = self.gather(dict(what))
-        for rank, other in enumerate(said):
-            differs = [name for name, value in said[0].items() if other.get(name) != value]
-            if differs:
-                told = "; ".join(
-                    f"{key}: {said[0][key]!r} -> {other.get(key)!r}" for key in differs
+        leader, *others = self.gather(dict(what))
+        for rank, values in enumerate(others, 1):
+            names = [name for name, value in leader.items() if values.get(name) != value]
+            if names:
+                pairs = "; ".join(
+                    f"{name}: {values.get(name)!r}, not {leader[name]!r}" for name in names
                 )
-                raise ProcessError(f"process {rank} was started otherwise than process 0: {told}")
+                raise ProcessError(
+                    f"process {rank} differs from process 0 ({pairs}); start all with the same "
+                    "command, settings and work directory"
+                )
 
-    def _talk(self, begin: Callable[[], dist.Work | None]) -> None:
-        """Wait for the others in small steps, so that Ctrl-C is heard meanwhile."""
+    def _communicate(self, begin: Callable[[], dist.Work | None]) -> None:
+        """Wait for a communication in short pauses, so that Ctrl-C works meanwhile."""
         try:
             work = begin()
             assert work is not None
@@ -273,7 +283,7 @@ class Processes:
         assert self._store is not None
         try:
             self._store.num_keys()
-        except RuntimeError:  # without a launcher process 0 holds the store
+        except RuntimeError:  # under srun, process 0 holds the store
             return LostError(leader=True)
         return LostError(leader=False)
 
@@ -282,18 +292,18 @@ ALONE = Processes()
 
 
 def join() -> Processes:
-    """All processes of this run, once every one of them has been started.
+    """Connect to the other processes of this run, waiting until all have started.
 
     Raises:
-        ConfigError: If the launcher's environment is not whole.
-        ProcessError: If the others do not come.
+        ConfigError: If the launcher's environment variables are incomplete.
+        ProcessError: If the other processes do not start.
     """
     launch = read_launch()
-    return _meet(launch) if launch.world > 1 else ALONE
+    return _connect(launch) if launch.world > 1 else ALONE
 
 
 @functools.cache
-def _meet(launch: Launch) -> Processes:
+def _connect(launch: Launch) -> Processes:
     try:
         store = _meeting_store(launch)
         if not dist.is_initialized():
@@ -302,28 +312,29 @@ def _meet(launch: Launch) -> Processes:
                 store=PrefixStore("gvbsm", store),
                 rank=launch.rank,
                 world_size=launch.world,
-                timeout=PATIENCE,
+                timeout=WORK_TIMEOUT,
             )
     except (RuntimeError, ValueError) as error:
-        first = str(error).splitlines()[0]
-        raise ProcessError(f"{launch.name} does not find the others: {first}") from None
+        raise ProcessError(
+            f"{launch.name} cannot connect to the other processes: {first_line(error)}"
+        ) from None
     return Processes(launch, PrefixStore("gvbsm-work", store))
 
 
 def _hardware(device: torch.device) -> str:
-    """What computes: processes may each call another GPU `cuda:0`."""
+    """Identify the device: two processes may both call different GPUs `cuda:0`."""
     if device.type == "cuda":
         return str(torch.cuda.get_device_properties(device).uuid)
     return str(device)
 
 
 def _meeting_store(launch: Launch) -> Store:
-    """The store in which the processes find each other."""
+    """Open the store through which the processes connect."""
     if launch.meeting is None:
-        store: Store = next(iter(rendezvous("env://", timeout=MEETING)))[0]
+        store: Store = next(iter(rendezvous("env://", timeout=START_TIMEOUT)))[0]
     else:
         leads = launch.rank == 0
-        store = dist.TCPStore(*launch.meeting, launch.world, leads, MEETING)  # type: ignore[attr-defined]
+        store = dist.TCPStore(*launch.meeting, launch.world, leads, START_TIMEOUT)  # type: ignore[attr-defined]
     return store
 
 
@@ -331,5 +342,5 @@ def _to_bytes(value: Any) -> Tensor:
     return torch.tensor(list(json.dumps(value).encode()), dtype=torch.uint8)
 
 
-def _from_bytes(said: Tensor) -> Any:
-    return json.loads(bytes(said.tolist()))
+def _from_bytes(message: Tensor) -> Any:
+    return json.loads(bytes(message.tolist()))

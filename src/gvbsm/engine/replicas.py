@@ -1,8 +1,7 @@
-"""One network trained by several processes at once, each on its rows of every batch.
+"""Train one network in several processes (data parallel), each on its rows of every batch.
 
-Each process holds a replica. The gradients are averaged by torch's DistributedDataParallel, and
-BatchNorm's moments are those of the whole batch, so that a step is the step that one process makes
-on the whole batch, up to rounding.
+Each process holds a replica. DistributedDataParallel averages the gradients, and BatchNorm is
+synchronized, so that a step equals a single process's step on the whole batch, up to rounding.
 """
 
 from __future__ import annotations
@@ -20,18 +19,18 @@ from gvbsm.engine.processes import Processes
 
 
 def replicate(model: nn.Module, team: Processes, device: torch.device) -> nn.Module:
-    """What is called in the place of a network that the processes of a team train together.
+    """Wrap a network for training by several processes.
 
-    Its BatchNorm layers are replaced in place; names and values in its state stay. One process
-    alone trains the network itself.
+    Its BatchNorm layers are replaced in place; the names and values of its state dict stay. With a
+    single process the network itself is returned.
 
     Args:
         model: The network, on the device.
-        team: The processes.
+        team: The processes that train it together.
         device: This process's device.
 
     Raises:
-        ValueError: If a kind of BatchNorm cannot be synchronized there (`check_replicable`).
+        ValueError: If a BatchNorm layer cannot be synchronized on the device (`check_replicable`).
     """
     if team.world == 1:
         return model
@@ -47,11 +46,11 @@ def replicate(model: nn.Module, team: Processes, device: torch.device) -> nn.Mod
 def check_replicable(model: nn.Module, device: torch.device) -> None:
     """Check that every BatchNorm layer can be synchronized.
 
-    torch's own SyncBatchNorm and timm's, which goes with timm's layers, need a GPU. On the CPU
-    there is `SyncedBatchNorm`, for plain nn.BatchNorm2d.
+    SyncBatchNorm, torch's and timm's, needs a GPU. On the CPU there is `SyncedBatchNorm`, for plain
+    nn.BatchNorm2d only.
 
     Raises:
-        ValueError: Naming the layer.
+        ValueError: If one cannot, naming it.
     """
     if device.type == "cuda":
         return
@@ -59,17 +58,20 @@ def check_replicable(model: nn.Module, device: torch.device) -> None:
         if isinstance(module, _BatchNorm) and type(module) not in (nn.BatchNorm2d, SyncedBatchNorm):
             raise ValueError(
                 f"{type(module).__name__} ({path}) cannot be trained by several processes together "
-                "on the CPU: only nn.BatchNorm2d can; set parallel to networks"
+                "on the CPU, only nn.BatchNorm2d can; set parallel to networks"
             )
 
 
 def synchronize_batchnorm(model: nn.Module, group: dist.ProcessGroup | None) -> nn.Module:
-    """Replace the BatchNorm layers of a network on a GPU by ones that see all processes' rows.
+    """Replace the BatchNorm layers of a network on a GPU by synchronized ones.
 
     Args:
-        model: The network; torch's and timm's layers (with their activations) are replaced in
-            place, and keep their tensors.
-        group: The processes; None is all.
+        model: The network; torch's and timm's layers (with their activations) are replaced in place
+            and keep their tensors.
+        group: The process group; None is the default group.
+
+    Returns:
+        The network; another module if it is a BatchNorm layer itself.
     """
     synchronized: nn.Module = convert_sync_batchnorm(model, group)  # type: ignore[no-untyped-call]
     return synchronized
@@ -84,7 +86,7 @@ def _synchronize_on_cpu(model: nn.Module, group: dist.ProcessGroup | None) -> No
 
 
 class _Sum(torch.autograd.Function):
-    """The sum of all processes' tensors; each tensor's gradient is the sum of all gradients."""
+    """Sum of all processes' tensors; backward, the sum of all processes' gradients."""
 
     @staticmethod
     def forward(ctx: Any, tensor: Tensor, group: dist.ProcessGroup | None) -> Tensor:
@@ -101,11 +103,11 @@ class _Sum(torch.autograd.Function):
 
 
 class SyncedBatchNorm(nn.BatchNorm2d):
-    """BatchNorm over the rows of all processes, on the CPU, where torch has none.
+    """BatchNorm over the rows of all processes on the CPU, for which torch has none.
 
     Args:
-        of: The layer that it takes the place of, with its parameters and running moments.
-        group: The processes; None is all.
+        of: The layer to replace; its parameters and running moments are shared.
+        group: The process group; None is the default group.
     """
 
     def __init__(self, of: nn.BatchNorm2d, group: dist.ProcessGroup | None) -> None:
@@ -119,7 +121,7 @@ class SyncedBatchNorm(nn.BatchNorm2d):
         """Normalize (batch, channels, height, width)."""
         if not self.training:
             return super().forward(input)
-        # At least float32, as torch's own computes with bf16 rows too.
+        # At least float32: torch's SyncBatchNorm also widens bf16 rows.
         rows = input.to(torch.promote_types(input.dtype, torch.float32))
         shape, axes = (1, -1, 1, 1), (0, 2, 3)
         count = rows.new_full((1,), rows[:, 0].numel())
@@ -127,21 +129,21 @@ class SyncedBatchNorm(nn.BatchNorm2d):
         mean, n = sums[:-1] / sums[-1], sums[-1].detach()
         centered = rows - mean.view(shape)
         variance = _Sum.apply(centered.square().sum(axes), self._group) / n
-        self._remember(mean.detach(), variance.detach() * n / (n - 1))
+        self._update_running(mean.detach(), variance.detach() * n / (n - 1))
         normalized = centered * (variance + self.eps).rsqrt().view(shape)
         if self.affine:
             normalized = normalized * self.weight.view(shape) + self.bias.view(shape)
         result: Tensor = normalized.to(input.dtype)
         return result
 
-    def _remember(self, mean: Tensor, variance: Tensor) -> None:
-        """Update the running moments; the variance is the unbiased one, as in torch."""
+    def _update_running(self, mean: Tensor, variance: Tensor) -> None:
+        """Update the running moments, with the unbiased variance, as torch does."""
         if self.running_mean is None or self.running_var is None:
             return
         assert self.num_batches_tracked is not None
         self.num_batches_tracked.add_(1)
         share = self.momentum
-        if share is None:  # the plain mean of all batches
+        if share is None:  # momentum None: the plain mean of all batches
             share = 1.0 / float(self.num_batches_tracked)
         self.running_mean.lerp_(mean.to(self.running_mean.dtype), share)
         self.running_var.lerp_(variance.to(self.running_var.dtype), share)

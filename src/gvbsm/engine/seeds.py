@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 
 
 def derived_seed(seed: int, *path: object) -> int:
-    """Derive a 63-bit seed from the run's seed and the path of what is drawn."""
+    """Derive a 63-bit seed from the run's seed and a path that names what is drawn."""
     text = "/".join(map(str, (seed, *path)))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
@@ -19,15 +19,15 @@ def derived_seed(seed: int, *path: object) -> int:
 def generator_for(seed: int, *path: object) -> Generator:
     """Return a CPU generator for one purpose, such as (seed, "synthesis", group, step).
 
-    Drawing from a fresh generator for each step makes resuming trivial: there is no generator state
-    to keep, and what is drawn at a step does not depend on the steps before it.
+    A fresh generator for each step makes resuming simple: there is no generator state to save, and
+    the draws of a step do not depend on the steps before it.
     """
     return torch.Generator().manual_seed(derived_seed(seed, *path))
 
 
 @contextlib.contextmanager
 def seeded(seed: int, *path: object) -> Iterator[None]:
-    """Seed torch's global generator inside the block, for code that takes none (new weights)."""
+    """Seed torch's global generator inside the block, for code that takes no generator."""
     with torch.random.fork_rng():
         torch.manual_seed(derived_seed(seed, *path))
         yield

@@ -1,7 +1,7 @@
-"""Losses and accuracies to TensorBoard, Weights & Biases or Trackio, through accelerate's trackers.
+"""Send losses and accuracies to TensorBoard, Weights & Biases or Trackio, by accelerate's trackers.
 
-A tracker gets values and is never asked for any: results do not depend on it. A run goes on without
-one that fails, and after a stop in new files of the tracker's.
+Trackers only receive values, so results do not depend on them. A run continues without a tracker
+that fails. A resumed run opens its trackers anew: their curves continue in new files.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ PROJECT = "gvbsm"
 
 
 def check_trackers(names: Sequence[str]) -> None:
-    """Check that what the trackers need is installed, before any work.
+    """Check before any work that the packages of the trackers are installed.
 
     Raises:
-        ConfigError: Naming what is missing.
+        ConfigError: If one is not.
     """
     for name in names:
         missing = [module for module in ("accelerate", name) if find_spec(module) is None]
@@ -44,31 +44,31 @@ def tracking(config: Config, directory: Path) -> Iterator[Log | None]:
     """Open the trackers that the settings name, for the block.
 
     Args:
-        config: All settings; the trackers keep them beside the values.
-        directory: The work directory; TensorBoard's files go to its `logs` folder, and its name is
-            the run's for the others.
+        config: All settings; the trackers show them beside the values.
+        directory: The work directory. TensorBoard writes to its `logs` folder; the other trackers
+            use its name as the run's name.
 
     Yields:
-        What `Runtime.log` is to call, or None without trackers.
+        The function for `Runtime.log`, or None without trackers.
 
     Raises:
-        RunError: If a tracker cannot be opened, such as one that wants a login.
+        RunError: If a tracker cannot be opened, for example without a login.
     """
     if not config.trackers:
         yield None
         return
-    settings = dict(_flat(to_dict(config)))
+    settings = dict(_flatten(to_dict(config)))
     trackers: list[Any] = []
     try:
         for name in config.trackers:
             try:
                 trackers.append(_open(name, directory, settings))
-            except Exception as error:  # a tracker's own, of any kind
+            except Exception as error:  # trackers raise errors of many types
                 raise RunError(f"tracker {name} cannot be opened: {first_line(error)}") from error
         yield partial(_log_to_all, trackers)
     finally:
         for tracker in list(trackers):
-            with _dropped_if_it_fails(tracker, trackers):
+            with _removed_on_failure(tracker, trackers):
                 tracker.finish()
 
 
@@ -76,22 +76,24 @@ def _log_to_all(trackers: list[Any], series: str, values: Mapping[str, float], s
     """Log values to all trackers; one that fails is removed from the list."""
     named = {f"{series}/{key}": value for key, value in values.items()}
     for tracker in list(trackers):
-        with _dropped_if_it_fails(tracker, trackers):
+        with _removed_on_failure(tracker, trackers):
             if tracker.name == "tensorboard":
                 tracker.log(named, step=step)
-            else:  # their steps are one count for all series
+            else:  # these have one step count for all series
                 tracker.log({**named, f"{series}/step": step})
 
 
 @contextmanager
-def _dropped_if_it_fails(tracker: Any, trackers: list[Any]) -> Iterator[None]:
-    """Go on without a tracker that fails, as one whose own process was killed; the log says so."""
+def _removed_on_failure(tracker: Any, trackers: list[Any]) -> Iterator[None]:
+    """Log a failure in the block, and remove the tracker from the list."""
     try:
         yield
-    except Exception as error:  # a tracker's own, of any kind
+    except Exception as error:  # trackers raise errors of many types
         trackers.remove(tracker)
         log.warning(
-            "tracker %s has failed and gets no more values: %s", tracker.name, first_line(error)
+            "tracker %s has failed; the run continues without it: %s",
+            tracker.name,
+            first_line(error),
         )
 
 
@@ -99,7 +101,7 @@ def _open(name: str, directory: Path, settings: Mapping[str, Any]) -> Any:
     from accelerate.state import PartialState
     from accelerate.tracking import LOGGER_TYPE_TO_CLASS
 
-    PartialState()  # trackers ask it which process they are in
+    PartialState()  # trackers read the process's rank from it
     if name == "tensorboard":
         tracker = LOGGER_TYPE_TO_CLASS[name](PROJECT, str(directory / "logs"))
     else:
@@ -110,11 +112,11 @@ def _open(name: str, directory: Path, settings: Mapping[str, Any]) -> Any:
     return tracker
 
 
-def _flat(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted names and values; what is no number or text, as text."""
+def _flatten(settings: Mapping[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield dotted names and values; values that are neither numbers nor text become text."""
     for key, value in settings.items():
         if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
+            yield from _flatten(value, f"{prefix}{key}.")
         else:
             plain = isinstance(value, (bool, int, float, str))
             yield f"{prefix}{key}", value if plain else str(value)
