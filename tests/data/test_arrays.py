@@ -105,6 +105,14 @@ def test_faults_of_npz_files_are_named(tmp_path):
         load_dataset("npz", tmp_path)
 
 
+def test_more_pictures_than_memory_has_objects_for_are_refused(tmp_path, monkeypatch):
+    """One byte a picture in the file, a hundred in memory."""
+    file = write_npz(tmp_path / "a.npz")
+    monkeypatch.setattr(reader, "MOST_PICTURES", 5)
+    with pytest.raises(DataError, match=r"train in .*a\.npz has 6 images, more than 5"):
+        load_dataset("npz", file)
+
+
 def both(change):
     """The images of both splits, changed."""
     return {k: change(v) for k, v in arrays().items() if k.endswith("images")}

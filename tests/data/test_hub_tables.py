@@ -1,13 +1,12 @@
 """Hugging Face's tables: what their files hold is looked at before they are loaded."""
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 
 from gvbsm.data.datasets import load_dataset
 from gvbsm.data.pictures import DataError
 from gvbsm.data.sources import hub_tables
-from support.tables import table, write
+from support.tables import noise, repeated_rows, table, write, write_repeated
 
 datasets = pytest.importorskip("datasets")
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
@@ -18,22 +17,48 @@ def _own_cache(tmp_path, monkeypatch):
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
 
 
-def test_a_parquet_file_that_unpacks_to_gigabytes_is_not_loaded(tmp_path, monkeypatch):
-    """One entry of 20 MB in a dictionary, repeated in 300 rows."""
-    cell = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
-    entry = {"bytes": bytes(20 << 20), "path": None}
-    file = tmp_path / "set" / "train.parquet"
-    file.parent.mkdir()
-    with pq.ParquetWriter(
-        file, pa.schema({"image": cell, "label": pa.int64()}), compression="zstd",
-        use_dictionary=True, dictionary_pagesize_limit=1 << 30,
-    ) as writer:  # fmt: skip
-        rows = {"image": pa.array([entry] * 8, type=cell), "label": pa.array([0, 1] * 4)}
-        writer.write_table(pa.table(rows))
-    assert file.stat().st_size < 10_000
+def test_a_table_that_repeats_a_large_cell_is_not_loaded(tmp_path, monkeypatch):
+    """One picture of 300 KB in 2,000 rows; loaded, it would take 0.6 GB of disk and memory."""
+    root = write_repeated(tmp_path / "set", image=(noise(300_000), 2000))
+    assert (root / "train.parquet").stat().st_size < 400_000
     monkeypatch.setattr(datasets, "load_dataset", lambda *_a, **_k: pytest.fail("it was loaded"))
-    with pytest.raises(DataError, match=r"train\.parquet unpacks .* of image\.bytes to as many"):
-        load_dataset("hub", file.parent)
+    message = r"train\.parquet should decode its 30\d{4} bytes to at most .*, found .* or more"
+    with pytest.raises(DataError, match=message):
+        load_dataset("hub", root)
+
+
+def test_a_column_that_nobody_needs_is_not_read(tmp_path):
+    root = write_repeated(tmp_path / "set", caption=(noise(300_000).hex(), 2000))
+    data = load_dataset("hub", root)
+    assert len(data.train) + len(data.test) == 2000
+    (cached,) = (tmp_path / "cache").rglob("*.arrow")
+    assert cached.stat().st_size < 2_000_000
+
+
+def test_a_set_that_was_loaded_before_is_not_counted_again(tmp_path, monkeypatch):
+    root = write(tmp_path / "set", train=table(0, 4))
+    first = load_dataset("hub", root)
+    with monkeypatch.context() as patch:
+        patch.setattr(hub_tables, "check_parquet", lambda *_: pytest.fail("it was counted"))
+        assert load_dataset("hub", root).fingerprint == first.fingerprint
+    write(tmp_path / "set", train=table(0, 6))
+    checked = []
+    monkeypatch.setattr(hub_tables, "check_parquet", lambda *arguments: checked.append(arguments))
+    load_dataset("hub", root)
+    assert len(checked) == 1
+
+
+@pytest.mark.parametrize("several", [True, False])
+def test_a_saved_set_that_repeats_a_large_cell_is_not_loaded(several, tmp_path, monkeypatch):
+    saved = datasets.DatasetDict({"train": table(0, 4)}) if several else table(0, 4)
+    saved.save_to_disk(tmp_path / "set")
+    (file,) = (tmp_path / "set").rglob("*.arrow")
+    rows = repeated_rows(image=(noise(300_000), 2000))
+    with pa.ipc.new_stream(file, rows.schema) as stream:
+        stream.write_table(rows)
+    monkeypatch.setattr(datasets, "load_from_disk", lambda *_a, **_k: pytest.fail("it was loaded"))
+    with pytest.raises(DataError, match=r"\.arrow should decode its 3\d{5} bytes to at most"):
+        load_dataset("hub", tmp_path / "set")
 
 
 def test_nothing_but_faults_goes_to_a_file_of_errors(tmp_path, capfd):
@@ -45,7 +70,7 @@ def test_nothing_but_faults_goes_to_a_file_of_errors(tmp_path, capfd):
 
 def test_too_many_rows_are_refused_before_they_are_loaded(tmp_path, monkeypatch):
     root = write(tmp_path / "set", train=table(0, 4))
-    monkeypatch.setattr(hub_tables, "MOST_ROWS", 3)
+    monkeypatch.setattr(hub_tables, "MOST_PICTURES", 3)
     with pytest.raises(DataError, match=r"train of .* has 4 rows, more than 3"):
         load_dataset("hub", root)
 

@@ -26,6 +26,9 @@ def bad_npz(kind, place, file):  # noqa: C901 - a branch for each kind
     match kind:
         case "bomb-zeros":
             entries["train_images"] = npy_head((count, 3000, 3000, 3)) + bytes(count * 3000 * 3000)
+        case "bomb-pixels":  # of one pixel each, so that objects in memory outweigh the file
+            entries["train_images"] = npy_head((25_000_000, 1, 1)) + bytes(25_000_000)
+            entries["train_labels"] = npy_head((25_000_000,)) + bytes(25_000_000)
         case "bomb-names":
             arrays["class_names"] = np.zeros(20_000_000, "U4")
         case "lie-shape":
@@ -112,10 +115,10 @@ def bad_npz(kind, place, file):  # noqa: C901 - a branch for each kind
 
 
 BAD_NPZ = (
-    "bomb-zeros", "bomb-names", "lie-shape", "lie-overflow", "lie-negative", "pickled",
-    "structured", "dates", "complex", "nan", "infinite", "normalized", "five-dimensions", "no-side",
-    "labels-2d", "labels-float", "labels-bool", "labels-negative", "test-beyond", "names-short",
-    "names-twice", "names-latin", "names-empty", "npy-version", "npy-text",
+    "bomb-zeros", "bomb-pixels", "bomb-names", "lie-shape", "lie-overflow", "lie-negative",
+    "pickled", "structured", "dates", "complex", "nan", "infinite", "normalized", "five-dimensions",
+    "no-side", "labels-2d", "labels-float", "labels-bool", "labels-negative", "test-beyond",
+    "names-short", "names-twice", "names-latin", "names-empty", "npy-version", "npy-text",
     "header-code", "header-long", "cut", "flip", "method", "bytes",
 )  # fmt: skip
 

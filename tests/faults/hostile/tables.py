@@ -8,6 +8,7 @@ from PIL import Image
 from faults.hostile.arrays import NAMES, expect, png, toy
 from faults.hostile.case import Case, export, squeeze
 from faults.hostile.samples import copy
+from support.tables import repeated_rows, write_repeated
 
 
 def table(place, side, **columns):
@@ -111,6 +112,61 @@ BAD_HUB = (
 )  # fmt: skip
 
 
+REPEATED = {
+    "picture": {"image": 2_000_000},
+    "word": {"label": 2_000_000},
+    "rows": {"image": 19_000_000},
+}
+
+
+def repeated_case(kind, form):
+    """A table of a few hundred KB, in which one cell is repeated in all rows."""
+
+    def make(place):
+        folder = place.folder / "table"
+        ((column, rows),) = REPEATED[kind].items()
+        large = place.chance.randbytes(300_000 if kind != "rows" else 70)
+        cells = {column: (large if column == "image" else large.hex(), rows)}
+        if form == "parquet":
+            write_repeated(folder, **cells)
+        else:
+            write_saved(folder, repeated_rows(**cells))
+        return squeeze(place, "hub", folder, refused=("table", "should decode"))
+
+    return Case(f"archives/hub.repeated-{kind}-{form}", make)
+
+
+def write_saved(folder, rows, **options):
+    """A set of `save_to_disk` whose Arrow file holds other rows."""
+    import datasets
+    from pyarrow import ipc
+
+    features = datasets.Features(
+        {"image": datasets.Image(), "label": datasets.ClassLabel(names=list(NAMES))}
+    )
+    first = {"image": [{"bytes": b"", "path": None}], "label": [0]}
+    datasets.Dataset.from_dict(first, features=features).save_to_disk(folder)
+    with ipc.new_stream(
+        folder / "data-00000-of-00001.arrow", rows.schema, options=ipc.IpcWriteOptions(**options)
+    ) as stream:
+        stream.write_table(rows)
+
+
+def compressed_case():
+    """A saved set whose buffers unpack to 2 GB of zeros."""
+
+    def make(place):
+        import pyarrow as pa
+
+        cell = {"bytes": bytes(1_000_000), "path": None}
+        image = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
+        rows = pa.table({"image": pa.array([cell] * 100, image), "label": [0, 1] * 50})
+        write_saved(place.folder / "table", pa.concat_tables([rows] * 20), compression="zstd")
+        return squeeze(place, "hub", place.folder / "table", refused=("table", "should decode"))
+
+    return Case("archives/hub.compressed-arrow", make)
+
+
 def bad_hub_case(kind):
     def make(place):
         bad_hub(kind, place, place.folder / "table")
@@ -143,6 +199,13 @@ def sound_hub_case(kind):
                 )
             case "plain":
                 train, test = (with_features(rows, NAMES) for rows in (train, test))
+            case "caption":  # a large text in each row, which nobody needs
+                text = place.chance.randbytes(200_000).hex()
+                train, test = (
+                    rows.append_column("caption", pa.array([text] * len(rows)))
+                    for rows in (train, test)
+                )
+                names = tuple("0123")
             case "binary":
                 train, test = (
                     rows.set_column(
@@ -152,7 +215,7 @@ def sound_hub_case(kind):
                 )
                 names = tuple("0123")
         write_tables(folder, train=train, test=test)
-        options = {"image_column": "image"} if kind in ("binary", "words") else {}
+        options = {"image_column": "image"} if kind in ("binary", "words", "caption") else {}
         flags = [f"--data.{key}={value}" for key, value in options.items()]
         check = expect("hub", folder, arrays, names, **options)
         return squeeze(place, "hub", folder, *flags, check=check)
@@ -236,5 +299,10 @@ def bad_set_case(kind):
 def cases():
     """All cases of tables."""
     yield from map(bad_hub_case, BAD_HUB)
-    yield from map(sound_hub_case, ("plain", "permuted", "words", "binary"))
+    yield from map(sound_hub_case, ("plain", "permuted", "words", "binary", "caption"))
+    for kind in REPEATED:
+        yield repeated_case(kind, "parquet")
+    yield repeated_case("picture", "arrow")
+    yield repeated_case("word", "arrow")
+    yield compressed_case()
     yield from map(bad_set_case, BAD_SET)

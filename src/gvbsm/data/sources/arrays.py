@@ -29,7 +29,7 @@ from gvbsm.data.classes import (
 )
 from gvbsm.data.pictures import DataError, Split
 from gvbsm.data.sources.folders import read_folder
-from gvbsm.data.sources.request import Raw, Request
+from gvbsm.data.sources.request import MOST_PICTURES, Raw, Request
 
 SIDES = ("train", "test")  # each has arrays SIDE_images and SIDE_labels
 MOST_RATIO = 200  # of unpacked to packed bytes: pictures do not compress so well
@@ -197,6 +197,10 @@ def _check_headers(headers: Mapping[str, _Header], file: Path, sides: Sequence[s
             )
         if images.shape[0] != count:
             raise DataError(f"{side} in {file} has {images.shape[0]} images but {count} labels")
+        if count > MOST_PICTURES:  # an image of one pixel takes a hundred bytes of memory
+            raise DataError(
+                f"{side} in {file} has {count} images, more than {MOST_PICTURES}: take a part of it"
+            )
     names = headers.get("class_names")
     if names is not None and names.nbytes > MOST_NAMES_BYTES:
         raise DataError(f"class_names in {file} have {names.nbytes} bytes: expected a name a class")

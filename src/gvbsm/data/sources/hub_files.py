@@ -36,28 +36,35 @@ def check_folder(folder: Path) -> None:
                         "move it out of the data set"
                     )
                 elif entry.name == "state.json":
-                    _check_state(Path(entry.path))
+                    state_files(Path(entry.path))
 
 
-def _check_state(path: Path) -> None:
-    """Check that what `save_to_disk` left names files beside it."""
+def state_files(path: Path) -> list[Path]:
+    """The Arrow files that a `state.json` of `save_to_disk` names, which lie beside it.
+
+    Raises:
+        DataError: If it is damaged, or names a file twice or one outside of its folder.
+    """
     if path.stat().st_size > MOST_STATE_BYTES:
         raise DataError(f"{path} has more than {MOST_STATE_BYTES} bytes: save the set anew")
     try:
         state = json.loads(path.read_bytes())
-        files = [
+        names = [
             entry["filename"]
             for key in ("_data_files", "_indices_data_files")
             for entry in state.get(key) or ()
         ]
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
         raise DataError(f"{path} is not as save_to_disk writes it: {error!r}") from error
-    for file in files:
-        if not isinstance(file, str) or Path(file).name != file:
+    for name in names:
+        if not isinstance(name, str) or Path(name).name != name:
             raise DataError(
-                f"{path} names {file!r}, a file outside of its folder, which is not read: save the "
+                f"{path} names {name!r}, a file outside of its folder, which is not read: save the "
                 "set anew"
             )
+    if len(set(names)) < len(names):
+        raise DataError(f"{path} names a file twice: expected each once, save the set anew")
+    return [path.parent / name for name in names]
 
 
 def check_data_files(files: Mapping[object, Iterable[object]], request: Request, name: str) -> None:

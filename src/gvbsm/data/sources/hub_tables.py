@@ -1,40 +1,45 @@
 """Load the tables of a data set in Hugging Face's formats, each split by its own files.
 
-What the files hold is looked at first: their kinds, sizes, and the classes that they declare.
+The files are checked first: their kinds, the bytes that they decode to, and the classes that they
+declare.
 """
 
 from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from gvbsm.config.errors import first_line
-from gvbsm.data.classes import class_name
 from gvbsm.data.pictures import DataError
 from gvbsm.data.sources.hub import bars_off
-from gvbsm.data.sources.hub_files import check_data_files, check_folder
-from gvbsm.data.sources.request import Request
+from gvbsm.data.sources.hub_arrow import arrow_schema, check_arrow
+from gvbsm.data.sources.hub_columns import choose_columns, declared_names
+from gvbsm.data.sources.hub_files import check_data_files, check_folder, state_files
+from gvbsm.data.sources.hub_parquet import check_parquet, read_metadata
+from gvbsm.data.sources.request import MOST_PICTURES, Request
 
 MOST_LETTERS = 300  # of what a library says of a fault
-MOST_ROWS = 20_000_000  # of one split
-MOST_RATIO = 200  # of unpacked to packed bytes: encoded pictures do not compress so well
-SMALL = 64 * 1024**2  # bytes that are unpacked whatever the ratio
+
+Files = Mapping[str, Sequence[str]]
+"""Split -> paths or addresses of its files."""
 
 
 def load_tables(name: str, request: Request) -> dict[str, Any]:
-    """Each split's table, with the features that its own files declare.
+    """Load each split as a table with the features that its own files declare.
+
+    Of Parquet files, only the columns of pictures and labels are read.
 
     Args:
         name: A folder, or USER/NAME on the Hub.
         request: Its root is the folder, or None; its subset the configuration.
 
     Raises:
-        DataError: If the set cannot be read, or its files differ within a split or are too large.
+        DataError: If the set cannot be read or has no split `train`, or its files differ within a
+            split or decode to too much.
     """
     import datasets
 
@@ -46,16 +51,12 @@ def load_tables(name: str, request: Request) -> dict[str, Any]:
             check_folder(folder)
         with _quiet():
             if folder is not None and (folder / "dataset_dict.json").is_file():
+                _check_saved(folder.rglob("state.json"))
                 return dict(datasets.load_from_disk(name))
             if folder is not None and (folder / "state.json").is_file():  # one split alone
+                _check_saved([folder / "state.json"])
                 return {"train": datasets.load_from_disk(name)}
-            apart = _files_apart(name, request)
-            if apart is None:
-                return dict(datasets.load_dataset(name, name=request.config.subset))
-            return {
-                side: datasets.load_dataset(apart.form, data_files={side: files})[side]
-                for side, files in apart.files.items()
-            }
+            return _load_files(name, request)
     except DataError:
         raise
     except Exception as error:  # no network, no such set, several configurations, broken files
@@ -67,13 +68,19 @@ def load_tables(name: str, request: Request) -> dict[str, Any]:
         ) from error
 
 
-def declared_names(kind: Any) -> tuple[str, ...] | None:
-    """Names of the classes that a column declares by its type; None if it declares none."""
-    import datasets
+def _check_saved(states: Iterable[Path]) -> None:
+    """Check the Arrow files that states of `save_to_disk` name."""
+    check_arrow([str(file) for state in states for file in state_files(state)])
 
-    if not isinstance(kind, datasets.ClassLabel):
-        return None
-    return tuple(class_name(name) for name in kind.names)
+
+def check_train(splits: Mapping[str, Any], name: str) -> None:
+    """Check that a set has a split named `train`.
+
+    Raises:
+        DataError: Naming those that it has.
+    """
+    if "train" not in splits:
+        raise DataError(f"{name} has no split named train, only {', '.join(splits)}")
 
 
 @contextmanager
@@ -90,98 +97,87 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-@dataclass(frozen=True)
-class _Apart:
-    """Files of each split that must not be loaded together, and the name of their format."""
-
-    form: str
-    files: Mapping[str, Sequence[str]]
-
-
-def _files_apart(name: str, request: Request) -> _Apart | None:
-    """Files of each split, if the splits' Parquet or Arrow files declare classes differently.
-
-    Loaded together, the numbers of all files would be taken by the names of the first one.
-
-    Raises:
-        DataError: If two files of one split differ, or a file is too large.
-    """
+def _load_files(name: str, request: Request) -> dict[str, Any]:
+    """Load a set that is no folder of `save_to_disk`: files of data, or pictures with metadata."""
     import datasets
 
-    builder = datasets.load_dataset_builder(name, name=request.config.subset)
+    subset = request.config.subset
+    builder = datasets.load_dataset_builder(name, name=subset)
     check_data_files(builder.config.data_files or {}, request, name)
     form = type(builder).__module__.rpartition(".")[2]
     if form not in ("parquet", "arrow"):
-        return None
+        return dict(datasets.load_dataset(name, name=subset))
     files = {str(side): list(paths) for side, paths in builder.config.data_files.items()}
-    declared = {}
+    schemas = _schemas(form, files, name)
+    check_train(schemas, name)
+    columns: dict[str, Any] = {}
+    if form == "parquet":
+        features = builder.info.features or datasets.Features.from_arrow_schema(schemas["train"])
+        columns["columns"] = list(dict.fromkeys(choose_columns(features, request, name)))
+    declared = [_declared_columns(schema) for schema in schemas.values()]
+    if all(classes == declared[0] for classes in declared):
+        return _load_checked(form, name, {"name": subset, **columns})
+    # Loaded together, the numbers of all files would be taken by the names of the first one.
+    tables: dict[str, Any] = {}
     for side, paths in files.items():
-        # of files on the Hub, the first of each split: each is a request
+        tables |= _load_checked(form, form, {"data_files": {side: paths}, **columns})
+    return tables
+
+
+def _load_checked(form: str, path: str, options: Mapping[str, Any]) -> dict[str, Any]:
+    """Load files once it is clear what they decode to; what was loaded before comes from a cache.
+
+    Args:
+        form: `parquet` or `arrow`.
+        path: As for `datasets.load_dataset`.
+        options: Likewise.
+    """
+    import datasets
+
+    builder = datasets.load_dataset_builder(path, **options)
+    if not Path(builder.cache_dir).exists():
+        local = datasets.DownloadManager().download(
+            {str(side): list(paths) for side, paths in builder.config.data_files.items()}
+        )
+        paths = [file for side in local.values() for file in side]
+        if form == "parquet":
+            check_parquet({file: read_metadata(file) for file in paths}, options["columns"])
+        else:
+            check_arrow(paths)
+    return dict(datasets.load_dataset(path, **options))
+
+
+def _schemas(form: str, files: Files, name: str) -> dict[str, Any]:
+    """The Arrow schema of each split: that of its first file.
+
+    Raises:
+        DataError: If two files of one split declare different classes, or it has too many rows.
+    """
+    first = {}
+    for side, paths in files.items():
+        # of files on the Hub, the first of each split alone: each is a request
         read = paths if Path(paths[0]).is_file() else paths[:1]
         if form == "parquet":
             schemas = _parquet_schemas(read, f"{side} of {name}")
         else:
-            schemas = [_arrow_schema(path) for path in read]
-        columns = [_declared_columns(schema) for schema in schemas]
-        for path, other in zip(read, columns, strict=True):
-            if other != columns[0]:
+            schemas = [arrow_schema(path) for path in read]
+        first[side] = schemas[0]
+        expected = _declared_columns(schemas[0])
+        for path, schema in zip(read, schemas, strict=True):
+            if _declared_columns(schema) != expected:
                 raise DataError(
                     f"{read[0]} and {path} declare different classes, but are of one split: write "
                     "them anew with one list of classes"
                 )
-        declared[side] = columns[0]
-    first = next(iter(declared.values()))
-    return _Apart(form, files) if any(each != first for each in declared.values()) else None
+    return first
 
 
 def _parquet_schemas(paths: Sequence[str], where: str) -> list[Any]:
-    """Arrow schemas of one split's Parquet files.
-
-    Raises:
-        DataError: If they have too many rows, or unpack to far more than their bytes.
-    """
-    import fsspec
-    import pyarrow.parquet as parquet
-
-    rows, schemas = 0, []
-    for path in paths:
-        with fsspec.open(path, "rb") as file:
-            metadata = parquet.read_metadata(file)
-        _check_unpacked(metadata, path)
-        rows += metadata.num_rows
-        schemas.append(metadata.schema.to_arrow_schema())
-    if rows > MOST_ROWS:
-        raise DataError(f"{where} has {rows} rows, more than {MOST_ROWS}: take a part of it")
-    return schemas
-
-
-def _check_unpacked(metadata: Any, path: str) -> None:
-    """Check that no column of bytes or text unpacks to far more than it takes in the file."""
-    for group in range(metadata.num_row_groups):
-        for number in range(metadata.num_columns):
-            chunk = metadata.row_group(group).column(number)
-            packed, unpacked = chunk.total_compressed_size, chunk.total_uncompressed_size
-            if chunk.physical_type != "BYTE_ARRAY" or unpacked <= MOST_RATIO * packed:
-                continue
-            # an entry of a dictionary may be repeated in every row
-            most = unpacked * max(1, chunk.num_values) if chunk.has_dictionary_page else unpacked
-            if most > SMALL:
-                raise DataError(
-                    f"{path} unpacks {packed} bytes of {chunk.path_in_schema} to as many as "
-                    f"{most}, as no pictures do: write it anew"
-                )
-
-
-def _arrow_schema(path: str) -> Any:
-    import fsspec
-    import pyarrow as pa
-
-    with fsspec.open(path, "rb") as file:
-        try:
-            return pa.ipc.open_stream(file).schema
-        except pa.ArrowInvalid:
-            file.seek(0)
-            return pa.ipc.open_file(file).schema
+    metadata = [read_metadata(path) for path in paths]
+    rows = sum(file.num_rows for file in metadata)
+    if rows > MOST_PICTURES:
+        raise DataError(f"{where} has {rows} rows, more than {MOST_PICTURES}: take a part of it")
+    return [file.schema.to_arrow_schema() for file in metadata]
 
 
 def _declared_columns(schema: Any) -> dict[str, tuple[str, ...]]:

@@ -8,7 +8,7 @@ of the set.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -19,12 +19,12 @@ from PIL import Image
 from gvbsm.data.classes import Classes, class_name, labels_of, number_classes
 from gvbsm.data.pictures import DataError, Lying, Split, open_file
 from gvbsm.data.sources.hub import need
+from gvbsm.data.sources.hub_columns import choose_columns, declared_names, holds_labels
 from gvbsm.data.sources.hub_files import file_inside, folders_of
-from gvbsm.data.sources.hub_tables import MOST_ROWS, declared_names, load_tables
-from gvbsm.data.sources.request import Raw, Request, hold_out
+from gvbsm.data.sources.hub_tables import check_train, load_tables
+from gvbsm.data.sources.request import MOST_PICTURES, Raw, Request, hold_out
 
 TEST_SPLITS = ("test", "validation", "val", "valid")
-USUAL_LABELS = ("label", "labels", "fine_label", "cls", "class")
 
 Value = int | str | None
 """A cell of a label column: a class's number or name, None without a label."""
@@ -50,13 +50,12 @@ class Row:
 
 
 @dataclass(frozen=True)
-class _Columns:
-    """The columns of pictures and labels, and the folders that pictures may lie in."""
+class _Source:
+    """A data set: its name, its column of pictures, and the folders that these may lie in."""
 
-    picture: str
-    label: str
-    folders: tuple[Path, ...]
     name: str
+    column: str
+    folders: tuple[Path, ...]
 
 
 def read_hub(request: Request) -> Raw:
@@ -73,87 +72,26 @@ def read_hub(request: Request) -> Raw:
     need("datasets")
     name = request.member or str(request.need_root())
     tables = load_tables(name, request)
-    if "train" not in tables:
-        raise DataError(f"{name} has no split named train, only {', '.join(tables)}")
+    check_train(tables, name)
     features = tables["train"].features
-    label = _label_column(features, request, name)
-    picture = _picture_column(features, request, name)
-    columns = _Columns(picture, label, folders_of(request), name)
+    columns = picture, label = choose_columns(features, request, name)
+    source = _Source(name, picture, folders_of(request))
     values = _values(tables["train"], label, f"train of {name}")
     known = [value for value in values if value is not None]
     classes = number_classes(known, declared_names(features[label]), f"train of {name}")
-    train, notes = _split("train", tables["train"], columns, values, classes)
+    train, notes = _split("train", tables["train"], source, values, classes)
     notes += classes.notes
     for side in TEST_SPLITS:
         if side not in tables:
             continue
-        if {picture, label} <= set(tables[side].features):
+        if set(columns) <= set(tables[side].features):
             values = _values(tables[side], label, f"{side} of {name}")
             if any(value is not None for value in values):
                 matched = _match(values, classes, f"{side} of {name}")
-                test, more = _split(side, tables[side], columns, values, matched)
+                test, more = _split(side, tables[side], source, values, matched)
                 return Raw(classes.names, train, test, notes=(*notes, *more, *matched.notes))
         notes.append(f"{side} of {name} has no labels: it is not used")
     return replace(hold_out(train, classes.names, request), notes=tuple(notes))
-
-
-# Columns
-
-
-def _only(columns: Sequence[str], usual: Sequence[str], what: str, setting: str, name: str) -> str:
-    """The one column of a kind, or among several the one with a usual name."""
-    if len(columns) == 1:
-        return columns[0]
-    for column in usual:
-        if column in columns:
-            return column
-    raise DataError(
-        f"which column of {name} holds {what}? Candidates: {', '.join(columns) or 'none'}; "
-        f"name one as --data.{setting}"
-    )
-
-
-def _chosen(column: str, features: Mapping[str, Any], setting: str, name: str) -> str:
-    if column not in features:
-        raise DataError(f"{name} has no column {column!r} (--data.{setting}): {list(features)}")
-    return column
-
-
-def _dtype(kind: Any) -> str:
-    return str(getattr(kind, "dtype", "")).removeprefix("large_")
-
-
-def _picture_column(features: Mapping[str, Any], request: Request, name: str) -> str:
-    """The column that holds pictures: by its type, or the one that is named."""
-    import datasets
-
-    images = [column for column, kind in features.items() if isinstance(kind, datasets.Image)]
-    if request.config.image_column is None:
-        return _only(images, ("image", "img"), "pictures", "image_column", name)
-    column = _chosen(request.config.image_column, features, "image_column", name)
-    kind = features[column]
-    encoded = _dtype(kind) in ("binary", "string")
-    encoded |= isinstance(kind, dict) and bool({"bytes", "path"} & kind.keys())
-    if column not in images and not encoded:
-        raise DataError(
-            f"column {column!r} of {name} holds no pictures, but {kind}: expected encoded bytes, "
-            f"paths or one of {images}"
-        )
-    return column
-
-
-def _label_column(features: Mapping[str, Any], request: Request, name: str) -> str:
-    """The column that holds labels: by its type, else by its name."""
-    if request.config.label_column is not None:
-        return _chosen(request.config.label_column, features, "label_column", name)
-    columns = [column for column, kind in features.items() if declared_names(kind) is not None]
-    if not columns:
-        columns = [
-            column
-            for column in USUAL_LABELS
-            if column in features and _dtype(features[column]).startswith(("int", "uint", "string"))
-        ]
-    return _only(columns, USUAL_LABELS, "labels", "label_column", name)
 
 
 # Labels
@@ -161,11 +99,13 @@ def _label_column(features: Mapping[str, Any], request: Request, name: str) -> s
 
 def _values(table: Any, label: str, where: str) -> list[Value]:
     """The class of each row: its name where the split knows it, else its number."""
-    if len(table) > MOST_ROWS:
-        raise DataError(f"{where} has {len(table)} rows, more than {MOST_ROWS}: take a part of it")
+    if len(table) > MOST_PICTURES:
+        raise DataError(
+            f"{where} has {len(table)} rows, more than {MOST_PICTURES}: take a part of it"
+        )
     kind = table.features[label]
     names = declared_names(kind)
-    if names is None and not _dtype(kind).startswith(("int", "uint", "string")):
+    if names is None and not holds_labels(kind):
         raise DataError(f"column {label!r} of {where} must hold numbers or words, found {kind}")
     values: list[Value] = []
     for cell in table.with_format(None)[label]:
@@ -200,28 +140,28 @@ def _match(values: Sequence[Value], classes: Classes, where: str) -> Classes:
 
 
 def _split(
-    side: str, table: Any, columns: _Columns, values: Sequence[Value], classes: Classes
+    side: str, table: Any, source: _Source, values: Sequence[Value], classes: Classes
 ) -> tuple[Split, list[str]]:
     """Rows with a picture and a label, and notes of those that are left out.
 
     Raises:
         DataError: If none is left, or a picture's file is outside of the set.
     """
-    where = f"{side} of {columns.name}"
+    where = f"{side} of {source.name}"
     kept: list[int | str] = []
     paths: list[Lying] = []
     missing: dict[str, list[int]] = {"picture": [], "label": []}
-    cells = _picture_table(table, columns)
-    for index, (nbytes, path) in enumerate(_cells(cells, columns.picture)):
+    cells = _picture_table(table, source)
+    for index, (nbytes, path) in enumerate(_cells(cells, source.column)):
         value = values[index]
         if value is None or (nbytes is None and not path):
             missing["label" if value is None else "picture"].append(index)
             continue
         kept.append(value)
         if nbytes is None:
-            paths.append(file_inside(path, columns.folders, f"{where}, row {index}"))
+            paths.append(file_inside(path, source.folders, f"{where}, row {index}"))
         else:
-            paths.append(Row(side, index, nbytes, cells, columns.picture))
+            paths.append(Row(side, index, nbytes, cells, source.column))
     notes = [
         f"{where}: {len(rows)} of {len(table)} rows have no {what} and are left out "
         f"(first: {rows[0]})"
@@ -234,24 +174,24 @@ def _split(
     return Split(labels, paths=tuple(paths)), notes
 
 
-def _picture_table(table: Any, columns: _Columns) -> Any:
+def _picture_table(table: Any, source: _Source) -> Any:
     """The column of pictures alone, each as its encoded bytes or as the path of its file."""
     import datasets
 
     try:
-        alone = table.select_columns([columns.picture])
-        return alone.cast_column(columns.picture, datasets.Image(decode=False))
+        alone = table.select_columns([source.column])
+        return alone.cast_column(source.column, datasets.Image(decode=False))
     except Exception as error:  # Arrow's own, of many kinds
         raise DataError(
-            f"column {columns.picture!r} of {columns.name} cannot be read as pictures: {error}"
+            f"column {source.column!r} of {source.name} cannot be read as pictures: {error}"
         ) from error
 
 
 def _cells(table: Any, column: str) -> Iterator[tuple[int | None, str]]:
     """Bytes of each cell, by its offsets alone, or where its file lies."""
-    import pyarrow.compute as compute
+    from pyarrow import compute
 
     for start in range(0, len(table), 10_000):
-        rows = table.with_format("arrow")[start : start + 10_000][column]
-        sizes = compute.binary_length(compute.struct_field(rows, "bytes")).to_pylist()
-        yield from zip(sizes, compute.struct_field(rows, "path").to_pylist(), strict=True)
+        cells = table.with_format("arrow")[start : start + 10_000][column]
+        sizes = compute.binary_length(compute.struct_field(cells, "bytes")).to_pylist()
+        yield from zip(sizes, compute.struct_field(cells, "path").to_pylist(), strict=True)

@@ -15,6 +15,8 @@ from torch import Tensor
 from gvbsm.config import DataConfig
 from gvbsm.data.pictures import DataError, Progress, Split, no_progress
 
+MOST_PICTURES = 20_000_000  # of one split
+
 
 @dataclass(frozen=True)
 class Request:
