@@ -230,6 +230,32 @@ def test_labels__a_store_that_no_student_needs_is_not_made(tmp_path):
     assert is_normalized(load_distilled(tmp_path).soft_labels) is True
 
 
+def test_labels__a_second_store_goes_when_the_table_is_emptied_and_foreign_files_stay(
+    tmp_path, caplog
+):
+    labelled({"logit_normalization_of": {"wrn10_1": True}}, tmp_path)
+    one = {**TWO, "labels": {**TWO["labels"], "logit_normalization_of": {"wrn10_1": True}}}
+    one["evaluation"] = {**TWO["evaluation"], "students": ["convnet8_d1"]}
+    api.run(one, tmp_path, quiet=True)  # the table still names the store
+    second = tmp_path / "labels-normalized"
+    shards = sorted(second.glob("shard-*"))
+    assert load_labels(second).missing() == []
+    changed = shards[0].read_bytes() + b" "
+    shards[0].write_bytes(changed)  # it is no longer what gvbsm wrote
+    first = {path: path.read_bytes() for path in (tmp_path / "labels").iterdir()}
+    caplog.set_level("INFO", "gvbsm")
+    labelled({}, tmp_path)
+    assert [path.name for path in second.iterdir()] == [shards[0].name]
+    assert shards[0].read_bytes() == changed
+    assert not (tmp_path / "baselines" / "random-0" / "labels-normalized").exists()
+    assert {path: path.read_bytes() for path in (tmp_path / "labels").iterdir()} == first
+    removed = [line for line in caplog.messages if "which no setting names" in line]
+    assert [line.partition(":")[0] for line in removed] == ["labels gvbsm", "labels random-soft"]
+    before = len(caplog.messages)
+    labelled({}, tmp_path)
+    assert "which no setting names" not in " ".join(caplog.messages[before:])
+
+
 def test_labels__of_two_kinds_go_on_where_they_were_stopped(tmp_path, monkeypatch):
     own = {"logit_normalization_of": {"wrn10_1": True}}
     write, done = SoftLabels.write, []

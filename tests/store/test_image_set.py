@@ -38,6 +38,28 @@ def test_image_set__teachers_are_those_of_features_images_and_soft_labels(method
     assert (image_set.selection is None) == (method in ("gvbsm", "sre2l"))
 
 
+@pytest.mark.parametrize(
+    ("labels", "loss", "unnamed"),
+    [
+        ({}, "kl", {"labels-normalized", "labels-plain"}),
+        ({"logit_normalization_of": {"resnet18": True}}, "kl", {"labels-plain"}),
+        ({"logit_normalization_of": {"other": True}}, "kl", {"labels-plain"}),
+        (
+            {"logit_normalization_of": {"resnet18": False}},
+            "kl",
+            {"labels-normalized", "labels-plain"},
+        ),
+        ({"store": False}, "kl", set()),
+        ({}, "hard", set()),
+    ],
+)
+def test_image_set__folders_of_labels_that_the_table_does_not_name(labels, loss, unnamed):
+    """The table counts, not the students: a run with fewer of them keeps the labels of all."""
+    settings = {"labels": {"batch_size": 64, **labels}, "evaluation": {"loss": loss}}
+    image_set = ImageSet(build_config(merge(BASE, settings)), Path("w"))
+    assert {folder.name for folder in image_set.unnamed_label_folders} == unnamed
+
+
 def test_baseline_folder__hard_and_soft_labels_share_one_and_draws_do_not():
     folders = {baseline_folder(f"k-center-{labels}", 1) for labels in ("hard", "soft")}
     assert folders == {"k-center"}

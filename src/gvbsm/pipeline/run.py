@@ -60,7 +60,7 @@ from gvbsm.stages.squeeze import squeeze_teacher
 from gvbsm.stages.statistics import StatisticsTask, add_chunks, record_chunks
 from gvbsm.stages.supervised import PictureTraining
 from gvbsm.stages.synthesis import SynthesisTask, synthesize_set
-from gvbsm.store.distilled import is_whole, load_labels, stream_images
+from gvbsm.store.distilled import is_whole, load_labels, remove_labels, stream_images
 from gvbsm.store.film import save_film
 from gvbsm.store.image_set import ImageSet
 from gvbsm.store.recipes import Recipes, seed_of
@@ -270,6 +270,9 @@ class Run:
         self.synthesis(image_set, make=False)
         for labeled_set in image_set.label_stores:
             self._label(labeled_set, make, convert_only)
+        if make and self.processes.leads:
+            for folder in filter(remove_labels, image_set.unnamed_label_folders):
+                log.info("labels %s: removed %s, which no setting names", image_set.method, folder)
 
     def _label(self, image_set: ImageSet, make: bool, convert_only: bool) -> None:
         recipe, index = self.recipes.labels(image_set), image_set.labels / "index.json"

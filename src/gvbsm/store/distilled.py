@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,15 @@ from gvbsm.config import LabelStorageConfig
 from gvbsm.config.paths import user_path
 from gvbsm.data.datasets import ImageData
 from gvbsm.data.pixels import Normalization
-from gvbsm.files.artifacts import ArtifactError, Recipe, load_tensors, opened, read_json
+from gvbsm.files.artifacts import (
+    ArtifactError,
+    Recipe,
+    is_ours,
+    load_tensors,
+    opened,
+    read_json,
+    remove_all,
+)
 from gvbsm.files.schema import ImagesHeader, LabelIndex, check_images, checked
 from gvbsm.files.streamed_file import Rows, row_file
 from gvbsm.store.label_codec import Field
@@ -240,6 +249,23 @@ def store_of(directory: Path, index: Mapping[str, Any], path: Path) -> SoftLabel
         shard_images=found.shard_images,
         recipe=found.recipe,
     )
+
+
+def remove_labels(directory: Path) -> bool:
+    """Remove the files of a label store that gvbsm made; return whether there were any.
+
+    The index goes first: what is left after a kill is no store, and goes the next time.
+
+    Args:
+        directory: The folder of the store; it is removed if nothing else lies in it.
+    """
+    files = [directory / "index.json", *sorted(directory.glob("shard-*"))]
+    made = [path for path in files if is_ours(path)]
+    remove_all(made)
+    if made:
+        with suppress(OSError):  # not empty, or a link
+            directory.rmdir()
+    return bool(made)
 
 
 def is_whole(directory: Path, recipe: Recipe) -> bool:

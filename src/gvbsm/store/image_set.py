@@ -96,6 +96,14 @@ class ImageSet:
         image_sets = map(self.of_student, self.config.evaluation.students)
         return [*{image_set.label_folder: image_set for image_set in image_sets}.values()]
 
+    @property
+    def unnamed_label_folders(self) -> list[Path]:
+        """Folders for labels of a logit normalization that no setting names any more."""
+        labels = self.config.labels
+        named = {*labels.logit_normalization_of.values()} - {labels.logit_normalization}
+        folders = [folder for value, folder in OTHER_FOLDERS.items() if value not in named]
+        return [self.directory / folder for folder in folders] if self.stores_labels else []
+
     def result(self, student: str, seed_index: int) -> Path:
         """The file of one student's result."""
         name = f"{self.method}-{file_name(student)}".removesuffix(".safetensors")
