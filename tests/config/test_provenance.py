@@ -79,12 +79,13 @@ def test_of_a_file_the_name_alone_is_told(tmp_path):
 def test_what_is_told_and_read_again():
     origin = Origin("digits", ("ipc", "seed"))
     assert Origin.read(json.loads(json.dumps({"origin": origin.as_json()}))) == origin
-    assert Origin.read({}) == Origin.read({"origin": None}) == UNKNOWN
+    assert Origin.read({"origin": UNKNOWN.as_json()}) == UNKNOWN
     assert str(origin) == "digits, 2 settings changed on the command line"
     assert str(Origin("digits", ("ipc",))) == "digits, 1 setting changed on the command line"
     assert (str(Origin("digits")), str(UNKNOWN)) == ("digits", "")
-    with pytest.raises((KeyError, TypeError)):
-        Origin.read({"origin": {"preset": "digits"}})
+    for damaged in ({}, {"origin": None}, {"origin": {"preset": "digits"}}):
+        with pytest.raises((KeyError, TypeError)):
+            Origin.read(damaged)
 
 
 @pytest.fixture

@@ -221,7 +221,10 @@ def test_the_export(tmp_path, caplog):
     # a run with all that it has no names for
     batches = {"batch_size": 64, "full_batch_up_to": 100}
     settings = {**UNTOLD, "labels": {**UNTOLD["labels"], **batches}}
-    write_json(tmp_path / "w" / "results.json", {"config": settings, "rows": []})
+    write_json(
+        tmp_path / "w" / "results.json",
+        {"config": settings, "rows": [], "origin": {"preset": None, "changed": []}},
+    )
     caplog.clear()
     export(tmp_path / "w", "dd-ranking", tmp_path / "e", quiet=True, overwrite=True)
     (line,) = [text for text in caplog.messages if "no such settings" in text]

@@ -38,6 +38,7 @@ def ended(workdir, data="cifar10", **settings):
     row["top1_best"] = row["top1"]
     rows = [{"method": method, **row} for method in ("gvbsm", "random-soft")]
     content = {"rows": rows, "config": config, "versions": {"torch": "2"}, "pictures": {"train": 9}}
+    content |= {"origin": {"preset": None, "changed": []}}
     write_json(workdir / "results.json", content)
     return config
 

@@ -121,7 +121,10 @@ def test_a_work_directory_tells_its_settings(workdir):
     assert load(workdir).header["settings"] == {"labels": {"epochs": 5}, "seed": 0}
     config = {"seed": 3, "labels": {"epochs": 7}, "evaluation": {"loss": "kl"}, "ipc": 2}
     config["data"] = {"name": "folder", "root": "/secret", "test_crop": 0.875}
-    write_json(workdir / "results.json", {"rows": [], "config": config})
+    write_json(
+        workdir / "results.json",
+        {"rows": [], "config": config, "origin": {"preset": None, "changed": []}},
+    )
     del config["ipc"], config["data"]["name"], config["data"]["root"]
     assert load(workdir).header["settings"] == config
     file = workdir / "synthesis" / "images.safetensors"

@@ -186,17 +186,23 @@ def test_an_index_of_labels_is_checked(entries, message, tmp_path):
 @pytest.mark.parametrize("value", [None, 7, "x", [[1]], {"train": "x"}])
 def test_results_that_a_page_cannot_show_are_refused(name, value, tmp_path):
     with pytest.raises(ArtifactError, match=rf"results.json is damaged \({name}"):
-        checked(Results, {"rows": [], name: value}, tmp_path / "results.json")
+        checked(
+            Results,
+            {"rows": [], "origin": {"preset": None, "changed": []}, name: value},
+            tmp_path / "results.json",
+        )
 
 
 SCORE = {"mean": 50.0, "std": 0.0, "values": [50.0]}
 WHOLE = {
     Continual: {
         "classes": [1, 2], "orders": [[0, 1]], "note": "",
+        "origin": {"preset": None, "changed": []},
         "rows": [{"method": "m", "student": "s", "ipc": 1, "steps": [SCORE] * 2, "average": SCORE}],
     },
     StudyFile: {
         "study": "a", "title": "b", "source": "c", "axes": ["x"], "additive": False, "paper": {},
+        "origin": {"preset": None, "changed": []},
         "versions": {}, "points": [{"name": "p", "axes": {}, "config": {}, "done": True}],
         "rows": [{"point": None, "method": "m", "student": "s", "ipc": None, "top1": SCORE,
                   "image_bytes": None, "label_bytes": 1, "seconds": None,

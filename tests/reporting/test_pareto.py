@@ -124,7 +124,7 @@ def test_one_set_alone_has_no_figure():
     assert pareto_figure("pareto", "T", [SPOTS[0], SPOTS[1]._replace(bytes=None)], "") is None
 
 
-def test_costs_of_a_study_and_of_files_of_older_versions(tmp_path):
+def test_costs_of_a_study__of_an_unknown_time_too(tmp_path):
     rows = [
         {**study_row("one", "gvbsm", 50.0, axes={"a": "one"}), "seconds": 3.0},
         {**study_row("one", "random-soft", 40.0, axes={"a": "one"}), "synthesis_seconds": None},

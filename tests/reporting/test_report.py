@@ -36,6 +36,7 @@ from gvbsm.reporting.paper_terms import (
 from gvbsm.reporting.rendering import duration
 from gvbsm.reporting.studies import find_in_study
 from support.distilled_files import write_labels
+from support.studies import ORIGIN
 
 HOSTILE = '<script>alert("x")</script>'
 STUDENT = "convnet128_d2"
@@ -95,6 +96,7 @@ def write_run(root, names=("ant", HOSTILE), **changes):
             row("full", 98.06, ipc=None),
         ],
         "seconds": {}, "pictures": {"train": 1437, "test": 360}, "config": config,
+        "origin": ORIGIN,
         "versions": {"gvbsm": gvbsm.__version__, "torch": "9.9", "device": "cpu",
                      "precision": "fp32", "threads": "2"},
     })  # fmt: skip
@@ -318,7 +320,7 @@ def test_continual_results_where_there_are_some(workdir, plain_gallery):
              "steps": steps, "average": average}]  # fmt: skip
     write_json(workdir / "continual.json", {
         "classes": [1, 2], "class_names": ["a", "b"], "orders": [[0, 1], [1, 0]], "rows": rows,
-        "note": HOSTILE, "config": {}, "versions": {},
+        "note": HOSTILE, "config": {}, "versions": {}, "origin": ORIGIN,
     })  # fmt: skip
     tree = Tree(page_of(workdir))
     assert ["98.5 ± 0.2", "40.0", "69.5 ± 0.2"] in [
@@ -339,6 +341,7 @@ def test_continual_results_alone_have_a_page(tmp_path):
     write_json(tmp_path / "continual.json", {
         "classes": [1, 2], "class_names": ["a", "b"], "orders": [[0, 1], [1, 0]], "rows": rows,
         "note": HOSTILE, "config": to_dict(Config()), "versions": {"torch": "9.9"},
+        "origin": ORIGIN,
     })  # fmt: skip
     text = gvbsm.report(tmp_path).read_text(encoding="utf-8")
     tree = Tree(text)
@@ -424,7 +427,7 @@ def write_study(
         "paper": {"data": "ImageNet", "columns": ["R18", "R50"],
                   "figures": {"alpha=0.0": [30.0, None]}},
         "points": points, "rows": [*rows, line(None, "random-soft", (50.0,))],
-        "versions": {"torch": "9.9"}, "additive": False,
+        "versions": {"torch": "9.9"}, "additive": False, "origin": ORIGIN,
     })  # fmt: skip
     return root
 
@@ -627,7 +630,7 @@ def named(workdir, preset, *changed):
 
 def test_the_head_names_the_preset_and_lists_what_was_changed(tmp_path, plain_gallery):
     workdir = write_run(tmp_path / "w", synthesis={"iterations": 60})
-    assert 'class="recipe"' not in page_of(workdir)  # older results name no preset
+    assert 'class="recipe"' not in page_of(workdir)  # settings from Python name no preset
     named(workdir, "digits+digits-short", "synthesis.iterations", "synthesis.init")
     results = read_json(workdir / "results.json")
     results["config"]["labels"]["epochs"] = 200

@@ -31,7 +31,8 @@ RESULTS = {
          "top1": spread(60.0, 62.5), "top1_best": spread(70.0, 70.0)},
         {"method": "full", "student": "resnet18", "ipc": None, "seconds": 1.0,
          "top1": spread(98.04), "top1_best": spread(99.06)},
-    ]
+    ],
+    "origin": {"preset": None, "changed": []},
 }  # fmt: skip
 
 

@@ -49,6 +49,7 @@ def content():
             row(None, method="full", axes={}, ipc=None, values=[99.0]),
         ],
         "versions": {"gvbsm": "1", "device": "cpu"},
+        "origin": {"preset": None, "changed": []},
     }
 
 

@@ -16,6 +16,7 @@ NAMES = ["ant", "$bee_2", "cat 猫", "a dog of the larger kind, brown"]
 
 
 STUDENT = "convnet8_d1"
+ORIGIN = {"preset": None, "changed": []}
 
 
 TEACHER = "wrn10_1"
@@ -79,7 +80,7 @@ class Maker:
             }
             for method, found in values.items()
         ]
-        write_json(self.folder / "results.json", {"rows": rows})
+        write_json(self.folder / "results.json", {"rows": rows, "origin": ORIGIN})
 
     def teacher(self, data, runtime, statistics=True):
         with torch.random.fork_rng():
@@ -123,7 +124,10 @@ class Maker:
             "average": spread([80.0]),
         }
         content = {"classes": [2, 4], "orders": [[0, 1, 2, 3], [3, 1, 2, 0]], "rows": [row]}
-        write_json(self.folder / "continual.json", {**content, "note": "Teachers know it all."})
+        write_json(
+            self.folder / "continual.json",
+            {**content, "note": "Teachers know it all.", "origin": ORIGIN},
+        )
 
 
 def study_row(point, method, *values, seconds=None, stored=(100, 200), axes=None):
@@ -159,5 +163,6 @@ def write_study(folder, name, axes, rows, paper=None):
         "rows": rows,
         "additive": False,
         "versions": {},
+        "origin": ORIGIN,
     }
     write_json(folder / f"{name}.json", content)

@@ -42,13 +42,13 @@ class Origin:
 
     @classmethod
     def read(cls, content: Mapping[str, Any]) -> Origin:
-        """From what a file of results holds; files of older versions tell nothing.
+        """From the entry `origin` of a file of results.
 
         Raises:
-            KeyError, TypeError: If the file's entry is damaged.
+            KeyError, TypeError: If the entry is missing or damaged.
         """
-        found = content.get("origin") or {"preset": None, "changed": ()}
-        return cls(found["preset"], tuple(found["changed"]))
+        entry = content["origin"]
+        return cls(entry["preset"], tuple(entry["changed"]))
 
     @property
     def is_beyond_the_paper(self) -> bool:

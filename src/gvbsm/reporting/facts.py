@@ -290,15 +290,7 @@ def preset_name(config: Mapping[str, Any], origin: Origin = UNKNOWN) -> str | No
 def differences(config: Mapping[str, Any], preset: Mapping[str, Any]) -> dict[str, Any]:
     """Dotted name -> the run's value of every setting that differs from the preset's."""
     return {
-        key: setting(config, key)
+        key: value_at(config, key)
         for key in flat_keys(dict(config))
-        if setting(config, key) != setting(preset, key)
+        if value_at(config, key) != value_at(preset, key)
     }
-
-
-def setting(config: Mapping[str, Any], key: str) -> Any:
-    """The value of a dotted name; None where an older run did not have the setting."""
-    try:
-        return value_at(config, key)
-    except (KeyError, AttributeError):
-        return None

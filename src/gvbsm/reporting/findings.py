@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from gvbsm.config import WHOLE_SET, BaselinesConfig
-from gvbsm.reporting.facts import Facts, Row, preset_name, setting
+from gvbsm.config.keys import value_at
+from gvbsm.reporting.facts import Facts, Row, preset_name
 from gvbsm.reporting.figures.style import byte_count
 from gvbsm.reporting.significance import noise, standard_error
 from gvbsm.reporting.wording import file_words, listed, method_words, percent, real_pictures
@@ -138,7 +139,7 @@ _MEANING = {
 def _students(facts: Facts) -> Iterator[Finding]:
     """Too few students: none yet, fewer than asked for, or one alone."""
     wanted, seeds = (
-        setting(facts.config, "evaluation.students"),
+        value_at(facts.config, "evaluation.students"),
         facts.config["evaluation"]["seeds"],
     )
     rows = {row.student: row for row in facts.own_rows()}
@@ -203,7 +204,7 @@ def _densification(facts: Facts) -> Iterator[Finding]:
     if (
         facts.method != "gvbsm"
         or not rows
-        or not setting(facts.config, "synthesis.weight_densification")
+        or not value_at(facts.config, "synthesis.weight_densification")
     ):
         return
     largest = max(row["densification_gradient"] for row in rows)
@@ -268,7 +269,7 @@ def _reduced(facts: Facts) -> Iterator[Finding]:
     if base is None:
         return
     pairs: list[tuple[str, Any, Any]] = [
-        (key, setting(facts.config, key), setting(base, key)) for key in REDUCIBLE
+        (key, value_at(facts.config, key), value_at(base, key)) for key in REDUCIBLE
     ]
     both = facts.config["squeeze"], base["squeeze"]
     mine, full = (len(squeeze["backbones"]) for squeeze in both)
@@ -292,9 +293,8 @@ def _reduced(facts: Facts) -> Iterator[Finding]:
 
 
 def _teacher_epochs(squeeze: Mapping[str, Any], backbone: str) -> int:
-    """Of one teacher; older results have no settings of single teachers."""
-    own = squeeze.get("settings_of", {}).get(backbone, {})
-    return int(own.get("epochs", squeeze["epochs"]))  # a table holds what was written, maybe text
+    """The epochs of one teacher; a table holds what the user wrote, perhaps as text."""
+    return int(squeeze["settings_of"].get(backbone, {}).get("epochs", squeeze["epochs"]))
 
 
 def _labels(facts: Facts) -> Iterator[Finding]:
@@ -310,7 +310,7 @@ def _labels(facts: Facts) -> Iterator[Finding]:
     if real is not None and labels + images > real:
         text += f", and with them more than all real training pixels ({byte_count(real)})"
     smaller = "`labels.storage.pruning` 10 and `labels.storage.bits` 8 keep a fraction of them"
-    if setting(facts.config, "labels.batchnorm") == "batch":  # pruning is refused with it
+    if value_at(facts.config, "labels.batchnorm") == "batch":  # pruning is refused with it
         smaller = "`labels.storage.bits` 8 keeps less of them"
     yield Finding(
         "labels",
@@ -351,7 +351,7 @@ def _test_pictures(facts: Facts) -> Iterator[Finding]:
 
 def _skipped(facts: Facts) -> Iterator[Finding]:
     if count := len(facts.skipped):
-        root = setting(facts.config, "data.root")
+        root = value_at(facts.config, "data.root")
         first = ", ".join(file_words(name, root) for name in facts.skipped[:3])
         more = f" and {count - 3} more" if count > 3 else ""
         yield Finding(

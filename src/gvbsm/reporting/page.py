@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any
 
 from gvbsm._version import __version__
+from gvbsm.config.keys import value_at
 from gvbsm.files.artifacts import read_json
 from gvbsm.files.schema import Continual, checked
 from gvbsm.pipeline.results import STAGES, format_top1
-from gvbsm.reporting.facts import Facts, setting
+from gvbsm.reporting.facts import Facts
 from gvbsm.reporting.figures.gallery import gallery
 from gvbsm.reporting.figures.reading import run_spots
 from gvbsm.reporting.figures.style import byte_count
@@ -114,10 +115,10 @@ def _words(facts: Facts, name: str) -> dict[str, Any]:
         "teachers": facts.teachers,
         "costs": costs(facts),
         "set_bytes": facts.set_bytes,
-        "soft": setting(facts.config, "evaluation.loss") != "hard",
+        "soft": value_at(facts.config, "evaluation.loss") != "hard",
         "yaml": file,
         "yaml_data": data_uri(file.encode(), "application/yaml"),
-        "needs_data": setting(facts.config, "data.root") is not None,
+        "needs_data": value_at(facts.config, "data.root") is not None,
         "commands": commands(facts.config, facts.preset, name, facts.origin),
         "seed": facts.config["seed"],
         "versions": facts.versions,

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from gvbsm.config.build import format_yaml
-from gvbsm.config.keys import merge
+from gvbsm.config.keys import merge, value_at
 from gvbsm.config.provenance import UNKNOWN, Origin
-from gvbsm.reporting.facts import PAPER, differences, preset_name, setting
+from gvbsm.reporting.facts import PAPER, differences, preset_name
 
 
 @dataclass(frozen=True)
@@ -119,8 +119,8 @@ def settings_table(
 
 
 def _value(term: Term, config: Mapping[str, Any], preset: Mapping[str, Any] | None) -> Value:
-    own = setting(config, term.key)
-    other = own if preset is None else setting(preset, term.key)
+    own = value_at(config, term.key)
+    other = own if preset is None else value_at(preset, term.key)
     return Value(term, _written(own), None if other == own else _written(other))
 
 
@@ -156,7 +156,7 @@ def commands(
     tail = ["--workdir", f"runs/{name}"]
     if config["data"]["root"] is not None:
         tail = ["--data-root", "DIR", *tail]
-    if config["squeeze"].get("weights_dir") is not None:  # older results have no such setting
+    if config["squeeze"]["weights_dir"] is not None:
         tail = ["--squeeze.weights_dir", "WEIGHTS", *tail]
     found = [shlex.join(["gvbsm", "run", "settings.yaml", *tail])]
     if preset is not None:
@@ -193,8 +193,8 @@ def changes(
     return [
         Change(
             key,
-            _written(setting(config, key)),
-            None if known is None else _written(setting(known, key)),
+            _written(value_at(config, key)),
+            None if known is None else _written(value_at(known, key)),
         )
         for key in origin.changed
     ]

@@ -175,7 +175,7 @@ class Results(Manifest):
     versions: dict[str, Text] | None = None
     seconds: dict[str, Finite] | None = None
     data: Account | None = None
-    origin: OriginEntry | None = None
+    origin: OriginEntry
 
 
 class ContinualRow(Manifest):
@@ -198,7 +198,7 @@ class Continual(Manifest):
     class_names: ClassNames | None = None
     config: dict[str, Any] | None = None
     versions: dict[str, Text] | None = None
-    origin: OriginEntry | None = None
+    origin: OriginEntry
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
@@ -250,7 +250,7 @@ class StudyFile(Manifest):
     rows: list[StudyRow]
     paper: PaperFigures | dict[str, None]
     additive: bool
-    origin: OriginEntry | None = None
+    origin: OriginEntry
     versions: dict[str, Text]
 
 
