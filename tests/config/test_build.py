@@ -12,7 +12,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gvbsm.config import Config, ConfigError
+from gvbsm.config import BaselinesConfig, Config, ConfigError, SqueezeConfig
 from gvbsm.config.build import (
     as_config,
     build_config,
@@ -335,13 +335,29 @@ def test_weights_are_of_those_that_label():
 def test_a_teacher_s_own_settings_are_laid_over_those_of_all():
     own = {"epochs": 24, "optimizer": {"lr": 0.3}, "views": {"crop": "resized", "scale": [0.5, 1]}}
     common = changed(Config(), "squeeze.optimizer.name", "adamw").squeeze
-    squeeze = dataclasses.replace(common, settings_of={"wrn16_2": own, "resnet50": {"epochs": 2}})
+    others = {"optimizer": {"name": "adamw"}}
+    table = {"wrn16_2": own, "resnet50": {"epochs": 2}}
+    squeeze = build_config({"squeeze": {**others, "settings_of": table}}).squeeze
     assert squeeze_of(squeeze, "resnet18") == common
     found = squeeze_of(squeeze, "wrn16_2")
     assert (found.epochs, found.batch_size) == (24, common.batch_size)
     assert found.optimizer == dataclasses.replace(common.optimizer, lr=0.3)
     assert found.views == dataclasses.replace(common.views, crop="resized", scale=(0.5, 1.0))
     assert found.settings_of == {}
+
+
+def test_settings_of_single_teachers_and_baselines_get_the_types_of_their_fields():
+    own, rival = {"views": {"scale": [0.5, 1]}}, {"labels": {"views": {"ratio": [1, 2]}}}
+    squeeze = dataclasses.replace(SqueezeConfig(), settings_of={"wrn16_2": own})
+    baselines = dataclasses.replace(BaselinesConfig(), overrides={"random-soft": rival})
+    config = as_config(Config(squeeze=squeeze, baselines=baselines))
+    assert config.squeeze.settings_of == {"wrn16_2": {"views": {"scale": (0.5, 1.0)}}}
+    assert for_method(config, "random-soft").labels.views.ratio == (1.0, 2.0)
+    assert build_config(to_dict(config)) == as_config(config) == config
+    for table in ({"wrn16_2": {"epohcs": 3}}, {"wrn16_2": {"epochs": "many"}}):
+        faulty = Config(squeeze=dataclasses.replace(squeeze, settings_of=table))
+        with pytest.raises(ConfigError, match=r"^squeeze\.settings_of\.wrn16_2: "):
+            as_config(faulty)
 
 
 def test_weights_of_a_folder_are_for_the_teachers_that_come_trained():

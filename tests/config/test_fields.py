@@ -1,11 +1,11 @@
 """What is known about settings, said at their fields and asked for by its name."""
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 
 import pytest
 
 from gvbsm.config import BaselinesConfig, Config, EvaluationConfig, LabelsConfig, SqueezeConfig
-from gvbsm.config.fields import names_of, setting, settings_in, without_effect
+from gvbsm.config.fields import names_of, replaced, setting, settings_in, without_effect
 from gvbsm.config.keys import fields_by_name, value_at
 
 
@@ -75,3 +75,14 @@ def test_what_processes_may_differ_in_changes_no_results():
 def test_names_of__known_answers(section, fact, names):
     assert names_of(section, fact) == tuple(names.split())
     assert {*names.split()} <= {item.name for item in fields(section)}
+
+
+def test_replaced__lays_nested_settings_over_a_section_and_replaces_tables_whole():
+    config = Config(squeeze=SqueezeConfig(settings_of={"wrn16_2": {"epochs": 3}}))
+    table = {"resnet18": {"pretrained": True}}
+    over = {"ipc": 7, "squeeze": {"optimizer": {"lr": 0.3}, "settings_of": table}}
+    result = replaced(config, over)
+    assert (result.ipc, result.squeeze.settings_of) == (7, table)
+    assert result.squeeze.optimizer == replace(config.squeeze.optimizer, lr=0.3)
+    assert result.labels == config.labels
+    assert replaced(config, {}) == config

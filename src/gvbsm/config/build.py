@@ -4,24 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args
 
 import yaml
 
-from gvbsm.config import (
-    Config,
-    ConfigError,
-    LabelStorageConfig,
-    Method,
-    Rival,
-    SqueezeConfig,
-)
-from gvbsm.config.checks import later_papers_faults, limit_faults
-from gvbsm.config.fields import names_of
+from gvbsm.config import Config, ConfigError, Method, Rival, SqueezeConfig
+from gvbsm.config.checks import faults
+from gvbsm.config.fields import names_of, replaced
 from gvbsm.config.keys import check_names, merge, nearest
 from gvbsm.config.paths import user_path
 from gvbsm.config.settled import settle_beta_dr
@@ -55,15 +47,9 @@ def from_parsed(parser: ArgumentParser, parsed: Namespace) -> Config:
     Raises:
         ConfigError: One line a fault.
     """
-    made = parser.instantiate(parsed)
-    config = Config(**{item.name: made[item.name] for item in dataclasses.fields(Config)})
-    if config.method == "sre2l":  # it knows one backbone; presets name ResNet-18 first
-        for section in ("synthesis", "labels"):
-            part = getattr(config, section)
-            if part.backbones is None:
-                part = dataclasses.replace(part, backbones=config.squeeze.backbones[:1])
-                config = dataclasses.replace(config, **{section: part})
-    return validate(config)
+    values = parser.instantiate(parsed)
+    config = Config(**{item.name: values[item.name] for item in dataclasses.fields(Config)})
+    return validate(_with_backbones(_with_typed_tables(config)))
 
 
 def build_config(settings: dict[str, Any]) -> Config:
@@ -72,15 +58,90 @@ def build_config(settings: dict[str, Any]) -> Config:
     Raises:
         ConfigError: One line a fault.
     """
+    config = replaced(Config(), _typed(settings, where="the settings"))
+    return validate(_with_backbones(_with_typed_tables(config)))
+
+
+def _typed(settings: dict[str, Any], where: str) -> dict[str, Any]:
+    """Check nested settings, not necessarily all, and give each value the type of its field.
+
+    Raises:
+        ConfigError: One line a fault.
+    """
     from jsonargparse import ArgumentError
 
-    check_names(settings, where="the settings")
-    parser = _parser()
-    whole = merge(to_dict(Config()), settings)  # the parser takes twice as long over its defaults
+    check_names(settings, where)
     try:
-        return from_parsed(parser, parser.parse_object(whole, defaults=False))
+        return dict(_parser().parse_object(settings, defaults=False).as_dict())
     except ArgumentError as error:
         raise ConfigError(" ".join(str(error).split())) from None
+
+
+def _with_typed_tables(config: Config) -> Config:
+    """Check and type the nested settings in the tables of single teachers and single baselines.
+
+    Raises:
+        ConfigError: One line a fault.
+    """
+    squeeze, baselines = config.squeeze, config.baselines
+    if not squeeze.settings_of and not baselines.overrides:
+        return config
+    settings_of = _typed_table("squeeze.settings_of", squeeze.settings_of, _typed_teacher)
+    overrides = _typed_table("baselines.overrides", baselines.overrides, _typed_baseline)
+    return dataclasses.replace(
+        config,
+        squeeze=dataclasses.replace(squeeze, settings_of=settings_of),
+        baselines=dataclasses.replace(baselines, overrides=overrides),
+    )
+
+
+def _typed_table(
+    key: str,
+    table: dict[str, dict[str, Any]],
+    typed: Callable[[str, dict[str, Any], str], dict[str, Any]],
+) -> dict[str, dict[str, Any]]:
+    result, faults = {}, []
+    for name, settings in table.items():
+        where = f"{key}.{name}"
+        try:
+            result[name] = typed(name, settings, where)
+        except ConfigError as error:
+            faults += _located(where, str(error).splitlines())
+    if faults:
+        raise ConfigError("\n".join(faults))
+    return result
+
+
+def _typed_teacher(name: str, settings: dict[str, Any], where: str) -> dict[str, Any]:
+    typed: dict[str, Any] = _typed({"squeeze": settings}, where).get("squeeze", {})
+    if foreign := sorted({*settings} - {*names_of(SqueezeConfig, "of_one_teacher")}):
+        raise ConfigError(f"{', '.join(foreign)} cannot differ between teachers")
+    return typed
+
+
+def _typed_baseline(name: str, settings: dict[str, Any], where: str) -> dict[str, Any]:
+    if name not in (known := get_args(Rival)):
+        raise ConfigError(f"there is no such baseline; {nearest(name, known)}")
+    if foreign := sorted({*settings} - {"synthesis", "labels", "evaluation"}):
+        raise ConfigError(f"{', '.join(foreign)} cannot differ between baselines")
+    return _typed(settings, where)
+
+
+def _located(where: str, faults: Iterable[str]) -> list[str]:
+    """Begin each message with where the fault is."""
+    return [fault if fault.startswith(f"{where}: ") else f"{where}: {fault}" for fault in faults]
+
+
+def _with_backbones(config: Config) -> Config:
+    """Let SRe2L use the first teacher alone, where the settings do not name its teachers."""
+    if config.method != "sre2l":
+        return config
+    for section in ("synthesis", "labels"):
+        settings = getattr(config, section)
+        if settings.backbones is None:
+            settings = dataclasses.replace(settings, backbones=config.squeeze.backbones[:1])
+            config = dataclasses.replace(config, **{section: settings})
+    return config
 
 
 def as_config(settings: Config | str | Mapping[str, Any]) -> Config:
@@ -90,7 +151,7 @@ def as_config(settings: Config | str | Mapping[str, Any]) -> Config:
         ConfigError: One line a fault.
     """
     if isinstance(settings, Config):
-        return validate(settings)
+        return validate(_with_typed_tables(settings))
     if isinstance(settings, str):
         return build_config(read_preset(settings))
     return build_config(_plain(settings))
@@ -108,56 +169,56 @@ def _plain(value: Any) -> Any:
 
 
 def for_method(config: Config, method: Method) -> Config:
-    """The settings of a baseline in place of G-VBSM: its preset laid over `config`."""
-    return settle_beta_dr(build_config(overlay(to_dict(config), method)))
-
-
-def overlay(settings: dict[str, Any], name: str) -> dict[str, Any]:
-    """Lay a preset over nested settings, joined ones one after the other.
-
-    Where the preset names a method, the settings that `baselines.overrides` has for this method
-    are laid over both, and the table has done its work.
+    """Return the settings of a baseline in place of G-VBSM: its preset laid over `config`.
 
     Raises:
-        ConfigError: As `read_preset`.
+        ConfigError: One line a fault.
     """
-    for part in name.split("+"):
-        content = _read_one(part)
-        settings = merge(settings, content)
-        table = settings.get("baselines", {}).get("overrides") or {}
-        if "method" in content and content["method"] in table:
-            settings = merge(settings, table[content["method"]])
-            settings = merge(settings, {"baselines": {"overrides": {}}})
-    return settings
-
-
-def squeeze_of(config: SqueezeConfig, backbone: str) -> SqueezeConfig:
-    """The settings of one teacher's training: `settings_of` laid over the others, and gone.
-
-    Raises:
-        ConfigError: One line a fault of its own settings.
-    """
-    own = config.settings_of.get(backbone, {})
-    common = dataclasses.replace(config, settings_of={})
-    if not own.get("pretrained", config.pretrained):
-        common = dataclasses.replace(common, weights_dir=None)  # it is for those that are
-    if not own:
-        return common
-    where = f"squeeze.settings_of.{backbone}"
-    check_names({"squeeze": own}, where)
-    if foreign := sorted({*own} - {*names_of(config, "of_one_teacher")}):
-        raise ConfigError(f"{where}: {', '.join(foreign)} cannot differ between teachers")
-    try:
-        return _parsed_squeeze(json.dumps(merge(to_dict(common), own)))
-    except ConfigError as error:
-        lines = (f"{where}: {line}" for line in str(error).splitlines())
-        raise ConfigError("\n".join(lines)) from None
+    for settings in _of_method(_typed_preset(method), config.baselines.overrides):
+        config = replaced(config, settings)
+    return settle_beta_dr(validate(_with_backbones(config)))
 
 
 @functools.cache
-def _parsed_squeeze(text: str) -> SqueezeConfig:
-    """Recipes ask for it again and again, and parsing takes long."""
-    return build_config({"squeeze": json.loads(text)}).squeeze
+def _typed_preset(name: str) -> dict[str, Any]:
+    return _typed(_read_one(name), where=name)
+
+
+def overlay(settings: dict[str, Any], name: str) -> dict[str, Any]:
+    """Lay a preset, or several joined by `+` one after the other, over nested settings.
+
+    Where the preset names a method, the settings that `baselines.overrides` has for this method
+    are laid over both, and the table is emptied.
+
+    Raises:
+        ConfigError: If there is no such preset or file, or the file is not a YAML mapping.
+    """
+    for preset in name.split("+"):
+        content = _read_one(preset)
+        overrides = merge(settings, content).get("baselines", {}).get("overrides") or {}
+        for layer in _of_method(content, overrides):
+            settings = merge(settings, layer)
+    return settings
+
+
+def _of_method(
+    preset: dict[str, Any], overrides: dict[str, dict[str, Any]]
+) -> Iterator[dict[str, Any]]:
+    """Yield the nested settings of a preset, and then what `overrides` has for its method."""
+    yield preset
+    if preset.get("method") in overrides:
+        yield overrides[preset["method"]]
+        yield {"baselines": {"overrides": {}}}
+
+
+def squeeze_of(config: SqueezeConfig, backbone: str) -> SqueezeConfig:
+    """Return the settings of one teacher's training: `settings_of` laid over the common ones.
+
+    `weights_dir` is None for a teacher that is trained, and `settings_of` is empty.
+    """
+    squeeze = replaced(config, config.settings_of.get(backbone, {}))
+    weights_dir = squeeze.weights_dir if squeeze.pretrained else None
+    return dataclasses.replace(squeeze, weights_dir=weights_dir, settings_of={})
 
 
 def selection_of(method: str) -> str | None:
@@ -259,93 +320,12 @@ def _count_values(node: yaml.Node, known: dict[int, int]) -> int:
     return known[id(node)]
 
 
-def _backbone_faults(config: Config) -> Iterator[str]:
-    teachers = config.squeeze.backbones
-    if not teachers:
-        yield "squeeze.backbones is empty; give at least one backbone"
-    for name in teachers:
-        if teachers.count(name) > 1:
-            yield f"squeeze.backbones names {name!r} twice"
-    if not config.evaluation.students:
-        yield "evaluation.students is empty; give at least one backbone"
-    if config.continual.students == ():
-        yield "continual.students is empty; give at least one backbone, or null"
-    yield from _subset("synthesis.backbones", config.synthesis.backbones, teachers)
-    yield from _subset("labels.backbones", config.labels.backbones, teachers)
-    if config.coreset.backbone is not None:
-        yield from _subset("coreset.backbone", (config.coreset.backbone,), teachers)
-
-
-def _subset(name: str, chosen: tuple[str, ...] | None, teachers: tuple[str, ...]) -> Iterator[str]:
-    if chosen is not None and not chosen:
-        yield f"{name} is empty; give at least one backbone, or null for all"
-    for item in chosen or ():
-        if item not in teachers:
-            yield f"{name} names {item!r}, which is not in squeeze.backbones {list(teachers)}"
-
-
-def _faults(config: Config) -> Iterator[str | None]:
-    for faults in (
-        limit_faults,
-        _backbone_faults,
-        _label_faults,
-        _weight_faults,
-        _mode_faults,
-        later_papers_faults,
-    ):
-        yield from faults(config)
-
-
-def _label_faults(config: Config) -> Iterator[str | None]:
-    labels, batch = config.labels, config.evaluation.batch_size
-    by_batch = labels.batchnorm == "batch"
-    if (by_batch or not labels.store) and labels.batch_size != batch:
-        how = (
-            "labels.store=false labels each training batch as it comes"
-            if not labels.store
-            else "labels.batchnorm=batch labels each view by its training batch"
-        )
-        yield (
-            f"{how}, so labels.batch_size ({labels.batch_size}) must equal evaluation.batch_size "
-            f"({batch})"
-        )
-    if not labels.storage.pruning >= 1:
-        yield f"labels.storage.pruning must be at least 1, got {labels.storage.pruning}"
-    if by_batch and labels.storage.pruning > 1:
-        yield (
-            "labels.storage.pruning draws the training batches anew, but labels.batchnorm=batch "
-            "labels each view by its batch; leave one out"
-        )
-    if not labels.store and labels.storage != LabelStorageConfig():
-        yield "labels.storage says how labels are stored, but labels.store is false; leave one out"
-
-
-def _weight_faults(config: Config) -> Iterator[str | None]:
-    weights, teachers = config.labels.weights, config.labels.backbones or config.squeeze.backbones
-    for name in weights:
-        if name not in teachers:
-            yield f"labels.weights names {name!r}, which is none of the labels' {list(teachers)}"
-    if teachers and all(weights.get(name, 1.0) == 0 for name in teachers):
-        yield "labels.weights gives all teachers of the labels 0; let at least one count"
-
-
-def _mode_faults(config: Config) -> Iterator[str]:
-    squeeze = config.squeeze
-    own = (settings.get("pretrained") for settings in squeeze.settings_of.values())
-    if squeeze.weights_dir is not None and not (squeeze.pretrained or any(own)):
-        yield "squeeze.weights_dir is read with squeeze.pretrained=true alone: set both, or neither"
-    if config.method != "gvbsm" and config.baselines.methods:
-        yield f"method={config.method} is itself a baseline: set baselines.methods to []"
-
-
 def _teacher_faults(config: Config) -> Iterator[str]:
-    """Faults of single teachers' settings, laid over others that have none."""
+    """Yield the faults of single teachers' settings, where the common ones have none."""
     squeeze, coreset = config.squeeze, config.coreset
     for name in squeeze.settings_of:
-        try:
-            squeeze_of(squeeze, name)
-        except ConfigError as error:
-            yield from str(error).splitlines()
+        teacher = dataclasses.replace(Config(), squeeze=squeeze_of(squeeze, name))
+        yield from _located(f"squeeze.settings_of.{name}", faults(teacher))
     if "forgetting" in map(selection_of, (config.method, *config.baselines.methods)):
         backbone = coreset.backbone or squeeze.backbones[0]
         epochs = coreset.epochs or squeeze_of(squeeze, backbone).epochs
@@ -354,31 +334,22 @@ def _teacher_faults(config: Config) -> Iterator[str]:
 
 
 def _baseline_faults(config: Config) -> Iterator[str]:
-    """Faults of single baselines' settings, laid over others that have none."""
-    table = config.baselines.overrides
-    known = get_args(Rival)
-    for name, own in table.items():
-        where = f"baselines.overrides.{name}"
-        if name not in known:
-            yield f"{where}: there is no such baseline; {nearest(name, known)}"
-        elif foreign := sorted({*own} - {"synthesis", "labels", "evaluation"}):
-            yield f"{where}: {', '.join(foreign)} cannot differ between baselines"
-        else:
-            try:
-                check_names(own, where)
-                for_method(config, cast(Rival, name))
-            except ConfigError as error:
-                yield from (f"{where}: {line}" for line in str(error).splitlines())
+    """Yield the faults of single baselines' settings, where the common ones have none."""
+    for name in config.baselines.overrides:
+        try:
+            for_method(config, cast(Rival, name))
+        except ConfigError as error:
+            yield from _located(f"baselines.overrides.{name}", str(error).splitlines())
 
 
 def validate(config: Config) -> Config:
-    """Check what one field's type cannot; all faults are told at once.
+    """Return the settings after checking what the types of single fields cannot express.
 
     Raises:
-        ConfigError: One line a fault.
+        ConfigError: One line a fault, all faults at once.
     """
-    faults = list(dict.fromkeys(fault for fault in _faults(config) if fault))
-    faults = faults or [*_teacher_faults(config), *_baseline_faults(config)]
-    if faults:
-        raise ConfigError("\n".join(faults))
+    messages = list(dict.fromkeys(faults(config)))
+    messages = messages or [*_teacher_faults(config), *_baseline_faults(config)]
+    if messages:
+        raise ConfigError("\n".join(messages))
     return config

@@ -1,4 +1,4 @@
-"""What each single setting may be: numbers, optimizers, views."""
+"""Check the settings: limits of numbers, and settings that do not go together."""
 
 from __future__ import annotations
 
@@ -7,11 +7,24 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, get_args
 
-from gvbsm.config import Config, OptimizerConfig, ViewConfig
+from gvbsm.config import Config, LabelStorageConfig, OptimizerConfig, ViewConfig
 from gvbsm.config.fields import Interval, settings_in
 
 
-def limit_faults(config: Config) -> Iterator[str | None]:
+def faults(config: Config) -> Iterator[str]:
+    """Yield one message for each fault of the settings; those of single networks are left out."""
+    for messages in (
+        _limit_faults,
+        _backbone_faults,
+        _label_faults,
+        _weight_faults,
+        _mode_faults,
+        _later_papers_faults,
+    ):
+        yield from filter(None, messages(config))
+
+
+def _limit_faults(config: Config) -> Iterator[str | None]:
     """Which settings are out of their limits, one line a fault; None stands for no fault."""
     yield from _number_faults(config)
     yield from _section_faults(config)
@@ -102,7 +115,7 @@ _LIMITS: dict[str, Callable[[str, Any], str | None]] = {
 }
 
 
-def later_papers_faults(config: Config) -> Iterator[str]:
+def _later_papers_faults(config: Config) -> Iterator[str]:
     """Which settings of later papers' ideas do not go together, one line a fault."""
     synthesis = config.synthesis
     low, high = synthesis.crop_scale
@@ -142,3 +155,70 @@ def later_papers_faults(config: Config) -> Iterator[str]:
             "synthesis.rounds lets images begin late from their real start, but synthesis.init is "
             "noise; set synthesis.init=real, or leave rounds out"
         )
+
+
+def _backbone_faults(config: Config) -> Iterator[str]:
+    teachers = config.squeeze.backbones
+    if not teachers:
+        yield "squeeze.backbones is empty; give at least one backbone"
+    for name in teachers:
+        if teachers.count(name) > 1:
+            yield f"squeeze.backbones names {name!r} twice"
+    if not config.evaluation.students:
+        yield "evaluation.students is empty; give at least one backbone"
+    if config.continual.students == ():
+        yield "continual.students is empty; give at least one backbone, or null"
+    yield from _subset("synthesis.backbones", config.synthesis.backbones, teachers)
+    yield from _subset("labels.backbones", config.labels.backbones, teachers)
+    if config.coreset.backbone is not None:
+        yield from _subset("coreset.backbone", (config.coreset.backbone,), teachers)
+
+
+def _subset(name: str, chosen: tuple[str, ...] | None, teachers: tuple[str, ...]) -> Iterator[str]:
+    if chosen is not None and not chosen:
+        yield f"{name} is empty; give at least one backbone, or null for all"
+    for item in chosen or ():
+        if item not in teachers:
+            yield f"{name} names {item!r}, which is not in squeeze.backbones {list(teachers)}"
+
+
+def _label_faults(config: Config) -> Iterator[str | None]:
+    labels, batch = config.labels, config.evaluation.batch_size
+    by_batch = labels.batchnorm == "batch"
+    if (by_batch or not labels.store) and labels.batch_size != batch:
+        how = (
+            "labels.store=false labels each training batch as it comes"
+            if not labels.store
+            else "labels.batchnorm=batch labels each view by its training batch"
+        )
+        yield (
+            f"{how}, so labels.batch_size ({labels.batch_size}) must equal evaluation.batch_size "
+            f"({batch})"
+        )
+    if not labels.storage.pruning >= 1:
+        yield f"labels.storage.pruning must be at least 1, got {labels.storage.pruning}"
+    if by_batch and labels.storage.pruning > 1:
+        yield (
+            "labels.storage.pruning draws the training batches anew, but labels.batchnorm=batch "
+            "labels each view by its batch; leave one out"
+        )
+    if not labels.store and labels.storage != LabelStorageConfig():
+        yield "labels.storage says how labels are stored, but labels.store is false; leave one out"
+
+
+def _weight_faults(config: Config) -> Iterator[str | None]:
+    weights, teachers = config.labels.weights, config.labels.backbones or config.squeeze.backbones
+    for name in weights:
+        if name not in teachers:
+            yield f"labels.weights names {name!r}, which is none of the labels' {list(teachers)}"
+    if teachers and all(weights.get(name, 1.0) == 0 for name in teachers):
+        yield "labels.weights gives all teachers of the labels 0; let at least one count"
+
+
+def _mode_faults(config: Config) -> Iterator[str]:
+    squeeze = config.squeeze
+    own = (settings.get("pretrained") for settings in squeeze.settings_of.values())
+    if squeeze.weights_dir is not None and not (squeeze.pretrained or any(own)):
+        yield "squeeze.weights_dir is read with squeeze.pretrained=true alone: set both, or neither"
+    if config.method != "gvbsm" and config.baselines.methods:
+        yield f"method={config.method} is itself a baseline: set baselines.methods to []"

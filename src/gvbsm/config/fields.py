@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import Field, field, fields, is_dataclass
-from typing import Any, Literal
+from collections.abc import Iterator, Mapping
+from dataclasses import Field, field, fields, is_dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+Section = TypeVar("Section", bound="DataclassInstance")
 Interval = Literal["[0, 1]", "[0, 1)", "(0, 1]", "(0, 1)"]
 
 
@@ -62,3 +66,19 @@ def without_effect(section: Any) -> tuple[str, ...]:
 def names_of(section: Any, fact: str) -> tuple[str, ...]:
     """Return the names of the fields of one section of which a fact of `setting` is true."""
     return tuple(item.name for item in fields(section) if item.metadata.get(fact))
+
+
+def replaced(section: Section, settings: Mapping[str, Any]) -> Section:
+    """Return a section with nested settings laid over it; a table is replaced as a whole.
+
+    Args:
+        section: A dataclass of settings.
+        settings: Settings by the names of their fields, those of a section inside in a mapping.
+            The values must have the types of their fields.
+    """
+    changes = {}
+    for name, value in settings.items():
+        old: Any = getattr(section, name)
+        inner = is_dataclass(old) and not isinstance(old, type)
+        changes[name] = replaced(old, value) if inner else value
+    return replace(section, **changes)
