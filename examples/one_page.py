@@ -48,7 +48,7 @@ def accuracy(model):
     return 100 * (model(held_out).argmax(dim=1) == classes[test]).double().mean().item()
 
 
-def teacher_loss(model, step):  # squeeze: networks of different build learn the real pictures
+def teacher_loss(model, step):  # squeeze: networks of different sizes learn the real pictures
     batch = torch.randint(len(train), (128,), generator=RUNTIME.generator("squeeze", step))
     return F.cross_entropy(model(real[batch]), classes[train][batch])
 
