@@ -89,7 +89,7 @@ def test_a_network_without_a_linear_layer_is_refused():
 def test_a_last_linear_layer_that_sees_maps_or_is_not_used_is_refused(runtime):
     images = torch.zeros(2, 3, 4, 4)
     for_each_pixel = nn.Sequential(nn.Linear(4, 4), nn.Flatten())
-    with pytest.raises(ValueError, match=r"Sequential saw inputs of shapes \[\(2, 3, 4, 4\)\]"):
+    with pytest.raises(ValueError, match=r"Sequential has inputs of shapes \[\(2, 3, 4, 4\)\]"):
         teacher_features(for_each_pixel, [images], runtime)
 
     class Unused(nn.Module):
@@ -100,5 +100,5 @@ def test_a_last_linear_layer_that_sees_maps_or_is_not_used_is_refused(runtime):
         def forward(self, x):
             return x.mean(dim=(2, 3))
 
-    with pytest.raises(ValueError, match=r"Unused saw inputs of shapes \[\]"):
+    with pytest.raises(ValueError, match=r"Unused has inputs of shapes \[\]"):
         teacher_features(Unused(), [images], runtime)

@@ -1,7 +1,8 @@
-"""Networks by name, their weights, and which of their layers are matched.
+"""Networks by name, and their weights.
 
-Small-image networks are ours (`BACKBONES`, and `convnet<width>[_d<depth>]`, `wrn<depth>_<width>`
-for any numbers); full-size ones come from a library by prefix (`torchvision/`, `timm/`).
+Small-image networks are built here: those of `BACKBONES`, and `convnet<width>[_d<depth>]` and
+`wrn<depth>_<width>` for any numbers. Full-size networks come from a library, by prefix
+(`torchvision/`, `timm/`).
 """
 
 from __future__ import annotations
@@ -54,7 +55,7 @@ class BackboneSpec:
 
     Attributes:
         build: (classes, image_size, channels) -> module.
-        summary: One line on its shape, for listings.
+        summary: One line that describes it, for listings.
     """
 
     build: Callable[[int, int, int], nn.Module]
@@ -95,7 +96,7 @@ BACKBONES: dict[str, BackboneSpec] = {
     ),
 }
 
-# Families whose numbers are free: the groups of the pattern are the builder's arguments.
+# Families with free numbers: the groups of the pattern are the builder's arguments.
 _FAMILIES: tuple[tuple[str, Callable[..., BackboneSpec]], ...] = (
     (r"convnet(\d+)(?:_d(\d+))?", _convnet),
     (r"wrn(\d+)_(\d+)", _wide_resnet),
@@ -115,7 +116,7 @@ def build_backbone(
     pretrained: bool = False,
     weights_dir: Path | None = None,
 ) -> nn.Module:
-    """Build a network; its weights depend on the global torch RNG alone (fork it around the call).
+    """Build a network; new weights are drawn from torch's global generator (see `engine.seeds`).
 
     Args:
         name: A key of `BACKBONES`, `convnet<width>[_d<depth>]`, `wrn<depth>_<width>`,
@@ -123,20 +124,22 @@ def build_backbone(
         classes: Number of logits.
         image_size: Height and width of the input, in pixels.
         channels: Channels of the input.
-        pretrained: Load the library's weights; only for `torchvision/` and `timm/`.
-        weights_dir: Take them from a file in this folder (`find_weights`), for any network.
+        pretrained: Load published weights; without `weights_dir` only for `torchvision/` and
+            `timm/`.
+        weights_dir: If `pretrained`, read the weights of any network from a file in this folder
+            (`find_weights`).
 
     Returns:
-        A module (batch, channels, image_size, image_size) -> (batch, classes), free of in-place
-        layers, so that captured inputs stay what the layers saw.
+        A module (batch, channels, image_size, image_size) -> (batch, classes). None of its layers
+        works in place, so that recorded inputs do not change.
 
     Raises:
         ValueError: If the name is unknown, the network cannot take these arguments, or the file of
             weights is missing or does not fit.
         OSError: If pretrained weights can be neither found nor downloaded.
     """
-    given = {"classes": classes, "image_size": image_size, "channels": channels}
-    for argument, value in given.items():
+    sizes = {"classes": classes, "image_size": image_size, "channels": channels}
+    for argument, value in sizes.items():
         if value < 1:
             raise ValueError(f"`{argument}` must be at least 1, got {value}")
     if pretrained and weights_dir is not None:
@@ -147,9 +150,9 @@ def build_backbone(
     return model
 
 
-@cache  # a sweep asks at every point
+@cache  # a sweep checks the same networks at every point
 def check_takes(name: str, classes: int, image_size: int, channels: int) -> None:
-    """Check that a network can be built for pictures of a size, trained on them, and tested.
+    """Check that a network can be built, trained and tested on pictures of a size.
 
     Args:
         name: As for `build_backbone`.
@@ -158,25 +161,25 @@ def check_takes(name: str, classes: int, image_size: int, channels: int) -> None
         channels: Channels of the pictures.
 
     Raises:
-        ValueError: If it is unknown, cannot be built so, or fails when it is called.
+        ValueError: If the name is unknown, or the network cannot be built or called with these.
     """
     build = partial(build_backbone, name, classes, image_size, channels)
     with torch.device("meta"):
-        build()  # has its own words for what it refuses
+        build()  # its error messages name the fault
     try:
         check_call(build, (channels, image_size, image_size), classes)
     except ValueError as error:
         raise ValueError(
             f"{name} cannot be trained on pictures of {image_size} x {image_size} pixels "
-            f"({error}); take another network, or another data.image_size"
+            f"({error}); choose another network or another data.image_size"
         ) from error
 
 
 def check_known(name: str) -> None:
-    """Check that there is a network of this name, whatever pictures it takes.
+    """Check that a network of this name exists, for any picture size.
 
     Raises:
-        ValueError: If not.
+        ValueError: If none does.
     """
     prefix, _, library_name = name.rpartition("/")
     if prefix == "torchvision" and library_name in library.torchvision_names():
@@ -187,10 +190,10 @@ def check_known(name: str) -> None:
 
 
 def check_pretrained(name: str, classes: int) -> None:
-    """Check, without loading them, that a network has published weights for so many classes.
+    """Check that a network has published weights for `classes` classes; nothing is loaded.
 
     Raises:
-        ValueError: If not.
+        ValueError: If it has none.
     """
     prefix, _, library_name = name.rpartition("/")
     if prefix == "torchvision":
@@ -204,15 +207,15 @@ def check_pretrained(name: str, classes: int) -> None:
 def _build_from(
     directory: Path, name: str, classes: int, image_size: int, channels: int
 ) -> nn.Module:
-    """Build a network with the weights of a file."""
+    """Build a network with the weights of a file in the folder."""
     path = find_weights(name, directory)
-    found = read_weights(path)
+    weights = read_weights(path)
     what = f"the weights of {name} for {classes} classes in {path}"
     prefix, _, library_name = name.rpartition("/")
     if prefix == "timm" and library.is_timm_name(library_name):
-        return library.fill_timm(library_name, classes, image_size, channels, found, what)
+        return library.fill_timm(library_name, classes, image_size, channels, weights, what)
     model = _build(name, classes, image_size, channels, pretrained=False)
-    fill(model, found, what)
+    fill(model, weights, what)
     return model
 
 
@@ -226,23 +229,23 @@ def _build(name: str, classes: int, image_size: int, channels: int, pretrained: 
         return library.build_timm(library_name, classes, image_size, channels, pretrained)
     spec = _small_image_spec(name)
     if pretrained:
-        check_pretrained(name, classes)  # refuses: small-image networks have no weights
+        check_pretrained(name, classes)  # raises: small-image networks have no published weights
     return spec.build(classes, image_size, channels)
 
 
 def _small_image_spec(name: str) -> BackboneSpec:
-    """Return the entry of `BACKBONES`, or the member of a free family; else say what is known."""
+    """Return the entry of `BACKBONES` or of a family; raise ValueError if there is none."""
     if name in BACKBONES:
         return BACKBONES[name]
     for pattern, family in _FAMILIES:
         match = re.fullmatch(pattern, name)
         if match:
             return family(*(int(group) for group in match.groups() if group is not None))
-    raise ValueError(_unknown(name))
+    raise ValueError(_unknown_message(name))
 
 
-def _unknown(name: str) -> str:
-    """Say what `name` may have been meant to be."""
+def _unknown_message(name: str) -> str:
+    """Return the error message for an unknown name, with the most similar names."""
     known = [
         *BACKBONES,
         *(f"torchvision/{other}" for other in library.torchvision_names()),

@@ -1,6 +1,6 @@
-"""A network that learns small pictures in few passes (after Jordan 2024, arXiv 2404.00498).
+"""airbench: a network that trains on small pictures in few epochs (Jordan 2024, arXiv 2404.00498).
 
-What it reaches as a teacher, and how fast, is in docs/recipe.md.
+docs/recipe.md has its accuracy and training time as a teacher.
 
 Shapes are (batch, channels, height, width).
 """
@@ -17,12 +17,12 @@ WIDTHS = (64, 256, 256)  # of the three blocks
 
 
 class Whitening(nn.Module):
-    """A stem that learns nothing: (batch, channels, h, w) -> (batch, 8 * channels, h - 1, w - 1).
+    """A stem of fixed filters: (batch, channels, h, w) -> (batch, 8 * channels, h - 1, w - 1).
 
     Jordan's stem projects 2x2 patches on the eigenvectors of their covariance in the training set,
-    scaled to unit variance. The eigenvectors of natural pictures are known beforehand, up to small
-    turns: a cosine transform of the patch times gray and two opponent colors. So the filters are
-    fixed, and BatchNorm brings each answer to unit variance: building it needs no data.
+    scaled to unit variance. For natural pictures these are nearly the same everywhere: a cosine
+    transform of the patch times gray and two opponent colors. So the filters are fixed, BatchNorm
+    scales each output to unit variance, and no data is needed to build the network.
 
     Args:
         channels: Channels of the input.
@@ -37,17 +37,17 @@ class Whitening(nn.Module):
         filters /= filters.flatten(1).norm(dim=1)[:, None, None, None]
         self.conv = nn.Conv2d(channels, len(filters), kernel_size=2, bias=False)
         self.conv.weight = nn.Parameter(filters, requires_grad=False)
-        # Fine patterns of color hardly vary; without a floor their noise would be blown up.
+        # High-frequency color varies little; without a large eps its noise would be amplified.
         self.norm = nn.BatchNorm2d(len(filters), eps=5e-4, affine=False)
 
     def forward(self, pictures: Tensor) -> Tensor:
-        """Answers and their negatives, so that an activation loses neither."""
-        answers = self.norm(self.conv(pictures))
-        return torch.cat([answers, -answers], dim=1)
+        """Return the filters' outputs and their negatives, so that an activation keeps both."""
+        outputs = self.norm(self.conv(pictures))
+        return torch.cat([outputs, -outputs], dim=1)
 
 
 def build_airbench(classes: int, image_size: int, channels: int) -> nn.Sequential:
-    """Build stem, three blocks that halve the side while it can be, max-pooling and a linear layer.
+    """Build the stem, three blocks that halve the side (down to 1), max-pooling, a linear layer.
 
     Args:
         classes: Number of logits.
@@ -58,7 +58,7 @@ def build_airbench(classes: int, image_size: int, channels: int) -> nn.Sequentia
         A module (batch, channels, image_size, image_size) -> (batch, classes).
 
     Raises:
-        ValueError: If the picture is a single pixel, of which the stem leaves nothing.
+        ValueError: If the picture is a single pixel: the stem would leave nothing.
     """
     if image_size < 2:
         raise ValueError(f"airbench needs pictures of at least 2 px, got {image_size} px")
@@ -91,8 +91,7 @@ def _block(inner: int, outer: int, pool: int) -> nn.Sequential:
 
 
 def _identity_conv(inner: int, outer: int) -> nn.Conv2d:
-    """A 3x3 convolution whose first channels begin as the input's (partial identity)."""
+    """Build a 3x3 convolution whose first channels start as the identity."""
     conv = nn.Conv2d(inner, outer, kernel_size=3, padding=1, bias=False)
-    same = min(inner, outer)
-    nn.init.dirac_(conv.weight.data[:same])
+    nn.init.dirac_(conv.weight.data[: min(inner, outer)])
     return conv

@@ -19,7 +19,7 @@ def build_convnet(
     """Build `depth` blocks conv3x3 - GroupNorm - ReLU - AvgPool2, then one linear layer.
 
     The paper's ConvNetW128 is width 128, depth 3, on 32 px and on 64 px images alike. It has no
-    BatchNorm, so it takes part in conv matching only.
+    BatchNorm, so only its convolutions are matched.
 
     Args:
         width: Channels of every block.
@@ -32,8 +32,7 @@ def build_convnet(
         A module (batch, channels, image_size, image_size) -> (batch, classes).
 
     Raises:
-        ValueError: If width or depth is 0, or nothing would be left of the image after the last
-            pooling.
+        ValueError: If width or depth is 0, or the image is too small for `depth` poolings.
     """
     if width < 1 or depth < 1:
         raise ValueError(f"a ConvNet needs width and depth of at least 1, got {width} and {depth}")
@@ -41,7 +40,7 @@ def build_convnet(
     if side < 1:
         raise ValueError(
             f"a ConvNet of depth {depth} halves the image {depth} times and needs at least "
-            f"{2**depth} px, got {image_size} px; take a smaller depth, such as "
+            f"{2**depth} px, got {image_size} px; choose a smaller depth, such as "
             f"convnet{width}_d{max(image_size.bit_length() - 1, 1)}"
         )
     layers: OrderedDict[str, nn.Module] = OrderedDict()
@@ -57,7 +56,7 @@ def _block(in_channels: int, out_channels: int) -> nn.Sequential:
     return nn.Sequential(
         OrderedDict[str, nn.Module](
             conv=nn.Conv2d(in_channels, out_channels, kernel_size=3, padding=1),
-            # One group a channel, which is InstanceNorm with a learnt scale and shift.
+            # One group a channel: InstanceNorm with a learned scale and shift.
             norm=nn.GroupNorm(out_channels, out_channels),
             relu=nn.ReLU(),
             pool=_Pool(2),
@@ -66,9 +65,9 @@ def _block(in_channels: int, out_channels: int) -> nn.Sequential:
 
 
 class _Pool(nn.AvgPool2d):
-    """AvgPool2d(2) with the same bits, but faster on the CPU, where torch takes cell by cell.
+    """AvgPool2d(2) with identical bits, faster on the CPU, where torch pools cell by cell.
 
-    GPUs, other types and channels-last maps (as in compiled networks) are left to torch.
+    GPUs, other dtypes and channels-last maps (as in compiled networks) use torch's layer.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -79,7 +78,7 @@ class _Pool(nn.AvgPool2d):
 
 
 class _MeanOfCells(torch.autograd.Function):
-    """The mean of each cell of 2 x 2 pixels, as a few sweeps over whole maps.
+    """Mean of each cell of 2 x 2 pixels, in a few operations on whole feature maps.
 
     (batch, channels, height, width) -> (batch, channels, height // 2, width // 2).
     """
@@ -104,9 +103,9 @@ class _MeanOfCells(torch.autograd.Function):
 
 
 def _cell_rows(x: Tensor) -> tuple[Tensor, Tensor]:
-    """The upper and the lower row of each cell, views (batch, channels, rows, columns, 2) of `x`.
+    """Return the upper and the lower row of each cell, views (batch, channels, rows, columns, 2).
 
-    Of an odd side the last row or column belongs to no cell.
+    On an odd side the last row or column belongs to no cell.
     """
     rows, columns = (side // 2 for side in x.shape[2:])
     cells = x[..., : 2 * rows, : 2 * columns].view(*x.shape[:2], rows, 2, columns, 2)

@@ -1,4 +1,4 @@
-"""What a trained network makes of images just before it classifies them."""
+"""Features of images: the inputs of a trained network's last linear layer."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from gvbsm.engine.device import Runtime
 
 
 class Features(NamedTuple):
-    """Features and logits of some images, float32, on the CPU.
+    """Features and logits of images, float32, on the CPU.
 
     Attributes:
-        features: Input of the network's classifier, (images, features).
-        logits: Its output, (images, classes).
+        features: Inputs of the network's last linear layer, (images, features).
+        logits: Outputs of the network, (images, classes).
     """
 
     features: Tensor
@@ -24,7 +24,7 @@ class Features(NamedTuple):
 
 
 def find_classifier(model: nn.Module) -> nn.Linear:
-    """The last linear layer of a network, in the order of definition, found by its type.
+    """Return the last linear layer of a network, in order of definition.
 
     Raises:
         ValueError: If it has none (SqueezeNet and some of timm's networks end in a convolution).
@@ -33,7 +33,7 @@ def find_classifier(model: nn.Module) -> nn.Linear:
     if not linear:
         raise ValueError(
             f"{type(model).__name__} has no nn.Linear, whose input would be the features; "
-            "take another backbone"
+            "choose another backbone"
         )
     return linear[-1]
 
@@ -41,7 +41,7 @@ def find_classifier(model: nn.Module) -> nn.Linear:
 def feature_batches(
     model: nn.Module, batches: Iterable[Tensor], runtime: Runtime
 ) -> Iterator[Features]:
-    """Features and logits, a batch at a time.
+    """Yield features and logits batch by batch.
 
     Args:
         model: A network in eval mode, on the device of `runtime`.
@@ -49,28 +49,29 @@ def feature_batches(
         runtime: Device and precision.
 
     Raises:
-        ValueError: If the network has no linear classifier over one vector an image.
+        ValueError: If the network has no linear layer, or the last one takes more than one vector
+            an image.
     """
     classifier = find_classifier(model)
-    seen: list[Tensor] = []
-    hook = classifier.register_forward_pre_hook(lambda _, arguments: seen.append(arguments[0]))
+    inputs: list[Tensor] = []
+    hook = classifier.register_forward_pre_hook(lambda _, arguments: inputs.append(arguments[0]))
     try:
         for images in batches:
-            seen.clear()
+            inputs.clear()
             with torch.no_grad(), runtime.autocast():
                 logits = model(images)
-            if [found.ndim for found in seen] != [2]:
-                shapes = [tuple(found.shape) for found in seen]
+            if [tensor.ndim for tensor in inputs] != [2]:
+                shapes = [tuple(tensor.shape) for tensor in inputs]
                 raise ValueError(
-                    f"the last nn.Linear of {type(model).__name__} saw inputs of shapes {shapes}, "
-                    "not one vector an image; take another backbone"
+                    f"the last nn.Linear of {type(model).__name__} has inputs of shapes {shapes}, "
+                    "not one vector an image; choose another backbone"
                 )
-            yield Features(seen[0].float().cpu(), logits.float().cpu())
+            yield Features(inputs[0].float().cpu(), logits.float().cpu())
     finally:
         hook.remove()
 
 
 def teacher_features(model: nn.Module, batches: Iterable[Tensor], runtime: Runtime) -> Features:
-    """Features and logits of all images together; arguments and errors as in `feature_batches`."""
-    found = list(feature_batches(model, batches, runtime))
-    return Features(*(torch.cat(part) for part in zip(*found, strict=True)))
+    """Return features and logits of all images; arguments and errors as in `feature_batches`."""
+    by_batch = list(feature_batches(model, batches, runtime))
+    return Features(*(torch.cat(tensors) for tensors in zip(*by_batch, strict=True)))

@@ -1,4 +1,4 @@
-"""Keep layers from changing their inputs, so that what a layer sees can be recorded."""
+"""Keep layers from changing their inputs, so that these can be recorded."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from torch import nn
 def disable_inplace(model: nn.Module) -> None:
     """Make every activation and dropout of `model` return a new tensor.
 
-    A captured input is the tensor itself. A later in-place layer on the same tensor (a branch that
-    opens with `ReLU(inplace=True)`, say) would silently change it before its statistics are
-    taken. The price is memory: one more feature map for each activation.
+    A recorded input is the tensor itself. An in-place layer on the same tensor, such as
+    `ReLU(inplace=True)` at the start of a branch, would change it before its statistics are
+    computed. The cost is memory: one more feature map for each activation.
 
     Args:
         model: The network, changed in place.

@@ -1,4 +1,4 @@
-"""Networks of torchvision and timm, for full-size images, with or without their weights."""
+"""Networks of torchvision and timm for full-size images, with or without published weights."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from gvbsm.config.errors import first_line
 
-# These two return a tuple while training (they have auxiliary heads): no classifier in our sense.
+# These two have auxiliary heads and return a tuple in training: not usable as classifiers here.
 _TUPLE_OUTPUT = {"googlenet", "inception_v3"}
 
 
@@ -24,12 +24,12 @@ def torchvision_names() -> list[str]:
 
 
 def timm_names() -> list[str]:
-    """Return the names of timm's networks, without the tags of their weights."""
+    """Return the names of timm's networks, without tags of weights."""
     return list(timm.list_models())
 
 
 def is_timm_name(name: str) -> bool:
-    """Tell whether timm knows `name`, which may carry a tag of weights (`resnet18.a1_in1k`)."""
+    """Return whether timm has a network `name`, with or without a tag (`resnet18.a1_in1k`)."""
     return timm.is_model(name) and ("." not in name or timm.is_model_pretrained(name))
 
 
@@ -39,21 +39,21 @@ def build_torchvision(name: str, classes: int, channels: int, pretrained: bool) 
     Args:
         name: One of `torchvision_names()`.
         classes: Number of logits.
-        channels: Channels of the input; torchvision has 3 everywhere.
-        pretrained: Load IMAGENET1K_V1, the weights of the paper. (torchvision's "DEFAULT" is a
-            later and stronger recipe, which would change the teachers.)
+        channels: Channels of the input; must be 3.
+        pretrained: Load IMAGENET1K_V1, the paper's weights. (torchvision's "DEFAULT" comes from a
+            later, stronger recipe, and would change the teachers.)
 
     Returns:
         A module (batch, 3, height, width) -> (batch, classes).
 
     Raises:
-        ValueError: If channels is not 3, or the weights do not exist or have other classes.
+        ValueError: If channels is not 3, or there are no weights for this number of classes.
         OSError: If the weights can be neither found nor downloaded.
     """
     if channels != 3:
         raise ValueError(
-            f"torchvision/{name} takes images of 3 channels, got {channels}; "
-            f"timm/ and the small-image backbones take any number"
+            f"torchvision/{name} takes images of 3 channels, got {channels}; choose a backbone of "
+            "timm/ or for small images, which take any number"
         )
     if not pretrained:
         model: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=classes)
@@ -64,16 +64,16 @@ def build_torchvision(name: str, classes: int, channels: int, pretrained: bool) 
     except (OSError, RuntimeError) as error:  # RuntimeError: the file's hash does not match
         raise OSError(
             f"cannot load the weights of torchvision/{name} from {weights.url} ({error}); "
-            f"the file may be put into torch's hub cache, {torch.hub.get_dir()}/checkpoints"
+            f"put the file into torch's hub cache, {torch.hub.get_dir()}/checkpoints"
         ) from error
     return model
 
 
 def torchvision_weights(name: str, classes: int) -> torchvision.models.WeightsEnum:
-    """The published weights of a classifier; nothing is loaded.
+    """Return the entry of a classifier's published weights; nothing is loaded.
 
     Raises:
-        ValueError: If they do not exist or have other classes.
+        ValueError: If there are none for this number of classes.
     """
     versions = torchvision.models.get_model_weights(name).__members__
     if "IMAGENET1K_V1" not in versions:
@@ -91,16 +91,16 @@ def build_timm(
     Args:
         name: One of `timm_names()`, with or without a tag of weights.
         classes: Number of logits.
-        image_size: Height and width of the input. Only networks bound to one size (ViT, Swin,
-            mixers) are told; timm then resizes the position embedding of the weights.
+        image_size: Height and width of the input. Passed to timm only for networks of a fixed size
+            (ViT, Swin, mixers), whose position embeddings timm then resizes.
         channels: Channels of the input.
-        pretrained: Load the weights of the tag, or timm's first choice.
+        pretrained: Load the weights of the tag; without a tag, timm's default weights.
 
     Returns:
         A module (batch, channels, image_size, image_size) -> (batch, classes).
 
     Raises:
-        ValueError: If the weights do not exist or have other classes.
+        ValueError: If there are no weights for this number of classes.
         OSError: If the weights can be neither found nor downloaded.
     """
     options = _timm_options(name, classes, image_size, channels)
@@ -115,7 +115,7 @@ def build_timm(
         source = published.hf_hub_id or published.url
         raise OSError(
             f"cannot load the weights of timm/{name} from {source} ({first_line(error)}); "
-            f"they may be put into the Hugging Face cache, or into torch's hub cache "
+            f"put them into the Hugging Face cache, or into torch's hub cache "
             f"({torch.hub.get_dir()}/checkpoints) if the source is a URL"
         ) from error
 
@@ -128,20 +128,20 @@ def fill_timm(
     weights: Mapping[str, Tensor],
     what: str,
 ) -> nn.Module:
-    """Build a network of timm with weights that have been read; timm brings old names up to date.
+    """Build a network of timm with weights from a file; timm converts names of older versions.
 
     Args:
         name: As in `build_timm`.
-        classes: Number of logits, and of the weights' classes.
+        classes: Number of logits, of the network and of the weights.
         image_size: As in `build_timm`.
         channels: Channels of the input.
         weights: The state dict.
-        what: Whose weights these are and where they come from, for the error.
+        what: Description of the weights and their file, for the error.
 
     Raises:
-        ValueError: If they do not fit.
+        ValueError: If the weights do not fit the network.
     """
-    # Told of another number of classes, timm would leave the classifier random.
+    # If the numbers of classes differed, timm would leave the classifier random.
     overlay = {"state_dict": dict(weights), "num_classes": classes, "label_offset": 0}
     options = _timm_options(name, classes, image_size, channels)
     try:
@@ -154,12 +154,12 @@ def fill_timm(
 
 
 def published_stems(name: str) -> list[str]:
-    """File names, without their endings, under which the libraries publish a network's weights."""
+    """Return the names, without suffix, of the files of a network's published weights."""
     prefix, _, library_name = name.rpartition("/")
     if prefix == "torchvision" and library_name in torchvision_names():
         versions = torchvision.models.get_model_weights(library_name).__members__
-        found = versions.get("IMAGENET1K_V1")
-        return [] if found is None else [PurePosixPath(found.url).stem]
+        weights = versions.get("IMAGENET1K_V1")
+        return [] if weights is None else [PurePosixPath(weights.url).stem]
     if prefix == "timm" and is_timm_name(library_name):
         published = timm.get_pretrained_cfg(library_name)
         if published is None or not published.has_weights:
@@ -172,7 +172,7 @@ def published_stems(name: str) -> list[str]:
 
 
 def check_timm_weights(name: str, classes: int) -> None:
-    """Raise ValueError unless weights are published and have these classes; nothing is loaded."""
+    """Raise ValueError unless weights for this number of classes are published."""
     published = timm.get_pretrained_cfg(name)
     if published is None or not published.has_weights:
         raise ValueError(f"timm/{name} has no pretrained weights")
@@ -192,5 +192,5 @@ def _require_classes(name: str, available: int, classes: int) -> None:
     if available != classes:
         raise ValueError(
             f"the pretrained weights of {name} have {available} classes, the data set {classes}; "
-            f"train it on the data set instead (--squeeze.pretrained false)"
+            "train the network on the data set (--squeeze.pretrained false)"
         )

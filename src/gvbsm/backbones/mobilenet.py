@@ -9,8 +9,8 @@ from torch import nn
 from torchvision.models.mobilenetv2 import InvertedResidual, MobileNetV2
 from torchvision.ops.misc import Conv2dNormActivation
 
-# (expansion, channels at width 1, blocks, stride). Only the second row departs from torchvision,
-# which halves the size there once more.
+# (expansion, channels at width 1, blocks, stride), as in torchvision except for the second row,
+# whose stride is 2 there.
 _STAGES = [
     [1, 16, 1, 1],
     [6, 24, 2, 1],
@@ -36,12 +36,12 @@ def build_mobilenet_v2_x0_5(classes: int, image_size: int, channels: int) -> nn.
     Returns:
         A module (batch, channels, height, width) -> (batch, classes).
     """
-    # Half of 24 stays 12, as in the authors' network; multiples of 8, as in torchvision, give 16.
+    # With multiples of 4, half of 24 is 12, as in the authors' network; torchvision's 8 give 16.
     model: nn.Module = MobileNetV2(
         classes, 0.5, _STAGES, round_nearest=4, block=_block, dropout=0.0
     )
     stem = nn.Conv2d(channels, 16, kernel_size=3, stride=2, padding=1, bias=False)
-    nn.init.kaiming_normal_(stem.weight, mode="fan_out")  # as torchvision did for the one replaced
+    nn.init.kaiming_normal_(stem.weight, mode="fan_out")  # as torchvision initializes it
     model.get_submodule("features.0").register_module("0", stem)
     return model
 
@@ -53,9 +53,9 @@ def _block(
     expand_ratio: int,
     norm_layer: type[nn.Module],
 ) -> nn.Module:
-    """Build torchvision's block, with the 1x1 expansion also where it expands by 1.
+    """Build torchvision's block, with the 1x1 expansion even if it expands by 1.
 
-    torchvision leaves that convolution out; the authors' network has it: 53 convolutions, not 52.
+    torchvision omits that convolution; the authors' network has it: 53 convolutions, not 52.
     """
     block: nn.Module = InvertedResidual(in_channels, out_channels, stride, expand_ratio, norm_layer)
     if expand_ratio == 1:

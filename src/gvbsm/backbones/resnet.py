@@ -31,7 +31,7 @@ def build_resnet(depth: int, classes: int, image_size: int, channels: int) -> nn
     block, repeats = _LAYOUTS[depth]
     model: nn.Module = ResNet(block, repeats, num_classes=classes)
     model.conv1 = nn.Conv2d(channels, 64, kernel_size=3, stride=1, padding=1, bias=False)
-    # The constructor has initialized its own stem this way; ours comes after it.
+    # Initialize the new stem as the constructor initializes its own.
     nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")
     model.maxpool = nn.Identity()
     return model

@@ -1,4 +1,4 @@
-"""Weights from files on the user's machine, for networks of any library and our own."""
+"""Read weights from files on the user's machine, and load them into networks."""
 
 from __future__ import annotations
 
@@ -21,29 +21,29 @@ from gvbsm.config.errors import first_line
 from gvbsm.config.paths import user_path
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
-_NAMED = 3  # of the tensors that do not fit, those that an error names
+_NAMED = 3  # most names of tensors in an error message
 
-# torchvision's DenseNet files have names from before torch 0.4, which its own loader mends as well
-# (torchvision 0.15 and later, models/densenet.py: `_load_state_dict`).
+# torchvision's DenseNet files have names from before torch 0.4. torchvision's own loader renames
+# them likewise (models/densenet.py: `_load_state_dict`).
 _OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.\w+)$")
 
 
 def file_stem(name: str) -> str:
-    """A backbone's name as a file's; library names such as timm/x hold a slash."""
+    """Convert a backbone's name to a file name: names such as timm/x contain a slash."""
     return name.replace("/", "--")
 
 
 def find_weights(name: str, directory: Path) -> Path:
-    """The file of a network's weights.
+    """Find the file of a network's weights.
 
     Args:
         name: The backbone.
-        directory: Holds a file under the name by which the library publishes the weights
-            (`resnet18-f37072fd.pth`), or under the network's own (`torchvision--resnet18`), with
-            any of `SUFFIXES`.
+        directory: A folder. The file has the name under which the library publishes the weights
+            (`resnet18-f37072fd.pth`) or the network's name (`torchvision--resnet18`), with any of
+            `SUFFIXES`.
 
     Raises:
-        ValueError: If there is none.
+        ValueError: If the folder has no such file.
     """
     directory = user_path(directory)
     stems = [*published_stems(name), file_stem(name)]
@@ -52,16 +52,16 @@ def find_weights(name: str, directory: Path) -> Path:
             if (path := directory / f"{stem}{suffix}").is_file():
                 return path
     raise ValueError(
-        f"no weights of {name} in {directory} (squeeze.weights_dir): expected a file "
-        f"{' or '.join(stems)} with the ending {', '.join(SUFFIXES)}"
+        f"no weights of {name} in {directory} (squeeze.weights_dir): expected a file named "
+        f"{' or '.join(stems)}, with one of the suffixes {', '.join(SUFFIXES)}"
     )
 
 
 def weights_digest(name: str, directory: Path) -> str:
-    """SHA-256 of the file of a network's weights, by which they are known.
+    """Return the SHA-256 of the file of a network's weights, which identifies them in recipes.
 
     Raises:
-        ValueError: If there is none.
+        ValueError: If there is no such file.
     """
     path = find_weights(name, directory)
     return _digest(path, path.stat().st_mtime_ns)
@@ -74,47 +74,47 @@ def _digest(path: Path, _changed: int) -> str:
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """The tensors of a state dict, on the CPU.
+    """Read the tensors of a state dict, to the CPU.
 
-    A file of torch is opened with `weights_only`, which builds tensors and plain containers and
-    runs no code. A dict inside `state_dict` or `model`, as training scripts keep it, is taken out.
+    A file of torch is read with `weights_only`, which builds tensors and plain containers and runs
+    no code. If the state dict is inside `state_dict` or `model`, as training scripts save it, that
+    entry is returned.
 
     Raises:
         ValueError: If the file is damaged or holds anything else.
     """
-    found: Any
+    content: Any
     try:
         if path.suffix == ".safetensors":
-            found = load_file(path)
+            content = load_file(path)
         else:
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # of sparse tensors, which are refused below
-                found = torch.load(path, map_location="cpu", weights_only=True)
+                warnings.simplefilter("ignore")  # about sparse tensors, which are refused below
+                content = torch.load(path, map_location="cpu", weights_only=True)
     except SafetensorError as error:
         raise ValueError(f"{path} cannot be read as safetensors ({error})") from None
-    except Exception as error:  # torch raises almost any built-in, and the unpickler's own
-        # torch's own text would have the user switch the guard off
-        guarded = type(error).__name__ == "UnpicklingError"
-        first = first_line(error)
-        why = "it is damaged, or holds more than tensors" if guarded else first
+    except Exception as error:  # torch raises built-in errors of many types, and UnpicklingError
+        # torch's message advises to turn `weights_only` off, which would run the file's code.
+        unsafe = type(error).__name__ == "UnpicklingError"
+        why = "it is damaged, or holds more than tensors" if unsafe else first_line(error)
         raise ValueError(f"{path} cannot be read as weights: {why}") from None
     for inner in ("state_dict", "model"):
-        if isinstance(found, Mapping) and isinstance(found.get(inner), Mapping):
-            found = found[inner]
-    if not isinstance(found, dict) or not all(isinstance(v, Tensor) for v in found.values()):
+        if isinstance(content, Mapping) and isinstance(content.get(inner), Mapping):
+            content = content[inner]
+    if not isinstance(content, dict) or not all(isinstance(v, Tensor) for v in content.values()):
         raise ValueError(f"{path} holds no state dict (name -> tensor)")
-    _check_state(found, path)
-    return found
+    _check_state(content, path)
+    return content
 
 
 def _check_state(state: Mapping[Any, Tensor], path: Path) -> None:
-    """Check names, kinds of tensors and the versions of layers that torch keeps beside them.
+    """Check the names and kinds of a state dict's tensors, and its `_metadata`.
 
     Raises:
-        ValueError: Naming the first that does not fit.
+        ValueError: If one is wrong, naming the first.
     """
-    if strange := [name for name in state if not isinstance(name, str)]:
-        raise ValueError(f"{path} holds no state dict: the name {strange[0]!r} is no text")
+    if other := [name for name in state if not isinstance(name, str)]:
+        raise ValueError(f"{path} holds no state dict: the name {other[0]!r} is not text")
     for name, tensor in state.items():
         if tensor.layout != torch.strided or tensor.is_quantized or tensor.is_meta:
             raise ValueError(
@@ -122,7 +122,7 @@ def _check_state(state: Mapping[Any, Tensor], path: Path) -> None:
                 "tensor.to_dense() or tensor.dequantize()"
             )
     if not _has_versions(getattr(state, "_metadata", {})):
-        raise ValueError(f"{path}: the versions of its layers (_metadata) are damaged")
+        raise ValueError(f"{path} is damaged: _metadata does not hold versions of layers")
 
 
 def _has_versions(layers: Any) -> bool:
@@ -138,48 +138,48 @@ def _kind(tensor: Tensor) -> str:
     return "quantized numbers" if tensor.is_quantized else str(tensor.layout)
 
 
-def fill(model: nn.Module, found: Mapping[str, Tensor], what: str) -> None:
-    """Put weights into a network; all must fit.
+def fill(model: nn.Module, weights: Mapping[str, Tensor], what: str) -> None:
+    """Load weights into a network; all must fit.
 
     Args:
         model: The network.
-        found: Its state dict. Counters of batches, which old files lack, keep their value.
-        what: Whose weights these are and where they come from, for the error.
+        weights: The state dict. BatchNorm's counters of batches may be missing, as in old files.
+        what: Description of the weights and their file, for the error.
 
     Raises:
-        ValueError: If tensors are missing, unexpected, of another shape, or whole numbers where
-            fractions belong, or the reverse.
+        ValueError: If tensors are missing, unexpected, of another shape, or integer where the
+            network has floating point, or the reverse.
     """
-    own = model.state_dict()
-    metadata = getattr(found, "_metadata", None) or getattr(own, "_metadata", None)
-    state = OrderedDict((_OLD_DENSENET.sub(r"\1\2", key), value) for key, value in found.items())
-    for key, value in own.items():
+    expected = model.state_dict()
+    metadata = getattr(weights, "_metadata", None) or getattr(expected, "_metadata", None)
+    state = OrderedDict((_OLD_DENSENET.sub(r"\1\2", key), value) for key, value in weights.items())
+    for key, value in expected.items():
         if key.endswith("num_batches_tracked"):
             state.setdefault(key, value)
-    missing, unexpected = own.keys() - state.keys(), state.keys() - own.keys()
+    missing, unexpected = expected.keys() - state.keys(), state.keys() - expected.keys()
     shapes = {
         f"{key} {tuple(state[key].shape)}, expected {tuple(value.shape)}"
-        for key, value in own.items()
+        for key, value in expected.items()
         if key in state and state[key].shape != value.shape
     }
-    kinds = {
+    dtypes = {
         f"{key} {state[key].dtype}, expected {value.dtype}"
-        for key, value in own.items()
+        for key, value in expected.items()
         if key in state and state[key].is_floating_point() != value.is_floating_point()
     }
     faults = {
         "missing": missing,
         "unexpected": unexpected,
         "of another shape": shapes,
-        "of another type": kinds,
+        "of another type": dtypes,
     }
-    told = [f"{len(keys)} {fault} ({_some(keys)})" for fault, keys in faults.items() if keys]
-    if told:
-        raise ValueError(f"{what} do not fit: of {len(own)} tensors {'; '.join(told)}")
+    messages = [f"{len(keys)} {fault} ({_first(keys)})" for fault, keys in faults.items() if keys]
+    if messages:
+        raise ValueError(f"{what} do not fit: of {len(expected)} tensors {'; '.join(messages)}")
     state._metadata = metadata  # type: ignore[attr-defined]  # versions of layers (MNASNet's)
     model.load_state_dict(state)
 
 
-def _some(keys: Collection[str]) -> str:
+def _first(keys: Collection[str]) -> str:
     more = ", ..." if len(keys) > _NAMED else ""
     return ", ".join(sorted(keys)[:_NAMED]) + more

@@ -73,5 +73,5 @@ class _Block(nn.Module):
         """Map (batch, in, height, width) to (batch, out, height / stride, width / stride)."""
         active = F.relu(self.norm1(x))
         out: Tensor = self.conv2(F.relu(self.norm2(self.conv1(active))))
-        # Where the shape changes, the shortcut starts after the activation; elsewhere before it.
+        # If the shape changes, the shortcut starts after the first activation, else before it.
         return out + (x if self.shortcut is None else self.shortcut(active))
