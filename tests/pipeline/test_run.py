@@ -17,7 +17,7 @@ from gvbsm.engine.device import RunError
 from gvbsm.exchange.export import export
 from gvbsm.exchange.load import load
 from gvbsm.exchange.train import train
-from gvbsm.files.artifacts import ArtifactError, load_tensors, read_header, read_json
+from gvbsm.files.artifacts import ArtifactError, load_tensors, read_header, read_json, save
 from gvbsm.method.ensemble import label_batch
 from gvbsm.pipeline import evaluated_sets
 from gvbsm.pipeline import run as pipeline
@@ -442,7 +442,24 @@ def test_images__hold_the_trace_of_the_terms(run, tmp_path):
     traces = read_header(tmp_path / "synthesis" / "images.safetensors")["traces"]
     assert [len(trace) for trace in traces] == [3, 3]
     assert set(traces[0][0]) >= {"step", "teacher", "densification", "densification_gradient"}
-    assert not list(tmp_path.rglob("group-*"))
+
+
+def test_images__their_work_files_go_also_after_a_kill_at_the_end(run, tmp_path):
+    run.squeeze()
+    run.statistics()
+    run.synthesis()
+    folder = tmp_path / "synthesis"
+    finished = ["film.safetensors", "images.safetensors"]
+    assert sorted(path.name for path in folder.iterdir()) == finished
+    header = read_header(folder / "images.safetensors")
+    group = {"kind": "group", "recipe": header["recipe"], "trace": [], "checksums": []}
+    other = {**group, "recipe": {"ipc": 99}}
+    save(folder / "group-00000.safetensors", {}, other)  # other settings, to go on with
+    run.synthesis()
+    assert len(list(folder.iterdir())) == 3
+    save(folder / "group-00001.safetensors", {}, group)
+    run.synthesis()
+    assert sorted(path.name for path in folder.iterdir()) == finished
 
 
 def test_images__lie_beside_their_film(run, tmp_path):

@@ -43,11 +43,11 @@ from gvbsm.cli import main
 from gvbsm.engine.processes import join
 from gvbsm.engine.device import RunError
 signal.signal(signal.SIGINT, signal.default_int_handler)  # jobs in the background ignore it
-us, make_files = join(), synthesis._make_stack_files
+us, make_files = join(), synthesis._make_stack
 def make(*arguments):
     make_files(*arguments)
     {fault}
-synthesis._make_stack_files = make
+synthesis._make_stack = make
 sys.exit(main(["run", sys.argv[1], "--workdir", sys.argv[2]]))
 """
 

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from gvbsm.config import OptimizerConfig, SynthesisConfig, ViewConfig
 from gvbsm.data.starts import Start
 from gvbsm.engine.device import RunError, Runtime
-from gvbsm.files.artifacts import load_tensors, read_header, save
+from gvbsm.files.artifacts import read_header
 from gvbsm.files.checkpoint import Checkpoint
 from gvbsm.method import synthesis as loop
 from gvbsm.method.capture import HookedObserver
@@ -29,6 +29,7 @@ from gvbsm.stages.synthesis import (
     optimize_stack,
     synthesize_set,
 )
+from gvbsm.store.distilled import images_header
 from gvbsm.store.film import frame_steps
 from support.toy import CONVNET, IMAGE, N_P, WRN, StoppedError, of_classes, stop_after
 
@@ -117,11 +118,11 @@ def whole(targets_for, data, runtime, tmp_path):
 
     def run(config, folder="whole", runtime=runtime, names=(CONVNET, WRN), initial=None, ipc=3):
         task = task_of(config, targets_for(config, names), data, ipc, initial)
-        groups = synthesize_set(task, runtime, tmp_path / folder, {"toy": 1})
-        images = torch.zeros(4 * ipc, *IMAGE, dtype=torch.uint8)
-        for index, found in groups.images():
-            images[index] = found
-        return images, groups.labels, groups.traces(), groups.film()
+        header = images_header("gvbsm", {"toy": 1}, data)
+        groups = synthesize_set(task, runtime, tmp_path / folder / "images.safetensors", header)
+        images = groups.draft.read("images", torch.arange(4 * ipc))
+        traces = [read_header(path)["trace"] for path in groups.paths]
+        return images, groups.labels, traces, groups.film()
 
     return run
 
@@ -597,7 +598,7 @@ def test_stopped_groups_may_go_on_with_others_at_once(whole, teachers, runtime, 
         with stop_after(calls, *teachers.values()), pytest.raises(StoppedError):
             whole(replace(config, groups=groups), "stopped", often)
     assert_same_set(whole(replace(config, groups=4), "stopped", often), expected)
-    assert len(list((tmp_path / "stopped").iterdir())) == 4  # nothing half-done is left
+    assert len(list((tmp_path / "stopped").iterdir())) == 4 + 1  # groups, and the draft
 
 
 # Memory
@@ -656,7 +657,7 @@ def test_memory__too_many_groups_at_once_are_halved(
         assert f"{before} groups at once" in line
         assert line.endswith(f"going on with {now}")
     assert (bars[-1].n, bars[-1].total) == (4 * 8, 4 * 8)
-    assert len(list((tmp_path / "halved").iterdir())) == 4
+    assert len(list((tmp_path / "halved").iterdir())) == 4 + 1  # groups, and the draft
 
 
 def test_memory__what_does_not_fit_alone_is_one_clear_line(whole, memory):
@@ -759,18 +760,6 @@ def test_film__a_frame_is_what_a_shorter_run_ends_with(whole):
     for frame, step in list(enumerate(film.steps.tolist()))[1::3]:
         images = whole(replace(config, iterations=step), f"until-{step}")[0]
         assert torch.equal(film.frames[:, frame], images[::3]), step
-
-
-def test_film__groups_that_were_made_without_one_are_kept(whole, teachers, tmp_path):
-    expected = whole(CONFIG)
-    path = tmp_path / "whole" / "group-00001.safetensors"
-    tensors, header = load_tensors(path, "group")
-    save(path, {"images": tensors["images"]}, header)
-    with stop_after(0, *teachers.values()):
-        found = whole(CONFIG)
-    assert torch.equal(found[0], expected[0])
-    assert found[2] == expected[2]
-    assert found[3] is None
 
 
 def test_trace__densification_acts_in_the_first_steps(group):

@@ -27,11 +27,10 @@ from gvbsm.data.datasets import ImageData
 from gvbsm.data.pictures import Split
 from gvbsm.data.pixels import Normalization
 from gvbsm.engine.device import Runtime
-from gvbsm.files.artifacts import save
 from gvbsm.stages.evaluation import Judge, Labeller, StudentTask, train_student
 from gvbsm.stages.group_files import Groups
 from gvbsm.stages.labels import LabelTask, generate_labels
-from gvbsm.store.distilled import load_images, load_labels, save_images, stream_images
+from gvbsm.store.distilled import images_header, load_images, load_labels, save_images
 
 NETWORK = "convnet8_d1"
 GROUP = 50  # images
@@ -126,12 +125,11 @@ def prepare(stage: str, extent: Extent, folder: Path) -> None:
     data, count = _data(extent), extent.classes * extent.ipc
     generator = torch.Generator().manual_seed(0)
     if stage == "assembly":
-        for index, path in zip(
-            _groups(extent, folder).indices, _groups(extent, folder).paths, strict=True
-        ):
-            pixels = torch.randint(256, (len(index), 3, SIZE, SIZE), generator=generator)
-            tensors = {"images": pixels.to(torch.uint8)}
-            save(path, tensors, {"kind": "group", "recipe": {}, "trace": []})
+        groups, no_film = _groups(extent, folder), torch.empty(0)
+        for number in groups.missing():
+            shape = (len(groups.indices[number]), 3, SIZE, SIZE)
+            pixels = torch.randint(256, shape, generator=generator, dtype=torch.uint8)
+            groups.save(number, pixels, no_film, [])
     elif stage == "labels":
         pixels = torch.randint(256, (count, 3, SIZE, SIZE), generator=generator, dtype=torch.uint8)
         labels = torch.arange(count) // extent.ipc
@@ -140,7 +138,8 @@ def prepare(stage: str, extent: Extent, folder: Path) -> None:
 
 def _groups(extent: Extent, folder: Path) -> Groups:
     indices = torch.split(torch.arange(extent.classes * extent.ipc), GROUP)
-    return Groups(folder, indices, extent.ipc, 1)
+    header, path = images_header("noise", {}, _data(extent)), folder / "assembled.safetensors"
+    return Groups(path, header, indices, extent.ipc, 1, (3, SIZE, SIZE), [[]] * len(indices))
 
 
 def _data(extent: Extent) -> ImageData:
@@ -157,8 +156,7 @@ def _labels_config(extent: Extent) -> LabelsConfig:
 
 
 def _assemble(extent: Extent, folder: Path, runtime: Runtime) -> None:
-    groups, path = _groups(extent, folder), folder / "assembled.safetensors"
-    stream_images(path, "noise", {}, groups.labels, groups.images(), _data(extent))
+    _groups(extent, folder).finish()
 
 
 def _label(extent: Extent, folder: Path, runtime: Runtime) -> None:

@@ -111,22 +111,38 @@ def atomic(path: Path) -> Iterator[Path]:
         ArtifactError: If what is in its place may not be replaced (`check_replaceable`).
     """
     check_replaceable(path)
-    root = manifest.root_of(path)
+    folder = draft_folder if manifest.root_of(path) else locked_draft_folder
+    with explain_write_errors(path), folder(path) as drafts:
+        temporary = drafts / path.name
+        yield temporary
+        publish(temporary, path)
+
+
+@contextmanager
+def explain_write_errors(path: Path) -> Iterator[None]:
+    """Raise an OSError of the block as one that names `path` and what to do."""
     try:
-        with (draft_folder if root else locked_draft_folder)(path) as drafts:
-            temporary = drafts / path.name
-            yield temporary
-            with temporary.open("rb+") as file:
-                os.fsync(file.fileno())
-            if root:
-                manifest.record(root, {path: manifest.content_of(temporary)})
-            temporary.replace(path)
-        _sync_folder(path.parent)
+        yield
     except OSError as error:
         raise OSError(
             f"cannot write {path} ({error.strerror or error}); what was there is kept: make room "
             "or give another place, and the same command goes on"
         ) from error
+
+
+def publish(draft: Path, path: Path) -> None:
+    """Rename a finished draft to `path`, after its content is on the disk and in the manifest.
+
+    Raises:
+        OSError: If the disk is full or may not be written.
+    """
+    root = manifest.root_of(path)
+    with draft.open("rb+") as file:
+        os.fsync(file.fileno())
+    if root:
+        manifest.record(root, {path: manifest.content_of(draft)})
+    draft.replace(path)
+    _sync_folder(path.parent)
 
 
 def check_replaceable(path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Tensors that go to disk row by row, in any order, so that none is ever held whole.
+"""Write safetensors files row by row, so that large tensors never have to be in memory.
 
 The file is the one that `artifacts.save` would write, byte for byte.
 """
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from gvbsm.files.artifacts import KEY, atomic, described, digest_of, header_text
 
-# safetensors' names of types, in the order in which it lays tensors out, from the last to the first
+# safetensors' names of types; it puts tensors of the last type first
 _TYPES = {
     torch.bool: "BOOL",
     torch.uint8: "U8",
@@ -30,16 +30,16 @@ _TYPES = {
     torch.int64: "I64",
 }
 
-PART = 2**20  # bytes that are read back at once
+BLOCK_BYTES = 2**20  # read at once to compute the digest
 
 
 @dataclass(frozen=True)
 class Rows:
-    """What is known of a tensor before it is there.
+    """Type and shape of a tensor that is written row by row.
 
     Attributes:
         dtype: Type of its numbers.
-        shape: Its shape; the first dimension is that of its rows.
+        shape: Its shape; the first dimension counts its rows.
     """
 
     dtype: torch.dtype
@@ -56,96 +56,145 @@ class Rows:
         return self.row_bytes * self.shape[0]
 
 
+class Layout:
+    """Positions of the header and of all rows in a safetensors file.
+
+    Args:
+        tensors: Name -> type and shape of the tensor.
+        header: As for `artifacts.save`, or one that is at least as long as that in the end.
+        alignment: The tensors begin at a multiple of so many bytes, itself a multiple of 8.
+    """
+
+    def __init__(
+        self, tensors: Mapping[str, Rows], header: Mapping[str, Any], alignment: int = 8
+    ) -> None:
+        self.tensors = tensors
+        types = list(_TYPES.values())
+        order = sorted(tensors, key=lambda name: (-types.index(_TYPES[tensors[name].dtype]), name))
+        self._offsets, end = {}, 0
+        for name in order:
+            self._offsets[name] = end
+            end += tensors[name].nbytes
+        longest = 8 + len(self._listing(header, digest_of(())))  # all digests have one length
+        self._data = -(-longest // alignment) * alignment
+        self.nbytes = self._data + end
+
+    def head(self, header: Mapping[str, Any], digest: str) -> bytes:
+        """Return the bytes before the tensors, padded with blanks as safetensors permits.
+
+        Raises:
+            ValueError: If the header is longer than the layout's.
+        """
+        listing = self._listing(header, digest)
+        room = self._data - 8
+        if len(listing) > room:
+            raise ValueError(f"the header takes {len(listing)} bytes, reserved were {room}")
+        return room.to_bytes(8, "little") + listing.ljust(room)
+
+    def _listing(self, header: Mapping[str, Any], digest: str) -> bytes:
+        content: dict[str, Any] = {
+            "__metadata__": {KEY: header_text({**header, "digest": digest})},
+        }
+        for name, start in self._offsets.items():
+            rows = self.tensors[name]
+            content[name] = {
+                "dtype": _TYPES[rows.dtype],
+                "shape": list(rows.shape),
+                "data_offsets": [start, start + rows.nbytes],
+            }
+        return json.dumps(content, separators=(",", ":"), ensure_ascii=False).encode()
+
+    def write(self, file: BinaryIO, name: str, index: Tensor, values: Tensor) -> None:
+        """Write rows of a tensor to their positions.
+
+        Args:
+            file: The file, open for writing.
+            name: Name of the tensor.
+            index: Numbers of the rows, int64 (rows,).
+            values: The rows, (rows, ...).
+
+        Raises:
+            ValueError: If type, shape or numbers of the rows do not fit the tensor.
+        """
+        rows = self.tensors[name]
+        shape = (len(index), *rows.shape[1:])
+        if values.dtype != rows.dtype or tuple(values.shape) != shape:
+            raise ValueError(
+                f"`{name}` takes rows {rows.dtype} {shape}, got {values.dtype} "
+                f"{tuple(values.shape)}"
+            )
+        if len(index) and not 0 <= int(index.min()) <= int(index.max()) < rows.shape[0]:
+            raise ValueError(f"`{name}` has rows 0 to {rows.shape[0] - 1}, got {index.tolist()}")
+        plain = values.detach().cpu().contiguous()
+        for first, run in _runs(index):
+            file.seek(self._data + self._offsets[name] + first * rows.row_bytes)
+            file.write(plain[run].reshape(-1).view(torch.uint8).numpy().data)
+
+    def read(self, file: BinaryIO, name: str, index: Tensor) -> Tensor:
+        """Read rows of a tensor: (rows, ...).
+
+        Args:
+            file: The file, open for reading.
+            name: Name of the tensor.
+            index: Numbers of the rows, int64 (rows,).
+        """
+        rows = self.tensors[name]
+        values = torch.empty(len(index), *rows.shape[1:], dtype=rows.dtype)
+        for first, run in _runs(index):
+            file.seek(self._data + self._offsets[name] + first * rows.row_bytes)
+            file.readinto(values[run].view(-1).view(torch.uint8).numpy().data)  # type: ignore[attr-defined]
+        return values
+
+    def blocks(self, file: BinaryIO, name: str, block_bytes: int = BLOCK_BYTES) -> Iterator[bytes]:
+        """Read a tensor's bytes in order, at most `block_bytes` at a time."""
+        nbytes = self.tensors[name].nbytes
+        file.seek(self._data + self._offsets[name])
+        for start in range(0, nbytes, max(block_bytes, 1)):
+            yield file.read(min(block_bytes, nbytes - start))
+
+
 class RowFile:
     """A file whose tensors are being written.
 
     Args:
-        file: It, empty.
-        tensors: Name -> what the tensor will be.
+        file: The file, empty.
+        tensors: Name -> type and shape of the tensor.
         header: As for `artifacts.save`.
     """
 
     def __init__(
         self, file: BinaryIO, tensors: Mapping[str, Rows], header: Mapping[str, Any]
     ) -> None:
-        self._file, self._tensors, self._header = file, tensors, header
-        self._digest = digest_of(())  # of a length that stays
-        self._left = {name: rows.shape[0] for name, rows in tensors.items()}
-        order = list(_TYPES.values())
-        ranked = sorted(tensors, key=lambda name: (-order.index(_TYPES[tensors[name].dtype]), name))
-        self._starts, end = {}, 0
-        for name in ranked:
-            self._starts[name] = end
-            end += tensors[name].nbytes
-        self._data = len(self._head())
-
-    def _head(self) -> bytes:
-        """Everything before the tensors' bytes; its length is known before the tensors are."""
-        listing: dict[str, Any] = {
-            "__metadata__": {KEY: header_text({**self._header, "digest": self._digest})}
-        }
-        for name, start in self._starts.items():
-            rows = self._tensors[name]
-            listing[name] = {
-                "dtype": _TYPES[rows.dtype],
-                "shape": list(rows.shape),
-                "data_offsets": [start, start + rows.nbytes],
-            }
-        text = json.dumps(listing, separators=(",", ":"), ensure_ascii=False).encode()
-        text += b" " * (-len(text) % 8)
-        return len(text).to_bytes(8, "little") + text
+        self._file, self._header = file, header
+        self._layout = Layout(tensors, header)
+        self._missing = {name: rows.shape[0] for name, rows in tensors.items()}
 
     def write(self, name: str, index: Tensor, values: Tensor) -> None:
-        """Write rows of a tensor to their places; each row once.
-
-        Args:
-            name: The tensor.
-            index: Places of the rows, int64 (rows,).
-            values: The rows, (rows, ...).
-
-        Raises:
-            ValueError: If they are not of the tensor's type and shape, or lie outside of it.
-        """
-        rows = self._tensors[name]
-        expected = (len(index), *rows.shape[1:])
-        if values.dtype != rows.dtype or tuple(values.shape) != expected:
-            raise ValueError(
-                f"`{name}` takes rows {rows.dtype} {expected}, got {values.dtype} "
-                f"{tuple(values.shape)}"
-            )
-        if len(index) and not 0 <= int(index.min()) <= int(index.max()) < rows.shape[0]:
-            raise ValueError(f"`{name}` has rows 0 to {rows.shape[0] - 1}, got {index.tolist()}")
-        plain = values.detach().cpu().contiguous()
-        for place, run in _runs(index):
-            part = plain[run].reshape(-1).view(torch.uint8)
-            self._file.seek(self._data + self._starts[name] + place * rows.row_bytes)
-            self._file.write(part.numpy().data)
-        self._left[name] -= len(index)
+        """Write rows of a tensor to their positions (`Layout.write`); each row once."""
+        self._layout.write(self._file, name, index, values)
+        self._missing[name] -= len(index)
 
     def finish(self) -> None:
-        """Write what precedes the tensors.
+        """Write the header.
 
         Raises:
             ValueError: If rows are missing.
         """
-        if any(self._left.values()):
-            raise ValueError(f"rows that were not written, by tensor: {self._left}")
-        self._digest = digest_of(self._read_back())
+        if any(self._missing.values()):
+            raise ValueError(f"rows that were not written, by tensor: {self._missing}")
+        digest = digest_of(self._read_back())
         self._file.seek(0)
-        self._file.write(self._head())
+        self._file.write(self._layout.head(self._header, digest))
 
     def _read_back(self) -> Iterator[bytes]:
-        """What `artifacts.digest` takes in, a part at a time: rows come in any order."""
-        for name in sorted(self._tensors):
-            rows = self._tensors[name]
+        """Read what `artifacts.digest` takes in: rows were written in any order."""
+        for name, rows in sorted(self._layout.tensors.items()):
             yield described(name, rows.dtype, rows.shape)
-            self._file.seek(self._data + self._starts[name])
-            for start in range(0, rows.nbytes, PART):
-                yield self._file.read(min(PART, rows.nbytes - start))
+            yield from self._layout.blocks(self._file, name)
 
 
 def _runs(index: Tensor) -> Iterator[tuple[int, slice]]:
-    """Rows that follow one another: the place of the first, and where they are among `index`."""
+    """Cut row numbers into runs of successive ones: the first number, and the run in `index`."""
     breaks = (index[1:] - index[:-1] != 1).nonzero().flatten() + 1
     edges = [0, *breaks.tolist(), len(index)]
     for start, stop in itertools.pairwise(edges):
@@ -157,11 +206,11 @@ def _runs(index: Tensor) -> Iterator[tuple[int, slice]]:
 def row_file(
     path: Path, tensors: Mapping[str, Rows], header: Mapping[str, Any]
 ) -> Iterator[RowFile]:
-    """A file to be filled within the block; it takes its name in one step at the block's end.
+    """Open a file to be filled within the block; it takes its name in one step at the block's end.
 
     Args:
         path: The file.
-        tensors: Name -> what the tensor will be.
+        tensors: Name -> type and shape of the tensor.
         header: As for `artifacts.save`: needs `kind` and `recipe`.
 
     Raises:

@@ -55,12 +55,13 @@ from gvbsm.pipeline.selection import SelectionInputs, keep_start, select_picture
 from gvbsm.pipeline.students import train_students
 from gvbsm.pipeline.teachers import Teachers
 from gvbsm.pipeline.work_sharing import Teamwork
+from gvbsm.stages.group_files import has_group_files, remove_group_files
 from gvbsm.stages.labels import LabelTask, make_labels
 from gvbsm.stages.squeeze import squeeze_teacher
 from gvbsm.stages.statistics import StatisticsTask, add_chunks, record_chunks
 from gvbsm.stages.supervised import PictureTraining
 from gvbsm.stages.synthesis import SynthesisTask, synthesize_set
-from gvbsm.store.distilled import is_whole, load_labels, remove_labels, stream_images
+from gvbsm.store.distilled import images_header, is_whole, load_labels, remove_labels
 from gvbsm.store.film import save_film
 from gvbsm.store.image_set import ImageSet
 from gvbsm.store.recipes import Recipes, seed_of
@@ -187,9 +188,14 @@ class Run:
         recipe = self.recipes.images(image_set)
         if image_set.needs_statistics:
             self.statistics(make=False)
-        if self.processes.same(
-            lambda: self.workspace.is_made(image_set.images, recipe, "synthesis", make)
-        ):
+
+        def is_made() -> bool:
+            made = self.workspace.is_made(image_set.images, recipe, "synthesis", make)
+            if made and make and has_group_files(image_set.images, recipe):
+                _remove_work_files(image_set)  # a run was killed before it did
+            return made
+
+        if self.processes.same(is_made):
             return
         with self.team.timed(f"synthesis/{image_set.method}", self.processes):
             if image_set.selection is None:
@@ -216,22 +222,14 @@ class Run:
         task = SynthesisTask(
             config.synthesis, teachers, statistics, self.data, config.ipc, n_p, initial
         )
-        groups = synthesize_set(task, runtime, image_set.images.parent, recipe)
+        header = images_header(config.method, recipe, self.data)
+        groups = synthesize_set(task, runtime, image_set.images, header)
         if not self.processes.leads:
             return
         await_files(groups.paths)
         save_film(image_set.images.parent, groups.film(), recipe)
-        stream_images(
-            image_set.images,
-            config.method,
-            recipe,
-            groups.labels,
-            groups.images(),
-            self.data,
-            groups.traces(),
-        )
-        for name in ("group-*.safetensors", "start.safetensors"):
-            remove_all(image_set.images.parent.glob(name))
+        groups.finish()
+        _remove_work_files(image_set)
         log.info("synthesis %s: %d images", config.method, len(groups.labels))
 
     def _statistics_of(self, names: Sequence[str]) -> dict[str, Statistics]:
@@ -394,3 +392,9 @@ class Run:
 
     def _matched_teachers(self) -> tuple[str, ...]:
         return self.config.synthesis.backbones or self.config.squeeze.backbones
+
+
+def _remove_work_files(image_set: ImageSet) -> None:
+    """Remove what a finished synthesis no longer needs."""
+    remove_all([image_set.images.with_name("start.safetensors")])
+    remove_group_files(image_set.images)

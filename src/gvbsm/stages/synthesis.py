@@ -29,7 +29,6 @@ from gvbsm.data.datasets import ImageData
 from gvbsm.data.starts import Start
 from gvbsm.data.views import resize
 from gvbsm.engine.device import RunError, Runtime
-from gvbsm.files.artifacts import Recipe, is_current, save
 from gvbsm.files.checkpoint import Checkpoint
 from gvbsm.method.beyond.class_matching import ClassMatching, class_moments
 from gvbsm.method.beyond.flatness import Flatness
@@ -39,11 +38,19 @@ from gvbsm.method.fast.compiled import CompiledObserver
 from gvbsm.method.groups import Stack, group_indices, make_stack
 from gvbsm.method.matching import Teacher
 from gvbsm.method.statistics import Statistics
-from gvbsm.method.synthesis import DivergedError, Extra, Step, begin_synthesis, synthesize
+from gvbsm.method.synthesis import (
+    TERMS,
+    DivergedError,
+    Extra,
+    Step,
+    begin_synthesis,
+    synthesize,
+)
 from gvbsm.stages.divergence import check_pixels, diverged, eigenvalues_failed
-from gvbsm.stages.group_files import Groups
+from gvbsm.stages.group_files import Groups, longest_trace, trace_row
 from gvbsm.stages.synthesis_checkpoint import Work
 from gvbsm.store.film import frame_steps, is_filmed
+from gvbsm.store.workdir import await_files
 
 log = logging.getLogger("gvbsm")
 
@@ -127,52 +134,45 @@ class _Plan:
 
 
 def synthesize_set(
-    task: SynthesisTask, runtime: Runtime, directory: Path, recipe: Recipe
+    task: SynthesisTask, runtime: Runtime, path: Path, header: Mapping[str, Any]
 ) -> Groups:
-    """Optimize all groups; each is kept in a file of its own, from which the set is put together.
+    """Optimize all groups that are not finished, and write their images into the set's draft.
 
-    Several processes share the groups, whose content depends on nothing but their numbers.
+    Several processes share the groups. The images of a group depend on the seed and its number.
 
     Args:
         task: What the images are made from.
         runtime: Device, precision, seed, progress.
-        directory: Where the groups' files go.
-        recipe: What the images are made from, for their headers.
+        path: The file of the set.
+        header: Its header (`images_header`).
 
     Returns:
-        The groups, all of which are there for the first process; the others must leave their files
-        to it.
+        The groups. All are finished when process 0 returns, which then calls `Groups.finish`.
 
     Raises:
         RunError: If a loss is no longer finite, or one group does not fit into the memory.
+        ArtifactError: If a file is in the way.
     """
     config, processes = task.config, runtime.processes
-    late = late_begins(config, task.ipc)
-    indices = group_indices(
-        len(task.data.class_names), task.ipc, config.batch_size, config.loop, late
-    )
-    begins = [late[index[0] % task.ipc] for index in indices]
-    plan = _Plan(indices, begins, config.iterations)
-    files = Groups(directory, tuple(indices), task.ipc, config.iterations)
-    everything = range(len(indices))
+    plan = _plan(task)
+    files, everything = _group_files(task, plan, path, header), range(len(plan.groups))
     with runtime.progress(plan.steps(everything), "synthesis", "it") as bar:
-        missing = processes.same(
-            lambda: [g for g in everything if not is_current(files.paths[g], recipe)]
-        )
+        missing = processes.same(files.missing)
+        await_files([files.draft.path])
         bar.update(plan.steps(everything) - plan.steps(missing))
         at_once = processes.same(lambda: _groups_at_once(config, runtime, len(missing)))
-        usual = sum(len(indices[g]) for g in plan.stacks(everything, at_once)[0])
+        usual = sum(len(plan.groups[g]) for g in plan.stacks(everything, at_once)[0])
         compiled = _compiled(task)
         for dealt in processes.deal(plan.stacks(missing, at_once)):
             waiting = plan.stacks(dealt, at_once)
             while waiting:
                 numbers = waiting.pop(0)
-                size, done = sum(len(indices[g]) for g in numbers), bar.n
+                size, done = sum(len(plan.groups[g]) for g in numbers), bar.n
                 # A graph belongs to one batch size: not for the odd groups at the end.
                 teachers = compiled if compiled and size == usual else task.teachers
                 try:
-                    _make_stack_files(
-                        replace(task, teachers=teachers), plan, files, numbers, recipe, runtime, bar
+                    _make_stack(
+                        replace(task, teachers=teachers), plan, files, numbers, runtime, bar
                     )
                 except torch.OutOfMemoryError:
                     at_once = _fewer(numbers, config)
@@ -182,33 +182,57 @@ def synthesize_set(
     return files
 
 
-def _make_stack_files(
+def _plan(task: SynthesisTask) -> _Plan:
+    config = task.config
+    late = late_begins(config, task.ipc)
+    groups = group_indices(
+        len(task.data.class_names), task.ipc, config.batch_size, config.loop, late
+    )
+    begins = [late[index[0] % task.ipc] for index in groups]
+    return _Plan(groups, begins, config.iterations)
+
+
+def _group_files(task: SynthesisTask, plan: _Plan, path: Path, header: Mapping[str, Any]) -> Groups:
+    config, data = task.config, task.data
+    names = [teacher.name for teacher in task.teachers]
+    terms = (*TERMS, Flatness.name) if config.weight_flatness else TERMS
+    longest = {
+        begin: longest_trace(_measured(begin, config.iterations), names, terms)
+        for begin in set(plan.begins)
+    }
+    shape = (data.channels, data.image_size, data.image_size)
+    traces = [longest[begin] for begin in plan.begins]
+    return Groups(path, header, plan.groups, task.ipc, config.iterations, shape, traces)
+
+
+def _make_stack(
     task: SynthesisTask,
     plan: _Plan,
     files: Groups,
     numbers: Sequence[int],
-    recipe: Recipe,
     runtime: Runtime,
     bar: tqdm[Any],
 ) -> None:
-    """Optimize a stack of groups, and write each to a file of its own."""
+    """Optimize a stack of groups, and write their images and files."""
     index = torch.cat([plan.groups[g] for g in numbers])
     labels = index // task.ipc
     stack = make_stack(numbers, labels, runtime.device, plan.begins[numbers[0]])
     start = torch.cat([task.start(plan.groups[g], g, runtime) for g in numbers])
     filmed = is_filmed(index, task.ipc)
-    paths = [files.paths[g] for g in numbers]
-    made_from = {**recipe, "groups": list(numbers), "filmed": int(filmed.sum())}
-    checkpoint = Checkpoint(paths[0], made_from, runtime.checkpoint_seconds)
+    recipe = {
+        **files.header["recipe"],
+        "groups": list(numbers),
+        "filmed": int(filmed.sum()),
+    }
+    checkpoint = Checkpoint(files.paths[numbers[0]], recipe, runtime.checkpoint_seconds)
     images, work = optimize_stack(
         task, stack, start, filmed.nonzero().squeeze(1), runtime, checkpoint, bar
     )
-    films = torch.split(work.film.cpu(), filmed.view(len(paths), -1).sum(dim=1).tolist())
-    for path, pixels, trace, film in zip(
-        paths, images.chunk(len(paths)), work.traces, films, strict=True
+    films = torch.split(work.film.cpu(), filmed.view(len(numbers), -1).sum(dim=1).tolist())
+    for group, pixels, film, trace in zip(
+        numbers, images.chunk(len(numbers)), films, work.traces, strict=True
     ):
-        header = {"kind": "group", "recipe": recipe, "trace": trace}
-        save(path, {"images": pixels, "film": film}, header)
+        files.save(group, pixels, film, trace)
     checkpoint.clear()
 
 
@@ -311,15 +335,7 @@ def _log_step(
 ) -> None:
     """Add an iteration to each group's trace, the bar and the trackers."""
     for group, trace in enumerate(work.traces):
-        terms = {name: values[group] for name, values in step.terms.items()}
-        trace.append(
-            {
-                "step": step.number,
-                "teacher": step.teacher,
-                **terms,
-                "densification_gradient": step.densification_gradient[group],
-            }
-        )
+        trace.append(trace_row(step, group))
     bar.set_postfix(loss=f"{float(step.loss.mean()):.3g}")
     if runtime.log is not None:
         means = {name: fmean(values) for name, values in step.terms.items()}

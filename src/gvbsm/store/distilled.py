@@ -170,7 +170,23 @@ def stream_images(
         data: The real data, for names, mean and deviation.
         traces: The terms of synthesis, for each group of images.
     """
-    header = {
+    header = {**images_header(method, recipe, data), "traces": list(traces)}
+    tensors = image_tensors(len(labels), (data.channels, data.image_size, data.image_size))
+    with row_file(path, tensors, header) as file:
+        file.write("labels", torch.arange(len(labels)), labels)
+        for places, images in parts:
+            file.write("images", places, images)
+
+
+def images_header(method: str, recipe: Recipe, data: ImageData) -> dict[str, Any]:
+    """Return the header of a set of images, without its traces.
+
+    Args:
+        method: How the images were made; the labels that they are trained with do not count.
+        recipe: What they are made from.
+        data: The real data, for names, mean and deviation.
+    """
+    return {
         "kind": "images",
         "recipe": recipe,
         "method": method.removesuffix("-hard").removesuffix("-soft"),
@@ -178,14 +194,12 @@ def stream_images(
         "class_names": list(data.class_names),
         "mean": list(data.normalization.mean),
         "std": list(data.normalization.std),
-        "traces": list(traces),
     }
-    shape = (len(labels), data.channels, data.image_size, data.image_size)
-    tensors = {"images": Rows(torch.uint8, shape), "labels": Rows(torch.int64, labels.shape)}
-    with row_file(path, tensors, header) as file:
-        file.write("labels", torch.arange(len(labels)), labels)
-        for places, images in parts:
-            file.write("images", places, images)
+
+
+def image_tensors(count: int, shape: tuple[int, int, int]) -> dict[str, Rows]:
+    """Return the tensors of a file of `count` images of `shape`: channels, height, width."""
+    return {"images": Rows(torch.uint8, (count, *shape)), "labels": Rows(torch.int64, (count,))}
 
 
 def stored_bytes(directory: Path, soft: bool = True, folder: str | None = None) -> dict[str, int]:

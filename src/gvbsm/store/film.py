@@ -7,13 +7,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from gvbsm.files.artifacts import (
-    ArtifactError,
-    Recipe,
-    load_tensors,
-    remove,
-    save,
-)
+from gvbsm.files.artifacts import ArtifactError, Recipe, load_tensors, save
 from gvbsm.files.schema import checked_header
 
 CLASSES = 10  # of which the first image is filmed
@@ -45,13 +39,9 @@ def is_filmed(index: Tensor, ipc: int) -> Tensor:
     return (index % ipc == 0) & (index < CLASSES * ipc)
 
 
-def save_film(directory: Path, film: Film | None, recipe: Recipe) -> None:
-    """Write the film of the images in `directory`, or remove an older one."""
-    path = _path(directory)
-    if film is None:
-        remove(path)
-    else:
-        save(path, film._asdict(), {"kind": "film", "recipe": recipe})
+def save_film(directory: Path, film: Film, recipe: Recipe) -> None:
+    """Write the film of the images in `directory`."""
+    save(_path(directory), film._asdict(), {"kind": "film", "recipe": recipe})
 
 
 def load_film(directory: Path) -> Film | None:

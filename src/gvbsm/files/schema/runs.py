@@ -86,9 +86,10 @@ class RecipeHeader(Manifest):
 
 
 class GroupHeader(RecipeHeader):
-    """The header of a group of optimized images."""
+    """The header of the file of an optimized group of images."""
 
     trace: list[dict[str, Any]]
+    checksums: list[Whole]
 
 
 class AnalysisHeader(RecipeHeader):
