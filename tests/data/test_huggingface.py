@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from gvbsm.data.datasets import load_dataset
 from gvbsm.data.pictures import DataError
-from gvbsm.data.sources import hub
+from gvbsm.data.sources import hub_library
 from support.picture_files import encoded, reds
 from support.tables import datasets, table, write
 from support.workdirs import assert_seen_alike
@@ -100,7 +100,7 @@ def test_faults(tmp_path, monkeypatch):
     with pytest.raises(DataError, match=r"cannot read .*empty as a Hugging Face data set"):
         load_dataset("hub", tmp_path / "empty")
     monkeypatch.setitem(sys.modules, "datasets", None)
-    monkeypatch.setattr(hub, "find_spec", lambda name: None)
+    monkeypatch.setattr(hub_library, "find_spec", lambda name: None)
     with pytest.raises(DataError, match=r"needs datasets: pip install 'gvbsm\[hub\]'"):
         load_dataset("hub/user/name")
 

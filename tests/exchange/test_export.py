@@ -12,8 +12,8 @@ from torchvision.datasets import ImageFolder
 
 from gvbsm.config import ConfigError
 from gvbsm.config.build import build_config, to_dict
-from gvbsm.data.sources import hub
 from gvbsm.exchange import export as exports
+from gvbsm.exchange import hub
 from gvbsm.exchange.export import class_folders, export, push
 from gvbsm.files.artifacts import ArtifactError, load_tensors, write_json
 from gvbsm.pipeline.results import spread

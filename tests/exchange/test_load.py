@@ -9,7 +9,7 @@ from PIL import Image
 import gvbsm
 from gvbsm.config import LabelStorageConfig
 from gvbsm.data.pictures import DataError
-from gvbsm.data.sources import hub
+from gvbsm.exchange import hub
 from gvbsm.exchange import load as exchange
 from gvbsm.exchange.export import export
 from gvbsm.exchange.load import FACTS, load
@@ -242,6 +242,15 @@ def test_other_files_are_refused(workdir, tmp_path, monkeypatch):
     for name in (tmp_path / "nowhere", "w/slip", "../nowhere", "nowhere"):
         with pytest.raises(ArtifactError, match=r"there is no .*; name a work directory"):
             load(name)
+
+
+@pytest.mark.parametrize("form", ["hub", "folder"])
+def test_a_small_file_that_should_hold_many_pixels_is_refused(form, workdir, tmp_path):
+    out = export(workdir, form, tmp_path / "e", quiet=True)
+    facts = read_json(out / "gvbsm.json")
+    write_json(out / "gvbsm.json", facts | {"images": 10**7})
+    with pytest.raises(ArtifactError, match=r"e should unpack its \d+ bytes of pictures"):
+        load(out)
 
 
 def test_a_set_of_the_hub(workdir, tmp_path, monkeypatch):

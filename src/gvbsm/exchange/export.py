@@ -20,9 +20,10 @@ from gvbsm.config.build import build_config, format_yaml, to_dict
 from gvbsm.config.keys import merge
 from gvbsm.config.paths import user_path
 from gvbsm.data.pictures import write_image
-from gvbsm.data.sources import hub
+from gvbsm.data.sources.hub_library import need
 from gvbsm.engine.device import Runtime
 from gvbsm.engine.torch_defaults import torch_defaults
+from gvbsm.exchange import hub
 from gvbsm.exchange.card import dataset_card
 from gvbsm.exchange.ddranking import configuration, known_set, untold, write_teachers
 from gvbsm.exchange.load import (
@@ -93,7 +94,7 @@ def export(
         raise ConfigError(f"an export is one of {', '.join(FORMS)}, got {form!r}")
     _check_free(out, form, overwrite)
     if form == "hub":
-        hub.need("datasets")
+        need("datasets")
     distilled = load(source, logit_normalization=logit_normalization)
     if not soft_labels:
         distilled = replace(distilled, soft_labels=None)

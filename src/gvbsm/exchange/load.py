@@ -22,8 +22,9 @@ from torch import Tensor
 from gvbsm.config.paths import cache_folder, user_path
 from gvbsm.data.pictures import DataError, Lying, open_file, read_image
 from gvbsm.data.pixels import Normalization
-from gvbsm.data.sources import hub
+from gvbsm.data.sources.arrays import MOST_RATIO, SMALL
 from gvbsm.engine.torch_defaults import torch_defaults
+from gvbsm.exchange import hub
 from gvbsm.exchange.plain_sets import is_plain, load_plain
 from gvbsm.files import schema
 from gvbsm.files.artifacts import (
@@ -202,7 +203,9 @@ def _load_folder(folder: Path, root: Path) -> DistilledDataset:
         if not table.is_file():
             raise ArtifactError(f"there is no {table}; export or fetch the set again")
         pixels = facts["channels"] * facts["image_size"] ** 2
-        cells, labels = hub.read_table(table, facts["images"], 2 * pixels + MOST_EXTRA)
+        _check_pixels(facts, table.stat().st_size, folder)
+        labels = hub.read_labels(table, facts["images"])
+        cells = hub.read_pictures(table, facts["images"], 2 * pixels + MOST_EXTRA)
         places: Iterable[Lying] = (
             _Encoded(f"row {index} of {table}", cell) for index, cell in enumerate(cells)
         )
@@ -210,6 +213,7 @@ def _load_folder(folder: Path, root: Path) -> DistilledDataset:
         places, labels = _class_folders(
             folder / "images" if form != "folder" else folder, root, facts
         )
+        _check_pixels(facts, sum(path.stat().st_size for path in places), folder)
     else:
         raise ArtifactError(f"{folder / FACTS}: form must be one of {FORMS[:3]}, found {form!r}")
     if len(labels) != facts["images"]:
@@ -223,12 +227,27 @@ def _load_folder(folder: Path, root: Path) -> DistilledDataset:
     return _made(images, labels, facts, load_labels(stored), folder)
 
 
-def _class_folders(folder: Path, root: Path, facts: Facts) -> tuple[list[Lying], list[int]]:
+def _check_pixels(facts: Facts, packed: int, folder: Path) -> None:
+    """Check that files of `packed` bytes may hold the pixels that a set should have.
+
+    Raises:
+        ArtifactError: If they are more than `MOST_RATIO` times the bytes, as of repeated or blank
+            pictures.
+    """
+    pixels = facts["images"] * facts["channels"] * facts["image_size"] ** 2
+    if pixels > max(SMALL, MOST_RATIO * packed):
+        raise ArtifactError(
+            f"{folder} should unpack its {packed} bytes of pictures to at most {MOST_RATIO} times "
+            f"as many, but {FACTS} states {pixels}; fetch it again from somebody you trust"
+        )
+
+
+def _class_folders(folder: Path, root: Path, facts: Facts) -> tuple[list[Path], list[int]]:
     """The pictures of each class's folder, and their labels."""
     names = facts.get("folders")
     if names is None:
         raise ArtifactError(f"{folder}: {FACTS} must name a folder a class")
-    places: list[Lying] = []
+    places: list[Path] = []
     labels: list[int] = []
     for label, name in enumerate(names):
         long = len(name.encode(errors="surrogatepass")) > MOST_NAME_BYTES

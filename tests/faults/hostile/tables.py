@@ -2,12 +2,15 @@
 
 import contextlib
 import io
+import zlib
+from pathlib import Path
 
 from PIL import Image
 
 from faults.hostile.arrays import NAMES, expect, png, toy
 from faults.hostile.case import Case, export, squeeze
 from faults.hostile.samples import copy
+from gvbsm.files.artifacts import read_json, write_json
 from support.tables import repeated_rows, write_repeated
 
 
@@ -238,6 +241,13 @@ def bad_set(kind, place, file):  # noqa: C901 - a branch for each kind
             one = pa.array([{"bytes": bytes(2_000_000), "path": None}] * 8, image)
             rows = pa.table({"image": one, "label": pa.array(labels)})
             rows = pa.concat_tables([rows] * 200)
+        case "repeated":  # one picture of 50 KB in a million rows, as the set's own file states
+            head = content = cells[0]["bytes"]
+            chunk = (50_000).to_bytes(4, "big") + b"teXt" + bytes(50_000)
+            content = head[:33] + chunk + zlib.crc32(chunk[4:]).to_bytes(4, "big") + head[33:]
+            rows = repeated_rows(image=(content, 1_000_000))
+            facts = read_json(Path("gvbsm.json"))
+            write_json(Path("gvbsm.json"), facts | {"images": 1_000_000, "ipc": 250_000})
         case "rows":
             rows = pa.table(
                 {"image": pa.nulls(5_000_000, image), "label": pa.nulls(5_000_000, pa.int64())}
@@ -268,7 +278,7 @@ def bad_set(kind, place, file):  # noqa: C901 - a branch for each kind
             rows = rows.slice(0, 7)
         case "lists":
             rows = pa.table({"image": pa.array([[1]] * 8), "label": pa.array(labels)})
-    pq.write_table(rows, file, compression="zstd")
+    pq.write_table(rows, file, compression="zstd", store_schema=False)
     if kind == "cut":
         file.write_bytes(file.read_bytes()[:-1])
     if kind == "bytes":
@@ -281,8 +291,8 @@ def bad_set(kind, place, file):  # noqa: C901 - a branch for each kind
 
 
 BAD_SET = (
-    "bomb", "rows", "null-picture", "null-label", "words", "path", "postscript", "jpeg", "size",
-    "negative", "beyond", "columns", "short", "lists", "cut", "bytes", "outside", "gone",
+    "bomb", "repeated", "rows", "null-picture", "null-label", "words", "path", "postscript", "jpeg",
+    "size", "negative", "beyond", "columns", "short", "lists", "cut", "bytes", "outside", "gone",
 )  # fmt: skip
 
 

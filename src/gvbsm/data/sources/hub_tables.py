@@ -15,10 +15,10 @@ from typing import Any
 
 from gvbsm.config.errors import first_line
 from gvbsm.data.pictures import DataError
-from gvbsm.data.sources.hub import bars_off
 from gvbsm.data.sources.hub_arrow import arrow_schema, check_arrow
 from gvbsm.data.sources.hub_columns import choose_columns, declared_names
 from gvbsm.data.sources.hub_files import check_data_files, check_folder, state_files
+from gvbsm.data.sources.hub_library import bars_off
 from gvbsm.data.sources.hub_parquet import check_parquet, read_metadata
 from gvbsm.data.sources.request import MOST_PICTURES, Request
 

@@ -18,9 +18,9 @@ from PIL import Image
 
 from gvbsm.data.classes import Classes, class_name, labels_of, number_classes
 from gvbsm.data.pictures import DataError, Lying, Split, open_file
-from gvbsm.data.sources.hub import need
 from gvbsm.data.sources.hub_columns import choose_columns, declared_names, holds_labels
 from gvbsm.data.sources.hub_files import file_inside, folders_of
+from gvbsm.data.sources.hub_library import need
 from gvbsm.data.sources.hub_tables import check_train, load_tables
 from gvbsm.data.sources.request import MOST_PICTURES, Raw, Request, hold_out
 
