@@ -5,7 +5,15 @@ from dataclasses import dataclass, fields, replace
 import pytest
 
 from gvbsm.config import BaselinesConfig, Config, EvaluationConfig, LabelsConfig, SqueezeConfig
-from gvbsm.config.fields import names_of, replaced, setting, settings_in, without_effect
+from gvbsm.config.fields import (
+    dotted_names_of,
+    names_in_recipe,
+    names_of,
+    replaced,
+    setting,
+    settings_in,
+    without_effect,
+)
 from gvbsm.config.keys import fields_by_name, value_at
 
 
@@ -13,6 +21,8 @@ from gvbsm.config.keys import fields_by_name, value_at
 class Section:
     count: int = setting(3, limit="positive", read_by_train=True)
     table: dict = setting(dict, changes_results=False)
+    seed: int = setting(0, in_recipe=False)
+    rate: float = 0.1
 
 
 def test_setting__keeps_its_default_or_makes_it():
@@ -20,6 +30,23 @@ def test_setting__keeps_its_default_or_makes_it():
     assert Section().table is not Section().table
     assert names_of(Section(), "read_by_train") == ("count",)
     assert without_effect(Section()) == ("table",)
+
+
+def test_names_in_recipe__leave_out_what_another_entry_stands_for_or_has_no_effect():
+    assert names_in_recipe(Section()) == ("count", "rate")
+
+
+@pytest.mark.parametrize(
+    ("fact", "names"),
+    [
+        ("chooses_teachers", "synthesis.backbones labels.backbones"),
+        ("reducible", "squeeze.epochs synthesis.iterations labels.epochs evaluation.seeds"),
+        ("with_hard_labels", "labels.epochs labels.full_batch_up_to labels.views"),
+    ],
+)
+def test_dotted_names_of__known_answers(fact, names):
+    sections = {"labels.views"}  # a section's own fact is asked for by `names_of`
+    assert [*dotted_names_of(Config(), fact)] == [n for n in names.split() if n not in sections]
 
 
 def test_settings_in__are_all_settings_with_their_values():

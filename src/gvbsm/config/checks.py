@@ -8,7 +8,8 @@ from functools import partial
 from typing import Any, get_args
 
 from gvbsm.config import Config, LabelStorageConfig, OptimizerConfig, ViewConfig
-from gvbsm.config.fields import Interval, settings_in
+from gvbsm.config.fields import Interval, dotted_names_of, settings_in
+from gvbsm.config.keys import value_at
 
 
 def faults(config: Config) -> Iterator[str]:
@@ -168,8 +169,8 @@ def _backbone_faults(config: Config) -> Iterator[str]:
         yield "evaluation.students is empty; give at least one backbone"
     if config.continual.students == ():
         yield "continual.students is empty; give at least one backbone, or null"
-    yield from _subset("synthesis.backbones", config.synthesis.backbones, teachers)
-    yield from _subset("labels.backbones", config.labels.backbones, teachers)
+    for key in dotted_names_of(config, "chooses_teachers"):
+        yield from _subset(key, value_at(config, key), teachers)
     if config.coreset.backbone is not None:
         yield from _subset("coreset.backbone", (config.coreset.backbone,), teachers)
 

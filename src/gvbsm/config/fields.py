@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import Field, field, fields, is_dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar, Unpack
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -13,32 +13,41 @@ Section = TypeVar("Section", bound="DataclassInstance")
 Interval = Literal["[0, 1]", "[0, 1)", "(0, 1]", "(0, 1)"]
 
 
-def setting(
-    default: Any,
-    *,
-    limit: Literal["positive", "not negative", "64 bits"] | Interval | None = None,
-    changes_results: bool = True,
-    of_a_machine: bool = False,
-    of_one_teacher: bool = False,
-    read_by_train: bool = False,
-) -> Any:
+class Facts(TypedDict, total=False):
+    """What is known about a setting.
+
+    Attributes:
+        limit: What a number must be, and each number of a tuple; null is always within.
+        changes_results: Whether the results depend on it (the default).
+        in_recipe: Whether the recipe of its stage's artifacts holds it (the default). It does not
+            where the artifact does not depend on it, or where another entry stands for it. A
+            setting that does not change the results is in no recipe either.
+        with_hard_labels: For `labels`: whether students that train with hard labels depend on it.
+        of_a_machine: Whether the processes of a run may differ in it.
+        of_one_teacher: Whether single teachers may differ in it (`squeeze.settings_of`).
+        chooses_teachers: Whether it names some of `squeeze.backbones`; null names all.
+        read_by_train: Whether `gvbsm train` reads it.
+        reducible: Whether a smaller number makes a cheaper run of lower accuracy.
+    """
+
+    limit: Literal["positive", "not negative", "64 bits"] | Interval
+    changes_results: bool
+    in_recipe: bool
+    with_hard_labels: bool
+    of_a_machine: bool
+    of_one_teacher: bool
+    chooses_teachers: bool
+    read_by_train: bool
+    reducible: bool
+
+
+def setting(default: Any, **facts: Unpack[Facts]) -> Any:
     """Declare a setting and what is known about it.
 
     Args:
         default: Its default, or a function that makes it.
-        limit: What a number must be, and each number of a tuple; null is always within.
-        changes_results: Whether the results depend on it.
-        of_a_machine: Whether the processes of a run may differ in it.
-        of_one_teacher: Whether single teachers may differ in it (`squeeze.settings_of`).
-        read_by_train: Whether `gvbsm train` reads it.
+        facts: See `Facts`.
     """
-    facts = {
-        "limit": limit,
-        "changes_results": changes_results,
-        "of_a_machine": of_a_machine,
-        "of_one_teacher": of_one_teacher,
-        "read_by_train": read_by_train,
-    }
     if callable(default):
         return field(default_factory=default, metadata=facts)
     return field(default=default, metadata=facts)
@@ -61,6 +70,20 @@ def without_effect(section: Any) -> tuple[str, ...]:
         for name, item, _ in settings_in(section)
         if not item.metadata.get("changes_results", True)
     )
+
+
+def names_in_recipe(section: Any) -> tuple[str, ...]:
+    """Return the names of the fields of one section that the recipe of its artifacts holds."""
+    return tuple(
+        item.name
+        for item in fields(section)
+        if item.metadata.get("in_recipe", True) and item.metadata.get("changes_results", True)
+    )
+
+
+def dotted_names_of(config: Any, fact: str) -> tuple[str, ...]:
+    """Return the dotted names of the settings of which a fact is true."""
+    return tuple(name for name, item, _ in settings_in(config) if item.metadata.get(fact))
 
 
 def names_of(section: Any, fact: str) -> tuple[str, ...]:

@@ -38,24 +38,21 @@ class SqueezeConfig:
             stand there, too.
     """
 
-    backbones: tuple[str, ...] = (
-        "resnet18",
-        "convnet128",
-        "mobilenet_v2_x0_5",
-        "wrn16_2",
-        "shufflenet_v2_x0_5",
+    backbones: tuple[str, ...] = setting(
+        ("resnet18", "convnet128", "mobilenet_v2_x0_5", "wrn16_2", "shufflenet_v2_x0_5"),
+        in_recipe=False,
     )
     pretrained: bool = setting(False, of_one_teacher=True)
     weights_dir: str | None = setting(None, changes_results=False)
-    epochs: int = setting(50, limit="positive", of_one_teacher=True)
+    epochs: int = setting(50, limit="positive", of_one_teacher=True, reducible=True)
     batch_size: int = setting(64, limit="positive", of_one_teacher=True)
     micro_batch: int | None = setting(None, limit="positive", of_one_teacher=True)
     optimizer: OptimizerConfig = setting(OptimizerConfig, of_one_teacher=True)
     views: ViewConfig = setting(lambda: ViewConfig(crop="pad"), of_one_teacher=True)
-    tests: int = setting(5, limit="positive")
+    tests: int = setting(5, limit="positive", in_recipe=False)
     parallel: Parallel = setting("networks", changes_results=False)
-    seed: int | None = setting(None, limit="64 bits")
-    settings_of: dict[str, dict[str, Any]] = field(default_factory=dict)
+    seed: int | None = setting(None, limit="64 bits", in_recipe=False)
+    settings_of: dict[str, dict[str, Any]] = setting(dict, in_recipe=False)
 
 
 @dataclass(frozen=True)
@@ -69,7 +66,7 @@ class StatisticsConfig:
     """
 
     n_p: int = setting(4, limit="positive")
-    batch_size: int = setting(256, limit="positive")
+    batch_size: int = setting(256, limit="positive", in_recipe=False)
     passes: int = setting(1, limit="positive")
 
 
@@ -125,12 +122,12 @@ class SynthesisConfig:
         seed: Seed of the images; none takes the run's.
     """
 
-    backbones: tuple[str, ...] | None = None
+    backbones: tuple[str, ...] | None = setting(None, chooses_teachers=True)
     backbone_order: Literal["uniform", "round_robin"] = "uniform"
     init: Literal["noise", "real", "herding", "lowest_loss", "crops"] = "noise"
     crop_tiles: Literal[1, 2] = 1
     crop_scale: tuple[float, float] = (0.08, 1.0)
-    iterations: int = setting(4000, limit="positive")
+    iterations: int = setting(4000, limit="positive", reducible=True)
     stages: int = 1
     stage_sizes: tuple[int, ...] = ()
     residual: float = setting(0.0, limit="[0, 1)")
@@ -144,7 +141,7 @@ class SynthesisConfig:
     alpha: float = setting(0.8, limit="[0, 1)")
     ema_start: Literal["first", "zero"] = "first"
     beta_dr: float = setting(0.4, limit="[0, 1]")
-    beta_dr_of: dict[int, float] = field(default_factory=dict)
+    beta_dr_of: dict[int, float] = setting(dict, in_recipe=False)
     weight_cross_entropy: float = setting(1.0, limit="not negative")
     weight_batchnorm: float = setting(0.01, limit="not negative")
     weight_conv: float = setting(0.01, limit="not negative")
@@ -159,7 +156,7 @@ class SynthesisConfig:
     rounding: Literal["nearest", "truncate"] = "nearest"
     groups: int | None = setting(None, limit="positive", changes_results=False)
     compile: Literal["auto", "always", "never"] = setting("auto", changes_results=False)
-    seed: int | None = setting(None, limit="64 bits")
+    seed: int | None = setting(None, limit="64 bits", in_recipe=False)
 
 
 @dataclass(frozen=True)
@@ -201,17 +198,23 @@ class LabelsConfig:
             training) or batch (those of the views that are labelled together; BSSL).
     """
 
-    backbones: tuple[str, ...] | None = None
-    epochs: int = setting(1000, limit="positive", read_by_train=True)
-    min_steps: int = setting(0, limit="not negative", read_by_train=True)
+    backbones: tuple[str, ...] | None = setting(None, chooses_teachers=True)
+    epochs: int = setting(
+        1000, limit="positive", read_by_train=True, with_hard_labels=True, reducible=True
+    )
+    min_steps: int = setting(0, limit="not negative", read_by_train=True, in_recipe=False)
     batch_size: int = setting(64, limit="positive")
-    full_batch_up_to: int = setting(100, limit="not negative", read_by_train=True)
-    views: ViewConfig = setting(lambda: ViewConfig(cutmix=1.0), read_by_train=True)
+    full_batch_up_to: int = setting(
+        100, limit="not negative", read_by_train=True, with_hard_labels=True
+    )
+    views: ViewConfig = setting(
+        lambda: ViewConfig(cutmix=1.0), read_by_train=True, with_hard_labels=True
+    )
     logit_normalization: bool = False
-    logit_normalization_of: dict[str, bool] = field(default_factory=dict)
-    store: bool = True
+    logit_normalization_of: dict[str, bool] = setting(dict, in_recipe=False)
+    store: bool = setting(True, in_recipe=False)
     storage: LabelStorageConfig = field(default_factory=LabelStorageConfig)
-    seed: int | None = setting(None, limit="64 bits")
+    seed: int | None = setting(None, limit="64 bits", in_recipe=False)
     temperature: float = setting(1.0, limit="positive")
     weights: dict[str, float] = field(default_factory=dict)
     batchnorm: Literal["running", "batch"] = "running"
@@ -241,8 +244,8 @@ class EvaluationConfig:
             (and saved by `gvbsm train`) in their place; 0 is off.
     """
 
-    students: tuple[str, ...] = ("convnet128", "resnet18")
-    seeds: int = setting(3, limit="positive")
+    students: tuple[str, ...] = setting(("convnet128", "resnet18"), in_recipe=False)
+    seeds: int = setting(3, limit="positive", in_recipe=False, reducible=True)
     loss: Literal["mse_gt", "kl", "hard"] = setting("mse_gt", read_by_train=True)
     gamma: float = setting(0.15, limit="not negative", read_by_train=True)
     temperature: float = setting(20.0, limit="positive", read_by_train=True)
@@ -252,10 +255,10 @@ class EvaluationConfig:
     optimizer: OptimizerConfig = setting(
         lambda: OptimizerConfig(name="adamw", lr=0.001), read_by_train=True
     )
-    lr_of: dict[str, float] = field(default_factory=dict)
+    lr_of: dict[str, float] = setting(dict, in_recipe=False)
     tests: int = setting(10, limit="positive", read_by_train=True)
     parallel: Parallel = setting("networks", changes_results=False)
-    seed: int | None = setting(None, limit="64 bits")
+    seed: int | None = setting(None, limit="64 bits", in_recipe=False)
     ema: float = setting(0.0, limit="[0, 1)", read_by_train=True)
 
 

@@ -11,7 +11,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from gvbsm.config import WHOLE_SET, BaselinesConfig
+from gvbsm.config import WHOLE_SET, BaselinesConfig, Config
+from gvbsm.config.fields import dotted_names_of
 from gvbsm.config.keys import value_at
 from gvbsm.reporting.facts import Facts, Row, preset_name
 from gvbsm.reporting.figures.style import byte_count
@@ -26,9 +27,7 @@ TEACHER_GAP = 10.0  # points between the best and another teacher
 LABELS_TO_IMAGES = 2.0  # bytes of labels for one of images
 DD_SHARE = 0.01  # of its largest gradient: less is no action
 DD_RARE = 0.2  # of the logged steps
-
-# Settings of which more is better and costs time.
-REDUCIBLE = ("squeeze.epochs", "synthesis.iterations", "labels.epochs", "evaluation.seeds")
+REDUCIBLE = dotted_names_of(Config(), "reducible")
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ from typing import Any
 from gvbsm.backbones import weights_digest
 from gvbsm.config import Config, SqueezeConfig
 from gvbsm.config.build import squeeze_of, to_dict
+from gvbsm.config.fields import names_in_recipe, names_of
 from gvbsm.files.artifacts import Recipe, fingerprint
 from gvbsm.store.image_set import ImageSet
 from gvbsm.store.soft_labels import STORAGE
@@ -56,11 +57,10 @@ def full_training(config: Config) -> SqueezeConfig:
     )
 
 
-def _without_seed(section: Any) -> dict[str, Any]:
-    """The settings of a section, whose seed has an entry of its own in a recipe."""
+def _settings(section: Any) -> dict[str, Any]:
+    """The settings of a section that belong in a recipe."""
     settings = to_dict(section)
-    del settings["seed"]
-    return settings
+    return {name: settings[name] for name in names_in_recipe(section)}
 
 
 class Recipes:
@@ -79,24 +79,15 @@ class Recipes:
         """A teacher's recipe; one that comes trained has no training in it."""
         squeeze = squeeze_of(self._config.squeeze, backbone)
         ready: dict[str, Any] = {"pretrained": True}
-        settings = ready if squeeze.pretrained else self._training(squeeze)
+        settings = ready if squeeze.pretrained else _settings(squeeze)
         if (folder := squeeze.weights_dir) is not None:
             settings["weights"] = weights_digest(backbone, Path(folder))
         seed = seed_of(self._config, "squeeze")
         return self._recipe("squeeze", seed=seed, backbone=backbone, squeeze=settings)
 
-    @staticmethod
-    def _training(squeeze: SqueezeConfig) -> dict[str, Any]:
-        """The settings of a teacher's training that change the network."""
-        settings = _without_seed(squeeze)
-        for name in ("backbones", "tests", "weights_dir", "parallel", "settings_of"):
-            del settings[name]
-        return settings
-
     def statistics(self, backbone: str) -> Recipe:
         """A teacher's statistics' recipe."""
-        settings = to_dict(self._config.statistics)
-        del settings["batch_size"]  # the statistics do not depend on it
+        settings = _settings(self._config.statistics)
         if self._config.synthesis.weight_class:
             settings["by_class"] = True
         return self._recipe(
@@ -119,9 +110,7 @@ class Recipes:
                 "selection", ipc=config.ipc, by=image_set.selection, source=fingerprint(source)
             )
         names = config.synthesis.backbones or config.squeeze.backbones
-        settings = _without_seed(config.synthesis)
-        del settings["groups"], settings["compile"]  # how it is computed, not what
-        del settings["beta_dr_of"]  # `beta_dr` has been settled by it
+        settings = _settings(config.synthesis)
         recipe = self._recipe(
             "synthesis",
             seed=seed_of(config, "synthesis"),
@@ -143,8 +132,8 @@ class Recipes:
 
     def forgetting(self) -> Recipe:
         """The recipe of how often each picture is forgotten."""
-        settings = self._training(squeeze_of(self._config.squeeze, self.coreset_backbone))
-        del settings["pretrained"]
+        settings = _settings(squeeze_of(self._config.squeeze, self.coreset_backbone))
+        del settings["pretrained"]  # forgetting always trains
         settings["epochs"] = self._config.coreset.epochs or settings["epochs"]
         return self._recipe(
             "forgetting",
@@ -161,10 +150,7 @@ class Recipes:
         """A label store's recipe."""
         config = image_set.config
         names = config.labels.backbones or config.squeeze.backbones
-        settings = _without_seed(config.labels)
-        del settings["store"]  # stored or not, the labels are the same
-        del settings["min_steps"]  # `epochs` has heeded it
-        del settings["logit_normalization_of"]  # `ImageSet.of_student` has heeded it
+        settings = _settings(config.labels)
         # Apart, since a store is converted to another one that is the same but for this.
         storage = settings.pop(STORAGE)
         return self._recipe(
@@ -178,22 +164,19 @@ class Recipes:
 
     def student(self, image_set: ImageSet, student: str, seed_index: int) -> Recipe:
         """A student's result's recipe."""
-        settings = _without_seed(image_set.config.evaluation)
-        for name in ("students", "seeds", "lr_of", "parallel"):
-            del settings[name]
         return self._recipe(
             "evaluation",
             seed=seed_of(image_set.config, "evaluation"),
             student=student,
             seed_index=seed_index,
             lr=image_set.config.evaluation.lr_of.get(student),
-            evaluation=settings,
+            evaluation=_settings(image_set.config.evaluation),
             **self._labelled(image_set.of_student(student)),
         )
 
     def full(self, student: str, seed_index: int) -> Recipe:
         """The recipe of a student that is trained on all real pictures."""
-        settings = self._training(full_training(self._config))
+        settings = _settings(full_training(self._config))
         seed = seed_of(self._config, "squeeze")
         return self._recipe(
             "full", seed=seed, student=student, seed_index=seed_index, squeeze=settings
@@ -210,10 +193,9 @@ class Recipes:
         """What a student's batches are made from; hard labels ask no teacher."""
         if image_set.config.evaluation.loss != "hard":
             return {"labels": fingerprint(self.labels(image_set))}
-        settings = _without_seed(image_set.config.labels)
-        unused = ("backbones", "logit_normalization", "store", STORAGE, "batch_size", "min_steps")
-        for name in (*unused, "logit_normalization_of", "temperature", "weights", "batchnorm"):
-            del settings[name]
+        labels = image_set.config.labels
+        names = names_of(labels, "with_hard_labels")
+        settings = {name: value for name, value in to_dict(labels).items() if name in names}
         views = seed_of(image_set.config, "labels")
         if views != seed_of(image_set.config, "evaluation"):  # else it is the recipe's own
             settings["seed"] = views

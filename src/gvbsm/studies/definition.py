@@ -33,6 +33,7 @@ from typing import Any
 
 from gvbsm.config import Config, ConfigError
 from gvbsm.config.build import build_config, overlay, read_preset, read_yaml
+from gvbsm.config.fields import dotted_names_of
 from gvbsm.config.keys import check_names, flat_keys, merge, nearest, nest
 from gvbsm.config.paths import user_path
 from gvbsm.config.settled import check_beta_dr
@@ -51,7 +52,7 @@ KEYS = (
     "unfit",
     "paper",
 )
-CHOSEN = ("synthesis.backbones", "labels.backbones")
+CHOSEN = dotted_names_of(Config(), "chooses_teachers")
 
 Settings = dict[str, Any]
 
