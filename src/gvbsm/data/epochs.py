@@ -13,7 +13,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gvbsm.config import LabelsConfig, ViewConfig
+from gvbsm.config import Config, LabelsConfig, ViewConfig
+from gvbsm.config.settled import settle_beta_dr, settle_teachers
 from gvbsm.data.loading import batch_count
 from gvbsm.data.mixing import (
     SHARES,
@@ -66,6 +67,21 @@ def settle_epochs(labels: LabelsConfig, count: int, batch_size: int) -> LabelsCo
     size = batch_size_for(count, batch_size, labels.full_batch_up_to)
     needed = math.ceil(labels.min_steps / batch_count(count, size))
     return replace(labels, epochs=max(labels.epochs, needed))
+
+
+def settle(config: Config, classes: int) -> Config:
+    """Return a run's settings with those that depend on the size of its set brought to one value.
+
+    These are the epochs of the labels, the names of the teachers that have weights, and the
+    probability that the matching of a layer is dropped (`synthesis.beta_dr`).
+
+    Args:
+        config: The settings.
+        classes: Number of classes.
+    """
+    labels = settle_epochs(config.labels, config.ipc * classes, config.evaluation.batch_size)
+    labels = settle_teachers(labels, config.squeeze.backbones)
+    return settle_beta_dr(replace(config, labels=labels))
 
 
 def draw_plan(count: int, size: int, views: ViewConfig, epoch: int, runtime: Runtime) -> Plan:

@@ -15,9 +15,8 @@ from torch import Tensor
 from gvbsm.config import Config
 from gvbsm.config.build import squeeze_of
 from gvbsm.config.provenance import UNKNOWN, Origin
-from gvbsm.config.settled import settle_beta_dr, settle_teachers
 from gvbsm.data.datasets import ImageData
-from gvbsm.data.epochs import settle_epochs
+from gvbsm.data.epochs import settle
 from gvbsm.data.starts import Start
 from gvbsm.engine.device import Log, Runtime, resolve_runtime
 from gvbsm.engine.processes import join
@@ -108,10 +107,7 @@ class Run:
                 processes,
             )
             self.data = data or load_data(config, self.runtime)
-            count = config.ipc * len(self.data.class_names)
-            labels = settle_epochs(config.labels, count, config.evaluation.batch_size)
-            config = replace(config, labels=settle_teachers(labels, config.squeeze.backbones))
-            self.config = config = settle_beta_dr(config)
+            self.config = config = settle(config, len(self.data.class_names))
             check_feasible(config, self.data)
             check_replicas(config, self.data, self.runtime)
             if processes.leads:

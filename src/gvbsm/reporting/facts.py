@@ -11,8 +11,7 @@ from gvbsm.config import Config, ConfigError
 from gvbsm.config.build import build_config, preset_names, read_preset, to_dict
 from gvbsm.config.keys import flat_keys, value_at
 from gvbsm.config.provenance import UNKNOWN, Origin
-from gvbsm.config.settled import settle_beta_dr
-from gvbsm.data.epochs import settle_epochs
+from gvbsm.data.epochs import settle
 from gvbsm.files.artifacts import ArtifactError, read_json
 from gvbsm.files.checkpoint import is_partial
 from gvbsm.files.manifest import named
@@ -268,9 +267,7 @@ def preset_settings(
         preset: Config = build_config(read_preset(name))
     except ConfigError:
         return None
-    count = config["ipc"] * classes
-    labels = settle_epochs(preset.labels, count, preset.evaluation.batch_size)
-    settled = settle_beta_dr(replace(preset, labels=labels, ipc=config["ipc"]))
+    settled = settle(replace(preset, ipc=config["ipc"]), classes)
     return to_dict(replace(settled, ipc=preset.ipc))
 
 
