@@ -6,6 +6,7 @@ All but three tests call `main` in this process; a fault must never show a trace
 import importlib.metadata
 import logging
 import re
+import shlex
 import subprocess
 import sys
 
@@ -20,12 +21,12 @@ from gvbsm.engine.device import RunError
 from gvbsm.files.artifacts import load_tensors, save
 from support.picture_files import draw_classes, write_npz
 
-TINY = [
-    "--squeeze.backbones", "[convnet8_d1]", "--squeeze.epochs", "1", "--squeeze.tests", "1",
-    "--synthesis.iterations", "2", "--labels.epochs", "2", "--evaluation.tests", "1",
-    "--evaluation.students", "[convnet8_d1]", "--evaluation.seeds", "1", "--ipc", "2",
-    "--device", "cpu", "--data.workers", "0",
-]  # fmt: skip
+TINY = shlex.split(
+    "--squeeze.backbones [convnet8_d1] --squeeze.epochs 1 --squeeze.tests 1 "
+    "--synthesis.iterations 2 --labels.epochs 2 --evaluation.tests 1 "
+    "--evaluation.students [convnet8_d1] --evaluation.seeds 1 --ipc 2 "
+    "--device cpu --data.workers 0"
+)
 
 
 @pytest.fixture(autouse=True)
@@ -198,13 +199,10 @@ def test_the_command_and_python_read_a_preset_alike(taken, name):
 
 
 def test_options_win_over_the_preset(taken, tmp_path):
-    given = taken(
-        "run", "tiny-imagenet+sre2l", "--seed", "7", "--ipc=1", "--data-root=/x y/z",
-        "--squeeze.optimizer.lr", "1e-3", "--evaluation.lr_of", "{resnet18: 0.3}",
-        "--labels.weights", "{resnet18: 2}",
-        "--labels.store", "false", "--synthesis.views.scale", "[0.5,1]",
-        "--workdir", tmp_path, "--quiet", "--threads", "null",
-    )  # fmt: skip
+    numbers = "--seed 7 --ipc=1 --squeeze.optimizer.lr 1e-3 --synthesis.views.scale [0.5,1]"
+    options = f"{numbers} --labels.store false --workdir {tmp_path} --quiet --threads null"
+    tables = ("--evaluation.lr_of", "{resnet18: 0.3}", "--labels.weights", "{resnet18: 2}")
+    given = taken("run", "tiny-imagenet+sre2l", "--data-root=/x y/z", *tables, *options.split())
     config, workdir, quiet = given
     assert (config.seed, config.ipc, config.data.root) == (7, 1, "/x y/z")
     assert (config.squeeze.optimizer.lr, config.squeeze.optimizer.momentum) == (1e-3, 0.9)

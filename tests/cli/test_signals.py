@@ -1,6 +1,7 @@
 """Signals end a command in order, with its workers, and with the exit code that shells give."""
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -12,10 +13,10 @@ import pytest
 from support.launch import environment
 from support.workdirs import write_files
 
-STREAMED = (
-    "--data.in_memory", "false", "--data.workers", "2", "--squeeze.backbones", "[convnet8_d1]",
-    "--squeeze.epochs", "100000", "--checkpoint_seconds", "0.1", "--device", "cpu", "--quiet",
-)  # fmt: skip
+STREAMED = shlex.split(
+    "--data.in_memory false --data.workers 2 --squeeze.backbones [convnet8_d1] "
+    "--squeeze.epochs 100000 --checkpoint_seconds 0.1 --device cpu --quiet"
+)
 
 
 def wait_for(true, seconds=60):
@@ -40,9 +41,12 @@ _started = []
 
 def start(*arguments, **options):
     process = subprocess.Popen(
-        [sys.executable, *arguments], env=environment(), stderr=subprocess.PIPE, text=True,
+        [sys.executable, *arguments],
+        env=environment(),
+        stderr=subprocess.PIPE,
+        text=True,
         **options,
-    )  # fmt: skip
+    )
     _started.append(process)
     return process
 

@@ -15,9 +15,14 @@ GVBSM = f"{sys.executable} -m gvbsm"
 def shell(command, folder, **more):
     """Run a command of the shell in a folder."""
     return subprocess.run(
-        ["/bin/sh", "-c", command], cwd=folder, env=environment(**more),
-        capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+        ["/bin/sh", "-c", command],
+        cwd=folder,
+        env=environment(**more),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
@@ -27,9 +32,14 @@ def test_a_reader_that_leaves_ends_the_command_without_a_traceback(arguments, un
     os.close(reader)
     with os.fdopen(writer, "w") as nobody:
         done = subprocess.run(
-            [sys.executable, "-m", "gvbsm", *arguments], stdout=nobody, stderr=subprocess.PIPE,
-            env=environment(PYTHONUNBUFFERED=unbuffered), text=True, timeout=120, check=False,
-        )  # fmt: skip
+            [sys.executable, "-m", "gvbsm", *arguments],
+            stdout=nobody,
+            stderr=subprocess.PIPE,
+            env=environment(PYTHONUNBUFFERED=unbuffered),
+            text=True,
+            timeout=120,
+            check=False,
+        )
     assert done.stderr == ""
     # argparse prints the help of settings, and ignores that nobody reads it.
     assert done.returncode == 141 or (arguments[0], done.returncode) == ("run", 0)

@@ -34,10 +34,10 @@ log = logging.getLogger("gvbsm")
 
 
 def run_bench(config: BenchConfig) -> dict[str, Any]:
-    """Measure what the settings ask for; the answer is JSON-like.
+    """Measure what the settings ask for; return JSON-like figures.
 
     Raises:
-        RunError: If the device is not there.
+        RunError: If the device is not available.
     """
     runtime = resolve_runtime(
         config.device, config.precision, 0, math.inf, quiet=True, threads=config.threads
@@ -47,23 +47,23 @@ def run_bench(config: BenchConfig) -> dict[str, Any]:
         name: measure_synthesis(name, config, runtime) for name in config.settings
     }
     predictions = predict(synthesis)
-    found: dict[str, Any] = {
+    figures: dict[str, Any] = {
         "synthesis": synthesis,
         "predictions": predictions,
         "devices": spread_over_devices(predictions),
     }
     if "cifar10" in config.settings:
-        found["groups"] = measure_groups(config, runtime)
+        figures["groups"] = measure_groups(config, runtime)
         for stage in (measure_labels, measure_evaluation, measure_squeeze, measure_pooling):
             log.info("%s", stage.__name__.replace("_", " "))
-            found[stage.__name__.removeprefix("measure_")] = vars(stage(config, runtime))
-        found["data"] = measure_data(config, runtime)
-        found["storage"] = measure_storage(config, runtime)
+            figures[stage.__name__.removeprefix("measure_")] = vars(stage(config, runtime))
+        figures["data"] = measure_data(config, runtime)
+        figures["storage"] = measure_storage(config, runtime)
     if config.processes:
         log.info("processes")
-        found["processes"] = measure_processes(config)
+        figures["processes"] = measure_processes(config)
     machine = {**versions(runtime), "processor": _processor(), "cores": os.cpu_count()}
-    return {**found, "machine": machine, "repeats": config.repeats}
+    return {**figures, "machine": machine, "repeats": config.repeats}
 
 
 def _processor() -> str:

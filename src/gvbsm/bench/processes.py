@@ -63,7 +63,7 @@ def _seconds(number: int, config: BenchConfig) -> float:
 
 
 def work(folder: Path, device: str, precision: str) -> None:
-    """What each of the processes does; the first writes how long it took all of them."""
+    """The work of each process; the first writes the seconds that all of them took."""
     processes = join()
     runtime = resolve_runtime(device, precision, 0, math.inf, True, 1, processes)
     bench = Bench("cifar10", STUDENT, runtime)

@@ -1,4 +1,4 @@
-"""What the label store costs: beside plain files of as many bytes, and beside a network."""
+"""Cost of the label store beside plain files of as many bytes, and beside a network."""
 
 from __future__ import annotations
 

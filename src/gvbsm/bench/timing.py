@@ -31,7 +31,7 @@ class Pair:
 
 
 def timed(work: Work, runtime: Runtime) -> float:
-    """Seconds that a piece of work takes, on the GPU to its end."""
+    """Seconds that a piece of work takes; on a GPU, until the device has ended it."""
     if runtime.device.type == "cuda":
         torch.cuda.synchronize(runtime.device)
     start = time.perf_counter()
@@ -55,20 +55,20 @@ def compare(bare: Work, full: Work, repeats: int, runtime: Runtime) -> Pair:
 
 @contextmanager
 def high_water(runtime: Runtime) -> Iterator[Callable[[], float]]:
-    """Yield a function that tells the most bytes in use since now, beyond those in use now."""
+    """Yield a function that returns the peak of bytes in use since now, less those of now."""
     if runtime.device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(runtime.device)
         before = torch.cuda.memory_allocated(runtime.device)
         yield lambda: torch.cuda.max_memory_allocated(runtime.device) - before
         return
     with suppress(AttributeError):  # another C library than glibc
-        ctypes.CDLL(None).malloc_trim(0)  # what is free already must not hide what is taken
+        ctypes.CDLL(None).malloc_trim(0)  # give free memory back, so that using it again counts
     CLEAR_REFS.write_text("5")  # resets the high-water mark (Linux)
     taken = resident("VmRSS")
     yield lambda: resident("VmHWM") - taken
 
 
 def resident(field: str) -> float:
-    """Bytes of this process in memory, as a field of Linux's /proc tells them."""
+    """Bytes of this process in memory, from a field of Linux's /proc."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(float(line.split()[1]) * 1024 for line in lines if line.startswith(field))

@@ -1,8 +1,8 @@
 """The command line: parse arguments, run a verb, print a table, exit with a code.
 
 Exit codes: 0 done; 1 the run failed; 2 a fault in the command, the settings, the data or the work
-directory; 130 stopped by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP; 141 the reader of the standard
-output has left. torch is imported only when a stage really runs.
+directory; 130 stopped by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP; 141 standard output was closed by
+its reader. torch is imported only when a stage runs.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from gvbsm.config.keys import closest
 from gvbsm.engine.launch import Launch, read_launch
 
 VERBS = {
-    "run": "all stages, for G-VBSM and its baselines, then the table, the picture and the report",
+    "run": "run all stages for G-VBSM and its baselines; print the table, write the report",
     "squeeze": "train the teachers",
     "statistics": "record the teachers' statistics on the real data",
-    "synthesis": "optimise the images",
+    "synthesis": "optimize the images",
     "labels": "make the soft labels",
-    "evaluation": "train students on images and labels and test them",
-    "continual": "test the sets as classes arrive in steps (class-incremental learning)",
-    "report": "write the results, pictures and warnings of a work directory as one HTML file",
-    "sweep": "vary settings: the studies of the paper's tables and figures, or your own",
-    "export": "hand a set on: as pictures, for the Hugging Face Hub, for DD-Ranking, as one file",
+    "evaluation": "train students on the images and labels, and test them",
+    "continual": "test the image sets in class-incremental learning",
+    "report": "write the results, pictures and warnings of a work directory to one HTML file",
+    "sweep": "vary settings, as in the paper's tables and figures or in a study of your own",
+    "export": "export a set: pictures, Hugging Face Hub, DD-Ranking, or one file",
     "train": "train any network on a distilled set, yours or somebody else's",
-    "show": "tell what a work directory holds",
-    "bench": "measure what the method costs beside the bare networks, on this machine",
+    "show": "list what a work directory holds",
+    "bench": "measure the cost of the method beside the bare networks, on this machine",
 }
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "report": report_verb,
@@ -49,16 +49,19 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": train_verb,
 }
 RESUME = "the same command goes on from the last checkpoint"
-ALONE = ("report", "show", "bench")  # are for one process, the first of several
+SINGLE_PROCESS_VERBS = ("report", "show", "bench")  # run in the first process only
 
 
 def entry() -> None:
     """Entry point of the `gvbsm` command; takes over the signals of its process for good."""
+    # OpenMP threads that wait for each other would otherwise spin, and take the time of the threads
+    # that they wait for where other processes use the cores too. Read when torch is loaded.
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     prepare_streams()
     raise_when_stopped()
     try:
         code = flush_streams(main(sys.argv[1:]))
-    except Stopped as stopped:  # at the very end
+    except Stopped as stopped:  # after the command itself has ended
         code = stopped.code
     sys.exit(code)
 
@@ -74,7 +77,7 @@ def main(argv: Sequence[str]) -> int:
             print(f"gvbsm {__version__}")
             return 0
         launch = read_launch()
-        if launch.world > 1:  # else torch dumps its C++ stack where another process is gone
+        if launch.world > 1:  # else torch prints its C++ stack when another process ends
             os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
         return _dispatch(argv[0], list(argv[1:]))
     except KeyboardInterrupt as interrupt:
@@ -86,7 +89,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _interrupted(interrupt: KeyboardInterrupt, launch: Launch) -> int:
-    """Say by what the command was stopped; return the exit code."""
+    """Print which signal has stopped the command; return the exit code."""
     code, line = 130, "\nstopped"
     if isinstance(interrupt, Stopped):
         code, line = interrupt.code, f"gvbsm: stopped by {interrupt}"
@@ -107,8 +110,8 @@ def _failed(error: Exception, launch: Launch) -> int:
 
 
 def _print_fault(error: Exception, launch: Launch) -> None:
-    """Print a fault, with the number of the process; one that all have, once a machine."""
-    if launch.local_rank and _is_met_by_all(error):
+    """Print a fault with the number of the process; a fault of all processes once a machine."""
+    if launch.local_rank and _is_common(error):
         return
     who = f"{launch.name}: " if launch.name else ""
     for line in str(error).splitlines() or [type(error).__name__]:
@@ -128,8 +131,8 @@ def _complain(line: str) -> None:
         print(line, file=sys.stderr, flush=True)
 
 
-def _is_met_by_all(error: Exception) -> bool:
-    """Whether the first process of a machine has the same fault, and is there to print it."""
+def _is_common(error: Exception) -> bool:
+    """Whether the first process of the machine has the same fault and prints it."""
     from gvbsm.engine.processes import LostError, ProcessError
 
     if isinstance(error, LostError):
@@ -138,7 +141,7 @@ def _is_met_by_all(error: Exception) -> bool:
 
 
 def _exit_code(error: Exception) -> int | None:
-    """2 for a fault of the user's, 1 for a failed run, None for a bug: it keeps its traceback."""
+    """2 for a fault in the input, 1 for a failed run, None for a bug (its traceback is kept)."""
     if isinstance(error, ConfigError):
         return 2
     if isinstance(error, OSError):
@@ -170,7 +173,7 @@ def _dispatch(verb: str, argv: list[str]) -> int:
     if verb not in VERBS:
         hint = closest(verb, VERBS)
         raise ConfigError(f"there is no verb {verb!r}; {hint}verbs: {', '.join(VERBS)}")
-    if verb in ALONE and read_launch().rank:
+    if verb in SINGLE_PROCESS_VERBS and read_launch().rank:
         return 0
     if verb in COMMANDS:
         return COMMANDS[verb](argv)

@@ -1,4 +1,4 @@
-"""The verb that measures."""
+"""The verb `bench`: measure time and memory on this machine."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from gvbsm.config.paths import user_path
 
 
 def bench_verb(argv: list[str]) -> int:
-    """Measure, print the table and perhaps write the numbers."""
+    """Measure, print the table, and write the figures to `--json` if it is given."""
     from jsonargparse import ArgumentError, ArgumentParser
 
     parser = ArgumentParser(prog="gvbsm bench", exit_on_error=False)
@@ -35,14 +35,14 @@ def bench_verb(argv: list[str]) -> int:
     if config.memory:
         from gvbsm.bench.memory import format_growth, measure_growth
 
-        found = measure_growth()
-        print(format_growth(found))
+        measurements = measure_growth()
+        print(format_growth(measurements))
     else:
         from gvbsm.bench import run_bench
         from gvbsm.bench.predictions import format_bench
 
-        found = run_bench(config)
-        print(format_bench(found))
+        measurements = run_bench(config)
+        print(format_bench(measurements))
     if file is not None:
-        write_json(file, found)
+        write_json(file, measurements)
     return 0

@@ -1,11 +1,11 @@
-"""The verbs that hand a distilled set on, and train on one that was handed over."""
+"""The verbs `export` and `train`: write a distilled set in another form, train on one."""
 
 from __future__ import annotations
 
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
-from gvbsm.cli.parsing import expand, explain, start_log
+from gvbsm.cli.parsing import explain, long_option, start_log
 from gvbsm.config import Config, ConfigError, DataConfig, EvaluationConfig, LabelsConfig
 from gvbsm.config.fields import names_of
 from gvbsm.config.keys import fields_by_name
@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def export_verb(argv: list[str]) -> int:
-    """Write a set in another form, and push it to the Hub if that is asked for."""
+    """Write a set in another form, and push it to the Hub if `--push` is given."""
     from jsonargparse import ArgumentError, ArgumentParser
 
     parser = ArgumentParser(prog="gvbsm export", exit_on_error=False)
@@ -26,10 +26,15 @@ def export_verb(argv: list[str]) -> int:
     parser.add_argument("--out", type=str, help="the folder or .safetensors file", required=True)
     parser.add_argument("--overwrite", action="store_true", help="replace an export there")
     parser.add_argument(
-        "--soft_labels", type=bool, default=True, help="take them along (hub, safetensors)"
+        "--soft_labels",
+        type=bool,
+        default=True,
+        help="export the soft labels too (hub, safetensors)",
     )
     parser.add_argument(
-        "--logit_normalization", type=bool, help="take those that were made with it, or without"
+        "--logit_normalization",
+        type=bool,
+        help="which soft labels: with logit normalization (true) or without",
     )
     parser.add_argument("--push", type=str, help="user/name on the Hugging Face Hub (hub)")
     parser.add_argument("--quiet", action="store_true", help="no progress bars and no log")
@@ -74,7 +79,7 @@ def train_verb(argv: list[str]) -> int:
     parser.add_argument("--quiet", action="store_true", help="no progress bars and no log")
     _add_settings(parser)
     try:
-        parsed = parser.parse_args([expand(argument) for argument in argv], defaults=False)
+        parsed = parser.parse_args([long_option(argument) for argument in argv], defaults=False)
     except ArgumentError as error:
         raise ConfigError(_explain(str(error), parser.prog)) from None
     except SystemExit as leaving:
@@ -86,15 +91,16 @@ def train_verb(argv: list[str]) -> int:
     from gvbsm.exchange.train import train
     from gvbsm.store.teachers import file_name
 
-    found = train(source, model, out, given, quiet)
-    told = f"{found['top1'][-1]:.1f} % on the test pictures" if found["top1"] else "not tested"
-    print(f"{model}: {told}, loss {found['losses'][-1]:.4g}")
+    history = train(source, model, out, given, quiet)
+    top1 = history["top1"]
+    accuracy = f"{top1[-1]:.1f} % on the test pictures" if top1 else "not tested"
+    print(f"{model}: {accuracy}, loss {history['losses'][-1]:.4g}")
     print(f"weights: {out or f'runs/train/{file_name(model)}'}")
     return 0
 
 
 def _explain(message: str, program: str) -> str:
-    """One line; of a setting that is read elsewhere, that it is not read here."""
+    """One line for a fault; names a setting of `gvbsm run` that this verb does not read."""
     name = message.partition("unrecognized arguments: --")[2].split(" ")[0].partition("=")[0]
     if name in fields_by_name():
         return f"the command: {program} does not read {name}"
@@ -102,13 +108,13 @@ def _explain(message: str, program: str) -> str:
 
 
 def _add_settings(parser: ArgumentParser) -> None:
-    """The settings of `gvbsm run` that training reads; what is left out is as the set tells."""
-    parser.add_class_arguments(Config, skip=_not_read(Config()) | {"data"})
+    """Add the settings of `gvbsm run` that training reads; the set gives those left out."""
+    parser.add_class_arguments(Config, skip=_unread_by_train(Config()) | {"data"})
     parser.add_class_arguments(DataConfig, "data")
     for name, section in (("labels", LabelsConfig), ("evaluation", EvaluationConfig)):
-        parser.add_class_arguments(section, name, skip=_not_read(section()))
+        parser.add_class_arguments(section, name, skip=_unread_by_train(section()))
 
 
-def _not_read(section: Any) -> set[str]:
+def _unread_by_train(section: Any) -> set[str]:
     """Names of the settings of a section that training does not read."""
     return {item.name for item in fields(section)} - {*names_of(section, "read_by_train")}

@@ -1,4 +1,4 @@
-"""Argv -> settings; a fault is told in one line, with the nearest name that is known."""
+"""Parse arguments into settings; a fault is one line, with the nearest known name."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
 SHORT = {"--data-root": "--data.root"}
-OWN_OPTIONS = {
-    "labels": {"--compress": "make the labels from those that are there, asking no teacher"},
+VERB_OPTIONS = {
+    "labels": {"--compress": "convert the stored labels to another storage, without the teachers"},
 }
 
 
@@ -38,11 +38,11 @@ def start_log(quiet: bool = False) -> None:
     logging.getLogger("gvbsm").setLevel(logging.WARNING if quiet else logging.INFO)
     warnings.filterwarnings(
         "ignore", module="PIL"
-    )  # of broken metadata: the fault itself has a line already
+    )  # about broken metadata, of which gvbsm prints a line of its own
 
 
 class Parsed(NamedTuple):
-    """What a command line says.
+    """The parsed command line.
 
     Attributes:
         config: All settings.
@@ -58,25 +58,25 @@ class Parsed(NamedTuple):
 
 
 def parse_run(verb: str, argv: list[str]) -> Parsed | None:
-    """What a command line says; None if only help was asked for."""
+    """Parse a command line; None if it only asks for help."""
     from jsonargparse import ArgumentError
 
-    argv = [expand(argument) for argument in argv]
+    argv = [long_option(argument) for argument in argv]
     preset = argv[0] if argv and not argv[0].startswith("-") else None
     parser = settings_parser(f"gvbsm {verb}")
-    plain: dict[str, Any] = {}
+    preset_settings: dict[str, Any] = {}
     if preset is not None:
         settings = read_preset(preset)
-        plain = checked(parser, settings, preset)
+        preset_settings = check_preset(parser, settings, preset)
         _set_defaults(parser, settings)
     elif not {"-h", "--help"} & set(argv):
         raise ConfigError(f"name a preset or a YAML file first: gvbsm {verb} PRESET ...")
     parser.add_argument("preset", type=str, help=f"{', '.join(preset_names())}, or a YAML file")
     parser.add_argument(
-        "--workdir", type=str, help="where everything is kept; runs/PRESET if left out"
+        "--workdir", type=str, help="folder of all files of the run; runs/PRESET if left out"
     )
     parser.add_argument("--quiet", action="store_true", help="no progress bars and no log")
-    for option, text in OWN_OPTIONS.get(verb, {}).items():
+    for option, text in VERB_OPTIONS.get(verb, {}).items():
         parser.add_argument(option, action="store_true", help=text)
     try:
         parsed = parser.parse_args(argv)
@@ -86,25 +86,29 @@ def parse_run(verb: str, argv: list[str]) -> Parsed | None:
         if leaving.code in (0, None):
             return None
         raise
-    own = {name: parsed.pop(name) for name in ("workdir", "preset", "quiet")}
-    for option in OWN_OPTIONS.get(verb, {}):
+    options = {name: parsed.pop(name) for name in ("workdir", "preset", "quiet")}
+    for option in VERB_OPTIONS.get(verb, {}):
         parsed.pop(option.lstrip("-"))
-    workdir = user_path(own["workdir"]) if own["workdir"] else usual_workdir(own["preset"])
-    origin = Origin.of(own["preset"], plain, parsed.as_dict())
+    workdir = (
+        user_path(options["workdir"]) if options["workdir"] else usual_workdir(options["preset"])
+    )
+    origin = Origin.of(options["preset"], preset_settings, parsed.as_dict())
     config = from_parsed(parser, parsed)
     if "--synthesis.beta_dr" in (argument.partition("=")[0] for argument in argv):
         check_beta_dr(config)
-    return Parsed(config, workdir, bool(own["quiet"]), origin)
+    return Parsed(config, workdir, bool(options["quiet"]), origin)
 
 
-def expand(argument: str) -> str:
-    """An option by its long name, if it has a short one."""
+def long_option(argument: str) -> str:
+    """The argument with its option by the long name, where it is given by the short one."""
     name, equals, value = argument.partition("=")
     return SHORT.get(name, name) + equals + value
 
 
-def checked(parser: ArgumentParser, settings: dict[str, Any], preset: str) -> dict[str, Any]:
-    """All settings, nested, with a preset's: a parser does not check what becomes its defaults.
+def check_preset(parser: ArgumentParser, settings: dict[str, Any], preset: str) -> dict[str, Any]:
+    """Check a preset's settings, and return all settings, nested.
+
+    A parser does not check what becomes its defaults.
 
     Raises:
         ConfigError: If one of the preset's is of a wrong type.
@@ -123,7 +127,7 @@ def _set_defaults(parser: ArgumentParser, preset: dict[str, Any]) -> None:
 
 
 def explain(message: str) -> str:
-    """One line; an unknown option gets the nearest known one."""
+    """One line for a fault; an unknown option gets the nearest known one."""
     message = " ".join(message.split())
     start = "unrecognized arguments: "
     if message.startswith(start):

@@ -1,4 +1,4 @@
-"""The verbs that read a work directory."""
+"""The verbs `show` and `report`, which read a work directory."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from gvbsm.config.paths import user_path
 
 
 def show_verb(argv: list[str]) -> int:
-    """Tell what a work directory holds."""
+    """Print what a work directory holds."""
     if argv and argv[0] in ("-h", "--help"):
         print("usage: gvbsm show DIR")
         return 0
@@ -21,7 +21,7 @@ def show_verb(argv: list[str]) -> int:
 
 
 def report_verb(argv: list[str]) -> int:
-    """Write the page of a work directory and print where it is."""
+    """Write the report of a work directory and print its path."""
     usage = "gvbsm report DIR [--quiet]"
     if {"-h", "--help"} & set(argv):
         print(f"usage: {usage}")

@@ -1,4 +1,4 @@
-"""SIGTERM and SIGHUP end a command in order, as Ctrl-C does.
+"""Let SIGTERM and SIGHUP end a command in order, as Ctrl-C does.
 
 Schedulers and containers send SIGTERM, a terminal that closes sends SIGHUP. Both become an
 exception in the main thread, so that locks are released, workers end, and trackers are closed.
@@ -14,7 +14,7 @@ import threading
 import time
 from types import FrameType
 
-GRACE_SECONDS = 10.0  # then a computation that Python cannot interrupt is ended all the same
+GRACE_SECONDS = 10.0  # after which a computation that Python cannot interrupt is ended too
 
 SIGNALS = [
     getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)
@@ -25,7 +25,7 @@ class Stopped(KeyboardInterrupt):
     """A signal has asked the process to end.
 
     Attributes:
-        signal: Which.
+        signal: The signal.
         code: Exit code of the process: 128 and the signal's number, as shells count.
     """
 
@@ -38,10 +38,9 @@ class Stopped(KeyboardInterrupt):
 def raise_when_stopped() -> None:
     """Let SIGTERM and SIGHUP raise `Stopped`; a second one ends the process at once.
 
-    Signals that are ignored, as SIGHUP is under nohup, stay ignored. Python runs handlers between
-    its own instructions alone. So a thread ends the process if the main thread has not done so
-    `GRACE_SECONDS` after one of these signals or Ctrl-C, as while it waits for another process in a
-    library's code.
+    Ignored signals stay ignored, such as SIGHUP under nohup. Python runs handlers only between its
+    own instructions, not inside of a library. So a thread ends the process `GRACE_SECONDS` after
+    one of these signals or Ctrl-C, if it has not ended by then.
     """
     reader, writer = socket.socketpair()
     writer.setblocking(False)
@@ -58,12 +57,15 @@ def _raise(number: int, _frame: FrameType | None) -> None:
 
 
 def _end_after_grace(reader: socket.socket, _writer: socket.socket) -> None:
-    """Wait for a signal, of which the interpreter writes the number; both ends stay open here."""
+    """Wait for the number of a signal, which the interpreter writes, and end the process later.
+
+    The writer is a parameter so that it stays open.
+    """
     while (number := reader.recv(1)[0]) not in (signal.SIGINT, *SIGNALS):
         pass
     time.sleep(GRACE_SECONDS)
     name = signal.Signals(number).name
-    line = f"gvbsm: {name}: what is being computed took too long to end, so it was cut off\n"
+    line = f"gvbsm: {name}: the process did not stop within {GRACE_SECONDS:g} s and was ended\n"
     with contextlib.suppress(OSError):  # standard error may be closed
         os.write(2, line.encode())
     os._exit(128 + number)

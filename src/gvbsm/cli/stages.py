@@ -7,7 +7,7 @@ from gvbsm.engine.launch import read_launch
 
 
 def stage_verb(verb: str, argv: list[str]) -> int:
-    """All stages, or one of them."""
+    """Run all stages, or one of them, and print the results."""
     parsed = parse_run(verb, argv)
     if parsed is None:
         return 0

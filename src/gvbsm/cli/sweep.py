@@ -1,11 +1,11 @@
-"""The verb that varies settings."""
+"""The verb `sweep`: run a preset once for each point of a study."""
 
 from __future__ import annotations
 
 import itertools
 from pathlib import Path
 
-from gvbsm.cli.parsing import checked, expand, explain, start_log
+from gvbsm.cli.parsing import check_preset, explain, long_option, start_log
 from gvbsm.config import ConfigError
 from gvbsm.config.build import read_preset, settings_parser
 from gvbsm.config.keys import merge
@@ -16,7 +16,7 @@ from gvbsm.studies.definition import read_plan, read_study, study_names
 
 
 def sweep_verb(argv: list[str]) -> int:
-    """Run all points of the studies; print each study as it ends."""
+    """Run all points of the studies; print the results of each study as it ends."""
     from jsonargparse import ArgumentError
 
     if {"-h", "--help"} & set(argv):
@@ -30,7 +30,7 @@ def sweep_verb(argv: list[str]) -> int:
     parser.add_argument("--repeat", type=int)
     parser.add_argument("--quiet", action="store_true")
     try:
-        parsed = parser.parse_args([expand(argument) for argument in argv[2:]], defaults=False)
+        parsed = parser.parse_args([long_option(argument) for argument in argv[2:]], defaults=False)
     except ArgumentError as error:
         raise ConfigError(explain(str(error))) from None
     options = parsed.as_dict()
@@ -39,10 +39,10 @@ def sweep_verb(argv: list[str]) -> int:
     repeat = options.pop("repeat", 1)
     study, preset = names
     settings = read_preset(preset)
-    plain = checked(parser, settings, preset)
+    preset_settings = check_preset(parser, settings, preset)
     plan = read_plan(study, settings, options, repeat)
-    own = parser.parse_object(merge(settings, options)).as_dict()
-    origin = Origin.of(preset, plain, own)
+    point_settings = parser.parse_object(merge(settings, options)).as_dict()
+    origin = Origin.of(preset, preset_settings, point_settings)
     start_log(quiet)
     from gvbsm.studies.sweep import run_plan
     from gvbsm.studies.table import format_study
@@ -64,12 +64,12 @@ def _sweep_help() -> str:
             "usage: gvbsm sweep STUDY PRESET [--workdir DIR] [--repeat N] [--quiet]",
             "                   [--section.key value ...]",
             "",
-            "Runs a preset once for each point of a study and tells the results side by side. What",
-            "points have in common is made once; the same command goes on where it was stopped.",
+            "Runs a preset once for each point of a study and prints the results side by side.",
+            "Files that points share are made once. The same command continues a stopped sweep.",
             "",
-            "  STUDY      one of those below, a YAML file, several joined by +, or all",
+            "  STUDY      a study of the list below, a YAML file, several joined by +, or all",
             "  PRESET     as for gvbsm run: a preset or a YAML file, several joined by +",
-            "  --workdir  where everything is kept; runs/sweep-PRESET if left out",
+            "  --workdir  folder of all files of the sweep; runs/sweep-PRESET if left out",
             "  --repeat   runs of each point, with seeds counted up; their students are pooled",
             "  --quiet    no progress bars and no log",
             "  --section.key value   any setting of gvbsm run --help, for all points",
