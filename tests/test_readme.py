@@ -1,16 +1,24 @@
-"""README and docs: the tree of rooms is the package's, and every file and link exists."""
+"""README and docs: the tree of rooms is the package's; files, links and options exist."""
 
 import ast
 import re
+from dataclasses import asdict
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
+
+from gvbsm.config import Config
+from gvbsm.config.keys import flatten
 
 ROOT = Path(__file__).parent.parent
 ROOMS = ROOT / "src" / "gvbsm"
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
 TEXTS = {page: page.read_text(encoding="utf-8") for page in PAGES}
+
+SETTINGS = set(flatten(asdict(Config())))
+SECTIONS = "|".join({name.split(".")[0] for name in SETTINGS if "." in name})
 
 each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
 
@@ -87,3 +95,16 @@ def test_files_that_a_page_names_exist(page):
             assert (ROOT / name).is_file(), name
         elif (ROOMS / name.split("/")[0]).is_dir():
             assert (ROOMS / name).is_file(), name
+
+
+@each_page
+def test_options_that_a_page_names_exist(page):
+    options = re.findall(rf"--((?:{SECTIONS})\.[\w.]*\w)", TEXTS[page])
+    assert set(options) - SETTINGS == set()
+
+
+@each_page
+def test_commands_of_several_lines_can_be_copied(page):
+    for block in re.findall(r"^```\n(.*?)^```", TEXTS[page], re.DOTALL | re.MULTILINE):
+        for line, following in pairwise(block.splitlines()):
+            assert not following.startswith("  --") or line.endswith(" \\"), following
