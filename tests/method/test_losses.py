@@ -446,7 +446,7 @@ def test_ensemble_logits__a_weight_is_how_often_a_teacher_is_there(counts, scale
 
 
 def test_ensemble_logits__weights_must_be_one_for_each():
-    with pytest.raises(ValueError, match="one for each of 3, got 2"):
+    with pytest.raises(ValueError, match="one for each of 3 teachers, got 2"):
         ensemble_logits(teachers(), normalize=False, weights=[1.0, 2.0])
 
 

@@ -35,7 +35,7 @@ def numbers_of(state, target, path, group):
     for name, level in target.levels.items():
         if path in level.layers:
             average = state[name]
-            mine = level.owner == level.layers.index(path)
+            mine = level.layer_index == level.layers.index(path)
             found += [average.mean[group, mine], average.variance[group, mine]]
     return found
 
@@ -66,11 +66,11 @@ def test_make_teacher__lays_the_layers_end_to_end(targets_for, teachers, statist
     assert patch.layers == target.conv
     _, inputs = captured(teachers[WRN], torch.zeros(1, *IMAGE))
     for level, row in ((channel, 0), (patch, 1)):
-        for moments in level.wanted:
+        for moments in level.target:
             assert moments.dtype == torch.float64
-            assert moments.shape == level.owner.shape == (sum(level.sizes),)
+            assert moments.shape == level.layer_index.shape == (sum(level.sizes),)
         for index, path in enumerate(level.layers):
-            mine = level.owner == index
+            mine = level.layer_index == index
             assert int(mine.sum()) == level.sizes[index]
             each = counts(inputs[path].shape[1:], N_P)[row].flatten()
             assert torch.equal(level.per_picture[mine], each)
@@ -79,7 +79,7 @@ def test_make_teacher__lays_the_layers_end_to_end(targets_for, teachers, statist
                 wanted = layer.running_mean, layer.running_var
             else:
                 wanted = statistics[WRN][path][2 * row : 2 * row + 2]
-            for ours, theirs in zip(level.wanted, wanted, strict=True):
+            for ours, theirs in zip(level.target, wanted, strict=True):
                 assert torch.equal(ours[mine], theirs.double().flatten())
 
 
@@ -270,7 +270,7 @@ def test_matching_loss__nothing_to_pull_where_it_is_as_wanted(targets_for):
     state = empty_averages(target, 1, "first")
     _, _, own = matching_loss(sums, target, state, BATCH, 0.8)  # the first step's are the batch's
     levels = {
-        name: level._replace(wanted=Moments(own[name].mean[0], own[name].variance[0]))
+        name: level._replace(target=Moments(own[name].mean[0], own[name].variance[0]))
         for name, level in target.levels.items()
     }
     met = replace(target, levels=levels)
@@ -280,8 +280,8 @@ def test_matching_loss__nothing_to_pull_where_it_is_as_wanted(targets_for):
     assert torch.equal(gradient, torch.zeros_like(gradient))
 
     level = levels["channel"]
-    other = level.wanted.mean + 2.0 * (level.owner == 0)  # the first BatchNorm alone
-    levels["channel"] = level._replace(wanted=Moments(other, level.wanted.variance))
+    other = level.target.mean + 2.0 * (level.layer_index == 0)  # the first BatchNorm alone
+    levels["channel"] = level._replace(target=Moments(other, level.target.variance))
     batchnorm, conv, _ = matching_loss(sums, met, state, BATCH, 0.8)
     assert batchnorm.tolist() == pytest.approx([2.0 * level.sizes[0] ** 0.5])
     assert conv.tolist() == [0.0]

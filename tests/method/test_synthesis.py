@@ -147,8 +147,8 @@ def test_descend__known_answer(targets_for, runtime):
     assert (expected == high).any()
     assert (expected == low).any()
     assert ((expected > low) & (expected < high)).any()
-    assert terms.changed
-    assert all(state.averages[WRN][key] is average for key, average in terms.changed.items())
+    assert terms.averages
+    assert all(state.averages[WRN][key] is average for key, average in terms.averages.items())
 
 
 # Terms
@@ -209,8 +209,8 @@ def test_terms__equal_the_equations_over_three_steps(changed, targets_for, stati
         (wanted,) = torch.autograd.grad((weights * total).sum(), twins)
         largest = float(wanted.abs().max())
         torch.testing.assert_close(gradient, wanted, rtol=1e-5, atol=1e-6 * largest)
-        assert terms.changed.keys() == {"channel", "patch"}
-        state.averages[name] |= terms.changed
+        assert terms.averages.keys() == {"channel", "patch"}
+        state.averages[name] |= terms.averages
     assert (dropped > 0) == (config.beta_dr > 0)
     assert len(names) == 2  # both teachers have had a turn
 
@@ -357,7 +357,7 @@ def test_dropped_layers_are_drawn_each_by_itself(targets_for, runtime):
         for path in kept:
             counts[path] += 1
         for name, level in target.levels.items():  # a layer is dropped as a whole
-            begun = terms.changed[name].started.tolist()
+            begun = terms.averages[name].started.tolist()
             assert {path for path, has in zip(level.layers, begun, strict=True) if has} == (
                 matched if name == "channel" else kept
             )

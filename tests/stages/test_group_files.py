@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from gvbsm.files.artifacts import ArtifactError, DamagedError
 from gvbsm.method.groups import group_indices
-from gvbsm.method.synthesis import TERMS, Step
+from gvbsm.method.synthesis import TERMS, Iteration
 from gvbsm.stages import group_files
 from gvbsm.stages.group_files import (
     Groups,
@@ -196,6 +196,6 @@ def test_remove_group_files__leaves_the_set_and_files_of_others(opened, tmp_path
 def test_longest_trace__no_values_take_more_space(value, gradient):
     values = {name: [value] for name in TERMS}
     steps, nothing = [0, 9, 3999], torch.empty(0)
-    trace = [trace_row(Step(s, "wrn16_2", nothing, values, [gradient]), 0) for s in steps]
+    trace = [trace_row(Iteration(s, "wrn16_2", nothing, values, [gradient]), 0) for s in steps]
     longest = longest_trace(steps, ["resnet", "wrn16_2", "a"], TERMS)
     assert len(json.dumps(trace)) <= len(json.dumps(longest))

@@ -103,7 +103,7 @@ def test_loop__is_adam_with_cosine_decay_average_and_clamp(group, targets_for, d
         mean, root = m / (1 - 0.5 ** (step + 1)), (v / (1 - 0.9 ** (step + 1))).sqrt()
         images = images.detach() - lr * mean / (root + 1e-8)
         images = images.clamp(low[:, None, None], high[:, None, None])
-        state.averages[terms.teacher] |= terms.changed
+        state.averages[terms.teacher] |= terms.averages
     expected = (images * torch.tensor(data.normalization.std)[:, None, None]).double()
     expected = (
         expected + torch.tensor(data.normalization.mean, dtype=torch.float64)[:, None, None]

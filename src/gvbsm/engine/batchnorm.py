@@ -1,4 +1,4 @@
-"""Let the BatchNorm layers of networks in eval mode normalize by the batch that they see."""
+"""Normalize by the batch in the BatchNorm layers of networks in eval mode."""
 
 from __future__ import annotations
 
@@ -14,21 +14,21 @@ from gvbsm.engine.device import RunError
 
 @contextmanager
 def batch_moments(networks: Sequence[nn.Module]) -> Iterator[None]:
-    """Have the BatchNorm of networks in eval mode normalize by what it sees, for the block.
+    """Let BatchNorm normalize by the moments of the batch inside the block.
 
-    Nothing else is in training mode (dropout stays off), and no running moment is changed.
+    All other layers stay in eval mode (dropout stays off), and running moments do not change.
 
     Args:
-        networks: They must be given a batch as a whole.
+        networks: Networks in eval mode; their batches must not be split inside the block.
 
     Raises:
         RunError: If memory runs out in the block.
     """
     layers = [m for net in networks for m in net.modules() if isinstance(m, _BatchNorm)]
-    before = [(layer.training, layer.track_running_stats) for layer in layers]
+    modes = [(layer.training, layer.track_running_stats) for layer in layers]
     try:
         for layer in layers:
-            # Without the second, torch would take the batch into the running moments.
+            # If `track_running_stats` were True, torch would update the running moments.
             layer.training, layer.track_running_stats = True, False
         yield
     except torch.OutOfMemoryError:
@@ -37,5 +37,5 @@ def batch_moments(networks: Sequence[nn.Module]) -> Iterator[None]:
             "both --labels.batch_size and --evaluation.batch_size, or use another device"
         ) from None
     finally:
-        for layer, (training, tracking) in zip(layers, before, strict=True):
+        for layer, (training, tracking) in zip(layers, modes, strict=True):
             layer.training, layer.track_running_stats = training, tracking

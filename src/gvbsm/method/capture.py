@@ -1,9 +1,9 @@
-"""Sums of what the layers of a network see, taken during the forward pass.
+"""Sums over the inputs of a network's layers, computed during the forward pass.
 
-All moments of a layer follow from two sums over the batch, of its input and of its square. So an
-activation is read once on the way forward, and once on the way back, where the gradient of the
-sums is added to that of the layer (`fast/sweeps.py`). Here the sums are taken layer by layer;
-`fast/compiled.py` takes them in one graph.
+All moments of a layer follow from two sums over the batch: of its input and of its input's square.
+So each activation is read once in the forward pass, and once in the backward pass, where the
+gradient of the sums is added to the layer's own (`fast/sweeps.py`). Hooks compute the sums layer by
+layer here; `fast/compiled.py` computes them in one graph.
 
 Shapes: feature maps (groups * batch, channels, height, width); the images of each group are summed
 separately.
@@ -22,20 +22,20 @@ from gvbsm.method.moments import LayerSums
 
 
 class Observer(Protocol):
-    """A network that also returns the sums of what its layers saw."""
+    """Calls a network, and also returns the sums of its layers' inputs."""
 
     def __call__(
-        self, x: Tensor, wanted: Collection[str], groups: int = 1
+        self, x: Tensor, paths: Collection[str], groups: int = 1
     ) -> tuple[Tensor, dict[str, LayerSums]]:
-        """A forward pass.
+        """Run a forward pass.
 
         Args:
             x: Pictures, (groups * batch, channels, height, width).
-            wanted: Paths of the layers whose sums are needed.
+            paths: Module paths of the layers to sum.
             groups: Groups of images in the batch, in order and of equal size.
 
         Returns:
-            Logits, and module path -> sums.
+            Logits, and the sums by module path.
 
         Raises:
             RuntimeError: If a layer is called twice: one statistic cannot describe two inputs.
@@ -44,13 +44,13 @@ class Observer(Protocol):
 
 
 class HookedObserver:
-    """Takes the sums layer by layer, by hooks that are there during a call alone.
+    """Computes the sums layer by layer, with hooks that exist only during a call.
 
     Args:
         model: The network. None of its layers may change its input in place.
         paths: Module paths of layers with one input.
         n_p: Side of a patch in pixels.
-        exact: Add in float64 (for statistics of a whole data set), else in float32.
+        exact: Sum in float64 (for statistics of a whole data set), else in float32.
 
     Raises:
         ValueError: If a path is not in the model.
@@ -63,27 +63,27 @@ class HookedObserver:
         self._layers = layers_at(model, paths)
 
     def __call__(
-        self, x: Tensor, wanted: Collection[str], groups: int = 1
+        self, x: Tensor, paths: Collection[str], groups: int = 1
     ) -> tuple[Tensor, dict[str, LayerSums]]:
-        """A forward pass; see `Observer`."""
+        """Run a forward pass; see `Observer`."""
         sums: dict[str, LayerSums] = {}
-        # id of a map -> the map (held, so that its id stays its own), what goes on, its sums
-        swept: dict[int, tuple[Tensor, Tensor, LayerSums]] = {}
+        # id of an input -> the input (kept alive, so that its id stays unique), its copy, its sums
+        summed: dict[int, tuple[Tensor, Tensor, LayerSums]] = {}
 
         def before(path: str) -> Callable[..., Tensor]:
-            def sweep(_module: nn.Module, arguments: tuple[Tensor, ...]) -> Tensor:
+            def record(_module: nn.Module, arguments: tuple[Tensor, ...]) -> Tensor:
                 if path in sums:
                     raise RuntimeError(f"layer `{path}` is called twice in one forward pass")
-                # Two layers may see the same map (a block and its shortcut): one sweep serves both.
-                if id(arguments[0]) not in swept:
-                    passed, layer_sums = observe(arguments[0], groups, self._n_p, self._exact)
-                    swept[id(arguments[0])] = (arguments[0], passed, layer_sums)
-                _, passed, sums[path] = swept[id(arguments[0])]
-                return passed
+                # Two layers may have the same input (a block and its shortcut): sum it once.
+                if id(arguments[0]) not in summed:
+                    copied, layer_sums = observe(arguments[0], groups, self._n_p, self._exact)
+                    summed[id(arguments[0])] = (arguments[0], copied, layer_sums)
+                _, copied, sums[path] = summed[id(arguments[0])]
+                return copied
 
-            return sweep
+            return record
 
-        layers = {path: layer for path, layer in self._layers.items() if path in wanted}
+        layers = {path: layer for path, layer in self._layers.items() if path in paths}
         with hooked(layers, before):
             logits: Tensor = self._model(x)
         return logits, sums

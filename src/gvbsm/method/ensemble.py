@@ -1,6 +1,6 @@
-"""What the teachers' ensemble says of a batch of views.
+"""Soft labels of a batch of views by the ensemble of teachers (Eq. 8).
 
-Labels that are stored and labels that are made during training are both asked for here.
+They are the same whether they are stored beforehand or computed during training.
 """
 
 from __future__ import annotations
@@ -20,27 +20,28 @@ from gvbsm.method.losses import ensemble_logits
 def label_batch(
     pictures: Tensor, teachers: Sequence[nn.Module], config: LabelsConfig, runtime: Runtime
 ) -> Tensor:
-    """The ensemble's logits of a batch, float16 (batch, classes), as they are stored.
+    """Return the ensemble's logits of a batch, float16 (batch, classes), as they are stored.
 
-    With `config.batchnorm` batch the teachers' BatchNorm normalizes by the moments of this batch. A
-    batch of one view has none, so that it is normalized by the recorded ones.
+    If `config.batchnorm` is batch, the teachers' BatchNorm normalizes by the moments of this batch;
+    a batch of one view has none, and is normalized by the recorded moments.
 
     Args:
         pictures: Views, normalized float (batch, channels, height, width).
         teachers: Networks in eval mode, in the order of `config.backbones` if they have weights.
-        config: How their logits become one.
+        config: Weights, logit normalization, temperature and mode of BatchNorm.
         runtime: Device and precision.
 
     Raises:
-        RunError: If there is no memory for a batch that must not be cut.
+        RunError: If memory runs out for a batch that must not be split.
     """
     weights = None
     if config.weights:
         weights = [config.weights.get(name, 1.0) for name in config.backbones or ()]
-        asked = [pair for pair in zip(teachers, weights, strict=True) if pair[1]]
-        teachers, weights = [pair[0] for pair in asked], [pair[1] for pair in asked]
-    whole = config.batchnorm == "batch" and len(pictures) > 1
-    with torch.no_grad(), runtime.autocast(), batch_moments(teachers) if whole else nullcontext():
+        pairs = [pair for pair in zip(teachers, weights, strict=True) if pair[1]]
+        teachers, weights = [teacher for teacher, _ in pairs], [weight for _, weight in pairs]
+    by_batch = config.batchnorm == "batch" and len(pictures) > 1
+    mode = batch_moments(teachers) if by_batch else nullcontext()
+    with torch.no_grad(), runtime.autocast(), mode:
         logits = [teacher(pictures).float() for teacher in teachers]
-    together = ensemble_logits(logits, config.logit_normalization, weights)
-    return (together / config.temperature).half()
+    mean = ensemble_logits(logits, config.logit_normalization, weights)
+    return (mean / config.temperature).half()

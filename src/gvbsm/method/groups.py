@@ -1,4 +1,4 @@
-"""Which images are optimized together (figure 4), and which of them are of one class.
+"""Groups of images that are optimized together (figure 4), and the classes in each group.
 
 Shapes: a stack holds the images of several groups of equal size, group after group.
 """
@@ -23,25 +23,24 @@ def group_indices(
     loop: Literal["reorder", "original"],
     begins: Sequence[int] | None = None,
 ) -> list[Tensor]:
-    """Cut the class-major images into groups, int64 (at most batch_size,) each.
+    """Divide the images, sorted by class, into groups of indices, int64 (at most batch_size,).
 
-    The reorder loop takes them in class order, so that a group holds several images of few classes.
-    The original loop (SRe2L) goes through the classes for each k, so that a group holds the k-th
-    image of each of its classes and no other of them, and at most as many images as there are
-    classes (figure 4).
+    The reorder loop keeps this order, so that a group has several images of few classes. The
+    original loop (SRe2L) takes the k-th images of all classes, for each k in turn, so that a group
+    has one image of each of its classes, and at most as many images as there are classes.
 
     Args:
         classes: Number of classes.
         ipc: Images per class.
-        batch_size: Most images in a group.
+        batch_size: Largest number of images in a group.
         loop: reorder or original.
-        begins: The iteration at which a class's k-th image begins, (ipc,): a group holds images of
-            one beginning, earlier ones come first. None lets all begin together.
+        begins: Iteration at which the k-th image of a class starts, ascending, (ipc,). The images
+            of a group start together. None: all start at 0.
     """
     table = torch.arange(classes * ipc).view(classes, ipc)
-    rounds = [range(ipc)] if begins is None else [[*same] for _, same in itertools.groupby(begins)]
+    runs = [range(ipc)] if begins is None else [[*run] for _, run in itertools.groupby(begins)]
     groups: list[Tensor] = []
-    for columns in torch.split(table, [*map(len, rounds)], dim=1):
+    for columns in torch.split(table, [*map(len, runs)], dim=1):
         passes = columns.T if loop == "original" else columns.reshape(1, -1)
         for images in passes:
             groups += torch.split(images, batch_size)
@@ -49,7 +48,7 @@ def group_indices(
 
 
 class SameSize(NamedTuple):
-    """The classes of a stack that have equally many images, at least two.
+    """Classes of a stack with the same number of images, at least two.
 
     Attributes:
         images: The images of each class, int64 (classes, images).
@@ -62,15 +61,15 @@ class SameSize(NamedTuple):
 
 @dataclass(frozen=True)
 class ClassRows:
-    """The classes in each group: a row for every pair of a group and a class in it.
+    """Classes in each group: one row for each pair of a group and a class in it.
 
     Attributes:
         row: Row of each image, int64 (groups * batch,).
         group: Group of each row, int64 (rows,).
         label: Class of each row, int64 (rows,).
-        size: Images of each row, float64 (rows,).
+        size: Number of images of each row, float64 (rows,).
         share: One over the number of classes in the row's group, float64 (rows,).
-        same_size: The rows of at least two images, sorted by their number of images.
+        same_size: Rows of two or more images, by their number of images.
     """
 
     row: Tensor
@@ -82,12 +81,12 @@ class ClassRows:
 
 
 def class_rows(labels: Tensor, groups: int, device: torch.device = CPU) -> ClassRows:
-    """Sort the images of a stack into groups and classes.
+    """Find the classes in each group of a stack.
 
     Args:
         labels: Classes of the images, group after group, int64 (groups * batch,) on the CPU.
         groups: Number of groups.
-        device: Where the rows go.
+        device: Device of the result.
     """
     group = torch.arange(groups).repeat_interleave(len(labels) // groups)
     pairs, row, count = torch.unique(
@@ -113,10 +112,10 @@ class Stack:
     """Groups of equal size that share each forward and backward pass.
 
     Attributes:
-        numbers: The groups' numbers, to which their random draws belong.
+        numbers: Numbers of the groups, which seed their random draws.
         labels: Classes of the images, group after group, int64 (groups * batch,).
-        classes: Which images are of one class.
-        begin: The iteration at which their images begin.
+        classes: The classes in each group.
+        begin: Iteration at which the images start.
     """
 
     numbers: tuple[int, ...]
@@ -138,9 +137,9 @@ class Stack:
 def make_stack(
     numbers: Sequence[int], labels: Tensor, device: torch.device, begin: int = 0
 ) -> Stack:
-    """Stack groups whose images have these classes, int64 (groups * batch,) on the CPU.
+    """Stack the groups of these numbers, whose images all start at iteration `begin`.
 
-    All begin at the same iteration.
+    `labels` are the classes of the images, group after group, int64 (groups * batch,) on the CPU.
     """
     rows = class_rows(labels, len(numbers), device)
     return Stack(tuple(numbers), labels.to(device), rows, begin)

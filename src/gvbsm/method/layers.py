@@ -1,4 +1,4 @@
-"""Which layers of a network are matched, and the shapes of what they see."""
+"""The matched layers of a network, and the shapes of their inputs."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from torch import Tensor, nn
 
 @dataclass(frozen=True)
 class MatchedLayers:
-    """The layers whose inputs are compared with the real data's statistics.
+    """Layers whose inputs are compared with the statistics of the real data.
 
     Attributes:
         batchnorm: Module path -> BatchNorm layer with running statistics, for L_BN.
-        conv: Module path -> convolution, for L_Conv; the first is the one that sees the image.
+        conv: Module path -> convolution, for L_Conv; the input of the first is the image.
     """
 
     batchnorm: dict[str, nn.Module]
@@ -25,14 +25,14 @@ class MatchedLayers:
 
 
 def matched_layers(model: nn.Module) -> MatchedLayers:
-    """Find the matched layers of any network, by their type and never by their name.
+    """Find the matched layers of any network, by type.
 
     Args:
         model: A network.
 
     Returns:
-        All `BatchNorm2d` layers (those without running statistics have nothing to match, and are
-        left out) and all `Conv2d` layers, in the order of their definition. Either may be empty.
+        All `BatchNorm2d` layers with running statistics and all `Conv2d` layers, in the order of
+        their definition. Either may be empty.
     """
     batchnorm: dict[str, nn.Module] = {}
     conv: dict[str, nn.Module] = {}
@@ -45,7 +45,7 @@ def matched_layers(model: nn.Module) -> MatchedLayers:
 
 
 def layers_at(model: nn.Module, paths: Iterable[str]) -> dict[str, nn.Module]:
-    """The layers at these module paths, by path.
+    """Return the layers at these module paths, by path.
 
     Raises:
         ValueError: If a path is not in the model.
@@ -62,7 +62,7 @@ def layers_at(model: nn.Module, paths: Iterable[str]) -> dict[str, nn.Module]:
 def hooked(
     layers: dict[str, nn.Module], before: Callable[[str], Callable[..., Any]]
 ) -> Iterator[None]:
-    """Call `before(path)` on each layer's inputs, as long as the context lasts."""
+    """Register `before(path)` as a pre-hook of each layer, inside the block."""
     with ExitStack() as hooks:
         for path, layer in layers.items():
             hooks.callback(layer.register_forward_pre_hook(before(path)).remove)
@@ -72,14 +72,14 @@ def hooked(
 def input_shapes(
     model: nn.Module, paths: Iterable[str], image_shape: Sequence[int]
 ) -> dict[str, tuple[int, ...]]:
-    """(channels, height, width) of what each layer sees of a picture of `image_shape`."""
+    """Return (channels, height, width) of each layer's input for a picture of `image_shape`."""
     shapes: dict[str, tuple[int, ...]] = {}
 
     def before(path: str) -> Callable[..., None]:
-        def note(_module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+        def record(_module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
             shapes[path] = tuple(arguments[0].shape[1:])
 
-        return note
+        return record
 
     weight = next(model.parameters())
     picture = torch.zeros(1, *image_shape, device=weight.device, dtype=weight.dtype)

@@ -1,4 +1,4 @@
-"""Every formula of the paper that has a gradient, pure, with its equation number.
+"""The paper's formulas that have a gradient, as pure functions, with equation numbers.
 
 Shapes: images (batch, channels, height, width), logits (batch, classes), labels (batch,).
 """
@@ -18,22 +18,22 @@ from gvbsm.method.moments import Moments
 DENSIFY_SIZE = 32  # pixels to which images are pooled for L_DD (Eq. 4)
 
 
-def match(current: Moments, target: Moments, owner: Tensor, layers: int) -> Tensor:
+def match(current: Moments, target: Moments, layer_index: Tensor, layers: int) -> Tensor:
     """||mean - target||_2 + ||variance - target||_2 of each layer (Eq. 1, 6 and 10): (..., layers).
 
-    Eq. 6 follows when `current` is blended by `moments.ema`, Eq. 1 when it is the batch's own. The
-    norm is not squared; where the difference is exactly 0 its gradient is 0.
+    This is Eq. 6 if `current` is blended by `moments.ema`, and Eq. 1 if it is the batch's alone.
+    The norm is not squared; where the difference is exactly 0 its gradient is 0.
 
     Args:
-        current: The synthetic batch's statistics, all layers end to end, (..., n).
-        target: The statistics that are wanted, (n,) or of `current`'s shape.
-        owner: Position of each number's layer, int64 (n,).
+        current: The synthetic batch's statistics, all layers concatenated, (..., n).
+        target: The data set's statistics, (n,) or of `current`'s shape.
+        layer_index: Index of each value's layer, int64 (n,).
         layers: Number of layers.
     """
 
     def norms(difference: Tensor) -> Tensor:
         squares = difference.square()
-        total = squares.new_zeros(*squares.shape[:-1], layers).index_add(-1, owner, squares)
+        total = squares.new_zeros(*squares.shape[:-1], layers).index_add(-1, layer_index, squares)
         differs = total > 0
         return torch.where(differs, total, 1.0).sqrt() * differs
 
@@ -52,12 +52,12 @@ def densify(
     Sum over classes of KL(stop_grad(softmax(eig / tau)) || softmax(eig)), eig the eigenvalues of
     X_y X_y^T, X_y the class's images, pooled to 32 x 32 and flattened. A class of one image adds 0.
 
-    Of real pictures the largest two eigenvalues are so far apart that both softmaxes are one-hot,
-    and value and gradient are 0. `form="scaled"` divides each Gram matrix by its mean eigenvalue,
-    which keeps them above 0; it is not the paper's.
+    For real pictures the largest two eigenvalues are so far apart that both softmaxes are one-hot,
+    and value and gradient are 0. `form="scaled"`, which is not in the paper, divides each Gram
+    matrix by its mean eigenvalue, so that they stay above 0.
 
-    Departs from the authors' code in the solver alone: Gram matrices are symmetric, so `eigvalsh`
-    takes the place of the general, complex `eigvals`
+    Only the solver differs from the authors' code: Gram matrices are symmetric, so `eigvalsh`
+    replaces the general, complex `eigvals`
     (G_VBSM@1ed80b0, Branch_CIFAR_100/recover/data_synthesis_*.py).
 
     Args:
@@ -85,10 +85,10 @@ def densify(
             gram = gram / mean.clamp(min=1e-12)[:, None, None]
         eigenvalues = torch.linalg.eigvalsh(gram)  # (classes, images)
         target = F.log_softmax(eigenvalues.detach() / tau, dim=1)
-        spread = F.kl_div(
+        divergence = F.kl_div(
             F.log_softmax(eigenvalues, dim=1), target, reduction="none", log_target=True
         ).sum(dim=1)
-        loss = loss.index_add(0, same_size.group, spread)
+        loss = loss.index_add(0, same_size.group, divergence)
     return loss
 
 
@@ -97,17 +97,17 @@ def ensemble_logits(
 ) -> Tensor:
     """The soft label's logits: mean over the teachers (Eq. 8); (batch, classes).
 
-    With logit normalization each teacher's logits are first brought to the teachers' mean Frobenius
-    norm over the batch, so that all weigh the same. With weights both means are weighted: a teacher
-    of weight 2 counts as two that say the same.
+    With logit normalization each teacher's logits are first scaled to the mean of the teachers'
+    Frobenius norms over the batch, so that all count equally. With weights both means are weighted:
+    weight 2 counts a teacher twice.
 
     Args:
         logits: One (batch, classes) a teacher.
         normalize: Whether to normalize (w/ LN).
-        weights: How much each teacher counts, not negative and not all 0; None is all the same.
+        weights: One a teacher, not negative and not all 0; None weighs all equally.
 
     Raises:
-        ValueError: If there is no teacher, or not one weight for each.
+        ValueError: If there is no teacher, or the number of weights differs from theirs.
     """
     if not logits:
         raise ValueError("`logits` must hold at least one teacher's, got none")
@@ -123,7 +123,9 @@ def _weighted_mean(values: Tensor, weights: Sequence[float] | None) -> Tensor:
     if weights is None:
         return values.mean(dim=0)
     if len(weights) != len(values):
-        raise ValueError(f"`weights` must be one for each of {len(values)}, got {len(weights)}")
+        raise ValueError(
+            f"`weights` must be one for each of {len(values)} teachers, got {len(weights)}"
+        )
     shares = torch.tensor(weights, dtype=torch.float64)
     shares /= shares.max()  # so that the sum is finite
     shares = (shares / shares.sum()).to(values)
@@ -131,24 +133,24 @@ def _weighted_mean(values: Tensor, weights: Sequence[float] | None) -> Tensor:
 
 
 def hard_loss(student: Tensor, labels: Tensor, partners: Tensor, kept: Tensor) -> Tensor:
-    """Cross-entropy with hard labels, the partner's weighted by what a mix covers; a scalar.
+    """Cross-entropy with the hard labels of mixed images, weighted by their shares; a scalar.
 
     Args:
         student: Logits (batch, classes).
         labels: Classes of the images, int64 (batch,).
-        partners: Classes of the pasted images, int64 (batch,).
-        kept: Share of each image that is its own, float (batch,); 1 ignores the partner.
+        partners: Classes of the images that are mixed in, int64 (batch,).
+        kept: Share of each image that the mix keeps, float (batch,); 1 ignores the partner.
     """
-    own = F.cross_entropy(student, labels, reduction="none")
-    pasted = F.cross_entropy(student, partners, reduction="none")
-    return (kept * own + (1 - kept) * pasted).mean()
+    image_loss = F.cross_entropy(student, labels, reduction="none")
+    partner_loss = F.cross_entropy(student, partners, reduction="none")
+    return (kept * image_loss + (1 - kept) * partner_loss).mean()
 
 
 def mse_gt_loss(student: Tensor, teacher: Tensor, hard: Tensor, gamma: float) -> Tensor:
     """MSE + gamma x GT (Eq. 11); a scalar.
 
-    The square is averaged over batch and classes as in the authors' code: Eq. 11 drops the factor
-    1/2C, and the sum over classes would let gamma mean something else for each class count.
+    The squared error is averaged over batch and classes, as in the authors' code: Eq. 11 omits the
+    factor 1/2C, and with a sum over classes the weight of gamma would depend on their number.
 
     Args:
         student: Logits (batch, classes).
@@ -162,9 +164,9 @@ def mse_gt_loss(student: Tensor, teacher: Tensor, hard: Tensor, gamma: float) ->
 def kd_loss(student: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """T^2 KL(softmax(teacher / T) || softmax(student / T)), mean over the batch: SRe2L's; a scalar.
 
-    T^2 keeps the gradient's size whatever T is (Hinton et al. 2015), and with it the steps of SGD.
+    T^2 makes the gradient's size, and so SGD's steps, independent of T (Hinton et al. 2015).
     SRe2L's code has it where it trains with SGD (zeyuanyin/tiny-imagenet@275c667, train_kd.py) and
-    leaves it out where it trains with AdamW, whose steps depend on no factor of the loss.
+    omits it where it trains with AdamW, whose steps do not depend on a factor of the loss.
 
     Args:
         student: Logits (batch, classes).

@@ -1,8 +1,8 @@
 """Target statistics of a teacher's layers, and the matching loss of a batch (GSM, Eq. 6 and 10).
 
-The statistics of all matched layers lie in one vector a level, channels or patches, so that a step
-blends and compares them in a dozen operations and not in a dozen for each layer. A vector's last
-size is n, over all layers; a table's is the number of layers. Groups of images stay apart.
+The statistics of all matched layers are concatenated into one vector a level (channels, patches),
+so that a step takes a dozen operations and not a dozen for each layer. n is the length of such a
+vector. Groups of images are matched separately.
 """
 
 from __future__ import annotations
@@ -27,25 +27,25 @@ class Level(NamedTuple):
 
     Attributes:
         layers: Module paths; first those matched by L'_BN, then those by L'_Conv.
-        sizes: How many numbers each layer has.
-        owner: Position of each number's layer, int64 (n,).
-        per_picture: Activations of one picture behind each number, float64 (n,).
-        wanted: The data set's moments, float64 (n,) each.
+        sizes: Number of channels or patches of each layer.
+        layer_index: Index of each value's layer, int64 (n,).
+        per_picture: Number of activations of one picture in each channel or patch, float64 (n,).
+        target: The data set's moments, float64 (n,) each.
     """
 
     layers: tuple[str, ...]
     sizes: tuple[int, ...]
-    owner: Tensor
+    layer_index: Tensor
     per_picture: Tensor
-    wanted: Moments
+    target: Moments
 
 
 class Average(NamedTuple):
-    """The EMA of one level, and which layers have begun one.
+    """EMA of one level's moments.
 
     Attributes:
         mean, variance: float64 (groups, n).
-        started: bool (layers,).
+        started: Whether each layer's EMA has started, bool (layers,).
     """
 
     mean: Tensor
@@ -55,16 +55,16 @@ class Average(NamedTuple):
 
 @dataclass(frozen=True)
 class Teacher:
-    """A teacher, and the global statistics that its layers are to see.
+    """A teacher and its target statistics.
 
     Attributes:
         name: The teacher's name.
         model: The network in eval mode, parameters without gradients.
         batchnorm: Paths of the matched BatchNorm layers.
         conv: Paths of the matched convolutions; empty if they are not matched.
-        levels: "channel" and "patch" -> the vectors; patches are of pictures of the data's side.
-        factors: Weight of each of the channel level's layers in its sum, float64 (layers,).
-        observe: Calls the network, and returns the sums of what the matched layers see.
+        levels: "channel" and "patch" -> the statistics, for pictures of the data's side.
+        factors: Weight of each layer of the channel level in the loss, float64 (layers,).
+        observe: Calls the network; returns logits and the sums of the matched layers' inputs.
     """
 
     name: str
@@ -80,15 +80,15 @@ Averages = dict[str, Average]
 """The EMA of one teacher's levels, by level."""
 
 
-class SeenLevel(NamedTuple):
-    """What the matched layers of one level see in one pass.
+class LevelSums(NamedTuple):
+    """Sums of one level's matched layers in one forward pass.
 
     Attributes:
         name: channel or patch.
         level: The level.
-        sums: Sums and sums of squares of all layers end to end, float64 (2, rows, n); a row is a
+        sums: Sums and sums of squares, all layers concatenated, float64 (2, rows, n); a row is a
             group of images, or one image.
-        present: Which layers are not dropped, bool (layers,).
+        present: Whether each layer is matched and not dropped this time, bool (layers,).
     """
 
     name: str
@@ -105,13 +105,13 @@ def make_teacher(
     n_p: int,
     image_shape: Sequence[int],
 ) -> Teacher:
-    """Collect what is matched through one teacher; terms of weight 0 are left out.
+    """Collect the target statistics of one teacher, without terms of weight 0.
 
     Args:
         name: The teacher's name.
         model: The teacher.
-        statistics: What was recorded of it; None if `config` matches no convolutions.
-        config: The stage's settings.
+        statistics: Its recorded statistics; None if `config` matches no convolutions.
+        config: The settings of the synthesis.
         n_p: Side of a patch in pixels.
         image_shape: (channels, height, width) of a picture.
     """
@@ -122,7 +122,7 @@ def make_teacher(
     channel: list[Moments] = []
     for path in batchnorm:
         layer = layers.batchnorm[path]
-        # The running variance is the unbiased one, larger by n/(n-1): below 1.001 for n > 1000.
+        # The running variance is unbiased: larger by n / (n - 1), below 1.001 for n > 1000.
         channel.append(Moments(layer.get_buffer("running_mean"), layer.get_buffer("running_var")))
     patch: list[Moments] = []
     if statistics is not None and conv:
@@ -137,7 +137,7 @@ def make_teacher(
             conv, patch, {p: counts(s, n_p)[1].flatten() for p, s in shapes.items()}, device
         ),
     }
-    # The authors' code weighs the first hooked layer tenfold: the image's own statistics.
+    # The authors' code multiplies the distance of the first hooked layer, the image's, by 10.
     first = next(iter(conv or batchnorm), None)
     factors = [config.first_layer_multiplier if p == first else 1.0 for p in [*batchnorm, *conv]]
     weights = torch.tensor(factors, dtype=torch.float64, device=device)
@@ -147,24 +147,25 @@ def make_teacher(
 
 def _make_level(
     layers: Sequence[str],
-    wanted: Sequence[Moments],
+    target: Sequence[Moments],
     count: Mapping[str, Tensor],
     device: torch.device,
 ) -> Level:
     sizes = tuple(count[path].numel() for path in layers)
-    owner = torch.arange(len(layers)).repeat_interleave(torch.tensor(sizes, dtype=torch.long))
+    index = torch.arange(len(layers)).repeat_interleave(torch.tensor(sizes, dtype=torch.long))
 
-    def joined(parts: Sequence[Tensor]) -> Tensor:
-        flat = [part.flatten().to(device, torch.float64) for part in parts]
+    def concatenate(tensors: Sequence[Tensor]) -> Tensor:
+        flat = [tensor.flatten().to(device, torch.float64) for tensor in tensors]
         return torch.cat([torch.zeros(0, dtype=torch.float64, device=device), *flat])
 
-    moments = Moments(*(joined([getattr(m, field) for m in wanted]) for field in Moments._fields))
-    numbers = joined([count[path] for path in layers])
-    return Level(tuple(layers), sizes, owner.to(device), numbers, moments)
+    fields = ([getattr(moments, name) for moments in target] for name in Moments._fields)
+    per_picture = concatenate([count[path] for path in layers])
+    concatenated = Moments(*map(concatenate, fields))
+    return Level(tuple(layers), sizes, index.to(device), per_picture, concatenated)
 
 
 def empty_averages(teacher: Teacher, groups: int, ema_start: str) -> Averages:
-    """The EMA of a teacher before the first step: none yet, or zeros as in the authors' code."""
+    """Return a teacher's EMA before the first step: not started, or zeros as the authors' is."""
     averages: Averages = {}
     for name, level in teacher.levels.items():
         zeros = level.per_picture.new_zeros(groups, len(level.per_picture))
@@ -179,82 +180,82 @@ def matching_loss(
     averages: Averages,
     batch: int,
     alpha: float,
-    adjust: Callable[[SeenLevel, Tensor], Tensor] | None = None,
+    adjust: Callable[[LevelSums, Tensor], Tensor] | None = None,
 ) -> tuple[Tensor, Tensor, Averages]:
     """L'_BN (Eq. 6) and L'_Conv (Eq. 10) of each group through one teacher, and the new EMA.
 
     Args:
-        sums: What the layers saw, by module path; a layer that is not in it is dropped this time.
-        teacher: The teacher and its global statistics.
+        sums: Sums of the layers' inputs, by module path; layers without an entry are dropped.
+        teacher: The teacher and its target statistics.
         averages: Its EMA so far.
         batch: Images in a group.
         alpha: Weight of the past in the EMA.
-        adjust: If given, `sums` are those of each image, and it is called with a level and each
-            layer's distance, float64 (groups, layers), and returns the distance to take.
+        adjust: If given, `sums` are sums of each image. It is called with a level's sums and its
+            layers' distances, float64 (groups, layers), and returns the distances to use.
 
     Returns:
-        The two losses, unweighted, float64 (groups,), and this teacher's new EMA; a dropped layer
-        keeps its own.
+        The two losses, unweighted, float64 (groups,), and this teacher's new EMA, which is
+        unchanged for dropped layers.
     """
-    changed: Averages = {}
+    new: Averages = {}
     boundary = len(teacher.batchnorm)
     batchnorm = conv = torch.zeros((), dtype=torch.float64, device=teacher.factors.device)
     for name, level in teacher.levels.items():
         if not level.layers:
             continue
         groups = len(averages[name].mean)
-        seen = _see_level(name, level, sums, groups * batch if adjust else groups)
-        whole = seen.sums.view(2, groups, batch, -1).sum(dim=2) if adjust else seen.sums
-        total = Sums(level.per_picture * batch, *whole)
-        distances, changed[name] = distances_of(seen, total, level.wanted, averages[name], alpha)
+        level_sums = _level_sums(name, level, sums, groups * batch if adjust else groups)
+        of_groups = level_sums.sums.view(2, groups, batch, -1).sum(2) if adjust else level_sums.sums
+        total = Sums(level.per_picture * batch, *of_groups)
+        distances, new[name] = distances_of(level_sums, total, level.target, averages[name], alpha)
         if adjust:
-            distances = adjust(seen, distances)
+            distances = adjust(level_sums, distances)
         if name == "channel":
             distances = distances * teacher.factors
             batchnorm = distances[:, :boundary].sum(dim=1)
             conv = conv + distances[:, boundary:].sum(dim=1)
         else:
             conv = conv + (distances * teacher.factors[boundary:]).sum(dim=1)
-    return batchnorm, conv, changed
+    return batchnorm, conv, new
 
 
-def _see_level(name: str, level: Level, sums: Mapping[str, LayerSums], rows: int) -> SeenLevel:
-    """Join the sums of a level's layers; those of dropped layers are 0."""
-    absent = torch.zeros(2, rows, max(level.sizes), device=level.owner.device)
+def _level_sums(name: str, level: Level, sums: Mapping[str, LayerSums], rows: int) -> LevelSums:
+    """Concatenate the sums of a level's layers; those of dropped layers are 0."""
+    absent = torch.zeros(2, rows, max(level.sizes), device=level.layer_index.device)
     by_layer = [
         getattr(sums[path], name).flatten(start_dim=2) if path in sums else absent[..., :size]
         for path, size in zip(level.layers, level.sizes, strict=True)
     ]
-    present = torch.tensor([path in sums for path in level.layers]).to(level.owner.device)
-    return SeenLevel(name, level, torch.cat(by_layer, dim=2).double(), present)
+    present = torch.tensor([path in sums for path in level.layers]).to(level.layer_index.device)
+    return LevelSums(name, level, torch.cat(by_layer, dim=2).double(), present)
 
 
 def distances_of(
-    seen: SeenLevel, sums: Sums, wanted: Moments, average: Average, alpha: float
+    level_sums: LevelSums, sums: Sums, target: Moments, average: Average, alpha: float
 ) -> tuple[Tensor, Average]:
-    """Distance of each layer's blended moments from the wanted ones, and the new EMA.
+    """Distance of each layer's blended moments from the target, and the new EMA.
 
     Args:
-        seen: The level, and which of its layers are there.
+        level_sums: The level, and which of its layers are present.
         sums: Sums of the images of each row, float64 (rows, n).
-        wanted: The moments of the data, float64 (n,) or (rows, n).
+        target: The moments of the data, float64 (n,) or (rows, n).
         average: The EMA of each row so far.
         alpha: Weight of the past in the EMA.
 
     Returns:
-        float64 (rows, layers), 0 for dropped layers, and the EMA, which dropped layers keep.
+        float64 (rows, layers), 0 for dropped layers, and the EMA, unchanged for dropped layers.
     """
-    level, current = seen.level, finalize(sums)
-    begun, present = average.started[level.owner], seen.present[level.owner]
+    index, layers = level_sums.level.layer_index, len(level_sums.present)
+    started, present, current = average.started[index], level_sums.present[index], finalize(sums)
     blended = Moments(
         *(
-            torch.where(begun, ema(past, now, alpha), now)
+            torch.where(started, ema(past, now, alpha), now)
             for past, now in zip((average.mean, average.variance), current, strict=True)
         )
     )
-    distances = match(blended, wanted, level.owner, len(level.layers)) * seen.present
+    distances = match(blended, target, index, layers) * level_sums.present
     mean, variance = (
         torch.where(present, value.detach(), past)
         for past, value in zip((average.mean, average.variance), blended, strict=True)
     )
-    return distances, Average(mean, variance, average.started | seen.present)
+    return distances, Average(mean, variance, average.started | level_sums.present)

@@ -3,8 +3,8 @@
 Shapes: feature maps (batch, channels, height, width). All variances are biased (divided by the
 count), as BatchNorm normalizes with. A patch is a square of `n_p` x `n_p` pixels; there are
 ceil(height / n_p) x ceil(width / n_p) of them, the last of a row or column may be partial, and each
-is pooled over batch, channels and its pixels (section 3.3 of the paper). `capture.py` takes the
-sums.
+is pooled over batch, channels and its pixels (section 3.3 of the paper). `capture.py` has
+the sums.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Moments(NamedTuple):
 
 
 class Sums(NamedTuple):
-    """Count n, sum and sum of squares, float64, from which moments follow; sums of parts add."""
+    """Count, sum and sum of squares, float64; those of disjoint parts of a data set add up."""
 
     n: Tensor
     total: Tensor
@@ -37,7 +37,7 @@ class LayerSums(NamedTuple):
 
     Attributes:
         channel: Sum and sum of squares of each channel, (2, groups, channels).
-        patch: The same of each patch, (2, groups, patch rows, patch columns).
+        patch: Sum and sum of squares of each patch, (2, groups, patch rows, patch columns).
     """
 
     channel: Tensor
@@ -58,7 +58,7 @@ def pool_patches(planes: Tensor, n_p: int) -> Tensor:
 
 
 def counts(shape: Sequence[int], n_p: int) -> tuple[Tensor, Tensor]:
-    """How many numbers of one picture are summed in each channel and in each patch.
+    """Count the activations of one picture in each channel and in each patch of a feature map.
 
     Args:
         shape: (channels, height, width) of the feature map.
@@ -73,17 +73,17 @@ def counts(shape: Sequence[int], n_p: int) -> tuple[Tensor, Tensor]:
 
 
 def finalize(sums: Sums) -> Moments:
-    """Mean and biased variance of what was summed.
+    """Compute mean and biased variance from sums.
 
-    E[x^2] - E[x]^2 is formed in float64 and held at 0 or above: rounding could leave it slightly
-    below for a channel that is constant.
+    E[x^2] - E[x]^2 is computed in float64 and clamped at 0: rounding could make it slightly
+    negative for a constant channel.
     """
     mean = sums.total / sums.n
     return Moments(mean, (sums.squares / sums.n - mean.square()).clamp(min=0))
 
 
 def add(previous: Sums | None, current: Sums) -> Sums:
-    """Sums of two disjoint parts of a data set; None is the empty part."""
+    """Add the sums of two disjoint parts of a data set; None is an empty part."""
     if previous is None:
         return current
     return Sums(*(a + b for a, b in zip(previous, current, strict=True)))
@@ -98,7 +98,7 @@ def ema(previous: Tensor, current: Tensor, alpha: float) -> Tensor:
     first `previous` to do the same.
 
     Args:
-        previous: What the last call returned, detached, any shape.
+        previous: The value that the last call returned, any shape.
         current: This batch's statistic, same shape.
         alpha: Weight of the past, in [0, 1). 0 matches each batch on its own.
 

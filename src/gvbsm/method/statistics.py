@@ -30,7 +30,7 @@ class Statistics:
         patch: For each convolution, its input's patch moments, (patch rows, patch columns).
         class_channel: If asked for, for each convolution and BatchNorm layer the moments of each
             class's pictures, (classes, channels).
-        class_patch: The same of each convolution's patches, (classes, patch rows, patch columns).
+        class_patch: Likewise, for each convolution's patches, (classes, patch rows, patch columns).
     """
 
     channel: dict[str, Moments]
@@ -42,13 +42,13 @@ class Statistics:
 def picture_counts(
     model: nn.Module, n_p: int, image_shape: Sequence[int], with_batchnorm: bool = False
 ) -> dict[Key, Tensor]:
-    """How many activations of one picture are summed in each channel and each patch.
+    """Count the activations of one picture in each channel and each patch of each layer.
 
     Args:
         model: A network.
         n_p: Side of a patch in pixels.
         image_shape: (channels, height, width) of a picture.
-        with_batchnorm: Count the channels of BatchNorm layers too.
+        with_batchnorm: Include the channels of BatchNorm layers.
 
     Returns:
         For each convolution both levels, in order of definition: float64 (channels,) and float64
@@ -73,14 +73,14 @@ def add_batch(
     """Add a batch's sums to those of the batches before it.
 
     Args:
-        total: Sums so far, changed in place.
-        sums: What the layers saw of the batch as one group, by module path.
-        per_picture: Of `picture_counts`.
+        total: Sums of the batches before, changed in place.
+        sums: Sums of the layers' inputs over the batch as one group, by module path.
+        per_picture: From `picture_counts`.
         pictures: Pictures in the batch.
     """
     for (path, level), count in per_picture.items():
-        layer = getattr(sums[path], level)
-        batch = Sums(count.to(layer.device) * pictures, *layer[:, 0])
+        layer_sums = getattr(sums[path], level)
+        batch = Sums(count.to(layer_sums.device) * pictures, *layer_sums[:, 0])
         total[path, level] = add(total.get((path, level)), batch)
 
 
@@ -109,7 +109,7 @@ def record_statistics(model: nn.Module, batches: Iterable[Tensor], n_p: int) -> 
 
 
 def finish_statistics(total: Mapping[Key, Sums]) -> Statistics:
-    """The moments of what was summed, in the order of its keys."""
+    """Compute the moments from the sums, in the order of their keys."""
     statistics = Statistics({}, {})
     for (path, level), sums in total.items():
         getattr(statistics, level)[path] = finalize(sums)

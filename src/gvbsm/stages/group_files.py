@@ -27,7 +27,7 @@ from gvbsm.files.artifacts import (
 )
 from gvbsm.files.schema import checked_header
 from gvbsm.files.shared_draft import SharedDraft, remove_draft, row_checksums
-from gvbsm.method.synthesis import Step
+from gvbsm.method.synthesis import Iteration
 from gvbsm.store.distilled import image_tensors
 from gvbsm.store.film import Film, frame_steps, is_filmed
 
@@ -39,7 +39,7 @@ Trace = list[dict[str, Any]]
 LONGEST_FLOAT = -2.2250738585072014e-308  # no float takes more signs in JSON
 
 
-def trace_row(step: Step, group: int) -> dict[str, Any]:
+def trace_row(step: Iteration, group: int) -> dict[str, Any]:
     """Return the row of an iteration in the trace of the stack's group number `group`."""
     terms = {name: values[group] for name, values in step.terms.items()}
     gradient = step.densification_gradient[group]
@@ -56,7 +56,7 @@ def longest_trace(steps: Iterable[int], teachers: Iterable[str], terms: Iterable
     teacher = max(teachers, key=lambda name: len(ascii(name)))
     values = {name: [LONGEST_FLOAT] for name in terms}
     nothing = torch.empty(0)
-    return [trace_row(Step(s, teacher, nothing, values, [LONGEST_FLOAT]), 0) for s in steps]
+    return [trace_row(Iteration(s, teacher, nothing, values, [LONGEST_FLOAT]), 0) for s in steps]
 
 
 @dataclass(frozen=True)

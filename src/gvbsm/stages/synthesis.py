@@ -42,7 +42,7 @@ from gvbsm.method.synthesis import (
     TERMS,
     DivergedError,
     Extra,
-    Step,
+    Iteration,
     begin_synthesis,
     synthesize,
 )
@@ -326,7 +326,7 @@ def _measured(begin: int, iterations: int) -> set[int]:
 
 
 def _log_step(
-    step: Step,
+    step: Iteration,
     stack: Stack,
     work: Work,
     task: SynthesisTask,

@@ -1,4 +1,4 @@
-"""Class matching: statistics of each class beside those of all (EDC, NeurIPS 2024, section 3.3.2).
+"""Class matching: match statistics of each class too (EDC, NeurIPS 2024, section 3.3.2).
 
 EDC matches running averages of each class's statistics; here they are exact.
 """
@@ -12,24 +12,24 @@ from torch import Tensor
 
 from gvbsm.config import SynthesisConfig
 from gvbsm.method.groups import ClassRows
-from gvbsm.method.matching import Average, SeenLevel, Teacher, distances_of
+from gvbsm.method.matching import Average, LevelSums, Teacher, distances_of
 from gvbsm.method.moments import Moments, Sums
 from gvbsm.method.statistics import Statistics
 from gvbsm.method.synthesis import Extra, State
 
 
 def one_hot(labels: Tensor, classes: Tensor) -> Tensor:
-    """Which pictures are of which class, float64 (classes, batch): sums are products with it."""
+    """Return class membership, float64 (classes, batch): its product with values is a class sum."""
     return (classes.to(labels.device)[:, None] == labels).double()
 
 
 def class_sums(layer: Tensor, members: Tensor, per_picture: Tensor) -> Sums:
-    """Sum up what a layer saw of each class.
+    """Sum a layer's inputs over the pictures of each class.
 
     Args:
         layer: Sums and sums of squares of each picture, (2, batch, ...).
-        members: Of `one_hot`, float64 (classes, batch).
-        per_picture: How many activations of a picture are summed, float64 (...).
+        members: From `one_hot`, float64 (classes, batch).
+        per_picture: Number of activations of a picture, float64 (...).
 
     Returns:
         Sums of each class, (classes, ...) each.
@@ -40,32 +40,34 @@ def class_sums(layer: Tensor, members: Tensor, per_picture: Tensor) -> Sums:
 
 
 def class_moments(teacher: Teacher, statistics: Statistics) -> dict[str, Moments]:
-    """Each class's moments of a teacher's levels, all layers end to end, float64 (classes, n)."""
+    """Moments of each class by level, all layers concatenated, float64 (classes, n)."""
     device = teacher.factors.device
     return {
-        name: _join([getattr(statistics, f"class_{name}")[path] for path in level.layers], device)
+        name: _concatenate(
+            [getattr(statistics, f"class_{name}")[path] for path in level.layers], device
+        )
         for name, level in teacher.levels.items()
     }
 
 
-def _join(by_layer: Sequence[Moments], device: torch.device) -> Moments:
-    none = torch.zeros(len(by_layer[0].mean) if by_layer else 0, 0)
+def _concatenate(by_layer: Sequence[Moments], device: torch.device) -> Moments:
+    empty = torch.zeros(len(by_layer[0].mean) if by_layer else 0, 0)
     columns = (
-        [none, *(getattr(moments, name).flatten(start_dim=1) for moments in by_layer)]
+        [empty, *(getattr(moments, name).flatten(start_dim=1) for moments in by_layer)]
         for name in Moments._fields
     )
-    return Moments(*(torch.cat(parts, dim=1).to(device, torch.float64) for parts in columns))
+    return Moments(*(torch.cat(tensors, dim=1).to(device, torch.float64) for tensors in columns))
 
 
 class ClassMatching(Extra):
-    """Gives the comparison of each class a share of L'_BN and L'_Conv.
+    """Blends the distances of L'_BN and L'_Conv with those of each class.
 
-    Its EMA is kept with the teacher's, under "LEVEL by class".
+    The EMA of each class is kept with the teacher's, as level "LEVEL by class".
 
     Args:
-        config: `weight_class` (the share), `alpha` and `ema_start` are read.
+        config: `weight_class` (the share of the classes), `alpha` and `ema_start` are read.
         classes: The classes in each group.
-        wanted: Teacher -> level -> each class's moments, float64 (classes, n).
+        targets: Teacher -> level -> moments of each class, float64 (classes, n).
     """
 
     name = "class_matching"
@@ -75,29 +77,30 @@ class ClassMatching(Extra):
         self,
         config: SynthesisConfig,
         classes: ClassRows,
-        wanted: Mapping[str, Mapping[str, Moments]],
+        targets: Mapping[str, Mapping[str, Moments]],
     ) -> None:
-        self._config, self._classes, self._wanted = config, classes, wanted
+        self._config, self._classes, self._targets = config, classes, targets
 
-    def adjust(self, state: State, teacher: Teacher, seen: SeenLevel, distances: Tensor) -> Tensor:
+    def adjust(self, state: State, teacher: Teacher, sums: LevelSums, distances: Tensor) -> Tensor:
         """Blend the distances with the mean over the classes in each group, (groups, layers)."""
-        classes, share, level = self._classes, self._config.weight_class, seen.level
-        averages, key = state.averages[teacher.name], f"{seen.name} by class"
+        classes, share = self._classes, self._config.weight_class
+        averages, key = state.averages[teacher.name], f"{sums.name} by class"
         if key not in averages:
-            averages[key] = self._empty(seen)
-        totals = seen.sums.new_zeros(2, len(classes.group), seen.sums.shape[2])
-        totals = totals.index_add(1, classes.row, seen.sums)
-        wanted = Moments(*(part[classes.label] for part in self._wanted[teacher.name][seen.name]))
-        sums = Sums(level.per_picture * classes.size[:, None], *totals)
+            averages[key] = self._empty(sums)
+        totals = sums.sums.new_zeros(2, len(classes.group), sums.sums.shape[2])
+        totals = totals.index_add(1, classes.row, sums.sums)
+        moments = self._targets[teacher.name][sums.name]
+        target = Moments(moments.mean[classes.label], moments.variance[classes.label])
+        by_row = Sums(sums.level.per_picture * classes.size[:, None], *totals)
         of_class, averages[key] = distances_of(
-            seen, sums, wanted, averages[key], self._config.alpha
+            sums, by_row, target, averages[key], self._config.alpha
         )
         of_class = of_class * classes.share[:, None]
         mean = torch.zeros_like(distances).index_add(0, classes.group, of_class)
         return (1 - share) * distances + share * mean
 
-    def _empty(self, seen: SeenLevel) -> Average:
-        rows, n = len(self._classes.group), seen.sums.shape[2]
-        zeros = seen.sums.new_zeros(rows, n)
-        started = torch.full_like(seen.present, self._config.ema_start == "zero")
+    def _empty(self, sums: LevelSums) -> Average:
+        rows, n = len(self._classes.group), sums.sums.shape[2]
+        zeros = sums.sums.new_zeros(rows, n)
+        started = torch.full_like(sums.present, self._config.ema_start == "zero")
         return Average(zeros, zeros, started)

@@ -1,4 +1,4 @@
-"""Flatness: the logits of the images stay near those of an EMA copy of them (EDC, NeurIPS 2024)."""
+"""Flatness: keep the images' logits near those of their moving average (EDC, NeurIPS 2024)."""
 
 from __future__ import annotations
 
@@ -22,16 +22,16 @@ def flatness(logits: Tensor, average: Tensor, tau: float) -> Tensor:
 
     Args:
         logits: z, of the images, (batch, classes).
-        average: z_ema, of their EMA copy, same shape, without gradient.
+        average: z_ema, of the images' moving average, same shape, without gradient.
         tau: Temperature, above 0.
     """
-    ours = F.log_softmax(logits / tau, dim=1)
-    theirs = F.log_softmax(average / tau, dim=1)
-    return F.kl_div(theirs, ours, reduction="none", log_target=True).sum(dim=1)
+    of_images = F.log_softmax(logits / tau, dim=1)
+    of_average = F.log_softmax(average / tau, dim=1)
+    return F.kl_div(of_average, of_images, reduction="none", log_target=True).sum(dim=1)
 
 
 class Flatness(Extra):
-    """The term `flatness`, and the EMA copy of the images, `State.copies["flatness"]`.
+    """Adds the term `flatness`; the images' moving average is `State.copies["flatness"]`.
 
     Args:
         config: `weight_flatness`, `flatness_decay` and `flatness_tau` are read.
@@ -45,18 +45,18 @@ class Flatness(Extra):
         self.weight = config.weight_flatness
 
     def before(self, state: State, teachers: Sequence[Teacher]) -> Sequence[Teacher]:
-        """Start the copy at the first images."""
+        """Start the moving average at the initial images."""
         if self.name not in state.copies:
             state.copies[self.name] = state.images.detach().clone()
         return teachers
 
     def term(self, state: State, views: Views, teacher: Teacher, logits: Tensor) -> Tensor:
-        """The flatness of each image, float (groups * batch,)."""
+        """Return the flatness of each image, float (groups * batch,)."""
         with torch.no_grad(), self._runtime.autocast():
-            past = teacher.model(apply_views(state.copies[self.name], views))
-        return flatness(logits.float(), past.float(), self._config.flatness_tau)
+            average = teacher.model(apply_views(state.copies[self.name], views))
+        return flatness(logits.float(), average.float(), self._config.flatness_tau)
 
     def after(self, state: State) -> None:
-        """Let the copy follow the images: it keeps `flatness_decay` of itself."""
+        """Update the moving average with decay `flatness_decay`."""
         decay = self._config.flatness_decay
         state.copies[self.name].lerp_(state.images.detach(), 1 - decay)

@@ -1,8 +1,8 @@
-"""Stages: sides that change, the start mixed in between them, fresh moments (FADRM, NeurIPS 2025).
+"""Stages of several resolutions with residual connections to the start (FADRM, NeurIPS 2025).
 
-The iterations are cut into equal stages. At the beginning of each but the first the images are
-brought to the stage's side, a share of their start is mixed in, and the optimizer's moments are
-forgotten.
+The iterations are divided into equal stages. At the start of each stage but the first, the images
+are resized to the stage's side, a share of the initial images is mixed in, and the optimizer's
+moments are reset.
 """
 
 from __future__ import annotations
@@ -23,41 +23,41 @@ from gvbsm.method.synthesis import Extra, State
 
 
 def stage_begins(config: SynthesisConfig) -> list[int]:
-    """The iterations at which a stage but the first begins."""
+    """Return the first iteration of every stage but the first."""
     return [config.iterations * number // config.stages for number in range(1, config.stages)]
 
 
 def side_at(config: SynthesisConfig, step: int, side: int) -> int:
-    """Side of the images in an iteration, in pixels; `side` is that of the pictures."""
+    """Return the images' side in an iteration, in pixels; `side` is that of the real pictures."""
     sizes = config.stage_sizes
     return sizes[bisect_right(stage_begins(config), step)] if sizes else side
 
 
 def levels_at_side(teacher: Teacher, image_shape: Sequence[int]) -> dict[str, Level]:
-    """The statistics that a teacher's layers are compared with for pictures of another side.
+    """Return a teacher's target statistics for pictures of another side.
 
-    Channels are the same at any side, and are compared with the moments that the data have at their
-    own side, as FADRM does with BatchNorm's. A patch is a place in a map of the data's side, which
-    has no like in a map of another: patches are not compared.
+    Channels exist at any side: they are matched with the data's moments at the data's own side, as
+    FADRM does with BatchNorm's. Patches of a feature map of another size have no counterpart in the
+    data, and are not matched.
 
     Args:
-        teacher: The teacher, with the levels for pictures of the data's side.
+        teacher: The teacher, with levels for pictures of the data's side.
         image_shape: (channels, height, width) of a picture.
     """
     level = teacher.levels["channel"]
     shapes = input_shapes(teacher.model, level.layers, image_shape)
-    numbers = [counts(shapes[path], 1)[0].to(level.per_picture.device) for path in level.layers]
-    per_picture = torch.cat([level.per_picture[:0], *numbers])
+    by_layer = [counts(shapes[path], 1)[0].to(level.per_picture.device) for path in level.layers]
+    per_picture = torch.cat([level.per_picture[:0], *by_layer])
     return {"channel": level._replace(per_picture=per_picture)}
 
 
 class Residual(Extra):
-    """Begins each stage, and has the teachers match at the stage's side.
+    """Starts each stage, and adapts the teachers' target statistics to its side.
 
     Args:
         config: `stages`, `stage_sizes` and `residual` are read.
-        start: Where the pixels start, normalized float (groups * batch, channels, height, width).
-        side: Side of the pictures in pixels.
+        start: The initial images, normalized float (groups * batch, channels, height, width).
+        side: Side of the real pictures in pixels.
     """
 
     name = "residual"
@@ -68,17 +68,17 @@ class Residual(Extra):
         self._levels: dict[tuple[str, int], dict[str, Level]] = {}
 
     def before(self, state: State, teachers: Sequence[Teacher]) -> Sequence[Teacher]:
-        """Begin a stage, if one begins; return the teachers for the side of the images."""
+        """Start a stage if it is due; return the teachers for the current side of the images."""
         if state.step in self._begins:
             side = side_at(self._config, state.step, self._side)
             start = resize(self._start.to(state.images.device), side)
 
-            def begin(pixels: Tensor) -> Tensor:
+            def resize_and_mix(pixels: Tensor) -> Tensor:
                 resized = resize(pixels, side)
                 share = self._config.residual
                 return resized.lerp(start, share) if share else resized
 
-            state.change_images(begin)
+            state.change_images(resize_and_mix)
             state.solver.state.clear()
         channels, side = state.images.shape[1], state.images.shape[-1]
         if side == self._side:
@@ -87,4 +87,4 @@ class Residual(Extra):
         for teacher in teachers:
             if (teacher.name, side) not in self._levels:
                 self._levels[teacher.name, side] = levels_at_side(teacher, shape)
-        return [replace(each, levels=self._levels[each.name, side]) for each in teachers]
+        return [replace(t, levels=self._levels[t.name, side]) for t in teachers]

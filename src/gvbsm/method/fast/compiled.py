@@ -1,6 +1,6 @@
-"""The same sums as `capture.py`, with the network and all its sums compiled into one graph.
+"""The sums of `capture.py`, with the network and all its sums compiled into one graph.
 
-The compiler takes the sums in sweeps over the maps that are made anyway.
+The compiler fuses the sums with the operations that compute the feature maps.
 """
 
 from __future__ import annotations
@@ -18,18 +18,18 @@ from gvbsm.method.fast.sweeps import layout_of
 from gvbsm.method.layers import layers_at
 from gvbsm.method.moments import LayerSums
 
-# Left to itself, torch chooses how maps lie after the order of their sums has been chosen; the sums
-# then take longer than the network. Channels-last throughout measured fastest.
+# By default, the compiler changes the memory layout of maps after it has ordered their sums; the
+# sums then take longer than the network. Channels-last throughout was the fastest.
 KEEP_LAYOUT: dict[str, Any] = {"layout_optimization": False}
 
-Pass = Callable[[Tensor], tuple[Tensor, dict[str, LayerSums]]]
+ForwardPass = Callable[[Tensor], tuple[Tensor, dict[str, LayerSums]]]
 
 
 class CompiledObserver:
-    """One graph of a network and of its layers' sums, compiled for each batch size that it meets.
+    """Computes a network and its layers' sums in one graph, compiled for each batch size.
 
-    Compiling takes 10 to 80 seconds on two CPU cores for a network of the paper, once; later
-    processes find it in torch's cache. Where the network cannot be compiled, it runs as it is.
+    Compiling a network of the paper takes 10 to 80 seconds on two CPU cores, once: later processes
+    load it from torch's cache. A network that cannot be compiled runs without compilation.
 
     Args:
         model: The network; a copy of it is compiled.
@@ -51,14 +51,14 @@ class CompiledObserver:
         self._model = copy.deepcopy(model).to(memory_format=torch.channels_last)
         self._n_p, self._groups, self._on_failure = n_p, 1, on_failure
         self._sums: dict[str, LayerSums] = {}
-        self._run: Pass | None = None
+        self._run: ForwardPass | None = None
         for path, layer in layers_at(self._model, paths).items():
             layer.register_forward_pre_hook(self._before(path))
 
     def __call__(
-        self, x: Tensor, wanted: Collection[str], groups: int = 1
+        self, x: Tensor, paths: Collection[str], groups: int = 1
     ) -> tuple[Tensor, dict[str, LayerSums]]:
-        """A forward pass; see `capture.Observer`."""
+        """Run a forward pass; see `capture.Observer`."""
         self._groups = groups
         try:
             if self._run is None:
@@ -66,7 +66,7 @@ class CompiledObserver:
             logits, sums = self._run(x)
         except torch.OutOfMemoryError:
             raise
-        except Exception as error:  # whatever a missing or broken compiler leads to
+        except Exception as error:  # missing or broken compilers raise errors of many types
             if self._run == self._forward:
                 raise
             self._on_failure(first_line(error))
@@ -74,27 +74,27 @@ class CompiledObserver:
             self._run = self._forward
             logits, sums = self._run(x)
         finally:
-            self._sums.clear()  # what a pass that failed has left
-        return logits, {path: sums[path] for path in wanted}
+            self._sums.clear()  # left by a pass that failed
+        return logits, {path: sums[path] for path in paths}
 
     def _before(self, path: str) -> Callable[..., None]:
-        def note(_module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
+        def record(_module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
             if path in self._sums:
                 raise RuntimeError(f"layer `{path}` is called twice in one forward pass")
             layout = layout_of(arguments[0], self._groups, self._n_p, exact=False)
             self._sums[path] = layout.reduce(layout.rows(arguments[0]))
 
-        return note
+        return record
 
     def _forward(self, x: Tensor) -> tuple[Tensor, dict[str, LayerSums]]:
         logits: Tensor = self._model(x.contiguous(memory_format=torch.channels_last))
         sums = dict(self._sums)
-        self._sums.clear()  # each pass begins alike, or torch would compile again
+        self._sums.clear()  # or the changed state would make torch compile again
         return logits, sums
 
-    def _compile(self) -> Pass:
-        # torch tells everybody without a GPU that no CUDA was found.
+    def _compile(self) -> ForwardPass:
+        # Without a GPU, torch warns here that it has not found CUDA.
         logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
-        # The limit is for one piece of code, and this one serves all networks and batch sizes.
+        # torch limits compilations of one function; this one serves all networks and batch sizes.
         torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
         return torch.compile(self._forward, dynamic=False, options=KEEP_LAYOUT)
