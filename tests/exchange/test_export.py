@@ -1,6 +1,8 @@
 """Exports: what others read is what was distilled; nothing is lost by writing one."""
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -15,6 +17,7 @@ from gvbsm.config.build import build_config, to_dict
 from gvbsm.exchange import export as exports
 from gvbsm.exchange import hub
 from gvbsm.exchange.export import class_folders, export, push
+from gvbsm.exchange.load import load
 from gvbsm.files.artifacts import ArtifactError, load_tensors, write_json
 from gvbsm.pipeline.results import spread
 from gvbsm.store.distilled import load_distilled
@@ -188,3 +191,30 @@ def test_grey_pictures(tmp_path):
     out = export(tmp_path / "w", "folder", tmp_path / "e", quiet=True)
     with Image.open(out / "class 0" / "00000.png") as picture:
         assert picture.mode == "L"
+
+
+@pytest.mark.parametrize(("option", "epochs"), [([], 5), (["true"], 5), (["false"], 3)])
+def test_the_command_exports_the_soft_labels_that_are_asked_for(option, epochs, tmp_path):
+    """Stores of 5 epochs with logit normalization and of 3 without; the first is the default."""
+    write_images(tmp_path / "w")
+    for folder, value, count in (("labels", True, 5), ("labels-plain", False, 3)):
+        recipe = {"stage": "labels", "labels": {"logit_normalization": value}}
+        write_labels(tmp_path / "w" / folder, count, recipe=recipe)
+    export_command(tmp_path, *(f"--logit_normalization={value}" for value in option))
+    assert load(tmp_path / "e.safetensors", tmp_path / "cache").soft_labels.epochs == epochs
+
+
+def test_the_command_refuses_soft_labels_that_are_not_there(workdir, tmp_path):
+    done = export_command(tmp_path, "--logit_normalization=true", code=2)
+    assert done.stderr.count("\n") == 1
+    assert "holds no soft labels with logit normalization" in done.stderr
+    assert not (tmp_path / "e.safetensors").exists()
+
+
+def export_command(folder, *options, code=0):
+    """`gvbsm export` of the work directory `w` in a process of its own."""
+    command = [sys.executable, "-m", "gvbsm", "export", "w", "--to", "safetensors"]
+    command += ["--out", "e.safetensors", "--quiet", *options]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stderr
+    return done

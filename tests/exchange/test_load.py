@@ -119,6 +119,11 @@ def test_a_work_directory_tells_its_settings(workdir):
     index["recipe"]["labels"] = {"epochs": 5}
     write_json(workdir / "labels" / "index.json", index)
     assert load(workdir).header["settings"] == {"labels": {"epochs": 5}, "seed": 0}
+    write_json(
+        workdir / "data.json", {"name": "x", "classes": 2, "image_size": 2, "test_crop": 0.5}
+    )
+    expected = {"labels": {"epochs": 5}, "seed": 0, "data": {"test_crop": 0.5}}
+    assert load(workdir).header["settings"] == expected
     config = {"seed": 3, "labels": {"epochs": 7}, "evaluation": {"loss": "kl"}, "ipc": 2}
     config["data"] = {"name": "folder", "root": "/secret", "test_crop": 0.875}
     write_json(

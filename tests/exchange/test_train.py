@@ -14,7 +14,7 @@ from gvbsm.data.epochs import view_batch
 from gvbsm.engine.seeds import seeded
 from gvbsm.exchange.export import export
 from gvbsm.exchange.train import settle, train
-from gvbsm.files.artifacts import load_tensors, read_json
+from gvbsm.files.artifacts import load_tensors, read_json, save
 from gvbsm.stages.labels import LabelTask, generate_labels
 from gvbsm.store.distilled import load_distilled, save_images
 from support.toy import CONVNET, StoppedError, stop_after
@@ -119,6 +119,19 @@ def test_what_is_done_is_not_done_again_nor_overwritten(workdir, tmp_path, monke
             train(source, CONVNET, out, given, quiet=True)
     with pytest.raises(ConfigError, match="must name a"):
         train(workdir, CONVNET, tmp_path / "s.pt", GIVEN, quiet=True)
+
+
+def test_labels_with_other_numbers_are_another_training(workdir, tmp_path):
+    """Files of the same names and sizes: their checksums tell them apart."""
+    out = tmp_path / "s.safetensors"
+    train(workdir, CONVNET, out, GIVEN, quiet=True)
+    shard = next((workdir / "labels").glob("*.safetensors"))
+    tensors, header = load_tensors(shard, "labels")
+    size = shard.stat().st_size
+    save(shard, {**tensors, "logits": tensors["logits"] + 1}, header)
+    assert shard.stat().st_size == size
+    with pytest.raises(ConfigError, match="trained in another way"):
+        train(workdir, CONVNET, out, GIVEN, quiet=True)
 
 
 def test_exported_it_trains_the_same_student(workdir, tmp_path, monkeypatch):

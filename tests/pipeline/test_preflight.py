@@ -12,7 +12,7 @@ from gvbsm.data.pictures import DataError
 from gvbsm.engine.launch import Launch
 from gvbsm.engine.processes import Processes
 from gvbsm.exchange.train import train
-from gvbsm.files.artifacts import ArtifactError
+from gvbsm.files.artifacts import ArtifactError, read_json
 from gvbsm.pipeline.preflight import (
     check_alike,
     check_continual,
@@ -233,6 +233,13 @@ def test_check_owner__a_work_directory_keeps_to_its_data(data, tmp_path):
     check_owner(tmp_path, data)
     with pytest.raises(ArtifactError, match="other data"):
         check_owner(tmp_path, replace(data, fingerprint="another"))
+
+
+def test_check_owner__the_crop_of_test_pictures_is_recorded(data, tmp_path):
+    cropped = replace(data, test_crop=0.875)
+    for _ in range(2):
+        check_owner(tmp_path, cropped)
+    assert read_json(tmp_path / "data.json")["test_crop"] == 0.875
 
 
 def test_check_owner__a_file_is_no_work_directory(data, tmp_path):

@@ -63,6 +63,7 @@ class ImageData:
         skipped: Names of the pictures that were left out since they cannot be read.
         notes: What else was left out, or assumed, a line each.
         reading: What was read, left out and assumed; None if it was not read from a source.
+        test_crop: Share of a test picture's short side that its center square covers, in (0, 1].
     """
 
     name: str
@@ -76,6 +77,7 @@ class ImageData:
     skipped: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     reading: Reading | None = None
+    test_crop: float = 1.0
 
     def record(self) -> dict[str, Any]:
         """What was read, left out and assumed, as results keep it."""
@@ -306,6 +308,7 @@ def read_dataset(
         skipped,
         raw.notes,
         reading,
+        config.test_crop,
     )
 
 

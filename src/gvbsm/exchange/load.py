@@ -36,7 +36,7 @@ from gvbsm.files.artifacts import (
     read_header,
     read_json,
 )
-from gvbsm.files.schema import MOST_BYTES, Results, check_labels, checked
+from gvbsm.files.schema import MOST_BYTES, Data, Results, check_labels, checked
 from gvbsm.store.distilled import (
     DistilledDataset,
     label_folders,
@@ -148,10 +148,14 @@ def _run_settings(workdir: Path) -> dict[str, Any]:
             settings["data"] = {"test_crop": config["data"]["test_crop"]}
         schema.checked(schema.RunSettings, settings, results)
         return settings
-    for folder in label_folders(workdir):
+    settings = {}
+    for folder in label_folders(workdir)[:1]:  # a stopped run: the recipe of its labels
         recipe = read_json(folder / "index.json").get("recipe") or {}
-        return {name: recipe[name] for name in TRAINED_WITH if name in recipe}
-    return {}
+        settings = {name: recipe[name] for name in TRAINED_WITH if name in recipe}
+    if (record := workdir / "data.json").is_file():
+        crop = checked(Data, read_json(record), record).test_crop
+        settings |= {} if crop is None else {"data": {"test_crop": crop}}
+    return settings
 
 
 def read_facts(path: Path) -> Facts:

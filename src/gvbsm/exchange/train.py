@@ -30,6 +30,7 @@ from gvbsm.files.artifacts import (
     Recipe,
     check_replaceable,
     is_current,
+    read_header,
     read_json,
     save,
     write_json,
@@ -283,8 +284,11 @@ def _recipe(work: _Work) -> Recipe:
         digest.update(tensor.contiguous().view(-1).numpy().data)
     about = [distilled.class_names, distilled.normalization.mean, distilled.normalization.std]
     digest.update(json.dumps(about).encode())
-    for path in label_files(stored) if stored is not None else ():
-        digest.update(f"{path.name}\0{path.stat().st_size}\n".encode())
+    if stored is not None:
+        index, *shards = label_files(stored)
+        digest.update(index.read_bytes())
+        for path in shards:
+            digest.update(f"{path.name}\0{read_header(path).get('digest')}\n".encode())
     labels, evaluation = to_dict(work.config.labels), to_dict(work.config.evaluation)
     recipe = {
         "stage": "train",

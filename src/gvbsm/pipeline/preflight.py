@@ -253,19 +253,24 @@ def check_owner(workdir: Path, data: ImageData) -> None:
         raise ArtifactError(f"{there} cannot be written to; give another --workdir")
     Workspace(workdir).claim()
     path = workdir / "data.json"
-    mine = {
+    identity = {
         "name": data.name,
         "fingerprint": data.fingerprint,
         "classes": len(data.class_names),
         "image_size": data.image_size,
     }
-    if path.is_file() and (found := read_json(path)) != mine:
+    if not path.is_file():
+        # for exports of a stopped run, which has no results with its settings
+        crop = {} if data.test_crop == 1 else {"test_crop": data.test_crop}
+        write_json(path, {**identity, **crop})
+        return
+    recorded = read_json(path)
+    recorded.pop("test_crop", None)  # the fingerprint covers it
+    if recorded != identity:
         raise ArtifactError(
-            f"{workdir} belongs to other data ({'; '.join(changes(found, mine))}); "
+            f"{workdir} belongs to other data ({'; '.join(changes(recorded, identity))}); "
             "give another --workdir"
         )
-    if not path.is_file():
-        write_json(path, mine)
 
 
 def check_alike(config: Config, data: ImageData, runtime: Runtime) -> None:

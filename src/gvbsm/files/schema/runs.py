@@ -152,6 +152,7 @@ class Data(Manifest):
     name: Text
     classes: Classes
     image_size: Side
+    test_crop: float | None = None
 
 
 class Account(Manifest):
