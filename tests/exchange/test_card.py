@@ -57,7 +57,7 @@ def test_what_is_not_known_is_said(facts):
     head, text = head_of(dataset_card(facts))
     assert head["size_categories"] == ["1K<n<10K"]
     assert "5000 real images" in text
-    assert "Not measured, or not told." in text
+    assert "Not measured, or not recorded." in text
     assert "No soft labels are stored" in text
     for word in ("soft_labels.read", "Teachers", "Made by", "None"):
         assert word not in text

@@ -20,10 +20,10 @@ from gvbsm.config.keys import flat_keys
 from gvbsm.engine.optimizers import schedule
 from gvbsm.exchange.ddranking import (
     configuration,
+    inexpressible,
     known_set,
     teacher_name,
     teacher_state,
-    untold,
     write_teachers,
 )
 from gvbsm.exchange.export import export
@@ -141,8 +141,8 @@ def test_schedules(optimizer, name, missing):
     evaluation = EvaluationConfig(optimizer=optimizer)
     found = configuration(facts_of(), [], LabelsConfig(epochs=7), evaluation)
     assert found["lr_scheduler"] == name
-    told = untold(LabelsConfig(), evaluation)
-    assert told == [f"evaluation.optimizer.{setting}" for setting in missing]
+    settings = inexpressible(LabelsConfig(), evaluation)
+    assert settings == [f"evaluation.optimizer.{setting}" for setting in missing]
     theirs = {  # `get_lr_scheduler`, of epochs; "step" is never reached
         "step": lambda _: 1.0,
         "cosine": lambda epoch: 0.5 * (1 + math.cos(math.pi * epoch / 7 / 2)),
@@ -158,7 +158,7 @@ def test_an_optimizer_that_it_does_not_know_is_its_nearest():
     evaluation = EvaluationConfig(optimizer=OptimizerConfig(name="muon", lr=0.003))
     found = configuration(facts_of(), [], LabelsConfig(), evaluation)
     assert found["optimizer"] == "adamw"
-    assert untold(LabelsConfig(), evaluation) == ["evaluation.optimizer.name=muon"]
+    assert inexpressible(LabelsConfig(), evaluation) == ["evaluation.optimizer.name=muon"]
 
 
 UNTOLD = {
@@ -174,14 +174,16 @@ UNTOLD = {
 }  # fmt: skip
 
 
-def test_what_cannot_be_told_is_named():
-    assert untold(LabelsConfig(), EvaluationConfig()) == []
-    assert untold(LabelsConfig(views=ViewConfig(shuffle=1)), EvaluationConfig(loss="kl")) == []
-    assert untold(LabelsConfig(), EvaluationConfig(loss="hard")) == ["evaluation.loss=hard"]
+def test_settings_without_a_name_there_are_listed():
+    assert inexpressible(LabelsConfig(), EvaluationConfig()) == []
+    assert (
+        inexpressible(LabelsConfig(views=ViewConfig(shuffle=1)), EvaluationConfig(loss="kl")) == []
+    )
+    assert inexpressible(LabelsConfig(), EvaluationConfig(loss="hard")) == ["evaluation.loss=hard"]
     constant = EvaluationConfig(optimizer=OptimizerConfig(schedule="constant"))
-    assert untold(LabelsConfig(), constant) == []
+    assert inexpressible(LabelsConfig(), constant) == []
     mixed = EvaluationConfig(loss="kl", hard_target="mixed")  # which kl does not read
-    assert untold(LabelsConfig(), mixed) == []
+    assert inexpressible(LabelsConfig(), mixed) == []
 
 
 def test_batches_are_those_of_the_run():

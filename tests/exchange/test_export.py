@@ -127,10 +127,10 @@ def test_an_export_of_an_export_tells_the_same(workdir, tmp_path):
     ended(workdir)
     first = export(workdir, "safetensors", tmp_path / "a.safetensors", quiet=True)
     out = export(first, "folder", tmp_path / "b", quiet=True)
-    told = load_tensors(first, "distilled")[1]["facts"]
+    description = load_tensors(first, "distilled")[1]["facts"]
     facts = json.loads((out / "gvbsm.json").read_text())
     for name in ("results", "config", "versions", "settings", "recipe", "teachers", "gvbsm"):
-        assert facts[name] == told[name], name
+        assert facts[name] == description[name], name
 
 
 # What is there already

@@ -1,4 +1,4 @@
-"""Sets of other people: read as told, and refused where they are broken, too large or unsafe."""
+"""Sets of other people: read as described; refused if they are broken, too large or unsafe."""
 
 import os
 
@@ -153,20 +153,20 @@ def edit(folder, **changes):
         ({"images": 10**12}, "images should be less than or equal to .*, found 10{12}"),
         ({"images": True}, "images should be a valid integer, found True"),
         ({"images": 10**9, "image_size": 4096}, "images should take at most .* bytes"),
-        ({"image_size": 3}, r"has \(2, 2\) pixels, told were \(3, 3\)"),
+        ({"image_size": 3}, r"has \(2, 2\) pixels, but gvbsm.json states \(3, 3\)"),
         ({"image_size": "2"}, "image_size should be a valid integer, found '2'"),
         ({"channels": 2, "mean": [0, 0], "std": [1, 1]}, "channels should be 1 or 3, found 2"),
-        ({"images": 5}, "holds 4 images, .* tells 5"),
+        ({"images": 5}, "holds 4 images, .* states 5"),
         ({"class_names": ["a"]}, "at least 2 items"),
         ({"class_names": ["a", 2]}, "class_names.1 should be a valid string"),
         ({"mean": [0.5]}, "mean should be 3 numbers"),
         ({"std": [0.5, 0, 1]}, "std.1 should be greater than or equal to .*, found 0"),
         ({"folders": ["class 0"]}, "folders should name a folder for each class"),
-        ({"folders": ["class 0", "../outside"]}, "no plain name"),
+        ({"folders": ["class 0", "../outside"]}, "should be the plain name"),
         ({"folders": ["class 0", ".."]}, "leads out of"),
-        ({"folders": ["class 0", "/etc"]}, "no plain name"),
-        ({"folders": ["class 0", "a\\b"]}, "no plain name"),
-        ({"folders": ["class 0", "n" * 256]}, "no plain name"),
+        ({"folders": ["class 0", "/etc"]}, "should be the plain name"),
+        ({"folders": ["class 0", "a\\b"]}, "should be the plain name"),
+        ({"folders": ["class 0", "n" * 256]}, "should be the plain name"),
         ({"folders": ["class 0", "class 0"]}, "names folder 'class 0' for two classes"),
     ],
 )
@@ -217,7 +217,10 @@ def test_facts_that_are_too_long_are_not_read(workdir, tmp_path, monkeypatch):
     ("tensors", "message"),
     [
         ({"images": torch.zeros(4, 3, 2, 2)}, r"images of .* are F32"),
-        ({"images": torch.zeros(5, 3, 2, 2, dtype=torch.uint8)}, r"told were U8 \[4, 3, 2, 2\]"),
+        (
+            {"images": torch.zeros(5, 3, 2, 2, dtype=torch.uint8)},
+            r"but its header states U8 \[4, 3, 2, 2\]",
+        ),
         ({"labels": torch.tensor([0, 0, 1, 2])}, "labels of .* must be 0 to 1"),
         ({"labels": torch.zeros(4, dtype=torch.int32)}, "labels of .* are I32"),
         ({"labels": None}, "lacks images or labels"),

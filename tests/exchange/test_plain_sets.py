@@ -36,7 +36,7 @@ def test_pictures_of_several_sizes_are_brought_to_one_and_it_is_said(tmp_path, c
     root = draw_classes(tmp_path / "a", {"cat": 2, "dog": 2}, mode="L")
     draw(root / "cat" / "large.png", size=(20, 12), mode="L")
     assert load(root).images.shape == (5, 1, 8, 8)
-    assert "several sizes: they are brought to 8 px" in caplog.text
+    assert "several sizes: they are resized to 8 px" in caplog.text
 
 
 def test_an_npz_is_a_set_with_hard_labels(tmp_path, caplog):

@@ -151,7 +151,7 @@ def test_exported_it_trains_the_same_student(workdir, tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def told(workdir):
+def described(workdir):
     distilled = load_distilled(workdir)
     settings = {
         "labels": {"epochs": 9, "views": {"crop": "none"}, "backbones": ["wrn16_2"]},
@@ -163,22 +163,22 @@ def told(workdir):
     return replace(distilled, header={**distilled.header, "settings": settings})
 
 
-def test_what_is_recorded_is_the_default(told):
-    config = settle({"evaluation": {"optimizer": {"momentum": 0.5}}}, told)
+def test_what_is_recorded_is_the_default(described):
+    config = settle({"evaluation": {"optimizer": {"momentum": 0.5}}}, described)
     expected = OptimizerConfig(name="sgd", lr=0.1, momentum=0.5)
     assert (config.evaluation.loss, config.evaluation.temperature) == ("kl", 5.0)
     assert config.evaluation.optimizer == expected
     assert config.labels.epochs == 6  # as many as are stored
-    assert settle({}, told, "resnet18").evaluation.optimizer.lr == 0.5
+    assert settle({}, described, "resnet18").evaluation.optimizer.lr == 0.5
     given = {"evaluation": {"optimizer": {"lr": 0.3}, "loss": "hard"}}
-    config = settle(given, told, "resnet18").evaluation
+    config = settle(given, described, "resnet18").evaluation
     assert (config.optimizer.lr, config.loss) == (0.3, "hard")
 
 
-def test_test_pictures_are_cut_as_those_of_the_run_unless_asked_otherwise(told):
+def test_test_pictures_are_cut_as_those_of_the_run_unless_asked_otherwise(described):
     def crop(given, data):
-        settings = {**told.header["settings"], "data": data}
-        return settle(given, replace(told, header={"settings": settings})).data.test_crop
+        settings = {**described.header["settings"], "data": data}
+        return settle(given, replace(described, header={"settings": settings})).data.test_crop
 
     recorded = {"test_crop": 0.875, "name": "imagenet-1k"}
     assert crop({}, recorded) == 0.875
@@ -189,24 +189,24 @@ def test_test_pictures_are_cut_as_those_of_the_run_unless_asked_otherwise(told):
         crop({}, {"test_crop": 2.0})
 
 
-def test_a_set_that_was_labelled_by_the_batch_is_trained_on_in_these_batches(told):
+def test_a_set_that_was_labelled_by_the_batch_is_trained_on_in_these_batches(described):
     def settled(given, **labels):
         how = {"batchnorm": "batch", "batch_size": 4, "full_batch_up_to": 0, **labels}
         settings = {"labels": how, "evaluation": {"batch_size": 4}}
-        return settle(given, replace(told, header={**told.header, "settings": settings}))
+        return settle(given, replace(described, header={**described.header, "settings": settings}))
 
     other = {"evaluation": {"batch_size": 8}}
     assert settled({}).evaluation.batch_size == 4
     for given in (other, {"labels": {"full_batch_up_to": 8}}):  # of eight images
-        with pytest.raises(ConfigError, match=r"by batches of 4 .* batches of 8: set .*size to 4"):
+        with pytest.raises(ConfigError, match=r"in batches of 4 .* batches of 8: set .*size to 4"):
             settled(given)
     settled(other, batchnorm="running")
     settled(other, full_batch_up_to=8)  # all at once whatever the batches
     settled({"evaluation": {"batch_size": 8, "loss": "hard"}})
 
 
-def test_without_soft_labels_they_are_hard(told):
-    bare = replace(told, soft_labels=None)
+def test_without_soft_labels_they_are_hard(described):
+    bare = replace(described, soft_labels=None)
     config = settle({}, bare)
     assert (config.evaluation.loss, config.evaluation.hard_target) == ("hard", "mixed")
     assert config.labels.epochs == 9
@@ -230,9 +230,9 @@ def test_without_soft_labels_they_are_hard(told):
         ({"evaluation": {"batch_size": 0}}, "batch_size must be positive"),
     ],
 )
-def test_faults(given, message, told):
+def test_faults(given, message, described):
     with pytest.raises(ConfigError, match=message):
-        settle(given, told)
+        settle(given, described)
 
 
 def test_the_test_pictures_are_seen_as_the_set_s(workdir, data, tmp_path, monkeypatch, caplog):

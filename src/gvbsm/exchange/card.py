@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gvbsm.config.build import format_yaml
-from gvbsm.exchange.load import LABELS, Facts
+from gvbsm.exchange.load import LABELS, SetDescription
 from gvbsm.pipeline.results import format_top1
 
 PAPER = (
@@ -18,11 +18,11 @@ PAPER = (
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (10**6, "100K<n<1M"))
 
 
-def dataset_card(facts: Facts) -> str:
-    """The card, of what the set's files tell; what they do not tell is left out or said so.
+def dataset_card(facts: SetDescription) -> str:
+    """Write the dataset card from the description of a set; missing entries are left out.
 
     Args:
-        facts: What is told about the set.
+        facts: The description of the set (`gvbsm.json`).
     """
     facts = _quoted(facts)
     count = facts["images"]
@@ -35,20 +35,20 @@ def dataset_card(facts: Facts) -> str:
             {"config_name": "default", "data_files": [{"split": "train", "path": "data/*.parquet"}]}
         ],
     }
-    parts = [
+    sections = [
         f"---\n{format_yaml(head)}---\n",
         f"# {facts['dataset']}, distilled: {facts['ipc']} image(s) per class\n",
         _about(facts),
         _accuracy(facts.get("results")),
         _loading(facts),
         _settings(facts),
-        "## License\n\nNot settled here: the images are made from the pictures of "
+        "## License\n\nNot settled here: the images are derived from the pictures of "
         f"{facts['dataset']}, whose terms may bind them. Fill in `license` above.\n",
     ]
-    return "\n".join(part for part in parts if part)
+    return "\n".join(section for section in sections if section)
 
 
-def _quoted(facts: Facts) -> Facts:
+def _quoted(facts: SetDescription) -> SetDescription:
     """The facts with Markdown and HTML in names as plain text: a page of the Hub shows them."""
 
     def quoted(value: Any) -> Any:
@@ -62,7 +62,7 @@ def _quoted(facts: Facts) -> Facts:
     return {name: quoted(item) if name in shown else item for name, item in facts.items()}
 
 
-def _about(facts: Facts) -> str:
+def _about(facts: SetDescription) -> str:
     teachers = ", ".join(_teacher(item) for item in facts.get("teachers") or ())
     side, channels = facts["image_size"], facts["channels"]
     kind = "synthetic" if facts["method"] in ("gvbsm", "sre2l") else "real"
@@ -95,7 +95,7 @@ def _teacher(item: Mapping[str, Any]) -> str:
 def _accuracy(rows: Sequence[Mapping[str, Any]] | None) -> str:
     """The table of the run, with random real pictures beside; empty if nothing was evaluated."""
     if not rows:
-        return "## Accuracy\n\nNot measured, or not told.\n"
+        return "## Accuracy\n\nNot measured, or not recorded.\n"
     lines = [
         "## Accuracy",
         "",
@@ -115,7 +115,7 @@ def _accuracy(rows: Sequence[Mapping[str, Any]] | None) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _loading(facts: Facts) -> str:
+def _loading(facts: SetDescription) -> str:
     soft = (
         '\ndistilled.soft_labels.read(epoch=0)["logits"]   # with the views they belong to'
         if facts.get("labels")
@@ -137,14 +137,14 @@ and tests it{" (with its soft labels)" if facts.get("labels") else ""}.
 """
 
 
-def _settings(facts: Facts) -> str:
+def _settings(facts: SetDescription) -> str:
     config = facts.get("config")
     if not config:
         return ""
     versions = facts.get("versions") or {}
-    told = ", ".join(f"{name} {value}" for name, value in versions.items())
+    libraries = ", ".join(f"{name} {value}" for name, value in versions.items())
     return (
         "## Made by\n\n`gvbsm run settings.yaml`, where `settings.yaml` holds what `config` in "
-        f"`gvbsm.json` does{f' ({told})' if told else ''}:\n\n"
+        f"`gvbsm.json` does{f' ({libraries})' if libraries else ''}:\n\n"
         f"```json\n{json.dumps(config, indent=1)}\n```\n"
     )

@@ -24,7 +24,7 @@ from gvbsm.config import (
 )
 from gvbsm.config.keys import value_at
 from gvbsm.data.epochs import batch_size_for
-from gvbsm.exchange.load import Facts
+from gvbsm.exchange.load import SetDescription
 from gvbsm.files.artifacts import ArtifactError, atomic, load_tensors
 
 
@@ -51,7 +51,7 @@ _KNOWN = {
 }
 
 
-# Settings that it has no names for, each with the values for which that is no loss.
+# Settings that DD-Ranking has no names for, with the values that it assumes.
 _UNNAMED: dict[str, tuple[Any, ...]] = {
     "labels.views.roll": (0,),
     "labels.views.per_sample": (True,),
@@ -67,57 +67,60 @@ _UNNAMED: dict[str, tuple[Any, ...]] = {
     "evaluation.micro_batch": (None,),
     "evaluation.lr_of": ({},),
     "evaluation.ema": (0,),
-    "evaluation.optimizer.name": ("sgd", "adam", "adamw"),  # muon is told as adamw
+    "evaluation.optimizer.name": ("sgd", "adam", "adamw"),  # muon becomes adamw
     "evaluation.optimizer.schedule": ("cosine", "constant"),
     "evaluation.optimizer.zeta": (1,),
     "evaluation.optimizer.warmup": (0,),
 }
 
 
-def untold(labels: LabelsConfig, evaluation: EvaluationConfig) -> list[str]:
-    """Settings that matter and that its configuration cannot tell, each as NAME=VALUE.
+def inexpressible(labels: LabelsConfig, evaluation: EvaluationConfig) -> list[str]:
+    """List settings that DD-Ranking's configuration cannot express, each as NAME=VALUE.
 
     Args:
         labels: The run's settings of labels.
         evaluation: The run's settings of the students.
     """
-    told = {"labels": labels, "evaluation": evaluation}
+    sections = {"labels": labels, "evaluation": evaluation}
     fits = {
         "evaluation.hard_target": evaluation.loss == "kl",  # which does not read it
         "evaluation.optimizer.zeta": _scheduler(evaluation.optimizer) == "cosine",
     }
-    found = []
+    settings = []
     for name, lossless in _UNNAMED.items():
-        value = value_at(told, name)
+        value = value_at(sections, name)
         if value not in lossless and not fits.get(name, False):
-            found.append(f"{name}={value}")
-    return found
+            settings.append(f"{name}={value}")
+    return settings
 
 
-def known_set(facts: Facts) -> Known:
+def known_set(facts: SetDescription) -> Known:
     """The data set as DD-Ranking knows it.
 
     Raises:
         ConfigError: If it knows none such.
     """
     name = str(facts["dataset"]).rpartition("/")[2].lower()
-    found = _KNOWN.get(name)
-    if found is None or found.classes != len(facts["class_names"]):
+    entry = _KNOWN.get(name)
+    if entry is None or entry.classes != len(facts["class_names"]):
         sets = ", ".join(f"{known.name} ({known.classes} classes)" for known in _KNOWN.values())
         raise ConfigError(
             f"DD-Ranking scores {sets}, not {facts['dataset']} with {len(facts['class_names'])} "
             "classes; export --to folder instead"
         )
-    return found
+    return entry
 
 
 def configuration(
-    facts: Facts, teachers: Sequence[str], labels: LabelsConfig, evaluation: EvaluationConfig
+    facts: SetDescription,
+    teachers: Sequence[str],
+    labels: LabelsConfig,
+    evaluation: EvaluationConfig,
 ) -> dict[str, Any]:
     """What `ddranking.config.Config.from_file` reads; paths are relative to the exported folder.
 
     Args:
-        facts: What is told about the set.
+        facts: The description of the set (`gvbsm.json`).
         teachers: Their names there.
         labels: The run's settings of labels: epochs, batches and views.
         evaluation: The run's settings of the students.
@@ -162,7 +165,7 @@ def configuration(
         "random_data_format": "image",
         "random_data_path": "random",
         "num_workers": 4,
-        "save_path": "results/scores.csv",  # its folder is made, and must not be none
+        "save_path": "results/scores.csv",  # DD-Ranking creates its folder, so it needs one
         "device": "cuda",
         "dist": False,
     }
@@ -195,30 +198,32 @@ def _transforms(views: ViewConfig, size: int, known: Known) -> Iterator[dict[str
     yield {"name": "Normalize", "args": {"mean": list(known.mean), "std": list(known.std)}}
 
 
-def teacher_name(backbone: str, facts: Facts) -> str | None:
+def teacher_name(backbone: str, facts: SetDescription) -> str | None:
     """What DD-Ranking calls a network of the same layers, or None if it has none."""
-    if found := re.fullmatch(r"convnet128(?:_d(\d+))?", backbone):
-        return f"ConvNet-{found[1] or 3}"
+    if match := re.fullmatch(r"convnet128(?:_d(\d+))?", backbone):
+        return f"ConvNet-{match[1] or 3}"
     small = facts["image_size"] in (32, 64)  # there it takes torchvision's with a small stem
     name = backbone if small else backbone.removeprefix("torchvision/")
-    if (small or name != backbone) and (found := re.fullmatch(r"resnet(18|34|50)", name)):
-        return f"ResNet-{found[1]}-BN"
+    if (small or name != backbone) and (match := re.fullmatch(r"resnet(18|34|50)", name)):
+        return f"ResNet-{match[1]}-BN"
     return None
 
 
-def teacher_state(backbone: str, tensors: Mapping[str, Tensor], facts: Facts) -> dict[str, Tensor]:
+def teacher_state(
+    backbone: str, tensors: Mapping[str, Tensor], facts: SetDescription
+) -> dict[str, Tensor]:
     """A teacher's tensors under DD-Ranking's names, for pictures normalized as it does.
 
-    The change of normalization, x -> scale * x + shift for each channel, is put into the first
+    The change of normalization, x -> scale * x + shift for each channel, is folded into the first
     convolution: exact where the shift is 0 (CIFAR-10), else but for the padded border.
 
     Args:
         backbone: Name of the architecture.
         tensors: Its state.
-        facts: What is told about the set, with the normalization that the teacher knows.
+        facts: The description of the set, with the normalization of the teacher's pictures.
     """
     known = known_set(facts)
-    theirs = [torch.tensor(part, dtype=torch.float64) for part in (known.mean, known.std)]
+    theirs = [torch.tensor(values, dtype=torch.float64) for values in (known.mean, known.std)]
     ours = [torch.tensor(facts[key], dtype=torch.float64) for key in ("mean", "std")]
     scale, shift = theirs[1] / ours[1], (theirs[0] - ours[0]) / ours[1]  # (channels,) each
     state = {_renamed(name): tensor.clone() for name, tensor in tensors.items()}
@@ -234,13 +239,13 @@ def teacher_state(backbone: str, tensors: Mapping[str, Tensor], facts: Facts) ->
 
 def _renamed(name: str) -> str:
     """`block2.norm.weight` -> `features.5.weight`: a block is convolution, norm, ReLU, pooling."""
-    found = re.fullmatch(r"block(\d+)\.(conv|norm)\.(\w+)", name)
-    if found is None:
+    match = re.fullmatch(r"block(\d+)\.(conv|norm)\.(\w+)", name)
+    if match is None:
         return name
-    return f"features.{4 * (int(found[1]) - 1) + (found[2] == 'norm')}.{found[3]}"
+    return f"features.{4 * (int(match[1]) - 1) + (match[2] == 'norm')}.{match[3]}"
 
 
-def write_teachers(folder: Path, files: Mapping[str, Path], facts: Facts) -> list[str]:
+def write_teachers(folder: Path, files: Mapping[str, Path], facts: SetDescription) -> list[str]:
     """Write the teachers that DD-Ranking has networks for, as it looks for them.
 
     Its format is torch's, of plain tensors; nothing here reads such files.
@@ -248,7 +253,7 @@ def write_teachers(folder: Path, files: Mapping[str, Path], facts: Facts) -> lis
     Args:
         folder: Its `teacher_dir`.
         files: Each teacher's file, by backbone.
-        facts: What is told about the set.
+        facts: The description of the set (`gvbsm.json`).
 
     Returns:
         Their names there.

@@ -25,13 +25,13 @@ from gvbsm.engine.device import Runtime
 from gvbsm.engine.torch_defaults import torch_defaults
 from gvbsm.exchange import hub
 from gvbsm.exchange.card import dataset_card
-from gvbsm.exchange.ddranking import configuration, known_set, untold, write_teachers
+from gvbsm.exchange.ddranking import configuration, inexpressible, known_set, write_teachers
 from gvbsm.exchange.load import (
     FACTS,
     FORMS,
     LABELS,
     TABLE,
-    Facts,
+    SetDescription,
     label_files,
     label_tensors,
     load,
@@ -69,7 +69,7 @@ def export(
     logit_normalization: bool | None = None,
     quiet: bool = False,
 ) -> Path:
-    """Write a distilled set in another form (`gvbsm export`); it is there whole, or not at all.
+    """Write a distilled set in another form (`gvbsm export`). A failed export leaves no files.
 
     Args:
         source: A work directory, or what `gvbsm.load` takes.
@@ -79,8 +79,8 @@ def export(
         overwrite: Replace an export that is there already.
         soft_labels: Take the soft labels along, where the form has a place for them (hub,
             safetensors).
-        logit_normalization: Take those that were made with it, or without; None takes those of most
-            students.
+        logit_normalization: Take the soft labels with logit normalization, or those without; None
+            takes those of most students.
         quiet: No progress bar.
 
     Returns:
@@ -99,7 +99,7 @@ def export(
     if not soft_labels:
         distilled = replace(distilled, soft_labels=None)
     _check_whole(distilled.soft_labels)
-    facts = gather_facts(distilled, user_path(source), form)
+    facts = describe_set(distilled, user_path(source), form)
     bar = Runtime(torch.device("cpu"), "fp32", 0, quiet=quiet)
     if form == "safetensors":
         _write_file(out, distilled, facts)
@@ -158,8 +158,8 @@ def _check_whole(stored: SoftLabels | None) -> None:
         )
 
 
-def gather_facts(distilled: DistilledDataset, source: Path, form: str) -> Facts:
-    """What is told about a set: from its work directory, or as it was told before.
+def describe_set(distilled: DistilledDataset, source: Path, form: str) -> SetDescription:
+    """Describe a set by the results of its work directory, or as its source described it.
 
     Args:
         distilled: The set.
@@ -168,7 +168,7 @@ def gather_facts(distilled: DistilledDataset, source: Path, form: str) -> Facts:
     """
     header, stored = distilled.header, distilled.soft_labels
     names = ("method", "dataset", "recipe", "settings", "config", "results", "versions", "pictures")
-    facts: Facts = {name: header.get(name) for name in names}
+    facts: SetDescription = {name: header.get(name) for name in names}
     facts |= {
         "format": 1,
         "form": form,
@@ -190,8 +190,8 @@ def gather_facts(distilled: DistilledDataset, source: Path, form: str) -> Facts:
         facts["results"] = results["rows"]
         facts |= {name: results.get(name) for name in ("versions", "pictures")}
     if stored is not None and (normalized := is_normalized(stored)) is not None:
-        told = {"logit_normalization": normalized, "logit_normalization_of": {}}
-        facts["settings"] = merge(facts["settings"] or {}, {"labels": told})
+        labels = {"logit_normalization": normalized, "logit_normalization_of": {}}
+        facts["settings"] = merge(facts["settings"] or {}, {"labels": labels})
     return facts
 
 
@@ -220,7 +220,9 @@ def class_folders(names: Sequence[str]) -> list[str]:
     return [f"{label:0{width}d}_{name}" for label, name in enumerate(cut)]
 
 
-def _write_folder(draft: Path, distilled: DistilledDataset, facts: Facts, bar: Runtime) -> None:
+def _write_folder(
+    draft: Path, distilled: DistilledDataset, facts: SetDescription, bar: Runtime
+) -> None:
     facts["folders"] = folders = class_folders(distilled.class_names)
     counts: Counter[int] = Counter()
     width = len(str(max(distilled.ipc - 1, 0)))
@@ -231,7 +233,9 @@ def _write_folder(draft: Path, distilled: DistilledDataset, facts: Facts, bar: R
         counts[label] += 1
 
 
-def _write_hub(draft: Path, distilled: DistilledDataset, facts: Facts, bar: Runtime) -> None:
+def _write_hub(
+    draft: Path, distilled: DistilledDataset, facts: SetDescription, bar: Runtime
+) -> None:
     encoded = []
     for image in bar.track(distilled.images, "pictures"):
         content = io.BytesIO()
@@ -250,9 +254,9 @@ def _write_hub(draft: Path, distilled: DistilledDataset, facts: Facts, bar: Runt
 
 def _sections(distilled: DistilledDataset) -> tuple[LabelsConfig, EvaluationConfig]:
     """The settings that training on the set was done with; the paper's where none are told."""
-    told = recorded_settings(distilled)
+    recorded = recorded_settings(distilled)
     known = {
-        section: {key: value for key, value in told.get(section, {}).items() if key in fields}
+        section: {key: value for key, value in recorded.get(section, {}).items() if key in fields}
         for section, fields in (
             ("labels", to_dict(LabelsConfig())),
             ("evaluation", to_dict(EvaluationConfig())),
@@ -267,7 +271,11 @@ def _sections(distilled: DistilledDataset) -> tuple[LabelsConfig, EvaluationConf
 
 
 def _write_ddranking(
-    draft: Path, distilled: DistilledDataset, facts: Facts, bar: Runtime, workspace: Workspace
+    draft: Path,
+    distilled: DistilledDataset,
+    facts: SetDescription,
+    bar: Runtime,
+    workspace: Workspace,
 ) -> None:
     _write_folder(draft / "images", distilled, facts, bar)
     labels, evaluation = _sections(distilled)
@@ -275,7 +283,7 @@ def _write_ddranking(
     teachers = write_teachers(draft / "teachers", files, facts)
     if not teachers:
         log.warning("DD-Ranking has none of the teachers' networks: its soft labels need another")
-    if names := untold(labels, evaluation):
+    if names := inexpressible(labels, evaluation):
         log.warning(
             "DD-Ranking has no such settings, and trains without them: %s", ", ".join(names)
         )
@@ -295,7 +303,7 @@ print(LabelRobustScoreSoft(config).compute_metrics(image_path="images", syn_lr={
 '''
 
 
-def _write_file(out: Path, distilled: DistilledDataset, facts: Facts) -> None:
+def _write_file(out: Path, distilled: DistilledDataset, facts: SetDescription) -> None:
     tensors = {"images": distilled.images, "labels": distilled.labels}
     header = {"kind": "distilled", "recipe": facts["recipe"] or {}, "facts": facts}
     if distilled.soft_labels is not None:

@@ -1,8 +1,8 @@
-"""Distilled sets as others hand them over: what is told about them, and how they are read.
+"""Load a distilled set from a work directory, an export, the Hub or a plain set of pictures.
 
-Four forms are written (`exports`) and read back: `folder`, `hub`, `dd-ranking` and `safetensors`.
-Whoever made one is not trusted: the files are JSON, PNG, Parquet and safetensors alone, sizes are
-checked before memory is taken, and a path that leads out of the folder is refused.
+An export has one of four forms: `folder`, `hub`, `dd-ranking` and `safetensors`. Its author is not
+trusted: only JSON, PNG, Parquet and safetensors are read, sizes are checked before memory is taken,
+and paths that lead out of the folder are refused.
 """
 
 from __future__ import annotations
@@ -56,14 +56,14 @@ MOST_FACTS_BYTES = 64 * 1024**2
 MOST_NAME_BYTES = 255  # of a folder
 MOST_EXTRA = 64 * 1024  # bytes of an encoded picture beside twice its pixels
 
-Facts = dict[str, Any]
-"""What is told about a set: format, form, method, dataset, class_names, mean, std, image_size,
-channels, images, folders, settings, results, versions, pictures, teachers and recipe."""
+SetDescription = dict[str, Any]
+"""The description of a set, `gvbsm.json`: format, form, method, dataset, class_names, mean, std,
+image_size, channels, images, folders, settings, results, versions, pictures, teachers, recipe."""
 
 
 @dataclass(frozen=True)
 class _Encoded:
-    """A picture in memory, of a table's cell."""
+    """An encoded picture in memory, from a cell of a table."""
 
     name: str
     content: bytes
@@ -86,15 +86,15 @@ class _Encoded:
 def load(
     source: str | Path, cache: Path | None = None, logit_normalization: bool | None = None
 ) -> DistilledDataset:
-    """A distilled set (`gvbsm.load`), wherever it comes from.
+    """Load a distilled set (`gvbsm.load`).
 
     Args:
         source: A work directory, an exported folder or file, the name of a set on the Hugging Face
             Hub (user/name), which is downloaded, or a plain set with hard labels: class folders of
             pictures, or an .npz.
         cache: Where soft labels of a single file are unpacked; None is ~/.cache/gvbsm.
-        logit_normalization: Take the soft labels that were made with it, or without, of a work
-            directory that may hold both; None takes those of most students.
+        logit_normalization: Take the soft labels with logit normalization, or those without, of a
+            work directory that may hold both; None takes those of most students.
 
     Raises:
         ArtifactError: If there is no set, a damaged one, or one without such labels.
@@ -102,14 +102,14 @@ def load(
     """
     path = user_path(source)
     if path.is_dir() and not (path / FACTS).is_file() and not is_plain(path):
-        found = load_distilled(path, logit_normalization)
-        return replace(found, header={**found.header, "settings": _run_settings(path)})
-    found = _load_exported(source, path, cache)
-    recorded = recorded_settings(found).get("labels", {}).get("logit_normalization")
-    if found.soft_labels is not None and logit_normalization not in (None, recorded):
+        distilled = load_distilled(path, logit_normalization)
+        return replace(distilled, header={**distilled.header, "settings": _run_settings(path)})
+    distilled = _load_exported(source, path, cache)
+    recorded = recorded_settings(distilled).get("labels", {}).get("logit_normalization")
+    if distilled.soft_labels is not None and logit_normalization not in (None, recorded):
         how = "with" if logit_normalization else "without"
         raise ArtifactError(f"{source} holds no soft labels {how} logit normalization")
-    return found
+    return distilled
 
 
 def _load_exported(source: str | Path, path: Path, cache: Path | None) -> DistilledDataset:
@@ -120,7 +120,7 @@ def _load_exported(source: str | Path, path: Path, cache: Path | None) -> Distil
     if path.is_file():
         return _load_file(path, cache or cache_folder())
     name = str(source)
-    # a folder of that name here: then a slip of the pen, which nobody on the Hub need hear of
+    # if its parent is a folder here, it is a mistyped path: do not query the Hub
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or path.parent.is_dir():
         raise ArtifactError(
             f"there is no {path}; name a work directory, an exported folder or .safetensors file, "
@@ -135,8 +135,8 @@ def _load_exported(source: str | Path, path: Path, cache: Path | None) -> Distil
 
 def recorded_settings(distilled: DistilledDataset) -> dict[str, Any]:
     """The recorded settings of the run: seed, labels, evaluation, data.test_crop; {} if none is."""
-    found = distilled.header.get("settings")
-    return found if isinstance(found, dict) else {}
+    settings = distilled.header.get("settings")
+    return settings if isinstance(settings, dict) else {}
 
 
 def _run_settings(workdir: Path) -> dict[str, Any]:
@@ -144,7 +144,7 @@ def _run_settings(workdir: Path) -> dict[str, Any]:
     if (results := workdir / "results.json").is_file():
         config = checked(Results, read_json(results), results).config or {}
         settings = {name: config[name] for name in TRAINED_WITH if name in config}
-        if "test_crop" in config.get("data", {}):  # the rest of `data` says where pictures lie
+        if "test_crop" in config.get("data", {}):  # other entries name folders of this machine
             settings["data"] = {"test_crop": config["data"]["test_crop"]}
         schema.checked(schema.RunSettings, settings, results)
         return settings
@@ -158,32 +158,36 @@ def _run_settings(workdir: Path) -> dict[str, Any]:
     return settings
 
 
-def read_facts(path: Path) -> Facts:
-    """What is told about a set, once it is found to make sense.
+def read_description(path: Path) -> SetDescription:
+    """Read and check the description of a set.
 
     Raises:
-        ArtifactError: If it does not, or is newer than this version.
+        ArtifactError: If an entry is wrong, or the format is newer than this version.
     """
     if path.stat().st_size > MOST_FACTS_BYTES:
-        raise ArtifactError(f"{path} has more than {MOST_FACTS_BYTES} bytes; is it a set's?")
+        raise ArtifactError(
+            f"{path} has more than {MOST_FACTS_BYTES} bytes: expected the description of a set"
+        )
     facts = read_json(path)
-    check_facts(facts, path)
+    check_description(facts, path)
     return facts
 
 
-def check_facts(facts: Facts, path: Path) -> None:
+def check_description(facts: SetDescription, path: Path) -> None:
     """Check types and sizes, before any of them decides how much memory is taken.
 
     Raises:
         ArtifactError: Naming the first entry that is wrong.
     """
     if isinstance(facts.get("format"), int) and facts["format"] > 1:
-        raise ArtifactError(f"{path} has format {facts['format']}, read are up to 1: upgrade gvbsm")
+        raise ArtifactError(
+            f"{path} has format {facts['format']}, this version reads up to 1: upgrade gvbsm"
+        )
     schema.check_facts(facts, path)
 
 
 def inside(path: Path, root: Path) -> Path:
-    """The path of a file, if it stays in `root` once links are followed.
+    """Return the path of a file if it lies in `root` once links are resolved.
 
     Raises:
         ArtifactError: If it does not, or is a folder, a pipe or a device.
@@ -200,7 +204,7 @@ def inside(path: Path, root: Path) -> Path:
 
 
 def _load_folder(folder: Path, root: Path) -> DistilledDataset:
-    facts = read_facts(inside(folder / FACTS, root))
+    facts = read_description(inside(folder / FACTS, root))
     form = facts.get("form")
     if form == "hub":
         table = inside(folder / TABLE, root)
@@ -221,17 +225,19 @@ def _load_folder(folder: Path, root: Path) -> DistilledDataset:
     else:
         raise ArtifactError(f"{folder / FACTS}: form must be one of {FORMS[:3]}, found {form!r}")
     if len(labels) != facts["images"]:
-        raise ArtifactError(f"{folder} holds {len(labels)} images, {FACTS} tells {facts['images']}")
+        raise ArtifactError(
+            f"{folder} holds {len(labels)} images, but {FACTS} states {facts['images']}"
+        )
     images = _read_all(places, facts)
     stored = folder / LABELS
     if form != "hub" or not os.path.lexists(stored / "index.json"):
-        return _made(images, labels, facts, None, folder)
+        return _distilled(images, labels, facts, None, folder)
     for path in stored.iterdir():
         inside(path, root)
-    return _made(images, labels, facts, load_labels(stored), folder)
+    return _distilled(images, labels, facts, load_labels(stored), folder)
 
 
-def _check_pixels(facts: Facts, packed: int, folder: Path) -> None:
+def _check_pixels(facts: SetDescription, packed: int, folder: Path) -> None:
     """Check that files of `packed` bytes may hold the pixels that a set should have.
 
     Raises:
@@ -246,7 +252,7 @@ def _check_pixels(facts: Facts, packed: int, folder: Path) -> None:
         )
 
 
-def _class_folders(folder: Path, root: Path, facts: Facts) -> tuple[list[Path], list[int]]:
+def _class_folders(folder: Path, root: Path, facts: SetDescription) -> tuple[list[Path], list[int]]:
     """The pictures of each class's folder, and their labels."""
     names = facts.get("folders")
     if names is None:
@@ -256,26 +262,28 @@ def _class_folders(folder: Path, root: Path, facts: Facts) -> tuple[list[Path], 
     for label, name in enumerate(names):
         long = len(name.encode(errors="surrogatepass")) > MOST_NAME_BYTES
         if Path(name).name != name or "\\" in name or long:
-            raise ArtifactError(f"{folder}: {name[:100]!r} is no plain name of a folder: refused")
+            raise ArtifactError(
+                f"{folder}: {name[:100]!r} should be the plain name of a folder: refused"
+            )
         if names.index(name) != label:
             raise ArtifactError(f"{folder}: {FACTS} names folder {name!r} for two classes: refused")
-        found = sorted((folder / name).glob("*.png"))
-        places += [inside(path, root) for path in found]
-        labels += [label] * len(found)
+        paths = sorted((folder / name).glob("*.png"))
+        places += [inside(path, root) for path in paths]
+        labels += [label] * len(paths)
     return places, labels
 
 
-def _read_all(places: Iterable[Lying], facts: Facts) -> Tensor:
+def _read_all(places: Iterable[Lying], facts: SetDescription) -> Tensor:
     size, channels = facts["image_size"], facts["channels"]
     images = torch.empty(facts["images"], channels, size, size, dtype=torch.uint8)
     for index, place in enumerate(places):
         try:
             with _open_png(place) as file:  # the head alone: pixels cost memory
-                found = file.size
+                shape = file.size
         except Exception as error:  # as in `read_image`
             raise DataError(f"cannot read {place}: {error}; fetch it again") from error
-        if found != (size, size):
-            raise ArtifactError(f"{place} has {found} pixels, told were {(size, size)}")
+        if shape != (size, size):
+            raise ArtifactError(f"{place} has {shape} pixels, but {FACTS} states {(size, size)}")
         images[index] = read_image(place, channels)
     return images
 
@@ -287,8 +295,12 @@ def _open_png(place: Lying) -> Image.Image:
     return open_file(place, ("PNG",))
 
 
-def _made(
-    images: Tensor, labels: Sequence[int], facts: Facts, stored: SoftLabels | None, where: Path
+def _distilled(
+    images: Tensor,
+    labels: Sequence[int],
+    facts: SetDescription,
+    stored: SoftLabels | None,
+    where: Path,
 ) -> DistilledDataset:
     classes = len(facts["class_names"])
     check_labels(where, hard := torch.tensor(labels, dtype=torch.int64), classes)
@@ -317,28 +329,28 @@ def _load_file(path: Path, cache: Path) -> DistilledDataset:
     facts = header.get("facts")
     if header.get("kind") != "distilled" or not isinstance(facts, dict):
         raise ArtifactError(f"{path} holds {header.get('kind')!r}, expected a distilled set")
-    check_facts(facts, path)
+    check_description(facts, path)
     shape = [facts["images"], facts["channels"], facts["image_size"], facts["image_size"]]
     with opened(path) as file:
         names = set(file.keys())
         if not {"images", "labels"} <= names:
             raise ArtifactError(f"{path} lacks images or labels; fetch it again")
-        for name, kind, wanted in (("images", "U8", shape), ("labels", "I64", shape[:1])):
-            part = file.get_slice(name)
-            if part.get_shape() != wanted or part.get_dtype() != kind:
+        for name, kind, expected in (("images", "U8", shape), ("labels", "I64", shape[:1])):
+            tensor = file.get_slice(name)
+            if tensor.get_shape() != expected or tensor.get_dtype() != kind:
                 raise ArtifactError(
-                    f"{name} of {path} are {part.get_dtype()} {part.get_shape()}, told were "
-                    f"{kind} {wanted}"
+                    f"{name} of {path} are {tensor.get_dtype()} {tensor.get_shape()}, but its "
+                    f"header states {kind} {expected}"
                 )
     tensors, _ = load_tensors(path, "distilled")  # compares their checksum, whatever is asked for
     stored = None
     if LABELS in header:
         stored = _unpack_labels(path, header, tensors, cache)
-    return _made(tensors["images"], tensors["labels"].tolist(), facts, stored, path)
+    return _distilled(tensors["images"], tensors["labels"].tolist(), facts, stored, path)
 
 
-# The one place that knows how soft labels travel: as the files of their store, or in one file as
-# the tensors of a single shard, with the index of its store in the header.
+# Soft labels are exported as the files of their store, or within one file as the tensors of a
+# single shard, with the index of the store in the header.
 
 
 def label_files(stored: SoftLabels) -> list[Path]:
@@ -354,7 +366,7 @@ def label_tensors(stored: SoftLabels) -> tuple[dict[str, Tensor], dict[str, Any]
     """
     if (nbytes := stored.nbytes()) > MOST_BYTES:
         raise ArtifactError(f"the soft labels take {nbytes} bytes, too much for one file: --to hub")
-    rows = {f"{LABELS}/{name}": part for name, part in stored.all_rows().items()}
+    rows = {f"{LABELS}/{name}": tensor for name, tensor in stored.all_rows().items()}
     single = replace(stored, shard_epochs=len(stored.kept), shard_images=stored.images)
     return rows, single.index()
 
@@ -362,7 +374,7 @@ def label_tensors(stored: SoftLabels) -> tuple[dict[str, Tensor], dict[str, Any]
 def _unpack_labels(
     path: Path, header: dict[str, Any], tensors: Mapping[str, Tensor], cache: Path
 ) -> SoftLabels:
-    """A store of the labels in a single file, kept in the cache for the next time."""
+    """Unpack the soft labels of a single file into a store in the cache, unless it is there."""
     state = path.stat()
     key = fingerprint({"header": header, "bytes": state.st_size, "time": state.st_mtime_ns})
     if not isinstance(header[LABELS], dict):
@@ -372,7 +384,11 @@ def _unpack_labels(
         raise DamagedError(path, f"its soft labels should be one shard, not {len(store.shards)}")
     if not (store.directory / "index.json").is_file():
         start = f"{LABELS}/"
-        rows = {n.removeprefix(start): part for n, part in tensors.items() if n.startswith(start)}
+        rows = {
+            name.removeprefix(start): tensor
+            for name, tensor in tensors.items()
+            if name.startswith(start)
+        }
         store.check_rows(store.shards[0], rows, path)
         store.write_rows(store.shards[0], rows)
         store.write_index()

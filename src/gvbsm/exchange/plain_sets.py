@@ -1,4 +1,4 @@
-"""Plain sets that anybody hands over: class folders of pictures, or one .npz, with hard labels."""
+"""Load plain sets: class folders of pictures or one .npz, with hard labels."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ log = logging.getLogger("gvbsm")
 
 
 def is_plain(path: Path) -> bool:
-    """Whether a path is no set of gvbsm's but pictures of somebody's: an .npz, or class folders."""
+    """Whether a path is an .npz or a folder that gvbsm did not write."""
     if path.is_file():
         return path.suffix == ".npz"
     return not is_claimed(path) and not any(
@@ -39,10 +39,10 @@ def is_plain(path: Path) -> bool:
 
 
 def load_plain(path: Path) -> DistilledDataset:
-    """The pictures as a set with hard labels, class by class.
+    """Load the pictures as a set with hard labels, sorted by class.
 
-    Mean and deviation are those of its own pixels. Pictures of several sizes are brought to the
-    median short side, which the log says.
+    Mean and standard deviation are those of its pixels. Pictures of several sizes are resized to
+    the median short side, with a warning in the log.
 
     Args:
         path: A folder of class folders (or one that holds them in `train/`), or an .npz whose
@@ -83,7 +83,7 @@ def _from_folders(path: Path) -> tuple[tuple[str, ...], Tensor, Tensor]:
 
 
 def _decoded(split: Split, path: Path) -> Tensor:
-    """All pictures at one size, uint8 (N, C, S, S)."""
+    """Decode all pictures at one size: uint8 (N, C, S, S)."""
     sizes, modes = set(), set()
     for place in split.paths or ():
         try:
@@ -94,9 +94,11 @@ def _decoded(split: Split, path: Path) -> Tensor:
             raise DataError(f"cannot read {place}: {error}; repair it or take it out") from error
     side = median_low(min(size) for size in sorted(sizes))
     if len(sizes) > 1 or any(width != height for width, height in sizes):
-        log.warning("the pictures of %s have several sizes: they are brought to %d px", path, side)
+        log.warning("the pictures of %s have several sizes: they are resized to %d px", path, side)
     channels = 1 if modes <= GRAY_MODES else 3
     if len(split) * channels * side**2 > MOST_BYTES:
-        raise DataError(f"the pictures of {path} take more than {MOST_BYTES} bytes at {side} px")
+        raise DataError(
+            f"the pictures of {path} take more than {MOST_BYTES} bytes at {side} px: take fewer"
+        )
     images = list(decode(split.paths or (), channels, side, no_progress))
     return torch.stack(images)

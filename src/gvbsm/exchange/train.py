@@ -1,4 +1,4 @@
-"""A network trained on a distilled set that may come from anyone (`gvbsm train`)."""
+"""Train a network on a distilled set, whoever wrote it (`gvbsm train`)."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ from gvbsm.store.teachers import file_name
 
 log = logging.getLogger("gvbsm")
 
-# What training reads; the rest is about how a set is made.
+# The settings that training reads; others are about how a set is distilled.
 GENERAL = names_of(Config(), "read_by_train")
 LABELS = names_of(LabelsConfig(), "read_by_train")
 EVALUATION = names_of(EvaluationConfig(), "read_by_train")
@@ -51,7 +51,7 @@ EVALUATION = names_of(EvaluationConfig(), "read_by_train")
 
 @dataclass(frozen=True)
 class _Work:
-    """What is trained on what, with all settings settled."""
+    """One training: the network, the distilled set, and all settings."""
 
     model: str
     source: str
@@ -77,8 +77,8 @@ def train(
         out: The file of the weights; its history goes beside it as JSON. None is
             `runs/train/MODEL.safetensors`.
         settings: Nested, named as for `gvbsm run`: `data` (the real pictures, whose test split is
-            the judge; nothing is tested without its name or root), `labels`, `evaluation`, `seed`,
-            `device` and so on. What is left out is as it was recorded with the set.
+            the test set; nothing is tested without its name or root), `labels`, `evaluation`,
+            `seed`, `device` and so on. Settings that are left out are taken from the set's record.
         quiet: No progress bars.
 
     Returns:
@@ -96,17 +96,15 @@ def train(
     work = _settle(str(source), model, dict(settings or {}), quiet)
     recipe, history = _recipe(work), path.with_suffix(".json")
     if is_current(path, recipe) and history.is_file():
-        log.info("%s is there already, trained this way", path)
+        log.info("%s exists, and was trained with these settings", path)
         return read_json(history)
     if path.exists():
-        raise ConfigError(
-            f"{path} is there already, trained in another way; name another file as --out"
-        )
+        raise ConfigError(f"{path} exists, trained in another way; name another file as --out")
     return _train(work, path, recipe)
 
 
 def _check_history(path: Path) -> None:
-    """Check that the history's place is free, or holds the history of such a training.
+    """Check that the file of the history is missing, or is the history of a training.
 
     Raises:
         ConfigError: If another file is there.
@@ -119,35 +117,35 @@ def _check_history(path: Path) -> None:
         recipe = None
     if not isinstance(recipe, dict) or recipe.get("stage") != "train":
         raise ConfigError(
-            f"{path}, where the history goes, holds something else; name another file as --out"
+            f"{path}, the file of the history, is no history of gvbsm train; name another --out"
         )
 
 
 def settle(given: Mapping[str, Any], distilled: DistilledDataset, model: str = "") -> Config:
-    """All settings of a training: those given, upon those recorded with the set.
+    """Merge the settings that are given into those recorded with the set.
 
     Args:
         given: Nested settings.
         distilled: The set.
-        model: Name of the architecture, which may have a learning rate of its own.
+        model: Name of the architecture, for its entry in `evaluation.lr_of`.
 
     Raises:
         ConfigError: If they do not fit the set, or name what training does not read.
     """
     _check_read(given)
-    told, stored = recorded_settings(distilled), distilled.soft_labels
-    labels = {key: value for key, value in told.get("labels", {}).items() if key in LABELS}
-    evaluation = {k: v for k, v in told.get("evaluation", {}).items() if k in EVALUATION}
-    data = {key: value for key, value in told.get("data", {}).items() if key == "test_crop"}
-    rate = told.get("evaluation", {}).get("lr_of", {}).get(model)
+    recorded, stored = recorded_settings(distilled), distilled.soft_labels
+    labels = {key: value for key, value in recorded.get("labels", {}).items() if key in LABELS}
+    evaluation = {k: v for k, v in recorded.get("evaluation", {}).items() if k in EVALUATION}
+    data = {key: value for key, value in recorded.get("data", {}).items() if key == "test_crop"}
+    rate = recorded.get("evaluation", {}).get("lr_of", {}).get(model)
     if rate is not None:
         evaluation = merge(evaluation, {"optimizer": {"lr": rate}})
     if stored is None:
         evaluation |= {"loss": "hard", "hard_target": "mixed"}  # as the hard-label baselines
     else:
         labels["epochs"], labels["min_steps"] = stored.epochs, 0
-    recorded = {"labels": labels, "evaluation": evaluation, "data": data}
-    config = build_config(merge(recorded, dict(given)))
+    defaults = {"labels": labels, "evaluation": evaluation, "data": data}
+    config = build_config(merge(defaults, dict(given)))
     if stored is None and config.evaluation.loss != "hard":
         raise ConfigError(
             f"evaluation.loss={config.evaluation.loss} needs soft labels, and this set has none; "
@@ -159,7 +157,7 @@ def settle(given: Mapping[str, Any], distilled: DistilledDataset, model: str = "
             f"{stored.epochs} epochs"
         )
     if stored is not None and config.evaluation.loss != "hard":
-        _check_batches(config, told.get("labels", {}), len(distilled.labels))
+        _check_batches(config, recorded.get("labels", {}), len(distilled.labels))
     check_shuffle(config.labels.views, distilled.images.shape[-1])
     count, batch = len(distilled.labels), config.evaluation.batch_size
     if stored is None:
@@ -167,18 +165,21 @@ def settle(given: Mapping[str, Any], distilled: DistilledDataset, model: str = "
     return config
 
 
-def _check_batches(config: Config, told: Mapping[str, Any], count: int) -> None:
-    """Whether `count` images are trained on in the batches that they were labelled by, if so."""
-    if told.get("batchnorm") != "batch":
+def _check_batches(config: Config, recorded: Mapping[str, Any], count: int) -> None:
+    """Check that batches have the size by which `count` images were labeled, if that matters.
+
+    It does where the teachers normalized by the statistics of each batch.
+    """
+    if recorded.get("batchnorm") != "batch":
         return
-    by, labels = told["batch_size"], config.labels
-    wanted = batch_size_for(count, by, told["full_batch_up_to"])
-    found = batch_size_for(count, config.evaluation.batch_size, labels.full_batch_up_to)
-    if found != wanted:
+    by, labels = recorded["batch_size"], config.labels
+    labeled = batch_size_for(count, by, recorded["full_batch_up_to"])
+    trained = batch_size_for(count, config.evaluation.batch_size, labels.full_batch_up_to)
+    if trained != labeled:
         raise ConfigError(
-            f"this set was labelled by batches of {wanted} (labels.batchnorm=batch), and would be "
-            f"trained on in batches of {found}: set evaluation.batch_size to {by} and "
-            f"labels.full_batch_up_to to {told['full_batch_up_to']}, or evaluation.loss to hard"
+            f"this set was labeled in batches of {labeled} (labels.batchnorm=batch), and would be "
+            f"trained on in batches of {trained}: set evaluation.batch_size to {by} and "
+            f"labels.full_batch_up_to to {recorded['full_batch_up_to']}, or evaluation.loss to hard"
         )
 
 
@@ -229,10 +230,10 @@ def _load_for(model: str, source: str) -> DistilledDataset:
 def _test_data(
     asked: Mapping[str, Any], config: Config, distilled: DistilledDataset, runtime: Runtime
 ) -> ImageData:
-    """The real pictures, seen as the set's: its size, normalization and order of classes."""
+    """Load the real pictures with the size, normalization and class order of the set."""
     side, channels = distilled.images.shape[-1], distilled.images.shape[1]
-    told = str(distilled.header.get("dataset"))
-    name = asked.get("name") or (told if told in DATASETS else "folder")
+    dataset = str(distilled.header.get("dataset"))
+    name = asked.get("name") or (dataset if dataset in DATASETS else "folder")
     if asked.get("image_size") not in (None, side):
         raise ConfigError(f"data.image_size must be the set's, {side}, got {asked['image_size']}")
     data = load_data(
@@ -242,37 +243,41 @@ def _test_data(
         raise ConfigError(
             f"the set has {channels} channel(s), the pictures of {name} {data.channels}"
         )
-    labels = _relabelled(data, distilled.class_names)
+    labels = _relabeled(data, distilled.class_names)
     split = replace(data.test, labels=labels)
     return replace(
         data, class_names=distilled.class_names, test=split, normalization=distilled.normalization
     )
 
 
-def _relabelled(data: ImageData, names: tuple[str, ...]) -> Tensor:
-    """The test labels in the order of the set's classes; other names of as many are taken as told.
+def _relabeled(data: ImageData, names: tuple[str, ...]) -> Tensor:
+    """Return the test labels in the order of the set's classes.
+
+    If the names of the classes differ but not their number, the orders are assumed to agree.
 
     Raises:
         ConfigError: If there are more or fewer classes.
     """
-    mine = data.class_names
-    if len(mine) != len(names):
+    test_classes = data.class_names
+    if len(test_classes) != len(names):
         raise ConfigError(
-            f"the set has {len(names)} classes, the pictures of {data.name} {len(mine)}"
+            f"the set has {len(names)} classes, the pictures of {data.name} {len(test_classes)}"
         )
-    if mine == names:
+    if test_classes == names:
         return data.test.labels
-    if sorted(mine) == sorted(names):
-        log.info("the test pictures' classes are brought into the set's order")
-        return torch.tensor([names.index(name) for name in mine])[data.test.labels]
+    if sorted(test_classes) == sorted(names):
+        log.info("test labels are renumbered to the class order of the set")
+        return torch.tensor([names.index(name) for name in test_classes])[data.test.labels]
     at = next(
-        index for index, pair in enumerate(zip(mine, names, strict=True)) if len(set(pair)) > 1
+        index
+        for index, pair in enumerate(zip(test_classes, names, strict=True))
+        if len(set(pair)) > 1
     )
     log.warning(
-        "class %d is %r in the set and %r in the test pictures: the orders are taken to agree",
+        "class %d is %r in the set and %r in the test pictures: their orders are assumed to agree",
         at,
         names[at],
-        mine[at],
+        test_classes[at],
     )
     return data.test.labels
 
@@ -300,8 +305,8 @@ def _recipe(work: _Work) -> Recipe:
         "seed": work.config.seed,
         "precision": work.runtime.precision,
     }
-    found: Recipe = json.loads(json.dumps(recipe))  # so that it equals what a file gives back
-    return found
+    plain: Recipe = json.loads(json.dumps(recipe))  # equal to what is read from a file
+    return plain
 
 
 def _train(work: _Work, path: Path, recipe: Recipe) -> dict[str, Any]:

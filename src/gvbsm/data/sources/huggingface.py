@@ -1,8 +1,7 @@
 """Read data sets in Hugging Face's formats, from a folder or from the Hub.
 
-A set's pictures stay in its Arrow files, which are mapped into memory, until they are decoded.
-Classes of two splits are matched by name; a file that a table names is read only if it lies inside
-of the set.
+Pictures stay encoded in Arrow files, which are mapped into memory. Classes of two splits are
+matched by name. A file that a table names is read only if it lies inside of the set.
 """
 
 from __future__ import annotations
@@ -31,7 +30,7 @@ Value = int | str | None
 
 
 @dataclass(frozen=True, order=True)
-class Row:
+class TableRow:
     """A picture in a table."""
 
     split: str
@@ -98,7 +97,7 @@ def read_hub(request: Request) -> Raw:
 
 
 def _values(table: Any, label: str, where: str) -> list[Value]:
-    """The class of each row: its name where the split knows it, else its number."""
+    """The class of each row: its name if the split declares names, else its number."""
     if len(table) > MOST_PICTURES:
         raise DataError(
             f"{where} has {len(table)} rows, more than {MOST_PICTURES}: take a part of it"
@@ -121,10 +120,10 @@ def _values(table: Any, label: str, where: str) -> list[Value]:
 
 
 def _match(values: Sequence[Value], classes: Classes, where: str) -> Classes:
-    """The classes of the training pictures, as another split gives them.
+    """Map the labels of another split to the classes of the training pictures.
 
-    Where one split has names and the other numbers alone, a number is the place of its name, or
-    the name itself.
+    If one split has names and the other only numbers, a number is the index of a name in the
+    training classes, or is itself the name.
     """
     words = any(isinstance(value, str) for value in values)
     named = any(isinstance(value, str) for value in classes.label_of)
@@ -142,7 +141,7 @@ def _match(values: Sequence[Value], classes: Classes, where: str) -> Classes:
 def _split(
     side: str, table: Any, source: _Source, values: Sequence[Value], classes: Classes
 ) -> tuple[Split, list[str]]:
-    """Rows with a picture and a label, and notes of those that are left out.
+    """Collect the rows with a picture and a label, and note those that are left out.
 
     Raises:
         DataError: If none is left, or a picture's file is outside of the set.
@@ -161,7 +160,7 @@ def _split(
         if nbytes is None:
             paths.append(file_inside(path, source.folders, f"{where}, row {index}"))
         else:
-            paths.append(Row(side, index, nbytes, cells, source.column))
+            paths.append(TableRow(side, index, nbytes, cells, source.column))
     notes = [
         f"{where}: {len(rows)} of {len(table)} rows have no {what} and are left out "
         f"(first: {rows[0]})"
@@ -175,7 +174,7 @@ def _split(
 
 
 def _picture_table(table: Any, source: _Source) -> Any:
-    """The column of pictures alone, each as its encoded bytes or as the path of its file."""
+    """Select the column of pictures, as encoded bytes or as paths of files."""
     import datasets
 
     try:
@@ -188,7 +187,7 @@ def _picture_table(table: Any, source: _Source) -> Any:
 
 
 def _cells(table: Any, column: str) -> Iterator[tuple[int | None, str]]:
-    """Bytes of each cell, by its offsets alone, or where its file lies."""
+    """Yield the byte size of each cell, None without bytes, and the path of its file."""
     from pyarrow import compute
 
     for start in range(0, len(table), 10_000):
