@@ -188,15 +188,19 @@ def test_the_order_of_classes_and_pictures_changes_no_class(
         levels = {name: 100 + 10 * place for place, name in enumerate(order)}
     train = [2, 0, 1, 1]
     pictures = {
-        side: np.full((1, 4, 4), 1, dtype=np.uint8) * (100 + 10 * np.array(labels, dtype=np.uint8)
-        )[:, None, None]
+        side: np.full((1, 4, 4), 1, dtype=np.uint8)
+        * (100 + 10 * np.array(labels, dtype=np.uint8))[:, None, None]
         for side, labels in (("train", train), ("test", test))
-    }  # fmt: skip
+    }
     named = {"class_names": np.array(order)} if identifiers is None else {}
     np.savez(
-        file, train_images=pictures["train"], train_labels=numbers[train],
-        test_images=pictures["test"], test_labels=numbers[test], **named,
-    )  # fmt: skip
+        file,
+        train_images=pictures["train"],
+        train_labels=numbers[train],
+        test_images=pictures["test"],
+        test_labels=numbers[test],
+        **named,
+    )
     data = load_dataset("npz", file)
     for split in (data.train, data.test):
         names = [data.class_names[label] for label in split.labels]

@@ -25,9 +25,17 @@ def labeled(data):
 
 @pytest.mark.parametrize(
     ("train", "test"),
-    [("Train", "Test"), ("TRAIN", "Val"), ("training", "testing"), ("train", "validation"),
-     ("Training", "Valid"), ("train_set", "test_set"), ("train", "dev"), ("train", "eval")],
-)  # fmt: skip
+    [
+        ("Train", "Test"),
+        ("TRAIN", "Val"),
+        ("training", "testing"),
+        ("train", "validation"),
+        ("Training", "Valid"),
+        ("train_set", "test_set"),
+        ("train", "dev"),
+        ("train", "eval"),
+    ],
+)
 def test_splits_are_found_whatever_their_names(train, test, tmp_path):
     draw_tree(tmp_path / "a")
     (tmp_path / "a" / "train").rename(tmp_path / "a" / train)
@@ -91,10 +99,13 @@ def test_what_systems_put_beside_pictures_is_left_out_and_noted(tmp_path):
     before = load(root)
     cat = root / "train" / "cat"
     for stray in (
-        cat / "@eaDir" / "x.png" / "SYNOPHOTO_THUMB_M.png", root / "train" / "__MACOSX" / "a.png",
-        cat / "._000.png", cat / ".thumbnails" / "a.png", root / "train" / "lost+found" / "a.png",
+        cat / "@eaDir" / "x.png" / "SYNOPHOTO_THUMB_M.png",
+        root / "train" / "__MACOSX" / "a.png",
+        cat / "._000.png",
+        cat / ".thumbnails" / "a.png",
+        root / "train" / "lost+found" / "a.png",
         root / "val" / "$RECYCLE.BIN" / "a.png",
-    ):  # fmt: skip
+    ):
         draw(stray)
     for name in ("Thumbs.db", "desktop.ini", ".DS_Store"):
         (cat / name).write_text("x")

@@ -34,10 +34,16 @@ def test_a_readme_names_no_file_outside(path, tmp_path):
     root = write(tmp_path / "set", test=table(0, 4))
     place = path.format(outside=outside)
     lines = [
-        "---", "configs:", "- config_name: default", "  data_files:",
-        "  - split: train", f"    path: {place}", "  - split: test", "    path: test.parquet",
         "---",
-    ]  # fmt: skip
+        "configs:",
+        "- config_name: default",
+        "  data_files:",
+        "  - split: train",
+        f"    path: {place}",
+        "  - split: test",
+        "    path: test.parquet",
+        "---",
+    ]
     (root / "README.md").write_text("\n".join(lines), encoding="utf-8")
     with pytest.raises(DataError, match=r"private/train\.parquet', a file outside of"):
         load_dataset("hub", root)

@@ -283,13 +283,16 @@ def write_paths(root, paths):
     (root / "data").mkdir(parents=True, exist_ok=True)
     cell = pa.struct([("bytes", pa.binary()), ("path", pa.string())])
     features = table(0, 2).features
-    made = pa.table({
-        "image": pa.array([{"bytes": None, "path": str(path)} for path in paths], type=cell),
-        "label": pa.array([i % 2 for i in range(len(paths))]),
-    })  # fmt: skip
+    made = pa.table(
+        {
+            "image": pa.array([{"bytes": None, "path": str(path)} for path in paths], type=cell),
+            "label": pa.array([i % 2 for i in range(len(paths))]),
+        }
+    )
     header = json.dumps({"info": {"features": features.to_dict()}})
-    pq.write_table(made.replace_schema_metadata({"huggingface": header}),
-                   root / "data" / "train-0.parquet")  # fmt: skip
+    pq.write_table(
+        made.replace_schema_metadata({"huggingface": header}), root / "data" / "train-0.parquet"
+    )
 
 
 def test_files_inside_of_the_set_are_read(tmp_path):

@@ -73,8 +73,9 @@ def test_a_set_of_files_is_streamed_in_their_order(tmp_path):
             draw(
                 tmp_path / "eurosat" / "2750" / name / f"{name}_{index}.jpg", seed=4 * label + index
             )
-    data = load_dataset("torchvision/EuroSAT", tmp_path, val_fraction=0.25, in_memory=False,
-                        cache_dir=tmp_path)  # fmt: skip
+    data = load_dataset(
+        "torchvision/EuroSAT", tmp_path, val_fraction=0.25, in_memory=False, cache_dir=tmp_path
+    )
     assert data.class_names == ("Forest", "River")
     assert (len(data.train), len(data.test)) == (6, 2)
     assert all(

@@ -241,9 +241,10 @@ def test_identifiers_are_classes_named_by_them(tmp_path):
     path = write_shard(tmp_path / "a.tar", samples(0, 8, label=lambda i: (999999999, 7)[i % 2]))
     data = load_dataset("webdataset", path)
     assert data.class_names == ("7", "999999999")
-    assert all(label == 1 - red % 2 for red, label in zip(
-        reds(data.train), data.train.labels.tolist(), strict=True
-    ))  # fmt: skip
+    assert all(
+        label == 1 - red % 2
+        for red, label in zip(reds(data.train), data.train.labels.tolist(), strict=True)
+    )
     assert "taken as names of classes" in data.notes[0]
 
 

@@ -159,9 +159,15 @@ def test_the_users_script_needs_no_guard_and_no_file(source, tmp_path):
         (tmp_path / "script.py").write_text(SCRIPT)
         arguments = ["script.py"]
     done = subprocess.run(
-        [sys.executable, *arguments], input=SCRIPT, env=environment(), cwd=tmp_path,
-        capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+        [sys.executable, *arguments],
+        input=SCRIPT,
+        env=environment(),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
     assert (done.returncode, done.stdout) == (0, "begins\n[2, 1]\n"), done.stderr
     assert done.stderr == ""
 
@@ -190,9 +196,14 @@ for epoch in range(3):
 
 def test_a_run_outlives_pythons_tracker_of_semaphores(tmp_path):
     done = subprocess.run(
-        [sys.executable, "-c", KILLED_TRACKER], env=environment(), cwd=tmp_path,
-        capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+        [sys.executable, "-c", KILLED_TRACKER],
+        env=environment(),
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
     assert (done.returncode, done.stdout) == (0, "[[0, 1], [2]]\n" * 3), done.stderr
 
 

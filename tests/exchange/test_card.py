@@ -12,17 +12,25 @@ from gvbsm.pipeline.results import spread
 @pytest.fixture
 def facts():
     return {
-        "method": "gvbsm", "dataset": "toy", "gvbsm": "0.1.0", "images": 4, "ipc": 2,
-        "class_names": ["ant", "bee"], "image_size": 8, "channels": 3,
-        "mean": [0.5, 0.25, 0.125], "std": [0.25, 0.5, 1.0],
+        "method": "gvbsm",
+        "dataset": "toy",
+        "gvbsm": "0.1.0",
+        "images": 4,
+        "ipc": 2,
+        "class_names": ["ant", "bee"],
+        "image_size": 8,
+        "channels": 3,
+        "mean": [0.5, 0.25, 0.125],
+        "std": [0.25, 0.5, 1.0],
         "labels": {"epochs": 5, "bytes": 2_500_000},
         "teachers": [{"backbone": "convnet8_d1", "top1": 91.25}],
         "results": [
             {"method": "gvbsm", "student": "s", "ipc": 2, "top1": spread([50.0, 60.0])},
             {"method": "full", "student": "t", "ipc": None, "top1": spread([91.25])},
         ],
-        "config": {"ipc": 2}, "versions": {"torch": "2"},
-    }  # fmt: skip
+        "config": {"ipc": 2},
+        "versions": {"torch": "2"},
+    }
 
 
 def head_of(card):

@@ -36,9 +36,15 @@ MEAN, STD = (0.4914, 0.4822, 0.4465), (0.2023, 0.1994, 0.2010)
 
 def facts_of(dataset="cifar10", classes=10, size=32, mean=MEAN, std=(0.247, 0.2435, 0.2616)):
     return {
-        "dataset": dataset, "class_names": [str(n) for n in range(classes)], "image_size": size,
-        "channels": 3, "ipc": 2, "images": 2 * classes, "mean": list(mean), "std": list(std),
-    }  # fmt: skip
+        "dataset": dataset,
+        "class_names": [str(n) for n in range(classes)],
+        "image_size": size,
+        "channels": 3,
+        "ipc": 2,
+        "images": 2 * classes,
+        "mean": list(mean),
+        "std": list(std),
+    }
 
 
 def their_convnet(depth, classes, size):
@@ -117,8 +123,9 @@ def test_configuration():
     assert found["custom_train_trans"][0]["args"]["fill"] > 100
     black = LabelsConfig(views=ViewConfig(crop="pad", border="black"))
     assert configuration(facts_of(), [], black, evaluation)["custom_train_trans"][0] == {
-        "name": "RandomCrop", "args": {"size": 32, "padding": 4, "fill": 0}
-    }  # fmt: skip
+        "name": "RandomCrop",
+        "args": {"size": 32, "padding": 4, "fill": 0},
+    }
     plain = LabelsConfig(views=ViewConfig(crop="resized", flip=False))
     other = configuration(facts_of(), [], plain, EvaluationConfig(loss="kl", temperature=4.0))
     assert other["loss_fn_kwargs"] == {"temperature": 4.0, "scale_loss": False}
@@ -164,14 +171,19 @@ def test_an_optimizer_that_it_does_not_know_is_its_nearest():
 UNTOLD = {
     "labels": {
         "views": {"roll": 1, "per_sample": False, "shuffle": 2, "mixup": 0.5},
-        "logit_normalization": True, "temperature": 2.0, "weights": {"mine": 2.0},
+        "logit_normalization": True,
+        "temperature": 2.0,
+        "weights": {"mine": 2.0},
         "batchnorm": "batch",
     },
     "evaluation": {
-        "hard_target": "mixed", "micro_batch": 8, "lr_of": {"resnet18": 0.5}, "ema": 0.9,
+        "hard_target": "mixed",
+        "micro_batch": 8,
+        "lr_of": {"resnet18": 0.5},
+        "ema": 0.9,
         "optimizer": {"name": "muon", "schedule": "ssrs", "zeta": 2.0, "warmup": 0.1},
     },
-}  # fmt: skip
+}
 
 
 def test_settings_without_a_name_there_are_listed():

@@ -197,8 +197,12 @@ def test_an_index_of_labels_that_is_no_file_is_not_taken_for_none(workdir, tmp_p
     folder = export(workdir, "hub", tmp_path / "e", quiet=True)
     index = folder / "soft_labels" / "index.json"
     index.unlink()
-    for make in (index.mkdir, lambda: os.mkfifo(index), lambda: index.symlink_to("nowhere"),
-                 lambda: index.symlink_to(index.name)):  # fmt: skip
+    for make in (
+        index.mkdir,
+        lambda: os.mkfifo(index),
+        lambda: index.symlink_to("nowhere"),
+        lambda: index.symlink_to(index.name),
+    ):
         make()
         with pytest.raises(ArtifactError, match=r"index\.json"):
             load(folder)

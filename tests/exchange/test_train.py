@@ -30,9 +30,13 @@ def workdir(data, teachers, runtime, tmp_path):
     images = data.train.images[:8]
     recipe = {"stage": "labels", "labels": {"epochs": 6, "views": VIEWS, "full_batch_up_to": 3}}
     save_images(
-        tmp_path / "w" / "synthesis" / "images.safetensors", "gvbsm", {"ipc": 2}, images,
-        data.train.labels[:8], data,
-    )  # fmt: skip
+        tmp_path / "w" / "synthesis" / "images.safetensors",
+        "gvbsm",
+        {"ipc": 2},
+        images,
+        data.train.labels[:8],
+        data,
+    )
     task = LabelTask(images, 4, config, data.normalization)
     generate_labels(task, list(teachers.values()), runtime, tmp_path / "w" / "labels", recipe)
     return tmp_path / "w"
@@ -156,10 +160,13 @@ def described(workdir):
     settings = {
         "labels": {"epochs": 9, "views": {"crop": "none"}, "backbones": ["wrn16_2"]},
         "evaluation": {
-            "loss": "kl", "temperature": 5.0, "seeds": 4, "lr_of": {"resnet18": 0.5},
+            "loss": "kl",
+            "temperature": 5.0,
+            "seeds": 4,
+            "lr_of": {"resnet18": 0.5},
             "optimizer": {"name": "sgd", "lr": 0.1},
         },
-    }  # fmt: skip
+    }
     return replace(distilled, header={**distilled.header, "settings": settings})
 
 
