@@ -103,7 +103,7 @@ def check_names(names: Sequence[str], where: str) -> None:
     Raises:
         DataError: If a name is empty, given twice, too long, or has control characters.
     """
-    seen: set[str] = set()
+    previous: set[str] = set()
     for name in names:
         if len(name) > MOST_NAME:
             raise DataError(
@@ -112,10 +112,10 @@ def check_names(names: Sequence[str], where: str) -> None:
             )
         if not is_text(name):
             raise DataError(f"{where} has the class {name!a}, with control characters: rename it")
-        if name in seen or not name:
+        if name in previous or not name:
             fault = f"names the class {name!r} twice" if name else "has a class without a name"
-            raise DataError(f"{where} {fault}: give each class a name of its own")
-        seen.add(name)
+            raise DataError(f"{where} {fault}: give each class another name")
+        previous.add(name)
 
 
 def is_text(name: str) -> bool:

@@ -116,11 +116,11 @@ def _check(raw: Raw, where: str) -> None:
 def _geometry(raw: Raw, spec: DatasetSpec, sample: FileSample) -> tuple[int, int]:
     """Image size and channels: the spec's, else those of the pictures (see `read_dataset`)."""
     if raw.train.images is not None and raw.test.images is not None:
-        found = {int(raw.train.images.shape[1]), int(raw.test.images.shape[1])}
-        if len(found) > 1 or spec.channels not in (None, *found):
+        channels = {int(raw.train.images.shape[1]), int(raw.test.images.shape[1])}
+        if len(channels) > 1 or spec.channels not in (None, *channels):
             expected = spec.channels or "the same number of"
-            raise DataError(f"{spec.name}: expected {expected} channels, found {sorted(found)}")
-        return spec.image_size or min(raw.train.images.shape[-2:]), found.pop()
+            raise DataError(f"{spec.name}: expected {expected} channels, found {sorted(channels)}")
+        return spec.image_size or min(raw.train.images.shape[-2:]), channels.pop()
     if spec.image_size is not None and spec.channels is not None:
         return spec.image_size, spec.channels
     if sample.fault is not None:

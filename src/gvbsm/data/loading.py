@@ -56,9 +56,9 @@ def border_color(
 
 
 def batch_count(count: int, batch_size: int) -> int:
-    """Batches in an epoch; a last batch of one picture, on which BatchNorm fails, is left out."""
-    full, rest = divmod(count, batch_size)
-    return full + (rest > 1 or count == rest == 1)
+    """Count the batches of an epoch; BatchNorm fails on a last batch of one picture: left out."""
+    full_batches, remainder = divmod(count, batch_size)
+    return full_batches + (remainder > 1 or count == remainder == 1)
 
 
 def split_batches(order: Tensor, batch_size: int) -> tuple[Tensor, ...]:
@@ -74,15 +74,15 @@ def plain_batches(
     workers: int,
     team: Processes = ALONE,
 ) -> Iterator[Batch]:
-    """Each picture of a split once, in order and unchanged (files: short side scaled, centre crop).
+    """Yield each picture of a split once, in order (files: short side scaled, center crop).
 
-    Of several processes in a `team`, each gets a part of them.
+    The processes of a `team` share the pictures.
 
     Yields:
         Normalized pictures (batch, channels, size, size) and labels (batch,), on the device.
     """
-    mine = torch.arange(len(split))[team.part(len(split))]
-    batches = torch.split(mine, batch_size) if len(mine) else ()
+    indices = torch.arange(len(split))[team.part(len(split))]
+    batches = torch.split(indices, batch_size) if len(indices) else ()
     if split.images is None:
         dataset = _Files(split, data, None, seed=0, path=())
         yield from _streamed(dataset, batches, data, runtime, workers)

@@ -87,5 +87,5 @@ def _version(path: Any) -> Iterator[object]:
 
 def _remembered(file: Path) -> list[list[int]] | None:
     with suppress(OSError, ValueError, TypeError):
-        return [[int(index) for index in part] for part in json.loads(file.read_text("utf-8"))]
+        return [[int(index) for index in split] for split in json.loads(file.read_text("utf-8"))]
     return None

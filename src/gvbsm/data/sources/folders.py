@@ -133,7 +133,7 @@ def _pictures_of(entry: Path, met: set[tuple[int, int]], findings: Findings) -> 
     """The pictures of a class folder and of the folders in it, sorted."""
     if _identity(entry) in met or _is_above(entry, entry.parent):
         raise DataError(f"{entry} is a link to a folder that is a class already or holds one")
-    found: list[Path] = []
+    pictures: list[Path] = []
     others: list[Path] = []
     for place, folders, files in os.walk(entry, followlinks=True, onerror=_refuse):
         if (identity := _identity(Path(place))) in met or _is_above(Path(place), entry):
@@ -146,14 +146,14 @@ def _pictures_of(entry: Path, met: set[tuple[int, int]], findings: Findings) -> 
         )
         for path in sorted(Path(place, name) for name in files):
             if not _is_passed_over(path, findings):
-                (found if path.suffix.lower() in SUFFIXES else others).append(path)
+                (pictures if path.suffix.lower() in SUFFIXES else others).append(path)
     for path in others:
         findings.leave_out(f"files {path.suffix.lower() or 'without a suffix'}", path)
-    if not found:
+    if not pictures:
         raise DataError(
             f"no pictures in class folder {readable(str(entry))} (looked for {' '.join(SUFFIXES)})"
         )
-    return sorted(found)
+    return sorted(pictures)
 
 
 def _refuse(error: OSError) -> None:
@@ -210,8 +210,8 @@ def read_tiny_imagenet(request: Request) -> Raw:
     present = {entry.name for entry in os.scandir(root / "val" / "images")}
     held_out: dict[str, list[Path]] = {wnid: [] for wnid in pictures}
     for line in read_lines(table, findings):
-        file, _, rest = line.partition("\t")
-        wnid = rest.partition("\t")[0]
+        file, _, fields = line.partition("\t")
+        wnid = fields.partition("\t")[0]
         if wnid not in held_out:  # a subset of the classes was unpacked
             continue
         if file not in present:

@@ -1,7 +1,7 @@
-"""The classification sets of torchvision by name, whatever their constructors and insides.
+"""Load the classification sets of torchvision by name, whatever their constructors.
 
-Arrays are taken as they are; file lists are streamed; of what has neither, each picture is asked of
-the set when it is needed.
+Arrays are kept in memory and lists of files are streamed. Of other sets, torchvision reads each
+picture when it is needed.
 """
 
 from __future__ import annotations
@@ -76,7 +76,7 @@ class Item:
     nbytes: int = 0  # not known without reading
 
     def open(self) -> Image.Image:
-        """Ask the set for it."""
+        """Let torchvision read the picture."""
         picture: Image.Image = self.source[self.index][0]
         return picture
 
@@ -123,20 +123,20 @@ def _make(name: str, request: Request, root: Path, how: dict[str, Any]) -> Any:
         return getattr(torchvision.datasets, name)(root, **options)
     except Exception as error:  # no network, missing files or modules, a wrong checksum
         first = first_line(error)
-        wanted = "" if request.root else "; if its files are here, pass their folder as --data.root"
+        hint = "" if request.root else "; if its files are here, pass their folder as --data.root"
         raise DataError(
-            f"cannot read torchvision/{name} in {root}: {first}{wanted}"
+            f"cannot read torchvision/{name} in {root}: {first}{hint}"
             + ("; torchvision cannot download this set" if name in _NOT_DOWNLOADED else "")
         ) from error
 
 
 def _class_names(source: Any) -> tuple[str, ...] | None:
     """The names that the set gives its classes, if they are one word or phrase each."""
-    found = getattr(source, "classes", None) or getattr(source, "categories", None)
-    if not found:
+    entries = getattr(source, "classes", None) or getattr(source, "categories", None)
+    if not entries:
         return None
     # Imagenette's are tuples of synonyms
-    names = tuple(item if isinstance(item, str) else str(item[0]) for item in found)
+    names = tuple(item if isinstance(item, str) else str(item[0]) for item in entries)
     return names if len(set(names)) == len(names) else None
 
 
@@ -147,11 +147,11 @@ def _split(source: Any, where: str, request: Request) -> Split:
         pixels = np.asarray(pictures)
         if pixels.ndim == 4 and pixels.shape[1] in (1, 3) and pixels.shape[3] not in (1, 3):
             pixels = pixels.transpose(0, 2, 3, 1)  # (N, C, H, W) -> (N, H, W, C)
-        told = np.asarray(labels)  # QMNIST's have more columns: the writer and so on
-        return array_split(pixels, told[:, 0] if told.ndim == 2 else told, where)
-    paths, found = _files(source) or _items(source, where, request)
+        targets = np.asarray(labels)  # QMNIST's have more columns: the writer and so on
+        return array_split(pixels, targets[:, 0] if targets.ndim == 2 else targets, where)
+    paths, classes = _files(source) or _items(source, where, request)
     order = sorted(range(len(paths)), key=paths.__getitem__)  # not the file system's own
-    ordered = torch.tensor([int(found[index]) for index in order], dtype=torch.int64)
+    ordered = torch.tensor([int(classes[index]) for index in order], dtype=torch.int64)
     return Split(ordered, paths=tuple(paths[index] for index in order))
 
 

@@ -1,4 +1,4 @@
-"""Data sets in tar shards (WebDataset): an index is read once, pictures are read where they lie.
+"""Data sets in tar shards (WebDataset): headers are read once, pictures when they are needed.
 
 A sample is the members of one name up to its first dot: a picture (`.jpg`, `.png`, ...) and its
 class, as a number in `.cls` or as an entry of `.json`. Only plain members of uncompressed archives
@@ -73,21 +73,21 @@ def read_shards(request: Request) -> Raw:
     """
     root = request.need_root()
     files = find_shards(root)
-    whole = os.path.isdir(root)  # noqa: PTH112
-    folder = root if whole else files[0].parent
-    sides = [_side(path.relative_to(folder) if whole else path) for path in files]
+    is_folder = os.path.isdir(root)  # noqa: PTH112
+    folder = root if is_folder else files[0].parent
+    sides = [_side(path.relative_to(folder) if is_folder else path) for path in files]
     samples = [list(_samples(path, request)) for path in request.progress(files)]
-    found = {
+    samples_of = {
         side: list(
             itertools.chain(*(s for s, of in zip(samples, sides, strict=True) if of == side))
         )
         for side in ("train", "test", None)
     }
-    if found[None] and (found["train"] or found["test"]):
-        odd = next(path for path, side in zip(files, sides, strict=True) if side is None)
-        raise DataError(f"is {odd} for training or for testing? Name it train-* or val-*")
+    if samples_of[None] and (samples_of["train"] or samples_of["test"]):
+        unclear = next(path for path, side in zip(files, sides, strict=True) if side is None)
+        raise DataError(f"is {unclear} for training or for testing? Name it train-* or val-*")
     classes = _classes(itertools.chain(*samples), folder)
-    splits = {side: _split(members, classes) for side, members in found.items() if members}
+    splits = {side: _split(members, classes) for side, members in samples_of.items() if members}
     if len(splits) == 1:
         raw = hold_out(next(iter(splits.values())), classes.names, request)
         return replace(raw, root=folder, notes=classes.notes)
@@ -140,29 +140,29 @@ def find_shards(root: Path) -> list[Path]:
         DataError: If there are none, or one that the pattern names is missing.
     """
     if os.path.isdir(root):  # noqa: PTH112 - false where a path is too long
-        found = sorted(path for path in root.rglob("*.tar") if path.name[0] != ".")
-        if not found:
+        shards = sorted(path for path in root.rglob("*.tar") if path.name[0] != ".")
+        if not shards:
             raise DataError(f"no .tar files in {root}: expected train-*.tar and val-*.tar")
-        odd = [path for path in found if not path.is_file()]
-        if odd:
+        irregular = [path for path in shards if not path.is_file()]
+        if irregular:
             raise DataError(
-                f"{odd[0]} is no regular file: expected a tar file, so rename or move it"
+                f"{irregular[0]} is no regular file: expected a tar file, so rename or move it"
             )
-        return found
-    found = [Path(text) for text in expand_braces(str(root))]
-    missing = [path for path in found if not os.path.isfile(path)]  # noqa: PTH113
+        return shards
+    shards = [Path(text) for text in expand_braces(str(root))]
+    missing = [path for path in shards if not os.path.isfile(path)]  # noqa: PTH113
     if missing:
         kind = "no regular file" if os.path.lexists(missing[0]) else "missing"
         pattern, first = (str(path)[:MOST_SHOWN] for path in (root, missing[0]))
         raise DataError(f"{len(missing)} shard(s) of {pattern} cannot be read: {first} is {kind}")
-    return found
+    return shards
 
 
 def _side(path: Path) -> str | None:
     """Whether a shard's name says train or test; its folder's name counts where its own is mute."""
-    for part in reversed((*path.parent.parts, path.stem)):
+    for name in reversed((*path.parent.parts, path.stem)):
         for side, words in (("train", _TRAIN), ("test", _TEST)):
-            if re.search(rf"(^|[-_.]){words}([-_.]|\d|$)", part.lower()):
+            if re.search(rf"(^|[-_.]){words}([-_.]|\d|$)", name.lower()):
                 return side
     return None
 
@@ -295,10 +295,10 @@ def _label(
                     return class_name(value)
                 if isinstance(value, int) and not isinstance(value, bool):
                     return value
-    wanted = request.config.label_column or " or ".join(LABEL_KEYS)
+    entries = request.config.label_column or " or ".join(LABEL_KEYS)
     dotted = any("." in extension for extension in members)
     raise DataError(
-        f"sample {key.lstrip('/')} in {path} has no class: expected a number in .cls, or {wanted} "
+        f"sample {key.lstrip('/')} in {path} has no class: expected a number in .cls, or {entries} "
         f"in .json; found {sorted(members)} (--data.label_column names the entry of .json)"
         + ("; a sample's name ends at its first dot, so rename those with dots" if dotted else "")
     )
