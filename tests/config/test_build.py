@@ -456,11 +456,18 @@ def test_selection_of_a_method():
 
 
 EDGES = [
-    ("synthesis.alpha", 0.0), ("synthesis.beta_dr", 1.0), ("synthesis.views.scale", (1.0, 1.0)),
-    ("synthesis.weight_conv", 0.0), ("labels.views.cutmix", 0.0), ("baselines.methods", ()),
-    ("labels.full_batch_up_to", 0), ("evaluation.gamma", 0.0), ("synthesis.groups", 1),
-    ("data.workers", 0), ("data.workers", None),
-]  # fmt: skip
+    ("synthesis.alpha", 0.0),
+    ("synthesis.beta_dr", 1.0),
+    ("synthesis.views.scale", (1.0, 1.0)),
+    ("synthesis.weight_conv", 0.0),
+    ("labels.views.cutmix", 0.0),
+    ("baselines.methods", ()),
+    ("labels.full_batch_up_to", 0),
+    ("evaluation.gamma", 0.0),
+    ("synthesis.groups", 1),
+    ("data.workers", 0),
+    ("data.workers", None),
+]
 
 
 @pytest.mark.parametrize(("key", "value"), EDGES)

@@ -11,16 +11,33 @@ from gvbsm.config.checks import faults
 from support.settings import changed
 
 POSITIVE = [
-    "ipc", "squeeze.epochs", "squeeze.batch_size", "squeeze.tests", "squeeze.optimizer.lr",
-    "statistics.n_p", "statistics.batch_size", "statistics.passes", "synthesis.iterations",
-    "synthesis.batch_size", "synthesis.tau", "synthesis.optimizer.lr", "labels.epochs",
-    "labels.batch_size", "evaluation.seeds", "evaluation.batch_size", "evaluation.tests",
-    "evaluation.temperature", "evaluation.optimizer.lr", "baselines.draws",
-]  # fmt: skip
+    "ipc",
+    "squeeze.epochs",
+    "squeeze.batch_size",
+    "squeeze.tests",
+    "squeeze.optimizer.lr",
+    "statistics.n_p",
+    "statistics.batch_size",
+    "statistics.passes",
+    "synthesis.iterations",
+    "synthesis.batch_size",
+    "synthesis.tau",
+    "synthesis.optimizer.lr",
+    "labels.epochs",
+    "labels.batch_size",
+    "evaluation.seeds",
+    "evaluation.batch_size",
+    "evaluation.tests",
+    "evaluation.temperature",
+    "evaluation.optimizer.lr",
+    "baselines.draws",
+]
 VIEW_FAULTS = [
-    ("scale", (0.0, 1.0)), ("scale", (0.9, 0.5)), ("scale", (0.5, 1.1)), ("ratio", (0.0, 1.0)),
-    ("ratio", (2.0, 1.0)), ("padding", -1), ("roll", -1),
-]  # fmt: skip
+    *(("scale", limits) for limits in ((0.0, 1.0), (0.9, 0.5), (0.5, 1.1))),
+    *(("ratio", limits) for limits in ((0.0, 1.0), (2.0, 1.0))),
+    ("padding", -1),
+    ("roll", -1),
+]
 FAULTS = [
     *((key, value) for key in POSITIVE for value in (0, -1)),
     *((f"{stage}.optimizer.lr", float("nan")) for stage in ("squeeze", "synthesis", "evaluation")),

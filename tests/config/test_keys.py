@@ -84,7 +84,7 @@ def test_merge_laws(base, over):
 def test_unknown_field_knows_the_last_part_of_a_name():
     assert "did you mean synthesis.tau" in unknown_field("training.options.tau", "here")
     assert unknown_field("zzzzzzz", "here") == (
-        "here: there is no setting 'zzzzzzz'; `gvbsm run --help` tells all"
+        "here: there is no setting 'zzzzzzz'; `gvbsm run --help` lists all"
     )
 
 

@@ -16,9 +16,12 @@ from support.launch import environment
 from support.workdirs import write_arrays, write_files
 
 TINY = [
-    "--squeeze.backbones", "[convnet8_d1]", "--squeeze.epochs", "1", "--squeeze.tests", "1",
-    "--device", "cpu", "--quiet",
-]  # fmt: skip
+    "--squeeze.backbones=[convnet8_d1]",
+    "--squeeze.epochs=1",
+    "--squeeze.tests=1",
+    "--device=cpu",
+    "--quiet",
+]
 
 
 @pytest.fixture
@@ -96,9 +99,12 @@ def test_without_a_home_folder_a_run_is_made_and_leaves_nothing_behind(tmp_path)
     arguments = ["squeeze", "folder", "--data-root", root, "--data.in_memory", "false", *TINY]
     done = subprocess.run(
         [sys.executable, "-c", program, *map(str, arguments), "--workdir", str(tmp_path / "w")],
-        env=environment(TMPDIR=str(scratch)), capture_output=True, text=True, timeout=120,
+        env=environment(TMPDIR=str(scratch)),
+        capture_output=True,
+        text=True,
+        timeout=120,
         check=False,
-    )  # fmt: skip
+    )
     assert done.returncode == 0, done.stderr
     assert not list(scratch.glob("gvbsm-*"))
 

@@ -300,10 +300,16 @@ def test_teachers_of_cifar10_best_are_those_that_were_measured():
     squeeze = preset("cifar10-best").squeeze
     teachers = {name: squeeze_of(squeeze, name) for name in squeeze.backbones}
     found = {
-        name: (t.epochs, t.batch_size, t.optimizer.lr, t.optimizer.momentum,
-               t.optimizer.weight_decay, t.views.crop)
+        name: (
+            t.epochs,
+            t.batch_size,
+            t.optimizer.lr,
+            t.optimizer.momentum,
+            t.optimizer.weight_decay,
+            t.views.crop,
+        )
         for name, t in teachers.items()
-    }  # fmt: skip
+    }
     assert found == {  # docs/recipe.md
         "resnet18": (10, 256, 0.01, 0.95, 0.01, "pad"),
         "wrn16_2": (24, 256, 0.01, 0.95, 0.01, "resized"),

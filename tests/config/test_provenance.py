@@ -23,14 +23,30 @@ from support.workdirs import quick_settings, write_arrays, write_preset
         (["digits", "--ipc", "10", "--synthesis.init=real"], "digits", ()),  # the preset's values
         (
             ["digits", "--synthesis.iterations", "7", "--seed=3", "--ipc=2", "--seed", "0"],
-            "digits", ("ipc", "synthesis.iterations"),
+            "digits",
+            ("ipc", "synthesis.iterations"),
         ),
         (["digits", "--labels.views.scale", "[0.5, 1.0]"], "digits", ("labels.views.scale",)),
         (["digits", "--squeeze.backbones=[wrn10_1]"], "digits", ("squeeze.backbones",)),
-        (["digits", "--data-root", "x", "--device=cpu", "--threads", "1", "--quiet",
-          "--workdir", "w", "--evaluation.parallel", "pictures"], "digits", ()),
+        (
+            [
+                "digits",
+                "--data-root",
+                "x",
+                "--device=cpu",
+                "--threads",
+                "1",
+                "--quiet",
+                "--workdir",
+                "w",
+                "--evaluation.parallel",
+                "pictures",
+            ],
+            "digits",
+            (),
+        ),
     ],
-)  # fmt: skip
+)
 def test_what_a_command_line_changes(argv, preset, changed):
     assert parse_run("run", argv).origin == Origin(preset, changed)
 
@@ -127,8 +143,9 @@ def test_classes_in_steps_name_it_too(preset, tmp_path, capsys):
     assert main(["continual", str(preset), "--workdir", str(workdir), "--quiet"]) == 0
     assert "\npreset:  quick.yaml\n" in capsys.readouterr().out
     assert read_json(workdir / "continual.json")["origin"] == {
-        "preset": "quick.yaml", "changed": [],
-    }  # fmt: skip
+        "preset": "quick.yaml",
+        "changed": [],
+    }
     assert main(["show", str(workdir)]) == 0
     assert capsys.readouterr().out.endswith("\npreset: quick.yaml\n")
     assert run_continual(str(preset), workdir, quiet=True)["origin"]["preset"] == "quick.yaml"

@@ -1,7 +1,8 @@
 """Settings: dataclasses, presets, checks, dotted keys.
 
-One frozen dataclass a stage; the defaults are the paper's for CIFAR (table 9). The help text of a
-field is its line under `Args`. No torch is imported here, so that the command line answers at once.
+There is one frozen dataclass for each stage. The defaults are the paper's for CIFAR (table 9). The
+help text of a setting is its line under `Args`. This room imports no torch, so that the command
+line starts fast.
 """
 
 from gvbsm.config.bench import BenchConfig

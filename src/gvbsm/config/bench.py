@@ -11,16 +11,16 @@ class BenchConfig:
     """What `gvbsm bench` measures.
 
     Args:
-        settings: Presets; cifar10 has 50 images of 32 pixels and five networks, imagenet-1k 40 of
-            224 and four.
-        repeats: Rounds of each comparison.
-        groups: Numbers of batches in a pass that are compared.
-        processes: Numbers of processes, one thread each, whose synthesis is compared.
-        device: cpu, cuda or cuda:N; auto takes a GPU where there is one.
+        settings: Presets to measure: cifar10 (50 images of 32 pixels, five networks), imagenet-1k
+            (40 images of 224 pixels, four networks).
+        repeats: Repetitions of each measurement.
+        groups: Numbers of batches in a forward pass to compare.
+        processes: Numbers of processes, with one thread each, whose synthesis is compared.
+        device: cpu, cuda or cuda:N; auto takes a GPU if there is one.
         precision: fp32 or bf16; auto is bf16 on CUDA, else fp32.
         threads: CPU threads; none leaves torch's choice.
-        json: File for the numbers.
-        memory: Measure instead how the peak of memory grows with classes, images and epochs.
+        json: File for the results.
+        memory: Measure how peak memory grows with classes, images and epochs instead.
     """
 
     settings: tuple[Literal["cifar10", "imagenet-1k"], ...] = ("cifar10", "imagenet-1k")

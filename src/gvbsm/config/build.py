@@ -27,7 +27,7 @@ PRESETS = Path(__file__).parent / "presets"
 
 
 def settings_parser(program: str) -> ArgumentParser:
-    """A parser of every setting, with its help, for the command line and for mappings."""
+    """Build a parser of all settings, with their help texts."""
     from jsonargparse import ArgumentParser
 
     parser = ArgumentParser(prog=program, exit_on_error=False)
@@ -37,7 +37,7 @@ def settings_parser(program: str) -> ArgumentParser:
 
 @functools.cache
 def _parser() -> ArgumentParser:
-    """One parser for all mappings: to make one takes as long as to parse with it."""
+    """Return one parser for all mappings, since building it takes as long as parsing."""
     return settings_parser("gvbsm")
 
 
@@ -145,7 +145,7 @@ def _with_backbones(config: Config) -> Config:
 
 
 def as_config(settings: Config | str | Mapping[str, Any]) -> Config:
-    """Checked settings from a preset's name, a YAML file's path, a mapping or settings.
+    """Return checked settings from a preset's name, a YAML file's path, a mapping or a `Config`.
 
     Raises:
         ConfigError: One line a fault.
@@ -158,7 +158,7 @@ def as_config(settings: Config | str | Mapping[str, Any]) -> Config:
 
 
 def _plain(value: Any) -> Any:
-    """Values of Python as YAML would give them: paths, tuples, and what NumPy and torch hold."""
+    """Convert paths, tuples, and NumPy and torch values to those that YAML has."""
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
@@ -222,13 +222,13 @@ def squeeze_of(config: SqueezeConfig, backbone: str) -> SqueezeConfig:
 
 
 def selection_of(method: str) -> str | None:
-    """How a method selects real pictures (random, herding, ...); None if it synthesizes images."""
+    """Return how a method selects real pictures (random, herding, ...); None if it synthesizes."""
     selection, _, labels = method.rpartition("-")
     return selection if labels in ("hard", "soft") else None
 
 
 def to_dict(config: Any) -> dict[str, Any]:
-    """Turn a dataclass of settings into plain lists, dicts and numbers, as JSON and YAML hold."""
+    """Convert a dataclass of settings to dicts, lists and numbers, as in JSON and YAML."""
 
     def plain(value: Any) -> Any:
         if isinstance(value, dict):
@@ -242,7 +242,7 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 
 def format_yaml(settings: dict[str, Any]) -> str:
-    """Nested settings as YAML, which `read_preset` reads back the same."""
+    """Write nested settings as YAML that `read_preset` can read."""
     text: str = yaml.safe_dump(
         settings, sort_keys=False, allow_unicode=True, default_flow_style=None, width=88
     )
@@ -250,17 +250,17 @@ def format_yaml(settings: dict[str, Any]) -> str:
 
 
 def usual_workdir(preset: str) -> Path:
-    """Where a preset's run is kept unless it is told: a folder in `runs` of the preset's name."""
+    """Return the default work directory of a preset: `runs/` and its name."""
     return Path("runs") / Path(preset).stem
 
 
 def preset_names() -> list[str]:
-    """Names of the presets that come with the package."""
+    """Return the names of the presets in the package."""
     return sorted(path.stem for path in PRESETS.glob("*.yaml"))
 
 
 def read_preset(name: str) -> dict[str, Any]:
-    """Settings of a preset, of a YAML file, or of several joined by `+` (the later wins).
+    """Read a preset, a YAML file, or several joined by `+`, of which later ones take precedence.
 
     Raises:
         ConfigError: If there is no such preset or file, or the file is not a YAML mapping.
@@ -281,10 +281,10 @@ def _read_one(name: str) -> dict[str, Any]:
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """What a YAML file of a mapping holds.
+    """Read a YAML file that holds a mapping.
 
     Raises:
-        ConfigError: If it is not one.
+        ConfigError: If the file is too large, is not valid YAML, or holds something else.
     """
     if path.stat().st_size > MOST_YAML_BYTES:
         raise ConfigError(f"{path} has more than {MOST_YAML_BYTES} bytes; is it a settings file?")
@@ -301,17 +301,17 @@ def read_yaml(path: Path) -> dict[str, Any]:
 
 
 def _count_values(node: yaml.Node, known: dict[int, int]) -> int:
-    """How many values a node stands for, each alias as often as it is used.
+    """Count the values in a YAML node; an alias counts each time it is used.
 
     Args:
         node: The node.
-        known: The counts of the nodes that have been counted, by identity.
+        known: Counts of the nodes that are done, by `id`; it is filled.
 
     Raises:
-        ValueError: If they are more than `MOST_YAML_VALUES`, or it holds itself.
+        ValueError: If there are more than `MOST_YAML_VALUES`, or the node contains itself.
     """
     if id(node) not in known:
-        known[id(node)] = MOST_YAML_VALUES  # until it is counted: then it holds itself
+        known[id(node)] = MOST_YAML_VALUES  # a node that contains itself finds this
         inner: list[Any] = node.value if isinstance(node, yaml.CollectionNode) else []
         parts = (part for item in inner for part in (item if isinstance(item, tuple) else (item,)))
         known[id(node)] = 1 + sum(_count_values(part, known) for part in parts)

@@ -26,7 +26,7 @@ def faults(config: Config) -> Iterator[str]:
 
 
 def _limit_faults(config: Config) -> Iterator[str | None]:
-    """Which settings are out of their limits, one line a fault; None stands for no fault."""
+    """Yield one message for each setting out of its limits; None is no fault."""
     yield from _number_faults(config)
     yield from _section_faults(config)
 
@@ -97,7 +97,7 @@ def _not_negative(name: str, value: float) -> str | None:
 
 
 def _seed(name: str, value: int) -> str | None:
-    """A seed has to fit into the 64 bits of a header or a generator."""
+    """Check that a seed has at most 64 bits, as headers and generators need."""
     fits = -(2**63) <= value < 2**63
     return None if fits else f"{name} must have at most 64 bits, got {value}"
 
@@ -117,7 +117,7 @@ _LIMITS: dict[str, Callable[[str, Any], str | None]] = {
 
 
 def _later_papers_faults(config: Config) -> Iterator[str]:
-    """Which settings of later papers' ideas do not go together, one line a fault."""
+    """Yield one message for each conflict between settings of later papers."""
     synthesis = config.synthesis
     low, high = synthesis.crop_scale
     if not 0 < low <= high <= 1:

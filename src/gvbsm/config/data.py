@@ -15,20 +15,21 @@ class DataConfig:
     Args:
         name: digits, cifar10, cifar100, tiny-imagenet, imagenet-1k, folder, npz, webdataset, hub,
             hub/USER/NAME or torchvision/NAME.
-        root: Folder, .npz file or pattern of tar files that holds them (digits needs none).
-        image_size: Side in pixels to which pictures are brought; none takes the data set's own.
-        test_crop: Share of a test picture's short side that the square in its middle covers, which
-            is all that is seen; 0.875 is 224 of 256 pixels. Of all other pictures it is 1.
-        val_fraction: Share held out for testing where the data set has no split of its own.
+        root: Folder, .npz file or pattern of tar files with the data (digits needs none).
+        image_size: Side in pixels to which pictures are resized; none takes the data set's own.
+        test_crop: Share of a test picture's short side that the central crop keeps; 0.875 keeps
+            224 of 256 pixels.
+        val_fraction: Share of the pictures that is used for testing if the data set has no split.
         split_seed: Seed of that split.
-        in_memory: Hold decoded pictures in memory; none decides by size.
-        subset: Configuration of a set of the Hugging Face Hub.
-        image_column: Column of a Hugging Face set with the pictures; none finds it by its type.
-        label_column: Likewise with the labels; of webdataset, the entry of .json.
-        unreadable: Of pictures that cannot be read: stop at the first one, or look at all of them
-            before any work and skip these, which are then listed in the results.
-        workers: Processes that decode pictures which are not held in memory: 0 is the run's own,
-            none takes as many as there are cores, of which processes on one machine share.
+        in_memory: Keep decoded pictures in memory; none decides by their size.
+        subset: Configuration of a data set on the Hugging Face Hub.
+        image_column: Column of a Hugging Face data set with the pictures; none finds it by type.
+        label_column: Column of a Hugging Face data set, or .json entry of webdataset, with the
+            labels; none finds it.
+        unreadable: Stop at the first picture that cannot be read (stop), or check all before the
+            run starts, skip such pictures and list them in the results (skip).
+        workers: Processes that decode pictures which are not in memory; 0 decodes in the run's own
+            process, none takes the number of CPU cores, divided between the processes of a run.
     """
 
     name: str = "digits"

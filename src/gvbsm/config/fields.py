@@ -1,4 +1,4 @@
-"""What is known about a setting beside its type and default: said at its field, asked for here."""
+"""Declare settings with their limits and uses, and find settings by them."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""Names of settings: dotted keys, which are known, and nested settings laid over others.
+"""Work with dotted keys of settings: check names, merge and flatten nested settings, suggest names.
 
-Some settings are tables, whose keys are no settings but names of networks, or numbers of images:
-the learning rates of single students, the weights of single teachers, and so on.
+Some settings are tables. Their keys are names of networks or numbers of images, not settings: for
+example the learning rates of single students.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
 
 
 def check_names(settings: dict[str, Any], where: str) -> None:
-    """Check that every name is a setting, that sections are mappings, and where null may stand.
+    """Check that all names are settings, that sections are mappings, and that null is allowed.
 
     Raises:
         ConfigError: One line a fault.
@@ -45,33 +45,33 @@ def check_names(settings: dict[str, Any], where: str) -> None:
 
 
 def fields_by_name(of: type = Config, prefix: str = "") -> dict[str, str]:
-    """Dotted name of every setting, and its type as written, or "section"."""
-    found = {}
+    """Return the dotted name of each setting with its type as written, or "section"."""
+    kinds = {}
     for item in dataclasses.fields(of):
         factory = item.default_factory
         section = factory() if factory is not dataclasses.MISSING else None
         if section is not None and dataclasses.is_dataclass(section):
-            found[prefix + item.name] = "section"
-            found |= fields_by_name(type(section), f"{prefix}{item.name}.")
+            kinds[prefix + item.name] = "section"
+            kinds |= fields_by_name(type(section), f"{prefix}{item.name}.")
         else:
-            found[prefix + item.name] = str(item.type)
-    return found
+            kinds[prefix + item.name] = str(item.type)
+    return kinds
 
 
 @cache
 def _tables() -> frozenset[str]:
-    """Last parts of the names of settings that are tables; no section has such a name."""
+    """Return the last parts of the names of all tables; no section has such a name."""
     kinds = fields_by_name().items()
     return frozenset(name.rpartition(".")[2] for name, kind in kinds if kind.startswith("dict["))
 
 
 def _is_nested(key: str, value: Any) -> bool:
-    """Whether the value of a key holds settings that have names of their own."""
+    """Whether a value is a section of settings, not a table."""
     return isinstance(value, dict) and key not in _tables()
 
 
 def _all_keys(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:
-    """Dotted keys with their values, sections before what they hold."""
+    """Yield dotted keys and values, a section before its settings."""
     for key, value in settings.items():
         yield f"{prefix}{key}", value
         if _is_nested(key, value):
@@ -79,7 +79,7 @@ def _all_keys(settings: dict[str, Any], prefix: str = "") -> Iterator[tuple[str,
 
 
 def flat_keys(settings: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """Dotted keys of nested settings; a table is one setting, whatever its keys."""
+    """Yield the dotted keys of nested settings; a table is one setting."""
     for key, value in settings.items():
         if _is_nested(key, value):
             yield from flat_keys(value, f"{prefix}{key}.")
@@ -110,7 +110,7 @@ def nest(key: str, value: Any) -> dict[str, Any]:
 
 
 def unknown_field(name: str, where: str) -> str:
-    """Name an unknown setting and the nearest known one."""
+    """Return the message about an unknown setting, with the nearest known names."""
     return f"{where}: there is no setting {name!r}; {nearest(name, fields_by_name())}"
 
 
@@ -118,9 +118,9 @@ def closest(name: str, known: Iterable[str], most: int = 1, form: str = "{}") ->
     """Return a question to stand in a message, `did you mean A or B? `; empty if none is close.
 
     Args:
-        name: What was written.
-        known: What may have been meant.
-        most: Most names that are shown.
+        name: The name that was given.
+        known: The names that exist.
+        most: Largest number of names to show.
         form: How a name is shown, as for `str.format`.
     """
     near = difflib.get_close_matches(name, list(known), n=most)
@@ -128,11 +128,11 @@ def closest(name: str, known: Iterable[str], most: int = 1, form: str = "{}") ->
 
 
 def nearest(name: str, known: Iterable[str]) -> str:
-    """A hint at the known names that are most like `name`."""
+    """Return a question with the known names that are most similar to `name`, or a list of all."""
     known = list(known)
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     tail = name.rpartition(".")[2]
     near = near or [key for key in known if key.rpartition(".")[2] == tail][:3]
     if near:
         return f"did you mean {' or '.join(near)}?"
-    return f"known: {', '.join(known)}" if len(known) < 30 else "`gvbsm run --help` tells all"
+    return f"known: {', '.join(known)}" if len(known) < 30 else "`gvbsm run --help` lists all"

@@ -14,17 +14,17 @@ class OptimizerConfig:
 
     Args:
         name: sgd (with momentum), adam, adamw, or muon (orthogonal updates of kernels and matrices,
-            adamw for the rest, the classifier among it), which synthesis does not have.
+            adamw for the classifier and all other parameters; not for synthesis).
         lr: Learning rate at the start.
         momentum: Momentum of sgd and muon.
         betas: The two decay rates of adam and adamw.
-        weight_decay: Weight decay, on tensors with more than one dimension alone.
-        schedule: constant, cosine (over all steps), or ssrs (as cosine, but after 5/6 of the steps
-            a sixth of the rate reached there, and from there linearly to 0).
-        zeta: Stretches the cosine: only 1/zeta of its half period is run through, so that 1 ends at
-            a rate of 0, 2 at half of lr.
-        warmup: Share of the steps over which the rate first rises linearly to lr; the schedule is
-            that of the steps after it.
+        weight_decay: Weight decay of tensors with more than one dimension.
+        schedule: constant, cosine (over all steps), or ssrs (cosine for 5/6 of the steps, then a
+            sixth of the rate reached, falling linearly to 0).
+        zeta: Stretch of the cosine, of which 1/zeta of a half period is used: 1 ends at a rate of
+            0, 2 at half of lr.
+        warmup: Share of the steps in which the rate rises linearly to lr, before the schedule
+            starts.
     """
 
     name: Literal["sgd", "adam", "adamw", "muon"] = "sgd"

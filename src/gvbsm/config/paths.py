@@ -1,4 +1,4 @@
-"""Paths as people write them, and the folder of what is remembered between runs."""
+"""Expand paths of users, and choose the cache folder."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ log = logging.getLogger("gvbsm")
 
 
 def user_path(path: str | Path) -> Path:
-    """A path with `~` and `~user` expanded, which no shell does in quotes or in a settings file.
+    """Return a path with `~` and `~user` expanded, which shells do not do in quotes.
 
     Raises:
         ConfigError: If there is no such home folder.
@@ -29,10 +29,10 @@ def user_path(path: str | Path) -> Path:
 
 
 def cache_folder() -> Path:
-    """The folder of downloads and of what was computed of data: `~/.cache/gvbsm`.
+    """Return the folder of downloads and of cached results: `~/.cache/gvbsm`.
 
-    Without a home folder, as in a container under a user number of its own, a temporary one stands
-    in, which is removed when the process ends.
+    Without a home folder, as in a container with an unnamed user, it is a temporary folder that is
+    removed when the process ends.
     """
     try:
         return Path.home() / ".cache" / "gvbsm"

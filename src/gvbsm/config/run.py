@@ -34,17 +34,16 @@ WHOLE_SET = ("teacher", "full")  # baselines that are trained on all real pictur
 
 @dataclass(frozen=True)
 class BaselinesConfig:
-    """What the result is compared with, in the same run.
+    """Baselines that are run and evaluated with the result.
 
     Args:
         methods: Any of sre2l, teacher (the accuracy of each teacher), full (each student trained on
             all real pictures with hard labels), and real pictures selected at random or by herding,
             k-center or forgetting (random-hard, herding-soft and so on).
-        draws: Random selections of real pictures; student k trains on draw k modulo draws.
-        full_epochs: Epochs of the students of `full`; views, batches and optimizer are those of
-            squeeze.
-        overrides: Settings of synthesis, labels and evaluation that single baselines have on this
-            data, such as {sre2l: {synthesis: {weight_batchnorm: 1.0}}}.
+        draws: Random selections of real pictures; student k trains on selection k modulo draws.
+        full_epochs: Epochs of the students of full; views, batch size and optimizer are squeeze's.
+        overrides: Settings of synthesis, labels and evaluation that differ for single baselines,
+            such as {sre2l: {synthesis: {weight_batchnorm: 1.0}}}.
     """
 
     methods: tuple[Baseline, ...] = ("random-hard", "random-soft", "sre2l", "teacher")
@@ -58,13 +57,13 @@ class ContinualConfig:
     """The class-incremental protocol of `gvbsm continual` (appendix F).
 
     Args:
-        steps: Steps in which the classes arrive; the first take one more each of what is over.
-        orders: Random orders of the classes; each has its own student and its own random pictures.
+        steps: Number of steps in which the classes arrive; if they do not divide evenly, the first
+            steps take one class more.
+        orders: Random orders of the classes; each has its own student and random pictures.
         students: Names of the students' architectures; none takes the first of evaluation.students.
         epochs: Epochs of each training; none takes labels.epochs.
-        min_steps: Least steps of each training, as labels.min_steps, which none takes.
-        methods: What the run's own set is compared with: any of baselines.methods' but teacher and
-            full.
+        min_steps: Least number of steps of each training; none takes labels.min_steps.
+        methods: Baselines to compare with: any of baselines.methods except teacher and full.
     """
 
     steps: int = setting(5, limit="positive")
@@ -81,21 +80,21 @@ class Config:
 
     Args:
         ipc: Images per class of the distilled set.
-        seed: Seed of everything that is drawn.
-        method: gvbsm, or a baseline that takes its place (sre2l, or a selection as random-hard).
-        device: cpu, cuda or cuda:N; auto takes a GPU where there is one.
+        seed: Seed of all random draws.
+        method: gvbsm, or a baseline in its place (sre2l, or a selection such as random-hard).
+        device: cpu, cuda or cuda:N; auto takes a GPU if there is one.
         precision: fp32, or bf16 (autocast; statistics stay fp32); auto is bf16 on CUDA, else fp32.
         threads: CPU threads; none leaves torch's choice.
-        checkpoint_seconds: Time between checkpoints of unfinished work.
-        trackers: Where losses and accuracies go besides files: tensorboard, wandb, trackio.
+        checkpoint_seconds: Seconds between checkpoints of unfinished work.
+        trackers: Trackers that log losses and accuracies: tensorboard, wandb, trackio.
         data: The real pictures.
         squeeze: Training of the teachers.
         statistics: Global statistics of the convolutions.
-        synthesis: Optimisation of the images.
+        synthesis: Optimization of the images.
         labels: Soft labels.
         evaluation: Training of the students.
         coreset: Selection of real pictures.
-        baselines: What the result is compared with.
+        baselines: Baselines that are evaluated with the result.
         continual: The class-incremental protocol.
     """
 

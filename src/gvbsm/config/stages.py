@@ -18,24 +18,24 @@ class SqueezeConfig:
 
     Args:
         backbones: Names of the teachers' architectures.
-        pretrained: Take the library's weights (torchvision/..., timm/...) and train nothing.
-        weights_dir: Folder that holds these weights (or your own, of any network) as files; none
-            lets the libraries find or download them. See docs/imagenet.md for the names.
+        pretrained: Use published weights (torchvision/..., timm/...) instead of training.
+        weights_dir: Folder with weight files for pretrained teachers, named as docs/imagenet.md
+            says; none lets the libraries find or download the weights.
         epochs: Passes over the training set.
-        batch_size: Pictures in a step.
-        micro_batch: Most pictures that pass through a teacher at once: a step's gradients are
-            summed over such parts. The same up to rounding, except that BatchNorm sees each part
-            by itself; none takes the whole batch.
-        optimizer: Optimiser of the teachers.
+        batch_size: Pictures in a training step.
+        micro_batch: Most pictures in a forward pass; a larger step sums the gradients of several
+            passes. The result is the same up to rounding, except that BatchNorm uses the moments
+            of each pass; none passes the whole batch.
+        optimizer: Optimizer of the teachers.
         views: Augmentation of the real pictures.
-        tests: How often the test accuracy is measured, evenly spread, the last epoch included.
-        parallel: Of several processes, each trains networks of its own (networks), or all share
-            each step's pictures of one network (pictures).
-        seed: Seed of teachers, their statistics and forgetting; none takes the run's.
-        settings_of: Settings of single teachers where they differ from those above: pretrained,
-            epochs, batch_size, micro_batch, and any of optimizer and views, such as
-            {wrn16_2: {epochs: 24, views: {crop: resized}}}. Teachers that are not trained may
-            stand there, too.
+        tests: Number of epochs, evenly spaced and with the last, after which the test accuracy is
+            measured.
+        parallel: With several processes, train one network on each (networks), or split each
+            batch of one network between all (pictures).
+        seed: Seed of teachers, statistics and forgetting; none takes the run's.
+        settings_of: Settings that differ for single teachers (pretrained, epochs, batch_size,
+            micro_batch, and those in optimizer and views), such as
+            {wrn16_2: {epochs: 24, views: {crop: resized}}}. Names outside backbones are ignored.
     """
 
     backbones: tuple[str, ...] = setting(
@@ -57,12 +57,12 @@ class SqueezeConfig:
 
 @dataclass(frozen=True)
 class StatisticsConfig:
-    """The pass that records each convolution's global statistics (section 3.3).
+    """The pass that records the statistics of each convolution (section 3.3).
 
     Args:
-        n_p: Side of a patch in pixels of the feature map.
-        batch_size: Pictures in a step of the pass; the result does not depend on it.
-        passes: Views of each picture that are recorded.
+        n_p: Side of a patch, in pixels of the feature map.
+        batch_size: Pictures in a forward pass; the statistics do not depend on it.
+        passes: Passes over the training set, each with new views.
     """
 
     n_p: int = setting(4, limit="positive")
@@ -72,53 +72,56 @@ class StatisticsConfig:
 
 @dataclass(frozen=True)
 class SynthesisConfig:
-    """Optimisation of the images.
+    """Optimization of the images.
 
     Args:
-        backbones: Teachers that are matched (GBM); none takes all of squeeze.backbones.
-        backbone_order: uniform draws one for each iteration (Eq. 7); round_robin takes turns.
-        init: Start from noise (the paper), or from real pictures of the class: random (real), by
-            herding with coreset.backbone (herding), of the lowest loss under the mean logits of the
-            teachers (lowest_loss), or the best of random crops (crops, as RDED).
-        crop_tiles: With init=crops, tiles along a side of an image: 1, or 2 for four in an image.
+        backbones: Teachers whose statistics are matched (GBM); none takes all of
+            squeeze.backbones.
+        backbone_order: Draw a teacher at random in each iteration (uniform, Eq. 7), or take turns
+            (round_robin).
+        init: Start from noise (the paper) or from real pictures of the class: random ones (real),
+            chosen by herding (herding), those with the lowest loss under the teachers' mean logits
+            (lowest_loss), or the best of random crops (crops, RDED).
+        crop_tiles: With init=crops, crops along a side of an image: 1, or 2 for four in an image.
         crop_scale: With init=crops, smallest and largest share of a picture's area in a crop.
-        iterations: Steps for each batch of images.
-        stages: Equal parts that the iterations are cut into; each begins without the optimiser's
-            moments. One is the paper's.
-        stage_sizes: Side in pixels of the images in each part, that of the pictures in the last
-            (FADRM on ImageNet); without any, it is that of the pictures in all.
-        residual: Share of the real start that is mixed into the images after each part but the
-            last (FADRM); 0 is off.
-        rounds: Parts that the images of a class are cut into, by their number within it. Those of
-            part r = 0, 1, ... begin r/rounds of the iterations late, from their real start (DELT).
-            One is the paper's.
-        batch_size: Images that are optimised together.
-        loop: reorder (a batch holds several images of few classes) or original (one image of each
-            class at most, so that no batch is larger than the number of classes).
-        optimizer: Optimiser of the pixels.
-        views: Augmentation before the teacher; the statistics pass sees real pictures the same way.
-        alpha: Weight of the past in the EMA of batch statistics (Eq. 6); 0 is no EMA.
-        ema_start: first starts the EMA at the first batch, zero at 0 as the authors' code does.
-        beta_dr: Probability that a convolution's matching is dropped in an iteration.
-        beta_dr_of: beta_dr at single numbers of images per class, such as {10: 0.0}; at these
-            beta_dr is not read.
-        weight_cross_entropy: Weight of the classification term.
+        iterations: Optimization steps for each batch of images.
+        stages: Equal parts of the iterations, each with a new optimizer state; the paper has 1.
+        stage_sizes: Side of the images in each stage, in pixels, ending with the pictures' own
+            (FADRM on ImageNet); empty keeps that side in all stages.
+        residual: Share of the real start that is mixed into the images between stages (FADRM); 0
+            is off.
+        rounds: Number of starting times (DELT): the images of a class are split into this many
+            rounds, and round r starts after r/rounds of the iterations; the paper has 1.
+        batch_size: Images that are optimized together.
+        loop: Batches of several images of few classes (reorder), or of at most one image of each
+            class (original), which limits a batch to the number of classes.
+        optimizer: Optimizer of the pixels.
+        views: Augmentation of the images before a teacher, and of the real pictures whose
+            statistics are recorded.
+        alpha: Decay of the moving average of batch statistics (Eq. 6); 0 is off.
+        ema_start: Start that average from the first batch (first), or from 0 (zero, the authors'
+            code).
+        beta_dr: Probability that the matching of a convolution is dropped in an iteration.
+        beta_dr_of: beta_dr for single numbers of images per class, such as {10: 0.0}; it takes
+            precedence.
+        weight_cross_entropy: Weight of the cross-entropy.
         weight_batchnorm: Weight of L'_BN (Eq. 6); 0 is off.
         weight_conv: Weight of L'_Conv (Eq. 10); 0 is off.
         weight_densification: Weight of L_DD (Eq. 5); 0 is off.
-        weight_class: Share of the comparison with the statistics of each class (EDC) in L'_BN and
-            L'_Conv, beside that with those of all; 0 is off.
-        weight_flatness: Weight of the flatness term (EDC): the logits are to stay near those of an
-            EMA copy of the images; 0 is off.
-        flatness_decay: Weight of the past in that copy.
-        flatness_tau: Temperature at which the logits are compared.
-        first_layer_multiplier: Extra weight of the first matched layer of each teacher.
+        weight_class: Share of L'_BN and L'_Conv that compares with the statistics of the images'
+            own class instead of all classes (EDC); 0 is off.
+        weight_flatness: Weight of the distance between the logits of the images and of their moving
+            average (EDC); 0 is off.
+        flatness_decay: Decay of that moving average.
+        flatness_tau: Temperature of the logits in that distance.
+        first_layer_multiplier: Factor on the matching loss of each teacher's first matched layer.
         tau: Temperature of L_DD.
-        densification: exact is Eq. 5; scaled divides each Gram matrix by its mean eigenvalue first.
-        rounding: How finished pixels become one of 256 levels: nearest, or truncate (to the level
-            below, as the authors' code).
-        groups: Batches that share each pass of a network; none takes 1 on a CPU, many on a GPU.
-        compile: Compile each network with its statistics; auto does so where the work is long.
+        densification: Use Eq. 5 as it is (exact), or divide each Gram matrix by its mean eigenvalue
+            first (scaled).
+        rounding: Convert pixels to 256 levels by rounding (nearest), or always down (truncate, the
+            authors' code).
+        groups: Batches of images in a forward pass; none takes 1 on a CPU and many on a GPU.
+        compile: Compile the networks with torch.compile; auto does so if synthesis takes long.
         seed: Seed of the images; none takes the run's.
     """
 
@@ -161,13 +164,14 @@ class SynthesisConfig:
 
 @dataclass(frozen=True)
 class LabelStorageConfig:
-    """How soft labels are kept on disk (docs/labels.md); the defaults keep them as they are.
+    """How soft labels are compressed on disk (docs/labels.md); the defaults are lossless.
 
     Args:
-        pruning: Keep the labels of one epoch in so many; students draw from this pool (LPLD). Only
-            what is kept is labelled at all.
-        top_k: Largest logits that are kept of each view, the others as their mean; null keeps all.
-        bits: Bits of a logit: 16 (half precision), or 8 (256 levels between a view's extremes).
+        pruning: Number of epochs of which one is labeled and stored (LPLD); students draw from the
+            stored labels.
+        top_k: Largest logits of each view that are stored, the others as their mean; null stores
+            all.
+        bits: Bits of a stored logit: 16 (half precision), or 8 (256 levels over a view's range).
     """
 
     pruning: float = 1.0
@@ -177,25 +181,25 @@ class LabelStorageConfig:
 
 @dataclass(frozen=True)
 class LabelsConfig:
-    """Soft labels of every view of every epoch.
+    """Soft labels of every view in every epoch.
 
     Args:
         backbones: Teachers of the ensemble; none takes all of squeeze.backbones.
-        epochs: Epochs that are labelled, and for which the students train; see min_steps.
-        min_steps: Least training steps; a set too small for them in its epochs gets more epochs.
-        batch_size: Images that are labelled together, in the order of training.
-        full_batch_up_to: A set of at most this many images is one batch, in labelling and training.
+        epochs: Epochs that are labeled and that students train for.
+        min_steps: Least number of training steps; a small set gets as many epochs as they need.
+        batch_size: Images that are labeled together, in the order of training.
+        full_batch_up_to: Largest set, in images, that is labeled and trained on as one batch.
         views: Augmentation of the distilled images.
-        logit_normalization: Bring all teachers' logits to one norm before the mean (Eq. 8, w/ LN).
-        logit_normalization_of: logit_normalization for single students, such as {resnet50: false},
-            which learn from labels of their own.
-        store: Keep the labels on disk (true) or let the teachers label during training (false).
-        storage: How they are kept on disk.
-        seed: Seed of the views of the labels; none takes the run's.
-        temperature: By what the ensemble's logits are divided before they are kept or learnt.
-        weights: How much single teachers count in the ensemble's mean; one that is not named has 1.
-        batchnorm: By what moments the teachers' BatchNorm normalizes: running (those recorded in
-            training) or batch (those of the views that are labelled together; BSSL).
+        logit_normalization: Scale the logits of all teachers to one norm before averaging (Eq. 8).
+        logit_normalization_of: logit_normalization for single students, such as {resnet50: false};
+            these get labels of their own.
+        store: Store the labels on disk (true), or label during training (false).
+        storage: Compression of the stored labels.
+        seed: Seed of the views; none takes the run's.
+        temperature: Divisor of the ensemble's logits before they are stored or learned.
+        weights: Weights of single teachers in the ensemble's mean; the others have 1.
+        batchnorm: Moments that the teachers' BatchNorm uses: those from training (running), or
+            those of the batch that is labeled (batch, BSSL).
     """
 
     backbones: tuple[str, ...] | None = setting(None, chooses_teachers=True)
@@ -222,26 +226,28 @@ class LabelsConfig:
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """Training of fresh students on images and labels.
+    """Training of new students on images and labels.
 
     Args:
         students: Names of the students' architectures.
-        seeds: Students of each architecture; mean and deviation are over them.
-        loss: mse_gt is Eq. 11; kl is SRe2L's; hard is cross-entropy with the hard labels alone.
+        seeds: Students of each architecture; results are their mean and standard deviation.
+        loss: mse_gt (Eq. 11), kl (SRe2L), or hard (cross-entropy with the hard labels).
         gamma: Weight of the cross-entropy in mse_gt.
         temperature: Temperature of kl.
-        hard_target: Hard label of a mixed image: base (the unmixed image's) or mixed (by share).
-        batch_size: Images in a step.
-        micro_batch: Most images that pass through a student at once: a step's gradients are summed
-            over such parts. The same up to rounding, except that BatchNorm sees each part by
-            itself; none takes the whole batch.
-        optimizer: Optimiser of the students.
-        lr_of: Learning rate of single students where it differs from optimizer.lr.
-        tests: How often the test accuracy is measured, evenly spread, the last epoch included.
+        hard_target: Hard label of a mixed image: that of the unmixed image (base), or of both by
+            area (mixed).
+        batch_size: Images in a training step.
+        micro_batch: Most images in a forward pass; a larger step sums the gradients of several
+            passes. The result is the same up to rounding, except that BatchNorm uses the moments
+            of each pass; none passes the whole batch.
+        optimizer: Optimizer of the students.
+        lr_of: Learning rates of single students; the others have optimizer.lr.
+        tests: Number of epochs, evenly spaced and with the last, after which the test accuracy is
+            measured.
         parallel: As squeeze.parallel.
         seed: Seed of the students; none takes the run's.
-        ema: Decay for each step of the moving average of a student's parameters, which is tested
-            (and saved by `gvbsm train`) in their place; 0 is off.
+        ema: Decay, for each step, of the moving average of a student's parameters, which is tested
+            and saved in their place; 0 is off.
     """
 
     students: tuple[str, ...] = setting(("convnet128", "resnet18"), in_recipe=False)
@@ -268,7 +274,7 @@ class CoresetConfig:
 
     Args:
         backbone: Teacher whose features herding and k-center compare, and architecture that
-            forgetting trains afresh; none takes the first of squeeze.backbones.
+            forgetting trains; none takes the first of squeeze.backbones.
         epochs: Epochs of forgetting's training; none takes squeeze.epochs.
     """
 

@@ -10,24 +10,24 @@ from gvbsm.config.fields import setting
 
 @dataclass(frozen=True)
 class ViewConfig:
-    """How one picture becomes a view of it.
+    """Augmentation: how a picture becomes a view.
 
     Args:
-        crop: none, pad (shifted crop over a border, see border), or resized (RandomResizedCrop).
-        padding: Border in pixels for crop=pad.
+        crop: none, pad (random shift over a border), or resized (RandomResizedCrop).
+        padding: Width of the border in pixels for crop=pad.
         scale: Smallest and largest share of the area for crop=resized.
         ratio: Smallest and largest width/height for crop=resized.
-        flip: Mirror left-right with probability 1/2.
+        flip: Flip left-right with probability 1/2.
         roll: Largest cyclic shift in pixels along each axis, before the crop; 0 is off.
         cutmix: Parameter of CutMix's Beta distribution; 0 is off.
-        shuffle: Cells along a side into which a view is cut; their places are drawn anew (RDED's
-            patch shuffle), before views are mixed. 0 and 1 are off.
-        mixup: Parameter of Mixup's Beta distribution; 0 is off. Beside cutmix each of the two has
+        shuffle: Cells along a side whose positions are permuted before mixing (RDED's patch
+            shuffle); 0 and 1 are off.
+        mixup: Parameter of Mixup's Beta distribution; 0 is off. With cutmix, each is applied with
             probability 1/2.
-        border: Border for crop=pad: mean (color), or black, which is around finished pictures
-            alone, as the authors' code has it; images in synthesis keep the mean color.
-        per_sample: One draw for each synthetic image (true), or one for a batch of synthesis and
-            one for an epoch of labels (false). Real pictures always have one each.
+        border: Border for crop=pad: the mean color (mean), or black around finished pictures
+            (black, the authors' code); images in synthesis keep the mean color.
+        per_sample: Draw a view for each distilled image (true), or one for each batch of synthesis
+            and each epoch of labels (false); real pictures always have one each.
     """
 
     crop: Literal["none", "pad", "resized"] = "resized"
