@@ -1,4 +1,4 @@
-"""What a user calls: run the pipeline, or one of its stages, from settings or a preset's name."""
+"""Run the pipeline, or one of its stages, from settings or the name of a preset."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def run(
     *,
     origin: Origin | None = None,
 ) -> dict[str, Any]:
-    """Run the whole pipeline and return what `results.json` holds.
+    """Run the whole pipeline and return the content of `results.json`.
 
     Args:
         config: Settings, the name of a preset, or a nested mapping of settings.
-        workdir: Where everything is kept; what is there already and matches is not made again. None
-            is `runs/PRESET`, as on the command line, or `runs/DATA` for other settings.
+        workdir: The work directory; artifacts in it that match the settings are not made again.
+            None is `runs/PRESET`, as on the command line, or `runs/DATA` for other settings.
         quiet: No progress bars.
-        origin: Where the settings came from, for the results to tell; None takes a preset's name.
+        origin: Where the settings came from, kept with the results; None takes a preset's name.
 
     Raises:
         ConfigError, DataError, ArtifactError, RunError: With one clear line.
@@ -54,15 +54,15 @@ def run_stage(
     origin: Origin | None = None,
     **options: bool,
 ) -> None:
-    """Run one stage of the run's own method with its options; what it builds on must be there.
+    """Run one stage of the run's own method; the artifacts that it builds on must exist.
 
     Args:
         stage: squeeze, statistics, synthesis, labels or evaluation.
         config: Settings, the name of a preset, or a nested mapping of settings.
-        workdir: Where everything is kept.
+        workdir: The work directory.
         quiet: No progress bars.
         origin: As for `run`.
-        options: Of the stage.
+        options: Options of the stage, such as `convert_only` of labels.
 
     Raises:
         ConfigError, DataError, ArtifactError, RunError: With one clear line.

@@ -371,7 +371,7 @@ def test_stopped_and_resumed_results_are_the_same_files(
     ("settings", "words"),
     [
         ({"continual": {"steps": 11}}, "steps is 11, but there are 10 classes"),
-        ({"continual": {"steps": 10}, "ipc": 1}, "brings one image alone"),
+        ({"continual": {"steps": 10}, "ipc": 1}, "has a single image"),
         ({"continual": {"students": ["resnet8"]}}, "did you mean resnet18"),
         ({"method": "sre2l", "baselines": {"methods": []}}, r"set continual\.methods to \[\]"),
         ({"ipc": 10_000, "baselines": {"methods": []}}, r"--continual\.methods"),

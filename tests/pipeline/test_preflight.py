@@ -210,7 +210,7 @@ def test_check_continual__a_sound_protocol_passes(data):
     ("settings", "message"),
     [
         ({"continual": {"steps": 5}}, "steps is 5, but there are 4 classes; take at most 4"),
-        ({"continual": {"steps": 4}, "ipc": 1}, "one image alone"),
+        ({"continual": {"steps": 4}, "ipc": 1}, "has a single image"),
         ({"continual": {"steps": 2, "students": ["resnt18"]}}, "resnet18"),
         ({"continual": {"steps": 2, "methods": ["herding-hard"]}, "ipc": 11}, "herding-hard"),
         ({"continual": {"steps": 2}, "method": "sre2l", "baselines": {"methods": []}}, "itself"),

@@ -212,7 +212,7 @@ def test_batchnorm_by_the_batch__is_by_the_batch_of_training(label, data, teache
     config = replace(CONFIG, batchnorm="batch", epochs=2)
     with patch.object(gvbsm.stages.labels, "SHARD_BYTES", 60):
         labels = label(config, names=[WRN], count=11)
-    assert labels.parts > 1
+    assert labels.shards_per_epoch > 1
     plan, stored = labels.epoch(1)
     model = copy.deepcopy(teachers[WRN])
     for index, training in zip(plan.order.split(5), (True, True, False), strict=True):

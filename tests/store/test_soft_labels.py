@@ -254,7 +254,7 @@ def test_logits_of_no_class_of_the_set_are_refused(written):
     tensors, header = load_tensors(path, "labels")
     tensors["classes"][0, 0] = CLASSES
     save(path, tensors, header)
-    with pytest.raises(ArtifactError, match="names classes beyond the 6 of the set"):
+    with pytest.raises(ArtifactError, match=r"a class index is not in \[0, 6\)"):
         load_labels(store.directory).epoch(0)
 
 

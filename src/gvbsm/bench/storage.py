@@ -17,7 +17,7 @@ from gvbsm.data.epochs import draw_plan
 from gvbsm.engine.device import Runtime
 from gvbsm.stages.labels import new_store
 from gvbsm.store.distilled import load_labels
-from gvbsm.store.soft_labels import Labelled
+from gvbsm.store.soft_labels import LabeledEpoch
 
 IMAGES, CLASSES, SIZE, EPOCHS = 1000, 1000, 224, 8  # 16 MB of logits
 STORAGES = {
@@ -57,7 +57,7 @@ def _measure(storage: LabelStorageConfig, config: BenchConfig, runtime: Runtime)
         folder, plain = Path(name) / "labels", Path(name) / "plain"
         store = new_store(folder, labels, IMAGES, CLASSES, SIZE, runtime, {})
 
-        def labelled(epoch: int) -> Labelled:
+        def labelled(epoch: int) -> LabeledEpoch:
             return plans[epoch], lambda index: store.encode(logits[index])
 
         def write() -> None:

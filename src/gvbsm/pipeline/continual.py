@@ -6,23 +6,23 @@ seen so far. After each step a student is trained from scratch on the memory alo
 the real test pictures of these classes. The average incremental accuracy is the mean over all
 steps.
 
-What differs from DM:
+Differences from DM:
 
-- Labels are soft. The teachers label each batch of the memory as it comes, since a stored label may
-  belong to an image that is mixed with one of a class still to come. Each teacher's logits are cut
-  to the classes seen before the ensemble, and a student has one output for each of these. DM's
-  students have an output for every class from the start. With hard labels an output that is never
-  a target is soon never the largest, so that both come to the same; soft labels would teach it what
-  the teachers know of the classes to come.
-- An order of the classes has one student, and its own selection where the set is random real
-  pictures, so that the deviation over orders is that over students and selections too. DM has five
+- Labels are soft. The teachers label each batch of the memory during training: a stored label may
+  belong to a mix of an image with one of a class that has not arrived. Each teacher's logits are
+  cut to the classes seen before the ensemble, and a student has one output for each of them. DM's
+  students have an output for every class from the start. With hard labels both are the same, as an
+  output that is never a target is soon never the largest. Soft labels would train such an output
+  with the teachers' knowledge of classes that have not arrived.
+- Each order of the classes has one student, and a selection of its own if the set is random real
+  pictures. The deviation over orders thus includes that over students and selections. DM has five
   orders of three students.
-- Classes that do not divide evenly go to the first steps, one more each; DM leaves them out.
+- If the classes do not divide evenly, the first steps have one class more; DM drops them.
 
-What it does not show: the teachers have seen all classes from the start, and so have images and
-soft labels that are made with them, as in the paper, where the whole distilled set is there before
-the protocol begins. DM distils each class by itself. Of the sets here random pictures with hard
-labels alone are free of this.
+Limit: the teachers are trained on all classes from the start, so that images and soft labels made
+with them depend on all classes. This is so in the paper, too, where the whole distilled set is made
+before the protocol begins. DM distills each class by itself. Of the sets here, only random pictures
+with hard labels do not depend on later classes.
 
 `DIR/continual/METHOD-STUDENT-ORDER-CLASSES.json` is a result of `evaluation` with the number of
 classes seen in its name. `DIR/continual.json` holds:
@@ -35,12 +35,13 @@ classes seen in its name. `DIR/continual.json` holds:
         student  name of the architecture
         ipc      images per class
         steps    for each step the top-1 accuracy in percent on the test pictures of the classes
-                 seen, {"mean", "std", "values"}: values are those of the orders, in their order
+                 seen, {"mean", "std", "values"}: one value an order
         average  the average incremental accuracy in percent, {"mean", "std", "values"} likewise
         seconds  time of the row's trainings
-    note         what must be said beside the figures
+    note         the limit above, in one sentence
     config       all settings
-    versions     what the figures were made with
+    origin       the preset, and the settings that the command line changed
+    versions     software, device and precision
 """
 
 from __future__ import annotations
@@ -82,23 +83,23 @@ NOTE = (
 
 
 def class_order(classes: int, generator: Generator) -> list[int]:
-    """A random order of the classes, in which they arrive."""
+    """Draw the order in which the classes arrive."""
     return torch.randperm(classes, generator=generator).tolist()
 
 
 def classes_seen(classes: int, steps: int) -> list[int]:
-    """How many classes have been seen after each step.
+    """The number of classes seen after each step.
 
     Args:
         classes: Number of classes.
-        steps: Steps, at most one a class; the first `classes % steps` bring one class more.
+        steps: Steps, at most one a class; the first `classes % steps` have one class more.
     """
     size, over = divmod(classes, steps)
     return [step * size + min(step, over) for step in range(1, steps + 1)]
 
 
 def keep_classes(split: Split, seen: Sequence[int], classes: int) -> Split:
-    """The pictures of some classes, each labelled with its class's position in `seen`.
+    """Keep the pictures of some classes, labeled with the position of their class in `seen`.
 
     Args:
         split: Pictures of all classes.
@@ -117,10 +118,10 @@ def keep_classes(split: Split, seen: Sequence[int], classes: int) -> Split:
 
 
 def memory_data(data: ImageData, images: Tensor, labels: Tensor, seen: Sequence[int]) -> ImageData:
-    """What a student of a step meets: images of the classes seen, and their real test pictures.
+    """The data of a student: the images of the classes seen, and their real test pictures.
 
     Args:
-        data: The real data of all classes; its mean and deviation, which the teachers expect, stay.
+        data: The real data of all classes; its mean and deviation are kept for the teachers.
         images: A set of images of all classes, uint8 (images, channels, size, size).
         labels: Their classes, int64 (images,).
         seen: The classes seen so far, in the order in which they arrived.
@@ -153,7 +154,7 @@ class SeenOutputs(nn.Module):
 
 
 def at_step(config: Config, seen: int) -> Config:
-    """A method's settings for a memory of `seen` classes, labelled as the student trains.
+    """A method's settings for a memory of `seen` classes, labeled during training.
 
     Args:
         config: The method's settings.
@@ -196,7 +197,7 @@ class Protocol:
         ]
 
     def learn(self) -> dict[str, Any]:
-        """Train what is missing or out of date; write and return what `continual.json` holds."""
+        """Train the students that are missing; write and return the content of `continual.json`."""
         counts = self._counts
         sizes = [after - before for before, after in zip([0, *counts], counts, strict=False)]
         log.info(
@@ -205,7 +206,7 @@ class Protocol:
         rows = []
         results: dict[str, Any] = {}
         for method, config in self._methods():
-            image_sets = [self._prepared(config, number) for number in range(len(self._orders))]
+            image_sets = [self._make_images(config, number) for number in range(len(self._orders))]
             for student in self._students:
                 curves = self._curves(image_sets, student)
                 rows.append(self._row(method, student, config.ipc, curves))
@@ -221,15 +222,15 @@ class Protocol:
             yield method, for_method(config, method)
 
     def _image_set(self, config: Config, number: int) -> ImageSet:
-        """The set of a method; of random pictures each order has its own."""
+        """The set of a method for an order; each order has its own selection of random pictures."""
         draw = number if selection_of(config.method) == "random" else 0
         workdir = self._run.workdir
         if config.method == self._run.config.method and not draw:
             return ImageSet(config, workdir)
         return ImageSet(config, workdir / "baselines" / baseline_folder(config.method, draw), draw)
 
-    def _prepared(self, config: Config, number: int) -> ImageSet:
-        """The set for one order, once its images are there."""
+    def _make_images(self, config: Config, number: int) -> ImageSet:
+        """Make the images for one order, with the teachers that they need; return their set."""
         image_set, run = self._image_set(config, number), self._run
         run.squeeze(names=image_set.teachers)
         if image_set.needs_statistics:
@@ -240,49 +241,55 @@ class Protocol:
     def _curves(self, image_sets: Sequence[ImageSet], student: str) -> list[list[float]]:
         """The accuracies after each step of each order; `image_sets` has one set an order.
 
-        The students know nothing of each other, so several processes train them side by side.
+        The students do not depend on each other, so that several processes train them side by side.
         """
         run, counts = self._run, self._counts
-        works = [(number, count) for number in range(len(image_sets)) for count in counts]
+        trainings = [(number, count) for number in range(len(image_sets)) for count in counts]
         steps = {
             (number, count): self._step(image_sets[number], student, number, count)
-            for number, count in works
+            for number, count in trainings
         }
 
         def path_of(position: int) -> Path:
-            return steps[works[position]][1]
+            return steps[trainings[position]][1]
 
         def accuracy(position: int) -> float:
             return float(read_json(path_of(position))["top1"][-1])
 
-        def tell(position: int) -> None:
+        def log_accuracy(position: int) -> None:
             log.info(
                 "continual %s, %s, order %d, %d classes: %.1f %%",
                 image_sets[0].method,
                 student,
-                *works[position],
+                *trainings[position],
                 accuracy(position),
             )
 
         missing = run.processes.same(
             lambda: [
                 number
-                for number, work in enumerate(works)
-                if current_history(*steps[work][1:]) is None
+                for number, training in enumerate(trainings)
+                if current_history(*steps[training][1:]) is None
             ]
         )
         parallel = run.config.evaluation.parallel
-        for position, team in run.team.deal(missing, parallel, path_of, tell):
-            (number, count), (image_set, path, recipe) = works[position], steps[works[position]]
+        for position, team in run.team.deal(missing, parallel, path_of, log_accuracy):
+            (number, count), (image_set, path, recipe) = (
+                trainings[position],
+                steps[trainings[position]],
+            )
             with run.team.timed(f"continual/{image_set.method}/{student}/{number}/{count}", team):
                 self._train(image_set, number, count, student, path, recipe, team)
-        accuracies = [accuracy(position) for position in range(len(works))]
-        return [accuracies[at : at + len(counts)] for at in range(0, len(works), len(counts))]
+        accuracies = [accuracy(position) for position in range(len(trainings))]
+        return [
+            accuracies[start : start + len(counts)]
+            for start in range(0, len(trainings), len(counts))
+        ]
 
     def _step(
         self, image_set: ImageSet, student: str, number: int, count: int
     ) -> tuple[ImageSet, Path, dict[str, Any]]:
-        """Where a student with `count` classes is trained, its result's file and its recipe."""
+        """The set with a student's settings for `count` classes, its result's file, its recipe."""
         run, seen = self._run, self._orders[number][:count]
         image_set = replace(image_set, config=at_step(image_set.config, count))
         name = file_name(student).removesuffix(".safetensors")
@@ -358,15 +365,15 @@ def run_continual(
     *,
     origin: Origin | None = None,
 ) -> dict[str, Any]:
-    """Run the protocol and return what `continual.json` holds.
+    """Run the protocol and return the content of `continual.json`.
 
-    Teachers and images that are not there are made; all that is there and matches is kept.
+    Teachers and images are made if they are missing or out of date.
 
     Args:
         config: Settings, the name of a preset, or a nested mapping of settings.
-        workdir: Where everything is kept.
+        workdir: The work directory.
         quiet: No progress bars.
-        origin: Where the settings came from, for the results to tell; None takes a preset's name.
+        origin: Where the settings came from, kept with the results; None takes a preset's name.
 
     Raises:
         ConfigError, DataError, ArtifactError, RunError: With one clear line.

@@ -93,8 +93,8 @@ def read_full(
         ]
         for student in config.evaluation.students
     }
-    tested = {name: [each for each in found if each] for name, found in results.items()}
-    return {name: histories for name, histories in tested.items() if histories}
+    tested = {student: list(filter(None, histories)) for student, histories in results.items()}
+    return {student: histories for student, histories in tested.items() if histories}
 
 
 def read_teachers(

@@ -1,4 +1,4 @@
-"""The students on all real pictures: which of them are missing, and their training."""
+"""Train the students on all real pictures (baseline `full`) that are missing or out of date."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ def train_full(
         config: The run's settings.
         data: The real pictures.
         runtime: Device, precision, processes.
-        recipes: What the students are made from.
-        work: How several processes share them.
+        recipes: The run's recipes.
+        work: Divides the students between processes.
 
     Raises:
         RunError: If a training diverges.
@@ -52,13 +52,13 @@ def train_full(
     def path_of(number: int) -> Path:
         return workspace.full(*students[number])
 
-    def tell(number: int) -> None:
+    def log_accuracy(number: int) -> None:
         name, index = students[number]
         top1 = read_json(path_of(number))["top1"][-1]
         log.info("full, %s, seed %d: %.1f %%", name, index, top1)
 
     runtime = replace(runtime, seed=seed_of(config, "squeeze"))
-    for number, team in work.deal(missing, config.evaluation.parallel, path_of, tell):
+    for number, team in work.deal(missing, config.evaluation.parallel, path_of, log_accuracy):
         name, index = students[number]
         task = PictureTraining(f"full-{index}", name, full_training(config), workers)
         with work.timed(f"full/{name}/{index}", team):

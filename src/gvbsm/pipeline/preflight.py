@@ -1,4 +1,4 @@
-"""What can be known to fail is told before any long work starts."""
+"""Checks that run before any long work: networks, data, settings and the work directory."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ log = logging.getLogger("gvbsm")
 
 
 def load_data(config: Config, runtime: Runtime) -> ImageData:
-    """Read the real pictures that the settings name."""
+    """Read the real pictures of the settings, and log what was read."""
     if config.data.root == "":
         raise ConfigError("--data.root is empty; name a folder or file, or leave it out")
     data = read_dataset(
@@ -45,7 +45,13 @@ def load_data(config: Config, runtime: Runtime) -> ImageData:
 
 
 def check_feasible(config: Config, data: ImageData) -> None:
-    """Call every network once, without memory, and count pictures, before any long work."""
+    """Check that every stage can run: networks, weights, settings of them, and pictures.
+
+    Networks are called once on the meta device, which takes no memory.
+
+    Raises:
+        ConfigError, DataError: With one clear line.
+    """
     check_trackers(config.trackers)
     for name in dict.fromkeys((*config.squeeze.backbones, *config.evaluation.students)):
         check_trainable(name, len(data.class_names), data.channels, data.image_size)
@@ -67,10 +73,10 @@ def check_feasible(config: Config, data: ImageData) -> None:
 
 
 def check_replicas(config: Config, data: ImageData, runtime: Runtime) -> None:
-    """Check that the networks that several processes are to train together can be.
+    """Check that several processes can train together the networks that they share.
 
     Raises:
-        ConfigError: Naming a network that cannot, or settings that do not go together.
+        ConfigError: Naming the network, or settings that exclude each other.
     """
     teachers, students = config.squeeze.backbones, config.evaluation.students
     students += config.continual.students or ()
@@ -94,7 +100,7 @@ def check_replicas(config: Config, data: ImageData, runtime: Runtime) -> None:
 
 
 def check_continual(config: Config, data: ImageData) -> None:
-    """The same for the class-incremental protocol, on top of `check_feasible`.
+    """Check that the class-incremental protocol can run, on top of `check_feasible`.
 
     Raises:
         ConfigError, DataError: With one clear line.
@@ -112,8 +118,8 @@ def check_continual(config: Config, data: ImageData) -> None:
     first = math.ceil(classes / section.steps)
     if first * config.ipc < 2:
         raise ConfigError(
-            "the first step of continual brings one image alone; take fewer --continual.steps or "
-            "a larger --ipc"
+            "the first step of continual has a single image; take fewer --continual.steps or a "
+            "larger --ipc"
         )
     tested = torch.bincount(data.test.labels, minlength=classes)
     if not bool(tested.all()):
@@ -127,7 +133,7 @@ def check_continual(config: Config, data: ImageData) -> None:
 
 
 def _check_weights(name: str, config: SqueezeConfig, data: ImageData) -> None:
-    """Whether weights are published, or the user's file of them fits, for which it is read."""
+    """Check that pre-trained weights are published, or that the user's file of them loads."""
     if not config.pretrained:
         return
     classes = len(data.class_names)
@@ -142,7 +148,7 @@ def _check_weights(name: str, config: SqueezeConfig, data: ImageData) -> None:
 
 
 def _check_tables(config: Config) -> None:
-    """Whether the networks whose own settings are told exist: a slip would tell nobody's."""
+    """Check that the networks exist that tables of settings name."""
     tables: dict[str, Mapping[str, Any]] = {
         "squeeze.settings_of": config.squeeze.settings_of,
         "labels.logit_normalization_of": config.labels.logit_normalization_of,
@@ -177,7 +183,7 @@ def _check_network(name: str, classes: int, data: ImageData) -> nn.Module:
 
 
 def _check_features(config: Config, methods: Sequence[str], data: ImageData) -> None:
-    """Whether the teacher has features that herding and k-center can compare."""
+    """Check that the teacher of herding and k-center has a last hidden layer."""
     chosen = {*map(selection_of, methods), config.synthesis.init}
     if not {"herding", "k-center"} & chosen:
         return
@@ -189,7 +195,7 @@ def _check_features(config: Config, methods: Sequence[str], data: ImageData) -> 
 
 
 def _check_pictures(config: Config, methods: Sequence[str], key: str, data: ImageData) -> None:
-    """Whether each class has the real pictures that these methods, or the start, take."""
+    """Check that each class has enough real pictures for these methods and the start."""
     takers = [method for method in methods if selection_of(method)]
     needed, start = config.ipc, config.synthesis.init
     if start != "noise":
@@ -214,7 +220,7 @@ def _check_pictures(config: Config, methods: Sequence[str], key: str, data: Imag
 
 
 def _check_tiles(config: Config, data: ImageData) -> None:
-    """Whether the tiles of the start fill an image."""
+    """Check that the tiles of the start fill an image."""
     tiles = config.synthesis.crop_tiles
     if config.synthesis.init == "crops" and data.image_size % tiles:
         raise ConfigError(
@@ -224,7 +230,7 @@ def _check_tiles(config: Config, data: ImageData) -> None:
 
 
 def _check_sides(config: Config, data: ImageData) -> None:
-    """Whether the images end at the pictures' side, and the teachers take those on the way."""
+    """Check that the last stage has the size of the pictures, and that teachers take all sizes."""
     sizes = config.synthesis.stage_sizes
     if sizes and sizes[-1] != data.image_size:
         raise ConfigError(
@@ -245,12 +251,18 @@ def _check_sides(config: Config, data: ImageData) -> None:
 
 
 def check_owner(workdir: Path, data: ImageData) -> None:
-    """Keep a work directory to one data set: a wrong --workdir must cost nobody their teachers."""
-    there = next(place for place in (workdir, *workdir.absolute().parents) if place.exists())
-    if not there.is_dir():
-        raise ArtifactError(f"{there} is a file; give a folder as --workdir")
-    if not os.access(there, os.W_OK):
-        raise ArtifactError(f"{there} cannot be written to; give another --workdir")
+    """Check that a work directory is new or belongs to this data set.
+
+    So a wrong --workdir cannot overwrite the artifacts of another data set.
+
+    Raises:
+        ArtifactError: If it belongs to other data, or cannot be written to.
+    """
+    existing = next(path for path in (workdir, *workdir.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        raise ArtifactError(f"{existing} is a file; give a folder as --workdir")
+    if not os.access(existing, os.W_OK):
+        raise ArtifactError(f"{existing} cannot be written to; give another --workdir")
     Workspace(workdir).claim()
     path = workdir / "data.json"
     identity = {
@@ -260,7 +272,7 @@ def check_owner(workdir: Path, data: ImageData) -> None:
         "image_size": data.image_size,
     }
     if not path.is_file():
-        # for exports of a stopped run, which has no results with its settings
+        # An export of a stopped run reads it here: there are no results with its settings.
         crop = {} if data.test_crop == 1 else {"test_crop": data.test_crop}
         write_json(path, {**identity, **crop})
         return
@@ -276,14 +288,16 @@ def check_owner(workdir: Path, data: ImageData) -> None:
 def check_alike(config: Config, data: ImageData, runtime: Runtime) -> None:
     """Check that all processes were started with the same settings, pictures and versions.
 
-    What is about a machine alone may differ: where the pictures lie, how they are read, threads.
+    Settings of a machine may differ: the path of the pictures, how they are read, threads.
 
     Raises:
         ProcessError: Naming what differs.
     """
-    alike = {name for name, item, _ in settings_in(config) if not item.metadata.get("of_a_machine")}
+    shared = {
+        name for name, field, _ in settings_in(config) if not field.metadata.get("of_a_machine")
+    }
     flat = flatten(to_dict(config))
-    settings = {key: value for key, value in flat.items() if key in alike}
+    settings = {key: value for key, value in flat.items() if key in shared}
     made_with = {"device": runtime.device.type, "precision": runtime.precision}
     versions = {"gvbsm": __version__, "torch": torch.__version__}
     runtime.processes.agree({**settings, **made_with, **versions, "pictures": data.fingerprint})

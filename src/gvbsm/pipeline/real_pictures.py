@@ -1,4 +1,4 @@
-"""Real pictures of a run, kept to be shown beside the images and compared with them."""
+"""Keep a sample of the real pictures, to show beside the images and to compare with them."""
 
 from __future__ import annotations
 
@@ -17,15 +17,16 @@ from gvbsm.store.distilled import stream_images
 from gvbsm.store.recipes import Recipes
 from gvbsm.store.workdir import Workspace
 
-SHOWN_CLASSES = 20  # rows of the picture
+SHOWN_CLASSES = 20  # classes of the sample
 
 
 def sample_real(
     config: Config, data: ImageData, runtime: Runtime, workspace: Workspace, recipes: Recipes
 ) -> Path:
-    """Keep real pictures of the first classes, to show and to compare with; return the file.
+    """Write a random sample of real pictures of the first classes; return its file.
 
-    As many as there are images, but 10 to 50 a class, and no more than the smallest class has.
+    It has as many pictures of a class as there are images, but at least 10 and at most 50, and not
+    more than the smallest class.
     """
     path, recipe = workspace.real, recipes.real()
     if is_current(path, recipe):
@@ -44,9 +45,9 @@ def keep_real(path: Path, method: str, recipe: Recipe, index: Tensor, data: Imag
 
     Args:
         path: The file.
-        method: How they were chosen.
-        recipe: What they are made from.
-        index: Which, class by class, int64 (n,).
+        method: How they were selected.
+        recipe: The recipe of the set.
+        index: Indices of the pictures in the training set, class by class, int64 (n,).
         data: The real pictures.
     """
     parts = picture_parts(data, index)

@@ -1,4 +1,4 @@
-"""From single results to the rows of `results.json` and the table on the terminal."""
+"""Collect single results into the rows of `results.json`, and format them as a table."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gvbsm.config import Config
 from gvbsm.config.build import to_dict
 from gvbsm.engine.device import Runtime
 
-# What times are kept of; `full` is the training of students on all real pictures.
+# Names of times begin with one of these; `full` is the training on all real pictures.
 STAGES = ("squeeze", "statistics", "synthesis", "labels", "evaluation", "full")
 
 
@@ -28,23 +28,22 @@ def collect(
     pictures: Mapping[str, int],
     runtime: Runtime,
 ) -> dict[str, Any]:
-    """What `results.json` holds.
+    """Return the content of `results.json`.
 
     Args:
         config: The run's settings.
         students: The results of all seeds, by method and student.
-        full: The results of students on all real pictures, by student.
+        full: The results of all seeds of the students on all real pictures, by student.
         teachers: Each teacher's history, by backbone.
         seconds: Time of each piece of work, named `STAGE/...`.
-        pictures: Real pictures of each split.
-        runtime: Where it was computed.
+        pictures: Number of real pictures of each split.
+        runtime: Device, precision.
 
     Returns:
-        `rows`: method, student, ipc (None for all pictures), `top1` (last epoch) and
-        `top1_best` (best test of all epochs) in percent, and seconds; `seconds` of each
-        stage; `pictures` of each split; `config`; `versions`. `Run` adds `skipped` pictures,
-        `notes` on what was assumed of the data, what was read of the `data`, and the `origin` of
-        the settings.
+        `rows`: method, student, ipc (None for all pictures), `top1` (last epoch) and `top1_best`
+        (best test of all epochs) in percent, and seconds; `seconds` of each stage; `pictures` of
+        each split; `config`; `versions`. `Run` adds the `skipped` pictures, `notes` on assumptions
+        about the data, how the `data` were read, and the `origin` of the settings.
     """
     rows = [
         _row(
@@ -94,18 +93,18 @@ def _row(
 
 
 def sum_seconds(seconds: Mapping[str, float], start: str) -> float:
-    """The time of all pieces of work whose names begin with `start`."""
+    """Sum the times whose names begin with `start`."""
     return sum(value for name, value in seconds.items() if name.startswith(start))
 
 
 def spread(values: list[float]) -> dict[str, Any]:
-    """Mean and sample standard deviation; of a single value the deviation is 0."""
+    """Mean and sample standard deviation (n - 1); the deviation of a single value is 0."""
     deviation = standard_statistics.stdev(values) if len(values) > 1 else 0.0
     return {"mean": standard_statistics.fmean(values), "std": deviation, "values": values}
 
 
 def versions(runtime: Runtime) -> dict[str, str]:
-    """What the numbers were made with."""
+    """Versions of the software, device, precision and threads of a run."""
     device = str(runtime.device)
     if runtime.device.type == "cuda":
         device = f"{device} ({torch.cuda.get_device_name(runtime.device)})"
@@ -121,7 +120,7 @@ def versions(runtime: Runtime) -> dict[str, str]:
 
 
 def format_table(rows: Sequence[Mapping[str, Any]]) -> str:
-    """The rows as an aligned table: accuracies in percent, mean and deviation over n students."""
+    """Format rows as a table: accuracies in percent, mean and deviation over n students."""
     header = ("method", "student", "ipc", "top-1 %", "best epoch", "n")
     cells = [
         (
@@ -138,10 +137,10 @@ def format_table(rows: Sequence[Mapping[str, Any]]) -> str:
 
 
 def format_continual(results: Mapping[str, Any]) -> str:
-    """The class-incremental protocol as a table: top-1 in percent by classes seen, and its mean.
+    """Format the class-incremental protocol as a table: top-1 in percent by classes seen.
 
     Args:
-        results: What `continual.json` holds.
+        results: The content of `continual.json`.
     """
     orders = len(results["orders"])
     header = ("method", "student", "ipc", *map(str, results["classes"]), "average")
@@ -159,7 +158,7 @@ def format_continual(results: Mapping[str, Any]) -> str:
 
 
 def aligned(header: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
-    """Rows of cells as columns of text under their heads."""
+    """Align rows of cells under their column heads."""
     widths = [max(map(len, column)) for column in zip(header, *cells, strict=True)]
     lines = [header, ["-" * width for width in widths], *cells]
     return "\n".join(
@@ -169,6 +168,6 @@ def aligned(header: Sequence[str], cells: Sequence[Sequence[str]]) -> str:
 
 
 def format_top1(top1: Mapping[str, Any]) -> str:
-    """Mean and deviation in percent; of a single student there is no deviation."""
+    """Format a mean and deviation in percent; a single student has no deviation."""
     deviation = f" ± {top1['std']:.1f}" if len(top1["values"]) > 1 else ""
     return f"{top1['mean']:.1f}{deviation}"

@@ -1,4 +1,4 @@
-"""The stages in order: skip what is there and matches, make what is missing or out of date."""
+"""Run the stages in order; each makes its artifacts that are missing or out of date."""
 
 from __future__ import annotations
 
@@ -77,8 +77,8 @@ class Run:
         config: The settings.
         workdir: The work directory.
         quiet: No progress bars and no log.
-        data: The pictures that `config.data` names, if they have been read.
-        origin: Where the settings came from, which is told beside the results.
+        data: The pictures that `config.data` names; None reads them.
+        origin: Where the settings came from, kept with the results.
 
     Raises:
         ConfigError, DataError, ArtifactError, RunError: If the run could not succeed.
@@ -119,21 +119,21 @@ class Run:
     # Stages.
 
     def squeeze(self, make: bool = True, names: Sequence[str] | None = None) -> None:
-        """Train the teachers of these names, or all, that are missing or out of date."""
+        """Train the teachers that are missing or out of date: those of `names`, or all."""
         config, workspace = self.config, self.workspace
 
         def is_made(backbone: str) -> bool:
             recipe = self.recipes.teacher(backbone)
             return workspace.is_made(workspace.teacher(backbone), recipe, "squeeze", make)
 
-        def tell(backbone: str) -> None:
+        def log_accuracy(backbone: str) -> None:
             top1 = checked_header(workspace.teacher(backbone))["history"]["top1"][-1]
             log.info("squeeze %s: %.1f %% on the test pictures", backbone, top1)
 
-        wanted = config.squeeze.backbones if names is None else names
-        missing = self.processes.same(lambda: [name for name in wanted if not is_made(name)])
+        backbones = config.squeeze.backbones if names is None else names
+        missing = self.processes.same(lambda: [name for name in backbones if not is_made(name)])
         for backbone, team in self.team.deal(
-            missing, config.squeeze.parallel, workspace.teacher, tell
+            missing, config.squeeze.parallel, workspace.teacher, log_accuracy
         ):
             path, recipe = workspace.teacher(backbone), self.recipes.teacher(backbone)
             with self.team.timed(f"squeeze/{backbone}", team):
@@ -143,7 +143,7 @@ class Run:
                 squeeze_teacher(task, self.data, self.runtime_of("squeeze"), path, recipe, team)
 
     def statistics(self, make: bool = True) -> None:
-        """Record the statistics that are missing or out of date, in one pass over the data."""
+        """Record the statistics that are missing or out of date, all in one pass over the data."""
         self.squeeze(make=False, names=self._matched_teachers())
         config, workspace = self.config, self.workspace
         recipes = {name: self.recipes.statistics(name) for name in self._matched_teachers()}
@@ -171,9 +171,10 @@ class Run:
             self.processes.barrier()
             if self.processes.leads:
                 await_files(chunks)
-                for name, found in add_chunks(chunks, missing, len(self.data.class_names)).items():
+                classes = len(self.data.class_names)
+                for name, statistics in add_chunks(chunks, missing, classes).items():
                     header = {"kind": "statistics", "recipe": recipes[name], "backbone": name}
-                    save(workspace.statistics(name), pack_statistics(found), header)
+                    save(workspace.statistics(name), pack_statistics(statistics), header)
                 remove_all(chunks[0].parent.glob("chunk-*"))
         self.team.meet([workspace.statistics(name) for name in missing])
         log.info("statistics: recorded for %s", ", ".join(missing))
@@ -239,7 +240,7 @@ class Run:
         """The real pictures that the images of a set start from; None is noise."""
         if image_set.config.synthesis.init == "noise":
             return None
-        if image_set.config.synthesis.init == "real":  # drawn in no time, so by each for itself
+        if image_set.config.synthesis.init == "real":  # cheap: each process draws it
             return Start(self._real_pictures("random", image_set.draw, runtime)[:, None])
         path = image_set.images.with_name("start.safetensors")
         if self.processes.leads:
@@ -248,7 +249,7 @@ class Run:
         return Start(**load_tensors(path, "start")[0])
 
     def _real_pictures(self, selection: str, draw: int, runtime: Runtime) -> Tensor:
-        """Places of the training pictures that are chosen, class by class, int64 (n,)."""
+        """Indices of the selected training pictures, class by class, int64 (n,)."""
         return select_pictures(self._selection_inputs(self.config, runtime), selection, draw)
 
     def _selection_inputs(self, config: Config, runtime: Runtime) -> SelectionInputs:
@@ -272,13 +273,13 @@ class Run:
         recipe, index = self.recipes.labels(image_set), image_set.labels / "index.json"
 
         def is_made() -> bool:
-            whole = is_whole(image_set.labels, recipe)
-            if not whole and not make:
+            complete = is_whole(image_set.labels, recipe)
+            if not complete and not make:
                 raise ArtifactError(self.workspace.not_made(index, "labels"))
-            if whole and make:
+            if complete and make:
                 # A conversion may have been killed before it removed the old files.
                 load_labels(image_set.labels).tidy()
-            return whole
+            return complete
 
         if self.processes.same(is_made):
             return
@@ -352,7 +353,7 @@ class Run:
         return results
 
     def write_results(self) -> dict[str, Any]:
-        """Collect what has been evaluated with the present settings into `results.json`."""
+        """Write the results of the students of the present settings to `results.json`."""
         return self.processes.same(self._write_results)
 
     def _write_results(self) -> dict[str, Any]:
@@ -367,7 +368,7 @@ class Run:
         return results
 
     def real_pictures(self) -> Path:
-        """Keep real pictures, to be shown beside the images; return the file."""
+        """Write a sample of the real pictures, to show beside the images; return its file."""
         return sample_real(self.config, self.data, self.runtime, self.workspace, self.recipes)
 
     # Small pieces.
@@ -378,7 +379,7 @@ class Run:
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
-        """Have the work directory alone, and tell the trackers what is done, for the block."""
+        """Lock the work directory and open the trackers."""
         with self.team.begun(), self._tracking() as log:
             self.runtime = replace(self.runtime, log=log)
             yield

@@ -1,4 +1,4 @@
-"""Select real pictures: for baselines, and for images to start from."""
+"""Select real pictures, for baselines and for the start of synthesis."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ from gvbsm.stages.selection.starts import choose_crops, select_lowest, training_
 from gvbsm.store.recipes import Recipes, seed_of
 from gvbsm.store.workdir import Workspace
 
-BATCH = 256  # pictures whose features are taken together; the choice does not depend on it
+BATCH = 256  # pictures in a batch; the selection does not depend on it
 
 
 @dataclass(frozen=True)
 class SelectionInputs:
-    """What real pictures are selected from, and by.
+    """Everything that a selection of real pictures depends on.
 
     Attributes:
         config: The run's settings.
         data: The real pictures.
         runtime: Device, precision, seed.
-        workspace: Where the work directory's files lie.
-        recipes: What they are made from.
+        workspace: The work directory.
+        recipes: The run's recipes.
         teachers: The run's teachers.
     """
 
@@ -55,12 +55,12 @@ class SelectionInputs:
 
 
 def select_pictures(inputs: SelectionInputs, method: str, draw: int = 0) -> Tensor:
-    """Indices of `ipc` training pictures of each class, class by class, int64 (classes * ipc,).
+    """Select `ipc` training pictures of each class; indices class by class, int64 (classes * ipc,).
 
     Args:
-        inputs: What is selected from, and by.
+        inputs: Data, settings and teachers of the selection.
         method: random, herding, k-center or forgetting.
-        draw: Number of the random selection.
+        draw: Number of the random selection; read with `random` alone.
 
     Raises:
         ArtifactError: If the teacher whose features are compared has not been trained.
@@ -79,12 +79,12 @@ def select_pictures(inputs: SelectionInputs, method: str, draw: int = 0) -> Tens
 
 
 def keep_start(inputs: SelectionInputs, path: Path, recipe: Recipe) -> None:
-    """Choose what the pixels start from and keep it, unless that has been done.
+    """Choose the start of the pixels and write it, unless a current file exists.
 
     Args:
-        inputs: What is selected from, and by.
+        inputs: Data, settings and teachers of the selection.
         path: The file.
-        recipe: Of the images that start there.
+        recipe: The recipe of the images.
 
     Raises:
         ArtifactError: If the teacher whose features are compared has not been trained.
@@ -115,7 +115,7 @@ def _choose_start(inputs: SelectionInputs) -> Start:
 
 
 def _features(inputs: SelectionInputs) -> Iterator[Tensor]:
-    """What the teacher sees in the training pictures, unchanged: (batch, features) each."""
+    """The teacher's features of the training pictures without augmentation: (batch, features)."""
     backbone, recipes = inputs.recipes.coreset_backbone, inputs.recipes
     path = inputs.workspace.teacher(backbone)
     inputs.workspace.is_made(path, recipes.teacher(backbone), "squeeze", make=False)
@@ -133,7 +133,7 @@ def _features(inputs: SelectionInputs) -> Iterator[Tensor]:
 
 
 def _forgetting_events(inputs: SelectionInputs) -> Tensor:
-    """How often each training picture was forgotten; that is recorded if it has not been."""
+    """How often each training picture was forgotten; recorded by a training if it is not there."""
     backbone, recipe = inputs.recipes.coreset_backbone, inputs.recipes.forgetting()
     path = inputs.workspace.forgetting(backbone)
     if not inputs.workspace.is_made(path, recipe, "synthesis", make=True):

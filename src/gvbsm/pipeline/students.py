@@ -1,4 +1,4 @@
-"""The students of several sets: which of them are missing, what each is trained with."""
+"""Train the students of several image sets that are missing or out of date."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ log = logging.getLogger("gvbsm")
 
 
 class Student(NamedTuple):
-    """A student to train: its set, its architecture and which of the seeds."""
+    """A student to train: its image set, architecture and number of its seed."""
 
     image_set: ImageSet
     name: str
@@ -45,16 +45,16 @@ def train_students(
     teachers: Teachers,
     parallel: Parallel,
 ) -> None:
-    """Train the students that are missing or out of date; several processes share them out.
+    """Train the students that are missing or out of date; several processes divide them.
 
     Args:
-        sets: The sets of images, whose labels are there, and the seeds of their students.
+        sets: The image sets, with images and stored labels made, and the seeds of their students.
         data: The real pictures.
         runtime: Device, precision, seed, processes.
-        recipes: What the students are made from.
-        team: How the work is shared out.
-        teachers: The run's teachers, which may label during training.
-        parallel: Whether students are trained side by side, or by all processes together.
+        recipes: The run's recipes.
+        team: Divides the students between processes.
+        teachers: The run's teachers, which label during training if labels are not stored.
+        parallel: `networks` trains students side by side, `pictures` one by all processes.
 
     Raises:
         RunError: If a training diverges.
@@ -75,7 +75,7 @@ def train_students(
         image_set, student, seed_index = students[number]
         return image_set.result(student, seed_index)
 
-    def tell(number: int) -> None:
+    def log_accuracy(number: int) -> None:
         image_set, student, seed_index = students[number]
         top1 = read_json(path_of(number))["top1"][-1]
         method = image_set.method
@@ -84,10 +84,10 @@ def train_students(
     missing = runtime.processes.same(
         lambda: [number for number, student in enumerate(students) if not is_tested(student)]
     )
-    for number, together in team.deal(missing, parallel, path_of, tell):
+    for number, processes in team.deal(missing, parallel, path_of, log_accuracy):
         image_set, student, seed_index = students[number]
-        with team.timed(f"evaluation/{image_set.method}/{student}/{seed_index}", together):
-            _train(students[number], data, runtime, recipes, teachers, together)
+        with team.timed(f"evaluation/{image_set.method}/{student}/{seed_index}", processes):
+            _train(students[number], data, runtime, recipes, teachers, processes)
 
 
 def _train(
@@ -102,14 +102,14 @@ def _train(
     config = image_set.config
     tensors, _ = load_tensors(image_set.images, "images")
     stored: SoftLabels | None = None
-    labelling: list[nn.Module] = []
+    labeling: list[nn.Module] = []
     if image_set.stores_labels:
         stored = load_labels(image_set.labels)
     elif config.evaluation.loss != "hard":
-        labelling = teachers.for_labels(config)
+        labeling = teachers.for_labels(config)
     count = len(tensors["images"])
     views = replace(runtime, seed=seed_of(config, "labels"))
-    labeller = Labeller(count, data.image_size, config.labels, views, stored, labelling)
+    labeller = Labeller(count, data.image_size, config.labels, views, stored, labeling)
     runtime = replace(runtime, seed=seed_of(config, "evaluation"))
     task = StudentTask(
         tensors["images"],

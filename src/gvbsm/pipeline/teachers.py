@@ -1,4 +1,4 @@
-"""The trained teachers of a run, each loaded when it is first needed."""
+"""Load the trained teachers of a run when they are first needed."""
 
 from __future__ import annotations
 
@@ -40,5 +40,5 @@ class Teachers:
         """Return the networks that label the images of a method, in the order of its settings."""
         names = config.labels.backbones or config.squeeze.backbones
         teachers = [self[name] for name in names]
-        # BatchNorm that normalizes by the batch's moments needs the batch whole.
+        # BatchNorm that normalizes by the moments of the batch must see the batch as a whole.
         return teachers if config.labels.batchnorm == "batch" else [*map(InParts, teachers)]

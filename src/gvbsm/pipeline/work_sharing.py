@@ -1,4 +1,4 @@
-"""How several processes work on one directory: who does what, notes the time, and waits."""
+"""Divide the work on one directory between several processes, and wait for each other."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ Item = TypeVar("Item", int, str)
 
 
 class Teamwork:
-    """The processes at work in a directory; with one process alone nothing is special.
+    """The processes of a run in their work directory; a single process does all and never waits.
 
     Args:
         workspace: The directory.
@@ -27,11 +27,11 @@ class Teamwork:
 
     @contextmanager
     def begun(self) -> Iterator[None]:
-        """Keep other runs out of the directory for the block, and see that all share it.
+        """Lock the directory against other runs, and check that all processes share it.
 
         Raises:
-            ArtifactError, ProcessError: If another run is at work there, or it is not the same
-                directory for all processes.
+            ArtifactError, ProcessError: If another run has locked the directory, or it is not the
+                same directory for all processes.
         """
         if not self._processes.leads:
             self.workspace.check_shared(self._processes)
@@ -49,36 +49,38 @@ class Teamwork:
         items: Sequence[Item],
         parallel: Parallel,
         path_of: Callable[[Item], Path],
-        tell: Callable[[Item], None],
+        report: Callable[[Item], None],
     ) -> Iterator[tuple[Item, Processes]]:
-        """Networks to train here, each with the processes that train it together.
+        """Yield the networks to train here, each with the processes that train it together.
+
+        When all networks are trained, wait until their files are visible to all processes.
 
         Args:
-            items: Networks, the same in all processes.
-            parallel: Whether each process trains networks of its own, or all one after the other.
-            path_of: The file that a network ends in.
-            tell: Logs the outcome of a network; process 0 tells all.
+            items: The networks, the same in all processes.
+            parallel: `networks` gives each process networks of its own, `pictures` all of them.
+            path_of: Path of the result of a network.
+            report: Logs the result of a network; process 0 logs all.
         """
         together = parallel == "pictures"
         team = self._processes if together else ALONE
-        mine = []
+        trained_here = []
         for item in items if together else self._processes.deal(items):
             yield item, team
             if team.leads:
-                tell(item)
-            mine.append(item)
+                report(item)
+            trained_here.append(item)
         self.meet([path_of(item) for item in items])
         if self._processes.leads:
             self.workspace.absorb()
             for item in items:
-                if item not in mine:
-                    tell(item)
+                if item not in trained_here:
+                    report(item)
 
     def timed(self, name: str, team: Processes) -> AbstractContextManager[None]:
-        """Note the time of a block that the processes of `team` do together."""
+        """Note the time of a block that the processes of `team` run together."""
         return self.workspace.timed(name) if team.leads else nullcontext()
 
     def meet(self, paths: Sequence[Path]) -> None:
-        """Wait until all processes are here, and files that were made are seen."""
+        """Wait for all processes, and until this one sees the files that they have written."""
         self._processes.barrier()
         await_files(paths)

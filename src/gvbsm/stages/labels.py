@@ -30,7 +30,7 @@ from gvbsm.method.ensemble import label_batch
 from gvbsm.store.distilled import load_labels
 from gvbsm.store.label_codec import encode_logits, packed_bytes
 from gvbsm.store.plan_codec import plan_fields
-from gvbsm.store.soft_labels import STORAGE, Encoded, Labelled, SoftLabels
+from gvbsm.store.soft_labels import STORAGE, Encoded, LabeledEpoch, SoftLabels
 
 log = logging.getLogger("gvbsm")
 
@@ -120,7 +120,7 @@ def generate_labels(
     store = new_store(directory, config, count, task.classes, size, runtime, recipe)
     border = border_color(config.views, normalization, runtime.device)
 
-    def labeled(epoch: int) -> Labelled:
+    def labeled(epoch: int) -> LabeledEpoch:
         plan = draw_plan(count, size, config.views, epoch, runtime)
 
         def label(index: Tensor) -> Encoded:
@@ -158,7 +158,7 @@ def convert_labels(
     store = new_store(directory, config, source.images, source.classes, size, runtime, recipe)
     codes = [(kept.storage.top_k, kept.storage.bits) for kept in (source, store)]
 
-    def labeled(epoch: int) -> Labelled:
+    def labeled(epoch: int) -> LabeledEpoch:
         plan, labels = source.epoch(epoch)
         if codes[0] == codes[1]:
             return plan, labels.encoded
@@ -247,7 +247,9 @@ def _unfit(source: SoftLabels, store: SoftLabels) -> str | None:
     return None
 
 
-def _write_shards(store: SoftLabels, labeled: Callable[[int], Labelled], runtime: Runtime) -> None:
+def _write_shards(
+    store: SoftLabels, labeled: Callable[[int], LabeledEpoch], runtime: Runtime
+) -> None:
     """Write the shards that are missing; several processes share them out."""
     total = sum(map(store.batches, store.shards))
     with runtime.progress(total, "labels", "batch") as bar:

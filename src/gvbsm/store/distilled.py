@@ -41,8 +41,8 @@ class DistilledDataset:
         labels: Hard labels, int64 (N,).
         class_names: Name of each class.
         normalization: Mean and standard deviation of the real training pixels.
-        soft_labels: The labels of all views, where they are stored.
-        header: What else the file says: method, data set, recipe.
+        soft_labels: The soft labels of all views; None if they are not stored.
+        header: The header of the file of images: method, data set, recipe, ...
     """
 
     images: Tensor
@@ -54,7 +54,7 @@ class DistilledDataset:
 
     @property
     def ipc(self) -> int:
-        """Images of each class that has any: a sample may be of the first classes alone."""
+        """Images per class, counting classes with images alone (a sample has the first ones)."""
         return len(self.labels) // len(set(self.labels.tolist()))
 
     def dataset(self) -> Dataset[tuple[Tensor, int]]:
@@ -77,23 +77,23 @@ class _HardDataset(Dataset[tuple[Tensor, int]]):
 def load_distilled(
     directory: str | Path, logit_normalization: bool | None = None
 ) -> DistilledDataset:
-    """The distilled set of a work directory (`gvbsm.load`).
+    """Load the distilled set of a work directory (`gvbsm.load`).
 
     Args:
         directory: The work directory.
-        logit_normalization: Take the soft labels that were made with it, or without; None takes
+        logit_normalization: Load the soft labels with (True) or without it (False); None loads
             those of most students.
 
     Raises:
-        ArtifactError: If the directory holds none, or a damaged one.
+        ArtifactError: If the directory holds no set or no such labels, or a file is damaged.
     """
     directory = user_path(directory)
     stores = list(map(load_labels, label_folders(directory)))
     if logit_normalization is not None:
         stores = [store for store in stores if is_normalized(store) == logit_normalization]
         if not stores:
-            how = "with" if logit_normalization else "without"
-            raise ArtifactError(f"{directory} holds no soft labels {how} logit normalization")
+            word = "with" if logit_normalization else "without"
+            raise ArtifactError(f"{directory} holds no soft labels {word} logit normalization")
     soft_labels = stores[0] if stores else None
     return load_images(directory / "synthesis" / "images.safetensors", soft_labels)
 
@@ -102,7 +102,7 @@ def label_folders(directory: Path) -> list[Path]:
     """List the label stores of a set; the first is that of most students.
 
     Args:
-        directory: Where the set lies: a work directory, or one of its baselines.
+        directory: Folder of the set: a work directory, or one of its baselines.
     """
     folders = (directory / name for name in (FOLDER, *OTHER_FOLDERS.values()))
     return [folder for folder in folders if (folder / "index.json").is_file()]
@@ -116,20 +116,20 @@ def is_normalized(store: SoftLabels) -> bool | None:
 
 
 def load_images(path: Path, soft_labels: SoftLabels | None = None) -> DistilledDataset:
-    """The set in one file of images.
+    """Load the set in one file of images.
 
     Raises:
         ArtifactError: If the file is missing or damaged, or its images, labels and names of
             classes do not agree.
     """
     tensors, header = load_tensors(path, "images")
-    found = checked(ImagesHeader, header, path)
-    check_images(path, tensors, found)
+    entries = checked(ImagesHeader, header, path)
+    check_images(path, tensors, entries)
     return DistilledDataset(
         images=tensors["images"],
         labels=tensors["labels"],
-        class_names=tuple(found.class_names),
-        normalization=Normalization(tuple(found.mean), tuple(found.std)),
+        class_names=tuple(entries.class_names),
+        normalization=Normalization(tuple(entries.mean), tuple(entries.std)),
         soft_labels=soft_labels,
         header=header,
     )
@@ -145,8 +145,8 @@ def save_images(
     traces: Sequence[Any] = (),
 ) -> None:
     """Write a set of images that is in memory; see `stream_images`."""
-    part = torch.arange(len(images)), images
-    stream_images(path, method, recipe, labels, [part], data, traces)
+    batch = torch.arange(len(images)), images
+    stream_images(path, method, recipe, labels, [batch], data, traces)
 
 
 def stream_images(
@@ -154,37 +154,37 @@ def stream_images(
     method: str,
     recipe: Recipe,
     labels: Tensor,
-    parts: Iterable[tuple[Tensor, Tensor]],
+    batches: Iterable[tuple[Tensor, Tensor]],
     data: ImageData,
     traces: Sequence[Any] = (),
 ) -> None:
-    """Write a set of images, part by part, with all that its reader needs to know.
+    """Write a set of images batch by batch, so that it is never in memory as a whole.
 
     Args:
         path: The file.
-        method: How the images came about; what labels they are trained with is none of it.
-        recipe: What they are made from.
+        method: The method of the images; `-hard` or `-soft`, the kind of labels, is dropped.
+        recipe: The recipe of the images.
         labels: Hard labels, int64 (N,), class by class.
-        parts: Places in the set, int64 (n,), with the images there, uint8 (n, channels, size,
-            size); in any order, each image once.
-        data: The real data, for names, mean and deviation.
-        traces: The terms of synthesis, for each group of images.
+        batches: Indices in the set, int64 (n,), with their images, uint8 (n, channels, size, size).
+            Each image comes once; the order is free.
+        data: The real data, for the names of the classes and the normalization.
+        traces: Terms of the loss in synthesis, one list a group of images.
     """
     header = {**images_header(method, recipe, data), "traces": list(traces)}
     tensors = image_tensors(len(labels), (data.channels, data.image_size, data.image_size))
     with row_file(path, tensors, header) as file:
         file.write("labels", torch.arange(len(labels)), labels)
-        for places, images in parts:
-            file.write("images", places, images)
+        for index, images in batches:
+            file.write("images", index, images)
 
 
 def images_header(method: str, recipe: Recipe, data: ImageData) -> dict[str, Any]:
     """Return the header of a set of images, without its traces.
 
     Args:
-        method: How the images were made; the labels that they are trained with do not count.
-        recipe: What they are made from.
-        data: The real data, for names, mean and deviation.
+        method: The method of the images; `-hard` or `-soft`, the kind of labels, is dropped.
+        recipe: The recipe of the images.
+        data: The real data, for the names of the classes and the normalization.
     """
     return {
         "kind": "images",
@@ -203,16 +203,16 @@ def image_tensors(count: int, shape: tuple[int, int, int]) -> dict[str, Rows]:
 
 
 def stored_bytes(directory: Path, soft: bool = True, folder: str | None = None) -> dict[str, int]:
-    """Bytes that a set takes: `images` their pixels, `labels` the files of its soft labels.
+    """Bytes of a set: `images` of their pixels, `labels` of the files of its soft labels.
 
     Args:
-        directory: Where the set lies: a work directory, or one of its baselines.
-        soft: Whether students learn from its soft labels. Those that lie beside hard ones belong to
-            another method of the same images.
+        directory: Folder of the set: a work directory, or one of its baselines.
+        soft: Count the soft labels. A method with hard labels shares the folder of its images with
+            the method with soft labels, and does not use them.
         folder: Name of the folder of the soft labels; None takes those of most students.
 
     Returns:
-        0 for what is not there, as the labels that teachers give during training.
+        Bytes by name; 0 for what is not stored.
     """
     images = directory / "synthesis" / "images.safetensors"
     pixels = 0
@@ -224,7 +224,7 @@ def stored_bytes(directory: Path, soft: bool = True, folder: str | None = None) 
 
 
 def load_labels(directory: Path) -> SoftLabels:
-    """The soft labels of a `labels` folder, of which some may not have been made yet.
+    """Open the label store of a folder; some of its shards may not have been made yet.
 
     Raises:
         ArtifactError: If its index is missing, damaged or newer than this version.
@@ -234,7 +234,7 @@ def load_labels(directory: Path) -> SoftLabels:
 
 
 def store_of(directory: Path, index: Mapping[str, Any], path: Path) -> SoftLabels:
-    """The store that an index describes.
+    """Return the store that an index describes.
 
     Args:
         directory: The folder of its shards.
@@ -242,48 +242,49 @@ def store_of(directory: Path, index: Mapping[str, Any], path: Path) -> SoftLabel
         path: The file that the index was read from.
 
     Raises:
-        ArtifactError: If an entry does not fit, or it is newer than this version.
+        ArtifactError: If an entry is not valid, or the layout is newer than this version reads.
     """
     layout = index.get("layout")
     if type(layout) is int and layout > LAYOUT:
         raise ArtifactError(
             f"{path} has layout {layout}, this gvbsm reads up to {LAYOUT}: upgrade gvbsm"
         )
-    found = checked(LabelIndex, index, path)
+    entries = checked(LabelIndex, index, path)
     return SoftLabels(
         directory=directory,
-        epochs=found.epochs,
-        images=found.images,
-        classes=found.classes,
-        kept=tuple(range(found.epochs) if found.kept == "all" else found.kept),
-        storage=LabelStorageConfig(**found.storage.model_dump()),
-        fields=tuple(Field(*field) for field in found.fields),
-        batch=found.batch,
-        shard_epochs=found.shard_epochs,
-        shard_images=found.shard_images,
-        recipe=found.recipe,
+        epochs=entries.epochs,
+        images=entries.images,
+        classes=entries.classes,
+        kept=tuple(range(entries.epochs) if entries.kept == "all" else entries.kept),
+        storage=LabelStorageConfig(**entries.storage.model_dump()),
+        fields=tuple(Field(*field) for field in entries.fields),
+        batch=entries.batch,
+        shard_epochs=entries.shard_epochs,
+        shard_images=entries.shard_images,
+        recipe=entries.recipe,
     )
 
 
 def remove_labels(directory: Path) -> bool:
     """Remove the files of a label store that gvbsm made; return whether there were any.
 
-    The index goes first: what is left after a kill is no store, and goes the next time.
+    The index is removed first, so that after a kill the other files are no store; the next call
+    removes them.
 
     Args:
-        directory: The folder of the store; it is removed if nothing else lies in it.
+        directory: The folder of the store; it is removed if it is then empty.
     """
     files = [directory / "index.json", *sorted(directory.glob("shard-*"))]
-    made = [path for path in files if is_ours(path)]
-    remove_all(made)
-    if made:
+    own_files = [path for path in files if is_ours(path)]
+    remove_all(own_files)
+    if own_files:
         with suppress(OSError):  # not empty, or a link
             directory.rmdir()
-    return bool(made)
+    return bool(own_files)
 
 
 def is_whole(directory: Path, recipe: Recipe) -> bool:
-    """Whether all labels of this recipe are there.
+    """Whether a folder holds all labels of a recipe.
 
     Raises:
         ArtifactError: If the index is damaged.

@@ -15,11 +15,11 @@ FRAMES = 12  # at most, the start and the end among them
 
 
 class Film(NamedTuple):
-    """The first image of each of the first classes, at steps that lie denser at the beginning.
+    """The first image of each of the first classes at some iterations, most of them early ones.
 
     Attributes:
         frames: uint8 (images, frames, channels, height, width).
-        steps: Iterations that were done by then, int64 (frames,): 0 is the start.
+        steps: Iterations done before each frame, int64 (frames,); 0 is the start.
         labels: Classes of the images, int64 (images,).
     """
 
@@ -29,13 +29,13 @@ class Film(NamedTuple):
 
 
 def frame_steps(iterations: int) -> list[int]:
-    """Steps of the frames: 0, then 1 to `iterations` (at least 1) in equal ratios."""
-    parts = FRAMES - 2
-    return sorted({0, *(round(iterations ** (part / parts)) for part in range(parts + 1))})
+    """Iterations of the frames: 0, then a geometric series from 1 to `iterations` (at least 1)."""
+    last = FRAMES - 2
+    return sorted({0, *(round(iterations ** (frame / last)) for frame in range(last + 1))})
 
 
 def is_filmed(index: Tensor, ipc: int) -> Tensor:
-    """Whether class-major images are filmed, by their place in the set: bool, as `index`."""
+    """Whether images at these indices of a class-major set are filmed: bool, shaped as `index`."""
     return (index % ipc == 0) & (index < CLASSES * ipc)
 
 

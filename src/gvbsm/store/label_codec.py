@@ -1,7 +1,6 @@
-"""Labels and views in few bytes: bit fields, the k largest logits, 8 bits a logit.
+"""Encode logits and views in few bytes: bit fields, the k largest logits, 8 bits a logit.
 
-Everything here works row by row, a row being one image in one view: (rows, ...). So what a row
-becomes does not depend on the rows beside it.
+A row is one view of one image, in tensors (rows, ...). Each row is encoded by itself.
 """
 
 from __future__ import annotations
@@ -12,17 +11,17 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-LEVELS = 255  # of an 8-bit code, beside 0
-NARROW = ((256, torch.uint8), (32_768, torch.int16))  # up to so many classes
+LEVELS = 255  # steps between the least and the largest 8-bit code
+NARROW = ((256, torch.uint8), (32_768, torch.int16))  # number of classes that a type can index
 
 
 class Field(NamedTuple):
-    """A whole number of known range inside a packed row.
+    """An integer of known range inside a packed row.
 
     Attributes:
-        name: What it says.
+        name: Name of its column.
         low: Its least value.
-        bits: Bits that hold its distance from `low`; none if it is always `low`.
+        bits: Bits that hold its distance from `low`; 0 if it is always `low`.
     """
 
     name: str
@@ -31,17 +30,17 @@ class Field(NamedTuple):
 
 
 def field(name: str, low: int, high: int) -> Field:
-    """The field for the numbers from `low` to `high`, both included."""
+    """The field for integers from `low` to `high`, both included."""
     return Field(name, low, (high - low).bit_length())
 
 
 def packed_bytes(fields: Sequence[Field]) -> int:
     """Bytes of a packed row."""
-    return -(-sum(part.bits for part in fields) // 8)
+    return -(-sum(field.bits for field in fields) // 8)
 
 
 def pack_rows(table: Tensor, fields: Sequence[Field]) -> Tensor:
-    """Numbers as bit fields, the first field in the highest bits of the first byte.
+    """Pack integers into bit fields, the first field in the highest bits of the first byte.
 
     Args:
         table: int64 (rows, fields).
@@ -54,59 +53,59 @@ def pack_rows(table: Tensor, fields: Sequence[Field]) -> Tensor:
         ValueError: If a number is outside of its field.
     """
     packed = torch.zeros(len(table), packed_bytes(fields), dtype=torch.int64)
-    place = 0
+    position = 0
     for column, (name, low, bits) in zip(table.unbind(1), fields, strict=True):
         value = column - low
         if len(value) and not 0 <= int(value.min()) <= int(value.max()) < 2**bits:
             raise ValueError(f"{name} must be in [{low}, {low + 2**bits - 1}], got {column}")
-        first, last, shift = _span(place, bits)
+        first, last, shift = _span(position, bits)
         for byte in range(first, last + 1):
             packed[:, byte] |= ((value << shift) >> 8 * (last - byte)) & 255
-        place += bits
+        position += bits
     return packed.to(torch.uint8)
 
 
 def unpack_rows(packed: Tensor, fields: Sequence[Field]) -> Tensor:
     """The inverse of `pack_rows`: uint8 (rows, bytes) to int64 (rows, fields)."""
     table = torch.empty(len(packed), len(fields), dtype=torch.int64)
-    place = 0
+    position = 0
     for number, (_, low, bits) in enumerate(fields):
-        first, last, shift = _span(place, bits)
+        first, last, shift = _span(position, bits)
         value = torch.zeros(len(packed), dtype=torch.int64)
         for byte in range(first, last + 1):
             value = (value << 8) | packed[:, byte].long()
         table[:, number] = ((value >> shift) & (2**bits - 1)) + low
-        place += bits
+        position += bits
     return table
 
 
-def _span(place: int, bits: int) -> tuple[int, int, int]:
-    """First and last byte of a field that begins at bit `place`, and the bits behind it."""
+def _span(position: int, bits: int) -> tuple[int, int, int]:
+    """First and last byte of a field that begins at bit `position`; bits after it in the last."""
     if bits == 0:
         return 0, -1, 0  # no byte
-    last = (place + bits - 1) // 8
-    return place // 8, last, 8 * (last + 1) - (place + bits)
+    last = (position + bits - 1) // 8
+    return position // 8, last, 8 * (last + 1) - (position + bits)
 
 
 def encode_logits(logits: Tensor, top_k: int | None = None, bits: int = 16) -> dict[str, Tensor]:
-    """Logits as they are stored.
+    """Encode logits for the store.
 
-    What is left out of the k largest is stood for by its mean (`fill`): no other single number is
-    nearer in the square, which is what MSE+GT (Eq. 11) sees, and at the temperature of KL, large
-    beside the spread of small logits, it keeps their probability too (docs/labels.md).
+    With `top_k` the other logits of a row are replaced by their mean (`fill`). It minimizes the
+    squared error, which MSE+GT (Eq. 11) measures. At the temperatures of KL, which are large
+    compared with the spread of the small logits, it keeps their probability too (docs/labels.md).
 
-    With 8 bits a row has a scale and an offset (`low`) of its own; each logit becomes the nearest
-    of 256 levels, so that it is wrong by at most half of `scale`, which is the row's range / 255,
-    rounded up to float16. With both, `low` is the mean of what is left out: no kept logit is less.
+    With 8 bits each row has its own offset (`low`) and `scale`, the range of the row / 255, rounded
+    up to float16. A logit becomes the nearest of 256 levels; its error is at most half of `scale`.
+    With both, `low` is the mean of the other logits, which no kept logit is below.
 
     Args:
         logits: float16 (rows, classes).
-        top_k: How many are kept of each row, less than `classes`; None keeps all.
+        top_k: Logits that are kept of each row, less than `classes`; None keeps all.
         bits: 16 or 8.
 
     Returns:
         Named tensors (rows, ...): `logits` float16 or `codes` uint8, (rows, classes or k), the
-        largest first if k are kept; `classes` (rows, k), where these stand, in the narrowest type;
+        largest first if k are kept; `classes` (rows, k), their classes in the narrowest type;
         `fill` float16 (rows,), or, with 8 bits, `low` and `scale` float16 (rows,).
     """
     values, parts = logits.float(), {}
@@ -128,10 +127,10 @@ def encode_logits(logits: Tensor, top_k: int | None = None, bits: int = 16) -> d
 
 
 def decode_logits(parts: Mapping[str, Tensor], classes: int) -> Tensor:
-    """Logits from what `encode_logits` made of them, float32 (rows, classes).
+    """Decode what `encode_logits` returns to logits, float32 (rows, classes).
 
     Args:
-        parts: Its tensors, of any rows.
+        parts: Its tensors, for any rows.
         classes: Number of classes.
     """
     if "codes" in parts:
@@ -142,15 +141,15 @@ def decode_logits(parts: Mapping[str, Tensor], classes: int) -> Tensor:
     if "classes" not in parts:
         return values
     fill = parts["low" if "codes" in parts else "fill"].float()
-    whole = fill[:, None].expand(-1, classes).clone()
-    return whole.scatter_(1, parts["classes"].long(), values)
+    logits = fill[:, None].expand(-1, classes).clone()
+    return logits.scatter_(1, parts["classes"].long(), values)
 
 
 def _ranks(logits: Tensor) -> Tensor:
-    """Whole numbers in the order of a row's logits, of equal ones the first being the largest.
+    """Integers in the order of a row's logits; of equal logits the first has the largest.
 
-    So no two are equal, and a row is stored alike wherever it is made. The bits of a float16 are a
-    whole number in the order of its size, if the sign is counted apart.
+    No two are equal, so that the k largest are the same on every device. Apart from the sign, the
+    bits of a float16 read as an integer have the order of its magnitude.
     """
     bits = logits.view(torch.int16).long()
     size = torch.where(bits < 0, -(2**15) - bits, bits)
@@ -163,7 +162,7 @@ def _narrowest(classes: int) -> torch.dtype:
 
 
 def _round_up(values: Tensor) -> Tensor:
-    """The least float16 that is not less, of numbers that are not negative."""
+    """Round numbers that are not negative up to float16."""
     nearest = values.half()
     above = (nearest.view(torch.int16) + 1).view(torch.float16)
     return torch.where(nearest.float() < values, above, nearest)

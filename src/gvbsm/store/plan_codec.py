@@ -1,4 +1,4 @@
-"""Plans of epochs as tensors in narrow types, and as rows of whole numbers for bit fields."""
+"""Convert plans of epochs to tensors in narrow types, and to rows of integers for bit fields."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from gvbsm.data.mixing import SHARES, Mixes
 from gvbsm.data.views import Views
 from gvbsm.store.label_codec import Field, field
 
-CELL, SHARE = "cell ", "mix share"  # names of columns that not all stores have
+CELL, SHARE = "cell ", "mix share"  # names of optional columns
 
 
 def pack_plan(plan: Plan) -> dict[str, Tensor]:
-    """The plan in narrow types, by image, as `SoftLabels.read` gives it."""
+    """Convert a plan to tensors in narrow types, by image (`SoftLabels.read`)."""
     return {
         "order": plan.order.to(torch.int32),
         "boxes": plan.views.boxes.to(torch.int16),
@@ -26,9 +26,9 @@ def pack_plan(plan: Plan) -> dict[str, Tensor]:
         "partners": plan.mixes.partners.to(torch.int32),
         "mix_boxes": plan.mixes.boxes.to(torch.int16),
         **{
-            name: part.to(torch.int16)
-            for name, part in (("cells", plan.cells), ("shares", plan.shares))
-            if part is not None
+            name: tensor.to(torch.int16)
+            for name, tensor in (("cells", plan.cells), ("shares", plan.shares))
+            if tensor is not None
         },
     }
 
@@ -59,14 +59,14 @@ def plan_fields(count: int, size: int, views: ViewConfig) -> tuple[Field, ...]:
     }
     if views.shuffle > 1:
         cells = views.shuffle**2
-        ranges |= {f"{CELL}{place}": (0, cells - 1) for place in range(cells)}
+        ranges |= {f"{CELL}{number}": (0, cells - 1) for number in range(cells)}
     if views.mixup:
         ranges[SHARE] = (-1, SHARES)
     return tuple(field(name, low, high) for name, (low, high) in ranges.items())
 
 
 def tabulate(plan: Plan) -> Tensor:
-    """The plan as whole numbers, int64 (images, fields), a row an image in the plan's order."""
+    """Convert a plan to integers, int64 (images, fields): one row an image, in the plan's order."""
     views, mixes, order = plan.views, plan.mixes, plan.order
     columns = [
         torch.arange(len(order))[:, None],
@@ -86,7 +86,7 @@ def from_table(table: Tensor, fields: Sequence[Field]) -> Plan:
     order = table[:, 0].contiguous()
     by_image = torch.zeros_like(table)
     by_image[order] = table
-    names = [part.name for part in fields]
+    names = [field.name for field in fields]
     cells, shares = sum(name.startswith(CELL) for name in names), int(SHARE in names)
     boxes, flips, rolls, partners, mix_boxes, moved, blended = torch.split(
         by_image[:, 1:], [4, 1, 2, 1, 4, cells, shares], dim=1

@@ -1,7 +1,7 @@
-"""What each artefact of a work directory is made from, and where it lies.
+"""Recipes: all that each artifact of a work directory depends on.
 
-A recipe names all that an artefact depends on, its inputs by the fingerprints of their own
-recipes. So a changed setting changes the recipes of its stage and of what follows, and no others.
+A recipe names the inputs of an artifact by the fingerprints of their own recipes. A changed setting
+therefore changes the recipes of its stage and of those that build on it, and no others.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from gvbsm.files.artifacts import Recipe, fingerprint
 from gvbsm.store.image_set import ImageSet
 from gvbsm.store.soft_labels import STORAGE
 
-# Raised by one when a stage comes to give something else from the same settings, such as after a
-# mended fault, so that what older code has made is made again, and what follows from it.
+# Raise a stage's number when its code gives another result from the same settings, such as after a
+# fixed bug: its artifacts, and those that build on them, are then made again.
 REVISIONS = {
     "squeeze": 1,
     "statistics": 2,
@@ -36,9 +36,9 @@ REVISIONS = {
 
 
 def seed_of(config: Config, section: str) -> int:
-    """The seed that a section (squeeze, synthesis, labels, evaluation) draws from."""
-    own: int | None = getattr(config, section).seed
-    return config.seed if own is None else own
+    """The seed of a section (squeeze, synthesis, labels, evaluation); none set is the run's."""
+    seed: int | None = getattr(config, section).seed
+    return config.seed if seed is None else seed
 
 
 def full_training(config: Config) -> SqueezeConfig:
@@ -68,25 +68,25 @@ class Recipes:
 
     Args:
         config: The run's settings.
-        data_fingerprint: What identifies the real pictures.
-        precision: fp32 or bf16, as settled for this machine.
+        data_fingerprint: Fingerprint of the real pictures.
+        precision: fp32 or bf16; `auto` is resolved.
     """
 
     def __init__(self, config: Config, data_fingerprint: str, precision: str) -> None:
         self._config, self._data, self._precision = config, data_fingerprint, precision
 
     def teacher(self, backbone: str) -> Recipe:
-        """A teacher's recipe; one that comes trained has no training in it."""
+        """The recipe of a teacher; a pre-trained one has no settings of a training."""
         squeeze = squeeze_of(self._config.squeeze, backbone)
-        ready: dict[str, Any] = {"pretrained": True}
-        settings = ready if squeeze.pretrained else _settings(squeeze)
+        pretrained: dict[str, Any] = {"pretrained": True}
+        settings = pretrained if squeeze.pretrained else _settings(squeeze)
         if (folder := squeeze.weights_dir) is not None:
             settings["weights"] = weights_digest(backbone, Path(folder))
         seed = seed_of(self._config, "squeeze")
         return self._recipe("squeeze", seed=seed, backbone=backbone, squeeze=settings)
 
     def statistics(self, backbone: str) -> Recipe:
-        """A teacher's statistics' recipe."""
+        """The recipe of a teacher's statistics."""
         settings = _settings(self._config.statistics)
         if self._config.synthesis.weight_class:
             settings["by_class"] = True
@@ -99,7 +99,7 @@ class Recipes:
         )
 
     def images(self, image_set: ImageSet) -> Recipe:
-        """A set of images' recipe."""
+        """The recipe of a set of images."""
         config = image_set.config
         if image_set.selection == "random":
             return self._recipe("selection", ipc=config.ipc, draw=image_set.draw)
@@ -131,7 +131,7 @@ class Recipes:
         return self._config.coreset.backbone or self._config.squeeze.backbones[0]
 
     def forgetting(self) -> Recipe:
-        """The recipe of how often each picture is forgotten."""
+        """The recipe of the count of forgetting events of each training picture."""
         settings = _settings(squeeze_of(self._config.squeeze, self.coreset_backbone))
         del settings["pretrained"]  # forgetting always trains
         settings["epochs"] = self._config.coreset.epochs or settings["epochs"]
@@ -143,15 +143,15 @@ class Recipes:
         )
 
     def real(self) -> Recipe:
-        """The recipe of the real pictures that are shown and compared with."""
+        """The recipe of the real pictures that are shown beside the images."""
         return self._recipe("real", ipc=self._config.ipc)
 
     def labels(self, image_set: ImageSet) -> Recipe:
-        """A label store's recipe."""
+        """The recipe of a label store."""
         config = image_set.config
         names = config.labels.backbones or config.squeeze.backbones
         settings = _settings(config.labels)
-        # Apart, since a store is converted to another one that is the same but for this.
+        # An entry of its own: a store can be converted to one that differs in this alone.
         storage = settings.pop(STORAGE)
         return self._recipe(
             "labels",
@@ -163,7 +163,7 @@ class Recipes:
         )
 
     def student(self, image_set: ImageSet, student: str, seed_index: int) -> Recipe:
-        """A student's result's recipe."""
+        """The recipe of a student's result."""
         return self._recipe(
             "evaluation",
             seed=seed_of(image_set.config, "evaluation"),
@@ -171,7 +171,7 @@ class Recipes:
             seed_index=seed_index,
             lr=image_set.config.evaluation.lr_of.get(student),
             evaluation=_settings(image_set.config.evaluation),
-            **self._labelled(image_set.of_student(student)),
+            **self._batches(image_set.of_student(student)),
         )
 
     def full(self, student: str, seed_index: int) -> Recipe:
@@ -185,12 +185,12 @@ class Recipes:
     def continual(
         self, image_set: ImageSet, student: str, order: int, seen: Sequence[int]
     ) -> Recipe:
-        """The recipe of a student that knows the classes `seen` alone, in their order."""
+        """The recipe of a student whose outputs are the classes `seen`, in this order."""
         recipe = self.student(image_set, student, order)
         return {**recipe, "stage": "continual", "classes": list(seen)}
 
-    def _labelled(self, image_set: ImageSet) -> Recipe:
-        """What a student's batches are made from; hard labels ask no teacher."""
+    def _batches(self, image_set: ImageSet) -> Recipe:
+        """The entries of a student's recipe for its batches; hard labels need no teacher."""
         if image_set.config.evaluation.loss != "hard":
             return {"labels": fingerprint(self.labels(image_set))}
         labels = image_set.config.labels

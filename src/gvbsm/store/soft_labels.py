@@ -1,14 +1,14 @@
 """The label store: the views and logits of all epochs in shards, read batch by batch.
 
-A `labels` folder holds `index.json`, which is there before the first shard and names them all, and
-the shards, each whole from the moment that it is there. So a store can be read while it is made. A
-shard holds whole epochs, or, of a large set, some batches of one. Its rows are the images of an
-epoch in the order of labelling and of training, so that a batch lies in one piece: `views`, packed
-bit fields (`plan_codec.plan_fields`), and the logits as `label_codec.encode_logits` has them. What
-a shard holds follows from the recipe and its number alone. docs/labels.md has every byte.
+A `labels` folder holds `index.json` and the shards. The index is written before the first shard and
+lists them all. Each shard is written in one step, so that a store can be read while it is made. A
+shard holds whole epochs, or, of a large set, some batches of one epoch. Its rows are the images of
+an epoch in the order of labeling and of training, so that a batch is contiguous: `views`, packed
+bit fields (`plan_codec.plan_fields`), and the logits of `label_codec.encode_logits`. The content of
+a shard depends on the recipe and the shard's number alone. docs/labels.md describes every byte.
 
-Tensors are memory maps: a batch reads the pages that it lies on. A shard is read as a whole when it
-is opened, to compare its checksum; none of it is held.
+Tensors are memory maps: reading a batch reads its pages alone. When a shard is opened, all of it is
+read once to compare its checksum, and none of it is kept in memory.
 """
 
 from __future__ import annotations
@@ -45,28 +45,28 @@ from gvbsm.store.label_codec import (
 )
 from gvbsm.store.plan_codec import from_table, pack_plan, tabulate
 
-LAYOUT = 2  # of a store, by which a newer one is known
-OPEN_SHARDS = 8  # that stay mapped
+LAYOUT = 2  # version of the format
+OPEN_SHARDS = 8  # shards that stay mapped
 FOLDER = "labels"
 OTHER_FOLDERS = {True: "labels-normalized", False: "labels-plain"}
-"""Folders of students' labels whose logit normalization is not that of the others."""
-STORAGE = "storage"  # entry of a recipe: how the labels are kept
-LOGITS = {"logits", "codes", "classes", "fill", "low", "scale"}  # of `encode_logits`
+"""Folders of labels with (True) and without (False) logit normalization, where most differ."""
+STORAGE = "storage"  # entry of a recipe with the settings `labels.storage`
+LOGITS = {"logits", "codes", "classes", "fill", "low", "scale"}  # tensors of `encode_logits`
 
 Encoded = dict[str, Tensor]
-Labelled = tuple[Plan, Callable[[Tensor], Encoded]]
-"""An epoch's plan, and its labels as they are stored, for any batch of image numbers."""
+LabeledEpoch = tuple[Plan, Callable[[Tensor], Encoded]]
+"""An epoch's plan, and a function that gives the encoded labels of a batch of image numbers."""
 
 
 @dataclass(frozen=True)
 class Shard:
-    """A piece of a store, by itself a unit of work.
+    """A file of a store: whole epochs, or a part of one epoch.
 
     Attributes:
-        path: Its file.
-        epochs: The epochs that it holds, of one epoch perhaps a part.
-        start: First place of that part in the epoch's order.
-        stop: Place behind its last.
+        path: The file.
+        epochs: Its epochs.
+        start: First position in the order of each epoch.
+        stop: End of the positions, exclusive.
     """
 
     path: Path
@@ -84,13 +84,13 @@ class SoftLabels:
         epochs: Epochs of the training.
         images: Images of the set.
         classes: Number of classes.
-        kept: The epochs that are stored, which is all unless the store is pruned.
-        storage: How logits are kept.
-        fields: What a row of `views` holds.
-        batch: Images in a batch of labelling; a part of an epoch is some batches.
+        kept: The epochs that are stored: all, unless the store is pruned.
+        storage: Pruning, top k and bits of the logits.
+        fields: The bit fields of a row of `views`.
+        batch: Images in a batch of labeling; a part of an epoch is a number of batches.
         shard_epochs: Epochs in a shard.
         shard_images: Images of an epoch in a shard; less than `images` only if `shard_epochs` is 1.
-        recipe: What the labels are made from.
+        recipe: The recipe of the labels.
     """
 
     directory: Path
@@ -106,37 +106,37 @@ class SoftLabels:
     recipe: Recipe
     _open: dict[Path, Encoded] = field(default_factory=dict, compare=False, repr=False)
 
-    # What there is.
+    # Shards.
 
     @property
-    def parts(self) -> int:
+    def shards_per_epoch(self) -> int:
         """Shards of one epoch; 1 if a shard holds whole epochs."""
         return -(-self.images // self.shard_images)
 
     @cached_property
     def shards(self) -> tuple[Shard, ...]:
-        """All shards, there or not."""
+        """All shards, those that have not been made included."""
         tag = _tag(self.storage)
-        found: list[Shard] = []
+        shards: list[Shard] = []
         for first in range(0, len(self.kept), self.shard_epochs):
             epochs = self.kept[first : first + self.shard_epochs]
             for start in range(0, self.images, self.shard_images):
-                path = self.directory / f"shard-{tag}{len(found):05d}.safetensors"
+                path = self.directory / f"shard-{tag}{len(shards):05d}.safetensors"
                 stop = min(start + self.shard_images, self.images)
-                found.append(Shard(path, epochs, start, stop))
-        return tuple(found)
+                shards.append(Shard(path, epochs, start, stop))
+        return tuple(shards)
 
     def missing(self) -> list[Shard]:
-        """The shards that are not there yet."""
+        """The shards that have not been made yet."""
         return [shard for shard in self.shards if not shard.path.is_file()]
 
     def nbytes(self) -> int:
-        """Bytes on disk of the shards that are there."""
+        """Bytes on disk of the shards that have been made."""
         paths = (shard.path for shard in self.shards)
         return sum(path.stat().st_size for path in paths if path.is_file())
 
     def describe(self) -> str:
-        """How many epochs are there, and how they are kept."""
+        """The epochs of the store and the encoding of its logits, in words."""
         pruned = f"{len(self.kept)} of " if len(self.kept) < self.epochs else ""
         words = [f"{pruned}{self.epochs} epochs"]
         if self.storage.top_k is not None:
@@ -149,7 +149,7 @@ class SoftLabels:
 
     @torch_defaults()
     def epoch(self, epoch: int) -> tuple[Plan, EpochLabels]:
-        """An epoch's plan, and its labels, which are read when a batch of them is asked for.
+        """Return an epoch's plan and its labels, which are read batch by batch.
 
         Raises:
             ValueError: If the epoch is not kept.
@@ -158,9 +158,10 @@ class SoftLabels:
         if epoch not in self.kept:
             raise ValueError(f"epoch {epoch} is not stored; there are {list(self.kept)}")
         row = self.kept.index(epoch)
-        packed = [self._rows(row, part)["views"] for part in range(self.parts)]
+        packed = [self._rows(row, number)["views"] for number in range(self.shards_per_epoch)]
         table = unpack_rows(torch.cat(packed), self.fields)
-        columns = dict(zip((part.name for part in self.fields), table.unbind(1), strict=True))
+        names = [field.name for field in self.fields]
+        columns = dict(zip(names, table.unbind(1), strict=True))
         self.check_order(epoch, columns["image"], columns["partner"])
         plan = from_table(table, self.fields)
         return plan, EpochLabels(self, row, plan.order)
@@ -170,11 +171,11 @@ class SoftLabels:
 
         Args:
             epoch: Its number.
-            order: Image at each place, int64 (images,).
-            partners: The image that each is mixed with, int64 (images,).
+            order: Image at each position, int64 (images,).
+            partners: The image that each image is mixed with, int64 (images,).
 
         Raises:
-            ArtifactError: If an image comes twice or not at all, or a partner is none of the set.
+            ArtifactError: If an image comes twice or not at all, or a partner is not in the set.
         """
         outside = (partners < 0) | (partners >= self.images)
         if not torch.equal(order.sort().values, torch.arange(self.images)) or bool(outside.any()):
@@ -185,11 +186,11 @@ class SoftLabels:
             )
 
     def read(self, epoch: int) -> dict[str, Tensor]:
-        """A whole epoch by image, for those who want no batches.
+        """Read a whole epoch, by image.
 
         Returns:
-            `logits` (images, classes), float16 if they are stored so, else float32; and what
-            `plan_codec.pack_plan` makes of the plan.
+            `logits` (images, classes), float16 if they are stored so, else float32; and the tensors
+            of `plan_codec.pack_plan`.
 
         Raises:
             ValueError, ArtifactError: As `epoch`.
@@ -199,47 +200,48 @@ class SoftLabels:
         exact = self.storage.bits == 16 and self.storage.top_k is None
         return {"logits": logits.half() if exact else logits, **pack_plan(plan)}
 
-    def encoded(self, row: int, places: Tensor) -> Encoded:
-        """What is stored of the logits at places of one epoch.
+    def encoded(self, row: int, positions: Tensor) -> Encoded:
+        """Return the encoded logits at positions of one epoch.
 
         Args:
-            row: Number of the epoch among those kept.
-            places: Places in the epoch's order, int64 (batch,).
+            row: Index of the epoch in `kept`.
+            positions: Positions in the epoch's order, int64 (batch,).
         """
-        numbers = places // self.shard_images
+        numbers = positions // self.shard_images
         if bool((numbers == numbers[0]).all()):
-            return self._at(row, int(numbers[0]), places % self.shard_images)
-        found: Encoded = {}
+            return self._at(row, int(numbers[0]), positions % self.shard_images)
+        batch: Encoded = {}
         for number in sorted(set(numbers.tolist())):
-            here = numbers == number
-            for name, part in self._at(row, number, places[here] % self.shard_images).items():
-                whole = found.setdefault(name, part.new_empty(len(places), *part.shape[1:]))
-                whole[here] = part
-        return found
+            in_shard = numbers == number
+            rows = self._at(row, number, positions[in_shard] % self.shard_images)
+            for name, values in rows.items():
+                column = batch.setdefault(name, values.new_empty(len(positions), *values.shape[1:]))
+                column[in_shard] = values
+        return batch
 
-    def _at(self, row: int, part: int, places: Tensor) -> Encoded:
-        rows = self._rows(row, part)
-        return {name: rows[name][places] for name in rows.keys() & LOGITS}
+    def _at(self, row: int, number: int, positions: Tensor) -> Encoded:
+        rows = self._rows(row, number)
+        return {name: rows[name][positions] for name in rows.keys() & LOGITS}
 
-    def _rows(self, row: int, part: int) -> Encoded:
-        """The tensors of one part of an epoch, (places, ...), unread."""
-        group, within = divmod(row, self.shard_epochs)
-        shard = self.shards[group * self.parts + part]
+    def _rows(self, row: int, number: int) -> Encoded:
+        """The tensors of one epoch in its shard of that number, (positions, ...), not yet read."""
+        group, epoch = divmod(row, self.shard_epochs)
+        shard = self.shards[group * self.shards_per_epoch + number]
         size = shard.stop - shard.start
-        here = slice(within * size, (within + 1) * size)
-        return {name: rows[here] for name, rows in self._opened(shard).items()}
+        rows_of_epoch = slice(epoch * size, (epoch + 1) * size)
+        return {name: rows[rows_of_epoch] for name, rows in self._opened(shard).items()}
 
     def _opened(self, shard: Shard) -> Encoded:
-        """The shard's memory maps; its checksum is compared when it is opened."""
+        """The shard's memory maps; its checksum is compared when it is first opened."""
         if shard.path not in self._open:
             tensors = self._load(shard)
             while len(self._open) >= OPEN_SHARDS:
-                del self._open[next(iter(self._open))]  # the one that was opened first
+                del self._open[next(iter(self._open))]  # the one opened first
             self._open[shard.path] = tensors
         return self._open[shard.path]
 
     def all_rows(self) -> Encoded:
-        """The tensors of all shards, row after row: what a single shard of them would hold.
+        """Concatenate the tensors of all shards, as a single shard would hold them.
 
         Raises:
             ArtifactError: If a shard is missing, damaged or of other labels.
@@ -249,10 +251,10 @@ class SoftLabels:
 
     def _load(self, shard: Shard) -> Encoded:
         if not shard.path.is_file():
-            left = len(self.missing())
+            missing = len(self.missing())
             raise ArtifactError(
-                f"there is no {shard.path} ({left} of {len(self.shards)} shards are missing); "
-                "`gvbsm labels` makes what is missing"
+                f"there is no {shard.path} ({missing} of {len(self.shards)} shards are missing); "
+                "run `gvbsm labels` to make them"
             )
         tensors, header = load_tensors(shard.path, "labels")
         if header.get("recipe") != self.recipe:
@@ -261,15 +263,15 @@ class SoftLabels:
         return tensors
 
     def check_rows(self, shard: Shard, tensors: Encoded, path: Path) -> None:
-        """Check the types and shapes of a shard's tensors, and the classes that they name.
+        """Check the types and shapes of a shard's tensors, and their class indices.
 
         Args:
-            shard: Which.
+            shard: The shard.
             tensors: Name -> (rows, ...).
             path: The file that they were read from.
 
         Raises:
-            ArtifactError: Naming the first that does not fit.
+            ArtifactError: Naming the first tensor that is not valid.
         """
         count = len(shard.epochs) * (shard.stop - shard.start)
         views = torch.zeros(1, packed_bytes(self.fields), dtype=torch.uint8)
@@ -281,16 +283,16 @@ class SoftLabels:
         if self.storage.top_k is not None:
             kept = tensors["classes"]
             if int(kept.min()) < 0 or int(kept.max()) >= self.classes:
-                raise DamagedError(path, f"it names classes beyond the {self.classes} of the set")
+                raise DamagedError(path, f"a class index is not in [0, {self.classes})")
 
     # Writing.
 
     def encode(self, logits: Tensor) -> Encoded:
-        """Logits float16 (batch, classes) as this store keeps them."""
+        """Encode logits, float16 (batch, classes), as this store keeps them."""
         return encode_logits(logits, self.storage.top_k, self.storage.bits)
 
     def is_made(self, shard: Shard) -> bool:
-        """Whether the shard is there, of this recipe and layout."""
+        """Whether the shard exists with this recipe and layout."""
         if not shard.path.is_file():
             return False
         try:
@@ -300,25 +302,25 @@ class SoftLabels:
         return header.get("recipe") == self.recipe and header.get("layout") == LAYOUT
 
     def write(
-        self, shard: Shard, labelled: Callable[[int], Labelled], count: Callable[[], object]
+        self, shard: Shard, labeled: Callable[[int], LabeledEpoch], count: Callable[[], object]
     ) -> None:
         """Label a shard batch by batch and write it.
 
         Args:
-            shard: Which.
-            labelled: Gives an epoch's plan and labels.
-            count: Is called after each batch.
+            shard: The shard.
+            labeled: Returns the plan and the labels of an epoch.
+            count: Called after each batch.
         """
         rows: dict[str, list[Tensor]] = {}
         for epoch in shard.epochs:
-            plan, label = labelled(epoch)
+            plan, label = labeled(epoch)
             table = tabulate(plan)[shard.start : shard.stop]
             rows.setdefault("views", []).append(pack_rows(table, self.fields))
             for index in torch.split(plan.order[shard.start : shard.stop], self.batch):
-                for name, part in label(index).items():
-                    rows.setdefault(name, []).append(part)
+                for name, values in label(index).items():
+                    rows.setdefault(name, []).append(values)
                 count()
-        self.write_rows(shard, {name: torch.cat(parts) for name, parts in rows.items()})
+        self.write_rows(shard, {name: torch.cat(batches) for name, batches in rows.items()})
 
     def write_rows(self, shard: Shard, tensors: Encoded) -> None:
         """Write a shard's tensors."""
@@ -332,7 +334,7 @@ class SoftLabels:
         save(shard.path, tensors, header)
 
     def batches(self, shard: Shard) -> int:
-        """How often `write` counts."""
+        """Number of batches in a shard."""
         return len(shard.epochs) * -(-(shard.stop - shard.start) // self.batch)
 
     def index(self) -> dict[str, Any]:
@@ -344,48 +346,50 @@ class SoftLabels:
             **{name: getattr(self, name) for name in numbers},
             "kept": "all" if len(self.kept) == self.epochs else list(self.kept),
             "storage": asdict(self.storage),
-            "fields": [list(part) for part in self.fields],
+            "fields": [list(field) for field in self.fields],
             "files": [shard.path.name for shard in self.shards],
         }
 
     def write_index(self) -> None:
-        """Make this the folder's store."""
+        """Write the index, which makes this the store of the folder."""
         write_json(self.directory / "index.json", self.index())
 
     def tidy(self) -> None:
-        """Remove shards of other stores that gvbsm made in the folder."""
-        kept = {shard.path for shard in self.shards if self.is_made(shard)}
-        remove_all(set(self.directory.glob("shard-*")) - kept)
+        """Remove the shards of other stores from the folder, where gvbsm made them."""
+        current = {shard.path for shard in self.shards if self.is_made(shard)}
+        remove_all(set(self.directory.glob("shard-*")) - current)
 
 
 class EpochLabels:
     """The labels of one epoch, read batch by batch.
 
     Args:
-        store: Where they are.
-        row: Number of the epoch among those kept.
-        order: Image at each place of the epoch, int64 (images,).
+        store: Their store.
+        row: Index of the epoch in `store.kept`.
+        order: Image at each position of the epoch, int64 (images,).
     """
 
     def __init__(self, store: SoftLabels, row: int, order: Tensor) -> None:
         self._store, self._row = store, row
-        self._place = torch.empty_like(order)
-        self._place[order] = torch.arange(len(order))
+        self._position = torch.empty_like(order)
+        self._position[order] = torch.arange(len(order))
 
     def encoded(self, index: Tensor) -> Encoded:
-        """What is stored of the images at `index`, int64 (batch,)."""
-        return self._store.encoded(self._row, self._place[index])
+        """Encoded logits of the images at `index`, int64 (batch,)."""
+        return self._store.encoded(self._row, self._position[index])
 
     @torch_defaults()
     def logits(self, index: Tensor, device: torch.device | str = "cpu") -> Tensor:
         """Logits of the images at `index`, float32 (batch, classes), on a device."""
-        encoded = self.encoded(index).items()
-        parts = {name: part.to(device, non_blocking=True) for name, part in encoded}
-        return decode_logits(parts, self._store.classes)
+        encoded = {
+            name: values.to(device, non_blocking=True)
+            for name, values in self.encoded(index).items()
+        }
+        return decode_logits(encoded, self._store.classes)
 
 
 def _tag(storage: LabelStorageConfig) -> str:
-    """Part of a shard's name, so that two stores can lie in one folder while one is converted."""
+    """Part of a shard's name that differs between a store and one that is converted from it."""
     words = [f"pool{storage.pruning:g}"] if storage.pruning > 1 else []
     words += [] if storage.top_k is None else [f"top{storage.top_k}"]
     words += [f"{storage.bits}bit"] if storage.bits < 16 else []

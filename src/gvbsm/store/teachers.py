@@ -30,7 +30,7 @@ def save_teacher(
     history: Mapping[str, Any],
     recipe: Recipe,
 ) -> None:
-    """Write a teacher with all that is needed to build it again."""
+    """Write a teacher: its weights, architecture, classes, history and recipe."""
     header = {
         "kind": "teacher",
         "recipe": recipe,
@@ -44,38 +44,34 @@ def save_teacher(
 
 
 def load_teacher(path: Path, data: ImageData, runtime: Runtime) -> nn.Module:
-    """A teacher of these very classes; see `read_teacher`.
+    """Load a teacher and check that its classes are those of the data; see `read_teacher`.
 
     Args:
         path: Its file.
-        data: The pictures that it is to judge.
+        data: The pictures that it is called on.
         runtime: Device and precision.
 
     Raises:
         ArtifactError: If the file is unusable, or its classes are not those of `data` in their
-            order: the commonest cause of labels that mean nothing.
+            order: its soft labels would then name wrong classes.
     """
     model, header = read_teacher(path, runtime)
     if tuple(header["class_names"]) != data.class_names:
-        mine, theirs = data.class_names, header["class_names"]
-        at = next(
-            (
-                index
-                for index, pair in enumerate(zip(mine, theirs, strict=False))
-                if pair[0] != pair[1]
-            ),
-            min(len(mine), len(theirs)),
-        )
+        expected, names = list(data.class_names), header["class_names"]
+        pairs = enumerate(zip(expected, names, strict=False))
+        shorter = min(len(expected), len(names))
+        first = next((index for index, (ours, theirs) in pairs if ours != theirs), shorter)
+        place = slice(first, first + 1)
         raise ArtifactError(
-            f"{path} knows other classes than the data: {len(theirs)} against {len(mine)}, first "
-            f"difference at index {at} ({theirs[at : at + 1]} against {list(mine[at : at + 1])}); "
-            "train it on this data, or bring the data's folders into its order"
+            f"{path} has other classes than the data: {len(names)} against {len(expected)}, first "
+            f"difference at index {first} ({names[place]} against {expected[place]}); train it on "
+            "this data, or put the data's classes into its order"
         )
     return model
 
 
 def read_teacher(path: Path, runtime: Runtime) -> tuple[nn.Module, dict[str, Any]]:
-    """A teacher on its device, in eval mode, with parameters that ask for no gradient.
+    """Load a teacher onto its device, in eval mode, with parameters that need no gradient.
 
     Args:
         path: Its file.
@@ -91,8 +87,8 @@ def read_teacher(path: Path, runtime: Runtime) -> tuple[nn.Module, dict[str, Any
     checked(TeacherHeader, header, path)
     if (broken := first_not_finite(tensors)) is not None:
         raise ArtifactError(
-            f"{path}: {broken} holds a NaN or an infinity; remove the file and train it again, "
-            "with a lower learning rate"
+            f"{path}: {broken} holds a NaN or an infinity; remove the file and train the teacher "
+            "again with a lower learning rate"
         )
     with seeded(runtime.seed, "unused"):  # the weights drawn here are replaced
         model = build_backbone(

@@ -1,4 +1,4 @@
-"""The files of a work directory: where they lie, whether they are current, how long they took."""
+"""The files of a work directory: their paths, whether they are current, and their times."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ from gvbsm.store.teachers import file_name
 log = logging.getLogger("gvbsm")
 
 
-PATIENCE_SECONDS = 60.0  # in which a file of another machine must be seen here
-BROKEN = -1.0  # the time of work that was done with a break, as other processes than 0 note it
+PATIENCE_SECONDS = 60.0  # longest wait for a file of another machine
+BROKEN = -1.0  # time of interrupted work, as processes other than 0 note it
 
 
 class Workspace:
@@ -42,8 +42,8 @@ class Workspace:
 
     Args:
         directory: Its path; it need not be there yet.
-        rank: Number of this process among those at work here. The others note their times in files
-            of their own, which process 0 takes over (`absorb`).
+        rank: Rank of this process. Ranks other than 0 write their times to files of their own,
+            which rank 0 merges (`absorb`).
     """
 
     def __init__(self, directory: Path, rank: int = 0) -> None:
@@ -98,22 +98,22 @@ class Workspace:
         return [path for path in files if not is_partial(path)]
 
     def image_sets(self) -> dict[str, Path]:
-        """The files of the sets that are there, by method: the run's own, baselines, real pictures.
+        """The files of the image sets by method: the run's own, baselines, real pictures.
 
-        Of several sets of one method, such as draws of random pictures, the first.
+        Of several sets of one method (draws of random pictures) only the first is listed.
 
         Raises:
             ArtifactError: If a file is damaged.
         """
-        place = Path("synthesis") / "images.safetensors"
-        files = [self.directory / place, *manifest.named(self.directory, f"baselines/*/{place}")]
+        name = Path("synthesis") / "images.safetensors"
+        files = [self.directory / name, *manifest.named(self.directory, f"baselines/*/{name}")]
         sets: dict[str, Path] = {}
         for path in filter(Path.is_file, (*files, self.real)):
             sets.setdefault(checked_header(path)["method"], path)
         return sets
 
     def claim(self) -> None:
-        """Make the directory gvbsm's, if it is new or empty; one that is gvbsm's stays as it is.
+        """Begin the manifest of a new or empty directory; one with a manifest stays as it is.
 
         Raises:
             ArtifactError: If it holds something else, or cannot be written to.
@@ -122,10 +122,9 @@ class Workspace:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep other runs out of the directory for the block.
+        """Lock the directory against other runs, and remove what a killed run was writing.
 
-        The lock belongs to the process: one that was killed holds none, and what it was writing is
-        removed.
+        The lock belongs to the process, so that a killed one holds none.
 
         Raises:
             ArtifactError: If another run is at work here, or the directory cannot be written to.
@@ -150,7 +149,7 @@ class Workspace:
 
     @contextmanager
     def reporting(self) -> Iterator[None]:
-        """Have the folder of the report alone for the block; another report is waited for."""
+        """Lock the folder of the report; wait while another report is written."""
         folder = self.analysis.parent
         _claim(folder, "move them away")
         with locks.held(folder / LOCK) as is_alone:
@@ -162,29 +161,29 @@ class Workspace:
         """Check that all processes see one and the same directory.
 
         Raises:
-            ArtifactError, ProcessError: If one does not see what process 0 has put there.
+            ArtifactError, ProcessError: If a process does not see a file that process 0 writes.
         """
         if processes.world == 1:
             return
 
-        def put() -> str:
+        def write_token() -> str:
             for path in self.directory.glob(".together-*"):
                 remove(path)  # of a run that was killed
             name = f".together-{secrets.token_hex(8)}"
             write_json(self.directory / name, {"processes": processes.world})
             return name
 
-        path = self.directory / processes.same(put)
+        path = self.directory / processes.same(write_token)
         with processes.checking():
             await_files([path])
         if processes.leads:
             remove(path)
 
     def is_made(self, path: Path, recipe: Recipe, stage: str, make: bool) -> bool:
-        """Whether the artefact is there and current; the log tells what has changed if it is not.
+        """Whether an artifact exists and is current; if it is not, log what has changed.
 
         Args:
-            path: The artefact.
+            path: The artifact.
             recipe: What it is to be made from.
             stage: The stage that makes it.
             make: Whether it will be made if it is not current.
@@ -209,7 +208,7 @@ class Workspace:
         return False
 
     def not_made(self, path: Path, stage: str, differs: list[str] | None = None) -> str:
-        """Say that an artefact is missing or out of date, and what to do."""
+        """The message that an artifact is missing or outdated, with the command to make it."""
         why = f"was made with other settings ({'; '.join(differs)})" if differs else "is not there"
         return (
             f"{path} {why}; run `gvbsm {stage} PRESET --workdir {self.directory}` with these "
@@ -218,7 +217,7 @@ class Workspace:
 
     @contextmanager
     def timed(self, name: str) -> Iterator[None]:
-        """Note how long the block takes, as `name`; nothing is known of work with a break."""
+        """Note the time of the block as `name`; None if the work was interrupted before."""
         interrupted = self._notes().get(name, 0.0) is None
         self.note(name, None)
         start = time.monotonic()
@@ -226,28 +225,29 @@ class Workspace:
         self.note(name, BROKEN if interrupted else time.monotonic() - start)
 
     def note(self, name: str, seconds: float | None) -> None:
-        """Note a time; None is work that has begun, and BROKEN work whose time is not known."""
+        """Note a time: None for work that has begun, BROKEN for work that was interrupted."""
         self._write({**_read_notes(self._clock), name: seconds})
 
     def absorb(self) -> None:
-        """Take over what the other processes have noted, at the end of shared work or a crash."""
+        """Merge the times that the other processes have noted, and remove their files."""
         notes = self._notes()
         for path in sorted(self.directory.glob(".seconds-*.json")):
             self._write(notes := {**notes, **_read_notes(path)})
             remove(path)
 
     def seconds(self) -> dict[str, float]:
-        """Time of each piece of work that was done without a break."""
+        """Time of each piece of work that was not interrupted."""
         return {name: value for name, value in self._notes().items() if value is not None}
 
     def synthesis_seconds(self, method: str) -> float | None:
-        """Time in which a method's images were made or selected; None if it is not known.
+        """Time of a method's synthesis or selection; None if it is not known.
 
-        A selection is made once for hard and soft labels, by whichever comes first.
+        Methods that differ in hard and soft labels alone share a selection and its time.
         """
-        found, selection = self.seconds(), selection_of(method)
-        names = (f"{selection}-hard", f"{selection}-soft") if selection else (method,)
-        return next((found[key] for n in names if (key := f"synthesis/{n}") in found), None)
+        seconds, selection = self.seconds(), selection_of(method)
+        methods = (f"{selection}-hard", f"{selection}-soft") if selection else (method,)
+        times = (seconds.get(f"synthesis/{name}") for name in methods)
+        return next((time for time in times if time is not None), None)
 
     def _write(self, notes: dict[str, float | None]) -> None:
         if self._rank == 0:
@@ -276,31 +276,31 @@ def _claim(folder: Path, advice: str) -> None:
 
 
 def _read_notes(path: Path) -> dict[str, float | None]:
-    """Noted times; damaged ones are not worth a run."""
+    """Noted times; none, with a warning, if the file is damaged: no run fails for them."""
     try:
         notes = read_json(path) if path.is_file() else {}
         return checked(Seconds, {"seconds": notes}, path).seconds
     except ArtifactError as error:
-        log.warning("%s: nothing is known of the times so far", error)
+        log.warning("%s; the times so far are lost", error)
         return {}
 
 
 def await_files(paths: Sequence[Path]) -> None:
-    """Wait until files that other processes have written are seen here.
+    """Wait until files that other processes have written are visible to this one.
 
-    A network file system may remember for some seconds that a file was not there; to list its
-    folder makes it look again.
+    A network file system may cache for some seconds that a file does not exist. Listing its folder
+    refreshes the cache.
 
     Raises:
-        ArtifactError: If one is not seen within a minute.
+        ArtifactError: If a file is not visible within a minute.
     """
     end = time.monotonic() + PATIENCE_SECONDS
     for path in paths:
         while not path.is_file():
             if time.monotonic() > end:
                 raise ArtifactError(
-                    f"{path}, which another process has made, is not seen here; all processes must "
-                    "share one --workdir"
+                    f"{path} was written by another process, but this one does not see it; give "
+                    "all processes one shared --workdir"
                 )
             time.sleep(0.2)
             if path.parent.is_dir():
