@@ -185,9 +185,8 @@ def test_students_are_asked_for_the_classes_seen_alone(tmp_path, monkeypatch):
 def test_the_results_have_their_schema(finished):
     workdir, results = finished
     assert read_json(workdir / "continual.json") == results
-    assert results.keys() == {
-        "classes", "class_names", "orders", "rows", "note", "config", "origin", "versions",
-    }  # fmt: skip
+    names = "classes class_names orders rows note config origin versions"
+    assert results.keys() == {*names.split()}
     assert results["classes"] == COUNTS
     assert results["class_names"] == [str(digit) for digit in range(10)]
     assert [sorted(order) for order in results["orders"]] == [list(range(10))] * 2
@@ -407,13 +406,11 @@ def test_baselines_presets_bring_no_rivals():
 
 
 def test_the_command_on_digits(tmp_path, capsys):
-    argv = [
-        "digits", "--workdir", str(tmp_path), "--quiet", "--device", "cpu", "--ipc", "1",
-        "--squeeze.backbones", f"[{STUDENT}]", "--squeeze.epochs", "1",
-        "--synthesis.iterations", "1", "--continual.min_steps", "0",
-        "--continual.steps", "2", "--continual.orders", "1", "--continual.epochs", "1",
-        "--continual.students", f"[{STUDENT}]", "--continual.methods", "[random-hard]",
-    ]  # fmt: skip
+    options = f"""--quiet --device cpu --ipc 1
+        --squeeze.backbones [{STUDENT}] --squeeze.epochs 1 --synthesis.iterations 1
+        --continual.min_steps 0 --continual.steps 2 --continual.orders 1 --continual.epochs 1
+        --continual.students [{STUDENT}] --continual.methods [random-hard]"""
+    argv = ["digits", "--workdir", str(tmp_path), *options.split()]
     assert main(["continual", *argv]) == 0
     out, err = capsys.readouterr()
     assert err == ""

@@ -63,12 +63,12 @@ def test_the_table_of_results():
     def spread(*values, std=0.0):
         return {"mean": sum(values) / len(values), "std": std, "values": list(values)}
 
+    ours = {"top1": spread(60.0, 61.0, std=0.75), "top1_best": spread(62.04, 62.04)}
+    full = {"top1": spread(98.06), "top1_best": spread(100.0)}
     rows = [
-        {"method": "gvbsm", "student": "convnet128", "ipc": 10,
-         "top1": spread(60.0, 61.0, std=0.75), "top1_best": spread(62.04, 62.04)},
-        {"method": "full", "student": "r", "ipc": None,
-         "top1": spread(98.06), "top1_best": spread(100.0)},
-    ]  # fmt: skip
+        {"method": "gvbsm", "student": "convnet128", "ipc": 10, **ours},
+        {"method": "full", "student": "r", "ipc": None, **full},
+    ]
     assert format_table(rows).splitlines() == [
         "method  student     ipc  top-1 %     best epoch  n",
         "------  ----------  ---  ----------  ----------  -",
@@ -82,16 +82,14 @@ def test_the_table_of_continual():
     def spread(*values, std=0.0):
         return {"mean": sum(values) / len(values), "std": std, "values": list(values)}
 
-    results = {
-        "classes": [4, 10],
-        "orders": [[0], [1]],
-        "rows": [
-            {"method": "gvbsm", "student": "convnet128", "ipc": 10,
-             "steps": [spread(90.0, 91.0, std=0.7), spread(80.0, 80.0)],
-             "average": spread(85.0, 85.5, std=0.35)},
-        ],
-        "note": "Beware.",
-    }  # fmt: skip
+    row = {
+        "method": "gvbsm",
+        "student": "convnet128",
+        "ipc": 10,
+        "steps": [spread(90.0, 91.0, std=0.7), spread(80.0, 80.0)],
+        "average": spread(85.0, 85.5, std=0.35),
+    }
+    results = {"classes": [4, 10], "orders": [[0], [1]], "rows": [row], "note": "Beware."}
     assert format_continual(results).splitlines() == [
         "method  student     ipc  4           10          average",
         "------  ----------  ---  ----------  ----------  ----------",

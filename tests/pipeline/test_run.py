@@ -288,11 +288,13 @@ def test_a_small_set_in_small_batches_learns_from_stored_labels_as_from_online_o
     settings = merge(
         SETTINGS,
         {
-            "ipc": 1, "method": "random-soft", "squeeze": {"backbones": ["wrn10_1", "convnet8_d1"]},
+            "ipc": 1,
+            "method": "random-soft",
+            "squeeze": {"backbones": ["wrn10_1", "convnet8_d1"]},
             "labels": {"batch_size": 5, "full_batch_up_to": 0, **how},
             "evaluation": {"batch_size": 5},
         },
-    )  # fmt: skip
+    )
     sizes, seen = [], gvbsm.stages.evaluation.view_batch
 
     def view_batch(images, plan, index, *rest):
@@ -367,8 +369,8 @@ def test_top_k_must_leave_some_classes_out(tmp_path):
 
 
 def test_random_hard__alone_trains_no_teacher(tmp_path):
-    settings = {**SETTINGS, "method": "random-hard", "evaluation": {
-        **SETTINGS["evaluation"], "loss": "hard"}}  # fmt: skip
+    evaluation = {**SETTINGS["evaluation"], "loss": "hard"}
+    settings = {**SETTINGS, "method": "random-hard", "evaluation": evaluation}
     results = api.run(settings, tmp_path, quiet=True)
     assert [row["method"] for row in results["rows"]] == ["random-hard"]
     assert not (tmp_path / "squeeze").exists()
@@ -426,8 +428,8 @@ def test_draws__students_train_on_different_selections(tmp_path):
         "baselines": {"methods": ["random-hard"], "draws": 2},
     }
     api.run(settings, tmp_path, quiet=True)
-    results = sorted(path.relative_to(tmp_path).as_posix()
-                     for path in tmp_path.rglob("random-hard-*.json"))  # fmt: skip
+    files = tmp_path.rglob("random-hard-*.json")
+    results = sorted(path.relative_to(tmp_path).as_posix() for path in files)
     assert results == [
         "baselines/random-0/evaluation/random-hard-convnet8_d1-0.json",
         "baselines/random-0/evaluation/random-hard-convnet8_d1-2.json",
@@ -531,9 +533,14 @@ def test_synthesis__all_that_is_beyond_the_paper_at_once(tmp_path, conv):
     arrays = {"name": "npz", "root": str(write_arrays(tmp_path / "toy.npz"))}
     settings = quick_settings(arrays, baselines={"methods": []})
     settings["synthesis"] |= {
-        "init": "real", "iterations": 4, "stages": 2, "residual": 0.5, "weight_class": 0.5,
-        "weight_flatness": 0.25, "weight_conv": conv,
-    }  # fmt: skip
+        "init": "real",
+        "iterations": 4,
+        "stages": 2,
+        "residual": 0.5,
+        "weight_class": 0.5,
+        "weight_flatness": 0.25,
+        "weight_conv": conv,
+    }
     run = pipeline.Run(as_config(settings), tmp_path / "w", quiet=True)
     run.squeeze()
     run.statistics()

@@ -58,9 +58,11 @@ def test_views_of_no_image_of_the_set_are_refused(name, value, tmp_path):
 
 @pytest.mark.parametrize(
     ("layout", "message"),
-    [(3, "layout 3, .*up to 2: upgrade"), *((kind, "layout should be 2, found") for kind in
-     (0, -1, 1, True, "2", [2], None))],
-)  # fmt: skip
+    [
+        (3, "layout 3, .*up to 2: upgrade"),
+        *((layout, "layout should be 2, found") for layout in (0, -1, 1, True, "2", [2], None)),
+    ],
+)
 def test_another_layout_is_refused(layout, message, tmp_path):
     labels = write_labels(tmp_path / "labels")
     index = read_json(labels.directory / "index.json")

@@ -133,9 +133,12 @@ def test_the_mean_is_the_best_fill_for_the_square():
 
 @settings(deadline=None, derandomize=True)
 @given(
-    st.integers(2, 30), st.floats(1e-4, 1e4), st.floats(-1e4, 1e4), st.integers(0, 9),
+    st.integers(2, 30),
+    st.floats(1e-4, 1e4),
+    st.floats(-1e4, 1e4),
+    st.integers(0, 9),
     st.booleans(),
-)  # fmt: skip
+)
 def test_8_bits_are_wrong_by_half_a_level_at_most(classes, scale, shift, seed, cut):
     logits = rows_of(5, classes, seed, scale, shift)
     top_k = classes // 2 if cut else None

@@ -45,9 +45,14 @@ def planned(runtime, tmp_path):
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(gvbsm.stages.labels, "SHARD_BYTES", size)
             return new_store(
-                tmp_path / folder, replace(config, storage=storage), COUNT, CLASSES, SIZE, runtime,
+                tmp_path / folder,
+                replace(config, storage=storage),
+                COUNT,
+                CLASSES,
+                SIZE,
+                runtime,
                 recipe or RECIPE,
-            )  # fmt: skip
+            )
 
     return plan
 
@@ -72,8 +77,11 @@ def written(planned, runtime):
 
 
 def same(ours, theirs):
-    parts = zip([ours.order, *ours.views, *ours.mixes],
-                [theirs.order, *theirs.views, *theirs.mixes], strict=True)  # fmt: skip
+    parts = zip(
+        [ours.order, *ours.views, *ours.mixes],
+        [theirs.order, *theirs.views, *theirs.mixes],
+        strict=True,
+    )
     return all(torch.equal(a, b) and a.dtype == b.dtype for a, b in parts)
 
 
@@ -126,9 +134,11 @@ def test_any_batch_of_any_epoch(storage, size, written, runtime):
 
 
 @settings(
-    deadline=None, derandomize=True, max_examples=25,
+    deadline=None,
+    derandomize=True,
+    max_examples=25,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
-)  # fmt: skip
+)
 @given(
     reads=st.lists(st.tuples(st.integers(0, 4), st.lists(st.integers(0, 10), min_size=1))),
 )

@@ -66,8 +66,8 @@ def test_teachers__are_those_that_are_finished(workspace):
 
 def test_image_sets__one_of_each_method_the_runs_own_first_and_real_pictures_last(workspace):
     assert workspace.image_sets() == {}
-    header = {"kind": "images", "recipe": RECIPE, "class_names": ["a", "b"], "mean": [0.5],
-              "std": [0.5]}  # fmt: skip
+    data = {"class_names": ["a", "b"], "mean": [0.5], "std": [0.5]}
+    header = {"kind": "images", "recipe": RECIPE, **data}
 
     def write(folder, method):
         path = workspace.directory / folder / "synthesis" / "images.safetensors"

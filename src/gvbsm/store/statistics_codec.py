@@ -16,7 +16,7 @@ def pack_statistics(statistics: Statistics) -> dict[str, Tensor]:
     """Name the tensors `PATH/LEVEL/{mean,variance}`, LEVEL an attribute of `Statistics`."""
     return {
         f"{path}/{level}/{name}": value
-        for level in (item.name for item in fields(statistics))
+        for level in (field.name for field in fields(statistics))
         for path, moments in getattr(statistics, level).items()
         for name, value in moments._asdict().items()
     }
@@ -28,7 +28,7 @@ def unpack_statistics(tensors: Mapping[str, Tensor]) -> Statistics:
     Raises:
         ArtifactError: If a name does not fit, or a variance is missing.
     """
-    tables: dict[str, dict[str, Moments]] = {item.name: {} for item in fields(Statistics)}
+    tables: dict[str, dict[str, Moments]] = {field.name: {} for field in fields(Statistics)}
     try:
         for key in tensors:
             path, level, name = key.rsplit("/", 2)
