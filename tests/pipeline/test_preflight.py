@@ -152,7 +152,7 @@ def test_check_feasible__a_start_of_tiles_takes_more_pictures(data):
     check_feasible(start(10, 1), data)
     check_feasible(start(2, 2), data)
     with pytest.raises(
-        DataError, match=r"ipc is 3 and an image takes 4 pictures.* has 10 .*=crops"
+        DataError, match=r"=crops: 12 training.* \(ipc is 3, 4 pictures an image\).* has 10;"
     ):
         check_feasible(start(3, 2), data)
     with pytest.raises(ConfigError, match=r"crop_tiles is 2, which does not divide .* of 9 pixels"):
@@ -181,7 +181,9 @@ def test_check_feasible__sides_that_images_pass_on_the_way(data):
 @pytest.mark.parametrize("selection", ["herding", "k-center", "forgetting"])
 def test_check_feasible__a_selection_larger_than_a_class(data, selection):
     method = f"{selection}-soft"
-    with pytest.raises(DataError, match=f"ipc is 11.* has 10 .* {method} would take"):
+    with pytest.raises(
+        DataError, match=rf"{method}: 11 training pictures .*ipc is 11\), but .* has 10;"
+    ):
         check_feasible(config(ipc=11, baselines={"methods": ["teacher", method]}), data)
 
 

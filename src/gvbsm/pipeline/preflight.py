@@ -205,17 +205,17 @@ def _check_pictures(config: Config, methods: Sequence[str], key: str, data: Imag
     counts = torch.bincount(data.train.labels, minlength=len(data.class_names))
     if config.synthesis.weight_class and not int(counts.min()):
         raise DataError(
-            f"class {data.class_names[int(counts.argmin())]!r} has no training pictures, whose "
-            "statistics synthesis.weight_class would compare; set it to 0"
+            f"class {data.class_names[int(counts.argmin())]!r} has no training pictures, and "
+            "synthesis.weight_class needs the statistics of each class; set it to 0"
         )
     if not takers:
         return
     if int(counts.min()) < needed:
-        tiles = f" and an image takes {needed // config.ipc} pictures" * (needed > config.ipc)
+        tiles = f", {needed // config.ipc} pictures an image" * (needed > config.ipc)
         raise DataError(
-            f"ipc is {config.ipc}{tiles}, but class {data.class_names[int(counts.argmin())]!r} has "
-            f"{int(counts.min())} training pictures, from which {', '.join(takers)} would take; "
-            f"lower --ipc, or leave methods out of --{key}"
+            f"{', '.join(takers)}: {needed} training pictures of each class are needed (ipc is "
+            f"{config.ipc}{tiles}), but {data.class_names[int(counts.argmin())]!r} has "
+            f"{int(counts.min())}; lower --ipc, or leave methods out of --{key}"
         )
 
 
@@ -246,7 +246,8 @@ def _check_sides(config: Config, data: ImageData) -> None:
             except (RuntimeError, AssertionError, ValueError):
                 raise ConfigError(
                     f"synthesis.stage_sizes: {name} takes pictures of {data.image_size} pixels "
-                    f"alone, not of {side}; leave it out of synthesis.backbones, or that side out"
+                    f"alone, not of {side}; leave the network out of synthesis.backbones, or the "
+                    "size out of synthesis.stage_sizes"
                 ) from None
 
 
