@@ -201,7 +201,7 @@ WHOLE = {
         "rows": [{"method": "m", "student": "s", "ipc": 1, "steps": [SCORE] * 2, "average": SCORE}],
     },
     StudyFile: {
-        "study": "a", "title": "b", "source": "c", "axes": ["x"], "additive": False, "paper": {},
+        "study": "a", "title": "b", "source": "c", "axes": ["x"], "additive": False, "paper": [],
         "origin": {"preset": None, "changed": []},
         "versions": {}, "points": [{"name": "p", "axes": {}, "config": {}, "done": True}],
         "rows": [{"point": None, "method": "m", "student": "s", "ipc": None, "top1": SCORE,

@@ -26,7 +26,7 @@ from gvbsm.reporting.figures.curves import (
 from gvbsm.reporting.figures.images import draw_film, draw_images, film_gif
 from gvbsm.reporting.figures.layers import LayerStatistics, draw_statistics
 from gvbsm.reporting.figures.sets import CLASS_COLORS, draw_cosine, draw_tsne
-from gvbsm.reporting.figures.studies import Paper, Rung, draw_ladder, draw_points, draw_scaling
+from gvbsm.reporting.figures.studies import Rung, draw_ladder, draw_points, draw_scaling
 from gvbsm.reporting.figures.style import (
     byte_count,
     compact,
@@ -36,6 +36,7 @@ from gvbsm.reporting.figures.style import (
     shorten,
     styled,
 )
+from gvbsm.studies.published import PublishedColumn
 
 METHODS = (
     "gvbsm", "sre2l", "random-soft", "random-hard", "herding-soft", "herding-hard",
@@ -435,13 +436,16 @@ def test_a_level_of_hard_labels_is_told_from_one_of_soft_labels():
 
 def test_the_paper_has_a_panel_of_its_own_below():
     rows = [row("gvbsm", "net", 90.0 + x, alpha=x) for x in (0.0, 0.4, 0.8)]
-    paper = Paper("ImageNet-1k", ("R18", "R50"), {0.0: (30.4, None), 0.8: (31.9, 36.4)})
-    figure = draw_scaling(rows, "alpha", "alpha", paper=paper)
+    published = [
+        PublishedColumn("ResNet18, ImageNet-1k", {0.0: 30.4, 0.8: 31.9}),
+        PublishedColumn("ResNet50, ImageNet-1k", {0.8: 36.4}),
+    ]
+    figure = draw_scaling(rows, "alpha", "alpha", published=published)
     assert_readable(figure)
     ours, theirs = figure.axes
-    assert theirs.get_title("left") == "the paper, ImageNet-1k"
-    assert xy(line(theirs, "paper, R18")) == [(0, 30.4), (0.8, 31.9)]
-    assert xy(line(theirs, "paper, R50")) == [(0.8, 36.4)]
+    assert theirs.get_title("left") == "the paper's accuracies"
+    assert xy(line(theirs, "the paper: ResNet18, ImageNet-1k")) == [(0, 30.4), (0.8, 31.9)]
+    assert xy(line(theirs, "the paper: ResNet50, ImageNet-1k")) == [(0.8, 36.4)]
     assert ours.get_ylim()[0] > 80  # its own axis
     labels = [text.get_text() for text in theirs.get_xticklabels()]
     assert labels == ["0.0", "0.4", "0.8"]  # the measured points
@@ -464,8 +468,8 @@ def test_points_have_a_strip_a_method_and_lines_for_what_is_the_same():
         row("random-hard", "net", 30.0, point="a=true,b=kl"),
         row("gvbsm", "net", 60.0, point="$both_"), row("full", "net", 80.0, point=None),
     ]  # fmt: skip
-    paper = Paper("ImageNet", ("R18",), {"$both_": (31.4,)})
-    figure = draw_points(rows, ["a=true,b=kl", "$both_"], paper)
+    published = [PublishedColumn("ResNet18, ImageNet-1k", {"$both_": 31.4})]
+    figure = draw_points(rows, ["a=true,b=kl", "$both_"], published)
     assert_readable(figure)
     ours, theirs = figure.axes
     assert [text.get_text() for text in ours.get_yticklabels()] == ["a=true\nb=kl", "$both_"]
@@ -474,7 +478,7 @@ def test_points_have_a_strip_a_method_and_lines_for_what_is_the_same():
     assert places[50] == places[54] < 0 < places[30] < 0.5 < places[60] < 1
     assert set(line(ours, "full").get_xdata()) == {80}
     assert [xy(entry) for entry in theirs.lines if len(entry.get_xdata())] == [[(31.4, 1)]]
-    assert {"52.0 ± 2.8", "30.0", "31.4", "paper, R18", "gvbsm"} <= words(figure)
+    assert {"52.0 ± 2.8", "30.0", "31.4", "gvbsm"} <= words(figure)
 
 
 def test_a_comma_begins_a_line_where_another_axis_follows_alone():

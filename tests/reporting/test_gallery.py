@@ -174,19 +174,33 @@ def test_layers_stand_in_the_order_of_the_network(items):
 def test_a_study_over_a_number_is_a_curve(tmp_path):
     rows = [study_row(f"alpha={x}", "gvbsm", 50.0, 52.0 + x, axes={"alpha": x}) for x in (0.0, 0.8)]
     rows.append(study_row(None, "full", 90.0, stored=(None, None)))
-    paper = {"data": "ImageNet-1k", "columns": ["R18"], "figures": {"alpha=0.8": [31.9]}}
+    published = {"data": "imagenet-1k", "student": "torchvision/resnet18", "ipc": 10, "top1": 31.9}
+    paper = [{**published, "point": "alpha=0.8"}, {**published, "point": "later"}]
     write_study(tmp_path, "table1", ["alpha"], rows, paper)
     items = drawn(tmp_path)
     assert list(items) == ["study-table1"]
     item = items["study-table1"]
     assert item.title == "What helps"
-    for words in ("against alpha (digits, 10 images per class)", "Means of 2 students",
-                  "the same at all points: full.", "(table 1), on ImageNet-1k"):  # fmt: skip
+    for words in (
+        "against alpha (digits, 10 images per class)",
+        "Means of 2 students",
+        "the same at all points: full.",
+        "the paper's accuracies (table 1); its legend names data set",
+    ):
         assert words in item.caption
     assert "hollow" not in item.caption
     ours, theirs = item.figure.axes
     assert ours.containers[0].lines[0].get_xdata().tolist() == [0, 0.8]
-    assert theirs.lines[0].get_xdata().tolist() == [0.8]
+    assert theirs.lines[0].get_xdata().tolist() == [0.8]  # a point that is done
+    assert theirs.lines[0].get_label() == ("the paper: resnet18, imagenet-1k, 10 images per class")
+
+
+def test_a_study_of_the_paper_s_data_says_so(tmp_path):
+    rows = [study_row("alpha=0.8", "gvbsm", 50.0, 52.0, axes={"alpha": 0.8})]
+    beside = {"data": "digits", "student": STUDENT, "ipc": 10, "top1": 31.9, "point": "alpha=0.8"}
+    write_study(tmp_path, "table1", ["alpha"], rows, [beside])
+    caption = drawn(tmp_path)["study-table1"].caption
+    assert "(table 1), of the same data set, student and images per class." in caption
 
 
 def test_a_study_of_variants_is_strips_and_costs(tmp_path):

@@ -399,6 +399,15 @@ def test_figures_that_are_drawn_no_more_go(workdir, plain_gallery):
 # Sweeps
 
 
+PUBLISHED = {
+    "point": "alpha=0.0",
+    "data": "digits",
+    "student": STUDENT,
+    "ipc": 10,
+    "top1": 30.0,
+}
+
+
 def write_study(
     root, name="table1-alpha", done=2, values=((60.0, 60.2), (60.1, 60.3), (40.0, 40.2))
 ):
@@ -424,8 +433,7 @@ def write_study(
     (root / "points").mkdir(parents=True, exist_ok=True)
     write_json(root / f"{name}.json", {
         "format": 1, "study": name, "title": "the EMA", "source": HOSTILE, "axes": ["alpha"],
-        "paper": {"data": "ImageNet", "columns": ["R18", "R50"],
-                  "figures": {"alpha=0.0": [30.0, None]}},
+        "paper": [PUBLISHED, PUBLISHED | {"data": "imagenet-1k", "student": HOSTILE}],
         "points": points, "rows": [*rows, line(None, "random-soft", (50.0,))],
         "versions": {"torch": "9.9"}, "additive": False, "origin": ORIGIN,
     })  # fmt: skip
@@ -460,11 +468,16 @@ def test_a_sweep_has_a_page_of_its_own(tmp_path, study_figures):
     check_links(tree)
     assert "<script" not in text
     assert tree.row("alpha=0.0") == [
-        "alpha=0.0", "gvbsm", STUDENT, "10", "60.1 ± 0.2", "2", "250", "30.0 / none"
+        "alpha=0.0", "gvbsm", STUDENT, "10", "60.1 ± 0.2", "2", "250", "30.0"
     ]  # fmt: skip
     assert tree.row("every point")[1:] == [
         "random-soft", STUDENT, "10", "50.0", "1", "", ""
     ]  # fmt: skip
+    (head,) = [cells for cells in tree.cells if "ms / iteration" in cells][:1]
+    assert head[-1] == "the paper"
+    other = f"the paper: {HOSTILE}, imagenet-1k, 10 images per class"
+    assert ["point", other] in tree.cells
+    assert tree.cells[tree.cells.index(["point", other]) + 1] == ["alpha=0.0", "30.0"]
     assert "2 of 3 points are done" in tree.text
     assert text.count("points are done") == 1
     assert "the best point (alpha=0.4) cannot be told from alpha=0.0:" in tree.text

@@ -18,6 +18,7 @@ from gvbsm.studies.definition import (
     read_study,
     study_names,
 )
+from gvbsm.studies.published import published_columns
 
 PRESETS = [
     "digits",
@@ -55,6 +56,10 @@ PAPER = {
 
 ON_BEST = ["alternatives", "budget"]  # they vary single settings of a recipe beyond the paper
 
+# Students that the paper's tables test and presets or studies name beside their own.
+PAPER_STUDENTS = ["torchvision/resnet50", "torchvision/resnet101"]
+
+PUBLISHED = {"data": "cifar10", "student": "resnet18", "ipc": 10, "figures": {"one": 31.4}}
 MINIMAL = {"title": "toy", "source": "none", "axes": ["a"], "points": {"one": None}}
 
 
@@ -223,14 +228,23 @@ def test_the_first_point_of_an_additive_study_may_set_nothing(write):
             "point two adds nothing to the point before",
         ),
         ({"additive": True, "points": {"one": None, "two": None}}, "point two adds nothing"),
-        ({"paper": {"data": "x"}}, "paper must hold data, columns and a mapping of figures"),
+        ({"paper": {"data": "x"}}, "paper: expected a list, one entry for each data set"),
+        ({"paper": [{"data": "x"}]}, "paper: each entry needs data, student and figures, found"),
+        ({"paper": [PUBLISHED | {"icp": 1}]}, "paper: there is no entry 'icp'; did you mean ipc"),
+        ({"paper": [PUBLISHED | {"data": 1}]}, "paper: data and student must be names, found 1"),
+        ({"paper": [PUBLISHED | {"figures": [1]}]}, "paper: figures must map points to accuracies"),
+        ({"paper": [PUBLISHED | {"figures": {"too": 1}}]}, "paper: there is no point 'too'"),
         (
-            {"paper": {"data": "x", "columns": ["a"], "figures": {"too": [1]}}},
-            "paper: there is no point 'too'",
+            {"paper": [PUBLISHED | {"figures": {"one": 131.4}}]},
+            "paper: one needs an accuracy in percent, found 131.4",
         ),
         (
-            {"paper": {"data": "x", "columns": ["a"], "figures": {"one": [1, 2]}}},
-            "paper: one needs 1 figures, found [1, 2]",
+            {"paper": [{k: v for k, v in PUBLISHED.items() if k != "ipc"}]},
+            "paper: one needs images per class: set ipc beside its figures, found None",
+        ),
+        (
+            {"points": {"one": {"ipc": 3}}, "paper": [PUBLISHED]},
+            "paper: one has 3 images per class, its figure says 10",
         ),
     ],
 )
@@ -300,8 +314,9 @@ def test_a_study_opens_with_its_command_and_has_the_paper_s_figures(name):
     assert any(re.match(rf"#\s+gvbsm sweep {name} {preset}$", line) for line in opening)
     assert max(map(len, lines)) <= 110
     study = read_study(name)
-    figures = {str(key): values for key, values in study.paper.get("figures", {}).items()}
-    found = [figures.get(variant.name, [None])[0] for variant in study.variants]
+    column = next(iter(published_columns(study.paper)), None)
+    first = {} if column is None else column.top1
+    found = [first.get(variant.name) for variant in study.variants]
     assert found == [None if value is None else pytest.approx(value) for value in PAPER[name]]
 
 
@@ -392,8 +407,26 @@ def test_images_per_class_on_imagenet_have_the_paper_s_chance_of_dropping_a_laye
         points_of("table4-ipc", settings=settings, options={"synthesis": {"beta_dr": 0.2}})
 
 
-@pytest.mark.parametrize(("preset", "shown"), [("digits", False), ("cifar10", True)])
-def test_figures_of_the_paper_stand_beside_their_own_data_alone(preset, shown):
-    ((study, _),) = read_plan("ipc", read_preset(preset), {}).studies
-    assert bool(study.paper) == shown
-    assert "data_sets" not in study.paper
+@pytest.mark.parametrize("name", sorted(PAPER))
+def test_accuracies_of_the_paper_name_data_students_and_ipc_of_a_preset(name):
+    for figure in read_study(name).paper:
+        config = build_config(read_preset(figure.data))
+        assert figure.student in (*config.evaluation.students, *PAPER_STUDENTS)
+        (point,) = [p for p in points_of(name, read_preset(figure.data)) if p.name == figure.point]
+        assert figure.ipc == point.config.ipc
+
+
+def test_images_per_class_of_the_paper_are_the_point_s_or_those_beside_its_figures(write):
+    figures = {"one": 31.4, "two": 35}
+    path = write(
+        {
+            **MINIMAL,
+            "points": {"one": {"ipc": 1}, "two": {"ipc": 50}},
+            "paper": [{"data": "cifar10", "student": "resnet18", "figures": figures}],
+        }
+    )
+    assert read_study(path).paper == (
+        ("one", "cifar10", "resnet18", 1, 31.4),
+        ("two", "cifar10", "resnet18", 50, 35.0),
+    )
+    assert {figure.ipc for figure in read_study("table1-alpha").paper} == {10}

@@ -25,7 +25,14 @@ STUDY = {
     "axes": ["weight", "loss"],
     "grid": {"synthesis.weight_conv": [0.0, 1.0], "evaluation.loss": ["kl", "mse_gt"]},
     "base": {"baselines.methods": ["random-soft", "teacher"]},
-    "paper": {"data": "toys", "columns": ["A"], "figures": {"weight=1.0,loss=kl": [12.3]}},
+    "paper": [
+        {
+            "data": "npz",
+            "student": "convnet8_d1",
+            "ipc": 2,
+            "figures": {"weight=1.0,loss=kl": 12.3, "weight=1.0,loss=mse_gt": 14.5},
+        }
+    ],
 }
 SETTINGS = {
     "ipc": 2,
@@ -69,7 +76,13 @@ def test_sweep__tells_every_point_method_and_student(finished):
     workdir, content = finished
     assert read_json(workdir / "study.json") == content
     assert (content["format"], content["axes"]) == (1, ["weight", "loss"])
-    assert content["paper"]["figures"] == {"weight=1.0,loss=kl": [12.3]}
+    assert content["paper"][0] == {
+        "point": "weight=1.0,loss=kl",
+        "data": "npz",
+        "student": "convnet8_d1",
+        "ipc": 2,
+        "top1": 12.3,
+    }
     assert set(content["versions"]) >= {"gvbsm", "torch", "device", "precision"}
     names = [f"weight={w},loss={loss}" for w in ("0.0", "1.0") for loss in ("kl", "mse_gt")]
     assert [point["name"] for point in content["points"]] == names

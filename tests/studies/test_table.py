@@ -4,9 +4,10 @@ import csv
 
 import pytest
 
-from gvbsm.studies.table import format_study, gains, tell_once, write_csv
+from gvbsm.studies.table import OTHER_PUBLISHED, format_study, gains, tell_once, write_csv
 
-PAPER = {"data": "CIFAR-9", "columns": ["A", "B"], "figures": {"a=1": [31.4, None]}}
+MEASURED = {"point": "a=1", "data": "digits", "student": "convnet8_d1", "ipc": 2, "top1": 31.4}
+ELSEWHERE = {**MEASURED, "data": "imagenet-1k", "student": "torchvision/resnet18", "ipc": 10}
 
 
 def row(point, method="gvbsm", recipe="r", values=(50.0, 60.0), **more):
@@ -32,6 +33,11 @@ def row(point, method="gvbsm", recipe="r", values=(50.0, 60.0), **more):
     }
 
 
+def point(name, **data):
+    config = {"method": "gvbsm", "data": {"name": "digits", "image_size": None, **data}}
+    return {"name": name, "config": config, "done": True}
+
+
 @pytest.fixture
 def content():
     timed = {"synthesis_seconds": 8.0, "seconds_per_iteration": 0.02}
@@ -40,8 +46,8 @@ def content():
         "title": "a toy",
         "source": "table 0",
         "axes": ["a"],
-        "paper": PAPER,
-        "points": [{"config": {"method": "gvbsm"}}],
+        "paper": [MEASURED],
+        "points": [point("a=1"), point("a=2")],
         "rows": [
             row("a=1", **timed),
             row("a=2", recipe="s", **timed),
@@ -87,6 +93,7 @@ def test_csv__one_line_a_row_one_column_a_number(content, tmp_path):
     first, random_soft, full = lines[0], lines[2], lines[3]
     assert (first["point"], first["a"], first["n"], first["ipc"]) == ("a=1", "True", "2", "2")
     assert first["top1_values"] == "50.0 60.0"
+    assert [line["paper_top1"] for line in lines] == ["31.4", "", "", ""]
     assert (first["top1_mean"], first["top1_best_mean"]) == ("55.0", "56.0")
     assert (first["seconds_per_iteration"], first["label_bytes"]) == ("0.02", "1000")
     assert (first["seconds"], first["bytes"]) == ("8.5", "1640")
@@ -96,33 +103,79 @@ def test_csv__one_line_a_row_one_column_a_number(content, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["toy.csv"]
 
 
-def test_format_study__has_the_paper_s_figures_beside_the_points(content):
+def test_format_study__has_the_paper_s_accuracy_beside_its_point(content):
     lines = format_study(content).splitlines()
     assert lines[0] == "toy: a toy (table 0)"
     cells = [" ".join(line.split()) for line in lines]
-    assert cells[2] == "a method student ipc top-1 % n s/iteration paper"
-    assert cells[4] == "true gvbsm convnet8_d1 2 55.0 ± 7.1 2 0.020 31.4 / -"
+    assert cells[2] == "a method student ipc top-1 % n s/iteration the paper"
+    assert cells[4] == "true gvbsm convnet8_d1 2 55.0 ± 7.1 2 0.020 31.4"
     assert cells[5] == "false gvbsm convnet8_d1 2 55.0 ± 7.1 2 0.020"
     assert cells[6] == "any random-soft convnet8_d1 2 55.0 ± 7.1 2"
     assert cells[7] == "any full convnet8_d1 all 55.0 1"
-    assert lines[-1] == "paper: CIFAR-9; A / B"
+    assert len(cells) == 8
 
 
-def test_format_study__figures_stand_once_where_there_are_several_students(content):
+@pytest.mark.parametrize(
+    ("change", "heading"),
+    [
+        ({"data": "cifar10"}, "convnet8_d1, cifar10, 2 images per class"),
+        ({"student": "resnet18"}, "resnet18, digits, 2 images per class"),
+        ({"ipc": 1}, "convnet8_d1, digits, 1 image per class"),
+        (ELSEWHERE, "resnet18, imagenet-1k, 10 images per class"),
+    ],
+)
+def test_format_study__lists_accuracies_of_other_data_students_or_ipc_apart(
+    content, tmp_path, change, heading
+):
+    content["paper"] = [{**MEASURED, **change}]
+    lines = format_study(content).splitlines()
+    assert lines[2].split()[-1] == "s/iteration"
+    apart = lines[lines.index(OTHER_PUBLISHED) + 2 :]
+    assert [" ".join(line.split()) for line in apart[:1] + apart[2:]] == [
+        f"point {heading}",
+        "a=1 31.4",
+        "a=2",
+    ]
+    write_csv(tmp_path / "toy.csv", content)
+    assert "31.4" not in (tmp_path / "toy.csv").read_text(encoding="utf-8")
+
+
+def test_format_study__pictures_of_another_size_are_other_data(content):
+    content["points"][0] = point("a=1", image_size=32)
+    lines = format_study(content).splitlines()
+    assert lines[2].split()[-1] == "s/iteration"
+    assert OTHER_PUBLISHED in lines
+
+
+def test_format_study__the_paper_s_accuracies_stand_beside_their_students(content):
     content["rows"].insert(1, {**content["rows"][0], "student": "wrn10_1"})
-    assert format_study(content).count("31.4") == 1
+    content["paper"].append({**MEASURED, "student": "wrn10_1", "top1": 35.9})
+    lines = format_study(content).splitlines()
+    assert [line.split()[-1] for line in lines[4:6]] == ["31.4", "35.9"]
+    assert OTHER_PUBLISHED not in lines
+
+
+def test_format_study__a_column_names_all_its_images_per_class(content):
+    content["paper"] = [ELSEWHERE, {**ELSEWHERE, "point": "a=2", "ipc": 50}]
+    assert "  resnet18, imagenet-1k, 10, 50 images per class\n" in format_study(content)
+
+
+def test_format_study__leaves_out_the_paper_at_points_that_are_not_done(content):
+    content["paper"] = [ELSEWHERE]
+    content["points"][0]["done"] = False
+    assert "paper" not in format_study(content)
 
 
 def test_format_study__bytes_of_labels_where_points_differ_in_them(content):
     assert "bytes" not in format_study(content)
     content["rows"][0]["label_bytes"] = 77
     cells = [" ".join(line.split()) for line in format_study(content).splitlines()]
-    assert cells[2] == "a method student ipc top-1 % n s/iteration label bytes paper"
-    assert cells[4] == "true gvbsm convnet8_d1 2 55.0 ± 7.1 2 0.020 77 31.4 / -"
+    assert cells[2] == "a method student ipc top-1 % n s/iteration label bytes the paper"
+    assert cells[4] == "true gvbsm convnet8_d1 2 55.0 ± 7.1 2 0.020 77 31.4"
 
 
 def test_format_study__without_the_paper(content):
-    text = format_study({**content, "paper": {}})
+    text = format_study({**content, "paper": []})
     assert "paper" not in text
     assert "31.4" not in text
 
@@ -138,8 +191,8 @@ def additive(content):
     top1 = [{**t, "n": len(t["values"])} for t in top1]
     rows = [row(name, axes={"a": name}) | {"top1": t} for name, t in zip(names, top1, strict=True)]
     rows.append(row("two", "random-soft", axes={"a": "two"}))
-    entries = [{"name": name, "config": {"method": "gvbsm"}} for name in names]
-    return {**content, "additive": True, "points": entries, "rows": rows, "paper": {}}
+    entries = [point(name) for name in names]
+    return {**content, "additive": True, "points": entries, "rows": rows, "paper": []}
 
 
 def test_gains__over_the_point_before_with_their_standard_error(content):

@@ -158,7 +158,7 @@ def write_study(folder, name, axes, rows, paper=None):
         "title": "what helps",
         "source": "table 1",
         "axes": axes,
-        "paper": paper or {},
+        "paper": paper or [],
         "points": entries,
         "rows": rows,
         "additive": False,

@@ -19,6 +19,7 @@ from gvbsm.reporting.findings import Finding
 from gvbsm.reporting.rendering import Picture, save_pictures, write_html
 from gvbsm.reporting.significance import noise
 from gvbsm.reporting.wording import method_words
+from gvbsm.studies.published import PublishedColumn
 from gvbsm.studies.table import Gain, gains
 
 
@@ -28,7 +29,8 @@ class Line:
 
     Attributes:
         label_bytes: Bytes of the soft labels; None where all points have as many.
-        paper: What the paper has at this point, or empty.
+        paper: The paper's accuracy of the same point, data set, student and images per class, or
+            empty.
         gain: In an additive study, what it adds to the point before, with its standard error.
     """
 
@@ -61,7 +63,9 @@ class Told:
     title: str
     source: str
     lines: list[Line]
-    paper: str
+    points: list[str]
+    published: bool
+    other_published: list[PublishedColumn]
     findings: list[Finding]
     pictures: list[Picture]
     sets: list[SetCost]
@@ -93,7 +97,9 @@ def tell_studies(directory: Path, pictures: Sequence[Picture]) -> list[Told]:
                     study.title[:1].upper() + study.title[1:],
                     study.source,
                     _lines(study, gains(content)),
-                    f"{study.paper.data}; {', '.join(study.paper.columns)}" if study.paper else "",
+                    [point["name"] for point in study.points],
+                    any(study.published),
+                    study.other_published,
                     find_in_study(study, len(content["points"])),
                     [item for item in pictures if _study_of(item.name, names) == study.name],
                     costs_of(study_spots(study)),
@@ -124,9 +130,8 @@ def _lines(study: StudyResults, added: Mapping[tuple[str, str], Gain]) -> list[L
     own = {point["name"]: point["config"]["method"] for point in study.points}
     sizes = {row["label_bytes"] for row in study.rows if own.get(row["point"]) == row["method"]}
     lines = []
-    for row in study.rows:
+    for row, figure in zip(study.rows, study.published, strict=True):
         is_own = own.get(row["point"]) == row["method"]
-        figures = study.paper.figures.get(row["point"], ()) if study.paper and is_own else ()
         lines.append(
             Line(
                 "every point" if row["point"] is None else row["point"],
@@ -137,7 +142,7 @@ def _lines(study: StudyResults, added: Mapping[tuple[str, str], Gain]) -> list[L
                 row["top1"],
                 row["seconds_per_iteration"],
                 row["label_bytes"] if len(sizes) > 1 else None,
-                " / ".join("none" if value is None else f"{value:.1f}" for value in figures),
+                "" if figure is None else f"{figure.top1:.1f}",
                 _gain(added.get((row["point"], row["student"]))) if is_own else "",
             )
         )

@@ -12,8 +12,8 @@ A study is a YAML file; those of the paper's tables and figures are in `presets/
     base    settings of all points
     for     data set -> its further settings of all points
     unfit   data set -> why the study makes no sense on it
-    paper   `data`, `columns` and `figures`: name of a point -> the paper's accuracies, one a
-            column; with `data_sets`, they are shown on these data sets alone
+    paper   the paper's accuracies, one entry for each data set and student: `data`, `student`,
+            `ipc` (left out where the points set it) and `figures` (point -> percent)
 
 Settings are dotted names, as on the command line. Among them `preset` names presets to be laid
 below, and `synthesis.backbones` and `labels.backbones` may be chosen from `squeeze.backbones`:
@@ -26,8 +26,8 @@ This file imports no torch, so that the command line answers at once.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ from gvbsm.config.keys import check_names, flat_keys, merge, nearest, nest
 from gvbsm.config.paths import user_path
 from gvbsm.config.settled import check_beta_dr
 from gvbsm.studies.backbone_choice import Choice, read_choice
+from gvbsm.studies.published import PublishedFigure, read_published
 
 STUDIES = Path(__file__).parent / "presets"
 KEYS = (
@@ -79,7 +80,7 @@ class Study:
         base: Settings of all points, nested.
         per_data: Further ones by data set.
         unfit: Data sets that it makes no sense on, and why.
-        paper: `data`, `columns`, and `figures` by point; empty if the paper gives none.
+        paper: Accuracies that the paper gives.
         additive: Whether each point holds what the points before it set.
     """
 
@@ -91,7 +92,7 @@ class Study:
     base: Settings = field(default_factory=dict)
     per_data: dict[str, Settings] = field(default_factory=dict)
     unfit: dict[str, str] = field(default_factory=dict)
-    paper: dict[str, Any] = field(default_factory=dict)
+    paper: tuple[PublishedFigure, ...] = ()
     additive: bool = False
 
 
@@ -131,18 +132,9 @@ def read_plan(names: str, settings: Settings, options: Settings, repeat: int = 1
     """
     if repeat < 1:
         raise ConfigError(f"repeat must be at least 1, got {repeat}")
-    data = data_name(merge(settings, options))
-    studies = [_with_figures_of(study, data) for study in read_studies(names, data)]
+    studies = read_studies(names, data_name(merge(settings, options)))
     points = map(tuple, expand(studies, settings, options))
     return Plan(tuple(zip(studies, points, strict=True)), repeat)
-
-
-def _with_figures_of(study: Study, data: str) -> Study:
-    """The study without the paper's figures, if they are of other data sets."""
-    if "data_sets" not in study.paper:
-        return study
-    paper = {name: value for name, value in study.paper.items() if name != "data_sets"}
-    return replace(study, paper=paper if data in study.paper["data_sets"] else {})
 
 
 def study_names() -> list[str]:
@@ -188,8 +180,6 @@ def read_study(name: str) -> Study:
             study = _build(path.stem, content)
         except ConfigError as error:
             faults = str(error).splitlines()
-        else:
-            faults = list(_figure_faults(study))
     if faults:
         raise ConfigError("\n".join(f"study {name}: {fault}" for fault in faults))
     return study
@@ -286,7 +276,7 @@ def _shape_faults(content: Settings) -> Iterator[str]:
     axes = content.get("axes")
     if not isinstance(axes, list) or not axes or not all(isinstance(axis, str) for axis in axes):
         yield f"axes must be a list of names, found {axes!r}"
-    for key in ("grid", "points", "base", "for", "unfit", "paper"):
+    for key in ("grid", "points", "base", "for", "unfit"):
         if not isinstance(content.get(key, {}), dict):
             yield f"{key} must be a mapping, found {content[key]!r}"
     if bool(content.get("grid")) == bool(content.get("points")):
@@ -319,7 +309,10 @@ def _build(name: str, content: Settings) -> Study:
             data: _nested(part, f"for {data}") for data, part in content.get("for", {}).items()
         },
         unfit={data: str(why) for data, why in content.get("unfit", {}).items()},
-        paper=content.get("paper", {}),
+        paper=read_published(
+            content.get("paper", []),
+            {variant.name: variant.settings.get("ipc") for variant in variants},
+        ),
         additive=content.get("additive", False),
     )
 
@@ -378,23 +371,3 @@ def _nested(settings: Any, where: str) -> Settings:
         nested = merge(nested, nest(str(key), chosen))
     check_names(nested, where)
     return {**nested, **({"preset": str(settings["preset"])} if "preset" in settings else {})}
-
-
-def _figure_faults(study: Study) -> Iterator[str]:
-    """Whether the paper's figures belong to points, one a column."""
-    paper = study.paper
-    if not paper:
-        return
-    keys = set(paper) - {"data_sets"}
-    if keys != {"data", "columns", "figures"} or not isinstance(paper["figures"], Mapping):
-        yield f"paper must hold data, columns and a mapping of figures, found {sorted(paper)}"
-        return
-    if not isinstance(paper["columns"], list):
-        yield f"paper: columns must be a list of names, found {paper['columns']!r}"
-        return
-    names = [variant.name for variant in study.variants]
-    for name, figures in paper["figures"].items():
-        if str(name) not in names:
-            yield f"paper: there is no point {name!r}; {nearest(str(name), names)}"
-        elif not isinstance(figures, list) or len(figures) != len(paper["columns"]):
-            yield f"paper: {name} needs {len(paper['columns'])} figures, found {figures!r}"

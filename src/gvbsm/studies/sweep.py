@@ -128,7 +128,7 @@ def _run_study(
         "axes": list(study.axes),
         "additive": study.additive,
         "origin": origin.as_json(),
-        "paper": _plain_paper(study.paper),
+        "paper": [figure._asdict() for figure in study.paper],
         "points": entries,
     }
     own: set[str] = {point.config.method for point in points}
@@ -142,12 +142,6 @@ def _run_study(
             write_json(works.directory / f"{study.name}.json", content)
             write_csv(works.directory / f"{study.name}.csv", content)
     return content
-
-
-def _plain_paper(paper: Mapping[str, Any]) -> dict[str, Any]:
-    """As JSON holds it, whose keys are texts."""
-    figures = {str(name): values for name, values in paper.get("figures", {}).items()}
-    return {**paper, "figures": figures} if paper else {}
 
 
 class _Works:

@@ -6,8 +6,8 @@
     study, title, source, axes, additive   as in the study's file (`studies`)
     origin    `preset`, which all points vary (null if it is not known), and `changed`: names of the
               settings that the command line changed of it (`origin`)
-    paper     `data`, `columns` and `figures` (point -> accuracies, one a column, null where there
-              is none); empty if the paper gives none
+    paper     the paper's accuracies, one entry each: `point`, `data`, `student`, `ipc` and `top1`
+              in percent (`published`)
     points    one entry a point, done or not: `name`, `axes` (axis -> value), `done`, `folders` (in
               DIR, one a repeat) and `config` (all settings, of the first repeat)
     rows      one entry a point, method and student:
@@ -28,7 +28,8 @@
         recipe                   hash of all that the students' results depend on
     versions  gvbsm, torch, device, precision ... of the point that was run last
 
-`DIR/STUDY.csv` holds the rows, one column a number.
+`DIR/STUDY.csv` holds the rows, one column a number. Its `paper_top1` is the paper's accuracy of the
+same point, data set, student and images per class; empty where the paper gives none.
 """
 
 from __future__ import annotations
@@ -43,8 +44,10 @@ from typing import Any, NamedTuple
 from gvbsm.config.provenance import Origin
 from gvbsm.files.artifacts import atomic
 from gvbsm.pipeline.results import aligned, format_top1
+from gvbsm.studies.published import split_published
 
 Row = dict[str, Any]
+OTHER_PUBLISHED = "the paper's accuracies for other data sets, students or images per class:"
 
 
 def tell_once(rows: Sequence[Row], own: set[str]) -> list[Row]:
@@ -148,13 +151,14 @@ def write_csv(path: Path, content: Mapping[str, Any]) -> None:
         "n",
         *(f"{key}_{part}" for key, part in spreads),
         "top1_values",
+        "paper_top1",
         "seeds",
         *versions,
     ]
     with atomic(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(head)
-        for row in content["rows"]:
+        for row, figure in zip(content["rows"], split_published(content)[0], strict=True):
             writer.writerow(
                 [
                     row["study"],
@@ -164,6 +168,7 @@ def write_csv(path: Path, content: Mapping[str, Any]) -> None:
                     row["top1"]["n"],
                     *(row[key][part] for key, part in spreads),
                     " ".join(map(str, row["top1"]["values"])),
+                    None if figure is None else figure.top1,
                     " ".join(map(str, row["seeds"])),
                     *versions.values(),
                 ]
@@ -171,54 +176,73 @@ def write_csv(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def format_study(content: Mapping[str, Any]) -> str:
-    """A study's rows as text, the paper's figures beside the points' own methods.
+    """Format a study as text: its rows, and the paper's accuracies.
+
+    An accuracy of the paper stands beside a row of the same point, data set, student and images per
+    class. All others follow in a second table, whose headings name these.
 
     Args:
         content: What `STUDY.json` holds.
     """
-    paper, axes = content["paper"], content["axes"]
-    own = {entry["config"]["method"] for entry in content["points"]}
-    sized = len({row["label_bytes"] for row in content["rows"] if row["method"] in own}) > 1
-    head = [*axes, "method", "student", "ipc", "top-1 %", "n", "s/iteration"]
-    head += ["label bytes"] * sized
-    added = gains(content)
-    head += ["gain"] * bool(added)
-    told: set[str] = set()
-    cells = []
-    for row in content["rows"]:
-        at = [_plain(row["axes"][axis]) if row["axes"] else "any" for axis in axes]
-        seconds = row["seconds_per_iteration"]
-        line = [
-            *at,
-            row["method"],
-            row["student"],
-            "all" if row["ipc"] is None else str(row["ipc"]),
-            format_top1(row["top1"]),
-            str(row["top1"]["n"]),
-            "" if seconds is None else f"{seconds:.3f}",
-        ]
-        if sized:
-            line.append("" if row["label_bytes"] is None else str(row["label_bytes"]))
-        if added:
-            gain = added.get((row["point"], row["student"])) if row["method"] in own else None
-            line.append("" if gain is None else str(gain))
-        if paper:
-            is_told = row["method"] not in own or row["point"] in told
-            line.append("" if is_told else _figures(paper["figures"].get(row["point"])))
-            told.add(row["point"] if row["method"] in own else "")
-        cells.append(line)
+    published, other_published = split_published(content)
+    columns = _measured_columns(content)
+    if any(published):
+        cells = ["" if figure is None else f"{figure.top1:.1f}" for figure in published]
+        columns.append(("the paper", cells))
     lines = [f"{content['study']}: {content['title']} ({content['source']})", ""]
-    lines.append(aligned([*head, "paper"] if paper else head, cells))
-    if paper:
-        lines += ["", f"paper: {paper['data']}; {' / '.join(paper['columns'])}"]
+    lines.append(_format_columns(columns))
+    if other_published:
+        points = [point["name"] for point in content["points"] if point["done"]]
+        others = [("point", points)]
+        for column in other_published:
+            cells = [
+                f"{column.top1[point]:.1f}" if point in column.top1 else "" for point in points
+            ]
+            others.append((column.heading, cells))
+        lines += ["", OTHER_PUBLISHED, "", _format_columns(others)]
     if preset := str(Origin.read(content)):
         lines += ["", f"preset: {preset}"]
     return "\n".join(lines)
 
 
+def _measured_columns(content: Mapping[str, Any]) -> list[tuple[str, list[str]]]:
+    """Heading and cells of each column of measured values; empty cells where there is none.
+
+    Label bytes are a column where the points' own sets differ in them, gains where the study is
+    additive.
+    """
+    rows = content["rows"]
+    methods = {point["config"]["method"] for point in content["points"]}
+    seconds = [row["seconds_per_iteration"] for row in rows]
+    columns = [
+        (axis, [_plain(row["axes"][axis]) if row["axes"] else "any" for row in rows])
+        for axis in content["axes"]
+    ]
+    columns += [
+        ("method", [row["method"] for row in rows]),
+        ("student", [row["student"] for row in rows]),
+        ("ipc", ["all" if row["ipc"] is None else str(row["ipc"]) for row in rows]),
+        ("top-1 %", [format_top1(row["top1"]) for row in rows]),
+        ("n", [str(row["top1"]["n"]) for row in rows]),
+        ("s/iteration", ["" if value is None else f"{value:.3f}" for value in seconds]),
+    ]
+    if len({row["label_bytes"] for row in rows if row["method"] in methods}) > 1:
+        sizes = [row["label_bytes"] for row in rows]
+        columns.append(("label bytes", ["" if size is None else str(size) for size in sizes]))
+    if added := gains(content):
+        keys = [(row["point"], row["student"]) for row in rows]
+        cells = [
+            str(added[key]) if row["method"] in methods and key in added else ""
+            for row, key in zip(rows, keys, strict=True)
+        ]
+        columns.append(("gain", cells))
+    return columns
+
+
+def _format_columns(columns: Sequence[tuple[str, Sequence[str]]]) -> str:
+    headings = [heading for heading, _ in columns]
+    return aligned(headings, list(zip(*(cells for _, cells in columns), strict=True)))
+
+
 def _plain(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) else str(value)
-
-
-def _figures(values: Sequence[float | None] | None) -> str:
-    return " / ".join("-" if value is None else f"{value:.1f}" for value in values or ())

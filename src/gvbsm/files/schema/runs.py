@@ -233,12 +233,14 @@ class StudyRow(Manifest):
     synthesis_seconds: Finite | None
 
 
-class PaperFigures(Manifest):
-    """The paper's figures of a study: accuracies by point, one a column."""
+class PublishedAccuracy(Manifest):
+    """An accuracy that the paper gives for a point of a study."""
 
+    point: Text
     data: Text
-    columns: list[Text]
-    figures: dict[str, list[Finite | None]]
+    student: Text
+    ipc: Positive
+    top1: Percent
 
 
 class StudyFile(Manifest):
@@ -250,7 +252,7 @@ class StudyFile(Manifest):
     axes: Annotated[list[Text], Field(min_length=1)]
     points: list[StudyPoint]
     rows: list[StudyRow]
-    paper: PaperFigures | dict[str, None]
+    paper: list[PublishedAccuracy]
     additive: bool
     origin: OriginEntry
     versions: dict[str, Text]

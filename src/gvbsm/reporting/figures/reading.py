@@ -30,11 +30,17 @@ from gvbsm.method.statistics import Statistics as ConvStatistics
 from gvbsm.reporting.figures.curves import History
 from gvbsm.reporting.figures.layers import LayerStatistics
 from gvbsm.reporting.figures.pareto import Spot
-from gvbsm.reporting.figures.studies import Paper
 from gvbsm.store.distilled import stored_bytes
 from gvbsm.store.statistics_codec import unpack_statistics
 from gvbsm.store.teachers import file_name
 from gvbsm.store.workdir import Workspace
+from gvbsm.studies.published import (
+    PublishedColumn,
+    PublishedFigure,
+    done_figures,
+    published_columns,
+    split_published,
+)
 
 
 @contextmanager
@@ -188,7 +194,9 @@ class StudyResults(NamedTuple):
         axes: Names of what varies.
         points: The points that are done: `name`, `axes` and `config`.
         rows: Results; `point` is None for what is the same at all points.
-        paper: The paper's figures by the names of points, or None.
+        published: The paper's accuracy beside each row, or None.
+        other_published: The paper's accuracies of other data, students or images per class.
+        all_published: All of the paper's accuracies.
         additive: Whether each point holds what the points before it set.
     """
 
@@ -198,7 +206,9 @@ class StudyResults(NamedTuple):
     axes: list[str]
     points: list[dict[str, Any]]
     rows: list[dict[str, Any]]
-    paper: Paper | None
+    published: list[PublishedFigure | None]
+    other_published: list[PublishedColumn]
+    all_published: list[PublishedColumn]
     additive: bool
 
 
@@ -214,7 +224,7 @@ def read_studies(directory: Path) -> list[StudyResults]:
         checked(StudyFile, content, path)
         with fitting(path):
             points = [point for point in content["points"] if point["done"]]
-            told = content["paper"]
+            published, other_published = split_published(content)
             studies.append(
                 StudyResults(
                     content["study"],
@@ -223,7 +233,9 @@ def read_studies(directory: Path) -> list[StudyResults]:
                     content["axes"],
                     points,
                     content["rows"],
-                    Paper(told["data"], told["columns"], told["figures"]) if told else None,
+                    published,
+                    other_published,
+                    published_columns(done_figures(content)),
                     content["additive"],
                 )
             )

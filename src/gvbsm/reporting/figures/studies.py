@@ -39,43 +39,29 @@ from gvbsm.reporting.figures.style import (
     panels,
     shorten,
 )
+from gvbsm.studies.published import PublishedColumn
 
-
-class Paper(NamedTuple):
-    """The paper's accuracies at the points of a study.
-
-    Attributes:
-        data: What they were measured on.
-        columns: What each is of: students.
-        figures: For each point, one a column in percent, or None.
-    """
-
-    data: str
-    columns: Sequence[str]
-    figures: Mapping[Any, Sequence[float | None]]
-
-    @property
-    def title(self) -> str:
-        """Heading of its panel."""
-        return f"the paper, {self.data}"
+PUBLISHED = "the paper's accuracies"  # title of their panel; its legend names student and data
 
 
 @drawn
-def draw_points(rows: Sequence[Row], points: Sequence[str], paper: Paper | None = None) -> Figure:
+def draw_points(
+    rows: Sequence[Row], points: Sequence[str], published: Sequence[PublishedColumn] = ()
+) -> Figure:
     """Accuracies at the points of a study that are no numbers: a panel for each student.
 
     Args:
         rows: Results, each with its `point`; where it is None (the same at all points) the
             accuracy is a line.
         points: Names of the points, in order.
-        paper: The paper's figures by point, which have a panel and an axis of their own.
+        published: The paper's accuracies by point, drawn in a panel of their own.
     """
     students = students_of(rows)
     methods = list(dict.fromkeys(row["method"] for row in rows if row["point"] is not None))
     text = 0.19 * max((len(strip_lines(name)) for name in points), default=1)
     heights = [len(points) * max(0.08 + 0.2 * len(methods), text)] * len(students)
-    if paper is not None:
-        heights.append(len(points) * max(0.08 + 0.2 * len(paper.columns), text))
+    if published:
+        heights.append(len(points) * max(0.08 + 0.2 * len(published), text))
     figure, grid = strip_panels(heights)
     for axes, student in zip(grid, students, strict=False):
         for row in (row for row in rows if row["student"] == student):
@@ -97,8 +83,8 @@ def draw_points(rows: Sequence[Row], points: Sequence[str], paper: Paper | None 
                 )
         name_strips(axes, student, points)
     grid[len(students) - 1].set_xlabel(TOP1)
-    if paper is not None:
-        _draw_paper_strips(grid[-1], points, paper)
+    if published:
+        _draw_published_strips(grid[-1], points, published)
     legend_above(figure, grid)
     return figure
 
@@ -108,29 +94,30 @@ def _aside(names: Sequence[str], name: str) -> float:
     return (names.index(name) - (len(names) - 1) / 2) * 0.7 / len(names)
 
 
-def _draw_paper_strips(axes: Axes, points: Sequence[str], paper: Paper) -> None:
-    for column, name in enumerate(paper.columns):
-        style = _paper_style(column)
-        for index, point in enumerate(points):
-            value = paper.figures.get(point, [None] * len(paper.columns))[column]
-            if value is not None:
-                top1 = {"mean": value, "std": 0.0, "values": [value]}
-                draw_strip(axes, index + _aside(paper.columns, name), top1, style)
+def _draw_published_strips(
+    axes: Axes, points: Sequence[str], published: Sequence[PublishedColumn]
+) -> None:
+    headings = [column.heading for column in published]
+    for number, column in enumerate(published):
+        style = _published_style(number)
+        for point, value in column.top1.items():
+            top1 = {"mean": value, "std": 0.0, "values": [value]}
+            draw_strip(axes, points.index(point) + _aside(headings, column.heading), top1, style)
         axes.plot(
             [],
             [],
             style.marker,
             color=style.color,
             markerfacecolor=style.face,
-            label=f"paper, {name}",
+            label=f"the paper: {column.heading}",
         )
-    name_strips(axes, paper.title, points)
+    name_strips(axes, PUBLISHED, points)
     axes.set_xlabel(TOP1)
 
 
-def _paper_style(column: int) -> MethodStyle:
-    """Greys, for figures that are not ours."""
-    return MethodStyle((GRAY, BLACK, BROWN, "#999999")[column % 4], "xDvs"[column % 4], True)
+def _published_style(number: int) -> MethodStyle:
+    """Grays and brown, which no measured method has."""
+    return MethodStyle((GRAY, BLACK, BROWN, "#999999")[number % 4], "xDvs"[number % 4], True)
 
 
 @drawn
@@ -139,7 +126,7 @@ def draw_scaling(
     axis: str,
     label: str,
     scale: Literal["linear", "log", "bytes"] = "linear",
-    paper: Paper | None = None,
+    published: Sequence[PublishedColumn] = (),
 ) -> Figure:
     """Accuracy against one quantity, a panel for each student and a line for each method.
 
@@ -149,17 +136,17 @@ def draw_scaling(
         axis: That key.
         label: Name and unit of the quantity.
         scale: Of the axis; bytes are logarithmic, with units.
-        paper: The paper's figures by the quantity, which have a panel and an axis of their own.
+        published: The paper's accuracies by the quantity, drawn in a panel of their own.
     """
     students = students_of(rows)
-    figure, grid = panels(len(students) + (paper is not None), 1, 2.3, sharex=True)
+    figure, grid = panels(len(students) + bool(published), 1, 2.3, sharex=True)
     for axes, student in zip(grid, students, strict=False):
         own = [row for row in rows if row["student"] == student]
         for method in dict.fromkeys(row["method"] for row in own):
             _draw_method(axes, [row for row in own if row["method"] == method], axis)
         axes.set_title(student, loc="left")
-    if paper is not None:
-        _draw_paper_lines(grid[-1], paper)
+    if published:
+        _draw_published_lines(grid[-1], published)
     for axes in grid:
         axes.set_ylabel(TOP1)
     if scale == "bytes":
@@ -205,22 +192,20 @@ def _bar(top1: Mapping[str, Any]) -> float:
     return float(top1["std"]) if len(top1["values"]) > 1 else 0.0
 
 
-def _draw_paper_lines(axes: Axes, paper: Paper) -> None:
-    for column, name in enumerate(paper.columns):
-        style = _paper_style(column)
-        found = {x: figures[column] for x, figures in paper.figures.items()}
-        pairs = sorted((x, value) for x, value in found.items() if value is not None)
-        x, y = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+def _draw_published_lines(axes: Axes, published: Sequence[PublishedColumn]) -> None:
+    for number, column in enumerate(published):
+        style = _published_style(number)
+        x = sorted(column.top1)
         axes.plot(
             x,
-            y,
+            [column.top1[place] for place in x],
             style.marker,
             color=style.color,
             markerfacecolor=style.face,
             linestyle=":",
-            label=f"paper, {name}",
+            label=f"the paper: {column.heading}",
         )
-    axes.set_title(paper.title, loc="left")
+    axes.set_title(PUBLISHED, loc="left")
 
 
 class Rung(NamedTuple):

@@ -57,10 +57,10 @@ def _numbers(study: StudyResults) -> dict[str, float]:
 def _scaling(study: StudyResults, numbers: Mapping[str, float]) -> Drawn:
     rows = [{**row, "value": numbers.get(row["point"])} for row in study.rows]
     low, high = min(numbers.values()), max(numbers.values())
-    paper = study.paper
-    if paper is not None:
-        figures = {numbers[name]: v for name, v in paper.figures.items() if name in numbers}
-        paper = paper._replace(figures=figures) if figures else None
+    published = [
+        column._replace(top1={numbers[point]: top1 for point, top1 in column.top1.items()})
+        for column in study.all_published
+    ]
     label = "images per class" if study.axes == ["ipc"] else study.axes[0]
     scale: Literal["linear", "log"] = "log" if low > 0 and high > LOG_FROM * low else "linear"
     return Drawn(
@@ -69,7 +69,7 @@ def _scaling(study: StudyResults, numbers: Mapping[str, float]) -> Drawn:
         f"Accuracy on the real test pictures against {label}{_where(study)}. "
         f"{_marks(study)}{_level(study)}{_beside(study)}",
         f"Accuracy against {label}",
-        draw_scaling(rows, "value", label, scale, paper),
+        draw_scaling(rows, "value", label, scale, published),
     )
 
 
@@ -82,7 +82,7 @@ def _points(study: StudyResults) -> Drawn:
         f"marks are single students. {_marks(study)}{_level(study)} The axes do not start at 0."
         f"{_beside(study)}",
         f"Accuracies at {count(len(names), 'point')}",
-        draw_points(study.rows, names, study.paper),
+        draw_points(study.rows, names, study.all_published),
     )
 
 
@@ -177,9 +177,12 @@ def _level(study: StudyResults) -> str:
 
 
 def _beside(study: StudyResults) -> str:
-    if study.paper is None:
+    if not study.all_published:
         return ""
+    words = f" The last panel shows the paper's accuracies ({study.source})"
+    if not study.other_published:
+        return f"{words}, of the same data set, student and images per class."
     return (
-        f" The last panel holds the paper's own figures ({study.source}), on {study.paper.data}: "
-        "to be compared in their order, not in their height."
+        f"{words}; its legend names data set, student and images per class. Where these are not "
+        "the measured ones, compare the order of the points, not the accuracies."
     )
