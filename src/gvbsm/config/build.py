@@ -330,7 +330,7 @@ def _teacher_faults(config: Config) -> Iterator[str]:
         backbone = coreset.backbone or squeeze.backbones[0]
         epochs = coreset.epochs or squeeze_of(squeeze, backbone).epochs
         if epochs < 2:
-            yield f"coreset.epochs must be at least 2, to see what the next forgets; got {epochs}"
+            yield f"coreset.epochs must be at least 2, to count what an epoch forgets; got {epochs}"
 
 
 def _baseline_faults(config: Config) -> Iterator[str]:

@@ -60,7 +60,7 @@ def _section_faults(config: Config) -> Iterator[str | None]:
     for section in ("squeeze", "synthesis", "evaluation"):
         yield from _optimizer_faults(f"{section}.optimizer", getattr(config, section).optimizer)
     if config.synthesis.optimizer.name == "muon":
-        yield "synthesis.optimizer.name must not be muon, which moves matrices: pixels are none"
+        yield "synthesis.optimizer.name must not be muon, which updates matrices: pixels are not"
     for section in ("squeeze", "synthesis", "labels"):
         yield from _view_faults(f"{section}.views", getattr(config, section).views)
     for section in ("squeeze", "synthesis"):
@@ -213,13 +213,13 @@ def _weight_faults(config: Config) -> Iterator[str | None]:
         if name not in teachers:
             yield f"labels.weights names {name!r}, which is none of the labels' {list(teachers)}"
     if teachers and all(weights.get(name, 1.0) == 0 for name in teachers):
-        yield "labels.weights gives all teachers of the labels 0; let at least one count"
+        yield "labels.weights is 0 for all teachers of the labels; give one a positive weight"
 
 
 def _mode_faults(config: Config) -> Iterator[str]:
     squeeze = config.squeeze
     own = (settings.get("pretrained") for settings in squeeze.settings_of.values())
     if squeeze.weights_dir is not None and not (squeeze.pretrained or any(own)):
-        yield "squeeze.weights_dir is read with squeeze.pretrained=true alone: set both, or neither"
+        yield "squeeze.weights_dir is only read with squeeze.pretrained=true: set both, or neither"
     if config.method != "gvbsm" and config.baselines.methods:
         yield f"method={config.method} is itself a baseline: set baselines.methods to []"
