@@ -18,7 +18,7 @@ MOST_NAMES = 20  # files that are named for each reason to leave them out; the o
 
 @dataclass
 class Findings:
-    """What a reader of files notes on its way.
+    """Notes of a reader: what it left out, and what it assumed.
 
     Attributes:
         left_out: Files and folders that are not read, by reason.
@@ -61,7 +61,7 @@ class Reading:
     held_out: str = ""
 
     def as_json(self) -> dict[str, Any]:
-        """As it stands in `results.json`."""
+        """Return the entry of `results.json`."""
         return {
             "pictures": {split: dict(counts) for split, counts in self.pictures.items()},
             "formats": dict(self.formats),
@@ -75,7 +75,7 @@ class Reading:
         }
 
     def lines(self) -> list[str]:
-        """As the log says it at the start of a run; assumptions are logged as they are made."""
+        """Return the lines for the log at the start of a run, without assumptions."""
         kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self.formats.items()))
         lines = [
             f"{split}: {sum(counts.values())} pictures of {len(counts)} classes, "
@@ -150,5 +150,5 @@ def read_lines(path: Path, findings: Findings) -> list[str]:
 
 
 def repeated(names: Iterable[str]) -> list[str]:
-    """Those of names that occur more than once, each once."""
+    """Return the names that occur more than once."""
     return [name for name, count in Counter(names).items() if count > 1]

@@ -1,4 +1,4 @@
-"""Pictures that cannot be read, found before any work begins and left out if that is asked for.
+"""Find pictures that cannot be read before any work begins, and leave them out if configured.
 
 All pictures are decoded once, whatever the number of processes or workers, so that what is left out
 depends on the files alone. Nothing stands in for a picture: the splits are shorter, which changes
@@ -35,7 +35,7 @@ def _is_unreadable(path: Any) -> bool:
 def leave_out(
     splits: Sequence[Split], cache: Path, progress: Progress
 ) -> tuple[list[Split], tuple[str, ...]]:
-    """The splits without their unreadable pictures, and the names of these.
+    """Return the splits without their unreadable pictures, and the names of these.
 
     Args:
         splits: Of pictures in files; others are given back as they are.
@@ -68,7 +68,7 @@ def leave_out(
 
 
 def _state(splits: Sequence[Split]) -> str:
-    """Hash of where pictures lie and of what changes when one is written, replaced or unlocked."""
+    """Hash the paths, inodes and times of pictures, which show a change."""
     digest = hashlib.sha256()
     for split in splits:
         digest.update(f"{len(split)}\n".encode())

@@ -49,7 +49,7 @@ def dataset_card(facts: SetDescription) -> str:
 
 
 def _quoted(facts: SetDescription) -> SetDescription:
-    """The facts with Markdown and HTML in names as plain text: a page of the Hub shows them."""
+    """Escape Markdown and HTML in names, which a page of the Hub would render."""
 
     def quoted(value: Any) -> Any:
         if isinstance(value, str):
@@ -93,7 +93,7 @@ def _teacher(item: Mapping[str, Any]) -> str:
 
 
 def _accuracy(rows: Sequence[Mapping[str, Any]] | None) -> str:
-    """The table of the run, with random real pictures beside; empty if nothing was evaluated."""
+    """Write the table of accuracies, with those of random real pictures."""
     if not rows:
         return "## Accuracy\n\nNot measured, or not recorded.\n"
     lines = [

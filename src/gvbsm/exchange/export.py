@@ -1,4 +1,4 @@
-"""Exports: a distilled set as a folder of pictures, a Hub data set, for DD-Ranking, or one file."""
+"""Export a distilled set: a folder of pictures, a Hub data set, for DD-Ranking, or one file."""
 
 from __future__ import annotations
 
@@ -145,7 +145,7 @@ def _check_free(out: Path, form: str, overwrite: bool) -> None:
 
 
 def _check_whole(stored: SoftLabels | None) -> None:
-    """Check that all soft labels are there before a card speaks of them.
+    """Check that all soft labels exist before the card describes them.
 
     Raises:
         ArtifactError: If labels were stopped half-way.
@@ -204,7 +204,7 @@ def _teachers(workdir: Path) -> list[dict[str, Any]]:
 
 
 def class_folders(names: Sequence[str]) -> list[str]:
-    """A folder's name for each class, whose sorted order is the order of the classes.
+    """Name a folder for each class so that sorted folders are in the order of the classes.
 
     The names themselves where they are safe on every file system and sort so, else with their
     number before them.
@@ -253,7 +253,7 @@ def _write_hub(
 
 
 def _sections(distilled: DistilledDataset) -> tuple[LabelsConfig, EvaluationConfig]:
-    """The settings that training on the set was done with; the paper's where none are told."""
+    """Settings of labels and evaluation recorded with the set; defaults where none are."""
     recorded = recorded_settings(distilled)
     known = {
         section: {key: value for key, value in recorded.get(section, {}).items() if key in fields}
@@ -313,7 +313,7 @@ def _write_file(out: Path, distilled: DistilledDataset, facts: SetDescription) -
 
 
 def push(folder: Path, name: str) -> str:
-    """Push an exported `hub` folder to the Hugging Face Hub; return its address.
+    """Upload an exported `hub` folder to the Hugging Face Hub; return its address.
 
     Raises:
         ArtifactError: If it is no such folder.

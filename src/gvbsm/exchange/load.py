@@ -253,7 +253,7 @@ def _check_pixels(facts: SetDescription, packed: int, folder: Path) -> None:
 
 
 def _class_folders(folder: Path, root: Path, facts: SetDescription) -> tuple[list[Path], list[int]]:
-    """The pictures of each class's folder, and their labels."""
+    """List the pictures in the folders of the classes, and their labels."""
     names = facts.get("folders")
     if names is None:
         raise ArtifactError(f"{folder}: {FACTS} must name a folder a class")
@@ -322,7 +322,7 @@ def _distilled(
 
 
 def _load_file(path: Path, cache: Path) -> DistilledDataset:
-    """A single file: of `export --to safetensors`, or a work directory's own images."""
+    """Load a single file: of `export --to safetensors`, or the images of a work directory."""
     header = read_header(path)
     if header.get("kind") == "images":
         return load_images(path)
@@ -354,7 +354,7 @@ def _load_file(path: Path, cache: Path) -> DistilledDataset:
 
 
 def label_files(stored: SoftLabels) -> list[Path]:
-    """The files of a store, of which a copy is a store: its index and the shards that it names."""
+    """List the files of a label store: its index and the shards that this names."""
     return [stored.directory / "index.json", *(shard.path for shard in stored.shards)]
 
 

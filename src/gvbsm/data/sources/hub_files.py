@@ -1,4 +1,4 @@
-"""Which files of a data set in Hugging Face's formats are read: those inside of it, and no others.
+"""Keep data sets in Hugging Face's formats from naming files outside of their folder.
 
 Settings of a set, its state and its rows may all name files anywhere.
 """
@@ -87,7 +87,7 @@ def check_data_files(files: Mapping[object, Iterable[object]], request: Request,
 
 
 def folders_of(request: Request) -> tuple[Path, ...]:
-    """Where files that a table names may lie: the data's folder first, and the downloads."""
+    """Folders in which files of a set may lie: that of the data first, then the downloads."""
     import datasets
     from huggingface_hub import constants
 
