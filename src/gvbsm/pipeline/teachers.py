@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from torch import nn
 
+from gvbsm.backbones.folding import fold_batchnorm
 from gvbsm.config import Config
 from gvbsm.data.datasets import ImageData
 from gvbsm.engine.device import Runtime
@@ -40,5 +41,8 @@ class Teachers:
         """Return the networks that label the images of a method, in the order of its settings."""
         names = config.labels.backbones or config.squeeze.backbones
         teachers = [self[name] for name in names]
-        # BatchNorm that normalizes by the moments of the batch must see the batch as a whole.
-        return teachers if config.labels.batchnorm == "batch" else [*map(InParts, teachers)]
+        if config.labels.batchnorm == "batch":  # whose moments need the batch as a whole
+            return teachers
+        size = self._data.image_size
+        shape = (self._data.channels, size, size)
+        return [InParts(fold_batchnorm(teacher, shape)) for teacher in teachers]
