@@ -12,11 +12,11 @@ import gvbsm.reporting.analysis
 from gvbsm.files.artifacts import load_tensors, save
 from gvbsm.reporting.analysis import (
     analyze,
+    analyze_set,
     choose_teacher,
     first_images,
     map_points,
     mean_cosine,
-    see,
 )
 from gvbsm.store.distilled import DistilledDataset
 from gvbsm.store.teachers import save_teacher
@@ -118,7 +118,7 @@ def test_map__of_few_points(count):
 def test_see__is_the_slow_way(data, sets, teachers, runtime):
     images, labels = sets["sre2l"]
     for model in teachers.values():
-        found = see(as_set(data, images, labels), model, runtime, "toy")
+        found = analyze_set(as_set(data, images, labels), model, runtime, "toy")
         features = []
         linear = [m for m in model.modules() if isinstance(m, torch.nn.Linear)][-1]
         hook = linear.register_forward_pre_hook(lambda _, seen, kept=features: kept.append(seen[0]))
@@ -140,7 +140,7 @@ def test_see__is_the_slow_way(data, sets, teachers, runtime):
 def test_see__is_bounded(data, sets, teachers, runtime, monkeypatch):
     monkeypatch.setattr(gvbsm.reporting.analysis, "MOST_CLASSES", 3)
     monkeypatch.setattr(gvbsm.reporting.analysis, "MOST_IMAGES", 2)
-    found = see(as_set(data, *sets["real"]), teachers[CONVNET], runtime, "toy")
+    found = analyze_set(as_set(data, *sets["real"]), teachers[CONVNET], runtime, "toy")
     assert found.labels.tolist() == [0, 0, 1, 1, 2, 2]
     assert found.cosine.isnan().tolist() == [False, False, False, True]
 
@@ -155,7 +155,7 @@ def test_analysis__compares_all_sets(workdir, data, sets, teachers, runtime):
     assert header["sets"] == ["gvbsm", "sre2l", "real"]
     assert header["teacher"] == CONVNET
     for name, given_set in sets.items():
-        seen = see(as_set(data, *given_set), teachers[CONVNET], runtime, name)
+        seen = analyze_set(as_set(data, *given_set), teachers[CONVNET], runtime, name)
         assert header["accuracy"][name] == seen.accuracy
         for key, expected in (("cosine", seen.cosine), ("pixel_cosine", seen.pixel_cosine)):
             torch.testing.assert_close(tensors[f"{key}/{name}"], expected, equal_nan=True)

@@ -18,7 +18,7 @@ from gvbsm.files.manifest import claim
 from gvbsm.reporting.figures.accuracy import draw_confusion, draw_continual, draw_methods
 from gvbsm.reporting.figures.curves import (
     TERMS,
-    History,
+    TrainingCurve,
     draw_losses,
     draw_training,
     running_median,
@@ -26,7 +26,7 @@ from gvbsm.reporting.figures.curves import (
 from gvbsm.reporting.figures.images import draw_film, draw_images, film_gif
 from gvbsm.reporting.figures.layers import LayerStatistics, draw_statistics
 from gvbsm.reporting.figures.sets import CLASS_COLORS, draw_cosine, draw_tsne
-from gvbsm.reporting.figures.studies import Rung, draw_ladder, draw_points, draw_scaling
+from gvbsm.reporting.figures.studies import CostPoint, draw_against_cost, draw_points, draw_scaling
 from gvbsm.reporting.figures.style import (
     byte_count,
     compact,
@@ -235,7 +235,7 @@ def test_the_moving_film_shows_every_frame_for_ever(images):
 
 def history(losses, top1):
     step = len(losses) // len(top1)
-    return History(list(range(step, len(losses) + 1, step)), top1, losses)
+    return TrainingCurve(list(range(step, len(losses) + 1, step)), top1, losses)
 
 
 def test_training_is_drawn_as_mean_and_range_over_seeds():
@@ -491,8 +491,8 @@ def test_a_comma_begins_a_line_where_another_axis_follows_alone():
 
 
 def test_the_ladder_numbers_its_rungs_and_names_them_below():
-    rungs = [Rung(r"$\frac$", 100, top1(21.0)), Rung("all " * 20, 200, top1(31.0, 33.0))]
-    figure = draw_ladder({"small": rungs, "large": rungs[::-1]}, "time of an iteration, ms")
+    points = [CostPoint(r"$\frac$", 100, top1(21.0)), CostPoint("all " * 20, 200, top1(31.0, 33.0))]
+    figure = draw_against_cost({"small": points, "large": points[::-1]}, "time of an iteration, ms")
     assert_readable(figure)
     small, large = figure.axes
     assert xy(small.containers[0].lines[0]) == [(100, 21), (200, 32)]
@@ -502,8 +502,8 @@ def test_the_ladder_numbers_its_rungs_and_names_them_below():
 
 
 def test_a_ladder_of_bytes_has_units():
-    rungs = [Rung("all", 2e6, top1(90.0)), Rung("few", 4e3, top1(80.0))]
-    figure = draw_ladder({"net": rungs}, "pixels and soft labels", "bytes")
+    points = [CostPoint("all", 2e6, top1(90.0)), CostPoint("few", 4e3, top1(80.0))]
+    figure = draw_against_cost({"net": points}, "pixels and soft labels", "bytes")
     assert_readable(figure)
     (axes,) = figure.axes
     assert axes.get_xscale() == "log"

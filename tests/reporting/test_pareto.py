@@ -12,13 +12,13 @@ from gvbsm.reporting.figures.gallery import gallery
 from gvbsm.reporting.figures.pareto import (
     FLOOR_SECONDS,
     KEY_LENGTH,
-    Spot,
+    MeasuredSet,
     draw_pareto,
     fronts,
     pareto,
     pareto_figure,
 )
-from gvbsm.reporting.figures.reading import read_studies, study_spots
+from gvbsm.reporting.figures.reading import read_studies, study_sets
 from support.studies import Maker, study_row, write_study
 
 STUDENT = "convnet8_d1"
@@ -57,7 +57,7 @@ def test_fronts_by_hand():
 
 
 def spot(name, method, mean, seconds, stored, student=STUDENT):
-    return Spot(name, method, student, spread([mean - 1, mean + 1]), seconds, stored)
+    return MeasuredSet(name, method, student, spread([mean - 1, mean + 1]), seconds, stored)
 
 
 SPOTS = [
@@ -132,7 +132,7 @@ def test_costs_of_a_study__of_an_unknown_time_too(tmp_path):
     ]
     write_study(tmp_path, "table1", ["a"], rows)
     (study,) = read_studies(tmp_path)
-    assert [(s.title, s.seconds, s.bytes) for s in study_spots(study)] == [
+    assert [(s.title, s.seconds, s.bytes) for s in study_sets(study)] == [
         ("one, gvbsm", 3.0, 300), ("one, random-soft", 0.0, 300),
     ]  # fmt: skip
     item = {item.name: item for item in gallery(tmp_path)}["study-table1-pareto"]

@@ -21,8 +21,8 @@ from gvbsm.config.provenance import Origin
 from gvbsm.config.settled import settle_beta_dr
 from gvbsm.files.artifacts import ArtifactError, atomic, read_json, save, write_json
 from gvbsm.files.manifest import claim
-from gvbsm.reporting.facts import preset_settings, read_facts
-from gvbsm.reporting.figures.captions import Drawn
+from gvbsm.reporting.facts import preset_settings, read_run_facts
+from gvbsm.reporting.figures.captions import CaptionedFigure
 from gvbsm.reporting.figures.reading import read_studies
 from gvbsm.reporting.figures.style import new_figure
 from gvbsm.reporting.page import costs, write_page
@@ -35,6 +35,7 @@ from gvbsm.reporting.paper_terms import (
 )
 from gvbsm.reporting.rendering import duration
 from gvbsm.reporting.studies import find_in_study
+from gvbsm.reporting.wording import data_title, listed
 from support.distilled_files import write_labels
 from support.studies import ORIGIN
 
@@ -112,7 +113,9 @@ def hostile_gallery(_workdir):
     """One figure of each place and a film, with hostile words, in place of the real ones."""
     for name, motion in (("images", None), ("film", b"GIF89a"), ("tsne", None)):
         figure = new_figure(1, 0.5)
-        yield Drawn(name, f"Title {HOSTILE}", f"Caption {HOSTILE}", f'"{HOSTILE}', figure, motion)
+        yield CaptionedFigure(
+            name, f"Title {HOSTILE}", f"Caption {HOSTILE}", f'"{HOSTILE}', figure, motion
+        )
 
 
 @pytest.fixture
@@ -126,7 +129,7 @@ def plain(text):
 
 
 def page_of(workdir, notes=()):
-    return write_page(workdir, read_facts(workdir), notes).read_text(encoding="utf-8")
+    return write_page(workdir, read_run_facts(workdir), notes).read_text(encoding="utf-8")
 
 
 @pytest.mark.usefixtures("plain_gallery")
@@ -228,14 +231,17 @@ def test_title_verdict_and_numbers_at_the_top(tree):
 
 
 def test_warnings_are_in_the_page(tree):
-    assert "Warning: Without a row for comparison: random real pictures, hard labels" in tree.text
-    assert "L_DD never acted" in tree.text
+    assert (
+        "Warning: These baselines have not been evaluated: random real pictures, hard labels"
+        in tree.text
+    )
+    assert "L_DD had no effect" in tree.text
     assert "`" not in tree.text  # code is marked up
     assert "Run gvbsm squeeze first." in tree.text
 
 
 def test_time_and_bytes_of_each_stage(tree, reported):
-    found = {cost.name: cost for cost in costs(read_facts(reported))}
+    found = {cost.name: cost for cost in costs(read_run_facts(reported))}
     assert (found["squeeze"].own_seconds, found["squeeze"].seconds) == (100.0, 0.0)
     assert (found["synthesis"].own_seconds, found["synthesis"].seconds) == (7.0, 5.0)
     assert (found["labels"].own_seconds, found["labels"].seconds) == (0.0, 2.0)
@@ -251,11 +257,11 @@ def test_bytes_of_baselines_are_counted_apart(workdir):
     other = workdir / "baselines" / "sre2l" / "synthesis" / "images.safetensors"
     other.parent.mkdir(parents=True)
     shutil.copy(workdir / "synthesis" / "images.safetensors", other)
-    stored = read_facts(workdir).stored["synthesis"]
+    stored = read_run_facts(workdir).stored["synthesis"]
     assert stored.own == stored.baselines == other.stat().st_size
     result = workdir / "baselines" / "full" / f"{STUDENT}-0.json"
     write_json(result, {"top1": [98.0]})
-    stored = read_facts(workdir).stored["full"]
+    stored = read_run_facts(workdir).stored["full"]
     assert (stored.own, stored.baselines) == (0, result.stat().st_size)
 
 
@@ -289,7 +295,7 @@ def test_what_the_sets_of_a_run_cost(workdir):
     tree = Tree(page_of(workdir))
     head = ["set", "student", "top-1 %", "synthesis, s", "bytes", "best for"]
     (start,) = [place for place, cells in enumerate(tree.cells) if cells == head]
-    labels = read_facts(workdir).set_bytes["labels"]
+    labels = read_run_facts(workdir).set_bytes["labels"]
     assert labels > 0
     assert tree.cells[start + 1 : start + 4] == [
         ["gvbsm", STUDENT, "62.0 ± 0.2", "7.0", f"{256 + labels:,}", ""],
@@ -444,7 +450,7 @@ def write_study(
 def study_figures(monkeypatch):
     def gallery(_workdir):
         for name in ("study-table1-alpha", "study-table1-alpha-cost", "study-table1", "images"):
-            yield Drawn(name, f"Title of {name}", "Caption", "Alt", new_figure(1, 0.5))
+            yield CaptionedFigure(name, f"Title of {name}", "Caption", "Alt", new_figure(1, 0.5))
 
     monkeypatch.setattr("gvbsm.reporting.studies.gallery", gallery)
     monkeypatch.setattr("gvbsm.reporting.page.gallery", gallery)
@@ -480,7 +486,9 @@ def test_a_sweep_has_a_page_of_its_own(tmp_path, study_figures):
     assert tree.cells[tree.cells.index(["point", other]) + 1] == ["alpha=0.0", "30.0"]
     assert "2 of 3 points are done" in tree.text
     assert text.count("points are done") == 1
-    assert "the best point (alpha=0.4) cannot be told from alpha=0.0:" in tree.text
+    assert (
+        "the best point is alpha=0.4. Within two standard deviations of it: alpha=0.0." in tree.text
+    )
     first, second = re.split(r'<h3 id="study-2">', text)
     assert "Title of study-table1-alpha<" in first  # which begins as the other's name does
     assert "Title of study-table1-alpha-cost<" in first
@@ -536,9 +544,11 @@ def test_a_baseline_that_is_better_than_points_is_told(tmp_path):
     rival, *_ = find_in_study(study, points=3)  # random pictures have 50.0 at every point
     assert (rival.name, rival.level) == ("rival", "warning")
     assert rival.text == (
-        "Random real pictures, soft labels: better than the images at 2 of 3 points of the study, "
-        "by 1.9 to 9.9 percentage points."
+        "Random real pictures with the same soft labels do better than the images at 2 of 3 points "
+        "of the study, by 1.9 to 9.9 percentage points. Here the soft labels, not the images, make "
+        "most of the accuracy."
     )
+    assert rival.advice.startswith("Compare the points only with each other. ")
 
 
 def test_a_sweep_without_results(tmp_path, capsys):
@@ -623,6 +633,36 @@ def test_every_term_is_a_setting():
     assert len(keys) == len(set(keys))
 
 
+@pytest.mark.parametrize(
+    ("data", "title"),
+    [
+        ({"name": "digits", "root": None}, "digits"),
+        ({"name": "cifar10", "root": "/data/sets/cifar"}, "cifar10"),
+        ({"name": "folder", "root": "/data/my birds/"}, "my birds"),
+        ({"name": "folder", "root": "birds"}, "birds"),
+        ({"name": "npz", "root": "/data/my.birds.npz"}, "my.birds"),
+        ({"name": "folder", "root": None}, "folder"),
+        ({"name": "webdataset", "root": "birds-{000..012}.tar"}, "webdataset"),
+    ],
+)
+def test_a_title_names_the_data(data, title):
+    assert data_title({"data": data}) == title
+
+
+def test_the_page_of_an_image_folder_is_titled_by_the_folder(tmp_path, plain_gallery):
+    workdir = write_run(tmp_path / "w", data={"name": "folder", "root": "/data/birds"})
+    assert "<title>birds: G-VBSM, 2 images per class</title>" in page_of(workdir)
+
+
+def test_names_in_a_sentence():
+    assert [listed(names) for names in ((), "a", "ab", {"a": 1, "b": 2, "c": 3})] == [
+        "",
+        "a",
+        "a and b",
+        "a, b and c",
+    ]
+
+
 def test_settings_tell_where_they_differ_from_the_preset(tmp_path, plain_gallery):
     workdir = write_run(tmp_path / "w", synthesis={"iterations": 60, "init": "noise"})
     tree = Tree(page_of(workdir))
@@ -631,7 +671,7 @@ def test_settings_tell_where_they_differ_from_the_preset(tmp_path, plain_gallery
     (cells,) = [c for c in tree.cells if "synthesis.alpha" in c[0]]
     assert cells[0].strip().startswith("\N{GREEK SMALL LETTER ALPHA}")
     assert cells[1:] == ["0.8", ""]
-    assert "3 of its settings below are changed" in tree.text  # ipc too
+    assert "3 of the settings below differ from it" in tree.text  # ipc too
 
 
 def named(workdir, preset, *changed):

@@ -3,15 +3,15 @@
 import pytest
 
 from gvbsm.config import ConfigError
-from gvbsm.studies.backbone_choice import Choice, read_choice
+from gvbsm.studies.backbone_choice import BackboneChoice, read_choice
 
 
 def test_a_choice_is_read_and_made():
     assert read_choice("k", {"first": 2}, "w").of(["a", "b", "c"]) == ["a", "b"]
-    assert read_choice("k", {"without": "b"}, "w") == Choice(without="b")
-    assert Choice(without="b").of(["a", "b1", "c"]) == ["a", "c"]
+    assert read_choice("k", {"without": "b"}, "w") == BackboneChoice(without="b")
+    assert BackboneChoice(without="b").of(["a", "b1", "c"]) == ["a", "c"]
     assert read_choice("k", ["a"], "w") == ["a"]
     with pytest.raises(ConfigError, match="is a list"):
         read_choice("k", {"first": 0}, "w")
     with pytest.raises(ConfigError, match="first 3"):
-        Choice(count=3).of(["a"])
+        BackboneChoice(count=3).of(["a"])

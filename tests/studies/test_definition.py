@@ -10,12 +10,12 @@ from gvbsm.config.build import build_config, read_preset, squeeze_of, to_dict
 from gvbsm.config.settled import settle_beta_dr
 from gvbsm.studies.definition import (
     STUDIES,
-    Choice,
+    BackboneChoice,
+    complete_points,
     data_name,
-    expand,
-    read_plan,
     read_studies,
     read_study,
+    read_sweep_plan,
     study_names,
 )
 from gvbsm.studies.published import published_columns
@@ -78,7 +78,7 @@ def write(tmp_path):
 
 
 def points_of(name, settings=None, options=None):
-    (points,) = expand([read_study(name)], settings or {}, options or {})
+    (points,) = complete_points([read_study(name)], settings or {}, options or {})
     return points
 
 
@@ -152,8 +152,8 @@ def test_backbones_are_chosen_from_the_teachers(write):
 @pytest.mark.parametrize(
     ("choice", "words"),
     [
-        (Choice(count=3), "asks for the first 3 of squeeze.backbones ['a1', 'b1']"),
-        (Choice(without="c"), "leaves c* out of squeeze.backbones ['a1', 'b1']"),
+        (BackboneChoice(count=3), "asks for the first 3 of squeeze.backbones ['a1', 'b1']"),
+        (BackboneChoice(without="c"), "leaves c* out of squeeze.backbones ['a1', 'b1']"),
     ],
 )
 def test_a_choice_that_cannot_be_made(choice, words):
@@ -290,7 +290,7 @@ def test_an_option_without_effect_is_a_fault(write):
 
 def test_plan__repeat_and_names(write):
     with pytest.raises(ConfigError, match="repeat must be at least 1, got 0"):
-        read_plan("ipc", {}, {}, 0)
+        read_sweep_plan("ipc", {}, {}, 0)
     path = write(MINIMAL, "ipc")
     with pytest.raises(ConfigError, match=r"two studies .* have one name"):
         read_studies(f"ipc+{path}", "digits")
@@ -328,7 +328,7 @@ def test_every_study_resolves_on_every_preset(preset):
     assert {(name, data) for name in study_names()} - {(s.name, data) for s in studies} == {
         pair for pair in UNFIT if pair[1] == data
     }
-    for study, points in zip(studies, expand(studies, settings, {}), strict=True):
+    for study, points in zip(studies, complete_points(studies, settings, {}), strict=True):
         configs = [str(to_dict(point.config)) for point in points]
         assert len(set(configs)) == len(points) == len(study.variants)
         for point in points:
@@ -339,7 +339,7 @@ def test_every_study_resolves_on_every_preset(preset):
 
 def test_teachers_own_settings_do_not_outlive_a_study_of_their_epochs():
     study = read_study("table11-teacher-epochs")
-    (points,) = expand([study], read_preset("cifar10-best"), {})
+    (points,) = complete_points([study], read_preset("cifar10-best"), {})
     for point in points:
         squeeze = point.config.squeeze
         epochs = {squeeze_of(squeeze, name).epochs for name in squeeze.backbones}
@@ -348,7 +348,7 @@ def test_teachers_own_settings_do_not_outlive_a_study_of_their_epochs():
 
 @pytest.mark.parametrize("preset", ["digits-best", "cifar10-best+cheap-teachers"])
 def test_single_settings_vary_where_a_recipe_beyond_the_paper_stands(preset):
-    for points in expand(map(read_study, ON_BEST), read_preset(preset), {}):
+    for points in complete_points(map(read_study, ON_BEST), read_preset(preset), {}):
         assert len({str(to_dict(point.config)) for point in points}) == len(points)
 
 

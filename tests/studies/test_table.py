@@ -4,7 +4,13 @@ import csv
 
 import pytest
 
-from gvbsm.studies.table import OTHER_PUBLISHED, format_study, gains, tell_once, write_csv
+from gvbsm.studies.table import (
+    OTHER_PUBLISHED,
+    format_study,
+    gains,
+    merge_shared_baselines,
+    write_csv,
+)
 
 MEASURED = {"point": "a=1", "data": "digits", "student": "convnet8_d1", "ipc": 2, "top1": 31.4}
 ELSEWHERE = {**MEASURED, "data": "imagenet-1k", "student": "torchvision/resnet18", "ipc": 10}
@@ -68,7 +74,7 @@ def test_tell_once__a_baseline_that_is_the_same_everywhere():
         row("a=2", "random-soft"),
         row("a=2", "sre2l", recipe="y"),
     ]
-    told = [(r["method"], r["point"], r["axes"]) for r in tell_once(rows, {"gvbsm"})]
+    told = [(r["method"], r["point"], r["axes"]) for r in merge_shared_baselines(rows, {"gvbsm"})]
     assert told == [
         ("gvbsm", "a=1", {"a": True}),
         ("sre2l", "a=1", {"a": True}),
@@ -80,8 +86,8 @@ def test_tell_once__a_baseline_that_is_the_same_everywhere():
 
 def test_tell_once__not_if_a_point_lacks_it_or_there_is_one_point():
     lacking = [row("a=1"), row("a=1", "random-soft"), row("a=2")]
-    assert tell_once(lacking, {"gvbsm"}) == lacking
-    assert tell_once(lacking[:2], {"gvbsm"}) == lacking[:2]
+    assert merge_shared_baselines(lacking, {"gvbsm"}) == lacking
+    assert merge_shared_baselines(lacking[:2], {"gvbsm"}) == lacking[:2]
 
 
 def test_csv__one_line_a_row_one_column_a_number(content, tmp_path):

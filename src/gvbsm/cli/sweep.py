@@ -12,7 +12,7 @@ from gvbsm.config.keys import merge
 from gvbsm.config.paths import user_path
 from gvbsm.config.provenance import Origin
 from gvbsm.engine.launch import read_launch
-from gvbsm.studies.definition import read_plan, read_study, study_names
+from gvbsm.studies.definition import read_study, read_sweep_plan, study_names
 
 
 def sweep_verb(argv: list[str]) -> int:
@@ -40,7 +40,7 @@ def sweep_verb(argv: list[str]) -> int:
     study, preset = names
     settings = read_preset(preset)
     preset_settings = check_preset(parser, settings, preset)
-    plan = read_plan(study, settings, options, repeat)
+    plan = read_sweep_plan(study, settings, options, repeat)
     point_settings = parser.parse_object(merge(settings, options)).as_dict()
     origin = Origin.of(preset, preset_settings, point_settings)
     start_log(quiet)

@@ -38,7 +38,7 @@ def report(workdir: str | Path, quiet: bool = False) -> Path:
     # Here, so that `gvbsm show`, which reads this room too, imports no matplotlib.
     from gvbsm.reporting.analysis import analyze
     from gvbsm.reporting.continual import write_continual_page
-    from gvbsm.reporting.facts import read_facts
+    from gvbsm.reporting.facts import read_run_facts
     from gvbsm.reporting.page import write_page
     from gvbsm.reporting.studies import write_sweep_page
 
@@ -50,7 +50,7 @@ def report(workdir: str | Path, quiet: bool = False) -> Path:
     if workspace.continual.is_file() and not workspace.results.is_file():
         with workspace.reporting():
             return write_continual_page(workdir)
-    facts = read_facts(workdir)
+    facts = read_run_facts(workdir)
     with workspace.reporting():
         notes = [NOT_COMPARED] if analyze(workdir, quiet) is None else []
         return write_page(workdir, facts, notes)

@@ -38,7 +38,7 @@ MAP_TEACHER = SqueezeConfig().backbones[0]  # figure 8's, at any image size and 
 
 
 @dataclass(frozen=True)
-class Seen:
+class SetAnalysis:
     """What a teacher makes of a set.
 
     Attributes:
@@ -76,7 +76,9 @@ def first_images(labels: Tensor, classes: int, count: int) -> list[Tensor]:
     return [(labels == label).nonzero().squeeze(1)[:count] for label in range(classes)]
 
 
-def see(images: DistilledDataset, teacher: nn.Module, runtime: Runtime, name: str) -> Seen:
+def analyze_set(
+    images: DistilledDataset, teacher: nn.Module, runtime: Runtime, name: str
+) -> SetAnalysis:
     """Show a set to a teacher: at most 50 images of each of the first 100 classes.
 
     Args:
@@ -104,7 +106,7 @@ def see(images: DistilledDataset, teacher: nn.Module, runtime: Runtime, name: st
         pixel_cosine[label] = mean_cosine(pixels(index).flatten(1))
     labels = images.labels[torch.cat(places)]
     accuracy = 100.0 * float((logits.argmax(dim=1) == labels).double().mean())
-    return Seen(cosine, pixel_cosine, accuracy, logits, labels)
+    return SetAnalysis(cosine, pixel_cosine, accuracy, logits, labels)
 
 
 def map_points(vectors: Tensor) -> Tensor:
@@ -133,7 +135,7 @@ def analyze(workdir: str | Path, quiet: bool = False) -> Path | None:
     """Compare the sets of a work directory as one of its teachers sees them, unless that is done.
 
     The file's header names the sets in order and the teacher, and holds each set's `accuracy`. Its
-    tensors are `cosine/SET` and `pixel_cosine/SET` (see `Seen`), and of the map of all sets'
+    tensors are `cosine/SET` and `pixel_cosine/SET` (see `SetAnalysis`), and of the map of all sets'
     logits, up to 20 classes of them, `tsne/points` float32 (points, 2), `tsne/labels` and
     `tsne/set` int64 (points,), the latter by the order of the sets.
 
@@ -165,7 +167,10 @@ def analyze(workdir: str | Path, quiet: bool = False) -> Path | None:
     runtime = resolve_runtime("auto", "fp32", 0, math.inf, quiet)
     model, header = read_teacher(chosen, runtime)
     try:
-        seen = {name: see(load_images(file), model, runtime, name) for name, file in sets.items()}
+        seen = {
+            name: analyze_set(load_images(file), model, runtime, name)
+            for name, file in sets.items()
+        }
     except ValueError as error:
         log.warning("the sets are not compared by their features: %s", error)
         return None
@@ -184,7 +189,7 @@ def analyze(workdir: str | Path, quiet: bool = False) -> Path | None:
     return path
 
 
-def _mapped(seen: Sequence[Seen]) -> dict[str, Tensor]:
+def _mapped(seen: Sequence[SetAnalysis]) -> dict[str, Tensor]:
     """The map's tensors."""
     shown = [each.labels < MAP_CLASSES for each in seen]
     parts = zip(seen, shown, strict=True)

@@ -13,7 +13,7 @@ from gvbsm.reporting.figures.gallery import gallery
 from gvbsm.reporting.figures.reading import fitting
 from gvbsm.reporting.paper_terms import changes, settings_yaml
 from gvbsm.reporting.rendering import save_pictures, write_html
-from gvbsm.reporting.wording import method_words
+from gvbsm.reporting.wording import data_title, method_words
 from gvbsm.store.workdir import Workspace
 
 
@@ -33,7 +33,7 @@ def write_continual_page(workdir: Path) -> Path:
         config, origin = content["config"], Origin.read(content)
         known = preset_settings(config, len(content["class_names"]), origin)
         context = {
-            "title": f"{config['data']['name']}: {method_words(config['method'])} as classes "
+            "title": f"{data_title(config)}: {method_words(config['method'])} as classes "
             f"arrive, {config['ipc']} image{'' if config['ipc'] == 1 else 's'} per class",
             "method": config["method"],
             "origin": origin,
@@ -43,7 +43,7 @@ def write_continual_page(workdir: Path) -> Path:
                 for key in ("classes", "class_names", "orders", "rows", "note", "versions")
             },
             "yaml": settings_yaml(config),
-            "maker": __version__,
+            "version": __version__,
         }
     pictures = save_pictures(gallery(workdir), folder / "figures")
     context["pictures"] = {

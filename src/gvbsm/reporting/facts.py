@@ -39,7 +39,7 @@ class Score:
 
 
 @dataclass(frozen=True)
-class Row:
+class AccuracyRow:
     """One row of the results; `ipc` is None for the whole set."""
 
     method: str
@@ -69,11 +69,10 @@ class Stored:
 
 
 @dataclass(frozen=True)
-class Facts:
+class RunFacts:
     """All that the report says in words and tables.
 
     Attributes:
-        dataset: Name of the data set.
         class_names: Names of its classes.
         shape: Channels and side of a picture in pixels; no channels where there are no images.
         train: Number of real training pictures; None if the results do not say.
@@ -96,7 +95,6 @@ class Facts:
         writers: Versions of gvbsm that wrote any of the files.
     """
 
-    dataset: str
     class_names: tuple[str, ...]
     shape: tuple[int | None, int]
     train: int | None
@@ -108,7 +106,7 @@ class Facts:
     origin: Origin
     preset: Mapping[str, Any] | None
     full: Mapping[str, Any] | None
-    rows: tuple[Row, ...]
+    rows: tuple[AccuracyRow, ...]
     teachers: tuple[Teacher, ...]
     traces: tuple[tuple[Mapping[str, Any], ...], ...]
     stored: Mapping[str, Stored]
@@ -132,17 +130,17 @@ class Facts:
         """Images of the distilled set."""
         return self.ipc * len(self.class_names)
 
-    def row(self, method: str, student: str) -> Row | None:
+    def row(self, method: str, student: str) -> AccuracyRow | None:
         """The row of a method and a student, if it has been evaluated."""
         found = (row for row in self.rows if (row.method, row.student) == (method, student))
         return next(found, None)
 
-    def own_rows(self) -> list[Row]:
+    def own_rows(self) -> list[AccuracyRow]:
         """The rows of the run's own method."""
         return [row for row in self.rows if row.method == self.method]
 
 
-def read_facts(workdir: Path) -> Facts:
+def read_run_facts(workdir: Path) -> RunFacts:
     """Read everything that the report tells of a work directory.
 
     Raises:
@@ -164,7 +162,7 @@ def read_facts(workdir: Path) -> Facts:
         ) from None
 
 
-def _facts(workdir: Path, data: dict[str, Any], results: dict[str, Any]) -> Facts:
+def _facts(workdir: Path, data: dict[str, Any], results: dict[str, Any]) -> RunFacts:
     checked(Data, data, workdir / "data.json")
     account = checked(Results, results, workdir / "results.json").data
     config, origin = results["config"], Origin.read(results)
@@ -173,8 +171,7 @@ def _facts(workdir: Path, data: dict[str, Any], results: dict[str, Any]) -> Fact
     images = found.get(path, {})
     names = images.get("class_names") or [str(label) for label in range(data["classes"])]
     pictures = results.get("pictures", {})
-    return Facts(
-        dataset=data["name"],
+    return RunFacts(
         class_names=tuple(names),
         shape=(len(images["mean"]) if images else None, data["image_size"]),
         train=pictures.get("train"),
@@ -209,11 +206,11 @@ def _headers(workdir: Path) -> dict[Path, dict[str, Any]]:
     return {path: checked_header(path) for path in sorted(paths) if not is_partial(path)}
 
 
-def _row(row: Mapping[str, Any]) -> Row:
+def _row(row: Mapping[str, Any]) -> AccuracyRow:
     def score(values: Mapping[str, Any]) -> Score:
         return Score(values["mean"], values["std"], tuple(values["values"]))
 
-    return Row(
+    return AccuracyRow(
         row["method"],
         row["student"],
         row["ipc"],

@@ -1,8 +1,8 @@
-"""What a reader of the results should know, in plain words: the verdict, and warnings.
+"""The verdict on a run, and warnings and notes on its results, as sentences.
 
-Every function is pure: from the facts to sentences. Accuracies and differences are in percent
-points. Two results count as different where they lie more than two standard deviations apart: of
-the students (pooled), or of the test pictures as a sample, whichever is larger.
+All functions are pure: facts in, sentences out. Accuracies are in percent, differences in
+percentage points. Two accuracies differ if more than two standard deviations lie between them. The
+deviation is the larger of that over students (pooled) and that over samples of test pictures.
 """
 
 from __future__ import annotations
@@ -14,30 +14,34 @@ from typing import Any, Literal
 from gvbsm.config import WHOLE_SET, BaselinesConfig, Config
 from gvbsm.config.fields import dotted_names_of
 from gvbsm.config.keys import value_at
-from gvbsm.reporting.facts import Facts, Row, preset_name
+from gvbsm.reporting.facts import AccuracyRow, RunFacts, preset_name
 from gvbsm.reporting.figures.style import byte_count
+from gvbsm.reporting.rivals import rival_words
 from gvbsm.reporting.significance import noise, standard_error
-from gvbsm.reporting.wording import file_words, listed, method_words, percent, real_pictures
+from gvbsm.reporting.wording import file_words, listed, method_words, percent
 
+# Limits from which there is a finding; accuracies in percentage points.
 FEW_TEST_PICTURES = 2000
-TOLD_RIVALS = 3  # in the verdict
-LARGE_SPREAD = 2.0  # points, of the own students
-LATE_LOSS = 1.0  # points between the best and the last epoch
-TEACHER_GAP = 10.0  # points between the best and another teacher
-LABELS_TO_IMAGES = 2.0  # bytes of labels for one of images
-DD_SHARE = 0.01  # of its largest gradient: less is no action
-DD_RARE = 0.2  # of the logged steps
+LARGE_SPREAD = 2.0  # standard deviation of the students
+LATE_LOSS = 1.0  # best epoch minus last epoch
+TEACHER_GAP = 10.0  # best teacher minus another one
+LABELS_TO_IMAGES = 2.0  # bytes of the labels over bytes of the images
+DD_SHARE = 0.01  # of the largest gradient of L_DD: below, it counts as inactive
+DD_RARE = 0.2  # share of logged steps at which L_DD is active
+
+RIVALS_NAMED = 3  # baselines that the verdict names
+UNFINISHED_ADVICE = "Run the same command again: it continues where it stopped."
 REDUCIBLE = dotted_names_of(Config(), "reducible")
 
 
 @dataclass(frozen=True)
 class Finding:
-    """Something to know about the results.
+    """A warning or a note on the results.
 
     Attributes:
-        name: What kind of finding.
-        level: `warning` bears on what may be concluded, `note` does not.
-        text: What is found; words between backticks are code.
+        name: Kind of finding.
+        level: A `warning` limits what may be concluded, a `note` does not.
+        text: The finding; words between backticks are code.
         advice: What to do about it.
     """
 
@@ -47,11 +51,11 @@ class Finding:
     advice: str
 
 
-def verdict(facts: Facts) -> list[str]:
-    """The outcome in one or two sentences, for the first student that has been tested."""
-    if not (own := facts.own_rows()):
-        return [f"{method_words(facts.method)} itself has not been evaluated yet."]
-    row = own[0]
+def verdict(facts: RunFacts) -> list[str]:
+    """The accuracy of the first student and of baselines, in one or two sentences."""
+    if not (own_rows := facts.own_rows()):
+        return [f"{method_words(facts.method)} has not been evaluated yet."]
+    row = own_rows[0]
     kind = "distilled images" if facts.method in ("gvbsm", "sre2l") else "selected real pictures"
     text = f"Trained on {facts.images:,} {kind}, {row.student} reaches {percent(row.last)}"
     whole = f"all {facts.train:,} pictures" if facts.train else "the whole set"
@@ -60,99 +64,83 @@ def verdict(facts: Facts) -> list[str]:
     elif (teacher := facts.row("teacher", row.student)) is not None:
         text += f"; as a teacher, on {whole}, {percent(teacher.last)}"
     sentences = [f"{text}."]
-    rivals = [
-        found
-        for found in facts.rows
-        if found.student == row.student and found.method not in (facts.method, *WHOLE_SET)
+    baselines = [
+        other
+        for other in facts.rows
+        if other.student == row.student and other.method not in (facts.method, *WHOLE_SET)
     ]
-    if rivals:
-        best = sorted(rivals, key=lambda found: -found.last.mean)[:TOLD_RIVALS]
-        told = listed([f"{percent(r.last)} ({method_words(r.method)})" for r in best])
-        which = f"the best of {len(rivals)} baselines" if len(rivals) > len(best) else "baselines"
-        sentences.append(f"With as many images, {which} reach {told}.")
+    if baselines:
+        best = sorted(baselines, key=lambda other: -other.last.mean)[:RIVALS_NAMED]
+        accuracies = listed(
+            f"{percent(other.last)} ({method_words(other.method)})" for other in best
+        )
+        is_some = len(baselines) > len(best)
+        which = f"the best of {len(baselines)} baselines" if is_some else "baselines"
+        sentences.append(f"With as many images, {which} reach {accuracies}.")
     return sentences
 
 
-def find_all(facts: Facts) -> list[Finding]:
+def find_all(facts: RunFacts) -> list[Finding]:
     """All findings, warnings first."""
-    found = [finding for check in CHECKS for finding in check(facts)]
-    return sorted(found, key=lambda finding: finding.level == "note")
+    findings = [finding for check in CHECKS for finding in check(facts)]
+    return sorted(findings, key=lambda finding: finding.level == "note")
 
 
-def _rivals(facts: Facts) -> Iterator[Finding]:
-    """Baselines that do as well as the run's own method, or better, by the kind of their labels."""
+def _rivals(facts: RunFacts) -> Iterator[Finding]:
+    """Baselines that are as good as G-VBSM or better; one finding for each kind of labels."""
     if facts.method != "gvbsm":
         return
-    found: dict[str, list[tuple[Row, Row, float]]] = {}
-    for other in facts.rows:
-        own = facts.row(facts.method, other.student)
-        if own is None or other.method in (facts.method, *WHOLE_SET):
+    kinds: dict[str, list[tuple[AccuracyRow, AccuracyRow, float]]] = {}
+    for baseline in facts.rows:
+        own = facts.row(facts.method, baseline.student)
+        if own is None or baseline.method in (facts.method, *WHOLE_SET):
             continue
-        limit = noise(own.last, other.last, facts.test) or 0.0
-        if own.last.mean - other.last.mean <= limit:
-            kind = other.method.rpartition("-")[2]
-            found.setdefault(kind, []).append((own, other, limit))
-    for kind, pairs in found.items():
+        limit = noise(own.last, baseline.last, facts.test) or 0.0
+        if own.last.mean - baseline.last.mean <= limit:
+            kind = baseline.method.rpartition("-")[2]
+            kinds.setdefault(kind, []).append((own, baseline, limit))
+    for kind, pairs in kinds.items():
         yield _rival(kind, pairs)
 
 
-def _rival(kind: str, pairs: Sequence[tuple[Row, Row, float]]) -> Finding:
-    """One finding of all baselines of a kind: soft, hard, or a method's own name."""
-    sources = list(dict.fromkeys(other.method.rpartition("-")[0] for _, other, _ in pairs))
-    if kind in ("soft", "hard"):
-        who = f"{listed([real_pictures(source) for source in sources])} with "
-        who += "the same soft labels do" if kind == "soft" else "plain hard labels do"
-    else:
-        who = f"{method_words(kind)} does"
-    gaps = {own.last.mean - other.last.mean < -limit for own, other, limit in pairs}
-    how = "as well or better" if len(gaps) > 1 else "better" if True in gaps else "as well"
-    cases = [
-        f"{own.student} {percent(other.last)}"
-        f"{f' ({other.method})' if len(sources) > 1 else ''} against {percent(own.last)}, where "
-        f"two standard deviations are {limit:.1f} points"
-        for own, other, limit in pairs
-    ]
-    meaning, advice = _MEANING.get(kind, _MEANING["sre2l"])
-    text = f"{who[0].upper()}{who[1:]} {how}: {'; '.join(cases)}. {meaning}"
-    return Finding(f"rival-{kind}", "warning", text, advice)
+def _rival(kind: str, pairs: Sequence[tuple[AccuracyRow, AccuracyRow, float]]) -> Finding:
+    """One finding on all baselines of a kind.
 
-
-_MEANING = {
-    "soft": (
-        "Here the soft labels, not the images, make most of the accuracy.",
-        "Compare at fewer images per class, where the images matter more, or raise "
-        "`synthesis.iterations`; if real pictures may be passed on, they serve as well.",
-    ),
-    "hard": (
-        "Distilling does not pay here.",
-        "Look at the teachers' accuracy first, then at `synthesis.iterations` and `labels.epochs`.",
-    ),
-    "sre2l": (
-        "What G-VBSM adds to it does not show here.",
-        "Take more kinds of teachers (`squeeze.backbones`) or more `synthesis.iterations`, and "
-        "more students (`evaluation.seeds`) to see small differences.",
-    ),
-}
-
-
-def _students(facts: Facts) -> Iterator[Finding]:
-    """Too few students: none yet, fewer than asked for, or one alone."""
-    wanted, seeds = (
-        value_at(facts.config, "evaluation.students"),
-        facts.config["evaluation"]["seeds"],
+    Args:
+        kind: soft, hard, or a method's name.
+        pairs: The run's own row, the baseline's, and two standard deviations in points.
+    """
+    methods = list(dict.fromkeys(baseline.method for _, baseline, _ in pairs))
+    words = rival_words(methods)
+    is_better = {own.last.mean - baseline.last.mean < -limit for own, baseline, limit in pairs}
+    how = (
+        "as well or better" if len(is_better) > 1 else "better" if True in is_better else "as well"
     )
+    cases = [
+        f"{own.student} {percent(baseline.last)}"
+        f"{f' ({baseline.method})' if len(methods) > 1 else ''} against {percent(own.last)}, where "
+        f"two standard deviations are {limit:.1f} points"
+        for own, baseline, limit in pairs
+    ]
+    text = f"{words.subject} {how}: {'; '.join(cases)}. {words.meaning}"
+    return Finding(f"rival-{kind}", "warning", text, words.advice)
+
+
+def _students(facts: RunFacts) -> Iterator[Finding]:
+    """Students that are not trained yet, and rows of one student only."""
+    seeds = value_at(facts.config, "evaluation.seeds")
     rows = {row.student: row for row in facts.own_rows()}
-    short = [
+    missing = [
         f"{student} {rows[student].last.n if student in rows else 0} of {seeds}"
-        for student in wanted
+        for student in value_at(facts.config, "evaluation.students")
         if student not in rows or rows[student].last.n < seeds
     ]
-    if short:
+    if missing:
         yield Finding(
             "unfinished",
             "warning",
-            f"Not all students are trained: {listed(short)}.",
-            "Run the same command again: it goes on where it stopped.",
+            f"Not all students are trained: {listed(missing)}.",
+            UNFINISHED_ADVICE,
         )
     single = [row for row in facts.rows if row.last.n == 1 and row.method != "teacher"]
     if single:
@@ -160,45 +148,45 @@ def _students(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "single",
             "warning",
-            f"One student alone (n = 1), so that the spread is not known: {listed(list(names))}.",
+            f"Only one student (n = 1), so the spread is unknown: {listed(names)}.",
             "Raise `evaluation.seeds`; the paper has 3.",
         )
 
 
-def _spread(facts: Facts) -> Iterator[Finding]:
-    wide = [
+def _spread(facts: RunFacts) -> Iterator[Finding]:
+    spreads = [
         f"{row.student} ± {row.last.std:.1f}"
         for row in facts.own_rows()
         if row.last.n > 1 and row.last.std > LARGE_SPREAD
     ]
-    if wide:
+    if spreads:
         yield Finding(
             "spread",
             "warning",
-            f"The students differ widely: {listed(wide)} points.",
+            f"The students' accuracies differ widely: {listed(spreads)} points.",
             "Train more of them (`evaluation.seeds`), longer (`labels.epochs`), or at a lower "
             "`evaluation.optimizer.lr`.",
         )
 
 
-def _late(facts: Facts) -> Iterator[Finding]:
-    late = [
+def _late(facts: RunFacts) -> Iterator[Finding]:
+    losses = [
         f"{row.student} {row.best.mean:.1f} at best, {row.last.mean:.1f} % at the end"
         for row in facts.own_rows()
         if row.best.mean - row.last.mean > LATE_LOSS
     ]
-    if late:
+    if losses:
         yield Finding(
             "late",
             "warning",
-            f"The last epoch is well below the best one: {'; '.join(late)}.",
-            "Quote the last epoch: the best is picked on the test pictures. A cosine schedule "
-            "(`evaluation.optimizer.schedule`) or fewer `labels.epochs` may close the gap.",
+            f"The last epoch is well below the best one: {'; '.join(losses)}.",
+            "Quote the last epoch, since the best one is chosen on the test pictures. A cosine "
+            "schedule (`evaluation.optimizer.schedule`) or fewer `labels.epochs` may help.",
         )
 
 
-def _densification(facts: Facts) -> Iterator[Finding]:
-    """Whether L_DD had a gradient at all, and for how long."""
+def _densification(facts: RunFacts) -> Iterator[Finding]:
+    """L_DD without a gradient, at all logged steps or at most of them."""
     rows = [row for trace in facts.traces for row in trace]
     if (
         facts.method != "gvbsm"
@@ -208,11 +196,11 @@ def _densification(facts: Facts) -> Iterator[Finding]:
         return
     largest = max(row["densification_gradient"] for row in rows)
     if largest == 0:
-        why = "one image of a class has none to differ from" if facts.ipc == 1 else "it was flat"
+        why = "it compares images of one class, and there is one" if facts.ipc == 1 else "flat loss"
         yield Finding(
             "densification",
             "note" if facts.ipc == 1 else "warning",
-            f"L_DD never acted: its gradient was 0 at every logged step ({why}).",
+            f"L_DD had no effect: its gradient was 0 at every logged step ({why}).",
             "Use more images per class, or set `synthesis.weight_densification` to 0."
             if facts.ipc == 1
             else "Try `synthesis.densification` scaled, or a higher `synthesis.tau`.",
@@ -223,13 +211,13 @@ def _densification(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "densification-rare",
             "note",
-            f"L_DD hardly acted: at {1 - active:.0%} of the logged steps its gradient was below "
-            f"{DD_SHARE:.0%} of its peak.",
-            "That is its form in the paper; `synthesis.densification` scaled keeps it at work.",
+            f"L_DD had little effect: at {1 - active:.0%} of the logged steps its gradient was "
+            f"below {DD_SHARE:.0%} of its peak.",
+            "That is the paper's form. `synthesis.densification` scaled keeps it active longer.",
         )
 
 
-def _teachers(facts: Facts) -> Iterator[Finding]:
+def _teachers(facts: RunFacts) -> Iterator[Finding]:
     if not facts.teachers:
         return
     best = max(facts.teachers, key=lambda teacher: teacher.top1)
@@ -242,8 +230,8 @@ def _teachers(facts: Facts) -> Iterator[Finding]:
         yield Finding(
             "weak-teacher",
             "warning",
-            f"Not all teachers are good: {listed(weak)}, while {best.backbone} has "
-            f"{best.top1:.1f} %.",
+            f"Some teachers are much less accurate than {best.backbone} ({best.top1:.1f} %): "
+            f"{listed(weak)}.",
             "Train them longer (`squeeze.epochs`), or leave them out of `squeeze.backbones`.",
         )
     for row in facts.own_rows():
@@ -252,103 +240,103 @@ def _teachers(facts: Facts) -> Iterator[Finding]:
             yield Finding(
                 "short-teacher",
                 "warning",
-                f"{row.student} is better on the distilled set ({row.last.mean:.1f} %) than on the "
-                f"whole one ({full.last.mean:.1f} %): as a teacher it was not trained to its end, "
-                "and its row is no upper bound.",
+                f"{row.student} is better on the distilled set ({row.last.mean:.1f} %) than as a "
+                f"teacher on the whole set ({full.last.mean:.1f} %). The teacher was trained too "
+                "briefly: its row is no upper bound.",
                 "Raise `squeeze.epochs`.",
             )
 
 
-def _reduced(facts: Facts) -> Iterator[Finding]:
-    """Settings below those of the data set's preset, or of the one beyond the paper."""
+def _reduced(facts: RunFacts) -> Iterator[Finding]:
+    """Settings below those of the run's preset."""
     if facts.origin.is_beyond_the_paper:
         base, name = facts.preset, facts.origin.preset
     else:
         base, name = facts.full, preset_name(facts.config)
     if base is None:
         return
-    pairs: list[tuple[str, Any, Any]] = [
+    values: list[tuple[str, Any, Any]] = [
         (key, value_at(facts.config, key), value_at(base, key)) for key in REDUCIBLE
     ]
-    both = facts.config["squeeze"], base["squeeze"]
-    mine, full = (len(squeeze["backbones"]) for squeeze in both)
-    pairs.append(("number of `squeeze.backbones`", mine, full))
-    for teacher in sorted({key for squeeze in both for key in squeeze.get("settings_of", {})}):
-        if all(teacher in squeeze["backbones"] for squeeze in both):
-            mine, full = (_teacher_epochs(squeeze, teacher) for squeeze in both)
-            pairs.append((f"`squeeze.epochs` of {teacher}", mine, full))
+    sections = facts.config["squeeze"], base["squeeze"]
+    used, preset = (len(squeeze["backbones"]) for squeeze in sections)
+    values.append(("number of `squeeze.backbones`", used, preset))
+    for teacher in sorted({key for squeeze in sections for key in squeeze.get("settings_of", {})}):
+        if all(teacher in squeeze["backbones"] for squeeze in sections):
+            used, preset = (_teacher_epochs(squeeze, teacher) for squeeze in sections)
+            values.append((f"`squeeze.epochs` of {teacher}", used, preset))
     lower = [
-        f"{key if ' ' in key else f'`{key}`'} {mine:,} of {full:,}"
-        for key, mine, full in pairs
-        if mine < full
+        f"{key if ' ' in key else f'`{key}`'} {used:,} of {preset:,}"
+        for key, used, preset in values
+        if used < preset
     ]
     if lower:
         yield Finding(
             "reduced",
             "warning",
             f"Settings are below those of the preset {name}: {listed(lower)}.",
-            "Do not compare with published figures; leave these options out for a full run.",
+            "Do not compare with published accuracies. Leave these options out for a full run.",
         )
 
 
 def _teacher_epochs(squeeze: Mapping[str, Any], backbone: str) -> int:
-    """The epochs of one teacher; a table holds what the user wrote, perhaps as text."""
+    """The epochs of one teacher; `settings_of` may hold them as text, as the user wrote them."""
     return int(squeeze["settings_of"].get(backbone, {}).get("epochs", squeeze["epochs"]))
 
 
-def _labels(facts: Facts) -> Iterator[Finding]:
+def _labels(facts: RunFacts) -> Iterator[Finding]:
     images, labels = facts.set_bytes["images"], facts.set_bytes["labels"]
     if not images or labels < LABELS_TO_IMAGES * images:
         return
     text = (
-        f"The soft labels take {labels / images:,.0f} times the room of the images "
+        f"The soft labels take {labels / images:,.0f} times the space of the images "
         f"({byte_count(labels)} against {byte_count(images)})"
     )
     channels, size = facts.shape
     real = facts.train * channels * size**2 if facts.train and channels else None
     if real is not None and labels + images > real:
-        text += f", and with them more than all real training pixels ({byte_count(real)})"
-    smaller = "`labels.storage.pruning` 10 and `labels.storage.bits` 8 keep a fraction of them"
+        text += f"; with the images they take more than all training pixels ({byte_count(real)})"
+    smaller = "`labels.storage.pruning` 10 and `labels.storage.bits` 8 store a fraction of them"
     if value_at(facts.config, "labels.batchnorm") == "batch":  # pruning is refused with it
-        smaller = "`labels.storage.bits` 8 keeps less of them"
+        smaller = "`labels.storage.bits` 8 stores half of them"
     yield Finding(
         "labels",
         "note",
         f"{text}.",
-        f"Count them when you say how small the set is. {smaller} at nearly the same accuracy; "
-        "`gvbsm labels --compress` converts what is there.",
+        f"Include them in the size of the set. {smaller} at nearly the same accuracy; "
+        "`gvbsm labels --compress` converts existing labels.",
     )
 
 
-def _missing(facts: Facts) -> Iterator[Finding]:
+def _missing(facts: RunFacts) -> Iterator[Finding]:
     if facts.method != "gvbsm":
         return
-    there = {row.method for row in facts.rows}
-    wanted = dict.fromkeys((*BaselinesConfig().methods, *facts.config["baselines"]["methods"]))
-    absent = [method_words(method) for method in wanted if method not in there]
-    if absent:
+    evaluated = {row.method for row in facts.rows}
+    baselines = dict.fromkeys((*BaselinesConfig().methods, *facts.config["baselines"]["methods"]))
+    missing = [method_words(method) for method in baselines if method not in evaluated]
+    if missing:
         yield Finding(
             "missing",
             "warning",
-            f"Without a row for comparison: {listed(absent)}.",
-            "Run the same command with these in `baselines.methods`; what is made already stays.",
+            f"These baselines have not been evaluated: {listed(missing)}.",
+            "Run the same command with them in `baselines.methods`; finished work is kept.",
         )
 
 
-def _test_pictures(facts: Facts) -> Iterator[Finding]:
+def _test_pictures(facts: RunFacts) -> Iterator[Finding]:
     if not facts.test or facts.test >= FEW_TEST_PICTURES or not facts.own_rows():
         return
     error = standard_error(facts.own_rows()[0].last.mean, facts.test)
     yield Finding(
         "test-pictures",
         "warning",
-        f"There are {facts.test:,} test pictures: one of them is {100 / facts.test:.1f} points, "
-        f"and the standard error of an accuracy about {error:.1f} points.",
-        f"Make nothing of differences below {2 * error:.1f} points.",
+        f"There are only {facts.test:,} test pictures: one is {100 / facts.test:.1f} points, "
+        f"and the standard error of an accuracy is about {error:.1f} points.",
+        f"Draw no conclusion from differences below {2 * error:.1f} points.",
     )
 
 
-def _skipped(facts: Facts) -> Iterator[Finding]:
+def _skipped(facts: RunFacts) -> Iterator[Finding]:
     if count := len(facts.skipped):
         root = value_at(facts.config, "data.root")
         first = ", ".join(file_words(name, root) for name in facts.skipped[:3])
@@ -358,31 +346,31 @@ def _skipped(facts: Facts) -> Iterator[Finding]:
             "warning",
             f"{count} real picture{'' if count == 1 else 's'} cannot be read and were left out: "
             f"{first}{more}.",
-            "All are named in `results.json`. Repair them and run again, if they are many.",
+            "`results.json` names all of them. If they are many, repair them and run again.",
         )
 
 
-def _notes(facts: Facts) -> Iterator[Finding]:
+def _notes(facts: RunFacts) -> Iterator[Finding]:
     for note in facts.notes:
         yield Finding(
             "notes",
             "warning",
-            f"In reading the data: {note}.",
-            "If that is not what you mean, mend the data and run in an empty work directory.",
+            f"Reading the data: {note}.",
+            "If this is not intended, correct the data and run in an empty work directory.",
         )
 
 
-def _versions(facts: Facts) -> Iterator[Finding]:
+def _versions(facts: RunFacts) -> Iterator[Finding]:
     if len(facts.writers) > 1:
         yield Finding(
             "versions",
             "warning",
-            f"The files were written by several versions of gvbsm: {listed(facts.writers)}.",
-            "For figures to be quoted, run again in an empty work directory.",
+            f"Several versions of gvbsm wrote these files: {listed(facts.writers)}.",
+            "Before you quote results, run again in an empty work directory.",
         )
 
 
-CHECKS: tuple[Callable[[Facts], Iterator[Finding]], ...] = (
+CHECKS: tuple[Callable[[RunFacts], Iterator[Finding]], ...] = (
     _rivals,
     _missing,
     _students,

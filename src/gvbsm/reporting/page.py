@@ -12,9 +12,9 @@ from gvbsm.config.keys import value_at
 from gvbsm.files.artifacts import read_json
 from gvbsm.files.schema import Continual, checked
 from gvbsm.pipeline.results import STAGES, format_top1
-from gvbsm.reporting.facts import Facts
+from gvbsm.reporting.facts import RunFacts
 from gvbsm.reporting.figures.gallery import gallery
-from gvbsm.reporting.figures.reading import run_spots
+from gvbsm.reporting.figures.reading import run_sets
 from gvbsm.reporting.figures.style import byte_count
 from gvbsm.reporting.findings import find_all, verdict
 from gvbsm.reporting.paper_terms import (
@@ -25,8 +25,8 @@ from gvbsm.reporting.paper_terms import (
     settings_yaml,
 )
 from gvbsm.reporting.rendering import data_uri, save_pictures, write_html
-from gvbsm.reporting.studies import costs_of, tell_studies
-from gvbsm.reporting.wording import method_words
+from gvbsm.reporting.studies import costs_of, study_sections
+from gvbsm.reporting.wording import data_title, method_words
 from gvbsm.store.workdir import Workspace
 
 PLACES = {
@@ -49,7 +49,7 @@ class Cost:
     baselines: int
 
 
-def write_page(workdir: Path, facts: Facts, notes: Sequence[str] = ()) -> Path:
+def write_page(workdir: Path, facts: RunFacts, notes: Sequence[str] = ()) -> Path:
     """Write `report/index.html` and the figures beside it, from files alone.
 
     Args:
@@ -70,8 +70,8 @@ def write_page(workdir: Path, facts: Facts, notes: Sequence[str] = ()) -> Path:
             section: [item for item in pictures if _place(item.name) == section]
             for section in ("images", "figures", "continual", "cost")
         },
-        "sets": costs_of(run_spots(Workspace(workdir))),
-        "studies": tell_studies(workdir, pictures),
+        "sets": costs_of(run_sets(Workspace(workdir))),
+        "studies": study_sections(workdir, pictures),
         "continual": _continual(continual) if continual.is_file() else None,
     }
     context["sections"] = _sections(context)
@@ -90,14 +90,14 @@ def _place(name: str) -> str:
     return "studies" if name.startswith("study-") else PLACES.get(name, "figures")
 
 
-def _words(facts: Facts, name: str) -> dict[str, Any]:
+def _words(facts: RunFacts, name: str) -> dict[str, Any]:
     """What the template tells of the facts; `name` is the work directory's."""
     file = settings_yaml(facts.config)
     values = settings_table(facts.config, facts.preset)
     pixels = f"{facts.shape[1]} \N{MULTIPLICATION SIGN} {facts.shape[1]} pixels"
     test = f"{facts.test:,} real test pictures" if facts.test else "the real test pictures"
     return {
-        "title": f"{facts.dataset}: {method_words(facts.method)}, {facts.ipc} "
+        "title": f"{data_title(facts.config)}: {method_words(facts.method)}, {facts.ipc} "
         f"image{'' if facts.ipc == 1 else 's'} per class",
         "subtitle": f"{len(facts.class_names)} classes, {facts.images:,} images of {pixels}",
         "origin": facts.origin,
@@ -125,11 +125,11 @@ def _words(facts: Facts, name: str) -> dict[str, Any]:
         "name": name,
         "count": facts.images,
         "class_names": facts.class_names,
-        "maker": __version__,
+        "version": __version__,
     }
 
 
-def _tiles(facts: Facts) -> list[dict[str, str]]:
+def _tiles(facts: RunFacts) -> list[dict[str, str]]:
     """The few numbers that stand at the top."""
     tiles: list[tuple[str, str, str]] = []
     if own := facts.own_rows():
@@ -148,7 +148,7 @@ def _tiles(facts: Facts) -> list[dict[str, str]]:
     return [{"name": name, "value": value, "note": note} for name, value, note in tiles]
 
 
-def costs(facts: Facts) -> list[Cost]:
+def costs(facts: RunFacts) -> list[Cost]:
     """Time and storage of each stage that has any.
 
     Teachers and statistics count for the run's own method.

@@ -1,4 +1,4 @@
-"""Settings in the paper's terms, and the commands that repeat a run."""
+"""Settings under the paper's names, and the commands that repeat a run."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ from gvbsm.reporting.facts import PAPER, differences, preset_name
 
 @dataclass(frozen=True)
 class Term:
-    """A setting, and what the paper calls it.
+    """A setting with the paper's symbol.
 
     Attributes:
-        key: The setting's dotted name.
+        key: Dotted name of the setting.
         symbol: The paper's symbol; empty if it has none.
         index: Subscript of the symbol.
-        meaning: What it is, in a few words.
+        meaning: A description in a few words.
     """
 
     key: str
@@ -73,10 +73,15 @@ SECTIONS = (
         "Labels (soft-label generation)",
         (
             Term("labels.epochs", "", "", "epochs with labels, and of each student's training"),
-            Term("labels.batch_size", "", "", "images that are labelled together"),
+            Term("labels.batch_size", "", "", "images that are labeled together"),
             Term("labels.views.cutmix", "", "", "parameter of CutMix; 0 is off"),
-            Term("labels.logit_normalization", "LN", "", "logits to one norm (Eq. 8)"),
-            Term("labels.logit_normalization_of", "LN", "", "that for single students"),
+            Term("labels.logit_normalization", "LN", "", "normalization of the logits (Eq. 8)"),
+            Term(
+                "labels.logit_normalization_of",
+                "LN",
+                "",
+                "normalization of the logits for single students",
+            ),
         ),
     ),
     Section(
@@ -96,10 +101,10 @@ SECTIONS = (
 
 @dataclass(frozen=True)
 class Value:
-    """A term with the run's value and the preset's, as text; None where they agree."""
+    """A term with the run's value and the preset's, as text; None where they are equal."""
 
     term: Term
-    own: str
+    value: str
     preset: str | None
 
 
@@ -119,13 +124,14 @@ def settings_table(
 
 
 def _value(term: Term, config: Mapping[str, Any], preset: Mapping[str, Any] | None) -> Value:
-    own = value_at(config, term.key)
-    other = own if preset is None else value_at(preset, term.key)
-    return Value(term, _written(own), None if other == own else _written(other))
+    value = value_at(config, term.key)
+    preset_value = value if preset is None else value_at(preset, term.key)
+    is_same = preset_value == value
+    return Value(term, _format_value(value), None if is_same else _format_value(preset_value))
 
 
 def preset_words(config: Mapping[str, Any], origin: Origin = UNKNOWN) -> str | None:
-    """The preset that the settings are compared with, and whether it is the paper's."""
+    """Name of the preset for comparison, with the paper's table if it reproduces one."""
     if (name := preset_name(config, origin)) is None:
         return None
     data, *others = name.split("+")
@@ -134,9 +140,9 @@ def preset_words(config: Mapping[str, Any], origin: Origin = UNKNOWN) -> str | N
 
 
 def settings_yaml(config: Mapping[str, Any]) -> str:
-    """All settings as a YAML file for `gvbsm run`, without where things lie on this machine."""
-    nowhere = {"data": {"root": None}, "squeeze": {"weights_dir": None}}
-    return format_yaml(merge(dict(config), nowhere))
+    """All settings as a YAML file for `gvbsm run`, without paths of this machine."""
+    without_paths = {"data": {"root": None}, "squeeze": {"weights_dir": None}}
+    return format_yaml(merge(dict(config), without_paths))
 
 
 def commands(
@@ -158,7 +164,7 @@ def commands(
         tail = ["--data-root", "DIR", *tail]
     if config["squeeze"]["weights_dir"] is not None:
         tail = ["--squeeze.weights_dir", "WEIGHTS", *tail]
-    found = [shlex.join(["gvbsm", "run", "settings.yaml", *tail])]
+    shell_commands = [shlex.join(["gvbsm", "run", "settings.yaml", *tail])]
     if preset is not None:
         options = [
             shlex.join([f"--{key}", _option(value)])
@@ -166,16 +172,16 @@ def commands(
             if key not in ("data.root", "squeeze.weights_dir")
         ]
         lines = [f"gvbsm run {preset_name(config, origin)}", *options, shlex.join(tail)]
-        found.append(" \\\n  ".join(lines))
-    return found
+        shell_commands.append(" \\\n  ".join(lines))
+    return shell_commands
 
 
 @dataclass(frozen=True)
 class Change:
-    """A setting that the command line changed: its value, and the preset's if that is known."""
+    """A setting that the command line changed: its value, and the preset's if it is known."""
 
     key: str
-    own: str
+    value: str
     preset: str | None
 
 
@@ -186,15 +192,15 @@ def changes(
 
     Args:
         config: The run's settings, nested.
-        preset: Those of the preset that the results name; None if it cannot be read again.
+        preset: Settings of the preset that the results name; None if it cannot be read.
         origin: The preset that the results name, and what was changed.
     """
     known = preset if origin.is_packaged else None
     return [
         Change(
             key,
-            _written(value_at(config, key)),
-            None if known is None else _written(value_at(known, key)),
+            _format_value(value_at(config, key)),
+            None if known is None else _format_value(value_at(known, key)),
         )
         for key in origin.changed
     ]
@@ -204,12 +210,12 @@ def _option(value: Any) -> str:
     return value if isinstance(value, str) else json.dumps(value)
 
 
-def _written(value: Any) -> str:
-    """A value as a reader sees it."""
+def _format_value(value: Any) -> str:
+    """A value as the page shows it: lists with commas, on or off, thousands separated."""
     if isinstance(value, list):
-        return ", ".join(map(_written, value))
+        return ", ".join(map(_format_value, value))
     if isinstance(value, dict) and value:
-        return ", ".join(f"{name}: {_written(item)}" for name, item in value.items())
+        return ", ".join(f"{name}: {_format_value(item)}" for name, item in value.items())
     if isinstance(value, bool):
         return "on" if value else "off"
     if isinstance(value, int):

@@ -15,7 +15,7 @@ from markupsafe import Markup, escape
 
 from gvbsm.files.artifacts import atomic, remove_all
 from gvbsm.pipeline.results import format_top1
-from gvbsm.reporting.figures.captions import Drawn
+from gvbsm.reporting.figures.captions import CaptionedFigure
 from gvbsm.reporting.figures.style import byte_count, save_figure
 from gvbsm.reporting.wording import method_words
 
@@ -61,7 +61,7 @@ def write_html(path: Path, template: str, context: Mapping[str, Any]) -> Path:
     return path
 
 
-def save_pictures(figures: Iterable[Drawn], folder: Path) -> list[Picture]:
+def save_pictures(figures: Iterable[CaptionedFigure], folder: Path) -> list[Picture]:
     """Write each figure's files; files of figures that are drawn no more go."""
     pictures, written = [], set()
     for item in figures:

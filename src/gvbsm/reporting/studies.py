@@ -1,4 +1,4 @@
-"""The studies of a sweep: a table, figures and warnings for each, and a page of their own."""
+"""The studies of a sweep on a page: a table, figures and warnings for each one."""
 
 from __future__ import annotations
 
@@ -13,58 +13,82 @@ from gvbsm.config.provenance import Origin
 from gvbsm.files.artifacts import ArtifactError, read_json
 from gvbsm.reporting.facts import Score
 from gvbsm.reporting.figures.gallery import gallery
-from gvbsm.reporting.figures.pareto import Spot, fronts
-from gvbsm.reporting.figures.reading import StudyResults, fitting, read_studies, study_spots
-from gvbsm.reporting.findings import Finding
+from gvbsm.reporting.figures.pareto import MeasuredSet, fronts
+from gvbsm.reporting.figures.reading import StudyResults, fitting, read_studies, study_sets
+from gvbsm.reporting.findings import UNFINISHED_ADVICE, Finding
 from gvbsm.reporting.rendering import Picture, save_pictures, write_html
+from gvbsm.reporting.rivals import rival_words
 from gvbsm.reporting.significance import noise
-from gvbsm.reporting.wording import method_words
+from gvbsm.reporting.wording import listed
 from gvbsm.studies.published import PublishedColumn
 from gvbsm.studies.table import Gain, gains
 
 
 @dataclass(frozen=True)
-class Line:
+class StudyLine:
     """A row of a study's table.
 
     Attributes:
+        point: Name of the point.
+        method: Method of the images.
+        is_own: Whether that is the point's own method, not a baseline.
+        student: Architecture.
+        ipc: Images per class; None for the whole training set.
+        top1: `mean`, `std` and `values`, in percent.
+        seconds: Time of one iteration of the synthesis; None if it is not known.
         label_bytes: Bytes of the soft labels; None where all points have as many.
-        paper: The paper's accuracy of the same point, data set, student and images per class, or
-            empty.
-        gain: In an additive study, what it adds to the point before, with its standard error.
+        published: The paper's accuracy of the same point, data set, student and images per class;
+            empty if there is none.
+        gain: Additive study: difference to the point before, with its standard error.
     """
 
     point: str
     method: str
-    own: bool
+    is_own: bool
     student: str
     ipc: int | None
     top1: dict[str, Any]
     seconds: float | None
     label_bytes: int | None
-    paper: str
+    published: str
     gain: str
 
 
 @dataclass(frozen=True)
 class SetCost:
-    """A set with what it costs, and whether no other beats it for as many seconds, or bytes."""
+    """A set with its costs, and whether it is on the Pareto front by seconds, or by bytes."""
 
-    spot: Spot
+    measured: MeasuredSet
     by_seconds: bool
     by_bytes: bool
 
 
 @dataclass(frozen=True)
-class Told:
-    """A study as a page tells it."""
+class StudySection:
+    """All that a page shows of one study.
+
+    Attributes:
+        name: Name of the study.
+        title: Its question.
+        source: Where the paper asks it.
+        lines: Rows of the table.
+        points: Names of the points that are done.
+        has_published: Whether any row has an accuracy of the paper beside it.
+        other_published: The paper's accuracies of other data, students or images per class.
+        findings: Warnings and notes.
+        pictures: Figures.
+        sets: Costs of each set.
+        additive: Whether each point keeps the settings of the points before it.
+        origin: The preset of all points.
+        versions: Versions of the libraries.
+    """
 
     name: str
     title: str
     source: str
-    lines: list[Line]
+    lines: list[StudyLine]
     points: list[str]
-    published: bool
+    has_published: bool
     other_published: list[PublishedColumn]
     findings: list[Finding]
     pictures: list[Picture]
@@ -74,25 +98,25 @@ class Told:
     versions: dict[str, str]
 
 
-def tell_studies(directory: Path, pictures: Sequence[Picture]) -> list[Told]:
-    """Everything that a folder holds of studies; nothing where it is no sweep's.
+def study_sections(directory: Path, pictures: Sequence[Picture]) -> list[StudySection]:
+    """Read the studies of a folder; an empty list if it is not a sweep's.
 
     Args:
         directory: The folder.
-        pictures: Its figures, those of other things among them.
+        pictures: All figures of the page.
 
     Raises:
         ArtifactError: If a file is damaged.
     """
     studies = read_studies(directory)
     names = [study.name for study in studies]
-    told = []
+    sections = []
     for study in studies:
         path = directory / f"{study.name}.json"
         content = read_json(path)
         with fitting(path):
-            told.append(
-                Told(
+            sections.append(
+                StudySection(
                     study.name,
                     study.title[:1].upper() + study.title[1:],
                     study.source,
@@ -102,17 +126,17 @@ def tell_studies(directory: Path, pictures: Sequence[Picture]) -> list[Told]:
                     study.other_published,
                     find_in_study(study, len(content["points"])),
                     [item for item in pictures if _study_of(item.name, names) == study.name],
-                    costs_of(study_spots(study)),
+                    costs_of(study_sets(study)),
                     study.additive,
                     Origin.read(content),
                     content["versions"],
                 )
             )
-    return told
+    return sections
 
 
 def _study_of(picture: str, names: Sequence[str]) -> str | None:
-    """The study of a figure: the longest name that fits, as one may begin like another."""
+    """The study of a figure: the longest name that fits, since one may begin with another."""
     return max(
         (name for name in names if f"{picture}-".startswith(f"study-{name}-")),
         key=len,
@@ -120,20 +144,28 @@ def _study_of(picture: str, names: Sequence[str]) -> str | None:
     )
 
 
-def costs_of(spots: Sequence[Spot]) -> list[SetCost]:
-    """A row for each set, in the order of the figure of costs."""
-    by_seconds, by_bytes = fronts(spots)
-    return [SetCost(spot, at in by_seconds, at in by_bytes) for at, spot in enumerate(spots)]
+def costs_of(sets: Sequence[MeasuredSet]) -> list[SetCost]:
+    """The costs of each set, in the order of `sets`."""
+    by_seconds, by_bytes = fronts(sets)
+    return [
+        SetCost(measured, index in by_seconds, index in by_bytes)
+        for index, measured in enumerate(sets)
+    ]
 
 
-def _lines(study: StudyResults, added: Mapping[tuple[str, str], Gain]) -> list[Line]:
-    own = {point["name"]: point["config"]["method"] for point in study.points}
-    sizes = {row["label_bytes"] for row in study.rows if own.get(row["point"]) == row["method"]}
+def _point_methods(study: StudyResults) -> dict[str | None, str]:
+    """The method of each point's own images."""
+    return {point["name"]: point["config"]["method"] for point in study.points}
+
+
+def _lines(study: StudyResults, added: Mapping[tuple[str, str], Gain]) -> list[StudyLine]:
+    methods = _point_methods(study)
+    sizes = {row["label_bytes"] for row in study.rows if methods.get(row["point"]) == row["method"]}
     lines = []
     for row, figure in zip(study.rows, study.published, strict=True):
-        is_own = own.get(row["point"]) == row["method"]
+        is_own = methods.get(row["point"]) == row["method"]
         lines.append(
-            Line(
+            StudyLine(
                 "every point" if row["point"] is None else row["point"],
                 row["method"],
                 is_own,
@@ -150,81 +182,81 @@ def _lines(study: StudyResults, added: Mapping[tuple[str, str], Gain]) -> list[L
 
 
 def _gain(gain: Gain | None) -> str:
-    """A gain as typeset text; empty where there is none."""
+    """A gain with a typographic minus; empty where there is none."""
     return "" if gain is None else str(gain).replace("-", "\N{MINUS SIGN}")
 
 
 def find_in_study(study: StudyResults, points: int) -> list[Finding]:
-    """What a reader of a study should know.
+    """Warnings and notes on the results of a study.
 
     Args:
         study: Its points that are done.
-        points: All its points.
+        points: Number of all its points.
     """
-    found = []
+    findings = []
     if len(study.points) < points:
-        found.append(
+        findings.append(
             Finding(
                 "unfinished",
                 "warning",
                 f"{len(study.points)} of {points} points are done.",
-                "Run the same command again: it goes on where it stopped.",
+                UNFINISHED_ADVICE,
             )
         )
-    own = {point["name"]: point["config"]["method"] for point in study.points}
-    rows = [row for row in study.rows if own.get(row["point"]) == row["method"]]
+    methods = _point_methods(study)
+    rows = [row for row in study.rows if methods.get(row["point"]) == row["method"]]
     if rows and min(len(row["top1"]["values"]) for row in rows) == 1:
-        found.append(
+        findings.append(
             Finding(
                 "single",
                 "warning",
-                "Some points have one student alone (n = 1), so that their spread is not known.",
+                "Some points have only one student (n = 1): the spread of their accuracy is "
+                "unknown.",
                 "Raise `evaluation.seeds`, or repeat the sweep with more seeds (`--repeat`).",
             )
         )
-    found += _rivals(study, rows)
+    findings += _rivals(study, rows)
     for student in dict.fromkeys(row["student"] for row in rows):
-        tied = _tied([row for row in rows if row["student"] == student])
-        if tied:
-            best, *others = tied
-            found.append(
+        best, *others = _best_points([row for row in rows if row["student"] == student])
+        if others:
+            findings.append(
                 Finding(
                     "tied",
                     "note",
-                    f"With {student}, the best point ({best}) cannot be told from "
-                    f"{'; '.join(others)}: they are within two standard deviations of students.",
-                    "More students or repeats tell smaller differences apart.",
+                    f"With {student}, the best point is {best}. Within two standard deviations of "
+                    f"it: {listed(others)}.",
+                    "Train more students, or repeat with more seeds, to separate them.",
                 )
             )
-    return found
+    return findings
 
 
 def _rivals(study: StudyResults, rows: Sequence[dict[str, Any]]) -> Iterator[Finding]:
-    """Baselines that are better than the study's own images at some points.
+    """Baselines that beat the images at some points, one finding each.
 
     Args:
-        study: All its rows; one of a baseline that all points share has no point.
-        rows: Those of the own method.
+        study: Its results; a baseline that is the same at all points has no point.
+        rows: The rows of the points' own methods.
     """
-    own = {(row["point"], row["student"]): row for row in rows}
+    own_rows = {(row["point"], row["student"]): row for row in rows}
+    baselines = [row for row in study.rows if row not in rows and row["method"] not in WHOLE_SET]
     gaps: dict[str, list[float]] = {}
-    for other in (row for row in study.rows if row not in rows and row["method"] not in WHOLE_SET):
-        for (point, student), row in own.items():
-            if other["student"] == student and other["point"] in (None, point):
-                gap = other["top1"]["mean"] - row["top1"]["mean"]
-                if gap > (noise(_score(row), _score(other), None) or 0.0):
-                    gaps.setdefault(other["method"], []).append(gap)
-    for method, found in gaps.items():
-        low, high = min(found), max(found)
-        size = f"{low:.1f}" if len(found) == 1 else f"{low:.1f} to {high:.1f}"
-        words = method_words(method)
+    for baseline in baselines:
+        for (point, student), row in own_rows.items():
+            if baseline["student"] == student and baseline["point"] in (None, point):
+                gap = baseline["top1"]["mean"] - row["top1"]["mean"]
+                if gap > (noise(_score(row), _score(baseline), None) or 0.0):
+                    gaps.setdefault(baseline["method"], []).append(gap)
+    for method, values in gaps.items():
+        low, high = min(values), max(values)
+        size = f"{low:.1f}" if len(values) == 1 else f"{low:.1f} to {high:.1f}"
+        words = rival_words([method])
         yield Finding(
             "rival",
             "warning",
-            f"{words[:1].upper()}{words[1:]}: better than the images at {len(found)} of {len(own)} "
-            f"points of the study, by {size} percentage points.",
-            "Compare the points with each other alone, or take settings that serve the images "
-            "better (more `synthesis.iterations`, `synthesis.init real`).",
+            f"{words.subject} better than the images at {len(values)} of {len(own_rows)} points "
+            f"of the study, by {size} percentage points. {words.meaning}",
+            f"Compare the points only with each other. {words.advice}",
         )
 
 
@@ -233,16 +265,16 @@ def _score(row: dict[str, Any]) -> Score:
     return Score(top1["mean"], top1["std"], tuple(top1["values"]))
 
 
-def _tied(rows: Sequence[dict[str, Any]]) -> list[str]:
-    """The best point and those that may be as good; empty if it stands alone."""
-    ranked = sorted(rows, key=lambda row: -row["top1"]["mean"])
-    best = _score(ranked[0])
+def _best_points(rows: Sequence[dict[str, Any]]) -> list[str]:
+    """The best point, then all that are within two standard deviations of it."""
+    best_row, *others = sorted(rows, key=lambda row: -row["top1"]["mean"])
+    best = _score(best_row)
     near = [
         row["point"]
-        for row in ranked[1:]
+        for row in others
         if best.mean - row["top1"]["mean"] <= (noise(best, _score(row), None) or 0.0)
     ]
-    return [ranked[0]["point"], *near] if near else []
+    return [best_row["point"], *near]
 
 
 def write_sweep_page(directory: Path) -> Path:
@@ -257,7 +289,7 @@ def write_sweep_page(directory: Path) -> Path:
     pictures = save_pictures(gallery(directory), folder / "figures")
     context = {
         "title": f"Studies in {directory.resolve().name}",
-        "studies": tell_studies(directory, pictures),
-        "maker": __version__,
+        "studies": study_sections(directory, pictures),
+        "version": __version__,
     }
     return write_html(folder / "index.html", "sweep.html.j2", context)

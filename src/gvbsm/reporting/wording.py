@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from gvbsm.config.build import selection_of
 from gvbsm.config.paths import user_path
@@ -35,6 +36,20 @@ def percent(score: Score) -> str:
     return f"{format_top1(vars(score))} %".replace(" ", NO_BREAK)
 
 
-def listed(items: Sequence[str]) -> str:
-    """Words in a row: "a", "a and b", "a, b and c"."""
-    return " and ".join(filter(None, (", ".join(items[:-1]), *items[-1:])))
+def listed(names: Iterable[str]) -> str:
+    """Names in a sentence: "a", "a and b", "a, b and c"; empty without names."""
+    *others, last = [*names] or [""]
+    return f"{', '.join(others)} and {last}" if others else last
+
+
+def data_title(config: Mapping[str, Any]) -> str:
+    """The data set's name as a heading has it; of own pictures, the name of their folder or file.
+
+    Args:
+        config: Settings of a run, nested.
+    """
+    name, root = str(config["data"]["name"]), config["data"].get("root")
+    if name not in ("folder", "npz") or root is None:
+        return name
+    path = user_path(root).absolute()
+    return (path.name if name == "folder" else path.stem) or name

@@ -9,7 +9,7 @@ from gvbsm.config import ConfigError
 
 
 @dataclass(frozen=True)
-class Choice:
+class BackboneChoice:
     """Backbones, chosen from `squeeze.backbones`: the first `count`, or all without a prefix."""
 
     count: int | None = None
@@ -47,9 +47,9 @@ def read_choice(key: str, value: Any, where: str) -> Any:
         return value
     match value:
         case {"first": int(count)} if len(value) == 1 and count > 0:
-            return Choice(count=count)
+            return BackboneChoice(count=count)
         case {"without": str(prefix)} if len(value) == 1 and prefix:
-            return Choice(without=prefix)
+            return BackboneChoice(without=prefix)
     raise ConfigError(
         f"{where}: {key} is a list, {{first: COUNT}} or {{without: BEGINNING}}, found {value!r}"
     )

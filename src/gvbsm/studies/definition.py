@@ -37,7 +37,7 @@ from gvbsm.config.fields import dotted_names_of
 from gvbsm.config.keys import check_names, flat_keys, merge, nearest, nest
 from gvbsm.config.paths import user_path
 from gvbsm.config.settled import check_beta_dr
-from gvbsm.studies.backbone_choice import Choice, read_choice
+from gvbsm.studies.backbone_choice import BackboneChoice, read_choice
 from gvbsm.studies.published import PublishedFigure, read_published
 
 STUDIES = Path(__file__).parent / "presets"
@@ -106,7 +106,7 @@ class Point:
 
 
 @dataclass(frozen=True)
-class Plan:
+class SweepPlan:
     """Studies with all their points, checked.
 
     Attributes:
@@ -118,7 +118,9 @@ class Plan:
     repeat: int
 
 
-def read_plan(names: str, settings: Settings, options: Settings, repeat: int = 1) -> Plan:
+def read_sweep_plan(
+    names: str, settings: Settings, options: Settings, repeat: int = 1
+) -> SweepPlan:
     """Find the studies and complete their points.
 
     Args:
@@ -133,8 +135,8 @@ def read_plan(names: str, settings: Settings, options: Settings, repeat: int = 1
     if repeat < 1:
         raise ConfigError(f"repeat must be at least 1, got {repeat}")
     studies = read_studies(names, data_name(merge(settings, options)))
-    points = map(tuple, expand(studies, settings, options))
-    return Plan(tuple(zip(studies, points, strict=True)), repeat)
+    points = map(tuple, complete_points(studies, settings, options))
+    return SweepPlan(tuple(zip(studies, points, strict=True)), repeat)
 
 
 def study_names() -> list[str]:
@@ -185,7 +187,9 @@ def read_study(name: str) -> Study:
     return study
 
 
-def expand(studies: Iterable[Study], settings: Settings, options: Settings) -> list[list[Point]]:
+def complete_points(
+    studies: Iterable[Study], settings: Settings, options: Settings
+) -> list[list[Point]]:
     """All points of each study, with all their settings.
 
     Args:
@@ -250,7 +254,7 @@ def _complete(study: Study, variant: Variant, settings: Settings, options: Setti
     for key in CHOSEN:
         section, _, name = key.partition(".")
         choice = settings.get(section, {}).get(name)
-        if isinstance(choice, Choice):
+        if isinstance(choice, BackboneChoice):
             try:
                 chosen = choice.of(list(teachers))
             except ConfigError as error:

@@ -37,8 +37,8 @@ from gvbsm.store.distilled import stored_bytes
 from gvbsm.store.image_set import ImageSet
 from gvbsm.store.workdir import Workspace
 from gvbsm.studies.artifact_reuse import Artifact, Library
-from gvbsm.studies.definition import Plan, Point, Study, read_plan
-from gvbsm.studies.table import Row, tell_once, write_csv
+from gvbsm.studies.definition import Point, Study, SweepPlan, read_sweep_plan
+from gvbsm.studies.table import Row, merge_shared_baselines, write_csv
 
 log = logging.getLogger("gvbsm")
 
@@ -75,13 +75,13 @@ def sweep(
         settings = read_preset(config)
     else:
         settings = to_dict(config) if isinstance(config, Config) else dict(config)
-    plan = read_plan(study, settings, dict(options or {}), repeat)
+    plan = read_sweep_plan(study, settings, dict(options or {}), repeat)
     made = run_plan(plan, user_path(workdir), quiet, origin_of(config))
     return {found["study"]: found for found in made}
 
 
 def run_plan(
-    plan: Plan, workdir: Path, quiet: bool = False, origin: Origin = UNKNOWN
+    plan: SweepPlan, workdir: Path, quiet: bool = False, origin: Origin = UNKNOWN
 ) -> Iterator[dict[str, Any]]:
     """Run all points in order; what `STUDY.json` holds is given as each study ends.
 
@@ -137,7 +137,7 @@ def _run_study(
         found, entry["folders"], versions = works.run(study.name, point)
         rows += [{"study": study.name, "point": point.name, "axes": point.axes, **r} for r in found]
         entry["done"] = True
-        content |= {"rows": tell_once(rows, own), "versions": versions}
+        content |= {"rows": merge_shared_baselines(rows, own), "versions": versions}
         if works.processes.leads:
             write_json(works.directory / f"{study.name}.json", content)
             write_csv(works.directory / f"{study.name}.csv", content)

@@ -50,7 +50,7 @@ Row = dict[str, Any]
 OTHER_PUBLISHED = "the paper's accuracies for other data sets, students or images per class:"
 
 
-def tell_once(rows: Sequence[Row], own: set[str]) -> list[Row]:
+def merge_shared_baselines(rows: Sequence[Row], own: set[str]) -> list[Row]:
     """Tell a baseline that is the same at all points, as random pictures may be, once.
 
     Args:

@@ -23,24 +23,24 @@ from gvbsm.reporting.figures.style import (
     SMALL,
     WIDTH,
     MethodStyle,
-    drawn,
     legend_above,
     method_style,
     new_figure,
     panels,
     shorten,
     text_width,
+    with_style,
 )
 
-Row = Mapping[str, Any]
+JsonRow = Mapping[str, Any]
 
 NUMBERED_CLASSES = 12  # up to which a confusion matrix has numbers in it
 NAMED_CLASSES = 20  # up to which every class is named at its edge
 TOP1 = "test accuracy, %"
 
 
-@drawn
-def draw_methods(rows: Sequence[Row], chance: float) -> Figure:
+@with_style
+def draw_methods(rows: Sequence[JsonRow], chance: float) -> Figure:
     """Every method's accuracy, a panel for each student: dots are single students.
 
     Args:
@@ -62,7 +62,7 @@ def draw_methods(rows: Sequence[Row], chance: float) -> Figure:
     return figure
 
 
-def students_of(rows: Sequence[Row]) -> list[str]:
+def students_of(rows: Sequence[JsonRow]) -> list[str]:
     """The students in the order of the rows; teachers count only if alone."""
     trained = [row["student"] for row in rows if row["method"] != "teacher"]
     return list(dict.fromkeys(trained or [row["student"] for row in rows]))
@@ -115,8 +115,8 @@ def draw_strip(axes: Axes, place: float, top1: Mapping[str, Any], style: MethodS
     )
 
 
-@drawn
-def draw_continual(classes: Sequence[int], rows: Sequence[Row]) -> Figure:
+@with_style
+def draw_continual(classes: Sequence[int], rows: Sequence[JsonRow]) -> Figure:
     """Accuracy against the number of classes seen (figure 10), a panel for each student.
 
     Args:
@@ -151,7 +151,7 @@ def draw_continual(classes: Sequence[int], rows: Sequence[Row]) -> Figure:
     return figure
 
 
-@drawn
+@with_style
 def draw_confusion(counts: Tensor, class_names: Sequence[str]) -> Figure:
     """How test pictures of each class are classified, in percent of the class.
 

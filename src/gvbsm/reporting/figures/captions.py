@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from typing import NamedTuple
 
 from matplotlib.figure import Figure
 
 
-class Drawn(NamedTuple):
+class CaptionedFigure(NamedTuple):
     """A figure with its words.
 
     Attributes:
@@ -31,9 +30,3 @@ class Drawn(NamedTuple):
 def count(number: int, one: str, more: str | None = None) -> str:
     """`1 student`, `2 students`."""
     return f"{number} {one if number == 1 else more or f'{one}s'}"
-
-
-def listed(names: Iterable[str]) -> str:
-    """`a, b and c`."""
-    *most, last = names
-    return f"{', '.join(most)} and {last}" if most else last

@@ -17,11 +17,11 @@ from gvbsm.reporting.figures.style import (
     CYCLE,
     GRAY,
     NORMAL,
-    drawn,
     legend_above,
     log_axis,
     method_style,
     panels,
+    with_style,
 )
 
 Floats = NDArray[np.float64]
@@ -39,7 +39,7 @@ TERMS = {
 LOG_FROM = 20.0  # largest over smallest value from which an axis is logarithmic
 
 
-class History(NamedTuple):
+class TrainingCurve(NamedTuple):
     """One network's training.
 
     Attributes:
@@ -53,8 +53,8 @@ class History(NamedTuple):
     losses: Sequence[float]
 
 
-@drawn
-def draw_training(runs: Mapping[str, Sequence[History]], methods: bool = False) -> Figure:
+@with_style
+def draw_training(runs: Mapping[str, Sequence[TrainingCurve]], methods: bool = False) -> Figure:
     """Loss and test accuracy over the epochs of training.
 
     Args:
@@ -108,7 +108,7 @@ def _log_if_wide(axes: Axes) -> None:
         log_axis(axes, "y")
 
 
-@drawn
+@with_style
 def draw_losses(traces: Sequence[Sequence[Mapping[str, Any]]]) -> Figure:
     """The terms of the synthesis's loss over its steps, each teacher by itself.
 

@@ -12,8 +12,8 @@ from gvbsm.config import WHOLE_SET
 from gvbsm.files.artifacts import read_json
 from gvbsm.files.schema import Continual, checked, checked_header
 from gvbsm.reporting.figures.accuracy import draw_confusion, draw_continual, draw_methods
-from gvbsm.reporting.figures.captions import Drawn, count, listed
-from gvbsm.reporting.figures.curves import History, draw_losses, draw_training
+from gvbsm.reporting.figures.captions import CaptionedFigure, count
+from gvbsm.reporting.figures.curves import TrainingCurve, draw_losses, draw_training
 from gvbsm.reporting.figures.images import draw_film, draw_images, film_gif, first_of_classes
 from gvbsm.reporting.figures.layers import draw_statistics
 from gvbsm.reporting.figures.pareto import pareto_figure
@@ -25,10 +25,11 @@ from gvbsm.reporting.figures.reading import (
     read_rows,
     read_students,
     read_teachers,
-    run_spots,
+    run_sets,
 )
 from gvbsm.reporting.figures.sets import CLASS_COLORS, draw_cosine, draw_tsne
 from gvbsm.reporting.figures.sweeps import study_figures
+from gvbsm.reporting.wording import listed
 from gvbsm.store.distilled import DistilledDataset, load_images
 from gvbsm.store.film import load_film
 from gvbsm.store.teachers import file_name
@@ -38,7 +39,7 @@ SHOWN_CLASSES, SHOWN_IMAGES = 20, 10  # rows and columns of a figure of images
 SHOWN_SETS = 4  # beside each other
 
 
-def gallery(workdir: Path) -> Iterator[Drawn]:
+def gallery(workdir: Path) -> Iterator[CaptionedFigure]:
     """Draw whatever the files of a work directory, or of a sweep's, allow, one at a time.
 
     A file that is not there leaves its figure out.
@@ -47,7 +48,7 @@ def gallery(workdir: Path) -> Iterator[Drawn]:
         ArtifactError: If a file is damaged.
     """
     workspace = Workspace(workdir)
-    parts: tuple[Callable[[Workspace], Iterator[Drawn]], ...] = (
+    parts: tuple[Callable[[Workspace], Iterator[CaptionedFigure]], ...] = (
         _images,
         _film,
         _accuracies,
@@ -64,7 +65,7 @@ def gallery(workdir: Path) -> Iterator[Drawn]:
     yield from study_figures(workdir)
 
 
-def _images(workspace: Workspace) -> Iterator[Drawn]:
+def _images(workspace: Workspace) -> Iterator[CaptionedFigure]:
     """Figures 1, 7 and 11 to 14: sets beside each other, and more of the run's own."""
     paths = _beside(workspace.image_sets())
     if not paths:
@@ -78,7 +79,7 @@ def _images(workspace: Workspace) -> Iterator[Drawn]:
     del first  # one set at a time: those of ImageNet take gigabytes
     groups = {own: more[:, :columns]}
     groups |= {name: _corner(load_images(paths[name]), columns) for name in others}
-    yield Drawn(
+    yield CaptionedFigure(
         "images",
         "Images beside each other" if others else "Images",
         f"A row a class ({which}), and in it up to {columns} images of each set: "
@@ -87,7 +88,7 @@ def _images(workspace: Workspace) -> Iterator[Drawn]:
         draw_images(groups, names),
     )
     if ipc > columns and others:
-        yield Drawn(
+        yield CaptionedFigure(
             "images-more",
             f"More images of {own}",
             f"The first {more.shape[1]} of {ipc} images per class, {which}.",
@@ -120,7 +121,7 @@ def _corner(found: DistilledDataset, columns: int) -> Tensor:
     return first_of_classes(found.images, found.ipc, classes, columns).clone()
 
 
-def _film(workspace: Workspace) -> Iterator[Drawn]:
+def _film(workspace: Workspace) -> Iterator[CaptionedFigure]:
     film = load_film(workspace.directory)
     if film is None:
         return
@@ -131,7 +132,7 @@ def _film(workspace: Workspace) -> Iterator[Drawn]:
         start = header["recipe"]["synthesis"]["init"]
     steps = film.steps.tolist()
     origin = "noise" if start == "noise" else "a real picture"
-    yield Drawn(
+    yield CaptionedFigure(
         "film",
         "How the images came to be",
         f"The first image of {len(names)} classes, from its start ({origin}) on the left to the "
@@ -143,7 +144,7 @@ def _film(workspace: Workspace) -> Iterator[Drawn]:
     )
 
 
-def _accuracies(workspace: Workspace) -> Iterator[Drawn]:
+def _accuracies(workspace: Workspace) -> Iterator[CaptionedFigure]:
     """Methods beside each other, then each kind of student: its training, and its mistakes."""
     rows = read_rows(workspace)
     if not [row for row in rows if row["method"] not in WHOLE_SET]:
@@ -151,7 +152,7 @@ def _accuracies(workspace: Workspace) -> Iterator[Drawn]:
     classes = _class_names(workspace)
     several = max(len(row["top1"]["values"]) for row in rows)
     if classes:
-        yield Drawn(
+        yield CaptionedFigure(
             "methods",
             "Accuracy of every method",
             "Accuracy on the real test pictures after the last epoch, in percent. Each mark is one "
@@ -166,19 +167,19 @@ def _accuracies(workspace: Workspace) -> Iterator[Drawn]:
         yield from _student([student for student in students if student.name == name], classes)
 
 
-def _costs(workspace: Workspace) -> Iterator[Drawn]:
-    front = pareto_figure("pareto", "Accuracy for time and storage", run_spots(workspace), "")
+def _costs(workspace: Workspace) -> Iterator[CaptionedFigure]:
+    front = pareto_figure("pareto", "Accuracy for time and storage", run_sets(workspace), "")
     if front is not None:
         yield front
 
 
-def _student(students: Sequence[Student], classes: Sequence[str]) -> Iterator[Drawn]:
+def _student(students: Sequence[Student], classes: Sequence[str]) -> Iterator[CaptionedFigure]:
     """One architecture's confusion matrix and training."""
     name, own = students[0].name, students[0].method
     mine = [s.confusion for s in students if s.method == own and s.confusion is not None]
     if mine and len(mine[0]) == len(classes):
         counts = torch.stack(mine).sum(dim=0)
-        yield Drawn(
+        yield CaptionedFigure(
             f"confusion-{_file(name)}",
             f"What {name} mistakes for what",
             f"Students of {own} (n = {len(mine)}, summed) on the real test pictures: each row is a "
@@ -187,12 +188,12 @@ def _student(students: Sequence[Student], classes: Sequence[str]) -> Iterator[Dr
             f"Confusion matrix of {len(classes)} classes",
             draw_confusion(counts, classes),
         )
-    runs: dict[str, list[History]] = {}
+    runs: dict[str, list[TrainingCurve]] = {}
     for student in students:
         runs.setdefault(student.method, []).append(student.history)
     numbers = [len(histories) for histories in runs.values()]
     most = f"{'up to ' if min(numbers) < max(numbers) else ''}{count(max(numbers), 'student')}"
-    yield Drawn(
+    yield CaptionedFigure(
         f"students-{_file(name)}",
         f"Training of the students, {name}",
         "Above, the loss on the training images in each epoch; below, the accuracy on the real "
@@ -214,7 +215,7 @@ def _worst(counts: Tensor, classes: Sequence[str]) -> str:
     return f"The commonest mistake: {percent:.0f} % of {classes[row]} taken for {classes[column]}."
 
 
-def _continual(workspace: Workspace) -> Iterator[Drawn]:
+def _continual(workspace: Workspace) -> Iterator[CaptionedFigure]:
     path = workspace.continual
     if not path.is_file():
         return
@@ -223,7 +224,7 @@ def _continual(workspace: Workspace) -> Iterator[Drawn]:
     rows, classes, orders = content["rows"], content["classes"], len(content["orders"])
     note = content["note"]
     if rows:
-        yield Drawn(
+        yield CaptionedFigure(
             "continual",
             "Continual learning",
             "Classes arrive step by step; after each step a student is trained from scratch on the "
@@ -235,7 +236,7 @@ def _continual(workspace: Workspace) -> Iterator[Drawn]:
         )
 
 
-def _cosine(workspace: Workspace) -> Iterator[Drawn]:
+def _cosine(workspace: Workspace) -> Iterator[CaptionedFigure]:
     found = read_analysis(workspace)
     if found is None:
         return
@@ -246,7 +247,7 @@ def _cosine(workspace: Workspace) -> Iterator[Drawn]:
     if not any(bool(v.isfinite().any()) for table in tables.values() for v in table.values()):
         return  # one image a class everywhere
     judged = ", ".join(f"{name} {percent:.1f} %" for name, percent in found.accuracy.items())
-    yield Drawn(
+    yield CaptionedFigure(
         "cosine",
         "How alike the images of a class are",
         "Mean cosine similarity of two images of the same class: a dot a class, the upright bar "
@@ -258,7 +259,7 @@ def _cosine(workspace: Workspace) -> Iterator[Drawn]:
     )
 
 
-def _tsne(workspace: Workspace) -> Iterator[Drawn]:
+def _tsne(workspace: Workspace) -> Iterator[CaptionedFigure]:
     found, names = read_analysis(workspace), _class_names(workspace)
     if found is None:
         return
@@ -266,7 +267,7 @@ def _tsne(workspace: Workspace) -> Iterator[Drawn]:
     with fitting(workspace.analysis):
         classes = len({names[label] for label in labels.tolist()})
     picked = "" if classes <= len(CLASS_COLORS) else f" {len(CLASS_COLORS)} of them are colored."
-    yield Drawn(
+    yield CaptionedFigure(
         "tsne",
         "Where the logits lie",
         f"The logits that {found.teacher} gives to {len(points)} images of {classes} classes, laid "
@@ -278,7 +279,7 @@ def _tsne(workspace: Workspace) -> Iterator[Drawn]:
     )
 
 
-def _losses(workspace: Workspace) -> Iterator[Drawn]:
+def _losses(workspace: Workspace) -> Iterator[CaptionedFigure]:
     path = workspace.directory / "synthesis" / "images.safetensors"
     if not path.is_file():
         return
@@ -288,7 +289,7 @@ def _losses(workspace: Workspace) -> Iterator[Drawn]:
         if not any(row[term] for trace in traces for row in trace for term in ("cross_entropy",)):
             return  # real pictures
         figure = draw_losses(traces)
-    yield Drawn(
+    yield CaptionedFigure(
         "losses",
         "The loss of the synthesis",
         "Each term of the loss, before its weight, over the steps: dots are logged steps (means of "
@@ -301,10 +302,10 @@ def _losses(workspace: Workspace) -> Iterator[Drawn]:
     )
 
 
-def _teachers(workspace: Workspace) -> Iterator[Drawn]:
+def _teachers(workspace: Workspace) -> Iterator[CaptionedFigure]:
     histories = read_teachers(workspace)
     if histories:
-        yield Drawn(
+        yield CaptionedFigure(
             "teachers",
             "Training of the teachers",
             "Above, the loss on the real training pictures in each epoch; below, the accuracy on "
@@ -314,10 +315,10 @@ def _teachers(workspace: Workspace) -> Iterator[Drawn]:
         )
 
 
-def _statistics(workspace: Workspace) -> Iterator[Drawn]:
+def _statistics(workspace: Workspace) -> Iterator[CaptionedFigure]:
     layers = read_layers(workspace)
     if layers:
-        yield Drawn(
+        yield CaptionedFigure(
             "statistics",
             "What the teachers know of the real data",
             "For each layer, in the order of the network, the mean (solid) and the variance "

@@ -22,12 +22,12 @@ from gvbsm.reporting.figures.style import (
     SMALL,
     WIDTH,
     compact,
-    drawn,
     figure_bytes,
     new_figure,
     shorten,
     styled,
     text_width,
+    with_style,
 )
 from gvbsm.store.distilled import DistilledDataset
 
@@ -36,7 +36,7 @@ FILM_COLUMNS = 5  # images in a row of the moving picture
 FRAME_MS, LAST_MS = 450, 2500  # milliseconds that a frame is shown, and the last one
 
 
-@drawn
+@with_style
 def draw_images(groups: Mapping[str, Tensor], class_names: Sequence[str]) -> Figure:
     """Sets side by side, a row for each class.
 
@@ -47,7 +47,7 @@ def draw_images(groups: Mapping[str, Tensor], class_names: Sequence[str]) -> Fig
     return _draw_grid(groups, class_names, {})
 
 
-@drawn
+@with_style
 def draw_film(frames: Tensor, steps: Sequence[int], names: Sequence[str]) -> Figure:
     """How images came to be: a row an image, a column a step.
 

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from gvbsm.reporting.figures.style import BLUE, NORMAL, VERMILION, drawn, legend_above, panels
+from gvbsm.reporting.figures.style import BLUE, NORMAL, VERMILION, legend_above, panels, with_style
 
 _KINDS = {"BatchNorm": (VERMILION, "s"), "convolution": (BLUE, "o")}
 
@@ -31,7 +31,7 @@ class LayerStatistics(NamedTuple):
     variance: Tensor
 
 
-@drawn
+@with_style
 def draw_statistics(teachers: Mapping[str, Sequence[LayerStatistics]]) -> Figure:
     """Each layer's statistics, squeezed by a sigmoid, against its place in the network (figure 9).
 

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from gvbsm.reporting.figures.accuracy import TOP1
-from gvbsm.reporting.figures.captions import Drawn
+from gvbsm.reporting.figures.captions import CaptionedFigure
 from gvbsm.reporting.figures.style import (
     BLACK,
     GRAY,
@@ -19,12 +19,12 @@ from gvbsm.reporting.figures.style import (
     WIDTH,
     byte_count,
     compact,
-    drawn,
     legend_above,
     log_axis,
     method_style,
     new_figure,
     shorten,
+    with_style,
 )
 
 CLOSE = 14  # points; numbers of marks that are closer would touch
@@ -32,7 +32,7 @@ KEY_LENGTH = 74  # characters that fit a line of the figure's width
 FLOOR_SECONDS = 0.1  # a logarithmic axis has no 0, and what is faster differs by chance alone
 
 
-class Spot(NamedTuple):
+class MeasuredSet(NamedTuple):
     """A set with what it costs and what a kind of student reaches on it.
 
     Attributes:
@@ -90,12 +90,12 @@ def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
     return front
 
 
-def fronts(spots: Sequence[Spot]) -> tuple[set[int], set[int]]:
+def fronts(spots: Sequence[MeasuredSet]) -> tuple[set[int], set[int]]:
     """Places of the spots that no other of the same student beats, by seconds and by bytes."""
     return _front(spots, 0), _front(spots, 1)
 
 
-def _front(spots: Sequence[Spot], cost: int) -> set[int]:
+def _front(spots: Sequence[MeasuredSet], cost: int) -> set[int]:
     found: set[int] = set()
     for student in {spot.student for spot in spots}:
         known = _known(spots, student, cost)
@@ -103,7 +103,7 @@ def _front(spots: Sequence[Spot], cost: int) -> set[int]:
     return found
 
 
-def _known(spots: Sequence[Spot], student: str, cost: int) -> list[tuple[int, float, float]]:
+def _known(spots: Sequence[MeasuredSet], student: str, cost: int) -> list[tuple[int, float, float]]:
     """Place, cost and accuracy of a student's spots whose cost is known."""
     return [
         (place, x, spot.top1["mean"])
@@ -120,8 +120,8 @@ def _widen(axes: Axes) -> None:
         axes.set_xlim(middle / math.sqrt(8), middle * math.sqrt(8))
 
 
-@drawn
-def draw_pareto(spots: Sequence[Spot]) -> Figure:
+@with_style
+def draw_pareto(spots: Sequence[MeasuredSet]) -> Figure:
     """Accuracy against seconds (left) and bytes (right), a row of panels for each student.
 
     The sets on a front are joined by steps, numbered, and named below.
@@ -140,7 +140,7 @@ def draw_pareto(spots: Sequence[Spot]) -> Figure:
         row[0].set_title(student, loc="left")
         for cost, axes in enumerate(row):
             axes.margins(0.12, 0.12)
-            _draw_spots(axes, spots, student, cost)
+            _draw_sets(axes, spots, student, cost)
     for axes, text in zip(grid[-1], (compact, byte_count), strict=True):
         _widen(axes)
         log_axis(axes, "x", text)
@@ -168,14 +168,14 @@ def draw_pareto(spots: Sequence[Spot]) -> Figure:
     return figure
 
 
-def _key(spot: Spot) -> str:
+def _key(spot: MeasuredSet) -> str:
     """Point and method on one line; of a long name the point alone is cut."""
     if not spot.name:
         return spot.method
     return f"{shorten(spot.name, KEY_LENGTH - len(spot.method))}, {spot.method}"
 
 
-def _draw_spots(axes: Axes, spots: Sequence[Spot], student: str, cost: int) -> None:
+def _draw_sets(axes: Axes, spots: Sequence[MeasuredSet], student: str, cost: int) -> None:
     for place, x, mean in _known(spots, student, cost):
         top1, style = spots[place].top1, method_style(spots[place].method)
         if len(top1["values"]) > 1:
@@ -239,7 +239,9 @@ def _apart(axes: Axes, first: tuple[float, float, int], second: tuple[float, flo
     return float(max(abs(x2 - x1), abs(y2 - y1)))
 
 
-def pareto_figure(name: str, title: str, spots: Sequence[Spot], where: str) -> Drawn | None:
+def pareto_figure(
+    name: str, title: str, spots: Sequence[MeasuredSet], where: str
+) -> CaptionedFigure | None:
     """The figure with its words; None where fewer than two sets have a known cost.
 
     Args:
@@ -251,7 +253,7 @@ def pareto_figure(name: str, title: str, spots: Sequence[Spot], where: str) -> D
     known = [spot for spot in spots if None not in spot.costs]
     if len({spot.title for spot in known}) < 2:
         return None
-    return Drawn(
+    return CaptionedFigure(
         name,
         title,
         "Accuracy on the real test pictures against the seconds that the synthesis of a set took "

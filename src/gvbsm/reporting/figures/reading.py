@@ -27,9 +27,9 @@ from gvbsm.files.schema import (
 )
 from gvbsm.method.layers import matched_layers
 from gvbsm.method.statistics import Statistics as ConvStatistics
-from gvbsm.reporting.figures.curves import History
+from gvbsm.reporting.figures.curves import TrainingCurve
 from gvbsm.reporting.figures.layers import LayerStatistics
-from gvbsm.reporting.figures.pareto import Spot
+from gvbsm.reporting.figures.pareto import MeasuredSet
 from gvbsm.store.distilled import stored_bytes
 from gvbsm.store.statistics_codec import unpack_statistics
 from gvbsm.store.teachers import file_name
@@ -67,7 +67,7 @@ class Student(NamedTuple):
 
     method: str
     name: str
-    history: History
+    history: TrainingCurve
     confusion: Tensor | None
 
 
@@ -103,19 +103,19 @@ def _student(path: Path) -> Student:
     return Student(
         path.stem.removesuffix(f"-{file}-{trained.seed_index}"),
         trained.student,
-        History(content.epochs, content.top1, content.losses),
+        TrainingCurve(content.epochs, content.top1, content.losses),
         None if content.confusion is None else torch.tensor(content.confusion),
     )
 
 
-def read_teachers(workspace: Workspace) -> dict[str, History]:
+def read_teachers(workspace: Workspace) -> dict[str, TrainingCurve]:
     """The teachers' training by backbone, of those that were trained here."""
     histories = {}
     for path in workspace.teachers():
         header = checked_header(path)
         with fitting(path):
             found = header["history"]
-            history = History(found["epochs"], found["top1"], found["losses"])
+            history = TrainingCurve(found["epochs"], found["top1"], found["losses"])
             if history.losses:
                 histories[str(header["backbone"])] = history
     return histories
@@ -242,7 +242,7 @@ def read_studies(directory: Path) -> list[StudyResults]:
     return studies
 
 
-def study_spots(study: StudyResults) -> list[Spot]:
+def study_sets(study: StudyResults) -> list[MeasuredSet]:
     """What each set of a study costs and is good for; the whole training set is none."""
     spots = []
     for row in study.rows:
@@ -252,11 +252,11 @@ def study_spots(study: StudyResults) -> list[Spot]:
         name = "every point" if row["point"] is None else row["point"]
         seconds = row["seconds"]
         stored = None if None in sizes else sum(sizes)
-        spots.append(_spot(name, row, seconds, stored))
+        spots.append(_measured_set(name, row, seconds, stored))
     return spots
 
 
-def run_spots(workspace: Workspace) -> list[Spot]:
+def run_sets(workspace: Workspace) -> list[MeasuredSet]:
     """What the set of a run and those of its baselines cost and are good for.
 
     A selection of real pictures is kept once for hard and soft labels, and named without them.
@@ -269,11 +269,13 @@ def run_spots(workspace: Workspace) -> list[Spot]:
         if path is not None:
             sizes = stored_bytes(path.parents[1], soft=not method.endswith("-hard"))
             seconds, stored = workspace.synthesis_seconds(method), sum(sizes.values())
-            spots.append(_spot("", row, seconds, stored))
+            spots.append(_measured_set("", row, seconds, stored))
     return spots
 
 
-def _spot(name: str, row: Mapping[str, Any], seconds: float | None, stored: int | None) -> Spot:
+def _measured_set(
+    name: str, row: Mapping[str, Any], seconds: float | None, stored: int | None
+) -> MeasuredSet:
     if seconds is None and selection_of(row["method"]):
         seconds = 0.0
-    return Spot(name, row["method"], row["student"], row["top1"], seconds, stored)
+    return MeasuredSet(name, row["method"], row["student"], row["top1"], seconds, stored)

@@ -24,11 +24,11 @@ from gvbsm.reporting.figures.style import (
     SMALL,
     VERMILION,
     YELLOW,
-    drawn,
     legend_columns,
     method_style,
     panels,
     shorten,
+    with_style,
 )
 
 CLASS_COLORS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK, YELLOW, BROWN, "#3F3FBF")
@@ -37,7 +37,7 @@ CLASS_COLORS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK, YELLOW, BROW
 GOLDEN = 0.618034  # its multiples spread evenly over the unit interval, in any number
 
 
-@drawn
+@with_style
 def draw_cosine(similarities: Mapping[str, Mapping[str, Tensor]]) -> Figure:
     """Mean cosine similarity of images of one class (figure 3): a dot a class, a bar their mean.
 
@@ -81,7 +81,7 @@ def _draw_cloud(axes: Axes, place: int, values: NDArray[np.float64], color: str)
     )
 
 
-@drawn
+@with_style
 def draw_tsne(
     points: Tensor,
     labels: Tensor,

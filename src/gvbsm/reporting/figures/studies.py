@@ -14,7 +14,7 @@ from matplotlib.lines import Line2D
 
 from gvbsm.reporting.figures.accuracy import (
     TOP1,
-    Row,
+    JsonRow,
     draw_strip,
     name_strips,
     strip_lines,
@@ -30,7 +30,6 @@ from gvbsm.reporting.figures.style import (
     WIDTH,
     MethodStyle,
     byte_count,
-    drawn,
     legend_above,
     log_axis,
     mark_measured,
@@ -38,15 +37,16 @@ from gvbsm.reporting.figures.style import (
     new_figure,
     panels,
     shorten,
+    with_style,
 )
 from gvbsm.studies.published import PublishedColumn
 
 PUBLISHED = "the paper's accuracies"  # title of their panel; its legend names student and data
 
 
-@drawn
+@with_style
 def draw_points(
-    rows: Sequence[Row], points: Sequence[str], published: Sequence[PublishedColumn] = ()
+    rows: Sequence[JsonRow], points: Sequence[str], published: Sequence[PublishedColumn] = ()
 ) -> Figure:
     """Accuracies at the points of a study that are no numbers: a panel for each student.
 
@@ -120,9 +120,9 @@ def _published_style(number: int) -> MethodStyle:
     return MethodStyle((GRAY, BLACK, BROWN, "#999999")[number % 4], "xDvs"[number % 4], True)
 
 
-@drawn
+@with_style
 def draw_scaling(
-    rows: Sequence[Row],
+    rows: Sequence[JsonRow],
     axis: str,
     label: str,
     scale: Literal["linear", "log", "bytes"] = "linear",
@@ -160,7 +160,7 @@ def draw_scaling(
     return figure
 
 
-def _draw_method(axes: Axes, rows: Sequence[Row], axis: str) -> None:
+def _draw_method(axes: Axes, rows: Sequence[JsonRow], axis: str) -> None:
     """One method's line, with bars; a row without a value is a level line."""
     style, name = method_style(rows[0]["method"]), rows[0]["method"]
     level = [row for row in rows if row[axis] is None]
@@ -208,7 +208,7 @@ def _draw_published_lines(axes: Axes, published: Sequence[PublishedColumn]) -> N
     axes.set_title(PUBLISHED, loc="left")
 
 
-class Rung(NamedTuple):
+class CostPoint(NamedTuple):
     """One variant of the method.
 
     Attributes:
@@ -222,9 +222,9 @@ class Rung(NamedTuple):
     top1: Mapping[str, Any]
 
 
-@drawn
-def draw_ladder(
-    ladders: Mapping[str, Sequence[Rung]],
+@with_style
+def draw_against_cost(
+    ladders: Mapping[str, Sequence[CostPoint]],
     label: str,
     scale: Literal["linear", "bytes"] = "linear",
 ) -> Figure:
@@ -235,17 +235,17 @@ def draw_ladder(
         label: Name and unit of the cost.
         scale: Of its axis; bytes are logarithmic, with units.
     """
-    names = [rung.name for rung in next(iter(ladders.values()))]
+    names = [point.name for point in next(iter(ladders.values()))]
     figure = new_figure(WIDTH, 2.4 * len(ladders) + 0.25 + 0.17 * len(names))
     grid = list(figure.subplots(len(ladders), 1, squeeze=False, sharex=True).flat)
     line = ":" if scale == "linear" else "none"  # ways to store are no steps that follow each other
-    for axes, (student, rungs) in zip(grid, ladders.items(), strict=True):
-        x = [rung.cost for rung in rungs]
-        means = [rung.top1["mean"] for rung in rungs]
+    for axes, (student, points) in zip(grid, ladders.items(), strict=True):
+        x = [point.cost for point in points]
+        means = [point.top1["mean"] for point in points]
         axes.errorbar(
             x,
             means,
-            yerr=[_bar(rung.top1) for rung in rungs],
+            yerr=[_bar(point.top1) for point in points],
             color=BLUE,
             ecolor=GRAY,
             marker="o",
@@ -255,9 +255,9 @@ def draw_ladder(
             elinewidth=1,
             capsize=2.5,
         )
-        for rung, place in zip(rungs, zip(x, means, strict=True), strict=True):
+        for point, place in zip(points, zip(x, means, strict=True), strict=True):
             axes.annotate(
-                str(names.index(rung.name) + 1),
+                str(names.index(point.name) + 1),
                 place,
                 fontsize=SMALL,
                 color="white",

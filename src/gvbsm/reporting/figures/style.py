@@ -133,7 +133,7 @@ def styled() -> Iterator[None]:
         yield
 
 
-def drawn(function: Callable[P, R]) -> Callable[P, R]:
+def with_style(function: Callable[P, R]) -> Callable[P, R]:
     """Let a function that draws do so in the look."""
 
     @wraps(function)

@@ -7,16 +7,17 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gvbsm.config import WHOLE_SET
-from gvbsm.reporting.figures.captions import Drawn, count, listed
+from gvbsm.reporting.figures.captions import CaptionedFigure, count
 from gvbsm.reporting.figures.pareto import pareto_figure
-from gvbsm.reporting.figures.reading import StudyResults, fitting, read_studies, study_spots
-from gvbsm.reporting.figures.studies import Rung, draw_ladder, draw_points, draw_scaling
+from gvbsm.reporting.figures.reading import StudyResults, fitting, read_studies, study_sets
+from gvbsm.reporting.figures.studies import CostPoint, draw_against_cost, draw_points, draw_scaling
+from gvbsm.reporting.wording import listed
 
 LOG_FROM = 5.0  # largest over smallest value from which an axis is logarithmic
 COSTS_DIFFER = 1.1  # slowest over fastest point from which costs are worth a figure
 
 
-def study_figures(directory: Path) -> Iterator[Drawn]:
+def study_figures(directory: Path) -> Iterator[CaptionedFigure]:
     """Draw every study whose results lie in a folder.
 
     Raises:
@@ -27,20 +28,20 @@ def study_figures(directory: Path) -> Iterator[Drawn]:
             yield from list(_study(study))
 
 
-def _study(study: StudyResults) -> Iterator[Drawn]:
+def _study(study: StudyResults) -> Iterator[CaptionedFigure]:
     numbers = _numbers(study)
     if numbers:
         yield _scaling(study, numbers)
     else:
         yield _points(study)
-        if (ladder := _ladder(study)) is not None:
-            yield ladder
-        if (ladder := _storage_ladder(study)) is not None:
-            yield ladder
+        if (figure := _iteration_costs(study)) is not None:
+            yield figure
+        if (figure := _label_bytes(study)) is not None:
+            yield figure
     if study.axes == ["ipc"]:
         yield _storage(study)
     name, title = f"study-{study.name}-pareto", f"{_title(study)}: accuracy for time and storage"
-    if (front := pareto_figure(name, title, study_spots(study), _where(study))) is not None:
+    if (front := pareto_figure(name, title, study_sets(study), _where(study))) is not None:
         yield front
 
 
@@ -54,7 +55,7 @@ def _numbers(study: StudyResults) -> dict[str, float]:
     return {name: at[0] for name, at in values.items()} if plain else {}
 
 
-def _scaling(study: StudyResults, numbers: Mapping[str, float]) -> Drawn:
+def _scaling(study: StudyResults, numbers: Mapping[str, float]) -> CaptionedFigure:
     rows = [{**row, "value": numbers.get(row["point"])} for row in study.rows]
     low, high = min(numbers.values()), max(numbers.values())
     published = [
@@ -63,7 +64,7 @@ def _scaling(study: StudyResults, numbers: Mapping[str, float]) -> Drawn:
     ]
     label = "images per class" if study.axes == ["ipc"] else study.axes[0]
     scale: Literal["linear", "log"] = "log" if low > 0 and high > LOG_FROM * low else "linear"
-    return Drawn(
+    return CaptionedFigure(
         f"study-{study.name}",
         _title(study),
         f"Accuracy on the real test pictures against {label}{_where(study)}. "
@@ -73,9 +74,9 @@ def _scaling(study: StudyResults, numbers: Mapping[str, float]) -> Drawn:
     )
 
 
-def _points(study: StudyResults) -> Drawn:
+def _points(study: StudyResults) -> CaptionedFigure:
     names = [point["name"] for point in study.points]
-    return Drawn(
+    return CaptionedFigure(
         f"study-{study.name}",
         _title(study),
         f"Accuracy on the real test pictures at each point of the study{_where(study)}. Small "
@@ -86,24 +87,24 @@ def _points(study: StudyResults) -> Drawn:
     )
 
 
-def _ladder(study: StudyResults) -> Drawn | None:
+def _iteration_costs(study: StudyResults) -> CaptionedFigure | None:
     """Figure 5: what accuracy costs, where points differ in the time of an iteration."""
     timed = [row for row in _own_rows(study) if row["seconds_per_iteration"]]
     seconds = [row["seconds_per_iteration"] for row in timed]
     if len(set(seconds)) < 2 or max(seconds) < COSTS_DIFFER * min(seconds):
         return None
-    ladders: dict[str, list[Rung]] = {}
+    students: dict[str, list[CostPoint]] = {}
     for row in timed:
-        rung = Rung(row["point"], 1000 * row["seconds_per_iteration"], row["top1"])
-        ladders.setdefault(row["student"], []).append(rung)
-    return Drawn(
+        point = CostPoint(row["point"], 1000 * row["seconds_per_iteration"], row["top1"])
+        students.setdefault(row["student"], []).append(point)
+    return CaptionedFigure(
         f"study-{study.name}-cost",
         f"{_title(study)}: what it costs",
         "Accuracy on the real test pictures against the time of one iteration of synthesis for one "
         f"batch of images, on the machine of the sweep{_where(study)}. Upper left is better. "
         f"Numbers stand for the points named below. {_marks(study)}",
         "Accuracy against the time of an iteration",
-        draw_ladder(ladders, "time of an iteration, ms"),
+        draw_against_cost(students, "time of an iteration, ms"),
     )
 
 
@@ -113,34 +114,34 @@ def _own_rows(study: StudyResults) -> list[dict[str, Any]]:
     return [row for row in study.rows if own.get(row["point"]) == row["method"]]
 
 
-def _storage_ladder(study: StudyResults) -> Drawn | None:
+def _label_bytes(study: StudyResults) -> CaptionedFigure | None:
     """What accuracy takes on disk, where points differ in the bytes of their labels."""
     rows = [row for row in _own_rows(study) if None not in (row["image_bytes"], row["label_bytes"])]
     labels = [row["label_bytes"] for row in rows]
     if len(set(labels)) < 2 or max(labels) < COSTS_DIFFER * min(labels):
         return None
-    ladders: dict[str, list[Rung]] = {}
+    students: dict[str, list[CostPoint]] = {}
     for row in rows:
-        rung = Rung(row["point"], row["image_bytes"] + row["label_bytes"], row["top1"])
-        ladders.setdefault(row["student"], []).append(rung)
-    return Drawn(
+        point = CostPoint(row["point"], row["image_bytes"] + row["label_bytes"], row["top1"])
+        students.setdefault(row["student"], []).append(point)
+    return CaptionedFigure(
         f"study-{study.name}-bytes",
         f"{_title(study)}: the storage it takes",
         "Accuracy on the real test pictures against the bytes of a set's pixels and of its soft "
         f"labels on disk{_where(study)}. Upper left is better. Numbers stand for the points named "
         f"below. {_marks(study)}",
         "Accuracy against stored bytes",
-        draw_ladder(ladders, "pixels and soft labels", "bytes"),
+        draw_against_cost(students, "pixels and soft labels", "bytes"),
     )
 
 
-def _storage(study: StudyResults) -> Drawn:
+def _storage(study: StudyResults) -> CaptionedFigure:
     def stored(row: Mapping[str, Any]) -> int | None:
         sizes = row["image_bytes"], row["label_bytes"]
         return None if row["point"] is None or None in sizes else sum(sizes)
 
     rows = [{**row, "bytes": stored(row)} for row in study.rows]
-    return Drawn(
+    return CaptionedFigure(
         f"study-{study.name}-bytes",
         "Accuracy for the storage it takes",
         "Accuracy on the real test pictures against the bytes of a set's pixels and of its soft "

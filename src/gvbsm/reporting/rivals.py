@@ -1,0 +1,54 @@
+"""Words for baselines that reach the accuracy of the distilled images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from gvbsm.reporting.wording import listed, method_words, real_pictures
+
+
+class RivalWords(NamedTuple):
+    """The words for baselines that reach the accuracy of the distilled images.
+
+    Attributes:
+        subject: The baselines and a verb, as the beginning of a sentence.
+        meaning: What follows from it.
+        advice: What to do.
+    """
+
+    subject: str
+    meaning: str
+    advice: str
+
+
+def rival_words(methods: Sequence[str]) -> RivalWords:
+    """The words for rivals of one kind, such as `random-soft` and `herding-soft`."""
+    kind = methods[0].rpartition("-")[2]
+    if kind in ("soft", "hard"):
+        sources = [method.rpartition("-")[0] for method in methods]
+        labels = "the same soft labels" if kind == "soft" else "plain hard labels"
+        subject = f"{listed([real_pictures(source) for source in sources])} with {labels} do"
+    else:
+        subject = f"{method_words(kind)} does"
+    meaning, advice = _RIVALS.get(kind, _RIVALS["sre2l"])
+    return RivalWords(f"{subject[0].upper()}{subject[1:]}", meaning, advice)
+
+
+_RIVALS = {
+    "soft": (
+        "Here the soft labels, not the images, make most of the accuracy.",
+        "Compare at fewer images per class, where the images matter more, or raise "
+        "`synthesis.iterations`. If you may pass on real pictures, they serve as well.",
+    ),
+    "hard": (
+        "Distillation gains nothing here.",
+        "Check the teachers' accuracy first, then raise `synthesis.iterations` and "
+        "`labels.epochs`.",
+    ),
+    "sre2l": (
+        "The additions of G-VBSM make no difference here.",
+        "Take more kinds of teachers (`squeeze.backbones`) or more `synthesis.iterations`, and "
+        "more students (`evaluation.seeds`) to see small differences.",
+    ),
+}
