@@ -149,9 +149,13 @@ class Server(Forks):
         here = Place(place / "here", self.samples, random.Random(f"{seed}/{case.name}"))
         command = case.make(here)
         environment = {
-            "HOME": str(place / "home"), "TMPDIR": str(place / "tmp"), "PYTHON": PYTHON,
-            "SAMPLES": str(self.samples), "OMP_NUM_THREADS": "1", **command.environment,
-        }  # fmt: skip
+            "HOME": str(place / "home"),
+            "TMPDIR": str(place / "tmp"),
+            "PYTHON": PYTHON,
+            "SAMPLES": str(self.samples),
+            "OMP_NUM_THREADS": "1",
+            **command.environment,
+        }
         before, samples = tree(place), tree(self.samples)
         if command.script is None:
             bare, seconds, work = self._warm, SECONDS, lambda: gvbsm(command.arguments)

@@ -38,10 +38,13 @@ class Work:
             if (pid := os.fork()) == 0:
                 if processes > 1:
                     os.environ |= {
-                        "RANK": str(rank), "LOCAL_RANK": str(rank),
-                        "WORLD_SIZE": str(processes), "LOCAL_WORLD_SIZE": str(processes),
-                        "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port),
-                    }  # fmt: skip
+                        "RANK": str(rank),
+                        "LOCAL_RANK": str(rank),
+                        "WORLD_SIZE": str(processes),
+                        "LOCAL_WORLD_SIZE": str(processes),
+                        "MASTER_ADDR": "127.0.0.1",
+                        "MASTER_PORT": str(port),
+                    }
                 self._work(arguments, log)
             self._running.append(pid)
 
@@ -94,8 +97,12 @@ def finish(command, log, processes):
 def commands(folder):
     """What is killed: name -> the command without its work directory."""
     arrays = {"name": "npz", "root": str(write_arrays(folder / "toy.npz"))}
-    files = {"name": "folder", "root": str(write_files(folder / "files")), "in_memory": False,
-             "workers": 0}  # fmt: skip
+    files = {
+        "name": "folder",
+        "root": str(write_files(folder / "files")),
+        "in_memory": False,
+        "workers": 0,
+    }
     presets = {
         "arrays": quick_settings(arrays),
         "files": quick_settings(files, baselines={"methods": ["k-center-soft"]}),

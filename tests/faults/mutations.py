@@ -129,10 +129,26 @@ def removed(path, _content, _chance, _other):
 
 
 MUTATIONS = (
-    truncated, emptied, flipped, flipped, flipped, zeroed, scrambled, lengthened, random_bytes,
-    pickled, long_header, exchanged, replaced, folder_instead, edited, edited, forged, forged,
+    truncated,
+    emptied,
+    flipped,
+    flipped,
+    flipped,
+    zeroed,
+    scrambled,
+    lengthened,
+    random_bytes,
+    pickled,
+    long_header,
+    exchanged,
+    replaced,
+    folder_instead,
+    edited,
+    edited,
+    forged,
+    forged,
     removed,
-)  # fmt: skip
+)
 
 
 class Bench:

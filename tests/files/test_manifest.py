@@ -190,9 +190,17 @@ def test_files_put_beside_those_of_a_run_are_kept(preset, workdir, tmp_path):
     """In every folder, under names that are like those of gvbsm's own."""
     folders = {path.parent for path in workdir.rglob("*") if path.is_file()}
     names = (
-        "thesis.pdf", "plot.png", "my film.gif", "shard-of-glass.txt", "group-photo.safetensors",
-        "chunk-1", "x.partial.safetensors", ".X.tmp/mine", ".gvbsm-mine.tmp/mine", "seconds-1.json",
-    )  # fmt: skip
+        "thesis.pdf",
+        "plot.png",
+        "my film.gif",
+        "shard-of-glass.txt",
+        "group-photo.safetensors",
+        "chunk-1",
+        "x.partial.safetensors",
+        ".X.tmp/mine",
+        ".gvbsm-mine.tmp/mine",
+        "seconds-1.json",
+    )
     mine = put(folder / name for folder in sorted(folders) for name in names)
     at = ["--workdir", str(workdir), "--quiet"]
     for command in (
@@ -207,9 +215,14 @@ def test_files_put_beside_those_of_a_run_are_kept(preset, workdir, tmp_path):
 
 @pytest.mark.parametrize(
     "name",
-    ["squeeze/wrn10_1.safetensors", "synthesis/images.safetensors", "labels/index.json",
-     "evaluation/gvbsm-convnet8_d1-0.json", "seconds.json"],
-)  # fmt: skip
+    [
+        "squeeze/wrn10_1.safetensors",
+        "synthesis/images.safetensors",
+        "labels/index.json",
+        "evaluation/gvbsm-convnet8_d1-0.json",
+        "seconds.json",
+    ],
+)
 def test_a_file_that_was_exchanged_stops_the_run_before_it_is_replaced(
     name, preset, workdir, capsys
 ):

@@ -40,8 +40,11 @@ def test_old_files_go_and_the_users_stay(out, tmp_path):
     with replacing(out) as draft:
         write(draft, a="3")
     assert texts(out) == {
-        "deep/a": "3", "deep/b": "changed", "deep/notes": "mine", "real/cat/x.png": "mine",
-    }  # fmt: skip
+        "deep/a": "3",
+        "deep/b": "changed",
+        "deep/notes": "mine",
+        "real/cat/x.png": "mine",
+    }
     assert (out / "empty").is_dir()
     assert (out / "link").readlink() == tmp_path
     assert manifest.files_made(out) == [out / "deep" / "a"]

@@ -37,18 +37,50 @@ from gvbsm.store.plan_codec import plan_fields
 from support.distilled_files import write_images, write_labels
 
 MODELS = {
-    "folder": Facts, "hub": Facts, "index": LabelIndex, "hub index": LabelIndex, "single": Facts,
-    "single index": LabelIndex, "images": ImagesHeader,
-}  # fmt: skip
+    "folder": Facts,
+    "hub": Facts,
+    "index": LabelIndex,
+    "hub index": LabelIndex,
+    "single": Facts,
+    "single index": LabelIndex,
+    "images": ImagesHeader,
+}
 SINGLE = {"single": ["facts"], "single index": ["soft_labels"], "images": []}  # where in a header
 FIELDS = [list(field) for field in plan_fields(4, 2, ViewConfig(shuffle=2, mixup=0.5))]
 MISSING = object()
 HOSTILE = [
-    MISSING, None, True, -1, 0, 2**63, 10**400, 1.5, float("nan"), float("inf"), 1e308, "", "text",
-    "\ud800", "x" * 100_000, "/../../evil", [], [[]], [None], ["a", "a"], [float("nan")] * 3,
-    [10**400] * 3, [0, 0, 0], ["\ud800", "b"], ["\u00e9", "e\u0301"], {}, {"a": {"b": [1]}},
-    {"top_k": "/../../evil"}, {"top_k": 2**70}, {"bits": 3}, {"pruning": float("nan")},
-]  # fmt: skip
+    MISSING,
+    None,
+    True,
+    -1,
+    0,
+    2**63,
+    10**400,
+    1.5,
+    float("nan"),
+    float("inf"),
+    1e308,
+    "",
+    "text",
+    "\ud800",
+    "x" * 100_000,
+    "/../../evil",
+    [],
+    [[]],
+    [None],
+    ["a", "a"],
+    [float("nan")] * 3,
+    [10**400] * 3,
+    [0, 0, 0],
+    ["\ud800", "b"],
+    ["\u00e9", "e\u0301"],
+    {},
+    {"a": {"b": [1]}},
+    {"top_k": "/../../evil"},
+    {"top_k": 2**70},
+    {"bits": 3},
+    {"pruning": float("nan")},
+]
 
 
 @pytest.fixture(scope="module")
@@ -61,9 +93,14 @@ def forms(tmp_path_factory):
     single = export(root / "w", "safetensors", root / "single.safetensors", quiet=True)
     hub = export(root / "w", "hub", root / "hub", quiet=True)
     places = {
-        "folder": folder, "hub": hub, "index": root / "w", "hub index": hub, "single": single,
-        "single index": single, "images": images,
-    }  # fmt: skip
+        "folder": folder,
+        "hub": hub,
+        "index": root / "w",
+        "hub index": hub,
+        "single": single,
+        "single index": single,
+        "images": images,
+    }
     expected = load(root / "w", cache=root / "cache")
     return root, places, expected
 
@@ -171,10 +208,17 @@ def test_a_spoilt_entry_is_one_line_or_changes_nothing(form, forms, tmp_path, da
 def test_an_index_of_labels_is_checked(entries, message, tmp_path):
     index = {
         "layout": 2,
-        "recipe": {}, "epochs": 5, "images": 4, "classes": 2, "kept": "all", "batch": 4,
-        "storage": {"top_k": None, "bits": 16, "pruning": 1.0}, "fields": FIELDS,
-        "shard_epochs": 2, "shard_images": 4,
-    }  # fmt: skip
+        "recipe": {},
+        "epochs": 5,
+        "images": 4,
+        "classes": 2,
+        "kept": "all",
+        "batch": 4,
+        "storage": {"top_k": None, "bits": 16, "pruning": 1.0},
+        "fields": FIELDS,
+        "shard_epochs": 2,
+        "shard_images": 4,
+    }
     assert checked(LabelIndex, index, tmp_path).fields == [*map(tuple, FIELDS)]
     with pytest.raises(ArtifactError, match=message) as caught:
         checked(LabelIndex, index | entries, tmp_path / "index.json")
@@ -196,17 +240,35 @@ def test_results_that_a_page_cannot_show_are_refused(name, value, tmp_path):
 SCORE = {"mean": 50.0, "std": 0.0, "values": [50.0]}
 WHOLE = {
     Continual: {
-        "classes": [1, 2], "orders": [[0, 1]], "note": "",
+        "classes": [1, 2],
+        "orders": [[0, 1]],
+        "note": "",
         "origin": {"preset": None, "changed": []},
         "rows": [{"method": "m", "student": "s", "ipc": 1, "steps": [SCORE] * 2, "average": SCORE}],
     },
     StudyFile: {
-        "study": "a", "title": "b", "source": "c", "axes": ["x"], "additive": False, "paper": [],
+        "study": "a",
+        "title": "b",
+        "source": "c",
+        "axes": ["x"],
+        "additive": False,
+        "paper": [],
         "origin": {"preset": None, "changed": []},
-        "versions": {}, "points": [{"name": "p", "axes": {}, "config": {}, "done": True}],
-        "rows": [{"point": None, "method": "m", "student": "s", "ipc": None, "top1": SCORE,
-                  "image_bytes": None, "label_bytes": 1, "seconds": None,
-                  "synthesis_seconds": 1.0}],
+        "versions": {},
+        "points": [{"name": "p", "axes": {}, "config": {}, "done": True}],
+        "rows": [
+            {
+                "point": None,
+                "method": "m",
+                "student": "s",
+                "ipc": None,
+                "top1": SCORE,
+                "image_bytes": None,
+                "label_bytes": 1,
+                "seconds": None,
+                "synthesis_seconds": 1.0,
+            }
+        ],
     },
     StudentHistory: {"recipe": {}, "epochs": [1], "top1": [5.0], "losses": [1.0]},
     Seconds: {"seconds": {"squeeze/a": 1.5, "squeeze/b": None}},
@@ -216,12 +278,20 @@ WHOLE = {
         "state": {"step": 3, "history": {"epochs": [], "top1": [], "losses": []}, "part": 4},
     },
     Results: {
-        "rows": [], "config": {}, "versions": {"torch": "2"}, "seconds": {"labels": 1.0},
+        "rows": [],
+        "config": {},
+        "versions": {"torch": "2"},
+        "seconds": {"labels": 1.0},
         "origin": {"preset": None, "changed": ["ipc"]},
-        "data": {"pictures": {"train": {"a": 1}}, "formats": {}, "left_out": {}, "assumed": [],
-                 "value_range": [0, 255]},
+        "data": {
+            "pictures": {"train": {"a": 1}},
+            "formats": {},
+            "left_out": {},
+            "assumed": [],
+            "value_range": [0, 255],
+        },
     },
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize(

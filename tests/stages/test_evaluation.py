@@ -40,9 +40,17 @@ def student(data, teachers, runtime, tmp_path):
     """Call it to train a student on the real pictures; its history."""
 
     def train(
-        config=CONFIG, labels=LABELS, *, soft=True, stored=None, seed_index=0, name="student.json",
-        runtime=runtime, backbone=CONVNET, data=data,
-    ):  # fmt: skip
+        config=CONFIG,
+        labels=LABELS,
+        *,
+        soft=True,
+        stored=None,
+        seed_index=0,
+        name="student.json",
+        runtime=runtime,
+        backbone=CONVNET,
+        data=data,
+    ):
         images, hard = data.train.images, data.train.labels
         models = list(teachers.values()) if soft and stored is None else []
         labeller = Labeller(len(images), 8, labels, runtime, stored, models)
@@ -87,8 +95,11 @@ def test_stored_and_online_labels_train_the_same_student(student, stored, tmp_pa
     more = replace(MIXED, shuffle=2, mixup=1.0)
     black = replace(MIXED, crop="pad", border="black")
     for changes in (
-        {"logit_normalization": True}, {"views": more, "temperature": 3.0}, {"views": black}, {}
-    ):  # fmt: skip
+        {"logit_normalization": True},
+        {"views": more, "temperature": 3.0},
+        {"views": black},
+        {},
+    ):
         labels = replace(LABELS, **changes)
         shared = {"labels": labels, "name": "same.json"}
         online = student(**shared)

@@ -282,9 +282,13 @@ def test_by_class__equal_to_a_direct_computation(
     split = replace(data.train, labels=data.train.labels[order], images=data.train.images[order])
     model = Wide(teachers[name])
     found = recorded(
-        {name: model}, replace(data, train=split), runtime, tmp_path, by_class=True,
+        {name: model},
+        replace(data, train=split),
+        runtime,
+        tmp_path,
+        by_class=True,
         batch_size=batch_size,
-    )[name]  # fmt: skip
+    )[name]
     pictures = data.normalization.normalize(data.train.images)
     assert_close(as_table(found), direct_statistics(model, pictures, N_P), rtol=1e-10)
     for ours, theirs in zip(

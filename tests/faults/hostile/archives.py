@@ -115,18 +115,54 @@ def bad_npz(kind, place, file):  # noqa: C901 - a branch for each kind
 
 
 BAD_NPZ = (
-    "bomb-zeros", "bomb-pixels", "bomb-names", "lie-shape", "lie-overflow", "lie-negative",
-    "pickled", "structured", "dates", "complex", "nan", "infinite", "normalized", "five-dimensions",
-    "no-side", "labels-2d", "labels-float", "labels-bool", "labels-negative", "test-beyond",
-    "names-short", "names-twice", "names-latin", "names-empty", "npy-version", "npy-text",
-    "header-code", "header-long", "cut", "flip", "method", "bytes",
-)  # fmt: skip
+    "bomb-zeros",
+    "bomb-pixels",
+    "bomb-names",
+    "lie-shape",
+    "lie-overflow",
+    "lie-negative",
+    "pickled",
+    "structured",
+    "dates",
+    "complex",
+    "nan",
+    "infinite",
+    "normalized",
+    "five-dimensions",
+    "no-side",
+    "labels-2d",
+    "labels-float",
+    "labels-bool",
+    "labels-negative",
+    "test-beyond",
+    "names-short",
+    "names-twice",
+    "names-latin",
+    "names-empty",
+    "npy-version",
+    "npy-text",
+    "header-code",
+    "header-long",
+    "cut",
+    "flip",
+    "method",
+    "bytes",
+)
 
 
 SOUND_NPZ = (
-    "plain", "unit-range", "float-255", "channels-first", "fortran", "big-endian", "names-bytes",
-    "no-names", "identifiers", "more-arrays", "column-labels",
-)  # fmt: skip
+    "plain",
+    "unit-range",
+    "float-255",
+    "channels-first",
+    "fortran",
+    "big-endian",
+    "names-bytes",
+    "no-names",
+    "identifiers",
+    "more-arrays",
+    "column-labels",
+)
 
 
 def bad_npz_case(kind):

@@ -63,9 +63,17 @@ class Case:
 def squeeze(place, name, root, *options, **rules):
     """The command that reads data and trains a small teacher on them."""
     arguments = (
-        "squeeze", str(place.samples / "teacher.yaml"), "--data.name", name, "--data.root",
-        str(root), "--workdir", "work", "--quiet", *options,
-    )  # fmt: skip
+        "squeeze",
+        str(place.samples / "teacher.yaml"),
+        "--data.name",
+        name,
+        "--data.root",
+        str(root),
+        "--workdir",
+        "work",
+        "--quiet",
+        *options,
+    )
     return Command(arguments, outputs=("work",), **rules)
 
 

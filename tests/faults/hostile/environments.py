@@ -42,17 +42,26 @@ TEACHER = ("work/squeeze/convnet8_d1.safetensors",)
 def variables():
     """Variables that differ from the usual ones; a set is exported all the same."""
     for name, values in {
-        "ascii": "LC_ALL=C LANG=C", "posix": "LC_ALL=POSIX PYTHONUTF8=0 PYTHONCOERCECLOCALE=0",
-        "no-such-locale": "LC_ALL=xx_XX.UTF-8", "turkish": "LC_ALL=tr_TR.UTF-8",
-        "stdio-ascii": "PYTHONIOENCODING=ascii:strict", "stdio-latin": "PYTHONIOENCODING=latin-1",
+        "ascii": "LC_ALL=C LANG=C",
+        "posix": "LC_ALL=POSIX PYTHONUTF8=0 PYTHONCOERCECLOCALE=0",
+        "no-such-locale": "LC_ALL=xx_XX.UTF-8",
+        "turkish": "LC_ALL=tr_TR.UTF-8",
+        "stdio-ascii": "PYTHONIOENCODING=ascii:strict",
+        "stdio-latin": "PYTHONIOENCODING=latin-1",
         "backend": "MPLBACKEND=module://matplotlib_inline.backend_inline",
-        "optimized": "PYTHONOPTIMIZE=2", "no-bytecode": "PYTHONDONTWRITEBYTECODE=1",
-        "hash-seed": "PYTHONHASHSEED=7", "tmp-missing": "TMPDIR=/no/such/folder",
-        "threads": "OMP_NUM_THREADS=0", "threads-word": "OMP_NUM_THREADS=many",
-        "columns": "COLUMNS=1", "no-term": "TERM=", "width": "COLUMNS=-5 LINES=0",
-        "xdg": "XDG_CACHE_HOME=/dev/null/x", "time-zone": "TZ=Nowhere/None",
+        "optimized": "PYTHONOPTIMIZE=2",
+        "no-bytecode": "PYTHONDONTWRITEBYTECODE=1",
+        "hash-seed": "PYTHONHASHSEED=7",
+        "tmp-missing": "TMPDIR=/no/such/folder",
+        "threads": "OMP_NUM_THREADS=0",
+        "threads-word": "OMP_NUM_THREADS=many",
+        "columns": "COLUMNS=1",
+        "no-term": "TERM=",
+        "width": "COLUMNS=-5 LINES=0",
+        "xdg": "XDG_CACHE_HOME=/dev/null/x",
+        "time-zone": "TZ=Nowhere/None",
         "umask": "LC_ALL=C; umask 0777; umask 0022",
-    }.items():  # fmt: skip
+    }.items():
         yield done(f"variable.{name}", f"export {values}; {EXPORT}", EXPORTED)
     yield done("variable.no-path", f"export PATH=; {EXPORT}", EXPORTED)
     yield done("variable.home-missing", f"export HOME=/no/such; {EXPORT}", EXPORTED)
@@ -61,9 +70,11 @@ def variables():
     slurm = "SLURM_PROCID=0 SLURM_NTASKS=4 SLURM_LOCALID=0 SLURM_JOB_ID=7 SLURM_NODEID=0"
     yield done("variable.slurm", f"export {slurm}; {TEACH}", TEACHER)
     for name, values in {
-        "rank": "RANK=5 WORLD_SIZE=2", "word": "RANK=zero WORLD_SIZE=2",
-        "half": "RANK=0 WORLD_SIZE=many", "negative": "RANK=-1 WORLD_SIZE=2",
-    }.items():  # fmt: skip
+        "rank": "RANK=5 WORLD_SIZE=2",
+        "word": "RANK=zero WORLD_SIZE=2",
+        "half": "RANK=0 WORLD_SIZE=many",
+        "negative": "RANK=-1 WORLD_SIZE=2",
+    }.items():
         yield refused(
             f"launch.{name}", f"export {values} LOCAL_RANK=0; {TEACH}", ("WORLD_SIZE",), (2,)
         )
@@ -90,10 +101,8 @@ def limits():
     yield done("limit.stack", f"ulimit -s 1024; {EXPORT}", EXPORTED)
     yield done("limit.cores", f"taskset -c 0 {TEACH}", TEACHER)
     yield done("limit.idle", f"nice -n 19 {TEACH}", TEACHER)
-    yield refused("place.device", EXPORT.replace("--out out", "--out /dev/null"),
-                  ("/dev/null",))  # fmt: skip
-    yield refused("place.proc", EXPORT.replace("--out out", "--out /proc/x"),
-                  ("/proc",))  # fmt: skip
+    yield refused("place.device", EXPORT.replace("--out out", "--out /dev/null"), ("/dev/null",))
+    yield refused("place.proc", EXPORT.replace("--out out", "--out /proc/x"), ("/proc",))
 
 
 BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
@@ -155,8 +164,11 @@ def notes_case(kind):
         from faults.hostile.samples import edit_json
 
         source = copy(place.samples / "folder", place.folder / "set")
-        text = {"html": "<script>alert(1)</script>", "markdown": "](javascript:x) | `", "front":
-                "\n---\nlicense: x"}[kind]  # fmt: skip
+        text = {
+            "html": "<script>alert(1)</script>",
+            "markdown": "](javascript:x) | `",
+            "front": "\n---\nlicense: x",
+        }[kind]
         edit_json(source / "gvbsm.json", lambda facts: facts.update(dataset=text, method=text))
         arguments = ("export", "set", "--to", "hub", "--out", "out", "--quiet")
 

@@ -7,29 +7,49 @@ from faults.hostile.samples import Raw, copy, edit_header, edit_json, read_tenso
 GONE = object()
 # Values that no entry of a kind may have; which one of several comes of the case's seed.
 NO_NUMBER = {
-    "word": ["8", "eight"], "list": [[], [8]], "null": [None], "bool": [True, False],
-    "object": [{}], "gone": [GONE],
-}  # fmt: skip
+    "word": ["8", "eight"],
+    "list": [[], [8]],
+    "null": [None],
+    "bool": [True, False],
+    "object": [{}],
+    "gone": [GONE],
+}
 NO_COUNT = NO_NUMBER | {
-    "negative": [-1, -8, -(2**63)], "zero": [0], "fraction": [1.5, 7.999], "nan": [Raw("NaN")],
-    "huge": [2**63, 2**70, 10**300], "endless": [Raw("1e400"), Raw("-1e400")],
+    "negative": [-1, -8, -(2**63)],
+    "zero": [0],
+    "fraction": [1.5, 7.999],
+    "nan": [Raw("NaN")],
+    "huge": [2**63, 2**70, 10**300],
+    "endless": [Raw("1e400"), Raw("-1e400")],
     "large": [10**9, 2**40, 2**62],
-}  # fmt: skip
+}
 NO_LIST = {
-    "word": ["abcd"], "number": [4, -1], "object": [{"0": "a"}, {}], "bool": [True],
-    "nested": [[["a"], ["b"], ["c"], ["d"]]], "gone": [GONE],
-}  # fmt: skip
+    "word": ["abcd"],
+    "number": [4, -1],
+    "object": [{"0": "a"}, {}],
+    "bool": [True],
+    "nested": [[["a"], ["b"], ["c"], ["d"]]],
+    "gone": [GONE],
+}
 NO_NAMES = NO_LIST | {
-    "null": [None], "empty": [[]], "one": [["a"]], "numbers": [[0, 1, 2, 3]],
+    "null": [None],
+    "empty": [[]],
+    "one": [["a"]],
+    "numbers": [[0, 1, 2, 3]],
     "twice": [["a", "a", "c", "d"], ["a", "b", "c", "a"]],
-    "twins": [["\u00e9", "e\u0301", "c", "d"]], "nulls": [["a", None, "c", "d"]],
-    "long": [["a" * 20_000, "b", "c", "d"]], "million": [[str(n) for n in range(200_000)]],
-}  # fmt: skip
+    "twins": [["\u00e9", "e\u0301", "c", "d"]],
+    "nulls": [["a", None, "c", "d"]],
+    "long": [["a" * 20_000, "b", "c", "d"]],
+    "million": [[str(n) for n in range(200_000)]],
+}
 NO_MOMENTS = NO_LIST | {
-    "null": [None], "words": [["0.5", "0.5", "0.5"]], "short": [[0.5], [0.5, 0.5]],
-    "nan": [[0.5, Raw("NaN"), 0.5]], "endless": [[Raw("1e400"), 0.5, 0.5]],
+    "null": [None],
+    "words": [["0.5", "0.5", "0.5"]],
+    "short": [[0.5], [0.5, 0.5]],
+    "nan": [[0.5, Raw("NaN"), 0.5]],
+    "endless": [[Raw("1e400"), 0.5, 0.5]],
     "infinite": [[Raw("-Infinity"), 0.5, 0.5]],
-}  # fmt: skip
+}
 NO_OBJECT = {"word": ["x"], "number": [3], "list": [[1, 2]], "bool": [True]}
 FACTS = {
     "class_names": NO_NAMES,
@@ -52,39 +72,61 @@ FACTS = {
 }
 FOLDER_FACTS = {
     "folders": {
-        "word": ["abcd"], "numbers": [[0, 1, 2, 3]], "short": [["a", "b"]],
+        "word": ["abcd"],
+        "numbers": [[0, 1, 2, 3]],
+        "short": [["a", "b"]],
         "above": [["..", "b", "c", "d"], ["../folder/a", "b", "c", "d"]],
-        "absolute": [["/etc", "b", "c", "d"]], "backslash": [["..\\a", "b", "c", "d"]],
-        "missing": [["z", "b", "c", "d"]], "twice": [["a", "a", "c", "d"]],
-        "nul": [["a\0", "b", "c", "d"]], "long": [["a" * 300, "b", "c", "d"]],
-        "empty": [["", "b", "c", "d"]], "surrogate": [[Raw('"\\ud800"'), "b", "c", "d"]],
+        "absolute": [["/etc", "b", "c", "d"]],
+        "backslash": [["..\\a", "b", "c", "d"]],
+        "missing": [["z", "b", "c", "d"]],
+        "twice": [["a", "a", "c", "d"]],
+        "nul": [["a\0", "b", "c", "d"]],
+        "long": [["a" * 300, "b", "c", "d"]],
+        "empty": [["", "b", "c", "d"]],
+        "surrogate": [[Raw('"\\ud800"'), "b", "c", "d"]],
     },
     "form": {
-        "unknown": ["zip", "pickle"], "number": [1], "gone": [GONE], "path": ["../hub"],
+        "unknown": ["zip", "pickle"],
+        "number": [1],
+        "gone": [GONE],
+        "path": ["../hub"],
         "hub": ["hub"],
     },
-}  # fmt: skip
+}
 INDEX = {
     "layout": {"other": [0, 3, 10**6], "word": ["2"], "gone": [GONE]},
     "epochs": NO_COUNT | {"more": [13, 500_000_000], "list": [[3]]},
     "images": NO_COUNT | {"other": [7, 9]},
     "classes": NO_COUNT | {"other": [3, 5]},
     "kept": {
-        "word": ["some"], "empty": [[]], "beyond": [[0, 99]], "twice": [[0, 0]],
-        "falls": [[2, 1, 0]], "negative": [[-1, 0]], "huge": [[2**70]], "fraction": [[0.5]],
+        "word": ["some"],
+        "empty": [[]],
+        "beyond": [[0, 99]],
+        "twice": [[0, 0]],
+        "falls": [[2, 1, 0]],
+        "negative": [[-1, 0]],
+        "huge": [[2**70]],
+        "fraction": [[0.5]],
     },
-    "storage": NO_OBJECT | {
+    "storage": NO_OBJECT
+    | {
         "top_k": [{"top_k": "/../../../outside/evil", "bits": 16, "pruning": 1.0}],
         "bits": [{"top_k": None, "bits": 7, "pruning": 1.0}],
         "pruning": [{"top_k": None, "bits": 16, "pruning": Raw("NaN")}],
         "most": [{"top_k": 2**62, "bits": 16, "pruning": 1.0}],
     },
-    "fields": NO_OBJECT | {
-        "null": [None], "wide": [[["image", 0, 200]]], "pairs": [[["image", 0]]],
-        "empty": [[]], "unknown": [[["pickle", 0, 8]]],
+    "fields": NO_OBJECT
+    | {
+        "null": [None],
+        "wide": [[["image", 0, 200]]],
+        "pairs": [[["image", 0]]],
+        "empty": [[]],
+        "unknown": [[["pickle", 0, 8]]],
     },
-    "batch": NO_COUNT, "shard_epochs": NO_COUNT, "shard_images": NO_COUNT,
-}  # fmt: skip
+    "batch": NO_COUNT,
+    "shard_epochs": NO_COUNT,
+    "shard_images": NO_COUNT,
+}
 DATA = {
     "classes": NO_COUNT | {"other": [3]},
     "image_size": NO_COUNT | {"other": [16]},
@@ -145,8 +187,12 @@ def index_case(entry, kind, values):
 
         arguments = ("train", "set", "--model", "convnet8_d1", "--out", "w.safetensors", "--quiet")
         fine = (entry, kind) in FINE
-        return Command(arguments, refused=("set",), check=check if fine else None,
-                       outputs=("w.safetensors", "w.json", ".gvbsm-files.jsonl"))  # fmt: skip
+        return Command(
+            arguments,
+            refused=("set",),
+            check=check if fine else None,
+            outputs=("w.safetensors", "w.json", ".gvbsm-files.jsonl"),
+        )
 
     return Case(f"manifests/index.{entry}.{kind}", make)
 
@@ -178,10 +224,18 @@ def teacher_case(verb, entry, kind, values):
 
 # Entries that may be anything printable: what is shown of them must not break a page or terminal.
 SHOWN = {
-    "word": "x", "number": 7, "list": [1, [2]], "deep": [[[[[[{}]]]]]], "null": None,
-    "escape": "\x1b[31m", "markup": "<script>alert(1)</script>", "huge": 10**300,
-    "nan": Raw("NaN"), "endless": Raw("1e400"), "surrogate": Raw('"\\ud800"'),
-}  # fmt: skip
+    "word": "x",
+    "number": 7,
+    "list": [1, [2]],
+    "deep": [[[[[[{}]]]]]],
+    "null": None,
+    "escape": "\x1b[31m",
+    "markup": "<script>alert(1)</script>",
+    "huge": 10**300,
+    "nan": Raw("NaN"),
+    "endless": Raw("1e400"),
+    "surrogate": Raw('"\\ud800"'),
+}
 
 
 def result_case(verb, entry, kind, value):

@@ -31,13 +31,32 @@ def expect(root, names=NAMES, count=48, **options):
 
 
 CLASS_NAMES = {
-    "emoji": "\U0001f408", "cjk": "\u732b" * 40, "accent": "caf\u00e9", "decomposed": "cafe\u0301",
-    "arabic": "\u0642\u0637\u0629", "spaces": " a  b ", "dash": "-rf", "option": "--help",
-    "percent": "%s %d {0} $HOME", "quote": "it's \"so\"", "backslash": "a\\b", "star": "a*?[b]",
-    "dots": "a..b", "long": "n" * 255, "markup": "<b>a&amp;", "colon": "C:a", "tilde": "~root",
-    "dollar": "$(true)", "brace": "{a,b}", "comma": "a,b", "device": "CON", "number": "007",
-    "null": "null", "zero-width": "a\u200bb", "hash": "#a",
-}  # fmt: skip
+    "emoji": "\U0001f408",
+    "cjk": "\u732b" * 40,
+    "accent": "caf\u00e9",
+    "decomposed": "cafe\u0301",
+    "arabic": "\u0642\u0637\u0629",
+    "spaces": " a  b ",
+    "dash": "-rf",
+    "option": "--help",
+    "percent": "%s %d {0} $HOME",
+    "quote": 'it\'s "so"',
+    "backslash": "a\\b",
+    "star": "a*?[b]",
+    "dots": "a..b",
+    "long": "n" * 255,
+    "markup": "<b>a&amp;",
+    "colon": "C:a",
+    "tilde": "~root",
+    "dollar": "$(true)",
+    "brace": "{a,b}",
+    "comma": "a,b",
+    "device": "CON",
+    "number": "007",
+    "null": "null",
+    "zero-width": "a\u200bb",
+    "hash": "#a",
+}
 
 
 def class_case(kind):
@@ -53,8 +72,15 @@ def class_case(kind):
     return Case(f"names/class.{kind}", make)
 
 
-UNPRINTABLE = {"bytes": b"caf\xe9", "newline": "a\nb", "escape": "a\x1b[31mb", "tab": "a\tb",
-               "bell": "\x07", "override": "a\u202eb", "half": b"\xed\xa0\x80"}  # fmt: skip
+UNPRINTABLE = {
+    "bytes": b"caf\xe9",
+    "newline": "a\nb",
+    "escape": "a\x1b[31mb",
+    "tab": "a\tb",
+    "bell": "\x07",
+    "override": "a\u202eb",
+    "half": b"\xed\xa0\x80",
+}
 
 
 def unprintable_case(kind):
@@ -80,9 +106,16 @@ def file_case(kind):
 
     def make(place):
         root = data_in(place)
-        names = {"bytes": b"caf\xe9.png", "newline": b"a\nb.png", "dash": b"-x.png",
-                 "upper": b"A.PNG", "long": b"n" * 251 + b".png", "two": b"a.jpg.png",
-                 "emoji": "\U0001f408.png".encode(), "space": b" .png"}  # fmt: skip
+        names = {
+            "bytes": b"caf\xe9.png",
+            "newline": b"a\nb.png",
+            "dash": b"-x.png",
+            "upper": b"A.PNG",
+            "long": b"n" * 251 + b".png",
+            "two": b"a.jpg.png",
+            "emoji": "\U0001f408.png".encode(),
+            "space": b" .png",
+        }
         first = min((root / "train" / "a").iterdir())
         first.rename(first.with_name(os.fsdecode(names[kind])))
         return squeeze(place, "folder", root, check=expect(root))
@@ -103,10 +136,14 @@ def broken_file_case(kind):
 
 
 SIDES = {
-    "Train-Test": ("Train", "Test"), "TRAIN-VAL": ("TRAIN", "VAL"), "training-testing":
-    ("training", "testing"), "train-valid": ("train", "valid"), "train-dev": ("train", "dev"),
-    "Training-Validation": ("Training", "Validation"), "train-eval": ("train", "eval"),
-}  # fmt: skip
+    "Train-Test": ("Train", "Test"),
+    "TRAIN-VAL": ("TRAIN", "VAL"),
+    "training-testing": ("training", "testing"),
+    "train-valid": ("train", "valid"),
+    "train-dev": ("train", "dev"),
+    "Training-Validation": ("Training", "Validation"),
+    "train-eval": ("train", "eval"),
+}
 
 
 def side_case(kind):
@@ -204,10 +241,25 @@ def layout_case(kind):  # noqa: C901 - one branch for each layout
 
 
 LAYOUTS = (
-    "thumbnails", "checkpoints", "twins", "cycle", "self", "class-link", "root-link",
-    "class-twice", "nested", "empty-class", "loose", "case-twins", "missing-class", "two-trains",
-    "workdir-in-data", "pipe-class", "deep", "unpacked-twice",
-)  # fmt: skip
+    "thumbnails",
+    "checkpoints",
+    "twins",
+    "cycle",
+    "self",
+    "class-link",
+    "root-link",
+    "class-twice",
+    "nested",
+    "empty-class",
+    "loose",
+    "case-twins",
+    "missing-class",
+    "two-trains",
+    "workdir-in-data",
+    "pipe-class",
+    "deep",
+    "unpacked-twice",
+)
 
 
 def root_case(kind):
@@ -217,9 +269,18 @@ def root_case(kind):
         os.mkfifo(place.folder / "pipe")
         (place.folder / "empty").mkdir()
         (place.folder / "loop").symlink_to("loop")
-        roots = {"nothing": "", "missing": "no/such", "file": "mine.txt", "pipe": "pipe",
-                 "empty": "empty", "loop": "loop", "device": "/dev/null", "long": "x" * 5000,
-                 "home": "~nosuchuser/data", "above": "../../../../../../../../none"}  # fmt: skip
+        roots = {
+            "nothing": "",
+            "missing": "no/such",
+            "file": "mine.txt",
+            "pipe": "pipe",
+            "empty": "empty",
+            "loop": "loop",
+            "device": "/dev/null",
+            "long": "x" * 5000,
+            "home": "~nosuchuser/data",
+            "above": "../../../../../../../../none",
+        }
         name = place.chance.choice(("folder", "npz", "webdataset", "hub", "imagenet-1k"))
         return squeeze(place, name, roots[kind], refused=())
 
@@ -227,18 +288,33 @@ def root_case(kind):
 
 
 WORKDIRS = {
-    "emoji": "\U0001f408", "accent": "caf\u00e9", "spaces": " a b ", "long": "n" * 255,
-    "above": "x/../work", "deep": "a/" * 50 + "work", "percent": "%s", "star": "a*[b]",
-    "brace": "{a,b}", "dot": "work/.", "comma": "a,b", "equals": "a=b",
-}  # fmt: skip
+    "emoji": "\U0001f408",
+    "accent": "caf\u00e9",
+    "spaces": " a b ",
+    "long": "n" * 255,
+    "above": "x/../work",
+    "deep": "a/" * 50 + "work",
+    "percent": "%s",
+    "star": "a*[b]",
+    "brace": "{a,b}",
+    "dot": "work/.",
+    "comma": "a,b",
+    "equals": "a=b",
+}
 
 
 def squeeze_into(place, workdir):
     """Arguments that train a small teacher in a work directory of this name."""
     return (
-        "squeeze", str(place.samples / "teacher.yaml"), "--data.name", "npz", "--data.root",
-        str(place.samples / "toy.npz"), f"--workdir={workdir}", "--quiet",
-    )  # fmt: skip
+        "squeeze",
+        str(place.samples / "teacher.yaml"),
+        "--data.name",
+        "npz",
+        "--data.root",
+        str(place.samples / "toy.npz"),
+        f"--workdir={workdir}",
+        "--quiet",
+    )
 
 
 def workdir_case(kind):
@@ -264,9 +340,19 @@ def bad_workdir_case(kind):
         (place.folder / "full" / "thesis.txt").write_text("mine")
         os.mkfifo(place.folder / "pipe")
         (place.folder / "broken").symlink_to("no/such/place")
-        name = {"here": ".", "full": "full", "file": "mine.txt", "below-file": "mine.txt/work",
-                "pipe": "pipe", "device": "/dev/null", "too-long": "n" * 256, "root": "/",
-                "home": "~", "nobody": "~nosuchuser/work", "nothing": ""}[kind]  # fmt: skip
+        name = {
+            "here": ".",
+            "full": "full",
+            "file": "mine.txt",
+            "below-file": "mine.txt/work",
+            "pipe": "pipe",
+            "device": "/dev/null",
+            "too-long": "n" * 256,
+            "root": "/",
+            "home": "~",
+            "nobody": "~nosuchuser/work",
+            "nothing": "",
+        }[kind]
         return Command(
             squeeze_into(place, name), refused=(), codes=(1, 2) if kind == "too-long" else (2,)
         )
@@ -283,9 +369,16 @@ def out_case(kind):
         (place.folder / "full" / "thesis.txt").write_text("mine")
         (place.folder / "link").symlink_to("full")
         os.mkfifo(place.folder / "pipe")
-        out = {"full": "full", "here": ".", "file": "mine.txt", "below-file": "mine.txt/x",
-               "pipe": "pipe", "link": "link", "home": str(place.folder.parent / "home"),
-               "itself": str(place.samples / "folder")}[kind]  # fmt: skip
+        out = {
+            "full": "full",
+            "here": ".",
+            "file": "mine.txt",
+            "below-file": "mine.txt/x",
+            "pipe": "pipe",
+            "link": "link",
+            "home": str(place.folder.parent / "home"),
+            "itself": str(place.samples / "folder"),
+        }[kind]
         overwrite = ["--overwrite"] if kind != "itself" else []
         source = str(place.samples / "folder")
         arguments = ("export", source, "--to", "folder", "--out", out, "--quiet", *overwrite)
@@ -296,9 +389,18 @@ def out_case(kind):
 
 
 EXPORTED = {
-    "above": "..", "slash": "a/b", "dot": ".", "long": "\u732b" * 86, "case": "A", "device": "CON",
-    "empty": "", "nul": "a\0", "hidden": ".git", "own": "gvbsm.json", "line": "a\nb",
-}  # fmt: skip
+    "above": "..",
+    "slash": "a/b",
+    "dot": ".",
+    "long": "\u732b" * 86,
+    "case": "A",
+    "device": "CON",
+    "empty": "",
+    "nul": "a\0",
+    "hidden": ".git",
+    "own": "gvbsm.json",
+    "line": "a\nb",
+}
 
 
 def exported_case(kind):
@@ -330,8 +432,18 @@ def cases():
     for kind in ("missing", "file", "pipe", "empty", "loop", "device", "long", "home", "above"):
         yield root_case(kind)
     yield from map(workdir_case, WORKDIRS)
-    for kind in ("here", "full", "file", "below-file", "pipe", "device", "too-long", "root", "home",
-                 "nobody"):  # fmt: skip
+    for kind in (
+        "here",
+        "full",
+        "file",
+        "below-file",
+        "pipe",
+        "device",
+        "too-long",
+        "root",
+        "home",
+        "nobody",
+    ):
         yield bad_workdir_case(kind)
     for kind in ("full", "here", "file", "below-file", "pipe", "link", "home", "itself"):
         yield out_case(kind)

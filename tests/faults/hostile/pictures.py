@@ -43,7 +43,8 @@ def bad(kind, chance):
     return {
         "postscript": lambda: LOOP,
         "postscript-dos": lambda: (
-            b"\xc5\xd0\xd3\xc6" + struct.pack("<II", 32, len(LOOP)) + bytes(20) + LOOP),
+            b"\xc5\xd0\xd3\xc6" + struct.pack("<II", 32, len(LOOP)) + bytes(20) + LOOP
+        ),
         "pdf": lambda: b"%PDF-1.4\n1 0 obj\n<<>>\nendobj\n%%EOF",
         "svg": lambda: b'<svg xmlns="http://www.w3.org/2000/svg"><script>alert(1)</script></svg>',
         "html": lambda: b"<html><body>not found</body></html>",
@@ -77,15 +78,46 @@ def bad(kind, chance):
         "webp-cut": lambda: encoded(form="WEBP")[: chance.randrange(12, 30)],
         "bmp-lie": lambda: encoded(form="BMP")[:18] + struct.pack("<ii", 2**30, 2**30) + bytes(100),
         "ppm-lie": lambda: b"P6 999999999 999999999 255\n" + bytes(100),
-    }[kind]()  # fmt: skip
+    }[kind]()
 
 
 BAD = (
-    "postscript", "postscript-dos", "pdf", "svg", "html", "zip", "pickle", "pcd", "fits", "wmf",
-    "icns", "lfs", "nothing", "zeros", "random", "cut", "cut-head", "flip", "bomb", "bomb-gray",
-    "huge-head", "no-side", "no-pixels", "few-pixels", "depth", "color", "no-palette", "jpeg-cut",
-    "jpeg-head", "gif-cut", "tiff-loop", "tiff-count", "webp-cut", "bmp-lie", "ppm-lie",
-)  # fmt: skip
+    "postscript",
+    "postscript-dos",
+    "pdf",
+    "svg",
+    "html",
+    "zip",
+    "pickle",
+    "pcd",
+    "fits",
+    "wmf",
+    "icns",
+    "lfs",
+    "nothing",
+    "zeros",
+    "random",
+    "cut",
+    "cut-head",
+    "flip",
+    "bomb",
+    "bomb-gray",
+    "huge-head",
+    "no-side",
+    "no-pixels",
+    "few-pixels",
+    "depth",
+    "color",
+    "no-palette",
+    "jpeg-cut",
+    "jpeg-head",
+    "gif-cut",
+    "tiff-loop",
+    "tiff-count",
+    "webp-cut",
+    "bmp-lie",
+    "ppm-lie",
+)
 
 
 def picture_in(place, suffix):
@@ -167,8 +199,7 @@ def odd(kind):
         "plain": lambda: (whole, SCENE),
         "gray": lambda: (encoded(gray), gray3),
         "sixteen": lambda: (encoded(gray.astype(np.uint16) * 257), gray3),
-        "bits": lambda: (
-            encoded(Image.fromarray(gray > 90)), 255 * (gray3 > 90).astype(np.uint8)),
+        "bits": lambda: (encoded(Image.fromarray(gray > 90)), 255 * (gray3 > 90).astype(np.uint8)),
         "clear": lambda: (encoded(clear), np.full((8, 8, 3), 255, np.uint8)),
         "palette": lambda: (encoded(index), colors[gray % 4]),
         "apng": lambda: (animated("PNG"), SCENE),
@@ -179,23 +210,43 @@ def odd(kind):
         "ppm": lambda: (encoded(form="PPM"), SCENE),
         "broken-exif": lambda: (exif(b"MM\0*" + bytes(range(200))), SCENE),
         "exif-loop": lambda: (
-            exif(b"II*\0\x08\0\0\0" + struct.pack("<HHHIII", 1, 0x8769, 4, 1, 8, 8)), SCENE),
+            exif(b"II*\0\x08\0\0\0" + struct.pack("<HHHIII", 1, 0x8769, 4, 1, 8, 8)),
+            SCENE,
+        ),
         "turned": lambda: (turned(), SCENE),
         "text": lambda: (whole[:33] + chunk(b"tEXt", b"Title\0\xff\xfe") + whole[33:], SCENE),
         "text-bomb": lambda: (
             whole[:33] + chunk(b"zTXt", b"a\0\0" + zlib.compress(bytes(10**7))) + whole[33:],
-            SCENE),
+            SCENE,
+        ),
         "profile": lambda: (encoded(icc_profile=b"no profile" * 10), SCENE),
         "tail": lambda: (whole + b"PK\x03\x04" + LOOP, SCENE),
         "unknown-chunk": lambda: (whole[:33] + chunk(b"vpAg", bytes(9)) + whole[33:], SCENE),
-    }[kind]()  # fmt: skip
+    }[kind]()
 
 
 ODD = (
-    "plain", "gray", "sixteen", "bits", "clear", "palette", "apng", "webp", "bmp", "tiff",
-    "tiff-deflate", "ppm", "broken-exif", "exif-loop", "turned", "text", "text-bomb", "profile",
-    "tail", "unknown-chunk",
-)  # fmt: skip
+    "plain",
+    "gray",
+    "sixteen",
+    "bits",
+    "clear",
+    "palette",
+    "apng",
+    "webp",
+    "bmp",
+    "tiff",
+    "tiff-deflate",
+    "ppm",
+    "broken-exif",
+    "exif-loop",
+    "turned",
+    "text",
+    "text-bomb",
+    "profile",
+    "tail",
+    "unknown-chunk",
+)
 
 
 def odd_case(kind):
@@ -311,8 +362,21 @@ def cases():
     """All cases of pictures."""
     yield from map(bad_case, BAD)
     yield from map(skipped_case, ("postscript", "cut", "bomb", "nothing", "huge-head"))
-    yield from map(set_case, ("postscript", "postscript-dos", "bomb", "cut", "nothing", "huge-head",
-                              "bmp", "tiff", "webp", "ppm"))  # fmt: skip
+    yield from map(
+        set_case,
+        (
+            "postscript",
+            "postscript-dos",
+            "bomb",
+            "cut",
+            "nothing",
+            "huge-head",
+            "bmp",
+            "tiff",
+            "webp",
+            "ppm",
+        ),
+    )
     yield from map(odd_case, ODD)
     for kind in ("pipe", "device", "broken-link", "itself", "folder", "link", "hard-link"):
         yield place_case(kind)

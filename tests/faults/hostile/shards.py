@@ -43,8 +43,7 @@ def bad_tar(kind, place, folder):  # noqa: C901 - a branch for each kind
         match kind:
             case "link" | "hard-link":
                 link = tarfile.SYMTYPE if kind == "link" else tarfile.LNKTYPE
-                add(archive, "x.png", b"", type=link,
-                    linkname="/etc/passwd")  # fmt: skip
+                add(archive, "x.png", b"", type=link, linkname="/etc/passwd")
                 add(archive, "x.cls", b"0")
             case "device":
                 add(archive, "x.png", b"", type=tarfile.CHRTYPE, devmajor=1, devminor=5)
@@ -142,12 +141,37 @@ def bad_tar(kind, place, folder):  # noqa: C901 - a branch for each kind
 
 
 BAD_TAR = (
-    "link", "hard-link", "device", "pipe", "pickle", "twice", "two-pictures", "no-label",
-    "label-word", "label-negative", "label-fraction", "label-deep", "label-bytes", "label-large",
-    "control", "no-picture", "postscript", "cut",
-    "header", "pax-bomb", "size-lie", "sparse", "gzip", "empty",
-    "bytes", "names-short", "names-twice", "names-latin", "names-large", "unknown-class",
-)  # fmt: skip
+    "link",
+    "hard-link",
+    "device",
+    "pipe",
+    "pickle",
+    "twice",
+    "two-pictures",
+    "no-label",
+    "label-word",
+    "label-negative",
+    "label-fraction",
+    "label-deep",
+    "label-bytes",
+    "label-large",
+    "control",
+    "no-picture",
+    "postscript",
+    "cut",
+    "header",
+    "pax-bomb",
+    "size-lie",
+    "sparse",
+    "gzip",
+    "empty",
+    "bytes",
+    "names-short",
+    "names-twice",
+    "names-latin",
+    "names-large",
+    "unknown-class",
+)
 
 
 def bad_tar_case(kind):
@@ -201,11 +225,16 @@ def sound_tar_case(kind):
 
 
 PATTERNS = {
-    "missing": "{train,val}-{000..009}.tar", "many": "{a,b}{0..999999}{0..999999}.tar",
-    "huge": "train-{0..99999999999999999}.tar", "down": "train-{9..0}.tar",
-    "nested": "{" * 500 + "a" + "}" * 500, "open": "train-{000.tar", "long": "x" * 5000 + ".tar",
-    "power": "{a,b}" * 40, "nothing": "{}.tar",
-}  # fmt: skip
+    "missing": "{train,val}-{000..009}.tar",
+    "many": "{a,b}{0..999999}{0..999999}.tar",
+    "huge": "train-{0..99999999999999999}.tar",
+    "down": "train-{9..0}.tar",
+    "nested": "{" * 500 + "a" + "}" * 500,
+    "open": "train-{000.tar",
+    "long": "x" * 5000 + ".tar",
+    "power": "{a,b}" * 40,
+    "nothing": "{}.tar",
+}
 
 
 def cases():

@@ -109,10 +109,25 @@ def bad_hub(kind, place, folder):  # noqa: C901 - a branch for each kind
 
 
 BAD_HUB = (
-    "path", "path-above", "no-picture", "postscript", "all-null", "labels-null", "labels-float",
-    "beyond", "other-names", "no-label", "no-image", "numbers", "no-train", "cut", "bytes",
-    "script", "readme-outside", "empty",
-)  # fmt: skip
+    "path",
+    "path-above",
+    "no-picture",
+    "postscript",
+    "all-null",
+    "labels-null",
+    "labels-float",
+    "beyond",
+    "other-names",
+    "no-label",
+    "no-image",
+    "numbers",
+    "no-train",
+    "cut",
+    "bytes",
+    "script",
+    "readme-outside",
+    "empty",
+)
 
 
 REPEATED = {
@@ -291,9 +306,26 @@ def bad_set(kind, place, file):  # noqa: C901 - a branch for each kind
 
 
 BAD_SET = (
-    "bomb", "repeated", "rows", "null-picture", "null-label", "words", "path", "postscript", "jpeg",
-    "size", "negative", "beyond", "columns", "short", "lists", "cut", "bytes", "outside", "gone",
-)  # fmt: skip
+    "bomb",
+    "repeated",
+    "rows",
+    "null-picture",
+    "null-label",
+    "words",
+    "path",
+    "postscript",
+    "jpeg",
+    "size",
+    "negative",
+    "beyond",
+    "columns",
+    "short",
+    "lists",
+    "cut",
+    "bytes",
+    "outside",
+    "gone",
+)
 
 
 def bad_set_case(kind):

@@ -148,10 +148,26 @@ def broken(kind, content, chance):
 
 
 BROKEN = (
-    "nothing", "short", "cut-head", "cut-body", "longer", "huge-head", "head-beyond", "no-head",
-    "list-head", "deep-head", "no-json", "no-metadata", "type", "offsets", "offset-negative",
-    "shape-huge", "zip", "pickle", "png",
-)  # fmt: skip
+    "nothing",
+    "short",
+    "cut-head",
+    "cut-body",
+    "longer",
+    "huge-head",
+    "head-beyond",
+    "no-head",
+    "list-head",
+    "deep-head",
+    "no-json",
+    "no-metadata",
+    "type",
+    "offsets",
+    "offset-negative",
+    "shape-huge",
+    "zip",
+    "pickle",
+    "png",
+)
 
 
 def broken_case(kind):
@@ -237,11 +253,14 @@ def foreign_case(kind):
 
         file = place.folder / "set.safetensors"
         metadata = {
-            "none": None, "text": {"gvbsm": "text"}, "list": {"gvbsm": "[1]"},
-            "format": {"gvbsm": '{"format": "new"}'}, "other": {"format": "pt"},
+            "none": None,
+            "text": {"gvbsm": "text"},
+            "list": {"gvbsm": "[1]"},
+            "format": {"gvbsm": '{"format": "new"}'},
+            "other": {"format": "pt"},
             "newer": {"gvbsm": '{"format": 99, "version": "9"}'},
             "deep": {"gvbsm": '{"format": 1, "a": ' + "[" * 10_000},
-        }[kind]  # fmt: skip
+        }[kind]
         save_file({"images": torch.zeros(2, 3, 8, 8)}, file, metadata=metadata)
         return export(file, refused=("set.safetensors",))
 
@@ -284,8 +303,20 @@ def cases():  # noqa: C901 - a branch for each kind
         yield teacher_case(kind)
     for kind in BROKEN:
         yield broken_case(kind)
-    for kind in ("gone", "cut", "flip", "images", "pipe", "outside", "kind", "flat",
-                 "empty", "short", "last", "float"):  # fmt: skip
+    for kind in (
+        "gone",
+        "cut",
+        "flip",
+        "images",
+        "pipe",
+        "outside",
+        "kind",
+        "flat",
+        "empty",
+        "short",
+        "last",
+        "float",
+    ):
         yield shard_case(kind)
     for kind in ("teacher", "statistics", "labels", "weights", "film"):
         yield swap_case(kind)

@@ -11,16 +11,24 @@ from faults.hostile.samples import checked, copy
 def texts(chance):
     """Contents of a JSON file that is no manifest at all."""
     return {
-        "empty": b"", "nul": b"\0" * 100, "list": b"[1]", "number": b"7", "word": b'"x"',
-        "null": b"null", "cut": b'{"format": 1, "form": "fol', "bytes": bytes(range(256)),
-        "latin": '{"method": "caf\xe9"}'.encode("latin-1"), "utf16": '{"a": 1}'.encode("utf-16"),
+        "empty": b"",
+        "nul": b"\0" * 100,
+        "list": b"[1]",
+        "number": b"7",
+        "word": b'"x"',
+        "null": b"null",
+        "cut": b'{"format": 1, "form": "fol',
+        "bytes": bytes(range(256)),
+        "latin": '{"method": "caf\xe9"}'.encode("latin-1"),
+        "utf16": '{"a": 1}'.encode("utf-16"),
         "deep": b'{"a": ' + b"[" * chance.choice((1000, 100_000)),
         "closed": b'{"a": ' + b"[" * 50_000 + b"]" * 50_000 + b"}",
         "lists": b'{"a": [' + b"[]," * 6_000_000 + b"[]]}",
         "digits": b'{"a": ' + b"9" * 100_000 + b"}",
-        "object": checked({}).encode(), "pickle": b"\x80\x04K\x07.",
+        "object": checked({}).encode(),
+        "pickle": b"\x80\x04K\x07.",
         "unsigned": b'{"form": "folder", "images": 8}',
-    }  # fmt: skip
+    }
 
 
 def text_case(form, file, kind):
@@ -59,8 +67,14 @@ def place_case(form, file, kind):
 
 
 SOUND = (
-    "more-entries", "order", "ascii", "no-results", "no-settings", "no-recipe", "lines",
-)  # fmt: skip
+    "more-entries",
+    "order",
+    "ascii",
+    "no-results",
+    "no-settings",
+    "no-recipe",
+    "lines",
+)
 
 
 def odd_case(kind):
