@@ -185,7 +185,7 @@ def test_a_damaged_checkpoint_is_told_and_the_work_begins_anew(tmp_path, caplog)
     for content in (whole[:-1] + b"\xff", whole[:-5], b""):
         path.write_bytes(content)
         assert checkpoint.load() is None
-    assert "begins anew" in caplog.text
+    assert "starts over" in caplog.text
     path.write_bytes(whole)
     assert checkpoint.load()[1] == {"step": 1}
 

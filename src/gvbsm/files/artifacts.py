@@ -1,16 +1,16 @@
-"""What is on disk: safetensors with a JSON header, written atomically; no pickle.
+"""Artifacts: safetensors files with a JSON header, and JSON files, written atomically; no pickle.
 
-A work directory holds, for each stage, files under the stage's name. Every header carries the
-format version, the kind of the artefact and its recipe: the settings that it was made with and the
-fingerprints (hashes) of the recipes of what it was made from. So what is out of date, and why, is
-known without reading tensors. Half-done work lies in `*.partial.safetensors` beside the result.
+A header holds the format version, the kind of the artifact and its recipe: the settings that the
+artifact depends on, and the fingerprints (hashes) of the recipes of its inputs. Comparing recipes
+shows whether a file is current, and which settings changed, without reading tensors. Unfinished
+work is saved in `*.partial.safetensors` beside the artifact.
 
-Checksums (CRC-32) are kept of every header, of all tensors of a file and of every JSON object. A
-header is checked whenever it is read, tensors when all of a file are loaded; the header alone says
-whether a file is current.
+Headers, the tensors of a file and JSON objects have checksums (CRC-32). A header is checked
+whenever it is read, tensors when all tensors of a file are loaded.
 
-A file is replaced or removed only if gvbsm made it: in a folder with a manifest (`manifest`) if it
-is listed there with the content that it has, elsewhere if it carries gvbsm's header or checksum.
+Only files that gvbsm wrote are replaced or removed. In a folder with a manifest (`manifest`) these
+are the files that it lists with their present content; elsewhere, files with a valid header or
+checksum of gvbsm.
 """
 
 from __future__ import annotations
@@ -40,19 +40,19 @@ JSON_LIMIT = 64 * 1024**2  # bytes; the largest file of a run takes a few megaby
 
 
 Recipe = dict[str, Any]
-"""JSON-like: everything that an artefact's content depends on."""
+"""JSON-like: everything that an artifact's content depends on."""
 
 
 class ArtifactError(Exception):
-    """A file of the work directory is missing, damaged, newer, or made from something else."""
+    """A file of the work directory is missing, damaged, newer, or of another recipe."""
 
 
 class DamagedError(ArtifactError):
-    """A file is not as it was written.
+    """A file is damaged.
 
     Args:
         path: The file.
-        what: How that shows.
+        what: The check that failed.
     """
 
     def __init__(self, path: Path, what: str) -> None:
@@ -64,51 +64,51 @@ class DamagedError(ArtifactError):
 
 
 def fingerprint(recipe: Recipe) -> str:
-    """Hash of a recipe, by which recipes further down name it."""
+    """Hash a recipe; recipes of artifacts that are made from this one hold the hash."""
     text = json.dumps(recipe, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:20]
 
 
 def digest(tensors: Mapping[str, Tensor]) -> str:
-    """CRC-32 of named tensors: of their names, types, shapes and bytes, whatever their order.
+    """Compute the CRC-32 of the names, types, shapes and bytes of tensors, sorted by name.
 
-    It notices every flipped bit, and any other damage but one in four billion. It is no defence
-    against forgery.
+    It detects every single flipped bit, and misses other damage once in four billion. It is no
+    defense against forgery.
     """
 
-    def parts() -> Iterator[bytes | memoryview]:
+    def blocks() -> Iterator[bytes | memoryview]:
         for name in sorted(tensors):
             yield described(name, tensors[name].dtype, tensors[name].shape)
             tensor = tensors[name].detach().cpu().contiguous().reshape(-1)
             yield tensor.view(torch.uint8).numpy().data
 
-    return digest_of(parts())
+    return digest_of(blocks())
 
 
 def described(name: str, dtype: torch.dtype, shape: Sequence[int]) -> bytes:
-    """What `digest` takes in before the bytes of a tensor."""
+    """Return the bytes that `digest` reads before the bytes of a tensor."""
     return f"{name}|{dtype}|{list(shape)}|".encode()
 
 
-def digest_of(parts: Iterable[bytes | memoryview]) -> str:
-    """CRC-32 of bytes that come in parts, as `digest` writes it."""
+def digest_of(blocks: Iterable[bytes | memoryview]) -> str:
+    """Compute the CRC-32 of a sequence of blocks, in hexadecimal."""
     checksum = 0
-    for part in parts:
-        checksum = zlib.crc32(part, checksum)
+    for block in blocks:
+        checksum = zlib.crc32(block, checksum)
     return f"{checksum:08x}"
 
 
 @contextmanager
 def atomic(path: Path) -> Iterator[Path]:
-    """A name to write to; it becomes `path` in one step when the block ends well, else it goes.
+    """Yield a temporary path, which is renamed to `path` when the block ends without an error.
 
-    The name lies in a folder of its own, since libraries may put drafts of theirs beside it.
-    Content and name are on the disk when the block is left: a power cut then takes neither. In a
-    folder with a manifest the file is listed there before it takes its name.
+    The temporary file has a folder of its own, since libraries may write drafts beside it. Content
+    and name are synced before the block is left, so that a power cut loses neither. In a folder
+    with a manifest the file is listed there before it is renamed.
 
     Raises:
-        OSError: If the disk is full or may not be written, naming the file and what to do.
-        ArtifactError: If what is in its place may not be replaced (`check_replaceable`).
+        OSError: If the disk is full or read-only, naming the file and what to do.
+        ArtifactError: If the present file may not be replaced (`check_replaceable`).
     """
     check_replaceable(path)
     folder = draft_folder if manifest.root_of(path) else locked_draft_folder
@@ -146,11 +146,11 @@ def publish(draft: Path, path: Path) -> None:
 
 
 def check_replaceable(path: Path) -> None:
-    """Check that a file may be written at `path`: nothing is there, or a file that gvbsm made.
+    """Check that a file may be written at `path`: there is none, or one that gvbsm wrote.
 
     Raises:
-        ArtifactError: If a folder, another file or a changed one is in its place, or if its folder
-            is a link that leads out of the folder with the manifest.
+        ArtifactError: If the path is a folder or a file that gvbsm did not write or that was
+            changed since, or if a link leads out of the folder with the manifest.
     """
     root = manifest.root_of(path)
     if root is not None and manifest.leads_out(path, root):
@@ -167,7 +167,7 @@ def check_replaceable(path: Path) -> None:
 
 
 def is_ours(path: Path) -> bool:
-    """Whether gvbsm made the file at `path`, as it is now."""
+    """Return whether gvbsm wrote the file at `path` with its present content."""
     if path.is_symlink() or not path.is_file():
         return False
     if root := manifest.root_of(path):
@@ -183,20 +183,20 @@ def is_ours(path: Path) -> bool:
 
 
 def refuse_folder(path: Path) -> None:
-    """Stop at a folder where an artifact is to be.
+    """Check that the path of an artifact is no folder.
 
     Raises:
-        ArtifactError: If there is one.
+        ArtifactError: If it is.
     """
     if path.is_dir():
         raise ArtifactError(f"{path} is a folder where a file belongs; move it away")
 
 
 def remove(path: Path) -> None:
-    """Remove a file that gvbsm made; any other is left alone.
+    """Remove a file if gvbsm wrote it.
 
     Raises:
-        ArtifactError: If a folder is in its place.
+        ArtifactError: If the path is a folder.
     """
     refuse_folder(path)
     root = manifest.root_of(path)
@@ -205,14 +205,14 @@ def remove(path: Path) -> None:
 
 
 def remove_all(paths: Iterable[Path]) -> None:
-    """Remove those files among paths that gvbsm made (`remove`); folders are left alone."""
+    """Remove the files among paths that gvbsm wrote (`remove`); folders are skipped."""
     for path in [*paths]:
         if path.is_file():
             remove(path)
 
 
 def _sync_folder(folder: Path) -> None:
-    """Put a renamed file's name on the disk, where the system knows how."""
+    """Sync a folder, so that a renamed file keeps its new name after a power cut."""
     with suppress(OSError):  # Windows opens no folders; some network drives sync none
         handle = os.open(folder, os.O_RDONLY)
         try:
@@ -227,7 +227,7 @@ def _checksum(content: Mapping[str, Any]) -> str:
 
 
 def _with_checksum(content: Mapping[str, Any]) -> dict[str, Any]:
-    plain = json.loads(json.dumps(content))  # keys that are no text come back as text
+    plain = json.loads(json.dumps(content))  # turns keys of other types into text
     return {**plain, CHECKSUM: _checksum(plain)}
 
 
@@ -239,17 +239,17 @@ def _without_checksum(content: Mapping[str, Any], path: Path) -> dict[str, Any]:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a JSON object atomically, with a `checksum` by which `read_json` knows damage."""
+    """Write a JSON object atomically, with a `checksum` that `read_json` verifies."""
     text = json.dumps(_with_checksum(content), indent=2)
     with atomic(path) as temporary:
         temporary.write_text(text + "\n", encoding="utf-8")
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """Read a JSON object that gvbsm wrote, without its checksum.
+    """Read a JSON object that gvbsm wrote, and return it without its checksum.
 
     Raises:
-        ArtifactError: If the file cannot be read, is no JSON object or not as it was written.
+        ArtifactError: If the file cannot be read, is no JSON object or fails its checksum.
     """
     return _without_checksum(_parse_json(path), path)
 
@@ -271,7 +271,7 @@ def _parse_json(path: Path) -> dict[str, Any]:
 
 
 def header_text(header: Mapping[str, Any]) -> str:
-    """What a file keeps under `KEY`: the header of an artefact with format and version."""
+    """Return the header of an artifact as JSON, with format and version; files hold it at `KEY`."""
     full = {"format": FORMAT, "version": __version__, **header}
     return json.dumps(_with_checksum(full), sort_keys=True)
 
@@ -282,22 +282,22 @@ def save(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -
     plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     text = header_text({**header, "digest": digest(plain)})
     with atomic(path) as temporary:
-        temporary.touch()  # in the user's mode: safetensors lets nobody else read a file
+        temporary.touch()  # for the user's file mode: safetensors makes files private
         mode = temporary.stat().st_mode
         try:
             save_file(plain, temporary, metadata={KEY: text})
         except SafetensorError as error:  # a full disk is not an OSError here
             raise OSError(str(error)) from None
-        with suppress(OSError):  # some network drives know no modes
+        with suppress(OSError):  # some network drives have no file modes
             temporary.chmod(mode)
 
 
 @contextmanager
 def opened(path: Path) -> Iterator[Any]:
-    """A safetensors file, whose tensors are read when they are asked for.
+    """Open a safetensors file for the block; its tensors are read on request.
 
     Raises:
-        ArtifactError: If it is missing or damaged.
+        ArtifactError: If the file is missing or damaged.
     """
     if not path.is_file():
         raise ArtifactError(f"there is no {path}; run the stage that makes it first")
@@ -327,7 +327,7 @@ def _header_of(file: Any, path: Path) -> dict[str, Any]:
 
 
 def read_header(path: Path) -> dict[str, Any]:
-    """The header alone, without reading tensors.
+    """Read the header of a file without its tensors.
 
     Raises:
         ArtifactError: If the file is missing, damaged, foreign or newer than this version.
@@ -337,11 +337,11 @@ def read_header(path: Path) -> dict[str, Any]:
 
 
 def load_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Tensors and header of one artefact.
+    """Read all tensors and the header of an artifact.
 
     Raises:
-        ArtifactError: As `read_header`, or if the file holds another kind of artefact, or its
-            tensors are not those that were written.
+        ArtifactError: As `read_header`, or if the file holds another kind of artifact, or its
+            tensors fail their checksum.
     """
     with opened(path) as file:
         header = _header_of(file, path)
@@ -354,7 +354,7 @@ def load_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, An
 
 
 def changes(old: Recipe, new: Recipe, prefix: str = "") -> list[str]:
-    """What differs between two recipes, one line for each entry: `labels.epochs: 100 -> 200`."""
+    """List the differences of two recipes, one line an entry: `labels.epochs: 100 -> 200`."""
     lines = []
     for key in sorted({*old, *new}):
         before, after = old.get(key), new.get(key)
@@ -366,13 +366,13 @@ def changes(old: Recipe, new: Recipe, prefix: str = "") -> list[str]:
 
 
 def is_current(path: Path, recipe: Recipe) -> bool:
-    """Whether the artefact at `path` exists, is whole and was made by this recipe.
+    """Return whether the artifact at `path` exists and has this recipe.
 
-    A truncated file, or one with a damaged header, is not current: it can be made again. Tensors
-    are not read, so that damage of theirs shows when they are loaded.
+    A truncated file, or one with a damaged header, is not current. Tensors are not read: damage of
+    theirs is detected when they are loaded.
 
     Raises:
-        ArtifactError: If the file is foreign or newer than this version, or a folder.
+        ArtifactError: If the path is a folder, or a file of another program or a newer version.
     """
     refuse_folder(path)
     if not path.is_file():

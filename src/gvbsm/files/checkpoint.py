@@ -1,4 +1,4 @@
-"""Half-done work of one artifact: saved now and then, so that a stopped run goes on from there."""
+"""Checkpoints: the state of an artifact in progress, from which a stopped run resumes."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ from gvbsm.files.schema import CheckpointHeader, checked
 
 log = logging.getLogger("gvbsm")
 
-PARTIAL = ".partial.safetensors"  # how the names of checkpoints end
+PARTIAL = ".partial.safetensors"  # the end of a checkpoint's name
 
 
 def is_partial(path: Path) -> bool:
-    """Whether a file holds half-done work (`Checkpoint`)."""
+    """Return whether a file has the name of a checkpoint."""
     return path.name.endswith(PARTIAL)
 
 
 class Checkpoint:
-    """The checkpoint of one artifact: at most one file, replaced atomically.
+    """The checkpoint of one artifact: one file, which is replaced atomically.
 
     Args:
         path: The artifact.
-        recipe: What it is made from.
+        recipe: Its recipe.
         every_seconds: Time between two checkpoints.
 
     Raises:
-        ArtifactError: If the checkpoint's file may not be replaced: before the work, not at the
-            first `save`.
+        ArtifactError: If the checkpoint's file may not be replaced; so this is known before the
+            work begins.
     """
 
     def __init__(self, path: Path, recipe: Recipe, every_seconds: float) -> None:
@@ -52,19 +52,23 @@ class Checkpoint:
         self._last = time.monotonic()
 
     def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """Tensors and state of the last checkpoint of the same work, or None; damage is logged."""
+        """Return tensors and state of the last checkpoint of this recipe; log one that is damaged.
+
+        Returns:
+            None if there is none, or if it is damaged.
+        """
         if not is_current(self._path, self._recipe):
             return None
         try:
             tensors, header = load_tensors(self._path, "checkpoint")
             checked(CheckpointHeader, header, self._path)
         except DamagedError:
-            log.warning("%s is damaged: the work begins anew", self._path)
+            log.warning("%s is damaged: the work starts over", self._path)
             return None
         return tensors, header["state"]
 
     def due(self) -> bool:
-        """Whether enough time has passed since the last one."""
+        """Return whether the time between two checkpoints has passed."""
         return time.monotonic() - self._last >= self._every
 
     def save(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
@@ -74,5 +78,5 @@ class Checkpoint:
         self._last = time.monotonic()
 
     def clear(self) -> None:
-        """Remove it: the work is done."""
+        """Remove the checkpoint, since the work is finished."""
         remove(self._path)

@@ -1,6 +1,7 @@
-"""Folders with the unfinished content of a file or an export, and what killed writers left behind.
+"""Draft folders: temporary folders for a file or an export that is being written.
 
-Such a folder, `.gvbsm-RANDOM.tmp`, lies beside what is being written and names it in `draft-of`.
+A draft folder, `.gvbsm-RANDOM.tmp`, lies beside its target and holds the target's name in
+`draft-of`. Folders that killed processes left behind are removed.
 """
 
 from __future__ import annotations
@@ -16,18 +17,18 @@ from filelock import Timeout
 
 from gvbsm.files.locks import held
 
-BEGIN, END = ".gvbsm-", ".tmp"  # of the names of these folders
+BEGIN, END = ".gvbsm-", ".tmp"  # of the names of draft folders
 DRAFT_OF = "draft-of"
-OLD = "old"  # in such a folder: what a new folder is about to take the place of
-LOCK = ".lock"  # in a folder that belongs to one process at a time
+OLD = "old"  # in a draft folder: the previous target, while a new folder replaces it
+LOCK = ".lock"  # in a folder that one process at a time may write
 
 
 @contextmanager
 def draft_folder(path: Path) -> Iterator[Path]:
-    """A new folder beside `path` for its unfinished content; it is removed at the end.
+    """Make a draft folder for the block; it is removed at the end.
 
     Args:
-        path: What is being written; its name may be as long as the file system allows.
+        path: The target; its name may be as long as the file system allows.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     folder = Path(tempfile.mkdtemp(prefix=BEGIN, suffix=END, dir=path.parent))
@@ -40,14 +41,14 @@ def draft_folder(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def locked_draft_folder(path: Path) -> Iterator[Path]:
-    """A `draft_folder` where no lock of a work directory keeps other writers away.
+    """Make a `draft_folder` with a lock, for targets outside of a locked work directory.
 
-    Drafts of the same file whose writers were killed are removed first.
+    Draft folders of the same target whose writers were killed are removed first.
     """
     for folder in path.parent.glob(f"{BEGIN}*{END}"):
         if is_draft(folder) and (folder / DRAFT_OF).read_text("ascii") == ascii(path.name):
             with suppress(Timeout, OSError), held(folder / LOCK, timeout=0) as is_alone:
-                if not is_alone:  # without locks, the writer may still be alive
+                if not is_alone:  # a file system without locks: the writer may be alive
                     continue
                 if (folder / OLD).exists() and not path.exists():
                     (folder / OLD).rename(path)  # killed between the two steps of a replacement
@@ -57,15 +58,15 @@ def locked_draft_folder(path: Path) -> Iterator[Path]:
 
 
 def is_draft(folder: Path) -> bool:
-    """Whether a folder holds the unfinished content of a file or an export."""
-    named = folder.name.startswith(BEGIN) and folder.name.endswith(END)
-    return named and not folder.is_symlink() and (folder / DRAFT_OF).is_file()
+    """Return whether a folder is a draft folder."""
+    has_name = folder.name.startswith(BEGIN) and folder.name.endswith(END)
+    return has_name and not folder.is_symlink() and (folder / DRAFT_OF).is_file()
 
 
 def remove_leftovers(directory: Path) -> None:
-    """Remove what writers that were killed have left behind; none may be at work.
+    """Remove the draft folders of killed writers; no other process may be writing.
 
-    Folders with a lock of their own, such as a work directory inside of another, are left alone.
+    Folders with a lock of their own, such as a work directory inside of another, are skipped.
     """
     for place, folders, _ in os.walk(directory):
         for name in list(folders):

@@ -1,23 +1,23 @@
-"""JSON text that somebody else may have written: its size is looked at before memory is taken."""
+"""Parse JSON text of unknown origin within limits of memory and depth."""
 
 from __future__ import annotations
 
 import json
 from typing import Any
 
-MOST_VALUES = 4_000_000  # a value takes up to a hundred bytes of memory, whatever it takes in text
-MOST_LEVELS = 64  # of lists and objects within one another
+MOST_VALUES = 4_000_000  # a value takes up to a hundred bytes of memory, however short its text
+MOST_LEVELS = 64  # of nested lists and objects
 
 
 def parse(text: str) -> Any:
-    """The value that a JSON text holds.
+    """Parse a JSON text; its values are counted before memory is taken for them.
 
     Args:
-        text: The whole text.
+        text: The JSON text.
 
     Raises:
-        ValueError: If it is no JSON, holds more than `MOST_VALUES` values, or lists and objects lie
-            more than `MOST_LEVELS` deep in one another.
+        ValueError: If it is no JSON, holds more than `MOST_VALUES` values, or nests lists and
+            objects more than `MOST_LEVELS` deep.
     """
     if sum(map(text.count, ",[{")) > MOST_VALUES:
         raise ValueError(f"it holds more than {MOST_VALUES} values")

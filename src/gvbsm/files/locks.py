@@ -1,4 +1,4 @@
-"""Locks of the operating system, where the file system has them."""
+"""File locks of the operating system, which end with their process."""
 
 from __future__ import annotations
 
@@ -17,23 +17,23 @@ UNSUPPORTED = {errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOLCK}
 
 @contextmanager
 def held(path: Path, timeout: float = -1) -> Iterator[bool]:
-    """Hold a lock for the block; a killed process holds none.
+    """Hold a lock for the block; it is released when the process ends, even when it is killed.
 
-    On a file system without locks, as some network drives are, the block runs without one, and the
-    log says so.
+    On a file system without locks, as some network drives are, the block runs without a lock, and
+    the log says so.
 
     Args:
-        path: The file that is locked; it is made if it is not there.
-        timeout: Seconds to wait for another holder; -1 waits for its end.
+        path: The file to lock; it is created if it is missing.
+        timeout: Seconds to wait for the lock; -1 waits without a limit.
 
     Yields:
-        Whether the lock is held, so that no other process can be at work.
+        Whether the lock is held; if not, another process may be in the same block.
 
     Raises:
-        filelock.Timeout: If another process holds it all that time.
-        OSError: If the file cannot be made.
+        filelock.Timeout: If another process holds the lock all that time.
+        OSError: If the file cannot be created.
     """
-    # Without flock, filelock would take the file itself for the lock, which a killed run leaves.
+    # The soft fallback locks by the file's existence, and a killed process leaves the file.
     lock = FileLock(path, timeout=timeout, fallback_to_soft=False)
     try:
         lock.acquire()
@@ -41,8 +41,8 @@ def held(path: Path, timeout: float = -1) -> Iterator[bool]:
         if error.errno not in UNSUPPORTED:
             raise
         log.warning(
-            "the file system of %s has no locks (%s): see to it yourself that no two commands work "
-            "in this folder at a time",
+            "the file system of %s has no locks (%s): do not run two commands in this folder at "
+            "the same time",
             path.parent,
             error.strerror,
         )

@@ -1,12 +1,12 @@
-"""The list of the files that gvbsm made in a folder, so that it never touches any other.
+"""Manifests: lists of the files that gvbsm wrote in a folder. It never changes any other file.
 
-A work directory, its report and an export each hold a manifest, `.gvbsm-files.jsonl`, with one
-line for each file that was written: its name relative to the folder, its size and its CRC-32. The
-line is on the disk before the file takes its name: a killed process leaves a line too many, never a
-file too many. Lines are only appended, so that no writer can lose another's. Of several processes
-each has a manifest of its own, `.gvbsm-files-RANK.jsonl`.
+A work directory, its report and an export each hold a manifest, `.gvbsm-files.jsonl`, with a line
+for each file that was written: name relative to the folder, size and CRC-32. The line is on the
+disk before the file gets its name. So a killed process may leave a line without a file, but never
+a file without a line. Lines are only appended, and each process has a manifest of its own,
+`.gvbsm-files-RANK.jsonl` for ranks above 0.
 
-Only a file that is listed with its present content is ever replaced or removed.
+Only a file that is listed with its present content is replaced or removed.
 """
 
 from __future__ import annotations
@@ -23,18 +23,18 @@ from gvbsm.engine.launch import read_launch
 
 NAME = ".gvbsm-files.jsonl"
 CHUNK = 1 << 20  # bytes that are read at once
-LINE_LIMIT = 1 << 14  # bytes; a path of the system's greatest length fits
+LINE_LIMIT = 1 << 14  # bytes; the longest path of the system fits
 
 
 class Content(NamedTuple):
-    """What is known of a file's content."""
+    """Size in bytes and CRC-32 of a file."""
 
     size: int
     crc32: int
 
 
 def content_of(path: Path) -> Content:
-    """Size in bytes and CRC-32 of a file."""
+    """Read a file to compute its size and CRC-32."""
     size = checksum = 0
     with path.open("rb") as file:
         while chunk := file.read(CHUNK):
@@ -43,15 +43,16 @@ def content_of(path: Path) -> Content:
 
 
 def is_claimed(folder: Path) -> bool:
-    """Whether a folder has a manifest."""
+    """Return whether a folder has a manifest."""
     return (folder / NAME).is_file()
 
 
 def claim(folder: Path) -> None:
-    """Begin the manifest of a new or empty folder; a folder that has one is left as it is.
+    """Create the manifest of a new or empty folder, unless it has one.
 
     Raises:
-        FileExistsError: If the folder holds something and has no manifest; its text names what.
+        FileExistsError: If the folder is not empty and has no manifest; its text names up to three
+            entries.
     """
     folder.mkdir(parents=True, exist_ok=True)
     if is_claimed(folder):
@@ -67,22 +68,22 @@ def _is_of_a_lock(name: str) -> bool:
 
 
 def root_of(path: Path) -> Path | None:
-    """The nearest folder above a path that has a manifest; None if there is none."""
-    absolute = Path(os.path.abspath(path))  # noqa: PTH100  (links stay: `leads_out` looks at them)
+    """Return the nearest folder above a path that has a manifest, or None."""
+    absolute = Path(os.path.abspath(path))  # noqa: PTH100  (keeps links: `leads_out` checks them)
     return next(filter(is_claimed, absolute.parents), None)
 
 
 def leads_out(path: Path, root: Path) -> bool:
-    """Whether the folder of a path below `root` lies elsewhere once links are followed."""
+    """Return whether a link in a path below `root` leads out of `root`."""
     return not path.parent.resolve().is_relative_to(root.resolve())
 
 
 def record(root: Path, contents: Mapping[Path, Content]) -> None:
-    """List files, whose contents are on the disk under other names so far.
+    """Add files to this process's manifest, before they are renamed to their paths.
 
     Args:
         root: The folder with the manifest.
-        contents: Name that a file is about to take, below `root` -> its size and checksum.
+        contents: Path below `root` that a file will have -> its size and checksum.
     """
     rank = read_launch().rank
     manifest = root / (f"{NAME.removesuffix('.jsonl')}-{rank}.jsonl" if rank else NAME)
@@ -92,7 +93,7 @@ def record(root: Path, contents: Mapping[Path, Content]) -> None:
 
 def _append(manifest: Path, *entries: dict[str, object]) -> None:
     lines = "".join(json.dumps(entry) + "\n" for entry in entries)
-    with manifest.open("ab", buffering=0) as file:  # one write: other processes append as well
+    with manifest.open("ab", buffering=0) as file:  # one write, so that lines stay whole
         file.write(lines.encode())
         os.fsync(file.fileno())
 
@@ -102,7 +103,7 @@ def _relative(path: Path, root: Path) -> str:
 
 
 def listed(root: Path) -> dict[str, set[Content]]:
-    """The files listed in a folder's manifests, each with all contents that it has had."""
+    """Read a folder's manifests: name of each file -> all contents that were written."""
     files: dict[str, set[Content]] = {}
     for manifest in sorted(root.glob(f"{NAME.removesuffix('.jsonl')}*.jsonl")):
         for entry in _entries(manifest):
@@ -113,7 +114,7 @@ def listed(root: Path) -> dict[str, set[Content]]:
 
 
 def _entries(manifest: Path) -> Iterator[object]:
-    """The entries of a manifest; a line that a power cut left half written is no entry."""
+    """Read the entries of a manifest; skip lines that a power cut left incomplete."""
     with manifest.open("rb") as file:
         while line := file.readline(LINE_LIMIT):
             with suppress(ValueError, RecursionError):
@@ -121,7 +122,7 @@ def _entries(manifest: Path) -> Iterator[object]:
 
 
 def is_listed(path: Path, root: Path) -> bool:
-    """Whether a file stands in the manifest of `root` with the content that it has now."""
+    """Return whether the manifests of `root` list a file with its present content."""
     return _is_as_written(path, listed(root).get(_relative(path, root), set()))
 
 
@@ -134,10 +135,10 @@ def _is_as_written(path: Path, contents: Set[Content]) -> bool:
 
 
 def named(folder: Path, pattern: str) -> list[Path]:
-    """The files below a folder that gvbsm wrote, by name alone; others may lie beside them.
+    """List the files below a folder whose names are in the manifest; contents are not compared.
 
     Args:
-        folder: A folder; where none above has a manifest, all files count.
+        folder: The folder; without a manifest in it or above, all files are listed.
         pattern: As for `Path.glob`.
     """
     root = root_of(folder / pattern)
@@ -147,7 +148,7 @@ def named(folder: Path, pattern: str) -> list[Path]:
 
 
 def files_made(root: Path) -> list[Path]:
-    """The listed files of a folder that are there with the content that was written."""
+    """List the files of a manifest that exist with a content that was written."""
     return [
         path
         for name, contents in sorted(listed(root).items())

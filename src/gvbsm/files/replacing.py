@@ -1,4 +1,4 @@
-"""A folder that takes the place of another in one step; what its user put into it is kept."""
+"""Replace a folder by a new one, and keep the files that its user put into it."""
 
 from __future__ import annotations
 
@@ -15,17 +15,18 @@ from gvbsm.files.drafts import LOCK, OLD, locked_draft_folder
 
 @contextmanager
 def replacing(out: Path) -> Iterator[Path]:
-    """A new folder that takes the place of `out` when the block ends well, else it goes.
+    """Yield a new folder, which replaces `out` when the block ends without an error.
 
-    All that is written into it is listed in its manifest. Files of `out` that are not listed there,
-    or were changed since, are the user's: the new folder has them, too.
+    All files that the block writes are listed in the new folder's manifest. Files of `out` that its
+    manifest does not list, or that were changed since, are the user's: they are kept in the new
+    folder.
 
     Args:
-        out: A folder with a manifest, or an empty one, or nothing.
+        out: A folder with a manifest, an empty folder, or a path that does not exist.
 
     Raises:
-        OSError: If the disk is full or may not be written, naming the folder.
-        ArtifactError: If a file of the user's has the name of a new one.
+        OSError: If the disk is full or read-only, naming the folder.
+        ArtifactError: If a file of the user has the name of a new one.
     """
     try:
         with locked_draft_folder(out) as drafts:
@@ -34,7 +35,7 @@ def replacing(out: Path) -> Iterator[Path]:
             yield draft
             _list_all(draft)
             if out.exists():
-                _keep_the_users(out, draft)
+                _keep_user_files(out, draft)
             _swap(out, draft, drafts / OLD)
     except OSError as error:
         raise OSError(
@@ -49,36 +50,36 @@ def _list_all(draft: Path) -> None:
     manifest.record(draft, contents)
 
 
-def _keep_the_users(out: Path, draft: Path) -> None:
+def _keep_user_files(out: Path, draft: Path) -> None:
     """Link the user's files, links and empty folders into the draft (copy where links fail)."""
     exported = set(manifest.files_made(out))
-    for place, folders, files in os.walk(out):
-        here = draft / Path(place).relative_to(out)
-        links = [name for name in folders if Path(place, name).is_symlink()]
+    for folder, subfolders, files in os.walk(out):
+        target = draft / Path(folder).relative_to(out)
+        links = [name for name in subfolders if Path(folder, name).is_symlink()]
         for name in (*links, *files):
-            path = Path(place, name)
+            path = Path(folder, name)
             if name not in (manifest.NAME, LOCK) and path not in exported:
-                _keep(path, here / name)
-        if not folders and not files:
-            here.mkdir(parents=True, exist_ok=True)
+                _keep(path, target / name)
+        if not subfolders and not files:
+            target.mkdir(parents=True, exist_ok=True)
 
 
-def _keep(path: Path, place: Path) -> None:
-    taken = next((above for above in (place, *place.parents) if above.exists()), place)
-    if (taken == place and os.path.lexists(place)) or not taken.is_dir():
+def _keep(path: Path, target: Path) -> None:
+    existing = next((above for above in (target, *target.parents) if above.exists()), target)
+    if (existing == target and os.path.lexists(target)) or not existing.is_dir():
         raise ArtifactError(
             f"{path} was changed or put there since the export, and the new export has a file of "
             "that name; move it away"
         )
-    place.parent.mkdir(parents=True, exist_ok=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
     try:
-        os.link(path, place, follow_symlinks=False)
-    except OSError:  # a file system without links
-        shutil.copy2(path, place, follow_symlinks=False)
+        os.link(path, target, follow_symlinks=False)
+    except OSError:  # a file system without hard links
+        shutil.copy2(path, target, follow_symlinks=False)
 
 
 def _swap(out: Path, draft: Path, old: Path) -> None:
-    """Put `draft` in the place of `out`; `locked_draft_folder` mends what a kill leaves between."""
+    """Replace `out` by `draft`; after a kill between the steps, `locked_draft_folder` restores."""
     if out.exists():
         out.rename(old)
     try:

@@ -1,8 +1,8 @@
-"""What manifests hold: the types, limits and agreements of every JSON object that is read back.
+"""Schemas of every JSON object that is read: types, limits and conditions between entries.
 
-A manifest is a JSON file or the JSON header of a safetensors file. Whoever wrote one is not
-trusted: `checked` turns the first entry that does not fit into one line, with the file, the entry,
-what was expected and what was found. Sizes are limited before they decide how much memory is taken.
+A JSON object is a file or the header of a safetensors file. Its author is not trusted: `checked`
+reports the first invalid entry in one line, with the file, the entry, the expected and the present
+value. Sizes are limited before memory is allocated by them.
 """
 
 from __future__ import annotations
@@ -75,14 +75,14 @@ HEADERS: dict[str, type[Manifest]] = {
     "analysis": AnalysisHeader,
     "checkpoint": CheckpointHeader,
 }
-"""What is checked of each kind of file before its header is used."""
+"""Kind of a file -> the schema of its header."""
 
 
 def checked_header(path: Path) -> dict[str, Any]:
-    """The header of a file, once its entries are found to fit its kind (`HEADERS`).
+    """Read the header of a file, and validate it by the schema of its kind (`HEADERS`).
 
     Raises:
-        ArtifactError: As `read_header`, or naming the first entry that does not fit.
+        ArtifactError: As `read_header`, or naming the first invalid entry.
     """
     header = read_header(path)
     if model := HEADERS.get(str(header.get("kind"))):

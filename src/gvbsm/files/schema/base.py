@@ -1,4 +1,4 @@
-"""The types and limits that all models share, and how an entry that does not fit is named."""
+"""Types and limits that all schemas share, and the message about an invalid entry."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ M = TypeVar("M", bound="Manifest")
 
 
 class Manifest(BaseModel):
-    """Entries of a JSON object; others may lie beside them."""
+    """Validated entries of a JSON object; other entries are ignored."""
 
     model_config = ConfigDict(strict=True, extra="ignore", frozen=True)
 
@@ -51,15 +51,15 @@ ClassNames = Annotated[
 
 
 def checked(model: type[M], content: Mapping[str, Any], path: Path) -> M:
-    """A manifest, once its entries are found to fit.
+    """Validate a JSON object.
 
     Args:
-        model: What it should be.
-        content: Its JSON object.
+        model: The schema.
+        content: The JSON object.
         path: The file that it was read from.
 
     Raises:
-        DamagedError: If an entry does not fit, naming the first.
+        DamagedError: If an entry is invalid, naming the first.
     """
     try:
         return model.model_validate(content)

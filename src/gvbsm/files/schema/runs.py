@@ -1,4 +1,4 @@
-"""What files of a work directory and a sweep hold: results, histories, times, checkpoints."""
+"""Schemas of the files of a work directory and a sweep: results, histories, times, checkpoints."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class ResultRow(Manifest):
 
 
 class OriginEntry(Manifest):
-    """Where settings came from, as JSON files tell (`origin`)."""
+    """Preset and changed settings of a run (`origin` in JSON files)."""
 
     preset: Text | None
     changed: list[Text]
@@ -57,7 +57,7 @@ class History(Manifest):
 
 
 class TestedHeader(Manifest):
-    """The header of a network's file, as far as it says how good the network is."""
+    """The header of a trained network's file: its recipe, name and tests."""
 
     recipe: dict[str, Any]
     backbone: Text
@@ -80,7 +80,7 @@ class StatisticsHeader(Manifest):
 
 
 class RecipeHeader(Manifest):
-    """The header of a file of which nothing but the recipe is read."""
+    """The header of a file, of which only the recipe is read."""
 
     recipe: dict[str, Any]
 
@@ -101,7 +101,7 @@ class AnalysisHeader(RecipeHeader):
 
 
 class TrainingHistory(Manifest):
-    """The tests of a training that may have had none yet."""
+    """The tests of an unfinished training; there may be none yet."""
 
     epochs: list[Whole]
     top1: list[Percent]
@@ -109,7 +109,7 @@ class TrainingHistory(Manifest):
 
 
 class CheckpointState(Manifest):
-    """Where a training or a synthesis stopped."""
+    """The state of an unfinished training or synthesis, without its tensors."""
 
     step: Whole
     history: TrainingHistory | None = None
@@ -118,7 +118,7 @@ class CheckpointState(Manifest):
 
 
 class CheckpointHeader(RecipeHeader):
-    """The header of half-done work."""
+    """The header of a checkpoint."""
 
     state: CheckpointState
 
@@ -134,7 +134,7 @@ class StudentHistory(Manifest):
 
 
 class StudentRecipe(Manifest):
-    """Who a student is, as its recipe tells."""
+    """Architecture and seed of a student, from its recipe."""
 
     student: Text
     seed_index: Whole
@@ -156,7 +156,7 @@ class Data(Manifest):
 
 
 class Account(Manifest):
-    """What `results.json` says of how the data set was read."""
+    """How the data set was read (`data` in `results.json`)."""
 
     pictures: dict[str, dict[str, Whole]] | None = None
     formats: dict[str, Whole] | None = None
@@ -259,10 +259,10 @@ class StudyFile(Manifest):
 
 
 def current_history(path: Path, recipe: Recipe) -> dict[str, Any] | None:
-    """What was measured of a student, if it is at `path` and was made by this recipe, else None.
+    """Return the tests of a student if the file at `path` has this recipe, else None.
 
     Raises:
-        ArtifactError: As `read_json`, or if it is no history of tests.
+        ArtifactError: As `read_json`, or if the file holds no tests.
     """
     content = read_json(path) if path.is_file() else {}
     if content.get("recipe") != recipe:

@@ -1,4 +1,4 @@
-"""What sets of images and stores of soft labels say of themselves, and what their tensors are."""
+"""Schemas of the files of image sets and soft labels, and checks of their tensors."""
 
 from __future__ import annotations
 
@@ -33,14 +33,14 @@ from gvbsm.files.schema.runs import ResultRow
 
 
 class TeacherScore(Manifest):
-    """A teacher as the facts of a set name it."""
+    """Name and accuracy of a teacher in the facts of a set."""
 
     backbone: Text
     top1: Percent | None = None
 
 
 class LabelSettings(Manifest):
-    """The recorded `labels` of a run, as far as training on its set reads them by itself."""
+    """The recorded settings `labels` of a run that training on its set reads."""
 
     batchnorm: Text | None = None
     batch_size: Positive | None = None
@@ -54,13 +54,13 @@ class LabelSettings(Manifest):
 
 
 class EvaluationSettings(Manifest):
-    """The recorded `evaluation`, likewise."""
+    """The recorded settings `evaluation` of a run that training on its set reads."""
 
     lr_of: dict[str, Any] = Field(default_factory=dict)
 
 
 class RunSettings(Manifest):
-    """The recorded settings of a run; what they say is checked as any settings are."""
+    """The recorded settings of a run; their values are validated as settings later."""
 
     labels: LabelSettings = LabelSettings()
     evaluation: EvaluationSettings = EvaluationSettings()
@@ -68,7 +68,7 @@ class RunSettings(Manifest):
 
 
 class Facts(Manifest):
-    """`gvbsm.json`, and the header of a set in a single file: what a set says of itself."""
+    """The description of a set: `gvbsm.json`, or the header of a set in a single file."""
 
     method: Text | None = None
     dataset: Text | None = None
@@ -192,10 +192,10 @@ class LabelIndex(Manifest):
 
 
 def check_facts(facts: Mapping[str, Any], path: Path) -> None:
-    """Check what a set says of itself (`Facts`).
+    """Validate the description of a set (`Facts`).
 
     Raises:
-        ArtifactError: If an entry does not fit, naming the first.
+        ArtifactError: If an entry is invalid, naming the first.
     """
     try:
         Facts.model_validate(facts)
@@ -240,7 +240,7 @@ def check_labels(path: Path, labels: Tensor, classes: int) -> None:
     """Check that each hard label, int64 (N,), is the number of a class.
 
     Raises:
-        ArtifactError: Naming one that is not.
+        ArtifactError: If one is not, naming it.
     """
     if len(wrong := labels[(labels < 0) | (labels >= classes)]):
         raise ArtifactError(
