@@ -138,7 +138,7 @@ def test_labels_are_compressed_in_place(start, tiny, tmp_path, capsys, fault):
     capsys.readouterr()
     code, err = fault("labels", *tiny, "--baselines.methods", "[]", "--compress", "--quiet")
     assert code == 2
-    assert "they hold 1 of 2 epochs, fewer than are wanted" in err
+    assert "they hold 1 of 2 epochs, fewer than the settings ask for" in err
     assert shard.is_file()
 
 

@@ -10,7 +10,7 @@ from gvbsm.stages.class_order import (
     check_class_order,
     find_fault,
     renumbered_accuracy,
-    sample_places,
+    sample_indices,
 )
 from support.toy import WRN
 
@@ -87,14 +87,14 @@ def test_renumbered_accuracy__known_answers():
 
 def test_sample__a_few_of_each_class_drawn(runtime):
     labels = torch.arange(100).repeat(6)
-    places = sample_places(labels, 100, runtime.generator("x"))
-    counts = torch.bincount(labels[places], minlength=100)
+    indices = sample_indices(labels, 100, runtime.generator("x"))
+    counts = torch.bincount(labels[indices], minlength=100)
     assert sorted(set(counts.tolist())) == [0, 4]
     assert int((counts > 0).sum()) == 64
-    assert len(set(places.tolist())) == len(places) == 256
-    assert torch.equal(places, sample_places(labels, 100, runtime.generator("x")))
-    assert not torch.equal(places, sample_places(labels, 100, runtime.generator("y")))
-    assert sample_places(torch.tensor([1, 0, 1]), 2, runtime.generator("x")).tolist()[0] == 1
+    assert len(set(indices.tolist())) == len(indices) == 256
+    assert torch.equal(indices, sample_indices(labels, 100, runtime.generator("x")))
+    assert not torch.equal(indices, sample_indices(labels, 100, runtime.generator("y")))
+    assert sample_indices(torch.tensor([1, 0, 1]), 2, runtime.generator("x")).tolist()[0] == 1
 
 
 @pytest.mark.parametrize("source", ["data", "streamed"])

@@ -360,7 +360,7 @@ def test_the_old_labels_stay_until_the_new_ones_are_whole(
     [
         ("8bit", LabelStorageConfig(), "hold 5 epochs, 8 bits, which is not all"),
         ("top2", LabelStorageConfig(top_k=1), "hold 5 epochs, the 2 largest logits, which"),
-        ("pool", LabelStorageConfig(bits=8), "hold 2 of 5 epochs, fewer than are wanted"),
+        ("pool", LabelStorageConfig(bits=8), "hold 2 of 5 epochs, fewer than the settings ask for"),
     ],
 )
 def test_what_has_been_left_out_cannot_be_had_again(source, wanted, message, label, convert):
@@ -403,7 +403,7 @@ def test_make_labels__asks_teachers_only_if_it_must(data, runtime, teachers, tmp
         after = make(SCHEMES["pool"], none, convert_only=True).nbytes()
     asked.assert_called_once()  # it looks at every shard
     assert caplog.messages == [f"labels gvbsm: 2 of 5 epochs, {after} bytes, before {before}"]
-    with pytest.raises(ArtifactError, match="fewer than are wanted"):
+    with pytest.raises(ArtifactError, match="fewer than the settings ask for"):
         make(SCHEMES["8bit"], none, convert_only=True)
     with pytest.raises(StoppedError):
         make(SCHEMES["8bit"], none)

@@ -1,8 +1,8 @@
-"""Whether pre-trained weights and the data number the classes alike, judged by a few pictures.
+"""Check that pre-trained weights and the data number the classes alike, on a few pictures.
 
-Weights know classes by number, data by folder. A wrong order spoils everything that follows and
-shows in no loss, so it is looked for before any work. What it finds is an order that is wrong for
-most classes, as folders under readable names have it, not two classes that have changed places.
+Weights number the classes; the data take the order of the class folders. A wrong order spoils all
+results without raising the loss, so it is checked before any work. The check detects an order that
+is wrong for most classes, as with readable folder names, but not two classes that are swapped.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from gvbsm.data.pictures import DataError
 from gvbsm.engine.device import Runtime
 from gvbsm.engine.out_of_memory import InParts
 
-CLASSES, PICTURES = 64, 4  # that are looked at, and pictures of each
+CLASSES, PICTURES = 64, 4  # classes in the check, and pictures of each
 BATCH = 64
 
 
@@ -38,21 +38,21 @@ def check_class_order(
         DataError: If the network does no better than chance, or would do far better if the classes
             were numbered otherwise.
     """
-    answer = InParts(model.eval())
+    predict = InParts(model.eval())
     classes = len(data.class_names)
     for name, split in (("training", data.train), ("test", data.test)):
         generator = runtime.generator("class order", name)
-        few = split.select(sample_places(split.labels, classes, generator))
+        sample = split.select(sample_indices(split.labels, classes, generator))
         with torch.inference_mode(), runtime.autocast():
             predicted = torch.cat(
                 [
-                    answer(pictures).argmax(dim=1).cpu()
-                    for pictures, _ in plain_batches(data, few, BATCH, runtime, workers)
+                    predict(pictures).argmax(dim=1).cpu()
+                    for pictures, _ in plain_batches(data, sample, BATCH, runtime, workers)
                 ]
             )
-        if (fault := find_fault(predicted, few.labels, classes)) is None:
+        if (fault := find_fault(predicted, sample.labels, classes)) is None:
             continue
-        mode, label = _example(predicted, few.labels)
+        mode, label = _example(predicted, sample.labels)
         names = data.class_names
         raise DataError(
             f"{backbone}: its weights and the class folders do not agree: of {len(predicted)} "
@@ -63,8 +63,8 @@ def check_class_order(
         )
 
 
-def sample_places(labels: Tensor, classes: int, generator: Generator) -> Tensor:
-    """Places of a few pictures of a few classes, drawn.
+def sample_indices(labels: Tensor, classes: int, generator: Generator) -> Tensor:
+    """Draw a few pictures of a few classes.
 
     Args:
         labels: Classes of the pictures, int64 (pictures,).
@@ -72,21 +72,22 @@ def sample_places(labels: Tensor, classes: int, generator: Generator) -> Tensor:
         generator: Source of randomness, on the CPU.
 
     Returns:
-        int64 (at most 64 * 4,), class by class.
+        Indices, int64 (at most 64 * 4,), class by class.
     """
-    places = []
+    indices = []
     for label in torch.randperm(classes, generator=generator)[:CLASSES].sort().values.tolist():
         members = (labels == label).nonzero().squeeze(1)
         drawn = torch.randperm(len(members), generator=generator)[:PICTURES]
-        places.append(members[drawn])
-    return torch.cat(places)
+        indices.append(members[drawn])
+    return torch.cat(indices)
 
 
 def find_fault(predicted: Tensor, labels: Tensor, classes: int) -> str | None:
-    """What is wrong with predictions, or None.
+    """Return the reason to doubt the order of the classes, or None.
 
-    Nothing is from an accuracy of half on. Below it, classes are taken for misnumbered if each
-    picture is classified as the others of its class are, far more often than as its label says.
+    An accuracy of at least 0.5 passes. Below that, the order is doubted if renumbering the classes
+    would give a far higher accuracy (`renumbered_accuracy`), or if the accuracy is no better than
+    chance.
 
     Args:
         predicted: Classes by the network, int64 (pictures,).
@@ -96,49 +97,52 @@ def find_fault(predicted: Tensor, labels: Tensor, classes: int) -> str | None:
     accuracy = float((predicted == labels).double().mean())
     if accuracy >= 0.5:
         return None
-    found = f"{100 * accuracy:.1f} % are given the class of their folder"
+    share = f"{100 * accuracy:.1f} % are given the class of their folder"
     reordered = renumbered_accuracy(predicted, labels)
     if reordered > max(2 * accuracy, accuracy + 0.1):
-        return f"{found}, but {100 * reordered:.0f} % would be if classes were numbered otherwise"
+        return f"{share}, but {100 * reordered:.0f} % would be if classes were numbered otherwise"
     chance = 1 / classes
     limit = chance + 3 * math.sqrt(chance * (1 - chance) / len(labels))
-    # Not to be taken in by a network that gives one answer to everything.
+    # A network that predicts one class for all pictures is right on that class alone: leave it out.
     other = labels != predicted.mode().values
     if float((predicted == labels)[other].double().mean()) <= limit:
-        return f"{found}, no more than by chance ({100 * chance:.2g} %)"
+        return f"{share}, no more than by chance ({100 * chance:.2g} %)"
     return None
 
 
 def renumbered_accuracy(predicted: Tensor, labels: Tensor) -> float:
-    """Share of pictures that the best numbering of the classes would make right, from below.
+    """Compute a lower bound of the accuracy under the best renumbering of the classes.
 
-    A picture counts if it is classified as most others of its class are: were it counted among
-    them, one picture of a class would always be right. A number that several classes would take
-    can go to one of them alone.
+    A class is renumbered to the class that most of its pictures are predicted as. A picture is
+    right if most other pictures of its class have the same prediction; it does not vote itself,
+    since a single picture would always be right. If several classes would get the same number,
+    only the one with the most right pictures counts.
 
     Args:
         predicted: Classes by the network, int64 (pictures,).
         labels: Classes by the data, int64 (pictures,).
     """
-    right: dict[int, int] = {}  # the number that most pictures of a class are given -> how many
+    right: dict[int, int] = {}  # new number of a class -> right pictures
     for label in sorted(set(labels.tolist())):
-        mine = predicted[labels == label]
-        if len(mine) < 2:
+        answers = predicted[labels == label]
+        if len(answers) < 2:
             continue
-        others = [torch.cat([mine[:i], mine[i + 1 :]]).mode().values for i in range(len(mine))]
-        hits = int((mine == torch.stack(others)).sum())
-        mode = int(mine.mode().values)
+        modes = [
+            torch.cat([answers[:i], answers[i + 1 :]]).mode().values for i in range(len(answers))
+        ]
+        hits = int((answers == torch.stack(modes)).sum())
+        mode = int(answers.mode().values)
         right[mode] = max(right.get(mode, 0), hits)
     return sum(right.values()) / len(labels)
 
 
 def _example(predicted: Tensor, labels: Tensor) -> tuple[int, int]:
-    """The class whose pictures agree most on another number: that number, and the class's."""
-    best, found = 0, (0, 0)
+    """Find the class whose pictures agree most on a wrong class: the wrong class, and the class."""
+    most, example = 0, (0, 0)
     for label in sorted(set(labels.tolist())):
-        mine = predicted[labels == label]
-        mode = int(mine.mode().values)
-        agreed = int((mine == mode).sum())
-        if mode != label and agreed > best:
-            best, found = agreed, (mode, label)
-    return found
+        answers = predicted[labels == label]
+        mode = int(answers.mode().values)
+        agreeing = int((answers == mode).sum())
+        if mode != label and agreeing > most:
+            most, example = agreeing, (mode, label)
+    return example

@@ -21,7 +21,7 @@ ADVICE = "lower synthesis.optimizer.lr"
 def diverged(
     error: DivergedError, images: Tensor, stack: Stack, teachers: Sequence[Teacher]
 ) -> RunError:
-    """The error of a loss that is not finite: the group, the iteration, and where it began.
+    """Return the error about a loss that is not finite, naming group, iteration and first layer.
 
     Args:
         error: What the loop raised.
@@ -29,9 +29,9 @@ def diverged(
         stack: The groups.
         teachers: The teachers.
     """
-    bad = int((~torch.isfinite(error.loss)).nonzero()[0])
-    number, value = stack.numbers[bad], float(error.loss[bad])
-    pictures = images.detach()[bad * stack.batch : (bad + 1) * stack.batch]
+    group = int((~torch.isfinite(error.loss)).nonzero()[0])
+    number, value = stack.numbers[group], float(error.loss[group])
+    pictures = images.detach()[group * stack.batch : (group + 1) * stack.batch]
     if bool(torch.isfinite(pictures).all()):
         name = error.teacher
         model = next(teacher.model for teacher in teachers if teacher.name == name)
@@ -46,15 +46,19 @@ def diverged(
 
 
 def eigenvalues_failed(step: int, error: Exception) -> RunError:
-    """The error of L_DD's eigenvalues that did not converge."""
+    """Return the error about the eigenvalues of L_DD, which did not converge."""
     return RunError(f"synthesis at iteration {step}: {error}; {ADVICE}")
 
 
 def check_pixels(step: int, images: Tensor, stack: Stack) -> None:
-    """Stop before a state that is not finite is kept; the last checkpoint is from before it."""
+    """Raise if pixels are not finite, so that no checkpoint holds such pixels.
+
+    Raises:
+        RunError: Naming the first such group.
+    """
     finite = torch.isfinite(images.detach()).view(len(stack.numbers), -1).all(dim=1).tolist()
-    for number, good in zip(stack.numbers, finite, strict=True):
-        if not good:
+    for number, is_finite in zip(stack.numbers, finite, strict=True):
+        if not is_finite:
             raise RunError(
                 f"synthesis of batch {number}: the pixels are no longer finite after {step} "
                 f"iterations; {ADVICE}"
@@ -62,7 +66,7 @@ def check_pixels(step: int, images: Tensor, stack: Stack) -> None:
 
 
 def first_broken_layer(model: nn.Module, pictures: Tensor) -> str | None:
-    """Module path of the first layer whose output is not finite; None if all outputs are.
+    """Return the module path of the first layer whose output is not finite, or None.
 
     Args:
         model: A network.
@@ -70,13 +74,13 @@ def first_broken_layer(model: nn.Module, pictures: Tensor) -> str | None:
     """
     broken: list[str] = []
 
-    def look(path: str, _module: nn.Module, _inputs: Any, output: Any) -> None:
+    def check(path: str, _module: nn.Module, _inputs: Any, output: Any) -> None:
         if not broken and isinstance(output, Tensor) and not bool(torch.isfinite(output).all()):
             broken.append(path)
 
     with ExitStack() as hooks, torch.no_grad():
         for path, module in model.named_modules():
             if path and not any(module.children()):
-                hooks.enter_context(module.register_forward_hook(partial(look, path)))
+                hooks.enter_context(module.register_forward_hook(partial(check, path)))
         model(pictures)
     return broken[0] if broken else None

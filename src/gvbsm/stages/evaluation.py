@@ -1,4 +1,4 @@
-"""Evaluation: train fresh students on images and labels, and measure them on real test pictures."""
+"""Evaluation: train students from scratch on the set, and test them on real pictures."""
 
 from __future__ import annotations
 
@@ -34,16 +34,16 @@ CONFUSED_CLASSES = 200  # most classes for which a student's confusion matrix is
 
 
 class Labeller:
-    """The training batches' plans and soft labels: read from the store, or made by the teachers.
+    """Plans and soft labels of the training batches, from the store or from the teachers.
 
-    Both ways give the same batches: plans are drawn from the same seed, and logits made while
-    training are rounded to the store's float16. Of a pruned store, each epoch draws one of those
-    that are kept, and its batches anew.
+    Both give the same batches: plans are drawn with the same seed, and the teachers' logits are
+    rounded to float16 as in the store. With a pruned store, each epoch draws one of the stored
+    epochs and shuffles its batches.
 
     Args:
         count: Images of the set.
         size: Side of an image in pixels.
-        labels: How views are drawn and logits are combined.
+        labels: Settings of the views, and of how the teachers' logits are combined.
         runtime: Device and seed.
         stored: The label store, or None.
         teachers: Networks that label if there is no store; none are needed for hard labels.
@@ -63,7 +63,7 @@ class Labeller:
         self._stored, self._teachers = stored, teachers
 
     def epoch(self, epoch: int) -> tuple[Plan, EpochLabels | None]:
-        """The epoch's plan and, if they are stored, its labels."""
+        """Return the plan of an epoch, and its labels if they are stored."""
         if self._stored is None:
             config = self._config.views
             return draw_plan(self._count, self._size, config, epoch, self._runtime), None
@@ -75,7 +75,7 @@ class Labeller:
         return plan._replace(order=order), labels
 
     def logits(self, pictures: Tensor, stored: EpochLabels | None, index: Tensor) -> Tensor | None:
-        """Logits of one batch on its device, float32 (batch, classes); None without soft labels."""
+        """Return a batch's logits, float32 (batch, classes), on its device, if labels are soft."""
         if stored is not None:
             return stored.logits(index, pictures.device)
         if not self._teachers:
@@ -84,13 +84,13 @@ class Labeller:
 
 
 class Judge:
-    """Tests networks on the real test pictures, and keeps the confusion matrix of the last test.
+    """Test networks on the real test pictures; the last confusion matrix is kept.
 
     Args:
         data: The real data.
         runtime: Device and precision.
         workers: Processes that decode pictures.
-        team: Processes that each test a part of the pictures.
+        team: Processes that share the test pictures.
     """
 
     def __init__(
@@ -100,21 +100,21 @@ class Judge:
         self._confusion = torch.empty(0)
 
     def __call__(self, net: nn.Module) -> float:
-        """Top-1 accuracy in percent."""
+        """Return the top-1 accuracy of a network in percent."""
         data, runtime, team = self.data, self._runtime, self.team
         pictures = plain_batches(data, data.test, 256, runtime, self._workers, team)
         self._confusion = confusion_matrix(net, pictures, runtime, team)
         return diagonal_percent(self._confusion)
 
     def record(self) -> dict[str, Any]:
-        """Return `confusion` of the last test, a row a true class, where there are not too many."""
-        few = len(self.data.class_names) <= CONFUSED_CLASSES
-        return {"confusion": self._confusion.tolist()} if few else {}
+        """Return the `confusion` of the last test, a row for each true class, if small enough."""
+        is_small = len(self.data.class_names) <= CONFUSED_CLASSES
+        return {"confusion": self._confusion.tolist()} if is_small else {}
 
 
 @dataclass(frozen=True)
 class StudentTask:
-    """What students are trained on, and how.
+    """A set and the settings that students are trained with.
 
     Attributes:
         images: The set, uint8 (images, channels, size, size).
@@ -122,7 +122,7 @@ class StudentTask:
         labeller: Plans and soft labels.
         normalization: Mean and standard deviation of the real data.
         config: Loss, batches, optimizer and tests.
-        labels_config: Epochs and batches, which training shares with labeling.
+        labels_config: Epochs and batches, as in labeling.
     """
 
     images: Tensor
@@ -142,12 +142,12 @@ def train_student(
     path: Path,
     recipe: Recipe,
 ) -> TrainingHistory:
-    """Train one student from scratch; the result is written to `path` as JSON.
+    """Train one student from scratch, and write its result to `path` as JSON.
 
-    The file holds the recipe, the history and, for up to 200 classes, `confusion`: of the real test
-    pictures after the last epoch, a row a true class.
+    The result holds the recipe, the history of tests and, for up to 200 classes, `confusion`: the
+    confusion matrix of the test after the last epoch, a row for each true class.
 
-    All students of a set see the same batches and differ in their first weights (and dropout).
+    All students of a set see the same batches. They differ in their initial weights and dropout.
 
     Args:
         student: Name of the architecture.
@@ -157,7 +157,7 @@ def train_student(
             writes the result.
         runtime: Device, precision, seed, progress.
         path: Where the result goes; its stem names the training.
-        recipe: What it is made from.
+        recipe: Recipe of the result.
 
     Raises:
         RunError: If the training diverges, or memory runs out.
@@ -189,18 +189,18 @@ def fit_student(
     keeper: Keeper,
     team: Processes = ALONE,
 ) -> TrainingHistory:
-    """Train a network on a set; go on from the checkpoint if there is one.
+    """Train a network on a set; resume from the checkpoint if there is one.
 
     Args:
         model: The network, on its device; trained in place. With `task.config.ema` it ends with
             the averaged parameters.
         task: The set, its labels and the settings.
-        name: What is trained, for progress and errors.
+        name: Name of the training, for progress and errors.
         test: As in `engine.fit.fit`; None tests nothing.
         runtime: Device, precision, seed, progress.
-        keeper: Where the state of the unfinished training is kept.
-        team: Processes that train it together, each on its rows of every batch (its views and
-            labels are those of the whole batch).
+        keeper: Saves the state of the unfinished training.
+        team: Processes that train the network together, each on its rows of every batch. Views and
+            labels are drawn for the whole batch.
 
     Raises:
         RunError: If the training diverges, or memory runs out.

@@ -1,4 +1,4 @@
-"""Students on all real pictures with hard labels: what a distilled set is measured against."""
+"""Train students on all real pictures with hard labels: the upper reference of a distilled set."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ def train_on_everything(
     recipe: Recipe,
     team: Processes = ALONE,
 ) -> None:
-    """Train a student on all real pictures and write its tests; go on from its checkpoint.
+    """Train a student on all real pictures and write its tests; resume from its checkpoint.
 
     Args:
-        task: The architecture and the settings; its stage names the seed too.
+        task: The architecture and the settings; the seed depends on its stage.
         data: The real pictures.
         runtime: Device, precision, seed.
-        path: Where the result goes, as JSON.
-        recipe: What it is made from.
-        team: Processes that train it together; the first of them writes the result.
+        path: File of the result, JSON.
+        recipe: Recipe of the result.
+        team: Processes that train the student together; the first of them writes the result.
 
     Raises:
         RunError: If the training diverges, or memory runs out.

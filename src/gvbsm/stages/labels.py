@@ -1,7 +1,7 @@
-"""Labels: the teachers' ensemble labels every view of every epoch (Eq. 8), as FKD stores them.
+"""Labels: the ensemble of teachers labels every view of every epoch (Eq. 8), as in FKD.
 
-The format is that of `store/soft_labels.py`. An existing store can be converted to a smaller one
-without its teachers.
+Labels are stored in the format of `store/soft_labels.py`. A store can be converted to a smaller one
+without the teachers.
 """
 
 from __future__ import annotations
@@ -34,13 +34,13 @@ from gvbsm.store.soft_labels import STORAGE, Encoded, LabeledEpoch, SoftLabels
 
 log = logging.getLogger("gvbsm")
 
-SHARD_BYTES = 32 * 1024**2  # lost at most when stopped, and read at once when first opened
-SHARD_EPOCHS = 100  # likewise
+SHARD_BYTES = 32 * 1024**2  # largest shard; a stop loses one, and a shard is read as a whole
+SHARD_EPOCHS = 100  # most epochs of a shard
 
 
 @dataclass(frozen=True)
 class LabelTask:
-    """What is labeled, and how.
+    """Images to label, and the settings.
 
     Attributes:
         images: The distilled images, uint8 (images, channels, size, size).
@@ -64,16 +64,16 @@ def make_labels(
     method: str,
     convert_only: bool = False,
 ) -> SoftLabels:
-    """Convert the labels of a folder if they hold enough, else let the teachers label.
+    """Convert the labels of a folder if that is possible, else label with the teachers.
 
     Args:
-        task: What is labeled, and how.
-        teachers: Gives the networks, in eval mode, if they are needed.
+        task: The images and the settings.
+        teachers: Loads the networks, in eval mode; called only if they are needed.
         runtime: Device, precision, seed, progress.
-        directory: Where the shards go.
-        recipe: What the labels are made from.
-        method: Whose images they are, for the log.
-        convert_only: Do not let the teachers label.
+        directory: Folder of the store.
+        recipe: Recipe of the labels.
+        method: Method that made the images, for the log.
+        convert_only: Raise if the labels cannot be converted.
 
     Raises:
         ArtifactError: If `convert_only` and the labels cannot be converted.
@@ -103,14 +103,14 @@ def generate_labels(
     directory: Path,
     recipe: Recipe,
 ) -> SoftLabels:
-    """Label all epochs that are kept; shards that exist already are left as they are.
+    """Label all epochs of the store with the teachers, except those in finished shards.
 
     Args:
-        task: What is labeled, and how.
+        task: The images and the settings.
         teachers: Networks in eval mode.
         runtime: Device, precision, seed, progress.
-        directory: Where the shards go.
-        recipe: What the labels are made from.
+        directory: Folder of the store.
+        recipe: Recipe of the labels.
 
     Raises:
         RunError: If a teacher's logits are not finite.
@@ -142,21 +142,22 @@ def generate_labels(
 def convert_labels(
     directory: Path, config: LabelsConfig, size: int, runtime: Runtime, recipe: Recipe
 ) -> SoftLabels:
-    """Make a folder's store smaller, without teachers; it stays until the new one is whole.
+    """Convert a store to a smaller one, without teachers.
 
-    The outcome is what `generate_labels` makes with these settings, to the byte. `make_labels` asks
-    first whether what is there holds what the new store needs.
+    The old store is removed when the new one is complete. Its bytes are those that
+    `generate_labels` writes with these settings. `make_labels` checks beforehand that the old store
+    holds all that the new one needs.
 
     Args:
-        directory: The folder.
+        directory: Folder of the store.
         config: The stage's settings.
         size: Side of an image in pixels.
         runtime: Seed, progress.
-        recipe: What the new store is made from.
+        recipe: Recipe of the new store.
     """
     source = load_labels(directory)
     store = new_store(directory, config, source.images, source.classes, size, runtime, recipe)
-    codes = [(kept.storage.top_k, kept.storage.bits) for kept in (source, store)]
+    codes = [(labels.storage.top_k, labels.storage.bits) for labels in (source, store)]
 
     def labeled(epoch: int) -> LabeledEpoch:
         plan, labels = source.epoch(epoch)
@@ -180,16 +181,16 @@ def new_store(
     runtime: Runtime,
     recipe: Recipe,
 ) -> SoftLabels:
-    """Lay out a store; nothing is written.
+    """Return the layout of a store; nothing is written.
 
     Args:
-        directory: Its folder.
-        config: Epochs, batches, views and how they are kept.
+        directory: Folder of the store.
+        config: Epochs, batches, views and storage.
         count: Images of the set.
         classes: Number of classes.
         size: Side of an image in pixels.
-        runtime: Holds the seed, from which a pool of epochs is drawn.
-        recipe: What the labels are made from.
+        runtime: Seed, with which a pool of epochs is drawn.
+        recipe: Recipe of the labels.
     """
     kept = tuple(range(config.epochs))
     if config.storage.pruning > 1:
@@ -219,7 +220,7 @@ def new_store(
 def _why_not(
     directory: Path, config: LabelsConfig, size: int, runtime: Runtime, recipe: Recipe
 ) -> str | None:
-    """Why the labels of a folder cannot be converted; None if they can."""
+    """Return the reason why the labels of a folder cannot be converted, or None."""
     if not (directory / "index.json").is_file():
         return f"there are no labels in {directory} to convert"
     try:
@@ -232,17 +233,17 @@ def _why_not(
 
 
 def _unfit(source: SoftLabels, store: SoftLabels) -> str | None:
-    """Why a store cannot be made from another one; None if it can."""
-    old, new = ({**kept.recipe, STORAGE: None} for kept in (source, store))
+    """Return the reason why `source` cannot be converted to `store`, or None."""
+    old, new = ({**labels.recipe, STORAGE: None} for labels in (source, store))
     if old != new:
         return "they were made with other settings than labels.storage alone"
     if source.missing():
         return f"{len(source.missing())} of {len(source.shards)} shards are missing"
     if not set(store.kept) <= set(source.kept):
-        return f"they hold {source.describe()}, fewer than are wanted"
-    was, wanted = source.storage, store.storage
-    exact = was.top_k is None and was.bits == 16
-    if not exact and (was.top_k, was.bits) != (wanted.top_k, wanted.bits):
+        return f"they hold {source.describe()}, fewer than the settings ask for"
+    exact = source.storage.top_k is None and source.storage.bits == 16
+    codes = [(labels.storage.top_k, labels.storage.bits) for labels in (source, store)]
+    if not exact and codes[0] != codes[1]:
         return f"they hold {source.describe()}, which is not all that was labeled"
     return None
 
@@ -250,7 +251,7 @@ def _unfit(source: SoftLabels, store: SoftLabels) -> str | None:
 def _write_shards(
     store: SoftLabels, labeled: Callable[[int], LabeledEpoch], runtime: Runtime
 ) -> None:
-    """Write the shards that are missing; several processes share them out."""
+    """Write the missing shards; several processes share them."""
     total = sum(map(store.batches, store.shards))
     with runtime.progress(total, "labels", "batch") as bar:
         for shard in runtime.processes.deal(store.shards):

@@ -1,4 +1,4 @@
-"""Squeeze: train the teachers, backbones of different build, on the real pictures."""
+"""Squeeze: train the teachers, of different architectures, on the real pictures."""
 
 from __future__ import annotations
 
@@ -29,21 +29,22 @@ def squeeze_teacher(
     recipe: Recipe,
     team: Processes = ALONE,
 ) -> None:
-    """Train one teacher and save it; go on from its checkpoint if there is one.
+    """Train one teacher and save it; resume from its checkpoint if there is one.
 
-    The last epoch is saved. The authors' code kept an epoch only if its index was a multiple of ten
-    until 1ed80b0, so that its "5 epochs" were 1 (Branch_CIFAR_10/squeeze/train.py before it).
+    The weights after the last epoch are saved. Before commit 1ed80b0, the authors' code saved an
+    epoch only if its index was a multiple of ten, so that its "5 epochs" saved the weights after 1
+    (Branch_CIFAR_10/squeeze/train.py).
 
     Args:
         task: The backbone and the stage's settings.
         data: The real pictures.
         runtime: Device, precision, seed.
-        path: Where the teacher goes.
-        recipe: What it is made from.
-        team: Processes that train it together; the first of them saves it.
+        path: File of the teacher.
+        recipe: Recipe of the teacher.
+        team: Processes that train the teacher together; the first of them saves it.
 
     Raises:
-        DataError: If pre-trained weights number the classes otherwise.
+        DataError: If pre-trained weights have another order of the classes.
         RunError: If the training diverges, or memory runs out.
     """
     backbone, config, workers = task.backbone, task.config, task.workers

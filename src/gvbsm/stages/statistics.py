@@ -1,7 +1,4 @@
-"""Statistics (GSM): one pass without gradients records what each convolution sees of the real data.
-
-It never shadows the standard library's `statistics`: imports are absolute.
-"""
+"""Statistics (GSM): record the moments of each convolution's input on the real pictures."""
 
 from __future__ import annotations
 
@@ -29,21 +26,22 @@ from gvbsm.method.capture import HookedObserver
 from gvbsm.method.moments import LayerSums, Sums, add, finalize
 from gvbsm.method.statistics import Statistics, picture_counts
 
-CLASSES = "classes"  # of a chunk, in the order of its sums' rows
-CHUNK = 16  # batches whose sums are kept together: lost at most when stopped
+CLASSES = "classes"  # tensor of a chunk's file: the class of each row of its sums
+CHUNK = 16  # batches of a chunk; a stop loses one chunk
 
 
 @dataclass(frozen=True)
 class StatisticsTask:
-    """What is recorded, and where its chunks go.
+    """Settings of the statistics, and the folder of their chunks.
 
     Attributes:
         config: The stage's settings.
-        views: How pictures are seen: as the synthetic ones are, so that like is matched with like.
-        directory: Where the chunks' files go.
-        recipe: What they are made from.
+        views: Views of the real pictures, which are those of synthesis: then both have the same
+            distribution of scales and positions.
+        directory: Folder of the chunks.
+        recipe: Recipe of the chunks.
         workers: Processes that decode pictures.
-        by_class: Sum up each class by itself, and the inputs of BatchNorm layers too.
+        by_class: Record the moments of each class, of the inputs of BatchNorm layers too.
     """
 
     config: StatisticsConfig
@@ -55,7 +53,7 @@ class StatisticsTask:
 
 
 class _Chunk(NamedTuple):
-    """Batches `start` to `stop` of a pass over the data, whose sums are one file."""
+    """Batches `start` to `stop` of a pass over the data; their sums are saved in one file."""
 
     path: Path
     number: int
@@ -65,39 +63,39 @@ class _Chunk(NamedTuple):
 
 
 def _cut_into_chunks(task: StatisticsTask, pictures: int) -> list[_Chunk]:
-    """All chunks, in order."""
+    """List all chunks, in order."""
     steps = math.ceil(pictures / task.config.batch_size)
-    places = [
+    ranges = [
         (index, start, min(start + CHUNK, steps))
         for index in range(task.config.passes)
         for start in range(0, steps, CHUNK)
     ]
     return [
-        _Chunk(task.directory / f"chunk-{number:05d}{PARTIAL}", number, *place)
-        for number, place in enumerate(places)
+        _Chunk(task.directory / f"chunk-{number:05d}{PARTIAL}", number, *batches)
+        for number, batches in enumerate(ranges)
     ]
 
 
 def record_chunks(
     teachers: Mapping[str, nn.Module], data: ImageData, task: StatisticsTask, runtime: Runtime
 ) -> list[Path]:
-    """Sum up the moments of every convolution's input, for several teachers at once.
+    """Sum up the moments of every convolution's input, for several teachers in one pass.
 
-    The pass is cut into chunks of `CHUNK` batches, each of which ends in a file of its sums. So it
-    can be stopped and shared by several processes: a process takes chunks that follow each other.
-    Each picture is read and augmented once for all teachers.
+    The pass is cut into chunks of `CHUNK` batches, and the sums of each are saved in a file. So the
+    pass can be stopped, and several processes share it: each takes successive chunks. Each picture
+    is read and augmented once for all teachers.
 
     Args:
         teachers: Networks in eval mode, by name.
         data: The real pictures.
-        task: What is recorded.
+        task: The settings.
         runtime: Device, precision, seed.
 
     Returns:
-        The files of all chunks, in order. Those of other processes need not be there yet.
+        The files of all chunks, in order. Other processes may still be writing theirs.
 
     Raises:
-        RunError: If what a teacher sees is not finite, naming it and its layer.
+        RunError: If moments are not finite, naming the teacher and its layer.
     """
     config = task.config
     chunks = _cut_into_chunks(task, len(data.train))
@@ -105,20 +103,20 @@ def record_chunks(
     missing = runtime.processes.same(
         lambda: [chunk.number for chunk in chunks if not is_current(chunk.path, header)]
     )
-    own = [chunks[number] for number in missing[runtime.processes.part(len(missing))]]
+    share = [chunks[number] for number in missing[runtime.processes.part(len(missing))]]
     in_order = torch.split(torch.arange(len(data.train)), config.batch_size)
     total = sum(chunk.stop - chunk.start for chunk in chunks)
     with torch.no_grad(), runtime.progress(total, "statistics", "batch") as bar:
         recorders = [_Recorder(*named, data, task, runtime) for named in teachers.items()]
-        bar.update(total - sum(chunk.stop - chunk.start for chunk in own))
-        for run in _runs(own):
+        bar.update(total - sum(chunk.stop - chunk.start for chunk in share))
+        for run in _runs(share):
             indices = in_order[run[0].start : run[-1].stop]
             origin = ("statistics", run[0].pass_number)
             batches = view_batches(data, task.views, indices, runtime, origin, task.workers)
             for chunk in run:
                 sums: dict[str, Sums] = {}
-                places = torch.cat(in_order[chunk.start : chunk.stop])
-                classes = torch.unique(data.train.labels[places]) if task.by_class else None
+                index = torch.cat(in_order[chunk.start : chunk.stop])
+                classes = torch.unique(data.train.labels[index]) if task.by_class else None
                 for pictures, labels in islice(batches, chunk.stop - chunk.start):
                     members = None if classes is None else one_hot(labels, classes)
                     for recorder in recorders:
@@ -131,7 +129,7 @@ def record_chunks(
 
 
 def _runs(chunks: Sequence[_Chunk]) -> Iterator[list[_Chunk]]:
-    """Chunks that follow each other within a pass, for which the data are opened once."""
+    """Join successive chunks of a pass, for which the data are opened once."""
     run: list[_Chunk] = []
     for chunk in chunks:
         if run and (chunk.number != run[-1].number + 1 or chunk.pass_number != run[0].pass_number):
@@ -145,17 +143,17 @@ def _runs(chunks: Sequence[_Chunk]) -> Iterator[list[_Chunk]]:
 def add_chunks(
     paths: Sequence[Path], names: Sequence[str], classes: int = 0
 ) -> dict[str, Statistics]:
-    """Global channel and patch moments of every convolution's input, by teacher.
+    """Compute the global channel and patch moments of every convolution's input, by teacher.
 
-    They are the exact moments of all activations of the pass (sum, sum of squares and count in
+    These are the exact moments of all activations of the pass (sum, sum of squares and count in
     float64), so they do not depend on the batch size. Eq. 9 and the authors' code average the
-    batches' variances instead, which leaves out the spread between batches. The chunks are added
-    in their order, so the bits do not depend on who made them either.
+    variances of batches instead, which leaves out the variance between batches. The chunks are
+    added in order, so the bits do not depend on the number of processes either.
 
     Args:
         paths: The chunks' files, in order.
-        names: The teachers.
-        classes: Number of classes, if each was summed up by itself.
+        names: Names of the teachers.
+        classes: Number of classes, if moments were recorded by class.
 
     Raises:
         ArtifactError: If a chunk is missing or damaged.
@@ -163,23 +161,23 @@ def add_chunks(
     total: dict[str, Sums] = {}
     for path in paths:
         tensors, _ = load_tensors(path, "chunk")
-        for key, part in _unpack(tensors).items():
+        for key, sums in _unpack(tensors).items():
             if CLASSES in tensors:
-                part = _at_classes(part, tensors[CLASSES], classes)
-            total[key] = add(total.get(key), part)
+                sums = _at_classes(sums, tensors[CLASSES], classes)
+            total[key] = add(total.get(key), sums)
     return {name: _finish(name, total) for name in names}
 
 
-def _at_classes(part: Sums, classes: Tensor, count: int) -> Sums:
-    """Sums of some classes at their places among all."""
+def _at_classes(sums: Sums, classes: Tensor, count: int) -> Sums:
+    """Expand the sums of some classes to a row for each of `count` classes."""
     return Sums(
-        *(value.new_zeros(count, *value.shape[1:]).index_copy(0, classes, value) for value in part)
+        *(value.new_zeros(count, *value.shape[1:]).index_copy(0, classes, value) for value in sums)
     )
 
 
 def _check(sums: Mapping[str, Sums]) -> None:
-    if (found := first_not_finite(_pack(sums))) is not None:
-        teacher, path, level, _ = found.split("|")
+    if (key := first_not_finite(_pack(sums))) is not None:
+        teacher, path, level, _ = key.split("|")
         raise RunError(
             f"statistics of {teacher}: the {level} moments of layer {path} are not finite, so its "
             "activations overflow; train this teacher again with a lower squeeze.optimizer.lr, or "
@@ -188,7 +186,7 @@ def _check(sums: Mapping[str, Sums]) -> None:
 
 
 class _Recorder:
-    """Adds the sums of a teacher's layers, batch by batch."""
+    """Sum up the moments of a teacher's layers, batch by batch."""
 
     def __init__(
         self,
@@ -206,7 +204,7 @@ class _Recorder:
         self._halving = Halving()
 
     def add(self, sums: dict[str, Sums], pictures: Tensor, members: Tensor | None) -> None:
-        """Add a batch's sums; with `members`, float64 (classes, batch), those of each class."""
+        """Add a batch to the sums; with `members`, float64 (classes, batch), by class."""
         done = 0
         for count, layers in self._halving(partial(self._watch, members is not None), pictures):
             for (path, level), per_picture in self._counts.items():
@@ -228,25 +226,25 @@ class _Recorder:
 
 def _finish(name: str, sums: Mapping[str, Sums]) -> Statistics:
     statistics = Statistics(channel={}, patch={})
-    for key, part in sums.items():
-        owner, path, level = key.split("|")
-        if owner != name:
+    for key, layer_sums in sums.items():
+        teacher, path, level = key.split("|")
+        if teacher != name:
             continue
-        getattr(statistics, level)[path] = finalize(part)
-        # Of BatchNorm's inputs the network itself knows the moments of all classes together.
-        if level != (together := level.removeprefix("class_")) and (
-            f"{owner}|{path}|class_patch" in sums
+        getattr(statistics, level)[path] = finalize(layer_sums)
+        # BatchNorm layers hold the moments of all classes together: these are not recorded.
+        if level != (all_level := level.removeprefix("class_")) and (
+            f"{teacher}|{path}|class_patch" in sums
         ):
-            whole = Sums(*(value.sum(dim=0) for value in part))
-            getattr(statistics, together)[path] = finalize(whole)
+            all_sums = Sums(*(value.sum(dim=0) for value in layer_sums))
+            getattr(statistics, all_level)[path] = finalize(all_sums)
     return statistics
 
 
 def _pack(sums: Mapping[str, Sums]) -> dict[str, Tensor]:
     return {
         f"{key}|{field}": value
-        for key, part in sums.items()
-        for field, value in part._asdict().items()
+        for key, layer_sums in sums.items()
+        for field, value in layer_sums._asdict().items()
     }
 
 

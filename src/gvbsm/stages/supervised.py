@@ -20,7 +20,7 @@ from gvbsm.engine.processes import ALONE, Processes
 
 @dataclass(frozen=True)
 class PictureTraining:
-    """A training on the real pictures.
+    """Settings of a training on the real pictures.
 
     Attributes:
         stage: "squeeze", "forgetting", or "full-K" for seed K of a student on all pictures. Random
@@ -45,16 +45,16 @@ def fit_pictures(
     keeper: Keeper,
     team: Processes = ALONE,
 ) -> TrainingHistory:
-    """Train a network on views of the real pictures and their hard labels, as teachers are.
+    """Train a network on views of the real pictures with hard labels.
 
     Args:
         model: The network; trained in place.
         data: The real pictures.
-        task: What is trained, and with which settings.
-        test: Top-1 accuracy in percent of the network.
+        task: The architecture and the settings.
+        test: Returns the top-1 accuracy of the network in percent.
         runtime: Device, precision, seed.
-        keeper: Where the state of the unfinished training is kept.
-        team: The processes that train it together.
+        keeper: Saves the state of the unfinished training.
+        team: Processes that train the network together.
 
     Raises:
         RunError: If the training diverges.
@@ -67,8 +67,8 @@ def fit_pictures(
         shares = [index[team.rows(len(index))] for index in indices]
         loaded = view_batches(data, config.views, shares, runtime, path, task.workers)
         for number, (pictures, labels) in enumerate(loaded, start):
-            whole = min(size, count - number * size)
-            yield shared_step(team, whole, partial(_picture_loss, pictures, labels, runtime))
+            batch = min(size, count - number * size)  # of all processes together
+            yield shared_step(team, batch, partial(_picture_loss, pictures, labels, runtime))
 
     training = Training(
         name=f"{task.stage} {task.backbone}",

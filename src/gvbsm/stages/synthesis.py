@@ -1,13 +1,12 @@
-"""Synthesis: optimize all images of a set, group by group, resumable and shared by processes.
+"""Synthesis: optimize all images of a set, in groups that are resumed and shared independently.
 
-Images are optimized in independent batches ("groups"): a group's images depend on nothing outside
-of it. So groups may run in any order, be resumed alone, or be stacked and go through one forward
-pass together: networks in eval mode keep the images of a batch apart.
+A group is a batch of images that are optimized together. Its images depend on the seed and the
+group's number alone. So groups may run in any order, in several processes, or stacked in one
+forward pass, since networks in eval mode do not mix the images of a batch.
 
-Images may begin late (`synthesis.rounds`, DELT). All images of a group belong to one round, and it
-is stacked with groups of its round alone. A late group enters the same loop at a later iteration:
-draws, learning rate and stages are those of the iterations that it takes part in. So it still
-depends on the seed and its number alone.
+Images may begin late (`synthesis.rounds`, DELT). All images of a group begin at one iteration, and
+only groups that begin together are stacked. A late group has the draws, the learning rate and the
+stages of the iterations that it takes part in.
 """
 
 from __future__ import annotations
@@ -55,12 +54,12 @@ from gvbsm.store.workdir import await_files
 log = logging.getLogger("gvbsm")
 
 WORTH_COMPILING = 2e8  # pixels x iterations; a network of the paper compiles in about a minute
-GPU_IMAGES = 1024  # images a launch on a GPU, unless told
+GPU_IMAGES = 1024  # images in a stack on a GPU, unless `synthesis.groups` is set
 
 
 @dataclass(frozen=True)
 class SynthesisTask:
-    """What the images of a set are made from.
+    """Settings, teachers and data of a synthesis.
 
     Attributes:
         config: The stage's settings.
@@ -81,12 +80,12 @@ class SynthesisTask:
     initial: Start | None = None
 
     def start(self, index: Tensor, group: int, runtime: Runtime) -> Tensor:
-        """Where the pixels of a group start, normalized float (batch, channels, height, width).
+        """Return the initial pixels of a group, normalized float (batch, channels, height, width).
 
         Args:
-            index: Places of its images in the set, int64 (batch,).
-            group: Its number.
-            runtime: Holds the seed.
+            index: Positions of its images in the set, int64 (batch,).
+            group: Number of the group.
+            runtime: Seed.
         """
         data = self.data
         if self.initial is not None:
@@ -96,7 +95,7 @@ class SynthesisTask:
         return torch.randn(shape, generator=runtime.generator("noise", group))
 
     def extras(self, stack: Stack, start: Tensor, runtime: Runtime) -> list[Extra]:
-        """What later papers add to the iterations of a stack, as the settings ask for it."""
+        """Return the additions of later papers to the loop that the settings switch on."""
         config, extras = self.config, list[Extra]()
         if config.weight_flatness:
             extras.append(Flatness(config, runtime))
@@ -110,26 +109,26 @@ class SynthesisTask:
 
 @dataclass(frozen=True)
 class _Plan:
-    """The groups of a set, which of them begin when, and which share a pass."""
+    """The groups of a set: image positions, first iterations, and stacks."""
 
     groups: list[Tensor]
     begins: list[int]
     iterations: int
 
     def stacks(self, numbers: Sequence[int], limit: int) -> list[tuple[int, ...]]:
-        """Cut groups into stacks of at most `limit` of one beginning and size.
+        """Stack at most `limit` groups of equal size that begin together.
 
         The last group may be smaller than the others.
         """
         stacks = []
         kinds = [(begin, len(g)) for begin, g in zip(self.begins, self.groups, strict=True)]
         for _, equal in itertools.groupby(numbers, key=lambda group: kinds[group]):
-            same = tuple(equal)
-            stacks += [same[start : start + limit] for start in range(0, len(same), limit)]
+            groups = tuple(equal)
+            stacks += [groups[start : start + limit] for start in range(0, len(groups), limit)]
         return stacks
 
     def steps(self, numbers: Sequence[int]) -> int:
-        """Iterations of groups."""
+        """Count the iterations of groups."""
         return sum(self.iterations - self.begins[number] for number in numbers)
 
 
@@ -141,7 +140,7 @@ def synthesize_set(
     Several processes share the groups. The images of a group depend on the seed and its number.
 
     Args:
-        task: What the images are made from.
+        task: Settings, teachers and data.
         runtime: Device, precision, seed, progress.
         path: The file of the set.
         header: Its header (`images_header`).
@@ -168,7 +167,7 @@ def synthesize_set(
             while waiting:
                 numbers = waiting.pop(0)
                 size, done = sum(len(plan.groups[g]) for g in numbers), bar.n
-                # A graph belongs to one batch size: not for the odd groups at the end.
+                # A compiled graph has one batch size, so other sizes use the teachers as they are.
                 teachers = compiled if compiled and size == usual else task.teachers
                 try:
                     _make_stack(
@@ -245,21 +244,21 @@ def optimize_stack(
     checkpoint: Checkpoint,
     bar: tqdm[Any],
 ) -> tuple[Tensor, Work]:
-    """Run the loop over a stack of groups; log, film, check and save what it yields.
+    """Run the loop over a stack of groups: log and check its steps, film, and save checkpoints.
 
     Args:
-        task: What the images are made from.
+        task: Settings, teachers and data.
         stack: The groups.
-        start: Where the pixels start, normalized float (groups * batch, channels, height, width);
-            real pictures of the data's side, or noise of the first stage's.
+        start: Initial pixels, normalized float (groups * batch, channels, height, width): real
+            pictures of the data's side, or noise of the first stage's side.
         filmed: Rows of the images that are filmed, int64 (filmed,).
         runtime: Device, precision, seed.
-        checkpoint: Where unfinished work is kept.
+        checkpoint: Checkpoint of the stack.
         bar: Progress, in iterations of a group.
 
     Returns:
-        uint8 images of the last iteration (groups * batch, channels, height, width), on the CPU,
-        and the work, with its film and traces.
+        The images after the last iteration, uint8 (groups * batch, channels, height, width) on the
+        CPU; and the work, with film and traces.
 
     Raises:
         RunError: If a group's loss is no longer finite.
@@ -296,7 +295,7 @@ def optimize_stack(
 def _begin(
     task: SynthesisTask, stack: Stack, start: Tensor, filmed: Tensor, runtime: Runtime
 ) -> Work:
-    """The work on a stack before its first iteration; `start` is on the device."""
+    """Return the work on a stack before its first iteration; `start` is on the device."""
     config, data = task.config, task.data
     images = resize(start, side_at(config, stack.begin, data.image_size))
     bounds = data.normalization.bounds()
@@ -307,7 +306,7 @@ def _begin(
 
 
 def _film(work: Work, frames: Sequence[int], filmed: Tensor, task: SynthesisTask) -> None:
-    """Keep a frame, if this is an iteration that has one."""
+    """Add a frame to the film, if the present iteration has one."""
     if work.state.step in frames:
         data, images = task.data, work.state.images.detach()
         shown = resize(images[filmed.to(images.device)], data.image_size)
@@ -316,7 +315,7 @@ def _film(work: Work, frames: Sequence[int], filmed: Tensor, task: SynthesisTask
 
 
 def _measured(begin: int, iterations: int) -> set[int]:
-    """About a hundred iterations, and each of the first ten: DD acts in the first alone."""
+    """Choose about 100 iterations to measure, with the first ten, in which alone DD acts."""
     every = max(1, iterations // 100)
     return {
         step
@@ -333,7 +332,7 @@ def _log_step(
     runtime: Runtime,
     bar: tqdm[Any],
 ) -> None:
-    """Add an iteration to each group's trace, the bar and the trackers."""
+    """Log an iteration to each group's trace, the progress bar and the trackers."""
     for group, trace in enumerate(work.traces):
         trace.append(trace_row(step, group))
     bar.set_postfix(loss=f"{float(step.loss.mean()):.3g}")
@@ -344,7 +343,7 @@ def _log_step(
 
 
 def _compiled(task: SynthesisTask) -> list[Teacher]:
-    """Compiled teachers, if they are asked for or the work is long enough to repay compiling."""
+    """Compile the teachers if the settings ask for it or the synthesis is long enough to gain."""
     config, data = task.config, task.data
     pixels = len(data.class_names) * task.ipc * data.image_size**2
     worth = pixels * config.iterations >= WORTH_COMPILING
@@ -363,9 +362,10 @@ def _compile(teacher: Teacher, n_p: int) -> CompiledObserver:
 
 
 def _groups_at_once(config: SynthesisConfig, runtime: Runtime, missing: int) -> int:
-    """Groups a launch: on the CPU one, as more were measured not to be faster there.
+    """Choose the number of groups in a stack.
 
-    On GPUs no more than gives every process some of the missing ones.
+    On the CPU it is 1, since larger stacks were not faster. On GPUs it is limited so that every
+    process gets some of the missing groups.
     """
     if config.groups is not None:
         return config.groups
@@ -376,7 +376,7 @@ def _groups_at_once(config: SynthesisConfig, runtime: Runtime, missing: int) -> 
 
 
 def _fewer(numbers: Sequence[int], config: SynthesisConfig) -> int:
-    """Groups a launch after it ran out of memory: half as many."""
+    """Halve the number of groups in a stack after running out of memory."""
     if len(numbers) == 1:
         raise RunError(
             f"out of memory with {config.batch_size} images at once; lower synthesis.batch_size, "

@@ -1,4 +1,4 @@
-"""Checkpoints of a running synthesis: its state, film and traces, to disk and back bit for bit."""
+"""Save and restore the state, film and traces of a running synthesis, bit for bit."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class Work:
     """A stack of groups that is being optimized.
 
     Attributes:
-        state: What the iterations change.
+        state: Images, optimizer and averages.
         film: Frames so far, uint8 (filmed, frames, channels, height, width).
         traces: Each group's trace.
     """
@@ -46,7 +46,7 @@ class Work:
         checkpoint.save(tensors, {"step": state.step, "traces": self.traces})
 
     def resume(self, checkpoint: Checkpoint) -> None:
-        """Go on from a checkpoint, if there is one."""
+        """Restore the work from its checkpoint, if there is one."""
         if (saved := checkpoint.load()) is None:
             return
         tensors, header = saved

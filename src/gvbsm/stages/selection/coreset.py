@@ -1,8 +1,8 @@
-"""Selection of real pictures, the baselines that every distilled set is reported beside.
+"""Selection of real pictures: the baselines of every distilled set.
 
-Random, herding, k-center and forgetting are the four of the paper's table 5. The libraries that
-offer them (DeepCore, apricot) bring a training framework, or solve another problem: hence our own.
-Each picks `ipc` pictures of every class by itself; which ones depends on the arguments alone.
+Random, herding, k-center and forgetting are those of the paper's table 5. DeepCore has them within
+a training framework, and apricot solves other problems, so they are written here. Each function
+takes `ipc` pictures of every class, and its result depends on its arguments alone.
 """
 
 from __future__ import annotations
@@ -39,11 +39,11 @@ def select_random(labels: Tensor, classes: int, ipc: int, generator: Generator) 
 
 
 def select_herding(features: Iterable[Tensor], labels: Tensor, classes: int, ipc: int) -> Tensor:
-    """Take pictures one by one so that the mean of those taken stays closest to the class's mean.
+    """Take pictures one by one so that their mean stays as close as possible to the class's mean.
 
-    The greedy rule of Welling (ICML 2009) in the form of iCaRL (CVPR 2017, algorithm 4), without
-    replacement. iCaRL scales each picture's features to length 1 first; here they are as they come.
-    DeepCore takes the picture that brings the mean farthest away (PatrickZH/DeepCore@4312342,
+    This is the greedy rule of Welling (ICML 2009) in the form of iCaRL (CVPR 2017, algorithm 4),
+    without replacement. iCaRL scales features to length 1 first, which is not done here. DeepCore
+    takes the picture that moves the mean farthest away (PatrickZH/DeepCore@4312342,
     deepcore/methods/herding.py: `argmax` of a distance), which is not herding.
 
     Args:
@@ -79,7 +79,7 @@ def _herding_order(features: Tensor, ipc: int) -> list[int]:
 
 
 def select_k_center(features: Iterable[Tensor], labels: Tensor, classes: int, ipc: int) -> Tensor:
-    """Take, one by one, the picture of the class that is farthest from all those taken.
+    """Take, one by one, the picture of the class that is farthest from those already taken.
 
     Greedy k-center (Sener & Savarese, ICLR 2018, algorithm 1) in the Euclidean distance, which
     keeps the largest distance of a picture to its nearest center within twice the best possible. It
@@ -123,20 +123,23 @@ def _select_by(
     classes: int,
     ipc: int,
 ) -> Tensor:
-    """Choose `ipc` pictures of each class, once all its features are there, by their order."""
+    """Take the first `ipc` pictures of each class in an order that depends on its features.
+
+    A class is ordered as soon as the features of all its pictures have arrived.
+    """
     members = list(class_members(labels, classes, ipc))
     chosen = torch.empty(classes, ipc, dtype=torch.int64)
-    parts: list[list[Tensor]] = [[] for _ in members]
+    class_features: list[list[Tensor]] = [[] for _ in members]
     start = 0
     for batch in features:
-        own = labels[start : start + len(batch)]
+        batch_labels = labels[start : start + len(batch)]
         start += len(batch)
-        for label in sorted(set(own.tolist())):
-            parts[label].append(batch[own == label])
-            if sum(map(len, parts[label])) == len(members[label]):
-                order = order_of(torch.cat(parts[label]), ipc)
+        for label in sorted(set(batch_labels.tolist())):
+            class_features[label].append(batch[batch_labels == label])
+            if sum(map(len, class_features[label])) == len(members[label]):
+                order = order_of(torch.cat(class_features[label]), ipc)
                 chosen[label] = members[label][torch.tensor(order)]
-                parts[label].clear()
+                class_features[label].clear()
     return chosen.flatten()
 
 
@@ -150,7 +153,7 @@ def select_forgetting(
         labels: Classes of the pictures, int64 (pictures,).
         classes: Number of classes.
         ipc: Pictures per class.
-        generator: Decides between pictures that were forgotten as often, on the CPU.
+        generator: Orders pictures that were forgotten equally often, on the CPU.
 
     Returns:
         Indices, class by class, the most forgotten first, int64 (classes * ipc,).
@@ -166,6 +169,6 @@ def select_forgetting(
 
 
 def _centered(features: Tensor) -> Tensor:
-    """Features less their mean, in float64, so that distances may be formed from products."""
+    """Subtract the mean of features, in float64, so that distances can be computed by products."""
     wide = features.double()
     return wide - wide.mean(dim=0)

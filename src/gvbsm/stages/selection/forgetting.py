@@ -1,4 +1,4 @@
-"""Forgetting: train a fresh network and note which real pictures it knows after each epoch."""
+"""Forgetting: train a network and record which real pictures it classifies right each epoch."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ def record_forgetting(
     recipe: Recipe,
     workers: int = 0,
 ) -> None:
-    """Train a network as the teachers are, and save how often each picture was forgotten.
+    """Train a network as the teachers are trained, and save how often each picture was forgotten.
 
-    It starts from random weights, also where the teachers are pretrained. Until all is done, what
-    was right after an epoch lies in a file of its own, so that a stopped run ends the same.
+    The network starts from random weights, even if the teachers are pretrained. During the
+    training, the right predictions of each epoch are saved in a file, so that a run can be resumed.
 
     Args:
         backbone: Name of the architecture.
         data: The real pictures.
         config: The teachers' settings, with the epochs of this run.
         runtime: Device, precision, seed.
-        path: Where the result goes: `events` of `count_forgetting`, int64 (training pictures,).
-        recipe: What it is made from.
+        path: File of the result: `events` of `count_forgetting`, int64 (training pictures,).
+        recipe: Recipe of the result.
         workers: Processes that decode pictures.
 
     Raises:
@@ -52,14 +52,14 @@ def record_forgetting(
         model = build_backbone(backbone, len(data.class_names), data.image_size, data.channels)
     model = runtime.place(model)
     checkpoint = Checkpoint(path, recipe, runtime.checkpoint_seconds)
-    parts = path.with_suffix("")  # a folder
-    files = [parts / f"epoch-{epoch:05d}.safetensors" for epoch in range(config.epochs)]
+    folder = path.with_suffix("")
+    files = [folder / f"epoch-{epoch:05d}.safetensors" for epoch in range(config.epochs)]
     steps = batch_count(len(data.train), config.batch_size)
-    waiting = iter(files[_epochs_done(checkpoint, files, recipe, steps) :])
+    next_files = iter(files[_epochs_done(checkpoint, files, recipe, steps) :])
 
     def record(net: nn.Module) -> float:
         right = classified_rightly(net, data, runtime, workers)
-        save(next(waiting), {"right": right}, {"kind": "forgetting epoch", "recipe": recipe})
+        save(next(next_files), {"right": right}, {"kind": "forgetting epoch", "recipe": recipe})
         return 100.0 * float(right.float().mean())
 
     every_epoch = replace(config, tests=config.epochs)
@@ -70,14 +70,14 @@ def record_forgetting(
     save(path, {"events": count_forgetting(right)}, {**header, "history": vars(history)})
     checkpoint.clear()
     remove_all(files)
-    with suppress(OSError):  # it holds a file that gvbsm did not make
-        parts.rmdir()
+    with suppress(OSError):  # the folder holds a file of the user
+        folder.rmdir()
 
 
 def _epochs_done(checkpoint: Checkpoint, files: Sequence[Path], recipe: Recipe, steps: int) -> int:
-    """Epochs that the checkpoint is past; it is cleared if the file of one of them is lost."""
-    found = checkpoint.load()
-    done = 0 if found is None else int(found[1]["step"]) // steps
+    """Count the epochs before the checkpoint; clear it if the file of one of them is missing."""
+    saved = checkpoint.load()
+    done = 0 if saved is None else int(saved[1]["step"]) // steps
     if all(is_current(file, recipe) for file in files[:done]):
         return done
     checkpoint.clear()
@@ -85,10 +85,10 @@ def _epochs_done(checkpoint: Checkpoint, files: Sequence[Path], recipe: Recipe, 
 
 
 def count_forgetting(right: Iterable[Tensor]) -> Tensor:
-    """How often each picture was forgotten: right after one epoch, and wrong after the next.
+    """Count how often each picture was forgotten: right after one epoch, wrong after the next.
 
-    Toneva et al. (ICLR 2019) look at a picture whenever it is in a training batch. Here all are
-    looked at after each epoch, without augmentation, so that one state of the network judges all.
+    Toneva et al. (ICLR 2019) test a picture when it is in a training batch. Here all pictures are
+    tested after each epoch, without augmentation, by the same weights.
 
     Args:
         right: For each epoch, whether each picture was given its class, bool (pictures,).
@@ -109,7 +109,9 @@ def count_forgetting(right: Iterable[Tensor]) -> Tensor:
 def classified_rightly(
     model: nn.Module, data: ImageData, runtime: Runtime, workers: int = 0
 ) -> Tensor:
-    """Whether each training picture, unchanged, is given its class; leaves the net in eval mode.
+    """Test which training pictures are classified right, without augmentation.
+
+    The network is in eval mode afterwards.
 
     Args:
         model: A network on its device.
@@ -120,9 +122,9 @@ def classified_rightly(
     Returns:
         bool (training pictures,), on the CPU.
     """
-    answer = InParts(model.eval())
+    predict = InParts(model.eval())
     right = []
     with torch.inference_mode(), runtime.autocast():
         for pictures, labels in plain_batches(data, data.train, 256, runtime, workers):
-            right.append(answer(pictures).argmax(dim=1) == labels)
+            right.append(predict(pictures).argmax(dim=1) == labels)
     return torch.cat(right).cpu()

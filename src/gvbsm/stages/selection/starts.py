@@ -1,4 +1,4 @@
-"""Choose the real pictures, or crops of them, from which the optimization of images starts."""
+"""Choose the real pictures, or crops of them, that synthesis starts from."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from gvbsm.engine.device import Runtime
 from gvbsm.engine.seeds import generator_for
 from gvbsm.method.losses import ensemble_logits
 
-CROP_PICTURES = 300  # pictures of a class that are cut, at most, unless more are needed
+CROP_PICTURES = 300  # most pictures of a class that are cropped, unless more are needed
 CROPS = 5  # crops of a picture
-BATCH = 64  # pictures in a pass; the choice does not depend on it
+BATCH = 64  # pictures in a forward pass; the result does not depend on it
 
 
 class _Crops(Dataset[tuple[Tensor, Tensor, Tensor]]):
@@ -51,10 +51,10 @@ def choose_crops(
 ) -> Start:
     """Take the crops that the teachers classify best, at most one of a picture, and tile them.
 
-    RDED (CVPR 2024): 300 pictures of a class at random, 5 random square crops of each, shrunk to a
-    tile's side and set in a frame of the mean color that fills the picture; of each picture the
-    crop of the lowest cross-entropy under the teachers' mean logits stays, and of these the lowest
-    of the class. Tiles that follow each other in that order share an image.
+    As in RDED (CVPR 2024): draw 300 pictures of a class and 5 square crops of each. Resize each
+    crop to the side of a tile, and pad it with the mean color to the size of a picture. Of each
+    picture take the crop with the lowest cross-entropy under the teachers' mean logits, and of
+    these crops the lowest of the class. Successive crops in that order share an image.
 
     Args:
         data: The real pictures.
@@ -71,17 +71,17 @@ def choose_crops(
     losses, boxes = [], []
     crops = _Crops(data, side, scale, runtime.seed)
     batches = torch.split(index, BATCH)
-    # Pictures in memory would have to be copied to every worker.
+    # No workers for pictures in memory, since they would be copied to every worker.
     workers = workers if data.train.images is None else 0
     with runtime.progress(len(index), "crops", "picture") as bar, torch.no_grad():
         for cut, drawn, labels in streamed(crops, batches, runtime, workers):
             count = len(labels)
             pictures = data.normalization.normalize(cut.to(runtime.device).flatten(end_dim=1))
-            found = class_losses(
+            crop_losses = class_losses(
                 teachers, F.pad(pictures, frame * 2), labels.repeat_interleave(CROPS), runtime
             ).view(count, CROPS)
-            best = found.argmin(dim=1)
-            losses.append(found[torch.arange(count), best])
+            best = crop_losses.argmin(dim=1)
+            losses.append(crop_losses[torch.arange(count), best])
             boxes.append(drawn[torch.arange(count), best])
             bar.update(count)
     chosen = select_lowest(torch.cat(losses), data.train.labels[index], classes, needed)
@@ -114,12 +114,12 @@ def select_lowest(losses: Tensor, labels: Tensor, classes: int, ipc: int) -> Ten
 
 
 def _drawn_pictures(data: ImageData, limit: int, runtime: Runtime) -> Tensor:
-    """At most `limit` training pictures of each class at random, class by class, int64 (n,)."""
+    """Draw at most `limit` training pictures of each class: indices by class, int64 (n,)."""
     generator = runtime.generator("start")
     return torch.cat(
         [
-            own[torch.randperm(len(own), generator=generator)[:limit]]
-            for own in class_members(data.train.labels, len(data.class_names), 0)
+            members[torch.randperm(len(members), generator=generator)[:limit]]
+            for members in class_members(data.train.labels, len(data.class_names), 0)
         ]
     )
 
@@ -127,7 +127,7 @@ def _drawn_pictures(data: ImageData, limit: int, runtime: Runtime) -> Tensor:
 def class_losses(
     teachers: Sequence[nn.Module], pictures: Tensor, labels: Tensor, runtime: Runtime
 ) -> Tensor:
-    """Cross-entropy of each picture's class under the teachers' mean logits, float32 on the CPU.
+    """Compute each picture's cross-entropy under the teachers' mean logits, float32 on the CPU.
 
     Args:
         teachers: Networks in eval mode.
@@ -136,15 +136,15 @@ def class_losses(
         runtime: Precision.
     """
     with torch.no_grad(), runtime.autocast():
-        answers = [teacher(pictures) for teacher in teachers]
-    logits = ensemble_logits(answers, normalize=False)
+        teacher_logits = [teacher(pictures) for teacher in teachers]
+    logits = ensemble_logits(teacher_logits, normalize=False)
     return F.cross_entropy(logits, labels.to(logits.device), reduction="none").cpu()
 
 
 def training_losses(
     data: ImageData, teachers: Sequence[nn.Module], runtime: Runtime, batch: int, workers: int
 ) -> Tensor:
-    """`class_losses` of every training picture, unchanged, in batches: float32 (pictures,)."""
+    """Compute `class_losses` of all training pictures, without augmentation: (pictures,)."""
     losses = []
     with runtime.progress(len(data.train), "losses of the pictures", "picture") as bar:
         for pictures, labels in plain_batches(data, data.train, batch, runtime, workers):
