@@ -68,9 +68,9 @@ def remove_leftovers(directory: Path) -> None:
 
     Folders with a lock of their own, such as a work directory inside of another, are skipped.
     """
-    for place, folders, _ in os.walk(directory):
+    for parent, folders, _ in os.walk(directory):
         for name in list(folders):
-            folder = Path(place, name)
+            folder = Path(parent, name)
             if is_draft(folder):
                 shutil.rmtree(folder, ignore_errors=True)
             elif not (folder / LOCK).exists():

@@ -57,9 +57,9 @@ def claim(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if is_claimed(folder):
         return
-    others = sorted(entry.name for entry in os.scandir(folder) if not _is_of_a_lock(entry.name))
-    if others:
-        raise FileExistsError(", ".join(map(repr, others[:3])) + ", ..." * (len(others) > 3))
+    names = sorted(entry.name for entry in os.scandir(folder) if not _is_of_a_lock(entry.name))
+    if names:
+        raise FileExistsError(", ".join(map(repr, names[:3])) + ", ..." * (len(names) > 3))
     _append(folder / NAME, {"gvbsm": "files made here"})
 
 

@@ -104,8 +104,8 @@ def find_fault(predicted: Tensor, labels: Tensor, classes: int) -> str | None:
     chance = 1 / classes
     limit = chance + 3 * math.sqrt(chance * (1 - chance) / len(labels))
     # A network that predicts one class for all pictures is right on that class alone: leave it out.
-    other = labels != predicted.mode().values
-    if float((predicted == labels)[other].double().mean()) <= limit:
+    is_counted = labels != predicted.mode().values
+    if float((predicted == labels)[is_counted].double().mean()) <= limit:
         return f"{share}, no more than by chance ({100 * chance:.2g} %)"
     return None
 
