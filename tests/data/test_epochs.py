@@ -17,7 +17,14 @@ from gvbsm.config import (
     SynthesisConfig,
     ViewConfig,
 )
-from gvbsm.data.epochs import Plan, batch_size_for, draw_plan, settle, settle_epochs, view_batch
+from gvbsm.data.epochs import (
+    EpochPlan,
+    batch_size_for,
+    draw_plan,
+    settle,
+    settle_epochs,
+    view_batch,
+)
 from gvbsm.data.loading import batch_count, border_color
 from gvbsm.data.mixing import Mixes
 from gvbsm.data.views import Views
@@ -229,7 +236,7 @@ def test_view_batch__known_answer(data, runtime):
     whole = torch.tensor([[0, 0, 8, 8]]).expand(2, 4)
     views = Views(whole, torch.tensor([False, True]), torch.zeros(2, 2, dtype=torch.long))
     boxes = torch.tensor([[0, 0, 8, 4], [0, 0, 0, 0]])
-    plan = Plan(torch.tensor([0, 1]), views, Mixes(torch.tensor([1, 0]), boxes))
+    plan = EpochPlan(torch.tensor([0, 1]), views, Mixes(torch.tensor([1, 0]), boxes))
     images = data.train.images[:2]
     found = view_batch(images, plan, torch.tensor([0, 1]), data.normalization, runtime)
     pictures = data.normalization.normalize(images)

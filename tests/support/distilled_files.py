@@ -5,7 +5,7 @@ from dataclasses import replace
 import torch
 
 from gvbsm.config import LabelStorageConfig
-from gvbsm.data.epochs import Plan
+from gvbsm.data.epochs import EpochPlan
 from gvbsm.data.mixing import Mixes
 from gvbsm.data.views import Views
 from gvbsm.files.artifacts import save
@@ -57,7 +57,7 @@ def write_labels(directory, epochs=5, shard_epochs=2, images=4, classes=2, **ent
         boxes, rolls = (torch.full((images, numbers), epoch) for numbers in (4, 2))
         flips = torch.full((images,), bool(epoch))
         order = torch.arange(images)
-        plan = Plan(order.flip(0), Views(boxes, flips, rolls), Mixes(order, boxes))
+        plan = EpochPlan(order.flip(0), Views(boxes, flips, rolls), Mixes(order, boxes))
         logits = torch.full((images, classes), float(epoch), dtype=torch.float16)
         return plan, lambda index: store.encode(logits[index])
 

@@ -57,7 +57,7 @@ def measure_labels(config: BenchConfig, runtime: Runtime) -> Pair:
 
 
 def measure_evaluation(config: BenchConfig, runtime: Runtime) -> Pair:
-    """Training a ConvNet-128 on 100 labelled CIFAR images against its bare training steps."""
+    """Training a ConvNet-128 on 100 labeled CIFAR images against its bare training steps."""
     preset = as_config("cifar10")
     labels = replace(preset.labels, epochs=STEPS)
     data = noise_data()

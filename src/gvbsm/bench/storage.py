@@ -57,12 +57,12 @@ def _measure(storage: LabelStorageConfig, config: BenchConfig, runtime: Runtime)
         folder, plain = Path(name) / "labels", Path(name) / "plain"
         store = new_store(folder, labels, IMAGES, CLASSES, SIZE, runtime, {})
 
-        def labelled(epoch: int) -> LabeledEpoch:
+        def labeled(epoch: int) -> LabeledEpoch:
             return plans[epoch], lambda index: store.encode(logits[index])
 
         def write() -> None:
             for shard in store.shards:
-                store.write(shard, labelled, lambda: None)
+                store.write(shard, labeled, lambda: None)
 
         def read() -> None:
             opened = load_labels(folder)

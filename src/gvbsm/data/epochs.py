@@ -1,7 +1,7 @@
-"""What an epoch on a distilled set consists of: order, views and mixes.
+"""Epochs on a distilled set: the order, views and mixes of its images.
 
-Labelling and training both draw it from here, so that labels made beforehand and labels made during
-training belong to the same batches.
+Labeling and training both draw an epoch here, so that labels that are stored beforehand and labels
+that are computed during training belong to the same batches.
 """
 
 from __future__ import annotations
@@ -32,11 +32,16 @@ from gvbsm.data.views import Views, apply_views, sample_views
 from gvbsm.engine.device import Runtime
 
 
-class Plan(NamedTuple):
-    """One epoch: the images' order, int64 (images,), and each image's view and mix.
+class EpochPlan(NamedTuple):
+    """Order, views and mixes of one epoch.
 
-    Beyond the paper: `cells`, the patch shuffle, int64 (images, n^2), and `shares`, Mixup's, int64
-    (images,), of which an image with 0 or more has no CutMix; None is off.
+    Attributes:
+        order: Indices of the images, int64 (images,).
+        views: The view of each image.
+        mixes: CutMix of each image.
+        cells: Beyond the paper, the patch shuffle, int64 (images, n^2); None is off.
+        shares: Beyond the paper, Mixup's shares in `SHARES`-ths, int64 (images,). An image with a
+            share of 0 or more has no CutMix; None is off.
     """
 
     order: Tensor
@@ -46,18 +51,18 @@ class Plan(NamedTuple):
     shares: Tensor | None = None
 
     def kept(self, index: Tensor, height: int, width: int) -> Tensor:
-        """Share of each image at `index` that is its own, float (batch,), of this many pixels."""
-        own = kept_share(self.mixes.boxes[index], height, width)
-        return own if self.shares is None else own - self.shares[index].clamp(min=0) / SHARES
+        """Return the share of each image at `index` that its mix keeps, float (batch,)."""
+        kept = kept_share(self.mixes.boxes[index], height, width)
+        return kept if self.shares is None else kept - self.shares[index].clamp(min=0) / SHARES
 
 
 def batch_size_for(count: int, batch_size: int, full_batch_up_to: int) -> int:
-    """Images in a batch: all of a small set, else `batch_size` (table 9: "64 or |S|")."""
+    """Return the batch size: all of a small set, else `batch_size` (table 9: "64 or |S|")."""
     return count if count <= full_batch_up_to else batch_size
 
 
 def settle_epochs(labels: LabelsConfig, count: int, batch_size: int) -> LabelsConfig:
-    """The settings with as many epochs as a set of `count` images needs for `min_steps` steps.
+    """Return the settings with enough epochs for `min_steps` steps on a set of `count` images.
 
     Args:
         labels: The settings.
@@ -65,8 +70,8 @@ def settle_epochs(labels: LabelsConfig, count: int, batch_size: int) -> LabelsCo
         batch_size: Images in a training batch.
     """
     size = batch_size_for(count, batch_size, labels.full_batch_up_to)
-    needed = math.ceil(labels.min_steps / batch_count(count, size))
-    return replace(labels, epochs=max(labels.epochs, needed))
+    epochs = math.ceil(labels.min_steps / batch_count(count, size))
+    return replace(labels, epochs=max(labels.epochs, epochs))
 
 
 def settle(config: Config, classes: int) -> Config:
@@ -84,8 +89,8 @@ def settle(config: Config, classes: int) -> Config:
     return settle_beta_dr(replace(config, labels=labels))
 
 
-def draw_plan(count: int, size: int, views: ViewConfig, epoch: int, runtime: Runtime) -> Plan:
-    """The plan of one epoch, a function of the run's seed and the epoch alone.
+def draw_plan(count: int, size: int, views: ViewConfig, epoch: int, runtime: Runtime) -> EpochPlan:
+    """Draw the plan of one epoch, a function of the run's seed and the epoch only.
 
     Args:
         count: Images of the set.
@@ -96,47 +101,47 @@ def draw_plan(count: int, size: int, views: ViewConfig, epoch: int, runtime: Run
     """
     generator = runtime.generator("epoch", epoch)
     order = torch.randperm(count, generator=generator)
-    drawn = sample_views(count, size, size, generator, views)
+    image_views = sample_views(count, size, size, generator, views)
     mixes = sample_mixes(count, size, size, views.cutmix, generator, per_sample=views.per_sample)
-    each, cells, shares = views.per_sample, None, None
+    per_sample, cells, shares = views.per_sample, None, None
     if views.shuffle > 1:
-        cells = sample_cells(count, views.shuffle, generator, per_sample=each)
+        cells = sample_cells(count, views.shuffle, generator, per_sample=per_sample)
     if views.mixup:
-        both = bool(views.cutmix)
-        shares = sample_shares(count, views.mixup, generator, half=both, per_sample=each)
+        half = bool(views.cutmix)  # the other half has CutMix
+        shares = sample_shares(count, views.mixup, generator, half=half, per_sample=per_sample)
         boxes = torch.where(shares[:, None] < 0, mixes.boxes, torch.zeros_like(mixes.boxes))
         mixes = mixes._replace(boxes=boxes)
-    return Plan(order, drawn, mixes, cells, shares)
+    return EpochPlan(order, image_views, mixes, cells, shares)
 
 
 def view_batch(
     images: Tensor,
-    plan: Plan,
+    plan: EpochPlan,
     index: Tensor,
     normalization: Normalization,
     runtime: Runtime,
     border: Tensor | None = None,
 ) -> Tensor:
-    """The images at `index` as the plan sees them, mixed; normalized float, on the device.
+    """Augment and mix the images at `index` by the plan; normalized float, on the device.
 
     Args:
         images: All images of the set, uint8 (images, channels, height, width).
         plan: The epoch's plan.
-        index: Which images, int64 (batch,).
+        index: Indices of the images, int64 (batch,).
         normalization: Mean and standard deviation of the data.
         runtime: Device.
         border: Color around a padded crop, from `loading.border_color`.
     """
 
-    def seen(which: Tensor) -> Tensor:
-        pictures = images[which].to(runtime.device, non_blocking=True)
-        found = apply_views(normalization.normalize(pictures), plan.views.select(which), border)
-        return found if plan.cells is None else apply_cells(found, plan.cells[which])
+    def augment(index: Tensor) -> Tensor:
+        pictures = images[index].to(runtime.device, non_blocking=True)
+        views = apply_views(normalization.normalize(pictures), plan.views.select(index), border)
+        return views if plan.cells is None else apply_cells(views, plan.cells[index])
 
     mixes = plan.mixes.select(index)
     shares = torch.zeros(len(index)) if plan.shares is None else plan.shares[index]
     if not bool(mixes.boxes.any() or (shares > 0).any()):
-        return seen(index)
-    own, partners = seen(index), seen(mixes.partners)
-    found = apply_mixes(own, partners, mixes.boxes)
-    return found if plan.shares is None else apply_shares(found, partners, shares)
+        return augment(index)
+    partners = augment(mixes.partners)
+    mixed = apply_mixes(augment(index), partners, mixes.boxes)
+    return mixed if plan.shares is None else apply_shares(mixed, partners, shares)

@@ -2,7 +2,7 @@
 
 In memory: uint8 pictures are normalized, cropped and mirrored as a batch on the device. From files:
 worker processes decode, crop and resize each picture by the view that belongs to (epoch, picture).
-What a batch holds depends on its arguments alone, so that a stopped run goes on with the same ones.
+What a batch holds depends on its arguments alone, so that a resumed run gets the same batches.
 """
 
 from __future__ import annotations
@@ -36,11 +36,11 @@ PART_BYTES = 16 * 1024**2  # of pictures that are gathered at a time
 def border_color(
     views: ViewConfig, normalization: Normalization, device: torch.device
 ) -> Tensor | None:
-    """What `apply_views` fills the border of finished pictures with.
+    """Return the color with which `apply_views` fills the border of real and distilled pictures.
 
-    Padded before they are normalized, as by torchvision's RandomCrop in the authors' code, they
-    have a black border (G_VBSM@1ed80b0, Branch_CIFAR_100/squeeze/train.py), images in synthesis,
-    which are never anything but normalized, one of the mean color.
+    torchvision's RandomCrop in the authors' code pads pictures before they are normalized, which
+    gives a black border (G_VBSM@1ed80b0, Branch_CIFAR_100/squeeze/train.py). Images in synthesis
+    are always normalized, and their border has the mean color.
 
     Args:
         views: The augmentation.
@@ -199,30 +199,30 @@ class _Files(Dataset[Batch]):
         else:
             picture = resize_to(picture, self._size, self._crop)
             if self._views is not None:
-                picture = self._shifted(picture, index)
+                picture = self._padded_crop(picture, index)
         return picture, self._labels[index]
 
-    def _drawn(self, height: int, width: int, index: int) -> Views:
+    def _sample_view(self, height: int, width: int, index: int) -> Views:
         assert self._views is not None
         generator = generator_for(self._seed, *self._path, index)
         return sample_views(1, height, width, generator, self._views)
 
     def _random_crop(self, picture: Tensor, index: int) -> Tensor:
-        """Crop in the file's own pixels, so that no resolution is lost; then bring to size."""
-        views = self._drawn(picture.shape[1], picture.shape[2], index)
+        """Crop in the file's own pixels, so that no resolution is lost, and resize the crop."""
+        views = self._sample_view(picture.shape[1], picture.shape[2], index)
         top, left, height, width = views.boxes[0].tolist()
         size = [self._size, self._size]
         picture = picture.roll(views.rolls[0].tolist(), dims=(1, 2))
         picture = TF.resized_crop(picture, top, left, height, width, size, antialias=True)
         return picture.flip(2) if bool(views.flips[0]) else picture
 
-    def _shifted(self, picture: Tensor, index: int) -> Tensor:
-        """A padded crop; grey is the mean colour here, to within a few grey levels."""
+    def _padded_crop(self, picture: Tensor, index: int) -> Tensor:
+        """Take a padded crop; 128 stands for the mean color, which differs by a few gray levels."""
         assert self._views is not None
-        views = self._drawn(self._size, self._size, index)
+        views = self._sample_view(self._size, self._size, index)
         outside = torch.tensor(0.0 if self._views.border == "black" else 128.0)
-        moved = apply_views(picture[None].float(), views, outside)[0]
-        return moved.round().clamp(0, 255).to(torch.uint8)
+        cropped = apply_views(picture[None].float(), views, outside)[0]
+        return cropped.round().clamp(0, 255).to(torch.uint8)
 
 
 def _streamed(
@@ -237,22 +237,22 @@ def _streamed(
 
 
 def picture_parts(data: ImageData, index: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Training pictures, brought to size, a few megabytes at a time.
+    """Yield resized training pictures, a few megabytes at a time.
 
     Args:
         data: The real pictures.
-        index: Which, int64 (n,).
+        index: Indices of the pictures, int64 (n,).
 
     Yields:
-        Places in `index`, int64 (m,), with the pictures there, uint8 (m, channels, size, size).
+        Positions in `index`, int64 (m,), and their pictures, uint8 (m, channels, size, size).
     """
     at_once = max(1, PART_BYTES // (data.channels * data.image_size**2))
-    for places in torch.split(torch.arange(len(index)), at_once):
-        yield places, gather_images(data, index[places])
+    for positions in torch.split(torch.arange(len(index)), at_once):
+        yield positions, gather_images(data, index[positions])
 
 
 def gather_images(data: ImageData, index: Tensor) -> Tensor:
-    """The training pictures at `index` (n,), brought to size: uint8 (n, channels, size, size)."""
+    """Return the resized training pictures at `index` (n,), uint8 (n, channels, size, size)."""
     if data.train.images is not None:
         return data.train.images[index]
     assert data.train.paths is not None

@@ -28,7 +28,7 @@ class Mixes(NamedTuple):
     boxes: Tensor
 
     def select(self, index: Tensor) -> Mixes:
-        """The mixes of the pictures at `index`, int64 (n,)."""
+        """Return the mixes of the pictures at `index`, int64 (n,)."""
         return Mixes(self.partners[index], self.boxes[index])
 
 
@@ -40,7 +40,7 @@ def sample_mixes(
     A partner is drawn from the whole set and a box for each picture, so that a view belongs to
     (epoch, image) and not to a batch. The authors' code draws one box for each batch
     (G_VBSM@1ed80b0, Branch_full_ImageNet_1k/relabel/utils_fkd.py): `per_sample=False` gives all
-    pictures one box. As there, the kept share is drawn from Beta(cutmix, cutmix), the centre
+    pictures one box. As there, the kept share is drawn from Beta(cutmix, cutmix), the center
     uniformly, and the box is clipped at the border.
 
     Args:
@@ -54,23 +54,23 @@ def sample_mixes(
     partners = torch.randperm(count, generator=generator)
     if cutmix == 0:
         return Mixes(partners, torch.zeros(count, 4, dtype=torch.long))
-    drawn = count if per_sample else 1
-    cut = (1 - _beta(drawn, cutmix, generator)).sqrt()
-    centre = torch.rand(drawn, 2, generator=generator)
+    draws = count if per_sample else 1
+    cut = (1 - _beta(draws, cutmix, generator)).sqrt()
+    position = torch.rand(draws, 2, generator=generator)
     limits = torch.tensor([height, width])
-    middle = (centre * limits).long()
+    center = (position * limits).long()
     half = (cut[:, None] * limits).long() // 2
-    low = (middle - half).clamp(min=0)
-    high = torch.minimum(middle + half, limits)
+    low = (center - half).clamp(min=0)
+    high = torch.minimum(center + half, limits)
     boxes = torch.cat([low, high - low], dim=1).expand(count, 4)
     return Mixes(partners, boxes)
 
 
 def _beta(count: int, parameter: float, generator: Generator) -> Tensor:
-    """Draws of Beta(parameter, parameter), float64 (count,).
+    """Draw from Beta(parameter, parameter), float64 (count,).
 
-    From two Gamma(a, 1), the only sampler of torch that takes a generator; in float64, since
-    float32 draws underflow for small a.
+    A draw is made from two of Gamma(a, 1), the only such sampler of torch that takes a generator.
+    float32 would underflow for small a.
     """
     shape = torch.full((count, 2), parameter, dtype=torch.float64)
     gamma = torch._standard_gamma(shape, generator=generator)
@@ -80,28 +80,28 @@ def _beta(count: int, parameter: float, generator: Generator) -> Tensor:
 def sample_shares(
     count: int, mixup: float, generator: Generator, *, half: bool, per_sample: bool
 ) -> Tensor:
-    """Draw the partners' shares in Mixup, in `SHARES`-ths, so that they can be kept exactly.
+    """Draw the partners' shares in Mixup as multiples of 1 / `SHARES`, which can be stored exactly.
 
     Args:
         count: Number of pictures.
         mixup: Parameter of the Beta distribution, above 0.
         generator: Source of randomness, on the CPU.
-        half: Let Mixup take each picture with probability 1/2 alone; the others have -1.
+        half: Apply Mixup to each picture with probability 1/2 only; the others have -1.
         per_sample: False gives all pictures the same draw.
 
     Returns:
         int64 (count,), from -1 to `SHARES`.
     """
-    drawn = count if per_sample else 1
-    shares = (_beta(drawn, mixup, generator) * SHARES).round().long()
+    draws = count if per_sample else 1
+    shares = (_beta(draws, mixup, generator) * SHARES).round().long()
     if half:
-        taken = torch.rand(drawn, generator=generator) < 0.5
-        shares = torch.where(taken, shares, torch.full_like(shares, -1))
+        is_mixed = torch.rand(draws, generator=generator) < 0.5
+        shares = torch.where(is_mixed, shares, torch.full_like(shares, -1))
     return shares.expand(count)
 
 
 def sample_cells(count: int, side: int, generator: Generator, *, per_sample: bool) -> Tensor:
-    """Draw the cell that comes to each place of a view cut into `side` x `side`, row by row.
+    """Draw a permutation of the `side` x `side` cells of each view, row by row.
 
     Args:
         count: Number of pictures.
@@ -112,14 +112,14 @@ def sample_cells(count: int, side: int, generator: Generator, *, per_sample: boo
     Returns:
         Permutations, int64 (count, side^2).
     """
-    # The order of uniform draws is a uniform permutation; in float64 none are alike.
-    drawn = count if per_sample else 1
-    keys = torch.rand(drawn, side**2, generator=generator, dtype=torch.float64)
+    # The order of uniform draws is a uniform permutation; in float64 no two are equal.
+    draws = count if per_sample else 1
+    keys = torch.rand(draws, side**2, generator=generator, dtype=torch.float64)
     return keys.argsort(dim=1).expand(count, side**2)
 
 
 def apply_mixes(views: Tensor, partner_views: Tensor, boxes: Tensor) -> Tensor:
-    """Paste each partner's region into each view (CutMix); a new tensor.
+    """Paste the partner's region into each view (CutMix); return a new tensor.
 
     Args:
         views: Float (batch, channels, height, width).
@@ -138,7 +138,7 @@ def apply_mixes(views: Tensor, partner_views: Tensor, boxes: Tensor) -> Tensor:
 
 
 def apply_cells(views: Tensor, cells: Tensor) -> Tensor:
-    """Put each view's cells into their new places (RDED's patch shuffle); differentiable.
+    """Permute the cells of each view (RDED's patch shuffle); differentiable.
 
     Args:
         views: Float (batch, channels, height, width); n divides height and width.
@@ -155,18 +155,18 @@ def apply_cells(views: Tensor, cells: Tensor) -> Tensor:
 
 
 def apply_shares(views: Tensor, partner_views: Tensor, shares: Tensor) -> Tensor:
-    """Blend each view with its partner's (Mixup); a new tensor.
+    """Blend each view with its partner's (Mixup); return a new tensor.
 
     Args:
         views: Float (batch, channels, height, width).
         partner_views: The partners' views, same shape.
-        shares: The partners' shares in `SHARES`-ths, int64 (batch,), on any device; below 1 is no
-            blend.
+        shares: The partners' shares in `SHARES`-ths, int64 (batch,), on any device; 0 or less is
+            no blend.
     """
     weights = shares.to(views.device, non_blocking=True).clamp(min=0).to(views.dtype) / SHARES
     return torch.lerp(views, partner_views, weights[:, None, None, None])
 
 
 def kept_share(boxes: Tensor, height: int, width: int) -> Tensor:
-    """Share of each picture that its mix leaves in place, float (batch,): CutMix's true lambda."""
+    """Return the share of each picture that CutMix keeps (its true lambda), float (batch,)."""
     return 1 - (boxes[:, 2] * boxes[:, 3]).float() / (height * width)

@@ -5,7 +5,7 @@ picture's size), a mirror flag and a cyclic shift. Applying a view is differenti
 the pixels and never writes into its input.
 
 All pictures are normalized, so the 0 that usually fills the border of a padded crop is the mean
-colour.
+color.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class Views(NamedTuple):
     rolls: Tensor
 
     def select(self, index: Tensor) -> Views:
-        """The views of the pictures at `index`, int64 (n,)."""
+        """Return the views of the pictures at `index`, int64 (n,)."""
         return Views(self.boxes[index], self.flips[index], self.rolls[index])
 
 
@@ -52,7 +52,7 @@ def sample_views(
         height: Height of a picture in pixels.
         width: Width of a picture in pixels.
         generator: Source of randomness, on the CPU.
-        config: Crop, flip and roll; what it says of mixing and of the border is not read.
+        config: Crop, flip and roll; its settings of mixing and of the border are not read.
     """
     draws = count if config.per_sample else 1
     if config.crop == "resized":
@@ -71,10 +71,10 @@ def sample_views(
 def _resized_boxes(
     count: int, height: int, width: int, config: ViewConfig, generator: Generator
 ) -> Tensor:
-    """Draw RandomResizedCrop's boxes, int64 (count, 4), by torchvision's law.
+    """Draw the boxes of RandomResizedCrop as torchvision does, int64 (count, 4).
 
-    The area is uniform in `scale`, the aspect ratio log-uniform in `ratio`. Of ten tries the first
-    that fits into the picture is taken; if none does, the largest centered box within `ratio`.
+    The area is uniform in `scale`, the aspect ratio log-uniform in `ratio`. The first of
+    ten tries that fits into the picture is taken, else the largest centered box within `ratio`.
     """
     tries, ratio = 10, config.ratio
     area = torch.empty(count, tries).uniform_(*config.scale, generator=generator) * height * width
@@ -106,24 +106,24 @@ def _fallback_size(height: int, width: int, ratio: tuple[float, float]) -> tuple
 def apply_views(images: Tensor, views: Views, outside: Tensor | None = None) -> Tensor:
     """Roll, crop, bring back to size (bilinear) and mirror each picture; differentiable.
 
-    The authors roll after the crop; rolled first, the border of a padded crop stays at the border.
+    The authors roll after the crop. Here the roll comes first, so that the border of a padded crop
+    stays at the border.
 
     Args:
         images: Normalized pictures, float (batch, channels, height, width).
-        views: The batch's views. From the CPU they come to the images' device here, so that nobody
-            waits for the device to learn whether there is anything to roll.
-        outside: Value of the pixels outside of the picture, of a shape that goes with the images';
-            None is 0.
+        views: The views of the batch. If they are on the CPU, they are moved to the device here:
+            whether there is anything to roll is then known without a device synchronization.
+        outside: Value of the pixels outside of the picture, broadcast to the images; None is 0.
 
     Returns:
         The views, float (batch, channels, height, width).
     """
-    if outside is not None:  # of what is left of it, the outside is 0
+    if outside is not None:  # shift, so that the padding value is 0
         return apply_views(images - outside, views) + outside
     batch, _, height, width = images.shape
     boxes = views.boxes.to(images.device, non_blocking=True)
-    # Positions are rounded: without this a pixel beside the crop has a weight of 1e-7, and a
-    # gradient, which Adam makes a whole step of.
+    # Positions are rounded. Without this mask a pixel beside the crop has a weight of 1e-7 and so
+    # a gradient, which Adam scales up to a full step.
     rolled = _roll(images, views.rolls).masked_fill(~_inside(boxes, height, width), 0.0)
     flips = views.flips.to(images.device, non_blocking=True)
     top, left, h, w = boxes.to(images.dtype).unsqueeze(2).unbind(dim=1)  # (batch, 1) each
@@ -141,7 +141,7 @@ def apply_views(images: Tensor, views: Views, outside: Tensor | None = None) -> 
 
 
 def _inside(boxes: Tensor, height: int, width: int) -> Tensor:
-    """Which pixels lie in their picture's crop, bool (batch, 1, height, width)."""
+    """Mark the pixels inside of each picture's crop, bool (batch, 1, height, width)."""
     top, left, h, w = boxes.view(-1, 4, 1).unbind(dim=1)  # (batch, 1) each
     rows = torch.arange(height, device=boxes.device)
     columns = torch.arange(width, device=boxes.device)
@@ -151,9 +151,9 @@ def _inside(boxes: Tensor, height: int, width: int) -> Tensor:
 
 
 def _source(index: Tensor, size: int, extent: Tensor) -> Tensor:
-    """Where pixel `index` of `size` lies in a crop of `extent` pixels: (batch, size).
+    """Map pixel `index` of `size` to its position in a crop of `extent` pixels: (batch, size).
 
-    Clamped to the crop's own pixel centres, so that a resized crop does not look beyond its edge.
+    Clamped to the crop's own pixel centers, so that a resized crop does not look beyond its edge.
     """
     position = (index + 0.5) * (extent / size) - 0.5
     return torch.minimum(position.clamp(min=0), extent - 1)
@@ -174,7 +174,7 @@ def _roll(images: Tensor, rolls: Tensor) -> Tensor:
 
 
 def resize(images: Tensor, side: int) -> Tensor:
-    """Bring pictures to another side, bilinear and, where they shrink, antialiased.
+    """Resize pictures, bilinear and, where they shrink, antialiased.
 
     Args:
         images: Float (batch, channels, height, width).

@@ -1,7 +1,7 @@
-"""Worker processes that read and decode pictures, and what happens when one of them fails.
+"""Read and decode pictures in worker processes, and explain why one has failed.
 
-Workers are forked from a server process that has imported what they need. They end with the process
-that started them, however that one ends, and never import the user's script.
+Workers are forked from a server process that has imported their modules. They end when the process
+that started them ends, in whatever way, and never import the user's script.
 """
 
 from __future__ import annotations
@@ -44,10 +44,11 @@ _noted: set[str] = set()
 def streamed(
     dataset: Dataset[Item], batches: Sequence[Tensor], runtime: Runtime, workers: int
 ) -> Iterator[Item]:
-    """Items of a data set in batches, prepared by worker processes.
+    """Yield the items of a data set in batches that worker processes prepare.
 
-    Batches reach this process through shared memory. Where that has no room for them they are sent
-    through pipes, and where the system allows no worker processes there are none; the log says so.
+    Batches reach this process through shared memory. If it has no room for them, they are
+    sent through pipes. If the system allows no worker processes, this process prepares them. The
+    log names both cases.
 
     Args:
         dataset: Gives tuples of tensors by index.
@@ -70,7 +71,7 @@ def streamed(
         dataset,
         batch_sampler=[index.tolist() for index in batches],
         num_workers=0 if context is None else workers,
-        generator=torch.Generator(),  # else the global one is drawn from, which is dropout's
+        generator=torch.Generator(),  # the default draws from the global one, which dropout uses
         pin_memory=runtime.device.type == "cuda",
         multiprocessing_context=context,
         collate_fn=_collate_arrays if piped else default_collate,
@@ -83,10 +84,10 @@ def streamed(
         for batch in prepared:
             yield tuple(map(torch.from_numpy, batch)) if piped else batch  # type: ignore[misc]
     except Exception as error:
-        # Frames of the traceback hold the loader, which ends workers as it goes.
+        # Frames of the traceback hold the loader, which ends its workers when it is freed.
         traceback.clear_frames(error.__traceback__)
         if context is not None and isinstance(error, DataError):
-            # The text is a worker's whole traceback, at the end of which stands its own message.
+            # The text is the traceback of a worker; the message is at its end.
             raise DataError(str(error).rpartition("DataError: ")[2].strip()) from error
         reason = None if context is None else _reason(error)
         if reason is None:
@@ -97,7 +98,7 @@ def streamed(
 
 
 def _worker_context() -> BaseContext | None:
-    """How workers are started; None if the system, or this process, can start none."""
+    """Return how workers are started; None if the system or this process cannot start any."""
     if multiprocessing.current_process().daemon:
         _note("daemon", "a daemonic process may start no workers: pictures are read without them")
         return None
@@ -118,10 +119,10 @@ def _worker_context() -> BaseContext | None:
 
 
 def _start_resource_tracker() -> None:
-    """Start multiprocessing's tracker of semaphores so that it outlives a terminal that closes.
+    """Start multiprocessing's tracker of semaphores so that a closing terminal does not end it.
 
     It ignores SIGINT and SIGTERM by itself. SIGHUP, which all processes of a terminal get, would
-    end it, and its successor would print a traceback for every semaphore that it does not know. A
+    end it, and the next one would print a traceback for every semaphore that it does not know. A
     signal that is blocked here stays blocked in the new process.
     """
     if not hasattr(signal, "SIGHUP"):  # Windows
@@ -136,12 +137,12 @@ def _start_resource_tracker() -> None:
 def _fits_shared_memory(
     dataset: Dataset[Item], batches: Sequence[Tensor], runtime: Runtime, workers: int
 ) -> bool:
-    """Whether shared memory has room for the batches that are on their way at a time."""
+    """Whether shared memory has room for all batches that are prepared at the same time."""
     if not SHARED_MEMORY.is_dir():  # other systems than Linux
         return True
-    one = sum(tensor.nbytes for tensor in dataset[int(batches[0][0])])
-    on_the_way = (workers * PREFETCHED + 2) * runtime.processes.local_world
-    needed = on_the_way * one * max(map(len, batches))
+    item_bytes = sum(tensor.nbytes for tensor in dataset[int(batches[0][0])])
+    batches_at_once = (workers * PREFETCHED + 2) * runtime.processes.local_world
+    needed = batches_at_once * item_bytes * max(map(len, batches))
     free = shutil.disk_usage(SHARED_MEMORY).free
     if free < needed:
         _note(
@@ -166,10 +167,10 @@ def _collate_arrays(items: Sequence[tuple[Tensor, ...]]) -> tuple[NDArray[Any], 
 
 
 def _end_with_parent(_worker: int) -> None:
-    """Let a worker end when the process that started it is gone.
+    """End a worker when the process that started it has ended.
 
-    DataLoader's own watchdog looks at the parent by number. A worker's is the server that it was
-    forked from, and that one waits for its workers.
+    DataLoader's own watchdog checks the parent process. The parent of a worker is the server that
+    it was forked from, and the server waits for its workers.
     """
     parent = multiprocessing.parent_process()
     assert parent is not None
@@ -183,10 +184,10 @@ def _end_with_parent(_worker: int) -> None:
 
 @contextmanager
 def _hidden_main() -> Iterator[None]:
-    """Let processes that are started in the block not import the user's script.
+    """Keep processes that are started in the block from importing the user's script.
 
-    Else one without an `if __name__ == "__main__"` guard would start the run again in every worker,
-    and one from standard input could not be found.
+    A script without an `if __name__ == "__main__"` guard would start the run again in every worker,
+    and a script from standard input could not be found.
     """
     main = sys.modules["__main__"]
     sys.modules["__main__"] = ModuleType("__main__")
@@ -198,9 +199,9 @@ def _hidden_main() -> Iterator[None]:
 
 @contextmanager
 def _deferred_signals() -> Iterator[None]:
-    """Let Ctrl-C and other handled signals wait for the end of the block, in the main thread.
+    """Deliver Ctrl-C and other handled signals at the end of the block, in the main thread.
 
-    A worker whose parent leaves before it has started would end with a traceback.
+    A worker whose parent ends before it has started would print a traceback.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
@@ -221,7 +222,7 @@ def _deferred_signals() -> Iterator[None]:
 
 
 def _reason(error: Exception) -> str | None:
-    """Why workers failed and what to do, if the cause lies outside of this program; else None."""
+    """Return why workers failed and what to do; None if it is a bug of this program."""
     if not isinstance(error, (RuntimeError, MemoryError, EOFError)):
         return None
     text, reason = str(error), None

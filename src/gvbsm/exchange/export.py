@@ -262,12 +262,12 @@ def _sections(distilled: DistilledDataset) -> tuple[LabelsConfig, EvaluationConf
             ("evaluation", to_dict(EvaluationConfig())),
         )
     }
-    # who labelled need not be among the default teachers, nor need how go with other defaults
+    # Set aside: the defaults would reject these teachers and these options.
     labels = known["labels"]
-    how = {key: labels.pop(key) for key in ("weights", "batchnorm") if key in labels}
+    options = {key: labels.pop(key) for key in ("weights", "batchnorm") if key in labels}
     known["labels"] = {**labels, "backbones": None, "store": True}
     config = build_config(known)
-    return replace(config.labels, **how), config.evaluation
+    return replace(config.labels, **options), config.evaluation
 
 
 def _write_ddranking(

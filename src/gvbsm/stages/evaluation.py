@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from gvbsm.backbones import build_backbone
 from gvbsm.config import EvaluationConfig, LabelsConfig
 from gvbsm.data.datasets import ImageData
-from gvbsm.data.epochs import Plan, batch_size_for, draw_plan, view_batch
+from gvbsm.data.epochs import EpochPlan, batch_size_for, draw_plan, view_batch
 from gvbsm.data.loading import batch_count, border_color, plain_batches, split_batches
 from gvbsm.data.pixels import Normalization
 from gvbsm.engine.accuracy import confusion_matrix, diagonal_percent
@@ -62,7 +62,7 @@ class Labeller:
         self._config, self._runtime = labels, runtime
         self._stored, self._teachers = stored, teachers
 
-    def epoch(self, epoch: int) -> tuple[Plan, EpochLabels | None]:
+    def epoch(self, epoch: int) -> tuple[EpochPlan, EpochLabels | None]:
         """Return the plan of an epoch, and its labels if they are stored."""
         if self._stored is None:
             config = self._config.views

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gvbsm.config import ViewConfig
-from gvbsm.data.epochs import Plan
+from gvbsm.data.epochs import EpochPlan
 from gvbsm.data.mixing import SHARES, Mixes
 from gvbsm.data.views import Views
 from gvbsm.store.label_codec import Field, field
@@ -16,7 +16,7 @@ from gvbsm.store.label_codec import Field, field
 CELL, SHARE = "cell ", "mix share"  # names of optional columns
 
 
-def pack_plan(plan: Plan) -> dict[str, Tensor]:
+def pack_plan(plan: EpochPlan) -> dict[str, Tensor]:
     """Convert a plan to tensors in narrow types, by image (`SoftLabels.read`)."""
     return {
         "order": plan.order.to(torch.int32),
@@ -65,7 +65,7 @@ def plan_fields(count: int, size: int, views: ViewConfig) -> tuple[Field, ...]:
     return tuple(field(name, low, high) for name, (low, high) in ranges.items())
 
 
-def tabulate(plan: Plan) -> Tensor:
+def tabulate(plan: EpochPlan) -> Tensor:
     """Convert a plan to integers, int64 (images, fields): one row an image, in the plan's order."""
     views, mixes, order = plan.views, plan.mixes, plan.order
     columns = [
@@ -81,7 +81,7 @@ def tabulate(plan: Plan) -> Tensor:
     return torch.cat(columns, dim=1)[order]
 
 
-def from_table(table: Tensor, fields: Sequence[Field]) -> Plan:
+def from_table(table: Tensor, fields: Sequence[Field]) -> EpochPlan:
     """The inverse of `tabulate`; the names of its columns are those of `fields`."""
     order = table[:, 0].contiguous()
     by_image = torch.zeros_like(table)
@@ -92,7 +92,7 @@ def from_table(table: Tensor, fields: Sequence[Field]) -> Plan:
         by_image[:, 1:], [4, 1, 2, 1, 4, cells, shares], dim=1
     )
     views = Views(boxes.contiguous(), flips.squeeze(1).bool(), rolls.contiguous())
-    return Plan(
+    return EpochPlan(
         order,
         views,
         Mixes(partners.squeeze(1).contiguous(), mix_boxes.contiguous()),

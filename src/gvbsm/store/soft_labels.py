@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from gvbsm.config import LabelStorageConfig
-from gvbsm.data.epochs import Plan
+from gvbsm.data.epochs import EpochPlan
 from gvbsm.engine.torch_defaults import torch_defaults
 from gvbsm.files.artifacts import (
     ArtifactError,
@@ -54,7 +54,7 @@ STORAGE = "storage"  # entry of a recipe with the settings `labels.storage`
 LOGITS = {"logits", "codes", "classes", "fill", "low", "scale"}  # tensors of `encode_logits`
 
 Encoded = dict[str, Tensor]
-LabeledEpoch = tuple[Plan, Callable[[Tensor], Encoded]]
+LabeledEpoch = tuple[EpochPlan, Callable[[Tensor], Encoded]]
 """An epoch's plan, and a function that gives the encoded labels of a batch of image numbers."""
 
 
@@ -148,7 +148,7 @@ class SoftLabels:
     # Reading.
 
     @torch_defaults()
-    def epoch(self, epoch: int) -> tuple[Plan, EpochLabels]:
+    def epoch(self, epoch: int) -> tuple[EpochPlan, EpochLabels]:
         """Return an epoch's plan and its labels, which are read batch by batch.
 
         Raises:
