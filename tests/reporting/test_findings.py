@@ -225,6 +225,14 @@ def test_random_pictures_with_soft_labels_that_do_as_well(facts, values, how):
     assert finding.level == "warning"
     assert f"Random real pictures with the same soft labels {how}" in finding.text
     assert "Here the soft labels, not the images, make most of the accuracy." in finding.text
+    assert finding.advice.startswith("Compare at fewer images per class")
+
+
+def test_one_image_a_class_cannot_be_fewer(facts):
+    rows = [replace(r, ipc=1) for r in (*facts.rows, row("random-soft", 82.0, 82.5, 83.0))]
+    finding = only(replace(facts, rows=tuple(rows)))
+    assert finding.name == "rival-soft"
+    assert finding.advice.startswith("Raise `synthesis.iterations`.")
 
 
 def test_a_difference_beyond_two_deviations_counts(facts):

@@ -63,14 +63,14 @@ def test_a_whole_work_directory_gives_every_figure_in_the_order_of_reading(items
 
 
 def test_captions_say_what_is_shown_and_of_how_many(items):
-    assert "the first 4 of 4 classes" in items["images"].caption
-    assert "gvbsm and real (real: real pictures)" in items["images"].caption
+    assert "(all 4 classes)" in items["images"].caption
+    assert "of each set: gvbsm and real." in items["images"].caption
     assert "The first 6 of 6 images per class" in items["images-more"].caption
     assert "start (noise)" in items["film"].caption
-    assert "up to 2 of a method" in items["methods"].caption
+    assert "up to 2 for each method" in items["methods"].caption
     confusion = items[f"confusion-{STUDENT}"].caption
     assert "n = 2" in confusion
-    assert "10 % of ant taken for $bee_2" in confusion
+    assert "10 % of ant classified as $bee_2" in confusion
     assert "2 random orders" in items["continual"].caption
     assert "Teachers know it all." in items["continual"].caption
     assert "gvbsm 91.0 %, real 100.0 %" in items["cosine"].caption
@@ -131,7 +131,7 @@ def test_students_of_earlier_settings_do_not_count(maker):
     maker.student("sre2l", 0, 60.0)
     maker.results(gvbsm=[60.0])
     item = drawn(maker.folder)[f"students-{STUDENT}"]
-    assert "of 1 student " in item.caption
+    assert "of 1 student, " in item.caption
     lines = [line for line in item.figure.axes[1].lines if line.get_label() == "gvbsm"]
     assert [line.get_ydata().tolist() for line in lines] == [[40, 60]]
     assert "sre2l" not in item.alt
@@ -142,6 +142,12 @@ def test_no_pairs_no_similarity(maker):
     maker.analysis(math.nan)
     assert "cosine" not in drawn(maker.folder)
     assert "tsne" in drawn(maker.folder)
+
+
+def test_a_single_set_with_pairs_has_no_similarity_to_compare(maker):
+    maker.images("gvbsm", ipc=1)
+    maker.analysis(gvbsm=math.nan)
+    assert "cosine" not in drawn(maker.folder)
 
 
 def test_teachers_that_were_not_trained_here_have_no_curves(maker, data, runtime, monkeypatch):

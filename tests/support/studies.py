@@ -96,10 +96,10 @@ class Maker:
             header = {"kind": "statistics", "recipe": {}, "backbone": TEACHER}
             save(folder / "statistics" / f"{TEACHER}.safetensors", pack_statistics(found), header)
 
-    def analysis(self, value=0.5):
+    def analysis(self, value=0.5, **values):
         sets = ["gvbsm", "real"]
         tensors = {
-            f"{kind}/{name}": torch.full((4,), value)
+            f"{kind}/{name}": torch.full((4,), values.get(name, value))
             for kind in ("cosine", "pixel_cosine")
             for name in sets
         }

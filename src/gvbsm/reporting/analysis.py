@@ -1,6 +1,6 @@
-"""Sets of images as a teacher sees them: how alike a class's images are, and where its logits lie.
+"""Features and logits of the image sets in a teacher, as in figures 3 and 8 of the paper.
 
-This is what figures 3 and 8 of the paper are drawn from. It needs no data set, artefacts alone.
+Needs only the artifacts of a work directory, not the data set.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from gvbsm.store.workdir import Workspace
 
 log = logging.getLogger("gvbsm")
 
-MOST_CLASSES, MOST_IMAGES = 100, 50  # that are looked at, and images of each: minutes on a CPU
+MOST_CLASSES, MOST_IMAGES = 100, 50  # classes analyzed, and images of each: minutes on a CPU
 MAP_CLASSES = 20  # of these, the classes on the map of logits
 BATCH = 64
 MAP_TEACHER = SqueezeConfig().backbones[0]  # figure 8's, at any image size and from any library
@@ -39,11 +39,11 @@ MAP_TEACHER = SqueezeConfig().backbones[0]  # figure 8's, at any image size and 
 
 @dataclass(frozen=True)
 class SetAnalysis:
-    """What a teacher makes of a set.
+    """Features and logits of one set, summarized.
 
     Attributes:
         cosine: Mean cosine similarity of the features of two images of a class, float32 (classes,);
-            NaN where a class has fewer than two, or was not looked at.
+            NaN where a class has fewer than two, or was not analyzed.
         pixel_cosine: The same of the normalized pixels.
         accuracy: Percent of the images that are classified as their label says.
         logits: float32 (images, classes).
@@ -72,14 +72,14 @@ def mean_cosine(vectors: Tensor) -> float:
 
 
 def first_images(labels: Tensor, classes: int, count: int) -> list[Tensor]:
-    """For each of the first `classes` classes, the places of its first `count` images."""
+    """Indices of the first `count` images of each of the first `classes` classes."""
     return [(labels == label).nonzero().squeeze(1)[:count] for label in range(classes)]
 
 
 def analyze_set(
     images: DistilledDataset, teacher: nn.Module, runtime: Runtime, name: str
 ) -> SetAnalysis:
-    """Show a set to a teacher: at most 50 images of each of the first 100 classes.
+    """Analyze a set with a teacher: at most 50 images of each of the first 100 classes.
 
     Args:
         images: The set.
@@ -100,9 +100,9 @@ def analyze_set(
     on_device = (pixels(index).to(runtime.device) for index in batches)
     features, logits = teacher_features(teacher, on_device, runtime)
     cosine, pixel_cosine = torch.full((2, classes), math.nan)
-    of_class = torch.split(features, [len(index) for index in places])
-    for label, (index, mine) in enumerate(zip(places, of_class, strict=True)):
-        cosine[label] = mean_cosine(mine)
+    class_features = torch.split(features, [len(index) for index in places])
+    for label, (index, vectors) in enumerate(zip(places, class_features, strict=True)):
+        cosine[label] = mean_cosine(vectors)
         pixel_cosine[label] = mean_cosine(pixels(index).flatten(1))
     labels = images.labels[torch.cat(places)]
     accuracy = 100.0 * float((logits.argmax(dim=1) == labels).double().mean())
@@ -110,9 +110,9 @@ def analyze_set(
 
 
 def map_points(vectors: Tensor) -> Tensor:
-    """Lay vectors, (points, dimensions), out in the plane by t-SNE: float32 (points, 2).
+    """Map vectors, (points, dimensions), to the plane by t-SNE: float32 (points, 2).
 
-    The perplexity is 30, or less for fewer than 91 points. The layout is always the same.
+    The perplexity is 30, or less for fewer than 91 points. The result is deterministic.
     """
     from sklearn.manifold import TSNE  # slow to import
 
@@ -122,29 +122,29 @@ def map_points(vectors: Tensor) -> Tensor:
 
 
 def choose_teacher(paths: Sequence[Path]) -> Path:
-    """The teacher that figure 8 takes, ResNet18, if it is among them, else the first."""
+    """The teacher of figure 8, ResNet18, if it is among the paths, else the first one."""
 
-    def is_wanted(path: Path) -> bool:
+    def is_resnet18(path: Path) -> bool:
         name: str = checked_header(path)["backbone"]
         return name.rpartition("/")[2] == MAP_TEACHER
 
-    return next(filter(is_wanted, paths), paths[0])
+    return next(filter(is_resnet18, paths), paths[0])
 
 
 def analyze(workdir: str | Path, quiet: bool = False) -> Path | None:
-    """Compare the sets of a work directory as one of its teachers sees them, unless that is done.
+    """Compare the sets of a work directory by a teacher's features and logits, and save the result.
 
-    The file's header names the sets in order and the teacher, and holds each set's `accuracy`. Its
-    tensors are `cosine/SET` and `pixel_cosine/SET` (see `SetAnalysis`), and of the map of all sets'
-    logits, up to 20 classes of them, `tsne/points` float32 (points, 2), `tsne/labels` and
-    `tsne/set` int64 (points,), the latter by the order of the sets.
+    Does nothing if the file is up to date. Its header has the names of the `sets` in order, the
+    `teacher`, and its `accuracy` on each set. Its tensors are `cosine/SET` and `pixel_cosine/SET`
+    (see `SetAnalysis`), and a map of the logits of up to 20 classes: `tsne/points` float32
+    (points, 2), `tsne/labels` and `tsne/set` (index into the sets) int64 (points,).
 
     Args:
         workdir: The work directory.
         quiet: No progress bars.
 
     Returns:
-        The file, or None where there is no set, or no teacher that could look at it.
+        The file, or None without a set, or without a teacher that has a linear classifier.
 
     Raises:
         ArtifactError: If a file is damaged.
@@ -167,33 +167,34 @@ def analyze(workdir: str | Path, quiet: bool = False) -> Path | None:
     runtime = resolve_runtime("auto", "fp32", 0, math.inf, quiet)
     model, header = read_teacher(chosen, runtime)
     try:
-        seen = {
+        analyses = {
             name: analyze_set(load_images(file), model, runtime, name)
             for name, file in sets.items()
         }
     except ValueError as error:
         log.warning("the sets are not compared by their features: %s", error)
         return None
-    tensors = _mapped(list(seen.values()))
-    for name, each in seen.items():
-        tensors[f"cosine/{name}"] = each.cosine
-        tensors[f"pixel_cosine/{name}"] = each.pixel_cosine
-    about = {
+    tensors = _map_tensors(list(analyses.values()))
+    for name, analysis in analyses.items():
+        tensors[f"cosine/{name}"] = analysis.cosine
+        tensors[f"pixel_cosine/{name}"] = analysis.pixel_cosine
+    header_entries = {
         "kind": "analysis",
         "recipe": recipe,
-        "sets": list(seen),
+        "sets": list(analyses),
         "teacher": header["backbone"],
-        "accuracy": {name: each.accuracy for name, each in seen.items()},
+        "accuracy": {name: analysis.accuracy for name, analysis in analyses.items()},
     }
-    save(path, tensors, about)
+    save(path, tensors, header_entries)
     return path
 
 
-def _mapped(seen: Sequence[SetAnalysis]) -> dict[str, Tensor]:
-    """The map's tensors."""
-    shown = [each.labels < MAP_CLASSES for each in seen]
-    parts = zip(seen, shown, strict=True)
-    logits = torch.cat([each.logits[mask] for each, mask in parts])
-    labels = torch.cat([each.labels[mask] for each, mask in zip(seen, shown, strict=True)])
-    sets = torch.arange(len(seen)).repeat_interleave(torch.tensor([int(m.sum()) for m in shown]))
+def _map_tensors(analyses: Sequence[SetAnalysis]) -> dict[str, Tensor]:
+    """Tensors of the map of logits."""
+    masks = [analysis.labels < MAP_CLASSES for analysis in analyses]
+    pairs = list(zip(analyses, masks, strict=True))
+    logits = torch.cat([analysis.logits[mask] for analysis, mask in pairs])
+    labels = torch.cat([analysis.labels[mask] for analysis, mask in pairs])
+    counts = torch.tensor([int(mask.sum()) for mask in masks])
+    sets = torch.arange(len(analyses)).repeat_interleave(counts)
     return {"tsne/points": map_points(logits), "tsne/labels": labels, "tsne/set": sets}

@@ -111,7 +111,7 @@ def _rival(kind: str, pairs: Sequence[tuple[AccuracyRow, AccuracyRow, float]]) -
         pairs: The run's own row, the baseline's, and two standard deviations in points.
     """
     methods = list(dict.fromkeys(baseline.method for _, baseline, _ in pairs))
-    words = rival_words(methods)
+    words = rival_words(methods, pairs[0][0].ipc or 1)
     is_better = {own.last.mean - baseline.last.mean < -limit for own, baseline, limit in pairs}
     how = (
         "as well or better" if len(is_better) > 1 else "better" if True in is_better else "as well"
@@ -196,7 +196,11 @@ def _densification(facts: RunFacts) -> Iterator[Finding]:
         return
     largest = max(row["densification_gradient"] for row in rows)
     if largest == 0:
-        why = "it compares images of one class, and there is one" if facts.ipc == 1 else "flat loss"
+        why = (
+            "it compares images of one class, and there is only one"
+            if facts.ipc == 1
+            else "flat loss"
+        )
         yield Finding(
             "densification",
             "note" if facts.ipc == 1 else "warning",

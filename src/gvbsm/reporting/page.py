@@ -176,7 +176,7 @@ def _sections(context: Mapping[str, Any]) -> dict[str, str]:
     """Id and title of each section that has something to tell, in order."""
     pictures = context["pictures"]
     titles = {
-        "warnings": "What to keep in mind",
+        "warnings": "Warnings and notes",
         "results": "Results",
         "images": "Images" if pictures["images"] else "",
         "figures": "Figures" if pictures["figures"] or context["notes"] else "",

@@ -22,8 +22,13 @@ class RivalWords(NamedTuple):
     advice: str
 
 
-def rival_words(methods: Sequence[str]) -> RivalWords:
-    """The words for rivals of one kind, such as `random-soft` and `herding-soft`."""
+def rival_words(methods: Sequence[str], ipc: int) -> RivalWords:
+    """The words for rivals of one kind of labels.
+
+    Args:
+        methods: Their names, such as `random-soft` and `herding-soft`.
+        ipc: Images per class of the distilled set.
+    """
     kind = methods[0].rpartition("-")[2]
     if kind in ("soft", "hard"):
         sources = [method.rpartition("-")[0] for method in methods]
@@ -32,14 +37,15 @@ def rival_words(methods: Sequence[str]) -> RivalWords:
     else:
         subject = f"{method_words(kind)} does"
     meaning, advice = _RIVALS.get(kind, _RIVALS["sre2l"])
+    if kind == "soft" and ipc > 1:
+        advice = f"Compare at fewer images per class, where the images matter more. {advice}"
     return RivalWords(f"{subject[0].upper()}{subject[1:]}", meaning, advice)
 
 
 _RIVALS = {
     "soft": (
         "Here the soft labels, not the images, make most of the accuracy.",
-        "Compare at fewer images per class, where the images matter more, or raise "
-        "`synthesis.iterations`. If you may pass on real pictures, they serve as well.",
+        "Raise `synthesis.iterations`. If you may pass on real pictures, they serve as well.",
     ),
     "hard": (
         "Distillation gains nothing here.",

@@ -250,7 +250,7 @@ def _rivals(study: StudyResults, rows: Sequence[dict[str, Any]]) -> Iterator[Fin
     for method, values in gaps.items():
         low, high = min(values), max(values)
         size = f"{low:.1f}" if len(values) == 1 else f"{low:.1f} to {high:.1f}"
-        words = rival_words([method])
+        words = rival_words([method], min(row["ipc"] for row in rows))
         yield Finding(
             "rival",
             "warning",

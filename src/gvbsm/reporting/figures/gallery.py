@@ -1,4 +1,4 @@
-"""Everything that can be drawn of a work directory, in the order of reading, with captions."""
+"""All figures of a work directory, in the order of the page, with captions."""
 
 from __future__ import annotations
 
@@ -40,15 +40,15 @@ SHOWN_SETS = 4  # beside each other
 
 
 def gallery(workdir: Path) -> Iterator[CaptionedFigure]:
-    """Draw whatever the files of a work directory, or of a sweep's, allow, one at a time.
+    """Draw the figures of a work directory or of a sweep's folder, one at a time.
 
-    A file that is not there leaves its figure out.
+    Figures whose files do not exist are left out.
 
     Raises:
         ArtifactError: If a file is damaged.
     """
     workspace = Workspace(workdir)
-    parts: tuple[Callable[[Workspace], Iterator[CaptionedFigure]], ...] = (
+    figure_makers: tuple[Callable[[Workspace], Iterator[CaptionedFigure]], ...] = (
         _images,
         _film,
         _accuracies,
@@ -60,45 +60,49 @@ def gallery(workdir: Path) -> Iterator[CaptionedFigure]:
         _teachers,
         _statistics,
     )
-    for part in parts:
-        yield from part(workspace)
+    for make_figures in figure_makers:
+        yield from make_figures(workspace)
     yield from study_figures(workdir)
 
 
 def _images(workspace: Workspace) -> Iterator[CaptionedFigure]:
-    """Figures 1, 7 and 11 to 14: sets beside each other, and more of the run's own."""
-    paths = _beside(workspace.image_sets())
+    """Figures 1, 7 and 11 to 14: the sets side by side, then more images of the run's set."""
+    paths = _shown_sets(workspace.image_sets())
     if not paths:
         return
-    own, *others = paths
+    method, *others = paths
     columns = max(1, SHOWN_IMAGES // len(paths))
-    first = load_images(paths[own])
-    more = _corner(first, SHOWN_IMAGES)
-    names, ipc = first.class_names[:SHOWN_CLASSES], first.ipc
-    which = f"the first {len(names)} of {len(first.class_names)} classes"
-    del first  # one set at a time: those of ImageNet take gigabytes
-    groups = {own: more[:, :columns]}
-    groups |= {name: _corner(load_images(paths[name]), columns) for name in others}
+    distilled = load_images(paths[method])
+    more = _first_images(distilled, SHOWN_IMAGES)
+    names, ipc, classes = (
+        distilled.class_names[:SHOWN_CLASSES],
+        distilled.ipc,
+        len(distilled.class_names),
+    )
+    which = f"the first {len(names)} of {classes}" if len(names) < classes else f"all {classes}"
+    del distilled  # one set in memory at a time: those of ImageNet take gigabytes
+    groups = {method: more[:, :columns]}
+    groups |= {name: _first_images(load_images(paths[name]), columns) for name in others}
     yield CaptionedFigure(
         "images",
-        "Images beside each other" if others else "Images",
-        f"A row a class ({which}), and in it up to {columns} images of each set: "
-        f"{listed(paths)}{_real_ones(paths)}. They have the resolution that students see.",
+        "Images of the sets" if others else "Images",
+        f"One row for each class ({which} classes), with up to {columns} images of each set: "
+        f"{listed(paths)}{_real_sets(paths)}. The resolution is that of the students' input.",
         f"Grid of images, {len(names)} classes by {columns} of each of {listed(paths)}",
         draw_images(groups, names),
     )
     if ipc > columns and others:
         yield CaptionedFigure(
             "images-more",
-            f"More images of {own}",
-            f"The first {more.shape[1]} of {ipc} images per class, {which}.",
-            f"Grid of {own} images, {len(names)} classes by {more.shape[1]}",
-            draw_images({own: more}, names),
+            f"More images of {method}",
+            f"The first {more.shape[1]} of {ipc} images per class, {which} classes.",
+            f"Grid of {method} images, {len(names)} classes by {more.shape[1]}",
+            draw_images({method: more}, names),
         )
 
 
-def _beside(paths: Mapping[str, Path]) -> dict[str, Path]:
-    """The sets to show: random pictures are real ones, and stand in for them only if need be."""
+def _shown_sets(paths: Mapping[str, Path]) -> dict[str, Path]:
+    """The sets to show; random real pictures only where the set `real` is missing."""
     names = [
         name
         for index, name in enumerate(paths)
@@ -109,16 +113,17 @@ def _beside(paths: Mapping[str, Path]) -> dict[str, Path]:
     return {name: paths[name] for name in names}
 
 
-def _real_ones(names: Iterable[str]) -> str:
-    """Tell which of the sets are no distilled ones."""
-    found = [name for name in names if name in ("random", "real")]
-    return f" ({listed(found)}: real pictures)" if found else ""
+def _real_sets(names: Iterable[str]) -> str:
+    """Name the sets that consist of real pictures."""
+    if "random" not in names:
+        return ""
+    return " (random: real pictures)"
 
 
-def _corner(found: DistilledDataset, columns: int) -> Tensor:
-    """The first images of the first classes, as a tensor of their own."""
-    classes = min(SHOWN_CLASSES, len(found.class_names))
-    return first_of_classes(found.images, found.ipc, classes, columns).clone()
+def _first_images(dataset: DistilledDataset, columns: int) -> Tensor:
+    """A copy of the first images of the first classes; the set itself can then be freed."""
+    classes = min(SHOWN_CLASSES, len(dataset.class_names))
+    return first_of_classes(dataset.images, dataset.ipc, classes, columns).clone()
 
 
 def _film(workspace: Workspace) -> Iterator[CaptionedFigure]:
@@ -134,18 +139,18 @@ def _film(workspace: Workspace) -> Iterator[CaptionedFigure]:
     origin = "noise" if start == "noise" else "a real picture"
     yield CaptionedFigure(
         "film",
-        "How the images came to be",
-        f"The first image of {len(names)} classes, from its start ({origin}) on the left to the "
-        f"end of its {steps[-1]} steps on the right. The steps, above the columns, lie closer "
-        "together at the beginning, where most happens.",
-        f"{len(names)} images forming over {steps[-1]} steps",
+        "The images during the synthesis",
+        f"The first image of {len(names)} classes, from its start ({origin}) on the left to step "
+        f"{steps[-1]}, the last, on the right. The numbers above the columns are steps. They are "
+        "closer together at the beginning, where the images change most.",
+        f"{len(names)} images over {steps[-1]} steps of the synthesis",
         draw_film(film.frames, steps, names),
         film_gif(film.frames, steps, names),
     )
 
 
 def _accuracies(workspace: Workspace) -> Iterator[CaptionedFigure]:
-    """Methods beside each other, then each kind of student: its training, and its mistakes."""
+    """The accuracy of all methods, then errors and training of each student architecture."""
     rows = read_rows(workspace)
     if not [row for row in rows if row["method"] not in WHOLE_SET]:
         return
@@ -156,9 +161,9 @@ def _accuracies(workspace: Workspace) -> Iterator[CaptionedFigure]:
             "methods",
             "Accuracy of every method",
             "Accuracy on the real test pictures after the last epoch, in percent. Each mark is one "
-            f"student (up to {several} of a method); the upright bar is their mean and the line "
-            "across it one sample deviation to each side. Hollow marks: trained with hard labels. "
-            "The axis does not start at 0.",
+            f"student (up to {several} for each method). The vertical bar is their mean, the "
+            "horizontal line one sample standard deviation to each side. Hollow marks: trained "
+            "with hard labels. The axis does not start at 0.",
             "Accuracies of " + listed(list(dict.fromkeys(row["method"] for row in rows))),
             draw_methods(rows, 100 / len(classes)),
         )
@@ -174,17 +179,17 @@ def _costs(workspace: Workspace) -> Iterator[CaptionedFigure]:
 
 
 def _student(students: Sequence[Student], classes: Sequence[str]) -> Iterator[CaptionedFigure]:
-    """One architecture's confusion matrix and training."""
-    name, own = students[0].name, students[0].method
-    mine = [s.confusion for s in students if s.method == own and s.confusion is not None]
-    if mine and len(mine[0]) == len(classes):
-        counts = torch.stack(mine).sum(dim=0)
+    """The confusion matrix and training curves of one architecture."""
+    name, method = students[0].name, students[0].method
+    matrices = [s.confusion for s in students if s.method == method and s.confusion is not None]
+    if matrices and len(matrices[0]) == len(classes):
+        counts = torch.stack(matrices).sum(dim=0)
         yield CaptionedFigure(
             f"confusion-{_file(name)}",
-            f"What {name} mistakes for what",
-            f"Students of {own} (n = {len(mine)}, summed) on the real test pictures: each row is a "
-            "true class, and its cells are the percentages of its pictures that were taken for "
-            f"each class; the diagonal is right. {_worst(counts, classes)}",
+            f"Confusion matrix of {name}",
+            f"Students of {method} (n = {len(matrices)}, summed) on the real test pictures. Each "
+            "row is a true class; its cells are the percentages of its pictures by predicted "
+            f"class. The diagonal is correct. {_worst(counts, classes)}",
             f"Confusion matrix of {len(classes)} classes",
             draw_confusion(counts, classes),
         )
@@ -196,23 +201,25 @@ def _student(students: Sequence[Student], classes: Sequence[str]) -> Iterator[Ca
     yield CaptionedFigure(
         f"students-{_file(name)}",
         f"Training of the students, {name}",
-        "Above, the loss on the training images in each epoch; below, the accuracy on the real "
-        f"test pictures. A line is the mean of {most} and its band their range. Losses of soft and "
-        "of hard labels (dashed) are of different kinds and are not to be compared.",
+        "Top: mean loss on the training images in each epoch. Bottom: accuracy on the real test "
+        f"pictures. A line is the mean of {most}, its band their range. Losses of soft and of hard "
+        "labels (dashed) are different functions and cannot be compared.",
         f"Loss and test accuracy over epochs for {listed(runs)}",
         draw_training(runs, methods=True),
     )
 
 
 def _worst(counts: Tensor, classes: Sequence[str]) -> str:
-    """The commonest mistake, in words."""
+    """A sentence on the most frequent error."""
     share = counts.double() / counts.sum(dim=1, keepdim=True).clamp(min=1)
     wrong = share.fill_diagonal_(0)
     row, column = divmod(int(wrong.argmax()), len(classes))
     if not wrong[row, column]:
-        return "There are no mistakes."
+        return "There are no errors."
     percent = 100 * float(wrong[row, column])
-    return f"The commonest mistake: {percent:.0f} % of {classes[row]} taken for {classes[column]}."
+    return (
+        f"Most frequent error: {percent:.0f} % of {classes[row]} classified as {classes[column]}."
+    )
 
 
 def _continual(workspace: Workspace) -> Iterator[CaptionedFigure]:
@@ -227,55 +234,58 @@ def _continual(workspace: Workspace) -> Iterator[CaptionedFigure]:
         yield CaptionedFigure(
             "continual",
             "Continual learning",
-            "Classes arrive step by step; after each step a student is trained from scratch on the "
-            "images of all classes seen so far and tested on the real pictures of these classes. "
-            f"Lines are means over {orders} random orders of the classes, bands one sample "
+            "Classes arrive step by step. After each step a student is trained from scratch on the "
+            "images of all classes so far and tested on the real pictures of these classes. Lines "
+            f"are means over {orders} random orders of the classes, bands one sample standard "
             f"deviation. {note}",
-            "Accuracy against the number of classes seen",
+            "Accuracy against the number of classes so far",
             draw_continual(classes, rows),
         )
 
 
 def _cosine(workspace: Workspace) -> Iterator[CaptionedFigure]:
-    found = read_analysis(workspace)
-    if found is None:
+    analysis = read_analysis(workspace)
+    if analysis is None:
         return
+    sets = [name for name in analysis.sets if analysis.tensors[f"cosine/{name}"].isfinite().any()]
+    if len(sets) < min(2, len(analysis.sets)):
+        return  # one image per class: no pairs to compare
     tables = {
-        f"{what}": {name: found.tensors[f"{key}/{name}"] for name in found.sets}
-        for what, key in ((f"features of {found.teacher}", "cosine"), ("pixels", "pixel_cosine"))
+        title: {name: analysis.tensors[f"{key}/{name}"] for name in sets}
+        for title, key in (
+            (f"features of {analysis.teacher}", "cosine"),
+            ("pixels", "pixel_cosine"),
+        )
     }
-    if not any(bool(v.isfinite().any()) for table in tables.values() for v in table.values()):
-        return  # one image a class everywhere
-    judged = ", ".join(f"{name} {percent:.1f} %" for name, percent in found.accuracy.items())
+    accuracies = ", ".join(f"{name} {analysis.accuracy[name]:.1f} %" for name in sets)
     yield CaptionedFigure(
         "cosine",
-        "How alike the images of a class are",
-        "Mean cosine similarity of two images of the same class: a dot a class, the upright bar "
-        "and the number at the right their mean. Further left is more diverse. Above, of the "
-        f"features that {found.teacher} computes; below, of the normalized pixels. This teacher's "
-        f"own accuracy on the sets: {judged}.",
-        f"Similarity within classes of {listed(found.sets)}",
+        "Similarity of images within a class",
+        "Mean cosine similarity of two images of the same class. Each dot is a class; the vertical "
+        "bar and the number at the right are their mean. Further left is more diverse. Top: "
+        f"features of the teacher {analysis.teacher}. Bottom: normalized pixels. The teacher's "
+        f"accuracy on these sets: {accuracies}.",
+        f"Similarity within classes of {listed(sets)}",
         draw_cosine(tables),
     )
 
 
 def _tsne(workspace: Workspace) -> Iterator[CaptionedFigure]:
-    found, names = read_analysis(workspace), _class_names(workspace)
-    if found is None:
+    analysis, names = read_analysis(workspace), _class_names(workspace)
+    if analysis is None:
         return
-    points, labels = found.tensors["tsne/points"], found.tensors["tsne/labels"]
+    points, labels = analysis.tensors["tsne/points"], analysis.tensors["tsne/labels"]
     with fitting(workspace.analysis):
         classes = len({names[label] for label in labels.tolist()})
-    picked = "" if classes <= len(CLASS_COLORS) else f" {len(CLASS_COLORS)} of them are colored."
+    colored = "" if classes <= len(CLASS_COLORS) else f" {len(CLASS_COLORS)} of them are colored."
     yield CaptionedFigure(
         "tsne",
-        "Where the logits lie",
-        f"The logits that {found.teacher} gives to {len(points)} images of {classes} classes, laid "
-        "out in the plane by t-SNE, all sets together, then shown set by set; colors are classes."
-        f"{picked} Near points have like logits; distances between clusters and the axes mean "
-        "nothing.",
-        f"Map of logits of {listed(found.sets)}",
-        draw_tsne(points, labels, found.tensors["tsne/set"], found.sets, names),
+        "Map of the logits (t-SNE)",
+        f"Logits of {analysis.teacher} on {len(points)} images of {classes} classes, mapped to the "
+        f"plane by one t-SNE of all sets; a panel for each set. Colors are classes.{colored} Close "
+        "points have similar logits. Axes and distances between clusters have no meaning.",
+        f"Map of logits of {listed(analysis.sets)}",
+        draw_tsne(points, labels, analysis.tensors["tsne/set"], analysis.sets, names),
     )
 
 
@@ -292,11 +302,10 @@ def _losses(workspace: Workspace) -> Iterator[CaptionedFigure]:
     yield CaptionedFigure(
         "losses",
         "The loss of the synthesis",
-        "Each term of the loss, before its weight, over the steps: dots are logged steps (means of "
-        f"{count(len(traces), 'batch', 'batches')} of images), lines a running median. Every step "
-        "asks one teacher, and a teacher's values are as large as its layers make them, so each "
-        "has a line; the densification looks at the images alone. On a logarithmic axis zeros are "
-        "not seen.",
+        "Each term of the loss, before its weight, over the steps. Dots are logged steps (means of "
+        f"{count(len(traces), 'batch', 'batches')} of images), lines their running median. Every "
+        "step uses one teacher. The scale of its values depends on its layers, so each teacher has "
+        "a line. Densification depends on the images only. Logarithmic axes do not show zeros.",
         "Terms of the loss over the steps of synthesis",
         figure,
     )
@@ -308,8 +317,8 @@ def _teachers(workspace: Workspace) -> Iterator[CaptionedFigure]:
         yield CaptionedFigure(
             "teachers",
             "Training of the teachers",
-            "Above, the loss on the real training pictures in each epoch; below, the accuracy on "
-            f"the real test pictures. One network of each kind (n = {len(histories)}).",
+            "Top: mean loss on the real training pictures in each epoch. Bottom: accuracy on the "
+            "real test pictures. Each line is one network.",
             f"Loss and test accuracy over epochs for {listed(histories)}",
             draw_training({name: [history] for name, history in histories.items()}),
         )
@@ -320,18 +329,18 @@ def _statistics(workspace: Workspace) -> Iterator[CaptionedFigure]:
     if layers:
         yield CaptionedFigure(
             "statistics",
-            "What the teachers know of the real data",
-            "For each layer, in the order of the network, the mean (solid) and the variance "
-            "(dashed) over its channels of the channel means (left) and channel variances (right), "
-            "squeezed into 0 to 1 by a sigmoid, so that 0.5 stands for 0. BatchNorm and "
-            "convolutions tell different things, which is why both are matched.",
+            "Statistics of the real data in the teachers",
+            "Channel means (left) and channel variances (right) of each layer, in the order of the "
+            "network: their mean (solid) and variance (dashed) over the channels. A sigmoid maps "
+            "the values to 0 to 1, so that 0.5 stands for 0. BatchNorm and convolutions differ, "
+            "which is why the method matches both.",
             f"Statistics by layer for {listed(layers)}",
             draw_statistics(layers),
         )
 
 
 def _class_names(workspace: Workspace) -> tuple[str, ...]:
-    """Names of the classes, from any set or teacher; none without either."""
+    """Names of the classes, from the first set or teacher; empty without either."""
     for path in (*workspace.image_sets().values(), *workspace.teachers()):
         header = checked_header(path)
         with fitting(path):

@@ -1,6 +1,6 @@
-"""Images and pictures: a row a class, sets side by side, and how images came to be.
+"""Grids of images: sets side by side, one row for each class, and the images over the steps.
 
-Layouts are in inches and drawn without rescaling, so that small pixels stay square and sharp.
+Layouts are in inches and drawn without rescaling, so that pixels stay square and sharp.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from gvbsm.reporting.figures.style import (
 from gvbsm.store.distilled import DistilledDataset
 
 CELL = (0.32, 0.7)  # inches: smallest and largest side of an image
-FILM_COLUMNS = 5  # images in a row of the moving picture
+FILM_COLUMNS = 5  # images in a row of the animation
 FRAME_MS, LAST_MS = 450, 2500  # milliseconds that a frame is shown, and the last one
 
 
@@ -49,7 +49,7 @@ def draw_images(groups: Mapping[str, Tensor], class_names: Sequence[str]) -> Fig
 
 @with_style
 def draw_film(frames: Tensor, steps: Sequence[int], names: Sequence[str]) -> Figure:
-    """How images came to be: a row an image, a column a step.
+    """Draw images over the steps of the synthesis: a row for each image, a column for each step.
 
     Args:
         frames: uint8 (images, frames, channels, size, size).
@@ -65,7 +65,7 @@ def _draw_grid(
     class_names: Sequence[str],
     columns: Mapping[str, Sequence[str]],
 ) -> Figure:
-    """Place the groups from left to right; `columns` has texts to stand above a group's columns."""
+    """Place groups from left to right; `columns` has the texts above a group's columns."""
     names = [shorten(name) for name in class_names]
     left = text_width(names, NORMAL) + 0.15
     counts = [images.shape[1] for images in groups.values()]
@@ -73,17 +73,17 @@ def _draw_grid(
     room = WIDTH - left - gap * len(counts)
     cell = min(max(room / sum(counts), CELL[0]), CELL[1])
     # A title may be wider than a single column.
-    wide = [
+    widths = [
         max(count * cell, text_width([title], NORMAL) + 0.05)
         for count, title in zip(counts, groups, strict=True)
     ]
-    width = left + sum(wide) + gap * len(wide)
+    width = left + sum(widths) + gap * len(widths)
     height = len(names) * cell + 0.35
     figure = new_figure(width, height)
     figure.set_layout_engine("none")
     for index, (title, images) in enumerate(groups.items()):
         side = counts[index] * cell
-        start = left + sum(wide[:index]) + gap * index + (wide[index] - side) / 2
+        start = left + sum(widths[:index]) + gap * index + (widths[index] - side) / 2
         box = (start / width, 0.05 / height, side / width, len(names) * cell / height)
         axes = figure.add_axes(box)
         _show(axes, images, cell)
@@ -99,13 +99,13 @@ def _draw_grid(
 
 def _show(axes: Axes, images: Tensor, cell: float) -> None:
     """Fill a panel, without axes, with images (rows, columns, channels, size, size)."""
-    small = images.shape[-1] <= cell * axes.figure.dpi
+    is_enlarged = images.shape[-1] <= cell * axes.figure.dpi
     axes.imshow(
         _montage(images).numpy(),
         cmap="gray",
         vmin=0,
         vmax=255,
-        interpolation="nearest" if small else "antialiased",
+        interpolation="nearest" if is_enlarged else "antialiased",
         aspect="auto",
     )
     axes.set(xticks=[], yticks=[])
@@ -169,7 +169,7 @@ def plot_images(distilled: DistilledDataset, real: Tensor, columns: int, path: P
 
 
 def film_gif(frames: Tensor, steps: Sequence[int], names: Sequence[str]) -> bytes:
-    """The film as a moving picture (GIF) that runs for ever and rests on the last frame.
+    """The film as an animation (GIF) that repeats, with a pause at the last frame.
 
     Args:
         frames: uint8 (images, frames, channels, size, size).
@@ -177,10 +177,10 @@ def film_gif(frames: Tensor, steps: Sequence[int], names: Sequence[str]) -> byte
         names: Class of each image.
     """
     with styled():
-        moving = list(_film_pictures(frames, steps, names))
-    times = [FRAME_MS] * (len(moving) - 1) + [LAST_MS]
+        first, *others = _film_pictures(frames, steps, names)
+    times = [FRAME_MS] * len(others) + [LAST_MS]
     buffer = io.BytesIO()
-    moving[0].save(buffer, "GIF", save_all=True, append_images=moving[1:], duration=times, loop=0)
+    first.save(buffer, "GIF", save_all=True, append_images=others, duration=times, loop=0)
     return buffer.getvalue()
 
 
