@@ -58,7 +58,7 @@ def files(directory):
 
 def test_lend__links_what_is_the_same_and_nothing_unfinished(first, tmp_path):
     second = tmp_path / "second"
-    assert Library(tmp_path).lend(Workspace(second), needed(second)) == 4
+    assert Library(tmp_path).link(Workspace(second), needed(second)) == 4
     there = files(second)
     assert set(there) == {
         "squeeze/convnet8_d1.safetensors",
@@ -78,15 +78,15 @@ def test_lend__links_what_is_the_same_and_nothing_unfinished(first, tmp_path):
 def test_lend__again_does_nothing(first, tmp_path):
     second = tmp_path / "second"
     library = Library(tmp_path)
-    library.lend(Workspace(second), needed(second))
-    assert library.lend(Workspace(second), needed(second)) == 0
-    assert library.lend(Workspace(first), needed(first)) == 0
+    library.link(Workspace(second), needed(second))
+    assert library.link(Workspace(second), needed(second)) == 0
+    assert library.link(Workspace(first), needed(first)) == 0
 
 
 def test_lend__only_by_recipe(first, tmp_path):
     second = tmp_path / "second"
     other = [item._replace(recipe={**item.recipe, "seed": 1}) for item in needed(second)]
-    assert Library(tmp_path).lend(Workspace(second), other) == 0
+    assert Library(tmp_path).link(Workspace(second), other) == 0
     assert not second.exists()
 
 
@@ -99,7 +99,7 @@ def test_lend__replaces_what_is_out_of_date_and_leaves_the_owner_s_file(first, t
     tensor_file(second / "labels/shard-00002.safetensors", {"stage": "old"}, 2)
     before = {name: path.read_bytes() for name, path in files(first).items()}
     library = Library(tmp_path)
-    assert library.lend(Workspace(second), needed(second)) == 2  # the others are current
+    assert library.link(Workspace(second), needed(second)) == 2  # the others are current
     assert not (second / "labels/shard-00002.safetensors").exists()
     assert (second / "squeeze/convnet8_d1.safetensors").samefile(
         first / "squeeze/convnet8_d1.safetensors"
@@ -114,7 +114,7 @@ def test_lend__copies_where_there_are_no_links(first, tmp_path, monkeypatch):
 
     monkeypatch.setattr(sharing.os, "link", refuse)
     second = tmp_path / "second"
-    assert Library(tmp_path).lend(Workspace(second), needed(second)) == 4
+    assert Library(tmp_path).link(Workspace(second), needed(second)) == 4
     for path, _, _ in needed(second):
         source = first / path.relative_to(second)
         assert path.read_bytes() == source.read_bytes()
@@ -128,7 +128,7 @@ def test_library__leaves_out_what_is_damaged_or_gone(first, tmp_path):
     library = Library(tmp_path)
     shutil.rmtree(first / "synthesis")
     second = tmp_path / "second"
-    assert library.lend(Workspace(second), needed(second)) == 1
+    assert library.link(Workspace(second), needed(second)) == 1
     assert read_json(second / "labels/index.json")["recipe"] == LABELS
 
 
@@ -136,9 +136,9 @@ def test_add__offers_what_is_there_by_now(tmp_path):
     library = Library(tmp_path)
     fill(tmp_path / "first")
     second = tmp_path / "second"
-    assert library.lend(Workspace(second), needed(second)) == 0
+    assert library.link(Workspace(second), needed(second)) == 0
     library.add([*needed(tmp_path / "first"), Artifact(tmp_path / "none.json", {"x": 1}, "x")])
-    assert library.lend(Workspace(second), needed(second)) == 4
+    assert library.link(Workspace(second), needed(second)) == 4
 
 
 def test_labels_are_lent_once_all_their_shards_are_there(first, tmp_path):
@@ -148,8 +148,8 @@ def test_labels_are_lent_once_all_their_shards_are_there(first, tmp_path):
     content = shard.read_bytes()
     shard.unlink()
     second = tmp_path / "second"
-    assert Library(tmp_path).lend(Workspace(second), needed(second)) == 3
+    assert Library(tmp_path).link(Workspace(second), needed(second)) == 3
     assert not (second / "labels").exists()
     shard.write_bytes(content)
-    assert Library(tmp_path).lend(Workspace(second), needed(second)) == 1
+    assert Library(tmp_path).link(Workspace(second), needed(second)) == 1
     assert sorted(path.name for path in (second / "labels").iterdir()) == ["index.json", *files]

@@ -11,7 +11,7 @@ def test_a_choice_is_read_and_made():
     assert read_choice("k", {"without": "b"}, "w") == BackboneChoice(without="b")
     assert BackboneChoice(without="b").of(["a", "b1", "c"]) == ["a", "c"]
     assert read_choice("k", ["a"], "w") == ["a"]
-    with pytest.raises(ConfigError, match="is a list"):
+    with pytest.raises(ConfigError, match="must be a list"):
         read_choice("k", {"first": 0}, "w")
     with pytest.raises(ConfigError, match="first 3"):
         BackboneChoice(count=3).of(["a"])

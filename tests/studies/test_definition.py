@@ -188,7 +188,7 @@ def test_points_of_an_additive_study_keep_what_those_before_set(write):
 def test_the_first_point_of_an_additive_study_may_set_nothing(write):
     points = {"start": None, "more": {"ipc": 3}}
     assert [p.config.ipc for p in points_of(write({**MINIMAL, "additive": True, "points": points}))]
-    with pytest.raises(ConfigError, match="--ipc is what the study varies"):
+    with pytest.raises(ConfigError, match="--ipc is the setting that the study varies"):
         points_of(write({**MINIMAL, "additive": True, "points": {"a": {"ipc": 1},
                          "b": {"seed": 2}}}), {}, {"ipc": 4})  # fmt: skip
 
@@ -215,7 +215,7 @@ def test_the_first_point_of_an_additive_study_may_set_nothing(write):
         ({"for": {"digits": [1]}}, "for digits must be a mapping of settings, found [1]"),
         (
             {"base": {"labels.backbones": {"last": 2}}},
-            "base: labels.backbones is a list, {first: COUNT} or {without: BEGINNING}, found",
+            "base: labels.backbones must be a list, {first: COUNT} or {without: PREFIX}, found",
         ),
         ({"base": {"labels.backbones": {"first": 0}}}, "{first: COUNT}"),
         ({"additive": "yes"}, "additive must be true or false, found 'yes'"),
@@ -282,7 +282,9 @@ def test_faults_of_all_points_are_told_at_once_and_equal_ones_once(write):
 
 def test_an_option_without_effect_is_a_fault(write):
     study = write({**MINIMAL, "points": {"one": {"ipc": 1}, "two": {"ipc": 2, "seed": 4}}})
-    with pytest.raises(ConfigError, match=r"^toy: --ipc is what the study varies; leave it out$"):
+    with pytest.raises(
+        ConfigError, match=r"^toy: --ipc is the setting that the study varies; leave it out$"
+    ):
         points_of(study, options={"ipc": 3})
     one, two = points_of(study, options={"seed": 3})
     assert (one.config.seed, two.config.seed) == (3, 4)
@@ -292,7 +294,7 @@ def test_plan__repeat_and_names(write):
     with pytest.raises(ConfigError, match="repeat must be at least 1, got 0"):
         read_sweep_plan("ipc", {}, {}, 0)
     path = write(MINIMAL, "ipc")
-    with pytest.raises(ConfigError, match=r"two studies .* have one name"):
+    with pytest.raises(ConfigError, match=r"two studies .* have the same name"):
         read_studies(f"ipc+{path}", "digits")
     assert [study.name for study in read_studies("ipc+ipc", "digits")] == ["ipc"]
 

@@ -248,7 +248,10 @@ def test_faults_are_told_before_any_work(folder, tmp_path, monkeypatch):
         (["ipc"], "gvbsm sweep STUDY PRESET ..., got ipc"),
         (["ipcc", "digits"], "there is no study 'ipcc'; did you mean ipc?"),
         (["ipc", "digit"], "there is no preset 'digit'; did you mean digits"),
-        (["ipc", "digits", "--ipc", "3"], "ipc: --ipc is what the study varies; leave it out"),
+        (
+            ["ipc", "digits", "--ipc", "3"],
+            "ipc: --ipc is the setting that the study varies; leave it out",
+        ),
         (["table1-alpha", "digits", "--ipc", "0"], "ipc must be positive, got 0"),
         (["table1-alpha", "digits", "--ipcc", "1"], "there is no setting 'ipcc'; did you mean ipc"),
         (["table1-alpha", "digits", "--repeat", "0"], "repeat must be at least 1, got 0"),

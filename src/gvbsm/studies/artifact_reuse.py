@@ -1,9 +1,9 @@
-"""What several work directories share: an artefact is made once and linked into the others.
+"""Reuse artifacts between the runs of a sweep by hard links.
 
-Artefacts are known by their recipes alone, so a teacher, a label store or a student's result that
-one directory holds serves every other whose recipe asks for the same. It is linked (copied where
-the file system has no hard links). That is safe, since no file of an artefact is ever changed in
-place: a new one takes its name in one step, and the other directories keep the old one.
+A teacher, a label store or a student's result of one work directory is linked into every other
+directory that needs one with the same recipe (copied where the file system has no hard links).
+Links are safe because files of artifacts are never changed in place: a new version replaces the
+name atomically, and the other directories keep the old file.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from gvbsm.files.checkpoint import is_partial
 from gvbsm.store.soft_labels import FOLDER, OTHER_FOLDERS
 from gvbsm.store.workdir import Workspace
 
-# Where artefacts lie in a work directory; a label store is its index, which names its shards.
+# Paths of artifacts in a work directory; a label store's is its index, which names its shards.
 PATTERNS = (
     "squeeze/*.safetensors",
     "statistics/*.safetensors",
@@ -39,81 +39,78 @@ PATTERNS = (
     *(f"**/{folder}/index.json" for folder in (FOLDER, *OTHER_FOLDERS.values())),
     "**/evaluation/*.json",
 )
-WHOLE_FOLDERS = (
-    "synthesis",
-    FOLDER,
-    *OTHER_FOLDERS.values(),
-)  # what lies beside the artefact belongs to it
+# In these folders all files beside an artifact belong to it.
+WHOLE_FOLDERS = ("synthesis", FOLDER, *OTHER_FOLDERS.values())
 
 
 class Artifact(NamedTuple):
-    """Something that a run needs.
+    """An artifact that a run needs.
 
     Attributes:
-        path: The file that is there once it is whole.
-        recipe: What it is made from.
-        clock: Name under which its work directory notes how long it took.
+        path: The file that is written last, when the artifact is complete.
+        recipe: Settings and inputs that determine it.
+        clock: Name of its time in `seconds.json`.
     """
 
     path: Path
     recipe: Recipe
     clock: str
 
-    def is_there(self) -> bool:
-        """Whether it has been made, by this recipe."""
+    def exists(self) -> bool:
+        """Whether it is complete and has this recipe."""
         return _recipe_of(self.path) == self.recipe
 
 
 class Library:
-    """The artefacts of all work directories in a folder.
+    """The artifacts of all work directories in a folder.
 
     Args:
-        folder: Holds the work directories; it need not be there yet.
+        folder: Parent of the work directories; it need not exist yet.
     """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._found: dict[str, Path] = {}
+        self._paths: dict[str, Path] = {}
         for pattern in PATTERNS:
             for path in sorted(folder.glob(f"*/{pattern}")):
                 if not is_partial(path) and (recipe := _recipe_of(path)):
-                    self._found.setdefault(fingerprint(recipe), path)
+                    self._paths.setdefault(fingerprint(recipe), path)
 
     def add(self, artifacts: Iterable[Artifact]) -> None:
-        """Offer what a work directory of the folder holds by now."""
+        """Add the complete artifacts of a work directory."""
         for artifact in artifacts:
             key = fingerprint(artifact.recipe)
-            if key not in self._found and artifact.is_there():
-                self._found[key] = artifact.path
+            if key not in self._paths and artifact.exists():
+                self._paths[key] = artifact.path
 
-    def lend(self, workspace: Workspace, artifacts: Iterable[Artifact]) -> int:
-        """Link what is there elsewhere and missing here, with the time that it took.
+    def link(self, workspace: Workspace, artifacts: Iterable[Artifact]) -> int:
+        """Link missing artifacts from other work directories, and copy their times.
 
         Args:
-            workspace: The directory that needs them.
-            artifacts: What it needs.
+            workspace: The work directory that needs the artifacts.
+            artifacts: The artifacts that it needs.
 
         Returns:
-            How many were linked.
+            Number of linked artifacts.
         """
-        lent = 0
+        linked = 0
         for artifact in artifacts:
-            source = self._found.get(fingerprint(artifact.recipe))
-            if source is None or source == artifact.path or artifact.is_there():
+            source = self._paths.get(fingerprint(artifact.recipe))
+            if source is None or source == artifact.path or artifact.exists():
                 continue
             if _recipe_of(source) != artifact.recipe or not is_ours(source):
-                continue  # removed or damaged since: it is made again here
+                continue  # removed or damaged since it was added: computed again here
             _link(source, artifact.path)
             owner = self._folder / source.relative_to(self._folder).parts[0]
             seconds = Workspace(owner).seconds().get(artifact.clock)
             if seconds is not None:
                 workspace.note(artifact.clock, seconds)
-            lent += 1
-        return lent
+            linked += 1
+        return linked
 
 
 def _recipe_of(path: Path) -> Recipe | None:
-    """The recipe in a file; None if it or one that it names is missing, or if it is damaged."""
+    """The recipe in a file; None if it is missing or damaged, or lacks a file that it names."""
     if not path.is_file():
         return None
     with suppress(ArtifactError):
@@ -124,17 +121,17 @@ def _recipe_of(path: Path) -> Recipe | None:
 
 
 def _link(source: Path, path: Path) -> None:
-    """Link an artefact and what belongs to it; the file by which it is known comes last."""
+    """Link an artifact and the files that belong to it, its own path last."""
     if path.parent.name in WHOLE_FOLDERS:
         remove(path)
-        beside = {
+        sources = {
             other.name: other
             for other in source.parent.iterdir()
             if other.is_file() and other != source and not _is_unfinished(other)
         }
         if path.parent.is_dir():
-            remove_all(old for old in path.parent.iterdir() if old.name not in beside)
-        for name, other in beside.items():
+            remove_all(old for old in path.parent.iterdir() if old.name not in sources)
+        for name, other in sources.items():
             _link_file(other, path.with_name(name))
     _link_file(source, path)
 
@@ -146,7 +143,7 @@ def _is_unfinished(path: Path) -> bool:
 def _link_file(source: Path, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     if path.exists() and path.samefile(source):
-        return  # to rename one link of a file to another does nothing
+        return  # the same file: renaming would have no effect
     with atomic(path) as temporary:
         try:
             os.link(source, temporary)

@@ -1,4 +1,4 @@
-"""Backbones that a study chooses from those of the run, whatever these are."""
+"""Selections such as `first: 2` or `without: convnet` instead of names of backbones."""
 
 from __future__ import annotations
 
@@ -10,16 +10,21 @@ from gvbsm.config import ConfigError
 
 @dataclass(frozen=True)
 class BackboneChoice:
-    """Backbones, chosen from `squeeze.backbones`: the first `count`, or all without a prefix."""
+    """A selection from `squeeze.backbones`.
+
+    Attributes:
+        count: Take the first `count` backbones.
+        without: Else, take all whose names do not begin with this.
+    """
 
     count: int | None = None
     without: str | None = None
 
     def of(self, teachers: list[str]) -> list[str]:
-        """The chosen ones.
+        """The selected backbones.
 
         Raises:
-            ConfigError: If there are too few, or none to leave out.
+            ConfigError: If there are fewer than `count`, or if `without` selects none or all.
         """
         if self.count is not None:
             if len(teachers) < self.count:
@@ -28,20 +33,25 @@ class BackboneChoice:
                     "name more of them"
                 )
             return teachers[: self.count]
-        left = [name for name in teachers if not name.startswith(str(self.without))]
-        if len(left) in (0, len(teachers)):
+        selected = [name for name in teachers if not name.startswith(str(self.without))]
+        if len(selected) in (0, len(teachers)):
             raise ConfigError(
-                f"leaves {self.without}* out of squeeze.backbones {teachers}; some must begin so, "
-                "and some not"
+                f"leaves {self.without}* out of squeeze.backbones {teachers}; name at least one "
+                "that begins so and one that does not"
             )
-        return left
+        return selected
 
 
 def read_choice(key: str, value: Any, where: str) -> Any:
-    """A list as it is, and what a study's file has in its place as a choice.
+    """Return a list of backbones unchanged; turn a mapping into a `BackboneChoice`.
+
+    Args:
+        key: Dotted name of the setting.
+        value: What the study's file has.
+        where: Name of the entry, for the message.
 
     Raises:
-        ConfigError: If it is neither.
+        ConfigError: If it is neither a list nor a selection.
     """
     if not isinstance(value, dict):
         return value
@@ -51,5 +61,5 @@ def read_choice(key: str, value: Any, where: str) -> Any:
         case {"without": str(prefix)} if len(value) == 1 and prefix:
             return BackboneChoice(without=prefix)
     raise ConfigError(
-        f"{where}: {key} is a list, {{first: COUNT}} or {{without: BEGINNING}}, found {value!r}"
+        f"{where}: {key} must be a list, {{first: COUNT}} or {{without: PREFIX}}, found {value!r}"
     )

@@ -1,26 +1,27 @@
-"""Studies: which settings vary, over which values; everything else is a preset's.
+"""Read a study: which settings vary over which values. All other settings are a preset's.
 
-A study is a YAML file; those of the paper's tables and figures are in `presets/studies`. It holds
+A study is a YAML file; those of the paper's tables and figures are in `presets/`. Its entries are
 
-    title   what is asked, in a few words
+    title   question of the study, in a few words
     source  where the paper asks it
-    axes    names of what varies: one for each setting of `grid`, or one for `points`
+    axes    names of the axes: one for each setting of `grid`, or one for `points`
     grid    setting -> values; the points are all combinations, named `AXIS=VALUE,...`
-    points  in its place: name of the point -> what it sets (null for nothing)
-    additive  true: each point keeps what the points before it set, and adds to it; what the page
-            tells is then the gain over the point before
+    points  instead of grid: name of the point -> its settings (null for none)
+    additive  true: each point keeps the settings of the points before it and adds its own; the
+            table then shows the gain over the point before
     base    settings of all points
-    for     data set -> its further settings of all points
-    unfit   data set -> why the study makes no sense on it
+    for     data set -> further settings of all points on it
+    unfit   data set -> why the study cannot run on it
     paper   the paper's accuracies, one entry for each data set and student: `data`, `student`,
             `ipc` (left out where the points set it) and `figures` (point -> percent)
 
-Settings are dotted names, as on the command line. Among them `preset` names presets to be laid
-below, and `synthesis.backbones` and `labels.backbones` may be chosen from `squeeze.backbones`:
-`{first: 2}`, or `{without: convnet}` for those whose names do not begin so. The later wins: preset,
-`base`, `for`, the command line, the point itself.
+Settings are dotted names, as on the command line. Two more forms are allowed. `preset` names
+presets, which the settings beside it override. `synthesis.backbones` and `labels.backbones` may
+select from `squeeze.backbones`: `{first: 2}`, or `{without: convnet}` for all whose names do not
+begin with `convnet`. Later settings override earlier ones, in this order: preset, `base`, `for`,
+command line, point.
 
-This file imports no torch, so that the command line answers at once.
+This file does not import torch, so that the command line starts fast.
 """
 
 from __future__ import annotations
@@ -60,7 +61,13 @@ Settings = dict[str, Any]
 
 @dataclass(frozen=True)
 class Variant:
-    """A point of a study, before a preset completes it: what it sets, nested, and where it lies."""
+    """A point of a study without the preset's settings.
+
+    Attributes:
+        name: Name of the point.
+        axes: Axis -> value.
+        settings: Its own settings, nested.
+    """
 
     name: str
     axes: dict[str, Any]
@@ -69,19 +76,19 @@ class Variant:
 
 @dataclass(frozen=True)
 class Study:
-    """What varies.
+    """A study as its file defines it.
 
     Attributes:
-        name: Of the file.
-        title: What is asked.
+        name: Name of the file without its suffix.
+        title: The question.
         source: Where the paper asks it.
-        axes: Names of what varies.
+        axes: Names of the axes.
         variants: The points.
         base: Settings of all points, nested.
-        per_data: Further ones by data set.
-        unfit: Data sets that it makes no sense on, and why.
+        per_data: Data set -> further settings of all points.
+        unfit: Data set -> why the study cannot run on it.
         paper: Accuracies that the paper gives.
-        additive: Whether each point holds what the points before it set.
+        additive: Whether each point keeps the settings of the points before it.
     """
 
     name: str
@@ -107,11 +114,11 @@ class Point:
 
 @dataclass(frozen=True)
 class SweepPlan:
-    """Studies with all their points, checked.
+    """Studies with all settings of all points, checked.
 
     Attributes:
         studies: Each study with its points.
-        repeat: Runs of each point, with seeds counted up.
+        repeat: Runs of each point; each run's seed is one higher.
     """
 
     studies: tuple[tuple[Study, tuple[Point, ...]], ...]
@@ -121,16 +128,16 @@ class SweepPlan:
 def read_sweep_plan(
     names: str, settings: Settings, options: Settings, repeat: int = 1
 ) -> SweepPlan:
-    """Find the studies and complete their points.
+    """Read studies and complete the settings of their points.
 
     Args:
-        names: Of studies: one, a YAML file, several joined by `+`, or `all`.
+        names: A study, a YAML file, several joined by `+`, or `all`.
         settings: A preset's settings, nested.
-        options: Nested settings that overrule what a study sets at all points.
+        options: Nested settings that override those of the study for all points.
         repeat: Runs of each point.
 
     Raises:
-        ConfigError: One line a fault of any point.
+        ConfigError: One line for each fault of any point.
     """
     if repeat < 1:
         raise ConfigError(f"repeat must be at least 1, got {repeat}")
@@ -145,16 +152,18 @@ def study_names() -> list[str]:
 
 
 def read_studies(names: str, data: str) -> list[Study]:
-    """The studies of a name, a YAML file, several joined by `+`, or `all` that fit a data set.
+    """Read a study, a YAML file, several joined by `+`, or `all` that can run on a data set.
 
     Raises:
-        ConfigError: If one is not there, is faulty or does not fit.
+        ConfigError: If one does not exist, is faulty or cannot run on the data set.
     """
     if names == "all":
         return [study for study in map(read_study, study_names()) if data not in study.unfit]
     studies = [read_study(name) for name in dict.fromkeys(names.split("+"))]
     if len({study.name for study in studies}) < len(studies):
-        raise ConfigError(f"two studies of {names} have one name, and so would their results")
+        raise ConfigError(
+            f"two studies of {names} have the same name: their results would be one file"
+        )
     for study in studies:
         if data in study.unfit:
             raise ConfigError(f"{study.name} does not fit {data}: {study.unfit[data]}")
@@ -165,10 +174,10 @@ def read_study(name: str) -> Study:
     """Read and check one study.
 
     Args:
-        name: Of one that comes with the package, or a path that ends in .yaml.
+        name: A study of the package, or a path that ends in .yaml.
 
     Raises:
-        ConfigError: One line a fault.
+        ConfigError: One line for each fault.
     """
     is_file = name.endswith((".yaml", ".yml"))
     path = user_path(name) if is_file else STUDIES / f"{name}.yaml"
@@ -193,20 +202,20 @@ def complete_points(
     """All points of each study, with all their settings.
 
     Args:
-        studies: What varies.
+        studies: The studies.
         settings: A preset's settings, nested.
         options: Settings of the command line, nested.
 
     Raises:
-        ConfigError: One line a fault of any point.
+        ConfigError: One line for each fault of any point.
     """
     points: list[list[Point]] = []
     faults: dict[str, list[str]] = {}
     for study in studies:
         for key in _without_effect(study, options):
-            faults.setdefault(f"--{key} is what the study varies; leave it out", []).append(
-                study.name
-            )
+            faults.setdefault(
+                f"--{key} is the setting that the study varies; leave it out", []
+            ).append(study.name)
         points.append([])
         for variant in study.variants:
             try:
@@ -217,20 +226,19 @@ def complete_points(
             else:
                 points[-1].append(Point(variant.name, variant.axes, config))
     if faults:
-        told = ((where[0], len(where) - 1, fault) for fault, where in faults.items())
         raise ConfigError(
             "\n".join(
-                f"{first}{f' and {more} more' if more else ''}: {fault}"
-                for first, more, fault in told
+                f"{first}{f' and {len(others)} more' if others else ''}: {fault}"
+                for fault, (first, *others) in faults.items()
             )
         )
     return points
 
 
 def _without_effect(study: Study, options: Settings) -> list[str]:
-    """Options that every point overrules."""
-    own = [set(flat_keys(variant.settings)) for variant in study.variants]
-    return [key for key in flat_keys(options) if all(key in keys for keys in own)]
+    """Options that every point overrides."""
+    point_keys = [set(flat_keys(variant.settings)) for variant in study.variants]
+    return [key for key in flat_keys(options) if all(key in keys for keys in point_keys)]
 
 
 def data_name(settings: Settings) -> str:
@@ -246,10 +254,9 @@ def _complete(study: Study, variant: Variant, settings: Settings, options: Setti
         variant.settings,
     )
     for layer in layers:
-        own = {key: value for key, value in layer.items() if key != "preset"}
         if "preset" in layer:
             settings = overlay(settings, layer["preset"])
-        settings = merge(settings, own)
+        settings = merge(settings, {key: value for key, value in layer.items() if key != "preset"})
     teachers = settings.get("squeeze", {}).get("backbones", Config().squeeze.backbones)
     for key in CHOSEN:
         section, _, name = key.partition(".")
@@ -270,7 +277,7 @@ def _complete(study: Study, variant: Variant, settings: Settings, options: Setti
 
 
 def _shape_faults(content: Settings) -> Iterator[str]:
-    """What is wrong with the file's own keys and their types."""
+    """Faults of the file's entries and their types."""
     for key in content:
         if key not in KEYS:
             yield f"there is no entry {key!r}; {nearest(str(key), KEYS)}"
@@ -310,7 +317,8 @@ def _build(name: str, content: Settings) -> Study:
         variants=variants,
         base=_nested(content.get("base", {}), "base"),
         per_data={
-            data: _nested(part, f"for {data}") for data, part in content.get("for", {}).items()
+            data: _nested(settings, f"for {data}")
+            for data, settings in content.get("for", {}).items()
         },
         unfit={data: str(why) for data, why in content.get("unfit", {}).items()},
         paper=read_published(
@@ -328,9 +336,11 @@ def _from_grid(axes: tuple[str, ...], grid: Settings) -> Iterator[Variant]:
         if not isinstance(values, list) or not values:
             raise ConfigError(f"grid: {setting} must have a list of values, found {values!r}")
     for values in itertools.product(*grid.values()):
-        at = dict(zip(axes, values, strict=True))
-        name = ",".join(f"{axis}={_shown(value)}" for axis, value in at.items())
-        yield Variant(name, at, _nested(dict(zip(grid, values, strict=True)), f"grid, {name}"))
+        point_axes = dict(zip(axes, values, strict=True))
+        name = ",".join(f"{axis}={_yaml_value(value)}" for axis, value in point_axes.items())
+        yield Variant(
+            name, point_axes, _nested(dict(zip(grid, values, strict=True)), f"grid, {name}")
+        )
 
 
 def _from_points(axes: tuple[str, ...], points: Settings) -> Iterator[Variant]:
@@ -341,37 +351,37 @@ def _from_points(axes: tuple[str, ...], points: Settings) -> Iterator[Variant]:
 
 
 def _accumulated(variants: Iterable[Variant]) -> Iterator[Variant]:
-    """Each point on top of those before; its preset is laid upon theirs, below what it sets.
+    """Merge each point's preset, then its settings, into those of the points before it.
 
     Raises:
-        ConfigError: If a point adds nothing; the first may set nothing.
+        ConfigError: If a point adds nothing; the first point may be empty.
     """
-    so_far: Settings | None = None
+    previous: Settings | None = None
     for variant in variants:
-        own = dict(variant.settings)
-        base = read_preset(own.pop("preset")) if "preset" in own else {}
-        settings = merge(merge(so_far or {}, base), own)
-        if settings == so_far:
+        added = dict(variant.settings)
+        preset = read_preset(added.pop("preset")) if "preset" in added else {}
+        settings = merge(merge(previous or {}, preset), added)
+        if settings == previous:
             raise ConfigError(f"point {variant.name} adds nothing to the point before")
-        so_far = settings
+        previous = settings
         yield Variant(variant.name, variant.axes, settings)
 
 
-def _shown(value: Any) -> str:
-    """A value in a point's name, as YAML writes it."""
+def _yaml_value(value: Any) -> str:
+    """A value as YAML writes it."""
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 
 def _nested(settings: Any, where: str) -> Settings:
-    """Dotted settings as sections, their names checked, choices read."""
+    """Nest dotted settings, check their names and read backbone choices."""
     if not isinstance(settings, dict):
         raise ConfigError(f"{where} must be a mapping of settings, found {settings!r}")
     nested: Settings = {}
     for key, value in settings.items():
         if key == "preset":
-            read_preset(str(value))  # told now, if there is none
+            read_preset(str(value))  # raises now if there is no such preset
             continue
-        chosen = read_choice(key, value, where) if key in CHOSEN else value
-        nested = merge(nested, nest(str(key), chosen))
+        setting = read_choice(key, value, where) if key in CHOSEN else value
+        nested = merge(nested, nest(str(key), setting))
     check_names(nested, where)
     return {**nested, **({"preset": str(settings["preset"])} if "preset" in settings else {})}

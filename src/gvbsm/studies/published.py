@@ -126,7 +126,7 @@ def done_figures(content: Mapping[str, Any]) -> list[PublishedFigure]:
     """The paper's accuracies of the points that are done.
 
     Args:
-        content: What `STUDY.json` holds.
+        content: The content of `STUDY.json`.
     """
     done = {point["name"] for point in content["points"] if point["done"]}
     figures = [PublishedFigure(**entry) for entry in content["paper"]]
@@ -139,7 +139,7 @@ def split_published(
     """Divide the paper's accuracies into those beside rows, and all others.
 
     Args:
-        content: What `STUDY.json` holds.
+        content: The content of `STUDY.json`.
 
     Returns:
         For each row, the accuracy of the paper that belongs beside it, or None; the accuracies

@@ -1,9 +1,9 @@
-"""`gvbsm sweep`: the points of a study, each a run in a folder of its own, told side by side.
+"""`gvbsm sweep`: run the points of a study and collect their results.
 
-A folder is named after the study, the point and a hash of all settings that matter, so that equal
-points of different studies are one run; what single points have in common (teachers, images,
-labels, students) is made once and linked (`sharing`). The same command goes on where it was
-stopped. `comparison` says what is written.
+Each point is a run in a folder of its own. The folder is named after the study, the point and a
+hash of the settings, so that equal points of different studies are one run. Teachers, images,
+labels and students that points have in common are computed once and linked (`artifact_reuse`).
+The same command continues where it stopped. `table` describes the files that are written.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ from gvbsm.store.image_set import ImageSet
 from gvbsm.store.workdir import Workspace
 from gvbsm.studies.artifact_reuse import Artifact, Library
 from gvbsm.studies.definition import Point, Study, SweepPlan, read_sweep_plan
-from gvbsm.studies.table import Row, merge_shared_baselines, write_csv
+from gvbsm.studies.table import merge_shared_baselines, write_csv
 
 log = logging.getLogger("gvbsm")
 
@@ -58,58 +58,58 @@ def sweep(
 
     Args:
         study: Name of a study, a YAML file, several joined by `+`, or `all`.
-        config: Settings that the study varies: a preset's name, a nested mapping or settings.
-        workdir: Where everything is kept; what is there already and matches is not made again.
-        options: Nested settings that overrule what the study sets at all points.
-        repeat: Runs of each point, with seeds counted up; their students are pooled.
+        config: Settings of all points: a preset's name, a nested mapping or a `Config`.
+        workdir: Folder of the sweep; matching artifacts in it are used again.
+        options: Nested settings that override those of the study for all points.
+        repeat: Runs of each point, each with a seed one higher; their students are pooled.
         quiet: No progress bars.
 
     Returns:
-        What `STUDY.json` holds, by study.
+        The content of `STUDY.json`, by study.
 
     Raises:
-        ConfigError, DataError, ArtifactError, RunError: With one clear line (a fault); those of the
-            settings are told before any work.
+        ConfigError, DataError, ArtifactError, RunError: One clear line for each fault; faults of
+            settings are raised before any work.
     """
     if isinstance(config, str):
         settings = read_preset(config)
     else:
         settings = to_dict(config) if isinstance(config, Config) else dict(config)
     plan = read_sweep_plan(study, settings, dict(options or {}), repeat)
-    made = run_plan(plan, user_path(workdir), quiet, origin_of(config))
-    return {found["study"]: found for found in made}
+    contents = run_plan(plan, user_path(workdir), quiet, origin_of(config))
+    return {content["study"]: content for content in contents}
 
 
 def run_plan(
     plan: SweepPlan, workdir: Path, quiet: bool = False, origin: Origin = UNKNOWN
 ) -> Iterator[dict[str, Any]]:
-    """Run all points in order; what `STUDY.json` holds is given as each study ends.
+    """Run all points in order; yield the content of `STUDY.json` as each study ends.
 
     Args:
         plan: The studies with their points.
         workdir: The sweep's folder.
         quiet: No progress bars.
-        origin: The preset that all points vary, and what the command line changed of it.
+        origin: The preset of all points, and the settings that the command line changed.
 
     Raises:
         ConfigError, DataError, ArtifactError, RunError: As `sweep`.
     """
-    works = _Works(workdir, plan.repeat, quiet)
-    with works.processes.checking():
+    runs = _PointRuns(workdir, plan.repeat, quiet)
+    with runs.processes.checking():
         for _, points in plan.studies:
             for point in points:
-                works.check(point.config)
-        if works.processes.leads:
+                runs.check(point.config)
+        if runs.processes.leads:
             Workspace(workdir).claim()
     for study, points in plan.studies:
-        yield _run_study(study, points, works, origin)
+        yield _run_study(study, points, runs, origin)
 
 
 def _run_study(
-    study: Study, points: Sequence[Point], works: _Works, origin: Origin
+    study: Study, points: Sequence[Point], runs: _PointRuns, origin: Origin
 ) -> dict[str, Any]:
     """Run a study's points in order; its files are written after each."""
-    rows: list[Row] = []
+    rows: list[dict[str, Any]] = []
     entries: list[dict[str, Any]] = [
         {
             "name": point.name,
@@ -131,20 +131,21 @@ def _run_study(
         "paper": [figure._asdict() for figure in study.paper],
         "points": entries,
     }
-    own: set[str] = {point.config.method for point in points}
+    methods: set[str] = {point.config.method for point in points}
     for number, (point, entry) in enumerate(zip(points, entries, strict=True), start=1):
         log.info("%s: %s (point %d of %d)", study.name, point.name, number, len(points))
-        found, entry["folders"], versions = works.run(study.name, point)
-        rows += [{"study": study.name, "point": point.name, "axes": point.axes, **r} for r in found]
+        point_rows, entry["folders"], versions = runs.run(study.name, point)
+        place = {"study": study.name, "point": point.name, "axes": point.axes}
+        rows += [{**place, **row} for row in point_rows]
         entry["done"] = True
-        content |= {"rows": merge_shared_baselines(rows, own), "versions": versions}
-        if works.processes.leads:
-            write_json(works.directory / f"{study.name}.json", content)
-            write_csv(works.directory / f"{study.name}.csv", content)
+        content |= {"rows": merge_shared_baselines(rows, methods), "versions": versions}
+        if runs.processes.leads:
+            write_json(runs.directory / f"{study.name}.json", content)
+            write_csv(runs.directory / f"{study.name}.csv", content)
     return content
 
 
-class _Works:
+class _PointRuns:
     """The runs of a sweep.
 
     Args:
@@ -161,38 +162,44 @@ class _Works:
         self._data: dict[DataConfig, ImageData] = {}
 
     def check(self, config: Config) -> None:
-        """See that the data can be read, each network be built, and each class is large enough."""
+        """Check that the data can be read, all networks built, and that no class is too small."""
         check_feasible(config, self._data_of(config))
 
-    def run(self, study: str, point: Point) -> tuple[list[Row], list[str], dict[str, str]]:
-        """Run a point under all seeds; its rows (without study and point), folders and versions."""
-        done = []
+    def run(
+        self, study: str, point: Point
+    ) -> tuple[list[dict[str, Any]], list[str], dict[str, str]]:
+        """Run a point with all seeds.
+
+        Returns:
+            Its rows (without study, point and axes), folders and versions.
+        """
+        runs = []
         for step in range(self._repeat):
             config = replace(point.config, seed=point.config.seed + step)
-            named = f"{study}-{point.name}"
-            folder = self.directory / self.processes.same(partial(self._folder, named, config))
-            work = _Work(Run(config, folder, self._quiet, self._data_of(config)))
+            name = f"{study}-{point.name}"
+            folder = self.directory / self.processes.same(partial(self._folder, name, config))
+            point_run = _PointRun(Run(config, folder, self._quiet, self._data_of(config)))
             if self.processes.leads:
-                lent = self._library.lend(work.run.workspace, work.artifacts)
-                if lent:
-                    log.info("%s: %d files of other points are linked", folder.name, lent)
-            work.finish()
-            self._library.add(work.artifacts)
-            done.append(work)
-        folders = [str(work.run.workdir.relative_to(self.directory)) for work in done]
-        return _pool(done), folders, done[-1].results["versions"]
+                linked = self._library.link(point_run.run.workspace, point_run.artifacts)
+                if linked:
+                    log.info("%s: linked %d files of other points", folder.name, linked)
+            point_run.finish()
+            self._library.add(point_run.artifacts)
+            runs.append(point_run)
+        folders = [str(item.run.workdir.relative_to(self.directory)) for item in runs]
+        return _pool(runs), folders, runs[-1].results["versions"]
 
     def _folder(self, name: str, config: Config) -> str:
-        """A folder for these settings: the one that is there, whoever made it, or a new one."""
+        """The folder for these settings, of whatever study, or the name of a new one."""
         settings = to_dict(config)
         for key in without_effect(config):
             section, _, last = key.rpartition(".")
             del (value_at(settings, section) if section else settings)[last]
         digest = fingerprint(settings)[:12]
         points = self.directory / "points"
-        there = sorted(points.glob(f"*-{digest}"))
-        readable = re.sub(r"[^A-Za-z0-9.=+-]+", "-", name)
-        folder = there[0] if there else points / f"{readable}-{digest}"
+        existing = sorted(points.glob(f"*-{digest}"))
+        prefix = re.sub(r"[^A-Za-z0-9.=+-]+", "-", name)
+        folder = existing[0] if existing else points / f"{prefix}-{digest}"
         return str(folder.relative_to(self.directory))
 
     def _data_of(self, config: Config) -> ImageData:
@@ -210,11 +217,11 @@ class _Works:
         return self._data[config.data]
 
 
-class _Work:
-    """One run of a point: what it needs, and what it found.
+class _PointRun:
+    """One run of a point: its artifacts and its results.
 
     Args:
-        run: The run; `finish` brings it to its results.
+        run: The run; `finish` completes it.
     """
 
     def __init__(self, run: Run) -> None:
@@ -223,30 +230,30 @@ class _Work:
         self.results: dict[str, Any] = {}
 
     def finish(self) -> None:
-        """Do what is left to do."""
-        done: dict[str, Any] | None = self.run.processes.same(self._finished)
-        self.results = done or self.run.all_stages()
+        """Run the stages that are not done, and set `results`."""
+        finished: dict[str, Any] | None = self.run.processes.same(self._finished)
+        self.results = finished or self.run.all_stages()
 
     def _finished(self) -> dict[str, Any] | None:
-        """The results, if nothing is left to do: they keep the versions they were made with."""
+        """The results with their versions if all stages are done, else None."""
         path = self.run.workspace.results
-        ends = [item for item in self.artifacts if item.clock.startswith(("evaluation/", "full/"))]
-        if not path.is_file() or not all(item.is_there() for item in ends):
+        tests = [item for item in self.artifacts if item.clock.startswith(("evaluation/", "full/"))]
+        if not path.is_file() or not all(item.exists() for item in tests):
             return None
         results = read_json(path)
         checked(Results, results, path)
         students = [row for row in results["rows"] if row["method"] != "teacher"]
         teachers = len(results["rows"]) - len(students)
-        wanted = "teacher" in self.run.config.baselines.methods
-        is_whole = (
+        has_teachers = "teacher" in self.run.config.baselines.methods
+        is_complete = (
             results["config"] == to_dict(self.run.config)
-            and sum(len(row["top1"]["values"]) for row in students) == len(ends)
-            and teachers == (len(self.run.config.squeeze.backbones) if wanted else 0)
+            and sum(len(row["top1"]["values"]) for row in students) == len(tests)
+            and teachers == (len(self.run.config.squeeze.backbones) if has_teachers else 0)
         )
-        return results if is_whole else None
+        return results if is_complete else None
 
     def _artifacts(self) -> Iterator[Artifact]:
-        """All that the run needs, in the order in which it is made."""
+        """All artifacts of the run, in the order in which they are computed."""
         config, recipes, workspace = self.run.config, self.run.recipes, self.run.workspace
         image_sets = [image_set for image_set, _ in self.run.evaluated_sets]
         for name in needed_teachers(config, image_sets):
@@ -272,7 +279,7 @@ class _Work:
         yield from self._full_data()
 
     def _full_data(self) -> Iterator[Artifact]:
-        """The students on all real pictures, if they are a baseline."""
+        """The students trained on all real pictures, if they are a baseline."""
         config, recipes, workspace = self.run.config, self.run.recipes, self.run.workspace
         if "full" in config.baselines.methods:
             for student in config.evaluation.students:
@@ -281,60 +288,60 @@ class _Work:
                     yield Artifact(path, recipe, f"full/{student}/{seed}")
 
     def recipe(self, method: str, student: str) -> str:
-        """Hash of all that the results of a method's students depend on."""
+        """Hash of everything that the results of a method's students depend on."""
         if method == "teacher":
             return fingerprint(self.run.recipes.teacher(student))
         start = f"full/{student}/" if method == "full" else f"evaluation/{method}/{student}/"
-        found = [fingerprint(a.recipe) for a in self.artifacts if a.clock.startswith(start)]
-        return fingerprint({"students": found})
+        hashes = [fingerprint(a.recipe) for a in self.artifacts if a.clock.startswith(start)]
+        return fingerprint({"students": hashes})
 
     def image_set(self, method: str) -> ImageSet | None:
-        """Where a method's images lie, of several draws the first; None for the whole set."""
+        """The image set of a method, the first of several draws; None for the whole set."""
         sets = (image_set for image_set, _ in self.run.evaluated_sets)
         return next((image_set for image_set in sets if image_set.method == method), None)
 
     def seconds(self, method: str) -> tuple[float | None, float | None]:
         """Time of a method's synthesis, and of one iteration of one batch; None if unknown."""
         image_set = self.image_set(method)
-        whole = self.run.workspace.seconds().get(f"synthesis/{method}")
-        if image_set is None or image_set.selection is not None or whole is None:
+        seconds = self.run.workspace.seconds().get(f"synthesis/{method}")
+        if image_set is None or image_set.selection is not None or seconds is None:
             return None, None
-        traces = checked_header(image_set.images)[
-            "traces"
-        ]  # of the first step, the last one and others
-        return whole, whole / sum(trace[-1]["step"] + 1 - trace[0]["step"] for trace in traces)
+        # A trace has the first and the last step of a batch of images, and steps between them.
+        traces = checked_header(image_set.images)["traces"]
+        steps = sum(trace[-1]["step"] + 1 - trace[0]["step"] for trace in traces)
+        return seconds, seconds / steps
 
 
-def _pool(works: Sequence[_Work]) -> list[Row]:
-    """The rows of one point, the students of all its runs together."""
+def _pool(runs: Sequence[_PointRun]) -> list[dict[str, Any]]:
+    """The rows of one point; the students of all its runs are pooled."""
     rows = []
-    for row in works[0].results["rows"]:
+    for row in runs[0].results["rows"]:
         method, student = row["method"], row["student"]
-        same = [
+        same_rows = [
             other
-            for work in works
-            for other in work.results["rows"]
+            for run in runs
+            for other in run.results["rows"]
             if (other["method"], other["student"]) == (method, student)
         ]
-        image_set = works[0].image_set(method)
+        image_set = runs[0].image_set(method)
         sizes = {}
         if image_set is not None:
             folder = image_set.of_student(student).label_folder
             sizes = stored_bytes(image_set.directory, image_set.stores_labels, folder)
-        taken = [work.run.workspace.synthesis_seconds(method) for work in works if image_set]
-        seconds = [work.seconds(method) for work in works]
-        recipes = [work.recipe(method, student) for work in works]
+        image_seconds = [run.run.workspace.synthesis_seconds(method) for run in runs if image_set]
+        synthesis_seconds = [run.seconds(method) for run in runs]
+        recipes = [run.recipe(method, student) for run in runs]
         rows.append(
             {
                 "method": method,
                 "student": student,
                 "ipc": row["ipc"],
-                "seeds": [work.run.config.seed for work in works],
-                "top1": _spread([other["top1"] for other in same]),
-                "top1_best": _spread([other["top1_best"] for other in same]),
-                "synthesis_seconds": _mean([whole for whole, _ in seconds]),
-                "seconds_per_iteration": _mean([single for _, single in seconds]),
-                "seconds": _mean(taken),
+                "seeds": [run.run.config.seed for run in runs],
+                "top1": _spread([other["top1"] for other in same_rows]),
+                "top1_best": _spread([other["top1_best"] for other in same_rows]),
+                "synthesis_seconds": _mean([total for total, _ in synthesis_seconds]),
+                "seconds_per_iteration": _mean([iteration for _, iteration in synthesis_seconds]),
+                "seconds": _mean(image_seconds),
                 "bytes": sum(sizes.values()) if sizes else None,
                 "image_bytes": sizes.get("images"),
                 "label_bytes": sizes.get("labels"),
@@ -344,8 +351,8 @@ def _pool(works: Sequence[_Work]) -> list[Row]:
     return rows
 
 
-def _spread(parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    values = [value for part in parts for value in part["values"]]
+def _spread(accuracies: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    values = [value for top1 in accuracies for value in top1["values"]]
     return {**spread(values), "n": len(values)}
 
 

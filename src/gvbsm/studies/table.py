@@ -1,16 +1,16 @@
-"""The results of a study: what its files hold, and the table on the terminal.
+"""The results of a study: the content of its files, and the table on the terminal.
 
-`DIR/STUDY.json` is written after each point, and holds
+`DIR/STUDY.json` is written after each point. Its entries are
 
     format    1
     study, title, source, axes, additive   as in the study's file (`studies`)
-    origin    `preset`, which all points vary (null if it is not known), and `changed`: names of the
-              settings that the command line changed of it (`origin`)
+    origin    `preset`, which all points vary (null if it is unknown), and `changed`: names of the
+              settings that the command line changed
     paper     the paper's accuracies, one entry each: `point`, `data`, `student`, `ipc` and `top1`
               in percent (`published`)
     points    one entry a point, done or not: `name`, `axes` (axis -> value), `done`, `folders` (in
-              DIR, one a repeat) and `config` (all settings, of the first repeat)
-    rows      one entry a point, method and student:
+              DIR, one for each repeat) and `config` (all settings, of the first repeat)
+    rows      one entry for each point, method and student:
         study, point, axes       `point` null and `axes` empty: a baseline that is the same at all
                                  points that are done
         method, student, ipc     `ipc` null: the whole training set
@@ -18,18 +18,18 @@
         top1, top1_best          `mean`, `std` (sample deviation), `n` and `values` over all
                                  students of all seeds, in percent: of the last epoch, and of the
                                  best test
-        synthesis_seconds        time of all iterations of one run, the mean over seeds; null if
-                                 real pictures were selected, or if the synthesis had a break
-        seconds_per_iteration    that, for one batch of images
-        seconds                  time in which the images were made, or selected: the mean over
-                                 seeds; null if it is not known, and for the whole training set
+        synthesis_seconds        time of all iterations of one run, mean over seeds; null for
+                                 selected real pictures, or if the synthesis was interrupted
+        seconds_per_iteration    the same for one iteration of one batch of images
+        seconds                  time of the synthesis or selection of the images, mean over seeds;
+                                 null if it is unknown, and for the whole training set
         bytes                    of pixels and of soft labels on disk, together
         image_bytes, label_bytes pixels, and soft labels on disk; null for the whole training set
-        recipe                   hash of all that the students' results depend on
-    versions  gvbsm, torch, device, precision ... of the point that was run last
+        recipe                   hash of everything that the students' results depend on
+    versions  gvbsm, torch, device, precision ... of the last point
 
-`DIR/STUDY.csv` holds the rows, one column a number. Its `paper_top1` is the paper's accuracy of the
-same point, data set, student and images per class; empty where the paper gives none.
+`DIR/STUDY.csv` has the rows, a column for each number. `paper_top1` is the paper's accuracy
+of the same point, data set, student and images per class; empty where the paper gives none.
 """
 
 from __future__ import annotations
@@ -46,16 +46,15 @@ from gvbsm.files.artifacts import atomic
 from gvbsm.pipeline.results import aligned, format_top1
 from gvbsm.studies.published import split_published
 
-Row = dict[str, Any]
 OTHER_PUBLISHED = "the paper's accuracies for other data sets, students or images per class:"
 
 
-def merge_shared_baselines(rows: Sequence[Row], own: set[str]) -> list[Row]:
-    """Tell a baseline that is the same at all points, as random pictures may be, once.
+def merge_shared_baselines(rows: Sequence[dict[str, Any]], own: set[str]) -> list[dict[str, Any]]:
+    """Merge the rows of each baseline that is identical at all points, such as random pictures.
 
     Args:
         rows: All rows so far.
-        own: The points' own methods, which are told at each point.
+        own: The points' own methods, which keep a row at each point.
     """
     points = {row["point"] for row in rows}
     recipes: dict[tuple[str, str], list[str]] = {}
@@ -63,27 +62,27 @@ def merge_shared_baselines(rows: Sequence[Row], own: set[str]) -> list[Row]:
         recipes.setdefault((row["method"], row["student"]), []).append(row["recipe"])
     common = {
         key
-        for key, found in recipes.items()
-        if key[0] not in own and len(set(found)) == 1 < len(points) == len(found)
+        for key, hashes in recipes.items()
+        if key[0] not in own and len(set(hashes)) == 1 < len(points) == len(hashes)
     }
-    told: list[Row] = []
-    shared: dict[tuple[str, str], Row] = {}
+    merged: list[dict[str, Any]] = []
+    shared: dict[tuple[str, str], dict[str, Any]] = {}
     for row in rows:
         key = row["method"], row["student"]
         if key in common:
             shared.setdefault(key, {**row, "point": None, "axes": {}})
         else:
-            told.append(row)
-    return [*told, *shared.values()]
+            merged.append(row)
+    return [*merged, *shared.values()]
 
 
 class Gain(NamedTuple):
-    """What a point of an additive study adds to the one before.
+    """The gain of a point of an additive study over the point before.
 
     Attributes:
         mean: Difference of the means, in percentage points.
-        error: Its standard error, from the sample deviations of both points' students, which are
-            independent: sqrt(s1^2 / n1 + s2^2 / n2); None if either has one student alone.
+        error: Its standard error over independent students, sqrt(s1^2 / n1 + s2^2 / n2), with the
+            sample deviations s; None if a point has only one student.
     """
 
     mean: float
@@ -95,28 +94,27 @@ class Gain(NamedTuple):
 
 
 def gains(content: Mapping[str, Any]) -> dict[tuple[str, str], Gain]:
-    """The gain of each point of an additive study over the one before, by point and student.
+    """Gains over the point before in an additive study, by point and student.
 
-    Of the points' own methods; the first point has none, and neither has one whose student was not
-    tested at the point before.
+    Only of the points' own methods. There is none at the first point, and none where the point
+    before does not have the student.
 
     Args:
-        content: What `STUDY.json` holds.
+        content: The content of `STUDY.json`.
     """
     if not content.get("additive"):
         return {}
-    own = {entry["name"]: entry["config"]["method"] for entry in content["points"]}
-    found = {
+    methods = {entry["name"]: entry["config"]["method"] for entry in content["points"]}
+    accuracies = {
         (row["point"], row["student"]): row["top1"]
         for row in content["rows"]
-        if own.get(row["point"]) == row["method"]
+        if methods.get(row["point"]) == row["method"]
     }
-    pairs = list(itertools.pairwise(own))
     return {
-        (after, student): _gain(found[before, student], top1)
-        for before, after in pairs
-        for (point, student), top1 in found.items()
-        if point == after and (before, student) in found
+        (after, student): _gain(accuracies[before, student], top1)
+        for before, after in itertools.pairwise(methods)
+        for (point, student), top1 in accuracies.items()
+        if point == after and (before, student) in accuracies
     }
 
 
@@ -129,9 +127,14 @@ def _gain(before: Mapping[str, Any], after: Mapping[str, Any]) -> Gain:
 
 
 def write_csv(path: Path, content: Mapping[str, Any]) -> None:
-    """One line a row, one column a number."""
+    """Write a line for each row, with a column for each number.
+
+    Args:
+        path: The CSV file.
+        content: The content of `STUDY.json`.
+    """
     axes, versions = content["axes"], content["versions"]
-    plain = (
+    copied = (
         "method",
         "student",
         "ipc",
@@ -142,14 +145,14 @@ def write_csv(path: Path, content: Mapping[str, Any]) -> None:
         "image_bytes",
         "label_bytes",
     )
-    spreads = [(key, part) for key in ("top1", "top1_best") for part in ("mean", "std")]
+    spreads = [(key, statistic) for key in ("top1", "top1_best") for statistic in ("mean", "std")]
     head = [
         "study",
         "point",
         *axes,
-        *plain,
+        *copied,
         "n",
-        *(f"{key}_{part}" for key, part in spreads),
+        *(f"{key}_{statistic}" for key, statistic in spreads),
         "top1_values",
         "paper_top1",
         "seeds",
@@ -164,9 +167,9 @@ def write_csv(path: Path, content: Mapping[str, Any]) -> None:
                     row["study"],
                     row["point"],
                     *(row["axes"].get(axis) for axis in axes),
-                    *(row[key] for key in plain),
+                    *(row[key] for key in copied),
                     row["top1"]["n"],
-                    *(row[key][part] for key, part in spreads),
+                    *(row[key][statistic] for key, statistic in spreads),
                     " ".join(map(str, row["top1"]["values"])),
                     None if figure is None else figure.top1,
                     " ".join(map(str, row["seeds"])),
@@ -182,7 +185,7 @@ def format_study(content: Mapping[str, Any]) -> str:
     class. All others follow in a second table, whose headings name these.
 
     Args:
-        content: What `STUDY.json` holds.
+        content: The content of `STUDY.json`.
     """
     published, other_published = split_published(content)
     columns = _measured_columns(content)
