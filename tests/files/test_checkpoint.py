@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from gvbsm.files import checkpoint
-from gvbsm.files.artifacts import ArtifactError
-from gvbsm.files.checkpoint import Checkpoint
+from gvbsm.files.artifacts import ArtifactError, save, write_json
+from gvbsm.files.checkpoint import Checkpoint, remove_finished
 from gvbsm.files.manifest import claim
 from support.artifact_files import RECIPE, leftovers, tensors
 
@@ -31,6 +31,34 @@ def test_a_checkpoint_belongs_to_its_recipe(tmp_path):
 def test_a_checkpoint_of_results_in_json_has_its_own_name(tmp_path):
     Checkpoint(tmp_path / "gvbsm-resnet18-0.json", RECIPE, 0).save({}, {"step": 1})
     assert leftovers(tmp_path) == ["gvbsm-resnet18-0.json.partial.safetensors"]
+
+
+@pytest.mark.parametrize(
+    "name", ["squeeze/x.safetensors", "baselines/random-0/evaluation/x-0.json"]
+)
+def test_checkpoints_of_finished_artifacts_are_removed(name, tmp_path):
+    claim(tmp_path)
+    path = tmp_path / name
+    write = {
+        ".json": lambda recipe: write_json(path, {"recipe": recipe}),
+        ".safetensors": lambda recipe: save(path, tensors(), {"kind": "x", "recipe": recipe}),
+    }[path.suffix]
+    path.parent.mkdir(parents=True)
+    Checkpoint(path, RECIPE, 0).save({}, {"step": 1})
+    remove_finished(tmp_path)  # there is no artifact yet
+    write({**RECIPE, "seed": 1})
+    remove_finished(tmp_path)  # the artifact is an older one, which will be replaced
+    assert Checkpoint(path, RECIPE, 0).load()[1] == {"step": 1}
+    write(RECIPE)
+    remove_finished(tmp_path)
+    assert [found.name for found in path.parent.iterdir()] == [path.name]
+
+
+def test_a_damaged_checkpoint_stays_for_those_who_need_it(tmp_path):
+    path = tmp_path / "x.partial.safetensors"
+    path.write_bytes(b"?")
+    remove_finished(tmp_path)
+    assert path.is_file()
 
 
 def test_a_checkpoint_is_due_now_and_then(tmp_path, monkeypatch):

@@ -11,14 +11,18 @@ from typing import Any
 from torch import Tensor
 
 from gvbsm.files.artifacts import (
+    ArtifactError,
     DamagedError,
     Recipe,
     check_replaceable,
     is_current,
     load_tensors,
+    read_header,
+    read_json,
     remove,
     save,
 )
+from gvbsm.files.manifest import named
 from gvbsm.files.schema import CheckpointHeader, checked
 
 log = logging.getLogger("gvbsm")
@@ -29,6 +33,26 @@ PARTIAL = ".partial.safetensors"  # the end of a checkpoint's name
 def is_partial(path: Path) -> bool:
     """Return whether a file has the name of a checkpoint."""
     return path.name.endswith(PARTIAL)
+
+
+def remove_finished(folder: Path) -> None:
+    """Remove the checkpoints of finished artifacts below a folder.
+
+    A process that is killed after it has written an artifact leaves the checkpoint behind.
+    """
+    for path in named(folder, f"**/*{PARTIAL}"):
+        name = path.name.removesuffix(PARTIAL)
+        try:
+            recipe = read_header(path)["recipe"]
+            if name.endswith(".json"):
+                result = path.with_name(name)
+                is_finished = result.is_file() and read_json(result).get("recipe") == recipe
+            else:
+                is_finished = is_current(path.with_name(f"{name}.safetensors"), recipe)
+            if is_finished:
+                remove(path)
+        except ArtifactError as error:
+            log.debug("%s", error)  # whoever needs the damaged file says so
 
 
 class Checkpoint:

@@ -9,6 +9,7 @@ from typing import TypeVar
 
 from gvbsm.config import Parallel
 from gvbsm.engine.processes import ALONE, Processes
+from gvbsm.files.checkpoint import remove_finished
 from gvbsm.store.workdir import Workspace, await_files
 
 Item = TypeVar("Item", int, str)
@@ -40,6 +41,7 @@ class Teamwork:
             return
         with self.workspace.locked():
             self.workspace.absorb()
+            remove_finished(self.workspace.directory)
             self.workspace.check_shared(self._processes)
             yield
             self._processes.barrier()
