@@ -187,6 +187,17 @@ def test_a_spoilt_entry_is_one_line_or_changes_nothing(form, forms, tmp_path, da
         assert len({*loaded.class_names}) == 2
 
 
+def test_labels_of_a_single_file_that_lack_an_image_are_damage_of_this_file(forms, tmp_path):
+    """Its labels are unpacked elsewhere, and the user knows this file alone."""
+    root, places, _ = forms
+    first_image = ["fields", 0, 1]  # the least image, by which the others are counted
+    form = "single index"
+    file, _ = write_spoilt(form, places[form], tmp_path / "set", first_image, -1)
+    with pytest.raises(ArtifactError, match="soft_labels lack an image in epoch 0") as caught:
+        load(file, cache=root / "cache")
+    assert str(caught.value).startswith(f"{file} is damaged")
+
+
 @pytest.mark.parametrize(
     ("entries", "message"),
     [

@@ -384,12 +384,14 @@ def _unpack_labels(
         raise DamagedError(path, f"its soft labels should be one shard, not {len(store.shards)}")
     if not (store.directory / "index.json").is_file():
         start = f"{LABELS}/"
-        rows = {
-            name.removeprefix(start): tensor
-            for name, tensor in tensors.items()
-            if name.startswith(start)
-        }
+        named = {name.removeprefix(start): name for name in tensors if name.startswith(start)}
+        rows = {name: tensors[key] for name, key in named.items()}
         store.check_rows(store.shards[0], rows, path)
         store.write_rows(store.shards[0], rows)
+        try:
+            for epoch in store.kept:
+                store.epoch(epoch)
+        except ArtifactError:
+            raise DamagedError(path, f"{LABELS} lack an image in epoch {epoch}") from None
         store.write_index()
     return store
