@@ -217,7 +217,7 @@ def test_options_win_over_the_preset(taken, tmp_path):
 def test_an_option_that_a_table_would_overrule_is_refused(fault):
     code, line = fault("run", "imagenet-1k", "--synthesis.beta_dr=0.2")
     assert code == 2
-    assert "synthesis.beta_dr_of says 0.0 at 10 images per class" in line
+    assert "synthesis.beta_dr_of has 0.0 at 10 images per class" in line
 
 
 def test_a_yaml_file_of_one_s_own(taken, tmp_path):

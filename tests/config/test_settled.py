@@ -31,6 +31,6 @@ def test_the_table_of_chances_is_the_same_after_json_and_yaml(tmp_path):
 
 def test_a_chance_that_was_asked_for_and_is_overruled_is_refused():
     check_beta_dr(build_config({**BETAS, "ipc": 1}))
-    words = r"beta_dr is 0\.4, but synthesis\.beta_dr_of says 0\.0 at 10 images per class"
+    words = r"beta_dr is 0\.4, but synthesis\.beta_dr_of has 0\.0 at 10 images per class"
     with pytest.raises(ConfigError, match=words):
         check_beta_dr(build_config({**BETAS, "ipc": 10}))

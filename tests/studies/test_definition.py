@@ -405,7 +405,7 @@ def test_images_per_class_on_imagenet_have_the_paper_s_chance_of_dropping_a_laye
     points = points_of("figure6-beta-dr", settings=settings)
     found = [settle_beta_dr(point.config).synthesis.beta_dr for point in points]
     assert found == [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
-    with pytest.raises(ConfigError, match=r"beta_dr_of says 0\.0 at 10 images"):
+    with pytest.raises(ConfigError, match=r"beta_dr_of has 0\.0 at 10 images"):
         points_of("table4-ipc", settings=settings, options={"synthesis": {"beta_dr": 0.2}})
 
 

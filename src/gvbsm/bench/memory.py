@@ -60,30 +60,33 @@ def measure_growth(
         base: The smallest set.
     """
     base = base or Extent()
-    found: dict[str, Any] = {stage: {} for stage in WORK}
+    figures: dict[str, Any] = {stage: {} for stage in WORK}
     for name, values in growth.items():
         for value in values:
             with tempfile.TemporaryDirectory() as folder:
                 for stage in WORK:
                     extent = replace(base, **{name: value})
                     peak = alone(stage, extent, Path(folder))
-                    found[stage].setdefault(name, {})[str(value)] = peak
-    return {"growth": found, "base": asdict(base), "pixels": SIZE}
+                    figures[stage].setdefault(name, {})[str(value)] = peak
+    return {"growth": figures, "base": asdict(base), "pixels": SIZE}
 
 
-def format_growth(found: Mapping[str, Any]) -> str:
-    """The table, a row for each stage and extent."""
-    base = ", ".join(f"{value} {name}" for name, value in found["base"].items())
-    lines = [f"peak of anonymous memory in MB, beyond the start; {base} where not said", ""]
-    for stage, extents in found["growth"].items():
+def format_growth(figures: Mapping[str, Any]) -> str:
+    """Format the table, a row for each stage and extent."""
+    base = ", ".join(f"{value} {name}" for name, value in figures["base"].items())
+    lines = [
+        f"peak of anonymous memory in MB, beyond the start; {base} unless another is given",
+        "",
+    ]
+    for stage, extents in figures["growth"].items():
         for name, peaks in extents.items():
-            told = "  ".join(f"{value}: {peak:.1f}" for value, peak in peaks.items())
-            lines.append(f"{stage:<12}{name:<9}{told}")
+            columns = "  ".join(f"{value}: {peak:.1f}" for value, peak in peaks.items())
+            lines.append(f"{stage:<12}{name:<9}{columns}")
     return "\n".join(lines)
 
 
 def alone(stage: str, extent: Extent, folder: Path) -> float:
-    """Prepare a stage here, and tell its peak in a process of its own, in MB."""
+    """Prepare a stage here, and return its peak in a process of its own, in MB."""
     prepare(stage, extent, folder)
     context = get_context("forkserver")  # imports are made once
     context.set_forkserver_preload([__name__])
@@ -92,7 +95,7 @@ def alone(stage: str, extent: Extent, folder: Path) -> float:
 
 
 def peak_of(stage: str, extent: Extent, folder: Path) -> float:
-    """Do the work here and tell the peak, in MB."""
+    """Do the work here and return the peak, in MB."""
     torch.set_num_threads(1)
     runtime = Runtime(torch.device("cpu"), "fp32", seed=0, checkpoint_seconds=math.inf, quiet=True)
     with peak() as highest:
@@ -102,7 +105,7 @@ def peak_of(stage: str, extent: Extent, folder: Path) -> float:
 
 @contextmanager
 def peak() -> Iterator[Callable[[], float]]:
-    """Yield a function that tells the most bytes in use so far, beyond those in use now."""
+    """Yield a function that returns the peak of bytes so far, less those in use now."""
     start = highest = resident("RssAnon")
     done = threading.Event()
 
@@ -121,7 +124,7 @@ def peak() -> Iterator[Callable[[], float]]:
 
 
 def prepare(stage: str, extent: Extent, folder: Path) -> None:
-    """Write what a stage finds there: the groups, or the images."""
+    """Write the input of a stage: the groups, or the images."""
     data, count = _data(extent), extent.classes * extent.ipc
     generator = torch.Generator().manual_seed(0)
     if stage == "assembly":
@@ -143,7 +146,7 @@ def _groups(extent: Extent, folder: Path) -> Groups:
 
 
 def _data(extent: Extent) -> ImageData:
-    """The names of the classes, and a few pictures to test on."""
+    """Return data with the names of the classes and a few test pictures."""
     pixels = torch.zeros(8, 3, SIZE, SIZE, dtype=torch.uint8)
     split = Split(torch.arange(8) % extent.classes, pixels)
     half = Normalization((0.5,) * 3, (0.5,) * 3)
@@ -160,18 +163,20 @@ def _assemble(extent: Extent, folder: Path, runtime: Runtime) -> None:
 
 
 def _label(extent: Extent, folder: Path, runtime: Runtime) -> None:
-    data, found = _data(extent), load_images(folder / "images.safetensors")
+    data, image_set = _data(extent), load_images(folder / "images.safetensors")
     teacher = build_backbone(NETWORK, extent.classes, SIZE).eval().requires_grad_(False)
-    task = LabelTask(found.images, extent.classes, _labels_config(extent), data.normalization)
+    task = LabelTask(image_set.images, extent.classes, _labels_config(extent), data.normalization)
     generate_labels(task, [teacher], runtime, folder / "labels", {})
 
 
 def _evaluate(extent: Extent, folder: Path, runtime: Runtime) -> None:
-    data, found = _data(extent), load_images(folder / "images.safetensors")
+    data, image_set = _data(extent), load_images(folder / "images.safetensors")
     labels, stored = _labels_config(extent), load_labels(folder / "labels")
-    labeller = Labeller(len(found.labels), SIZE, labels, runtime, stored, [])
+    labeller = Labeller(len(image_set.labels), SIZE, labels, runtime, stored, [])
     config = EvaluationConfig(batch_size=GROUP, tests=1)
-    task = StudentTask(found.images, found.labels, labeller, data.normalization, config, labels)
+    task = StudentTask(
+        image_set.images, image_set.labels, labeller, data.normalization, config, labels
+    )
     path = folder / "student.json"
     train_student(NETWORK, 0, task, Judge(data, runtime, 0), runtime, path, {})
 

@@ -109,9 +109,9 @@ class Bench:
         return iterate
 
     def statistics(self) -> Statistics:
-        """Those of two pictures of noise; what they are does not change what a step costs.
+        """Return statistics of two pictures of noise, the same for all classes.
 
-        So all classes have the same, where they are matched.
+        The cost of a step does not depend on their values.
         """
         channel: dict[str, Moments] = {}
         patch: dict[str, Moments] = {}
@@ -119,8 +119,8 @@ class Bench:
         shapes = input_shapes(self.model, {*layers.conv, *layers.batchnorm}, self.shape)
         observer = HookedObserver(self.model, shapes, self.n_p, exact=True)
         with torch.no_grad():
-            _, found = observer(self.images.detach()[:2], shapes)
-        for path, layer in found.items():
+            _, layer_sums = observer(self.images.detach()[:2], shapes)
+        for path, layer in layer_sums.items():
             per_picture = counts(shapes[path], self.n_p)
             for table, sums, count in zip((channel, patch), layer, per_picture, strict=True):
                 table[path] = finalize(Sums(2 * count.to(sums.device), sums[0, 0], sums[1, 0]))
@@ -129,15 +129,15 @@ class Bench:
         return Statistics(channel, patch, self._of_classes(channel), self._of_classes(patch))
 
     def _of_classes(self, table: dict[str, Moments]) -> dict[str, Moments]:
-        """The same moments (n,) for each class: (classes, n)."""
+        """Repeat moments (n,) for each class: (classes, n)."""
         return {
-            path: Moments(*(part.expand(self.classes, *part.shape) for part in moments))
+            path: Moments(*(values.expand(self.classes, *values.shape) for values in moments))
             for path, moments in table.items()
         }
 
 
 def measure_synthesis(setting: str, config: BenchConfig, runtime: Runtime) -> dict[str, Any]:
-    """Full iteration against the bare network, for each backbone of a setting and their sum."""
+    """Compare a full iteration with the bare network, for each backbone and their sum."""
     rows: dict[str, Any] = {}
     for backbone in as_config(setting).squeeze.backbones:
         bench = Bench(setting, backbone, runtime)
@@ -157,7 +157,7 @@ def measure_synthesis(setting: str, config: BenchConfig, runtime: Runtime) -> di
 
 
 def _peak(setting: str, backbone: str, runtime: Runtime, kind: str) -> float | None:
-    """Bytes that two iterations take at most, in a fresh process; None where it cannot be known."""
+    """Measure the peak bytes of two iterations in a fresh process; None if the system cannot."""
     arguments = (setting, backbone, runtime, kind, torch.get_num_threads())
     if runtime.device.type == "cuda":
         return _peak_of(*arguments)
@@ -178,12 +178,12 @@ def _peak_of(setting: str, backbone: str, runtime: Runtime, kind: str, threads: 
                 work()
             return peak()
 
-    run(2)  # all that is compiled and loaded at first use
+    run(2)  # compiles and loads what the first use needs
     return run(None)
 
 
 def measure_groups(config: BenchConfig, runtime: Runtime) -> dict[str, Any]:
-    """Images x iterations a second against the number of batches that share a pass."""
+    """Measure images x iterations a second by the number of batches that share a pass."""
     rows = {}
     for groups in config.groups:
         bench = Bench("cifar10", STUDENT, runtime, groups=groups)

@@ -1,8 +1,8 @@
-"""What a run's settings came from: a preset's name, and what the command line changed of it.
+"""Provenance of a run's settings: the preset, and what the command line changed of it.
 
-It is told beside the results and has no part in them: settings alone say what is made.
+It is written beside the results and does not change them: they depend on the settings alone.
 
-This file imports no torch, so that the command line answers at once.
+This file does not import torch, so that the command line answers at once.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from gvbsm.config.keys import flatten
 
 @dataclass(frozen=True)
 class Origin:
-    """Where settings came from.
+    """The preset of settings, and the changes to it.
 
     Attributes:
-        preset: A preset, or several joined by `+`, as the command named them; of a YAML file the
-            name alone, as its place says something of the machine. None if it is not known.
-        changed: Dotted names of the settings that the command line gave another value, without
-            those that change nothing in the results.
+        preset: A preset, or several joined by `+`, as given to the command; of a YAML file only the
+            name, since its folder belongs to the machine. None if it is not known.
+        changed: Dotted names of the settings that the command line changed, without those on which
+            the results do not depend.
     """
 
     preset: str | None = None
@@ -34,15 +34,21 @@ class Origin:
 
     @classmethod
     def of(cls, preset: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> Origin:
-        """From a preset's name and all settings, nested, without and with the command line's."""
-        idle = without_effect(Config())
+        """Compare all settings, nested, without and with the command line's.
+
+        Args:
+            preset: Name of the preset.
+            before: The settings of the preset.
+            after: The settings of the run.
+        """
+        ignored = without_effect(Config())
         old, new = _flat(before), _flat(after)
-        changed = (key for key in new if new[key] != old.get(key) and key not in idle)
+        changed = (key for key in new if new[key] != old.get(key) and key not in ignored)
         return cls(_named(preset), tuple(changed))
 
     @classmethod
     def read(cls, content: Mapping[str, Any]) -> Origin:
-        """From the entry `origin` of a file of results.
+        """Read the entry `origin` of a file of results.
 
         Raises:
             KeyError, TypeError: If the entry is missing or damaged.
@@ -52,37 +58,39 @@ class Origin:
 
     @property
     def is_beyond_the_paper(self) -> bool:
-        """Whether the preset is one of those that leave the paper's recipe on purpose."""
+        """Whether the preset is one that departs from the paper's recipe (`-best`)."""
         return self.is_packaged and str(self.preset).split("+")[0].endswith("-best")
 
     @property
     def is_packaged(self) -> bool:
-        """Whether the preset is of those that come with this version, and so can be read again."""
+        """Whether the preset comes with this version, and so can be read again."""
         return self.preset is not None and set(self.preset.split("+")) <= set(preset_names())
 
     def as_json(self) -> dict[str, Any]:
-        """The entries of `origin` in a JSON file."""
+        """Return the entry `origin` of a JSON file."""
         return {**asdict(self), "changed": list(self.changed)}
 
     def __str__(self) -> str:
-        """For people: `cifar10, 2 settings changed on the command line`; empty if not known."""
+        """Return `cifar10, 2 settings changed on the command line`; empty if it is not known."""
         if self.preset is None:
             return ""
         count = len(self.changed)
-        many = "" if count == 1 else "s"
-        return self.preset + (f", {count} setting{many} changed on the command line" * bool(count))
+        plural = "" if count == 1 else "s"
+        return self.preset + (
+            f", {count} setting{plural} changed on the command line" * bool(count)
+        )
 
 
 UNKNOWN = Origin()
 
 
 def origin_of(settings: object) -> Origin:
-    """What is known of settings that Python gives: the preset, if it is a preset's name."""
+    """Return the provenance of settings from Python: the preset, if they are a preset's name."""
     return Origin(_named(settings)) if isinstance(settings, str) else UNKNOWN
 
 
 def _named(preset: str) -> str:
-    return "+".join(Path(part).name for part in preset.split("+"))
+    return "+".join(Path(name).name for name in preset.split("+"))
 
 
 def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Settings that depend on other settings, brought to one value."""
+"""Settings that depend on other settings: compute their value."""
 
 from __future__ import annotations
 
@@ -8,28 +8,28 @@ from gvbsm.config import Config, ConfigError, LabelsConfig
 
 
 def settle_beta_dr(config: Config) -> Config:
-    """Return the settings with `beta_dr` as `beta_dr_of` says for their images per class."""
+    """Return the settings with the `beta_dr` that `beta_dr_of` has for their images per class."""
     synthesis = config.synthesis
-    chance = synthesis.beta_dr_of.get(config.ipc, synthesis.beta_dr)
-    return replace(config, synthesis=replace(synthesis, beta_dr=chance))
+    beta_dr = synthesis.beta_dr_of.get(config.ipc, synthesis.beta_dr)
+    return replace(config, synthesis=replace(synthesis, beta_dr=beta_dr))
 
 
 def check_beta_dr(config: Config) -> None:
-    """Check that a `beta_dr` that was asked for is not overruled by `beta_dr_of`.
+    """Check that `beta_dr_of` does not overrule a `beta_dr` from the command line.
 
     Raises:
-        ConfigError: If it is.
+        ConfigError: If it does.
     """
-    asked, chance = config.synthesis.beta_dr, settle_beta_dr(config).synthesis.beta_dr
-    if chance != asked:
+    given, settled = config.synthesis.beta_dr, settle_beta_dr(config).synthesis.beta_dr
+    if settled != given:
         raise ConfigError(
-            f"synthesis.beta_dr is {asked}, but synthesis.beta_dr_of says {chance} at {config.ipc} "
+            f"synthesis.beta_dr is {given}, but synthesis.beta_dr_of has {settled} at {config.ipc} "
             "images per class; add --synthesis.beta_dr_of '{}'"
         )
 
 
 def settle_teachers(labels: LabelsConfig, backbones: tuple[str, ...]) -> LabelsConfig:
-    """The settings in which weights, where there are any, have all teachers' names beside them.
+    """Return the settings with the names of all labeling teachers, if there are weights.
 
     Args:
         labels: The settings.
