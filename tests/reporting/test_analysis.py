@@ -56,8 +56,13 @@ def workdir(tmp_path, data, teachers, sets):
         "real": workspace.real,
     }
     for name, (images, labels) in sets.items():
-        header = {"kind": "images", "recipe": {"of": name}, "method": name,
-                  "class_names": CLASSES, **asdict(data.normalization)}  # fmt: skip
+        header = {
+            "kind": "images",
+            "recipe": {"of": name},
+            "method": name,
+            "class_names": CLASSES,
+            **asdict(data.normalization),
+        }
         save(files[name], {"images": images, "labels": labels}, header)
     return tmp_path
 

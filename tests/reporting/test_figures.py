@@ -137,9 +137,13 @@ def test_figures_need_no_backend_that_the_environment_names(backend, kept):
     program = "import gvbsm.reporting.figures, os, matplotlib\nprint(os.environ['MPLBACKEND'])\n"
     program += "print(dict.__getitem__(matplotlib.rcParams, 'backend'))"
     done = subprocess.run(
-        [sys.executable, "-c", program], env=environment(MPLBACKEND=backend),
-        capture_output=True, text=True, timeout=120, check=False,
-    )  # fmt: skip
+        [sys.executable, "-c", program],
+        env=environment(MPLBACKEND=backend),
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
     assert done.returncode == 0, done.stderr
     named, used = done.stdout.splitlines()
     assert named == backend

@@ -39,9 +39,18 @@ from gvbsm.reporting.figures.style import (
 from gvbsm.studies.published import PublishedColumn
 
 METHODS = (
-    "gvbsm", "sre2l", "random-soft", "random-hard", "herding-soft", "herding-hard",
-    "k-center-soft", "k-center-hard", "forgetting-soft", "forgetting-hard", "full",
-)  # fmt: skip
+    "gvbsm",
+    "sre2l",
+    "random-soft",
+    "random-hard",
+    "herding-soft",
+    "herding-hard",
+    "k-center-soft",
+    "k-center-hard",
+    "forgetting-soft",
+    "forgetting-hard",
+    "full",
+)
 AWKWARD = [r"$\frac$ and {", "ein sehr langer Name einer Klasse, wirklich", "äß 猫", "a\nb", " "]
 
 
@@ -185,9 +194,14 @@ def noise(*shape):
     return torch.randint(0, 256, shape, generator=generator, dtype=torch.uint8)
 
 
-@pytest.mark.parametrize(("rows", "columns", "channels", "size"), [
-    (1, 1, 1, 8), (20, 10, 3, 32), (5, 3, 3, 300),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("rows", "columns", "channels", "size"),
+    [
+        (1, 1, 1, 8),
+        (20, 10, 3, 32),
+        (5, 3, 3, 300),
+    ],
+)
 def test_images_of_any_number_and_size_are_readable(rows, columns, channels, size):
     names = (AWKWARD * 4)[:rows]
     groups = {"a method": noise(rows, columns, channels, size, size)}
@@ -263,8 +277,9 @@ def test_losses_of_many_decades_are_logarithmic_with_plain_numbers():
 
 def trace(steps, **terms):
     zero = dict.fromkeys(TERMS, 0.0)
-    return [{"step": s, "teacher": t, **zero, **{k: f(s) for k, f in terms.items()}}
-            for s, t in steps]  # fmt: skip
+    return [
+        {"step": s, "teacher": t, **zero, **{k: f(s) for k, f in terms.items()}} for s, t in steps
+    ]
 
 
 def test_losses_are_means_of_the_batches_a_line_for_each_teacher():
@@ -321,8 +336,9 @@ def test_statistics_are_sigmoids_of_mean_and_variance_over_channels():
     assert xy(line(variances, "convolution, variance")) == [(0, sigmoid(4))]
     assert xy(line(variances, "BatchNorm, variance")) == [(1, sigmoid(0))]
     assert {entry.get_label() for entry in only.lines} == {
-        "convolution, mean", "convolution, variance"
-    }  # fmt: skip
+        "convolution, mean",
+        "convolution, variance",
+    }
 
 
 # Sets
@@ -378,9 +394,12 @@ def test_the_map_of_many_classes_picks_some_out(classes):
 
 def test_methods_show_every_student_and_the_figures():
     rows = [
-        row("gvbsm", "small", 50.0, 52.0), row("random-hard", "small", 40.0),
-        row("gvbsm", "large", 60.0), row("teacher", "small", 70.0), row("teacher", "large2", 80.0),
-    ]  # fmt: skip
+        row("gvbsm", "small", 50.0, 52.0),
+        row("random-hard", "small", 40.0),
+        row("gvbsm", "large", 60.0),
+        row("teacher", "small", 70.0),
+        row("teacher", "large2", 80.0),
+    ]
     figure = draw_methods(rows, 10)
     assert_readable(figure)
     small, large = figure.axes
@@ -406,10 +425,13 @@ def test_chance_is_a_line_only_where_it_does_not_squeeze_the_rest(chance, shown)
 
 def test_scaling_has_a_line_a_method_with_bars_and_levels():
     rows = [
-        row("gvbsm", "net", 40.0, 44.0, x=10), row("gvbsm", "net", 30.0, x=1),
-        row("random-hard", "net", 20.0, x=1), row("full", "net", 80.0, x=None),
-        row("gvbsm", "other", 50.0, x=50), row("teacher", "teacher", 90.0, x=None),
-    ]  # fmt: skip
+        row("gvbsm", "net", 40.0, 44.0, x=10),
+        row("gvbsm", "net", 30.0, x=1),
+        row("random-hard", "net", 20.0, x=1),
+        row("full", "net", 80.0, x=None),
+        row("gvbsm", "other", 50.0, x=50),
+        row("teacher", "teacher", 90.0, x=None),
+    ]
     figure = draw_scaling(rows, "x", "images per class", "log")
     assert_readable(figure)
     net, other = figure.axes
@@ -426,8 +448,11 @@ def test_scaling_has_a_line_a_method_with_bars_and_levels():
 
 
 def test_a_level_of_hard_labels_is_told_from_one_of_soft_labels():
-    rows = [row("gvbsm", "net", 50.0, x=1), row("random-soft", "net", 40.0, x=None),
-            row("random-hard", "net", 30.0, x=None)]  # fmt: skip
+    rows = [
+        row("gvbsm", "net", 50.0, x=1),
+        row("random-soft", "net", 40.0, x=None),
+        row("random-hard", "net", 30.0, x=None),
+    ]
     (axes,) = draw_scaling(rows, "x", "alpha").axes
     soft, hard = line(axes, "random-soft"), line(axes, "random-hard")
     assert soft.get_color() == hard.get_color()
@@ -466,8 +491,9 @@ def test_points_have_a_strip_a_method_and_lines_for_what_is_the_same():
     rows = [
         row("gvbsm", "net", 50.0, 54.0, point="a=true,b=kl"),
         row("random-hard", "net", 30.0, point="a=true,b=kl"),
-        row("gvbsm", "net", 60.0, point="$both_"), row("full", "net", 80.0, point=None),
-    ]  # fmt: skip
+        row("gvbsm", "net", 60.0, point="$both_"),
+        row("full", "net", 80.0, point=None),
+    ]
     published = [PublishedColumn("ResNet18, ImageNet-1k", {"$both_": 31.4})]
     figure = draw_points(rows, ["a=true,b=kl", "$both_"], published)
     assert_readable(figure)
@@ -538,9 +564,15 @@ def test_confusion_is_in_percent_of_the_true_class():
     assert {"predicted class", "true class", shorten(AWKWARD[0], 16)} <= words(figure)
 
 
-@pytest.mark.parametrize(("classes", "named", "numbered"), [
-    (1, True, True), (12, True, True), (20, True, False), (200, False, False),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("classes", "named", "numbered"),
+    [
+        (1, True, True),
+        (12, True, True),
+        (20, True, False),
+        (200, False, False),
+    ],
+)
 def test_confusion_of_many_classes_leaves_out_what_would_not_fit(classes, named, numbered):
     names = [f"{AWKWARD[1]} {index}" for index in range(classes)]
     figure = draw_confusion(torch.eye(classes, dtype=torch.int64), names)

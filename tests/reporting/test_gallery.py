@@ -51,9 +51,19 @@ def test_nothing_is_drawn_of_nothing(tmp_path):
 
 def test_a_whole_work_directory_gives_every_figure_in_the_order_of_reading(items):
     assert list(items) == [
-        "images", "images-more", "film", "methods", f"confusion-{STUDENT}", f"students-{STUDENT}",
-        "continual", "cosine", "tsne", "losses", "teachers", "statistics",
-    ]  # fmt: skip
+        "images",
+        "images-more",
+        "film",
+        "methods",
+        f"confusion-{STUDENT}",
+        f"students-{STUDENT}",
+        "continual",
+        "cosine",
+        "tsne",
+        "losses",
+        "teachers",
+        "statistics",
+    ]
     for item in items.values():
         assert item.title
         assert len(item.alt) < 120
@@ -283,11 +293,17 @@ def small(maker, data, runtime):
     return maker
 
 
-@pytest.mark.parametrize("name", [
-    "results.json", "continual.json", f"evaluation/gvbsm-{STUDENT}-0.json",
-    "report/analysis.safetensors", f"squeeze/{TEACHER}.safetensors",
-    f"statistics/{TEACHER}.safetensors",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "name",
+    [
+        "results.json",
+        "continual.json",
+        f"evaluation/gvbsm-{STUDENT}-0.json",
+        "report/analysis.safetensors",
+        f"squeeze/{TEACHER}.safetensors",
+        f"statistics/{TEACHER}.safetensors",
+    ],
+)
 def test_a_damaged_file_is_named(small, name):
     path = small.folder / name
     path.write_bytes(path.read_bytes()[:20])
@@ -305,9 +321,14 @@ def test_a_damaged_set_is_named(maker, name):
         list(gallery(maker.folder))
 
 
-@pytest.mark.parametrize("name", [
-    "results.json", "continual.json", f"evaluation/gvbsm-{STUDENT}-0.json",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "name",
+    [
+        "results.json",
+        "continual.json",
+        f"evaluation/gvbsm-{STUDENT}-0.json",
+    ],
+)
 @pytest.mark.parametrize("content", [{}, {"rows": 3}, {"rows": [{"method": "gvbsm"}]}])
 def test_a_file_of_another_form_is_named(small, name, content):
     write_json(small.folder / name, content)

@@ -86,8 +86,11 @@ def test_the_figure_joins_the_front_by_steps_and_numbers_it():
         (steps,) = [line for line in axes.lines if line.get_drawstyle() == "steps-post"]
         assert list(zip(*steps.get_data(), strict=True)) == expected
         assert axes.get_xscale() == "log"
-    marks = {line.get_label(): line for line in left.lines if line.get_label() in ("gvbsm",
-             "random-soft", "random-hard")}  # fmt: skip
+    marks = {
+        line.get_label(): line
+        for line in left.lines
+        if line.get_label() in ("gvbsm", "random-soft", "random-hard")
+    }
     assert len({line.get_marker() for line in marks.values()}) == 2
     assert marks["random-hard"].get_markerfacecolor() == "white"
     assert [text.get_text() for text in left.texts] == ["3", "1"]
@@ -102,10 +105,12 @@ def test_numbers_of_close_marks_stand_together_and_a_long_key_keeps_its_method()
         spot(name, "gvbsm", mean, seconds, 1000 + 400 * seconds)
         for name, mean, seconds in (("x", 60.0, 20.0), ("y", 60.5, 20.5), (long, 90.0, 21.0))
     ]
-    left, _ = draw_pareto([*near, spot("z", "random-soft", 20.0, 0.0, 100)]).axes  # fmt: skip
+    left, _ = draw_pareto([*near, spot("z", "random-soft", 20.0, 0.0, 100)]).axes
     assert [(text.get_text(), text.xy) for text in left.texts] == [
-        ("4", (FLOOR_SECONDS, 20.0)), ("1, 2", (20.0, 60.5)), ("3", (21.0, 90.0)),
-    ]  # fmt: skip
+        ("4", (FLOOR_SECONDS, 20.0)),
+        ("1, 2", (20.0, 60.5)),
+        ("3", (21.0, 90.0)),
+    ]
     names = [text.get_text() for text in left.figure.legends[-1].get_texts()]
     assert names[2].endswith("…, gvbsm")
     assert len(names[2]) <= KEY_LENGTH + 5
@@ -133,8 +138,9 @@ def test_costs_of_a_study__of_an_unknown_time_too(tmp_path):
     write_study(tmp_path, "table1", ["a"], rows)
     (study,) = read_studies(tmp_path)
     assert [(s.title, s.seconds, s.bytes) for s in study_sets(study)] == [
-        ("one, gvbsm", 3.0, 300), ("one, random-soft", 0.0, 300),
-    ]  # fmt: skip
+        ("one, gvbsm", 3.0, 300),
+        ("one, random-soft", 0.0, 300),
+    ]
     item = {item.name: item for item in gallery(tmp_path)}["study-table1-pareto"]
     assert "stands at 0.1 s" in item.caption
     assert "(digits, 10 images per class)" in item.caption
@@ -148,8 +154,11 @@ def test_costs_of_a_run__hard_labels_take_no_room_beside_the_soft_ones(tmp_path)
     write_json(tmp_path / "seconds.json", {"synthesis/gvbsm": 7.5, "synthesis/random-hard": 0.5})
     (item,) = [item for item in gallery(tmp_path) if item.name == "pareto"]
     left, right = item.figure.axes
-    found = {line.get_label(): (line.get_xdata()[0], line.get_ydata()[0])
-             for line in left.lines if not line.get_label().startswith("_")}  # fmt: skip
+    found = {
+        line.get_label(): (line.get_xdata()[0], line.get_ydata()[0])
+        for line in left.lines
+        if not line.get_label().startswith("_")
+    }
     assert found == {"gvbsm": (7.5, 61.0), "random-hard": (0.5, 30.0), "random-soft": (0.5, 40.0)}
     pixels = 4 * 6 * 3 * 8 * 8
     assert {x for line in right.lines for x in line.get_xdata()} == {pixels}

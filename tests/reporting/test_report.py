@@ -52,9 +52,13 @@ def spread(*values, std=0.25):
 def row(method, *values, ipc=2, best=None, seconds=65.0):
     top1 = spread(*values)
     return {
-        "method": method, "student": STUDENT, "ipc": ipc, "top1": top1,
-        "top1_best": best or top1, "seconds": seconds,
-    }  # fmt: skip
+        "method": method,
+        "student": STUDENT,
+        "ipc": ipc,
+        "top1": top1,
+        "top1_best": best or top1,
+        "seconds": seconds,
+    }
 
 
 def trace():
@@ -69,38 +73,70 @@ def write_run(root, names=("ant", HOSTILE), **changes):
     claim(root / "report")
     config = to_dict(as_config(merge({**read_preset("digits"), "ipc": 2}, changes)))
     config["labels"]["epochs"] = 800  # as settled for four images
-    write_json(root / "data.json", {"name": config["data"]["name"], "fingerprint": "f",
-                                    "classes": 2, "image_size": 8})  # fmt: skip
+    write_json(
+        root / "data.json",
+        {"name": config["data"]["name"], "fingerprint": "f", "classes": 2, "image_size": 8},
+    )
     header = {
-        "kind": "images", "recipe": {"ipc": 2, "synthesis": {"init": "real"}}, "method": "gvbsm",
-        "class_names": list(names), "mean": [0.5], "std": [0.25], "traces": [trace()],
-    }  # fmt: skip
+        "kind": "images",
+        "recipe": {"ipc": 2, "synthesis": {"init": "real"}},
+        "method": "gvbsm",
+        "class_names": list(names),
+        "mean": [0.5],
+        "std": [0.25],
+        "traces": [trace()],
+    }
     images = torch.arange(256, dtype=torch.uint8).view(4, 1, 8, 8)
-    save(root / "synthesis" / "images.safetensors",
-         {"images": images, "labels": torch.tensor([0, 0, 1, 1])}, header)  # fmt: skip
+    save(
+        root / "synthesis" / "images.safetensors",
+        {"images": images, "labels": torch.tensor([0, 0, 1, 1])},
+        header,
+    )
     history = {"epochs": [3, 6], "top1": [99.0, 97.5], "losses": [1.0] * 6}
     for backbone in config["squeeze"]["backbones"]:
-        header = {"kind": "teacher", "recipe": {}, "backbone": backbone, "history": history,
-                  "class_names": list(names)}  # fmt: skip
+        header = {
+            "kind": "teacher",
+            "recipe": {},
+            "backbone": backbone,
+            "history": history,
+            "class_names": list(names),
+        }
         save(root / "squeeze" / f"{backbone}.safetensors", {"weight": torch.zeros(1)}, header)
     write_labels(root / "labels")
-    write_json(root / "seconds.json", {
-        "squeeze/wrn16_2": 100.0, "statistics": 1.0, "synthesis/gvbsm": 7.0,
-        "synthesis/sre2l": 5.0, "labels/random-1": 2.0,
-        f"evaluation/gvbsm/{STUDENT}/0": 60.0, f"evaluation/sre2l/{STUDENT}/0": 30.0,
-        f"full/{STUDENT}/0": 40.0,
-    })  # fmt: skip
-    write_json(root / "results.json", {
-        "rows": [
-            row("gvbsm", 61.04, 63.0, best=spread(71.0, 72.0)),
-            row("random-soft", 50.0, 51.0, 52.0),
-            row("full", 98.06, ipc=None),
-        ],
-        "seconds": {}, "pictures": {"train": 1437, "test": 360}, "config": config,
-        "origin": ORIGIN,
-        "versions": {"gvbsm": gvbsm.__version__, "torch": "9.9", "device": "cpu",
-                     "precision": "fp32", "threads": "2"},
-    })  # fmt: skip
+    write_json(
+        root / "seconds.json",
+        {
+            "squeeze/wrn16_2": 100.0,
+            "statistics": 1.0,
+            "synthesis/gvbsm": 7.0,
+            "synthesis/sre2l": 5.0,
+            "labels/random-1": 2.0,
+            f"evaluation/gvbsm/{STUDENT}/0": 60.0,
+            f"evaluation/sre2l/{STUDENT}/0": 30.0,
+            f"full/{STUDENT}/0": 40.0,
+        },
+    )
+    write_json(
+        root / "results.json",
+        {
+            "rows": [
+                row("gvbsm", 61.04, 63.0, best=spread(71.0, 72.0)),
+                row("random-soft", 50.0, 51.0, 52.0),
+                row("full", 98.06, ipc=None),
+            ],
+            "seconds": {},
+            "pictures": {"train": 1437, "test": 360},
+            "config": config,
+            "origin": ORIGIN,
+            "versions": {
+                "gvbsm": gvbsm.__version__,
+                "torch": "9.9",
+                "device": "cpu",
+                "precision": "fp32",
+                "threads": "2",
+            },
+        },
+    )
     return root
 
 
@@ -285,8 +321,15 @@ def test_what_the_sets_of_a_run_cost(workdir):
     results = read_json(workdir / "results.json")
     results["rows"].append(row("random-hard", 70.0))
     write_json(workdir / "results.json", results)
-    header = {"kind": "images", "recipe": {"ipc": 2}, "method": "random", "traces": [],
-              "class_names": ["a", "b"], "mean": [0.5], "std": [0.25]}  # fmt: skip
+    header = {
+        "kind": "images",
+        "recipe": {"ipc": 2},
+        "method": "random",
+        "traces": [],
+        "class_names": ["a", "b"],
+        "mean": [0.5],
+        "std": [0.25],
+    }
     pixels = {
         "images": torch.zeros(4, 1, 8, 8, dtype=torch.uint8),
         "labels": torch.tensor([0, 0, 1, 1]),
@@ -307,10 +350,17 @@ def test_what_the_sets_of_a_run_cost(workdir):
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [
-        (0, ""), (0.04, "0.0 s"), (9.94, "9.9 s"), (9.96, "10 s"), (59.4, "59 s"),
-        (59.7, "1 min 0 s"), (3599.6, "1 h 0 min"), (3660, "1 h 1 min"), (90_000, "25 h 0 min"),
+        (0, ""),
+        (0.04, "0.0 s"),
+        (9.94, "9.9 s"),
+        (9.96, "10 s"),
+        (59.4, "59 s"),
+        (59.7, "1 min 0 s"),
+        (3599.6, "1 h 0 min"),
+        (3660, "1 h 1 min"),
+        (90_000, "25 h 0 min"),
     ],
-)  # fmt: skip
+)
 def test_time_in_words(seconds, text):
     assert duration(seconds) == text
 
@@ -322,12 +372,29 @@ def test_teachers_with_last_and_best_epoch(tree):
 def test_continual_results_where_there_are_some(workdir, plain_gallery):
     assert 'id="continual"' not in page_of(workdir)
     steps, average = [spread(99.0, 98.0), spread(40.0)], spread(70.0, 69.0)
-    rows = [{"method": "gvbsm", "student": STUDENT, "ipc": 2, "seconds": 1.0,
-             "steps": steps, "average": average}]  # fmt: skip
-    write_json(workdir / "continual.json", {
-        "classes": [1, 2], "class_names": ["a", "b"], "orders": [[0, 1], [1, 0]], "rows": rows,
-        "note": HOSTILE, "config": {}, "versions": {}, "origin": ORIGIN,
-    })  # fmt: skip
+    rows = [
+        {
+            "method": "gvbsm",
+            "student": STUDENT,
+            "ipc": 2,
+            "seconds": 1.0,
+            "steps": steps,
+            "average": average,
+        }
+    ]
+    write_json(
+        workdir / "continual.json",
+        {
+            "classes": [1, 2],
+            "class_names": ["a", "b"],
+            "orders": [[0, 1], [1, 0]],
+            "rows": rows,
+            "note": HOSTILE,
+            "config": {},
+            "versions": {},
+            "origin": ORIGIN,
+        },
+    )
     tree = Tree(page_of(workdir))
     assert ["98.5 ± 0.2", "40.0", "69.5 ± 0.2"] in [
         [" ".join(cell.split()) for cell in cells[2:]] for cells in tree.cells
@@ -342,13 +409,30 @@ def test_a_page_is_written_of_text_that_cannot_be_encoded(plain_gallery, tmp_pat
 
 def test_continual_results_alone_have_a_page(tmp_path):
     steps, average = [spread(99.0, 98.0), spread(40.0, 42.0)], spread(70.0, 69.0)
-    rows = [{"method": m, "student": STUDENT, "ipc": 2, "seconds": 1.0, "steps": steps,
-             "average": average} for m in ("gvbsm", "random-soft")]  # fmt: skip
-    write_json(tmp_path / "continual.json", {
-        "classes": [1, 2], "class_names": ["a", "b"], "orders": [[0, 1], [1, 0]], "rows": rows,
-        "note": HOSTILE, "config": to_dict(Config()), "versions": {"torch": "9.9"},
-        "origin": ORIGIN,
-    })  # fmt: skip
+    rows = [
+        {
+            "method": m,
+            "student": STUDENT,
+            "ipc": 2,
+            "seconds": 1.0,
+            "steps": steps,
+            "average": average,
+        }
+        for m in ("gvbsm", "random-soft")
+    ]
+    write_json(
+        tmp_path / "continual.json",
+        {
+            "classes": [1, 2],
+            "class_names": ["a", "b"],
+            "orders": [[0, 1], [1, 0]],
+            "rows": rows,
+            "note": HOSTILE,
+            "config": to_dict(Config()),
+            "versions": {"torch": "9.9"},
+            "origin": ORIGIN,
+        },
+    )
     text = gvbsm.report(tmp_path).read_text(encoding="utf-8")
     tree = Tree(text)
     check_links(tree)
@@ -398,8 +482,17 @@ def test_figures_that_are_drawn_no_more_go(workdir, plain_gallery):
         (folder / name).touch()
     page_of(workdir)
     names = sorted(path.name for path in folder.iterdir())
-    assert names == ["film.gif", "film.pdf", "film.png", "images.pdf", "images.png", "mine.png",
-                     "notes.txt", "tsne.pdf", "tsne.png"]  # fmt: skip
+    assert names == [
+        "film.gif",
+        "film.pdf",
+        "film.png",
+        "images.pdf",
+        "images.png",
+        "mine.png",
+        "notes.txt",
+        "tsne.pdf",
+        "tsne.png",
+    ]
 
 
 # Sweeps
@@ -419,30 +512,54 @@ def write_study(
 ):
     """Three points of a study, some of them done, and random pictures that all have in common."""
     points = [
-        {"name": f"alpha={alpha}", "axes": {"alpha": alpha}, "folders": [], "done": index < done,
-         "config": to_dict(Config())}
+        {
+            "name": f"alpha={alpha}",
+            "axes": {"alpha": alpha},
+            "folders": [],
+            "done": index < done,
+            "config": to_dict(Config()),
+        }
         for index, alpha in enumerate((0.0, 0.4, 0.8))
-    ]  # fmt: skip
+    ]
 
     def line(point, method, values):
         top1 = {**spread(*values), "n": len(values)}
         return {
-            "study": name, "point": point and point["name"], "axes": point["axes"] if point else {},
-            "method": method, "student": STUDENT, "ipc": 10, "seeds": [0],
-            "top1": top1, "top1_best": top1,
-            "synthesis_seconds": 1.0, "seconds": 1.0,
+            "study": name,
+            "point": point and point["name"],
+            "axes": point["axes"] if point else {},
+            "method": method,
+            "student": STUDENT,
+            "ipc": 10,
+            "seeds": [0],
+            "top1": top1,
+            "top1_best": top1,
+            "synthesis_seconds": 1.0,
+            "seconds": 1.0,
             "seconds_per_iteration": 0.25 if point else None,
-            "image_bytes": 1, "label_bytes": 2, "recipe": "r",
-        }  # fmt: skip
+            "image_bytes": 1,
+            "label_bytes": 2,
+            "recipe": "r",
+        }
 
     rows = [line(p, "gvbsm", top1) for p, top1 in zip(points[:done], values, strict=False)]
     (root / "points").mkdir(parents=True, exist_ok=True)
-    write_json(root / f"{name}.json", {
-        "format": 1, "study": name, "title": "the EMA", "source": HOSTILE, "axes": ["alpha"],
-        "paper": [PUBLISHED, PUBLISHED | {"data": "imagenet-1k", "student": HOSTILE}],
-        "points": points, "rows": [*rows, line(None, "random-soft", (50.0,))],
-        "versions": {"torch": "9.9"}, "additive": False, "origin": ORIGIN,
-    })  # fmt: skip
+    write_json(
+        root / f"{name}.json",
+        {
+            "format": 1,
+            "study": name,
+            "title": "the EMA",
+            "source": HOSTILE,
+            "axes": ["alpha"],
+            "paper": [PUBLISHED, PUBLISHED | {"data": "imagenet-1k", "student": HOSTILE}],
+            "points": points,
+            "rows": [*rows, line(None, "random-soft", (50.0,))],
+            "versions": {"torch": "9.9"},
+            "additive": False,
+            "origin": ORIGIN,
+        },
+    )
     return root
 
 
@@ -474,11 +591,16 @@ def test_a_sweep_has_a_page_of_its_own(tmp_path, study_figures):
     check_links(tree)
     assert "<script" not in text
     assert tree.row("alpha=0.0") == [
-        "alpha=0.0", "gvbsm", STUDENT, "10", "60.1 ± 0.2", "2", "250", "30.0"
-    ]  # fmt: skip
-    assert tree.row("every point")[1:] == [
-        "random-soft", STUDENT, "10", "50.0", "1", "", ""
-    ]  # fmt: skip
+        "alpha=0.0",
+        "gvbsm",
+        STUDENT,
+        "10",
+        "60.1 ± 0.2",
+        "2",
+        "250",
+        "30.0",
+    ]
+    assert tree.row("every point")[1:] == ["random-soft", STUDENT, "10", "50.0", "1", "", ""]
     (head,) = [cells for cells in tree.cells if "ms / iteration" in cells][:1]
     assert head[-1] == "the paper"
     other = f"the paper: {HOSTILE}, imagenet-1k, 10 images per class"
@@ -838,8 +960,9 @@ def test_report_of_what_holds_no_results(tmp_path, capsys):
         return code, line
 
     assert fault(tmp_path) == (
-        2, f"gvbsm: {tmp_path} is not a work directory of gvbsm (no data.json in it)"
-    )  # fmt: skip
+        2,
+        f"gvbsm: {tmp_path} is not a work directory of gvbsm (no data.json in it)",
+    )
     assert fault(tmp_path / "none")[0] == 2
     write_json(tmp_path / "data.json", {"name": "digits", "classes": 2, "image_size": 8})
     code, line = fault(tmp_path)
@@ -908,12 +1031,22 @@ def test_in_a_browser(workdir, plain_gallery, tmp_path, scheme):
     holder = tmp_path / "holder.html"
     holder.write_text(head + frame + probe % base64.b64encode(page.encode()).decode())
     command = [
-        CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking",
-        "--disable-component-update", "--disable-sync", "--no-first-run",
-        f"--user-data-dir={tmp_path / 'profile'}", "--enable-logging=stderr", "--v=0",
+        CHROMIUM,
+        "--headless",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-background-networking",
+        "--disable-component-update",
+        "--disable-sync",
+        "--no-first-run",
+        f"--user-data-dir={tmp_path / 'profile'}",
+        "--enable-logging=stderr",
+        "--v=0",
         f"--blink-settings=preferredColorScheme={1 if scheme == 'light' else 0}",
-        "--virtual-time-budget=5000", "--dump-dom", holder.as_uri(),
-    ]  # fmt: skip
+        "--virtual-time-budget=5000",
+        "--dump-dom",
+        holder.as_uri(),
+    ]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     assert "CONSOLE" not in done.stderr
     found = json.loads(re.search(r"<title>(.*?)</title>", done.stdout).group(1))

@@ -13,7 +13,7 @@ from gvbsm.files.artifacts import (
     read_json,
     save,
     write_json,
-)  # fmt: skip
+)
 from gvbsm.files.checkpoint import Checkpoint
 from gvbsm.reporting.show import describe
 from support.distilled_files import write_images, write_labels
@@ -27,13 +27,25 @@ def spread(*values):
 
 RESULTS = {
     "rows": [
-        {"method": "gvbsm", "student": "convnet128", "ipc": 2, "seconds": 1.0,
-         "top1": spread(60.0, 62.5), "top1_best": spread(70.0, 70.0)},
-        {"method": "full", "student": "resnet18", "ipc": None, "seconds": 1.0,
-         "top1": spread(98.04), "top1_best": spread(99.06)},
+        {
+            "method": "gvbsm",
+            "student": "convnet128",
+            "ipc": 2,
+            "seconds": 1.0,
+            "top1": spread(60.0, 62.5),
+            "top1_best": spread(70.0, 70.0),
+        },
+        {
+            "method": "full",
+            "student": "resnet18",
+            "ipc": None,
+            "seconds": 1.0,
+            "top1": spread(98.04),
+            "top1_best": spread(99.06),
+        },
     ],
     "origin": {"preset": None, "changed": []},
-}  # fmt: skip
+}
 
 
 def write_teacher(path, backbone, top1):

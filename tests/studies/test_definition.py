@@ -189,8 +189,11 @@ def test_the_first_point_of_an_additive_study_may_set_nothing(write):
     points = {"start": None, "more": {"ipc": 3}}
     assert [p.config.ipc for p in points_of(write({**MINIMAL, "additive": True, "points": points}))]
     with pytest.raises(ConfigError, match="--ipc is the setting that the study varies"):
-        points_of(write({**MINIMAL, "additive": True, "points": {"a": {"ipc": 1},
-                         "b": {"seed": 2}}}), {}, {"ipc": 4})  # fmt: skip
+        points_of(
+            write({**MINIMAL, "additive": True, "points": {"a": {"ipc": 1}, "b": {"seed": 2}}}),
+            {},
+            {"ipc": 4},
+        )
 
 
 # Faults

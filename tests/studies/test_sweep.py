@@ -161,8 +161,11 @@ def test_sweep__makes_once_what_points_have_in_common(finished):
 
 def test_sweep__equal_points_of_two_studies_are_one_run(folder, finished, tmp_path):
     workdir, content = finished
-    other = {**STUDY, "axes": ["only"], "points": {"same": {
-        "synthesis.weight_conv": 1.0, "evaluation.loss": "kl"}}}  # fmt: skip
+    other = {
+        **STUDY,
+        "axes": ["only"],
+        "points": {"same": {"synthesis.weight_conv": 1.0, "evaluation.loss": "kl"}},
+    }
     del other["grid"], other["paper"]
     (folder / "other.yaml").write_text(yaml.safe_dump(other))
     before = snapshot(workdir)
@@ -222,8 +225,10 @@ def test_repeat__pools_the_students_of_several_seeds(folder, finished, tmp_path)
     content = swept(folder, tmp_path / "w", "single.yaml", repeat=2)
     row = content["rows"][0]
     assert (row["seeds"], row["top1"]["n"]) == ([0, 1], 4)
-    runs = [read_json(tmp_path / "w" / place / "results.json")
-            for place in content["points"][0]["folders"]]  # fmt: skip
+    runs = [
+        read_json(tmp_path / "w" / place / "results.json")
+        for place in content["points"][0]["folders"]
+    ]
     assert [run["config"]["seed"] for run in runs] == [0, 1]
     assert row["top1"]["values"] == [
         value for run in runs for value in run["rows"][0]["top1"]["values"]
