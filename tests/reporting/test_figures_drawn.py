@@ -462,15 +462,21 @@ def test_a_level_of_hard_labels_is_told_from_one_of_soft_labels():
 def test_the_paper_has_a_panel_of_its_own_below():
     rows = [row("gvbsm", "net", 90.0 + x, alpha=x) for x in (0.0, 0.4, 0.8)]
     published = [
-        PublishedColumn("ResNet18, ImageNet-1k", {0.0: 30.4, 0.8: 31.9}),
-        PublishedColumn("ResNet50, ImageNet-1k", {0.8: 36.4}),
+        PublishedColumn("resnet18, imagenet-1k, 10 images per class", {0.0: 30.4, 0.8: 31.9}),
+        PublishedColumn("resnet50, imagenet-1k, 10 images per class", {0.8: 36.4}),
     ]
     figure = draw_scaling(rows, "alpha", "alpha", published=published)
     assert_readable(figure)
     ours, theirs = figure.axes
     assert theirs.get_title("left") == "the paper's accuracies"
-    assert xy(line(theirs, "the paper: ResNet18, ImageNet-1k")) == [(0, 30.4), (0.8, 31.9)]
-    assert xy(line(theirs, "the paper: ResNet50, ImageNet-1k")) == [(0.8, 36.4)]
+    assert xy(line(theirs, "the paper: resnet18, imagenet-1k, 10 images per class")) == [
+        (0, 30.4),
+        (0.8, 31.9),
+    ]
+    assert xy(line(theirs, "the paper: resnet50, imagenet-1k, 10 images per class")) == [
+        (0.8, 36.4)
+    ]
+    assert "the paper: resnet50, imagenet-1k, 10 images per class" in words(figure)  # legend
     assert ours.get_ylim()[0] > 80  # its own axis
     labels = [text.get_text() for text in theirs.get_xticklabels()]
     assert labels == ["0.0", "0.4", "0.8"]  # the measured points
@@ -494,7 +500,7 @@ def test_points_have_a_strip_a_method_and_lines_for_what_is_the_same():
         row("gvbsm", "net", 60.0, point="$both_"),
         row("full", "net", 80.0, point=None),
     ]
-    published = [PublishedColumn("ResNet18, ImageNet-1k", {"$both_": 31.4})]
+    published = [PublishedColumn("resnet18, imagenet-1k, 10 images per class", {"$both_": 31.4})]
     figure = draw_points(rows, ["a=true,b=kl", "$both_"], published)
     assert_readable(figure)
     ours, theirs = figure.axes
@@ -549,7 +555,7 @@ def test_continual_learning_has_a_line_a_method_and_a_band_over_orders():
     assert len(axes.collections) == 2
     band = axes.collections[0].get_paths()[0].get_extents()
     assert (band.y0, band.y1) == (80, pytest.approx(92 + math.sqrt(8)))
-    assert {"5", "10", "classes seen"} <= words(figure)
+    assert {"5", "10", "classes so far"} <= words(figure)
 
 
 def test_confusion_is_in_percent_of_the_true_class():

@@ -142,7 +142,7 @@ def test_costs_of_a_study__of_an_unknown_time_too(tmp_path):
         ("one, random-soft", 0.0, 300),
     ]
     item = {item.name: item for item in gallery(tmp_path)}["study-table1-pareto"]
-    assert "stands at 0.1 s" in item.caption
+    assert "drawn at 0.1 s" in item.caption
     assert "(digits, 10 images per class)" in item.caption
 
 

@@ -990,7 +990,7 @@ def test_report_from_the_command_and_from_python(workdir, monkeypatch, capsys):
     assert main(["report", str(workdir), "--quiet"]) == 0
     assert capsys.readouterr().out == f"{path}\n"
     text = path.read_text(encoding="utf-8")
-    assert "The sets are not compared by their features" in text
+    assert "The features of the sets are not compared" in text
     tree = Tree(text)
     assert len(tree.all("img")) > 2  # of the real gallery
     assert all(item["alt"] for item in tree.all("img"))

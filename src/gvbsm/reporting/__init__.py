@@ -1,9 +1,8 @@
-"""The report of a work directory or a sweep: text, figures, one HTML page.
+"""The report of a work directory or a sweep: one HTML page with text, tables and figures.
 
-It stands alone: styles and figures are inside, nothing is loaded, and no script is needed. The
-figures are embedded as PNG at one and a half times the page's resolution, which is smaller than
-vectors for maps of thousands of points and the same in every browser; `report/figures/` has them as
-PDF too.
+The page contains its styles and figures, loads no other file and needs no script. Figures are
+embedded as PNG at one and a half times the page's resolution. For maps of thousands of points PNG
+is smaller than vectors, and it looks the same in every browser. `report/figures/` also has PDF.
 """
 
 from __future__ import annotations
@@ -15,18 +14,18 @@ from gvbsm.engine.torch_defaults import torch_defaults
 from gvbsm.store.workdir import Workspace
 
 NOT_COMPARED = (
-    "The sets are not compared by their features, since the teachers are not in the work "
-    "directory: run `gvbsm squeeze` with the run's settings, then `gvbsm report` again."
+    "The features of the sets are not compared, because the work directory has no teachers: run "
+    "`gvbsm squeeze` with the run's settings, then `gvbsm report` again."
 )
 
 
 @torch_defaults()
 def report(workdir: str | Path, quiet: bool = False) -> Path:
-    """Write the report of a work directory or of a sweep's (`gvbsm.report`, `gvbsm report DIR`).
+    """Write the report of a work directory or of a sweep (`gvbsm.report`, `gvbsm report DIR`).
 
     Args:
-        workdir: The directory; results of a run, of the studies of a sweep or of
-            `gvbsm continual` must be in it, other parts are told if they are there.
+        workdir: The directory, with results of a run, of a sweep or of `gvbsm continual`. Sections
+            whose files are missing are left out.
         quiet: No progress bars.
 
     Returns:
@@ -35,7 +34,7 @@ def report(workdir: str | Path, quiet: bool = False) -> Path:
     Raises:
         ArtifactError: If it is no work directory, holds no results yet, or a file is unusable.
     """
-    # Here, so that `gvbsm show`, which reads this room too, imports no matplotlib.
+    # Imported here, so that `gvbsm show` does not import matplotlib.
     from gvbsm.reporting.analysis import analyze
     from gvbsm.reporting.continual import write_continual_page
     from gvbsm.reporting.facts import read_run_facts

@@ -1,4 +1,4 @@
-"""The page of a work directory in which classes arrived in steps, and no more was tested."""
+"""The page of a work directory with only the results of `gvbsm continual`."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def write_continual_page(workdir: Path) -> Path:
     checked(Continual, content, path)
     with fitting(path):
         config, origin = content["config"], Origin.read(content)
-        known = preset_settings(config, len(content["class_names"]), origin)
+        preset = preset_settings(config, len(content["class_names"]), origin)
         context = {
             "title": f"{data_title(config)}: {method_words(config['method'])} as classes "
             f"arrive, {config['ipc']} image{'' if config['ipc'] == 1 else 's'} per class",
             "method": config["method"],
             "origin": origin,
-            "changes": changes(config, known, origin),
+            "changes": changes(config, preset, origin),
             "continual": {
                 key: content[key]
                 for key in ("classes", "class_names", "orders", "rows", "note", "versions")

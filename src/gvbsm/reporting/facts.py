@@ -1,4 +1,4 @@
-"""What a work directory says of its run, read from results, headers and file sizes alone."""
+"""Facts on a run, read from the results, headers and file sizes of its work directory."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class Score:
 
     @property
     def n(self) -> int:
-        """How many students."""
+        """Number of students."""
         return len(self.values)
 
 
@@ -52,7 +52,7 @@ class AccuracyRow:
 
 @dataclass(frozen=True)
 class Teacher:
-    """One teacher: its accuracy on the test pictures, after its last epoch and at its best test."""
+    """A teacher with its test accuracy in percent, after the last epoch and at the best test."""
 
     backbone: str
     top1: float
@@ -62,7 +62,7 @@ class Teacher:
 
 @dataclass(frozen=True)
 class Stored:
-    """Bytes on disk of one stage's files."""
+    """Bytes on disk of a stage's files, for the run's own method and for the baselines."""
 
     own: int
     baselines: int
@@ -70,29 +70,30 @@ class Stored:
 
 @dataclass(frozen=True)
 class RunFacts:
-    """All that the report says in words and tables.
+    """The facts in the text and tables of a report.
 
     Attributes:
         class_names: Names of its classes.
         shape: Channels and side of a picture in pixels; no channels where there are no images.
         train: Number of real training pictures; None if the results do not say.
         test: Number of real test pictures, likewise.
-        held_out: Which share of the data the test pictures are; "" for a split of the data's own.
-        skipped: Names of real pictures that were left out since they cannot be read.
-        notes: What else was left out of the data, or assumed in reading them, a line each.
+        held_out: How the test pictures were held out of the data; empty if the data set has a test
+            split.
+        skipped: Names of real pictures that cannot be read and were left out.
+        notes: Other omissions and assumptions in reading the data, one line each.
         config: The resolved settings, nested.
-        origin: The preset that the results name, and what the command line changed of it.
+        origin: The preset that the results name, and the settings that the command line changed.
         preset: The settings of that preset, or else of the data set's, nested; None if there is
             none.
-        full: The settings of the data set's own preset, likewise.
+        full: The settings of the data set's own preset, nested; None if there is none.
         rows: The results.
-        teachers: The teachers that are there.
-        traces: Of each batch of synthesis, the terms of the loss at the logged steps.
+        teachers: The teachers in the work directory.
+        traces: For each batch of images, the terms of the loss at the logged steps.
         stored: Bytes of each stage.
         set_bytes: Bytes of the set's pixels (`images`) and of the files of its soft `labels`.
         seconds: Time of each piece of work, named `STAGE/...`.
-        versions: What the results were made with.
-        writers: Versions of gvbsm that wrote any of the files.
+        versions: Versions and device of the run.
+        writers: Versions of gvbsm that wrote the files.
     """
 
     class_names: tuple[str, ...]
@@ -132,8 +133,8 @@ class RunFacts:
 
     def row(self, method: str, student: str) -> AccuracyRow | None:
         """The row of a method and a student, if it has been evaluated."""
-        found = (row for row in self.rows if (row.method, row.student) == (method, student))
-        return next(found, None)
+        rows = (row for row in self.rows if (row.method, row.student) == (method, student))
+        return next(rows, None)
 
     def own_rows(self) -> list[AccuracyRow]:
         """The rows of the run's own method."""
@@ -141,7 +142,7 @@ class RunFacts:
 
 
 def read_run_facts(workdir: Path) -> RunFacts:
-    """Read everything that the report tells of a work directory.
+    """Read the facts of a work directory for its report.
 
     Raises:
         ArtifactError: If it is no work directory, holds no results yet, or a file is unusable.
@@ -158,7 +159,7 @@ def read_run_facts(workdir: Path) -> RunFacts:
     except (KeyError, TypeError, IndexError) as error:
         raise ArtifactError(
             f"{results} does not fit this version of gvbsm ({error!r}); move it away and repeat "
-            "the run, which makes nothing else again"
+            "the run, which computes only the results again"
         ) from None
 
 
@@ -166,9 +167,9 @@ def _facts(workdir: Path, data: dict[str, Any], results: dict[str, Any]) -> RunF
     checked(Data, data, workdir / "data.json")
     account = checked(Results, results, workdir / "results.json").data
     config, origin = results["config"], Origin.read(results)
-    found = _headers(workdir)
+    headers = _headers(workdir)
     path = workdir / "synthesis" / "images.safetensors"
-    images = found.get(path, {})
+    images = headers.get(path, {})
     names = images.get("class_names") or [str(label) for label in range(data["classes"])]
     pictures = results.get("pictures", {})
     return RunFacts(
@@ -184,14 +185,14 @@ def _facts(workdir: Path, data: dict[str, Any], results: dict[str, Any]) -> RunF
         preset=preset_settings(config, len(names), origin),
         full=preset_settings(config, len(names)),
         rows=tuple(_row(row) for row in results["rows"]),
-        teachers=_teachers(found, config["squeeze"]["backbones"]),
+        teachers=_teachers(headers, config["squeeze"]["backbones"]),
         traces=tuple(tuple(trace) for trace in images.get("traces", [])),
         stored={stage: _stored(workdir, stage) for stage in STAGES},
         set_bytes=stored_bytes(workdir),
         seconds=Workspace(workdir).seconds(),
         versions=results["versions"],
         writers=tuple(
-            sorted({results["versions"]["gvbsm"], *(h["version"] for h in found.values())})
+            sorted({results["versions"]["gvbsm"], *(h["version"] for h in headers.values())})
         ),
     )
 
@@ -220,17 +221,19 @@ def _row(row: Mapping[str, Any]) -> AccuracyRow:
     )
 
 
-def _teachers(found: Mapping[Path, Mapping[str, Any]], wanted: list[str]) -> tuple[Teacher, ...]:
+def _teachers(
+    headers: Mapping[Path, Mapping[str, Any]], backbones: list[str]
+) -> tuple[Teacher, ...]:
     """The run's teachers, in the order of the settings."""
-    made = {}
-    for header in found.values():
+    teachers = {}
+    for header in headers.values():
         if header["kind"] == "teacher":
             top1 = header["history"]["top1"]
             epochs = header["history"]["epochs"]
-            made[header["backbone"]] = Teacher(
+            teachers[header["backbone"]] = Teacher(
                 header["backbone"], top1[-1], max(top1), epochs[-1] if epochs else 0
             )
-    return tuple(made[name] for name in wanted if name in made)
+    return tuple(teachers[name] for name in backbones if name in teachers)
 
 
 def _stored(workdir: Path, stage: str) -> Stored:
@@ -255,8 +258,8 @@ def preset_settings(
         origin: The preset that the results name.
 
     Returns:
-        Nested settings, with the epochs and beta_dr that a set of the run's size gets; None if
-        there is no preset.
+        Nested settings, with epochs and beta_dr resolved for a set of the run's size; None if there
+        is no preset.
     """
     if (name := preset_name(config, origin)) is None:
         return None
@@ -269,16 +272,17 @@ def preset_settings(
 
 
 def preset_name(config: Mapping[str, Any], origin: Origin = UNKNOWN) -> str | None:
-    """The preset to compare a run with: the one that its results name, if it can be read again.
+    """Name of the preset to compare a run with.
 
-    Else that of its data set, with that of its method: `cifar10`, `cifar10+sre2l`.
+    It is the preset that the results name, if the package has it. Else it is that of the data set,
+    with that of the method, such as `cifar10` or `cifar10+sre2l`; None if there is none.
     """
     if origin.is_packaged:
         return origin.preset
-    known, data, method = preset_names(), config["data"]["name"], config["method"]
-    if data not in known:
+    presets, data, method = preset_names(), config["data"]["name"], config["method"]
+    if data not in presets:
         return None
-    return f"{data}+{method}" if method in known else data
+    return f"{data}+{method}" if method in presets else data
 
 
 def differences(config: Mapping[str, Any], preset: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""From the facts and figures of a work directory to its HTML page."""
+"""Write the HTML page of a work directory from its facts and figures."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ PLACES = {
     "film": "images",
     "continual": "continual",
     "pareto": "cost",
-}  # sections of figures that do not stand in the section of all others
+}  # sections of figures; all others are in the section "Figures"
 
 
 @dataclass(frozen=True)
@@ -54,8 +54,8 @@ def write_page(workdir: Path, facts: RunFacts, notes: Sequence[str] = ()) -> Pat
 
     Args:
         workdir: The work directory.
-        facts: What its files say.
-        notes: Sentences on what could not be drawn; words between backticks are code.
+        facts: The contents of its files.
+        notes: Sentences on figures that could not be drawn; words between backticks are code.
 
     Raises:
         ArtifactError: If a file is unusable.
@@ -79,7 +79,7 @@ def write_page(workdir: Path, facts: RunFacts, notes: Sequence[str] = ()) -> Pat
 
 
 def _continual(path: Path) -> dict[str, Any]:
-    """What `continual.json` holds, once it is found to fit."""
+    """The content of `continual.json`, checked."""
     content = read_json(path)
     checked(Continual, content, path)
     return content
@@ -91,8 +91,13 @@ def _place(name: str) -> str:
 
 
 def _words(facts: RunFacts, name: str) -> dict[str, Any]:
-    """What the template tells of the facts; `name` is the work directory's."""
-    file = settings_yaml(facts.config)
+    """Values of the template.
+
+    Args:
+        facts: The contents of the work directory.
+        name: Name of the work directory.
+    """
+    yaml = settings_yaml(facts.config)
     values = settings_table(facts.config, facts.preset)
     pixels = f"{facts.shape[1]} \N{MULTIPLICATION SIGN} {facts.shape[1]} pixels"
     test = f"{facts.test:,} real test pictures" if facts.test else "the real test pictures"
@@ -116,8 +121,8 @@ def _words(facts: RunFacts, name: str) -> dict[str, Any]:
         "costs": costs(facts),
         "set_bytes": facts.set_bytes,
         "soft": value_at(facts.config, "evaluation.loss") != "hard",
-        "yaml": file,
-        "yaml_data": data_uri(file.encode(), "application/yaml"),
+        "yaml": yaml,
+        "yaml_data": data_uri(yaml.encode(), "application/yaml"),
         "needs_data": value_at(facts.config, "data.root") is not None,
         "commands": commands(facts.config, facts.preset, name, facts.origin),
         "seed": facts.config["seed"],
@@ -130,11 +135,11 @@ def _words(facts: RunFacts, name: str) -> dict[str, Any]:
 
 
 def _tiles(facts: RunFacts) -> list[dict[str, str]]:
-    """The few numbers that stand at the top."""
+    """The main numbers, at the top of the page: name, value and note of each."""
     tiles: list[tuple[str, str, str]] = []
-    if own := facts.own_rows():
-        student, name = own[0].student, method_words(facts.method)
-        tiles.append((f"{name}, top-1", f"{format_top1(vars(own[0].last))} %", student))
+    if rows := facts.own_rows():
+        student, name = rows[0].student, method_words(facts.method)
+        tiles.append((f"{name}, top-1", f"{format_top1(vars(rows[0].last))} %", student))
         if (full := facts.row("full", student)) is not None:
             tiles.append(("Whole set, top-1", f"{format_top1(vars(full.last))} %", student))
         elif (teacher := facts.row("teacher", student)) is not None:
@@ -149,31 +154,32 @@ def _tiles(facts: RunFacts) -> list[dict[str, str]]:
 
 
 def costs(facts: RunFacts) -> list[Cost]:
-    """Time and storage of each stage that has any.
+    """Time and storage of each stage.
 
-    Teachers and statistics count for the run's own method.
+    Teachers and statistics count as the run's own method. Stages without time and files are left
+    out.
     """
     stage_costs = []
     for stage in STAGES:
-        own = other = 0.0
+        own_seconds = baseline_seconds = 0.0
         for name, seconds in facts.seconds.items():
             first, _, rest = name.partition("/")
             if first != stage:
                 continue
             shared = stage in ("squeeze", "statistics")
             if shared or rest.partition("/")[0] == facts.method:
-                own += seconds
+                own_seconds += seconds
             else:
-                other += seconds
+                baseline_seconds += seconds
         stored = facts.stored[stage]
-        cost = Cost(stage, own, other, stored.own, stored.baselines)
-        if own or other or stored.own or stored.baselines:
+        cost = Cost(stage, own_seconds, baseline_seconds, stored.own, stored.baselines)
+        if own_seconds or baseline_seconds or stored.own or stored.baselines:
             stage_costs.append(cost)
     return stage_costs
 
 
 def _sections(context: Mapping[str, Any]) -> dict[str, str]:
-    """Id and title of each section that has something to tell, in order."""
+    """Id and title of each section that is not empty, in order."""
     pictures = context["pictures"]
     titles = {
         "warnings": "Warnings and notes",

@@ -11,11 +11,11 @@ from gvbsm.store.workdir import Workspace
 
 
 def draw_picture(workspace: Workspace, real_pictures: Path) -> Path:
-    """Draw the distilled images, a row a class, beside real ones; return the file.
+    """Draw distilled images beside real ones, one row for each class; return the file.
 
     Args:
         workspace: The work directory.
-        real_pictures: What `sample_real` made.
+        real_pictures: The file that `sample_real` wrote.
     """
     distilled = load_distilled(workspace.directory)
     real = load_images(real_pictures)

@@ -1,4 +1,4 @@
-"""From words and figures to an HTML file: what every page of a report is made with."""
+"""Write HTML pages: templates, filters and embedded figures."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ from gvbsm.reporting.figures.captions import CaptionedFigure
 from gvbsm.reporting.figures.style import byte_count, save_figure
 from gvbsm.reporting.wording import method_words
 
-PIXELS_PER_CSS = 1.5  # of a figure: its smallest type is then as large as the text, and sharp
+PIXELS_PER_CSS = 1.5  # of a figure: its smallest text is as large as the page's, and sharp
 
 
 @dataclass(frozen=True)
 class Picture:
-    """A figure as the page needs it.
+    """A figure as the page embeds it.
 
     Attributes:
-        name: Of its files, and of its place in the page.
+        name: Name of its files, without suffix.
         title: A heading.
         caption: What it shows and how to read it.
-        alt: What is seen, for those who do not see it.
+        alt: Description for readers who cannot see it.
         data: The PNG as a data URI.
-        width: In CSS pixels.
-        height: Likewise.
-        motion: A moving picture of the same as a data URI, or None.
+        width: CSS pixels.
+        height: CSS pixels.
+        motion: An animation (GIF) as a data URI, or None.
     """
 
     name: str
@@ -53,7 +53,7 @@ def write_html(path: Path, template: str, context: Mapping[str, Any]) -> Path:
     Args:
         path: The HTML file.
         template: Name of the template.
-        context: What it tells.
+        context: Values of the template.
     """
     text = _environment().get_template(template).render(context)
     with atomic(path) as temporary:
@@ -62,7 +62,7 @@ def write_html(path: Path, template: str, context: Mapping[str, Any]) -> Path:
 
 
 def save_pictures(figures: Iterable[CaptionedFigure], folder: Path) -> list[Picture]:
-    """Write each figure's files; files of figures that are drawn no more go."""
+    """Write the files of all figures and remove those of figures that no longer exist."""
     pictures, written = [], set()
     for item in figures:
         paths = save_figure(item.figure, folder, item.name)
@@ -91,12 +91,12 @@ def save_pictures(figures: Iterable[CaptionedFigure], folder: Path) -> list[Pict
 
 
 def data_uri(content: bytes, kind: str) -> str:
-    """Bytes as an address that holds them."""
+    """Encode bytes as a data URI."""
     return f"data:{kind};base64,{base64.b64encode(content).decode()}"
 
 
 def _environment() -> Environment:
-    """Jinja with our filters; all that a template prints is escaped."""
+    """Jinja with our filters; all values in a template are escaped."""
     environment = Environment(
         loader=PackageLoader("gvbsm.reporting"),
         autoescape=True,
@@ -117,13 +117,13 @@ def _environment() -> Environment:
 
 
 def _breakable(name: str) -> Markup:
-    """A dotted name, escaped, that may go on in a new line after a dot or an underscore."""
+    """An escaped dotted name that may wrap after a dot or an underscore."""
     parts = re.split(r"(?<=[._])", name)
     return Markup("<wbr>").join(escape(part) for part in parts)
 
 
 def _with_code(text: str) -> Markup:
-    """Escaped text in which words between backticks are code."""
+    """Escape a text and set words between backticks as code."""
     parts = text.split("`")
     return Markup("").join(
         Markup("<code>{}</code>").format(part) if index % 2 else escape(part)
@@ -132,7 +132,7 @@ def _with_code(text: str) -> Markup:
 
 
 def duration(seconds: float) -> str:
-    """Time in words: "0.4 s", "12 s", "2 min 5 s", "3 h 10 min"; nothing for none."""
+    """Format seconds: "0.4 s", "12 s", "2 min 5 s", "3 h 10 min"; empty for 0."""
     if not seconds:
         return ""
     if seconds < 59.5:

@@ -1,4 +1,4 @@
-"""What a work directory holds, in words, read from headers alone."""
+"""`gvbsm show`: describe a work directory as text, from headers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from gvbsm.store.distilled import label_folders, load_labels
 
 
 def describe(workdir: Path) -> str:
-    """A few lines a stage: what is there, from what, how large, and what is half-done.
+    """Describe each stage in a few lines: artifacts, their sizes, and unfinished work.
 
     Raises:
         ArtifactError: If the directory is not a work directory, or a file of it is unusable.
@@ -44,7 +44,7 @@ def describe(workdir: Path) -> str:
 
 
 def _preset(content: dict[str, Any]) -> list[str]:
-    """A line on where the settings came from, if the results tell."""
+    """A line on the preset of the settings, if the results name it."""
     line = str(Origin.read(content))
     return [f"\npreset: {line}"] if line else []
 
@@ -59,9 +59,9 @@ def _teachers(workdir: Path) -> list[str]:
         header = checked_header(path)
         top1 = header["history"]["top1"][-1]
         lines.append(f"squeeze: {header['backbone']}, {top1:.1f} % on the test pictures")
-    recorded = [checked_header(path)["backbone"] for path in _finished(workdir / "statistics")]
-    if recorded:
-        lines.append(f"statistics: {', '.join(recorded)}")
+    backbones = [checked_header(path)["backbone"] for path in _finished(workdir / "statistics")]
+    if backbones:
+        lines.append(f"statistics: {', '.join(backbones)}")
     for path in _finished(workdir / "forgetting"):
         header = checked_header(path)
         epochs, top1 = len(header["history"]["epochs"]), header["history"]["top1"][-1]
@@ -81,9 +81,9 @@ def _sets(workdir: Path) -> list[str]:
         for store in label_folders(folder):
             labels = load_labels(store)
             lines.append(f"  {store.name}: {labels.describe()}, {labels.nbytes() / 1e6:.1f} MB")
-        done = [item.stem for item in named(folder, "evaluation/*.json")]
-        if done:
-            lines.append(f"  evaluation: {', '.join(done)}")
+        students = [item.stem for item in named(folder, "evaluation/*.json")]
+        if students:
+            lines.append(f"  evaluation: {', '.join(students)}")
     return lines
 
 

@@ -1,4 +1,4 @@
-"""Whether two accuracies differ: standard deviations over students and over test pictures."""
+"""Decide whether two accuracies differ, by deviations over students and over test pictures."""
 
 from __future__ import annotations
 
@@ -8,15 +8,30 @@ from gvbsm.reporting.facts import Score
 
 
 def standard_error(top1: float, pictures: int) -> float:
-    """Of an accuracy in percent on so many test pictures, in points; never 0 (Laplace's rule)."""
+    """Standard error of an accuracy, in percentage points; never 0 (rule of succession).
+
+    Args:
+        top1: Accuracy in percent.
+        pictures: Number of test pictures.
+    """
     chance = (top1 / 100 * pictures + 1) / (pictures + 2)
     return 100 * math.sqrt(chance * (1 - chance) / pictures)
 
 
 def noise(first: Score, second: Score, test: int | None) -> float | None:
-    """Two standard deviations of a difference that means nothing, in points; None if unknown."""
+    """The largest difference that may be chance: two standard deviations, in percentage points.
+
+    Args:
+        first: One accuracy.
+        second: The other one.
+        test: Number of test pictures; None if it is unknown.
+
+    Returns:
+        Twice the larger of the pooled deviation over students and the standard error over test
+        pictures; None if both are unknown.
+    """
     spreads = [score.std for score in (first, second) if score.n > 1]
-    found = [math.sqrt(sum(std**2 for std in spreads) / len(spreads))] if spreads else []
+    deviations = [math.sqrt(sum(std**2 for std in spreads) / len(spreads))] if spreads else []
     if test:
-        found.append(standard_error((first.mean + second.mean) / 2, test))
-    return 2 * max(found) if found else None
+        deviations.append(standard_error((first.mean + second.mean) / 2, test))
+    return 2 * max(deviations) if deviations else None

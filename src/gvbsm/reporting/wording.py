@@ -1,4 +1,4 @@
-"""How a report calls methods, accuracies and lists in a sentence."""
+"""Names of data, methods, files and accuracies in the sentences of a report."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NO_BREAK = "\N{NO-BREAK SPACE}"
 
 
 def file_words(name: str, root: str | None) -> str:
-    """A picture's name as code, without the folder of the data (`data.root`) that it lies in."""
+    """The name of a picture file as code, relative to `data.root`."""
     short = name if root is None else name.replace(f"{user_path(root).absolute()}/", "", 1)
     return "`" + short.replace("`", "'") + "`"
 
@@ -27,7 +27,7 @@ def method_words(method: str) -> str:
 
 
 def real_pictures(source: str) -> str:
-    """What a selection of real pictures is called."""
+    """Name of a selection of real pictures."""
     return "random real pictures" if source == "random" else f"real pictures chosen by {source}"
 
 

@@ -1,4 +1,4 @@
-"""Figures, from artefacts alone: `draw_...` functions take plain data, the gallery reads files."""
+"""Figures of artifacts: `draw_...` functions take plain data, `gallery` reads the files."""
 
 import contextlib
 import os
@@ -6,10 +6,10 @@ import sys
 
 
 def _import_matplotlib() -> None:
-    """Import matplotlib whatever backend MPLBACKEND names: figures are drawn with Agg.
+    """Import matplotlib regardless of the backend in MPLBACKEND; figures are drawn with Agg.
 
-    A notebook hands its own backend on to programs that it starts, and where that one is not
-    installed matplotlib would refuse to be imported.
+    A notebook passes its own backend on to programs that it starts. Without this, matplotlib could
+    not be imported where that backend is not installed.
     """
     if "matplotlib" in sys.modules:
         return

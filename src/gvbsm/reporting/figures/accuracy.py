@@ -1,7 +1,7 @@
-"""Accuracies: methods beside each other, against a setting, size or cost, and class by class.
+"""Figures of accuracies: of methods, over the classes of continual learning, and by class.
 
 Rows are those of `results.json`: `method`, `student`, `ipc` and `top1`, which has `mean`, `std`
-and `values` in percent. Means have bars of one sample deviation where there are several values.
+and `values` in percent. Bars are one sample standard deviation of several values.
 """
 
 from __future__ import annotations
@@ -34,27 +34,27 @@ from gvbsm.reporting.figures.style import (
 
 JsonRow = Mapping[str, Any]
 
-NUMBERED_CLASSES = 12  # up to which a confusion matrix has numbers in it
-NAMED_CLASSES = 20  # up to which every class is named at its edge
+NUMBERED_CLASSES = 12  # most classes of a confusion matrix with numbers in its cells
+NAMED_CLASSES = 20  # most classes of a confusion matrix with names at its edges
 TOP1 = "test accuracy, %"
 
 
 @with_style
 def draw_methods(rows: Sequence[JsonRow], chance: float) -> Figure:
-    """Every method's accuracy, a panel for each student: dots are single students.
+    """Draw the accuracy of every method, a panel for each architecture; dots are single students.
 
     Args:
-        rows: Results; a row of `full` or `teacher` is shown with the student of its name.
-        chance: Accuracy of guessing, in percent; a line where it is not far from the results, and
-            told in any case.
+        rows: Results; a row of `full` or `teacher` is in the panel of its architecture.
+        chance: Accuracy of guessing, in percent. It is always in the label of the axis, and also a
+            line if it is close to the results.
     """
     students = students_of(rows)
-    chosen = [[row for row in rows if row["student"] == student] for student in students]
-    figure, grid = strip_panels([0.27 * len(part) for part in chosen])
-    for axes, student, part in zip(grid, students, chosen, strict=True):
-        for place, row in enumerate(part):
+    student_rows = [[row for row in rows if row["student"] == student] for student in students]
+    figure, grid = strip_panels([0.27 * len(panel_rows) for panel_rows in student_rows])
+    for axes, student, panel_rows in zip(grid, students, student_rows, strict=True):
+        for place, row in enumerate(panel_rows):
             draw_strip(axes, place, row["top1"], method_style(row["method"]))
-        name_strips(axes, student, [row["method"] for row in part])
+        name_strips(axes, student, [row["method"] for row in panel_rows])
         low, high = axes.get_xlim()
         if chance > low - (high - low):
             axes.axvline(chance, color=GRAY, linestyle=":")
@@ -63,20 +63,20 @@ def draw_methods(rows: Sequence[JsonRow], chance: float) -> Figure:
 
 
 def students_of(rows: Sequence[JsonRow]) -> list[str]:
-    """The students in the order of the rows; teachers count only if alone."""
+    """The students in the order of the rows; teachers only if there are no students."""
     trained = [row["student"] for row in rows if row["method"] != "teacher"]
     return list(dict.fromkeys(trained or [row["student"] for row in rows]))
 
 
 def strip_panels(heights: Sequence[float]) -> tuple[Figure, list[Axes]]:
-    """Panels below each other whose strips take so many inches."""
-    full = [0.55 + height for height in heights]
-    figure = new_figure(WIDTH, sum(full) + 0.3)
-    return figure, list(figure.subplots(len(full), 1, squeeze=False, height_ratios=full).flat)
+    """A column of panels; `heights` are those of their strips, in inches."""
+    inches = [0.55 + height for height in heights]
+    figure = new_figure(WIDTH, sum(inches) + 0.3)
+    return figure, list(figure.subplots(len(inches), 1, squeeze=False, height_ratios=inches).flat)
 
 
 def name_strips(axes: Axes, title: str, names: Sequence[str]) -> None:
-    """Names from top to bottom at the left of a panel of strips; `a=1,b=2` takes two lines."""
+    """Name the strips of a panel from top to bottom; `a=1,b=2` takes two lines."""
     axes.set_title(title, loc="left")
     axes.set_ylim(len(names) - 0.5, -0.5)
     axes.set_yticks(range(len(names)), ["\n".join(strip_lines(name)) for name in names])
@@ -85,12 +85,12 @@ def name_strips(axes: Axes, title: str, names: Sequence[str]) -> None:
 
 
 def strip_lines(name: str) -> list[str]:
-    """The lines that a strip's name takes."""
-    return [shorten(part) for part in re.split(r",(?=[^,=]+=)", name)]
+    """The lines of a strip's name."""
+    return [shorten(line) for line in re.split(r",(?=[^,=]+=)", name)]
 
 
 def draw_strip(axes: Axes, place: float, top1: Mapping[str, Any], style: MethodStyle) -> None:
-    """The single values, their mean, its bar, and at the right the figures."""
+    """Draw the single values, their mean with its bar, and mean and deviation at the right."""
     values, several = top1["values"], len(top1["values"]) > 1
     if several:
         axes.errorbar(top1["mean"], place, xerr=top1["std"], color=style.color, capsize=3)
@@ -117,10 +117,10 @@ def draw_strip(axes: Axes, place: float, top1: Mapping[str, Any], style: MethodS
 
 @with_style
 def draw_continual(classes: Sequence[int], rows: Sequence[JsonRow]) -> Figure:
-    """Accuracy against the number of classes seen (figure 10), a panel for each student.
+    """Draw accuracy against the number of classes so far (figure 10), a panel for each student.
 
     Args:
-        classes: Classes seen after each step.
+        classes: Number of classes after each step.
         rows: `method`, `student` and `steps`, which has mean, std and values over the orders.
     """
     students = students_of(rows)
@@ -146,39 +146,39 @@ def draw_continual(classes: Sequence[int], rows: Sequence[JsonRow]) -> Figure:
         axes.set_title(student, loc="left")
     few = len(classes) <= 12
     grid[-1].xaxis.set_major_locator(FixedLocator(classes) if few else MaxNLocator(integer=True))
-    grid[-1].set_xlabel("classes seen")
+    grid[-1].set_xlabel("classes so far")
     legend_above(figure, grid)
     return figure
 
 
 @with_style
 def draw_confusion(counts: Tensor, class_names: Sequence[str]) -> Figure:
-    """How test pictures of each class are classified, in percent of the class.
+    """Draw the confusion matrix of the test pictures, in percent of each true class.
 
     Args:
         counts: Pictures by true (row) and predicted class (column), (classes, classes).
         class_names: Names of the classes.
     """
     classes = len(class_names)
-    # A class without test pictures stays empty.
+    # Rows of classes without test pictures are empty.
     share = 100 * counts.double() / counts.sum(dim=1, keepdim=True)
     figure, (axes,) = panels(1, 1, 4.8)
-    shown = axes.imshow(share.numpy(), cmap="Blues", vmin=0, vmax=100, interpolation="nearest")
+    image = axes.imshow(share.numpy(), cmap="Blues", vmin=0, vmax=100, interpolation="nearest")
     axes.grid(visible=False)
     axes.spines[:].set_visible(True)
     axes.set(xlabel="predicted class", ylabel="true class")
     if classes <= NAMED_CLASSES:
         names = [shorten(name, 16) for name in class_names]
         axes.set_yticks(range(classes), names)
-        upright = text_width(names, SMALL) > 3.4 / classes
-        axes.set_xticks(range(classes), names, rotation=90 if upright else 0)
+        is_wide = text_width(names, SMALL) > 3.4 / classes
+        axes.set_xticks(range(classes), names, rotation=90 if is_wide else 0)
         axes.tick_params(length=0)
     if classes <= NUMBERED_CLASSES:
         for (row, column), value in np.ndenumerate(share.numpy()):
             color = "white" if value > 55 else BLACK
             text = f"{value:.0f}" if value >= 0.5 else ""
             axes.text(column, row, text, ha="center", va="center", color=color, fontsize=SMALL)
-    bar = figure.colorbar(shown, ax=axes, shrink=0.8, pad=0.02)
+    bar = figure.colorbar(image, ax=axes, shrink=0.8, pad=0.02)
     bar.outline.set_visible(False)
     bar.set_label("share of the true class, %")
     return figure

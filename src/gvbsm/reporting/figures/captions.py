@@ -1,4 +1,4 @@
-"""A figure with its words."""
+"""A figure with its title and caption."""
 
 from __future__ import annotations
 
@@ -8,15 +8,15 @@ from matplotlib.figure import Figure
 
 
 class CaptionedFigure(NamedTuple):
-    """A figure with its words.
+    """A figure with its title and caption.
 
     Attributes:
-        name: Of its files.
+        name: Name of its files, without suffix.
         title: A heading.
-        caption: What is shown, of how many, and how to read it.
-        alt: What is seen, in a few words.
+        caption: What it shows, over how many values, and how to read it.
+        alt: Description in a few words.
         figure: The figure.
-        motion: A moving picture (GIF) of the same, if there is one.
+        motion: An animation (GIF) of the same, or None.
     """
 
     name: str

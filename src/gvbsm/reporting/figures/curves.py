@@ -1,4 +1,4 @@
-"""Curves over time: training of teachers and students, and the terms of the synthesis's loss."""
+"""Figures over time: training of teachers and students, and the loss terms of the synthesis."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ TERMS = {
     "densification": "densification",
     "densification_gradient": "gradient of densification",
 }
-"""Entries of a trace's rows -> what they are called here."""
+"""Entries of a trace's rows -> their titles in the figure."""
 
 LOG_FROM = 20.0  # largest over smallest value from which an axis is logarithmic
 
 
 class TrainingCurve(NamedTuple):
-    """One network's training.
+    """The training of one network.
 
     Attributes:
-        epochs: Epochs after which it was tested.
-        top1: Accuracy then, in percent.
+        epochs: Epochs after which the network was tested.
+        top1: Accuracy at each test, in percent.
         losses: Mean loss of each epoch.
     """
 
@@ -55,11 +55,11 @@ class TrainingCurve(NamedTuple):
 
 @with_style
 def draw_training(runs: Mapping[str, Sequence[TrainingCurve]], methods: bool = False) -> Figure:
-    """Loss and test accuracy over the epochs of training.
+    """Draw loss and test accuracy over the epochs of training.
 
     Args:
-        runs: Name -> its networks, one for each seed; a curve is their mean, a band their range.
-        methods: Whether the names are methods, which have colors of their own.
+        runs: Name -> networks, one for each seed; a curve is their mean, a band their range.
+        methods: Whether the names are methods, which have fixed colors.
     """
     figure, (losses, top1) = panels(2, 1, 1.75, sharex=True)
     for index, (name, histories) in enumerate(runs.items()):
@@ -72,12 +72,12 @@ def draw_training(runs: Mapping[str, Sequence[TrainingCurve]], methods: bool = F
         length = min(len(history.losses) for history in histories)
         table = np.array([history.losses[:length] for history in histories])
         _band(losses, np.arange(1, length + 1), table, name, look)
-        tested = min((history.epochs for history in histories), key=len)
-        table = np.array([history.top1[: len(tested)] for history in histories])
+        epochs = min((history.epochs for history in histories), key=len)
+        table = np.array([history.top1[: len(epochs)] for history in histories])
         mark = {**look, "marker": "o"}
         if methods:
             mark |= {"marker": style.marker, "markerfacecolor": style.face}
-        _band(top1, np.array(tested), table, name, mark)
+        _band(top1, np.array(epochs), table, name, mark)
     _log_if_wide(losses)
     losses.set_ylabel("training loss")
     top1.set_ylabel("test accuracy, %")
@@ -88,7 +88,7 @@ def draw_training(runs: Mapping[str, Sequence[TrainingCurve]], methods: bool = F
 
 
 def _band(axes: Axes, x: NDArray[Any], table: Floats, name: str, look: Mapping[str, Any]) -> None:
-    """A curve of the mean of the rows of `table` (networks, points), in the band of their range."""
+    """Draw the mean over the rows of `table` (networks, points) and a band of their range."""
     many = len(x) > 30
     axes.plot(x, table.mean(axis=0), label=name, markersize=0 if many else 4, **look)
     if len(table) > 1:
@@ -97,9 +97,9 @@ def _band(axes: Axes, x: NDArray[Any], table: Floats, name: str, look: Mapping[s
 
 
 def _log_if_wide(axes: Axes) -> None:
-    """Make the y axis logarithmic if the values above 0 span more than a linear one can show.
+    """Make the y axis logarithmic if the positive values span more than a factor of `LOG_FROM`.
 
-    What is 8 decades below the top, as the last bits of a loss that has vanished, is cut off.
+    Values more than 8 decades below the largest, such as rounding errors of 0, are cut off.
     """
     values = np.concatenate([np.asarray(line.get_ydata(), float) for line in axes.lines])
     positive = values[values > 0]
@@ -110,10 +110,10 @@ def _log_if_wide(axes: Axes) -> None:
 
 @with_style
 def draw_losses(traces: Sequence[Sequence[Mapping[str, Any]]]) -> Figure:
-    """The terms of the synthesis's loss over its steps, each teacher by itself.
+    """Draw the loss terms of the synthesis over its steps, a line for each teacher.
 
-    Pale dots are logged steps (the mean of all batches of images), lines their running median.
-    A teacher's terms are as large as its layers make them, hence a line for each.
+    Pale dots are logged steps (means over all batches of images), lines their running median. The
+    scale of a teacher's terms depends on its layers, so teachers are not averaged.
 
     Args:
         traces: For each batch of images, its rows: `step`, `teacher` and the terms of `TERMS`.
@@ -124,12 +124,12 @@ def draw_losses(traces: Sequence[Sequence[Mapping[str, Any]]]) -> Figure:
     columns = min(2, len(terms))
     figure, axes = panels(math.ceil(len(terms) / columns), columns, 1.7, sharex=True)
     for panel, term in zip(axes, terms, strict=False):
-        if term.startswith("densification"):  # of the images alone
+        if term.startswith("densification"):  # does not depend on the teacher
             _draw_term(panel, rows, term, GRAY, None)
         else:
             for teacher, color in zip(teachers, CYCLE * len(teachers), strict=False):
-                own = [row for row in rows if row["teacher"] == teacher]
-                _draw_term(panel, own, term, color, teacher)
+                teacher_rows = [row for row in rows if row["teacher"] == teacher]
+                _draw_term(panel, teacher_rows, term, color, teacher)
         _log_if_wide(panel)
         panel.set_title(TERMS[term])
     for panel in axes[len(terms) :]:
@@ -145,32 +145,35 @@ def draw_losses(traces: Sequence[Sequence[Mapping[str, Any]]]) -> Figure:
 def _draw_term(
     axes: Axes, rows: Sequence[Mapping[str, Any]], term: str, color: str, name: str | None
 ) -> None:
-    """One term's dots and their median; nothing where it is always 0 (no such layer)."""
-    found = [(row["step"], row[term]) for row in rows if term in row]
-    if any(value for _, value in found):
-        steps, values = np.array(found, float).T
+    """Draw the dots of one term and their median; nothing if it is always 0 (no such layer)."""
+    points = [(row["step"], row[term]) for row in rows if term in row]
+    if any(value for _, value in points):
+        steps, values = np.array(points, float).T
         axes.plot(steps, values, ".", color=color, alpha=0.3, markersize=3)
         axes.plot(steps, running_median(values), color=color, label=name)
 
 
 def _mean_rows(traces: Sequence[Sequence[Mapping[str, Any]]]) -> list[dict[str, Any]]:
-    """One row for each step and teacher: the mean of all batches."""
+    """The mean over all batches, one row for each step and teacher."""
 
     def key(row: Mapping[str, Any]) -> tuple[int, str]:
         return row["step"], row["teacher"]
 
     rows = []
-    for (step, teacher), same in groupby(sorted((r for t in traces for r in t), key=key), key=key):
-        found = list(same)
+    all_rows = sorted((row for trace in traces for row in trace), key=key)
+    for (step, teacher), same_step in groupby(all_rows, key=key):
+        batch_rows = list(same_step)
         means = {
-            term: float(np.mean([row[term] for row in found])) for term in TERMS if term in found[0]
+            term: float(np.mean([row[term] for row in batch_rows]))
+            for term in TERMS
+            if term in batch_rows[0]
         }
         rows.append({"step": step, "teacher": teacher, **means})
     return rows
 
 
 def running_median(values: Floats, window: int = 9) -> Floats:
-    """Median of each value's neighborhood, which is smaller at the ends: (n,) -> (n,)."""
+    """Running median of (n,) values; the window is shorter at the ends: (n,)."""
     half = window // 2
-    parts = [values[max(0, i - half) : i + half + 1] for i in range(len(values))]
-    return np.array([np.median(part) for part in parts])
+    windows = [values[max(0, i - half) : i + half + 1] for i in range(len(values))]
+    return np.array([np.median(values) for values in windows])

@@ -1,4 +1,4 @@
-"""What teachers remember of the real data, layer by layer (figure 9)."""
+"""Statistics of the real data in each layer of the teachers (figure 9)."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ class LayerStatistics(NamedTuple):
 
 @with_style
 def draw_statistics(teachers: Mapping[str, Sequence[LayerStatistics]]) -> Figure:
-    """Each layer's statistics, squeezed by a sigmoid, against its place in the network (figure 9).
+    """Draw the sigmoid of each layer's statistics against its index in the network (figure 9).
 
-    As in appendix E, a layer's channel means (left) and channel variances (right) are shown by
-    their mean and variance over the channels, and BatchNorm and convolutions share one numbering.
+    As in appendix E, channel means (left) and channel variances (right) of a layer are shown by
+    their mean and variance over the channels. BatchNorm and convolutions are numbered together.
 
     Args:
-        teachers: Name -> its layers, in the order of the network.
+        teachers: Name -> layers, in the order of the network.
     """
     figure, grid = panels(len(teachers), 2, 1.75, sharey=True)
     for row, (name, layers) in enumerate(teachers.items()):

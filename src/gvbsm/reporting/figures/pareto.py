@@ -1,4 +1,4 @@
-"""What accuracy costs: seconds of synthesis and stored bytes, and the sets that no other beats."""
+"""Accuracy against seconds of synthesis and stored bytes, with the Pareto front of the sets."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ from gvbsm.reporting.figures.style import (
     with_style,
 )
 
-CLOSE = 14  # points; numbers of marks that are closer would touch
-KEY_LENGTH = 74  # characters that fit a line of the figure's width
-FLOOR_SECONDS = 0.1  # a logarithmic axis has no 0, and what is faster differs by chance alone
+CLOSE = 14  # points: numbers of marks at a smaller distance would overlap
+KEY_LENGTH = 74  # characters on a line of the figure's width
+FLOOR_SECONDS = 0.1  # shorter times are drawn here: a logarithmic axis has no 0
 
 
 class MeasuredSet(NamedTuple):
-    """A set with what it costs and what a kind of student reaches on it.
+    """A set of images with its costs and the accuracy of one architecture on it.
 
     Attributes:
         name: The point of a study; empty in a single run.
-        method: Where the set comes from.
+        method: Method of the images and labels.
         student: The architecture.
         top1: `mean`, `std` and `values`, in percent.
-        seconds: Time of the synthesis or selection; None if it is not known.
-        bytes: Pixels and soft labels on disk; None if they are not known.
+        seconds: Time of the synthesis or selection; None if it is unknown.
+        bytes: Pixels and soft labels on disk; None if they are unknown.
     """
 
     name: str
@@ -53,26 +53,27 @@ class MeasuredSet(NamedTuple):
 
     @property
     def costs(self) -> tuple[float | None, float | None]:
-        """Seconds, of which the least are FLOOR_SECONDS, and bytes."""
+        """Seconds, at least `FLOOR_SECONDS`, and bytes."""
         seconds = None if self.seconds is None else max(self.seconds, FLOOR_SECONDS)
         return seconds, self.bytes
 
     @property
     def title(self) -> str:
-        """Point and method, for people."""
+        """Point and method, as tables and figures show them."""
         return f"{self.name}, {self.method}" if self.name else self.method
 
 
 def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
-    """The points that no other dominates: none costs as little or less and is as good or better.
+    """The Pareto front: the points that no other point dominates.
 
-    One of the two must be strict for a point to dominate, so equal points stand or fall together.
+    A point dominates another if its cost is not higher and its value not lower, and one of the two
+    is better. Equal points do not dominate each other.
 
     Args:
-        points: Cost and value of each; a lower cost and a higher value are better.
+        points: Cost and value of each point; a lower cost and a higher value are better.
 
     Returns:
-        Their places in `points`, by rising cost; of equal points in their order.
+        Indices into `points`, by rising cost; equal points in their order.
 
     Raises:
         ValueError: If a number is NaN.
@@ -90,30 +91,30 @@ def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
     return front
 
 
-def fronts(spots: Sequence[MeasuredSet]) -> tuple[set[int], set[int]]:
-    """Places of the spots that no other of the same student beats, by seconds and by bytes."""
-    return _front(spots, 0), _front(spots, 1)
+def fronts(sets: Sequence[MeasuredSet]) -> tuple[set[int], set[int]]:
+    """Indices of the sets on each student's Pareto fronts, by seconds and by bytes."""
+    return _front(sets, 0), _front(sets, 1)
 
 
-def _front(spots: Sequence[MeasuredSet], cost: int) -> set[int]:
-    found: set[int] = set()
-    for student in {spot.student for spot in spots}:
-        known = _known(spots, student, cost)
-        found |= {known[index][0] for index in pareto([(x, y) for _, x, y in known])}
-    return found
+def _front(sets: Sequence[MeasuredSet], cost: int) -> set[int]:
+    front: set[int] = set()
+    for student in {measured.student for measured in sets}:
+        known = _known(sets, student, cost)
+        front |= {known[index][0] for index in pareto([(x, y) for _, x, y in known])}
+    return front
 
 
-def _known(spots: Sequence[MeasuredSet], student: str, cost: int) -> list[tuple[int, float, float]]:
-    """Place, cost and accuracy of a student's spots whose cost is known."""
+def _known(sets: Sequence[MeasuredSet], student: str, cost: int) -> list[tuple[int, float, float]]:
+    """Index, cost and accuracy of a student's sets whose cost is known."""
     return [
-        (place, x, spot.top1["mean"])
-        for place, spot in enumerate(spots)
-        if spot.student == student and (x := spot.costs[cost]) is not None
+        (place, x, measured.top1["mean"])
+        for place, measured in enumerate(sets)
+        if measured.student == student and (x := measured.costs[cost]) is not None
     ]
 
 
 def _widen(axes: Axes) -> None:
-    """Let costs that are nearly the same look it: the axis spans a factor of 8 at least."""
+    """Let the axis span a factor of at least 8, so that nearly equal costs look nearly equal."""
     low, high = axes.get_xlim()
     middle = math.sqrt(low * high) if low > 0 else None
     if middle is not None and high / low < 8:
@@ -121,17 +122,17 @@ def _widen(axes: Axes) -> None:
 
 
 @with_style
-def draw_pareto(spots: Sequence[MeasuredSet]) -> Figure:
-    """Accuracy against seconds (left) and bytes (right), a row of panels for each student.
+def draw_pareto(sets: Sequence[MeasuredSet]) -> Figure:
+    """Draw accuracy against seconds (left) and bytes (right), a row of panels for each student.
 
-    The sets on a front are joined by steps, numbered, and named below.
+    Steps connect the sets of a front. These are numbered, and named below the panels.
 
     Args:
-        spots: The sets; one whose cost is not known is left out of that panel.
+        sets: The sets; a set whose cost is unknown is left out of that panel.
     """
-    students = list(dict.fromkeys(spot.student for spot in spots))
-    both = fronts(spots)
-    names = list(dict.fromkeys(spots[place].title for place in sorted(both[0] | both[1])))
+    students = list(dict.fromkeys(measured.student for measured in sets))
+    both = fronts(sets)
+    names = list(dict.fromkeys(sets[place].title for place in sorted(both[0] | both[1])))
     numbers = {name: number for number, name in enumerate(names, start=1)}
     figure = new_figure(WIDTH, 2.5 * len(students) + 0.35 + 0.17 * len(names))
     grid = figure.subplots(len(students), 2, squeeze=False, sharex="col", sharey="row")
@@ -140,14 +141,14 @@ def draw_pareto(spots: Sequence[MeasuredSet]) -> Figure:
         row[0].set_title(student, loc="left")
         for cost, axes in enumerate(row):
             axes.margins(0.12, 0.12)
-            _draw_sets(axes, spots, student, cost)
+            _draw_sets(axes, sets, student, cost)
     for axes, text in zip(grid[-1], (compact, byte_count), strict=True):
         _widen(axes)
         log_axis(axes, "x", text)
     grid[-1][0].set_xlabel("synthesis, seconds")
     grid[-1][1].set_xlabel("pixels and soft labels")
     legend_above(figure, list(grid.flat))
-    titled = {spot.title: spot for spot in spots}
+    titled = {measured.title: measured for measured in sets}
     keys = [f"{number}  {_key(titled[name])}" for name, number in numbers.items()]
     figure.legend(
         [Line2D([], [])] * len(keys),
@@ -156,28 +157,28 @@ def draw_pareto(spots: Sequence[MeasuredSet]) -> Figure:
         handlelength=0,
         handletextpad=0,
     )
-    figure.draw_without_rendering()  # so that it is known which marks are close
+    figure.draw_without_rendering()  # sets the limits, to find marks that are close
     for row, student in zip(grid, students, strict=True):
         for cost, axes in enumerate(row):
             front = sorted(
-                (spots[at].costs[cost] or 0.0, spots[at].top1["mean"], numbers[spots[at].title])
+                (sets[at].costs[cost] or 0.0, sets[at].top1["mean"], numbers[sets[at].title])
                 for at in both[cost]
-                if spots[at].student == student
+                if sets[at].student == student
             )
             _draw_front(axes, front)
     return figure
 
 
-def _key(spot: MeasuredSet) -> str:
-    """Point and method on one line; of a long name the point alone is cut."""
-    if not spot.name:
-        return spot.method
-    return f"{shorten(spot.name, KEY_LENGTH - len(spot.method))}, {spot.method}"
+def _key(measured: MeasuredSet) -> str:
+    """Point and method on one line; a long name of the point is shortened."""
+    if not measured.name:
+        return measured.method
+    return f"{shorten(measured.name, KEY_LENGTH - len(measured.method))}, {measured.method}"
 
 
-def _draw_sets(axes: Axes, spots: Sequence[MeasuredSet], student: str, cost: int) -> None:
-    for place, x, mean in _known(spots, student, cost):
-        top1, style = spots[place].top1, method_style(spots[place].method)
+def _draw_sets(axes: Axes, sets: Sequence[MeasuredSet], student: str, cost: int) -> None:
+    for place, x, mean in _known(sets, student, cost):
+        top1, style = sets[place].top1, method_style(sets[place].method)
         if len(top1["values"]) > 1:
             axes.errorbar(x, mean, yerr=top1["std"], color=style.color, alpha=0.5, elinewidth=1)
         axes.plot(
@@ -186,19 +187,19 @@ def _draw_sets(axes: Axes, spots: Sequence[MeasuredSet], student: str, cost: int
             style.marker,
             color=style.color,
             markerfacecolor=style.face,
-            label=spots[place].method,
+            label=sets[place].method,
             zorder=3,
         )
 
 
 def _draw_front(axes: Axes, front: Sequence[tuple[float, float, int]]) -> None:
-    """Steps from the cheapest set to the best one, and numbers beside them.
+    """Draw steps from the cheapest set to the best one, and numbers beside the sets.
 
-    Above and to the left of a front there is no mark, so that this is where numbers stand; those of
-    close marks stand together, by rising cost.
+    Numbers are above and to the left of the front, where there are no marks. Numbers of close marks
+    are written together, by rising cost.
 
     Args:
-        axes: A panel whose limits and size are final.
+        axes: A panel with final limits and size.
         front: Cost, accuracy and number of each set, by rising cost.
     """
     axes.plot(
@@ -234,37 +235,35 @@ def _draw_front(axes: Axes, front: Sequence[tuple[float, float, int]]) -> None:
 
 
 def _apart(axes: Axes, first: tuple[float, float, int], second: tuple[float, float, int]) -> float:
-    """Distance of two marks in pixels, along the axis in which they are farther apart."""
+    """Distance of two marks in pixels: the larger of the horizontal and the vertical one."""
     (x1, y1), (x2, y2) = axes.transData.transform([first[:2], second[:2]])
     return float(max(abs(x2 - x1), abs(y2 - y1)))
 
 
 def pareto_figure(
-    name: str, title: str, spots: Sequence[MeasuredSet], where: str
+    name: str, title: str, sets: Sequence[MeasuredSet], where: str
 ) -> CaptionedFigure | None:
-    """The figure with its words; None where fewer than two sets have a known cost.
+    """Draw the figure with its caption; None if fewer than two sets have known costs.
 
     Args:
-        name: Of the files.
+        name: Name of the files.
         title: A heading.
-        spots: The sets.
-        where: On which data, as it stands in the caption.
+        sets: The sets.
+        where: Data and images per class, for the caption.
     """
-    known = [spot for spot in spots if None not in spot.costs]
-    if len({spot.title for spot in known}) < 2:
+    known = [measured for measured in sets if None not in measured.costs]
+    if len({measured.title for measured in known}) < 2:
         return None
     return CaptionedFigure(
         name,
         title,
-        "Accuracy on the real test pictures against the seconds that the synthesis of a set took "
-        "(left: teachers, statistics and soft labels are not counted) and against the bytes of "
-        f"its pixels and of its soft labels on disk (right){where}. Upper left is better. Both "
-        "axes are logarithmic; to select real pictures takes next to no time, and all that took "
-        f"less than {FLOOR_SECONDS} s stands at {FLOOR_SECONDS} s. Marks are means, bars one "
-        "sample deviation of the students. Steps join the sets that no other beats in accuracy "
-        "without costing more, by their means alone; numbers name them below, those of "
-        "close marks together by rising cost. Hollow marks: "
-        "trained with hard labels.",
+        "Accuracy on the real test pictures against the seconds of the synthesis (left; without "
+        "teachers, statistics and soft labels) and against the bytes of pixels and soft labels on "
+        f"disk (right){where}. Upper left is better. Both axes are logarithmic. Times below "
+        f"{FLOOR_SECONDS} s, such as those of selecting real pictures, are drawn at "
+        f"{FLOOR_SECONDS} s. Marks are means, bars one sample standard deviation of the students. "
+        "Steps connect the sets that are the most accurate at their cost, by their means; numbers "
+        "refer to the list below. Hollow marks: trained with hard labels.",
         "Accuracy against seconds of synthesis and against stored bytes",
-        draw_pareto(spots),
+        draw_pareto(sets),
     )

@@ -1,4 +1,4 @@
-"""What figures are drawn from: the files of a work directory as plain data."""
+"""Read the files of a work directory or a sweep as plain data for the figures."""
 
 from __future__ import annotations
 
@@ -45,24 +45,24 @@ from gvbsm.studies.published import (
 
 @contextmanager
 def fitting(path: Path) -> Iterator[None]:
-    """Take a file that lacks something, or holds it in another form, as damaged."""
+    """Raise an `ArtifactError` if a file lacks an entry or has one of another form."""
     try:
         yield
     except (KeyError, IndexError, TypeError, ValueError, RuntimeError) as error:
         raise ArtifactError(
-            f"{path} does not hold what this version expects ({error!r}); "
-            "move it away to make it again"
+            f"{path} does not have the content that this version expects ({error!r}); move it away "
+            "to compute it again"
         ) from None
 
 
 class Student(NamedTuple):
-    """One student's training.
+    """The training of one student.
 
     Attributes:
-        method: What it was trained on.
+        method: Method of its training images.
         name: Its architecture.
         history: Losses and tests.
-        confusion: Test pictures by true and predicted class, (classes, classes), if it was noted.
+        confusion: Test pictures by true and predicted class, (classes, classes), or None.
     """
 
     method: str
@@ -72,7 +72,7 @@ class Student(NamedTuple):
 
 
 def read_rows(workspace: Workspace) -> list[dict[str, Any]]:
-    """The rows of the results; none if there are no results."""
+    """The rows of the results; empty if there are no results."""
     if not workspace.results.is_file():
         return []
     content = read_json(workspace.results)
@@ -81,14 +81,14 @@ def read_rows(workspace: Workspace) -> list[dict[str, Any]]:
 
 
 def read_students(workspace: Workspace, rows: Sequence[Mapping[str, Any]]) -> list[Student]:
-    """All students that the results count, the run's own method first.
+    """All students in the results, the run's own method first.
 
-    A file of an earlier run with other settings, which the results do not count, is left out.
+    Students of earlier runs with other settings are left out.
     """
     counted = {(row["method"], row["student"]): row["top1"]["values"] for row in rows}
     directory, students = workspace.directory, []
-    own = named(directory, "evaluation/*.json")
-    for path in [*own, *named(directory, "baselines/*/evaluation/*.json")]:
+    own_paths = named(directory, "evaluation/*.json")
+    for path in [*own_paths, *named(directory, "baselines/*/evaluation/*.json")]:
         with fitting(path):
             student = _student(path)
             if student.history.top1[-1] in counted.get((student.method, student.name), ()):
@@ -109,36 +109,36 @@ def _student(path: Path) -> Student:
 
 
 def read_teachers(workspace: Workspace) -> dict[str, TrainingCurve]:
-    """The teachers' training by backbone, of those that were trained here."""
+    """The training of the teachers by backbone, without pretrained ones."""
     histories = {}
     for path in workspace.teachers():
         header = checked_header(path)
         with fitting(path):
-            found = header["history"]
-            history = TrainingCurve(found["epochs"], found["top1"], found["losses"])
+            tests = header["history"]
+            history = TrainingCurve(tests["epochs"], tests["top1"], tests["losses"])
             if history.losses:
                 histories[str(header["backbone"])] = history
     return histories
 
 
 def read_layers(workspace: Workspace) -> dict[str, list[LayerStatistics]]:
-    """The layers of each teacher whose convolutions' statistics were recorded, in their order."""
-    found = {}
+    """The layers of each teacher with recorded statistics, in the order of the network."""
+    teachers = {}
     for path in workspace.teachers():
         recorded = workspace.directory / "statistics" / path.name
         if recorded.is_file():
             tensors, header = load_tensors(path, "teacher")
             conv = unpack_statistics(load_tensors(recorded, "statistics")[0])
             with fitting(path):
-                found[str(header["backbone"])] = _layers(header, tensors, conv)
-    return found
+                teachers[str(header["backbone"])] = _layers(header, tensors, conv)
+    return teachers
 
 
 def _layers(
     header: Mapping[str, Any], tensors: Mapping[str, Tensor], conv: ConvStatistics
 ) -> list[LayerStatistics]:
-    """BatchNorm's statistics from a teacher's tensors, and its convolutions', as they follow."""
-    with seeded(0, "unused"):  # the network is built for the order of its layers alone
+    """Statistics of the BatchNorm layers and the convolutions, in the order of the network."""
+    with seeded(0, "unused"):  # only the order of the network's layers is used
         model = build_backbone(
             header["backbone"], len(header["class_names"]), header["image_size"], header["channels"]
         )
@@ -154,10 +154,10 @@ def _layers(
 
 
 class Analysis(NamedTuple):
-    """The comparison of the sets by a teacher.
+    """The analysis of the sets with a teacher.
 
     Attributes:
-        sets: Their names.
+        sets: Names of the sets.
         teacher: Name of the backbone.
         accuracy: Percent of each set's images that the teacher classifies as their label says.
         tensors: See `gvbsm.reporting.analysis.analyze`.
@@ -170,7 +170,7 @@ class Analysis(NamedTuple):
 
 
 def read_analysis(workspace: Workspace) -> Analysis | None:
-    """The comparison of the sets, if it has been made."""
+    """Read the analysis of the sets; None if there is none."""
     path = workspace.analysis
     if not path.is_file():
         return None
@@ -185,19 +185,19 @@ def read_analysis(workspace: Workspace) -> Analysis | None:
 
 
 class StudyResults(NamedTuple):
-    """What a sweep found; see `gvbsm.studies.table`.
+    """The results of a study; see `gvbsm.studies.table`.
 
     Attributes:
-        name: Of the study.
-        title: What is asked.
+        name: Name of the study.
+        title: Its question.
         source: Where the paper asks it.
-        axes: Names of what varies.
+        axes: Names of its axes.
         points: The points that are done: `name`, `axes` and `config`.
-        rows: Results; `point` is None for what is the same at all points.
+        rows: Results; `point` is None for a baseline that is the same at all points.
         published: The paper's accuracy beside each row, or None.
         other_published: The paper's accuracies of other data, students or images per class.
         all_published: All of the paper's accuracies.
-        additive: Whether each point holds what the points before it set.
+        additive: Whether each point keeps the settings of the points before it.
     """
 
     name: str
@@ -213,7 +213,7 @@ class StudyResults(NamedTuple):
 
 
 def read_studies(directory: Path) -> list[StudyResults]:
-    """The studies of a sweep's folder, which is known by its folder of points."""
+    """Read the studies of a sweep's folder; empty if it has no folder `points`."""
     if not (directory / "points").is_dir():
         return []
     studies = []
@@ -243,8 +243,8 @@ def read_studies(directory: Path) -> list[StudyResults]:
 
 
 def study_sets(study: StudyResults) -> list[MeasuredSet]:
-    """What each set of a study costs and is good for; the whole training set is none."""
-    spots = []
+    """The sets of a study with costs and accuracy, without the whole training set."""
+    sets = []
     for row in study.rows:
         sizes = row["image_bytes"], row["label_bytes"]
         if row["method"] in WHOLE_SET:
@@ -252,25 +252,25 @@ def study_sets(study: StudyResults) -> list[MeasuredSet]:
         name = "every point" if row["point"] is None else row["point"]
         seconds = row["seconds"]
         stored = None if None in sizes else sum(sizes)
-        spots.append(_measured_set(name, row, seconds, stored))
-    return spots
+        sets.append(_measured_set(name, row, seconds, stored))
+    return sets
 
 
 def run_sets(workspace: Workspace) -> list[MeasuredSet]:
-    """What the set of a run and those of its baselines cost and are good for.
+    """The sets of a run and of its baselines with costs and accuracy.
 
-    A selection of real pictures is kept once for hard and soft labels, and named without them.
+    A selection of real pictures is one file for hard and soft labels, named without the labels.
     """
-    sets = workspace.image_sets()
-    spots = []
+    paths = workspace.image_sets()
+    sets = []
     for row in read_rows(workspace):
         method = row["method"]
-        path = sets.get(selection_of(method) or method)
+        path = paths.get(selection_of(method) or method)
         if path is not None:
             sizes = stored_bytes(path.parents[1], soft=not method.endswith("-hard"))
             seconds, stored = workspace.synthesis_seconds(method), sum(sizes.values())
-            spots.append(_measured_set("", row, seconds, stored))
-    return spots
+            sets.append(_measured_set("", row, seconds, stored))
+    return sets
 
 
 def _measured_set(

@@ -1,4 +1,4 @@
-"""Sets of images through a teacher's eyes: how alike a class's images are, where they lie."""
+"""Figures of a teacher's features: similarity within classes, and a map of the logits."""
 
 from __future__ import annotations
 
@@ -32,18 +32,18 @@ from gvbsm.reporting.figures.style import (
 )
 
 CLASS_COLORS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK, YELLOW, BROWN, "#3F3FBF")
-"""So many classes are told apart; of more, so many are picked out."""
+"""Colors of classes; of more classes, as many are colored."""
 
-GOLDEN = 0.618034  # its multiples spread evenly over the unit interval, in any number
+GOLDEN = 0.618034  # golden ratio: its multiples modulo 1 are spread evenly
 
 
 @with_style
 def draw_cosine(similarities: Mapping[str, Mapping[str, Tensor]]) -> Figure:
-    """Mean cosine similarity of images of one class (figure 3): a dot a class, a bar their mean.
+    """Draw the mean cosine similarity within classes (figure 3): dots are classes, bars their mean.
 
     Args:
-        similarities: What is compared -> name of each set -> (classes,), NaN where a class has
-            fewer than two images.
+        similarities: Title of a panel -> name of a set -> (classes,), NaN where a class has fewer
+            than two images.
     """
     sets = list(dict.fromkeys(name for table in similarities.values() for name in table))
     figure, grid = panels(len(similarities), 1, 0.75 + 0.36 * len(sets))
@@ -63,7 +63,7 @@ def draw_cosine(similarities: Mapping[str, Mapping[str, Tensor]]) -> Figure:
 def _draw_cloud(axes: Axes, place: int, values: NDArray[np.float64], color: str) -> None:
     values = np.sort(values[np.isfinite(values)])
     right, aside = (1, place), (6, 0)
-    text = "no pairs"  # of one image a class
+    text = "no pairs"  # one image per class
     if len(values):
         spread = np.arange(len(values)) * GOLDEN % 1 - 0.5
         width = 0.1 if len(values) <= 3 else 0.55
@@ -89,30 +89,30 @@ def draw_tsne(
     sets: Sequence[str],
     class_names: Sequence[str],
 ) -> Figure:
-    """A map of logits (figure 8): a panel for each set, all of one map; colors are classes.
+    """Draw a map of logits (figure 8): one panel for each set; colors are classes.
 
     Args:
-        points: Places of the images, (n, 2).
-        labels: Their classes, (n,).
-        which: Their sets, (n,): index into `sets`.
-        sets: Names of the sets; one without points has no panel.
+        points: Coordinates of the images, (n, 2).
+        labels: Classes of the images, (n,).
+        which: Sets of the images, (n,): index into `sets`.
+        sets: Names of the sets; a set without points has no panel.
         class_names: Names of all classes.
     """
     present = sorted(set(labels.tolist()))
-    picks = np.linspace(0, len(present) - 1, min(len(present), len(CLASS_COLORS))).round()
-    chosen = [present[int(pick)] for pick in picks]
+    indices = np.linspace(0, len(present) - 1, min(len(present), len(CLASS_COLORS))).round()
+    colored = [present[int(index)] for index in indices]
     shown = [index for index in range(len(sets)) if bool((which == index).any())]
     columns = min(2, len(shown))
     rows = -(-len(shown) // columns)
     figure, grid = panels(rows, columns, 2.75, sharex=True, sharey=True)
     for axes, index in zip(grid, shown, strict=False):
         axes.set_title(sets[index])
-        own = which == index
-        rest = own & ~sum((labels == label for label in chosen), own & False)
-        axes.plot(*points[rest].T, ".", color=PALE, markersize=3)
-        for label, color in zip(chosen, CLASS_COLORS, strict=False):
+        in_set = which == index
+        uncolored = in_set & ~sum((labels == label for label in colored), in_set & False)
+        axes.plot(*points[uncolored].T, ".", color=PALE, markersize=3)
+        for label, color in zip(colored, CLASS_COLORS, strict=False):
             axes.plot(
-                *points[own & (labels == label)].T, ".", color=color, markersize=4.5, alpha=0.8
+                *points[in_set & (labels == label)].T, ".", color=color, markersize=4.5, alpha=0.8
             )
     for axes in grid:
         axes.set(xticks=[], yticks=[])
@@ -120,8 +120,8 @@ def draw_tsne(
     for axes in grid[len(shown) :]:
         axes.set_axis_off()
     dots = [Line2D([], [], color=color, marker="o", linestyle="") for color in CLASS_COLORS]
-    names = [shorten(class_names[label], 18) for label in chosen]
-    if len(present) > len(chosen):
+    names = [shorten(class_names[label], 18) for label in colored]
+    if len(present) > len(colored):
         dots = [*dots, Line2D([], [], color=PALE, marker="o", linestyle="")]
         names = [*names, "other classes"]
     figure.legend(

@@ -1,6 +1,6 @@
-"""Studies: accuracy at the points of a sweep, over a number, and against what an iteration costs.
+"""Figures of studies: accuracy at named points, over a number, and against a cost.
 
-Rows are those of `results.json`; those of points have more keys, which the functions name.
+Rows are those of `results.json`; rows of points have more keys, which the functions name.
 """
 
 from __future__ import annotations
@@ -48,11 +48,10 @@ PUBLISHED = "the paper's accuracies"  # title of their panel; its legend names s
 def draw_points(
     rows: Sequence[JsonRow], points: Sequence[str], published: Sequence[PublishedColumn] = ()
 ) -> Figure:
-    """Accuracies at the points of a study that are no numbers: a panel for each student.
+    """Draw accuracies at the named points of a study, a panel for each student.
 
     Args:
-        rows: Results, each with its `point`; where it is None (the same at all points) the
-            accuracy is a line.
+        rows: Results, each with its `point`; a result with None (the same at all points) is a line.
         points: Names of the points, in order.
         published: The paper's accuracies by point, drawn in a panel of their own.
     """
@@ -90,7 +89,7 @@ def draw_points(
 
 
 def _aside(names: Sequence[str], name: str) -> float:
-    """How far from the middle of its place a strip lies, of several at one place."""
+    """Offset of a strip from the middle of its point, if there are several strips."""
     return (names.index(name) - (len(names) - 1) / 2) * 0.7 / len(names)
 
 
@@ -128,22 +127,22 @@ def draw_scaling(
     scale: Literal["linear", "log", "bytes"] = "linear",
     published: Sequence[PublishedColumn] = (),
 ) -> Figure:
-    """Accuracy against one quantity, a panel for each student and a line for each method.
+    """Draw accuracy against a quantity, a panel for each student and a line for each method.
 
     Args:
-        rows: Results, each with its value under the key `axis`; where it is None (the whole set)
-            the accuracy is a level line.
-        axis: That key.
+        rows: Results, each with its value under the key `axis`; a result with None (the whole set)
+            is a horizontal line.
+        axis: Key of the quantity.
         label: Name and unit of the quantity.
-        scale: Of the axis; bytes are logarithmic, with units.
+        scale: Scale of the axis; bytes are logarithmic, with units.
         published: The paper's accuracies by the quantity, drawn in a panel of their own.
     """
     students = students_of(rows)
     figure, grid = panels(len(students) + bool(published), 1, 2.3, sharex=True)
     for axes, student in zip(grid, students, strict=False):
-        own = [row for row in rows if row["student"] == student]
-        for method in dict.fromkeys(row["method"] for row in own):
-            _draw_method(axes, [row for row in own if row["method"] == method], axis)
+        student_rows = [row for row in rows if row["student"] == student]
+        for method in dict.fromkeys(row["method"] for row in student_rows):
+            _draw_method(axes, [row for row in student_rows if row["method"] == method], axis)
         axes.set_title(student, loc="left")
     if published:
         _draw_published_lines(grid[-1], published)
@@ -161,18 +160,18 @@ def draw_scaling(
 
 
 def _draw_method(axes: Axes, rows: Sequence[JsonRow], axis: str) -> None:
-    """One method's line, with bars; a row without a value is a level line."""
+    """Draw a method's line with bars; a row without a value is a horizontal line."""
     style, name = method_style(rows[0]["method"]), rows[0]["method"]
     level = [row for row in rows if row[axis] is None]
     for row in level[:1]:
         mean = row["top1"]["mean"]
         dashes = ":" if style.hollow else "--"
         axes.axhline(mean, color=style.color, linestyle=dashes, linewidth=1.2, label=name)
-    found = {row[axis]: row["top1"] for row in rows if row[axis] is not None}
-    if found:
-        x = sorted(found)
-        means = [found[place]["mean"] for place in x]
-        bars = [_bar(found[place]) for place in x]
+    top1_at = {row[axis]: row["top1"] for row in rows if row[axis] is not None}
+    if top1_at:
+        x = sorted(top1_at)
+        means = [top1_at[value]["mean"] for value in x]
+        bars = [_bar(top1_at[value]) for value in x]
         axes.errorbar(
             x,
             means,
@@ -209,11 +208,11 @@ def _draw_published_lines(axes: Axes, published: Sequence[PublishedColumn]) -> N
 
 
 class CostPoint(NamedTuple):
-    """One variant of the method.
+    """A point of a study with its cost.
 
     Attributes:
-        name: What is in it.
-        cost: What it takes, as the axis has it.
+        name: Name of the point.
+        cost: Its cost in the unit of the axis.
         top1: `mean`, `std` and `values`, in percent.
     """
 
@@ -224,22 +223,22 @@ class CostPoint(NamedTuple):
 
 @with_style
 def draw_against_cost(
-    ladders: Mapping[str, Sequence[CostPoint]],
+    students: Mapping[str, Sequence[CostPoint]],
     label: str,
     scale: Literal["linear", "bytes"] = "linear",
 ) -> Figure:
-    """Accuracy against a cost (figure 5); numbers stand for names below.
+    """Draw accuracy against a cost (figure 5); marks are numbered, and named below the panels.
 
     Args:
-        ladders: Student -> the variants, the same for each.
+        students: Student -> points, the same for each student.
         label: Name and unit of the cost.
-        scale: Of its axis; bytes are logarithmic, with units.
+        scale: Scale of the axis; bytes are logarithmic, with units.
     """
-    names = [point.name for point in next(iter(ladders.values()))]
-    figure = new_figure(WIDTH, 2.4 * len(ladders) + 0.25 + 0.17 * len(names))
-    grid = list(figure.subplots(len(ladders), 1, squeeze=False, sharex=True).flat)
-    line = ":" if scale == "linear" else "none"  # ways to store are no steps that follow each other
-    for axes, (student, points) in zip(grid, ladders.items(), strict=True):
+    names = [point.name for point in next(iter(students.values()))]
+    figure = new_figure(WIDTH, 2.4 * len(students) + 0.25 + 0.17 * len(names))
+    grid = list(figure.subplots(len(students), 1, squeeze=False, sharex=True).flat)
+    line = ":" if scale == "linear" else "none"  # formats of labels have no order
+    for axes, (student, points) in zip(grid, students.items(), strict=True):
         x = [point.cost for point in points]
         means = [point.top1["mean"] for point in points]
         axes.errorbar(

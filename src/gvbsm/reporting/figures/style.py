@@ -1,7 +1,8 @@
-"""One look for all figures: colors, type sizes, and how a figure becomes files.
+"""The style of all figures: colors, text sizes, legends, axes, and how figures are saved.
 
-Colors are Okabe and Ito's, told apart with any color vision (https://jfly.uni-koeln.de/color/).
-Text is drawn as it is, never as mathematics: names of classes and networks may hold `$` or `_`.
+Colors are those of Okabe and Ito, distinct for all kinds of color vision
+(https://jfly.uni-koeln.de/color/). Text is never parsed as mathematics, because names of classes
+and networks may contain `$` or `_`.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 WIDTH = 5.4
-"""Inches: as wide as a page's column, and still readable when it fills a phone's screen."""
+"""Inches: the width of a page's column; text stays readable at the width of a phone."""
 
 SMALL, NORMAL, LARGE = 8.0, 9.0, 10.0  # points
 
@@ -39,7 +40,7 @@ YELLOW, BLUE, VERMILION, PURPLE = "#F0E442", "#0072B2", "#D55E00", "#CC79A7"
 BROWN, GRAY, PALE = "#8C564B", "#666666", "#D9D9D9"
 
 CYCLE = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BROWN, BLACK)
-"""For series that are no methods: teachers, students, classes."""
+"""Colors of series other than methods: teachers, students, classes."""
 
 _METHOD_COLORS = {
     "gvbsm": BLUE,
@@ -68,7 +69,7 @@ RC: dict[Any, Any] = {
     "figure.constrained_layout.use": True,
     "figure.dpi": 200,
     "figure.titlesize": LARGE,
-    "font.family": "DejaVu Sans",  # comes with matplotlib: figures are the same everywhere
+    "font.family": "DejaVu Sans",  # part of matplotlib: figures are the same on all machines
     "font.size": NORMAL,
     "grid.color": "#E6E6E6",
     "grid.linewidth": 0.6,
@@ -93,7 +94,7 @@ RC: dict[Any, Any] = {
 
 
 class MethodStyle(NamedTuple):
-    """How a method is drawn: its color, and hollow marks and dashes if its labels are hard."""
+    """Color and marker of a method; hollow marks and dashed lines for hard labels."""
 
     color: str
     marker: str
@@ -113,9 +114,8 @@ class MethodStyle(NamedTuple):
 def method_style(method: str) -> MethodStyle:
     """The style of a method, the same in every figure.
 
-    The color tells where the images come from, hollow marks that the labels are hard:
-    `random-soft` and `random-hard` differ in these alone. A name that is not known keeps a
-    color of its own too.
+    The color is that of the images' source. Hard labels have hollow marks, so that `random-soft`
+    and `random-hard` differ only in these. An unknown name has a fixed color too.
     """
     source, hollow = re.sub(r"-(soft|hard)$", "", method), method.endswith("-hard")
     markers = dict(zip(_METHOD_COLORS, "os^DvPXdX", strict=True))
@@ -127,14 +127,14 @@ def method_style(method: str) -> MethodStyle:
 
 @contextmanager
 def styled() -> Iterator[None]:
-    """The look, for as long as the block lasts."""
+    """Apply the style within a block."""
     with mpl.rc_context(RC), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph")  # a script that the font lacks shows as boxes
+        warnings.filterwarnings("ignore", "Glyph")  # missing characters are drawn as boxes
         yield
 
 
 def with_style(function: Callable[P, R]) -> Callable[P, R]:
-    """Let a function that draws do so in the look."""
+    """Decorate a drawing function, so that it uses the style."""
 
     @wraps(function)
     def inside(*args: P.args, **kwargs: P.kwargs) -> R:
@@ -145,7 +145,7 @@ def with_style(function: Callable[P, R]) -> Callable[P, R]:
 
 
 def new_figure(width: float, height: float, dpi: float | None = None) -> Figure:
-    """An empty figure of so many inches, without a window."""
+    """An empty figure without a window; width and height in inches."""
     figure = Figure(figsize=(width, height), dpi=dpi)
     FigureCanvasAgg(figure)
     return figure
@@ -159,28 +159,30 @@ def panels(rows: int, columns: int, height: float, **options: Any) -> tuple[Figu
 
 
 def legend_above(figure: Figure, grid: Sequence[Axes]) -> None:
-    """One legend for all panels, above them, each name once."""
-    found: dict[str, Any] = {}
+    """Add one legend for all panels above them; the figure grows with the rows of the legend."""
+    handles_of: dict[str, Any] = {}
     for axes in grid:
         handles, labels = axes.get_legend_handles_labels()
-        found |= dict(zip(labels, handles, strict=True))
-    if found:
-        names = [shorten(name, 40) for name in found]
+        handles_of |= dict(zip(labels, handles, strict=True))
+    if handles_of:
+        names = [shorten(name, 60) for name in handles_of]
         columns = legend_columns(names)
-        figure.legend(found.values(), names, loc="outside upper center", ncols=columns)
+        extra_rows = max(0, math.ceil(len(names) / columns) - 2)
+        figure.set_figheight(figure.get_figheight() + 0.17 * extra_rows)
+        figure.legend(handles_of.values(), names, loc="outside upper center", ncols=columns)
 
 
 def legend_columns(names: Sequence[str]) -> int:
-    """How many columns a legend of full width has."""
-    wide = text_width(names, SMALL) + 0.5  # with the handle and a gap
-    most = max(1, int((WIDTH - 0.2) // wide))
+    """Number of columns of a legend of full width."""
+    width = text_width(names, SMALL) + 0.5  # with the handle and a gap
+    most = max(1, int((WIDTH - 0.2) // width))
     return math.ceil(len(names) / math.ceil(len(names) / most))  # rows of equal length
 
 
 def text_width(texts: Iterable[str], size: float) -> float:
-    """Width in inches of the widest of some texts of `size` points."""
+    """Width of the widest text in inches, at a text size of `size` points."""
     with styled():
-        figure = Figure(dpi=72)  # a dot is a point
+        figure = Figure(dpi=72)  # one pixel is one point
         FigureCanvasAgg(figure)
         extents = (figure.text(0, 0, text, size=size).get_window_extent() for text in texts)
         return max((extent.width for extent in extents), default=0.0) / 72
@@ -193,7 +195,7 @@ def shorten(name: str, limit: int = 24) -> str:
 
 
 def compact(value: float) -> str:
-    """A number as short as it can be read: 50, 1.5k, 2M, 0.01, 1e-05."""
+    """Format a number in few characters: 50, 1.5k, 2M, 0.01, 1e-05."""
     for limit, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(value) >= limit:
             return f"{value / limit:.3g}{letter}"
@@ -201,7 +203,7 @@ def compact(value: float) -> str:
 
 
 def byte_count(value: float) -> str:
-    """Bytes in decimal units: 820 kB."""
+    """Format bytes in decimal units, such as 820 kB."""
     for limit, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
         if value >= limit:
             return f"{value / limit:.3g} {unit}"
@@ -209,7 +211,7 @@ def byte_count(value: float) -> str:
 
 
 def log_axis(axes: Axes, which: str, text: Callable[[float], str] = compact) -> None:
-    """Make an axis, x or y, logarithmic, with plain numbers as `text` writes them."""
+    """Make an axis, x or y, logarithmic; `text` formats its numbers."""
     getattr(axes, f"set_{which}scale")("log")
     axis = getattr(axes, f"{which}axis")
     low, high = sorted(getattr(axes, f"get_{which}lim")())
@@ -220,7 +222,7 @@ def log_axis(axes: Axes, which: str, text: Callable[[float], str] = compact) -> 
 
 
 def mark_measured(axes: Axes, values: Iterable[float]) -> None:
-    """Mark the x axis at measured points alone, if they lie far enough apart for their labels."""
+    """Put the ticks of the x axis at the measured points, if their labels do not overlap."""
     place = math.log if axes.get_xscale() == "log" else float
     low, high = map(place, sorted(axes.get_xlim()))
     points = sorted(set(values))
@@ -234,7 +236,7 @@ _BARE = {"png": {"Software": None}, "pdf": {"CreationDate": None}}
 
 
 def figure_bytes(figure: Figure, kind: str) -> bytes:
-    """A figure as a PNG or PDF file; the same figure gives the same bytes."""
+    """The bytes of a figure's PNG or PDF file, deterministic."""
     buffer = io.BytesIO()
     with styled():
         figure.savefig(buffer, format=kind, metadata=_BARE[kind])

@@ -1,4 +1,4 @@
-"""Figures of a sweep's folder, with captions: one study after the other."""
+"""The figures of each study of a sweep, with captions."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from gvbsm.reporting.figures.studies import CostPoint, draw_against_cost, draw_p
 from gvbsm.reporting.wording import listed
 
 LOG_FROM = 5.0  # largest over smallest value from which an axis is logarithmic
-COSTS_DIFFER = 1.1  # slowest over fastest point from which costs are worth a figure
+COSTS_DIFFER = 1.1  # largest over smallest cost from which there is a figure of costs
 
 
 def study_figures(directory: Path) -> Iterator[CaptionedFigure]:
-    """Draw every study whose results lie in a folder.
+    """Draw all studies with results in a folder.
 
     Raises:
         ArtifactError: If a file is damaged.
@@ -46,13 +46,13 @@ def _study(study: StudyResults) -> Iterator[CaptionedFigure]:
 
 
 def _numbers(study: StudyResults) -> dict[str, float]:
-    """The place of each point on the study's axis; empty unless it has one, of numbers."""
+    """The value of each point on the study's axis; empty unless it has one axis, of numbers."""
     values = {point["name"]: list(point["axes"].values()) for point in study.points}
-    plain = all(
-        len(at) == 1 and isinstance(at[0], (int, float)) and not isinstance(at[0], bool)
-        for at in values.values()
+    is_numeric = all(
+        len(axes) == 1 and isinstance(axes[0], (int, float)) and not isinstance(axes[0], bool)
+        for axes in values.values()
     )
-    return {name: at[0] for name, at in values.items()} if plain else {}
+    return {name: axes[0] for name, axes in values.items()} if is_numeric else {}
 
 
 def _scaling(study: StudyResults, numbers: Mapping[str, float]) -> CaptionedFigure:
@@ -88,7 +88,7 @@ def _points(study: StudyResults) -> CaptionedFigure:
 
 
 def _iteration_costs(study: StudyResults) -> CaptionedFigure | None:
-    """Figure 5: what accuracy costs, where points differ in the time of an iteration."""
+    """Figure 5: accuracy against the time of an iteration, if points differ in it."""
     timed = [row for row in _own_rows(study) if row["seconds_per_iteration"]]
     seconds = [row["seconds_per_iteration"] for row in timed]
     if len(set(seconds)) < 2 or max(seconds) < COSTS_DIFFER * min(seconds):
@@ -99,10 +99,10 @@ def _iteration_costs(study: StudyResults) -> CaptionedFigure | None:
         students.setdefault(row["student"], []).append(point)
     return CaptionedFigure(
         f"study-{study.name}-cost",
-        f"{_title(study)}: what it costs",
-        "Accuracy on the real test pictures against the time of one iteration of synthesis for one "
-        f"batch of images, on the machine of the sweep{_where(study)}. Upper left is better. "
-        f"Numbers stand for the points named below. {_marks(study)}",
+        f"{_title(study)}: accuracy against time",
+        "Accuracy on the real test pictures against the time of one iteration of the synthesis for "
+        f"one batch of images, on the machine of the sweep{_where(study)}. Upper left is better. "
+        f"Numbers refer to the list of points below. {_marks(study)}",
         "Accuracy against the time of an iteration",
         draw_against_cost(students, "time of an iteration, ms"),
     )
@@ -110,12 +110,12 @@ def _iteration_costs(study: StudyResults) -> CaptionedFigure | None:
 
 def _own_rows(study: StudyResults) -> list[dict[str, Any]]:
     """The rows of the points' own methods."""
-    own = {point["name"]: point["config"]["method"] for point in study.points}
-    return [row for row in study.rows if own.get(row["point"]) == row["method"]]
+    methods = {point["name"]: point["config"]["method"] for point in study.points}
+    return [row for row in study.rows if methods.get(row["point"]) == row["method"]]
 
 
 def _label_bytes(study: StudyResults) -> CaptionedFigure | None:
-    """What accuracy takes on disk, where points differ in the bytes of their labels."""
+    """Accuracy against bytes on disk, if points differ in the bytes of their labels."""
     rows = [row for row in _own_rows(study) if None not in (row["image_bytes"], row["label_bytes"])]
     labels = [row["label_bytes"] for row in rows]
     if len(set(labels)) < 2 or max(labels) < COSTS_DIFFER * min(labels):
@@ -126,10 +126,10 @@ def _label_bytes(study: StudyResults) -> CaptionedFigure | None:
         students.setdefault(row["student"], []).append(point)
     return CaptionedFigure(
         f"study-{study.name}-bytes",
-        f"{_title(study)}: the storage it takes",
-        "Accuracy on the real test pictures against the bytes of a set's pixels and of its soft "
-        f"labels on disk{_where(study)}. Upper left is better. Numbers stand for the points named "
-        f"below. {_marks(study)}",
+        f"{_title(study)}: accuracy against storage",
+        "Accuracy on the real test pictures against the bytes of a set's pixels and soft labels on "
+        f"disk{_where(study)}. Upper left is better. Numbers refer to the list of points below. "
+        f"{_marks(study)}",
         "Accuracy against stored bytes",
         draw_against_cost(students, "pixels and soft labels", "bytes"),
     )
@@ -143,10 +143,10 @@ def _storage(study: StudyResults) -> CaptionedFigure:
     rows = [{**row, "bytes": stored(row)} for row in study.rows]
     return CaptionedFigure(
         f"study-{study.name}-bytes",
-        "Accuracy for the storage it takes",
-        "Accuracy on the real test pictures against the bytes of a set's pixels and of its soft "
-        f"labels on disk{_where(study, ipc=False)}. Soft labels take most of it; hard labels "
-        f"(hollow marks) take none. {_marks(study)}",
+        "Accuracy against storage",
+        "Accuracy on the real test pictures against the bytes of a set's pixels and soft labels on "
+        f"disk{_where(study, ipc=False)}. Soft labels take most of the space; hard labels (hollow "
+        f"marks) take none. {_marks(study)}",
         "Accuracy against stored bytes",
         draw_scaling(rows, "bytes", "pixels and soft labels", "bytes"),
     )
@@ -157,10 +157,10 @@ def _title(study: StudyResults) -> str:
 
 
 def _where(study: StudyResults, ipc: bool = True) -> str:
-    """On which data, and how many images."""
+    """Data set and images per class, for a caption."""
     config = study.points[0]["config"]
-    fixed = f", {config['ipc']} images per class" if ipc and study.axes != ["ipc"] else ""
-    return f" ({config['data']['name']}{fixed})"
+    images = f", {config['ipc']} images per class" if ipc and study.axes != ["ipc"] else ""
+    return f" ({config['data']['name']}{images})"
 
 
 def _marks(study: StudyResults) -> str:
@@ -169,12 +169,12 @@ def _marks(study: StudyResults) -> str:
     students = f"{least} to {most} students" if least < most else count(most, "student")
     hard = any(row["method"].endswith("-hard") for row in study.rows)
     hollow = "; hollow marks: trained with hard labels" if hard else ""
-    return f"Means of {students}, bars of one sample deviation{hollow}."
+    return f"Means of {students}, bars of one sample standard deviation{hollow}."
 
 
 def _level(study: StudyResults) -> str:
     same = dict.fromkeys(row["method"] for row in study.rows if row["point"] is None)
-    return f" Straight lines, the same at all points: {listed(same)}." if same else ""
+    return f" Straight lines are the same at all points: {listed(same)}." if same else ""
 
 
 def _beside(study: StudyResults) -> str:
