@@ -58,11 +58,11 @@ def verdict(facts: RunFacts) -> list[str]:
     row = own_rows[0]
     kind = "distilled images" if facts.method in ("gvbsm", "sre2l") else "selected real pictures"
     text = f"Trained on {facts.images:,} {kind}, {row.student} reaches {percent(row.last)}"
-    whole = f"all {facts.train:,} pictures" if facts.train else "the whole set"
+    real = f"all {facts.train:,} pictures" if facts.train else "the whole set"
     if (full := facts.row("full", row.student)) is not None:
-        text += f"; trained on {whole}, {percent(full.last)}"
+        text += f"; trained on {real}, {percent(full.last)}"
     elif (teacher := facts.row("teacher", row.student)) is not None:
-        text += f"; as a teacher, on {whole}, {percent(teacher.last)}"
+        text += f"; as a teacher, on {real}, {percent(teacher.last)}"
     sentences = [f"{text}."]
     baselines = [
         other
