@@ -1,4 +1,4 @@
-"""The report of a work directory or a sweep: one HTML page with text, tables and figures.
+"""The report of a work directory or a sweep: text, figures, one HTML page.
 
 The page contains its styles and figures, loads no other file and needs no script. Figures are
 embedded as PNG at one and a half times the page's resolution. For maps of thousands of points PNG

@@ -97,7 +97,7 @@ def _words(facts: RunFacts, name: str) -> dict[str, Any]:
         facts: The contents of the work directory.
         name: Name of the work directory.
     """
-    yaml = settings_yaml(facts.config)
+    settings_text = settings_yaml(facts.config)
     values = settings_table(facts.config, facts.preset)
     pixels = f"{facts.shape[1]} \N{MULTIPLICATION SIGN} {facts.shape[1]} pixels"
     test = f"{facts.test:,} real test pictures" if facts.test else "the real test pictures"
@@ -121,8 +121,8 @@ def _words(facts: RunFacts, name: str) -> dict[str, Any]:
         "costs": costs(facts),
         "set_bytes": facts.set_bytes,
         "soft": value_at(facts.config, "evaluation.loss") != "hard",
-        "yaml": yaml,
-        "yaml_data": data_uri(yaml.encode(), "application/yaml"),
+        "yaml": settings_text,
+        "yaml_data": data_uri(settings_text.encode(), "application/yaml"),
         "needs_data": value_at(facts.config, "data.root") is not None,
         "commands": commands(facts.config, facts.preset, name, facts.origin),
         "seed": facts.config["seed"],
