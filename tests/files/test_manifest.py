@@ -77,7 +77,7 @@ def test_a_file_is_listed_before_it_takes_its_name(tmp_path, monkeypatch):
     replace = type(path).replace
 
     def watched(source, target):
-        listed.append(content_of(source) in manifest.listed(tmp_path)["x.json"])
+        listed.append(content_of(source) in manifest.listed_contents(tmp_path)["x.json"])
         return replace(source, target)
 
     monkeypatch.setattr(type(path), "replace", watched)

@@ -24,11 +24,11 @@ from gvbsm.files.schema import (
     AnalysisHeader,
     CheckpointHeader,
     Continual,
-    Facts,
     ImagesHeader,
     LabelIndex,
     Results,
     Seconds,
+    SetFacts,
     StudentHistory,
     StudyFile,
     checked,
@@ -37,11 +37,11 @@ from gvbsm.store.plan_codec import plan_fields
 from support.distilled_files import write_images, write_labels
 
 MODELS = {
-    "folder": Facts,
-    "hub": Facts,
+    "folder": SetFacts,
+    "hub": SetFacts,
     "index": LabelIndex,
     "hub index": LabelIndex,
-    "single": Facts,
+    "single": SetFacts,
     "single index": LabelIndex,
     "images": ImagesHeader,
 }

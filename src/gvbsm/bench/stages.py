@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from gvbsm.backbones import build_backbone
 from gvbsm.bench.predictions import SIZES
 from gvbsm.bench.synthesis import STUDENT, Bench
-from gvbsm.bench.timing import Pair, Work, compare, timed
+from gvbsm.bench.timing import Pair, Work, compare, seconds_of
 from gvbsm.config import BenchConfig, LabelsConfig, ViewConfig
 from gvbsm.config.build import as_config
 from gvbsm.data.datasets import ImageData
@@ -118,7 +118,7 @@ def measure_data(config: BenchConfig, runtime: Runtime) -> dict[str, Any]:
                     pass
 
             read()
-            seconds = median(timed(read, runtime) for _ in range(config.repeats))
+            seconds = median(seconds_of(read, runtime) for _ in range(config.repeats))
             rates[source] = len(data.train) / seconds
     return {"pictures_per_second": rates}
 

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 
 from gvbsm.bench.synthesis import STUDENT, Bench
-from gvbsm.bench.timing import compare, timed
+from gvbsm.bench.timing import compare, seconds_of
 from gvbsm.config import BenchConfig, LabelsConfig, LabelStorageConfig, ViewConfig
 from gvbsm.data.epochs import draw_plan
 from gvbsm.engine.device import Runtime
@@ -40,7 +40,7 @@ def measure_storage(config: BenchConfig, runtime: Runtime) -> dict[str, Any]:
     """
     network = Bench("cifar10", STUDENT, runtime, batch=100)
     network.forward()
-    seconds = median(timed(network.forward, runtime) for _ in range(config.repeats))
+    seconds = median(seconds_of(network.forward, runtime) for _ in range(config.repeats))
     return {
         "network": STUDENT,
         "labels_per_second": len(network.images) / seconds,

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from gvbsm.backbones import build_backbone
 from gvbsm.bench.predictions import SIZES
-from gvbsm.bench.timing import CLEAR_REFS, Work, compare, high_water, timed
+from gvbsm.bench.timing import CLEAR_REFS, Work, compare, high_water, seconds_of
 from gvbsm.config import BenchConfig
 from gvbsm.config.build import as_config
 from gvbsm.data.pixels import Normalization
@@ -143,7 +143,7 @@ def measure_synthesis(setting: str, config: BenchConfig, runtime: Runtime) -> di
         bench = Bench(setting, backbone, runtime)
         log.info("synthesis as in %s: %s", setting, backbone)
         pair = compare(bench.bare, bench.full(), config.repeats, runtime)
-        forward = median(timed(bench.forward, runtime) for _ in range(config.repeats))
+        forward = median(seconds_of(bench.forward, runtime) for _ in range(config.repeats))
         rows[backbone] = {**vars(pair), "forward": forward, "images": len(bench.images)}
     totals = {key: sum(row[key] for row in rows.values()) for key in ("bare", "full")}
     backbone = next(iter(rows))
@@ -189,6 +189,6 @@ def measure_groups(config: BenchConfig, runtime: Runtime) -> dict[str, Any]:
         bench = Bench("cifar10", STUDENT, runtime, groups=groups)
         full = bench.full()
         full()
-        seconds = median(timed(full, runtime) for _ in range(config.repeats))
+        seconds = median(seconds_of(full, runtime) for _ in range(config.repeats))
         rows[str(groups)] = len(bench.images) / seconds
     return {"backbone": STUDENT, "images_per_second": rows}

@@ -30,7 +30,7 @@ class Pair:
     high: float
 
 
-def timed(work: Work, runtime: Runtime) -> float:
+def seconds_of(work: Work, runtime: Runtime) -> float:
     """Seconds that a piece of work takes; on a GPU, until the device has ended it."""
     if runtime.device.type == "cuda":
         torch.cuda.synchronize(runtime.device)
@@ -46,7 +46,7 @@ def compare(bare: Work, full: Work, repeats: int, runtime: Runtime) -> Pair:
     rounds = []
     for number in range(repeats + 1):
         order = (bare, full) if number % 2 else (full, bare)
-        seconds = {work: timed(work, runtime) for work in order}
+        seconds = {work: seconds_of(work, runtime) for work in order}
         rounds.append((seconds[bare], seconds[full]))
     ratios = [b / a for a, b in rounds[1:]]
     first, second = (median(column) for column in zip(*rounds[1:], strict=True))

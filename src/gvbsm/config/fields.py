@@ -13,7 +13,7 @@ Section = TypeVar("Section", bound="DataclassInstance")
 Interval = Literal["[0, 1]", "[0, 1)", "(0, 1]", "(0, 1)"]
 
 
-class Facts(TypedDict, total=False):
+class SettingFacts(TypedDict, total=False):
     """What is known about a setting.
 
     Attributes:
@@ -41,12 +41,12 @@ class Facts(TypedDict, total=False):
     reducible: bool
 
 
-def setting(default: Any, **facts: Unpack[Facts]) -> Any:
+def setting(default: Any, **facts: Unpack[SettingFacts]) -> Any:
     """Declare a setting and what is known about it.
 
     Args:
         default: Its default, or a function that makes it.
-        facts: See `Facts`.
+        facts: See `SettingFacts`.
     """
     if callable(default):
         return field(default_factory=default, metadata=facts)

@@ -102,7 +102,7 @@ def _relative(path: Path, root: Path) -> str:
     return Path(os.path.relpath(path, root)).as_posix()
 
 
-def listed(root: Path) -> dict[str, set[Content]]:
+def listed_contents(root: Path) -> dict[str, set[Content]]:
     """Read a folder's manifests: name of each file -> all contents that were written."""
     files: dict[str, set[Content]] = {}
     for manifest in sorted(root.glob(f"{NAME.removesuffix('.jsonl')}*.jsonl")):
@@ -123,7 +123,7 @@ def _entries(manifest: Path) -> Iterator[object]:
 
 def is_listed(path: Path, root: Path) -> bool:
     """Return whether the manifests of `root` list a file with its present content."""
-    return _is_as_written(path, listed(root).get(_relative(path, root), set()))
+    return _is_as_written(path, listed_contents(root).get(_relative(path, root), set()))
 
 
 def _is_as_written(path: Path, contents: Set[Content]) -> bool:
@@ -142,7 +142,7 @@ def named(folder: Path, pattern: str) -> list[Path]:
         pattern: As for `Path.glob`.
     """
     root = root_of(folder / pattern)
-    names = {} if root is None else listed(root)
+    names = {} if root is None else listed_contents(root)
     files = sorted(path for path in folder.glob(pattern) if path.is_file())
     return [path for path in files if root is None or _relative(path, root) in names]
 
@@ -151,6 +151,6 @@ def files_made(root: Path) -> list[Path]:
     """List the files of a manifest that exist with a content that was written."""
     return [
         path
-        for name, contents in sorted(listed(root).items())
+        for name, contents in sorted(listed_contents(root).items())
         if _is_as_written(path := root / name, contents)
     ]

@@ -31,10 +31,10 @@ from gvbsm.files.schema.runs import (
 )
 from gvbsm.files.schema.sets import (
     PACKED,
-    Facts,
     ImagesHeader,
     LabelIndex,
     RunSettings,
+    SetFacts,
     check_facts,
     check_images,
     check_labels,
@@ -47,7 +47,7 @@ __all__ = [
     "CheckpointHeader",
     "Continual",
     "Data",
-    "Facts",
+    "SetFacts",
     "ImagesHeader",
     "LabelIndex",
     "Results",

@@ -67,7 +67,7 @@ class RunSettings(Manifest):
     data: dict[str, Any] = Field(default_factory=dict)
 
 
-class Facts(Manifest):
+class SetFacts(Manifest):
     """The description of a set: `gvbsm.json`, or the header of a set in a single file."""
 
     method: Text | None = None
@@ -192,13 +192,13 @@ class LabelIndex(Manifest):
 
 
 def check_facts(facts: Mapping[str, Any], path: Path) -> None:
-    """Validate the description of a set (`Facts`).
+    """Validate the description of a set (`SetFacts`).
 
     Raises:
         ArtifactError: If an entry is invalid, naming the first.
     """
     try:
-        Facts.model_validate(facts)
+        SetFacts.model_validate(facts)
     except ValidationError as error:
         raise ArtifactError(
             f"{path} is damaged ({first_fault(error)}); fetch or export the set again"
