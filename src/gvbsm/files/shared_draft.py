@@ -19,8 +19,6 @@ from torch import Tensor
 from gvbsm.files.artifacts import (
     ArtifactError,
     check_replaceable,
-    described,
-    digest_of,
     explain_write_errors,
     publish,
 )
@@ -121,26 +119,8 @@ class SharedDraft:
             OSError: If the disk is full or may not be written.
         """
         with self._opened() as file:
-            digest = digest_of(self._checked(file, checksums))
+            digest = self._layout.digest(file, checksums)
             file.seek(0)
             file.write(self._layout.head(header, digest))
         with explain_write_errors(self._final):
             publish(self.path, self._final)
-
-    def _checked(self, file: BinaryIO, checksums: Mapping[str, Tensor]) -> Iterator[bytes]:
-        """Read what `artifacts.digest` takes in, and compare rows with their checksums."""
-        for name, rows in sorted(self._layout.tensors.items()):
-            yield described(name, rows.dtype, rows.shape)
-            if name not in checksums:
-                yield from self._layout.blocks(file, name)
-                continue
-            blocks = self._layout.blocks(file, name, rows.row_bytes)
-            for number, (row, checksum) in enumerate(
-                zip(blocks, checksums[name].tolist(), strict=True)
-            ):
-                if zlib.crc32(row) != checksum:
-                    raise ArtifactError(
-                        f"{self.path} is damaged (row {number} of `{name}` does not match its "
-                        "checksum); the same command makes it again"
-                    )
-                yield row

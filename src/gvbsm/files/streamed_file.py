@@ -8,6 +8,7 @@ from __future__ import annotations
 import itertools
 import json
 import math
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +18,14 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from gvbsm.files.artifacts import KEY, atomic, described, digest_of, header_text
+from gvbsm.files.artifacts import (
+    KEY,
+    ArtifactError,
+    atomic,
+    described,
+    digest_of,
+    header_text,
+)
 
 # safetensors' names of types; it puts tensors of the last type first
 _TYPES = {
@@ -31,6 +39,7 @@ _TYPES = {
 }
 
 BLOCK_BYTES = 2**20  # read at once to compute the digest
+NO_CHECKSUMS: Mapping[str, Tensor] = {}
 
 
 @dataclass(frozen=True)
@@ -145,7 +154,36 @@ class Layout:
             file.readinto(values[run].view(-1).view(torch.uint8).numpy().data)  # type: ignore[attr-defined]
         return values
 
-    def blocks(self, file: BinaryIO, name: str, block_bytes: int = BLOCK_BYTES) -> Iterator[bytes]:
+    def digest(self, file: BinaryIO, checksums: Mapping[str, Tensor] = NO_CHECKSUMS) -> str:
+        """Compute `artifacts.digest` of the tensors in the file, which is read once.
+
+        Args:
+            file: The file, open for reading.
+            checksums: Name of a tensor -> CRC-32 of each of its rows, int64 (rows,).
+
+        Raises:
+            ArtifactError: If a row does not match its checksum.
+        """
+        return digest_of(self._content(file, checksums))
+
+    def _content(self, file: BinaryIO, checksums: Mapping[str, Tensor]) -> Iterator[bytes]:
+        for name, rows in sorted(self.tensors.items()):
+            yield described(name, rows.dtype, rows.shape)
+            if name not in checksums:
+                yield from self._blocks(file, name, BLOCK_BYTES)
+                continue
+            blocks = self._blocks(file, name, rows.row_bytes)
+            for number, (row, checksum) in enumerate(
+                zip(blocks, checksums[name].tolist(), strict=True)
+            ):
+                if zlib.crc32(row) != checksum:
+                    raise ArtifactError(
+                        f"{file.name} is damaged (row {number} of `{name}` does not match its "
+                        "checksum); the same command makes it again"
+                    )
+                yield row
+
+    def _blocks(self, file: BinaryIO, name: str, block_bytes: int) -> Iterator[bytes]:
         """Read a tensor's bytes in order, at most `block_bytes` at a time."""
         nbytes = self.tensors[name].nbytes
         file.seek(self._data + self._offsets[name])
@@ -182,15 +220,9 @@ class RowFile:
         """
         if any(self._missing.values()):
             raise ValueError(f"rows that were not written, by tensor: {self._missing}")
-        digest = digest_of(self._read_back())
+        digest = self._layout.digest(self._file)
         self._file.seek(0)
         self._file.write(self._layout.head(self._header, digest))
-
-    def _read_back(self) -> Iterator[bytes]:
-        """Read what `artifacts.digest` takes in: rows were written in any order."""
-        for name, rows in sorted(self._layout.tensors.items()):
-            yield described(name, rows.dtype, rows.shape)
-            yield from self._layout.blocks(self._file, name)
 
 
 def _runs(index: Tensor) -> Iterator[tuple[int, slice]]:
