@@ -25,6 +25,7 @@ class Teachers:
     def __init__(self, workspace: Workspace, data: ImageData, runtime: Runtime) -> None:
         self._workspace, self._data, self._runtime = workspace, data, runtime
         self._loaded: dict[str, nn.Module] = {}
+        self._folded: dict[str, nn.Module] = {}
 
     def __getitem__(self, backbone: str) -> nn.Module:
         """Return a backbone's teacher, in eval mode.
@@ -40,9 +41,11 @@ class Teachers:
     def for_labels(self, config: Config) -> list[nn.Module]:
         """Return the networks that label the images of a method, in the order of its settings."""
         names = config.labels.backbones or config.squeeze.backbones
-        teachers = [self[name] for name in names]
         if config.labels.batchnorm == "batch":  # whose moments need the batch as a whole
-            return teachers
+            return [self[name] for name in names]
         size = self._data.image_size
         shape = (self._data.channels, size, size)
-        return [InParts(fold_batchnorm(teacher, shape)) for teacher in teachers]
+        for name in names:
+            if name not in self._folded:
+                self._folded[name] = fold_batchnorm(self[name], shape)
+        return [InParts(self._folded[name]) for name in names]
