@@ -5,6 +5,7 @@ All but three tests call `main` in this process; a fault must never show a trace
 
 import importlib.metadata
 import logging
+import os
 import re
 import shlex
 import subprocess
@@ -159,6 +160,22 @@ def test_the_installed_command_leaves_with_the_exit_code(argv, code, out):
     command = [sys.executable, "-c", "from gvbsm.cli import entry; entry()", *argv]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout) == (code, out)
+
+
+@pytest.mark.parametrize(
+    ("environment", "turns"),
+    [({}, "2000"), ({"GOMP_SPINCOUNT": "7"}, "7"), ({"OMP_WAIT_POLICY": "active"}, "None")],
+)
+def test_threads_spin_briefly_unless_the_environment_says_how_they_wait(environment, turns):
+    code = (
+        "import atexit, os; from gvbsm.cli import entry;"
+        "atexit.register(lambda: print(os.environ.get('GOMP_SPINCOUNT'))); entry()"
+    )
+    variables = {key: value for key, value in os.environ.items() if not key.startswith("GOMP_")}
+    variables.pop("OMP_WAIT_POLICY", None)
+    command = [sys.executable, "-c", code, "--version"]
+    output = subprocess.check_output(command, env=variables | environment, text=True, timeout=60)
+    assert output.splitlines()[-1] == turns
 
 
 # Help
