@@ -30,10 +30,10 @@ def shell(command, folder, **more):
 def test_a_reader_that_leaves_ends_the_command_without_a_traceback(arguments, unbuffered):
     reader, writer = os.pipe()
     os.close(reader)
-    with os.fdopen(writer, "w") as nobody:
+    with os.fdopen(writer, "w") as closed_pipe:
         done = subprocess.run(
             [sys.executable, "-m", "gvbsm", *arguments],
-            stdout=nobody,
+            stdout=closed_pipe,
             stderr=subprocess.PIPE,
             env=environment(PYTHONUNBUFFERED=unbuffered),
             text=True,

@@ -29,7 +29,7 @@ from gvbsm.data.epochs import settle_epochs
 from gvbsm.data.pixels import Normalization
 from gvbsm.engine.seeds import seeded
 from gvbsm.files.checkpoint import Checkpoint
-from gvbsm.stages.evaluation import Labeller, StudentTask, fit_student
+from gvbsm.stages.evaluation import Labeler, StudentTask, fit_student
 
 DATA = ["cifar10", "cifar100", "digits", "folder", "imagenet-1k", "npz", "tiny-imagenet"]
 DATA += ["webdataset", "hub"]
@@ -405,7 +405,7 @@ def test_sre2l_has_its_own_weight_of_the_matching_on_tiny_imagenet_alone():
 # Every loss trains under every preset's own optimizer: no factor of a loss may hide in it
 
 
-class _Table(Labeller):
+class _Table(Labeler):
     """Soft labels of a toy, an image's whatever its view."""
 
     def __init__(self, count, size, labels, runtime, logits):

@@ -152,22 +152,27 @@ print([len(x) for x, in streamed(TensorDataset(torch.zeros(3, 1)), batches, runt
 """
 
 
+def run_python(folder, *arguments, text=None):
+    """Run Python in a folder, with `text` as its standard input, and wait for its end."""
+    return subprocess.run(
+        [sys.executable, *arguments],
+        input=text,
+        env=environment(),
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+
+
 @pytest.mark.parametrize("source", ["script", "standard input"])
 def test_the_users_script_needs_no_guard_and_no_file(source, tmp_path):
     arguments = ["-"]
     if source == "script":
         (tmp_path / "script.py").write_text(SCRIPT)
         arguments = ["script.py"]
-    done = subprocess.run(
-        [sys.executable, *arguments],
-        input=SCRIPT,
-        env=environment(),
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = run_python(tmp_path, *arguments, text=SCRIPT)
     assert (done.returncode, done.stdout) == (0, "begins\n[2, 1]\n"), done.stderr
     assert done.stderr == ""
 
@@ -195,15 +200,7 @@ for epoch in range(3):
 
 
 def test_a_run_outlives_pythons_tracker_of_semaphores(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-c", KILLED_TRACKER],
-        env=environment(),
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=120,
-        check=False,
-    )
+    done = run_python(tmp_path, "-c", KILLED_TRACKER)
     assert (done.returncode, done.stdout) == (0, "[[0, 1], [2]]\n" * 3), done.stderr
 
 

@@ -126,7 +126,7 @@ def test_what_is_done_is_not_done_again_nor_overwritten(workdir, tmp_path, monke
 
 
 def test_labels_with_other_numbers_are_another_training(workdir, tmp_path):
-    """Files of the same names and sizes: their checksums tell them apart."""
+    """The files have the same names and sizes; the recipe holds their checksums."""
     out = tmp_path / "s.safetensors"
     train(workdir, CONVNET, out, GIVEN, quiet=True)
     shard = next((workdir / "labels").glob("*.safetensors"))
@@ -196,7 +196,7 @@ def test_test_pictures_are_cut_as_those_of_the_run_unless_asked_otherwise(descri
         crop({}, {"test_crop": 2.0})
 
 
-def test_a_set_that_was_labelled_by_the_batch_is_trained_on_in_these_batches(described):
+def test_a_set_that_was_labeled_by_the_batch_is_trained_on_in_these_batches(described):
     def settled(given, **labels):
         how = {"batchnorm": "batch", "batch_size": 4, "full_batch_up_to": 0, **labels}
         settings = {"labels": how, "evaluation": {"batch_size": 4}}

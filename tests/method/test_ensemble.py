@@ -27,7 +27,7 @@ def pictures(data: ImageData):
 
 
 def state(*networks):
-    """All that labelling must leave as it is: tensors, modes, what BatchNorm keeps."""
+    """All that labeling must leave as it is: tensors, modes, what BatchNorm keeps."""
     return [
         (
             {name: tensor.clone() for name, tensor in net.state_dict().items()},

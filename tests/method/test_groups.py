@@ -4,14 +4,14 @@ import torch
 from hypothesis import given, settings
 
 from gvbsm.method.groups import class_rows, make_stack
-from support.strategies import labelled_batches
+from support.strategies import labeled_batches
 
 CPU = torch.device("cpu")
 bounded = settings(deadline=None, derandomize=True, max_examples=25)
 
 
 @bounded
-@given(labelled_batches())
+@given(labeled_batches())
 def test_class_rows__each_class_of_several_images_is_in_its_group_once(drawn):
     labels, groups = drawn
     batch = len(labels) // groups

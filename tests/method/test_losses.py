@@ -19,7 +19,7 @@ from gvbsm.method.losses import (
 )
 from gvbsm.method.moments import Moments, ema
 from support import reference
-from support.strategies import labelled_batches
+from support.strategies import labeled_batches
 
 bounded = settings(deadline=None, derandomize=True, max_examples=25)
 
@@ -300,7 +300,7 @@ def test_densify__each_group_has_the_loss_and_the_gradient_of_its_own_classes(fo
 
 
 @bounded
-@given(drawn=labelled_batches(), form=st.sampled_from(["exact", "scaled"]))
+@given(drawn=labeled_batches(), form=st.sampled_from(["exact", "scaled"]))
 def test_densify__equals_eq_5_for_any_labels_of_any_groups(drawn, form):
     labels, groups = drawn
     images = 0.3 * noise(len(labels), 1, 3, 2, seed=len(labels))

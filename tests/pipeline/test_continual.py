@@ -95,7 +95,7 @@ def test_classes_seen_after_each_step(classes, steps, seen):
 # A memory
 
 
-def test_a_memory_holds_the_classes_seen_alone_relabelled_as_they_came(data):
+def test_a_memory_holds_the_classes_seen_alone_relabeled_as_they_came(data):
     images = torch.arange(8, dtype=torch.uint8).view(8, 1, 1, 1).expand(8, 3, 8, 8)
     labels = torch.tensor([0, 0, 1, 1, 2, 2, 3, 3])
     memory = memory_data(data, images, labels, [3, 1])
@@ -164,9 +164,9 @@ def test_students_are_asked_for_the_classes_seen_alone(tmp_path, monkeypatch):
 
         pictures = torch.randn(5, 1, 8, 8)
         (teacher,) = run.teachers.for_labels(run.config)
-        found = task.labeller.logits(pictures, None, torch.arange(5))
+        found = task.labeler.logits(pictures, None, torch.arange(5))
         assert torch.equal(found, teacher(pictures)[:, seen].half().float())
-        plan, stored = task.labeller.epoch(0)
+        plan, stored = task.labeler.epoch(0)
         assert stored is None
         assert sorted(plan.order.tolist()) == list(range(len(images)))
         assert int(plan.mixes.partners.max()) < len(images)

@@ -167,7 +167,7 @@ TWO = {
 }
 
 
-def labelled(how, workdir):
+def labeled(how, workdir):
     """Run with settings of the labels: each student's result, by method and student."""
     settings = {**TWO, "labels": {**TWO["labels"], **how}}
     found = api.run(settings, workdir, quiet=True)["rows"]
@@ -176,9 +176,9 @@ def labelled(how, workdir):
 
 def test_labels__each_student_learns_from_those_of_its_logit_normalization(tmp_path):
     own = {"logit_normalization": True, "logit_normalization_of": {"wrn10_1": False}}
-    both = labelled(own, tmp_path / "both")
+    both = labeled(own, tmp_path / "both")
     alone = {
-        value: labelled({"logit_normalization": value}, tmp_path / str(value))
+        value: labeled({"logit_normalization": value}, tmp_path / str(value))
         for value in (True, False)
     }
     for method, student in both:
@@ -196,14 +196,14 @@ def test_labels__each_student_learns_from_those_of_its_logit_normalization(tmp_p
             theirs = load_labels(tmp_path / str(value) / folder / "labels")
             assert is_normalized(mine) is value
             assert torch.equal(mine.read(1)["logits"], theirs.read(1)["logits"])
-    assert labelled({**own, "store": False}, tmp_path / "online") == both
+    assert labeled({**own, "store": False}, tmp_path / "online") == both
     assert load_distilled(tmp_path / "both", False).soft_labels.directory.name == "labels-plain"
     with pytest.raises(ArtifactError, match="holds no soft labels without logit normalization"):
         load_distilled(tmp_path / "True", False)
 
 
 def test_labels__export_and_train_take_those_of_the_student_or_those_asked_for(tmp_path):
-    labelled({"logit_normalization_of": {"wrn10_1": True}}, workdir := tmp_path / "run")
+    labeled({"logit_normalization_of": {"wrn10_1": True}}, workdir := tmp_path / "run")
     stores = {value: load_labels(workdir / name) for value, name in LABELS.items()}
     for form in ("hub", "safetensors"):
         for asked, value in ((None, False), (False, False), (True, True)):
@@ -225,7 +225,7 @@ def test_labels__export_and_train_take_those_of_the_student_or_those_asked_for(t
 
 def test_labels__a_store_that_no_student_needs_is_not_made(tmp_path):
     own = dict.fromkeys(TWO["evaluation"]["students"], True)
-    labelled({"logit_normalization_of": own}, tmp_path)
+    labeled({"logit_normalization_of": own}, tmp_path)
     assert not (tmp_path / "labels").exists()
     assert is_normalized(load_distilled(tmp_path).soft_labels) is True
 
@@ -233,7 +233,7 @@ def test_labels__a_store_that_no_student_needs_is_not_made(tmp_path):
 def test_labels__a_second_store_goes_when_the_table_is_emptied_and_foreign_files_stay(
     tmp_path, caplog
 ):
-    labelled({"logit_normalization_of": {"wrn10_1": True}}, tmp_path)
+    labeled({"logit_normalization_of": {"wrn10_1": True}}, tmp_path)
     one = {**TWO, "labels": {**TWO["labels"], "logit_normalization_of": {"wrn10_1": True}}}
     one["evaluation"] = {**TWO["evaluation"], "students": ["convnet8_d1"]}
     api.run(one, tmp_path, quiet=True)  # the table still names the store
@@ -244,7 +244,7 @@ def test_labels__a_second_store_goes_when_the_table_is_emptied_and_foreign_files
     shards[0].write_bytes(changed)  # it is no longer what gvbsm wrote
     first = {path: path.read_bytes() for path in (tmp_path / "labels").iterdir()}
     caplog.set_level("INFO", "gvbsm")
-    labelled({}, tmp_path)
+    labeled({}, tmp_path)
     assert [path.name for path in second.iterdir()] == [shards[0].name]
     assert shards[0].read_bytes() == changed
     assert not (tmp_path / "baselines" / "random-0" / "labels-normalized").exists()
@@ -252,7 +252,7 @@ def test_labels__a_second_store_goes_when_the_table_is_emptied_and_foreign_files
     removed = [line for line in caplog.messages if "which no setting names" in line]
     assert [line.partition(":")[0] for line in removed] == ["labels gvbsm", "labels random-soft"]
     before = len(caplog.messages)
-    labelled({}, tmp_path)
+    labeled({}, tmp_path)
     assert "which no setting names" not in " ".join(caplog.messages[before:])
 
 
@@ -266,13 +266,13 @@ def test_labels__of_two_kinds_go_on_where_they_were_stopped(tmp_path, monkeypatc
         write(store, *args)
         done.append(store.directory)
 
-    labelled(own, tmp_path / "whole")
+    labeled(own, tmp_path / "whole")
     with monkeypatch.context() as patch:
         patch.setattr(SoftLabels, "write", write_one)
         with pytest.raises(KeyboardInterrupt):
-            labelled(own, tmp_path / "stopped")
+            labeled(own, tmp_path / "stopped")
     assert [path.name for path in done] == ["labels"]
-    labelled(own, tmp_path / "stopped")
+    labeled(own, tmp_path / "stopped")
     assert digests(tmp_path / "stopped") == digests(tmp_path / "whole")
 
 

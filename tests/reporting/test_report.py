@@ -369,32 +369,37 @@ def test_teachers_with_last_and_best_epoch(tree):
     assert tree.row("wrn16_2") == ["wrn16_2", "97.5", "99.0", "6"]
 
 
-def test_continual_results_where_there_are_some(workdir, plain_gallery):
-    assert 'id="continual"' not in page_of(workdir)
-    steps, average = [spread(99.0, 98.0), spread(40.0)], spread(70.0, 69.0)
+def write_continual(folder, methods, steps, average, *, config=None, versions=None):
+    """Write continual results of these methods, each with the same accuracies; return the rows."""
     rows = [
         {
-            "method": "gvbsm",
+            "method": method,
             "student": STUDENT,
             "ipc": 2,
             "seconds": 1.0,
             "steps": steps,
             "average": average,
         }
+        for method in methods
     ]
-    write_json(
-        workdir / "continual.json",
-        {
-            "classes": [1, 2],
-            "class_names": ["a", "b"],
-            "orders": [[0, 1], [1, 0]],
-            "rows": rows,
-            "note": HOSTILE,
-            "config": {},
-            "versions": {},
-            "origin": ORIGIN,
-        },
-    )
+    content = {
+        "classes": [1, 2],
+        "class_names": ["a", "b"],
+        "orders": [[0, 1], [1, 0]],
+        "rows": rows,
+        "note": HOSTILE,
+        "config": config or {},
+        "versions": versions or {},
+        "origin": ORIGIN,
+    }
+    write_json(folder / "continual.json", content)
+    return rows
+
+
+def test_continual_results_where_there_are_some(workdir, plain_gallery):
+    assert 'id="continual"' not in page_of(workdir)
+    steps, average = [spread(99.0, 98.0), spread(40.0)], spread(70.0, 69.0)
+    write_continual(workdir, ["gvbsm"], steps, average)
     tree = Tree(page_of(workdir))
     assert ["98.5 ± 0.2", "40.0", "69.5 ± 0.2"] in [
         [" ".join(cell.split()) for cell in cells[2:]] for cells in tree.cells
@@ -409,29 +414,13 @@ def test_a_page_is_written_of_text_that_cannot_be_encoded(plain_gallery, tmp_pat
 
 def test_continual_results_alone_have_a_page(tmp_path):
     steps, average = [spread(99.0, 98.0), spread(40.0, 42.0)], spread(70.0, 69.0)
-    rows = [
-        {
-            "method": m,
-            "student": STUDENT,
-            "ipc": 2,
-            "seconds": 1.0,
-            "steps": steps,
-            "average": average,
-        }
-        for m in ("gvbsm", "random-soft")
-    ]
-    write_json(
-        tmp_path / "continual.json",
-        {
-            "classes": [1, 2],
-            "class_names": ["a", "b"],
-            "orders": [[0, 1], [1, 0]],
-            "rows": rows,
-            "note": HOSTILE,
-            "config": to_dict(Config()),
-            "versions": {"torch": "9.9"},
-            "origin": ORIGIN,
-        },
+    rows = write_continual(
+        tmp_path,
+        ["gvbsm", "random-soft"],
+        steps,
+        average,
+        config=to_dict(Config()),
+        versions={"torch": "9.9"},
     )
     text = gvbsm.report(tmp_path).read_text(encoding="utf-8")
     tree = Tree(text)

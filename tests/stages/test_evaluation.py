@@ -16,7 +16,7 @@ from gvbsm.data.pictures import Split
 from gvbsm.engine.device import RunError
 from gvbsm.engine.seeds import seeded
 from gvbsm.files.artifacts import read_json
-from gvbsm.stages.evaluation import Judge, Labeller, StudentTask, train_student
+from gvbsm.stages.evaluation import Judge, Labeler, StudentTask, train_student
 from gvbsm.stages.labels import LabelTask, generate_labels
 from gvbsm.store.distilled import load_labels
 from support import reference
@@ -53,8 +53,8 @@ def student(data, teachers, runtime, tmp_path):
     ):
         images, hard = data.train.images, data.train.labels
         models = list(teachers.values()) if soft and stored is None else []
-        labeller = Labeller(len(images), 8, labels, runtime, stored, models)
-        task = StudentTask(images, hard, labeller, data.normalization, config, labels)
+        labeler = Labeler(len(images), 8, labels, runtime, stored, models)
+        task = StudentTask(images, hard, labeler, data.normalization, config, labels)
         judge = Judge(data, runtime, 0)
         return train_student(
             backbone, seed_index, task, judge, runtime, tmp_path / name, {"toy": 1}

@@ -18,7 +18,7 @@ from gvbsm.engine.out_of_memory import InParts
 from gvbsm.engine.processes import Processes
 from gvbsm.files.artifacts import ArtifactError
 from gvbsm.method.beyond.label_pool import redraw
-from gvbsm.stages.evaluation import Labeller
+from gvbsm.stages.evaluation import Labeler
 from gvbsm.stages.labels import LabelTask, generate_labels, make_labels
 from gvbsm.store.distilled import is_whole, load_labels
 from gvbsm.store.plan_codec import pack_plan
@@ -132,8 +132,8 @@ def test_stored_equal_online(batch_size, how, label, data, teachers, runtime, tm
     config = replace(CONFIG, batch_size=batch_size, **how)
     label(config)
     stored = load_labels(tmp_path / "labels")  # through the index on disk
-    online = Labeller(COUNT, 8, config, runtime, None, list(teachers.values()))
-    replayed = Labeller(COUNT, 8, config, runtime, stored, [])
+    online = Labeler(COUNT, 8, config, runtime, None, list(teachers.values()))
+    replayed = Labeler(COUNT, 8, config, runtime, stored, [])
     for epoch in range(config.epochs):
         plan, none = online.epoch(epoch)
         twin, kept = replayed.epoch(epoch)
@@ -152,9 +152,9 @@ def test_stored_equal_online(batch_size, how, label, data, teachers, runtime, tm
             assert ours.dtype == theirs.dtype == torch.float32
 
 
-def test_labeller__without_teachers_has_hard_labels_alone(runtime):
-    labeller = Labeller(COUNT, 8, CONFIG, runtime, None, [])
-    assert labeller.logits(torch.zeros(2, 3, 8, 8), None, torch.tensor([0, 1])) is None
+def test_labeler__without_teachers_has_hard_labels_alone(runtime):
+    labeler = Labeler(COUNT, 8, CONFIG, runtime, None, [])
+    assert labeler.logits(torch.zeros(2, 3, 8, 8), None, torch.tensor([0, 1])) is None
 
 
 def test_deleted_shards_are_made_again_and_no_others(label, teachers, tmp_path):
@@ -193,7 +193,7 @@ def test_stale_shards_go_when_epochs_shrink(label, tmp_path):
     assert load_labels(tmp_path / "labels").epochs == 2
 
 
-def test_other_recipes_are_labelled_anew(label, tmp_path):
+def test_other_recipes_are_labeled_anew(label, tmp_path):
     label(names=[CONVNET])
     label(recipe={"toy": 2})
     label(folder="fresh", recipe={"toy": 2})
@@ -246,7 +246,7 @@ def test_batchnorm_by_the_batch__several_processes_make_the_same_bytes(
 
 
 def test_every_image_has_labels(label):
-    """Nothing asks for `evaluation.batch_size` to be that of labelling, so all may be trained."""
+    """Nothing asks for `evaluation.batch_size` to be that of labeling, so all may be trained."""
     labels = label(count=11)  # 5 + 5 + 1
     for epoch in range(labels.epochs):
         assert labels.read(epoch)["logits"].any(dim=1).all()
@@ -410,7 +410,7 @@ def test_make_labels__asks_teachers_only_if_it_must(data, runtime, teachers, tmp
     assert load_labels(tmp_path / "labels").nbytes() == after
 
 
-def test_only_the_pool_is_labelled(label, teachers):
+def test_only_the_pool_is_labeled(label, teachers):
     calls = []
     with teachers[WRN].register_forward_pre_hook(lambda *_: calls.append(1)):
         config, recipe = stored_as(SCHEMES["pool"])
@@ -419,20 +419,20 @@ def test_only_the_pool_is_labelled(label, teachers):
     assert len(calls) == 2 * 3  # batches of an epoch
 
 
-def test_labeller__draws_anew_from_a_pool(label, data, runtime):
+def test_labeler__draws_anew_from_a_pool(label, data, runtime):
     config, recipe = stored_as(SCHEMES["pool"])
     whole, pool = label(folder="whole"), label(config, recipe=recipe)
-    labeller = Labeller(COUNT, 8, config, runtime, pool, [])
+    labeler = Labeler(COUNT, 8, config, runtime, pool, [])
     seen, orders = [], []
     for epoch in range(5):
-        plan, labels = labeller.epoch(epoch)
+        plan, labels = labeler.epoch(epoch)
         drawn, order = redraw(epoch, pool.kept, COUNT, runtime)
         kept, logits = whole.epoch(drawn)
         assert torch.equal(plan.order, order)
         assert torch.equal(plan.views.boxes, kept.views.boxes)
         assert torch.equal(plan.mixes.partners, kept.mixes.partners)
         for index in order.split(5):
-            ours = labeller.logits(data.train.images, labels, index)
+            ours = labeler.logits(data.train.images, labels, index)
             assert torch.equal(ours, logits.logits(index))
         seen.append(drawn)
         orders.append(order.tolist())

@@ -64,13 +64,13 @@ def written(planned, runtime):
     def write(*arguments, shards=None, **options):
         store = planned(*arguments, **options)
 
-        def labelled(epoch):
+        def labeled(epoch):
             plan, logits = draw_plan(COUNT, SIZE, VIEWS, epoch, runtime), truth(epoch)
             return plan, lambda index: store.encode(logits[index])
 
         store.write_index()
         for shard in store.shards[:shards]:
-            store.write(shard, labelled, lambda: None)
+            store.write(shard, labeled, lambda: None)
         return load_labels(store.directory)
 
     return write
@@ -170,11 +170,11 @@ def test_a_shard_follows_from_recipe_and_number_alone(written, planned, runtime)
     again = planned(size=100, folder="again")
     for shard in reversed(again.shards):  # each by itself, in any order
 
-        def labelled(epoch):
+        def labeled(epoch):
             plan = draw_plan(COUNT, SIZE, VIEWS, epoch, runtime)
             return plan, lambda index: again.encode(truth(epoch)[index])
 
-        again.write(shard, labelled, lambda: None)
+        again.write(shard, labeled, lambda: None)
     for ours, theirs in zip(again.shards, first.shards, strict=True):
         assert ours.path.read_bytes() == theirs.path.read_bytes()
 
@@ -310,13 +310,13 @@ def test_a_batch_holds_no_whole_shard(runtime, tmp_path):
     config = LabelsConfig(epochs=2, batch_size=4, full_batch_up_to=0, views=VIEWS)
     store = new_store(tmp_path / "l", config, 600, 10_000, SIZE, runtime, RECIPE)
 
-    def labelled(epoch):
+    def labeled(epoch):
         plan = draw_plan(600, SIZE, VIEWS, epoch, runtime)
         return plan, lambda index: store.encode(torch.ones(len(index), 10_000).half())
 
     assert len(store.shards) == 1
     store.write_index()
-    store.write(store.shards[0], labelled, lambda: None)
+    store.write(store.shards[0], labeled, lambda: None)
     command = [sys.executable, "-c", READ_ONE_BATCH, str(store.directory)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     assert int(done.stdout) < 6_000_000

@@ -87,9 +87,8 @@ def test_sweep__tells_every_point_method_and_student(finished):
     names = [f"weight={w},loss={loss}" for w in ("0.0", "1.0") for loss in ("kl", "mse_gt")]
     assert [point["name"] for point in content["points"]] == names
     assert all(point["done"] for point in content["points"])
-    told = [(row["point"], row["method"], row["student"]) for row in content["rows"]]
     # teachers are the same at all points; random pictures under kl and mse_gt are not
-    assert told == [
+    assert [(row["point"], row["method"], row["student"]) for row in content["rows"]] == [
         *((name, method, "convnet8_d1") for name in names for method in ("gvbsm", "random-soft")),
         (None, "teacher", "wrn10_1"),
         (None, "teacher", "convnet8_d1"),

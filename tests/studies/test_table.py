@@ -74,8 +74,8 @@ def test_tell_once__a_baseline_that_is_the_same_everywhere():
         row("a=2", "random-soft"),
         row("a=2", "sre2l", recipe="y"),
     ]
-    told = [(r["method"], r["point"], r["axes"]) for r in merge_shared_baselines(rows, {"gvbsm"})]
-    assert told == [
+    merged = merge_shared_baselines(rows, {"gvbsm"})
+    assert [(row["method"], row["point"], row["axes"]) for row in merged] == [
         ("gvbsm", "a=1", {"a": True}),
         ("sre2l", "a=1", {"a": True}),
         ("gvbsm", "a=2", {"a": False}),  # the points' own, though it has one recipe

@@ -53,7 +53,7 @@ def write_labels(directory, epochs=5, shard_epochs=2, images=4, classes=2, **ent
     )
     store = replace(store, **entries)
 
-    def labelled(epoch):
+    def labeled(epoch):
         boxes, rolls = (torch.full((images, numbers), epoch) for numbers in (4, 2))
         flips = torch.full((images,), bool(epoch))
         order = torch.arange(images)
@@ -63,5 +63,5 @@ def write_labels(directory, epochs=5, shard_epochs=2, images=4, classes=2, **ent
 
     store.write_index()
     for shard in store.shards:
-        store.write(shard, labelled, lambda: None)
+        store.write(shard, labeled, lambda: None)
     return load_labels(directory)

@@ -27,7 +27,7 @@ from gvbsm.data.datasets import ImageData
 from gvbsm.data.pictures import Split
 from gvbsm.data.pixels import Normalization
 from gvbsm.engine.device import Runtime
-from gvbsm.stages.evaluation import Judge, Labeller, StudentTask, train_student
+from gvbsm.stages.evaluation import Judge, Labeler, StudentTask, train_student
 from gvbsm.stages.group_files import Groups
 from gvbsm.stages.labels import LabelTask, generate_labels
 from gvbsm.store.distilled import images_header, load_images, load_labels, save_images
@@ -172,10 +172,10 @@ def _label(extent: Extent, folder: Path, runtime: Runtime) -> None:
 def _evaluate(extent: Extent, folder: Path, runtime: Runtime) -> None:
     data, image_set = _data(extent), load_images(folder / "images.safetensors")
     labels, stored = _labels_config(extent), load_labels(folder / "labels")
-    labeller = Labeller(len(image_set.labels), SIZE, labels, runtime, stored, [])
+    labeler = Labeler(len(image_set.labels), SIZE, labels, runtime, stored, [])
     config = EvaluationConfig(batch_size=GROUP, tests=1)
     task = StudentTask(
-        image_set.images, image_set.labels, labeller, data.normalization, config, labels
+        image_set.images, image_set.labels, labeler, data.normalization, config, labels
     )
     path = folder / "student.json"
     train_student(NETWORK, 0, task, Judge(data, runtime, 0), runtime, path, {})

@@ -25,7 +25,7 @@ from gvbsm.data.loading import training_batches, view_batches
 from gvbsm.data.pictures import Split, write_image
 from gvbsm.data.pixels import Normalization
 from gvbsm.engine.device import Runtime
-from gvbsm.stages.evaluation import Judge, Labeller, StudentTask, train_student
+from gvbsm.stages.evaluation import Judge, Labeler, StudentTask, train_student
 from gvbsm.stages.labels import LabelTask, generate_labels
 from gvbsm.stages.squeeze import squeeze_teacher
 from gvbsm.stages.supervised import PictureTraining
@@ -64,13 +64,13 @@ def measure_evaluation(config: BenchConfig, runtime: Runtime) -> Pair:
     teacher = Bench("cifar10", STUDENT, runtime).model
     with tempfile.TemporaryDirectory() as name:
         store = _label(data, [teacher], labels, runtime, name)
-        labeller = Labeller(100, 32, labels, runtime, store, [])
+        labeler = Labeler(100, 32, labels, runtime, store, [])
         path = Path(name) / "student.json"
 
         def evaluate() -> None:
             images, hard = _distilled(data)
             evaluation = replace(preset.evaluation, tests=1)
-            task = StudentTask(images, hard, labeller, data.normalization, evaluation, labels)
+            task = StudentTask(images, hard, labeler, data.normalization, evaluation, labels)
             train_student(STUDENT, 0, task, Judge(data, runtime, 0), runtime, path, {})
 
         return compare(_training(100, runtime), evaluate, config.repeats, runtime)

@@ -77,7 +77,7 @@ class Processes:
     # Divide the work
 
     def deal(self, items: Sequence[Item]) -> Iterator[Item]:
-        """Yield the items that this process takes: whenever it asks, the next that nobody has.
+        """Yield the items that this process works on: each time the next that no process has taken.
 
         Args:
             items: Pieces of work, the same in all processes.

@@ -186,7 +186,7 @@ def _transforms(views: ViewConfig, size: int, known: Known) -> Iterator[dict[str
             "args": {"size": size, "scale": scale, "ratio": ratio, "antialias": True},
         }
     elif views.crop == "pad":
-        # it takes one grey level or a tuple, which YAML has not: the mean color's level
+        # it takes one gray level or a tuple, which YAML has not: the mean color's level
         level = 0 if views.border == "black" else round(255 * sum(known.mean) / len(known.mean))
         yield {
             "name": "RandomCrop",

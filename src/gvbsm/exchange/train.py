@@ -37,7 +37,7 @@ from gvbsm.files.artifacts import (
 )
 from gvbsm.files.checkpoint import Checkpoint
 from gvbsm.pipeline.preflight import check_shuffle, check_trainable, load_data
-from gvbsm.stages.evaluation import Judge, Labeller, StudentTask, fit_student
+from gvbsm.stages.evaluation import Judge, Labeler, StudentTask, fit_student
 from gvbsm.store.distilled import DistilledDataset, is_normalized
 from gvbsm.store.teachers import file_name
 
@@ -316,14 +316,14 @@ def _train(work: _Work, path: Path, recipe: Recipe) -> dict[str, Any]:
     with seeded(runtime.seed, "train", work.model):
         model = build_backbone(work.model, classes, side, channels)
     model = runtime.place(model)
-    labeller = Labeller(count, side, config.labels, runtime, distilled.soft_labels, [])
+    labeler = Labeler(count, side, config.labels, runtime, distilled.soft_labels, [])
     workers = runtime.workers(config.data.workers)
     test = None if work.test is None else Judge(work.test, runtime, workers)
     checkpoint = Checkpoint(path, recipe, runtime.checkpoint_seconds)
     task = StudentTask(
         distilled.images,
         distilled.labels,
-        labeller,
+        labeler,
         distilled.normalization,
         config.evaluation,
         config.labels,

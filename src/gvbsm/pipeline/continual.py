@@ -70,7 +70,7 @@ from gvbsm.files.schema import current_history
 from gvbsm.pipeline.preflight import check_continual
 from gvbsm.pipeline.results import spread, sum_seconds, versions
 from gvbsm.pipeline.run import Run
-from gvbsm.stages.evaluation import Judge, Labeller, StudentTask, train_student
+from gvbsm.stages.evaluation import Judge, Labeler, StudentTask, train_student
 from gvbsm.store.image_set import ImageSet, baseline_folder
 from gvbsm.store.teachers import file_name
 
@@ -316,13 +316,13 @@ class Protocol:
         if config.evaluation.loss != "hard":
             columns = torch.tensor(seen, device=run.runtime.device)
             teachers = [SeenOutputs(net, columns) for net in run.teachers.for_labels(config)]
-        labeller = Labeller(
+        labeler = Labeler(
             len(images), memory.image_size, config.labels, run.runtime_of("labels"), None, teachers
         )
         task = StudentTask(
             images,
             memory.train.labels,
-            labeller,
+            labeler,
             memory.normalization,
             config.evaluation,
             config.labels,

@@ -19,7 +19,7 @@ from gvbsm.files.schema import current_history
 from gvbsm.pipeline.evaluated_sets import EvaluatedSet
 from gvbsm.pipeline.teachers import Teachers
 from gvbsm.pipeline.work_sharing import Teamwork
-from gvbsm.stages.evaluation import Judge, Labeller, StudentTask, train_student
+from gvbsm.stages.evaluation import Judge, Labeler, StudentTask, train_student
 from gvbsm.store.distilled import load_labels
 from gvbsm.store.image_set import ImageSet
 from gvbsm.store.recipes import Recipes, seed_of
@@ -109,12 +109,12 @@ def _train(
         labeling = teachers.for_labels(config)
     count = len(tensors["images"])
     views = replace(runtime, seed=seed_of(config, "labels"))
-    labeller = Labeller(count, data.image_size, config.labels, views, stored, labeling)
+    labeler = Labeler(count, data.image_size, config.labels, views, stored, labeling)
     runtime = replace(runtime, seed=seed_of(config, "evaluation"))
     task = StudentTask(
         tensors["images"],
         tensors["labels"],
-        labeller,
+        labeler,
         data.normalization,
         config.evaluation,
         config.labels,

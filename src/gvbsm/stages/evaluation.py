@@ -33,7 +33,7 @@ from gvbsm.store.soft_labels import EpochLabels, SoftLabels
 CONFUSED_CLASSES = 200  # most classes for which a student's confusion matrix is kept
 
 
-class Labeller:
+class Labeler:
     """Plans and soft labels of the training batches, from the store or from the teachers.
 
     Both give the same batches: plans are drawn with the same seed, and the teachers' logits are
@@ -119,7 +119,7 @@ class StudentTask:
     Attributes:
         images: The set, uint8 (images, channels, size, size).
         labels: Hard labels, int64 (images,).
-        labeller: Plans and soft labels.
+        labeler: Plans and soft labels.
         normalization: Mean and standard deviation of the real data.
         config: Loss, batches, optimizer and tests.
         labels_config: Epochs and batches, as in labeling.
@@ -127,7 +127,7 @@ class StudentTask:
 
     images: Tensor
     labels: Tensor
-    labeller: Labeller
+    labeler: Labeler
     normalization: Normalization
     config: EvaluationConfig
     labels_config: LabelsConfig
@@ -205,16 +205,16 @@ def fit_student(
     Raises:
         RunError: If the training diverges, or memory runs out.
     """
-    images, labels, labeller = task.images, task.labels, task.labeller
+    images, labels, labeler = task.images, task.labels, task.labeler
     config, labels_config, normalization = task.config, task.labels_config, task.normalization
     size = batch_size_for(len(images), config.batch_size, labels_config.full_batch_up_to)
     border = border_color(labels_config.views, normalization, runtime.device)
 
     def batches(epoch: int, start: int) -> Iterator[Step]:
-        plan, stored = labeller.epoch(epoch)
+        plan, stored = labeler.epoch(epoch)
         for index in split_batches(plan.order, size)[start:]:
             pictures = view_batch(images, plan, index, normalization, runtime, border)
-            soft = labeller.logits(pictures, stored, index)
+            soft = labeler.logits(pictures, stored, index)
             partners = plan.mixes.partners[index]
             kept = plan.kept(index, *images.shape[2:])
             if config.hard_target == "base":

@@ -350,7 +350,7 @@ def bad_workdir_case(kind):
             "too-long": "n" * 256,
             "root": "/",
             "home": "~",
-            "nobody": "~nosuchuser/work",
+            "unknown-user": "~nosuchuser/work",
             "nothing": "",
         }[kind]
         return Command(
@@ -442,7 +442,7 @@ def cases():
         "too-long",
         "root",
         "home",
-        "nobody",
+        "unknown-user",
     ):
         yield bad_workdir_case(kind)
     for kind in ("full", "here", "file", "below-file", "pipe", "link", "home", "itself"):

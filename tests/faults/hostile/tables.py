@@ -217,7 +217,7 @@ def sound_hub_case(kind):
                 )
             case "plain":
                 train, test = (with_features(rows, NAMES) for rows in (train, test))
-            case "caption":  # a large text in each row, which nobody needs
+            case "caption":  # a column that is not read, with a large text in each row
                 text = place.chance.randbytes(200_000).hex()
                 train, test = (
                     rows.append_column("caption", pa.array([text] * len(rows)))
