@@ -29,7 +29,7 @@ ALLOWED = {  # room -> the rooms that it may import
     "data": "config engine files",
     "method": "config engine data",
     "method.beyond": "config engine data method",
-    "store": "_version config engine files backbones data method",
+    "store": "_version config engine files backbones data method method.beyond",
     "stages": "config engine files backbones data method method.beyond store",
     "pipeline": "_version config engine files backbones data method store stages",
     "studies": "config engine files data store pipeline",

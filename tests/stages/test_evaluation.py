@@ -16,8 +16,9 @@ from gvbsm.data.pictures import Split
 from gvbsm.engine.device import RunError
 from gvbsm.engine.seeds import seeded
 from gvbsm.files.artifacts import read_json
-from gvbsm.stages.evaluation import Judge, Labeler, StudentTask, train_student
+from gvbsm.stages.evaluation import Judge, train_student
 from gvbsm.stages.labels import LabelTask, generate_labels
+from gvbsm.store.batches import Labeler, StudentTask
 from gvbsm.store.distilled import load_labels
 from support import reference
 from support.toy import CONVNET, WRN, StoppedError, stop_after

@@ -18,8 +18,8 @@ from gvbsm.engine.out_of_memory import InParts
 from gvbsm.engine.processes import Processes
 from gvbsm.files.artifacts import ArtifactError
 from gvbsm.method.beyond.label_pool import redraw
-from gvbsm.stages.evaluation import Labeler
 from gvbsm.stages.labels import LabelTask, generate_labels, make_labels
+from gvbsm.store.batches import Labeler
 from gvbsm.store.distilled import is_whole, load_labels
 from gvbsm.store.plan_codec import pack_plan
 from gvbsm.store.soft_labels import STORAGE, SoftLabels

@@ -27,9 +27,10 @@ from gvbsm.data.datasets import ImageData
 from gvbsm.data.pictures import Split
 from gvbsm.data.pixels import Normalization
 from gvbsm.engine.device import Runtime
-from gvbsm.stages.evaluation import Judge, Labeler, StudentTask, train_student
+from gvbsm.stages.evaluation import Judge, train_student
 from gvbsm.stages.group_files import Groups
 from gvbsm.stages.labels import LabelTask, generate_labels
+from gvbsm.store.batches import Labeler, StudentTask
 from gvbsm.store.distilled import images_header, load_images, load_labels, save_images
 
 NETWORK = "convnet8_d1"

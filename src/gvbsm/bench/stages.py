@@ -25,10 +25,11 @@ from gvbsm.data.loading import training_batches, view_batches
 from gvbsm.data.pictures import Split, write_image
 from gvbsm.data.pixels import Normalization
 from gvbsm.engine.device import Runtime
-from gvbsm.stages.evaluation import Judge, Labeler, StudentTask, train_student
+from gvbsm.stages.evaluation import Judge, train_student
 from gvbsm.stages.labels import LabelTask, generate_labels
 from gvbsm.stages.squeeze import squeeze_teacher
 from gvbsm.stages.supervised import PictureTraining
+from gvbsm.store.batches import Labeler, StudentTask
 from gvbsm.store.soft_labels import SoftLabels
 
 STEPS = 12  # of a training that is timed

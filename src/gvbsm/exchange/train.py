@@ -37,7 +37,8 @@ from gvbsm.files.artifacts import (
 )
 from gvbsm.files.checkpoint import Checkpoint
 from gvbsm.pipeline.preflight import check_shuffle, check_trainable, load_data
-from gvbsm.stages.evaluation import Judge, Labeler, StudentTask, fit_student
+from gvbsm.stages.evaluation import Judge, fit_student
+from gvbsm.store.batches import Labeler, StudentTask
 from gvbsm.store.distilled import DistilledDataset, is_normalized
 from gvbsm.store.teachers import file_name
 

@@ -70,7 +70,8 @@ from gvbsm.files.schema import current_history
 from gvbsm.pipeline.preflight import check_continual
 from gvbsm.pipeline.results import spread, sum_seconds, versions
 from gvbsm.pipeline.run import Run
-from gvbsm.stages.evaluation import Judge, Labeler, StudentTask, train_student
+from gvbsm.stages.evaluation import Judge, train_student
+from gvbsm.store.batches import Labeler, StudentTask
 from gvbsm.store.image_set import ImageSet, baseline_folder
 from gvbsm.store.teachers import file_name
 

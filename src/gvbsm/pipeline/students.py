@@ -19,7 +19,8 @@ from gvbsm.files.schema import current_history
 from gvbsm.pipeline.evaluated_sets import EvaluatedSet
 from gvbsm.pipeline.teachers import Teachers
 from gvbsm.pipeline.work_sharing import Teamwork
-from gvbsm.stages.evaluation import Judge, Labeler, StudentTask, train_student
+from gvbsm.stages.evaluation import Judge, train_student
+from gvbsm.store.batches import Labeler, StudentTask
 from gvbsm.store.distilled import load_labels
 from gvbsm.store.image_set import ImageSet
 from gvbsm.store.recipes import Recipes, seed_of

@@ -1,0 +1,177 @@
+"""Training batches of a distilled set: the views of an epoch with their soft and hard labels.
+
+Students of a run, `gvbsm train` and `DistilledDataset.batches` all take their batches from here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from gvbsm.config import EvaluationConfig, LabelsConfig
+from gvbsm.data.epochs import EpochPlan, batch_size_for, draw_plan, view_batch
+from gvbsm.data.loading import batch_count, border_color, split_batches
+from gvbsm.data.pixels import Normalization
+from gvbsm.engine.device import Runtime
+from gvbsm.method.beyond.label_pool import redraw
+from gvbsm.method.ensemble import label_batch
+from gvbsm.method.losses import hard_loss, kd_loss, mse_gt_loss
+from gvbsm.store.soft_labels import EpochLabels, SoftLabels
+
+
+class Batch(NamedTuple):
+    """A training batch of a distilled set.
+
+    Attributes:
+        views: Normalized views of the images, mixed with their partners, float32 (batch, channels,
+            height, width).
+        logits: Soft labels as logits, float32 (batch, classes); None if there are none.
+        labels: Hard labels of the images, int64 (batch,).
+        partners: Hard labels of the images that are mixed in, int64 (batch,).
+        kept: Share of each view that is of the image itself, float32 (batch,); 1 is not mixed.
+    """
+
+    views: Tensor
+    logits: Tensor | None
+    labels: Tensor
+    partners: Tensor
+    kept: Tensor
+
+    def probabilities(self, temperature: float = 1.0) -> Tensor:
+        """Return the soft labels as probabilities, float32 (batch, classes).
+
+        Args:
+            temperature: Divisor of the logits.
+
+        Raises:
+            ValueError: If the batch has no soft labels.
+        """
+        if self.logits is None:
+            raise ValueError("this set has no soft labels; use labels, partners and kept")
+        return (self.logits / temperature).softmax(dim=1)
+
+    def rows(self, rows: slice) -> Batch:
+        """Return the batch of some of the rows."""
+        return Batch(*(None if tensor is None else tensor[rows] for tensor in self))  # type: ignore[arg-type]
+
+
+class Labeler:
+    """Plans and soft labels of the training batches, from the store or from the teachers.
+
+    Both give the same batches: plans are drawn with the same seed, and the teachers' logits are
+    rounded to float16 as in the store. With a pruned store, each epoch draws one of the stored
+    epochs and shuffles its batches.
+
+    Args:
+        count: Images of the set.
+        size: Side of an image in pixels.
+        labels: Settings of the views, and of how the teachers' logits are combined.
+        runtime: Device and seed.
+        stored: The label store, or None.
+        teachers: Networks that label if there is no store; none are needed for hard labels.
+    """
+
+    def __init__(
+        self,
+        count: int,
+        size: int,
+        labels: LabelsConfig,
+        runtime: Runtime,
+        stored: SoftLabels | None,
+        teachers: Sequence[nn.Module],
+    ) -> None:
+        self._count, self._size = count, size
+        self._config, self._runtime = labels, runtime
+        self._stored, self._teachers = stored, teachers
+
+    def epoch(self, epoch: int) -> tuple[EpochPlan, EpochLabels | None]:
+        """Return the plan of an epoch, and its labels if they are stored."""
+        if self._stored is None:
+            config = self._config.views
+            return draw_plan(self._count, self._size, config, epoch, self._runtime), None
+        kept = self._stored.kept
+        if len(kept) == self._stored.epochs:
+            return self._stored.epoch(epoch)
+        drawn, order = redraw(epoch, kept, self._count, self._runtime)
+        plan, labels = self._stored.epoch(drawn)
+        return plan._replace(order=order), labels
+
+    def logits(self, pictures: Tensor, stored: EpochLabels | None, index: Tensor) -> Tensor | None:
+        """Return a batch's logits, float32 (batch, classes), on its device, if labels are soft."""
+        if stored is not None:
+            return stored.logits(index, pictures.device)
+        if not self._teachers:
+            return None
+        return label_batch(pictures, self._teachers, self._config, self._runtime).float()
+
+
+@dataclass(frozen=True)
+class StudentTask:
+    """A set and the settings that students are trained with.
+
+    Attributes:
+        images: The set, uint8 (images, channels, size, size).
+        labels: Hard labels, int64 (images,).
+        labeler: Plans and soft labels.
+        normalization: Mean and standard deviation of the real data.
+        config: Loss, batches, optimizer and tests.
+        labels_config: Epochs and batches, as in labeling.
+    """
+
+    images: Tensor
+    labels: Tensor
+    labeler: Labeler
+    normalization: Normalization
+    config: EvaluationConfig
+    labels_config: LabelsConfig
+
+    @property
+    def batch_size(self) -> int:
+        """Images in a batch: all of a small set."""
+        full_batch = self.labels_config.full_batch_up_to
+        return batch_size_for(len(self.images), self.config.batch_size, full_batch)
+
+    @property
+    def steps(self) -> int:
+        """Batches in an epoch."""
+        return batch_count(len(self.images), self.batch_size)
+
+    def batches(self, epoch: int, start: int, runtime: Runtime) -> Iterator[Batch]:
+        """Yield the batches of an epoch on the device, from number `start` on.
+
+        Args:
+            epoch: Number of the epoch of training, from 0.
+            start: Number of the first batch.
+            runtime: Device.
+        """
+        views, normalization, device = self.labels_config.views, self.normalization, runtime.device
+        border = border_color(views, normalization, device)
+        plan, stored = self.labeler.epoch(epoch)
+        for index in split_batches(plan.order, self.batch_size)[start:]:
+            pictures = view_batch(self.images, plan, index, normalization, runtime, border)
+            soft = self.labeler.logits(pictures, stored, index)
+            partners = plan.mixes.partners[index]
+            kept = plan.kept(index, *self.images.shape[2:])
+            hard = (self.labels[index], self.labels[partners], kept)
+            yield Batch(pictures, soft, *(target.to(device, non_blocking=True) for target in hard))
+
+    def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
+        """Return the loss that the settings choose, a scalar.
+
+        Args:
+            outputs: The student's logits, float32 (batch, classes).
+            batch: The batch that they are of.
+        """
+        config = self.config
+        kept = torch.ones_like(batch.kept) if config.hard_target == "base" else batch.kept
+        if config.loss == "hard":
+            return hard_loss(outputs, batch.labels, batch.partners, kept)
+        assert batch.logits is not None
+        if config.loss == "kl":
+            return kd_loss(outputs, batch.logits, config.temperature)
+        hard = hard_loss(outputs, batch.labels, batch.partners, kept)
+        return mse_gt_loss(outputs, batch.logits, hard, config.gamma)
