@@ -218,7 +218,7 @@ def test_the_command_and_python_read_a_preset_alike(taken, name):
 def test_options_win_over_the_preset(taken, tmp_path):
     numbers = "--seed 7 --ipc=1 --squeeze.optimizer.lr 1e-3 --synthesis.views.scale [0.5,1]"
     options = f"{numbers} --labels.store false --workdir {tmp_path} --quiet --threads null"
-    tables = ("--evaluation.lr_of", "{resnet18: 0.3}", "--labels.weights", "{resnet18: 2}")
+    tables = ("--evaluation.lr_of", "{resnet18: 0.3}", "--labels.weights", "resnet18=2")
     given = taken("run", "tiny-imagenet+sre2l", "--data-root=/x y/z", *tables, *options.split())
     config, workdir, quiet = given
     assert (config.seed, config.ipc, config.data.root) == (7, 1, "/x y/z")
@@ -261,6 +261,9 @@ def test_a_yaml_file_of_one_s_own(taken, tmp_path):
         (["run", "none.yaml"], r"no settings file none\.yaml"),
         (["run", "digits", "more"], r"more"),
         (["run", "digits", "--sythesis.alpha", "1"], r"sythesis\.alpha.*mean synthesis\.alpha"),
+        (["run", "digits", "--synthesis.iteration", "5"], r"mean synthesis\.iterations"),
+        (["train", "w", "--mod", "resnet18"], r"required: model|'mod'"),
+        (["run", "digits", "--labels.weights", "resnet18"], r"takes name=value,other=value"),
         (["run", "digits", "--alpha=1"], r"'alpha'; did you mean synthesis\.alpha"),
         (["run", "digits", "--synthesis.alhpa", "1"], r"alhpa.*mean synthesis\.alpha"),
         (["run", "digits", "--ipc", "ten"], r"ipc.*ten"),

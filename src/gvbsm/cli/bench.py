@@ -11,7 +11,7 @@ def bench_verb(argv: list[str]) -> int:
     """Measure, print the table, and write the figures to `--json` if it is given."""
     from jsonargparse import ArgumentError, ArgumentParser
 
-    parser = ArgumentParser(prog="gvbsm bench", exit_on_error=False)
+    parser = ArgumentParser(prog="gvbsm bench", exit_on_error=False, allow_abbrev=False)
     parser.add_class_arguments(BenchConfig)
     try:
         config = BenchConfig(**vars(parser.parse_args(argv)))

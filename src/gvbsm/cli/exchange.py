@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
+from gvbsm.cli.lists import with_lists
 from gvbsm.cli.parsing import explain, long_option, start_log
 from gvbsm.config import Config, ConfigError, DataConfig, EvaluationConfig, LabelsConfig
 from gvbsm.config.fields import names_of
@@ -18,7 +19,7 @@ def export_verb(argv: list[str]) -> int:
     """Write a set in another form, and push it to the Hub if `--push` is given."""
     from jsonargparse import ArgumentError, ArgumentParser
 
-    parser = ArgumentParser(prog="gvbsm export", exit_on_error=False)
+    parser = ArgumentParser(prog="gvbsm export", exit_on_error=False, allow_abbrev=False)
     parser.add_argument("source", type=str, help="a work directory, or what gvbsm.load takes")
     parser.add_argument(
         "--to", type=str, help="folder, hub, dd-ranking or safetensors", required=True
@@ -68,7 +69,7 @@ def train_verb(argv: list[str]) -> int:
     """Train a network on a distilled set; print its last test accuracy and its file."""
     from jsonargparse import ArgumentError, ArgumentParser
 
-    parser = ArgumentParser(prog="gvbsm train", exit_on_error=False)
+    parser = ArgumentParser(prog="gvbsm train", exit_on_error=False, allow_abbrev=False)
     parser.add_argument(
         "distilled", type=str, help="a work directory, an exported set, or user/name on the Hub"
     )
@@ -79,7 +80,9 @@ def train_verb(argv: list[str]) -> int:
     parser.add_argument("--quiet", action="store_true", help="no progress bars and no log")
     _add_settings(parser)
     try:
-        parsed = parser.parse_args([long_option(argument) for argument in argv], defaults=False)
+        parsed = parser.parse_args(
+            with_lists([long_option(argument) for argument in argv]), defaults=False
+        )
     except ArgumentError as error:
         raise ConfigError(_explain(str(error), parser.prog)) from None
     except SystemExit as leaving:

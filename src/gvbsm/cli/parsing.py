@@ -8,6 +8,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from gvbsm.cli.lists import with_lists
 from gvbsm.config import Config, ConfigError
 from gvbsm.config.build import (
     from_parsed,
@@ -61,7 +62,7 @@ def parse_run(verb: str, argv: list[str]) -> Parsed | None:
     """Parse a command line; None if it only asks for help."""
     from jsonargparse import ArgumentError
 
-    argv = [long_option(argument) for argument in argv]
+    argv = with_lists([long_option(argument) for argument in argv])
     preset = argv[0] if argv and not argv[0].startswith("-") else None
     parser = settings_parser(f"gvbsm {verb}")
     preset_settings: dict[str, Any] = {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 from pathlib import Path
 
+from gvbsm.cli.lists import with_lists
 from gvbsm.cli.parsing import check_preset, explain, long_option, start_log
 from gvbsm.config import ConfigError
 from gvbsm.config.build import read_preset, settings_parser
@@ -30,7 +31,9 @@ def sweep_verb(argv: list[str]) -> int:
     parser.add_argument("--repeat", type=int)
     parser.add_argument("--quiet", action="store_true")
     try:
-        parsed = parser.parse_args([long_option(argument) for argument in argv[2:]], defaults=False)
+        parsed = parser.parse_args(
+            with_lists([long_option(argument) for argument in argv[2:]]), defaults=False
+        )
     except ArgumentError as error:
         raise ConfigError(explain(str(error))) from None
     options = parsed.as_dict()

@@ -30,7 +30,7 @@ def settings_parser(program: str) -> ArgumentParser:
     """Build a parser of all settings, with their help texts."""
     from jsonargparse import ArgumentParser
 
-    parser = ArgumentParser(prog=program, exit_on_error=False)
+    parser = ArgumentParser(prog=program, exit_on_error=False, allow_abbrev=False)
     parser.add_class_arguments(Config)
     return parser
 
