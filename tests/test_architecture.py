@@ -232,7 +232,7 @@ def test_the_method_is_mathematics_on_tensors(path):
         ("yaml", {"config"}),
         ("jsonargparse", {"config", "cli"}),
         ("argparse", set()),
-        ("matplotlib", {"reporting"}),
+        ("matplotlib", {"reporting", "store"}),
         ("timm", {"backbones", "engine"}),
         ("torchvision.models", {"backbones"}),
         ("torchvision.datasets", {"data"}),

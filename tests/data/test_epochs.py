@@ -27,10 +27,9 @@ from gvbsm.data.epochs import (
 )
 from gvbsm.data.loading import batch_count, border_color
 from gvbsm.data.mixing import Mixes
-from gvbsm.data.views import Views
+from gvbsm.data.views import Views, check_shuffle
 from gvbsm.method.beyond.label_pool import pooled_epochs, redraw
 from gvbsm.method.ensemble import label_batch
-from gvbsm.pipeline.preflight import check_shuffle
 from gvbsm.store.label_codec import pack_rows, packed_bytes, unpack_rows
 from gvbsm.store.plan_codec import from_table, pack_plan, plan_fields, tabulate
 from support import reference

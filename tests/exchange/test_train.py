@@ -13,10 +13,11 @@ from gvbsm.config import ConfigError, EvaluationConfig, LabelsConfig, OptimizerC
 from gvbsm.data.epochs import view_batch
 from gvbsm.engine.seeds import seeded
 from gvbsm.exchange.export import export
-from gvbsm.exchange.train import settle, train
+from gvbsm.exchange.train import train
 from gvbsm.files.artifacts import load_tensors, read_json, save
 from gvbsm.stages.labels import LabelTask, generate_labels
 from gvbsm.store.distilled import load_distilled, save_images
+from gvbsm.store.training_settings import settle
 from support.toy import CONVNET, StoppedError, stop_after
 
 VIEWS = {"crop": "pad", "padding": 1, "flip": True, "cutmix": 1.0}

@@ -15,6 +15,7 @@ from PIL import Image
 from gvbsm.files import manifest
 from gvbsm.files.artifacts import atomic
 from gvbsm.files.manifest import claim
+from gvbsm.files.sizes import byte_count
 from gvbsm.reporting.figures.accuracy import draw_confusion, draw_continual, draw_methods
 from gvbsm.reporting.figures.curves import (
     TERMS,
@@ -28,7 +29,6 @@ from gvbsm.reporting.figures.layers import LayerStatistics, draw_statistics
 from gvbsm.reporting.figures.sets import CLASS_COLORS, draw_cosine, draw_tsne
 from gvbsm.reporting.figures.studies import CostPoint, draw_against_cost, draw_points, draw_scaling
 from gvbsm.reporting.figures.style import (
-    byte_count,
     compact,
     method_style,
     new_figure,

@@ -15,7 +15,9 @@ from gvbsm.files.artifacts import (
     write_json,
 )
 from gvbsm.files.checkpoint import Checkpoint
+from gvbsm.files.sizes import byte_count
 from gvbsm.reporting.show import describe
+from gvbsm.store.distilled import load_labels
 from support.distilled_files import write_images, write_labels
 
 DATA = {"name": "digits", "fingerprint": "f", "classes": 2, "image_size": 8}
@@ -81,9 +83,11 @@ def test_everything_that_is_there_is_told(workdir):
     assert "squeeze: timm/x, 50.0 % on the test pictures" in lines
     assert "statistics: resnet18" in lines
     assert "forgetting: timm/y, 3 epochs, 30.0 % of the training pictures" in lines
-    assert "synthesis: gvbsm, 2 images per class, 0.00 MB" in lines
+    size = byte_count((workdir / "synthesis" / "images.safetensors").stat().st_size)
+    assert f"synthesis: gvbsm, 2 images per class, {size}" in lines
+    label_size = byte_count(load_labels(workdir / "labels").nbytes())
     assert any(line.startswith("baselines/random-0: ") for line in lines)
-    assert sum(line.strip() == "labels: 5 epochs, 0.0 MB" for line in lines) == 2
+    assert sum(line.strip() == f"labels: 5 epochs, {label_size}" for line in lines) == 2
     assert sum(line.strip() == "evaluation: gvbsm-convnet128-0" for line in lines) == 2
     assert not any("half-done" in line for line in lines)
     cells = [line.split() for line in lines[-2:]]

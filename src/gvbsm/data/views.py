@@ -17,7 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Generator, Tensor
 
-from gvbsm.config import ViewConfig
+from gvbsm.config import ConfigError, ViewConfig
 
 
 class Views(NamedTuple):
@@ -36,6 +36,23 @@ class Views(NamedTuple):
     def select(self, index: Tensor) -> Views:
         """Return the views of the pictures at `index`, int64 (n,)."""
         return Views(self.boxes[index], self.flips[index], self.rolls[index])
+
+
+def check_shuffle(views: ViewConfig, size: int) -> None:
+    """Check that views can be cut into their cells.
+
+    Args:
+        views: The augmentation.
+        size: Side of an image in pixels.
+
+    Raises:
+        ConfigError: If they cannot.
+    """
+    if views.shuffle > 1 and size % views.shuffle:
+        raise ConfigError(
+            f"labels.views.shuffle must divide the images' side of {size} pixels, got "
+            f"{views.shuffle}"
+        )
 
 
 def sample_views(

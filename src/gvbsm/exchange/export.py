@@ -35,7 +35,6 @@ from gvbsm.exchange.load import (
     label_files,
     label_tensors,
     load,
-    recorded_settings,
 )
 from gvbsm.files.artifacts import (
     ArtifactError,
@@ -50,6 +49,7 @@ from gvbsm.files.replacing import replacing
 from gvbsm.files.schema import Results, checked, checked_header
 from gvbsm.store.distilled import DistilledDataset, is_normalized
 from gvbsm.store.soft_labels import SoftLabels
+from gvbsm.store.training_settings import recorded_settings
 from gvbsm.store.workdir import Workspace
 
 log = logging.getLogger("gvbsm")

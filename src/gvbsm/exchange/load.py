@@ -46,6 +46,7 @@ from gvbsm.store.distilled import (
     store_of,
 )
 from gvbsm.store.soft_labels import SoftLabels
+from gvbsm.store.training_settings import recorded_settings
 
 FACTS = "gvbsm.json"
 FORMS = ("folder", "hub", "dd-ranking", "safetensors")
@@ -131,12 +132,6 @@ def _load_exported(source: str | Path, path: Path, cache: Path | None) -> Distil
         raise ArtifactError(f"{name} on the Hub holds no {FACTS}: it is no set of `gvbsm export`")
     # a snapshot is links to files that lie two folders up, beside it
     return _load_folder(folder, folder.parent.parent)
-
-
-def recorded_settings(distilled: DistilledDataset) -> dict[str, Any]:
-    """The recorded settings of the run: seed, labels, evaluation, data.test_crop; {} if none is."""
-    settings = distilled.header.get("settings")
-    return settings if isinstance(settings, dict) else {}
 
 
 def _run_settings(workdir: Path) -> dict[str, Any]:

@@ -14,17 +14,14 @@ import torch
 from torch import Tensor
 
 from gvbsm.backbones import build_backbone
-from gvbsm.config import Config, ConfigError, EvaluationConfig, LabelsConfig
-from gvbsm.config.build import build_config, to_dict
-from gvbsm.config.fields import names_of
-from gvbsm.config.keys import merge
+from gvbsm.config import Config, ConfigError
+from gvbsm.config.build import to_dict
 from gvbsm.config.paths import user_path
 from gvbsm.data.datasets import DATASETS, ImageData
-from gvbsm.data.epochs import batch_size_for, settle_epochs
 from gvbsm.engine.device import Runtime, resolve_runtime
 from gvbsm.engine.seeds import seeded
 from gvbsm.engine.torch_defaults import torch_defaults
-from gvbsm.exchange.load import label_files, load, recorded_settings
+from gvbsm.exchange.load import label_files, load
 from gvbsm.files.artifacts import (
     ArtifactError,
     Recipe,
@@ -36,18 +33,14 @@ from gvbsm.files.artifacts import (
     write_json,
 )
 from gvbsm.files.checkpoint import Checkpoint
-from gvbsm.pipeline.preflight import check_shuffle, check_trainable, load_data
+from gvbsm.pipeline.preflight import check_trainable, load_data
 from gvbsm.stages.evaluation import Judge, fit_student
 from gvbsm.store.batches import Labeler, StudentTask
 from gvbsm.store.distilled import DistilledDataset, is_normalized
 from gvbsm.store.teachers import file_name
+from gvbsm.store.training_settings import EVALUATION, LABELS, recorded_settings, settle
 
 log = logging.getLogger("gvbsm")
-
-# The settings that training reads; others are about how a set is distilled.
-GENERAL = names_of(Config(), "read_by_train")
-LABELS = names_of(LabelsConfig(), "read_by_train")
-EVALUATION = names_of(EvaluationConfig(), "read_by_train")
 
 
 @dataclass(frozen=True)
@@ -120,78 +113,6 @@ def _check_history(path: Path) -> None:
         raise ConfigError(
             f"{path}, the file of the history, is no history of gvbsm train; name another --out"
         )
-
-
-def settle(given: Mapping[str, Any], distilled: DistilledDataset, model: str = "") -> Config:
-    """Merge the settings that are given into those recorded with the set.
-
-    Args:
-        given: Nested settings.
-        distilled: The set.
-        model: Name of the architecture, for its entry in `evaluation.lr_of`.
-
-    Raises:
-        ConfigError: If they do not fit the set, or name what training does not read.
-    """
-    _check_read(given)
-    recorded, stored = recorded_settings(distilled), distilled.soft_labels
-    labels = {key: value for key, value in recorded.get("labels", {}).items() if key in LABELS}
-    evaluation = {k: v for k, v in recorded.get("evaluation", {}).items() if k in EVALUATION}
-    data = {key: value for key, value in recorded.get("data", {}).items() if key == "test_crop"}
-    rate = recorded.get("evaluation", {}).get("lr_of", {}).get(model)
-    if rate is not None:
-        evaluation = merge(evaluation, {"optimizer": {"lr": rate}})
-    if stored is None:
-        evaluation |= {"loss": "hard", "hard_target": "mixed"}  # as the hard-label baselines
-    else:
-        labels["epochs"], labels["min_steps"] = stored.epochs, 0
-    defaults = {"labels": labels, "evaluation": evaluation, "data": data}
-    config = build_config(merge(defaults, dict(given)))
-    if stored is None and config.evaluation.loss != "hard":
-        raise ConfigError(
-            f"evaluation.loss={config.evaluation.loss} needs soft labels, and this set has none; "
-            "leave it out, or pass hard"
-        )
-    if stored is not None and config.labels.epochs > stored.epochs:
-        raise ConfigError(
-            f"labels.epochs is {config.labels.epochs}, but this set has soft labels for "
-            f"{stored.epochs} epochs"
-        )
-    if stored is not None and config.evaluation.loss != "hard":
-        _check_batches(config, recorded.get("labels", {}), len(distilled.labels))
-    check_shuffle(config.labels.views, distilled.images.shape[-1])
-    count, batch = len(distilled.labels), config.evaluation.batch_size
-    if stored is None:
-        config = replace(config, labels=settle_epochs(config.labels, count, batch))
-    return config
-
-
-def _check_batches(config: Config, recorded: Mapping[str, Any], count: int) -> None:
-    """Check that batches have the size by which `count` images were labeled, if that matters.
-
-    It does where the teachers normalized by the statistics of each batch.
-    """
-    if recorded.get("batchnorm") != "batch":
-        return
-    by, labels = recorded["batch_size"], config.labels
-    labeled = batch_size_for(count, by, recorded["full_batch_up_to"])
-    trained = batch_size_for(count, config.evaluation.batch_size, labels.full_batch_up_to)
-    if trained != labeled:
-        raise ConfigError(
-            f"this set was labeled in batches of {labeled} (labels.batchnorm=batch), and would be "
-            f"trained on in batches of {trained}: set evaluation.batch_size to {by} and "
-            f"labels.full_batch_up_to to {recorded['full_batch_up_to']}, or evaluation.loss to hard"
-        )
-
-
-def _check_read(given: Mapping[str, Any]) -> None:
-    known = {"labels": LABELS, "evaluation": EVALUATION}
-    for section, values in given.items():
-        if section not in (*known, *GENERAL):
-            raise ConfigError(f"gvbsm train does not read {section}")
-        for key in values if section in known else ():
-            if key not in known[section]:
-                raise ConfigError(f"gvbsm train does not read {section}.{key}")
 
 
 def _settle(source: str, model: str, given: dict[str, Any], quiet: bool) -> _Work:

@@ -15,12 +15,13 @@ from torch import nn
 from gvbsm._version import __version__
 from gvbsm.backbones import build_backbone, check_known, check_pretrained, check_takes
 from gvbsm.backbones.features import find_classifier
-from gvbsm.config import Config, ConfigError, SqueezeConfig, ViewConfig
+from gvbsm.config import Config, ConfigError, SqueezeConfig
 from gvbsm.config.build import selection_of, squeeze_of, to_dict
 from gvbsm.config.fields import settings_in
 from gvbsm.config.keys import flatten
 from gvbsm.data.datasets import ImageData, read_dataset
 from gvbsm.data.pictures import DataError
+from gvbsm.data.views import check_shuffle
 from gvbsm.engine.device import Runtime
 from gvbsm.engine.replicas import check_replicable
 from gvbsm.engine.trackers import check_trackers
@@ -302,20 +303,3 @@ def check_alike(config: Config, data: ImageData, runtime: Runtime) -> None:
     made_with = {"device": runtime.device.type, "precision": runtime.precision}
     versions = {"gvbsm": __version__, "torch": torch.__version__}
     runtime.processes.agree({**settings, **made_with, **versions, "pictures": data.fingerprint})
-
-
-def check_shuffle(views: ViewConfig, size: int) -> None:
-    """Check that views can be cut into their cells.
-
-    Args:
-        views: The augmentation.
-        size: Side of an image in pixels.
-
-    Raises:
-        ConfigError: If they cannot.
-    """
-    if views.shuffle > 1 and size % views.shuffle:
-        raise ConfigError(
-            f"labels.views.shuffle must divide the images' side of {size} pixels, got "
-            f"{views.shuffle}"
-        )

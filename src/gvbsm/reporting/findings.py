@@ -14,8 +14,8 @@ from typing import Any, Literal
 from gvbsm.config import WHOLE_SET, BaselinesConfig, Config
 from gvbsm.config.fields import dotted_names_of
 from gvbsm.config.keys import value_at
+from gvbsm.files.sizes import byte_count
 from gvbsm.reporting.facts import AccuracyRow, RunFacts, preset_name
-from gvbsm.reporting.figures.style import byte_count
 from gvbsm.reporting.rivals import rival_words
 from gvbsm.reporting.significance import noise, standard_error
 from gvbsm.reporting.wording import file_words, listed, method_words, percent

@@ -14,9 +14,10 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
 from gvbsm.files.artifacts import atomic, remove_all
+from gvbsm.files.sizes import byte_count
 from gvbsm.pipeline.results import format_top1
 from gvbsm.reporting.figures.captions import CaptionedFigure
-from gvbsm.reporting.figures.style import byte_count, save_figure
+from gvbsm.reporting.figures.style import save_figure
 from gvbsm.reporting.wording import method_words
 
 PIXELS_PER_CSS = 1.5  # of a figure: its smallest text is as large as the page's, and sharp

@@ -10,6 +10,7 @@ from gvbsm.files.artifacts import ArtifactError, read_json
 from gvbsm.files.checkpoint import PARTIAL, is_partial
 from gvbsm.files.manifest import named
 from gvbsm.files.schema import Continual, Data, Results, checked, checked_header
+from gvbsm.files.sizes import byte_count
 from gvbsm.pipeline.results import format_continual, format_table
 from gvbsm.store.distilled import label_folders, load_labels
 
@@ -80,7 +81,7 @@ def _sets(workdir: Path) -> list[str]:
         lines.append(f"{name}: {header['method']}, {ipc} images per class, {_size(path)}")
         for store in label_folders(folder):
             labels = load_labels(store)
-            lines.append(f"  {store.name}: {labels.describe()}, {labels.nbytes() / 1e6:.1f} MB")
+            lines.append(f"  {store.name}: {labels.describe()}, {byte_count(labels.nbytes())}")
         students = [item.stem for item in named(folder, "evaluation/*.json")]
         if students:
             lines.append(f"  evaluation: {', '.join(students)}")
@@ -88,4 +89,4 @@ def _sets(workdir: Path) -> list[str]:
 
 
 def _size(path: Path) -> str:
-    return f"{path.stat().st_size / 1e6:.2f} MB"
+    return byte_count(path.stat().st_size)

@@ -140,18 +140,19 @@ class StudentTask:
         """Batches in an epoch."""
         return batch_count(len(self.images), self.batch_size)
 
-    def batches(self, epoch: int, start: int, runtime: Runtime) -> Iterator[Batch]:
+    def batches(self, epoch: int, start: int, runtime: Runtime, stride: int = 1) -> Iterator[Batch]:
         """Yield the batches of an epoch on the device, from number `start` on.
 
         Args:
             epoch: Number of the epoch of training, from 0.
             start: Number of the first batch.
             runtime: Device.
+            stride: Distance of the batches: 2 takes every second one.
         """
         views, normalization, device = self.labels_config.views, self.normalization, runtime.device
         border = border_color(views, normalization, device)
         plan, stored = self.labeler.epoch(epoch)
-        for index in split_batches(plan.order, self.batch_size)[start:]:
+        for index in split_batches(plan.order, self.batch_size)[start::stride]:
             pictures = view_batch(self.images, plan, index, normalization, runtime, border)
             soft = self.labeler.logits(pictures, stored, index)
             partners = plan.mixes.partners[index]

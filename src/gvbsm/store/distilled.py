@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import base64
+import html
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -27,14 +29,23 @@ from gvbsm.files.artifacts import (
     remove_all,
 )
 from gvbsm.files.schema import ImagesHeader, LabelIndex, check_images, checked
+from gvbsm.files.sizes import byte_count
 from gvbsm.files.streamed_file import Rows, row_file
+from gvbsm.store.batches import Batch
 from gvbsm.store.label_codec import Field
+from gvbsm.store.loader import EpochDataset, EpochLoader
+from gvbsm.store.showing import draw, png
 from gvbsm.store.soft_labels import FOLDER, LAYOUT, OTHER_FOLDERS, SoftLabels
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 @dataclass(frozen=True)
 class DistilledDataset:
     """A distilled (or selected) set.
+
+    `len` counts its images, an index gives (uint8 image, hard label).
 
     Attributes:
         images: uint8 (N, channels, height, width), class by class.
@@ -57,9 +68,91 @@ class DistilledDataset:
         """Images per class, counting classes with images alone (a sample has the first ones)."""
         return len(self.labels) // len(set(self.labels.tolist()))
 
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, int]:
+        return self.images[index], int(self.labels[index])
+
+    def __repr__(self) -> str:
+        channels, height, width = self.images.shape[1:]
+        return (
+            f"DistilledDataset({self.title}: {len(self)} images of {len(self.class_names)} "
+            f"classes, {channels} x {height} x {width} pixels, {self._label_kind()})"
+        )
+
+    def _label_kind(self) -> str:
+        stored = self.soft_labels
+        if stored is None:
+            return "hard labels"
+        return f"soft labels of {stored.describe()}, {byte_count(stored.nbytes())}"
+
+    def _repr_html_(self) -> str:
+        content = base64.b64encode(png(self.images, self.labels)).decode()
+        picture = f'<img alt="its first images" src="data:image/png;base64,{content}">'
+        return f"<p>{html.escape(repr(self))}</p>{picture}"
+
+    @property
+    def title(self) -> str:
+        """Name of the data: the user's own if there is one, else that of the data set."""
+        return str(self.header.get("title") or self.header.get("dataset") or "no name")
+
+    def show(self, classes: int = 20, columns: int = 10) -> Figure:
+        """Draw the images, one row a class, and return matplotlib's figure.
+
+        The last line of a notebook's cell shows it; elsewhere save it with `savefig`.
+
+        Args:
+            classes: Most classes.
+            columns: Most images of a class.
+        """
+        return draw(self.images, self.labels, self.class_names, classes, columns)
+
     def dataset(self) -> Dataset[tuple[Tensor, int]]:
         """A map-style data set of (normalized float image, hard label)."""
         return _HardDataset(self)
+
+    def batches(
+        self, epoch: int, batch_size: int | None = None, start: int = 0, device: str = "cpu"
+    ) -> Iterator[Batch]:
+        """Yield the batches of an epoch as students of `gvbsm train` see them, to the bit.
+
+        A batch holds normalized views, mixed as they were labeled, their soft labels as logits
+        (`probabilities()` on request), the hard labels of both mixed images and their shares. A set
+        without soft labels gives views of its recorded settings, and logits are None.
+
+        Args:
+            epoch: Number of the epoch of training, from 0.
+            batch_size: Images in a batch; None takes that of the set's recorded settings.
+            start: Number of the first batch.
+            device: Where the views are made.
+
+        Raises:
+            ValueError: If there are no soft labels for the epoch.
+            ArtifactError: If soft labels are missing or damaged.
+            ConfigError: If the recorded settings do not fit the set.
+        """
+        dataset = EpochDataset(self, batch_size, device)
+        dataset.set_epoch(epoch)
+        return dataset.batches(start)
+
+    def loader(
+        self, batch_size: int | None = None, workers: int = 0, device: str = "cpu"
+    ) -> EpochLoader:
+        """Return a torch data loader of these batches; each pass over it gives the next epoch.
+
+        Its `dataset` is an `IterableDataset` with `set_epoch`, `epochs` the number of epochs that
+        students train for, and `loss(outputs, batch)` the loss that they train with.
+
+        Args:
+            batch_size: As for `batches`.
+            workers: Processes that make the views; 0 makes them in this process.
+            device: Where the views are made; the CPU if there are workers.
+
+        Raises:
+            ConfigError: As for `batches`.
+        """
+        return EpochLoader(EpochDataset(self, batch_size, device), workers)
 
 
 class _HardDataset(Dataset[tuple[Tensor, int]]):

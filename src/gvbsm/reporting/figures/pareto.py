@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from gvbsm.files.sizes import byte_count
 from gvbsm.reporting.figures.accuracy import TOP1
 from gvbsm.reporting.figures.captions import CaptionedFigure
 from gvbsm.reporting.figures.style import (
@@ -17,7 +18,6 @@ from gvbsm.reporting.figures.style import (
     GRAY,
     SMALL,
     WIDTH,
-    byte_count,
     compact,
     legend_above,
     log_axis,

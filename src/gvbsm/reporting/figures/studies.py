@@ -12,6 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
+from gvbsm.files.sizes import byte_count
 from gvbsm.reporting.figures.accuracy import (
     TOP1,
     JsonRow,
@@ -29,7 +30,6 @@ from gvbsm.reporting.figures.style import (
     SMALL,
     WIDTH,
     MethodStyle,
-    byte_count,
     legend_above,
     log_axis,
     mark_measured,

@@ -202,14 +202,6 @@ def compact(value: float) -> str:
     return f"{value:.3g}"
 
 
-def byte_count(value: float) -> str:
-    """Format bytes in decimal units, such as 820 kB."""
-    for limit, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
-        if value >= limit:
-            return f"{value / limit:.3g} {unit}"
-    return f"{value:.3g} B"
-
-
 def log_axis(axes: Axes, which: str, text: Callable[[float], str] = compact) -> None:
     """Make an axis, x or y, logarithmic; `text` formats its numbers."""
     getattr(axes, f"set_{which}scale")("log")
