@@ -371,6 +371,8 @@ def test_weights_of_a_folder_are_for_the_teachers_that_come_trained():
     given["settings_of"]["resnet18"]["pretrained"] = False
     with pytest.raises(ConfigError, match=r"weights_dir.*pretrained"):
         build_config({"squeeze": given})
+    with pytest.raises(ConfigError, match=r"weights_classes is only read with .*pretrained"):
+        build_config({"squeeze": {"weights_classes": "C"}})
 
 
 @pytest.mark.parametrize(
@@ -392,6 +394,7 @@ def test_weights_of_a_folder_are_for_the_teachers_that_come_trained():
                 ("seed", 1),
                 ("settings_of", {}),
                 ("tests", 1),
+                ("weights_classes", "C"),
                 ("weights_dir", "W"),
             )
         ),

@@ -866,6 +866,7 @@ CHANGES = [
     ),
     ("cifar10", {"method": "sre2l", "baselines": {"methods": []}, "threads": 3}),
     ("imagenet-1k", {"squeeze": {"weights_dir": "WEIGHTS"}, "evaluation": {"micro_batch": 64}}),
+    ("imagenet-1k", {"squeeze": {"weights_dir": "WEIGHTS", "weights_classes": "CLASSES"}}),
     ("imagenet-1k", {"ipc": 50}),
     (
         "cifar10",

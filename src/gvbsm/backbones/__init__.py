@@ -40,11 +40,11 @@ __all__ = [
     "backbone_names",
     "build_backbone",
     "check_known",
-    "check_pretrained",
     "check_takes",
     "disable_inplace",
     "file_stem",
     "fill",
+    "published_classes",
     "weights_digest",
 ]
 
@@ -189,19 +189,18 @@ def check_known(name: str) -> None:
     _small_image_spec(name)
 
 
-def check_pretrained(name: str, classes: int) -> None:
-    """Check that a network has published weights for `classes` classes; nothing is loaded.
+def published_classes(name: str) -> int:
+    """Return the number of classes of a network's published weights; nothing is loaded.
 
     Raises:
         ValueError: If it has none.
     """
     prefix, _, library_name = name.rpartition("/")
     if prefix == "torchvision":
-        library.torchvision_weights(library_name, classes)
-    elif prefix == "timm":
-        library.check_timm_weights(library_name, classes)
-    else:
-        raise ValueError(f"{name} has no pretrained weights; only torchvision/ and timm/ do")
+        return len(library.torchvision_weights(library_name).meta["categories"])
+    if prefix == "timm":
+        return library.timm_classes(library_name)
+    raise ValueError(f"{name} has no pretrained weights; only torchvision/ and timm/ do")
 
 
 def _build_from(
@@ -229,7 +228,7 @@ def _build(name: str, classes: int, image_size: int, channels: int, pretrained: 
         return library.build_timm(library_name, classes, image_size, channels, pretrained)
     spec = _small_image_spec(name)
     if pretrained:
-        check_pretrained(name, classes)  # raises: small-image networks have no published weights
+        published_classes(name)  # raises: small-image networks have no published weights
     return spec.build(classes, image_size, channels)
 
 

@@ -58,7 +58,8 @@ def build_torchvision(name: str, classes: int, channels: int, pretrained: bool) 
     if not pretrained:
         model: nn.Module = torchvision.models.get_model(name, weights=None, num_classes=classes)
         return model
-    weights = torchvision_weights(name, classes)
+    weights = torchvision_weights(name)
+    _require_classes(f"torchvision/{name}", len(weights.meta["categories"]), classes)
     try:
         model = torchvision.models.get_model(name, weights=weights)
     except (OSError, RuntimeError) as error:  # RuntimeError: the file's hash does not match
@@ -69,18 +70,16 @@ def build_torchvision(name: str, classes: int, channels: int, pretrained: bool) 
     return model
 
 
-def torchvision_weights(name: str, classes: int) -> torchvision.models.WeightsEnum:
+def torchvision_weights(name: str) -> torchvision.models.WeightsEnum:
     """Return the entry of a classifier's published weights; nothing is loaded.
 
     Raises:
-        ValueError: If there are none for this number of classes.
+        ValueError: If there are none.
     """
     versions = torchvision.models.get_model_weights(name).__members__
     if "IMAGENET1K_V1" not in versions:
         raise ValueError(f"torchvision/{name} has no weights IMAGENET1K_V1, only {list(versions)}")
-    weights = versions["IMAGENET1K_V1"]
-    _require_classes(f"torchvision/{name}", len(weights.meta["categories"]), classes)
-    return weights
+    return versions["IMAGENET1K_V1"]
 
 
 def build_timm(
@@ -106,7 +105,7 @@ def build_timm(
     options = _timm_options(name, classes, image_size, channels)
     if not pretrained:
         return timm.create_model(name, pretrained=False, **options)
-    check_timm_weights(name, classes)
+    _require_classes(f"timm/{name}", timm_classes(name), classes)
     published = timm.get_pretrained_cfg(name)
     assert published is not None
     try:
@@ -171,12 +170,16 @@ def published_stems(name: str) -> list[str]:
     return []
 
 
-def check_timm_weights(name: str, classes: int) -> None:
-    """Raise ValueError unless weights for this number of classes are published."""
+def timm_classes(name: str) -> int:
+    """Return the number of classes of a network's published weights.
+
+    Raises:
+        ValueError: If it has none.
+    """
     published = timm.get_pretrained_cfg(name)
     if published is None or not published.has_weights:
         raise ValueError(f"timm/{name} has no pretrained weights")
-    _require_classes(f"timm/{name}", published.num_classes, classes)
+    return int(published.num_classes)
 
 
 def _timm_options(name: str, classes: int, image_size: int, channels: int) -> dict[str, Any]:

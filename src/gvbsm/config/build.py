@@ -214,11 +214,13 @@ def _of_method(
 def squeeze_of(config: SqueezeConfig, backbone: str) -> SqueezeConfig:
     """Return the settings of one teacher's training: `settings_of` laid over the common ones.
 
-    `weights_dir` is None for a teacher that is trained, and `settings_of` is empty.
+    `settings_of` is empty, and the settings of pretrained weights are None for a teacher that is
+    trained.
     """
     squeeze = replaced(config, config.settings_of.get(backbone, {}))
-    weights_dir = squeeze.weights_dir if squeeze.pretrained else None
-    return dataclasses.replace(squeeze, weights_dir=weights_dir, settings_of={})
+    if not squeeze.pretrained:
+        squeeze = dataclasses.replace(squeeze, weights_dir=None, weights_classes=None)
+    return dataclasses.replace(squeeze, settings_of={})
 
 
 def selection_of(method: str) -> str | None:

@@ -218,8 +218,9 @@ def _weight_faults(config: Config) -> Iterator[str | None]:
 
 def _mode_faults(config: Config) -> Iterator[str]:
     squeeze = config.squeeze
-    pretrained = (settings.get("pretrained") for settings in squeeze.settings_of.values())
-    if squeeze.weights_dir is not None and not (squeeze.pretrained or any(pretrained)):
-        yield "squeeze.weights_dir is only read with squeeze.pretrained=true: set both, or neither"
+    pretrained = [settings.get("pretrained") for settings in squeeze.settings_of.values()]
+    for key in ("weights_dir", "weights_classes"):
+        if getattr(squeeze, key) is not None and not (squeeze.pretrained or any(pretrained)):
+            yield f"squeeze.{key} is only read with squeeze.pretrained=true: set both, or neither"
     if config.method != "gvbsm" and config.baselines.methods:
         yield f"method={config.method} is itself a baseline: set baselines.methods to []"

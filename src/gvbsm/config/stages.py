@@ -21,6 +21,9 @@ class SqueezeConfig:
         pretrained: Use published weights (torchvision/..., timm/...) instead of training.
         weights_dir: Folder with weight files for pretrained teachers, named as docs/imagenet.md
             says; none lets the libraries find or download the weights.
+        weights_classes: Text file with the names of the pretrained weights' classes, one a line in
+            the order of the outputs; the classifier is cut to the data's classes. None takes the
+            names in a teacher's file, or ImageNet's (WordNet ids, or names).
         epochs: Passes over the training set.
         batch_size: Pictures in a training step.
         micro_batch: Most pictures in a forward pass; a larger step sums the gradients of several
@@ -44,6 +47,7 @@ class SqueezeConfig:
     )
     pretrained: bool = setting(False, of_one_teacher=True)
     weights_dir: str | None = setting(None, changes_results=False)
+    weights_classes: str | None = setting(None, changes_results=False)
     epochs: int = setting(50, limit="positive", of_one_teacher=True, reducible=True)
     batch_size: int = setting(64, limit="positive", of_one_teacher=True)
     micro_batch: int | None = setting(None, limit="positive", of_one_teacher=True)

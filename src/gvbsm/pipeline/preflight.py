@@ -13,8 +13,9 @@ import torch
 from torch import nn
 
 from gvbsm._version import __version__
-from gvbsm.backbones import build_backbone, check_known, check_pretrained, check_takes
+from gvbsm.backbones import build_backbone, check_known, check_takes
 from gvbsm.backbones.features import find_classifier
+from gvbsm.backbones.pretrained import Pretrained
 from gvbsm.config import Config, ConfigError, SqueezeConfig
 from gvbsm.config.build import selection_of, squeeze_of, to_dict
 from gvbsm.config.fields import settings_in
@@ -137,13 +138,9 @@ def _check_weights(name: str, config: SqueezeConfig, data: ImageData) -> None:
     """Check that pre-trained weights are published, or that the user's file of them loads."""
     if not config.pretrained:
         return
-    classes = len(data.class_names)
     try:
-        if config.weights_dir is None:
-            check_pretrained(name, classes)
-        else:
-            folder = Path(config.weights_dir)
-            build_backbone(name, classes, data.image_size, data.channels, True, folder)
+        shape = (data.image_size, data.channels)
+        Pretrained.of(name, config, data.class_names, *shape).check()
     except ValueError as error:
         raise ConfigError(str(error)) from None
 

@@ -39,6 +39,9 @@ class Section:
     terms: tuple[Term, ...]
 
 
+# Settings of `squeeze` that are paths of a machine, and what the commands show in their place.
+_WEIGHT_PATHS = {"weights_dir": "WEIGHTS", "weights_classes": "CLASSES"}
+
 SECTIONS = (
     Section(
         "Squeeze (model pre-training)",
@@ -141,7 +144,7 @@ def preset_words(config: Mapping[str, Any], origin: Origin = UNKNOWN) -> str | N
 
 def settings_yaml(config: Mapping[str, Any]) -> str:
     """All settings as a YAML file for `gvbsm run`, without paths of this machine."""
-    without_paths = {"data": {"root": None}, "squeeze": {"weights_dir": None}}
+    without_paths = {"data": {"root": None}, "squeeze": dict.fromkeys(_WEIGHT_PATHS)}
     return format_yaml(merge(dict(config), without_paths))
 
 
@@ -162,14 +165,15 @@ def commands(
     tail = ["--workdir", f"runs/{name}"]
     if config["data"]["root"] is not None:
         tail = ["--data-root", "DIR", *tail]
-    if config["squeeze"]["weights_dir"] is not None:
-        tail = ["--squeeze.weights_dir", "WEIGHTS", *tail]
+    for name, word in reversed(_WEIGHT_PATHS.items()):
+        if config["squeeze"].get(name) is not None:
+            tail = [f"--squeeze.{name}", word, *tail]
     shell_commands = [shlex.join(["gvbsm", "run", "settings.yaml", *tail])]
     if preset is not None:
         options = [
             shlex.join([f"--{key}", _option(value)])
             for key, value in differences(config, preset).items()
-            if key not in ("data.root", "squeeze.weights_dir")
+            if key not in ("data.root", *(f"squeeze.{name}" for name in _WEIGHT_PATHS))
         ]
         lines = [f"gvbsm run {preset_name(config, origin)}", *options, shlex.join(tail)]
         shell_commands.append(" \\\n  ".join(lines))

@@ -7,6 +7,7 @@ from pathlib import Path
 from torch import nn
 
 from gvbsm.backbones import build_backbone
+from gvbsm.backbones.pretrained import Pretrained
 from gvbsm.data.datasets import ImageData
 from gvbsm.data.loading import plain_batches
 from gvbsm.engine.accuracy import accuracy
@@ -48,15 +49,12 @@ def squeeze_teacher(
         RunError: If the training diverges, or memory runs out.
     """
     backbone, config, workers = task.backbone, task.config, task.workers
+    shape = (data.image_size, data.channels)
     with seeded(runtime.seed, "squeeze", backbone, "weights"):
-        model = build_backbone(
-            backbone,
-            len(data.class_names),
-            data.image_size,
-            data.channels,
-            pretrained=config.pretrained,
-            weights_dir=None if config.weights_dir is None else Path(config.weights_dir),
-        )
+        if config.pretrained:
+            model = Pretrained.of(backbone, config, data.class_names, *shape).build()
+        else:
+            model = build_backbone(backbone, len(data.class_names), *shape)
     model = runtime.place(model)
 
     def test(net: nn.Module) -> float:

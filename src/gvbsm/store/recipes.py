@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from gvbsm.backbones import weights_digest
+from gvbsm.backbones.output_names import names_digest
 from gvbsm.config import Config, SqueezeConfig
 from gvbsm.config.build import squeeze_of, to_dict
 from gvbsm.config.fields import names_in_recipe, names_of
@@ -53,6 +54,7 @@ def full_training(config: Config) -> SqueezeConfig:
         tests=config.evaluation.tests,
         pretrained=False,
         weights_dir=None,
+        weights_classes=None,
         settings_of={},
     )
 
@@ -82,6 +84,8 @@ class Recipes:
         settings = pretrained if squeeze.pretrained else _settings(squeeze)
         if (folder := squeeze.weights_dir) is not None:
             settings["weights"] = weights_digest(backbone, Path(folder))
+        if (names := squeeze.weights_classes) is not None:
+            settings["classes"] = names_digest(Path(names))
         seed = seed_of(self._config, "squeeze")
         return self._recipe("squeeze", seed=seed, backbone=backbone, squeeze=settings)
 
