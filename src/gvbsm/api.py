@@ -13,6 +13,7 @@ from gvbsm.config.provenance import Origin, origin_of
 from gvbsm.engine.torch_defaults import torch_defaults
 from gvbsm.pipeline.run import Run
 from gvbsm.reporting.picture import draw_picture
+from gvbsm.reporting.result_tables import RunResults
 
 
 @torch_defaults()
@@ -22,8 +23,10 @@ def run(
     quiet: bool = False,
     *,
     origin: Origin | None = None,
-) -> dict[str, Any]:
+) -> RunResults:
     """Run the whole pipeline and return the content of `results.json`.
+
+    It is a mapping, with `to_markdown()`, `to_latex()`, `to_csv()` and `to_frame()`.
 
     Args:
         config: Settings, the name of a preset, or a nested mapping of settings.
@@ -41,7 +44,7 @@ def run(
     results = current.all_stages()
     if current.processes.leads:
         draw_picture(current.workspace, current.real_pictures())
-    return results
+    return RunResults(results)
 
 
 @torch_defaults()

@@ -275,6 +275,9 @@ def test_a_yaml_file_of_one_s_own(taken, tmp_path):
         (["run", "digits", "--data.name", "digit"], r"'digit'.*did you mean 'digits'"),
         (["show"], r"gvbsm show DIR"),
         (["show", "a", "b"], r"gvbsm show DIR"),
+        (["show", "a", "--format", "pdf"], r"\[--format md\|latex\|csv\] .*--format pdf"),
+        (["show", "a", "--format"], r"gvbsm show DIR"),
+        (["show", ".", "--format", "md"], r"holds no results\.json; `gvbsm run` writes it"),
         (["export", "w"], r"required: to, out"),
         (["export", "w", "--to", "zip", "--out", "x"], r"one of folder, hub, dd-ranking, safet"),
         (["export", "w", "--to", "folder", "--out", "x", "--push", "a/b"], r"--to hub, not with"),
@@ -480,6 +483,12 @@ def test_run_then_quiet_then_show(tiny, tmp_path, capsys, caplog):
     assert err == ""
     assert out.startswith(f"{work}: npz, 2 classes, 8 px\n")
     assert again.splitlines()[2] in out.splitlines()
+    assert main(["show", str(work), "--format", "md"]) == 0
+    assert capsys.readouterr().out.splitlines()[2].startswith("| gvbsm | convnet8")
+    assert main(["show", "--format=csv", str(work)]) == 0
+    assert capsys.readouterr().out.startswith("method,student,ipc,seed,top1,top1_best\ngvbsm,")
+    assert main(["show", str(work), "--format", "latex"]) == 0
+    assert capsys.readouterr().out.splitlines()[-1] == r"\end{tabular}"
 
 
 def test_show_of_what_is_no_work_directory(fault, tmp_path):

@@ -248,7 +248,15 @@ def test_results_that_a_page_cannot_show_are_refused(name, value, tmp_path):
         )
 
 
-SCORE = {"mean": 50.0, "std": 0.0, "values": [50.0]}
+def test_several_students_have_a_deviation(tmp_path):
+    score = {"mean": 50.0, "std": None, "values": [50.0, 50.0]}
+    row = {"method": "m", "student": "s", "ipc": 1, "top1": score, "top1_best": score, "seconds": 1}
+    content = {"rows": [row], "origin": {"preset": None, "changed": []}}
+    with pytest.raises(ArtifactError, match="std should be a number beside several values"):
+        checked(Results, content, tmp_path / "results.json")
+
+
+SCORE = {"mean": 50.0, "std": None, "values": [50.0]}
 WHOLE = {
     Continual: {
         "classes": [1, 2],

@@ -44,7 +44,11 @@ def test_rows_take_the_last_epoch_and_report_the_best_beside_it():
     assert row["top1_best"]["values"] == [60.0, 70.0, 64.0]
     assert row["top1_best"]["std"] == pytest.approx((76 / 3) ** 0.5)  # n - 1 in the denominator
     assert (row["ipc"], row["seconds"]) == (5, 1.5)
-    assert rows["random-hard", "convnet128"]["top1"] == {"mean": 30.0, "std": 0.0, "values": [30.0]}
+    assert rows["random-hard", "convnet128"]["top1"] == {
+        "mean": 30.0,
+        "std": None,
+        "values": [30.0],
+    }
     assert rows["gvbsm", "convnet128_d4"]["seconds"] == 4.0
     teacher, whole = rows["teacher", "resnet18"], rows["full", "convnet128"]
     assert (teacher["ipc"], teacher["seconds"]) == (None, 7.0)

@@ -21,7 +21,7 @@ STUDENT = "convnet128"
 
 
 def score(*values):
-    std = statistics.stdev(values) if len(values) > 1 else 0.0
+    std = statistics.stdev(values) if len(values) > 1 else None
     return Score(statistics.fmean(values), std, values)
 
 

@@ -191,7 +191,7 @@ def additive(content):
     top1 = [
         {"mean": 50.0, "std": 3.0, "values": [0.0] * 9},
         {"mean": 52.5, "std": 4.0, "values": [0.0] * 4},
-        {"mean": 51.0, "std": 0.0, "values": [51.0]},
+        {"mean": 51.0, "std": None, "values": [51.0]},
     ]
     names = ["one", "two", "three"]
     top1 = [{**t, "n": len(t["values"])} for t in top1]

@@ -6,18 +6,37 @@ from gvbsm.cli.parsing import start_log
 from gvbsm.config import ConfigError
 from gvbsm.config.paths import user_path
 
+TABLE_FORMATS = ("md", "latex", "csv")
+
 
 def show_verb(argv: list[str]) -> int:
-    """Print what a work directory holds."""
-    if argv and argv[0] in ("-h", "--help"):
-        print("usage: gvbsm show DIR")
+    """Print what a work directory holds, or its results in the form of `--format`."""
+    usage = f"gvbsm show DIR [--format {'|'.join(TABLE_FORMATS)}]"
+    if {"-h", "--help"} & set(argv):
+        print(f"usage: {usage}")
         return 0
-    if len(argv) != 1:
-        raise ConfigError(f"gvbsm show DIR takes one work directory, got {len(argv)}")
-    from gvbsm.reporting.show import describe
+    folder, form = _folder_and_format(argv)
+    if folder is None or (form is not None and form not in TABLE_FORMATS):
+        raise ConfigError(f"{usage} takes one work directory, got {' '.join(argv) or 'none'}")
+    from gvbsm.reporting.show import describe, result_table
 
-    print(describe(user_path(argv[0])))
+    workdir = user_path(folder)
+    print(describe(workdir) if form is None else result_table(workdir, form).rstrip("\n"))
     return 0
+
+
+def _folder_and_format(argv: list[str]) -> tuple[str | None, str | None]:
+    """Return the folder and the format that a command names; a folder of None is a fault."""
+    words, form = [], None
+    remaining = iter(argv)
+    for word in remaining:
+        option, _, value = word.partition("=")
+        if option == "--format":
+            form = value or next(remaining, "")
+        else:
+            words.append(word)
+    is_folder = len(words) == 1 and not words[0].startswith("-")
+    return (words[0] if is_folder else None), form
 
 
 def report_verb(argv: list[str]) -> int:

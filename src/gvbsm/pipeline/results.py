@@ -98,8 +98,8 @@ def sum_seconds(seconds: Mapping[str, float], start: str) -> float:
 
 
 def spread(values: list[float]) -> dict[str, Any]:
-    """Mean and sample standard deviation (n - 1); the deviation of a single value is 0."""
-    deviation = standard_statistics.stdev(values) if len(values) > 1 else 0.0
+    """Mean and sample standard deviation (n - 1); a single value has none (None)."""
+    deviation = standard_statistics.stdev(values) if len(values) > 1 else None
     return {"mean": standard_statistics.fmean(values), "std": deviation, "values": values}
 
 

@@ -26,10 +26,10 @@ PAPER = {"imagenet-1k": 7, "tiny-imagenet": 8, "cifar10": 9, "cifar100": 9}
 
 @dataclass(frozen=True)
 class Score:
-    """Top-1 accuracy in percent over several students."""
+    """Top-1 accuracy in percent over several students; a single one has no deviation."""
 
     mean: float
-    std: float
+    std: float | None
     values: tuple[float, ...]
 
     @property

@@ -157,7 +157,7 @@ def _spread(facts: RunFacts) -> Iterator[Finding]:
     spreads = [
         f"{row.student} ± {row.last.std:.1f}"
         for row in facts.own_rows()
-        if row.last.n > 1 and row.last.std > LARGE_SPREAD
+        if row.last.std is not None and row.last.std > LARGE_SPREAD
     ]
     if spreads:
         yield Finding(

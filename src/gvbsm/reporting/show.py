@@ -12,6 +12,7 @@ from gvbsm.files.manifest import named
 from gvbsm.files.schema import Continual, Data, Results, checked, checked_header
 from gvbsm.files.sizes import byte_count
 from gvbsm.pipeline.results import format_continual, format_table
+from gvbsm.reporting.result_tables import FORMATS, RunResults
 from gvbsm.store.distilled import label_folders, load_labels
 
 
@@ -42,6 +43,24 @@ def describe(workdir: Path) -> str:
         checked(Continual, content, workdir / "continual.json")
         lines += ["", format_continual(content), *_preset(content)]
     return "".join(char if char.isprintable() or char == "\n" else " " for char in "\n".join(lines))
+
+
+def result_table(workdir: Path, form: str) -> str:
+    """Return the results of a work directory as a table.
+
+    Args:
+        workdir: The work directory.
+        form: One of `result_tables.FORMATS`.
+
+    Raises:
+        ArtifactError: If it holds no results, or they are damaged.
+    """
+    path = workdir / "results.json"
+    if not path.is_file():
+        raise ArtifactError(f"{workdir} holds no results.json; `gvbsm run` writes it")
+    content = read_json(path)
+    checked(Results, content, path)
+    return FORMATS[form](RunResults(content))
 
 
 def _preset(content: dict[str, Any]) -> list[str]:

@@ -30,7 +30,7 @@ def noise(first: Score, second: Score, test: int | None) -> float | None:
         Twice the larger of the pooled deviation over students and the standard error over test
         pictures; None if both are unknown.
     """
-    spreads = [score.std for score in (first, second) if score.n > 1]
+    spreads = [score.std for score in (first, second) if score.std is not None]
     deviations = [math.sqrt(sum(std**2 for std in spreads) / len(spreads))] if spreads else []
     if test:
         deviations.append(standard_error((first.mean + second.mean) / 2, test))

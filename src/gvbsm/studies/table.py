@@ -120,10 +120,11 @@ def gains(content: Mapping[str, Any]) -> dict[tuple[str, str], Gain]:
 
 def _gain(before: Mapping[str, Any], after: Mapping[str, Any]) -> Gain:
     counts = [len(top1["values"]) for top1 in (before, after)]
+    gain = after["mean"] - before["mean"]
+    if min(counts) == 1:
+        return Gain(gain, None)
     squares = [top1["std"] ** 2 / n for top1, n in zip((before, after), counts, strict=True)]
-    return Gain(
-        after["mean"] - before["mean"], math.sqrt(sum(squares)) if min(counts) > 1 else None
-    )
+    return Gain(gain, math.sqrt(sum(squares)))
 
 
 def write_csv(path: Path, content: Mapping[str, Any]) -> None:

@@ -23,11 +23,17 @@ from gvbsm.files.schema.base import (
 
 
 class Score(Manifest):
-    """Top-1 accuracies of several students, in percent."""
+    """Top-1 accuracies of several students, in percent; a single one has no deviation."""
 
     mean: Percent
-    std: Annotated[float, Field(ge=0, allow_inf_nan=False)]
+    std: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None
     values: Annotated[list[Percent], Field(min_length=1)]
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if self.std is None and len(self.values) > 1:
+            raise ValueError("std should be a number beside several values")
+        return self
 
 
 class ResultRow(Manifest):

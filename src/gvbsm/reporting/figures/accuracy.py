@@ -129,7 +129,7 @@ def draw_continual(classes: Sequence[int], rows: Sequence[JsonRow]) -> Figure:
         for row in (row for row in rows if row["student"] == student):
             style, steps = method_style(row["method"]), row["steps"]
             means = np.array([step["mean"] for step in steps])
-            bars = np.array([step["std"] for step in steps])
+            bars = np.array([step["std"] or 0.0 for step in steps])
             axes.plot(
                 classes,
                 means,

@@ -100,7 +100,7 @@ def _draw_published_strips(
     for number, column in enumerate(published):
         style = _published_style(number)
         for point, value in column.top1.items():
-            top1 = {"mean": value, "std": 0.0, "values": [value]}
+            top1 = {"mean": value, "std": None, "values": [value]}
             draw_strip(axes, points.index(point) + _aside(headings, column.heading), top1, style)
         axes.plot(
             [],

@@ -1,0 +1,112 @@
+"""Results of a run as tables for papers and notebooks: Markdown, LaTeX, CSV and pandas."""
+
+from __future__ import annotations
+
+import csv
+import io
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import pandas
+
+HEAD = ("method", "student", "images per class", "top-1 (%)", "n")
+LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+
+
+class RunResults(dict[str, Any]):
+    """What `gvbsm.run` returns: the content of `results.json`, which also makes tables of itself.
+
+    Accuracies in tables are means and sample deviations over n students after the last epoch; a
+    single student has no deviation.
+    """
+
+    def to_markdown(self) -> str:
+        """Return a Markdown table, a line a row of the results."""
+        lines = [HEAD, ("---",) * len(HEAD)]
+        lines += [tuple(_escaped(cell) for cell in _cells(row, "±")) for row in self["rows"]]
+        return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+    def to_latex(self) -> str:
+        r"""Return a LaTeX `tabular`, a line a row of the results; it needs `\usepackage{booktabs}`.
+
+        The characters that LaTeX reads as commands are escaped in names.
+        """
+        head, *lines = [HEAD, *(_cells(row, r"$\pm$") for row in self["rows"])]
+        rows = [_latex_line([_latex(cell) for cell in line[:3]] + [*line[3:]]) for line in lines]
+        columns = _latex_line([cell.replace("%", r"\%") for cell in head])
+        body = [r"\toprule", columns, r"\midrule", *rows, r"\bottomrule"]
+        return "\n".join([r"\begin{tabular}{llrrr}", *body, r"\end{tabular}", ""])
+
+    def to_csv(self) -> str:
+        """Return the tidy rows as CSV with a head; an `ipc` of all pictures is empty."""
+        rows = self.tidy()
+        text = io.StringIO()
+        names = ("method", "student", "ipc", "seed", "top1", "top1_best")
+        writer = csv.DictWriter(text, names, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        return text.getvalue()
+
+    def to_frame(self) -> pandas.DataFrame:
+        """Return the tidy rows as a `pandas.DataFrame`.
+
+        Raises:
+            ImportError: If pandas is not installed.
+        """
+        try:
+            import pandas
+        except ImportError:
+            raise ImportError("to_frame needs pandas: pip install pandas") from None
+        frame = pandas.DataFrame(self.tidy())
+        return frame.astype({"ipc": "Int64"}) if len(frame) else frame
+
+    def tidy(self) -> list[dict[str, Any]]:
+        """Return one row a student and seed.
+
+        Returns:
+            `method`, `student`, `ipc` (None for all pictures), `seed` (number of the student, from
+            0), `top1` (last epoch) and `top1_best` (best test of all epochs) in percent.
+        """
+        return [
+            {
+                **{name: row[name] for name in ("method", "student", "ipc")},
+                "seed": seed,
+                "top1": last,
+                "top1_best": best,
+            }
+            for row in self["rows"]
+            for seed, (last, best) in enumerate(
+                zip(row["top1"]["values"], row["top1_best"]["values"], strict=True)
+            )
+        ]
+
+    def _repr_markdown_(self) -> str:
+        return self.to_markdown()
+
+
+FORMATS = {"md": RunResults.to_markdown, "latex": RunResults.to_latex, "csv": RunResults.to_csv}
+"""The formats of `gvbsm show DIR --format`, and what makes them."""
+
+
+def _cells(row: Mapping[str, Any], plus_minus: str) -> tuple[str, ...]:
+    top1 = row["top1"]
+    count = len(top1["values"])
+    deviation = f" {plus_minus} {top1['std']:.1f}" if count > 1 else ""
+    ipc = "all" if row["ipc"] is None else str(row["ipc"])
+    return row["method"], row["student"], ipc, f"{top1['mean']:.1f}{deviation}", str(count)
+
+
+def _escaped(cell: str) -> str:
+    """Escape what Markdown reads as the end of a cell or as emphasis."""
+    return re.sub(r"([|\\`*_])", r"\\\1", cell)
+
+
+def _latex(cell: str) -> str:
+    """Escape the characters that LaTeX reads as commands."""
+    return re.sub(r"[\\~^&%$#_{}]", lambda match: LATEX.get(match[0], f"\\{match[0]}"), cell)
+
+
+def _latex_line(cells: list[str]) -> str:
+    return rf"{' & '.join(cells)} \\"
