@@ -83,7 +83,8 @@ class Config:
         seed: Seed of all random draws.
         method: gvbsm, or a baseline in its place (sre2l, or a selection such as random-hard).
         device: cpu, cuda or cuda:N; auto takes a GPU if there is one.
-        precision: fp32, or bf16 (autocast; statistics stay fp32); auto is bf16 on CUDA, else fp32.
+        precision: fp32, or bf16 (autocast; statistics stay fp32); auto measures which is faster
+            for each network, where the work is long, and else takes bf16 on CUDA and fp32 on a CPU.
         threads: CPU threads; none leaves torch's choice.
         checkpoint_seconds: Seconds between checkpoints of unfinished work.
         trackers: Trackers that log losses and accuracies: tensorboard, wandb, trackio.

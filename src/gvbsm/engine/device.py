@@ -8,7 +8,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import torch
@@ -16,6 +16,7 @@ from torch import Generator, nn
 from tqdm import tqdm
 
 from gvbsm.config.errors import first_line
+from gvbsm.engine.forms import NO_FORMS, Form, Forms, Kind
 from gvbsm.engine.processes import ALONE, Processes
 from gvbsm.engine.seeds import generator_for
 
@@ -45,6 +46,8 @@ class Runtime:
         quiet: Show no progress bars.
         log: Receives losses and accuracies for the trackers; None without trackers.
         processes: The processes that work on the run together.
+        layout: Memory layout of networks, channels-last or contiguous; None is `usual_layout`'s.
+        forms: Precision and layout of single networks in single kinds of work (`of`).
     """
 
     device: torch.device
@@ -54,6 +57,21 @@ class Runtime:
     quiet: bool = False
     log: Log | None = None
     processes: Processes = ALONE
+    layout: str | None = None
+    forms: Forms = NO_FORMS
+
+    @property
+    def form(self) -> Form:
+        """The form in which networks are computed."""
+        return Form(self.precision, self.layout)
+
+    def in_form(self, form: Form) -> Runtime:
+        """Return the runtime with another form."""
+        return replace(self, precision=form.precision, layout=form.layout)
+
+    def of(self, network: str, kind: Kind) -> Runtime:
+        """Return the runtime with the form that a network has in a kind of work."""
+        return self.in_form(self.forms.of(network, kind) or self.form)
 
     def autocast(self) -> contextlib.AbstractContextManager[Any]:
         """Return the autocast context in which networks are called."""
@@ -61,15 +79,10 @@ class Runtime:
         return torch.autocast(self.device.type, torch.bfloat16, enabled=enabled)
 
     def place(self, model: nn.Module) -> nn.Module:
-        """Move a network to the device, in the memory format that is fastest there.
-
-        oneDNN's and cuDNN's bf16 convolutions want channels-last, but GroupNorm has no fast
-        channels-last kernel: ConvNet-128 trains 3 times slower with it, ResNet-18 1.2 times faster.
-        """
-        grouped = any(isinstance(module, nn.GroupNorm) for module in model.modules())
-        if self.precision == "bf16" and not grouped:
+        """Move a network to the device, in the memory layout of the runtime."""
+        if (self.layout or usual_layout(model, self.precision)) == "channels-last":
             return model.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload, no-any-return]
-        return model.to(self.device)
+        return model.to(self.device, memory_format=torch.contiguous_format)  # type: ignore[call-overload, no-any-return]
 
     def generator(self, *path: object) -> Generator:
         """`generator_for` with the run's seed."""
@@ -92,6 +105,16 @@ class Runtime:
         yield from tqdm(items, desc=name, disable=hidden, dynamic_ncols=True)
 
 
+def usual_layout(model: nn.Module, precision: str) -> str:
+    """Return the layout that is mostly the fastest, where none is measured.
+
+    oneDNN's and cuDNN's bf16 convolutions want channels-last, but GroupNorm has no fast
+    channels-last kernel: ConvNet-128 trains 3 times slower with it, ResNet-18 1.2 times faster.
+    """
+    grouped = any(isinstance(module, nn.GroupNorm) for module in model.modules())
+    return "channels-last" if precision == "bf16" and not grouped else "contiguous"
+
+
 def resolve_runtime(
     device: str,
     precision: str,
@@ -108,7 +131,8 @@ def resolve_runtime(
 
     Args:
         device: auto, cpu, cuda or cuda:N.
-        precision: auto, fp32 or bf16; auto is bf16 on GPUs that support it.
+        precision: auto, fp32 or bf16; auto is bf16 on GPUs that support it, for work whose form is
+            not measured (`engine.forms`).
         seed: The run's seed.
         checkpoint_seconds: Time between checkpoints.
         quiet: Show no progress bars.

@@ -33,6 +33,7 @@ from gvbsm.files.artifacts import (
     write_json,
 )
 from gvbsm.files.checkpoint import Checkpoint
+from gvbsm.pipeline.form_choice import RaceTask
 from gvbsm.pipeline.preflight import check_trainable, load_data
 from gvbsm.stages.evaluation import Judge, fit_student
 from gvbsm.store.batches import Labeler, StudentTask
@@ -128,6 +129,11 @@ def _settle(source: str, model: str, given: dict[str, Any], quiet: bool) -> _Wor
         quiet,
         config.threads,
     )
+    if config.precision == "auto":
+        task = RaceTask(len(distilled.class_names), (channels, side, side))
+        views = config.labels.epochs * len(distilled.images)
+        form = task.choose(model, "training", views, runtime)
+        runtime = runtime.in_form(form or runtime.form)
     test = None
     asked = given.get("data", {})
     if asked.get("name") or asked.get("root"):
@@ -225,7 +231,7 @@ def _recipe(work: _Work) -> Recipe:
         "evaluation": {key: evaluation[key] for key in EVALUATION},
         "test": work.test and work.test.fingerprint,
         "seed": work.config.seed,
-        "precision": work.runtime.precision,
+        "precision": work.runtime.form.name,
     }
     plain: Recipe = json.loads(json.dumps(recipe))  # equal to what is read from a file
     return plain

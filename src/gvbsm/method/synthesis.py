@@ -252,7 +252,7 @@ def step_terms(
     drops = torch.rand(len(teacher.conv), generator=shared).tolist()
     kept = [path for path, drop in zip(teacher.conv, drops, strict=True) if drop >= config.beta_dr]
     adjusting = [extra for extra in extras if extra.per_image]
-    with runtime.autocast():
+    with runtime.of(teacher.name, "pixels").autocast():
         logits, sums = teacher.observe(
             pictures, {*teacher.batchnorm, *kept}, len(pictures) if adjusting else groups
         )

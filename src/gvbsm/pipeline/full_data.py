@@ -63,5 +63,10 @@ def train_full(
         task = PictureTraining(f"full-{index}", name, full_training(config), workers)
         with work.timed(f"full/{name}/{index}", team):
             train_on_everything(
-                task, data, runtime, path_of(number), recipes.full(name, index), team
+                task,
+                data,
+                runtime.of(name, "training"),
+                path_of(number),
+                recipes.full(name, index),
+                team,
             )

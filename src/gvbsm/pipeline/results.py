@@ -14,6 +14,7 @@ from gvbsm._version import __version__
 from gvbsm.config import Config
 from gvbsm.config.build import to_dict
 from gvbsm.engine.device import Runtime
+from gvbsm.engine.forms import Form
 
 # Names of times begin with one of these; `full` is the training on all real pictures.
 STAGES = ("squeeze", "statistics", "synthesis", "labels", "evaluation", "full")
@@ -114,9 +115,16 @@ def versions(runtime: Runtime) -> dict[str, str]:
         "torchvision": torchvision.__version__,
         "python": platform.python_version(),
         "device": device,
-        "precision": runtime.precision,
+        "precision": _precisions(runtime),
         "threads": str(torch.get_num_threads()),
     }
+
+
+def _precisions(runtime: Runtime) -> str:
+    """Return the precisions of a run's networks, such as `bf16` or `bf16, fp32`."""
+    rows = runtime.forms.table.values()
+    measured = {Form.named(name).precision for row in rows for name in row.values()}
+    return ", ".join(sorted(measured)) or runtime.precision
 
 
 def format_table(rows: Sequence[Mapping[str, Any]]) -> str:

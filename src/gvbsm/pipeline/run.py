@@ -19,6 +19,7 @@ from gvbsm.data.datasets import ImageData
 from gvbsm.data.epochs import settle
 from gvbsm.data.starts import Start
 from gvbsm.engine.device import Log, Runtime, resolve_runtime
+from gvbsm.engine.forms import Forms, Kind
 from gvbsm.engine.processes import join
 from gvbsm.engine.trackers import tracking
 from gvbsm.files.artifacts import (
@@ -40,6 +41,7 @@ from gvbsm.pipeline.evaluated_sets import (
     read_results,
     read_teachers,
 )
+from gvbsm.pipeline.form_choice import choose_forms
 from gvbsm.pipeline.full_data import train_full
 from gvbsm.pipeline.preflight import (
     check_alike,
@@ -113,8 +115,14 @@ class Run:
             if processes.leads:
                 check_owner(workdir, self.data)
         check_alike(config, self.data, self.runtime)
-        self.recipes = Recipes(config, self.data.fingerprint, self.runtime.precision)
+        forms = Forms(processes.same(self._choose_forms))
+        self.runtime = replace(self.runtime, forms=forms)
+        self.recipes = Recipes(config, self.data.fingerprint, self.runtime.precision, forms)
         self.teachers = Teachers(self.workspace, self.data, self.runtime)
+
+    def _choose_forms(self) -> dict[str, dict[Kind, str]]:
+        path = self.workdir / "forms.json"
+        return choose_forms(self.config, self.evaluated_sets, self.data, self.runtime, path)
 
     # Stages.
 
@@ -140,7 +148,8 @@ class Run:
                 workers = self.runtime.workers(config.data.workers)
                 training = squeeze_of(config.squeeze, backbone)
                 task = PictureTraining("squeeze", backbone, training, workers)
-                squeeze_teacher(task, self.data, self.runtime_of("squeeze"), path, recipe, team)
+                runtime = self.runtime_of("squeeze").of(backbone, "training")
+                squeeze_teacher(task, self.data, runtime, path, recipe, team)
 
     def statistics(self, make: bool = True) -> None:
         """Record the statistics that are missing or out of date, all in one pass over the data."""
@@ -156,7 +165,7 @@ class Run:
         )
         if not missing:
             return
-        teachers = {name: self.teachers[name] for name in missing}
+        teachers = {name: self.teachers.matched(name) for name in missing}
         shared = {"stage": "statistics", "of": [recipes[name] for name in missing]}
         with self.team.timed("statistics", self.processes):
             task = StatisticsTask(
@@ -210,7 +219,12 @@ class Run:
         n_p = config.statistics.n_p
         teachers = [
             make_teacher(
-                name, self.teachers[name], statistics.get(name), config.synthesis, n_p, shape
+                name,
+                self.teachers.matched(name),
+                statistics.get(name),
+                config.synthesis,
+                n_p,
+                shape,
             )
             for name in names
         ]

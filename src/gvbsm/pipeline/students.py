@@ -111,7 +111,7 @@ def _train(
     count = len(tensors["images"])
     views = replace(runtime, seed=seed_of(config, "labels"))
     labeler = Labeler(count, data.image_size, config.labels, views, stored, labeling)
-    runtime = replace(runtime, seed=seed_of(config, "evaluation"))
+    runtime = replace(runtime, seed=seed_of(config, "evaluation")).of(student.name, "training")
     task = StudentTask(
         tensors["images"],
         tensors["labels"],

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from torch import nn
+import copy
+
+from torch import Tensor, nn
 
 from gvbsm.backbones.folding import fold_batchnorm
 from gvbsm.config import Config
@@ -19,7 +21,7 @@ class Teachers:
     Args:
         workspace: The work directory.
         data: The real pictures, whose classes the teachers must have.
-        runtime: Device and precision.
+        runtime: Device, and the forms of the teachers.
     """
 
     def __init__(self, workspace: Workspace, data: ImageData, runtime: Runtime) -> None:
@@ -38,14 +40,38 @@ class Teachers:
             self._loaded[backbone] = load_teacher(path, self._data, self._runtime)
         return self._loaded[backbone]
 
+    def matched(self, backbone: str) -> nn.Module:
+        """Return a copy of a teacher in the layout in which its statistics are matched."""
+        return self._runtime.of(backbone, "pixels").place(copy.deepcopy(self[backbone]))
+
     def for_labels(self, config: Config) -> list[nn.Module]:
         """Return the networks that label the images of a method, in the order of its settings."""
         names = config.labels.backbones or config.squeeze.backbones
         if config.labels.batchnorm == "batch":  # whose moments need the batch as a whole
-            return [self[name] for name in names]
+            return [self._in_form(name, self[name]) for name in names]
         size = self._data.image_size
         shape = (self._data.channels, size, size)
         for name in names:
             if name not in self._folded:
-                self._folded[name] = fold_batchnorm(self[name], shape)
+                self._folded[name] = self._in_form(name, fold_batchnorm(self[name], shape))
         return [InParts(self._folded[name]) for name in names]
+
+    def _in_form(self, name: str, network: nn.Module) -> nn.Module:
+        """Return a copy of a network in its measured form; itself if none was measured."""
+        if self._runtime.forms.of(name, "inference") is None:
+            return network
+        return _InForm(copy.deepcopy(network), self._runtime.of(name, "inference"))
+
+
+class _InForm(nn.Module):
+    """A network that is called in the form of a runtime, in whatever autocast it is called."""
+
+    def __init__(self, network: nn.Module, runtime: Runtime) -> None:
+        super().__init__()
+        self.network, self._runtime = runtime.place(network), runtime
+        self.eval()
+
+    def forward(self, pictures: Tensor) -> Tensor:
+        with self._runtime.autocast():
+            logits: Tensor = self.network(pictures)
+        return logits

@@ -197,7 +197,7 @@ class _Recorder:
         runtime: Runtime,
     ) -> None:
         shape, n_p = (data.channels, data.image_size, data.image_size), task.config.n_p
-        self._name, self._runtime = name, runtime
+        self._name, self._runtime = name, runtime.of(name, "pixels")
         self._counts = picture_counts(model, n_p, shape, with_batchnorm=task.by_class)
         self._layers = {path for path, _ in self._counts}
         self._observer = HookedObserver(model, self._layers, n_p, exact=True)

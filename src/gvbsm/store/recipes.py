@@ -17,6 +17,7 @@ from gvbsm.backbones.output_names import names_digest
 from gvbsm.config import Config, SqueezeConfig
 from gvbsm.config.build import squeeze_of, to_dict
 from gvbsm.config.fields import names_in_recipe, names_of
+from gvbsm.engine.forms import NO_FORMS, Forms, Kind
 from gvbsm.files.artifacts import Recipe, fingerprint
 from gvbsm.store.image_set import ImageSet
 from gvbsm.store.soft_labels import STORAGE
@@ -71,11 +72,15 @@ class Recipes:
     Args:
         config: The run's settings.
         data_fingerprint: Fingerprint of the real pictures.
-        precision: fp32 or bf16; `auto` is resolved.
+        precision: fp32 or bf16 (`auto` is resolved), of all work that `forms` does not name.
+        forms: Forms of networks, whose names are then the entry `precision`.
     """
 
-    def __init__(self, config: Config, data_fingerprint: str, precision: str) -> None:
-        self._config, self._data, self._precision = config, data_fingerprint, precision
+    def __init__(
+        self, config: Config, data_fingerprint: str, precision: str, forms: Forms = NO_FORMS
+    ) -> None:
+        self._config, self._data = config, data_fingerprint
+        self._precision, self._forms = precision, forms
 
     def teacher(self, backbone: str) -> Recipe:
         """The recipe of a teacher; a pre-trained one has no settings of a training."""
@@ -87,7 +92,8 @@ class Recipes:
         if (names := squeeze.weights_classes) is not None:
             settings["classes"] = names_digest(Path(names))
         seed = seed_of(self._config, "squeeze")
-        return self._recipe("squeeze", seed=seed, backbone=backbone, squeeze=settings)
+        precision = self._forms_of((backbone,), "training")
+        return self._recipe("squeeze", precision, seed=seed, backbone=backbone, squeeze=settings)
 
     def statistics(self, backbone: str) -> Recipe:
         """The recipe of a teacher's statistics."""
@@ -96,6 +102,7 @@ class Recipes:
             settings["by_class"] = True
         return self._recipe(
             "statistics",
+            self._forms_of((backbone,), "pixels"),
             seed=seed_of(self._config, "squeeze"),
             teacher=fingerprint(self.teacher(backbone)),
             statistics=settings,
@@ -117,6 +124,7 @@ class Recipes:
         settings = _settings(config.synthesis)
         recipe = self._recipe(
             "synthesis",
+            self._forms_of(names, "pixels"),
             seed=seed_of(config, "synthesis"),
             ipc=config.ipc,
             method=image_set.method,
@@ -159,6 +167,7 @@ class Recipes:
         storage = settings.pop(STORAGE)
         return self._recipe(
             "labels",
+            self._forms_of(names, "inference"),
             seed=seed_of(config, "labels"),
             images=fingerprint(self.images(image_set)),
             labels={**settings, "backbones": list(names)},
@@ -170,6 +179,7 @@ class Recipes:
         """The recipe of a student's result."""
         return self._recipe(
             "evaluation",
+            self._forms_of((student,), "training"),
             seed=seed_of(image_set.config, "evaluation"),
             student=student,
             seed_index=seed_index,
@@ -183,7 +193,12 @@ class Recipes:
         settings = _settings(full_training(self._config))
         seed = seed_of(self._config, "squeeze")
         return self._recipe(
-            "full", seed=seed, student=student, seed_index=seed_index, squeeze=settings
+            "full",
+            self._forms_of((student,), "training"),
+            seed=seed,
+            student=student,
+            seed_index=seed_index,
+            squeeze=settings,
         )
 
     def continual(
@@ -205,7 +220,19 @@ class Recipes:
             settings["seed"] = views
         return {"images": fingerprint(self.images(image_set)), "labels": settings}
 
-    def _recipe(self, stage: str, seed: int | None = None, **parts: Any) -> Recipe:
+    def _forms_of(self, names: Sequence[str], kind: Kind) -> str | list[str]:
+        """The entry `precision` for networks: a single name if all have the same form."""
+        forms = [self._forms.of(name, kind) for name in names]
+        named = [form.name if form else self._precision for form in forms]
+        return named[0] if len(set(named)) == 1 else named
+
+    def _recipe(
+        self,
+        stage: str,
+        precision: str | list[str] | None = None,
+        seed: int | None = None,
+        **parts: Any,
+    ) -> Recipe:
         common = {
             "stage": stage,
             "revision": REVISIONS[stage],
@@ -213,5 +240,7 @@ class Recipes:
             "seed": self._config.seed if seed is None else seed,
         }
         # As JSON, so that a recipe equals what is read back from a file.
-        full: Recipe = json.loads(json.dumps({**common, "precision": self._precision, **parts}))
+        full: Recipe = json.loads(
+            json.dumps({**common, "precision": precision or self._precision, **parts})
+        )
         return full

@@ -15,6 +15,7 @@ from gvbsm.files.schema.base import MOST_BYTES, Manifest, checked
 from gvbsm.files.schema.runs import (
     AnalysisHeader,
     CheckpointHeader,
+    ChosenForms,
     Continual,
     Data,
     GroupHeader,
@@ -45,6 +46,7 @@ __all__ = [
     "PACKED",
     "AnalysisHeader",
     "CheckpointHeader",
+    "ChosenForms",
     "Continual",
     "Data",
     "SetFacts",

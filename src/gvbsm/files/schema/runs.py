@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, model_validator
 
+from gvbsm.engine.forms import Kind
 from gvbsm.files.artifacts import Recipe, read_json
 from gvbsm.files.schema.base import (
     Classes,
@@ -150,6 +151,15 @@ class Seconds(Manifest):
     """`seconds.json`: the time of each piece of work, None where it is not known."""
 
     seconds: dict[str, Finite | None]
+
+
+FormName = Annotated[str, Field(pattern=r"^(fp32|bf16)( channels-last| contiguous)?$")]
+
+
+class ChosenForms(Manifest):
+    """`forms.json`: names of forms by kind of work, by network, by device."""
+
+    forms: dict[Literal["cpu", "cuda"], dict[Text, dict[Kind, FormName]]]
 
 
 class Data(Manifest):

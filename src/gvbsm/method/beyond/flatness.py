@@ -52,7 +52,7 @@ class Flatness(Extra):
 
     def term(self, state: State, views: Views, teacher: Teacher, logits: Tensor) -> Tensor:
         """Return the flatness of each image, float (groups * batch,)."""
-        with torch.no_grad(), self._runtime.autocast():
+        with torch.no_grad(), self._runtime.of(teacher.name, "pixels").autocast():
             average = teacher.model(apply_views(state.copies[self.name], views))
         return flatness(logits.float(), average.float(), self._config.flatness_tau)
 

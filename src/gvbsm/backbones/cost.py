@@ -1,0 +1,38 @@
+"""Count the arithmetic of a network's forward pass."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from gvbsm.backbones import build_backbone
+
+
+@cache
+def multiply_adds(name: str, classes: int, image_size: int, channels: int) -> float:
+    """Return the multiply-adds of a network's forward pass of one picture.
+
+    They are counted on the meta device, which computes shapes only, or on the CPU where an
+    operation of the network does not work there.
+
+    Args:
+        name: As for `build_backbone`.
+        classes: Number of logits.
+        image_size: Height and width of the picture, in pixels.
+        channels: Channels of the picture.
+    """
+    for device in ("meta", "cpu"):
+        try:
+            with torch.random.fork_rng(), torch.device(device), torch.no_grad():
+                model = build_backbone(name, classes, image_size, channels).eval()
+                picture: Tensor = torch.zeros(1, channels, image_size, image_size)
+                with FlopCounterMode(display=False) as counter:
+                    model(picture)
+            return float(counter.get_total_flops()) / 2
+        except Exception:  # of any type, as networks of any library raise
+            if device == "cpu":
+                raise
+    raise AssertionError

@@ -1,0 +1,59 @@
+"""The forms in which a network can be computed, and which of them each kind of work takes.
+
+A form is a precision and a memory layout. Which one is fastest depends on the processor, on the
+network and on what is computed; `race.py` measures it. This module needs no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Literal, NamedTuple, get_args
+
+Kind = Literal["training", "pixels", "inference"]
+"""What is computed: a training step; a forward pass and the gradient of the pixels; a forward pass.
+"""
+
+KINDS: tuple[Kind, ...] = get_args(Kind)
+
+
+class Form(NamedTuple):
+    """How a network is computed.
+
+    Attributes:
+        precision: fp32 or bf16 (autocast; master weights, losses and statistics stay float32).
+        layout: channels-last or contiguous; None is what `usual_layout` names.
+    """
+
+    precision: str = "fp32"
+    layout: str | None = None
+
+    @property
+    def name(self) -> str:
+        """Name for recipes and logs, such as `bf16` or `fp32 channels-last`."""
+        return f"{self.precision} {self.layout}" if self.layout else self.precision
+
+    @classmethod
+    def named(cls, name: str) -> Form:
+        """The form of a name."""
+        precision, _, layout = name.partition(" ")
+        return cls(precision, layout or None)
+
+
+@dataclass(frozen=True)
+class Forms:
+    """The form of single networks in single kinds of work.
+
+    Attributes:
+        table: Names of forms by kind of work, by network.
+    """
+
+    table: Mapping[str, Mapping[Kind, str]] = field(default_factory=dict)
+
+    def of(self, network: str, kind: Kind) -> Form | None:
+        """Return the form of a network in a kind of work; None if none is named."""
+        name = self.table.get(network, {}).get(kind)
+        return Form.named(name) if name else None
+
+
+NO_FORMS = Forms()

@@ -1,0 +1,105 @@
+"""Measure which form of a network is the fastest on this machine, of those close to float64."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import time
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gvbsm.engine.device import Runtime, usual_layout
+from gvbsm.engine.forms import Form
+
+BATCH = 16  # pictures in a race, fewer above 64 pixels
+ROUNDS = 3
+CLOSE = 0.9  # least cosine to float64: bf16 has 0.99 in ResNet-18, 0.5 to 0.6 in MobileNetV2
+GAIN = 0.97  # another form than the usual one must take less than this share of its time
+
+LAYOUTS = ("contiguous", "channels-last")
+CANDIDATES = tuple(itertools.starmap(Form, itertools.product(("fp32", "bf16"), LAYOUTS)))
+
+Work = Callable[[nn.Module, Tensor, Runtime], Tensor]
+"""work(network, pictures, runtime): compute once; return gradients or logits, for comparison."""
+
+
+class Trial(NamedTuple):
+    """One form in a race.
+
+    Attributes:
+        form: Its name.
+        seconds: Least time of a batch.
+        cosine: Cosine between what it computes and the same in float64.
+    """
+
+    form: str
+    seconds: float
+    cosine: float
+
+
+def race(network: nn.Module, work: Work, shape: Sequence[int], runtime: Runtime) -> list[Trial]:
+    """Time all forms of a network in turn, on the same noise.
+
+    Args:
+        network: The network; copies of it are called.
+        work: What is computed.
+        shape: (channels, height, width) of a picture.
+        runtime: Device.
+
+    Returns:
+        The trials, in the order of `CANDIDATES`.
+    """
+    pictures = noise(shape).to(runtime.device)
+    exact_runtime = runtime.in_form(CANDIDATES[0])
+    exact_network = exact_runtime.place(copy.deepcopy(network)).double()
+    exact = work(exact_network, pictures.double(), exact_runtime).flatten()
+    del exact_network
+    runners = []
+    for form in CANDIDATES:
+        in_form = runtime.in_form(form)
+        placed = in_form.place(copy.deepcopy(network))
+        computed = work(placed, pictures, in_form).flatten().double()
+        runners.append((placed, in_form, float(F.cosine_similarity(computed, exact, dim=0))))
+    times = [[_timed(work, net, pictures, form) for net, form, _ in runners] for _ in range(ROUNDS)]
+    least = [min(column) for column in zip(*times, strict=True)]
+    return [
+        Trial(form.name, seconds, cosine)
+        for form, seconds, (_, _, cosine) in zip(CANDIDATES, least, runners, strict=True)
+    ]
+
+
+def fastest(trials: Sequence[Trial], network: nn.Module) -> Form:
+    """Return the form of the fastest trial that is close to float64.
+
+    The first form is replaced by one that gains alone; and a layout other than the usual one is
+    named only where it gains.
+    """
+    first = trials[0]
+    close = [trial for trial in trials if trial.cosine >= CLOSE] or [first]
+    best = min(close, key=lambda trial: trial.seconds)
+    for precision in ("fp32", best.form.partition(" ")[0]):
+        usual = f"{precision} {usual_layout(network, precision)}"
+        if any(trial.form == usual and trial.seconds * GAIN <= best.seconds for trial in close):
+            return Form(precision)
+    return Form.named(best.form)
+
+
+def noise(shape: Sequence[int]) -> Tensor:
+    """Return the pictures of a race, float32 (batch, channels, height, width)."""
+    batch = max(4, min(BATCH, BATCH * 64**2 // (shape[-2] * shape[-1])))
+    return torch.randn(batch, *shape, generator=torch.Generator().manual_seed(0))
+
+
+def _timed(work: Work, network: nn.Module, pictures: Tensor, runtime: Runtime) -> float:
+    # The processor time of a single thread is the time that it has alone on the machine.
+    alone = runtime.device.type == "cpu" and torch.get_num_threads() == 1
+    clock = time.process_time if alone else time.perf_counter
+    start = clock()
+    work(network, pictures, runtime)
+    if runtime.device.type == "cuda":
+        torch.cuda.synchronize(runtime.device)
+    return clock() - start
