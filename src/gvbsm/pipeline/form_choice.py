@@ -117,7 +117,7 @@ class RaceTask:
         if (trials := _cached(file).get(key)) is None:
             raced_network, work = _prepared(network, kind, self.shape)
             trials = race(raced_network, work, self.shape, runtime)
-            with suppress(OSError):  # a home that cannot be written costs another race, no more
+            with suppress(OSError, ArtifactError):  # then the next run races again
                 file.parent.mkdir(parents=True, exist_ok=True)
                 write_json(file, {**_cached(file), key: trials})
         form = fastest(trials, network)

@@ -27,12 +27,10 @@ from gvbsm.files.artifacts import (
     Recipe,
     load_tensors,
     remove_all,
-    save,
     write_json,
 )
 from gvbsm.files.schema import checked_header
 from gvbsm.method.matching import make_teacher
-from gvbsm.method.statistics import Statistics
 from gvbsm.pipeline.evaluated_sets import (
     EvaluatedSet,
     evaluated_sets,
@@ -59,14 +57,14 @@ from gvbsm.pipeline.work_sharing import Teamwork
 from gvbsm.stages.group_files import has_group_files, remove_group_files
 from gvbsm.stages.labels import LabelTask, make_labels
 from gvbsm.stages.squeeze import squeeze_teacher
-from gvbsm.stages.statistics import StatisticsTask, add_chunks, record_chunks
+from gvbsm.stages.statistics import StatisticsTask, record_chunks, save_statistics
 from gvbsm.stages.supervised import PictureTraining
 from gvbsm.stages.synthesis import SynthesisTask, synthesize_set
 from gvbsm.store.distilled import images_header, is_whole, load_labels, remove_labels
 from gvbsm.store.film import save_film
 from gvbsm.store.image_set import ImageSet
 from gvbsm.store.recipes import Recipes, seed_of
-from gvbsm.store.statistics_codec import pack_statistics, unpack_statistics
+from gvbsm.store.statistics_codec import load_statistics
 from gvbsm.store.workdir import Workspace, await_files
 
 log = logging.getLogger("gvbsm")
@@ -180,11 +178,8 @@ class Run:
             self.processes.barrier()
             if self.processes.leads:
                 await_files(chunks)
-                classes = len(self.data.class_names)
-                for name, statistics in add_chunks(chunks, missing, classes).items():
-                    header = {"kind": "statistics", "recipe": recipes[name], "backbone": name}
-                    save(workspace.statistics(name), pack_statistics(statistics), header)
-                remove_all(chunks[0].parent.glob("chunk-*"))
+                files = {name: (workspace.statistics(name), recipes[name]) for name in missing}
+                save_statistics(chunks, files, len(self.data.class_names))
         self.team.meet([workspace.statistics(name) for name in missing])
         log.info("statistics: recorded for %s", ", ".join(missing))
 
@@ -214,7 +209,8 @@ class Run:
     def _synthesize(self, image_set: ImageSet, recipe: Recipe) -> None:
         config = image_set.config
         names = config.synthesis.backbones or config.squeeze.backbones
-        statistics = self._statistics_of(names) if image_set.needs_statistics else {}
+        recorded = names if image_set.needs_statistics else ()
+        statistics = {name: load_statistics(self.workspace.statistics(name)) for name in recorded}
         shape = (self.data.channels, self.data.image_size, self.data.image_size)
         n_p = config.statistics.n_p
         teachers = [
@@ -242,13 +238,6 @@ class Run:
         groups.finish()
         _remove_work_files(image_set)
         log.info("synthesis %s: %d images", config.method, len(groups.labels))
-
-    def _statistics_of(self, names: Sequence[str]) -> dict[str, Statistics]:
-        """The recorded statistics of teachers, by name."""
-        return {
-            name: unpack_statistics(load_tensors(self.workspace.statistics(name), "statistics")[0])
-            for name in names
-        }
 
     def _start(self, image_set: ImageSet, recipe: Recipe, runtime: Runtime) -> Start | None:
         """The real pictures that the images of a set start from; None is noise."""

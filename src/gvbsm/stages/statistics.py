@@ -19,12 +19,13 @@ from gvbsm.data.loading import view_batches
 from gvbsm.engine.device import RunError, Runtime
 from gvbsm.engine.finite import first_not_finite
 from gvbsm.engine.out_of_memory import Halving
-from gvbsm.files.artifacts import Recipe, is_current, load_tensors, save
+from gvbsm.files.artifacts import Recipe, is_current, load_tensors, remove_all, save
 from gvbsm.files.checkpoint import PARTIAL
 from gvbsm.method.beyond.class_matching import class_sums, one_hot
 from gvbsm.method.capture import HookedObserver
 from gvbsm.method.moments import LayerSums, Sums, add, finalize
 from gvbsm.method.statistics import Statistics, picture_counts
+from gvbsm.store.statistics_codec import pack_statistics
 
 CLASSES = "classes"  # tensor of a chunk's file: the class of each row of its sums
 CHUNK = 16  # batches of a chunk; a stop loses one chunk
@@ -166,6 +167,26 @@ def add_chunks(
                 sums = _at_classes(sums, tensors[CLASSES], classes)
             total[key] = add(total.get(key), sums)
     return {name: _finish(name, total) for name in names}
+
+
+def save_statistics(
+    chunks: Sequence[Path], files: Mapping[str, tuple[Path, Recipe]], classes: int
+) -> None:
+    """Write the statistics of each teacher, and remove the chunks.
+
+    Args:
+        chunks: The chunks' files, in order.
+        files: File and recipe of the statistics, by teacher.
+        classes: Number of classes.
+
+    Raises:
+        ArtifactError: If a chunk is missing or damaged.
+    """
+    for name, statistics in add_chunks(chunks, list(files), classes).items():
+        path, recipe = files[name]
+        header = {"kind": "statistics", "recipe": recipe, "backbone": name}
+        save(path, pack_statistics(statistics), header)
+    remove_all(chunks[0].parent.glob("chunk-*"))
 
 
 def _at_classes(sums: Sums, classes: Tensor, count: int) -> Sums:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import fields
+from pathlib import Path
 
 from torch import Tensor
 
-from gvbsm.files.artifacts import ArtifactError
+from gvbsm.files.artifacts import ArtifactError, load_tensors
 from gvbsm.method.moments import Moments
 from gvbsm.method.statistics import Statistics
 
@@ -38,3 +39,12 @@ def unpack_statistics(tensors: Mapping[str, Tensor]) -> Statistics:
     except (KeyError, ValueError):
         raise ArtifactError(f"the statistics are damaged at {key!r}; remove them") from None
     return Statistics(**tables)
+
+
+def load_statistics(path: Path) -> Statistics:
+    """Read the statistics of a teacher.
+
+    Raises:
+        ArtifactError: If the file is unusable.
+    """
+    return unpack_statistics(load_tensors(path, "statistics")[0])

@@ -1,0 +1,81 @@
+"""The names of forms, the race between them, and which of its trials wins."""
+
+import pytest
+import torch
+from torch import nn
+
+from gvbsm.engine.device import usual_layout
+from gvbsm.engine.forms import Form, Forms
+from gvbsm.engine.forms.race import CANDIDATES, Trial, fastest, noise, race
+
+NETWORK = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, 2))
+
+
+@pytest.mark.parametrize("form", [*CANDIDATES, Form("fp32"), Form("bf16")])
+def test_a_form_is_found_again_by_its_name(form):
+    assert Form.named(form.name) == form
+
+
+def test_forms__names_none_for_work_that_was_not_raced():
+    forms = Forms({"a": {"training": "bf16 contiguous"}})
+    assert forms.of("a", "training") == Form("bf16", "contiguous")
+    assert forms.of("a", "pixels") is None
+    assert forms.of("b", "training") is None
+
+
+def test_a_runtime_takes_the_form_of_the_network_and_keeps_its_own_for_others(runtime):
+    forms = Forms({"a": {"pixels": "bf16 channels-last"}})
+    mixed = type(runtime)(runtime.device, "fp32", 7, forms=forms)
+    assert mixed.of("a", "pixels").form == Form("bf16", "channels-last")
+    assert mixed.of("a", "training").form == Form("fp32")
+    kernel = next(mixed.of("a", "pixels").place(nn.Conv2d(3, 8, 3)).parameters())
+    assert kernel.is_contiguous(memory_format=torch.channels_last)
+    back = next(mixed.place(nn.Conv2d(3, 8, 3).to(memory_format=torch.channels_last)).parameters())
+    assert back.is_contiguous()
+
+
+@pytest.mark.parametrize(
+    ("times", "chosen"),
+    [
+        ((100, 90, 50, 45), "bf16"),  # channels-last is bf16's usual layout
+        ((100, 90, 45, 50), "bf16 contiguous"),
+        ((100, 90, 48, 48.5), "bf16"),  # no gain over the usual layout
+        ((100, 99, 98, 99), "fp32"),  # no gain over the first
+        ((100, 70, 60, 50), "bf16"),
+        ((100, 70, -60, -50), "fp32 channels-last"),  # exactness before speed
+        ((-100, -70, -60, -50), "fp32"),
+    ],
+)
+def test_fastest__takes_what_gains_among_what_is_exact(times, chosen):
+    raced = [
+        Trial(form.name, abs(ms), 0.5 if ms < 0 else 1.0)
+        for form, ms in zip(CANDIDATES, times, strict=True)
+    ]
+    assert fastest(raced, NETWORK).name == chosen
+
+
+def test_usual_layout__is_contiguous_for_groupnorm():
+    assert usual_layout(NETWORK, "bf16") == "channels-last"
+    assert usual_layout(NETWORK, "fp32") == "contiguous"
+    assert usual_layout(nn.Sequential(nn.GroupNorm(1, 2)), "bf16") == "contiguous"
+
+
+def test_race__measures_how_far_each_form_is_from_float64(runtime):
+    dtypes = []
+
+    def work(network, pictures, in_form):
+        with torch.no_grad(), in_form.autocast():
+            output = network(pictures)
+        dtypes.append(output.dtype)
+        # A computation that breaks in bf16 alone.
+        return -output if output.dtype == torch.bfloat16 else output
+
+    raced = race(NETWORK.eval(), work, (3, 8, 8), runtime)
+    assert [trial.form for trial in raced] == [form.name for form in CANDIDATES]
+    assert [round(trial.cosine, 2) for trial in raced] == [1.0, 1.0, -1.0, -1.0]
+    assert dtypes[0] == torch.float64
+    assert fastest(raced, NETWORK).precision == "fp32"
+
+
+def test_noise__has_fewer_pictures_where_they_are_large():
+    assert [len(noise((3, side, side))) for side in (8, 64, 128, 224)] == [16, 16, 4, 4]

@@ -1,0 +1,114 @@
+"""Which work is raced, what is kept of a race, and that its outcome reaches the artifacts."""
+
+import json
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from gvbsm.backbones.cost import multiply_adds
+from gvbsm.config.build import build_config
+from gvbsm.engine.forms import Form
+from gvbsm.engine.forms.race import CANDIDATES, Trial
+from gvbsm.files.artifacts import ArtifactError, read_json, write_json
+from gvbsm.pipeline import form_choice
+from gvbsm.pipeline.evaluated_sets import evaluated_sets
+from gvbsm.pipeline.form_choice import RaceTask, choose_forms
+
+TASK = RaceTask(4, (3, 8, 8))
+LONG, SHORT = 10**9, 100
+DATA = SimpleNamespace(train=range(10**7), class_names=tuple("abcd"), channels=3, image_size=8)
+
+
+@pytest.fixture
+def races(monkeypatch, tmp_path):
+    """Races whose winner is bf16 without timing; the keys are the networks that raced."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    raced = []
+
+    def race(network, work, shape, runtime):
+        raced.append((type(network).__name__, work.__name__))
+        return [Trial(form.name, 1.0 / number, 1.0) for number, form in enumerate(CANDIDATES, 1)]
+
+    monkeypatch.setattr(form_choice, "race", race)
+    return raced
+
+
+def test_choose__races_once_a_machine_and_only_long_work(races, runtime):
+    assert TASK.choose("convnet8_d1", "training", SHORT, runtime) is None
+    assert races == []
+    assert TASK.choose("convnet8_d1", "training", LONG, runtime) == Form("bf16", "channels-last")
+    assert TASK.choose("convnet8_d1", "training", LONG, runtime) == Form("bf16", "channels-last")
+    assert races == [("Sequential", "_training_step")]
+    TASK.choose("convnet8_d1", "pixels", LONG, runtime)
+    TASK.choose("wrn10_1", "pixels", LONG, runtime)
+    assert len(races) == 3
+
+
+def test_choose__goes_on_without_its_cache(races, runtime, tmp_path):
+    cache = tmp_path / "cache" / "gvbsm"
+    for content in ('{"a": [1]}', "no JSON", '{"checksum": 1}'):
+        cache.mkdir(parents=True, exist_ok=True)
+        (cache / "forms.json").write_text(content)
+        assert TASK.choose("convnet8_d1", "training", LONG, runtime) is not None
+    (cache / "forms.json").unlink()
+    cache.rmdir()
+    cache.write_text("a file in the way")
+    assert TASK.choose("convnet8_d1", "training", LONG, runtime) is not None
+    assert len(races) == 4
+
+
+def test_choose__leaves_torchs_random_numbers_as_they_are(runtime, monkeypatch, tmp_path):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    torch.manual_seed(3)
+    expected = torch.rand(4)
+    torch.manual_seed(3)
+    for kind in ("training", "pixels", "inference"):
+        TASK.choose("wrn10_1", kind, LONG, runtime)
+    assert torch.equal(torch.rand(4), expected)
+    assert len(read_json(tmp_path / "gvbsm" / "forms.json")) == 3
+
+
+CONFIG = {
+    "squeeze": {"backbones": ["convnet8_d1"]},
+    "evaluation": {"students": ["convnet8_d1"]},
+    "baselines": {"methods": []},
+}
+
+
+def chosen(tmp_path, runtime, **settings):
+    config = build_config({**CONFIG, **settings})
+    sets = evaluated_sets(config, tmp_path)
+    return choose_forms(config, sets, DATA, runtime, tmp_path / "forms.json")
+
+
+def test_choose_forms__keeps_the_choice_of_a_work_directory(races, runtime, tmp_path, monkeypatch):
+    first = chosen(tmp_path, runtime)
+    assert set(first["convnet8_d1"]) >= {"training"}
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other machine"))
+    monkeypatch.setattr(form_choice, "race", lambda *_: pytest.fail("raced again"))
+    assert chosen(tmp_path, runtime) == first
+
+
+def test_choose_forms__leaves_a_fixed_precision_alone(races, runtime, tmp_path):
+    assert chosen(tmp_path, runtime, precision="bf16") == {}
+    assert races == []
+    assert not (tmp_path / "forms.json").exists()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [{}, {"forms": {"tpu": {}}}, {"forms": {"cpu": {"a": {"training": "fp8"}}}}, {"forms": [1]}],
+)
+def test_choose_forms__refuses_a_damaged_file(content, races, runtime, tmp_path):
+    write_json(tmp_path / "forms.json", content)
+    with pytest.raises(ArtifactError, match=r"forms\.json"):
+        chosen(tmp_path, runtime)
+    (tmp_path / "forms.json").write_text(json.dumps(content)[:-1])
+    with pytest.raises(ArtifactError, match=r"forms\.json"):
+        chosen(tmp_path, runtime)
+
+
+def test_multiply_adds__of_a_convnet():
+    # conv3x3 of 3 to 8 channels at 8 x 8, then 8 * 4 * 4 inputs to 4 logits
+    assert multiply_adds("convnet8_d1", 4, 8, 3) == 8 * 8 * 9 * 3 * 8 + 8 * 4 * 4 * 4
