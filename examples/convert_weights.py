@@ -19,8 +19,8 @@ import torch
 from safetensors.torch import save_file
 
 from gvbsm import build_backbone
-from gvbsm.backbones import file_stem
 from gvbsm.backbones.weights import read_weights
+from gvbsm.files.network_names import file_stem
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # those of `gvbsm run imagenet-1k`
 

@@ -17,16 +17,9 @@ from safetensors.torch import save_file
 
 from gvbsm.cli import main
 from gvbsm.files import artifacts
-from gvbsm.files.artifacts import (
-    ArtifactError,
-    is_current,
-    load_tensors,
-    read_header,
-    read_json,
-    save,
-    write_json,
-)
+from gvbsm.files.artifacts import ArtifactError, is_current, read_header, read_json, write_json
 from gvbsm.files.checkpoint import Checkpoint
+from gvbsm.files.tensors import load_tensors, save
 from gvbsm.method.moments import Moments
 from gvbsm.method.statistics import Statistics
 from gvbsm.store.distilled import load_distilled, load_labels

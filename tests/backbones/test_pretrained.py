@@ -11,10 +11,11 @@ import torch
 import torchvision.models
 from safetensors.torch import save_file
 
-from gvbsm.backbones import build_backbone, file_stem
+from gvbsm.backbones import build_backbone
 from gvbsm.backbones.pretrained import Pretrained
 from gvbsm.config import ConfigError
 from gvbsm.config.build import as_config
+from gvbsm.files.network_names import file_stem
 from gvbsm.pipeline.preflight import check_feasible
 from gvbsm.pipeline.run import Run
 from gvbsm.stages.squeeze import squeeze_teacher

@@ -17,7 +17,8 @@ from gvbsm.backbones.weights import find_weights, read_weights
 from gvbsm.config import ConfigError
 from gvbsm.config.build import as_config
 from gvbsm.data.pictures import DataError
-from gvbsm.files.artifacts import ArtifactError, load_tensors, save
+from gvbsm.files.artifacts import ArtifactError
+from gvbsm.files.tensors import load_tensors, save
 from gvbsm.pipeline.preflight import check_feasible
 from gvbsm.pipeline.run import Run
 from gvbsm.stages.squeeze import squeeze_teacher

@@ -17,7 +17,8 @@ from gvbsm.bench.timing import CLEAR_REFS, compare, high_water
 from gvbsm.cli import main
 from gvbsm.config import BenchConfig
 from gvbsm.config.build import as_config
-from gvbsm.files.artifacts import load_tensors, read_json, save
+from gvbsm.files.artifacts import read_json
+from gvbsm.files.tensors import load_tensors, save
 from gvbsm.method import synthesis as loop
 from gvbsm.method.beyond.class_matching import ClassMatching
 from gvbsm.method.layers import matched_layers

@@ -19,7 +19,7 @@ from gvbsm.cli import VERBS, main
 from gvbsm.config.build import build_config, preset_names, read_preset
 from gvbsm.data.datasets import load_dataset
 from gvbsm.engine.device import RunError
-from gvbsm.files.artifacts import load_tensors, save
+from gvbsm.files.tensors import load_tensors, save
 from support.picture_files import draw_classes, write_npz
 
 TINY = shlex.split(

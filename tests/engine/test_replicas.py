@@ -14,8 +14,8 @@ from gvbsm.engine.device import Runtime
 from gvbsm.engine.fit import Training, fit, shared_step
 from gvbsm.engine.processes import ALONE, join
 from gvbsm.engine.replicas import check_replicable, replicate
-from gvbsm.files.artifacts import load_tensors, save
 from gvbsm.files.checkpoint import Checkpoint
+from gvbsm.files.tensors import load_tensors, save
 from support.launch import torchrun
 from support.toy import CONVNET, WRN
 

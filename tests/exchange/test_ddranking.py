@@ -27,7 +27,8 @@ from gvbsm.exchange.ddranking import (
     write_teachers,
 )
 from gvbsm.exchange.export import export
-from gvbsm.files.artifacts import ArtifactError, load_tensors, save, write_json
+from gvbsm.files.artifacts import ArtifactError, write_json
+from gvbsm.files.tensors import load_tensors, save
 from support.distilled_files import write_images
 
 # What its `get_dataset` normalizes CIFAR with.

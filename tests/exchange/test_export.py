@@ -18,7 +18,8 @@ from gvbsm.exchange import export as exports
 from gvbsm.exchange import hub
 from gvbsm.exchange.export import class_folders, export, push
 from gvbsm.exchange.load import load
-from gvbsm.files.artifacts import ArtifactError, load_tensors, write_json
+from gvbsm.files.artifacts import ArtifactError, write_json
+from gvbsm.files.tensors import load_tensors
 from gvbsm.pipeline.results import spread
 from gvbsm.store.distilled import load_distilled
 from support.distilled_files import write_images, write_labels

@@ -13,7 +13,8 @@ from gvbsm.exchange import hub
 from gvbsm.exchange import load as exchange
 from gvbsm.exchange.export import export
 from gvbsm.exchange.load import FACTS, load
-from gvbsm.files.artifacts import ArtifactError, load_tensors, read_json, save, write_json
+from gvbsm.files.artifacts import ArtifactError, read_json, write_json
+from gvbsm.files.tensors import load_tensors, save
 from gvbsm.store.distilled import load_distilled
 from support.distilled_files import write_images, write_labels
 

@@ -14,7 +14,8 @@ from gvbsm.data.epochs import view_batch
 from gvbsm.engine.seeds import seeded
 from gvbsm.exchange.export import export
 from gvbsm.exchange.train import train
-from gvbsm.files.artifacts import load_tensors, read_json, save
+from gvbsm.files.artifacts import read_json
+from gvbsm.files.tensors import load_tensors, save
 from gvbsm.stages.labels import LabelTask, generate_labels
 from gvbsm.store.distilled import load_distilled, save_images
 from gvbsm.store.training_settings import settle

@@ -96,7 +96,8 @@ def edited(path, content, chance, _other):
 
 def forged(path, content, chance, _other):
     """A valid file whose header says something else, written with checksums of its own."""
-    from gvbsm.files.artifacts import KEY, save, write_json
+    from gvbsm.files.artifacts import KEY, write_json
+    from gvbsm.files.tensors import save
 
     if path.suffix == ".json":
         header = json.loads(content)

@@ -17,17 +17,15 @@ from gvbsm.files.artifacts import (
     ArtifactError,
     atomic,
     changes,
-    digest,
     fingerprint,
     is_current,
-    load_tensors,
     read_header,
     read_json,
     remove,
-    save,
     write_json,
 )
 from gvbsm.files.schema import current_history
+from gvbsm.files.tensors import digest, load_tensors, save
 from support.artifact_files import RECIPE, leftovers, tensors, write
 
 # Round trips

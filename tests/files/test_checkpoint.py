@@ -4,9 +4,10 @@ import pytest
 import torch
 
 from gvbsm.files import checkpoint
-from gvbsm.files.artifacts import ArtifactError, save, write_json
+from gvbsm.files.artifacts import ArtifactError, write_json
 from gvbsm.files.checkpoint import Checkpoint, remove_finished
 from gvbsm.files.manifest import claim
+from gvbsm.files.tensors import save
 from support.artifact_files import RECIPE, leftovers, tensors
 
 

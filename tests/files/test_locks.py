@@ -8,9 +8,9 @@ from pathlib import Path
 import filelock
 import pytest
 
-from gvbsm.files.artifacts import load_tensors, save
 from gvbsm.files.drafts import draft_folder, locked_draft_folder
 from gvbsm.files.locks import held
+from gvbsm.files.tensors import load_tensors, save
 from gvbsm.store.workdir import Workspace
 
 fcntl = pytest.importorskip("fcntl")

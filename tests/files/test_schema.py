@@ -12,14 +12,7 @@ from gvbsm.config import ViewConfig
 from gvbsm.data.pictures import DataError
 from gvbsm.exchange.export import export
 from gvbsm.exchange.load import FACTS, load
-from gvbsm.files.artifacts import (
-    ArtifactError,
-    load_tensors,
-    read_header,
-    read_json,
-    save,
-    write_json,
-)
+from gvbsm.files.artifacts import ArtifactError, read_header, read_json, write_json
 from gvbsm.files.schema import (
     AnalysisHeader,
     CheckpointHeader,
@@ -33,6 +26,7 @@ from gvbsm.files.schema import (
     StudyFile,
     checked,
 )
+from gvbsm.files.tensors import load_tensors, save
 from gvbsm.store.plan_codec import plan_fields
 from support.distilled_files import write_images, write_labels
 

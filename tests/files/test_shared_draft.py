@@ -9,9 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gvbsm.files import manifest
-from gvbsm.files.artifacts import ArtifactError, load_tensors
+from gvbsm.files.artifacts import ArtifactError
 from gvbsm.files.shared_draft import SharedDraft, remove_draft, row_checksums
 from gvbsm.files.streamed_file import Rows
+from gvbsm.files.tensors import load_tensors
 
 HEADER = {"kind": "toy", "recipe": {"a": 1}, "name": "x" * 40}
 LONGEST = {**HEADER, "name": "x" * 100}

@@ -5,8 +5,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gvbsm.files.artifacts import load_tensors, save
 from gvbsm.files.streamed_file import Rows, row_file
+from gvbsm.files.tensors import load_tensors, save
 
 HEADER = {"kind": "toy", "recipe": {"a": 1}, "name": 'Käse "x" \\ \n\t\x1f €'}
 TENSORS = {

@@ -20,7 +20,8 @@ from gvbsm.config import ConfigError, LabelStorageConfig
 from gvbsm.config.build import build_config, for_method
 from gvbsm.config.keys import merge
 from gvbsm.engine.seeds import generator_for
-from gvbsm.files.artifacts import ArtifactError, load_tensors, read_json
+from gvbsm.files.artifacts import ArtifactError, read_json
+from gvbsm.files.tensors import load_tensors
 from gvbsm.pipeline import continual
 from gvbsm.pipeline.continual import (
     SeenOutputs,

@@ -8,7 +8,8 @@ import torch
 from gvbsm.config import Config
 from gvbsm.config.build import to_dict
 from gvbsm.engine.device import Runtime
-from gvbsm.pipeline.results import STAGES, collect, format_continual, format_table
+from gvbsm.pipeline.results import STAGES, collect
+from gvbsm.pipeline.tables import format_continual, format_table
 
 
 def history(*top1):

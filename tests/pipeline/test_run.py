@@ -17,13 +17,15 @@ from gvbsm.engine.device import RunError
 from gvbsm.exchange.export import export
 from gvbsm.exchange.load import load
 from gvbsm.exchange.train import train
-from gvbsm.files.artifacts import ArtifactError, load_tensors, read_header, read_json, save
+from gvbsm.files.artifacts import ArtifactError, read_header, read_json
+from gvbsm.files.tensors import load_tensors, save
 from gvbsm.method.ensemble import label_batch
 from gvbsm.pipeline import evaluated_sets
 from gvbsm.pipeline import run as pipeline
 from gvbsm.pipeline.teachers import Teachers
-from gvbsm.store.distilled import is_normalized, load_distilled, load_images, load_labels
+from gvbsm.store.distilled import load_distilled, load_images, load_labels
 from gvbsm.store.film import load_film
+from gvbsm.store.label_store import is_normalized
 from gvbsm.store.soft_labels import SoftLabels
 from support.workdirs import digests, quick_settings, write_arrays
 

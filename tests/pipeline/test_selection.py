@@ -10,7 +10,8 @@ from gvbsm.config import ConfigError
 from gvbsm.config.build import as_config
 from gvbsm.data.loading import plain_batches
 from gvbsm.data.starts import Start
-from gvbsm.files.artifacts import ArtifactError, load_tensors
+from gvbsm.files.artifacts import ArtifactError
+from gvbsm.files.tensors import load_tensors
 from gvbsm.pipeline import run as pipeline
 from gvbsm.pipeline import selection
 from gvbsm.pipeline.selection import SelectionInputs, keep_start, select_pictures

@@ -12,7 +12,8 @@ import yaml
 
 import gvbsm
 from gvbsm.config.build import read_preset
-from gvbsm.files.artifacts import load_tensors, read_json
+from gvbsm.files.artifacts import read_json
+from gvbsm.files.tensors import load_tensors
 from gvbsm.pipeline.continual import run_continual
 from support.launch import by_hand, torchrun
 

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import gvbsm.reporting.analysis
-from gvbsm.files.artifacts import load_tensors, save
+from gvbsm.files.tensors import load_tensors, save
 from gvbsm.reporting.analysis import (
     analyze,
     analyze_set,

@@ -19,8 +19,9 @@ from gvbsm.config.build import as_config, build_config, read_preset, to_dict
 from gvbsm.config.keys import fields_by_name, merge
 from gvbsm.config.provenance import Origin
 from gvbsm.config.settled import settle_beta_dr
-from gvbsm.files.artifacts import ArtifactError, atomic, read_json, save, write_json
+from gvbsm.files.artifacts import ArtifactError, atomic, read_json, write_json
 from gvbsm.files.manifest import claim
+from gvbsm.files.tensors import save
 from gvbsm.reporting.facts import preset_settings, read_run_facts
 from gvbsm.reporting.figures.captions import CaptionedFigure
 from gvbsm.reporting.figures.reading import read_studies

@@ -1,21 +1,12 @@
 """`show`: a work directory in words, from headers alone, and one line for what it cannot read."""
 
-import subprocess
-import sys
-
 import pytest
 import torch
 
-from gvbsm.files.artifacts import (
-    ArtifactError,
-    load_tensors,
-    read_header,
-    read_json,
-    save,
-    write_json,
-)
+from gvbsm.files.artifacts import ArtifactError, read_header, read_json, write_json
 from gvbsm.files.checkpoint import Checkpoint
 from gvbsm.files.sizes import byte_count
+from gvbsm.files.tensors import load_tensors, save
 from gvbsm.reporting.show import describe
 from gvbsm.store.distilled import load_labels
 from support.distilled_files import write_images, write_labels
@@ -114,7 +105,7 @@ def test_tensors_are_not_read(workdir, monkeypatch):
     def forbidden(*_args):
         raise AssertionError("show reads headers alone")
 
-    monkeypatch.setattr("gvbsm.files.artifacts.load_tensors", forbidden)
+    monkeypatch.setattr("gvbsm.files.tensors.load_tensors", forbidden)
     assert describe(workdir)
 
 
@@ -181,15 +172,3 @@ def test_a_forged_entry_is_one_line(file, entries, message, workdir):
         describe(workdir)
     assert str(caught.value).startswith(f"{path} is damaged")
     assert str(caught.value).isprintable()
-
-
-def test_show__imports_neither_matplotlib_nor_scikit_learn():
-    """They take a second, and matplotlib makes a folder in the user's home."""
-    program = (
-        "import sys, gvbsm.reporting.show; "
-        "print(sorted({'matplotlib', 'sklearn'} & {*sys.modules}))"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=True
-    )
-    assert done.stdout == "[]\n"

@@ -12,7 +12,8 @@ import gvbsm.stages.selection.forgetting
 from gvbsm.backbones import build_backbone
 from gvbsm.config import OptimizerConfig, SqueezeConfig, ViewConfig
 from gvbsm.engine.device import RunError
-from gvbsm.files.artifacts import load_tensors, read_header
+from gvbsm.files.artifacts import read_header
+from gvbsm.files.tensors import load_tensors
 from gvbsm.stages.selection.forgetting import (
     classified_rightly,
     count_forgetting,

@@ -21,8 +21,9 @@ from gvbsm.method.beyond.label_pool import redraw
 from gvbsm.stages.labels import LabelTask, generate_labels, make_labels
 from gvbsm.store.batches import Labeler
 from gvbsm.store.distilled import is_whole, load_labels
+from gvbsm.store.label_store import STORAGE
 from gvbsm.store.plan_codec import pack_plan
-from gvbsm.store.soft_labels import STORAGE, SoftLabels
+from gvbsm.store.soft_labels import SoftLabels
 from support import reference
 from support.toy import CONVNET, WRN, StoppedError, stop_after
 

@@ -12,7 +12,7 @@ from gvbsm.data.loading import view_batches
 from gvbsm.engine.device import RunError
 from gvbsm.engine.launch import Launch
 from gvbsm.engine.processes import Processes
-from gvbsm.files.artifacts import load_tensors, save
+from gvbsm.files.tensors import load_tensors, save
 from gvbsm.method.layers import matched_layers
 from gvbsm.method.matching import make_teacher
 from gvbsm.stages.statistics import CHUNK, StatisticsTask, add_chunks, record_chunks

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from gvbsm.files.artifacts import ArtifactError, load_tensors, read_json, save, write_json
+from gvbsm.files.artifacts import ArtifactError, read_json, write_json
 from gvbsm.files.schema import PACKED
+from gvbsm.files.tensors import load_tensors, save
 from gvbsm.store.distilled import (
     is_whole,
     load_distilled,

@@ -7,7 +7,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gvbsm.files.artifacts import ArtifactError, load_tensors, save
+from gvbsm.files.artifacts import ArtifactError
+from gvbsm.files.tensors import load_tensors, save
 from gvbsm.store.film import Film, frame_steps, is_filmed, load_film, save_film
 from support.artifact_files import RECIPE
 from support.distilled_files import write_images

@@ -8,7 +8,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gvbsm.store.label_codec import (
-    Field,
     decode_logits,
     encode_logits,
     field,
@@ -16,6 +15,7 @@ from gvbsm.store.label_codec import (
     packed_bytes,
     unpack_rows,
 )
+from gvbsm.store.label_store import Field
 
 
 def rows_of(count, classes, seed=0, scale=5.0, shift=0.0):

@@ -10,8 +10,8 @@ from gvbsm.config.build import build_config, for_method, to_dict
 from gvbsm.config.keys import merge
 from gvbsm.data.epochs import settle_epochs
 from gvbsm.store.image_set import ImageSet
+from gvbsm.store.label_store import STORAGE
 from gvbsm.store.recipes import REVISIONS, Recipes
-from gvbsm.store.soft_labels import STORAGE
 
 BASE = {"squeeze": {"backbones": ["resnet18", "convnet16_d2"]}}
 STAGES = ("teacher", "statistics", "images", "labels", "student")

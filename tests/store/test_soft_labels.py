@@ -13,7 +13,8 @@ import gvbsm.stages.labels
 import gvbsm.store.soft_labels
 from gvbsm.config import LabelsConfig, LabelStorageConfig, ViewConfig
 from gvbsm.data.epochs import draw_plan
-from gvbsm.files.artifacts import ArtifactError, load_tensors, read_json, save, write_json
+from gvbsm.files.artifacts import ArtifactError, read_json, write_json
+from gvbsm.files.tensors import load_tensors, save
 from gvbsm.stages.labels import new_store
 from gvbsm.store.distilled import is_whole, load_labels
 from gvbsm.store.label_codec import decode_logits, encode_logits, pack_rows, unpack_rows

@@ -2,7 +2,7 @@
 
 import torch
 
-from gvbsm.files.artifacts import load_tensors, save
+from gvbsm.files.tensors import load_tensors, save
 from gvbsm.method.moments import Moments
 from gvbsm.method.statistics import Statistics
 from gvbsm.store.statistics_codec import pack_statistics, unpack_statistics

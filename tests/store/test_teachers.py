@@ -7,8 +7,10 @@ import pytest
 import torch
 
 from gvbsm.backbones import build_backbone
-from gvbsm.files.artifacts import ArtifactError, load_tensors, read_header, save
-from gvbsm.store.teachers import file_name, load_teacher, read_teacher, save_teacher
+from gvbsm.files.artifacts import ArtifactError, read_header
+from gvbsm.files.network_names import file_name
+from gvbsm.files.tensors import load_tensors, save
+from gvbsm.store.teachers import load_teacher, read_teacher, save_teacher
 from support.toy import CLASSES, CONVNET, WRN
 
 RECIPE = {"stage": "squeeze", "seed": 7}

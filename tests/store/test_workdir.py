@@ -9,7 +9,8 @@ import time
 import pytest
 import torch
 
-from gvbsm.files.artifacts import ArtifactError, save
+from gvbsm.files.artifacts import ArtifactError
+from gvbsm.files.tensors import save
 from gvbsm.store.workdir import Workspace, await_files
 
 RECIPE = {"stage": "toy", "size": 3}

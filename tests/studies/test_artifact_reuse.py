@@ -5,7 +5,8 @@ import shutil
 import pytest
 import torch
 
-from gvbsm.files.artifacts import read_json, save, write_json
+from gvbsm.files.artifacts import read_json, write_json
+from gvbsm.files.tensors import save
 from gvbsm.store.workdir import Workspace
 from gvbsm.studies import artifact_reuse as sharing
 from gvbsm.studies.artifact_reuse import Artifact, Library

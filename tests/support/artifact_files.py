@@ -2,9 +2,7 @@
 
 import torch
 
-from gvbsm.files.artifacts import (
-    save,
-)
+from gvbsm.files.tensors import save
 
 RECIPE = {"stage": "test", "seed": 0, "synthesis": {"alpha": 0.8, "backbones": ["a", "b"]}}
 

@@ -8,8 +8,8 @@ from gvbsm.config import LabelStorageConfig
 from gvbsm.data.epochs import EpochPlan
 from gvbsm.data.mixing import Mixes
 from gvbsm.data.views import Views
-from gvbsm.files.artifacts import save
 from gvbsm.files.schema import PACKED
+from gvbsm.files.tensors import save
 from gvbsm.store.distilled import (
     load_labels,
 )

@@ -3,7 +3,8 @@
 import torch
 
 from gvbsm.backbones import build_backbone
-from gvbsm.files.artifacts import save, write_json
+from gvbsm.files.artifacts import write_json
+from gvbsm.files.tensors import save
 from gvbsm.method.moments import Moments
 from gvbsm.method.statistics import Statistics
 from gvbsm.pipeline.results import spread

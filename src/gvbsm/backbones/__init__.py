@@ -25,7 +25,6 @@ from gvbsm.backbones.mobilenet import build_mobilenet_v2_x0_5
 from gvbsm.backbones.resnet import build_resnet
 from gvbsm.backbones.shufflenet import build_shufflenet_v2_x0_5
 from gvbsm.backbones.weights import (
-    file_stem,
     fill,
     find_weights,
     read_weights,
@@ -42,7 +41,6 @@ __all__ = [
     "check_known",
     "check_takes",
     "disable_inplace",
-    "file_stem",
     "fill",
     "published_classes",
     "weights_digest",

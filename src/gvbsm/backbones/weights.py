@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from gvbsm.backbones.library import published_stems
 from gvbsm.config.errors import first_line
 from gvbsm.config.paths import user_path
+from gvbsm.files.network_names import file_stem
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 _NAMED = 3  # most names of tensors in an error message
@@ -26,11 +27,6 @@ _NAMED = 3  # most names of tensors in an error message
 # torchvision's DenseNet files have names from before torch 0.4. torchvision's own loader renames
 # them likewise (models/densenet.py: `_load_state_dict`).
 _OLD_DENSENET = re.compile(r"(denselayer\d+\.(?:norm|conv))\.([12]\.\w+)$")
-
-
-def file_stem(name: str) -> str:
-    """Convert a backbone's name to a file name: names such as timm/x contain a slash."""
-    return name.replace("/", "--")
 
 
 def find_weights(name: str, directory: Path) -> Path:

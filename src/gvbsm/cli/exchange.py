@@ -92,7 +92,7 @@ def train_verb(argv: list[str]) -> int:
     out, quiet = given.pop("out", None), bool(given.pop("quiet", False))
     start_log(quiet)
     from gvbsm.exchange.train import train
-    from gvbsm.store.teachers import file_name
+    from gvbsm.files.network_names import file_name
 
     history = train(source, model, out, given, quiet)
     top1 = history["top1"]

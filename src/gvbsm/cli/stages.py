@@ -15,7 +15,7 @@ def stage_verb(verb: str, argv: list[str]) -> int:
     start_log(quiet)
     leads = read_launch().rank == 0
     from gvbsm import api
-    from gvbsm.pipeline.results import format_continual, format_table
+    from gvbsm.pipeline.tables import format_continual, format_table
 
     if verb == "continual":
         from gvbsm.pipeline.continual import run_continual

@@ -5,8 +5,6 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Iterator
 
-import torch
-
 
 @contextlib.contextmanager
 def torch_defaults() -> Iterator[None]:
@@ -15,6 +13,8 @@ def torch_defaults() -> Iterator[None]:
     Inside, tensors are float32 on the CPU unless a device or dtype is named, gradients are
     recorded, and no autocast is active. The number of threads may be changed inside.
     """
+    import torch  # here, so that a decorated function can be imported without torch
+
     dtype, threads = torch.get_default_dtype(), torch.get_num_threads()
     with contextlib.ExitStack() as restored:
         torch.set_default_dtype(torch.float32)

@@ -9,7 +9,7 @@ from typing import Any
 
 from gvbsm.config.build import format_yaml
 from gvbsm.exchange.load import LABELS, SetDescription
-from gvbsm.pipeline.results import format_top1
+from gvbsm.pipeline.tables import format_top1
 
 PAPER = (
     "Shao et al., *Generalized Large-Scale Data Condensation via Various Backbone and Statistical "

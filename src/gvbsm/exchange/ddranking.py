@@ -25,7 +25,8 @@ from gvbsm.config import (
 from gvbsm.config.keys import value_at
 from gvbsm.data.epochs import batch_size_for
 from gvbsm.exchange.load import SetDescription
-from gvbsm.files.artifacts import ArtifactError, atomic, load_tensors
+from gvbsm.files.artifacts import ArtifactError, atomic
+from gvbsm.files.tensors import load_tensors
 
 
 @dataclass(frozen=True)

@@ -36,18 +36,13 @@ from gvbsm.exchange.load import (
     label_tensors,
     load,
 )
-from gvbsm.files.artifacts import (
-    ArtifactError,
-    load_tensors,
-    read_header,
-    read_json,
-    save,
-    write_json,
-)
+from gvbsm.files.artifacts import ArtifactError, read_header, read_json, write_json
 from gvbsm.files.manifest import is_claimed
 from gvbsm.files.replacing import replacing
 from gvbsm.files.schema import Results, checked, checked_header
-from gvbsm.store.distilled import DistilledDataset, is_normalized
+from gvbsm.files.tensors import load_tensors, save
+from gvbsm.store.distilled import DistilledDataset
+from gvbsm.store.label_store import is_normalized
 from gvbsm.store.soft_labels import SoftLabels
 from gvbsm.store.training_settings import recorded_settings
 from gvbsm.store.workdir import Workspace

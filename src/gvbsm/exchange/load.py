@@ -31,20 +31,20 @@ from gvbsm.files.artifacts import (
     ArtifactError,
     DamagedError,
     fingerprint,
-    load_tensors,
     opened,
     read_header,
     read_json,
 )
-from gvbsm.files.schema import MOST_BYTES, Data, Results, check_labels, checked
+from gvbsm.files.schema import MOST_BYTES, Data, Results, checked
+from gvbsm.files.schema.tensors import check_labels
+from gvbsm.files.tensors import load_tensors
 from gvbsm.store.distilled import (
     DistilledDataset,
-    label_folders,
     load_distilled,
     load_images,
     load_labels,
-    store_of,
 )
+from gvbsm.store.label_store import label_folders
 from gvbsm.store.soft_labels import SoftLabels
 from gvbsm.store.training_settings import recorded_settings
 
@@ -374,7 +374,7 @@ def _unpack_labels(
     key = fingerprint({"header": header, "bytes": state.st_size, "time": state.st_mtime_ns})
     if not isinstance(header[LABELS], dict):
         raise DamagedError(path, f"{LABELS} should be a JSON object")
-    store = store_of(cache / LABELS / key, header[LABELS], path)
+    store = SoftLabels.of_index(cache / LABELS / key, header[LABELS], path)
     if len(store.shards) > 1:
         raise DamagedError(path, f"its soft labels should be one shard, not {len(store.shards)}")
     if not (store.directory / "index.json").is_file():

@@ -29,16 +29,17 @@ from gvbsm.files.artifacts import (
     is_current,
     read_header,
     read_json,
-    save,
     write_json,
 )
 from gvbsm.files.checkpoint import Checkpoint
+from gvbsm.files.network_names import file_name
+from gvbsm.files.tensors import save
 from gvbsm.pipeline.form_choice import RaceTask
 from gvbsm.pipeline.preflight import check_trainable, load_data
 from gvbsm.stages.evaluation import Judge, fit_student
 from gvbsm.store.batches import Labeler, StudentTask
-from gvbsm.store.distilled import DistilledDataset, is_normalized
-from gvbsm.store.teachers import file_name
+from gvbsm.store.distilled import DistilledDataset
+from gvbsm.store.label_store import is_normalized
 from gvbsm.store.training_settings import EVALUATION, LABELS, recorded_settings, settle
 
 log = logging.getLogger("gvbsm")

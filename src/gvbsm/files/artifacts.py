@@ -1,5 +1,7 @@
 """Artifacts: safetensors files with a JSON header, and JSON files, written atomically; no pickle.
 
+This module reads headers and JSON without torch; `files.tensors` reads and writes tensors.
+
 A header holds the format version, the kind of the artifact and its recipe: the settings that the
 artifact depends on, and the fingerprints (hashes) of the recipes of its inputs. Comparing recipes
 shows whether a file is current, and which settings changed, without reading tensors. Unfinished
@@ -19,15 +21,12 @@ import hashlib
 import json
 import os
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
 
 from gvbsm._version import __version__
 from gvbsm.files import jsontext, manifest
@@ -37,7 +36,7 @@ FORMAT = 1
 KEY = "gvbsm"
 CHECKSUM = "checksum"  # the entry of a header or JSON object with the CRC-32 of the others
 JSON_LIMIT = 64 * 1024**2  # bytes; the largest file of a run takes a few megabytes
-
+PARTIAL = ".partial.safetensors"  # the end of a checkpoint's name
 
 Recipe = dict[str, Any]
 """JSON-like: everything that an artifact's content depends on."""
@@ -67,27 +66,6 @@ def fingerprint(recipe: Recipe) -> str:
     """Hash a recipe; recipes of artifacts that are made from this one hold the hash."""
     text = json.dumps(recipe, sort_keys=True, separators=(",", ":"))
     return hashlib.sha256(text.encode()).hexdigest()[:20]
-
-
-def digest(tensors: Mapping[str, Tensor]) -> str:
-    """Compute the CRC-32 of the names, types, shapes and bytes of tensors, sorted by name.
-
-    It detects every single flipped bit, and misses other damage once in four billion. It is no
-    defense against forgery.
-    """
-
-    def blocks() -> Iterator[bytes | memoryview]:
-        for name in sorted(tensors):
-            yield described(name, tensors[name].dtype, tensors[name].shape)
-            tensor = tensors[name].detach().cpu().contiguous().reshape(-1)
-            yield tensor.view(torch.uint8).numpy().data
-
-    return digest_of(blocks())
-
-
-def described(name: str, dtype: torch.dtype, shape: Sequence[int]) -> bytes:
-    """Return the bytes that `digest` reads before the bytes of a tensor."""
-    return f"{name}|{dtype}|{list(shape)}|".encode()
 
 
 def digest_of(blocks: Iterable[bytes | memoryview]) -> str:
@@ -276,25 +254,13 @@ def header_text(header: Mapping[str, Any]) -> str:
     return json.dumps(_with_checksum(full), sort_keys=True)
 
 
-def save(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str, Any]) -> None:
-    """Write tensors and header atomically; `header` needs `kind` and `recipe`."""
-    # safetensors writes neither views of shared storage nor strided tensors.
-    plain = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
-    text = header_text({**header, "digest": digest(plain)})
-    with atomic(path) as temporary:
-        temporary.touch()  # for the user's file mode: safetensors makes files private
-        mode = temporary.stat().st_mode
-        try:
-            save_file(plain, temporary, metadata={KEY: text})
-        except SafetensorError as error:  # a full disk is not an OSError here
-            raise OSError(str(error)) from None
-        with suppress(OSError):  # some network drives have no file modes
-            temporary.chmod(mode)
-
-
 @contextmanager
-def opened(path: Path) -> Iterator[Any]:
+def opened(path: Path, framework: str = "np") -> Iterator[Any]:
     """Open a safetensors file for the block; its tensors are read on request.
+
+    Args:
+        path: The file.
+        framework: Library of the tensors: `pt` is torch, `np` NumPy.
 
     Raises:
         ArtifactError: If the file is missing or damaged.
@@ -302,7 +268,7 @@ def opened(path: Path) -> Iterator[Any]:
     if not path.is_file():
         raise ArtifactError(f"there is no {path}; run the stage that makes it first")
     try:
-        with safe_open(path, framework="pt") as file:
+        with safe_open(path, framework=framework) as file:
             yield file
     except PermissionError:
         raise ArtifactError(f"{path} may not be read; change its permissions") from None
@@ -310,7 +276,12 @@ def opened(path: Path) -> Iterator[Any]:
         raise DamagedError(path, str(error)) from None
 
 
-def _header_of(file: Any, path: Path) -> dict[str, Any]:
+def header_of(file: Any, path: Path) -> dict[str, Any]:
+    """Return the header of an opened file.
+
+    Raises:
+        ArtifactError: If the file is foreign, or newer than this version.
+    """
     metadata = file.metadata() or {}
     try:
         content = jsontext.parse(metadata[KEY])
@@ -333,24 +304,7 @@ def read_header(path: Path) -> dict[str, Any]:
         ArtifactError: If the file is missing, damaged, foreign or newer than this version.
     """
     with opened(path) as file:
-        return _header_of(file, path)
-
-
-def load_tensors(path: Path, kind: str) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """Read all tensors and the header of an artifact.
-
-    Raises:
-        ArtifactError: As `read_header`, or if the file holds another kind of artifact, or its
-            tensors fail their checksum.
-    """
-    with opened(path) as file:
-        header = _header_of(file, path)
-        if header.get("kind") != kind:
-            raise ArtifactError(f"{path} holds {header.get('kind')!r}, expected {kind!r}")
-        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    if header.get("digest") != digest(tensors):
-        raise DamagedError(path, "its tensors do not match their checksum")
-    return tensors, header
+        return header_of(file, path)
 
 
 def changes(old: Recipe, new: Recipe, prefix: str = "") -> list[str]:
@@ -381,3 +335,8 @@ def is_current(path: Path, recipe: Recipe) -> bool:
         return bool(read_header(path).get("recipe") == recipe)
     except DamagedError:
         return False
+
+
+def is_partial(path: Path) -> bool:
+    """Return whether a file has the name of a checkpoint."""
+    return path.name.endswith(PARTIAL)

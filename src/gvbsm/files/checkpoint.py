@@ -11,28 +11,21 @@ from typing import Any
 from torch import Tensor
 
 from gvbsm.files.artifacts import (
+    PARTIAL,
     ArtifactError,
     DamagedError,
     Recipe,
     check_replaceable,
     is_current,
-    load_tensors,
     read_header,
     read_json,
     remove,
-    save,
 )
 from gvbsm.files.manifest import named
 from gvbsm.files.schema import CheckpointHeader, checked
+from gvbsm.files.tensors import load_tensors, save
 
 log = logging.getLogger("gvbsm")
-
-PARTIAL = ".partial.safetensors"  # the end of a checkpoint's name
-
-
-def is_partial(path: Path) -> bool:
-    """Return whether a file has the name of a checkpoint."""
-    return path.name.endswith(PARTIAL)
 
 
 def remove_finished(folder: Path) -> None:

@@ -111,7 +111,7 @@ class SharedDraft:
         """Check the rows, write the header, and give the file its name.
 
         Args:
-            header: As for `artifacts.save`: needs `kind` and `recipe`.
+            header: As for `tensors.save`: needs `kind` and `recipe`.
             checksums: Name of a tensor -> CRC-32 of each of its rows, int64 (rows,).
 
         Raises:

@@ -1,6 +1,6 @@
 """Write safetensors files row by row, so that large tensors never have to be in memory.
 
-The file is the one that `artifacts.save` would write, byte for byte.
+The file is the one that `tensors.save` would write, byte for byte.
 """
 
 from __future__ import annotations
@@ -18,14 +18,8 @@ from typing import Any, BinaryIO
 import torch
 from torch import Tensor
 
-from gvbsm.files.artifacts import (
-    KEY,
-    ArtifactError,
-    atomic,
-    described,
-    digest_of,
-    header_text,
-)
+from gvbsm.files.artifacts import KEY, ArtifactError, atomic, digest_of, header_text
+from gvbsm.files.tensors import described
 
 # safetensors' names of types; it puts tensors of the last type first
 _TYPES = {
@@ -70,7 +64,7 @@ class Layout:
 
     Args:
         tensors: Name -> type and shape of the tensor.
-        header: As for `artifacts.save`, or one that is at least as long as that in the end.
+        header: As for `tensors.save`, or one that is at least as long as that in the end.
         alignment: The tensors begin at a multiple of so many bytes, itself a multiple of 8.
     """
 
@@ -155,7 +149,7 @@ class Layout:
         return values
 
     def digest(self, file: BinaryIO, checksums: Mapping[str, Tensor] = NO_CHECKSUMS) -> str:
-        """Compute `artifacts.digest` of the tensors in the file, which is read once.
+        """Compute `tensors.digest` of the tensors in the file, which is read once.
 
         Args:
             file: The file, open for reading.
@@ -197,7 +191,7 @@ class RowFile:
     Args:
         file: The file, empty.
         tensors: Name -> type and shape of the tensor.
-        header: As for `artifacts.save`.
+        header: As for `tensors.save`.
     """
 
     def __init__(
@@ -243,7 +237,7 @@ def row_file(
     Args:
         path: The file.
         tensors: Name -> type and shape of the tensor.
-        header: As for `artifacts.save`: needs `kind` and `recipe`.
+        header: As for `tensors.save`: needs `kind` and `recipe`.
 
     Raises:
         ValueError: If rows are missing at the end.

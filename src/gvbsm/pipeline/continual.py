@@ -65,15 +65,16 @@ from gvbsm.data.epochs import settle_epochs
 from gvbsm.data.pictures import Split
 from gvbsm.engine.processes import Processes
 from gvbsm.engine.torch_defaults import torch_defaults
-from gvbsm.files.artifacts import load_tensors, read_json, write_json
+from gvbsm.files.artifacts import read_json, write_json
+from gvbsm.files.network_names import file_name
 from gvbsm.files.schema import current_history
+from gvbsm.files.tensors import load_tensors
 from gvbsm.pipeline.preflight import check_continual
 from gvbsm.pipeline.results import spread, sum_seconds, versions
 from gvbsm.pipeline.run import Run
 from gvbsm.stages.evaluation import Judge, train_student
 from gvbsm.store.batches import Labeler, StudentTask
 from gvbsm.store.image_set import ImageSet, baseline_folder
-from gvbsm.store.teachers import file_name
 
 log = logging.getLogger("gvbsm")
 

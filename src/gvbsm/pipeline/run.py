@@ -22,14 +22,9 @@ from gvbsm.engine.device import Log, Runtime, resolve_runtime
 from gvbsm.engine.forms import Forms, Kind
 from gvbsm.engine.processes import join
 from gvbsm.engine.trackers import tracking
-from gvbsm.files.artifacts import (
-    ArtifactError,
-    Recipe,
-    load_tensors,
-    remove_all,
-    write_json,
-)
+from gvbsm.files.artifacts import ArtifactError, Recipe, remove_all, write_json
 from gvbsm.files.schema import checked_header
+from gvbsm.files.tensors import load_tensors
 from gvbsm.method.matching import make_teacher
 from gvbsm.pipeline.evaluated_sets import (
     EvaluatedSet,

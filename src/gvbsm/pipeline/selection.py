@@ -17,7 +17,8 @@ from gvbsm.data.pictures import DataError
 from gvbsm.data.starts import Start
 from gvbsm.engine.device import Runtime
 from gvbsm.engine.out_of_memory import InParts
-from gvbsm.files.artifacts import Recipe, is_current, load_tensors, save
+from gvbsm.files.artifacts import Recipe, is_current
+from gvbsm.files.tensors import load_tensors, save
 from gvbsm.pipeline.teachers import Teachers
 from gvbsm.stages.selection.coreset import (
     select_forgetting,

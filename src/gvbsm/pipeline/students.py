@@ -14,8 +14,9 @@ from gvbsm.config import Parallel
 from gvbsm.data.datasets import ImageData
 from gvbsm.engine.device import Runtime
 from gvbsm.engine.processes import Processes
-from gvbsm.files.artifacts import load_tensors, read_json
+from gvbsm.files.artifacts import read_json
 from gvbsm.files.schema import current_history
+from gvbsm.files.tensors import load_tensors
 from gvbsm.pipeline.evaluated_sets import EvaluatedSet
 from gvbsm.pipeline.teachers import Teachers
 from gvbsm.pipeline.work_sharing import Teamwork

@@ -18,13 +18,9 @@ from torch import Tensor, nn
 from gvbsm.backbones.features import teacher_features
 from gvbsm.config import SqueezeConfig
 from gvbsm.engine.device import Runtime, resolve_runtime
-from gvbsm.files.artifacts import (
-    Recipe,
-    fingerprint,
-    is_current,
-    save,
-)
+from gvbsm.files.artifacts import Recipe, fingerprint, is_current
 from gvbsm.files.schema import checked_header
+from gvbsm.files.tensors import save
 from gvbsm.store.distilled import DistilledDataset, load_images
 from gvbsm.store.teachers import read_teacher
 from gvbsm.store.workdir import Workspace

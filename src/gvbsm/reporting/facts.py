@@ -12,8 +12,7 @@ from gvbsm.config.build import build_config, preset_names, read_preset, to_dict
 from gvbsm.config.keys import flat_keys, value_at
 from gvbsm.config.provenance import UNKNOWN, Origin
 from gvbsm.data.epochs import settle
-from gvbsm.files.artifacts import ArtifactError, read_json
-from gvbsm.files.checkpoint import is_partial
+from gvbsm.files.artifacts import ArtifactError, is_partial, read_json
 from gvbsm.files.manifest import named
 from gvbsm.files.schema import Data, Results, checked, checked_header
 from gvbsm.pipeline.results import STAGES

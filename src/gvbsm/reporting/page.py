@@ -12,7 +12,8 @@ from gvbsm.config.keys import value_at
 from gvbsm.files.artifacts import read_json
 from gvbsm.files.schema import Continual, checked
 from gvbsm.files.sizes import byte_count
-from gvbsm.pipeline.results import STAGES, format_top1
+from gvbsm.pipeline.results import STAGES
+from gvbsm.pipeline.tables import format_top1
 from gvbsm.reporting.facts import RunFacts
 from gvbsm.reporting.figures.gallery import gallery
 from gvbsm.reporting.figures.reading import run_sets

@@ -15,7 +15,7 @@ from markupsafe import Markup, escape
 
 from gvbsm.files.artifacts import atomic, remove_all
 from gvbsm.files.sizes import byte_count
-from gvbsm.pipeline.results import format_top1
+from gvbsm.pipeline.tables import format_top1
 from gvbsm.reporting.figures.captions import CaptionedFigure
 from gvbsm.reporting.figures.style import save_figure
 from gvbsm.reporting.wording import method_words

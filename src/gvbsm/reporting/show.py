@@ -6,14 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from gvbsm.config.provenance import Origin
-from gvbsm.files.artifacts import ArtifactError, read_json
-from gvbsm.files.checkpoint import PARTIAL, is_partial
+from gvbsm.files.artifacts import PARTIAL, ArtifactError, is_partial, read_json
 from gvbsm.files.manifest import named
 from gvbsm.files.schema import Continual, Data, Results, checked, checked_header
 from gvbsm.files.sizes import byte_count
-from gvbsm.pipeline.results import format_continual, format_table
+from gvbsm.pipeline.tables import format_continual, format_table
 from gvbsm.reporting.result_tables import FORMATS, RunResults
-from gvbsm.store.distilled import label_folders, load_labels
+from gvbsm.store.label_store import LabelStore, label_folders
 
 
 def describe(workdir: Path) -> str:
@@ -99,7 +98,7 @@ def _sets(workdir: Path) -> list[str]:
         ipc = header["recipe"]["ipc"]
         lines.append(f"{name}: {header['method']}, {ipc} images per class, {_size(path)}")
         for store in label_folders(folder):
-            labels = load_labels(store)
+            labels = LabelStore.of_folder(store)
             lines.append(f"  {store.name}: {labels.describe()}, {byte_count(labels.nbytes())}")
         students = [item.stem for item in named(folder, "evaluation/*.json")]
         if students:

@@ -7,7 +7,7 @@ from typing import Any
 
 from gvbsm.config.build import selection_of
 from gvbsm.config.paths import user_path
-from gvbsm.pipeline.results import format_top1
+from gvbsm.pipeline.tables import format_top1
 from gvbsm.reporting.facts import Score
 
 NO_BREAK = "\N{NO-BREAK SPACE}"

@@ -16,17 +16,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from gvbsm.files.artifacts import (
-    Recipe,
-    check_replaceable,
-    is_current,
-    is_ours,
-    load_tensors,
-    remove_all,
-    save,
-)
+from gvbsm.files.artifacts import Recipe, check_replaceable, is_current, is_ours, remove_all
 from gvbsm.files.schema import checked_header
 from gvbsm.files.shared_draft import SharedDraft, remove_draft, row_checksums
+from gvbsm.files.tensors import load_tensors, save
 from gvbsm.method.synthesis import Iteration
 from gvbsm.store.distilled import image_tensors
 from gvbsm.store.film import Film, frame_steps, is_filmed

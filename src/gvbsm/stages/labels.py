@@ -29,8 +29,9 @@ from gvbsm.method.beyond.label_pool import pooled_epochs
 from gvbsm.method.ensemble import label_batch
 from gvbsm.store.distilled import load_labels
 from gvbsm.store.label_codec import encode_logits, packed_bytes
+from gvbsm.store.label_store import STORAGE
 from gvbsm.store.plan_codec import plan_fields
-from gvbsm.store.soft_labels import STORAGE, Encoded, LabeledEpoch, SoftLabels
+from gvbsm.store.soft_labels import Encoded, LabeledEpoch, SoftLabels
 
 log = logging.getLogger("gvbsm")
 

@@ -19,8 +19,8 @@ from gvbsm.data.loading import view_batches
 from gvbsm.engine.device import RunError, Runtime
 from gvbsm.engine.finite import first_not_finite
 from gvbsm.engine.out_of_memory import Halving
-from gvbsm.files.artifacts import Recipe, is_current, load_tensors, remove_all, save
-from gvbsm.files.checkpoint import PARTIAL
+from gvbsm.files.artifacts import PARTIAL, Recipe, is_current, remove_all
+from gvbsm.files.tensors import load_tensors, save
 from gvbsm.method.beyond.class_matching import class_sums, one_hot
 from gvbsm.method.capture import HookedObserver
 from gvbsm.method.moments import LayerSums, Sums, add, finalize

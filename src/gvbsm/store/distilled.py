@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import html
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,27 +15,20 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from gvbsm.config import LabelStorageConfig
 from gvbsm.config.paths import user_path
 from gvbsm.data.datasets import ImageData
 from gvbsm.data.pixels import Normalization
-from gvbsm.files.artifacts import (
-    ArtifactError,
-    Recipe,
-    is_ours,
-    load_tensors,
-    opened,
-    read_json,
-    remove_all,
-)
-from gvbsm.files.schema import ImagesHeader, LabelIndex, check_images, checked
+from gvbsm.files.artifacts import ArtifactError, Recipe, is_ours, opened, remove_all
+from gvbsm.files.schema import ImagesHeader, checked
+from gvbsm.files.schema.tensors import check_images
 from gvbsm.files.sizes import byte_count
 from gvbsm.files.streamed_file import Rows, row_file
+from gvbsm.files.tensors import load_tensors
 from gvbsm.store.batches import Batch
-from gvbsm.store.label_codec import Field
+from gvbsm.store.label_store import is_normalized, label_folders
 from gvbsm.store.loader import EpochDataset, EpochLoader
 from gvbsm.store.showing import draw, png
-from gvbsm.store.soft_labels import FOLDER, LAYOUT, OTHER_FOLDERS, SoftLabels
+from gvbsm.store.soft_labels import SoftLabels
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -191,23 +184,6 @@ def load_distilled(
     return load_images(directory / "synthesis" / "images.safetensors", soft_labels)
 
 
-def label_folders(directory: Path) -> list[Path]:
-    """List the label stores of a set; the first is that of most students.
-
-    Args:
-        directory: Folder of the set: a work directory, or one of its baselines.
-    """
-    folders = (directory / name for name in (FOLDER, *OTHER_FOLDERS.values()))
-    return [folder for folder in folders if (folder / "index.json").is_file()]
-
-
-def is_normalized(store: SoftLabels) -> bool | None:
-    """Return whether labels have logit normalization; None if their recipe does not say."""
-    labels = store.recipe.get("labels")
-    value = labels.get("logit_normalization") if isinstance(labels, Mapping) else None
-    return value if isinstance(value, bool) else None
-
-
 def load_images(path: Path, soft_labels: SoftLabels | None = None) -> DistilledDataset:
     """Load the set in one file of images.
 
@@ -322,40 +298,7 @@ def load_labels(directory: Path) -> SoftLabels:
     Raises:
         ArtifactError: If its index is missing, damaged or newer than this version.
     """
-    path = directory / "index.json"
-    return store_of(directory, read_json(path), path)
-
-
-def store_of(directory: Path, index: Mapping[str, Any], path: Path) -> SoftLabels:
-    """Return the store that an index describes.
-
-    Args:
-        directory: The folder of its shards.
-        index: What `index.json` holds.
-        path: The file that the index was read from.
-
-    Raises:
-        ArtifactError: If an entry is not valid, or the layout is newer than this version reads.
-    """
-    layout = index.get("layout")
-    if type(layout) is int and layout > LAYOUT:
-        raise ArtifactError(
-            f"{path} has layout {layout}, this gvbsm reads up to {LAYOUT}: upgrade gvbsm"
-        )
-    entries = checked(LabelIndex, index, path)
-    return SoftLabels(
-        directory=directory,
-        epochs=entries.epochs,
-        images=entries.images,
-        classes=entries.classes,
-        kept=tuple(range(entries.epochs) if entries.kept == "all" else entries.kept),
-        storage=LabelStorageConfig(**entries.storage.model_dump()),
-        fields=tuple(Field(*field) for field in entries.fields),
-        batch=entries.batch,
-        shard_epochs=entries.shard_epochs,
-        shard_images=entries.shard_images,
-        recipe=entries.recipe,
-    )
+    return SoftLabels.of_folder(directory)
 
 
 def remove_labels(directory: Path) -> bool:

@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from gvbsm.files.artifacts import ArtifactError, Recipe, load_tensors, save
+from gvbsm.files.artifacts import ArtifactError, Recipe
 from gvbsm.files.schema import checked_header
+from gvbsm.files.tensors import load_tensors, save
 
 CLASSES = 10  # of which the first image is filmed
 FRAMES = 12  # at most, the start and the end among them

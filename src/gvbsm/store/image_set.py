@@ -7,8 +7,8 @@ from pathlib import Path
 
 from gvbsm.config import Config
 from gvbsm.config.build import selection_of
-from gvbsm.store.soft_labels import FOLDER, OTHER_FOLDERS
-from gvbsm.store.teachers import file_name
+from gvbsm.files.network_names import file_name
+from gvbsm.store.label_store import FOLDER, OTHER_FOLDERS
 
 
 @dataclass(frozen=True)

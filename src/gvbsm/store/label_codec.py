@@ -6,27 +6,14 @@ A row is one view of one image, in tensors (rows, ...). Each row is encoded by i
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from gvbsm.store.label_store import Field
+
 LEVELS = 255  # steps between the least and the largest 8-bit code
 NARROW = ((256, torch.uint8), (32_768, torch.int16))  # number of classes that a type can index
-
-
-class Field(NamedTuple):
-    """An integer of known range inside a packed row.
-
-    Attributes:
-        name: Name of its column.
-        low: Its least value.
-        bits: Bits that hold its distance from `low`; 0 if it is always `low`.
-    """
-
-    name: str
-    low: int
-    bits: int
 
 
 def field(name: str, low: int, high: int) -> Field:

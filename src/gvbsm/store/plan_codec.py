@@ -11,7 +11,8 @@ from gvbsm.config import ViewConfig
 from gvbsm.data.epochs import EpochPlan
 from gvbsm.data.mixing import SHARES, Mixes
 from gvbsm.data.views import Views
-from gvbsm.store.label_codec import Field, field
+from gvbsm.store.label_codec import field
+from gvbsm.store.label_store import Field
 
 CELL, SHARE = "cell ", "mix share"  # names of optional columns
 

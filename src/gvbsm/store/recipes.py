@@ -20,7 +20,7 @@ from gvbsm.config.fields import names_in_recipe, names_of
 from gvbsm.engine.forms import NO_FORMS, Forms, Kind
 from gvbsm.files.artifacts import Recipe, fingerprint
 from gvbsm.store.image_set import ImageSet
-from gvbsm.store.soft_labels import STORAGE
+from gvbsm.store.label_store import STORAGE
 
 # Raise a stage's number when its code gives another result from the same settings, such as after a
 # fixed bug: its artifacts, and those that build on them, are then made again.

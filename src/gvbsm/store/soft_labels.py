@@ -14,43 +14,27 @@ read once to compare its checksum, and none of it is kept in memory.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field
-from functools import cached_property
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 from torch import Tensor
 
-from gvbsm.config import LabelStorageConfig
 from gvbsm.data.epochs import EpochPlan
 from gvbsm.engine.torch_defaults import torch_defaults
-from gvbsm.files.artifacts import (
-    ArtifactError,
-    DamagedError,
-    Recipe,
-    load_tensors,
-    read_header,
-    remove_all,
-    save,
-    write_json,
-)
+from gvbsm.files.artifacts import ArtifactError, DamagedError
+from gvbsm.files.tensors import load_tensors, save
 from gvbsm.store.label_codec import (
-    Field,
     decode_logits,
     encode_logits,
     pack_rows,
     packed_bytes,
     unpack_rows,
 )
+from gvbsm.store.label_store import LAYOUT, LabelStore, Shard
 from gvbsm.store.plan_codec import from_table, pack_plan, tabulate
 
-LAYOUT = 2  # version of the format
 OPEN_SHARDS = 8  # shards that stay mapped
-FOLDER = "labels"
-OTHER_FOLDERS = {True: "labels-normalized", False: "labels-plain"}
-"""Folders of labels with (True) and without (False) logit normalization, where most differ."""
-STORAGE = "storage"  # entry of a recipe with the settings `labels.storage`
 LOGITS = {"logits", "codes", "classes", "fill", "low", "scale"}  # tensors of `encode_logits`
 
 Encoded = dict[str, Tensor]
@@ -59,91 +43,10 @@ LabeledEpoch = tuple[EpochPlan, Callable[[Tensor], Encoded]]
 
 
 @dataclass(frozen=True)
-class Shard:
-    """A file of a store: whole epochs, or a part of one epoch.
+class SoftLabels(LabelStore):
+    """Soft labels of every view of every epoch, with the views that they belong to."""
 
-    Attributes:
-        path: The file.
-        epochs: Its epochs.
-        start: First position in the order of each epoch.
-        stop: End of the positions, exclusive.
-    """
-
-    path: Path
-    epochs: tuple[int, ...]
-    start: int
-    stop: int
-
-
-@dataclass(frozen=True)
-class SoftLabels:
-    """Soft labels of every view of every epoch, with the views that they belong to.
-
-    Attributes:
-        directory: The folder.
-        epochs: Epochs of the training.
-        images: Images of the set.
-        classes: Number of classes.
-        kept: The epochs that are stored: all, unless the store is pruned.
-        storage: Pruning, top k and bits of the logits.
-        fields: The bit fields of a row of `views`.
-        batch: Images in a batch of labeling; a part of an epoch is a number of batches.
-        shard_epochs: Epochs in a shard.
-        shard_images: Images of an epoch in a shard; less than `images` only if `shard_epochs` is 1.
-        recipe: The recipe of the labels.
-    """
-
-    directory: Path
-    epochs: int
-    images: int
-    classes: int
-    kept: tuple[int, ...]
-    storage: LabelStorageConfig
-    fields: tuple[Field, ...]
-    batch: int
-    shard_epochs: int
-    shard_images: int
-    recipe: Recipe
     _open: dict[Path, Encoded] = field(default_factory=dict, compare=False, repr=False)
-
-    # Shards.
-
-    @property
-    def shards_per_epoch(self) -> int:
-        """Shards of one epoch; 1 if a shard holds whole epochs."""
-        return -(-self.images // self.shard_images)
-
-    @cached_property
-    def shards(self) -> tuple[Shard, ...]:
-        """All shards, those that have not been made included."""
-        tag = _tag(self.storage)
-        shards: list[Shard] = []
-        for first in range(0, len(self.kept), self.shard_epochs):
-            epochs = self.kept[first : first + self.shard_epochs]
-            for start in range(0, self.images, self.shard_images):
-                path = self.directory / f"shard-{tag}{len(shards):05d}.safetensors"
-                stop = min(start + self.shard_images, self.images)
-                shards.append(Shard(path, epochs, start, stop))
-        return tuple(shards)
-
-    def missing(self) -> list[Shard]:
-        """The shards that have not been made yet."""
-        return [shard for shard in self.shards if not shard.path.is_file()]
-
-    def nbytes(self) -> int:
-        """Bytes on disk of the shards that have been made."""
-        paths = (shard.path for shard in self.shards)
-        return sum(path.stat().st_size for path in paths if path.is_file())
-
-    def describe(self) -> str:
-        """The epochs of the store and the encoding of its logits, in words."""
-        pruned = f"{len(self.kept)} of " if len(self.kept) < self.epochs else ""
-        words = [f"{pruned}{self.epochs} epochs"]
-        if self.storage.top_k is not None:
-            words.append(f"the {self.storage.top_k} largest logits")
-        if self.storage.bits < 16:
-            words.append(f"{self.storage.bits} bits")
-        return ", ".join(words)
 
     # Reading.
 
@@ -291,16 +194,6 @@ class SoftLabels:
         """Encode logits, float16 (batch, classes), as this store keeps them."""
         return encode_logits(logits, self.storage.top_k, self.storage.bits)
 
-    def is_made(self, shard: Shard) -> bool:
-        """Whether the shard exists with this recipe and layout."""
-        if not shard.path.is_file():
-            return False
-        try:
-            header = read_header(shard.path)
-        except ArtifactError:
-            return False
-        return header.get("recipe") == self.recipe and header.get("layout") == LAYOUT
-
     def write(
         self, shard: Shard, labeled: Callable[[int], LabeledEpoch], count: Callable[[], object]
     ) -> None:
@@ -333,32 +226,6 @@ class SoftLabels:
         }
         save(shard.path, tensors, header)
 
-    def batches(self, shard: Shard) -> int:
-        """Number of batches in a shard."""
-        return len(shard.epochs) * -(-(shard.stop - shard.start) // self.batch)
-
-    def index(self) -> dict[str, Any]:
-        """The content of `index.json`."""
-        numbers = ("epochs", "images", "classes", "batch", "shard_epochs", "shard_images")
-        return {
-            "layout": LAYOUT,
-            "recipe": self.recipe,
-            **{name: getattr(self, name) for name in numbers},
-            "kept": "all" if len(self.kept) == self.epochs else list(self.kept),
-            "storage": asdict(self.storage),
-            "fields": [list(field) for field in self.fields],
-            "files": [shard.path.name for shard in self.shards],
-        }
-
-    def write_index(self) -> None:
-        """Write the index, which makes this the store of the folder."""
-        write_json(self.directory / "index.json", self.index())
-
-    def tidy(self) -> None:
-        """Remove the shards of other stores from the folder, where gvbsm made them."""
-        current = {shard.path for shard in self.shards if self.is_made(shard)}
-        remove_all(set(self.directory.glob("shard-*")) - current)
-
 
 class EpochLabels:
     """The labels of one epoch, read batch by batch.
@@ -386,11 +253,3 @@ class EpochLabels:
             for name, values in self.encoded(index).items()
         }
         return decode_logits(encoded, self._store.classes)
-
-
-def _tag(storage: LabelStorageConfig) -> str:
-    """Part of a shard's name that differs between a store and one that is converted from it."""
-    words = [f"pool{storage.pruning:g}"] if storage.pruning > 1 else []
-    words += [] if storage.top_k is None else [f"top{storage.top_k}"]
-    words += [f"{storage.bits}bit"] if storage.bits < 16 else []
-    return "".join(f"{word}-" for word in words)

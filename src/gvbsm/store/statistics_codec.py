@@ -8,7 +8,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from gvbsm.files.artifacts import ArtifactError, load_tensors
+from gvbsm.files.artifacts import ArtifactError
+from gvbsm.files.tensors import load_tensors
 from gvbsm.method.moments import Moments
 from gvbsm.method.statistics import Statistics
 

@@ -8,18 +8,14 @@ from typing import Any
 
 from torch import nn
 
-from gvbsm.backbones import build_backbone, file_stem, fill
+from gvbsm.backbones import build_backbone, fill
 from gvbsm.data.datasets import ImageData
 from gvbsm.engine.device import Runtime
 from gvbsm.engine.finite import first_not_finite
 from gvbsm.engine.seeds import seeded
-from gvbsm.files.artifacts import ArtifactError, Recipe, load_tensors, save
+from gvbsm.files.artifacts import ArtifactError, Recipe
 from gvbsm.files.schema import TeacherHeader, checked
-
-
-def file_name(backbone: str) -> str:
-    """File name of what belongs to one backbone."""
-    return f"{file_stem(backbone)}.safetensors"
+from gvbsm.files.tensors import load_tensors, save
 
 
 def save_teacher(

@@ -8,11 +8,11 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from filelock import Timeout
 
 from gvbsm.config.build import selection_of
-from gvbsm.engine.processes import Processes
 from gvbsm.files import locks, manifest
 from gvbsm.files.artifacts import (
     ArtifactError,
@@ -20,18 +20,20 @@ from gvbsm.files.artifacts import (
     changes,
     check_replaceable,
     is_current,
+    is_partial,
     read_header,
     read_json,
     remove,
     write_json,
 )
-from gvbsm.files.checkpoint import is_partial
 from gvbsm.files.drafts import LOCK, remove_leftovers
+from gvbsm.files.network_names import file_name
 from gvbsm.files.schema import Seconds, checked, checked_header
-from gvbsm.store.teachers import file_name
+
+if TYPE_CHECKING:
+    from gvbsm.engine.processes import Processes
 
 log = logging.getLogger("gvbsm")
-
 
 PATIENCE_SECONDS = 60.0  # longest wait for a file of another machine
 BROKEN = -1.0  # time of interrupted work, as processes other than 0 note it

@@ -21,13 +21,13 @@ from gvbsm.files.artifacts import (
     atomic,
     fingerprint,
     is_ours,
+    is_partial,
     read_header,
     read_json,
     remove,
     remove_all,
 )
-from gvbsm.files.checkpoint import is_partial
-from gvbsm.store.soft_labels import FOLDER, OTHER_FOLDERS
+from gvbsm.store.label_store import FOLDER, OTHER_FOLDERS
 from gvbsm.store.workdir import Workspace
 
 # Paths of artifacts in a work directory; a label store's is its index, which names its shards.

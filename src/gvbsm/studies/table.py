@@ -43,7 +43,7 @@ from typing import Any, NamedTuple
 
 from gvbsm.config.provenance import Origin
 from gvbsm.files.artifacts import atomic
-from gvbsm.pipeline.results import aligned, format_top1
+from gvbsm.pipeline.tables import aligned, format_top1
 from gvbsm.studies.published import split_published
 
 OTHER_PUBLISHED = "the paper's accuracies for other data sets, students or images per class:"

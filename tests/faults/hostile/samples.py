@@ -113,7 +113,7 @@ def edit_tensors(path, change):
     import torch
     from safetensors.torch import load_file, save_file
 
-    from gvbsm.files.artifacts import digest
+    from gvbsm.files.tensors import digest
 
     header = read_tensors(path)[2]
     tensors = load_file(path)

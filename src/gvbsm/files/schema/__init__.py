@@ -37,8 +37,6 @@ from gvbsm.files.schema.sets import (
     RunSettings,
     SetFacts,
     check_facts,
-    check_images,
-    check_labels,
 )
 
 __all__ = [
@@ -60,8 +58,6 @@ __all__ = [
     "StudyFile",
     "TeacherHeader",
     "check_facts",
-    "check_images",
-    "check_labels",
     "checked",
     "checked_header",
     "current_history",

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from gvbsm.config import WHOLE_SET
 from gvbsm.files.artifacts import read_json
+from gvbsm.files.network_names import file_name
 from gvbsm.files.schema import Continual, checked, checked_header
 from gvbsm.reporting.figures.accuracy import draw_confusion, draw_continual, draw_methods
 from gvbsm.reporting.figures.captions import CaptionedFigure, count
@@ -32,7 +33,6 @@ from gvbsm.reporting.figures.sweeps import study_figures
 from gvbsm.reporting.wording import listed
 from gvbsm.store.distilled import DistilledDataset, load_images
 from gvbsm.store.film import load_film
-from gvbsm.store.teachers import file_name
 from gvbsm.store.workdir import Workspace
 
 SHOWN_CLASSES, SHOWN_IMAGES = 20, 10  # rows and columns of a figure of images

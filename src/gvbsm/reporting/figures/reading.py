@@ -14,8 +14,9 @@ from gvbsm.backbones import build_backbone
 from gvbsm.config import WHOLE_SET
 from gvbsm.config.build import selection_of
 from gvbsm.engine.seeds import seeded
-from gvbsm.files.artifacts import ArtifactError, load_tensors, read_json
+from gvbsm.files.artifacts import ArtifactError, read_json
 from gvbsm.files.manifest import named
+from gvbsm.files.network_names import file_name
 from gvbsm.files.schema import (
     AnalysisHeader,
     Results,
@@ -25,6 +26,7 @@ from gvbsm.files.schema import (
     checked,
     checked_header,
 )
+from gvbsm.files.tensors import load_tensors
 from gvbsm.method.layers import matched_layers
 from gvbsm.method.statistics import Statistics as ConvStatistics
 from gvbsm.reporting.figures.curves import TrainingCurve
@@ -32,7 +34,6 @@ from gvbsm.reporting.figures.layers import LayerStatistics
 from gvbsm.reporting.figures.pareto import MeasuredSet
 from gvbsm.store.distilled import stored_bytes
 from gvbsm.store.statistics_codec import unpack_statistics
-from gvbsm.store.teachers import file_name
 from gvbsm.store.workdir import Workspace
 from gvbsm.studies.published import (
     PublishedColumn,

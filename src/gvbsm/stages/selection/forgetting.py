@@ -17,8 +17,9 @@ from gvbsm.data.loading import batch_count, plain_batches
 from gvbsm.engine.device import Runtime
 from gvbsm.engine.out_of_memory import InParts
 from gvbsm.engine.seeds import seeded
-from gvbsm.files.artifacts import Recipe, is_current, load_tensors, remove_all, save
+from gvbsm.files.artifacts import Recipe, is_current, remove_all
 from gvbsm.files.checkpoint import Checkpoint
+from gvbsm.files.tensors import load_tensors, save
 from gvbsm.stages.supervised import PictureTraining, fit_pictures
 
 
