@@ -240,7 +240,7 @@ def test_the_method_is_mathematics_on_tensors(path):
         ("huggingface_hub", {"data", "exchange"}),
         ("pyarrow", {"data", "exchange"}),
         ("sklearn", {"data", "reporting"}),
-        ("jinja2", {"reporting"}),
+        ("jinja2", {"exchange", "reporting"}),
         ("accelerate", {"engine"}),
         # reporting: a moving picture, which matplotlib writes to files that end in .gif alone
         ("PIL", {"data", "exchange", "reporting"}),

@@ -12,6 +12,7 @@ from gvbsm.pipeline.results import spread
 @pytest.fixture
 def facts():
     return {
+        "form": "hub",
         "method": "gvbsm",
         "dataset": "toy",
         "gvbsm": "0.1.0",
@@ -47,7 +48,7 @@ def test_card(facts):
     for words in (
         "4 synthetic images of 2 classes, 8 x 8 pixels, 3 channel(s)",
         "convnet8_d1 (91.2 %)",
-        "in 5 epochs, 2.5 MB",
+        "in 5 epochs, 2.5 MB.",
         "mean (0.5000, 0.2500, 0.1250) and deviation (0.2500, 0.5000, 1.0000)",
         "| gvbsm | s | 2 | 55.0 ± 7.1 | 2 |",
         "| full | t | all | 91.2 | 1 |",
@@ -57,6 +58,40 @@ def test_card(facts):
         "soft_labels.read(epoch=0)",
     ):
         assert words in text, words
+
+
+def test_the_card_of_the_hub_has_a_picture_and_a_training(facts):
+    _, text = head_of(dataset_card(facts | {"title": "my birds"}))
+    assert "# my birds, distilled: 2 image(s) per class" in text
+    assert "derived from the pictures of my birds" in text
+    assert "![The first images of each class](images.png)" in text
+    assert "python train_plain.py TEST" in text
+    assert "loss = loader.loss(model(batch.views), batch)" in text
+
+
+@pytest.mark.parametrize(
+    ("form", "named", "absent"),
+    [
+        ("folder", ["One folder a class", "`index.json`", "train_plain.py TEST"], ["parquet"]),
+        ("safetensors", ["`soft_labels/...`", "`README`", "python -c"], ["`gvbsm.json`: names"]),
+        ("dd-ranking", ["`score.py`", "`teachers/`"], ["train_plain", "soft_labels"]),
+    ],
+)
+def test_the_readme_of_other_forms_lists_what_they_hold(form, named, absent, facts):
+    text = dataset_card(facts | {"form": form})
+    assert text.startswith("# toy, distilled")
+    for words in named:
+        assert words in text
+    for words in absent:
+        assert words not in text
+
+
+@pytest.mark.parametrize("form", ["hub", "folder", "safetensors"])
+def test_without_soft_labels_none_are_listed(form, facts):
+    text = dataset_card(facts | {"form": form, "labels": None})
+    assert "shard-" not in text
+    assert "soft_labels/" not in text
+    assert "student on the images as gvbsm does" in text
 
 
 def test_what_is_not_known_is_said(facts):

@@ -18,8 +18,8 @@ from gvbsm.exchange import export as exports
 from gvbsm.exchange import hub
 from gvbsm.exchange.export import class_folders, export, push
 from gvbsm.exchange.load import load
-from gvbsm.files.artifacts import ArtifactError, write_json
-from gvbsm.files.tensors import load_tensors
+from gvbsm.files.artifacts import ArtifactError, read_header, read_json, write_json
+from gvbsm.files.tensors import load_tensors, save
 from gvbsm.pipeline.results import spread
 from gvbsm.store.distilled import load_distilled
 from support.distilled_files import write_images, write_labels
@@ -60,6 +60,46 @@ def test_a_folder_is_read_by_torchvision(workdir, tmp_path):
         list(first.normalization.mean),
     )
     assert facts["recipe"] == first.header["recipe"]
+
+
+@pytest.mark.parametrize(
+    ("data", "title"),
+    [
+        ({"name": "folder", "root": "/data/my birds"}, "my birds"),
+        ({"name": "folder", "root": "/data/x", "title": "Birds of *Peru*"}, r"Birds of \*Peru\*"),
+        ({"name": "cifar10", "root": "/data/x"}, "cifar10"),
+    ],
+)
+def test_a_set_is_titled_by_its_user(data, title, workdir, tmp_path):
+    ended(workdir, data=data["name"])
+    content = read_json(workdir / "results.json")
+    content["config"]["data"] |= data
+    write_json(workdir / "results.json", content)
+    out = export(workdir, "folder", tmp_path / "e", quiet=True)
+    assert f"# {title}, distilled: 2 image(s) per class" in (out / "README.md").read_text()
+    facts = json.loads((out / "gvbsm.json").read_text())
+    assert facts["config"]["data"]["root"] is None
+    again = export(out, "safetensors", tmp_path / "e.safetensors", quiet=True)
+    assert f"# {title}, distilled" in read_header(again)["README"]
+    assert repr(load(again, cache=tmp_path)).startswith(f"DistilledDataset({facts['title']}: ")
+
+
+def test_the_hub_has_the_picture_of_its_card(workdir, tmp_path):
+    pytest.importorskip("datasets")
+    out = export(workdir, "hub", tmp_path / "e", quiet=True)
+    with Image.open(out / "images.png") as picture:
+        assert picture.size == (66, 66)
+    assert "](images.png)" in (out / "README.md").read_text()
+
+
+def test_class_folders_do_not_part_images_from_their_soft_labels(workdir, tmp_path):
+    path = workdir / "synthesis" / "images.safetensors"
+    tensors, header = load_tensors(path, "images")
+    save(path, {**tensors, "labels": torch.tensor([0, 1, 0, 1])}, header)
+    with pytest.raises(ConfigError, match="not class by class"):
+        export(workdir, "folder", tmp_path / "e", quiet=True)
+    export(workdir, "folder", tmp_path / "e", soft_labels=False, quiet=True)
+    assert load(tmp_path / "e").soft_labels is None
 
 
 @settings(max_examples=50, deadline=None)

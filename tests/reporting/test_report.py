@@ -17,6 +17,7 @@ from gvbsm.cli.parsing import parse_run
 from gvbsm.config import Config
 from gvbsm.config.build import as_config, build_config, read_preset, to_dict
 from gvbsm.config.keys import fields_by_name, merge
+from gvbsm.config.paths import data_title
 from gvbsm.config.provenance import Origin
 from gvbsm.config.settled import settle_beta_dr
 from gvbsm.files.artifacts import ArtifactError, atomic, read_json, write_json
@@ -36,7 +37,7 @@ from gvbsm.reporting.paper_terms import (
 )
 from gvbsm.reporting.rendering import duration
 from gvbsm.reporting.studies import find_in_study
-from gvbsm.reporting.wording import data_title, listed
+from gvbsm.reporting.wording import listed
 from support.distilled_files import write_labels
 from support.studies import ORIGIN
 

@@ -13,8 +13,8 @@ def write_labeled_set(workdir, data, teachers, runtime, labels=None, *, images=8
     run.
     """
     config = labels or LabelsConfig(epochs=6)
-    pictures = data.train.images[:images]
-    hard = data.train.labels[:images]
+    order = data.train.labels[:images].argsort(stable=True)  # class by class
+    pictures, hard = data.train.images[order], data.train.labels[order]
     path = workdir / "synthesis" / "images.safetensors"
     save_images(path, "gvbsm", {"ipc": 2}, pictures, hard, data)
     settings = to_dict(config)

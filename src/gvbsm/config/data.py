@@ -16,6 +16,8 @@ class DataConfig:
         name: digits, cifar10, cifar100, tiny-imagenet, imagenet-1k, folder, npz, webdataset, hub,
             hub/USER/NAME or torchvision/NAME.
         root: Folder, .npz file or pattern of tar files with the data (digits needs none).
+        title: Name of the data in the report and in the card of an export; none takes the name of
+            the user's own folder or file, or that of the data set.
         image_size: Side in pixels to which pictures are resized; none takes the data set's own.
         test_crop: Share of a test picture's short side that the central crop keeps; 0.875 keeps
             224 of 256 pixels.
@@ -34,6 +36,7 @@ class DataConfig:
 
     name: str = "digits"
     root: str | None = setting(None, changes_results=False, of_a_machine=True)
+    title: str | None = setting(None, changes_results=False)
     image_size: int | None = None
     test_crop: float = setting(1.0, limit="(0, 1]")
     val_fraction: float = setting(0.2, limit="(0, 1)")

@@ -1,4 +1,4 @@
-"""Expand paths of users, and choose the cache folder."""
+"""Expand paths of users, name data by their folder, and choose the cache folder."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ import functools
 import logging
 import shutil
 import tempfile
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from gvbsm.config import ConfigError
 
@@ -26,6 +28,25 @@ def user_path(path: str | Path) -> Path:
         raise ConfigError(
             f"{path} begins with a home folder that is not known here; give the whole path"
         ) from None
+
+
+def data_title(config: Mapping[str, Any]) -> str:
+    """Return the data set's name for headings: `data.title` if it is set.
+
+    Else pictures of the user's own have the name of their folder or file, and others the name of
+    the data set.
+
+    Args:
+        config: Settings of a run, nested.
+    """
+    data = config["data"]
+    if data.get("title"):
+        return str(data["title"])
+    name, root = str(data["name"]), data.get("root")
+    if name not in ("folder", "npz", "hub") or root is None:
+        return name
+    path = user_path(root).absolute()
+    return (path.stem if name == "npz" else path.name) or name
 
 
 def cache_folder() -> Path:

@@ -1,4 +1,4 @@
-"""The dataset card of an exported set: README.md, with the header that the Hub reads."""
+"""The README of an exported set; that of a Hub data set begins with the header that it reads."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any
 
 from gvbsm.config.build import format_yaml
 from gvbsm.exchange.load import LABELS, SetDescription
+from gvbsm.files.sizes import byte_count
 from gvbsm.pipeline.tables import format_top1
 
 PAPER = (
@@ -18,13 +19,68 @@ PAPER = (
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (10**6, "100K<n<1M"))
 
 
+PICTURE = "images.png"
+HUB_FILES = f"""- `data/`: images and hard labels as Parquet, columns `image` and `label`.
+- `{LABELS}/`: soft labels, `index.json` and `shard-*.safetensors`."""
+FOLDER_FILES = """- One folder a class: the images as PNG.
+- `index.json` and `shard-*.safetensors`: soft labels."""
+SCORE_FILES = """- `images/`: one folder a class with the images as PNG.
+- `teachers/`: the teachers that DD-Ranking has networks for; they give the soft labels.
+- `config.yaml`, `score.py`: `python score.py` scores the set with ddranking 0.2.0, once `real/`
+  holds the real pictures."""
+TENSORS = f"""- `images` (uint8), `labels` (int64): the set.
+- `{LABELS}/...`: all rows of the soft labels; their index is in the header, as `{LABELS}`."""
+CONTENTS = {
+    "hub": HUB_FILES,
+    "folder": FOLDER_FILES,
+    "dd-ranking": SCORE_FILES,
+    "safetensors": TENSORS,
+}
+
+
 def dataset_card(facts: SetDescription) -> str:
-    """Write the dataset card from the description of a set; missing entries are left out.
+    """Write the README from the description of a set; missing entries are left out.
 
     Args:
         facts: The description of the set (`gvbsm.json`).
     """
+    form = facts["form"]
     facts = _quoted(facts)
+    sections = [
+        _hub_head(facts) if form == "hub" else "",
+        f"# {_title(facts)}, distilled: {facts['ipc']} image(s) per class\n",
+        f"![The first images of each class]({PICTURE})\n" if form == "hub" else "",
+        _about(facts),
+        _accuracy(facts.get("results")),
+        _contents(facts),
+        _training(facts),
+        _loading(facts) if form == "hub" else "",
+        _settings(facts),
+        "## License\n\nNot settled here: the images are derived from the pictures of "
+        f"{_title(facts)}, whose terms may bind them."
+        + (" Fill in `license` above.\n" if form == "hub" else "\n"),
+    ]
+    return "\n".join(section for section in sections if section)
+
+
+def extraction(name: str) -> str:
+    """Return the command that writes the script in the header of a single file.
+
+    Args:
+        name: Name of the file.
+    """
+    code = (
+        'import json, safetensors; f = safetensors.safe_open("' + name + '", "np"); '
+        'print(json.loads(f.metadata()["gvbsm"])["train_plain.py"])'
+    )
+    return f"python -c '{code}' > train_plain.py"
+
+
+def _title(facts: SetDescription) -> str:
+    return str(facts.get("title") or facts["dataset"])
+
+
+def _hub_head(facts: SetDescription) -> str:
     count = facts["images"]
     head = {
         "license": "unknown",
@@ -35,17 +91,52 @@ def dataset_card(facts: SetDescription) -> str:
             {"config_name": "default", "data_files": [{"split": "train", "path": "data/*.parquet"}]}
         ],
     }
-    sections = [
-        f"---\n{format_yaml(head)}---\n",
-        f"# {facts['dataset']}, distilled: {facts['ipc']} image(s) per class\n",
-        _about(facts),
-        _accuracy(facts.get("results")),
-        _loading(facts),
-        _settings(facts),
-        "## License\n\nNot settled here: the images are derived from the pictures of "
-        f"{facts['dataset']}, whose terms may bind them. Fill in `license` above.\n",
+    return f"---\n{format_yaml(head)}---\n"
+
+
+def _contents(facts: SetDescription) -> str:
+    """List the files, or the tensors and the entries of the header of a single file."""
+    form = facts["form"]
+    lines = CONTENTS[form].splitlines()
+    if not facts.get("labels"):
+        lines = [line for line in lines if "oft labels" not in line or form == "dd-ranking"]
+    if form == "safetensors":
+        lines.append("- Entries of the header `gvbsm` (JSON): `facts` (names, mean, deviation, ")
+        lines[-1] += "settings, results), `README` (this text), `train_plain.py`."
+    else:
+        lines.append("- `gvbsm.json`: names, mean and deviation, settings, results.")
+    if form in ("hub", "folder"):
+        lines.append("- `train_plain.py`: trains on the set without gvbsm.")
+    return "\n".join(["## Contents", "", *lines, ""])
+
+
+def _training(facts: SetDescription) -> str:
+    form = facts["form"]
+    if form == "dd-ranking":
+        return ""
+    labels = "images and soft labels" if facts.get("labels") else "images"
+    reader = {"hub": ", Pillow, safetensors and pyarrow", "folder": ", Pillow and safetensors"}
+    lines = [
+        "## Training",
+        "",
+        "```",
+        *([extraction("SET.safetensors")] if form == "safetensors" else []),
+        "python train_plain.py TEST",
+        "```",
+        "",
+        f"trains a student on the {labels} as gvbsm does, with torch, NumPy"
+        f"{reader.get(form, ', Pillow and safetensors')} alone. TEST holds real test pictures, one "
+        "folder a class, named as the classes. With gvbsm, in a loop of your own:",
+        "",
+        "```python",
+        f'loader = gvbsm.load("{"SET.safetensors" if form == "safetensors" else "FOLDER_OR_NAME"}")'
+        ".loader()",
+        "for epoch in range(loader.epochs):",
+        "    for batch in loader:  # views, logits, labels, partners, kept",
+        "        loss = loader.loss(model(batch.views), batch)",
+        "```",
     ]
-    return "\n".join(section for section in sections if section)
+    return "\n".join([*lines, ""])
 
 
 def _quoted(facts: SetDescription) -> SetDescription:
@@ -58,7 +149,7 @@ def _quoted(facts: SetDescription) -> SetDescription:
             return {key: quoted(item) for key, item in value.items()}
         return [quoted(item) for item in value] if isinstance(value, list) else value
 
-    shown = ("dataset", "gvbsm", "method", "teachers", "results", "versions")
+    shown = ("dataset", "title", "gvbsm", "method", "teachers", "results", "versions")
     return {name: quoted(item) if name in shown else item for name, item in facts.items()}
 
 
@@ -78,7 +169,7 @@ def _about(facts: SetDescription) -> str:
     if labels:
         lines.append(
             f"- Soft labels: the teachers' logits of every view in {labels['epochs']} epochs, "
-            f"{labels['bytes'] / 1e6:.1f} MB in `{LABELS}/`."
+            f"{byte_count(labels['bytes'])}."
         )
     else:
         lines.append("- No soft labels are stored with it.")
@@ -144,7 +235,7 @@ def _settings(facts: SetDescription) -> str:
     versions = facts.get("versions") or {}
     libraries = ", ".join(f"{name} {value}" for name, value in versions.items())
     return (
-        "## Made by\n\n`gvbsm run settings.yaml`, where `settings.yaml` holds what `config` in "
-        f"`gvbsm.json` does{f' ({libraries})' if libraries else ''}:\n\n"
-        f"```json\n{json.dumps(config, indent=1)}\n```\n"
+        "## Made by\n\n`gvbsm run settings.yaml`, where `settings.yaml` holds these settings"
+        f"{f' ({libraries})' if libraries else ''}:\n\n<details><summary>settings</summary>\n\n"
+        f"```json\n{json.dumps(config, indent=1)}\n```\n\n</details>\n"
     )

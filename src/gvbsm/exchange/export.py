@@ -18,13 +18,13 @@ from gvbsm._version import __version__
 from gvbsm.config import ConfigError, EvaluationConfig, LabelsConfig
 from gvbsm.config.build import build_config, format_yaml, to_dict
 from gvbsm.config.keys import merge
-from gvbsm.config.paths import user_path
+from gvbsm.config.paths import data_title, user_path
 from gvbsm.data.pictures import write_image
 from gvbsm.data.sources.hub_library import need
 from gvbsm.engine.device import Runtime
 from gvbsm.engine.torch_defaults import torch_defaults
 from gvbsm.exchange import hub
-from gvbsm.exchange.card import dataset_card
+from gvbsm.exchange.card import PICTURE, dataset_card, extraction
 from gvbsm.exchange.ddranking import configuration, inexpressible, known_set, write_teachers
 from gvbsm.exchange.load import (
     FACTS,
@@ -36,6 +36,7 @@ from gvbsm.exchange.load import (
     label_tensors,
     load,
 )
+from gvbsm.exchange.plain_script import SCRIPT, plain_script
 from gvbsm.files.artifacts import ArtifactError, read_header, read_json, write_json
 from gvbsm.files.manifest import is_claimed
 from gvbsm.files.replacing import replacing
@@ -43,6 +44,7 @@ from gvbsm.files.schema import Results, checked, checked_header
 from gvbsm.files.tensors import load_tensors, save
 from gvbsm.store.distilled import DistilledDataset
 from gvbsm.store.label_store import is_normalized
+from gvbsm.store.showing import png
 from gvbsm.store.soft_labels import SoftLabels
 from gvbsm.store.training_settings import recorded_settings
 from gvbsm.store.workdir import Workspace
@@ -72,8 +74,7 @@ def export(
             or safetensors (one file).
         out: The folder, or the file of safetensors.
         overwrite: Replace an export that is there already.
-        soft_labels: Take the soft labels along, where the form has a place for them (hub,
-            safetensors).
+        soft_labels: Take the soft labels along; DD-Ranking has no place for them.
         logit_normalization: Take the soft labels with logit normalization, or those without; None
             takes those of most students.
         quiet: No progress bar.
@@ -98,19 +99,25 @@ def export(
     bar = Runtime(torch.device("cpu"), "fp32", 0, quiet=quiet)
     if form == "safetensors":
         _write_file(out, distilled, facts)
+        log.info("its README and %s are in its header: %s", SCRIPT, extraction(out.name))
         return out
     if form == "dd-ranking":
         known_set(facts)  # before any work
+    if form == "folder":
+        _check_order(distilled)
     with replacing(out) as draft:
         if form == "hub":
             _write_hub(draft, distilled, facts, bar)
         elif form == "folder":
             _write_folder(draft, distilled, facts, bar)
+            _copy_labels(draft, distilled, bar)  # files alone: to others a folder is a class
+            (draft / SCRIPT).write_text(plain_script(distilled, form), encoding="utf-8")
         else:
             _write_ddranking(draft, distilled, facts, bar, Workspace(user_path(source)))
         write_json(draft / FACTS, facts)
-    if form in ("folder", "dd-ranking") and distilled.soft_labels is not None:
-        log.info("%s has no place for soft labels: hub and safetensors have", form)
+        (draft / "README.md").write_text(dataset_card(facts), encoding="utf-8")
+    if form == "dd-ranking" and distilled.soft_labels is not None:
+        log.info("DD-Ranking has no place for soft labels: the other forms have")
     return out
 
 
@@ -153,6 +160,20 @@ def _check_whole(stored: SoftLabels | None) -> None:
         )
 
 
+def _check_order(distilled: DistilledDataset) -> None:
+    """Check that images with soft labels are class by class, which is the order of class folders.
+
+    Raises:
+        ConfigError: If they are not: the soft labels would belong to other images.
+    """
+    is_ordered = bool((distilled.labels.diff() >= 0).all())
+    if distilled.soft_labels is not None and not is_ordered:
+        raise ConfigError(
+            "the images of this set are not class by class, and class folders would part them from "
+            "their soft labels: export --to hub or safetensors, or pass --soft_labels false"
+        )
+
+
 def describe_set(distilled: DistilledDataset, source: Path, form: str) -> SetDescription:
     """Describe a set by the results of its work directory, or as its source described it.
 
@@ -162,8 +183,8 @@ def describe_set(distilled: DistilledDataset, source: Path, form: str) -> SetDes
         form: What it is exported as.
     """
     header, stored = distilled.header, distilled.soft_labels
-    names = ("method", "dataset", "recipe", "settings", "config", "results", "versions", "pictures")
-    facts: SetDescription = {name: header.get(name) for name in names}
+    names = ("method", "dataset", "title", "recipe", "settings", "config", "results", "versions")
+    facts: SetDescription = {name: header.get(name) for name in (*names, "pictures")}
     facts |= {
         "format": 1,
         "form": form,
@@ -182,7 +203,7 @@ def describe_set(distilled: DistilledDataset, source: Path, form: str) -> SetDes
         results = read_json(source / "results.json")
         checked(Results, results, source / "results.json")
         facts["config"] = merge(results["config"], {"data": {"root": None}})  # a path of here
-        facts["results"] = results["rows"]
+        facts["results"], facts["title"] = results["rows"], data_title(results["config"])
         facts |= {name: results.get(name) for name in ("versions", "pictures")}
     if stored is not None and (normalized := is_normalized(stored)) is not None:
         labels = {"logit_normalization": normalized, "logit_normalization_of": {}}
@@ -238,13 +259,21 @@ def _write_hub(
         encoded.append(content.getvalue())
     (draft / TABLE).parent.mkdir()
     hub.write_table(draft / TABLE, encoded, distilled.labels.tolist(), distilled.class_names)
-    if distilled.soft_labels is not None:
-        (draft / LABELS).mkdir()
-        for path in bar.track(label_files(distilled.soft_labels), "soft labels"):
-            if path.suffix == ".safetensors":
-                load_tensors(path, "labels")  # damage must not travel
-            shutil.copyfile(path, draft / LABELS / path.name)
-    (draft / "README.md").write_text(dataset_card(facts), encoding="utf-8")
+    _copy_labels(draft / LABELS, distilled, bar)
+    (draft / PICTURE).write_bytes(png(distilled.images, distilled.labels))
+    script = plain_script(distilled, "hub", TABLE, f"{LABELS}/")
+    (draft / SCRIPT).write_text(script, encoding="utf-8")
+
+
+def _copy_labels(folder: Path, distilled: DistilledDataset, bar: Runtime) -> None:
+    """Copy the files of the soft labels, if there are any, after comparing their checksums."""
+    if distilled.soft_labels is None:
+        return
+    folder.mkdir(exist_ok=True)
+    for path in bar.track(label_files(distilled.soft_labels), "soft labels"):
+        if path.suffix == ".safetensors":
+            load_tensors(path, "labels")  # damage must not travel
+        shutil.copyfile(path, folder / path.name)
 
 
 def _sections(distilled: DistilledDataset) -> tuple[LabelsConfig, EvaluationConfig]:
@@ -301,6 +330,8 @@ print(LabelRobustScoreSoft(config).compute_metrics(image_path="images", syn_lr={
 def _write_file(out: Path, distilled: DistilledDataset, facts: SetDescription) -> None:
     tensors = {"images": distilled.images, "labels": distilled.labels}
     header = {"kind": "distilled", "recipe": facts["recipe"] or {}, "facts": facts}
+    header |= {"README": dataset_card(facts)}
+    header |= {SCRIPT: plain_script(distilled, "safetensors", out.name)}
     if distilled.soft_labels is not None:
         rows, header[LABELS] = label_tensors(distilled.soft_labels)
         tensors |= rows

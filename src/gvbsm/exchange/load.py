@@ -224,10 +224,10 @@ def _load_folder(folder: Path, root: Path) -> DistilledDataset:
             f"{folder} holds {len(labels)} images, but {FACTS} states {facts['images']}"
         )
     images = _read_all(places, facts)
-    stored = folder / LABELS
-    if form != "hub" or not os.path.lexists(stored / "index.json"):
+    stored = folder / LABELS if form == "hub" else folder
+    if form == "dd-ranking" or not os.path.lexists(stored / "index.json"):
         return _distilled(images, labels, facts, None, folder)
-    for path in stored.iterdir():
+    for path in [stored / "index.json", *stored.glob("shard-*")]:
         inside(path, root)
     return _distilled(images, labels, facts, load_labels(stored), folder)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from gvbsm._version import __version__
+from gvbsm.config.paths import data_title
 from gvbsm.config.provenance import Origin
 from gvbsm.files.artifacts import read_json
 from gvbsm.files.schema import Continual, checked
@@ -13,7 +14,7 @@ from gvbsm.reporting.figures.gallery import gallery
 from gvbsm.reporting.figures.reading import fitting
 from gvbsm.reporting.paper_terms import changes, settings_yaml
 from gvbsm.reporting.rendering import save_pictures, write_html
-from gvbsm.reporting.wording import data_title, method_words
+from gvbsm.reporting.wording import method_words
 from gvbsm.store.workdir import Workspace
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from gvbsm._version import __version__
 from gvbsm.config.keys import value_at
+from gvbsm.config.paths import data_title
 from gvbsm.files.artifacts import read_json
 from gvbsm.files.schema import Continual, checked
 from gvbsm.files.sizes import byte_count
@@ -27,7 +28,7 @@ from gvbsm.reporting.paper_terms import (
 )
 from gvbsm.reporting.rendering import data_uri, save_pictures, write_html
 from gvbsm.reporting.studies import costs_of, study_sections
-from gvbsm.reporting.wording import data_title, method_words
+from gvbsm.reporting.wording import method_words
 from gvbsm.store.workdir import Workspace
 
 PLACES = {

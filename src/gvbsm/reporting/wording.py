@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable
 
 from gvbsm.config.build import selection_of
 from gvbsm.config.paths import user_path
@@ -40,16 +39,3 @@ def listed(names: Iterable[str]) -> str:
     """Names in a sentence: "a", "a and b", "a, b and c"; empty without names."""
     *others, last = [*names] or [""]
     return f"{', '.join(others)} and {last}" if others else last
-
-
-def data_title(config: Mapping[str, Any]) -> str:
-    """The data set's name as a heading has it; of own pictures, the name of their folder or file.
-
-    Args:
-        config: Settings of a run, nested.
-    """
-    name, root = str(config["data"]["name"]), config["data"].get("root")
-    if name not in ("folder", "npz") or root is None:
-        return name
-    path = user_path(root).absolute()
-    return (path.name if name == "folder" else path.stem) or name

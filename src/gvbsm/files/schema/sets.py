@@ -70,6 +70,7 @@ class SetFacts(Manifest):
 
     method: Text | None = None
     dataset: Text | None = None
+    title: Text | None = None
     class_names: ClassNames
     channels: Literal[1, 3]
     mean: list[Mean]

@@ -1,0 +1,181 @@
+"""Write the script that trains on an exported set without gvbsm (`train_plain.py`)."""
+
+from __future__ import annotations
+
+import math
+import re
+from typing import Any, NamedTuple
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from gvbsm.config import EvaluationConfig, ViewConfig
+from gvbsm.data.epochs import batch_size_for
+from gvbsm.data.loading import batch_count
+from gvbsm.store.distilled import DistilledDataset
+from gvbsm.store.plan_codec import CELL, SHARE
+from gvbsm.store.soft_labels import SoftLabels
+from gvbsm.store.training_settings import TrainingSet, recorded_settings, settle
+
+SCRIPT = "train_plain.py"
+SMALL = 64  # largest side in pixels for which a ConvNet is chosen
+LOSSES = {
+    "mse_gt": "F.mse_loss(outputs, soft) + {gamma} * F.cross_entropy(outputs, hard)",
+    "kl": "{square} * F.kl_div((outputs / {temperature}).log_softmax(1), "
+    '(soft / {temperature}).softmax(1), reduction="batchmean")',
+    "hard": "F.cross_entropy(outputs, hard)",
+}
+
+
+class Network(NamedTuple):
+    """A network that the script can build, as one of the run's students.
+
+    Attributes:
+        student: The student's name; empty if the run has none such.
+        convnet: Width, depth and side of the last feature map of a ConvNet; None for another.
+        torchvision: Name of the network in torchvision; None is the script's own choice.
+        small: Whether its stem is that for small images.
+    """
+
+    student: str
+    convnet: dict[str, int] | None = None
+    torchvision: str | None = None
+    small: bool = False
+
+
+def plain_script(distilled: DistilledDataset, form: str, images: str = "", labels: str = "") -> str:
+    """Return the text of the script.
+
+    It holds numbers and known words of the settings alone, and no text of the set's author.
+
+    Args:
+        distilled: The set.
+        form: folder, hub or safetensors.
+        images: The table of the images (hub), or the file (safetensors), beside the script.
+        labels: Folder of the soft labels beside the script, with a slash at its end.
+
+    Raises:
+        ConfigError: If the recorded settings do not fit the set.
+    """
+    channels, size = distilled.images.shape[1:3]
+    network = choose_network(distilled)
+    config = settle({}, distilled, network.student)
+    evaluation, views = config.evaluation, config.labels.views
+    batch = batch_size_for(len(distilled), evaluation.batch_size, config.labels.full_batch_up_to)
+    stored = distilled.soft_labels if evaluation.loss != "hard" else None
+    cut = (1 - config.data.test_crop) / 2
+    facts: dict[str, Any] = {
+        "form": form,
+        "table": images,
+        "labels": labels,
+        "size": size,
+        "channels": channels,
+        "classes": len(distilled.class_names),
+        "epochs": config.labels.epochs,
+        "batch": batch,
+        "steps": batch_count(len(distilled), batch),
+        "bleed": f"bleed={cut:.6g}" if cut else "",
+        "seed": config.seed,
+        "soft": stored is not None,
+        **network._asdict(),
+        **_training(evaluation),
+        **(_hard_views(views, size, len(distilled.class_names)) if stored is None else {}),
+        **(_stored_views(stored, views) if stored is not None else {}),
+    }
+    environment = Environment(
+        loader=PackageLoader("gvbsm.exchange"),
+        autoescape=False,  # the text is Python
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    return environment.get_template(f"{SCRIPT}.j2").render(facts)
+
+
+def choose_network(distilled: TrainingSet) -> Network:
+    """Choose the network: a ConvNet of the run's students, else one of torchvision."""
+    students = recorded_settings(distilled).get("evaluation", {}).get("students") or ()
+    channels, size = distilled.images.shape[1:3]
+    networks = [_network(str(name), channels, size) for name in students]
+    known = sorted(
+        (network for network in networks if network.student), key=lambda item: not item.convnet
+    )
+    depth = min(3, int(size).bit_length() - 1)
+    if known:
+        return known[0]
+    if size > SMALL:
+        return Network("")
+    return Network("", convnet={"width": 128, "depth": depth, "side": size // 2**depth})
+
+
+def _network(name: str, channels: int, size: int) -> Network:
+    if match := re.fullmatch(r"convnet(\d+)(?:_d(\d+))?", name):
+        width, depth = int(match[1]), int(match[2] or 3)
+        return Network(name, {"width": width, "depth": depth, "side": size // 2**depth})
+    if re.fullmatch(r"resnet(18|34|50|101)", name):
+        return Network(name, torchvision=name, small=True)
+    if (match := re.fullmatch(r"torchvision/(\w+)", name)) and channels == 3:
+        return Network(name, torchvision=match[1])
+    return Network("")
+
+
+def _training(evaluation: EvaluationConfig) -> dict[str, Any]:
+    """Optimizer and loss, as Python where they are one expression."""
+    optimizer = evaluation.optimizer
+    grouped = optimizer.weight_decay > 0 or optimizer.name == "muon"
+    parameters = "parameters" if grouped else "model.parameters()"
+    rate, decay = f"lr={optimizer.lr}", f"weight_decay={optimizer.weight_decay}"
+    if optimizer.name == "sgd":
+        solver = f"torch.optim.SGD({parameters}, {rate}, momentum={optimizer.momentum}, {decay})"
+    else:
+        name = "Adam" if optimizer.name == "adam" else "AdamW"
+        solver = f"torch.optim.{name}({parameters}, {rate}, betas={optimizer.betas}, {decay})"
+    temperature = evaluation.temperature
+    loss = LOSSES[evaluation.loss].format(
+        gamma=evaluation.gamma, temperature=temperature, square=temperature**2
+    )
+    mixed = evaluation.loss == "mse_gt" and evaluation.hard_target == "mixed"
+    own_rate = optimizer.warmup > 0 or optimizer.zeta != 1 or optimizer.schedule == "ssrs"
+    return {
+        "optimizer": optimizer,
+        "grouped": grouped,
+        "own_rate": own_rate,  # none of torch's schedules
+        "scheduled": own_rate or optimizer.schedule == "cosine",
+        "ema": evaluation.ema,
+        "solver": solver,
+        "loss": loss,
+        "mixed_targets": mixed,
+    }
+
+
+def _stored_views(stored: SoftLabels, views: ViewConfig) -> dict[str, Any]:
+    """What the stored views and logits need, so that the script does nothing else."""
+    fields = {field.name: field for field in stored.fields}
+    cells = sum(name.startswith(CELL) for name in fields)
+    return {
+        "split": stored.shards_per_epoch,
+        "bits": stored.storage.bits,
+        "top_k": stored.storage.top_k,
+        "kept": len(stored.kept),
+        "pruned": len(stored.kept) < stored.epochs,
+        "roll": bool(fields["roll down"].bits),
+        "padding": -fields["crop top"].low,
+        "border": views.border,
+        "resized": bool(fields["crop height"].bits),
+        "cells": math.isqrt(cells),
+        "mixup": SHARE in fields,
+    }
+
+
+def _hard_views(views: ViewConfig, size: int, classes: int) -> dict[str, Any]:
+    """Views that torchvision draws anew, for sets without soft labels."""
+    transforms = []
+    if views.crop == "pad":
+        transforms.append(f"v2.RandomCrop({size}, padding={views.padding})")
+    elif views.crop == "resized":
+        crop = f"scale={views.scale}, ratio={views.ratio}, antialias=False"
+        transforms.append(f"v2.RandomResizedCrop({size}, {crop})")
+    transforms.append(f"v2.RandomHorizontalFlip({0.5 if views.flip else 0.0})")
+    mixes = [("CutMix", views.cutmix), ("MixUp", views.mixup)]
+    drawn = [f"v2.{name}(num_classes={classes}, alpha={alpha})" for name, alpha in mixes if alpha]
+    return {"transforms": ", ".join(transforms), "mixes": ", ".join(drawn), "pruned": False}

@@ -1,0 +1,200 @@
+"""The exported script trains without gvbsm, on the batches that the loader gives."""
+
+import ast
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+from PIL import Image
+
+from gvbsm.config import LabelsConfig, LabelStorageConfig, ViewConfig
+from gvbsm.exchange.export import export
+from gvbsm.exchange.load import load
+from gvbsm.exchange.plain_script import choose_network, plain_script
+from gvbsm.files.artifacts import read_header
+from support.labeled_sets import write_labeled_set
+
+CUTMIX = ViewConfig(crop="pad", padding=1, flip=True, cutmix=1.0)
+RESIZED = ViewConfig(crop="resized", flip=True, cutmix=1.0, mixup=1.0, shuffle=2, roll=3)
+BLACK = ViewConfig(crop="pad", padding=2, flip=False, border="black")
+
+FIRST = """
+import sys, torch
+sys.modules["gvbsm"] = None  # an import of it fails
+import train_plain
+epochs = [list(train_plain.batches(epoch)) for epoch in range(3)]
+torch.save(epochs, "batches.pt")
+"""
+
+
+@pytest.fixture
+def labeled(data, teachers, runtime, tmp_path):
+    """Call it to label a set; its work directory."""
+
+    def write(views=CUTMIX, evaluation=None, **settings):
+        config = LabelsConfig(**{"epochs": 4, "full_batch_up_to": 0, "views": views, **settings})
+        evaluation = {"batch_size": 3, "students": ["convnet8_d1"], **(evaluation or {})}
+        return write_labeled_set(tmp_path / "w", data, teachers, runtime, config, **evaluation)
+
+    return write
+
+
+def written(workdir, form, out):
+    """Export a set; its folder, with the script in it."""
+    if form == "hub":
+        pytest.importorskip("datasets")
+    target = out / "set.safetensors" if form == "safetensors" else out / "set"
+    export(workdir, form, target, quiet=True)
+    if form != "safetensors":
+        return target
+    (out / "train_plain.py").write_text(read_header(target)["train_plain.py"])
+    return out
+
+
+def python(folder, *words):
+    done = subprocess.run(
+        [sys.executable, *words],
+        cwd=folder,
+        env={"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=250,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+CASES = {
+    "cutmix": {},
+    "resized, mixup, shuffled, rolled": {"views": RESIZED},
+    "black border": {"views": BLACK},
+    "pruned": {"storage": LabelStorageConfig(pruning=2)},
+    "8 bits, the largest": {"storage": LabelStorageConfig(top_k=2, bits=8)},
+    "the largest": {"storage": LabelStorageConfig(top_k=1)},
+    "one batch": {"full_batch_up_to": 8},
+}
+
+
+def compare(folder, source, mixed=False):
+    """The script's batches of three epochs equal the loader's."""
+    python(folder, "-c", FIRST)
+    epochs = torch.load(folder / "batches.pt", weights_only=True)
+    distilled = load(source)
+    for number, batches in enumerate(epochs):
+        expected = list(distilled.batches(number))
+        assert len(batches) == len(expected) > 0
+        for (views, soft, hard), batch in zip(batches, expected, strict=True):
+            assert torch.equal(soft, batch.logits)
+            assert torch.allclose(views, batch.views, atol=1e-5)
+            if not mixed:
+                assert torch.equal(hard, batch.labels)
+                continue
+            shares = torch.zeros_like(hard)
+            rows = torch.arange(len(hard))
+            shares[rows, batch.labels] += batch.kept
+            shares[rows, batch.partners] += 1 - batch.kept
+            assert torch.allclose(hard, shares, atol=1e-6)
+
+
+@pytest.mark.parametrize("settings", CASES.values(), ids=CASES.keys())
+def test_its_batches_are_those_of_the_loader(settings, labeled, tmp_path):
+    folder = written(labeled(**settings), "folder", tmp_path)
+    compare(folder, tmp_path / "w")
+
+
+@pytest.mark.parametrize("form", ["hub", "safetensors"])
+def test_every_form_has_the_same_batches(form, labeled, tmp_path):
+    compare(written(labeled(views=RESIZED), form, tmp_path), tmp_path / "w")
+
+
+def test_mixed_hard_labels_have_both_classes(labeled, tmp_path):
+    workdir = labeled(views=RESIZED, evaluation={"hard_target": "mixed"})
+    compare(written(workdir, "folder", tmp_path), workdir, mixed=True)
+
+
+def test_an_epoch_in_several_files_is_read_as_a_whole(labeled, tmp_path, monkeypatch):
+    monkeypatch.setattr("gvbsm.stages.labels.SHARD_BYTES", 1)
+    workdir = labeled(batch_size=3)
+    assert load(workdir).soft_labels.shards_per_epoch == 3
+    compare(written(workdir, "folder", tmp_path), workdir)
+
+
+TRAININGS = {
+    "adamw": {"optimizer": {"name": "adamw", "lr": 0.01, "weight_decay": 0.1}},
+    "sgd, warm-up": {"loss": "kl", "optimizer": {"name": "sgd", "warmup": 0.3, "zeta": 2.0}},
+    "muon, average": {"optimizer": {"name": "muon", "lr": 0.005}, "ema": 0.9},
+    "constant": {"optimizer": {"name": "adam", "schedule": "constant"}},
+    "ssrs": {"optimizer": {"name": "adamw", "schedule": "ssrs"}},
+    "torchvision": {"students": ["resnet18"], "optimizer": {"lr": 0.01}},
+    "hard": {"loss": "hard"},
+}
+
+
+@pytest.mark.parametrize("evaluation", TRAININGS.values(), ids=TRAININGS.keys())
+def test_it_trains_and_tests(evaluation, labeled, data, tmp_path):
+    folder = written(labeled(epochs=2, evaluation=evaluation), "folder", tmp_path)
+    for index, label in enumerate(data.test.labels.tolist()):
+        path = tmp_path / "real" / data.class_names[label] / f"{index}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(data.test.images[index].permute(1, 2, 0).numpy()).save(path)
+    printed = python(folder, "train_plain.py", "../real", "--epochs", "2", "--seed", "1")
+    assert printed.startswith("top-1: ")
+    assert 0 <= float(printed.split()[1]) <= 100
+    state = torch.load(folder / "student.pt", weights_only=True)
+    assert all(bool(torch.isfinite(value).all()) for value in state.values())
+
+
+def test_it_trains_on_hard_labels_if_there_are_no_soft_ones(labeled, tmp_path):
+    export(labeled(), "folder", tmp_path / "set", soft_labels=False, quiet=True)
+    python(tmp_path / "set", "train_plain.py", "--epochs", "2")
+    assert (tmp_path / "set" / "student.pt").is_file()
+    assert "soft" not in (tmp_path / "set" / "train_plain.py").read_text()
+
+
+@pytest.mark.parametrize(
+    ("students", "size", "expected"),
+    [
+        (["resnet18", "convnet128_d2"], 8, "convnet128_d2"),
+        (["convnet64"], 32, "convnet64"),
+        (["timm/resnet18", "resnet50"], 32, "resnet50"),
+        (["torchvision/resnet18"], 224, "torchvision/resnet18"),
+        (["timm/vit"], 32, ""),
+    ],
+)
+def test_its_network_is_one_of_the_students(students, size, expected, labeled):
+    distilled = load(labeled())
+    distilled.header["settings"]["evaluation"]["students"] = students
+    object.__setattr__(distilled, "images", distilled.images.new_zeros(8, 3, size, size))
+    network = choose_network(distilled)
+    assert network.student == expected
+    assert (network.convnet is None) == (expected in ("resnet50", "torchvision/resnet18"))
+
+
+def test_it_is_short_and_holds_no_text_of_others(labeled):
+    distilled = load(labeled())
+    hostile = 'x"""\nimport os  # '
+    object.__setattr__(distilled, "class_names", (hostile, "b", "c", "d"))
+    distilled.header.update(dataset=hostile, title=hostile, method=hostile)
+    text = plain_script(distilled, "folder")
+    assert "import os" not in text
+    lines = text.splitlines()
+    assert max(map(len, lines)) <= 100
+    tree = ast.parse(text)
+    docstring = ast.get_docstring(tree, clean=False).splitlines()
+    imports = [node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))]
+    code = sum(bool(line.strip()) for line in lines) - len(docstring) - len(imports)
+    assert code < 80
+
+
+def test_its_numbers_are_those_of_the_settings(labeled, tmp_path):
+    folder = written(
+        labeled(evaluation={"gamma": 0.7, "optimizer": {"lr": 0.03}}), "folder", tmp_path
+    )
+    text = (folder / "train_plain.py").read_text()
+    assert "SIZE, CLASSES, EPOCHS, BATCH, STEPS = 8, 4, 4, 3, 3" in text
+    assert "+ 0.7 * F.cross_entropy" in text
+    assert "lr=0.03" in text
+    assert json.loads((folder / "gvbsm.json").read_text())["labels"]["epochs"] == 4
