@@ -6,11 +6,12 @@ from dataclasses import replace
 import pytest
 import torch
 
-from gvbsm.backbones import build_backbone
+from gvbsm.backbones import build_backbone, code_of
 from gvbsm.files.artifacts import ArtifactError, read_header
 from gvbsm.files.network_names import file_name
+from gvbsm.files.plugins import admit
 from gvbsm.files.tensors import load_tensors, save
-from gvbsm.store.teachers import load_teacher, read_teacher, save_teacher
+from gvbsm.store.teachers import buildable, load_teacher, read_teacher, save_teacher
 from support.toy import CLASSES, CONVNET, WRN
 
 RECIPE = {"stage": "squeeze", "seed": 7}
@@ -20,6 +21,33 @@ HISTORY = {"epochs": [1, 2], "top1": [25.0, 50.0], "losses": [1.5, 0.5]}
 def test_file_name__has_no_slash():
     assert file_name("wrn10_1") == "wrn10_1.safetensors"
     assert file_name("timm/deit_tiny") == "timm--deit_tiny.safetensors"
+
+
+def test_a_file_that_names_code_does_not_run_it(data, runtime, teachers, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "theirs.py").write_text("open('ran', 'w')\n")
+    path = tmp_path / "teacher.safetensors"
+    save_teacher(path, teachers[CONVNET], "theirs.py:Net", data, HISTORY, RECIPE)
+    with pytest.raises(ArtifactError, match=r"the code of theirs\.py:Net is not run, since a file"):
+        read_teacher(path, runtime)
+    assert buildable([path]) == []
+    assert not (tmp_path / "ran").exists()
+
+
+def test_code_that_has_changed_is_noticed(data, runtime, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    file, path = tmp_path / "mine.py", tmp_path / "teacher.safetensors"
+    code = "import torch\ndef net(classes):\n    return torch.nn.Linear(8, classes)\n"
+    file.write_text(code)
+    admit(["mine.py:net"])
+    model = build_backbone("mine.py:net", 4, 8)
+    recipe = {**RECIPE, **code_of("mine.py:net")}
+    save_teacher(path, model, "mine.py:net", data, HISTORY, recipe)
+    assert torch.equal(read_teacher(path, runtime)[0].weight, model.weight)
+    file.write_text(f"{code}# changed\n")
+    admit(["mine.py:net"])
+    with pytest.raises(ArtifactError, match=r"made by another version of mine\.py:net: train it"):
+        read_teacher(path, runtime)
 
 
 @pytest.mark.parametrize("name", [CONVNET, WRN])

@@ -2,7 +2,7 @@
 
 Small-image networks are built here: those of `BACKBONES`, and `convnet<width>[_d<depth>]` and
 `wrn<depth>_<width>` for any numbers. Full-size networks come from a library, by prefix
-(`torchvision/`, `timm/`).
+(`torchvision/`, `timm/`). Networks of users and of other packages: see `plugged`.
 """
 
 from __future__ import annotations
@@ -18,10 +18,10 @@ from torch import nn
 
 from gvbsm.backbones import library
 from gvbsm.backbones.airbench import build_airbench
-from gvbsm.backbones.calling import check_call
+from gvbsm.backbones.calling import check_call, disable_inplace
 from gvbsm.backbones.convnet import build_convnet
-from gvbsm.backbones.inplace import disable_inplace
 from gvbsm.backbones.mobilenet import build_mobilenet_v2_x0_5
+from gvbsm.backbones.plugged import build_plugged, digest_of, is_plugged, registered
 from gvbsm.backbones.resnet import build_resnet
 from gvbsm.backbones.shufflenet import build_shufflenet_v2_x0_5
 from gvbsm.backbones.weights import (
@@ -31,18 +31,23 @@ from gvbsm.backbones.weights import (
     weights_digest,
 )
 from gvbsm.backbones.wide_resnet import build_wide_resnet
+from gvbsm.config import ConfigError
 from gvbsm.config.keys import closest
+from gvbsm.files.plugins import is_plugin, plugin
 
 __all__ = [
     "BACKBONES",
     "BackboneSpec",
     "backbone_names",
     "build_backbone",
+    "build_empty",
     "check_known",
     "check_takes",
+    "code_of",
     "disable_inplace",
     "fill",
     "published_classes",
+    "unavailable",
     "weights_digest",
 ]
 
@@ -102,8 +107,19 @@ _FAMILIES: tuple[tuple[str, Callable[..., BackboneSpec]], ...] = (
 
 
 def backbone_names() -> list[str]:
-    """Return the names of the small-image networks, in the order of `BACKBONES`."""
-    return list(BACKBONES)
+    """Return the names of the small-image networks, and of those that packages register."""
+    return [*BACKBONES, *(name for name in registered() if not _is_built_in(name))]
+
+
+def code_of(name: str) -> dict[str, str]:
+    """Return the entry of a recipe for the code of a network; empty for a network of gvbsm.
+
+    Raises:
+        ValueError: If it is code that the user has not named.
+    """
+    if _is_built_in(name) or not is_plugged(name):
+        return {}
+    return {"code": digest_of(name)[:20]}  # as long as a fingerprint
 
 
 def build_backbone(
@@ -118,7 +134,8 @@ def build_backbone(
 
     Args:
         name: A key of `BACKBONES`, `convnet<width>[_d<depth>]`, `wrn<depth>_<width>`,
-            `torchvision/<name>` or `timm/<name>`.
+            `torchvision/<name>`, `timm/<name>`, a registered name, or `SOURCE:ATTRIBUTE`, which
+            must be admitted (`files.plugins`).
         classes: Number of logits.
         image_size: Height and width of the input, in pixels.
         channels: Channels of the input.
@@ -148,7 +165,6 @@ def build_backbone(
     return model
 
 
-@cache  # a sweep checks the same networks at every point
 def check_takes(name: str, classes: int, image_size: int, channels: int) -> None:
     """Check that a network can be built, trained and tested on pictures of a size.
 
@@ -161,9 +177,13 @@ def check_takes(name: str, classes: int, image_size: int, channels: int) -> None
     Raises:
         ValueError: If the name is unknown, or the network cannot be built or called with these.
     """
+    _check_takes(name, classes, image_size, channels, **code_of(name))
+
+
+@cache  # a sweep checks the same networks at every point; `code` tells edited ones apart
+def _check_takes(name: str, classes: int, image_size: int, channels: int, code: str = "") -> None:
     build = partial(build_backbone, name, classes, image_size, channels)
-    with torch.device("meta"):
-        build()  # its error messages name the fault
+    build_empty(name, classes, image_size, channels)  # its error messages name the fault
     try:
         check_call(build, (channels, image_size, image_size), classes)
     except ValueError as error:
@@ -173,18 +193,45 @@ def check_takes(name: str, classes: int, image_size: int, channels: int) -> None
         ) from error
 
 
+def unavailable(name: str) -> str:
+    """Return why a network cannot be built in this process; empty if it can. No code is run."""
+    try:
+        check_known(name)
+        if is_plugin(name):
+            plugin(name)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def build_empty(name: str, classes: int, image_size: int, channels: int) -> nn.Module:
+    """Build a network without values, on the meta device; see `build_backbone`.
+
+    Code of users that does not work there is built on the CPU, with values.
+    """
+    try:
+        with torch.device("meta"):
+            return build_backbone(name, classes, image_size, channels)
+    except ConfigError:
+        if not is_plugged(name):
+            raise
+    with torch.random.fork_rng(), torch.device("cpu"):
+        return build_backbone(name, classes, image_size, channels)
+
+
 def check_known(name: str) -> None:
-    """Check that a network of this name exists, for any picture size.
+    """Check that a network of this name exists, for any picture size; no code is run.
 
     Raises:
         ValueError: If none does.
     """
-    prefix, _, library_name = name.rpartition("/")
+    prefix, library_name = _library_of(name)
     if prefix == "torchvision" and library_name in library.torchvision_names():
         return
     if prefix == "timm" and library.is_timm_name(library_name):
         return
-    _small_image_spec(name)
+    if not is_plugged(name):
+        _small_image_spec(name)
 
 
 def published_classes(name: str) -> int:
@@ -193,7 +240,7 @@ def published_classes(name: str) -> int:
     Raises:
         ValueError: If it has none.
     """
-    prefix, _, library_name = name.rpartition("/")
+    prefix, library_name = _library_of(name)
     if prefix == "torchvision":
         return len(library.torchvision_weights(library_name).meta["categories"])
     if prefix == "timm":
@@ -208,7 +255,7 @@ def _build_from(
     path = find_weights(name, directory)
     weights = read_weights(path)
     what = f"the weights of {name} for {classes} classes in {path}"
-    prefix, _, library_name = name.rpartition("/")
+    prefix, library_name = _library_of(name)
     if prefix == "timm" and library.is_timm_name(library_name):
         return library.fill_timm(library_name, classes, image_size, channels, weights, what)
     model = _build(name, classes, image_size, channels, pretrained=False)
@@ -219,15 +266,29 @@ def _build_from(
 def _build(name: str, classes: int, image_size: int, channels: int, pretrained: bool) -> nn.Module:
     """Find the builder of `name` and call it."""
     check_known(name)
-    prefix, _, library_name = name.rpartition("/")
+    prefix, library_name = _library_of(name)
     if prefix == "torchvision":
         return library.build_torchvision(library_name, classes, channels, pretrained)
     if prefix == "timm":
         return library.build_timm(library_name, classes, image_size, channels, pretrained)
-    spec = _small_image_spec(name)
     if pretrained:
         published_classes(name)  # raises: small-image networks have no published weights
-    return spec.build(classes, image_size, channels)
+    if is_plugged(name) and not _is_built_in(name):
+        return build_plugged(name, classes, image_size, channels)
+    return _small_image_spec(name).build(classes, image_size, channels)
+
+
+def _library_of(name: str) -> tuple[str, str]:
+    """The library that a name begins with, "" for none, and the name of the network there."""
+    if is_plugin(name):  # a path may begin with the name of a library
+        return "", name
+    prefix, _, library_name = name.rpartition("/")
+    return prefix, library_name
+
+
+def _is_built_in(name: str) -> bool:
+    """Whether a name is that of a network that is built here, which no package can take."""
+    return name in BACKBONES or any(re.fullmatch(pattern, name) for pattern, _ in _FAMILIES)
 
 
 def _small_image_spec(name: str) -> BackboneSpec:
@@ -244,11 +305,13 @@ def _small_image_spec(name: str) -> BackboneSpec:
 def _unknown_message(name: str) -> str:
     """Return the error message for an unknown name, with the most similar names."""
     known = [
-        *BACKBONES,
+        *backbone_names(),
         *(f"torchvision/{other}" for other in library.torchvision_names()),
         *(f"timm/{other}" for other in library.timm_names()),
     ]
+    here = ", ".join(backbone_names())
     return (
-        f"unknown backbone {name!r}; {closest(name, known, 3)}Known: {', '.join(BACKBONES)}, "
-        f"convnet<width>[_d<depth>], wrn<depth>_<width>, torchvision/<name>, timm/<name>"
+        f"unknown backbone {name!r}; {closest(name, known, 3)}Known: {here}, "
+        f"convnet<width>[_d<depth>], wrn<depth>_<width>, torchvision/<name>, timm/<name>, or your "
+        "own: file.py:Class, module:attribute"
     )

@@ -1,4 +1,4 @@
-"""Check before any training that a network can be called on pictures of a size."""
+"""Prepare a network to be called: check that it can be, and keep its inputs unchanged."""
 
 from __future__ import annotations
 
@@ -46,3 +46,18 @@ def _call(model: nn.Module, pictures: Tensor, classes: int) -> None:
         logits.sum().backward()  # type: ignore[no-untyped-call]
     with torch.no_grad():
         model.eval()(pictures)
+
+
+def disable_inplace(model: nn.Module) -> None:
+    """Make every activation and dropout of `model` return a new tensor.
+
+    A recorded input is the tensor itself. An in-place layer on the same tensor, such as
+    `ReLU(inplace=True)` at the start of a branch, would change it before its statistics are
+    computed. The cost is memory: one more feature map for each activation.
+
+    Args:
+        model: The network, changed in place.
+    """
+    for module in model.modules():
+        if getattr(module, "inplace", False) is True:
+            module.inplace = False  # type: ignore[assignment]  # a plain bool, not a Parameter

@@ -41,15 +41,31 @@ def _folder_and_format(argv: list[str]) -> tuple[str | None, str | None]:
 
 def report_verb(argv: list[str]) -> int:
     """Write the report of a work directory and print its path."""
-    usage = "gvbsm report DIR [--quiet]"
+    usage = "gvbsm report DIR [--networks file.py:Class,...] [--quiet]"
     if {"-h", "--help"} & set(argv):
         print(f"usage: {usage}")
         return 0
+    argv, networks = _without_networks(argv)
     folders = [argument for argument in argv if argument != "--quiet"]
     if len(folders) != 1 or folders[0].startswith("-"):
         raise ConfigError(f"{usage} takes one work directory, got {' '.join(folders) or 'none'}")
     start_log("--quiet" in argv)
     from gvbsm.reporting import report
 
-    print(report(user_path(folders[0]), quiet="--quiet" in argv))
+    print(report(user_path(folders[0]), quiet="--quiet" in argv, networks=networks))
     return 0
+
+
+def _without_networks(argv: list[str]) -> tuple[list[str], list[str]]:
+    """The other arguments, and the names that `--networks` gives."""
+    others: list[str] = []
+    networks: list[str] = []
+    waiting = iter(argv)
+    for argument in waiting:
+        option, equals, value = argument.partition("=")
+        if option != "--networks":
+            others.append(argument)
+            continue
+        names = value if equals else next(waiting, "")
+        networks += [name for name in names.strip("[]").split(",") if name]
+    return others, [name.strip() for name in networks]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args
@@ -14,6 +13,7 @@ import yaml
 from gvbsm.config import Config, ConfigError, Method, Rival, SqueezeConfig
 from gvbsm.config.checks import faults
 from gvbsm.config.fields import names_of, replaced
+from gvbsm.config.given import plain
 from gvbsm.config.keys import check_names, merge, nearest
 from gvbsm.config.paths import user_path
 from gvbsm.config.settled import settle_beta_dr
@@ -154,18 +154,7 @@ def as_config(settings: Config | str | Mapping[str, Any]) -> Config:
         return validate(_with_typed_tables(settings))
     if isinstance(settings, str):
         return build_config(read_preset(settings))
-    return build_config(_plain(settings))
-
-
-def _plain(value: Any) -> Any:
-    """Convert paths, tuples, and NumPy and torch values to those that YAML has."""
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, os.PathLike):
-        return os.fspath(value)
-    return value.tolist() if hasattr(value, "tolist") else value
+    return build_config(plain(settings))
 
 
 def for_method(config: Config, method: Method) -> Config:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from gvbsm.backbones import build_backbone
+from gvbsm.backbones import build_backbone, code_of
 from gvbsm.config import Config, ConfigError
 from gvbsm.config.build import to_dict
+from gvbsm.config.given import code_name
 from gvbsm.config.paths import user_path
 from gvbsm.data.datasets import DATASETS, ImageData
 from gvbsm.engine.device import Runtime, resolve_runtime
@@ -33,6 +34,7 @@ from gvbsm.files.artifacts import (
 )
 from gvbsm.files.checkpoint import Checkpoint
 from gvbsm.files.network_names import file_name
+from gvbsm.files.plugins import admit
 from gvbsm.files.tensors import save
 from gvbsm.pipeline.form_choice import RaceTask
 from gvbsm.pipeline.preflight import check_trainable, load_data
@@ -60,7 +62,7 @@ class _Work:
 @torch_defaults()
 def train(
     source: str | Path,
-    model: str,
+    model: str | Callable[..., nn.Module],
     out: str | Path | None = None,
     settings: Mapping[str, Any] | None = None,
     quiet: bool = False,
@@ -69,7 +71,8 @@ def train(
 
     Args:
         source: What `gvbsm.load` takes.
-        model: Name of the architecture, as for students of `gvbsm run`.
+        model: Name of the architecture, as for students of `gvbsm run`, or a class or function that
+            builds it (docs/own_parts.md).
         out: The file of the weights; its history goes beside it as JSON. None is
             `runs/train/MODEL.safetensors`.
         settings: Nested, named as for `gvbsm run`: `data` (the real pictures, whose test split is
@@ -84,6 +87,8 @@ def train(
     Raises:
         ConfigError, ArtifactError, DataError, RunError: With one clear line.
     """
+    model = model if isinstance(model, str) else code_name(model)
+    admit([model])
     path = user_path(out) if out is not None else Path("runs") / "train" / file_name(model)
     if path.suffix != ".safetensors":
         raise ConfigError(f"--out must name a .safetensors file, got {path}")
@@ -227,6 +232,7 @@ def _recipe(work: _Work) -> Recipe:
     recipe = {
         "stage": "train",
         "model": work.model,
+        **code_of(work.model),
         "set": digest.hexdigest(),
         "labels": {key: labels[key] for key in LABELS if key != "min_steps"},
         "evaluation": {key: evaluation[key] for key in EVALUATION},

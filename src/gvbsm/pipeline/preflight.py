@@ -13,7 +13,12 @@ import torch
 from torch import nn
 
 from gvbsm._version import __version__
-from gvbsm.backbones import build_backbone, check_known, check_takes
+from gvbsm.backbones import (
+    build_empty,
+    check_known,
+    check_takes,
+    code_of,
+)
 from gvbsm.backbones.features import find_classifier
 from gvbsm.backbones.pretrained import Pretrained
 from gvbsm.config import Config, ConfigError, SqueezeConfig
@@ -27,6 +32,8 @@ from gvbsm.engine.device import Runtime
 from gvbsm.engine.replicas import check_replicable
 from gvbsm.engine.trackers import check_trackers
 from gvbsm.files.artifacts import ArtifactError, changes, read_json, write_json
+from gvbsm.files.network_names import file_stem
+from gvbsm.files.plugins import admit
 from gvbsm.store.workdir import Workspace
 
 log = logging.getLogger("gvbsm")
@@ -46,14 +53,23 @@ def load_data(config: Config, runtime: Runtime) -> ImageData:
     return data
 
 
+def _networks(config: Config) -> list[str]:
+    """The teachers and students of a run."""
+    students = (*config.evaluation.students, *(config.continual.students or ()))
+    return list(dict.fromkeys((*config.squeeze.backbones, *students)))
+
+
 def check_feasible(config: Config, data: ImageData) -> None:
     """Check that every stage can run: networks, weights, settings of them, and pictures.
 
-    Networks are called once on the meta device, which takes no memory.
+    The user's own code is loaded. Networks are called once on the meta device, which takes no
+    memory.
 
     Raises:
         ConfigError, DataError: With one clear line.
     """
+    admit(_networks(config))
+    _check_file_names(config)
     check_trackers(config.trackers)
     for name in dict.fromkeys((*config.squeeze.backbones, *config.evaluation.students)):
         check_trainable(name, len(data.class_names), data.channels, data.image_size)
@@ -145,6 +161,14 @@ def _check_weights(name: str, config: SqueezeConfig, data: ImageData) -> None:
         raise ConfigError(str(error)) from None
 
 
+def _check_file_names(config: Config) -> None:
+    """Check that no two networks share the name of their files."""
+    files: dict[str, str] = {}
+    for name in _networks(config):
+        if (other := files.setdefault(file_stem(name), name)) != name:
+            raise ConfigError(f"{other} and {name} have one file name; rename one")
+
+
 def _check_tables(config: Config) -> None:
     """Check that the networks exist that tables of settings name."""
     tables: dict[str, Mapping[str, Any]] = {
@@ -174,8 +198,7 @@ def check_trainable(name: str, classes: int, channels: int, side: int) -> None:
 
 def _check_network(name: str, classes: int, data: ImageData) -> nn.Module:
     try:
-        with torch.device("meta"):
-            return build_backbone(name, classes, data.image_size, data.channels)
+        return build_empty(name, classes, data.image_size, data.channels)
     except ValueError as error:
         raise ConfigError(str(error)) from None
 
@@ -299,4 +322,6 @@ def check_alike(config: Config, data: ImageData, runtime: Runtime) -> None:
     settings = {key: value for key, value in flat.items() if key in shared}
     made_with = {"device": runtime.device.type, "precision": runtime.precision}
     versions = {"gvbsm": __version__, "torch": torch.__version__}
-    runtime.processes.agree({**settings, **made_with, **versions, "pictures": data.fingerprint})
+    code = {f"code of {name}": code for name in _networks(config) if (code := code_of(name))}
+    pictures = {"pictures": data.fingerprint}
+    runtime.processes.agree({**settings, **made_with, **versions, **code, **pictures})

@@ -22,7 +22,7 @@ from gvbsm.files.artifacts import Recipe, fingerprint, is_current
 from gvbsm.files.schema import checked_header
 from gvbsm.files.tensors import save
 from gvbsm.store.distilled import DistilledDataset, load_images
-from gvbsm.store.teachers import read_teacher
+from gvbsm.store.teachers import buildable, read_teacher
 from gvbsm.store.workdir import Workspace
 
 log = logging.getLogger("gvbsm")
@@ -146,20 +146,16 @@ def analyze(workdir: str | Path, quiet: bool = False) -> Path | None:
         ArtifactError: If a file is damaged.
     """
     workspace = Workspace(Path(workdir))
-    sets, teachers = workspace.image_sets(), workspace.teachers()
-    if not sets or not teachers:
-        return None
-    chosen = choose_teacher(teachers)
-    recipe: Recipe = {
-        "stage": "analysis",
-        "images": {
-            name: fingerprint(checked_header(file)["recipe"]) for name, file in sets.items()
-        },
-        "teacher": fingerprint(checked_header(chosen)["recipe"]),
-    }
-    path = workspace.analysis
-    if is_current(path, recipe):
-        return path
+    sets, path = workspace.image_sets(), workspace.analysis
+    files = {name: fingerprint(checked_header(file)["recipe"]) for name, file in sets.items()}
+    for teachers in (workspace.teachers(), buildable(workspace.teachers())):
+        if not sets or not teachers:
+            return None
+        chosen = choose_teacher(teachers)
+        teacher = fingerprint(checked_header(chosen)["recipe"])
+        recipe: Recipe = {"stage": "analysis", "images": files, "teacher": teacher}
+        if is_current(path, recipe):
+            return path
     runtime = resolve_runtime("auto", "fp32", 0, math.inf, quiet)
     model, header = read_teacher(chosen, runtime)
     try:

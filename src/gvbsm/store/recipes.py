@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from gvbsm.backbones import weights_digest
+from gvbsm.backbones import code_of, weights_digest
 from gvbsm.backbones.output_names import names_digest
 from gvbsm.config import Config, SqueezeConfig
 from gvbsm.config.build import squeeze_of, to_dict
@@ -93,7 +93,14 @@ class Recipes:
             settings["classes"] = names_digest(Path(names))
         seed = seed_of(self._config, "squeeze")
         precision = self._forms_of((backbone,), "training")
-        return self._recipe("squeeze", precision, seed=seed, backbone=backbone, squeeze=settings)
+        return self._recipe(
+            "squeeze",
+            precision,
+            seed=seed,
+            backbone=backbone,
+            squeeze=settings,
+            **code_of(backbone),
+        )
 
     def statistics(self, backbone: str) -> Recipe:
         """The recipe of a teacher's statistics."""
@@ -152,6 +159,7 @@ class Recipes:
             seed=seed_of(self._config, "squeeze"),
             backbone=self.coreset_backbone,
             squeeze=settings,
+            **code_of(self.coreset_backbone),
         )
 
     def real(self) -> Recipe:
@@ -186,6 +194,7 @@ class Recipes:
             lr=image_set.config.evaluation.lr_of.get(student),
             evaluation=_settings(image_set.config.evaluation),
             **self._batches(image_set.of_student(student)),
+            **code_of(student),
         )
 
     def full(self, student: str, seed_index: int) -> Recipe:
@@ -199,6 +208,7 @@ class Recipes:
             student=student,
             seed_index=seed_index,
             squeeze=settings,
+            **code_of(student),
         )
 
     def continual(

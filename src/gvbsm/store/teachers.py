@@ -2,20 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 from torch import nn
 
-from gvbsm.backbones import build_backbone, fill
+from gvbsm.backbones import build_backbone, code_of, fill, unavailable
 from gvbsm.data.datasets import ImageData
 from gvbsm.engine.device import Runtime
 from gvbsm.engine.finite import first_not_finite
 from gvbsm.engine.seeds import seeded
 from gvbsm.files.artifacts import ArtifactError, Recipe
-from gvbsm.files.schema import TeacherHeader, checked
+from gvbsm.files.schema import TeacherHeader, checked, checked_header
 from gvbsm.files.tensors import load_tensors, save
+
+
+def buildable(paths: Iterable[Path]) -> list[Path]:
+    """The teachers whose networks can be built in this process (`unusable_because`)."""
+    return [path for path in paths if not unusable_because(checked_header(path))]
+
+
+def unusable_because(header: Mapping[str, Any]) -> str:
+    """Why the network of a teacher cannot be built in this process; empty if it can.
+
+    Args:
+        header: The header of the teacher's file. Code that it names is not run unless the user has
+            named it, and must not have changed since.
+    """
+    backbone = header["backbone"]
+    if fault := unavailable(backbone):
+        return fault
+    code = header["recipe"].get("code")
+    if code is not None and {"code": code} != code_of(backbone):
+        return f"it was made by another version of {backbone}: train it again, or undo the change"
+    return ""
 
 
 def save_teacher(
@@ -77,7 +98,8 @@ def read_teacher(path: Path, runtime: Runtime) -> tuple[nn.Module, dict[str, Any
         The network, and its file's header: `backbone`, `class_names`, `image_size`, `channels`.
 
     Raises:
-        ArtifactError: If the file is unusable.
+        ArtifactError: If the file is unusable, or its network is code that the user has not named
+            or has changed since.
     """
     tensors, header = load_tensors(path, "teacher")
     checked(TeacherHeader, header, path)
@@ -86,6 +108,8 @@ def read_teacher(path: Path, runtime: Runtime) -> tuple[nn.Module, dict[str, Any
             f"{path}: {broken} holds a NaN or an infinity; remove the file and train the teacher "
             "again with a lower learning rate"
         )
+    if fault := unusable_because(header):
+        raise ArtifactError(f"{path} cannot be used: {fault}")
     with seeded(runtime.seed, "unused"):  # the weights drawn here are replaced
         model = build_backbone(
             header["backbone"],

@@ -34,6 +34,7 @@ from gvbsm.reporting.figures.layers import LayerStatistics
 from gvbsm.reporting.figures.pareto import MeasuredSet
 from gvbsm.store.distilled import stored_bytes
 from gvbsm.store.statistics_codec import unpack_statistics
+from gvbsm.store.teachers import buildable
 from gvbsm.store.workdir import Workspace
 from gvbsm.studies.published import (
     PublishedColumn,
@@ -125,7 +126,7 @@ def read_teachers(workspace: Workspace) -> dict[str, TrainingCurve]:
 def read_layers(workspace: Workspace) -> dict[str, list[LayerStatistics]]:
     """The layers of each teacher with recorded statistics, in the order of the network."""
     teachers = {}
-    for path in workspace.teachers():
+    for path in buildable(workspace.teachers()):
         recorded = workspace.directory / "statistics" / path.name
         if recorded.is_file():
             tensors, header = load_tensors(path, "teacher")

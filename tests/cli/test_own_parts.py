@@ -1,0 +1,81 @@
+"""One's own network on the command line, in processes of their own."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+NET = """
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, classes, channels):
+        super().__init__()
+        self.conv = nn.Conv2d(channels, 4, 3, bias=False)
+        self.norm = nn.BatchNorm2d(4)
+        self.head = nn.Linear(4, classes)
+
+    def forward(self, pictures):
+        return self.head(self.norm(self.conv(pictures)).relu().mean((2, 3)))
+"""
+OPTIONS = """
+digits --ipc 1 --device cpu --threads 1 --workdir w --quiet --squeeze.epochs 1 --squeeze.tests 1
+--synthesis.iterations 3 --labels.epochs 2 --labels.min_steps 0 --evaluation.seeds 1
+--evaluation.tests 1 --baselines.methods
+"""
+QUICK = OPTIONS.split()
+
+
+@pytest.fixture
+def gvbsm(tmp_path):
+    """Run a command in the folder; return its output. It must end with the code."""
+
+    def run(*argv, code=0):
+        command = [sys.executable, "-m", "gvbsm", *argv]
+        done = subprocess.run(
+            command, capture_output=True, text=True, timeout=300, check=False, cwd=tmp_path
+        )
+        assert done.returncode == code, done.stderr
+        return done
+
+    return run
+
+
+def test_a_network_of_one_s_own_is_teacher_and_student(gvbsm, tmp_path):
+    code = tmp_path / "net.py"
+    code.write_text(NET)
+    networks = ["--squeeze.backbones", "net.py:Net", "--evaluation.students", "net.py:Net"]
+    gvbsm("run", *QUICK, "", *networks)
+    results = json.loads((tmp_path / "w/results.json").read_text())
+    assert [(row["method"], row["student"]) for row in results["rows"]] == [("gvbsm", "net.py:Net")]
+    teacher = tmp_path / "w/squeeze/net.py-Net.safetensors"
+    first = teacher.read_bytes()
+    assert "squeeze: net.py:Net" in gvbsm("show", "w").stdout
+
+    # a directory that names code does not run it; the user's command does
+    analysis = tmp_path / "w/report/analysis.safetensors"
+    analysis.unlink()
+    left_out = "net.py-Net.safetensors is left out: the code of net.py:Net is not run"
+    assert left_out in gvbsm("report", "w").stderr
+    assert not analysis.exists()
+    assert gvbsm("report", "w", "--networks", "net.py:Net").stderr == ""
+    assert analysis.exists()
+
+    gvbsm("train", "w", "--model", "net.py:Net", "--labels.epochs", "1", "--quiet")
+    assert (tmp_path / "runs/train/net.py-Net.safetensors").is_file()
+    gvbsm("export", "w", "--to", "folder", "--out", "out", "--quiet")
+
+    code.write_text(NET.replace("4, 3,", "4, 5,"))
+    line = gvbsm("report", "w", "--networks=net.py:Net").stderr
+    assert "is left out: it was made by another version of net.py:Net" in line
+    gvbsm("squeeze", *QUICK, "", *networks)
+    assert teacher.read_bytes() != first
+
+
+def test_a_fault_of_one_s_own_network_is_one_line(gvbsm, tmp_path):
+    (tmp_path / "net.py").write_text("import no_such_library\n")
+    line = gvbsm("run", *QUICK, "", "--evaluation.students=net.py:Net", code=2).stderr
+    expected = "ModuleNotFoundError: No module named 'no_such_library'"
+    assert line == f"gvbsm: net.py:Net cannot be imported: {expected}\n"
+    assert not (tmp_path / "w/squeeze").exists()
