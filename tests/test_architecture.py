@@ -35,10 +35,8 @@ ALLOWED = {  # room -> the rooms that it may import
     "studies": "config engine files data store pipeline",
     "exchange": "_version config engine files backbones data method store stages pipeline",
     "reporting": "_version config engine files backbones data method store pipeline studies",
-    "bench": "_version config engine files backbones data method method.beyond store stages "
-    "pipeline",
     "api": "config engine pipeline reporting",
-    "cli": "_version config engine files data store pipeline studies exchange reporting api bench",
+    "cli": "_version config engine files data store pipeline studies exchange reporting api",
 }
 FILES_A_ROOM = 15  # beside `__init__`; a sub-package counts by itself
 

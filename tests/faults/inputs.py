@@ -80,11 +80,6 @@ def commands(preset, folder):
         ["sweep", "table1-alpha", "no-such-preset"],
         ["sweep", "table1-alpha", preset, "--repeat", "0"],
         ["sweep", "table1-alpha", preset, "--no-such-option", "1"],
-        ["bench", "--repeats", "0"],
-        ["bench", "--settings", "[]"],
-        ["bench", "--settings", "[cifar1000]"],
-        ["bench", "--json", str(folder)],
-        ["bench", "more"],
     ]
 
 

@@ -13,7 +13,6 @@ import sys
 from collections.abc import Callable, Sequence
 
 from gvbsm._version import __version__
-from gvbsm.cli.bench import bench_verb
 from gvbsm.cli.exchange import export_verb, train_verb
 from gvbsm.cli.reading import report_verb, show_verb
 from gvbsm.cli.signals import Stopped, raise_when_stopped
@@ -38,18 +37,16 @@ VERBS = {
     "export": "export a set: pictures, Hugging Face Hub, DD-Ranking, or one file",
     "train": "train any network on a distilled set, yours or somebody else's",
     "show": "list what a work directory holds",
-    "bench": "measure the cost of the method beside the bare networks, on this machine",
 }
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "report": report_verb,
     "show": show_verb,
     "sweep": sweep_verb,
-    "bench": bench_verb,
     "export": export_verb,
     "train": train_verb,
 }
 RESUME = "the same command goes on from the last checkpoint"
-SINGLE_PROCESS_VERBS = ("report", "show", "bench")  # run in the first process only
+SINGLE_PROCESS_VERBS = ("report", "show")  # run in the first process only
 
 
 def entry() -> None:

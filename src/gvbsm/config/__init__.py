@@ -5,7 +5,6 @@ help text of a setting is its line under `Args`. This room imports no torch, so 
 line starts fast.
 """
 
-from gvbsm.config.bench import BenchConfig
 from gvbsm.config.data import DataConfig
 from gvbsm.config.errors import ConfigError
 from gvbsm.config.optimizer import OptimizerConfig
@@ -34,7 +33,6 @@ from gvbsm.config.views import ViewConfig
 __all__ = [
     "Baseline",
     "BaselinesConfig",
-    "BenchConfig",
     "Config",
     "ConfigError",
     "ContinualConfig",

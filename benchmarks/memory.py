@@ -1,12 +1,17 @@
 """How the peak of memory grows with classes, images and epochs: no stage should hold any of them.
 
+    python benchmarks/memory.py
+
 Each figure comes from a process of its own. Counted is anonymous memory, what a process has
 allocated, beyond what it had at the stage's start (Linux's RssAnon, looked at every 2 ms). Pages of
-mapped files, such as the images, are left out: the system takes them back when memory is short.
+mapped files, such as the images, are left out: the system takes them back when memory is short. The
+last table compares an iteration of the synthesis with the bare network.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
 import math
 import tempfile
 import threading
@@ -21,17 +26,18 @@ from typing import Any
 import torch
 
 from gvbsm.backbones import build_backbone
-from gvbsm.bench.timing import resident
 from gvbsm.config import EvaluationConfig, LabelsConfig, ViewConfig
+from gvbsm.config.build import as_config
 from gvbsm.data.datasets import ImageData
 from gvbsm.data.pictures import Split
 from gvbsm.data.pixels import Normalization
-from gvbsm.engine.device import Runtime
+from gvbsm.engine.device import Runtime, keep_memory
 from gvbsm.stages.evaluation import Judge, train_student
 from gvbsm.stages.group_files import Groups
 from gvbsm.stages.labels import LabelTask, generate_labels
 from gvbsm.store.batches import Labeler, StudentTask
 from gvbsm.store.distilled import images_header, load_images, load_labels, save_images
+from noise import Synthesis
 
 NETWORK = "convnet8_d1"
 GROUP = 50  # images
@@ -89,18 +95,40 @@ def format_growth(figures: Mapping[str, Any]) -> str:
 def alone(stage: str, extent: Extent, folder: Path) -> float:
     """Prepare a stage here, and return its peak in a process of its own, in MB."""
     prepare(stage, extent, folder)
+    return in_a_process(peak_of, stage, extent, folder)
+
+
+def in_a_process(measurement: Callable[..., float], *arguments: object) -> float:
+    """Return a measurement that was made in a fresh process."""
     context = get_context("forkserver")  # imports are made once
-    context.set_forkserver_preload([__name__])
+    context.set_forkserver_preload(["gvbsm.stages.evaluation", "gvbsm.stages.synthesis"])
     with ProcessPoolExecutor(max_workers=1, mp_context=context) as pool:
-        return pool.submit(peak_of, stage, extent, folder).result()
+        return pool.submit(measurement, *arguments).result()
+
+
+def cpu() -> Runtime:
+    """The CPU with one thread."""
+    torch.set_num_threads(1)
+    return Runtime(torch.device("cpu"), "fp32", seed=0, checkpoint_seconds=math.inf, quiet=True)
 
 
 def peak_of(stage: str, extent: Extent, folder: Path) -> float:
     """Do the work here and return the peak, in MB."""
-    torch.set_num_threads(1)
-    runtime = Runtime(torch.device("cpu"), "fp32", seed=0, checkpoint_seconds=math.inf, quiet=True)
+    runtime = cpu()
     with peak() as highest:
         WORK[stage](extent, folder, runtime)
+    return highest() / 1e6
+
+
+def synthesis_peak(name: str, kind: str) -> float:
+    """Return the peak of two steps of 50 images of 32 pixels, in MB: bare, full or compiled."""
+    runtime, config = cpu(), as_config("cifar10").synthesis
+    keep_memory()
+    synthesis = Synthesis(name, config, runtime)
+    work = synthesis.bare if kind == "bare" else synthesis.full(kind == "compiled")
+    with peak() as highest:
+        work()
+        work()
     return highest() / 1e6
 
 
@@ -122,6 +150,12 @@ def peak() -> Iterator[Callable[[], float]]:
     finally:
         done.set()
         watcher.join()
+
+
+def resident(field: str) -> float:
+    """Bytes of this process in memory, from a field of Linux's /proc."""
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(float(line.split()[1]) * 1024 for line in lines if line.startswith(field))
 
 
 def prepare(stage: str, extent: Extent, folder: Path) -> None:
@@ -187,3 +221,24 @@ WORK: dict[str, Callable[[Extent, Path, Runtime], None]] = {
     "labels": _label,
     "evaluation": _evaluate,
 }
+
+
+def main() -> None:
+    """Measure, print the tables, and write the figures to `--json`."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--network", default="resnet18", help="network of the synthesis")
+    parser.add_argument("--json", type=Path, help="file for the figures")
+    options = parser.parse_args()
+    figures = measure_growth()
+    print(format_growth(figures))
+    kinds = ("bare", "full", "compiled")
+    peaks = {kind: in_a_process(synthesis_peak, options.network, kind) for kind in kinds}
+    figures["synthesis"] = {"network": options.network, **peaks}
+    columns = ", ".join(f"{kind} {value:.0f} MB" for kind, value in peaks.items())
+    print(f"\nsynthesis of 50 images of 32 px, {options.network}: {columns}")
+    if options.json is not None:
+        options.json.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()
