@@ -90,8 +90,8 @@ def test_links_lead_somewhere(page):
 
 @each_page
 def test_files_that_a_page_names_exist(page):
-    for name in re.findall(r"`((?:[\w-]+/)+[\w-]+\.(?:py|yaml|md|png))`", TEXTS[page]):
-        if name.startswith(("src/", "docs/", "tests/", "examples/")):
+    for name in re.findall(r"`((?:[\w-]+/)+[\w-]+\.(?:py|sh|yaml|md|png|svg))`", TEXTS[page]):
+        if name.startswith(("src/", "docs/", "tests/", "examples/", "benchmarks/")):
             assert (ROOT / name).is_file(), name
         elif (ROOMS / name.split("/")[0]).is_dir():
             assert (ROOMS / name).is_file(), name
