@@ -21,7 +21,7 @@ import scaling
 import storage
 from gvbsm.config import SynthesisConfig
 from gvbsm.engine.averaging import Averaging
-from gvbsm.files.artifacts import load_tensors, save
+from gvbsm.files.tensors import load_tensors, save
 from gvbsm.method.beyond.class_matching import ClassMatching
 from gvbsm.method.layers import matched_layers
 from support.toy import CONVNET, WRN
