@@ -32,8 +32,9 @@ from gvbsm.data.datasets import ImageData
 from gvbsm.data.pictures import Split
 from gvbsm.data.pixels import Normalization
 from gvbsm.engine.device import Runtime, keep_memory
-from gvbsm.stages.evaluation import Judge, train_student
+from gvbsm.stages.evaluation import train_student
 from gvbsm.stages.group_files import Groups
+from gvbsm.stages.judge import Judge
 from gvbsm.stages.labels import LabelTask, generate_labels
 from gvbsm.store.batches import Labeler, StudentTask
 from gvbsm.store.distilled import images_header, load_images, load_labels, save_images

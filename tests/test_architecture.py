@@ -171,7 +171,7 @@ def test_no_module_imports_itself_by_way_of_others():
 
 
 def test_no_stage_imports_a_stage():
-    shared = {"supervised"}  # the loop over real pictures, of teachers and of forgetting
+    shared = {"supervised", "judge"}  # training and tests on real pictures
     files = {
         "class_order",
         "divergence",

@@ -9,7 +9,7 @@ from torch import nn
 
 from gvbsm.backbones import build_backbone
 from gvbsm.config import OptimizerConfig
-from gvbsm.engine.accuracy import confusion_matrix
+from gvbsm.engine.accuracy import accuracy
 from gvbsm.engine.device import Runtime
 from gvbsm.engine.fit import Training, fit, shared_step
 from gvbsm.engine.processes import ALONE, join
@@ -67,8 +67,7 @@ def trained(name, team, path, seconds=3600, ema=0.0):
     def test(net):
         x, labels = batch(7)
         part = team.part(7)
-        confusion = confusion_matrix(net, iter([(x[part], labels[part])]), runtime, team)
-        return 100 * float(confusion.trace()) / int(confusion.sum())
+        return accuracy(net, iter([(x[part], labels[part])]), runtime, team)
 
     model = network(name)
     history = fit(

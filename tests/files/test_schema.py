@@ -318,6 +318,18 @@ WHOLE = {
         (StudyFile, ["rows", 0, "seconds"], float("nan"), "rows.0.seconds should be a finite"),
         (StudentHistory, ["top1"], [], "top1 should have at least 1"),
         (StudentHistory, ["confusion"], [[0.5]], "confusion.0.0 should be a valid integer"),
+        (
+            StudentHistory,
+            ["metrics"],
+            {"calibration_error": 101.0, "by_class": []},
+            "metrics.calibration_error should be less",
+        ),
+        (
+            StudentHistory,
+            ["metrics"],
+            {"calibration_error": 1.0, "by_class": [None, -1.0]},
+            "metrics.by_class.1 should be greater",
+        ),
         (Seconds, ["seconds", "squeeze/a"], "x", "seconds.squeeze/a should be a valid number"),
         (AnalysisHeader, ["accuracy", "a"], [], "accuracy.a should be a valid number"),
         (CheckpointHeader, ["state", "step"], -1, "state.step should be greater"),

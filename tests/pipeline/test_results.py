@@ -8,12 +8,36 @@ import torch
 from gvbsm.config import Config
 from gvbsm.config.build import to_dict
 from gvbsm.engine.device import Runtime
+from gvbsm.files.schema.runs import ResultRow
 from gvbsm.pipeline.results import STAGES, collect
 from gvbsm.pipeline.tables import format_continual, format_table
 
 
-def history(*top1):
-    return {"epochs": list(range(1, len(top1) + 1)), "top1": list(top1), "losses": []}
+def history(*top1, **entries):
+    return {"epochs": list(range(1, len(top1) + 1)), "top1": list(top1), "losses": [], **entries}
+
+
+def test_metrics_of_a_row_are_spreads_over_its_students():
+    metrics = [
+        {"calibration_error": 4.0, "by_class": [50.0, None, 30.0], "top5": 90.0},
+        {"calibration_error": 8.0, "by_class": [70.0, None, 40.0], "top5": 80.0},
+    ]
+    students = {
+        ("gvbsm", "a"): [history(40.0, metrics=entry) for entry in metrics],
+        ("sre2l", "a"): [history(40.0, metrics=metrics[0]), history(40.0)],  # one of an old version
+    }
+    full = {"a": [history(90.0, metrics={"calibration_error": 1.0, "by_class": [90.0]})]}
+    runtime = Runtime(torch.device("cpu"), "fp32", 0)
+    teachers = {"t": history(99.0)}
+    rows = collect(Config(ipc=5), students, full, teachers, {}, {}, runtime)["rows"]
+    assert ["metrics" in row for row in rows] == [True, False, True, False]
+    found = rows[0]["metrics"]
+    assert found["by_class"] == [60.0, None, 35.0]
+    assert found["top5"] == {"mean": 85.0, "std": pytest.approx(50**0.5), "values": [90.0, 80.0]}
+    assert found["calibration_error"]["mean"] == 6.0
+    assert found.keys() == {"by_class", "top5", "calibration_error"}
+    for row in rows:
+        ResultRow.model_validate(row)
 
 
 def test_rows_take_the_last_epoch_and_report_the_best_beside_it():

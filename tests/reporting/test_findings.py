@@ -12,9 +12,17 @@ from hypothesis import strategies as st
 from gvbsm.config import Config
 from gvbsm.config.build import to_dict
 from gvbsm.config.provenance import UNKNOWN, Origin
-from gvbsm.reporting.facts import AccuracyRow, RunFacts, Score, Stored, Teacher
+from gvbsm.reporting.facts import (
+    AccuracyRow,
+    Metrics,
+    Recognition,
+    RunFacts,
+    Score,
+    Stored,
+    Teacher,
+)
 from gvbsm.reporting.findings import find_all, verdict
-from gvbsm.reporting.significance import noise, standard_error
+from gvbsm.reporting.significance import chance_error, noise, standard_error
 from gvbsm.reporting.wording import file_words, method_words
 
 STUDENT = "convnet128"
@@ -261,7 +269,7 @@ def test_other_rivals(facts):
 
 def test_a_baseline_as_the_run_itself_has_no_rivals(facts):
     config = {**facts.config, "method": "sre2l"}
-    assert find_all(replace(facts, config=config, rows=(row("sre2l", 1.0, 1.0, 1.0),))) == []
+    assert find_all(replace(facts, config=config, rows=(row("sre2l", 75.0, 75.0, 75.0),))) == []
 
 
 # The rest, a case each
@@ -279,6 +287,51 @@ def test_students_that_are_not_trained_yet(facts):
     later = with_config(facts, "evaluation", students=[STUDENT, "resnet18"], seeds=3)
     assert only(later).text == "Not all students are trained: resnet18 0 of 3."
     assert only(with_config(facts, "evaluation", seeds=4)).text.endswith("convnet128 3 of 4.")
+
+
+def test_accuracies_of_guesses(facts):
+    """Ten classes of 1,000 test pictures each: chance is 10 %, with a standard error of 0.3."""
+    error = 100 * math.sqrt(0.1 * 0.9 / 10_000)
+    assert find_all(with_rows(facts, row("sre2l", *[10 + 2.01 * error] * 3))) == []
+    finding = only(with_rows(facts, row("sre2l", *[10 + 1.99 * error] * 3)))
+    assert (finding.name, finding.level) == ("chance", "warning")
+    assert "these accuracies are no better than guesses (10.0 %;" in finding.text
+    assert "two standard errors are 0.6 points" in finding.text
+    assert finding.text.endswith("SRe2L (convnet128) 10.6 %.")
+    assert only(with_rows(facts, row("sre2l", 1.0, 1.0, 1.0))).name == "chance"
+
+
+def test_accuracies_of_guesses__balanced_where_classes_are_uneven(facts):
+    """Always naming the largest class is right for 91 % of the pictures, and learns nothing."""
+    uneven = replace(facts, test_of_class=(9100, *[100] * 9))
+
+    def measured(balanced):
+        metrics = Metrics(balanced=score(*[balanced] * 3))
+        return with_rows(uneven, replace(row("sre2l", 79.0, 79.0, 79.0), metrics=metrics))
+
+    error = 10 * math.sqrt(0.1 * 0.9 * (1 / 9100 + 9 / 100))
+    assert chance_error(uneven.test_of_class) == pytest.approx(error)
+    assert find_all(measured(10 + 2.01 * error)) == []
+    assert "these balanced accuracies are" in only(measured(10.0)).text
+    assert find_all(uneven) == []  # nothing is known of older results
+
+
+def test_chance_error__is_binomial_where_classes_are_even():
+    assert chance_error([25] * 4) == pytest.approx(100 * math.sqrt(0.25 * 0.75 / 100))
+
+
+def test_images_that_a_teacher_does_not_recognize(facts):
+    def recognized(percent, teacher="a", images=1000):
+        return replace(facts, recognition=Recognition(teacher, percent, images))
+
+    assert find_all(recognized(70.5)) == []  # the teacher has 80 % on the test pictures
+    finding = only(recognized(69.5))
+    assert (finding.name, finding.level) == ("unrecognized", "warning")
+    assert "The teacher a classifies 69.5 % of 1,000 distilled images" in finding.text
+    assert "80.0 % of the test pictures" in finding.text
+    assert find_all(recognized(69.5, images=10)) == []  # one image is ten points
+    assert find_all(recognized(10.0, teacher="c")) == []
+    assert only(recognized(10.0, images=10)).name == "unrecognized"
 
 
 def test_a_large_spread(facts):

@@ -260,6 +260,24 @@ def test_the_table_holds_the_results(tree):
     assert [item.get("class") for item in tree.all("tr")].count("own") == 1
 
 
+def test_the_table_has_columns_for_what_was_measured(tmp_path, plain_gallery):
+    workdir = write_run(tmp_path / "w", names=("ant", "bee"))
+    results = read_json(workdir / "results.json")
+    results["rows"][0]["metrics"] = {
+        "calibration_error": spread(4.0, 6.0),
+        "balanced": spread(55.0, 55.0),
+        "by_class": [70.0, 40.0],
+    }
+    write_json(workdir / "results.json", results)
+    tree = Tree(page_of(workdir))
+    heads = ["top-1 %", "best epoch", "balanced %", "ECE %", "lowest class, %", "n"]
+    assert tree.row("method")[3:9] == heads
+    assert tree.row("G-VBSM")[5:9] == ["55.0 ± 0.2", "5.0 ± 0.2", "bee 40.0", "2"]
+    assert tree.row("random real pictures, soft")[5:9] == ["", "", "", "3"]
+    assert "15 bins of confidence" in tree.text
+    assert "five largest outputs" not in tree.text
+
+
 def test_title_verdict_and_numbers_at_the_top(tree):
     assert "digits: G-VBSM, 2 images per class" in tree.text
     assert "2 classes, 4 images of 8 \N{MULTIPLICATION SIGN} 8 pixels" in tree.text

@@ -16,7 +16,8 @@ from gvbsm.data.pictures import Split
 from gvbsm.engine.device import RunError
 from gvbsm.engine.seeds import seeded
 from gvbsm.files.artifacts import read_json
-from gvbsm.stages.evaluation import Judge, train_student
+from gvbsm.stages.evaluation import train_student
+from gvbsm.stages.judge import Judge
 from gvbsm.stages.labels import LabelTask, generate_labels
 from gvbsm.store.batches import Labeler, StudentTask
 from gvbsm.store.distilled import load_labels
@@ -224,11 +225,12 @@ def test_stopped_and_resumed_results_are_the_same_file(
 def test_result_holds_measurements_and_no_time(student, tmp_path):
     history = student()
     content = read_json(tmp_path / "student.json")
-    confusion = content.pop("confusion")
+    confusion, metrics = content.pop("confusion"), content.pop("metrics")
     assert content == {"recipe": {"toy": 1}, **vars(history)}
     assert [sum(row) for row in confusion] == [4, 4, 4, 4]  # a row holds a true class's pictures
     right = sum(confusion[label][label] for label in range(4))
     assert 100 * right / 16 == history.top1[-1]
+    assert metrics["by_class"] == [25.0 * confusion[label][label] for label in range(4)]
     assert content.keys() == {"recipe", "epochs", "top1", "losses"}
 
 

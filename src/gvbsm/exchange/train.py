@@ -38,7 +38,8 @@ from gvbsm.files.plugins import admit
 from gvbsm.files.tensors import save
 from gvbsm.pipeline.form_choice import RaceTask
 from gvbsm.pipeline.preflight import check_trainable, load_data
-from gvbsm.stages.evaluation import Judge, fit_student
+from gvbsm.stages.evaluation import fit_student
+from gvbsm.stages.judge import Judge
 from gvbsm.store.batches import Labeler, StudentTask
 from gvbsm.store.distilled import DistilledDataset
 from gvbsm.store.label_store import is_normalized

@@ -72,7 +72,8 @@ from gvbsm.files.tensors import load_tensors
 from gvbsm.pipeline.preflight import check_continual
 from gvbsm.pipeline.results import spread, sum_seconds, versions
 from gvbsm.pipeline.run import Run
-from gvbsm.stages.evaluation import Judge, train_student
+from gvbsm.stages.evaluation import train_student
+from gvbsm.stages.judge import Judge
 from gvbsm.store.batches import Labeler, StudentTask
 from gvbsm.store.image_set import ImageSet, baseline_folder
 

@@ -42,9 +42,10 @@ def collect(
 
     Returns:
         `rows`: method, student, ipc (None for all pictures), `top1` (last epoch) and `top1_best`
-        (best test of all epochs) in percent, and seconds; `seconds` of each stage; `pictures` of
-        each split; `config`; `versions`. `Run` adds the `skipped` pictures, `notes` on assumptions
-        about the data, how the `data` were read, and the `origin` of the settings.
+        (best test of all epochs) in percent, `metrics` of the last epoch (not of teachers), and
+        seconds; `seconds` of each stage; `pictures` of each split; `config`; `versions`. `Run` adds
+        the `skipped` pictures, `notes` on assumptions about the data, how the `data` were read, and
+        the `origin` of the settings.
     """
     rows = [
         _row(
@@ -89,8 +90,28 @@ def _row(
         "ipc": ipc,
         "top1": spread([result["top1"][-1] for result in results]),
         "top1_best": spread([max(result["top1"]) for result in results]),
+        **_metrics([result.get("metrics") for result in results]),
         "seconds": seconds,
     }
+
+
+def _metrics(students: Sequence[Mapping[str, Any] | None]) -> dict[str, Any]:
+    """Return the entry `metrics` of a row; none if a student's last test did not measure them.
+
+    Args:
+        students: `metrics` of each student (`stages.judge.Judge.record`).
+    """
+    measured = [metrics for metrics in students if metrics is not None]
+    if len(measured) < len(students):
+        return {}
+    names = [name for name in ("top5", "balanced", "calibration_error") if name in measured[0]]
+    columns = zip(*(metrics["by_class"] for metrics in measured), strict=True)
+    by_class = [
+        None if None in accuracies else standard_statistics.fmean(accuracies)
+        for accuracies in columns
+    ]
+    spreads = {name: spread([metrics[name] for metrics in measured]) for name in names}
+    return {"metrics": {**spreads, "by_class": by_class}}
 
 
 def sum_seconds(seconds: Mapping[str, float], start: str) -> float:

@@ -20,7 +20,8 @@ from gvbsm.files.tensors import load_tensors
 from gvbsm.pipeline.evaluated_sets import EvaluatedSet
 from gvbsm.pipeline.teachers import Teachers
 from gvbsm.pipeline.work_sharing import Teamwork
-from gvbsm.stages.evaluation import Judge, train_student
+from gvbsm.stages.evaluation import train_student
+from gvbsm.stages.judge import Judge
 from gvbsm.store.batches import Labeler, StudentTask
 from gvbsm.store.distilled import load_labels
 from gvbsm.store.image_set import ImageSet

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,13 +14,14 @@ from gvbsm.config.provenance import UNKNOWN, Origin
 from gvbsm.data.epochs import settle
 from gvbsm.files.artifacts import ArtifactError, is_partial, read_json
 from gvbsm.files.manifest import named
-from gvbsm.files.schema import Data, Results, checked, checked_header
+from gvbsm.files.schema import Account, Data, Results, checked, checked_header
 from gvbsm.pipeline.results import STAGES
 from gvbsm.store.distilled import stored_bytes
 from gvbsm.store.workdir import Workspace
 
 PAPER = {"imagenet-1k": 7, "tiny-imagenet": 8, "cifar10": 9, "cifar100": 9}
 """Presets that are the paper's settings, with the number of its table."""
+_METRICS = ("top5", "balanced", "calibration_error")  # fields of `Metrics` after `by_class`
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,23 @@ class Score:
 
 
 @dataclass(frozen=True)
+class Metrics:
+    """What the students' last test measured beside top-1, in percent.
+
+    Attributes:
+        by_class: Mean accuracy of each class; None for a class without test pictures.
+        top5: Top-5 accuracy, for at least ten classes.
+        balanced: Mean accuracy over the classes, where they have different numbers of pictures.
+        calibration_error: Expected calibration error, in 15 bins of confidence.
+    """
+
+    by_class: tuple[float | None, ...] = ()
+    top5: Score | None = None
+    balanced: Score | None = None
+    calibration_error: Score | None = None
+
+
+@dataclass(frozen=True)
 class AccuracyRow:
     """One row of the results; `ipc` is None for the whole set."""
 
@@ -47,6 +65,7 @@ class AccuracyRow:
     last: Score
     best: Score
     seconds: float
+    metrics: Metrics = Metrics()
 
 
 @dataclass(frozen=True)
@@ -65,6 +84,15 @@ class Stored:
 
     own: int
     baselines: int
+
+
+@dataclass(frozen=True)
+class Recognition:
+    """Percent of the distilled images that a teacher classifies as their labels say."""
+
+    teacher: str
+    accuracy: float
+    images: int
 
 
 @dataclass(frozen=True)
@@ -93,6 +121,8 @@ class RunFacts:
         seconds: Time of each piece of work, named `STAGE/...`.
         versions: Versions and device of the run.
         writers: Versions of gvbsm that wrote the files.
+        test_of_class: Number of test pictures of each class; empty if the results do not say.
+        recognition: How a teacher classifies the run's own images; None if it is not known.
     """
 
     class_names: tuple[str, ...]
@@ -114,6 +144,8 @@ class RunFacts:
     seconds: Mapping[str, float]
     versions: Mapping[str, str]
     writers: tuple[str, ...]
+    test_of_class: tuple[int, ...] = ()
+    recognition: Recognition | None = None
 
     @property
     def method(self) -> str:
@@ -193,7 +225,14 @@ def _facts(workdir: Path, data: dict[str, Any], results: dict[str, Any]) -> RunF
         writers=tuple(
             sorted({results["versions"]["gvbsm"], *(h["version"] for h in headers.values())})
         ),
+        test_of_class=_test_of_class(account, names),
     )
+
+
+def _test_of_class(account: Account | None, class_names: Sequence[str]) -> tuple[int, ...]:
+    """Number of test pictures of each class, as the data were read; empty if it is not known."""
+    counts = (account.pictures or {}).get("test", {}) if account is not None else {}
+    return tuple(counts.get(name, 0) for name in class_names) if counts else ()
 
 
 def _headers(workdir: Path) -> dict[Path, dict[str, Any]]:
@@ -210,6 +249,7 @@ def _row(row: Mapping[str, Any]) -> AccuracyRow:
     def score(values: Mapping[str, Any]) -> Score:
         return Score(values["mean"], values["std"], tuple(values["values"]))
 
+    metrics = row.get("metrics", {})
     return AccuracyRow(
         row["method"],
         row["student"],
@@ -217,6 +257,10 @@ def _row(row: Mapping[str, Any]) -> AccuracyRow:
         score(row["top1"]),
         score(row["top1_best"]),
         row["seconds"],
+        Metrics(
+            tuple(metrics.get("by_class", ())),
+            *(score(metrics[name]) if name in metrics else None for name in _METRICS),
+        ),
     )
 
 

@@ -8,23 +8,20 @@ deviation is the larger of that over students (pooled) and that over samples of 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any
 
 from gvbsm.config import WHOLE_SET, BaselinesConfig, Config
 from gvbsm.config.fields import dotted_names_of
 from gvbsm.config.keys import value_at
 from gvbsm.files.sizes import byte_count
 from gvbsm.reporting.facts import AccuracyRow, RunFacts, preset_name
+from gvbsm.reporting.network_findings import NETWORK_CHECKS, Finding
 from gvbsm.reporting.rivals import rival_words
 from gvbsm.reporting.significance import noise, standard_error
 from gvbsm.reporting.wording import file_words, listed, method_words, percent
 
 # Limits from which there is a finding; accuracies in percentage points.
 FEW_TEST_PICTURES = 2000
-LARGE_SPREAD = 2.0  # standard deviation of the students
-LATE_LOSS = 1.0  # best epoch minus last epoch
-TEACHER_GAP = 10.0  # best teacher minus another one
 LABELS_TO_IMAGES = 2.0  # bytes of the labels over bytes of the images
 DD_SHARE = 0.01  # of the largest gradient of L_DD: below, it counts as inactive
 DD_RARE = 0.2  # share of logged steps at which L_DD is active
@@ -32,23 +29,6 @@ DD_RARE = 0.2  # share of logged steps at which L_DD is active
 RIVALS_NAMED = 3  # baselines that the verdict names
 UNFINISHED_ADVICE = "Run the same command again: it continues where it stopped."
 REDUCIBLE = dotted_names_of(Config(), "reducible")
-
-
-@dataclass(frozen=True)
-class Finding:
-    """A warning or a note on the results.
-
-    Attributes:
-        name: Kind of finding.
-        level: A `warning` limits what may be concluded, a `note` does not.
-        text: The finding; words between backticks are code.
-        advice: What to do about it.
-    """
-
-    name: str
-    level: Literal["warning", "note"]
-    text: str
-    advice: str
 
 
 def verdict(facts: RunFacts) -> list[str]:
@@ -153,38 +133,6 @@ def _students(facts: RunFacts) -> Iterator[Finding]:
         )
 
 
-def _spread(facts: RunFacts) -> Iterator[Finding]:
-    spreads = [
-        f"{row.student} ± {row.last.std:.1f}"
-        for row in facts.own_rows()
-        if row.last.std is not None and row.last.std > LARGE_SPREAD
-    ]
-    if spreads:
-        yield Finding(
-            "spread",
-            "warning",
-            f"The students' accuracies differ widely: {listed(spreads)} points.",
-            "Train more of them (`evaluation.seeds`), longer (`labels.epochs`), or at a lower "
-            "`evaluation.optimizer.lr`.",
-        )
-
-
-def _late(facts: RunFacts) -> Iterator[Finding]:
-    losses = [
-        f"{row.student} {row.best.mean:.1f} at best, {row.last.mean:.1f} % at the end"
-        for row in facts.own_rows()
-        if row.best.mean - row.last.mean > LATE_LOSS
-    ]
-    if losses:
-        yield Finding(
-            "late",
-            "warning",
-            f"The last epoch is well below the best one: {'; '.join(losses)}.",
-            "Quote the last epoch, since the best one is chosen on the test pictures. A cosine "
-            "schedule (`evaluation.optimizer.schedule`) or fewer `labels.epochs` may help.",
-        )
-
-
 def _densification(facts: RunFacts) -> Iterator[Finding]:
     """L_DD without a gradient, at all logged steps or at most of them."""
     rows = [row for trace in facts.traces for row in trace]
@@ -219,36 +167,6 @@ def _densification(facts: RunFacts) -> Iterator[Finding]:
             f"below {DD_SHARE:.0%} of its peak.",
             "That is the paper's form. `synthesis.densification` scaled keeps it active longer.",
         )
-
-
-def _teachers(facts: RunFacts) -> Iterator[Finding]:
-    if not facts.teachers:
-        return
-    best = max(facts.teachers, key=lambda teacher: teacher.top1)
-    weak = [
-        f"{teacher.backbone} {teacher.top1:.1f} %"
-        for teacher in facts.teachers
-        if best.top1 - teacher.top1 > TEACHER_GAP
-    ]
-    if weak:
-        yield Finding(
-            "weak-teacher",
-            "warning",
-            f"Some teachers are much less accurate than {best.backbone} ({best.top1:.1f} %): "
-            f"{listed(weak)}.",
-            "Train them longer (`squeeze.epochs`), or leave them out of `squeeze.backbones`.",
-        )
-    for row in facts.own_rows():
-        full = facts.row("teacher", row.student)
-        if full and row.last.mean - full.last.mean > (noise(row.last, full.last, facts.test) or 0):
-            yield Finding(
-                "short-teacher",
-                "warning",
-                f"{row.student} is better on the distilled set ({row.last.mean:.1f} %) than as a "
-                f"teacher on the whole set ({full.last.mean:.1f} %). The teacher was trained too "
-                "briefly: its row is no upper bound.",
-                "Raise `squeeze.epochs`.",
-            )
 
 
 def _reduced(facts: RunFacts) -> Iterator[Finding]:
@@ -378,13 +296,11 @@ CHECKS: tuple[Callable[[RunFacts], Iterator[Finding]], ...] = (
     _rivals,
     _missing,
     _students,
-    _spread,
-    _late,
+    *NETWORK_CHECKS,
     _test_pictures,
     _skipped,
     _notes,
     _reduced,
-    _teachers,
     _versions,
     _densification,
     _labels,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +15,10 @@ from gvbsm.files.schema import Continual, checked
 from gvbsm.files.sizes import byte_count
 from gvbsm.pipeline.results import STAGES
 from gvbsm.pipeline.tables import format_top1
-from gvbsm.reporting.facts import RunFacts
+from gvbsm.reporting.analysis import MOST_CLASSES, MOST_IMAGES
+from gvbsm.reporting.facts import AccuracyRow, Recognition, RunFacts
 from gvbsm.reporting.figures.gallery import gallery
-from gvbsm.reporting.figures.reading import run_sets
+from gvbsm.reporting.figures.reading import Analysis, read_analysis, run_sets
 from gvbsm.reporting.findings import find_all, verdict
 from gvbsm.reporting.paper_terms import (
     changes,
@@ -38,6 +39,8 @@ PLACES = {
     "continual": "continual",
     "pareto": "cost",
 }  # sections of figures; all others are in the section "Figures"
+METRICS = {"top5": "top-5 %", "balanced": "balanced %", "calibration_error": "ECE %"}
+"""Heads of the columns of metrics."""
 
 
 @dataclass(frozen=True)
@@ -62,9 +65,10 @@ def write_page(workdir: Path, facts: RunFacts, notes: Sequence[str] = ()) -> Pat
     Raises:
         ArtifactError: If a file is unusable.
     """
-    folder = workdir / "report"
+    folder, workspace = workdir / "report", Workspace(workdir)
+    facts = replace(facts, recognition=_recognition(facts, read_analysis(workspace)))
     pictures = save_pictures(gallery(workdir), folder / "figures")
-    continual = Workspace(workdir).continual
+    continual = workspace.continual
     context = {
         **_words(facts, workdir.resolve().name),
         "notes": list(notes),
@@ -72,12 +76,31 @@ def write_page(workdir: Path, facts: RunFacts, notes: Sequence[str] = ()) -> Pat
             section: [item for item in pictures if _place(item.name) == section]
             for section in ("images", "figures", "continual", "cost")
         },
-        "sets": costs_of(run_sets(Workspace(workdir))),
+        "sets": costs_of(run_sets(workspace)),
         "studies": study_sections(workdir, pictures),
         "continual": _continual(continual) if continual.is_file() else None,
     }
     context["sections"] = _sections(context)
     return write_html(folder / "index.html", "report.html.j2", context)
+
+
+def _recognition(facts: RunFacts, analysis: Analysis | None) -> Recognition | None:
+    """How the teacher of the analysis classifies the run's own images."""
+    if analysis is None or facts.method not in analysis.accuracy:
+        return None
+    images = min(len(facts.class_names), MOST_CLASSES) * min(facts.ipc, MOST_IMAGES)
+    return Recognition(analysis.teacher, analysis.accuracy[facts.method], images)
+
+
+def _lowest_class(row: AccuracyRow, class_names: Sequence[str]) -> str:
+    """The class with the lowest accuracy and this in percent; empty if it is not known."""
+    accuracies = [
+        (top1, label) for label, top1 in enumerate(row.metrics.by_class) if top1 is not None
+    ]
+    if not accuracies:
+        return ""
+    top1, label = min(accuracies)
+    return f"{class_names[label]} {top1:.1f}"
 
 
 def _continual(path: Path) -> dict[str, Any]:
@@ -116,6 +139,12 @@ def _words(facts: RunFacts, name: str) -> dict[str, Any]:
         "test_pictures": test,
         "held_out": facts.held_out,
         "rows": facts.rows,
+        "metrics": {
+            name: title
+            for name, title in METRICS.items()
+            if any(getattr(row.metrics, name) is not None for row in facts.rows)
+        },
+        "lowest": [_lowest_class(row, facts.class_names) for row in facts.rows],
         "preset": preset_words(facts.config, facts.origin) if facts.preset else None,
         "settings": values,
         "changed": sum(value.preset is not None for _, rows in values for value in rows),

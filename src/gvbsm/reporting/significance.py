@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 from gvbsm.reporting.facts import Score
 
@@ -16,6 +17,19 @@ def standard_error(top1: float, pictures: int) -> float:
     """
     chance = (top1 / 100 * pictures + 1) / (pictures + 2)
     return 100 * math.sqrt(chance * (1 - chance) / pictures)
+
+
+def chance_error(pictures: Sequence[float]) -> float:
+    """Standard error of the balanced accuracy of guesses, in percentage points.
+
+    It is the binomial standard error of the accuracy where all classes have as many pictures.
+
+    Args:
+        pictures: Number of test pictures of each class, above 0.
+    """
+    chance = 1 / len(pictures)
+    variance = chance * (1 - chance) * sum(1 / count for count in pictures)
+    return 100 * math.sqrt(variance) / len(pictures)
 
 
 def noise(first: Score, second: Score, test: int | None) -> float | None:

@@ -15,7 +15,8 @@ from gvbsm.reporting.facts import Score
 from gvbsm.reporting.figures.gallery import gallery
 from gvbsm.reporting.figures.pareto import MeasuredSet, fronts
 from gvbsm.reporting.figures.reading import StudyResults, fitting, read_studies, study_sets
-from gvbsm.reporting.findings import UNFINISHED_ADVICE, Finding
+from gvbsm.reporting.findings import UNFINISHED_ADVICE
+from gvbsm.reporting.network_findings import Finding
 from gvbsm.reporting.rendering import Picture, save_pictures, write_html
 from gvbsm.reporting.rivals import rival_words
 from gvbsm.reporting.significance import noise

@@ -6,15 +6,10 @@ from collections.abc import Callable, Iterator
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from gvbsm.backbones import build_backbone
-from gvbsm.data.datasets import ImageData
-from gvbsm.data.loading import plain_batches
-from gvbsm.engine.accuracy import confusion_matrix, diagonal_percent
 from gvbsm.engine.device import Runtime
 from gvbsm.engine.fit import Keeper, Training, TrainingHistory, fit, shared_step
 from gvbsm.engine.out_of_memory import Step
@@ -22,38 +17,8 @@ from gvbsm.engine.processes import ALONE, Processes
 from gvbsm.engine.seeds import seeded
 from gvbsm.files.artifacts import Recipe, write_json
 from gvbsm.files.checkpoint import Checkpoint
+from gvbsm.stages.judge import Judge
 from gvbsm.store.batches import Batch, StudentTask
-
-CONFUSED_CLASSES = 200  # most classes for which a student's confusion matrix is kept
-
-
-class Judge:
-    """Test networks on the real test pictures; the last confusion matrix is kept.
-
-    Args:
-        data: The real data.
-        runtime: Device and precision.
-        workers: Processes that decode pictures.
-        team: Processes that share the test pictures.
-    """
-
-    def __init__(
-        self, data: ImageData, runtime: Runtime, workers: int, team: Processes = ALONE
-    ) -> None:
-        self.data, self._runtime, self._workers, self.team = data, runtime, workers, team
-        self._confusion = torch.empty(0)
-
-    def __call__(self, net: nn.Module) -> float:
-        """Return the top-1 accuracy of a network in percent."""
-        data, runtime, team = self.data, self._runtime, self.team
-        pictures = plain_batches(data, data.test, 256, runtime, self._workers, team)
-        self._confusion = confusion_matrix(net, pictures, runtime, team)
-        return diagonal_percent(self._confusion)
-
-    def record(self) -> dict[str, Any]:
-        """Return the `confusion` of the last test, a row for each true class, if small enough."""
-        is_small = len(self.data.class_names) <= CONFUSED_CLASSES
-        return {"confusion": self._confusion.tolist()} if is_small else {}
 
 
 def train_student(
@@ -67,8 +32,8 @@ def train_student(
 ) -> TrainingHistory:
     """Train one student from scratch, and write its result to `path` as JSON.
 
-    The result holds the recipe, the history of tests and, for up to 200 classes, `confusion`: the
-    confusion matrix of the test after the last epoch, a row for each true class.
+    The result holds the recipe, the history of tests, and what the test after the last epoch
+    measured (`Judge.record`).
 
     All students of a set see the same batches. They differ in their initial weights and dropout.
 

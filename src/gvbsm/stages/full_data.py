@@ -4,17 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from torch import nn
-
 from gvbsm.backbones import build_backbone
 from gvbsm.data.datasets import ImageData
-from gvbsm.data.loading import plain_batches
-from gvbsm.engine.accuracy import accuracy
 from gvbsm.engine.device import Runtime
 from gvbsm.engine.processes import ALONE, Processes
 from gvbsm.engine.seeds import seeded
 from gvbsm.files.artifacts import Recipe, write_json
 from gvbsm.files.checkpoint import Checkpoint
+from gvbsm.stages.judge import Judge
 from gvbsm.stages.supervised import PictureTraining, fit_pictures
 
 
@@ -44,12 +41,9 @@ def train_on_everything(
         model = build_backbone(task.backbone, classes, data.image_size, data.channels)
     model = runtime.place(model)
 
-    def test(net: nn.Module) -> float:
-        pictures = plain_batches(data, data.test, 256, runtime, task.workers, team)
-        return accuracy(net, pictures, runtime, team)
-
+    judge = Judge(data, runtime, task.workers, team)
     checkpoint = Checkpoint(path, recipe, runtime.checkpoint_seconds)
-    history = fit_pictures(model, data, task, test, runtime, checkpoint, team)
+    history = fit_pictures(model, data, task, judge, runtime, checkpoint, team)
     if team.leads:
-        write_json(path, {"recipe": recipe, **vars(history)})
+        write_json(path, {"recipe": recipe, **vars(history), **judge.record()})
         checkpoint.clear()

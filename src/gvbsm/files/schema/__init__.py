@@ -13,6 +13,7 @@ from typing import Any
 from gvbsm.files.artifacts import read_header
 from gvbsm.files.schema.base import MOST_BYTES, Manifest, checked
 from gvbsm.files.schema.runs import (
+    Account,
     AnalysisHeader,
     CheckpointHeader,
     ChosenForms,
@@ -40,6 +41,7 @@ from gvbsm.files.schema.sets import (
 )
 
 __all__ = [
+    "Account",
     "MOST_BYTES",
     "PACKED",
     "AnalysisHeader",

@@ -10,6 +10,7 @@ from pydantic import Field, model_validator
 from gvbsm.engine.forms import Kind
 from gvbsm.files.artifacts import Recipe, read_json
 from gvbsm.files.schema.base import (
+    MOST_CLASSES,
     Classes,
     ClassNames,
     Finite,
@@ -37,6 +38,27 @@ class Score(Manifest):
         return self
 
 
+ByClass = Annotated[list[Percent | None], Field(max_length=MOST_CLASSES)]
+
+
+class StudentMetrics(Manifest):
+    """What the last test of a student measured beside top-1, in percent."""
+
+    calibration_error: Percent
+    by_class: ByClass
+    top5: Percent | None = None
+    balanced: Percent | None = None
+
+
+class RowMetrics(Manifest):
+    """Metrics of several students beside top-1, in percent; `by_class` is their mean."""
+
+    calibration_error: Score
+    by_class: ByClass
+    top5: Score | None = None
+    balanced: Score | None = None
+
+
 class ResultRow(Manifest):
     """A row of `results.json`."""
 
@@ -45,6 +67,7 @@ class ResultRow(Manifest):
     ipc: Positive | None
     top1: Score
     top1_best: Score
+    metrics: RowMetrics | None = None
     seconds: Finite
 
 
@@ -137,6 +160,7 @@ class StudentHistory(Manifest):
     epochs: list[Whole]
     top1: Annotated[list[Percent], Field(min_length=1)]
     losses: list[Finite]
+    metrics: StudentMetrics | None = None
     confusion: list[list[Whole]] | None = None
 
 

@@ -1,0 +1,150 @@
+"""Findings on the accuracies of students and teachers: facts in, sentences out (see `findings`)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from gvbsm.reporting.facts import RunFacts
+from gvbsm.reporting.significance import chance_error, noise, standard_error
+from gvbsm.reporting.wording import listed, method_words
+
+# Limits from which there is a finding, in percentage points.
+LARGE_SPREAD = 2.0  # standard deviation of the students
+LATE_LOSS = 1.0  # best epoch minus last epoch
+TEACHER_GAP = 10.0  # best teacher minus another one; test pictures minus distilled images
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A warning or a note on the results.
+
+    Attributes:
+        name: Kind of finding.
+        level: A `warning` limits what may be concluded, a `note` does not.
+        text: The finding; words between backticks are code.
+        advice: What to do about it.
+    """
+
+    name: str
+    level: Literal["warning", "note"]
+    text: str
+    advice: str
+
+
+def _chance(facts: RunFacts) -> Iterator[Finding]:
+    """Networks that do no better than guesses: within two standard errors of 1 / classes."""
+    classes, test = len(facts.class_names), facts.test
+    if not test:
+        return
+    counts = [float(count) for count in facts.test_of_class if count]
+    counts = counts or [test / classes] * classes
+    chance, error = 100 / classes, chance_error(counts)
+    is_uneven = len(set(counts)) > 1
+    guesses = []
+    for row in facts.rows:
+        accuracy = row.metrics.balanced if is_uneven else row.last
+        if accuracy is not None and accuracy.mean <= chance + 2 * error:
+            guesses.append(f"{method_words(row.method)} ({row.student}) {accuracy.mean:.1f} %")
+    if guesses:
+        kind = "balanced accuracies" if is_uneven else "accuracies"
+        yield Finding(
+            "chance",
+            "warning",
+            f"Nothing was learned: these {kind} are no better than guesses ({chance:.1f} %; two "
+            f"standard errors are {2 * error:.1f} points): {listed(guesses)}.",
+            "Draw no conclusion from them. Check the classes of the pictures, train longer "
+            "(`labels.epochs`, `squeeze.epochs`), or at a lower `evaluation.optimizer.lr`.",
+        )
+
+
+def _recognition(facts: RunFacts) -> Iterator[Finding]:
+    """A teacher that does not see the classes of the distilled images."""
+    seen = facts.recognition
+    if seen is None or facts.method not in ("gvbsm", "sre2l"):
+        return
+    tested = [teacher.top1 for teacher in facts.teachers if teacher.backbone == seen.teacher]
+    if not tested:
+        return
+    gap = max(TEACHER_GAP, 2 * standard_error(seen.accuracy, seen.images))
+    if tested[0] - seen.accuracy > gap:
+        yield Finding(
+            "unrecognized",
+            "warning",
+            f"The teacher {seen.teacher} classifies {seen.accuracy:.1f} % of {seen.images:,} "
+            f"distilled images as their labels say, and {tested[0]:.1f} % of the test pictures.",
+            "The images do not show their classes: raise `synthesis.iterations` or "
+            "`synthesis.weight_cross_entropy`, or start from real pictures (`synthesis.init`).",
+        )
+
+
+def _spread(facts: RunFacts) -> Iterator[Finding]:
+    spreads = [
+        f"{row.student} ± {row.last.std:.1f}"
+        for row in facts.own_rows()
+        if row.last.std is not None and row.last.std > LARGE_SPREAD
+    ]
+    if spreads:
+        yield Finding(
+            "spread",
+            "warning",
+            f"The students' accuracies differ widely: {listed(spreads)} points.",
+            "Train more of them (`evaluation.seeds`), longer (`labels.epochs`), or at a lower "
+            "`evaluation.optimizer.lr`.",
+        )
+
+
+def _late(facts: RunFacts) -> Iterator[Finding]:
+    losses = [
+        f"{row.student} {row.best.mean:.1f} at best, {row.last.mean:.1f} % at the end"
+        for row in facts.own_rows()
+        if row.best.mean - row.last.mean > LATE_LOSS
+    ]
+    if losses:
+        yield Finding(
+            "late",
+            "warning",
+            f"The last epoch is well below the best one: {'; '.join(losses)}.",
+            "Quote the last epoch, since the best one is chosen on the test pictures. A cosine "
+            "schedule (`evaluation.optimizer.schedule`) or fewer `labels.epochs` may help.",
+        )
+
+
+def _teachers(facts: RunFacts) -> Iterator[Finding]:
+    if not facts.teachers:
+        return
+    best = max(facts.teachers, key=lambda teacher: teacher.top1)
+    weak = [
+        f"{teacher.backbone} {teacher.top1:.1f} %"
+        for teacher in facts.teachers
+        if best.top1 - teacher.top1 > TEACHER_GAP
+    ]
+    if weak:
+        yield Finding(
+            "weak-teacher",
+            "warning",
+            f"Some teachers are much less accurate than {best.backbone} ({best.top1:.1f} %): "
+            f"{listed(weak)}.",
+            "Train them longer (`squeeze.epochs`), or leave them out of `squeeze.backbones`.",
+        )
+    for row in facts.own_rows():
+        full = facts.row("teacher", row.student)
+        if full and row.last.mean - full.last.mean > (noise(row.last, full.last, facts.test) or 0):
+            yield Finding(
+                "short-teacher",
+                "warning",
+                f"{row.student} is better on the distilled set ({row.last.mean:.1f} %) than as a "
+                f"teacher on the whole set ({full.last.mean:.1f} %). The teacher was trained too "
+                "briefly: its row is no upper bound.",
+                "Raise `squeeze.epochs`.",
+            )
+
+
+NETWORK_CHECKS: tuple[Callable[[RunFacts], Iterator[Finding]], ...] = (
+    _chance,
+    _recognition,
+    _spread,
+    _late,
+    _teachers,
+)
