@@ -2,8 +2,19 @@
 
 from __future__ import annotations
 
-from gvbsm.cli.parsing import parse_run, start_log
+import logging
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from gvbsm.cli.parsing import Parsed, parse_run, start_log
+from gvbsm.config.provenance import Origin
 from gvbsm.engine.launch import read_launch
+
+if TYPE_CHECKING:
+    from gvbsm.cli.finished import Completion
+
+log = logging.getLogger("gvbsm")
 
 
 def stage_verb(verb: str, argv: list[str]) -> int:
@@ -13,33 +24,76 @@ def stage_verb(verb: str, argv: list[str]) -> int:
         return 0
     config, workdir, quiet, origin = parsed
     start_log(quiet)
-    leads = read_launch().rank == 0
-    from gvbsm import api
-    from gvbsm.pipeline.tables import format_continual, format_table
+    from gvbsm.cli.finished import Completion
 
+    completion = Completion(verb, config, workdir, origin)
+    convert_only = "--compress" in argv
+    if read_launch().world == 1 and not convert_only and completion.is_noted():
+        log.info("%s is finished: nothing to do", workdir)
+        _print_noted(verb, workdir, origin)
+        return 0
+    leads = read_launch().rank == 0
     if verb == "continual":
         from gvbsm.pipeline.continual import run_continual
 
         continual = run_continual(config, workdir, quiet, origin=origin)
-        if not leads:
-            return 0
-        print(format_continual(continual))
-        print(f"\npreset:  {origin}")
-        print(f"results: {workdir / 'continual.json'}")
-        return 0
-    if verb != "run":
-        options = {"convert_only": True} if "--compress" in argv else {}
+        completion.freeze()
+        if leads:
+            _print_continual(continual, workdir, origin)
+    elif verb == "run":
+        _run_all(parsed, completion, leads)
+    else:
+        from gvbsm import api
+
+        options = {"convert_only": True} if convert_only else {}
         api.run_stage(verb, config, workdir, quiet, origin=origin, **options)
-        return 0
+        completion.freeze()
+    if leads and not convert_only:
+        completion.note()
+    return 0
+
+
+def _run_all(parsed: Parsed, completion: Completion, leads: bool) -> None:
+    """Run all stages, print the table and write the report."""
+    from gvbsm import api
     from gvbsm.reporting import report
 
+    config, workdir, quiet, origin = parsed
     results = api.run(config, workdir, quiet, origin=origin)
-    if not leads:
-        return 0
+    completion.freeze()
+    if leads:
+        _print_run(results, workdir, origin, lambda: report(workdir, quiet))
+
+
+def _print_noted(verb: str, workdir: Path, origin: Origin) -> None:
+    """Print the results of a verb that has nothing to do."""
+    from gvbsm.files.artifacts import read_json
+    from gvbsm.store.workdir import Workspace
+
+    workspace = Workspace(workdir)
+    if verb == "continual":
+        _print_continual(read_json(workspace.continual), workdir, origin)
+    elif verb == "run":
+        _print_run(read_json(workspace.results), workdir, origin, lambda: workspace.report)
+
+
+def _print_continual(results: Mapping[str, Any], workdir: Path, origin: Origin) -> None:
+    from gvbsm.pipeline.tables import format_continual
+
+    print(format_continual(results))
+    print(f"\npreset:  {origin}")
+    print(f"results: {workdir / 'continual.json'}")
+
+
+def _print_run(
+    results: Mapping[str, Any], workdir: Path, origin: Origin, write_report: Callable[[], Path]
+) -> None:
+    """Print the results and the paths of the files; the report is written after the table."""
+    from gvbsm.pipeline.tables import format_table
+
     print(format_table(results["rows"]))
     print(f"\npreset:        {origin}")
     print(f"results:       {workdir / 'results.json'}")
     print(f"distilled set: {workdir / 'synthesis' / 'images.safetensors'}")
     print(f"picture:       {workdir / 'images.png'}")
-    print(f"report:        {report(workdir, quiet)}")
-    return 0
+    print(f"report:        {write_report()}")

@@ -90,6 +90,11 @@ class Workspace:
         return self.directory / "real.safetensors"
 
     @property
+    def report(self) -> Path:
+        """The page of the report."""
+        return self.directory / "report" / "index.html"
+
+    @property
     def analysis(self) -> Path:
         """The file of the comparison of the sets."""
         return self.directory / "report" / "analysis.safetensors"

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, Strict, model_validator
 
 from gvbsm.engine.forms import Kind
 from gvbsm.files.artifacts import Recipe, read_json
@@ -296,6 +296,14 @@ class StudyFile(Manifest):
     additive: bool
     origin: OriginEntry
     versions: dict[str, Text]
+
+
+class Finished(Manifest):
+    """`finished.json`: the verbs that have nothing to do in a work directory."""
+
+    inputs: Text
+    verbs: list[Text]
+    files: dict[str, Annotated[tuple[Whole, int, int], Strict(False)]]
 
 
 def current_history(path: Path, recipe: Recipe) -> dict[str, Any] | None:
