@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from gvbsm._version import __version__
 
 if TYPE_CHECKING:
+    from gvbsm.api import build_backbone as build_backbone
     from gvbsm.api import run as run
-    from gvbsm.backbones import build_backbone as build_backbone
     from gvbsm.config import Config as Config
     from gvbsm.config import ConfigError as ConfigError
     from gvbsm.data.datasets import load_dataset as load_dataset
@@ -35,7 +35,7 @@ _ORIGIN = {
     "DistilledDataset": ("store.distilled", "DistilledDataset"),
     "RunError": ("engine.device", "RunError"),
     "SoftLabels": ("store.soft_labels", "SoftLabels"),
-    "build_backbone": ("backbones", "build_backbone"),
+    "build_backbone": ("api", "build_backbone"),
     "export": ("exchange.export", "export"),
     "load": ("exchange.load", "load"),
     "load_dataset": ("data.datasets", "load_dataset"),
@@ -46,6 +46,10 @@ _ORIGIN = {
 }
 
 __all__ = ["__version__", *_ORIGIN]  # noqa: PLE0604
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
 
 
 def __getattr__(name: str) -> Any:

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
-from gvbsm.config import Config
-from gvbsm.config.build import as_config, usual_workdir
+from torch import nn
+
+from gvbsm import backbones
+from gvbsm.config import Config, ConfigError
+from gvbsm.config.build import as_config, to_dict, usual_workdir
+from gvbsm.config.given import code_name
 from gvbsm.config.paths import user_path
-from gvbsm.config.provenance import Origin, origin_of
+from gvbsm.config.provenance import UNKNOWN, Origin, origin_of
+from gvbsm.data.datasets import read_dataset
+from gvbsm.data.sources.memory import NAME as MEMORY
+from gvbsm.data.sources.memory import InMemory
 from gvbsm.engine.torch_defaults import torch_defaults
+from gvbsm.files.plugins import admit
 from gvbsm.pipeline.run import Run
 from gvbsm.reporting.picture import draw_picture
 from gvbsm.reporting.result_tables import RunResults
@@ -18,33 +26,74 @@ from gvbsm.reporting.result_tables import RunResults
 
 @torch_defaults()
 def run(
-    config: Config | str | Mapping[str, Any],
+    config: Config | str | Mapping[str, Any] | None = None,
     workdir: str | Path | None = None,
     quiet: bool = False,
     *,
+    data: Any = None,
     origin: Origin | None = None,
+    **changes: Any,
 ) -> RunResults:
     """Run the whole pipeline and return the content of `results.json`.
 
     It is a mapping, with `to_markdown()`, `to_latex()`, `to_csv()` and `to_frame()`.
 
     Args:
-        config: Settings, the name of a preset, or a nested mapping of settings.
+        config: Settings, the name of a preset, or a nested mapping of settings, whose entry
+            `preset` names one that it is laid over. None takes `folder` at the pictures' own size.
         workdir: The work directory; artifacts in it that match the settings are not made again.
             None is `runs/PRESET`, as on the command line, or `runs/DATA` for other settings.
         quiet: No progress bars.
+        data: The pictures, in place of those that the settings name: arrays or tensors `(X, y)` or
+            `(X, y, X_test, y_test)`, a map-style Dataset of (image, label), or
+            `{"train": ..., "test": ...}` of these. Without test pictures a share of each class is
+            held out. A mapping of settings is the section `data`.
         origin: Where the settings came from, kept with the results; None takes a preset's name.
+        changes: Settings that are laid over `config`: `ipc=1`, `synthesis={"iterations": 300}` or
+            `**{"synthesis.iterations": 300}`.
 
     Raises:
         ConfigError, DataError, ArtifactError, RunError: With one clear line.
     """
-    settings = as_config(config)
-    usual = usual_workdir(config if isinstance(config, str) else settings.data.name)
-    current = Run(settings, user_path(workdir or usual), quiet, origin=origin or origin_of(config))
+    base, changes, pictures = _with_pictures(config, data, changes)
+    settings = as_config(base, changes)
+    preset = _preset_of(base)
+    usual = preset if preset and config is not None else settings.data.name
+    folder = user_path(workdir or usual_workdir(usual))
+    read = None if pictures is None else read_dataset(settings.data, pictures=pictures)
+    current = Run(settings, folder, quiet, read, origin or _origin(preset, settings))
     results = current.all_stages()
     if current.processes.leads:
         draw_picture(current.workspace, current.real_pictures())
     return RunResults(results)
+
+
+def build_backbone(
+    name: str | Callable[..., nn.Module],
+    classes: int,
+    image_size: int,
+    channels: int = 3,
+    pretrained: bool = False,
+    weights_dir: Path | None = None,
+) -> nn.Module:
+    """Build a network (`gvbsm.build_backbone`): see `gvbsm.backbones.build_backbone`.
+
+    Args:
+        name: As students of `gvbsm run`, or a class or function that builds it. The code that it
+            names is run.
+        classes: Number of logits.
+        image_size: Height and width of the input, in pixels.
+        channels: Channels of the input.
+        pretrained: Load published weights, or those in `weights_dir`.
+        weights_dir: A folder with the file of the weights.
+
+    Raises:
+        ValueError: If the name is unknown, or the network or its weights do not fit.
+        OSError: If pretrained weights can be neither found nor downloaded.
+    """
+    name = name if isinstance(name, str) else code_name(name)
+    admit([name])
+    return backbones.build_backbone(name, classes, image_size, channels, pretrained, weights_dir)
 
 
 @torch_defaults()
@@ -74,3 +123,43 @@ def run_stage(
     with current.at_work():
         getattr(current, stage)(**options)
     current.write_results()
+
+
+def _with_pictures(
+    config: Config | str | Mapping[str, Any] | None, data: Any, changes: Mapping[str, Any]
+) -> tuple[Config | str | Mapping[str, Any], dict[str, Any], InMemory | None]:
+    """Separate pictures from settings: the settings, the changes to them, and the pictures.
+
+    Raises:
+        ConfigError: If there are neither settings nor pictures.
+    """
+    changes = dict(changes)
+    if isinstance(config, Mapping) and data is None and not _is_section(config.get("data", {})):
+        config, data = {key: config[key] for key in config if key != "data"}, config["data"]
+    if _is_section(data):
+        changes, data = {"data": data, **changes}, None
+    if data is None:
+        if config is None:
+            raise ConfigError("name a preset, as in gvbsm.run('digits'), or pass data")
+        return config, changes, None
+    pictures = {"data.name": MEMORY, "data.root": None}
+    if config is None:
+        config, pictures = "folder", {**pictures, "data.image_size": None}
+    return config, {**pictures, **changes}, InMemory.of(data)
+
+
+def _is_section(data: Any) -> bool:
+    """Whether this is the section `data` of settings, not pictures."""
+    return isinstance(data, Mapping) and "train" not in data
+
+
+def _preset_of(config: Config | str | Mapping[str, Any]) -> str | None:
+    preset = config.get("preset") if isinstance(config, Mapping) else config
+    return preset if isinstance(preset, str) else None
+
+
+def _origin(preset: str | None, settings: Config) -> Origin:
+    """The preset, and which of its settings were changed."""
+    if preset is None:
+        return UNKNOWN
+    return Origin.of(preset, to_dict(as_config(preset)), to_dict(settings))

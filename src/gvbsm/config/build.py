@@ -14,7 +14,7 @@ from gvbsm.config import Config, ConfigError, Method, Rival, SqueezeConfig
 from gvbsm.config.checks import faults
 from gvbsm.config.fields import names_of, replaced
 from gvbsm.config.given import plain
-from gvbsm.config.keys import check_names, merge, nearest
+from gvbsm.config.keys import check_names, merge, nearest, nested
 from gvbsm.config.paths import user_path
 from gvbsm.config.settled import settle_beta_dr
 
@@ -144,17 +144,36 @@ def _with_backbones(config: Config) -> Config:
     return config
 
 
-def as_config(settings: Config | str | Mapping[str, Any]) -> Config:
+def as_config(
+    settings: Config | str | Mapping[str, Any], changes: Mapping[str, Any] | None = None
+) -> Config:
     """Return checked settings from a preset's name, a YAML file's path, a mapping or a `Config`.
+
+    Args:
+        settings: The settings. The entry `preset` of a mapping names one that it is laid over.
+        changes: Settings that are laid over these.
+
+    Both mappings are nested, with dotted names if one likes: `{"synthesis.iterations": 300}`.
 
     Raises:
         ConfigError: One line a fault.
     """
+    over = nested(plain(changes or {}))
     if isinstance(settings, Config):
+        settings = replaced(settings, _typed(over, where="the settings"))
         return validate(_with_typed_tables(settings))
     if isinstance(settings, str):
-        return build_config(read_preset(settings))
-    return build_config(plain(settings))
+        return build_config(merge(read_preset(settings), over))
+    return build_config(merge(_over_preset(nested(plain(settings))), over))
+
+
+def _over_preset(settings: dict[str, Any]) -> dict[str, Any]:
+    """Lay settings over the preset that their entry `preset` names."""
+    if (preset := settings.pop("preset", None)) is None:
+        return settings
+    if not isinstance(preset, str):
+        raise ConfigError(f"preset must be the name of a preset, found {preset!r}")
+    return merge(read_preset(preset), settings)
 
 
 def for_method(config: Config, method: Method) -> Config:

@@ -14,7 +14,7 @@ class DataConfig:
 
     Args:
         name: digits, cifar10, cifar100, tiny-imagenet, imagenet-1k, folder, npz, webdataset, hub,
-            hub/USER/NAME or torchvision/NAME.
+            hub/USER/NAME or torchvision/NAME; memory for pictures from Python.
         root: Folder, .npz file or pattern of tar files with the data (digits needs none).
         title: Name of the data in the report and in the card of an export; none takes the name of
             the user's own folder or file, or that of the data set.

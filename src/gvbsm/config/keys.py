@@ -109,6 +109,19 @@ def nest(key: str, value: Any) -> dict[str, Any]:
     return {first: nest(rest, value) if rest else value}
 
 
+def nested(settings: Mapping[Any, Any]) -> dict[str, Any]:
+    """Return settings with their dotted keys unfolded; later ones take precedence.
+
+    Keys of tables, such as `torchvision/resnet18.tv`, stay as they are.
+    """
+    result: dict[str, Any] = {}
+    for key, value in settings.items():
+        name = str(key)
+        inner = nested(value) if _is_nested(name.rpartition(".")[2], value) else value
+        result = merge(result, nest(name, inner))
+    return result
+
+
 def unknown_field(name: str, where: str) -> str:
     """Return the message about an unknown setting, with the nearest known names."""
     return f"{where}: there is no setting {name!r}; {nearest(name, fields_by_name())}"

@@ -35,11 +35,12 @@ from gvbsm.data.pictures import (
 from gvbsm.data.pixel_statistics import cached_pixel_statistics, check_range, pixel_statistics
 from gvbsm.data.pixels import Normalization
 from gvbsm.data.reading import UNREADABLE, Reading, account
-from gvbsm.data.sources import arrays, folders
+from gvbsm.data.sources import arrays, folders, memory
 from gvbsm.data.sources import huggingface as hub_sets
 from gvbsm.data.sources import request as sources
 from gvbsm.data.sources import torchvision as torchvision_sets
 from gvbsm.data.sources import webdataset as shards
+from gvbsm.data.sources.memory import InMemory
 from gvbsm.data.sources.request import Raw, Request
 from gvbsm.data.unreadable import leave_out
 from gvbsm.engine.torch_defaults import torch_defaults
@@ -182,6 +183,9 @@ def _check_settings(config: DataConfig) -> tuple[DatasetSpec, str, Path | None]:
     """
     name = config.name
     kind, slash, member = name.partition("/")
+    if name == memory.NAME:
+        _check_ranges(config)
+        return _MEMORY, "", None
     if (slash and kind not in LIBRARIES) or (kind not in DATASETS and kind not in LIBRARIES):
         known = (*DATASETS, *(f"{library}/NAME" for library in LIBRARIES))
         hint = closest(name, known, form="{!r}")
@@ -233,7 +237,10 @@ def load_dataset(
 
 @torch_defaults()
 def read_dataset(
-    config: DataConfig, cache_dir: str | Path | None = None, progress: Progress = no_progress
+    config: DataConfig,
+    cache_dir: str | Path | None = None,
+    progress: Progress = no_progress,
+    pictures: InMemory | None = None,
 ) -> ImageData:
     """Read the data set that the settings name.
 
@@ -250,6 +257,7 @@ def read_dataset(
         cache_dir: Folder of downloads, and of the mean and standard deviation of streamed sets;
             None is ~/.cache/gvbsm.
         progress: Wraps each loop over pictures to decode, as `tqdm` does.
+        pictures: Pictures from Python code, if `config.name` is `memory`.
 
     Returns:
         The data set. Its normalization is that of the training pictures, over 20,000 of them, drawn
@@ -261,7 +269,8 @@ def read_dataset(
     """
     spec, member, root = _check_settings(config)
     cache = cache_folder() if cache_dir is None else user_path(cache_dir)
-    raw = spec.load(Request(config, root, cache, member, progress))
+    load = spec.load if pictures is None else partial(memory.read_memory, pictures)
+    raw = load(Request(config, root, cache, member, progress))
     _check(raw, str(root or config.name))
     for note in raw.notes:
         log.warning("%s", note)
@@ -343,6 +352,7 @@ _SPECS = (
     DatasetSpec("hub", "Your folder in Hugging Face's formats", None, None, hub_sets.read_hub),
 )
 DATASETS: dict[str, DatasetSpec] = {spec.name: spec for spec in _SPECS}
+_MEMORY = DatasetSpec(memory.NAME, "Pictures from Python", None, None, memory.refuse)
 # Names that go on after a slash.
 LIBRARIES = {
     spec.name: spec

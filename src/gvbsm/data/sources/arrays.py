@@ -134,9 +134,9 @@ def _read_splits(
     notes: list[str] = []
     images = [f"{side}_images" for side in sides]
     for key in images:
-        arrays[key], assumed = _channels_last(arrays[key], f"{key} in {file}")
+        arrays[key], assumed = channels_last(arrays[key], f"{key} in {file}")
         notes += assumed
-    notes += _to_uint8(arrays, images, file)
+    notes += to_uint8(arrays, images, file)
     values = {side: arrays[f"{side}_labels"].reshape(-1).tolist() for side in sides}
     classes = number_classes(values["train"], _class_names(arrays, file), f"train in {file}")
     splits = [
@@ -230,7 +230,7 @@ def _read_array(archive: zipfile.ZipFile, key: str) -> NDArray[Any]:
     return array
 
 
-def _channels_last(images: NDArray[Any], where: str) -> tuple[NDArray[Any], list[str]]:
+def channels_last(images: NDArray[Any], where: str) -> tuple[NDArray[Any], list[str]]:
     """[N, C, H, W] as [N, H, W, C], where the sides leave no doubt; and a note of it."""
     if images.ndim == 4 and images.shape[1] in (1, 3) and images.shape[3] not in (1, 3):
         note = f"{where} of {images.shape} are taken as [N,C,H,W], channels first"
@@ -238,7 +238,7 @@ def _channels_last(images: NDArray[Any], where: str) -> tuple[NDArray[Any], list
     return images, []
 
 
-def _to_uint8(arrays: dict[str, NDArray[Any]], keys: Sequence[str], file: Path) -> list[str]:
+def to_uint8(arrays: dict[str, NDArray[Any]], keys: Sequence[str], file: Path) -> list[str]:
     """Bring the images of all splits to uint8 by one rule; return notes of what was assumed.
 
     Args:

@@ -1,0 +1,250 @@
+"""Pictures that Python code passes: arrays, tensors, and map-style Datasets of (image, label).
+
+Shapes: N pictures, C channels, H rows, W columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median_low
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from gvbsm.data.classes import class_name, labels_of, number_classes
+from gvbsm.data.pictures import GRAY_MODES, DataError, Split, read_image, resize_to
+from gvbsm.data.sources.arrays import array_split, channels_last, to_uint8
+from gvbsm.data.sources.request import Raw, Request, hold_out
+
+NAME = "memory"  # of such pictures in `data.name`
+MOST_SIDE = 224  # pixels to which pictures of several larger sizes are resized
+FORMS = (
+    "(X, y), (X, y, X_test, y_test), a Dataset of (image, label), or {'train': ..., 'test': ...} "
+    "of these"
+)
+
+
+@dataclass(frozen=True)
+class InMemory:
+    """Pictures as they were passed, of one kind: (X, y) pairs or Datasets.
+
+    Attributes:
+        train: Training pictures.
+        test: Test pictures; None holds out a share of each class.
+    """
+
+    train: Any
+    test: Any = None
+
+    @classmethod
+    def of(cls, pictures: Any) -> InMemory:
+        """Sort what was passed into training and test pictures.
+
+        Raises:
+            DataError: If it has none of `FORMS`.
+        """
+        if isinstance(pictures, Mapping) and {"train"} <= {*pictures} <= {"train", "test"}:
+            return cls(_side(pictures["train"]), _side(pictures.get("test")))
+        if isinstance(pictures, tuple | list) and len(pictures) == 4:
+            return cls(_side(pictures[:2]), _side(pictures[2:]))
+        return cls(_side(pictures))
+
+
+def read_memory(given: InMemory, request: Request) -> Raw:
+    """Bring the pictures to uint8 (N, C, H, W), and number their classes.
+
+    Pictures of several sizes are resized to `data.image_size`, or to their median short side.
+
+    Args:
+        given: The pictures.
+        request: Size, and the share that is held out where there are no test pictures.
+
+    Raises:
+        DataError: If they are of another kind.
+    """
+    sides = {"train": given.train, "test": given.test}
+    pairs = {side: value for side, value in sides.items() if value is not None}
+    names = _names(given.train)
+    if all(isinstance(value, tuple) for value in pairs.values()):
+        images, values, notes = _arrays(pairs)
+    else:
+        items = {side: _items(value, f"data of {side}") for side, value in pairs.items()}
+        images, values, notes = _stacked(items, request)
+    classes = number_classes(values["train"], names, "train")
+    splits = {
+        side: Split(torch.tensor(labels_of(values[side], classes, side)), images[side])
+        for side in pairs
+    }
+    if "test" not in splits:
+        raw = hold_out(splits["train"], classes.names, request)
+        return Raw(classes.names, raw.train, raw.test, notes=notes, held_out=raw.held_out)
+    return Raw(classes.names, splits["train"], splits["test"], notes=notes)
+
+
+def refuse(_request: Request) -> Raw:
+    """Stand in for a reader where no pictures were passed.
+
+    Raises:
+        DataError: Always.
+    """
+    raise DataError(f"the pictures came from Python code: pass them as gvbsm.run(data={FORMS})")
+
+
+def _side(value: Any) -> Any:
+    """An (X, y) pair as a tuple, a Dataset as it is."""
+    if value is None:
+        return None
+    if isinstance(value, tuple | list) and len(value) == 2 and hasattr(value[0], "shape"):
+        return tuple(value)
+    is_array = hasattr(value, "shape") or isinstance(value, tuple | list | Mapping | str)
+    if is_array or not (hasattr(value, "__len__") and hasattr(value, "__getitem__")):
+        raise DataError(f"data is a {type(value).__name__}: expected {FORMS}")
+    return value
+
+
+def _names(train: Any) -> tuple[str, ...] | None:
+    """Names of the classes, if a Dataset, or the one that it is a part of, has them."""
+    while train is not None and not isinstance(train, tuple):
+        classes = getattr(train, "classes", None)
+        if isinstance(classes, list | tuple) and all(isinstance(name, str) for name in classes):
+            return tuple(map(class_name, classes))
+        train = getattr(train, "dataset", None)
+    return None
+
+
+_Sides = tuple[dict[str, Tensor], dict[str, list[int | str]], tuple[str, ...]]
+
+
+def _arrays(pairs: Mapping[str, tuple[Any, Any]]) -> _Sides:
+    """Images of each side, its labels, and notes of what was assumed."""
+    arrays: dict[str, NDArray[Any]] = {}
+    values: dict[str, list[int | str]] = {}
+    notes: list[str] = []
+    for side, (images, labels) in pairs.items():
+        name = f"X of {side}"
+        arrays[side], assumed = channels_last(_array(images), name)
+        if arrays[side].ndim not in (3, 4) or not arrays[side].size:
+            raise DataError(f"{name} must be [N,H,W], [N,H,W,C] or [N,C,H,W], found {images.shape}")
+        notes += assumed
+        values[side] = _labels(_array(labels), len(images), side)
+    notes += to_uint8(arrays, list(pairs), Path("data"))
+    numbers = {side: np.zeros(len(arrays[side]), dtype=np.int64) for side in pairs}
+    splits = {side: array_split(arrays[side], numbers[side], side) for side in pairs}
+    return {side: _pixels(split) for side, split in splits.items()}, values, tuple(notes)
+
+
+def _pixels(split: Split) -> Tensor:
+    assert split.images is not None
+    return split.images
+
+
+def _array(values: Any) -> NDArray[Any]:
+    return values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+
+
+def _labels(labels: NDArray[Any], count: int, side: str) -> list[int | str]:
+    if labels.dtype.kind not in "iuUS" or labels.size != max(labels.shape, default=0):
+        raise DataError(
+            f"y of {side} must be integers or words [N], found {labels.dtype} {labels.shape}"
+        )
+    if labels.size != count:
+        raise DataError(f"{side} has {count} images but {labels.size} labels")
+    return [_label(value, side) for value in labels.reshape(-1).tolist()]
+
+
+def _label(value: Any, where: str) -> int | str:
+    value = value.item() if hasattr(value, "item") and getattr(value, "ndim", 0) == 0 else value
+    if isinstance(value, bool) or not isinstance(value, int | str | bytes):
+        raise DataError(f"a label of {where} is {value!r:.60}: expected an integer or a word")
+    return value if isinstance(value, int) else class_name(value)
+
+
+@dataclass(frozen=True)
+class _InMemoryPicture:
+    """A picture of Pillow, as a source of pictures has them."""
+
+    image: Image.Image
+    where: str
+    nbytes: int = 0
+
+    def open(self) -> Image.Image:
+        return self.image.copy()  # the reader closes it
+
+    def __lt__(self, other: Any) -> bool:
+        return bool(self.where < other.where)
+
+    def __str__(self) -> str:
+        return self.where
+
+
+def _items(dataset: Any, where: str) -> Iterator[tuple[Tensor, int | str]]:
+    """Each picture, uint8 (C, H, W), and its label."""
+    dataset = list(zip(*dataset, strict=True)) if isinstance(dataset, tuple) else dataset
+    for index in range(len(dataset)):
+        name = f"picture {index} of {where}"
+        item = dataset[index]
+        if not isinstance(item, Sequence) or len(item) < 2:
+            raise DataError(f"{name} is a {type(item).__name__}: expected (image, label)")
+        yield _picture(item[0], name), _label(item[1], where)
+
+
+def _picture(image: Any, name: str) -> Tensor:
+    """One picture as uint8 (C, H, W), C 1 or 3."""
+    if isinstance(image, Image.Image):
+        return read_image(_InMemoryPicture(image, name), 1 if image.mode in GRAY_MODES else 3)
+    pixels = torch.as_tensor(_array(image))
+    pixels = pixels[None] if pixels.ndim == 2 else pixels
+    last = pixels.ndim == 3 and pixels.shape[0] not in (1, 3)
+    pixels = pixels.permute(2, 0, 1) if last else pixels
+    if pixels.ndim != 3 or pixels.shape[0] not in (1, 3) or not pixels.numel():
+        raise DataError(
+            f"{name} has the shape {tuple(np.shape(image))}: expected (C,H,W), (H,W,C) or (H,W), "
+            "with 1 or 3 channels"
+        )
+    if pixels.dtype == torch.uint8:
+        return pixels.contiguous()
+    low, high = float(pixels.min()), float(pixels.max())
+    if not pixels.is_floating_point() or not (low >= 0 and high <= 1):
+        raise DataError(
+            f"{name} is {pixels.dtype} from {low:.6g} to {high:.6g}: expected uint8, or floats "
+            "from 0 to 1; if it is normalized, leave that out"
+        )
+    return (pixels.double() * 255).round().to(torch.uint8)
+
+
+def _stacked(sides: Mapping[str, Iterator[tuple[Tensor, int | str]]], request: Request) -> _Sides:
+    """Images of each side, of one size and number of channels; their labels; no notes."""
+    pictures: dict[str, list[Tensor]] = {}
+    values: dict[str, list[int | str]] = {}
+    for side, items in sides.items():
+        pairs = list(request.progress(items))
+        if not pairs:
+            raise DataError(f"data of {side} holds no pictures")
+        pictures[side] = [picture for picture, _ in pairs]
+        values[side] = [label for _, label in pairs]
+    everything = [picture for side in pictures.values() for picture in side]
+    channels = max(len(picture) for picture in everything)
+    sizes = {tuple(picture.shape[1:]) for picture in everything}
+    side_length = None
+    if len(sizes) > 1:
+        usual = min(median_low(min(picture.shape[1:]) for picture in everything), MOST_SIDE)
+        side_length = request.config.image_size or usual
+    crops = {"train": 1.0, "test": request.config.test_crop}  # which is applied later
+    images = {
+        side: torch.stack(
+            [
+                picture.expand(channels, -1, -1)
+                if side_length is None
+                else resize_to(picture, round(side_length / crops[side])).expand(channels, -1, -1)
+                for picture in pictures[side]
+            ]
+        )
+        for side in pictures
+    }
+    return images, values, ()

@@ -1,0 +1,127 @@
+"""`gvbsm.run` as people call it: presets with changes, pictures, networks of their own."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from torch.utils.data import TensorDataset
+
+import gvbsm
+from gvbsm import ConfigError, DataError, api
+from gvbsm.config import Config
+from gvbsm.config.provenance import UNKNOWN, Origin
+
+QUICK = {
+    "squeeze": {"backbones": ["convnet8_d1"], "epochs": 1, "tests": 1, "views": {"crop": "none"}},
+    "synthesis": {"iterations": 2, "batch_size": 10},
+    "labels": {"epochs": 2, "min_steps": 0, "views": {"crop": "none"}},
+    "evaluation": {"students": ["convnet8_d1"], "seeds": 1, "tests": 1},
+    "baselines": {"methods": []},
+}
+X = np.random.default_rng(0).integers(0, 256, (12, 8, 8), dtype=np.uint8)
+Y = np.arange(12) % 2
+
+
+class Net(nn.Module):
+    """A network with one convolution."""
+
+    def __init__(self, classes, channels):
+        super().__init__()
+        self.conv = nn.Conv2d(channels, 4, 3)
+        self.head = nn.Linear(4, classes)
+
+    def forward(self, pictures):
+        return self.head(self.conv(pictures).relu().mean((2, 3)))
+
+
+@pytest.fixture
+def called(monkeypatch):
+    """Run nothing: the arguments of `Run` that a call leads to."""
+
+    class StopError(Exception):
+        pass
+
+    def call(*arguments, **named):
+        calls = []
+
+        def stop(*given):
+            calls.append(given)
+            raise StopError
+
+        monkeypatch.setattr(api, "Run", stop)
+        with pytest.raises(StopError):
+            gvbsm.run(*arguments, **named)
+        return calls[0]
+
+    return call
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named"),
+    [
+        (["digits"], {"ipc": 1, "synthesis": {"iterations": 7}}),
+        (["digits"], {"ipc": 1, "synthesis.iterations": 7}),
+        ([{"preset": "digits", "ipc": 1, "synthesis.iterations": 7}], {}),
+        ([{"preset": "digits", "ipc": 3}], {"ipc": 1, "synthesis": {"iterations": 7}}),
+    ],
+)
+def test_a_preset_with_changes(called, arguments, named):
+    config, workdir, _, data, origin = called(*arguments, **named)
+    assert (config.ipc, config.synthesis.iterations, config.synthesis.batch_size) == (1, 7, 50)
+    assert (str(workdir), data) == ("runs/digits", None)
+    assert origin == Origin("digits", ("ipc", "synthesis.iterations"))
+
+
+def test_settings_with_changes(called):
+    config, workdir, _, _, origin = called(Config(), ipc=1, data={"image_size": 16})
+    assert (config.ipc, config.data.name, config.data.image_size) == (1, "digits", 16)
+    assert (str(workdir), origin) == ("runs/digits", UNKNOWN)
+    assert called({"data": {"name": "cifar10"}})[0].data.name == "cifar10"
+
+
+def test_pictures_without_a_preset_keep_their_size(called):
+    config, workdir, _, data, _ = called(data=(X, Y), ipc=2)
+    assert (config.data.name, config.ipc, data.image_size, len(data.train)) == ("memory", 2, 8, 10)
+    assert str(workdir) == "runs/memory"
+    for given in ({"data": (X, Y)}, {"data": {"train": (X, Y), "test": (X[:4], Y[:4])}}):
+        assert called(given)[3].image_size == 8
+    assert len(called(data=(X, Y), **{"data.val_fraction": 0.5})[3].test) == 6
+
+
+def test_pictures_with_a_preset_get_its_size(called):
+    config, workdir, _, data, _ = called("folder", data=(X, Y))
+    assert (config.data.name, data.image_size, str(workdir)) == ("memory", 64, "runs/folder")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "named", "error", "words"),
+    [
+        ([], {}, ConfigError, r"name a preset, as in gvbsm\.run\('digits'\), or pass data"),
+        (["digits"], {"data": 5}, DataError, r"data is a int: expected \(X, y\)"),
+        (["digits"], {"icp": 5}, ConfigError, r"no setting 'icp'; did you mean ipc"),
+        ([{"preset": 5}], {}, ConfigError, r"preset must be the name of a preset, found 5"),
+        (["digits"], {"evaluation.students": [lambda: 0]}, ConfigError, r"<lambda> of"),
+    ],
+)
+def test_a_fault_is_one_line(arguments, named, error, words):
+    with pytest.raises(error, match=words) as caught:
+        gvbsm.run(*arguments, **named)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_whole_run_with_tensors_and_a_class(tmp_path):
+    pictures = TensorDataset(torch.from_numpy(X)[:, None].float() / 255, torch.from_numpy(Y))
+    settings = {**QUICK, "evaluation": {**QUICK["evaluation"], "students": [Net]}}
+    results = gvbsm.run(settings, tmp_path / "w", True, data=pictures, ipc=1)
+    assert [row["student"] for row in results["rows"]] == [f"{__name__}:Net"]
+    assert gvbsm.load(tmp_path / "w").images.shape == (2, 1, 8, 8)
+    assert gvbsm.build_backbone(Net, 2, 8, 1)(torch.zeros(1, 1, 8, 8)).shape == (1, 2)
+    history = gvbsm.train(tmp_path / "w", Net, tmp_path / "net.safetensors", quiet=True)
+    assert history["model"] == f"{__name__}:Net"
+    with pytest.raises(gvbsm.ArtifactError, match="belongs to other data"):
+        gvbsm.run(settings, tmp_path / "w", True, data=(255 - X, Y), ipc=1)
+
+
+def test_tab_completion_lists_the_public_names():
+    assert dir(gvbsm) == sorted(gvbsm.__all__)
+    assert {"run", "load", "train", "report"} <= set(dir(gvbsm))
