@@ -109,6 +109,15 @@ def test_without_soft_labels_views_are_those_of_students(labeled, tmp_path, monk
     assert len(list(distilled.batches(10**6))) == len(given) / 2  # drawn, and so for any epoch
 
 
+def test_batches_do_not_depend_on_how_many_views_are_made_at_once(labeled, monkeypatch):
+    distilled = labeled(views=MIXUP)
+    many = [batch for epoch in range(3) for batch in distilled.batches(epoch)]
+    monkeypatch.setattr("gvbsm.store.batches.VIEW_BYTES", 0)
+    single = [batch for epoch in range(3) for batch in distilled.batches(epoch)]
+    for batch, same in zip(many, single, strict=True):
+        assert all(torch.equal(*pair) for pair in zip(batch, same, strict=True))
+
+
 def test_a_start_and_another_batch_size(labeled):
     distilled = labeled()
     whole = list(distilled.batches(1, batch_size=8))

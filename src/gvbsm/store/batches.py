@@ -23,6 +23,9 @@ from gvbsm.method.losses import hard_loss, kd_loss, mse_gt_loss
 from gvbsm.store.soft_labels import EpochLabels, SoftLabels
 
 
+VIEW_BYTES = 4 * 1024**2  # views that are made at once: small ones cost more calls than work
+
+
 class Batch(NamedTuple):
     """A training batch of a distilled set.
 
@@ -152,13 +155,19 @@ class StudentTask:
         views, normalization, device = self.labels_config.views, self.normalization, runtime.device
         border = border_color(views, normalization, device)
         plan, stored = self.labeler.epoch(epoch)
-        for index in split_batches(plan.order, self.batch_size)[start::stride]:
+        indices = split_batches(plan.order, self.batch_size)[start::stride]
+        together = max(1, VIEW_BYTES // (4 * self.batch_size * self.images[0].numel()))
+        for first in range(0, len(indices), together):
+            several = indices[first : first + together]
+            index = torch.cat(several)
             pictures = view_batch(self.images, plan, index, normalization, runtime, border)
-            soft = self.labeler.logits(pictures, stored, index)
             partners = plan.mixes.partners[index]
             kept = plan.kept(index, *self.images.shape[2:])
             hard = (self.labels[index], self.labels[partners], kept)
-            yield Batch(pictures, soft, *(target.to(device, non_blocking=True) for target in hard))
+            columns = (pictures, *(target.to(device, non_blocking=True) for target in hard))
+            parts = (column.split([len(rows) for rows in several]) for column in columns)
+            for rows, views, *targets in zip(several, *parts, strict=True):
+                yield Batch(views, self.labeler.logits(views, stored, rows), *targets)
 
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
         """Return the loss that the settings choose, a scalar.
