@@ -11,7 +11,10 @@ from gvbsm.engine.forms.race import CANDIDATES, Trial, fastest, noise, race
 NETWORK = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, 2))
 
 
-@pytest.mark.parametrize("form", [*CANDIDATES, Form("fp32"), Form("bf16")])
+@pytest.mark.parametrize(
+    "form",
+    [*CANDIDATES, Form("fp32"), Form("bf16", compiled=True), Form("fp32", "contiguous", True)],
+)
 def test_a_form_is_found_again_by_its_name(form):
     assert Form.named(form.name) == form
 
@@ -63,12 +66,15 @@ def test_usual_layout__is_contiguous_for_groupnorm():
 def test_race__measures_how_far_each_form_is_from_float64(runtime):
     dtypes = []
 
-    def work(network, pictures, in_form):
-        with torch.no_grad(), in_form.autocast():
-            output = network(pictures)
-        dtypes.append(output.dtype)
-        # A computation that breaks in bf16 alone.
-        return -output if output.dtype == torch.bfloat16 else output
+    def work(network, in_form):
+        def step(pictures):
+            with torch.no_grad(), in_form.autocast():
+                output = network(pictures)
+            dtypes.append(output.dtype)
+            # A computation that breaks in bf16 alone.
+            return -output if output.dtype == torch.bfloat16 else output
+
+        return step
 
     raced = race(NETWORK.eval(), work, (3, 8, 8), runtime)
     assert [trial.form for trial in raced] == [form.name for form in CANDIDATES]
@@ -79,3 +85,4 @@ def test_race__measures_how_far_each_form_is_from_float64(runtime):
 
 def test_noise__has_fewer_pictures_where_they_are_large():
     assert [len(noise((3, side, side))) for side in (8, 64, 128, 224)] == [16, 16, 4, 4]
+    assert noise((3, 224, 224), 7).shape == (7, 3, 224, 224)

@@ -15,6 +15,7 @@ from tqdm import tqdm
 from gvbsm.config import OptimizerConfig, SynthesisConfig, ViewConfig
 from gvbsm.data.starts import Start
 from gvbsm.engine.device import RunError, Runtime
+from gvbsm.engine.forms import Forms
 from gvbsm.files.artifacts import read_header
 from gvbsm.files.checkpoint import Checkpoint
 from gvbsm.method import synthesis as loop
@@ -289,18 +290,20 @@ def test_compiled_networks__serve_passes_of_one_size(at_once, size, stacks, seve
 
 
 @pytest.mark.parametrize(
-    ("compile_", "worth", "is_"),
+    ("choice", "form", "count"),
     [
-        ("auto", 12 * 64 * 8, True),
-        ("auto", 12 * 64 * 8 + 1, False),
-        ("always", 1e9, True),
-        ("never", 0, False),
+        ("auto", "fp32 compiled", 1),
+        ("auto", "fp32", 0),
+        ("always", "fp32", 2),
+        ("never", "fp32 compiled", 0),
     ],
 )
-def test_compiled_networks__are_for_long_work(compile_, worth, is_, whole, compiled, monkeypatch):
-    monkeypatch.setattr("gvbsm.stages.synthesis.WORTH_COMPILING", worth)
-    whole(replace(CONFIG, compile=compile_))
-    assert bool(compiled) == is_
+def test_compiled_networks__are_those_whose_form_says_so(
+    choice, form, count, whole, compiled, runtime
+):
+    forms = Forms({WRN: {"pixels": form}})
+    whole(replace(CONFIG, compile=choice), runtime=replace(runtime, forms=forms))
+    assert len(compiled) == count
 
 
 def test_seed_decides(whole, runtime):

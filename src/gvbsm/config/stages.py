@@ -125,7 +125,8 @@ class SynthesisConfig:
         rounding: Convert pixels to 256 levels by rounding (nearest), or always down (truncate, the
             authors' code).
         groups: Batches of images in a forward pass; none takes 1 on a CPU and many on a GPU.
-        compile: Compile the networks with torch.compile; auto does so if synthesis takes long.
+        compile: Compile the networks with torch.compile; auto compiles a network where that saves
+            more time than it takes, as measured on this machine.
         seed: Seed of the images; none takes the run's.
     """
 

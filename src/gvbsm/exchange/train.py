@@ -36,7 +36,7 @@ from gvbsm.files.checkpoint import Checkpoint
 from gvbsm.files.network_names import file_name
 from gvbsm.files.plugins import admit
 from gvbsm.files.tensors import save
-from gvbsm.pipeline.form_choice import RaceTask
+from gvbsm.pipeline.forms.choice import RaceTask
 from gvbsm.pipeline.preflight import check_trainable, load_data
 from gvbsm.stages.evaluation import fit_student
 from gvbsm.stages.judge import Judge

@@ -34,7 +34,7 @@ from gvbsm.pipeline.evaluated_sets import (
     read_results,
     read_teachers,
 )
-from gvbsm.pipeline.form_choice import choose_forms
+from gvbsm.pipeline.forms.choice import choose_forms
 from gvbsm.pipeline.full_data import train_full
 from gvbsm.pipeline.preflight import (
     check_alike,

@@ -53,7 +53,6 @@ from gvbsm.store.workdir import await_files
 
 log = logging.getLogger("gvbsm")
 
-WORTH_COMPILING = 2e8  # pixels x iterations; a network of the paper compiles in about a minute
 GPU_IMAGES = 1024  # images in a stack on a GPU, unless `synthesis.groups` is set
 
 
@@ -161,14 +160,14 @@ def synthesize_set(
         bar.update(plan.steps(everything) - plan.steps(missing))
         at_once = processes.same(lambda: _groups_at_once(config, runtime, len(missing)))
         usual = sum(len(plan.groups[g]) for g in plan.stacks(everything, at_once)[0])
-        compiled = _compiled(task)
+        compiled = _compiled(task, runtime)
         for dealt in processes.deal(plan.stacks(missing, at_once)):
             waiting = plan.stacks(dealt, at_once)
             while waiting:
                 numbers = waiting.pop(0)
                 size, done = sum(len(plan.groups[g]) for g in numbers), bar.n
                 # A compiled graph has one batch size, so other sizes use the teachers as they are.
-                teachers = compiled if compiled and size == usual else task.teachers
+                teachers = compiled if size == usual else task.teachers
                 try:
                     _make_stack(
                         replace(task, teachers=teachers), plan, files, numbers, runtime, bar
@@ -342,15 +341,20 @@ def _log_step(
         runtime.log("synthesis", means, before + step.number * stack.groups)
 
 
-def _compiled(task: SynthesisTask) -> list[Teacher]:
-    """Compile the teachers if the settings ask for it or the synthesis is long enough to gain."""
-    config, data = task.config, task.data
-    pixels = len(data.class_names) * task.ipc * data.image_size**2
-    worth = pixels * config.iterations >= WORTH_COMPILING
-    if config.compile == "never" or (config.compile == "auto" and not worth):
-        return []
-    log.info("synthesis: networks are compiled at first use")
-    return [replace(teacher, observe=_compile(teacher, task.n_p)) for teacher in task.teachers]
+def _compiled(task: SynthesisTask, runtime: Runtime) -> list[Teacher]:
+    """Compile the teachers whose form asks for it, or all if the settings do."""
+    choice = task.config.compile
+
+    def is_compiled(name: str) -> bool:
+        form = runtime.forms.of(name, "pixels")
+        return choice == "always" or (choice == "auto" and form is not None and form.compiled)
+
+    return [
+        replace(teacher, observe=_compile(teacher, task.n_p))
+        if is_compiled(teacher.name)
+        else teacher
+        for teacher in task.teachers
+    ]
 
 
 def _compile(teacher: Teacher, n_p: int) -> CompiledObserver:

@@ -22,7 +22,6 @@ from gvbsm.method.ensemble import label_batch
 from gvbsm.method.losses import hard_loss, kd_loss, mse_gt_loss
 from gvbsm.store.soft_labels import EpochLabels, SoftLabels
 
-
 VIEW_BYTES = 4 * 1024**2  # views that are made at once: small ones cost more calls than work
 
 
@@ -165,7 +164,7 @@ class StudentTask:
             kept = plan.kept(index, *self.images.shape[2:])
             hard = (self.labels[index], self.labels[partners], kept)
             columns = (pictures, *(target.to(device, non_blocking=True) for target in hard))
-            parts = (column.split([len(rows) for rows in several]) for column in columns)
+            parts = (split_batches(column, self.batch_size) for column in columns)
             for rows, views, *targets in zip(several, *parts, strict=True):
                 yield Batch(views, self.labeler.logits(views, stored, rows), *targets)
 

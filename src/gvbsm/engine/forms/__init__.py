@@ -23,21 +23,25 @@ class Form(NamedTuple):
     Attributes:
         precision: fp32 or bf16 (autocast; master weights, losses and statistics stay float32).
         layout: channels-last or contiguous; None is what `usual_layout` names.
+        compiled: Whether the network is compiled with the statistics of its layers.
     """
 
     precision: str = "fp32"
     layout: str | None = None
+    compiled: bool = False
 
     @property
     def name(self) -> str:
         """Name for recipes and logs, such as `bf16` or `fp32 channels-last`."""
-        return f"{self.precision} {self.layout}" if self.layout else self.precision
+        words = (self.precision, self.layout, "compiled" if self.compiled else None)
+        return " ".join(word for word in words if word)
 
     @classmethod
     def named(cls, name: str) -> Form:
         """The form of a name."""
-        precision, _, layout = name.partition(" ")
-        return cls(precision, layout or None)
+        precision, *words = name.split()
+        layouts = [word for word in words if word != "compiled"]
+        return cls(precision, layouts[0] if layouts else None, "compiled" in words)
 
 
 @dataclass(frozen=True)

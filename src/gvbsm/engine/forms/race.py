@@ -6,6 +6,7 @@ import copy
 import itertools
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -23,8 +24,11 @@ GAIN = 0.97  # another form than the usual one must take less than this share of
 LAYOUTS = ("contiguous", "channels-last")
 CANDIDATES = tuple(itertools.starmap(Form, itertools.product(("fp32", "bf16"), LAYOUTS)))
 
-Work = Callable[[nn.Module, Tensor, Runtime], Tensor]
-"""work(network, pictures, runtime): compute once; return gradients or logits, for comparison."""
+Step = Callable[[Tensor], Tensor]
+"""step(pictures): compute a batch; return gradients or logits, for comparison."""
+
+Work = Callable[[nn.Module, Runtime], Step]
+"""work(network, runtime): the step of a kind of work in the runtime's form."""
 
 
 class Trial(NamedTuple):
@@ -41,7 +45,13 @@ class Trial(NamedTuple):
     cosine: float
 
 
-def race(network: nn.Module, work: Work, shape: Sequence[int], runtime: Runtime) -> list[Trial]:
+def race(
+    network: nn.Module,
+    work: Work,
+    shape: Sequence[int],
+    runtime: Runtime,
+    candidates: Sequence[Form] = CANDIDATES,
+) -> list[Trial]:
     """Time all forms of a network in turn, on the same noise.
 
     Args:
@@ -49,27 +59,27 @@ def race(network: nn.Module, work: Work, shape: Sequence[int], runtime: Runtime)
         work: What is computed.
         shape: (channels, height, width) of a picture.
         runtime: Device.
+        candidates: The forms.
 
     Returns:
-        The trials, in the order of `CANDIDATES`.
+        The trials, in the order of the candidates.
     """
     pictures = noise(shape).to(runtime.device)
-    exact_runtime = runtime.in_form(CANDIDATES[0])
+    exact_runtime = runtime.in_form(Form("fp32"))
     exact_network = exact_runtime.place(copy.deepcopy(network)).double()
-    exact = work(exact_network, pictures.double(), exact_runtime).flatten()
+    exact = work(exact_network, exact_runtime)(pictures.double()).flatten()
     del exact_network
-    runners = []
-    for form in CANDIDATES:
+    steps, cosines = [], []
+    for form in candidates:
         in_form = runtime.in_form(form)
-        placed = in_form.place(copy.deepcopy(network))
-        computed = work(placed, pictures, in_form).flatten().double()
-        runners.append((placed, in_form, float(F.cosine_similarity(computed, exact, dim=0))))
-    times = [[_timed(work, net, pictures, form) for net, form, _ in runners] for _ in range(ROUNDS)]
+        step = work(in_form.place(copy.deepcopy(network)), in_form)
+        computed = step(pictures).flatten().double()
+        steps.append(partial(step, pictures))
+        cosines.append(float(F.cosine_similarity(computed, exact, dim=0)))
+    times = [[timed(step, runtime) for step in steps] for _ in range(ROUNDS)]
     least = [min(column) for column in zip(*times, strict=True)]
-    return [
-        Trial(form.name, seconds, cosine)
-        for form, seconds, (_, _, cosine) in zip(CANDIDATES, least, runners, strict=True)
-    ]
+    columns = zip(candidates, least, cosines, strict=True)
+    return [Trial(form.name, seconds, cosine) for form, seconds, cosine in columns]
 
 
 def fastest(trials: Sequence[Trial], network: nn.Module) -> Form:
@@ -88,18 +98,24 @@ def fastest(trials: Sequence[Trial], network: nn.Module) -> Form:
     return Form.named(best.form)
 
 
-def noise(shape: Sequence[int]) -> Tensor:
-    """Return the pictures of a race, float32 (batch, channels, height, width)."""
-    batch = max(4, min(BATCH, BATCH * 64**2 // (shape[-2] * shape[-1])))
+def noise(shape: Sequence[int], batch: int | None = None) -> Tensor:
+    """Return the pictures of a race, float32 (batch, channels, height, width).
+
+    Args:
+        shape: (channels, height, width) of a picture.
+        batch: Number of pictures; None takes fewer of large ones.
+    """
+    batch = batch or max(4, min(BATCH, BATCH * 64**2 // (shape[-2] * shape[-1])))
     return torch.randn(batch, *shape, generator=torch.Generator().manual_seed(0))
 
 
-def _timed(work: Work, network: nn.Module, pictures: Tensor, runtime: Runtime) -> float:
+def timed(step: Callable[[], Tensor], runtime: Runtime) -> float:
+    """Return the seconds of a step."""
     # The processor time of a single thread is the time that it has alone on the machine.
     alone = runtime.device.type == "cpu" and torch.get_num_threads() == 1
     clock = time.process_time if alone else time.perf_counter
     start = clock()
-    work(network, pictures, runtime)
+    step()
     if runtime.device.type == "cuda":
         torch.cuda.synchronize(runtime.device)
     return clock() - start

@@ -177,7 +177,7 @@ class Seconds(Manifest):
     seconds: dict[str, Finite | None]
 
 
-FormName = Annotated[str, Field(pattern=r"^(fp32|bf16)( channels-last| contiguous)?$")]
+FormName = Annotated[str, Field(pattern=r"^(fp32|bf16)( channels-last| contiguous)?( compiled)?$")]
 
 
 class ChosenForms(Manifest):

@@ -6,14 +6,16 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from gvbsm.backbones import build_backbone
 from gvbsm.backbones.cost import multiply_adds
 from gvbsm.config.build import build_config
 from gvbsm.engine.forms import Form
 from gvbsm.engine.forms.race import CANDIDATES, Trial
 from gvbsm.files.artifacts import ArtifactError, read_json, write_json
-from gvbsm.pipeline import form_choice
 from gvbsm.pipeline.evaluated_sets import evaluated_sets
-from gvbsm.pipeline.form_choice import RaceTask, choose_forms
+from gvbsm.pipeline.forms import choice, compiling
+from gvbsm.pipeline.forms.choice import RaceTask, choose_forms
+from gvbsm.pipeline.forms.compiling import CompileCost, compile_form
 
 TASK = RaceTask(4, (3, 8, 8))
 LONG, SHORT = 10**9, 100
@@ -27,10 +29,10 @@ def races(monkeypatch, tmp_path):
     raced = []
 
     def race(network, work, shape, runtime):
-        raced.append((type(network).__name__, work.__name__))
+        raced.append((type(network).__name__, work.__name__.strip("_")))
         return [Trial(form.name, 1.0 / number, 1.0) for number, form in enumerate(CANDIDATES, 1)]
 
-    monkeypatch.setattr(form_choice, "race", race)
+    monkeypatch.setattr(choice, "race", race)
     return raced
 
 
@@ -39,7 +41,7 @@ def test_choose__races_once_a_machine_and_only_long_work(races, runtime):
     assert races == []
     assert TASK.choose("convnet8_d1", "training", LONG, runtime) == Form("bf16", "channels-last")
     assert TASK.choose("convnet8_d1", "training", LONG, runtime) == Form("bf16", "channels-last")
-    assert races == [("Sequential", "_training_step")]
+    assert races == [("Sequential", "training")]
     TASK.choose("convnet8_d1", "pixels", LONG, runtime)
     TASK.choose("wrn10_1", "pixels", LONG, runtime)
     assert len(races) == 3
@@ -77,7 +79,7 @@ CONFIG = {
 
 
 def chosen(tmp_path, runtime, **settings):
-    config = build_config({**CONFIG, **settings})
+    config = build_config({**CONFIG, "synthesis": {"compile": "never"}, **settings})
     sets = evaluated_sets(config, tmp_path)
     return choose_forms(config, sets, DATA, runtime, tmp_path / "forms.json")
 
@@ -86,7 +88,7 @@ def test_choose_forms__keeps_the_choice_of_a_work_directory(races, runtime, tmp_
     first = chosen(tmp_path, runtime)
     assert set(first["convnet8_d1"]) >= {"training"}
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other machine"))
-    monkeypatch.setattr(form_choice, "race", lambda *_: pytest.fail("raced again"))
+    monkeypatch.setattr(choice, "race", lambda *_: pytest.fail("raced again"))
     assert chosen(tmp_path, runtime) == first
 
 
@@ -94,6 +96,69 @@ def test_choose_forms__leaves_a_fixed_precision_alone(races, runtime, tmp_path):
     assert chosen(tmp_path, runtime, precision="bf16") == {}
     assert races == []
     assert not (tmp_path / "forms.json").exists()
+
+
+@pytest.fixture
+def trials(monkeypatch):
+    """Compiling halves the time of a batch, which is 1 s, and takes 100 s; the networks tried."""
+    tried = []
+
+    def try_once(_network, name, *_):
+        tried.append(name)
+        return CompileCost(eager=1.0, compiled=0.5, compiling=100.0)
+
+    monkeypatch.setattr(compiling, "timed", lambda *_: 1.0)
+    monkeypatch.setattr(compiling, "_tried", try_once)
+    return tried
+
+
+def compiled_form(batches, runtime, name="convnet8_d1"):
+    network = build_backbone(name, 4, 8).eval().requires_grad_(False)
+    return compile_form(Form("fp32"), network, name, (2, 3, 8, 8), batches, runtime)
+
+
+def test_compile_form__tries_once_and_then_weighs_cost_and_saving(races, trials, runtime):
+    assert not compiled_form(399, runtime).compiled  # too short for a trial
+    assert trials == []
+    assert compiled_form(401, runtime) == Form("fp32", None, compiled=True)
+    assert trials == ["convnet8_d1"]
+    assert not compiled_form(200, runtime).compiled  # saves 100 s for 100 s
+    assert compiled_form(201, runtime).compiled
+    assert trials == ["convnet8_d1"]
+
+
+def test_compile_form__goes_on_without_a_network_that_cannot_be_compiled(
+    races, runtime, monkeypatch, caplog
+):
+    def broken(network, in_form, on_failure):
+        on_failure("no compiler")
+        return compiling.hooked_pixels(network, in_form)
+
+    monkeypatch.setattr(compiling, "timed", lambda *_: 1.0)
+    monkeypatch.setattr(compiling, "compiled_pixels", broken)
+    assert not compiled_form(10**6, runtime).compiled
+    assert "convnet8_d1 is not compiled: no compiler" in caplog.text
+
+
+def test_compile_form__refuses_a_compiled_network_that_computes_something_else(
+    races, runtime, monkeypatch, caplog
+):
+    def wrong(network, in_form, _on_failure):
+        step = compiling.hooked_pixels(network, in_form)
+        return lambda pictures: -step(pictures)
+
+    monkeypatch.setattr(compiling, "timed", lambda *_: 1.0)
+    monkeypatch.setattr(compiling, "compiled_pixels", wrong)
+    assert not compiled_form(10**6, runtime).compiled
+    assert "cosine of -1.00" in caplog.text
+
+
+def test_choose_forms__compiles_in_a_fixed_precision(races, trials, runtime, tmp_path):
+    settings = {"precision": "fp32", "synthesis": {"compile": "auto", "iterations": 10**6}}
+    table = chosen(tmp_path, runtime, **settings)
+    assert table == {"convnet8_d1": {"pixels": "fp32 compiled"}}
+    assert races == []
+    assert chosen(tmp_path, runtime, precision="fp32") == {"convnet8_d1": {}}  # compile: never
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,1 @@
+"""Choose in which form each network is computed, by races on this machine."""

@@ -1,0 +1,158 @@
+"""Choose the form of each network in each kind of work, by a race.
+
+A race takes a second or two. It is run where it is short beside the work that the settings ask for,
+once a machine: its times are kept in the user's cache folder. What a work directory has chosen is
+kept in its `forms.json`, so that a resumed run computes the same bits on any machine.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from gvbsm.backbones import build_backbone
+from gvbsm.backbones.cost import multiply_adds
+from gvbsm.config import Config
+from gvbsm.data.datasets import ImageData
+from gvbsm.engine.device import Runtime
+from gvbsm.engine.forms import Form, Kind
+from gvbsm.engine.forms.race import CANDIDATES, CLOSE, ROUNDS, Trial, fastest, noise, race
+from gvbsm.engine.seeds import seeded
+from gvbsm.files.artifacts import read_json, write_json
+from gvbsm.files.schema import ChosenForms, checked
+from gvbsm.pipeline.evaluated_sets import EvaluatedSet
+from gvbsm.pipeline.forms.compiling import compile_form
+from gvbsm.pipeline.forms.machine_cache import MachineCache
+from gvbsm.pipeline.forms.works import prepare
+from gvbsm.pipeline.workload import workload
+
+log = logging.getLogger("gvbsm")
+
+WORTH = 20  # a race is run if the work takes this many times as long
+PASSES = {"training": 3, "pixels": 2, "inference": 1}  # forward passes that a batch costs
+OVERHEAD = 1e10  # multiply-adds that the building of a race costs
+
+
+def choose_forms(
+    config: Config,
+    sets: Iterable[EvaluatedSet],
+    data: ImageData,
+    runtime: Runtime,
+    path: Path,
+) -> dict[str, dict[Kind, str]]:
+    """Return the table of a run's forms (`engine.forms.Forms`); new ones are added to `path`.
+
+    Args:
+        config: The run's settings; only `precision: auto` leaves a choice.
+        sets: What the run evaluates.
+        data: The real pictures.
+        runtime: Device, and the form of all work that is too short for a race.
+        path: The work directory's `forms.json`.
+
+    Raises:
+        ArtifactError: If the file is damaged.
+    """
+    recorded: dict[str, dict[str, dict[Kind, str]]] = {}
+    if path.exists():
+        recorded = checked(ChosenForms, read_json(path), path).model_dump()["forms"]
+    table = recorded.get(runtime.device.type, {})
+    task = RaceTask.of(config, data, runtime)
+    new: dict[tuple[str, Kind], Form] = {}
+    for (name, kind), pictures in workload(config, sets, data).items():
+        chosen = table.get(name, {}).get(kind)
+        if not task.is_open(kind) or (chosen and task.allows(chosen)):
+            continue
+        if (form := task.choose(name, kind, pictures, runtime)) is not None:
+            new[name, kind] = form
+    for (name, kind), form in new.items():
+        table.setdefault(name, {})[kind] = form.name
+    if new:
+        write_json(path, {"forms": {**recorded, runtime.device.type: table}})
+    return {
+        name: {kind: form for kind, form in row.items() if task.allows(form)}
+        for name, row in table.items()
+    }
+
+
+@dataclass(frozen=True)
+class RaceTask:
+    """What networks are called on in their races, and the forms that may win.
+
+    Attributes:
+        classes: Number of classes.
+        shape: (channels, height, width) of a picture.
+        candidates: The forms; a single one if the settings fix the precision.
+        compile_batch: Images in a batch of the synthesis; 0 compiles nothing.
+    """
+
+    classes: int
+    shape: tuple[int, int, int]
+    candidates: tuple[Form, ...] = CANDIDATES
+    compile_batch: int = 0
+
+    @classmethod
+    def of(cls, config: Config, data: ImageData, runtime: Runtime) -> RaceTask:
+        """Return the task of a run."""
+        synthesis, classes = config.synthesis, len(data.class_names)
+        shape = (data.channels, data.image_size, data.image_size)
+        candidates = CANDIDATES if config.precision == "auto" else (runtime.form,)
+        batch = min(synthesis.batch_size, classes * config.ipc) * (synthesis.groups or 1)
+        return cls(classes, shape, candidates, batch if synthesis.compile == "auto" else 0)
+
+    def is_open(self, kind: Kind) -> bool:
+        """Whether the settings leave a choice for a kind of work."""
+        return len(self.candidates) > 1 or (kind == "pixels" and self.compile_batch > 0)
+
+    def allows(self, name: str) -> bool:
+        """Whether the settings allow a form that was chosen earlier, by its name."""
+        form = Form.named(name)
+        fixed = len(self.candidates) == 1
+        if fixed and form._replace(compiled=False) != self.candidates[0]:
+            return False
+        return self.compile_batch > 0 or not form.compiled
+
+    def choose(self, name: str, kind: Kind, pictures: int, runtime: Runtime) -> Form | None:
+        """Return the fastest form of a network, by the machine's earlier race or by a new one.
+
+        Args:
+            name: The network.
+            kind: What is computed.
+            pictures: Number of pictures that it is computed for.
+            runtime: Device.
+
+        Returns:
+            The form; None if the work is too short for a race.
+        """
+        forward = multiply_adds(name, self.classes, self.shape[-1], self.shape[0])
+        batch, forms = len(noise(self.shape)), len(self.candidates)
+        raced = batch * forms * (ROUNDS + 1) * PASSES[kind] * forward
+        if pictures * PASSES[kind] * forward < WORTH * (raced + OVERHEAD):
+            return None
+        with seeded(0, "race"):
+            network = build_backbone(name, self.classes, self.shape[-1], self.shape[0])
+            network, work = prepare(network, kind, self.shape)
+        form = self.candidates[0]
+        if forms > 1:
+            cache, key = MachineCache(runtime), f"{name} {kind} {self.classes} {self.shape}"
+            if (rows := cache.get(key)) is None:
+                rows = [list(trial) for trial in race(network, work, self.shape, runtime)]
+                cache.put(key, rows)
+            trials = [Trial(*row) for row in rows]  # type: ignore[arg-type]
+            form = fastest(trials, network)
+            _tell(name, kind, form, trials)
+        if kind == "pixels" and self.compile_batch:
+            images = (self.compile_batch, *self.shape)
+            batches = pictures / self.compile_batch
+            form = compile_form(form, network, name, images, batches, runtime)
+        return form
+
+
+def _tell(name: str, kind: Kind, form: Form, trials: Sequence[Trial]) -> None:
+    times = [
+        f"{trial.form} {1000 * trial.seconds:.3g}"
+        + ("" if trial.cosine >= CLOSE else f" (cosine to float64 {trial.cosine:.2f})")
+        for trial in trials
+    ]
+    log.info("%s of %s in %s; ms a batch: %s", kind, name, form.name, ", ".join(times))

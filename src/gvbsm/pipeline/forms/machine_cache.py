@@ -1,0 +1,59 @@
+"""Measurements of this machine, kept in the user's cache folder between runs."""
+
+from __future__ import annotations
+
+import hashlib
+import platform
+from contextlib import suppress
+from pathlib import Path
+
+import platformdirs
+import torch
+
+from gvbsm._version import __version__
+from gvbsm.engine.device import Runtime
+from gvbsm.files.artifacts import ArtifactError, read_json, write_json
+
+
+class MachineCache:
+    """JSON-like measurements by key, of one machine, device, number of threads and version.
+
+    A file that is missing or damaged holds nothing, and what cannot be written is measured again.
+
+    Args:
+        runtime: Device.
+    """
+
+    def __init__(self, runtime: Runtime) -> None:
+        self._path = Path(platformdirs.user_cache_dir("gvbsm")) / "forms.json"
+        facts = (__version__, torch.__version__, _machine(runtime), torch.get_num_threads())
+        self._prefix = " ".join(map(str, facts))
+
+    def get(self, key: str) -> list[list[object]] | None:
+        """Return the rows of a measurement; None if there is none."""
+        try:
+            rows = read_json(self._path).get(f"{self._prefix} {key}")
+        except (ArtifactError, OSError):
+            return None
+        whole = isinstance(rows, list) and all(isinstance(row, list) for row in rows)
+        return rows if whole else None
+
+    def put(self, key: str, rows: object) -> None:
+        """Keep the rows of a measurement, a list of lists."""
+        with suppress(ArtifactError, OSError):
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            others = read_json(self._path) if self._path.exists() else {}
+            write_json(self._path, {**others, f"{self._prefix} {key}": rows})
+
+
+def _machine(runtime: Runtime) -> str:
+    """Name the GPU, or digest the name of the processor and the instructions that it has."""
+    if runtime.device.type == "cuda":
+        return torch.cuda.get_device_name(runtime.device).replace(" ", "_")
+    try:
+        text = Path("/proc/cpuinfo").read_text(encoding="utf-8").partition("\n\n")[0]
+        lines = [line for line in text.splitlines() if line.startswith(("model name", "flags"))]
+    except OSError:
+        lines = []
+    facts = [platform.machine(), platform.processor(), torch.backends.cpu.get_cpu_capability()]
+    return hashlib.sha256("\n".join([*facts, *lines]).encode()).hexdigest()[:16]
