@@ -23,12 +23,14 @@ if TYPE_CHECKING:
     from gvbsm.exchange.train import train as train
     from gvbsm.files.artifacts import ArtifactError as ArtifactError
     from gvbsm.reporting import report as report
+    from gvbsm.store.batches import Batch as Batch
     from gvbsm.store.distilled import DistilledDataset as DistilledDataset
     from gvbsm.store.soft_labels import SoftLabels as SoftLabels
     from gvbsm.studies.sweep import sweep as sweep
 
 _ORIGIN = {
     "ArtifactError": ("files.artifacts", "ArtifactError"),
+    "Batch": ("store.batches", "Batch"),
     "Config": ("config", "Config"),
     "ConfigError": ("config", "ConfigError"),
     "DataError": ("data.pictures", "DataError"),
