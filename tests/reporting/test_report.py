@@ -385,6 +385,10 @@ def test_time_in_words(seconds, text):
     assert duration(seconds) == text
 
 
+def test_a_loop_over_soft_labels_is_shown(tree):
+    assert "for batch in distilled.loader():" in tree.text
+
+
 def test_teachers_with_last_and_best_epoch(tree):
     assert tree.row("wrn16_2") == ["wrn16_2", "97.5", "99.0", "6"]
 
@@ -471,7 +475,7 @@ def test_only_what_is_there_is_told(workdir, monkeypatch):
     ids = {attributes.get("id") for _, attributes in tree.tags}
     assert not {"images", "figures", "teachers", "continual"} & ids
     assert {"results", "settings", "cost", "reproduce", "use", "cite"} <= ids
-    assert "soft_labels" not in tree.text
+    assert "distilled.loader()" not in tree.text
     assert "test-pictures" not in text
     links = {item["href"] for item in tree.all("a") if item["href"].startswith("#")}
     assert links <= {f"#{name}" for name in ids}

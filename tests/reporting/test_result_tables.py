@@ -99,6 +99,19 @@ def test_a_csv_has_a_row_a_student_and_seed(results):
     ]
 
 
+def test_other_measures_are_columns(results):
+    top5 = spread([99.5, 99.25, 100.0])
+    results["rows"][0]["metrics"] = {"top5": top5, "by_class": [98.0, None]}
+    measured, whole = results.tidy()[1], results.tidy()[3]
+    assert measured["top5"] == 99.25
+    assert "top5" not in whole
+    assert "by_class" not in measured
+    head, *lines = results.to_csv().splitlines()
+    assert head.endswith(",top1_best,top5")
+    assert lines[1].endswith(",99.25")
+    assert lines[3].endswith(",")
+
+
 def test_without_pandas_one_line_names_it(results, monkeypatch):
     monkeypatch.setitem(sys.modules, "pandas", None)
     with pytest.raises(ImportError, match="to_frame needs pandas: pip install pandas"):

@@ -82,8 +82,8 @@ def train(
         quiet: No progress bars.
 
     Returns:
-        What the JSON file holds: recipe, model, history (`epochs`, `top1`, `losses`), confusion of
-        the test pictures.
+        What the JSON file holds: `recipe`, `model`, `distilled`, `epochs` (those after which the
+        network was tested), `top1` and `losses`; and, with test pictures, their `confusion`.
 
     Raises:
         ConfigError, ArtifactError, DataError, RunError: With one clear line.

@@ -159,7 +159,6 @@ def _words(facts: RunFacts, name: str) -> dict[str, Any]:
         "seed": facts.config["seed"],
         "versions": facts.versions,
         "name": name,
-        "count": facts.images,
         "class_names": facts.class_names,
         "version": __version__,
     }

@@ -43,7 +43,8 @@ class RunResults(dict[str, Any]):
         """Return the tidy rows as CSV with a head; an `ipc` of all pictures is empty."""
         rows = self.tidy()
         text = io.StringIO()
-        names = ("method", "student", "ipc", "seed", "top1", "top1_best")
+        names = ["method", "student", "ipc", "seed", "top1", "top1_best"]
+        names += sorted({name for row in rows for name in row} - {*names})
         writer = csv.DictWriter(text, names, lineterminator="\n")
         writer.writeheader()
         writer.writerows(rows)
@@ -67,7 +68,8 @@ class RunResults(dict[str, Any]):
 
         Returns:
             `method`, `student`, `ipc` (None for all pictures), `seed` (number of the student, from
-            0), `top1` (last epoch) and `top1_best` (best test of all epochs) in percent.
+            0), `top1` (last epoch) and `top1_best` (best test of all epochs) in percent, and the
+            other measures of the last test that the row has for all students.
         """
         return [
             {
@@ -75,6 +77,7 @@ class RunResults(dict[str, Any]):
                 "seed": seed,
                 "top1": last,
                 "top1_best": best,
+                **{name: values[seed] for name, values in _measures(row).items()},
             }
             for row in self["rows"]
             for seed, (last, best) in enumerate(
@@ -88,6 +91,12 @@ class RunResults(dict[str, Any]):
 
 FORMATS = {"md": RunResults.to_markdown, "latex": RunResults.to_latex, "csv": RunResults.to_csv}
 """The formats of `gvbsm show DIR --format`, and what makes them."""
+
+
+def _measures(row: Mapping[str, Any]) -> dict[str, list[float]]:
+    """Values of the students by name of the measure (`metrics` of a row)."""
+    metrics = row.get("metrics", {})
+    return {name: item["values"] for name, item in metrics.items() if isinstance(item, Mapping)}
 
 
 def _cells(row: Mapping[str, Any], plus_minus: str) -> tuple[str, ...]:
