@@ -19,3 +19,14 @@ def test_pixels__four_tiles_lie_row_by_row(data):
         tiles = [resized_crop(data, pictures[row, k], boxes[row, k], 4) for k in range(4)]
         top, below = torch.cat(tiles[:2], dim=2), torch.cat(tiles[2:], dim=2)
         assert torch.equal(image, torch.cat([top, below], dim=1))
+
+
+def test_pixels__a_box_without_height_takes_the_whole_picture(data):
+    boxes = torch.tensor([[0, 0, 0, 0], [1, 2, 5, 5], [0, 0, 0, 0]])[:, None]
+    start = Start(torch.tensor([[7], [3], [9]]), boxes)
+    whole = data.train.images
+    cut = resized_crop(data, 3, boxes[1, 0], 8)
+    found = start.pixels(data, torch.tensor([1, 0, 2, 1]))
+    assert torch.equal(found, torch.stack([cut, whole[7], whole[9], cut]))
+    assert torch.equal(start.pixels(data, torch.tensor([2, 0])), whole[[9, 7]])
+    assert torch.equal(start.pixels(data, torch.tensor([1])), cut[None])

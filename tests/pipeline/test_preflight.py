@@ -140,21 +140,21 @@ def test_check_feasible__ipc_larger_than_a_class(data):
     with pytest.raises(DataError, match="ipc is 11"):
         check_feasible(config(ipc=11), data)
     check_feasible(config(ipc=11, baselines={"methods": ["sre2l", "teacher", "full"]}), data)
-    with pytest.raises(DataError, match="10"):
-        check_feasible(config(ipc=11, baselines={"methods": []}, synthesis={"init": "real"}), data)
+    for init in ("real", "herding", "lowest_loss", "crops"):  # pictures are used again
+        check_feasible(config(ipc=11, baselines={"methods": []}, synthesis={"init": init}), data)
 
 
-def test_check_feasible__a_start_of_tiles_takes_more_pictures(data):
+def test_check_feasible__a_start_of_tiles_takes_more_crops(data):
     def start(ipc, tiles):
         crops = {"init": "crops", "crop_tiles": tiles}
         return config(ipc=ipc, baselines={"methods": []}, synthesis=crops)
 
-    check_feasible(start(10, 1), data)
-    check_feasible(start(2, 2), data)
+    check_feasible(start(50, 1), data)  # five crops of each of ten pictures
+    check_feasible(start(12, 2), data)
     with pytest.raises(
-        DataError, match=r"=crops: 12 training.* \(ipc is 3, 4 pictures an image\).* has 10;"
+        DataError, match=r"=crops: 52 crops .* \(ipc is 13, 4 an image\), .* 5 of a .* has 10 train"
     ):
-        check_feasible(start(3, 2), data)
+        check_feasible(start(13, 2), data)
     with pytest.raises(ConfigError, match=r"crop_tiles is 2, which does not divide .* of 9 pixels"):
         check_feasible(start(2, 2), replace(data, image_size=9))
 

@@ -14,7 +14,7 @@ from gvbsm.files.artifacts import ArtifactError
 from gvbsm.files.tensors import load_tensors
 from gvbsm.pipeline import run as pipeline
 from gvbsm.pipeline import selection
-from gvbsm.pipeline.selection import SelectionInputs, keep_start, select_pictures
+from gvbsm.pipeline.selection import SelectionInputs, draw_start, keep_start, select_pictures
 from gvbsm.stages.selection.coreset import select_forgetting, select_herding, select_k_center
 from gvbsm.stages.selection.starts import training_losses
 from gvbsm.store.recipes import Recipes
@@ -155,3 +155,26 @@ def test_a_start_is_chosen_once_by_the_right_teachers(run, init, tmp_path):
     asked.names.clear()
     keep_start(inputs(run, config, asked), path, {"toy": 1})
     assert asked.names == []  # it is kept
+
+
+@pytest.mark.parametrize("init", ["real", "herding", "lowest_loss"])
+def test_a_start_of_more_images_than_pictures_uses_them_all_and_again(run, init, tmp_path, caplog):
+    counts = torch.bincount(run.data.train.labels)
+    ipc = int(counts.min()) + 2
+    synthesis = replace(run.config.synthesis, init=init)
+    config = replace(run.config, ipc=ipc, synthesis=synthesis)
+    if init == "real":
+        start = draw_start(inputs(run, config), 0)
+    else:
+        keep_start(inputs(run, config), tmp_path / "start.safetensors", {"toy": 1})
+        start = Start(**load_tensors(tmp_path / "start.safetensors", "start")[0])
+    labels, smallest = run.data.train.labels, int(counts.argmin())
+    assert torch.equal(labels[start.pictures[:, 0]], torch.arange(10 * ipc) // ipc)
+    rows = slice(smallest * ipc, (smallest + 1) * ipc)
+    members = (labels == smallest).nonzero().flatten()
+    assert set(start.pictures[rows, 0].tolist()) == set(members.tolist())
+    cut = start.boxes[:, 0, 2] > 0
+    assert int(cut[rows].sum()) == 2
+    assert int(cut.sum()) == int((ipc - counts).clamp(min=0).sum())
+    (message,) = [record.getMessage() for record in caplog.records]
+    assert f"has {ipc - 2}, ipc is {ipc}): further images start from other crops" in message

@@ -295,7 +295,7 @@ def test_accuracies_of_guesses(facts):
     assert find_all(with_rows(facts, row("sre2l", *[10 + 2.01 * error] * 3))) == []
     finding = only(with_rows(facts, row("sre2l", *[10 + 1.99 * error] * 3)))
     assert (finding.name, finding.level) == ("chance", "warning")
-    assert "these accuracies are no better than guesses (10.0 %;" in finding.text
+    assert "These accuracies are no better than guesses (10.0 %;" in finding.text
     assert "two standard errors are 0.6 points" in finding.text
     assert finding.text.endswith("SRe2L (convnet128) 10.6 %.")
     assert only(with_rows(facts, row("sre2l", 1.0, 1.0, 1.0))).name == "chance"
@@ -312,7 +312,7 @@ def test_accuracies_of_guesses__balanced_where_classes_are_uneven(facts):
     error = 10 * math.sqrt(0.1 * 0.9 * (1 / 9100 + 9 / 100))
     assert chance_error(uneven.test_of_class) == pytest.approx(error)
     assert find_all(measured(10 + 2.01 * error)) == []
-    assert "these balanced accuracies are" in only(measured(10.0)).text
+    assert "These balanced accuracies are" in only(measured(10.0)).text
     assert find_all(uneven) == []  # nothing is known of older results
 
 

@@ -11,7 +11,15 @@ from gvbsm.data.pictures import DataError
 from gvbsm.data.views import sample_views
 from gvbsm.engine.seeds import generator_for
 from gvbsm.stages.selection import starts
-from gvbsm.stages.selection.starts import CROPS, choose_crops, select_lowest, training_losses
+from gvbsm.stages.selection.starts import (
+    CROPS,
+    choose_crops,
+    repeat_pictures,
+    select_crops,
+    select_lowest,
+    start_from,
+    training_losses,
+)
 from support.crops import resized_crop
 from support.toy import CONVNET, WRN
 
@@ -87,6 +95,56 @@ def test_choose_crops__looks_at_some_pictures_of_a_large_class(data, both, runti
     assert torch.equal(data.train.labels[found.pictures[:, 0]], torch.arange(12) // 3)
     more = choose_crops(data, 5, 1, (0.3, 1.0), both, runtime)  # more than are usually looked at
     assert len(set(more.pictures.flatten().tolist())) == 20
+
+
+def test_choose_crops__a_small_class_gives_second_crops(data, both, runtime):
+    """Eleven images of ten pictures: ten best crops, as without it, and one second crop."""
+    best = choose_crops(data, 10, 1, (0.2, 0.6), both, runtime)
+    more = choose_crops(data, 11, 1, (0.2, 0.6), both, runtime)
+    for label in range(4):
+        first, rows = slice(10 * label, 10 * label + 10), slice(11 * label, 11 * label + 10)
+        assert torch.equal(more.pictures[rows], best.pictures[first])
+        assert torch.equal(more.boxes[rows], best.boxes[first])
+        last = 11 * label + 10
+        generator = generator_for(runtime.seed, "crops", int(more.pictures[last, 0]))
+        views = ViewConfig(crop="resized", scale=(0.2, 0.6), ratio=(1, 1), flip=False)
+        drawn = sample_views(CROPS, 8, 8, generator, views).boxes.tolist()
+        assert more.boxes[last, 0].tolist() in drawn
+
+
+def test_select_crops__known_answer():
+    losses = torch.tensor([[0.3, 0.9], [0.1, 0.2], [0.5, 0.6]])
+    labels = torch.tensor([0, 0, 1])
+    assert select_crops(losses, labels, 2, 1).tolist() == [[1, 2], [0, 0]]
+    assert select_crops(losses, labels, 2, 2).tolist() == [[1, 0, 2, 2], [0, 0, 0, 1]]
+    with pytest.raises(DataError, match="class 1 has 1 training pictures"):
+        select_crops(losses, labels, 2, 3)
+
+
+def test_repeat_pictures__in_turn_until_each_class_has_enough():
+    labels = torch.tensor([1, 0, 1, 2, 2, 2, 2])
+    assert repeat_pictures(labels, 3, 1).tolist() == [*range(7)]
+    assert repeat_pictures(labels, 3, 4).tolist() == [*range(7), 1, 1, 1, 0, 2]
+
+
+def test_start_from__repeats_are_squares_of_their_pictures(data, streamed, runtime):
+    listed = torch.cat([torch.arange(40), torch.tensor([5, 5])])
+    entries = torch.tensor([5, 40, 41, 6])
+    whole = start_from(torch.tensor([5, 6]), listed, data, runtime)
+    assert whole.pictures.tolist() == [[5], [6]]
+    assert whole.boxes is None
+    start = start_from(entries, listed, data, runtime)
+    assert start.pictures.flatten().tolist() == [5, 5, 5, 6]
+    boxes = start.boxes[:, 0]
+    assert boxes[[0, 3]].eq(0).all()
+    assert not torch.equal(boxes[1], boxes[2])
+    for top, left, height, width in boxes[1:3].tolist():
+        assert 4 <= height == width <= 8  # a quarter of the area at least
+        assert 0 <= top <= 8 - height
+        assert 0 <= left <= 8 - width
+    again = start_from(entries, listed, streamed, runtime)
+    assert torch.equal(again.boxes, start.boxes)
+    assert torch.equal(again.pixels(streamed, torch.arange(4)), start.pixels(data, torch.arange(4)))
 
 
 def test_training_losses__are_of_the_mean_logits(data, both, runtime):

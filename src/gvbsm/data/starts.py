@@ -24,7 +24,8 @@ class Start(NamedTuple):
         pictures: Indices of each image's training pictures, int64 (images, tiles); several tiles
             lie row by row.
         boxes: The square that is cut from each, (top, left, height, width) in the pixels of its
-            file, int64 (images, tiles, 4); None takes whole pictures, brought to size.
+            file, int64 (images, tiles, 4). None, and a height of 0 where there is one tile, take
+            whole pictures, brought to size.
     """
 
     pictures: Tensor
@@ -35,6 +36,9 @@ class Start(NamedTuple):
         if self.boxes is None:
             return gather_images(data, self.pictures[index, 0])
         across = round(self.pictures.shape[1] ** 0.5)
+        whole = self.boxes[index, 0, 2] == 0
+        if bool(whole.any()):
+            return self._with_whole_pictures(data, index, whole)
         side = data.image_size // across
         pictures, boxes = self.pictures[index].flatten(), self.boxes[index].flatten(end_dim=1)
         tiles = torch.stack(
@@ -45,6 +49,13 @@ class Start(NamedTuple):
         )
         rows = tiles.view(len(index), across, across, *tiles.shape[2:])
         return rows.permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3).contiguous()
+
+    def _with_whole_pictures(self, data: ImageData, index: Tensor, whole: Tensor) -> Tensor:
+        """Read the pixels of images of one tile, of which those at `whole` are not cut."""
+        pixels = gather_images(data, self.pictures[index, 0])
+        if not bool(whole.all()):
+            pixels[~whole] = self.pixels(data, index[~whole])
+        return pixels
 
 
 def training_picture(data: ImageData, index: int) -> Tensor:

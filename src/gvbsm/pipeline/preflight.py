@@ -34,6 +34,7 @@ from gvbsm.engine.trackers import check_trackers
 from gvbsm.files.artifacts import ArtifactError, changes, read_json, write_json
 from gvbsm.files.network_names import file_stem
 from gvbsm.files.plugins import admit
+from gvbsm.stages.selection.starts import CROPS
 from gvbsm.store.workdir import Workspace
 
 log = logging.getLogger("gvbsm")
@@ -217,26 +218,26 @@ def _check_features(config: Config, methods: Sequence[str], data: ImageData) -> 
 
 def _check_pictures(config: Config, methods: Sequence[str], key: str, data: ImageData) -> None:
     """Check that each class has enough real pictures for these methods and the start."""
-    takers = [method for method in methods if selection_of(method)]
-    needed, start = config.ipc, config.synthesis.init
-    if start != "noise":
-        takers.append(f"synthesis.init={start}")
-    if start == "crops":
-        needed *= config.synthesis.crop_tiles**2
     counts = torch.bincount(data.train.labels, minlength=len(data.class_names))
-    if config.synthesis.weight_class and not int(counts.min()):
+    fewest, name = int(counts.min()), data.class_names[int(counts.argmin())]
+    if config.synthesis.weight_class and not fewest:
         raise DataError(
-            f"class {data.class_names[int(counts.argmin())]!r} has no training pictures, and "
-            "synthesis.weight_class needs the statistics of each class; set it to 0"
+            f"class {name!r} has no training pictures, and synthesis.weight_class needs the "
+            "statistics of each class; set it to 0"
         )
-    if not takers:
-        return
-    if int(counts.min()) < needed:
-        tiles = f", {needed // config.ipc} pictures an image" * (needed > config.ipc)
+    takers = [method for method in methods if selection_of(method)]
+    if takers and fewest < config.ipc:
         raise DataError(
-            f"{', '.join(takers)}: {needed} training pictures of each class are needed (ipc is "
-            f"{config.ipc}{tiles}), but {data.class_names[int(counts.argmin())]!r} has "
-            f"{int(counts.min())}; lower --ipc, or leave methods out of --{key}"
+            f"{', '.join(takers)}: {config.ipc} training pictures of each class are needed (ipc is "
+            f"{config.ipc}), but {name!r} has {fewest}; lower --ipc, or leave methods out of "
+            f"--{key}"
+        )
+    start, tiles = config.synthesis.init, config.synthesis.crop_tiles**2
+    if start == "crops" and fewest * CROPS < config.ipc * tiles:
+        raise DataError(
+            f"synthesis.init=crops: {config.ipc * tiles} crops of each class are needed (ipc is "
+            f"{config.ipc}, {tiles} an image), at most {CROPS} of a picture, but {name!r} has "
+            f"{fewest} training pictures; lower --ipc, or start from noise"
         )
 
 

@@ -10,8 +10,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from torch import Tensor
-
 from gvbsm.config import Config
 from gvbsm.config.build import squeeze_of
 from gvbsm.config.provenance import UNKNOWN, Origin
@@ -45,7 +43,12 @@ from gvbsm.pipeline.preflight import (
 )
 from gvbsm.pipeline.real_pictures import keep_real, sample_real
 from gvbsm.pipeline.results import collect
-from gvbsm.pipeline.selection import SelectionInputs, keep_start, select_pictures
+from gvbsm.pipeline.selection import (
+    SelectionInputs,
+    draw_start,
+    keep_start,
+    select_pictures,
+)
 from gvbsm.pipeline.students import train_students
 from gvbsm.pipeline.teachers import Teachers
 from gvbsm.pipeline.work_sharing import Teamwork
@@ -197,7 +200,8 @@ class Run:
             if image_set.selection is None:
                 self._synthesize(image_set, recipe)
             elif self.processes.leads:
-                index = self._real_pictures(image_set.selection, image_set.draw, self.runtime)
+                inputs = self._selection_inputs(self.config, self.runtime)
+                index = select_pictures(inputs, image_set.selection, image_set.draw)
                 keep_real(image_set.images, image_set.method, recipe, index, self.data)
         self.team.meet([image_set.images])
 
@@ -239,16 +243,12 @@ class Run:
         if image_set.config.synthesis.init == "noise":
             return None
         if image_set.config.synthesis.init == "real":  # cheap: each process draws it
-            return Start(self._real_pictures("random", image_set.draw, runtime)[:, None])
+            return draw_start(self._selection_inputs(image_set.config, runtime), image_set.draw)
         path = image_set.images.with_name("start.safetensors")
         if self.processes.leads:
             keep_start(self._selection_inputs(image_set.config, runtime), path, recipe)
         self.team.meet([path])
         return Start(**load_tensors(path, "start")[0])
-
-    def _real_pictures(self, selection: str, draw: int, runtime: Runtime) -> Tensor:
-        """Indices of the selected training pictures, class by class, int64 (n,)."""
-        return select_pictures(self._selection_inputs(self.config, runtime), selection, draw)
 
     def _selection_inputs(self, config: Config, runtime: Runtime) -> SelectionInputs:
         return SelectionInputs(

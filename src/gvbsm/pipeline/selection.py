@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from gvbsm.backbones.features import feature_batches
@@ -27,9 +29,17 @@ from gvbsm.stages.selection.coreset import (
     select_random,
 )
 from gvbsm.stages.selection.forgetting import record_forgetting
-from gvbsm.stages.selection.starts import choose_crops, select_lowest, training_losses
+from gvbsm.stages.selection.starts import (
+    choose_crops,
+    repeat_pictures,
+    select_lowest,
+    start_from,
+    training_losses,
+)
 from gvbsm.store.recipes import Recipes, seed_of
 from gvbsm.store.workdir import Workspace
+
+log = logging.getLogger("gvbsm")
 
 BATCH = 256  # pictures in a batch; the selection does not depend on it
 
@@ -79,6 +89,41 @@ def select_pictures(inputs: SelectionInputs, method: str, draw: int = 0) -> Tens
     return choose(_features(inputs), labels, classes, ipc)
 
 
+def draw_start(inputs: SelectionInputs, draw: int) -> Start:
+    """Start from random pictures of the class (`synthesis.init=real`).
+
+    Args:
+        inputs: Data and settings.
+        draw: Number of the random selection.
+    """
+    padded, listed = _padded(inputs)
+    entries = select_pictures(padded, "random", draw)
+    return start_from(entries, listed, inputs.data, inputs.runtime)
+
+
+def _padded(inputs: SelectionInputs) -> tuple[SelectionInputs, Tensor]:
+    """The inputs with at least `ipc` training pictures of each class, and where each is from.
+
+    Pictures of smaller classes are repeated. Without such classes the inputs stay as they are.
+    """
+    data, ipc = inputs.data, inputs.config.ipc
+    listed = repeat_pictures(data.train.labels, len(data.class_names), ipc)
+    if len(listed) == len(data.train):
+        return inputs, listed
+    if inputs.runtime.processes.leads:
+        counts = torch.bincount(data.train.labels, minlength=len(data.class_names))
+        log.warning(
+            "fewer training pictures than images in %d of %d classes (%r has %d, ipc is %d): "
+            "further images start from other crops of them",
+            int((counts < ipc).sum()),
+            len(counts),
+            data.class_names[int(counts.argmin())],
+            int(counts.min()),
+            ipc,
+        )
+    return replace(inputs, data=replace(data, train=data.train.select(listed))), listed
+
+
 def keep_start(inputs: SelectionInputs, path: Path, recipe: Recipe) -> None:
     """Choose the start of the pixels and write it, unless a current file exists.
 
@@ -102,7 +147,8 @@ def keep_start(inputs: SelectionInputs, path: Path, recipe: Recipe) -> None:
 def _choose_start(inputs: SelectionInputs) -> Start:
     config, data, runtime = inputs.config.synthesis, inputs.data, inputs.runtime
     if config.init == "herding":
-        return Start(select_pictures(inputs, "herding")[:, None])
+        padded, listed = _padded(inputs)
+        return start_from(select_pictures(padded, "herding"), listed, data, runtime)
     names = config.backbones or inputs.config.squeeze.backbones
     teachers = [InParts(inputs.teachers[name]) for name in names]
     ipc, workers = inputs.config.ipc, runtime.workers(inputs.config.data.workers)
@@ -110,9 +156,10 @@ def _choose_start(inputs: SelectionInputs) -> Start:
         return choose_crops(
             data, ipc, config.crop_tiles, config.crop_scale, teachers, runtime, workers
         )
-    losses = training_losses(data, teachers, runtime, BATCH, workers)
-    indices = select_lowest(losses, data.train.labels, len(data.class_names), ipc)
-    return Start(indices[:, None])
+    padded, listed = _padded(inputs)
+    losses = training_losses(data, teachers, runtime, BATCH, workers)[listed]
+    entries = select_lowest(losses, padded.data.train.labels, len(data.class_names), ipc)
+    return start_from(entries, listed, data, runtime)
 
 
 def _features(inputs: SelectionInputs) -> Iterator[Tensor]:

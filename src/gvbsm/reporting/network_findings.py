@@ -52,7 +52,7 @@ def _chance(facts: RunFacts) -> Iterator[Finding]:
         yield Finding(
             "chance",
             "warning",
-            f"Nothing was learned: these {kind} are no better than guesses ({chance:.1f} %; two "
+            f"These {kind} are no better than guesses ({chance:.1f} %; two "
             f"standard errors are {2 * error:.1f} points): {listed(guesses)}.",
             "Draw no conclusion from them. Check the classes of the pictures, train longer "
             "(`labels.epochs`, `squeeze.epochs`), or at a lower `evaluation.optimizer.lr`.",
@@ -74,8 +74,9 @@ def _recognition(facts: RunFacts) -> Iterator[Finding]:
             "warning",
             f"The teacher {seen.teacher} classifies {seen.accuracy:.1f} % of {seen.images:,} "
             f"distilled images as their labels say, and {tested[0]:.1f} % of the test pictures.",
-            "The images do not show their classes: raise `synthesis.iterations` or "
-            "`synthesis.weight_cross_entropy`, or start from real pictures (`synthesis.init`).",
+            "The images do not show their classes, or the teacher does not know classes with few "
+            "training pictures. Raise `synthesis.iterations`, `synthesis.weight_cross_entropy` or "
+            "`squeeze.epochs`.",
         )
 
 

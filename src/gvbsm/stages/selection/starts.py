@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -22,6 +23,7 @@ from gvbsm.method.losses import ensemble_logits
 
 CROP_PICTURES = 300  # most pictures of a class that are cropped, unless more are needed
 CROPS = 5  # crops of a picture
+REPEATS = ViewConfig(crop="resized", scale=(0.25, 1.0), ratio=(1.0, 1.0), flip=False)
 BATCH = 64  # pictures in a forward pass; the result does not depend on it
 
 
@@ -49,12 +51,13 @@ def choose_crops(
     runtime: Runtime,
     workers: int = 0,
 ) -> Start:
-    """Take the crops that the teachers classify best, at most one of a picture, and tile them.
+    """Take the crops that the teachers classify best, and tile them.
 
     As in RDED (CVPR 2024): draw 300 pictures of a class and 5 square crops of each. Resize each
     crop to the side of a tile, and pad it with the mean color to the size of a picture. Of each
     picture take the crop with the lowest cross-entropy under the teachers' mean logits, and of
-    these crops the lowest of the class. Successive crops in that order share an image.
+    these crops the lowest of the class. Successive crops in that order share an image. A class with
+    too few pictures also gives the second crops of its pictures, and so on.
 
     Args:
         data: The real pictures.
@@ -80,13 +83,79 @@ def choose_crops(
             crop_losses = class_losses(
                 teachers, F.pad(pictures, frame * 2), labels.repeat_interleave(CROPS), runtime
             ).view(count, CROPS)
-            best = crop_losses.argmin(dim=1)
-            losses.append(crop_losses[torch.arange(count), best])
-            boxes.append(drawn[torch.arange(count), best])
+            ascending, order = crop_losses.sort(dim=1, stable=True)
+            losses.append(ascending)
+            boxes.append(drawn[torch.arange(count)[:, None], order])
             bar.update(count)
-    chosen = select_lowest(torch.cat(losses), data.train.labels[index], classes, needed)
-    chosen = chosen.view(classes * ipc, across**2)
-    return Start(index[chosen], torch.cat(boxes)[chosen])
+    pictures, numbers = select_crops(
+        torch.cat(losses), data.train.labels[index], classes, needed
+    ).view(2, classes * ipc, across**2)
+    return Start(index[pictures], torch.cat(boxes)[pictures, numbers])
+
+
+def select_crops(losses: Tensor, labels: Tensor, classes: int, count: int) -> Tensor:
+    """Take the crops of each class that have the lowest losses, of as many pictures as possible.
+
+    Args:
+        losses: Of the crops of each picture, ascending, (pictures, crops).
+        labels: Classes of the pictures, int64 (pictures,).
+        classes: Number of classes.
+        count: Crops of each class.
+
+    Returns:
+        Picture and number of each crop, class by class, int64 (2, classes * count): first the best
+        crops of the pictures, the lowest first, then their second ones.
+
+    Raises:
+        DataError: If a class has fewer than `count` crops.
+    """
+    crops = losses.shape[1]
+    chosen = []
+    for members in class_members(labels, classes, math.ceil(count / crops)):
+        pictures = torch.cat(
+            [members[losses[members, k].argsort(stable=True)] for k in range(crops)]
+        )
+        numbers = torch.arange(crops).repeat_interleave(len(members))
+        chosen.append(torch.stack([pictures[:count], numbers[:count]]))
+    return torch.cat(chosen, dim=1)
+
+
+def repeat_pictures(labels: Tensor, classes: int, count: int) -> Tensor:
+    """List all pictures, and after them those of small classes again, until each class has `count`.
+
+    Args:
+        labels: Classes of the pictures, int64 (pictures,).
+        classes: Number of classes, each with a picture at least.
+        count: Least number of entries of each class.
+
+    Returns:
+        Indices of pictures, int64 (pictures + repeats,).
+    """
+    repeats = []
+    for members in class_members(labels, classes, 1):
+        missing = max(count - len(members), 0)
+        repeats.append(members.repeat(math.ceil(missing / len(members)))[:missing])
+    return torch.cat([torch.arange(len(labels)), *repeats])
+
+
+def start_from(entries: Tensor, listed: Tensor, data: ImageData, runtime: Runtime) -> Start:
+    """Start from whole pictures, and from a random square of a picture that is listed again.
+
+    Args:
+        entries: Entries of the list, one an image, int64 (images,).
+        listed: The list of `repeat_pictures`.
+        data: The real pictures.
+        runtime: Seed of the squares, of 25 to 100 % of a picture's area.
+    """
+    pictures, boxes = listed[entries], torch.zeros(len(entries), 1, 4, dtype=torch.int64)
+    repeated = (entries >= len(data.train)).nonzero().flatten().tolist()
+    if not repeated:
+        return Start(pictures[:, None])
+    for image in repeated:
+        _, height, width = training_picture(data, int(pictures[image])).shape
+        generator = generator_for(runtime.seed, "repeated picture", int(entries[image]))
+        boxes[image] = sample_views(1, height, width, generator, REPEATS).boxes
+    return Start(pictures[:, None], boxes)
 
 
 def select_lowest(losses: Tensor, labels: Tensor, classes: int, ipc: int) -> Tensor:
