@@ -8,6 +8,7 @@ from torch.utils.data import DataLoader
 import gvbsm.store.batches
 from gvbsm.backbones import build_backbone
 from gvbsm.config import ConfigError, LabelsConfig, LabelStorageConfig, ViewConfig
+from gvbsm.exchange.export import export
 from gvbsm.exchange.load import load
 from gvbsm.exchange.train import train
 from support.labeled_sets import write_labeled_set
@@ -116,6 +117,20 @@ def test_batches_do_not_depend_on_how_many_views_are_made_at_once(labeled, monke
     single = [batch for epoch in range(3) for batch in distilled.batches(epoch)]
     for batch, same in zip(many, single, strict=True):
         assert all(torch.equal(*pair) for pair in zip(batch, same, strict=True))
+
+
+@pytest.mark.parametrize("form", ["folder", "hub", "safetensors", "user/name"])
+def test_every_export_gives_the_same_batches(form, labeled, tmp_path, monkeypatch):
+    distilled = labeled(views=MIXUP)
+    kind = "hub" if form == "user/name" else form
+    if kind == "hub":
+        pytest.importorskip("datasets")
+    suffix = ".safetensors" if form == "safetensors" else ""
+    exported = export(tmp_path / "w", kind, tmp_path / "a" / "b" / f"e{suffix}", quiet=True)
+    monkeypatch.setattr("gvbsm.exchange.hub.download", lambda name: exported)
+    again = load("user/name" if form == "user/name" else exported, cache=tmp_path / "cache")
+    for batch, expected in zip(again.batches(2), distilled.batches(2), strict=True):
+        assert all(torch.equal(*pair) for pair in zip(batch, expected, strict=True))
 
 
 def test_a_start_and_another_batch_size(labeled):

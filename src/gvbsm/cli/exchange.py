@@ -30,7 +30,7 @@ def export_verb(argv: list[str]) -> int:
         "--soft_labels",
         type=bool,
         default=True,
-        help="export the soft labels too (hub, safetensors)",
+        help="export the soft labels too (all but dd-ranking)",
     )
     parser.add_argument(
         "--logit_normalization",

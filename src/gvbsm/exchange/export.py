@@ -106,19 +106,33 @@ def export(
     if form == "folder":
         _check_order(distilled)
     with replacing(out) as draft:
-        if form == "hub":
-            _write_hub(draft, distilled, facts, bar)
-        elif form == "folder":
-            _write_folder(draft, distilled, facts, bar)
-            _copy_labels(draft, distilled, bar)  # files alone: to others a folder is a class
-            (draft / SCRIPT).write_text(plain_script(distilled, form), encoding="utf-8")
-        else:
-            _write_ddranking(draft, distilled, facts, bar, Workspace(user_path(source)))
+        _write_form(draft, form, distilled, facts, bar, user_path(source))
         write_json(draft / FACTS, facts)
         (draft / "README.md").write_text(dataset_card(facts), encoding="utf-8")
-    if form == "dd-ranking" and distilled.soft_labels is not None:
+    if form != "dd-ranking":
+        log.info("to train on it without gvbsm: python %s TEST_PICTURES", out / SCRIPT)
+    elif distilled.soft_labels is not None:
         log.info("DD-Ranking has no place for soft labels: the other forms have")
     return out
+
+
+def _write_form(
+    draft: Path,
+    form: str,
+    distilled: DistilledDataset,
+    facts: SetDescription,
+    bar: Runtime,
+    source: Path,
+) -> None:
+    """Write the files of a form, without its description and README."""
+    if form == "hub":
+        _write_hub(draft, distilled, facts, bar)
+    elif form == "folder":
+        _write_folder(draft, distilled, facts, bar)
+        _copy_labels(draft, distilled, bar)  # files alone: to others a folder is a class
+        (draft / SCRIPT).write_text(plain_script(distilled, form), encoding="utf-8")
+    else:
+        _write_ddranking(draft, distilled, facts, bar, Workspace(source))
 
 
 def _check_free(out: Path, form: str, overwrite: bool) -> None:
