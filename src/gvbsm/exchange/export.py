@@ -217,7 +217,9 @@ def describe_set(distilled: DistilledDataset, source: Path, form: str) -> SetDes
         results = read_json(source / "results.json")
         checked(Results, results, source / "results.json")
         facts["config"] = merge(results["config"], {"data": {"root": None}})  # a path of here
-        facts["results"], facts["title"] = results["rows"], data_title(results["config"])
+        facts["results"] = results["rows"]
+        if "name" in results["config"].get("data", {}):
+            facts["title"] = data_title(results["config"])
         facts |= {name: results.get(name) for name in ("versions", "pictures")}
     if stored is not None and (normalized := is_normalized(stored)) is not None:
         labels = {"logit_normalization": normalized, "logit_normalization_of": {}}
