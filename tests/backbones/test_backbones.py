@@ -441,3 +441,9 @@ def test_a_network_is_called_once_for_all_points_of_a_sweep(monkeypatch):
     for size in (24, 24, 25):
         check_takes("convnet8_d1", 3, size, 1)
     assert [shape for _, shape, _ in calls] == [(1, 24, 24), (1, 25, 25)]
+
+
+def test_convnet__is_compiled_as_a_single_graph():
+    model = build_backbone("convnet8_d2", 4, 8).eval().to(memory_format=torch.channels_last)
+    explanation = torch._dynamo.explain(model)(torch.randn(2, 3, 8, 8))
+    assert (explanation.graph_count, explanation.graph_break_count) == (1, 0)

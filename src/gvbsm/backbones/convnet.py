@@ -67,12 +67,12 @@ def _block(in_channels: int, out_channels: int) -> nn.Sequential:
 class _Pool(nn.AvgPool2d):
     """AvgPool2d(2) with identical bits, faster on the CPU, where torch pools cell by cell.
 
-    GPUs, other dtypes and channels-last maps (as in compiled networks) use torch's layer.
+    GPUs, compiled networks, other dtypes and channels-last maps use torch's layer.
     """
 
     def forward(self, x: Tensor) -> Tensor:
         is_fast = x.dtype in (torch.float32, torch.bfloat16) and x.is_contiguous()
-        if x.device.type != "cpu" or not is_fast:
+        if torch.compiler.is_compiling() or x.device.type != "cpu" or not is_fast:
             return super().forward(x)
         pooled: Tensor = _MeanOfCells.apply(x)
         return pooled
