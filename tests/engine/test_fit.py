@@ -172,6 +172,30 @@ def test_fit__stopped_at_every_step_ends_bit_identical(optimizer, runtime, tmp_p
     assert len(expected.losses) == len(expected.top1) == EPOCHS
 
 
+def test_fit__compiled_trains_the_same_network(runtime, tmp_path):
+    def plain_net():
+        torch.manual_seed(0)
+        return nn.Sequential(nn.Linear(6, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, 3))
+
+    def drawn(epoch, start):
+        for step in range(start, STEPS):
+            generator = torch.Generator().manual_seed(10 * epoch + step)
+            x = torch.randn(10, 6, generator=generator)
+            yield Step(10, lambda model, rows, x=x: model(x[rows]).square().mean())
+
+    fast = replace(runtime, compiled=True)
+    plain, compiled, resumed = plain_net(), plain_net(), plain_net()
+    train(plain, OPTIMIZERS[0], runtime, tmp_path / "plain", drawn)
+    train(compiled, OPTIMIZERS[0], fast, tmp_path / "compiled", drawn)
+    for parameter, reference in zip(compiled.parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(parameter, reference)
+    often = replace(fast, checkpoint_seconds=0)
+    with pytest.raises(StoppedError):
+        train(plain_net(), OPTIMIZERS[0], often, tmp_path, stopped_after(2, drawn))
+    train(resumed, OPTIMIZERS[0], often, tmp_path, drawn)
+    assert same_state(resumed, compiled)
+
+
 def test_fit__average__equals_a_slow_one_and_leaves_the_training_alone(runtime, tmp_path):
     live, averaged = [], []
     plain, ours = net(), net()

@@ -1,11 +1,14 @@
 """The names of forms, the race between them, and which of its trials wins."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
 
 from gvbsm.engine.device import usual_layout
 from gvbsm.engine.forms import Form, Forms
+from gvbsm.engine.forms.compiled import CompiledNetwork
 from gvbsm.engine.forms.race import CANDIDATES, Trial, fastest, noise, race
 
 NETWORK = nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Flatten(), nn.Linear(144, 2))
@@ -86,3 +89,42 @@ def test_race__measures_how_far_each_form_is_from_float64(runtime):
 def test_noise__has_fewer_pictures_where_they_are_large():
     assert [len(noise((3, side, side))) for side in (8, 64, 128, 224)] == [16, 16, 4, 4]
     assert noise((3, 224, 224), 7).shape == (7, 3, 224, 224)
+
+
+# Compiled networks
+
+
+def gradients(network, pictures):
+    network.zero_grad()
+    network(pictures).square().sum().backward()
+    return [parameter.grad for parameter in network.parameters()]
+
+
+def test_compiled_network__trains_the_parameters_of_the_network():
+    network = copy.deepcopy(NETWORK).train()
+    compiled, pictures = CompiledNetwork(network), noise((3, 8, 8))
+    expected = [gradient.clone() for gradient in gradients(copy.deepcopy(network), pictures)]
+    assert [*map(id, compiled.parameters())] == [*map(id, network.parameters())]
+    for gradient, reference in zip(gradients(compiled, pictures), expected, strict=True):
+        torch.testing.assert_close(gradient, reference)
+
+
+class NotOnZeros(nn.Module):
+    def forward(self, x):
+        if not bool(x.any()):
+            raise ValueError("zeros")
+        return 2 * x
+
+
+def test_compiled_network__goes_on_uncompiled_but_keeps_the_networks_own_errors(monkeypatch):
+    def broken(_):
+        raise RuntimeError("no compiler\nand more")
+
+    monkeypatch.setattr("gvbsm.engine.forms.compiled.compile_function", lambda _: broken)
+    failures, ones = [], torch.ones(2)
+    network = CompiledNetwork(NotOnZeros(), failures.append)
+    assert torch.equal(network(ones), 2 * ones)
+    assert torch.equal(network(ones), 2 * ones)
+    assert failures == ["no compiler"]
+    with pytest.raises(ValueError, match="zeros"):
+        network(torch.zeros(2))

@@ -15,7 +15,7 @@ from gvbsm.files.artifacts import ArtifactError, read_json, write_json
 from gvbsm.pipeline.evaluated_sets import evaluated_sets
 from gvbsm.pipeline.forms import choice, compiling
 from gvbsm.pipeline.forms.choice import RaceTask, choose_forms
-from gvbsm.pipeline.forms.compiling import CompileCost, compile_form
+from gvbsm.pipeline.forms.compiling import CompileCost, CompileTask, compile_form
 
 TASK = RaceTask(4, (3, 8, 8))
 LONG, SHORT = 10**9, 100
@@ -103,9 +103,9 @@ def trials(monkeypatch):
     """Compiling halves the time of a batch, which is 1 s, and takes 100 s; the networks tried."""
     tried = []
 
-    def try_once(_network, name, *_):
-        tried.append(name)
-        return CompileCost(eager=1.0, compiled=0.5, compiling=100.0)
+    def try_once(_network, task, *_):
+        tried.append(task.name)
+        return CompileCost(eager=1.0, compiled=0.5, compiling=60.0, loading=40.0)
 
     monkeypatch.setattr(compiling, "timed", lambda *_: 1.0)
     monkeypatch.setattr(compiling, "_tried", try_once)
@@ -114,7 +114,8 @@ def trials(monkeypatch):
 
 def compiled_form(batches, runtime, name="convnet8_d1"):
     network = build_backbone(name, 4, 8).eval().requires_grad_(False)
-    return compile_form(Form("fp32"), network, name, (2, 3, 8, 8), batches, runtime)
+    task = CompileTask("pixels", name, (2, 3, 8, 8), batches)
+    return compile_form(Form("fp32"), network, task, runtime)
 
 
 def test_compile_form__tries_once_and_then_weighs_cost_and_saving(races, trials, runtime):
@@ -127,6 +128,13 @@ def test_compile_form__tries_once_and_then_weighs_cost_and_saving(races, trials,
     assert trials == ["convnet8_d1"]
 
 
+def test_cost__counts_the_loading_of_every_network():
+    cost = CompileCost(eager=1.0, compiled=0.5, compiling=60.0, loading=4.0)
+    assert cost.pays(201, networks=10)
+    assert not cost.pays(201, networks=11)
+    assert not CompileCost(1.0, 1.1, 0.0, 0.0).pays(10**9, 1)
+
+
 def test_compile_form__goes_on_without_a_network_that_cannot_be_compiled(
     races, runtime, monkeypatch, caplog
 ):
@@ -135,9 +143,9 @@ def test_compile_form__goes_on_without_a_network_that_cannot_be_compiled(
         return compiling.hooked_pixels(network, in_form)
 
     monkeypatch.setattr(compiling, "timed", lambda *_: 1.0)
-    monkeypatch.setattr(compiling, "compiled_pixels", broken)
+    monkeypatch.setitem(compiling.COMPILED, "pixels", broken)
     assert not compiled_form(10**6, runtime).compiled
-    assert "convnet8_d1 is not compiled: no compiler" in caplog.text
+    assert "pixels of convnet8_d1 is not compiled: no compiler" in caplog.text
 
 
 def test_compile_form__refuses_a_compiled_network_that_computes_something_else(
@@ -148,9 +156,15 @@ def test_compile_form__refuses_a_compiled_network_that_computes_something_else(
         return lambda pictures: -step(pictures)
 
     monkeypatch.setattr(compiling, "timed", lambda *_: 1.0)
-    monkeypatch.setattr(compiling, "compiled_pixels", wrong)
+    monkeypatch.setitem(compiling.COMPILED, "pixels", wrong)
     assert not compiled_form(10**6, runtime).compiled
     assert "cosine of -1.00" in caplog.text
+
+
+def test_choose_forms__compiles_training_channels_last(races, trials, runtime, tmp_path):
+    table = chosen(tmp_path, runtime)
+    assert table["convnet8_d1"]["training"] == "bf16 channels-last compiled"
+    assert trials == ["convnet8_d1"]
 
 
 def test_choose_forms__compiles_in_a_fixed_precision(races, trials, runtime, tmp_path):

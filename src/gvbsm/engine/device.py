@@ -47,7 +47,8 @@ class Runtime:
         log: Receives losses and accuracies for the trackers; None without trackers.
         processes: The processes that work on the run together.
         layout: Memory layout of networks, channels-last or contiguous; None is `usual_layout`'s.
-        forms: Precision and layout of single networks in single kinds of work (`of`).
+        compiled: Whether networks are compiled in training.
+        forms: Forms of single networks in single kinds of work (`of`).
     """
 
     device: torch.device
@@ -58,16 +59,17 @@ class Runtime:
     log: Log | None = None
     processes: Processes = ALONE
     layout: str | None = None
+    compiled: bool = False
     forms: Forms = NO_FORMS
 
     @property
     def form(self) -> Form:
         """The form in which networks are computed."""
-        return Form(self.precision, self.layout)
+        return Form(self.precision, self.layout, self.compiled)
 
     def in_form(self, form: Form) -> Runtime:
         """Return the runtime with another form."""
-        return replace(self, precision=form.precision, layout=form.layout)
+        return replace(self, **form._asdict())
 
     def of(self, network: str, kind: Kind) -> Runtime:
         """Return the runtime with the form that a network has in a kind of work."""

@@ -13,6 +13,7 @@ from gvbsm.config import OptimizerConfig
 from gvbsm.engine.averaging import Averaging
 from gvbsm.engine.device import RunError, Runtime
 from gvbsm.engine.finite import check_finite, first_not_finite
+from gvbsm.engine.forms.compiled import CompiledNetwork
 from gvbsm.engine.optimizers import (
     make_optimizer,
     pack_optimizer,
@@ -130,6 +131,8 @@ def fit(
         step, total, history = _resume(model, average, solver, micro_batches, keeper, runtime, team)
         bar.update(step)
         net = replicate(model, team, runtime.device)
+        if runtime.compiled and team.world == 1:
+            net = CompiledNetwork(model)
         while step < epochs * steps:
             for batch in batches(step // steps, step % steps):
                 set_lr(solver, rate * schedule(optimizer, step, epochs * steps))

@@ -6,21 +6,16 @@ The compiler fuses the sums with the operations that compute the feature maps.
 from __future__ import annotations
 
 import copy
-import logging
 from collections.abc import Callable, Collection, Iterable
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from gvbsm.config.errors import first_line
+from gvbsm.engine.forms.compiled import compile_function
 from gvbsm.method.fast.sweeps import layout_of
 from gvbsm.method.layers import layers_at
 from gvbsm.method.moments import LayerSums
-
-# By default, the compiler changes the memory layout of maps after it has ordered their sums; the
-# sums then take longer than the network. Channels-last throughout was the fastest.
-KEEP_LAYOUT: dict[str, Any] = {"layout_optimization": False}
 
 ForwardPass = Callable[[Tensor], tuple[Tensor, dict[str, LayerSums]]]
 
@@ -62,7 +57,7 @@ class CompiledObserver:
         self._groups = groups
         try:
             if self._run is None:
-                self._run = self._compile()
+                self._run = compile_function(self._forward)
             logits, sums = self._run(x)
         except torch.OutOfMemoryError:
             raise
@@ -91,10 +86,3 @@ class CompiledObserver:
         sums = dict(self._sums)
         self._sums.clear()  # or the changed state would make torch compile again
         return logits, sums
-
-    def _compile(self) -> ForwardPass:
-        # Without a GPU, torch warns here that it has not found CUDA.
-        logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
-        # torch limits compilations of one function; this one serves all networks and batch sizes.
-        torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
-        return torch.compile(self._forward, dynamic=False, options=KEEP_LAYOUT)

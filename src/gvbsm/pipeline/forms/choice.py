@@ -8,14 +8,15 @@ kept in its `forms.json`, so that a resumed run computes the same bits on any ma
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from gvbsm.backbones import build_backbone
 from gvbsm.backbones.cost import multiply_adds
 from gvbsm.config import Config
 from gvbsm.data.datasets import ImageData
+from gvbsm.data.epochs import batch_size_for
 from gvbsm.engine.device import Runtime
 from gvbsm.engine.forms import Form, Kind
 from gvbsm.engine.forms.race import CANDIDATES, CLOSE, ROUNDS, Trial, fastest, noise, race
@@ -23,7 +24,7 @@ from gvbsm.engine.seeds import seeded
 from gvbsm.files.artifacts import read_json, write_json
 from gvbsm.files.schema import ChosenForms, checked
 from gvbsm.pipeline.evaluated_sets import EvaluatedSet
-from gvbsm.pipeline.forms.compiling import compile_form
+from gvbsm.pipeline.forms.compiling import CompileTask, compile_form
 from gvbsm.pipeline.forms.machine_cache import MachineCache
 from gvbsm.pipeline.forms.works import prepare
 from gvbsm.pipeline.workload import workload
@@ -58,11 +59,12 @@ def choose_forms(
     if path.exists():
         recorded = checked(ChosenForms, read_json(path), path).model_dump()["forms"]
     table = recorded.get(runtime.device.type, {})
-    task = RaceTask.of(config, data, runtime)
+    sets = list(sets)
+    task = RaceTask.of(config, sets, data, runtime)
     new: dict[tuple[str, Kind], Form] = {}
     for (name, kind), pictures in workload(config, sets, data).items():
         chosen = table.get(name, {}).get(kind)
-        if not task.is_open(kind) or (chosen and task.allows(chosen)):
+        if not task.is_open(kind) or (chosen and task.allows(kind, chosen)):
             continue
         if (form := task.choose(name, kind, pictures, runtime)) is not None:
             new[name, kind] = form
@@ -71,7 +73,7 @@ def choose_forms(
     if new:
         write_json(path, {"forms": {**recorded, runtime.device.type: table}})
     return {
-        name: {kind: form for kind, form in row.items() if task.allows(form)}
+        name: {kind: form for kind, form in row.items() if task.allows(kind, form)}
         for name, row in table.items()
     }
 
@@ -84,34 +86,47 @@ class RaceTask:
         classes: Number of classes.
         shape: (channels, height, width) of a picture.
         candidates: The forms; a single one if the settings fix the precision.
-        compile_batch: Images in a batch of the synthesis; 0 compiles nothing.
+        batches: Images in a batch, by kind of work that may be compiled.
+        networks: Number of networks of one build in training.
     """
 
     classes: int
     shape: tuple[int, int, int]
     candidates: tuple[Form, ...] = CANDIDATES
-    compile_batch: int = 0
+    batches: Mapping[Kind, int] = field(default_factory=dict)
+    networks: int = 1
 
     @classmethod
-    def of(cls, config: Config, data: ImageData, runtime: Runtime) -> RaceTask:
+    def of(
+        cls, config: Config, sets: Sequence[EvaluatedSet], data: ImageData, runtime: Runtime
+    ) -> RaceTask:
         """Return the task of a run."""
         synthesis, classes = config.synthesis, len(data.class_names)
         shape = (data.channels, data.image_size, data.image_size)
         candidates = CANDIDATES if config.precision == "auto" else (runtime.form,)
-        batch = min(synthesis.batch_size, classes * config.ipc) * (synthesis.groups or 1)
-        return cls(classes, shape, candidates, batch if synthesis.compile == "auto" else 0)
+        batches: dict[Kind, int] = {}
+        if config.precision == "auto":
+            full_batch = config.labels.full_batch_up_to
+            batches["training"] = batch_size_for(
+                classes * config.ipc, config.evaluation.batch_size, full_batch
+            )
+        if synthesis.compile == "auto":
+            images = min(synthesis.batch_size, classes * config.ipc)
+            batches["pixels"] = images * (synthesis.groups or 1)
+        students = sum(len(seeds) for _, seeds in sets)
+        return cls(classes, shape, candidates, batches, students)
 
     def is_open(self, kind: Kind) -> bool:
         """Whether the settings leave a choice for a kind of work."""
-        return len(self.candidates) > 1 or (kind == "pixels" and self.compile_batch > 0)
+        return len(self.candidates) > 1 or kind in self.batches
 
-    def allows(self, name: str) -> bool:
+    def allows(self, kind: Kind, name: str) -> bool:
         """Whether the settings allow a form that was chosen earlier, by its name."""
         form = Form.named(name)
         fixed = len(self.candidates) == 1
         if fixed and form._replace(compiled=False) != self.candidates[0]:
             return False
-        return self.compile_batch > 0 or not form.compiled
+        return kind in self.batches or not form.compiled
 
     def choose(self, name: str, kind: Kind, pictures: int, runtime: Runtime) -> Form | None:
         """Return the fastest form of a network, by the machine's earlier race or by a new one.
@@ -142,10 +157,10 @@ class RaceTask:
             trials = [Trial(*row) for row in rows]  # type: ignore[arg-type]
             form = fastest(trials, network)
             _tell(name, kind, form, trials)
-        if kind == "pixels" and self.compile_batch:
-            images = (self.compile_batch, *self.shape)
-            batches = pictures / self.compile_batch
-            form = compile_form(form, network, name, images, batches, runtime)
+        if images := self.batches.get(kind):
+            networks = self.networks if kind == "training" else 1
+            task = CompileTask(kind, name, (images, *self.shape), pictures / images, networks)
+            form = compile_form(form, network, task, runtime)
         return form
 
 

@@ -1,4 +1,4 @@
-"""Decide whether synthesis compiles a network, by what that costs and what it saves."""
+"""Decide whether a network is compiled, by what that costs and what it saves."""
 
 from __future__ import annotations
 
@@ -7,21 +7,30 @@ import logging
 import time
 from dataclasses import dataclass
 from functools import partial
+from typing import NamedTuple
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gvbsm.engine.device import Runtime
-from gvbsm.engine.forms import Form
-from gvbsm.engine.forms.race import CLOSE, ROUNDS, noise, timed
+from gvbsm.engine.forms import Form, Kind
+from gvbsm.engine.forms.race import CLOSE, ROUNDS, Step, noise, timed
 from gvbsm.pipeline.forms.machine_cache import MachineCache
-from gvbsm.pipeline.forms.works import compiled_pixels, hooked_pixels
+from gvbsm.pipeline.forms.works import (
+    compiled_pixels,
+    compiled_training,
+    hooked_pixels,
+    training,
+)
 
 log = logging.getLogger("gvbsm")
 
 # Measured on two machines for the paper's networks: 10 to 80 s of compiling for 0.6 to 0.9 of the
 # time. A trial is made where the lower saving would pay for the longer compiling.
 USUAL_SECONDS, USUAL_SAVING = 80.0, 0.2
+
+EAGER = {"training": training, "pixels": hooked_pixels}
+COMPILED = {"training": compiled_training, "pixels": compiled_pixels}
 
 
 @dataclass(frozen=True)
@@ -32,81 +41,112 @@ class CompileCost:
         eager: Time of a batch with hooks.
         compiled: Time of a batch that is compiled.
         compiling: Time of the first batch, with nothing in torch's cache.
+        loading: Time of the first batch of another such network, whose code is in the cache.
     """
 
     eager: float
     compiled: float
     compiling: float
+    loading: float
 
-    def pays(self, batches: float) -> bool:
-        """Whether so many batches save more than compiling costs."""
-        return batches * (self.eager - self.compiled) > self.compiling
+    def pays(self, batches: float, networks: int) -> bool:
+        """Whether compiling costs less than it saves in so many batches of all networks."""
+        cost = self.compiling + networks * self.loading
+        return batches * (self.eager - self.compiled) > cost
 
 
-def compile_form(
-    form: Form,
-    network: nn.Module,
-    name: str,
-    batch: tuple[int, int, int, int],
-    batches: float,
-    runtime: Runtime,
-) -> Form:
+class CompileTask(NamedTuple):
+    """What is compiled.
+
+    Attributes:
+        kind: training or pixels.
+        name: Name of the network.
+        batch: (images, channels, height, width) of a batch.
+        batches: Number of batches of all networks.
+        networks: Number of networks of this build, such as the students of all seeds.
+    """
+
+    kind: Kind
+    name: str
+    batch: tuple[int, int, int, int]
+    batches: float
+    networks: int = 1
+
+
+def compile_form(form: Form, network: nn.Module, task: CompileTask, runtime: Runtime) -> Form:
     """Return the form, compiled if that pays; compiling is tried once a machine.
 
-    The compiled code stays in torch's cache, from which the synthesis loads it.
+    The compiled code stays in torch's cache, from which the stage loads it.
 
     Args:
         form: The fastest form that is not compiled.
-        network: The network, in eval mode.
-        name: Its name.
-        batch: (images, channels, height, width) of a batch of the synthesis.
-        batches: Number of batches.
+        network: The network, in train mode for training, else in eval mode.
+        task: What is compiled.
         runtime: Device.
     """
-    in_form, cache = runtime.in_form(form), MachineCache(runtime)
-    key = f"{name} compiled {form.name} {' '.join(map(str, batch))}"
+    kind, name, batch, batches, networks = task
+    cache = MachineCache(runtime)
+    # Fused passes want channels-last; the networks of the synthesis are copied into it anyway.
+    fused = form._replace(layout="channels-last" if kind == "training" else form.layout)
+    key = f"{name} {kind} compiled {form.name} {' '.join(map(str, batch))}"
     rows = cache.get(key)
     if rows is None:
-        placed = in_form.place(copy.deepcopy(network))
+        in_form = runtime.in_form(form)
         pictures = noise(batch[1:], batch[0]).to(runtime.device)
-        step = hooked_pixels(placed, in_form)
-        step(pictures)
+        step = EAGER[kind](in_form.place(copy.deepcopy(network)), in_form)
+        gradient = step(pictures)
         eager = min(timed(partial(step, pictures), runtime) for _ in range(ROUNDS))
         if batches * eager * USUAL_SAVING < USUAL_SECONDS:
             return form
-        cost = _tried(placed, name, pictures, eager, in_form)
+        cost = _tried(network, task, gradient, eager, runtime.in_form(fused))
         if cost is None:
             return form
-        cache.put(key, [[cost.eager, cost.compiled, cost.compiling]])
+        cache.put(key, [[cost.eager, cost.compiled, cost.compiling, cost.loading]])
     else:
         cost = CompileCost(*map(float, rows[0]))  # type: ignore[arg-type]
-    pays = cost.pays(batches)
+    pays = cost.pays(batches, networks)
     log.info(
-        "pixels of %s %s compiled: %.3g ms a batch instead of %.3g, after %.0f s",
+        "%s of %s %s compiled: %.3g ms a batch instead of %.3g, after %.0f s",
+        kind,
         name,
-        "are" if pays else "are not",
+        "is" if pays else "is not",
         1000 * cost.compiled,
         1000 * cost.eager,
         cost.compiling,
     )
-    return form._replace(compiled=pays)
+    return fused._replace(compiled=True) if pays else form
 
 
 def _tried(
-    network: nn.Module, name: str, pictures: Tensor, eager: float, runtime: Runtime
+    network: nn.Module, task: CompileTask, expected: Tensor, eager: float, runtime: Runtime
 ) -> CompileCost | None:
-    """Compile a network, and time it; None if it cannot be compiled or computes something else."""
+    """Compile a network, and time it; None if it cannot be compiled or computes something else.
+
+    Args:
+        network: The network.
+        task: What is compiled.
+        expected: The gradient that is not compiled.
+        eager: Seconds of a batch that is not compiled.
+        runtime: Device and form.
+    """
     failures: list[str] = []
-    log.info("compiling %s once, to see whether it pays", name)
-    step = compiled_pixels(network, runtime, failures.append)
-    start = time.perf_counter()
-    gradient = step(pictures)
-    compiling = time.perf_counter() - start
-    expected = hooked_pixels(network, runtime)(pictures)
+    log.info("compiling %s of %s once, to see whether it pays", task.kind, task.name)
+    placed = runtime.place(copy.deepcopy(network))
+    pictures = noise(task.batch[1:], task.batch[0]).to(runtime.device)
+    step = COMPILED[task.kind](placed, runtime, failures.append)
+    gradient, compiling = _first(step, pictures)
     alike = float(F.cosine_similarity(gradient.flatten(), expected.flatten(), dim=0))
     if failures or alike < CLOSE:
         fault = failures[0] if failures else f"its gradient has a cosine of {alike:.2f} to eager's"
-        log.warning("%s is not compiled: %s", name, fault)
+        log.warning("%s of %s is not compiled: %s", task.kind, task.name, fault)
         return None
     compiled = min(timed(partial(step, pictures), runtime) for _ in range(ROUNDS))
-    return CompileCost(eager, compiled, compiling)
+    again = COMPILED[task.kind](copy.deepcopy(placed), runtime, failures.append)
+    return CompileCost(eager, compiled, compiling, loading=_first(again, pictures)[1])
+
+
+def _first(step: Step, pictures: Tensor) -> tuple[Tensor, float]:
+    """Return what the first call of a step gives, and its seconds."""
+    start = time.perf_counter()
+    gradient = step(pictures)
+    return gradient, time.perf_counter() - start

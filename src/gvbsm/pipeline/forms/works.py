@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from gvbsm.backbones.folding import fold_batchnorm
 from gvbsm.engine.device import Runtime
 from gvbsm.engine.forms import Kind
+from gvbsm.engine.forms.compiled import CompiledNetwork
 from gvbsm.engine.forms.race import Step, Work, noise
 from gvbsm.method.capture import HookedObserver, Observer
 from gvbsm.method.fast.compiled import CompiledObserver
@@ -29,7 +30,7 @@ def prepare(network: nn.Module, kind: Kind, shape: Sequence[int]) -> tuple[nn.Mo
         shape: (channels, height, width) of a picture.
     """
     if kind == "training":
-        return network.train(), _training
+        return network.train(), training
     _record_moments(network, shape)
     network.eval().requires_grad_(False)
     if kind == "pixels":
@@ -49,7 +50,9 @@ def _record_moments(network: nn.Module, shape: Sequence[int]) -> None:
         layer.momentum = momentum
 
 
-def _training(network: nn.Module, runtime: Runtime) -> Step:
+def training(network: nn.Module, runtime: Runtime) -> Step:
+    """Forward and backward pass of a training step."""
+
     def step(pictures: Tensor) -> Tensor:
         network.zero_grad()
         with runtime.autocast():
@@ -59,6 +62,13 @@ def _training(network: nn.Module, runtime: Runtime) -> Step:
         return torch.cat([gradient.flatten() for gradient in gradients])
 
     return step
+
+
+def compiled_training(
+    network: nn.Module, runtime: Runtime, on_failure: Callable[[str], None]
+) -> Step:
+    """The same, compiled; `on_failure` is called if it cannot be compiled."""
+    return training(CompiledNetwork(network, on_failure), runtime)
 
 
 def hooked_pixels(network: nn.Module, runtime: Runtime) -> Step:
