@@ -1,10 +1,15 @@
 """One's own network on the command line, in processes of their own."""
 
 import json
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
+
+from gvbsm.cli import main
+from gvbsm.files.artifacts import read_header
 
 NET = """
 from torch import nn
@@ -73,9 +78,35 @@ def test_a_network_of_one_s_own_is_teacher_and_student(gvbsm, tmp_path):
     assert teacher.read_bytes() != first
 
 
+def test_the_loss_term_of_the_docs(gvbsm, tmp_path, monkeypatch, capsys):
+    page = (Path(__file__).parents[2] / "docs/own_parts.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```", page, re.DOTALL | re.MULTILINE)
+    code = next(block for block in blocks if "def smooth" in block)
+    (tmp_path / "smooth.py").write_text(code)
+    networks = ["--squeeze.backbones", "convnet8_d1", "--evaluation.students", "convnet8_d1"]
+    quick = [*QUICK, "", *networks]
+    gvbsm("run", *quick, "--synthesis.extra=smooth.py:smooth")
+    images = tmp_path / "w/synthesis/images.safetensors"
+    first, header = images.read_bytes(), read_header(images)
+    assert header["recipe"]["extra"]["weight"] == 1.0
+    assert len(header["recipe"]["extra"]["code"]) == 20
+    assert header["traces"][0][0]["extra"] > 0
+
+    monkeypatch.chdir(tmp_path)
+    assert main(["synthesis", *quick, "--synthesis.extra=smooth.py:confident"]) == 0
+    assert images.read_bytes() != first
+    assert main(["synthesis", *quick]) == 0
+    assert "extra" not in read_header(images)["recipe"]
+    assert main(["run", *quick, "--synthesis.extra=smooth.py:sharp"]) == 2
+    line = "gvbsm: smooth.py:sharp: there is no sharp; it has confident, smooth\n"
+    assert capsys.readouterr().err.endswith(line)
+    assert main(["run", *quick, "--synthesis.extra=smooth"]) == 2
+    assert "synthesis.extra must name a function as file.py:function" in capsys.readouterr().err
+
+
 def test_a_fault_of_one_s_own_network_is_one_line(gvbsm, tmp_path):
     (tmp_path / "net.py").write_text("import no_such_library\n")
     line = gvbsm("run", *QUICK, "", "--evaluation.students=net.py:Net", code=2).stderr
-    expected = "ModuleNotFoundError: No module named 'no_such_library'"
+    expected = "ModuleNotFoundError: No module named 'no_such_library' (net.py, line 1)"
     assert line == f"gvbsm: net.py:Net cannot be imported: {expected}\n"
     assert not (tmp_path / "w/squeeze").exists()

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from gvbsm.config import ConfigError
-from gvbsm.files.plugins import NotAdmittedError, admit, call_by_name, plugin, source_digest
+from gvbsm.files.plugins import NotAdmittedError, admit, called_by_name, plugin, source_digest
 
 
 @pytest.fixture
@@ -93,13 +93,12 @@ def test_a_class_without_a_file_counts_with_its_cell(monkeypatch):
     assert plugin("a_notebook:Cell").value is module.Cell
 
 
-def test_a_function_is_given_what_it_takes_by_name():
-    offered = {"a": 1, "b": 2}
-    assert call_by_name(lambda b, c=3: (b, c), offered, "f") == (2, 3)
-    assert call_by_name(lambda **more: more, offered, "f") == {}
-    with pytest.raises(
-        ConfigError, match=r"f needs the argument\(s\) x; it is given those of a, b"
-    ):
-        call_by_name(lambda x, b: x, offered, "f")
+def test_a_function_is_given_what_it_takes_by_name(file):
+    file.write_text("def one(b, c=3):\n    return b, c\ndef two(x, b): ...\ndef three(a, /): ...\n")
+    admit([f"parts.py:{name}" for name in ("one", "two", "three")])
+    assert called_by_name("parts.py:one", ("a", "b"))(a=1, b=2) == (2, 3)
+    words = r"parts\.py:two needs the argument\(s\) x; it is given those of a, b that it takes"
+    with pytest.raises(ConfigError, match=words):
+        called_by_name("parts.py:two", ("a", "b"))
     with pytest.raises(ConfigError, match=r"needs the argument\(s\) a"):
-        call_by_name(lambda a, /: a, offered, "f")
+        called_by_name("parts.py:three", ("a", "b"))

@@ -18,7 +18,7 @@ from importlib.metadata import EntryPoint, entry_points
 from torch import nn
 
 from gvbsm.config import ConfigError
-from gvbsm.config.errors import first_line
+from gvbsm.config.errors import fault_of
 from gvbsm.files.plugins import is_plugin, plugin, source_digest, taken_names
 
 GROUP = "gvbsm.backbones"
@@ -63,8 +63,7 @@ def build_plugged(name: str, classes: int, image_size: int, channels: int) -> nn
         model = factory(**given)
     except Exception as error:  # the code of users raises any
         call = ", ".join(f"{key}={value}" for key, value in given.items())
-        kind = type(error).__name__
-        raise ConfigError(f"{name}({call}) fails: {kind}: {first_line(error)}") from error
+        raise ConfigError(f"{name}({call}) fails: {fault_of(error)}") from error
     if not isinstance(model, nn.Module):
         raise ConfigError(f"{name} gives a {type(model).__name__}, expected a torch.nn.Module")
     return model
@@ -86,8 +85,7 @@ def _loaded(name: str) -> Callable[..., object]:
     try:
         factory: Callable[..., object] = entry.load()
     except Exception as error:  # the code of packages raises any
-        kind = type(error).__name__
         raise ConfigError(
-            f"the network {name} of {entry.value} cannot be imported: {kind}: {first_line(error)}"
+            f"the network {name} of {entry.value} cannot be imported: {fault_of(error)}"
         ) from error
     return factory

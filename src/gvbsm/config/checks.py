@@ -138,6 +138,11 @@ def _later_papers_faults(config: Config) -> Iterator[str]:
             "synthesis.stage_sizes must name a side of 1 pixel or more for each of "
             f"synthesis.stages ({synthesis.stages}), got {list(sizes)}"
         )
+    if synthesis.extra is not None and ":" not in synthesis.extra:
+        yield (
+            "synthesis.extra must name a function as file.py:function or module:function, got "
+            f"{synthesis.extra!r}"
+        )
     if synthesis.residual and synthesis.stages == 1:
         yield "synthesis.residual acts between stages, but synthesis.stages is 1; take more"
     if synthesis.residual and synthesis.init == "noise":

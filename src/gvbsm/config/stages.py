@@ -74,6 +74,9 @@ class StatisticsConfig:
     passes: int = setting(1, limit="positive")
 
 
+EXTRA_TAKES = ("state", "views", "teacher", "logits", "labels")  # arguments of synthesis.extra
+
+
 @dataclass(frozen=True)
 class SynthesisConfig:
     """Optimization of the images.
@@ -118,6 +121,9 @@ class SynthesisConfig:
             average (EDC); 0 is off.
         flatness_decay: Decay of that moving average.
         flatness_tau: Temperature of the logits in that distance.
+        extra: Function of your own that adds a term to the loss, as file.py:function or
+            module:function (docs/own_parts.md); none is off.
+        weight_extra: Weight of that term.
         first_layer_multiplier: Factor on the matching loss of each teacher's first matched layer.
         tau: Temperature of L_DD.
         densification: Use Eq. 5 as it is (exact), or divide each Gram matrix by its mean eigenvalue
@@ -158,6 +164,8 @@ class SynthesisConfig:
     weight_flatness: float = setting(0.0, limit="not negative")
     flatness_decay: float = setting(0.99, limit="[0, 1)")
     flatness_tau: float = setting(4.0, limit="positive")
+    extra: str | None = setting(None, in_recipe=False)
+    weight_extra: float = setting(1.0, limit="not negative", in_recipe=False)
     first_layer_multiplier: float = setting(10.0, limit="not negative")
     tau: float = setting(4.0, limit="positive")
     densification: Literal["exact", "scaled"] = "exact"

@@ -12,7 +12,7 @@ import inspect
 import linecache
 import re
 import sys
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.machinery import SourceFileLoader
@@ -22,7 +22,7 @@ from types import CodeType, FunctionType, ModuleType
 from typing import Any
 
 from gvbsm.config import ConfigError
-from gvbsm.config.errors import first_line
+from gvbsm.config.errors import fault_of
 from gvbsm.config.paths import user_path
 
 _IDENTIFIERS = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
@@ -98,18 +98,20 @@ def source_digest(value: Any, where: str) -> str:
     return hashlib.sha256(_source(value, where)).hexdigest()
 
 
-def call_by_name(function: Callable[..., Any], offered: Mapping[str, Any], where: str) -> Any:
-    """Call a function with those of the offered arguments that it takes by name.
+def called_by_name(name: str, offered: Iterable[str]) -> Callable[..., Any]:
+    """Return an admitted function that may be called with more keywords than it takes.
 
     Args:
-        function: The function or class.
-        offered: Arguments by name.
-        where: Its name, for the error.
+        name: Its name.
+        offered: The keywords.
 
     Raises:
-        ConfigError: If it needs an argument that is not offered.
+        NotAdmittedError: If it was not admitted.
+        ConfigError: If it needs other arguments.
     """
-    return function(**{name: offered[name] for name in taken_names(function, offered, where)})
+    function = plugin(name).value
+    names = taken_names(function, offered, name)
+    return lambda **given: function(**{key: given[key] for key in names})
 
 
 def taken_names(
@@ -194,8 +196,7 @@ def _imported(name: str, load: Callable[[], ModuleType]) -> ModuleType:
     try:
         return load()
     except (Exception, SystemExit) as error:  # the code of users raises any
-        kind = type(error).__name__
-        raise ConfigError(f"{name} cannot be imported: {kind}: {first_line(error)}") from error
+        raise ConfigError(f"{name} cannot be imported: {fault_of(error)}") from error
 
 
 def _attribute(module: ModuleType, attribute: str, name: str) -> Any:

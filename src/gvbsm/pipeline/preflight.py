@@ -21,10 +21,11 @@ from gvbsm.backbones import (
 )
 from gvbsm.backbones.features import find_classifier
 from gvbsm.backbones.pretrained import Pretrained
-from gvbsm.config import Config, ConfigError, SqueezeConfig
+from gvbsm.config import Config, ConfigError, SqueezeConfig, SynthesisConfig
 from gvbsm.config.build import selection_of, squeeze_of, to_dict
 from gvbsm.config.fields import settings_in
 from gvbsm.config.keys import flatten
+from gvbsm.config.stages import EXTRA_TAKES
 from gvbsm.data.datasets import ImageData, read_dataset
 from gvbsm.data.pictures import DataError
 from gvbsm.data.views import check_shuffle
@@ -33,7 +34,7 @@ from gvbsm.engine.replicas import check_replicable
 from gvbsm.engine.trackers import check_trackers
 from gvbsm.files.artifacts import ArtifactError, changes, read_json, write_json
 from gvbsm.files.network_names import file_stem
-from gvbsm.files.plugins import admit
+from gvbsm.files.plugins import admit, called_by_name
 from gvbsm.stages.selection.starts import CROPS
 from gvbsm.store.workdir import Workspace
 
@@ -60,6 +61,18 @@ def _networks(config: Config) -> list[str]:
     return list(dict.fromkeys((*config.squeeze.backbones, *students)))
 
 
+def _code_names(config: Config) -> list[str]:
+    """The networks and the loss term of a run, whose names may be those of the user's code."""
+    extra = config.synthesis.extra
+    return [*_networks(config), *([] if extra is None else [extra])]
+
+
+def _check_extra(config: SynthesisConfig) -> None:
+    """Check that the user's loss term takes what it is given."""
+    if config.extra is not None:
+        called_by_name(config.extra, EXTRA_TAKES)
+
+
 def check_feasible(config: Config, data: ImageData) -> None:
     """Check that every stage can run: networks, weights, settings of them, and pictures.
 
@@ -69,7 +82,8 @@ def check_feasible(config: Config, data: ImageData) -> None:
     Raises:
         ConfigError, DataError: With one clear line.
     """
-    admit(_networks(config))
+    admit(_code_names(config))
+    _check_extra(config.synthesis)
     _check_file_names(config)
     check_trackers(config.trackers)
     for name in dict.fromkeys((*config.squeeze.backbones, *config.evaluation.students)):
@@ -323,6 +337,6 @@ def check_alike(config: Config, data: ImageData, runtime: Runtime) -> None:
     settings = {key: value for key, value in flat.items() if key in shared}
     made_with = {"device": runtime.device.type, "precision": runtime.precision}
     versions = {"gvbsm": __version__, "torch": torch.__version__}
-    code = {f"code of {name}": code for name in _networks(config) if (code := code_of(name))}
+    code = {f"code of {name}": code for name in _code_names(config) if (code := code_of(name))}
     pictures = {"pictures": data.fingerprint}
     runtime.processes.agree({**settings, **made_with, **versions, **code, **pictures})

@@ -24,15 +24,18 @@ from torch import Tensor
 from tqdm import tqdm
 
 from gvbsm.config import SynthesisConfig
+from gvbsm.config.stages import EXTRA_TAKES
 from gvbsm.data.datasets import ImageData
 from gvbsm.data.starts import Start
 from gvbsm.data.views import resize
 from gvbsm.engine.device import RunError, Runtime
 from gvbsm.files.checkpoint import Checkpoint
+from gvbsm.files.plugins import called_by_name
 from gvbsm.method.beyond.class_matching import ClassMatching, class_moments
 from gvbsm.method.beyond.flatness import Flatness
 from gvbsm.method.beyond.late_starts import late_begins
 from gvbsm.method.beyond.residual import Residual, side_at
+from gvbsm.method.beyond.user_term import UserTerm
 from gvbsm.method.fast.compiled import CompiledObserver
 from gvbsm.method.groups import Stack, group_indices, make_stack
 from gvbsm.method.matching import Teacher
@@ -96,6 +99,8 @@ class SynthesisTask:
     def extras(self, stack: Stack, start: Tensor, runtime: Runtime) -> list[Extra]:
         """Return the additions of later papers to the loop that the settings switch on."""
         config, extras = self.config, list[Extra]()
+        if config.extra is not None:
+            extras.append(UserTerm(config, called_by_name(config.extra, EXTRA_TAKES), stack.labels))
         if config.weight_flatness:
             extras.append(Flatness(config, runtime))
         if config.weight_class:
@@ -193,7 +198,8 @@ def _plan(task: SynthesisTask) -> _Plan:
 def _group_files(task: SynthesisTask, plan: _Plan, path: Path, header: Mapping[str, Any]) -> Groups:
     config, data = task.config, task.data
     names = [teacher.name for teacher in task.teachers]
-    terms = (*TERMS, Flatness.name) if config.weight_flatness else TERMS
+    further = {Flatness.name: config.weight_flatness, UserTerm.name: config.extra}
+    terms = (*TERMS, *(name for name, on in further.items() if on))
     longest = {
         begin: longest_trace(_measured(begin, config.iterations), names, terms)
         for begin in set(plan.begins)

@@ -138,6 +138,8 @@ class Recipes:
             synthesis={**settings, "backbones": list(names)},
             teachers=[fingerprint(self.teacher(name)) for name in names],
         )
+        if (extra := config.synthesis.extra) is not None:
+            recipe["extra"] = {**code_of(extra), "weight": config.synthesis.weight_extra}
         if image_set.needs_statistics:
             recipe["statistics"] = [fingerprint(self.statistics(name)) for name in names]
         if config.synthesis.init == "herding":

@@ -31,6 +31,7 @@ TERMS = {
     "batchnorm": "BatchNorm matching",
     "conv": "convolution matching",
     "flatness": "flatness",
+    "extra": "your own term",
     "densification": "densification",
     "densification_gradient": "gradient of densification",
 }
