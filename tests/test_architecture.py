@@ -35,7 +35,7 @@ ALLOWED = {  # room -> the rooms that it may import
     "studies": "config engine files data store pipeline",
     "exchange": "_version config engine files backbones data method store stages pipeline",
     "reporting": "_version config engine files backbones data method store pipeline studies",
-    "api": "config engine files backbones data pipeline reporting",
+    "api": "config engine files backbones data pipeline exchange reporting",
     "cli": "_version config engine files data store pipeline studies exchange reporting api",
 }
 FILES_A_ROOM = 15  # beside `__init__`; a sub-package counts by itself

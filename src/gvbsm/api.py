@@ -18,7 +18,9 @@ from gvbsm.data.datasets import read_dataset
 from gvbsm.data.sources.memory import NAME as MEMORY
 from gvbsm.data.sources.memory import InMemory
 from gvbsm.engine.torch_defaults import torch_defaults
+from gvbsm.exchange.load import load
 from gvbsm.files.plugins import admit
+from gvbsm.pipeline.foreign_sets import import_sets
 from gvbsm.pipeline.run import Run
 from gvbsm.reporting.picture import draw_picture
 from gvbsm.reporting.result_tables import RunResults
@@ -62,6 +64,7 @@ def run(
     folder = user_path(workdir or usual_workdir(usual))
     read = None if pictures is None else read_dataset(settings.data, pictures=pictures)
     current = Run(settings, folder, quiet, read, origin or _origin(preset, settings))
+    import_sets(current, load)
     results = current.all_stages()
     if current.processes.leads:
         draw_picture(current.workspace, current.real_pictures())
@@ -120,6 +123,7 @@ def run_stage(
         ConfigError, DataError, ArtifactError, RunError: With one clear line.
     """
     current = Run(as_config(config), user_path(workdir), quiet, origin=origin or origin_of(config))
+    import_sets(current, load)
     with current.at_work():
         getattr(current, stage)(**options)
     current.write_results()

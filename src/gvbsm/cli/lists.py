@@ -46,6 +46,8 @@ def _bracketed(option: str, value: str, kind: str) -> str:
     if kind.startswith("tuple["):
         return f"[{', '.join(map(quoted, entries))}]"
     pairs = (_pair(option, entry) for entry in entries)
+    if kind == "dict[str, str]":
+        pairs = ((name, json.dumps(content)) for name, content in pairs)
     return "{" + ", ".join(f"{quoted(name)}: {content}" for name, content in pairs) + "}"
 
 

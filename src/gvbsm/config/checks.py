@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any, get_args
 
-from gvbsm.config import Config, LabelStorageConfig, OptimizerConfig, ViewConfig
+from gvbsm.config import (
+    WHOLE_SET,
+    Config,
+    LabelStorageConfig,
+    Method,
+    OptimizerConfig,
+    ViewConfig,
+)
 from gvbsm.config.fields import Interval, dotted_names_of, settings_in
 from gvbsm.config.keys import value_at
 
@@ -223,6 +231,9 @@ def _weight_faults(config: Config) -> Iterator[str | None]:
 
 def _mode_faults(config: Config) -> Iterator[str]:
     squeeze = config.squeeze
+    for name in config.baselines.sets:
+        if not re.fullmatch(r"\w+", name) or name in (*get_args(Method), *WHOLE_SET, "real"):
+            yield f"baselines.sets names a set {name!r}: take letters, digits and _, and no method"
     pretrained = [settings.get("pretrained") for settings in squeeze.settings_of.values()]
     for key in ("weights_dir", "weights_classes"):
         if getattr(squeeze, key) is not None and not (squeeze.pretrained or any(pretrained)):

@@ -40,6 +40,8 @@ class BaselinesConfig:
         methods: Any of sre2l, teacher (the accuracy of each teacher), full (each student trained on
             all real pictures with hard labels), and real pictures selected at random or by herding,
             k-center or forgetting (random-hard, herding-soft and so on).
+        sets: Distilled sets of other methods, such as {dm: PATH}: class folders of pictures, an
+            .npz or an export. Their images get the labels and students of random-soft.
         draws: Random selections of real pictures; student k trains on selection k modulo draws.
         full_epochs: Epochs of the students of full; views, batch size and optimizer are squeeze's.
         overrides: Settings of synthesis, labels and evaluation that differ for single baselines,
@@ -47,6 +49,7 @@ class BaselinesConfig:
     """
 
     methods: tuple[Baseline, ...] = ("random-hard", "random-soft", "sre2l", "teacher")
+    sets: dict[str, str] = setting(dict, of_a_machine=True)
     draws: int = setting(1, limit="positive")
     full_epochs: int = setting(200, limit="positive")
     overrides: dict[str, dict[str, Any]] = field(default_factory=dict)

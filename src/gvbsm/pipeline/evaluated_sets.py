@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
-from gvbsm.config import Config
+from gvbsm.config import Config, Method
 from gvbsm.config.build import for_method, selection_of
 from gvbsm.files.artifacts import is_current
 from gvbsm.files.schema import checked_header, current_history
@@ -43,6 +44,9 @@ def evaluated_sets(config: Config, workdir: Path) -> Iterator[EvaluatedSet]:
         for draw in range(min(draws, seeds)):
             image_set = ImageSet(settings, baselines / baseline_folder(method, draw), draw)
             yield EvaluatedSet(image_set, range(draw, seeds, draws))
+    for name in config.baselines.sets:
+        settings = replace(for_method(config, "random-soft"), method=cast(Method, name))
+        yield EvaluatedSet(ImageSet(settings, baselines / f"set-{name}"), range(seeds))
 
 
 def needed_teachers(config: Config, image_sets: Iterable[ImageSet]) -> list[str]:

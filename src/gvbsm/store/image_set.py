@@ -10,6 +10,8 @@ from gvbsm.config.build import selection_of
 from gvbsm.files.network_names import file_name
 from gvbsm.store.label_store import FOLDER, OTHER_FOLDERS
 
+FOREIGN = "set"  # selection of the images of another method's set
+
 
 @dataclass(frozen=True)
 class ImageSet:
@@ -34,7 +36,9 @@ class ImageSet:
 
     @property
     def selection(self) -> str | None:
-        """How real pictures are selected (random, herding, ...); None if images are synthesized."""
+        """How images are selected: random, herding, ...; FOREIGN; None if they are synthesized."""
+        if self.method in self.config.baselines.sets:
+            return FOREIGN
         return selection_of(self.method)
 
     @property

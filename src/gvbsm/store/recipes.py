@@ -18,8 +18,8 @@ from gvbsm.config import Config, SqueezeConfig
 from gvbsm.config.build import squeeze_of, to_dict
 from gvbsm.config.fields import names_in_recipe, names_of
 from gvbsm.engine.forms import NO_FORMS, Forms, Kind
-from gvbsm.files.artifacts import Recipe, fingerprint
-from gvbsm.store.image_set import ImageSet
+from gvbsm.files.artifacts import ArtifactError, Recipe, fingerprint, read_header
+from gvbsm.store.image_set import FOREIGN, ImageSet
 from gvbsm.store.label_store import STORAGE
 
 # Raise a stage's number when its code gives another result from the same settings, such as after a
@@ -29,6 +29,7 @@ REVISIONS = {
     "statistics": 2,
     "selection": 1,
     "forgetting": 1,
+    "foreign": 1,
     "synthesis": 1,
     "real": 1,
     "labels": 1,
@@ -119,6 +120,14 @@ class Recipes:
     def images(self, image_set: ImageSet) -> Recipe:
         """The recipe of a set of images."""
         config = image_set.config
+        if image_set.selection == FOREIGN:
+            if not image_set.images.is_file():
+                raise ArtifactError(
+                    f"{image_set.images} is not there: `gvbsm run` and its stages copy it from "
+                    "baselines.sets, other verbs do without; leave it out"
+                )
+            recorded: Recipe = read_header(image_set.images)["recipe"]
+            return recorded
         if image_set.selection == "random":
             return self._recipe("selection", ipc=config.ipc, draw=image_set.draw)
         if image_set.selection is not None:
@@ -139,12 +148,18 @@ class Recipes:
             teachers=[fingerprint(self.teacher(name)) for name in names],
         )
         if (extra := config.synthesis.extra) is not None:
-            recipe["extra"] = {**code_of(extra), "weight": config.synthesis.weight_extra}
+            function = extra.rpartition(":")[2]
+            weight = config.synthesis.weight_extra
+            recipe["extra"] = {"function": function, **code_of(extra), "weight": weight}
         if image_set.needs_statistics:
             recipe["statistics"] = [fingerprint(self.statistics(name)) for name in names]
         if config.synthesis.init == "herding":
             recipe["start"] = fingerprint(self.teacher(self.coreset_backbone))
         return recipe
+
+    def foreign(self, digest: str) -> Recipe:
+        """The recipe of another method's set, by the digest of its images and labels."""
+        return self._recipe("foreign", ipc=self._config.ipc, content=digest)
 
     @property
     def coreset_backbone(self) -> str:

@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from gvbsm.config import Config, DataConfig
+from gvbsm.config import Config, ConfigError, DataConfig
 from gvbsm.config.build import read_preset, to_dict
 from gvbsm.config.fields import without_effect
 from gvbsm.config.keys import value_at
@@ -163,6 +163,8 @@ class _PointRuns:
 
     def check(self, config: Config) -> None:
         """Check that the data can be read, all networks built, and that no class is too small."""
+        if config.baselines.sets:
+            raise ConfigError("a sweep does not read baselines.sets; leave it out")
         check_feasible(config, self._data_of(config))
 
     def run(
