@@ -1,11 +1,13 @@
 """One's own network on the command line, in processes of their own."""
 
 import json
+import os
 import re
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from gvbsm.cli import main
@@ -102,6 +104,28 @@ def test_the_loss_term_of_the_docs(gvbsm, tmp_path, monkeypatch, capsys):
     assert capsys.readouterr().err.endswith(line)
     assert main(["run", *quick, "--synthesis.extra=smooth"]) == 2
     assert "synthesis.extra must name a function as file.py:function" in capsys.readouterr().err
+
+
+def test_a_network_of_a_package_beside_a_set_of_another_method(gvbsm, tmp_path, monkeypatch):
+    (tmp_path / "a_package.py").write_text(NET)
+    info = tmp_path / "a_package-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: a-package\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[gvbsm.backbones]\ngnet = a_package:Net\n")
+    path = [str(tmp_path), *filter(None, [os.environ.get("PYTHONPATH")])]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(path))
+    images = np.random.default_rng(0).integers(0, 256, (10, 8, 8), dtype=np.uint8)
+    np.savez(tmp_path / "dm.npz", train_images=images, train_labels=np.arange(10))
+    networks = ["--squeeze.backbones", "gnet", "--evaluation.students", "gnet"]
+    table = gvbsm("run", *QUICK, "", *networks, "--baselines.sets", "dm=dm.npz").stdout
+    assert [line.split()[:2] for line in table.splitlines()[2:4]] == [
+        ["gvbsm", "gnet"],
+        ["dm", "gnet"],
+    ]
+    recipe = read_header(tmp_path / "w/squeeze/gnet.safetensors")["recipe"]
+    assert len(recipe["code"]) == 20
+    page = (tmp_path / "w/report/index.html").read_text(encoding="utf-8")
+    assert "--baselines.sets dm=PATH" in page
 
 
 def test_a_fault_of_one_s_own_network_is_one_line(gvbsm, tmp_path):

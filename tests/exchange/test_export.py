@@ -161,6 +161,7 @@ def test_one_file_holds_all(workdir, tmp_path):
     facts = header["facts"]
     assert facts["settings"]["evaluation"] == config["evaluation"]
     assert facts["config"]["data"] == {**config["data"], "root": None}
+    assert facts["config"]["baselines"]["sets"] == {}
     assert facts["images"] == 4
 
 

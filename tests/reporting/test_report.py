@@ -892,6 +892,7 @@ CHANGES = [
     ("imagenet-1k", {"squeeze": {"weights_dir": "WEIGHTS"}, "evaluation": {"micro_batch": 64}}),
     ("imagenet-1k", {"squeeze": {"weights_dir": "WEIGHTS", "weights_classes": "CLASSES"}}),
     ("imagenet-1k", {"ipc": 50}),
+    ("cifar10", {"baselines": {"methods": ["teacher"], "sets": {"dm": "PATH", "dc": "PATH"}}}),
     (
         "cifar10",
         {"baselines": {"methods": ["teacher"]}, "data": {"workers": 0}, "labels": {"epochs": 300}},

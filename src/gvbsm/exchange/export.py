@@ -216,7 +216,8 @@ def describe_set(distilled: DistilledDataset, source: Path, form: str) -> SetDes
     if "form" not in header and (source / "results.json").is_file():
         results = read_json(source / "results.json")
         checked(Results, results, source / "results.json")
-        facts["config"] = merge(results["config"], {"data": {"root": None}})  # a path of here
+        paths = {"data": {"root": None}, "baselines": {"sets": {}}}  # of this machine
+        facts["config"] = merge(results["config"], paths)
         facts["results"] = results["rows"]
         if "name" in results["config"].get("data", {}):
             facts["title"] = data_title(results["config"])

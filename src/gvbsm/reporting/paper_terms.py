@@ -144,7 +144,11 @@ def preset_words(config: Mapping[str, Any], origin: Origin = UNKNOWN) -> str | N
 
 def settings_yaml(config: Mapping[str, Any]) -> str:
     """All settings as a YAML file for `gvbsm run`, without paths of this machine."""
-    without_paths = {"data": {"root": None}, "squeeze": dict.fromkeys(_WEIGHT_PATHS)}
+    without_paths = {
+        "data": {"root": None},
+        "squeeze": dict.fromkeys(_WEIGHT_PATHS),
+        "baselines": {"sets": {}},
+    }
     return format_yaml(merge(dict(config), without_paths))
 
 
@@ -168,12 +172,15 @@ def commands(
     for name, word in reversed(_WEIGHT_PATHS.items()):
         if config["squeeze"].get(name) is not None:
             tail = [f"--squeeze.{name}", word, *tail]
+    if sets := config["baselines"]["sets"]:
+        tail = ["--baselines.sets", ",".join(f"{name}=PATH" for name in sets), *tail]
     shell_commands = [shlex.join(["gvbsm", "run", "settings.yaml", *tail])]
     if preset is not None:
         options = [
             shlex.join([f"--{key}", _option(value)])
             for key, value in differences(config, preset).items()
-            if key not in ("data.root", *(f"squeeze.{name}" for name in _WEIGHT_PATHS))
+            if key
+            not in ("data.root", "baselines.sets", *(f"squeeze.{name}" for name in _WEIGHT_PATHS))
         ]
         lines = [f"gvbsm run {preset_name(config, origin)}", *options, shlex.join(tail)]
         shell_commands.append(" \\\n  ".join(lines))
