@@ -142,6 +142,9 @@ def view_batch(
     shares = torch.zeros(len(index)) if plan.shares is None else plan.shares[index]
     if not bool(mixes.boxes.any() or (shares > 0).any()):
         return augment(index)
-    partners = augment(mixes.partners)
-    mixed = apply_mixes(augment(index), partners, mixes.boxes)
+    # An image and its partner are both of the set: each is augmented once.
+    several, places = torch.unique(torch.cat([index, mixes.partners]), return_inverse=True)
+    views = augment(several)
+    pictures, partners = views[places.to(views.device)].view(2, len(index), *views.shape[1:])
+    mixed = apply_mixes(pictures, partners, mixes.boxes)
     return mixed if plan.shares is None else apply_shares(mixed, partners, shares)
