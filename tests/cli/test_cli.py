@@ -486,7 +486,7 @@ def test_run_then_quiet_then_show(tiny, tmp_path, capsys, caplog):
     assert main(["show", str(work), "--format", "md"]) == 0
     assert capsys.readouterr().out.splitlines()[2].startswith("| gvbsm | convnet8")
     assert main(["show", "--format=csv", str(work)]) == 0
-    assert capsys.readouterr().out.startswith("method,student,ipc,seed,top1,top1_best\ngvbsm,")
+    assert capsys.readouterr().out.startswith("method,student,ipc,seed,top1,top1_best,")
     assert main(["show", str(work), "--format", "latex"]) == 0
     assert capsys.readouterr().out.splitlines()[-1] == r"\end{tabular}"
 
