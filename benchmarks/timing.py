@@ -8,7 +8,7 @@ import os
 import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median, quantiles
 
@@ -161,15 +161,18 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that all benchmarks have."""
     parser.add_argument("--device", default="auto", help="cpu, cuda or cuda:N")
     parser.add_argument("--precision", default="fp32", choices=("auto", "fp32", "bf16"))
+    layouts = ("contiguous", "channels-last")
+    parser.add_argument("--layout", choices=layouts, help="of networks; by default the usual one")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of torch")
     parser.add_argument("--json", type=Path, help="file for the figures")
 
 
 def runtime_of(options: argparse.Namespace) -> Runtime:
-    """Return device and precision as the options say."""
-    return resolve_runtime(
+    """Return device, precision and memory layout as the options say."""
+    runtime = resolve_runtime(
         options.device, options.precision, 0, math.inf, quiet=True, threads=options.threads
     )
+    return replace(runtime, layout=options.layout)
 
 
 def machine(runtime: Runtime) -> dict[str, object]:
