@@ -205,7 +205,9 @@ def side_by_side(sizes: Sizes) -> None:
         with tempfile.TemporaryDirectory() as folder:
             command = [sys.executable, __file__, "one-of-several", *smoke, "--folder", folder]
             started = [
-                subprocess.Popen([*command, "--processes", str(processes)], text=True, stdout=-1)
+                subprocess.Popen(
+                    [*command, "--processes", str(processes)], text=True, stdout=subprocess.PIPE
+                )
                 for _ in range(processes)
             ]
             rates = [float(process.communicate()[0].split()[-1]) for process in started]
@@ -285,16 +287,30 @@ def graph_images(sizes: Sizes) -> None:
 
 
 def per_image(setting: Setting, name: str, form: str, sizes: Sizes, precision: str) -> float:
-    """Print and return the seconds of 4,000 iterations of an image with one network."""
+    """Print and return the seconds of 4,000 iterations of an image with one network.
+
+    Too little memory gives not a number, so that the other networks are measured.
+    """
+    label = f"{setting.label}, {name}, {precision}, {form}: s / image"
+    try:
+        seconds, share = image_cost(setting, name, form, sizes, precision)
+    except torch.OutOfMemoryError:
+        row(label, f"out of memory with {setting.groups} batches a pass")
+        return math.nan
+    row(label, f"{seconds:.3f}, {share:.1%} of the peak")
+    return seconds
+
+
+def image_cost(
+    setting: Setting, name: str, form: str, sizes: Sizes, precision: str
+) -> tuple[float, float]:
+    """Return the seconds of an image, and the share of the peak that the bare network reaches."""
     runtime = runtime_of(sizes, precision)
     synthesis = iteration(setting, name, setting.groups, runtime)
     work = marked(synthesis.full(compiled=form != "eager"))
     once = seconds_of(work, sizes, runtime)
     seconds = ITERATIONS * once / len(synthesis.images)
-    share = flops_of(synthesis.bare) / once / peak_flops(sizes, runtime)
-    label = f"{setting.label}, {name}, {precision}, {form}: s / image"
-    row(label, f"{seconds:.3f}, {share:.1%} of the peak")
-    return seconds
+    return seconds, flops_of(synthesis.bare) / once / peak_flops(sizes, runtime)
 
 
 def marked(work: Work) -> Work:

@@ -226,6 +226,21 @@ def test_gpu__each_section_prints_rows_with_tiny_sizes(section, capsys, monkeypa
     assert all(line.endswith(" |") for line in rows)
 
 
+def test_gpu__a_network_without_enough_memory_does_not_end_the_section(capsys, monkeypatch):
+    work = gpu.iteration
+
+    def full(setting, name, *arguments):
+        if name == WRN:
+            raise torch.OutOfMemoryError("full")
+        return work(setting, name, *arguments)
+
+    monkeypatch.setattr(gpu, "iteration", full)
+    gpu.main(["images", "--smoke"])
+    rows = capsys.readouterr().out.splitlines()
+    assert [f"{WRN}, bf16" in row for row in rows if "out of memory" in row] == [True, False]
+    assert sum(f"{CONVNET}, " in row and "of the peak" in row for row in rows) == 3
+
+
 def test_gpu_script__goes_on_after_a_section_that_fails():
     environment = {**os.environ, "PYTHON": sys.executable, "OMP_NUM_THREADS": "1"}
     environment["SECTIONS"] = "no-such-section side-by-side"
