@@ -39,7 +39,8 @@ from noise import N_P, network, noise_data, noise_statistics, teacher
 from timing import add_options, cost_of, machine, runtime_of
 
 PICTURES = 16  # real pictures of a class
-BACKBONES = ("convnet32_d2", "convnet33_d2", "convnet34_d2", "convnet35_d2")  # of nearly one cost
+# One network under four names: all cost the same.
+BACKBONES = ("convnet32_d2", "convnet032_d2", "convnet0032_d2", "convnet00032_d2")
 COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00")  # of Okabe and Ito
 STAGES = ("squeeze", "statistics", "synthesis", "labels", "evaluation")
 
@@ -184,6 +185,11 @@ def slope(costs: Mapping[int, float], power: int = 1) -> float:
     return float(np.polyfit(values, np.log(list(costs.values())), 1)[0])
 
 
+def rounded(value: float) -> str:
+    """Format a slope with two digits; a negative zero loses its sign."""
+    return f"{round(value, 2) + 0.0:.2f}"
+
+
 def slopes(
     measured: Costs,
 ) -> dict[str, dict[str, float]]:
@@ -197,7 +203,7 @@ def slopes(
 def draw(measured: Costs, path: Path) -> None:
     """Draw cost over size, a panel for each size, with the fitted lines; save as SVG."""
     mpl.rcParams["svg.hashsalt"] = "gvbsm"  # else the file differs from run to run
-    figure = Figure(figsize=(9.0, 3.2), layout="constrained")
+    figure = Figure(figsize=(9.0, 4.2), layout="constrained")
     panels = figure.subplots(1, len(GROWTH), sharey=True)
     for panel, (name, values) in zip(panels, GROWTH.items(), strict=True):
         power = 2 if name == "side" else 1
@@ -208,11 +214,12 @@ def draw(measured: Costs, path: Path) -> None:
             y = np.array(list(costs.values()))
             line = np.exp(np.log(y).mean() + steepness * (np.log(x) - np.log(x).mean()))
             panel.plot(x, y, "o", color=color, markersize=4)
-            panel.plot(x, line, color=color, linewidth=1, label=f"{stage} {steepness:.2f}")
+            panel.plot(x, line, color=color, linewidth=1, label=f"{stage} {rounded(steepness)}")
         panel.set(xscale="log", yscale="log", xlabel=TITLES[name])
         panel.set_xticks(x, [f"{value:.0f}" for value in x], fontsize=7)
         panel.minorticks_off()
-        panel.legend(fontsize=7, frameon=False, title="slope", title_fontsize=7)
+        above = {"loc": "lower center", "bbox_to_anchor": (0.5, 1.0)}
+        panel.legend(fontsize=8, frameon=False, title="slope", title_fontsize=8, **above)
         panel.spines[["top", "right"]].set_visible(False)
     panels[0].set_ylabel("seconds of CPU time")
     figure.savefig(path, format="svg", metadata={"Date": None})
@@ -222,7 +229,7 @@ def table(fitted: Mapping[str, Mapping[str, float]]) -> str:
     """Format the slopes as a Markdown table, a row for each stage."""
     lines = [f"| slope | {' | '.join(TITLES.values())} |", "|---" * (len(TITLES) + 1) + "|"]
     for stage, row in fitted.items():
-        lines.append(f"| {stage} | {' | '.join(f'{row[name]:.2f}' for name in TITLES)} |")
+        lines.append(f"| {stage} | {' | '.join(rounded(row[name]) for name in TITLES)} |")
     return "\n".join(lines)
 
 
