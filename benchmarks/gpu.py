@@ -25,8 +25,8 @@ from contests import bare_training, student_steps
 from gvbsm.backbones.folding import fold_batchnorm
 from gvbsm.config.build import as_config
 from gvbsm.engine.device import Runtime, resolve_runtime
+from gvbsm.engine.forms import compiled
 from gvbsm.engine.out_of_memory import InParts
-from gvbsm.method.fast import compiled
 from gvbsm.stages.labels import LabelTask, generate_labels
 from noise import Synthesis, network, noise_data, teacher
 from timing import Work, cost_of, limited, machine
