@@ -39,7 +39,7 @@ def test_alone__there_is_nobody_to_talk_to(monkeypatch):
     assert join() is ALONE
     assert ALONE.leads
     items, tensor = [1, 2, 3], torch.ones(2)
-    assert list(ALONE.deal(items)) == items
+    assert list(ALONE.deal(items, 3)) == items
     assert ALONE.sum(tensor) is tensor
     assert ALONE.mean(tensor) is tensor
     assert ALONE.gather(items) == [items]
@@ -63,7 +63,7 @@ told["gather"] = us.gather({"of": us.rank, "text": "\\u00e4" * us.rank})
 told["same"] = us.same(lambda: ["decided by", us.rank])
 told["none"] = us.same(lambda: None)
 told["sum"] = us.sum(__import__("torch").tensor([1, us.rank])).tolist()
-told["dealt"] = [list(us.deal(range(7))), list(us.deal(range(2))), list(us.deal([]))]
+told["dealt"] = [list(us.deal(range(n), n)) for n in (7, 2, 0)]
 us.agree({"a": 1, "b": [us.world]})
 try:
     us.agree({"a": 1, "b": us.rank // 2, "c": None})
@@ -198,7 +198,7 @@ cli.entry()
     "meet",
     [
         "us.barrier()",
-        "while True: list(us.deal([1]))",
+        "while True: list(us.deal([1], 1))",
         "while True:\n        with us.together(): us.mean(torch.ones(3))",
     ],
 )

@@ -17,12 +17,13 @@ from gvbsm.cli.exchange import export_verb, train_verb
 from gvbsm.cli.reading import report_verb, show_verb
 from gvbsm.cli.signals import Stopped, raise_when_stopped
 from gvbsm.cli.stages import stage_verb
+from gvbsm.cli.starting import Others, end_with_first
 from gvbsm.cli.streams import BROKEN_PIPE, flush_streams, lost_reader, prepare_streams
 from gvbsm.cli.sweep import sweep_verb
 from gvbsm.config import ConfigError
 from gvbsm.config.build import preset_names
 from gvbsm.config.keys import closest
-from gvbsm.engine.launch import Launch, read_launch
+from gvbsm.engine.launch import STARTED, Launch, read_launch
 
 VERBS = {
     "run": "run all stages for G-VBSM and its baselines; print the table, write the report",
@@ -41,7 +42,6 @@ VERBS = {
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "report": report_verb,
     "show": show_verb,
-    "sweep": sweep_verb,
     "export": export_verb,
     "train": train_verb,
 }
@@ -57,16 +57,33 @@ def entry() -> None:
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     prepare_streams()
-    raise_when_stopped()
+    if STARTED in os.environ:
+        end_with_first()
+    else:
+        raise_when_stopped()
     try:
-        code = flush_streams(main(sys.argv[1:]))
+        code = flush_streams(main(sys.argv[1:], Others(allowed=True)))
     except Stopped as stopped:  # after the command itself has ended
         code = stopped.code
     sys.exit(code)
 
 
-def main(argv: Sequence[str]) -> int:
-    """Run a command and return its exit code."""
+def main(argv: Sequence[str], others: Others | None = None) -> int:
+    """Run a command and return its exit code.
+
+    Args:
+        argv: The arguments.
+        others: Starts and ends the other processes of the command; None starts none.
+    """
+    others, code = others or Others(), None
+    try:
+        code = _run(argv, others)
+        return code
+    finally:
+        others.end(done=code == 0)
+
+
+def _run(argv: Sequence[str], others: Others) -> int:
     launch = Launch()
     try:
         if not argv or argv[0] in ("-h", "--help"):
@@ -78,17 +95,19 @@ def main(argv: Sequence[str]) -> int:
         launch = read_launch()
         if launch.world > 1:  # else torch prints its C++ stack when another process ends
             os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
-        return _dispatch(argv[0], list(argv[1:]))
+        return _dispatch(argv[0], list(argv[1:]), others)
     except KeyboardInterrupt as interrupt:
-        return _interrupted(interrupt, launch)
+        return _interrupted(interrupt, launch, others)
     except BrokenPipeError as error:
-        return BROKEN_PIPE if lost_reader() else _failed(error, launch)
+        return BROKEN_PIPE if lost_reader() else _failed(error, launch, others)
     except Exception as error:
-        return _failed(error, launch)
+        return _failed(error, launch, others)
 
 
-def _interrupted(interrupt: KeyboardInterrupt, launch: Launch) -> int:
+def _interrupted(interrupt: KeyboardInterrupt, launch: Launch, others: Others) -> int:
     """Print which signal has stopped the command; return the exit code."""
+    if others.have_stopped_this and (failure := others.failure()):
+        return _report(*failure)
     code, line = 130, "\nstopped"
     if isinstance(interrupt, Stopped):
         code, line = interrupt.code, f"gvbsm: stopped by {interrupt}"
@@ -97,14 +116,23 @@ def _interrupted(interrupt: KeyboardInterrupt, launch: Launch) -> int:
     return code
 
 
-def _failed(error: Exception, launch: Launch) -> int:
+def _failed(error: Exception, launch: Launch, others: Others) -> int:
     """Print a fault and return the exit code; a bug keeps its traceback."""
     code = _exit_code(error)
+    if _is_lost(error) and (failure := others.failure()):
+        return _report(*failure)
     if code is None:
         if launch.name:  # one of several processes
             error.add_note(f"in {launch.name}")
         raise error
     _print_fault(error, launch)
+    return code
+
+
+def _report(code: int, message: str) -> int:
+    """Print why another process has ended, unless it has done so itself; return the exit code."""
+    if message:
+        _complain(f"gvbsm: {message}")
     return code
 
 
@@ -128,6 +156,13 @@ def _complain(line: str) -> None:
     )
     with contextlib.suppress(OSError):
         print(line, file=sys.stderr, flush=True)
+
+
+def _is_lost(error: Exception) -> bool:
+    """Whether the fault is that another process has ended."""
+    from gvbsm.engine.processes import LostError
+
+    return isinstance(error, LostError)
 
 
 def _is_common(error: Exception) -> bool:
@@ -168,7 +203,7 @@ def _overview() -> str:
     return "\n".join(lines)
 
 
-def _dispatch(verb: str, argv: list[str]) -> int:
+def _dispatch(verb: str, argv: list[str], others: Others) -> int:
     if verb not in VERBS:
         hint = closest(verb, VERBS)
         raise ConfigError(f"there is no verb {verb!r}; {hint}verbs: {', '.join(VERBS)}")
@@ -176,4 +211,6 @@ def _dispatch(verb: str, argv: list[str]) -> int:
         return 0
     if verb in COMMANDS:
         return COMMANDS[verb](argv)
-    return stage_verb(verb, argv)
+    if verb == "sweep":
+        return sweep_verb(argv, others)
+    return stage_verb(verb, argv, others)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from gvbsm.cli.parsing import Parsed, parse_run, start_log
+from gvbsm.cli.starting import Others
 from gvbsm.config.provenance import Origin
 from gvbsm.engine.launch import read_launch
 
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
 log = logging.getLogger("gvbsm")
 
 
-def stage_verb(verb: str, argv: list[str]) -> int:
+def stage_verb(verb: str, argv: list[str], others: Others) -> int:
     """Run all stages, or one of them, and print the results."""
     parsed = parse_run(verb, argv)
     if parsed is None:
@@ -32,6 +33,7 @@ def stage_verb(verb: str, argv: list[str]) -> int:
         log.info("%s is finished: nothing to do", workdir)
         _print_noted(verb, workdir, origin)
         return 0
+    others.start(verb, config, workdir)
     leads = read_launch().rank == 0
     if verb == "continual":
         from gvbsm.pipeline.continual import run_continual

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from gvbsm.cli.lists import with_lists
 from gvbsm.cli.parsing import check_preset, explain, long_option, start_log
+from gvbsm.cli.starting import Others
 from gvbsm.config import ConfigError
 from gvbsm.config.build import read_preset, settings_parser
 from gvbsm.config.keys import merge
@@ -16,7 +17,7 @@ from gvbsm.engine.launch import read_launch
 from gvbsm.studies.definition import read_study, read_sweep_plan, study_names
 
 
-def sweep_verb(argv: list[str]) -> int:
+def sweep_verb(argv: list[str], others: Others) -> int:
     """Run all points of the studies; print the results of each study as it ends."""
     from jsonargparse import ArgumentError
 
@@ -47,6 +48,7 @@ def sweep_verb(argv: list[str]) -> int:
     point_settings = parser.parse_object(merge(settings, options)).as_dict()
     origin = Origin.of(preset, preset_settings, point_settings)
     start_log(quiet)
+    others.start("sweep", plan.studies[0][1][0].config, folder)
     from gvbsm.studies.sweep import run_plan
     from gvbsm.studies.table import format_study
 

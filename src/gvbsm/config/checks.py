@@ -42,7 +42,7 @@ def _limit_faults(config: Config) -> Iterator[str | None]:
 def _number_faults(config: Config) -> Iterator[str | None]:
     for name, item, value in settings_in(config):
         limit = item.metadata.get("limit")
-        if limit is None or value is None:
+        if limit is None or value is None or isinstance(value, str):  # such as `auto`
             continue
         if isinstance(value, tuple):
             for position, each in enumerate(value):

@@ -88,7 +88,10 @@ class Config:
         device: cpu, cuda or cuda:N; auto takes a GPU if there is one.
         precision: fp32, or bf16 (autocast; statistics stay fp32); auto measures which is faster
             for each network, where the work is long, and else takes bf16 on CUDA and fp32 on a CPU.
-        threads: CPU threads; none leaves torch's choice.
+        threads: CPU threads of each process; none shares the cores between the processes.
+        processes: Processes in which a command computes on CPUs; auto is one for each core, as far
+            as memory allows, but one in all with given threads or on a GPU. A launcher such as
+            torchrun, and Python's gvbsm.run, set the number themselves.
         checkpoint_seconds: Seconds between checkpoints of unfinished work.
         trackers: Trackers that log losses and accuracies: tensorboard, wandb, trackio.
         data: The real pictures.
@@ -109,6 +112,9 @@ class Config:
     precision: Literal["auto", "fp32", "bf16"] = setting("auto", read_by_train=True)
     threads: int | None = setting(
         None, limit="positive", changes_results=False, of_a_machine=True, read_by_train=True
+    )
+    processes: int | Literal["auto"] = setting(
+        "auto", limit="positive", changes_results=False, of_a_machine=True
     )
     checkpoint_seconds: float = setting(
         60.0, limit="not negative", changes_results=False, read_by_train=True

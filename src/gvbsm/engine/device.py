@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import logging
-import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
@@ -17,6 +16,7 @@ from tqdm import tqdm
 
 from gvbsm.config.errors import first_line
 from gvbsm.engine.forms import NO_FORMS, Form, Forms, Kind
+from gvbsm.engine.machine.limits import usable_cores
 from gvbsm.engine.processes import ALONE, Processes
 from gvbsm.engine.seeds import generator_for
 
@@ -138,7 +138,8 @@ def resolve_runtime(
         seed: The run's seed.
         checkpoint_seconds: Time between checkpoints.
         quiet: Show no progress bars.
-        threads: torch's CPU threads; None leaves them as they are.
+        threads: torch's CPU threads; None takes this process's share of the cores that the
+            processes divide, or leaves them as they are.
         processes: The processes that work on the run together.
 
     Raises:
@@ -147,7 +148,7 @@ def resolve_runtime(
     chosen = _resolve_device(device, processes)
     if precision == "auto":
         precision = "bf16" if chosen.type == "cuda" and torch.cuda.is_bf16_supported() else "fp32"
-    if threads is not None:
+    if threads := threads or processes.threads:
         torch.set_num_threads(threads)
     if chosen.type == "cpu":
         keep_memory()
@@ -178,13 +179,6 @@ def _resolve_device(device: str, processes: Processes) -> torch.device:
     if chosen.type == "cuda" and processes.world > 1:
         torch.cuda.set_device(chosen)
     return chosen
-
-
-def usable_cores() -> int:
-    """Number of cores that this process may use, or of the machine if the system has no limits."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def keep_memory() -> None:

@@ -10,10 +10,16 @@ from __future__ import annotations
 
 import os
 import re
+import socket
 from collections.abc import Mapping
 from typing import NamedTuple
 
 from gvbsm.config import ConfigError
+
+# Set by a process that has started the others itself.
+CORES = "GVBSM_CORES"  # the number of cores that all processes share, unless threads are given
+STARTED = "GVBSM_STARTED"  # in the others
+LISTENER = "GVBSM_LISTENER"  # in the first process: the descriptor of its socket at MASTER_PORT
 
 FIRST_PORT, PORTS = 10_000, 20_000  # for Slurm's steps: below the ephemeral ports
 
@@ -31,6 +37,7 @@ class Launch(NamedTuple):
         local_world: How many there are on its machine; `world` if the launcher does not say.
         meeting: Host and port at which processes of `srun` connect; None means MASTER_ADDR and
             MASTER_PORT.
+        cores: Number of cores that all processes share; None if threads are given.
     """
 
     rank: int = 0
@@ -38,11 +45,36 @@ class Launch(NamedTuple):
     local_rank: int = 0
     local_world: int = 1
     meeting: tuple[str, int] | None = None
+    cores: int | None = None
 
     @property
     def name(self) -> str:
         """Name for messages, such as `process 1 of 4`; empty for a single process."""
         return f"process {self.rank} of {self.world}" if self.world > 1 else ""
+
+
+def is_started_here() -> bool:
+    """Whether one of the processes has started the others."""
+    return STARTED in os.environ or LISTENER in os.environ
+
+
+def local_environment(world: int, port: int) -> dict[str, str]:
+    """Return the variables that all processes of one machine share.
+
+    Args:
+        world: Number of processes.
+        port: Where they connect.
+    """
+    names = {name for _, name in socket.if_nameindex()}
+    loopback = next(({"GLOO_SOCKET_IFNAME": name} for name in ("lo", "lo0") if name in names), {})
+    return {
+        "WORLD_SIZE": str(world),
+        "LOCAL_WORLD_SIZE": str(world),
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": str(port),
+        "TORCH_CPP_LOG_LEVEL": "ERROR",  # else torch prints its C++ stack when a process ends
+        **loopback,
+    }
 
 
 def read_launch(environment: Mapping[str, str] = os.environ) -> Launch:
@@ -83,7 +115,8 @@ def _read_torchrun(environment: Mapping[str, str]) -> Launch:
         )
     defaults = {"LOCAL_RANK": "0", "LOCAL_WORLD_SIZE": environment["WORLD_SIZE"]}
     names = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "LOCAL_WORLD_SIZE")
-    return _parse(names, {**defaults, **environment}, "torchrun")
+    launch = _parse(names, {**defaults, **environment}, "torchrun")
+    return launch._replace(cores=int(environment[CORES])) if CORES in environment else launch
 
 
 def _read_slurm(environment: Mapping[str, str]) -> Launch:

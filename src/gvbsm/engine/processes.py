@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,7 +28,7 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from gvbsm.config.errors import first_line
-from gvbsm.engine.launch import Launch, read_launch
+from gvbsm.engine.launch import LISTENER, Launch, is_started_here, read_launch
 
 Item = TypeVar("Item")
 Value = TypeVar("Value")
@@ -65,7 +66,7 @@ class Processes:
 
     def __init__(self, launch: Launch = Launch(), store: Store | None = None) -> None:  # noqa: B008
         self.rank, self.world, self.local_rank, self.local_world = launch[:4]
-        self.by_slurm = launch.meeting is not None
+        self.by_slurm, self._cores = launch.meeting is not None, launch.cores
         self._store, self._dealt = store, 0
         self._gradients: dist.ProcessGroup | None = None
 
@@ -74,13 +75,19 @@ class Processes:
         """Whether this is process 0, which decides and writes for the whole run."""
         return self.rank == 0
 
+    @property
+    def threads(self) -> int | None:
+        """Threads of each process where all have work; None if the user has chosen them."""
+        return None if self._cores is None else max(1, self._cores // self.world)
+
     # Divide the work
 
-    def deal(self, items: Sequence[Item]) -> Iterator[Item]:
+    def deal(self, items: Sequence[Item], pieces: int) -> Iterator[Item]:
         """Yield the items that this process works on: each time the next that no process has taken.
 
         Args:
-            items: Pieces of work, the same in all processes.
+            items: Missing pieces of work, the same in all processes.
+            pieces: Number of all pieces, missing or not (`threads_for`).
 
         Raises:
             ProcessError: If the store of process 0 cannot be reached.
@@ -89,8 +96,29 @@ class Processes:
             yield from items
             return
         self._dealt += 1
-        while (number := self._next()) < len(items):
-            yield items[number]
+        with self.threads_for(pieces):
+            while (number := self._next()) < len(items):
+                yield items[number]
+
+    @contextmanager
+    def threads_for(self, pieces: int) -> Iterator[None]:
+        """Share the cores between the processes that get one of a stage's pieces of work.
+
+        The number of threads decides how sums are rounded. So it must not depend on how many pieces
+        are missing: a resumed run would compute other bits.
+
+        Args:
+            pieces: Number of all pieces of the stage, missing or not.
+        """
+        if self._cores is None:
+            yield
+            return
+        usual = torch.get_num_threads()
+        torch.set_num_threads(max(1, self._cores // max(1, min(pieces, self.world))))
+        try:
+            yield
+        finally:
+            torch.set_num_threads(usual)
 
     def _next(self) -> int:
         assert self._store is not None
@@ -330,11 +358,31 @@ def _hardware(device: torch.device) -> str:
 
 def _meeting_store(launch: Launch) -> Store:
     """Open the store through which the processes connect."""
+    if is_started_here():
+        return _local_store(launch)
     if launch.meeting is None:
         store: Store = next(iter(rendezvous("env://", timeout=START_TIMEOUT)))[0]
     else:
         leads = launch.rank == 0
         store = dist.TCPStore(*launch.meeting, launch.world, leads, START_TIMEOUT)  # type: ignore[attr-defined]
+    return store
+
+
+def _local_store(launch: Launch) -> Store:
+    """Open the store of processes that one of them has started, so that signals work meanwhile."""
+    listener = os.environ.get(LISTENER)
+    store: Store = dist.TCPStore(  # type: ignore[attr-defined]
+        os.environ["MASTER_ADDR"],
+        int(os.environ["MASTER_PORT"]),
+        launch.world,
+        launch.rank == 0,
+        START_TIMEOUT,
+        wait_for_workers=False,
+        master_listen_fd=int(listener) if listener else None,
+    )
+    store.add("started", 1)
+    while store.add("started", 0) < launch.world:
+        time.sleep(POLL_SECONDS)
     return store
 
 

@@ -276,7 +276,9 @@ class Protocol:
             ]
         )
         parallel = run.config.evaluation.parallel
-        for position, team in run.team.deal(missing, parallel, path_of, log_accuracy):
+        for position, team in run.team.deal(
+            missing, len(trainings), parallel, path_of, log_accuracy
+        ):
             (number, count), (image_set, path, recipe) = (
                 trainings[position],
                 steps[trainings[position]],

@@ -58,7 +58,9 @@ def train_full(
         log.info("full, %s, seed %d: %.1f %%", name, index, top1)
 
     runtime = replace(runtime, seed=seed_of(config, "squeeze"))
-    for number, team in work.deal(missing, config.evaluation.parallel, path_of, log_accuracy):
+    for number, team in work.deal(
+        missing, len(students), config.evaluation.parallel, path_of, log_accuracy
+    ):
         name, index = students[number]
         task = PictureTraining(f"full-{index}", name, full_training(config), workers)
         with work.timed(f"full/{name}/{index}", team):

@@ -137,7 +137,7 @@ class Run:
         backbones = config.squeeze.backbones if names is None else names
         missing = self.processes.same(lambda: [name for name in backbones if not is_made(name)])
         for backbone, team in self.team.deal(
-            missing, config.squeeze.parallel, workspace.teacher, log_accuracy
+            missing, len(backbones), config.squeeze.parallel, workspace.teacher, log_accuracy
         ):
             path, recipe = workspace.teacher(backbone), self.recipes.teacher(backbone)
             with self.team.timed(f"squeeze/{backbone}", team):

@@ -49,6 +49,7 @@ class Teamwork:
     def deal(
         self,
         items: Sequence[Item],
+        pieces: int,
         parallel: Parallel,
         path_of: Callable[[Item], Path],
         report: Callable[[Item], None],
@@ -58,7 +59,8 @@ class Teamwork:
         When all networks are trained, wait until their files are visible to all processes.
 
         Args:
-            items: The networks, the same in all processes.
+            items: The networks that are missing, the same in all processes.
+            pieces: Number of all networks of the stage, missing or not.
             parallel: `networks` gives each process networks of its own, `pictures` all of them.
             path_of: Path of the result of a network.
             report: Logs the result of a network; process 0 logs all.
@@ -66,7 +68,7 @@ class Teamwork:
         together = parallel == "pictures"
         team = self._processes if together else ALONE
         trained_here = []
-        for item in items if together else self._processes.deal(items):
+        for item in items if together else self._processes.deal(items, pieces):
             yield item, team
             if team.leads:
                 report(item)

@@ -255,7 +255,7 @@ def _write_shards(
     """Write the missing shards; several processes share them."""
     total = sum(map(store.batches, store.shards))
     with runtime.progress(total, "labels", "batch") as bar:
-        for shard in runtime.processes.deal(store.shards):
+        for shard in runtime.processes.deal(store.shards, len(store.shards)):
             if store.is_made(shard):
                 bar.update(store.batches(shard))
             else:

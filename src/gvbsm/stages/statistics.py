@@ -107,7 +107,8 @@ def record_chunks(
     share = [chunks[number] for number in missing[runtime.processes.part(len(missing))]]
     in_order = torch.split(torch.arange(len(data.train)), config.batch_size)
     total = sum(chunk.stop - chunk.start for chunk in chunks)
-    with torch.no_grad(), runtime.progress(total, "statistics", "batch") as bar:
+    threads = runtime.processes.threads_for(len(chunks))
+    with torch.no_grad(), threads, runtime.progress(total, "statistics", "batch") as bar:
         recorders = [_Recorder(*named, data, task, runtime) for named in teachers.items()]
         bar.update(total - sum(chunk.stop - chunk.start for chunk in share))
         for run in _runs(share):

@@ -166,7 +166,8 @@ def synthesize_set(
         at_once = processes.same(lambda: _groups_at_once(config, runtime, len(missing)))
         usual = sum(len(plan.groups[g]) for g in plan.stacks(everything, at_once)[0])
         compiled = _compiled(task, runtime)
-        for dealt in processes.deal(plan.stacks(missing, at_once)):
+        pieces = len(plan.stacks(everything, at_once))
+        for dealt in processes.deal(plan.stacks(missing, at_once), pieces):
             waiting = plan.stacks(dealt, at_once)
             while waiting:
                 numbers = waiting.pop(0)

@@ -1,0 +1,1 @@
+"""The machine of this process: its cores, its memory and its GPUs, read without torch."""
