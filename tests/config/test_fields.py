@@ -74,11 +74,12 @@ def test_what_processes_may_differ_in_changes_no_results():
     assert {n for n, item, _ in settings_in(Config()) if item.metadata.get("of_a_machine")} == {
         "device",
         "threads",
+        "processes",
         "data.root",
         "data.in_memory",
         "data.workers",
     }
-    assert {"device", "threads", "data.root", "data.in_memory", "data.workers"} < {*idle}
+    assert {"device", "threads", "processes", "data.root", "data.workers"} < {*idle}
 
 
 @pytest.mark.parametrize(

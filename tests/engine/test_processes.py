@@ -52,6 +52,19 @@ def test_alone__there_is_nobody_to_talk_to(monkeypatch):
     assert not torch.distributed.is_initialized()
 
 
+@pytest.mark.parametrize(
+    ("cores", "pieces", "threads"),
+    [(8, 1, 8), (8, 2, 4), (8, 3, 2), (8, 4, 2), (8, 9, 2), (8, 0, 8), (None, 1, 1)],
+)
+def test_processes_without_work__leave_their_cores_to_the_others(cores, pieces, threads):
+    team = Processes(Launch(rank=3, world=4, cores=cores))
+    assert team.threads == (2 if cores else None)
+    before = torch.get_num_threads()
+    with team.threads_for(pieces):
+        assert torch.get_num_threads() == (threads if cores else before)
+    assert torch.get_num_threads() == before
+
+
 # Words; one start of three processes for all of them.
 
 TALK = """
@@ -180,7 +193,7 @@ def test_a_killed_process__lets_nobody_wait(wait, tmp_path):
 LEADER = """
 import os, signal, sys, time
 from gvbsm import cli
-def work(_verb, _arguments):
+def work(*_arguments):
     import torch
     from gvbsm.engine.processes import join
     us = join()

@@ -231,7 +231,7 @@ def test_batchnorm_by_the_batch__several_processes_make_the_same_bytes(
     class Second(Processes):
         """Takes every second piece of work, as one of two processes that are equally fast."""
 
-        def deal(self, items):
+        def deal(self, items, _pieces):
             return iter(items[self.rank :: 2])
 
         def barrier(self):

@@ -119,7 +119,7 @@ def _interrupted(interrupt: KeyboardInterrupt, launch: Launch, others: Others) -
 def _failed(error: Exception, launch: Launch, others: Others) -> int:
     """Print a fault and return the exit code; a bug keeps its traceback."""
     code = _exit_code(error)
-    if _is_lost(error) and (failure := others.failure()):
+    if others.have_started and _is_lost(error) and (failure := others.failure()):
         return _report(*failure)
     if code is None:
         if launch.name:  # one of several processes

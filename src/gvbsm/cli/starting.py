@@ -114,6 +114,11 @@ class Others:
             self.have_stopped_this = True
             signal.pthread_kill(main, signal.SIGTERM)
 
+    @property
+    def have_started(self) -> bool:
+        """Whether there are any."""
+        return bool(self._processes)
+
     def failure(self) -> tuple[int, str] | None:
         """Exit code and message if another process has ended before the work was done.
 
