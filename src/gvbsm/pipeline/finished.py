@@ -10,6 +10,7 @@ from gvbsm.config.build import to_dict
 from gvbsm.config.fields import without_effect
 from gvbsm.config.keys import flatten
 from gvbsm.data.epochs import settle
+from gvbsm.engine.forms import NO_FORMS, Forms
 from gvbsm.files.artifacts import ArtifactError, is_current, read_json
 from gvbsm.pipeline.evaluated_sets import (
     EvaluatedSet,
@@ -37,7 +38,7 @@ def is_finished(verb: str, config: Config, workdir: Path) -> bool:
         data = read_json(workdir / "data.json")
         settled = settle(config, int(data["classes"]))
         precision = "fp32" if config.precision == "auto" else config.precision
-        recipes = Recipes(settled, data["fingerprint"], precision)
+        recipes = Recipes(settled, data["fingerprint"], precision, _recorded_forms(config, workdir))
         checks: dict[str, Callable[[], bool]] = {
             "run": lambda: _has_results(settled, workspace, recipes),
             "continual": lambda: _has_protocol(settled, workspace),
@@ -47,6 +48,13 @@ def is_finished(verb: str, config: Config, workdir: Path) -> bool:
         return _has_stage(verb, settled, workspace, recipes)
     except (ArtifactError, KeyError, TypeError, ValueError):
         return False  # missing or damaged
+
+
+def _recorded_forms(config: Config, workdir: Path) -> Forms:
+    """The forms in which the networks were computed on the CPU."""
+    path = workdir / "forms.json"
+    chosen = config.precision == "auto" and path.is_file()
+    return Forms(read_json(path)["forms"].get("cpu", {})) if chosen else NO_FORMS
 
 
 def _has_results(config: Config, workspace: Workspace, recipes: Recipes) -> bool:
