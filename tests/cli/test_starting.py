@@ -95,12 +95,12 @@ def test_a_number_of_processes_must_be_positive():
     assert Config().processes == "auto"
 
 
-def test_a_script_that_calls_main_and_a_launcher_start_none(machine, monkeypatch, tmp_path):
+def test_a_script_that_calls_main_and_a_launcher_start_none(machine, monkeypatch):
     monkeypatch.setattr(subprocess, "Popen", None)
     config = build_config({"processes": 2})
-    starting.Others().start("run", config, tmp_path)
+    starting.Others().start(config)
     monkeypatch.setenv("WORLD_SIZE", "1")
-    starting.Others(allowed=True).start("run", config, tmp_path)
+    starting.Others(allowed=True).start(config)
 
 
 # What they make

@@ -33,7 +33,7 @@ def stage_verb(verb: str, argv: list[str], others: Others) -> int:
         log.info("%s is finished: nothing to do", workdir)
         _print_noted(verb, workdir, origin)
         return 0
-    others.start(verb, config, workdir)
+    others.start(config)
     leads = read_launch().rank == 0
     if verb == "continual":
         from gvbsm.pipeline.continual import run_continual

@@ -24,7 +24,6 @@ import sys
 import threading
 import time
 from contextlib import suppress
-from pathlib import Path
 
 from gvbsm.config import Config, ConfigError
 from gvbsm.engine.launch import CORES, LISTENER, STARTED, local_environment, read_launch
@@ -57,23 +56,17 @@ class Others:
         self._processes: list[subprocess.Popen[bytes]] = []
         self._ended: subprocess.Popen[bytes] | None = None  # the first that has failed
 
-    def start(self, verb: str, config: Config, workdir: Path) -> None:
-        """Start as many processes as the settings ask for.
-
-        None is started where a launcher has started several, or where there is nothing to do.
-
-        Args:
-            verb: The command.
-            config: Its settings.
-            workdir: Its work directory.
+    def start(self, config: Config) -> None:
+        """Start as many processes as the settings ask for; none where a launcher has done so.
 
         Raises:
-            ConfigError: If the launcher's environment variables are incomplete.
+            ConfigError: If the launcher's environment variables are incomplete, or the system
+                cannot start the processes that the settings ask for.
         """
         if not self._allowed or "WORLD_SIZE" in os.environ or read_launch().world > 1:
             return
         count = count_processes(config)
-        if count == 1 or _is_finished(verb, config, workdir):
+        if count == 1:
             return
         threads = config.threads or max(1, usable_cores() // count)
         listener = socket.create_server(("127.0.0.1", 0), backlog=count)
@@ -208,14 +201,6 @@ def _takes_gpu(device: str) -> bool:
 
         return torch.cuda.is_available()
     return device not in ("auto", "cpu")
-
-
-def _is_finished(verb: str, config: Config, workdir: Path) -> bool:
-    if not (workdir / "data.json").is_file():
-        return False  # new: torch need not be imported yet
-    from gvbsm.pipeline.finished import is_finished
-
-    return is_finished(verb, config, workdir)
 
 
 def end_with_first() -> None:

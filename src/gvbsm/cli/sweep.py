@@ -48,7 +48,7 @@ def sweep_verb(argv: list[str], others: Others) -> int:
     point_settings = parser.parse_object(merge(settings, options)).as_dict()
     origin = Origin.of(preset, preset_settings, point_settings)
     start_log(quiet)
-    others.start("sweep", plan.studies[0][1][0].config, folder)
+    others.start(plan.studies[0][1][0].config)
     from gvbsm.studies.sweep import run_plan
     from gvbsm.studies.table import format_study
 
