@@ -18,6 +18,7 @@ TIMED = (
     "seconds.json",
     "results.json",
     "continual.json",
+    "finished.json",
     "index.html",
     "pareto.pdf",
     "pareto.png",
