@@ -8,6 +8,7 @@ its reader. torch is imported only when a stage runs.
 from __future__ import annotations
 
 import contextlib
+import gc
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -65,6 +66,7 @@ def entry() -> None:
         code = flush_streams(main(sys.argv[1:], Others(allowed=True)))
     except Stopped as stopped:  # after the command itself has ended
         code = stopped.code
+    gc.freeze()  # else Python searches all of torch for garbage before it ends, for a second
     sys.exit(code)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -34,6 +35,7 @@ def stage_verb(verb: str, argv: list[str], others: Others) -> int:
         _print_noted(verb, workdir, origin)
         return 0
     others.start(config)
+    _import_stages()
     leads = read_launch().rank == 0
     if verb == "continual":
         from gvbsm.pipeline.continual import run_continual
@@ -53,6 +55,15 @@ def stage_verb(verb: str, argv: list[str], others: Others) -> int:
     if leads and not convert_only:
         completion.note()
     return 0
+
+
+def _import_stages() -> None:
+    """Import torch and the stages without a search for garbage, which imports hardly make."""
+    gc.disable()
+    try:
+        import gvbsm.api  # noqa: F401
+    finally:
+        gc.enable()
 
 
 def _run_all(parsed: Parsed, completion: Completion, leads: bool) -> None:
