@@ -1,4 +1,4 @@
-"""What commands import: those that compute nothing do without torch, which takes seconds.
+"""What commands import: stages what they use, and those that compute nothing not even torch.
 
 Each command runs in a process of its own, which lists the libraries that it has imported.
 """
@@ -22,7 +22,18 @@ from gvbsm.pipeline.tables import format_table
 from gvbsm.store.workdir import Workspace
 from support.picture_files import write_npz
 
-HEAVY = {"torch", "torchvision", "timm", "matplotlib", "sklearn", "huggingface_hub", "accelerate"}
+HEAVY = {
+    "accelerate",
+    "datasets",
+    "huggingface_hub",
+    "matplotlib",
+    "pandas",
+    "scipy",
+    "sklearn",
+    "timm",
+    "torch",
+    "torchvision",
+}
 TINY = shlex.split(
     "--squeeze.backbones [convnet8_d1] --squeeze.epochs 1 --squeeze.tests 1 "
     "--synthesis.iterations 2 --labels.epochs 2 --evaluation.tests 1 "
@@ -62,6 +73,14 @@ def call(*argv):
     code, modules = json.loads(done.stderr.splitlines()[-1])
     assert code == 0, done.stderr
     return done.stdout, HEAVY & {*modules}
+
+
+def test_a_stage_imports_only_what_it_uses(tmp_path):
+    """A stage on a ConvNet uses torch: no library of networks, of pictures or of figures."""
+    command = ["squeeze", "digits", "--workdir", tmp_path, *TINY, "--precision", "fp32"]
+    _, heavy = call(*command)
+    assert heavy == {"torch"}
+    assert (tmp_path / "squeeze" / "convnet8_d1.safetensors").is_file()
 
 
 def test_show_does_without_torch(workdir):

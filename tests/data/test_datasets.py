@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sklearn.datasets import load_digits
 from torchvision import transforms
 
 from gvbsm.data.datasets import DATASETS, load_dataset
@@ -27,6 +28,19 @@ def test_registry():
     expected += ["webdataset", "hub"]
     assert list(DATASETS) == expected
     assert all(key == spec.name and spec.description for key, spec in DATASETS.items())
+
+
+def test_digits_are_those_of_scikit_learn():
+    data, digits = load_dataset("digits"), load_digits()
+    pictures = np.rint(digits.images * (255 / 16)).astype(np.uint8)
+    expected = sorted(zip(digits.target.tolist(), map(bytes, pictures), strict=True))
+    splits = (data.train, data.test)
+    assert expected == sorted(
+        (label, bytes(picture))
+        for split in splits
+        for label, picture in zip(split.labels.tolist(), split.images.numpy(), strict=True)
+    )
+    assert data.class_names == tuple(map(str, digits.target_names))
 
 
 def test_digits():

@@ -6,7 +6,6 @@ from functools import cache
 
 import torch
 from torch import Tensor
-from torch.utils.flop_counter import FlopCounterMode
 
 from gvbsm.backbones import build_backbone
 
@@ -24,6 +23,8 @@ def multiply_adds(name: str, classes: int, image_size: int, channels: int) -> fl
         image_size: Height and width of the picture, in pixels.
         channels: Channels of the picture.
     """
+    from torch.utils.flop_counter import FlopCounterMode  # slow to import: imports triton
+
     for device in ("meta", "cpu"):
         try:
             with torch.random.fork_rng(), torch.device(device), torch.no_grad():

@@ -1,17 +1,21 @@
-"""Networks of torchvision and timm for full-size images, with or without published weights."""
+"""Networks of torchvision and timm for full-size images, with or without published weights.
+
+Both libraries take seconds to import, so each function imports the one that it needs.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import timm
 import torch
-import torchvision.models
 from torch import Tensor, nn
 
 from gvbsm.config.errors import first_line
+
+if TYPE_CHECKING:
+    from torchvision.models import WeightsEnum
 
 # These two have auxiliary heads and return a tuple in training: not usable as classifiers here.
 _TUPLE_OUTPUT = {"googlenet", "inception_v3"}
@@ -19,17 +23,23 @@ _TUPLE_OUTPUT = {"googlenet", "inception_v3"}
 
 def torchvision_names() -> list[str]:
     """Return the names of torchvision's classifiers."""
+    import torchvision.models
+
     names = torchvision.models.list_models(module=torchvision.models)
     return sorted(set(names) - _TUPLE_OUTPUT)
 
 
 def timm_names() -> list[str]:
     """Return the names of timm's networks, without tags of weights."""
+    import timm
+
     return list(timm.list_models())
 
 
 def is_timm_name(name: str) -> bool:
     """Return whether timm has a network `name`, with or without a tag (`resnet18.a1_in1k`)."""
+    import timm
+
     return timm.is_model(name) and ("." not in name or timm.is_model_pretrained(name))
 
 
@@ -50,6 +60,8 @@ def build_torchvision(name: str, classes: int, channels: int, pretrained: bool) 
         ValueError: If channels is not 3, or there are no weights for this number of classes.
         OSError: If the weights can be neither found nor downloaded.
     """
+    import torchvision.models
+
     if channels != 3:
         raise ValueError(
             f"torchvision/{name} takes images of 3 channels, got {channels}; choose a backbone of "
@@ -70,12 +82,14 @@ def build_torchvision(name: str, classes: int, channels: int, pretrained: bool) 
     return model
 
 
-def torchvision_weights(name: str) -> torchvision.models.WeightsEnum:
+def torchvision_weights(name: str) -> WeightsEnum:
     """Return the entry of a classifier's published weights; nothing is loaded.
 
     Raises:
         ValueError: If there are none.
     """
+    import torchvision.models
+
     versions = torchvision.models.get_model_weights(name).__members__
     if "IMAGENET1K_V1" not in versions:
         raise ValueError(f"torchvision/{name} has no weights IMAGENET1K_V1, only {list(versions)}")
@@ -102,6 +116,8 @@ def build_timm(
         ValueError: If there are no weights for this number of classes.
         OSError: If the weights can be neither found nor downloaded.
     """
+    import timm
+
     options = _timm_options(name, classes, image_size, channels)
     if not pretrained:
         return timm.create_model(name, pretrained=False, **options)
@@ -140,6 +156,8 @@ def fill_timm(
     Raises:
         ValueError: If the weights do not fit the network.
     """
+    import timm
+
     # If the numbers of classes differed, timm would leave the classifier random.
     overlay = {"state_dict": dict(weights), "num_classes": classes, "label_offset": 0}
     options = _timm_options(name, classes, image_size, channels)
@@ -156,10 +174,14 @@ def published_stems(name: str) -> list[str]:
     """Return the names, without suffix, of the files of a network's published weights."""
     prefix, _, library_name = name.rpartition("/")
     if prefix == "torchvision" and library_name in torchvision_names():
+        import torchvision.models
+
         versions = torchvision.models.get_model_weights(library_name).__members__
         weights = versions.get("IMAGENET1K_V1")
         return [] if weights is None else [PurePosixPath(weights.url).stem]
     if prefix == "timm" and is_timm_name(library_name):
+        import timm
+
         published = timm.get_pretrained_cfg(library_name)
         if published is None or not published.has_weights:
             return []
@@ -176,6 +198,8 @@ def timm_classes(name: str) -> int:
     Raises:
         ValueError: If it has none.
     """
+    import timm
+
     published = timm.get_pretrained_cfg(name)
     if published is None or not published.has_weights:
         raise ValueError(f"timm/{name} has no pretrained weights")
@@ -183,6 +207,8 @@ def timm_classes(name: str) -> int:
 
 
 def _timm_options(name: str, classes: int, image_size: int, channels: int) -> dict[str, Any]:
+    import timm
+
     published = timm.get_pretrained_cfg(name)
     options: dict[str, Any] = {"num_classes": classes, "in_chans": channels}
     if published is not None and published.fixed_input_size:

@@ -6,8 +6,6 @@ Shapes are (batch, channels, height, width).
 from __future__ import annotations
 
 from torch import nn
-from torchvision.models.mobilenetv2 import InvertedResidual, MobileNetV2
-from torchvision.ops.misc import Conv2dNormActivation
 
 # (expansion, channels at width 1, blocks, stride), as in torchvision except for the second row,
 # whose stride is 2 there.
@@ -36,6 +34,8 @@ def build_mobilenet_v2_x0_5(classes: int, image_size: int, channels: int) -> nn.
     Returns:
         A module (batch, channels, height, width) -> (batch, classes).
     """
+    from torchvision.models.mobilenetv2 import MobileNetV2  # slow to import
+
     # With multiples of 4, half of 24 is 12, as in the authors' network; torchvision's 8 give 16.
     model: nn.Module = MobileNetV2(
         classes, 0.5, _STAGES, round_nearest=4, block=_block, dropout=0.0
@@ -57,6 +57,9 @@ def _block(
 
     torchvision omits that convolution; the authors' network has it: 53 convolutions, not 52.
     """
+    from torchvision.models.mobilenetv2 import InvertedResidual
+    from torchvision.ops.misc import Conv2dNormActivation
+
     block: nn.Module = InvertedResidual(in_channels, out_channels, stride, expand_ratio, norm_layer)
     if expand_ratio == 1:
         expand = Conv2dNormActivation(

@@ -8,8 +8,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset
-
 from gvbsm.config.errors import first_line
 from gvbsm.config.paths import user_path
 
@@ -54,6 +52,8 @@ def imagenet_names(outputs: int) -> OutputNames | None:
     Args:
         outputs: 1,000 for ImageNet-1k; timm also knows larger sets.
     """
+    from timm.data.imagenet_info import ImageNetInfo, infer_imagenet_subset  # slow to import
+
     subset = infer_imagenet_subset({"num_classes": outputs})
     if subset is None:
         return None

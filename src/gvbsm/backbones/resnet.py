@@ -6,13 +6,13 @@ Shapes are (batch, channels, height, width).
 from __future__ import annotations
 
 from torch import nn
-from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet
 
-_LAYOUTS = {
-    18: (BasicBlock, [2, 2, 2, 2]),
-    34: (BasicBlock, [3, 4, 6, 3]),
-    50: (Bottleneck, [3, 4, 6, 3]),
-    101: (Bottleneck, [3, 4, 23, 3]),
+# Blocks of each stage; the deeper two have bottlenecks.
+_BLOCKS = {
+    18: [2, 2, 2, 2],
+    34: [3, 4, 6, 3],
+    50: [3, 4, 6, 3],
+    101: [3, 4, 23, 3],
 }
 
 
@@ -28,8 +28,10 @@ def build_resnet(depth: int, classes: int, image_size: int, channels: int) -> nn
     Returns:
         A module (batch, channels, height, width) -> (batch, classes).
     """
-    block, repeats = _LAYOUTS[depth]
-    model: nn.Module = ResNet(block, repeats, num_classes=classes)
+    from torchvision.models.resnet import BasicBlock, Bottleneck, ResNet  # slow to import
+
+    block = BasicBlock if depth < 50 else Bottleneck
+    model: nn.Module = ResNet(block, _BLOCKS[depth], num_classes=classes)
     model.conv1 = nn.Conv2d(channels, 64, kernel_size=3, stride=1, padding=1, bias=False)
     # Initialize the new stem as the constructor initializes its own.
     nn.init.kaiming_normal_(model.conv1.weight, mode="fan_out", nonlinearity="relu")

@@ -6,7 +6,6 @@ Shapes are (batch, channels, height, width).
 from __future__ import annotations
 
 from torch import nn
-from torchvision.models.shufflenetv2 import ShuffleNetV2
 
 _STEM = 24
 
@@ -24,6 +23,8 @@ def build_shufflenet_v2_x0_5(classes: int, image_size: int, channels: int) -> nn
     Returns:
         A module (batch, channels, height, width) -> (batch, classes).
     """
+    from torchvision.models.shufflenetv2 import ShuffleNetV2  # slow to import
+
     model: nn.Module = ShuffleNetV2([4, 8, 4], [_STEM, 48, 96, 192, 1024], num_classes=classes)
     model.conv1 = nn.Sequential(
         nn.Conv2d(channels, _STEM, kernel_size=1, bias=False),

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torchvision.transforms.v2.functional as TF
 from torch import Tensor
 from torch.utils.data import Dataset
 
@@ -209,11 +208,13 @@ class _Files(Dataset[Batch]):
 
     def _random_crop(self, picture: Tensor, index: int) -> Tensor:
         """Crop in the file's own pixels, so that no resolution is lost, and resize the crop."""
+        from torchvision.transforms.v2 import functional as transforms  # slow to import
+
         views = self._sample_view(picture.shape[1], picture.shape[2], index)
         top, left, height, width = views.boxes[0].tolist()
         size = [self._size, self._size]
         picture = picture.roll(views.rolls[0].tolist(), dims=(1, 2))
-        picture = TF.resized_crop(picture, top, left, height, width, size, antialias=True)
+        picture = transforms.resized_crop(picture, top, left, height, width, size, antialias=True)
         return picture.flip(2) if bool(views.flips[0]) else picture
 
     def _padded_crop(self, picture: Tensor, index: int) -> Tensor:

@@ -17,7 +17,6 @@ import numpy as np
 import torch
 from PIL import ExifTags, Image, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
 from torch import Tensor
-from torchvision.transforms.v2 import functional as transforms
 
 log = logging.getLogger("gvbsm")
 
@@ -272,6 +271,8 @@ def resize_to(image: Tensor, size: int, crop: float = 1.0) -> Tensor:
     """
     if crop == 1 and tuple(image.shape[-2:]) == (size, size):
         return image
+    from torchvision.transforms.v2 import functional as transforms  # slow to import
+
     height, width = image.shape[-2:]
     most = MOST_ELONGATED * min(height, width)
     if max(height, width) > most:  # else a picture of 1 x 30,000 pixels would take gigabytes

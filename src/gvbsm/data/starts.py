@@ -9,7 +9,6 @@ from __future__ import annotations
 from typing import NamedTuple
 
 import torch
-import torchvision.transforms.v2.functional as TF
 from torch import Tensor
 
 from gvbsm.data.datasets import ImageData
@@ -68,5 +67,10 @@ def training_picture(data: ImageData, index: int) -> Tensor:
 
 def cut_squares(picture: Tensor, boxes: Tensor, side: int) -> Tensor:
     """Cut a picture at `boxes` (n, 4), and resize the crops: uint8 (n, channels, side, side)."""
-    crops = [TF.resized_crop(picture, *box, [side, side], antialias=True) for box in boxes.tolist()]
+    from torchvision.transforms.v2 import functional as transforms  # slow to import
+
+    crops = [
+        transforms.resized_crop(picture, *box, [side, side], antialias=True)
+        for box in boxes.tolist()
+    ]
     return torch.stack(crops)

@@ -114,7 +114,8 @@ def _worker_context() -> BaseContext | None:
             "without workers",
         )
         return None
-    context.set_forkserver_preload(["gvbsm.data.loading"])
+    modules = ["gvbsm.data.loading", "torchvision.transforms.v2.functional"]
+    context.set_forkserver_preload(modules)
     return context
 
 

@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from timm.layers.norm_act import convert_sync_batchnorm
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.parallel import DistributedDataParallel
@@ -73,6 +72,8 @@ def synchronize_batchnorm(model: nn.Module, group: dist.ProcessGroup | None) -> 
     Returns:
         The network; another module if it is a BatchNorm layer itself.
     """
+    from timm.layers.norm_act import convert_sync_batchnorm  # slow to import
+
     synchronized: nn.Module = convert_sync_batchnorm(model, group)  # type: ignore[no-untyped-call]
     return synchronized
 

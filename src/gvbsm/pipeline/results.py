@@ -5,10 +5,10 @@ from __future__ import annotations
 import platform
 import statistics as standard_statistics
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from typing import Any
 
 import torch
-import torchvision
 
 from gvbsm._version import __version__
 from gvbsm.config import Config
@@ -133,7 +133,7 @@ def versions(runtime: Runtime) -> dict[str, str]:
     return {
         "gvbsm": __version__,
         "torch": torch.__version__,
-        "torchvision": torchvision.__version__,
+        "torchvision": version("torchvision"),
         "python": platform.python_version(),
         "device": device,
         "precision": _precisions(runtime),

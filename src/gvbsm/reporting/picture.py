@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 
 from gvbsm.pipeline.real_pictures import SHOWN_CLASSES
-from gvbsm.reporting.figures import plot_images
 from gvbsm.store.distilled import load_distilled, load_images
 from gvbsm.store.workdir import Workspace
 
@@ -17,6 +16,8 @@ def draw_picture(workspace: Workspace, real_pictures: Path) -> Path:
         workspace: The work directory.
         real_pictures: The file that `sample_real` wrote.
     """
+    from gvbsm.reporting.figures import plot_images  # imports matplotlib, which is slow
+
     distilled = load_distilled(workspace.directory)
     real = load_images(real_pictures)
     shown = min(SHOWN_CLASSES, len(real.class_names))

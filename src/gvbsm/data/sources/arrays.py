@@ -16,7 +16,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torchvision
 from numpy.lib import format as npy
 from numpy.typing import ArrayLike, NDArray
 
@@ -301,6 +300,8 @@ def read_cifar(request: Request, kind: str) -> Raw:
         root = root.parent
     if root is not None and not (root / folder).is_dir():
         return read_folder(request) if _find_npz(root) is None else read_npz(request)
+    import torchvision.datasets  # slow to import, and needed for these files only
+
     try:  # the official files are pickles; torchvision compares their md5 before it opens them
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", np.exceptions.VisibleDeprecationWarning)

@@ -14,7 +14,6 @@ from typing import Any
 
 import numpy as np
 import torch
-import torchvision.datasets
 from PIL import Image
 from torch import Tensor
 
@@ -115,6 +114,8 @@ def _relabeled(split: Split, classes: Classes, name: str) -> Tensor:
 
 
 def _make(name: str, request: Request, root: Path, how: dict[str, Any]) -> Any:
+    import torchvision.datasets  # slow to import
+
     options = dict(how)
     if name not in _NOT_DOWNLOADED:
         options["download"] = request.root is None
