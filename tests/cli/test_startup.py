@@ -66,12 +66,12 @@ def workdir(run_arguments):
     return run_arguments[run_arguments.index("--workdir") + 1]
 
 
-def call(*argv):
+def call(*argv, expected=0):
     """Run a command in a process; return its output and the heavy libraries that it imported."""
     command = [sys.executable, "-c", PROGRAM, *map(str, argv)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     code, modules = json.loads(done.stderr.splitlines()[-1])
-    assert code == 0, done.stderr
+    assert code == expected, done.stderr
     return done.stdout, HEAVY & {*modules}
 
 
@@ -89,6 +89,11 @@ def test_show_does_without_torch(workdir):
     assert "squeeze: convnet8_d1" in output
     assert "labels: 2 epochs" in output
     assert "random-hard" in output
+
+
+def test_a_damaged_work_directory_is_refused_without_torch(tmp_path):
+    (tmp_path / "results.json").write_text("{")
+    assert call("show", tmp_path, expected=2)[1] == set()
 
 
 @pytest.mark.parametrize("verb", ["run", "squeeze", "synthesis", "labels", "evaluation"])

@@ -182,12 +182,15 @@ def _exit_code(error: Exception) -> int | None:
         return 2
     if isinstance(error, OSError):
         return 1
-    from gvbsm.data.pictures import DataError
-    from gvbsm.engine.device import RunError
-    from gvbsm.engine.processes import ProcessError
     from gvbsm.files.artifacts import ArtifactError
 
-    if isinstance(error, (ArtifactError, DataError)):
+    if isinstance(error, ArtifactError):
+        return 2
+    from gvbsm.data.pictures import DataError  # imports torch, as those that raise the others did
+    from gvbsm.engine.device import RunError
+    from gvbsm.engine.processes import ProcessError
+
+    if isinstance(error, DataError):
         return 2
     return 1 if isinstance(error, (RunError, ProcessError)) else None
 
