@@ -119,7 +119,7 @@ def compiled_form(batches, runtime, name="convnet8_d1"):
 
 
 def test_compile_form__tries_once_and_then_weighs_cost_and_saving(races, trials, runtime):
-    assert not compiled_form(399, runtime).compiled  # too short for a trial
+    assert not compiled_form(249, runtime).compiled  # too short for a trial
     assert trials == []
     assert compiled_form(401, runtime) == Form("fp32", None, compiled=True)
     assert trials == ["convnet8_d1"]

@@ -9,6 +9,7 @@ import pytest
 from gvbsm.config.build import build_config, for_method, to_dict
 from gvbsm.config.keys import merge
 from gvbsm.data.epochs import settle_epochs
+from gvbsm.engine.forms import Forms
 from gvbsm.store.image_set import ImageSet
 from gvbsm.store.label_store import STORAGE
 from gvbsm.store.recipes import REVISIONS, Recipes
@@ -301,3 +302,27 @@ def test_recipes__a_student_of_another_normalization_is_as_if_all_had_it():
     assert recipes_of(own)["student"] == everyone["student"]
     hard = {"evaluation": {"loss": "hard"}}
     assert recipes_of(merge(own, hard))["student"] == recipes_of(hard)["student"]
+
+
+def test_recipes__name_the_form_of_each_network_and_leave_others_as_they_are():
+    config = build_config(BASE)
+    image_set = ImageSet(config, Path("w"))
+
+    def recipes(**row):
+        forms = Forms({"resnet18": row})
+        made = Recipes(config, "data", "fp32", forms)
+        return {
+            "teacher": made.teacher("resnet18")["precision"],
+            "statistics": made.statistics("resnet18")["precision"],
+            "images": made.images(image_set)["precision"],
+            "labels": made.labels(image_set)["precision"],
+            "student": made.student(image_set, "resnet18", 0)["precision"],
+        }
+
+    plain = dict.fromkeys(STAGES, "fp32")
+    assert recipes() == plain
+    assert recipes(training="bf16") == {**plain, "teacher": "bf16", "student": "bf16"}
+    assert recipes(inference="bf16") == {**plain, "labels": ["bf16", "fp32"]}
+    # Statistics are recorded by hooks, compiled or not.
+    compiled = {"statistics": "bf16", "images": ["bf16 compiled", "fp32"]}
+    assert recipes(pixels="bf16 compiled") == {**plain, **compiled}

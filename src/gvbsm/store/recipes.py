@@ -110,7 +110,7 @@ class Recipes:
             settings["by_class"] = True
         return self._recipe(
             "statistics",
-            self._forms_of((backbone,), "pixels"),
+            self._uncompiled(backbone),
             seed=seed_of(self._config, "squeeze"),
             teacher=fingerprint(self.teacher(backbone)),
             statistics=settings,
@@ -246,6 +246,11 @@ class Recipes:
         if views != seed_of(image_set.config, "evaluation"):  # else it is the recipe's own
             settings["seed"] = views
         return {"images": fingerprint(self.images(image_set)), "labels": settings}
+
+    def _uncompiled(self, backbone: str) -> str:
+        """The entry `precision` of statistics, which are always recorded by hooks."""
+        form = self._forms.of(backbone, "pixels")
+        return form._replace(compiled=False).name if form else self._precision
 
     def _forms_of(self, names: Sequence[str], kind: Kind) -> str | list[str]:
         """The entry `precision` for networks: a single name if all have the same form."""
