@@ -503,7 +503,8 @@ def test_an_overlay_changes_what_it_says_and_nothing_else(base, method):
     first = before["squeeze"]["backbones"][:1]
     for key in flat_keys(overlay):
         wanted = value_at(overlay, key)
-        assert value_at(after, key) == (first if wanted is None else wanted), key
+        names_teacher = wanted is None and key.endswith(".backbones")
+        assert value_at(after, key) == (first if names_teacher else wanted), key
     assert after["method"] == method
 
 

@@ -26,6 +26,7 @@ TABLES = (
     "labels.weights",
     "squeeze.settings_of",
     "baselines.overrides",
+    "baselines.sets",
 )
 
 

@@ -25,7 +25,7 @@ DATA = SimpleNamespace(train=range(10**7), class_names=tuple("abcd"), channels=3
 @pytest.fixture
 def races(monkeypatch, tmp_path):
     """Races whose winner is bf16 without timing; the keys are the networks that raced."""
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
     raced = []
 
     def race(network, work, shape, runtime):
@@ -48,7 +48,7 @@ def test_choose__races_once_a_machine_and_only_long_work(races, runtime):
 
 
 def test_choose__goes_on_without_its_cache(races, runtime, tmp_path):
-    cache = tmp_path / "cache" / "gvbsm"
+    cache = tmp_path / "home" / ".cache" / "gvbsm"
     for content in ('{"a": [1]}', "no JSON", '{"checksum": 1}'):
         cache.mkdir(parents=True, exist_ok=True)
         (cache / "forms.json").write_text(content)
@@ -61,14 +61,14 @@ def test_choose__goes_on_without_its_cache(races, runtime, tmp_path):
 
 
 def test_choose__leaves_torchs_random_numbers_as_they_are(runtime, monkeypatch, tmp_path):
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setenv("HOME", str(tmp_path))
     torch.manual_seed(3)
     expected = torch.rand(4)
     torch.manual_seed(3)
     for kind in ("training", "pixels", "inference"):
         TASK.choose("wrn10_1", kind, LONG, runtime)
     assert torch.equal(torch.rand(4), expected)
-    assert len(read_json(tmp_path / "gvbsm" / "forms.json")) == 3
+    assert len(read_json(tmp_path / ".cache" / "gvbsm" / "forms.json")) == 3
 
 
 CONFIG = {
@@ -87,7 +87,7 @@ def chosen(tmp_path, runtime, **settings):
 def test_choose_forms__keeps_the_choice_of_a_work_directory(races, runtime, tmp_path, monkeypatch):
     first = chosen(tmp_path, runtime)
     assert set(first["convnet8_d1"]) >= {"training"}
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "other machine"))
+    monkeypatch.setenv("HOME", str(tmp_path / "other machine"))
     monkeypatch.setattr(choice, "race", lambda *_: pytest.fail("raced again"))
     assert chosen(tmp_path, runtime) == first
 

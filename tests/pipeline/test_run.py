@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-import gvbsm.stages.evaluation
+import gvbsm.store.batches
 from gvbsm import api
 from gvbsm.config import ConfigError
 from gvbsm.config.build import as_config, build_config, for_method
@@ -93,12 +93,12 @@ def test_run__without_a_work_directory_takes_the_usual_one(config, folder, monke
     class TakenError(Exception):
         pass
 
-    def take(_config, workdir, _quiet, origin):
+    def take(_config, workdir, _quiet, _data, origin):
         assert origin == origin_of(config)
         raise TakenError(workdir.as_posix())
 
     settings = as_config(SETTINGS)
-    monkeypatch.setattr(api, "as_config", lambda _config: settings)
+    monkeypatch.setattr(api, "as_config", lambda *_: settings)
     monkeypatch.setattr(api, "Run", take)
     with pytest.raises(TakenError, match=f"^{folder}$"):
         api.run(config)
@@ -297,13 +297,13 @@ def test_a_small_set_in_small_batches_learns_from_stored_labels_as_from_online_o
             "evaluation": {"batch_size": 5},
         },
     )
-    sizes, seen = [], gvbsm.stages.evaluation.view_batch
+    sizes, seen = [], gvbsm.store.batches.view_batch
 
     def view_batch(images, plan, index, *rest):
         sizes.append(len(index))
         return seen(images, plan, index, *rest)
 
-    monkeypatch.setattr(gvbsm.stages.evaluation, "view_batch", view_batch)
+    monkeypatch.setattr(gvbsm.store.batches, "view_batch", view_batch)
     found = []
     for store in (True, False):
         api.run(merge(settings, {"labels": {"store": store}}), tmp_path, quiet=True)
@@ -315,7 +315,7 @@ def test_a_small_set_in_small_batches_learns_from_stored_labels_as_from_online_o
             result.unlink()
             shutil.rmtree(tmp_path / "labels")
     assert found[0] == found[1]
-    assert sizes == 2 * [5] * 2 * 3  # two trainings of two batches in three epochs
+    assert sizes == 2 * [10] * 3  # two trainings of three epochs; both batches at once
 
 
 def test_out_of_memory__a_batch_is_cut_unless_batchnorm_goes_by_it(tmp_path, monkeypatch):

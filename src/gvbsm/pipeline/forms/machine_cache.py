@@ -7,10 +7,10 @@ import platform
 from contextlib import suppress
 from pathlib import Path
 
-import platformdirs
 import torch
 
 from gvbsm._version import __version__
+from gvbsm.config.paths import cache_folder
 from gvbsm.engine.device import Runtime
 from gvbsm.files.artifacts import ArtifactError, read_json, write_json
 
@@ -25,7 +25,7 @@ class MachineCache:
     """
 
     def __init__(self, runtime: Runtime) -> None:
-        self._path = Path(platformdirs.user_cache_dir("gvbsm")) / "forms.json"
+        self._path = cache_folder() / "forms.json"
         facts = (__version__, torch.__version__, _machine(runtime), torch.get_num_threads())
         self._prefix = " ".join(map(str, facts))
 
