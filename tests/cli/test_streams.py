@@ -74,6 +74,6 @@ def test_a_run_without_a_standard_error_stream_is_made(tmp_path):
 
 
 def test_a_table_is_printed_where_the_encoding_lacks_its_signs(tmp_path):
-    program = "import gvbsm.cli as cli\ncli.main = lambda argv: print('57.6 \\u00b1 0.2')\n"
+    program = "import gvbsm.cli as cli\ncli.main = lambda *_: print('57.6 \\u00b1 0.2')\n"
     done = shell(f'{sys.executable} -c "{program}cli.entry()"', tmp_path, PYTHONIOENCODING="ascii")
     assert (done.returncode, done.stdout) == (0, "57.6 \\xb1 0.2\n"), done.stderr

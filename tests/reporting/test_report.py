@@ -953,7 +953,7 @@ def test_the_lines_for_python_work(tree, reported, monkeypatch):
     exec(code.replace("&#34;", '"'), names)
     assert names["distilled"].images.shape == (4, 1, 8, 8)
     assert len(names["pictures"]) == 4
-    assert names["soft"].shape == (4, 2)
+    assert names["batch"].logits.shape[1] == 2
 
 
 def test_a_data_set_without_a_preset_is_compared_with_none():
@@ -996,7 +996,9 @@ def test_report_of_what_holds_no_results(tmp_path, capsys):
 
 def test_report_help(capsys):
     assert main(["report", "--help"]) == 0
-    assert capsys.readouterr().out == "usage: gvbsm report DIR [--quiet]\n"
+    assert capsys.readouterr().out == (
+        "usage: gvbsm report DIR [--networks file.py:Class,...] [--quiet]\n"
+    )
 
 
 def test_report_from_the_command_and_from_python(workdir, monkeypatch, capsys):
