@@ -81,6 +81,11 @@ def main(argv: Sequence[str], others: Others | None = None) -> int:
     try:
         code = _run(argv, others)
         return code
+    except Stopped:  # by the end of another process, while the same fault was handled here
+        if not others.have_stopped_this or (failure := others.failure()) is None:
+            raise
+        code = _report(*failure)
+        return code
     finally:
         others.end(done=code == 0)
 

@@ -53,6 +53,7 @@ class Others:
 
     def __init__(self, allowed: bool = False) -> None:
         self._allowed, self._ending, self.have_stopped_this = allowed, False, False
+        self._lock = threading.Lock()  # this process is stopped only before it ends the others
         self._processes: list[subprocess.Popen[bytes]] = []
         self._ended: subprocess.Popen[bytes] | None = None  # the first that has failed
 
@@ -101,11 +102,12 @@ class Others:
             return
         self._ended = self._ended or process
         time.sleep(REPORT_SECONDS)
-        if not self._ending:
-            main = threading.main_thread().ident
-            assert main is not None
-            self.have_stopped_this = True
-            signal.pthread_kill(main, signal.SIGTERM)
+        with self._lock:
+            if not self._ending:
+                main = threading.main_thread().ident
+                assert main is not None
+                self.have_stopped_this = True
+                signal.pthread_kill(main, signal.SIGTERM)
 
     @property
     def have_started(self) -> bool:
@@ -115,8 +117,11 @@ class Others:
     def failure(self) -> tuple[int, str] | None:
         """Exit code and message if another process has ended before the work was done.
 
-        The message is empty if the other process has given the reason itself.
+        The message is empty if the other process has given the reason itself. From now on this
+        process is not stopped any more.
         """
+        with self._lock:
+            self._ending = True
         end = time.monotonic() + REPORT_SECONDS
         while self._processes and self._ended is None and time.monotonic() < end:
             time.sleep(0.02)
@@ -135,7 +140,8 @@ class Others:
 
     def end(self, done: bool) -> None:
         """Wait until the other processes have ended; if the work is not done, end them."""
-        self._ending = True
+        with self._lock:
+            self._ending = True
         end = time.monotonic() + (EXIT_SECONDS if done else 0)
         for process in self._processes:
             with suppress(subprocess.TimeoutExpired):
