@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -13,21 +13,55 @@ from gvbsm.config.errors import first_line
 
 log = logging.getLogger("gvbsm")
 
-Function = TypeVar("Function", bound=Callable[..., Any])
+Result = TypeVar("Result")
 
 # By default, the compiler changes the memory layout of maps after it has ordered the sums over
 # them; the sums of `method.fast.compiled` then take longer than the network.
 KEEP_LAYOUT: dict[str, Any] = {"layout_optimization": False}
 
 
-def compile_function(function: Function) -> Function:
-    """Return a function that is compiled at its first call, and again for each other shape."""
+class CompiledFunction(Generic[Result]):
+    """A function that is compiled at its first call; one that cannot be compiled runs as it is.
+
+    It is compiled again for each other shape of its arguments.
+
+    Args:
+        function: The function.
+        on_failure: Called with the error's text if the function cannot be compiled.
+    """
+
+    def __init__(
+        self, function: Callable[[Tensor], Result], on_failure: Callable[[str], None]
+    ) -> None:
+        self._function, self._on_failure = function, on_failure
+        self._run: Callable[[Tensor], Result] | None = None
+
+    def __call__(self, x: Tensor) -> Result:
+        """Return what the function returns.
+
+        Raises:
+            Exception: What the function raises, compiled or not.
+        """
+        try:
+            self._run = self._run or _compile(self._function)
+            return self._run(x)
+        except torch.OutOfMemoryError:
+            raise
+        except Exception as error:  # missing or broken compilers raise errors of many types
+            if self._run == self._function:
+                raise
+            fault = first_line(error)
+        self._on_failure(fault)
+        self._run = self._function
+        return self._run(x)
+
+
+def _compile(function: Callable[[Tensor], Result]) -> Callable[[Tensor], Result]:
     # Without a GPU, torch warns here that it has not found CUDA.
     logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     # torch limits compilations of one function; a single one may serve all networks and shapes.
     torch._dynamo.config.recompile_limit = max(torch._dynamo.config.recompile_limit, 64)
-    compiled = torch.compile(function, dynamic=False, options=KEEP_LAYOUT)
-    return cast("Function", compiled)
+    return torch.compile(function, dynamic=False, options=KEEP_LAYOUT)
 
 
 class CompiledNetwork(nn.Module):
@@ -41,22 +75,13 @@ class CompiledNetwork(nn.Module):
     def __init__(self, network: nn.Module, on_failure: Callable[[str], None] | None = None) -> None:
         super().__init__()
         self.network = network
-        self._run: Callable[[Tensor], Tensor] = compile_function(network.forward)
-        self._on_failure = on_failure or self._warn
+        self._run: CompiledFunction[Tensor] = CompiledFunction(
+            network.forward, on_failure or self._warn
+        )
 
     def forward(self, pictures: Tensor) -> Tensor:
         """Return the network's output."""
-        try:
-            logits: Tensor = self._run(pictures)
-        except torch.OutOfMemoryError:
-            raise
-        except Exception as error:  # missing or broken compilers raise errors of many types
-            if self._run == self.network.forward:
-                raise
-            self._on_failure(first_line(error))
-            self._run = self.network.forward
-            logits = self._run(pictures)
-        return logits
+        return self._run(pictures)
 
     def _warn(self, text: str) -> None:
         name = type(self.network).__name__

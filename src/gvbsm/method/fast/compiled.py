@@ -11,13 +11,10 @@ from collections.abc import Callable, Collection, Iterable
 import torch
 from torch import Tensor, nn
 
-from gvbsm.config.errors import first_line
-from gvbsm.engine.forms.compiled import compile_function
+from gvbsm.engine.forms.compiled import CompiledFunction
 from gvbsm.method.fast.sweeps import layout_of
 from gvbsm.method.layers import layers_at
 from gvbsm.method.moments import LayerSums
-
-ForwardPass = Callable[[Tensor], tuple[Tensor, dict[str, LayerSums]]]
 
 
 class CompiledObserver:
@@ -46,7 +43,7 @@ class CompiledObserver:
         self._model = copy.deepcopy(model).to(memory_format=torch.channels_last)
         self._n_p, self._groups, self._on_failure = n_p, 1, on_failure
         self._sums: dict[str, LayerSums] = {}
-        self._run: ForwardPass | None = None
+        self._run = CompiledFunction(self._forward, self._failed)
         for path, layer in layers_at(self._model, paths).items():
             layer.register_forward_pre_hook(self._before(path))
 
@@ -56,21 +53,14 @@ class CompiledObserver:
         """Run a forward pass; see `capture.Observer`."""
         self._groups = groups
         try:
-            if self._run is None:
-                self._run = compile_function(self._forward)
-            logits, sums = self._run(x)
-        except torch.OutOfMemoryError:
-            raise
-        except Exception as error:  # missing or broken compilers raise errors of many types
-            if self._run == self._forward:
-                raise
-            self._on_failure(first_line(error))
-            self._sums.clear()
-            self._run = self._forward
             logits, sums = self._run(x)
         finally:
             self._sums.clear()  # left by a pass that failed
         return logits, {path: sums[path] for path in paths}
+
+    def _failed(self, text: str) -> None:
+        self._sums.clear()
+        self._on_failure(text)
 
     def _before(self, path: str) -> Callable[..., None]:
         def record(_module: nn.Module, arguments: tuple[Tensor, ...]) -> None:
