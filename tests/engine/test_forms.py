@@ -86,6 +86,43 @@ def test_race__measures_how_far_each_form_is_from_float64(runtime):
     assert fastest(raced, NETWORK).precision == "fp32"
 
 
+class InFloat32(nn.Module):
+    """A network that works in float32 alone, and otherwise as `broken` says."""
+
+    def __init__(self, broken):
+        super().__init__()
+        self.layer, self.broken = nn.Linear(4, 2), broken
+
+    def forward(self, x):
+        y = self.layer(x.flatten(1)[:, :4])
+        if y.dtype in self.broken:
+            raise RuntimeError(f"not in {y.dtype}")
+        return y
+
+
+def infer(network, in_form):
+    def step(pictures):
+        with torch.no_grad(), in_form.autocast():
+            return network(pictures)
+
+    return step
+
+
+def test_race__leaves_out_the_forms_that_a_network_does_not_work_in(runtime):
+    raced = race(InFloat32({torch.bfloat16}), infer, (3, 8, 8), runtime)
+    assert [trial.form for trial in raced] == ["fp32 contiguous", "fp32 channels-last"]
+    assert fastest(raced, NETWORK).precision == "fp32"
+    with pytest.raises(RuntimeError, match="float32"):
+        race(InFloat32({torch.float32}), infer, (3, 8, 8), runtime)
+
+
+def test_race__compares_with_float32_where_float64_does_not_work(runtime):
+    raced = race(InFloat32({torch.float64}), infer, (3, 8, 8), runtime)
+    assert [trial.form for trial in raced] == [form.name for form in CANDIDATES]
+    assert raced[0].cosine == pytest.approx(1)
+    assert all(trial.cosine > 0.99 for trial in raced)
+
+
 def test_noise__has_fewer_pictures_where_they_are_large():
     assert [len(noise((3, side, side))) for side in (8, 64, 128, 224)] == [16, 16, 4, 4]
     assert noise((3, 224, 224), 7).shape == (7, 3, 224, 224)
@@ -120,7 +157,7 @@ def test_compiled_network__goes_on_uncompiled_but_keeps_the_networks_own_errors(
     def broken(_):
         raise RuntimeError("no compiler\nand more")
 
-    monkeypatch.setattr("gvbsm.engine.forms.compiled.compile_function", lambda _: broken)
+    monkeypatch.setattr(torch, "compile", lambda *_, **_settings: broken)
     failures, ones = [], torch.ones(2)
     network = CompiledNetwork(NotOnZeros(), failures.append)
     assert torch.equal(network(ones), 2 * ones)

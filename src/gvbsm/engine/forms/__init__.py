@@ -1,20 +1,19 @@
 """The forms in which a network can be computed, and which of them each kind of work takes.
 
-A form is a precision and a memory layout. Which one is fastest depends on the processor, on the
-network and on what is computed; `race.py` measures it. This module needs no torch.
+A form is a precision, a memory layout, and whether the network is compiled. Which one is fastest
+depends on the processor, on the network and on what is computed; `race.py` measures it. This module
+needs no torch.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Literal, NamedTuple, get_args
+from typing import Literal, NamedTuple
 
 Kind = Literal["training", "pixels", "inference"]
 """What is computed: a training step; a forward pass and the gradient of the pixels; a forward pass.
 """
-
-KINDS: tuple[Kind, ...] = get_args(Kind)
 
 
 class Form(NamedTuple):
@@ -23,7 +22,7 @@ class Form(NamedTuple):
     Attributes:
         precision: fp32 or bf16 (autocast; master weights, losses and statistics stay float32).
         layout: channels-last or contiguous; None is what `usual_layout` names.
-        compiled: Whether the network is compiled with the statistics of its layers.
+        compiled: Whether the network is compiled; for pixels, with the statistics of its layers.
     """
 
     precision: str = "fp32"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import itertools
+import logging
 import time
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -13,8 +14,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gvbsm.config.errors import first_line
 from gvbsm.engine.device import Runtime, usual_layout
 from gvbsm.engine.forms import Form
+
+log = logging.getLogger("gvbsm")
 
 BATCH = 16  # pictures in a race, fewer above 64 pixels
 ROUNDS = 3
@@ -54,32 +58,54 @@ def race(
 ) -> list[Trial]:
     """Time all forms of a network in turn, on the same noise.
 
+    A network that does not work in float64 is compared with its first form. Another form that it
+    does not work in, such as bf16, is left out.
+
     Args:
         network: The network; copies of it are called.
         work: What is computed.
         shape: (channels, height, width) of a picture.
         runtime: Device.
-        candidates: The forms.
+        candidates: The forms; the network must work in the first.
 
     Returns:
         The trials, in the order of the candidates.
     """
     pictures = noise(shape).to(runtime.device)
-    exact_runtime = runtime.in_form(Form("fp32"))
-    exact_network = exact_runtime.place(copy.deepcopy(network)).double()
-    exact = work(exact_network, exact_runtime)(pictures.double()).flatten()
-    del exact_network
-    steps, cosines = [], []
+    exact = _in_float64(network, work, pictures, runtime)
+    steps: dict[Form, Callable[[], Tensor]] = {}
+    computed: dict[Form, Tensor] = {}
     for form in candidates:
         in_form = runtime.in_form(form)
         step = work(in_form.place(copy.deepcopy(network)), in_form)
-        computed = step(pictures).flatten().double()
-        steps.append(partial(step, pictures))
-        cosines.append(float(F.cosine_similarity(computed, exact, dim=0)))
-    times = [[timed(step, runtime) for step in steps] for _ in range(ROUNDS)]
+        try:
+            computed[form] = step(pictures).flatten().double()
+        except Exception as error:  # networks of any library raise any
+            if form == candidates[0]:
+                raise
+            log.debug("a network does not work in %s: %s", form.name, first_line(error))
+            continue
+        steps[form] = partial(step, pictures)
+    exact = computed[candidates[0]] if exact is None else exact
+    times = [[timed(step, runtime) for step in steps.values()] for _ in range(ROUNDS)]
     least = [min(column) for column in zip(*times, strict=True)]
-    columns = zip(candidates, least, cosines, strict=True)
-    return [Trial(form.name, seconds, cosine) for form, seconds, cosine in columns]
+    return [
+        Trial(form.name, seconds, float(F.cosine_similarity(computed[form], exact, dim=0)))
+        for form, seconds in zip(steps, least, strict=True)
+    ]
+
+
+def _in_float64(
+    network: nn.Module, work: Work, pictures: Tensor, runtime: Runtime
+) -> Tensor | None:
+    """Compute a batch in float64; None if the network does not work in it."""
+    exact_runtime = runtime.in_form(Form("fp32"))
+    exact_network = exact_runtime.place(copy.deepcopy(network)).double()
+    try:
+        return work(exact_network, exact_runtime)(pictures.double()).flatten()
+    except Exception as error:  # such as one that casts its maps to float32
+        log.debug("a network does not work in float64: %s", first_line(error))
+        return None
 
 
 def fastest(trials: Sequence[Trial], network: nn.Module) -> Form:

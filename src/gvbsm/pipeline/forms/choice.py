@@ -140,10 +140,13 @@ class RaceTask:
         Returns:
             The form; None if the work is too short for a race.
         """
+        forms = len(self.candidates)
+        raced = len(noise(self.shape)) * forms * (ROUNDS + 1)
+        beyond = pictures - WORTH * raced
+        if beyond <= 0:  # whatever the network costs
+            return None
         forward = multiply_adds(name, self.classes, self.shape[-1], self.shape[0])
-        batch, forms = len(noise(self.shape)), len(self.candidates)
-        raced = batch * forms * (ROUNDS + 1) * PASSES[kind] * forward
-        if pictures * PASSES[kind] * forward < WORTH * (raced + OVERHEAD):
+        if beyond * PASSES[kind] * forward < WORTH * OVERHEAD:
             return None
         with seeded(0, "race"):
             network = build_backbone(name, self.classes, self.shape[-1], self.shape[0])
