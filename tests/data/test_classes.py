@@ -2,10 +2,11 @@
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gvbsm.data.classes import MOST_CLASSES, class_name, labels_of, number_classes
+from gvbsm.data.classes import MOST_CLASSES, class_name, labels_of, number_classes, renumbered
 from gvbsm.data.pictures import DataError
 
 numbers = st.lists(st.integers(0, 10**20), min_size=1, max_size=20)
@@ -64,3 +65,12 @@ def test_a_class_without_training_pictures_is_named():
 
 def test_class_name_is_text_without_marks():
     assert class_name(b"\xef\xbb\xbfcaf\xc3\xa9 ") == class_name("cafe\u0301") == "caf\u00e9"
+
+
+def test_renumbered__labels_name_the_same_classes_in_another_order():
+    labels = torch.tensor([0, 2, 1, 1])
+    names, order = ("ant", "bee", "cat"), ("cat", "ant", "bee")
+    found = renumbered(labels, names, order)
+    assert [order[label] for label in found] == [names[label] for label in labels]
+    assert renumbered(labels, names, ("cat", "ant", "dog")) is None
+    assert renumbered(labels, names, ("cat", "ant")) is None

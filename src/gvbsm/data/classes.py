@@ -10,6 +10,9 @@ import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+import torch
+from torch import Tensor
+
 from gvbsm.data.pictures import DataError
 
 MOST_CLASSES = 100_000
@@ -148,3 +151,20 @@ def labels_of(values: Iterable[int | str], classes: Classes, where: str) -> list
             f"{', '.join(unknown[:3])}{more}; known are {', '.join(classes.names[:3])}, ..."
         )
     return [classes.label_of[value] for value in values]
+
+
+def renumbered(labels: Tensor, names: Sequence[str], order: Sequence[str]) -> Tensor | None:
+    """Number labels by another order of the same classes.
+
+    Args:
+        labels: Labels by `names`, int64 (n,).
+        names: Name of each class.
+        order: The names in the other order.
+
+    Returns:
+        int64 (n,); None if the names are not the same.
+    """
+    if sorted(names) != sorted(order):
+        return None
+    places = {name: place for place, name in enumerate(order)}
+    return torch.tensor([places[name] for name in names])[labels]

@@ -10,7 +10,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from gvbsm.backbones import build_backbone, code_of
@@ -18,6 +17,7 @@ from gvbsm.config import Config, ConfigError
 from gvbsm.config.build import to_dict
 from gvbsm.config.given import code_name
 from gvbsm.config.paths import user_path
+from gvbsm.data.classes import renumbered
 from gvbsm.data.datasets import DATASETS, ImageData
 from gvbsm.engine.device import Runtime, resolve_runtime
 from gvbsm.engine.seeds import seeded
@@ -200,9 +200,9 @@ def _relabeled(data: ImageData, names: tuple[str, ...]) -> Tensor:
         )
     if test_classes == names:
         return data.test.labels
-    if sorted(test_classes) == sorted(names):
+    if (labels := renumbered(data.test.labels, test_classes, names)) is not None:
         log.info("test labels are renumbered to the class order of the set")
-        return torch.tensor([names.index(name) for name in test_classes])[data.test.labels]
+        return labels
     at = next(
         index
         for index, pair in enumerate(zip(test_classes, names, strict=True))

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from gvbsm.config import ConfigError
 from gvbsm.config.paths import user_path
+from gvbsm.data.classes import renumbered
 from gvbsm.data.datasets import ImageData
 from gvbsm.files.artifacts import is_current
 from gvbsm.pipeline.run import Run
@@ -83,11 +84,10 @@ def fitting_images(
         )
     if len(names) != len(classes):
         raise ConfigError(f"{where} has {len(names)} classes, the pictures {len(classes)}")
-    labels = distilled.labels
-    if sorted(names) == sorted(classes):
-        labels = torch.tensor([classes.index(name) for name in names])[labels]
-    else:
+    labels = renumbered(distilled.labels, names, classes)
+    if labels is None:
         log.warning("%s: its class names differ, so the order of classes is assumed", where)
+        labels = distilled.labels
     counts = torch.bincount(labels, minlength=len(classes))
     if not bool((counts == ipc).all()):
         low, high = int(counts.min()), int(counts.max())
