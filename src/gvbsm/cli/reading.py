@@ -15,28 +15,16 @@ def show_verb(argv: list[str]) -> int:
     if {"-h", "--help"} & set(argv):
         print(f"usage: {usage}")
         return 0
-    folder, form = _folder_and_format(argv)
-    if folder is None or (form is not None and form not in TABLE_FORMATS):
+    words, forms = _without(argv, "--format")
+    form = forms[-1] if forms else None
+    is_folder = len(words) == 1 and not words[0].startswith("-")
+    if not is_folder or (form is not None and form not in TABLE_FORMATS):
         raise ConfigError(f"{usage} takes one work directory, got {' '.join(argv) or 'none'}")
     from gvbsm.reporting.show import describe, result_table
 
-    workdir = user_path(folder)
+    workdir = user_path(words[0])
     print(describe(workdir) if form is None else result_table(workdir, form).rstrip("\n"))
     return 0
-
-
-def _folder_and_format(argv: list[str]) -> tuple[str | None, str | None]:
-    """Return the folder and the format that a command names; a folder of None is a fault."""
-    words, form = [], None
-    remaining = iter(argv)
-    for word in remaining:
-        option, _, value = word.partition("=")
-        if option == "--format":
-            form = value or next(remaining, "")
-        else:
-            words.append(word)
-    is_folder = len(words) == 1 and not words[0].startswith("-")
-    return (words[0] if is_folder else None), form
 
 
 def report_verb(argv: list[str]) -> int:
@@ -45,7 +33,9 @@ def report_verb(argv: list[str]) -> int:
     if {"-h", "--help"} & set(argv):
         print(f"usage: {usage}")
         return 0
-    argv, networks = _without_networks(argv)
+    argv, lists = _without(argv, "--networks")
+    names = (name.strip() for names in lists for name in names.strip("[]").split(","))
+    networks = [name for name in names if name]
     folders = [argument for argument in argv if argument != "--quiet"]
     if len(folders) != 1 or folders[0].startswith("-"):
         raise ConfigError(f"{usage} takes one work directory, got {' '.join(folders) or 'none'}")
@@ -56,16 +46,15 @@ def report_verb(argv: list[str]) -> int:
     return 0
 
 
-def _without_networks(argv: list[str]) -> tuple[list[str], list[str]]:
-    """The other arguments, and the names that `--networks` gives."""
+def _without(argv: list[str], option: str) -> tuple[list[str], list[str]]:
+    """The other arguments, and the values that an option has in them."""
     others: list[str] = []
-    networks: list[str] = []
-    waiting = iter(argv)
-    for argument in waiting:
-        option, equals, value = argument.partition("=")
-        if option != "--networks":
+    values: list[str] = []
+    remaining = iter(argv)
+    for argument in remaining:
+        name, equals, value = argument.partition("=")
+        if name == option:
+            values.append(value if equals else next(remaining, ""))
+        else:
             others.append(argument)
-            continue
-        names = value if equals else next(waiting, "")
-        networks += [name for name in names.strip("[]").split(",") if name]
-    return others, [name.strip() for name in networks]
+    return others, values
