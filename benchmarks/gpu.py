@@ -314,7 +314,7 @@ def image_cost(
 
 
 def marked(work: Work) -> Work:
-    """Tell CUDA graphs that results of the last step are no longer needed."""
+    """Let CUDA graphs reuse the memory of the last step's results."""
 
     def step() -> None:
         torch.compiler.cudagraph_mark_step_begin()

@@ -71,30 +71,30 @@ TALK = """
 import json, sys
 from gvbsm.engine.processes import ProcessError, join
 us = join()
-told = {"rank": us.rank, "leads": us.leads}
-told["gather"] = us.gather({"of": us.rank, "text": "\\u00e4" * us.rank})
-told["same"] = us.same(lambda: ["decided by", us.rank])
-told["none"] = us.same(lambda: None)
-told["sum"] = us.sum(__import__("torch").tensor([1, us.rank])).tolist()
-told["dealt"] = [list(us.deal(range(n), n)) for n in (7, 2, 0)]
+values = {"rank": us.rank, "leads": us.leads}
+values["gather"] = us.gather({"of": us.rank, "text": "\\u00e4" * us.rank})
+values["same"] = us.same(lambda: ["decided by", us.rank])
+values["none"] = us.same(lambda: None)
+values["sum"] = us.sum(__import__("torch").tensor([1, us.rank])).tolist()
+values["dealt"] = [list(us.deal(range(n), n)) for n in (7, 2, 0)]
 us.agree({"a": 1, "b": [us.world]})
 try:
     us.agree({"a": 1, "b": us.rank // 2, "c": None})
 except ProcessError as error:
-    told["differs"] = str(error)
+    values["differs"] = str(error)
 try:
     with us.checking():
         if us.rank: raise KeyError(us.rank)
 except (KeyError, ProcessError) as error:
-    told["fault"] = [type(error).__name__, str(error)]
+    values["fault"] = [type(error).__name__, str(error)]
 us.barrier()
-open(f"{sys.argv[1]}/{us.rank}.json", "w").write(json.dumps(told))
+open(f"{sys.argv[1]}/{us.rank}.json", "w").write(json.dumps(values))
 """
 
 
 @pytest.fixture(scope="module")
-def told(tmp_path_factory):
-    """What each of three processes heard."""
+def received(tmp_path_factory):
+    """The values that each of three processes received."""
     folder = tmp_path_factory.mktemp("talk")
     done = torchrun(3, *_script(folder, TALK), folder)
     assert done.returncode == 0, done.stderr
@@ -107,30 +107,30 @@ def _script(folder, text):
     return [path]
 
 
-def test_words__reach_all(told):
-    for rank, heard in enumerate(told):
-        assert heard["rank"] == rank
-        assert heard["leads"] == (rank == 0)
-        assert heard["gather"] == [{"of": other, "text": "ä" * other} for other in range(3)]
-        assert heard["same"] == ["decided by", 0]
-        assert heard["none"] is None
-        assert heard["sum"] == [3, 3]
+def test_words__reach_all(received):
+    for rank, values in enumerate(received):
+        assert values["rank"] == rank
+        assert values["leads"] == (rank == 0)
+        assert values["gather"] == [{"of": other, "text": "ä" * other} for other in range(3)]
+        assert values["same"] == ["decided by", 0]
+        assert values["none"] is None
+        assert values["sum"] == [3, 3]
 
 
-def test_dealt_items__go_to_one_process_each(told):
+def test_dealt_items__go_to_one_process_each(received):
     for turn, count in enumerate((7, 2, 0)):
-        dealt = [heard["dealt"][turn] for heard in told]
+        dealt = [values["dealt"][turn] for values in received]
         assert sorted(chain(*dealt)) == list(range(count))
         assert all(part == sorted(part) for part in dealt)
 
 
-def test_what_differs__is_named_by_all_and_a_fault_is_told_by_the_first_that_has_it(told):
-    for rank, heard in enumerate(told):
-        assert heard["differs"] == (
+def test_what_differs__is_named_by_all_and_a_fault_is_told_by_the_first_that_has_it(received):
+    for rank, values in enumerate(received):
+        assert values["differs"] == (
             "process 2 differs from process 0 (b: 1, not 0); start all with the same command, "
             "settings and work directory"
         )
-        kind, text = heard["fault"]
+        kind, text = values["fault"]
         assert (kind == "KeyError") == (rank == 1)
         assert "1" in text
 

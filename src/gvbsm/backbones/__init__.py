@@ -180,7 +180,7 @@ def check_takes(name: str, classes: int, image_size: int, channels: int) -> None
     _check_takes(name, classes, image_size, channels, **code_of(name))
 
 
-@cache  # a sweep checks the same networks at every point; `code` tells edited ones apart
+@cache  # a sweep checks the same networks at every point; `code` differs for edited ones
 def _check_takes(name: str, classes: int, image_size: int, channels: int, code: str = "") -> None:
     build = partial(build_backbone, name, classes, image_size, channels)
     build_empty(name, classes, image_size, channels)  # its error messages name the fault

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -96,9 +97,8 @@ class Pretrained:
             outputs,
         )
         smaller = self._build(len(self.class_names))
-        by_class = self._tensors_by_class()
         state = {
-            name: value[kept] if name in by_class else value
+            name: value[kept] if name in self._tensors_by_class else value
             for name, value in model.state_dict().items()
         }
         fill(smaller, state, f"the weights of {self.backbone}, cut to {len(kept)} classes,")
@@ -117,11 +117,12 @@ class Pretrained:
         if self.directory is None:
             return published_classes(self.backbone)
         weights = read_weights(find_weights(self.backbone, self.directory))
-        by_class = self._tensors_by_class()
-        counts = {len(weights[name]) for name in by_class if name in weights and weights[name].ndim}
-        # Otherwise the weights do not fit, or have old names: loading them tells.
+        by_class = [weights[name] for name in self._tensors_by_class if name in weights]
+        counts = {len(tensor) for tensor in by_class if tensor.ndim}
+        # Else the weights do not fit or have old names, which loading them finds out.
         return counts.pop() if len(counts) == 1 else len(self.class_names)
 
+    @cached_property
     def _tensors_by_class(self) -> set[str]:
         """Return the names of the tensors that have a row for each class."""
         with torch.device("meta"):
