@@ -11,6 +11,7 @@ from torch import nn
 from gvbsm.config import OptimizerConfig
 from gvbsm.engine.device import RunError
 from gvbsm.engine.fit import Training, fit
+from gvbsm.engine.forms.compiled import CompiledNetwork
 from gvbsm.engine.optimizers import make_optimizer, pack_optimizer, unpack_optimizer
 from gvbsm.engine.out_of_memory import Step
 from gvbsm.engine.seeds import seeded
@@ -181,12 +182,20 @@ def test_fit__compiled_trains_the_same_network(runtime, tmp_path):
         for step in range(start, STEPS):
             generator = torch.Generator().manual_seed(10 * epoch + step)
             x = torch.randn(10, 6, generator=generator)
-            yield Step(10, lambda model, rows, x=x: model(x[rows]).square().mean())
 
+            def loss(model, rows, x=x):
+                called.add(type(model))
+                return model(x[rows]).square().mean()
+
+            yield Step(10, loss)
+
+    called = set()
     fast = replace(runtime, compiled=True)
     plain, compiled, resumed = plain_net(), plain_net(), plain_net()
     train(plain, OPTIMIZERS[0], runtime, tmp_path / "plain", drawn)
+    assert called == {nn.Sequential}
     train(compiled, OPTIMIZERS[0], fast, tmp_path / "compiled", drawn)
+    assert called == {nn.Sequential, CompiledNetwork}
     for parameter, reference in zip(compiled.parameters(), plain.parameters(), strict=True):
         torch.testing.assert_close(parameter, reference)
     often = replace(fast, checkpoint_seconds=0)
