@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import contests
+import forms
 import gpu
 import memory
 import noise
@@ -300,3 +301,15 @@ def test_growth__each_stage_does_its_work_for_each_extent(monkeypatch):
 def test_growth__each_figure_is_of_a_process_of_its_own(tmp_path):
     assert memory.alone("assembly", memory.Extent(2, 3, 1), tmp_path) < 50
     assert len(load_tensors(tmp_path / "assembled.safetensors", "images")[0]["images"]) == 6
+
+
+def test_forms__prints_a_row_for_each_kind_of_work(monkeypatch, capsys):
+    arguments = (CONVNET, "--size", "8", "--device", "cpu", "--compile", "2")
+    monkeypatch.setattr(torch, "compile", lambda function, **_settings: function)
+    call_main(forms, monkeypatch, *arguments)
+    rows = [line for line in capsys.readouterr().out.splitlines() if line.startswith("| conv")]
+    assert [row.split("|")[1].strip() for row in rows] == [
+        f"{CONVNET}, {kind}" for kind in ("training", "pixels", "inference")
+    ]
+    assert all("(1.000)" in row for row in rows)  # float32 beside float64
+    assert [" instead of " in row for row in rows] == [True, True, False]

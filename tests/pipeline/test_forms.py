@@ -108,7 +108,7 @@ def trials(monkeypatch):
         return CompileCost(eager=1.0, compiled=0.5, compiling=60.0, loading=40.0)
 
     monkeypatch.setattr(compiling, "timed", lambda *_: 1.0)
-    monkeypatch.setattr(compiling, "_tried", try_once)
+    monkeypatch.setattr(compiling, "try_compiling", try_once)
     return tried
 
 

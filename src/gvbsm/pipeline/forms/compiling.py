@@ -86,19 +86,15 @@ def compile_form(form: Form, network: nn.Module, task: CompileTask, runtime: Run
     """
     kind, name, batch, batches, networks = task
     cache = MachineCache(runtime)
-    # Fused passes want channels-last; the networks of the synthesis are copied into it anyway.
-    fused = form._replace(layout="channels-last" if kind == "training" else form.layout)
+    fused = compiled_layout(form, kind)
     key = f"{name} {kind} compiled {form.name} {' '.join(map(str, batch))}"
     rows = cache.get(key)
     if rows is None:
-        in_form = runtime.in_form(form)
-        pictures = noise(batch[1:], batch[0]).to(runtime.device)
-        step = EAGER[kind](in_form.place(copy.deepcopy(network)), in_form)
-        gradient = step(pictures)
-        eager = min(timed(partial(step, pictures), runtime) for _ in range(ROUNDS))
+        gradient, eager = time_eager(network, task, runtime.in_form(form))
         if batches * eager * USUAL_SAVING < USUAL_SECONDS:
             return form
-        cost = _tried(network, task, gradient, eager, runtime.in_form(fused))
+        log.info("compiling %s of %s once, to see whether it pays", kind, name)
+        cost = try_compiling(network, task, gradient, eager, runtime.in_form(fused))
         if cost is None:
             return form
         cache.put(key, [[cost.eager, cost.compiled, cost.compiling, cost.loading]])
@@ -117,7 +113,23 @@ def compile_form(form: Form, network: nn.Module, task: CompileTask, runtime: Run
     return fused._replace(compiled=True) if pays else form
 
 
-def _tried(
+def compiled_layout(form: Form, kind: Kind) -> Form:
+    """Return a form in the layout in which networks are compiled.
+
+    Fused passes want channels-last; the networks of the synthesis are copied into it anyway.
+    """
+    return form._replace(layout="channels-last" if kind == "training" else form.layout)
+
+
+def time_eager(network: nn.Module, task: CompileTask, runtime: Runtime) -> tuple[Tensor, float]:
+    """Return the gradient of a batch that is not compiled, and its seconds."""
+    pictures = noise(task.batch[1:], task.batch[0]).to(runtime.device)
+    step = EAGER[task.kind](runtime.place(copy.deepcopy(network)), runtime)
+    gradient = step(pictures)
+    return gradient, min(timed(partial(step, pictures), runtime) for _ in range(ROUNDS))
+
+
+def try_compiling(
     network: nn.Module, task: CompileTask, expected: Tensor, eager: float, runtime: Runtime
 ) -> CompileCost | None:
     """Compile a network, and time it; None if it cannot be compiled or computes something else.
@@ -125,12 +137,11 @@ def _tried(
     Args:
         network: The network.
         task: What is compiled.
-        expected: The gradient that is not compiled.
-        eager: Seconds of a batch that is not compiled.
+        expected: The gradient of `time_eager`.
+        eager: Its seconds.
         runtime: Device and form.
     """
     failures: list[str] = []
-    log.info("compiling %s of %s once, to see whether it pays", task.kind, task.name)
     placed = runtime.place(copy.deepcopy(network))
     pictures = noise(task.batch[1:], task.batch[0]).to(runtime.device)
     step = COMPILED[task.kind](placed, runtime, failures.append)
