@@ -106,8 +106,10 @@ def export(
     if form == "folder":
         _check_order(distilled)
     with replacing(out) as draft:
-        _write_form(draft, form, distilled, facts, bar, user_path(source))
+        _write_images(draft, form, distilled, facts, bar, user_path(source))
         write_json(draft / FACTS, facts)
+        if form != "dd-ranking":
+            _write_training(draft, form, distilled, bar)
         (draft / "README.md").write_text(dataset_card(facts), encoding="utf-8")
     if form != "dd-ranking":
         log.info("to train on it without gvbsm: python %s TEST_PICTURES", out / SCRIPT)
@@ -116,7 +118,7 @@ def export(
     return out
 
 
-def _write_form(
+def _write_images(
     draft: Path,
     form: str,
     distilled: DistilledDataset,
@@ -124,15 +126,24 @@ def _write_form(
     bar: Runtime,
     source: Path,
 ) -> None:
-    """Write the files of a form, without its description and README."""
+    """Write the images as the form has them, and for DD-Ranking all that it reads."""
     if form == "hub":
         _write_hub(draft, distilled, facts, bar)
     elif form == "folder":
         _write_folder(draft, distilled, facts, bar)
-        _copy_labels(draft, distilled, bar)  # files alone: to others a folder is a class
-        (draft / SCRIPT).write_text(plain_script(distilled, form), encoding="utf-8")
     else:
         _write_ddranking(draft, distilled, facts, bar, Workspace(source))
+
+
+def _write_training(draft: Path, form: str, distilled: DistilledDataset, bar: Runtime) -> None:
+    """Write the soft labels, and the script that trains on images and labels."""
+    if form == "hub":
+        places = (TABLE, f"{LABELS}/")
+    else:
+        places = ("", "")  # beside the class folders: to others a folder is a class
+    _copy_labels(draft / places[1], distilled, bar)
+    script = plain_script(distilled, form, *places)
+    (draft / SCRIPT).write_text(script, encoding="utf-8")
 
 
 def _check_free(out: Path, form: str, overwrite: bool) -> None:
@@ -276,10 +287,7 @@ def _write_hub(
         encoded.append(content.getvalue())
     (draft / TABLE).parent.mkdir()
     hub.write_table(draft / TABLE, encoded, distilled.labels.tolist(), distilled.class_names)
-    _copy_labels(draft / LABELS, distilled, bar)
     (draft / PICTURE).write_bytes(png(distilled.images, distilled.labels))
-    script = plain_script(distilled, "hub", TABLE, f"{LABELS}/")
-    (draft / SCRIPT).write_text(script, encoding="utf-8")
 
 
 def _copy_labels(folder: Path, distilled: DistilledDataset, bar: Runtime) -> None:
