@@ -122,7 +122,8 @@ def run_stage(
     Raises:
         ConfigError, DataError, ArtifactError, RunError: With one clear line.
     """
-    current = Run(as_config(config), user_path(workdir), quiet, origin=origin or origin_of(config))
+    known = origin or origin_of(config)
+    current = Run(as_config(config), user_path(workdir), quiet, origin=known, stages=[stage])
     import_sets(current, load)
     with current.at_work():
         getattr(current, stage)(**options)

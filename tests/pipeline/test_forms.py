@@ -92,6 +92,19 @@ def test_choose_forms__keeps_the_choice_of_a_work_directory(races, runtime, tmp_
     assert chosen(tmp_path, runtime) == first
 
 
+def test_choose_forms__races_for_the_stages_that_are_run(races, runtime, tmp_path):
+    config = build_config({**CONFIG, "synthesis": {"compile": "never", "iterations": 10**6}})
+    path = tmp_path / "forms.json"
+
+    def choose(*stages):
+        table = choose_forms(config, evaluated_sets(config, tmp_path), DATA, runtime, path, stages)
+        return set(table.get("convnet8_d1", {}))
+
+    assert choose("squeeze") == {"training"}
+    assert choose("synthesis") == {"training", "pixels"}
+    assert [work for _, work in races] == ["training", "hooked_pixels"]
+
+
 def test_choose_forms__leaves_a_fixed_precision_alone(races, runtime, tmp_path):
     assert chosen(tmp_path, runtime, precision="bf16") == {}
     assert races == []

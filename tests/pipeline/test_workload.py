@@ -2,9 +2,11 @@
 
 from types import SimpleNamespace
 
+import pytest
+
 from gvbsm.config.build import build_config
 from gvbsm.pipeline.evaluated_sets import evaluated_sets
-from gvbsm.pipeline.workload import workload
+from gvbsm.pipeline.workload import STAGES, workload
 
 BASE = {
     "ipc": 3,
@@ -17,9 +19,9 @@ BASE = {
 DATA = SimpleNamespace(train=range(50), class_names=("x", "y"))
 
 
-def counted(tmp_path, **settings):
+def counted(tmp_path, stages=STAGES, **settings):
     config = build_config({**BASE, **settings})
-    return dict(workload(config, evaluated_sets(config, tmp_path), DATA))
+    return dict(workload(config, evaluated_sets(config, tmp_path), DATA, stages))
 
 
 def test_workload__counts_every_stage(tmp_path):
@@ -53,3 +55,21 @@ def test_workload__counts_labels_that_are_not_stored_for_each_student(tmp_path):
 def test_workload__leaves_out_teachers_that_are_not_trained(tmp_path):
     squeeze = {"backbones": ["timm/a"], "pretrained": True, "epochs": 5}
     assert ("timm/a", "training") not in counted(tmp_path, squeeze=squeeze)
+
+
+@pytest.mark.parametrize(
+    ("stages", "pairs"),
+    [
+        (["squeeze"], {("a", "training"), ("b", "training")}),
+        (["statistics"], {("a", "pixels"), ("b", "pixels")}),
+        (["synthesis"], {("a", "pixels"), ("b", "pixels")}),
+        (["labels"], {("a", "inference"), ("b", "inference")}),
+        (["evaluation"], {("s", "training")}),
+    ],
+)
+def test_workload__of_a_stage_counts_its_networks_alone(stages, pairs, tmp_path):
+    assert set(counted(tmp_path, stages)) == pairs
+    labels = {"epochs": 20, "store": False}
+    online = set(counted(tmp_path, stages, labels=labels))
+    labeling = {("a", "inference"), ("b", "inference")}
+    assert online == (pairs | labeling if stages == ["evaluation"] else pairs - labeling)

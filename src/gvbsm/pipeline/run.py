@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from functools import cached_property
@@ -52,6 +52,7 @@ from gvbsm.pipeline.selection import (
 from gvbsm.pipeline.students import train_students
 from gvbsm.pipeline.teachers import Teachers
 from gvbsm.pipeline.work_sharing import Teamwork
+from gvbsm.pipeline.workload import STAGES
 from gvbsm.stages.group_files import has_group_files, remove_group_files
 from gvbsm.stages.labels import LabelTask, make_labels
 from gvbsm.stages.squeeze import squeeze_teacher
@@ -77,6 +78,7 @@ class Run:
         quiet: No progress bars and no log.
         data: The pictures that `config.data` names; None reads them.
         origin: Where the settings came from, kept with the results.
+        stages: The stages that will be called: forms are raced for these alone.
 
     Raises:
         ConfigError, DataError, ArtifactError, RunError: If the run could not succeed.
@@ -89,6 +91,7 @@ class Run:
         quiet: bool = False,
         data: ImageData | None = None,
         origin: Origin = UNKNOWN,
+        stages: Collection[str] = STAGES,
     ) -> None:
         self.workdir, self.origin = workdir, origin
         self.processes = processes = join()
@@ -111,14 +114,14 @@ class Run:
             if processes.leads:
                 check_owner(workdir, self.data)
         check_alike(config, self.data, self.runtime)
-        forms = Forms(processes.same(self._choose_forms))
+        forms = Forms(processes.same(lambda: self._choose_forms(stages)))
         self.runtime = replace(self.runtime, forms=forms)
         self.recipes = Recipes(config, self.data.fingerprint, self.runtime.precision, forms)
         self.teachers = Teachers(self.workspace, self.data, self.runtime)
 
-    def _choose_forms(self) -> dict[str, dict[Kind, str]]:
-        path = self.workdir / "forms.json"
-        return choose_forms(self.config, self.evaluated_sets, self.data, self.runtime, path)
+    def _choose_forms(self, stages: Collection[str]) -> dict[str, dict[Kind, str]]:
+        path, sets = self.workdir / "forms.json", self.evaluated_sets
+        return choose_forms(self.config, sets, self.data, self.runtime, path, stages)
 
     # Stages.
 

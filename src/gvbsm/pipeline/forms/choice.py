@@ -8,7 +8,7 @@ kept in its `forms.json`, so that a resumed run computes the same bits on any ma
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -27,7 +27,7 @@ from gvbsm.pipeline.evaluated_sets import EvaluatedSet
 from gvbsm.pipeline.forms.compiling import CompileTask, compile_form
 from gvbsm.pipeline.forms.machine_cache import MachineCache
 from gvbsm.pipeline.forms.works import prepare
-from gvbsm.pipeline.workload import workload
+from gvbsm.pipeline.workload import STAGES, workload
 
 log = logging.getLogger("gvbsm")
 
@@ -42,8 +42,12 @@ def choose_forms(
     data: ImageData,
     runtime: Runtime,
     path: Path,
+    stages: Collection[str] = STAGES,
 ) -> dict[str, dict[Kind, str]]:
     """Return the table of a run's forms (`engine.forms.Forms`); new ones are added to `path`.
+
+    Whether a race is worth its time depends on the work of the whole run, so that a network has one
+    form in all stages.
 
     Args:
         config: The run's settings; only `precision: auto` leaves a choice.
@@ -51,6 +55,7 @@ def choose_forms(
         data: The real pictures.
         runtime: Device, and the form of all work that is too short for a race.
         path: The work directory's `forms.json`.
+        stages: The stages that are to be run: others get the forms that are known.
 
     Raises:
         ArtifactError: If the file is damaged.
@@ -62,11 +67,12 @@ def choose_forms(
     sets = list(sets)
     task = RaceTask.of(config, sets, data, runtime)
     new: dict[tuple[str, Kind], Form] = {}
-    for (name, kind), pictures in workload(config, sets, data).items():
+    whole = workload(config, sets, data)
+    for name, kind in workload(config, sets, data, stages):
         chosen = table.get(name, {}).get(kind)
         if not task.is_open(kind) or (chosen and task.allows(kind, chosen)):
             continue
-        if (form := task.choose(name, kind, pictures, runtime)) is not None:
+        if (form := task.choose(name, kind, whole[name, kind], runtime)) is not None:
             new[name, kind] = form
     for (name, kind), form in new.items():
         table.setdefault(name, {})[kind] = form.name
