@@ -137,10 +137,8 @@ def _write_images(
 
 def _write_training(draft: Path, form: str, distilled: DistilledDataset, bar: Runtime) -> None:
     """Write the soft labels, and the script that trains on images and labels."""
-    if form == "hub":
-        places = (TABLE, f"{LABELS}/")
-    else:
-        places = ("", "")  # beside the class folders: to others a folder is a class
+    # Labels of a folder lie beside the class folders: to others a folder is a class.
+    places = (TABLE, f"{LABELS}/") if form == "hub" else ("", "")
     _copy_labels(draft / places[1], distilled, bar)
     script = plain_script(distilled, form, *places)
     (draft / SCRIPT).write_text(script, encoding="utf-8")
