@@ -99,7 +99,7 @@ import gvbsm
 from gvbsm.cli import main
 codes = [main(argv) for argv in (
     ["--help"], ["-h"], ["--version"], ["run", "--help"], ["squeeze", "digits", "-h"],
-    ["show", "-h"], ["sweep", "-h"], ["export", "-h"], ["train", "-h"],
+    ["show", "-h"], ["sweep", "-h"], ["export", "-h"], ["train", "-h"], ["settings", "digits"],
     [], ["walk"], ["run", "cifar1"], ["run", "digits", "--ipc", "0"],
 )]
 heavy = sorted({"torch", "torchvision", "timm", "sklearn", "matplotlib"} & set(sys.modules))
@@ -107,7 +107,7 @@ print("\\n", codes, heavy, file=sys.stderr)
 """
     done = start("-c", program)
     assert done.returncode == 0, done.stderr
-    assert done.stderr.splitlines()[-1] == " [0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 2, 2, 2] []"
+    assert done.stderr.splitlines()[-1] == " [0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 2, 2, 2, 2] []"
     assert all(f"  {verb}" in done.stdout for verb in VERBS)
 
 

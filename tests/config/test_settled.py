@@ -6,8 +6,9 @@ from dataclasses import replace
 import pytest
 
 from gvbsm.config import ConfigError
-from gvbsm.config.build import as_config, build_config, for_method, format_yaml, to_dict
+from gvbsm.config.build import as_config, build_config, for_method, to_dict
 from gvbsm.config.settled import check_beta_dr, settle_beta_dr
+from gvbsm.config.yaml_files import format_yaml
 
 BETAS = {"synthesis": {"beta_dr": 0.4, "beta_dr_of": {10: 0.0, 50: 0.2}}}
 

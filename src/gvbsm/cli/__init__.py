@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from gvbsm._version import __version__
 from gvbsm.cli.exchange import export_verb, train_verb
 from gvbsm.cli.reading import report_verb, show_verb
+from gvbsm.cli.settings import settings_verb
 from gvbsm.cli.signals import Stopped, raise_when_stopped
 from gvbsm.cli.stages import stage_verb
 from gvbsm.cli.starting import Others, end_with_first
@@ -36,6 +37,7 @@ VERBS = {
     "continual": "test the image sets in class-incremental learning",
     "report": "write the results, pictures and warnings of a work directory to one HTML file",
     "sweep": "vary settings, as in the paper's tables and figures or in a study of your own",
+    "settings": "print the settings of a run as a YAML file",
     "export": "export a set: pictures, Hugging Face Hub, DD-Ranking, or one file",
     "train": "train any network on a distilled set, yours or somebody else's",
     "show": "list what a work directory holds",
@@ -43,11 +45,12 @@ VERBS = {
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "report": report_verb,
     "show": show_verb,
+    "settings": settings_verb,
     "export": export_verb,
     "train": train_verb,
 }
 RESUME = "the same command goes on from the last checkpoint"
-SINGLE_PROCESS_VERBS = ("report", "show")  # run in the first process only
+SINGLE_PROCESS_VERBS = ("report", "show", "settings")  # run in the first process only
 
 
 def entry() -> None:

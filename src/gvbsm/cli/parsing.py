@@ -8,14 +8,13 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from gvbsm.cli.first_word import read_first_word
 from gvbsm.cli.lists import with_lists
 from gvbsm.config import Config, ConfigError
 from gvbsm.config.build import (
     from_parsed,
     preset_names,
-    read_preset,
     settings_parser,
-    usual_workdir,
 )
 from gvbsm.config.keys import flatten, unknown_field
 from gvbsm.config.paths import user_path
@@ -27,9 +26,44 @@ if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
 SHORT = {"--data-root": "--data.root"}
-VERB_OPTIONS = {
-    "labels": {"--compress": "convert the stored labels to another storage, without the teachers"},
-}
+
+
+class Option(NamedTuple):
+    """An option that is no setting.
+
+    Attributes:
+        name: Its name.
+        value: What it takes, in a word for the help; none is a flag.
+        text: What it does.
+        verbs: The verbs that have it; none is all that run stages.
+    """
+
+    name: str
+    value: str
+    text: str
+    verbs: tuple[str, ...] = ()
+
+
+OPTIONS = (
+    Option("--workdir", "DIR", "folder of all files of the run; runs/NAME if left out"),
+    Option("--quiet", "", "no progress bars and no log"),
+    Option(
+        "--compress",
+        "",
+        "convert the stored labels to another storage, without the teachers",
+        ("labels",),
+    ),
+    Option("--changed", "", "only the settings that differ from their defaults", ("settings",)),
+)
+
+
+def options_of(verb: str) -> list[Option]:
+    """Return the options of a verb that are no settings."""
+    return [
+        option
+        for option in OPTIONS
+        if verb in option.verbs or (not option.verbs and verb != "settings")
+    ]
 
 
 def start_log(quiet: bool = False) -> None:
@@ -62,42 +96,38 @@ def parse_run(verb: str, argv: list[str]) -> Parsed | None:
     """Parse a command line; None if it only asks for help."""
     from jsonargparse import ArgumentError
 
-    argv = with_lists([long_option(argument) for argument in argv])
-    preset = argv[0] if argv and not argv[0].startswith("-") else None
     parser = settings_parser(f"gvbsm {verb}")
-    preset_settings: dict[str, Any] = {}
-    if preset is not None:
-        settings = read_preset(preset)
-        preset_settings = check_preset(parser, settings, preset)
-        _set_defaults(parser, settings)
-    elif not {"-h", "--help"} & set(argv):
-        raise ConfigError(f"name a preset or a YAML file first: gvbsm {verb} PRESET ...")
-    parser.add_argument("preset", type=str, help=f"{', '.join(preset_names())}, or a YAML file")
-    parser.add_argument(
-        "--workdir", type=str, help="folder of all files of the run; runs/PRESET if left out"
-    )
-    parser.add_argument("--quiet", action="store_true", help="no progress bars and no log")
-    for option, text in VERB_OPTIONS.get(verb, {}).items():
-        parser.add_argument(option, action="store_true", help=text)
+    start = None
+    if argv and not argv[0].startswith("-"):
+        start = read_first_word(argv[0])
+        preset_settings = check_preset(parser, start.settings, argv[0])
+        _set_defaults(parser, start.settings)
+    _add_options(parser, verb)
+    if {"-h", "--help"} & set(argv):
+        parser.print_help()
+        return None
+    if start is None:
+        raise ConfigError(f"name a preset, a YAML file or your pictures: gvbsm {verb} PRESET ...")
+    argv = with_lists([long_option(argument) for argument in argv])
     try:
         parsed = parser.parse_args(argv)
     except ArgumentError as error:
         raise ConfigError(explain(str(error))) from None
-    except SystemExit as leaving:
-        if leaving.code in (0, None):
-            return None
-        raise
-    options = {name: parsed.pop(name) for name in ("workdir", "preset", "quiet")}
-    for option in VERB_OPTIONS.get(verb, {}):
-        parsed.pop(option.lstrip("-"))
-    workdir = (
-        user_path(options["workdir"]) if options["workdir"] else usual_workdir(options["preset"])
-    )
-    origin = Origin.of(options["preset"], preset_settings, parsed.as_dict())
+    options = {item.name: parsed.pop(item.name.lstrip("-")) for item in options_of(verb)}
+    parsed.pop("preset")
+    workdir = user_path(options["--workdir"]) if options.get("--workdir") else start.workdir
+    origin = Origin.of(start.preset, preset_settings, parsed.as_dict())
     config = from_parsed(parser, parsed)
     if "--synthesis.beta_dr" in (argument.partition("=")[0] for argument in argv):
         check_beta_dr(config)
-    return Parsed(config, workdir, bool(options["quiet"]), origin)
+    return Parsed(config, workdir, bool(options.get("--quiet")), origin)
+
+
+def _add_options(parser: ArgumentParser, verb: str) -> None:
+    parser.add_argument("preset", type=str, help=f"{', '.join(preset_names())}, or a YAML file")
+    for option in options_of(verb):
+        kind: dict[str, Any] = {"type": str} if option.value else {"action": "store_true"}
+        parser.add_argument(option.name, help=option.text, **kind)
 
 
 def long_option(argument: str) -> str:

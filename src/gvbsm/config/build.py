@@ -8,8 +8,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args
 
-import yaml
-
 from gvbsm.config import Config, ConfigError, Method, Rival, SqueezeConfig
 from gvbsm.config.checks import faults
 from gvbsm.config.fields import names_of, replaced
@@ -17,12 +15,11 @@ from gvbsm.config.given import plain
 from gvbsm.config.keys import check_names, merge, nearest, nested
 from gvbsm.config.paths import user_path
 from gvbsm.config.settled import settle_beta_dr
+from gvbsm.config.yaml_files import read_yaml
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
 
-MOST_YAML_BYTES = 1024**2
-MOST_YAML_VALUES = 100_000
 PRESETS = Path(__file__).parent / "presets"
 
 
@@ -251,14 +248,6 @@ def to_dict(config: Any) -> dict[str, Any]:
     return result
 
 
-def format_yaml(settings: dict[str, Any]) -> str:
-    """Write nested settings as YAML that `read_preset` can read."""
-    text: str = yaml.safe_dump(
-        settings, sort_keys=False, allow_unicode=True, default_flow_style=None, width=88
-    )
-    return text
-
-
 def usual_workdir(preset: str) -> Path:
     """Return the default work directory of a preset: `runs/` and its name."""
     return Path("runs") / Path(preset).stem
@@ -288,46 +277,6 @@ def _read_one(name: str) -> dict[str, Any]:
     content = read_yaml(path)
     check_names(content, where=name)
     return content
-
-
-def read_yaml(path: Path) -> dict[str, Any]:
-    """Read a YAML file that holds a mapping.
-
-    Raises:
-        ConfigError: If the file is too large, is not valid YAML, or holds something else.
-    """
-    if path.stat().st_size > MOST_YAML_BYTES:
-        raise ConfigError(f"{path} has more than {MOST_YAML_BYTES} bytes; is it a settings file?")
-    try:
-        text = path.read_text(encoding="utf-8")
-        if (root := yaml.compose(text, yaml.SafeLoader)) is not None:
-            _count_values(root, {})
-        content = yaml.safe_load(text)
-    except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
-    if not isinstance(content, dict):
-        raise ConfigError(f"{path} must hold a mapping of settings, found {type(content).__name__}")
-    return content
-
-
-def _count_values(node: yaml.Node, known: dict[int, int]) -> int:
-    """Count the values in a YAML node; an alias counts each time it is used.
-
-    Args:
-        node: The node.
-        known: Counts of the nodes that are done, by `id`; it is filled.
-
-    Raises:
-        ValueError: If there are more than `MOST_YAML_VALUES`, or the node contains itself.
-    """
-    if id(node) not in known:
-        known[id(node)] = MOST_YAML_VALUES  # a node that contains itself finds this
-        inner: list[Any] = node.value if isinstance(node, yaml.CollectionNode) else []
-        parts = (part for item in inner for part in (item if isinstance(item, tuple) else (item,)))
-        known[id(node)] = 1 + sum(_count_values(part, known) for part in parts)
-    if known[id(node)] > MOST_YAML_VALUES:
-        raise ValueError(f"its aliases make more than {MOST_YAML_VALUES} values")
-    return known[id(node)]
 
 
 def _teacher_faults(config: Config) -> Iterator[str]:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gvbsm.config.build import format_yaml
+from gvbsm.config.yaml_files import format_yaml
 from gvbsm.exchange.load import LABELS, SetDescription
 from gvbsm.files.sizes import byte_count
 from gvbsm.pipeline.tables import format_top1

@@ -16,9 +16,10 @@ import torch
 
 from gvbsm._version import __version__
 from gvbsm.config import ConfigError, EvaluationConfig, LabelsConfig
-from gvbsm.config.build import build_config, format_yaml, to_dict
+from gvbsm.config.build import build_config, to_dict
 from gvbsm.config.keys import merge
 from gvbsm.config.paths import data_title, user_path
+from gvbsm.config.yaml_files import format_yaml
 from gvbsm.data.pictures import write_image
 from gvbsm.data.sources.hub_library import need
 from gvbsm.engine.device import Runtime

@@ -8,9 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gvbsm.config.build import format_yaml
 from gvbsm.config.keys import merge, value_at
 from gvbsm.config.provenance import UNKNOWN, Origin
+from gvbsm.config.yaml_files import format_yaml
 from gvbsm.reporting.facts import PAPER, differences, preset_name
 
 

@@ -33,11 +33,12 @@ from pathlib import Path
 from typing import Any
 
 from gvbsm.config import Config, ConfigError
-from gvbsm.config.build import build_config, overlay, read_preset, read_yaml
+from gvbsm.config.build import build_config, overlay, read_preset
 from gvbsm.config.fields import dotted_names_of
 from gvbsm.config.keys import check_names, flat_keys, merge, nearest, nest
 from gvbsm.config.paths import user_path
 from gvbsm.config.settled import check_beta_dr
+from gvbsm.config.yaml_files import read_yaml
 from gvbsm.studies.backbone_choice import BackboneChoice, read_choice
 from gvbsm.studies.published import PublishedFigure, read_published
 

@@ -1,0 +1,72 @@
+"""The first word of a command that takes settings: a preset, a YAML file, or pictures."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from gvbsm.config import ConfigError
+from gvbsm.config.build import preset_names, read_preset, usual_workdir
+from gvbsm.config.keys import merge, nearest
+from gvbsm.config.paths import user_path
+from gvbsm.files.manifest import is_claimed
+
+SETTINGS_FILES = (".yaml", ".yml")
+
+
+class Start(NamedTuple):
+    """What the first word of a command names.
+
+    Attributes:
+        preset: The preset, or several joined by `+`; of pictures, the preset of such data.
+        settings: Its settings, nested.
+        workdir: The usual work directory.
+    """
+
+    preset: str
+    settings: dict[str, Any]
+    workdir: Path
+
+
+def read_first_word(word: str) -> Start:
+    """Read what the first word of a command names.
+
+    A preset takes precedence over a folder of the same name, which is then `./NAME`.
+
+    Raises:
+        ConfigError: If there is nothing of this name, or its settings are faulty.
+    """
+    if all(part in preset_names() or part.endswith(SETTINGS_FILES) for part in word.split("+")):
+        return Start(word, read_preset(word), usual_workdir(word))
+    path = user_path(word)
+    if path.is_dir() or (path.suffix == ".npz" and path.is_file()):
+        return _of_pictures(path)
+    if path.exists():
+        raise ConfigError(
+            f"{word} is neither a preset, a settings file (.yaml), a folder of pictures nor an "
+            ".npz file"
+        )
+    if "/" in word or path.suffix == ".npz":
+        raise ConfigError(f"there is no file or folder {word}, and no preset of that name")
+    if "+" not in word:
+        raise ConfigError(
+            f"there is no preset {word!r}, and no file or folder of that name; "
+            f"{nearest(word, preset_names())}"
+        )
+    return Start(word, read_preset(word), usual_workdir(word))  # names the part that is missing
+
+
+def _of_pictures(path: Path) -> Start:
+    """Start from the preset for a folder of pictures or an .npz file.
+
+    Raises:
+        ConfigError: If the folder is a work directory.
+    """
+    if is_claimed(path) and (path / "data.json").is_file():
+        raise ConfigError(
+            f"{path} is a work directory; to continue its run: gvbsm run PRESET --workdir {path}"
+        )
+    whole = path.absolute()
+    preset, name = ("folder", whole.name) if path.is_dir() else ("npz", whole.stem)
+    settings = merge(read_preset(preset), {"data": {"root": str(path)}})
+    return Start(preset, settings, Path("runs") / name)

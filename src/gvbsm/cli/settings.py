@@ -1,0 +1,22 @@
+"""The verb `settings`: print the settings of a run as a YAML file."""
+
+from __future__ import annotations
+
+import shlex
+
+from gvbsm.cli.parsing import parse_run
+from gvbsm.config import Config
+from gvbsm.config.build import to_dict
+from gvbsm.config.yaml_files import yaml_lines
+
+
+def settings_verb(argv: list[str]) -> int:
+    """Print all settings of a run, or with `--changed` those that differ from their defaults."""
+    parsed = parse_run("settings", argv)
+    if parsed is None:
+        return 0
+    print(f"# Made by: gvbsm settings {shlex.join(argv)}")
+    print("# Run it:  gvbsm run FILE.yaml")
+    lines = yaml_lines(to_dict(parsed.config), to_dict(Config()), "--changed" in argv)
+    print("\n".join(lines))
+    return 0

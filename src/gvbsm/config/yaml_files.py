@@ -1,0 +1,98 @@
+"""Read and write settings as YAML files."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from gvbsm.config import ConfigError
+from gvbsm.config.keys import flatten
+
+MOST_YAML_BYTES = 1024**2
+MOST_YAML_VALUES = 100_000
+
+
+def format_yaml(settings: dict[str, Any]) -> str:
+    """Write nested settings as YAML that `read_yaml` reads."""
+    text: str = yaml.safe_dump(
+        settings, sort_keys=False, allow_unicode=True, default_flow_style=None, width=88
+    )
+    return text
+
+
+def yaml_lines(
+    settings: dict[str, Any], defaults: dict[str, Any], only_changed: bool = False
+) -> Iterator[str]:
+    """Yield the lines of a YAML file of settings, one setting a line.
+
+    A value that differs from its default has the default beside it, in a comment.
+
+    Args:
+        settings: All settings, nested.
+        defaults: Their defaults, nested.
+        only_changed: Leave out the settings that have their defaults.
+    """
+    usual = flatten(defaults)
+    above: list[str] = []
+    for key, value in flatten(settings).items():
+        is_changed = value != usual[key]
+        if only_changed and not is_changed:
+            continue
+        *sections, name = key.split(".")
+        for depth, section in enumerate(sections):
+            if above[: depth + 1] != sections[: depth + 1]:
+                yield f"{'  ' * depth}{section}:"
+        above = sections
+        comment = f"  # default: {_one_line(usual[key])}" if is_changed else ""
+        yield f"{'  ' * len(sections)}{name}: {_one_line(value)}{comment}"
+
+
+def _one_line(value: Any) -> str:
+    """Write a value as YAML in one line."""
+    text: str = yaml.safe_dump(
+        value, default_flow_style=True, allow_unicode=True, width=float("inf")
+    )
+    return text.removesuffix("...\n").rstrip("\n")
+
+
+def read_yaml(path: Path) -> dict[str, Any]:
+    """Read a YAML file that holds a mapping.
+
+    Raises:
+        ConfigError: If the file is too large, is not valid YAML, or holds something else.
+    """
+    if path.stat().st_size > MOST_YAML_BYTES:
+        raise ConfigError(f"{path} has more than {MOST_YAML_BYTES} bytes; is it a settings file?")
+    try:
+        text = path.read_text(encoding="utf-8")
+        if (root := yaml.compose(text, yaml.SafeLoader)) is not None:
+            _count_values(root, {})
+        content = yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"{path} must hold a mapping of settings, found {type(content).__name__}")
+    return content
+
+
+def _count_values(node: yaml.Node, known: dict[int, int]) -> int:
+    """Count the values in a YAML node; an alias counts each time it is used.
+
+    Args:
+        node: The node.
+        known: Counts of the nodes that are done, by `id`; it is filled.
+
+    Raises:
+        ValueError: If there are more than `MOST_YAML_VALUES`, or the node contains itself.
+    """
+    if id(node) not in known:
+        known[id(node)] = MOST_YAML_VALUES  # a node that contains itself finds this
+        inner: list[Any] = node.value if isinstance(node, yaml.CollectionNode) else []
+        parts = (part for item in inner for part in (item if isinstance(item, tuple) else (item,)))
+        known[id(node)] = 1 + sum(_count_values(part, known) for part in parts)
+    if known[id(node)] > MOST_YAML_VALUES:
+        raise ValueError(f"its aliases make more than {MOST_YAML_VALUES} values")
+    return known[id(node)]

@@ -1,0 +1,87 @@
+"""The first word of a command: a preset, a settings file, or pictures; anything else is refused."""
+
+import pytest
+
+from gvbsm.cli import main
+from gvbsm.cli.first_word import read_first_word
+from gvbsm.config import ConfigError
+from gvbsm.config.build import as_config, read_preset
+from gvbsm.config.keys import merge
+from gvbsm.files.manifest import claim
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path, monkeypatch):
+    """An empty folder of one's own, in which commands run."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_preset_and_a_settings_file(folder):
+    (folder / "digits").mkdir()  # a preset takes precedence over a folder
+    assert read_first_word("digits")[:2] == ("digits", read_preset("digits"))
+    (folder / "my.yaml").write_text("ipc: 3\n")
+    start = read_first_word("digits+my.yaml")
+    assert (start.preset, start.settings["ipc"], str(start.workdir)) == (
+        "digits+my.yaml",
+        3,
+        "runs/digits+my",
+    )
+
+
+@pytest.mark.parametrize(
+    ("path", "preset", "workdir"),
+    [("birds.v1", "folder", "birds.v1"), ("./digits", "folder", "digits"), ("a/b.npz", "npz", "b")],
+)
+def test_pictures_start_from_the_preset_of_such_data(folder, path, preset, workdir):
+    place = folder / path
+    place.parent.mkdir(exist_ok=True)
+    place.write_bytes(b"") if preset == "npz" else place.mkdir()
+    start = read_first_word(path)
+    assert (start.preset, str(start.workdir)) == (preset, f"runs/{workdir}")
+    data = {"root": str(place.relative_to(folder))}
+    assert start.settings == merge(read_preset(preset), {"data": data})
+
+
+def test_pictures_at_the_working_directory_are_named_by_it(folder):
+    assert str(read_first_word(".").workdir) == f"runs/{folder.name}"
+
+
+@pytest.mark.parametrize(
+    ("word", "line"),
+    [
+        ("digitz", "there is no preset 'digitz', and no file or folder of that name; did you mean"),
+        ("digits+sre2", "there is no preset 'sre2'; did you mean sre2l"),
+        ("none.yaml", "there is no settings file none.yaml"),
+        ("birds/train", "there is no file or folder birds/train, and no preset of that name"),
+        ("birds.npz", "there is no file or folder birds.npz"),
+        ("a.txt", "a.txt is neither a preset, a settings file (.yaml), a folder of pictures nor"),
+        ("made", "made is a work directory; to continue its run: gvbsm run PRESET --workdir made"),
+    ],
+)
+def test_anything_else_gets_one_clear_line(folder, word, line):
+    (folder / "a.txt").write_text("text")
+    claim(folder / "made")
+    (folder / "made" / "data.json").write_text("{}")
+    with pytest.raises(ConfigError) as caught:
+        read_first_word(word)
+    assert str(caught.value).startswith(line)
+    assert "\n" not in str(caught.value)
+
+
+def test_the_printed_settings_are_a_settings_file(folder, capsys):
+    command = ["settings", "digits", "--ipc", "3", "--labels.weights", "wrn16_2=2"]
+    assert main(command) == 0
+    text = capsys.readouterr().out
+    (folder / "my.yaml").write_text(text)
+    changes = {"ipc": 3, "labels": {"weights": {"wrn16_2": 2.0}}}
+    assert as_config("my.yaml") == as_config({"preset": "digits", **changes})
+    first, *lines = text.splitlines()
+    assert first == "# Made by: gvbsm settings digits --ipc 3 --labels.weights wrn16_2=2"
+    assert "ipc: 3  # default: 10" in lines
+    assert main([*command, "--changed"]) == 0
+    fewer = capsys.readouterr().out.splitlines()
+    assert {*fewer[1:]} < {*lines}
+    assert "seed: 0" not in fewer
+    assert main(["settings", "my.yaml", "--workdir", "w"]) == 2
+    assert "there is no setting 'workdir'" in capsys.readouterr().err
