@@ -1,4 +1,4 @@
-"""Count the arithmetic of a network's forward pass."""
+"""Count the arithmetic of a network's forward pass, and the bytes of its weights."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from functools import cache
 import torch
 from torch import Tensor
 
-from gvbsm.backbones import build_backbone
+from gvbsm.backbones import build_backbone, build_empty
 
 
 @cache
@@ -37,3 +37,17 @@ def multiply_adds(name: str, classes: int, image_size: int, channels: int) -> fl
             if device == "cpu":
                 raise
     raise AssertionError
+
+
+@cache
+def weight_bytes(name: str, classes: int, image_size: int, channels: int) -> int:
+    """Return the bytes of a network's parameters and buffers.
+
+    Args:
+        name: As for `build_empty`.
+        classes: Number of logits.
+        image_size: Height and width of the picture, in pixels.
+        channels: Channels of the picture.
+    """
+    model = build_empty(name, classes, image_size, channels)
+    return sum(tensor.nbytes for tensor in model.state_dict().values())

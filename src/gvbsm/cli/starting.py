@@ -27,14 +27,18 @@ from contextlib import suppress
 
 from gvbsm.config import Config, ConfigError
 from gvbsm.engine.launch import CORES, LISTENER, STARTED, local_environment, read_launch
-from gvbsm.engine.machine.limits import available_memory, may_have_gpu, usable_cores
+from gvbsm.engine.machine.limits import (
+    THREADS_GAIN,
+    available_memory,
+    may_have_gpu,
+    usable_cores,
+)
 
 log = logging.getLogger("gvbsm")
 
 MOST_PROCESSES = 8  # of `processes: auto`; more of them gain little, and each takes memory
 PROCESS_BYTES = 1_200_000_000  # of libraries, small networks and their pictures
 PIXEL_BYTES = 3000  # for each pixel of the largest batch: activations of a ResNet
-THREADS_GAIN = 0.7  # N threads compute about N ** 0.7 times as fast as one
 UNKNOWN_SIDE, UNKNOWN_SIDE_OF_FILES = 64, 224  # pixels, where the settings do not name the side
 KILL_SECONDS = 3.0  # after which a process that was asked to end is killed
 EXIT_SECONDS = 30.0  # within which the others end by themselves after the work

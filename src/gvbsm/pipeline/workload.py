@@ -10,6 +10,7 @@ from gvbsm.config.build import squeeze_of
 from gvbsm.data.datasets import ImageData
 from gvbsm.engine.forms import Kind
 from gvbsm.pipeline.evaluated_sets import EvaluatedSet, needed_teachers
+from gvbsm.store.image_set import ImageSet
 
 STAGES = ("squeeze", "statistics", "synthesis", "labels", "evaluation", "full")
 
@@ -35,29 +36,48 @@ def workload(
         stages: The stages to count, of `STAGES`.
     """
     sets, counts = list(sets), Workload()
-    train, classes = len(data.train), len(data.class_names)
+    classes = len(data.class_names)
     if "squeeze" in stages:
         for name in needed_teachers(config, [image_set for image_set, _ in sets]):
-            squeeze = squeeze_of(config.squeeze, name)
-            if not squeeze.pretrained:
-                counts[name, "training"] += squeeze.epochs * train
+            if pictures := teacher_pictures(config, name, data):
+                counts[name, "training"] += pictures
     if "full" in stages and "full" in config.baselines.methods:
         epochs = config.baselines.full_epochs * config.evaluation.seeds
         for student in config.evaluation.students:
-            counts[student, "training"] += epochs * train
+            counts[student, "training"] += epochs * len(data.train)
     for evaluated in sets:
-        if not {"statistics", "synthesis"}.isdisjoint(stages):
-            counts += _of_synthesis(evaluated, classes)
-        if "evaluation" in stages:
-            counts += _of_students(evaluated, classes)
-        if ("labels" if evaluated.image_set.stores_labels else "evaluation") in stages:
-            counts += _of_labels(evaluated, classes)
+        counts += _of_set(evaluated, classes, stages)
     return counts
 
 
-def _of_synthesis(evaluated: EvaluatedSet, classes: int) -> Workload:
-    image_set, counts = evaluated.image_set, Workload()
+def _of_set(evaluated: EvaluatedSet, classes: int, stages: Collection[str]) -> Workload:
+    """Count the pictures of a set and of its students."""
+    (image_set, seeds), counts = evaluated, Workload()
     config = image_set.config
+    students = config.evaluation.students
+    if not {"statistics", "synthesis"}.isdisjoint(stages):
+        counts += synthesis_pictures(image_set, classes)
+    if "evaluation" in stages:
+        for student in students:
+            counts[student, "training"] += student_views(config, classes) * len(seeds)
+    if image_set.stores_labels:
+        labeled = stored_views(config, classes) * len(image_set.label_stores)
+        counts += label_pictures(config, labeled if "labels" in stages else 0)
+    elif "evaluation" in stages:
+        labeled = student_views(config, classes) * len(seeds) * len(students)
+        counts += label_pictures(config, labeled)
+    return counts
+
+
+def teacher_pictures(config: Config, name: str, data: ImageData) -> int:
+    """Count the pictures that a teacher is trained on; 0 if its weights are published ones."""
+    squeeze = squeeze_of(config.squeeze, name)
+    return 0 if squeeze.pretrained else squeeze.epochs * len(data.train)
+
+
+def synthesis_pictures(image_set: ImageSet, classes: int) -> Workload:
+    """Count the pictures that the teachers get in the synthesis of a set; none are selected."""
+    config, counts = image_set.config, Workload()
     if image_set.selection is None:
         names = config.synthesis.backbones or config.squeeze.backbones
         for name in names:
@@ -66,23 +86,20 @@ def _of_synthesis(evaluated: EvaluatedSet, classes: int) -> Workload:
     return counts
 
 
-def _of_students(evaluated: EvaluatedSet, classes: int) -> Workload:
-    config, counts = evaluated.image_set.config, Workload()
-    for student in config.evaluation.students:
-        views = classes * config.ipc * config.labels.epochs
-        counts[student, "training"] += views * len(evaluated.seeds)
-    return counts
+def student_views(config: Config, classes: int) -> int:
+    """Count the views of a set's images that one student is trained on."""
+    return classes * config.ipc * config.labels.epochs
 
 
-def _of_labels(evaluated: EvaluatedSet, classes: int) -> Workload:
-    image_set, counts = evaluated.image_set, Workload()
-    config = image_set.config
-    if config.evaluation.loss == "hard":
-        return counts
-    views = classes * config.ipc * config.labels.epochs
-    labeled = views * len(evaluated.seeds) * len(config.evaluation.students)
-    if image_set.stores_labels:
-        labeled = round(views / config.labels.storage.pruning) * len(image_set.label_stores)
-    for name in config.labels.backbones or config.squeeze.backbones:
-        counts[name, "inference"] += labeled
+def stored_views(config: Config, classes: int) -> int:
+    """Count the views whose labels one label store holds."""
+    return round(student_views(config, classes) / config.labels.storage.pruning)
+
+
+def label_pictures(config: Config, views: int) -> Workload:
+    """Count the views that each teacher labels, of so many; none for hard labels."""
+    counts = Workload()
+    if config.evaluation.loss != "hard":
+        for name in config.labels.backbones or config.squeeze.backbones:
+            counts[name, "inference"] += views
     return counts

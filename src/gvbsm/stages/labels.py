@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
 from torch import Tensor, nn
 
 from gvbsm.config import LabelsConfig
@@ -28,7 +27,7 @@ from gvbsm.files.artifacts import ArtifactError, Recipe, check_replaceable
 from gvbsm.method.beyond.label_pool import pooled_epochs
 from gvbsm.method.ensemble import label_batch
 from gvbsm.store.distilled import load_labels
-from gvbsm.store.label_codec import encode_logits, packed_bytes
+from gvbsm.store.label_codec import row_bytes
 from gvbsm.store.label_store import STORAGE
 from gvbsm.store.plan_codec import plan_fields
 from gvbsm.store.soft_labels import Encoded, LabeledEpoch, SoftLabels
@@ -198,9 +197,7 @@ def new_store(
         kept = pooled_epochs(config.epochs, config.storage.pruning, runtime)
     fields = plan_fields(count, size, config.views)
     batch = batch_size_for(count, config.batch_size, config.full_batch_up_to)
-    empty = torch.zeros(1, classes, dtype=torch.float16)
-    encoded = encode_logits(empty, config.storage.top_k, config.storage.bits).values()
-    row = packed_bytes(fields) + sum(code.nbytes for code in encoded)
+    row = row_bytes(fields, classes, config.storage)
     together = SHARD_BYTES // (row * count)  # epochs in a shard; 0 cuts an epoch between batches
     cut = batch * max(1, SHARD_BYTES // (row * batch))
     return SoftLabels(

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor
 
+from gvbsm.config import LabelStorageConfig
 from gvbsm.store.label_store import Field
 
 LEVELS = 255  # steps between the least and the largest 8-bit code
@@ -24,6 +25,19 @@ def field(name: str, low: int, high: int) -> Field:
 def packed_bytes(fields: Sequence[Field]) -> int:
     """Bytes of a packed row."""
     return -(-sum(field.bits for field in fields) // 8)
+
+
+def row_bytes(fields: Sequence[Field], classes: int, storage: LabelStorageConfig) -> int:
+    """Bytes of the view of an image in a store, with its soft label.
+
+    Args:
+        fields: The bit fields of the view.
+        classes: Number of classes.
+        storage: Top k and bits of the logits.
+    """
+    empty = torch.zeros(1, classes, dtype=torch.float16)
+    encoded = encode_logits(empty, storage.top_k, storage.bits).values()
+    return packed_bytes(fields) + sum(code.nbytes for code in encoded)
 
 
 def pack_rows(table: Tensor, fields: Sequence[Field]) -> Tensor:

@@ -135,13 +135,17 @@ def noise(shape: Sequence[int], batch: int | None = None) -> Tensor:
     return torch.randn(batch, *shape, generator=torch.Generator().manual_seed(0))
 
 
-def timed(step: Callable[[], Tensor], runtime: Runtime) -> float:
+def timed(step: Callable[[], object], runtime: Runtime) -> float:
     """Return the seconds of a step."""
-    # The processor time of a single thread is the time that it has alone on the machine.
-    alone = runtime.device.type == "cpu" and torch.get_num_threads() == 1
-    clock = time.process_time if alone else time.perf_counter
-    start = clock()
+    start = clock(runtime)
     step()
+    return clock(runtime) - start
+
+
+def clock(runtime: Runtime) -> float:
+    """Return the seconds on the clock of a measurement, when the device has done its work."""
     if runtime.device.type == "cuda":
         torch.cuda.synchronize(runtime.device)
-    return clock() - start
+    # The processor time of a single thread is the time that it has alone on the machine.
+    alone = runtime.device.type == "cpu" and torch.get_num_threads() == 1
+    return time.process_time() if alone else time.perf_counter()

@@ -22,10 +22,11 @@ class MachineCache:
 
     Args:
         runtime: Device.
+        file: Name of the file.
     """
 
-    def __init__(self, runtime: Runtime) -> None:
-        self._path = cache_folder() / "forms.json"
+    def __init__(self, runtime: Runtime, file: str = "forms.json") -> None:
+        self._path = cache_folder() / file
         facts = (__version__, torch.__version__, _machine(runtime), torch.get_num_threads())
         self._prefix = " ".join(map(str, facts))
 

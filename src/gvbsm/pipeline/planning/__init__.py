@@ -1,0 +1,1 @@
+"""Predict what a run costs before it is begun: time of every part, and bytes on disk."""

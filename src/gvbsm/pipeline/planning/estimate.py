@@ -1,0 +1,362 @@
+"""Predict the parts of a run from its settings and from the cost of a picture in each work.
+
+Pure arithmetic: nothing is read or timed here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from gvbsm.backbones.cost import weight_bytes
+from gvbsm.config import Config, SqueezeConfig
+from gvbsm.config.build import squeeze_of
+from gvbsm.data.datasets import ImageData
+from gvbsm.data.epochs import batch_size_for, settle
+from gvbsm.engine.device import Runtime
+from gvbsm.pipeline.evaluated_sets import EvaluatedSet, evaluated_sets, needed_teachers
+from gvbsm.pipeline.planning.plan import Group, Plan, PlannedPart
+from gvbsm.pipeline.planning.process_plan import ProcessPlan
+from gvbsm.pipeline.planning.work import Costs, Task, Work
+from gvbsm.pipeline.workload import (
+    label_pictures,
+    stored_views,
+    student_views,
+    synthesis_pictures,
+    teacher_pictures,
+)
+from gvbsm.stages.labels import new_store
+from gvbsm.stages.selection.starts import CROP_PICTURES, CROPS
+from gvbsm.stages.statistics import CHUNK
+from gvbsm.store.film import CLASSES, FRAMES
+from gvbsm.store.image_set import FOREIGN, ImageSet
+from gvbsm.store.label_codec import row_bytes
+
+START_SECONDS = 4.0  # until the first stage: libraries, settings and pictures in memory
+REPORT_SECONDS = 4.0  # the table, the picture and the report
+TEST_BATCH = 256  # pictures in a test and in a selection
+MEASURED = 110  # iterations of a synthesis whose terms are logged
+ALONE = ProcessPlan()
+
+
+def plan_run(
+    config: Config,
+    sets: Sequence[EvaluatedSet],
+    data: ImageData,
+    costs: Costs,
+    processes: ProcessPlan = ALONE,
+    made: Collection[str] = (),
+) -> Plan:
+    """Predict a run from its settings.
+
+    Args:
+        config: The settings, settled for the number of classes (`data.epochs.settle`).
+        sets: What the run evaluates (`evaluated_sets`).
+        data: The real pictures; only their number, classes, channels and side are read.
+        costs: Seconds a picture of each kind of work.
+        processes: The processes of the run.
+        made: Keys of the parts that are already there.
+    """
+    estimate = _Estimate(config, data, costs, processes, frozenset(made))
+    parts = [
+        PlannedPart("start-up", "start-up", "libraries and pictures", START_SECONDS, START_SECONDS),
+        *estimate.teachers(sets),
+        *estimate.statistics(sets),
+        *estimate.sets(sets),
+        *estimate.full(),
+        PlannedPart("report", "report", "table and report", REPORT_SECONDS, REPORT_SECONDS),
+    ]
+    return Plan(tuple(parts), processes.count)
+
+
+def plan_settings(
+    config: Config, data: ImageData, costs: Costs, processes: ProcessPlan = ALONE
+) -> Plan:
+    """Predict a run that begins with nothing; see `plan_run`.
+
+    Raises:
+        ConfigError: If the settings of a baseline are faulty.
+    """
+    config = settle(config, len(data.class_names))
+    return plan_run(config, list(evaluated_sets(config, Path())), data, costs, processes)
+
+
+@dataclass(frozen=True)
+class _Estimate:
+    """The parts of a run, stage by stage; for the attributes see `plan_run`."""
+
+    config: Config
+    data: ImageData
+    costs: Costs
+    processes: ProcessPlan
+    made: frozenset[str]
+
+    # Stages.
+
+    def teachers(self, sets: Sequence[EvaluatedSet]) -> list[PlannedPart]:
+        """The teachers, which are dealt to the processes."""
+        config = self.config
+        parts = []
+        for name in needed_teachers(config, [image_set for image_set, _ in sets]):
+            squeeze = squeeze_of(config.squeeze, name)
+            if teacher_pictures(config, name, self.data):
+                seconds = self._training_on_pictures(name, squeeze, squeeze.tests)
+                what = f"{name}, {squeeze.epochs} epochs"
+            else:
+                seconds, what = self._testing(name), f"{name}, published weights"
+            part = self._part(f"squeeze/{name}", "teachers", what, seconds)
+            parts.append(replace(part, nbytes=self._weight_bytes(name)))
+        return self._dealt(parts, len(config.squeeze.backbones), config.squeeze.parallel)
+
+    def statistics(self, sets: Sequence[EvaluatedSet]) -> list[PlannedPart]:
+        """The statistics of all matched teachers, recorded in one pass over the pictures."""
+        config = self.config
+        if not any(image_set.needs_statistics for image_set, _ in sets):
+            return []
+        names = config.synthesis.backbones or config.squeeze.backbones
+        batch, passes = config.statistics.batch_size, config.statistics.passes
+        by_class = config.synthesis.weight_class > 0
+        settings = (("n_p", config.statistics.n_p), ("by_class", by_class))
+        seconds = self._cost("real views", "", batch, views=config.synthesis.views)
+        seconds += sum(self._cost("recording", name, batch, **dict(settings)) for name in names)
+        chunks = passes * math.ceil(len(self.data.train) / batch / CHUNK)
+        seconds = self.processes.shared(seconds * passes * len(self.data.train), chunks)
+        return [self._part("statistics", "statistics", f"of {len(names)} teachers", seconds)]
+
+    def sets(self, sets: Sequence[EvaluatedSet]) -> Iterator[PlannedPart]:
+        """Images, labels and students of all sets.
+
+        One process trains the students of a set before the next set is made. Several train the
+        students of all sets side by side.
+        """
+        folders: set[Path] = set()
+        students: list[PlannedPart] = []
+        for image_set, seeds in sets:
+            if image_set.directory not in folders and image_set.selection != FOREIGN:
+                yield from self._images(image_set)
+            folders.add(image_set.directory)
+            yield from self._labels(image_set)
+            trained = [
+                self._student(image_set, name, seed)
+                for name in image_set.config.evaluation.students
+                for seed in seeds
+            ]
+            if self.processes.count == 1:
+                yield from trained
+            students += trained
+        if self.processes.count > 1:
+            yield from self._dealt(students, len(students), self.config.evaluation.parallel)
+
+    def full(self) -> list[PlannedPart]:
+        """The students that are trained on all real pictures."""
+        config = self.config
+        if "full" not in config.baselines.methods:
+            return []
+        squeeze = replace(config.squeeze, epochs=config.baselines.full_epochs)
+        parts = [
+            self._part(
+                f"full/{name}/{seed}",
+                "baselines",
+                f"{name} on all pictures",
+                self._training_on_pictures(name, squeeze, squeeze.tests),
+            )
+            for name in config.evaluation.students
+            for seed in range(config.evaluation.seeds)
+        ]
+        return self._dealt(parts, len(parts), config.evaluation.parallel)
+
+    # A set.
+
+    def _images(self, image_set: ImageSet) -> Iterator[PlannedPart]:
+        config, side = image_set.config, self.data.image_size
+        count = config.ipc * len(self.data.class_names)
+        key, group = f"synthesis/{image_set.method}", _group(image_set, self.config, "images")
+        picture_bytes = self.data.channels * side**2
+        nbytes = count * picture_bytes
+        if image_set.selection is not None:
+            seconds, what = self._selection(image_set.selection), f"{count} real pictures"
+            if image_set.selection == "forgetting":
+                training = self._forgetting()
+                yield replace(self._part("forgetting", group, "training", training), wall_seconds=0)
+                seconds += training
+        else:
+            what = f"{count} images, {config.synthesis.iterations} iterations"
+            pieces = -(-count // config.synthesis.batch_size)
+            seconds = self.processes.shared(self._synthesis(image_set), pieces)
+            seconds += self._start(config)
+            nbytes += min(CLASSES, len(self.data.class_names)) * FRAMES * picture_bytes
+        if image_set.method != self.config.method:
+            what += f" of {image_set.method}"
+        yield replace(self._part(key, group, what, seconds), nbytes=nbytes)
+
+    def _synthesis(self, image_set: ImageSet) -> float:
+        """Seconds of the iterations of all images in one process."""
+        config, classes = image_set.config, len(self.data.class_names)
+        section = config.synthesis
+        most = classes if section.loop == "original" else classes * config.ipc
+        batch = min(section.batch_size, most)
+        sides = section.stage_sizes or (self.data.image_size,)
+        # Round r of R starts after r/R of the iterations.
+        share = (section.rounds + 1) / (2 * section.rounds) / len(sides)
+        logged = min(1.0, MEASURED / section.iterations)
+        settings = _pixel_settings(config)
+        seconds = 0.0
+        for (name, _), pictures in synthesis_pictures(image_set, classes).items():
+            for side in sides:
+                plain, measured = (
+                    self.costs(Work("pixels", name, batch, side, (*settings, ("logged", log))))
+                    for log in (False, True)
+                )
+                seconds += pictures * share * (plain + logged * (measured - plain))
+        return seconds
+
+    def _start(self, config: Config) -> float:
+        """Seconds in which the start of the synthesis is chosen."""
+        section, train = config.synthesis, len(self.data.train)
+        names = section.backbones or config.squeeze.backbones
+        if section.init == "herding":
+            return self._selection("herding")
+        if section.init == "lowest_loss":
+            return sum(self._testing(name, train) for name in names)
+        if section.init == "crops":
+            pictures = min(train, CROP_PICTURES * len(self.data.class_names)) * CROPS
+            return sum(self._testing(name, pictures) for name in names)
+        return 0.0
+
+    def _selection(self, selection: str) -> float:
+        """Seconds in which real pictures are selected, without the training for forgetting."""
+        if selection not in ("herding", "k-center"):
+            return 0.0
+        backbone = self.config.coreset.backbone or self.config.squeeze.backbones[0]
+        return self._testing(backbone, len(self.data.train))
+
+    def _forgetting(self) -> float:
+        backbone = self.config.coreset.backbone or self.config.squeeze.backbones[0]
+        squeeze = squeeze_of(self.config.squeeze, backbone)
+        epochs = self.config.coreset.epochs or squeeze.epochs
+        training = self._training_on_pictures(backbone, replace(squeeze, epochs=epochs), 0)
+        return training + epochs * self._testing(backbone, len(self.data.train))
+
+    def _labels(self, image_set: ImageSet) -> Iterator[PlannedPart]:
+        for labeled in image_set.label_stores:
+            config, classes = labeled.config, len(self.data.class_names)
+            count, side = config.ipc * classes, self.data.image_size
+            views = stored_views(config, classes)
+            store = new_store(Path(), config.labels, count, classes, side, _ANY_RUNTIME, {})
+            batch = batch_size_for(count, config.labels.batch_size, config.labels.full_batch_up_to)
+            seconds = views * self._cost("label store", "", batch, **_view_settings(config, count))
+            seconds += self._labeling(config, views, batch)
+            what = f"{len(store.kept)} epochs of {count} images"
+            if labeled.method != self.config.method:
+                what += f" of {labeled.method}"
+            key, group = f"labels/{labeled.label_name}", _group(labeled, self.config, "labels")
+            wall = self.processes.shared(seconds, len(store.shards))
+            nbytes = views * row_bytes(store.fields, classes, store.storage)
+            yield replace(self._part(key, group, what, wall), nbytes=nbytes)
+
+    def _labeling(self, config: Config, views: int, batch: int) -> float:
+        pictures = label_pictures(config, views)
+        return sum(
+            count * self._cost("labeling", name, batch) for (name, _), count in pictures.items()
+        )
+
+    def _student(self, image_set: ImageSet, name: str, seed: int) -> PlannedPart:
+        config, classes = image_set.config, len(self.data.class_names)
+        count, section = config.ipc * classes, config.evaluation
+        views = student_views(config, classes)
+        batch = batch_size_for(count, section.batch_size, config.labels.full_batch_up_to)
+        micro = min(batch, section.micro_batch or batch)
+        step = {"optimizer": section.optimizer.name, "averaged": section.ema > 0}
+        drawn = _view_settings(config, count) | {"stored": image_set.stores_labels}
+        seconds = views * self._cost("training", name, micro, **step)
+        seconds += views * self._cost("set batches", "", batch, **drawn)
+        if not image_set.stores_labels:
+            seconds += self._labeling(config, views, batch)
+        seconds += min(section.tests, config.labels.epochs) * self._testing(name)
+        key = f"evaluation/{image_set.method}/{name}/{seed}"
+        what = f"{name} on {image_set.method}"
+        return self._part(key, _group(image_set, self.config, "students"), what, seconds)
+
+    # Small pieces.
+
+    def _training_on_pictures(self, name: str, squeeze: SqueezeConfig, tests: int) -> float:
+        """Seconds of a training on the real pictures and its tests."""
+        batch = min(squeeze.batch_size, len(self.data.train))
+        micro = min(batch, squeeze.micro_batch or batch)
+        step = {"optimizer": squeeze.optimizer.name, "averaged": False}
+        picture = self._cost("training", name, micro, **step)
+        picture += self._cost("real views", "", batch, views=squeeze.views)
+        tested = min(tests, squeeze.epochs) * self._testing(name)
+        return squeeze.epochs * len(self.data.train) * picture + tested
+
+    def _testing(self, name: str, pictures: int | None = None) -> float:
+        """Seconds in which a network classifies so many pictures; None is the test pictures."""
+        pictures = len(self.data.test) if pictures is None else pictures
+        batch = max(1, min(TEST_BATCH, pictures))
+        return pictures * (
+            self._cost("testing", name, batch) + self._cost("test pictures", "", batch)
+        )
+
+    def _cost(self, task: Task, network: str, batch: int, **settings: object) -> float:
+        side = self.data.image_size
+        return self.costs(Work(task, network, batch, side, tuple(settings.items())))
+
+    def _part(self, key: str, group: Group, what: str, seconds: float) -> PlannedPart:
+        is_made = key in self.made
+        seconds = 0.0 if is_made else seconds
+        return PlannedPart(key, group, what, seconds, seconds, is_made=is_made)
+
+    def _dealt(self, parts: Sequence[PlannedPart], pieces: int, parallel: str) -> list[PlannedPart]:
+        """Parts that are dealt to the processes, or of which each is done by all together."""
+        if parallel == "pictures":
+            shares = [part.seconds / self.processes.count for part in parts]
+            return [
+                replace(part, seconds=share, wall_seconds=share)
+                for part, share in zip(parts, shares, strict=True)
+            ]
+        gain = self.processes.gain(pieces)
+        seconds = [part.seconds / gain for part in parts]
+        share = self.processes.dealt(seconds) / (sum(seconds) or 1.0)
+        return [
+            replace(part, seconds=time, wall_seconds=time * share)
+            for part, time in zip(parts, seconds, strict=True)
+        ]
+
+    def _weight_bytes(self, name: str) -> int:
+        data = self.data
+        return weight_bytes(name, len(data.class_names), data.image_size, data.channels)
+
+
+# Labels are laid out in files alike on every device.
+_ANY_RUNTIME = Runtime(torch.device("cpu"), "fp32", seed=0)
+
+
+def _group(image_set: ImageSet, config: Config, group: Group) -> Group:
+    return group if image_set.method == config.method else "baselines"
+
+
+def _view_settings(config: Config, count: int) -> dict[str, object]:
+    """What the time of drawing and storing the views of a set depends on."""
+    labels, storage = config.labels, config.labels.storage
+    return {
+        "views": labels.views,
+        "images": count,
+        "top_k": storage.top_k,
+        "bits": storage.bits,
+        "normalized": labels.logit_normalization,
+    }
+
+
+def _pixel_settings(config: Config) -> tuple[tuple[str, object], ...]:
+    """What the time of an iteration of the synthesis depends on."""
+    section = config.synthesis
+    terms = ("batchnorm", "conv", "densification", "class", "flatness")
+    weights = [(f"weight_{term}", float(getattr(section, f"weight_{term}") > 0)) for term in terms]
+    names = ("batch_size", "loop", "beta_dr", "densification", "views", "groups", "extra")
+    rest = [(name, getattr(section, name)) for name in names]
+    optimizer = ("optimizer", section.optimizer.name)
+    return (*weights, *rest, optimizer, ("n_p", config.statistics.n_p), ("ipc", config.ipc))

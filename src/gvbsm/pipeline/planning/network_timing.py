@@ -1,0 +1,213 @@
+"""Time a few real steps of a network, with the code that a run calls."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from itertools import pairwise
+from statistics import fmean, median
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gvbsm.config import OptimizerConfig, SynthesisConfig
+from gvbsm.engine.accuracy import count_predictions
+from gvbsm.engine.device import Runtime
+from gvbsm.engine.fit import Training, fit
+from gvbsm.engine.forms.race import clock, timed
+from gvbsm.engine.optimizers import make_optimizer
+from gvbsm.engine.out_of_memory import Step
+from gvbsm.method.capture import HookedObserver
+from gvbsm.method.groups import group_indices, make_stack
+from gvbsm.method.matching import make_teacher
+from gvbsm.method.moments import Moments
+from gvbsm.method.statistics import Statistics, picture_counts
+from gvbsm.method.synthesis import begin_synthesis, synthesize
+from gvbsm.pipeline.forms.works import prepare
+from gvbsm.pipeline.planning.timing_task import (
+    SMALLEST,
+    TimingTask,
+    batch_of,
+    median_seconds,
+    repetitions,
+)
+from gvbsm.pipeline.planning.work import Work
+from gvbsm.stages.synthesis import GPU_IMAGES, SynthesisTask
+
+
+def time_training(task: TimingTask, work: Work) -> float:
+    """Return the seconds a picture of a training step, with its optimizer."""
+    settings = dict(work.settings)
+    runtime = task.quiet(task.runtime.of(work.network, "training"))
+    model = runtime.place(task.network(work))
+    optimizer = OptimizerConfig(name=settings["optimizer"], lr=1e-6)  # type: ignore[arg-type]
+    averaged = 0.99 if settings["averaged"] else 0.0
+    pictures, labels = task.pictures(work, work.batch)
+
+    def loss(net: nn.Module, rows: slice) -> Tensor:
+        with runtime.autocast():
+            logits = net(pictures[rows])
+        return F.cross_entropy(logits.float(), labels[rows])
+
+    def step_seconds(steps: int, size: int) -> list[float]:
+        ticks: list[float] = []
+
+        def batches(_epoch: int, start: int) -> Iterator[Step]:
+            for _ in range(start, steps):
+                ticks.append(clock(runtime))
+                yield Step(size, loss)
+            ticks.append(clock(runtime))
+
+        training = Training("cost", "evaluation", 1, steps, 0, optimizer, None, averaged)
+        fit(model, batches, _untested, training, runtime, _NO_CHECKPOINTS)
+        return [end - start for start, end in pairwise(ticks)]
+
+    size, picture = batch_of(lambda few: step_seconds(2, few)[1], work.batch)
+    again = step_seconds(1 + repetitions(size * picture), size)[1:]
+    seconds = median(again)
+    if size == work.batch:
+        return seconds / size
+    solver = make_optimizer(optimizer, list(model.parameters()), optimizer.lr)
+    update = min(median_seconds(solver.step, runtime), seconds)
+    return (seconds - update) / size + update / work.batch
+
+
+def _untested(_: nn.Module) -> float:
+    raise AssertionError("a training without tests was tested")
+
+
+class _NoCheckpoints:
+    """Keeps no state of a training."""
+
+    def load(self) -> None:
+        """Return nothing to resume from."""
+
+    def due(self) -> bool:
+        """Return that no checkpoint is due."""
+        return False
+
+    def save(self, tensors: object, state: object) -> None:
+        """Save nothing."""
+
+    def clear(self) -> None:
+        """Remove nothing."""
+
+
+_NO_CHECKPOINTS = _NoCheckpoints()
+
+
+def time_pixels(task: TimingTask, work: Work) -> float:
+    """Return the seconds a picture of an iteration of the synthesis."""
+    settings = dict(work.settings)
+    runtime = task.quiet(task.runtime.of(work.network, "pixels"))
+    shape, n_p, ipc = task.shape(work), int(settings["n_p"]), int(settings["ipc"])  # type: ignore[call-overload]
+    network, _ = prepare(task.network(work), "pixels", shape)
+    model = runtime.place(network)
+    config = _synthesis_config(settings)
+    statistics = _made_up_statistics(model, n_p, shape, task.classes)
+    teacher = make_teacher(work.network, model, statistics, config, n_p, shape)
+    data = replace(task.data, image_size=work.side)
+    synthesis = SynthesisTask(config, [teacher], {work.network: statistics}, data, ipc, n_p)
+    groups = group_indices(task.classes, ipc, work.batch, config.loop)
+    at_once = config.groups or (1 if runtime.device.type == "cpu" else GPU_IMAGES // work.batch)
+    at_once = max(1, min(at_once, len(groups)))
+
+    def iteration_seconds(iterations: int, size: int) -> list[float]:
+        index = groups[0][:size]
+        count = at_once if size == len(groups[0]) else 1
+        numbers = range(count)
+        stack = make_stack(numbers, (index // ipc).repeat(count), runtime.device)
+        start = task.pictures(work, len(index) * count)[0]
+        bounds = data.normalization.bounds()
+        state = begin_synthesis(start, bounds, stack, [teacher], config)
+        extras = synthesis.extras(stack, start.cpu(), runtime)
+        measured = range(iterations) if settings["logged"] else ()
+        longer = replace(config, iterations=iterations)
+        ticks = [clock(runtime)]
+        for _ in synthesize(state, stack, [teacher], longer, runtime, extras, measured):
+            ticks.append(clock(runtime))
+        return [(end - start) / count for start, end in pairwise(ticks)]
+
+    size, picture = batch_of(lambda few: iteration_seconds(2, few)[1], len(groups[0]))
+    return fmean(iteration_seconds(1 + repetitions(size * picture), size)[1:]) / size
+
+
+def _synthesis_config(settings: Mapping[str, Any]) -> SynthesisConfig:
+    """The settings of a synthesis that its time depends on."""
+    others = {
+        name: settings[name] for name in settings.keys() - {"optimizer", "n_p", "ipc", "logged"}
+    }
+    optimizer = OptimizerConfig(name=settings["optimizer"], lr=1e-3)
+    return replace(SynthesisConfig(), optimizer=optimizer, **others)
+
+
+def _made_up_statistics(
+    model: nn.Module, n_p: int, shape: Sequence[int], classes: int
+) -> Statistics:
+    """Statistics of a network for the sake of their shapes: means of 0, variances of 1."""
+    tables: dict[str, dict[str, Moments]] = {"channel": {}, "patch": {}}
+    by_class: dict[str, dict[str, Moments]] = {"channel": {}, "patch": {}}
+    convolutions = picture_counts(model, n_p, shape)
+    for (path, level), count in picture_counts(model, n_p, shape, with_batchnorm=True).items():
+        zeros = torch.zeros_like(count)
+        if (path, level) in convolutions:
+            tables[level][path] = Moments(zeros, zeros + 1)
+        rows = zeros.expand(classes, *zeros.shape)
+        by_class[level][path] = Moments(rows, rows + 1)
+    return Statistics(**tables, class_channel=by_class["channel"], class_patch=by_class["patch"])
+
+
+def time_labeling(task: TimingTask, work: Work) -> float:
+    """Return the seconds a picture of a forward pass that labels."""
+    runtime = task.quiet(task.runtime.of(work.network, "inference"))
+    network, of_work = prepare(task.network(work), "inference", task.shape(work))
+    step = of_work(runtime.place(network), runtime)
+    return _forward(task, work, runtime, step)
+
+
+def time_testing(task: TimingTask, work: Work) -> float:
+    """Return the seconds a picture of a test."""
+    runtime = task.quiet(task.runtime.of(work.network, "training"))
+    network, _ = prepare(task.network(work), "pixels", task.shape(work))
+    model = runtime.place(network)
+
+    def step(pictures: Tensor) -> object:
+        labels = torch.zeros(len(pictures), dtype=torch.int64, device=pictures.device)
+        return count_predictions(model, iter([(pictures, labels)]), runtime)
+
+    return _forward(task, work, runtime, step)
+
+
+def time_recording(task: TimingTask, work: Work) -> float:
+    """Return the seconds a picture of a forward pass that records statistics."""
+    settings = dict(work.settings)
+    runtime = task.quiet(task.runtime.of(work.network, "pixels"))
+    network, _ = prepare(task.network(work), "pixels", task.shape(work))
+    model = runtime.place(network)
+    n_p, by_class = int(settings["n_p"]), bool(settings["by_class"])  # type: ignore[call-overload]
+    counts = picture_counts(model, n_p, task.shape(work), with_batchnorm=by_class)
+    paths = {path for path, _ in counts}
+    observer = HookedObserver(model, paths, n_p, exact=True)
+
+    def step(pictures: Tensor) -> object:
+        with torch.no_grad(), runtime.autocast():
+            return observer(pictures, paths, len(pictures) if by_class else 1)
+
+    return _forward(task, work, runtime, step)
+
+
+def _forward(
+    task: TimingTask, work: Work, runtime: Runtime, step: Callable[[Tensor], object]
+) -> float:
+    """Seconds a picture of a step without gradients."""
+    pictures, _ = task.pictures(work, work.batch)
+
+    def seconds(size: int) -> float:
+        return timed(partial(step, pictures[:size]), runtime)
+
+    seconds(min(SMALLEST, work.batch))
+    size, picture = batch_of(seconds, work.batch)
+    return median(seconds(size) for _ in range(repetitions(size * picture))) / size

@@ -1,0 +1,156 @@
+"""The plan of a run: what it makes, how long each part takes, and how much disk it needs."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timedelta
+from functools import cached_property
+from typing import Any, Literal, get_args
+
+Group = Literal[
+    "start-up",
+    "teachers",
+    "statistics",
+    "images",
+    "labels",
+    "students",
+    "baselines",
+    "report",
+]
+
+
+@dataclass(frozen=True)
+class PlannedPart:
+    """A part of a run.
+
+    Attributes:
+        key: Its name in the `seconds.json` of a work directory; `start-up` and `report` are not
+            there.
+        group: The group of parts that it is counted with.
+        what: What is made, in words.
+        seconds: Time that `seconds.json` will hold: that of the process that does it, or, of work
+            that all processes share, until the last of them is done.
+        wall_seconds: Its share of the time of the run; less than `seconds` where several parts are
+            done at the same time, and 0 where it is done within another part.
+        nbytes: Bytes of the files that it leaves.
+        is_made: Whether it is already there. Then it takes no time.
+    """
+
+    key: str
+    group: Group
+    what: str
+    seconds: float
+    wall_seconds: float
+    nbytes: int = 0
+    is_made: bool = False
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a run makes and what it costs.
+
+    Attributes:
+        parts: Its parts, in the order in which they are made.
+        processes: Number of processes of the run.
+    """
+
+    parts: tuple[PlannedPart, ...]
+    processes: int = 1
+
+    @cached_property
+    def seconds(self) -> float:
+        """Time of the run from its start to its report."""
+        return sum(part.wall_seconds for part in self.parts)
+
+    @cached_property
+    def nbytes(self) -> int:
+        """Bytes on disk of all parts, those that are already there included."""
+        return sum(part.nbytes for part in self.parts)
+
+    def end(self, now: datetime | None = None) -> datetime:
+        """Time of day at which a run ends that begins at `now`; None is the present."""
+        return (now or datetime.now().astimezone()) + timedelta(seconds=self.seconds)
+
+    def seconds_of(self, key: str) -> float:
+        """Time of a part by its key in `seconds.json`; 0 if the run has no such part."""
+        return self._seconds.get(key, 0.0)
+
+    def wall_seconds_of(self, key: str) -> float:
+        """Share of a part, by its key, of the time of the run; 0 if the run has no such part."""
+        return self._wall_seconds.get(key, 0.0)
+
+    @cached_property
+    def _seconds(self) -> dict[str, float]:
+        return {part.key: part.seconds for part in self.parts}
+
+    @cached_property
+    def _wall_seconds(self) -> dict[str, float]:
+        return {part.key: part.wall_seconds for part in self.parts}
+
+    def groups(self) -> dict[Group, tuple[PlannedPart, ...]]:
+        """The parts by group, in the order of the groups; groups without parts are left out."""
+        members = {
+            group: tuple(part for part in self.parts if part.group == group)
+            for group in get_args(Group)
+        }
+        return {group: parts for group, parts in members.items() if parts}
+
+    def to_dict(self) -> dict[str, Any]:
+        """The plan as JSON-like values."""
+        return {
+            "seconds": round(self.seconds, 3),
+            "processes": self.processes,
+            "bytes": self.nbytes,
+            "parts": [asdict(part) for part in self.parts],
+        }
+
+    def __repr__(self) -> str:
+        return f"Plan({self.summary()})"
+
+    def summary(self, now: datetime | None = None) -> str:
+        """One line: the time of the run, of each group of parts, and when it ends.
+
+        Args:
+            now: When the run begins; None is the present.
+        """
+        times = [
+            f"{group} {in_words(seconds)}"
+            for group, parts in self.groups().items()
+            if (seconds := sum(part.wall_seconds for part in parts)) >= 0.02 * self.seconds
+        ]
+        end = self.end(now)
+        days = (end.date() - (now or datetime.now().astimezone()).date()).days
+        later = f" in {days} days" if days > 1 else " tomorrow" if days else ""
+        return f"{in_words(self.seconds)}: {', '.join(times)}; done at {end:%H:%M}{later}"
+
+
+def in_words(seconds: float) -> str:
+    """A time in words, such as `8 s`, `4 min` or `1 h 20 min`."""
+    if seconds < 1:
+        return "under 1 s"
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    if minutes < 90:
+        return f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    if hours >= 48:
+        return f"{hours / 24:.1f} days"
+    return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+
+
+def joined(parts: Sequence[PlannedPart]) -> list[PlannedPart]:
+    """Join parts of one key, such as the draws of random pictures, to one with all their time."""
+    by_key: dict[str, PlannedPart] = {}
+    for part in parts:
+        if (first := by_key.get(part.key)) is None:
+            by_key[part.key] = part
+            continue
+        by_key[part.key] = replace(
+            first,
+            wall_seconds=first.wall_seconds + part.wall_seconds,
+            nbytes=first.nbytes + part.nbytes,
+            is_made=first.is_made and part.is_made,
+        )
+    return list(by_key.values())

@@ -1,0 +1,47 @@
+"""What is timed before a run: one kind of work, of one network or of none, on batches of one size.
+
+This module needs no torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Literal, NamedTuple
+
+Task = Literal[
+    "training",
+    "pixels",
+    "labeling",
+    "testing",
+    "recording",
+    "real views",
+    "test pictures",
+    "set batches",
+    "label store",
+]
+
+
+class Work(NamedTuple):
+    """A kind of work on the pictures of a run.
+
+    Attributes:
+        task: What is done with each picture. By a network: `training` (a step with its optimizer),
+            `pixels` (an iteration of synthesis), `labeling`, `testing`, `recording` (statistics).
+            Without: `real views` (augmented training pictures), `test pictures`, `set batches`
+            (augmented images of a set with their soft labels, read from the store), `label store`
+            (views that are labeled, and the writing of their labels).
+        network: The network; empty where none is called.
+        batch: Pictures in a batch.
+        side: Height and width of the pictures, in pixels.
+        settings: Settings that change the time, as pairs of a name and a value.
+    """
+
+    task: Task
+    network: str
+    batch: int
+    side: int
+    settings: tuple[tuple[str, object], ...] = ()
+
+
+Costs = Callable[[Work], float]
+"""costs(work): seconds a picture, in one process."""

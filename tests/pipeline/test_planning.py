@@ -1,0 +1,190 @@
+"""What a run costs beforehand: arithmetic with costs that are made up."""
+
+from dataclasses import replace
+from datetime import datetime
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from gvbsm.backbones.cost import weight_bytes
+from gvbsm.config.build import build_config
+from gvbsm.pipeline.evaluated_sets import evaluated_sets
+from gvbsm.pipeline.planning.estimate import ALONE, REPORT_SECONDS, START_SECONDS, plan_run
+from gvbsm.pipeline.planning.plan import Plan, PlannedPart, in_words
+from gvbsm.pipeline.planning.process_plan import ProcessPlan
+
+A, B, STUDENT = "wrn10_1", "convnet8_d1", "convnet8_d2"
+BASE = {
+    "ipc": 3,
+    "squeeze": {"backbones": [A, B], "epochs": 5, "batch_size": 10, "tests": 2},
+    "synthesis": {"iterations": 1000, "batch_size": 4},
+    "labels": {"epochs": 20, "batch_size": 2, "full_batch_up_to": 0},
+    "evaluation": {"students": [STUDENT], "seeds": 2, "batch_size": 3, "tests": 1},
+    "baselines": {"methods": []},
+}
+DATA = SimpleNamespace(
+    train=range(50), test=range(8), class_names=("x", "y"), channels=3, image_size=8
+)
+CONSTANT = START_SECONDS + REPORT_SECONDS
+
+
+def nothing(_work):
+    return 0.0
+
+
+def only(task, seconds=1.0):
+    """Costs of one kind of work alone."""
+    return lambda work: seconds if work.task == task else 0.0
+
+
+def planned(costs, processes=ALONE, made=(), data=DATA, **settings):
+    config = build_config({**BASE, **settings})
+    return plan_run(config, list(evaluated_sets(config, Path())), data, costs, processes, made)
+
+
+def seconds_by_key(plan):
+    return {part.key: part.seconds for part in plan.parts if part.seconds and "/" in part.key}
+
+
+def test_plan__counts_the_pictures_of_every_part():
+    assert seconds_by_key(planned(only("training"))) == {
+        f"squeeze/{A}": 5 * 50,
+        f"squeeze/{B}": 5 * 50,
+        f"evaluation/gvbsm/{STUDENT}/0": 6 * 20,
+        f"evaluation/gvbsm/{STUDENT}/1": 6 * 20,
+    }
+    assert seconds_by_key(planned(only("testing"))) == {
+        f"squeeze/{A}": 2 * 8,
+        f"squeeze/{B}": 2 * 8,
+        f"evaluation/gvbsm/{STUDENT}/0": 8,
+        f"evaluation/gvbsm/{STUDENT}/1": 8,
+    }
+    assert seconds_by_key(planned(only("pixels"))) == {"synthesis/gvbsm": 6 * 1000}
+    assert seconds_by_key(planned(only("labeling"))) == {"labels/gvbsm": 2 * 6 * 20}
+    assert planned(only("recording")).seconds_of("statistics") == 2 * 50
+    assert planned(only("real views")).seconds_of("statistics") == 50  # once for all teachers
+
+
+def test_plan__asks_for_the_cost_at_the_batches_of_the_run():
+    batches = set()
+    planned(lambda work: batches.add((work.task, work.network, work.batch)) or 1.0)
+    assert {
+        ("training", A, 10),
+        ("training", STUDENT, 3),
+        ("pixels", B, 4),
+        ("labeling", A, 2),
+        ("recording", A, 256),
+        ("set batches", "", 3),
+    } <= batches
+
+
+def test_plan__logs_the_terms_of_few_iterations():
+    def costs(work):
+        return float(dict(work.settings).get("logged", False))
+
+    assert planned(costs).seconds_of("synthesis/gvbsm") == pytest.approx(6 * 110)
+    short = planned(costs, synthesis={"iterations": 50}).seconds_of("synthesis/gvbsm")
+    assert short == 6 * 50
+
+
+def test_plan__of_labels_that_are_not_stored_adds_them_to_the_students():
+    labels = {**BASE["labels"], "store": False, "batch_size": 3}
+    plan = planned(only("labeling"), labels=labels)
+    assert seconds_by_key(plan) == {
+        f"evaluation/gvbsm/{STUDENT}/{seed}": 2 * 6 * 20 for seed in range(2)
+    }
+
+
+def test_plan__adds_baselines():
+    methods = ["random-hard", "random-soft", "forgetting-hard", "herding-soft", "full", "teacher"]
+    baselines = {"methods": methods, "draws": 2, "full_epochs": 7}
+    plan = planned(only("training"), baselines=baselines)
+    assert plan.seconds_of(f"full/{STUDENT}/1") == 7 * 50
+    assert plan.seconds_of(f"evaluation/random-hard/{STUDENT}/1") == 6 * 20
+    assert plan.seconds_of("forgetting") == plan.seconds_of("synthesis/forgetting-hard") == 5 * 50
+    forgetting = 5 * 50  # within the selection: counted once
+    trained = 2 * 5 * 50 + 5 * 2 * 6 * 20 + 2 * 7 * 50
+    assert plan.seconds == pytest.approx(CONSTANT + trained + forgetting)
+    tested = planned(only("testing"), baselines=baselines)
+    assert tested.seconds_of("synthesis/herding-soft") == 50
+    keys = [part.key for part in plan.parts]
+    assert {"labels/random-soft", "labels/random-1"} < set(keys)
+    assert "synthesis/random-soft" not in keys  # it has the pictures of random-hard
+
+
+def test_plan__of_several_processes_deals_networks_and_shares_images():
+    processes = ProcessPlan(2)
+    plan = planned(only("training"), processes)
+    assert plan.seconds == pytest.approx(CONSTANT + 5 * 50 + 6 * 20)
+    assert plan.seconds_of(f"squeeze/{A}") == 5 * 50
+    assert sum(part.wall_seconds for part in plan.parts if part.group == "teachers") == 5 * 50
+    # three groups of at most two, four and four images: the last round has one process
+    assert planned(only("pixels"), ProcessPlan(2), ipc=5).seconds_of(
+        "synthesis/gvbsm"
+    ) == pytest.approx(10 * 1000 * 2 / 3)
+
+
+def test_crew__gives_the_cores_of_idle_processes_to_the_others():
+    assert ProcessPlan(4, shares_cores=True).shared(8.0, 1) == pytest.approx(8 / 4**0.7)
+    assert ProcessPlan(4).shared(8.0, 1) == 8
+    assert ProcessPlan(4, shares_cores=True).shared(8.0, 4) == 2
+    assert ProcessPlan(2).dealt([5.0, 1.0, 1.0, 1.0]) == 5
+    assert ProcessPlan(2).shared(8.0, 0) == 0
+
+
+def test_plan__counts_nothing_for_what_is_made():
+    made = {f"squeeze/{A}", "statistics", "labels/gvbsm"}
+    plan, whole = planned(lambda _: 1.0, made=made), planned(lambda _: 1.0)
+    assert {part.key for part in plan.parts if part.is_made} == made
+    assert plan.seconds == whole.seconds - sum(map(whole.seconds_of, made))
+    assert plan.nbytes == whole.nbytes
+
+
+def test_plan__counts_bytes():
+    plan = planned(nothing)
+    nbytes = {part.key: part.nbytes for part in plan.parts}
+    assert nbytes[f"squeeze/{A}"] == weight_bytes(A, 2, 8, 3) > 10_000
+    assert nbytes["synthesis/gvbsm"] == 6 * 192 + 2 * 12 * 192
+    assert 6 * 20 * 4 < nbytes["labels/gvbsm"] < 6 * 20 * 40  # two logits of two bytes, and a view
+    assert plan.nbytes == sum(nbytes.values())
+
+
+def test_plan__of_late_starts_and_of_stages():
+    late = {**BASE["synthesis"], "rounds": 2, "init": "real"}
+    assert (
+        planned(only("pixels"), synthesis=late, ipc=4).seconds_of("synthesis/gvbsm")
+        == 8 * 1000 * 3 / 4
+    )
+    sides = []
+    stages = {"stages": 2, "stage_sizes": [4, 8], "weight_conv": 0.0}
+    planned(
+        lambda work: sides.append((work.task, work.side)) or 0.0,
+        synthesis={**BASE["synthesis"], **stages},
+    )
+    assert {side for task, side in sides if task == "pixels"} == {4, 8}
+
+
+def test_plan__in_one_line_and_as_json():
+    parts = (
+        PlannedPart("squeeze/a", "teachers", "a, 5 epochs", 60.0, 60.0, 100),
+        PlannedPart("labels/gvbsm", "labels", "", 0.5, 0.5, 10),
+        PlannedPart("evaluation/gvbsm/s/0", "students", "", 240.0, 120.0),
+    )
+    plan, now = Plan(parts, 2), datetime(2026, 1, 31, 23, 59)
+    line = "3 min: teachers 60 s, students 2 min; done at 00:02 tomorrow"
+    assert plan.summary(now) == line
+    assert plan.seconds_of("evaluation/gvbsm/s/0") == 240
+    assert plan.seconds_of("nothing") == 0
+    assert plan.to_dict()["bytes"] == 110
+    assert plan.to_dict()["parts"][0]["key"] == "squeeze/a"
+    longer = Plan((replace(parts[0], wall_seconds=3e5),)).summary(now)
+    assert longer == "3.5 days: teachers 3.5 days; done at 11:19 in 4 days"
+
+
+@pytest.mark.parametrize(
+    ("seconds", "words"),
+    [(0.2, "under 1 s"), (89, "89 s"), (95, "2 min"), (5400, "1 h 30 min"), (7200, "2 h")],
+)
+def test_in_words(seconds, words):
+    assert in_words(seconds) == words
