@@ -12,6 +12,7 @@ from PIL import Image
 from gvbsm.backbones import build_backbone
 from gvbsm.files.artifacts import ArtifactError, write_json
 from gvbsm.reporting.figures.gallery import gallery
+from gvbsm.reporting.figures.images import PictureGrid
 from support.studies import HISTORY, STUDENT, TEACHER, Maker, study_row, write_study
 
 
@@ -53,6 +54,7 @@ def test_a_whole_work_directory_gives_every_figure_in_the_order_of_reading(items
     assert list(items) == [
         "images",
         "images-more",
+        "images-sets",
         "film",
         "methods",
         f"confusion-{STUDENT}",
@@ -68,15 +70,19 @@ def test_a_whole_work_directory_gives_every_figure_in_the_order_of_reading(items
         assert item.title
         assert len(item.alt) < 120
         assert re.match(r"[A-Z].*[.]$", item.caption), item.caption
-        assert item.figure.get_size_inches()[0] < 6  # readable on a phone
+        if not isinstance(item.figure, PictureGrid):
+            assert item.figure.get_size_inches()[0] < 6  # readable on a phone
     assert len({item.title for item in items.values()}) == len(items)
 
 
 def test_captions_say_what_is_shown_and_of_how_many(items):
-    assert "(all 4 classes)" in items["images"].caption
-    assert "of each set: gvbsm and real." in items["images"].caption
+    assert items["images"].caption.startswith(
+        "Each class has 3 images of 6 beside 3 real pictures; all 4 classes."
+    )
     assert "The first 6 of 6 images per class" in items["images-more"].caption
+    assert "of random (random: real pictures)" in items["images-sets"].caption
     assert "start (noise)" in items["film"].caption
+    assert "those after 0, 5 and 90 steps" in items["film"].caption
     assert "up to 2 for each method" in items["methods"].caption
     confusion = items[f"confusion-{STUDENT}"].caption
     assert "n = 2" in confusion
@@ -98,26 +104,25 @@ def test_a_set_of_one_image_a_class_is_one_figure(maker):
     maker.images("gvbsm", ipc=1)
     items = drawn(maker.folder)
     assert list(items) == ["images"]
-    assert len(items["images"].figure.axes) == 1
+    assert list(items["images"].figure.groups) == ["distilled"]
 
 
 def test_a_sample_of_the_first_classes_alone_stands_in_their_rows(maker, monkeypatch):
     monkeypatch.setattr("gvbsm.reporting.figures.gallery.SHOWN_CLASSES", 2)
     maker.images("gvbsm")
     maker.images("real", file="real.safetensors", ipc=10, classes=2)
-    own, real = drawn(maker.folder)["images"].figure.axes
-    for axes in (own, real):
-        pixels = axes.images[0].get_array()
-        top, bottom = pixels[: len(pixels) // 2], pixels[len(pixels) // 2 :]
-        assert {*top.flatten().tolist()} == {0, 255}  # the first class, and white between
-        assert {*bottom.flatten().tolist()} == {60, 255}
+    for images in drawn(maker.folder)["images"].figure.groups.values():
+        first, second = images
+        assert {*first.flatten().tolist()} == {0}
+        assert {*second.flatten().tolist()} == {60}
 
 
 def test_random_pictures_stand_in_for_real_ones(maker):
     maker.images("gvbsm", ipc=2)
     maker.images("random", "baselines/random-0", ipc=2)
-    titles = [axes.get_title() for axes in drawn(maker.folder)["images"].figure.axes]
-    assert titles == ["gvbsm", "random"]
+    items = drawn(maker.folder)
+    assert list(items) == ["images"]  # they are shown once
+    assert list(items["images"].figure.groups) == ["distilled", "real"]
 
 
 def test_a_run_of_random_pictures_has_no_losses(maker):
@@ -125,7 +130,15 @@ def test_a_run_of_random_pictures_has_no_losses(maker):
     maker.images("real", ipc=2, file="real.safetensors")
     items = drawn(maker.folder)
     assert list(items) == ["images"]
-    assert [axes.get_title() for axes in items["images"].figure.axes] == ["random", "real"]
+    assert list(items["images"].figure.groups) == ["random", "real"]
+
+
+def test_one_image_a_class_stands_beside_two_real_pictures(maker):
+    maker.images("gvbsm", ipc=1)
+    maker.images("real", ipc=10, file="real.safetensors")
+    (item,) = drawn(maker.folder).values()
+    assert [images.shape[1] for images in item.figure.groups.values()] == [1, 2]
+    assert item.caption.startswith("Each class has 1 image beside 2 real pictures;")
 
 
 def test_a_film_of_other_images_is_not_shown(maker):

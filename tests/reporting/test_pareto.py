@@ -19,6 +19,7 @@ from gvbsm.reporting.figures.pareto import (
     pareto_figure,
 )
 from gvbsm.reporting.figures.reading import read_studies, study_sets
+from gvbsm.reporting.figures.style import COLORS
 from support.studies import Maker, study_row, write_study
 
 STUDENT = "convnet8_d1"
@@ -92,7 +93,7 @@ def test_the_figure_joins_the_front_by_steps_and_numbers_it():
         if line.get_label() in ("gvbsm", "random-soft", "random-hard")
     }
     assert len({line.get_marker() for line in marks.values()}) == 2
-    assert marks["random-hard"].get_markerfacecolor() == "white"
+    assert marks["random-hard"].get_markerfacecolor() == COLORS["white"]
     assert [text.get_text() for text in left.texts] == ["3", "1"]
     assert [text.get_text() for text in right.texts] == ["4", "2", "1"]
     names = [text.get_text() for text in left.figure.legends[-1].get_texts()]

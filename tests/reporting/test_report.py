@@ -25,8 +25,9 @@ from gvbsm.files.manifest import claim
 from gvbsm.files.tensors import save
 from gvbsm.reporting.facts import preset_settings, read_run_facts
 from gvbsm.reporting.figures.captions import CaptionedFigure
+from gvbsm.reporting.figures.images import PictureGrid
 from gvbsm.reporting.figures.reading import read_studies
-from gvbsm.reporting.figures.style import new_figure
+from gvbsm.reporting.figures.style import COLORS, new_figure
 from gvbsm.reporting.page import costs, write_page
 from gvbsm.reporting.paper_terms import (
     SECTIONS,
@@ -149,8 +150,14 @@ def workdir(tmp_path):
 
 def hostile_gallery(_workdir):
     """One figure of each place and a film, with hostile words, in place of the real ones."""
-    for name, motion in (("images", None), ("film", b"GIF89a"), ("tsne", None)):
-        figure = new_figure(1, 0.5)
+    grid = PictureGrid({HOSTILE: torch.zeros(1, 2, 1, 8, 8, dtype=torch.uint8)}, [HOSTILE])
+    chart = new_figure(1, 0.5)
+    chart.text(0, 0, HOSTILE)
+    for name, figure, motion in (
+        ("images", grid, None),
+        ("film", grid, b"GIF89a"),
+        ("tsne", chart, None),
+    ):
         yield CaptionedFigure(
             name, f"Title {HOSTILE}", f"Caption {HOSTILE}", f'"{HOSTILE}', figure, motion
         )
@@ -221,6 +228,11 @@ class Tree(HTMLParser):
         found = [[" ".join(cell.split()) for cell in cells] for cells in self.cells]
         return next(cells for cells in found if cells[0].startswith(start))
 
+    def measures(self, start):
+        """A row of the second table of the results."""
+        found = [[" ".join(cell.split()) for cell in cells] for cells in self.cells]
+        return [cells for cells in found if cells and cells[0].startswith(start)][1]
+
     @property
     def text(self):
         return " ".join(" ".join(self.words).split())
@@ -251,13 +263,12 @@ def test_the_table_holds_the_results(tree):
         STUDENT,
         "2",
         "62.0 ± 0.2",
-        "71.5 ± 0.2",
         "2",
-        "1 min 5 s",
     ]
-    assert tree.row("random real pictures, soft")[3:6] == ["51.0 ± 0.2", "51.0 ± 0.2", "3"]
-    assert tree.row("whole set")[1:6] == [STUDENT, "all", "98.1", "98.1", "1"]
-    assert [item.get("class") for item in tree.all("tr")].count("own") == 1
+    assert tree.row("random real pictures, soft")[3:5] == ["51.0 ± 0.2", "3"]
+    assert tree.row("whole set")[1:5] == [STUDENT, "all", "98.1", "1"]
+    assert [item.get("class") for item in tree.all("tr")].count("own") == 2  # of both tables
+    assert tree.measures("G-VBSM") == ["G-VBSM", STUDENT, "71.5 ± 0.2", "1 min 5 s"]
 
 
 def test_the_table_has_columns_for_what_was_measured(tmp_path, plain_gallery):
@@ -270,10 +281,16 @@ def test_the_table_has_columns_for_what_was_measured(tmp_path, plain_gallery):
     }
     write_json(workdir / "results.json", results)
     tree = Tree(page_of(workdir))
-    heads = ["top-1 %", "best epoch", "balanced %", "ECE %", "lowest class, %", "n"]
-    assert tree.row("method")[3:9] == heads
-    assert tree.row("G-VBSM")[5:9] == ["55.0 ± 0.2", "5.0 ± 0.2", "bee 40.0", "2"]
-    assert tree.row("random real pictures, soft")[5:9] == ["", "", "", "3"]
+    heads = ["top-1 %", "balanced %", "lowest class, %", "n"]
+    assert tree.row("trained on")[3:] == heads
+    assert tree.row("G-VBSM")[4:] == ["55.0 ± 0.2", "bee: 40.0", "2"]
+    assert tree.row("random real pictures, soft")[4:] == ["", "", "3"]
+    assert tree.measures("trained on")[2:] == [
+        "best epoch %",
+        "calibration error %",
+        "training time",
+    ]
+    assert tree.measures("G-VBSM")[2:4] == ["71.5 ± 0.2", "5.0 ± 0.2"]
     assert "15 bins of confidence" in tree.text
     assert "five largest outputs" not in tree.text
 
@@ -328,8 +345,8 @@ def test_whole_set_and_teacher_of_one_network_are_two_rows(workdir):
     results["rows"].append(row("teacher", 96.0, ipc=None))
     write_json(workdir / "results.json", results)
     tree = Tree(page_of(workdir))
-    assert tree.row("whole set")[1:6] == [STUDENT, "all", "98.1", "98.1", "1"]
-    assert tree.row("teacher")[1:6] == [STUDENT, "all", "96.0", "96.0", "1"]
+    assert tree.row("whole set")[1:5] == [STUDENT, "all", "98.1", "1"]
+    assert tree.row("teacher")[1:5] == [STUDENT, "all", "96.0", "1"]
     assert "trained on all 1,437 pictures, 98.1 %" in tree.text
     assert "Teacher, top-1" not in tree.text
 
@@ -450,10 +467,10 @@ def test_continual_results_alone_have_a_page(tmp_path):
     tree = Tree(text)
     check_links(tree)
     assert "<script" not in text
-    assert len(tree.all("img")) == 1
+    assert len(tree.all("svg")) == 1
     assert "arrive in 2 steps" in tree.text
     assert ["98.5 ± 0.2", "41.0 ± 0.2", "69.5 ± 0.2"] in [cells[2:] for cells in tree.cells]
-    assert (tmp_path / "report" / "figures" / "continual.pdf").is_file()
+    assert (tmp_path / "report" / "figures" / "continual.svg").is_file()
     write_json(tmp_path / "continual.json", {"rows": rows})
     with pytest.raises(ArtifactError, match=r"continual\.json is damaged \(it lacks classes"):
         gvbsm.report(tmp_path)
@@ -488,7 +505,7 @@ def test_a_note_alone_makes_the_section_of_figures(workdir, monkeypatch):
 
 def test_figures_that_are_drawn_no_more_go(workdir, plain_gallery):
     folder = workdir / "report" / "figures"
-    for name in ("old.png", "old.pdf"):
+    for name in ("old.png", "old.pdf", "old.svg"):
         with atomic(folder / name) as temporary:
             temporary.touch()
     for name in ("mine.png", "notes.txt"):
@@ -497,15 +514,18 @@ def test_figures_that_are_drawn_no_more_go(workdir, plain_gallery):
     names = sorted(path.name for path in folder.iterdir())
     assert names == [
         "film.gif",
-        "film.pdf",
         "film.png",
-        "images.pdf",
         "images.png",
         "mine.png",
         "notes.txt",
-        "tsne.pdf",
-        "tsne.png",
+        "tsne.svg",
     ]
+
+
+def test_a_pdf_stands_beside_each_svg_where_it_is_asked_for(workdir, plain_gallery):
+    write_page(workdir, read_run_facts(workdir), pdf=True)
+    names = {path.name for path in (workdir / "report" / "figures").iterdir()}
+    assert names == {"film.gif", "film.png", "images.png", "tsne.pdf", "tsne.svg"}
 
 
 # Sweeps
@@ -714,7 +734,7 @@ def check_links(tree):
 def test_nothing_is_loaded_from_outside(tree, reported):
     text = (reported / "report" / "index.html").read_text()
     for tag, attributes in tree.tags:
-        assert tag not in ("script", "iframe", "link", "object", "embed", "base")
+        assert tag not in ("script", "iframe", "link", "object", "embed", "base", "foreignobject")
         assert not [name for name in attributes if name.startswith("on")]
         assert attributes.get("src", "data:").startswith("data:")
         if not (href := attributes.get("href", "#")).startswith(("#", "data:application/yaml")):
@@ -731,7 +751,8 @@ def test_headings_images_tables_and_language(tree):
     for before, after in zip(tree.headings, tree.headings[1:], strict=False):
         assert after <= before + 1
     assert all(item["alt"] for item in tree.all("img"))
-    assert len(tree.all("img")) == 4  # three figures and the moving one
+    assert len(tree.all("img")) == 3  # two grids of one strip, and the moving one
+    assert [item["aria-label"] for item in tree.all("svg")] == [f'"{HOSTILE}']
     assert len(tree.all("caption")) == len(tree.all("table"))
     assert {item.get("scope") for item in tree.all("th")} == {"row", "col", "rowgroup"}
     assert tree.all("html") == [{"lang": "en"}]
@@ -744,18 +765,30 @@ def test_hostile_words_are_text(tree, reported):
     assert "<script" not in text
     assert f"ant, {HOSTILE}" in tree.text
     assert f"Caption {HOSTILE}" in tree.text
-    assert tree.all("img")[0]["alt"] == f'"{HOSTILE}'
+    assert tree.all("img")[0]["alt"] == f"2 images of {HOSTILE}, {HOSTILE}"
 
 
 def test_figures_are_inside_and_beside(tree, reported):
-    png = (reported / "report" / "figures" / "tsne.png").read_bytes()
-    sources = [item["src"] for item in tree.all("img")]
-    assert f"data:image/png;base64,{base64.b64encode(png).decode()}" in sources
-    width, height = (int.from_bytes(png[start : start + 4]) for start in (16, 20))
-    shown = [int(tree.all("img")[0][name]) for name in ("width", "height")]
-    assert shown == [round(width / 1.5), round(height / 1.5)]
+    folder = reported / "report" / "figures"
+    assert b"<svg" in (folder / "tsne.svg").read_bytes()
+    assert (folder / "images.png").read_bytes().startswith(b"\x89PNG")
     moving = tree.tags.index(("details", {"class": "screen"}))  # shown when asked for alone
-    assert tree.tags[moving + 3][1]["src"].startswith("data:image/gif")
+    assert tree.tags[moving + 2][1]["src"].startswith("data:image/gif")
+
+
+def test_the_images_come_first_then_the_result_then_the_rest(tree):
+    ids = [item["id"] for item in tree.all("section")]
+    assert ids[:4] == ["images", "results", "warnings", "figures"]
+    folded = [item for item, _ in tree.tags].count("details")
+    assert folded >= 5  # among others the settings
+
+
+def test_every_color_of_a_figure_has_one_in_both_schemes(reported):
+    text = (reported / "report" / "index.html").read_text()
+    light, dark = text.partition("@media (prefers-color-scheme: dark)")[::2]
+    for name in COLORS:
+        assert f"--figure-{name}:" in light
+        assert f"--figure-{name}:" in dark
 
 
 # Settings and commands
@@ -997,7 +1030,7 @@ def test_report_of_what_holds_no_results(tmp_path, capsys):
 def test_report_help(capsys):
     assert main(["report", "--help"]) == 0
     assert capsys.readouterr().out == (
-        "usage: gvbsm report DIR [--networks file.py:Class,...] [--quiet]\n"
+        "usage: gvbsm report DIR [--networks file.py:Class,...] [--pdf] [--quiet]\n"
     )
 
 
@@ -1009,7 +1042,7 @@ def test_report_from_the_command_and_from_python(workdir, monkeypatch, capsys):
     text = path.read_text(encoding="utf-8")
     assert "The features of the sets are not compared" in text
     tree = Tree(text)
-    assert len(tree.all("img")) > 2  # of the real gallery
+    assert len(tree.all("svg")) == 2  # of the real gallery: accuracies and losses
     assert all(item["alt"] for item in tree.all("img"))
     assert gvbsm.report(workdir) == path
     assert path.read_text(encoding="utf-8") == text
@@ -1036,6 +1069,7 @@ def test_in_a_browser(workdir, plain_gallery, tmp_path, scheme):
           width: frame.contentWindow.innerWidth, needed: root.scrollWidth,
           page: seen(inner.body).backgroundColor, text: seen(inner.body).color,
           card: seen(inner.querySelector(".card")).backgroundColor,
+          figure: seen(inner.querySelector(".card text")).fill,
           muted: seen(inner.querySelector(".subtitle")).color,
           link: seen(inner.querySelector("nav a")).color, smallest: Math.min(...sizes),
         });
@@ -1071,7 +1105,8 @@ def test_in_a_browser(workdir, plain_gallery, tmp_path, scheme):
     assert found["needed"] <= 360
     assert found["smallest"] >= 16
     assert (luminance(found["page"]) > 0.5) == (scheme == "light")
-    assert found["card"] == "rgb(255, 255, 255)"  # figures are drawn for white
+    assert (luminance(found["card"]) > 0.5) == (scheme == "light")
+    assert contrast(found["figure"], found["card"]) >= 4.5
     for name in ("text", "muted", "link"):
         assert contrast(found[name], found["page"]) >= 4.5, name
 

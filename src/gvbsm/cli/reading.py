@@ -29,20 +29,21 @@ def show_verb(argv: list[str]) -> int:
 
 def report_verb(argv: list[str]) -> int:
     """Write the report of a work directory and print its path."""
-    usage = "gvbsm report DIR [--networks file.py:Class,...] [--quiet]"
+    usage = "gvbsm report DIR [--networks file.py:Class,...] [--pdf] [--quiet]"
     if {"-h", "--help"} & set(argv):
         print(f"usage: {usage}")
         return 0
     argv, lists = _without(argv, "--networks")
     names = (name.strip() for names in lists for name in names.strip("[]").split(","))
     networks = [name for name in names if name]
-    folders = [argument for argument in argv if argument != "--quiet"]
+    folders = [argument for argument in argv if argument not in ("--pdf", "--quiet")]
     if len(folders) != 1 or folders[0].startswith("-"):
         raise ConfigError(f"{usage} takes one work directory, got {' '.join(folders) or 'none'}")
     start_log("--quiet" in argv)
     from gvbsm.reporting import report
 
-    print(report(user_path(folders[0]), quiet="--quiet" in argv, networks=networks))
+    pdf, quiet = "--pdf" in argv, "--quiet" in argv
+    print(report(user_path(folders[0]), quiet, networks, pdf))
     return 0
 
 

@@ -1,8 +1,8 @@
 """The report of a work directory or a sweep: text, figures, one HTML page.
 
 The page contains its styles and figures, loads no other file and needs no script. Figures are
-embedded as PNG at one and a half times the page's resolution. For maps of thousands of points PNG
-is smaller than vectors, and it looks the same in every browser. `report/figures/` also has PDF.
+embedded as SVG, whose colors follow the scheme of the page, and images as PNG. `report/figures/`
+has the same as files.
 """
 
 from __future__ import annotations
@@ -25,7 +25,9 @@ NOT_COMPARED = (
 
 
 @torch_defaults()
-def report(workdir: str | Path, quiet: bool = False, networks: Sequence[str] = ()) -> Path:
+def report(
+    workdir: str | Path, quiet: bool = False, networks: Sequence[str] = (), pdf: bool = False
+) -> Path:
     """Write the report of a work directory or of a sweep (`gvbsm.report`, `gvbsm report DIR`).
 
     Args:
@@ -34,6 +36,7 @@ def report(workdir: str | Path, quiet: bool = False, networks: Sequence[str] = (
         quiet: No progress bars.
         networks: Names of your own networks (`file.py:Class`) that the report may build. Those
             that the directory alone names are not run, and what needs them is left out.
+        pdf: Whether to write each figure as PDF too, in `report/figures/`.
 
     Returns:
         The file: `report/index.html`.
@@ -56,14 +59,14 @@ def report(workdir: str | Path, quiet: bool = False, networks: Sequence[str] = (
     workspace = Workspace(workdir)
     if (workdir / "points").is_dir() and not workspace.results.is_file():
         with workspace.reporting():
-            return write_sweep_page(workdir)
+            return write_sweep_page(workdir, pdf)
     if workspace.continual.is_file() and not workspace.results.is_file():
         with workspace.reporting():
-            return write_continual_page(workdir)
+            return write_continual_page(workdir, pdf)
     facts = read_run_facts(workdir)
     for path in workspace.teachers():
         if fault := unusable_because(checked_header(path)):
             log.warning("%s is left out: %s", path.name, fault)
     with workspace.reporting():
         notes = [NOT_COMPARED] if analyze(workdir, quiet) is None else []
-        return write_page(workdir, facts, notes)
+        return write_page(workdir, facts, notes, pdf)

@@ -18,11 +18,12 @@ from gvbsm.reporting.wording import method_words
 from gvbsm.store.workdir import Workspace
 
 
-def write_continual_page(workdir: Path) -> Path:
+def write_continual_page(workdir: Path, pdf: bool = False) -> Path:
     """Write `report/index.html` of the class-incremental protocol, and the figures beside it.
 
     Args:
         workdir: The work directory; `continual.json` must be in it.
+        pdf: Whether to write a PDF beside each SVG.
 
     Raises:
         ArtifactError: If a file is damaged.
@@ -46,7 +47,7 @@ def write_continual_page(workdir: Path) -> Path:
             "yaml": settings_yaml(config),
             "version": __version__,
         }
-    pictures = save_pictures(gallery(workdir), folder / "figures")
+    pictures = save_pictures(gallery(workdir), folder / "figures", pdf)
     context["pictures"] = {
         "continual": [item for item in pictures if item.name == "continual"],
         "others": [item for item in pictures if item.name != "continual"],

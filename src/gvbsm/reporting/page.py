@@ -27,20 +27,33 @@ from gvbsm.reporting.paper_terms import (
     settings_table,
     settings_yaml,
 )
-from gvbsm.reporting.rendering import data_uri, save_pictures, write_html
+from gvbsm.reporting.rendering import data_uri, duration, save_pictures, write_html
 from gvbsm.reporting.studies import costs_of, study_sections
 from gvbsm.reporting.wording import method_words
 from gvbsm.store.workdir import Workspace
 
 PLACES = {
     "images": "images",
-    "images-more": "images",
-    "film": "images",
     "continual": "continual",
     "pareto": "cost",
 }  # sections of figures; all others are in the section "Figures"
-METRICS = {"top5": "top-5 %", "balanced": "balanced %", "calibration_error": "ECE %"}
-"""Heads of the columns of metrics."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """A column of the results beside top-1.
+
+    Attributes:
+        title: Its head.
+        meaning: What it says; words between backticks are code.
+        cells: Its text in each row.
+        is_shown: Whether it stands in the first table, not in the folded one.
+    """
+
+    title: str
+    meaning: str
+    cells: list[str]
+    is_shown: bool = False
 
 
 @dataclass(frozen=True)
@@ -54,20 +67,23 @@ class Cost:
     baselines: int
 
 
-def write_page(workdir: Path, facts: RunFacts, notes: Sequence[str] = ()) -> Path:
+def write_page(
+    workdir: Path, facts: RunFacts, notes: Sequence[str] = (), pdf: bool = False
+) -> Path:
     """Write `report/index.html` and the figures beside it, from files alone.
 
     Args:
         workdir: The work directory.
         facts: The contents of its files.
         notes: Sentences on figures that could not be drawn; words between backticks are code.
+        pdf: Whether to write a PDF beside each SVG.
 
     Raises:
         ArtifactError: If a file is unusable.
     """
     folder, workspace = workdir / "report", Workspace(workdir)
     facts = replace(facts, recognition=_recognition(facts, read_analysis(workspace)))
-    pictures = save_pictures(gallery(workdir), folder / "figures")
+    pictures = save_pictures(gallery(workdir), folder / "figures", pdf)
     continual = workspace.continual
     context = {
         **_words(facts, workdir.resolve().name),
@@ -92,6 +108,49 @@ def _recognition(facts: RunFacts, analysis: Analysis | None) -> Recognition | No
     return Recognition(analysis.teacher, analysis.accuracy[facts.method], images)
 
 
+def columns_of(rows: Sequence[AccuracyRow], class_names: Sequence[str]) -> list[Column]:
+    """The columns of the results beside top-1; one without a value in any row is left out."""
+
+    def scores(name: str) -> list[str]:
+        values = [getattr(row.metrics, name) for row in rows]
+        return ["" if value is None else format_top1(vars(value)) for value in values]
+
+    columns = [
+        Column(
+            "balanced %",
+            "The mean of the classes' accuracies; it differs from top-1 where the classes have "
+            "different numbers of test pictures.",
+            scores("balanced"),
+            is_shown=True,
+        ),
+        Column(
+            "lowest class, %",
+            "The class with the lowest accuracy. `results.json` has all classes.",
+            [_lowest_class(row, class_names) for row in rows],
+            is_shown=True,
+        ),
+        Column(
+            "best epoch %",
+            "The best test during training. It is chosen on the test pictures, so it is slightly "
+            "too high.",
+            [format_top1(vars(row.best)) for row in rows],
+        ),
+        Column(
+            "top-5 %",
+            "A picture counts as right if its class is among the five largest outputs.",
+            scores("top5"),
+        ),
+        Column(
+            "calibration error %",
+            "The mean distance between a student's confidence and its accuracy, over 15 bins of "
+            "confidence (expected calibration error, ECE). 0 is best.",
+            scores("calibration_error"),
+        ),
+        Column("training time", "Of all n students.", [duration(row.seconds) for row in rows]),
+    ]
+    return [column for column in columns if any(column.cells)]
+
+
 def _lowest_class(row: AccuracyRow, class_names: Sequence[str]) -> str:
     """The class with the lowest accuracy and this in percent; empty if it is not known."""
     accuracies = [
@@ -100,7 +159,7 @@ def _lowest_class(row: AccuracyRow, class_names: Sequence[str]) -> str:
     if not accuracies:
         return ""
     top1, label = min(accuracies)
-    return f"{class_names[label]} {top1:.1f}"
+    return f"{class_names[label]}: {top1:.1f}"
 
 
 def _continual(path: Path) -> dict[str, Any]:
@@ -139,12 +198,7 @@ def _words(facts: RunFacts, name: str) -> dict[str, Any]:
         "test_pictures": test,
         "held_out": facts.held_out,
         "rows": facts.rows,
-        "metrics": {
-            name: title
-            for name, title in METRICS.items()
-            if any(getattr(row.metrics, name) is not None for row in facts.rows)
-        },
-        "lowest": [_lowest_class(row, facts.class_names) for row in facts.rows],
+        "columns": columns_of(facts.rows, facts.class_names),
         "preset": preset_words(facts.config, facts.origin) if facts.preset else None,
         "settings": values,
         "changed": sum(value.preset is not None for _, rows in values for value in rows),
@@ -212,15 +266,15 @@ def _sections(context: Mapping[str, Any]) -> dict[str, str]:
     """Id and title of each section that is not empty, in order."""
     pictures = context["pictures"]
     titles = {
-        "warnings": "Warnings and notes",
-        "results": "Results",
         "images": "Images" if pictures["images"] else "",
+        "results": "Results",
+        "warnings": "Warnings and notes",
         "figures": "Figures" if pictures["figures"] or context["notes"] else "",
         "continual": "Continual learning" if context["continual"] else "",
         "studies": "Studies" if context["studies"] else "",
-        "settings": "Settings",
         "teachers": "Teachers" if context["teachers"] else "",
         "cost": "Time and storage",
+        "settings": "Settings",
         "reproduce": "How to reproduce",
         "use": "How to use the set",
         "cite": "Citation",

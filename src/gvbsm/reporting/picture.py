@@ -16,7 +16,7 @@ def draw_picture(workspace: Workspace, real_pictures: Path) -> Path:
         workspace: The work directory.
         real_pictures: The file that `sample_real` wrote.
     """
-    from gvbsm.reporting.figures import plot_images  # imports matplotlib, which is slow
+    from gvbsm.reporting.figures.images import plot_images  # imports matplotlib, which is slow
 
     distilled = load_distilled(workspace.directory)
     real = load_images(real_pictures)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import re
-import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,11 +15,32 @@ from markupsafe import Markup, escape
 from gvbsm.files.artifacts import atomic, remove_all
 from gvbsm.files.sizes import byte_count
 from gvbsm.pipeline.tables import format_top1
-from gvbsm.reporting.figures.captions import CaptionedFigure
-from gvbsm.reporting.figures.style import save_figure
+from gvbsm.reporting.figures.captions import CaptionedFigure, count
+from gvbsm.reporting.figures.images import PictureGrid, sheet_png, strips
+from gvbsm.reporting.figures.style import figure_bytes
+from gvbsm.reporting.figures.svg import page_svg
 from gvbsm.reporting.wording import method_words
 
-PIXELS_PER_CSS = 1.5  # of a figure: its smallest text is as large as the page's, and sharp
+SHARP_BELOW = 64  # pixels: images of a smaller side are enlarged without smoothing
+
+
+@dataclass(frozen=True)
+class Strip:
+    """Images of one class in one set.
+
+    Attributes:
+        title: Name of the set.
+        columns: Number of images.
+        alt: Description for readers who cannot see it.
+        data: The PNG as a data URI.
+        is_small: Whether the images have so few pixels that these should stay sharp.
+    """
+
+    title: str
+    columns: int
+    alt: str
+    data: str
+    is_small: bool
 
 
 @dataclass(frozen=True)
@@ -31,20 +51,16 @@ class Picture:
         name: Name of its files, without suffix.
         title: A heading.
         caption: What it shows and how to read it.
-        alt: Description for readers who cannot see it.
-        data: The PNG as a data URI.
-        width: CSS pixels.
-        height: CSS pixels.
+        svg: The element `<svg>`; None for a grid of images.
+        classes: Of a grid of images: name of each class and its strips.
         motion: An animation (GIF) as a data URI, or None.
     """
 
     name: str
     title: str
     caption: str
-    alt: str
-    data: str
-    width: int
-    height: int
+    svg: Markup | None
+    classes: list[tuple[str, list[Strip]]]
     motion: str | None = None
 
 
@@ -62,33 +78,70 @@ def write_html(path: Path, template: str, context: Mapping[str, Any]) -> Path:
     return path
 
 
-def save_pictures(figures: Iterable[CaptionedFigure], folder: Path) -> list[Picture]:
-    """Write the files of all figures and remove those of figures that no longer exist."""
+def save_pictures(
+    figures: Iterable[CaptionedFigure], folder: Path, pdf: bool = False
+) -> list[Picture]:
+    """Write the files of all figures and remove those of figures that no longer exist.
+
+    Args:
+        figures: The figures.
+        folder: Where the files go: an SVG of each figure, and a PNG of each grid of images.
+        pdf: Whether to write a PDF beside each SVG.
+    """
     pictures, written = [], set()
     for item in figures:
-        paths = save_figure(item.figure, folder, item.name)
-        png = next(path for path in paths if path.suffix == ".png").read_bytes()
-        width, height = struct.unpack(">II", png[16:24])  # of the PNG's header
-        if item.motion is not None:
-            paths.append(folder / f"{item.name}.gif")
-            with atomic(paths[-1]) as temporary:
-                temporary.write_bytes(item.motion)
+        files = _figure_files(item, pdf)
+        for suffix, content in files.items():
+            path = folder / f"{item.name}.{suffix}"
+            with atomic(path) as temporary:
+                temporary.write_bytes(content)
+            written.add(path)
+        grid = item.figure if isinstance(item.figure, PictureGrid) else None
+        svg = None if grid else Markup(page_svg(files["svg"], item.name, item.alt))
         pictures.append(
             Picture(
                 item.name,
                 item.title,
                 item.caption,
-                item.alt,
-                data_uri(png, "image/png"),
-                round(width / PIXELS_PER_CSS),
-                round(height / PIXELS_PER_CSS),
+                svg,
+                _classes(grid) if grid else [],
                 None if item.motion is None else data_uri(item.motion, "image/gif"),
             )
         )
-        written.update(paths)
     older = set(folder.glob("*")) - written
-    remove_all(path for path in older if path.suffix in (".png", ".pdf", ".gif"))
+    remove_all(path for path in older if path.suffix in (".svg", ".png", ".pdf", ".gif"))
     return pictures
+
+
+def _figure_files(item: CaptionedFigure, pdf: bool) -> dict[str, bytes]:
+    """Content of the files of a figure by their suffix."""
+    if isinstance(item.figure, PictureGrid):
+        files = {"png": sheet_png(item.figure)}
+    else:
+        kinds = ("svg", "pdf") if pdf else ("svg",)
+        files = {kind: figure_bytes(item.figure, kind) for kind in kinds}
+    return files if item.motion is None else {**files, "gif": item.motion}
+
+
+def _classes(grid: PictureGrid) -> list[tuple[str, list[Strip]]]:
+    """Name of each class and its strips, a strip for each set."""
+    groups = [(title, images, strips(images)) for title, images in grid.groups.items()]
+    return [
+        (
+            name,
+            [
+                Strip(
+                    title,
+                    images.shape[1],
+                    f"{count(images.shape[1], 'image')} of {name}{f', {title}' if title else ''}",
+                    data_uri(files[row], "image/png"),
+                    images.shape[-1] < SHARP_BELOW,
+                )
+                for title, images, files in groups
+            ],
+        )
+        for row, name in enumerate(grid.rows)
+    ]
 
 
 def data_uri(content: bytes, kind: str) -> str:

@@ -278,8 +278,12 @@ def _best_points(rows: Sequence[dict[str, Any]]) -> list[str]:
     return [best_row["point"], *near]
 
 
-def write_sweep_page(directory: Path) -> Path:
+def write_sweep_page(directory: Path, pdf: bool = False) -> Path:
     """Write `report/index.html` of a sweep's folder, and the figures beside it.
+
+    Args:
+        directory: The folder.
+        pdf: Whether to write a PDF beside each SVG.
 
     Raises:
         ArtifactError: If it holds no results of a study yet, or a file is damaged.
@@ -287,7 +291,7 @@ def write_sweep_page(directory: Path) -> Path:
     if not read_studies(directory):
         raise ArtifactError(f"{directory} holds no results of a study yet; run the sweep first")
     folder = directory / "report"
-    pictures = save_pictures(gallery(directory), folder / "figures")
+    pictures = save_pictures(gallery(directory), folder / "figures", pdf)
     context = {
         "title": f"Studies in {directory.resolve().name}",
         "studies": study_sections(directory, pictures),

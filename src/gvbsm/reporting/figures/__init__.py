@@ -23,7 +23,3 @@ def _import_matplotlib() -> None:
 
 
 _import_matplotlib()
-
-from gvbsm.reporting.figures.images import plot_images  # noqa: E402
-
-__all__ = ["plot_images"]

@@ -12,12 +12,14 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import LinearSegmentedColormap, to_rgba
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, MaxNLocator
 from torch import Tensor
 
 from gvbsm.reporting.figures.style import (
     BLACK,
+    BLUE,
     GRAY,
     NORMAL,
     SMALL,
@@ -37,6 +39,7 @@ JsonRow = Mapping[str, Any]
 NUMBERED_CLASSES = 12  # most classes of a confusion matrix with numbers in its cells
 NAMED_CLASSES = 20  # most classes of a confusion matrix with names at its edges
 TOP1 = "test accuracy, %"
+ON_BLUE = "#FEFEFE"  # on cells that are blue, whether the page is light or dark
 
 
 @with_style
@@ -162,8 +165,9 @@ def draw_confusion(counts: Tensor, class_names: Sequence[str]) -> Figure:
     classes = len(class_names)
     # Rows of classes without test pictures are empty.
     share = 100 * counts.double() / counts.sum(dim=1, keepdim=True)
-    figure, (axes,) = panels(1, 1, 4.8)
-    image = axes.imshow(share.numpy(), cmap="Blues", vmin=0, vmax=100, interpolation="nearest")
+    figure, (axes,) = panels(1, 1, 4.1)
+    shades = LinearSegmentedColormap.from_list("shares", [to_rgba(BLUE, 0), to_rgba(BLUE)])
+    image = axes.imshow(share.numpy(), cmap=shades, vmin=0, vmax=100, interpolation="none")
     axes.grid(visible=False)
     axes.spines[:].set_visible(True)
     axes.set(xlabel="predicted class", ylabel="true class")
@@ -175,7 +179,7 @@ def draw_confusion(counts: Tensor, class_names: Sequence[str]) -> Figure:
         axes.tick_params(length=0)
     if classes <= NUMBERED_CLASSES:
         for (row, column), value in np.ndenumerate(share.numpy()):
-            color = "white" if value > 55 else BLACK
+            color = ON_BLUE if value > 55 else BLACK
             text = f"{value:.0f}" if value >= 0.5 else ""
             axes.text(column, row, text, ha="center", va="center", color=color, fontsize=SMALL)
     bar = figure.colorbar(image, ax=axes, shrink=0.8, pad=0.02)

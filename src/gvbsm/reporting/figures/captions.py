@@ -6,6 +6,8 @@ from typing import NamedTuple
 
 from matplotlib.figure import Figure
 
+from gvbsm.reporting.figures.images import PictureGrid
+
 
 class CaptionedFigure(NamedTuple):
     """A figure with its title and caption.
@@ -15,7 +17,7 @@ class CaptionedFigure(NamedTuple):
         title: A heading.
         caption: What it shows, over how many values, and how to read it.
         alt: Description in a few words.
-        figure: The figure.
+        figure: The figure, or a grid of images.
         motion: An animation (GIF) of the same, or None.
     """
 
@@ -23,7 +25,7 @@ class CaptionedFigure(NamedTuple):
     title: str
     caption: str
     alt: str
-    figure: Figure
+    figure: Figure | PictureGrid
     motion: bytes | None = None
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -15,7 +15,7 @@ from gvbsm.files.schema import Continual, checked, checked_header
 from gvbsm.reporting.figures.accuracy import draw_confusion, draw_continual, draw_methods
 from gvbsm.reporting.figures.captions import CaptionedFigure, count
 from gvbsm.reporting.figures.curves import TrainingCurve, draw_losses, draw_training
-from gvbsm.reporting.figures.images import draw_film, draw_images, film_gif, first_of_classes
+from gvbsm.reporting.figures.images import PictureGrid, film_gif, first_of_classes
 from gvbsm.reporting.figures.layers import draw_statistics
 from gvbsm.reporting.figures.pareto import pareto_figure
 from gvbsm.reporting.figures.reading import (
@@ -29,6 +29,7 @@ from gvbsm.reporting.figures.reading import (
     run_sets,
 )
 from gvbsm.reporting.figures.sets import CLASS_COLORS, draw_cosine, draw_tsne
+from gvbsm.reporting.figures.style import compact
 from gvbsm.reporting.figures.sweeps import study_figures
 from gvbsm.reporting.wording import listed
 from gvbsm.store.distilled import DistilledDataset, load_images
@@ -36,7 +37,9 @@ from gvbsm.store.film import load_film
 from gvbsm.store.workdir import Workspace
 
 SHOWN_CLASSES, SHOWN_IMAGES = 20, 10  # rows and columns of a figure of images
+SHOWN_BESIDE = 3  # images of a class beside real ones
 SHOWN_SETS = 4  # beside each other
+DISTILLED = ("gvbsm", "sre2l")  # methods whose images are no real pictures
 
 
 def gallery(workdir: Path) -> Iterator[CaptionedFigure]:
@@ -66,51 +69,53 @@ def gallery(workdir: Path) -> Iterator[CaptionedFigure]:
 
 
 def _images(workspace: Workspace) -> Iterator[CaptionedFigure]:
-    """Figures 1, 7 and 11 to 14: the sets side by side, then more images of the run's set."""
-    paths = _shown_sets(workspace.image_sets())
+    """Figures 1, 7 and 11 to 14: the run's images beside real ones, other sets, more images."""
+    paths = workspace.image_sets()
     if not paths:
         return
     method, *others = paths
-    columns = max(1, SHOWN_IMAGES // len(paths))
     distilled = load_images(paths[method])
-    more = _first_images(distilled, SHOWN_IMAGES)
-    names, ipc, classes = (
-        distilled.class_names[:SHOWN_CLASSES],
-        distilled.ipc,
-        len(distilled.class_names),
-    )
+    names = distilled.class_names[:SHOWN_CLASSES]
+    classes, ipc = len(distilled.class_names), distilled.ipc
     which = f"the first {len(names)} of {classes}" if len(names) < classes else f"all {classes}"
+    more = _first_images(distilled, SHOWN_IMAGES)
     del distilled  # one set in memory at a time: those of ImageNet take gigabytes
-    groups = {method: more[:, :columns]}
-    groups |= {name: _first_images(load_images(paths[name]), columns) for name in others}
+    own = more[:, :SHOWN_BESIDE]
+    groups = {"distilled" if method in DISTILLED else method: own}
+    images = f"{count(own.shape[1], 'image')}{f' of {ipc}' if ipc > own.shape[1] else ''}"
+    real = next((name for name in ("real", "random") if name in others), None)
+    beside = ""
+    if real is not None:
+        groups["real"] = _first_images(load_images(paths[real]), max(2, own.shape[1]))
+        beside = f" beside {count(groups['real'].shape[1], 'real picture')}"
     yield CaptionedFigure(
         "images",
-        "Images of the sets" if others else "Images",
-        f"One row for each class ({which} classes), with up to {columns} images of each set: "
-        f"{listed(paths)}{_real_sets(paths)}. The resolution is that of the students' input.",
-        f"Grid of images, {len(names)} classes by {columns} of each of {listed(paths)}",
-        draw_images(groups, names),
+        "Distilled and real images" if method in DISTILLED else "Images of the set",
+        f"Each class has {images}{beside}; {which} classes. The resolution is that of the "
+        "students' input.",
+        f"Images of {listed(groups)}",
+        PictureGrid(groups, names),
     )
-    if ipc > columns and others:
+    if ipc > SHOWN_BESIDE:
         yield CaptionedFigure(
             "images-more",
             f"More images of {method}",
             f"The first {more.shape[1]} of {ipc} images per class, {which} classes.",
-            f"Grid of {method} images, {len(names)} classes by {more.shape[1]}",
-            draw_images({method: more}, names),
+            f"Images of {method}",
+            PictureGrid({method: more}, names),
         )
-
-
-def _shown_sets(paths: Mapping[str, Path]) -> dict[str, Path]:
-    """The sets to show; random real pictures only where the set `real` is missing."""
-    names = [
-        name
-        for index, name in enumerate(paths)
-        if index == 0 or name != "random" or "real" not in paths
-    ]
-    if len(names) > SHOWN_SETS:
-        names = [*names[: SHOWN_SETS - 1], names[-1]]
-    return {name: paths[name] for name in names}
+    baselines = [name for name in others if name != "real" and name != real]
+    if baselines:
+        shown = {name: paths[name] for name in baselines[:SHOWN_SETS]}
+        sets = {name: _first_images(load_images(path), 2) for name, path in shown.items()}
+        yield CaptionedFigure(
+            "images-sets",
+            "Images of the baselines",
+            f"The first images of each class ({which} classes) of {listed(shown)}"
+            f"{_real_sets(shown)}.",
+            f"Images of {listed(shown)}",
+            PictureGrid(sets, names),
+        )
 
 
 def _real_sets(names: Iterable[str]) -> str:
@@ -137,14 +142,15 @@ def _film(workspace: Workspace) -> Iterator[CaptionedFigure]:
         start = header["recipe"]["synthesis"]["init"]
     steps = film.steps.tolist()
     origin = "noise" if start == "noise" else "a real picture"
+    columns = ["start" if step == 0 else compact(step) for step in steps]
     yield CaptionedFigure(
         "film",
         "The images during the synthesis",
         f"The first image of {len(names)} classes, from its start ({origin}) on the left to step "
-        f"{steps[-1]}, the last, on the right. The numbers above the columns are steps. They are "
-        "closer together at the beginning, where the images change most.",
-        f"{len(names)} images over {steps[-1]} steps of the synthesis",
-        draw_film(film.frames, steps, names),
+        f"{steps[-1]}, the last, on the right. The images are those after {listed(map(str, steps))}"
+        " steps: closer together at the beginning, where images from noise change most.",
+        f"Images over {steps[-1]} steps of the synthesis",
+        PictureGrid({"": film.frames}, names, {"": columns}),
         film_gif(film.frames, steps, names),
     )
 

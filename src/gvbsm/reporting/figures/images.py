@@ -1,139 +1,144 @@
 """Grids of images: sets side by side, one row for each class, and the images over the steps.
 
-Layouts are in inches and drawn without rescaling, so that pixels stay square and sharp.
+Images are arrays of pixels, so that a grid is tiled, not drawn: as strips for a page, as a sheet
+with text for a file, and as frames of an animation.
 """
 
 from __future__ import annotations
 
 import io
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 
+import matplotlib as mpl
 import torch
-from matplotlib.axes import Axes
-from matplotlib.figure import Figure
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
 
 from gvbsm.files.artifacts import atomic
-from gvbsm.reporting.figures.style import (
-    NORMAL,
-    SMALL,
-    WIDTH,
-    compact,
-    figure_bytes,
-    new_figure,
-    shorten,
-    styled,
-    text_width,
-    with_style,
-)
+from gvbsm.reporting.figures.style import shorten
 from gvbsm.store.distilled import DistilledDataset
 
-CELL = (0.32, 0.7)  # inches: smallest and largest side of an image
-FILM_COLUMNS = 5  # images in a row of the animation
+STRIP_CELL = (64, 128)  # pixels: smallest and largest side of an image in a strip
+SHEET_WIDTH = 1080  # pixels
+SHEET_CELL = (64, 140)  # pixels: smallest and largest side of an image on a sheet
+SHEET_TEXT, FILM_TEXT = 25, 13  # pixels
+TITLE_HEIGHT, MARGIN, GAP = 60, 10, 36  # pixels of a sheet
+FILM_COLUMNS, FILM_CELL = 5, 90  # images in a row of the animation, and pixels of one
 FRAME_MS, LAST_MS = 450, 2500  # milliseconds that a frame is shown, and the last one
 
 
-@with_style
-def draw_images(groups: Mapping[str, Tensor], class_names: Sequence[str]) -> Figure:
-    """Sets side by side, a row for each class.
+@dataclass(frozen=True)
+class PictureGrid:
+    """Sets of images side by side, a row for each class.
+
+    Attributes:
+        groups: Title of each set -> its images, uint8 (rows, columns, channels, size, size).
+        rows: Names of the rows.
+        columns: Title of a set -> texts above its columns.
+    """
+
+    groups: Mapping[str, Tensor]
+    rows: Sequence[str]
+    columns: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+
+def strips(images: Tensor) -> list[bytes]:
+    """Return a PNG file for each row of images, with transparent gaps between them.
+
+    Small images are enlarged by a whole number, so that their pixels stay squares; large ones are
+    reduced.
 
     Args:
-        groups: Title of each set -> its images, uint8 (classes, columns, channels, size, size).
-        class_names: Names of these classes.
+        images: uint8 (rows, columns, channels, size, size).
     """
-    return _draw_grid(groups, class_names, {})
+    size = images.shape[-1]
+    times = max(1, math.ceil(STRIP_CELL[0] / size))
+    side = min(size * times, STRIP_CELL[1])
+    gap = max(1, side // 20)
+    files = []
+    for row in images:
+        mode = "LA" if row.shape[1] == 1 else "RGBA"
+        width = len(row) * (side + gap) - gap
+        strip = Image.new(mode, (width, side))
+        for place, image in enumerate(row):
+            strip.paste(_resized(image, side).convert(mode), (place * (side + gap), 0))
+        files.append(_encoded(strip))
+    return files
 
 
-@with_style
-def draw_film(frames: Tensor, steps: Sequence[int], names: Sequence[str]) -> Figure:
-    """Draw images over the steps of the synthesis: a row for each image, a column for each step.
-
-    Args:
-        frames: uint8 (images, frames, channels, size, size).
-        steps: Step of each frame.
-        names: Class of each image.
-    """
-    columns = ["start" if step == 0 else compact(step) for step in steps]
-    return _draw_grid({"": frames}, names, {"": columns})
-
-
-def _draw_grid(
-    groups: Mapping[str, Tensor],
-    class_names: Sequence[str],
-    columns: Mapping[str, Sequence[str]],
-) -> Figure:
-    """Place groups from left to right; `columns` has the texts above a group's columns."""
-    names = [shorten(name) for name in class_names]
-    left = text_width(names, NORMAL) + 0.15
-    counts = [images.shape[1] for images in groups.values()]
-    gap = 0.18
-    room = WIDTH - left - gap * len(counts)
-    cell = min(max(room / sum(counts), CELL[0]), CELL[1])
-    # A title may be wider than a single column.
-    widths = [
-        max(count * cell, text_width([title], NORMAL) + 0.05)
-        for count, title in zip(counts, groups, strict=True)
+def sheet(grid: PictureGrid) -> Image.Image:
+    """Return a grid as one picture, with names of the rows at the left and titles above."""
+    names = [shorten(name) for name in grid.rows]
+    left = math.ceil(max(map(_text_width, names))) + 3 * MARGIN
+    counts = [images.shape[1] for images in grid.groups.values()]
+    room = SHEET_WIDTH - left - GAP * len(counts)
+    cell = min(max(room // sum(counts), SHEET_CELL[0]), SHEET_CELL[1])
+    widths = [  # a title may be wider than a single column
+        max(count * cell, math.ceil(_text_width(title)) + MARGIN)
+        for count, title in zip(counts, grid.groups, strict=True)
     ]
-    width = left + sum(widths) + gap * len(widths)
-    height = len(names) * cell + 0.35
-    figure = new_figure(width, height)
-    figure.set_layout_engine("none")
-    for index, (title, images) in enumerate(groups.items()):
-        side = counts[index] * cell
-        start = left + sum(widths[:index]) + gap * index + (widths[index] - side) / 2
-        box = (start / width, 0.05 / height, side / width, len(names) * cell / height)
-        axes = figure.add_axes(box)
-        _show(axes, images, cell)
-        axes.set_title(title, pad=4)
-        if title in columns:
-            axes.xaxis.tick_top()
-            _label_cells(axes, "x", images, columns[title])
-        if index == 0:
-            _label_cells(axes, "y", images, names)
-            axes.tick_params(axis="y", labelsize=NORMAL)
-    return figure
+    width = left + sum(widths) + GAP * len(widths)
+    picture = Image.new("RGB", (width, TITLE_HEIGHT + len(names) * cell + MARGIN), "white")
+    draw = ImageDraw.Draw(picture)
+    for row, name in enumerate(names):
+        place = (left - MARGIN, TITLE_HEIGHT + (row + 0.5) * cell)
+        draw.text(place, name, "black", _font(SHEET_TEXT), anchor="rm")
+    start = left
+    for (title, images), count, group_width in zip(
+        grid.groups.items(), counts, widths, strict=True
+    ):
+        first = start + (group_width - count * cell) // 2
+        _tile(picture, images, (first, TITLE_HEIGHT), cell)
+        middle = start + group_width / 2
+        draw.text((middle, TITLE_HEIGHT - MARGIN), title, "black", _font(SHEET_TEXT), anchor="ms")
+        for column, text in enumerate(grid.columns.get(title, ())):
+            middle = first + (column + 0.5) * cell
+            draw.text(
+                (middle, TITLE_HEIGHT - MARGIN), text, "black", _font(SHEET_TEXT), anchor="ms"
+            )
+        start += group_width + GAP
+    return picture
 
 
-def _show(axes: Axes, images: Tensor, cell: float) -> None:
-    """Fill a panel, without axes, with images (rows, columns, channels, size, size)."""
-    is_enlarged = images.shape[-1] <= cell * axes.figure.dpi
-    axes.imshow(
-        _montage(images).numpy(),
-        cmap="gray",
-        vmin=0,
-        vmax=255,
-        interpolation="nearest" if is_enlarged else "antialiased",
-        aspect="auto",
-    )
-    axes.set(xticks=[], yticks=[])
-    axes.grid(visible=False)
-    axes.tick_params(length=0, pad=3)
-    axes.spines[:].set_visible(False)
+def sheet_png(grid: PictureGrid) -> bytes:
+    """Return a grid as a PNG file (`sheet`)."""
+    return _encoded(sheet(grid))
 
 
-def _label_cells(axes: Axes, which: str, images: Tensor, texts: Sequence[str]) -> None:
-    side = images.shape[-1] + 2 * _border(images.shape[-1])
-    places = [(index + 0.5) * side - 0.5 for index in range(len(texts))]
-    getattr(axes, f"set_{which}ticks")(places, list(texts))
+def _tile(picture: Image.Image, images: Tensor, corner: tuple[int, int], cell: int) -> None:
+    """Paste images (rows, columns, channels, size, size) as squares of `cell` pixels."""
+    border = max(1, cell // 34)
+    for row, row_images in enumerate(images):
+        for column, image in enumerate(row_images):
+            place = (corner[0] + column * cell + border, corner[1] + row * cell + border)
+            picture.paste(_resized(image, cell - 2 * border).convert("RGB"), place)
 
 
-def _border(size: int) -> int:
-    """White pixels on each side of an image."""
-    return max(1, round(size / 32))
+def _resized(image: Tensor, side: int) -> Image.Image:
+    """Resize an image, (channels, size, size); the pixels of an enlarged one stay sharp."""
+    pixels = image[0] if image.shape[0] == 1 else image.permute(1, 2, 0)
+    method = Image.Resampling.NEAREST if image.shape[-1] <= side else Image.Resampling.BOX
+    return Image.fromarray(pixels.contiguous().numpy()).resize((side, side), method)
 
 
-def _montage(images: Tensor) -> Tensor:
-    """Tile (rows, columns, channels, size, size) with white between: (height, width[, 3])."""
-    rows, columns, channels, size, _ = images.shape
-    border = _border(size)
-    cell = size + 2 * border
-    canvas = torch.full((rows, columns, channels, cell, cell), 255, dtype=torch.uint8)
-    canvas[..., border : border + size, border : border + size] = images
-    tiled = canvas.permute(0, 3, 1, 4, 2).reshape(rows * cell, columns * cell, channels)
-    return tiled.squeeze(2) if channels == 1 else tiled
+def _encoded(picture: Image.Image) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+@cache
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans, which is a part of matplotlib, at a size in pixels."""
+    return ImageFont.truetype(Path(mpl.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size)
+
+
+def _text_width(text: str) -> float:
+    return _font(SHEET_TEXT).getlength(text)
 
 
 def first_of_classes(images: Tensor, per_class: int, classes: int, columns: int) -> Tensor:
@@ -163,9 +168,8 @@ def plot_images(distilled: DistilledDataset, real: Tensor, columns: int, path: P
         "distilled": first_of_classes(distilled.images, distilled.ipc, shown, columns),
         "real": first_of_classes(real, columns, shown, columns),
     }
-    figure = draw_images(groups, distilled.class_names[:shown])
     with atomic(path) as temporary:
-        temporary.write_bytes(figure_bytes(figure, "png"))
+        temporary.write_bytes(sheet_png(PictureGrid(groups, distilled.class_names[:shown])))
 
 
 def film_gif(frames: Tensor, steps: Sequence[int], names: Sequence[str]) -> bytes:
@@ -176,31 +180,28 @@ def film_gif(frames: Tensor, steps: Sequence[int], names: Sequence[str]) -> byte
         steps: Step of each frame.
         names: Class of each image.
     """
-    with styled():
-        first, *others = _film_pictures(frames, steps, names)
+    first, *others = [
+        _film_picture(images, f"step {step}", names)
+        for step, images in zip(steps, frames.unbind(1), strict=True)
+    ]
     times = [FRAME_MS] * len(others) + [LAST_MS]
     buffer = io.BytesIO()
     first.save(buffer, "GIF", save_all=True, append_images=others, duration=times, loop=0)
     return buffer.getvalue()
 
 
-def _film_pictures(
-    frames: Tensor, steps: Sequence[int], names: Sequence[str]
-) -> Iterator[Image.Image]:
-    """The frames, each with the images of all rows."""
+def _film_picture(images: Tensor, title: str, names: Sequence[str]) -> Image.Image:
+    """One frame: all images, (images, channels, size, size), each below its class."""
     columns = min(FILM_COLUMNS, len(names))
-    rows = math.ceil(len(names) / columns)
-    cell = 0.9  # inches
-    figure = new_figure(columns * cell + 0.1, rows * (cell + 0.2) + 0.4, dpi=100)
-    panels = list(figure.subplots(rows, columns, squeeze=False).flat)
-    for axes in panels:
-        axes.axis("off")
-    for step, images in zip(steps, frames.unbind(1), strict=True):
-        figure.suptitle(f"step {step}", fontsize=NORMAL)
-        for axes, name, image in zip(panels, names, images, strict=False):
-            axes.clear()
-            _show(axes, image[None, None], cell)
-            axes.set_aspect("equal")  # the layout leaves room of any shape
-            axes.set_title(shorten(name, 13), fontsize=SMALL, pad=2)
-        with Image.open(io.BytesIO(figure_bytes(figure, "png"))) as picture:
-            yield picture.convert("RGB").quantize(128, dither=Image.Dither.NONE)
+    height = FILM_CELL + 2 * FILM_TEXT
+    rows = torch.split(images, columns)
+    picture = Image.new("RGB", (columns * FILM_CELL, 2 * FILM_TEXT + len(rows) * height), "white")
+    draw = ImageDraw.Draw(picture)
+    draw.text((columns * FILM_CELL / 2, 4), title, "black", _font(FILM_TEXT), anchor="ma")
+    for row, row_images in enumerate(rows):
+        top = 2 * FILM_TEXT + row * height
+        for column, name in enumerate(names[row * columns : (row + 1) * columns]):
+            place = ((column + 0.5) * FILM_CELL, top + 4)
+            draw.text(place, shorten(name, 11), "black", _font(FILM_TEXT), anchor="ma")
+        _tile(picture, row_images[None], (0, top + 2 * FILM_TEXT - 4), FILM_CELL)
+    return picture.quantize(128, dither=Image.Dither.NONE)

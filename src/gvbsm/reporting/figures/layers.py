@@ -12,7 +12,15 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor
 
-from gvbsm.reporting.figures.style import BLUE, NORMAL, VERMILION, legend_above, panels, with_style
+from gvbsm.reporting.figures.style import (
+    BLUE,
+    NORMAL,
+    VERMILION,
+    WHITE,
+    legend_above,
+    panels,
+    with_style,
+)
 
 _KINDS = {"BatchNorm": (VERMILION, "s"), "convolution": (BLUE, "o")}
 
@@ -65,7 +73,7 @@ def _draw_kind(axes: Axes, kind: str, layers: Sequence[LayerStatistics], what: s
     vectors = [getattr(layers[place], what).double() for place in places]
     lines = {
         "mean": ([vector.mean() for vector in vectors], "-", color),
-        "variance": ([vector.var(correction=0) for vector in vectors], "--", "white"),
+        "variance": ([vector.var(correction=0) for vector in vectors], "--", WHITE),
     }
     for name, (values, dashes, face) in lines.items():
         axes.plot(

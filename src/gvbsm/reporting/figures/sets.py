@@ -16,6 +16,7 @@ from gvbsm.reporting.figures.style import (
     BLUE,
     BROWN,
     GREEN,
+    INDIGO,
     NORMAL,
     ORANGE,
     PALE,
@@ -31,7 +32,7 @@ from gvbsm.reporting.figures.style import (
     with_style,
 )
 
-CLASS_COLORS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK, YELLOW, BROWN, "#3F3FBF")
+CLASS_COLORS = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BLACK, YELLOW, BROWN, INDIGO)
 """Colors of classes; of more classes, as many are colored."""
 
 GOLDEN = 0.618034  # golden ratio: its multiples modulo 1 are spread evenly

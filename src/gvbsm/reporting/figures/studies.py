@@ -27,7 +27,9 @@ from gvbsm.reporting.figures.style import (
     BLUE,
     BROWN,
     GRAY,
+    SILVER,
     SMALL,
+    WHITE,
     WIDTH,
     MethodStyle,
     legend_above,
@@ -116,7 +118,7 @@ def _draw_published_strips(
 
 def _published_style(number: int) -> MethodStyle:
     """Grays and brown, which no measured method has."""
-    return MethodStyle((GRAY, BLACK, BROWN, "#999999")[number % 4], "xDvs"[number % 4], True)
+    return MethodStyle((GRAY, BLACK, BROWN, SILVER)[number % 4], "xDvs"[number % 4], True)
 
 
 @with_style
@@ -259,7 +261,7 @@ def draw_against_cost(
                 str(names.index(point.name) + 1),
                 place,
                 fontsize=SMALL,
-                color="white",
+                color=WHITE,
                 ha="center",
                 va="center_baseline",
             )

@@ -1,4 +1,4 @@
-"""The style of all figures: colors, text sizes, legends, axes, and how figures are saved.
+"""The style of all figures: colors, text sizes, legends, axes, and the bytes of a file.
 
 Colors are those of Okabe and Ito, distinct for all kinds of color vision
 (https://jfly.uni-koeln.de/color/). Text is never parsed as mathematics, because names of classes
@@ -16,28 +16,48 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
-from pathlib import Path
 from typing import Any, NamedTuple, ParamSpec, TypeVar
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
-
-from gvbsm.files.artifacts import atomic
 
 P = ParamSpec("P")
 R = TypeVar("R")
 
-WIDTH = 5.4
-"""Inches: the width of a page's column; text stays readable at the width of a phone."""
+WIDTH = 4.8
+"""Inches: half the width of a page; text stays readable at the width of a phone."""
 
 SMALL, NORMAL, LARGE = 8.0, 9.0, 10.0  # points
 
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
 YELLOW, BLUE, VERMILION, PURPLE = "#F0E442", "#0072B2", "#D55E00", "#CC79A7"
-BROWN, GRAY, PALE = "#8C564B", "#666666", "#D9D9D9"
+BROWN, INDIGO, SILVER = "#8C564B", "#3F3FBF", "#999999"
+GRAY, PALE, INK, GRID = "#666666", "#D9D9D9", "#333333", "#E6E6E6"
+WHITE = "#FFFFFF"  # the page
+
+COLORS = {
+    "black": BLACK,
+    "orange": ORANGE,
+    "sky": SKY,
+    "green": GREEN,
+    "yellow": YELLOW,
+    "blue": BLUE,
+    "vermilion": VERMILION,
+    "purple": PURPLE,
+    "brown": BROWN,
+    "indigo": INDIGO,
+    "silver": SILVER,
+    "gray": GRAY,
+    "pale": PALE,
+    "ink": INK,
+    "grid": GRID,
+    "white": WHITE,
+}
+"""All colors of figures by name. The page has a variable for each, which follows its scheme."""
 
 CYCLE = (BLUE, VERMILION, GREEN, PURPLE, ORANGE, SKY, BROWN, BLACK)
 """Colors of series other than methods: teachers, students, classes."""
@@ -58,6 +78,7 @@ _OTHER_COLORS = (SKY, GRAY, YELLOW)
 RC: dict[Any, Any] = {
     "axes.axisbelow": True,
     "axes.edgecolor": GRAY,
+    "axes.facecolor": "none",
     "axes.grid": True,
     "axes.labelsize": NORMAL,
     "axes.linewidth": 0.8,
@@ -67,11 +88,12 @@ RC: dict[Any, Any] = {
     "figure.constrained_layout.h_pad": 0.06,
     "figure.constrained_layout.w_pad": 0.06,
     "figure.constrained_layout.use": True,
-    "figure.dpi": 200,
+    "figure.dpi": 72,  # a pixel is a point, the unit of an SVG
+    "figure.facecolor": "none",
     "figure.titlesize": LARGE,
     "font.family": "DejaVu Sans",  # part of matplotlib: figures are the same on all machines
     "font.size": NORMAL,
-    "grid.color": "#E6E6E6",
+    "grid.color": GRID,
     "grid.linewidth": 0.6,
     "legend.borderaxespad": 0.2,
     "legend.columnspacing": 1.2,
@@ -82,13 +104,15 @@ RC: dict[Any, Any] = {
     "lines.linewidth": 1.5,
     "lines.markersize": 5,
     "pdf.fonttype": 42,  # TrueType: text can be selected and edited
-    "savefig.dpi": "figure",
+    "savefig.facecolor": "none",
+    "svg.fonttype": "none",  # text stays text
+    "svg.hashsalt": "gvbsm",  # the same ids for the same figure
     "text.parse_math": False,
     "xtick.color": GRAY,
-    "xtick.labelcolor": "#333333",
+    "xtick.labelcolor": INK,
     "xtick.labelsize": SMALL,
     "ytick.color": GRAY,
-    "ytick.labelcolor": "#333333",
+    "ytick.labelcolor": INK,
     "ytick.labelsize": SMALL,
 }
 
@@ -103,7 +127,7 @@ class MethodStyle(NamedTuple):
     @property
     def face(self) -> str:
         """Fill of the marks."""
-        return "white" if self.hollow else self.color
+        return WHITE if self.hollow else self.color
 
     @property
     def dashes(self) -> str:
@@ -224,27 +248,19 @@ def mark_measured(axes: Axes, values: Iterable[float]) -> None:
         axes.xaxis.set_minor_locator(NullLocator())
 
 
-_BARE = {"png": {"Software": None}, "pdf": {"CreationDate": None}}
+_BARE = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
+_UNWRITABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
 
 
 def figure_bytes(figure: Figure, kind: str) -> bytes:
-    """The bytes of a figure's PNG or PDF file, deterministic."""
+    """The bytes of a figure's SVG or PDF file, deterministic.
+
+    Characters that an SVG file cannot hold, such as control characters, become `?`.
+    """
+    for text in figure.findobj(Text):
+        if isinstance(text, Text) and _UNWRITABLE.search(text.get_text()):
+            text.set_text(_UNWRITABLE.sub("?", text.get_text()))
     buffer = io.BytesIO()
     with styled():
         figure.savefig(buffer, format=kind, metadata=_BARE[kind])
     return buffer.getvalue()
-
-
-def save_figure(figure: Figure, directory: Path, name: str) -> list[Path]:
-    """Write `name.pdf` (vectors, fonts inside) and `name.png` (200 dots an inch), atomically.
-
-    Returns:
-        The two files.
-    """
-    paths = []
-    for kind in ("pdf", "png"):
-        path = directory / f"{name}.{kind}"
-        with atomic(path) as temporary:
-            temporary.write_bytes(figure_bytes(figure, kind))
-        paths.append(path)
-    return paths
