@@ -16,7 +16,9 @@ import pytest
 import gvbsm
 from gvbsm import cli
 from gvbsm.cli import VERBS, main
+from gvbsm.config import Config
 from gvbsm.config.build import build_config, preset_names, read_preset
+from gvbsm.config.fields import descriptions
 from gvbsm.data.datasets import load_dataset
 from gvbsm.engine.device import RunError
 from gvbsm.files.tensors import load_tensors, save
@@ -196,13 +198,36 @@ def test_the_overview_names_every_verb_and_preset(capsys):
     assert main([]) == 2
 
 
-@pytest.mark.parametrize("verb", [v for v in VERBS if v not in cli.COMMANDS and v != "sweep"])
-def test_every_stage_has_help(capsys, verb):
+STAGE_VERBS = [v for v in VERBS if v not in cli.COMMANDS and v != "sweep"]
+
+
+@pytest.mark.parametrize("verb", STAGE_VERBS)
+def test_a_verb_with_settings_has_help_in_two_levels(capsys, verb):
     assert main([verb, "--help"]) == 0
-    text = capsys.readouterr().out
-    assert f"gvbsm {verb}" in text
-    for option in ("--workdir", "--quiet", "--seed", "--synthesis.alpha", "--evaluation.lr_of"):
-        assert option in text
+    brief = capsys.readouterr().out
+    assert brief.startswith(f"usage: gvbsm {verb} NAME")
+    assert len(brief.splitlines()) <= 60
+    common = [item.name for item in descriptions(Config()) if item.often_changed]
+    assert 15 <= len(common) <= 25
+    for option in ("workdir", "quiet", *common):
+        assert f"\n  --{option} " in brief, option
+    assert f"gvbsm {verb} --help all" in brief
+
+    assert main([verb, "--help", "all"]) == 0
+    whole = capsys.readouterr().out
+    options = re.findall(r"^  --(\S+)", whole, re.MULTILINE)
+    assert {item.name for item in descriptions(Config())} < {*options}
+    assert len(options) == len({*options})
+    for text in (brief, whole):
+        assert not re.search(r"Optional|Union|tuple|Literal|CONFIG|<class|NoneType", text)
+        assert max(map(len, text.splitlines())) <= 100
+
+
+def test_help_shows_the_values_of_the_preset(capsys):
+    assert main(["run", "tiny-imagenet", "--help"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "distilled set [a whole number; 50]" in text
+    assert "resnet18,resnet50,resnet101]" in text
 
 
 # Settings from the command
@@ -371,7 +396,7 @@ def test_a_baseline_that_does_not_exist_names_those_that_do(fault, tiny):
     code, line = fault("run", *tiny, "--baselines.methods", "[kcenter-hard]")
     assert code == 2
     for selection in ("random", "herding", "k-center", "forgetting"):
-        assert f"'{selection}-hard'" in line
+        assert f" {selection}-hard" in line
 
 
 def test_a_selection_takes_the_place_of_the_synthesis(tiny, tmp_path, capsys):

@@ -7,9 +7,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gvbsm.config import Config, ConfigError
+from gvbsm.config.build import build_config
 from gvbsm.config.keys import (
     check_names,
     closest,
+    fault_in_words,
     fields_by_name,
     flat_keys,
     flatten,
@@ -85,7 +87,7 @@ def test_merge_laws(base, over):
 def test_unknown_field_knows_the_last_part_of_a_name():
     assert "did you mean synthesis.tau" in unknown_field("training.options.tau", "here")
     assert unknown_field("zzzzzzz", "here") == (
-        "here: there is no setting 'zzzzzzz'; `gvbsm run --help` lists all"
+        "here: there is no setting 'zzzzzzz'; `gvbsm run --help all` lists all"
     )
 
 
@@ -110,3 +112,54 @@ def test_closest__asks_for_names_that_are_close():
     assert closest("cifar1", known, most=2) == "did you mean cifar10 or cifar100? "
     assert closest("digit", known, form="{!r}") == "did you mean 'digits'? "
     assert closest("xyz", known) == ""
+
+
+@pytest.mark.parametrize(
+    ("given_settings", "message"),
+    [
+        ({"ipc": "ten"}, "ipc must be a whole number; found ten"),
+        ({"threads": "x"}, "threads must be null or a whole number; found x"),
+        ({"processes": 1.5}, "processes must be a whole number or auto; found 1.5"),
+        ({"precision": "fp64"}, "precision must be auto, fp32, bf16; found fp64"),
+        ({"labels": {"store": "maybe"}}, "labels.store must be true or false; found maybe"),
+        ({"labels": {"storage": {"bits": 7}}}, "labels.storage.bits must be 16 or 8; found 7"),
+        (
+            {"evaluation": {"students": "resnet18"}},
+            "evaluation.students must be a list of names, such as resnet18,convnet128; "
+            "found resnet18",
+        ),
+        (
+            {"trackers": ["csv"]},
+            "trackers must be a list of any of tensorboard, wandb, trackio; found csv",
+        ),
+        (
+            {"evaluation": {"lr_of": {"resnet18": "fast"}}},
+            "evaluation.lr_of must be a table, such as resnet18=0.5,wrn16_2=2; found fast",
+        ),
+        ({"synthesis": {"crop_scale": [1]}}, "synthesis.crop_scale must be 2 numbers, such as 0"),
+        (
+            {"squeeze": {"settings_of": {"wrn16_2": {"epochs": "x"}}}},
+            "squeeze.settings_of.wrn16_2: squeeze.epochs must be a whole number; found x",
+        ),
+    ],
+)
+def test_a_value_of_a_wrong_type_is_told_in_words(given_settings, message):
+    with pytest.raises(ConfigError) as caught:
+        build_config(given_settings)
+    assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("message", "words"),
+    [
+        ("argument --ipc: expected one argument", "--ipc needs a value: a whole number"),
+        (
+            "Parser key \"squeeze\":\n  Unable to load config '5'",
+            "squeeze is a section of settings: name one of them, such as squeeze.backbones",
+        ),
+        ("another  fault", "another fault"),
+        ('Parser key "to": Expected a word', 'Parser key "to": Expected a word'),
+    ],
+)
+def test_messages_of_a_parser_in_words(message, words):
+    assert fault_in_words(message) == words

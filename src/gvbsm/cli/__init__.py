@@ -15,6 +15,7 @@ from collections.abc import Callable, Sequence
 
 from gvbsm._version import __version__
 from gvbsm.cli.exchange import export_verb, train_verb
+from gvbsm.cli.help import VERBS
 from gvbsm.cli.reading import report_verb, show_verb
 from gvbsm.cli.settings import settings_verb
 from gvbsm.cli.signals import Stopped, raise_when_stopped
@@ -27,21 +28,6 @@ from gvbsm.config.build import preset_names
 from gvbsm.config.keys import closest
 from gvbsm.engine.launch import STARTED, Launch, read_launch
 
-VERBS = {
-    "run": "run all stages for G-VBSM and its baselines; print the table, write the report",
-    "squeeze": "train the teachers",
-    "statistics": "record the teachers' statistics on the real data",
-    "synthesis": "optimize the images",
-    "labels": "make the soft labels",
-    "evaluation": "train students on the images and labels, and test them",
-    "continual": "test the image sets in class-incremental learning",
-    "report": "write the results, pictures and warnings of a work directory to one HTML file",
-    "sweep": "vary settings, as in the paper's tables and figures or in a study of your own",
-    "settings": "print the settings of a run as a YAML file",
-    "export": "export a set: pictures, Hugging Face Hub, DD-Ranking, or one file",
-    "train": "train any network on a distilled set, yours or somebody else's",
-    "show": "list what a work directory holds",
-}
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "report": report_verb,
     "show": show_verb,

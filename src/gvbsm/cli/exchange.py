@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
+from gvbsm.cli.help import all_settings, asks_for_help, table
 from gvbsm.cli.lists import with_lists
 from gvbsm.cli.parsing import explain, long_option, start_log
 from gvbsm.config import Config, ConfigError, DataConfig, EvaluationConfig, LabelsConfig
@@ -15,36 +17,29 @@ if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
 
 
+SOURCE = "a work directory, an exported set, or USER/NAME on the Hugging Face Hub"
+
+
 def export_verb(argv: list[str]) -> int:
     """Write a set in another form, and push it to the Hub if `--push` is given."""
+    if asks_for_help(argv):
+        print("\n".join(_export_help()))
+        return 0
     from jsonargparse import ArgumentError, ArgumentParser
 
     parser = ArgumentParser(prog="gvbsm export", exit_on_error=False, allow_abbrev=False)
-    parser.add_argument("source", type=str, help="a work directory, or what gvbsm.load takes")
-    parser.add_argument(
-        "--to", type=str, help="folder, hub, dd-ranking or safetensors", required=True
-    )
-    parser.add_argument("--out", type=str, help="the folder or .safetensors file", required=True)
-    parser.add_argument("--overwrite", action="store_true", help="replace an export there")
-    parser.add_argument(
-        "--soft_labels",
-        type=bool,
-        default=True,
-        help="export the soft labels too (all but dd-ranking)",
-    )
-    parser.add_argument(
-        "--logit_normalization",
-        type=bool,
-        help="which soft labels: with logit normalization (true) or without",
-    )
-    parser.add_argument("--push", type=str, help="user/name on the Hugging Face Hub (hub)")
-    parser.add_argument("--quiet", action="store_true", help="no progress bars and no log")
+    parser.add_argument("source", type=str)
+    parser.add_argument("--to", type=str, required=True)
+    parser.add_argument("--out", type=str, required=True)
+    parser.add_argument("--overwrite", action="store_true")
+    parser.add_argument("--soft_labels", type=bool, default=True)
+    parser.add_argument("--logit_normalization", type=bool)
+    parser.add_argument("--push", type=str)
+    parser.add_argument("--quiet", action="store_true")
     try:
         parsed = parser.parse_args(argv)
     except ArgumentError as error:
         raise ConfigError(_explain(str(error), parser.prog)) from None
-    except SystemExit as leaving:
-        return int(leaving.code or 0)
     if parsed.push is not None and parsed.to != "hub":
         raise ConfigError(f"--push goes with --to hub, not with --to {parsed.to}")
     start_log(parsed.quiet)
@@ -67,17 +62,16 @@ def export_verb(argv: list[str]) -> int:
 
 def train_verb(argv: list[str]) -> int:
     """Train a network on a distilled set; print its last test accuracy and its file."""
+    if asks_for_help(argv):
+        print("\n".join(_train_help()))
+        return 0
     from jsonargparse import ArgumentError, ArgumentParser
 
     parser = ArgumentParser(prog="gvbsm train", exit_on_error=False, allow_abbrev=False)
-    parser.add_argument(
-        "distilled", type=str, help="a work directory, an exported set, or user/name on the Hub"
-    )
-    parser.add_argument(
-        "--model", type=str, help="as students of gvbsm run: timm/resnet18", required=True
-    )
-    parser.add_argument("--out", type=str, help="file of the weights; runs/train/MODEL.safetensors")
-    parser.add_argument("--quiet", action="store_true", help="no progress bars and no log")
+    parser.add_argument("distilled", type=str)
+    parser.add_argument("--model", type=str, required=True)
+    parser.add_argument("--out", type=str)
+    parser.add_argument("--quiet", action="store_true")
     _add_settings(parser)
     try:
         parsed = parser.parse_args(
@@ -85,8 +79,6 @@ def train_verb(argv: list[str]) -> int:
         )
     except ArgumentError as error:
         raise ConfigError(_explain(str(error), parser.prog)) from None
-    except SystemExit as leaving:
-        return int(leaving.code or 0)
     given: dict[str, Any] = parsed.as_dict()
     source, model = given.pop("distilled"), given.pop("model")
     out, quiet = given.pop("out", None), bool(given.pop("quiet", False))
@@ -100,6 +92,50 @@ def train_verb(argv: list[str]) -> int:
     print(f"{model}: {accuracy}, loss {history['losses'][-1]:.4g}")
     print(f"weights: {out or f'runs/train/{file_name(model)}'}")
     return 0
+
+
+def _export_help() -> Iterator[str]:
+    yield "usage: gvbsm export SOURCE --to FORM --out PATH [--push USER/NAME]"
+    yield ""
+    yield from table(
+        [
+            ("SOURCE", SOURCE),
+            ("--to FORM", "folder, hub, dd-ranking or safetensors"),
+            ("--out PATH", "the folder, or the .safetensors file, to write"),
+            ("--overwrite", "replace an export there"),
+            ("--soft_labels", "true or false: with the soft labels (not dd-ranking) [true]"),
+            (
+                "--logit_normalization",
+                "true or false: the soft labels with logit normalization, or those without, where "
+                "the set has both",
+            ),
+            ("--push USER/NAME", "publish it there on the Hugging Face Hub (--to hub)"),
+            ("--quiet", "no progress bars and no log"),
+        ]
+    )
+    yield ""
+    yield "example: gvbsm export runs/digits --to folder --out digits-distilled"
+
+
+def _train_help() -> Iterator[str]:
+    yield "usage: gvbsm train DISTILLED --model NETWORK [--setting value ...]"
+    yield ""
+    yield from table(
+        [
+            ("DISTILLED", SOURCE),
+            ("--model NETWORK", "any network that gvbsm run takes as a student, as timm/resnet18"),
+            ("--out FILE", "file of the weights; runs/train/NETWORK.safetensors if left out"),
+            ("--quiet", "no progress bars and no log"),
+        ]
+    )
+    yield ""
+    yield "What is left out is as in the settings of the set."
+    names = [*names_of(Config(), "read_by_train")]
+    for section, settings in (("labels", LabelsConfig()), ("evaluation", EvaluationConfig())):
+        names += [f"{section}.{name}" for name in names_of(settings, "read_by_train")]
+    yield from all_settings(None, names)
+    yield ""
+    yield "example: gvbsm train runs/digits --model convnet64_d2 --labels.epochs 50"
 
 
 def _explain(message: str, program: str) -> str:

@@ -9,14 +9,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gvbsm.cli.first_word import read_first_word
+from gvbsm.cli.help import asks_for_all, asks_for_help, verb_help
 from gvbsm.cli.lists import with_lists
 from gvbsm.config import Config, ConfigError
-from gvbsm.config.build import (
-    from_parsed,
-    preset_names,
-    settings_parser,
-)
-from gvbsm.config.keys import flatten, unknown_field
+from gvbsm.config.build import from_parsed, settings_parser, to_dict
+from gvbsm.config.keys import fault_in_words, flatten, merge, unknown_field
 from gvbsm.config.paths import user_path
 from gvbsm.config.provenance import Origin
 from gvbsm.config.settled import check_beta_dr
@@ -96,18 +93,18 @@ def parse_run(verb: str, argv: list[str]) -> Parsed | None:
     """Parse a command line; None if it only asks for help."""
     from jsonargparse import ArgumentError
 
-    parser = settings_parser(f"gvbsm {verb}")
-    start = None
-    if argv and not argv[0].startswith("-"):
-        start = read_first_word(argv[0])
-        preset_settings = check_preset(parser, start.settings, argv[0])
-        _set_defaults(parser, start.settings)
-    _add_options(parser, verb)
-    if {"-h", "--help"} & set(argv):
-        parser.print_help()
+    start = read_first_word(argv[0]) if argv and not argv[0].startswith("-") else None
+    if asks_for_help(argv):
+        values = merge(to_dict(Config()), start.settings if start else {})
+        rows = [(f"{item.name} {item.value}".strip(), item.text) for item in options_of(verb)]
+        print("\n".join(verb_help(verb, rows, values, asks_for_all(argv))))
         return None
     if start is None:
         raise ConfigError(f"name a preset, a YAML file or your pictures: gvbsm {verb} PRESET ...")
+    parser = settings_parser(f"gvbsm {verb}")
+    preset_settings = check_preset(parser, start.settings, argv[0])
+    _set_defaults(parser, start.settings)
+    _add_options(parser, verb)
     argv = with_lists([long_option(argument) for argument in argv])
     try:
         parsed = parser.parse_args(argv)
@@ -124,10 +121,10 @@ def parse_run(verb: str, argv: list[str]) -> Parsed | None:
 
 
 def _add_options(parser: ArgumentParser, verb: str) -> None:
-    parser.add_argument("preset", type=str, help=f"{', '.join(preset_names())}, or a YAML file")
+    parser.add_argument("preset", type=str)
     for option in options_of(verb):
         kind: dict[str, Any] = {"type": str} if option.value else {"action": "store_true"}
-        parser.add_argument(option.name, help=option.text, **kind)
+        parser.add_argument(option.name, **kind)
 
 
 def long_option(argument: str) -> str:
@@ -149,7 +146,7 @@ def check_preset(parser: ArgumentParser, settings: dict[str, Any], preset: str) 
     try:
         return dict(parser.parse_object(settings).as_dict())
     except ArgumentError as error:
-        raise ConfigError(f"{preset}: {' '.join(str(error).split())}") from None
+        raise ConfigError(f"{preset}: {fault_in_words(str(error))}") from None
 
 
 def _set_defaults(parser: ArgumentParser, preset: dict[str, Any]) -> None:
@@ -164,4 +161,4 @@ def explain(message: str) -> str:
     if message.startswith(start):
         option = message.removeprefix(start).split()[0]
         return unknown_field(option.lstrip("-").partition("=")[0], where="the command")
-    return message
+    return fault_in_words(message)

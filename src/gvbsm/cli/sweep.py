@@ -77,7 +77,7 @@ def _sweep_help() -> str:
             "  --workdir  folder of all files of the sweep; runs/sweep-PRESET if left out",
             "  --repeat   runs of each point, with seeds counted up; their students are pooled",
             "  --quiet    no progress bars and no log",
-            "  --section.key value   any setting of gvbsm run --help, for all points",
+            "  --section.key value   any setting of gvbsm run --help all, for all points",
             "",
             "studies:",
             *rows,

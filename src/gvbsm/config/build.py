@@ -12,7 +12,7 @@ from gvbsm.config import Config, ConfigError, Method, Rival, SqueezeConfig
 from gvbsm.config.checks import faults
 from gvbsm.config.fields import names_of, replaced
 from gvbsm.config.given import plain
-from gvbsm.config.keys import check_names, merge, nearest, nested
+from gvbsm.config.keys import check_names, fault_in_words, merge, nearest, nested
 from gvbsm.config.paths import user_path
 from gvbsm.config.settled import settle_beta_dr
 from gvbsm.config.yaml_files import read_yaml
@@ -71,7 +71,7 @@ def _typed(settings: dict[str, Any], where: str) -> dict[str, Any]:
     try:
         return dict(_parser().parse_object(settings, defaults=False).as_dict())
     except ArgumentError as error:
-        raise ConfigError(" ".join(str(error).split())) from None
+        raise ConfigError(fault_in_words(str(error))) from None
 
 
 def _with_typed_tables(config: Config) -> Config:

@@ -4,7 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import Field, field, fields, is_dataclass, replace
-from typing import TYPE_CHECKING, Any, Literal, TypedDict, TypeVar, Unpack
+from types import UnionType
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    Literal,
+    NamedTuple,
+    TypedDict,
+    TypeVar,
+    Union,
+    Unpack,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance
@@ -28,6 +41,7 @@ class SettingFacts(TypedDict, total=False):
         chooses_teachers: Whether it names some of `squeeze.backbones`; null names all.
         read_by_train: Whether `gvbsm train` reads it.
         reducible: Whether a smaller number makes a cheaper run of lower accuracy.
+        often_changed: Whether `gvbsm run --help` shows it; `--help all` shows every setting.
     """
 
     limit: Literal["positive", "not negative", "64 bits"] | Interval
@@ -39,6 +53,7 @@ class SettingFacts(TypedDict, total=False):
     chooses_teachers: bool
     read_by_train: bool
     reducible: bool
+    often_changed: bool
 
 
 def setting(default: Any, **facts: Unpack[SettingFacts]) -> Any:
@@ -105,3 +120,76 @@ def replaced(section: Section, settings: Mapping[str, Any]) -> Section:
         inner = is_dataclass(old) and not isinstance(old, type)
         changes[name] = replaced(old, value) if inner else value
     return replace(section, **changes)
+
+
+class Description(NamedTuple):
+    """What the help says about a setting.
+
+    Attributes:
+        name: Its dotted name.
+        kind: Its type.
+        text: Its line under `Args` in the docstring of its section.
+        often_changed: The fact of `setting`.
+    """
+
+    name: str
+    kind: Any
+    text: str
+    often_changed: bool
+
+
+def descriptions(section: Any, prefix: str = "") -> Iterator[Description]:
+    """Yield the description of every setting, those of sections inside."""
+    from docstring_parser import parse
+
+    texts = {item.arg_name: item.description for item in parse(type(section).__doc__ or "").params}
+    kinds = get_type_hints(type(section))
+    for item in fields(section):
+        value, name = getattr(section, item.name), prefix + item.name
+        if is_dataclass(value):
+            yield from descriptions(value, f"{name}.")
+        else:
+            text = " ".join((texts[item.name] or "").split())
+            common = item.metadata.get("often_changed", False)
+            yield Description(name, kinds[item.name], text, common)
+
+
+_PLAIN = {
+    int: "a whole number",
+    float: "a number",
+    bool: "true or false",
+    str: "text",
+    type(None): "null",
+}
+_ENTRIES = {int: "whole numbers, such as 16,32", str: "names, such as resnet18,convnet128"}
+_TABLES = {
+    (str, float): "resnet18=0.5,wrn16_2=2",
+    (int, float): "1=0.4,10=0",
+    (str, bool): "resnet18=false",
+    (str, str): "NAME=PATH",
+}
+
+
+def kind_in_words(kind: Any) -> str:
+    """Describe what a setting of this type takes on the command line, for users."""
+    if kind in _PLAIN:
+        return _PLAIN[kind]
+    origin, of = get_origin(kind), get_args(kind)
+    if origin is Literal:
+        return (" or " if len(of) < 3 else ", ").join(map(str, of))
+    if origin in (Union, UnionType):
+        null_first = sorted(of, key=lambda part: part is not type(None))
+        return " or ".join(map(kind_in_words, null_first))
+    if origin is tuple and of[-1] is not Ellipsis:
+        return f"{len(of)} numbers, such as 0.5,1"
+    if origin is tuple:
+        entries = _ENTRIES.get(of[0]) or f"any of {', '.join(map(str, choices_of(of[0])))}"
+        return f"a list of {entries}"
+    return f"a table, such as {_TABLES.get(of, '{NAME: {SETTING: VALUE}}')}"
+
+
+def choices_of(kind: Any) -> list[Any]:
+    """Return the values of a `Literal`, alone, in a list or in a union; empty without one."""
+    if get_origin(kind) is Literal:
+        return list(get_args(kind))
+    return [value for part in get_args(kind) for value in choices_of(part)]

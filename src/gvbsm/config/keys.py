@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
 from gvbsm.config import Config, ConfigError
+from gvbsm.config.fields import descriptions, kind_in_words
 
 
 def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
@@ -127,6 +129,31 @@ def unknown_field(name: str, where: str) -> str:
     return f"{where}: there is no setting {name!r}; {nearest(name, fields_by_name())}"
 
 
+_WRONG_VALUE = re.compile(r'Parser key "(?P<name>[^"]+)":(?:.*(?:Got|Given) value: (?P<value>.*))?')
+_NO_VALUE = re.compile(r"argument --(?P<name>\S+): expected one argument")
+
+
+def fault_in_words(message: str) -> str:
+    """Return a parser's message about the value of a setting as one line without types of Python.
+
+    Messages about anything else stay as they are.
+    """
+    message = " ".join(message.split())
+    fault = _WRONG_VALUE.match(message) or _NO_VALUE.match(message)
+    if fault is None:
+        return message
+    name = fault["name"]
+    kinds = {item.name: kind_in_words(item.kind) for item in descriptions(Config())}
+    if name not in kinds:
+        inner = next((key for key in kinds if key.startswith(f"{name}.")), None)
+        is_section = f"{name} is a section of settings: name one of them, such as {inner}"
+        return is_section if inner else message
+    if fault.re is _NO_VALUE:
+        return f"--{name} needs a value: {kinds[name]}"
+    value = "null" if fault["value"] == "None" else fault["value"]
+    return f"{name} must be {kinds[name]}" + (f"; found {value}" if value else "")
+
+
 def closest(name: str, known: Iterable[str], most: int = 1, form: str = "{}") -> str:
     """Return a question to stand in a message, `did you mean A or B? `; empty if none is close.
 
@@ -148,4 +175,4 @@ def nearest(name: str, known: Iterable[str]) -> str:
     near = near or [key for key in known if key.rpartition(".")[2] == tail][:3]
     if near:
         return f"did you mean {' or '.join(near)}?"
-    return f"known: {', '.join(known)}" if len(known) < 30 else "`gvbsm run --help` lists all"
+    return f"known: {', '.join(known)}" if len(known) < 30 else "`gvbsm run --help all` lists all"

@@ -48,7 +48,9 @@ class BaselinesConfig:
             such as {sre2l: {synthesis: {weight_batchnorm: 1.0}}}.
     """
 
-    methods: tuple[Baseline, ...] = ("random-hard", "random-soft", "sre2l", "teacher")
+    methods: tuple[Baseline, ...] = setting(
+        ("random-hard", "random-soft", "sre2l", "teacher"), often_changed=True
+    )
     sets: dict[str, str] = setting(dict, of_a_machine=True)
     draws: int = setting(1, limit="positive")
     full_epochs: int = setting(200, limit="positive")
@@ -63,9 +65,9 @@ class ContinualConfig:
         steps: Number of steps in which the classes arrive; if they do not divide evenly, the first
             steps take one class more.
         orders: Random orders of the classes; each has its own student and random pictures.
-        students: Names of the students' architectures; none takes the first of evaluation.students.
-        epochs: Epochs of each training; none takes labels.epochs.
-        min_steps: Least number of steps of each training; none takes labels.min_steps.
+        students: Names of the students' architectures; null takes the first of evaluation.students.
+        epochs: Epochs of each training; null takes labels.epochs.
+        min_steps: Least number of steps of each training; null takes labels.min_steps.
         methods: Baselines to compare with: any of baselines.methods except teacher and full.
     """
 
@@ -88,7 +90,7 @@ class Config:
         device: cpu, cuda or cuda:N; auto takes a GPU if there is one.
         precision: fp32, or bf16 (autocast; statistics stay fp32); auto measures which is faster
             for each network, where the work is long, and else takes bf16 on CUDA and fp32 on a CPU.
-        threads: CPU threads of each process; none shares the cores between the processes.
+        threads: CPU threads of each process; null shares the cores between the processes.
         processes: Processes in which a command computes on CPUs; auto is one for each core, as far
             as memory allows, but one in all with given threads or on a GPU. A launcher such as
             torchrun, and Python's gvbsm.run, set the number themselves.
@@ -105,22 +107,31 @@ class Config:
         continual: The class-incremental protocol.
     """
 
-    ipc: int = setting(10, limit="positive")
-    seed: int = setting(0, limit="64 bits", read_by_train=True)
+    ipc: int = setting(10, limit="positive", often_changed=True)
+    seed: int = setting(0, limit="64 bits", read_by_train=True, often_changed=True)
     method: Method = "gvbsm"
-    device: str = setting("auto", changes_results=False, of_a_machine=True, read_by_train=True)
-    precision: Literal["auto", "fp32", "bf16"] = setting("auto", read_by_train=True)
+    device: str = setting(
+        "auto", changes_results=False, of_a_machine=True, read_by_train=True, often_changed=True
+    )
+    precision: Literal["auto", "fp32", "bf16"] = setting(
+        "auto", read_by_train=True, often_changed=True
+    )
     threads: int | None = setting(
-        None, limit="positive", changes_results=False, of_a_machine=True, read_by_train=True
+        None,
+        limit="positive",
+        changes_results=False,
+        of_a_machine=True,
+        read_by_train=True,
+        often_changed=True,
     )
     processes: int | Literal["auto"] = setting(
-        "auto", limit="positive", changes_results=False, of_a_machine=True
+        "auto", limit="positive", changes_results=False, of_a_machine=True, often_changed=True
     )
     checkpoint_seconds: float = setting(
         60.0, limit="not negative", changes_results=False, read_by_train=True
     )
     trackers: tuple[Literal["tensorboard", "wandb", "trackio"], ...] = setting(
-        (), changes_results=False
+        (), changes_results=False, often_changed=True
     )
     data: DataConfig = setting(DataConfig, read_by_train=True)
     squeeze: SqueezeConfig = field(default_factory=SqueezeConfig)

@@ -20,7 +20,7 @@ class SqueezeConfig:
         backbones: Names of the teachers' architectures.
         pretrained: Use published weights (torchvision/..., timm/...) instead of training.
         weights_dir: Folder with weight files for pretrained teachers, named as docs/imagenet.md
-            says; none lets the libraries find or download the weights.
+            says; null lets the libraries find or download the weights.
         weights_classes: Text file with the names of the pretrained weights' classes, one a line in
             the order of the outputs; the classifier is cut to the data's classes. None takes the
             names in a teacher's file, or ImageNet's (WordNet ids, or names).
@@ -28,14 +28,14 @@ class SqueezeConfig:
         batch_size: Pictures in a training step.
         micro_batch: Most pictures in a forward pass; a larger step sums the gradients of several
             passes. The result is the same up to rounding, except that BatchNorm uses the moments
-            of each pass; none passes the whole batch.
+            of each pass; null passes the whole batch.
         optimizer: Optimizer of the teachers.
         views: Augmentation of the real pictures.
         tests: Number of epochs, evenly spaced and with the last, after which the test accuracy is
             measured.
         parallel: With several processes, train one network on each (networks), or split each
             batch of one network between all (pictures).
-        seed: Seed of teachers, statistics and forgetting; none takes the run's.
+        seed: Seed of teachers, statistics and forgetting; null takes the run's.
         settings_of: Settings that differ for single teachers (pretrained, epochs, batch_size,
             micro_batch, and those in optimizer and views), such as
             {wrn16_2: {epochs: 24, views: {crop: resized}}}. Names outside backbones are ignored.
@@ -44,11 +44,14 @@ class SqueezeConfig:
     backbones: tuple[str, ...] = setting(
         ("resnet18", "convnet128", "mobilenet_v2_x0_5", "wrn16_2", "shufflenet_v2_x0_5"),
         in_recipe=False,
+        often_changed=True,
     )
     pretrained: bool = setting(False, of_one_teacher=True)
     weights_dir: str | None = setting(None, changes_results=False)
     weights_classes: str | None = setting(None, changes_results=False)
-    epochs: int = setting(50, limit="positive", of_one_teacher=True, reducible=True)
+    epochs: int = setting(
+        50, limit="positive", of_one_teacher=True, reducible=True, often_changed=True
+    )
     batch_size: int = setting(64, limit="positive", of_one_teacher=True)
     micro_batch: int | None = setting(None, limit="positive", of_one_teacher=True)
     optimizer: OptimizerConfig = setting(OptimizerConfig, of_one_teacher=True)
@@ -82,7 +85,7 @@ class SynthesisConfig:
     """Optimization of the images.
 
     Args:
-        backbones: Teachers whose statistics are matched (GBM); none takes all of
+        backbones: Teachers whose statistics are matched (GBM); null takes all of
             squeeze.backbones.
         backbone_order: Draw a teacher at random in each iteration (uniform, Eq. 7), or take turns
             (round_robin).
@@ -122,7 +125,7 @@ class SynthesisConfig:
         flatness_decay: Decay of that moving average.
         flatness_tau: Temperature of the logits in that distance.
         extra: Function of your own that adds a term to the loss, as file.py:function or
-            module:function (docs/own_parts.md); none is off.
+            module:function (docs/own_parts.md); null is off.
         weight_extra: Weight of that term.
         first_layer_multiplier: Factor on the matching loss of each teacher's first matched layer.
         tau: Temperature of L_DD.
@@ -130,18 +133,20 @@ class SynthesisConfig:
             first (scaled).
         rounding: Convert pixels to 256 levels by rounding (nearest), or always down (truncate, the
             authors' code).
-        groups: Batches of images in a forward pass; none takes 1 on a CPU and many on a GPU.
+        groups: Batches of images in a forward pass; null takes 1 on a CPU and many on a GPU.
         compile: Compile the networks with torch.compile; auto compiles a network where that saves
             more time than it takes, as measured on this machine.
-        seed: Seed of the images; none takes the run's.
+        seed: Seed of the images; null takes the run's.
     """
 
     backbones: tuple[str, ...] | None = setting(None, chooses_teachers=True)
     backbone_order: Literal["uniform", "round_robin"] = "uniform"
-    init: Literal["noise", "real", "herding", "lowest_loss", "crops"] = "noise"
+    init: Literal["noise", "real", "herding", "lowest_loss", "crops"] = setting(
+        "noise", often_changed=True
+    )
     crop_tiles: Literal[1, 2] = 1
     crop_scale: tuple[float, float] = (0.08, 1.0)
-    iterations: int = setting(4000, limit="positive", reducible=True)
+    iterations: int = setting(4000, limit="positive", reducible=True, often_changed=True)
     stages: int = 1
     stage_sizes: tuple[int, ...] = ()
     residual: float = setting(0.0, limit="[0, 1)")
@@ -197,7 +202,7 @@ class LabelsConfig:
     """Soft labels of every view in every epoch.
 
     Args:
-        backbones: Teachers of the ensemble; none takes all of squeeze.backbones.
+        backbones: Teachers of the ensemble; null takes all of squeeze.backbones.
         epochs: Epochs that are labeled and that students train for.
         min_steps: Least number of training steps; a small set gets as many epochs as they need.
         batch_size: Images that are labeled together, in the order of training.
@@ -208,7 +213,7 @@ class LabelsConfig:
             these get labels of their own.
         store: Store the labels on disk (true), or label during training (false).
         storage: Compression of the stored labels.
-        seed: Seed of the views; none takes the run's.
+        seed: Seed of the views; null takes the run's.
         temperature: Divisor of the ensemble's logits before they are stored or learned.
         weights: Weights of single teachers in the ensemble's mean; the others have 1.
         batchnorm: Moments that the teachers' BatchNorm uses: those from training (running), or
@@ -217,7 +222,12 @@ class LabelsConfig:
 
     backbones: tuple[str, ...] | None = setting(None, chooses_teachers=True)
     epochs: int = setting(
-        1000, limit="positive", read_by_train=True, with_hard_labels=True, reducible=True
+        1000,
+        limit="positive",
+        read_by_train=True,
+        with_hard_labels=True,
+        reducible=True,
+        often_changed=True,
     )
     min_steps: int = setting(0, limit="not negative", read_by_train=True, in_recipe=False)
     batch_size: int = setting(64, limit="positive")
@@ -252,19 +262,21 @@ class EvaluationConfig:
         batch_size: Images in a training step.
         micro_batch: Most images in a forward pass; a larger step sums the gradients of several
             passes. The result is the same up to rounding, except that BatchNorm uses the moments
-            of each pass; none passes the whole batch.
+            of each pass; null passes the whole batch.
         optimizer: Optimizer of the students.
         lr_of: Learning rates of single students; the others have optimizer.lr.
         tests: Number of epochs, evenly spaced and with the last, after which the test accuracy is
             measured.
         parallel: As squeeze.parallel.
-        seed: Seed of the students; none takes the run's.
+        seed: Seed of the students; null takes the run's.
         ema: Decay, for each step, of the moving average of a student's parameters, which is tested
             and saved in their place; 0 is off.
     """
 
-    students: tuple[str, ...] = setting(("convnet128", "resnet18"), in_recipe=False)
-    seeds: int = setting(3, limit="positive", in_recipe=False, reducible=True)
+    students: tuple[str, ...] = setting(
+        ("convnet128", "resnet18"), in_recipe=False, often_changed=True
+    )
+    seeds: int = setting(3, limit="positive", in_recipe=False, reducible=True, often_changed=True)
     loss: Literal["mse_gt", "kl", "hard"] = setting("mse_gt", read_by_train=True)
     gamma: float = setting(0.15, limit="not negative", read_by_train=True)
     temperature: float = setting(20.0, limit="positive", read_by_train=True)
@@ -287,8 +299,8 @@ class CoresetConfig:
 
     Args:
         backbone: Teacher whose features herding and k-center compare, and architecture that
-            forgetting trains; none takes the first of squeeze.backbones.
-        epochs: Epochs of forgetting's training; none takes squeeze.epochs.
+            forgetting trains; null takes the first of squeeze.backbones.
+        epochs: Epochs of forgetting's training; null takes squeeze.epochs.
     """
 
     backbone: str | None = None

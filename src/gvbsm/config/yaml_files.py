@@ -46,11 +46,11 @@ def yaml_lines(
             if above[: depth + 1] != sections[: depth + 1]:
                 yield f"{'  ' * depth}{section}:"
         above = sections
-        comment = f"  # default: {_one_line(usual[key])}" if is_changed else ""
-        yield f"{'  ' * len(sections)}{name}: {_one_line(value)}{comment}"
+        comment = f"  # default: {one_line(usual[key])}" if is_changed else ""
+        yield f"{'  ' * len(sections)}{name}: {one_line(value)}{comment}"
 
 
-def _one_line(value: Any) -> str:
+def one_line(value: Any) -> str:
     """Write a value as YAML in one line."""
     text: str = yaml.safe_dump(
         value, default_flow_style=True, allow_unicode=True, width=float("inf")
