@@ -36,7 +36,8 @@ ALLOWED = {  # room -> the rooms that it may import
     "exchange": "_version config engine files backbones data method store stages pipeline",
     "reporting": "_version config engine files backbones data method store pipeline studies",
     "api": "config engine files backbones data pipeline exchange reporting",
-    "cli": "_version config engine files data store pipeline studies exchange reporting api",
+    "cli": "_version config engine files backbones data store pipeline studies exchange reporting "
+    "api",
 }
 FILES_A_ROOM = 15  # beside `__init__`; a sub-package counts by itself
 

@@ -20,6 +20,7 @@ from gvbsm.backbones import (
     published_classes,
 )
 from gvbsm.backbones.calling import check_call
+from gvbsm.backbones.cost import Size, size_of
 from gvbsm.method.layers import matched_layers
 
 # Counted on the authors' networks: parameters with (10 classes, 32 px), (100, 32), (200, 64);
@@ -447,3 +448,19 @@ def test_convnet__is_compiled_as_a_single_graph():
     model = build_backbone("convnet8_d2", 4, 8).eval().to(memory_format=torch.channels_last)
     explanation = torch._dynamo.explain(model)(torch.randn(2, 3, 8, 8))
     assert (explanation.graph_count, explanation.graph_break_count) == (1, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("convnet128", Size(320_010, 50_745_344, 8)),  # three times half the side
+        ("convnet8_d1", Size(20_730, 241_664, 2)),
+        ("wrn10_1", None),
+    ],
+)
+def test_the_size_of_a_network(name, expected):
+    size = size_of(name, 32)
+    if expected is None:  # no pooling but over the whole map
+        assert size.smallest == 1
+    else:
+        assert size == expected

@@ -21,6 +21,7 @@ from gvbsm.config.build import (
     build_config,
     for_method,
     preset_names,
+    preset_summaries,
     read_preset,
     squeeze_of,
 )
@@ -206,6 +207,18 @@ def test_all_files_are_found_and_offered():
     assert all(path.suffix == ".yaml" for path in FILES)
 
 
+def test_a_preset_says_what_it_is_for_and_whether_it_stands_alone():
+    summaries = list(preset_summaries())
+    kinds = {"recipe": [*DATA, *BEST], "baseline": OVERLAYS, "overlay": REDUCED}
+    for kind, names in kinds.items():
+        assert {item.name for item in summaries if item.kind == kind} == {*names}
+    texts = {item.name: item.text for item in summaries}
+    assert texts["folder"].startswith("Your own pictures, one folder a class")
+    for text in texts.values():
+        assert 20 < len(text) < 200
+        assert not re.search(r"gvbsm run|#|[.:]$", text)
+
+
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
 def test_a_file_opens_with_a_comment_that_holds_its_command(path):
     lines = path.read_text(encoding="utf-8").splitlines()
@@ -384,7 +397,7 @@ def test_presets_of_the_paper_have_its_epochs_for_sets_of_any_size(name):
 @pytest.mark.parametrize("name", DATA)
 def test_every_named_backbone_exists(name):
     config = preset(name)
-    size = DATASETS[name].image_size or config.data.image_size or 32
+    size = DATASETS[name].source.image_size or config.data.image_size or 32
     text = Path(PRESETS / f"{name}.yaml").read_text(encoding="utf-8")
     in_comments = re.findall(r"(?:torchvision|timm)/\w+", text)
     named = {*config.squeeze.backbones, *config.evaluation.students, *in_comments}
@@ -392,7 +405,7 @@ def test_every_named_backbone_exists(name):
     assert {*config.squeeze.settings_of} <= {*config.squeeze.backbones}
     with torch.device("meta"):
         for backbone in sorted(named):
-            model = build_backbone(backbone, 10, size, DATASETS[name].channels or 3)
+            model = build_backbone(backbone, 10, size, DATASETS[name].source.channels or 3)
             assert next(model.parameters()).is_meta
 
 

@@ -12,9 +12,10 @@ from PIL import Image
 from sklearn.datasets import load_digits
 from torchvision import transforms
 
-from gvbsm.data.datasets import DATASETS, load_dataset
+from gvbsm.data.datasets import DATASETS, LIBRARIES, load_dataset
 from gvbsm.data.loading import plain_batches
 from gvbsm.data.pictures import DataError, read_image
+from gvbsm.data.sources.catalog import SOURCES
 from support.picture_files import draw, draw_classes, draw_tree, write_npz
 
 
@@ -27,7 +28,9 @@ def test_registry():
     expected = ["digits", "cifar10", "cifar100", "tiny-imagenet", "imagenet-1k", "folder", "npz"]
     expected += ["webdataset", "hub"]
     assert list(DATASETS) == expected
-    assert all(key == spec.name and spec.description for key, spec in DATASETS.items())
+    assert {*DATASETS} < {*SOURCES}
+    assert {name for name in SOURCES if "/" in name} == {"hub/USER/NAME", "torchvision/NAME"}
+    assert {name.partition("/")[0] for name in SOURCES if "/" in name} == {*LIBRARIES}
 
 
 def test_digits_are_those_of_scikit_learn():

@@ -99,6 +99,9 @@ BACKBONES: dict[str, BackboneSpec] = {
     ),
 }
 
+FURTHER_NAMES = "convnet<width>[_d<depth>], wrn<depth>_<width>, torchvision/<name>, timm/<name>"
+OWN_NAMES = "file.py:Class, module:attribute"
+
 # Families with free numbers: the groups of the pattern are the builder's arguments.
 _FAMILIES: tuple[tuple[str, Callable[..., BackboneSpec]], ...] = (
     (r"convnet(\d+)(?:_d(\d+))?", _convnet),
@@ -311,7 +314,6 @@ def _unknown_message(name: str) -> str:
     ]
     here = ", ".join(backbone_names())
     return (
-        f"unknown backbone {name!r}; {closest(name, known, 3)}Known: {here}, "
-        f"convnet<width>[_d<depth>], wrn<depth>_<width>, torchvision/<name>, timm/<name>, or your "
-        "own: file.py:Class, module:attribute"
+        f"unknown backbone {name!r}; {closest(name, known, 3)}Known: {here}, {FURTHER_NAMES}, or "
+        f"your own: {OWN_NAMES}"
     )

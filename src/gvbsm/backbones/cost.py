@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from functools import cache
 
 import torch
 from torch import Tensor
 
-from gvbsm.backbones import build_backbone, build_empty
+from gvbsm.backbones import build_backbone, build_empty, check_takes
 
 
 @cache
@@ -51,3 +52,47 @@ def weight_bytes(name: str, classes: int, image_size: int, channels: int) -> int
     """
     model = build_empty(name, classes, image_size, channels)
     return sum(tensor.nbytes for tensor in model.state_dict().values())
+
+
+@dataclass(frozen=True)
+class Size:
+    """What a network for small pictures takes and costs.
+
+    Attributes:
+        parameters: Number of parameters.
+        multiply_adds: Multiply-adds of the forward pass of one picture.
+        smallest: Least side of a picture that it can be trained on, in pixels.
+    """
+
+    parameters: int
+    multiply_adds: float
+    smallest: int
+
+
+def size_of(name: str, image_size: int, classes: int = 10, channels: int = 3) -> Size:
+    """Measure a network without training it.
+
+    Args:
+        name: As for `build_backbone`.
+        image_size: Height and width of the picture, in pixels, at which its arithmetic is counted.
+        classes: Number of logits.
+        channels: Channels of the picture.
+
+    Raises:
+        ValueError: If there is no such network for such pictures.
+    """
+    model = build_empty(name, classes, image_size, channels)
+    sides = (side for side in range(1, image_size) if _takes(name, classes, side, channels))
+    return Size(
+        sum(parameter.numel() for parameter in model.parameters()),
+        multiply_adds(name, classes, image_size, channels),
+        next(sides, image_size),
+    )
+
+
+def _takes(name: str, classes: int, image_size: int, channels: int) -> bool:
+    try:
+        check_takes(name, classes, image_size, channels)
+    except ValueError:
+        return False
+    return True

@@ -16,7 +16,7 @@ from collections.abc import Callable, Sequence
 from gvbsm._version import __version__
 from gvbsm.cli.exchange import export_verb, train_verb
 from gvbsm.cli.help import VERBS
-from gvbsm.cli.reading import report_verb, show_verb
+from gvbsm.cli.reading import list_verb, report_verb, show_verb
 from gvbsm.cli.settings import settings_verb
 from gvbsm.cli.signals import Stopped, raise_when_stopped
 from gvbsm.cli.stages import stage_verb
@@ -24,19 +24,19 @@ from gvbsm.cli.starting import Others, end_with_first
 from gvbsm.cli.streams import BROKEN_PIPE, flush_streams, lost_reader, prepare_streams
 from gvbsm.cli.sweep import sweep_verb
 from gvbsm.config import ConfigError
-from gvbsm.config.build import preset_names
 from gvbsm.config.keys import closest
 from gvbsm.engine.launch import STARTED, Launch, read_launch
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "report": report_verb,
     "show": show_verb,
+    "list": list_verb,
     "settings": settings_verb,
     "export": export_verb,
     "train": train_verb,
 }
 RESUME = "the same command goes on from the last checkpoint"
-SINGLE_PROCESS_VERBS = ("report", "show", "settings")  # run in the first process only
+SINGLE_PROCESS_VERBS = ("report", "show", "list", "settings")  # run in the first process only
 
 
 def entry() -> None:
@@ -191,14 +191,16 @@ def _exit_code(error: Exception) -> int | None:
 
 def _overview() -> str:
     width = max(map(len, VERBS))
-    lines = ["usage: gvbsm VERB ... (gvbsm VERB --help for all settings)", "", "verbs:"]
+    lines = ["usage: gvbsm VERB ...", "", "verbs:"]
     lines += [f"  {verb:{width}}  {text}" for verb, text in VERBS.items()]
     lines += [
         "",
-        f"presets: {', '.join(preset_names())}",
-        "  join them with +, as in cifar10+sre2l",
+        "gvbsm VERB --help       how a verb is used",
+        "gvbsm list presets      what gvbsm run can start from, besides your own pictures",
+        "gvbsm --version",
+        "",
+        "example: gvbsm run digits --workdir runs/digits",
     ]
-    lines += ["", "example: gvbsm run digits --workdir runs/digits", "version: gvbsm --version"]
     return "\n".join(lines)
 
 

@@ -23,6 +23,7 @@ VERBS = {
     "continual": "test the image sets in class-incremental learning",
     "report": "write the results, pictures and warnings of a work directory to one HTML file",
     "sweep": "vary settings, as in the paper's tables and figures or in a study of your own",
+    "list": "list the presets, data, networks or studies that a command can name",
     "settings": "print the settings of a run as a YAML file",
     "export": "export a set: pictures, Hugging Face Hub, DD-Ranking, or one file",
     "train": "train any network on a distilled set, yours or somebody else's",

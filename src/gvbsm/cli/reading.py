@@ -1,10 +1,16 @@
-"""The verbs `show` and `report`, which read a work directory."""
+"""The verbs `show` and `report`, which read a work directory, and `list`."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
+
+from gvbsm.cli.help import table
 from gvbsm.cli.parsing import start_log
 from gvbsm.config import ConfigError
+from gvbsm.config.build import preset_summaries
+from gvbsm.config.keys import closest
 from gvbsm.config.paths import user_path
+from gvbsm.studies.definition import read_study, study_names
 
 TABLE_FORMATS = ("md", "latex", "csv")
 
@@ -45,6 +51,75 @@ def report_verb(argv: list[str]) -> int:
     pdf, quiet = "--pdf" in argv, "--quiet" in argv
     print(report(user_path(folders[0]), quiet, networks, pdf))
     return 0
+
+
+def list_verb(argv: list[str]) -> int:
+    """Print what the settings of a run can name."""
+    usage = f"gvbsm list {'|'.join(LISTS)}"
+    if {"-h", "--help"} & set(argv):
+        print(f"usage: {usage}")
+        return 0
+    if len(argv) != 1 or argv[0] not in LISTS:
+        hint = closest(argv[0], LISTS) if argv else ""
+        raise ConfigError(f"{usage} takes one of these, got {' '.join(argv) or 'none'}; {hint}")
+    print("\n".join(LISTS[argv[0]]()))
+    return 0
+
+
+def _presets() -> Iterator[str]:
+    titles = {
+        "recipe": "whole recipes: gvbsm run NAME",
+        "overlay": "overlays, joined to a recipe: gvbsm run RECIPE+NAME",
+        "baseline": "baselines in the place of G-VBSM, joined to a recipe: gvbsm run RECIPE+NAME",
+    }
+    summaries = list(preset_summaries())
+    for kind, title in titles.items():
+        yield title
+        yield from table((item.name, item.text) for item in summaries if item.kind == kind)
+        yield ""
+    yield "gvbsm settings NAME prints all settings of a preset."
+
+
+def _data() -> Iterator[str]:
+    from gvbsm.data.sources.catalog import SOURCES
+
+    yield "data, as --data.name, and what --data-root must hold"
+    for source in SOURCES.values():
+        side = f" at {source.image_size} px" if source.image_size else ""
+        yield from table([(source.name, f"{source.description}{side}; root: {source.root}")])
+
+
+def _studies() -> Iterator[str]:
+    yield "studies: gvbsm sweep NAME PRESET"
+    for study in map(read_study, study_names()):
+        source = "" if study.source == "none" else f" ({study.source})"
+        yield from table([(study.name, f"{study.title}{source}")])
+
+
+def _backbones() -> Iterator[str]:
+    from gvbsm.backbones import BACKBONES, FURTHER_NAMES, OWN_NAMES
+    from gvbsm.backbones.cost import size_of
+    from gvbsm.pipeline.tables import aligned
+
+    side = 32
+    rows = []
+    for name, spec in BACKBONES.items():
+        size = size_of(name, side)
+        numbers = [f"{size.parameters / 1e6:.2f}", f"{size.multiply_adds / 1e6:.0f}"]
+        rows.append([name, *numbers, f"{size.smallest} px", spec.summary])
+    head = ["network", "M parameters", f"M multiply-adds at {side} px", "smallest picture", "what"]
+    yield aligned(head, rows)
+    yield ""
+    yield f"also: {FURTHER_NAMES}"
+    yield f"your own: {OWN_NAMES}"
+
+
+LISTS: dict[str, Callable[[], Iterator[str]]] = {
+    "backbones": _backbones,
+    "presets": _presets,
+    "data": _data,
+    "studies": _studies,
+}
 
 
 def _without(argv: list[str], option: str) -> tuple[list[str], list[str]]:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
+import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, get_args
 
 from gvbsm.config import Config, ConfigError, Method, Rival, SqueezeConfig
 from gvbsm.config.checks import faults
@@ -256,6 +258,36 @@ def usual_workdir(preset: str) -> Path:
 def preset_names() -> list[str]:
     """Return the names of the presets in the package."""
     return sorted(path.stem for path in PRESETS.glob("*.yaml"))
+
+
+class PresetSummary(NamedTuple):
+    """What a preset is for.
+
+    Attributes:
+        name: Its name.
+        kind: A whole recipe, an overlay that is joined to one, or a baseline, which is an overlay
+            that puts another method in the place of G-VBSM.
+        text: First sentence of its file.
+    """
+
+    name: str
+    kind: Literal["recipe", "overlay", "baseline"]
+    text: str
+
+
+def preset_summaries() -> Iterator[PresetSummary]:
+    """Describe all presets, in the order of their names."""
+    for name in preset_names():
+        path = PRESETS / f"{name}.yaml"
+        settings = read_yaml(path)
+        lines = path.read_text(encoding="utf-8").splitlines()
+        comments = itertools.takewhile(lambda line: line.startswith("# "), lines)
+        text = " ".join(comment[2:].strip() for comment in comments)
+        sentence = re.split(r"\. |\.?:? gvbsm run ", text, maxsplit=1)[0]
+        if "name" in settings.get("data", {}):
+            yield PresetSummary(name, "recipe", sentence)
+        else:
+            yield PresetSummary(name, "baseline" if "method" in settings else "overlay", sentence)
 
 
 def read_preset(name: str) -> dict[str, Any]:

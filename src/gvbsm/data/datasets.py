@@ -40,6 +40,7 @@ from gvbsm.data.sources import huggingface as hub_sets
 from gvbsm.data.sources import request as sources
 from gvbsm.data.sources import torchvision as torchvision_sets
 from gvbsm.data.sources import webdataset as shards
+from gvbsm.data.sources.catalog import SOURCES, Source
 from gvbsm.data.sources.memory import InMemory
 from gvbsm.data.sources.request import Raw, Request
 from gvbsm.data.unreadable import leave_out
@@ -90,10 +91,7 @@ class ImageData:
 class DatasetSpec:
     """What is known about a data set before it is read; None is read off the data itself."""
 
-    name: str
-    description: str
-    image_size: int | None
-    channels: int | None
+    source: Source
     load: Callable[[Request], Raw]
     normalization: Normalization | None = None
     streams: bool = False  # stays on disk however small, unless `in_memory` asks otherwise
@@ -116,19 +114,22 @@ def _check(raw: Raw, where: str) -> None:
 
 def _geometry(raw: Raw, spec: DatasetSpec, sample: FileSample) -> tuple[int, int]:
     """Image size and channels: the spec's, else those of the pictures (see `read_dataset`)."""
+    source = spec.source
     if raw.train.images is not None and raw.test.images is not None:
         channels = {int(raw.train.images.shape[1]), int(raw.test.images.shape[1])}
-        if len(channels) > 1 or spec.channels not in (None, *channels):
-            expected = spec.channels or "the same number of"
-            raise DataError(f"{spec.name}: expected {expected} channels, found {sorted(channels)}")
-        return spec.image_size or min(raw.train.images.shape[-2:]), channels.pop()
-    if spec.image_size is not None and spec.channels is not None:
-        return spec.image_size, spec.channels
+        if len(channels) > 1 or source.channels not in (None, *channels):
+            expected = source.channels or "the same number of"
+            raise DataError(
+                f"{source.name}: expected {expected} channels, found {sorted(channels)}"
+            )
+        return source.image_size or min(raw.train.images.shape[-2:]), channels.pop()
+    if source.image_size is not None and source.channels is not None:
+        return source.image_size, source.channels
     if sample.fault is not None:
         raise sample.fault
     side = median_low(min(size) for size in sample.sizes)
     side = side if len({*sample.sizes}) == 1 else min(side, 224)
-    return spec.image_size or side, spec.channels or (1 if sample.modes <= GRAY_MODES else 3)
+    return source.image_size or side, source.channels or (1 if sample.modes <= GRAY_MODES else 3)
 
 
 def _settle(split: Split, channels: int, size: int, keep: bool, progress: Progress) -> Split:
@@ -323,43 +324,20 @@ def read_dataset(
 
 _IMAGENET_PIXELS = Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
 _SPECS = (
-    DatasetSpec(
-        "digits", "8x8 digits, 10 classes, part of scikit-learn", 8, 1, sources.read_digits
-    ),
-    DatasetSpec("cifar10", "CIFAR-10", 32, 3, partial(arrays.read_cifar, kind="CIFAR10")),
-    DatasetSpec("cifar100", "CIFAR-100", 32, 3, partial(arrays.read_cifar, kind="CIFAR100")),
-    DatasetSpec(
-        "tiny-imagenet", "Tiny-ImageNet or some classes of it", 64, 3, folders.read_tiny_imagenet
-    ),
-    DatasetSpec(
-        "imagenet-1k",
-        "ImageNet: train/ and val/ with wnid folders, streamed",
-        224,
-        3,
-        folders.read_folder,
-        _IMAGENET_PIXELS,
-        streams=True,
-    ),
-    DatasetSpec(
-        "folder",
-        "Your pictures, one folder a class",
-        None,
-        None,
-        partial(folders.read_folder, may_split=True),
-    ),
-    DatasetSpec("npz", "Your arrays, one .npz file", None, None, arrays.read_npz),
-    DatasetSpec("webdataset", "Your tar shards", None, None, shards.read_shards),
-    DatasetSpec("hub", "Your folder in Hugging Face's formats", None, None, hub_sets.read_hub),
+    DatasetSpec(SOURCES["digits"], sources.read_digits),
+    DatasetSpec(SOURCES["cifar10"], partial(arrays.read_cifar, kind="CIFAR10")),
+    DatasetSpec(SOURCES["cifar100"], partial(arrays.read_cifar, kind="CIFAR100")),
+    DatasetSpec(SOURCES["tiny-imagenet"], folders.read_tiny_imagenet),
+    DatasetSpec(SOURCES["imagenet-1k"], folders.read_folder, _IMAGENET_PIXELS, streams=True),
+    DatasetSpec(SOURCES["folder"], partial(folders.read_folder, may_split=True)),
+    DatasetSpec(SOURCES["npz"], arrays.read_npz),
+    DatasetSpec(SOURCES["webdataset"], shards.read_shards),
+    DatasetSpec(SOURCES["hub"], hub_sets.read_hub),
 )
-DATASETS: dict[str, DatasetSpec] = {spec.name: spec for spec in _SPECS}
-_MEMORY = DatasetSpec(memory.NAME, "Pictures from Python", None, None, memory.refuse)
+DATASETS: dict[str, DatasetSpec] = {spec.source.name: spec for spec in _SPECS}
+_MEMORY = DatasetSpec(SOURCES[memory.NAME], memory.refuse)
 # Names that go on after a slash.
 LIBRARIES = {
-    spec.name: spec
-    for spec in (
-        DatasetSpec("hub", "Sets of the Hugging Face Hub", None, None, hub_sets.read_hub),
-        DatasetSpec(
-            "torchvision", "Sets of torchvision", None, None, torchvision_sets.read_torchvision
-        ),
-    )
+    "hub": DatasetSpec(SOURCES["hub/USER/NAME"], hub_sets.read_hub),
+    "torchvision": DatasetSpec(SOURCES["torchvision/NAME"], torchvision_sets.read_torchvision),
 }

@@ -1,0 +1,54 @@
+"""The catalog of data: names, sizes, and what `--data-root` must hold. It imports no torch."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+SPLITS = "train/ with val/ or test/, each with one folder a class"
+
+
+@dataclass(frozen=True)
+class Source:
+    """A data set, or a form of users' data.
+
+    Attributes:
+        name: As `data.name`; words in capitals stand for a name of the library.
+        description: What it is, in a few words.
+        root: What `data.root` must hold.
+        image_size: Side of the pictures in pixels; None is read off the pictures.
+        channels: Channels of the pictures; None is read off the pictures.
+    """
+
+    name: str
+    description: str
+    root: str
+    image_size: int | None = None
+    channels: int | None = None
+
+
+_CIFAR = "the official python batches, class folders or an .npz; downloaded if left out"
+_SOURCES = (
+    Source("digits", "handwritten digits, part of scikit-learn", "none", 8, 1),
+    Source("cifar10", "CIFAR-10", _CIFAR, 32, 3),
+    Source("cifar100", "CIFAR-100", _CIFAR, 32, 3),
+    Source(
+        "tiny-imagenet",
+        "Tiny-ImageNet or some classes of it",
+        "the unpacked archive, or train/ and val/ with one folder a class",
+        64,
+        3,
+    ),
+    Source("imagenet-1k", "ImageNet, streamed", "train/ and val/ with one folder a wnid", 224, 3),
+    Source("folder", "your pictures, one folder a class", f"{SPLITS}, or class folders alone"),
+    Source(
+        "npz",
+        "your arrays in one .npz file",
+        "the file, with train_images, train_labels, test_images, test_labels",
+    ),
+    Source("webdataset", "your tar shards", "a folder of .tar files, one .tar, or a pattern"),
+    Source("hub", "your data in Hugging Face's formats", "Parquet, save_to_disk or image folders"),
+    Source("hub/USER/NAME", "a set of the Hugging Face Hub", "none, it is downloaded"),
+    Source("torchvision/NAME", "a set of torchvision", "the files of the set, downloaded before"),
+    Source("memory", "pictures from Python", "none, gvbsm.run takes them"),
+)
+SOURCES = {source.name: source for source in _SOURCES}
