@@ -20,7 +20,7 @@ from support.workdirs import quick_settings, write_arrays, write_preset
     [
         (["digits"], "digits", ()),
         (["cifar10+random-soft", "--ipc", "1"], "cifar10+random-soft", ("ipc",)),
-        (["digits", "--ipc", "10", "--synthesis.init=real"], "digits", ()),  # the preset's values
+        (["digits", "--ipc", "1", "--synthesis.init=real"], "digits", ()),  # the preset's values
         (
             ["digits", "--synthesis.iterations", "7", "--seed=3", "--ipc=2", "--seed", "0"],
             "digits",
@@ -71,7 +71,7 @@ def test_a_command_is_read_by_one_parser_and_its_preset_once(monkeypatch):
         return made[0]
 
     monkeypatch.setattr("gvbsm.cli.parsing.settings_parser", parser)
-    assert parse_run("run", ["digits", "--ipc", "1"]).origin == Origin("digits", ("ipc",))
+    assert parse_run("run", ["digits", "--ipc", "3"]).origin == Origin("digits", ("ipc",))
     assert (len(made), read) == (1, ["parse_object", "parse_args"])
 
 

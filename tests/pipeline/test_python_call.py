@@ -59,15 +59,15 @@ def called(monkeypatch):
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (["digits"], {"ipc": 1, "synthesis": {"iterations": 7}}),
-        (["digits"], {"ipc": 1, "synthesis.iterations": 7}),
-        ([{"preset": "digits", "ipc": 1, "synthesis.iterations": 7}], {}),
-        ([{"preset": "digits", "ipc": 3}], {"ipc": 1, "synthesis": {"iterations": 7}}),
+        (["digits"], {"ipc": 2, "synthesis": {"iterations": 7}}),
+        (["digits"], {"ipc": 2, "synthesis.iterations": 7}),
+        ([{"preset": "digits", "ipc": 2, "synthesis.iterations": 7}], {}),
+        ([{"preset": "digits", "ipc": 3}], {"ipc": 2, "synthesis": {"iterations": 7}}),
     ],
 )
 def test_a_preset_with_changes(called, arguments, named):
     config, workdir, _, data, origin = called(*arguments, **named)
-    assert (config.ipc, config.synthesis.iterations, config.synthesis.batch_size) == (1, 7, 50)
+    assert (config.ipc, config.synthesis.iterations, config.synthesis.batch_size) == (2, 7, 50)
     assert (str(workdir), data) == ("runs/digits", None)
     assert origin == Origin("digits", ("ipc", "synthesis.iterations"))
 

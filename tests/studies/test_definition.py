@@ -279,7 +279,7 @@ def test_faults_of_all_points_are_told_at_once_and_equal_ones_once(write):
         "toy, alpha=1.5,ipc=1 and 1 more: synthesis.alpha must be in [0, 1), got 1.5"
     ]
     assert "toy, alpha=0.5,ipc=0 and 1 more: ipc must be positive, got 0" in lines
-    assert sum("Got value: high" in line for line in lines) == 1
+    assert sum("found high" in line for line in lines) == 1
     assert len(lines) == 3
 
 
@@ -340,6 +340,18 @@ def test_every_study_resolves_on_every_preset(preset):
             assert point.config.method == "gvbsm"
             assert "random-soft" in point.config.baselines.methods
             assert list(point.axes) == list(study.axes)
+
+
+@pytest.mark.parametrize("preset", ["digits", "digits+digits-short", "digits-best"])
+def test_studies_on_digits_have_10_images_per_class_unless_they_vary_it(preset):
+    settings = read_preset(preset)
+    assert settings["ipc"] == 1
+    studies = read_studies("all", "digits")
+    for study, points in zip(studies, complete_points(studies, settings, {}), strict=True):
+        if study.axes != ("ipc",):
+            assert {point.config.ipc for point in points} == {10}, study.name
+    (fewer,) = complete_points([read_study("table1-alpha")], settings, {"ipc": 3})
+    assert {point.config.ipc for point in fewer} == {3}
 
 
 def test_teachers_own_settings_do_not_outlive_a_study_of_their_epochs():
