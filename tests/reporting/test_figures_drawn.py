@@ -316,6 +316,26 @@ def test_training_is_drawn_as_mean_and_range_over_seeds():
     assert {"epoch", "training loss", "test accuracy, %", "gvbsm", "random-hard"} <= words(figure)
 
 
+def test_each_kind_of_loss_has_a_panel_and_accuracies_have_room():
+    kinds = {"gvbsm": "mse_gt", "random-soft": "mse_gt", "sre2l": "kl", "random-hard": "hard"}
+    runs = {
+        name: [history([1.0] * 4, [99.0, 99.2])._replace(kind=kind)] for name, kind in kinds.items()
+    }
+    figure = draw_training(runs, methods=True)
+    assert_readable(figure)
+    *losses, accuracy = figure.axes
+    drawn = {axes.get_title("left"): [line.get_label() for line in axes.lines] for axes in losses}
+    assert drawn == {
+        "squared error to soft labels, and cross-entropy": ["gvbsm", "random-soft"],
+        "KL divergence from soft labels": ["sre2l"],
+        "cross-entropy with hard labels": ["random-hard"],
+    }
+    assert len(accuracy.lines) == 4
+    low, high = accuracy.get_ylim()
+    assert high - low == pytest.approx(5)
+    assert low < 99 < 99.2 < high
+
+
 def test_losses_of_many_decades_are_logarithmic_with_plain_numbers():
     figure = draw_training({r"$\frac$": [history([100.0, 1, 0.01], [1.0, 2, 3])]})
     assert_readable(figure)
@@ -347,6 +367,15 @@ def test_losses_are_means_of_the_batches_a_line_for_each_teacher():
     assert xy(densification.lines[0]) == [(s, s + 2) for s in range(6)]  # whatever the teacher
     assert "convolution matching" not in words(figure)  # zero throughout
     assert {"cross-entropy", "BatchNorm matching", "densification", "step"} <= words(figure)
+
+
+@pytest.mark.parametrize("number", [1, 2, 3, 4])
+def test_the_terms_fill_their_panels(number):
+    terms = dict.fromkeys(list(TERMS)[:number], lambda s: 1.0 + s)
+    figure = laid_out(draw_losses([trace([(0, "a"), (1, "a")], **terms)]))
+    boxes = [axes.get_position() for axes in figure.axes]
+    assert len(boxes) == number
+    assert (boxes[0].width > 0.7) == (number % 2 == 1)  # the whole row
 
 
 def test_losses_that_vanish_do_not_stretch_the_axis():

@@ -78,6 +78,21 @@ def test_a_front_a_student_and_times_below_the_floor_are_equal():
     assert fronts([*SPOTS, other, unknown]) == ({0, 2, 4}, {0, 1, 3, 4})
 
 
+def test_a_few_bytes_of_a_header_decide_nothing():
+    near = [spot("", "gvbsm", 98.0, 5.0, 489_216), spot("", "sre2l", 96.0, 5.0, 489_128)]
+    assert fronts(near) == ({0}, {0})
+
+
+def test_sets_of_a_run_are_named_by_the_legend_alone():
+    sets = [spot("", "gvbsm", 98.0, 5.0, 489_216), spot("", "random-hard", 70.0, 0.0, 640)]
+    left, _ = draw_pareto(sets).axes
+    assert not left.texts
+    assert len(left.figure.legends) == 1
+    figure = pareto_figure("pareto", "T", sets, "")
+    assert figure is not None
+    assert "list below" not in figure.caption
+
+
 def test_the_figure_joins_the_front_by_steps_and_numbers_it():
     left, right = draw_pareto(SPOTS).axes
     for axes, expected in (

@@ -38,16 +38,23 @@ def verdict(facts: RunFacts) -> list[str]:
     row = own_rows[0]
     kind = "distilled images" if facts.method in ("gvbsm", "sre2l") else "selected real pictures"
     text = f"Trained on {facts.images:,} {kind}, {row.student} reaches {percent(row.last)}"
+    random = facts.row("random-soft", row.student)
+    if random is not None and facts.method != "random-soft":
+        text += (
+            "; on as many random real pictures with soft labels of the same teachers, "
+            f"{percent(random.last)}"
+        )
     real = f"all {facts.train:,} pictures" if facts.train else "the whole set"
     if (full := facts.row("full", row.student)) is not None:
-        text += f"; trained on {real}, {percent(full.last)}"
+        text += f"; on {real}, {percent(full.last)}"
     elif (teacher := facts.row("teacher", row.student)) is not None:
         text += f"; as a teacher, on {real}, {percent(teacher.last)}"
     sentences = [f"{text}."]
     baselines = [
         other
         for other in facts.rows
-        if other.student == row.student and other.method not in (facts.method, *WHOLE_SET)
+        if other.student == row.student
+        and other.method not in (facts.method, "random-soft", *WHOLE_SET)
     ]
     if baselines:
         best = sorted(baselines, key=lambda other: -other.last.mean)[:RIVALS_NAMED]
@@ -55,7 +62,8 @@ def verdict(facts: RunFacts) -> list[str]:
             f"{percent(other.last)} ({method_words(other.method)})" for other in best
         )
         is_some = len(baselines) > len(best)
-        which = f"the best of {len(baselines)} baselines" if is_some else "baselines"
+        which = f"the best of {len(baselines)} other baselines" if is_some else "other baselines"
+        which = which if random is not None else which.replace("other ", "")
         sentences.append(f"With as many images, {which} reach {accuracies}.")
     return sentences
 

@@ -17,9 +17,11 @@ from gvbsm.reporting.figures.style import (
     CYCLE,
     GRAY,
     NORMAL,
+    WIDTH,
     legend_above,
     log_axis,
     method_style,
+    new_figure,
     panels,
     with_style,
 )
@@ -30,12 +32,24 @@ TERMS = {
     "cross_entropy": "cross-entropy",
     "batchnorm": "BatchNorm matching",
     "conv": "convolution matching",
+    "class_matching": "class matching",
+    "residual": "residual matching",
     "flatness": "flatness",
     "extra": "your own term",
     "densification": "densification",
     "densification_gradient": "gradient of densification",
 }
 """Entries of a trace's rows -> their titles in the figure."""
+
+LOSSES = {
+    "": "training loss",
+    "mse_gt": "squared error to soft labels, and cross-entropy",
+    "kl": "KL divergence from soft labels",
+    "hard": "cross-entropy with hard labels",
+}
+"""Kinds of losses (`evaluation.loss`) -> titles of their panels."""
+
+LEAST_SPAN = 5.0  # points that an axis of accuracies shows at least: less may be one test picture
 
 LOG_FROM = 20.0  # largest over smallest value from which an axis is logarithmic
 
@@ -47,22 +61,26 @@ class TrainingCurve(NamedTuple):
         epochs: Epochs after which the network was tested.
         top1: Accuracy at each test, in percent.
         losses: Mean loss of each epoch.
+        kind: Kind of loss, one of `LOSSES`.
     """
 
     epochs: Sequence[int]
     top1: Sequence[float]
     losses: Sequence[float]
+    kind: str = ""
 
 
 @with_style
 def draw_training(runs: Mapping[str, Sequence[TrainingCurve]], methods: bool = False) -> Figure:
-    """Draw loss and test accuracy over the epochs of training.
+    """Draw losses, a panel for each kind, and test accuracy over the epochs of training.
 
     Args:
         runs: Name -> networks, one for each seed; a curve is their mean, a band their range.
         methods: Whether the names are methods, which have fixed colors.
     """
-    figure, (losses, top1) = panels(2, 1, 1.75, sharex=True)
+    kinds = list(dict.fromkeys(histories[0].kind for histories in runs.values()))
+    figure, grid = panels(len(kinds) + 1, 1, 1.6, sharex=True)
+    *losses, top1 = grid
     for index, (name, histories) in enumerate(runs.items()):
         style = method_style(name)
         look = (
@@ -72,16 +90,21 @@ def draw_training(runs: Mapping[str, Sequence[TrainingCurve]], methods: bool = F
         )
         length = min(len(history.losses) for history in histories)
         table = np.array([history.losses[:length] for history in histories])
-        _band(losses, np.arange(1, length + 1), table, name, look)
+        panel = losses[kinds.index(histories[0].kind)]
+        _band(panel, np.arange(1, length + 1), table, name, look)
         epochs = min((history.epochs for history in histories), key=len)
         table = np.array([history.top1[: len(epochs)] for history in histories])
         mark = {**look, "marker": "o"}
         if methods:
             mark |= {"marker": style.marker, "markerfacecolor": style.face}
         _band(top1, np.array(epochs), table, name, mark)
-    _log_if_wide(losses)
-    losses.set_ylabel("training loss")
-    top1.set_ylabel("test accuracy, %")
+    for panel, kind in zip(losses, kinds, strict=True):
+        _log_if_wide(panel)
+        panel.set_title(LOSSES.get(kind, kind), loc="left")
+    top1.set_title("test accuracy, %", loc="left")
+    low, high = top1.get_ylim()
+    if high - low < LEAST_SPAN:
+        top1.set_ylim((low + high - LEAST_SPAN) / 2, (low + high + LEAST_SPAN) / 2)
     top1.set_xlabel("epoch")
     top1.xaxis.set_major_locator(MaxNLocator(integer=True))
     legend_above(figure, [top1])
@@ -122,9 +145,8 @@ def draw_losses(traces: Sequence[Sequence[Mapping[str, Any]]]) -> Figure:
     rows = _mean_rows(traces)
     terms = [term for term in TERMS if any(row.get(term) for row in rows)]
     teachers = list(dict.fromkeys(row["teacher"] for row in rows))
-    columns = min(2, len(terms))
-    figure, axes = panels(math.ceil(len(terms) / columns), columns, 1.7, sharex=True)
-    for panel, term in zip(axes, terms, strict=False):
+    figure, axes = _term_panels(len(terms))
+    for panel, term in zip(axes, terms, strict=True):
         if term.startswith("densification"):  # does not depend on the teacher
             _draw_term(panel, rows, term, GRAY, None)
         else:
@@ -132,15 +154,26 @@ def draw_losses(traces: Sequence[Sequence[Mapping[str, Any]]]) -> Figure:
                 teacher_rows = [row for row in rows if row["teacher"] == teacher]
                 _draw_term(panel, teacher_rows, term, color, teacher)
         _log_if_wide(panel)
-        panel.set_title(TERMS[term])
-    for panel in axes[len(terms) :]:
-        panel.set_axis_off()
-    for panel in axes[max(0, len(terms) - 2) : len(terms)]:
+        panel.set_title(f"{TERMS[term]}{' (log)' if panel.get_yscale() == 'log' else ''}")
+    for panel in axes[-2:]:
         panel.set_xlabel("step")
-        panel.tick_params(labelbottom=True)
     figure.supylabel("value, before its weight", fontsize=NORMAL)
     legend_above(figure, axes)
     return figure
+
+
+def _term_panels(number: int) -> tuple[Figure, list[Axes]]:
+    """Panels in two columns, each with its own scale; of an odd number, the first has a row."""
+    rows = math.ceil(number / 2)
+    figure = new_figure(WIDTH, 1.6 * rows)
+    grid = figure.add_gridspec(rows, 2)
+    cells = [grid[row, column] for row in range(rows) for column in range(2)]
+    if number % 2:
+        cells[:2] = [grid[0, :]]
+    axes = [figure.add_subplot(cell) for cell in cells]
+    for panel in axes[1:]:
+        panel.sharex(axes[0])
+    return figure, axes
 
 
 def _draw_term(

@@ -207,9 +207,9 @@ def _student(students: Sequence[Student], classes: Sequence[str]) -> Iterator[Ca
     yield CaptionedFigure(
         f"students-{_file(name)}",
         f"Training of the students, {name}",
-        "Top: mean loss on the training images in each epoch. Bottom: accuracy on the real test "
-        f"pictures. A line is the mean of {most}, its band their range. Losses of soft and of hard "
-        "labels (dashed) are different functions and cannot be compared.",
+        "Top: mean loss on the training images in each epoch, a panel for each kind of loss, since "
+        "losses of different kinds cannot be compared. Bottom: accuracy on the real test pictures. "
+        f"A line is the mean of {most}, its band their range. Dashed: hard labels.",
         f"Loss and test accuracy over epochs for {listed(runs)}",
         draw_training(runs, methods=True),
     )
@@ -305,13 +305,22 @@ def _losses(workspace: Workspace) -> Iterator[CaptionedFigure]:
         if not any(row[term] for trace in traces for row in trace for term in ("cross_entropy",)):
             return  # real pictures
         figure = draw_losses(traces)
+        start = header["recipe"]["synthesis"]["init"]
+    rise = (
+        ""
+        if start == "noise"
+        else " The images start as real pictures, which the teachers classify well: the "
+        "cross-entropy may rise while the other terms fall."
+    )
     yield CaptionedFigure(
         "losses",
         "The loss of the synthesis",
-        "Each term of the loss, before its weight, over the steps. Dots are logged steps (means of "
-        f"{count(len(traces), 'batch', 'batches')} of images), lines their running median. Every "
+        "Each term of the loss on its own scale, before its weight, over the steps. Dots are "
+        f"logged steps (means of {count(len(traces), 'batch', 'batches')} of images), lines their "
+        "running median. Every "
         "step uses one teacher. The scale of its values depends on its layers, so each teacher has "
-        "a line. Densification depends on the images only. Logarithmic axes do not show zeros.",
+        "a line. Densification depends on the images only; the size of its gradient shows where "
+        f"it acts. Logarithmic axes do not show zeros.{rise}",
         "Terms of the loss over the steps of synthesis",
         figure,
     )

@@ -29,6 +29,7 @@ from gvbsm.reporting.figures.style import (
 
 CLOSE = 14  # points: numbers of marks at a smaller distance would overlap
 KEY_LENGTH = 74  # characters on a line of the figure's width
+DIGITS = 3  # of a cost: sets whose costs are equal in these cost the same
 FLOOR_SECONDS = 0.1  # shorter times are drawn here: a logarithmic axis has no 0
 
 
@@ -92,7 +93,10 @@ def pareto(points: Sequence[tuple[float, float]]) -> list[int]:
 
 
 def fronts(sets: Sequence[MeasuredSet]) -> tuple[set[int], set[int]]:
-    """Indices of the sets on each student's Pareto fronts, by seconds and by bytes."""
+    """Indices of the sets on each student's Pareto fronts, by seconds and by bytes.
+
+    Costs are compared in `DIGITS` digits, so that the bytes of a header decide nothing.
+    """
     return _front(sets, 0), _front(sets, 1)
 
 
@@ -100,7 +104,8 @@ def _front(sets: Sequence[MeasuredSet], cost: int) -> set[int]:
     front: set[int] = set()
     for student in {measured.student for measured in sets}:
         known = _known(sets, student, cost)
-        front |= {known[index][0] for index in pareto([(x, y) for _, x, y in known])}
+        points = [(float(f"{x:.{DIGITS}g}"), y) for _, x, y in known]
+        front |= {known[index][0] for index in pareto(points)}
     return front
 
 
@@ -125,14 +130,15 @@ def _widen(axes: Axes) -> None:
 def draw_pareto(sets: Sequence[MeasuredSet]) -> Figure:
     """Draw accuracy against seconds (left) and bytes (right), a row of panels for each student.
 
-    Steps connect the sets of a front. These are numbered, and named below the panels.
+    Steps connect the sets of a front. Those of a study are numbered, and named below the panels.
 
     Args:
         sets: The sets; a set whose cost is unknown is left out of that panel.
     """
     students = list(dict.fromkeys(measured.student for measured in sets))
     both = fronts(sets)
-    names = list(dict.fromkeys(sets[place].title for place in sorted(both[0] | both[1])))
+    fronted = [sets[place] for place in sorted(both[0] | both[1])]
+    names = list(dict.fromkeys(measured.title for measured in fronted if measured.name))
     numbers = {name: number for number, name in enumerate(names, start=1)}
     figure = new_figure(WIDTH, 2.5 * len(students) + 0.35 + 0.17 * len(names))
     grid = figure.subplots(len(students), 2, squeeze=False, sharex="col", sharey="row")
@@ -150,18 +156,19 @@ def draw_pareto(sets: Sequence[MeasuredSet]) -> Figure:
     legend_above(figure, list(grid.flat))
     titled = {measured.title: measured for measured in sets}
     keys = [f"{number}  {_key(titled[name])}" for name, number in numbers.items()]
-    figure.legend(
-        [Line2D([], [])] * len(keys),
-        keys,
-        loc="outside lower left",
-        handlelength=0,
-        handletextpad=0,
-    )
+    if keys:
+        figure.legend(
+            [Line2D([], [])] * len(keys),
+            keys,
+            loc="outside lower left",
+            handlelength=0,
+            handletextpad=0,
+        )
     figure.draw_without_rendering()  # sets the limits, to find marks that are close
     for row, student in zip(grid, students, strict=True):
         for cost, axes in enumerate(row):
             front = sorted(
-                (sets[at].costs[cost] or 0.0, sets[at].top1["mean"], numbers[sets[at].title])
+                (sets[at].costs[cost] or 0.0, sets[at].top1["mean"], numbers.get(sets[at].title, 0))
                 for at in both[cost]
                 if sets[at].student == student
             )
@@ -200,7 +207,7 @@ def _draw_front(axes: Axes, front: Sequence[tuple[float, float, int]]) -> None:
 
     Args:
         axes: A panel with final limits and size.
-        front: Cost, accuracy and number of each set, by rising cost.
+        front: Cost, accuracy and number of each set, by rising cost; no text for a number of 0.
     """
     axes.plot(
         [x for x, _, _ in front],
@@ -215,6 +222,8 @@ def _draw_front(axes: Axes, front: Sequence[tuple[float, float, int]]) -> None:
     in_points = 72 / axes.get_figure(root=True).dpi  # type: ignore[union-attr]
     groups: list[list[tuple[float, float, int]]] = []
     for item in front:
+        if not item[2]:
+            continue
         before = groups[-1][-1] if groups else None
         if before and _apart(axes, before, item) * in_points < CLOSE:
             groups[-1].append(item)
@@ -254,6 +263,7 @@ def pareto_figure(
     known = [measured for measured in sets if None not in measured.costs]
     if len({measured.title for measured in known}) < 2:
         return None
+    numbered = " Numbers refer to the list below." if any(item.name for item in known) else ""
     return CaptionedFigure(
         name,
         title,
@@ -262,8 +272,8 @@ def pareto_figure(
         f"disk (right){where}. Upper left is better. Both axes are logarithmic. Times below "
         f"{FLOOR_SECONDS} s, such as those of selecting real pictures, are drawn at "
         f"{FLOOR_SECONDS} s. Marks are means, bars one sample standard deviation of the students. "
-        "Steps connect the sets that are the most accurate at their cost, by their means; numbers "
-        "refer to the list below. Hollow marks: trained with hard labels.",
+        "Steps connect the sets that are the most accurate at their cost, by their means."
+        f"{numbered} Hollow marks: trained with hard labels.",
         "Accuracy against seconds of synthesis and against stored bytes",
         draw_pareto(sets),
     )

@@ -105,9 +105,15 @@ def _student(path: Path) -> Student:
     return Student(
         path.stem.removesuffix(f"-{file}-{trained.seed_index}"),
         trained.student,
-        TrainingCurve(content.epochs, content.top1, content.losses),
+        TrainingCurve(content.epochs, content.top1, content.losses, _kind_of_loss(content.recipe)),
         None if content.confusion is None else torch.tensor(content.confusion),
     )
+
+
+def _kind_of_loss(recipe: Mapping[str, Any]) -> str:
+    """The setting `evaluation.loss` of a student's recipe; empty if it has none."""
+    evaluation = recipe.get("evaluation")
+    return str(evaluation.get("loss", "")) if isinstance(evaluation, Mapping) else ""
 
 
 def read_teachers(workspace: Workspace) -> dict[str, TrainingCurve]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from gvbsm.config import WHOLE_SET
+from gvbsm.config.paths import data_title
 from gvbsm.reporting.figures.captions import CaptionedFigure, count
 from gvbsm.reporting.figures.pareto import pareto_figure
 from gvbsm.reporting.figures.reading import StudyResults, fitting, read_studies, study_sets
@@ -160,7 +161,7 @@ def _where(study: StudyResults, ipc: bool = True) -> str:
     """Data set and images per class, for a caption."""
     config = study.points[0]["config"]
     images = f", {config['ipc']} images per class" if ipc and study.axes != ["ipc"] else ""
-    return f" ({config['data']['name']}{images})"
+    return f" ({data_title(config)}{images})"
 
 
 def _marks(study: StudyResults) -> str:
