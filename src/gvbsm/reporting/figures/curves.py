@@ -171,6 +171,7 @@ def _term_panels(number: int) -> tuple[Figure, list[Axes]]:
     if number % 2:
         cells[:2] = [grid[0, :]]
     axes = [figure.add_subplot(cell) for cell in cells]
+    axes[0].xaxis.set_major_locator(MaxNLocator(4, integer=True))  # shared by all
     for panel in axes[1:]:
         panel.sharex(axes[0])
     return figure, axes

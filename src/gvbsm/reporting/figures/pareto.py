@@ -164,7 +164,8 @@ def draw_pareto(sets: Sequence[MeasuredSet]) -> Figure:
             handlelength=0,
             handletextpad=0,
         )
-    figure.draw_without_rendering()  # sets the limits, to find marks that are close
+    if keys:
+        figure.draw_without_rendering()  # sets the limits, to find marks that are close
     for row, student in zip(grid, students, strict=True):
         for cost, axes in enumerate(row):
             front = sorted(

@@ -22,7 +22,6 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.text import Text
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 P = ParamSpec("P")
@@ -115,6 +114,9 @@ RC: dict[Any, Any] = {
     "ytick.labelcolor": INK,
     "ytick.labelsize": SMALL,
 }
+
+
+_UNWRITABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
 
 
 class MethodStyle(NamedTuple):
@@ -213,8 +215,8 @@ def text_width(texts: Iterable[str], size: float) -> float:
 
 
 def shorten(name: str, limit: int = 24) -> str:
-    """A name on one line, of at most `limit` characters."""
-    line = " ".join(name.split())
+    """A name on one line, of at most `limit` characters; those that no font can draw become `?`."""
+    line = _UNWRITABLE.sub("?", " ".join(name.split()))
     return line if len(line) <= limit else f"{line[: limit - 1].rstrip()}…"
 
 
@@ -248,19 +250,16 @@ def mark_measured(axes: Axes, values: Iterable[float]) -> None:
         axes.xaxis.set_minor_locator(NullLocator())
 
 
-_BARE = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}
-_UNWRITABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
-
-
 def figure_bytes(figure: Figure, kind: str) -> bytes:
-    """The bytes of a figure's SVG or PDF file, deterministic.
-
-    Characters that an SVG file cannot hold, such as control characters, become `?`.
-    """
-    for text in figure.findobj(Text):
-        if isinstance(text, Text) and _UNWRITABLE.search(text.get_text()):
-            text.set_text(_UNWRITABLE.sub("?", text.get_text()))
-    buffer = io.BytesIO()
+    """The bytes of a figure's SVG or PDF file, deterministic; afterwards its layout is fixed."""
     with styled():
-        figure.savefig(buffer, format=kind, metadata=_BARE[kind])
-    return buffer.getvalue()
+        if (engine := figure.get_layout_engine()) is not None:
+            engine.execute(figure)  # by itself, since `savefig` would also draw the figure twice
+            figure.set_layout_engine("none")
+        if kind == "svg":
+            text = io.StringIO()
+            figure.savefig(text, format="svg", metadata={"Date": None})
+            return _UNWRITABLE.sub("?", text.getvalue()).encode()  # XML has none of these
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format=kind, metadata={"CreationDate": None})
+        return buffer.getvalue()
