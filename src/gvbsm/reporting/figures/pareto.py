@@ -158,7 +158,7 @@ def draw_pareto(sets: Sequence[MeasuredSet]) -> Figure:
     keys = [f"{number}  {_key(titled[name])}" for name, number in numbers.items()]
     if keys:
         figure.legend(
-            [Line2D([], [])] * len(keys),
+            [Line2D([], [], linestyle="none")] * len(keys),
             keys,
             loc="outside lower left",
             handlelength=0,

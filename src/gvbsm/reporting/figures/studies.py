@@ -273,7 +273,7 @@ def draw_against_cost(
     grid[-1].set_xlabel(label)
     keys = [f"{number}  {shorten(name, 60)}" for number, name in enumerate(names, start=1)]
     figure.legend(
-        [Line2D([], [])] * len(keys),
+        [Line2D([], [], linestyle="none")] * len(keys),
         keys,
         loc="outside lower left",
         handlelength=0,
