@@ -53,7 +53,7 @@ def test_card(facts):
         "| gvbsm | s | 2 | 55.0 ± 7.1 | 2 |",
         "| full | t | all | 91.2 | 1 |",
         "Random real pictures with soft labels were not measured",
-        '"ipc": 2',
+        "```yaml\n{ipc: 2}\n```",
         "torch 2",
         "soft_labels.read(epoch=0)",
     ):
@@ -84,6 +84,12 @@ def test_the_readme_of_other_forms_lists_what_they_hold(form, named, absent, fac
         assert words in text
     for words in absent:
         assert words not in text
+
+
+def test_the_readme_of_a_folder_shows_the_first_image_of_each_class(facts):
+    text = dataset_card(facts | {"form": "folder", "folders": ["ant", 'a "<b>']})
+    assert '<img src="ant/00000.png" width="96" alt="ant">' in text
+    assert '<img src="a%20%22%3Cb%3E/00000.png" width="96" alt="a &quot;&lt;b&gt;">' in text
 
 
 @pytest.mark.parametrize("form", ["hub", "folder", "safetensors"])

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
+from html import escape
 from typing import Any
+from urllib.parse import quote
 
 from gvbsm.config.yaml_files import format_yaml
 from gvbsm.exchange.load import LABELS, SetDescription
@@ -20,6 +21,7 @@ _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (10**6
 
 
 PICTURE = "images.png"
+_SHOWN_CLASSES = 20
 HUB_FILES = f"""- `data/`: images and hard labels as Parquet, columns `image` and `label`.
 - `{LABELS}/`: soft labels, `index.json` and `shard-*.safetensors`."""
 FOLDER_FILES = """- One folder a class: the images as PNG.
@@ -50,6 +52,7 @@ def dataset_card(facts: SetDescription) -> str:
         _hub_head(facts) if form == "hub" else "",
         f"# {_title(facts)}, distilled: {facts['ipc']} image(s) per class\n",
         f"![The first images of each class]({PICTURE})\n" if form == "hub" else "",
+        _first_images(facts) if form == "folder" else "",
         _about(facts),
         _accuracy(facts.get("results")),
         _contents(facts),
@@ -78,6 +81,15 @@ def extraction(name: str) -> str:
 
 def _title(facts: SetDescription) -> str:
     return str(facts.get("title") or facts["dataset"])
+
+
+def _first_images(facts: SetDescription) -> str:
+    """Show the first image of the first classes, from their folders."""
+    tags = [
+        f'<img src="{quote(folder)}/{0:05d}.png" width="96" alt="{escape(folder)}">'
+        for folder in (facts.get("folders") or ())[:_SHOWN_CLASSES]
+    ]
+    return "\n".join([*tags, ""]) if tags else ""
 
 
 def _hub_head(facts: SetDescription) -> str:
@@ -237,5 +249,5 @@ def _settings(facts: SetDescription) -> str:
     return (
         "## Made by\n\n`gvbsm run settings.yaml`, where `settings.yaml` holds these settings"
         f"{f' ({libraries})' if libraries else ''}:\n\n<details><summary>settings</summary>\n\n"
-        f"```json\n{json.dumps(config, indent=1)}\n```\n\n</details>\n"
+        f"```yaml\n{format_yaml(config)}```\n\n</details>\n"
     )
