@@ -810,6 +810,8 @@ def test_every_term_is_a_setting():
         ({"name": "folder", "root": "birds"}, "birds"),
         ({"name": "npz", "root": "/data/my.birds.npz"}, "my.birds"),
         ({"name": "folder", "root": None}, "folder"),
+        ({"name": "folder", "root": "birds", "title": "My birds"}, "My birds"),
+        ({"name": "memory", "root": None}, "pictures in memory"),
         ({"name": "webdataset", "root": "birds-{000..012}.tar"}, "webdataset"),
     ],
 )

@@ -86,6 +86,12 @@ def test_everything_that_is_there_is_told(workdir):
     assert cells[1][:4] == ["full", "resnet18", "all", "98.0"]
 
 
+def test_one_s_own_data_have_their_name(workdir):
+    config = {"data": {"name": "folder", "root": "/data/my birds"}}
+    write_json(workdir / "results.json", RESULTS | {"config": config})
+    assert describe(workdir).startswith(f"{workdir}: my birds, 2 classes, 8 px\n")
+
+
 def test_half_done_work_is_told_with_its_step(workdir):
     Checkpoint(workdir / "squeeze" / "wrn16_2.safetensors", {}, 0).save({}, {"step": 17})
     nested = workdir / "baselines" / "sre2l" / "synthesis" / "group-0001.safetensors"

@@ -33,8 +33,8 @@ def user_path(path: str | Path) -> Path:
 def data_title(config: Mapping[str, Any]) -> str:
     """Return the data set's name for headings: `data.title` if it is set.
 
-    Else pictures of the user's own have the name of their folder or file, and others the name of
-    the data set.
+    Else pictures of the user's own have the name of their folder or file, those that Python code
+    passes are "pictures in memory", and others have the name of the data set.
 
     Args:
         config: Settings of a run, nested.
@@ -43,6 +43,8 @@ def data_title(config: Mapping[str, Any]) -> str:
     if data.get("title"):
         return str(data["title"])
     name, root = str(data["name"]), data.get("root")
+    if name == "memory":
+        return "pictures in memory"
     if name not in ("folder", "npz", "hub") or root is None:
         return name
     path = user_path(root).absolute()

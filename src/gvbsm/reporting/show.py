@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from gvbsm.config.paths import data_title
 from gvbsm.config.provenance import Origin
 from gvbsm.files.artifacts import PARTIAL, ArtifactError, is_partial, read_json
 from gvbsm.files.manifest import named
@@ -24,17 +25,20 @@ def describe(workdir: Path) -> str:
     if not (workdir / "data.json").is_file():
         raise ArtifactError(f"{workdir} is not a work directory of gvbsm (no data.json in it)")
     data = checked(Data, read_json(workdir / "data.json"), workdir / "data.json")
+    results: dict[str, Any] = {}
+    if (workdir / "results.json").is_file():
+        results = read_json(workdir / "results.json")
+        checked(Results, results, workdir / "results.json")
+    title = data_title(results["config"]) if results.get("config") else data.name
     lines = [
-        f"{workdir}: {data.name}, {data.classes} classes, {data.image_size} px",
+        f"{workdir}: {title}, {data.classes} classes, {data.image_size} px",
         *_teachers(workdir),
         *_sets(workdir),
     ]
     for path in named(workdir, f"**/*{PARTIAL}"):
         state: dict[str, Any] = checked_header(path)["state"]
         lines.append(f"half-done: {path.relative_to(workdir)}, step {state['step']}")
-    if (workdir / "results.json").is_file():
-        results = read_json(workdir / "results.json")
-        checked(Results, results, workdir / "results.json")
+    if results:
         lines += ["", format_table(results["rows"])]
         lines += _preset(results)
     if (workdir / "continual.json").is_file():
