@@ -253,7 +253,7 @@ def mark_measured(axes: Axes, values: Iterable[float]) -> None:
 def figure_bytes(figure: Figure, kind: str) -> bytes:
     """The bytes of a figure's SVG or PDF file, deterministic; afterwards its layout is fixed."""
     with styled():
-        if (engine := figure.get_layout_engine()) is not None:
+        if figure.axes and (engine := figure.get_layout_engine()) is not None:
             engine.execute(figure)  # by itself, since `savefig` would also draw the figure twice
             figure.set_layout_engine("none")
         if kind == "svg":
