@@ -171,8 +171,8 @@ def _environment() -> Environment:
 
 
 def _breakable(name: str) -> Markup:
-    """An escaped dotted name that may wrap after a dot or an underscore."""
-    parts = re.split(r"(?<=[._])", name)
+    """An escaped name that may wrap after a dot, an underscore, a comma or an equals sign."""
+    parts = re.split(r"(?<=[._,=])", name)
     return Markup("<wbr>").join(escape(part) for part in parts)
 
 
