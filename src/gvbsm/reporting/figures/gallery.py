@@ -99,10 +99,10 @@ def _images(workspace: Workspace) -> Iterator[CaptionedFigure]:
     if ipc > SHOWN_BESIDE:
         yield CaptionedFigure(
             "images-more",
-            f"More images of {method}",
+            "More distilled images" if method in DISTILLED else "More images of the set",
             f"The first {more.shape[1]} of {ipc} images per class, {which} classes.",
             f"Images of {method}",
-            PictureGrid({method: more}, names),
+            PictureGrid({"": more}, names),
         )
     baselines = [name for name in others if name != "real" and name != real]
     if baselines:
