@@ -42,9 +42,10 @@ def squares(picture):
             color = tuple(int(value) for value in picture[row, column])
             if seen[row, column] or color == (255, 255, 255):
                 continue
-            same = (picture == picture[row, column]).all(axis=2)
-            right = column + int(np.argmin(np.append(same[row, column:], [False])))
-            below = row + int(np.argmin(np.append(same[row:, column], [False])))
+            across = (picture[row, column:] == color).all(axis=1)
+            down = (picture[row:, column] == color).all(axis=1)
+            right = column + int(np.argmin(np.append(across, [False])))
+            below = row + int(np.argmin(np.append(down, [False])))
             if right - column > 40 and below - row > 40:
                 seen[max(row - 4, 0) : below + 1, max(column - 4, 0) : right + 1] = True
                 found.append((row // 40, column, color))
