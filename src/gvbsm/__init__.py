@@ -12,6 +12,7 @@ from gvbsm._version import __version__
 
 if TYPE_CHECKING:
     from gvbsm.api import build_backbone as build_backbone
+    from gvbsm.api import plan as plan
     from gvbsm.api import run as run
     from gvbsm.config import Config as Config
     from gvbsm.config import ConfigError as ConfigError
@@ -42,6 +43,7 @@ _ORIGIN = {
     "load": ("exchange.load", "load"),
     "load_dataset": ("data.datasets", "load_dataset"),
     "report": ("reporting", "report"),
+    "plan": ("api", "plan"),
     "run": ("api", "run"),
     "sweep": ("studies.sweep", "sweep"),
     "train": ("exchange.train", "train"),

@@ -14,13 +14,15 @@ from gvbsm.config.build import as_config, to_dict, usual_workdir
 from gvbsm.config.given import code_name
 from gvbsm.config.paths import user_path
 from gvbsm.config.provenance import UNKNOWN, Origin, origin_of
-from gvbsm.data.datasets import read_dataset
+from gvbsm.data.datasets import ImageData, read_dataset
 from gvbsm.data.sources.memory import NAME as MEMORY
 from gvbsm.data.sources.memory import InMemory
 from gvbsm.engine.torch_defaults import torch_defaults
 from gvbsm.exchange.load import load
 from gvbsm.files.plugins import admit
 from gvbsm.pipeline.foreign_sets import import_sets
+from gvbsm.pipeline.planning.plan import Plan
+from gvbsm.pipeline.planning.planner import plan_here
 from gvbsm.pipeline.run import Run
 from gvbsm.reporting.picture import draw_picture
 from gvbsm.reporting.result_tables import RunResults
@@ -57,18 +59,45 @@ def run(
     Raises:
         ConfigError, DataError, ArtifactError, RunError: With one clear line.
     """
-    base, changes, pictures = _with_pictures(config, data, changes)
-    settings = as_config(base, changes)
-    preset = _preset_of(base)
-    usual = preset if preset and config is not None else settings.data.name
-    folder = user_path(workdir or usual_workdir(usual))
-    read = None if pictures is None else read_dataset(settings.data, pictures=pictures)
+    settings, folder, read, preset = _read_call(config, workdir, data, changes)
     current = Run(settings, folder, quiet, read, origin or _origin(preset, settings))
     import_sets(current, load)
     results = current.all_stages()
     if current.processes.leads:
         draw_picture(current.workspace, current.real_pictures())
     return RunResults(results)
+
+
+@torch_defaults()
+def plan(
+    config: Config | str | Mapping[str, Any] | None = None,
+    workdir: str | Path | None = None,
+    quiet: bool = False,
+    *,
+    data: Any = None,
+    **changes: Any,
+) -> Plan:
+    """Predict what `run` with the same arguments takes on this machine; nothing is made.
+
+    A few steps of each kind of work are timed, and kept in the user's cache for the next time.
+
+    Args:
+        config: As for `run`.
+        workdir: As for `run`. What it holds and is current takes no time; it is neither changed nor
+            locked.
+        quiet: As for `run`.
+        data: As for `run`.
+        changes: As for `run`.
+
+    Returns:
+        The parts of the run with their time and bytes, `seconds` and `nbytes` of all, `summary()`
+        and `to_dict()`.
+
+    Raises:
+        ConfigError, DataError, ArtifactError, RunError: As `run`, before it begins.
+    """
+    settings, folder, read, _ = _read_call(config, workdir, data, changes)
+    return plan_here(settings, folder, read, quiet)
 
 
 def build_backbone(
@@ -128,6 +157,21 @@ def run_stage(
     with current.at_work():
         getattr(current, stage)(**options)
     current.write_results()
+
+
+def _read_call(
+    config: Config | str | Mapping[str, Any] | None,
+    workdir: str | Path | None,
+    data: Any,
+    changes: Mapping[str, Any],
+) -> tuple[Config, Path, ImageData | None, str | None]:
+    """Read the arguments of `run`: settings, work directory, pictures from Python, and preset."""
+    base, changes, pictures = _with_pictures(config, data, changes)
+    settings = as_config(base, changes)
+    preset = _preset_of(base)
+    usual = preset if preset and config is not None else settings.data.name
+    read = None if pictures is None else read_dataset(settings.data, pictures=pictures)
+    return settings, user_path(workdir or usual_workdir(usual)), read, preset
 
 
 def _with_pictures(

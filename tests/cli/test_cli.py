@@ -278,7 +278,7 @@ def test_a_yaml_file_of_one_s_own(taken, tmp_path):
 @pytest.mark.parametrize(
     ("argv", "words"),
     [
-        (["walk"], r"no verb 'walk'.*verbs: run, squeeze"),
+        (["walk"], r"no verb 'walk'.*verbs: run, plan, squeeze"),
         (["sqeeze"], r"did you mean squeeze\?"),
         (["run"], r"gvbsm run PRESET"),
         (["run", "--ipc", "1"], r"gvbsm run PRESET"),

@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from gvbsm._version import __version__
 from gvbsm.cli.exchange import export_verb, train_verb
 from gvbsm.cli.help import VERBS
+from gvbsm.cli.planning import plan_verb
 from gvbsm.cli.reading import list_verb, report_verb, show_verb
 from gvbsm.cli.settings import settings_verb
 from gvbsm.cli.signals import Stopped, raise_when_stopped
@@ -28,6 +29,7 @@ from gvbsm.config.keys import closest
 from gvbsm.engine.launch import STARTED, Launch, read_launch
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
+    "plan": plan_verb,
     "report": report_verb,
     "show": show_verb,
     "list": list_verb,
@@ -36,7 +38,13 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": train_verb,
 }
 RESUME = "the same command goes on from the last checkpoint"
-SINGLE_PROCESS_VERBS = ("report", "show", "list", "settings")  # run in the first process only
+SINGLE_PROCESS_VERBS = (
+    "plan",
+    "report",
+    "show",
+    "list",
+    "settings",
+)  # run in the first process only
 
 
 def entry() -> None:

@@ -50,6 +50,7 @@ OPTIONS = (
         "convert the stored labels to another storage, without the teachers",
         ("labels",),
     ),
+    Option("--json", "", "print the plan as JSON", ("plan",)),
     Option("--changed", "", "only the settings that differ from their defaults", ("settings",)),
 )
 

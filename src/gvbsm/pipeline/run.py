@@ -20,10 +20,9 @@ from gvbsm.engine.device import Log, Runtime, resolve_runtime
 from gvbsm.engine.forms import Forms, Kind
 from gvbsm.engine.processes import join
 from gvbsm.engine.trackers import tracking
-from gvbsm.files.artifacts import ArtifactError, Recipe, remove_all, write_json
+from gvbsm.files.artifacts import ArtifactError, Recipe, write_json
 from gvbsm.files.schema import checked_header
 from gvbsm.files.tensors import load_tensors
-from gvbsm.method.matching import make_teacher
 from gvbsm.pipeline.evaluated_sets import (
     EvaluatedSet,
     evaluated_sets,
@@ -34,6 +33,8 @@ from gvbsm.pipeline.evaluated_sets import (
 )
 from gvbsm.pipeline.forms.choice import choose_forms
 from gvbsm.pipeline.full_data import train_full
+from gvbsm.pipeline.planning.plan import Plan
+from gvbsm.pipeline.planning.planner import plan_begun
 from gvbsm.pipeline.preflight import (
     check_alike,
     check_feasible,
@@ -47,13 +48,14 @@ from gvbsm.pipeline.selection import (
     SelectionInputs,
     draw_start,
     keep_start,
+    remove_work_files,
     select_pictures,
 )
 from gvbsm.pipeline.students import train_students
 from gvbsm.pipeline.teachers import Teachers
 from gvbsm.pipeline.work_sharing import Teamwork
 from gvbsm.pipeline.workload import STAGES
-from gvbsm.stages.group_files import has_group_files, remove_group_files
+from gvbsm.stages.group_files import has_group_files
 from gvbsm.stages.labels import LabelTask, make_labels
 from gvbsm.stages.squeeze import squeeze_teacher
 from gvbsm.stages.statistics import StatisticsTask, record_chunks, save_statistics
@@ -194,7 +196,7 @@ class Run:
         def is_made() -> bool:
             made = self.workspace.is_made(image_set.images, recipe, "synthesis", make)
             if made and make and has_group_files(image_set.images, recipe):
-                _remove_work_files(image_set)  # a run was killed before it did
+                remove_work_files(image_set.images)  # a run was killed before it did
             return made
 
         if self.processes.same(is_made):
@@ -213,19 +215,8 @@ class Run:
         names = config.synthesis.backbones or config.squeeze.backbones
         recorded = names if image_set.needs_statistics else ()
         statistics = {name: load_statistics(self.workspace.statistics(name)) for name in recorded}
-        shape = (self.data.channels, self.data.image_size, self.data.image_size)
         n_p = config.statistics.n_p
-        teachers = [
-            make_teacher(
-                name,
-                self.teachers.matched(name),
-                statistics.get(name),
-                config.synthesis,
-                n_p,
-                shape,
-            )
-            for name in names
-        ]
+        teachers = self.teachers.targets(names, statistics, config.synthesis, n_p)
         runtime = self.runtime_of("synthesis")
         initial = self._start(image_set, recipe, runtime)
         task = SynthesisTask(
@@ -238,7 +229,7 @@ class Run:
         await_files(groups.paths)
         save_film(image_set.images.parent, groups.film(), recipe)
         groups.finish()
-        _remove_work_files(image_set)
+        remove_work_files(image_set.images)
         log.info("synthesis %s: %d images", config.method, len(groups.labels))
 
     def _start(self, image_set: ImageSet, recipe: Recipe, runtime: Runtime) -> Start | None:
@@ -331,6 +322,12 @@ class Run:
         """
         return tuple(evaluated_sets(self.config, self.workdir))
 
+    @cached_property
+    def plan(self) -> Plan | None:
+        """What is left to do, and its cost; None if that is little, or if this is not process 0."""
+        sets, recipes, workspace = self.evaluated_sets, self.recipes, self.workspace
+        return plan_begun(self.config, sets, self.data, self.runtime, recipes, workspace)
+
     def all_stages(self) -> dict[str, Any]:
         """Run every stage for the run's method and its baselines; write and return the results."""
         sets = self.evaluated_sets
@@ -339,6 +336,8 @@ class Run:
         steps = [[evaluated] for evaluated in sets] if self.processes.world == 1 else [sets]
         results: dict[str, Any] = {}
         with self.at_work():
+            if self.plan is not None:
+                log.info("plan: %s", self.plan.summary())
             self.squeeze(names=needed_teachers(self.config, image_sets))
             if any(image_set.needs_statistics for image_set in image_sets):
                 self.statistics()
@@ -390,9 +389,3 @@ class Run:
 
     def _matched_teachers(self) -> tuple[str, ...]:
         return self.config.synthesis.backbones or self.config.squeeze.backbones
-
-
-def _remove_work_files(image_set: ImageSet) -> None:
-    """Remove what a finished synthesis no longer needs."""
-    remove_all([image_set.images.with_name("start.safetensors")])
-    remove_group_files(image_set.images)

@@ -19,9 +19,10 @@ from gvbsm.data.pictures import DataError
 from gvbsm.data.starts import Start
 from gvbsm.engine.device import Runtime
 from gvbsm.engine.out_of_memory import InParts
-from gvbsm.files.artifacts import Recipe, is_current
+from gvbsm.files.artifacts import Recipe, is_current, remove_all
 from gvbsm.files.tensors import load_tensors, save
 from gvbsm.pipeline.teachers import Teachers
+from gvbsm.stages.group_files import remove_group_files
 from gvbsm.stages.selection.coreset import (
     select_forgetting,
     select_herding,
@@ -142,6 +143,12 @@ def keep_start(inputs: SelectionInputs, path: Path, recipe: Recipe) -> None:
     if start.boxes is not None:
         tensors["boxes"] = start.boxes
     save(path, tensors, {"kind": "start", "recipe": recipe})
+
+
+def remove_work_files(images: Path) -> None:
+    """Remove what a finished synthesis of a file of images no longer needs."""
+    remove_all([images.with_name("start.safetensors")])
+    remove_group_files(images)
 
 
 def _choose_start(inputs: SelectionInputs) -> Start:

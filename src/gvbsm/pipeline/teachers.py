@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping, Sequence
 
 from torch import Tensor, nn
 
 from gvbsm.backbones.folding import fold_batchnorm
-from gvbsm.config import Config
+from gvbsm.config import Config, SynthesisConfig
 from gvbsm.data.datasets import ImageData
 from gvbsm.engine.device import Runtime
 from gvbsm.engine.out_of_memory import InParts
+from gvbsm.method.matching import Teacher, make_teacher
+from gvbsm.method.statistics import Statistics
 from gvbsm.store.teachers import load_teacher
 from gvbsm.store.workdir import Workspace
 
@@ -43,6 +46,27 @@ class Teachers:
     def matched(self, backbone: str) -> nn.Module:
         """Return a copy of a teacher in the layout in which its statistics are matched."""
         return self._runtime.of(backbone, "pixels").place(copy.deepcopy(self[backbone]))
+
+    def targets(
+        self,
+        names: Sequence[str],
+        statistics: Mapping[str, Statistics],
+        config: SynthesisConfig,
+        n_p: int,
+    ) -> list[Teacher]:
+        """Return teachers with the statistics that the images are to match.
+
+        Args:
+            names: The teachers.
+            statistics: Their recorded statistics by name; empty if no convolutions are matched.
+            config: The settings of the synthesis.
+            n_p: Side of a patch in pixels.
+        """
+        shape = (self._data.channels, self._data.image_size, self._data.image_size)
+        return [
+            make_teacher(name, self.matched(name), statistics.get(name), config, n_p, shape)
+            for name in names
+        ]
 
     def for_labels(self, config: Config) -> list[nn.Module]:
         """Return the networks that label the images of a method, in the order of its settings."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from gvbsm.backbones import build_backbone
@@ -43,6 +43,7 @@ def choose_forms(
     runtime: Runtime,
     path: Path,
     stages: Collection[str] = STAGES,
+    keep: bool = True,
 ) -> dict[str, dict[Kind, str]]:
     """Return the table of a run's forms (`engine.forms.Forms`); new ones are added to `path`.
 
@@ -56,6 +57,7 @@ def choose_forms(
         runtime: Device, and the form of all work that is too short for a race.
         path: The work directory's `forms.json`.
         stages: The stages that are to be run: others get the forms that are known.
+        keep: Whether to write new forms. If not, no network is compiled to see whether that pays.
 
     Raises:
         ArtifactError: If the file is damaged.
@@ -65,7 +67,7 @@ def choose_forms(
         recorded = checked(ChosenForms, read_json(path), path).model_dump()["forms"]
     table = recorded.get(runtime.device.type, {})
     sets = list(sets)
-    task = RaceTask.of(config, sets, data, runtime)
+    task = replace(RaceTask.of(config, sets, data, runtime), compiles=keep)
     new: dict[tuple[str, Kind], Form] = {}
     whole = workload(config, sets, data)
     for name, kind in workload(config, sets, data, stages):
@@ -76,7 +78,7 @@ def choose_forms(
             new[name, kind] = form
     for (name, kind), form in new.items():
         table.setdefault(name, {})[kind] = form.name
-    if new:
+    if new and keep:
         write_json(path, {"forms": {**recorded, runtime.device.type: table}})
     return {
         name: {kind: form for kind, form in row.items() if task.allows(kind, form)}
@@ -94,6 +96,7 @@ class RaceTask:
         candidates: The forms; a single one if the settings fix the precision.
         batches: Images in a batch, by kind of work that may be compiled.
         networks: Number of networks of one build in training.
+        compiles: Whether networks are compiled to see whether that pays.
     """
 
     classes: int
@@ -101,6 +104,7 @@ class RaceTask:
     candidates: tuple[Form, ...] = CANDIDATES
     batches: Mapping[Kind, int] = field(default_factory=dict)
     networks: int = 1
+    compiles: bool = True
 
     @classmethod
     def of(
@@ -166,7 +170,7 @@ class RaceTask:
             trials = [Trial(*row) for row in rows]  # type: ignore[arg-type]
             form = fastest(trials, network)
             _tell(name, kind, form, trials)
-        if images := self.batches.get(kind):
+        if self.compiles and (images := self.batches.get(kind)):
             networks = self.networks if kind == "training" else 1
             task = CompileTask(kind, name, (images, *self.shape), pictures / images, networks)
             form = compile_form(form, network, task, runtime)

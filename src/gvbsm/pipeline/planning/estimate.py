@@ -6,8 +6,9 @@ Pure arithmetic: nothing is read or timed here.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -36,6 +37,7 @@ from gvbsm.store.film import CLASSES, FRAMES
 from gvbsm.store.image_set import FOREIGN, ImageSet
 from gvbsm.store.label_codec import row_bytes
 
+START = "start-up"  # key of what comes before the first stage
 START_SECONDS = 4.0  # until the first stage: libraries, settings and pictures in memory
 REPORT_SECONDS = 4.0  # the table, the picture and the report
 TEST_BATCH = 256  # pictures in a test and in a selection
@@ -63,12 +65,12 @@ def plan_run(
     """
     estimate = _Estimate(config, data, costs, processes, frozenset(made))
     parts = [
-        PlannedPart("start-up", "start-up", "libraries and pictures", START_SECONDS, START_SECONDS),
+        estimate.part(START, "start-up", "libraries and pictures", lambda: START_SECONDS),
         *estimate.teachers(sets),
         *estimate.statistics(sets),
         *estimate.sets(sets),
         *estimate.full(),
-        PlannedPart("report", "report", "table and report", REPORT_SECONDS, REPORT_SECONDS),
+        estimate.part("report", "report", "table and report", lambda: REPORT_SECONDS),
     ]
     return Plan(tuple(parts), processes.count)
 
@@ -104,11 +106,11 @@ class _Estimate:
         for name in needed_teachers(config, [image_set for image_set, _ in sets]):
             squeeze = squeeze_of(config.squeeze, name)
             if teacher_pictures(config, name, self.data):
-                seconds = self._training_on_pictures(name, squeeze, squeeze.tests)
+                cost = partial(self._training_on_pictures, name, squeeze, squeeze.tests)
                 what = f"{name}, {squeeze.epochs} epochs"
             else:
-                seconds, what = self._testing(name), f"{name}, published weights"
-            part = self._part(f"squeeze/{name}", "teachers", what, seconds)
+                cost, what = partial(self._testing, name), f"{name}, published weights"
+            part = self.part(f"squeeze/{name}", "teachers", what, cost)
             parts.append(replace(part, nbytes=self._weight_bytes(name)))
         return self._dealt(parts, len(config.squeeze.backbones), config.squeeze.parallel)
 
@@ -118,14 +120,20 @@ class _Estimate:
         if not any(image_set.needs_statistics for image_set, _ in sets):
             return []
         names = config.synthesis.backbones or config.squeeze.backbones
-        batch, passes = config.statistics.batch_size, config.statistics.passes
-        by_class = config.synthesis.weight_class > 0
-        settings = (("n_p", config.statistics.n_p), ("by_class", by_class))
-        seconds = self._cost("real views", "", batch, views=config.synthesis.views)
-        seconds += sum(self._cost("recording", name, batch, **dict(settings)) for name in names)
-        chunks = passes * math.ceil(len(self.data.train) / batch / CHUNK)
-        seconds = self.processes.shared(seconds * passes * len(self.data.train), chunks)
-        return [self._part("statistics", "statistics", f"of {len(names)} teachers", seconds)]
+        cost = partial(self._recording, names)
+        return [self.part("statistics", "statistics", f"of {len(names)} teachers", cost)]
+
+    def _recording(self, names: Sequence[str]) -> float:
+        section, train = self.config.statistics, len(self.data.train)
+        by_class = self.config.synthesis.weight_class > 0
+        settings = {"n_p": section.n_p, "by_class": by_class}
+        picture = self._cost(
+            "real views", "", section.batch_size, views=self.config.synthesis.views
+        )
+        for name in names:
+            picture += self._cost("recording", name, section.batch_size, **settings)
+        chunks = section.passes * math.ceil(train / section.batch_size / CHUNK)
+        return self.processes.shared(picture * section.passes * train, chunks)
 
     def sets(self, sets: Sequence[EvaluatedSet]) -> Iterator[PlannedPart]:
         """Images, labels and students of all sets.
@@ -158,11 +166,11 @@ class _Estimate:
             return []
         squeeze = replace(config.squeeze, epochs=config.baselines.full_epochs)
         parts = [
-            self._part(
+            self.part(
                 f"full/{name}/{seed}",
                 "baselines",
                 f"{name} on all pictures",
-                self._training_on_pictures(name, squeeze, squeeze.tests),
+                partial(self._training_on_pictures, name, squeeze, squeeze.tests),
             )
             for name in config.evaluation.students
             for seed in range(config.evaluation.seeds)
@@ -177,23 +185,28 @@ class _Estimate:
         key, group = f"synthesis/{image_set.method}", _group(image_set, self.config, "images")
         picture_bytes = self.data.channels * side**2
         nbytes = count * picture_bytes
-        if image_set.selection is not None:
-            seconds, what = self._selection(image_set.selection), f"{count} real pictures"
-            if image_set.selection == "forgetting":
-                training = self._forgetting()
-                yield replace(self._part("forgetting", group, "training", training), wall_seconds=0)
-                seconds += training
-        else:
+        if image_set.selection is None:
             what = f"{count} images, {config.synthesis.iterations} iterations"
-            pieces = -(-count // config.synthesis.batch_size)
-            seconds = self.processes.shared(self._synthesis(image_set), pieces)
-            seconds += self._start(config)
+            cost = partial(self._synthesis, image_set)
             nbytes += min(CLASSES, len(self.data.class_names)) * FRAMES * picture_bytes
+        else:
+            what, cost = f"{count} real pictures", partial(self._selection, image_set.selection)
+        if image_set.selection == "forgetting":  # within the selection, which is timed as a whole
+            training = self.part("forgetting", group, "training", self._forgetting)
+            yield replace(training, wall_seconds=0.0)
+            cost = partial(self._selection, "forgetting", training.seconds)
         if image_set.method != self.config.method:
             what += f" of {image_set.method}"
-        yield replace(self._part(key, group, what, seconds), nbytes=nbytes)
+        yield replace(self.part(key, group, what, cost), nbytes=nbytes)
 
     def _synthesis(self, image_set: ImageSet) -> float:
+        """Seconds of a synthesis and of the choice of its start."""
+        config = image_set.config
+        pieces = -(-config.ipc * len(self.data.class_names) // config.synthesis.batch_size)
+        iterations = self.processes.shared(self._iterations(image_set), pieces)
+        return iterations + self._start(config)
+
+    def _iterations(self, image_set: ImageSet) -> float:
         """Seconds of the iterations of all images in one process."""
         config, classes = image_set.config, len(self.data.class_names)
         section = config.synthesis
@@ -227,10 +240,10 @@ class _Estimate:
             return sum(self._testing(name, pictures) for name in names)
         return 0.0
 
-    def _selection(self, selection: str) -> float:
-        """Seconds in which real pictures are selected, without the training for forgetting."""
+    def _selection(self, selection: str, training: float = 0.0) -> float:
+        """Seconds in which real pictures are selected, with those of the training for it."""
         if selection not in ("herding", "k-center"):
-            return 0.0
+            return training
         backbone = self.config.coreset.backbone or self.config.squeeze.backbones[0]
         return self._testing(backbone, len(self.data.train))
 
@@ -245,18 +258,22 @@ class _Estimate:
         for labeled in image_set.label_stores:
             config, classes = labeled.config, len(self.data.class_names)
             count, side = config.ipc * classes, self.data.image_size
-            views = stored_views(config, classes)
             store = new_store(Path(), config.labels, count, classes, side, _ANY_RUNTIME, {})
-            batch = batch_size_for(count, config.labels.batch_size, config.labels.full_batch_up_to)
-            seconds = views * self._cost("label store", "", batch, **_view_settings(config, count))
-            seconds += self._labeling(config, views, batch)
             what = f"{len(store.kept)} epochs of {count} images"
             if labeled.method != self.config.method:
                 what += f" of {labeled.method}"
             key, group = f"labels/{labeled.label_name}", _group(labeled, self.config, "labels")
-            wall = self.processes.shared(seconds, len(store.shards))
-            nbytes = views * row_bytes(store.fields, classes, store.storage)
-            yield replace(self._part(key, group, what, wall), nbytes=nbytes)
+            part = self.part(key, group, what, partial(self._storing, config, len(store.shards)))
+            row = row_bytes(store.fields, classes, store.storage)
+            yield replace(part, nbytes=stored_views(config, classes) * row)
+
+    def _storing(self, config: Config, shards: int) -> float:
+        """Seconds of a label store of so many shards."""
+        classes = len(self.data.class_names)
+        count, views = config.ipc * classes, stored_views(config, classes)
+        batch = batch_size_for(count, config.labels.batch_size, config.labels.full_batch_up_to)
+        seconds = views * self._cost("label store", "", batch, **_view_settings(config, count))
+        return self.processes.shared(seconds + self._labeling(config, views, batch), shards)
 
     def _labeling(self, config: Config, views: int, batch: int) -> float:
         pictures = label_pictures(config, views)
@@ -265,6 +282,12 @@ class _Estimate:
         )
 
     def _student(self, image_set: ImageSet, name: str, seed: int) -> PlannedPart:
+        key, what = f"evaluation/{image_set.method}/{name}/{seed}", f"{name} on {image_set.method}"
+        group = _group(image_set, self.config, "students")
+        return self.part(key, group, what, partial(self._training_on_set, image_set, name))
+
+    def _training_on_set(self, image_set: ImageSet, name: str) -> float:
+        """Seconds of a student of a set, and of its tests."""
         config, classes = image_set.config, len(self.data.class_names)
         count, section = config.ipc * classes, config.evaluation
         views = student_views(config, classes)
@@ -276,10 +299,7 @@ class _Estimate:
         seconds += views * self._cost("set batches", "", batch, **drawn)
         if not image_set.stores_labels:
             seconds += self._labeling(config, views, batch)
-        seconds += min(section.tests, config.labels.epochs) * self._testing(name)
-        key = f"evaluation/{image_set.method}/{name}/{seed}"
-        what = f"{name} on {image_set.method}"
-        return self._part(key, _group(image_set, self.config, "students"), what, seconds)
+        return seconds + min(section.tests, config.labels.epochs) * self._testing(name)
 
     # Small pieces.
 
@@ -305,9 +325,10 @@ class _Estimate:
         side = self.data.image_size
         return self.costs(Work(task, network, batch, side, tuple(settings.items())))
 
-    def _part(self, key: str, group: Group, what: str, seconds: float) -> PlannedPart:
+    def part(self, key: str, group: Group, what: str, cost: Callable[[], float]) -> PlannedPart:
+        """A part that takes `cost()` seconds, or none if it is made."""
         is_made = key in self.made
-        seconds = 0.0 if is_made else seconds
+        seconds = 0.0 if is_made else cost()
         return PlannedPart(key, group, what, seconds, seconds, is_made=is_made)
 
     def _dealt(self, parts: Sequence[PlannedPart], pieces: int, parallel: str) -> list[PlannedPart]:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from collections import defaultdict
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any, Literal, get_args
@@ -86,7 +86,10 @@ class Plan:
 
     @cached_property
     def _wall_seconds(self) -> dict[str, float]:
-        return {part.key: part.wall_seconds for part in self.parts}
+        seconds: defaultdict[str, float] = defaultdict(float)
+        for part in self.parts:  # draws of random pictures share a key
+            seconds[part.key] += part.wall_seconds
+        return seconds
 
     def groups(self) -> dict[Group, tuple[PlannedPart, ...]]:
         """The parts by group, in the order of the groups; groups without parts are left out."""
@@ -138,19 +141,3 @@ def in_words(seconds: float) -> str:
     if hours >= 48:
         return f"{hours / 24:.1f} days"
     return f"{hours} h {minutes} min" if minutes else f"{hours} h"
-
-
-def joined(parts: Sequence[PlannedPart]) -> list[PlannedPart]:
-    """Join parts of one key, such as the draws of random pictures, to one with all their time."""
-    by_key: dict[str, PlannedPart] = {}
-    for part in parts:
-        if (first := by_key.get(part.key)) is None:
-            by_key[part.key] = part
-            continue
-        by_key[part.key] = replace(
-            first,
-            wall_seconds=first.wall_seconds + part.wall_seconds,
-            nbytes=first.nbytes + part.nbytes,
-            is_made=first.is_made and part.is_made,
-        )
-    return list(by_key.values())

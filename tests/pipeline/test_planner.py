@@ -1,0 +1,126 @@
+"""The plan of a real run beside what the run notes, and what planning leaves alone."""
+
+import json
+
+import pytest
+import torch
+
+import gvbsm
+from gvbsm.cli import main
+from gvbsm.config.build import as_config
+from gvbsm.data.epochs import settle
+from gvbsm.files.artifacts import read_json
+from gvbsm.pipeline.evaluated_sets import evaluated_sets
+from gvbsm.pipeline.planning import planner
+from gvbsm.pipeline.run import Run
+from support.workdirs import digests, quick_settings, write_arrays, write_preset
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A home without measurements, which the tests share."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
+        yield
+
+
+@pytest.fixture(scope="module")
+def preset(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("data")
+    settings = quick_settings({"name": "npz", "root": str(write_arrays(folder / "toy.npz"))})
+    settings["baselines"]["methods"].append("full")
+    settings["baselines"] |= {"draws": 2, "full_epochs": 1}
+    settings["checkpoint_seconds"] = 60
+    return str(write_preset(folder / "toy.yaml", settings))
+
+
+@pytest.fixture(scope="module")
+def finished(preset, tmp_path_factory):
+    """A work directory of a run, which was too short for a plan."""
+    workdir = tmp_path_factory.mktemp("finished") / "run"
+    gvbsm.run(preset, workdir, quiet=True)
+    return workdir
+
+
+@pytest.fixture
+def planned(home, preset, tmp_path):
+    return gvbsm.plan(preset, tmp_path / "nothing", quiet=True)
+
+
+def test_plan__has_the_keys_that_a_run_notes(planned, finished):
+    noted = read_json(finished / "seconds.json").keys() - {"checksum"}
+    keys = {part.key for part in planned.parts}
+    assert keys == noted | {"start-up", "report"}
+    assert {"forgetting", "labels/random-1", "full/convnet8_d1/1"} < keys
+    timed = [part for part in planned.parts if part.group in ("teachers", "students", "labels")]
+    assert timed
+    assert all(part.seconds > 0 for part in timed)
+
+
+def test_plan__of_a_finished_run_counts_nothing_and_changes_nothing(home, preset, finished):
+    before, listed = digests(finished), sorted(finished.rglob("*"))
+    torch.manual_seed(3)
+    plan = gvbsm.plan(preset, finished, quiet=True)
+    drawn = torch.rand(2)
+    assert [part.key for part in plan.parts if not part.is_made] == ["start-up", "report"]
+    assert digests(finished) == before
+    assert sorted(finished.rglob("*")) == listed
+    torch.manual_seed(3)
+    assert torch.equal(torch.rand(2), drawn)
+    more = gvbsm.plan(preset, finished, quiet=True, **{"evaluation.seeds": 3})
+    assert more.seconds_of("evaluation/gvbsm/convnet8_d1/2") > 0
+    assert more.seconds_of("evaluation/gvbsm/convnet8_d1/1") == 0
+
+
+def test_plan__makes_no_work_directory(planned, tmp_path):
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_run__plans_what_is_left_if_that_is_long(home, preset, finished, monkeypatch):
+    run = Run(as_config(preset, {"evaluation.seeds": 3}), finished, quiet=True)
+    assert run.plan is None  # short
+    monkeypatch.setitem(planner.LONG, "cpu", 0.0)
+    monkeypatch.setattr(planner, "FEW", 0)
+    run = Run(as_config(preset, {"evaluation.seeds": 3}), finished, quiet=True)
+    left = {part.key for part in run.plan.parts if not part.is_made and "/" in part.key}
+    assert left
+    assert all(key.endswith(("/2", "random-2")) for key in left)
+    assert run.plan.seconds_of("start-up") == 0
+
+
+def test_run__goes_on_where_nothing_can_be_timed(home, preset, finished, monkeypatch, caplog):
+    def fail(*_arguments):
+        raise RuntimeError("a network of one's own")
+
+    monkeypatch.setitem(planner.LONG, "cpu", 0.0)
+    monkeypatch.setattr(planner, "FEW", 0)
+    monkeypatch.setattr(planner, "plan_run", fail)
+    assert Run(as_config(preset), finished, quiet=True).plan is None
+    assert "the time of the run is not known beforehand: a network of one's own" in caplog.text
+
+
+def test_is_long__by_pictures_and_arithmetic(data, tmp_path):
+    def length(epochs):
+        settings = {"squeeze": {"backbones": ["wrn10_1"], "epochs": epochs}, "ipc": 1}
+        changed = {"labels": {"epochs": 1}, "synthesis": {"iterations": 1}}
+        config = settle(as_config({**settings, **changed}), len(data.class_names))
+        return planner.is_long(config, list(evaluated_sets(config, tmp_path)), data, "cpu")
+
+    assert not length(1)
+    assert length(10**6)
+
+
+def test_verb__prints_a_table_or_json(home, preset, capsys, tmp_path):
+    command = ["plan", preset, "--workdir", str(tmp_path / "w"), "--quiet"]
+    assert main(command) == 0
+    table = capsys.readouterr().out
+    assert "convnet8_d1 on random-hard" in table
+    assert "done at:" in table
+    assert main([*command, "--json"]) == 0
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["seconds"] == pytest.approx(
+        sum(part["wall_seconds"] for part in plan["parts"]), 0.01
+    )
+    assert plan["processes"] == 1
+    assert main(["plan", preset, "--evaluation.students", "convnetx"]) == 2
+    assert "convnetx" in capsys.readouterr().err
