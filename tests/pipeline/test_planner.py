@@ -79,8 +79,7 @@ def test_plan__makes_no_work_directory(planned, tmp_path):
 def test_run__plans_what_is_left_if_that_is_long(home, preset, finished, monkeypatch):
     run = Run(as_config(preset, {"evaluation.seeds": 3}), finished, quiet=True)
     assert run.plan is None  # short
-    monkeypatch.setitem(planner.LONG, "cpu", 0.0)
-    monkeypatch.setattr(planner, "FEW", 0)
+    monkeypatch.setattr(planner, "is_long", lambda *_: True)
     run = Run(as_config(preset, {"evaluation.seeds": 3}), finished, quiet=True)
     left = {part.key for part in run.plan.parts if not part.is_made and "/" in part.key}
     assert left
@@ -92,8 +91,7 @@ def test_run__goes_on_where_nothing_can_be_timed(home, preset, finished, monkeyp
     def fail(*_arguments):
         raise RuntimeError("a network of one's own")
 
-    monkeypatch.setitem(planner.LONG, "cpu", 0.0)
-    monkeypatch.setattr(planner, "FEW", 0)
+    monkeypatch.setattr(planner, "is_long", lambda *_: True)
     monkeypatch.setattr(planner, "plan_run", fail)
     assert Run(as_config(preset), finished, quiet=True).plan is None
     assert "the time of the run is not known beforehand: a network of one's own" in caplog.text

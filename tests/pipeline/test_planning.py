@@ -86,6 +86,8 @@ def test_plan__logs_the_terms_of_few_iterations():
     assert planned(costs).seconds_of("synthesis/gvbsm") == pytest.approx(6 * 110)
     short = planned(costs, synthesis={"iterations": 50}).seconds_of("synthesis/gvbsm")
     assert short == 6 * 50
+    long = planned(costs, synthesis={"iterations": 4000}).seconds_of("synthesis/gvbsm")
+    assert long == 0  # too few to be timed
 
 
 def test_plan__of_labels_that_are_not_stored_adds_them_to_the_students():

@@ -113,6 +113,16 @@ def compile_form(form: Form, network: nn.Module, task: CompileTask, runtime: Run
     return fused._replace(compiled=True) if pays else form
 
 
+def compiled_share(name: str, kind: Kind, runtime: Runtime) -> float:
+    """Return the share of its time that a network takes when it is compiled.
+
+    It is that of the trials on this machine, of whatever batch; 1 if there was none.
+    """
+    trials = MachineCache(runtime).starting(f"{name} {kind} compiled ")
+    costs = [CompileCost(*map(float, rows[0])) for rows in trials]  # type: ignore[arg-type]
+    return min((cost.compiled / cost.eager for cost in costs), default=1.0)
+
+
 def compiled_layout(form: Form, kind: Kind) -> Form:
     """Return a form in the layout in which networks are compiled.
 

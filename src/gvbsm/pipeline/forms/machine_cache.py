@@ -32,12 +32,24 @@ class MachineCache:
 
     def get(self, key: str) -> list[list[object]] | None:
         """Return the rows of a measurement; None if there is none."""
+        return self._entries().get(key)
+
+    def starting(self, start: str) -> list[list[list[object]]]:
+        """Return the rows of all measurements whose key starts so."""
+        return [rows for key, rows in self._entries().items() if key.startswith(start)]
+
+    def _entries(self) -> dict[str, list[list[object]]]:
         try:
-            rows = read_json(self._path).get(f"{self._prefix} {key}")
+            entries = read_json(self._path)
         except (ArtifactError, OSError):
-            return None
-        whole = isinstance(rows, list) and all(isinstance(row, list) for row in rows)
-        return rows if whole else None
+            return {}
+        return {
+            key.removeprefix(f"{self._prefix} "): rows
+            for key, rows in entries.items()
+            if key.startswith(f"{self._prefix} ")
+            and isinstance(rows, list)
+            and all(isinstance(row, list) for row in rows)
+        }
 
     def put(self, key: str, rows: object) -> None:
         """Keep the rows of a measurement, a list of lists."""

@@ -42,6 +42,7 @@ START_SECONDS = 4.0  # until the first stage: libraries, settings and pictures i
 REPORT_SECONDS = 4.0  # the table, the picture and the report
 TEST_BATCH = 256  # pictures in a test and in a selection
 MEASURED = 110  # iterations of a synthesis whose terms are logged
+RARE = 0.1  # share of them that does not count
 ALONE = ProcessPlan()
 
 
@@ -215,17 +216,25 @@ class _Estimate:
         sides = section.stage_sizes or (self.data.image_size,)
         # Round r of R starts after r/R of the iterations.
         share = (section.rounds + 1) / (2 * section.rounds) / len(sides)
-        logged = min(1.0, MEASURED / section.iterations)
-        settings = _pixel_settings(config)
         seconds = 0.0
         for (name, _), pictures in synthesis_pictures(image_set, classes).items():
             for side in sides:
-                plain, measured = (
-                    self.costs(Work("pixels", name, batch, side, (*settings, ("logged", log))))
-                    for log in (False, True)
-                )
-                seconds += pictures * share * (plain + logged * (measured - plain))
+                iteration = partial(Work, "pixels", name, batch, side)
+                seconds += pictures * share * self._iteration(config, iteration)
         return seconds
+
+    def _iteration(self, config: Config, work: Callable[..., Work]) -> float:
+        """Seconds a picture of an iteration, of which some are logged."""
+        settings = _pixel_settings(config)
+        logged = min(1.0, MEASURED / config.synthesis.iterations)
+        shares = {True: logged, False: 1 - logged}
+        if logged < RARE:
+            shares = {False: 1.0}
+        return sum(
+            share * self.costs(work((*settings, ("logged", is_logged))))
+            for is_logged, share in shares.items()
+            if share
+        )
 
     def _start(self, config: Config) -> float:
         """Seconds in which the start of the synthesis is chosen."""

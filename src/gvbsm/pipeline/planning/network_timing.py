@@ -6,7 +6,6 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from itertools import pairwise
-from statistics import fmean, median
 from typing import Any
 
 import torch
@@ -18,7 +17,6 @@ from gvbsm.engine.accuracy import count_predictions
 from gvbsm.engine.device import Runtime
 from gvbsm.engine.fit import Training, fit
 from gvbsm.engine.forms.race import clock, timed
-from gvbsm.engine.optimizers import make_optimizer
 from gvbsm.engine.out_of_memory import Step
 from gvbsm.method.capture import HookedObserver
 from gvbsm.method.groups import group_indices, make_stack
@@ -27,13 +25,7 @@ from gvbsm.method.moments import Moments
 from gvbsm.method.statistics import Statistics, picture_counts
 from gvbsm.method.synthesis import begin_synthesis, synthesize
 from gvbsm.pipeline.forms.works import prepare
-from gvbsm.pipeline.planning.timing_task import (
-    SMALLEST,
-    TimingTask,
-    batch_of,
-    median_seconds,
-    repetitions,
-)
+from gvbsm.pipeline.planning.timing_task import TimingTask, picture_seconds
 from gvbsm.pipeline.planning.work import Work
 from gvbsm.stages.synthesis import GPU_IMAGES, SynthesisTask
 
@@ -52,7 +44,7 @@ def time_training(task: TimingTask, work: Work) -> float:
             logits = net(pictures[rows])
         return F.cross_entropy(logits.float(), labels[rows])
 
-    def step_seconds(steps: int, size: int) -> list[float]:
+    def times(steps: int, size: int) -> list[float]:
         ticks: list[float] = []
 
         def batches(_epoch: int, start: int) -> Iterator[Step]:
@@ -65,14 +57,7 @@ def time_training(task: TimingTask, work: Work) -> float:
         fit(model, batches, _untested, training, runtime, _NO_CHECKPOINTS)
         return [end - start for start, end in pairwise(ticks)]
 
-    size, picture = batch_of(lambda few: step_seconds(2, few)[1], work.batch)
-    again = step_seconds(1 + repetitions(size * picture), size)[1:]
-    seconds = median(again)
-    if size == work.batch:
-        return seconds / size
-    solver = make_optimizer(optimizer, list(model.parameters()), optimizer.lr)
-    update = min(median_seconds(solver.step, runtime), seconds)
-    return (seconds - update) / size + update / work.batch
+    return picture_seconds(times, work.batch)
 
 
 def _untested(_: nn.Module) -> float:
@@ -115,7 +100,7 @@ def time_pixels(task: TimingTask, work: Work) -> float:
     at_once = config.groups or (1 if runtime.device.type == "cpu" else GPU_IMAGES // work.batch)
     at_once = max(1, min(at_once, len(groups)))
 
-    def iteration_seconds(iterations: int, size: int) -> list[float]:
+    def times(iterations: int, size: int) -> list[float]:
         index = groups[0][:size]
         count = at_once if size == len(groups[0]) else 1
         numbers = range(count)
@@ -131,8 +116,7 @@ def time_pixels(task: TimingTask, work: Work) -> float:
             ticks.append(clock(runtime))
         return [(end - start) / count for start, end in pairwise(ticks)]
 
-    size, picture = batch_of(lambda few: iteration_seconds(2, few)[1], len(groups[0]))
-    return fmean(iteration_seconds(1 + repetitions(size * picture), size)[1:]) / size
+    return picture_seconds(times, len(groups[0]))
 
 
 def _synthesis_config(settings: Mapping[str, Any]) -> SynthesisConfig:
@@ -205,9 +189,7 @@ def _forward(
     """Seconds a picture of a step without gradients."""
     pictures, _ = task.pictures(work, work.batch)
 
-    def seconds(size: int) -> float:
-        return timed(partial(step, pictures[:size]), runtime)
+    def times(steps: int, size: int) -> list[float]:
+        return [timed(partial(step, pictures[:size]), runtime) for _ in range(steps)]
 
-    seconds(min(SMALLEST, work.batch))
-    size, picture = batch_of(seconds, work.batch)
-    return median(seconds(size) for _ in range(repetitions(size * picture))) / size
+    return picture_seconds(times, work.batch)

@@ -31,10 +31,11 @@ from gvbsm.store.workdir import Workspace
 
 log = logging.getLogger("gvbsm")
 
-# A run is timed beforehand if the timing, a few seconds, is a small share of it: about a minute of
-# one core, or of a GPU.
-LONG = {"cpu": 5e11, "cuda": 5e13}  # multiply-adds
+# A run is timed beforehand if the timing, a few seconds, is a small share of it.
+LONG = {"cpu": 5e11, "cuda": 5e13}  # multiply-adds: about a minute of a core, or of a GPU
 FEW = 5000  # pictures; fewer are no long run, whatever the network
+TIMED = 500  # forward passes that the timing of a network costs
+SHARE = 0.02  # of the run that the timing may cost
 
 
 def plan_here(
@@ -114,11 +115,11 @@ def is_long(
     if sum(counts.values()) < FEW:
         return False
     side, channels = data.image_size, data.channels
-    total = sum(
-        pictures * PASSES[kind] * multiply_adds(name, len(data.class_names), side, channels)
-        for (name, kind), pictures in counts.items()
-    )
-    return total >= LONG[device_type]
+    passes = {
+        name: multiply_adds(name, len(data.class_names), side, channels) for name, _ in counts
+    }
+    total = sum(n * PASSES[kind] * passes[name] for (name, kind), n in counts.items())
+    return total >= max(LONG[device_type], TIMED / SHARE * sum(passes.values()))
 
 
 def made_parts(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from statistics import median
+from statistics import fmean
 
 import torch
 from torch import Tensor, nn
@@ -12,14 +12,14 @@ from torch import Tensor, nn
 from gvbsm.backbones import build_backbone
 from gvbsm.data.datasets import ImageData
 from gvbsm.engine.device import Runtime
-from gvbsm.engine.forms.race import timed
 from gvbsm.engine.processes import ALONE
 from gvbsm.engine.seeds import seeded
 from gvbsm.pipeline.planning.work import Work
 
 SECONDS = 0.12  # that the steps of a timing take together, if they are short
-FEWEST, MOST = 2, 12  # steps of a timing
-SMALLEST = 4  # pictures in a batch: networks of large pictures are timed on few of them
+MOST = 12  # steps of a timing
+SMALLEST = 4  # pictures in a batch: networks of large pictures are timed on few of them,
+WIDER = 3  # and on so many times as many
 
 
 @dataclass(frozen=True)
@@ -62,23 +62,29 @@ class TimingTask:
         return noise.to(device), (torch.arange(count) % self.classes).to(device)
 
 
-def batch_of(seconds: Callable[[int], float], most: int) -> tuple[int, float]:
-    """Choose a batch that takes about `SECONDS`, by the time of a small one.
+def picture_seconds(times: Callable[[int, int], list[float]], batch: int) -> float:
+    """Return the seconds a picture in steps on batches of a size.
 
-    Returns:
-        Its size, and the seconds a picture of the small one.
+    A batch that takes long is not timed. Its time is that of two smaller ones, extrapolated along a
+    line: a step costs a time of its own, of the optimizer and of casting weights, and a time for
+    each picture.
+
+    Args:
+        times: times(steps, size): seconds of so many steps on batches of a size; the first is not
+            counted.
+        batch: Pictures in a batch.
     """
-    few = min(SMALLEST, most)
-    picture = max(seconds(few), 1e-7) / few
-    return max(few, min(most, int(SECONDS / picture))), picture
+    few = min(SMALLEST, batch)
+    short = min(times(3, few)[1:])
+    affordable = max(WIDER * few, int(few * SECONDS / max(short, 1e-7)))
+    size = min(batch, affordable)
+    if size == few:
+        return short / few
+    seconds = fmean(times(1 + repetitions(short * size / few), size)[1:])
+    picture = max(seconds - short, 0.25 * seconds) / (size - few)
+    return (seconds + picture * (batch - size)) / batch
 
 
 def repetitions(seconds: float) -> int:
     """Number of steps of so many seconds that are timed."""
-    return max(FEWEST, min(MOST, int(SECONDS / seconds)))
-
-
-def median_seconds(step: Callable[[], object], runtime: Runtime) -> float:
-    """Median time of a step, after one that is not counted."""
-    step()
-    return median(timed(step, runtime) for _ in range(FEWEST + 1))
+    return max(1, min(MOST, int(SECONDS / max(seconds, 1e-7))))
