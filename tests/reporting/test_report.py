@@ -899,7 +899,7 @@ def test_what_settings_are_compared_with(preset, method, words):
 
 
 def test_epochs_that_follow_from_the_size_of_the_set_are_no_change():
-    config = build_config(merge(read_preset("digits"), {"ipc": 1, "labels": {"epochs": 800}}))
+    config = build_config(merge(read_preset("digits"), {"ipc": 2, "labels": {"epochs": 800}}))
     preset = preset_settings(to_dict(config), classes=10)
     assert preset["labels"]["epochs"] == 800
     rows = [value for _, rows in settings_table(to_dict(config), preset) for value in rows]
