@@ -268,22 +268,11 @@ def read_dataset(
     Raises:
         DataError: If the data is not as described.
     """
-    spec, member, root = _check_settings(config)
     cache = cache_folder() if cache_dir is None else user_path(cache_dir)
-    load = spec.load if pictures is None else partial(memory.read_memory, pictures)
-    raw = load(Request(config, root, cache, member, progress))
-    _check(raw, str(root or config.name))
+    spec, raw, skipped, root = _open(config, cache, progress, pictures)
     for note in raw.notes:
         log.warning("%s", note)
-    skipped: tuple[str, ...] = ()
-    if config.unreadable == "skip":
-        (train, test), skipped = leave_out((raw.train, raw.test), cache / "unreadable", progress)
-        raw = replace(raw, train=train, test=test)
-        _check(raw, str(root or config.name))
-    sample = sample_files(raw)
-    check_depth(sample)
-    size, channels = _geometry(raw, spec, sample)
-    size = config.image_size or size
+    size, channels = _size(config, spec, raw)
     in_memory = config.in_memory
     if in_memory is None:
         nbytes = (len(raw.train) + len(raw.test)) * channels * size**2
@@ -320,6 +309,52 @@ def read_dataset(
         reading,
         config.test_crop,
     )
+
+
+@torch_defaults()
+def survey_dataset(config: DataConfig) -> ImageData:
+    """List a data set without decoding its files: classes, pictures, side and channels.
+
+    Args:
+        config: The settings.
+
+    Returns:
+        As `read_dataset`, with pictures of any size, without a fingerprint, and normalized to the
+        interval from -1 to 1.
+
+    Raises:
+        DataError: If the data is not as described.
+    """
+    spec, raw, *_ = _open(config, cache_folder())
+    size, channels = _size(config, spec, raw)
+    plain = Normalization((0.5,) * channels, (0.5,) * channels)
+    return ImageData(config.name, raw.class_names, channels, size, raw.train, raw.test, plain, "")
+
+
+def _open(
+    config: DataConfig,
+    cache: Path,
+    progress: Progress = no_progress,
+    pictures: InMemory | None = None,
+) -> tuple[DatasetSpec, Raw, tuple[str, ...], Path | None]:
+    """Find the pictures: the spec, both splits, the names of those left out, and the root."""
+    spec, member, root = _check_settings(config)
+    load = spec.load if pictures is None else partial(memory.read_memory, pictures)
+    raw = load(Request(config, root, cache, member, progress))
+    _check(raw, str(root or config.name))
+    skipped: tuple[str, ...] = ()
+    if config.unreadable == "skip":
+        (train, test), skipped = leave_out((raw.train, raw.test), cache / "unreadable", progress)
+        raw = replace(raw, train=train, test=test)
+        _check(raw, str(root or config.name))
+    return spec, raw, skipped, root
+
+
+def _size(config: DataConfig, spec: DatasetSpec, raw: Raw) -> tuple[int, int]:
+    """Side of the pictures in pixels, and number of channels, by the settings or a sample."""
+    check_depth(sample := sample_files(raw))
+    size, channels = _geometry(raw, spec, sample)
+    return config.image_size or size, channels
 
 
 _IMAGENET_PIXELS = Normalization((0.485, 0.456, 0.406), (0.229, 0.224, 0.225))
