@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 
-from gvbsm.config import ConfigError
+from gvbsm.config import BASELINE_GROUPS, ConfigError
 from gvbsm.config.keys import fields_by_name
 
 _CLOSED = ("[", "{", "(", "null")  # values that are already written as YAML
@@ -31,6 +31,25 @@ def with_lists(argv: Sequence[str]) -> list[str]:
         if equals and option:
             argument = f"{name}={_bracketed(option, value, kinds.get(option, ''))}"
             option = ""
+        result.append(argument)
+    return result
+
+
+def with_baselines(argv: Sequence[str]) -> list[str]:
+    """Return the arguments with `--baselines light` as the list of baselines that it names.
+
+    Raises:
+        ConfigError: If there is no such group of baselines.
+    """
+    result, arguments = [], iter(argv)
+    for argument in arguments:
+        name, equals, value = argument.partition("=")
+        if name == "--baselines":
+            value = value if equals else next(arguments, "")
+            if value not in BASELINE_GROUPS:
+                groups = ", ".join(BASELINE_GROUPS)
+                raise ConfigError(f"--baselines takes one of {groups}; found {value!r}")
+            argument = f"--baselines.methods={','.join(BASELINE_GROUPS[value])}"
         result.append(argument)
     return result
 

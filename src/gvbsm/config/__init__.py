@@ -9,6 +9,7 @@ from gvbsm.config.data import DataConfig
 from gvbsm.config.errors import ConfigError
 from gvbsm.config.optimizer import OptimizerConfig
 from gvbsm.config.run import (
+    BASELINE_GROUPS,
     WHOLE_SET,
     Baseline,
     BaselinesConfig,
@@ -31,6 +32,7 @@ from gvbsm.config.stages import (
 from gvbsm.config.views import ViewConfig
 
 __all__ = [
+    "BASELINE_GROUPS",
     "Baseline",
     "BaselinesConfig",
     "Config",

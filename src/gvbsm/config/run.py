@@ -29,6 +29,11 @@ Selection = Literal[
 Method = Literal["gvbsm", "sre2l", Selection]
 Baseline = Literal[Selection, "sre2l", "teacher", "full"]
 Rival = Literal[Selection, "sre2l"]
+BASELINE_GROUPS: dict[str, tuple[Baseline, ...]] = {  # `--baselines NAME` on the command line
+    "none": (),
+    "light": ("random-hard", "random-soft", "teacher"),
+    "all": ("random-hard", "random-soft", "herding-soft", "sre2l", "teacher", "full"),
+}
 WHOLE_SET = ("teacher", "full")  # baselines that are trained on all real pictures
 
 
