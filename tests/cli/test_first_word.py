@@ -30,17 +30,17 @@ def test_a_preset_and_a_settings_file(folder):
 
 
 @pytest.mark.parametrize(
-    ("path", "preset", "workdir"),
+    ("path", "kind", "workdir"),
     [("birds.v1", "folder", "birds.v1"), ("./digits", "folder", "digits"), ("a/b.npz", "npz", "b")],
 )
-def test_pictures_start_from_the_preset_of_such_data(folder, path, preset, workdir):
+def test_pictures_start_from_the_preset_of_own_pictures(folder, path, kind, workdir):
     place = folder / path
     place.parent.mkdir(exist_ok=True)
-    place.write_bytes(b"") if preset == "npz" else place.mkdir()
+    place.write_bytes(b"") if kind == "npz" else place.mkdir()
     start = read_first_word(path)
-    assert (start.preset, str(start.workdir)) == (preset, f"runs/{workdir}")
-    data = {"root": str(place.relative_to(folder))}
-    assert start.settings == merge(read_preset(preset), {"data": data})
+    assert (start.preset, str(start.workdir)) == ("own", f"runs/{workdir}")
+    data = {"name": kind, "root": str(place.relative_to(folder))}
+    assert start.settings == merge(read_preset("own"), {"data": data})
 
 
 def test_pictures_at_the_working_directory_are_named_by_it(folder):

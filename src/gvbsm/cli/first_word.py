@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 from gvbsm.config import ConfigError
 from gvbsm.config.build import preset_names, read_preset, usual_workdir
-from gvbsm.config.keys import merge, nearest
+from gvbsm.config.keys import nearest
 from gvbsm.config.paths import user_path
-from gvbsm.files.manifest import is_claimed
+from gvbsm.pipeline.budget.pictures import PRESET, is_pictures, settings_of
 
 SETTINGS_FILES = (".yaml", ".yml")
 
@@ -39,8 +39,8 @@ def read_first_word(word: str) -> Start:
     if all(part in preset_names() or part.endswith(SETTINGS_FILES) for part in word.split("+")):
         return Start(word, read_preset(word), usual_workdir(word))
     path = user_path(word)
-    if path.is_dir() or (path.suffix == ".npz" and path.is_file()):
-        return _of_pictures(path)
+    if is_pictures(path):
+        return Start(PRESET, *settings_of(path))
     if path.exists():
         raise ConfigError(
             f"{word} is neither a preset, a settings file (.yaml), a folder of pictures nor an "
@@ -54,19 +54,3 @@ def read_first_word(word: str) -> Start:
             f"{nearest(word, preset_names())}"
         )
     return Start(word, read_preset(word), usual_workdir(word))  # names the part that is missing
-
-
-def _of_pictures(path: Path) -> Start:
-    """Start from the preset for a folder of pictures or an .npz file.
-
-    Raises:
-        ConfigError: If the folder is a work directory.
-    """
-    if is_claimed(path) and (path / "data.json").is_file():
-        raise ConfigError(
-            f"{path} is a work directory; to continue its run: gvbsm run PRESET --workdir {path}"
-        )
-    whole = path.absolute()
-    preset, name = ("folder", whole.name) if path.is_dir() else ("npz", whole.stem)
-    settings = merge(read_preset(preset), {"data": {"root": str(path)}})
-    return Start(preset, settings, Path("runs") / name)

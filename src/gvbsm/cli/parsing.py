@@ -5,19 +5,30 @@ from __future__ import annotations
 import logging
 import sys
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gvbsm.cli.first_word import read_first_word
 from gvbsm.cli.help import asks_for_all, asks_for_help, verb_help
-from gvbsm.cli.lists import with_lists
+from gvbsm.cli.lists import with_baselines, with_lists
 from gvbsm.config import Config, ConfigError
 from gvbsm.config.build import from_parsed, settings_parser, to_dict
-from gvbsm.config.keys import fault_in_words, flatten, merge, unknown_field
+from gvbsm.config.fields import without_effect
+from gvbsm.config.keys import (
+    fault_in_words,
+    fields_by_name,
+    flatten,
+    merge,
+    unknown_field,
+    value_at,
+)
 from gvbsm.config.paths import user_path
 from gvbsm.config.provenance import Origin
 from gvbsm.config.settled import check_beta_dr
 from gvbsm.engine.launch import read_launch
+from gvbsm.pipeline.budget.pictures import PRESET
+from gvbsm.pipeline.budget.request import Request, parse_duration
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -41,6 +52,15 @@ class Option(NamedTuple):
     verbs: tuple[str, ...] = ()
 
 
+STAGE_VERBS = (
+    "run",
+    "squeeze",
+    "statistics",
+    "synthesis",
+    "labels",
+    "evaluation",
+    "continual",
+)
 OPTIONS = (
     Option("--workdir", "DIR", "folder of all files of the run; runs/NAME if left out"),
     Option("--quiet", "", "no progress bars and no log"),
@@ -51,6 +71,12 @@ OPTIONS = (
         ("labels",),
     ),
     Option("--json", "", "print the plan as JSON", ("plan",)),
+    Option(
+        "--budget",
+        "TIME",
+        "time that a run may take, such as 30m or 2h; settings are chosen to fit",
+        (*STAGE_VERBS, "settings", "plan"),
+    ),
     Option("--changed", "", "only the settings that differ from their defaults", ("settings",)),
 )
 
@@ -82,12 +108,14 @@ class Parsed(NamedTuple):
         workdir: The work directory.
         quiet: No progress bars and no log.
         origin: The preset, and which of its settings the command line changed.
+        request: The time budget that the settings have yet to be fitted into; None is no budget.
     """
 
     config: Config
     workdir: Path
     quiet: bool
     origin: Origin
+    request: Request | None = None
 
 
 def parse_run(verb: str, argv: list[str]) -> Parsed | None:
@@ -106,7 +134,7 @@ def parse_run(verb: str, argv: list[str]) -> Parsed | None:
     preset_settings = check_preset(parser, start.settings, argv[0])
     _set_defaults(parser, start.settings)
     _add_options(parser, verb)
-    argv = with_lists([long_option(argument) for argument in argv])
+    argv = with_lists(with_baselines([long_option(argument) for argument in argv]))
     try:
         parsed = parser.parse_args(argv)
     except ArgumentError as error:
@@ -118,7 +146,22 @@ def parse_run(verb: str, argv: list[str]) -> Parsed | None:
     config = from_parsed(parser, parsed)
     if "--synthesis.beta_dr" in (argument.partition("=")[0] for argument in argv):
         check_beta_dr(config)
-    return Parsed(config, workdir, bool(options.get("--quiet")), origin)
+    request = _request(start.preset, options.get("--budget"), config, argv)
+    return Parsed(config, workdir, bool(options.get("--quiet")), origin, request)
+
+
+def _request(
+    preset: str, budget: str | None, config: Config, argv: Sequence[str]
+) -> Request | None:
+    """Return the time budget of a command; own pictures have the usual one if none is given."""
+    if budget is None and preset != PRESET:
+        return None
+    seconds = None if budget is None else parse_duration(budget)
+    options = {argument.removeprefix("--").partition("=")[0] for argument in argv}
+    settings = {name for name, kind in fields_by_name().items() if kind != "section"}
+    names = (options & settings) - {*without_effect(Config())}
+    given = {name: value_at(config, name) for name in sorted(names)}
+    return Request(preset, given, seconds)
 
 
 def _add_options(parser: ArgumentParser, verb: str) -> None:

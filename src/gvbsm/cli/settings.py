@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shlex
 
-from gvbsm.cli.parsing import parse_run
+from gvbsm.cli.budget import within_budget
+from gvbsm.cli.parsing import parse_run, start_log
 from gvbsm.config import Config
 from gvbsm.config.build import to_dict
 from gvbsm.config.yaml_files import yaml_lines
@@ -15,6 +16,8 @@ def settings_verb(argv: list[str]) -> int:
     parsed = parse_run("settings", argv)
     if parsed is None:
         return 0
+    start_log()
+    parsed = within_budget(parsed, keep=False)
     print(f"# Made by: gvbsm settings {shlex.join(argv)}")
     print("# Run it:  gvbsm run FILE.yaml")
     lines = yaml_lines(to_dict(parsed.config), to_dict(Config()), "--changed" in argv)

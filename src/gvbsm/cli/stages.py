@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from gvbsm.cli.budget import within_budget
 from gvbsm.cli.parsing import Parsed, parse_run, start_log
 from gvbsm.cli.starting import Others
 from gvbsm.config.provenance import Origin
@@ -24,8 +25,9 @@ def stage_verb(verb: str, argv: list[str], others: Others) -> int:
     parsed = parse_run(verb, argv)
     if parsed is None:
         return 0
-    config, workdir, quiet, origin = parsed
-    start_log(quiet)
+    start_log(parsed.quiet)
+    parsed = within_budget(parsed)
+    config, workdir, quiet, origin = parsed.config, parsed.workdir, parsed.quiet, parsed.origin
     from gvbsm.cli.finished import Completion
 
     completion = Completion(verb, config, workdir, origin)
@@ -71,7 +73,7 @@ def _run_all(parsed: Parsed, completion: Completion, leads: bool) -> None:
     from gvbsm import api
     from gvbsm.reporting import report
 
-    config, workdir, quiet, origin = parsed
+    config, workdir, quiet, origin = parsed.config, parsed.workdir, parsed.quiet, parsed.origin
     results = api.run(config, workdir, quiet, origin=origin)
     completion.freeze()
     if leads:

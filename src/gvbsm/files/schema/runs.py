@@ -186,6 +186,14 @@ class ChosenForms(Manifest):
     forms: dict[Literal["cpu", "cuda"], dict[Text, dict[Kind, FormName]]]
 
 
+class ChosenSettings(Manifest):
+    """`budget.json`: what was asked for, and the settings; they are validated as settings later."""
+
+    request: dict[str, Any]
+    facts: dict[str, Any]
+    settings: dict[str, Any]
+
+
 class Data(Manifest):
     """`data.json` of a work directory."""
 

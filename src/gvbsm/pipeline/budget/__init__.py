@@ -1,0 +1,1 @@
+"""Settings for a user's own pictures that fit into a time budget."""

@@ -1,0 +1,92 @@
+"""Choose the settings of a run that fit into a time budget."""
+
+from __future__ import annotations
+
+import logging
+from functools import partial
+from typing import Any
+
+from gvbsm.config import Config
+from gvbsm.config.build import as_config, validate
+from gvbsm.config.fields import replaced
+from gvbsm.config.keys import nested
+from gvbsm.data.datasets import ImageData, survey_dataset
+from gvbsm.engine.device import Runtime, resolve_runtime
+from gvbsm.engine.machine.limits import usable_cores
+from gvbsm.pipeline.budget import rules
+from gvbsm.pipeline.budget.mirror import check_mirror
+from gvbsm.pipeline.budget.pictures import PRESET
+from gvbsm.pipeline.budget.prediction import Prediction
+from gvbsm.pipeline.budget.request import Request
+from gvbsm.pipeline.budget.search import choose
+from gvbsm.pipeline.planning.plan import in_words
+from gvbsm.pipeline.planning.process_plan import ProcessPlan
+
+log = logging.getLogger("gvbsm")
+
+BUDGETS = {"cpu": 1800.0, "cuda": 3600.0}  # seconds of a run for which none is given
+
+
+def choose_settings(
+    config: Config, request: Request, processes: ProcessPlan
+) -> tuple[Config, dict[str, Any]]:
+    """Return settings that fit into the budget, and what was found out about the pictures.
+
+    Args:
+        config: The settings of the preset, with those that are given.
+        request: The budget, and what stays as it is.
+        processes: The processes of the run.
+
+    Raises:
+        ConfigError: If even the cheapest run takes longer.
+        DataError, RunError: With one clear line.
+    """
+    threads = config.threads or max(1, usable_cores() // processes.count)
+    seed, seconds = config.seed, config.checkpoint_seconds
+    runtime = resolve_runtime(config.device, config.precision, seed, seconds, True, threads)
+    data = survey_dataset(config.data)
+    budget = request.seconds or BUDGETS[runtime.device.type]
+    facts: dict[str, Any] = {}
+    if request.preset == PRESET:
+        found = _facts(config, data, runtime)
+        facts = found._asdict()
+        sides = rules.sides(found, runtime.device.type)
+        if "data.image_size" in request.given:
+            sides = (data.image_size,)
+        settings = partial(_own, config, request, found)
+    else:
+        sides, settings = (data.image_size,), partial(_scaled, config, request)
+    choice = choose(settings, sides, budget, Prediction(data, runtime, processes))
+    log.info(
+        "%d px, effort %.2f of 1: about %s of %s",
+        choice.config.data.image_size or data.image_size,
+        choice.effort,
+        in_words(choice.seconds),
+        in_words(budget),
+    )
+    return choice.config, facts
+
+
+def _facts(config: Config, data: ImageData, runtime: Runtime) -> rules.DataFacts:
+    """What the rules have to know; whether mirror images do harm is found out by a quick test."""
+    check = check_mirror(data, runtime)
+    log.info(
+        "flips are %s: a quick network has %.1f %% on %d held-out pictures, %.1f %% mirrored",
+        "on" if check.harmless else "off",
+        check.plain,
+        check.pictures,
+        check.mirrored,
+    )
+    return rules.DataFacts(len(data.class_names), len(data.train), data.image_size, check.harmless)
+
+
+def _own(
+    config: Config, request: Request, facts: rules.DataFacts, side: int, effort: float
+) -> Config:
+    teachers = as_config(PRESET).squeeze.backbones
+    chosen = rules.recipe(teachers, facts, side, effort)
+    return validate(replaced(replaced(config, chosen), nested(request.given)))
+
+
+def _scaled(config: Config, request: Request, _side: int, effort: float) -> Config:
+    return validate(rules.scaled(config, effort, request.given))

@@ -1,0 +1,125 @@
+"""Check whether mirrored pictures still show their classes."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gvbsm.backbones import build_backbone
+from gvbsm.config.optimizer import OptimizerConfig
+from gvbsm.config.views import ViewConfig
+from gvbsm.data.datasets import ImageData
+from gvbsm.data.loading import training_batches, view_batches
+from gvbsm.data.pictures import Split, read_image, resize_to
+from gvbsm.data.pixel_statistics import pixel_statistics
+from gvbsm.engine.device import Runtime
+from gvbsm.engine.optimizers import make_optimizer
+from gvbsm.engine.seeds import generator_for, seeded
+
+SIDE = 32  # pixels, to which the pictures of the check are resized
+SAMPLE = 2400  # pictures of the check, of which a quarter is held out
+PASSES = 9_000  # pictures that its network is trained on, repeats counted
+NETWORK = "convnet64_d2"
+LEAST_SHARE = 0.8  # of the accuracy above chance that mirrored pictures must keep
+
+
+class MirrorCheck(NamedTuple):
+    """How a quick network does on held-out training pictures and on their mirror images.
+
+    Attributes:
+        plain: Its top-1 accuracy in percent.
+        mirrored: The same on the mirror images.
+        pictures: Number of held-out pictures.
+        harmless: Whether mirrored pictures still show their classes.
+    """
+
+    plain: float
+    mirrored: float
+    pictures: int
+    harmless: bool
+
+
+def check_mirror(data: ImageData, runtime: Runtime) -> MirrorCheck:
+    """Train a small network for some seconds without flips, and test it on mirror images.
+
+    Digits, letters and road signs lose their class in a mirror; most photographs keep it. Test
+    pictures take no part.
+
+    Args:
+        data: The pictures; up to `SAMPLE` of the training pictures are read.
+        runtime: Device and seed.
+    """
+    sample = _sample(data, runtime.seed)
+    held_out = torch.arange(len(sample.train)) % 4 == 0
+    tested = sample.train.select(held_out.nonzero().flatten())
+    small = replace(sample, train=sample.train.select((~held_out).nonzero().flatten()))
+    network = _trained(small, runtime)
+    assert tested.images is not None
+    plain = _right(network, tested.images, tested.labels, small, runtime)
+    mirrored = _right(network, tested.images.flip(3), tested.labels, small, runtime)
+    return judge(plain, mirrored, len(data.class_names))
+
+
+def _trained(data: ImageData, runtime: Runtime) -> nn.Module:
+    """Train a small network on pictures that are shifted, but not mirrored."""
+    with seeded(runtime.seed, "mirror"):
+        network = build_backbone(NETWORK, len(data.class_names), data.image_size, data.channels)
+    network.to(runtime.device).train()
+    rate = 0.002
+    optimizer = make_optimizer(OptimizerConfig(name="adamw"), list(network.parameters()), rate)
+    views = ViewConfig(crop="pad", padding=3, flip=False)
+    epochs = max(1, PASSES // len(data.train))
+    for epoch in range(epochs):
+        optimizer.param_groups[0]["lr"] = rate * (1 - epoch / epochs)
+        batches = training_batches(data, 64, runtime, ("mirror", epoch))
+        for pictures, labels in view_batches(data, views, batches, runtime, ("mirror", epoch)):
+            optimizer.zero_grad()
+            F.cross_entropy(network(pictures), labels).backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+    return network.eval()
+
+
+def judge(plain: Tensor, mirrored: Tensor, classes: int) -> MirrorCheck:
+    """Compare which pictures are classified correctly, as they are and mirrored.
+
+    Mirror images do harm if they lose more of the accuracy above chance than `LEAST_SHARE` allows,
+    and more than two standard deviations of the difference (McNemar's test).
+
+    Args:
+        plain: Whether each picture is classified correctly, bool (pictures,).
+        mirrored: The same of its mirror image.
+        classes: Number of classes.
+    """
+    lost, won = int((plain & ~mirrored).sum()), int((mirrored & ~plain).sum())
+    chance, count = 1 / classes, len(plain)
+    before, after = float(plain.float().mean()), float(mirrored.float().mean())
+    falls = after - chance < LEAST_SHARE * (before - chance)
+    harmful = falls and lost - won > 2 * (lost + won) ** 0.5
+    return MirrorCheck(100 * before, 100 * after, count, not harmful)
+
+
+def _sample(data: ImageData, seed: int) -> ImageData:
+    """Some of the training pictures in memory, at the side of the check, in random order."""
+    order = torch.randperm(len(data.train), generator=generator_for(seed, "mirror", "sample"))
+    split = data.train.select(order[:SAMPLE])
+    if split.images is not None:
+        images = resize_to(split.images, SIDE, split.crop)
+    else:
+        pictures = (read_image(path, data.channels) for path in split.paths or ())
+        images = torch.stack([resize_to(picture, SIDE, split.crop) for picture in pictures])
+    normalization = pixel_statistics([images], data.channels).normalization
+    train = Split(split.labels, images)
+    return replace(data, image_size=SIDE, train=train, normalization=normalization)
+
+
+def _right(
+    network: nn.Module, images: Tensor, labels: Tensor, data: ImageData, runtime: Runtime
+) -> Tensor:
+    with torch.no_grad():
+        pixels = data.normalization.normalize(images.to(runtime.device))
+        predicted = torch.cat([network(part).argmax(1).cpu() for part in torch.split(pixels, 128)])
+    return predicted == labels

@@ -1,0 +1,34 @@
+"""Start from a path of pictures: a folder, or an .npz file."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from gvbsm.config import ConfigError
+from gvbsm.config.build import read_preset
+from gvbsm.config.keys import merge
+from gvbsm.files.manifest import is_claimed
+
+PRESET = "own"  # of the user's own pictures; it is fitted into a time budget
+
+
+def is_pictures(path: Path) -> bool:
+    """Return whether there may be pictures at a path: it is a folder or an .npz file."""
+    return path.is_dir() or (path.suffix == ".npz" and path.is_file())
+
+
+def settings_of(path: Path) -> tuple[dict[str, Any], Path]:
+    """Return the preset's settings for the pictures at a path, and the usual work directory.
+
+    Raises:
+        ConfigError: If the folder is a work directory.
+    """
+    if is_claimed(path) and (path / "data.json").is_file():
+        raise ConfigError(
+            f"{path} is a work directory; to continue its run: gvbsm run PRESET --workdir {path}"
+        )
+    whole = path.absolute()
+    kind, name = ("folder", whole.name) if path.is_dir() else ("npz", whole.stem)
+    settings = merge(read_preset(PRESET), {"data": {"name": kind, "root": str(path)}})
+    return settings, Path("runs") / name

@@ -1,0 +1,86 @@
+"""Predict how long runs of a data set take, for many settings, before its pictures are read."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from gvbsm.config import Config
+from gvbsm.data.datasets import MEMORY_LIMIT, ImageData
+from gvbsm.data.epochs import settle
+from gvbsm.data.pictures import Split, decode, no_progress
+from gvbsm.engine.device import Runtime
+from gvbsm.engine.forms import Forms, Kind
+from gvbsm.pipeline.evaluated_sets import EvaluatedSet, evaluated_sets
+from gvbsm.pipeline.forms.choice import RaceTask
+from gvbsm.pipeline.planning.costs import MeasuredCosts
+from gvbsm.pipeline.planning.estimate import plan_run
+from gvbsm.pipeline.planning.process_plan import ProcessPlan
+from gvbsm.pipeline.planning.timing_task import TimingTask
+from gvbsm.pipeline.workload import workload
+
+FEW = 48  # pictures that are decoded to time the reading of all
+
+
+class Prediction:
+    """How long a run takes; networks are raced and timed once for each side of the pictures.
+
+    Args:
+        data: The pictures, listed but not read (`survey_dataset`).
+        runtime: Device and threads of the run.
+        processes: The processes of the run.
+    """
+
+    def __init__(self, data: ImageData, runtime: Runtime, processes: ProcessPlan) -> None:
+        self._listed, self._runtime, self._processes = data, runtime, processes
+        self._costs: dict[int, tuple[ImageData, MeasuredCosts, float]] = {}
+
+    def __call__(self, config: Config) -> float:
+        """Return the seconds of a run of these settings."""
+        config = settle(config, len(self._listed.class_names))
+        sets = tuple(evaluated_sets(config, Path()))
+        side = config.data.image_size or self._listed.image_size
+        if side not in self._costs:
+            self._costs[side] = self._measured(config, sets, side)
+        data, costs, reading = self._costs[side]
+        return reading + plan_run(config, sets, data, costs, self._processes).seconds
+
+    def _measured(
+        self, config: Config, sets: tuple[EvaluatedSet, ...], side: int
+    ) -> tuple[ImageData, MeasuredCosts, float]:
+        """Return stand-ins for the pictures at a side, the costs, and the seconds of reading."""
+        data, reading = self._at(side)
+        task = replace(RaceTask.of(config, sets, data, self._runtime), batches={})
+        table: dict[str, dict[Kind, str]] = {}
+        for (name, kind), pictures in workload(config, sets, data).items():
+            if (form := task.choose(name, kind, pictures, self._runtime)) is not None:
+                table.setdefault(name, {})[kind] = form.name
+        runtime = replace(self._runtime, forms=Forms(table))
+        workers = runtime.workers(config.data.workers)
+        return data, MeasuredCosts(TimingTask(data, runtime, workers)), reading
+
+    def _at(self, side: int) -> tuple[ImageData, float]:
+        """Return the pictures as a run would hold them, and the seconds of reading them."""
+        data, paths = replace(self._listed, image_size=side), self._listed.train.paths
+        if paths is None:
+            return _black(data), 0.0
+        count = len(data.train) + len(data.test)
+        if count * data.channels * side**2 > MEMORY_LIMIT:
+            return data, 0.0
+        some = paths[:: max(1, len(paths) // FEW)]
+        start = time.perf_counter()
+        list(decode(some, data.channels, side, no_progress))
+        return _black(data), (time.perf_counter() - start) / len(some) * count
+
+
+def _black(data: ImageData) -> ImageData:
+    """Put black pictures, which take no memory, in the place of the real ones."""
+    black = torch.zeros(1, data.channels, data.image_size, data.image_size, dtype=torch.uint8)
+    train, test = (
+        Split(split.labels, black.expand(len(split), -1, -1, -1))
+        for split in (data.train, data.test)
+    )
+    return replace(data, train=train, test=test)

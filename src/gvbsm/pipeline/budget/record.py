@@ -1,0 +1,76 @@
+"""Keep the settings that were chosen for a budget in the work directory, and read them again.
+
+`budget.json` holds what was asked for and what was chosen, so that the same command goes on with
+the same settings. `settings.yaml` holds the settings for people: to read, edit and run. Nothing
+here imports torch.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from gvbsm.config import Config
+from gvbsm.config.build import build_config, to_dict
+from gvbsm.config.fields import replaced, without_effect
+from gvbsm.config.keys import nested, value_at
+from gvbsm.config.yaml_files import yaml_lines
+from gvbsm.files.artifacts import atomic, read_json, write_json
+from gvbsm.files.schema import ChosenSettings, checked
+from gvbsm.pipeline.budget.request import Request
+from gvbsm.store.workdir import Workspace
+
+NAME, SETTINGS = "budget.json", "settings.yaml"
+
+
+def recorded_settings(config: Config, request: Request, workdir: Path) -> Config | None:
+    """Return the settings that were chosen for the same request before; None if there are none.
+
+    Args:
+        config: The settings of this command. The recorded ones get those of its settings on which
+            the results do not depend, such as the number of threads.
+        request: What is asked for.
+        workdir: The work directory.
+
+    Raises:
+        ArtifactError, ConfigError: If the record is damaged.
+    """
+    path = workdir / NAME
+    if not path.is_file():
+        return None
+    record = checked(ChosenSettings, read_json(path), path)
+    if record.request != request.as_json():
+        return None
+    of_this_command = {name: value_at(config, name) for name in without_effect(Config())}
+    return replaced(build_config(record.settings), nested(of_this_command))
+
+
+def keep_settings(
+    config: Config, request: Request, facts: Mapping[str, Any], workdir: Path
+) -> Path:
+    """Write both files; return the path of `settings.yaml`.
+
+    Args:
+        config: The chosen settings.
+        request: What they were chosen for.
+        facts: What is known about the pictures, JSON-like.
+        workdir: The work directory.
+
+    Raises:
+        ArtifactError: If it holds other files, or the user has changed `settings.yaml`.
+    """
+    Workspace(workdir).claim()
+    settings = to_dict(config)
+    path = workdir / SETTINGS
+    with atomic(path) as draft:
+        draft.write_text(settings_text(config), encoding="utf-8")
+    record = {"request": request.as_json(), "facts": dict(facts), "settings": settings}
+    write_json(workdir / NAME, record)
+    return path
+
+
+def settings_text(config: Config) -> str:
+    """Return the settings that differ from their defaults as the text of a YAML file."""
+    lines = yaml_lines(to_dict(config), to_dict(Config()), only_changed=True)
+    return "\n".join(["# Run it: gvbsm run FILE.yaml", *lines, ""])

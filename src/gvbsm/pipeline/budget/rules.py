@@ -1,0 +1,119 @@
+"""The recipe for a user's own pictures: settings from the pictures and from the effort spent.
+
+The preset `own.yaml` has what is the same for all pictures. Here is what depends on them, and what
+grows with the effort. docs/own_pictures.md has the measurement behind each rule.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any, NamedTuple
+
+from gvbsm.config import Config
+from gvbsm.config.fields import replaced, settings_in
+from gvbsm.config.keys import nested
+
+SIDES = {"cpu": (32, 48, 64), "cuda": (64, 96, 128, 224)}  # pixels that are offered on a device
+SMALL_SIDE = 16  # pixels, up to which views and networks are those of the digits
+
+
+class DataFacts(NamedTuple):
+    """What the rules have to know about the pictures.
+
+    Attributes:
+        classes: Number of classes.
+        pictures: Number of training pictures.
+        side: Side of the pictures in pixels, before they are resized.
+        mirror: Whether a mirrored picture still shows its class.
+    """
+
+    classes: int
+    pictures: int
+    side: int
+    mirror: bool
+
+
+class Span(NamedTuple):
+    """A quantity at the least effort (0) and at the most (1); it grows geometrically between."""
+
+    least: float
+    most: float
+
+    def at(self, effort: float) -> float:
+        """Return the quantity at an effort from 0 to 1."""
+        return float(self.least * (self.most / self.least) ** effort)
+
+
+TEACHER_PICTURES = Span(20_000, 300_000)  # pictures that a teacher is trained on, repeats counted
+TEACHER_EPOCHS = Span(2, 100)  # within which the number of epochs stays
+ITERATIONS = Span(75, 600)
+LABEL_EPOCHS = Span(100, 1000)
+LEAST_STEPS = Span(400, 1000)  # of a student: a set of few images gets more epochs
+
+
+def sides(facts: DataFacts, device: str) -> tuple[int, ...]:
+    """Return the sides in pixels to which pictures may be resized, in ascending order.
+
+    Args:
+        facts: The pictures.
+        device: cpu or cuda.
+    """
+    offered = [side for side in SIDES[device] if side < facts.side]
+    largest = max(SIDES[device])
+    return (*offered, facts.side) if facts.side <= largest else tuple(offered)
+
+
+def recipe(teachers: tuple[str, ...], facts: DataFacts, side: int, effort: float) -> dict[str, Any]:
+    """Return nested settings, to be laid over those of the preset.
+
+    Args:
+        teachers: The two teachers of the preset: one with BatchNorm, which is matched, and a
+            ConvNet, which labels and whose build is that of the students.
+        facts: The pictures.
+        side: Side of the images, in pixels.
+        effort: From 0, the cheapest run that is worth its time, to 1, the best.
+    """
+    matched, convnet = teachers
+    convnet += _depth(side)
+    epochs = TEACHER_PICTURES.at(effort) / facts.pictures
+    epochs = min(max(epochs, TEACHER_EPOCHS.least), TEACHER_EPOCHS.most)
+    is_photo = facts.mirror and side > SMALL_SIDE
+    least_crop = 0.08 if is_photo else 0.5  # of the area: half a digit is another digit
+    strong = {"scale": (least_crop, 1.0), "flip": facts.mirror}
+    chosen = {
+        "data.image_size": side,
+        "squeeze.backbones": (matched, convnet),
+        "squeeze.epochs": round(epochs),
+        "squeeze.views": {"padding": max(1, side // 8), "flip": facts.mirror},
+        "synthesis.iterations": round(ITERATIONS.at(effort)),
+        "synthesis.views": strong,
+        "labels.backbones": (convnet,),
+        "labels.epochs": round(LABEL_EPOCHS.at(effort)),
+        "labels.min_steps": round(LEAST_STEPS.at(effort)),
+        "labels.views": strong,
+        "evaluation.students": (convnet,),
+    }
+    return nested(chosen)
+
+
+def _depth(side: int) -> str:
+    """Return the suffix of a ConvNet's name whose last map has a side of about 4 pixels."""
+    depth = max(2, min(6, (side // 4).bit_length() - 1))
+    return "" if depth == 3 else f"_d{depth}"
+
+
+def scaled(config: Config, effort: float, fixed: Collection[str]) -> Config:
+    """Return the settings of a preset for an effort: what is `reducible` is made smaller.
+
+    Args:
+        config: The preset's settings, which effort 1 leaves as they are.
+        effort: From 0 to 1, where the numbers are a fiftieth and the whole.
+        fixed: Dotted names of settings that stay.
+    """
+    share = Span(1 / 50, 1.0).at(effort)
+    changes = {
+        name: max(1, round(value * share))
+        for name, item, value in settings_in(config)
+        if item.metadata.get("reducible") and name not in {*fixed, "evaluation.seeds"}
+    }
+    return replaced(config, nested(changes))

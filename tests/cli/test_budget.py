@@ -1,0 +1,100 @@
+"""`gvbsm run PATH --budget TIME`: settings are chosen once, kept, and can be edited and run."""
+
+import json
+
+import numpy as np
+import pytest
+
+from gvbsm.cli import main
+from gvbsm.config.build import as_config
+from gvbsm.data.datasets import load_dataset
+from gvbsm.pipeline.budget import choice, mirror
+
+FIXED = {  # a run of seconds
+    "--ipc": "1",
+    "--squeeze.backbones": "convnet16_d2",
+    "--squeeze.epochs": "1",
+    "--synthesis.init": "real",
+    "--synthesis.iterations": "2",
+    "--labels.backbones": "convnet16_d2",
+    "--labels.epochs": "2",
+    "--labels.min_steps": "2",
+    "--evaluation.students": "convnet16_d2",
+    "--evaluation.seeds": "1",
+    "--baselines": "light",
+    "--threads": "1",
+}
+OPTIONS = [word for pair in FIXED.items() for word in pair]
+
+
+@pytest.fixture(autouse=True)
+def pictures(tmp_path, monkeypatch):
+    """Digits as a user's own .npz file, in a folder in which commands run."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(mirror, "PASSES", 500)
+    monkeypatch.setattr(choice, "Prediction", lambda *_: lambda config: config.labels.epochs)
+    data = load_dataset("digits")
+    np.savez(
+        "mine.npz",
+        train_images=data.train.images[:500].permute(0, 2, 3, 1).numpy(),
+        train_labels=data.train.labels[:500].numpy(),
+        test_images=data.test.images[:100].permute(0, 2, 3, 1).numpy(),
+        test_labels=data.test.labels[:100].numpy(),
+    )
+    return tmp_path / "runs" / "mine"
+
+
+def test_settings_are_chosen_once_kept_and_run_again(pictures, capsys, caplog):
+    caplog.set_level("INFO", "gvbsm")
+    assert main(["run", "mine.npz", "--budget", "20m", *OPTIONS]) == 0
+    printed = capsys.readouterr().out
+    assert "random-soft" in printed
+    assert "about" in caplog.text
+    record = json.loads((pictures / "budget.json").read_text())
+    assert record["request"]["seconds"] == 1200
+    assert record["request"]["given"]["squeeze.epochs"] == 1
+    assert "threads" not in record["request"]["given"]
+    assert (record["facts"]["side"], record["facts"]["mirror"]) == (8, False)
+    chosen = as_config(str(pictures / "settings.yaml"))
+    assert (chosen.ipc, chosen.squeeze.epochs, chosen.labels.views.flip) == (1, 1, False)
+    assert chosen.baselines.methods == ("random-hard", "random-soft", "teacher")
+
+    caplog.clear()
+    assert main(["run", "mine.npz", "--budget", "20m", *OPTIONS]) == 0
+    assert "about" not in caplog.text  # nothing is measured again
+    assert json.loads((pictures / "budget.json").read_text()) == record
+
+    caplog.clear()
+    arguments = [str(pictures / "settings.yaml"), "--workdir", str(pictures), "--threads", "1"]
+    assert main(["run", *arguments]) == 0
+    assert "squeeze" not in caplog.text  # the same settings: no teacher is trained again
+
+
+def test_settings_are_printed_without_a_work_directory(pictures, capsys):
+    assert main(["settings", "mine.npz", "--changed", "--budget", "20m", *OPTIONS[:-2]]) == 0
+    assert "image_size: 8" in capsys.readouterr().out
+    assert not pictures.exists()
+
+
+def test_edited_settings_are_not_overwritten(pictures, capsys):
+    assert main(["squeeze", "mine.npz", "--budget", "20m", *OPTIONS]) == 0
+    file = pictures / "settings.yaml"
+    file.write_text(file.read_text() + "# mine\n")
+    assert main(["squeeze", "mine.npz", "--budget", "10m", *OPTIONS]) == 2
+    assert "settings.yaml" in capsys.readouterr().err
+    assert file.read_text().endswith("# mine\n")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["mine.npz", "--budget", "soon"], "--budget takes a duration such as 90s, 30m or 2h"),
+        (["mine.npz", "--budget", "30s"], "the cheapest run takes about"),
+        (["digits", "--baselines", "some"], "--baselines takes one of none, light, all"),
+    ],
+)
+def test_what_cannot_be_done_is_said_in_one_line(arguments, line, capsys, pictures):
+    assert main(["run", *arguments]) == 2
+    error = capsys.readouterr().err
+    assert line in error.splitlines()[-1]
+    assert not pictures.exists()

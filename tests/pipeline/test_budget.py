@@ -1,0 +1,167 @@
+"""Settings for own pictures: the rules, the search for the greatest effort, the check of flips."""
+
+import itertools
+
+import pytest
+import torch
+
+from gvbsm.backbones import check_takes
+from gvbsm.config import Config, ConfigError
+from gvbsm.config.build import as_config, validate
+from gvbsm.config.fields import replaced
+from gvbsm.data.datasets import ImageData
+from gvbsm.data.pictures import Split
+from gvbsm.data.pixels import Normalization
+from gvbsm.engine.device import Runtime
+from gvbsm.pipeline.budget import mirror
+from gvbsm.pipeline.budget.request import parse_duration
+from gvbsm.pipeline.budget.rules import DataFacts, Span, recipe, scaled, sides
+from gvbsm.pipeline.budget.search import MARGIN, SIDE_EFFORT, choose
+
+OWN = as_config("own")
+FACTS = DataFacts(classes=10, pictures=5000, side=64, mirror=True)
+
+
+def own(facts, side, effort):
+    return replaced(OWN, recipe(OWN.squeeze.backbones, facts, side, effort))
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [("90s", 90), ("30m", 1800), ("1.5h", 5400), ("1h30m", 5400), (" 2 H ", 7200)],
+)
+def test_durations_are_read(text, seconds):
+    assert parse_duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "30", "m", "0m", "-5m", "5 minutes", "1d", "5m3"])
+def test_what_is_no_duration_is_refused(text):
+    with pytest.raises(ConfigError, match="takes a duration such as"):
+        parse_duration(text)
+
+
+def test_a_span_grows_by_equal_factors():
+    span = Span(10, 1000)
+    assert [round(span.at(effort)) for effort in (0, 0.5, 1)] == [10, 100, 1000]
+
+
+@pytest.mark.parametrize("side", [8, 16, 28, 32, 64, 96, 224])
+@pytest.mark.parametrize("effort", [0.0, 0.3, 1.0])
+def test_every_recipe_is_valid(side, effort):
+    config = own(FACTS, side, effort)
+    assert validate(config) == config
+    assert config.data.image_size == side
+    for name in config.squeeze.backbones:
+        check_takes(name, 10, side, 3)
+
+
+def test_more_effort_never_means_less_work():
+    configs = [own(FACTS, 32, effort / 10) for effort in range(11)]
+    work = [
+        (c.squeeze.epochs, c.synthesis.iterations, c.labels.epochs, c.labels.min_steps)
+        for c in configs
+    ]
+    for less, more in itertools.pairwise(work):
+        assert all(a <= b for a, b in zip(less, more, strict=True))
+    assert all(a < b for a, b in zip(work[0], work[-1], strict=True))
+
+
+@pytest.mark.parametrize("mirrored", [True, False])
+def test_flips_are_on_in_all_views_or_in_none(mirrored):
+    config = own(FACTS._replace(mirror=mirrored), 32, 0.5)
+    views = (config.squeeze.views, config.synthesis.views, config.labels.views)
+    assert [view.flip for view in views] == [mirrored] * 3
+
+
+def test_small_pictures_are_never_enlarged():
+    assert sides(FACTS._replace(side=28), "cpu") == (28,)
+    assert sides(FACTS._replace(side=40), "cpu") == (32, 40)
+    assert sides(FACTS._replace(side=64), "cpu") == (32, 48, 64)
+    assert sides(FACTS._replace(side=500), "cpu") == (32, 48, 64)
+    assert sides(FACTS._replace(side=500), "cuda")[-1] == 224
+
+
+def settings(side, effort):
+    return replaced(Config(), {"data": {"image_size": side}, "ipc": round(1000 * effort) + 1})
+
+
+def linear(seconds_at_32):
+    """A prediction: proportional to the pixels, and to 0.1 and the effort."""
+
+    def predict(config):
+        effort = (config.ipc - 1) / 1000
+        return seconds_at_32 * (config.data.image_size / 32) ** 2 * (0.1 + effort)
+
+    return predict
+
+
+@pytest.mark.parametrize("budget", [20, 50, 99, 130, 400, 5000])
+def test_the_choice_fits_and_leaves_no_step_unused(budget):
+    predict = linear(100)
+    choice = choose(settings, [32, 64], budget, predict)
+    assert choice.seconds == predict(choice.config) <= MARGIN * budget
+    side = choice.config.data.image_size
+    step = predict(settings(side, min(1.0, choice.effort + 0.01)))
+    assert choice.effort == 1 or step > MARGIN * budget
+
+
+def test_a_larger_side_is_taken_if_it_leaves_enough_effort():
+    needed = 400 * (0.1 + SIDE_EFFORT) / MARGIN
+    below = choose(settings, [32, 64], needed * 0.98, linear(100))
+    above = choose(settings, [32, 64], needed * 1.02, linear(100))
+    assert (below.config.data.image_size, above.config.data.image_size) == (32, 64)
+    assert below.effort == 1
+
+
+def test_a_budget_below_the_cheapest_run_is_refused_with_one_that_suffices():
+    with pytest.raises(ConfigError, match=r"takes about 4 min .*budget of 3 min: give --budget 5m"):
+        choose(settings, [32], 180, linear(2400))
+    assert choose(settings, [32], 300, linear(2400)).config.data.image_size == 32
+
+
+def test_a_preset_is_scaled_but_for_what_is_given():
+    config = as_config("cifar10")
+    least = scaled(config, 0.0, {"squeeze.epochs"})
+    assert scaled(config, 1.0, ()) == config
+    assert least.squeeze == config.squeeze
+    assert least.evaluation == config.evaluation
+    assert least.synthesis.iterations == config.synthesis.iterations // 50
+    assert least.labels.epochs == config.labels.epochs // 50
+
+
+def test_mirror_images_do_harm_only_beyond_chance_and_noise():
+    def judge(kept, lost, won, wrong):
+        plain = torch.tensor([True] * (kept + lost) + [False] * (won + wrong))
+        mirrored = torch.tensor([True] * kept + [False] * lost + [True] * won + [False] * wrong)
+        return mirror.judge(plain, mirrored, classes=10)
+
+    assert judge(kept=50, lost=50, won=0, wrong=0)[:3] == (100, 50, 100)
+    assert not judge(kept=50, lost=50, won=0, wrong=0).harmless
+    assert judge(kept=95, lost=5, won=0, wrong=0).harmless  # keeps 94 % of what is above chance
+    assert judge(kept=6, lost=6, won=3, wrong=85).harmless  # falls, but by less than the noise
+    assert judge(kept=10, lost=0, won=0, wrong=90).harmless  # at chance
+
+
+def halves(turned):
+    """Pictures of two classes: bright on top or at the bottom; turned, left or right."""
+    generator = torch.Generator().manual_seed(0)
+    labels = torch.arange(240) % 2
+    images = torch.rand(240, 1, 32, 32, generator=generator) * 100
+    for image, label in zip(images, labels.tolist(), strict=True):
+        image[:, :16] += 100 * label
+        image[:, 16:] += 100 * (1 - label)
+    images = images.transpose(2, 3) if turned else images
+    split = Split(labels, images.to(torch.uint8).contiguous())
+    return ImageData("halves", ("a", "b"), 1, 32, split, split, Normalization((0.5,), (0.5,)), "")
+
+
+@pytest.mark.parametrize("turned", [False, True])
+def test_a_quick_network_tells_whether_flips_do_harm(turned, monkeypatch):
+    monkeypatch.setattr(mirror, "PASSES", 500)
+    runtime = Runtime(torch.device("cpu"), "fp32", seed=0, quiet=True)
+    before = torch.get_rng_state()
+    check = mirror.check_mirror(halves(turned), runtime)
+    assert check.pictures == 60
+    assert check.plain > 90
+    assert check.harmless is not turned
+    assert torch.equal(torch.get_rng_state(), before)
