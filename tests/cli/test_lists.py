@@ -2,7 +2,7 @@
 
 import pytest
 
-from gvbsm.cli.lists import with_lists
+from gvbsm.cli.lists import with_baselines, with_lists
 from gvbsm.config import ConfigError
 
 
@@ -34,3 +34,20 @@ def test_an_empty_list():
 def test_an_entry_of_a_table_has_a_name_and_a_value(value):
     with pytest.raises(ConfigError, match=r"--labels.weights takes name=value"):
         with_lists(["--labels.weights", value])
+
+
+@pytest.mark.parametrize(
+    ("argv", "methods"),
+    [
+        (["--baselines", "light", "--ipc", "1"], "random-hard,random-soft,teacher"),
+        (["--baselines=none", "--ipc", "1"], ""),
+    ],
+)
+def test_a_group_of_baselines_is_the_list_of_its_members(argv, methods):
+    assert with_baselines(argv) == [f"--baselines.methods={methods}", "--ipc", "1"]
+
+
+@pytest.mark.parametrize("argv", [["--baselines"], ["--baselines", "many"], ["--baselines=--ipc"]])
+def test_any_other_group_of_baselines_is_refused(argv):
+    with pytest.raises(ConfigError, match="--baselines takes one of none, light, all; found"):
+        with_baselines(argv)
