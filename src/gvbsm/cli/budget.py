@@ -6,7 +6,7 @@ import logging
 from typing import Any
 
 from gvbsm.cli.parsing import Parsed
-from gvbsm.cli.starting import count_processes
+from gvbsm.cli.starting import planned_processes
 from gvbsm.config import Config, ConfigError
 from gvbsm.engine.launch import read_launch
 from gvbsm.pipeline.budget.record import keep_settings, recorded_settings
@@ -34,16 +34,17 @@ def within_budget(parsed: Parsed, keep: bool = True) -> Parsed:
                 "a budget is for one process: write the settings with gvbsm settings ... --budget "
                 "TIME > my.yaml, then run my.yaml in all processes"
             )
-        config, facts = _chosen(parsed.config, parsed.request)
+        config, facts = _chosen(parsed, parsed.request)
         if keep:
             path = keep_settings(config, parsed.request, facts, parsed.workdir)
             log.info("settings: %s", path)
     return parsed._replace(config=config)
 
 
-def _chosen(config: Config, request: Request) -> tuple[Config, dict[str, Any]]:
+def _chosen(parsed: Parsed, request: Request) -> tuple[Config, dict[str, Any]]:
+    from gvbsm.engine.torch_defaults import torch_defaults
     from gvbsm.pipeline.budget.choice import choose_settings
-    from gvbsm.pipeline.planning.process_plan import ProcessPlan
 
-    processes = ProcessPlan(count_processes(config), shares_cores=config.threads is None)
-    return choose_settings(config, request, processes)
+    processes = planned_processes(parsed.config)
+    with torch_defaults():
+        return choose_settings(parsed.config, request, processes, parsed.workdir)

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
+from gvbsm.cli.budget import within_budget
 from gvbsm.cli.parsing import parse_run, start_log
-from gvbsm.cli.starting import count_processes
+from gvbsm.cli.starting import planned_processes
 from gvbsm.engine.machine.limits import usable_cores
 from gvbsm.files.sizes import byte_count
 
@@ -22,18 +23,16 @@ def plan_verb(argv: list[str]) -> int:
     parsed = parse_run("plan", argv)
     if parsed is None:
         return 0
-    config, workdir, quiet, _ = parsed
-    start_log(quiet)
-    count = count_processes(config)
-    shares_cores = config.threads is None and count > 1
-    if shares_cores:
-        config = replace(config, threads=max(1, usable_cores() // count))
+    start_log(parsed.quiet)
+    parsed = within_budget(parsed, keep=False)
+    config, processes = parsed.config, planned_processes(parsed.config)
+    if processes.shares_cores:
+        config = replace(config, threads=max(1, usable_cores() // processes.count))
     from gvbsm.engine.torch_defaults import torch_defaults
     from gvbsm.pipeline.planning.planner import plan_here
-    from gvbsm.pipeline.planning.process_plan import ProcessPlan
 
     with torch_defaults():
-        plan = plan_here(config, workdir, None, quiet, ProcessPlan(count, shares_cores))
+        plan = plan_here(config, parsed.workdir, None, parsed.quiet, processes)
     print(json.dumps(plan.to_dict(), indent=2) if "--json" in argv else format_plan(plan))
     return 0
 

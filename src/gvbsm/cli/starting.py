@@ -33,6 +33,7 @@ from gvbsm.engine.machine.limits import (
     may_have_gpu,
     usable_cores,
 )
+from gvbsm.pipeline.planning.process_plan import ProcessPlan
 
 log = logging.getLogger("gvbsm")
 
@@ -190,6 +191,16 @@ def count_processes(config: Config) -> int:
     if memory is not None:
         most = max(1, min(most, memory // process_bytes(config)))
     return max(range(1, most + 1), key=lambda count: count * (cores // count) ** THREADS_GAIN)
+
+
+def planned_processes(config: Config) -> ProcessPlan:
+    """Return the processes in which a command would compute.
+
+    Raises:
+        ConfigError: As `count_processes`.
+    """
+    count = count_processes(config)
+    return ProcessPlan(count, shares_cores=config.threads is None and count > 1)
 
 
 def process_bytes(config: Config) -> int:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from gvbsm.config import Config
@@ -28,7 +29,7 @@ BUDGETS = {"cpu": 1800.0, "cuda": 3600.0}  # seconds of a run for which none is 
 
 
 def choose_settings(
-    config: Config, request: Request, processes: ProcessPlan
+    config: Config, request: Request, processes: ProcessPlan, workdir: Path
 ) -> tuple[Config, dict[str, Any]]:
     """Return settings that fit into the budget, and what was found out about the pictures.
 
@@ -36,6 +37,7 @@ def choose_settings(
         config: The settings of the preset, with those that are given.
         request: The budget, and what stays as it is.
         processes: The processes of the run.
+        workdir: The work directory.
 
     Raises:
         ConfigError: If even the cheapest run takes longer.
@@ -56,7 +58,7 @@ def choose_settings(
         settings = partial(_own, config, request, found)
     else:
         sides, settings = (data.image_size,), partial(_scaled, config, request)
-    choice = choose(settings, sides, budget, Prediction(data, runtime, processes))
+    choice = choose(settings, sides, budget, Prediction(data, runtime, processes, workdir))
     log.info(
         "%d px, effort %.2f of 1: about %s of %s",
         choice.config.data.image_size or data.image_size,

@@ -13,14 +13,13 @@ from gvbsm.data.datasets import MEMORY_LIMIT, ImageData
 from gvbsm.data.epochs import settle
 from gvbsm.data.pictures import Split, decode, no_progress
 from gvbsm.engine.device import Runtime
-from gvbsm.engine.forms import Forms, Kind
+from gvbsm.engine.forms import Forms
 from gvbsm.pipeline.evaluated_sets import EvaluatedSet, evaluated_sets
-from gvbsm.pipeline.forms.choice import RaceTask
+from gvbsm.pipeline.forms.choice import choose_forms
 from gvbsm.pipeline.planning.costs import MeasuredCosts
 from gvbsm.pipeline.planning.estimate import plan_run
 from gvbsm.pipeline.planning.process_plan import ProcessPlan
 from gvbsm.pipeline.planning.timing_task import TimingTask
-from gvbsm.pipeline.workload import workload
 
 FEW = 48  # pictures that are decoded to time the reading of all
 
@@ -32,16 +31,20 @@ class Prediction:
         data: The pictures, listed but not read (`survey_dataset`).
         runtime: Device and threads of the run.
         processes: The processes of the run.
+        workdir: The work directory; what it holds already takes its time all the same.
     """
 
-    def __init__(self, data: ImageData, runtime: Runtime, processes: ProcessPlan) -> None:
-        self._listed, self._runtime, self._processes = data, runtime, processes
+    def __init__(
+        self, data: ImageData, runtime: Runtime, processes: ProcessPlan, workdir: Path
+    ) -> None:
+        self._listed, self._runtime = data, runtime
+        self._processes, self._workdir = processes, workdir
         self._costs: dict[int, tuple[ImageData, MeasuredCosts, float]] = {}
 
     def __call__(self, config: Config) -> float:
         """Return the seconds of a run of these settings."""
         config = settle(config, len(self._listed.class_names))
-        sets = tuple(evaluated_sets(config, Path()))
+        sets = tuple(evaluated_sets(config, self._workdir))
         side = config.data.image_size or self._listed.image_size
         if side not in self._costs:
             self._costs[side] = self._measured(config, sets, side)
@@ -53,12 +56,9 @@ class Prediction:
     ) -> tuple[ImageData, MeasuredCosts, float]:
         """Return stand-ins for the pictures at a side, the costs, and the seconds of reading."""
         data, reading = self._at(side)
-        task = replace(RaceTask.of(config, sets, data, self._runtime), batches={})
-        table: dict[str, dict[Kind, str]] = {}
-        for (name, kind), pictures in workload(config, sets, data).items():
-            if (form := task.choose(name, kind, pictures, self._runtime)) is not None:
-                table.setdefault(name, {})[kind] = form.name
-        runtime = replace(self._runtime, forms=Forms(table))
+        known = self._workdir / "forms.json"
+        forms = choose_forms(config, sets, data, self._runtime, known, keep=False)
+        runtime = replace(self._runtime, forms=Forms(forms))
         workers = runtime.workers(config.data.workers)
         return data, MeasuredCosts(TimingTask(data, runtime, workers)), reading
 

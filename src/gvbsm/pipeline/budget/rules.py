@@ -44,8 +44,9 @@ class Span(NamedTuple):
         return float(self.least * (self.most / self.least) ** effort)
 
 
-TEACHER_PICTURES = Span(20_000, 300_000)  # pictures that a teacher is trained on, repeats counted
+TEACHER_PICTURES = Span(20_000, 400_000)  # that the labeling teacher is trained on, with repeats
 TEACHER_EPOCHS = Span(2, 100)  # within which the number of epochs stays
+MATCHED_SHARE = 1 / 3  # of these epochs for the teacher that is matched and does not label
 ITERATIONS = Span(75, 600)
 LABEL_EPOCHS = Span(100, 1000)
 LEAST_STEPS = Span(400, 1000)  # of a student: a set of few images gets more epochs
@@ -84,6 +85,7 @@ def recipe(teachers: tuple[str, ...], facts: DataFacts, side: int, effort: float
         "data.image_size": side,
         "squeeze.backbones": (matched, convnet),
         "squeeze.epochs": round(epochs),
+        "squeeze.settings_of": {matched: {"epochs": max(1, round(epochs * MATCHED_SHARE))}},
         "squeeze.views": {"padding": max(1, side // 8), "flip": facts.mirror},
         "synthesis.iterations": round(ITERATIONS.at(effort)),
         "synthesis.views": strong,
