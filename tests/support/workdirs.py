@@ -20,8 +20,7 @@ TIMED = (
     "continual.json",
     "finished.json",
     "index.html",
-    "pareto.pdf",
-    "pareto.png",
+    "pareto.svg",
 )
 
 
