@@ -5,6 +5,7 @@ A row is one view of one image, in tensors (rows, ...). Each row is encoded by i
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 
 import torch
@@ -14,6 +15,7 @@ from gvbsm.config import LabelStorageConfig
 from gvbsm.store.label_store import Field
 
 LEVELS = 255  # steps between the least and the largest 8-bit code
+ROWS_AT_ONCE = 4096  # rows that are packed at a time
 NARROW = ((256, torch.uint8), (32_768, torch.int16))  # number of classes that a type can index
 
 
@@ -53,39 +55,52 @@ def pack_rows(table: Tensor, fields: Sequence[Field]) -> Tensor:
     Raises:
         ValueError: If a number is outside of its field.
     """
-    packed = torch.zeros(len(table), packed_bytes(fields), dtype=torch.int64)
-    position = 0
-    for column, (name, low, bits) in zip(table.unbind(1), fields, strict=True):
-        value = column - low
-        if len(value) and not 0 <= int(value.min()) <= int(value.max()) < 2**bits:
-            raise ValueError(f"{name} must be in [{low}, {low + 2**bits - 1}], got {column}")
-        first, last, shift = _span(position, bits)
-        for byte in range(first, last + 1):
-            packed[:, byte] |= ((value << shift) >> 8 * (last - byte)) & 255
-        position += bits
-    return packed.to(torch.uint8)
+    lows, limits, shifts = _bounds(fields)
+    columns, places, distances = _bytes_of(fields)
+    packed = torch.zeros(len(table), packed_bytes(fields), dtype=torch.uint8)
+    for rows, row_bytes in zip(table.split(ROWS_AT_ONCE), packed.split(ROWS_AT_ONCE), strict=True):
+        values = rows - lows
+        if bool((outside := (values < 0) | (values >= limits)).any()):
+            number = int(outside.any(dim=0).nonzero()[0])
+            name, low, bits = fields[number]
+            allowed = f"[{low}, {low + 2**bits - 1}]"
+            raise ValueError(f"{name} must be in {allowed}, got {rows[:, number]}")
+        # No two fields have a bit in common, so that their sum is their union.
+        parts = (((values << shifts)[:, columns] >> distances) & 255).to(torch.uint8)
+        row_bytes.index_add_(1, places, parts)
+    return packed
 
 
 def unpack_rows(packed: Tensor, fields: Sequence[Field]) -> Tensor:
     """The inverse of `pack_rows`: uint8 (rows, bytes) to int64 (rows, fields)."""
-    table = torch.empty(len(packed), len(fields), dtype=torch.int64)
-    position = 0
-    for number, (_, low, bits) in enumerate(fields):
-        first, last, shift = _span(position, bits)
-        value = torch.zeros(len(packed), dtype=torch.int64)
-        for byte in range(first, last + 1):
-            value = (value << 8) | packed[:, byte].long()
-        table[:, number] = ((value >> shift) & (2**bits - 1)) + low
-        position += bits
-    return table
+    lows, limits, shifts = _bounds(fields)
+    columns, places, distances = _bytes_of(fields)
+    table = torch.zeros(len(packed), len(fields), dtype=torch.int64)
+    for row_bytes, rows in zip(packed.split(ROWS_AT_ONCE), table.split(ROWS_AT_ONCE), strict=True):
+        rows.index_add_(1, columns, row_bytes[:, places].long() << distances)
+    return table.bitwise_right_shift_(shifts).bitwise_and_(limits - 1).add_(lows)
 
 
-def _span(position: int, bits: int) -> tuple[int, int, int]:
-    """First and last byte of a field that begins at bit `position`; bits after it in the last."""
-    if bits == 0:
-        return 0, -1, 0  # no byte
-    last = (position + bits - 1) // 8
-    return position // 8, last, 8 * (last + 1) - (position + bits)
+def _bounds(fields: Sequence[Field]) -> tuple[Tensor, Tensor, Tensor]:
+    """Least value, number of values, and bits after the field in its last byte; int64 (fields,)."""
+    ends = itertools.accumulate(field.bits for field in fields)
+    rows = [(field.low, 2**field.bits, -end % 8) for field, end in zip(fields, ends, strict=True)]
+    lows, limits, shifts = torch.tensor(rows).unbind(1)
+    return lows, limits, shifts
+
+
+def _bytes_of(fields: Sequence[Field]) -> tuple[Tensor, Tensor, Tensor]:
+    """Every byte of every field: its field, its place, and the bits from it to the field's last."""
+    rows, start = [], 0
+    for column, field in enumerate(fields):
+        end = start + field.bits
+        last = (end - 1) // 8
+        if field.bits:
+            places = range(start // 8, last + 1)
+            rows += [(column, place, 8 * (last - place)) for place in places]
+        start = end
+    columns, places, distances = torch.tensor(rows, dtype=torch.int64).view(-1, 3).unbind(1)
+    return columns, places, distances
 
 
 def encode_logits(logits: Tensor, top_k: int | None = None, bits: int = 16) -> dict[str, Tensor]:
