@@ -27,7 +27,7 @@ from gvbsm.data.epochs import draw_plan
 from gvbsm.engine.device import Runtime
 from gvbsm.stages.labels import new_store
 from gvbsm.store.distilled import load_labels
-from gvbsm.store.soft_labels import LabeledEpoch
+from gvbsm.store.soft_labels import LabeledEpochs
 from noise import teacher
 from timing import add_options, cost_of, machine, race, repeated, runtime_of
 
@@ -51,12 +51,13 @@ def measure(storage: LabelStorageConfig, runtime: Runtime) -> dict[str, Any]:
         folder, plain = Path(name) / "labels", Path(name) / "plain"
         store = new_store(folder, labels, IMAGES, CLASSES, SIZE, runtime, {})
 
-        def labeled(epoch: int) -> LabeledEpoch:
-            return plans[epoch], lambda index: store.encode(logits[index])
+        def labeled(epoch: int) -> LabeledEpochs:
+            batches = torch.split(plans[epoch].order, store.batch)
+            return [plans[epoch]], (store.encode(logits[index]) for index in batches)
 
         def write() -> None:
             for shard in store.shards:
-                store.write(shard, labeled, lambda: None)
+                store.write(shard, map(labeled, shard.epochs))
 
         def read() -> None:
             opened = load_labels(folder)

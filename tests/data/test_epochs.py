@@ -21,6 +21,7 @@ from gvbsm.data.epochs import (
     EpochPlan,
     batch_size_for,
     draw_plan,
+    join_plans,
     settle,
     settle_epochs,
     view_batch,
@@ -253,6 +254,20 @@ def test_view_batch__an_image_is_seen_alike_in_any_batch(data, runtime):
             for index in plan.order.split(size)
         ]
         torch.testing.assert_close(torch.cat(parts), together[plan.order], rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("views", [VIEWS, BOTH])
+def test_join_plans__views_of_several_epochs_at_once_are_those_of_each(views, data, runtime):
+    images, normal = data.train.images[:12], data.normalization
+    plans = [draw_plan(12, 8, views, epoch, runtime) for epoch in range(3)]
+    joined = join_plans(plans)
+    found = view_batch(images, joined, joined.order, normal, runtime)
+    expected = [view_batch(images, plan, plan.order, normal, runtime) for plan in plans]
+    torch.testing.assert_close(found, torch.cat(expected), rtol=0, atol=1e-6)
+    assert torch.equal(joined.order % 12, torch.cat([plan.order for plan in plans]))
+    assert torch.equal(
+        joined.kept(joined.order, 8, 8), torch.cat([plan.kept(plan.order, 8, 8) for plan in plans])
+    )
 
 
 @pytest.mark.parametrize("normalized", [True, False])

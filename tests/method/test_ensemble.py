@@ -14,6 +14,7 @@ from gvbsm.data.datasets import ImageData
 from gvbsm.engine.batchnorm import batch_moments
 from gvbsm.engine.device import RunError
 from gvbsm.method.ensemble import label_batch
+from gvbsm.method.fast.batches import Ensemble
 from support import reference
 from support.toy import CONVNET, WRN
 
@@ -138,3 +139,45 @@ def test_teachers_are_named_where_they_are_weighed():
     assert settle_teachers(plain, ("a", "b")) == plain
     assert settle_teachers(weighed, ("a", "b")).backbones == ("a", "b")
     assert settle_teachers(replace(weighed, backbones=("b",)), ("a", "b")).backbones == ("b",)
+
+
+# Several batches at once
+
+
+class Recorded(nn.Module):
+    """Notes how many views it is called with; `error` is added to logits of more than four."""
+
+    def __init__(self, model, error=0.0):
+        super().__init__()
+        self.model, self.error, self.sizes = model, error, []
+
+    def forward(self, pictures):
+        self.sizes.append(len(pictures))
+        return self.model(pictures) + self.error * (len(pictures) > 4)
+
+
+@pytest.mark.parametrize("normalized", [True, False])
+@pytest.mark.parametrize("error", [0.0, 1e-3])
+def test_ensemble__labels_are_those_of_each_batch_by_itself(
+    normalized, error, teachers, pictures, runtime
+):
+    models = [Recorded(teachers[CONVNET]), Recorded(teachers[WRN], error)]
+    config = LabelsConfig(logit_normalization=normalized)
+    ensemble, sizes = Ensemble(models, config, runtime), [3, 2, 2]
+    expected = torch.cat(
+        [label_batch(batch, models, config, runtime) for batch in pictures.split(sizes)]
+    )
+    for model in models:
+        model.sizes.clear()
+    for _ in range(2):
+        assert torch.equal(ensemble.label(pictures, sizes), expected)
+    assert models[0].sizes == [7, *sizes, 7]  # compared at first, then called once
+    assert models[1].sizes == [7, *sizes, *(sizes if error else [7])]
+
+
+def test_ensemble__batchnorm_by_the_batch_takes_each_batch_by_itself(teachers, pictures, runtime):
+    models = list(teachers.values())
+    found = Ensemble(models, BATCH, runtime).label(pictures, [4, 3])
+    parts = [label_batch(part, models, BATCH, runtime) for part in pictures.split([4, 3])]
+    assert torch.equal(found, torch.cat(parts))
+    assert not torch.equal(found, label_batch(pictures, models, BATCH, runtime))

@@ -55,6 +55,11 @@ def label(data, teachers, runtime, tmp_path):
     return run
 
 
+@pytest.fixture
+def _batch_by_batch(monkeypatch):
+    monkeypatch.setattr(gvbsm.stages.labels, "PIXELS", 1)
+
+
 def contents(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
@@ -158,6 +163,7 @@ def test_labeler__without_teachers_has_hard_labels_alone(runtime):
     assert labeler.logits(torch.zeros(2, 3, 8, 8), None, torch.tensor([0, 1])) is None
 
 
+@pytest.mark.usefixtures("_batch_by_batch")
 def test_deleted_shards_are_made_again_and_no_others(label, teachers, tmp_path):
     label()
     folder = tmp_path / "labels"
@@ -172,6 +178,7 @@ def test_deleted_shards_are_made_again_and_no_others(label, teachers, tmp_path):
     assert contents(folder) == expected
 
 
+@pytest.mark.usefixtures("_batch_by_batch")
 @pytest.mark.parametrize("calls", [0, 4, 6, 14])
 def test_stopped_and_resumed_labels_are_the_same_files(calls, label, teachers, tmp_path):
     label(folder="whole")
@@ -244,6 +251,15 @@ def test_batchnorm_by_the_batch__several_processes_make_the_same_bytes(
         task = LabelTask(data.train.images[:COUNT], 4, config, data.normalization)
         generate_labels(task, list(teachers.values()), process, tmp_path / "shared", {"toy": 1})
     assert contents(tmp_path / "shared") == contents(tmp_path / "alone")
+
+
+@pytest.mark.parametrize("shard_bytes", [60, 10**6])
+def test_labels_do_not_depend_on_what_is_labeled_at_once(shard_bytes, label, tmp_path, monkeypatch):
+    monkeypatch.setattr(gvbsm.stages.labels, "SHARD_BYTES", shard_bytes)
+    for batches in (1, 2, 100):  # at most; an epoch has three
+        monkeypatch.setattr(gvbsm.stages.labels, "PIXELS", batches * 5 * 8**2)
+        label(folder=str(batches))
+    assert contents(tmp_path / "1") == contents(tmp_path / "2") == contents(tmp_path / "100")
 
 
 def test_every_image_has_labels(label):
@@ -411,6 +427,7 @@ def test_make_labels__asks_teachers_only_if_it_must(data, runtime, teachers, tmp
     assert load_labels(tmp_path / "labels").nbytes() == after
 
 
+@pytest.mark.usefixtures("_batch_by_batch")
 def test_only_the_pool_is_labeled(label, teachers):
     calls = []
     with teachers[WRN].register_forward_pre_hook(lambda *_: calls.append(1)):

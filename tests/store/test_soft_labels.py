@@ -67,11 +67,12 @@ def written(planned, runtime):
 
         def labeled(epoch):
             plan, logits = draw_plan(COUNT, SIZE, VIEWS, epoch, runtime), truth(epoch)
-            return plan, lambda index: store.encode(logits[index])
+            order = plan.order[shard.start : shard.stop]
+            return [plan], [store.encode(logits[index]) for index in order.split(store.batch)]
 
         store.write_index()
         for shard in store.shards[:shards]:
-            store.write(shard, labeled, lambda: None)
+            store.write(shard, map(labeled, shard.epochs))
         return load_labels(store.directory)
 
     return write
@@ -170,12 +171,10 @@ def test_a_shard_follows_from_recipe_and_number_alone(written, planned, runtime)
     first = written(size=100)
     again = planned(size=100, folder="again")
     for shard in reversed(again.shards):  # each by itself, in any order
-
-        def labeled(epoch):
-            plan = draw_plan(COUNT, SIZE, VIEWS, epoch, runtime)
-            return plan, lambda index: again.encode(truth(epoch)[index])
-
-        again.write(shard, labeled, lambda: None)
+        plans = [draw_plan(COUNT, SIZE, VIEWS, epoch, runtime) for epoch in shard.epochs]
+        orders = [plan.order[shard.start : shard.stop] for plan in plans]
+        logits = [truth(epoch)[order] for epoch, order in zip(shard.epochs, orders, strict=True)]
+        again.write(shard, [(plans, map(again.encode, logits))])  # all epochs at once
     for ours, theirs in zip(again.shards, first.shards, strict=True):
         assert ours.path.read_bytes() == theirs.path.read_bytes()
 
@@ -311,13 +310,10 @@ def test_a_batch_holds_no_whole_shard(runtime, tmp_path):
     config = LabelsConfig(epochs=2, batch_size=4, full_batch_up_to=0, views=VIEWS)
     store = new_store(tmp_path / "l", config, 600, 10_000, SIZE, runtime, RECIPE)
 
-    def labeled(epoch):
-        plan = draw_plan(600, SIZE, VIEWS, epoch, runtime)
-        return plan, lambda index: store.encode(torch.ones(len(index), 10_000).half())
-
+    plans = [draw_plan(600, SIZE, VIEWS, epoch, runtime) for epoch in range(2)]
     assert len(store.shards) == 1
     store.write_index()
-    store.write(store.shards[0], labeled, lambda: None)
+    store.write(store.shards[0], [(plans, [store.encode(torch.ones(1200, 10_000).half())])])
     command = [sys.executable, "-c", READ_ONE_BATCH, str(store.directory)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     assert int(done.stdout) < 6_000_000

@@ -59,9 +59,9 @@ def write_labels(directory, epochs=5, shard_epochs=2, images=4, classes=2, **ent
         order = torch.arange(images)
         plan = EpochPlan(order.flip(0), Views(boxes, flips, rolls), Mixes(order, boxes))
         logits = torch.full((images, classes), float(epoch), dtype=torch.float16)
-        return plan, lambda index: store.encode(logits[index])
+        return [plan], [store.encode(logits)]
 
     store.write_index()
     for shard in store.shards:
-        store.write(shard, labeled, lambda: None)
+        store.write(shard, map(labeled, shard.epochs))
     return load_labels(directory)

@@ -7,8 +7,9 @@ that are computed during training belong to the same batches.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -114,6 +115,33 @@ def draw_plan(count: int, size: int, views: ViewConfig, epoch: int, runtime: Run
     return EpochPlan(order, image_views, mixes, cells, shares)
 
 
+def join_plans(plans: Sequence[EpochPlan]) -> EpochPlan:
+    """Join the plans of several epochs, so that their views can be made at once (`view_batch`).
+
+    Args:
+        plans: Plans of one set, drawn with the same settings.
+
+    Returns:
+        A plan in which image i of a set of n images has the number k n + i for the k-th epoch.
+    """
+    if len(plans) == 1:
+        return plans[0]
+    count = len(plans[0].order)
+    offsets = count * torch.arange(len(plans)).repeat_interleave(count)
+    partners, boxes = _joined([plan.mixes for plan in plans])
+    return EpochPlan(
+        torch.cat([plan.order for plan in plans]) + offsets,
+        Views(*_joined([plan.views for plan in plans])),
+        Mixes(partners + offsets, boxes),
+        *_joined([(plan.cells, plan.shares) for plan in plans]),
+    )
+
+
+def _joined(rows: Sequence[tuple[Tensor | None, ...]]) -> list[Any]:
+    columns = zip(*rows, strict=True)
+    return [None if column[0] is None else torch.cat(column) for column in columns]
+
+
 def view_batch(
     images: Tensor,
     plan: EpochPlan,
@@ -126,15 +154,15 @@ def view_batch(
 
     Args:
         images: All images of the set, uint8 (images, channels, height, width).
-        plan: The epoch's plan.
-        index: Indices of the images, int64 (batch,).
+        plan: The plan of an epoch, or of several (`join_plans`).
+        index: Numbers of the images in the plan, int64 (batch,).
         normalization: Mean and standard deviation of the data.
         runtime: Device.
         border: Color around a padded crop, from `loading.border_color`.
     """
 
     def augment(index: Tensor) -> Tensor:
-        pictures = images[index].to(runtime.device, non_blocking=True)
+        pictures = images[index % len(images)].to(runtime.device, non_blocking=True)
         views = apply_views(normalization.normalize(pictures), plan.views.select(index), border)
         return views if plan.cells is None else apply_cells(views, plan.cells[index])
 

@@ -7,35 +7,43 @@ without the teachers.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import torch
 from torch import Tensor, nn
 
 from gvbsm.config import LabelsConfig
 from gvbsm.data.epochs import (
+    EpochPlan,
     batch_size_for,
     draw_plan,
+    join_plans,
     view_batch,
 )
 from gvbsm.data.loading import border_color
 from gvbsm.data.pixels import Normalization
 from gvbsm.engine.device import Runtime
 from gvbsm.engine.finite import check_finite
+from gvbsm.engine.out_of_memory import even_slices
 from gvbsm.files.artifacts import ArtifactError, Recipe, check_replaceable
 from gvbsm.method.beyond.label_pool import pooled_epochs
-from gvbsm.method.ensemble import label_batch
+from gvbsm.method.fast.batches import Ensemble
 from gvbsm.store.distilled import load_labels
 from gvbsm.store.label_codec import row_bytes
-from gvbsm.store.label_store import STORAGE
+from gvbsm.store.label_store import STORAGE, Shard
 from gvbsm.store.plan_codec import plan_fields
-from gvbsm.store.soft_labels import Encoded, LabeledEpoch, SoftLabels
+from gvbsm.store.soft_labels import Encoded, EpochLabels, LabeledEpochs, SoftLabels
 
 log = logging.getLogger("gvbsm")
 
 SHARD_BYTES = 32 * 1024**2  # largest shard; a stop loses one, and a shard is read as a whole
 SHARD_EPOCHS = 100  # most epochs of a shard
+PIXELS = 2**15  # of small batches that are labeled at once: 512 views of 8 pixels, 32 of 32
+
+Labeled = Callable[[Shard, Callable[[int], object]], Iterator[LabeledEpochs]]
+"""Gives the epochs of a shard; calls its second argument with a number of finished batches."""
 
 
 @dataclass(frozen=True)
@@ -119,17 +127,32 @@ def generate_labels(
     count, size = len(images), images.shape[-1]
     store = new_store(directory, config, count, task.classes, size, runtime, recipe)
     border = border_color(config.views, normalization, runtime.device)
+    ensemble = Ensemble(teachers, config, runtime)
 
-    def labeled(epoch: int) -> LabeledEpoch:
-        plan = draw_plan(count, size, config.views, epoch, runtime)
+    def labeled(shard: Shard, done: Callable[[int], object]) -> Iterator[LabeledEpochs]:
+        for some in even_slices(len(shard.epochs), max(1, PIXELS // (count * size**2))):
+            epochs = shard.epochs[some]
+            plans = [draw_plan(count, size, config.views, epoch, runtime) for epoch in epochs]
+            yield plans, labels_of(shard, epochs, join_plans(plans), done)
 
-        def label(index: Tensor) -> Encoded:
-            pictures = view_batch(images, plan, index, normalization, runtime, border)
-            logits = label_batch(pictures, teachers, config, runtime).cpu()
-            check_finite(logits.float().sum(), f"labels of epoch {epoch}", "retrain the teachers")
-            return store.encode(logits)
-
-        return plan, label
+    def labels_of(
+        shard: Shard, epochs: Sequence[int], plan: EpochPlan, done: Callable[[int], object]
+    ) -> Iterator[Encoded]:
+        batches = [
+            (epoch, index)
+            for epoch, order in zip(epochs, torch.split(plan.order, count), strict=True)
+            for index in torch.split(order[shard.start : shard.stop], store.batch)
+        ]
+        at_once = max(1, PIXELS // (min(count, store.batch) * size**2))
+        for several in even_slices(len(batches), at_once):
+            numbers, indices = zip(*batches[several], strict=True)
+            sizes = [len(index) for index in indices]
+            pictures = view_batch(images, plan, torch.cat(indices), normalization, runtime, border)
+            logits = ensemble.label(pictures, sizes).cpu()
+            for epoch, rows in zip(numbers, torch.split(logits, sizes), strict=True):
+                check_finite(rows.float().sum(), f"labels of epoch {epoch}", "retrain the teachers")
+            yield store.encode(logits)
+            done(len(sizes))
 
     if runtime.processes.leads:
         store.tidy()
@@ -159,11 +182,20 @@ def convert_labels(
     store = new_store(directory, config, source.images, source.classes, size, runtime, recipe)
     codes = [(labels.storage.top_k, labels.storage.bits) for labels in (source, store)]
 
-    def labeled(epoch: int) -> LabeledEpoch:
-        plan, labels = source.epoch(epoch)
-        if codes[0] == codes[1]:
-            return plan, labels.encoded
-        return plan, lambda index: store.encode(labels.logits(index).half())
+    def labeled(shard: Shard, done: Callable[[int], object]) -> Iterator[LabeledEpochs]:
+        for epoch in shard.epochs:
+            plan, labels = source.epoch(epoch)
+            yield [plan], converted(plan.order[shard.start : shard.stop], labels, done)
+
+    def converted(
+        order: Tensor, labels: EpochLabels, done: Callable[[int], object]
+    ) -> Iterator[Encoded]:
+        for index in torch.split(order, store.batch):
+            if codes[0] == codes[1]:
+                yield labels.encoded(index)
+            else:
+                yield store.encode(labels.logits(index).half())
+            done(1)
 
     _write_shards(store, labeled, runtime)
     if runtime.processes.leads:
@@ -246,9 +278,7 @@ def _unfit(source: SoftLabels, store: SoftLabels) -> str | None:
     return None
 
 
-def _write_shards(
-    store: SoftLabels, labeled: Callable[[int], LabeledEpoch], runtime: Runtime
-) -> None:
+def _write_shards(store: SoftLabels, labeled: Labeled, runtime: Runtime) -> None:
     """Write the missing shards; several processes share them."""
     total = sum(map(store.batches, store.shards))
     with runtime.progress(total, "labels", "batch") as bar:
@@ -256,5 +286,5 @@ def _write_shards(
             if store.is_made(shard):
                 bar.update(store.batches(shard))
             else:
-                store.write(shard, labeled, bar.update)
+                store.write(shard, labeled(shard, bar.update))
     runtime.processes.barrier()

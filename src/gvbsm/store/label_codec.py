@@ -58,7 +58,8 @@ def pack_rows(table: Tensor, fields: Sequence[Field]) -> Tensor:
     lows, limits, shifts = _bounds(fields)
     columns, places, distances = _bytes_of(fields)
     packed = torch.zeros(len(table), packed_bytes(fields), dtype=torch.uint8)
-    for rows, row_bytes in zip(table.split(ROWS_AT_ONCE), packed.split(ROWS_AT_ONCE), strict=True):
+    chunks = (torch.split(tensor, ROWS_AT_ONCE) for tensor in (table, packed))
+    for rows, row_bytes in zip(*chunks, strict=True):
         values = rows - lows
         if bool((outside := (values < 0) | (values >= limits)).any()):
             number = int(outside.any(dim=0).nonzero()[0])
@@ -66,8 +67,8 @@ def pack_rows(table: Tensor, fields: Sequence[Field]) -> Tensor:
             allowed = f"[{low}, {low + 2**bits - 1}]"
             raise ValueError(f"{name} must be in {allowed}, got {rows[:, number]}")
         # No two fields have a bit in common, so that their sum is their union.
-        parts = (((values << shifts)[:, columns] >> distances) & 255).to(torch.uint8)
-        row_bytes.index_add_(1, places, parts)
+        values = (values << shifts)[:, columns] >> distances
+        row_bytes.index_add_(1, places, (values & 255).to(torch.uint8))
     return packed
 
 
@@ -76,7 +77,8 @@ def unpack_rows(packed: Tensor, fields: Sequence[Field]) -> Tensor:
     lows, limits, shifts = _bounds(fields)
     columns, places, distances = _bytes_of(fields)
     table = torch.zeros(len(packed), len(fields), dtype=torch.int64)
-    for row_bytes, rows in zip(packed.split(ROWS_AT_ONCE), table.split(ROWS_AT_ONCE), strict=True):
+    chunks = (torch.split(tensor, ROWS_AT_ONCE) for tensor in (table, packed))
+    for rows, row_bytes in zip(*chunks, strict=True):
         rows.index_add_(1, columns, row_bytes[:, places].long() << distances)
     return table.bitwise_right_shift_(shifts).bitwise_and_(limits - 1).add_(lows)
 
@@ -96,8 +98,7 @@ def _bytes_of(fields: Sequence[Field]) -> tuple[Tensor, Tensor, Tensor]:
         end = start + field.bits
         last = (end - 1) // 8
         if field.bits:
-            places = range(start // 8, last + 1)
-            rows += [(column, place, 8 * (last - place)) for place in places]
+            rows += [(column, at, 8 * (last - at)) for at in range(start // 8, last + 1)]
         start = end
     columns, places, distances = torch.tensor(rows, dtype=torch.int64).view(-1, 3).unbind(1)
     return columns, places, distances

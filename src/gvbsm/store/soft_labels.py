@@ -13,7 +13,7 @@ read once to compare its checksum, and none of it is kept in memory.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -38,8 +38,8 @@ OPEN_SHARDS = 8  # shards that stay mapped
 LOGITS = {"logits", "codes", "classes", "fill", "low", "scale"}  # tensors of `encode_logits`
 
 Encoded = dict[str, Tensor]
-LabeledEpoch = tuple[EpochPlan, Callable[[Tensor], Encoded]]
-"""An epoch's plan, and a function that gives the encoded labels of a batch of image numbers."""
+LabeledEpochs = tuple[Sequence[EpochPlan], Iterable[Encoded]]
+"""Plans of epochs, and the encoded labels of their images in a shard, in the order of the plans."""
 
 
 @dataclass(frozen=True)
@@ -194,26 +194,21 @@ class SoftLabels(LabelStore):
         """Encode logits, float16 (batch, classes), as this store keeps them."""
         return encode_logits(logits, self.storage.top_k, self.storage.bits)
 
-    def write(
-        self, shard: Shard, labeled: Callable[[int], LabeledEpoch], count: Callable[[], object]
-    ) -> None:
-        """Label a shard batch by batch and write it.
+    def write(self, shard: Shard, labeled: Iterable[LabeledEpochs]) -> None:
+        """Write a shard.
 
         Args:
             shard: The shard.
-            labeled: Returns the plan and the labels of an epoch.
-            count: Called after each batch.
+            labeled: Its epochs in order, one or several at a time; labels are taken one by one.
         """
         rows: dict[str, list[Tensor]] = {}
-        for epoch in shard.epochs:
-            plan, label = labeled(epoch)
-            table = tabulate(plan)[shard.start : shard.stop]
-            rows.setdefault("views", []).append(pack_rows(table, self.fields))
-            for index in torch.split(plan.order[shard.start : shard.stop], self.batch):
-                for name, values in label(index).items():
+        for plans, batches in labeled:
+            tables = [tabulate(plan)[shard.start : shard.stop] for plan in plans]
+            rows.setdefault("views", []).append(pack_rows(torch.cat(tables), self.fields))
+            for encoded in batches:
+                for name, values in encoded.items():
                     rows.setdefault(name, []).append(values)
-                count()
-        self.write_rows(shard, {name: torch.cat(batches) for name, batches in rows.items()})
+        self.write_rows(shard, {name: torch.cat(parts) for name, parts in rows.items()})
 
     def write_rows(self, shard: Shard, tensors: Encoded) -> None:
         """Write a shard's tensors."""
