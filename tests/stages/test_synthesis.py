@@ -10,12 +10,12 @@ from dataclasses import astuple, replace
 import pytest
 import torch
 import torch.nn.functional as F
-from tqdm import tqdm
 
 from gvbsm.config import OptimizerConfig, SynthesisConfig, ViewConfig
 from gvbsm.data.starts import Start
 from gvbsm.engine.device import RunError, Runtime
 from gvbsm.engine.forms import Forms
+from gvbsm.engine.progress.bars import Bar
 from gvbsm.files.artifacts import read_header
 from gvbsm.files.checkpoint import Checkpoint
 from gvbsm.method import synthesis as loop
@@ -633,7 +633,7 @@ def bars(monkeypatch):
     made = []
 
     def progress(self, total, name, unit):
-        made.append(tqdm(total=total, desc=name, unit=unit, file=io.StringIO()))
+        made.append(Bar(total=total, desc=name, unit=unit, file=io.StringIO()))
         return made[-1]
 
     monkeypatch.setattr(Runtime, "progress", progress)

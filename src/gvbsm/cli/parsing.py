@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import sys
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -27,6 +24,8 @@ from gvbsm.config.paths import user_path
 from gvbsm.config.provenance import Origin
 from gvbsm.config.settled import check_beta_dr
 from gvbsm.engine.launch import read_launch
+from gvbsm.engine.progress import log
+from gvbsm.engine.progress.log import Style
 from gvbsm.pipeline.budget.pictures import PRESET
 from gvbsm.pipeline.budget.request import Request, parse_duration
 
@@ -41,7 +40,7 @@ class Option(NamedTuple):
 
     Attributes:
         name: Its name.
-        value: What it takes, in a word for the help; none is a flag.
+        value: What it takes: a word for the help, or the words to choose from; none is a flag.
         text: What it does.
         verbs: The verbs that have it; none is all that run stages.
     """
@@ -50,6 +49,11 @@ class Option(NamedTuple):
     value: str
     text: str
     verbs: tuple[str, ...] = ()
+
+    @property
+    def key(self) -> str:
+        """Its name among the parsed arguments."""
+        return self.name.lstrip("-").replace("-", "_")
 
 
 STAGE_VERBS = (
@@ -63,7 +67,8 @@ STAGE_VERBS = (
 )
 OPTIONS = (
     Option("--workdir", "DIR", "folder of all files of the run; runs/NAME if left out"),
-    Option("--quiet", "", "no progress bars and no log"),
+    Option("--quiet", "", "no progress and no log"),
+    Option("--log-format", "text|json", "format of the log's lines"),
     Option(
         "--compress",
         "",
@@ -90,14 +95,9 @@ def options_of(verb: str) -> list[Option]:
     ]
 
 
-def start_log(quiet: bool = False) -> None:
-    """Let the log go to the standard error stream; of several processes the first alone tells."""
-    quiet = quiet or read_launch().rank > 0
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", stream=sys.stderr)
-    logging.getLogger("gvbsm").setLevel(logging.WARNING if quiet else logging.INFO)
-    warnings.filterwarnings(
-        "ignore", module="PIL"
-    )  # about broken metadata, of which gvbsm prints a line of its own
+def start_log(quiet: bool = False, style: Style = "text") -> None:
+    """Let the log go to the standard error stream; of several processes only the first logs."""
+    log.start_log(quiet or read_launch().rank > 0, style)
 
 
 class Parsed(NamedTuple):
@@ -106,9 +106,10 @@ class Parsed(NamedTuple):
     Attributes:
         config: All settings.
         workdir: The work directory.
-        quiet: No progress bars and no log.
+        quiet: No progress and no log.
         origin: The preset, and which of its settings the command line changed.
         request: The time budget that the settings have yet to be fitted into; None is no budget.
+        log_format: Format of the log's lines.
     """
 
     config: Config
@@ -116,6 +117,7 @@ class Parsed(NamedTuple):
     quiet: bool
     origin: Origin
     request: Request | None = None
+    log_format: Style = "text"
 
 
 def parse_run(verb: str, argv: list[str]) -> Parsed | None:
@@ -139,15 +141,16 @@ def parse_run(verb: str, argv: list[str]) -> Parsed | None:
         parsed = parser.parse_args(argv)
     except ArgumentError as error:
         raise ConfigError(explain(str(error))) from None
-    options = {item.name: parsed.pop(item.name.lstrip("-")) for item in options_of(verb)}
+    options = {item.name: parsed.pop(item.key) for item in options_of(verb)}
     parsed.pop("preset")
     workdir = user_path(options["--workdir"]) if options.get("--workdir") else start.workdir
     origin = Origin.of(start.preset, preset_settings, parsed.as_dict())
     config = from_parsed(parser, parsed)
     if "--synthesis.beta_dr" in (argument.partition("=")[0] for argument in argv):
         check_beta_dr(config)
+    log_format = options.get("--log-format") or "text"
     request = _request(start.preset, options.get("--budget"), config, argv)
-    return Parsed(config, workdir, bool(options.get("--quiet")), origin, request)
+    return Parsed(config, workdir, bool(options.get("--quiet")), origin, request, log_format)
 
 
 def _request(
@@ -168,6 +171,8 @@ def _add_options(parser: ArgumentParser, verb: str) -> None:
     parser.add_argument("preset", type=str)
     for option in options_of(verb):
         kind: dict[str, Any] = {"type": str} if option.value else {"action": "store_true"}
+        if "|" in option.value:
+            kind = {"choices": option.value.split("|")}
         parser.add_argument(option.name, **kind)
 
 

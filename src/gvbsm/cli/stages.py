@@ -25,7 +25,7 @@ def stage_verb(verb: str, argv: list[str], others: Others) -> int:
     parsed = parse_run(verb, argv)
     if parsed is None:
         return 0
-    start_log(parsed.quiet)
+    start_log(parsed.quiet, parsed.log_format)
     parsed = within_budget(parsed)
     config, workdir, quiet, origin = parsed.config, parsed.workdir, parsed.quiet, parsed.origin
     from gvbsm.cli.finished import Completion

@@ -14,6 +14,7 @@ from gvbsm.config.keys import merge
 from gvbsm.config.paths import user_path
 from gvbsm.config.provenance import Origin
 from gvbsm.engine.launch import read_launch
+from gvbsm.engine.progress.log import Style
 from gvbsm.studies.definition import read_study, read_sweep_plan, study_names
 
 
@@ -31,6 +32,7 @@ def sweep_verb(argv: list[str], others: Others) -> int:
     parser.add_argument("--workdir", type=str)
     parser.add_argument("--repeat", type=int)
     parser.add_argument("--quiet", action="store_true")
+    parser.add_argument("--log-format", type=Style)
     try:
         parsed = parser.parse_args(
             with_lists([long_option(argument) for argument in argv[2:]]), defaults=False
@@ -38,7 +40,7 @@ def sweep_verb(argv: list[str], others: Others) -> int:
     except ArgumentError as error:
         raise ConfigError(explain(str(error))) from None
     options = parsed.as_dict()
-    quiet = bool(options.pop("quiet", False))
+    quiet, log_format = bool(options.pop("quiet", False)), options.pop("log_format", None)
     folder = user_path(options.pop("workdir", None) or f"runs/sweep-{Path(names[1]).stem}")
     repeat = options.pop("repeat", 1)
     study, preset = names
@@ -47,7 +49,7 @@ def sweep_verb(argv: list[str], others: Others) -> int:
     plan = read_sweep_plan(study, settings, options, repeat)
     point_settings = parser.parse_object(merge(settings, options)).as_dict()
     origin = Origin.of(preset, preset_settings, point_settings)
-    start_log(quiet)
+    start_log(quiet, log_format or "text")
     others.start(plan.studies[0][1][0].config)
     from gvbsm.studies.sweep import run_plan
     from gvbsm.studies.table import format_study
@@ -76,7 +78,8 @@ def _sweep_help() -> str:
             "  PRESET     as for gvbsm run: a preset or a YAML file, several joined by +",
             "  --workdir  folder of all files of the sweep; runs/sweep-PRESET if left out",
             "  --repeat   runs of each point, with seeds counted up; their students are pooled",
-            "  --quiet    no progress bars and no log",
+            "  --quiet    no progress and no log",
+            "  --log-format   format of the log's lines: text or json",
             "  --section.key value   any setting of gvbsm run --help all, for all points",
             "",
             "studies:",

@@ -1,23 +1,23 @@
-"""Device, precision, CPU cores and memory of this process, and progress bars."""
+"""Device, precision, CPU cores and memory of this process, and the progress of its loops."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
 import logging
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import torch
 from torch import Generator, nn
-from tqdm import tqdm
 
 from gvbsm.config.errors import first_line
 from gvbsm.engine.forms import NO_FORMS, Form, Forms, Kind
 from gvbsm.engine.machine.limits import usable_cores
 from gvbsm.engine.processes import ALONE, Processes
+from gvbsm.engine.progress.bars import Bar, begin
+from gvbsm.engine.progress.log import log_by_default
 from gvbsm.engine.seeds import generator_for
 
 log = logging.getLogger("gvbsm")
@@ -43,7 +43,7 @@ class Runtime:
         precision: fp32 or bf16 (autocast; master weights, losses and statistics stay float32).
         seed: The run's seed, from which every generator is derived.
         checkpoint_seconds: Time between checkpoints.
-        quiet: Show no progress bars.
+        quiet: Show no progress.
         log: Receives losses and accuracies for the trackers; None without trackers.
         processes: The processes that work on the run together.
         layout: Memory layout of networks, channels-last or contiguous; None is `usual_layout`'s.
@@ -96,15 +96,14 @@ class Runtime:
             return chosen
         return max(1, usable_cores() // self.processes.local_world)
 
-    def progress(self, total: int, name: str, unit: str) -> tqdm[Any]:
-        """Return a progress bar; hidden when `quiet`, or when stderr is not a terminal."""
-        hidden = self.quiet or not sys.stderr.isatty()
-        return tqdm(total=total, desc=name, unit=unit, disable=hidden, dynamic_ncols=True)
+    def progress(self, total: int, name: str, unit: str) -> Bar:
+        """Begin to show the progress of a loop; nothing is shown when `quiet`."""
+        return begin(total, name, unit, self.quiet)
 
-    def track(self, items: Iterable[Item], name: str) -> Iterator[Item]:
-        """Yield `items` behind a progress bar."""
-        hidden = self.quiet or not sys.stderr.isatty()
-        yield from tqdm(items, desc=name, disable=hidden, dynamic_ncols=True)
+    def track(self, items: Iterable[Item], name: str, unit: str = "item") -> Iterator[Item]:
+        """Yield `items` and show the progress."""
+        with begin(None, name, unit, self.quiet, items) as bar:
+            yield from bar
 
 
 def usual_layout(model: nn.Module, precision: str) -> str:
@@ -128,8 +127,9 @@ def resolve_runtime(
 ) -> Runtime:
     """Resolve `auto`, check that the device is available, and set torch's number of CPU threads.
 
-    On the CPU this also calls `keep_memory`. Several processes on one machine each take the GPU of
-    their local rank, unless `device` names one. Only process 0 shows progress.
+    On the CPU this also calls `keep_memory`, and in Python it shows the log (`log_by_default`).
+    Several processes on one machine each take the GPU of their local rank, unless `device` names
+    one. Only process 0 shows progress.
 
     Args:
         device: auto, cpu, cuda or cuda:N.
@@ -137,7 +137,7 @@ def resolve_runtime(
             not measured (`engine.forms`).
         seed: The run's seed.
         checkpoint_seconds: Time between checkpoints.
-        quiet: Show no progress bars.
+        quiet: Show no progress.
         threads: torch's CPU threads; None takes this process's share of the cores that the
             processes divide, or leaves them as they are.
         processes: The processes that work on the run together.
@@ -153,6 +153,7 @@ def resolve_runtime(
     if chosen.type == "cpu":
         keep_memory()
     quiet = quiet or not processes.leads
+    log_by_default(quiet)
     return Runtime(chosen, precision, seed, checkpoint_seconds, quiet, processes=processes)
 
 

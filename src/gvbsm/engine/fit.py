@@ -129,7 +129,7 @@ def fit(
         team.together(),
     ):
         step, total, history = _resume(model, average, solver, micro_batches, keeper, runtime, team)
-        bar.update(step)
+        bar.skip(step)
         net = replicate(model, team, runtime.device)
         if runtime.compiled and team.world == 1:
             net = CompiledNetwork(model)

@@ -6,7 +6,8 @@ disk before the file gets its name. So a killed process may leave a line without
 a file without a line. Lines are only appended, and each process has a manifest of its own,
 `.gvbsm-files-RANK.jsonl` for ranks above 0.
 
-Only a file that is listed with its present content is replaced or removed.
+Only a file that is listed with its present content is replaced or removed. Of a file that grows,
+such as a log, the line holds the content that it began with.
 """
 
 from __future__ import annotations
@@ -85,10 +86,26 @@ def record(root: Path, contents: Mapping[Path, Content]) -> None:
         root: The folder with the manifest.
         contents: Path below `root` that a file will have -> its size and checksum.
     """
-    rank = read_launch().rank
-    manifest = root / (f"{NAME.removesuffix('.jsonl')}-{rank}.jsonl" if rank else NAME)
     entries = ({"name": _relative(p, root), **c._asdict()} for p, c in contents.items())
-    _append(manifest, *entries)
+    _append(_manifest(root), *entries)
+
+
+def record_beginning(root: Path, path: Path, beginning: bytes) -> None:
+    """Add a file that will grow to this process's manifest, before it is created.
+
+    Args:
+        root: The folder with the manifest.
+        path: Path below `root` that the file will have.
+        beginning: The bytes that it will always begin with.
+    """
+    content = Content(len(beginning), zlib.crc32(beginning))
+    _append(_manifest(root), {"name": _relative(path, root), "begins": content._asdict()})
+
+
+def _manifest(root: Path) -> Path:
+    """The manifest of this process."""
+    rank = read_launch().rank
+    return root / (f"{NAME.removesuffix('.jsonl')}-{rank}.jsonl" if rank else NAME)
 
 
 def _append(manifest: Path, *entries: dict[str, object]) -> None:
@@ -105,12 +122,37 @@ def _relative(path: Path, root: Path) -> str:
 def listed_contents(root: Path) -> dict[str, set[Content]]:
     """Read a folder's manifests: name of each file -> all contents that were written."""
     files: dict[str, set[Content]] = {}
-    for manifest in sorted(root.glob(f"{NAME.removesuffix('.jsonl')}*.jsonl")):
+    for manifest in _manifests(root):
         for entry in _entries(manifest):
             match entry:
                 case {"name": str(name), "size": int(size), "crc32": int(checksum)}:
                     files.setdefault(name, set()).add(Content(size, checksum))
     return files
+
+
+def is_begun(path: Path, root: Path) -> bool:
+    """Return whether the manifests of `root` list the beginning of a file that grows."""
+    if path.is_symlink() or not path.is_file():
+        return False
+    name, content = _relative(path, root), b""
+    for manifest in _manifests(root):
+        for entry in _entries(manifest):
+            match entry:
+                case {"name": str(listed), "begins": {"size": int(size), "crc32": int(checksum)}}:
+                    if listed == name and 0 < size <= LINE_LIMIT:
+                        content = content or _first_bytes(path)
+                        if len(content) >= size and zlib.crc32(content[:size]) == checksum:
+                            return True
+    return False
+
+
+def _first_bytes(path: Path) -> bytes:
+    with path.open("rb") as file:
+        return file.read(LINE_LIMIT)
+
+
+def _manifests(root: Path) -> list[Path]:
+    return sorted(root.glob(f"{NAME.removesuffix('.jsonl')}*.jsonl"))
 
 
 def _entries(manifest: Path) -> Iterator[object]:

@@ -25,6 +25,7 @@ from gvbsm.config import Config, ConfigError, SqueezeConfig, SynthesisConfig
 from gvbsm.config.build import selection_of, squeeze_of, to_dict
 from gvbsm.config.fields import settings_in
 from gvbsm.config.keys import flatten
+from gvbsm.config.provenance import Origin
 from gvbsm.config.stages import EXTRA_TAKES
 from gvbsm.data.datasets import ImageData, read_dataset
 from gvbsm.data.pictures import DataError
@@ -40,6 +41,8 @@ from gvbsm.store.workdir import Workspace
 
 log = logging.getLogger("gvbsm")
 
+SHOWN_CHANGES = 6  # settings that differ from the preset
+
 
 def load_data(config: Config, runtime: Runtime) -> ImageData:
     """Read the real pictures of the settings, and log what was read."""
@@ -53,6 +56,23 @@ def load_data(config: Config, runtime: Runtime) -> ImageData:
         for line in data.reading.lines():
             log.info("  %s", line)
     return data
+
+
+def log_header(config: Config, runtime: Runtime, origin: Origin, workdir: Path) -> None:
+    """Log with what a run computes, where its settings come from, and where it writes."""
+    if not runtime.processes.leads:
+        return
+    threads, world = torch.get_num_threads(), runtime.processes.world
+    device = f"device {runtime.device}"
+    if runtime.device.type == "cuda":
+        device += f" ({torch.cuda.get_device_name(runtime.device)})"
+    processes = f"{world} processes of " * (world > 1)
+    cores = f"{processes}{threads} thread{'s' * (threads > 1)}"
+    log.info("%s, %s, %s", device, cores, runtime.precision)
+    names, more = ", ".join(origin.changed[:SHOWN_CHANGES]), len(origin.changed) - SHOWN_CHANGES
+    changed = f", changed: {names}" * bool(names) + f" and {more} more" * (more > 0)
+    log.info("settings: %s%s", origin.preset or f"data {config.data.name}", changed)
+    log.info("work directory: %s (gvbsm %s)", workdir, __version__)
 
 
 def _networks(config: Config) -> list[str]:

@@ -41,6 +41,7 @@ from gvbsm.pipeline.preflight import (
     check_owner,
     check_replicas,
     load_data,
+    log_header,
 )
 from gvbsm.pipeline.real_pictures import keep_real, sample_real
 from gvbsm.pipeline.results import collect
@@ -380,8 +381,9 @@ class Run:
     @contextmanager
     def at_work(self) -> Iterator[None]:
         """Lock the work directory and open the trackers."""
-        with self.team.begun(), self._tracking() as log:
-            self.runtime = replace(self.runtime, log=log)
+        with self.team.begun(), self._tracking() as tracker:
+            log_header(self.config, self.runtime, self.origin, self.workdir)
+            self.runtime = replace(self.runtime, log=tracker)
             yield
 
     def _tracking(self) -> AbstractContextManager[Log | None]:

@@ -10,6 +10,7 @@ from typing import TypeVar
 from gvbsm.config import Parallel
 from gvbsm.engine.processes import ALONE, Processes
 from gvbsm.files.checkpoint import remove_finished
+from gvbsm.files.log_file import log_file
 from gvbsm.store.workdir import Workspace, await_files
 
 Item = TypeVar("Item", int, str)
@@ -28,7 +29,7 @@ class Teamwork:
 
     @contextmanager
     def begun(self) -> Iterator[None]:
-        """Lock the directory against other runs, and check that all processes share it.
+        """Lock the directory, open its log file, and check that all processes share it.
 
         Raises:
             ArtifactError, ProcessError: If another run has locked the directory, or it is not the
@@ -39,7 +40,7 @@ class Teamwork:
             yield
             self._processes.barrier()
             return
-        with self.workspace.locked():
+        with self.workspace.locked(), log_file(self.workspace.directory):
             self.workspace.absorb()
             remove_finished(self.workspace.directory)
             self.workspace.check_shared(self._processes)

@@ -284,7 +284,7 @@ def _write_shards(store: SoftLabels, labeled: Labeled, runtime: Runtime) -> None
     with runtime.progress(total, "labels", "batch") as bar:
         for shard in runtime.processes.deal(store.shards, len(store.shards)):
             if store.is_made(shard):
-                bar.update(store.batches(shard))
+                bar.skip(store.batches(shard))
             else:
                 store.write(shard, labeled(shard, bar.update))
     runtime.processes.barrier()

@@ -21,7 +21,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from gvbsm.config import SynthesisConfig
 from gvbsm.config.stages import EXTRA_TAKES
@@ -29,6 +28,7 @@ from gvbsm.data.datasets import ImageData
 from gvbsm.data.starts import Start
 from gvbsm.data.views import resize
 from gvbsm.engine.device import RunError, Runtime
+from gvbsm.engine.progress.bars import Bar
 from gvbsm.files.checkpoint import Checkpoint
 from gvbsm.files.plugins import called_by_name
 from gvbsm.method.beyond.class_matching import ClassMatching, class_moments
@@ -162,7 +162,7 @@ def synthesize_set(
     with runtime.progress(plan.steps(everything), "synthesis", "it") as bar:
         missing = processes.same(files.missing)
         await_files([files.draft.path])
-        bar.update(plan.steps(everything) - plan.steps(missing))
+        bar.skip(plan.steps(everything) - plan.steps(missing))
         at_once = processes.same(lambda: _groups_at_once(config, runtime, len(missing)))
         usual = sum(len(plan.groups[g]) for g in plan.stacks(everything, at_once)[0])
         compiled = _compiled(task, runtime)
@@ -216,7 +216,7 @@ def _make_stack(
     files: Groups,
     numbers: Sequence[int],
     runtime: Runtime,
-    bar: tqdm[Any],
+    bar: Bar,
 ) -> None:
     """Optimize a stack of groups, and write their images and files."""
     index = torch.cat([plan.groups[g] for g in numbers])
@@ -248,7 +248,7 @@ def optimize_stack(
     filmed: Tensor,
     runtime: Runtime,
     checkpoint: Checkpoint,
-    bar: tqdm[Any],
+    bar: Bar,
 ) -> tuple[Tensor, Work]:
     """Run the loop over a stack of groups: log and check its steps, film, and save checkpoints.
 
@@ -273,7 +273,7 @@ def optimize_stack(
     work = _begin(task, stack, start.to(runtime.device), filmed, runtime)
     work.resume(checkpoint)
     state, frames = work.state, frame_steps(config.iterations)
-    bar.update((state.step - stack.begin) * stack.groups)
+    bar.skip((state.step - stack.begin) * stack.groups)
     measured = _measured(stack.begin, config.iterations)
     extras = task.extras(stack, start, runtime)
     _film(work, frames, filmed, task)
@@ -336,7 +336,7 @@ def _log_step(
     work: Work,
     task: SynthesisTask,
     runtime: Runtime,
-    bar: tqdm[Any],
+    bar: Bar,
 ) -> None:
     """Log an iteration to each group's trace, the progress bar and the trackers."""
     for group, trace in enumerate(work.traces):

@@ -1,0 +1,158 @@
+"""What this process is at: the part of the run, its loop, and how much of the run is done."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, NamedTuple, Protocol
+
+PRIOR_SECONDS = 30.0  # weight of the plan's own speed beside the measured one
+MINUTE, HOUR, DAY = 60, 3600, 86_400
+
+
+class Loop(Protocol):
+    """A loop whose steps are counted, such as a progress bar."""
+
+    n: float
+    total: float | None
+    desc: str
+    unit: str
+
+
+class Whole(NamedTuple):
+    """How far the whole run is.
+
+    Attributes:
+        share: Share of the planned work that is done, from 0 to 1.
+        seconds_left: Estimated time until its end.
+    """
+
+    share: float
+    seconds_left: float
+
+
+class Plan:
+    """The planned seconds of the parts of a run, compared with the time that they really take.
+
+    Args:
+        seconds: Key of each part, as in `seconds.json` -> planned seconds.
+        finished: Returns the keys of the parts that are finished, whoever made them.
+        clock: Returns the time in seconds.
+    """
+
+    def __init__(
+        self,
+        seconds: Mapping[str, float],
+        finished: Callable[[], set[str]],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._seconds, self._finished, self._clock = seconds, finished, clock
+        self._start, self._before = clock(), self._done({})
+
+    def _done(self, running: Mapping[str, float]) -> float:
+        finished = self._finished()
+        shares = {**running, **dict.fromkeys(finished, 1.0)}
+        return sum(planned * shares.get(key, 0.0) for key, planned in self._seconds.items())
+
+    def whole(self, running: Mapping[str, float]) -> Whole | None:
+        """Return how far the run is; None if nothing is planned.
+
+        The planned time of the remaining parts is scaled by how long the finished ones took.
+
+        Args:
+            running: Key of an unfinished part -> share of it that is done.
+        """
+        total = sum(self._seconds.values())
+        if total <= 0:
+            return None
+        done = min(self._done(running), total)
+        here = max(0.0, done - self._before)  # the others were finished by an earlier run
+        slowness = (self._clock() - self._start + PRIOR_SECONDS) / (here + PRIOR_SECONDS)
+        return Whole(done / total, slowness * (total - done))
+
+
+class Activity:
+    """What a process is at.
+
+    Attributes:
+        plan: The plan of the run; None if there is none.
+        title: The part at work among its kind, such as `teacher 2 of 5`; may be empty.
+        loop: The innermost loop at work; None between loops.
+    """
+
+    def __init__(self) -> None:
+        self.plan: Plan | None = None
+        self.title = ""
+        self.loop: Loop | None = None
+        self._key: str | None = None
+
+    @contextmanager
+    def part(self, key: str, title: str = "") -> Iterator[None]:
+        """Be at a part of the run in the block.
+
+        Args:
+            key: Its key, as in `seconds.json`.
+            title: See `title`.
+        """
+        before = self._key, self.title
+        self._key, self.title = key, title
+        try:
+            yield
+        finally:
+            self._key, self.title = before
+
+    def whole(self) -> Whole | None:
+        """Return how far the whole run is; None without a plan."""
+        if self.plan is None:
+            return None
+        loop, running = self.loop, {}
+        if self._key is not None and loop is not None and loop.total:
+            running[self._key] = min(1.0, loop.n / loop.total)
+        return self.plan.whole(running)
+
+
+ACTIVITY = Activity()  # of this process
+
+
+def spell_duration(seconds: float) -> str:
+    """Return a duration in at most two units: `45 s`, `7 min 30 s`, `3 h 5 min`, `2 d 4 h`."""
+    whole = max(0, round(seconds))
+    for size, unit, smaller_size, smaller in (
+        (DAY, "d", HOUR, "h"),
+        (HOUR, "h", MINUTE, "min"),
+        (MINUTE, "min", 1, "s"),
+    ):
+        if whole >= size:
+            count, remainder = divmod(whole, size)
+            fine = remainder // smaller_size
+            return f"{count} {unit}" + f" {fine} {smaller}" * bool(fine)
+    return f"{whole} s"
+
+
+def describe(loop: Mapping[str, Any], title: str, whole: Whole | None) -> str:
+    """Describe how far a loop is, in one line.
+
+    Args:
+        loop: Its `tqdm.format_dict`.
+        title: The part of the run that it belongs to; may be empty.
+        whole: How far the whole run is; None if that is not known.
+    """
+    name = loop["prefix"] + f" ({title})" * bool(title)
+    done, total, rate, unit = (loop[key] for key in ("n", "total", "rate", "unit"))
+    count = f"{done:,} of {total:,} {plural(unit)}" if total else f"{done:,} {plural(unit)}"
+    facts = [f"{count} in {spell_duration(loop['elapsed'])}"]
+    if rate:
+        facts.append(f"{rate:.3g} {plural(unit)}/s" if rate >= 1 else f"{1 / rate:.3g} s a {unit}")
+        if total:
+            facts.append(f"{spell_duration((total - done) / rate)} left")
+    line = f"{name}: {', '.join(facts)}"
+    if whole is not None:
+        left = spell_duration(whole.seconds_left)
+        line += f"; the run: {100 * whole.share:.0f} % done, {left} left"
+    return line
+
+
+def plural(unit: str) -> str:
+    """Return the plural of the unit of a loop."""
+    return f"{unit}es" if unit.endswith(("h", "s", "x")) else f"{unit}s"

@@ -1,0 +1,156 @@
+"""What a run says while it works: bars, log lines, the share of the whole, formats."""
+
+import json
+import logging
+import sys
+from types import ModuleType
+
+import pytest
+
+from gvbsm.engine.progress import bars
+from gvbsm.engine.progress.activity import ACTIVITY, Plan, spell_duration
+from gvbsm.engine.progress.log import EARLY, JsonFormat, Screen, TextFormat, start_log
+
+
+class Clock:
+    now = 1000.0
+
+    def __call__(self):
+        return self.now
+
+
+@pytest.fixture
+def clock():
+    return Clock()
+
+
+def lines(caplog):
+    return [record.getMessage() for record in caplog.records]
+
+
+def work(clock, steps, seconds, done=0, **options):
+    """A loop of steps that take some seconds each."""
+    options = {"total": done + steps, "desc": "squeeze resnet18", "unit": "step", **options}
+    with bars.Lines(clock, **options) as bar:
+        bar.skip(done)
+        for _ in range(steps):
+            clock.now += seconds
+            bar.update()
+
+
+def test_a_loop_of_less_than_ten_seconds_logs_nothing(clock, caplog):
+    with caplog.at_level(logging.INFO, "gvbsm"):
+        work(clock, steps=90, seconds=0.1)
+    assert lines(caplog) == []
+
+
+def test_a_long_loop_logs_after_ten_seconds_and_then_once_a_minute(clock, caplog):
+    with caplog.at_level(logging.INFO, "gvbsm"):
+        work(clock, steps=1200, seconds=0.125)
+    told = lines(caplog)
+    assert len(told) == 3  # after 10, 70 and 130 of 150 seconds
+    assert told[0] == "squeeze resnet18: 80 of 1,200 steps in 10 s, 8 steps/s, 2 min 20 s left"
+    assert told[2].endswith("1,040 of 1,200 steps in 2 min 10 s, 8 steps/s, 20 s left")
+    facts = caplog.records[0].progress
+    assert (facts["part"], facts["done"], facts["total"]) == ("squeeze resnet18", 80, 1200)
+    assert facts["seconds_left"] == pytest.approx(140)
+
+
+def test_steps_of_an_earlier_run_do_not_count_as_fast_ones(clock, caplog):
+    with caplog.at_level(logging.INFO, "gvbsm"):
+        work(clock, steps=100, seconds=12.5, done=800)
+    assert lines(caplog)[0] == (
+        "squeeze resnet18: 801 of 900 steps in 12 s, 12.5 s a step, 20 min 38 s left"
+    )
+
+
+def test_lines_name_the_part_and_the_share_of_the_whole(clock, caplog, monkeypatch):
+    finished = {"data"}
+    planned = {"data": 100.0, "squeeze/a": 100.0, "squeeze/b": 200.0}
+    monkeypatch.setattr(ACTIVITY, "plan", Plan(planned, lambda: finished, clock))
+    with caplog.at_level(logging.INFO, "gvbsm"), ACTIVITY.part("squeeze/a", "teacher 1 of 2"):
+        work(clock, steps=2, seconds=50.0)
+    # 50 planned seconds took 50; 250 are left. 50 more took as long.
+    start = "squeeze resnet18 (teacher 1 of 2): 1 of 2 steps in 50 s, 50 s a step, 50 s left; "
+    assert lines(caplog) == [start + "the run: 38 % done, 4 min 10 s left"]
+    assert ACTIVITY.title == ""
+    finished.add("squeeze/a")
+    clock.now += 130  # the first part took 230 seconds instead of 100
+    whole = ACTIVITY.whole()
+    assert whole.share == pytest.approx(0.5)
+    assert whole.seconds_left == pytest.approx(200 * (230 + 30) / (100 + 30))
+
+
+def test_quiet_loops_count_on_for_those_who_stop_them(capsys):
+    with bars.begin(5, "labels", "batch", quiet=True) as bar:
+        bar.skip(1)
+        bar.update()
+        assert (ACTIVITY.loop.n, ACTIVITY.loop.total, ACTIVITY.loop.desc) == (2, 5, "labels")
+    assert ACTIVITY.loop is None
+    assert list(bars.begin(None, "x", "item", True, [1, 2])) == [1, 2]
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_notebook_without_widgets_gets_lines_and_no_warning(monkeypatch, recwarn):
+    monkeypatch.setitem(sys.modules, "ipykernel", ModuleType("ipykernel"))
+    monkeypatch.setattr(bars, "find_spec", lambda name: None)
+    with bars.begin(5, "labels", "batch", quiet=False) as bar:
+        assert isinstance(bar, bars.Lines)
+    assert not recwarn.list
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (0.4, "0 s"),
+        (59.6, "1 min"),
+        (450, "7 min 30 s"),
+        (11_100, "3 h 5 min"),
+        (187_200, "2 d 4 h"),
+    ],
+)
+def test_durations_have_two_units(seconds, text):
+    assert spell_duration(seconds) == text
+
+
+def record(**more):
+    return logging.makeLogRecord(
+        {"msg": "a %s", "args": ("line",), "levelname": "INFO", "created": 0.0, **more}
+    )
+
+
+def test_formats(monkeypatch):
+    stamp, _, message = TextFormat().format(record()).partition(" ")
+    assert message == "a line"
+    entry = json.loads(JsonFormat().format(record(progress={"part": "labels", "done": 3})))
+    assert entry == {
+        "time": stamp,
+        "level": "info",
+        "message": "a line",
+        "part": "labels",
+        "done": 3,
+    }
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+def test_a_terminal_gets_no_progress_lines_and_no_times(terminal, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: terminal, raising=False)
+    screen = Screen("text")
+    screen.handle(record())
+    screen.handle(record(progress={}))
+    told = capsys.readouterr().err
+    if terminal:
+        assert told == "a line\n"
+    else:
+        assert told == f"{TextFormat().format(record())}\n" * 2
+
+
+def test_starting_the_log_twice_keeps_early_lines_once(monkeypatch):
+    log = logging.getLogger("gvbsm")
+    monkeypatch.setattr(log, "handlers", [])
+    monkeypatch.setattr(log, "level", log.level)
+    monkeypatch.setattr(EARLY, "buffer", [])
+    start_log(quiet=False)
+    start_log(quiet=False)
+    log.info("early")
+    assert [line.getMessage() for line in EARLY.buffer] == ["early"]
