@@ -13,6 +13,7 @@ import pytest
 
 import gvbsm
 from gvbsm.cli import main, starting
+from gvbsm.cli.signals import Handler
 from gvbsm.config import Config, ConfigError
 from gvbsm.config.build import build_config
 from support.launch import environment
@@ -100,7 +101,7 @@ def test_a_script_that_calls_main_and_a_launcher_start_none(machine, monkeypatch
     config = build_config({"processes": 2})
     starting.Others().start(config)
     monkeypatch.setenv("WORLD_SIZE", "1")
-    starting.Others(allowed=True).start(config)
+    starting.Others(Handler()).start(config)
 
 
 # What they make
@@ -133,7 +134,7 @@ def test_two_processes_make_the_bytes_of_one_and_a_finished_run_starts_none(pres
     workdir, alone = tmp_path / "two", tmp_path / "one"
     command = ("run", preset, "--workdir", workdir, *TWO)
     out, err = started(*command).communicate(timeout=240)
-    assert err.startswith("2 processes of 1 thread each\n")
+    assert err.partition("\n")[0].endswith(" 2 processes of 1 thread each")
     assert "distilled set:" in out
     assert (workdir / ".gvbsm-files-1.jsonl").is_file()  # the second has made files, too
     gvbsm.run(str(preset), alone, quiet=True)
@@ -187,28 +188,50 @@ def ended(first, other):
     return first.returncode, error
 
 
-RESUMES = "the same command goes on from the last checkpoint\n"
+RESUMES = "; the same command goes on from the last checkpoint\n"
+KEPT = r"(; kept: squeeze \S+ at step [\d,]+ of [\d,]+)?"
 
 
 @pytest.mark.parametrize(
     ("name", "at_work", "code", "error"),
     [
-        ("SIGINT", False, 130, f"\nstopped; {RESUMES}"),
-        ("SIGINT", True, 130, f"\nstopped; {RESUMES}"),
-        ("SIGTERM", True, 143, f"gvbsm: stopped by SIGTERM; {RESUMES}"),
-        ("SIGHUP", False, 129, f"gvbsm: stopped by SIGHUP; {RESUMES}"),
+        ("SIGINT", False, 130, "\nstopped"),
+        ("SIGINT", True, 130, "\nstopped"),
+        ("SIGTERM", True, 143, "gvbsm: stopped by SIGTERM"),
+        ("SIGHUP", False, 129, "gvbsm: stopped by SIGHUP"),
     ],
 )
 def test_a_signal_to_all_ends_all_with_one_message(name, at_work, code, error, squeezing):
     first, other = squeezing(at_work)
     os.killpg(first.pid, getattr(signal, name))
-    assert ended(first, other) == (code, error)
+    found, told = ended(first, other)
+    assert found == code
+    assert re.fullmatch(f"{error}{KEPT}{RESUMES}", told)
 
 
 def test_sigterm_to_the_first_ends_all(squeezing):
     first, other = squeezing(at_work=False)
     first.terminate()
-    assert ended(first, other) == (143, f"gvbsm: stopped by SIGTERM; {RESUMES}")
+    code, told = ended(first, other)
+    assert code == 143
+    assert re.fullmatch(f"gvbsm: stopped by SIGTERM{KEPT}{RESUMES}", told)
+
+
+def test_a_signal_to_the_first_lets_each_save_its_first_checkpoint(preset, tmp_path):
+    workdir = tmp_path / "w"
+    command = ("squeeze", preset, "--workdir", workdir, *TWO, "--checkpoint_seconds", "1e6")
+    first = started(*command, "--squeeze.epochs", "1000000")
+    end = time.monotonic() + 120
+    while not all((workdir / name).is_file() for name in ("seconds.json", ".seconds-1.json")):
+        assert time.monotonic() < end
+        time.sleep(0.05)
+    time.sleep(1)
+    assert not [*workdir.glob("squeeze/*.partial.safetensors")]
+    first.send_signal(signal.SIGUSR1)
+    told = first.communicate(timeout=60)[1].splitlines()
+    assert first.returncode == 138
+    assert re.fullmatch(f"gvbsm: stopped by SIGUSR1{KEPT[:-1]}{RESUMES.strip()}", told[-1])
+    assert len([*workdir.glob("squeeze/*.partial.safetensors")]) == 2
 
 
 def test_the_others_end_when_the_first_is_killed(squeezing):
@@ -253,5 +276,5 @@ run.squeeze_teacher = fail
 
 def test_a_fault_of_the_settings_starts_nobody(capsys, monkeypatch):
     monkeypatch.setattr(subprocess, "Popen", None)
-    assert main(["run", "digits", "--processes", "0"], starting.Others(allowed=True)) == 2
+    assert main(["run", "digits", "--processes", "0"], starting.Others(Handler())) == 2
     assert capsys.readouterr().err == "gvbsm: processes must be positive, got 0\n"

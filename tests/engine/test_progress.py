@@ -65,20 +65,19 @@ def test_steps_of_an_earlier_run_do_not_count_as_fast_ones(clock, caplog):
 
 
 def test_lines_name_the_part_and_the_share_of_the_whole(clock, caplog, monkeypatch):
-    finished = {"data"}
-    planned = {"data": 100.0, "squeeze/a": 100.0, "squeeze/b": 200.0}
+    finished = set()
+    planned = {"start-up": 0.0, "squeeze/a": 100.0, "squeeze/b": 300.0}
     monkeypatch.setattr(ACTIVITY, "plan", Plan(planned, lambda: finished, clock))
     with caplog.at_level(logging.INFO, "gvbsm"), ACTIVITY.part("squeeze/a", "teacher 1 of 2"):
         work(clock, steps=2, seconds=50.0)
-    # 50 planned seconds took 50; 250 are left. 50 more took as long.
     start = "squeeze resnet18 (teacher 1 of 2): 1 of 2 steps in 50 s, 50 s a step, 50 s left; "
-    assert lines(caplog) == [start + "the run: 38 % done, 4 min 10 s left"]
+    assert lines(caplog) == [start + "the run: 12 % done, 5 min 50 s left"]
     assert ACTIVITY.title == ""
     finished.add("squeeze/a")
     clock.now += 130  # the first part took 230 seconds instead of 100
     whole = ACTIVITY.whole()
-    assert whole.share == pytest.approx(0.5)
-    assert whole.seconds_left == pytest.approx(200 * (230 + 30) / (100 + 30))
+    assert whole.share == pytest.approx(0.25)
+    assert whole.seconds_left == pytest.approx(300 * (230 + 30) / (100 + 30))
 
 
 def test_quiet_loops_count_on_for_those_who_stop_them(capsys):

@@ -19,6 +19,7 @@ TIMED = (
     "results.json",
     "continual.json",
     "finished.json",
+    "gvbsm.log",
     "index.html",
     "pareto.svg",
 )

@@ -1,8 +1,8 @@
 """The command line: parse arguments, run a verb, print a table, exit with a code.
 
 Exit codes: 0 done; 1 the run failed; 2 a fault in the command, the settings, the data or the work
-directory; 130 stopped by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP; 141 standard output was closed by
-its reader. torch is imported only when a stage runs.
+directory; 130 stopped by Ctrl-C, 143 by SIGTERM, 129 by SIGHUP, 138 by SIGUSR1; 141 standard output
+was closed by its reader. torch is imported only when a stage runs.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from gvbsm.cli.help import VERBS
 from gvbsm.cli.planning import plan_verb
 from gvbsm.cli.reading import list_verb, report_verb, show_verb
 from gvbsm.cli.settings import settings_verb
-from gvbsm.cli.signals import Stopped, raise_when_stopped
+from gvbsm.cli.signals import Handler, Stopped
 from gvbsm.cli.stages import stage_verb
 from gvbsm.cli.starting import Others, end_with_first
 from gvbsm.cli.streams import BROKEN_PIPE, flush_streams, lost_reader, prepare_streams
@@ -27,6 +27,7 @@ from gvbsm.cli.sweep import sweep_verb
 from gvbsm.config import ConfigError
 from gvbsm.config.keys import closest
 from gvbsm.engine.launch import STARTED, Launch, read_launch
+from gvbsm.engine.progress.stopping import STOPPING
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "plan": plan_verb,
@@ -55,12 +56,12 @@ def entry() -> None:
     if "OMP_WAIT_POLICY" not in os.environ:
         os.environ.setdefault("GOMP_SPINCOUNT", "2000")
     prepare_streams()
+    handler = Handler(ends_without_word=STARTED in os.environ)
+    handler.install()
     if STARTED in os.environ:
-        end_with_first()
-    else:
-        raise_when_stopped()
+        end_with_first(handler)
     try:
-        code = flush_streams(main(sys.argv[1:], Others(allowed=True)))
+        code = flush_streams(main(sys.argv[1:], Others(handler)))
     except Stopped as stopped:  # after the command itself has ended
         code = stopped.code
     gc.freeze()  # else Python searches all of torch for garbage before it ends, for a second
@@ -116,13 +117,16 @@ def _interrupted(interrupt: KeyboardInterrupt, launch: Launch, others: Others) -
     if isinstance(interrupt, Stopped):
         code, line = interrupt.code, f"gvbsm: stopped by {interrupt}"
     if launch.rank == 0:
-        _complain(f"{line}; {RESUME}")
+        account = f"; {STOPPING.account}" * bool(STOPPING.account)
+        _complain(f"{line}{account}; {RESUME}")
     return code
 
 
 def _failed(error: Exception, launch: Launch, others: Others) -> int:
     """Print a fault and return the exit code; a bug keeps its traceback."""
     code = _exit_code(error)
+    if STOPPING.is_requested:  # and another process or a worker has stopped first
+        return _interrupted(STOPPING.error, launch, others)
     if others.have_started and _is_lost(error) and (failure := others.failure()):
         return _report(*failure)
     if code is None:

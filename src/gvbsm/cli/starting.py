@@ -7,8 +7,9 @@ that all import it at the same time.
 - The standard input of another process is a pipe from the first. It closes when the first ends, in
   whatever way, and then the other process ends at once. So it does when the first closes the pipe.
 - When another process fails or is killed, the first stops and gives the reason.
-- Ctrl-C is blocked in the others, and SIGTERM and SIGHUP end them without a word: the first alone
-  says why it has stopped.
+- Ctrl-C is blocked in the others, and the other signals stop them without a word: the first alone
+  says why it has stopped. A signal that stops the first is sent to the others through the pipe, as
+  its number: each saves its checkpoint.
 
 Ending a process at once loses no more than the work since its last checkpoint.
 """
@@ -25,6 +26,7 @@ import threading
 import time
 from contextlib import suppress
 
+from gvbsm.cli.signals import Handler, save_seconds
 from gvbsm.config import Config, ConfigError
 from gvbsm.engine.launch import CORES, LISTENER, STARTED, local_environment, read_launch
 from gvbsm.engine.machine.limits import (
@@ -50,16 +52,18 @@ class Others:
     """The other processes of a command.
 
     Args:
-        allowed: Whether the command may start any: a script that calls `main` has no such command.
+        handler: Handles the signals of this process; None starts none, since a script that calls
+            `main` has no command that could be started again.
 
     Attributes:
         have_stopped_this: Whether this process was stopped because another one has failed.
     """
 
-    def __init__(self, allowed: bool = False) -> None:
-        self._allowed, self._ending, self.have_stopped_this = allowed, False, False
+    def __init__(self, handler: Handler | None = None) -> None:
+        self._handler, self._ending, self.have_stopped_this = handler, False, False
         self._lock = threading.Lock()  # this process is stopped only before it ends the others
         self._processes: list[subprocess.Popen[bytes]] = []
+        self._save_seconds = 0.0  # within which the others save their checkpoints
         self._ended: subprocess.Popen[bytes] | None = None  # the first that has failed
 
     def start(self, config: Config) -> None:
@@ -69,7 +73,7 @@ class Others:
             ConfigError: If the launcher's environment variables are incomplete, or the system
                 cannot start the processes that the settings ask for.
         """
-        if not self._allowed or "WORLD_SIZE" in os.environ or read_launch().world > 1:
+        if self._handler is None or "WORLD_SIZE" in os.environ or read_launch().world > 1:
             return
         count = count_processes(config)
         if count == 1:
@@ -82,6 +86,7 @@ class Others:
         os.environ.update(shared, RANK="0", LOCAL_RANK="0")
         os.environ[LISTENER] = str(listener.detach())
         log.info("%d processes of %d thread%s each", count, threads, "s" * (threads > 1))
+        self._handler.stop_others = self._stop
         for rank in range(1, count):
             self._start(rank)
 
@@ -100,6 +105,14 @@ class Others:
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, before)
         threading.Thread(target=self._watch, args=(process,), daemon=True).start()
+
+    def _stop(self, number: int) -> None:
+        """Let the others save their checkpoints and end, as this process does after a signal."""
+        self._ending, self._save_seconds = True, save_seconds(number)
+        for process in self._processes:
+            assert process.stdin is not None
+            with suppress(OSError):
+                os.write(process.stdin.fileno(), bytes([number]))
 
     def _watch(self, process: subprocess.Popen[bytes]) -> None:
         """Stop this process when another one fails."""
@@ -133,6 +146,7 @@ class Others:
         if self._ended is None:
             return None
         code, rank = self._ended.returncode, self._processes.index(self._ended) + 1
+        code = 128 - code if code > 128 else code
         if code > 0:
             return code, ""
         who, name = f"process {rank} of {len(self._processes) + 1}", signal.Signals(-code).name
@@ -147,7 +161,7 @@ class Others:
         """Wait until the other processes have ended; if the work is not done, end them."""
         with self._lock:
             self._ending = True
-        end = time.monotonic() + (EXIT_SECONDS if done else 0)
+        end = time.monotonic() + (EXIT_SECONDS if done else self._save_seconds)
         for process in self._processes:
             with suppress(subprocess.TimeoutExpired):
                 process.wait(max(0.0, end - time.monotonic()))
@@ -224,13 +238,21 @@ def _takes_gpu(device: str) -> bool:
     return device not in ("auto", "cpu")
 
 
-def end_with_first() -> None:
-    """In a process that another one has started: end when that one ends."""
-    threading.Thread(target=_await_end, daemon=True).start()
+def end_with_first(handler: Handler) -> None:
+    """In a process that another one has started: stop with that one, and end when it ends.
+
+    Args:
+        handler: Handles the signals of this process.
+    """
+    threading.Thread(target=_await_end, args=(handler,), daemon=True).start()
 
 
-def _await_end() -> None:
+def _await_end(handler: Handler) -> None:
+    main = threading.main_thread().ident
+    assert main is not None
     with suppress(OSError):
-        while os.read(0, 1):
-            pass
+        while number := os.read(0, 1):
+            if not handler.received:  # a signal may come to all processes by itself
+                by_user = number[0] == signal.SIGINT  # which is blocked here
+                signal.pthread_kill(main, signal.SIGTERM if by_user else number[0])
     os._exit(1)

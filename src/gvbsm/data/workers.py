@@ -79,7 +79,7 @@ def streamed(
     )
     prepared = None
     try:
-        with _hidden_main(), _deferred_signals():
+        with _hidden_main(), _deferred_signals(), _without_signals():
             prepared = iter(loader)
         for batch in prepared:
             yield tuple(map(torch.from_numpy, batch)) if piped else batch  # type: ignore[misc]
@@ -122,15 +122,26 @@ def _worker_context() -> BaseContext | None:
 def _start_resource_tracker() -> None:
     """Start multiprocessing's tracker of semaphores so that a closing terminal does not end it.
 
-    It ignores SIGINT and SIGTERM by itself. SIGHUP, which all processes of a terminal get, would
-    end it, and the next one would print a traceback for every semaphore that it does not know. A
-    signal that is blocked here stays blocked in the new process.
+    If it ended, the next one would print a traceback for every semaphore that it does not know.
     """
-    if not hasattr(signal, "SIGHUP"):  # Windows
-        return
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
-    try:
+    with _without_signals():
         resource_tracker.ensure_running()
+
+
+@contextmanager
+def _without_signals() -> Iterator[None]:
+    """Start processes that the signals to all processes of a terminal or a job do not end.
+
+    This process may have a checkpoint to save, and then ends them. A signal that is blocked here
+    stays blocked in a new process. SIGTERM is not: it ends a worker that hangs.
+    """
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    signals = {signal.SIGINT, signal.SIGHUP, signal.SIGUSR1}
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, signals)
+    try:
+        yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
@@ -207,7 +218,7 @@ def _deferred_signals() -> Iterator[None]:
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    names = ("SIGINT", "SIGTERM", "SIGHUP")  # Windows has no SIGHUP
+    names = ("SIGINT", "SIGTERM", "SIGHUP", "SIGUSR1", "SIGALRM")  # Windows has the first two
     numbers = [getattr(signal, name) for name in names if hasattr(signal, name)]
     handlers = {n: handler for n in numbers if callable(handler := signal.getsignal(n))}
     received: list[int] = []

@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
+from gvbsm.engine.progress.stopping import STOPPING
 from gvbsm.files.artifacts import (
     PARTIAL,
     ArtifactError,
@@ -74,6 +75,7 @@ class Checkpoint:
         Returns:
             None if there is none, or if it is damaged.
         """
+        STOPPING.begin()
         if not is_current(self._path, self._recipe):
             return None
         try:
@@ -85,15 +87,26 @@ class Checkpoint:
         return tensors, header["state"]
 
     def due(self) -> bool:
-        """Return whether the time between two checkpoints has passed."""
-        return time.monotonic() - self._last >= self._every
+        """Return whether the time between two checkpoints has passed, or the process is to stop."""
+        return STOPPING.is_requested or time.monotonic() - self._last >= self._every
 
     def save(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
-        """Write a checkpoint; `state` is JSON-like."""
+        """Write a checkpoint; `state` is JSON-like.
+
+        Raises:
+            KeyboardInterrupt: If the process is to stop (`engine.progress.stopping`).
+        """
+        STOPPING.saving()
         header = {"kind": "checkpoint", "recipe": self._recipe, "state": dict(state)}
         save(self._path, tensors, header)
         self._last = time.monotonic()
+        STOPPING.saved()
 
     def clear(self) -> None:
-        """Remove the checkpoint, since the work is finished."""
+        """Remove the checkpoint, since the work is finished.
+
+        Raises:
+            KeyboardInterrupt: If the process is to stop.
+        """
         remove(self._path)
+        STOPPING.end()

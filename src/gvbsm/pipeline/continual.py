@@ -277,7 +277,7 @@ class Protocol:
         )
         parallel = run.config.evaluation.parallel
         for position, team in run.team.deal(
-            missing, len(trainings), parallel, path_of, log_accuracy
+            missing, len(trainings), parallel, path_of, log_accuracy, "training"
         ):
             (number, count), (image_set, path, recipe) = (
                 trainings[position],

@@ -59,7 +59,7 @@ def train_full(
 
     runtime = replace(runtime, seed=seed_of(config, "squeeze"))
     for number, team in work.deal(
-        missing, len(students), config.evaluation.parallel, path_of, log_accuracy
+        missing, len(students), config.evaluation.parallel, path_of, log_accuracy, "student"
     ):
         name, index = students[number]
         task = PictureTraining(f"full-{index}", name, full_training(config), workers)

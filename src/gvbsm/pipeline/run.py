@@ -142,10 +142,11 @@ class Run:
 
         backbones = config.squeeze.backbones if names is None else names
         missing = self.processes.same(lambda: [name for name in backbones if not is_made(name)])
+        parallel, path_of = config.squeeze.parallel, workspace.teacher
         for backbone, team in self.team.deal(
-            missing, len(backbones), config.squeeze.parallel, workspace.teacher, log_accuracy
+            missing, len(backbones), parallel, path_of, log_accuracy, "teacher"
         ):
-            path, recipe = workspace.teacher(backbone), self.recipes.teacher(backbone)
+            path, recipe = path_of(backbone), self.recipes.teacher(backbone)
             with self.team.timed(f"squeeze/{backbone}", team):
                 workers = self.runtime.workers(config.data.workers)
                 training = squeeze_of(config.squeeze, backbone)
@@ -371,8 +372,6 @@ class Run:
     def real_pictures(self) -> Path:
         """Write a sample of the real pictures, to show beside the images; return its file."""
         return sample_real(self.config, self.data, self.runtime, self.workspace, self.recipes)
-
-    # Small pieces.
 
     def runtime_of(self, section: str) -> Runtime:
         """The runtime with the seed of a section of the settings."""

@@ -87,7 +87,9 @@ def train_students(
     missing = runtime.processes.same(
         lambda: [number for number, student in enumerate(students) if not is_tested(student)]
     )
-    for number, processes in team.deal(missing, len(students), parallel, path_of, log_accuracy):
+    for number, processes in team.deal(
+        missing, len(students), parallel, path_of, log_accuracy, "student"
+    ):
         image_set, student, seed_index = students[number]
         with team.timed(f"evaluation/{image_set.method}/{student}/{seed_index}", processes):
             _train(students[number], data, runtime, recipes, teachers, processes)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TypeVar
 
 from gvbsm.config import Parallel
 from gvbsm.engine.processes import ALONE, Processes
+from gvbsm.engine.progress.activity import ACTIVITY, Plan
 from gvbsm.files.checkpoint import remove_finished
 from gvbsm.files.log_file import log_file
 from gvbsm.store.workdir import Workspace, await_files
@@ -26,6 +27,7 @@ class Teamwork:
 
     def __init__(self, workspace: Workspace, processes: Processes) -> None:
         self.workspace, self._processes = workspace, processes
+        self._title = ""  # of the network at work
 
     @contextmanager
     def begun(self) -> Iterator[None]:
@@ -44,8 +46,30 @@ class Teamwork:
             self.workspace.absorb()
             remove_finished(self.workspace.directory)
             self.workspace.check_shared(self._processes)
-            yield
+            try:
+                yield
+            finally:
+                ACTIVITY.plan = None
             self._processes.barrier()
+
+    def follow(self, seconds: Mapping[str, float]) -> None:
+        """Let progress say how much of the run is done.
+
+        Args:
+            seconds: Key of each part, as in `seconds.json` -> its share of the run's planned time.
+        """
+        before, missing = self.workspace.notes(), object()
+
+        def finished() -> set[str]:
+            # The note of a part that an earlier run began is removed when the part is finished.
+            now = {key: self.workspace.notes().get(key, missing) for key in seconds}
+            return {
+                key
+                for key, note in now.items()
+                if note is not None and note != before.get(key, missing)
+            }
+
+        ACTIVITY.plan = Plan(seconds, finished)
 
     def deal(
         self,
@@ -54,6 +78,7 @@ class Teamwork:
         parallel: Parallel,
         path_of: Callable[[Item], Path],
         report: Callable[[Item], None],
+        noun: str,
     ) -> Iterator[tuple[Item, Processes]]:
         """Yield the networks to train here, each with the processes that train it together.
 
@@ -65,12 +90,16 @@ class Teamwork:
             parallel: `networks` gives each process networks of its own, `pictures` all of them.
             path_of: Path of the result of a network.
             report: Logs the result of a network; process 0 logs all.
+            noun: What the networks are: progress says `teacher 2 of 5`.
         """
         together = parallel == "pictures"
         team = self._processes if together else ALONE
         trained_here = []
         for item in items if together else self._processes.deal(items, pieces):
+            position = pieces - len(items) + items.index(item) + 1
+            self._title = f"{noun} {position} of {pieces}"
             yield item, team
+            self._title = ""
             if team.leads:
                 report(item)
             trained_here.append(item)
@@ -81,9 +110,15 @@ class Teamwork:
                 if item not in trained_here:
                     report(item)
 
-    def timed(self, name: str, team: Processes) -> AbstractContextManager[None]:
-        """Note the time of a block that the processes of `team` run together."""
-        return self.workspace.timed(name) if team.leads else nullcontext()
+    @contextmanager
+    def timed(self, name: str, team: Processes) -> Iterator[None]:
+        """Note the time of a block that the processes of `team` run together.
+
+        Progress names the network at work, else what follows the stage in `name`.
+        """
+        clock = self.workspace.timed(name) if team.leads else nullcontext()
+        with clock, ACTIVITY.part(name, self._title or name.partition("/")[2]):
+            yield
 
     def meet(self, paths: Sequence[Path]) -> None:
         """Wait for all processes, and until this one sees the files that they have written."""

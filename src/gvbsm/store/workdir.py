@@ -242,6 +242,13 @@ class Workspace:
             self._write(notes := {**notes, **_read_notes(path)})
             remove(path)
 
+    def notes(self) -> dict[str, float | None]:
+        """The times that all processes have noted, as `note` takes them."""
+        notes = self._notes()
+        for path in sorted(self.directory.glob(".seconds-*.json")):
+            notes |= _read_notes(path)
+        return notes
+
     def seconds(self) -> dict[str, float]:
         """Time of each piece of work that was not interrupted."""
         return {name: value for name, value in self._notes().items() if value is not None}

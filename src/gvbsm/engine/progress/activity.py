@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol
 
 PRIOR_SECONDS = 30.0  # weight of the plan's own speed beside the measured one
+FRESH_SECONDS = 5.0  # for which the finished parts are not looked up again
 MINUTE, HOUR, DAY = 60, 3600, 86_400
 
 
@@ -37,7 +38,7 @@ class Plan:
 
     Args:
         seconds: Key of each part, as in `seconds.json` -> planned seconds.
-        finished: Returns the keys of the parts that are finished, whoever made them.
+        finished: Returns the keys of the parts that this run has finished, in all its processes.
         clock: Returns the time in seconds.
     """
 
@@ -48,11 +49,13 @@ class Plan:
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._seconds, self._finished, self._clock = seconds, finished, clock
-        self._start, self._before = clock(), self._done({})
+        self._start = clock()
+        self._known, self._known_at = set[str](), -FRESH_SECONDS
 
     def _done(self, running: Mapping[str, float]) -> float:
-        finished = self._finished()
-        shares = {**running, **dict.fromkeys(finished, 1.0)}
+        if self._clock() - self._known_at >= FRESH_SECONDS:
+            self._known, self._known_at = self._finished(), self._clock()
+        shares = {**running, **dict.fromkeys(self._known, 1.0)}
         return sum(planned * shares.get(key, 0.0) for key, planned in self._seconds.items())
 
     def whole(self, running: Mapping[str, float]) -> Whole | None:
@@ -67,8 +70,7 @@ class Plan:
         if total <= 0:
             return None
         done = min(self._done(running), total)
-        here = max(0.0, done - self._before)  # the others were finished by an earlier run
-        slowness = (self._clock() - self._start + PRIOR_SECONDS) / (here + PRIOR_SECONDS)
+        slowness = (self._clock() - self._start + PRIOR_SECONDS) / (done + PRIOR_SECONDS)
         return Whole(done / total, slowness * (total - done))
 
 
@@ -79,12 +81,14 @@ class Activity:
         plan: The plan of the run; None if there is none.
         title: The part at work among its kind, such as `teacher 2 of 5`; may be empty.
         loop: The innermost loop at work; None between loops.
+        begun: When it began, in seconds of the monotonic clock.
     """
 
     def __init__(self) -> None:
         self.plan: Plan | None = None
         self.title = ""
         self.loop: Loop | None = None
+        self.begun = 0.0
         self._key: str | None = None
 
     @contextmanager
@@ -101,6 +105,16 @@ class Activity:
             yield
         finally:
             self._key, self.title = before
+
+    def enter(self, loop: Loop) -> Loop | None:
+        """Begin a loop; return the one around it."""
+        outer, self.loop, self.begun = self.loop, loop, time.monotonic()
+        return outer
+
+    def leave(self, loop: Loop, outer: Loop | None) -> None:
+        """End a loop, unless another one has begun meanwhile."""
+        if self.loop is loop:
+            self.loop = outer
 
     def whole(self) -> Whole | None:
         """Return how far the whole run is; None without a plan."""

@@ -42,7 +42,7 @@ class Bar(TqdmBar):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.desc, self.unit = options.get("desc") or "", options.get("unit", "it")
-        self._activity, self._outer, ACTIVITY.loop = ACTIVITY, ACTIVITY.loop, self
+        self._activity, self._outer = ACTIVITY, ACTIVITY.enter(self)
 
     def skip(self, count: int) -> None:
         """Count steps that an earlier run has done, which say nothing about the rate."""
@@ -104,13 +104,15 @@ class Bar(TqdmBar):
 
     def close(self) -> None:
         """End the bar."""
-        if self._activity is not None and self._activity.loop is self:
-            self._activity.loop = self._outer
+        if self._activity is not None:
+            self._activity.leave(self, self._outer)
         super().close()
 
 
 class Lines(Bar):
     """No bar: log lines alone."""
+
+    monitor_interval = 0  # tqdm needs no thread that redraws them
 
     def __init__(self, clock: Callable[[], float] = time.time, **options: Any) -> None:
         options |= {"delay": FIRST_SECONDS, "mininterval": FIRST_SECONDS, "miniters": 1}
