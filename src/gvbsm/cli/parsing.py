@@ -148,7 +148,7 @@ def parse_run(verb: str, argv: list[str]) -> Parsed | None:
     config = from_parsed(parser, parsed)
     if "--synthesis.beta_dr" in (argument.partition("=")[0] for argument in argv):
         check_beta_dr(config)
-    log_format = options.get("--log-format") or "text"
+    log_format: Style = "json" if options.get("--log-format") == "json" else "text"
     request = _request(start.preset, options.get("--budget"), config, argv)
     return Parsed(config, workdir, bool(options.get("--quiet")), origin, request, log_format)
 
