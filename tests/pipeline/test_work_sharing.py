@@ -18,7 +18,7 @@ from gvbsm.pipeline.continual import run_continual
 from support.launch import by_hand, torchrun
 
 # What tells of time, and of the processes themselves.
-UNEQUAL = ("results.json", "seconds.json", "continual.json", ".lock")
+UNEQUAL = ("results.json", "seconds.json", "continual.json", "gvbsm.log", ".lock")
 
 WORK = """
 import sys
