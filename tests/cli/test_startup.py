@@ -135,7 +135,7 @@ def finish(copied, monkeypatch):
 
 
 def completion_of(verb, arguments):
-    config, workdir, _, origin, _ = parse_run(verb, [*arguments])
+    config, workdir, _, origin, *_ = parse_run(verb, [*arguments])
     return Completion(verb, config, workdir, origin)
 
 

@@ -12,9 +12,15 @@ import yaml
 
 import gvbsm
 from gvbsm.config.build import read_preset
+from gvbsm.engine.processes import ALONE
+from gvbsm.engine.progress import activity
+from gvbsm.engine.progress.activity import ACTIVITY
+from gvbsm.files import manifest
 from gvbsm.files.artifacts import read_json
 from gvbsm.files.tensors import load_tensors
 from gvbsm.pipeline.continual import run_continual
+from gvbsm.pipeline.work_sharing import Teamwork
+from gvbsm.store.workdir import Workspace
 from support.launch import by_hand, torchrun
 
 # What tells of time, and of the processes themselves.
@@ -221,3 +227,23 @@ def test_ctrl_c__is_heard_while_a_process_waits_for_another(preset, tmp_path):
     finally:
         second.kill()
         second.communicate()
+
+
+def test_progress__says_how_much_of_a_planned_run_is_done(tmp_path, monkeypatch):
+    monkeypatch.setattr(activity, "FRESH_SECONDS", 0.0)
+    manifest.claim(tmp_path)
+    workspace = Workspace(tmp_path)
+    team = Teamwork(workspace, ALONE)
+    workspace.note("squeeze/old", 5.0)  # of other settings: it is made again
+    workspace.note("squeeze/begun", None)
+    with team.begun():
+        team.follow({"squeeze/old": 60.0, "squeeze/begun": 30.0, "labels/a": 10.0})
+        assert ACTIVITY.whole().share == 0
+        with team.timed("squeeze/begun", ALONE):
+            assert ACTIVITY.title == "begun"
+        workspace.note("squeeze/old", None)
+        assert ACTIVITY.whole().share == pytest.approx(0.3)
+        with team.timed("labels/a", ALONE):
+            pass
+        assert ACTIVITY.whole().share == pytest.approx(0.4)
+    assert ACTIVITY.plan is None

@@ -340,6 +340,7 @@ class Run:
         with self.at_work():
             if self.plan is not None:
                 log.info("plan: %s", self.plan.summary())
+                self.team.follow({part.key: part.wall_seconds for part in self.plan.parts})
             self.squeeze(names=needed_teachers(self.config, image_sets))
             if any(image_set.needs_statistics for image_set in image_sets):
                 self.statistics()
