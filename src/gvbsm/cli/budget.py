@@ -8,9 +8,12 @@ from typing import Any
 from gvbsm.cli.parsing import Parsed
 from gvbsm.cli.starting import planned_processes
 from gvbsm.config import Config, ConfigError
+from gvbsm.config.fields import replaced
 from gvbsm.engine.launch import read_launch
+from gvbsm.pipeline.budget.pictures import PRESET
 from gvbsm.pipeline.budget.record import keep_settings, recorded_settings
 from gvbsm.pipeline.budget.request import Request
+from gvbsm.pipeline.budget.rules import SIDES
 
 log = logging.getLogger("gvbsm")
 
@@ -45,6 +48,9 @@ def _chosen(parsed: Parsed, request: Request) -> tuple[Config, dict[str, Any]]:
     from gvbsm.engine.torch_defaults import torch_defaults
     from gvbsm.pipeline.budget.choice import choose_settings
 
-    processes = planned_processes(parsed.config)
+    # Memory limits the number of processes; own pictures are made small, however large they are.
+    side = parsed.config.data.image_size or max(SIDES["cpu"])
+    of_side = replaced(parsed.config, {"data": {"image_size": side}})
+    processes = planned_processes(of_side if request.preset == PRESET else parsed.config)
     with torch_defaults():
         return choose_settings(parsed.config, request, processes, parsed.workdir)

@@ -46,7 +46,7 @@ class Span(NamedTuple):
 
 TEACHER_PICTURES = Span(20_000, 400_000)  # that the labeling teacher is trained on, with repeats
 TEACHER_EPOCHS = Span(2, 100)  # within which the number of epochs stays
-MATCHED_SHARE = 1 / 3  # of these epochs for the teacher that is matched and does not label
+MATCHED_SHARE = 1 / 2  # of these epochs for the teacher that is matched and does not label
 ITERATIONS = Span(75, 600)
 LABEL_EPOCHS = Span(100, 1000)
 LEAST_STEPS = Span(400, 1000)  # of a student: a set of few images gets more epochs
