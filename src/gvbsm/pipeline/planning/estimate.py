@@ -39,7 +39,7 @@ from gvbsm.store.label_codec import row_bytes
 
 START = "start-up"  # key of what comes before the first stage
 START_SECONDS = 4.0  # until the first stage: libraries, settings and pictures in memory
-REPORT_SECONDS = 4.0  # the table, the picture and the report
+REPORT_SECONDS = 5.0  # the table, the picture and the report
 TEST_BATCH = 256  # pictures in a test and in a selection
 MEASURED = 110  # iterations of a synthesis whose terms are logged
 RARE = 0.1  # share of them that does not count
@@ -285,9 +285,11 @@ class _Estimate:
         return self.processes.shared(seconds + self._labeling(config, views, batch), shards)
 
     def _labeling(self, config: Config, views: int, batch: int) -> float:
-        pictures = label_pictures(config, views)
+        pictures, stored = label_pictures(config, views), config.labels.store
+        together = stored and config.labels.batchnorm == "running"
         return sum(
-            count * self._cost("labeling", name, batch) for (name, _), count in pictures.items()
+            count * self._cost("labeling", name, batch, stored=together)
+            for (name, _), count in pictures.items()
         )
 
     def _student(self, image_set: ImageSet, name: str, seed: int) -> PlannedPart:

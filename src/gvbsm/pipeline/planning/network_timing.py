@@ -12,13 +12,14 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gvbsm.config import OptimizerConfig, SynthesisConfig
+from gvbsm.config import LabelsConfig, OptimizerConfig, SynthesisConfig
 from gvbsm.engine.accuracy import count_predictions
 from gvbsm.engine.device import Runtime
 from gvbsm.engine.fit import Training, fit
 from gvbsm.engine.forms.race import clock, timed
 from gvbsm.engine.out_of_memory import Step
 from gvbsm.method.capture import HookedObserver
+from gvbsm.method.fast.batches import Ensemble
 from gvbsm.method.groups import group_indices, make_stack
 from gvbsm.method.matching import make_teacher
 from gvbsm.method.moments import Moments
@@ -27,6 +28,7 @@ from gvbsm.method.synthesis import begin_synthesis, synthesize
 from gvbsm.pipeline.forms.works import prepare
 from gvbsm.pipeline.planning.timing_task import TimingTask, picture_seconds
 from gvbsm.pipeline.planning.work import Work
+from gvbsm.stages.labels import PIXELS
 from gvbsm.stages.synthesis import GPU_IMAGES, SynthesisTask
 
 
@@ -145,11 +147,16 @@ def _made_up_statistics(
 
 
 def time_labeling(task: TimingTask, work: Work) -> float:
-    """Return the seconds a picture of a forward pass that labels."""
+    """Return the seconds a picture of a teacher that labels, several small batches at once."""
     runtime = task.quiet(task.runtime.of(work.network, "inference"))
-    network, of_work = prepare(task.network(work), "inference", task.shape(work))
-    step = of_work(runtime.place(network), runtime)
-    return _forward(task, work, runtime, step)
+    network, _ = prepare(task.network(work), "inference", task.shape(work))
+    ensemble = Ensemble([runtime.place(network)], LabelsConfig(), runtime)
+    together = max(1, PIXELS // (work.batch * work.side**2)) if dict(work.settings)["stored"] else 1
+
+    def step(pictures: Tensor) -> object:
+        return ensemble.label(pictures, [*map(len, torch.split(pictures, work.batch))])
+
+    return _forward(task, work._replace(batch=together * work.batch), runtime, step)
 
 
 def time_testing(task: TimingTask, work: Work) -> float:
