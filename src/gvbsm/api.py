@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import nn
 
 from gvbsm import backbones
 from gvbsm.config import Config, ConfigError
-from gvbsm.config.build import as_config, to_dict, usual_workdir
+from gvbsm.config.build import as_config, preset_names, to_dict, usual_workdir
 from gvbsm.config.given import code_name
+from gvbsm.config.keys import flatten, nested
 from gvbsm.config.paths import user_path
 from gvbsm.config.provenance import UNKNOWN, Origin, origin_of
 from gvbsm.data.datasets import ImageData, read_dataset
@@ -20,9 +21,13 @@ from gvbsm.data.sources.memory import InMemory
 from gvbsm.engine.torch_defaults import torch_defaults
 from gvbsm.exchange.load import load
 from gvbsm.files.plugins import admit
+from gvbsm.pipeline.budget.pictures import PRESET, is_pictures, settings_of
+from gvbsm.pipeline.budget.request import make_request
+from gvbsm.pipeline.budget.settle import settle_budget
 from gvbsm.pipeline.foreign_sets import import_sets
 from gvbsm.pipeline.planning.plan import Plan
 from gvbsm.pipeline.planning.planner import plan_here
+from gvbsm.pipeline.planning.process_plan import ProcessPlan
 from gvbsm.pipeline.run import Run
 from gvbsm.reporting.picture import draw_picture
 from gvbsm.reporting.result_tables import RunResults
@@ -35,6 +40,7 @@ def run(
     quiet: bool = False,
     *,
     data: Any = None,
+    budget: str | None = None,
     origin: Origin | None = None,
     **changes: Any,
 ) -> RunResults:
@@ -43,8 +49,9 @@ def run(
     It is a mapping, with `to_markdown()`, `to_latex()`, `to_csv()` and `to_frame()`.
 
     Args:
-        config: Settings, the name of a preset, or a nested mapping of settings, whose entry
-            `preset` names one that it is laid over. None takes `folder` at the pictures' own size.
+        config: Settings, the name of a preset, the path of a folder or .npz file of pictures, or a
+            nested mapping of settings, whose entry `preset` names one that it is laid over. None
+            takes `folder` at the pictures' own size.
         workdir: The work directory; artifacts in it that match the settings are not made again.
             None is `runs/PRESET`, as on the command line, or `runs/DATA` for other settings.
         quiet: No progress bars.
@@ -52,6 +59,8 @@ def run(
             `(X, y, X_test, y_test)`, a map-style Dataset of (image, label), or
             `{"train": ..., "test": ...}` of these. Without test pictures a share of each class is
             held out. A mapping of settings is the section `data`.
+        budget: Time that the run may take, such as "30m": settings are chosen to fit. For a path,
+            None is 30 minutes on a CPU and an hour on a GPU.
         origin: Where the settings came from, kept with the results; None takes a preset's name.
         changes: Settings that are laid over `config`: `ipc=1`, `synthesis={"iterations": 300}` or
             `**{"synthesis.iterations": 300}`.
@@ -59,8 +68,9 @@ def run(
     Raises:
         ConfigError, DataError, ArtifactError, RunError: With one clear line.
     """
-    settings, folder, read, preset = _read_call(config, workdir, data, changes)
-    current = Run(settings, folder, quiet, read, origin or _origin(preset, settings))
+    call = _read_call(config, workdir, data, changes)
+    known = origin or _origin(call.preset, call.settings)
+    current = Run(call.within(budget), call.workdir, quiet, call.pictures, known)
     import_sets(current, load)
     results = current.all_stages()
     if current.processes.leads:
@@ -75,6 +85,7 @@ def plan(
     quiet: bool = False,
     *,
     data: Any = None,
+    budget: str | None = None,
     **changes: Any,
 ) -> Plan:
     """Predict what `run` with the same arguments takes on this machine; nothing is made.
@@ -87,6 +98,7 @@ def plan(
             locked.
         quiet: As for `run`.
         data: As for `run`.
+        budget: As for `run`.
         changes: As for `run`.
 
     Returns:
@@ -96,8 +108,8 @@ def plan(
     Raises:
         ConfigError, DataError, ArtifactError, RunError: As `run`, before it begins.
     """
-    settings, folder, read, _ = _read_call(config, workdir, data, changes)
-    return plan_here(settings, folder, read, quiet)
+    call = _read_call(config, workdir, data, changes)
+    return plan_here(call.within(budget, keep=False), call.workdir, call.pictures, quiet)
 
 
 def build_backbone(
@@ -159,19 +171,50 @@ def run_stage(
     current.write_results()
 
 
+class _Call(NamedTuple):
+    """The arguments of `run`, read.
+
+    Attributes:
+        settings: All settings.
+        workdir: The work directory.
+        pictures: Pictures from Python; None are those that the settings name.
+        preset: Name of the preset, if there is one.
+        changed: Dotted names of the settings that were given.
+    """
+
+    settings: Config
+    workdir: Path
+    pictures: ImageData | None
+    preset: str | None
+    changed: Sequence[str]
+
+    def within(self, budget: str | None, keep: bool = True) -> Config:
+        """Return the settings, fitted into the budget if there is one (`settle_budget`)."""
+        if budget is None and self.preset != PRESET:
+            return self.settings
+        if self.preset is None or self.pictures is not None:
+            raise ConfigError("a budget needs a preset, or the path of a folder or .npz file")
+        request = make_request(self.preset, self.settings, self.changed, budget)
+        return settle_budget(self.settings, request, self.workdir, ProcessPlan(), keep)
+
+
 def _read_call(
     config: Config | str | Mapping[str, Any] | None,
     workdir: str | Path | None,
     data: Any,
     changes: Mapping[str, Any],
-) -> tuple[Config, Path, ImageData | None, str | None]:
-    """Read the arguments of `run`: settings, work directory, pictures from Python, and preset."""
+) -> _Call:
     base, changes, pictures = _with_pictures(config, data, changes)
+    changed = [*flatten(nested(changes))]
+    preset, usual = _preset_of(base), None
+    named = isinstance(base, str | Path) and str(base) not in preset_names()
+    if named and is_pictures(path := user_path(str(base))):
+        base, usual = settings_of(path)
+        preset = PRESET
     settings = as_config(base, changes)
-    preset = _preset_of(base)
-    usual = preset if preset and config is not None else settings.data.name
+    usual = usual or usual_workdir(preset if preset and config is not None else settings.data.name)
     read = None if pictures is None else read_dataset(settings.data, pictures=pictures)
-    return settings, user_path(workdir or usual_workdir(usual)), read, preset
+    return _Call(settings, user_path(workdir or usual), read, preset, changed)
 
 
 def _with_pictures(

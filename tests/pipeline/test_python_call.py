@@ -9,7 +9,9 @@ from torch.utils.data import TensorDataset
 import gvbsm
 from gvbsm import ConfigError, DataError, api
 from gvbsm.config import Config
+from gvbsm.config.build import as_config
 from gvbsm.config.provenance import UNKNOWN, Origin
+from gvbsm.pipeline.budget import choice, mirror
 
 QUICK = {
     "squeeze": {"backbones": ["convnet8_d1"], "epochs": 1, "tests": 1, "views": {"crop": "none"}},
@@ -125,3 +127,34 @@ def test_a_whole_run_with_tensors_and_a_class(tmp_path):
 def test_tab_completion_lists_the_public_names():
     assert dir(gvbsm) == sorted(gvbsm.__all__)
     assert {"run", "load", "train", "report"} <= set(dir(gvbsm))
+
+
+@pytest.fixture
+def quick_choice(monkeypatch, tmp_path):
+    """A folder with pictures in mine.npz, for which settings are chosen in no time."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(mirror, "PASSES", 30)
+    monkeypatch.setattr(choice, "Prediction", lambda *_: lambda config: config.labels.epochs)
+    np.savez("mine.npz", train_images=X, train_labels=Y, test_images=X, test_labels=Y)
+
+
+def test_a_path_of_pictures_gets_settings_that_fit_the_budget(called, quick_choice):
+    given = {"squeeze.backbones": ["convnet8_d1"], "labels.backbones": ["convnet8_d1"]}
+    config, workdir, _, pictures, origin = called("mine.npz", budget="5m", ipc=2, **given)
+    assert (config.data.name, config.data.image_size, str(workdir)) == ("npz", 8, "runs/mine")
+    assert pictures is None
+    assert origin.preset == "own"
+    assert (config.ipc, config.squeeze.backbones) == (2, ("convnet8_d1",))
+    assert 0.8 * 270 < config.labels.epochs <= 270  # 90 % of the budget, at a second an epoch
+    assert called("mine.npz", budget="5m", ipc=2, **given)[0] == config  # kept in runs/mine
+
+
+def test_a_budget_makes_any_preset_smaller(called, quick_choice):
+    config = called("digits", budget="100s")[0]
+    assert config.labels.epochs <= 90 < as_config("digits").labels.epochs
+
+
+@pytest.mark.parametrize("named", [{"data": (X, Y)}, {"config": {"data.name": "digits"}}])
+def test_a_budget_needs_a_preset_or_a_path(named, quick_choice):
+    with pytest.raises(ConfigError, match="a budget needs a preset, or the path of a folder"):
+        gvbsm.run(budget="5m", **named)

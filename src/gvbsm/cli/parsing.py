@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -11,14 +10,11 @@ from gvbsm.cli.help import asks_for_all, asks_for_help, verb_help
 from gvbsm.cli.lists import with_baselines, with_lists
 from gvbsm.config import Config, ConfigError
 from gvbsm.config.build import from_parsed, settings_parser, to_dict
-from gvbsm.config.fields import without_effect
 from gvbsm.config.keys import (
     fault_in_words,
-    fields_by_name,
     flatten,
     merge,
     unknown_field,
-    value_at,
 )
 from gvbsm.config.paths import user_path
 from gvbsm.config.provenance import Origin
@@ -27,7 +23,7 @@ from gvbsm.engine.launch import read_launch
 from gvbsm.engine.progress import log
 from gvbsm.engine.progress.log import Style
 from gvbsm.pipeline.budget.pictures import PRESET
-from gvbsm.pipeline.budget.request import Request, parse_duration
+from gvbsm.pipeline.budget.request import Request, make_request
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser
@@ -149,22 +145,11 @@ def parse_run(verb: str, argv: list[str]) -> Parsed | None:
     if "--synthesis.beta_dr" in (argument.partition("=")[0] for argument in argv):
         check_beta_dr(config)
     log_format: Style = "json" if options.get("--log-format") == "json" else "text"
-    request = _request(start.preset, options.get("--budget"), config, argv)
+    request, budget = None, options.get("--budget")
+    if budget is not None or start.preset == PRESET:  # own pictures have the usual budget
+        names = {argument.removeprefix("--").partition("=")[0] for argument in argv}
+        request = make_request(start.preset, config, names, budget)
     return Parsed(config, workdir, bool(options.get("--quiet")), origin, request, log_format)
-
-
-def _request(
-    preset: str, budget: str | None, config: Config, argv: Sequence[str]
-) -> Request | None:
-    """Return the time budget of a command; own pictures have the usual one if none is given."""
-    if budget is None and preset != PRESET:
-        return None
-    seconds = None if budget is None else parse_duration(budget)
-    options = {argument.removeprefix("--").partition("=")[0] for argument in argv}
-    settings = {name for name, kind in fields_by_name().items() if kind != "section"}
-    names = (options & settings) - {*without_effect(Config())}
-    given = {name: value_at(config, name) for name in sorted(names)}
-    return Request(preset, given, seconds)
 
 
 def _add_options(parser: ArgumentParser, verb: str) -> None:

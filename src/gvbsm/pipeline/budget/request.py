@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from gvbsm.config.errors import ConfigError
+from gvbsm.config import Config, ConfigError
+from gvbsm.config.fields import without_effect
+from gvbsm.config.keys import fields_by_name, value_at
 
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -32,6 +34,24 @@ class Request:
         """Return the request as JSON has it."""
         content: dict[str, Any] = json.loads(json.dumps(asdict(self)))
         return content
+
+
+def make_request(preset: str, config: Config, names: Iterable[str], budget: str | None) -> Request:
+    """Return the request of a command or a call.
+
+    Args:
+        preset: Name of the preset.
+        config: The settings, with those that the user has fixed.
+        names: Dotted names of the settings that the user has fixed; others are left out.
+        budget: The budget as the user writes it.
+
+    Raises:
+        ConfigError: If the budget is no duration.
+    """
+    settings = {name for name, kind in fields_by_name().items() if kind != "section"}
+    fixed = sorted(settings.intersection(names) - {*without_effect(Config())})
+    seconds = None if budget is None else parse_duration(budget)
+    return Request(preset, {name: value_at(config, name) for name in fixed}, seconds)
 
 
 def parse_duration(text: str) -> float:

@@ -1,0 +1,51 @@
+"""Settings that fit into a time budget: those of an earlier run of the same request, or new ones.
+
+Nothing here imports torch before settings have to be chosen.
+"""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+
+from gvbsm.config import Config, ConfigError
+from gvbsm.engine.launch import read_launch
+from gvbsm.pipeline.budget.record import keep_settings, recorded_settings
+from gvbsm.pipeline.budget.request import Request
+from gvbsm.pipeline.planning.process_plan import ProcessPlan
+
+log = logging.getLogger("gvbsm")
+
+
+def settle_budget(
+    config: Config, request: Request, workdir: Path, processes: ProcessPlan, keep: bool = True
+) -> Config:
+    """Return settings that fit into the budget.
+
+    Args:
+        config: The settings of the preset, with those that are given.
+        request: The budget, and what stays as it is.
+        workdir: The work directory.
+        processes: The processes in which the run will compute.
+        keep: Keep new settings in the work directory, so that they are chosen only once.
+
+    Raises:
+        ConfigError: If no run fits into the budget, or a launcher has started several processes.
+        DataError, ArtifactError, RunError: With one clear line.
+    """
+    recorded = recorded_settings(config, request, workdir)
+    if recorded is not None:
+        return recorded
+    if read_launch().world > 1:
+        raise ConfigError(
+            "a budget is for one process: write the settings with gvbsm settings ... --budget "
+            "TIME > my.yaml, then run my.yaml in all processes"
+        )
+    from gvbsm.engine.torch_defaults import torch_defaults
+    from gvbsm.pipeline.budget.choice import choose_settings
+
+    with torch_defaults():
+        chosen, facts = choose_settings(config, request, processes, workdir)
+    if keep:
+        log.info("settings: %s", keep_settings(chosen, request, facts, workdir))
+    return chosen
