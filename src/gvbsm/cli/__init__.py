@@ -27,6 +27,7 @@ from gvbsm.cli.sweep import sweep_verb
 from gvbsm.config import ConfigError
 from gvbsm.config.keys import closest
 from gvbsm.engine.launch import STARTED, Launch, read_launch
+from gvbsm.engine.progress.log import json_line, log_style
 from gvbsm.engine.progress.stopping import STOPPING
 
 COMMANDS: dict[str, Callable[[list[str]], int]] = {
@@ -162,6 +163,8 @@ def _complain(line: str) -> None:
         sign if sign.isprintable() or sign == "\n" else sign.encode("unicode_escape").decode()
         for sign in line
     )
+    if log_style() == "json":
+        line = json_line(line.strip(), "ERROR")
     with contextlib.suppress(OSError):
         print(line, file=sys.stderr, flush=True)
 

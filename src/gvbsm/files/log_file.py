@@ -14,6 +14,7 @@ from pathlib import Path
 
 from gvbsm._version import __version__
 from gvbsm.engine.progress.log import EARLY, formatter_for_files
+from gvbsm.engine.progress.stopping import STOPPING
 from gvbsm.files import manifest
 
 NAME = "gvbsm.log"
@@ -48,6 +49,7 @@ def log_file(folder: Path) -> Iterator[None]:
         yield
     except BaseException as error:
         text = f"ended by {type(error).__name__}: {error}".removesuffix(": ")
+        text += f"; {STOPPING.account}" * bool(STOPPING.account)
         handler.handle(logging.makeLogRecord({"msg": text, "levelno": 40, "levelname": "ERROR"}))
         raise
     finally:

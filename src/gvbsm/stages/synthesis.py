@@ -159,7 +159,7 @@ def synthesize_set(
     config, processes = task.config, runtime.processes
     plan = _plan(task)
     files, everything = _group_files(task, plan, path, header), range(len(plan.groups))
-    with runtime.progress(plan.steps(everything), "synthesis", "it") as bar:
+    with runtime.progress(plan.steps(everything), "synthesis", "iteration") as bar:
         missing = processes.same(files.missing)
         await_files([files.draft.path])
         bar.skip(plan.steps(everything) - plan.steps(missing))

@@ -105,6 +105,11 @@ def log_by_default(quiet: bool) -> None:
         log.setLevel(logging.INFO)
 
 
+def json_line(message: str, level: str) -> str:
+    """Return a message as a line of the log in JSON."""
+    return JsonFormat().format(logging.makeLogRecord({"msg": message, "levelname": level}))
+
+
 def log_style() -> Style:
     """Return the format of the log's lines."""
     screens = [handler for handler in logging.root.handlers if isinstance(handler, Screen)]
