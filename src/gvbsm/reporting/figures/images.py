@@ -25,6 +25,7 @@ from gvbsm.store.distilled import DistilledDataset
 STRIP_CELL = (64, 128)  # pixels: smallest and largest side of an image in a strip
 SHEET_WIDTH = 1080  # pixels
 SHEET_CELL = (64, 140)  # pixels: smallest and largest side of an image on a sheet
+SHEET_HEIGHT = 1000  # pixels, above which images are not enlarged
 SHEET_TEXT, FILM_TEXT = 25, 13  # pixels
 TITLE_HEIGHT, MARGIN, GAP = 60, 10, 36  # pixels of a sheet
 FILM_COLUMNS, FILM_CELL = 5, 90  # images in a row of the animation, and pixels of one
@@ -76,7 +77,8 @@ def sheet(grid: PictureGrid) -> Image.Image:
     left = math.ceil(max(map(_text_width, names))) + 3 * MARGIN
     counts = [images.shape[1] for images in grid.groups.values()]
     room = SHEET_WIDTH - left - GAP * len(counts)
-    cell = min(max(room // sum(counts), SHEET_CELL[0]), SHEET_CELL[1])
+    largest = min(room // sum(counts), SHEET_HEIGHT // len(names), SHEET_CELL[1])
+    cell = max(largest, SHEET_CELL[0])
     widths = [  # a title may be wider than a single column
         max(count * cell, math.ceil(_text_width(title)) + MARGIN)
         for count, title in zip(counts, grid.groups, strict=True)
@@ -156,6 +158,8 @@ def first_of_classes(images: Tensor, per_class: int, classes: int, columns: int)
 def plot_images(distilled: DistilledDataset, real: Tensor, columns: int, path: Path) -> None:
     """Draw a row for each class: distilled images on the left, real ones on the right; a PNG.
 
+    Single images of classes with short names are a row of distilled ones above a row of real ones.
+
     Args:
         distilled: The distilled set.
         real: Real pictures of the shown classes, class-major, uint8
@@ -168,8 +172,13 @@ def plot_images(distilled: DistilledDataset, real: Tensor, columns: int, path: P
         "distilled": first_of_classes(distilled.images, distilled.ipc, shown, columns),
         "real": first_of_classes(real, columns, shown, columns),
     }
+    names = distilled.class_names[:shown]
+    grid = PictureGrid(groups, names)
+    if columns == 1 and max(map(_text_width, names)) < SHEET_WIDTH // (shown + 2):
+        across = torch.stack([images.squeeze(1) for images in groups.values()])
+        grid = PictureGrid({"": across}, tuple(groups), {"": names})
     with atomic(path) as temporary:
-        temporary.write_bytes(sheet_png(PictureGrid(groups, distilled.class_names[:shown])))
+        temporary.write_bytes(sheet_png(grid))
 
 
 def film_gif(frames: Tensor, steps: Sequence[int], names: Sequence[str]) -> bytes:
