@@ -1,5 +1,6 @@
 """Settings for own pictures: the rules, the search for the greatest effort, the check of flips."""
 
+import dataclasses
 import itertools
 
 import pytest
@@ -10,7 +11,7 @@ from gvbsm.config import Config, ConfigError
 from gvbsm.config.build import as_config, validate
 from gvbsm.config.fields import replaced
 from gvbsm.data.datasets import ImageData
-from gvbsm.data.pictures import Split
+from gvbsm.data.pictures import Split, write_image
 from gvbsm.data.pixels import Normalization
 from gvbsm.engine.device import Runtime
 from gvbsm.pipeline.budget import mirror
@@ -165,3 +166,17 @@ def test_a_quick_network_tells_whether_flips_do_harm(turned, monkeypatch):
     assert check.plain > 90
     assert check.harmless is not turned
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_of_large_pictures_few_are_read(tmp_path, monkeypatch):
+    monkeypatch.setattr(mirror, "PASSES", 30)
+    monkeypatch.setattr(mirror, "LEAST_SAMPLE", 8)
+    monkeypatch.setattr(mirror, "READ_SECONDS", 0.0)
+    data = halves(turned=False)
+    paths = tuple(tmp_path / f"{index}.png" for index in range(40))
+    for path, image in zip(paths, data.train.images, strict=False):
+        write_image(path, image)
+    split = Split(data.train.labels[:40], paths=paths)
+    data = dataclasses.replace(data, train=split, test=split)
+    runtime = Runtime(torch.device("cpu"), "fp32", seed=0, quiet=True)
+    assert mirror.check_mirror(data, runtime).pictures == 2  # a quarter of 8

@@ -19,7 +19,7 @@ from gvbsm.pipeline.budget.mirror import check_mirror
 from gvbsm.pipeline.budget.pictures import PRESET
 from gvbsm.pipeline.budget.prediction import Prediction
 from gvbsm.pipeline.budget.request import Request
-from gvbsm.pipeline.budget.search import choose
+from gvbsm.pipeline.budget.search import Choice, choose
 from gvbsm.pipeline.planning.plan import in_words
 from gvbsm.pipeline.planning.process_plan import ProcessPlan
 
@@ -48,25 +48,34 @@ def choose_settings(
     runtime = resolve_runtime(config.device, config.precision, seed, seconds, True, threads)
     data = survey_dataset(config.data)
     budget = request.seconds or BUDGETS[runtime.device.type]
-    facts: dict[str, Any] = {}
-    if request.preset == PRESET:
-        found = _facts(config, data, runtime)
-        facts = found._asdict()
-        sides = rules.sides(found, runtime.device.type)
-        if "data.image_size" in request.given:
-            sides = (data.image_size,)
-        settings = partial(_own, config, request, found)
-    else:
-        sides, settings = (data.image_size,), partial(_scaled, config, request)
-    choice = choose(settings, sides, budget, Prediction(data, runtime, processes, workdir))
+    predict = Prediction(data, runtime, processes, workdir)
+    if request.preset != PRESET:
+        choice = choose(partial(_scaled, config, request), [data.image_size], budget, predict)
+        _tell(choice, budget)
+        return choice.config, {}
+    facts = _facts(config, data, runtime)
+    is_given = "data.image_size" in request.given
+    sides = (data.image_size,) if is_given else rules.sides(facts, runtime.device.type)
+    choice = choose(partial(_own, config, request, facts), sides, budget, predict)
+    _tell(choice, budget)
+    return choice.config, facts._asdict()
+
+
+def _tell(choice: Choice, budget: float) -> None:
+    """Log the settings that the effort decides, and the time that the run takes."""
+    config = choice.config
     log.info(
-        "%d px, effort %.2f of 1: about %s of %s",
-        choice.config.data.image_size or data.image_size,
-        choice.effort,
+        "%steachers of %d epochs, %d iterations, labels of %d epochs, %d students a set: about %s "
+        "of %s (effort %.2f of 1)",
+        f"{config.data.image_size} px, " if config.data.image_size else "",
+        config.squeeze.epochs,
+        config.synthesis.iterations,
+        config.labels.epochs,
+        config.evaluation.seeds,
         in_words(choice.seconds),
         in_words(budget),
+        choice.effort,
     )
-    return choice.config, facts
 
 
 def _facts(config: Config, data: ImageData, runtime: Runtime) -> rules.DataFacts:

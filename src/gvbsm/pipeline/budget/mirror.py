@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -14,14 +16,15 @@ from gvbsm.config.optimizer import OptimizerConfig
 from gvbsm.config.views import ViewConfig
 from gvbsm.data.datasets import ImageData
 from gvbsm.data.loading import training_batches, view_batches
-from gvbsm.data.pictures import Split, read_image, resize_to
+from gvbsm.data.pictures import Lying, Split, decode, no_progress, resize_to
 from gvbsm.data.pixel_statistics import pixel_statistics
 from gvbsm.engine.device import Runtime
-from gvbsm.engine.optimizers import make_optimizer
+from gvbsm.engine.optimizers import make_optimizer, set_lr
 from gvbsm.engine.seeds import generator_for, seeded
 
 SIDE = 32  # pixels, to which the pictures of the check are resized
 SAMPLE = 2400  # pictures of the check, of which a quarter is held out
+LEAST_SAMPLE, READ_SECONDS = 256, 20.0  # of large pictures no more are read than in this time
 PASSES = 9_000  # pictures that its network is trained on, repeats counted
 NETWORK = "convnet64_d2"
 LEAST_SHARE = 0.8  # of the accuracy above chance that mirrored pictures must keep
@@ -74,7 +77,7 @@ def _trained(data: ImageData, runtime: Runtime) -> nn.Module:
     views = ViewConfig(crop="pad", padding=3, flip=False)
     epochs = max(1, PASSES // len(data.train))
     for epoch in range(epochs):
-        optimizer.param_groups[0]["lr"] = rate * (1 - epoch / epochs)
+        set_lr(optimizer, rate * (1 - epoch / epochs))
         batches = training_batches(data, 64, runtime, ("mirror", epoch))
         for pictures, labels in view_batches(data, views, batches, runtime, ("mirror", epoch)):
             optimizer.zero_grad()
@@ -103,17 +106,25 @@ def judge(plain: Tensor, mirrored: Tensor, classes: int) -> MirrorCheck:
 
 
 def _sample(data: ImageData, seed: int) -> ImageData:
-    """Some of the training pictures in memory, at the side of the check, in random order."""
+    """Read some of the training pictures, in random order, at the side of the check."""
     order = torch.randperm(len(data.train), generator=generator_for(seed, "mirror", "sample"))
     split = data.train.select(order[:SAMPLE])
     if split.images is not None:
         images = resize_to(split.images, SIDE, split.crop)
     else:
-        pictures = (read_image(path, data.channels) for path in split.paths or ())
-        images = torch.stack([resize_to(picture, SIDE, split.crop) for picture in pictures])
+        images = torch.stack([*_decoded(split.paths or (), data.channels)])
     normalization = pixel_statistics([images], data.channels).normalization
-    train = Split(split.labels, images)
+    train = Split(split.labels[: len(images)], images)
     return replace(data, image_size=SIDE, train=train, normalization=normalization)
+
+
+def _decoded(paths: Sequence[Lying], channels: int) -> Iterator[Tensor]:
+    """Decode pictures until enough time has passed: large photographs take long."""
+    start = time.perf_counter()
+    for count, picture in enumerate(decode(paths, channels, SIDE, no_progress)):
+        if count >= LEAST_SAMPLE and time.perf_counter() - start > READ_SECONDS:
+            return
+        yield picture
 
 
 def _right(
