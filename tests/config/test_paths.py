@@ -38,7 +38,7 @@ def test_a_home_folder_is_expanded_in_commands_and_settings(home, capsys):
     (home / "mine.yaml").write_text("data: {name: npz, root: ~/data.npz}\n")
     assert main(["squeeze", "digits+~/mine.yaml", "--workdir", "~/w", *TINY]) == 0
     assert main(["show", "~/w"]) == 0
-    assert "npz" in capsys.readouterr().out
+    assert "data, 4 classes" in capsys.readouterr().out  # the name of the file
     assert (home / "w" / "squeeze" / "convnet8_d1.safetensors").is_file()
     assert not list(home.parent.glob("~*"))
 

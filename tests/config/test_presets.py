@@ -35,6 +35,7 @@ from gvbsm.store.batches import Labeler, StudentTask
 
 DATA = ["cifar10", "cifar100", "digits", "folder", "imagenet-1k", "npz", "tiny-imagenet"]
 DATA += ["webdataset", "hub"]
+OWN = ["own"]  # fitted to the pictures and to a time budget
 SELECTIONS = ("random", "herding", "k-center", "forgetting")
 OVERLAYS = ["sre2l", *(f"{how}-{labels}" for how in SELECTIONS for labels in ("hard", "soft"))]
 REDUCED = ["cheap-teachers", "cifar10-small", "digits-short"]
@@ -201,15 +202,15 @@ def preset(name):
 
 
 def test_all_files_are_found_and_offered():
-    assert len(FILES) == 26
+    assert len(FILES) == 27
     found = sorted(path.stem for path in FILES)
-    assert found == preset_names() == sorted([*DATA, *OVERLAYS, *REDUCED, *BEST])
+    assert found == preset_names() == sorted([*DATA, *OWN, *OVERLAYS, *REDUCED, *BEST])
     assert all(path.suffix == ".yaml" for path in FILES)
 
 
 def test_a_preset_says_what_it_is_for_and_whether_it_stands_alone():
     summaries = list(preset_summaries())
-    kinds = {"recipe": [*DATA, *BEST], "baseline": OVERLAYS, "overlay": REDUCED}
+    kinds = {"recipe": [*DATA, *OWN, *BEST], "baseline": OVERLAYS, "overlay": REDUCED}
     for kind, names in kinds.items():
         assert {item.name for item in summaries if item.kind == kind} == {*names}
     texts = {item.name: item.text for item in summaries}
@@ -224,7 +225,7 @@ def test_a_file_opens_with_a_comment_that_holds_its_command(path):
     lines = path.read_text(encoding="utf-8").splitlines()
     opening = lines[: next(i for i, line in enumerate(lines) if not line.startswith("#"))]
     assert opening, "no comment at the top"
-    name = path.stem if path.stem in {*DATA, *BEST} else rf"[a-z0-9-]+\+{path.stem}"
+    name = path.stem if path.stem in {*DATA, *OWN, *BEST} else rf"[a-z0-9-]+\+{path.stem}"
     assert re.search(rf"^#\s+gvbsm run {name}( |$)", "\n".join(opening), re.MULTILINE)
 
 

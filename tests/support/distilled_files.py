@@ -53,15 +53,15 @@ def write_labels(directory, epochs=5, shard_epochs=2, images=4, classes=2, **ent
     )
     store = replace(store, **entries)
 
-    def labeled(epoch):
+    def labeled(shard, epoch):
         boxes, rolls = (torch.full((images, numbers), epoch) for numbers in (4, 2))
         flips = torch.full((images,), bool(epoch))
         order = torch.arange(images)
         plan = EpochPlan(order.flip(0), Views(boxes, flips, rolls), Mixes(order, boxes))
-        logits = torch.full((images, classes), float(epoch), dtype=torch.float16)
+        logits = torch.full((shard.stop - shard.start, classes), float(epoch)).half()
         return [plan], [store.encode(logits)]
 
     store.write_index()
     for shard in store.shards:
-        store.write(shard, map(labeled, shard.epochs))
+        store.write(shard, [labeled(shard, epoch) for epoch in shard.epochs])
     return load_labels(directory)
