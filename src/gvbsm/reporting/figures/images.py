@@ -172,7 +172,7 @@ def plot_images(distilled: DistilledDataset, real: Tensor, columns: int, path: P
         "distilled": first_of_classes(distilled.images, distilled.ipc, shown, columns),
         "real": first_of_classes(real, columns, shown, columns),
     }
-    names = distilled.class_names[:shown]
+    names = [shorten(name) for name in distilled.class_names[:shown]]
     grid = PictureGrid(groups, names)
     if columns == 1 and max(map(_text_width, names)) < SHEET_WIDTH // (shown + 2):
         across = torch.stack([images.squeeze(1) for images in groups.values()])
