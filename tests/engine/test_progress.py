@@ -60,11 +60,27 @@ def test_steps_of_an_earlier_run_do_not_count_as_fast_ones(clock, caplog):
     with caplog.at_level(logging.INFO, "gvbsm"):
         work(clock, steps=100, seconds=12.5, done=800)
     assert lines(caplog)[0] == (
-        "squeeze resnet18: 801 of 900 steps in 12 s, 12.5 s a step, 20 min 38 s left"
+        "squeeze resnet18: 803 of 900 steps in 38 s, 12.5 s a step, 20 min 12 s left"
     )
 
 
+def test_a_first_step_that_compiles_tells_no_time(clock, caplog):
+    with caplog.at_level(logging.INFO, "gvbsm"), bars.Lines(clock, total=500, desc="s") as bar:
+        for seconds in (25, *[0.5] * 30):
+            clock.now += seconds
+            bar.update()
+    assert lines(caplog)
+    assert not lines(caplog)[0].startswith("s: 1 of")
+
+
+def test_slow_steps_are_told_after_a_minute(clock, caplog):
+    with caplog.at_level(logging.INFO, "gvbsm"):
+        work(clock, steps=2, seconds=61)
+    assert lines(caplog)[0].startswith("squeeze resnet18: 1 of 2 steps in 1 min 1 s")
+
+
 def test_lines_name_the_part_and_the_share_of_the_whole(clock, caplog, monkeypatch):
+    monkeypatch.setattr(bars, "FEWEST_STEPS", 1)
     finished = set()
     planned = {"start-up": 0.0, "squeeze/a": 100.0, "squeeze/b": 300.0}
     monkeypatch.setattr(ACTIVITY, "plan", Plan(planned, lambda: finished, clock))

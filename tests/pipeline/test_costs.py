@@ -7,7 +7,7 @@ import torch
 
 from gvbsm.config import ViewConfig
 from gvbsm.config.build import as_config
-from gvbsm.engine.forms import Forms
+from gvbsm.engine.forms import Form, Forms
 from gvbsm.pipeline.forms.machine_cache import MachineCache
 from gvbsm.pipeline.planning import costs
 from gvbsm.pipeline.planning.costs import MeasuredCosts
@@ -48,6 +48,14 @@ def test_costs__are_those_of_the_form_of_the_run(timed, data, runtime):
     row = [0.4, 0.1, 30.0, 2.0]  # a batch takes a fourth of the time
     MachineCache(runtime).put(f"{NET} training compiled fp32 4 3 8 8", [row])
     assert MeasuredCosts(TimingTask(data, compiled))(STEP) == 0.5
+
+
+def test_compiled_networks_are_timed_in_the_layout_that_is_usual_without(data, runtime):
+    task = TimingTask(data, runtime)
+    form = Form("bf16", "channels-last", compiled=True)
+    assert task.quiet(runtime.in_form(form)).form == ("bf16", None, False)
+    eager = form._replace(compiled=False)
+    assert task.quiet(runtime.in_form(eager)).form == eager
 
 
 def test_costs__of_files_are_those_of_a_data_set(timed, data, streamed, runtime):

@@ -20,6 +20,7 @@ from gvbsm.engine.progress.activity import ACTIVITY, Activity, Loop, describe
 log = logging.getLogger("gvbsm")
 
 FIRST_SECONDS, LINE_SECONDS = 10.0, 60.0  # until the first log line, and between two
+FEWEST_STEPS = 3  # before the first log line, unless they take longer than the time between two
 
 
 if TYPE_CHECKING:
@@ -70,7 +71,9 @@ class Bar(TqdmBar):
     def _line_is_due(self) -> bool:
         now = self._time()
         if self._logged_at is None:
-            is_due = now - self.start_t >= FIRST_SECONDS
+            # The first step may compile networks: it says nothing about the time of the others.
+            is_slow = self.n - self.initial < FEWEST_STEPS
+            is_due = now - self.start_t >= (LINE_SECONDS if is_slow else FIRST_SECONDS)
         else:
             is_due = now - self._logged_at >= LINE_SECONDS
         if is_due:

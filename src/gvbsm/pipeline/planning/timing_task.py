@@ -46,8 +46,13 @@ class TimingTask:
         return self.data.channels, work.side, work.side
 
     def quiet(self, runtime: Runtime) -> Runtime:
-        """The runtime without bars, log, other processes and compilation."""
-        return replace(runtime, quiet=True, log=None, processes=ALONE, compiled=False)
+        """The runtime without bars, log, other processes and compilation.
+
+        Compiled networks have a layout that may be slow when they are not.
+        """
+        layout = None if runtime.compiled else runtime.layout
+        alone = replace(runtime, quiet=True, log=None, processes=ALONE)
+        return replace(alone, compiled=False, layout=layout)
 
     def network(self, work: Work) -> nn.Module:
         """Build a network, with random weights."""
