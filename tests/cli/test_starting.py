@@ -118,10 +118,10 @@ def preset(tmp_path_factory):
     return write_preset(folder / "toy.yaml", settings)
 
 
-def started(*arguments, **options):
+def started(*arguments, variables=(), **options):
     return subprocess.Popen(
         [sys.executable, "-c", COMMAND, *map(str, arguments)],
-        env=environment(),
+        env=environment(**dict(variables)),
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
@@ -153,15 +153,19 @@ def test_two_processes_make_the_bytes_of_one_and_a_finished_run_starts_none(pres
 def squeezing(preset, tmp_path):
     """Call it to start a command that trains for hours in two processes: both of them.
 
+    Nothing is compiled: a signal waits for the end of a step, and not for that of a compilation.
+
     Args:
         at_work: Whether to wait until both train, instead of for their start alone.
     """
     running = []
+    variables = {"TORCHDYNAMO_DISABLE": "1", "HOME": str(tmp_path / "home")}
 
     def start(at_work):
         workdir = tmp_path / "w"
         command = ("squeeze", preset, "--workdir", workdir, *TWO)
-        first = started(*command, "--squeeze.epochs", "1000000", "--quiet")
+        epochs = ("--squeeze.epochs", "1000000")
+        first = started(*command, *epochs, "--quiet", variables=variables)
         running.append(first)
         end = time.monotonic() + 120
         while time.monotonic() < end and first.poll() is None:
