@@ -158,7 +158,7 @@ def test_a_start_is_chosen_once_by_the_right_teachers(run, init, tmp_path):
 
 
 @pytest.mark.parametrize("init", ["real", "herding", "lowest_loss"])
-def test_a_start_of_more_images_than_pictures_uses_them_all_and_again(run, init, tmp_path, caplog):
+def test_a_start_of_more_images_than_pictures_uses_them_all_and_again(run, init, tmp_path):
     counts = torch.bincount(run.data.train.labels)
     ipc = int(counts.min()) + 2
     synthesis = replace(run.config.synthesis, init=init)
@@ -176,5 +176,17 @@ def test_a_start_of_more_images_than_pictures_uses_them_all_and_again(run, init,
     cut = start.boxes[:, 0, 2] > 0
     assert int(cut[rows].sum()) == 2
     assert int(cut.sum()) == int((ipc - counts).clamp(min=0).sum())
-    (message,) = [record.getMessage() for record in caplog.records]
-    assert f"has {ipc - 2}, ipc is {ipc}): further images start from other crops" in message
+
+
+@pytest.mark.parametrize("method", ["random", "herding", "k-center", "forgetting"])
+def test_a_selection_of_more_images_than_pictures_repeats_them(run, method):
+    """Each class gives `ipc` pictures; those of smaller classes come once, and then again."""
+    labels, counts = run.data.train.labels, torch.bincount(run.data.train.labels)
+    ipc = int(counts.min()) + 2
+    pictures = select_pictures(inputs(run, replace(run.config, ipc=ipc)), method)
+    assert torch.equal(labels[pictures], torch.arange(10 * ipc) // ipc)
+    for label, rows in enumerate(pictures.view(10, ipc)):
+        times = torch.bincount(rows, minlength=len(labels))[labels == label]
+        assert int(times.max()) == (2 if counts[label] < ipc else 1)
+        if counts[label] < ipc:
+            assert int(times.min()) == 1

@@ -83,6 +83,17 @@ def facts():
     )
 
 
+def test_classes_of_few_pictures_and_uneven_classes(facts):
+    counts = dict.fromkeys(facts.class_names, 50)
+    assert find_all(replace(facts, train_of_class=counts)) == []
+    few = only(replace(facts, train_of_class={**counts, "a": 9}))
+    assert (few.name, few.level) == ("few-pictures", "warning")
+    assert few.text.startswith("1 of 10 classes has fewer training pictures than the 10 images")
+    uneven = only(replace(facts, train_of_class={**counts, "a`b": 500}))
+    assert (uneven.name, uneven.level) == ("uneven", "warning")
+    assert uneven.text == ("The classes are uneven: \"a'b\" has 500 training pictures, 'a' 50.")
+
+
 def test_pictures_that_were_left_out_are_counted_and_named(facts):
     finding = only(replace(facts, skipped=tuple(f"train/a/{number}.png" for number in range(7))))
     assert (finding.name, finding.level) == ("skipped", "warning")

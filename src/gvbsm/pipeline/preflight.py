@@ -27,6 +27,7 @@ from gvbsm.config.fields import settings_in
 from gvbsm.config.keys import flatten
 from gvbsm.config.provenance import Origin
 from gvbsm.config.stages import EXTRA_TAKES
+from gvbsm.data.class_sizes import class_counts, few_pictures, uneven_classes
 from gvbsm.data.datasets import ImageData, read_dataset
 from gvbsm.data.pictures import DataError
 from gvbsm.data.views import check_shuffle
@@ -73,6 +74,14 @@ def log_header(config: Config, runtime: Runtime, origin: Origin, workdir: Path) 
     changed = f", changed: {names}" * bool(names) + f" and {more} more" * (more > 0)
     log.info("settings: %s%s", origin.preset or f"data {config.data.name}", changed)
     log.info("work directory: %s (gvbsm %s)", workdir, __version__)
+
+
+def log_small_classes(config: Config, data: ImageData, runtime: Runtime) -> None:
+    """Log whether classes have fewer training pictures than images, and if they are uneven."""
+    counts = class_counts(data.train.labels, data.class_names)
+    sentences = [few_pictures(counts, config.ipc), uneven_classes(counts)]
+    for sentence in filter(None, sentences if runtime.processes.leads else ()):
+        log.warning("%s", sentence)
 
 
 def _networks(config: Config) -> list[str]:
@@ -259,14 +268,14 @@ def _check_pictures(config: Config, methods: Sequence[str], key: str, data: Imag
             f"class {name!r} has no training pictures, and synthesis.weight_class needs the "
             "statistics of each class; set it to 0"
         )
-    takers = [method for method in methods if selection_of(method)]
-    if takers and fewest < config.ipc:
-        raise DataError(
-            f"{', '.join(takers)}: {config.ipc} training pictures of each class are needed (ipc is "
-            f"{config.ipc}), but {name!r} has {fewest}; lower --ipc, or leave methods out of "
-            f"--{key}"
-        )
     start, tiles = config.synthesis.init, config.synthesis.crop_tiles**2
+    takers = [method for method in methods if selection_of(method)]
+    takers += [f"synthesis.init={start}"] if start != "noise" else []
+    if takers and not fewest:
+        raise DataError(
+            f"{', '.join(takers)}: a training picture of each class is needed, but {name!r} has "
+            f"none; add some, or leave out methods of --{key} and start from noise"
+        )
     if start == "crops" and fewest * CROPS < config.ipc * tiles:
         raise DataError(
             f"synthesis.init=crops: {config.ipc * tiles} crops of each class are needed (ipc is "

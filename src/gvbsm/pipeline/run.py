@@ -42,6 +42,7 @@ from gvbsm.pipeline.preflight import (
     check_replicas,
     load_data,
     log_header,
+    log_small_classes,
 )
 from gvbsm.pipeline.real_pictures import keep_real, sample_real
 from gvbsm.pipeline.results import collect
@@ -113,6 +114,7 @@ class Run:
             self.data = data or load_data(config, self.runtime)
             self.config = config = settle(config, len(self.data.class_names))
             check_feasible(config, self.data)
+            log_small_classes(config, self.data, self.runtime)
             check_replicas(config, self.data, self.runtime)
             if processes.leads:
                 check_owner(workdir, self.data)

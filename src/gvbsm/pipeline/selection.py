@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from gvbsm.backbones.features import feature_batches
@@ -40,8 +38,6 @@ from gvbsm.stages.selection.starts import (
 from gvbsm.store.recipes import Recipes, seed_of
 from gvbsm.store.workdir import Workspace
 
-log = logging.getLogger("gvbsm")
-
 BATCH = 256  # pictures in a batch; the selection does not depend on it
 
 
@@ -69,6 +65,8 @@ class SelectionInputs:
 def select_pictures(inputs: SelectionInputs, method: str, draw: int = 0) -> Tensor:
     """Select `ipc` training pictures of each class; indices class by class, int64 (classes * ipc,).
 
+    Of a class that has fewer, all pictures are taken, and again until there are `ipc`.
+
     Args:
         inputs: Data, settings and teachers of the selection.
         method: random, herding, k-center or forgetting.
@@ -78,16 +76,8 @@ def select_pictures(inputs: SelectionInputs, method: str, draw: int = 0) -> Tens
         ArtifactError: If the teacher whose features are compared has not been trained.
         RunError: If the training for forgetting diverges.
     """
-    labels, ipc = inputs.data.train.labels, inputs.config.ipc
-    classes = len(inputs.data.class_names)
-    if method == "random":
-        generator = inputs.runtime.generator("selection", draw)
-        return select_random(labels, classes, ipc, generator)
-    if method == "forgetting":
-        generator = inputs.runtime.generator("selection", "forgetting")
-        return select_forgetting(_forgetting_events(inputs), labels, classes, ipc, generator)
-    choose = {"herding": select_herding, "k-center": select_k_center}[method]
-    return choose(_features(inputs), labels, classes, ipc)
+    listed = _listed(inputs)
+    return listed[_select(inputs, listed, method, draw)]
 
 
 def draw_start(inputs: SelectionInputs, draw: int) -> Start:
@@ -97,32 +87,30 @@ def draw_start(inputs: SelectionInputs, draw: int) -> Start:
         inputs: Data and settings.
         draw: Number of the random selection.
     """
-    padded, listed = _padded(inputs)
-    entries = select_pictures(padded, "random", draw)
+    listed = _listed(inputs)
+    entries = _select(inputs, listed, "random", draw)
     return start_from(entries, listed, inputs.data, inputs.runtime)
 
 
-def _padded(inputs: SelectionInputs) -> tuple[SelectionInputs, Tensor]:
-    """The inputs with at least `ipc` training pictures of each class, and where each is from.
+def _listed(inputs: SelectionInputs) -> Tensor:
+    """List all training pictures, those of small classes again: `ipc` of each class at least."""
+    data = inputs.data
+    return repeat_pictures(data.train.labels, len(data.class_names), inputs.config.ipc)
 
-    Pictures of smaller classes are repeated. Without such classes the inputs stay as they are.
-    """
-    data, ipc = inputs.data, inputs.config.ipc
-    listed = repeat_pictures(data.train.labels, len(data.class_names), ipc)
-    if len(listed) == len(data.train):
-        return inputs, listed
-    if inputs.runtime.processes.leads:
-        counts = torch.bincount(data.train.labels, minlength=len(data.class_names))
-        log.warning(
-            "fewer training pictures than images in %d of %d classes (%r has %d, ipc is %d): "
-            "further images start from other crops of them",
-            int((counts < ipc).sum()),
-            len(counts),
-            data.class_names[int(counts.argmin())],
-            int(counts.min()),
-            ipc,
-        )
-    return replace(inputs, data=replace(data, train=data.train.select(listed))), listed
+
+def _select(inputs: SelectionInputs, listed: Tensor, method: str, draw: int = 0) -> Tensor:
+    """Select `ipc` entries of the list for each class; see `select_pictures`."""
+    labels, ipc = inputs.data.train.labels[listed], inputs.config.ipc
+    classes = len(inputs.data.class_names)
+    if method == "random":
+        generator = inputs.runtime.generator("selection", draw)
+        return select_random(labels, classes, ipc, generator)
+    if method == "forgetting":
+        generator = inputs.runtime.generator("selection", "forgetting")
+        events = _forgetting_events(inputs)[listed]
+        return select_forgetting(events, labels, classes, ipc, generator)
+    choose = {"herding": select_herding, "k-center": select_k_center}[method]
+    return choose(_features(inputs, listed), labels, classes, ipc)
 
 
 def keep_start(inputs: SelectionInputs, path: Path, recipe: Recipe) -> None:
@@ -154,8 +142,8 @@ def remove_work_files(images: Path) -> None:
 def _choose_start(inputs: SelectionInputs) -> Start:
     config, data, runtime = inputs.config.synthesis, inputs.data, inputs.runtime
     if config.init == "herding":
-        padded, listed = _padded(inputs)
-        return start_from(select_pictures(padded, "herding"), listed, data, runtime)
+        listed = _listed(inputs)
+        return start_from(_select(inputs, listed, "herding"), listed, data, runtime)
     names = config.backbones or inputs.config.squeeze.backbones
     teachers = [InParts(inputs.teachers[name]) for name in names]
     ipc, workers = inputs.config.ipc, runtime.workers(inputs.config.data.workers)
@@ -163,20 +151,22 @@ def _choose_start(inputs: SelectionInputs) -> Start:
         return choose_crops(
             data, ipc, config.crop_tiles, config.crop_scale, teachers, runtime, workers
         )
-    padded, listed = _padded(inputs)
+    listed = _listed(inputs)
     losses = training_losses(data, teachers, runtime, BATCH, workers)[listed]
-    entries = select_lowest(losses, padded.data.train.labels, len(data.class_names), ipc)
+    entries = select_lowest(losses, data.train.labels[listed], len(data.class_names), ipc)
     return start_from(entries, listed, data, runtime)
 
 
-def _features(inputs: SelectionInputs) -> Iterator[Tensor]:
-    """The teacher's features of the training pictures without augmentation: (batch, features)."""
+def _features(inputs: SelectionInputs, listed: Tensor) -> Iterator[Tensor]:
+    """The teacher's features of the listed pictures without augmentation: (batch, features)."""
     backbone, recipes = inputs.recipes.coreset_backbone, inputs.recipes
     path = inputs.workspace.teacher(backbone)
     inputs.workspace.is_made(path, recipes.teacher(backbone), "squeeze", make=False)
     data, runtime = inputs.data, inputs.runtime
     workers = runtime.workers(inputs.config.data.workers)
-    batches = plain_batches(data, data.train, BATCH, runtime, workers)
+    repeated = len(listed) > len(data.train)
+    split = data.train.select(listed) if repeated else data.train
+    batches = plain_batches(data, split, BATCH, runtime, workers)
     pictures = runtime.track((images for images, _ in batches), f"features of {backbone}")
     try:
         for features, _ in feature_batches(inputs.teachers[backbone], pictures, runtime):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -122,6 +122,7 @@ class RunFacts:
         versions: Versions and device of the run.
         writers: Versions of gvbsm that wrote the files.
         test_of_class: Number of test pictures of each class; empty if the results do not say.
+        train_of_class: Number of training pictures by the name of the class, likewise.
         recognition: How a teacher classifies the run's own images; None if it is not known.
     """
 
@@ -145,6 +146,7 @@ class RunFacts:
     versions: Mapping[str, str]
     writers: tuple[str, ...]
     test_of_class: tuple[int, ...] = ()
+    train_of_class: Mapping[str, int] = field(default_factory=dict)
     recognition: Recognition | None = None
 
     @property
@@ -225,14 +227,15 @@ def _facts(workdir: Path, data: dict[str, Any], results: dict[str, Any]) -> RunF
         writers=tuple(
             sorted({results["versions"]["gvbsm"], *(h["version"] for h in headers.values())})
         ),
-        test_of_class=_test_of_class(account, names),
+        test_of_class=tuple(_of_class(account, "test", names).values()),
+        train_of_class=_of_class(account, "train", names),
     )
 
 
-def _test_of_class(account: Account | None, class_names: Sequence[str]) -> tuple[int, ...]:
-    """Number of test pictures of each class, as the data were read; empty if it is not known."""
-    counts = (account.pictures or {}).get("test", {}) if account is not None else {}
-    return tuple(counts.get(name, 0) for name in class_names) if counts else ()
+def _of_class(account: Account | None, split: str, class_names: Sequence[str]) -> dict[str, int]:
+    """Pictures of a split by class, as the data were read; empty if it is not known."""
+    counts = (account.pictures or {}).get(split, {}) if account is not None else {}
+    return {name: counts.get(name, 0) for name in class_names} if counts else {}
 
 
 def _headers(workdir: Path) -> dict[Path, dict[str, Any]]:

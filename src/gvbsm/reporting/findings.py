@@ -13,6 +13,7 @@ from typing import Any
 from gvbsm.config import WHOLE_SET, BaselinesConfig, Config
 from gvbsm.config.fields import dotted_names_of
 from gvbsm.config.keys import value_at
+from gvbsm.data.class_sizes import few_pictures, uneven_classes
 from gvbsm.files.sizes import byte_count
 from gvbsm.reporting.facts import AccuracyRow, RunFacts, preset_name
 from gvbsm.reporting.network_findings import NETWORK_CHECKS, Finding
@@ -266,6 +267,29 @@ def _test_pictures(facts: RunFacts) -> Iterator[Finding]:
     )
 
 
+def _class_sizes(facts: RunFacts) -> Iterator[Finding]:
+    """Classes with fewer training pictures than images, and very uneven ones."""
+    counts = {name.replace("`", "'"): count for name, count in facts.train_of_class.items()}
+    if not counts:
+        return
+    if text := few_pictures(counts, facts.ipc):
+        yield Finding(
+            "few-pictures",
+            "warning",
+            f"{text}.",
+            "These classes have no more variety than their pictures. Take a lower `ipc`, or add "
+            "pictures.",
+        )
+    if text := uneven_classes(counts):
+        yield Finding(
+            "uneven",
+            "warning",
+            f"{text[0].upper()}{text[1:]}.",
+            "Teachers know small classes less well, and each class gets as many images. Read the "
+            "accuracy of each class.",
+        )
+
+
 def _skipped(facts: RunFacts) -> Iterator[Finding]:
     if count := len(facts.skipped):
         root = value_at(facts.config, "data.root")
@@ -306,6 +330,7 @@ CHECKS: tuple[Callable[[RunFacts], Iterator[Finding]], ...] = (
     _students,
     *NETWORK_CHECKS,
     _test_pictures,
+    _class_sizes,
     _skipped,
     _notes,
     _reduced,
