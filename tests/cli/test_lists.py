@@ -41,6 +41,10 @@ def test_an_entry_of_a_table_has_a_name_and_a_value(value):
     [
         (["--baselines", "light", "--ipc", "1"], "random-hard,random-soft,teacher"),
         (["--baselines=none", "--ipc", "1"], ""),
+        (
+            ["--baselines", "all", "--ipc", "1"],
+            "random-hard,gvbsm-hard,random-soft,herding-soft,sre2l,teacher,full",
+        ),
     ],
 )
 def test_a_group_of_baselines_is_the_list_of_its_members(argv, methods):

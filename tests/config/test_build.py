@@ -155,6 +155,7 @@ def test_overrides_of_a_baseline_reach_it_alone_however_it_is_run(tmp_path):
             {"sre2l": {"labels": {"epoch": 3}}},
             "overrides.sre2l: there is no setting 'labels.epoch'",
         ),
+        ({"gvbsm-hard": {"synthesis": {"init": "real"}}}, "gvbsm-hard: synthesis cannot differ"),
         ({"sre2l": {"labels": {"epochs": 0}}}, "overrides.sre2l: labels.epochs must be"),
     ],
 )

@@ -37,7 +37,8 @@ DATA = ["cifar10", "cifar100", "digits", "folder", "imagenet-1k", "npz", "tiny-i
 DATA += ["webdataset", "hub"]
 OWN = ["own"]  # fitted to the pictures and to a time budget
 SELECTIONS = ("random", "herding", "k-center", "forgetting")
-OVERLAYS = ["sre2l", *(f"{how}-{labels}" for how in SELECTIONS for labels in ("hard", "soft"))]
+OVERLAYS = ["sre2l", "gvbsm-hard"]
+OVERLAYS += [f"{how}-{labels}" for how in SELECTIONS for labels in ("hard", "soft")]
 REDUCED = ["cheap-teachers", "cifar10-small", "digits-short"]
 BEST = {f"{name}-best": name for name in ("cifar10", "cifar100", "digits", "imagenet-1k")}
 BEST["tiny-imagenet-best"] = "tiny-imagenet"
@@ -202,7 +203,7 @@ def preset(name):
 
 
 def test_all_files_are_found_and_offered():
-    assert len(FILES) == 27
+    assert len(FILES) == 28
     found = sorted(path.stem for path in FILES)
     assert found == preset_names() == sorted([*DATA, *OWN, *OVERLAYS, *REDUCED, *BEST])
     assert all(path.suffix == ".yaml" for path in FILES)

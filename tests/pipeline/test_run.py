@@ -378,6 +378,32 @@ def test_random_hard__alone_trains_no_teacher(tmp_path):
     assert not (tmp_path / "squeeze").exists()
 
 
+def test_gvbsm_hard__trains_on_the_run_s_own_images_with_hard_labels_alone(tmp_path):
+    """The same as a run whose own students get the hard labels; nothing is synthesized twice."""
+    both = {**SETTINGS, "baselines": {"methods": ["random-hard", "gvbsm-hard"]}}
+    rows = {row["method"]: row for row in api.run(both, tmp_path / "both", quiet=True)["rows"]}
+    assert list(rows) == ["gvbsm", "random-hard", "gvbsm-hard"]
+    evaluation = {**SETTINGS["evaluation"], "loss": "hard", "hard_target": "mixed"}
+    hard = {**SETTINGS, "evaluation": evaluation}
+    (row,) = api.run(hard, tmp_path / "hard", quiet=True)["rows"]
+    files = [tmp_path / name / "evaluation" for name in ("both", "hard")]
+    trained = read_json(files[0] / "gvbsm-hard-convnet8_d1-0.json")
+    assert trained == read_json(files[1] / "gvbsm-convnet8_d1-0.json")
+    assert trained["losses"] != read_json(files[0] / "gvbsm-convnet8_d1-0.json")["losses"]
+    assert rows["gvbsm-hard"]["top1"] == row["top1"]
+    assert [path.name for path in (tmp_path / "both" / "baselines").iterdir()] == ["random-0"]
+
+
+def test_gvbsm_hard__alone_makes_the_images_and_no_soft_label(tmp_path):
+    settings = for_method(as_config(SETTINGS), "gvbsm-hard")
+    assert [row["method"] for row in api.run(settings, tmp_path, quiet=True)["rows"]] == [
+        "gvbsm-hard"
+    ]
+    images = read_header(tmp_path / "synthesis" / "images.safetensors")
+    assert images["method"] == images["recipe"]["method"] == "gvbsm"
+    assert not (tmp_path / "labels").exists()
+
+
 SELECTED = [
     f"{how}-{kind}"
     for how in ("random", "herding", "k-center", "forgetting")

@@ -45,6 +45,12 @@ def test_workload__adds_the_baselines(tmp_path):
     assert counts["a", "pixels"] == 6 * 100 // 2  # selections optimize no pixels
 
 
+def test_workload__counts_images_that_two_methods_share_once(tmp_path):
+    counts = counted(tmp_path, baselines={"methods": ["gvbsm-hard"]})
+    assert counts["a", "pixels"] == 6 * 100 // 2
+    assert counts["s", "training"] == 2 * 6 * 20 * 4
+
+
 def test_workload__counts_labels_that_are_not_stored_for_each_student(tmp_path):
     labels = {"epochs": 20, "store": False}
     assert counted(tmp_path, labels=labels)["a", "inference"] == 6 * 20 * 4

@@ -23,7 +23,7 @@ from gvbsm.reporting.facts import (
 )
 from gvbsm.reporting.findings import find_all, verdict
 from gvbsm.reporting.significance import chance_error, noise, standard_error
-from gvbsm.reporting.wording import file_words, method_words
+from gvbsm.reporting.wording import NO_BREAK, file_words, method_words
 
 STUDENT = "convnet128"
 
@@ -277,6 +277,19 @@ def test_other_rivals(facts):
         )
     ]
     assert names == ["rival-hard", "rival-sre2l"]
+
+
+@pytest.mark.parametrize(("accuracy", "words"), [(41.5, "no more than"), (50.0, "more than")])
+def test_the_distilled_images_with_hard_labels_are_no_rival_but_what_the_images_teach(
+    facts, accuracy, words
+):
+    finding = only(with_rows(facts, row("gvbsm-hard", *[accuracy] * 3)))
+    assert (finding.name, finding.level) == ("images-alone", "note")
+    assert f"teach convnet128 {accuracy:.1f}" in finding.text.replace(NO_BREAK, " ")
+    assert f"without soft labels they teach {words} these" in finding.text
+    assert only(with_rows(facts, row("gvbsm-hard", 90.0, 90.0, 90.0))).name == "images-alone"
+    _, others = verdict(with_rows(facts, row("gvbsm-hard", 79.0, 79.0, 79.0)))
+    assert "(distilled images, hard labels)" in others
 
 
 def test_a_baseline_as_the_run_itself_has_no_rivals(facts):

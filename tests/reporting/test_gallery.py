@@ -45,6 +45,17 @@ def drawn(folder):
     return {item.name: item for item in gallery(folder)}
 
 
+def test_the_confusion_matrix_is_of_the_run_s_own_students(maker):
+    """The files of gvbsm-hard lie beside those of gvbsm, and their names come first."""
+    for method, counts in (("gvbsm-hard", 1), ("gvbsm", 9)):
+        matrix = (torch.eye(4, dtype=torch.int64) * counts).tolist()
+        maker.student(method, 0, 60.0, confusion=matrix)
+    maker.images("gvbsm")
+    maker.results(gvbsm=[60.0], gvbsm_hard=[60.0])
+    caption = drawn(maker.folder)[f"confusion-{STUDENT}"].caption
+    assert caption.startswith("Students of gvbsm (n = 1")
+
+
 def test_nothing_is_drawn_of_nothing(tmp_path):
     assert drawn(tmp_path) == {}
     assert drawn(tmp_path / "not there") == {}

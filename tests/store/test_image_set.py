@@ -6,7 +6,7 @@ import pytest
 
 from gvbsm.config.build import build_config, for_method, to_dict
 from gvbsm.config.keys import merge
-from gvbsm.store.image_set import ImageSet, baseline_folder
+from gvbsm.store.image_set import ImageSet, image_folder
 
 BASE = {"squeeze": {"backbones": ["resnet18", "convnet16_d2"]}}
 
@@ -15,6 +15,7 @@ BASE = {"squeeze": {"backbones": ["resnet18", "convnet16_d2"]}}
     ("method", "teachers"),
     [
         ("gvbsm", "ab"),
+        ("gvbsm-hard", "b"),
         ("random-hard", ""),
         ("random-soft", "ab"),
         ("herding-hard", "b"),
@@ -35,7 +36,7 @@ def test_image_set__teachers_are_those_of_features_images_and_soft_labels(method
     config = build_config(merge(BASE, settings))
     image_set = ImageSet(config if method == "gvbsm" else for_method(config, method), Path("w"))
     assert image_set.teachers == tuple(names[each] for each in teachers)
-    assert (image_set.selection is None) == (method in ("gvbsm", "sre2l"))
+    assert (image_set.selection is None) == (method in ("gvbsm", "gvbsm-hard", "sre2l"))
 
 
 @pytest.mark.parametrize(
@@ -60,11 +61,23 @@ def test_image_set__folders_of_labels_that_the_table_does_not_name(labels, loss,
     assert {folder.name for folder in image_set.unnamed_label_folders} == unnamed
 
 
-def test_baseline_folder__hard_and_soft_labels_share_one_and_draws_do_not():
-    folders = {baseline_folder(f"k-center-{labels}", 1) for labels in ("hard", "soft")}
-    assert folders == {"k-center"}
-    assert baseline_folder("random-hard", 1) == baseline_folder("random-soft", 1) == "random-1"
-    assert baseline_folder("sre2l") == "sre2l"
+@pytest.mark.parametrize(
+    ("own", "method", "draw", "folder"),
+    [
+        ("gvbsm", "gvbsm", 0, "w"),
+        ("gvbsm", "gvbsm-hard", 0, "w"),
+        ("gvbsm", "k-center-hard", 0, "w/baselines/k-center"),
+        ("gvbsm", "k-center-soft", 0, "w/baselines/k-center"),
+        ("gvbsm", "random-hard", 1, "w/baselines/random-1"),
+        ("gvbsm", "random-soft", 1, "w/baselines/random-1"),
+        ("gvbsm", "random-soft", 0, "w/baselines/random-0"),
+        ("gvbsm", "sre2l", 0, "w/baselines/sre2l"),
+        ("random-hard", "random-hard", 0, "w"),
+        ("random-hard", "random-hard", 2, "w/baselines/random-2"),
+    ],
+)
+def test_image_folder__hard_and_soft_labels_share_one_and_draws_do_not(own, method, draw, folder):
+    assert image_folder(Path("w"), own, method, draw) == Path(folder)
 
 
 def test_image_set__a_result_file_for_each_method_student_and_seed():

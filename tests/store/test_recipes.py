@@ -207,6 +207,15 @@ def test_recipes__both_random_baselines_share_their_images():
     assert changed({"synthesis": {"iterations": 7}}, "random-soft") == set()
 
 
+def test_recipes__the_distilled_images_with_hard_labels_are_trained_as_random_ones():
+    hard, random = recipes_of({}, "gvbsm-hard"), recipes_of({}, "random-hard")
+    assert hard["images"] == recipes_of({})["images"]
+    assert {key for key in hard["student"] if hard["student"][key] != random["student"][key]} == {
+        "images"
+    }
+    assert changed({"labels": {"temperature": 3.0}}, "gvbsm-hard") == {"labels"}
+
+
 SELECTIONS = ("herding", "k-center", "forgetting")
 
 

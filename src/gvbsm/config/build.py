@@ -123,6 +123,8 @@ def _typed_baseline(name: str, settings: dict[str, Any], where: str) -> dict[str
         raise ConfigError(f"there is no such baseline; {nearest(name, known)}")
     if foreign := sorted({*settings} - {"synthesis", "labels", "evaluation"}):
         raise ConfigError(f"{', '.join(foreign)} cannot differ between baselines")
+    if name == "gvbsm-hard" and "synthesis" in settings:
+        raise ConfigError("synthesis cannot differ: it is trained on the images of gvbsm")
     return _typed(settings, where)
 
 
@@ -230,10 +232,15 @@ def squeeze_of(config: SqueezeConfig, backbone: str) -> SqueezeConfig:
     return dataclasses.replace(squeeze, settings_of={})
 
 
+def images_of(method: str) -> str:
+    """Return the images that a method trains on: random of random-hard, gvbsm of gvbsm-hard."""
+    return method.removesuffix("-hard").removesuffix("-soft")
+
+
 def selection_of(method: str) -> str | None:
     """Return how a method selects real pictures (random, herding, ...); None if it synthesizes."""
-    selection, _, labels = method.rpartition("-")
-    return selection if labels in ("hard", "soft") else None
+    images = images_of(method)
+    return None if images in (method, "gvbsm") else images
 
 
 def to_dict(config: Any) -> dict[str, Any]:

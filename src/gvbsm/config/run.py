@@ -26,13 +26,21 @@ Selection = Literal[
     "forgetting-hard",
     "forgetting-soft",
 ]
-Method = Literal["gvbsm", "sre2l", Selection]
-Baseline = Literal[Selection, "sre2l", "teacher", "full"]
-Rival = Literal[Selection, "sre2l"]
+Method = Literal["gvbsm", "gvbsm-hard", "sre2l", Selection]
+Baseline = Literal[Selection, "gvbsm-hard", "sre2l", "teacher", "full"]
+Rival = Literal[Selection, "gvbsm-hard", "sre2l"]
 BASELINE_GROUPS: dict[str, tuple[Baseline, ...]] = {  # `--baselines NAME` on the command line
     "none": (),
     "light": ("random-hard", "random-soft", "teacher"),
-    "all": ("random-hard", "random-soft", "herding-soft", "sre2l", "teacher", "full"),
+    "all": (
+        "random-hard",
+        "gvbsm-hard",
+        "random-soft",
+        "herding-soft",
+        "sre2l",
+        "teacher",
+        "full",
+    ),
 }
 WHOLE_SET = ("teacher", "full")  # baselines that are trained on all real pictures
 
@@ -43,8 +51,9 @@ class BaselinesConfig:
 
     Args:
         methods: Any of sre2l, teacher (the accuracy of each teacher), full (each student trained on
-            all real pictures with hard labels), and real pictures selected at random or by herding,
-            k-center or forgetting (random-hard, herding-soft and so on).
+            all real pictures with hard labels), gvbsm-hard (the distilled images with their hard
+            labels), and real pictures selected at random or by herding, k-center or forgetting
+            (random-hard, herding-soft and so on).
         sets: Distilled sets of other methods, such as {dm: PATH}: class folders of pictures, an
             .npz or an export. Their images get the labels and students of random-soft.
         draws: Random selections of real pictures; student k trains on selection k modulo draws.

@@ -75,7 +75,7 @@ from gvbsm.pipeline.run import Run
 from gvbsm.stages.evaluation import train_student
 from gvbsm.stages.judge import Judge
 from gvbsm.store.batches import Labeler, StudentTask
-from gvbsm.store.image_set import ImageSet, baseline_folder
+from gvbsm.store.image_set import ImageSet, image_folder
 
 log = logging.getLogger("gvbsm")
 
@@ -227,10 +227,8 @@ class Protocol:
     def _image_set(self, config: Config, number: int) -> ImageSet:
         """The set of a method for an order; each order has its own selection of random pictures."""
         draw = number if selection_of(config.method) == "random" else 0
-        workdir = self._run.workdir
-        if config.method == self._run.config.method and not draw:
-            return ImageSet(config, workdir)
-        return ImageSet(config, workdir / "baselines" / baseline_folder(config.method, draw), draw)
+        own = self._run.config.method
+        return ImageSet(config, image_folder(self._run.workdir, own, config.method, draw), draw)
 
     def _make_images(self, config: Config, number: int) -> ImageSet:
         """Make the images for one order, with the teachers that they need; return their set."""

@@ -11,7 +11,7 @@ from gvbsm.config import Config, Method
 from gvbsm.config.build import for_method, selection_of
 from gvbsm.files.artifacts import is_current
 from gvbsm.files.schema import checked_header, current_history
-from gvbsm.store.image_set import ImageSet, baseline_folder
+from gvbsm.store.image_set import ImageSet, image_folder
 from gvbsm.store.recipes import Recipes
 from gvbsm.store.workdir import Workspace
 
@@ -35,18 +35,18 @@ def evaluated_sets(config: Config, workdir: Path) -> Iterator[EvaluatedSet]:
     """
     seeds = config.evaluation.seeds
     yield EvaluatedSet(ImageSet(config, workdir), range(seeds))
-    baselines = workdir / "baselines"
     for method in config.baselines.methods:
         if method == "teacher" or method == "full":
             continue
         settings = for_method(config, method)
         draws = config.baselines.draws if selection_of(method) == "random" else 1
         for draw in range(min(draws, seeds)):
-            image_set = ImageSet(settings, baselines / baseline_folder(method, draw), draw)
-            yield EvaluatedSet(image_set, range(draw, seeds, draws))
+            folder = image_folder(workdir, config.method, method, draw)
+            yield EvaluatedSet(ImageSet(settings, folder, draw), range(draw, seeds, draws))
     for name in config.baselines.sets:
         settings = replace(for_method(config, "random-soft"), method=cast(Method, name))
-        yield EvaluatedSet(ImageSet(settings, baselines / f"set-{name}"), range(seeds))
+        folder = workdir / "baselines" / f"set-{name}"
+        yield EvaluatedSet(ImageSet(settings, folder), range(seeds))
 
 
 def needed_teachers(config: Config, image_sets: Iterable[ImageSet]) -> list[str]:

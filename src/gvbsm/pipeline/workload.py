@@ -45,18 +45,20 @@ def workload(
         epochs = config.baselines.full_epochs * config.evaluation.seeds
         for student in config.evaluation.students:
             counts[student, "training"] += epochs * len(data.train)
+    if not {"statistics", "synthesis"}.isdisjoint(stages):
+        image_sets = {image_set.images: image_set for image_set, _ in sets}  # shared ones once
+        for image_set in image_sets.values():
+            counts += synthesis_pictures(image_set, classes)
     for evaluated in sets:
         counts += _of_set(evaluated, classes, stages)
     return counts
 
 
 def _of_set(evaluated: EvaluatedSet, classes: int, stages: Collection[str]) -> Workload:
-    """Count the pictures of a set and of its students."""
+    """Count the views of a set that its students and their teachers get."""
     (image_set, seeds), counts = evaluated, Workload()
     config = image_set.config
     students = config.evaluation.students
-    if not {"statistics", "synthesis"}.isdisjoint(stages):
-        counts += synthesis_pictures(image_set, classes)
     if "evaluation" in stages:
         for student in students:
             counts[student, "training"] += student_views(config, classes) * len(seeds)

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from gvbsm.config import WHOLE_SET, BaselinesConfig, Config
+from gvbsm.config.build import selection_of
 from gvbsm.config.fields import dotted_names_of
 from gvbsm.config.keys import value_at
 from gvbsm.data.class_sizes import few_pictures, uneven_classes
@@ -37,7 +38,7 @@ def verdict(facts: RunFacts) -> list[str]:
     if not (own_rows := facts.own_rows()):
         return [f"{method_words(facts.method)} has not been evaluated yet."]
     row = own_rows[0]
-    kind = "distilled images" if facts.method in ("gvbsm", "sre2l") else "selected real pictures"
+    kind = "distilled images" if selection_of(facts.method) is None else "selected real pictures"
     text = f"Trained on {facts.images:,} {kind}, {row.student} reaches {percent(row.last)}"
     random = facts.row("random-soft", row.student)
     if random is not None and facts.method != "random-soft":
@@ -82,7 +83,7 @@ def _rivals(facts: RunFacts) -> Iterator[Finding]:
     kinds: dict[str, list[tuple[AccuracyRow, AccuracyRow, float]]] = {}
     for baseline in facts.rows:
         own = facts.row(facts.method, baseline.student)
-        if own is None or baseline.method in (facts.method, *WHOLE_SET):
+        if own is None or baseline.method in (facts.method, "gvbsm-hard", *WHOLE_SET):
             continue
         limit = noise(own.last, baseline.last, facts.test) or 0.0
         if own.last.mean - baseline.last.mean <= limit:
@@ -113,6 +114,26 @@ def _rival(kind: str, pairs: Sequence[tuple[AccuracyRow, AccuracyRow, float]]) -
     ]
     text = f"{words.subject} {how}: {'; '.join(cases)}. {words.meaning}"
     return Finding(f"rival-{kind}", "warning", text, words.advice)
+
+
+def _images_alone(facts: RunFacts) -> Iterator[Finding]:
+    """The distilled images against random real pictures, both with hard labels."""
+    for own in facts.own_rows():
+        distilled, random = (
+            facts.row(method, own.student) for method in ("gvbsm-hard", "random-hard")
+        )
+        if distilled is None or random is None or facts.method != "gvbsm":
+            continue
+        gap = distilled.last.mean - random.last.mean
+        is_better = gap > (noise(distilled.last, random.last, facts.test) or 0.0)
+        yield Finding(
+            "images-alone",
+            "note",
+            f"With hard labels the distilled images teach {own.student} {percent(distilled.last)}, "
+            f"as many random real pictures {percent(random.last)}: without soft labels they teach "
+            f"{'more' if is_better else 'no more'} than these.",
+            "Quote both beside the accuracy with soft labels.",
+        )
 
 
 def _students(facts: RunFacts) -> Iterator[Finding]:
@@ -326,6 +347,7 @@ def _versions(facts: RunFacts) -> Iterator[Finding]:
 
 CHECKS: tuple[Callable[[RunFacts], Iterator[Finding]], ...] = (
     _rivals,
+    _images_alone,
     _missing,
     _students,
     *NETWORK_CHECKS,

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
+from gvbsm.config.build import selection_of
 from gvbsm.reporting.facts import RunFacts
 from gvbsm.reporting.significance import chance_error, noise, standard_error
 from gvbsm.reporting.wording import listed, method_words
@@ -62,7 +63,7 @@ def _chance(facts: RunFacts) -> Iterator[Finding]:
 def _recognition(facts: RunFacts) -> Iterator[Finding]:
     """A teacher that does not see the classes of the distilled images."""
     seen = facts.recognition
-    if seen is None or facts.method not in ("gvbsm", "sre2l"):
+    if seen is None or selection_of(facts.method) is not None:
         return
     tested = [teacher.top1 for teacher in facts.teachers if teacher.backbone == seen.teacher]
     if not tested:

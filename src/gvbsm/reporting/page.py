@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from gvbsm._version import __version__
+from gvbsm.config.build import images_of
 from gvbsm.config.keys import value_at
 from gvbsm.config.paths import data_title
 from gvbsm.files.artifacts import read_json
@@ -102,10 +103,11 @@ def write_page(
 
 def _recognition(facts: RunFacts, analysis: Analysis | None) -> Recognition | None:
     """How the teacher of the analysis classifies the run's own images."""
-    if analysis is None or facts.method not in analysis.accuracy:
+    images = images_of(facts.method)
+    if analysis is None or images not in analysis.accuracy:
         return None
-    images = min(len(facts.class_names), MOST_CLASSES) * min(facts.ipc, MOST_IMAGES)
-    return Recognition(analysis.teacher, analysis.accuracy[facts.method], images)
+    count = min(len(facts.class_names), MOST_CLASSES) * min(facts.ipc, MOST_IMAGES)
+    return Recognition(analysis.teacher, analysis.accuracy[images], count)
 
 
 def columns_of(rows: Sequence[AccuracyRow], class_names: Sequence[str]) -> list[Column]:

@@ -10,6 +10,12 @@ from gvbsm.pipeline.tables import format_top1
 from gvbsm.reporting.facts import Score
 
 NO_BREAK = "\N{NO-BREAK SPACE}"
+_METHODS = {
+    "gvbsm": "G-VBSM",
+    "gvbsm-hard": "distilled images, hard labels",
+    "sre2l": "SRe2L",
+    "full": "whole set",
+}
 
 
 def file_words(name: str, root: str | None) -> str:
@@ -21,7 +27,7 @@ def file_words(name: str, root: str | None) -> str:
 def method_words(method: str) -> str:
     """A method's name in words: `random-soft` is "random real pictures, soft labels"."""
     if (source := selection_of(method)) is None:
-        return {"gvbsm": "G-VBSM", "sre2l": "SRe2L", "full": "whole set"}.get(method, method)
+        return _METHODS.get(method, method)
     return f"{real_pictures(source)}, {method.removeprefix(f'{source}-')} labels"
 
 

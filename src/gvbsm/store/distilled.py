@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
+from gvbsm.config.build import images_of
 from gvbsm.config.paths import user_path
 from gvbsm.data.datasets import ImageData
 from gvbsm.data.pixels import Normalization
@@ -258,7 +259,7 @@ def images_header(method: str, recipe: Recipe, data: ImageData) -> dict[str, Any
     return {
         "kind": "images",
         "recipe": recipe,
-        "method": method.removesuffix("-hard").removesuffix("-soft"),
+        "method": images_of(method),
         "dataset": data.name,
         "class_names": list(data.class_names),
         "mean": list(data.normalization.mean),

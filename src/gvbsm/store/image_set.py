@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from gvbsm.config import Config
-from gvbsm.config.build import selection_of
+from gvbsm.config.build import images_of, selection_of
 from gvbsm.files.network_names import file_name
 from gvbsm.store.label_store import FOLDER, OTHER_FOLDERS
 
@@ -114,7 +114,16 @@ class ImageSet:
         return self.directory / "evaluation" / f"{name}-{seed_index}.json"
 
 
-def baseline_folder(method: str, draw: int = 0) -> str:
-    """Folder of a baseline's images in `baselines`; hard and soft labels share a selection."""
-    selection = selection_of(method)
-    return f"random-{draw}" if selection == "random" else selection or method
+def image_folder(workdir: Path, own: str, method: str, draw: int = 0) -> Path:
+    """Return the folder of a method's images, which hard and soft labels share.
+
+    Args:
+        workdir: The work directory, which holds the images of the run's own method.
+        own: The run's own method.
+        method: The method: `own`, or a baseline.
+        draw: Number of the random selection.
+    """
+    images = images_of(method)
+    if images == images_of(own) and not draw:
+        return workdir
+    return workdir / "baselines" / (f"random-{draw}" if images == "random" else images)

@@ -15,7 +15,7 @@ from typing import Any
 from gvbsm.backbones import code_of, weights_digest
 from gvbsm.backbones.output_names import names_digest
 from gvbsm.config import Config, SqueezeConfig
-from gvbsm.config.build import squeeze_of, to_dict
+from gvbsm.config.build import images_of, squeeze_of, to_dict
 from gvbsm.config.fields import names_in_recipe, names_of
 from gvbsm.engine.forms import NO_FORMS, Forms, Kind
 from gvbsm.files.artifacts import ArtifactError, Recipe, fingerprint, read_header
@@ -143,7 +143,7 @@ class Recipes:
             self._forms_of(names, "pixels"),
             seed=seed_of(config, "synthesis"),
             ipc=config.ipc,
-            method=image_set.method,
+            method=images_of(image_set.method),
             synthesis={**settings, "backbones": list(names)},
             teachers=[fingerprint(self.teacher(name)) for name in names],
         )

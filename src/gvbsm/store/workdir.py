@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from filelock import Timeout
 
-from gvbsm.config.build import selection_of
+from gvbsm.config.build import images_of
 from gvbsm.files import locks, manifest
 from gvbsm.files.artifacts import (
     ArtifactError,
@@ -256,11 +256,10 @@ class Workspace:
     def synthesis_seconds(self, method: str) -> float | None:
         """Time of a method's synthesis or selection; None if it is not known.
 
-        Methods that differ in hard and soft labels alone share a selection and its time.
+        Methods that differ in hard and soft labels alone share their images and this time.
         """
-        seconds, selection = self.seconds(), selection_of(method)
-        methods = (f"{selection}-hard", f"{selection}-soft") if selection else (method,)
-        times = (seconds.get(f"synthesis/{name}") for name in methods)
+        seconds, images = self.seconds(), images_of(method)
+        times = (seconds.get(f"synthesis/{images}{labels}") for labels in ("", "-hard", "-soft"))
         return next((time for time in times if time is not None), None)
 
     def _write(self, notes: dict[str, float | None]) -> None:

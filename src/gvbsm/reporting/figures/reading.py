@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gvbsm.backbones import build_backbone
 from gvbsm.config import WHOLE_SET
-from gvbsm.config.build import selection_of
+from gvbsm.config.build import images_of, selection_of
 from gvbsm.engine.seeds import seeded
 from gvbsm.files.artifacts import ArtifactError, read_json
 from gvbsm.files.manifest import named
@@ -95,7 +95,7 @@ def read_students(workspace: Workspace, rows: Sequence[Mapping[str, Any]]) -> li
             student = _student(path)
             if student.history.top1[-1] in counted.get((student.method, student.name), ()):
                 students.append(student)
-    return students
+    return sorted(students, key=lambda student: student.method != rows[0]["method"])
 
 
 def _student(path: Path) -> Student:
@@ -267,13 +267,13 @@ def study_sets(study: StudyResults) -> list[MeasuredSet]:
 def run_sets(workspace: Workspace) -> list[MeasuredSet]:
     """The sets of a run and of its baselines with costs and accuracy.
 
-    A selection of real pictures is one file for hard and soft labels, named without the labels.
+    Hard and soft labels share a file of images, named without the labels.
     """
     paths = workspace.image_sets()
     sets = []
     for row in read_rows(workspace):
         method = row["method"]
-        path = paths.get(selection_of(method) or method)
+        path = paths.get(images_of(method))
         if path is not None:
             sizes = stored_bytes(path.parents[1], soft=not method.endswith("-hard"))
             seconds, stored = workspace.synthesis_seconds(method), sum(sizes.values())

@@ -24,6 +24,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
+from gvbsm.config.build import images_of
+
 P = ParamSpec("P")
 R = TypeVar("R")
 
@@ -143,7 +145,7 @@ def method_style(method: str) -> MethodStyle:
     The color is that of the images' source. Hard labels have hollow marks, so that `random-soft`
     and `random-hard` differ only in these. An unknown name has a fixed color too.
     """
-    source, hollow = re.sub(r"-(soft|hard)$", "", method), method.endswith("-hard")
+    source, hollow = images_of(method), method.endswith("-hard")
     markers = dict(zip(_METHOD_COLORS, "os^DvPXdX", strict=True))
     color = _METHOD_COLORS.get(source)
     if color is None:
