@@ -7,14 +7,17 @@ from itertools import pairwise
 from pathlib import Path
 
 import pytest
+import yaml
 
+from gvbsm._version import __version__
 from gvbsm.config import Config
 from gvbsm.config.keys import flatten
 
 ROOT = Path(__file__).parent.parent
 ROOMS = ROOT / "src" / "gvbsm"
 README = ROOT / "README.md"
-PAGES = [README, *sorted((ROOT / "docs").glob("*.md"))]
+DOCS = sorted((ROOT / "docs").glob("*.md"))
+PAGES = [README, ROOT / "CONTRIBUTING.md", *DOCS]
 TEXTS = {page: page.read_text(encoding="utf-8") for page in PAGES}
 
 SETTINGS = set(flatten(asdict(Config())))
@@ -63,8 +66,8 @@ def test_readme_has_the_command_of_the_tests():
 
 
 def test_readme_links_to_every_page():
-    linked = set(re.findall(r"\]\((docs/\w+\.md)\)", TEXTS[README]))
-    assert linked == {f"docs/{page.name}" for page in PAGES[1:]}
+    linked = set(re.findall(r"\]\((docs/\w+\.md|[A-Z]+\.md)\)", TEXTS[README]))
+    assert linked == {str(page.relative_to(ROOT)) for page in PAGES[1:]}
 
 
 @each_page
@@ -108,3 +111,9 @@ def test_commands_of_several_lines_can_be_copied(page):
     for block in re.findall(r"^```\n(.*?)^```", TEXTS[page], re.DOTALL | re.MULTILINE):
         for line, following in pairwise(block.splitlines()):
             assert not following.startswith("  --") or line.endswith(" \\"), following
+
+
+def test_the_citation_names_the_version_and_the_paper():
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))
+    assert citation["version"] == __version__
+    assert citation["preferred-citation"]["title"] in TEXTS[README].replace("\n", " ")
