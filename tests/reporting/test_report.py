@@ -37,8 +37,11 @@ from gvbsm.reporting.paper_terms import (
     settings_yaml,
 )
 from gvbsm.reporting.rendering import duration
+from gvbsm.reporting.show import describe
 from gvbsm.reporting.studies import find_in_study
 from gvbsm.reporting.wording import listed
+from gvbsm.studies import literature
+from gvbsm.studies.literature import DataFacts, Literature, PublishedAccuracy
 from support.distilled_files import write_labels
 from support.studies import ORIGIN
 
@@ -293,6 +296,30 @@ def test_the_table_has_columns_for_what_was_measured(tmp_path, plain_gallery):
     assert tree.measures("G-VBSM")[2:4] == ["71.5 ± 0.2", "5.0 ± 0.2"]
     assert "15 bins of confidence" in tree.text
     assert "five largest outputs" not in tree.text
+
+
+def test_published_accuracies_of_the_same_data_stand_below_the_results(
+    workdir, plain_gallery, monkeypatch
+):
+    """In `show` too; here the data are made a known set."""
+    pictures = read_json(workdir / "results.json")["pictures"]
+    known = DataFacts(2, pictures["train"], pictures["test"], 8, (0.5,), (0.25,))
+    figures = [
+        PublishedAccuracy("digits", STUDENT, 2, "one", 77.7, None, "S", 5, "rd3", "text"),
+        PublishedAccuracy("digits", STUDENT, 2, "two", 88.8, 0.1, "S", None, "own", "note"),
+        PublishedAccuracy("digits", STUDENT, 1, "three", 99.9, 0.1, "S", None, "own", "note"),
+    ]
+    sources = {"S": {"title": "Title", "venue": "CVPR 2024"}}
+    content = Literature({"digits": known}, sources, {}, figures)
+    assert "Published" not in plain(page_of(workdir)) + describe(workdir)
+    monkeypatch.setattr(literature, "read_literature", lambda: content)
+    for text in (re.sub(r"<[^>]*>", " ", page_of(workdir)), describe(workdir)):
+        words = " ".join(text.split())
+        assert "two 88.8 ± 0.1 own S (CVPR 2024; note)" in words
+        assert "one 77.7 rd3 S (CVPR 2024, table 5; text)" in words
+        assert words.index("88.8") < words.index("77.7")
+        assert "Protocols differ" in words
+        assert "99.9" not in words
 
 
 def test_title_verdict_and_numbers_at_the_top(tree):

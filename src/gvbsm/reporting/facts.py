@@ -18,6 +18,7 @@ from gvbsm.files.schema import Account, Data, Results, checked, checked_header
 from gvbsm.pipeline.results import STAGES
 from gvbsm.store.distilled import stored_bytes
 from gvbsm.store.workdir import Workspace
+from gvbsm.studies.literature import PublishedAccuracy, published_beside
 
 PAPER = {"imagenet-1k": 7, "tiny-imagenet": 8, "cifar10": 9, "cifar100": 9}
 """Presets that are the paper's settings, with the number of its table."""
@@ -123,6 +124,7 @@ class RunFacts:
         writers: Versions of gvbsm that wrote the files.
         test_of_class: Number of test pictures of each class; empty if the results do not say.
         train_of_class: Number of training pictures by the name of the class, likewise.
+        published: Published accuracies with the data, students and images per class of the run.
         recognition: How a teacher classifies the run's own images; None if it is not known.
     """
 
@@ -147,6 +149,7 @@ class RunFacts:
     writers: tuple[str, ...]
     test_of_class: tuple[int, ...] = ()
     train_of_class: Mapping[str, int] = field(default_factory=dict)
+    published: tuple[PublishedAccuracy, ...] = ()
     recognition: Recognition | None = None
 
     @property
@@ -197,7 +200,7 @@ def read_run_facts(workdir: Path) -> RunFacts:
 
 
 def _facts(workdir: Path, data: dict[str, Any], results: dict[str, Any]) -> RunFacts:
-    checked(Data, data, workdir / "data.json")
+    manifest = checked(Data, data, workdir / "data.json")
     account = checked(Results, results, workdir / "results.json").data
     config, origin = results["config"], Origin.read(results)
     headers = _headers(workdir)
@@ -229,6 +232,7 @@ def _facts(workdir: Path, data: dict[str, Any], results: dict[str, Any]) -> RunF
         ),
         test_of_class=tuple(_of_class(account, "test", names).values()),
         train_of_class=_of_class(account, "train", names),
+        published=tuple(published_beside(results, manifest, images)),
     )
 
 

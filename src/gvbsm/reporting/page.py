@@ -32,6 +32,7 @@ from gvbsm.reporting.rendering import data_uri, duration, save_pictures, write_h
 from gvbsm.reporting.studies import costs_of, study_sections
 from gvbsm.reporting.wording import method_words
 from gvbsm.store.workdir import Workspace
+from gvbsm.studies.literature import CAUTION, HEAD
 
 PLACES = {
     "images": "images",
@@ -201,6 +202,9 @@ def _words(facts: RunFacts, name: str) -> dict[str, Any]:
         "held_out": facts.held_out,
         "rows": facts.rows,
         "columns": columns_of(facts.rows, facts.class_names),
+        "published": [figure.cells() for figure in facts.published],
+        "published_head": HEAD,
+        "caution": CAUTION,
         "preset": preset_words(facts.config, facts.origin) if facts.preset else None,
         "settings": values,
         "changed": sum(value.preset is not None for _, rows in values for value in rows),

@@ -11,9 +11,10 @@ from gvbsm.files.artifacts import PARTIAL, ArtifactError, is_partial, read_json
 from gvbsm.files.manifest import named
 from gvbsm.files.schema import Continual, Data, Results, checked, checked_header
 from gvbsm.files.sizes import byte_count
-from gvbsm.pipeline.tables import format_continual, format_table
+from gvbsm.pipeline.tables import aligned, format_continual, format_table
 from gvbsm.reporting.result_tables import FORMATS, RunResults
 from gvbsm.store.label_store import LabelStore, label_folders
+from gvbsm.studies.literature import CAUTION, HEAD, published_beside
 
 
 def describe(workdir: Path) -> str:
@@ -40,6 +41,7 @@ def describe(workdir: Path) -> str:
         lines.append(f"half-done: {path.relative_to(workdir)}, step {state['step']}")
     if results:
         lines += ["", format_table(results["rows"])]
+        lines += _published(workdir, results, data)
         lines += _preset(results)
     if (workdir / "continual.json").is_file():
         content = read_json(workdir / "continual.json")
@@ -64,6 +66,14 @@ def result_table(workdir: Path, form: str) -> str:
     content = read_json(path)
     checked(Results, content, path)
     return FORMATS[form](RunResults(content))
+
+
+def _published(workdir: Path, results: dict[str, Any], data: Data) -> list[str]:
+    """The published accuracies that belong beside the results."""
+    path = workdir / "synthesis" / "images.safetensors"
+    images = checked_header(path) if path.is_file() else {}
+    cells = [figure.cells() for figure in published_beside(results, data, images)]
+    return ["", aligned(HEAD, cells), "", CAUTION] if cells else []
 
 
 def _preset(content: dict[str, Any]) -> list[str]:
