@@ -165,9 +165,9 @@ def test_students_are_asked_for_the_classes_seen_alone(tmp_path, monkeypatch):
 
         pictures = torch.randn(5, 1, 8, 8)
         (teacher,) = run.teachers.for_labels(run.config)
-        found = task.labeler.logits(pictures, None, torch.arange(5))
+        found = task.labeler.logits(pictures)
         assert torch.equal(found, teacher(pictures)[:, seen].half().float())
-        plan, stored = task.labeler.epoch(0)
+        plan, stored = task.labeler.joined([0])
         assert stored is None
         assert sorted(plan.order.tolist()) == list(range(len(images)))
         assert int(plan.mixes.partners.max()) < len(images)

@@ -141,8 +141,8 @@ def test_stored_equal_online(batch_size, how, label, data, teachers, runtime, tm
     online = Labeler(COUNT, 8, config, runtime, None, list(teachers.values()))
     replayed = Labeler(COUNT, 8, config, runtime, stored, [])
     for epoch in range(config.epochs):
-        plan, none = online.epoch(epoch)
-        twin, kept = replayed.epoch(epoch)
+        plan, none = online.joined([epoch])
+        twin, kept = replayed.joined([epoch])
         assert none is None
         drawn, kept_plan = pack_plan(plan), pack_plan(twin)
         assert drawn.keys() == kept_plan.keys()
@@ -151,8 +151,8 @@ def test_stored_equal_online(batch_size, how, label, data, teachers, runtime, tm
             pictures = view_batch(
                 data.train.images[:COUNT], plan, index, data.normalization, runtime
             )
-            ours = online.logits(pictures, none, index)
-            theirs = replayed.logits(pictures, kept, index)
+            ours = online.logits(pictures)
+            theirs = kept.logits(index)
             assert torch.equal(ours, theirs)
             assert torch.equal(ours.half().float(), ours)
             assert ours.dtype == theirs.dtype == torch.float32
@@ -160,7 +160,7 @@ def test_stored_equal_online(batch_size, how, label, data, teachers, runtime, tm
 
 def test_labeler__without_teachers_has_hard_labels_alone(runtime):
     labeler = Labeler(COUNT, 8, CONFIG, runtime, None, [])
-    assert labeler.logits(torch.zeros(2, 3, 8, 8), None, torch.tensor([0, 1])) is None
+    assert labeler.logits(torch.zeros(2, 3, 8, 8)) is None
 
 
 @pytest.mark.usefixtures("_batch_by_batch")
@@ -443,15 +443,14 @@ def test_labeler__draws_anew_from_a_pool(label, data, runtime):
     labeler = Labeler(COUNT, 8, config, runtime, pool, [])
     seen, orders = [], []
     for epoch in range(5):
-        plan, labels = labeler.epoch(epoch)
+        plan, labels = labeler.joined([epoch])
         drawn, order = redraw(epoch, pool.kept, COUNT, runtime)
         kept, logits = whole.epoch(drawn)
         assert torch.equal(plan.order, order)
         assert torch.equal(plan.views.boxes, kept.views.boxes)
         assert torch.equal(plan.mixes.partners, kept.mixes.partners)
         for index in order.split(5):
-            ours = labeler.logits(data.train.images, labels, index)
-            assert torch.equal(ours, logits.logits(index))
+            assert torch.equal(labels.logits(index), logits.logits(index))
         seen.append(drawn)
         orders.append(order.tolist())
     assert sorted(seen[:2]) == sorted(seen[2:4]) == list(pool.kept)

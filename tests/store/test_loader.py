@@ -11,6 +11,7 @@ from gvbsm.config import ConfigError, LabelsConfig, LabelStorageConfig, ViewConf
 from gvbsm.exchange.export import export
 from gvbsm.exchange.load import load
 from gvbsm.exchange.train import train
+from gvbsm.store.loader import EpochDataset
 from support.labeled_sets import write_labeled_set
 from support.toy import CONVNET
 
@@ -117,6 +118,26 @@ def test_batches_do_not_depend_on_how_many_views_are_made_at_once(labeled, monke
     single = [batch for epoch in range(3) for batch in distilled.batches(epoch)]
     for batch, same in zip(many, single, strict=True):
         assert all(torch.equal(*pair) for pair in zip(batch, same, strict=True))
+
+
+@pytest.mark.parametrize("images", [8, 7])  # in batches of 3; a last batch of one is left out
+@pytest.mark.parametrize("most", [1, 3, 32])
+def test_a_training_that_is_resumed_anywhere_sees_the_same_batches(
+    images, most, labeled, monkeypatch
+):
+    """However many of its epochs are read at once."""
+    monkeypatch.setattr("gvbsm.store.batches.MOST_EPOCHS", most)
+    distilled = labeled(views=MIXUP, images=images)
+    epoch_dataset = EpochDataset(distilled)
+    task, runtime = epoch_dataset._task, epoch_dataset._runtime
+    whole = [batch for epoch in range(4) for batch in task.batches(epoch, 0, runtime)]
+    assert len(whole) == 4 * task.steps
+    for epoch in range(4):
+        for start in range(task.steps):
+            left = list(task.batches_from(epoch, start, runtime))
+            expected = whole[epoch * task.steps + start :]
+            for batch, same in zip(left, expected, strict=True):
+                assert all(torch.equal(*pair) for pair in zip(batch, same, strict=True))
 
 
 @pytest.mark.parametrize("form", ["folder", "hub", "safetensors", "user/name"])

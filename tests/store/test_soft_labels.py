@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 import gvbsm.stages.labels
 import gvbsm.store.soft_labels
 from gvbsm.config import LabelsConfig, LabelStorageConfig, ViewConfig
-from gvbsm.data.epochs import draw_plan
+from gvbsm.data.epochs import draw_plan, join_plans
 from gvbsm.files.artifacts import ArtifactError, read_json, write_json
 from gvbsm.files.tensors import load_tensors, save
 from gvbsm.stages.labels import new_store
@@ -135,6 +135,19 @@ def test_any_batch_of_any_epoch(storage, size, written, runtime):
         assert all(torch.equal(whole[name], packed[name]) for name in packed)
 
 
+@pytest.mark.parametrize("storage", STORAGES)
+@pytest.mark.parametrize("size", [10**6, 300, 100, 1])
+def test_several_epochs_are_read_as_one(storage, size, written, runtime):
+    """Also from several shards, and an epoch that comes twice, as a pool's may."""
+    store = written(storage, size)
+    epochs = [store.kept[-1], *store.kept, store.kept[0]]
+    plan, labels = store.joined(epochs)
+    assert same(plan, join_plans([draw_plan(COUNT, SIZE, VIEWS, each, runtime) for each in epochs]))
+    expected = torch.cat([store.epoch(epoch)[1].logits(torch.arange(COUNT)) for epoch in epochs])
+    for index in (plan.order, torch.tensor([COUNT * len(epochs) - 1, 0, COUNT, 3, COUNT - 1])):
+        assert torch.equal(labels.logits(index), expected[index])
+
+
 @settings(
     deadline=None,
     derandomize=True,
@@ -246,7 +259,7 @@ def test_views_of_no_image_of_the_set_are_refused(column, value, written):
     table[row, names.index(column)] = value
     save(path, {**tensors, "views": pack_rows(table, store.fields)}, header)
     with pytest.raises(ArtifactError, match="epoch 0 should have each of 11 images once") as caught:
-        load_labels(store.directory).epoch(0)
+        load_labels(store.directory).joined([1, 0, 2])
     assert str(caught.value).isprintable()
     load_labels(store.directory).epoch(1)
 

@@ -102,8 +102,9 @@ def fit(
 
     Args:
         model: The network; trained in place.
-        batches: `batches(epoch, start)` yields an epoch's steps, from step `start` on. It must
-            depend on its arguments alone, so that a resumed run sees the same batches.
+        batches: `batches(epoch, start)` yields an epoch's steps, from step `start` on, and may go
+            on with those of later epochs. It must depend on its arguments alone, so that a resumed
+            run sees the same batches.
         test: Returns a network's top-1 accuracy in percent.
         training: Length, tests and optimizer.
         runtime: Seeds, precision, progress.

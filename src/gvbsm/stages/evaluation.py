@@ -95,7 +95,7 @@ def fit_student(
     """
 
     def batches(epoch: int, start: int) -> Iterator[Step]:
-        for batch in task.batches(epoch, start, runtime):
+        for batch in task.batches_from(epoch, start, runtime):
             count = len(batch.labels)
             loss = partial(_loss, batch.rows(team.rows(count)), task, runtime)
             yield shared_step(team, count, loss)

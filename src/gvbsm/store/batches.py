@@ -5,7 +5,7 @@ Students of a run, `gvbsm train` and `DistilledDataset.batches` all take their b
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from gvbsm.config import EvaluationConfig, LabelsConfig
-from gvbsm.data.epochs import EpochPlan, batch_size_for, draw_plan, view_batch
+from gvbsm.data.epochs import EpochPlan, batch_size_for, draw_plan, join_plans, view_batch
 from gvbsm.data.loading import batch_count, border_color, split_batches
 from gvbsm.data.pixels import Normalization
 from gvbsm.engine.device import Runtime
@@ -23,6 +23,7 @@ from gvbsm.method.losses import hard_loss, kd_loss, mse_gt_loss
 from gvbsm.store.soft_labels import EpochLabels, SoftLabels
 
 VIEW_BYTES = 4 * 1024**2  # views that are made at once: small ones cost more calls than work
+MOST_EPOCHS = 32  # that are drawn or read at once
 
 
 class Batch(NamedTuple):
@@ -58,6 +59,8 @@ class Batch(NamedTuple):
 
     def rows(self, rows: slice) -> Batch:
         """Return the batch of some of the rows."""
+        if rows == slice(0, len(self.labels)):
+            return self
         return Batch(*(None if tensor is None else tensor[rows] for tensor in self))  # type: ignore[arg-type]
 
 
@@ -90,25 +93,36 @@ class Labeler:
         self._config, self._runtime = labels, runtime
         self._stored, self._teachers = stored, teachers
 
-    def epoch(self, epoch: int) -> tuple[EpochPlan, EpochLabels | None]:
-        """Return the plan of an epoch, and its labels if they are stored."""
+    def joined(self, epochs: Sequence[int]) -> tuple[EpochPlan, EpochLabels | None]:
+        """Return the joined plan of several epochs (`join_plans`), and stored labels."""
+        count, runtime = self._count, self._runtime
         if self._stored is None:
-            config = self._config.views
-            return draw_plan(self._count, self._size, config, epoch, self._runtime), None
+            views = self._config.views
+            plans = [draw_plan(count, self._size, views, epoch, runtime) for epoch in epochs]
+            return join_plans(plans), None
         kept = self._stored.kept
         if len(kept) == self._stored.epochs:
-            return self._stored.epoch(epoch)
-        drawn, order = redraw(epoch, kept, self._count, self._runtime)
-        plan, labels = self._stored.epoch(drawn)
-        return plan._replace(order=order), labels
+            return self._stored.joined(epochs)
+        drawn = [redraw(epoch, kept, count, runtime) for epoch in epochs]
+        plan, labels = self._stored.joined([number for number, _ in drawn])
+        orders = [order + count * place for place, (_, order) in enumerate(drawn)]
+        return plan._replace(order=torch.cat(orders)), labels
 
-    def logits(self, pictures: Tensor, stored: EpochLabels | None, index: Tensor) -> Tensor | None:
-        """Return a batch's logits, float32 (batch, classes), on its device, if labels are soft."""
-        if stored is not None:
-            return stored.logits(index, pictures.device)
+    def logits(self, pictures: Tensor) -> Tensor | None:
+        """Return the teachers' logits of a batch, float32 (batch, classes); None without any."""
         if not self._teachers:
             return None
         return label_batch(pictures, self._teachers, self._config, self._runtime).float()
+
+
+def epochs_at_once(images: int, entries: int) -> int:
+    """Return the number of epochs that are drawn or read at once.
+
+    Args:
+        images: Images of the set.
+        entries: Numbers of an image: channels x height x width.
+    """
+    return max(1, min(MOST_EPOCHS, VIEW_BYTES // (4 * images * entries)))
 
 
 @dataclass(frozen=True)
@@ -151,22 +165,47 @@ class StudentTask:
             runtime: Device.
             stride: Distance of the batches: 2 takes every second one.
         """
+        yield from self._batches([epoch], slice(start, None, stride), runtime)
+
+    def batches_from(self, epoch: int, start: int, runtime: Runtime) -> Iterator[Batch]:
+        """Yield the batches of the training, from one of an epoch on, on the device.
+
+        They are those of `batches`. Small epochs are drawn and read together: it takes less time.
+
+        Args:
+            epoch: Number of the first epoch of training, from 0.
+            start: Number of its first batch.
+            runtime: Device.
+        """
+        last = self.labels_config.epochs
+        together = epochs_at_once(len(self.images), self.images[0].numel())
+        for first in range(epoch, last, together):
+            epochs = range(first, min(first + together, last))
+            yield from self._batches(epochs, slice(start if first == epoch else 0, None), runtime)
+
+    def _batches(self, epochs: Sequence[int], chosen: slice, runtime: Runtime) -> Iterator[Batch]:
+        """Yield the chosen ones of the batches of several epochs."""
         views, normalization, device = self.labels_config.views, self.normalization, runtime.device
         border = border_color(views, normalization, device)
-        plan, stored = self.labeler.epoch(epoch)
-        indices = split_batches(plan.order, self.batch_size)[start::stride]
-        together = max(1, VIEW_BYTES // (4 * self.batch_size * self.images[0].numel()))
+        plan, stored = self.labeler.joined(epochs)
+        count, size = len(self.images), self.batch_size
+        orders = torch.split(plan.order, count)
+        indices = [index for order in orders for index in split_batches(order, size)][chosen]
+        together = max(1, VIEW_BYTES // (4 * size * self.images[0].numel()))
         for first in range(0, len(indices), together):
             several = indices[first : first + together]
-            index = torch.cat(several)
+            index, sizes = torch.cat(several), list(map(len, several))
             pictures = view_batch(self.images, plan, index, normalization, runtime, border)
-            partners = plan.mixes.partners[index]
+            partners = plan.mixes.partners[index] % count
             kept = plan.kept(index, *self.images.shape[2:])
-            hard = (self.labels[index], self.labels[partners], kept)
+            hard = (self.labels[index % count], self.labels[partners], kept)
             columns = (pictures, *(target.to(device, non_blocking=True) for target in hard))
-            parts = (split_batches(column, self.batch_size) for column in columns)
-            for rows, views, *targets in zip(several, *parts, strict=True):
-                yield Batch(views, self.labeler.logits(views, stored, rows), *targets)
+            parts = [torch.split(column, sizes) for column in columns]
+            soft: Iterable[Tensor | None] = map(self.labeler.logits, parts[0])  # one by one
+            if stored is not None:
+                soft = torch.split(stored.logits(index, device), sizes)
+            for pictures, logits, *targets in zip(parts[0], soft, *parts[1:], strict=True):
+                yield Batch(pictures, logits, *targets)
 
     def loss(self, outputs: Tensor, batch: Batch) -> Tensor:
         """Return the loss that the settings choose, a scalar.

@@ -50,7 +50,6 @@ class SoftLabels(LabelStore):
 
     # Reading.
 
-    @torch_defaults()
     def epoch(self, epoch: int) -> tuple[EpochPlan, EpochLabels]:
         """Return an epoch's plan and its labels, which are read batch by batch.
 
@@ -58,30 +57,46 @@ class SoftLabels(LabelStore):
             ValueError: If the epoch is not kept.
             ArtifactError: If a shard is missing, damaged or of other labels.
         """
-        if epoch not in self.kept:
-            raise ValueError(f"epoch {epoch} is not stored; there are {list(self.kept)}")
-        row = self.kept.index(epoch)
-        packed = [self._rows(row, number)["views"] for number in range(self.shards_per_epoch)]
+        return self.joined([epoch])
+
+    @torch_defaults()
+    def joined(self, epochs: Sequence[int]) -> tuple[EpochPlan, EpochLabels]:
+        """Return the plans of several epochs as one (`data.epochs.join_plans`), and their labels.
+
+        Raises:
+            ValueError, ArtifactError: As `epoch`.
+        """
+        for epoch in epochs:
+            if epoch not in self.kept:
+                raise ValueError(f"epoch {epoch} is not stored; there are {list(self.kept)}")
+        rows = [self.kept.index(epoch) for epoch in epochs]
+        numbers = range(self.shards_per_epoch)
+        packed = [self._rows(row, number)["views"] for row in rows for number in numbers]
         table = unpack_rows(torch.cat(packed), self.fields)
         names = [field.name for field in self.fields]
         columns = dict(zip(names, table.unbind(1), strict=True))
-        self.check_order(epoch, columns["image"], columns["partner"])
+        images, partners = (columns[name].view(len(rows), -1) for name in ("image", "partner"))
+        self.check_order(epochs, images, partners)
+        for column in (images, partners):  # number the images as `join_plans` does
+            column += self.images * torch.arange(len(rows))[:, None]
         plan = from_table(table, self.fields)
-        return plan, EpochLabels(self, row, plan.order)
+        return plan, EpochLabels(self, torch.tensor(rows), plan.order)
 
-    def check_order(self, epoch: int, order: Tensor, partners: Tensor) -> None:
-        """Check the images of an epoch's views.
+    def check_order(self, epochs: Sequence[int], order: Tensor, partners: Tensor) -> None:
+        """Check the images of the views of some epochs.
 
         Args:
-            epoch: Its number.
-            order: Image at each position, int64 (images,).
-            partners: The image that each image is mixed with, int64 (images,).
+            epochs: Their numbers.
+            order: Image at each position, int64 (epochs, images).
+            partners: The image that each image is mixed with, int64 (epochs, images).
 
         Raises:
             ArtifactError: If an image comes twice or not at all, or a partner is not in the set.
         """
         outside = (partners < 0) | (partners >= self.images)
-        if not torch.equal(order.sort().values, torch.arange(self.images)) or bool(outside.any()):
+        wrong = (order.sort(dim=1).values != torch.arange(self.images)) | outside
+        if bool(wrong.any()):
+            epoch = epochs[int(wrong.any(dim=1).nonzero()[0])]
             raise ArtifactError(
                 f"the soft labels in {self.directory} are damaged (epoch {epoch} should have each "
                 f"of {self.images} images once, mixed with another of them); `gvbsm labels` makes "
@@ -103,28 +118,31 @@ class SoftLabels(LabelStore):
         exact = self.storage.bits == 16 and self.storage.top_k is None
         return {"logits": logits.half() if exact else logits, **pack_plan(plan)}
 
-    def encoded(self, row: int, positions: Tensor) -> Encoded:
-        """Return the encoded logits at positions of one epoch.
+    def encoded(self, rows: Tensor, positions: Tensor) -> Encoded:
+        """Return the encoded logits at positions of epochs.
 
         Args:
-            row: Index of the epoch in `kept`.
-            positions: Positions in the epoch's order, int64 (batch,).
+            rows: Index of each position's epoch in `kept`, int64 (batch,).
+            positions: Positions in the epochs' orders, int64 (batch,).
         """
-        numbers = positions // self.shard_images
+        parts = positions // self.shard_images  # of an epoch, in shards of their own
+        sizes = (self.images - parts * self.shard_images).clamp(max=self.shard_images)
+        within = rows % self.shard_epochs * sizes + positions % self.shard_images
+        numbers = rows // self.shard_epochs * self.shards_per_epoch + parts
         if bool((numbers == numbers[0]).all()):
-            return self._at(row, int(numbers[0]), positions % self.shard_images)
+            return self._at(int(numbers[0]), within)
         batch: Encoded = {}
         for number in sorted(set(numbers.tolist())):
             in_shard = numbers == number
-            rows = self._at(row, number, positions[in_shard] % self.shard_images)
-            for name, values in rows.items():
+            for name, values in self._at(number, within[in_shard]).items():
                 column = batch.setdefault(name, values.new_empty(len(positions), *values.shape[1:]))
                 column[in_shard] = values
         return batch
 
-    def _at(self, row: int, number: int, positions: Tensor) -> Encoded:
-        rows = self._rows(row, number)
-        return {name: rows[name][positions] for name in rows.keys() & LOGITS}
+    def _at(self, number: int, rows: Tensor) -> Encoded:
+        """The encoded logits at rows of a shard."""
+        shard = self._opened(self.shards[number])
+        return {name: shard[name][rows] for name in shard.keys() & LOGITS}
 
     def _rows(self, row: int, number: int) -> Encoded:
         """The tensors of one epoch in its shard of that number, (positions, ...), not yet read."""
@@ -223,22 +241,23 @@ class SoftLabels(LabelStore):
 
 
 class EpochLabels:
-    """The labels of one epoch, read batch by batch.
+    """The labels of one epoch, or of several that are joined, read batch by batch.
 
     Args:
         store: Their store.
-        row: Index of the epoch in `store.kept`.
-        order: Image at each position of the epoch, int64 (images,).
+        rows: Index of each epoch in `store.kept`, int64 (epochs,).
+        order: Image at each position, int64 (epochs * images,), numbered as by `join_plans`.
     """
 
-    def __init__(self, store: SoftLabels, row: int, order: Tensor) -> None:
-        self._store, self._row = store, row
+    def __init__(self, store: SoftLabels, rows: Tensor, order: Tensor) -> None:
+        self._store, self._rows = store, rows
         self._position = torch.empty_like(order)
         self._position[order] = torch.arange(len(order))
 
     def encoded(self, index: Tensor) -> Encoded:
         """Encoded logits of the images at `index`, int64 (batch,)."""
-        return self._store.encoded(self._row, self._position[index])
+        positions, images = self._position[index], self._store.images
+        return self._store.encoded(self._rows[positions // images], positions % images)
 
     @torch_defaults()
     def logits(self, index: Tensor, device: torch.device | str = "cpu") -> Tensor:
