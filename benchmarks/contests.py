@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -22,9 +22,9 @@ from gvbsm.stages.evaluation import fit_student
 from gvbsm.stages.labels import LabelTask, generate_labels
 from gvbsm.stages.statistics import StatisticsTask, record_chunks
 from gvbsm.stages.supervised import PictureTraining, fit_pictures
-from gvbsm.store.batches import Labeler, StudentTask
+from gvbsm.store.batches import Labeler, StudentTask, epochs_at_once
 from noise import Synthesis, network, noise_data, teacher
-from timing import Steps, Work, repeated
+from timing import WARMUP, Steps, Work, repeated
 
 BACKBONES = as_config("cifar10").squeeze.backbones
 STUDENTS = ("convnet128", "resnet18", "wrn16_2", "airbench")
@@ -35,18 +35,50 @@ OPTIMIZERS = {
     "muon": OptimizerConfig(name="muon", lr=1e-3, momentum=0.95),
 }
 LABELING = "convnet8_d1"  # labels the students' sets: any network does
-EPOCH = 4  # steps of an epoch of a student, as with 100 images in batches of 25
+STEPS = 4  # of an epoch of a teacher
 PICTURES = 100  # in a batch of labels, and in each of two batches of statistics
 
 
 @dataclass(frozen=True)
+class Student:
+    """A student's training.
+
+    Attributes:
+        name: The network.
+        batch: Images in a step.
+        optimizer: A key of `OPTIMIZERS`.
+        size: Side of the images in pixels.
+        steps: Steps of an epoch: 4 are those of 100 images in batches of 25.
+    """
+
+    name: str
+    batch: int
+    optimizer: str
+    size: int = 32
+    steps: int = 4
+
+    def __str__(self) -> str:
+        pixels = "" if self.size == 32 else f", {self.size} px"
+        return f"{self.name} {self.batch} {self.optimizer}{pixels}"
+
+
+@dataclass(frozen=True)
 class Contest:
-    """Steps of a stage, and the bare step that each contains."""
+    """Steps of a stage, and the bare step that each contains.
+
+    Attributes:
+        stage: The stage.
+        name: What differs from its other contests.
+        steps: The steps.
+        bare: The bare step.
+        period: Steps after which the same work comes again: views are made for several at once.
+    """
 
     stage: str
     name: str
     steps: Steps
     bare: Work
+    period: int = 1
 
 
 class StepKeeper:
@@ -70,13 +102,17 @@ class StepKeeper:
         """Remove nothing."""
 
 
-def bare_training(model: nn.Module, batch: int, optimizer: str, runtime: Runtime) -> Work:
+def bare_training(student: Student, runtime: Runtime) -> Work:
     """Forward, cross-entropy, backward and torch's optimizer on a batch that is ready."""
-    model.train()
+    model, size = network(student.name, runtime, size=student.size).train(), student.size
+    return bare_step(model, student.optimizer, torch.randn(student.batch, 3, size, size), runtime)
+
+
+def bare_step(model: nn.Module, optimizer: str, pictures: Tensor, runtime: Runtime) -> Work:
+    """Training steps of a network on the same pictures, (batch, channels, size, size)."""
     solvers = torch_optimizers(model, OPTIMIZERS[optimizer])
-    size = 32
-    pictures = torch.randn(batch, 3, size, size, device=runtime.device)
-    labels = torch.arange(batch, device=runtime.device) % 10
+    pictures = pictures.to(runtime.device)
+    labels = torch.arange(len(pictures), device=runtime.device) % 10
 
     def train() -> None:
         with runtime.autocast():
@@ -123,65 +159,65 @@ def _as_matrix(kernel: Tensor) -> Tensor:
     return kernel.permute(0, 2, 3, 1).flatten(1)
 
 
-def students(
-    names: Sequence[str],
-    batches: Sequence[int],
-    optimizers: Sequence[str],
-    most_steps: int,
-    runtime: Runtime,
-) -> Iterator[Contest]:
-    """A student's step on stored labels with an averaged network, as in `cifar10-best`."""
-    for name in names:
-        for batch in batches:
-            for optimizer in optimizers:
-                bare = bare_training(network(name, runtime), batch, optimizer, runtime)
-                steps = student_steps(name, batch, optimizer, most_steps, runtime)
-                yield Contest("student", f"{name} {batch} {optimizer}", steps, bare)
+def students(kinds: Iterable[Student], rounds: int, runtime: Runtime) -> Iterator[Contest]:
+    """A student's step on stored labels with an averaged network, as in `cifar10-best`.
+
+    Args:
+        kinds: The students.
+        rounds: Most periods that are timed.
+        runtime: Device and precision.
+    """
+    for student in kinds:
+        bare = bare_training(student, runtime)
+        images, entries = student.steps * student.batch, 3 * student.size**2
+        period = student.steps * epochs_at_once(images, entries)
+        steps = student_steps(student, (rounds + WARMUP) * period, runtime)
+        yield Contest("student", str(student), steps, bare, period)
 
 
-def student_steps(
-    name: str, batch: int, optimizer: str, most_steps: int, runtime: Runtime
-) -> Steps:
+def student_steps(student: Student, most_steps: int, runtime: Runtime) -> Steps:
     """Return steps of a training by `fit_student`; the set is labeled before the first.
 
     Args:
-        name: The student.
-        batch: Images in a step.
-        optimizer: A key of `OPTIMIZERS`.
+        student: What is trained.
         most_steps: Steps that there are labels for.
         runtime: Device and precision.
     """
-    data, preset = noise_data(EPOCH * batch), as_config("cifar10-best")
+    batch, size = student.batch, student.size
+    data, preset = noise_data(student.steps * batch, size=size), as_config("cifar10-best")
     images, hard = data.train.images, data.train.labels
-    epochs = math.ceil(most_steps / EPOCH) + 1
+    epochs = math.ceil(most_steps / student.steps) + 1
     labels = replace(preset.labels, epochs=epochs, batch_size=batch, batchnorm="running")
-    evaluation = replace(preset.evaluation, batch_size=batch, optimizer=OPTIMIZERS[optimizer])
+    optimizer = OPTIMIZERS[student.optimizer]
+    evaluation = replace(preset.evaluation, batch_size=batch, optimizer=optimizer)
 
     def run(after: Work) -> None:
         with tempfile.TemporaryDirectory() as folder:
             task = LabelTask(images, 10, labels, data.normalization)
-            stored = generate_labels(task, [teacher(LABELING, runtime)], runtime, Path(folder), {})
-            labeler = Labeler(len(images), 32, labels, runtime, stored, [])
+            labeling = [teacher(LABELING, runtime, size=size)]
+            stored = generate_labels(task, labeling, runtime, Path(folder), {})
+            labeler = Labeler(len(images), size, labels, runtime, stored, [])
             task = StudentTask(images, hard, labeler, data.normalization, evaluation, labels)
-            model = network(name, runtime)
+            model = network(student.name, runtime, size=size)
             fit_student(model, task, "race", None, runtime, StepKeeper(after))
 
     return run
 
 
-def squeeze(names: Sequence[str], runtime: Runtime) -> Iterator[Contest]:
-    """A teacher's step on real pictures."""
+def squeeze(names: Sequence[str], size: int, runtime: Runtime) -> Iterator[Contest]:
+    """A teacher's step on real pictures of `size` pixels."""
     config = replace(as_config("cifar10").squeeze, epochs=100, tests=1)
     config = replace(config, optimizer=OPTIMIZERS["sgd"])
-    data = noise_data(4 * config.batch_size)
+    data = noise_data(STEPS * config.batch_size, size=size)
     for name in names:
 
         def run(after: Work, name: str = name) -> None:
-            task, model = PictureTraining("squeeze", name, config), network(name, runtime)
+            task = PictureTraining("squeeze", name, config)
+            model = network(name, runtime, size=size)
             fit_pictures(model, data, task, lambda _: 0.0, runtime, StepKeeper(after))
 
-        bare = bare_training(network(name, runtime), config.batch_size, "sgd", runtime)
-        yield Contest("squeeze", name, run, bare)
+        bare = bare_training(Student(name, config.batch_size, "sgd", size), runtime)
+        yield Contest("squeeze", name, run, bare, STEPS)
 
 
 def statistics(names: Sequence[str], runtime: Runtime) -> Iterator[Contest]:

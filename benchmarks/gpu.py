@@ -21,14 +21,14 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from contests import bare_training, student_steps
+from contests import Student, bare_training, student_steps
 from gvbsm.backbones.folding import fold_batchnorm
 from gvbsm.config.build import as_config
 from gvbsm.engine.device import Runtime, resolve_runtime
 from gvbsm.engine.forms import compiled
 from gvbsm.engine.out_of_memory import InParts
 from gvbsm.stages.labels import LabelTask, generate_labels
-from noise import Synthesis, network, noise_data, teacher
+from noise import Synthesis, noise_data, teacher
 from timing import Work, cost_of, limited, machine
 
 ITERATIONS = 4000  # of a set, as in the paper
@@ -171,7 +171,7 @@ def students(sizes: Sizes) -> None:
         peak = peak_flops(sizes, runtime)
         for name, batch, optimizer in kinds:
             rate = student_rate(name, batch, optimizer, sizes, runtime)
-            bare = bare_training(network(name, runtime), batch, optimizer, runtime)
+            bare = bare_training(Student(name, batch, optimizer), runtime)
             bare_rate = 1 / seconds_of(bare, sizes, runtime)
             share = rate * flops_of(bare) / peak
             text = f"{rate:.0f} (bare {bare_rate:.0f}), {share:.1%} of the peak"
@@ -193,7 +193,7 @@ def student_rate(name: str, batch: int, optimizer: str, sizes: Sizes, runtime: R
             times.append(time.perf_counter())
 
     total = warmup + sizes.steps
-    limited(student_steps(name, batch, optimizer, total, runtime), total, after)
+    limited(student_steps(Student(name, batch, optimizer), total, runtime), total, after)
     return sizes.steps / (times[1] - times[0])
 
 

@@ -13,6 +13,7 @@ labels), forward, backward and torch's fused optimizer (squeeze, student).
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 from collections.abc import Iterator
 from dataclasses import asdict
@@ -22,7 +23,8 @@ from torch.profiler import ProfilerActivity, profile
 import contests
 from gvbsm.engine.device import Runtime
 from timing import (
-    WARMUP,
+    MOST,
+    Limits,
     Pair,
     Ratio,
     Steps,
@@ -49,6 +51,8 @@ def options_of(arguments: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--students", nargs="+", default=["convnet128", "resnet18"])
     parser.add_argument("--batches", nargs="+", type=int, default=[25])
     parser.add_argument("--optimizers", nargs="+", default=["adamw", "muon"])
+    parser.add_argument("--size", type=int, default=32, help="pixels, of squeeze and student")
+    parser.add_argument("--steps", type=int, default=4, help="of an epoch of a student")
     parser.add_argument("--rounds", type=int, default=5, help="least rounds of a row")
     parser.add_argument("--seconds", type=float, default=8.0, help="longest time of a row")
     parser.add_argument("--profile", action="store_true", help="print what costs the difference")
@@ -65,7 +69,7 @@ def chosen(options: argparse.Namespace, runtime: Runtime) -> Iterator[contests.C
     """Build the contests that the options name, one at a time."""
     backbones = options.backbones
     if "squeeze" in options.stages:
-        yield from contests.squeeze(backbones, runtime)
+        yield from contests.squeeze(backbones, options.size, runtime)
     if "statistics" in options.stages:
         yield from contests.statistics(backbones, runtime)
     if "synthesis" in options.stages:
@@ -74,9 +78,10 @@ def chosen(options: argparse.Namespace, runtime: Runtime) -> Iterator[contests.C
     if "labels" in options.stages:
         yield from contests.labels(backbones, runtime)
     if "student" in options.stages:
-        most = max(8 * options.rounds, PROFILED) + WARMUP
-        kinds = (options.students, options.batches, options.optimizers)
-        yield from contests.students(*kinds, most, runtime)
+        rounds = max(MOST * options.rounds, PROFILED)
+        kinds = itertools.product(options.students, options.batches, options.optimizers)
+        students = (contests.Student(*kind, options.size, options.steps) for kind in kinds)
+        yield from contests.students(students, rounds, runtime)
 
 
 def operations(steps: Steps, milliseconds: float) -> dict[str, float]:
@@ -112,9 +117,9 @@ def main() -> None:
     print(", ".join(f"{key} {value}" for key, value in machine(runtime).items()))
     print("ratios full / bare: median (quartiles); ms of CPU time")
     print(f"{'':46} {'CPU time':>18} {'wall time':>18} {'full':>9} {'bare':>9}  rounds")
-    rows = []
+    limits, rows = Limits(options.rounds, options.seconds), []
     for contest in chosen(options, runtime):
-        pair = race(contest.steps, contest.bare, options.rounds, options.seconds, runtime.device)
+        pair = race(contest.steps, contest.bare, contest.period, limits, runtime.device)
         print(row_of(contest, pair), flush=True)
         rows.append({"stage": contest.stage, "name": contest.name, **asdict(pair)})
         if options.profile:

@@ -29,7 +29,7 @@ from gvbsm.stages.labels import new_store
 from gvbsm.store.distilled import load_labels
 from gvbsm.store.soft_labels import LabeledEpochs
 from noise import teacher
-from timing import add_options, cost_of, machine, race, repeated, runtime_of
+from timing import Limits, add_options, cost_of, machine, race, repeated, runtime_of
 
 NETWORK = "convnet128"
 IMAGES, CLASSES, SIZE, EPOCHS = 1000, 1000, 224, 8  # 16 MB of logits
@@ -75,7 +75,7 @@ def measure(storage: LabelStorageConfig, runtime: Runtime) -> dict[str, Any]:
         store.write_index()
         write()
         content = bytes(store.nbytes())
-        timed = partial(race, rounds=ROUNDS, seconds=5.0, device=runtime.device)
+        timed = partial(race, period=1, limits=Limits(ROUNDS, 5.0), device=runtime.device)
         pairs = {
             "write": timed(repeated(write), write_plain),
             "read": timed(repeated(read), plain.read_bytes),

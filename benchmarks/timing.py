@@ -9,8 +9,9 @@ import platform
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
-from statistics import median, quantiles
+from statistics import fmean, median, quantiles
 
 import torch
 
@@ -22,6 +23,7 @@ Steps = Callable[[Work], None]
 """steps(after) does one step after the other without end, and calls after() behind each."""
 
 WARMUP = 2  # first steps, which load code and allocate memory: they do not count
+MOST = 8  # times the least rounds
 
 
 @dataclass(frozen=True)
@@ -30,6 +32,14 @@ class Cost:
 
     cpu: float
     wall: float
+
+
+@dataclass(frozen=True)
+class Limits:
+    """When a race ends: after `seconds`, but not before `rounds` or after `MOST` times as many."""
+
+    rounds: int
+    seconds: float
 
 
 @dataclass(frozen=True)
@@ -43,7 +53,10 @@ class Ratio:
 
 @dataclass(frozen=True)
 class Pair:
-    """A step beside the bare step: medians of both, and the ratios full / bare of all rounds."""
+    """A step beside the bare step: medians of both, and the ratios full / bare of all rounds.
+
+    A step's cost is the mean of its period.
+    """
 
     full: Cost
     bare: Cost
@@ -98,21 +111,22 @@ def limited(steps: Steps, count: int, after: Work = lambda: None) -> None:
     raise RuntimeError("the steps ended before the measurement")
 
 
-def race(steps: Steps, bare: Work, rounds: int, seconds: float, device: torch.device) -> Pair:
+def race(steps: Steps, bare: Work, period: int, limits: Limits, device: torch.device) -> Pair:
     """Time steps and a bare step in turns, so that each step lies between two bare ones.
 
-    A round's ratio divides a step by the mean of the bare steps before and after it. A steady
-    drift of the machine's speed cancels out then, and so does the order.
+    A round's ratio divides the steps of a period by as many means of the bare steps before and
+    after each. A steady drift of the machine's speed cancels out then, and so does the order.
 
     Args:
         steps: Endless steps.
         bare: The bare step.
-        rounds: Least and most rounds are this and eight times this.
-        seconds: Rounds end after this time, if there are enough.
+        period: Steps of a round: as many as share what is prepared for several at once.
+        limits: When to end.
         device: Device of both.
     """
     full_costs: list[Cost] = []
     bare_costs: list[Cost] = []
+    unused = period * -(-WARMUP // period)
     begin = time.perf_counter()
     start = clocks(device)
 
@@ -121,29 +135,37 @@ def race(steps: Steps, bare: Work, rounds: int, seconds: float, device: torch.de
         end = clocks(device)
         full_costs.append(Cost(end[0] - start[0], end[1] - start[1]))
         bare_costs.append(cost_of(bare, device))
-        done = len(full_costs) - WARMUP
-        late = time.perf_counter() - begin >= seconds
-        if done >= 8 * rounds or (done >= rounds and late):
+        done, rest = divmod(len(full_costs) - unused, period)
+        late = time.perf_counter() - begin >= limits.seconds
+        if rest == 0 and (done >= MOST * limits.rounds or (done >= limits.rounds and late)):
             raise _EnoughError
         start = clocks(device)
 
     try:
         steps(after)
     except _EnoughError:
-        return _pair(full_costs[WARMUP:], bare_costs[WARMUP - 1 :])
+        return _pair(full_costs[unused:], bare_costs[unused - 1 :], period)
     raise RuntimeError("the steps ended before the measurement")
 
 
-def _pair(full: Sequence[Cost], bare: Sequence[Cost]) -> Pair:
+def _pair(full: Sequence[Cost], bare: Sequence[Cost], period: int) -> Pair:
     """Compare n steps with the n + 1 bare steps around them."""
 
     def ratios(clock: str) -> Iterator[float]:
-        for number, cost in enumerate(full):
-            around = getattr(bare[number], clock) + getattr(bare[number + 1], clock)
-            yield getattr(cost, clock) / (around / 2)
+        costs = [getattr(cost, clock) for cost in full]
+        beside = [getattr(cost, clock) for cost in bare]
+        around = [(before + after) / 2 for before, after in pairwise(beside)]
+        for first in range(0, len(full), period):
+            steps = slice(first, first + period)
+            yield sum(costs[steps]) / sum(around[steps])
 
     cpu, wall = (_spread(list(ratios(clock))) for clock in ("cpu", "wall"))
-    return Pair(_median(full), _median(bare[1:]), cpu, wall, len(full))
+    periods = [_mean(full[first : first + period]) for first in range(0, len(full), period)]
+    return Pair(_median(periods), _median(bare[1:]), cpu, wall, len(periods))
+
+
+def _mean(costs: Sequence[Cost]) -> Cost:
+    return Cost(fmean(cost.cpu for cost in costs), fmean(cost.wall for cost in costs))
 
 
 def _spread(values: Sequence[float]) -> Ratio:

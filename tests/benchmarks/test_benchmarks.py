@@ -103,10 +103,10 @@ def test_student__is_a_whole_training_step(optimizer, runtime, monkeypatch):
     """Each step reads stored labels, changes the network and updates its average."""
     updates, update = [], Averaging.update
     monkeypatch.setattr(Averaging, "update", lambda self: updates.append(update(self)))
-    (contest,) = contests.students([WRN], [5], [optimizer], 6, runtime)
+    (contest,) = contests.students([contests.Student(WRN, 5, optimizer, 8, 2)], 1, runtime)
     limited(contest.steps, 6)
     assert len(updates) == 6
-    assert contest.name == f"{WRN} 5 {optimizer}"
+    assert contest.name == f"{WRN} 5 {optimizer}, 8 px"
     contest.bare()
 
 
@@ -115,14 +115,14 @@ def test_student__is_a_whole_training_step(optimizer, runtime, monkeypatch):
 def test_bare_training__changes_all_parameters(optimizer, memory_format, runtime):
     model = noise.network(WRN, runtime, size=32).to(memory_format=memory_format)
     before = [parameter.detach().clone() for parameter in model.parameters()]
-    contests.bare_training(model, 4, optimizer, runtime)()
+    contests.bare_step(model, optimizer, torch.randn(4, 3, 32, 32), runtime)()
     pairs = zip(before, model.parameters(), strict=True)
     assert all(not torch.equal(old, new) for old, new in pairs)
 
 
 def test_contests__of_the_other_stages_do_their_work(runtime):
     kinds = [
-        *contests.squeeze([CONVNET], runtime),
+        *contests.squeeze([CONVNET], 8, runtime),
         *contests.statistics([CONVNET, WRN], runtime),
         *contests.labels([CONVNET, WRN], runtime),
         *contests.synthesis([CONVNET], [False], runtime),
