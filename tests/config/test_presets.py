@@ -24,7 +24,9 @@ from gvbsm.config.build import (
     preset_summaries,
     read_preset,
     squeeze_of,
+    to_dict,
 )
+from gvbsm.config.keys import merge
 from gvbsm.data.datasets import DATASETS
 from gvbsm.data.epochs import settle_epochs
 from gvbsm.data.pixels import Normalization
@@ -39,7 +41,8 @@ OWN = ["own"]  # fitted to the pictures and to a time budget
 SELECTIONS = ("random", "herding", "k-center", "forgetting")
 OVERLAYS = ["sre2l", "gvbsm-hard"]
 OVERLAYS += [f"{how}-{labels}" for how in SELECTIONS for labels in ("hard", "soft")]
-REDUCED = ["cheap-teachers", "cifar10-small", "digits-short"]
+PROTOCOLS = ["protocol-edc", "protocol-paper", "protocol-rd3", "protocol-rded"]
+REDUCED = ["cheap-teachers", "cifar10-small", "digits-short", *PROTOCOLS]
 BEST = {f"{name}-best": name for name in ("cifar10", "cifar100", "digits", "imagenet-1k")}
 BEST["tiny-imagenet-best"] = "tiny-imagenet"
 MEASURED = ("cifar10-best", "digits-best")
@@ -203,7 +206,7 @@ def preset(name):
 
 
 def test_all_files_are_found_and_offered():
-    assert len(FILES) == 28
+    assert len(FILES) == 32
     found = sorted(path.stem for path in FILES)
     assert found == preset_names() == sorted([*DATA, *OWN, *OVERLAYS, *REDUCED, *BEST])
     assert all(path.suffix == ".yaml" for path in FILES)
@@ -283,6 +286,89 @@ def test_every_overlay_joins_every_data_preset(name, overlay):
     else:
         assert (config.synthesis, config.labels) == (base.synthesis, base.labels)
         assert config.evaluation.loss == ("hard" if overlay.endswith("-hard") else "mse_gt")
+
+
+FREE = {  # what a protocol leaves to the run
+    "evaluation": ("students", "seeds", "tests", "parallel", "seed"),
+    "labels": ("backbones", "store", "storage", "seed"),
+}
+OTHER = {  # a run that differs from the defaults in all that a protocol is about
+    "data": {"name": "cifar10"},
+    "squeeze": {"backbones": ["resnet18", "convnet128"]},
+    "labels": {
+        "epochs": 7,
+        "min_steps": 900,
+        "batch_size": 13,
+        "full_batch_up_to": 77,
+        "views": {
+            "crop": "pad",
+            "padding": 3,
+            "ratio": [0.9, 1.1],
+            "flip": False,
+            "roll": 3,
+            "mixup": 0.7,
+            "shuffle": 4,
+            "per_sample": False,
+        },
+        "logit_normalization": True,
+        "logit_normalization_of": {"resnet18": False},
+        "temperature": 3.0,
+        "weights": {"resnet18": 2.0},
+        "batchnorm": "batch",
+    },
+    "evaluation": {
+        "loss": "hard",
+        "gamma": 0.7,
+        "temperature": 5.0,
+        "hard_target": "mixed",
+        "batch_size": 13,
+        "micro_batch": 5,
+        "optimizer": {"name": "muon", "lr": 0.3, "weight_decay": 0.2, "warmup": 0.1, "zeta": 3.0},
+        "lr_of": {"resnet18": 0.2},
+        "ema": 0.5,
+    },
+}
+
+
+@pytest.mark.parametrize("protocol", PROTOCOLS)
+def test_a_protocol_judges_sets_of_any_recipe_alike(protocol):
+    """All settings of labels and students are its own, but those without effect under it."""
+    found = []
+    for base in (read_preset("cifar10"), read_preset("cifar10-best"), OTHER):
+        config = build_config(merge(base, read_preset(protocol)))
+        unread = ("gamma", "hard_target") if config.evaluation.loss == "kl" else ("temperature",)
+        free = {**FREE, "evaluation": (*FREE["evaluation"], *unread)}
+        settings = {section: to_dict(getattr(config, section)) for section in free}
+        for section, names in free.items():
+            for name in names:
+                del settings[section][name]
+        del settings["labels"]["views"]["padding"]  # read with crop=pad
+        del settings["evaluation"]["optimizer"]["momentum"]  # read by sgd and muon
+        found.append(settings)
+    assert found[0] == found[1] == found[2]
+
+
+@pytest.mark.parametrize(
+    ("protocol", "labels", "evaluation", "zeta"),
+    [
+        ("paper", (1000, 64, 0.08, None), ("mse_gt", 64, 0.0), 1),
+        ("edc", (300, 100, 0.5, None), ("mse_gt", 100, 0.99), 2),
+        ("rded", (300, 50, 0.5, ("resnet18",)), ("kl", 50, 0.0), 2),
+        ("rd3", (400, 50, 0.5, ("resnet18",)), ("kl", 50, 0.0), 1),
+    ],
+)
+def test_a_protocol_has_the_values_of_its_source(protocol, labels, evaluation, zeta):
+    config = preset(f"cifar10+protocol-{protocol}")
+    section, views = config.labels, config.labels.views
+    assert (section.epochs, section.batch_size, views.scale[0], section.backbones) == labels
+    assert (views.crop, views.flip, views.cutmix) == ("resized", True, 1.0)
+    assert views.shuffle == (2 if protocol == "rded" else 0)
+    students = config.evaluation
+    assert (students.loss, students.batch_size, students.ema) == evaluation
+    assert students.gamma == {"paper": 0.15, "edc": 0.025}.get(protocol, students.gamma)
+    assert (students.optimizer.name, students.optimizer.lr) == ("adamw", 0.001)
+    assert students.optimizer.zeta == zeta
+    assert config.baselines == preset("cifar10").baselines
 
 
 def test_the_reduced_cifar10_is_less_of_the_same_and_says_so():

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from gvbsm.backbones import check_known
+from gvbsm.config.build import preset_names
 from gvbsm.data.sources.catalog import SOURCES
 from gvbsm.files.schema import Data
 from gvbsm.studies.definition import read_study
@@ -110,6 +111,12 @@ def test_a_figure_names_what_is_known(figure):
     assert figure.read in ("text", "repository", "abstract", "quoted", "note")
     assert 0 < figure.top1 < 100
     assert figure.std is None or 0 < figure.std < 5
+
+
+def test_the_protocols_of_the_presets_are_named_as_theirs():
+    names = {name for name in preset_names() if name.startswith("protocol-")}
+    assert {name.removeprefix("protocol-") for name in names} == {"paper", "edc", "rded", "rd3"}
+    assert {name.removeprefix("protocol-") for name in names} < {*LITERATURE.protocols}
 
 
 def test_no_figure_is_there_twice():
