@@ -3,6 +3,8 @@
 import copy
 import itertools
 import logging
+import os
+import site
 from dataclasses import replace
 
 import pytest
@@ -30,6 +32,18 @@ from support.toy import (
     drawn_split,
     of_classes,
 )
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _home(tmp_path_factory):
+    """A home of the session's own: measurements of a busy machine must not reach the user's cache.
+
+    Packages of the user's own home stay: the commands that tests start import them too.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONUSERBASE", os.environ.get("PYTHONUSERBASE") or site.getuserbase())
+        patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
+        yield
 
 
 @pytest.fixture(autouse=True, scope="session")

@@ -33,6 +33,14 @@ def home(tmp_path, monkeypatch):
     return folder
 
 
+def test_the_tests_and_the_commands_they_start_have_a_cache_of_their_own(tmp_path_factory):
+    program = "from gvbsm.config.paths import cache_folder; print(cache_folder())"
+    command = [sys.executable, "-c", program]
+    done = subprocess.run(command, env=environment(), capture_output=True, text=True, check=True)
+    for folder in (cache_folder(), Path(done.stdout.strip())):
+        assert folder.is_relative_to(tmp_path_factory.getbasetemp())
+
+
 def test_a_home_folder_is_expanded_in_commands_and_settings(home, capsys):
     write_arrays(home / "data.npz")
     (home / "mine.yaml").write_text("data: {name: npz, root: ~/data.npz}\n")
