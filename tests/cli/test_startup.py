@@ -66,13 +66,20 @@ def workdir(run_arguments):
     return run_arguments[run_arguments.index("--workdir") + 1]
 
 
-def call(*argv, expected=0):
-    """Run a command in a process; return its output and the heavy libraries that it imported."""
+def call(*argv, expected=0, libraries=HEAVY):
+    """Run a command in a process; return its output, and which of the libraries it imported."""
     command = [sys.executable, "-c", PROGRAM, *map(str, argv)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=True)
     code, modules = json.loads(done.stderr.splitlines()[-1])
     assert code == expected, done.stderr
-    return done.stdout, HEAVY & {*modules}
+    return done.stdout, libraries & {*modules}
+
+
+@pytest.mark.parametrize("argv", [["--help"], ["run", "--help"], ["list", "presets"]])
+def test_help_imports_neither_torch_nor_the_schemas_of_files(argv):
+    output, imported = call(*argv, libraries={*HEAVY, "pydantic"})
+    assert imported == set()
+    assert "gvbsm" in output
 
 
 def test_a_stage_imports_only_what_it_uses(tmp_path):

@@ -7,7 +7,6 @@ from gvbsm.cli.starting import planned_processes
 from gvbsm.config.fields import replaced
 from gvbsm.pipeline.budget.pictures import PRESET
 from gvbsm.pipeline.budget.rules import SIDES
-from gvbsm.pipeline.budget.settle import settle_budget
 
 
 def within_budget(parsed: Parsed, keep: bool = True) -> Parsed:
@@ -23,6 +22,8 @@ def within_budget(parsed: Parsed, keep: bool = True) -> Parsed:
     config, request = parsed.config, parsed.request
     if request is None:
         return parsed
+    from gvbsm.pipeline.budget.settle import settle_budget  # with the schemas of files
+
     # Memory limits the number of processes; own pictures are made small, however large they are.
     side = config.data.image_size or max(SIDES["cpu"])
     of_side = replaced(config, {"data": {"image_size": side}})
