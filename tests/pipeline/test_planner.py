@@ -8,10 +8,15 @@ import torch
 import gvbsm
 from gvbsm.cli import main
 from gvbsm.config.build import as_config
+from gvbsm.config.fields import replaced
+from gvbsm.data.datasets import survey_dataset
 from gvbsm.data.epochs import settle
 from gvbsm.files.artifacts import read_json
+from gvbsm.pipeline.budget import prediction
+from gvbsm.pipeline.budget.prediction import Prediction
 from gvbsm.pipeline.evaluated_sets import evaluated_sets
 from gvbsm.pipeline.planning import planner
+from gvbsm.pipeline.planning.process_plan import ProcessPlan
 from gvbsm.pipeline.run import Run
 from support.workdirs import digests, quick_settings, write_arrays, write_preset
 
@@ -70,6 +75,30 @@ def test_plan__of_a_finished_run_counts_nothing_and_changes_nothing(home, preset
     more = gvbsm.plan(preset, finished, quiet=True, **{"evaluation.seeds": 3})
     assert more.seconds_of("evaluation/gvbsm/convnet8_d1/2") > 0
     assert more.seconds_of("evaluation/gvbsm/convnet8_d1/1") == 0
+
+
+def test_prediction__of_a_budget_is_the_plan_of_its_settings(home, preset, tmp_path, runtime):
+    config = as_config(preset)
+    predict = Prediction(survey_dataset(config.data), runtime, ProcessPlan(), tmp_path / "w")
+    for settings in (config, replaced(config, {"evaluation": {"seeds": 3}})):
+        planned = gvbsm.plan(settings, tmp_path / "w", quiet=True)
+        assert predict(settings) == pytest.approx(planned.seconds)
+    assert planned.seconds > gvbsm.plan(config, tmp_path / "w", quiet=True).seconds
+
+
+def test_prediction__races_and_times_each_side_once(home, preset, tmp_path, runtime, monkeypatch):
+    sides = []
+
+    def in_raced_forms(config, sets, data, runtime, workdir):
+        sides.append(data.image_size)
+        return runtime
+
+    monkeypatch.setattr(prediction, "in_raced_forms", in_raced_forms)
+    config = as_config(preset)
+    predict = Prediction(survey_dataset(config.data), runtime, ProcessPlan(), tmp_path / "w")
+    for side in (8, 16, 8):
+        predict(replaced(config, {"data": {"image_size": side}}))
+    assert sides == [8, 16]
 
 
 def test_plan__makes_no_work_directory(planned, tmp_path):

@@ -13,13 +13,11 @@ from gvbsm.data.datasets import MEMORY_LIMIT, ImageData
 from gvbsm.data.epochs import settle
 from gvbsm.data.pictures import Split, decode, no_progress
 from gvbsm.engine.device import Runtime
-from gvbsm.engine.forms import Forms
-from gvbsm.pipeline.evaluated_sets import EvaluatedSet, evaluated_sets
-from gvbsm.pipeline.forms.choice import choose_forms
+from gvbsm.pipeline.evaluated_sets import evaluated_sets
 from gvbsm.pipeline.planning.costs import MeasuredCosts
-from gvbsm.pipeline.planning.estimate import plan_run
+from gvbsm.pipeline.planning.estimate import plan_settings
+from gvbsm.pipeline.planning.planner import in_raced_forms, measured_costs
 from gvbsm.pipeline.planning.process_plan import ProcessPlan
-from gvbsm.pipeline.planning.timing_task import TimingTask
 
 FEW = 48  # pictures that are decoded to time the reading of all
 
@@ -44,25 +42,20 @@ class Prediction:
     def __call__(self, config: Config) -> float:
         """Return the seconds of a run of these settings."""
         config = settle(config, len(self._listed.class_names))
-        sets = tuple(evaluated_sets(config, self._workdir))
         side = config.data.image_size or self._listed.image_size
         if side not in self._costs:
-            self._costs[side] = self._measured(config, sets, side)
+            self._costs[side] = self._measured(config, side)
         data, costs, reading = self._costs[side]
-        return reading + plan_run(config, sets, data, costs, self._processes).seconds
+        return reading + plan_settings(config, data, costs, self._processes).seconds
 
-    def _measured(
-        self, config: Config, sets: tuple[EvaluatedSet, ...], side: int
-    ) -> tuple[ImageData, MeasuredCosts, float]:
+    def _measured(self, config: Config, side: int) -> tuple[ImageData, MeasuredCosts, float]:
         """Return stand-ins for the pictures at a side, the costs, and the seconds of reading."""
-        data, reading = self._at(side)
-        known = self._workdir / "forms.json"
-        forms = choose_forms(config, sets, data, self._runtime, known, keep=False)
-        runtime = replace(self._runtime, forms=Forms(forms))
-        workers = runtime.workers(config.data.workers)
-        return data, MeasuredCosts(TimingTask(data, runtime, workers)), reading
+        data, reading = self._pictures_at(side)
+        sets = list(evaluated_sets(config, self._workdir))
+        runtime = in_raced_forms(config, sets, data, self._runtime, self._workdir)
+        return data, measured_costs(config, data, runtime), reading
 
-    def _at(self, side: int) -> tuple[ImageData, float]:
+    def _pictures_at(self, side: int) -> tuple[ImageData, float]:
         """Return the pictures as a run would hold them, and the seconds of reading them."""
         data, paths = replace(self._listed, image_size=side), self._listed.train.paths
         if paths is None:

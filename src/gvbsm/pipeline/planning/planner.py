@@ -64,12 +64,42 @@ def plan_here(
     config = settle(config, len(data.class_names))
     check_feasible(config, data)
     sets = list(evaluated_sets(config, workdir))
-    table = choose_forms(config, sets, data, runtime, workdir / "forms.json", keep=False)
-    runtime = replace(runtime, forms=Forms(table))
+    runtime = in_raced_forms(config, sets, data, runtime, workdir)
     recipes = Recipes(config, data.fingerprint, runtime.precision, runtime.forms)
     made = made_parts(config, sets, recipes, Workspace(workdir)) if workdir.is_dir() else ()
-    costs = MeasuredCosts(_task(config, data, runtime))
+    costs = measured_costs(config, data, runtime)
     return plan_run(config, sets, data, costs, processes, {*made})
+
+
+def in_raced_forms(
+    config: Config,
+    sets: Sequence[EvaluatedSet],
+    data: ImageData,
+    runtime: Runtime,
+    workdir: Path,
+) -> Runtime:
+    """Return the runtime with the forms in which a run's networks compute; see `choose_forms`.
+
+    Args:
+        config: The settings, settled.
+        sets: What the run evaluates.
+        data: The real pictures.
+        runtime: Device, and the form of all work that is too short for a race.
+        workdir: The work directory; forms that it has chosen are taken, new ones are not kept.
+    """
+    table = choose_forms(config, sets, data, runtime, workdir / "forms.json", keep=False)
+    return replace(runtime, forms=Forms(table))
+
+
+def measured_costs(config: Config, data: ImageData, runtime: Runtime) -> MeasuredCosts:
+    """Return the costs of a run on this machine.
+
+    Args:
+        config: The settings.
+        data: The real pictures.
+        runtime: Device and forms of the run.
+    """
+    return MeasuredCosts(TimingTask(data, runtime, runtime.workers(config.data.workers)))
 
 
 def plan_begun(
@@ -95,16 +125,12 @@ def plan_begun(
     made = {START, *made_parts(config, sets, recipes, workspace)}
     count = runtime.processes.world
     shares_cores = runtime.processes.threads is not None
-    costs = MeasuredCosts(_task(config, data, runtime))
+    costs = measured_costs(config, data, runtime)
     try:
         return plan_run(config, sets, data, costs, ProcessPlan(count, shares_cores), made)
     except Exception as error:  # networks of any library raise any; the run itself may succeed
         log.warning("the time of the run is not known beforehand: %s", first_line(error))
         return None
-
-
-def _task(config: Config, data: ImageData, runtime: Runtime) -> TimingTask:
-    return TimingTask(data, runtime, runtime.workers(config.data.workers))
 
 
 def is_long(
