@@ -4,6 +4,7 @@ import json
 
 import numpy as np
 import pytest
+import torch
 
 from gvbsm.cli import main
 from gvbsm.config.build import as_config
@@ -74,6 +75,19 @@ def test_settings_are_printed_without_a_work_directory(pictures, capsys):
     assert main(["settings", "mine.npz", "--changed", "--budget", "20m", *OPTIONS[:-2]]) == 0
     assert "image_size: 8" in capsys.readouterr().out
     assert not pictures.exists()
+
+
+def test_one_process_is_timed_in_the_threads_that_the_environment_names(monkeypatch):
+    threads = set()
+
+    def predict(_config):
+        threads.add(torch.get_num_threads())
+        return 1.0
+
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setattr(choice, "Prediction", lambda *_: predict)
+    assert main(["settings", "mine.npz", "--budget", "20m", *OPTIONS[:-2]]) == 0
+    assert threads == {torch.get_num_threads()}
 
 
 def test_edited_settings_are_not_overwritten(pictures, capsys):

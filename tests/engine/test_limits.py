@@ -30,6 +30,11 @@ def test_without_groups_the_affinity_alone_limits_the_cores(files):
     assert not limits.may_have_gpu()
 
 
+def test_processes_divide_the_cores_and_have_one_each_at_least(files):
+    assert [limits.cores_each(processes) for processes in (1, 2, 3, 8, 9)] == [8, 4, 2, 1, 1]
+    assert limits.cores_each(2, cores=6) == 3
+
+
 @pytest.mark.parametrize(
     ("quota", "cores"), [("max 100000", 8), ("200000 100000", 2), ("150000 100000", 2), ("1 9", 1)]
 )

@@ -9,6 +9,7 @@ import pytest
 
 from gvbsm.backbones.cost import weight_bytes
 from gvbsm.config.build import build_config
+from gvbsm.engine.machine import limits
 from gvbsm.pipeline.evaluated_sets import evaluated_sets
 from gvbsm.pipeline.planning.estimate import ALONE, REPORT_SECONDS, START_SECONDS, plan_run
 from gvbsm.pipeline.planning.plan import Plan, PlannedPart, in_words
@@ -133,6 +134,12 @@ def test_crew__gives_the_cores_of_idle_processes_to_the_others():
     assert ProcessPlan(4, shares_cores=True).shared(8.0, 4) == 2
     assert ProcessPlan(2).dealt([5.0, 1.0, 1.0, 1.0]) == 5
     assert ProcessPlan(2).shared(8.0, 0) == 0
+
+
+def test_processes_take_threads_only_where_they_share_the_cores(monkeypatch):
+    monkeypatch.setattr(limits, "usable_cores", lambda: 8)
+    assert ProcessPlan(3, shares_cores=True).threads == 2
+    assert ProcessPlan(3).threads is None
 
 
 def test_plan__counts_nothing_for_what_is_made():

@@ -5,13 +5,11 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Iterator
-from dataclasses import replace
 from typing import TYPE_CHECKING, NamedTuple
 
 from gvbsm.cli.budget import within_budget
 from gvbsm.cli.parsing import parse_run, start_log
 from gvbsm.cli.starting import planned_processes
-from gvbsm.engine.machine.limits import usable_cores
 from gvbsm.files.sizes import byte_count
 
 if TYPE_CHECKING:
@@ -26,8 +24,6 @@ def plan_verb(argv: list[str]) -> int:
     start_log(parsed.quiet)
     parsed = within_budget(parsed, keep=False)
     config, processes = parsed.config, planned_processes(parsed.config)
-    if processes.shares_cores:
-        config = replace(config, threads=max(1, usable_cores() // processes.count))
     from gvbsm.engine.torch_defaults import torch_defaults
     from gvbsm.pipeline.planning.planner import plan_here
 

@@ -32,6 +32,7 @@ from gvbsm.engine.launch import CORES, LISTENER, STARTED, local_environment, rea
 from gvbsm.engine.machine.limits import (
     THREADS_GAIN,
     available_memory,
+    cores_each,
     may_have_gpu,
     usable_cores,
 )
@@ -78,7 +79,7 @@ class Others:
         count = count_processes(config)
         if count == 1:
             return
-        threads = config.threads or max(1, usable_cores() // count)
+        threads = config.threads or cores_each(count)
         listener = socket.create_server(("127.0.0.1", 0), backlog=count)
         shared = local_environment(count, listener.getsockname()[1])
         if config.threads is None:
@@ -204,7 +205,9 @@ def count_processes(config: Config) -> int:
     most = min(cores, MOST_PROCESSES)
     if memory is not None:
         most = max(1, min(most, memory // process_bytes(config)))
-    return max(range(1, most + 1), key=lambda count: count * (cores // count) ** THREADS_GAIN)
+    return max(
+        range(1, most + 1), key=lambda count: count * cores_each(count, cores) ** THREADS_GAIN
+    )
 
 
 def planned_processes(config: Config) -> ProcessPlan:

@@ -14,7 +14,7 @@ from torch import Generator, nn
 
 from gvbsm.config.errors import first_line
 from gvbsm.engine.forms import NO_FORMS, Form, Forms, Kind
-from gvbsm.engine.machine.limits import usable_cores
+from gvbsm.engine.machine.limits import cores_each
 from gvbsm.engine.processes import ALONE, Processes
 from gvbsm.engine.progress.bars import Bar, begin
 from gvbsm.engine.progress.log import log_by_default
@@ -94,7 +94,7 @@ class Runtime:
         """Number of processes that decode pictures: `chosen`, or this process's share of cores."""
         if chosen is not None:
             return chosen
-        return max(1, usable_cores() // self.processes.local_world)
+        return cores_each(self.processes.local_world)
 
     def progress(self, total: int, name: str, unit: str) -> Bar:
         """Begin to show the progress of a loop; nothing is shown when `quiet`."""

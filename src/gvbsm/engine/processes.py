@@ -29,6 +29,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from gvbsm.config.errors import first_line
 from gvbsm.engine.launch import LISTENER, Launch, is_started_here, read_launch
+from gvbsm.engine.machine.limits import cores_each
 
 Item = TypeVar("Item")
 Value = TypeVar("Value")
@@ -78,7 +79,7 @@ class Processes:
     @property
     def threads(self) -> int | None:
         """Threads of each process where all have work; None if the user has chosen them."""
-        return None if self._cores is None else max(1, self._cores // self.world)
+        return None if self._cores is None else cores_each(self.world, self._cores)
 
     # Divide the work
 

@@ -28,6 +28,16 @@ def usable_cores() -> int:
     return max(1, min([cores, *map(math.ceil, _cpu_quotas())]))
 
 
+def cores_each(processes: int, cores: int | None = None) -> int:
+    """Number of cores of each of several processes, at least 1.
+
+    Args:
+        processes: How many processes divide the cores.
+        cores: How many they divide; None are all usable ones.
+    """
+    return max(1, (usable_cores() if cores is None else cores) // processes)
+
+
 def available_memory() -> int | None:
     """Bytes that this process may still take without swapping; None if the system does not say."""
     free = [max(0, limit - used) for limit, used in _memory_limits()]

@@ -13,7 +13,6 @@ from gvbsm.config.fields import replaced
 from gvbsm.config.keys import nested
 from gvbsm.data.datasets import ImageData, survey_dataset
 from gvbsm.engine.device import Runtime, resolve_runtime
-from gvbsm.engine.machine.limits import usable_cores
 from gvbsm.pipeline.budget import rules
 from gvbsm.pipeline.budget.mirror import check_mirror
 from gvbsm.pipeline.budget.pictures import PRESET
@@ -43,7 +42,7 @@ def choose_settings(
         ConfigError: If even the cheapest run takes longer.
         DataError, RunError: With one clear line.
     """
-    threads = config.threads or max(1, usable_cores() // processes.count)
+    threads = config.threads or processes.threads
     seed, seconds = config.seed, config.checkpoint_seconds
     runtime = resolve_runtime(config.device, config.precision, seed, seconds, True, threads)
     data = survey_dataset(config.data)

@@ -57,9 +57,8 @@ def plan_here(
     Raises:
         ConfigError, DataError, ArtifactError, RunError: If the run could not succeed.
     """
-    runtime = resolve_runtime(
-        config.device, config.precision, config.seed, 0, quiet, config.threads
-    )
+    threads = config.threads or processes.threads
+    runtime = resolve_runtime(config.device, config.precision, config.seed, 0, quiet, threads)
     data = data or load_data(config, runtime)
     config = settle(config, len(data.class_names))
     check_feasible(config, data)

@@ -7,7 +7,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from gvbsm.engine.machine.limits import THREADS_GAIN
+from gvbsm.engine.machine.limits import THREADS_GAIN, cores_each
 
 
 @dataclass(frozen=True)
@@ -22,6 +22,11 @@ class ProcessPlan:
 
     count: int = 1
     shares_cores: bool = False
+
+    @property
+    def threads(self) -> int | None:
+        """Threads of each process where all have work; None if the user has chosen them."""
+        return cores_each(self.count) if self.shares_cores else None
 
     def gain(self, pieces: int) -> float:
         """How much faster a process computes in a stage of so many pieces than with all at work."""
