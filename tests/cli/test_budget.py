@@ -1,6 +1,7 @@
 """`gvbsm run PATH --budget TIME`: settings are chosen once, kept, and can be edited and run."""
 
 import json
+import logging
 
 import numpy as np
 import pytest
@@ -88,6 +89,15 @@ def test_one_process_is_timed_in_the_threads_that_the_environment_names(monkeypa
     monkeypatch.setattr(choice, "Prediction", lambda *_: predict)
     assert main(["settings", "mine.npz", "--budget", "20m", *OPTIONS[:-2]]) == 0
     assert threads == {torch.get_num_threads()}
+
+
+@pytest.mark.parametrize("verb", ["plan", "squeeze"])
+def test_log_lines_are_json_objects_if_asked_for(verb, capsys, monkeypatch):
+    monkeypatch.setattr(logging.root, "handlers", [])  # else commands leave pytest's as they are
+    command = [verb, "mine.npz", "--budget", "20m", "--log-format", "json", *OPTIONS]
+    assert main(command) == 0
+    lines = map(json.loads, capsys.readouterr().err.splitlines())
+    assert any(line["message"].startswith("flips are off") for line in lines)
 
 
 def test_edited_settings_are_not_overwritten(pictures, capsys):

@@ -21,7 +21,7 @@ def plan_verb(argv: list[str]) -> int:
     parsed = parse_run("plan", argv)
     if parsed is None:
         return 0
-    start_log(parsed.quiet)
+    start_log(parsed.quiet, parsed.log_format)
     parsed = within_budget(parsed, keep=False)
     config, processes = parsed.config, planned_processes(parsed.config)
     from gvbsm.engine.torch_defaults import torch_defaults
