@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from gvbsm.files.sizes import byte_count
 from gvbsm.reporting.figures.accuracy import TOP1
@@ -22,6 +21,7 @@ from gvbsm.reporting.figures.style import (
     legend_above,
     log_axis,
     method_style,
+    name_numbers,
     new_figure,
     shorten,
     with_style,
@@ -155,16 +155,8 @@ def draw_pareto(sets: Sequence[MeasuredSet]) -> Figure:
     grid[-1][1].set_xlabel("pixels and soft labels")
     legend_above(figure, list(grid.flat))
     titled = {measured.title: measured for measured in sets}
-    keys = [f"{number}  {_key(titled[name])}" for name, number in numbers.items()]
-    if keys:
-        figure.legend(
-            [Line2D([], [], linestyle="none")] * len(keys),
-            keys,
-            loc="outside lower left",
-            handlelength=0,
-            handletextpad=0,
-        )
-    if keys:
+    name_numbers(figure, [_key(titled[name]) for name in names])
+    if names:
         figure.draw_without_rendering()  # sets the limits, to find marks that are close
     for row, student in zip(grid, students, strict=True):
         for cost, axes in enumerate(row):

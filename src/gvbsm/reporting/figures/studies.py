@@ -10,7 +10,6 @@ from typing import Any, Literal, NamedTuple
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from gvbsm.files.sizes import byte_count
 from gvbsm.reporting.figures.accuracy import (
@@ -36,6 +35,7 @@ from gvbsm.reporting.figures.style import (
     log_axis,
     mark_measured,
     method_style,
+    name_numbers,
     new_figure,
     panels,
     shorten,
@@ -271,12 +271,5 @@ def draw_against_cost(
     if scale == "bytes":
         log_axis(grid[-1], "x", byte_count)
     grid[-1].set_xlabel(label)
-    keys = [f"{number}  {shorten(name, 60)}" for number, name in enumerate(names, start=1)]
-    figure.legend(
-        [Line2D([], [], linestyle="none")] * len(keys),
-        keys,
-        loc="outside lower left",
-        handlelength=0,
-        handletextpad=0,
-    )
+    name_numbers(figure, [shorten(name, 60) for name in names])
     return figure

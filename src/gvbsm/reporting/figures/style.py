@@ -22,6 +22,7 @@ import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from gvbsm.config.build import images_of
@@ -198,6 +199,18 @@ def legend_above(figure: Figure, grid: Sequence[Axes]) -> None:
         extra_rows = max(0, math.ceil(len(names) / columns) - 2)
         figure.set_figheight(figure.get_figheight() + 0.17 * extra_rows)
         figure.legend(handles_of.values(), names, loc="outside upper center", ncols=columns)
+
+
+def name_numbers(figure: Figure, names: Sequence[str]) -> None:
+    """List the names of numbered marks below all panels; numbers count from 1."""
+    if names:
+        figure.legend(
+            [Line2D([], [], linestyle="none")] * len(names),
+            [f"{number}  {name}" for number, name in enumerate(names, start=1)],
+            loc="outside lower left",
+            handlelength=0,
+            handletextpad=0,
+        )
 
 
 def legend_columns(names: Sequence[str]) -> int:
