@@ -80,6 +80,39 @@ def test_each_class_has_a_row_distilled_left_and_real_right(tmp_path, channels):
     assert [entry.name for entry in path.parent.iterdir()] == ["images.png"]
 
 
+def colors_by_row(picture):
+    """The red of the drawn squares: rows from top to bottom, each from left to right."""
+    found = squares(picture)
+    rows = sorted({row for row, _, _ in found})
+    return [[c[0] for r, _, c in sorted(found, key=lambda s: s[1]) if r == row] for row in rows]
+
+
+def draw_single(path, names, shown):
+    """Draw a distilled image (10, 11, ...) and a real one (120, 121, ...) of each shown class."""
+    distilled = distilled_set(plain([10 + index for index in range(len(names))], 1), names)
+    plot_images(distilled, plain([120 + index for index in range(shown)], 1), 1, path)
+    return colors_by_row(read(path))
+
+
+@pytest.mark.parametrize(
+    ("classes", "shown"), [(1, 1), (2, 2), (10, 10), (11, 11), (20, 20), (100, 20)]
+)
+def test_single_images_are_a_distilled_row_above_a_real_one(tmp_path, classes, shown):
+    names = [str(index) for index in range(classes)]
+    assert draw_single(tmp_path / "x.png", names, shown) == [
+        [10 + index for index in range(shown)],
+        [120 + index for index in range(shown)],
+    ]
+
+
+@pytest.mark.parametrize("name", ["golden retriever", "a rather long name"])
+@pytest.mark.parametrize("classes", [1, 2, 11])
+def test_single_images_below_names_that_are_too_long_have_a_row_each(tmp_path, classes, name):
+    names = [name, *(str(index) for index in range(classes - 1))]
+    expected = [[10 + index, 120 + index] for index in range(classes)]
+    assert draw_single(tmp_path / "x.png", names, classes) == expected
+
+
 def test_only_the_shown_classes_are_drawn(tmp_path):
     distilled = distilled_set(plain([10, 20, 30], 1), ["a", "b", "c"])
     plot_images(distilled, plain([110, 120], 1), 1, tmp_path / "x.png")

@@ -74,11 +74,8 @@ def strips(images: Tensor) -> list[bytes]:
 def sheet(grid: PictureGrid) -> Image.Image:
     """Return a grid as one picture, with names of the rows at the left and titles above."""
     names = [shorten(name) for name in grid.rows]
-    left = math.ceil(max(map(_text_width, names))) + 3 * MARGIN
     counts = [images.shape[1] for images in grid.groups.values()]
-    room = SHEET_WIDTH - left - GAP * len(counts)
-    largest = min(room // sum(counts), SHEET_HEIGHT // len(names), SHEET_CELL[1])
-    cell = max(largest, SHEET_CELL[0])
+    left, cell = _left_of(grid), _cell_of(grid)
     widths = [  # a title may be wider than a single column
         max(count * cell, math.ceil(_text_width(title)) + MARGIN)
         for count, title in zip(counts, grid.groups, strict=True)
@@ -104,6 +101,19 @@ def sheet(grid: PictureGrid) -> Image.Image:
             )
         start += group_width + GAP
     return picture
+
+
+def _left_of(grid: PictureGrid) -> int:
+    """Width in pixels of the names of the rows."""
+    return math.ceil(max(_text_width(shorten(name)) for name in grid.rows)) + 3 * MARGIN
+
+
+def _cell_of(grid: PictureGrid) -> int:
+    """Side of an image on the sheet, with its border, in pixels."""
+    counts = [images.shape[1] for images in grid.groups.values()]
+    room = SHEET_WIDTH - _left_of(grid) - GAP * len(counts)
+    largest = min(room // sum(counts), SHEET_HEIGHT // len(grid.rows), SHEET_CELL[1])
+    return max(largest, SHEET_CELL[0])
 
 
 def sheet_png(grid: PictureGrid) -> bytes:
@@ -158,7 +168,8 @@ def first_of_classes(images: Tensor, per_class: int, classes: int, columns: int)
 def plot_images(distilled: DistilledDataset, real: Tensor, columns: int, path: Path) -> None:
     """Draw a row for each class: distilled images on the left, real ones on the right; a PNG.
 
-    Single images of classes with short names are a row of distilled ones above a row of real ones.
+    Single images of classes are a row of distilled ones above a row of real ones, if the names of
+    the classes fit above them.
 
     Args:
         distilled: The distilled set.
@@ -174,9 +185,11 @@ def plot_images(distilled: DistilledDataset, real: Tensor, columns: int, path: P
     }
     names = [shorten(name) for name in distilled.class_names[:shown]]
     grid = PictureGrid(groups, names)
-    if columns == 1 and max(map(_text_width, names)) < SHEET_WIDTH // (shown + 2):
+    if columns == 1:
         across = torch.stack([images.squeeze(1) for images in groups.values()])
-        grid = PictureGrid({"": across}, tuple(groups), {"": names})
+        two_rows = PictureGrid({"": across}, tuple(groups), {"": names})
+        if max(map(_text_width, names)) + MARGIN <= _cell_of(two_rows):
+            grid = two_rows
     with atomic(path) as temporary:
         temporary.write_bytes(sheet_png(grid))
 
