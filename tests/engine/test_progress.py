@@ -8,7 +8,8 @@ from types import ModuleType
 import pytest
 
 from gvbsm.engine.progress import bars
-from gvbsm.engine.progress.activity import ACTIVITY, Plan, spell_duration
+from gvbsm.engine.progress.activity import ACTIVITY, Plan
+from gvbsm.engine.progress.durations import spell_duration
 from gvbsm.engine.progress.log import EARLY, JsonFormat, Screen, TextFormat, start_log
 
 
@@ -60,7 +61,7 @@ def test_steps_of_an_earlier_run_do_not_count_as_fast_ones(clock, caplog):
     with caplog.at_level(logging.INFO, "gvbsm"):
         work(clock, steps=100, seconds=12.5, done=800)
     assert lines(caplog)[0] == (
-        "squeeze resnet18: 803 of 900 steps in 38 s, 12.5 s a step, 20 min 12 s left"
+        "squeeze resnet18: 803 of 900 steps in 38 s, 12.5 s a step, 20 min left"
     )
 
 
@@ -117,14 +118,26 @@ def test_a_notebook_without_widgets_gets_lines_and_no_warning(monkeypatch, recwa
 @pytest.mark.parametrize(
     ("seconds", "text"),
     [
-        (0.4, "0 s"),
+        (-1, "0 s"),
+        (0.04, "0 s"),
+        (0.44, "0.4 s"),
+        (8.0, "8 s"),
+        (9.94, "9.9 s"),
+        (9.96, "10 s"),
+        (59.4, "59 s"),
         (59.6, "1 min"),
+        (95, "1 min 35 s"),
         (450, "7 min 30 s"),
-        (11_100, "3 h 5 min"),
+        (599.6, "10 min"),
+        (2551, "43 min"),
+        (3599, "1 h"),
+        (11_129, "3 h 5 min"),
+        (86_380, "1 d"),
         (187_200, "2 d 4 h"),
+        (300_000, "3 d 11 h"),
     ],
 )
-def test_durations_have_two_units(seconds, text):
+def test_durations_have_two_or_three_digits_in_at_most_two_units(seconds, text):
     assert spell_duration(seconds) == text
 
 

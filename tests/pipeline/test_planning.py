@@ -12,7 +12,7 @@ from gvbsm.config.build import build_config
 from gvbsm.engine.machine import limits
 from gvbsm.pipeline.evaluated_sets import evaluated_sets
 from gvbsm.pipeline.planning.estimate import ALONE, REPORT_SECONDS, START_SECONDS, plan_run
-from gvbsm.pipeline.planning.plan import Plan, PlannedPart, in_words
+from gvbsm.pipeline.planning.plan import Plan, PlannedPart
 from gvbsm.pipeline.planning.process_plan import ProcessPlan
 
 A, B, STUDENT = "wrn10_1", "convnet8_d1", "convnet8_d2"
@@ -181,19 +181,11 @@ def test_plan__in_one_line_and_as_json():
         PlannedPart("evaluation/gvbsm/s/0", "students", "", 240.0, 120.0),
     )
     plan, now = Plan(parts, 2), datetime(2026, 1, 31, 23, 59)
-    line = "3 min: teachers 60 s, students 2 min; done at 00:02 tomorrow"
+    line = "3 min: teachers 1 min, students 2 min; done at 00:02 tomorrow"
     assert plan.summary(now) == line
     assert plan.seconds_of("evaluation/gvbsm/s/0") == 240
     assert plan.seconds_of("nothing") == 0
     assert plan.to_dict()["bytes"] == 110
     assert plan.to_dict()["parts"][0]["key"] == "squeeze/a"
     longer = Plan((replace(parts[0], wall_seconds=3e5),)).summary(now)
-    assert longer == "3.5 days: teachers 3.5 days; done at 11:19 in 4 days"
-
-
-@pytest.mark.parametrize(
-    ("seconds", "words"),
-    [(0.2, "under 1 s"), (89, "89 s"), (95, "2 min"), (5400, "1 h 30 min"), (7200, "2 h")],
-)
-def test_in_words(seconds, words):
-    assert in_words(seconds) == words
+    assert longer == "3 d 11 h: teachers 3 d 11 h; done at 11:19 in 4 days"

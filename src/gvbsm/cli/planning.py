@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from gvbsm.cli.budget import within_budget
 from gvbsm.cli.parsing import parse_run, start_log
 from gvbsm.cli.starting import planned_processes
+from gvbsm.engine.progress.durations import spell_duration
 from gvbsm.files.sizes import byte_count
 
 if TYPE_CHECKING:
@@ -48,8 +49,6 @@ class Row(NamedTuple):
 
     def cells(self) -> tuple[str, ...]:
         """The cells of the line."""
-        from gvbsm.pipeline.planning.plan import in_words
-
         seconds = sum(part.wall_seconds for part in self.parts)
         is_made = all(part.is_made for part in self.parts)
         nbytes = sum(part.nbytes for part in self.parts)
@@ -57,15 +56,13 @@ class Row(NamedTuple):
             self.group,
             self.what,
             str(len(self.parts)),
-            "made" if is_made else in_words(seconds),
+            "made" if is_made else spell_duration(seconds),
             byte_count(nbytes) if nbytes else "",
         )
 
 
 def format_plan(plan: Plan) -> str:
     """Write a plan as a table with a line for equal parts, and its totals."""
-    from gvbsm.pipeline.planning.plan import in_words
-
     table = [("part", "what", "count", "time", "disk"), *(row.cells() for row in _rows(plan))]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     left = (True, True, False, False, False)
@@ -77,11 +74,12 @@ def format_plan(plan: Plan) -> str:
         for row in table
     ]
     where = f"{plan.processes} processes" if plan.processes > 1 else "one process"
-    groups = {
-        group: sum(part.wall_seconds for part in parts) for group, parts in plan.groups().items()
-    }
-    lines += ["", "by part:  " + ", ".join(f"{name} {in_words(s)}" for name, s in groups.items())]
-    lines += [f"time:     {in_words(plan.seconds)} in {where} on this machine"]
+    groups = [
+        f"{group} {spell_duration(sum(part.wall_seconds for part in parts))}"
+        for group, parts in plan.groups().items()
+    ]
+    lines += ["", f"by part:  {', '.join(groups)}"]
+    lines += [f"time:     {spell_duration(plan.seconds)} in {where} on this machine"]
     lines += [f"disk:     {byte_count(plan.nbytes)}", f"done at:  {plan.end():%Y-%m-%d %H:%M}"]
     return "\n".join(lines)
 

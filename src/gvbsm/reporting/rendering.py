@@ -12,6 +12,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
+from gvbsm.engine.progress.durations import spell_duration
 from gvbsm.files.artifacts import atomic, remove_all
 from gvbsm.files.sizes import byte_count
 from gvbsm.pipeline.tables import format_top1
@@ -186,13 +187,5 @@ def _with_code(text: str) -> Markup:
 
 
 def duration(seconds: float) -> str:
-    """Format seconds: "0.4 s", "12 s", "2 min 5 s", "3 h 10 min"; empty for 0."""
-    if not seconds:
-        return ""
-    if seconds < 59.5:
-        return f"{seconds:.1f} s" if seconds < 9.95 else f"{seconds:.0f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s"
-    hours, minutes = divmod(round(seconds / 60), 60)
-    return f"{hours} h {minutes} min"
+    """Format the seconds of a table: those of `spell_duration`; 0 leaves the cell empty."""
+    return spell_duration(seconds) if seconds else ""

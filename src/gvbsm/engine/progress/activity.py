@@ -7,9 +7,10 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol
 
+from gvbsm.engine.progress.durations import spell_duration
+
 PRIOR_SECONDS = 30.0  # weight of the plan's own speed beside the measured one
 FRESH_SECONDS = 5.0  # for which the finished parts are not looked up again
-MINUTE, HOUR, DAY = 60, 3600, 86_400
 
 
 class Loop(Protocol):
@@ -127,21 +128,6 @@ class Activity:
 
 
 ACTIVITY = Activity()  # of this process
-
-
-def spell_duration(seconds: float) -> str:
-    """Return a duration in at most two units: `45 s`, `7 min 30 s`, `3 h 5 min`, `2 d 4 h`."""
-    whole = max(0, round(seconds))
-    for size, unit, smaller_size, smaller in (
-        (DAY, "d", HOUR, "h"),
-        (HOUR, "h", MINUTE, "min"),
-        (MINUTE, "min", 1, "s"),
-    ):
-        if whole >= size:
-            count, remainder = divmod(whole, size)
-            fine = remainder // smaller_size
-            return f"{count} {unit}" + f" {fine} {smaller}" * bool(fine)
-    return f"{whole} s"
 
 
 def describe(loop: Mapping[str, Any], title: str, whole: Whole | None) -> str:

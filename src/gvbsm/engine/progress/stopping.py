@@ -9,7 +9,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from gvbsm.engine.progress.activity import ACTIVITY, Activity, Loop, spell_duration
+from gvbsm.engine.progress.activity import ACTIVITY, Activity, Loop
+from gvbsm.engine.progress.durations import spell_duration
 
 
 class Stopping:

@@ -13,13 +13,13 @@ from gvbsm.config.fields import replaced
 from gvbsm.config.keys import nested
 from gvbsm.data.datasets import ImageData, survey_dataset
 from gvbsm.engine.device import Runtime, resolve_runtime
+from gvbsm.engine.progress.durations import spell_duration
 from gvbsm.pipeline.budget import rules
 from gvbsm.pipeline.budget.mirror import check_mirror
 from gvbsm.pipeline.budget.pictures import PRESET
 from gvbsm.pipeline.budget.prediction import Prediction
 from gvbsm.pipeline.budget.request import Request
 from gvbsm.pipeline.budget.search import Choice, choose
-from gvbsm.pipeline.planning.plan import in_words
 from gvbsm.pipeline.planning.process_plan import ProcessPlan
 
 log = logging.getLogger("gvbsm")
@@ -71,8 +71,8 @@ def _tell(choice: Choice, budget: float) -> None:
         config.synthesis.iterations,
         config.labels.epochs,
         config.evaluation.seeds,
-        in_words(choice.seconds),
-        in_words(budget),
+        spell_duration(choice.seconds),
+        spell_duration(budget),
         choice.effort,
     )
 

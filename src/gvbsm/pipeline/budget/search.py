@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from gvbsm.config import Config, ConfigError
-from gvbsm.pipeline.planning.plan import in_words
+from gvbsm.engine.progress.durations import spell_duration
 
 MARGIN = 0.9  # share of the budget that a run may be predicted to take
 HALVINGS = 7  # of the interval of efforts: it is found to a hundredth
@@ -60,8 +60,9 @@ def choose(
     least = predict(settings(smallest, 0.0))
     if least > MARGIN * budget:
         raise ConfigError(
-            f"the cheapest run takes about {in_words(least)} here, too much for a budget of "
-            f"{in_words(budget)}: give --budget {math.ceil(least / MARGIN / 60)}m, or fewer --ipc"
+            f"the cheapest run takes about {spell_duration(least)} here, too much for a budget of "
+            f"{spell_duration(budget)}: give --budget {math.ceil(least / MARGIN / 60)}m, "
+            "or fewer --ipc"
         )
     effort, seconds = _effort(partial(_seconds, settings, predict, smallest), budget)
     return Choice(settings(smallest, effort), effort, seconds)

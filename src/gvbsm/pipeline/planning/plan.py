@@ -8,6 +8,8 @@ from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any, Literal, get_args
 
+from gvbsm.engine.progress.durations import spell_duration
+
 Group = Literal[
     "start-up",
     "teachers",
@@ -118,26 +120,11 @@ class Plan:
             now: When the run begins; None is the present.
         """
         times = [
-            f"{group} {in_words(seconds)}"
+            f"{group} {spell_duration(seconds)}"
             for group, parts in self.groups().items()
             if (seconds := sum(part.wall_seconds for part in parts)) >= 0.02 * self.seconds
         ]
         end = self.end(now)
         days = (end.date() - (now or datetime.now().astimezone()).date()).days
         later = f" in {days} days" if days > 1 else " tomorrow" if days else ""
-        return f"{in_words(self.seconds)}: {', '.join(times)}; done at {end:%H:%M}{later}"
-
-
-def in_words(seconds: float) -> str:
-    """A time in words, such as `8 s`, `4 min` or `1 h 20 min`."""
-    if seconds < 1:
-        return "under 1 s"
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    if minutes < 90:
-        return f"{minutes} min"
-    hours, minutes = divmod(minutes, 60)
-    if hours >= 48:
-        return f"{hours / 24:.1f} days"
-    return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+        return f"{spell_duration(self.seconds)}: {', '.join(times)}; done at {end:%H:%M}{later}"

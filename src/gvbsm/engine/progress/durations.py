@@ -1,0 +1,25 @@
+"""Durations in units that people read."""
+
+from __future__ import annotations
+
+MINUTE, HOUR, DAY = 60, 3600, 86_400
+UNITS = ((DAY, "d", HOUR, "h"), (HOUR, "h", MINUTE, "min"), (MINUTE, "min", 1, "s"))
+
+
+def spell_duration(seconds: float) -> str:
+    """Return a duration, rounded to two or three digits, in at most two units.
+
+    Examples: `0.4 s`, `45 s`, `7 min 30 s`, `42 min`, `3 h 5 min`, `2 d 4 h`.
+    """
+    if seconds < 9.95:
+        return f"{max(0.0, seconds):.1f}".removesuffix(".0") + " s"
+    whole = round(seconds)
+    if whole >= 10 * MINUTE:
+        whole = MINUTE * round(whole / MINUTE)
+    if whole >= DAY:
+        whole = HOUR * round(whole / HOUR)
+    for size, unit, smaller_size, smaller in UNITS:
+        if whole >= size:
+            count, rest = divmod(whole, size)
+            return f"{count} {unit}" + f" {rest // smaller_size} {smaller}" * bool(rest)
+    return f"{whole} s"
