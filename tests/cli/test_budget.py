@@ -51,7 +51,9 @@ def test_settings_are_chosen_once_kept_and_run_again(pictures, capsys, caplog):
     assert main(["run", "mine.npz", "--budget", "20m", *OPTIONS]) == 0
     printed = capsys.readouterr().out
     assert "random-soft" in printed
-    assert "about" in caplog.text
+    settings = "8 px, teachers of 1 epoch, 2 iterations, labels of 2 epochs, students for 1 seed"
+    choice_line = f"{settings}: about 2 s of 20 min (effort 1.00 of 1)"
+    assert choice_line in caplog.text
     record = json.loads((pictures / "budget.json").read_text())
     assert record["request"]["seconds"] == 1200
     assert record["request"]["given"]["squeeze.epochs"] == 1
@@ -63,7 +65,7 @@ def test_settings_are_chosen_once_kept_and_run_again(pictures, capsys, caplog):
 
     caplog.clear()
     assert main(["run", "mine.npz", "--budget", "20m", *OPTIONS]) == 0
-    assert "about" not in caplog.text  # nothing is measured again
+    assert settings not in caplog.text  # nothing is measured again
     assert json.loads((pictures / "budget.json").read_text()) == record
 
     caplog.clear()

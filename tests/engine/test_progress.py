@@ -9,8 +9,8 @@ import pytest
 
 from gvbsm.engine.progress import bars
 from gvbsm.engine.progress.activity import ACTIVITY, Plan
-from gvbsm.engine.progress.durations import spell_duration
 from gvbsm.engine.progress.log import EARLY, JsonFormat, Screen, TextFormat, start_log
+from gvbsm.engine.progress.spelling import spell_count, spell_duration
 
 
 class Clock:
@@ -139,6 +139,11 @@ def test_a_notebook_without_widgets_gets_lines_and_no_warning(monkeypatch, recwa
 )
 def test_durations_have_two_or_three_digits_in_at_most_two_units(seconds, text):
     assert spell_duration(seconds) == text
+
+
+def test_one_is_singular():
+    texts = [spell_count(number, unit) for number in (0, 1, 1200) for unit in ("epoch", "batch")]
+    assert texts == ["0 epochs", "0 batches", "1 epoch", "1 batch", "1,200 epochs", "1,200 batches"]
 
 
 def record(**more):

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from gvbsm.cli.budget import within_budget
 from gvbsm.cli.parsing import parse_run, start_log
 from gvbsm.cli.starting import planned_processes
-from gvbsm.engine.progress.durations import spell_duration
+from gvbsm.engine.progress.spelling import spell_duration
 from gvbsm.files.sizes import byte_count
 
 if TYPE_CHECKING:

@@ -12,7 +12,7 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from gvbsm.engine.progress.durations import spell_duration
+from gvbsm.engine.progress.spelling import spell_duration
 from gvbsm.files.artifacts import atomic, remove_all
 from gvbsm.files.sizes import byte_count
 from gvbsm.pipeline.tables import format_top1

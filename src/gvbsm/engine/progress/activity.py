@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol
 
-from gvbsm.engine.progress.durations import spell_duration
+from gvbsm.engine.progress.spelling import plural, spell_duration
 
 PRIOR_SECONDS = 30.0  # weight of the plan's own speed beside the measured one
 FRESH_SECONDS = 5.0  # for which the finished parts are not looked up again
@@ -151,8 +151,3 @@ def describe(loop: Mapping[str, Any], title: str, whole: Whole | None) -> str:
         left = spell_duration(whole.seconds_left)
         line += f"; the run: {100 * whole.share:.0f} % done, {left} left"
     return line
-
-
-def plural(unit: str) -> str:
-    """Return the plural of the unit of a loop."""
-    return f"{unit}es" if unit.endswith(("h", "s", "x")) else f"{unit}s"

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 
 from gvbsm.engine.progress.activity import ACTIVITY, Activity, Loop
-from gvbsm.engine.progress.durations import spell_duration
+from gvbsm.engine.progress.spelling import spell_duration
 
 
 class Stopping:

@@ -13,7 +13,7 @@ from gvbsm.config.fields import replaced
 from gvbsm.config.keys import nested
 from gvbsm.data.datasets import ImageData, survey_dataset
 from gvbsm.engine.device import Runtime, resolve_runtime
-from gvbsm.engine.progress.durations import spell_duration
+from gvbsm.engine.progress.spelling import spell_count, spell_duration
 from gvbsm.pipeline.budget import rules
 from gvbsm.pipeline.budget.mirror import check_mirror
 from gvbsm.pipeline.budget.pictures import PRESET
@@ -50,27 +50,30 @@ def choose_settings(
     predict = Prediction(data, runtime, processes, workdir)
     if request.preset != PRESET:
         choice = choose(partial(_scaled, config, request), [data.image_size], budget, predict)
-        _tell(choice, budget)
+        _log_choice(choice, budget)
         return choice.config, {}
     facts = _facts(config, data, runtime)
     is_given = "data.image_size" in request.given
     sides = (data.image_size,) if is_given else rules.sides(facts, runtime.device.type)
     choice = choose(partial(_own, config, request, facts), sides, budget, predict)
-    _tell(choice, budget)
+    _log_choice(choice, budget)
     return choice.config, facts._asdict()
 
 
-def _tell(choice: Choice, budget: float) -> None:
+def _log_choice(choice: Choice, budget: float) -> None:
     """Log the settings that the effort decides, and the time that the run takes."""
     config = choice.config
+    settings = [
+        f"teachers of {spell_count(config.squeeze.epochs, 'epoch')}",
+        spell_count(config.synthesis.iterations, "iteration"),
+        f"labels of {spell_count(config.labels.epochs, 'epoch')}",
+        f"students for {spell_count(config.evaluation.seeds, 'seed')}",
+    ]
+    if config.data.image_size:
+        settings = [f"{config.data.image_size} px", *settings]
     log.info(
-        "%steachers of %d epochs, %d iterations, labels of %d epochs, %d students a set: about %s "
-        "of %s (effort %.2f of 1)",
-        f"{config.data.image_size} px, " if config.data.image_size else "",
-        config.squeeze.epochs,
-        config.synthesis.iterations,
-        config.labels.epochs,
-        config.evaluation.seeds,
+        "%s: about %s of %s (effort %.2f of 1)",
+        ", ".join(settings),
         spell_duration(choice.seconds),
         spell_duration(budget),
         choice.effort,

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from gvbsm.config import Config, ConfigError
-from gvbsm.engine.progress.durations import spell_duration
+from gvbsm.engine.progress.spelling import spell_duration
 
 MARGIN = 0.9  # share of the budget that a run may be predicted to take
 HALVINGS = 7  # of the interval of efforts: it is found to a hundredth

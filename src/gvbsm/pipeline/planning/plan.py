@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any, Literal, get_args
 
-from gvbsm.engine.progress.durations import spell_duration
+from gvbsm.engine.progress.spelling import spell_duration
 
 Group = Literal[
     "start-up",

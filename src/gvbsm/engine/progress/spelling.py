@@ -1,4 +1,4 @@
-"""Durations in units that people read."""
+"""Durations and counts for people to read."""
 
 from __future__ import annotations
 
@@ -23,3 +23,13 @@ def spell_duration(seconds: float) -> str:
             count, rest = divmod(whole, size)
             return f"{count} {unit}" + f" {rest // smaller_size} {smaller}" * bool(rest)
     return f"{whole} s"
+
+
+def spell_count(number: int, unit: str) -> str:
+    """Return a number with its unit: `1 epoch`, `1,200 epochs`."""
+    return f"{number:,} {unit if number == 1 else plural(unit)}"
+
+
+def plural(unit: str) -> str:
+    """Return the plural of a noun such as the unit of a loop."""
+    return f"{unit}es" if unit.endswith(("tch", "sh", "s", "x")) else f"{unit}s"
