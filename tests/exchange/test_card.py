@@ -46,7 +46,7 @@ def test_card(facts):
     (files,) = head["configs"][0]["data_files"]
     assert files == {"split": "train", "path": "data/*.parquet"}
     for words in (
-        "4 synthetic images of 2 classes, 8 x 8 pixels, 3 channel(s)",
+        "4 synthetic images of 2 classes, 8 x 8 pixels, 3 channels",
         "convnet8_d1 (91.2 %)",
         "in 5 epochs, 2.5 MB.",
         "mean (0.5000, 0.2500, 0.1250) and deviation (0.2500, 0.5000, 1.0000)",
@@ -62,7 +62,7 @@ def test_card(facts):
 
 def test_the_card_of_the_hub_has_a_picture_and_a_training(facts):
     _, text = head_of(dataset_card(facts | {"title": "my birds"}))
-    assert "# my birds, distilled: 2 image(s) per class" in text
+    assert "# my birds, distilled: 2 images per class" in text
     assert "derived from the pictures of my birds" in text
     assert "![The first images of each class](images.png)" in text
     assert "python train_plain.py TEST" in text

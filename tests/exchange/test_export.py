@@ -76,7 +76,7 @@ def test_a_set_is_titled_by_its_user(data, title, workdir, tmp_path):
     content["config"]["data"] |= data
     write_json(workdir / "results.json", content)
     out = export(workdir, "folder", tmp_path / "e", quiet=True)
-    assert f"# {title}, distilled: 2 image(s) per class" in (out / "README.md").read_text()
+    assert f"# {title}, distilled: 2 images per class" in (out / "README.md").read_text()
     facts = json.loads((out / "gvbsm.json").read_text())
     assert facts["config"]["data"]["root"] is None
     again = export(out, "safetensors", tmp_path / "e.safetensors", quiet=True)

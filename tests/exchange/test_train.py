@@ -270,7 +270,7 @@ def test_the_test_pictures_are_seen_as_the_set_s(workdir, data, tmp_path, monkey
     monkeypatch.setattr(
         gvbsm.exchange.train, "load_data", lambda config, runtime: replace(data, channels=1)
     )
-    with pytest.raises(ConfigError, match=r"3 channel\(s\), the pictures of toy 1"):
+    with pytest.raises(ConfigError, match=r"3 channels, the pictures of toy 1"):
         train(workdir, CONVNET, tmp_path / "x.safetensors", GIVEN, quiet=True)
     wrong = {**GIVEN, "data": {"name": "toy", "image_size": 9}}
     with pytest.raises(ConfigError, match="must be the set's, 8, got 9"):

@@ -36,6 +36,7 @@ from gvbsm.engine.machine.limits import (
     may_have_gpu,
     usable_cores,
 )
+from gvbsm.engine.progress.spelling import spell_count
 from gvbsm.pipeline.planning.process_plan import ProcessPlan
 
 log = logging.getLogger("gvbsm")
@@ -86,7 +87,7 @@ class Others:
             shared |= {"OMP_NUM_THREADS": str(threads), CORES: str(usable_cores())}
         os.environ.update(shared, RANK="0", LOCAL_RANK="0")
         os.environ[LISTENER] = str(listener.detach())
-        log.info("%d processes of %d thread%s each", count, threads, "s" * (threads > 1))
+        log.info("%d processes of %s each", count, spell_count(threads, "thread"))
         self._handler.stop_others = self._stop
         for rank in range(1, count):
             self._start(rank)

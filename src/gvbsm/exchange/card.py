@@ -9,6 +9,7 @@ from typing import Any
 from urllib.parse import quote
 
 from gvbsm.config.yaml_files import format_yaml
+from gvbsm.engine.progress.spelling import spell_count
 from gvbsm.exchange.load import LABELS, SetDescription
 from gvbsm.files.sizes import byte_count
 from gvbsm.pipeline.tables import format_top1
@@ -50,7 +51,7 @@ def dataset_card(facts: SetDescription) -> str:
     facts = _quoted(facts)
     sections = [
         _hub_head(facts) if form == "hub" else "",
-        f"# {_title(facts)}, distilled: {facts['ipc']} image(s) per class\n",
+        f"# {_title(facts)}, distilled: {spell_count(facts['ipc'], 'image')} per class\n",
         f"![The first images of each class]({PICTURE})\n" if form == "hub" else "",
         _first_images(facts) if form == "folder" else "",
         _about(facts),
@@ -171,8 +172,8 @@ def _about(facts: SetDescription) -> str:
     kind = "synthetic" if facts["method"] in ("gvbsm", "sre2l") else "real"
     lines = [
         f"{facts['images']} {kind} images of {len(facts['class_names'])} classes, {side} x "
-        f"{side} pixels, {channels} channel(s), made by the method `{facts['method']}` of gvbsm "
-        f"{facts['gvbsm']} ({PAPER}).",
+        f"{side} pixels, {spell_count(channels, 'channel')}, made by the method "
+        f"`{facts['method']}` of gvbsm {facts['gvbsm']} ({PAPER}).",
         "",
     ]
     if teachers:

@@ -20,6 +20,7 @@ from gvbsm.config.paths import user_path
 from gvbsm.data.classes import renumbered
 from gvbsm.data.datasets import DATASETS, ImageData
 from gvbsm.engine.device import Runtime, resolve_runtime
+from gvbsm.engine.progress.spelling import spell_count
 from gvbsm.engine.seeds import seeded
 from gvbsm.engine.torch_defaults import torch_defaults
 from gvbsm.exchange.load import label_files, load
@@ -176,7 +177,8 @@ def _test_data(
     )
     if data.channels != channels:
         raise ConfigError(
-            f"the set has {channels} channel(s), the pictures of {name} {data.channels}"
+            f"the set has {spell_count(channels, 'channel')}, "
+            f"the pictures of {name} {data.channels}"
         )
     labels = _relabeled(data, distilled.class_names)
     split = replace(data.test, labels=labels)

@@ -32,6 +32,7 @@ from gvbsm.data.datasets import ImageData, read_dataset
 from gvbsm.data.pictures import DataError
 from gvbsm.data.views import check_shuffle
 from gvbsm.engine.device import Runtime
+from gvbsm.engine.progress.spelling import spell_count
 from gvbsm.engine.replicas import check_replicable
 from gvbsm.engine.trackers import check_trackers
 from gvbsm.files.artifacts import ArtifactError, changes, read_json, write_json
@@ -53,7 +54,8 @@ def load_data(config: Config, runtime: Runtime) -> ImageData:
         config.data, progress=lambda items: runtime.track(items, "reading pictures")
     )
     if data.reading is not None and runtime.processes.leads:
-        log.info("data %s: %d channel(s), %d px", data.name, data.channels, data.image_size)
+        channels = spell_count(data.channels, "channel")
+        log.info("data %s: %s, %d px", data.name, channels, data.image_size)
         for line in data.reading.lines():
             log.info("  %s", line)
     return data
@@ -67,8 +69,7 @@ def log_header(config: Config, runtime: Runtime, origin: Origin, workdir: Path) 
     device = f"device {runtime.device}"
     if runtime.device.type == "cuda":
         device += f" ({torch.cuda.get_device_name(runtime.device)})"
-    processes = f"{world} processes of " * (world > 1)
-    cores = f"{processes}{threads} thread{'s' * (threads > 1)}"
+    cores = f"{world} processes of " * (world > 1) + spell_count(threads, "thread")
     log.info("%s, %s, %s", device, cores, runtime.precision)
     names, more = ", ".join(origin.changed[:SHOWN_CHANGES]), len(origin.changed) - SHOWN_CHANGES
     changed = f", changed: {names}" * bool(names) + f" and {more} more" * (more > 0)

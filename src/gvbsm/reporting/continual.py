@@ -7,6 +7,7 @@ from pathlib import Path
 from gvbsm._version import __version__
 from gvbsm.config.paths import data_title
 from gvbsm.config.provenance import Origin
+from gvbsm.engine.progress.spelling import spell_count
 from gvbsm.files.artifacts import read_json
 from gvbsm.files.schema import Continual, checked
 from gvbsm.reporting.facts import preset_settings
@@ -36,7 +37,7 @@ def write_continual_page(workdir: Path, pdf: bool = False) -> Path:
         preset = preset_settings(config, len(content["class_names"]), origin)
         context = {
             "title": f"{data_title(config)}: {method_words(config['method'])} as classes "
-            f"arrive, {config['ipc']} image{'' if config['ipc'] == 1 else 's'} per class",
+            f"arrive, {spell_count(config['ipc'], 'image')} per class",
             "method": config["method"],
             "origin": origin,
             "changes": changes(config, preset, origin),

@@ -15,6 +15,7 @@ from gvbsm.config.build import selection_of
 from gvbsm.config.fields import dotted_names_of
 from gvbsm.config.keys import value_at
 from gvbsm.data.class_sizes import few_pictures, uneven_classes
+from gvbsm.engine.progress.spelling import spell_count
 from gvbsm.files.sizes import byte_count
 from gvbsm.reporting.facts import AccuracyRow, RunFacts, preset_name
 from gvbsm.reporting.network_findings import NETWORK_CHECKS, Finding
@@ -319,7 +320,7 @@ def _skipped(facts: RunFacts) -> Iterator[Finding]:
         yield Finding(
             "skipped",
             "warning",
-            f"{count} real picture{'' if count == 1 else 's'} cannot be read and were left out: "
+            f"{spell_count(count, 'real picture')} cannot be read and were left out: "
             f"{first}{more}.",
             "`results.json` names all of them. If they are many, repair them and run again.",
         )

@@ -11,6 +11,7 @@ from gvbsm._version import __version__
 from gvbsm.config.build import images_of
 from gvbsm.config.keys import value_at
 from gvbsm.config.paths import data_title
+from gvbsm.engine.progress.spelling import spell_count
 from gvbsm.files.artifacts import read_json
 from gvbsm.files.schema import Continual, checked
 from gvbsm.files.sizes import byte_count
@@ -189,8 +190,8 @@ def _words(facts: RunFacts, name: str) -> dict[str, Any]:
     pixels = f"{facts.shape[1]} \N{MULTIPLICATION SIGN} {facts.shape[1]} pixels"
     test = f"{facts.test:,} real test pictures" if facts.test else "the real test pictures"
     return {
-        "title": f"{data_title(facts.config)}: {method_words(facts.method)}, {facts.ipc} "
-        f"image{'' if facts.ipc == 1 else 's'} per class",
+        "title": f"{data_title(facts.config)}: {method_words(facts.method)}, "
+        f"{spell_count(facts.ipc, 'image')} per class",
         "subtitle": f"{len(facts.class_names)} classes, {facts.images:,} images of {pixels}",
         "origin": facts.origin,
         "changes": changes(facts.config, facts.preset, facts.origin),

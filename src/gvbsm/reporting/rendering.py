@@ -12,11 +12,11 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 
-from gvbsm.engine.progress.spelling import spell_duration
+from gvbsm.engine.progress.spelling import spell_count, spell_duration
 from gvbsm.files.artifacts import atomic, remove_all
 from gvbsm.files.sizes import byte_count
 from gvbsm.pipeline.tables import format_top1
-from gvbsm.reporting.figures.captions import CaptionedFigure, count
+from gvbsm.reporting.figures.captions import CaptionedFigure
 from gvbsm.reporting.figures.images import PictureGrid, sheet_png, strips
 from gvbsm.reporting.figures.style import figure_bytes
 from gvbsm.reporting.figures.svg import page_svg
@@ -134,7 +134,8 @@ def _classes(grid: PictureGrid) -> list[tuple[str, list[Strip]]]:
                 Strip(
                     title,
                     images.shape[1],
-                    f"{count(images.shape[1], 'image')} of {name}{f', {title}' if title else ''}",
+                    f"{spell_count(images.shape[1], 'image')} of {name}"
+                    + f", {title}" * bool(title),
                     data_uri(files[row], "image/png"),
                     images.shape[-1] < SHARP_BELOW,
                 )

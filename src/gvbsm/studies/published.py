@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from gvbsm.config import ConfigError
 from gvbsm.config.keys import nearest
+from gvbsm.engine.progress.spelling import spell_count
 
 KEYS = ("data", "student", "ipc", "figures")
 
@@ -169,7 +170,7 @@ def _heading(student: str, data: str, ipcs: set[int]) -> str:
     words = [student.removeprefix("torchvision/"), data]
     if len(ipcs) == 1:
         (ipc,) = ipcs
-        words.append(f"{ipc} image{'' if ipc == 1 else 's'} per class")
+        words.append(f"{spell_count(ipc, 'image')} per class")
     else:
         words.append(f"{', '.join(map(str, sorted(ipcs)))} images per class")
     return ", ".join(words)

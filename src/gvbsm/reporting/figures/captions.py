@@ -27,8 +27,3 @@ class CaptionedFigure(NamedTuple):
     alt: str
     figure: Figure | PictureGrid
     motion: bytes | None = None
-
-
-def count(number: int, one: str, more: str | None = None) -> str:
-    """`1 student`, `2 students`."""
-    return f"{number} {one if number == 1 else more or f'{one}s'}"

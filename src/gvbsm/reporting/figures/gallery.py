@@ -9,11 +9,12 @@ import torch
 from torch import Tensor
 
 from gvbsm.config import WHOLE_SET
+from gvbsm.engine.progress.spelling import spell_count
 from gvbsm.files.artifacts import read_json
 from gvbsm.files.network_names import file_name
 from gvbsm.files.schema import Continual, checked, checked_header
 from gvbsm.reporting.figures.accuracy import draw_confusion, draw_continual, draw_methods
-from gvbsm.reporting.figures.captions import CaptionedFigure, count
+from gvbsm.reporting.figures.captions import CaptionedFigure
 from gvbsm.reporting.figures.curves import TrainingCurve, draw_losses, draw_training
 from gvbsm.reporting.figures.images import PictureGrid, film_gif, first_of_classes
 from gvbsm.reporting.figures.layers import draw_statistics
@@ -82,12 +83,12 @@ def _images(workspace: Workspace) -> Iterator[CaptionedFigure]:
     del distilled  # one set in memory at a time: those of ImageNet take gigabytes
     own = more[:, :SHOWN_BESIDE]
     groups = {"distilled" if method in DISTILLED else method: own}
-    images = f"{count(own.shape[1], 'image')}{f' of {ipc}' if ipc > own.shape[1] else ''}"
+    images = f"{spell_count(own.shape[1], 'image')}{f' of {ipc}' if ipc > own.shape[1] else ''}"
     real = next((name for name in ("real", "random") if name in others), None)
     beside = ""
     if real is not None:
         groups["real"] = _first_images(load_images(paths[real]), max(2, own.shape[1]))
-        beside = f" beside {count(groups['real'].shape[1], 'real picture')}"
+        beside = f" beside {spell_count(groups['real'].shape[1], 'real picture')}"
     yield CaptionedFigure(
         "images",
         "Distilled and real images" if method in DISTILLED else "Images of the set",
@@ -203,7 +204,8 @@ def _student(students: Sequence[Student], classes: Sequence[str]) -> Iterator[Ca
     for student in students:
         runs.setdefault(student.method, []).append(student.history)
     numbers = [len(histories) for histories in runs.values()]
-    most = f"{'up to ' if min(numbers) < max(numbers) else ''}{count(max(numbers), 'student')}"
+    most = spell_count(max(numbers), "student")
+    most = f"up to {most}" if min(numbers) < max(numbers) else most
     yield CaptionedFigure(
         f"students-{_file(name)}",
         f"Training of the students, {name}",
@@ -316,7 +318,7 @@ def _losses(workspace: Workspace) -> Iterator[CaptionedFigure]:
         "losses",
         "The loss of the synthesis",
         "Each term of the loss on its own scale, before its weight, over the steps. Dots are "
-        f"logged steps (means of {count(len(traces), 'batch', 'batches')} of images), lines their "
+        f"logged steps (means of {spell_count(len(traces), 'batch')} of images), lines their "
         "running median. Every "
         "step uses one teacher. The scale of its values depends on its layers, so each teacher has "
         "a line. Densification depends on the images only; the size of its gradient shows where "

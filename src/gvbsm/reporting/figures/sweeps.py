@@ -8,7 +8,8 @@ from typing import Any, Literal
 
 from gvbsm.config import WHOLE_SET
 from gvbsm.config.paths import data_title
-from gvbsm.reporting.figures.captions import CaptionedFigure, count
+from gvbsm.engine.progress.spelling import spell_count
+from gvbsm.reporting.figures.captions import CaptionedFigure
 from gvbsm.reporting.figures.pareto import pareto_figure
 from gvbsm.reporting.figures.reading import StudyResults, fitting, read_studies, study_sets
 from gvbsm.reporting.figures.studies import CostPoint, draw_against_cost, draw_points, draw_scaling
@@ -83,7 +84,7 @@ def _points(study: StudyResults) -> CaptionedFigure:
         f"Accuracy on the real test pictures at each point of the study{_where(study)}. Small "
         f"marks are single students. {_marks(study)}{_level(study)} The axes do not start at 0."
         f"{_beside(study)}",
-        f"Accuracies at {count(len(names), 'point')}",
+        f"Accuracies at {spell_count(len(names), 'point')}",
         draw_points(study.rows, names, study.all_published),
     )
 
@@ -167,7 +168,7 @@ def _where(study: StudyResults, ipc: bool = True) -> str:
 def _marks(study: StudyResults) -> str:
     numbers = {len(row["top1"]["values"]) for row in study.rows if row["method"] not in WHOLE_SET}
     least, most = min(numbers), max(numbers)
-    students = f"{least} to {most} students" if least < most else count(most, "student")
+    students = f"{least} to {most} students" if least < most else spell_count(most, "student")
     hard = any(row["method"].endswith("-hard") for row in study.rows)
     hollow = "; hollow marks: trained with hard labels" if hard else ""
     return f"Means of {students}, bars of one sample standard deviation{hollow}."
