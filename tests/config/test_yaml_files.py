@@ -3,8 +3,7 @@
 import pytest
 
 from gvbsm.config import Config
-from gvbsm.config.build import as_config, preset_names, to_dict
-from gvbsm.config.yaml_files import yaml_lines
+from gvbsm.config.build import as_config, preset_names, settings_lines
 
 ODD = {  # values that YAML could read as another type
     "ipc": 3,
@@ -18,8 +17,7 @@ ODD = {  # values that YAML could read as another type
 
 def written(config, only_changed, folder):
     path = folder / "my.yaml"
-    lines = yaml_lines(to_dict(config), to_dict(Config()), only_changed)
-    path.write_text("\n".join(lines) or "{}", encoding="utf-8")
+    path.write_text("\n".join(settings_lines(config, only_changed)) or "{}", encoding="utf-8")
     return str(path)
 
 
@@ -38,17 +36,16 @@ def test_any_value_is_read_back_as_it_was_written(only_changed, tmp_path):
 
 def test_a_changed_value_has_its_default_beside_it():
     config = as_config({"ipc": 3, "synthesis": {"optimizer": {"lr": 0.5}}})
-    settings, defaults = to_dict(config), to_dict(Config())
-    assert list(yaml_lines(settings, defaults, only_changed=True)) == [
+    assert list(settings_lines(config, only_changed=True)) == [
         "ipc: 3  # default: 10",
         "synthesis:",
         "  optimizer:",
         "    lr: 0.5  # default: 0.05",
     ]
-    lines = list(yaml_lines(settings, defaults))
+    lines = list(settings_lines(config))
     assert [line for line in lines if "#" in line] == [
         "ipc: 3  # default: 10",
         "    lr: 0.5  # default: 0.05",
     ]
     assert "seed: 0" in lines
-    assert list(yaml_lines(defaults, defaults, only_changed=True)) == []
+    assert list(settings_lines(Config(), only_changed=True)) == []

@@ -6,9 +6,7 @@ import shlex
 
 from gvbsm.cli.budget import within_budget
 from gvbsm.cli.parsing import parse_run, start_log
-from gvbsm.config import Config
-from gvbsm.config.build import to_dict
-from gvbsm.config.yaml_files import yaml_lines
+from gvbsm.config.build import settings_lines
 
 
 def settings_verb(argv: list[str]) -> int:
@@ -20,6 +18,5 @@ def settings_verb(argv: list[str]) -> int:
     parsed = within_budget(parsed, keep=False)
     print(f"# Made by: gvbsm settings {shlex.join(argv)}")
     print("# Run it:  gvbsm run FILE.yaml")
-    lines = yaml_lines(to_dict(parsed.config), to_dict(Config()), "--changed" in argv)
-    print("\n".join(lines))
+    print("\n".join(settings_lines(parsed.config, "--changed" in argv)))
     return 0

@@ -17,7 +17,7 @@ from gvbsm.config.given import plain
 from gvbsm.config.keys import check_names, fault_in_words, merge, nearest, nested
 from gvbsm.config.paths import user_path
 from gvbsm.config.settled import settle_beta_dr
-from gvbsm.config.yaml_files import read_yaml
+from gvbsm.config.yaml_files import read_yaml, yaml_lines
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
@@ -255,6 +255,16 @@ def to_dict(config: Any) -> dict[str, Any]:
 
     result: dict[str, Any] = plain(dataclasses.asdict(config))
     return result
+
+
+def settings_lines(config: Config, only_changed: bool = False) -> Iterator[str]:
+    """Yield the lines of a settings file, one setting a line; changed ones name their default.
+
+    Args:
+        config: The settings.
+        only_changed: Leave out the settings that have their defaults.
+    """
+    return yaml_lines(to_dict(config), to_dict(Config()), only_changed)
 
 
 def usual_workdir(preset: str) -> Path:

@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from gvbsm.config import Config
-from gvbsm.config.build import build_config, to_dict
+from gvbsm.config.build import build_config, settings_lines, to_dict
 from gvbsm.config.fields import replaced, without_effect
 from gvbsm.config.keys import nested, value_at
-from gvbsm.config.yaml_files import yaml_lines
 from gvbsm.files.artifacts import atomic, read_json, write_json
 from gvbsm.files.schema import ChosenSettings, checked
 from gvbsm.pipeline.budget.request import Request
@@ -72,5 +71,5 @@ def keep_settings(
 
 def settings_text(config: Config) -> str:
     """Return the settings that differ from their defaults as the text of a YAML file."""
-    lines = yaml_lines(to_dict(config), to_dict(Config()), only_changed=True)
+    lines = settings_lines(config, only_changed=True)
     return "\n".join(["# Run it: gvbsm run FILE.yaml", *lines, ""])
