@@ -224,6 +224,24 @@ def test_a_verb_with_settings_has_help_in_two_levels(capsys, verb):
         assert max(map(len, text.splitlines())) <= 100
 
 
+@pytest.mark.parametrize(
+    ("verb", "options"),
+    [
+        ("run", "--workdir --quiet --log-format --budget"),
+        ("labels", "--workdir --quiet --log-format --compress --budget"),
+        ("plan", "--workdir --quiet --log-format --json --budget"),
+        ("settings", "--budget --changed"),
+    ],
+)
+def test_a_verb_has_the_options_that_it_reads(capsys, verb, options):
+    assert main([verb, "--help"]) == 0
+    before_settings = capsys.readouterr().out.partition("settings that are changed most")[0]
+    assert re.findall(r"^  (--\S+)", before_settings, re.MULTILINE) == options.split()
+    for other in {"--compress", "--json", "--changed"} - {*options.split()}:
+        assert main([verb, "digits", other]) == 2
+        assert other.strip("-") in capsys.readouterr().err
+
+
 def test_help_shows_the_values_of_the_preset(capsys):
     assert main(["run", "tiny-imagenet", "--help"]) == 0
     text = " ".join(capsys.readouterr().out.split())

@@ -31,27 +31,6 @@ if TYPE_CHECKING:
 SHORT = {"--data-root": "--data.root"}
 
 
-class Option(NamedTuple):
-    """An option that is no setting.
-
-    Attributes:
-        name: Its name.
-        value: What it takes: a word for the help, or the words to choose from; none is a flag.
-        text: What it does.
-        verbs: The verbs that have it; none is all that run stages.
-    """
-
-    name: str
-    value: str
-    text: str
-    verbs: tuple[str, ...] = ()
-
-    @property
-    def key(self) -> str:
-        """Its name among the parsed arguments."""
-        return self.name.lstrip("-").replace("-", "_")
-
-
 STAGE_VERBS = (
     "run",
     "squeeze",
@@ -61,34 +40,57 @@ STAGE_VERBS = (
     "evaluation",
     "continual",
 )
+PLANNING_VERBS = (*STAGE_VERBS, "plan")  # know a work directory
+SETTINGS_VERBS = (*PLANNING_VERBS, "settings")
+
+
+class Option(NamedTuple):
+    """An option that is no setting.
+
+    Attributes:
+        name: Its name.
+        verbs: The verbs that have it.
+        value: What it takes: a word for the help, or the words to choose from; none is a flag.
+        text: What it does.
+    """
+
+    name: str
+    verbs: tuple[str, ...]
+    value: str
+    text: str
+
+    @property
+    def key(self) -> str:
+        """Its name among the parsed arguments."""
+        return self.name.lstrip("-").replace("-", "_")
+
+
 OPTIONS = (
-    Option("--workdir", "DIR", "folder of all files of the run; runs/NAME if left out"),
-    Option("--quiet", "", "no progress and no log"),
-    Option("--log-format", "text|json", "format of the log's lines"),
+    Option(
+        "--workdir", PLANNING_VERBS, "DIR", "folder of all files of the run; runs/NAME if left out"
+    ),
+    Option("--quiet", PLANNING_VERBS, "", "no progress and no log"),
+    Option("--log-format", PLANNING_VERBS, "text|json", "format of the log's lines"),
     Option(
         "--compress",
+        ("labels",),
         "",
         "convert the stored labels to another storage, without the teachers",
-        ("labels",),
     ),
-    Option("--json", "", "print the plan as JSON", ("plan",)),
+    Option("--json", ("plan",), "", "print the plan as JSON"),
     Option(
         "--budget",
+        SETTINGS_VERBS,
         "TIME",
         "time that a run may take, such as 30m or 2h; settings are chosen to fit",
-        (*STAGE_VERBS, "settings", "plan"),
     ),
-    Option("--changed", "", "only the settings that differ from their defaults", ("settings",)),
+    Option("--changed", ("settings",), "", "only the settings that differ from their defaults"),
 )
 
 
 def options_of(verb: str) -> list[Option]:
     """Return the options of a verb that are no settings."""
-    return [
-        option
-        for option in OPTIONS
-        if verb in option.verbs or (not option.verbs and verb != "settings")
-    ]
+    return [option for option in OPTIONS if verb in option.verbs]
 
 
 def start_log(quiet: bool = False, style: Style = "text") -> None:
@@ -106,6 +108,7 @@ class Parsed(NamedTuple):
         origin: The preset, and which of its settings the command line changed.
         request: The time budget that the settings have yet to be fitted into; None is no budget.
         log_format: Format of the log's lines.
+        flags: Names of the options without a value that are given, such as `--json`.
     """
 
     config: Config
@@ -114,6 +117,7 @@ class Parsed(NamedTuple):
     origin: Origin
     request: Request | None = None
     log_format: Style = "text"
+    flags: frozenset[str] = frozenset()
 
 
 def parse_run(verb: str, argv: list[str]) -> Parsed | None:
@@ -142,14 +146,15 @@ def parse_run(verb: str, argv: list[str]) -> Parsed | None:
     workdir = user_path(options["--workdir"]) if options.get("--workdir") else start.workdir
     origin = Origin.of(start.preset, preset_settings, parsed.as_dict())
     config = from_parsed(parser, parsed)
-    if "--synthesis.beta_dr" in (argument.partition("=")[0] for argument in argv):
+    given = {argument.removeprefix("--").partition("=")[0] for argument in argv}
+    if "synthesis.beta_dr" in given:
         check_beta_dr(config)
-    log_format: Style = "json" if options.get("--log-format") == "json" else "text"
     request, budget = None, options.get("--budget")
     if budget is not None or start.preset == PRESET:  # own pictures have the usual budget
-        names = {argument.removeprefix("--").partition("=")[0] for argument in argv}
-        request = make_request(start.preset, config, names, budget)
-    return Parsed(config, workdir, bool(options.get("--quiet")), origin, request, log_format)
+        request = make_request(start.preset, config, given, budget)
+    log_format: Style = options.get("--log-format") or "text"
+    flags = frozenset(name for name, value in options.items() if value is True)
+    return Parsed(config, workdir, "--quiet" in flags, origin, request, log_format, flags)
 
 
 def _add_options(parser: ArgumentParser, verb: str) -> None:

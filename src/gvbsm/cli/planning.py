@@ -30,7 +30,7 @@ def plan_verb(argv: list[str]) -> int:
 
     with torch_defaults():
         plan = plan_here(config, parsed.workdir, None, parsed.quiet, processes)
-    print(json.dumps(plan.to_dict(), indent=2) if "--json" in argv else format_plan(plan))
+    print(json.dumps(plan.to_dict(), indent=2) if "--json" in parsed.flags else format_plan(plan))
     return 0
 
 

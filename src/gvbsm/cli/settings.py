@@ -18,5 +18,5 @@ def settings_verb(argv: list[str]) -> int:
     parsed = within_budget(parsed, keep=False)
     print(f"# Made by: gvbsm settings {shlex.join(argv)}")
     print("# Run it:  gvbsm run FILE.yaml")
-    print("\n".join(settings_lines(parsed.config, "--changed" in argv)))
+    print("\n".join(settings_lines(parsed.config, "--changed" in parsed.flags)))
     return 0

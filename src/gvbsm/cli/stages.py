@@ -31,7 +31,7 @@ def stage_verb(verb: str, argv: list[str], others: Others) -> int:
     from gvbsm.cli.finished import Completion
 
     completion = Completion(verb, config, workdir, origin)
-    convert_only = "--compress" in argv
+    convert_only = "--compress" in parsed.flags
     if read_launch().world == 1 and not convert_only and completion.is_noted():
         log.info("%s is finished: nothing to do", workdir)
         _print_noted(verb, workdir, origin)
