@@ -82,6 +82,18 @@ def test_settings_are_printed_without_a_work_directory(pictures, capsys):
     assert not pictures.exists()
 
 
+def test_a_preset_is_made_smaller_but_for_what_is_given(tmp_path, capsys):
+    command = ["settings", "digits", "--budget", "60s", "--squeeze.epochs", "7", "--threads", "1"]
+    assert main(command) == 0
+    path = tmp_path / "scaled.yaml"
+    path.write_text(capsys.readouterr().out)
+    scaled, whole = as_config(str(path)), as_config("digits")
+    assert 45 <= scaled.labels.epochs <= 54  # a second each, in nine tenths of the budget
+    assert scaled.squeeze.epochs == 7
+    assert scaled.synthesis.iterations < whole.synthesis.iterations
+    assert scaled.evaluation.seeds == whole.evaluation.seeds
+
+
 def test_one_process_is_timed_in_the_threads_that_the_environment_names(monkeypatch):
     threads = set()
 

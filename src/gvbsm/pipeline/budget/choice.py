@@ -48,16 +48,16 @@ def choose_settings(
     data = survey_dataset(config.data)
     budget = request.seconds or BUDGETS[runtime.device.type]
     predict = Prediction(data, runtime, processes, workdir)
-    if request.preset != PRESET:
+    if request.preset == PRESET:
+        facts = _facts(config, data, runtime)
+        is_given = "data.image_size" in request.given
+        sides = (data.image_size,) if is_given else rules.sides(facts, runtime.device.type)
+        choice = choose(partial(_own, config, request, facts), sides, budget, predict)
+    else:
+        facts = None
         choice = choose(partial(_scaled, config, request), [data.image_size], budget, predict)
-        _log_choice(choice, budget)
-        return choice.config, {}
-    facts = _facts(config, data, runtime)
-    is_given = "data.image_size" in request.given
-    sides = (data.image_size,) if is_given else rules.sides(facts, runtime.device.type)
-    choice = choose(partial(_own, config, request, facts), sides, budget, predict)
     _log_choice(choice, budget)
-    return choice.config, facts._asdict()
+    return choice.config, facts._asdict() if facts else {}
 
 
 def _log_choice(choice: Choice, budget: float) -> None:
@@ -96,10 +96,12 @@ def _facts(config: Config, data: ImageData, runtime: Runtime) -> rules.DataFacts
 def _own(
     config: Config, request: Request, facts: rules.DataFacts, side: int, effort: float
 ) -> Config:
+    """Settings for a user's own pictures at a side and an effort, with those that are given."""
     teachers = as_config(PRESET).squeeze.backbones
     chosen = rules.recipe(teachers, facts, side, effort)
     return validate(replaced(replaced(config, chosen), nested(request.given)))
 
 
 def _scaled(config: Config, request: Request, _side: int, effort: float) -> Config:
+    """The settings of another preset at an effort."""
     return validate(rules.scaled(config, effort, request.given))

@@ -48,37 +48,32 @@ def choose(
     Raises:
         ConfigError: If the cheapest run takes longer, saying how long.
     """
+
+    def seconds_at(side: int, effort: float) -> float:
+        return predict(settings(side, effort))
+
     smallest = sides[0]
-    least_effort = predict(settings(smallest, SIDE_EFFORT))
+    seconds_of_smallest = seconds_at(smallest, SIDE_EFFORT)
     for side in reversed(sides[1:]):
         # The time grows about with the pixels: a side that is far too large is not measured.
-        if least_effort * (side / smallest) ** GROWTH > budget:
+        if seconds_of_smallest * (side / smallest) ** GROWTH > budget:
             continue
-        effort, seconds = _effort(partial(_seconds, settings, predict, side), budget)
+        effort, seconds = _greatest_effort(partial(seconds_at, side), budget)
         if effort >= SIDE_EFFORT:
             return Choice(settings(side, effort), effort, seconds)
-    least = predict(settings(smallest, 0.0))
+    least = seconds_at(smallest, 0.0)
     if least > MARGIN * budget:
         raise ConfigError(
             f"the cheapest run takes about {spell_duration(least)} here, too much for a budget of "
             f"{spell_duration(budget)}: give --budget {math.ceil(least / MARGIN / 60)}m, "
             "or fewer --ipc"
         )
-    effort, seconds = _effort(partial(_seconds, settings, predict, smallest), budget)
+    effort, seconds = _greatest_effort(partial(seconds_at, smallest), budget)
     return Choice(settings(smallest, effort), effort, seconds)
 
 
-def _seconds(
-    settings: Callable[[int, float], Config],
-    predict: Callable[[Config], float],
-    side: int,
-    effort: float,
-) -> float:
-    return predict(settings(side, effort))
-
-
-def _effort(seconds_at: Callable[[float], float], budget: float) -> tuple[float, float]:
-    """Return the greatest effort within the budget, and the seconds that it takes."""
+def _greatest_effort(seconds_at: Callable[[float], float], budget: float) -> tuple[float, float]:
+    """Return the greatest effort whose run fits into the budget, and the seconds of that run."""
     low, high = 0.0, 1.0
     if (seconds := seconds_at(high)) <= MARGIN * budget:
         return high, seconds
