@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 
-from gvbsm.engine.forms import Kind
 from gvbsm.pipeline.forms.compiling import compiled_share
 from gvbsm.pipeline.forms.machine_cache import MachineCache
 from gvbsm.pipeline.planning.network_timing import (
@@ -22,18 +21,9 @@ from gvbsm.pipeline.planning.picture_timing import (
     time_test_pictures,
 )
 from gvbsm.pipeline.planning.timing_task import TimingTask
-from gvbsm.pipeline.planning.work import Task, Work
+from gvbsm.pipeline.planning.work import KINDS, Task, Work
 
 log = logging.getLogger("gvbsm")
-
-KINDS: dict[Task, Kind] = {
-    "training": "training",
-    "testing": "training",
-    "pixels": "pixels",
-    "recording": "pixels",
-    "labeling": "inference",
-}
-
 
 TIMINGS: dict[Task, Callable[[TimingTask, Work], float]] = {
     "training": time_training,

@@ -27,16 +27,25 @@ from gvbsm.method.statistics import Statistics, picture_counts
 from gvbsm.method.synthesis import begin_synthesis, synthesize
 from gvbsm.pipeline.forms.works import prepare
 from gvbsm.pipeline.planning.timing_task import TimingTask, picture_seconds
-from gvbsm.pipeline.planning.work import Work
+from gvbsm.pipeline.planning.work import KINDS, Work
 from gvbsm.stages.labels import PIXELS
 from gvbsm.stages.synthesis import GPU_IMAGES, SynthesisTask
+
+
+def _placed(task: TimingTask, work: Work) -> tuple[nn.Module, Runtime]:
+    """Build a network as a task calls it, on the device; return it with the runtime of its form."""
+    kind = KINDS[work.task]
+    runtime = task.quiet(task.runtime.of(work.network, kind))
+    in_eval_mode = work.task == "testing"  # in the form that it is trained in
+    prepared = "pixels" if in_eval_mode else kind
+    network, _ = prepare(task.network(work), prepared, task.shape(work))
+    return runtime.place(network), runtime
 
 
 def time_training(task: TimingTask, work: Work) -> float:
     """Return the seconds a picture of a training step, with its optimizer."""
     settings = dict(work.settings)
-    runtime = task.quiet(task.runtime.of(work.network, "training"))
-    model = runtime.place(task.network(work))
+    model, runtime = _placed(task, work)
     optimizer = OptimizerConfig(name=settings["optimizer"], lr=1e-6)  # type: ignore[arg-type]
     averaged = 0.99 if settings["averaged"] else 0.0
     pictures, labels = task.pictures(work, work.batch)
@@ -89,10 +98,8 @@ _NO_CHECKPOINTS = _NoCheckpoints()
 def time_pixels(task: TimingTask, work: Work) -> float:
     """Return the seconds a picture of an iteration of the synthesis."""
     settings = dict(work.settings)
-    runtime = task.quiet(task.runtime.of(work.network, "pixels"))
     shape, n_p, ipc = task.shape(work), int(settings["n_p"]), int(settings["ipc"])  # type: ignore[call-overload]
-    network, _ = prepare(task.network(work), "pixels", shape)
-    model = runtime.place(network)
+    model, runtime = _placed(task, work)
     config = _synthesis_config(settings)
     statistics = _made_up_statistics(model, n_p, shape, task.classes)
     teacher = make_teacher(work.network, model, statistics, config, n_p, shape)
@@ -148,9 +155,8 @@ def _made_up_statistics(
 
 def time_labeling(task: TimingTask, work: Work) -> float:
     """Return the seconds a picture of a teacher that labels, several small batches at once."""
-    runtime = task.quiet(task.runtime.of(work.network, "inference"))
-    network, _ = prepare(task.network(work), "inference", task.shape(work))
-    ensemble = Ensemble([runtime.place(network)], LabelsConfig(), runtime)
+    model, runtime = _placed(task, work)
+    ensemble = Ensemble([model], LabelsConfig(), runtime)
     together = max(1, PIXELS // (work.batch * work.side**2)) if dict(work.settings)["stored"] else 1
 
     def step(pictures: Tensor) -> object:
@@ -161,9 +167,7 @@ def time_labeling(task: TimingTask, work: Work) -> float:
 
 def time_testing(task: TimingTask, work: Work) -> float:
     """Return the seconds a picture of a test."""
-    runtime = task.quiet(task.runtime.of(work.network, "training"))
-    network, _ = prepare(task.network(work), "pixels", task.shape(work))
-    model = runtime.place(network)
+    model, runtime = _placed(task, work)
 
     def step(pictures: Tensor) -> object:
         labels = torch.zeros(len(pictures), dtype=torch.int64, device=pictures.device)
@@ -175,9 +179,7 @@ def time_testing(task: TimingTask, work: Work) -> float:
 def time_recording(task: TimingTask, work: Work) -> float:
     """Return the seconds a picture of a forward pass that records statistics."""
     settings = dict(work.settings)
-    runtime = task.quiet(task.runtime.of(work.network, "pixels"))
-    network, _ = prepare(task.network(work), "pixels", task.shape(work))
-    model = runtime.place(network)
+    model, runtime = _placed(task, work)
     n_p, by_class = int(settings["n_p"]), bool(settings["by_class"])  # type: ignore[call-overload]
     counts = picture_counts(model, n_p, task.shape(work), with_batchnorm=by_class)
     paths = {path for path, _ in counts}

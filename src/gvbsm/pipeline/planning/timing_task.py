@@ -18,8 +18,8 @@ from gvbsm.pipeline.planning.work import Work
 
 SECONDS = 0.12  # that the steps of a timing take together, if they are short
 MOST = 12  # steps of a timing
-SMALLEST = 4  # pictures in a batch: networks of large pictures are timed on few of them,
-WIDER = 3  # and on so many times as many
+SMALL_BATCH = 4  # pictures: a batch that takes long is not timed, but this one and
+LARGER = 3  # one of at least so many times the pictures
 
 
 @dataclass(frozen=True)
@@ -79,9 +79,9 @@ def picture_seconds(times: Callable[[int, int], list[float]], batch: int) -> flo
             counted.
         batch: Pictures in a batch.
     """
-    few = min(SMALLEST, batch)
+    few = min(SMALL_BATCH, batch)
     short = min(times(3, few)[1:])
-    affordable = max(WIDER * few, int(few * SECONDS / max(short, 1e-7)))
+    affordable = max(LARGER * few, int(few * SECONDS / max(short, 1e-7)))
     size = min(batch, affordable)
     if size == few:
         return short / few

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Literal, NamedTuple
 
+from gvbsm.engine.forms import Kind
+
 Task = Literal[
     "training",
     "pixels",
@@ -42,6 +44,15 @@ class Work(NamedTuple):
     side: int
     settings: tuple[tuple[str, object], ...] = ()
 
+
+KINDS: dict[Task, Kind] = {
+    "training": "training",
+    "testing": "training",
+    "pixels": "pixels",
+    "recording": "pixels",
+    "labeling": "inference",
+}
+"""Task of a network -> the kind of work whose form the network has in it (`engine.forms`)."""
 
 Costs = Callable[[Work], float]
 """costs(work): seconds a picture, in one process."""
