@@ -8,7 +8,7 @@ from types import ModuleType
 import pytest
 
 from gvbsm.engine.progress import bars
-from gvbsm.engine.progress.activity import ACTIVITY, Plan
+from gvbsm.engine.progress.activity import ACTIVITY, Schedule
 from gvbsm.engine.progress.log import EARLY, JsonFormat, Screen, TextFormat, start_log
 from gvbsm.engine.progress.spelling import spell_count, spell_duration
 
@@ -84,7 +84,7 @@ def test_lines_name_the_part_and_the_share_of_the_whole(clock, caplog, monkeypat
     monkeypatch.setattr(bars, "FEWEST_STEPS", 1)
     finished = set()
     planned = {"start-up": 0.0, "squeeze/a": 100.0, "squeeze/b": 300.0}
-    monkeypatch.setattr(ACTIVITY, "plan", Plan(planned, lambda: finished, clock))
+    monkeypatch.setattr(ACTIVITY, "schedule", Schedule(planned, lambda: finished, clock))
     with caplog.at_level(logging.INFO, "gvbsm"), ACTIVITY.part("squeeze/a", "teacher 1 of 2"):
         work(clock, steps=2, seconds=50.0)
     start = "squeeze resnet18 (teacher 1 of 2): 1 of 2 steps in 50 s, 50 s a step, 50 s left; "
@@ -92,9 +92,9 @@ def test_lines_name_the_part_and_the_share_of_the_whole(clock, caplog, monkeypat
     assert ACTIVITY.title == ""
     finished.add("squeeze/a")
     clock.now += 130  # the first part took 230 seconds instead of 100
-    whole = ACTIVITY.whole()
-    assert whole.share == pytest.approx(0.25)
-    assert whole.seconds_left == pytest.approx(300 * (230 + 30) / (100 + 30))
+    run = ACTIVITY.run_progress()
+    assert run.share == pytest.approx(0.25)
+    assert run.seconds_left == pytest.approx(300 * (230 + 30) / (100 + 30))
 
 
 def test_quiet_loops_count_on_for_those_who_stop_them(capsys):

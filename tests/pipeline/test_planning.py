@@ -128,7 +128,7 @@ def test_plan__of_several_processes_deals_networks_and_shares_images():
     ) == pytest.approx(10 * 1000 * 2 / 3)
 
 
-def test_crew__gives_the_cores_of_idle_processes_to_the_others():
+def test_processes__give_the_cores_of_idle_processes_to_the_others():
     assert ProcessPlan(4, shares_cores=True).shared(8.0, 1) == pytest.approx(8 / 4**0.7)
     assert ProcessPlan(4).shared(8.0, 1) == 8
     assert ProcessPlan(4, shares_cores=True).shared(8.0, 4) == 2

@@ -238,12 +238,12 @@ def test_progress__says_how_much_of_a_planned_run_is_done(tmp_path, monkeypatch)
     workspace.note("squeeze/begun", None)
     with team.begun():
         team.follow({"squeeze/old": 60.0, "squeeze/begun": 30.0, "labels/a": 10.0})
-        assert ACTIVITY.whole().share == 0
+        assert ACTIVITY.run_progress().share == 0
         with team.timed("squeeze/begun", ALONE):
             assert ACTIVITY.title == "begun"
         workspace.note("squeeze/old", None)
-        assert ACTIVITY.whole().share == pytest.approx(0.3)
+        assert ACTIVITY.run_progress().share == pytest.approx(0.3)
         with team.timed("labels/a", ALONE):
             pass
-        assert ACTIVITY.whole().share == pytest.approx(0.4)
-    assert ACTIVITY.plan is None
+        assert ACTIVITY.run_progress().share == pytest.approx(0.4)
+    assert ACTIVITY.schedule is None

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from gvbsm.config import Parallel
 from gvbsm.engine.processes import ALONE, Processes
-from gvbsm.engine.progress.activity import ACTIVITY, Plan
+from gvbsm.engine.progress.activity import ACTIVITY, Schedule
 from gvbsm.files.checkpoint import remove_finished
 from gvbsm.files.log_file import log_file
 from gvbsm.store.workdir import Workspace, await_files
@@ -49,7 +49,7 @@ class Teamwork:
             try:
                 yield
             finally:
-                ACTIVITY.plan = None
+                ACTIVITY.schedule = None
             self._processes.barrier()
 
     def follow(self, seconds: Mapping[str, float]) -> None:
@@ -69,7 +69,7 @@ class Teamwork:
                 if note is not None and note != before.get(key, missing)
             }
 
-        ACTIVITY.plan = Plan(seconds, finished)
+        ACTIVITY.schedule = Schedule(seconds, finished)
 
     def deal(
         self,

@@ -1,4 +1,4 @@
-"""What this process is at: the part of the run, its loop, and how much of the run is done."""
+"""What this process works on: a part of the run and its loop, and how much of the run is done."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Loop(Protocol):
     unit: str
 
 
-class Whole(NamedTuple):
+class RunProgress(NamedTuple):
     """How far the whole run is.
 
     Attributes:
@@ -34,7 +34,7 @@ class Whole(NamedTuple):
     seconds_left: float
 
 
-class Plan:
+class Schedule:
     """The planned seconds of the parts of a run, compared with the time that they really take.
 
     Args:
@@ -59,7 +59,7 @@ class Plan:
         shares = {**running, **dict.fromkeys(self._known, 1.0)}
         return sum(planned * shares.get(key, 0.0) for key, planned in self._seconds.items())
 
-    def whole(self, running: Mapping[str, float]) -> Whole | None:
+    def progress(self, running: Mapping[str, float]) -> RunProgress | None:
         """Return how far the run is; None if nothing is planned.
 
         The planned time of the remaining parts is scaled by how long the finished ones took.
@@ -72,21 +72,21 @@ class Plan:
             return None
         done = min(self._done(running), total)
         slowness = (self._clock() - self._start + PRIOR_SECONDS) / (done + PRIOR_SECONDS)
-        return Whole(done / total, slowness * (total - done))
+        return RunProgress(done / total, slowness * (total - done))
 
 
 class Activity:
-    """What a process is at.
+    """What a process works on.
 
     Attributes:
-        plan: The plan of the run; None if there is none.
+        schedule: The planned time of the run; None if there is none.
         title: The part at work among its kind, such as `teacher 2 of 5`; may be empty.
         loop: The innermost loop at work; None between loops.
         begun: When it began, in seconds of the monotonic clock.
     """
 
     def __init__(self) -> None:
-        self.plan: Plan | None = None
+        self.schedule: Schedule | None = None
         self.title = ""
         self.loop: Loop | None = None
         self.begun = 0.0
@@ -94,7 +94,7 @@ class Activity:
 
     @contextmanager
     def part(self, key: str, title: str = "") -> Iterator[None]:
-        """Be at a part of the run in the block.
+        """Work on a part of the run in the block.
 
         Args:
             key: Its key, as in `seconds.json`.
@@ -117,26 +117,26 @@ class Activity:
         if self.loop is loop:
             self.loop = outer
 
-    def whole(self) -> Whole | None:
-        """Return how far the whole run is; None without a plan."""
-        if self.plan is None:
+    def run_progress(self) -> RunProgress | None:
+        """Return how far the whole run is; None without a schedule."""
+        if self.schedule is None:
             return None
         loop, running = self.loop, {}
         if self._key is not None and loop is not None and loop.total:
             running[self._key] = min(1.0, loop.n / loop.total)
-        return self.plan.whole(running)
+        return self.schedule.progress(running)
 
 
 ACTIVITY = Activity()  # of this process
 
 
-def describe(loop: Mapping[str, Any], title: str, whole: Whole | None) -> str:
+def describe(loop: Mapping[str, Any], title: str, run: RunProgress | None) -> str:
     """Describe how far a loop is, in one line.
 
     Args:
         loop: Its `tqdm.format_dict`.
         title: The part of the run that it belongs to; may be empty.
-        whole: How far the whole run is; None if that is not known.
+        run: How far the whole run is; None if that is not known.
     """
     name = loop["prefix"] + f" ({title})" * bool(title)
     done, total, rate, unit = (loop[key] for key in ("n", "total", "rate", "unit"))
@@ -147,7 +147,7 @@ def describe(loop: Mapping[str, Any], title: str, whole: Whole | None) -> str:
         if total:
             facts.append(f"{spell_duration((total - done) / rate)} left")
     line = f"{name}: {', '.join(facts)}"
-    if whole is not None:
-        left = spell_duration(whole.seconds_left)
-        line += f"; the run: {100 * whole.share:.0f} % done, {left} left"
+    if run is not None:
+        left = spell_duration(run.seconds_left)
+        line += f"; the run: {100 * run.share:.0f} % done, {left} left"
     return line

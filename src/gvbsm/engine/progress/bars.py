@@ -81,7 +81,7 @@ class Bar(TqdmBar):
         return bool(is_due)
 
     def _log(self) -> None:
-        facts, whole = {**self.format_dict, "prefix": self.desc}, ACTIVITY.whole()
+        facts, run = {**self.format_dict, "prefix": self.desc}, ACTIVITY.run_progress()
         done, total, elapsed = facts["n"], facts["total"], facts["elapsed"]
         rate = facts["rate"] or (elapsed and (done - facts["initial"]) / elapsed)
         left = (total - done) / rate if total and rate else None
@@ -91,18 +91,18 @@ class Bar(TqdmBar):
             "total": total,
             "seconds_left": left,
         }
-        if whole is not None:
-            progress |= {"run_share": whole.share, "run_seconds_left": whole.seconds_left}
-        line = describe({**facts, "rate": rate}, ACTIVITY.title, whole)
+        if run is not None:
+            progress |= {"run_share": run.share, "run_seconds_left": run.seconds_left}
+        line = describe({**facts, "rate": rate}, ACTIVITY.title, run)
         log.info("%s", line, extra={"progress": progress})
 
     @property
     def format_dict(self) -> Any:
         """What tqdm shows of the bar, with the part of the run in its name."""
         facts = dict(super().format_dict)
-        whole = ACTIVITY.whole()
+        run = ACTIVITY.run_progress()
         facts["prefix"] += f" ({ACTIVITY.title})" * bool(ACTIVITY.title)
-        facts["prefix"] += "" if whole is None else f" [run {100 * whole.share:.0f} %]"
+        facts["prefix"] += "" if run is None else f" [run {100 * run.share:.0f} %]"
         return facts
 
     def close(self) -> None:
