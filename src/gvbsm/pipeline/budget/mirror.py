@@ -59,11 +59,11 @@ def check_mirror(data: ImageData, runtime: Runtime) -> MirrorCheck:
     sample = _sample(data, runtime.seed)
     held_out = torch.arange(len(sample.train)) % 4 == 0
     tested = sample.train.select(held_out.nonzero().flatten())
-    small = replace(sample, train=sample.train.select((~held_out).nonzero().flatten()))
-    network = _trained(small, runtime)
+    rest = replace(sample, train=sample.train.select((~held_out).nonzero().flatten()))
+    network = _trained(rest, runtime)
     assert tested.images is not None
-    plain = _right(network, tested.images, tested.labels, small, runtime)
-    mirrored = _right(network, tested.images.flip(3), tested.labels, small, runtime)
+    plain = _is_correct(network, tested.images, tested.labels, rest, runtime)
+    mirrored = _is_correct(network, tested.images.flip(3), tested.labels, rest, runtime)
     return judge(plain, mirrored, len(data.class_names))
 
 
@@ -127,9 +127,10 @@ def _decoded(paths: Sequence[Lying], channels: int) -> Iterator[Tensor]:
         yield picture
 
 
-def _right(
+def _is_correct(
     network: nn.Module, images: Tensor, labels: Tensor, data: ImageData, runtime: Runtime
 ) -> Tensor:
+    """Return whether each image is classified correctly, bool (images,)."""
     with torch.no_grad():
         pixels = data.normalization.normalize(images.to(runtime.device))
         predicted = torch.cat([network(part).argmax(1).cpu() for part in torch.split(pixels, 128)])

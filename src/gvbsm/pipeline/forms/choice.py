@@ -152,11 +152,11 @@ class RaceTask:
         """
         forms = len(self.candidates)
         raced = len(noise(self.shape)) * forms * (ROUNDS + 1)
-        beyond = pictures - WORTH * raced
-        if beyond <= 0:  # whatever the network costs
+        surplus = pictures - WORTH * raced
+        if surplus <= 0:  # whatever the network costs
             return None
         forward = multiply_adds(name, self.classes, self.shape[-1], self.shape[0])
-        if beyond * PASSES[kind] * forward < WORTH * OVERHEAD:
+        if surplus * PASSES[kind] * forward < WORTH * OVERHEAD:
             return None
         with seeded(0, "race"):
             network = build_backbone(name, self.classes, self.shape[-1], self.shape[0])
@@ -169,7 +169,7 @@ class RaceTask:
                 cache.put(key, rows)
             trials = [Trial(*row) for row in rows]  # type: ignore[arg-type]
             form = fastest(trials, network)
-            _tell(name, kind, form, trials)
+            _log_race(name, kind, form, trials)
         if self.compiles and (images := self.batches.get(kind)):
             networks = self.networks if kind == "training" else 1
             task = CompileTask(kind, name, (images, *self.shape), pictures / images, networks)
@@ -177,7 +177,8 @@ class RaceTask:
         return form
 
 
-def _tell(name: str, kind: Kind, form: Form, trials: Sequence[Trial]) -> None:
+def _log_race(name: str, kind: Kind, form: Form, trials: Sequence[Trial]) -> None:
+    """Log the chosen form, and the time of each form beside it."""
     times = [
         f"{trial.form} {1000 * trial.seconds:.3g}"
         + ("" if trial.cosine >= CLOSE else f" (cosine to float64 {trial.cosine:.2f})")

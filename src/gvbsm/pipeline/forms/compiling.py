@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from gvbsm.engine.device import Runtime
 from gvbsm.engine.forms import Form, Kind
 from gvbsm.engine.forms.race import CLOSE, ROUNDS, Step, noise, timed
+from gvbsm.engine.progress.spelling import spell_duration
 from gvbsm.pipeline.forms.machine_cache import MachineCache
 from gvbsm.pipeline.forms.works import (
     compiled_pixels,
@@ -102,13 +103,13 @@ def compile_form(form: Form, network: nn.Module, task: CompileTask, runtime: Run
         cost = CompileCost(*map(float, rows[0]))  # type: ignore[arg-type]
     pays = cost.pays(batches, networks)
     log.info(
-        "%s of %s %s compiled: %.3g ms a batch instead of %.3g, after %.0f s",
+        "%s of %s %s compiled: %.3g ms a batch instead of %.3g, after %s",
         kind,
         name,
         "is" if pays else "is not",
         1000 * cost.compiled,
         1000 * cost.eager,
-        cost.compiling,
+        spell_duration(cost.compiling),
     )
     return fused._replace(compiled=True) if pays else form
 
@@ -118,7 +119,7 @@ def compiled_share(name: str, kind: Kind, runtime: Runtime) -> float:
 
     It is that of the trials on this machine, of whatever batch; 1 if there was none.
     """
-    trials = MachineCache(runtime).starting(f"{name} {kind} compiled ")
+    trials = MachineCache(runtime).with_prefix(f"{name} {kind} compiled ")
     costs = [CompileCost(*map(float, rows[0])) for rows in trials]  # type: ignore[arg-type]
     return min((cost.compiled / cost.eager for cost in costs), default=1.0)
 

@@ -87,6 +87,7 @@ def compiled_pixels(
 
 
 def _paths(network: nn.Module) -> set[str]:
+    """Paths of the modules whose statistics are matched."""
     layers = matched_layers(network)
     return {*layers.batchnorm, *layers.conv}
 
@@ -94,6 +95,7 @@ def _paths(network: nn.Module) -> set[str]:
 def _pixel_gradient(
     observer: Observer, paths: set[str], runtime: Runtime, pictures: Tensor
 ) -> Tensor:
+    """Take the gradient of a loss of the logits, and of the sums of all layers, by the pixels."""
     pixels = pictures.clone().requires_grad_()
     with runtime.autocast():
         logits, sums = observer(pixels, paths)
@@ -104,6 +106,8 @@ def _pixel_gradient(
 
 
 def _inference(network: nn.Module, runtime: Runtime) -> Step:
+    """Forward pass without gradients."""
+
     def step(pictures: Tensor) -> Tensor:
         with torch.no_grad(), runtime.autocast():
             logits: Tensor = network(pictures)
