@@ -136,6 +136,17 @@ def test_processes__give_the_cores_of_idle_processes_to_the_others():
     assert ProcessPlan(2).shared(8.0, 0) == 0
 
 
+def test_plan__counts_what_is_made_in_words():
+    teacher = {"backbones": [A], "epochs": 1, "batch_size": 10, "tests": 2}
+    plan = planned(nothing, squeeze=teacher, baselines={"methods": ["random-hard"]})
+    what = {part.key: part.what for part in plan.parts}
+    assert what[f"squeeze/{A}"] == f"{A}, 1 epoch"
+    assert what["statistics"] == "of 1 teacher"
+    assert what["synthesis/gvbsm"] == "6 images, 1,000 iterations"
+    assert what["synthesis/random-hard"] == "6 real pictures of random-hard"
+    assert what["labels/gvbsm"] == "20 epochs of 6 images"
+
+
 def test_processes_take_threads_only_where_they_share_the_cores(monkeypatch):
     monkeypatch.setattr(limits, "usable_cores", lambda: 8)
     assert ProcessPlan(3, shares_cores=True).threads == 2

@@ -19,6 +19,7 @@ from gvbsm.config.build import squeeze_of
 from gvbsm.data.datasets import ImageData
 from gvbsm.data.epochs import batch_size_for, settle
 from gvbsm.engine.device import Runtime
+from gvbsm.engine.progress.spelling import spell_count
 from gvbsm.pipeline.evaluated_sets import EvaluatedSet, evaluated_sets, needed_teachers
 from gvbsm.pipeline.planning.plan import Group, Plan, PlannedPart
 from gvbsm.pipeline.planning.process_plan import ProcessPlan
@@ -41,8 +42,8 @@ START = "start-up"  # key of what comes before the first stage
 START_SECONDS = 4.0  # until the first stage: libraries, settings and pictures in memory
 REPORT_SECONDS = 5.0  # the table, the picture and the report
 TEST_BATCH = 256  # pictures in a test and in a selection
-MEASURED = 110  # iterations of a synthesis whose terms are logged
-RARE = 0.1  # share of them that does not count
+LOGGED = 110  # iterations of a synthesis whose loss terms are logged, which takes longer
+RARE = 0.1  # share of the iterations below which the longer ones are not counted apart
 ALONE = ProcessPlan()
 
 
@@ -108,7 +109,7 @@ class _Estimate:
             squeeze = squeeze_of(config.squeeze, name)
             if teacher_pictures(config, name, self.data):
                 cost = partial(self._training_on_pictures, name, squeeze, squeeze.tests)
-                what = f"{name}, {squeeze.epochs} epochs"
+                what = f"{name}, {spell_count(squeeze.epochs, 'epoch')}"
             else:
                 cost, what = partial(self._testing, name), f"{name}, published weights"
             part = self.part(f"squeeze/{name}", "teachers", what, cost)
@@ -122,7 +123,8 @@ class _Estimate:
             return []
         names = config.synthesis.backbones or config.squeeze.backbones
         cost = partial(self._recording, names)
-        return [self.part("statistics", "statistics", f"of {len(names)} teachers", cost)]
+        what = f"of {spell_count(len(names), 'teacher')}"
+        return [self.part("statistics", "statistics", what, cost)]
 
     def _recording(self, names: Sequence[str]) -> float:
         section, train = self.config.statistics, len(self.data.train)
@@ -187,11 +189,15 @@ class _Estimate:
         picture_bytes = self.data.channels * side**2
         nbytes = count * picture_bytes
         if image_set.selection is None:
-            what = f"{count} images, {config.synthesis.iterations} iterations"
+            iterations = spell_count(config.synthesis.iterations, "iteration")
+            what = f"{spell_count(count, 'image')}, {iterations}"
             cost = partial(self._synthesis, image_set)
             nbytes += min(CLASSES, len(self.data.class_names)) * FRAMES * picture_bytes
         else:
-            what, cost = f"{count} real pictures", partial(self._selection, image_set.selection)
+            what, cost = (
+                spell_count(count, "real picture"),
+                partial(self._selection, image_set.selection),
+            )
         if image_set.selection == "forgetting":  # within the selection, which is timed as a whole
             training = self.part("forgetting", group, "training", self._forgetting)
             yield replace(training, wall_seconds=0.0)
@@ -226,10 +232,8 @@ class _Estimate:
     def _iteration(self, config: Config, work: Callable[..., Work]) -> float:
         """Seconds a picture of an iteration, of which some are logged."""
         settings = _pixel_settings(config)
-        logged = min(1.0, MEASURED / config.synthesis.iterations)
-        shares = {True: logged, False: 1 - logged}
-        if logged < RARE:
-            shares = {False: 1.0}
+        logged = min(1.0, LOGGED / config.synthesis.iterations)
+        shares = {True: logged, False: 1 - logged} if logged >= RARE else {False: 1.0}
         return sum(
             share * self.costs(work((*settings, ("logged", is_logged))))
             for is_logged, share in shares.items()
@@ -268,7 +272,7 @@ class _Estimate:
             config, classes = labeled.config, len(self.data.class_names)
             count, side = config.ipc * classes, self.data.image_size
             store = new_store(Path(), config.labels, count, classes, side, _ANY_RUNTIME, {})
-            what = f"{len(store.kept)} epochs of {count} images"
+            what = f"{spell_count(len(store.kept), 'epoch')} of {spell_count(count, 'image')}"
             if labeled.method != self.config.method:
                 what += f" of {labeled.method}"
             key, group = f"labels/{labeled.label_name}", _group(labeled, self.config, "labels")
