@@ -16,7 +16,7 @@ from gvbsm.config.fields import names_of, replaced
 from gvbsm.config.given import plain
 from gvbsm.config.keys import check_names, fault_in_words, merge, nearest, nested
 from gvbsm.config.paths import user_path
-from gvbsm.config.settled import settle_beta_dr
+from gvbsm.config.settled import coreset_teacher, settle_beta_dr
 from gvbsm.config.yaml_files import read_yaml, yaml_lines
 
 if TYPE_CHECKING:
@@ -335,7 +335,7 @@ def _teacher_faults(config: Config) -> Iterator[str]:
         teacher = dataclasses.replace(Config(), squeeze=squeeze_of(squeeze, name))
         yield from _located(f"squeeze.settings_of.{name}", faults(teacher))
     if "forgetting" in map(selection_of, (config.method, *config.baselines.methods)):
-        backbone = coreset.backbone or squeeze.backbones[0]
+        backbone = coreset_teacher(config)
         epochs = coreset.epochs or squeeze_of(squeeze, backbone).epochs
         if epochs < 2:
             yield f"coreset.epochs must be at least 2, to count what an epoch forgets; got {epochs}"

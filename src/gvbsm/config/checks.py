@@ -18,6 +18,7 @@ from gvbsm.config import (
 )
 from gvbsm.config.fields import Interval, dotted_names_of, settings_in
 from gvbsm.config.keys import value_at
+from gvbsm.config.settled import labeling_teachers
 
 
 def faults(config: Config) -> Iterator[str]:
@@ -221,7 +222,7 @@ def _label_faults(config: Config) -> Iterator[str | None]:
 
 
 def _weight_faults(config: Config) -> Iterator[str | None]:
-    weights, teachers = config.labels.weights, config.labels.backbones or config.squeeze.backbones
+    weights, teachers = config.labels.weights, labeling_teachers(config)
     for name in weights:
         if name not in teachers:
             yield f"labels.weights names {name!r}, which is none of the labels' {list(teachers)}"

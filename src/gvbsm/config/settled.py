@@ -28,6 +28,21 @@ def check_beta_dr(config: Config) -> None:
         )
 
 
+def matched_teachers(config: Config) -> tuple[str, ...]:
+    """Return the names of the teachers that images are matched with: those named, or all."""
+    return config.synthesis.backbones or config.squeeze.backbones
+
+
+def labeling_teachers(config: Config) -> tuple[str, ...]:
+    """Return the names of the teachers that label images: those named, or all."""
+    return config.labels.backbones or config.squeeze.backbones
+
+
+def coreset_teacher(config: Config) -> str:
+    """Return the name of the teacher that selects real pictures: the one named, or the first."""
+    return config.coreset.backbone or config.squeeze.backbones[0]
+
+
 def settle_teachers(labels: LabelsConfig, backbones: tuple[str, ...]) -> LabelsConfig:
     """Return the settings with the names of all labeling teachers, if there are weights.
 

@@ -26,6 +26,7 @@ from gvbsm.config.build import selection_of, squeeze_of, to_dict
 from gvbsm.config.fields import settings_in
 from gvbsm.config.keys import flatten
 from gvbsm.config.provenance import Origin
+from gvbsm.config.settled import coreset_teacher, matched_teachers
 from gvbsm.config.stages import EXTRA_TAKES
 from gvbsm.data.class_sizes import class_counts, few_pictures, uneven_classes
 from gvbsm.data.datasets import ImageData, read_dataset
@@ -253,7 +254,7 @@ def _check_features(config: Config, methods: Sequence[str], data: ImageData) -> 
     chosen = {*map(selection_of, methods), config.synthesis.init}
     if not {"herding", "k-center"} & chosen:
         return
-    name = config.coreset.backbone or config.squeeze.backbones[0]
+    name = coreset_teacher(config)
     try:
         find_classifier(_check_network(name, len(data.class_names), data))
     except ValueError as error:
@@ -303,7 +304,7 @@ def _check_sides(config: Config, data: ImageData) -> None:
             f"synthesis.stage_sizes must end with the pictures' side of {data.image_size} pixels, "
             f"got {list(sizes)}"
         )
-    for name in config.synthesis.backbones or config.squeeze.backbones:
+    for name in matched_teachers(config):
         for side in sorted({*sizes} - {data.image_size}):
             model = _check_network(name, len(data.class_names), data).eval()
             try:

@@ -13,6 +13,7 @@ from typing import Any
 from gvbsm.config import Config
 from gvbsm.config.build import squeeze_of
 from gvbsm.config.provenance import UNKNOWN, Origin
+from gvbsm.config.settled import matched_teachers
 from gvbsm.data.datasets import ImageData
 from gvbsm.data.epochs import settle
 from gvbsm.data.starts import Start
@@ -158,9 +159,9 @@ class Run:
 
     def statistics(self, make: bool = True) -> None:
         """Record the statistics that are missing or out of date, all in one pass over the data."""
-        self.squeeze(make=False, names=self._matched_teachers())
+        self.squeeze(make=False, names=matched_teachers(self.config))
         config, workspace = self.config, self.workspace
-        recipes = {name: self.recipes.statistics(name) for name in self._matched_teachers()}
+        recipes = {name: self.recipes.statistics(name) for name in matched_teachers(self.config)}
         missing = self.processes.same(
             lambda: [
                 name
@@ -216,7 +217,7 @@ class Run:
 
     def _synthesize(self, image_set: ImageSet, recipe: Recipe) -> None:
         config = image_set.config
-        names = config.synthesis.backbones or config.squeeze.backbones
+        names = matched_teachers(config)
         recorded = names if image_set.needs_statistics else ()
         statistics = {name: load_statistics(self.workspace.statistics(name)) for name in recorded}
         n_p = config.statistics.n_p
@@ -390,6 +391,3 @@ class Run:
 
     def _tracking(self) -> AbstractContextManager[Log | None]:
         return tracking(self.config, self.workdir) if self.processes.leads else nullcontext()
-
-    def _matched_teachers(self) -> tuple[str, ...]:
-        return self.config.synthesis.backbones or self.config.squeeze.backbones

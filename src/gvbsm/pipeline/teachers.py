@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from gvbsm.backbones.folding import fold_batchnorm
 from gvbsm.config import Config, SynthesisConfig
+from gvbsm.config.settled import labeling_teachers
 from gvbsm.data.datasets import ImageData
 from gvbsm.engine.device import Runtime
 from gvbsm.engine.out_of_memory import InParts
@@ -70,7 +71,7 @@ class Teachers:
 
     def for_labels(self, config: Config) -> list[nn.Module]:
         """Return the networks that label the images of a method, in the order of its settings."""
-        names = config.labels.backbones or config.squeeze.backbones
+        names = labeling_teachers(config)
         if config.labels.batchnorm == "batch":  # whose moments need the batch as a whole
             return [self._in_form(name, self[name]) for name in names]
         size = self._data.image_size

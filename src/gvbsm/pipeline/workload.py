@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable
 
 from gvbsm.config import Config
 from gvbsm.config.build import squeeze_of
+from gvbsm.config.settled import labeling_teachers, matched_teachers
 from gvbsm.data.datasets import ImageData
 from gvbsm.engine.forms import Kind
 from gvbsm.pipeline.evaluated_sets import EvaluatedSet, needed_teachers
@@ -81,7 +82,7 @@ def synthesis_pictures(image_set: ImageSet, classes: int) -> Workload:
     """Count the pictures that the teachers get in the synthesis of a set; none are selected."""
     config, counts = image_set.config, Workload()
     if image_set.selection is None:
-        names = config.synthesis.backbones or config.squeeze.backbones
+        names = matched_teachers(config)
         for name in names:
             passes = classes * config.ipc * config.synthesis.iterations
             counts[name, "pixels"] += passes // len(names)
@@ -102,6 +103,6 @@ def label_pictures(config: Config, views: int) -> Workload:
     """Count the views that each teacher labels, of so many; none for hard labels."""
     counts = Workload()
     if config.evaluation.loss != "hard":
-        for name in config.labels.backbones or config.squeeze.backbones:
+        for name in labeling_teachers(config):
             counts[name, "inference"] += views
     return counts

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from gvbsm.config import Config
 from gvbsm.config.build import images_of, selection_of
+from gvbsm.config.settled import coreset_teacher, labeling_teachers, matched_teachers
 from gvbsm.files.network_names import file_name
 from gvbsm.store.label_store import FOLDER, OTHER_FOLDERS
 
@@ -54,11 +55,11 @@ class ImageSet:
         config, backbones = self.config, self.config.squeeze.backbones
         needed: set[str] = set()
         if self.selection is None:
-            needed |= {*(config.synthesis.backbones or backbones)}
+            needed.update(matched_teachers(config))
         if (self.selection or config.synthesis.init) in ("herding", "k-center"):
-            needed.add(config.coreset.backbone or backbones[0])
+            needed.add(coreset_teacher(config))
         if config.evaluation.loss != "hard":
-            needed |= {*(config.labels.backbones or backbones)}
+            needed.update(labeling_teachers(config))
         return tuple(name for name in backbones if name in needed)
 
     @property

@@ -17,6 +17,7 @@ from gvbsm.backbones.output_names import names_digest
 from gvbsm.config import Config, SqueezeConfig
 from gvbsm.config.build import images_of, squeeze_of, to_dict
 from gvbsm.config.fields import names_in_recipe, names_of
+from gvbsm.config.settled import coreset_teacher, labeling_teachers, matched_teachers
 from gvbsm.engine.forms import NO_FORMS, Forms, Kind
 from gvbsm.files.artifacts import ArtifactError, Recipe, fingerprint, read_header
 from gvbsm.store.image_set import FOREIGN, ImageSet
@@ -136,7 +137,7 @@ class Recipes:
             return self._recipe(
                 "selection", ipc=config.ipc, by=image_set.selection, source=fingerprint(source)
             )
-        names = config.synthesis.backbones or config.squeeze.backbones
+        names = matched_teachers(config)
         settings = _settings(config.synthesis)
         recipe = self._recipe(
             "synthesis",
@@ -164,7 +165,7 @@ class Recipes:
     @property
     def coreset_backbone(self) -> str:
         """The backbone by which real pictures are selected."""
-        return self._config.coreset.backbone or self._config.squeeze.backbones[0]
+        return coreset_teacher(self._config)
 
     def forgetting(self) -> Recipe:
         """The recipe of the count of forgetting events of each training picture."""
@@ -186,7 +187,7 @@ class Recipes:
     def labels(self, image_set: ImageSet) -> Recipe:
         """The recipe of a label store."""
         config = image_set.config
-        names = config.labels.backbones or config.squeeze.backbones
+        names = labeling_teachers(config)
         settings = _settings(config.labels)
         # An entry of its own: a store can be converted to one that differs in this alone.
         storage = settings.pop(STORAGE)

@@ -23,6 +23,7 @@ from gvbsm.config.fields import without_effect
 from gvbsm.config.keys import value_at
 from gvbsm.config.paths import user_path
 from gvbsm.config.provenance import UNKNOWN, Origin, origin_of
+from gvbsm.config.settled import matched_teachers
 from gvbsm.data.datasets import ImageData
 from gvbsm.engine.device import resolve_runtime
 from gvbsm.engine.processes import join
@@ -261,7 +262,7 @@ class _PointRun:
         for name in needed_teachers(config, image_sets):
             yield Artifact(workspace.teacher(name), recipes.teacher(name), f"squeeze/{name}")
         if any(image_set.needs_statistics for image_set in image_sets):
-            for name in config.synthesis.backbones or config.squeeze.backbones:
+            for name in matched_teachers(config):
                 yield Artifact(workspace.statistics(name), recipes.statistics(name), "statistics")
         if any(image_set.selection == "forgetting" for image_set in image_sets):
             path = workspace.forgetting(recipes.coreset_backbone)

@@ -16,6 +16,7 @@ import torch
 from gvbsm.backbones.cost import weight_bytes
 from gvbsm.config import Config, SqueezeConfig
 from gvbsm.config.build import squeeze_of
+from gvbsm.config.settled import coreset_teacher, matched_teachers
 from gvbsm.data.datasets import ImageData
 from gvbsm.data.epochs import batch_size_for, settle
 from gvbsm.engine.device import Runtime
@@ -121,7 +122,7 @@ class _Estimate:
         config = self.config
         if not any(image_set.needs_statistics for image_set, _ in sets):
             return []
-        names = config.synthesis.backbones or config.squeeze.backbones
+        names = matched_teachers(config)
         cost = partial(self._recording, names)
         what = f"of {spell_count(len(names), 'teacher')}"
         return [self.part("statistics", "statistics", what, cost)]
@@ -243,7 +244,7 @@ class _Estimate:
     def _start(self, config: Config) -> float:
         """Seconds in which the start of the synthesis is chosen."""
         section, train = config.synthesis, len(self.data.train)
-        names = section.backbones or config.squeeze.backbones
+        names = matched_teachers(config)
         if section.init == "herding":
             return self._selection("herding")
         if section.init == "lowest_loss":
@@ -257,11 +258,11 @@ class _Estimate:
         """Seconds in which real pictures are selected, with those of the training for it."""
         if selection not in ("herding", "k-center"):
             return training
-        backbone = self.config.coreset.backbone or self.config.squeeze.backbones[0]
+        backbone = coreset_teacher(self.config)
         return self._testing(backbone, len(self.data.train))
 
     def _forgetting(self) -> float:
-        backbone = self.config.coreset.backbone or self.config.squeeze.backbones[0]
+        backbone = coreset_teacher(self.config)
         squeeze = squeeze_of(self.config.squeeze, backbone)
         epochs = self.config.coreset.epochs or squeeze.epochs
         training = self._training_on_pictures(backbone, replace(squeeze, epochs=epochs), 0)

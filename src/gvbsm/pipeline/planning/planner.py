@@ -10,6 +10,7 @@ from pathlib import Path
 from gvbsm.backbones.cost import multiply_adds
 from gvbsm.config import Config
 from gvbsm.config.errors import first_line
+from gvbsm.config.settled import matched_teachers
 from gvbsm.data.datasets import ImageData
 from gvbsm.data.epochs import settle
 from gvbsm.engine.device import Runtime, resolve_runtime
@@ -167,7 +168,7 @@ def _parts(
     """Yield the key of each part, and whether it is current; a key may come several times."""
     for name in config.squeeze.backbones:
         yield f"squeeze/{name}", is_current(workspace.teacher(name), recipes.teacher(name))
-    for name in config.synthesis.backbones or config.squeeze.backbones:
+    for name in matched_teachers(config):
         yield "statistics", is_current(workspace.statistics(name), recipes.statistics(name))
     forgetting = workspace.forgetting(recipes.coreset_backbone)
     yield "forgetting", is_current(forgetting, recipes.forgetting())
