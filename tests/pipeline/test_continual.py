@@ -374,7 +374,6 @@ def test_stopped_and_resumed_results_are_the_same_files(
         ({"continual": {"steps": 10}, "ipc": 1}, "has a single image"),
         ({"continual": {"students": ["resnet8"]}}, "did you mean resnet18"),
         ({"method": "sre2l", "baselines": {"methods": []}}, r"set continual\.methods to \[\]"),
-        ({"ipc": 10_000, "baselines": {"methods": []}}, r"--continual\.methods"),
     ],
 )
 def test_what_cannot_succeed_is_told_before_any_work(tmp_path, settings, words):
