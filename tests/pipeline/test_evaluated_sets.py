@@ -2,9 +2,17 @@
 
 from gvbsm.config.build import as_config
 from gvbsm.files.artifacts import write_json
-from gvbsm.pipeline.evaluated_sets import evaluated_sets, needed_teachers, read_full, read_results
+from gvbsm.pipeline.evaluated_sets import (
+    evaluated_sets,
+    needed_teachers,
+    read_full,
+    read_results,
+    stored_sizes,
+)
+from gvbsm.store.distilled import load_labels
 from gvbsm.store.recipes import Recipes
 from gvbsm.store.workdir import Workspace
+from support.distilled_files import write_images, write_labels
 
 CONFIG = as_config(
     {
@@ -49,6 +57,33 @@ def test_teachers__all_are_needed_for_the_whole_set_alone(tmp_path):
         image_sets = [image_set for image_set, _ in evaluated_sets(config, tmp_path)]
         found = needed_teachers(config, image_sets)
         assert found == [config.squeeze.backbones[index] for index in needed]
+
+
+def test_sizes__are_those_of_the_files_that_students_are_trained_from(tmp_path):
+    def sizes(**labels):
+        config = {"labels": {"storage": {}, **labels}, "evaluation": {"students": ["convnet8_d1"]}}
+        config["baselines"] = {"methods": ["random-hard", "random-soft"]}
+        return stored_sizes(evaluated_sets(as_config(config), tmp_path))
+
+    assert sizes() == {}
+    for folder in (tmp_path, tmp_path / "baselines" / "random-0"):
+        write_images(folder)
+    write_labels(tmp_path / "labels")
+    nbytes = load_labels(tmp_path / "labels").nbytes()
+    own, hard, soft = (
+        (method, "convnet8_d1") for method in ("gvbsm", "random-hard", "random-soft")
+    )
+    pixels = 4 * 3 * 2 * 2
+    assert sizes() == {
+        own: {"image_bytes": pixels, "label_bytes": nbytes},
+        hard: {"image_bytes": pixels, "label_bytes": 0},
+    }
+    online = sizes(store=False)
+    assert {key: entry["label_bytes"] for key, entry in online.items()} == {
+        own: None,
+        hard: 0,
+        soft: None,
+    }
 
 
 def test_results__are_those_of_the_present_settings_alone(tmp_path):

@@ -391,6 +391,9 @@ def test_gvbsm_hard__trains_on_the_run_s_own_images_with_hard_labels_alone(tmp_p
     assert trained == read_json(files[1] / "gvbsm-convnet8_d1-0.json")
     assert trained["losses"] != read_json(files[0] / "gvbsm-convnet8_d1-0.json")["losses"]
     assert rows["gvbsm-hard"]["top1"] == row["top1"]
+    assert {row["image_bytes"] for row in rows.values()} == {20 * 8 * 8}
+    labels = load_labels(tmp_path / "both" / "labels").nbytes()
+    assert [row["label_bytes"] for row in rows.values()] == [labels, 0, 0]
     assert [path.name for path in (tmp_path / "both" / "baselines").iterdir()] == ["random-0"]
 
 

@@ -322,6 +322,16 @@ def test_published_accuracies_of_the_same_data_stand_below_the_results(
         assert "99.9" not in words
 
 
+def test_the_table_has_the_bytes_of_images_and_labels(workdir, plain_gallery):
+    assert 'data-head="labels"' not in page_of(workdir)
+    results = read_json(workdir / "results.json")
+    results["rows"][0] |= {"image_bytes": 2500, "label_bytes": 7_000_000}
+    write_json(workdir / "results.json", results)
+    page = page_of(workdir)
+    assert '<td data-head="images" class="number">2.5 kB</td>' in page
+    assert '<td data-head="labels" class="number">7 MB</td>' in page
+
+
 def test_title_verdict_and_numbers_at_the_top(tree):
     assert "digits: G-VBSM, 2 images per class" in tree.text
     assert "2 classes, 4 images of 8 \N{MULTIPLICATION SIGN} 8 pixels" in tree.text

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from gvbsm.pipeline.results import spread
+from gvbsm.pipeline.tables import format_table
 from gvbsm.reporting.result_tables import RunResults
 
 
@@ -59,6 +60,34 @@ def test_a_table_in_latex(results):
         r"\bottomrule",
         r"\end{tabular}",
     ]
+
+
+def test_tables_have_the_bytes_of_images_and_labels_where_they_are_known():
+    sizes = {"image_bytes": 1500, "label_bytes": 2_500_000}
+    rows = [{**row("gvbsm", "s", 1, 1.0), **sizes}, row("full", "s", None, 2.0)]
+    rows.append({**row("random-hard", "s", 1, 1.0), "image_bytes": 1500, "label_bytes": 0})
+    rows.append({**row("random-soft", "s", 1, 1.0), "image_bytes": 1500, "label_bytes": None})
+    results = RunResults(rows=rows)
+    assert results.to_markdown().splitlines() == [
+        "| method | student | images per class | top-1 (%) | n | images | labels |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+        "| gvbsm | s | 1 | 1.0 | 1 | 1.5 kB | 2.5 MB |",
+        "| full | s | all | 2.0 | 1 |  |  |",
+        "| random-hard | s | 1 | 1.0 | 1 | 1.5 kB | hard |",
+        "| random-soft | s | 1 | 1.0 | 1 | 1.5 kB | by teachers |",
+    ]
+    latex = results.to_latex().splitlines()
+    assert latex[0] == r"\begin{tabular}{llrrrrr}"
+    assert latex[4] == r"gvbsm & s & 1 & 1.0 & 1 & 1.5 kB & 2.5 MB \\"
+    assert [line.split()[-2:] for line in format_table(rows).splitlines()[2:]] == [
+        ["2.5", "MB"],
+        ["2.0", "1"],
+        ["kB", "hard"],
+        ["by", "teachers"],
+    ]
+    table = list(csv.DictReader(io.StringIO(results.to_csv())))
+    assert [line["image_bytes"] for line in table] == ["1500", "", "1500", "1500"]
+    assert [line["label_bytes"] for line in table] == ["2500000", "", "0", ""]
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from gvbsm.config import Config, Method
 from gvbsm.config.build import for_method, selection_of
 from gvbsm.files.artifacts import is_current
 from gvbsm.files.schema import checked_header, current_history
+from gvbsm.store.distilled import stored_bytes
 from gvbsm.store.image_set import ImageSet, image_folder
 from gvbsm.store.recipes import Recipes
 from gvbsm.store.workdir import Workspace
@@ -82,6 +83,32 @@ def read_results(
                 if (history := current_history(path, recipe)) is not None:
                     results.setdefault((image_set.method, student), []).append(history)
     return results
+
+
+def stored_sizes(sets: Iterable[EvaluatedSet]) -> dict[tuple[str, str], dict[str, int | None]]:
+    """The bytes that students are trained from, as entries of the rows of `results.json`.
+
+    Args:
+        sets: What the run evaluates.
+
+    Returns:
+        By method and student `image_bytes` of the pixels and `label_bytes` of the soft labels: 0
+        for hard labels, None for teachers that label during training. Of several draws the first.
+        Sets whose files are missing are left out.
+    """
+    sizes: dict[tuple[str, str], dict[str, int | None]] = {}
+    for image_set, _ in sets:
+        for student in image_set.config.evaluation.students:
+            folder = image_set.of_student(student).label_folder
+            stored = stored_bytes(image_set.directory, image_set.stores_labels, folder)
+            is_missing = image_set.stores_labels and not stored["labels"]
+            if is_missing or not stored["images"]:
+                continue
+            is_known = image_set.stores_labels or image_set.config.evaluation.loss == "hard"
+            labels = stored["labels"] if is_known else None
+            entries = {"image_bytes": stored["images"], "label_bytes": labels}
+            sizes.setdefault((image_set.method, student), entries)
+    return sizes
 
 
 def read_full(

@@ -31,6 +31,7 @@ from gvbsm.pipeline.evaluated_sets import (
     read_full,
     read_results,
     read_teachers,
+    stored_sizes,
 )
 from gvbsm.pipeline.forms.choice import choose_forms
 from gvbsm.pipeline.full_data import train_full
@@ -369,6 +370,9 @@ class Run:
         pictures = {"train": len(self.data.train), "test": len(self.data.test)}
         seconds = self.workspace.seconds()
         results = collect(self.config, students, full, teachers, seconds, pictures, self.runtime)
+        sizes = stored_sizes(self.evaluated_sets)
+        for row in results["rows"]:
+            row |= sizes.get((row["method"], row["student"]), {})
         results |= {**self.data.record(), "origin": self.origin.as_json()}
         write_json(self.workspace.results, results)
         return results

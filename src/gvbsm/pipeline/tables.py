@@ -5,10 +5,15 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from gvbsm.files.sizes import byte_count
+
+SIZES = ("images", "labels")
+
 
 def format_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Format rows as a table: accuracies in percent, mean and deviation over n students."""
-    header = ("method", "student", "ipc", "top-1 %", "best epoch", "n")
+    sized = any(row.get("image_bytes") for row in rows)
+    header = ("method", "student", "ipc", "top-1 %", "best epoch", "n", *SIZES[: 2 * sized])
     cells = [
         (
             row["method"],
@@ -17,10 +22,21 @@ def format_table(rows: Sequence[Mapping[str, Any]]) -> str:
             format_top1(row["top1"]),
             format_top1(row["top1_best"]),
             str(len(row["top1"]["values"])),
+            *(format_sizes(row) if sized else ()),
         )
         for row in rows
     ]
     return aligned(header, cells)
+
+
+def format_sizes(row: Mapping[str, Any]) -> tuple[str, str]:
+    """Format the bytes of a row's images and labels, under `SIZES`; empty if they are not known."""
+    if row.get("image_bytes") is None:
+        return "", ""
+    labels = row["label_bytes"]
+    if labels is None:
+        return byte_count(row["image_bytes"]), "by teachers"
+    return byte_count(row["image_bytes"]), byte_count(labels) if labels else "hard"
 
 
 def format_continual(results: Mapping[str, Any]) -> str:

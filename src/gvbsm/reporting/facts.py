@@ -16,6 +16,7 @@ from gvbsm.files.artifacts import ArtifactError, is_partial, read_json
 from gvbsm.files.manifest import named
 from gvbsm.files.schema import Account, Data, Results, checked, checked_header
 from gvbsm.pipeline.results import STAGES
+from gvbsm.pipeline.tables import format_sizes
 from gvbsm.store.distilled import stored_bytes
 from gvbsm.store.workdir import Workspace
 from gvbsm.studies.literature import PublishedAccuracy, published_beside
@@ -67,6 +68,7 @@ class AccuracyRow:
     best: Score
     seconds: float
     metrics: Metrics = Metrics()
+    sizes: tuple[str, str] = ("", "")
 
 
 @dataclass(frozen=True)
@@ -268,6 +270,7 @@ def _row(row: Mapping[str, Any]) -> AccuracyRow:
             tuple(metrics.get("by_class", ())),
             *(score(metrics[name]) if name in metrics else None for name in _METRICS),
         ),
+        format_sizes(row),
     )
 
 

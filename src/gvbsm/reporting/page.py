@@ -134,6 +134,19 @@ def columns_of(rows: Sequence[AccuracyRow], class_names: Sequence[str]) -> list[
             is_shown=True,
         ),
         Column(
+            "images",
+            "The bytes of the images' pixels; of several random draws, of one.",
+            [row.sizes[0] for row in rows],
+            is_shown=True,
+        ),
+        Column(
+            "labels",
+            "The bytes of the files of the soft labels, `hard`, or `by teachers` that label during "
+            "training.",
+            [row.sizes[1] for row in rows],
+            is_shown=True,
+        ),
+        Column(
             "best epoch %",
             "The best test during training. It is chosen on the test pictures, so it is slightly "
             "too high.",

@@ -8,6 +8,8 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from gvbsm.pipeline.tables import SIZES, format_sizes
+
 if TYPE_CHECKING:
     import pandas
 
@@ -24,8 +26,11 @@ class RunResults(dict[str, Any]):
 
     def to_markdown(self) -> str:
         """Return a Markdown table, a line a row of the results."""
-        lines = [HEAD, ("---",) * len(HEAD)]
-        lines += [tuple(_escaped(cell) for cell in _cells(row, "±")) for row in self["rows"]]
+        head = self._head()
+        lines = [head, ("---",) * len(head)]
+        lines += [
+            tuple(_escaped(cell) for cell in _cells(row, "±")[: len(head)]) for row in self["rows"]
+        ]
         return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
     def to_latex(self) -> str:
@@ -33,11 +38,17 @@ class RunResults(dict[str, Any]):
 
         The characters that LaTeX reads as commands are escaped in names.
         """
-        head, *lines = [HEAD, *(_cells(row, r"$\pm$") for row in self["rows"])]
+        head = self._head()
+        lines = [_cells(row, r"$\pm$")[: len(head)] for row in self["rows"]]
         rows = [_latex_line([_latex(cell) for cell in line[:3]] + [*line[3:]]) for line in lines]
         columns = _latex_line([cell.replace("%", r"\%") for cell in head])
         body = [r"\toprule", columns, r"\midrule", *rows, r"\bottomrule"]
-        return "\n".join([r"\begin{tabular}{llrrr}", *body, r"\end{tabular}", ""])
+        alignment = "ll" + "r" * (len(head) - 2)
+        return "\n".join([rf"\begin{{tabular}}{{{alignment}}}", *body, r"\end{tabular}", ""])
+
+    def _head(self) -> tuple[str, ...]:
+        """The heads of the columns; those of bytes only where some are known."""
+        return HEAD + SIZES if any(row.get("image_bytes") for row in self["rows"]) else HEAD
 
     def to_csv(self) -> str:
         """Return the tidy rows as CSV with a head; an `ipc` of all pictures is empty."""
@@ -69,11 +80,13 @@ class RunResults(dict[str, Any]):
         Returns:
             `method`, `student`, `ipc` (None for all pictures), `seed` (number of the student, from
             0), `top1` (last epoch) and `top1_best` (best test of all epochs) in percent, and the
-            other measures of the last test that the row has for all students.
+            other measures of the last test that the row has for all students; `image_bytes` and
+            `label_bytes` of rows of image sets.
         """
         return [
             {
                 **{name: row[name] for name in ("method", "student", "ipc")},
+                **{name: row[name] for name in ("image_bytes", "label_bytes") if name in row},
                 "seed": seed,
                 "top1": last,
                 "top1_best": best,
@@ -104,7 +117,8 @@ def _cells(row: Mapping[str, Any], plus_minus: str) -> tuple[str, ...]:
     count = len(top1["values"])
     deviation = f" {plus_minus} {top1['std']:.1f}" if count > 1 else ""
     ipc = "all" if row["ipc"] is None else str(row["ipc"])
-    return row["method"], row["student"], ipc, f"{top1['mean']:.1f}{deviation}", str(count)
+    accuracy = f"{top1['mean']:.1f}{deviation}"
+    return row["method"], row["student"], ipc, accuracy, str(count), *format_sizes(row)
 
 
 def _escaped(cell: str) -> str:

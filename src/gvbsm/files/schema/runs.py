@@ -68,6 +68,8 @@ class ResultRow(Manifest):
     top1: Score
     top1_best: Score
     metrics: RowMetrics | None = None
+    image_bytes: Whole | None = None
+    label_bytes: Whole | None = None
     seconds: Finite
 
 
