@@ -94,6 +94,7 @@ def test_run__results_have_the_documented_shape(finished):
         "teacher",
     }
     for row in results["rows"]:
+        sizes = set() if row["method"] == "teacher" else {"image_bytes", "label_bytes"}
         assert set(row) - {"metrics"} == {
             "method",
             "student",
@@ -101,6 +102,7 @@ def test_run__results_have_the_documented_shape(finished):
             "top1",
             "top1_best",
             "seconds",
+            *sizes,
         }
         values = row["top1"]["values"]
         assert row["top1"]["mean"] == pytest.approx(sum(values) / len(values))
