@@ -117,9 +117,7 @@ def rows_without_times(workdir):
     """
     files = [workdir / name for name in ("results.json", "continual.json")]
     rows = [row for file in files if file.is_file() for row in json.loads(file.read_text())["rows"]]
-    return [
-        {key: row[key] for key in row if key not in ("seconds", "label_bytes")} for row in rows
-    ]
+    return [{key: row[key] for key in row if key not in ("seconds", "label_bytes")} for row in rows]
 
 
 def assert_seen_alike(kept, streamed, runtime):
