@@ -53,6 +53,11 @@ def written(workdir, form, out):
     return out
 
 
+def check_width(folder):
+    """No line of the script is wide."""
+    assert max(map(len, (folder / "train_plain.py").read_text().splitlines())) <= 100
+
+
 def python(folder, *words):
     done = subprocess.run(
         [sys.executable, *words],
@@ -80,6 +85,7 @@ CASES = {
 
 def compare(folder, source, mixed=False):
     """The script's batches of three epochs equal the loader's."""
+    check_width(folder)
     python(folder, "-c", FIRST)
     epochs = torch.load(folder / "batches.pt", weights_only=True)
     distilled = load(source)
@@ -140,6 +146,7 @@ def test_it_trains_and_tests(evaluation, labeled, data, tmp_path):
         path = tmp_path / "real" / data.class_names[label] / f"{index}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
         Image.fromarray(data.test.images[index].permute(1, 2, 0).numpy()).save(path)
+    check_width(folder)
     printed = python(folder, "train_plain.py", "../real", "--epochs", "2", "--seed", "1")
     assert printed.startswith("top-1: ")
     assert 0 <= float(printed.split()[1]) <= 100
@@ -179,14 +186,9 @@ def test_it_is_short_and_holds_no_text_of_others(labeled):
     object.__setattr__(distilled, "class_names", (hostile, "b", "c", "d"))
     distilled.header.update(dataset=hostile, title=hostile, method=hostile)
     text = plain_script(distilled, "folder")
+    ast.parse(text)
     assert "import os" not in text
-    lines = text.splitlines()
-    assert max(map(len, lines)) <= 100
-    tree = ast.parse(text)
-    docstring = ast.get_docstring(tree, clean=False).splitlines()
-    imports = [node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))]
-    code = sum(bool(line.strip()) for line in lines) - len(docstring) - len(imports)
-    assert code < 80
+    assert len(text.splitlines()) <= 80
 
 
 def test_its_numbers_are_those_of_the_settings(labeled, tmp_path):

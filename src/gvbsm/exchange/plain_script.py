@@ -20,8 +20,11 @@ SCRIPT = "train_plain.py"
 SMALL = 64  # largest side in pixels for which a ConvNet is chosen
 LOSSES = {
     "mse_gt": "F.mse_loss(outputs, soft) + {gamma} * F.cross_entropy(outputs, hard)",
-    "kl": "{square} * F.kl_div((outputs / {temperature}).log_softmax(1), "
-    '(soft / {temperature}).softmax(1), reduction="batchmean")',
+    "kl": "{square} * F.kl_div(\n"
+    "            (outputs / {temperature}).log_softmax(1),\n"
+    "            (soft / {temperature}).softmax(1),\n"
+    '            reduction="batchmean",\n'
+    "        )",
     "hard": "F.cross_entropy(outputs, hard)",
 }
 
@@ -154,12 +157,12 @@ def _stored_views(stored: SoftLabels, views: ViewConfig) -> dict[str, Any]:
     cells = sum(name.startswith(CELL) for name in fields)
     return {
         "split": stored.shards_per_epoch,
+        "shard_epochs": stored.shard_epochs,
         "bits": stored.storage.bits,
         "top_k": stored.storage.top_k,
         "kept": len(stored.kept),
         "pruned": len(stored.kept) < stored.epochs,
         "roll": bool(fields["roll down"].bits),
-        "padding": -fields["crop top"].low,
         "border": views.border,
         "resized": bool(fields["crop height"].bits),
         "cells": math.isqrt(cells),
