@@ -3,11 +3,13 @@
 import json
 import logging
 import sys
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
+import tqdm.notebook
 
 from gvbsm.engine.progress import bars
+from gvbsm.engine.progress import log as log_module
 from gvbsm.engine.progress.activity import ACTIVITY, Schedule
 from gvbsm.engine.progress.log import EARLY, JsonFormat, Screen, TextFormat, start_log
 from gvbsm.engine.progress.spelling import spell_count, spell_duration
@@ -113,6 +115,53 @@ def test_a_notebook_without_widgets_gets_lines_and_no_warning(monkeypatch, recwa
     with bars.begin(5, "labels", "batch", quiet=False) as bar:
         assert isinstance(bar, bars.Lines)
     assert not recwarn.list
+
+
+@pytest.fixture
+def notebook(monkeypatch):
+    """The kernel of a notebook whose widgets are stand-ins; what replaces each bar."""
+    replaced = []
+
+    class Shown:
+        def update(self, content, raw):
+            replaced.append((content, raw))
+
+    def widgets(*_):
+        style = SimpleNamespace(bar_color=None)
+        parts = [SimpleNamespace(value=0, bar_style="", style=style) for _ in range(3)]
+        layout = SimpleNamespace(visibility="")
+        return SimpleNamespace(children=parts, layout=layout, close=lambda: None)
+
+    ipython, own = ModuleType("IPython.display"), "gvbsm.engine.progress.notebook"
+    ipython.display = lambda _widgets, display_id: Shown()
+    monkeypatch.setitem(sys.modules, "IPython", ModuleType("IPython"))
+    monkeypatch.setitem(sys.modules, "IPython.display", ipython)
+    monkeypatch.setitem(sys.modules, own, None)  # restored to what it was
+    del sys.modules[own]
+    for module in (bars, log_module):
+        monkeypatch.setattr(module, "has_notebook_bars", lambda: True)
+    monkeypatch.setattr(tqdm.notebook.tqdm_notebook, "status_printer", staticmethod(widgets))
+    return replaced
+
+
+def test_a_full_bar_of_a_notebook_leaves_nothing(notebook):
+    with bars.begin(3, "labels", "batch", quiet=False) as bar:
+        bar.update(3)
+        assert notebook == []
+    assert notebook == [({"text/html": ""}, True)]
+
+
+def test_a_stopped_bar_of_a_notebook_stays(notebook):
+    with bars.begin(3, "labels", "batch", quiet=False) as bar:
+        bar.update(2)
+    assert notebook == []
+
+
+def test_a_notebook_gets_lines_without_times_on_its_output(notebook):
+    screen = Screen("text")
+    assert screen.stream is sys.stdout
+    assert screen.formatter is None
+    assert isinstance(Screen("json").formatter, JsonFormat)
 
 
 @pytest.mark.parametrize(

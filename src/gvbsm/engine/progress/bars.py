@@ -143,9 +143,9 @@ def begin(
     if quiet:
         return Bar(disable=True, **options)
     if has_notebook_bars():
-        from tqdm.notebook import tqdm_notebook
+        from gvbsm.engine.progress.notebook import VanishingBar
 
-        bar: Bar = type("NotebookBar", (Bar, tqdm_notebook), {})(**options)
+        bar: Bar = type("NotebookBar", (Bar, VanishingBar), {})(**options)
         return bar
     if sys.stderr.isatty():
         return Bar(dynamic_ncols=True, **options)

@@ -1,7 +1,7 @@
 """The log: lines on the standard error stream, as text or as JSON objects.
 
-Lines have a time unless a terminal shows them. A terminal or notebook that shows progress in bars
-gets no progress lines; a log file does.
+Lines have a time unless a terminal or a notebook shows them. A terminal or notebook that shows
+progress in bars gets no progress lines; a log file does.
 """
 
 from __future__ import annotations
@@ -55,18 +55,20 @@ class JsonFormat(logging.Formatter):
 class Screen(logging.StreamHandler[TextIO]):
     """Writes log lines to the standard error stream, above the bars of a terminal.
 
+    A notebook gets them as its standard output, without times: it shows errors on red.
+
     Args:
         style: Format of the lines.
     """
 
     def __init__(self, style: Style) -> None:
-        super().__init__(sys.stderr)
-        self.style, is_terminal = style, sys.stderr.isatty()
+        in_notebook = has_notebook_bars()
+        super().__init__(sys.stdout if in_notebook else sys.stderr)
+        self.style, self._has_bars = style, in_notebook or sys.stderr.isatty()
         if style == "json":
             self.setFormatter(JsonFormat())
-        elif not is_terminal:
+        elif not self._has_bars:
             self.setFormatter(TextFormat())
-        self._has_bars = is_terminal or has_notebook_bars()
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write a record."""
