@@ -102,8 +102,8 @@ def plan(
         changes: As for `run`.
 
     Returns:
-        The parts of the run with their time and bytes, `seconds` and `nbytes` of all, `summary()`
-        and `to_dict()`.
+        The parts of the run with their time, memory and bytes, `seconds`, `memory` and `nbytes` of
+        all, `summary()` and `to_dict()`.
 
     Raises:
         ConfigError, DataError, ArtifactError, RunError: As `run`, before it begins.

@@ -1,19 +1,23 @@
 """Costs are timed once a machine, in the forms of the run, and kept."""
 
+import sys
 from dataclasses import replace
 
 import pytest
 import torch
 
+from gvbsm.backbones.cost import weight_bytes
 from gvbsm.config import ViewConfig
 from gvbsm.config.build import as_config
+from gvbsm.data.epochs import settle
 from gvbsm.engine.forms import Form, Forms
+from gvbsm.pipeline.evaluated_sets import evaluated_sets
 from gvbsm.pipeline.forms.machine_cache import MachineCache
 from gvbsm.pipeline.planning import costs
 from gvbsm.pipeline.planning.costs import MeasuredCosts
-from gvbsm.pipeline.planning.estimate import plan_settings
-from gvbsm.pipeline.planning.timing_task import TimingTask, picture_seconds
-from gvbsm.pipeline.planning.work import Work
+from gvbsm.pipeline.planning.estimate import plan_run
+from gvbsm.pipeline.planning.timing_task import TimingTask, picture_cost
+from gvbsm.pipeline.planning.work import Cost, Work
 
 NET = "convnet8_d1"
 STEP = Work("training", NET, 4, 8, (("optimizer", "sgd"), ("averaged", False)))
@@ -24,7 +28,10 @@ def timed(monkeypatch, tmp_path):
     """Works that are timed, each of which takes 2 seconds a picture."""
     monkeypatch.setenv("HOME", str(tmp_path))
     works = []
-    timings = {task: lambda _task, work: works.append(work) or 2.0 for task in costs.TIMINGS}
+    timings = {
+        task: lambda _task, work, _memory: works.append(work) or Cost(2.0, 1000 * work.batch)
+        for task in costs.TIMINGS
+    }
     monkeypatch.setattr(costs, "TIMINGS", timings)
     return works
 
@@ -84,23 +91,65 @@ def test_costs__of_every_work_of_a_run_can_be_timed(changes, data, runtime, monk
         "baselines": {"methods": ["herding-hard", "random-soft"]},
     }
     torch.manual_seed(1)
-    plan = plan_settings(as_config(settings), data, MeasuredCosts(TimingTask(data, runtime)))
+    measured = MeasuredCosts(TimingTask(data, runtime))
+    config = settle(as_config(settings), len(data.class_names))
+    sets = list(evaluated_sets(config, tmp_path))
+    plan = plan_run(config, sets, data, measured, memory=measured.memory)
     drawn = torch.rand(1)
     assert all(
         part.seconds > 0 for part in plan.parts if part.key not in ("synthesis/random-soft",)
     )
+    without = ("start-up", "synthesis/random-soft")
+    if sys.platform == "linux":
+        assert all(part.memory > 10**7 for part in plan.parts if part.key not in without)
     torch.manual_seed(1)
     assert torch.equal(torch.rand(1), drawn)  # planning draws no random numbers of the run
 
 
-def test_picture_seconds__extrapolates_what_takes_long():
+class Linear:
+    """Memory of a step: a number of bytes, and more for each picture of the latest batch."""
+
+    def __init__(self, sizes):
+        self.sizes = sizes
+
+    def begin(self):
+        pass
+
+    def taken(self):
+        return 1000 + 10 * self.sizes[-1]
+
+
+def test_picture_cost__extrapolates_what_takes_long():
     sizes = []
 
     def times(steps, size):
         sizes.append(size)
         return [9.0] + [0.5 + 0.1 * size] * (steps - 1)  # the first step is not counted
 
-    assert picture_seconds(times, 100) == pytest.approx((0.5 + 0.1 * 100) / 100)
+    large = picture_cost(times, 100, Linear(sizes))
+    assert large == pytest.approx(((0.5 + 0.1 * 100) / 100, 1000 + 10 * 100))
     assert max(sizes) < 100
-    assert picture_seconds(times, 2) == pytest.approx(0.7 / 2)
-    assert picture_seconds(lambda steps, size: [0.001] * steps, 10) == pytest.approx(0.0001)
+    assert picture_cost(times, 2, Linear(sizes)) == pytest.approx((0.7 / 2, 1020))
+    quick = picture_cost(lambda steps, size: [0.001] * steps, 10, Linear([4]))
+    assert quick == pytest.approx((0.0001, 1040))
+
+
+def test_picture_cost__without_known_memory(monkeypatch):
+    monkeypatch.setattr(Linear, "taken", lambda _: None)
+    assert picture_cost(lambda steps, size: [0.001] * steps, 10, Linear([])).nbytes is None
+
+
+def test_memory__of_the_largest_step_beside_all_weights(timed, data, runtime, monkeypatch):
+    """5 networks' worth of weights never adds up with 2 peaks: one network works at a time."""
+    monkeypatch.setattr(costs, "memory_in_use", lambda _device: 10**6)
+    measured = MeasuredCosts(TimingTask(data, runtime))
+    weights = {name: weight_bytes(name, 4, 8, 3) for name in (NET, "wrn10_1")}
+    large, small = STEP._replace(batch=10**4), STEP._replace(network="wrn10_1", batch=1)
+    assert measured.memory([]) == 10**6 + costs.REPORT_BYTES
+    assert measured.memory([STEP]) == 10**6 + max(weights[NET], 4000)
+    both = 10**6 + 10**7 + weights["wrn10_1"]
+    assert measured.memory([large, small, STEP]) == both
+    loading = Work("set batches", "", 5, 8, (("images", 7),))
+    assert measured.memory([large, small, loading]) == both + 5000 + 7 * 3 * 8 * 8
+    monkeypatch.setattr(costs, "memory_in_use", lambda _device: None)
+    assert MeasuredCosts(TimingTask(data, runtime)).memory([STEP]) is None

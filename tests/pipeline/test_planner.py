@@ -1,6 +1,7 @@
 """The plan of a real run beside what the run notes, and what planning leaves alone."""
 
 import json
+import sys
 
 import pytest
 import torch
@@ -145,6 +146,10 @@ def test_verb__prints_a_table_or_json(home, preset, capsys, tmp_path):
     assert "done at:" in table
     assert main([*command, "--json"]) == 0
     plan = json.loads(capsys.readouterr().out)
+    if sys.platform == "linux":
+        assert "\nmemory: " in table
+        peaks = [part["memory"] for part in plan["parts"] if part["memory"] is not None]
+        assert plan["memory"] == max(peaks) > 10**7
     assert plan["seconds"] == pytest.approx(
         sum(part["wall_seconds"] for part in plan["parts"]), 0.01
     )

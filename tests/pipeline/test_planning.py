@@ -170,6 +170,29 @@ def test_plan__counts_bytes():
     assert plan.nbytes == sum(nbytes.values())
 
 
+def test_plan__asks_for_the_memory_of_the_works_of_each_part():
+    """A step of the network takes 100 bytes, each other work 1."""
+    sizes = {"training": 100}
+    config = build_config({**BASE, "baselines": {"methods": ["random-hard"]}})
+    sets, made = list(evaluated_sets(config, Path())), (f"squeeze/{A}",)
+    plan = plan_run(
+        config,
+        sets,
+        DATA,
+        nothing,
+        made=made,
+        memory=lambda works: sum(sizes.get(work.task, 1) for work in works),
+    )
+    memory = {part.key: part.memory for part in plan.parts}
+    assert memory[f"squeeze/{A}"] is None
+    # a step, views, and two works of a test
+    assert memory[f"squeeze/{B}"] == memory[f"evaluation/gvbsm/{STUDENT}/0"] == 100 + 1 + 2
+    assert memory["statistics"] == 1 + 2  # views, and two networks
+    assert memory["start-up"] is memory["synthesis/random-hard"] is None
+    assert plan.memory == plan.to_dict()["memory"] == 103
+    assert planned(nothing).memory is None
+
+
 def test_plan__of_late_starts_and_of_stages():
     late = {**BASE["synthesis"], "rounds": 2, "init": "real"}
     assert (

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def plan_verb(argv: list[str]) -> int:
-    """Print the parts of a run with their time and bytes, as a table or with `--json`."""
+    """Print the parts of a run with their time, memory and bytes, as a table or with `--json`."""
     parsed = parse_run("plan", argv)
     if parsed is None:
         return 0
@@ -51,21 +51,26 @@ class Row(NamedTuple):
         """The cells of the line."""
         seconds = sum(part.wall_seconds for part in self.parts)
         is_made = all(part.is_made for part in self.parts)
+        peaks = [part.memory for part in self.parts if part.memory is not None]
         nbytes = sum(part.nbytes for part in self.parts)
         return (
             self.group,
             self.what,
             str(len(self.parts)),
             "made" if is_made else spell_duration(seconds),
+            byte_count(max(peaks)) if peaks else "",
             byte_count(nbytes) if nbytes else "",
         )
 
 
 def format_plan(plan: Plan) -> str:
     """Write a plan as a table with a line for equal parts, and its totals."""
-    table = [("part", "what", "count", "time", "disk"), *(row.cells() for row in _rows(plan))]
+    table = [
+        ("part", "what", "count", "time", "memory", "disk"),
+        *(row.cells() for row in _rows(plan)),
+    ]
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
-    left = (True, True, False, False, False)
+    left = (True, True, False, False, False, False)
     lines = [
         "  ".join(
             cell.ljust(width) if is_left else cell.rjust(width)
@@ -80,6 +85,9 @@ def format_plan(plan: Plan) -> str:
     ]
     lines += ["", f"by part:  {', '.join(groups)}"]
     lines += [f"time:     {spell_duration(plan.seconds)} in {where} on this machine"]
+    if plan.memory is not None:
+        each = " per process" if plan.processes > 1 else ""
+        lines += [f"memory:   {byte_count(plan.memory)}{each}"]
     lines += [f"disk:     {byte_count(plan.nbytes)}", f"done at:  {plan.end():%Y-%m-%d %H:%M}"]
     return "\n".join(lines)
 

@@ -24,7 +24,8 @@ from gvbsm.engine.progress.spelling import spell_count
 from gvbsm.pipeline.evaluated_sets import EvaluatedSet, evaluated_sets, needed_teachers
 from gvbsm.pipeline.planning.plan import Group, Plan, PlannedPart
 from gvbsm.pipeline.planning.process_plan import ProcessPlan
-from gvbsm.pipeline.planning.work import Costs, Task, Work
+from gvbsm.pipeline.planning.work import Costs, Memory, Task, Work
+from gvbsm.pipeline.planning.work_settings import pixel_settings, view_settings
 from gvbsm.pipeline.workload import (
     label_pictures,
     stored_views,
@@ -40,6 +41,7 @@ from gvbsm.store.image_set import FOREIGN, ImageSet
 from gvbsm.store.label_codec import row_bytes
 
 START = "start-up"  # key of what comes before the first stage
+REPORT = "report"  # key of what comes after the last stage
 START_SECONDS = 4.0  # until the first stage: libraries, settings and pictures in memory
 REPORT_SECONDS = 5.0  # the table, the picture and the report
 TEST_BATCH = 256  # pictures in a test and in a selection
@@ -55,6 +57,7 @@ def plan_run(
     costs: Costs,
     processes: ProcessPlan = ALONE,
     made: Collection[str] = (),
+    memory: Memory = lambda _: None,
 ) -> Plan:
     """Predict a run from its settings.
 
@@ -65,15 +68,16 @@ def plan_run(
         costs: Seconds a picture of each kind of work.
         processes: The processes of the run.
         made: Keys of the parts that are already there.
+        memory: The most memory of each kind of work.
     """
-    estimate = _Estimate(config, data, costs, processes, frozenset(made))
+    estimate = _Estimate(config, data, _Asked(costs), processes, frozenset(made), memory)
     parts = [
         estimate.part(START, "start-up", "libraries and pictures", lambda: START_SECONDS),
         *estimate.teachers(sets),
         *estimate.statistics(sets),
         *estimate.sets(sets),
         *estimate.full(),
-        estimate.part("report", "report", "table and report", lambda: REPORT_SECONDS),
+        estimate.part(REPORT, "report", "table and report", lambda: REPORT_SECONDS),
     ]
     return Plan(tuple(parts), processes.count)
 
@@ -90,15 +94,27 @@ def plan_settings(
     return plan_run(config, list(evaluated_sets(config, Path())), data, costs, processes)
 
 
+class _Asked:
+    """Costs that note for which works they were asked."""
+
+    def __init__(self, costs: Costs) -> None:
+        self._costs, self.works = costs, list[Work]()
+
+    def __call__(self, work: Work) -> float:
+        self.works.append(work)
+        return self._costs(work)
+
+
 @dataclass(frozen=True)
 class _Estimate:
     """The parts of a run, stage by stage; for the attributes see `plan_run`."""
 
     config: Config
     data: ImageData
-    costs: Costs
+    costs: _Asked
     processes: ProcessPlan
     made: frozenset[str]
+    memory: Memory
 
     # Stages.
 
@@ -232,7 +248,7 @@ class _Estimate:
 
     def _iteration(self, config: Config, work: Callable[..., Work]) -> float:
         """Seconds a picture of an iteration, of which some are logged."""
-        settings = _pixel_settings(config)
+        settings = pixel_settings(config)
         logged = min(1.0, LOGGED / config.synthesis.iterations)
         shares = {True: logged, False: 1 - logged} if logged >= RARE else {False: 1.0}
         return sum(
@@ -286,7 +302,7 @@ class _Estimate:
         classes = len(self.data.class_names)
         count, views = config.ipc * classes, stored_views(config, classes)
         batch = batch_size_for(count, config.labels.batch_size, config.labels.full_batch_up_to)
-        seconds = views * self._cost("label store", "", batch, **_view_settings(config, count))
+        seconds = views * self._cost("label store", "", batch, **view_settings(config, count))
         return self.processes.shared(seconds + self._labeling(config, views, batch), shards)
 
     def _labeling(self, config: Config, views: int, batch: int) -> float:
@@ -310,7 +326,7 @@ class _Estimate:
         batch = batch_size_for(count, section.batch_size, config.labels.full_batch_up_to)
         micro = min(batch, section.micro_batch or batch)
         step = {"optimizer": section.optimizer.name, "averaged": section.ema > 0}
-        drawn = _view_settings(config, count) | {"stored": image_set.stores_labels}
+        drawn = view_settings(config, count) | {"stored": image_set.stores_labels}
         seconds = views * self._cost("training", name, micro, **step)
         seconds += views * self._cost("set batches", "", batch, **drawn)
         if not image_set.stores_labels:
@@ -343,9 +359,13 @@ class _Estimate:
 
     def part(self, key: str, group: Group, what: str, cost: Callable[[], float]) -> PlannedPart:
         """A part that takes `cost()` seconds, or none if it is made."""
-        is_made = key in self.made
-        seconds = 0.0 if is_made else cost()
-        return PlannedPart(key, group, what, seconds, seconds, is_made=is_made)
+        if key in self.made:
+            return PlannedPart(key, group, what, 0.0, 0.0, is_made=True)
+        self.costs.works.clear()
+        seconds = cost()
+        works = {*self.costs.works}
+        memory = self.memory(works) if works or key == REPORT else None
+        return PlannedPart(key, group, what, seconds, seconds, memory=memory)
 
     def _dealt(self, parts: Sequence[PlannedPart], pieces: int, parallel: str) -> list[PlannedPart]:
         """Parts that are dealt to the processes, or of which each is done by all together."""
@@ -374,26 +394,3 @@ _ANY_RUNTIME = Runtime(torch.device("cpu"), "fp32", seed=0)
 
 def _group(image_set: ImageSet, config: Config, group: Group) -> Group:
     return group if image_set.method == config.method else "baselines"
-
-
-def _view_settings(config: Config, count: int) -> dict[str, object]:
-    """What the time of drawing and storing the views of a set depends on."""
-    labels, storage = config.labels, config.labels.storage
-    return {
-        "views": labels.views,
-        "images": count,
-        "top_k": storage.top_k,
-        "bits": storage.bits,
-        "normalized": labels.logit_normalization,
-    }
-
-
-def _pixel_settings(config: Config) -> tuple[tuple[str, object], ...]:
-    """What the time of an iteration of the synthesis depends on."""
-    section = config.synthesis
-    terms = ("batchnorm", "conv", "densification", "class", "flatness")
-    weights = [(f"weight_{term}", float(getattr(section, f"weight_{term}") > 0)) for term in terms]
-    names = ("batch_size", "loop", "beta_dr", "densification", "views", "groups", "extra")
-    rest = [(name, getattr(section, name)) for name in names]
-    optimizer = ("optimizer", section.optimizer.name)
-    return (*weights, *rest, optimizer, ("n_p", config.statistics.n_p), ("ipc", config.ipc))

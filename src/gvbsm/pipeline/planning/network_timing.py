@@ -1,4 +1,4 @@
-"""Time a few real steps of a network, with the code that a run calls."""
+"""Time a few real steps of a network and measure their memory, with the code that a run calls."""
 
 from __future__ import annotations
 
@@ -26,8 +26,9 @@ from gvbsm.method.moments import Moments
 from gvbsm.method.statistics import Statistics, picture_counts
 from gvbsm.method.synthesis import begin_synthesis, synthesize
 from gvbsm.pipeline.forms.works import prepare
-from gvbsm.pipeline.planning.timing_task import TimingTask, picture_seconds
-from gvbsm.pipeline.planning.work import KINDS, Work
+from gvbsm.pipeline.planning.peak_memory import PeakMemory
+from gvbsm.pipeline.planning.timing_task import TimingTask, picture_cost
+from gvbsm.pipeline.planning.work import KINDS, Cost, Work
 from gvbsm.stages.labels import PIXELS
 from gvbsm.stages.synthesis import GPU_IMAGES, SynthesisTask
 
@@ -42,8 +43,8 @@ def _placed(task: TimingTask, work: Work) -> tuple[nn.Module, Runtime]:
     return runtime.place(network), runtime
 
 
-def time_training(task: TimingTask, work: Work) -> float:
-    """Return the seconds a picture of a training step, with its optimizer."""
+def time_training(task: TimingTask, work: Work, memory: PeakMemory) -> Cost:
+    """Return the cost of a picture of a training step, with its optimizer."""
     settings = dict(work.settings)
     model, runtime = _placed(task, work)
     optimizer = OptimizerConfig(name=settings["optimizer"], lr=1e-6)  # type: ignore[arg-type]
@@ -68,7 +69,7 @@ def time_training(task: TimingTask, work: Work) -> float:
         fit(model, batches, _untested, training, runtime, _NO_CHECKPOINTS)
         return [end - start for start, end in pairwise(ticks)]
 
-    return picture_seconds(times, work.batch)
+    return picture_cost(times, work.batch, memory)
 
 
 def _untested(_: nn.Module) -> float:
@@ -95,8 +96,8 @@ class _NoCheckpoints:
 _NO_CHECKPOINTS = _NoCheckpoints()
 
 
-def time_pixels(task: TimingTask, work: Work) -> float:
-    """Return the seconds a picture of an iteration of the synthesis."""
+def time_pixels(task: TimingTask, work: Work, memory: PeakMemory) -> Cost:
+    """Return the cost of a picture of an iteration of the synthesis."""
     settings = dict(work.settings)
     shape, n_p, ipc = task.shape(work), int(settings["n_p"]), int(settings["ipc"])  # type: ignore[call-overload]
     model, runtime = _placed(task, work)
@@ -125,7 +126,7 @@ def time_pixels(task: TimingTask, work: Work) -> float:
             ticks.append(clock(runtime))
         return [(end - start) / count for start, end in pairwise(ticks)]
 
-    return picture_seconds(times, len(groups[0]))
+    return picture_cost(times, len(groups[0]), memory)
 
 
 def _synthesis_config(settings: Mapping[str, Any]) -> SynthesisConfig:
@@ -153,8 +154,8 @@ def _made_up_statistics(
     return Statistics(**tables, class_channel=by_class["channel"], class_patch=by_class["patch"])
 
 
-def time_labeling(task: TimingTask, work: Work) -> float:
-    """Return the seconds a picture of a teacher that labels, several small batches at once."""
+def time_labeling(task: TimingTask, work: Work, memory: PeakMemory) -> Cost:
+    """Return the cost of a picture of a teacher that labels, several small batches at once."""
     model, runtime = _placed(task, work)
     ensemble = Ensemble([model], LabelsConfig(), runtime)
     together = max(1, PIXELS // (work.batch * work.side**2)) if dict(work.settings)["stored"] else 1
@@ -162,22 +163,22 @@ def time_labeling(task: TimingTask, work: Work) -> float:
     def step(pictures: Tensor) -> object:
         return ensemble.label(pictures, [*map(len, torch.split(pictures, work.batch))])
 
-    return _forward(task, work._replace(batch=together * work.batch), runtime, step)
+    return _forward(task, work._replace(batch=together * work.batch), runtime, step, memory)
 
 
-def time_testing(task: TimingTask, work: Work) -> float:
-    """Return the seconds a picture of a test."""
+def time_testing(task: TimingTask, work: Work, memory: PeakMemory) -> Cost:
+    """Return the cost of a picture of a test."""
     model, runtime = _placed(task, work)
 
     def step(pictures: Tensor) -> object:
         labels = torch.zeros(len(pictures), dtype=torch.int64, device=pictures.device)
         return count_predictions(model, iter([(pictures, labels)]), runtime)
 
-    return _forward(task, work, runtime, step)
+    return _forward(task, work, runtime, step, memory)
 
 
-def time_recording(task: TimingTask, work: Work) -> float:
-    """Return the seconds a picture of a forward pass that records statistics."""
+def time_recording(task: TimingTask, work: Work, memory: PeakMemory) -> Cost:
+    """Return the cost of a picture of a forward pass that records statistics."""
     settings = dict(work.settings)
     model, runtime = _placed(task, work)
     n_p, by_class = int(settings["n_p"]), bool(settings["by_class"])  # type: ignore[call-overload]
@@ -189,16 +190,20 @@ def time_recording(task: TimingTask, work: Work) -> float:
         with torch.no_grad(), runtime.autocast():
             return observer(pictures, paths, len(pictures) if by_class else 1)
 
-    return _forward(task, work, runtime, step)
+    return _forward(task, work, runtime, step, memory)
 
 
 def _forward(
-    task: TimingTask, work: Work, runtime: Runtime, step: Callable[[Tensor], object]
-) -> float:
-    """Seconds a picture of a step without gradients."""
+    task: TimingTask,
+    work: Work,
+    runtime: Runtime,
+    step: Callable[[Tensor], object],
+    memory: PeakMemory,
+) -> Cost:
+    """Cost of a picture in a step without gradients."""
     pictures, _ = task.pictures(work, work.batch)
 
     def times(steps: int, size: int) -> list[float]:
         return [timed(partial(step, pictures[:size]), runtime) for _ in range(steps)]
 
-    return picture_seconds(times, work.batch)
+    return picture_cost(times, work.batch, memory)

@@ -17,12 +17,26 @@ from gvbsm.data.datasets import ImageData
 from gvbsm.data.loading import plain_batches, view_batches
 from gvbsm.data.pictures import Split
 from gvbsm.engine.forms.race import timed
+from gvbsm.pipeline.planning.peak_memory import PeakMemory
 from gvbsm.pipeline.planning.timing_task import TimingTask, repetitions
-from gvbsm.pipeline.planning.work import Work
+from gvbsm.pipeline.planning.work import Cost, Work
 from gvbsm.stages.labels import SHARD_EPOCHS, LabelTask, generate_labels
 from gvbsm.store.batches import Labeler, StudentTask
 
 VIEWS = 1500  # views that are drawn, labeled and read to time a label store
+
+
+def without_network(
+    seconds_of: Callable[[TimingTask, Work], float],
+) -> Callable[[TimingTask, Work, PeakMemory], Cost]:
+    """Measure the memory of a timing that calls no network, at its own peak."""
+
+    def timing(task: TimingTask, work: Work, memory: PeakMemory) -> Cost:
+        memory.begin()
+        seconds = seconds_of(task, work)
+        return Cost(seconds, memory.taken())
+
+    return timing
 
 
 def time_real_views(task: TimingTask, work: Work) -> float:

@@ -1,4 +1,4 @@
-"""The plan of a run: what it makes, how long each part takes, and how much disk it needs."""
+"""The plan of a run: what it makes, how long each part takes, how much memory and how much disk."""
 
 from __future__ import annotations
 
@@ -36,6 +36,8 @@ class PlannedPart:
         wall_seconds: Its share of the time of the run; less than `seconds` where several parts are
             done at the same time, and 0 where it is done within another part.
         nbytes: Bytes of the files that it leaves.
+        memory: The most bytes in memory of a process that makes it, of the GPU's memory on a GPU;
+            None if that is not known.
         is_made: Whether it is already there. Then it takes no time.
     """
 
@@ -45,6 +47,7 @@ class PlannedPart:
     seconds: float
     wall_seconds: float
     nbytes: int = 0
+    memory: int | None = None
     is_made: bool = False
 
 
@@ -69,6 +72,11 @@ class Plan:
     def nbytes(self) -> int:
         """Bytes on disk of all parts, those that are already there included."""
         return sum(part.nbytes for part in self.parts)
+
+    @cached_property
+    def memory(self) -> int | None:
+        """The most bytes in memory of a process of the run; None if that is not known."""
+        return max((part.memory for part in self.parts if part.memory is not None), default=None)
 
     def end(self, now: datetime | None = None) -> datetime:
         """Time of day at which a run ends that begins at `now`; None is the present."""
@@ -107,6 +115,7 @@ class Plan:
             "seconds": round(self.seconds, 3),
             "processes": self.processes,
             "bytes": self.nbytes,
+            "memory": self.memory,
             "parts": [asdict(part) for part in self.parts],
         }
 

@@ -68,7 +68,7 @@ def plan_here(
     recipes = Recipes(config, data.fingerprint, runtime.precision, runtime.forms)
     made = made_parts(config, sets, recipes, Workspace(workdir)) if workdir.is_dir() else ()
     costs = measured_costs(config, data, runtime)
-    return plan_run(config, sets, data, costs, processes, {*made})
+    return plan_run(config, sets, data, costs, processes, {*made}, costs.memory)
 
 
 def in_raced_forms(

@@ -14,7 +14,8 @@ from gvbsm.data.datasets import ImageData
 from gvbsm.engine.device import Runtime
 from gvbsm.engine.processes import ALONE
 from gvbsm.engine.seeds import seeded
-from gvbsm.pipeline.planning.work import Work
+from gvbsm.pipeline.planning.peak_memory import PeakMemory
+from gvbsm.pipeline.planning.work import Cost, Work
 
 SECONDS = 0.12  # that the steps of a timing take together, if they are short
 MOST = 12  # steps of a timing
@@ -67,27 +68,34 @@ class TimingTask:
         return noise.to(device), (torch.arange(count) % self.classes).to(device)
 
 
-def picture_seconds(times: Callable[[int, int], list[float]], batch: int) -> float:
-    """Return the seconds a picture in steps on batches of a size.
+def picture_cost(times: Callable[[int, int], list[float]], batch: int, memory: PeakMemory) -> Cost:
+    """Return the cost of a picture in steps on batches of a size.
 
-    A batch that takes long is not timed. Its time is that of two smaller ones, extrapolated along a
-    line: a step costs a time of its own, of the optimizer and of casting weights, and a time for
-    each picture.
+    A batch that takes long is not timed. Its time and memory are those of two smaller ones,
+    extrapolated along a line: a step costs a time of its own, of the optimizer and of casting
+    weights, and a time for each picture.
 
     Args:
         times: times(steps, size): seconds of so many steps on batches of a size; the first is not
             counted.
         batch: Pictures in a batch.
+        memory: What is taken since before the network was built.
     """
     few = min(SMALL_BATCH, batch)
+    memory.begin()
     short = min(times(3, few)[1:])
+    least = memory.taken()
     affordable = max(LARGER * few, int(few * SECONDS / max(short, 1e-7)))
     size = min(batch, affordable)
     if size == few:
-        return short / few
+        return Cost(short / few, least)
+    memory.begin()
     seconds = fmean(times(1 + repetitions(short * size / few), size)[1:])
     picture = max(seconds - short, 0.25 * seconds) / (size - few)
-    return (seconds + picture * (batch - size)) / batch
+    most = memory.taken()
+    if least is not None and most is not None:
+        most += max(0, most - least) * (batch - size) // (size - few)
+    return Cost((seconds + picture * (batch - size)) / batch, most)
 
 
 def repetitions(seconds: float) -> int:

@@ -5,7 +5,7 @@ This module needs no torch.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Literal, NamedTuple
 
 from gvbsm.engine.forms import Kind
@@ -54,5 +54,22 @@ KINDS: dict[Task, Kind] = {
 }
 """Task of a network -> the kind of work whose form the network has in it (`engine.forms`)."""
 
+
+class Cost(NamedTuple):
+    """What a kind of work costs in one process.
+
+    Attributes:
+        seconds: Time a picture.
+        nbytes: The most memory that it takes, with its network; None if that is not known.
+    """
+
+    seconds: float
+    nbytes: int | None = None
+
+
 Costs = Callable[[Work], float]
 """costs(work): seconds a picture, in one process."""
+
+Memory = Callable[[Collection[Work]], int | None]
+"""memory(works): the most bytes of a process that does these works, or of the report without any;
+None if they are not known."""
