@@ -1,6 +1,7 @@
 """Which work is raced, what is kept of a race, and that its outcome reaches the artifacts."""
 
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
@@ -9,12 +10,12 @@ import torch
 from gvbsm.backbones import build_backbone
 from gvbsm.backbones.cost import multiply_adds
 from gvbsm.config.build import build_config
-from gvbsm.engine.forms import Form
+from gvbsm.engine.forms import Form, Forms
 from gvbsm.engine.forms.race import CANDIDATES, Trial
 from gvbsm.files.artifacts import ArtifactError, read_json, write_json
 from gvbsm.pipeline.evaluated_sets import evaluated_sets
 from gvbsm.pipeline.forms import choice, compiling
-from gvbsm.pipeline.forms.choice import RaceTask, choose_forms
+from gvbsm.pipeline.forms.choice import RaceTask, choose_forms, coming_trials
 from gvbsm.pipeline.forms.compiling import CompileCost, CompileTask, compile_form
 
 TASK = RaceTask(4, (3, 8, 8))
@@ -139,6 +140,39 @@ def test_compile_form__tries_once_and_then_weighs_cost_and_saving(races, trials,
     assert not compiled_form(200, runtime).compiled  # saves 100 s for 100 s
     assert compiled_form(201, runtime).compiled
     assert trials == ["convnet8_d1"]
+
+
+def test_coming_trials__until_the_run_has_made_them(races, trials, runtime, tmp_path):
+    """Planning compiles nothing; it takes the time of earlier trials where there are any."""
+
+    def settled(name):
+        named = {"squeeze": {"backbones": [name]}, "evaluation": {"students": [name]}}
+        config = build_config({**CONFIG, **named, "synthesis": {"iterations": 10**6}})
+        return config, list(evaluated_sets(config, tmp_path)), DATA
+
+    def coming(name, path):
+        table = choose_forms(*settled(name), runtime, path, keep=False)
+        planned = replace(runtime, forms=Forms(table))
+        return coming_trials(*settled(name), planned, path)
+
+    path, usual = tmp_path / "forms.json", compiling.TRIAL_SECONDS
+    assert coming("convnet8_d1", path) == {"convnet8_d1": usual["training"] + usual["pixels"]}
+    assert trials == []
+    choose_forms(*settled("convnet8_d1"), runtime, path)
+    assert trials == ["convnet8_d1"] * 2
+    assert coming("convnet8_d1", path) == {}
+    assert coming("convnet8_d1", tmp_path / "other.json") == {}  # the machine has tried
+    assert coming("wrn10_1", path) == {"wrn10_1": 60.0 + 60.0}
+
+
+def test_coming_trials__of_work_that_is_too_short(races, trials, runtime, tmp_path, monkeypatch):
+    monkeypatch.setattr(compiling, "timed", lambda *_: 1e-9)
+    config = build_config(CONFIG)
+    sets, path = list(evaluated_sets(config, tmp_path)), tmp_path / "forms.json"
+    table = choose_forms(config, sets, DATA, runtime, path, keep=False)
+    assert table["convnet8_d1"]
+    planned = replace(runtime, forms=Forms(table))
+    assert coming_trials(config, sets, DATA, planned, path) == {}
 
 
 def test_cost__counts_the_loading_of_every_network():

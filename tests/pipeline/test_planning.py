@@ -223,3 +223,15 @@ def test_plan__in_one_line_and_as_json():
     assert plan.to_dict()["parts"][0]["key"] == "squeeze/a"
     longer = Plan((replace(parts[0], wall_seconds=3e5),)).summary(now)
     assert longer == "3 d 11 h: teachers 3 d 11 h; done at 11:19 in 4 days"
+
+
+def test_plan__with_trials_of_compiling_before_all_else():
+    plan = planned(nothing)
+    tried = plan.with_trials({A: 20.0, B: 50.0})
+    assert tried.seconds == plan.seconds + 70
+    assert tried.parts[1:] == plan.parts
+    assert (tried.parts[0].key, tried.parts[0].what) == (
+        "compiling",
+        f"trial of compiling {A}, {B}",
+    )
+    assert plan.with_trials({}) == plan

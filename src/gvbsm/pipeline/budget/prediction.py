@@ -14,6 +14,7 @@ from gvbsm.data.epochs import settle
 from gvbsm.data.pictures import Split, decode, no_progress
 from gvbsm.engine.device import Runtime
 from gvbsm.pipeline.evaluated_sets import evaluated_sets
+from gvbsm.pipeline.forms.choice import coming_trials
 from gvbsm.pipeline.planning.costs import MeasuredCosts
 from gvbsm.pipeline.planning.estimate import plan_settings
 from gvbsm.pipeline.planning.planner import in_raced_forms, measured_costs
@@ -46,7 +47,10 @@ class Prediction:
         if side not in self._costs:
             self._costs[side] = self._measured(config, side)
         data, costs, reading = self._costs[side]
-        return reading + plan_settings(config, data, costs, self._processes).seconds
+        sets, forms = evaluated_sets(config, self._workdir), self._workdir / "forms.json"
+        trials = coming_trials(config, sets, data, costs.runtime, forms)
+        plan = plan_settings(config, data, costs, self._processes).with_trials(trials)
+        return reading + plan.seconds
 
     def _measured(self, config: Config, side: int) -> tuple[ImageData, MeasuredCosts, float]:
         """Return stand-ins for the pictures at a side, the costs, and the seconds of reading."""

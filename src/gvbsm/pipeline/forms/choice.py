@@ -8,9 +8,13 @@ kept in its `forms.json`, so that a resumed run computes the same bits on any ma
 from __future__ import annotations
 
 import logging
+from collections import defaultdict
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
+
+from torch import nn
 
 from gvbsm.backbones import build_backbone
 from gvbsm.backbones.cost import multiply_adds
@@ -19,12 +23,21 @@ from gvbsm.data.datasets import ImageData
 from gvbsm.data.epochs import batch_size_for
 from gvbsm.engine.device import Runtime
 from gvbsm.engine.forms import Form, Kind
-from gvbsm.engine.forms.race import CANDIDATES, CLOSE, ROUNDS, Trial, fastest, noise, race
+from gvbsm.engine.forms.race import (
+    CANDIDATES,
+    CLOSE,
+    ROUNDS,
+    Trial,
+    Work,
+    fastest,
+    noise,
+    race,
+)
 from gvbsm.engine.seeds import seeded
 from gvbsm.files.artifacts import read_json, write_json
 from gvbsm.files.schema import ChosenForms, checked
 from gvbsm.pipeline.evaluated_sets import EvaluatedSet
-from gvbsm.pipeline.forms.compiling import CompileTask, compile_form
+from gvbsm.pipeline.forms.compiling import CompileTask, compile_form, trial_seconds
 from gvbsm.pipeline.forms.machine_cache import MachineCache
 from gvbsm.pipeline.forms.works import prepare
 from gvbsm.pipeline.workload import STAGES, workload
@@ -62,9 +75,7 @@ def choose_forms(
     Raises:
         ArtifactError: If the file is damaged.
     """
-    recorded: dict[str, dict[str, dict[Kind, str]]] = {}
-    if path.exists():
-        recorded = checked(ChosenForms, read_json(path), path).model_dump()["forms"]
+    recorded = _recorded(path)
     table = recorded.get(runtime.device.type, {})
     sets = list(sets)
     task = replace(RaceTask.of(config, sets, data, runtime), compiles=keep)
@@ -84,6 +95,50 @@ def choose_forms(
         name: {kind: form for kind, form in row.items() if task.allows(kind, form)}
         for name, row in table.items()
     }
+
+
+def coming_trials(
+    config: Config,
+    sets: Iterable[EvaluatedSet],
+    data: ImageData,
+    runtime: Runtime,
+    path: Path,
+) -> dict[str, float]:
+    """Return the networks that a run will try to compile, with about the seconds of each.
+
+    Args:
+        config: The run's settings.
+        sets: What the run evaluates.
+        data: The real pictures.
+        runtime: Device, and the forms that `choose_forms` has chosen without compiling.
+        path: The work directory's `forms.json`.
+
+    Raises:
+        ArtifactError: If the file is damaged.
+    """
+    sets, recorded = list(sets), _recorded(path).get(runtime.device.type, {})
+    task, trials = RaceTask.of(config, sets, data, runtime), defaultdict[str, float](float)
+    for (name, kind), pictures in workload(config, sets, data).items():
+        form = runtime.forms.of(name, kind)
+        if form is None or form.compiled or kind not in task.batches:
+            continue
+        chosen = recorded.get(name, {}).get(kind)
+        if chosen is None or not task.allows(kind, chosen):
+            build = partial(_network, task, name, kind)
+            compiled = task.compile_task(name, kind, pictures)
+            trials[name] += trial_seconds(form, build, compiled, runtime)
+    return {name: seconds for name, seconds in trials.items() if seconds}
+
+
+def _network(task: RaceTask, name: str, kind: Kind) -> nn.Module:
+    return task.build(name, kind)[0]
+
+
+def _recorded(path: Path) -> dict[str, dict[str, dict[Kind, str]]]:
+    """The forms by kind of work, network and type of device; empty without a file."""
+    if not path.exists():
+        return {}
+    return checked(ChosenForms, read_json(path), path).model_dump()["forms"]  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True)
@@ -158,9 +213,7 @@ class RaceTask:
         forward = multiply_adds(name, self.classes, self.shape[-1], self.shape[0])
         if surplus * PASSES[kind] * forward < WORTH * OVERHEAD:
             return None
-        with seeded(0, "race"):
-            network = build_backbone(name, self.classes, self.shape[-1], self.shape[0])
-            network, work = prepare(network, kind, self.shape)
+        network, work = self.build(name, kind)
         form = self.candidates[0]
         if forms > 1:
             cache, key = MachineCache(runtime), f"{name} {kind} {self.classes} {self.shape}"
@@ -170,11 +223,20 @@ class RaceTask:
             trials = [Trial(*row) for row in rows]  # type: ignore[arg-type]
             form = fastest(trials, network)
             _log_race(name, kind, form, trials)
-        if self.compiles and (images := self.batches.get(kind)):
-            networks = self.networks if kind == "training" else 1
-            task = CompileTask(kind, name, (images, *self.shape), pictures / images, networks)
-            form = compile_form(form, network, task, runtime)
+        if self.compiles and kind in self.batches:
+            form = compile_form(form, network, self.compile_task(name, kind, pictures), runtime)
         return form
+
+    def compile_task(self, name: str, kind: Kind, pictures: int) -> CompileTask:
+        """Return what would be compiled of a network that so many pictures pass."""
+        images, networks = self.batches[kind], self.networks if kind == "training" else 1
+        return CompileTask(kind, name, (images, *self.shape), pictures / images, networks)
+
+    def build(self, name: str, kind: Kind) -> tuple[nn.Module, Work]:
+        """Return a network as a kind of work calls it, and that work."""
+        with seeded(0, "race"):
+            network = build_backbone(name, self.classes, self.shape[-1], self.shape[0])
+            return prepare(network, kind, self.shape)
 
 
 def _log_race(name: str, kind: Kind, form: Form, trials: Sequence[Trial]) -> None:

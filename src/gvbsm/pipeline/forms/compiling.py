@@ -5,8 +5,10 @@ from __future__ import annotations
 import copy
 import logging
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from statistics import median
 from typing import NamedTuple
 
 import torch.nn.functional as F
@@ -29,6 +31,9 @@ log = logging.getLogger("gvbsm")
 # Measured on two machines for the paper's networks: 10 to 85 s of compiling for 0.45 to 0.9 of the
 # time. A trial is made where a low saving would pay for a middling time of compiling.
 USUAL_SECONDS, USUAL_SAVING = 50.0, 0.2
+
+# Seconds of a trial where this machine has made none of the kind: middling ones of two machines.
+TRIAL_SECONDS: dict[Kind, float] = {"training": 20.0, "pixels": 50.0}
 
 EAGER = {"training": training, "pixels": hooked_pixels}
 COMPILED = {"training": compiled_training, "pixels": compiled_pixels}
@@ -85,14 +90,14 @@ def compile_form(form: Form, network: nn.Module, task: CompileTask, runtime: Run
         task: What is compiled.
         runtime: Device.
     """
-    kind, name, batch, batches, networks = task
+    kind, name, _, batches, networks = task
     cache = MachineCache(runtime)
     fused = compiled_layout(form, kind)
-    key = f"{name} {kind} compiled {form.name} {' '.join(map(str, batch))}"
+    key = _key(task, "compiled", form)
     rows = cache.get(key)
     if rows is None:
         gradient, eager = time_eager(network, task, runtime.in_form(form))
-        if batches * eager * USUAL_SAVING < USUAL_SECONDS:
+        if not _is_promising(batches, eager):
             return form
         log.info("compiling %s of %s once, to see whether it pays", kind, name)
         cost = try_compiling(network, task, gradient, eager, runtime.in_form(fused))
@@ -114,12 +119,48 @@ def compile_form(form: Form, network: nn.Module, task: CompileTask, runtime: Run
     return fused._replace(compiled=True) if pays else form
 
 
+def trial_seconds(
+    form: Form, build: Callable[[], nn.Module], task: CompileTask, runtime: Runtime
+) -> float:
+    """Return about how long `compile_form` will try to compile; 0 if it has, or will not.
+
+    A batch that is not compiled is timed once a machine. The trial takes the median time of those
+    on this machine, or `TRIAL_SECONDS`.
+
+    Args:
+        form: The fastest form that is not compiled.
+        build: Returns the network, as `compile_form` takes it.
+        task: What would be compiled.
+        runtime: Device.
+    """
+    cache, key = MachineCache(runtime), _key(task, "eager", form)
+    if cache.get(_key(task, "compiled", form)) is not None:
+        return 0.0
+    if (rows := cache.get(key)) is None:
+        rows = [[time_eager(build(), task, runtime.in_form(form))[1]]]
+        cache.put(key, rows)
+    if not _is_promising(task.batches, float(rows[0][0])):  # type: ignore[arg-type]
+        return 0.0
+    trials = cache.containing(f" {task.kind} compiled ")
+    costs = [CompileCost(*map(float, rows[0])) for rows in trials]  # type: ignore[arg-type]
+    return median([cost.compiling for cost in costs] or [TRIAL_SECONDS[task.kind]])
+
+
+def _key(task: CompileTask, what: str, form: Form) -> str:
+    return f"{task.name} {task.kind} {what} {form.name} {' '.join(map(str, task.batch))}"
+
+
+def _is_promising(batches: float, eager: float) -> bool:
+    """Whether a low saving in so many batches would pay for a middling time of compiling."""
+    return batches * eager * USUAL_SAVING >= USUAL_SECONDS
+
+
 def compiled_share(name: str, kind: Kind, runtime: Runtime) -> float:
     """Return the share of its time that a network takes when it is compiled.
 
     It is that of the trials on this machine, of whatever batch; 1 if there was none.
     """
-    trials = MachineCache(runtime).with_prefix(f"{name} {kind} compiled ")
+    trials = MachineCache(runtime).containing(f" {name} {kind} compiled ")
     costs = [CompileCost(*map(float, rows[0])) for rows in trials]  # type: ignore[arg-type]
     return min((cost.compiled / cost.eager for cost in costs), default=1.0)
 

@@ -34,9 +34,9 @@ class MachineCache:
         """Return the rows of a measurement; None if there is none."""
         return self._entries().get(key)
 
-    def with_prefix(self, prefix: str) -> list[list[list[object]]]:
-        """Return the rows of all measurements whose key starts with a prefix."""
-        return [rows for key, rows in self._entries().items() if key.startswith(prefix)]
+    def containing(self, words: str) -> list[list[list[object]]]:
+        """Return the rows of all measurements whose key contains these words."""
+        return [rows for key, rows in self._entries().items() if words in f" {key}"]
 
     def _entries(self) -> dict[str, list[list[object]]]:
         try:

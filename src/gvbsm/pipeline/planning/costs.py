@@ -8,6 +8,7 @@ from collections.abc import Callable, Collection
 from typing import Any
 
 from gvbsm.backbones.cost import weight_bytes
+from gvbsm.engine.device import Runtime
 from gvbsm.pipeline.forms.compiling import compiled_share
 from gvbsm.pipeline.forms.machine_cache import MachineCache
 from gvbsm.pipeline.planning.network_timing import (
@@ -61,6 +62,11 @@ class MeasuredCosts:
         self._cache = MachineCache(task.runtime, "work_costs.json")
         self._known: dict[Work, Cost] = {}
         self._in_use = memory_in_use(task.runtime.device)
+
+    @property
+    def runtime(self) -> Runtime:
+        """The device, and the forms of the networks."""
+        return self._task.runtime
 
     def __call__(self, work: Work) -> float:
         """Return the seconds a picture in one process."""

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import asdict, dataclass
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any, Literal, get_args
@@ -27,8 +28,8 @@ class PlannedPart:
     """A part of a run.
 
     Attributes:
-        key: Its name in the `seconds.json` of a work directory; `start-up` and `report` are not
-            there.
+        key: Its name in the `seconds.json` of a work directory; `start-up`, `compiling` and
+            `report` are not there.
         group: The group of parts that it is counted with.
         what: What is made, in words.
         seconds: Time that `seconds.json` will hold: that of the process that does it, or, of work
@@ -108,6 +109,15 @@ class Plan:
             for group in get_args(Group)
         }
         return {group: parts for group, parts in members.items() if parts}
+
+    def with_trials(self, trials: Mapping[str, float]) -> Plan:
+        """Return the plan with the trials of compiling networks: name -> seconds."""
+        if not trials:
+            return self
+        seconds = sum(trials.values())
+        what = f"trial of compiling {', '.join(trials)}"
+        part = PlannedPart("compiling", "start-up", what, seconds, seconds)
+        return replace(self, parts=(part, *self.parts))
 
     def to_dict(self) -> dict[str, Any]:
         """The plan as JSON-like values."""

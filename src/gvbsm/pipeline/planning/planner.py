@@ -18,7 +18,7 @@ from gvbsm.engine.forms import Forms
 from gvbsm.files.artifacts import is_current
 from gvbsm.files.schema import current_history
 from gvbsm.pipeline.evaluated_sets import EvaluatedSet, evaluated_sets
-from gvbsm.pipeline.forms.choice import PASSES, choose_forms
+from gvbsm.pipeline.forms.choice import PASSES, choose_forms, coming_trials
 from gvbsm.pipeline.planning.costs import MeasuredCosts
 from gvbsm.pipeline.planning.estimate import ALONE, START, plan_run
 from gvbsm.pipeline.planning.plan import Plan
@@ -68,7 +68,8 @@ def plan_here(
     recipes = Recipes(config, data.fingerprint, runtime.precision, runtime.forms)
     made = made_parts(config, sets, recipes, Workspace(workdir)) if workdir.is_dir() else ()
     costs = measured_costs(config, data, runtime)
-    return plan_run(config, sets, data, costs, processes, {*made}, costs.memory)
+    plan = plan_run(config, sets, data, costs, processes, {*made}, costs.memory)
+    return plan.with_trials(coming_trials(config, sets, data, runtime, workdir / "forms.json"))
 
 
 def in_raced_forms(
