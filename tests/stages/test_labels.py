@@ -6,6 +6,7 @@ from unittest.mock import patch
 
 import pytest
 import torch
+from torch.distributed import HashStore
 
 import gvbsm.stages.labels
 from gvbsm.config import LabelsConfig, LabelStorageConfig, ViewConfig
@@ -247,7 +248,7 @@ def test_batchnorm_by_the_batch__several_processes_make_the_same_bytes(
     config = replace(CONFIG, batchnorm="batch")
     label(config, folder="alone")
     for rank in (0, 1):
-        process = replace(runtime, processes=Second(Launch(rank, 2, rank)))
+        process = replace(runtime, processes=Second(Launch(rank, 2, rank), HashStore()))
         task = LabelTask(data.train.images[:COUNT], 4, config, data.normalization)
         generate_labels(task, list(teachers.values()), process, tmp_path / "shared", {"toy": 1})
     assert contents(tmp_path / "shared") == contents(tmp_path / "alone")

@@ -18,6 +18,7 @@ from gvbsm.engine.machine.limits import cores_each
 from gvbsm.engine.processes import ALONE, Processes
 from gvbsm.engine.progress.bars import Bar, begin
 from gvbsm.engine.progress.log import log_by_default
+from gvbsm.engine.progress.shared import SharedBar
 from gvbsm.engine.seeds import generator_for
 
 log = logging.getLogger("gvbsm")
@@ -99,6 +100,13 @@ class Runtime:
     def progress(self, total: int, name: str, unit: str) -> Bar:
         """Begin to show the progress of a loop; nothing is shown when `quiet`."""
         return begin(total, name, unit, self.quiet)
+
+    def shared_progress(self, total: int, name: str, unit: str) -> Bar | SharedBar:
+        """Begin to show the progress of a loop that the processes share; its block ends in all."""
+        bar = self.progress(total, name, unit)
+        if self.processes.world == 1:
+            return bar
+        return SharedBar(bar, self.processes.shared_numbers(), self.processes.barrier)
 
     def track(self, items: Iterable[Item], name: str, unit: str = "item") -> Iterator[Item]:
         """Yield `items` and show the progress."""

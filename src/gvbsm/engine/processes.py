@@ -14,7 +14,6 @@ from __future__ import annotations
 import functools
 import json
 import os
-import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -29,6 +28,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from gvbsm.config.errors import first_line
 from gvbsm.engine.launch import LISTENER, Launch, is_started_here, read_launch
+from gvbsm.engine.machine.devices import device_identity
 from gvbsm.engine.machine.limits import cores_each
 
 Item = TypeVar("Item")
@@ -62,13 +62,13 @@ class Processes:
 
     Args:
         launch: Rank of this process, and number of processes.
-        store: Counts the pieces of work that are taken; None for a single process.
+        store: Holds the numbers that the processes share; None for a single process.
     """
 
     def __init__(self, launch: Launch = Launch(), store: Store | None = None) -> None:  # noqa: B008
         self.rank, self.world, self.local_rank, self.local_world = launch[:4]
         self.by_slurm, self._cores = launch.meeting is not None, launch.cores
-        self._store, self._dealt = store, 0
+        self._store, self._numbers = store, 0
         self._gradients: dist.ProcessGroup | None = None
 
     @property
@@ -96,10 +96,10 @@ class Processes:
         if self._store is None:
             yield from items
             return
-        self._dealt += 1
+        add = self.shared_numbers()
         with self.threads_for(pieces):
-            while (number := self._next()) < len(items):
-                yield items[number]
+            while (taken := add("dealt", 1)) <= len(items):
+                yield items[taken - 1]
 
     @contextmanager
     def threads_for(self, pieces: int) -> Iterator[None]:
@@ -121,10 +121,21 @@ class Processes:
         finally:
             torch.set_num_threads(usual)
 
-    def _next(self) -> int:
+    def shared_numbers(self) -> Callable[[str, int], int]:
+        """Return add(name, count), which adds to a number of all processes and returns the sum.
+
+        All processes call this in the same order; each call begins new numbers at 0.
+
+        Raises:
+            ProcessError: By `add`, if the store of process 0 cannot be reached.
+        """
+        self._numbers += 1
+        return functools.partial(self._add, self._numbers)
+
+    def _add(self, numbers: int, name: str, count: int) -> int:
         assert self._store is not None
         try:
-            return int(self._store.add(f"dealt-{self._dealt}", 1)) - 1
+            return int(self._store.add(f"{name}-{numbers}", count))
         except RuntimeError:
             raise self._lost() from None
 
@@ -165,7 +176,7 @@ class Processes:
         Raises:
             ProcessError: If another process has ended.
         """
-        devices = self.gather(f"{platform.node()} {_hardware(device)}")
+        devices = self.gather(device_identity(device))
         if self._gradients is None and device.type == "cuda" and len(set(devices)) == self.world:
             # All processes take every step together: a long wait means that one of them has ended.
             group = dist.new_group(backend="nccl", timeout=START_TIMEOUT)
@@ -348,13 +359,6 @@ def _connect(launch: Launch) -> Processes:
             f"{launch.name} cannot connect to the other processes: {first_line(error)}"
         ) from None
     return Processes(launch, PrefixStore("gvbsm-work", store))
-
-
-def _hardware(device: torch.device) -> str:
-    """Identify the device: two processes may both call different GPUs `cuda:0`."""
-    if device.type == "cuda":
-        return str(torch.cuda.get_device_properties(device).uuid)
-    return str(device)
 
 
 def _meeting_store(launch: Launch) -> Store:

@@ -281,10 +281,9 @@ def _unfit(source: SoftLabels, store: SoftLabels) -> str | None:
 def _write_shards(store: SoftLabels, labeled: Labeled, runtime: Runtime) -> None:
     """Write the missing shards; several processes share them."""
     total = sum(map(store.batches, store.shards))
-    with runtime.progress(total, "labels", "batch") as bar:
+    with runtime.shared_progress(total, "labels", "batch") as bar:
         for shard in runtime.processes.deal(store.shards, len(store.shards)):
             if store.is_made(shard):
                 bar.skip(store.batches(shard))
             else:
                 store.write(shard, labeled(shard, bar.update))
-    runtime.processes.barrier()

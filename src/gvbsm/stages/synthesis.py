@@ -29,6 +29,7 @@ from gvbsm.data.starts import Start
 from gvbsm.data.views import resize
 from gvbsm.engine.device import RunError, Runtime
 from gvbsm.engine.progress.bars import Bar
+from gvbsm.engine.progress.shared import SharedBar
 from gvbsm.files.checkpoint import Checkpoint
 from gvbsm.files.plugins import called_by_name
 from gvbsm.method.beyond.class_matching import ClassMatching, class_moments
@@ -159,10 +160,11 @@ def synthesize_set(
     config, processes = task.config, runtime.processes
     plan = _plan(task)
     files, everything = _group_files(task, plan, path, header), range(len(plan.groups))
-    with runtime.progress(plan.steps(everything), "synthesis", "iteration") as bar:
+    with runtime.shared_progress(plan.steps(everything), "synthesis", "iteration") as bar:
         missing = processes.same(files.missing)
         await_files([files.draft.path])
-        bar.skip(plan.steps(everything) - plan.steps(missing))
+        if processes.leads:
+            bar.skip(plan.steps(everything) - plan.steps(missing))
         at_once = processes.same(lambda: _groups_at_once(config, runtime, len(missing)))
         usual = sum(len(plan.groups[g]) for g in plan.stacks(everything, at_once)[0])
         compiled = _compiled(task, runtime)
@@ -181,8 +183,7 @@ def synthesize_set(
                 except torch.OutOfMemoryError:
                     at_once = _fewer(numbers, config)
                     waiting = plan.stacks([*numbers, *itertools.chain(*waiting)], at_once)
-                    bar.update(done - bar.n)
-    processes.barrier()
+                    bar.update(int(done - bar.n))
     return files
 
 
@@ -216,7 +217,7 @@ def _make_stack(
     files: Groups,
     numbers: Sequence[int],
     runtime: Runtime,
-    bar: Bar,
+    bar: Bar | SharedBar,
 ) -> None:
     """Optimize a stack of groups, and write their images and files."""
     index = torch.cat([plan.groups[g] for g in numbers])
@@ -248,7 +249,7 @@ def optimize_stack(
     filmed: Tensor,
     runtime: Runtime,
     checkpoint: Checkpoint,
-    bar: Bar,
+    bar: Bar | SharedBar,
 ) -> tuple[Tensor, Work]:
     """Run the loop over a stack of groups: log and check its steps, film, and save checkpoints.
 
@@ -336,7 +337,7 @@ def _log_step(
     work: Work,
     task: SynthesisTask,
     runtime: Runtime,
-    bar: Bar,
+    bar: Bar | SharedBar,
 ) -> None:
     """Log an iteration to each group's trace, the progress bar and the trackers."""
     for group, trace in enumerate(work.traces):

@@ -1,0 +1,76 @@
+"""Progress of a loop whose steps several processes share."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from typing import Any, Self
+
+from gvbsm.engine.progress.bars import Bar
+
+SECONDS = 0.5  # between two looks at what the other processes have done
+
+
+class SharedBar:
+    """Counts this process's steps; the bar of process 0 shows those of all.
+
+    Its block ends when that of each process has ended.
+
+    Args:
+        bar: This process's bar.
+        add: add(name, count): add to a number that the processes share, and return it.
+        barrier: Waits for the other processes.
+        clock: Returns the time in seconds.
+
+    Attributes:
+        n: Steps of this process.
+    """
+
+    def __init__(
+        self,
+        bar: Bar,
+        add: Callable[[str, int], int],
+        barrier: Callable[[], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.n = 0
+        self._bar, self._add, self._barrier, self._clock = bar, add, barrier, clock
+        self._own, self._shown = {"skipped": 0, "done": 0}, {"skipped": 0, "done": 0}
+        self._told_at = clock()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, error: type[BaseException] | None, *_: object) -> None:
+        with self._bar:
+            if error is None:
+                self._exchange()
+                self._barrier()
+                self._exchange()
+
+    def skip(self, count: int) -> None:
+        """Count steps that an earlier run has done."""
+        self._count("skipped", count)
+
+    def update(self, n: int = 1) -> None:
+        """Count steps; a negative number takes steps back."""
+        self._count("done", n)
+
+    def set_postfix(self, **values: Any) -> None:
+        """Show values beside the bar."""
+        self._bar.set_postfix(**values)
+
+    def _count(self, kind: str, count: int) -> None:
+        self.n += count
+        self._own[kind] += count
+        if self._clock() - self._told_at >= SECONDS:
+            self._exchange()
+
+    def _exchange(self) -> None:
+        """Tell the other processes the steps of this one, and show those of all."""
+        self._told_at = self._clock()
+        for kind, show in (("skipped", self._bar.skip), ("done", self._bar.update)):
+            total = self._add(kind, self._own[kind])
+            self._own[kind] = 0
+            show(total - self._shown[kind])
+            self._shown[kind] = total

@@ -1,0 +1,81 @@
+"""The progress of a loop that several processes share."""
+
+from collections import Counter
+
+import pytest
+
+from gvbsm.engine.progress import bars
+from gvbsm.engine.progress.shared import SECONDS, SharedBar
+
+
+class Clock:
+    seconds = 0.0
+
+    def __call__(self):
+        return self.seconds
+
+
+@pytest.fixture
+def team():
+    """Two shared bars of 100 steps, what process 0 shows, and their clock."""
+    numbers, clock = Counter(), Clock()
+
+    def add(name, count):
+        numbers[name] += count
+        return numbers[name]
+
+    shown = [bars.begin(100, "labels", "batch", quiet=True) for _ in range(2)]
+    return [SharedBar(bar, add, lambda: None, clock) for bar in shown], shown[0], clock
+
+
+def test_the_first_bar_shows_the_steps_of_both(team):
+    (first, other), shown, clock = team
+    other.update(30)
+    first.update(2)
+    assert shown.n == 0  # the processes talk now and then alone
+    clock.seconds += SECONDS
+    other.update(5)
+    first.update(1)
+    assert shown.n == 38
+    assert (first.n, other.n) == (3, 35)
+
+
+def test_skipped_steps_are_counted_apart(team):
+    (first, other), shown, clock = team
+    skipped, update = [], shown.skip
+    shown.skip = lambda count: (skipped.append(count), update(count))
+    clock.seconds += SECONDS
+    other.skip(40)
+    first.update(1)
+    assert (skipped, shown.n) == ([40], 41)
+
+
+def test_steps_that_are_taken_back_leave_those_of_the_other(team):
+    (first, other), shown, clock = team
+    clock.seconds += SECONDS
+    other.update(10)
+    first.update(20)
+    clock.seconds += SECONDS
+    first.update(-20)
+    assert (shown.n, first.n) == (10, 0)
+
+
+def test_the_end_of_the_block_tells_all_steps(team):
+    (first, other), shown, _ = team
+    with other:
+        other.update(60)
+    with first:
+        first.update(40)
+    assert shown.n == 100
+
+
+def test_the_block_waits_for_the_others_unless_it_fails():
+    calls = []
+    bar = bars.begin(1, "labels", "batch", quiet=True)
+    shared = SharedBar(bar, lambda *_: calls.append("add") or 0, lambda: calls.append("barrier"))
+    with pytest.raises(KeyError), shared:
+        raise KeyError
+    assert calls == []
+    with shared:
+        pass
+    assert calls == ["add", "add", "barrier", "add", "add"]
