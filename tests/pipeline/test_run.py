@@ -315,7 +315,7 @@ def test_a_small_set_in_small_batches_learns_from_stored_labels_as_from_online_o
             result.unlink()
             shutil.rmtree(tmp_path / "labels")
     assert found[0] == found[1]
-    assert sizes == 2 * [10] * 3  # two trainings of three epochs; both batches at once
+    assert sizes == 2 * [30]  # two trainings; the batches of their three epochs at once
 
 
 def test_out_of_memory__a_batch_is_cut_unless_batchnorm_goes_by_it(tmp_path, monkeypatch):
