@@ -440,6 +440,17 @@ def test_missing_baselines(facts):
     assert "random real pictures, hard labels and teacher" in finding.text
 
 
+def test_own_pictures_have_no_full_preset_and_no_sre2l_to_miss(facts):
+    less = with_config(facts, "synthesis", iterations=100)
+    less = with_config(less, "baselines", methods=["random-hard", "random-soft", "teacher"])
+    own = replace(less, origin=Origin("own"), rows=(*ROWS[:3], ROWS[4]))
+    assert find_all(own) == []
+    without = with_config(own, "baselines", methods=[])
+    finding = only(replace(without, rows=(OWN, ROWS[1], ROWS[4])))
+    assert finding.name == "missing"  # the honest row is missed, whoever left it out
+    assert "random real pictures, soft labels." in finding.text
+
+
 def test_few_test_pictures(facts):
     rows = (OWN, ROWS[1], row("random-soft", 60.0, 60.0), row("sre2l", 60.0, 61.0), ROWS[4])
     finding = only(replace(facts, test=360, rows=rows))

@@ -10,13 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from gvbsm.config import WHOLE_SET, BaselinesConfig, Config
+from gvbsm.config import BASELINE_GROUPS, WHOLE_SET, BaselinesConfig, Config
 from gvbsm.config.build import selection_of
 from gvbsm.config.fields import dotted_names_of
 from gvbsm.config.keys import value_at
 from gvbsm.data.class_sizes import few_pictures, uneven_classes
 from gvbsm.engine.progress.spelling import spell_count
 from gvbsm.files.sizes import byte_count
+from gvbsm.pipeline.budget.pictures import PRESET as OWN_PICTURES
 from gvbsm.reporting.facts import AccuracyRow, RunFacts, preset_name
 from gvbsm.reporting.network_findings import NETWORK_CHECKS, Finding
 from gvbsm.reporting.rivals import rival_words
@@ -201,7 +202,9 @@ def _densification(facts: RunFacts) -> Iterator[Finding]:
 
 
 def _reduced(facts: RunFacts) -> Iterator[Finding]:
-    """Settings below those of the run's preset."""
+    """Settings below those of the run's preset, unless they were chosen for the user's time."""
+    if _is_of_own_pictures(facts):
+        return
     if facts.origin.is_beyond_the_paper:
         base, name = facts.preset, facts.origin.preset
     else:
@@ -230,6 +233,11 @@ def _reduced(facts: RunFacts) -> Iterator[Finding]:
             f"Settings are below those of the preset {name}: {listed(lower)}.",
             "Do not compare with published accuracies. Leave these options out for a full run.",
         )
+
+
+def _is_of_own_pictures(facts: RunFacts) -> bool:
+    """Whether the settings are fitted into a time budget, so that no preset has the full ones."""
+    return str(facts.origin.preset).split("+")[0] == OWN_PICTURES
 
 
 def _teacher_epochs(squeeze: Mapping[str, Any], backbone: str) -> int:
@@ -265,7 +273,10 @@ def _missing(facts: RunFacts) -> Iterator[Finding]:
     if facts.method != "gvbsm":
         return
     evaluated = {row.method for row in facts.rows}
-    baselines = dict.fromkeys((*BaselinesConfig().methods, *facts.config["baselines"]["methods"]))
+    expected = BASELINE_GROUPS["light"]
+    if not _is_of_own_pictures(facts):
+        expected = BaselinesConfig().methods
+    baselines = dict.fromkeys((*expected, *facts.config["baselines"]["methods"]))
     missing = [method_words(method) for method in baselines if method not in evaluated]
     if missing:
         yield Finding(
