@@ -32,6 +32,7 @@ from gvbsm.data.datasets import ImageData
 from gvbsm.data.pictures import Split
 from gvbsm.data.pixels import Normalization
 from gvbsm.engine.device import Runtime, keep_memory
+from gvbsm.engine.machine.resident import status_bytes
 from gvbsm.stages.evaluation import train_student
 from gvbsm.stages.group_files import Groups
 from gvbsm.stages.judge import Judge
@@ -136,13 +137,13 @@ def synthesis_peak(name: str, kind: str) -> float:
 @contextmanager
 def peak() -> Iterator[Callable[[], float]]:
     """Yield a function that returns the peak of bytes so far, less those in use now."""
-    start = highest = resident("RssAnon")
+    start = highest = anonymous_bytes()
     done = threading.Event()
 
     def look() -> None:
         nonlocal highest
         while not done.wait(LOOK):
-            highest = max(highest, resident("RssAnon"))
+            highest = max(highest, anonymous_bytes())
 
     watcher = threading.Thread(target=look)
     watcher.start()
@@ -153,10 +154,11 @@ def peak() -> Iterator[Callable[[], float]]:
         watcher.join()
 
 
-def resident(field: str) -> float:
-    """Bytes of this process in memory, from a field of Linux's /proc."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return next(float(line.split()[1]) * 1024 for line in lines if line.startswith(field))
+def anonymous_bytes() -> int:
+    """Bytes of this process in memory that are of no file."""
+    nbytes = status_bytes("RssAnon")
+    assert nbytes is not None, "only Linux says how much memory a process takes"
+    return nbytes
 
 
 def prepare(stage: str, extent: Extent, folder: Path) -> None:

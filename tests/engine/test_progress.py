@@ -13,13 +13,7 @@ from gvbsm.engine.progress import log as log_module
 from gvbsm.engine.progress.activity import ACTIVITY, Schedule
 from gvbsm.engine.progress.log import EARLY, JsonFormat, Screen, TextFormat, start_log
 from gvbsm.engine.progress.spelling import spell_count, spell_duration
-
-
-class Clock:
-    now = 1000.0
-
-    def __call__(self):
-        return self.now
+from support.clock import Clock
 
 
 @pytest.fixture

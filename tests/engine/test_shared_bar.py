@@ -6,13 +6,7 @@ import pytest
 
 from gvbsm.engine.progress import bars
 from gvbsm.engine.progress.shared import SECONDS, SharedBar
-
-
-class Clock:
-    seconds = 0.0
-
-    def __call__(self):
-        return self.seconds
+from support.clock import Clock
 
 
 @pytest.fixture
@@ -33,7 +27,7 @@ def test_the_first_bar_shows_the_steps_of_both(team):
     other.update(30)
     first.update(2)
     assert shown.n == 0  # the processes talk now and then alone
-    clock.seconds += SECONDS
+    clock.now += SECONDS
     other.update(5)
     first.update(1)
     assert shown.n == 38
@@ -44,7 +38,7 @@ def test_skipped_steps_are_counted_apart(team):
     (first, other), shown, clock = team
     skipped, update = [], shown.skip
     shown.skip = lambda count: (skipped.append(count), update(count))
-    clock.seconds += SECONDS
+    clock.now += SECONDS
     other.skip(40)
     first.update(1)
     assert (skipped, shown.n) == ([40], 41)
@@ -52,10 +46,10 @@ def test_skipped_steps_are_counted_apart(team):
 
 def test_steps_that_are_taken_back_leave_those_of_the_other(team):
     (first, other), shown, clock = team
-    clock.seconds += SECONDS
+    clock.now += SECONDS
     other.update(10)
     first.update(20)
-    clock.seconds += SECONDS
+    clock.now += SECONDS
     first.update(-20)
     assert (shown.n, first.n) == (10, 0)
 

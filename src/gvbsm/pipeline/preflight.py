@@ -263,8 +263,9 @@ def _check_features(config: Config, methods: Sequence[str], data: ImageData) -> 
 
 def _check_pictures(config: Config, methods: Sequence[str], key: str, data: ImageData) -> None:
     """Check that each class has enough real pictures for these methods and the start."""
-    counts = torch.bincount(data.train.labels, minlength=len(data.class_names))
-    fewest, name = int(counts.min()), data.class_names[int(counts.argmin())]
+    counts = class_counts(data.train.labels, data.class_names)
+    name = min(counts, key=counts.__getitem__)
+    fewest = counts[name]
     if config.synthesis.weight_class and not fewest:
         raise DataError(
             f"class {name!r} has no training pictures, and synthesis.weight_class needs the "

@@ -11,6 +11,7 @@ from torch import Tensor
 from gvbsm.backbones.features import feature_batches
 from gvbsm.config import Config, ConfigError
 from gvbsm.config.build import squeeze_of
+from gvbsm.config.settled import matched_teachers
 from gvbsm.data.datasets import ImageData
 from gvbsm.data.loading import plain_batches
 from gvbsm.data.pictures import DataError
@@ -144,8 +145,7 @@ def _choose_start(inputs: SelectionInputs) -> Start:
     if config.init == "herding":
         listed = _listed(inputs)
         return start_from(_select(inputs, listed, "herding"), listed, data, runtime)
-    names = config.backbones or inputs.config.squeeze.backbones
-    teachers = [InParts(inputs.teachers[name]) for name in names]
+    teachers = [InParts(inputs.teachers[name]) for name in matched_teachers(inputs.config)]
     ipc, workers = inputs.config.ipc, runtime.workers(inputs.config.data.workers)
     if config.init == "crops":
         return choose_crops(

@@ -273,9 +273,8 @@ def _missing(facts: RunFacts) -> Iterator[Finding]:
     if facts.method != "gvbsm":
         return
     evaluated = {row.method for row in facts.rows}
-    expected = BASELINE_GROUPS["light"]
-    if not _is_of_own_pictures(facts):
-        expected = BaselinesConfig().methods
+    is_own = _is_of_own_pictures(facts)
+    expected = BASELINE_GROUPS["light"] if is_own else BaselinesConfig().methods
     baselines = dict.fromkeys((*expected, *facts.config["baselines"]["methods"]))
     missing = [method_words(method) for method in baselines if method not in evaluated]
     if missing:

@@ -15,12 +15,12 @@ RESET_PEAK = "5"  # of clear_refs: see proc(5)
 
 def resident_bytes() -> int | None:
     """Bytes of this process that are in memory; None if the system does not say."""
-    return _status("VmRSS")
+    return status_bytes("VmRSS")
 
 
 def peak_bytes() -> int | None:
     """The most bytes that were in memory since `reset_peak`; None if the system does not say."""
-    return _status("VmHWM")
+    return status_bytes("VmHWM")
 
 
 def reset_peak() -> bool:
@@ -38,7 +38,8 @@ def return_freed_memory() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-def _status(name: str) -> int | None:
+def status_bytes(name: str) -> int | None:
+    """Bytes of a field of this process's status, such as `RssAnon` (proc(5)); None without it."""
     try:
         lines = (PROCESS / "status").read_text().splitlines()
     except OSError:

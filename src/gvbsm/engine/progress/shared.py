@@ -8,7 +8,7 @@ from typing import Any, Self
 
 from gvbsm.engine.progress.bars import Bar
 
-SECONDS = 0.5  # between two looks at what the other processes have done
+SECONDS = 0.5  # between two exchanges of steps with the other processes
 
 
 class SharedBar:
@@ -36,7 +36,7 @@ class SharedBar:
         self.n = 0
         self._bar, self._add, self._barrier, self._clock = bar, add, barrier, clock
         self._own, self._shown = {"skipped": 0, "done": 0}, {"skipped": 0, "done": 0}
-        self._told_at = clock()
+        self._exchanged_at = clock()
 
     def __enter__(self) -> Self:
         return self
@@ -63,12 +63,12 @@ class SharedBar:
     def _count(self, kind: str, count: int) -> None:
         self.n += count
         self._own[kind] += count
-        if self._clock() - self._told_at >= SECONDS:
+        if self._clock() - self._exchanged_at >= SECONDS:
             self._exchange()
 
     def _exchange(self) -> None:
-        """Tell the other processes the steps of this one, and show those of all."""
-        self._told_at = self._clock()
+        """Add the new steps of this process to the shared numbers, and show the sums."""
+        self._exchanged_at = self._clock()
         for kind, show in (("skipped", self._bar.skip), ("done", self._bar.update)):
             total = self._add(kind, self._own[kind])
             self._own[kind] = 0
