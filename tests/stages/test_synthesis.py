@@ -10,11 +10,14 @@ from dataclasses import astuple, replace
 import pytest
 import torch
 import torch.nn.functional as F
+from torch.distributed import HashStore
 
 from gvbsm.config import OptimizerConfig, SynthesisConfig, ViewConfig
 from gvbsm.data.starts import Start
 from gvbsm.engine.device import RunError, Runtime
 from gvbsm.engine.forms import Forms
+from gvbsm.engine.launch import Launch
+from gvbsm.engine.processes import Processes
 from gvbsm.engine.progress.bars import Bar
 from gvbsm.files.artifacts import read_header
 from gvbsm.files.checkpoint import Checkpoint
@@ -126,6 +129,24 @@ def whole(targets_for, data, runtime, tmp_path):
         return images, groups.labels, traces, groups.film()
 
     return run
+
+
+def test_finished_groups_are_counted_once_by_several_processes(whole, runtime):
+    class Team(Processes):
+        """Two processes that one test plays one after the other."""
+
+        def same(self, decide):
+            return decide()
+
+        def barrier(self):
+            pass
+
+    whole(CONFIG)
+    store = HashStore()
+    for rank in (0, 1):
+        whole(CONFIG, runtime=replace(runtime, processes=Team(Launch(rank, 2, rank), store)))
+    assert store.add("skipped-1", 0) == 2 * 8  # groups x iterations
+    assert store.add("done-1", 0) == 0
 
 
 # Groups
