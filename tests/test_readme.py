@@ -16,14 +16,14 @@ from gvbsm.config.keys import flatten
 ROOT = Path(__file__).parent.parent
 ROOMS = ROOT / "src" / "gvbsm"
 README = ROOT / "README.md"
-DOCS = sorted((ROOT / "docs").glob("*.md"))
+DOCS = sorted((ROOT / "docs").rglob("*.md"))
 PAGES = [README, ROOT / "CONTRIBUTING.md", *DOCS]
 TEXTS = {page: page.read_text(encoding="utf-8") for page in PAGES}
 
 SETTINGS = set(flatten(asdict(Config())))
 SECTIONS = "|".join({name.split(".")[0] for name in SETTINGS if "." in name})
 
-each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.stem)
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
 
 BRITISH = re.compile(
     r"artefact|behaviour|catalogue|centre|colour|defence|favour|\bgrey|labell|learnt|modell"
@@ -49,6 +49,12 @@ def anchors(text):
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
+def linked_pages(page):
+    """The pages that a page links to."""
+    targets = re.findall(r"\]\(([^)#]+\.md)(?:#[^)]*)?\)", TEXTS[page])
+    return [(page.parent / target).resolve() for target in targets if "://" not in target]
+
+
 def test_the_tree_of_rooms_has_the_captions_of_the_rooms():
     tree = re.search(r"^```\nsrc/gvbsm/\n(.*?)^```", TEXTS[README], re.DOTALL | re.MULTILINE)[1]
     printed = dict(line.split(maxsplit=1) for line in tree.splitlines())
@@ -66,8 +72,20 @@ def test_readme_has_the_command_of_the_tests():
 
 
 def test_readme_links_to_every_page():
-    linked = set(re.findall(r"\]\((docs/\w+\.md|[A-Z]+\.md)\)", TEXTS[README]))
-    assert linked == {str(page.relative_to(ROOT)) for page in PAGES[1:]}
+    top = {page for page in PAGES if page.parent in (ROOT, ROOT / "docs")}
+    assert top <= {README, *linked_pages(README)}
+
+
+def test_every_page_of_a_folder_is_linked_from_its_index():
+    for page in DOCS:
+        if page.parent != ROOT / "docs" and page.stem != "index":
+            assert page in linked_pages(page.parent / "index.md"), page.relative_to(ROOT)
+
+
+def test_every_idea_of_a_later_paper_has_a_page():
+    files = {path.stem for path in (ROOMS / "method" / "beyond").glob("*.py")}
+    pages = {page.stem for page in DOCS if page.parent.name == "beyond"}
+    assert files - {"__init__", "user_term"} <= pages
 
 
 @each_page
