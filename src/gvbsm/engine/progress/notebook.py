@@ -19,7 +19,7 @@ class VanishingBar(NotebookTqdm):
     """
 
     def __init__(self, **options: Any) -> None:
-        from IPython.display import display  # type: ignore[import-not-found]  # of a notebook alone
+        from IPython.display import display  # of a notebook alone
 
         super().__init__(display=False, leave=False, **options)
         self.displayed = True
