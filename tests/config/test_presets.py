@@ -40,7 +40,7 @@ DATA = ["cifar10", "cifar100", "digits", "folder", "imagenet-1k", "npz", "tiny-i
 DATA += ["webdataset", "hub"]
 OWN = ["own"]  # fitted to the pictures and to a time budget
 SELECTIONS = ("random", "herding", "k-center", "forgetting")
-OVERLAYS = ["sre2l", "gvbsm-hard"]
+OVERLAYS = ["sre2l", "gvbsm-hard", "gvbsm-unaugmented", "random-unaugmented"]
 OVERLAYS += [f"{how}-{labels}" for how in SELECTIONS for labels in ("hard", "soft")]
 PROTOCOLS = ["protocol-edc", "protocol-paper", "protocol-rd3", "protocol-rded"]
 REDUCED = ["cheap-teachers", "cifar10-small", "digits-short", *PROTOCOLS]
@@ -207,7 +207,7 @@ def preset(name):
 
 
 def test_all_files_are_found_and_offered():
-    assert len(FILES) == 32
+    assert len(FILES) == 34
     found = sorted(path.stem for path in FILES)
     assert found == preset_names() == sorted([*DATA, *OWN, *OVERLAYS, *REDUCED, *BEST])
     assert all(path.suffix == ".yaml" for path in FILES)
@@ -285,7 +285,13 @@ def test_every_overlay_joins_every_data_preset(name, overlay):
         assert not config.synthesis.weight_densification
         assert config.synthesis.weight_batchnorm
     else:
-        assert (config.synthesis, config.labels) == (base.synthesis, base.labels)
+        assert config.synthesis == base.synthesis
+        if overlay.endswith("-unaugmented"):
+            assert (config.labels.store, config.labels.backbones) == (False, base.labels.backbones)
+            views = config.labels.views
+            assert (views.crop, views.flip, views.cutmix, views.mixup) == ("none", False, 0, 0)
+        else:
+            assert config.labels == base.labels
         assert config.evaluation.loss == ("hard" if overlay.endswith("-hard") else "mse_gt")
 
 

@@ -397,6 +397,28 @@ def test_gvbsm_hard__trains_on_the_run_s_own_images_with_hard_labels_alone(tmp_p
     assert [path.name for path in (tmp_path / "both" / "baselines").iterdir()] == ["random-0"]
 
 
+@pytest.mark.parametrize("source", ["gvbsm", "random"])
+def test_unaugmented_rows__have_the_labels_of_the_images_as_they_are(tmp_path, source):
+    """The same as a run whose own images get such labels; no label is stored."""
+    method = f"{source}-unaugmented"
+    rows = {
+        row["method"]: row
+        for row in api.run(
+            {**SETTINGS, "baselines": {"methods": [method]}}, tmp_path / "both", quiet=True
+        )["rows"]
+    }
+    assert list(rows) == ["gvbsm", method]
+    still = {"crop": "none", "flip": False, "cutmix": 0.0, "shuffle": 0, "roll": 0, "mixup": 0.0}
+    labels = {**SETTINGS["labels"], "store": False, "views": still}
+    own = "gvbsm" if source == "gvbsm" else "random-soft"
+    alone = {**SETTINGS, "method": own, "labels": labels}
+    (row,) = api.run(alone, tmp_path / "alone", quiet=True)["rows"]
+    assert rows[method]["top1"] == row["top1"]
+    assert rows[method]["label_bytes"] is None
+    folder = tmp_path / "both" / ("" if source == "gvbsm" else "baselines/random-0")
+    assert (folder / "labels").exists() == (source == "gvbsm")  # those of gvbsm's own students
+
+
 def test_gvbsm_hard__alone_makes_the_images_and_no_soft_label(tmp_path):
     settings = for_method(as_config(SETTINGS), "gvbsm-hard")
     assert [row["method"] for row in api.run(settings, tmp_path, quiet=True)["rows"]] == [

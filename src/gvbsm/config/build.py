@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
 
 PRESETS = Path(__file__).parent / "presets"
+LABEL_KINDS = ("hard", "soft", "unaugmented")  # last words of names of methods
 
 
 def settings_parser(program: str) -> ArgumentParser:
@@ -123,7 +124,7 @@ def _typed_baseline(name: str, settings: dict[str, Any], where: str) -> dict[str
         raise ConfigError(f"there is no such baseline; {nearest(name, known)}")
     if foreign := sorted({*settings} - {"synthesis", "labels", "evaluation"}):
         raise ConfigError(f"{', '.join(foreign)} cannot differ between baselines")
-    if name == "gvbsm-hard" and "synthesis" in settings:
+    if images_of(name) == "gvbsm" and "synthesis" in settings:
         raise ConfigError("synthesis cannot differ: it is trained on the images of gvbsm")
     return _typed(settings, where)
 
@@ -234,7 +235,8 @@ def squeeze_of(config: SqueezeConfig, backbone: str) -> SqueezeConfig:
 
 def images_of(method: str) -> str:
     """Return the images that a method trains on: random of random-hard, gvbsm of gvbsm-hard."""
-    return method.removesuffix("-hard").removesuffix("-soft")
+    source, _, labels = method.rpartition("-")
+    return source if labels in LABEL_KINDS else method
 
 
 def selection_of(method: str) -> str | None:

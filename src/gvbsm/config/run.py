@@ -19,6 +19,7 @@ from gvbsm.config.stages import (
 Selection = Literal[
     "random-hard",
     "random-soft",
+    "random-unaugmented",
     "herding-hard",
     "herding-soft",
     "k-center-hard",
@@ -26,9 +27,9 @@ Selection = Literal[
     "forgetting-hard",
     "forgetting-soft",
 ]
-Method = Literal["gvbsm", "gvbsm-hard", "sre2l", Selection]
-Baseline = Literal[Selection, "gvbsm-hard", "sre2l", "teacher", "full"]
-Rival = Literal[Selection, "gvbsm-hard", "sre2l"]
+Method = Literal["gvbsm", "gvbsm-hard", "gvbsm-unaugmented", "sre2l", Selection]
+Baseline = Literal[Selection, "gvbsm-hard", "gvbsm-unaugmented", "sre2l", "teacher", "full"]
+Rival = Literal[Selection, "gvbsm-hard", "gvbsm-unaugmented", "sre2l"]
 BASELINE_GROUPS: dict[str, tuple[Baseline, ...]] = {  # `--baselines NAME` on the command line
     "none": (),
     "light": ("random-hard", "random-soft", "teacher"),
@@ -53,7 +54,8 @@ class BaselinesConfig:
         methods: Any of sre2l, teacher (the accuracy of each teacher), full (each student trained on
             all real pictures with hard labels), gvbsm-hard (the distilled images with their hard
             labels), and real pictures selected at random or by herding, k-center or forgetting
-            (random-hard, herding-soft and so on).
+            (random-hard, herding-soft and so on). gvbsm-unaugmented and random-unaugmented have the
+            soft labels of the images as they are, without views.
         sets: Distilled sets of other methods, such as {dm: PATH}: class folders of pictures, an
             .npz or an export. Their images get the labels and students of random-soft.
         draws: Random selections of real pictures; student k trains on selection k modulo draws.

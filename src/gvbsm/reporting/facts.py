@@ -20,6 +20,7 @@ from gvbsm.pipeline.tables import format_sizes
 from gvbsm.store.distilled import stored_bytes
 from gvbsm.store.workdir import Workspace
 from gvbsm.studies.literature import PublishedAccuracy, published_beside
+from gvbsm.studies.robust_scores import RobustScore, robust_scores
 
 PAPER = {"imagenet-1k": 7, "tiny-imagenet": 8, "cifar10": 9, "cifar100": 9}
 """Presets that are the paper's settings, with the number of its table."""
@@ -127,6 +128,7 @@ class RunFacts:
         test_of_class: Number of test pictures of each class; empty if the results do not say.
         train_of_class: Number of training pictures by the name of the class, likewise.
         published: Published accuracies with the data, students and images per class of the run.
+        scores: The scores of DD-Ranking for which the rows suffice.
         recognition: How a teacher classifies the run's own images; None if it is not known.
     """
 
@@ -152,6 +154,7 @@ class RunFacts:
     test_of_class: tuple[int, ...] = ()
     train_of_class: Mapping[str, int] = field(default_factory=dict)
     published: tuple[PublishedAccuracy, ...] = ()
+    scores: tuple[RobustScore, ...] = ()
     recognition: Recognition | None = None
 
     @property
@@ -235,6 +238,7 @@ def _facts(workdir: Path, data: dict[str, Any], results: dict[str, Any]) -> RunF
         test_of_class=tuple(_of_class(account, "test", names).values()),
         train_of_class=_of_class(account, "train", names),
         published=tuple(published_beside(results, manifest, images)),
+        scores=tuple(robust_scores(results["rows"])),
     )
 
 

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from gvbsm.config import BASELINE_GROUPS, WHOLE_SET, BaselinesConfig, Config
-from gvbsm.config.build import selection_of
+from gvbsm.config.build import images_of, selection_of
 from gvbsm.config.fields import dotted_names_of
 from gvbsm.config.keys import value_at
 from gvbsm.data.class_sizes import few_pictures, uneven_classes
@@ -59,6 +59,7 @@ def verdict(facts: RunFacts) -> list[str]:
         for other in facts.rows
         if other.student == row.student
         and other.method not in (facts.method, "random-soft", *WHOLE_SET)
+        and _is_augmented(other.method)
     ]
     if baselines:
         best = sorted(baselines, key=lambda other: -other.last.mean)[:RIVALS_NAMED]
@@ -85,7 +86,8 @@ def _rivals(facts: RunFacts) -> Iterator[Finding]:
     kinds: dict[str, list[tuple[AccuracyRow, AccuracyRow, float]]] = {}
     for baseline in facts.rows:
         own = facts.row(facts.method, baseline.student)
-        if own is None or baseline.method in (facts.method, "gvbsm-hard", *WHOLE_SET):
+        is_other = images_of(baseline.method) != facts.method and _is_augmented(baseline.method)
+        if own is None or not is_other or baseline.method in WHOLE_SET:
             continue
         limit = noise(own.last, baseline.last, facts.test) or 0.0
         if own.last.mean - baseline.last.mean <= limit:
@@ -116,6 +118,11 @@ def _rival(kind: str, pairs: Sequence[tuple[AccuracyRow, AccuracyRow, float]]) -
     ]
     text = f"{words.subject} {how}: {'; '.join(cases)}. {words.meaning}"
     return Finding(f"rival-{kind}", "warning", text, words.advice)
+
+
+def _is_augmented(method: str) -> bool:
+    """Whether students of a method are trained on views, as those of other methods are."""
+    return not method.endswith("-unaugmented")
 
 
 def _images_alone(facts: RunFacts) -> Iterator[Finding]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from gvbsm._version import __version__
 from gvbsm.config.build import images_of
@@ -34,6 +34,7 @@ from gvbsm.reporting.studies import costs_of, study_sections
 from gvbsm.reporting.wording import method_words
 from gvbsm.store.workdir import Workspace
 from gvbsm.studies.literature import CAUTION, HEAD
+from gvbsm.studies.robust_scores import SCORES_HEAD, SCORES_NOTE
 
 PLACES = {
     "images": "images",
@@ -110,6 +111,25 @@ def _recognition(facts: RunFacts, analysis: Analysis | None) -> Recognition | No
         return None
     count = min(len(facts.class_names), MOST_CLASSES) * min(facts.ipc, MOST_IMAGES)
     return Recognition(analysis.teacher, analysis.accuracy[images], count)
+
+
+class TextTable(NamedTuple):
+    """A table of texts beside the results: caption, heads of the columns, lines, and a note."""
+
+    caption: str
+    head: Sequence[str]
+    lines: Sequence[Sequence[str]]
+    note: str
+
+
+def _other_tables(facts: RunFacts) -> list[TextTable]:
+    """Scores and published accuracies of the run."""
+    scores = [score.cells() for score in facts.scores]
+    published = [figure.cells() for figure in facts.published]
+    return [
+        TextTable("Scores of DD-Ranking", SCORES_HEAD, scores, SCORES_NOTE),
+        TextTable("Published accuracies", HEAD, published, CAUTION),
+    ]
 
 
 def columns_of(rows: Sequence[AccuracyRow], class_names: Sequence[str]) -> list[Column]:
@@ -216,9 +236,7 @@ def _words(facts: RunFacts, name: str) -> dict[str, Any]:
         "held_out": facts.held_out,
         "rows": facts.rows,
         "columns": columns_of(facts.rows, facts.class_names),
-        "published": [figure.cells() for figure in facts.published],
-        "published_head": HEAD,
-        "caution": CAUTION,
+        "other_tables": [item for item in _other_tables(facts) if item.lines],
         "preset": preset_words(facts.config, facts.origin) if facts.preset else None,
         "settings": values,
         "changed": sum(value.preset is not None for _, rows in values for value in rows),

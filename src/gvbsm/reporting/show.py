@@ -15,6 +15,7 @@ from gvbsm.pipeline.tables import aligned, format_continual, format_table
 from gvbsm.reporting.result_tables import FORMATS, RunResults
 from gvbsm.store.label_store import LabelStore, label_folders
 from gvbsm.studies.literature import CAUTION, HEAD, published_beside
+from gvbsm.studies.robust_scores import SCORES_HEAD, robust_scores
 
 
 def describe(workdir: Path) -> str:
@@ -41,6 +42,7 @@ def describe(workdir: Path) -> str:
         lines.append(f"half-done: {path.relative_to(workdir)}, step {state['step']}")
     if results:
         lines += ["", format_table(results["rows"])]
+        lines += _scores(results)
         lines += _published(workdir, results, data)
         lines += _preset(results)
     if (workdir / "continual.json").is_file():
@@ -66,6 +68,12 @@ def result_table(workdir: Path, form: str) -> str:
     content = read_json(path)
     checked(Results, content, path)
     return FORMATS[form](RunResults(content))
+
+
+def _scores(results: dict[str, Any]) -> list[str]:
+    """The label-robust and augmentation-robust scores, where the rows suffice."""
+    cells = [score.cells() for score in robust_scores(results["rows"])]
+    return ["", aligned(SCORES_HEAD, cells)] if cells else []
 
 
 def _published(workdir: Path, results: dict[str, Any], data: Data) -> list[str]:

@@ -13,9 +13,11 @@ NO_BREAK = "\N{NO-BREAK SPACE}"
 _METHODS = {
     "gvbsm": "G-VBSM",
     "gvbsm-hard": "distilled images, hard labels",
+    "gvbsm-unaugmented": "distilled images, no augmentation",
     "sre2l": "SRe2L",
     "full": "whole set",
 }
+_KINDS = {"unaugmented": "no augmentation"}  # and the labels of other kinds
 
 
 def file_words(name: str, root: str | None) -> str:
@@ -28,7 +30,8 @@ def method_words(method: str) -> str:
     """A method's name in words: `random-soft` is "random real pictures, soft labels"."""
     if (source := selection_of(method)) is None:
         return _METHODS.get(method, method)
-    return f"{real_pictures(source)}, {method.removeprefix(f'{source}-')} labels"
+    kind = method.removeprefix(f"{source}-")
+    return f"{real_pictures(source)}, {_KINDS.get(kind, f'{kind} labels')}"
 
 
 def real_pictures(source: str) -> str:
