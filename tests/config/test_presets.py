@@ -43,7 +43,8 @@ SELECTIONS = ("random", "herding", "k-center", "forgetting")
 OVERLAYS = ["sre2l", "gvbsm-hard", "gvbsm-unaugmented", "random-unaugmented"]
 OVERLAYS += [f"{how}-{labels}" for how in SELECTIONS for labels in ("hard", "soft")]
 PROTOCOLS = ["protocol-edc", "protocol-paper", "protocol-rd3", "protocol-rded"]
-REDUCED = ["cheap-teachers", "cifar10-small", "digits-short", *PROTOCOLS]
+SRE2L = ["sre2l-cifar100", "sre2l-imagenet-1k", "sre2l-tiny-imagenet"]  # its own recipes
+REDUCED = ["cheap-teachers", "cifar10-small", "digits-short", *PROTOCOLS, *SRE2L]
 BEST = {f"{name}-best": name for name in ("cifar10", "cifar100", "digits", "imagenet-1k")}
 BEST["tiny-imagenet-best"] = "tiny-imagenet"
 MEASURED = ("cifar10-best", "digits-best")
@@ -207,7 +208,7 @@ def preset(name):
 
 
 def test_all_files_are_found_and_offered():
-    assert len(FILES) == 34
+    assert len(FILES) == 37
     found = sorted(path.stem for path in FILES)
     assert found == preset_names() == sorted([*DATA, *OWN, *OVERLAYS, *REDUCED, *BEST])
     assert all(path.suffix == ".yaml" for path in FILES)
@@ -230,7 +231,7 @@ def test_a_file_opens_with_a_comment_that_holds_its_command(path):
     lines = path.read_text(encoding="utf-8").splitlines()
     opening = lines[: next(i for i, line in enumerate(lines) if not line.startswith("#"))]
     assert opening, "no comment at the top"
-    name = path.stem if path.stem in {*DATA, *OWN, *BEST} else rf"[a-z0-9-]+\+{path.stem}"
+    name = path.stem if path.stem in {*DATA, *OWN, *BEST} else rf"[a-z0-9+-]+\+{path.stem}"
     assert re.search(rf"^#\s+gvbsm run {name}( |$)", "\n".join(opening), re.MULTILINE)
 
 
@@ -376,6 +377,34 @@ def test_a_protocol_has_the_values_of_its_source(protocol, labels, evaluation, z
     assert (students.optimizer.name, students.optimizer.lr) == ("adamw", 0.001)
     assert students.optimizer.zeta == zeta
     assert config.baselines == preset("cifar10").baselines
+
+
+@pytest.mark.parametrize(
+    ("overlay", "teacher", "images", "students"),
+    [
+        ("sre2l-cifar100", (200, 128, 0.1), (1000, 0.25, 0.01, 4), (400, 128, 30.0, "adamw")),
+        ("sre2l-tiny-imagenet", (50, 256, 0.2), (4000, 0.1, 1.0, 4), (100, 256, 20.0, "sgd")),
+        ("sre2l-imagenet-1k", None, (4000, 0.25, 0.01, 32), (300, 1024, 20.0, "adamw")),
+    ],
+)
+def test_sre2l_s_own_recipe_has_the_values_of_its_code(overlay, teacher, images, students):
+    config = preset(f"{overlay.removeprefix('sre2l-')}+sre2l+{overlay}")
+    squeeze, synthesis, evaluation = config.squeeze, config.synthesis, config.evaluation
+    (network,) = squeeze.backbones
+    assert network.endswith("resnet18")
+    assert synthesis.backbones == config.labels.backbones == evaluation.students == (network,)
+    if teacher is None:
+        assert squeeze.pretrained
+    else:
+        assert (squeeze.epochs, squeeze.batch_size, squeeze.optimizer.lr) == teacher
+    assert (config.method, synthesis.loop, synthesis.init) == ("sre2l", "original", "noise")
+    optimizer, views = synthesis.optimizer, synthesis.views
+    terms = (synthesis.iterations, optimizer.lr, synthesis.weight_batchnorm, views.roll)
+    assert (terms, views.per_sample, synthesis.batch_size) == (images, False, 100)
+    assert not synthesis.weight_conv + synthesis.weight_densification + synthesis.alpha
+    kind = (evaluation.batch_size, evaluation.temperature, evaluation.optimizer.name)
+    assert (config.labels.epochs, *kind) == students
+    assert (evaluation.loss, config.labels.batch_size) == ("kl", evaluation.batch_size)
 
 
 def test_the_reduced_cifar10_is_less_of_the_same_and_says_so():
