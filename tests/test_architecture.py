@@ -238,6 +238,7 @@ def test_the_method_is_mathematics_on_tensors(path):
         ("datasets", {"data", "exchange"}),
         ("huggingface_hub", {"data", "exchange"}),
         ("pyarrow", {"data", "exchange"}),
+        ("onnx", {"exchange"}),
         ("sklearn", {"data", "reporting"}),
         ("jinja2", {"exchange", "reporting"}),
         ("accelerate", {"engine"}),

@@ -99,8 +99,8 @@ def _export_help() -> Iterator[str]:
     yield ""
     yield from table(
         [
-            ("SOURCE", SOURCE),
-            ("--to FORM", "folder, hub, dd-ranking or safetensors"),
+            ("SOURCE", f"{SOURCE}; with --to onnx the weights of gvbsm train"),
+            ("--to FORM", "folder, hub, dd-ranking or safetensors; onnx for a trained network"),
             ("--out PATH", "the folder, or the .safetensors file, to write"),
             ("--overwrite", "replace an export there"),
             ("--soft_labels", "true or false: with the soft labels (not dd-ranking) [true]"),

@@ -26,7 +26,7 @@ VERBS = {
     "sweep": "vary settings, as in the paper's tables and figures or in a study of your own",
     "list": "list the presets, data, networks or studies that a command can name",
     "settings": "print the settings of a run as a YAML file",
-    "export": "export a set: pictures, Hugging Face Hub, DD-Ranking, or one file",
+    "export": "export a set (pictures, Hugging Face Hub, DD-Ranking, one file) or a network (ONNX)",
     "train": "train any network on a distilled set, yours or somebody else's",
     "show": "list what a work directory holds",
 }

@@ -154,16 +154,17 @@ def _training(facts: SetDescription) -> str:
 
 def _quoted(facts: SetDescription) -> SetDescription:
     """Escape Markdown and HTML in names, which a page of the Hub would render."""
-
-    def quoted(value: Any) -> Any:
-        if isinstance(value, str):
-            return re.sub(r"([\\`*\[\]<>#|!])", r"\\\1", " ".join(value.split()))
-        if isinstance(value, dict):
-            return {key: quoted(item) for key, item in value.items()}
-        return [quoted(item) for item in value] if isinstance(value, list) else value
-
     shown = ("dataset", "title", "gvbsm", "method", "teachers", "results", "versions")
-    return {name: quoted(item) if name in shown else item for name, item in facts.items()}
+    return {name: escaped(item) if name in shown else item for name, item in facts.items()}
+
+
+def escaped(value: Any) -> Any:
+    """Escape Markdown and HTML in a text, or in all texts of nested lists and mappings."""
+    if isinstance(value, str):
+        return re.sub(r"([\\`*\[\]<>#|!])", r"\\\1", " ".join(value.split()))
+    if isinstance(value, dict):
+        return {key: escaped(item) for key, item in value.items()}
+    return [escaped(item) for item in value] if isinstance(value, list) else value
 
 
 def _about(facts: SetDescription) -> str:

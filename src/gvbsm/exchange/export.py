@@ -38,6 +38,7 @@ from gvbsm.exchange.load import (
     load,
 )
 from gvbsm.exchange.plain_script import SCRIPT, plain_script
+from gvbsm.exchange.student import STUDENT, export_student
 from gvbsm.files.artifacts import ArtifactError, read_header, read_json, write_json
 from gvbsm.files.manifest import is_claimed
 from gvbsm.files.replacing import replacing
@@ -67,12 +68,14 @@ def export(
     logit_normalization: bool | None = None,
     quiet: bool = False,
 ) -> Path:
-    """Write a distilled set in another form (`gvbsm export`). A failed export leaves no files.
+    """Write a distilled set in another form, or a trained network (`gvbsm export`).
+
+    A failed export leaves no files.
 
     Args:
-        source: A work directory, or what `gvbsm.load` takes.
+        source: A work directory, or what `gvbsm.load` takes; for onnx the weights of `gvbsm train`.
         form: folder (PNG, one folder a class), hub (Hugging Face: Parquet and a card), dd-ranking,
-            or safetensors (one file).
+            safetensors (one file), or onnx (a network with its card).
         out: The folder, or the file of safetensors.
         overwrite: Replace an export that is there already.
         soft_labels: Take the soft labels along; DD-Ranking has no place for them.
@@ -87,9 +90,10 @@ def export(
         ConfigError, ArtifactError, DataError: With one clear line.
     """
     out = user_path(out)
-    if form not in FORMS:
-        raise ConfigError(f"an export is one of {', '.join(FORMS)}, got {form!r}")
+    _check_form(out, form)
     _check_free(out, form, overwrite)
+    if form == STUDENT:
+        return export_student(user_path(source), out)
     if form == "hub":
         need("datasets")
     distilled = load(source, logit_normalization=logit_normalization)
@@ -145,14 +149,24 @@ def _write_training(draft: Path, form: str, distilled: DistilledDataset, bar: Ru
     (draft / SCRIPT).write_text(script, encoding="utf-8")
 
 
+def _check_form(out: Path, form: str) -> None:
+    """Check that there is such a form, and that `out` can be a name of it.
+
+    Raises:
+        ConfigError: If not.
+    """
+    if form not in (*FORMS, STUDENT):
+        raise ConfigError(f"an export is one of {', '.join((*FORMS, STUDENT))}, got {form!r}")
+    if form == "safetensors" and out.suffix != ".safetensors":
+        raise ConfigError(f"--out must name a .safetensors file, got {out}")
+
+
 def _check_free(out: Path, form: str, overwrite: bool) -> None:
     """Check that an export may be written to `out`, before any work.
 
     Raises:
         ConfigError: If something else is there.
     """
-    if form == "safetensors" and out.suffix != ".safetensors":
-        raise ConfigError(f"--out must name a .safetensors file, got {out}")
     if out.is_symlink():
         raise ConfigError(f"{out} is a link; name a folder or a file as --out")
     if Path.cwd().is_relative_to(out.resolve()):

@@ -5,13 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor, nn
 
+from gvbsm._version import __version__
 from gvbsm.backbones import build_backbone, code_of
 from gvbsm.config import Config, ConfigError
 from gvbsm.config.build import to_dict
@@ -270,17 +271,33 @@ def _train(work: _Work, path: Path, recipe: Recipe) -> dict[str, Any]:
     result = {"recipe": recipe, "model": work.model, "distilled": work.source, **vars(history)}
     if test is not None:
         result |= test.record()
-    header = {
-        "kind": "student",
-        "recipe": recipe,
-        "backbone": work.model,
-        "class_names": list(distilled.class_names),
-        "image_size": side,
-        "channels": channels,
-        "mean": list(distilled.normalization.mean),
-        "std": list(distilled.normalization.std),
-    }
     write_json(path.with_suffix(".json"), result)
-    save(path, model.state_dict(), header)
+    save(path, model.state_dict(), _header(work, recipe, history.top1))
     checkpoint.clear()
     return result
+
+
+def _header(work: _Work, recipe: Recipe, top1: Sequence[float]) -> dict[str, Any]:
+    """The header of the weights: what builds the network again, and what it was trained on."""
+    distilled, stored, tested = work.distilled, work.distilled.soft_labels, None
+    if work.test is not None:
+        tested = {"dataset": work.test.name, "pictures": len(work.test.test), "top1": top1[-1]}
+    hard = work.config.evaluation.loss == "hard" or stored is None
+    return {
+        "kind": "student",
+        "recipe": recipe,
+        "gvbsm": __version__,
+        "backbone": work.model,
+        "class_names": list(distilled.class_names),
+        "image_size": int(distilled.images.shape[-1]),
+        "channels": int(distilled.images.shape[1]),
+        "mean": list(distilled.normalization.mean),
+        "std": list(distilled.normalization.std),
+        "trained_on": {
+            "dataset": distilled.title,
+            "method": str(distilled.header.get("method") or "unknown"),
+            "images": len(distilled),
+            "label_epochs": None if hard else work.config.labels.epochs,
+        },
+        "test": tested,
+    }

@@ -1,4 +1,4 @@
-"""The optional libraries of Hugging Face (`pip install "gvbsm[hub]"`): are they here, and quiet."""
+"""The optional libraries of Hugging Face (the extra `hub`): are they here, and quiet."""
 
 from __future__ import annotations
 
@@ -17,10 +17,8 @@ def need(*modules: str) -> None:
     """
     missing = [name for name in modules if find_spec(name) is None]
     if missing:
-        raise DataError(
-            f"this needs {' and '.join(missing)}: pip install 'gvbsm[hub]', or pip install "
-            f"{' '.join(missing)}"
-        )
+        names = " and ".join(missing)
+        raise DataError(f"this needs {names}: pip install {' '.join(missing)}")
 
 
 @contextmanager

@@ -26,6 +26,7 @@ from gvbsm.files.schema.runs import (
     Results,
     Seconds,
     StatisticsHeader,
+    StudentHeader,
     StudentHistory,
     StudentRecipe,
     StudyFile,
@@ -59,6 +60,7 @@ __all__ = [
     "Results",
     "RunSettings",
     "Seconds",
+    "StudentHeader",
     "StudentHistory",
     "StudentRecipe",
     "StudyFile",
@@ -72,6 +74,7 @@ __all__ = [
 HEADERS: dict[str, type[Manifest]] = {
     "teacher": TestedHeader,
     "forgetting": TestedHeader,
+    "student": StudentHeader,
     "statistics": StatisticsHeader,
     "images": ImagesHeader,
     "film": RecipeHeader,

@@ -13,8 +13,11 @@ from gvbsm.files.schema.base import (
     MOST_CLASSES,
     Classes,
     ClassNames,
+    Deviation,
     Finite,
+    Images,
     Manifest,
+    Mean,
     Percent,
     Positive,
     Side,
@@ -102,6 +105,44 @@ class TeacherHeader(TestedHeader):
     class_names: ClassNames
     image_size: Side
     channels: Literal[1, 3]
+
+
+class StudentSource(Manifest):
+    """The distilled set that a student was trained on."""
+
+    dataset: Text
+    method: Text
+    images: Images
+    label_epochs: Positive | None
+
+
+class StudentTest(Manifest):
+    """The real pictures that a student was tested on, and its top-1 accuracy in percent."""
+
+    pictures: Positive
+    dataset: Text
+    top1: Percent
+
+
+class StudentHeader(Manifest):
+    """The header of the weights of `gvbsm train`, from which the network is built again."""
+
+    recipe: dict[str, Any]
+    gvbsm: Text
+    backbone: Text
+    class_names: ClassNames
+    image_size: Side
+    channels: Literal[1, 3]
+    mean: list[Mean]
+    std: list[Deviation]
+    trained_on: StudentSource
+    test: StudentTest | None
+
+    @model_validator(mode="after")
+    def _agree(self) -> Self:
+        if not len(self.mean) == len(self.std) == self.channels:
+            raise ValueError(f"mean and std should each be {self.channels} numbers, one a channel")
+        return self
 
 
 class StatisticsHeader(Manifest):
