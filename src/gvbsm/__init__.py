@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from gvbsm.engine.device import RunError as RunError
     from gvbsm.exchange.export import export as export
     from gvbsm.exchange.load import load as load
+    from gvbsm.exchange.merge import merge as merge
     from gvbsm.exchange.train import train as train
     from gvbsm.files.artifacts import ArtifactError as ArtifactError
     from gvbsm.reporting import report as report
@@ -42,6 +43,7 @@ _ORIGIN = {
     "export": ("exchange.export", "export"),
     "load": ("exchange.load", "load"),
     "load_dataset": ("data.datasets", "load_dataset"),
+    "merge": ("exchange.merge", "merge"),
     "report": ("reporting", "report"),
     "plan": ("api", "plan"),
     "run": ("api", "run"),

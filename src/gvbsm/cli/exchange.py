@@ -1,4 +1,4 @@
-"""The verbs `export` and `train`: write a distilled set in another form, train on one."""
+"""The verbs `export`, `merge` and `train`: write a set in another form, join several, train."""
 
 from __future__ import annotations
 
@@ -60,6 +60,31 @@ def export_verb(argv: list[str]) -> int:
     return 0
 
 
+def merge_verb(argv: list[str]) -> int:
+    """Merge distilled sets into one."""
+    if asks_for_help(argv):
+        print("\n".join(_merge_help()))
+        return 0
+    from jsonargparse import ArgumentError, ArgumentParser
+
+    parser = ArgumentParser(prog="gvbsm merge", exit_on_error=False, allow_abbrev=False)
+    parser.add_argument("sources", type=str, nargs="+")
+    parser.add_argument("--out", type=str, required=True)
+    parser.add_argument("--overwrite", action="store_true")
+    parser.add_argument("--soft_labels", type=bool, default=True)
+    parser.add_argument("--quiet", action="store_true")
+    try:
+        parsed = parser.parse_args(argv)
+    except ArgumentError as error:
+        raise ConfigError(_explain(str(error), parser.prog)) from None
+    start_log(parsed.quiet)
+    from gvbsm.exchange.merge import merge
+
+    options = {name: getattr(parsed, name) for name in ("overwrite", "soft_labels", "quiet")}
+    print(merge(parsed.sources, parsed.out, **options))
+    return 0
+
+
 def train_verb(argv: list[str]) -> int:
     """Train a network on a distilled set; print its last test accuracy and its file."""
     if asks_for_help(argv):
@@ -115,6 +140,24 @@ def _export_help() -> Iterator[str]:
     )
     yield ""
     yield "example: gvbsm export runs/digits --to folder --out digits-distilled"
+
+
+def _merge_help() -> Iterator[str]:
+    yield "usage: gvbsm merge SOURCE SOURCE ... --out DIR"
+    yield ""
+    yield from table(
+        [
+            ("SOURCE", SOURCE),
+            ("--out DIR", "the folder of the merged set"),
+            ("--overwrite", "replace a merged set there"),
+            ("--soft_labels", "true or false: with the soft labels, which all must have [true]"),
+            ("--quiet", "no progress bars and no log"),
+        ]
+    )
+    yield ""
+    yield "Classes are matched by name. The merged set has the classes of all sets."
+    yield ""
+    yield "example: gvbsm merge runs/client1 runs/client2 --out runs/union"
 
 
 def _train_help() -> Iterator[str]:

@@ -91,7 +91,7 @@ def export(
     """
     out = user_path(out)
     _check_form(out, form)
-    _check_free(out, form, overwrite)
+    check_free(out, form, overwrite)
     if form == STUDENT:
         return export_student(user_path(source), out)
     if form == "hub":
@@ -99,7 +99,7 @@ def export(
     distilled = load(source, logit_normalization=logit_normalization)
     if not soft_labels:
         distilled = replace(distilled, soft_labels=None)
-    _check_whole(distilled.soft_labels)
+    check_whole(distilled.soft_labels)
     facts = describe_set(distilled, user_path(source), form)
     bar = Runtime(torch.device("cpu"), "fp32", 0, quiet=quiet)
     if form == "safetensors":
@@ -161,8 +161,13 @@ def _check_form(out: Path, form: str) -> None:
         raise ConfigError(f"--out must name a .safetensors file, got {out}")
 
 
-def _check_free(out: Path, form: str, overwrite: bool) -> None:
-    """Check that an export may be written to `out`, before any work.
+def check_free(out: Path, form: str, overwrite: bool) -> None:
+    """Check that a set may be written to `out`, before any work.
+
+    Args:
+        out: The folder or file.
+        form: The form of the export; every form but safetensors is a folder.
+        overwrite: Whether what gvbsm wrote there may be replaced.
 
     Raises:
         ConfigError: If something else is there.
@@ -184,8 +189,8 @@ def _check_free(out: Path, form: str, overwrite: bool) -> None:
         raise ConfigError(f"gvbsm did not export {out}; name another folder")
 
 
-def _check_whole(stored: SoftLabels | None) -> None:
-    """Check that all soft labels exist before the card describes them.
+def check_whole(stored: SoftLabels | None) -> None:
+    """Check that all soft labels exist, if there are any.
 
     Raises:
         ArtifactError: If labels were stopped half-way.

@@ -104,7 +104,8 @@ def load(
     path = user_path(source)
     if path.is_dir() and not (path / FACTS).is_file() and not is_plain(path):
         distilled = load_distilled(path, logit_normalization)
-        return replace(distilled, header={**distilled.header, "settings": _run_settings(path)})
+        settings = {**recorded_settings(distilled), **_run_settings(path)}
+        return replace(distilled, header={**distilled.header, "settings": settings})
     distilled = _load_exported(source, path, cache)
     recorded = recorded_settings(distilled).get("labels", {}).get("logit_normalization")
     if distilled.soft_labels is not None and logit_normalization not in (None, recorded):

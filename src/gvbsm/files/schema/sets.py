@@ -109,6 +109,7 @@ class ImagesHeader(Manifest):
     mean: list[Mean]
     std: list[Deviation]
     traces: list[list[dict[str, Any]]] = Field(default_factory=list)
+    settings: RunSettings | None = None
 
     @model_validator(mode="after")
     def _agree(self) -> Self:
