@@ -33,7 +33,8 @@ ALLOWED = {  # room -> the rooms that it may import
     "stages": "config engine files backbones data method method.beyond store",
     "pipeline": "_version config engine files backbones data method store stages",
     "studies": "config engine files data store pipeline",
-    "exchange": "_version config engine files backbones data method store stages pipeline",
+    "exchange": "_version config engine files backbones data method method.beyond store stages "
+    "pipeline",
     "reporting": "_version config engine files backbones data method store pipeline studies",
     "api": "config engine files backbones data pipeline exchange reporting",
     "cli": "_version config engine files backbones data store pipeline studies exchange reporting "

@@ -587,7 +587,9 @@ def test_every_loss_and_baseline_learns_with_the_optimizer_of_the_preset(name, r
     config = build_config(read_preset(name))
     rivals = [item for item in config.baselines.methods if item != "teacher"]
     settings = [for_method(config, rival).evaluation for rival in rivals]
-    settings += [replace(config.evaluation, loss=loss) for loss in ("mse_gt", "kl", "hard")]
+    settings += [
+        replace(config.evaluation, loss=loss) for loss in ("mse_gt", "kl", "cosine", "hard")
+    ]
     different = [item for index, item in enumerate(settings) if item not in settings[:index]]
     for number, evaluation in enumerate(different):
         for lr in {evaluation.optimizer.lr, *evaluation.lr_of.values()}:

@@ -192,7 +192,9 @@ def test_settings_without_a_name_there_are_listed():
     assert (
         inexpressible(LabelsConfig(views=ViewConfig(shuffle=1)), EvaluationConfig(loss="kl")) == []
     )
-    assert inexpressible(LabelsConfig(), EvaluationConfig(loss="hard")) == ["evaluation.loss=hard"]
+    for loss in ("hard", "cosine"):
+        settings = inexpressible(LabelsConfig(), EvaluationConfig(loss=loss))
+        assert settings == [f"evaluation.loss={loss}"]
     constant = EvaluationConfig(optimizer=OptimizerConfig(schedule="constant"))
     assert inexpressible(LabelsConfig(), constant) == []
     mixed = EvaluationConfig(loss="kl", hard_target="mixed")  # which kl does not read

@@ -7,6 +7,7 @@ import sys
 
 import pytest
 import torch
+import torch.nn.functional as F
 from PIL import Image
 
 from gvbsm.config import LabelsConfig, LabelStorageConfig, ViewConfig
@@ -134,6 +135,7 @@ TRAININGS = {
     "muon, average": {"optimizer": {"name": "muon", "lr": 0.005}, "ema": 0.9},
     "constant": {"optimizer": {"name": "adam", "schedule": "constant"}},
     "ssrs": {"optimizer": {"name": "adamw", "schedule": "ssrs"}},
+    "cosine": {"loss": "cosine", "hard_target": "mixed"},
     "torchvision": {"students": ["resnet18"], "optimizer": {"lr": 0.01}},
     "hard": {"loss": "hard"},
 }
@@ -152,6 +154,29 @@ def test_it_trains_and_tests(evaluation, labeled, data, tmp_path):
     assert 0 <= float(printed.split()[1]) <= 100
     state = torch.load(folder / "student.pt", weights_only=True)
     assert all(bool(torch.isfinite(value).all()) for value in state.values())
+
+
+@pytest.mark.parametrize("target", ["base", "mixed"])
+@pytest.mark.parametrize("loss", ["mse_gt", "kl", "cosine"])
+def test_its_loss_is_that_of_the_loader(loss, target, labeled):
+    evaluation = {"loss": loss, "hard_target": target, "temperature": 2.0}
+    distilled = load(labeled(evaluation=evaluation))
+    loader = distilled.loader()
+    batch = next(iter(loader))
+    outputs = torch.linspace(-1, 2, batch.logits.numel()).view_as(batch.logits).sin()
+    hard = batch.labels
+    if target == "mixed" and loss != "kl":  # whose script leaves hard labels alone
+        own, partner = (F.one_hot(labels, 4) for labels in (batch.labels, batch.partners))
+        hard = torch.lerp(partner.float(), own.float(), batch.kept[:, None])
+    tree = ast.parse(plain_script(distilled, "folder"))
+    (formula,) = [
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Assign) and ast.unparse(node.targets[0]) == "loss"
+    ]
+    names = {"outputs": outputs, "soft": batch.logits, "hard": hard, "F": F, "CLASSES": 4}
+    of_script = eval(ast.unparse(formula), names)
+    assert float(of_script) == pytest.approx(float(loader.loss(outputs, batch)), rel=1e-5)
 
 
 def test_it_trains_on_hard_labels_if_there_are_no_soft_ones(labeled, tmp_path):
@@ -180,8 +205,9 @@ def test_its_network_is_one_of_the_students(students, size, expected, labeled):
     assert (network.convnet is None) == (expected in ("resnet50", "torchvision/resnet18"))
 
 
-def test_it_is_short_and_holds_no_text_of_others(labeled):
-    distilled = load(labeled())
+@pytest.mark.parametrize("loss", ["mse_gt", "cosine"])
+def test_it_is_short_and_holds_no_text_of_others(loss, labeled):
+    distilled = load(labeled(evaluation={"loss": loss}))
     hostile = 'x"""\nimport os  # '
     object.__setattr__(distilled, "class_names", (hostile, "b", "c", "d"))
     distilled.header.update(dataset=hostile, title=hostile, method=hostile)

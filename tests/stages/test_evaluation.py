@@ -1,4 +1,4 @@
-"""Students: the three losses reach them, stored labels equal online ones, stops leave no trace."""
+"""Students: the four losses reach them, stored labels equal online ones, stops leave no trace."""
 
 import math
 from dataclasses import replace
@@ -121,9 +121,9 @@ def cross_entropy(logits, label):
 
 
 def slow_loss(logits, soft, own, partners, kept, config):
-    """Eq. 11, SRe2L's T^2 KL, or hard labels, picture by picture."""
+    """Eq. 11, SRe2L's T^2 KL, GIFT's cosine, or hard labels, picture by picture."""
     batch, classes = soft.shape
-    hard, square, divergence = 0.0, 0.0, 0.0
+    hard, square, divergence, cosine = 0.0, 0.0, 0.0, 0.0
     for ours, theirs, label, partner, share in zip(
         logits.tolist(), soft.tolist(), own.tolist(), partners.tolist(), kept, strict=True
     ):
@@ -133,11 +133,16 @@ def slow_loss(logits, soft, own, partners, kept, config):
         square += sum((a - b) ** 2 for a, b in pairs) / (batch * classes)
         p, q = (reference.softmax([v / config.temperature for v in row]) for row in (theirs, ours))
         divergence += config.temperature**2 * reference.kl_divergence(p, q) / batch
-    return {"mse_gt": square + config.gamma * hard, "kl": divergence, "hard": hard}[config.loss]
+        smoothed = [0.1 / (classes - 1)] * classes
+        smoothed[label] += share * (0.9 - 0.1 / (classes - 1))
+        smoothed[partner] += (1 - share) * (0.9 - 0.1 / (classes - 1))
+        cosine += reference.refined_cosine_distance(ours, theirs, smoothed) / batch
+    squared = square + config.gamma * hard
+    return {"mse_gt": squared, "kl": divergence, "cosine": cosine, "hard": hard}[config.loss]
 
 
 @pytest.mark.parametrize("target", ["base", "mixed"])
-@pytest.mark.parametrize("loss", ["mse_gt", "kl", "hard"])
+@pytest.mark.parametrize("loss", ["mse_gt", "kl", "cosine", "hard"])
 def test_first_loss_is_the_formula(loss, target, student, same_start, data, teachers, runtime):
     # A gamma that weighs the hard labels no less than the square.
     config = replace(CONFIG, loss=loss, hard_target=target, batch_size=40, gamma=30.0)
@@ -153,7 +158,7 @@ def test_first_loss_is_the_formula(loss, target, student, same_start, data, teac
     logits = same_start(pictures).detach()
     expected = slow_loss(logits, soft, own, partners[plan.order], kept, config)
     assert history.losses == pytest.approx([expected], rel=2e-3)  # labels are float16
-    for other in {"mse_gt", "kl", "hard"} - {loss}:
+    for other in {"mse_gt", "kl", "cosine", "hard"} - {loss}:
         wrong = replace(config, loss=other)
         assert slow_loss(logits, soft, own, partners, kept, wrong) != pytest.approx(
             expected, rel=0.02
@@ -176,7 +181,7 @@ def test_hard_target_matters_to_mixed_pictures_alone(student, same_start):
     assert student(replace(kl, hard_target="mixed")) == student(kl)
 
 
-@pytest.mark.parametrize("loss", ["mse_gt", "kl"])
+@pytest.mark.parametrize("loss", ["mse_gt", "kl", "cosine"])
 def test_student_learns_from_soft_labels(loss, student, data):
     """All hard labels are wrong here: what is learnt can come from the teachers alone."""
     wrong = replace(data, train=replace(data.train, labels=(data.train.labels + 1) % 4))
@@ -264,7 +269,7 @@ def test_number_of_seeds_does_not_change_a_student(student, monkeypatch):
     assert student(replace(CONFIG, seeds=1)) == student(replace(CONFIG, seeds=2))
 
 
-@pytest.mark.parametrize("loss", ["mse_gt", "kl", "hard"])
+@pytest.mark.parametrize("loss", ["mse_gt", "kl", "cosine", "hard"])
 def test_parts_of_a_batch_train_the_same_student(loss, student):
     """Four steps of 10 images, whose last part is a smaller one: 4 + 3 + 3."""
     config, labels = replace(CONFIG, loss=loss, hard_target="mixed"), replace(LABELS, epochs=2)

@@ -215,15 +215,18 @@ def test_the_caller_s_defaults_do_not_reach_the_batches(labeled):
     assert not batch.views.is_inference()
 
 
-@pytest.mark.parametrize("loss", ["kl", "mse_gt", "hard"])
+@pytest.mark.parametrize("loss", ["kl", "mse_gt", "cosine", "hard"])
 def test_the_loss_is_that_of_the_recorded_settings(loss, labeled):
     distilled = labeled(evaluation={"loss": loss, "temperature": 2.0, "gamma": 0.5})
     loader = distilled.loader()
     batch = next(iter(loader))
     outputs = torch.linspace(-1, 1, batch.logits.numel()).view_as(batch.logits)
     hard = F.cross_entropy(outputs, batch.labels)
+    smoothed = torch.full_like(outputs, 0.1 / 3).scatter(1, batch.labels[:, None], 0.9)
+    refined = F.normalize(batch.logits) + 0.1 * F.normalize(smoothed)
     expected = {
         "hard": hard,
+        "cosine": 1 - F.cosine_similarity(outputs, refined).mean(),
         "mse_gt": F.mse_loss(outputs, batch.logits) + 0.5 * hard,
         "kl": 4
         * F.kl_div(F.log_softmax(outputs / 2, 1), batch.probabilities(2.0), reduction="batchmean"),

@@ -161,6 +161,18 @@ def ensemble_logits(logits, normalize):
     return out
 
 
+def refined_cosine_distance(student, teacher, hard):
+    """GIFT's loss of one view: lists of its logits, the teacher's, and its smoothed hard label."""
+
+    def length(row):
+        return math.sqrt(sum(v * v for v in row))
+
+    both = zip(teacher, hard, strict=True)
+    label = [t / length(teacher) + 0.1 * s / length(hard) for t, s in both]
+    product = sum(a * b for a, b in zip(student, label, strict=True))
+    return 1 - product / (length(student) * length(label))
+
+
 # Views.
 
 

@@ -254,7 +254,8 @@ class EvaluationConfig:
     Args:
         students: Names of the students' architectures.
         seeds: Students of each architecture; results are their mean and standard deviation.
-        loss: mse_gt (Eq. 11), kl (SRe2L), or hard (cross-entropy with the hard labels).
+        loss: mse_gt (Eq. 11), kl (SRe2L), cosine (GIFT: the direction of the logits), or hard
+            (cross-entropy with the hard labels).
         gamma: Weight of the cross-entropy in mse_gt.
         temperature: Temperature of kl.
         hard_target: Hard label of a mixed image: that of the unmixed image (base), or of both by
@@ -277,7 +278,7 @@ class EvaluationConfig:
         ("convnet128", "resnet18"), in_recipe=False, often_changed=True
     )
     seeds: int = setting(3, limit="positive", in_recipe=False, reducible=True, often_changed=True)
-    loss: Literal["mse_gt", "kl", "hard"] = setting("mse_gt", read_by_train=True)
+    loss: Literal["mse_gt", "kl", "cosine", "hard"] = setting("mse_gt", read_by_train=True)
     gamma: float = setting(0.15, limit="not negative", read_by_train=True)
     temperature: float = setting(20.0, limit="positive", read_by_train=True)
     hard_target: Literal["base", "mixed"] = setting("base", read_by_train=True)

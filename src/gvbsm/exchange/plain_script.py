@@ -11,6 +11,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from gvbsm.config import EvaluationConfig, ViewConfig
 from gvbsm.data.epochs import batch_size_for
 from gvbsm.data.loading import batch_count
+from gvbsm.method.beyond.cosine import HARD_SHARE, SMOOTHING
 from gvbsm.store.distilled import DistilledDataset
 from gvbsm.store.plan_codec import CELL, SHARE
 from gvbsm.store.soft_labels import SoftLabels
@@ -25,6 +26,8 @@ LOSSES = {
     "            (soft / {temperature}).softmax(1),\n"
     '            reduction="batchmean",\n'
     "        )",
+    "cosine": "1 - F.cosine_similarity(outputs, F.normalize(soft) + {share} * F.normalize(\n"
+    "            {hard} + {others:.6g})).mean()",
     "hard": "F.cross_entropy(outputs, hard)",
 }
 
@@ -80,7 +83,7 @@ def plain_script(distilled: DistilledDataset, form: str, images: str = "", label
         "seed": config.seed,
         "soft": stored is not None,
         **network._asdict(),
-        **_training(evaluation),
+        **_training(evaluation, len(distilled.class_names)),
         **(_hard_views(views, size, len(distilled.class_names)) if stored is None else {}),
         **(_stored_views(stored, views) if stored is not None else {}),
     }
@@ -122,7 +125,7 @@ def _network(name: str, channels: int, size: int) -> Network:
     return Network("")
 
 
-def _training(evaluation: EvaluationConfig) -> dict[str, Any]:
+def _training(evaluation: EvaluationConfig, classes: int) -> dict[str, Any]:
     """Optimizer and loss, as Python where they are one expression."""
     optimizer = evaluation.optimizer
     grouped = optimizer.weight_decay > 0 or optimizer.name == "muon"
@@ -134,10 +137,16 @@ def _training(evaluation: EvaluationConfig) -> dict[str, Any]:
         name = "Adam" if optimizer.name == "adam" else "AdamW"
         solver = f"torch.optim.{name}({parameters}, {rate}, betas={optimizer.betas}, {decay})"
     temperature = evaluation.temperature
+    mixed = evaluation.loss in ("mse_gt", "cosine") and evaluation.hard_target == "mixed"
+    others = SMOOTHING / max(1, classes - 1)  # probability of each other class
     loss = LOSSES[evaluation.loss].format(
-        gamma=evaluation.gamma, temperature=temperature, square=temperature**2
+        gamma=evaluation.gamma,
+        temperature=temperature,
+        square=temperature**2,
+        hard="hard" if mixed else "F.one_hot(hard, CLASSES)",
+        share=HARD_SHARE,
+        others=others / (1 - SMOOTHING - others),  # before the label is scaled to length 1
     )
-    mixed = evaluation.loss == "mse_gt" and evaluation.hard_target == "mixed"
     own_rate = optimizer.warmup > 0 or optimizer.zeta != 1 or optimizer.schedule == "ssrs"
     return {
         "optimizer": optimizer,

@@ -17,6 +17,7 @@ from gvbsm.data.epochs import EpochPlan, batch_size_for, draw_plan, join_plans, 
 from gvbsm.data.loading import batch_count, border_color, split_batches
 from gvbsm.data.pixels import Normalization
 from gvbsm.engine.device import Runtime
+from gvbsm.method.beyond.cosine import cosine_loss, smoothed_labels
 from gvbsm.method.beyond.label_pool import redraw
 from gvbsm.method.ensemble import label_batch
 from gvbsm.method.losses import hard_loss, kd_loss, mse_gt_loss
@@ -221,5 +222,9 @@ class StudentTask:
         assert batch.logits is not None
         if config.loss == "kl":
             return kd_loss(outputs, batch.logits, config.temperature)
+        if config.loss == "cosine":
+            classes = outputs.shape[1]
+            smoothed = smoothed_labels(batch.labels, batch.partners, kept, classes)
+            return cosine_loss(outputs, batch.logits, smoothed)
         hard = hard_loss(outputs, batch.labels, batch.partners, kept)
         return mse_gt_loss(outputs, batch.logits, hard, config.gamma)

@@ -45,6 +45,7 @@ LOSSES = {
     "": "training loss",
     "mse_gt": "squared error to soft labels, and cross-entropy",
     "kl": "KL divergence from soft labels",
+    "cosine": "1 - cosine of logits and soft labels",
     "hard": "cross-entropy with hard labels",
 }
 """Kinds of losses (`evaluation.loss`) -> titles of their panels."""
