@@ -31,7 +31,7 @@ ALLOWED = {  # room -> the rooms that it may import
     "method.beyond": "config engine data method",
     "store": "_version config engine files backbones data method method.beyond",
     "stages": "config engine files backbones data method method.beyond store",
-    "pipeline": "_version config engine files backbones data method store stages",
+    "pipeline": "_version config engine files backbones data method method.beyond store stages",
     "studies": "config engine files data store pipeline",
     "exchange": "_version config engine files backbones data method method.beyond store stages "
     "pipeline",

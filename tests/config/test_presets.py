@@ -329,6 +329,7 @@ OTHER = {  # a run that differs from the defaults in all that a protocol is abou
         "gamma": 0.7,
         "temperature": 5.0,
         "hard_target": "mixed",
+        "hard_phase": {"share": 0.3, "smoothing": 0.5},
         "batch_size": 13,
         "micro_batch": 5,
         "optimizer": {"name": "muon", "lr": 0.3, "weight_decay": 0.2, "warmup": 0.1, "zeta": 3.0},
@@ -352,6 +353,7 @@ def test_a_protocol_judges_sets_of_any_recipe_alike(protocol):
                 del settings[section][name]
         del settings["labels"]["views"]["padding"]  # read with crop=pad
         del settings["evaluation"]["optimizer"]["momentum"]  # read by sgd and muon
+        del settings["evaluation"]["hard_phase"]["smoothing"]  # read with a share
         found.append(settings)
     assert found[0] == found[1] == found[2]
 

@@ -15,7 +15,14 @@ import yaml
 from torch import nn
 
 from gvbsm.backbones import build_backbone
-from gvbsm.config import ConfigError, EvaluationConfig, LabelsConfig, OptimizerConfig, ViewConfig
+from gvbsm.config import (
+    ConfigError,
+    EvaluationConfig,
+    HardPhaseConfig,
+    LabelsConfig,
+    OptimizerConfig,
+    ViewConfig,
+)
 from gvbsm.config.keys import flat_keys
 from gvbsm.engine.optimizers import schedule
 from gvbsm.exchange.ddranking import (
@@ -195,6 +202,8 @@ def test_settings_without_a_name_there_are_listed():
     for loss in ("hard", "cosine"):
         settings = inexpressible(LabelsConfig(), EvaluationConfig(loss=loss))
         assert settings == [f"evaluation.loss={loss}"]
+    phased = EvaluationConfig(hard_phase=HardPhaseConfig(share=0.5))
+    assert inexpressible(LabelsConfig(), phased) == ["evaluation.hard_phase.share=0.5"]
     constant = EvaluationConfig(optimizer=OptimizerConfig(schedule="constant"))
     assert inexpressible(LabelsConfig(), constant) == []
     mixed = EvaluationConfig(loss="kl", hard_target="mixed")  # which kl does not read

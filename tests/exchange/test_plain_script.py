@@ -217,6 +217,17 @@ def test_it_is_short_and_holds_no_text_of_others(loss, labeled):
     assert len(text.splitlines()) <= 80
 
 
+def test_it_says_that_it_has_no_hard_phase(labeled, tmp_path, caplog):
+    phase = {"hard_phase": {"share": 0.5}}
+    folder = written(labeled(evaluation=phase), "folder", tmp_path)
+    assert "evaluation.hard_phase" in caplog.text
+    text = (folder / "train_plain.py").read_text()
+    assert "# The students of the run also had epochs with hard labels" in text
+    caplog.clear()
+    text = plain_script(load(labeled(evaluation={**phase, "loss": "hard"})), "folder")
+    assert "evaluation.hard_phase" not in caplog.text + text
+
+
 def test_its_numbers_are_those_of_the_settings(labeled, tmp_path):
     folder = written(
         labeled(evaluation={"gamma": 0.7, "optimizer": {"lr": 0.03}}), "folder", tmp_path

@@ -54,6 +54,10 @@ def test_workload__counts_images_that_two_methods_share_once(tmp_path):
 def test_workload__counts_labels_that_are_not_stored_for_each_student(tmp_path):
     labels = {"epochs": 20, "store": False}
     assert counted(tmp_path, labels=labels)["a", "inference"] == 6 * 20 * 4
+    evaluation = {**BASE["evaluation"], "hard_phase": {"share": 0.75}}
+    phased = counted(tmp_path, labels=labels, evaluation=evaluation)
+    assert phased["a", "inference"] == 6 * 5 * 4  # the hard phase labels no views
+    assert phased["s", "training"] == 6 * 20 * 4
     pruned = {"epochs": 20, "storage": {"pruning": 4}}
     assert counted(tmp_path, labels=pruned)["a", "inference"] == 6 * 5
 

@@ -10,7 +10,14 @@ from torch import nn
 
 import gvbsm.stages.evaluation
 from gvbsm.backbones import build_backbone
-from gvbsm.config import EvaluationConfig, LabelsConfig, OptimizerConfig, ViewConfig
+from gvbsm.config import (
+    EvaluationConfig,
+    HardPhaseConfig,
+    LabelsConfig,
+    LabelStorageConfig,
+    OptimizerConfig,
+    ViewConfig,
+)
 from gvbsm.data.epochs import draw_plan, view_batch
 from gvbsm.data.pictures import Split
 from gvbsm.engine.device import RunError
@@ -35,6 +42,7 @@ CONFIG = EvaluationConfig(
     optimizer=OptimizerConfig(name="adamw", lr=0.01, weight_decay=0.01),
     tests=3,
 )
+HARD_PHASE = replace(CONFIG, hard_phase=HardPhaseConfig(share=0.4))  # epochs 2 and 3 of 6
 
 
 @pytest.fixture
@@ -181,6 +189,63 @@ def test_hard_target_matters_to_mixed_pictures_alone(student, same_start):
     assert student(replace(kl, hard_target="mixed")) == student(kl)
 
 
+@pytest.mark.parametrize("pruning", [1, 2])
+def test_hard_phase_has_fresh_views_between_the_stored_ones(
+    pruning, data, stored, teachers, runtime
+):
+    labels = replace(LABELS, storage=LabelStorageConfig(pruning=pruning))
+    images, store = data.train.images, stored(labels)
+    labeler = Labeler(len(images), 8, labels, runtime, store, [])
+    of_set = (images, data.train.labels, labeler, data.normalization)
+    plain, phased = (StudentTask(*of_set, config, labels) for config in (CONFIG, HARD_PHASE))
+    epochs = [list(phased.batches(epoch, 0, runtime)) for epoch in range(6)]
+    for epoch, number in ((0, 0), (1, 1), (4, 2), (5, 3)):
+        expected = plain.batches(number, 0, runtime)
+        for batch, same in zip(epochs[epoch], expected, strict=True):
+            assert all(torch.equal(*pair) for pair in zip(batch, same, strict=True))
+    views = []
+    for epoch in (2, 3):
+        plan = draw_plan(len(images), 8, MIXED, 6 + epoch, runtime)
+        pictures = view_batch(images, plan, plan.order, data.normalization, runtime)
+        assert torch.equal(torch.cat([batch.views for batch in epochs[epoch]]), pictures)
+        assert all(batch.logits is None for batch in epochs[epoch])
+        views.append(pictures)
+    assert not torch.equal(*views)
+    joined = list(phased.batches_from(1, 2, runtime))
+    left = [batch for epoch in epochs[1:] for batch in epoch][2:]
+    for batch, same in zip(joined, left, strict=True):
+        assert torch.equal(batch.views, same.views)
+        assert (batch.logits is None) == (same.logits is None)
+
+
+def test_hard_phase_learns_smoothed_mixed_labels(student, same_start, data, runtime):
+    """Five of six epochs are hard, and they come first: the first loss is that of the start."""
+    phase = HardPhaseConfig(share=0.8, smoothing=0.7)
+    config = replace(CONFIG, hard_phase=phase, batch_size=40, hard_target="base")
+    history = student(config, replace(LABELS, epochs=6, batch_size=40))
+    plan = draw_plan(40, 8, MIXED, 6, runtime)
+    pictures = view_batch(data.train.images, plan, plan.order, data.normalization, runtime)
+    boxes = plan.mixes.boxes[plan.order].tolist()
+    labels, expected = data.train.labels, 0.0
+    own, partners = labels[plan.order], labels[plan.mixes.partners[plan.order]]
+    for row, label, partner, box in zip(
+        same_start(pictures).tolist(), own.tolist(), partners.tolist(), boxes, strict=True
+    ):
+        kept = 1 - box[2] * box[3] / 64
+        mean = sum(cross_entropy(row, other) for other in range(4)) / 4
+        mixed = kept * cross_entropy(row, label) + (1 - kept) * cross_entropy(row, partner)
+        expected += (0.3 * mixed + 0.7 * mean) / 40
+    assert history.losses[0] == pytest.approx(expected, rel=1e-4)
+
+
+def test_hard_phase_of_stored_and_online_labels_is_the_same(student, stored):
+    online = student(HARD_PHASE)
+    assert student(HARD_PHASE, stored=stored()) == online
+    assert online.losses[:2] == student().losses[:2]  # soft epochs before it
+    assert online.losses[2] != student().losses[2]
+    assert student(replace(HARD_PHASE, loss="hard")) == student(replace(CONFIG, loss="hard"))
+
+
 @pytest.mark.parametrize("loss", ["mse_gt", "kl", "cosine"])
 def test_student_learns_from_soft_labels(loss, student, data):
     """All hard labels are wrong here: what is learnt can come from the teachers alone."""
@@ -202,15 +267,15 @@ def test_teachers_are_not_asked_for_stored_labels(student, stored, teachers):
         student(stored=labels)
 
 
-@pytest.mark.parametrize("every", [1, 3])
+@pytest.mark.parametrize(("every", "config"), [(1, CONFIG), (3, CONFIG), (1, HARD_PHASE)])
 def test_stopped_and_resumed_results_are_the_same_file(
-    every, student, stored, tmp_path, checkpoint_every, monkeypatch
+    every, config, student, stored, tmp_path, checkpoint_every, monkeypatch
 ):
-    labels = stored()
+    student, labels = partial(student, config), stored()
     student(stored=labels, name="whole.json")
     expected = (tmp_path / "whole.json").read_bytes()
     checkpoint_every(every)
-    for calls in (0, 3, 4, 2):  # epochs of four steps, and tests in between
+    for calls in (0, 3, 4, 5, 2):  # epochs of four steps, and tests in between
         with monkeypatch.context() as patch:
 
             def build(*arguments, calls=calls, **options):

@@ -106,7 +106,7 @@ def test_without_soft_labels_views_are_those_of_students(labeled, tmp_path, monk
         assert torch.equal(batch.labels, labels)
         assert torch.equal(batch.partners, partners)
         assert torch.equal(batch.kept, kept)
-    with pytest.raises(ValueError, match="this set has no soft labels"):
+    with pytest.raises(ValueError, match="no soft labels"):
         given[0].probabilities()
     assert len(list(distilled.batches(10**6))) == len(given) / 2  # drawn, and so for any epoch
 
@@ -138,6 +138,21 @@ def test_a_training_that_is_resumed_anywhere_sees_the_same_batches(
             expected = whole[epoch * task.steps + start :]
             for batch, same in zip(left, expected, strict=True):
                 assert all(torch.equal(*pair) for pair in zip(batch, same, strict=True))
+
+
+def test_an_epoch_of_the_hard_phase_has_no_soft_labels(labeled):
+    distilled = labeled(evaluation={"hard_phase": {"share": 0.5, "smoothing": 0.4}})
+    loader = distilled.loader()
+    epochs = [list(loader) for _ in range(4)]
+    assert [epoch[0].logits is None for epoch in epochs] == [False, True, True, False]
+    batch = epochs[1][0]
+    with pytest.raises(ValueError, match="no soft labels"):
+        batch.probabilities()
+    outputs = torch.linspace(-1, 1, 4 * len(batch.labels)).view(-1, 4).sin()
+    own, partner = (F.one_hot(labels, 4) for labels in (batch.labels, batch.partners))
+    mixed = torch.lerp(partner.float(), own.float(), batch.kept[:, None])
+    expected = F.cross_entropy(outputs, mixed, label_smoothing=0.4)
+    assert float(loader.loss(outputs, batch)) == pytest.approx(float(expected), rel=1e-5)
 
 
 @pytest.mark.parametrize("form", ["folder", "hub", "safetensors", "user/name"])

@@ -48,7 +48,7 @@ PAPER = {
     "table4-ipc": [None, 47.6, 51.0],
     "ipc": [None, 46.5, 54.3],
     "label-storage": [None] * 13,
-    "alternatives": [None] * 10,
+    "alternatives": [None] * 12,
     "budget": [None] * 6,
     "ladder": [None] * 16,
     "traps": [None] * 11,

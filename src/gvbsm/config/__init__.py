@@ -22,6 +22,7 @@ from gvbsm.config.run import (
 from gvbsm.config.stages import (
     CoresetConfig,
     EvaluationConfig,
+    HardPhaseConfig,
     LabelsConfig,
     LabelStorageConfig,
     Parallel,
@@ -41,6 +42,7 @@ __all__ = [
     "CoresetConfig",
     "DataConfig",
     "EvaluationConfig",
+    "HardPhaseConfig",
     "LabelStorageConfig",
     "LabelsConfig",
     "Method",

@@ -248,6 +248,19 @@ class LabelsConfig:
 
 
 @dataclass(frozen=True)
+class HardPhaseConfig:
+    """Epochs with hard labels in the middle of a student's training (HALD, docs/beyond.md).
+
+    Args:
+        share: Share of the epochs; the others have soft labels. 0 is off.
+        smoothing: Share of each hard label that all classes divide equally.
+    """
+
+    share: float = setting(0.0, limit="[0, 1)")
+    smoothing: float = setting(0.8, limit="[0, 1)")
+
+
+@dataclass(frozen=True)
 class EvaluationConfig:
     """Training of new students on images and labels.
 
@@ -260,6 +273,7 @@ class EvaluationConfig:
         temperature: Temperature of kl.
         hard_target: Hard label of a mixed image: that of the unmixed image (base), or of both by
             area (mixed).
+        hard_phase: Epochs with hard labels between those with soft ones.
         batch_size: Images in a training step.
         micro_batch: Most images in a forward pass; a larger step sums the gradients of several
             passes. The result is the same up to rounding, except that BatchNorm uses the moments
@@ -282,6 +296,7 @@ class EvaluationConfig:
     gamma: float = setting(0.15, limit="not negative", read_by_train=True)
     temperature: float = setting(20.0, limit="positive", read_by_train=True)
     hard_target: Literal["base", "mixed"] = setting("base", read_by_train=True)
+    hard_phase: HardPhaseConfig = setting(HardPhaseConfig, read_by_train=True)
     batch_size: int = setting(64, limit="positive", read_by_train=True)
     micro_batch: int | None = setting(None, limit="positive")
     optimizer: OptimizerConfig = setting(

@@ -65,6 +65,7 @@ _UNNAMED: dict[str, tuple[Any, ...]] = {
     "labels.batchnorm": ("running",),
     "evaluation.loss": ("mse_gt", "kl"),
     "evaluation.hard_target": ("base",),
+    "evaluation.hard_phase.share": (0,),
     "evaluation.micro_batch": (None,),
     "evaluation.lr_of": ({},),
     "evaluation.ema": (0,),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import re
 from typing import Any, NamedTuple
@@ -12,10 +13,13 @@ from gvbsm.config import EvaluationConfig, ViewConfig
 from gvbsm.data.epochs import batch_size_for
 from gvbsm.data.loading import batch_count
 from gvbsm.method.beyond.cosine import HARD_SHARE, SMOOTHING
+from gvbsm.method.beyond.hard_phase import hard_epochs
 from gvbsm.store.distilled import DistilledDataset
 from gvbsm.store.plan_codec import CELL, SHARE
 from gvbsm.store.soft_labels import SoftLabels
 from gvbsm.store.training_settings import TrainingSet, recorded_settings, settle
+
+log = logging.getLogger("gvbsm")
 
 SCRIPT = "train_plain.py"
 SMALL = 64  # largest side in pixels for which a ConvNet is chosen
@@ -68,6 +72,13 @@ def plain_script(distilled: DistilledDataset, form: str, images: str = "", label
     evaluation, views = config.evaluation, config.labels.views
     batch = batch_size_for(len(distilled), evaluation.batch_size, config.labels.full_batch_up_to)
     stored = distilled.soft_labels if evaluation.loss != "hard" else None
+    has_hard_phase = bool(hard_epochs(config.labels.epochs, evaluation))
+    if has_hard_phase:
+        log.warning(
+            "%s has no hard phase (evaluation.hard_phase): all of its epochs have soft labels; "
+            "gvbsm train has it",
+            SCRIPT,
+        )
     cut = (1 - config.data.test_crop) / 2
     facts: dict[str, Any] = {
         "form": form,
@@ -82,6 +93,7 @@ def plain_script(distilled: DistilledDataset, form: str, images: str = "", label
         "bleed": f"bleed={cut:.6g}" if cut else "",
         "seed": config.seed,
         "soft": stored is not None,
+        "has_hard_phase": has_hard_phase,
         **network._asdict(),
         **_training(evaluation, len(distilled.class_names)),
         **(_hard_views(views, size, len(distilled.class_names)) if stored is None else {}),

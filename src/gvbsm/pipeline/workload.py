@@ -10,6 +10,7 @@ from gvbsm.config.build import squeeze_of
 from gvbsm.config.settled import labeling_teachers, matched_teachers
 from gvbsm.data.datasets import ImageData
 from gvbsm.engine.forms import Kind
+from gvbsm.method.beyond.hard_phase import hard_epochs
 from gvbsm.pipeline.evaluated_sets import EvaluatedSet, needed_teachers
 from gvbsm.store.image_set import ImageSet
 
@@ -67,7 +68,7 @@ def _of_set(evaluated: EvaluatedSet, classes: int, stages: Collection[str]) -> W
         labeled = stored_views(config, classes) * len(image_set.label_stores)
         counts += label_pictures(config, labeled if "labels" in stages else 0)
     elif "evaluation" in stages:
-        labeled = student_views(config, classes) * len(seeds) * len(students)
+        labeled = online_views(config, classes) * len(seeds) * len(students)
         counts += label_pictures(config, labeled)
     return counts
 
@@ -92,6 +93,13 @@ def synthesis_pictures(image_set: ImageSet, classes: int) -> Workload:
 def student_views(config: Config, classes: int) -> int:
     """Count the views of a set's images that one student is trained on."""
     return classes * config.ipc * config.labels.epochs
+
+
+def online_views(config: Config, classes: int) -> int:
+    """Count the views that are labeled during the training of one student."""
+    epochs = config.labels.epochs
+    soft = epochs - len(hard_epochs(epochs, config.evaluation))
+    return classes * config.ipc * soft
 
 
 def stored_views(config: Config, classes: int) -> int:

@@ -18,6 +18,7 @@ from gvbsm.data.loading import batch_count, border_color, split_batches
 from gvbsm.data.pixels import Normalization
 from gvbsm.engine.device import Runtime
 from gvbsm.method.beyond.cosine import cosine_loss, smoothed_labels
+from gvbsm.method.beyond.hard_phase import hard_epochs, smoothed_loss, soft_number
 from gvbsm.method.beyond.label_pool import redraw
 from gvbsm.method.ensemble import label_batch
 from gvbsm.method.losses import hard_loss, kd_loss, mse_gt_loss
@@ -33,7 +34,8 @@ class Batch(NamedTuple):
     Attributes:
         views: Normalized views of the images, mixed with their partners, float32 (batch, channels,
             height, width).
-        logits: Soft labels as logits, float32 (batch, classes); None if there are none.
+        logits: Soft labels as logits, float32 (batch, classes); None if there are none, or in an
+            epoch of the hard phase.
         labels: Hard labels of the images, int64 (batch,).
         partners: Hard labels of the images that are mixed in, int64 (batch,).
         kept: Share of each view that is of the image itself, float32 (batch,); 1 is not mixed.
@@ -55,7 +57,7 @@ class Batch(NamedTuple):
             ValueError: If the batch has no soft labels.
         """
         if self.logits is None:
-            raise ValueError("this set has no soft labels; use labels, partners and kept")
+            raise ValueError("this batch has no soft labels; use labels, partners and kept")
         return (self.logits / temperature).softmax(dim=1)
 
     def rows(self, rows: slice) -> Batch:
@@ -98,9 +100,7 @@ class Labeler:
         """Return the joined plan of several epochs (`join_plans`), and stored labels."""
         count, runtime = self._count, self._runtime
         if self._stored is None:
-            views = self._config.views
-            plans = [draw_plan(count, self._size, views, epoch, runtime) for epoch in epochs]
-            return join_plans(plans), None
+            return self._drawn(epochs), None
         kept = self._stored.kept
         if len(kept) == self._stored.epochs:
             return self._stored.joined(epochs)
@@ -108,6 +108,15 @@ class Labeler:
         plan, labels = self._stored.joined([number for number, _ in drawn])
         orders = [order + count * place for place, (_, order) in enumerate(drawn)]
         return plan._replace(order=torch.cat(orders)), labels
+
+    def fresh(self, epochs: Sequence[int]) -> EpochPlan:
+        """Return the joined plan of several epochs whose views no label belongs to."""
+        labeled = self._config.epochs if self._stored is None else self._stored.epochs
+        return self._drawn([labeled + epoch for epoch in epochs])
+
+    def _drawn(self, epochs: Sequence[int]) -> EpochPlan:
+        size, views, runtime = self._size, self._config.views, self._runtime
+        return join_plans([draw_plan(self._count, size, views, epoch, runtime) for epoch in epochs])
 
     def logits(self, pictures: Tensor) -> Tensor | None:
         """Return the teachers' logits of a batch, float32 (batch, classes); None without any."""
@@ -153,6 +162,11 @@ class StudentTask:
         return batch_size_for(len(self.images), self.config.batch_size, full_batch)
 
     @property
+    def hard(self) -> range:
+        """Epochs of the hard phase."""
+        return hard_epochs(self.labels_config.epochs, self.config)
+
+    @property
     def steps(self) -> int:
         """Batches in an epoch."""
         return batch_count(len(self.images), self.batch_size)
@@ -178,17 +192,22 @@ class StudentTask:
             start: Number of its first batch.
             runtime: Device.
         """
-        last = self.labels_config.epochs
-        together = epochs_at_once(len(self.images), self.images[0].numel())
-        for first in range(epoch, last, together):
-            epochs = range(first, min(first + together, last))
-            yield from self._batches(epochs, slice(start if first == epoch else 0, None), runtime)
+        most, first = epochs_at_once(len(self.images), self.images[0].numel()), epoch
+        phases = (self.hard.start, self.hard.stop, self.labels_config.epochs)
+        while first < phases[-1]:
+            end = min(first + most, *(last for last in phases if last > first))
+            chosen = slice(start if first == epoch else 0, None)
+            yield from self._batches(range(first, end), chosen, runtime)
+            first = end
 
     def _batches(self, epochs: Sequence[int], chosen: slice, runtime: Runtime) -> Iterator[Batch]:
-        """Yield the chosen ones of the batches of several epochs."""
+        """Yield the chosen ones of the batches of several epochs, all in the hard phase or none."""
         views, normalization, device = self.labels_config.views, self.normalization, runtime.device
-        border = border_color(views, normalization, device)
-        plan, stored = self.labeler.joined(epochs)
+        border, hard_phase = border_color(views, normalization, device), epochs[0] in self.hard
+        if hard_phase:
+            plan, stored = self.labeler.fresh(epochs), None
+        else:
+            plan, stored = self.labeler.joined([soft_number(item, self.hard) for item in epochs])
         count, size = len(self.images), self.batch_size
         orders = torch.split(plan.order, count)
         indices = [index for order in orders for index in split_batches(order, size)][chosen]
@@ -202,9 +221,13 @@ class StudentTask:
             hard = (self.labels[index % count], self.labels[partners], kept)
             columns = (pictures, *(target.to(device, non_blocking=True) for target in hard))
             parts = [torch.split(column, sizes) for column in columns]
-            soft: Iterable[Tensor | None] = map(self.labeler.logits, parts[0])  # one by one
+            soft: Iterable[Tensor | None]
             if stored is not None:
                 soft = torch.split(stored.logits(index, device), sizes)
+            elif hard_phase:
+                soft = [None] * len(sizes)
+            else:
+                soft = map(self.labeler.logits, parts[0])  # one by one
             for pictures, logits, *targets in zip(parts[0], soft, *parts[1:], strict=True):
                 yield Batch(pictures, logits, *targets)
 
@@ -219,7 +242,9 @@ class StudentTask:
         kept = torch.ones_like(batch.kept) if config.hard_target == "base" else batch.kept
         if config.loss == "hard":
             return hard_loss(outputs, batch.labels, batch.partners, kept)
-        assert batch.logits is not None
+        if batch.logits is None:  # the hard phase
+            smoothing = config.hard_phase.smoothing
+            return smoothed_loss(outputs, batch.labels, batch.partners, batch.kept, smoothing)
         if config.loss == "kl":
             return kd_loss(outputs, batch.logits, config.temperature)
         if config.loss == "cosine":

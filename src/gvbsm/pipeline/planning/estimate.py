@@ -28,6 +28,7 @@ from gvbsm.pipeline.planning.work import Costs, Memory, Task, Work
 from gvbsm.pipeline.planning.work_settings import pixel_settings, view_settings
 from gvbsm.pipeline.workload import (
     label_pictures,
+    online_views,
     stored_views,
     student_views,
     synthesis_pictures,
@@ -330,7 +331,7 @@ class _Estimate:
         seconds = views * self._cost("training", name, micro, **step)
         seconds += views * self._cost("set batches", "", batch, **drawn)
         if not image_set.stores_labels:
-            seconds += self._labeling(config, views, batch)
+            seconds += self._labeling(config, online_views(config, classes), batch)
         return seconds + min(section.tests, config.labels.epochs) * self._testing(name)
 
     # Small pieces.
