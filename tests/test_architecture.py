@@ -241,6 +241,7 @@ def test_the_method_is_mathematics_on_tensors(path):
         ("pyarrow", {"data", "exchange"}),
         ("onnx", {"exchange"}),
         ("sklearn", {"data", "reporting"}),
+        ("scipy", {"pipeline"}),
         ("jinja2", {"exchange", "reporting"}),
         ("accelerate", {"engine"}),
         # reporting: a moving picture, which matplotlib writes to files that end in .gif alone

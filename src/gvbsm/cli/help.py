@@ -22,6 +22,7 @@ VERBS = {
     "labels": "make the soft labels",
     "evaluation": "train students on the images and labels, and test them",
     "continual": "test the image sets in class-incremental learning",
+    "rank": "rank networks (--models A,B,C) on the distilled set, beside training on all pictures",
     "report": "write the results, pictures and warnings of a work directory to one HTML file",
     "sweep": "vary settings, as in the paper's tables and figures or in a study of your own",
     "list": "list the presets, data, networks or studies that a command can name",

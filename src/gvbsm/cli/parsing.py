@@ -39,6 +39,7 @@ STAGE_VERBS = (
     "labels",
     "evaluation",
     "continual",
+    "rank",
 )
 PLANNING_VERBS = (*STAGE_VERBS, "plan")  # know a work directory
 SETTINGS_VERBS = (*PLANNING_VERBS, "settings")

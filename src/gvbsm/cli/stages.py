@@ -22,6 +22,8 @@ log = logging.getLogger("gvbsm")
 
 def stage_verb(verb: str, argv: list[str], others: Others) -> int:
     """Run all stages, or one of them, and print the results."""
+    if verb == "rank":
+        argv = [_with_students(argument) for argument in argv]
     parsed = parse_run(verb, argv)
     if parsed is None:
         return 0
@@ -46,6 +48,13 @@ def stage_verb(verb: str, argv: list[str], others: Others) -> int:
         completion.freeze()
         if leads:
             _print_continual(continual, workdir, origin)
+    elif verb == "rank":
+        from gvbsm.pipeline.ranking import run_ranking
+
+        ranking = run_ranking(config, workdir, quiet, origin=origin)
+        completion.freeze()
+        if leads:
+            _print_ranking(ranking, workdir, origin)
     elif verb == "run":
         _run_all(parsed, completion, leads)
     else:
@@ -57,6 +66,12 @@ def stage_verb(verb: str, argv: list[str], others: Others) -> int:
     if leads and not convert_only:
         completion.note()
     return 0
+
+
+def _with_students(argument: str) -> str:
+    """The argument `--models` by the name of its setting."""
+    name, equals, value = argument.partition("=")
+    return f"--evaluation.students{equals}{value}" if name == "--models" else argument
 
 
 def _import_stages() -> None:
@@ -88,6 +103,8 @@ def _print_noted(verb: str, workdir: Path, origin: Origin) -> None:
     workspace = Workspace(workdir)
     if verb == "continual":
         _print_continual(read_json(workspace.continual), workdir, origin)
+    elif verb == "rank":
+        _print_ranking(read_json(workspace.ranking), workdir, origin)
     elif verb == "run":
         _print_run(read_json(workspace.results), workdir, origin, lambda: workspace.report)
 
@@ -98,6 +115,14 @@ def _print_continual(results: Mapping[str, Any], workdir: Path, origin: Origin) 
     print(format_continual(results))
     print(f"\npreset:  {origin}")
     print(f"results: {workdir / 'continual.json'}")
+
+
+def _print_ranking(results: Mapping[str, Any], workdir: Path, origin: Origin) -> None:
+    from gvbsm.pipeline.tables import format_ranking
+
+    print(format_ranking(results))
+    print(f"\npreset:  {origin}")
+    print(f"results: {workdir / 'rank.json'}")
 
 
 def _print_run(

@@ -8,6 +8,7 @@ from typing import Any
 from gvbsm.files.sizes import byte_count
 
 SIZES = ("images", "labels")
+CORRELATIONS = ("spearman", "kendall")
 
 
 def format_table(rows: Sequence[Mapping[str, Any]]) -> str:
@@ -58,6 +59,45 @@ def format_continual(results: Mapping[str, Any]) -> str:
     ]
     caption = f"top-1 % by classes seen, {orders} order{'s' if orders > 1 else ''} of the classes"
     return f"{aligned(header, cells)}\n\n{caption}\n{results['note']}"
+
+
+def format_ranking(results: Mapping[str, Any]) -> str:
+    """Format a ranking: top-1 of each network by method, and the agreement of the orders.
+
+    Args:
+        results: The content of `rank.json`.
+    """
+    methods = [item["method"] for item in results["agreement"]]
+    top1 = {(row["method"], row["student"]): format_top1(row["top1"]) for row in results["rows"]}
+    networks = aligned(
+        ("network", *methods),
+        [(name, *(top1[method, name] for method in methods)) for name in results["models"]],
+    )
+    cells = [
+        (
+            item["method"],
+            *(_format_correlation(item[name], item["by_seed"][name]) for name in CORRELATIONS),
+            f"{item['seconds']:.0f}",
+        )
+        for item in results["agreement"]
+    ]
+    head = ("method", "Spearman", "Kendall", "seconds of training")
+    epochs = results["epochs"]
+    note = (
+        "rank correlation with `full` of the mean accuracies (of single seeds); `full`: each seed "
+        f"with the others\nearly: {epochs['early']} epochs on all pictures; full: {epochs['full']}"
+    )
+    return f"{networks}\n\n{aligned(head, cells)}\n\n{note}"
+
+
+def _format_correlation(value: float | None, by_seed: Mapping[str, Any] | None) -> str:
+    """Format a correlation of means, and those of single seeds in brackets."""
+    words = [] if value is None else [f"{value:.2f}"]
+    if by_seed is not None:
+        several = len(by_seed["values"]) > 1
+        deviation = f" ± {by_seed['std']:.2f}" if several else ""
+        words.append(f"({by_seed['mean']:.2f}{deviation})")
+    return " ".join(words) or "-"
 
 
 def aligned(header: Sequence[str], cells: Sequence[Sequence[str]]) -> str:

@@ -80,6 +80,11 @@ class Workspace:
         return self.directory / "continual.json"
 
     @property
+    def ranking(self) -> Path:
+        """The file of the ranking of networks."""
+        return self.directory / "rank.json"
+
+    @property
     def picture(self) -> Path:
         """The picture of the distilled images."""
         return self.directory / "images.png"
