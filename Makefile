@@ -1,4 +1,4 @@
-.PHONY: check format test
+.PHONY: check format test release
 
 # Everything that a change must pass: formatter, linter, strict types, tests.
 check:
@@ -13,3 +13,7 @@ format:
 
 test:
 	pytest
+
+# Builds and tries a release; prints what it would publish. `make release PUBLISH=1` publishes it.
+release:
+	python .ci/release.py $(if $(PUBLISH),--publish)
