@@ -44,7 +44,7 @@ OVERLAYS = ["sre2l", "gvbsm-hard", "gvbsm-unaugmented", "random-unaugmented"]
 OVERLAYS += [f"{how}-{labels}" for how in SELECTIONS for labels in ("hard", "soft")]
 PROTOCOLS = ["protocol-edc", "protocol-paper", "protocol-rd3", "protocol-rded"]
 SRE2L = ["sre2l-cifar100", "sre2l-imagenet-1k", "sre2l-tiny-imagenet"]  # its own recipes
-REDUCED = ["cheap-teachers", "cifar10-small", "digits-short", *PROTOCOLS, *SRE2L]
+REDUCED = ["cheap-teachers", "cifar10-small", "digits-short", "figure10", *PROTOCOLS, *SRE2L]
 BEST = {f"{name}-best": name for name in ("cifar10", "cifar100", "digits", "imagenet-1k")}
 BEST["tiny-imagenet-best"] = "tiny-imagenet"
 MEASURED = ("cifar10-best", "digits-best")
@@ -208,7 +208,7 @@ def preset(name):
 
 
 def test_all_files_are_found_and_offered():
-    assert len(FILES) == 37
+    assert len(FILES) == 38
     found = sorted(path.stem for path in FILES)
     assert found == preset_names() == sorted([*DATA, *OWN, *OVERLAYS, *REDUCED, *BEST])
     assert all(path.suffix == ".yaml" for path in FILES)
@@ -232,7 +232,7 @@ def test_a_file_opens_with_a_comment_that_holds_its_command(path):
     opening = lines[: next(i for i, line in enumerate(lines) if not line.startswith("#"))]
     assert opening, "no comment at the top"
     name = path.stem if path.stem in {*DATA, *OWN, *BEST} else rf"[a-z0-9+-]+\+{path.stem}"
-    assert re.search(rf"^#\s+gvbsm run {name}( |$)", "\n".join(opening), re.MULTILINE)
+    assert re.search(rf"^#\s+gvbsm (run|continual) {name}( |$)", "\n".join(opening), re.MULTILINE)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)

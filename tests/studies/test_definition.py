@@ -8,6 +8,7 @@ import yaml
 from gvbsm.config import ConfigError
 from gvbsm.config.build import build_config, read_preset, squeeze_of, to_dict
 from gvbsm.config.settled import settle_beta_dr
+from gvbsm.data.epochs import batch_size_for
 from gvbsm.studies.definition import (
     STUDIES,
     BackboneChoice,
@@ -31,7 +32,12 @@ PRESETS = [
     "folder",
     "npz",
 ]
-UNFIT = {("table11-teacher-epochs", "imagenet-1k"), ("appendix-d-convnet", "imagenet-1k")}
+UNFIT = {
+    (name, "imagenet-1k")
+    for name in ("table11-teacher-epochs", "appendix-d-convnet", "table5-coresets")
+}
+OF_BASELINES = ["table5-coresets"]  # whose points are other methods
+
 
 # The paper's accuracies as printed, first column; of figures what section 4.1 tells of them.
 PAPER = {
@@ -45,7 +51,10 @@ PAPER = {
     "figure6-loss": [25.4, None, 25.4 + 1.4, 25.4 + 6.0],
     "figure6-beta-dr": [31.4, None, None, None, None, 31.4 - 3.6],
     "figure6-batch-size": [None, None, None, None],
+    "table2-cross-architecture": [15.41, 29.43],
     "table4-ipc": [None, 47.6, 51.0],
+    "table5-coresets": [26.0, 31.6, 14.7, 23.3],
+    "cross-architecture": [None] * 5,
     "ipc": [None, 46.5, 54.3],
     "label-storage": [None] * 13,
     "alternatives": [None] * 12,
@@ -57,7 +66,12 @@ PAPER = {
 ON_BEST = ["alternatives", "budget"]  # they vary single settings of a recipe beyond the paper
 
 # Students that the paper's tables test and presets or studies name beside their own.
-PAPER_STUDENTS = ["torchvision/resnet50", "torchvision/resnet101"]
+PAPER_STUDENTS = [
+    "torchvision/resnet50",
+    "torchvision/resnet101",
+    "timm/deit_tiny_patch16_224",
+    "timm/swin_tiny_patch4_window7_224",
+]
 
 PUBLISHED = {"data": "cifar10", "student": "resnet18", "ipc": 10, "figures": {"one": 31.4}}
 MINIMAL = {"title": "toy", "source": "none", "axes": ["a"], "points": {"one": None}}
@@ -218,7 +232,7 @@ def test_the_first_point_of_an_additive_study_may_set_nothing(write):
         ({"for": {"digits": [1]}}, "for digits must be a mapping of settings, found [1]"),
         (
             {"base": {"labels.backbones": {"last": 2}}},
-            "base: labels.backbones must be a list, {first: COUNT} or {without: PREFIX}, found",
+            "base: labels.backbones must be a list, {first: COUNT}, {only: NUMBER} or",
         ),
         ({"base": {"labels.backbones": {"first": 0}}}, "{first: COUNT}"),
         ({"additive": "yes"}, "additive must be true or false, found 'yes'"),
@@ -337,8 +351,9 @@ def test_every_study_resolves_on_every_preset(preset):
         configs = [str(to_dict(point.config)) for point in points]
         assert len(set(configs)) == len(points) == len(study.variants)
         for point in points:
-            assert point.config.method == "gvbsm"
-            assert "random-soft" in point.config.baselines.methods
+            if study.name not in OF_BASELINES:
+                assert point.config.method == "gvbsm"
+                assert "random-soft" in point.config.baselines.methods
             assert list(point.axes) == list(study.axes)
 
 
@@ -410,6 +425,34 @@ def test_table_3_labels_with_nested_teachers_and_shares_its_images():
         ]
         assert len({point.config.synthesis.backbones for point in points}) == 1
         assert [point.axes["label backbones"] for point in points] == [1, 2, 3, 4]
+
+
+def test_the_coresets_of_table_5_have_the_protocol_of_their_sources():
+    points = points_of("table5-coresets", read_preset("cifar10"))
+    methods = ["random-hard", "herding-hard", "k-center-hard", "forgetting-hard"]
+    assert [point.config.method for point in points] == methods
+    for point in points:
+        labels, students = point.config.labels, point.config.evaluation
+        assert (labels.epochs, labels.views.crop, labels.views.cutmix) == (300, "none", 0)
+        assert (students.loss, students.students) == ("hard", ("convnet128",))
+        assert (students.optimizer.name, students.optimizer.lr) == ("sgd", 0.01)
+        assert batch_size_for(100, students.batch_size, labels.full_batch_up_to) == 100
+
+
+def test_table_2_has_sre2l_s_one_teacher():
+    sre2l, gvbsm = points_of("table2-cross-architecture", read_preset("imagenet-1k"))
+    assert sre2l.config.synthesis.backbones == ("torchvision/resnet18",)
+    assert sre2l.config.labels.backbones == ("torchvision/resnet18",)
+    assert gvbsm.config.synthesis.backbones is None
+    assert sre2l.config.evaluation.students == gvbsm.config.evaluation.students
+
+
+def test_the_matrix_of_architectures_takes_each_teacher_alone_and_all():
+    points = points_of("cross-architecture", read_preset("cifar10"))
+    teachers = points[0].config.squeeze.backbones[:4]
+    chosen = [point.config.labels.backbones for point in points]
+    assert chosen == [*((name,) for name in teachers), teachers]
+    assert chosen == [point.config.synthesis.backbones for point in points]
 
 
 def test_images_per_class_on_imagenet_have_the_paper_s_chance_of_dropping_a_layer():

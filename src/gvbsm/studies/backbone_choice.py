@@ -14,25 +14,28 @@ class BackboneChoice:
 
     Attributes:
         count: Take the first `count` backbones.
+        only: Take the backbone of this number alone, counted from 1.
         without: Else, take all whose names do not begin with this.
     """
 
     count: int | None = None
+    only: int | None = None
     without: str | None = None
 
     def of(self, teachers: list[str]) -> list[str]:
         """The selected backbones.
 
         Raises:
-            ConfigError: If there are fewer than `count`, or if `without` selects none or all.
+            ConfigError: If there are fewer than `count` or `only`, or if `without` selects none or
+                all.
         """
-        if self.count is not None:
-            if len(teachers) < self.count:
+        if (least := self.count or self.only) is not None:
+            if len(teachers) < least:
+                which = f"the first {least}" if self.count else f"number {least}"
                 raise ConfigError(
-                    f"asks for the first {self.count} of squeeze.backbones {teachers}; "
-                    "name more of them"
+                    f"asks for {which} of squeeze.backbones {teachers}; name more of them"
                 )
-            return teachers[: self.count]
+            return teachers[: self.count] if self.count else [teachers[least - 1]]
         selected = [name for name in teachers if not name.startswith(str(self.without))]
         if len(selected) in (0, len(teachers)):
             raise ConfigError(
@@ -58,8 +61,11 @@ def read_choice(key: str, value: Any, where: str) -> Any:
     match value:
         case {"first": int(count)} if len(value) == 1 and count > 0:
             return BackboneChoice(count=count)
+        case {"only": int(number)} if len(value) == 1 and number > 0:
+            return BackboneChoice(only=number)
         case {"without": str(prefix)} if len(value) == 1 and prefix:
             return BackboneChoice(without=prefix)
     raise ConfigError(
-        f"{where}: {key} must be a list, {{first: COUNT}} or {{without: PREFIX}}, found {value!r}"
+        f"{where}: {key} must be a list, {{first: COUNT}}, {{only: NUMBER}} or "
+        f"{{without: PREFIX}}, found {value!r}"
     )

@@ -17,9 +17,9 @@ A study is a YAML file; those of the paper's tables and figures are in `presets/
 
 Settings are dotted names, as on the command line. Two more forms are allowed. `preset` names
 presets, which the settings beside it override. `synthesis.backbones` and `labels.backbones` may
-select from `squeeze.backbones`: `{first: 2}`, or `{without: convnet}` for all whose names do not
-begin with `convnet`. Later settings override earlier ones, in this order: preset, `base`, `for`,
-command line, point.
+select from `squeeze.backbones`: `{first: 2}`, `{only: 2}` for the second alone, or
+`{without: convnet}` for all whose names do not begin with `convnet`. Later settings override
+earlier ones, in this order: preset, `base`, `for`, command line, point.
 
 This file does not import torch, so that the command line starts fast.
 """

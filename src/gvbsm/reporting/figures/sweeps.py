@@ -10,12 +10,14 @@ from gvbsm.config import WHOLE_SET
 from gvbsm.config.paths import data_title
 from gvbsm.engine.progress.spelling import spell_count
 from gvbsm.reporting.figures.captions import CaptionedFigure
+from gvbsm.reporting.figures.matrix import StudentMatrix, draw_matrices
 from gvbsm.reporting.figures.pareto import pareto_figure
 from gvbsm.reporting.figures.reading import StudyResults, fitting, read_studies, study_sets
 from gvbsm.reporting.figures.studies import CostPoint, draw_against_cost, draw_points, draw_scaling
 from gvbsm.reporting.wording import listed
 
 LOG_FROM = 5.0  # largest over smallest value from which an axis is logarithmic
+MATRIX_FROM = 3  # students from which a study has a figure of points against students
 COSTS_DIFFER = 1.1  # largest over smallest cost from which there is a figure of costs
 
 
@@ -36,6 +38,8 @@ def _study(study: StudyResults) -> Iterator[CaptionedFigure]:
         yield _scaling(study, numbers)
     else:
         yield _points(study)
+        if (figure := _matrix(study)) is not None:
+            yield figure
         if (figure := _iteration_costs(study)) is not None:
             yield figure
         if (figure := _label_bytes(study)) is not None:
@@ -86,6 +90,39 @@ def _points(study: StudyResults) -> CaptionedFigure:
         f"{_beside(study)}",
         f"Accuracies at {spell_count(len(names), 'point')}",
         draw_points(study.rows, names, study.all_published),
+    )
+
+
+def _matrix(study: StudyResults) -> CaptionedFigure | None:
+    """Points against students, if there are several students."""
+    rows = _own_rows(study)
+    points = list(dict.fromkeys(row["point"] for row in rows))
+    students = list(dict.fromkeys(row["student"] for row in rows))
+    if len(students) < MATRIX_FROM:
+        return None
+    accuracy = {(row["point"], row["student"]): row["top1"]["mean"] for row in rows}
+    random = {
+        (row["point"], row["student"]): row["top1"]["mean"]
+        for row in study.rows
+        if row["method"] == "random-soft"
+    }
+    leads = {}
+    for (point, student), top1 in accuracy.items():
+        beside = random.get((point, student), random.get((None, student)))
+        if beside is not None:
+            leads[point, student] = top1 - beside
+    matrices = [StudentMatrix("top-1, %", accuracy)]
+    if leads:
+        matrices.append(StudentMatrix("above random pictures, points", leads, is_difference=True))
+    return CaptionedFigure(
+        f"study-{study.name}-matrix",
+        f"{_title(study)}: points against students",
+        "Accuracy on the real test pictures, a row for each point of the study and a column for "
+        f"each student{_where(study)}; below, how far it is above that on random pictures with "
+        f"soft labels of the same teachers. {_marks(study).partition(',')[0]}.",
+        f"Accuracies of {spell_count(len(students), 'student')} "
+        f"at {spell_count(len(points), 'point')}",
+        draw_matrices(matrices, points, students),
     )
 
 
