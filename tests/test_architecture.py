@@ -240,7 +240,7 @@ def test_the_method_is_mathematics_on_tensors(path):
         ("huggingface_hub", {"data", "exchange"}),
         ("pyarrow", {"data", "exchange"}),
         ("onnx", {"exchange"}),
-        ("sklearn", {"data", "reporting"}),
+        ("sklearn", {"data", "reporting", "stages"}),
         ("scipy", {"pipeline"}),
         ("jinja2", {"exchange", "reporting"}),
         ("accelerate", {"engine"}),

@@ -414,7 +414,7 @@ def test_a_device_that_is_not_there(fault, tiny, device):
 def test_a_baseline_that_does_not_exist_names_those_that_do(fault, tiny):
     code, line = fault("run", *tiny, "--baselines.methods", "[kcenter-hard]")
     assert code == 2
-    for selection in ("random", "herding", "k-center", "forgetting"):
+    for selection in ("random", "herding", "k-center", "balanced", "forgetting"):
         assert f" {selection}-hard" in line
 
 

@@ -28,7 +28,7 @@ from gvbsm.config.fields import descriptions, settings_in
 from gvbsm.config.keys import fields_by_name, flat_keys, merge
 from support.settings import changed
 
-SELECTIONS = ("random", "herding", "k-center", "forgetting")
+SELECTIONS = ("random", "herding", "k-center", "balanced", "forgetting")
 OVERLAYS = ("sre2l", *(f"{how}-{labels}" for how in SELECTIONS for labels in ("hard", "soft")))
 
 

@@ -39,7 +39,7 @@ from gvbsm.store.batches import Labeler, StudentTask
 DATA = ["cifar10", "cifar100", "digits", "folder", "imagenet-1k", "npz", "tiny-imagenet"]
 DATA += ["webdataset", "hub"]
 OWN = ["own"]  # fitted to the pictures and to a time budget
-SELECTIONS = ("random", "herding", "k-center", "forgetting")
+SELECTIONS = ("random", "herding", "k-center", "balanced", "forgetting")
 OVERLAYS = ["sre2l", "gvbsm-hard", "gvbsm-unaugmented", "random-unaugmented"]
 OVERLAYS += [f"{how}-{labels}" for how in SELECTIONS for labels in ("hard", "soft")]
 PROTOCOLS = ["protocol-edc", "protocol-paper", "protocol-rd3", "protocol-rded"]

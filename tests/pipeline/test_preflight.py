@@ -211,7 +211,7 @@ def test_log_small_classes__one_line_for_each_cause(data, runtime, caplog):
     assert uneven.endswith(f"{name!r} 1")
 
 
-@pytest.mark.parametrize("selection", ["herding", "k-center"])
+@pytest.mark.parametrize("selection", ["herding", "k-center", "balanced"])
 def test_check_feasible__a_teacher_without_features(data, selection):
     squeeze = {"backbones": ["wrn10_1", "torchvision/squeezenet1_1"]}
     larger = replace(data, image_size=64)

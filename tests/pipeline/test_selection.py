@@ -15,6 +15,7 @@ from gvbsm.files.tensors import load_tensors
 from gvbsm.pipeline import run as pipeline
 from gvbsm.pipeline import selection
 from gvbsm.pipeline.selection import SelectionInputs, draw_start, keep_start, select_pictures
+from gvbsm.stages.selection.balanced import select_balanced
 from gvbsm.stages.selection.coreset import select_forgetting, select_herding, select_k_center
 from gvbsm.stages.selection.starts import training_losses
 from gvbsm.store.recipes import Recipes
@@ -75,6 +76,17 @@ def test_the_features_are_those_of_the_teacher_that_is_named(run, name, choose):
     found = select_pictures(inputs(run), name)
     assert torch.equal(found, choose([features_of(run, "wrn10_1")], labels, 10, 3))
     assert not torch.equal(found, choose([features_of(run, "convnet8_d1")], labels, 10, 3))
+
+
+def test_balanced_takes_features_and_logits_of_the_teacher(run):
+    batches = plain_batches(run.data, run.data.train, 100, run.runtime, 0)
+    pictures = (images for images, _ in batches)
+    outputs = teacher_features(run.teachers["wrn10_1"], pictures, run.runtime)
+    expected = select_balanced([outputs], run.data.train.labels, 10, 3)
+    assert torch.equal(select_pictures(inputs(run), "balanced"), expected)
+    config = replace(run.config, synthesis=replace(run.config.synthesis, init="balanced"))
+    start = selection._choose_start(inputs(run, config))
+    assert torch.equal(start.pictures[:, 0], expected)
 
 
 def test_forgetting_is_trained_once_and_kept(run, monkeypatch):
@@ -178,7 +190,7 @@ def test_a_start_of_more_images_than_pictures_uses_them_all_and_again(run, init,
     assert int(cut.sum()) == int((ipc - counts).clamp(min=0).sum())
 
 
-@pytest.mark.parametrize("method", ["random", "herding", "k-center", "forgetting"])
+@pytest.mark.parametrize("method", ["random", "herding", "k-center", "balanced", "forgetting"])
 def test_a_selection_of_more_images_than_pictures_repeats_them(run, method):
     """Each class gives `ipc` pictures; those of smaller classes come once, and then again."""
     labels, counts = run.data.train.labels, torch.bincount(run.data.train.labels)

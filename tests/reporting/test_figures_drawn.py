@@ -55,6 +55,8 @@ METHODS = (
     "herding-hard",
     "k-center-soft",
     "k-center-hard",
+    "balanced-soft",
+    "balanced-hard",
     "forgetting-soft",
     "forgetting-hard",
     "full",
@@ -135,7 +137,7 @@ def test_a_method_has_one_color_and_hard_labels_are_hollow():
     assert len(styles) == len(METHODS)
     assert method_style("mine") == method_style("mine")
     sources = {name.rpartition("-")[0] or name for name in METHODS if "-" in name}
-    assert len({method_style(name).color for name in {*sources, "gvbsm", "sre2l", "full"}}) == 7
+    assert len({method_style(name).color for name in {*sources, "gvbsm", "sre2l", "full"}}) == 8
 
 
 @pytest.mark.parametrize(

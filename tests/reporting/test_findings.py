@@ -193,6 +193,7 @@ def test_verdict_of_a_selection_does_not_call_it_distilled(facts):
     ("method", "words"),
     [
         ("gvbsm", "G-VBSM"),
+        ("balanced-hard", "real pictures chosen by clusters, hard labels"),
         ("k-center-hard", "real pictures chosen by k-center, hard labels"),
         ("full", "whole set"),
         ("new", "new"),

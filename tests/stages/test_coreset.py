@@ -1,5 +1,6 @@
 """Selections: as many of each class, none twice, and the pictures that the rule asks for."""
 
+import math
 import weakref
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import strategies as st
 
 from gvbsm.data.pictures import DataError
 from gvbsm.stages.selection import coreset
+from gvbsm.stages.selection.balanced import entropy, margin, select_balanced, share_out
 from gvbsm.stages.selection.coreset import select_forgetting, select_random
 
 LABELS = torch.tensor([2, 0, 1, 1, 0, 2, 2, 0, 1, 1, 0, 0])  # 5 of 0, 4 of 1, 3 of 2
@@ -36,6 +38,12 @@ def select_k_center(features, *arguments):
     return coreset.select_k_center(torch.split(features, 3), *arguments)
 
 
+def balanced(features, *arguments):
+    """With the features as logits, too."""
+    outputs = [(part, part) for part in torch.split(features, 3)]
+    return select_balanced(outputs, *arguments)
+
+
 BY_FEATURES = [select_herding, select_k_center]
 
 
@@ -56,7 +64,7 @@ def sets(draw):
 # What holds for all of them
 
 
-@pytest.mark.parametrize("select", [*BY_FEATURES, by_forgetting])
+@pytest.mark.parametrize("select", [*BY_FEATURES, balanced, by_forgetting])
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(given_set=sets())
 def test_right_classes_in_order_and_none_twice(select, given_set):
@@ -82,7 +90,7 @@ def test_the_order_of_the_pictures_does_not_matter(select):
     assert torch.equal(order[moved], chosen)
 
 
-@pytest.mark.parametrize("select", [*BY_FEATURES, by_forgetting])
+@pytest.mark.parametrize("select", [*BY_FEATURES, balanced, by_forgetting])
 def test_each_class_is_chosen_by_itself(select):
     features = drawn(LABELS, 6)
     other = features.clone()
@@ -99,7 +107,7 @@ def test_shifted_turned_and_scaled_features_choose_the_same(select):
     assert torch.equal(select(moved, LABELS, 3, 3), select(features, LABELS, 3, 3))
 
 
-@pytest.mark.parametrize("select", [*BY_FEATURES, by_forgetting])
+@pytest.mark.parametrize("select", [*BY_FEATURES, balanced, by_forgetting])
 def test_too_few_pictures(select):
     with pytest.raises(DataError, match=r"class 2 has 3 .* ipc=4"):
         select(drawn(LABELS, 0), LABELS, 3, 4)
@@ -245,6 +253,67 @@ def test_forgetting__equal_counts_are_drawn_and_reproducible():
     assert torch.equal(chosen[3], select_forgetting(events, LABELS, 3, 2, generator(3)))
     assert {int(index[0]) for index in chosen} == {1}  # forgotten twice
     assert {int(index[1]) for index in chosen} == {4, 7, 10, 11}  # once, as the rest of class 0
+
+
+# Balanced
+
+
+@pytest.mark.parametrize(
+    ("sizes", "count", "expected"),
+    [
+        ([5, 5], 4, [2, 2]),
+        ([8, 1, 1], 5, [4, 1, 0]),  # 4, 0.5 and 0.5: of equal remainders the first cluster's
+        ([3, 7], 1, [0, 1]),
+        ([2, 9], 11, [2, 9]),
+    ],
+)
+def test_share_out__in_proportion(sizes, count, expected):
+    assert share_out(torch.tensor(sizes), count) == expected
+
+
+def test_share_out__never_more_than_a_cluster_has():
+    for seed in range(50):
+        sizes = torch.randint(1, 9, (4,), generator=generator(seed))
+        for count in range(1, int(sizes.sum()) + 1):
+            shares = share_out(sizes, count)
+            assert sum(shares) == count
+            assert all(0 <= one <= size for one, size in zip(shares, sizes.tolist(), strict=True))
+            ideal = [size * count / int(sizes.sum()) for size in sizes.tolist()]
+            assert all(abs(one - exact) < 1 for one, exact in zip(shares, ideal, strict=True))
+
+
+def test_margin__leaves_out_the_highest_entropies():
+    entropies = torch.arange(40.0).flip(0)  # picture i has 39 - i
+    assert margin(entropies, 2) == [3, 2]  # ranks 36 and 37 of 40
+    assert margin(entropies, 6) == [5, 4, 3, 2, 1, 0]
+    assert margin(entropies[:3], 2) == [1, 0]
+    assert margin(entropies, 0) == []
+
+
+def test_entropy__known_answers():
+    logits = torch.tensor([[0.0, 0.0], [0.0, 200.0], [0.0, math.log(3)]])
+    expected = [math.log(2), 0.0, -0.25 * math.log(0.25) - 0.75 * math.log(0.75)]
+    assert entropy(logits).tolist() == pytest.approx(expected, rel=1e-6)
+
+
+def test_balanced__takes_center_and_margin_of_each_cluster():
+    """Two far clusters of 21 pictures: in each both the angle and the entropy grow."""
+    step = torch.linspace(0.0, 0.2, 21)
+    angles = torch.cat([step, 2 + step])
+    features = torch.stack([angles.cos(), angles.sin()], dim=1) * torch.linspace(1, 9, 42)[:, None]
+    logits = torch.stack([torch.zeros(42), 5 - 20 * torch.cat([step, step])], dim=1)
+    chosen = select_balanced([(features, logits)], torch.zeros(42, dtype=torch.long), 1, 4)
+    # of each: the one in the middle of the angles, and of the other 20 the 19th by entropy
+    assert sorted(chosen.tolist()) == [10, 19, 31, 40]
+    labels = torch.zeros(21, dtype=torch.long)
+    assert select_balanced([(features[:21], logits[:21])], labels, 1, 1).tolist() == [10]
+
+
+def test_balanced__equal_pictures_are_no_fault(recwarn):
+    features = torch.ones(6, 2)
+    chosen = select_balanced([(features, features)], torch.zeros(6, dtype=torch.long), 1, 4)
+    assert len(set(chosen.tolist())) == 4
+    assert not recwarn.list
 
 
 @pytest.mark.parametrize("choose", [coreset.select_herding, coreset.select_k_center])

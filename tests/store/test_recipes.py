@@ -216,7 +216,7 @@ def test_recipes__the_distilled_images_with_hard_labels_are_trained_as_random_on
     assert changed({"labels": {"temperature": 3.0}}, "gvbsm-hard") == {"labels"}
 
 
-SELECTIONS = ("herding", "k-center", "forgetting")
+SELECTIONS = ("herding", "k-center", "balanced", "forgetting")
 
 
 @pytest.mark.parametrize("selection", SELECTIONS)
@@ -240,7 +240,10 @@ def test_recipes__selections_differ_from_each_other():
         ({"coreset": {"epochs": 3}}, ("forgetting",)),
         ({"coreset": {"epochs": 50}}, ()),  # as squeeze.epochs
         ({"squeeze": {"epochs": 3}}, SELECTIONS),
-        ({"squeeze": {"epochs": 3}, "coreset": {"epochs": 50}}, ("herding", "k-center")),
+        (
+            {"squeeze": {"epochs": 3}, "coreset": {"epochs": 50}},
+            ("herding", "k-center", "balanced"),
+        ),
         ({"squeeze": {"tests": 2}}, ()),
         ({"seed": 1}, ("random", *SELECTIONS)),
         ({"ipc": 3}, ("random", *SELECTIONS)),

@@ -10,6 +10,7 @@ from gvbsm.config.errors import ConfigError
 from gvbsm.config.optimizer import OptimizerConfig
 from gvbsm.config.run import (
     BASELINE_GROUPS,
+    BY_FEATURES,
     WHOLE_SET,
     Baseline,
     BaselinesConfig,
@@ -34,6 +35,7 @@ from gvbsm.config.views import ViewConfig
 
 __all__ = [
     "BASELINE_GROUPS",
+    "BY_FEATURES",
     "Baseline",
     "BaselinesConfig",
     "Config",

@@ -24,6 +24,8 @@ Selection = Literal[
     "herding-soft",
     "k-center-hard",
     "k-center-soft",
+    "balanced-hard",
+    "balanced-soft",
     "forgetting-hard",
     "forgetting-soft",
 ]
@@ -43,6 +45,7 @@ BASELINE_GROUPS: dict[str, tuple[Baseline, ...]] = {  # `--baselines NAME` on th
         "full",
     ),
 }
+BY_FEATURES = ("herding", "k-center", "balanced")  # selections by features of coreset.backbone
 WHOLE_SET = ("teacher", "full")  # baselines that are trained on all real pictures
 
 
@@ -53,9 +56,9 @@ class BaselinesConfig:
     Args:
         methods: Any of sre2l, teacher (the accuracy of each teacher), full (each student trained on
             all real pictures with hard labels), gvbsm-hard (the distilled images with their hard
-            labels), and real pictures selected at random or by herding, k-center or forgetting
-            (random-hard, herding-soft and so on). gvbsm-unaugmented and random-unaugmented have the
-            soft labels of the images as they are, without views.
+            labels), and real pictures selected at random or by herding, k-center, clusters
+            (balanced) or forgetting (random-hard, herding-soft and so on). gvbsm-unaugmented and
+            random-unaugmented have the soft labels of the images as they are, without views.
         sets: Distilled sets of other methods, such as {dm: PATH}: class folders of pictures, an
             .npz or an export. Their images get the labels and students of random-soft.
         draws: Random selections of real pictures; student k trains on selection k modulo draws.

@@ -90,8 +90,9 @@ class SynthesisConfig:
         backbone_order: Draw a teacher at random in each iteration (uniform, Eq. 7), or take turns
             (round_robin).
         init: Start from noise (the paper) or from real pictures of the class: random ones (real),
-            chosen by herding (herding), those with the lowest loss under the teachers' mean logits
-            (lowest_loss), or the best of random crops (crops, RDED).
+            chosen by herding (herding), of the center and margin of clusters (balanced, BPS), those
+            with the lowest loss under the teachers' mean logits (lowest_loss), or the best of
+            random crops (crops, RDED).
         crop_tiles: With init=crops, crops along a side of an image: 1, or 2 for four in an image.
         crop_scale: With init=crops, smallest and largest share of a picture's area in a crop.
         iterations: Optimization steps for each batch of images.
@@ -141,7 +142,7 @@ class SynthesisConfig:
 
     backbones: tuple[str, ...] | None = setting(None, chooses_teachers=True)
     backbone_order: Literal["uniform", "round_robin"] = "uniform"
-    init: Literal["noise", "real", "herding", "lowest_loss", "crops"] = setting(
+    init: Literal["noise", "real", "herding", "balanced", "lowest_loss", "crops"] = setting(
         "noise", often_changed=True
     )
     crop_tiles: Literal[1, 2] = 1
@@ -311,11 +312,11 @@ class EvaluationConfig:
 
 @dataclass(frozen=True)
 class CoresetConfig:
-    """Selection of real pictures by herding, k-center and forgetting.
+    """Selection of real pictures by herding, k-center, clusters (balanced) and forgetting.
 
     Args:
-        backbone: Teacher whose features herding and k-center compare, and architecture that
-            forgetting trains; null takes the first of squeeze.backbones.
+        backbone: Teacher whose features herding, k-center and balanced compare, and architecture
+            that forgetting trains; null takes the first of squeeze.backbones.
         epochs: Epochs of forgetting's training; null takes squeeze.epochs.
     """
 

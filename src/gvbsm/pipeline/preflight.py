@@ -21,7 +21,7 @@ from gvbsm.backbones import (
 )
 from gvbsm.backbones.features import find_classifier
 from gvbsm.backbones.pretrained import Pretrained
-from gvbsm.config import Config, ConfigError, SqueezeConfig, SynthesisConfig
+from gvbsm.config import BY_FEATURES, Config, ConfigError, SqueezeConfig, SynthesisConfig
 from gvbsm.config.build import selection_of, squeeze_of, to_dict
 from gvbsm.config.fields import settings_in
 from gvbsm.config.keys import flatten
@@ -250,9 +250,9 @@ def _check_network(name: str, classes: int, data: ImageData) -> nn.Module:
 
 
 def _check_features(config: Config, methods: Sequence[str], data: ImageData) -> None:
-    """Check that the teacher of herding and k-center has a last hidden layer."""
+    """Check that the teacher whose features are compared has a last hidden layer."""
     chosen = {*map(selection_of, methods), config.synthesis.init}
-    if not {"herding", "k-center"} & chosen:
+    if not {*BY_FEATURES} & chosen:
         return
     name = coreset_teacher(config)
     try:

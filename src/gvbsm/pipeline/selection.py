@@ -8,8 +8,8 @@ from pathlib import Path
 
 from torch import Tensor
 
-from gvbsm.backbones.features import feature_batches
-from gvbsm.config import Config, ConfigError
+from gvbsm.backbones.features import Features, feature_batches
+from gvbsm.config import BY_FEATURES, Config, ConfigError
 from gvbsm.config.build import squeeze_of
 from gvbsm.config.settled import matched_teachers
 from gvbsm.data.datasets import ImageData
@@ -22,6 +22,7 @@ from gvbsm.files.artifacts import Recipe, is_current, remove_all
 from gvbsm.files.tensors import load_tensors, save
 from gvbsm.pipeline.teachers import Teachers
 from gvbsm.stages.group_files import remove_group_files
+from gvbsm.stages.selection.balanced import select_balanced
 from gvbsm.stages.selection.coreset import (
     select_forgetting,
     select_herding,
@@ -70,7 +71,7 @@ def select_pictures(inputs: SelectionInputs, method: str, draw: int = 0) -> Tens
 
     Args:
         inputs: Data, settings and teachers of the selection.
-        method: random, herding, k-center or forgetting.
+        method: random, herding, k-center, balanced or forgetting.
         draw: Number of the random selection; read with `random` alone.
 
     Raises:
@@ -110,8 +111,11 @@ def _select(inputs: SelectionInputs, listed: Tensor, method: str, draw: int = 0)
         generator = inputs.runtime.generator("selection", "forgetting")
         events = _forgetting_events(inputs)[listed]
         return select_forgetting(events, labels, classes, ipc, generator)
+    outputs = _outputs(inputs, listed)
+    if method == "balanced":
+        return select_balanced(outputs, labels, classes, ipc)
     choose = {"herding": select_herding, "k-center": select_k_center}[method]
-    return choose(_features(inputs, listed), labels, classes, ipc)
+    return choose((features for features, _ in outputs), labels, classes, ipc)
 
 
 def keep_start(inputs: SelectionInputs, path: Path, recipe: Recipe) -> None:
@@ -142,9 +146,9 @@ def remove_work_files(images: Path) -> None:
 
 def _choose_start(inputs: SelectionInputs) -> Start:
     config, data, runtime = inputs.config.synthesis, inputs.data, inputs.runtime
-    if config.init == "herding":
+    if config.init in BY_FEATURES:
         listed = _listed(inputs)
-        return start_from(_select(inputs, listed, "herding"), listed, data, runtime)
+        return start_from(_select(inputs, listed, config.init), listed, data, runtime)
     teachers = [InParts(inputs.teachers[name]) for name in matched_teachers(inputs.config)]
     ipc, workers = inputs.config.ipc, runtime.workers(inputs.config.data.workers)
     if config.init == "crops":
@@ -157,8 +161,8 @@ def _choose_start(inputs: SelectionInputs) -> Start:
     return start_from(entries, listed, data, runtime)
 
 
-def _features(inputs: SelectionInputs, listed: Tensor) -> Iterator[Tensor]:
-    """The teacher's features of the listed pictures without augmentation: (batch, features)."""
+def _outputs(inputs: SelectionInputs, listed: Tensor) -> Iterator[Features]:
+    """The teacher's features and logits of the listed pictures without augmentation, by batch."""
     backbone, recipes = inputs.recipes.coreset_backbone, inputs.recipes
     path = inputs.workspace.teacher(backbone)
     inputs.workspace.is_made(path, recipes.teacher(backbone), "squeeze", make=False)
@@ -169,8 +173,7 @@ def _features(inputs: SelectionInputs, listed: Tensor) -> Iterator[Tensor]:
     batches = plain_batches(data, split, BATCH, runtime, workers)
     pictures = runtime.track((images for images, _ in batches), f"features of {backbone}")
     try:
-        for features, _ in feature_batches(inputs.teachers[backbone], pictures, runtime):
-            yield features
+        yield from feature_batches(inputs.teachers[backbone], pictures, runtime)
     except DataError:
         raise
     except ValueError as error:

@@ -36,7 +36,9 @@ def method_words(method: str) -> str:
 
 def real_pictures(source: str) -> str:
     """Name of a selection of real pictures."""
-    return "random real pictures" if source == "random" else f"real pictures chosen by {source}"
+    if source == "random":
+        return "random real pictures"
+    return f"real pictures chosen by {'clusters' if source == 'balanced' else source}"
 
 
 def percent(score: Score) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from gvbsm.config import Config
+from gvbsm.config import BY_FEATURES, Config
 from gvbsm.config.build import images_of, selection_of
 from gvbsm.config.settled import coreset_teacher, labeling_teachers, matched_teachers
 from gvbsm.files.network_names import file_name
@@ -56,7 +56,7 @@ class ImageSet:
         needed: set[str] = set()
         if self.selection is None:
             needed.update(matched_teachers(config))
-        if (self.selection or config.synthesis.init) in ("herding", "k-center"):
+        if (self.selection or config.synthesis.init) in BY_FEATURES:
             needed.add(coreset_teacher(config))
         if config.evaluation.loss != "hard":
             needed.update(labeling_teachers(config))

@@ -14,7 +14,7 @@ from typing import Any
 
 from gvbsm.backbones import code_of, weights_digest
 from gvbsm.backbones.output_names import names_digest
-from gvbsm.config import Config, SqueezeConfig
+from gvbsm.config import BY_FEATURES, Config, SqueezeConfig
 from gvbsm.config.build import images_of, squeeze_of, to_dict
 from gvbsm.config.fields import names_in_recipe, names_of
 from gvbsm.config.settled import coreset_teacher, labeling_teachers, matched_teachers
@@ -154,7 +154,7 @@ class Recipes:
             recipe["extra"] = {"function": function, **code_of(extra), "weight": weight}
         if image_set.needs_statistics:
             recipe["statistics"] = [fingerprint(self.statistics(name)) for name in names]
-        if config.synthesis.init == "herding":
+        if config.synthesis.init in BY_FEATURES:
             recipe["start"] = fingerprint(self.teacher(self.coreset_backbone))
         return recipe
 

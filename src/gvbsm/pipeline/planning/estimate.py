@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from gvbsm.backbones.cost import weight_bytes
-from gvbsm.config import Config, SqueezeConfig
+from gvbsm.config import BY_FEATURES, Config, SqueezeConfig
 from gvbsm.config.build import squeeze_of
 from gvbsm.config.settled import coreset_teacher, matched_teachers
 from gvbsm.data.datasets import ImageData
@@ -262,8 +262,8 @@ class _Estimate:
         """Seconds in which the start of the synthesis is chosen."""
         section, train = config.synthesis, len(self.data.train)
         names = matched_teachers(config)
-        if section.init == "herding":
-            return self._selection("herding")
+        if section.init in BY_FEATURES:
+            return self._selection(section.init)
         if section.init == "lowest_loss":
             return sum(self._testing(name, train) for name in names)
         if section.init == "crops":
@@ -273,7 +273,7 @@ class _Estimate:
 
     def _selection(self, selection: str, training: float = 0.0) -> float:
         """Seconds in which real pictures are selected, with those of the training for it."""
-        if selection not in ("herding", "k-center"):
+        if selection not in BY_FEATURES:
             return training
         backbone = coreset_teacher(self.config)
         return self._testing(backbone, len(self.data.train))

@@ -70,6 +70,7 @@ _METHOD_COLORS = {
     "random": GREEN,
     "herding": PURPLE,
     "k-center": ORANGE,
+    "balanced": YELLOW,
     "forgetting": BROWN,
     "full": BLACK,
     "teacher": BLACK,
@@ -147,7 +148,7 @@ def method_style(method: str) -> MethodStyle:
     and `random-hard` differ only in these. An unknown name has a fixed color too.
     """
     source, hollow = images_of(method), method.endswith("-hard")
-    markers = dict(zip(_METHOD_COLORS, "os^DvPXdX", strict=True))
+    markers = dict(zip(_METHOD_COLORS, "os^DvpPXdX", strict=True))
     color = _METHOD_COLORS.get(source)
     if color is None:
         color = _OTHER_COLORS[zlib.crc32(source.encode()) % len(_OTHER_COLORS)]

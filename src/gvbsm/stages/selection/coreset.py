@@ -61,7 +61,7 @@ def select_herding(features: Iterable[Tensor], labels: Tensor, classes: int, ipc
     Raises:
         DataError: If a class has fewer than `ipc` pictures.
     """
-    return _select_by(_herding_order, features, labels, classes, ipc)
+    return select_by(_herding_order, features, labels, classes, ipc)
 
 
 def _herding_order(features: Tensor, ipc: int) -> list[int]:
@@ -100,7 +100,7 @@ def select_k_center(features: Iterable[Tensor], labels: Tensor, classes: int, ip
     Raises:
         DataError: If a class has fewer than `ipc` pictures.
     """
-    return _select_by(_k_center_order, features, labels, classes, ipc)
+    return select_by(_k_center_order, features, labels, classes, ipc)
 
 
 def _k_center_order(features: Tensor, ipc: int) -> list[int]:
@@ -116,7 +116,7 @@ def _k_center_order(features: Tensor, ipc: int) -> list[int]:
     return order
 
 
-def _select_by(
+def select_by(
     order_of: Callable[[Tensor, int], list[int]],
     features: Iterable[Tensor],
     labels: Tensor,
@@ -126,6 +126,17 @@ def _select_by(
     """Take the first `ipc` pictures of each class in an order that depends on its features.
 
     A class is ordered as soon as the features of all its pictures have arrived.
+
+    Args:
+        order_of: Takes the features of a class (pictures, features) and `ipc`; returns the indices
+            of at least `ipc` pictures.
+        features: One vector a picture, in batches of any size.
+        labels: Classes of the pictures, int64 (pictures,).
+        classes: Number of classes.
+        ipc: Pictures per class.
+
+    Raises:
+        DataError: If a class has fewer than `ipc` pictures.
     """
     members = list(class_members(labels, classes, ipc))
     chosen = torch.empty(classes, ipc, dtype=torch.int64)
