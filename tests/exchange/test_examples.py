@@ -8,6 +8,7 @@ import torch
 
 from gvbsm.backbones import build_backbone
 from gvbsm.config import LabelsConfig, ViewConfig
+from gvbsm.data.datasets import load_dataset
 from gvbsm.exchange.load import load
 from support.labeled_sets import write_labeled_set
 from support.toy import CONVNET
@@ -70,3 +71,26 @@ def test_accelerate_prepares_the_loader(workdir):
     loader = accelerate.Accelerator(cpu=True).prepare(load(workdir).loader())
     views = [batch.views for _ in range(2) for batch in loader]
     assert_are_those_of(views, workdir, epochs=2)
+
+
+@pytest.mark.parametrize("concentration", [0.1, 10.0])
+def test_federated_clients_share_all_pictures(concentration):
+    module, labels = example("federated"), torch.arange(600).remainder(6).numpy()
+    parts = module.split_by_class(labels, 3, concentration, seed=0)
+    assert sorted(index for part in parts for index in part) == list(range(600))
+    counts = [torch.from_numpy(labels[part]).bincount(minlength=6) for part in parts]
+    assert all(int((count > 0).sum()) >= 2 for count in counts)
+    assert all(bool(((count == 0) | (count >= module.FEWEST)).all()) for count in counts)
+    if concentration < 1:
+        assert any(bool((count == 0).any()) for count in counts)
+
+
+def test_federated_averaging_weights_clients_by_their_pictures():
+    """A client with all pictures beside one with a single picture: nearly that client alone."""
+    data, module = load_dataset("digits"), example("federated")
+    everything = range(len(data.train))
+    (alone,), nbytes = module.federated_averaging(data, [everything], 1, seed=0)
+    (beside,), both = module.federated_averaging(data, [everything, [0]], 1, seed=0)
+    assert alone > 50  # percent after one epoch; a tenth is chance
+    assert abs(alone - beside) < 5
+    assert both == 2 * nbytes
