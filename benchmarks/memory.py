@@ -28,6 +28,7 @@ import torch
 from gvbsm.backbones import build_backbone
 from gvbsm.config import EvaluationConfig, LabelsConfig, ViewConfig
 from gvbsm.config.build import as_config
+from gvbsm.data.class_sizes import ImageCounts
 from gvbsm.data.datasets import ImageData
 from gvbsm.data.pictures import Split
 from gvbsm.data.pixels import Normalization
@@ -180,7 +181,8 @@ def prepare(stage: str, extent: Extent, folder: Path) -> None:
 def _groups(extent: Extent, folder: Path) -> Groups:
     indices = torch.split(torch.arange(extent.classes * extent.ipc), GROUP)
     header, path = images_header("noise", {}, _data(extent)), folder / "assembled.safetensors"
-    return Groups(path, header, indices, extent.ipc, 1, (3, SIZE, SIZE), [[]] * len(indices))
+    counts = ImageCounts.even(extent.classes, extent.ipc)
+    return Groups(path, header, indices, counts, 1, (3, SIZE, SIZE), [[]] * len(indices))
 
 
 def _data(extent: Extent) -> ImageData:

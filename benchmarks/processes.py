@@ -22,6 +22,7 @@ from pathlib import Path
 from statistics import median
 
 from gvbsm.config.build import as_config
+from gvbsm.data.class_sizes import ImageCounts
 from gvbsm.engine.device import resolve_runtime
 from gvbsm.engine.processes import join
 from gvbsm.method.matching import make_teacher
@@ -67,7 +68,8 @@ def work(folder: Path, device: str, precision: str) -> None:
 
     def synthesize_all(iterations: int, name: str) -> float:
         config = replace(settings, iterations=iterations)
-        task = SynthesisTask(config, [target], {"noise": statistics}, data, IPC, N_P)
+        counts = ImageCounts.even(len(data.class_names), IPC)
+        task = SynthesisTask(config, [target], {"noise": statistics}, data, counts, N_P)
         header = images_header("noise", {"iterations": iterations}, data)
         processes.barrier()
         start = time.perf_counter()

@@ -26,6 +26,7 @@ from torch import nn
 from contests import StepKeeper
 from gvbsm.config import Config
 from gvbsm.config.build import as_config
+from gvbsm.data.class_sizes import ImageCounts
 from gvbsm.engine.device import Runtime
 from gvbsm.method.matching import make_teacher
 from gvbsm.stages.evaluation import fit_student
@@ -112,8 +113,9 @@ class Run:
             make_teacher(name, model, self._statistics[name], config, N_P, (3, side, side))
             for name, model in self._teachers.items()
         ]
-        ipc, header = self._extent.ipc, images_header("noise", {}, self._data)
-        task = SynthesisTask(config, targets, self._statistics, self._data, ipc, N_P)
+        counts = ImageCounts.even(self._extent.classes, self._extent.ipc)
+        header = images_header("noise", {}, self._data)
+        task = SynthesisTask(config, targets, self._statistics, self._data, counts, N_P)
         with tempfile.TemporaryDirectory(dir=self._folder) as folder:
             synthesize_set(task, self._runtime, Path(folder) / "images.safetensors", header)
 

@@ -97,16 +97,19 @@ def test_settle_epochs__as_many_as_are_needed_and_no_more(count, size, limit, ep
     assert replace(settled, epochs=epochs) == labels
 
 
+NAMES = tuple("abcde")
+
+
 def test_settle__brings_all_that_depends_on_the_set_to_one_value():
     synthesis = SynthesisConfig(beta_dr=0.4, beta_dr_of={2: 0.1})
     labels = LabelsConfig(epochs=3, min_steps=7, weights={"b": 2.0})
     squeeze = SqueezeConfig(backbones=("a", "b"))
     config = Config(ipc=2, squeeze=squeeze, synthesis=synthesis, labels=labels)
-    settled = settle(config, 5)  # 10 images: one batch in an epoch
+    settled = settle(config, NAMES)  # 10 images: one batch in an epoch
     assert settled.labels == replace(labels, epochs=7, backbones=("a", "b"))
     assert settled.synthesis == replace(synthesis, beta_dr=0.1)
     assert replace(settled, labels=labels, synthesis=synthesis) == config
-    assert settle(settled, 5) == settled
+    assert settle(settled, NAMES) == settled
 
 
 def test_plan__belongs_to_seed_and_epoch(runtime):

@@ -135,16 +135,16 @@ def test_a_teachers_outputs_are_those_of_the_classes_in_their_order():
 def test_small_memories_get_the_epochs_that_the_least_steps_need():
     labels = {"epochs": 6, "min_steps": 20, "batch_size": 99}
     config = build_config(merge(SETTINGS, {"labels": labels}))
-    step = at_step(config, 4)  # 8 images, one batch
+    step = at_step(config, 8)  # 8 images, one batch
     assert (step.labels.epochs, step.labels.batch_size) == (20, 8)
     assert (step.labels.store, step.evaluation.tests) == (False, 1)
     packed = replace(config, labels=replace(config.labels, storage=LabelStorageConfig(bits=8)))
-    assert at_step(packed, 4) == step  # the teachers label each batch as it comes
-    assert at_step(config, 10).labels.epochs == 7  # 20 images, three batches
+    assert at_step(packed, 8) == step  # the teachers label each batch as it comes
+    assert at_step(config, 20).labels.epochs == 7  # 20 images, three batches
     own = replace(config, continual=replace(config.continual, epochs=9))
-    assert (at_step(own, 4).labels.epochs, at_step(own, 10).labels.epochs) == (20, 9)
+    assert (at_step(own, 8).labels.epochs, at_step(own, 20).labels.epochs) == (20, 9)
     own = replace(config, continual=replace(config.continual, epochs=2, min_steps=0))
-    assert (at_step(own, 4).labels.epochs, at_step(own, 10).labels.epochs) == (2, 2)
+    assert (at_step(own, 8).labels.epochs, at_step(own, 20).labels.epochs) == (2, 2)
 
 
 def test_students_are_asked_for_the_classes_seen_alone(tmp_path, monkeypatch):

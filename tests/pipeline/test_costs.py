@@ -92,7 +92,7 @@ def test_costs__of_every_work_of_a_run_can_be_timed(changes, data, runtime, monk
     }
     torch.manual_seed(1)
     measured = MeasuredCosts(TimingTask(data, runtime))
-    config = settle(as_config(settings), len(data.class_names))
+    config = settle(as_config(settings), data.class_names)
     sets = list(evaluated_sets(config, tmp_path))
     plan = plan_run(config, sets, data, measured, memory=measured.memory)
     drawn = torch.rand(1)

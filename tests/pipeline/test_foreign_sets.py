@@ -10,6 +10,7 @@ import torch
 from gvbsm import api
 from gvbsm.cli import main
 from gvbsm.config import ConfigError
+from gvbsm.data.class_sizes import ImageCounts
 from gvbsm.files.artifacts import ArtifactError, read_header, read_json
 from gvbsm.pipeline.foreign_sets import fitting_images
 from gvbsm.store.distilled import DistilledDataset, load_images
@@ -28,7 +29,7 @@ def foreign(data):
 
 def test_classes_are_matched_by_name(foreign, data):
     renamed = replace(foreign, class_names=(*CLASSES[1:], CLASSES[0]))
-    images, labels = fitting_images(renamed, data, 2, "x")
+    images, labels = fitting_images(renamed, data, ImageCounts.even(4, 2), "x")
     assert labels.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
     assert images[:, 0, 0, 0].tolist() == [3, 3, 0, 0, 1, 1, 2, 2]
 
@@ -36,7 +37,7 @@ def test_classes_are_matched_by_name(foreign, data):
 def test_other_names_are_taken_in_their_order(foreign, data, caplog):
     renamed = replace(foreign, class_names=("0", "1", "2", "3"))
     with caplog.at_level(logging.WARNING):
-        images, labels = fitting_images(renamed, data, 2, "x")
+        images, labels = fitting_images(renamed, data, ImageCounts.even(4, 2), "x")
     assert torch.equal(labels, foreign.labels)
     assert torch.equal(images, foreign.images)
     assert "x: its class names differ, so the order of classes is assumed" in caplog.text
@@ -53,10 +54,21 @@ def test_other_names_are_taken_in_their_order(foreign, data, caplog):
 )
 def test_a_set_that_does_not_fit_is_refused_in_one_line(foreign, data, change, words):
     with pytest.raises(ConfigError, match=words) as caught:
-        fitting_images(replace(foreign, **change), data, 2, "x")
+        fitting_images(replace(foreign, **change), data, ImageCounts.even(4, 2), "x")
     assert "\n" not in str(caught.value)
-    with pytest.raises(ConfigError, match=r"x has 2 images per class, the run 3: choose another"):
-        fitting_images(foreign, data, 3, "x")
+    for counts, words in ((ImageCounts.even(4, 3), "3"), (ImageCounts((2, 3, 1, 2)), "1 to 3")):
+        with pytest.raises(ConfigError, match=rf"has 2 images per class, the run {words}: choose"):
+            fitting_images(foreign, data, counts, "x")
+
+
+def test_a_set_with_other_numbers_for_single_classes_fits_a_run_of_the_same(foreign, data):
+    uneven = replace(foreign, labels=torch.tensor([0, 0, 0, 1, 2, 2, 3, 3]))
+    assert fitting_images(uneven, data, ImageCounts((3, 1, 2, 2)), "x")[1].tolist() == [
+        *[0, 0, 0, 1],
+        *[2, 2, 3, 3],
+    ]
+    with pytest.raises(ConfigError, match=r"x has 1 to 3 images per class, the run 1 to 3: "):
+        fitting_images(uneven, data, ImageCounts((1, 3, 2, 2)), "x")
 
 
 def test_a_set_is_a_row_with_the_labels_of_random_pictures(tmp_path):

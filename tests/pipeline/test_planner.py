@@ -131,7 +131,7 @@ def test_is_long__by_pictures_and_arithmetic(data, tmp_path):
     def length(epochs):
         settings = {"squeeze": {"backbones": ["wrn10_1"], "epochs": epochs}, "ipc": 1}
         changed = {"labels": {"epochs": 1}, "synthesis": {"iterations": 1}}
-        config = settle(as_config({**settings, **changed}), len(data.class_names))
+        config = settle(as_config({**settings, **changed}), data.class_names)
         return planner.is_long(config, list(evaluated_sets(config, tmp_path)), data, "cpu")
 
     assert not length(1)

@@ -74,15 +74,15 @@ def features_of(run, backbone):
 def test_the_features_are_those_of_the_teacher_that_is_named(run, name, choose):
     labels = run.data.train.labels
     found = select_pictures(inputs(run), name)
-    assert torch.equal(found, choose([features_of(run, "wrn10_1")], labels, 10, 3))
-    assert not torch.equal(found, choose([features_of(run, "convnet8_d1")], labels, 10, 3))
+    assert torch.equal(found, choose([features_of(run, "wrn10_1")], labels, [3] * 10))
+    assert not torch.equal(found, choose([features_of(run, "convnet8_d1")], labels, [3] * 10))
 
 
 def test_balanced_takes_features_and_logits_of_the_teacher(run):
     batches = plain_batches(run.data, run.data.train, 100, run.runtime, 0)
     pictures = (images for images, _ in batches)
     outputs = teacher_features(run.teachers["wrn10_1"], pictures, run.runtime)
-    expected = select_balanced([outputs], run.data.train.labels, 10, 3)
+    expected = select_balanced([outputs], run.data.train.labels, [3] * 10)
     assert torch.equal(select_pictures(inputs(run), "balanced"), expected)
     config = replace(run.config, synthesis=replace(run.config.synthesis, init="balanced"))
     start = selection._choose_start(inputs(run, config))
@@ -94,7 +94,7 @@ def test_forgetting_is_trained_once_and_kept(run, monkeypatch):
     path = run.workspace.forgetting("wrn10_1")
     events = load_tensors(path, "forgetting")[0]["events"]
     generator = run.runtime.generator("selection", "forgetting")
-    assert torch.equal(found, select_forgetting(events, run.data.train.labels, 10, 3, generator))
+    assert torch.equal(found, select_forgetting(events, run.data.train.labels, [3] * 10, generator))
     most = events[found].view(10, 3)
     for label in range(10):
         own = events[run.data.train.labels == label].sort(descending=True).values

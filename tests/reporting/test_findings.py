@@ -88,7 +88,9 @@ def test_classes_of_few_pictures_and_uneven_classes(facts):
     assert find_all(replace(facts, train_of_class=counts)) == []
     few = only(replace(facts, train_of_class={**counts, "a": 9}))
     assert (few.name, few.level) == ("few-pictures", "warning")
-    assert few.text.startswith("1 of 10 classes has fewer training pictures than the 10 images")
+    assert few.text.startswith(
+        "1 of 10 classes has fewer training pictures than images ('a' has 9 for 10)"
+    )
     uneven = only(replace(facts, train_of_class={**counts, "a`b": 500}))
     assert (uneven.name, uneven.level) == ("uneven", "warning")
     assert uneven.text == ("The classes are uneven: \"a'b\" has 500 training pictures, 'a' 50.")

@@ -921,9 +921,12 @@ def test_what_settings_are_compared_with(preset, method, words):
     assert preset_words(config, Origin(preset)) == words
 
 
+NAMES = tuple(map(str, range(10)))
+
+
 def test_epochs_that_follow_from_the_size_of_the_set_are_no_change():
     config = build_config(merge(read_preset("digits"), {"ipc": 2, "labels": {"epochs": 800}}))
-    preset = preset_settings(to_dict(config), classes=10)
+    preset = preset_settings(to_dict(config), class_names=NAMES)
     assert preset["labels"]["epochs"] == 800
     rows = [value for _, rows in settings_table(to_dict(config), preset) for value in rows]
     assert [value.term.key for value in rows if value.preset is not None] == ["ipc"]
@@ -968,7 +971,7 @@ def test_both_commands_give_the_same_settings_again(preset, changes, tmp_path, m
     settings = to_dict(settle_beta_dr(config))  # as results hold them
     monkeypatch.chdir(tmp_path)
     (tmp_path / "settings.yaml").write_text(settings_yaml(settings), encoding="utf-8")
-    for command in commands(settings, preset_settings(settings, classes=10), "a b"):
+    for command in commands(settings, preset_settings(settings, class_names=NAMES), "a b"):
         program, verb, *argv = shlex.split(command.replace("\\\n", " "))
         assert (program, verb) == ("gvbsm", "run")
         again = parse_run(verb, argv)
@@ -979,7 +982,7 @@ def test_both_commands_give_the_same_settings_again(preset, changes, tmp_path, m
 def test_the_command_starts_from_the_preset_that_is_named():
     origin = Origin("digits+digits-short", ("ipc",))
     settings = to_dict(build_config({**read_preset(origin.preset), "ipc": 3}))
-    preset = preset_settings(settings, classes=10, origin=origin)
+    preset = preset_settings(settings, class_names=NAMES, origin=origin)
     settings["labels"] = preset["labels"]  # epochs are settled by the size of the set
     command = commands(settings, preset, "w", origin)[1]
     assert command == "gvbsm run digits+digits-short \\\n  --ipc 3 \\\n  --workdir runs/w"
@@ -1017,7 +1020,7 @@ def test_the_lines_for_python_work(tree, reported, monkeypatch):
 def test_a_data_set_without_a_preset_is_compared_with_none():
     settings = to_dict(Config())
     settings["data"]["name"] = "elsewhere"
-    assert preset_settings(settings, classes=10) is None
+    assert preset_settings(settings, class_names=NAMES) is None
     assert len(commands(settings, None, "w")) == 1
 
 

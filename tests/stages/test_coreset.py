@@ -24,9 +24,9 @@ def drawn(labels, seed, size=3):
     return torch.randn(len(labels), size, generator=generator(seed))
 
 
-def by_forgetting(features, labels, classes, ipc):
+def by_forgetting(features, labels, counts):
     """Forgetting in the form of the others: the first feature is the count of events."""
-    return select_forgetting(features[:, 0], labels, classes, ipc, generator())
+    return select_forgetting(features[:, 0], labels, counts, generator())
 
 
 def select_herding(features, *arguments):
@@ -49,16 +49,15 @@ BY_FEATURES = [select_herding, select_k_center]
 
 @st.composite
 def sets(draw):
-    """Features, labels and a number of pictures per class that each class has."""
-    classes = draw(st.integers(1, 3))
-    ipc = draw(st.integers(1, 4))
-    labels = torch.arange(classes).repeat(ipc + draw(st.integers(0, 4)))
+    """Features, labels and a number of pictures for each class that it has."""
+    counts = draw(st.lists(st.integers(1, 4), min_size=1, max_size=3))
+    labels = torch.arange(len(counts)).repeat(max(counts) + draw(st.integers(0, 4)))
     seed = draw(st.integers(0, 10**6))
     labels = labels[torch.randperm(len(labels), generator=generator(seed))]
     features = drawn(labels, seed, size=draw(st.integers(1, 4)))
     if draw(st.booleans()):
         features = features.round()  # many equal ones
-    return features, labels, classes, ipc
+    return features, labels, counts
 
 
 # What holds for all of them
@@ -68,25 +67,28 @@ def sets(draw):
 @settings(max_examples=40, deadline=None, derandomize=True)
 @given(given_set=sets())
 def test_right_classes_in_order_and_none_twice(select, given_set):
-    features, labels, classes, ipc = given_set
-    index = select(features, labels, classes, ipc)
-    assert labels[index].tolist() == [label for label in range(classes) for _ in range(ipc)]
-    assert len(set(index.tolist())) == classes * ipc
+    features, labels, counts = given_set
+    index = select(features, labels, counts)
+    expected = [label for label, count in enumerate(counts) for _ in range(count)]
+    assert labels[index].tolist() == expected
+    assert len(set(index.tolist())) == sum(counts)
 
 
 @pytest.mark.parametrize("select", [*BY_FEATURES, by_forgetting])
 def test_fewer_pictures_are_the_first_of_more(select):
     features = drawn(LABELS, 3)
-    three = select(features, LABELS, 3, 3).view(3, 3)
+    three = select(features, LABELS, [3] * 3).view(3, 3)
     for ipc in (1, 2):
-        assert torch.equal(select(features, LABELS, 3, ipc).view(3, ipc), three[:, :ipc])
+        assert torch.equal(select(features, LABELS, [ipc] * 3).view(3, ipc), three[:, :ipc])
+    uneven = select(features, LABELS, [3, 1, 2])
+    assert torch.equal(uneven, torch.cat([three[0], three[1, :1], three[2, :2]]))
 
 
 @pytest.mark.parametrize("select", [*BY_FEATURES, by_forgetting])
 def test_the_order_of_the_pictures_does_not_matter(select):
     features, order = drawn(LABELS, 5), torch.randperm(12, generator=generator(1))
-    chosen = select(features, LABELS, 3, 3)
-    moved = select(features[order], LABELS[order], 3, 3)
+    chosen = select(features, LABELS, [3] * 3)
+    moved = select(features[order], LABELS[order], [3] * 3)
     assert torch.equal(order[moved], chosen)
 
 
@@ -95,7 +97,7 @@ def test_each_class_is_chosen_by_itself(select):
     features = drawn(LABELS, 6)
     other = features.clone()
     other[LABELS == 2] = drawn(LABELS, 7)[LABELS == 2]
-    both = [select(of, LABELS, 3, 2).view(3, 2) for of in (features, other)]
+    both = [select(of, LABELS, [2] * 3).view(3, 2) for of in (features, other)]
     assert torch.equal(both[0][:2], both[1][:2])
 
 
@@ -104,15 +106,15 @@ def test_shifted_turned_and_scaled_features_choose_the_same(select):
     features = drawn(LABELS, 8).double()
     turn = torch.linalg.qr(drawn(torch.zeros(3), 9).double()).Q
     moved = 3 * features @ turn + torch.tensor([100.0, -7.0, 1.0], dtype=torch.float64)
-    assert torch.equal(select(moved, LABELS, 3, 3), select(features, LABELS, 3, 3))
+    assert torch.equal(select(moved, LABELS, [3] * 3), select(features, LABELS, [3] * 3))
 
 
 @pytest.mark.parametrize("select", [*BY_FEATURES, balanced, by_forgetting])
 def test_too_few_pictures(select):
-    with pytest.raises(DataError, match=r"class 2 has 3 .* ipc=4"):
-        select(drawn(LABELS, 0), LABELS, 3, 4)
+    with pytest.raises(DataError, match=r"class 2 has 3 .* its 4 images"):
+        select(drawn(LABELS, 0), LABELS, [4] * 3)
     with pytest.raises(DataError, match="class 3 has 0"):
-        select(drawn(LABELS, 0), LABELS, 4, 1)
+        select(drawn(LABELS, 0), LABELS, [1] * 4)
 
 
 # Random
@@ -121,31 +123,38 @@ def test_too_few_pictures(select):
 @pytest.mark.parametrize("ipc", [1, 2, 3])
 def test_balanced_class_by_class_and_without_replacement(ipc):
     for seed in range(20):
-        index = select_random(LABELS, 3, ipc, generator(seed))
+        index = select_random(LABELS, [ipc] * 3, generator(seed))
         assert LABELS[index].tolist() == [label for label in range(3) for _ in range(ipc)]
         assert len(set(index.tolist())) == 3 * ipc
 
 
 def test_reproducible_and_drawn():
-    first = select_random(LABELS, 3, 2, generator())
+    first = select_random(LABELS, [2] * 3, generator())
     torch.manual_seed(9)
-    assert torch.equal(select_random(LABELS, 3, 2, generator()), first)
-    seen = [set(select_random(LABELS, 3, 2, generator(seed)).tolist()) for seed in range(60)]
+    assert torch.equal(select_random(LABELS, [2] * 3, generator()), first)
+    seen = [set(select_random(LABELS, [2] * 3, generator(seed)).tolist()) for seed in range(60)]
     assert set().union(*seen) == set(range(12))  # every picture has its chance
 
 
 def test_every_picture_is_as_likely():
     counts = torch.zeros(12)
     for seed in range(600):
-        counts[select_random(LABELS, 3, 1, generator(seed))] += 1
+        counts[select_random(LABELS, [1] * 3, generator(seed))] += 1
     for label, members in ((0, 5), (1, 4), (2, 3)):
         share = counts[label == LABELS] / 600
         assert (share - 1 / members).abs().max() < 0.09  # 4 deviations
 
 
+def test_a_class_of_fewer_pictures_has_the_first_ones():
+    index = select_random(LABELS, [1, 3, 2], generator(4))
+    assert LABELS[index].tolist() == [0, 1, 1, 1, 2, 2]
+    most = select_random(LABELS, [3, 3, 3], generator(4)).view(3, 3)
+    assert torch.equal(index, torch.cat([most[0, :1], most[1], most[2, :2]]))
+
+
 def test_too_few_pictures_to_draw():
-    with pytest.raises(DataError, match=r"class 2 has 3 .* ipc=4"):
-        select_random(LABELS, 3, 4, generator())
+    with pytest.raises(DataError, match=r"class 2 has 3 .* its 4 images"):
+        select_random(LABELS, [4] * 3, generator())
 
 
 # Herding
@@ -167,7 +176,7 @@ def test_herding__known_answer():
     """The mean is 4. First 3 (off by 1); with 3, 6 is best (mean 4.5); with both, 1 (mean 10/3)."""
     features = torch.tensor([[0.0], [3.0], [1.0], [6.0], [10.0]])
     labels = torch.zeros(5, dtype=torch.long)
-    assert select_herding(features, labels, 1, 5).tolist() == [1, 3, 2, 4, 0]
+    assert select_herding(features, labels, [5] * 1).tolist() == [1, 3, 2, 4, 0]
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
@@ -175,7 +184,7 @@ def test_herding__known_answer():
 def test_herding__is_the_slow_twin(seed, count, size):
     features, labels = drawn(torch.zeros(count), seed, size), torch.zeros(count, dtype=torch.long)
     expected = slow_herding(features.double(), count)
-    found = select_herding(features, labels, 1, count).tolist()
+    found = select_herding(features, labels, [count] * 1).tolist()
     assert found == expected
 
 
@@ -185,8 +194,10 @@ def test_herding__follows_the_mean_better_than_chance():
     def miss(index):
         return float((features[index].mean(dim=0) - features.mean(dim=0)).norm())
 
-    herded = miss(select_herding(features, labels, 1, 10))
-    assert herded < 0.5 * min(miss(select_random(labels, 1, 10, generator(s))) for s in range(20))
+    herded = miss(select_herding(features, labels, [10] * 1))
+    assert herded < 0.5 * min(
+        miss(select_random(labels, [10] * 1, generator(s))) for s in range(20)
+    )
 
 
 # k-center
@@ -208,7 +219,7 @@ def test_k_center__known_answer():
     """The mean is 3.75, 3.5 nearest to it; 10 is 6.5 from there, 0 3.5, 5 1.5, 1 1 (from 0)."""
     features = torch.tensor([[0.0], [3.0], [1.0], [10.0], [5.0], [3.5]])
     labels = torch.zeros(6, dtype=torch.long)
-    assert select_k_center(features, labels, 1, 6).tolist() == [5, 3, 0, 4, 2, 1]
+    assert select_k_center(features, labels, [6] * 1).tolist() == [5, 3, 0, 4, 2, 1]
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
@@ -216,7 +227,7 @@ def test_k_center__known_answer():
 def test_k_center__is_the_slow_twin(seed, count, size):
     features, labels = drawn(torch.zeros(count), seed, size), torch.zeros(count, dtype=torch.long)
     expected = slow_k_center(features.double(), count)
-    assert select_k_center(features, labels, 1, count).tolist() == expected
+    assert select_k_center(features, labels, [count] * 1).tolist() == expected
 
 
 def test_k_center__covers_within_twice_the_best():
@@ -228,13 +239,13 @@ def test_k_center__covers_within_twice_the_best():
         return float(table[:, list(index)].min(dim=1).values.max())
 
     best = min(map(radius, torch.combinations(torch.arange(12), 3).tolist()))
-    greedy = radius(select_k_center(features, torch.zeros(12, dtype=torch.long), 1, 3).tolist())
+    greedy = radius(select_k_center(features, torch.zeros(12, dtype=torch.long), [3] * 1).tolist())
     assert best <= greedy <= 2 * best
 
 
 def test_k_center__equal_pictures_are_taken_last():
     features = torch.tensor([[0.0], [0.0], [0.0], [4.0], [-4.0]])
-    chosen = select_k_center(features, torch.zeros(5, dtype=torch.long), 1, 5).tolist()
+    chosen = select_k_center(features, torch.zeros(5, dtype=torch.long), [5] * 1).tolist()
     assert chosen == [0, 3, 4, 1, 2]
 
 
@@ -243,14 +254,14 @@ def test_k_center__equal_pictures_are_taken_last():
 
 def test_forgetting__most_events_first():
     events = torch.tensor([1, 5, 0, 2, 9, 0, 3, 7, 8, 1, 6, 0])
-    chosen = select_forgetting(events, LABELS, 3, 3, generator())
+    chosen = select_forgetting(events, LABELS, [3] * 3, generator())
     assert chosen.tolist() == [4, 7, 10, 8, 3, 9, 6, 0, 5]
 
 
 def test_forgetting__equal_counts_are_drawn_and_reproducible():
     events = torch.tensor([0, 2, 1, 1, 1, 0, 0, 1, 1, 1, 1, 1])
-    chosen = [select_forgetting(events, LABELS, 3, 2, generator(seed)) for seed in range(40)]
-    assert torch.equal(chosen[3], select_forgetting(events, LABELS, 3, 2, generator(3)))
+    chosen = [select_forgetting(events, LABELS, [2] * 3, generator(seed)) for seed in range(40)]
+    assert torch.equal(chosen[3], select_forgetting(events, LABELS, [2] * 3, generator(3)))
     assert {int(index[0]) for index in chosen} == {1}  # forgotten twice
     assert {int(index[1]) for index in chosen} == {4, 7, 10, 11}  # once, as the rest of class 0
 
@@ -302,16 +313,16 @@ def test_balanced__takes_center_and_margin_of_each_cluster():
     angles = torch.cat([step, 2 + step])
     features = torch.stack([angles.cos(), angles.sin()], dim=1) * torch.linspace(1, 9, 42)[:, None]
     logits = torch.stack([torch.zeros(42), 5 - 20 * torch.cat([step, step])], dim=1)
-    chosen = select_balanced([(features, logits)], torch.zeros(42, dtype=torch.long), 1, 4)
+    chosen = select_balanced([(features, logits)], torch.zeros(42, dtype=torch.long), [4])
     # of each: the one in the middle of the angles, and of the other 20 the 19th by entropy
     assert sorted(chosen.tolist()) == [10, 19, 31, 40]
     labels = torch.zeros(21, dtype=torch.long)
-    assert select_balanced([(features[:21], logits[:21])], labels, 1, 1).tolist() == [10]
+    assert select_balanced([(features[:21], logits[:21])], labels, [1]).tolist() == [10]
 
 
 def test_balanced__equal_pictures_are_no_fault(recwarn):
     features = torch.ones(6, 2)
-    chosen = select_balanced([(features, features)], torch.zeros(6, dtype=torch.long), 1, 4)
+    chosen = select_balanced([(features, features)], torch.zeros(6, dtype=torch.long), [4])
     assert len(set(chosen.tolist())) == 4
     assert not recwarn.list
 
@@ -330,4 +341,4 @@ def test_features_of_a_class_are_let_go_once_it_is_whole(choose):
             del batch
 
     labels = torch.arange(4).repeat_interleave(6)
-    assert choose(batches(), labels, 4, 2).shape == (8,)
+    assert choose(batches(), labels, [2] * 4).shape == (8,)

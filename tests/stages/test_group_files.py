@@ -10,6 +10,7 @@ import torch
 from hypothesis import example, given
 from hypothesis import strategies as st
 
+from gvbsm.data.class_sizes import ImageCounts
 from gvbsm.files.artifacts import ArtifactError, DamagedError
 from gvbsm.method.groups import group_indices
 from gvbsm.method.synthesis import TERMS, Iteration
@@ -25,7 +26,7 @@ from gvbsm.store.distilled import images_header, load_images, save_images
 from gvbsm.store.film import frame_steps, is_filmed
 from support.toy import StoppedError
 
-IPC, ITERATIONS, SHAPE = 3, 6, (3, 8, 8)
+COUNTS, ITERATIONS, SHAPE = ImageCounts.even(4, 3), 6, (3, 8, 8)
 IMAGES = torch.randint(256, (12, *SHAPE), generator=torch.Generator().manual_seed(1)).byte()
 RECIPE = {"toy": 1}
 
@@ -39,18 +40,18 @@ def opened(data, tmp_path):
     """Call it for the groups of 4 classes x 3 images, as a new process sees them."""
 
     def open_groups(loop="reorder", recipe=RECIPE):
-        indices = group_indices(4, IPC, 5, loop)
+        indices = group_indices(COUNTS, 5, loop)
         header = images_header("gvbsm", recipe, data)
         path = tmp_path / "images.safetensors"
         traces = [longest_trace([0], ["a"], TERMS)] * len(indices)
-        return Groups(path, header, indices, IPC, ITERATIONS, SHAPE, traces)
+        return Groups(path, header, indices, COUNTS, ITERATIONS, SHAPE, traces)
 
     return open_groups
 
 
 def save_group(groups, group):
     index = groups.indices[group]
-    frames = IMAGES[index[is_filmed(index, IPC)]][:, None]
+    frames = IMAGES[index[is_filmed(index, COUNTS)]][:, None]
     film = frames.repeat(1, len(frame_steps(ITERATIONS)), 1, 1, 1)
     groups.save(group, IMAGES[index], film, trace_of(group))
 

@@ -66,7 +66,7 @@ def slow_crops(data, both, runtime):
 def test_choose_crops__takes_the_best_crop_of_the_best_pictures(
     across, scale, data, both, runtime, slow_crops
 ):
-    found = choose_crops(data, 2, across, scale, both, runtime)
+    found = choose_crops(data, [2] * 4, across, scale, both, runtime)
     ranked = slow_crops(across, scale, range(40))
     for label, rows in enumerate(ranked):
         wanted = rows[: 2 * across**2]
@@ -78,10 +78,10 @@ def test_choose_crops__takes_the_best_crop_of_the_best_pictures(
 def test_choose_crops__the_batch_and_the_files_do_not_matter(
     data, streamed, both, runtime, monkeypatch
 ):
-    expected = choose_crops(data, 2, 2, (0.2, 0.6), both, runtime)
+    expected = choose_crops(data, [2] * 4, 2, (0.2, 0.6), both, runtime)
     monkeypatch.setattr(starts, "BATCH", 7)
     for pictures in (data, streamed):
-        found = choose_crops(pictures, 2, 2, (0.2, 0.6), both, runtime)
+        found = choose_crops(pictures, [2] * 4, 2, (0.2, 0.6), both, runtime)
         assert all(map(torch.equal, found, expected))
     every = torch.arange(8)
     assert torch.equal(expected.pixels(streamed, every), expected.pixels(data, every))
@@ -89,18 +89,20 @@ def test_choose_crops__the_batch_and_the_files_do_not_matter(
 
 def test_choose_crops__looks_at_some_pictures_of_a_large_class(data, both, runtime, monkeypatch):
     monkeypatch.setattr(starts, "CROP_PICTURES", 3)
-    found = choose_crops(data, 3, 1, (0.3, 1.0), both, runtime)
-    other = choose_crops(data, 3, 1, (0.3, 1.0), both, replace(runtime, seed=8))
+    found = choose_crops(data, [3] * 4, 1, (0.3, 1.0), both, runtime)
+    other = choose_crops(data, [3] * 4, 1, (0.3, 1.0), both, replace(runtime, seed=8))
     assert set(found.pictures.flatten().tolist()) != set(other.pictures.flatten().tolist())
     assert torch.equal(data.train.labels[found.pictures[:, 0]], torch.arange(12) // 3)
-    more = choose_crops(data, 5, 1, (0.3, 1.0), both, runtime)  # more than are usually looked at
+    more = choose_crops(
+        data, [5] * 4, 1, (0.3, 1.0), both, runtime
+    )  # more than are usually looked at
     assert len(set(more.pictures.flatten().tolist())) == 20
 
 
 def test_choose_crops__a_small_class_gives_second_crops(data, both, runtime):
     """Eleven images of ten pictures: ten best crops, as without it, and one second crop."""
-    best = choose_crops(data, 10, 1, (0.2, 0.6), both, runtime)
-    more = choose_crops(data, 11, 1, (0.2, 0.6), both, runtime)
+    best = choose_crops(data, [10] * 4, 1, (0.2, 0.6), both, runtime)
+    more = choose_crops(data, [11] * 4, 1, (0.2, 0.6), both, runtime)
     for label in range(4):
         first, rows = slice(10 * label, 10 * label + 10), slice(11 * label, 11 * label + 10)
         assert torch.equal(more.pictures[rows], best.pictures[first])
@@ -112,19 +114,29 @@ def test_choose_crops__a_small_class_gives_second_crops(data, both, runtime):
         assert more.boxes[last, 0].tolist() in drawn
 
 
+def test_choose_crops__each_class_has_its_number_of_images(data, both, runtime):
+    same = choose_crops(data, [3] * 4, 2, (0.2, 0.6), both, runtime)
+    found = choose_crops(data, [1, 3, 2, 3], 2, (0.2, 0.6), both, runtime)
+    places = [0, 3, 4, 5, 6, 7, 9, 10, 11]
+    assert torch.equal(found.pictures, same.pictures[places])
+    assert torch.equal(found.boxes, same.boxes[places])
+
+
 def test_select_crops__known_answer():
     losses = torch.tensor([[0.3, 0.9], [0.1, 0.2], [0.5, 0.6]])
     labels = torch.tensor([0, 0, 1])
-    assert select_crops(losses, labels, 2, 1).tolist() == [[1, 2], [0, 0]]
-    assert select_crops(losses, labels, 2, 2).tolist() == [[1, 0, 2, 2], [0, 0, 0, 1]]
+    assert select_crops(losses, labels, [1, 1]).tolist() == [[1, 2], [0, 0]]
+    assert select_crops(losses, labels, [2, 2]).tolist() == [[1, 0, 2, 2], [0, 0, 0, 1]]
+    assert select_crops(losses, labels, [3, 1]).tolist() == [[1, 0, 1, 2], [0, 0, 1, 0]]
     with pytest.raises(DataError, match="class 1 has 1 training pictures"):
-        select_crops(losses, labels, 2, 3)
+        select_crops(losses, labels, [3, 3])
 
 
 def test_repeat_pictures__in_turn_until_each_class_has_enough():
     labels = torch.tensor([1, 0, 1, 2, 2, 2, 2])
-    assert repeat_pictures(labels, 3, 1).tolist() == [*range(7)]
-    assert repeat_pictures(labels, 3, 4).tolist() == [*range(7), 1, 1, 1, 0, 2]
+    assert repeat_pictures(labels, [1, 1, 1]).tolist() == [*range(7)]
+    assert repeat_pictures(labels, [4, 4, 4]).tolist() == [*range(7), 1, 1, 1, 0, 2]
+    assert repeat_pictures(labels, [1, 4, 6]).tolist() == [*range(7), 0, 2, 3, 4]
 
 
 def test_start_from__repeats_are_squares_of_their_pictures(data, streamed, runtime):
@@ -158,6 +170,7 @@ def test_training_losses__are_of_the_mean_logits(data, both, runtime):
 def test_select_lowest__known_answer():
     losses = torch.tensor([3.0, 1.0, 2.0, 0.5, 2.0, 2.0])
     labels = torch.tensor([0, 0, 0, 1, 1, 1])
-    assert select_lowest(losses, labels, 2, 2).tolist() == [1, 2, 3, 4]
+    assert select_lowest(losses, labels, [2, 2]).tolist() == [1, 2, 3, 4]
+    assert select_lowest(losses, labels, [3, 1]).tolist() == [1, 2, 0, 3]
     with pytest.raises(DataError, match="class 0 has 3"):
-        select_lowest(losses, labels, 2, 4)
+        select_lowest(losses, labels, [4, 4])

@@ -10,9 +10,12 @@ from dataclasses import astuple, replace
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from torch.distributed import HashStore
 
 from gvbsm.config import OptimizerConfig, SynthesisConfig, ViewConfig
+from gvbsm.data.class_sizes import ImageCounts
 from gvbsm.data.starts import Start
 from gvbsm.engine.device import RunError, Runtime
 from gvbsm.engine.forms import Forms
@@ -22,6 +25,7 @@ from gvbsm.engine.progress.bars import Bar
 from gvbsm.files.artifacts import read_header
 from gvbsm.files.checkpoint import Checkpoint
 from gvbsm.method import synthesis as loop
+from gvbsm.method.beyond.late_starts import late_begins
 from gvbsm.method.capture import HookedObserver
 from gvbsm.method.groups import group_indices, make_stack
 from gvbsm.method.statistics import Statistics
@@ -62,7 +66,7 @@ def task_of(config, targets, data, ipc=3, initial=None):
         for target in targets:
             statistics[target.name] = Statistics({}, {}, *of_classes(target.model, data, N_P))
     start = None if initial is None else Start(initial[:, None])
-    return SynthesisTask(config, targets, statistics, data, ipc, N_P, start)
+    return SynthesisTask(config, targets, statistics, data, ImageCounts.even(4, ipc), N_P, start)
 
 
 @pytest.fixture
@@ -157,15 +161,50 @@ def test_groups__known_answers():
         return [index.tolist() for index in group_indices(*arguments)]
 
     # Figure 4: 3 classes of 2 images, class-major; the original loop takes one of each class.
-    assert groups(3, 2, 3, "original") == [[0, 2, 4], [1, 3, 5]]
-    assert groups(3, 2, 2, "reorder") == [[0, 1], [2, 3], [4, 5]]
-    assert groups(3, 2, 4, "reorder") == [[0, 1, 2, 3], [4, 5]]
-    assert groups(3, 2, 4, "original") == [[0, 2, 4], [1, 3, 5]]  # never two images of a class
-    assert groups(3, 2, 2, "original") == [[0, 2], [4], [1, 3], [5]]
-    assert groups(2, 1, 50, "reorder") == groups(2, 1, 50, "original") == [[0, 1]]
+    assert groups(ImageCounts.even(3, 2), 3, "original") == [[0, 2, 4], [1, 3, 5]]
+    assert groups(ImageCounts.even(3, 2), 2, "reorder") == [[0, 1], [2, 3], [4, 5]]
+    assert groups(ImageCounts.even(3, 2), 4, "reorder") == [[0, 1, 2, 3], [4, 5]]
+    assert groups(ImageCounts.even(3, 2), 4, "original") == [
+        [0, 2, 4],
+        [1, 3, 5],
+    ]  # never two images of a class
+    assert groups(ImageCounts.even(3, 2), 2, "original") == [[0, 2], [4], [1, 3], [5]]
+    assert (
+        groups(ImageCounts.even(2, 1), 50, "reorder")
+        == groups(ImageCounts.even(2, 1), 50, "original")
+        == [[0, 1]]
+    )
     # 2 classes of 3 images, of which the last of each begins late
-    assert groups(2, 3, 3, "reorder", [0, 0, 7]) == [[0, 1, 3], [4], [2, 5]]
-    assert groups(2, 3, 3, "original", [0, 0, 7]) == [[0, 3], [1, 4], [2, 5]]
+    late = torch.tensor([0, 0, 7] * 2)
+    assert groups(ImageCounts.even(2, 3), 3, "reorder", late) == [[0, 1, 3], [4], [2, 5]]
+    assert groups(ImageCounts.even(2, 3), 3, "original", late) == [[0, 3], [1, 4], [2, 5]]
+    # classes of 3, 1 and 2 images
+    uneven = ImageCounts((3, 1, 2))
+    assert groups(uneven, 4, "reorder") == [[0, 1, 2, 3], [4, 5]]
+    assert groups(uneven, 4, "original") == [[0, 3, 4], [1, 5], [2]]
+    late = torch.tensor([0, 0, 7, 0, 0, 7])
+    assert groups(uneven, 3, "reorder", late) == [[0, 1, 3], [4], [2, 5]]
+    assert groups(uneven, 3, "original", late) == [[0, 3, 4], [1], [5], [2]]
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(
+    st.lists(st.integers(1, 5), min_size=1, max_size=6),
+    st.integers(1, 9),
+    st.sampled_from(["reorder", "original"]),
+    st.integers(1, 3),
+)
+def test_groups__hold_each_image_once_by_class_and_start(of_class, batch_size, loop, rounds):
+    counts = ImageCounts(tuple(of_class))
+    begins = late_begins(SynthesisConfig(iterations=30, rounds=rounds), counts)
+    groups = group_indices(counts, batch_size, loop, begins)
+    assert sorted(torch.cat(groups).tolist()) == list(range(counts.total))
+    for index in groups:
+        labels = counts.labels[index].tolist()
+        assert len(index) <= batch_size
+        assert labels == sorted(labels)
+        assert len(begins[index].unique()) == 1
+        assert loop == "reorder" or len(set(labels)) == len(labels)
 
 
 def test_log__hears_the_mean_terms_at_the_iterations_of_all_groups(whole, runtime):

@@ -7,6 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from gvbsm.data.class_sizes import ImageCounts
 from gvbsm.files.artifacts import ArtifactError
 from gvbsm.files.tensors import load_tensors, save
 from gvbsm.store.film import Film, frame_steps, is_filmed, load_film, save_film
@@ -39,10 +40,15 @@ def test_frame_steps__from_start_to_end_ever_further_apart(iterations):
 
 
 def test_is_filmed__the_first_image_of_ten_classes():
-    assert is_filmed(torch.arange(36), 3).nonzero().flatten().tolist() == [*range(0, 30, 3)]
-    assert is_filmed(torch.tensor([5, 0, 2, 4]), 2).tolist() == [False, True, True, True]
-    assert int(is_filmed(torch.arange(1000), 1).sum()) == 10
-    assert int(is_filmed(torch.arange(8), 2).sum()) == 4  # as many classes as there are
+    def filmed(classes, ipc):
+        counts = ImageCounts.even(classes, ipc)
+        return is_filmed(torch.arange(counts.total), counts).nonzero().flatten().tolist()
+
+    assert filmed(12, 3) == [*range(0, 30, 3)]
+    assert filmed(1000, 1) == [*range(10)]
+    assert filmed(4, 2) == [0, 2, 4, 6]  # as many classes as there are
+    uneven = ImageCounts((3, 1, 2))
+    assert is_filmed(torch.tensor([5, 0, 3, 4]), uneven).tolist() == [False, True, True, True]
 
 
 def test_film__round_trip(tmp_path):

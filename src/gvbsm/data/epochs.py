@@ -16,6 +16,7 @@ from torch import Tensor
 
 from gvbsm.config import Config, LabelsConfig, ViewConfig
 from gvbsm.config.settled import settle_beta_dr, settle_teachers
+from gvbsm.data.class_sizes import image_counts
 from gvbsm.data.loading import batch_count
 from gvbsm.data.mixing import (
     SHARES,
@@ -75,7 +76,7 @@ def settle_epochs(labels: LabelsConfig, count: int, batch_size: int) -> LabelsCo
     return replace(labels, epochs=max(labels.epochs, epochs))
 
 
-def settle(config: Config, classes: int) -> Config:
+def settle(config: Config, class_names: Sequence[str]) -> Config:
     """Return a run's settings with those that depend on the size of its set brought to one value.
 
     These are the epochs of the labels, the names of the teachers that have weights, and the
@@ -83,9 +84,10 @@ def settle(config: Config, classes: int) -> Config:
 
     Args:
         config: The settings.
-        classes: Number of classes.
+        class_names: Name of each class.
     """
-    labels = settle_epochs(config.labels, config.ipc * classes, config.evaluation.batch_size)
+    images = image_counts(config, class_names).total
+    labels = settle_epochs(config.labels, images, config.evaluation.batch_size)
     labels = settle_teachers(labels, config.squeeze.backbones)
     return settle_beta_dr(replace(config, labels=labels))
 

@@ -298,23 +298,22 @@ def in_threads(function: Callable[[Any], Item], items: Sequence[Any]) -> Iterato
             yield from pool.map(function, items[start : start + CHUNK])
 
 
-def class_members(labels: Tensor, classes: int, ipc: int) -> Iterator[Tensor]:
+def class_members(labels: Tensor, least: Sequence[int]) -> Iterator[Tensor]:
     """Indices of each class's pictures, int64 (n,), class by class.
 
     Args:
         labels: Classes of the pictures, int64 (pictures,).
-        classes: Number of classes.
-        ipc: Pictures that each class must have.
+        least: Pictures that each class must have, (classes,).
 
     Raises:
         DataError: If a class has fewer.
     """
-    for label in range(classes):
+    for label, needed in enumerate(least):
         members = (labels == label).nonzero().squeeze(1)
-        if len(members) < ipc:
+        if len(members) < needed:
             raise DataError(
-                f"class {label} has {len(members)} training pictures, fewer than ipc={ipc}; lower "
-                "ipc, or leave out the methods that select pictures (--baselines.methods "
-                "'[teacher]')"
+                f"class {label} has {len(members)} training pictures, fewer than its {needed} "
+                "images; lower ipc, or leave out the methods that select pictures "
+                "(--baselines.methods '[teacher]')"
             )
         yield members

@@ -5,7 +5,6 @@ Shapes: a stack holds the images of several groups of equal size, group after gr
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal, NamedTuple
@@ -13,36 +12,38 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from gvbsm.data.class_sizes import ImageCounts
+
 CPU = torch.device("cpu")
 
 
 def group_indices(
-    classes: int,
-    ipc: int,
+    counts: ImageCounts,
     batch_size: int,
     loop: Literal["reorder", "original"],
-    begins: Sequence[int] | None = None,
+    begins: Tensor | None = None,
 ) -> list[Tensor]:
     """Divide the images, sorted by class, into groups of indices, int64 (at most batch_size,).
 
     The reorder loop keeps this order, so that a group has several images of few classes. The
-    original loop (SRe2L) takes the k-th images of all classes, for each k in turn, so that a group
-    has one image of each of its classes, and at most as many images as there are classes.
+    original loop (SRe2L) takes the k-th images of all classes that have one, for each k in turn, so
+    that a group has one image of each of its classes, and at most as many images as there are
+    classes.
 
     Args:
-        classes: Number of classes.
-        ipc: Images per class.
+        counts: Images of each class.
         batch_size: Largest number of images in a group.
         loop: reorder or original.
-        begins: Iteration at which the k-th image of a class starts, ascending, (ipc,). The images
-            of a group start together. None: all start at 0.
+        begins: Iteration at which each image starts, int64 (images,). The images of a group start
+            together. None: all start at 0.
     """
-    table = torch.arange(classes * ipc).view(classes, ipc)
-    runs = [range(ipc)] if begins is None else [[*run] for _, run in itertools.groupby(begins)]
+    if begins is None:
+        begins = torch.zeros(counts.total, dtype=torch.int64)
+    turns = counts.ranks if loop == "original" else torch.zeros_like(begins)
     groups: list[Tensor] = []
-    for columns in torch.split(table, [*map(len, runs)], dim=1):
-        passes = columns.T if loop == "original" else columns.reshape(1, -1)
-        for images in passes:
+    for begin in sorted(set(begins.tolist())):
+        for turn in sorted(set(turns[begins == begin].tolist())):
+            images = ((begins == begin) & (turns == turn)).nonzero().flatten()
             groups += torch.split(images, batch_size)
     return groups
 

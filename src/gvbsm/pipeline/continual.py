@@ -156,12 +156,12 @@ class SeenOutputs(nn.Module):
         return logits[:, self._seen]
 
 
-def at_step(config: Config, seen: int) -> Config:
-    """A method's settings for a memory of `seen` classes, labeled during training.
+def at_step(config: Config, images: int) -> Config:
+    """A method's settings for a memory of so many images, labeled during training.
 
     Args:
         config: The method's settings.
-        seen: Number of classes seen.
+        images: Number of images of the classes seen.
     """
     size = config.evaluation.batch_size
     least = config.continual.min_steps
@@ -170,7 +170,7 @@ def at_step(config: Config, seen: int) -> Config:
         epochs=config.continual.epochs or config.labels.epochs,
         min_steps=config.labels.min_steps if least is None else least,
     )
-    labels = settle_epochs(labels, seen * config.ipc, size)
+    labels = settle_epochs(labels, images, size)
     return replace(
         config,
         labels=replace(labels, batch_size=size, store=False, storage=LabelStorageConfig()),
@@ -294,7 +294,8 @@ class Protocol:
     ) -> tuple[ImageSet, Path, dict[str, Any]]:
         """The set with a student's settings for `count` classes, its result's file, its recipe."""
         run, seen = self._run, self._orders[number][:count]
-        image_set = replace(image_set, config=at_step(image_set.config, count))
+        images = sum(run.counts.of_class[label] for label in seen)
+        image_set = replace(image_set, config=at_step(image_set.config, images))
         name = file_name(student).removesuffix(".safetensors")
         path = run.workdir / "continual" / f"{image_set.method}-{name}-{number}-{count}.json"
         return image_set, path, run.recipes.continual(image_set, student, number, seen)

@@ -12,8 +12,10 @@ from torch import Tensor
 
 from gvbsm.config import ConfigError
 from gvbsm.config.paths import user_path
+from gvbsm.data.class_sizes import ImageCounts
 from gvbsm.data.classes import renumbered
 from gvbsm.data.datasets import ImageData
+from gvbsm.engine.progress.spelling import spell_range
 from gvbsm.files.artifacts import is_current
 from gvbsm.pipeline.run import Run
 from gvbsm.store.distilled import DistilledDataset, stream_images
@@ -45,7 +47,7 @@ def import_sets(run: Run, load: Callable[[Path], DistilledDataset]) -> None:
             name = image_set.method
             distilled = load(user_path(places[name]))
             where = f"baselines.sets {name} ({places[name]})"
-            images, labels = fitting_images(distilled, run.data, run.config.ipc, where)
+            images, labels = fitting_images(distilled, run.data, run.counts, where)
             digest = hashlib.sha256(images.numpy().data)
             digest.update(labels.numpy().data)
             recipe = run.recipes.foreign(digest.hexdigest()[:20])
@@ -56,7 +58,7 @@ def import_sets(run: Run, load: Callable[[Path], DistilledDataset]) -> None:
 
 
 def fitting_images(
-    distilled: DistilledDataset, data: ImageData, ipc: int, where: str
+    distilled: DistilledDataset, data: ImageData, counts: ImageCounts, where: str
 ) -> tuple[Tensor, Tensor]:
     """Return the images of a set, and their labels by the classes of the data, class by class.
 
@@ -66,7 +68,7 @@ def fitting_images(
     Args:
         distilled: The set.
         data: The real pictures.
-        ipc: Images per class that it must have, for a fair comparison.
+        counts: Images of each class that it must have, for a fair comparison.
         where: The set, for messages.
 
     Returns:
@@ -88,12 +90,11 @@ def fitting_images(
     if labels is None:
         log.warning("%s: its class names differ, so the order of classes is assumed", where)
         labels = distilled.labels
-    counts = torch.bincount(labels, minlength=len(classes))
-    if not bool((counts == ipc).all()):
-        low, high = int(counts.min()), int(counts.max())
-        found = str(low) if low == high else f"{low} to {high}"
+    found = torch.bincount(labels, minlength=len(classes)).tolist()
+    if tuple(found) != counts.of_class:
         raise ConfigError(
-            f"{where} has {found} images per class, the run {ipc}: choose another --ipc or set"
+            f"{where} has {spell_range(found)} images per class, the run "
+            f"{spell_range(counts.of_class)}: choose another --ipc or set"
         )
     order = torch.argsort(labels, stable=True)
     return images[order].contiguous(), labels[order].contiguous()

@@ -28,7 +28,13 @@ from gvbsm.config.keys import flatten
 from gvbsm.config.provenance import Origin
 from gvbsm.config.settled import coreset_teacher, matched_teachers
 from gvbsm.config.stages import EXTRA_TAKES
-from gvbsm.data.class_sizes import class_counts, few_pictures, uneven_classes
+from gvbsm.data.class_sizes import (
+    ImageCounts,
+    class_counts,
+    few_pictures,
+    image_counts,
+    uneven_classes,
+)
 from gvbsm.data.datasets import ImageData, read_dataset
 from gvbsm.data.pictures import DataError
 from gvbsm.data.views import check_shuffle
@@ -81,7 +87,8 @@ def log_header(config: Config, runtime: Runtime, origin: Origin, workdir: Path) 
 def log_small_classes(config: Config, data: ImageData, runtime: Runtime) -> None:
     """Log whether classes have fewer training pictures than images, and if they are uneven."""
     counts = class_counts(data.train.labels, data.class_names)
-    sentences = [few_pictures(counts, config.ipc), uneven_classes(counts)]
+    images = image_counts(config, data.class_names).of_class
+    sentences = [few_pictures(counts, images), uneven_classes(counts)]
     for sentence in filter(None, sentences if runtime.processes.leads else ()):
         log.warning("%s", sentence)
 
@@ -180,7 +187,8 @@ def check_continual(config: Config, data: ImageData) -> None:
             f"take at most {classes} steps"
         )
     first = math.ceil(classes / section.steps)
-    if first * config.ipc < 2:
+    fewest = sorted(image_counts(config, data.class_names).of_class)[:first]
+    if sum(fewest) < 2:
         raise ConfigError(
             "the first step of continual has a single image; take fewer --continual.steps or a "
             "larger --ipc"
@@ -279,12 +287,20 @@ def _check_pictures(config: Config, methods: Sequence[str], key: str, data: Imag
             f"{', '.join(takers)}: a training picture of each class is needed, but {name!r} has "
             f"none; add some, or leave out methods of --{key} and start from noise"
         )
-    if start == "crops" and fewest * CROPS < config.ipc * tiles:
-        raise DataError(
-            f"synthesis.init=crops: {config.ipc * tiles} crops of each class are needed (ipc is "
-            f"{config.ipc}, {tiles} an image), at most {CROPS} of a picture, but {name!r} has "
-            f"{fewest} training pictures; lower --ipc, or start from noise"
-        )
+    if start == "crops":
+        _check_crops(counts, image_counts(config, data.class_names), tiles)
+
+
+def _check_crops(counts: Mapping[str, int], images: ImageCounts, tiles: int) -> None:
+    """Check that the pictures of each class have enough crops for the tiles of its images."""
+    for (name, count), needed in zip(counts.items(), images.of_class, strict=True):
+        if count * CROPS < needed * tiles:
+            raise DataError(
+                f"synthesis.init=crops: {needed * tiles} crops of class {name!r} are needed "
+                f"({spell_count(needed, 'image')} of {spell_count(tiles, 'crop')}), at most "
+                f"{CROPS} of a picture, but it has {spell_count(count, 'training picture')}; "
+                "lower --ipc, or start from noise"
+            )
 
 
 def _check_tiles(config: Config, data: ImageData) -> None:

@@ -37,6 +37,7 @@ from gvbsm.pipeline.evaluated_sets import read_full
 from gvbsm.pipeline.full_data import train_full
 from gvbsm.pipeline.results import spread, sum_seconds, versions
 from gvbsm.pipeline.run import Run
+from gvbsm.pipeline.workload import student_views
 
 log = logging.getLogger("gvbsm")
 
@@ -128,7 +129,7 @@ def run_ranking(
     folder = user_path(workdir)
     run = Run(settings, folder, quiet, origin=origin or origin_of(config))
     rows = [row for row in run.all_stages()["rows"] if row["method"] != "teacher"]
-    epochs = early_epochs(run.config, len(run.data.class_names), len(run.data.train))
+    epochs = early_epochs(run.config, run.counts.total, len(run.data.train))
     rows += _train_early(run, epochs, quiet)
     results = {
         "models": list(models),
@@ -144,15 +145,15 @@ def run_ranking(
     return results
 
 
-def early_epochs(config: Config, classes: int, pictures: int) -> int:
+def early_epochs(config: Config, images: int, pictures: int) -> int:
     """Epochs on all pictures in which a network sees as many as a student of the set.
 
     Args:
         config: The settled settings of the run.
-        classes: Number of classes.
+        images: Images of the set.
         pictures: Number of training pictures.
     """
-    return max(1, round(config.labels.epochs * config.ipc * classes / pictures))
+    return max(1, round(student_views(config, images) / pictures))
 
 
 def compare(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -35,7 +35,7 @@ def sample_real(
     shown = min(SHOWN_CLASSES, len(data.class_names))
     smallest = int(torch.bincount(labels)[:shown].min())
     count = min(max(config.ipc, 10), 50, smallest)
-    index = select_random(labels, shown, count, runtime.generator("real"))
+    index = select_random(labels, [count] * shown, runtime.generator("real"))
     keep_real(path, "real", recipe, index, data)
     return path
 

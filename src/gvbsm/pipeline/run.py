@@ -14,6 +14,7 @@ from gvbsm.config import Config
 from gvbsm.config.build import squeeze_of
 from gvbsm.config.provenance import UNKNOWN, Origin
 from gvbsm.config.settled import matched_teachers
+from gvbsm.data.class_sizes import image_counts
 from gvbsm.data.datasets import ImageData
 from gvbsm.data.epochs import settle
 from gvbsm.data.starts import Start
@@ -114,7 +115,8 @@ class Run:
                 processes,
             )
             self.data = data or load_data(config, self.runtime)
-            self.config = config = settle(config, len(self.data.class_names))
+            self.config = config = settle(config, self.data.class_names)
+            self.counts = image_counts(config, self.data.class_names)
             check_feasible(config, self.data)
             log_small_classes(config, self.data, self.runtime)
             check_replicas(config, self.data, self.runtime)
@@ -226,7 +228,7 @@ class Run:
         runtime = self.runtime_of("synthesis")
         initial = self._start(image_set, recipe, runtime)
         task = SynthesisTask(
-            config.synthesis, teachers, statistics, self.data, config.ipc, n_p, initial
+            config.synthesis, teachers, statistics, self.data, self.counts, n_p, initial
         )
         header = images_header(config.method, recipe, self.data)
         groups = synthesize_set(task, runtime, image_set.images, header)

@@ -12,6 +12,7 @@ from gvbsm.backbones.features import Features, feature_batches
 from gvbsm.config import BY_FEATURES, Config, ConfigError
 from gvbsm.config.build import squeeze_of
 from gvbsm.config.settled import matched_teachers
+from gvbsm.data.class_sizes import image_counts
 from gvbsm.data.datasets import ImageData
 from gvbsm.data.loading import plain_batches
 from gvbsm.data.pictures import DataError
@@ -63,11 +64,17 @@ class SelectionInputs:
     recipes: Recipes
     teachers: Teachers
 
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Images of each class, (classes,)."""
+        return image_counts(self.config, self.data.class_names).of_class
+
 
 def select_pictures(inputs: SelectionInputs, method: str, draw: int = 0) -> Tensor:
-    """Select `ipc` training pictures of each class; indices class by class, int64 (classes * ipc,).
+    """Select as many training pictures of each class as it has images: indices, int64 (images,).
 
-    Of a class that has fewer, all pictures are taken, and again until there are `ipc`.
+    They lie class by class. Of a class that has fewer pictures, all are taken, and again until
+    there are enough.
 
     Args:
         inputs: Data, settings and teachers of the selection.
@@ -95,27 +102,25 @@ def draw_start(inputs: SelectionInputs, draw: int) -> Start:
 
 
 def _listed(inputs: SelectionInputs) -> Tensor:
-    """List all training pictures, those of small classes again: `ipc` of each class at least."""
-    data = inputs.data
-    return repeat_pictures(data.train.labels, len(data.class_names), inputs.config.ipc)
+    """List all training pictures, those of small classes again: as many as images at least."""
+    return repeat_pictures(inputs.data.train.labels, inputs.counts)
 
 
 def _select(inputs: SelectionInputs, listed: Tensor, method: str, draw: int = 0) -> Tensor:
-    """Select `ipc` entries of the list for each class; see `select_pictures`."""
-    labels, ipc = inputs.data.train.labels[listed], inputs.config.ipc
-    classes = len(inputs.data.class_names)
+    """Select entries of the list for each class; see `select_pictures`."""
+    labels, counts = inputs.data.train.labels[listed], inputs.counts
     if method == "random":
         generator = inputs.runtime.generator("selection", draw)
-        return select_random(labels, classes, ipc, generator)
+        return select_random(labels, counts, generator)
     if method == "forgetting":
         generator = inputs.runtime.generator("selection", "forgetting")
         events = _forgetting_events(inputs)[listed]
-        return select_forgetting(events, labels, classes, ipc, generator)
+        return select_forgetting(events, labels, counts, generator)
     outputs = _outputs(inputs, listed)
     if method == "balanced":
-        return select_balanced(outputs, labels, classes, ipc)
+        return select_balanced(outputs, labels, counts)
     choose = {"herding": select_herding, "k-center": select_k_center}[method]
-    return choose((features for features, _ in outputs), labels, classes, ipc)
+    return choose((features for features, _ in outputs), labels, counts)
 
 
 def keep_start(inputs: SelectionInputs, path: Path, recipe: Recipe) -> None:
@@ -150,14 +155,14 @@ def _choose_start(inputs: SelectionInputs) -> Start:
         listed = _listed(inputs)
         return start_from(_select(inputs, listed, config.init), listed, data, runtime)
     teachers = [InParts(inputs.teachers[name]) for name in matched_teachers(inputs.config)]
-    ipc, workers = inputs.config.ipc, runtime.workers(inputs.config.data.workers)
+    counts, workers = inputs.counts, runtime.workers(inputs.config.data.workers)
     if config.init == "crops":
         return choose_crops(
-            data, ipc, config.crop_tiles, config.crop_scale, teachers, runtime, workers
+            data, counts, config.crop_tiles, config.crop_scale, teachers, runtime, workers
         )
     listed = _listed(inputs)
     losses = training_losses(data, teachers, runtime, BATCH, workers)[listed]
-    entries = select_lowest(losses, data.train.labels[listed], len(data.class_names), ipc)
+    entries = select_lowest(losses, data.train.labels[listed], counts)
     return start_from(entries, listed, data, runtime)
 
 

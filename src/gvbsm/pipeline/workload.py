@@ -8,6 +8,7 @@ from collections.abc import Collection, Iterable
 from gvbsm.config import Config
 from gvbsm.config.build import squeeze_of
 from gvbsm.config.settled import labeling_teachers, matched_teachers
+from gvbsm.data.class_sizes import image_counts
 from gvbsm.data.datasets import ImageData
 from gvbsm.engine.forms import Kind
 from gvbsm.method.beyond.hard_phase import hard_epochs
@@ -38,7 +39,7 @@ def workload(
         stages: The stages to count, of `STAGES`.
     """
     sets, counts = list(sets), Workload()
-    classes = len(data.class_names)
+    images = image_counts(config, data.class_names).total  # of each set
     if "squeeze" in stages:
         for name in needed_teachers(config, [image_set for image_set, _ in sets]):
             if pictures := teacher_pictures(config, name, data):
@@ -50,25 +51,25 @@ def workload(
     if not {"statistics", "synthesis"}.isdisjoint(stages):
         image_sets = {image_set.images: image_set for image_set, _ in sets}  # shared ones once
         for image_set in image_sets.values():
-            counts += synthesis_pictures(image_set, classes)
+            counts += synthesis_pictures(image_set, images)
     for evaluated in sets:
-        counts += _of_set(evaluated, classes, stages)
+        counts += _of_set(evaluated, images, stages)
     return counts
 
 
-def _of_set(evaluated: EvaluatedSet, classes: int, stages: Collection[str]) -> Workload:
+def _of_set(evaluated: EvaluatedSet, images: int, stages: Collection[str]) -> Workload:
     """Count the views of a set that its students and their teachers get."""
     (image_set, seeds), counts = evaluated, Workload()
     config = image_set.config
     students = config.evaluation.students
     if "evaluation" in stages:
         for student in students:
-            counts[student, "training"] += student_views(config, classes) * len(seeds)
+            counts[student, "training"] += student_views(config, images) * len(seeds)
     if image_set.stores_labels:
-        labeled = stored_views(config, classes) * len(image_set.label_stores)
+        labeled = stored_views(config, images) * len(image_set.label_stores)
         counts += label_pictures(config, labeled if "labels" in stages else 0)
     elif "evaluation" in stages:
-        labeled = online_views(config, classes) * len(seeds) * len(students)
+        labeled = online_views(config, images) * len(seeds) * len(students)
         counts += label_pictures(config, labeled)
     return counts
 
@@ -79,32 +80,36 @@ def teacher_pictures(config: Config, name: str, data: ImageData) -> int:
     return 0 if squeeze.pretrained else squeeze.epochs * len(data.train)
 
 
-def synthesis_pictures(image_set: ImageSet, classes: int) -> Workload:
-    """Count the pictures that the teachers get in the synthesis of a set; none are selected."""
+def synthesis_pictures(image_set: ImageSet, images: int) -> Workload:
+    """Count the pictures that the teachers get in the synthesis of a set; none are selected.
+
+    Args:
+        image_set: The set.
+        images: Number of its images.
+    """
     config, counts = image_set.config, Workload()
     if image_set.selection is None:
         names = matched_teachers(config)
         for name in names:
-            passes = classes * config.ipc * config.synthesis.iterations
+            passes = images * config.synthesis.iterations
             counts[name, "pixels"] += passes // len(names)
     return counts
 
 
-def student_views(config: Config, classes: int) -> int:
-    """Count the views of a set's images that one student is trained on."""
-    return classes * config.ipc * config.labels.epochs
+def student_views(config: Config, images: int) -> int:
+    """Count the views of a set of so many images that one student is trained on."""
+    return images * config.labels.epochs
 
 
-def online_views(config: Config, classes: int) -> int:
-    """Count the views that are labeled during the training of one student."""
+def online_views(config: Config, images: int) -> int:
+    """Count the views of so many images that are labeled during the training of one student."""
     epochs = config.labels.epochs
-    soft = epochs - len(hard_epochs(epochs, config.evaluation))
-    return classes * config.ipc * soft
+    return images * (epochs - len(hard_epochs(epochs, config.evaluation)))
 
 
-def stored_views(config: Config, classes: int) -> int:
-    """Count the views whose labels one label store holds."""
-    return round(student_views(config, classes) / config.labels.storage.pruning)
+def stored_views(config: Config, images: int) -> int:
+    """Count the views whose labels one label store of so many images holds."""
+    return round(student_views(config, images) / config.labels.storage.pruning)
 
 
 def label_pictures(config: Config, views: int) -> Workload:

@@ -34,7 +34,7 @@ def write_continual_page(workdir: Path, pdf: bool = False) -> Path:
     checked(Continual, content, path)
     with fitting(path):
         config, origin = content["config"], Origin.read(content)
-        preset = preset_settings(config, len(content["class_names"]), origin)
+        preset = preset_settings(config, content["class_names"], origin)
         context = {
             "title": f"{data_title(config)}: {method_words(config['method'])} as classes "
             f"arrive, {spell_count(config['ipc'], 'image')} per class",

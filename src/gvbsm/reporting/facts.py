@@ -223,8 +223,8 @@ def _facts(workdir: Path, data: dict[str, Any], results: dict[str, Any]) -> RunF
         notes=tuple(results.get("notes", ())),
         config=config,
         origin=origin,
-        preset=preset_settings(config, len(names), origin),
-        full=preset_settings(config, len(names)),
+        preset=preset_settings(config, names, origin),
+        full=preset_settings(config, names),
         rows=tuple(_row(row) for row in results["rows"]),
         teachers=_teachers(headers, config["squeeze"]["backbones"]),
         traces=tuple(tuple(trace) for trace in images.get("traces", [])),
@@ -305,13 +305,13 @@ def _size(folder: Path, pattern: str = "*") -> int:
 
 
 def preset_settings(
-    config: Mapping[str, Any], classes: int, origin: Origin = UNKNOWN
+    config: Mapping[str, Any], class_names: Sequence[str], origin: Origin = UNKNOWN
 ) -> dict[str, Any] | None:
     """The settings of a run's preset (`preset_name`).
 
     Args:
         config: The run's resolved settings.
-        classes: Number of classes.
+        class_names: Name of each class.
         origin: The preset that the results name.
 
     Returns:
@@ -324,7 +324,7 @@ def preset_settings(
         preset: Config = build_config(read_preset(name))
     except ConfigError:
         return None
-    settled = settle(replace(preset, ipc=config["ipc"]), classes)
+    settled = settle(replace(preset, ipc=config["ipc"]), class_names)
     return to_dict(replace(settled, ipc=preset.ipc))
 
 

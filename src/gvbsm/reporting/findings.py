@@ -311,7 +311,7 @@ def _class_sizes(facts: RunFacts) -> Iterator[Finding]:
     counts = {name.replace("`", "'"): count for name, count in facts.train_of_class.items()}
     if not counts:
         return
-    if text := few_pictures(counts, facts.ipc):
+    if text := few_pictures(counts, [facts.ipc] * len(counts)):
         yield Finding(
             "few-pictures",
             "warning",

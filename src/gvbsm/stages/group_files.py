@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gvbsm.data.class_sizes import ImageCounts
 from gvbsm.files.artifacts import Recipe, check_replaceable, is_current, is_ours, remove_all
 from gvbsm.files.schema import checked_header
 from gvbsm.files.shared_draft import SharedDraft, remove_draft, row_checksums
@@ -60,7 +61,7 @@ class Groups:
         path: The file of the set.
         header: Its header without traces, with the recipe.
         indices: Positions of each group's images in the class-major set, int64 (at most batch,).
-        ipc: Images per class.
+        counts: Images of each class.
         iterations: Iterations of the synthesis.
         shape: Shape of an image: channels, height, width.
         longest_traces: Traces that take as much space as those of the groups in the end.
@@ -70,7 +71,7 @@ class Groups:
     path: Path
     header: Mapping[str, Any]
     indices: Sequence[Tensor]
-    ipc: int
+    counts: ImageCounts
     iterations: int
     shape: tuple[int, int, int]
     longest_traces: Sequence[Trace]
@@ -88,8 +89,8 @@ class Groups:
 
     @property
     def labels(self) -> Tensor:
-        """Classes of all images, int64 (classes * ipc,)."""
-        return torch.arange(sum(map(len, self.indices))) // self.ipc
+        """Classes of all images, int64 (images,)."""
+        return self.counts.labels
 
     def missing(self) -> list[int]:
         """Prepare the draft, and list the groups that are not finished.
@@ -151,10 +152,10 @@ class Groups:
         frames = [
             load_tensors(path, "group")[0]["film"]
             for index, path in zip(self.indices, self.paths, strict=True)
-            if bool(is_filmed(index, self.ipc).any())
+            if bool(is_filmed(index, self.counts).any())
         ]
         steps = torch.tensor(frame_steps(self.iterations))
-        filmed = is_filmed(torch.arange(len(self.labels)), self.ipc)
+        filmed = is_filmed(torch.arange(len(self.labels)), self.counts)
         return Film(torch.cat(frames), steps, self.labels[filmed])  # in the order of classes
 
     def finish(self) -> None:

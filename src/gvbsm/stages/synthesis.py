@@ -24,6 +24,7 @@ from torch import Tensor
 
 from gvbsm.config import SynthesisConfig
 from gvbsm.config.stages import EXTRA_TAKES
+from gvbsm.data.class_sizes import ImageCounts
 from gvbsm.data.datasets import ImageData
 from gvbsm.data.starts import Start
 from gvbsm.data.views import resize
@@ -69,7 +70,7 @@ class SynthesisTask:
         teachers: The teachers that are matched.
         statistics: Their statistics, by name; needed for class matching alone.
         data: The real data, for classes, size, mean and deviation.
-        ipc: Images per class.
+        counts: Images of each class.
         n_p: Side of a patch in pixels.
         initial: The real pictures, or crops of them, to start from; None starts from N(0, 1).
     """
@@ -78,7 +79,7 @@ class SynthesisTask:
     teachers: Sequence[Teacher]
     statistics: Mapping[str, Statistics]
     data: ImageData
-    ipc: int
+    counts: ImageCounts
     n_p: int
     initial: Start | None = None
 
@@ -189,11 +190,9 @@ def synthesize_set(
 
 def _plan(task: SynthesisTask) -> _Plan:
     config = task.config
-    late = late_begins(config, task.ipc)
-    groups = group_indices(
-        len(task.data.class_names), task.ipc, config.batch_size, config.loop, late
-    )
-    begins = [late[index[0] % task.ipc] for index in groups]
+    late = late_begins(config, task.counts)
+    groups = group_indices(task.counts, config.batch_size, config.loop, late)
+    begins = [int(late[index[0]]) for index in groups]
     return _Plan(groups, begins, config.iterations)
 
 
@@ -208,7 +207,7 @@ def _group_files(task: SynthesisTask, plan: _Plan, path: Path, header: Mapping[s
     }
     shape = (data.channels, data.image_size, data.image_size)
     traces = [longest[begin] for begin in plan.begins]
-    return Groups(path, header, plan.groups, task.ipc, config.iterations, shape, traces)
+    return Groups(path, header, plan.groups, task.counts, config.iterations, shape, traces)
 
 
 def _make_stack(
@@ -221,10 +220,10 @@ def _make_stack(
 ) -> None:
     """Optimize a stack of groups, and write their images and files."""
     index = torch.cat([plan.groups[g] for g in numbers])
-    labels = index // task.ipc
+    labels = task.counts.labels[index]
     stack = make_stack(numbers, labels, runtime.device, plan.begins[numbers[0]])
     start = torch.cat([task.start(plan.groups[g], g, runtime) for g in numbers])
-    filmed = is_filmed(index, task.ipc)
+    filmed = is_filmed(index, task.counts)
     recipe = {
         **files.header["recipe"],
         "groups": list(numbers),

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
+from gvbsm.data.class_sizes import ImageCounts
 from gvbsm.files.artifacts import ArtifactError, Recipe
 from gvbsm.files.schema import checked_header
 from gvbsm.files.tensors import load_tensors, save
@@ -35,9 +37,9 @@ def frame_steps(iterations: int) -> list[int]:
     return sorted({0, *(round(iterations ** (frame / last)) for frame in range(last + 1))})
 
 
-def is_filmed(index: Tensor, ipc: int) -> Tensor:
-    """Whether images at these indices of a class-major set are filmed: bool, shaped as `index`."""
-    return (index % ipc == 0) & (index < CLASSES * ipc)
+def is_filmed(index: Tensor, counts: ImageCounts) -> Tensor:
+    """Whether the images of a set at these indices are filmed: bool, shaped as `index`."""
+    return torch.isin(index, counts.firsts[:CLASSES])
 
 
 def save_film(directory: Path, film: Film, recipe: Recipe) -> None:

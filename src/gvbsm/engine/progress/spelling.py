@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 MINUTE, HOUR, DAY = 60, 3600, 86_400
 UNITS = ((DAY, "d", HOUR, "h"), (HOUR, "h", MINUTE, "min"), (MINUTE, "min", 1, "s"))
 
@@ -28,6 +30,13 @@ def spell_duration(seconds: float) -> str:
 def spell_count(number: int, unit: str) -> str:
     """Return a number with its unit: `1 epoch`, `1,200 epochs`."""
     return f"{number:,} {unit if number == 1 else plural(unit)}"
+
+
+def spell_range(numbers: Iterable[int]) -> str:
+    """Return the smallest and largest of some numbers, `2 to 20`, or the one that all are."""
+    numbers = {*numbers}
+    low, high = min(numbers), max(numbers)
+    return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
 def plural(unit: str) -> str:

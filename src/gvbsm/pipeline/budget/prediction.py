@@ -42,7 +42,7 @@ class Prediction:
 
     def __call__(self, config: Config) -> float:
         """Return the seconds of a run of these settings."""
-        config = settle(config, len(self._listed.class_names))
+        config = settle(config, self._listed.class_names)
         side = config.data.image_size or self._listed.image_size
         if side not in self._costs:
             self._costs[side] = self._measured(config, side)

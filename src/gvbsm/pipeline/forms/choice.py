@@ -19,6 +19,7 @@ from torch import nn
 from gvbsm.backbones import build_backbone
 from gvbsm.backbones.cost import multiply_adds
 from gvbsm.config import Config
+from gvbsm.data.class_sizes import image_counts
 from gvbsm.data.datasets import ImageData
 from gvbsm.data.epochs import batch_size_for
 from gvbsm.engine.device import Runtime
@@ -167,16 +168,15 @@ class RaceTask:
     ) -> RaceTask:
         """Return the task of a run."""
         synthesis, classes = config.synthesis, len(data.class_names)
+        count = image_counts(config, data.class_names).total
         shape = (data.channels, data.image_size, data.image_size)
         candidates = CANDIDATES if config.precision == "auto" else (runtime.form,)
         batches: dict[Kind, int] = {}
         if config.precision == "auto":
             full_batch = config.labels.full_batch_up_to
-            batches["training"] = batch_size_for(
-                classes * config.ipc, config.evaluation.batch_size, full_batch
-            )
+            batches["training"] = batch_size_for(count, config.evaluation.batch_size, full_batch)
         if synthesis.compile == "auto":
-            images = min(synthesis.batch_size, classes * config.ipc)
+            images = min(synthesis.batch_size, count)
             batches["pixels"] = images * (synthesis.groups or 1)
         students = sum(len(seeds) for _, seeds in sets)
         return cls(classes, shape, candidates, batches, students)

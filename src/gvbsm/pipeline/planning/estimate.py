@@ -17,6 +17,7 @@ from gvbsm.backbones.cost import weight_bytes
 from gvbsm.config import BY_FEATURES, Config, SqueezeConfig
 from gvbsm.config.build import squeeze_of
 from gvbsm.config.settled import coreset_teacher, matched_teachers
+from gvbsm.data.class_sizes import image_counts
 from gvbsm.data.datasets import ImageData
 from gvbsm.data.epochs import batch_size_for, settle
 from gvbsm.engine.device import Runtime
@@ -91,7 +92,7 @@ def plan_settings(
     Raises:
         ConfigError: If the settings of a baseline are faulty.
     """
-    config = settle(config, len(data.class_names))
+    config = settle(config, data.class_names)
     return plan_run(config, list(evaluated_sets(config, Path())), data, costs, processes)
 
 
@@ -116,6 +117,11 @@ class _Estimate:
     processes: ProcessPlan
     made: frozenset[str]
     memory: Memory
+
+    @property
+    def images(self) -> int:
+        """Images of each set."""
+        return image_counts(self.config, self.data.class_names).total
 
     # Stages.
 
@@ -202,7 +208,7 @@ class _Estimate:
 
     def _images(self, image_set: ImageSet) -> Iterator[PlannedPart]:
         config, side = image_set.config, self.data.image_size
-        count = config.ipc * len(self.data.class_names)
+        count = self.images
         key, group = f"synthesis/{image_set.method}", _group(image_set, self.config, "images")
         picture_bytes = self.data.channels * side**2
         nbytes = count * picture_bytes
@@ -227,21 +233,20 @@ class _Estimate:
     def _synthesis(self, image_set: ImageSet) -> float:
         """Seconds of a synthesis and of the choice of its start."""
         config = image_set.config
-        pieces = -(-config.ipc * len(self.data.class_names) // config.synthesis.batch_size)
+        pieces = -(-self.images // config.synthesis.batch_size)
         iterations = self.processes.shared(self._iterations(image_set), pieces)
         return iterations + self._start(config)
 
     def _iterations(self, image_set: ImageSet) -> float:
         """Seconds of the iterations of all images in one process."""
-        config, classes = image_set.config, len(self.data.class_names)
-        section = config.synthesis
-        most = classes if section.loop == "original" else classes * config.ipc
+        config, section = image_set.config, image_set.config.synthesis
+        most = len(self.data.class_names) if section.loop == "original" else self.images
         batch = min(section.batch_size, most)
         sides = section.stage_sizes or (self.data.image_size,)
         # Round r of R starts after r/R of the iterations.
         share = (section.rounds + 1) / (2 * section.rounds) / len(sides)
         seconds = 0.0
-        for (name, _), pictures in synthesis_pictures(image_set, classes).items():
+        for (name, _), pictures in synthesis_pictures(image_set, self.images).items():
             for side in sides:
                 iteration = partial(Work, "pixels", name, batch, side)
                 seconds += pictures * share * self._iteration(config, iteration)
@@ -288,7 +293,7 @@ class _Estimate:
     def _labels(self, image_set: ImageSet) -> Iterator[PlannedPart]:
         for labeled in image_set.label_stores:
             config, classes = labeled.config, len(self.data.class_names)
-            count, side = config.ipc * classes, self.data.image_size
+            count, side = self.images, self.data.image_size
             store = new_store(Path(), config.labels, count, classes, side, _ANY_RUNTIME, {})
             what = f"{spell_count(len(store.kept), 'epoch')} of {spell_count(count, 'image')}"
             if labeled.method != self.config.method:
@@ -296,12 +301,11 @@ class _Estimate:
             key, group = f"labels/{labeled.label_name}", _group(labeled, self.config, "labels")
             part = self.part(key, group, what, partial(self._storing, config, len(store.shards)))
             row = row_bytes(store.fields, classes, store.storage)
-            yield replace(part, nbytes=stored_views(config, classes) * row)
+            yield replace(part, nbytes=stored_views(config, count) * row)
 
     def _storing(self, config: Config, shards: int) -> float:
         """Seconds of a label store of so many shards."""
-        classes = len(self.data.class_names)
-        count, views = config.ipc * classes, stored_views(config, classes)
+        count, views = self.images, stored_views(config, self.images)
         batch = batch_size_for(count, config.labels.batch_size, config.labels.full_batch_up_to)
         seconds = views * self._cost("label store", "", batch, **view_settings(config, count))
         return self.processes.shared(seconds + self._labeling(config, views, batch), shards)
@@ -321,9 +325,8 @@ class _Estimate:
 
     def _training_on_set(self, image_set: ImageSet, name: str) -> float:
         """Seconds of a student of a set, and of its tests."""
-        config, classes = image_set.config, len(self.data.class_names)
-        count, section = config.ipc * classes, config.evaluation
-        views = student_views(config, classes)
+        config, section, count = image_set.config, image_set.config.evaluation, self.images
+        views = student_views(config, count)
         batch = batch_size_for(count, section.batch_size, config.labels.full_batch_up_to)
         micro = min(batch, section.micro_batch or batch)
         step = {"optimizer": section.optimizer.name, "averaged": section.ema > 0}
@@ -331,7 +334,7 @@ class _Estimate:
         seconds = views * self._cost("training", name, micro, **step)
         seconds += views * self._cost("set batches", "", batch, **drawn)
         if not image_set.stores_labels:
-            seconds += self._labeling(config, online_views(config, classes), batch)
+            seconds += self._labeling(config, online_views(config, count), batch)
         return seconds + min(section.tests, config.labels.epochs) * self._testing(name)
 
     # Small pieces.

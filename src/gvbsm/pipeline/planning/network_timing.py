@@ -13,6 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gvbsm.config import LabelsConfig, OptimizerConfig, SynthesisConfig
+from gvbsm.data.class_sizes import ImageCounts
 from gvbsm.engine.accuracy import count_predictions
 from gvbsm.engine.device import Runtime
 from gvbsm.engine.fit import Training, fit
@@ -105,8 +106,9 @@ def time_pixels(task: TimingTask, work: Work, memory: PeakMemory) -> Cost:
     statistics = _made_up_statistics(model, n_p, shape, task.classes)
     teacher = make_teacher(work.network, model, statistics, config, n_p, shape)
     data = replace(task.data, image_size=work.side)
-    synthesis = SynthesisTask(config, [teacher], {work.network: statistics}, data, ipc, n_p)
-    groups = group_indices(task.classes, ipc, work.batch, config.loop)
+    counts = ImageCounts.even(task.classes, ipc)
+    synthesis = SynthesisTask(config, [teacher], {work.network: statistics}, data, counts, n_p)
+    groups = group_indices(counts, work.batch, config.loop)
     at_once = config.groups or (1 if runtime.device.type == "cpu" else GPU_IMAGES // work.batch)
     at_once = max(1, min(at_once, len(groups)))
 
@@ -114,7 +116,7 @@ def time_pixels(task: TimingTask, work: Work, memory: PeakMemory) -> Cost:
         index = groups[0][:size]
         count = at_once if size == len(groups[0]) else 1
         numbers = range(count)
-        stack = make_stack(numbers, (index // ipc).repeat(count), runtime.device)
+        stack = make_stack(numbers, counts.labels[index].repeat(count), runtime.device)
         start = task.pictures(work, len(index) * count)[0]
         bounds = data.normalization.bounds()
         state = begin_synthesis(start, bounds, stack, [teacher], config)

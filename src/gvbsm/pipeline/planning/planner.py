@@ -61,7 +61,7 @@ def plan_here(
     threads = config.threads or processes.threads
     runtime = resolve_runtime(config.device, config.precision, config.seed, 0, quiet, threads)
     data = data or load_data(config, runtime)
-    config = settle(config, len(data.class_names))
+    config = settle(config, data.class_names)
     check_feasible(config, data)
     sets = list(evaluated_sets(config, workdir))
     runtime = in_raced_forms(config, sets, data, runtime, workdir)

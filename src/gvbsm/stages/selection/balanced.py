@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 import torch.nn.functional as F
@@ -23,32 +23,32 @@ MARGIN = 0.9  # share of a cluster's pictures whose entropy is below that of the
 
 
 def select_balanced(
-    outputs: Iterable[tuple[Tensor, Tensor]], labels: Tensor, classes: int, ipc: int
+    outputs: Iterable[tuple[Tensor, Tensor]], labels: Tensor, counts: Sequence[int]
 ) -> Tensor:
     """Take pictures from the center and from the margin of clusters of each class, by turns.
 
-    The features of a class, scaled to length 1, are divided into ipc / 2 clusters, `CLUSTERS` at
-    most. Each cluster gives a number of pictures in proportion to its size (`share_out`): half of
-    them, rounded up, nearest to its mean in angle, and the others from its margin (`margin`).
+    The features of a class, scaled to length 1, are divided into half as many clusters as pictures
+    are taken, `CLUSTERS` at most. Each cluster gives a number of pictures in proportion to its size
+    (`share_out`): half of them, rounded up, nearest to its mean in angle, and the others from its
+    margin (`margin`).
 
     Args:
         outputs: Features (batch, features) and logits (batch, classes) of a teacher, in batches of
             any size. Those of a class are let go once it is whole.
         labels: Classes of the pictures, int64 (pictures,).
-        classes: Number of classes.
-        ipc: Pictures per class.
+        counts: Pictures of each class to take, (classes,).
 
     Returns:
-        Indices, class by class, int64 (classes * ipc,).
+        Indices, class by class, int64 (taken,).
 
     Raises:
-        DataError: If a class has fewer than `ipc` pictures.
+        DataError: If a class has fewer pictures.
     """
     rows = (
         torch.cat([F.normalize(features.double(), dim=1), entropy(logits)[:, None]], dim=1)
         for features, logits in outputs
     )
-    return select_by(_balanced_order, rows, labels, classes, ipc)
+    return select_by(_balanced_order, rows, labels, counts)
 
 
 def entropy(logits: Tensor) -> Tensor:
@@ -90,13 +90,13 @@ def margin(entropies: Tensor, count: int) -> list[int]:
     return ranked[first : first + count]
 
 
-def _balanced_order(rows: Tensor, ipc: int) -> list[int]:
-    """Choose `ipc` pictures of a class: rows of unit features, with the entropy at their end."""
+def _balanced_order(rows: Tensor, count: int) -> list[int]:
+    """Choose `count` pictures of a class: rows of unit features, with the entropy at their end."""
     features, entropies = rows[:, :-1], rows[:, -1]
-    cluster = _clusters(features, max(1, min(ipc // 2, CLUSTERS)))
+    cluster = _clusters(features, max(1, min(count // 2, CLUSTERS)))
     numbers, sizes = torch.unique(cluster, return_counts=True)
     order: list[int] = []
-    for number, share in zip(numbers.tolist(), share_out(sizes, ipc), strict=True):
+    for number, share in zip(numbers.tolist(), share_out(sizes, count), strict=True):
         members = (cluster == number).nonzero().flatten()
         own = features[members]
         nearest = (own @ own.mean(dim=0)).argsort(descending=True, stable=True)

@@ -2,12 +2,12 @@
 
 Random, herding, k-center and forgetting are those of the paper's table 5. DeepCore has them within
 a training framework, and apricot solves other problems, so they are written here. Each function
-takes `ipc` pictures of every class, and its result depends on its arguments alone.
+takes a number of pictures of each class, and its result depends on its arguments alone.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import torch
 from torch import Generator, Tensor
@@ -15,30 +15,29 @@ from torch import Generator, Tensor
 from gvbsm.data.pictures import class_members
 
 
-def select_random(labels: Tensor, classes: int, ipc: int, generator: Generator) -> Tensor:
-    """Draw `ipc` pictures of each class without replacement.
+def select_random(labels: Tensor, counts: Sequence[int], generator: Generator) -> Tensor:
+    """Draw pictures of each class without replacement.
 
     Args:
         labels: Classes of the real pictures, int64 (pictures,).
-        classes: Number of classes.
-        ipc: Pictures per class.
+        counts: Pictures of each class to take, (classes,).
         generator: Source of randomness, on the CPU.
 
     Returns:
-        Indices, class by class, int64 (classes * ipc,).
+        Indices, class by class, int64 (taken,).
 
     Raises:
-        DataError: If a class has fewer than `ipc` pictures.
+        DataError: If a class has fewer pictures.
     """
     return torch.cat(
         [
-            members[torch.randperm(len(members), generator=generator)[:ipc]]
-            for members in class_members(labels, classes, ipc)
+            members[torch.randperm(len(members), generator=generator)[:count]]
+            for members, count in zip(class_members(labels, counts), counts, strict=True)
         ]
     )
 
 
-def select_herding(features: Iterable[Tensor], labels: Tensor, classes: int, ipc: int) -> Tensor:
+def select_herding(features: Iterable[Tensor], labels: Tensor, counts: Sequence[int]) -> Tensor:
     """Take pictures one by one so that their mean stays as close as possible to the class's mean.
 
     This is the greedy rule of Welling (ICML 2009) in the form of iCaRL (CVPR 2017, algorithm 4),
@@ -51,25 +50,24 @@ def select_herding(features: Iterable[Tensor], labels: Tensor, classes: int, ipc
             class are let go once it is whole: of classes that lie one after the other, as in
             folders, only one is held.
         labels: Classes of the pictures, int64 (pictures,).
-        classes: Number of classes.
-        ipc: Pictures per class.
+        counts: Pictures of each class to take, (classes,).
 
     Returns:
-        Indices, class by class in the order of selection, int64 (classes * ipc,). Of pictures that
+        Indices, class by class in the order of selection, int64 (taken,). Of pictures that
         are equally good the first is taken.
 
     Raises:
-        DataError: If a class has fewer than `ipc` pictures.
+        DataError: If a class has fewer pictures.
     """
-    return select_by(_herding_order, features, labels, classes, ipc)
+    return select_by(_herding_order, features, labels, counts)
 
 
-def _herding_order(features: Tensor, ipc: int) -> list[int]:
+def _herding_order(features: Tensor, count: int) -> list[int]:
     centered = _centered(features)
     squares = centered.square().sum(dim=1)
     total = torch.zeros_like(centered[0])  # of the pictures taken; the aim is 0
     order: list[int] = []
-    for _ in range(ipc):
+    for _ in range(count):
         # |total + x|^2 without |total|^2, which is the same for all x
         misses = squares + 2 * (centered @ total)
         misses[order] = torch.inf
@@ -78,7 +76,7 @@ def _herding_order(features: Tensor, ipc: int) -> list[int]:
     return order
 
 
-def select_k_center(features: Iterable[Tensor], labels: Tensor, classes: int, ipc: int) -> Tensor:
+def select_k_center(features: Iterable[Tensor], labels: Tensor, counts: Sequence[int]) -> Tensor:
     """Take, one by one, the picture of the class that is farthest from those already taken.
 
     Greedy k-center (Sener & Savarese, ICLR 2018, algorithm 1) in the Euclidean distance, which
@@ -90,25 +88,24 @@ def select_k_center(features: Iterable[Tensor], labels: Tensor, classes: int, ip
             class are let go once it is whole: of classes that lie one after the other, as in
             folders, only one is held.
         labels: Classes of the pictures, int64 (pictures,).
-        classes: Number of classes.
-        ipc: Pictures per class.
+        counts: Pictures of each class to take, (classes,).
 
     Returns:
-        Indices, class by class in the order of selection, int64 (classes * ipc,). Of pictures that
+        Indices, class by class in the order of selection, int64 (taken,). Of pictures that
         are equally far the first is taken.
 
     Raises:
-        DataError: If a class has fewer than `ipc` pictures.
+        DataError: If a class has fewer pictures.
     """
-    return select_by(_k_center_order, features, labels, classes, ipc)
+    return select_by(_k_center_order, features, labels, counts)
 
 
-def _k_center_order(features: Tensor, ipc: int) -> list[int]:
+def _k_center_order(features: Tensor, count: int) -> list[int]:
     centered = _centered(features)
     squares = centered.square().sum(dim=1)
     order = [int(squares.argmin())]
     nearest = torch.full_like(squares, torch.inf)  # squared distance to those taken
-    while len(order) < ipc:
+    while len(order) < count:
         last = order[-1]
         nearest = nearest.minimum(squares + squares[last] - 2 * (centered @ centered[last]))
         nearest[order] = -torch.inf
@@ -120,26 +117,24 @@ def select_by(
     order_of: Callable[[Tensor, int], list[int]],
     features: Iterable[Tensor],
     labels: Tensor,
-    classes: int,
-    ipc: int,
+    counts: Sequence[int],
 ) -> Tensor:
-    """Take the first `ipc` pictures of each class in an order that depends on its features.
+    """Take the first pictures of each class in an order that depends on its features.
 
     A class is ordered as soon as the features of all its pictures have arrived.
 
     Args:
-        order_of: Takes the features of a class (pictures, features) and `ipc`; returns the indices
-            of at least `ipc` pictures.
+        order_of: Takes the features of a class (pictures, features) and a number; returns the
+            indices of so many pictures.
         features: One vector a picture, in batches of any size.
         labels: Classes of the pictures, int64 (pictures,).
-        classes: Number of classes.
-        ipc: Pictures per class.
+        counts: Pictures of each class to take, (classes,).
 
     Raises:
-        DataError: If a class has fewer than `ipc` pictures.
+        DataError: If a class has fewer pictures.
     """
-    members = list(class_members(labels, classes, ipc))
-    chosen = torch.empty(classes, ipc, dtype=torch.int64)
+    members = list(class_members(labels, counts))
+    chosen = [torch.empty(count, dtype=torch.int64) for count in counts]
     class_features: list[list[Tensor]] = [[] for _ in members]
     start = 0
     for batch in features:
@@ -148,34 +143,33 @@ def select_by(
         for label in sorted(set(batch_labels.tolist())):
             class_features[label].append(batch[batch_labels == label])
             if sum(map(len, class_features[label])) == len(members[label]):
-                order = order_of(torch.cat(class_features[label]), ipc)
+                order = order_of(torch.cat(class_features[label]), counts[label])
                 chosen[label] = members[label][torch.tensor(order)]
                 class_features[label].clear()
-    return chosen.flatten()
+    return torch.cat(chosen)
 
 
 def select_forgetting(
-    events: Tensor, labels: Tensor, classes: int, ipc: int, generator: Generator
+    events: Tensor, labels: Tensor, counts: Sequence[int], generator: Generator
 ) -> Tensor:
     """Take the pictures of each class that were forgotten most often.
 
     Args:
         events: How often each picture was forgotten, (pictures,); see `forgetting`.
         labels: Classes of the pictures, int64 (pictures,).
-        classes: Number of classes.
-        ipc: Pictures per class.
+        counts: Pictures of each class to take, (classes,).
         generator: Orders pictures that were forgotten equally often, on the CPU.
 
     Returns:
-        Indices, class by class, the most forgotten first, int64 (classes * ipc,).
+        Indices, class by class, the most forgotten first, int64 (taken,).
 
     Raises:
-        DataError: If a class has fewer than `ipc` pictures.
+        DataError: If a class has fewer pictures.
     """
     chosen = []
-    for members in class_members(labels, classes, ipc):
+    for members, count in zip(class_members(labels, counts), counts, strict=True):
         shuffled = members[torch.randperm(len(members), generator=generator)]
-        chosen.append(shuffled[events[shuffled].argsort(descending=True, stable=True)[:ipc]])
+        chosen.append(shuffled[events[shuffled].argsort(descending=True, stable=True)[:count]])
     return torch.cat(chosen)
 
 

@@ -44,7 +44,7 @@ class _Crops(Dataset[tuple[Tensor, Tensor, Tensor]]):
 
 def choose_crops(
     data: ImageData,
-    ipc: int,
+    counts: Sequence[int],
     across: int,
     scale: tuple[float, float],
     teachers: Sequence[nn.Module],
@@ -61,15 +61,15 @@ def choose_crops(
 
     Args:
         data: The real pictures.
-        ipc: Images per class.
+        counts: Images of each class.
         across: Tiles along a side of an image, which divides its size.
         scale: Range of a crop's share of the picture's area.
         teachers: Networks in eval mode, on the device.
         runtime: Device, precision, seed, progress.
         workers: Processes that decode files.
     """
-    side, classes, needed = data.image_size // across, len(data.class_names), ipc * across**2
-    index = _drawn_pictures(data, max(CROP_PICTURES, needed), runtime)
+    side, needed = data.image_size // across, [count * across**2 for count in counts]
+    index = _drawn_pictures(data, [max(CROP_PICTURES, crops) for crops in needed], runtime)
     frame = [(data.image_size - side) // 2, data.image_size - side - (data.image_size - side) // 2]
     losses, boxes = [], []
     crops = _Crops(data, side, scale, runtime.seed)
@@ -87,31 +87,31 @@ def choose_crops(
             losses.append(ascending)
             boxes.append(drawn[torch.arange(count)[:, None], order])
             bar.update(count)
-    pictures, numbers = select_crops(
-        torch.cat(losses), data.train.labels[index], classes, needed
-    ).view(2, classes * ipc, across**2)
+    pictures, numbers = select_crops(torch.cat(losses), data.train.labels[index], needed).view(
+        2, sum(counts), across**2
+    )
     return Start(index[pictures], torch.cat(boxes)[pictures, numbers])
 
 
-def select_crops(losses: Tensor, labels: Tensor, classes: int, count: int) -> Tensor:
+def select_crops(losses: Tensor, labels: Tensor, counts: Sequence[int]) -> Tensor:
     """Take the crops of each class that have the lowest losses, of as many pictures as possible.
 
     Args:
         losses: Of the crops of each picture, ascending, (pictures, crops).
         labels: Classes of the pictures, int64 (pictures,).
-        classes: Number of classes.
-        count: Crops of each class.
+        counts: Crops of each class to take, (classes,).
 
     Returns:
-        Picture and number of each crop, class by class, int64 (2, classes * count): first the best
-        crops of the pictures, the lowest first, then their second ones.
+        Picture and number of each crop, class by class, int64 (2, taken): first the best crops of
+        the pictures, the lowest first, then their second ones.
 
     Raises:
-        DataError: If a class has fewer than `count` crops.
+        DataError: If a class has fewer crops.
     """
     crops = losses.shape[1]
     chosen = []
-    for members in class_members(labels, classes, math.ceil(count / crops)):
+    least = [math.ceil(count / crops) for count in counts]
+    for members, count in zip(class_members(labels, least), counts, strict=True):
         pictures = torch.cat(
             [members[losses[members, k].argsort(stable=True)] for k in range(crops)]
         )
@@ -120,19 +120,18 @@ def select_crops(losses: Tensor, labels: Tensor, classes: int, count: int) -> Te
     return torch.cat(chosen, dim=1)
 
 
-def repeat_pictures(labels: Tensor, classes: int, count: int) -> Tensor:
-    """List all pictures, and after them those of small classes again, until each class has `count`.
+def repeat_pictures(labels: Tensor, counts: Sequence[int]) -> Tensor:
+    """List all pictures, and after them those of small classes again, until there are enough.
 
     Args:
-        labels: Classes of the pictures, int64 (pictures,).
-        classes: Number of classes, each with a picture at least.
-        count: Least number of entries of each class.
+        labels: Classes of the pictures, int64 (pictures,); each class has a picture at least.
+        counts: Least number of entries of each class, (classes,).
 
     Returns:
         Indices of pictures, int64 (pictures + repeats,).
     """
     repeats = []
-    for members in class_members(labels, classes, 1):
+    for members, count in zip(class_members(labels, [1] * len(counts)), counts, strict=True):
         missing = max(count - len(members), 0)
         repeats.append(members.repeat(math.ceil(missing / len(members)))[:missing])
     return torch.cat([torch.arange(len(labels)), *repeats])
@@ -158,37 +157,38 @@ def start_from(entries: Tensor, listed: Tensor, data: ImageData, runtime: Runtim
     return Start(pictures[:, None], boxes)
 
 
-def select_lowest(losses: Tensor, labels: Tensor, classes: int, ipc: int) -> Tensor:
+def select_lowest(losses: Tensor, labels: Tensor, counts: Sequence[int]) -> Tensor:
     """Take the pictures of each class that have the lowest losses.
 
     Args:
         losses: One a picture, (pictures,).
         labels: Classes of the pictures, int64 (pictures,).
-        classes: Number of classes.
-        ipc: Pictures per class.
+        counts: Pictures of each class to take, (classes,).
 
     Returns:
-        Indices, class by class, the lowest first, int64 (classes * ipc,). Of pictures that are
+        Indices, class by class, the lowest first, int64 (taken,). Of pictures that are
         equally good the first is taken.
 
     Raises:
-        DataError: If a class has fewer than `ipc` pictures.
+        DataError: If a class has fewer pictures.
     """
     return torch.cat(
         [
-            members[losses[members].argsort(stable=True)[:ipc]]
-            for members in class_members(labels, classes, ipc)
+            members[losses[members].argsort(stable=True)[:count]]
+            for members, count in zip(class_members(labels, counts), counts, strict=True)
         ]
     )
 
 
-def _drawn_pictures(data: ImageData, limit: int, runtime: Runtime) -> Tensor:
-    """Draw at most `limit` training pictures of each class: indices by class, int64 (n,)."""
+def _drawn_pictures(data: ImageData, limits: Sequence[int], runtime: Runtime) -> Tensor:
+    """Draw at most `limits` training pictures of each class: indices by class, int64 (n,)."""
     generator = runtime.generator("start")
     return torch.cat(
         [
             members[torch.randperm(len(members), generator=generator)[:limit]]
-            for members in class_members(data.train.labels, len(data.class_names), 0)
+            for members, limit in zip(
+                class_members(data.train.labels, [0] * len(limits)), limits, strict=True
+            )
         ]
     )
 
