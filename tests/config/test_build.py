@@ -78,6 +78,9 @@ def test_round_trip_of_every_preset_through_json_and_yaml(name, tmp_path):
         {},
         optional={
             "ipc": st.integers(1, 1000),
+            "ipc_of": st.dictionaries(
+                st.sampled_from(["cat", "0", "yes", "a b"]), st.integers(1, 9)
+            ),
             "seed": st.integers(-(2**63), 2**63 - 1),
             "threads": st.none() | st.integers(1, 64),
             "synthesis.groups": st.none() | st.integers(1, 64),
@@ -102,7 +105,7 @@ def test_round_trip_of_every_preset_through_json_and_yaml(name, tmp_path):
                     optional={
                         "epochs": st.integers(1, 99),
                         "optimizer": st.just({"lr": 0.5}),
-                        "views": st.just({"scale": [0.5, 1.0]}),
+                        "views": st.just({"scale": (0.5, 1.0)}),
                     },
                 ),
             ),
@@ -119,6 +122,10 @@ def test_round_trip_of_any_settings(values):
     for key, value in values.items():
         config = changed(config, key, value)
     assert build_config(to_dict(config)) == config
+
+
+def test_names_of_classes_may_be_numbers():
+    assert build_config({"ipc_of": {0: 2, "7": 5}}).ipc_of == {"0": 2, "7": 5}
 
 
 def test_to_dict_holds_json_types_alone():
@@ -260,6 +267,11 @@ def test_a_number_that_yaml_takes_for_text():
         ("data.root", 3),
         ("evaluation.lr_of", {"resnet18": "fast"}),
         ("evaluation.lr_of", 0.1),
+        ("ipc_of", {"cat": "many"}),
+        ("ipc_of", {"cat": 1.5}),
+        ("ipc_of", 3),
+        ("ipc_of", {True: 2}),  # yes of YAML
+        ("ipc_of", {"0": 2, 0: 3}),
         ("labels.weights", {"resnet18": "much"}),
         ("labels.weights", ["resnet18"]),
         ("labels.batchnorm", "both"),

@@ -82,6 +82,8 @@ FAULTS = [
     ("evaluation.ema", 1.0),
     ("evaluation.ema", -0.1),
     ("evaluation.lr_of", {"resnet18": 0.0}),
+    ("ipc_of", {"cat": 0}),
+    ("ipc_of", {"cat": -3}),
     ("labels.weights", {"resnet18": -1.0}),
     ("labels.weights", {"resnet18": math.nan}),
     ("labels.weights", {"resnet18": math.inf}),

@@ -17,6 +17,7 @@ from gvbsm.config.keys import (
     flatten,
     merge,
     nest,
+    setting_of,
     unknown_field,
     value_at,
 )
@@ -29,6 +30,7 @@ TABLES = (
     "squeeze.settings_of",
     "baselines.overrides",
     "baselines.sets",
+    "ipc_of",
 )
 
 
@@ -39,22 +41,19 @@ def test_merge_is_deep_for_sections_and_whole_for_lists():
 
 @pytest.mark.parametrize("name", TABLES)
 def test_tables_of_networks_are_replaced_whole(name):
-    section, table = name.split(".")
-    base = {section: {table: {"resnet18": 0.2}, "seed": 3}}
-    over = {section: {table: {"convnet128": 0.1}}}
-    assert merge(base, over) == {section: {table: {"convnet128": 0.1}, "seed": 3}}
-    assert merge(base, {section: {table: {}}}) == {section: {table: {}, "seed": 3}}
+    base = {**nest(name, {"resnet18": 0.2}), "seed": 3}
+    over = nest(name, {"convnet128": 0.1})
+    assert merge(base, over) == {**over, "seed": 3}
+    assert merge(base, nest(name, {})) == {**nest(name, {}), "seed": 3}
 
 
 @pytest.mark.parametrize("name", TABLES)
 def test_the_keys_of_a_table_are_no_settings(name):
-    section, table = name.split(".")
-    other = "draws" if section == "baselines" else "seed"
-    given = {section: {table: {"timm/a.b": 1.0, "ipc": 2.0}, other: 3}}
+    given = {**nest(name, {"timm/a.b": 1.0, "ipc": 2.0}), "seed": 3}
     check_names(given, "here")
-    assert list(flat_keys(given)) == [name, f"{section}.{other}"]
+    assert list(flat_keys(given)) == [name, "seed"]
     with pytest.raises(ConfigError, match=f"here: {name} must not be null"):
-        check_names({section: {table: None}}, "here")
+        check_names(nest(name, None), "here")
 
 
 def test_no_section_or_other_setting_has_the_name_of_a_table():
@@ -82,6 +81,13 @@ def test_merge_laws(base, over):
     assert merge(merged, over) == merged
     assert merged.keys() == base.keys() | over.keys()
     assert all(merged[key] == base[key] for key in base.keys() - over.keys())
+
+
+def test_setting_of__an_entry_belongs_to_its_table():
+    assert setting_of("ipc_of.cat") == setting_of("ipc_of") == "ipc_of"
+    assert setting_of("evaluation.lr_of.timm/a.b") == "evaluation.lr_of"
+    for name in ("ipc", "labels.epochs", "labels.views.cutmix", "nothing.at.all"):
+        assert setting_of(name) == name
 
 
 def test_unknown_field_knows_the_last_part_of_a_name():

@@ -110,6 +110,8 @@ def test_settle__brings_all_that_depends_on_the_set_to_one_value():
     assert settled.synthesis == replace(synthesis, beta_dr=0.1)
     assert replace(settled, labels=labels, synthesis=synthesis) == config
     assert settle(settled, NAMES) == settled
+    uneven = settle(replace(config, ipc_of={"b": 120, "c": 2}), NAMES)  # 128 images: two batches
+    assert (uneven.ipc_of, uneven.labels.epochs) == ({"b": 120}, 4)
 
 
 def test_plan__belongs_to_seed_and_epoch(runtime):

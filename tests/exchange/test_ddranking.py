@@ -26,6 +26,7 @@ from gvbsm.config import (
 from gvbsm.config.keys import flat_keys
 from gvbsm.engine.optimizers import schedule
 from gvbsm.exchange.ddranking import (
+    check_scorable,
     configuration,
     inexpressible,
     known_set,
@@ -110,6 +111,14 @@ def test_names():
     for wrong in (facts_of("digits"), facts_of("cifar10", 9)):
         with pytest.raises(ConfigError, match=r"DD-Ranking scores CIFAR10 \(10 classes\).*folder"):
             known_set(wrong)
+
+
+def test_sets_of_uneven_classes_are_not_scored():
+    check_scorable(facts_of())
+    with pytest.raises(
+        ConfigError, match="this one has 2 to 5 images per class; export --to folder"
+    ):
+        check_scorable({**facts_of(), "ipc_of": {"a": 5}})
 
 
 def test_configuration():

@@ -10,7 +10,7 @@ from gvbsm.config.build import to_dict
 from gvbsm.engine.device import Runtime
 from gvbsm.files.schema.runs import ResultRow
 from gvbsm.pipeline.results import STAGES, collect
-from gvbsm.pipeline.tables import format_continual, format_table
+from gvbsm.pipeline.tables import format_continual, format_ipc, format_table
 
 
 def history(*top1, **entries):
@@ -36,6 +36,16 @@ def test_metrics_of_a_row_are_spreads_over_its_students():
     assert found["top5"] == {"mean": 85.0, "std": pytest.approx(50**0.5), "values": [90.0, 80.0]}
     assert found["calibration_error"]["mean"] == 6.0
     assert found.keys() == {"by_class", "top5", "calibration_error"}
+    for row in rows:
+        ResultRow.model_validate(row)
+
+
+def test_rows_name_the_classes_with_other_numbers_of_images():
+    config, runtime = Config(ipc=5, ipc_of={"cat": 2}), Runtime(torch.device("cpu"), "fp32", 0)
+    students, full = {("gvbsm", "a"): [history(40.0)]}, {"a": [history(90.0)]}
+    rows = collect(config, students, full, {}, {}, {}, runtime)["rows"]
+    assert [(row["ipc"], row.get("ipc_of")) for row in rows] == [(5, {"cat": 2}), (None, None)]
+    assert [format_ipc(row) for row in rows] == ["2 to 5", "all"]
     for row in rows:
         ResultRow.model_validate(row)
 

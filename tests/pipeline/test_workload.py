@@ -36,6 +36,13 @@ def test_workload__counts_every_stage(tmp_path):
     }
 
 
+def test_workload__counts_the_images_of_each_class(tmp_path):
+    counts = counted(tmp_path, ipc_of={"y": 10})
+    assert counts["a", "pixels"] == 13 * 100 // 2
+    assert counts["a", "inference"] == 13 * 20
+    assert counts["s", "training"] == 13 * 20 * 4
+
+
 def test_workload__adds_the_baselines(tmp_path):
     methods = ["random-hard", "random-soft", "full"]
     baselines = {"methods": methods, "draws": 2, "full_epochs": 7}

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -78,6 +79,15 @@ def test_each_class_has_a_row_distilled_left_and_real_right(tmp_path, channels):
     colors = [[c for r, _, c in sorted(found, key=lambda s: s[1]) if r == row] for row in rows]
     assert colors == shown
     assert [entry.name for entry in path.parent.iterdir()] == ["images.png"]
+
+
+def test_a_class_with_fewer_images_has_a_shorter_row(tmp_path):
+    distilled = distilled_set(plain([10, 20, 30, 40], 1), ["cat", "dog"])
+    distilled = replace(distilled, labels=torch.tensor([0, 1, 1, 1]))
+    assert (distilled.counts, distilled.ipc) == ((1, 3), 1)
+    plot_images(distilled, plain([110, 120, 130, 140], 1), 2, tmp_path / "images.png")
+    rows = colors_by_row(read(tmp_path / "images.png"))
+    assert rows == [[10, 110, 120], [20, 30, 130, 140]]
 
 
 def colors_by_row(picture):

@@ -36,7 +36,7 @@ def score(*values):
 def row(method, *values, best=None, student=STUDENT):
     last = score(*values)
     return AccuracyRow(
-        method, student, None if method in ("full", "teacher") else 10, last, best or last, 1.0
+        method, student, "all" if method in ("full", "teacher") else "10", last, best or last, 1.0
     )
 
 
@@ -91,9 +91,16 @@ def test_classes_of_few_pictures_and_uneven_classes(facts):
     assert few.text.startswith(
         "1 of 10 classes has fewer training pictures than images ('a' has 9 for 10)"
     )
-    uneven = only(replace(facts, train_of_class={**counts, "a`b": 500}))
+    config = {**facts.config, "ipc_of": {"b": 51}}
+    few = only(replace(facts, train_of_class=counts, config=config))
+    assert few.text.startswith(
+        "1 of 10 classes has fewer training pictures than images ('b' has 50"
+    )
+    names = ("a`b", *facts.class_names[1:])
+    counts = {**dict.fromkeys(names, 50), "a`b": 500}
+    uneven = only(replace(facts, class_names=names, train_of_class=counts))
     assert (uneven.name, uneven.level) == ("uneven", "warning")
-    assert uneven.text == ("The classes are uneven: \"a'b\" has 500 training pictures, 'a' 50.")
+    assert uneven.text == ("The classes are uneven: \"a'b\" has 500 training pictures, 'b' 50.")
 
 
 def test_pictures_that_were_left_out_are_counted_and_named(facts):
@@ -252,8 +259,8 @@ def test_random_pictures_with_soft_labels_that_do_as_well(facts, values, how):
 
 
 def test_one_image_a_class_cannot_be_fewer(facts):
-    rows = [replace(r, ipc=1) for r in (*facts.rows, row("random-soft", 82.0, 82.5, 83.0))]
-    finding = only(replace(facts, rows=tuple(rows)))
+    facts.config["ipc"] = 1
+    finding = only(with_rows(facts, row("random-soft", 82.0, 82.5, 83.0)))
     assert finding.name == "rival-soft"
     assert finding.advice.startswith("Raise `synthesis.iterations`.")
 

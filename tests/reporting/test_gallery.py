@@ -148,7 +148,7 @@ def test_one_image_a_class_stands_beside_two_real_pictures(maker):
     maker.images("gvbsm", ipc=1)
     maker.images("real", ipc=10, file="real.safetensors")
     (item,) = drawn(maker.folder).values()
-    assert [images.shape[1] for images in item.figure.groups.values()] == [1, 2]
+    assert [len(images[0]) for images in item.figure.groups.values()] == [1, 2]
     assert item.caption.startswith("Each class has 1 image beside 2 real pictures;")
 
 

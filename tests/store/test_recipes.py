@@ -10,6 +10,7 @@ from gvbsm.config.build import build_config, for_method, to_dict
 from gvbsm.config.keys import merge
 from gvbsm.data.epochs import settle_epochs
 from gvbsm.engine.forms import Forms
+from gvbsm.files.artifacts import changes
 from gvbsm.store.image_set import ImageSet
 from gvbsm.store.label_store import STORAGE
 from gvbsm.store.recipes import REVISIONS, Recipes
@@ -56,6 +57,7 @@ def changed(settings, method="gvbsm"):
         ({"synthesis": {"weight_flatness": 0.25}}, "images"),
         ({"synthesis": {"iterations": 7}}, "images"),
         ({"ipc": 3}, "images"),
+        ({"ipc_of": {"cat": 3}}, "images"),
         ({"labels": {"epochs": 9}}, "labels"),
         ({"labels": {"logit_normalization": True}}, "labels"),
         ({"labels": {"temperature": 2.0}}, "labels"),
@@ -225,6 +227,15 @@ def test_recipes__a_selection_is_the_same_for_hard_and_soft_labels(selection):
     assert hard["images"] == soft["images"]
     assert hard["student"] != soft["student"]
     assert changed({"synthesis": {"iterations": 7}}, f"{selection}-hard") == set()
+
+
+def test_recipes__images_of_single_classes_are_named_where_they_differ():
+    assert "ipc_of" not in recipes_of({})["images"]
+    for method in ("gvbsm", "random-soft", "herding-soft"):
+        before, after = (
+            recipes_of({"ipc_of": {"cat": count}}, method)["images"] for count in (2, 3)
+        )
+        assert changes(before, after) == ["ipc_of.cat: 2 -> 3"]
 
 
 def test_recipes__selections_differ_from_each_other():

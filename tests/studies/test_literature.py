@@ -71,6 +71,7 @@ def test_students_stand_in_the_order_of_the_rows():
     [
         {"results": {**RESULTS, "config": {"method": "gvbsm", "data": {"name": "folder"}}}},
         {"results": {**RESULTS, "config": {"method": "gvbsm", "data": {"name": "npz"}}}},
+        {"results": {**RESULTS, "config": {**RESULTS["config"], "ipc_of": {"cat": 11}}}},
         {"results": {**RESULTS, "pictures": {"train": 49_999, "test": 10_000}}},
         {"results": {**RESULTS, "pictures": {"train": 50_000, "test": 9_000}}},
         {"results": {**RESULTS, "pictures": {}}},

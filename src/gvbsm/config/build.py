@@ -78,11 +78,12 @@ def _typed(settings: dict[str, Any], where: str) -> dict[str, Any]:
 
 
 def _with_typed_tables(config: Config) -> Config:
-    """Check and type the nested settings in the tables of single teachers and single baselines.
+    """Check and type the tables of single classes, single teachers and single baselines.
 
     Raises:
         ConfigError: One line a fault.
     """
+    config = dataclasses.replace(config, ipc_of=_by_class_name(config.ipc_of))
     squeeze, baselines = config.squeeze, config.baselines
     if not squeeze.settings_of and not baselines.overrides:
         return config
@@ -93,6 +94,23 @@ def _with_typed_tables(config: Config) -> Config:
         squeeze=dataclasses.replace(squeeze, settings_of=settings_of),
         baselines=dataclasses.replace(baselines, overrides=overrides),
     )
+
+
+def _by_class_name(table: Mapping[Any, int]) -> dict[str, int]:
+    """Return a table of classes with text as keys: YAML reads a name such as 0 as a number.
+
+    Raises:
+        ConfigError: If a key is neither, or two are the same name.
+    """
+    for name in table:
+        if isinstance(name, bool) or not isinstance(name, (str, int)):
+            raise ConfigError(
+                f"ipc_of names a class {name!r}, which is not text; write its name in quotes"
+            )
+    names = list(map(str, table))
+    if twice := [name for name in names if names.count(name) > 1]:
+        raise ConfigError(f"ipc_of names the class {twice[0]!r} twice; leave one out")
+    return dict(zip(names, table.values(), strict=True))
 
 
 def _typed_table(

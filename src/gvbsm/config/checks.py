@@ -56,6 +56,8 @@ def _number_faults(config: Config) -> Iterator[str | None]:
 
 
 def _table_faults(config: Config) -> Iterator[str | None]:
+    for name, count in config.ipc_of.items():
+        yield _positive(f"ipc_of.{name}", count)
     for ipc, chance in config.synthesis.beta_dr_of.items():
         yield _positive("a number of images in synthesis.beta_dr_of", ipc)
         yield _within("[0, 1]", f"synthesis.beta_dr_of.{ipc}", chance)
@@ -159,10 +161,11 @@ def _later_papers_faults(config: Config) -> Iterator[str]:
             "synthesis.residual mixes the real start into the images, but synthesis.init is noise; "
             "set synthesis.init=real, or leave residual out"
         )
-    if not 1 <= synthesis.rounds <= max(min(config.ipc, synthesis.iterations), 1):
+    most = max(config.ipc, *config.ipc_of.values(), 1)
+    if not 1 <= synthesis.rounds <= max(min(most, synthesis.iterations), 1):
         yield (
-            "synthesis.rounds must be from 1 to the images of a class, ipc "
-            f"({config.ipc}), and to synthesis.iterations ({synthesis.iterations}), "
+            "synthesis.rounds must be from 1 to the most images of a class, by ipc "
+            f"({most}), and to synthesis.iterations ({synthesis.iterations}), "
             f"got {synthesis.rounds}"
         )
     if synthesis.rounds > 1 and synthesis.init == "noise":

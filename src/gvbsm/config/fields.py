@@ -165,6 +165,7 @@ _ENTRIES = {int: "whole numbers, such as 16,32", str: "names, such as resnet18,c
 _TABLES = {
     (str, float): "resnet18=0.5,wrn16_2=2",
     (int, float): "1=0.4,10=0",
+    (str, int): "rare=2,common=20",
     (str, bool): "resnet18=false",
     (str, str): "NAME=PATH",
 }

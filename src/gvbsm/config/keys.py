@@ -67,6 +67,13 @@ def _tables() -> frozenset[str]:
     return frozenset(name.rpartition(".")[2] for name, kind in kinds if kind.startswith("dict["))
 
 
+def setting_of(name: str) -> str:
+    """Return the setting that a dotted name belongs to: `ipc_of` for its entry `ipc_of.cat`."""
+    kinds, parts = fields_by_name(), name.split(".")
+    above = (".".join(parts[:count]) for count in range(1, len(parts)))
+    return next((key for key in above if kinds.get(key, "").startswith("dict[")), name)
+
+
 def _is_nested(key: str, value: Any) -> bool:
     """Whether a value is a section of settings, not a table."""
     return isinstance(value, dict) and key not in _tables()

@@ -104,6 +104,7 @@ class Config:
 
     Args:
         ipc: Images per class of the distilled set.
+        ipc_of: Images of single classes, by their names in the data; all others get ipc.
         seed: Seed of all random draws.
         method: gvbsm, or a baseline in its place (sre2l, or a selection such as random-hard).
         device: cpu, cuda or cuda:N; auto takes a GPU if there is one.
@@ -127,6 +128,7 @@ class Config:
     """
 
     ipc: int = setting(10, limit="positive", often_changed=True)
+    ipc_of: dict[str, int] = setting(dict, often_changed=True)
     seed: int = setting(0, limit="64 bits", read_by_train=True, often_changed=True)
     method: Method = "gvbsm"
     device: str = setting(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from gvbsm.config import Config, ConfigError, LabelsConfig
 
@@ -26,6 +27,15 @@ def check_beta_dr(config: Config) -> None:
             f"synthesis.beta_dr is {given}, but synthesis.beta_dr_of has {settled} at {config.ipc} "
             "images per class; add --synthesis.beta_dr_of '{}'"
         )
+
+
+def ipc_entries(config: Config) -> dict[str, Any]:
+    """Return `ipc`, and `ipc_of` where classes differ, as recipes and results hold them.
+
+    Args:
+        config: The settings, settled for the classes (`data.class_sizes.settle_ipc`).
+    """
+    return {"ipc": config.ipc} | ({"ipc_of": config.ipc_of} if config.ipc_of else {})
 
 
 def matched_teachers(config: Config) -> tuple[str, ...]:

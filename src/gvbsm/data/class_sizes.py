@@ -5,14 +5,18 @@ The images of a set lie class by class. `ImageCounts` says which image is of whi
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from gvbsm.config import Config
+from gvbsm.config import Config, ConfigError
+from gvbsm.config.keys import closest
 
+SHOWN = 10  # classes that a message lists
 HEAVY = 10  # largest class over the smallest one, from which classes count as uneven
 
 
@@ -64,8 +68,54 @@ def image_counts(config: Config, class_names: Sequence[str]) -> ImageCounts:
     Args:
         config: The settings.
         class_names: Name of each class.
+
+    Raises:
+        ConfigError: If `ipc_of` names a class that is not among them.
     """
-    return ImageCounts.even(len(class_names), config.ipc)
+    known = {*class_names}
+    for name in config.ipc_of:
+        if name not in known:
+            hint = closest(name, class_names, most=3, form="{!r}")
+            more = f" and {len(class_names) - SHOWN} more" if len(class_names) > SHOWN else ""
+            raise ConfigError(
+                f"ipc_of names {name!r}, which is no class of the data; {hint}the classes are "
+                f"{', '.join(map(repr, class_names[:SHOWN]))}{more}"
+            )
+    return ImageCounts(tuple(config.ipc_of.get(name, config.ipc) for name in class_names))
+
+
+def settle_ipc(config: Config, class_names: Sequence[str]) -> Config:
+    """Return the settings with `ipc_of` in one form: other settings of the same images are equal.
+
+    Its classes are in their order, and those with `ipc` images are left out. If no class has `ipc`
+    images, `ipc` becomes the number that most classes have.
+
+    Args:
+        config: The settings.
+        class_names: Name of each class.
+
+    Raises:
+        ConfigError: As `image_counts`.
+    """
+    counts = image_counts(config, class_names).of_class
+    ipc = config.ipc if config.ipc in counts else Counter(counts).most_common(1)[0][0]
+    others = {name: count for name, count in zip(class_names, counts, strict=True) if count != ipc}
+    return replace(config, ipc=ipc, ipc_of=others)
+
+
+def ipc_of_labels(labels: Tensor, class_names: Sequence[str]) -> dict[str, Any]:
+    """Return `ipc`, the number of images that most classes have, and `ipc_of` where others differ.
+
+    Classes without images are left out.
+
+    Args:
+        labels: Classes of the images, int64 (images,).
+        class_names: Name of each class.
+    """
+    counts = {name: count for name, count in class_counts(labels, class_names).items() if count}
+    ipc = Counter(counts.values()).most_common(1)[0][0]
+    others = {name: count for name, count in counts.items() if count != ipc}
+    return {"ipc": ipc} | ({"ipc_of": others} if others else {})
 
 
 def class_counts(labels: Tensor, class_names: Sequence[str]) -> dict[str, int]:

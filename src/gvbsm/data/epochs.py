@@ -16,7 +16,7 @@ from torch import Tensor
 
 from gvbsm.config import Config, LabelsConfig, ViewConfig
 from gvbsm.config.settled import settle_beta_dr, settle_teachers
-from gvbsm.data.class_sizes import image_counts
+from gvbsm.data.class_sizes import image_counts, settle_ipc
 from gvbsm.data.loading import batch_count
 from gvbsm.data.mixing import (
     SHARES,
@@ -79,13 +79,17 @@ def settle_epochs(labels: LabelsConfig, count: int, batch_size: int) -> LabelsCo
 def settle(config: Config, class_names: Sequence[str]) -> Config:
     """Return a run's settings with those that depend on the size of its set brought to one value.
 
-    These are the epochs of the labels, the names of the teachers that have weights, and the
-    probability that the matching of a layer is dropped (`synthesis.beta_dr`).
+    These are the images of single classes, the epochs of the labels, the names of the teachers that
+    have weights, and the probability that the matching of a layer is dropped (`synthesis.beta_dr`).
 
     Args:
         config: The settings.
         class_names: Name of each class.
+
+    Raises:
+        ConfigError: If `ipc_of` names a class that is not among them.
     """
+    config = settle_ipc(config, class_names)
     images = image_counts(config, class_names).total
     labels = settle_epochs(config.labels, images, config.evaluation.batch_size)
     labels = settle_teachers(labels, config.squeeze.backbones)

@@ -12,7 +12,7 @@ from gvbsm.config.yaml_files import format_yaml
 from gvbsm.engine.progress.spelling import spell_count
 from gvbsm.exchange.load import LABELS, SetDescription
 from gvbsm.files.sizes import byte_count
-from gvbsm.pipeline.tables import format_top1
+from gvbsm.pipeline.tables import format_ipc, format_top1, images_per_class
 
 PAPER = (
     "Shao et al., *Generalized Large-Scale Data Condensation via Various Backbone and Statistical "
@@ -51,7 +51,7 @@ def dataset_card(facts: SetDescription) -> str:
     facts = _quoted(facts)
     sections = [
         _hub_head(facts) if form == "hub" else "",
-        f"# {_title(facts)}, distilled: {spell_count(facts['ipc'], 'image')} per class\n",
+        f"# {_title(facts)}, distilled: {images_per_class(facts)}\n",
         f"![The first images of each class]({PICTURE})\n" if form == "hub" else "",
         _first_images(facts) if form == "folder" else "",
         _about(facts),
@@ -212,8 +212,7 @@ def _accuracy(rows: Sequence[Mapping[str, Any]] | None) -> str:
         "|---|---|---|---|---|",
     ]
     for row in rows:
-        ipc = "all" if row["ipc"] is None else row["ipc"]
-        cells = (row["method"], row["student"], ipc, format_top1(row["top1"]))
+        cells = (row["method"], row["student"], format_ipc(row), format_top1(row["top1"]))
         lines.append(f"| {' | '.join(map(str, cells))} | {len(row['top1']['values'])} |")
     if not any(row["method"] == "random-soft" for row in rows):
         lines += ["", "Random real pictures with soft labels were not measured beside it."]

@@ -27,6 +27,7 @@ from gvbsm.data.epochs import batch_size_for
 from gvbsm.exchange.load import SetDescription
 from gvbsm.files.artifacts import ArtifactError, atomic
 from gvbsm.files.tensors import load_tensors
+from gvbsm.pipeline.tables import images_per_class
 
 
 @dataclass(frozen=True)
@@ -111,6 +112,20 @@ def known_set(facts: SetDescription) -> Known:
             "classes; export --to folder instead"
         )
     return entry
+
+
+def check_scorable(facts: SetDescription) -> None:
+    """Check that DD-Ranking can score a set: it knows the data, and classes are of one size.
+
+    Raises:
+        ConfigError: If it cannot.
+    """
+    known_set(facts)
+    if facts.get("ipc_of"):
+        raise ConfigError(
+            "DD-Ranking scores sets with as many images of each class, this one has "
+            f"{images_per_class(facts)}; export --to folder instead"
+        )
 
 
 def configuration(

@@ -20,13 +20,19 @@ from gvbsm.config.build import build_config, to_dict
 from gvbsm.config.keys import merge
 from gvbsm.config.paths import data_title, user_path
 from gvbsm.config.yaml_files import format_yaml
+from gvbsm.data.class_sizes import ipc_of_labels
 from gvbsm.data.pictures import write_image
 from gvbsm.data.sources.hub_library import need
 from gvbsm.engine.device import Runtime
 from gvbsm.engine.torch_defaults import torch_defaults
 from gvbsm.exchange import hub
 from gvbsm.exchange.card import PICTURE, dataset_card, extraction
-from gvbsm.exchange.ddranking import configuration, inexpressible, known_set, write_teachers
+from gvbsm.exchange.ddranking import (
+    check_scorable,
+    configuration,
+    inexpressible,
+    write_teachers,
+)
 from gvbsm.exchange.load import (
     FACTS,
     FORMS,
@@ -107,7 +113,7 @@ def export(
         log.info("its README and %s are in its header: %s", SCRIPT, extraction(out.name))
         return out
     if form == "dd-ranking":
-        known_set(facts)  # before any work
+        check_scorable(facts)  # before any work
     if form == "folder":
         _check_order(distilled)
     with replacing(out) as draft:
@@ -238,7 +244,7 @@ def describe_set(distilled: DistilledDataset, source: Path, form: str) -> SetDes
         "image_size": int(distilled.images.shape[-1]),
         "channels": int(distilled.images.shape[1]),
         "images": len(distilled.labels),
-        "ipc": distilled.ipc,
+        **ipc_of_labels(distilled.labels, distilled.class_names),
         "labels": stored and {"epochs": stored.epochs, "bytes": stored.nbytes()},
         "teachers": header.get("teachers") or _teachers(source),
     }
@@ -287,7 +293,7 @@ def _write_folder(
 ) -> None:
     facts["folders"] = folders = class_folders(distilled.class_names)
     counts: Counter[int] = Counter()
-    width = len(str(max(distilled.ipc - 1, 0)))
+    width = len(str(max(distilled.counts) - 1))
     for index, label in enumerate(bar.track(distilled.labels.tolist(), "pictures")):
         path = draft / folders[label] / f"{counts[label]:0{max(width, 5)}d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)

@@ -20,6 +20,7 @@ from gvbsm._version import __version__
 from gvbsm.config import Config, ConfigError
 from gvbsm.config.build import to_dict
 from gvbsm.config.paths import user_path
+from gvbsm.data.class_sizes import ipc_of_labels
 from gvbsm.data.epochs import batch_size_for
 from gvbsm.data.pixels import Normalization
 from gvbsm.engine.device import Runtime
@@ -240,16 +241,10 @@ def _write(draft: Path, parts: Sequence[Part], names: tuple[str, ...], quiet: bo
 
 
 def _recipe(parts: Sequence[Part], names: Sequence[str], labels: Tensor) -> dict[str, Any]:
-    counts = labels.bincount(minlength=len(names))
-    low, high = int(counts.min()), int(counts.max())
     contents = [
         digest({"images": part.distilled.images, "labels": part.distilled.labels}) for part in parts
     ]
-    return {
-        "stage": "merge",
-        "ipc": low if low == high else f"{low} to {high}",
-        "content": contents,
-    }
+    return {"stage": "merge", **ipc_of_labels(labels, names), "content": contents}
 
 
 def _settings(part: Part) -> dict[str, Any]:

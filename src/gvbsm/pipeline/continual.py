@@ -34,6 +34,7 @@ classes seen in its name. `DIR/continual.json` holds:
         method   gvbsm, random-soft, sre2l, ...
         student  name of the architecture
         ipc      images per class
+        ipc_of   images of the classes that have another number, by name, if there are any
         steps    for each step the top-1 accuracy in percent on the test pictures of the classes
                  seen, {"mean", "std", "values"}: one value an order
         average  the average incremental accuracy in percent, {"mean", "std", "values"} likewise
@@ -60,6 +61,7 @@ from gvbsm.config import Config, LabelStorageConfig
 from gvbsm.config.build import as_config, for_method, selection_of, to_dict
 from gvbsm.config.paths import user_path
 from gvbsm.config.provenance import Origin, origin_of
+from gvbsm.config.settled import ipc_entries
 from gvbsm.data.datasets import ImageData
 from gvbsm.data.epochs import settle_epochs
 from gvbsm.data.pictures import Split
@@ -212,7 +214,7 @@ class Protocol:
             image_sets = [self._make_images(config, number) for number in range(len(self._orders))]
             for student in self._students:
                 curves = self._curves(image_sets, student)
-                rows.append(self._row(method, student, config.ipc, curves))
+                rows.append(self._row(method, student, config, curves))
                 results = self._results(rows)
                 if self._run.processes.leads:
                     write_json(self._run.workspace.continual, results)
@@ -336,13 +338,13 @@ class Protocol:
         train_student(student, number, task, judge, runtime, path, recipe)
 
     def _row(
-        self, method: str, student: str, ipc: int, curves: Sequence[Sequence[float]]
+        self, method: str, student: str, config: Config, curves: Sequence[Sequence[float]]
     ) -> dict[str, Any]:
         seconds = self._run.workspace.seconds()
         return {
             "method": method,
             "student": student,
-            "ipc": ipc,
+            **ipc_entries(config),
             "steps": [spread(list(values)) for values in zip(*curves, strict=True)],
             "average": spread([fmean(curve) for curve in curves]),
             "seconds": sum_seconds(seconds, f"continual/{method}/{student}/"),

@@ -13,6 +13,7 @@ import torch
 from gvbsm._version import __version__
 from gvbsm.config import Config
 from gvbsm.config.build import to_dict
+from gvbsm.config.settled import ipc_entries
 from gvbsm.engine.device import Runtime
 from gvbsm.engine.forms import Form
 
@@ -41,28 +42,28 @@ def collect(
         runtime: Device, precision.
 
     Returns:
-        `rows`: method, student, ipc (None for all pictures), `top1` (last epoch) and `top1_best`
-        (best test of all epochs) in percent, `metrics` of the last epoch (not of teachers), and
-        seconds; `seconds` of each stage; `pictures` of each split; `config`; `versions`. `Run` adds
-        the `skipped` pictures, `notes` on assumptions about the data, how the `data` were read, and
-        the `origin` of the settings.
+        `rows`: method, student, ipc (None for all pictures), ipc_of where classes differ, `top1`
+        (last epoch) and `top1_best` (best test of all epochs) in percent, `metrics` of the last
+        epoch (not of teachers), and seconds; `seconds` of each stage; `pictures` of each split;
+        `config`; `versions`. `Run` adds the `skipped` pictures, `notes` on assumptions about the
+        data, how the `data` were read, and the `origin` of the settings.
     """
     rows = [
         _row(
             method,
             student,
-            config.ipc,
+            ipc_entries(config),
             results,
             sum_seconds(seconds, f"evaluation/{method}/{student}/"),
         )
         for (method, student), results in students.items()
     ]
     rows += [
-        _row("full", student, None, results, sum_seconds(seconds, f"full/{student}/"))
+        _row("full", student, {"ipc": None}, results, sum_seconds(seconds, f"full/{student}/"))
         for student, results in full.items()
     ]
     rows += [
-        _row("teacher", backbone, None, [history], seconds.get(f"squeeze/{backbone}", 0.0))
+        _row("teacher", backbone, {"ipc": None}, [history], seconds.get(f"squeeze/{backbone}", 0.0))
         for backbone, history in teachers.items()
     ]
     return {
@@ -80,14 +81,14 @@ def collect(
 def _row(
     method: str,
     student: str,
-    ipc: int | None,
+    images: Mapping[str, Any],
     results: Sequence[Mapping[str, Any]],
     seconds: float,
 ) -> dict[str, Any]:
     return {
         "method": method,
         "student": student,
-        "ipc": ipc,
+        **images,
         "top1": spread([result["top1"][-1] for result in results]),
         "top1_best": spread([max(result["top1"]) for result in results]),
         **_metrics([result.get("metrics") for result in results]),

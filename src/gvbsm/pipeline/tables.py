@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from gvbsm.engine.progress.spelling import spell_range
 from gvbsm.files.sizes import byte_count
 
 SIZES = ("images", "labels")
@@ -19,7 +20,7 @@ def format_table(rows: Sequence[Mapping[str, Any]]) -> str:
         (
             row["method"],
             row["student"],
-            "all" if row["ipc"] is None else str(row["ipc"]),
+            format_ipc(row),
             format_top1(row["top1"]),
             format_top1(row["top1_best"]),
             str(len(row["top1"]["values"])),
@@ -28,6 +29,23 @@ def format_table(rows: Sequence[Mapping[str, Any]]) -> str:
         for row in rows
     ]
     return aligned(header, cells)
+
+
+def format_ipc(entries: Mapping[str, Any]) -> str:
+    """Format the images per class: `10`, `2 to 20` where classes differ, `all` for all pictures.
+
+    Args:
+        entries: `ipc` and, where classes differ, `ipc_of`, of a row, a recipe or settings.
+    """
+    if entries["ipc"] is None:
+        return "all"
+    return spell_range([entries["ipc"], *entries.get("ipc_of", {}).values()])
+
+
+def images_per_class(entries: Mapping[str, Any]) -> str:
+    """Return `1 image per class`, or `2 to 20 images per class`; `entries` as for `format_ipc`."""
+    numbers = format_ipc(entries)
+    return f"{numbers} image{'' if numbers == '1' else 's'} per class"
 
 
 def format_sizes(row: Mapping[str, Any]) -> tuple[str, str]:
@@ -52,7 +70,7 @@ def format_continual(results: Mapping[str, Any]) -> str:
         (
             row["method"],
             row["student"],
-            str(row["ipc"]),
+            format_ipc(row),
             *map(format_top1, (*row["steps"], row["average"])),
         )
         for row in results["rows"]

@@ -7,9 +7,9 @@ from pathlib import Path
 from gvbsm._version import __version__
 from gvbsm.config.paths import data_title
 from gvbsm.config.provenance import Origin
-from gvbsm.engine.progress.spelling import spell_count
 from gvbsm.files.artifacts import read_json
 from gvbsm.files.schema import Continual, checked
+from gvbsm.pipeline.tables import images_per_class
 from gvbsm.reporting.facts import preset_settings
 from gvbsm.reporting.figures.gallery import gallery
 from gvbsm.reporting.figures.reading import fitting
@@ -37,7 +37,7 @@ def write_continual_page(workdir: Path, pdf: bool = False) -> Path:
         preset = preset_settings(config, content["class_names"], origin)
         context = {
             "title": f"{data_title(config)}: {method_words(config['method'])} as classes "
-            f"arrive, {spell_count(config['ipc'], 'image')} per class",
+            f"arrive, {images_per_class(config)}",
             "method": config["method"],
             "origin": origin,
             "changes": changes(config, preset, origin),

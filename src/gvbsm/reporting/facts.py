@@ -16,7 +16,7 @@ from gvbsm.files.artifacts import ArtifactError, is_partial, read_json
 from gvbsm.files.manifest import named
 from gvbsm.files.schema import Account, Data, Results, checked, checked_header
 from gvbsm.pipeline.results import STAGES
-from gvbsm.pipeline.tables import format_sizes
+from gvbsm.pipeline.tables import format_ipc, format_sizes
 from gvbsm.store.distilled import stored_bytes
 from gvbsm.store.workdir import Workspace
 from gvbsm.studies.literature import PublishedAccuracy, published_beside
@@ -60,11 +60,11 @@ class Metrics:
 
 @dataclass(frozen=True)
 class AccuracyRow:
-    """One row of the results; `ipc` is None for the whole set."""
+    """One row of the results; `ipc` is as in a table (`format_ipc`)."""
 
     method: str
     student: str
-    ipc: int | None
+    ipc: str
     last: Score
     best: Score
     seconds: float
@@ -163,14 +163,15 @@ class RunFacts:
         return str(self.config["method"])
 
     @property
-    def ipc(self) -> int:
-        """Images per class."""
-        return int(self.config["ipc"])
+    def counts(self) -> tuple[int, ...]:
+        """Images of each class of the distilled set."""
+        ipc, ipc_of = self.config["ipc"], self.config["ipc_of"]
+        return tuple(ipc_of.get(name, ipc) for name in self.class_names)
 
     @property
     def images(self) -> int:
         """Images of the distilled set."""
-        return self.ipc * len(self.class_names)
+        return sum(self.counts)
 
     def row(self, method: str, student: str) -> AccuracyRow | None:
         """The row of a method and a student, if it has been evaluated."""
@@ -211,7 +212,9 @@ def _facts(workdir: Path, data: dict[str, Any], results: dict[str, Any]) -> RunF
     headers = _headers(workdir)
     path = workdir / "synthesis" / "images.safetensors"
     images = headers.get(path, {})
-    names = images.get("class_names") or [str(label) for label in range(data["classes"])]
+    numbers = [str(label) for label in range(data["classes"])]
+    read = (account.pictures or {}).get("train") if account is not None else None
+    names = images.get("class_names") or [*(read or numbers)]
     pictures = results.get("pictures", {})
     return RunFacts(
         class_names=tuple(names),
@@ -266,7 +269,7 @@ def _row(row: Mapping[str, Any]) -> AccuracyRow:
     return AccuracyRow(
         row["method"],
         row["student"],
-        row["ipc"],
+        format_ipc(row),
         score(row["top1"]),
         score(row["top1_best"]),
         row["seconds"],
@@ -322,10 +325,11 @@ def preset_settings(
         return None
     try:
         preset: Config = build_config(read_preset(name))
+        of_run = replace(preset, ipc=config["ipc"], ipc_of=config["ipc_of"])
+        settled = settle(of_run, class_names)
     except ConfigError:
         return None
-    settled = settle(replace(preset, ipc=config["ipc"]), class_names)
-    return to_dict(replace(settled, ipc=preset.ipc))
+    return to_dict(replace(settled, ipc=preset.ipc, ipc_of=preset.ipc_of))
 
 
 def preset_name(config: Mapping[str, Any], origin: Origin = UNKNOWN) -> str | None:

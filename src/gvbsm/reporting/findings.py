@@ -94,18 +94,21 @@ def _rivals(facts: RunFacts) -> Iterator[Finding]:
             kind = baseline.method.rpartition("-")[2]
             kinds.setdefault(kind, []).append((own, baseline, limit))
     for kind, pairs in kinds.items():
-        yield _rival(kind, pairs)
+        yield _rival(kind, pairs, max(facts.counts))
 
 
-def _rival(kind: str, pairs: Sequence[tuple[AccuracyRow, AccuracyRow, float]]) -> Finding:
+def _rival(
+    kind: str, pairs: Sequence[tuple[AccuracyRow, AccuracyRow, float]], most: int
+) -> Finding:
     """One finding on all baselines of a kind.
 
     Args:
         kind: soft, hard, or a method's name.
         pairs: The run's own row, the baseline's, and two standard deviations in points.
+        most: Largest number of distilled images of a class.
     """
     methods = list(dict.fromkeys(baseline.method for _, baseline, _ in pairs))
-    words = rival_words(methods, pairs[0][0].ipc or 1)
+    words = rival_words(methods, most)
     is_better = {own.last.mean - baseline.last.mean < -limit for own, baseline, limit in pairs}
     how = (
         "as well or better" if len(is_better) > 1 else "better" if True in is_better else "as well"
@@ -183,17 +186,14 @@ def _densification(facts: RunFacts) -> Iterator[Finding]:
         return
     largest = max(row["densification_gradient"] for row in rows)
     if largest == 0:
-        why = (
-            "it compares images of one class, and there is only one"
-            if facts.ipc == 1
-            else "flat loss"
-        )
+        is_single = max(facts.counts) == 1
+        why = "it compares images of one class, and there is only one" if is_single else "flat loss"
         yield Finding(
             "densification",
-            "note" if facts.ipc == 1 else "warning",
+            "note" if is_single else "warning",
             f"L_DD had no effect: its gradient was 0 at every logged step ({why}).",
             "Use more images per class, or set `synthesis.weight_densification` to 0."
-            if facts.ipc == 1
+            if is_single
             else "Try `synthesis.densification` scaled, or a higher `synthesis.tau`.",
         )
         return
@@ -311,7 +311,7 @@ def _class_sizes(facts: RunFacts) -> Iterator[Finding]:
     counts = {name.replace("`", "'"): count for name, count in facts.train_of_class.items()}
     if not counts:
         return
-    if text := few_pictures(counts, [facts.ipc] * len(counts)):
+    if text := few_pictures(counts, facts.counts):
         yield Finding(
             "few-pictures",
             "warning",
@@ -324,8 +324,8 @@ def _class_sizes(facts: RunFacts) -> Iterator[Finding]:
             "uneven",
             "warning",
             f"{text[0].upper()}{text[1:]}.",
-            "Teachers know small classes less well, and each class gets as many images. Read the "
-            "accuracy of each class.",
+            "Teachers know small classes less well. Read the accuracy of each class; `ipc_of` "
+            "gives single classes another number of images.",
         )
 
 

@@ -11,12 +11,11 @@ from gvbsm._version import __version__
 from gvbsm.config.build import images_of
 from gvbsm.config.keys import value_at
 from gvbsm.config.paths import data_title
-from gvbsm.engine.progress.spelling import spell_count
 from gvbsm.files.artifacts import read_json
 from gvbsm.files.schema import Continual, checked
 from gvbsm.files.sizes import byte_count
 from gvbsm.pipeline.results import STAGES
-from gvbsm.pipeline.tables import format_top1
+from gvbsm.pipeline.tables import format_top1, images_per_class
 from gvbsm.reporting.analysis import MOST_CLASSES, MOST_IMAGES
 from gvbsm.reporting.facts import AccuracyRow, Recognition, RunFacts
 from gvbsm.reporting.figures.gallery import gallery
@@ -109,7 +108,7 @@ def _recognition(facts: RunFacts, analysis: Analysis | None) -> Recognition | No
     images = images_of(facts.method)
     if analysis is None or images not in analysis.accuracy:
         return None
-    count = min(len(facts.class_names), MOST_CLASSES) * min(facts.ipc, MOST_IMAGES)
+    count = sum(min(images, MOST_IMAGES) for images in facts.counts[:MOST_CLASSES])
     return Recognition(analysis.teacher, analysis.accuracy[images], count)
 
 
@@ -224,7 +223,7 @@ def _words(facts: RunFacts, name: str) -> dict[str, Any]:
     test = f"{facts.test:,} real test pictures" if facts.test else "the real test pictures"
     return {
         "title": f"{data_title(facts.config)}: {method_words(facts.method)}, "
-        f"{spell_count(facts.ipc, 'image')} per class",
+        f"{images_per_class(facts.config)}",
         "subtitle": f"{len(facts.class_names)} classes, {facts.images:,} images of {pixels}",
         "origin": facts.origin,
         "changes": changes(facts.config, facts.preset, facts.origin),

@@ -56,6 +56,7 @@ SECTIONS = (
         "Statistics and synthesis (data synthesis: DD, GBM, GSM)",
         (
             Term("ipc", "IPC", "", "images per class"),
+            Term("ipc_of", "IPC", "", "images of single classes"),
             Term("synthesis.init", "", "", "what the images start from"),
             Term("synthesis.iterations", "", "", "steps for each batch of images"),
             Term("synthesis.batch_size", "", "", "images that are optimized together"),

@@ -22,7 +22,7 @@ def draw_picture(workspace: Workspace, real_pictures: Path) -> Path:
     real = load_images(real_pictures)
     shown = min(SHOWN_CLASSES, len(real.class_names))
     pictures = real.images.view(shown, -1, *real.images.shape[1:])
-    columns = min(10, distilled.ipc, pictures.shape[1])
+    columns = min(10, max(distilled.counts), pictures.shape[1])
     path = workspace.picture
     plot_images(distilled, pictures[:, :columns].flatten(0, 1), columns, path)
     return path

@@ -133,11 +133,11 @@ def _classes(grid: PictureGrid) -> list[tuple[str, list[Strip]]]:
             [
                 Strip(
                     title,
-                    images.shape[1],
-                    f"{spell_count(images.shape[1], 'image')} of {name}"
+                    len(images[row]),
+                    f"{spell_count(len(images[row]), 'image')} of {name}"
                     + f", {title}" * bool(title),
                     data_uri(files[row], "image/png"),
-                    images.shape[-1] < SHARP_BELOW,
+                    images[row].shape[-1] < SHARP_BELOW,
                 )
                 for title, images, files in groups
             ],

@@ -8,7 +8,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from gvbsm.pipeline.tables import SIZES, format_sizes
+from gvbsm.pipeline.tables import SIZES, format_ipc, format_sizes
 
 if TYPE_CHECKING:
     import pandas
@@ -78,7 +78,8 @@ class RunResults(dict[str, Any]):
         """Return one row a student and seed.
 
         Returns:
-            `method`, `student`, `ipc` (None for all pictures), `seed` (number of the student, from
+            `method`, `student`, `ipc` (None for all pictures), `ipc_of` as text where classes
+            differ, `seed` (number of the student, from
             0), `top1` (last epoch) and `top1_best` (best test of all epochs) in percent, and the
             other measures of the last test that the row has for all students; `image_bytes` and
             `label_bytes` of rows of image sets.
@@ -86,6 +87,7 @@ class RunResults(dict[str, Any]):
         return [
             {
                 **{name: row[name] for name in ("method", "student", "ipc")},
+                **_of_classes(row),
                 **{name: row[name] for name in ("image_bytes", "label_bytes") if name in row},
                 "seed": seed,
                 "top1": last,
@@ -106,6 +108,12 @@ FORMATS = {"md": RunResults.to_markdown, "latex": RunResults.to_latex, "csv": Ru
 """The formats of `gvbsm show DIR --format`, and what makes them."""
 
 
+def _of_classes(row: Mapping[str, Any]) -> dict[str, str]:
+    """Return the entry `ipc_of` as text, `rare=2,common=20`; none where classes do not differ."""
+    text = ",".join(f"{name}={count}" for name, count in row.get("ipc_of", {}).items())
+    return {"ipc_of": text} if text else {}
+
+
 def _measures(row: Mapping[str, Any]) -> dict[str, list[float]]:
     """Values of the students by name of the measure (`metrics` of a row)."""
     metrics = row.get("metrics", {})
@@ -116,9 +124,8 @@ def _cells(row: Mapping[str, Any], plus_minus: str) -> tuple[str, ...]:
     top1 = row["top1"]
     count = len(top1["values"])
     deviation = f" {plus_minus} {top1['std']:.1f}" if count > 1 else ""
-    ipc = "all" if row["ipc"] is None else str(row["ipc"])
     accuracy = f"{top1['mean']:.1f}{deviation}"
-    return row["method"], row["student"], ipc, accuracy, str(count), *format_sizes(row)
+    return row["method"], row["student"], format_ipc(row), accuracy, str(count), *format_sizes(row)
 
 
 def _escaped(cell: str) -> str:

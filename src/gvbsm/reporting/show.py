@@ -11,7 +11,7 @@ from gvbsm.files.artifacts import PARTIAL, ArtifactError, is_partial, read_json
 from gvbsm.files.manifest import named
 from gvbsm.files.schema import Continual, Data, Results, checked, checked_header
 from gvbsm.files.sizes import byte_count
-from gvbsm.pipeline.tables import aligned, format_continual, format_table
+from gvbsm.pipeline.tables import aligned, format_continual, format_table, images_per_class
 from gvbsm.reporting.result_tables import FORMATS, RunResults
 from gvbsm.store.label_store import LabelStore, label_folders
 from gvbsm.studies.literature import CAUTION, HEAD, published_beside
@@ -117,8 +117,8 @@ def _sets(workdir: Path) -> list[str]:
         folder = path.parent.parent
         header = checked_header(path)
         name = str(folder.relative_to(workdir)) if folder != workdir else "synthesis"
-        ipc = header["recipe"]["ipc"]
-        lines.append(f"{name}: {header['method']}, {ipc} images per class, {_size(path)}")
+        images = images_per_class(header["recipe"])
+        lines.append(f"{name}: {header['method']}, {images}, {_size(path)}")
         for store in label_folders(folder):
             labels = LabelStore.of_folder(store)
             lines.append(f"  {store.name}: {labels.describe()}, {byte_count(labels.nbytes())}")

@@ -11,6 +11,7 @@ from gvbsm._version import __version__
 from gvbsm.config import WHOLE_SET
 from gvbsm.config.provenance import Origin
 from gvbsm.files.artifacts import ArtifactError, read_json
+from gvbsm.pipeline.tables import format_ipc
 from gvbsm.reporting.facts import Score
 from gvbsm.reporting.figures.gallery import gallery
 from gvbsm.reporting.figures.pareto import MeasuredSet, fronts
@@ -34,7 +35,7 @@ class StudyLine:
         method: Method of the images.
         is_own: Whether that is the point's own method, not a baseline.
         student: Architecture.
-        ipc: Images per class; None for the whole training set.
+        ipc: Images per class, as in a table (`format_ipc`).
         top1: `mean`, `std` and `values`, in percent.
         seconds: Time of one iteration of the synthesis; None if it is not known.
         label_bytes: Bytes of the soft labels; None where all points have as many.
@@ -47,7 +48,7 @@ class StudyLine:
     method: str
     is_own: bool
     student: str
-    ipc: int | None
+    ipc: str
     top1: dict[str, Any]
     seconds: float | None
     label_bytes: int | None
@@ -171,7 +172,7 @@ def _lines(study: StudyResults, added: Mapping[tuple[str, str], Gain]) -> list[S
                 row["method"],
                 is_own,
                 row["student"],
-                row["ipc"],
+                format_ipc(row),
                 row["top1"],
                 row["seconds_per_iteration"],
                 row["label_bytes"] if len(sizes) > 1 else None,

@@ -17,6 +17,7 @@ from torch.utils.data import Dataset
 
 from gvbsm.config.build import images_of
 from gvbsm.config.paths import user_path
+from gvbsm.data.class_sizes import ipc_of_labels
 from gvbsm.data.datasets import ImageData
 from gvbsm.data.pixels import Normalization
 from gvbsm.files.artifacts import ArtifactError, Recipe, is_ours, opened, remove_all
@@ -58,9 +59,17 @@ class DistilledDataset:
     header: dict[str, Any]
 
     @property
+    def counts(self) -> tuple[int, ...]:
+        """Images of each class, in the order of `class_names`."""
+        return tuple(self.labels.bincount(minlength=len(self.class_names)).tolist())
+
+    @property
     def ipc(self) -> int:
-        """Images per class, counting classes with images alone (a sample has the first ones)."""
-        return len(self.labels) // len(set(self.labels.tolist()))
+        """Images per class, counting classes with images alone (a sample has the first ones).
+
+        If classes differ, it is the number that most of them have; `counts` has all.
+        """
+        return int(ipc_of_labels(self.labels, self.class_names)["ipc"])
 
     def __len__(self) -> int:
         return len(self.labels)

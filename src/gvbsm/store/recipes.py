@@ -17,7 +17,12 @@ from gvbsm.backbones.output_names import names_digest
 from gvbsm.config import BY_FEATURES, Config, SqueezeConfig
 from gvbsm.config.build import images_of, squeeze_of, to_dict
 from gvbsm.config.fields import names_in_recipe, names_of
-from gvbsm.config.settled import coreset_teacher, labeling_teachers, matched_teachers
+from gvbsm.config.settled import (
+    coreset_teacher,
+    ipc_entries,
+    labeling_teachers,
+    matched_teachers,
+)
 from gvbsm.engine.forms import NO_FORMS, Forms, Kind
 from gvbsm.files.artifacts import ArtifactError, Recipe, fingerprint, read_header
 from gvbsm.store.image_set import FOREIGN, ImageSet
@@ -130,12 +135,15 @@ class Recipes:
             recorded: Recipe = read_header(image_set.images)["recipe"]
             return recorded
         if image_set.selection == "random":
-            return self._recipe("selection", ipc=config.ipc, draw=image_set.draw)
+            return self._recipe("selection", **ipc_entries(config), draw=image_set.draw)
         if image_set.selection is not None:
             forgets = image_set.selection == "forgetting"
             source = self.forgetting() if forgets else self.teacher(self.coreset_backbone)
             return self._recipe(
-                "selection", ipc=config.ipc, by=image_set.selection, source=fingerprint(source)
+                "selection",
+                **ipc_entries(config),
+                by=image_set.selection,
+                source=fingerprint(source),
             )
         names = matched_teachers(config)
         settings = _settings(config.synthesis)
@@ -143,7 +151,7 @@ class Recipes:
             "synthesis",
             self._forms_of(names, "pixels"),
             seed=seed_of(config, "synthesis"),
-            ipc=config.ipc,
+            **ipc_entries(config),
             method=images_of(image_set.method),
             synthesis={**settings, "backbones": list(names)},
             teachers=[fingerprint(self.teacher(name)) for name in names],
@@ -160,7 +168,7 @@ class Recipes:
 
     def foreign(self, digest: str) -> Recipe:
         """The recipe of another method's set, by the digest of its images and labels."""
-        return self._recipe("foreign", ipc=self._config.ipc, content=digest)
+        return self._recipe("foreign", **ipc_entries(self._config), content=digest)
 
     @property
     def coreset_backbone(self) -> str:

@@ -110,7 +110,8 @@ def published_beside(
     """The published accuracies with the data, student and images per class of a run's own rows.
 
     The name of the data set does not suffice: its pictures must be counted as published, and their
-    pixels have the published mean and deviation, where the set fixes them.
+    pixels have the published mean and deviation, where the set fixes them. Sets with other numbers
+    of images for single classes have none.
 
     Args:
         results: The content of `results.json`.
@@ -123,7 +124,7 @@ def published_beside(
     """
     config = results.get("config") or {}
     name = config.get("data", {}).get("name")
-    if not images or not _is_known(name, results, data, images):
+    if config.get("ipc_of") or not images or not _is_known(name, results, data, images):
         return []
     own = [row for row in results["rows"] if row["method"] == config["method"]]
     beside = []

@@ -111,13 +111,14 @@ def _figure_beside(
 ) -> PublishedFigure | None:
     """The paper's accuracy of the same point, data, student and images per class, if there is one.
 
-    Baselines have none, and neither have pictures that `data.image_size` brings to another size.
+    Baselines have none, and neither have pictures that `data.image_size` brings to another size,
+    nor sets with other numbers of images for single classes (`ipc_of`).
     """
     config = configs.get(row["point"])
     if config is None or row["method"] != config["method"]:
         return None
     data = config["data"]
-    if data.get("image_size") is not None:
+    if data.get("image_size") is not None or config.get("ipc_of"):
         return None
     measured = (row["point"], data["name"], row["student"], row["ipc"])
     return next((figure for figure in figures if figure[:4] == measured), None)

@@ -339,6 +339,7 @@ def _pool(runs: Sequence[_PointRun]) -> list[dict[str, Any]]:
                 "method": method,
                 "student": student,
                 "ipc": row["ipc"],
+                **({"ipc_of": row["ipc_of"]} if row.get("ipc_of") else {}),
                 "seeds": [run.run.config.seed for run in runs],
                 "top1": _spread([other["top1"] for other in same_rows]),
                 "top1_best": _spread([other["top1_best"] for other in same_rows]),

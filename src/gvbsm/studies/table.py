@@ -43,7 +43,7 @@ from typing import Any, NamedTuple
 
 from gvbsm.config.provenance import Origin
 from gvbsm.files.artifacts import atomic
-from gvbsm.pipeline.tables import aligned, format_top1
+from gvbsm.pipeline.tables import aligned, format_ipc, format_top1
 from gvbsm.studies.published import split_published
 
 OTHER_PUBLISHED = "the paper's accuracies for other data sets, students or images per class:"
@@ -168,7 +168,10 @@ def write_csv(path: Path, content: Mapping[str, Any]) -> None:
                     row["study"],
                     row["point"],
                     *(row["axes"].get(axis) for axis in axes),
-                    *(row[key] for key in copied),
+                    *(
+                        format_ipc(row) if key == "ipc" and row.get(key) else row[key]
+                        for key in copied
+                    ),
                     row["top1"]["n"],
                     *(row[key][statistic] for key, statistic in spreads),
                     " ".join(map(str, row["top1"]["values"])),
@@ -225,7 +228,7 @@ def _measured_columns(content: Mapping[str, Any]) -> list[tuple[str, list[str]]]
     columns += [
         ("method", [row["method"] for row in rows]),
         ("student", [row["student"] for row in rows]),
-        ("ipc", ["all" if row["ipc"] is None else str(row["ipc"]) for row in rows]),
+        ("ipc", [format_ipc(row) for row in rows]),
         ("top-1 %", [format_top1(row["top1"]) for row in rows]),
         ("n", [str(row["top1"]["n"]) for row in rows]),
         ("s/iteration", ["" if value is None else f"{value:.3f}" for value in seconds]),

@@ -68,6 +68,7 @@ class ResultRow(Manifest):
     method: Text
     student: Text
     ipc: Positive | None
+    ipc_of: dict[str, Positive] = Field(default_factory=dict)
     top1: Score
     top1_best: Score
     metrics: RowMetrics | None = None
@@ -277,6 +278,7 @@ class ContinualRow(Manifest):
     method: Text
     student: Text
     ipc: Positive
+    ipc_of: dict[str, Positive] = Field(default_factory=dict)
     steps: Annotated[list[Score], Field(min_length=1)]
     average: Score
 
@@ -317,6 +319,7 @@ class StudyRow(Manifest):
     method: Text
     student: Text
     ipc: Positive | None
+    ipc_of: dict[str, Positive] = Field(default_factory=dict)
     top1: Score
     image_bytes: Whole | None
     label_bytes: Whole | None

@@ -99,12 +99,27 @@ class SetFacts(Manifest):
         return self
 
 
+class ImagesPerClass(Manifest):
+    """What a recipe of images says about their number."""
+
+    ipc: Positive | None = None
+    ipc_of: dict[str, Positive] = Field(default_factory=dict)
+
+
+def _check_recipe(recipe: dict[str, Any]) -> dict[str, Any]:
+    try:
+        ImagesPerClass.model_validate(recipe)
+    except ValidationError as error:
+        raise ValueError(f"should have whole numbers of images: {first_fault(error)}") from None
+    return recipe
+
+
 class ImagesHeader(Manifest):
     """The header of `synthesis/images.safetensors`."""
 
     method: Text
     dataset: Text | None = None
-    recipe: dict[str, Any]
+    recipe: Annotated[dict[str, Any], AfterValidator(_check_recipe)]
     class_names: ClassNames
     mean: list[Mean]
     std: list[Deviation]

@@ -11,6 +11,7 @@ from gvbsm.config import Config
 from gvbsm.config.build import as_config, validate
 from gvbsm.config.fields import replaced
 from gvbsm.config.keys import nested
+from gvbsm.data.class_sizes import settle_ipc
 from gvbsm.data.datasets import ImageData, survey_dataset
 from gvbsm.engine.device import Runtime, resolve_runtime
 from gvbsm.engine.progress.spelling import spell_count, spell_duration
@@ -46,6 +47,7 @@ def choose_settings(
     seed, seconds = config.seed, config.checkpoint_seconds
     runtime = resolve_runtime(config.device, config.precision, seed, seconds, True, threads)
     data = survey_dataset(config.data)
+    settle_ipc(config, data.class_names)  # classes without a name end here, before any timing
     budget = request.seconds or BUDGETS[runtime.device.type]
     predict = Prediction(data, runtime, processes, workdir)
     if request.preset == PRESET:

@@ -10,7 +10,7 @@ from typing import Any
 
 from gvbsm.config import Config, ConfigError
 from gvbsm.config.fields import without_effect
-from gvbsm.config.keys import fields_by_name, value_at
+from gvbsm.config.keys import fields_by_name, setting_of, value_at
 
 UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0}
 
@@ -42,14 +42,15 @@ def make_request(preset: str, config: Config, names: Iterable[str], budget: str 
     Args:
         preset: Name of the preset.
         config: The settings, with those that the user has fixed.
-        names: Dotted names of the settings that the user has fixed; others are left out.
+        names: Dotted names of the settings that the user has fixed, or of entries of tables; others
+            are left out.
         budget: The budget as the user writes it.
 
     Raises:
         ConfigError: If the budget is no duration.
     """
     settings = {name for name, kind in fields_by_name().items() if kind != "section"}
-    fixed = sorted(settings.intersection(names) - {*without_effect(Config())})
+    fixed = sorted(settings.intersection(map(setting_of, names)) - {*without_effect(Config())})
     seconds = None if budget is None else parse_duration(budget)
     return Request(preset, {name: value_at(config, name) for name in fixed}, seconds)
 

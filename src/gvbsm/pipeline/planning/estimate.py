@@ -254,7 +254,7 @@ class _Estimate:
 
     def _iteration(self, config: Config, work: Callable[..., Work]) -> float:
         """Seconds a picture of an iteration, of which some are logged."""
-        settings = pixel_settings(config)
+        settings = pixel_settings(config, -(-self.images // len(self.data.class_names)))
         logged = min(1.0, LOGGED / config.synthesis.iterations)
         shares = {True: logged, False: 1 - logged} if logged >= RARE else {False: 1.0}
         return sum(

@@ -17,12 +17,17 @@ def view_settings(config: Config, count: int) -> dict[str, object]:
     }
 
 
-def pixel_settings(config: Config) -> tuple[tuple[str, object], ...]:
-    """What the time of an iteration of the synthesis depends on."""
+def pixel_settings(config: Config, ipc: int) -> tuple[tuple[str, object], ...]:
+    """What the time of an iteration of the synthesis depends on.
+
+    Args:
+        config: The settings.
+        ipc: Images per class, on average and rounded up.
+    """
     section = config.synthesis
     terms = ("batchnorm", "conv", "densification", "class", "flatness")
     weights = [(f"weight_{term}", float(getattr(section, f"weight_{term}") > 0)) for term in terms]
     names = ("batch_size", "loop", "beta_dr", "densification", "views", "groups", "extra")
     rest = [(name, getattr(section, name)) for name in names]
     optimizer = ("optimizer", section.optimizer.name)
-    return (*weights, *rest, optimizer, ("n_p", config.statistics.n_p), ("ipc", config.ipc))
+    return (*weights, *rest, optimizer, ("n_p", config.statistics.n_p), ("ipc", ipc))

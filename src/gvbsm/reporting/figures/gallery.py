@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from gvbsm.config import WHOLE_SET
-from gvbsm.engine.progress.spelling import spell_count
+from gvbsm.engine.progress.spelling import spell_count, spell_range
 from gvbsm.files.artifacts import read_json
 from gvbsm.files.network_names import file_name
 from gvbsm.files.schema import Continual, checked, checked_header
@@ -77,18 +77,20 @@ def _images(workspace: Workspace) -> Iterator[CaptionedFigure]:
     method, *others = paths
     distilled = load_images(paths[method])
     names = distilled.class_names[:SHOWN_CLASSES]
-    classes, ipc = len(distilled.class_names), distilled.ipc
+    classes, counts = len(distilled.class_names), distilled.counts
     which = f"the first {len(names)} of {classes}" if len(names) < classes else f"all {classes}"
     more = _first_images(distilled, SHOWN_IMAGES)
     del distilled  # one set in memory at a time: those of ImageNet take gigabytes
-    own = more[:, :SHOWN_BESIDE]
+    own = [images[:SHOWN_BESIDE] for images in more]
     groups = {"distilled" if method in DISTILLED else method: own}
-    images = f"{spell_count(own.shape[1], 'image')}{f' of {ipc}' if ipc > own.shape[1] else ''}"
+    columns, ipc = max(map(len, own)), spell_range(counts)
+    images = f"{spell_count(columns, 'image')}{f' of {ipc}' if max(counts) > columns else ''}"
+    images = f"up to {images}" if min(counts) < columns else images
     real = next((name for name in ("real", "random") if name in others), None)
     beside = ""
     if real is not None:
-        groups["real"] = _first_images(load_images(paths[real]), max(2, own.shape[1]))
-        beside = f" beside {spell_count(groups['real'].shape[1], 'real picture')}"
+        groups["real"] = _first_images(load_images(paths[real]), max(2, columns))
+        beside = f" beside {spell_count(max(map(len, groups['real'])), 'real picture')}"
     yield CaptionedFigure(
         "images",
         "Distilled and real images" if method in DISTILLED else "Images of the set",
@@ -97,11 +99,11 @@ def _images(workspace: Workspace) -> Iterator[CaptionedFigure]:
         f"Images of {listed(groups)}",
         PictureGrid(groups, names),
     )
-    if ipc > SHOWN_BESIDE:
+    if max(counts) > SHOWN_BESIDE:
         yield CaptionedFigure(
             "images-more",
             "More distilled images" if method in DISTILLED else "More images of the set",
-            f"The first {more.shape[1]} of {ipc} images per class, {which} classes.",
+            f"The first {max(map(len, more))} of {ipc} images per class, {which} classes.",
             f"Images of {method}",
             PictureGrid({"": more}, names),
         )
@@ -126,10 +128,10 @@ def _real_sets(names: Iterable[str]) -> str:
     return " (random: real pictures)"
 
 
-def _first_images(dataset: DistilledDataset, columns: int) -> Tensor:
+def _first_images(dataset: DistilledDataset, columns: int) -> list[Tensor]:
     """A copy of the first images of the first classes; the set itself can then be freed."""
     classes = min(SHOWN_CLASSES, len(dataset.class_names))
-    return first_of_classes(dataset.images, dataset.ipc, classes, columns).clone()
+    return first_of_classes(dataset.images, dataset.labels, classes, columns)
 
 
 def _film(workspace: Workspace) -> Iterator[CaptionedFigure]:
@@ -151,7 +153,7 @@ def _film(workspace: Workspace) -> Iterator[CaptionedFigure]:
         f"{steps[-1]}, the last, on the right. The images are those after {listed(map(str, steps))}"
         " steps: closer together at the beginning, where images from noise change most.",
         f"Images over {steps[-1]} steps of the synthesis",
-        PictureGrid({"": film.frames}, names, {"": columns}),
+        PictureGrid({"": list(film.frames)}, names, {"": columns}),
         film_gif(film.frames, steps, names),
     )
 

@@ -37,26 +37,27 @@ class PictureGrid:
     """Sets of images side by side, a row for each class.
 
     Attributes:
-        groups: Title of each set -> its images, uint8 (rows, columns, channels, size, size).
+        groups: Title of each set -> its images, for each row uint8 (columns, channels, size, size).
+            Rows may have different numbers of columns.
         rows: Names of the rows.
         columns: Title of a set -> texts above its columns.
     """
 
-    groups: Mapping[str, Tensor]
+    groups: Mapping[str, Sequence[Tensor]]
     rows: Sequence[str]
     columns: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
 
-def strips(images: Tensor) -> list[bytes]:
+def strips(images: Sequence[Tensor]) -> list[bytes]:
     """Return a PNG file for each row of images, with transparent gaps between them.
 
     Small images are enlarged by a whole number, so that their pixels stay squares; large ones are
     reduced.
 
     Args:
-        images: uint8 (rows, columns, channels, size, size).
+        images: For each row uint8 (columns, channels, size, size).
     """
-    size = images.shape[-1]
+    size = images[0].shape[-1]
     times = max(1, math.ceil(STRIP_CELL[0] / size))
     side = min(size * times, STRIP_CELL[1])
     gap = max(1, side // 20)
@@ -74,7 +75,7 @@ def strips(images: Tensor) -> list[bytes]:
 def sheet(grid: PictureGrid) -> Image.Image:
     """Return a grid as one picture, with names of the rows at the left and titles above."""
     names = [shorten(name) for name in grid.rows]
-    counts = [images.shape[1] for images in grid.groups.values()]
+    counts = [max(map(len, images)) for images in grid.groups.values()]
     left, cell = _left_of(grid), _cell_of(grid)
     widths = [  # a title may be wider than a single column
         max(count * cell, math.ceil(_text_width(title)) + MARGIN)
@@ -110,7 +111,7 @@ def _left_of(grid: PictureGrid) -> int:
 
 def _cell_of(grid: PictureGrid) -> int:
     """Side of an image on the sheet, with its border, in pixels."""
-    counts = [images.shape[1] for images in grid.groups.values()]
+    counts = [max(map(len, images)) for images in grid.groups.values()]
     room = SHEET_WIDTH - _left_of(grid) - GAP * len(counts)
     largest = min(room // sum(counts), SHEET_HEIGHT // len(grid.rows), SHEET_CELL[1])
     return max(largest, SHEET_CELL[0])
@@ -121,8 +122,10 @@ def sheet_png(grid: PictureGrid) -> bytes:
     return _encoded(sheet(grid))
 
 
-def _tile(picture: Image.Image, images: Tensor, corner: tuple[int, int], cell: int) -> None:
-    """Paste images (rows, columns, channels, size, size) as squares of `cell` pixels."""
+def _tile(
+    picture: Image.Image, images: Sequence[Tensor], corner: tuple[int, int], cell: int
+) -> None:
+    """Paste rows of images, (columns, channels, size, size) each, as squares of `cell` pixels."""
     border = max(1, cell // 34)
     for row, row_images in enumerate(images):
         for column, image in enumerate(row_images):
@@ -153,16 +156,16 @@ def _text_width(text: str) -> float:
     return _font(SHEET_TEXT).getlength(text)
 
 
-def first_of_classes(images: Tensor, per_class: int, classes: int, columns: int) -> Tensor:
-    """The first images of the first classes: (classes, columns, channels, size, size).
+def first_of_classes(images: Tensor, labels: Tensor, classes: int, columns: int) -> list[Tensor]:
+    """The first images of the first classes, for each (columns or fewer, channels, size, size).
 
     Args:
-        images: Class-major, (all classes * per_class, channels, size, size).
-        per_class: Images of a class.
+        images: (images, channels, size, size).
+        labels: Their classes, int64 (images,).
         classes: How many classes.
-        columns: How many images, at most all of them.
+        columns: How many images.
     """
-    return images[: classes * per_class].view(classes, per_class, *images.shape[1:])[:, :columns]
+    return [images[(labels == label).nonzero()[:columns, 0]] for label in range(classes)]
 
 
 def plot_images(distilled: DistilledDataset, real: Tensor, columns: int, path: Path) -> None:
@@ -180,13 +183,13 @@ def plot_images(distilled: DistilledDataset, real: Tensor, columns: int, path: P
     """
     shown = len(real) // columns
     groups = {
-        "distilled": first_of_classes(distilled.images, distilled.ipc, shown, columns),
-        "real": first_of_classes(real, columns, shown, columns),
+        "distilled": first_of_classes(distilled.images, distilled.labels, shown, columns),
+        "real": list(real.view(shown, columns, *real.shape[1:])),
     }
     names = [shorten(name) for name in distilled.class_names[:shown]]
     grid = PictureGrid(groups, names)
     if columns == 1:
-        across = torch.stack([images.squeeze(1) for images in groups.values()])
+        across = [torch.cat(images) for images in groups.values()]
         two_rows = PictureGrid({"": across}, tuple(groups), {"": names})
         if max(map(_text_width, names)) + MARGIN <= _cell_of(two_rows):
             grid = two_rows
@@ -225,5 +228,5 @@ def _film_picture(images: Tensor, title: str, names: Sequence[str]) -> Image.Ima
         for column, name in enumerate(names[row * columns : (row + 1) * columns]):
             place = ((column + 0.5) * FILM_CELL, top + 4)
             draw.text(place, shorten(name, 11), "black", _font(FILM_TEXT), anchor="ma")
-        _tile(picture, row_images[None], (0, top + 2 * FILM_TEXT - 4), FILM_CELL)
+        _tile(picture, [row_images], (0, top + 2 * FILM_TEXT - 4), FILM_CELL)
     return picture.quantize(128, dither=Image.Dither.NONE)

@@ -9,6 +9,7 @@ from typing import Any, Literal
 from gvbsm.config import WHOLE_SET
 from gvbsm.config.paths import data_title
 from gvbsm.engine.progress.spelling import spell_count
+from gvbsm.pipeline.tables import images_per_class
 from gvbsm.reporting.figures.captions import CaptionedFigure
 from gvbsm.reporting.figures.matrix import StudentMatrix, draw_matrices
 from gvbsm.reporting.figures.pareto import pareto_figure
@@ -198,7 +199,7 @@ def _title(study: StudyResults) -> str:
 def _where(study: StudyResults, ipc: bool = True) -> str:
     """Data set and images per class, for a caption."""
     config = study.points[0]["config"]
-    images = f", {config['ipc']} images per class" if ipc and study.axes != ["ipc"] else ""
+    images = f", {images_per_class(config)}" if ipc and study.axes != ["ipc"] else ""
     return f" ({data_title(config)}{images})"
 
 
