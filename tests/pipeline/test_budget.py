@@ -8,7 +8,7 @@ import torch
 
 from gvbsm.backbones import check_takes
 from gvbsm.config import Config, ConfigError
-from gvbsm.config.build import as_config, validate
+from gvbsm.config.build import as_config, squeeze_of, validate
 from gvbsm.config.fields import replaced
 from gvbsm.data.datasets import ImageData
 from gvbsm.data.pictures import Split, write_image
@@ -23,8 +23,8 @@ OWN = as_config("own")
 FACTS = DataFacts(classes=10, pictures=5000, side=64, mirror=True)
 
 
-def own(facts, side, effort):
-    return replaced(OWN, recipe(OWN.squeeze.backbones, facts, side, effort))
+def own(facts, side, effort, ipc=1):
+    return replaced(OWN, recipe(OWN.squeeze.backbones, facts, ipc, side, effort))
 
 
 @pytest.mark.parametrize(
@@ -65,6 +65,14 @@ def test_more_effort_never_means_less_work():
     for less, more in itertools.pairwise(work):
         assert all(a <= b for a, b in zip(less, more, strict=True))
     assert all(a < b for a, b in zip(work[0], work[-1], strict=True))
+
+
+def test_more_images_per_class_mean_more_training_of_the_teacher_that_labels_alone():
+    configs = [own(FACTS, 32, 0.0, ipc) for ipc in (1, 2, 10, 50)]
+    assert [config.squeeze.epochs for config in configs] == [4, 7, 25, 40]  # of 5,000 pictures
+    assert {squeeze_of(config.squeeze, "airbench").epochs for config in configs} == {2}
+    most = own(FACTS._replace(pictures=50_000), 32, 1.0, 10)
+    assert (most.squeeze.epochs, squeeze_of(most.squeeze, "airbench").epochs) == (20, 4)
 
 
 @pytest.mark.parametrize("mirrored", [True, False])

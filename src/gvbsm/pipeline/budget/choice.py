@@ -100,7 +100,7 @@ def _own(
 ) -> Config:
     """Settings for a user's own pictures at a side and an effort, with those that are given."""
     teachers = as_config(PRESET).squeeze.backbones
-    chosen = rules.recipe(teachers, facts, side, effort)
+    chosen = rules.recipe(teachers, facts, config.ipc, side, effort)
     return validate(replaced(replaced(config, chosen), nested(request.given)))
 
 

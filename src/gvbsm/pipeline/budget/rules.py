@@ -44,9 +44,14 @@ class Span(NamedTuple):
         return float(self.least * (self.most / self.least) ** effort)
 
 
-TEACHER_PICTURES = Span(20_000, 400_000)  # that the labeling teacher is trained on, with repeats
+TEACHER_PICTURES = Span(20_000, 400_000)  # that a teacher is trained on, with repeats
 TEACHER_EPOCHS = Span(2, 100)  # within which the number of epochs stays
-MATCHED_SHARE = 1 / 2  # of these epochs for the teacher that is matched and does not label
+MATCHED_SHARE = 1 / 2  # of these pictures for the teacher that is matched and does not label
+IPC_POWER, MOST_GROWTH = (
+    0.8,
+    10.0,
+)  # the teacher that labels sees ipc ** 0.8 times as many, up to 10
+MOST_PICTURES = 1_000_000  # that it sees in all
 ITERATIONS = Span(75, 600)
 LABEL_EPOCHS = Span(100, 1000)
 LEAST_STEPS = Span(400, 1000)  # of a student: a set of few images gets more epochs
@@ -64,28 +69,31 @@ def sides(facts: DataFacts, device: str) -> tuple[int, ...]:
     return (*offered, facts.side) if facts.side <= largest else tuple(offered)
 
 
-def recipe(teachers: tuple[str, ...], facts: DataFacts, side: int, effort: float) -> dict[str, Any]:
+def recipe(
+    teachers: tuple[str, ...], facts: DataFacts, ipc: int, side: int, effort: float
+) -> dict[str, Any]:
     """Return nested settings, to be laid over those of the preset.
 
     Args:
         teachers: The two teachers of the preset: one with BatchNorm, which is matched, and a
             ConvNet, which labels and whose build is that of the students.
         facts: The pictures.
+        ipc: Images per class.
         side: Side of the images, in pixels.
         effort: From 0, the cheapest run that is worth its time, to 1, the best.
     """
     matched, convnet = teachers
     convnet += _depth(side)
-    epochs = TEACHER_PICTURES.at(effort) / facts.pictures
-    epochs = min(max(epochs, TEACHER_EPOCHS.least), TEACHER_EPOCHS.most)
+    pictures = TEACHER_PICTURES.at(effort)
+    labeling = min(pictures * min(ipc**IPC_POWER, MOST_GROWTH), MOST_PICTURES)
     is_photo = facts.mirror and side > SMALL_SIDE
     least_crop = 0.08 if is_photo else 0.5  # of the area: half a digit is another digit
     strong = {"scale": (least_crop, 1.0), "flip": facts.mirror}
     chosen = {
         "data.image_size": side,
         "squeeze.backbones": (matched, convnet),
-        "squeeze.epochs": round(epochs),
-        "squeeze.settings_of": {matched: {"epochs": max(1, round(epochs * MATCHED_SHARE))}},
+        "squeeze.epochs": _epochs(labeling, facts),
+        "squeeze.settings_of": {matched: {"epochs": _epochs(pictures, facts, MATCHED_SHARE)}},
         "squeeze.views": {"padding": max(1, side // 8), "flip": facts.mirror},
         "synthesis.iterations": round(ITERATIONS.at(effort)),
         "synthesis.views": strong,
@@ -96,6 +104,12 @@ def recipe(teachers: tuple[str, ...], facts: DataFacts, side: int, effort: float
         "evaluation.students": (convnet,),
     }
     return nested(chosen)
+
+
+def _epochs(pictures: float, facts: DataFacts, share: float = 1.0) -> int:
+    """Return a share of the epochs in which a teacher sees a number of pictures; at least 1."""
+    epochs = min(max(pictures / facts.pictures, TEACHER_EPOCHS.least), TEACHER_EPOCHS.most)
+    return max(1, round(share * epochs))
 
 
 def _depth(side: int) -> str:
