@@ -104,7 +104,7 @@ class Config:
 
     Args:
         ipc: Images per class of the distilled set.
-        ipc_of: Images of single classes, by their names in the data; all others get ipc.
+        ipc_of: Images of single classes by name, where not ipc.
         seed: Seed of all random draws.
         method: gvbsm, or a baseline in its place (sre2l, or a selection such as random-hard).
         device: cpu, cuda or cuda:N; auto takes a GPU if there is one.
