@@ -91,7 +91,7 @@ def test_what_processes_may_differ_in_changes_no_results():
         (
             EvaluationConfig(),
             "read_by_train",
-            "loss gamma temperature hard_target batch_size optimizer tests ema",
+            "loss gamma temperature hard_target hard_phase batch_size optimizer tests ema",
         ),
         (
             SqueezeConfig(),
