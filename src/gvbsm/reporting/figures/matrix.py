@@ -69,8 +69,9 @@ def _draw(axes: Axes, table: np.ndarray, is_difference: bool) -> None:
     """Shade a table and write its values; cells without a value stay empty."""
     if is_difference:
         limit = max(1e-9, float(np.nanmax(np.abs(table))))
-        colors = [to_rgba(VERMILION, SHADED), to_rgba(BLUE, 0), to_rgba(BLUE, SHADED)]
-        shades = LinearSegmentedColormap.from_list("differences", colors)
+        below = (0.0, to_rgba(VERMILION, SHADED)), (0.5, to_rgba(VERMILION, 0))
+        above = (0.5, to_rgba(BLUE, 0)), (1.0, to_rgba(BLUE, SHADED))
+        shades = LinearSegmentedColormap.from_list("differences", [*below, *above])
         axes.imshow(table, cmap=shades, norm=TwoSlopeNorm(0, -limit, limit), aspect="auto")
     else:
         shades = LinearSegmentedColormap.from_list(
