@@ -1,5 +1,6 @@
 """Artifacts: exact round trips, atomic writes and recipes (damage: test_damage.py)."""
 
+import contextlib
 import errno
 import json
 import os
@@ -125,24 +126,30 @@ def test_a_write_that_fails_leaves_the_old_file_alone(tmp_path, monkeypatch, how
     assert leftovers(tmp_path) == ["x.safetensors"]
 
 
-@pytest.fixture
+@contextlib.contextmanager
 def small_disk():
-    """No file may grow beyond 20 kB (Python ignores SIGXFSZ, so a write fails with EFBIG)."""
+    """No file may grow beyond 20 kB (Python ignores SIGXFSZ, so a write fails with EFBIG).
+
+    It is no fixture: pytest's own output may be such a file, and grows between test and teardown.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, hard))
-    yield
-    resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
-@pytest.mark.usefixtures("small_disk")
 def test_a_full_disk_is_an_os_error_and_leaves_nothing(tmp_path):
     write_json(tmp_path / "x.json", {"old": 1})
-    with pytest.raises(OSError, match=r"^cannot write .*x\.json \(.*\); what was there is kept"):
+    words = r"^cannot write .*x\.json \(.*\); what was there is kept"
+    with small_disk(), pytest.raises(OSError, match=words):
         write_json(tmp_path / "x.json", {"x": ["x" * 1000] * 100})
     assert read_json(tmp_path / "x.json") == {"old": 1}
     (tmp_path / "x.json").unlink()
     assert leftovers(tmp_path) == []
-    with pytest.raises(OSError, match=r"^cannot write .*x\.safetensors .*command goes on"):
+    words = r"^cannot write .*x\.safetensors .*command goes on"
+    with small_disk(), pytest.raises(OSError, match=words):
         save(tmp_path / "x.safetensors", {"x": torch.zeros(9999)}, {"kind": "k", "recipe": {}})
     assert leftovers(tmp_path) == []
 
