@@ -150,9 +150,8 @@ def test_check_feasible__a_start_of_tiles_takes_more_crops(data):
 
     check_feasible(start(50, 1), data)  # five crops of each of ten pictures
     check_feasible(start(12, 2), data)
-    with pytest.raises(
-        DataError, match=r"=crops: 52 crops .* \(ipc is 13, 4 an image\), .* 5 of a .* has 10 train"
-    ):
+    words = r"=crops: 52 crops of class .* \(13 images of 4 crops\), .* 5 of a .* has 10 training"
+    with pytest.raises(DataError, match=words):
         check_feasible(start(13, 2), data)
     with pytest.raises(ConfigError, match=r"crop_tiles is 2, which does not divide .* of 9 pixels"):
         check_feasible(start(2, 2), replace(data, image_size=9))
@@ -206,7 +205,7 @@ def test_log_small_classes__one_line_for_each_cause(data, runtime, caplog):
     few, uneven = logged(2, one_left)
     name = data.class_names[0]
     assert few.startswith("1 of 4 classes has fewer")
-    assert f"({name!r} has 1)" in few
+    assert f"({name!r} has 1 for 2)" in few
     assert uneven.startswith("the classes are uneven")
     assert uneven.endswith(f"{name!r} 1")
 

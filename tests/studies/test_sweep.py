@@ -240,7 +240,7 @@ def test_faults_are_told_before_any_work(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(pipeline.Run, "all_stages", lambda _: pytest.fail("work was begun"))
     with pytest.raises(ConfigError, match="ConvNet of depth 9 halves"):
         swept(folder, tmp_path / "w", options={"evaluation": {"students": ["convnet8_d9"]}})
-    with pytest.raises(DataError, match="ipc is 500"):
+    with pytest.raises(DataError, match="500 images of 1 crop"):
         swept(folder, tmp_path / "w", options={"ipc": 500, "synthesis": {"init": "crops"}})
     assert not (tmp_path / "w").exists()
 
