@@ -61,7 +61,9 @@ def test_a_command_of_a_page_is_one_that_gvbsm_takes(command, capsys):
     elif verb in SETTINGS_VERBS and verb != "rank":
         first = rest[0].replace("+METHOD-hard", "")  # a placeholder of docs/studies.md
         is_known = set(first.split("+")) <= set(preset_names())
-        assert is_known or re.fullmatch(r"[A-Z]+|\w+\.yaml|pictures|toy|\w+/\w+", first), first
+        assert is_known or re.fullmatch(
+            r"[A-Z]+|\w+\.yaml|[A-Z]+\.npz|pictures|toy|\w+/\w+", first
+        ), first
         assert parse_run(verb, [first if is_known else "digits", *rest[1:]]) is not None
     elif verb == "sweep":
         for study in rest[0].split("+"):

@@ -386,7 +386,7 @@ def test_faults_that_are_known_before_any_work(fault, tiny, tmp_path):
     work = tmp_path / "w"
     for argv, words in (
         (["--data-root", tmp_path / "no"], f"no such file or folder: {tmp_path / 'no'}"),
-        (["--ipc", "31", "--synthesis.init", "crops"], "but '0' has 6 training pictures; lower"),
+        (["--ipc", "31", "--synthesis.init", "crops"], "but it has 6 training pictures; lower"),
         (["--coreset.backbone", "resnet18"], "coreset.backbone names 'resnet18', which is not in"),
         (["--baselines.methods", "[forgetting-hard]"], "coreset.epochs must be at least 2"),
         (["--squeeze.backbones", "[resnet8]"], "unknown backbone 'resnet8'; did you mean resnet18"),

@@ -182,4 +182,4 @@ def nearest(name: str, known: Iterable[str]) -> str:
     near = near or [key for key in known if key.rpartition(".")[2] == tail][:3]
     if near:
         return f"did you mean {' or '.join(near)}?"
-    return f"known: {', '.join(known)}" if len(known) < 40 else "`gvbsm run --help all` lists all"
+    return f"known: {', '.join(known)}" if len(known) < 60 else "`gvbsm run --help all` lists all"
