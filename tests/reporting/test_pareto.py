@@ -18,8 +18,9 @@ from gvbsm.reporting.figures.pareto import (
     pareto,
     pareto_figure,
 )
-from gvbsm.reporting.figures.reading import read_studies, study_sets
+from gvbsm.reporting.figures.reading import read_studies, run_sets, study_sets
 from gvbsm.reporting.figures.style import COLORS
+from gvbsm.store.workdir import Workspace
 from support.studies import Maker, study_row, write_study
 
 STUDENT = "convnet8_d1"
@@ -178,3 +179,18 @@ def test_costs_of_a_run__hard_labels_take_no_room_beside_the_soft_ones(tmp_path)
     assert found == {"gvbsm": (7.5, 61.0), "random-hard": (0.5, 30.0), "random-soft": (0.5, 40.0)}
     pixels = 4 * 6 * 3 * 8 * 8
     assert {x for line in right.lines for x in line.get_xdata()} == {pixels}
+
+
+def test_costs_of_a_run__are_the_bytes_of_its_results(tmp_path):
+    """Labels made during training have no bytes, though a folder of labels lies beside."""
+    maker = Maker(tmp_path)
+    stored = {"gvbsm": 500, "gvbsm-unaugmented": None, "random-soft": 400}
+    rows = {"gvbsm": [60.0], "gvbsm_hard": [20.0], "gvbsm_unaugmented": [40.0]}
+    maker.results(label_bytes=stored, **rows, random_soft=[50.0], teacher=[99.0])
+    pixels = 4 * 6 * 3 * 8 * 8
+    assert {item.method: item.bytes for item in run_sets(Workspace(tmp_path))} == {
+        "gvbsm": pixels + 500,
+        "gvbsm-hard": pixels,
+        "gvbsm-unaugmented": None,
+        "random-soft": pixels + 400,
+    }

@@ -3,6 +3,7 @@
 import torch
 
 from gvbsm.backbones import build_backbone
+from gvbsm.config import WHOLE_SET
 from gvbsm.files.artifacts import write_json
 from gvbsm.files.tensors import save
 from gvbsm.method.moments import Moments
@@ -69,7 +70,8 @@ class Maker:
             content["confusion"] = confusion
         write_json(self.folder / place / "evaluation" / f"{method}-{STUDENT}-{seed}.json", content)
 
-    def results(self, **values):
+    def results(self, label_bytes=None, **values):
+        """Rows of methods; `label_bytes` by method where they are not 0."""
         rows = [
             {
                 "method": method.replace("_", "-"),
@@ -78,10 +80,16 @@ class Maker:
                 "top1": spread(found),
                 "top1_best": spread(found),
                 "seconds": 1.0,
+                **self._sizes(method.replace("_", "-"), label_bytes or {}),
             }
             for method, found in values.items()
         ]
         write_json(self.folder / "results.json", {"rows": rows, "origin": ORIGIN})
+
+    def _sizes(self, method, label_bytes):
+        if method in WHOLE_SET:
+            return {}
+        return {"image_bytes": 4 * 6 * 3 * 8 * 8, "label_bytes": label_bytes.get(method, 0)}
 
     def teacher(self, data, runtime, statistics=True):
         with torch.random.fork_rng():

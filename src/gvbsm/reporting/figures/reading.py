@@ -12,7 +12,7 @@ from torch import Tensor
 
 from gvbsm.backbones import build_backbone
 from gvbsm.config import WHOLE_SET
-from gvbsm.config.build import images_of, selection_of
+from gvbsm.config.build import selection_of
 from gvbsm.engine.seeds import seeded
 from gvbsm.files.artifacts import ArtifactError, read_json
 from gvbsm.files.manifest import named
@@ -32,7 +32,6 @@ from gvbsm.method.statistics import Statistics as ConvStatistics
 from gvbsm.reporting.figures.curves import TrainingCurve
 from gvbsm.reporting.figures.layers import LayerStatistics
 from gvbsm.reporting.figures.pareto import MeasuredSet
-from gvbsm.store.distilled import stored_bytes
 from gvbsm.store.statistics_codec import unpack_statistics
 from gvbsm.store.teachers import buildable
 from gvbsm.store.workdir import Workspace
@@ -254,36 +253,26 @@ def study_sets(study: StudyResults) -> list[MeasuredSet]:
     """The sets of a study with costs and accuracy, without the whole training set."""
     sets = []
     for row in study.rows:
-        sizes = row["image_bytes"], row["label_bytes"]
         if row["method"] in WHOLE_SET:
             continue
         name = "every point" if row["point"] is None else row["point"]
-        seconds = row["seconds"]
-        stored = None if None in sizes else sum(sizes)
-        sets.append(_measured_set(name, row, seconds, stored))
+        sets.append(_measured_set(name, row, row["seconds"]))
     return sets
 
 
 def run_sets(workspace: Workspace) -> list[MeasuredSet]:
-    """The sets of a run and of its baselines with costs and accuracy.
-
-    Hard and soft labels share a file of images, named without the labels.
-    """
-    paths = workspace.image_sets()
-    sets = []
-    for row in read_rows(workspace):
-        method = row["method"]
-        path = paths.get(images_of(method))
-        if path is not None:
-            sizes = stored_bytes(path.parents[1], soft=not method.endswith("-hard"))
-            seconds, stored = workspace.synthesis_seconds(method), sum(sizes.values())
-            sets.append(_measured_set("", row, seconds, stored))
-    return sets
+    """The sets of a run and of its baselines with costs and accuracy."""
+    return [
+        _measured_set("", row, workspace.synthesis_seconds(row["method"]))
+        for row in read_rows(workspace)
+        if row.get("image_bytes")
+    ]
 
 
-def _measured_set(
-    name: str, row: Mapping[str, Any], seconds: float | None, stored: int | None
-) -> MeasuredSet:
+def _measured_set(name: str, row: Mapping[str, Any], seconds: float | None) -> MeasuredSet:
+    """A row with its costs; bytes are not known where teachers label during training."""
     if seconds is None and selection_of(row["method"]):
         seconds = 0.0
+    sizes = row["image_bytes"], row["label_bytes"]
+    stored = None if None in sizes else sum(sizes)
     return MeasuredSet(name, row["method"], row["student"], row["top1"], seconds, stored)
