@@ -47,11 +47,9 @@ class Span(NamedTuple):
 TEACHER_PICTURES = Span(20_000, 400_000)  # that a teacher is trained on, with repeats
 TEACHER_EPOCHS = Span(2, 100)  # within which the number of epochs stays
 MATCHED_SHARE = 1 / 2  # of these pictures for the teacher that is matched and does not label
-IPC_POWER, MOST_GROWTH = (
-    0.8,
-    10.0,
-)  # the teacher that labels sees ipc ** 0.8 times as many, up to 10
-MOST_PICTURES = 1_000_000  # that it sees in all
+IPC_POWER = 0.8  # the teacher that labels sees ipc ** IPC_POWER times as many pictures
+MOST_GROWTH = 10.0  # at the most
+MOST_PICTURES = 1_000_000  # that it sees in all, with repeats
 ITERATIONS = Span(75, 600)
 LABEL_EPOCHS = Span(100, 1000)
 LEAST_STEPS = Span(400, 1000)  # of a student: a set of few images gets more epochs
