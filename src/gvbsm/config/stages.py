@@ -250,7 +250,7 @@ class LabelsConfig:
 
 @dataclass(frozen=True)
 class HardPhaseConfig:
-    """Epochs with hard labels in the middle of a student's training (HALD, docs/beyond.md).
+    """Epochs with hard labels in the middle of a student's training (HALD, arXiv 2512.15647).
 
     Args:
         share: Share of the epochs; the others have soft labels. 0 is off.

@@ -43,8 +43,8 @@ def _about(header: StudentHeader) -> str:
     listed = ", ".join(f"{number} {escaped(n)}" for number, n in enumerate(names[:_SHOWN_CLASSES]))
     more = ", ... (all are in the metadata of both files)" * (len(names) > _SHOWN_CLASSES)
     return (
-        f"A `{header.backbone}` that tells {len(names)} classes apart in pictures of {side} x "
-        f"{side} pixels with {spell_count(header.channels, 'channel')}.\n\n"
+        f"A `{header.backbone}` that classifies pictures of {side} x {side} pixels with "
+        f"{spell_count(header.channels, 'channel')} into {spell_count(len(names), 'class')}.\n\n"
         f"- Trained on {spell_count(trained.images, 'image')} of {escaped(trained.dataset)}, made "
         f"by the method `{trained.method}`, with {labels}, and on no other pictures. The images "
         "and soft labels come from networks that were trained on the real pictures.\n"
