@@ -90,6 +90,13 @@ def test_the_pages_of_settings_and_presets_are_complete(site, pages):
     assert set(preset_names()) <= presets
 
 
+def test_a_setting_names_the_presets_that_change_it(site, pages):
+    text = pages[site / "docs" / "settings.html"].text
+    setting = text.partition('id="synthesis-init"')[2].partition("<section")[0]
+    assert 'href="presets.html#cifar10-best"' in setting
+    assert 'href="presets.html#cifar10"' not in setting  # it has the default, noise
+
+
 def test_the_page_of_the_command_line_has_the_help_of_every_verb(site, pages):
     page = pages[site / "docs" / "command_line.html"]
     for verb in VERBS:
