@@ -168,7 +168,7 @@ def published_columns(figures: Sequence[PublishedFigure]) -> list[PublishedColum
 
 
 def _heading(student: str, data: str, ipcs: set[int]) -> str:
-    words = [student.removeprefix("torchvision/"), data]
+    words = [student.removeprefix("torchvision/").removeprefix("timm/"), data]
     if len(ipcs) == 1:
         (ipc,) = ipcs
         words.append(f"{spell_count(ipc, 'image')} per class")
