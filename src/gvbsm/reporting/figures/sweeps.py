@@ -8,7 +8,7 @@ from typing import Any, Literal
 
 from gvbsm.config import WHOLE_SET
 from gvbsm.config.paths import data_title
-from gvbsm.engine.progress.spelling import spell_count
+from gvbsm.engine.progress.spelling import spell_count, spell_range
 from gvbsm.pipeline.tables import images_per_class
 from gvbsm.reporting.figures.captions import CaptionedFigure
 from gvbsm.reporting.figures.matrix import StudentMatrix, draw_matrices
@@ -120,7 +120,7 @@ def _matrix(study: StudyResults) -> CaptionedFigure | None:
         f"{_title(study)}: points against students",
         "Accuracy on the real test pictures, a row for each point of the study and a column for "
         f"each student{_where(study)}; below, how far it is above that on random pictures with "
-        f"soft labels of the same teachers. {_marks(study).partition(',')[0]}.",
+        f"soft labels of the same teachers. Means of {_students(study)}.",
         f"Accuracies of {spell_count(len(students), 'student')} "
         f"at {spell_count(len(points), 'point')}",
         draw_matrices(matrices, points, students),
@@ -203,13 +203,16 @@ def _where(study: StudyResults, ipc: bool = True) -> str:
     return f" ({data_title(config)}{images})"
 
 
-def _marks(study: StudyResults) -> str:
+def _students(study: StudyResults) -> str:
+    """How many students a mean is of: `3 students`, or `1 to 3 students`."""
     numbers = {len(row["top1"]["values"]) for row in study.rows if row["method"] not in WHOLE_SET}
-    least, most = min(numbers), max(numbers)
-    students = f"{least} to {most} students" if least < most else spell_count(most, "student")
+    return f"{spell_range(numbers)} {'student' if numbers == {1} else 'students'}"
+
+
+def _marks(study: StudyResults) -> str:
     hard = any(row["method"].endswith("-hard") for row in study.rows)
     hollow = "; hollow marks: trained with hard labels" if hard else ""
-    return f"Means of {students}, bars of one sample standard deviation{hollow}."
+    return f"Means of {_students(study)}, bars of one sample standard deviation{hollow}."
 
 
 def _level(study: StudyResults) -> str:
