@@ -44,7 +44,7 @@ class Span(NamedTuple):
         return float(self.least * (self.most / self.least) ** effort)
 
 
-TEACHER_PICTURES = Span(20_000, 400_000)  # that a teacher is trained on, with repeats
+TEACHER_PICTURES = Span(10_000, 150_000)  # that a teacher is trained on, with repeats
 TEACHER_EPOCHS = Span(2, 100)  # within which the number of epochs stays
 MATCHED_SHARE = 1 / 2  # of these pictures for the teacher that is matched and does not label
 IPC_POWER = 0.8  # the teacher that labels sees ipc ** IPC_POWER times as many pictures
@@ -52,7 +52,7 @@ MOST_GROWTH = 10.0  # at the most
 MOST_PICTURES = 1_000_000  # that it sees in all, with repeats
 ITERATIONS = Span(75, 600)
 LABEL_EPOCHS = Span(100, 1000)
-LEAST_STEPS = Span(400, 1000)  # of a student: a set of few images gets more epochs
+LEAST_STEPS = Span(400, 2500)  # of a student: a set of few images gets more epochs
 
 
 def sides(facts: DataFacts, device: str) -> tuple[int, ...]:

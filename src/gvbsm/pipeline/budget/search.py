@@ -13,7 +13,7 @@ from gvbsm.engine.progress.spelling import spell_duration
 MARGIN = 0.9  # share of the budget that a run may be predicted to take
 HALVINGS = 7  # of the interval of efforts: it is found to a hundredth
 GROWTH = 1.5  # of the time with the side, at the least; for networks it is about 2
-SIDE_EFFORT = 0.5  # least effort at which a larger side is better than a smaller one
+SIDE_EFFORT = 0.9  # least effort at which a larger side is better than a smaller one
 
 
 @dataclass(frozen=True)
