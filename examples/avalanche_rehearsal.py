@@ -12,7 +12,7 @@ from pathlib import Path
 
 import torch
 from avalanche.benchmarks import class_incremental_benchmark
-from avalanche.benchmarks.utils import as_classification_dataset
+from avalanche.benchmarks.utils import ConstantSequence, DataAttribute, as_classification_dataset
 from avalanche.training import Naive
 from avalanche.training.plugins import EvaluationPlugin, ReplayPlugin, SupervisedPlugin
 from avalanche.training.storage_policy import ClassBalancedBuffer
@@ -91,7 +91,10 @@ def benchmark_of(data, tasks, seed):
     def with_targets(split):
         dataset = TensorDataset(split.images / 255, split.labels)
         dataset.targets = split.labels.tolist()
-        return as_classification_dataset(dataset)
+        # ReplayPlugin stores pictures with task labels: the others need them to share a batch.
+        tasks = ConstantSequence(0, len(split))
+        attribute = DataAttribute(tasks, "targets_task_labels", use_in_getitem=True)
+        return as_classification_dataset(dataset).update_data_attribute(attribute.name, attribute)
 
     sets = {"train": with_targets(data.train), "test": with_targets(data.test)}
     return class_incremental_benchmark(sets, num_experiences=tasks, seed=seed)
@@ -121,7 +124,6 @@ def learn(data, plugin, options):
 
 def main(arguments=None):
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--preset", default="digits", help="settings of a task's distillation")
     parser.add_argument("--model", default="convnet128_d2", help="the learner")
     parser.add_argument("--tasks", type=int, default=5)
     parser.add_argument("--ipc", type=int, default=10, help="images of a class in the buffer")
@@ -129,9 +131,10 @@ def main(arguments=None):
     parser.add_argument("--epochs", type=int, default=8, help="the learner's, on each task")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--workdir", type=Path, default=Path("runs/avalanche"))
+    parser.set_defaults(preset="digits")
     options = parser.parse_args(arguments)
     torch.set_num_threads(1)
-    data = gvbsm.load_dataset("digits")
+    data = gvbsm.load_dataset(options.preset)
 
     def distill_task(images, labels, number):
         folder = options.workdir / f"seed{options.seed}-task{number}"

@@ -39,7 +39,7 @@ METHODS = {  # name -> which set of a task is kept, and how it is learned
 
 
 class Replay(NamedTuple):
-    """Pictures of a finished task, and what the learner should say of them.
+    """A batch of a finished task: pictures and their labels.
 
     Attributes:
         views: Pixels from 0 to 1, float32 (batch, channels, height, width).
@@ -66,7 +66,7 @@ class Replay(NamedTuple):
 
         The teachers of a task know its classes alone. So their logits are compared with the
         outputs of these classes, by the squared error. The cross-entropy with the hard labels takes
-        the outputs of all classes: it alone tells the task's classes from those of other tasks.
+        the outputs of all classes. It alone teaches to separate the task's classes from the others.
         """
         hard = hard_loss(outputs, self.labels, self.partners, self.kept)
         if self.logits is None:
@@ -89,17 +89,17 @@ class Buffer:
         self.nbytes += distilled.images.nbytes
         if self._labels == "soft":
             self.nbytes += distilled.soft_labels.nbytes()
-        self._streams.append(
-            self._plain(distilled) if self._labels == "plain" else self._views(distilled)
-        )
+        classes = torch.tensor(list(map(int, distilled.class_names)))
+        stream = self._plain if self._labels == "plain" else self._views
+        self._streams.append(stream(distilled, classes))
 
     def draw(self):
         """Return the next batch of each set."""
         return [next(stream) for stream in self._streams]
 
-    def _views(self, distilled):
-        mean, std = (torch.tensor(v).view(-1, 1, 1) for v in vars(distilled.normalization).values())
-        classes = torch.tensor(list(map(int, distilled.class_names)))
+    def _views(self, distilled, classes):
+        of_set = distilled.normalization
+        mean, std = (torch.tensor(value).view(-1, 1, 1) for value in (of_set.mean, of_set.std))
         loader = distilled.loader()
         while True:  # the stored epochs again and again
             loader.set_epoch(0)
@@ -109,8 +109,7 @@ class Buffer:
                     hard = classes[batch.labels], classes[batch.partners]
                     yield Replay(batch.views * std + mean, classes, logits, *hard, batch.kept)
 
-    def _plain(self, distilled):
-        classes = torch.tensor(list(map(int, distilled.class_names)))
+    def _plain(self, distilled, classes):
         labels = classes[distilled.labels]
         while True:
             for index in torch.randperm(len(labels)).split(BATCH):
@@ -214,7 +213,7 @@ def forgetting(rows):
     """Return by how much the accuracy on a task fell from its best, on average over the tasks.
 
     Args:
-        rows: After each task, the accuracy on it and on each task before. The last task counts not.
+        rows: After each task, the accuracy on it and on each task before. The last task is left out.
     """
     *before, last = rows
     if not before:
