@@ -213,7 +213,8 @@ def forgetting(rows):
     """Return by how much the accuracy on a task fell from its best, on average over the tasks.
 
     Args:
-        rows: After each task, the accuracy on it and on each task before. The last task is left out.
+        rows: After each task, the accuracy on it and on each task before. The last task does not
+            count: it had no time to fall.
     """
     *before, last = rows
     if not before:
