@@ -14,7 +14,8 @@ from gvbsm.cli import main
 from gvbsm.cli.help import VERBS
 from gvbsm.cli.lists import with_lists
 from gvbsm.cli.parsing import SETTINGS_VERBS, long_option, parse_run
-from gvbsm.config.build import preset_names, settings_parser
+from gvbsm.config.build import settings_parser
+from gvbsm.config.preset_files import preset_names
 from gvbsm.studies.definition import read_study, study_names
 
 ROOT = Path(__file__).parent.parent

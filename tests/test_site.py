@@ -13,8 +13,8 @@ import pytest
 import gvbsm
 from gvbsm.cli.help import VERBS
 from gvbsm.config import Config
-from gvbsm.config.build import preset_names
 from gvbsm.config.fields import settings_in
+from gvbsm.config.preset_files import preset_names
 
 ROOT = Path(__file__).parent.parent
 NEEDED = ("sphinx", "myst_parser", "furo")

@@ -15,9 +15,10 @@ from unittest import mock
 import gvbsm
 from gvbsm.cli import VERBS, main
 from gvbsm.config import Config
-from gvbsm.config.build import PRESETS, preset_names, preset_summaries, read_preset, to_dict
+from gvbsm.config.build import to_dict
 from gvbsm.config.fields import descriptions, kind_in_words, settings_in
 from gvbsm.config.keys import flatten
+from gvbsm.config.preset_files import PRESETS, preset_names, preset_summaries, read_preset
 from gvbsm.config.yaml_files import one_line
 
 MADE = {  # section -> what its stage makes

@@ -10,10 +10,11 @@ from torch import nn
 
 from gvbsm import backbones
 from gvbsm.config import Config, ConfigError
-from gvbsm.config.build import as_config, preset_names, to_dict, usual_workdir
+from gvbsm.config.build import as_config, to_dict
 from gvbsm.config.given import code_name
 from gvbsm.config.keys import flatten, nested
 from gvbsm.config.paths import user_path
+from gvbsm.config.preset_files import preset_names, usual_workdir
 from gvbsm.config.provenance import UNKNOWN, Origin, origin_of
 from gvbsm.data.datasets import ImageData, read_dataset
 from gvbsm.data.sources.memory import NAME as MEMORY
@@ -254,4 +255,5 @@ def _origin(preset: str | None, settings: Config) -> Origin:
     """The preset, and which of its settings were changed."""
     if preset is None:
         return UNKNOWN
-    return Origin.of(preset, to_dict(as_config(preset)), to_dict(settings))
+    before = {**to_dict(as_config(preset, {"ipc": settings.ipc})), "ipc": as_config(preset).ipc}
+    return Origin.of(preset, before, to_dict(settings))

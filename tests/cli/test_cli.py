@@ -17,8 +17,9 @@ import gvbsm
 from gvbsm import cli
 from gvbsm.cli import VERBS, main
 from gvbsm.config import Config
-from gvbsm.config.build import build_config, preset_names, read_preset
+from gvbsm.config.build import build_config
 from gvbsm.config.fields import descriptions
+from gvbsm.config.preset_files import preset_names, read_preset
 from gvbsm.data.datasets import load_dataset
 from gvbsm.engine.device import RunError
 from gvbsm.files.tensors import load_tensors, save

@@ -5,8 +5,9 @@ import pytest
 from gvbsm.cli import main
 from gvbsm.cli.first_word import read_first_word
 from gvbsm.config import ConfigError
-from gvbsm.config.build import as_config, read_preset
+from gvbsm.config.build import as_config
 from gvbsm.config.keys import merge
+from gvbsm.config.preset_files import read_preset
 from gvbsm.files.manifest import claim
 
 

@@ -7,7 +7,7 @@ import pytest
 from gvbsm.backbones import BACKBONES
 from gvbsm.backbones.cost import Size
 from gvbsm.cli import main
-from gvbsm.config.build import preset_names
+from gvbsm.config.preset_files import preset_names
 from gvbsm.data.sources.catalog import SOURCES
 from gvbsm.studies.definition import study_names
 

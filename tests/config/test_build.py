@@ -17,8 +17,6 @@ from gvbsm.config.build import (
     as_config,
     build_config,
     for_method,
-    preset_names,
-    read_preset,
     selection_of,
     squeeze_of,
     to_dict,
@@ -26,6 +24,7 @@ from gvbsm.config.build import (
 )
 from gvbsm.config.fields import descriptions, settings_in
 from gvbsm.config.keys import fields_by_name, flat_keys, merge
+from gvbsm.config.preset_files import preset_names, read_preset
 from support.settings import changed
 
 SELECTIONS = ("random", "herding", "k-center", "balanced", "forgetting")

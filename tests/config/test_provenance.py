@@ -8,7 +8,8 @@ from gvbsm import api
 from gvbsm.cli import main
 from gvbsm.cli.parsing import parse_run
 from gvbsm.config import Config
-from gvbsm.config.build import as_config, preset_names, settings_parser
+from gvbsm.config.build import as_config, settings_parser
+from gvbsm.config.preset_files import preset_names
 from gvbsm.config.provenance import UNKNOWN, Origin, origin_of
 from gvbsm.files.artifacts import read_json, write_json
 from gvbsm.pipeline.continual import run_continual

@@ -3,7 +3,8 @@
 import pytest
 
 from gvbsm.config import Config
-from gvbsm.config.build import as_config, preset_names, settings_lines
+from gvbsm.config.build import as_config, settings_lines
+from gvbsm.config.preset_files import preset_names
 
 ODD = {  # values that YAML could read as another type
     "ipc": 3,

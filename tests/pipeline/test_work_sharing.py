@@ -11,7 +11,7 @@ import torch
 import yaml
 
 import gvbsm
-from gvbsm.config.build import read_preset
+from gvbsm.config.preset_files import read_preset
 from gvbsm.engine.processes import ALONE
 from gvbsm.engine.progress import activity
 from gvbsm.engine.progress.activity import ACTIVITY

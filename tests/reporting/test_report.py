@@ -15,9 +15,10 @@ import gvbsm
 from gvbsm.cli import main
 from gvbsm.cli.parsing import parse_run
 from gvbsm.config import Config
-from gvbsm.config.build import as_config, build_config, read_preset, to_dict
+from gvbsm.config.build import as_config, build_config, to_dict
 from gvbsm.config.keys import fields_by_name, merge
 from gvbsm.config.paths import data_title
+from gvbsm.config.preset_files import read_preset
 from gvbsm.config.provenance import Origin
 from gvbsm.config.settled import settle_beta_dr
 from gvbsm.files.artifacts import ArtifactError, atomic, read_json, write_json

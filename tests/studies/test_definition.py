@@ -6,7 +6,8 @@ import pytest
 import yaml
 
 from gvbsm.config import ConfigError
-from gvbsm.config.build import build_config, read_preset, squeeze_of, to_dict
+from gvbsm.config.build import build_config, squeeze_of, to_dict
+from gvbsm.config.preset_files import read_preset
 from gvbsm.config.settled import settle_beta_dr
 from gvbsm.data.epochs import batch_size_for
 from gvbsm.studies.definition import (

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gvbsm.backbones import check_known
-from gvbsm.config.build import preset_names
+from gvbsm.config.preset_files import preset_names
 from gvbsm.data.sources.catalog import SOURCES
 from gvbsm.files.schema import Data
 from gvbsm.studies.definition import read_study

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from gvbsm.config import ConfigError
-from gvbsm.config.build import preset_names, read_preset, usual_workdir
 from gvbsm.config.keys import nearest
 from gvbsm.config.paths import user_path
+from gvbsm.config.preset_files import preset_names, read_preset, usual_workdir
 from gvbsm.pipeline.budget.pictures import PRESET, is_pictures, settings_of
 
 SETTINGS_FILES = (".yaml", ".yml")
@@ -28,16 +28,20 @@ class Start(NamedTuple):
     workdir: Path
 
 
-def read_first_word(word: str) -> Start:
+def read_first_word(word: str, ipc: int | None = None) -> Start:
     """Read what the first word of a command names.
 
     A preset takes precedence over a folder of the same name, which is then `./NAME`.
+
+    Args:
+        word: The word.
+        ipc: Images per class that the command asks for; None leaves them to the preset.
 
     Raises:
         ConfigError: If there is nothing of this name, or its settings are faulty.
     """
     if all(part in preset_names() or part.endswith(SETTINGS_FILES) for part in word.split("+")):
-        return Start(word, read_preset(word), usual_workdir(word))
+        return Start(word, read_preset(word, ipc), usual_workdir(word))
     path = user_path(word)
     if is_pictures(path):
         return Start(PRESET, *settings_of(path))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -125,7 +126,8 @@ def parse_run(verb: str, argv: list[str]) -> Parsed | None:
     """Parse a command line; None if it only asks for help."""
     from jsonargparse import ArgumentError
 
-    start = read_first_word(argv[0]) if argv and not argv[0].startswith("-") else None
+    named = bool(argv) and not argv[0].startswith("-")
+    start = read_first_word(argv[0], _given_ipc(argv)) if named else None
     if asks_for_help(argv):
         values = merge(to_dict(Config()), start.settings if start else {})
         rows = [(f"{item.name} {item.value}".strip(), item.text) for item in options_of(verb)]
@@ -156,6 +158,17 @@ def parse_run(verb: str, argv: list[str]) -> Parsed | None:
     log_format: Style = options.get("--log-format") or "text"
     flags = frozenset(name for name, value in options.items() if value is True)
     return Parsed(config, workdir, "--quiet" in flags, origin, request, log_format, flags)
+
+
+def _given_ipc(argv: list[str]) -> int | None:
+    """Images per class by the last `--ipc`; None if there is none, or it is not a number."""
+    number = None
+    for argument, following in itertools.zip_longest(argv, argv[1:], fillvalue=""):
+        name, equals, value = argument.partition("=")
+        if name == "--ipc":
+            text = value if equals else following
+            number = int(text) if text.isdecimal() else None
+    return number
 
 
 def _add_options(parser: ArgumentParser, verb: str) -> None:

@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 from gvbsm.cli.help import table
 from gvbsm.cli.parsing import start_log
 from gvbsm.config import ConfigError
-from gvbsm.config.build import preset_summaries
 from gvbsm.config.keys import closest
 from gvbsm.config.paths import user_path
+from gvbsm.config.preset_files import preset_summaries
 from gvbsm.studies.definition import read_study, study_names
 
 TABLE_FORMATS = ("md", "latex", "csv")

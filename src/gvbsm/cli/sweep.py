@@ -9,9 +9,10 @@ from gvbsm.cli.lists import with_lists
 from gvbsm.cli.parsing import check_preset, explain, long_option, start_log
 from gvbsm.cli.starting import Others
 from gvbsm.config import ConfigError
-from gvbsm.config.build import read_preset, settings_parser
+from gvbsm.config.build import settings_parser
 from gvbsm.config.keys import merge
 from gvbsm.config.paths import user_path
+from gvbsm.config.preset_files import read_preset
 from gvbsm.config.provenance import Origin
 from gvbsm.engine.launch import read_launch
 from gvbsm.engine.progress.log import Style
@@ -44,9 +45,9 @@ def sweep_verb(argv: list[str], others: Others) -> int:
     folder = user_path(options.pop("workdir", None) or f"runs/sweep-{Path(names[1]).stem}")
     repeat = options.pop("repeat", 1)
     study, preset = names
-    settings = read_preset(preset)
+    settings = read_preset(preset, options.get("ipc"))
     preset_settings = check_preset(parser, settings, preset)
-    plan = read_sweep_plan(study, settings, options, repeat)
+    plan = read_sweep_plan(study, preset, options, repeat)
     point_settings = parser.parse_object(merge(settings, options)).as_dict()
     origin = Origin.of(preset, preset_settings, point_settings)
     start_log(quiet, log_format or "text")

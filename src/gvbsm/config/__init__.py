@@ -5,7 +5,6 @@ help text of a setting is its line under `Args`. This room imports no torch, so 
 line starts fast.
 """
 
-from gvbsm.config.data import DataConfig
 from gvbsm.config.errors import ConfigError
 from gvbsm.config.optimizer import OptimizerConfig
 from gvbsm.config.run import (
@@ -16,6 +15,7 @@ from gvbsm.config.run import (
     BaselinesConfig,
     Config,
     ContinualConfig,
+    DataConfig,
     Method,
     Rival,
     Selection,

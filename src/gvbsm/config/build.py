@@ -4,25 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import itertools
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple, cast, get_args
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 from gvbsm.config import Config, ConfigError, Method, Rival, SqueezeConfig
 from gvbsm.config.checks import faults
 from gvbsm.config.fields import names_of, replaced
 from gvbsm.config.given import plain
 from gvbsm.config.keys import check_names, fault_in_words, merge, nearest, nested
-from gvbsm.config.paths import user_path
+from gvbsm.config.preset_files import read_preset, with_overrides
 from gvbsm.config.settled import coreset_teacher, settle_beta_dr
-from gvbsm.config.yaml_files import read_yaml, yaml_lines
+from gvbsm.config.yaml_files import NOWHERE, yaml_lines
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
 
-PRESETS = Path(__file__).parent / "presets"
 LABEL_KINDS = ("hard", "soft", "unaugmented")  # last words of names of methods
 
 
@@ -183,17 +179,18 @@ def as_config(
         settings = replaced(settings, _typed(over, where="the settings"))
         return validate(_with_typed_tables(settings))
     if isinstance(settings, str):
-        return build_config(merge(read_preset(settings), over))
-    return build_config(merge(_over_preset(nested(plain(settings))), over))
+        return build_config(_over_preset(settings, over))
+    given = nested(plain(settings))
+    return build_config(_over_preset(given.pop("preset", None), merge(given, over)))
 
 
-def _over_preset(settings: dict[str, Any]) -> dict[str, Any]:
-    """Lay settings over the preset that their entry `preset` names."""
-    if (preset := settings.pop("preset", None)) is None:
+def _over_preset(preset: Any, settings: dict[str, Any]) -> dict[str, Any]:
+    """Lay settings over a preset, read for their number of images per class; None is no preset."""
+    if preset is None:
         return settings
     if not isinstance(preset, str):
         raise ConfigError(f"preset must be the name of a preset, found {preset!r}")
-    return merge(read_preset(preset), settings)
+    return merge(read_preset(preset, settings.get("ipc")), settings)
 
 
 def for_method(config: Config, method: Method) -> Config:
@@ -202,41 +199,14 @@ def for_method(config: Config, method: Method) -> Config:
     Raises:
         ConfigError: One line a fault.
     """
-    for settings in _of_method(_typed_preset(method), config.baselines.overrides):
+    for settings in with_overrides(_typed_preset(method), config.baselines.overrides):
         config = replaced(config, settings)
     return settle_beta_dr(validate(_with_backbones(config)))
 
 
 @functools.cache
 def _typed_preset(name: str) -> dict[str, Any]:
-    return _typed(_read_one(name), where=name)
-
-
-def overlay(settings: dict[str, Any], name: str) -> dict[str, Any]:
-    """Lay a preset, or several joined by `+` one after the other, over nested settings.
-
-    Where the preset names a method, the settings that `baselines.overrides` has for this method
-    are laid over both, and the table is emptied.
-
-    Raises:
-        ConfigError: If there is no such preset or file, or the file is not a YAML mapping.
-    """
-    for preset in name.split("+"):
-        content = _read_one(preset)
-        overrides = merge(settings, content).get("baselines", {}).get("overrides") or {}
-        for layer in _of_method(content, overrides):
-            settings = merge(settings, layer)
-    return settings
-
-
-def _of_method(
-    preset: dict[str, Any], overrides: dict[str, dict[str, Any]]
-) -> Iterator[dict[str, Any]]:
-    """Yield the nested settings of a preset, and then what `overrides` has for its method."""
-    yield preset
-    if preset.get("method") in overrides:
-        yield overrides[preset["method"]]
-        yield {"baselines": {"overrides": {}}}
+    return _typed(read_preset(name), where=name)
 
 
 def squeeze_of(config: SqueezeConfig, backbone: str) -> SqueezeConfig:
@@ -277,75 +247,17 @@ def to_dict(config: Any) -> dict[str, Any]:
     return result
 
 
-def settings_lines(config: Config, only_changed: bool = False) -> Iterator[str]:
+def settings_lines(
+    config: Config, only_changed: bool = False, places: Mapping[str, str] = NOWHERE
+) -> Iterator[str]:
     """Yield the lines of a settings file, one setting a line; changed ones name their default.
 
     Args:
         config: The settings.
         only_changed: Leave out the settings that have their defaults.
+        places: Where settings are from, by their dotted names, as far as it is known.
     """
-    return yaml_lines(to_dict(config), to_dict(Config()), only_changed)
-
-
-def usual_workdir(preset: str) -> Path:
-    """Return the default work directory of a preset: `runs/` and its name."""
-    return Path("runs") / Path(preset).stem
-
-
-def preset_names() -> list[str]:
-    """Return the names of the presets in the package."""
-    return sorted(path.stem for path in PRESETS.glob("*.yaml"))
-
-
-class PresetSummary(NamedTuple):
-    """What a preset is for.
-
-    Attributes:
-        name: Its name.
-        kind: A whole recipe, an overlay that is joined to one, or a baseline, which is an overlay
-            that puts another method in the place of G-VBSM.
-        text: First sentence of its file.
-    """
-
-    name: str
-    kind: Literal["recipe", "overlay", "baseline"]
-    text: str
-
-
-def preset_summaries() -> Iterator[PresetSummary]:
-    """Describe all presets, in the order of their names."""
-    for name in preset_names():
-        path = PRESETS / f"{name}.yaml"
-        settings = read_yaml(path)
-        lines = path.read_text(encoding="utf-8").splitlines()
-        comments = itertools.takewhile(lambda line: line.startswith("# "), lines)
-        text = " ".join(comment[2:].strip() for comment in comments)
-        sentence = re.split(r"\. |\.?:? gvbsm run ", text, maxsplit=1)[0]
-        if "name" in settings.get("data", {}):
-            yield PresetSummary(name, "recipe", sentence)
-        else:
-            yield PresetSummary(name, "baseline" if "method" in settings else "overlay", sentence)
-
-
-def read_preset(name: str) -> dict[str, Any]:
-    """Read a preset, a YAML file, or several joined by `+`, of which later ones take precedence.
-
-    Raises:
-        ConfigError: If there is no such preset or file, or the file is not a YAML mapping.
-    """
-    return overlay({}, name)
-
-
-def _read_one(name: str) -> dict[str, Any]:
-    is_file = name.endswith((".yaml", ".yml"))
-    path = user_path(name) if is_file else PRESETS / f"{name}.yaml"
-    if not path.is_file():
-        if is_file:
-            raise ConfigError(f"there is no settings file {name}")
-        raise ConfigError(f"there is no preset {name!r}; {nearest(name, preset_names())}")
-    content = read_yaml(path)
-    check_names(content, where=name)
-    return content
+    return yaml_lines(to_dict(config), to_dict(Config()), only_changed, places)
 
 
 def _teacher_faults(config: Config) -> Iterator[str]:

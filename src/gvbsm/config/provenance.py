@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from gvbsm.config import Config
-from gvbsm.config.build import preset_names
 from gvbsm.config.fields import without_effect
 from gvbsm.config.keys import flatten
+from gvbsm.config.preset_files import preset_names
 
 
 @dataclass(frozen=True)

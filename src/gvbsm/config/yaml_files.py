@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import yaml
@@ -13,6 +14,7 @@ from gvbsm.config.keys import flatten
 
 MOST_YAML_BYTES = 1024**2
 MOST_YAML_VALUES = 100_000
+NOWHERE: Mapping[str, str] = MappingProxyType({})
 
 
 def format_yaml(settings: dict[str, Any]) -> str:
@@ -24,16 +26,21 @@ def format_yaml(settings: dict[str, Any]) -> str:
 
 
 def yaml_lines(
-    settings: dict[str, Any], defaults: dict[str, Any], only_changed: bool = False
+    settings: dict[str, Any],
+    defaults: dict[str, Any],
+    only_changed: bool = False,
+    places: Mapping[str, str] = NOWHERE,
 ) -> Iterator[str]:
     """Yield the lines of a YAML file of settings, one setting a line.
 
-    A value that differs from its default has the default beside it, in a comment.
+    A value that differs from its default has the default beside it, in a comment, and the place
+    that it is from.
 
     Args:
         settings: All settings, nested.
         defaults: Their defaults, nested.
         only_changed: Leave out the settings that have their defaults.
+        places: Where settings are from, by their dotted names, as far as it is known.
     """
     usual = flatten(defaults)
     above: list[str] = []
@@ -46,7 +53,8 @@ def yaml_lines(
             if above[: depth + 1] != sections[: depth + 1]:
                 yield f"{'  ' * depth}{section}:"
         above = sections
-        comment = f"  # default: {one_line(usual[key])}" if is_changed else ""
+        place = f"; from {places[key]}" if key in places else ""
+        comment = f"  # default: {one_line(usual[key])}{place}" if is_changed else ""
         yield f"{'  ' * len(sections)}{name}: {one_line(value)}{comment}"
 
 

@@ -7,9 +7,10 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from gvbsm.config import Config, ConfigError
-from gvbsm.config.build import build_config, preset_names, read_preset, to_dict
+from gvbsm.config import ConfigError
+from gvbsm.config.build import build_config, to_dict
 from gvbsm.config.keys import flat_keys, value_at
+from gvbsm.config.preset_files import preset_names, read_preset
 from gvbsm.config.provenance import UNKNOWN, Origin
 from gvbsm.data.epochs import settle
 from gvbsm.files.artifacts import ArtifactError, is_partial, read_json
@@ -324,12 +325,12 @@ def preset_settings(
     if (name := preset_name(config, origin)) is None:
         return None
     try:
-        preset: Config = build_config(read_preset(name))
-        of_run = replace(preset, ipc=config["ipc"], ipc_of=config["ipc_of"])
-        settled = settle(of_run, class_names)
+        ipc = build_config(read_preset(name)).ipc
+        preset = build_config({**read_preset(name, config["ipc"]), "ipc": config["ipc"]})
+        settled = settle(replace(preset, ipc_of=config["ipc_of"]), class_names)
     except ConfigError:
         return None
-    return to_dict(replace(settled, ipc=preset.ipc, ipc_of=preset.ipc_of))
+    return to_dict(replace(settled, ipc=ipc, ipc_of=preset.ipc_of))
 
 
 def preset_name(config: Mapping[str, Any], origin: Origin = UNKNOWN) -> str | None:

@@ -19,7 +19,8 @@ Settings are dotted names, as on the command line. Two more forms are allowed. `
 presets, which the settings beside it override. `synthesis.backbones` and `labels.backbones` may
 select from `squeeze.backbones`: `{first: 2}`, `{only: 2}` for the second alone, or
 `{without: convnet}` for all whose names do not begin with `convnet`. Later settings override
-earlier ones, in this order: preset, `base`, `for`, command line, point.
+earlier ones, in this order: preset, `base`, `for`, command line, point. A preset is read for the
+images per class of each point (`at_ipc`).
 
 This file does not import torch, so that the command line starts fast.
 """
@@ -27,37 +28,29 @@ This file does not import torch, so that the command line starts fast.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
 from gvbsm.config import Config, ConfigError
-from gvbsm.config.build import build_config, overlay, read_preset
+from gvbsm.config.build import build_config
 from gvbsm.config.fields import dotted_names_of
 from gvbsm.config.keys import check_names, flat_keys, merge, nearest, nest
 from gvbsm.config.paths import user_path
+from gvbsm.config.preset_files import overlay, read_preset
 from gvbsm.config.settled import check_beta_dr
 from gvbsm.config.yaml_files import read_yaml
 from gvbsm.studies.backbone_choice import BackboneChoice, read_choice
 from gvbsm.studies.published import PublishedFigure, read_published
 
 STUDIES = Path(__file__).parent / "presets"
-KEYS = (
-    "title",
-    "source",
-    "axes",
-    "grid",
-    "points",
-    "additive",
-    "base",
-    "for",
-    "unfit",
-    "paper",
-)
+KEYS = ["title", "source", "axes", "grid", "points", "additive", "base", "for", "unfit", "paper"]
 CHOSEN = dotted_names_of(Config(), "chooses_teachers")
 
 Settings = dict[str, Any]
+Reader = Callable[[object], Settings]  # images per class -> a preset's settings
 
 
 @dataclass(frozen=True)
@@ -127,13 +120,14 @@ class SweepPlan:
 
 
 def read_sweep_plan(
-    names: str, settings: Settings, options: Settings, repeat: int = 1
+    names: str, settings: Settings | str, options: Settings, repeat: int = 1
 ) -> SweepPlan:
     """Read studies and complete the settings of their points.
 
     Args:
         names: A study, a YAML file, several joined by `+`, or `all`.
-        settings: A preset's settings, nested.
+        settings: Nested settings, or a preset's name, which is read for the images per class of
+            each point.
         options: Nested settings that override those of the study for all points.
         repeat: Runs of each point.
 
@@ -142,7 +136,8 @@ def read_sweep_plan(
     """
     if repeat < 1:
         raise ConfigError(f"repeat must be at least 1, got {repeat}")
-    studies = read_studies(names, data_name(merge(settings, options)))
+    base = read_preset(settings) if isinstance(settings, str) else settings
+    studies = read_studies(names, data_name(merge(base, options)))
     points = map(tuple, complete_points(studies, settings, options))
     return SweepPlan(tuple(zip(studies, points, strict=True)), repeat)
 
@@ -198,13 +193,13 @@ def read_study(name: str) -> Study:
 
 
 def complete_points(
-    studies: Iterable[Study], settings: Settings, options: Settings
+    studies: Iterable[Study], settings: Settings | str, options: Settings
 ) -> list[list[Point]]:
     """All points of each study, with all their settings.
 
     Args:
         studies: The studies.
-        settings: A preset's settings, nested.
+        settings: As for `read_sweep_plan`.
         options: Settings of the command line, nested.
 
     Raises:
@@ -212,6 +207,7 @@ def complete_points(
     """
     points: list[list[Point]] = []
     faults: dict[str, list[str]] = {}
+    settings_at = _reader(settings)
     for study in studies:
         for key in _without_effect(study, options):
             faults.setdefault(
@@ -220,7 +216,7 @@ def complete_points(
         points.append([])
         for variant in study.variants:
             try:
-                config = _complete(study, variant, settings, options)
+                config = _complete(study, variant, settings_at, options)
             except ConfigError as error:
                 for fault in str(error).splitlines():
                     faults.setdefault(fault, []).append(f"{study.name}, {variant.name}")
@@ -247,17 +243,27 @@ def data_name(settings: Settings) -> str:
     return str(settings.get("data", {}).get("name", Config().data.name))
 
 
-def _complete(study: Study, variant: Variant, settings: Settings, options: Settings) -> Config:
-    layers = (
-        study.base,
-        study.per_data.get(data_name(merge(settings, options)), {}),
-        options,
-        variant.settings,
+def _reader(settings: Settings | str) -> Reader:
+    """A preset's settings by images per class; nested settings are the same at each number."""
+    return (
+        cache(partial(read_preset, settings)) if isinstance(settings, str) else lambda _: settings
     )
+
+
+def _laid(layers: Iterable[Settings], settings_at: Reader, ipc: object) -> Settings:
+    """Lay settings over those of the preset, all for a number of images per class."""
+    settings = settings_at(ipc)
     for layer in layers:
         if "preset" in layer:
-            settings = overlay(settings, layer["preset"])
+            settings = overlay(settings, layer["preset"], ipc)
         settings = merge(settings, {key: value for key, value in layer.items() if key != "preset"})
+    return settings
+
+
+def _complete(study: Study, variant: Variant, settings_at: Reader, options: Settings) -> Config:
+    data = data_name(merge(settings_at(None), options))
+    layers = (study.base, study.per_data.get(data, {}), options, variant.settings)
+    settings = _laid(layers, settings_at, _laid(layers, settings_at, None).get("ipc"))
     teachers = settings.get("squeeze", {}).get("backbones", Config().squeeze.backbones)
     for key in CHOSEN:
         section, _, name = key.partition(".")

@@ -18,7 +18,7 @@ from statistics import fmean
 from typing import Any
 
 from gvbsm.config import Config, ConfigError, DataConfig
-from gvbsm.config.build import read_preset, to_dict
+from gvbsm.config.build import to_dict
 from gvbsm.config.fields import without_effect
 from gvbsm.config.keys import value_at
 from gvbsm.config.paths import user_path
@@ -73,7 +73,7 @@ def sweep(
             settings are raised before any work.
     """
     if isinstance(config, str):
-        settings = read_preset(config)
+        settings: dict[str, Any] | str = config
     else:
         settings = to_dict(config) if isinstance(config, Config) else dict(config)
     plan = read_sweep_plan(study, settings, dict(options or {}), repeat)

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 
 from gvbsm.config import ConfigError
-from gvbsm.config.build import read_preset
 from gvbsm.config.keys import merge
+from gvbsm.config.preset_files import read_preset
 from gvbsm.files.manifest import is_claimed
 
 PRESET = "own"  # of the user's own pictures; it is fitted into a time budget
