@@ -25,8 +25,8 @@ def tree(tmp_path):
 
 
 def test_registry():
-    expected = ["digits", "cifar10", "cifar100", "tiny-imagenet", "imagenet-1k", "folder", "npz"]
-    expected += ["webdataset", "hub"]
+    expected = ["digits", "cifar10", "cifar100", "tiny-imagenet", "imagenette", "imagenet-1k"]
+    expected += ["folder", "npz", "webdataset", "hub"]
     assert list(DATASETS) == expected
     assert {*DATASETS} < {*SOURCES}
     assert {name for name in SOURCES if "/" in name} == {"hub/USER/NAME", "torchvision/NAME"}

@@ -363,6 +363,7 @@ _SPECS = (
     DatasetSpec(SOURCES["cifar10"], partial(arrays.read_cifar, kind="CIFAR10")),
     DatasetSpec(SOURCES["cifar100"], partial(arrays.read_cifar, kind="CIFAR100")),
     DatasetSpec(SOURCES["tiny-imagenet"], folders.read_tiny_imagenet),
+    DatasetSpec(SOURCES["imagenette"], folders.read_folder, _IMAGENET_PIXELS),
     DatasetSpec(SOURCES["imagenet-1k"], folders.read_folder, _IMAGENET_PIXELS, streams=True),
     DatasetSpec(SOURCES["folder"], partial(folders.read_folder, may_split=True)),
     DatasetSpec(SOURCES["npz"], arrays.read_npz),
