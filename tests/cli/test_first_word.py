@@ -79,7 +79,7 @@ def test_the_printed_settings_are_a_settings_file(folder, capsys):
     assert as_config("my.yaml") == as_config({"preset": "digits", **changes})
     first, *lines = text.splitlines()
     assert first == "# Made by: gvbsm settings digits --ipc 3 --labels.weights wrn16_2=2"
-    assert "ipc: 3  # default: 10" in lines
+    assert "ipc: 3  # default: 10; from the command" in lines
     assert main([*command, "--changed"]) == 0
     fewer = capsys.readouterr().out.splitlines()
     assert {*fewer[1:]} < {*lines}

@@ -162,13 +162,15 @@ def parse_run(verb: str, argv: list[str]) -> Parsed | None:
 
 def _given_ipc(argv: list[str]) -> int | None:
     """Images per class by the last `--ipc`; None if there is none, or it is not a number."""
-    number = None
+    text = ""
     for argument, following in itertools.zip_longest(argv, argv[1:], fillvalue=""):
         name, equals, value = argument.partition("=")
         if name == "--ipc":
             text = value if equals else following
-            number = int(text) if text.isdecimal() else None
-    return number
+    try:
+        return int(text)
+    except ValueError:
+        return None
 
 
 def _add_options(parser: ArgumentParser, verb: str) -> None:
