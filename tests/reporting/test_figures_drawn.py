@@ -33,7 +33,13 @@ from gvbsm.reporting.figures.images import (
 )
 from gvbsm.reporting.figures.layers import LayerStatistics, draw_statistics
 from gvbsm.reporting.figures.sets import CLASS_COLORS, draw_cosine, draw_tsne
-from gvbsm.reporting.figures.studies import CostPoint, draw_against_cost, draw_points, draw_scaling
+from gvbsm.reporting.figures.studies import (
+    CostPoint,
+    draw_against_bytes,
+    draw_against_cost,
+    draw_points,
+    draw_scaling,
+)
 from gvbsm.reporting.figures.style import (
     COLORS,
     compact,
@@ -614,14 +620,31 @@ def test_the_ladder_numbers_its_rungs_and_names_them_below():
     assert {r"1  $\frac$", "time of an iteration, ms", "small", "large"} <= words(figure)
 
 
-def test_a_ladder_of_bytes_has_units():
-    points = [CostPoint("all", 2e6, top1(90.0)), CostPoint("few", 4e3, top1(80.0))]
-    figure = draw_against_cost({"net": points}, "pixels and soft labels", "bytes")
+def test_sets_against_their_bytes_have_units_and_their_fronts():
+    points = [
+        CostPoint("all", 2e6, top1(90.0)),
+        CostPoint("some", 3e4, top1(70.0)),  # worse than few, which is smaller
+        CostPoint("few", 4e3, top1(80.0)),
+    ]
+    random = [point._replace(top1=top1(60.0 + place)) for place, point in enumerate(points)]
+    figure = draw_against_bytes({"net": points}, {"net": random}, "pixels and soft labels")
     assert_readable(figure)
     (axes,) = figure.axes
     assert axes.get_xscale() == "log"
-    assert axes.containers[0].lines[0].get_linestyle() == "None"  # they are no steps
-    assert {"10 kB", "1 MB", "pixels and soft labels"} <= words(figure)
+    marks = {container.get_label(): container.lines[0] for container in axes.containers}
+    assert xy(marks["random-soft"]) == [(2e6, 60), (3e4, 61), (4e3, 62)]
+    assert [line.get_linestyle() for line in marks.values()] == ["None", "None"]
+    steps = [xy(line) for line in axes.lines if line.get_drawstyle() == "steps-post"]
+    assert steps == [[(4e3, 80), (2e6, 90)], [(4e3, 62)]]
+    assert [text.get_text() for text in axes.texts] == ["1", "2", "3"]
+    assert {"10 kB", "1 MB", "pixels and soft labels", "random-soft", "2  some"} <= words(figure)
+
+
+def test_sets_against_their_bytes_do_without_random_pictures():
+    points = [CostPoint("all", 2e6, top1(90.0)), CostPoint("few", 4e3, top1(80.0))]
+    figure = draw_against_bytes({"net": points}, {}, "pixels and soft labels")
+    assert_readable(figure)
+    assert "random-soft" not in words(figure)
 
 
 def test_continual_learning_has_a_line_a_method_and_a_band_over_orders():

@@ -21,6 +21,7 @@ from gvbsm.reporting.figures.accuracy import (
     strip_panels,
     students_of,
 )
+from gvbsm.reporting.figures.pareto import pareto
 from gvbsm.reporting.figures.style import (
     BLACK,
     BLUE,
@@ -224,52 +225,115 @@ class CostPoint(NamedTuple):
 
 
 @with_style
-def draw_against_cost(
-    students: Mapping[str, Sequence[CostPoint]],
-    label: str,
-    scale: Literal["linear", "bytes"] = "linear",
-) -> Figure:
+def draw_against_cost(students: Mapping[str, Sequence[CostPoint]], label: str) -> Figure:
     """Draw accuracy against a cost (figure 5); marks are numbered, and named below the panels.
 
     Args:
         students: Student -> points, the same for each student.
         label: Name and unit of the cost.
-        scale: Scale of the axis; bytes are logarithmic, with units.
     """
-    names = [point.name for point in next(iter(students.values()))]
-    figure = new_figure(WIDTH, 2.4 * len(students) + 0.25 + 0.17 * len(names))
-    grid = list(figure.subplots(len(students), 1, squeeze=False, sharex=True).flat)
-    line = ":" if scale == "linear" else "none"  # formats of labels have no order
+    names, figure, grid = _numbered_panels(students)
     for axes, (student, points) in zip(grid, students.items(), strict=True):
-        x = [point.cost for point in points]
-        means = [point.top1["mean"] for point in points]
-        axes.errorbar(
-            x,
-            means,
-            yerr=[_bar(point.top1) for point in points],
-            color=BLUE,
-            ecolor=GRAY,
-            marker="o",
-            markersize=12,
-            linewidth=0.8,
-            linestyle=line,
-            elinewidth=1,
-            capsize=2.5,
-        )
-        for point, place in zip(points, zip(x, means, strict=True), strict=True):
-            axes.annotate(
-                str(names.index(point.name) + 1),
-                place,
-                fontsize=SMALL,
-                color=WHITE,
-                ha="center",
-                va="center_baseline",
-            )
-        axes.margins(0.08, 0.15)
-        axes.set_ylabel(TOP1)
+        _draw_numbered(axes, names, points, ":")
         axes.set_title(student, loc="left")
-    if scale == "bytes":
-        log_axis(grid[-1], "x", byte_count)
     grid[-1].set_xlabel(label)
     name_numbers(figure, [shorten(name, 60) for name in names])
     return figure
+
+
+@with_style
+def draw_against_bytes(
+    students: Mapping[str, Sequence[CostPoint]],
+    random: Mapping[str, Sequence[CostPoint]],
+    label: str,
+) -> Figure:
+    """Draw accuracy against bytes on a logarithmic axis; marks are numbered, and named below.
+
+    Steps connect the points that no other point beats, of the images and of random pictures.
+
+    Args:
+        students: Student -> points, the same for each student.
+        random: Student -> points of random pictures with soft labels; they have no numbers, since
+            each stands above or below the point of as many bytes.
+        label: Name of the bytes.
+    """
+    names, figure, grid = _numbered_panels(students)
+    for axes, (student, points) in zip(grid, students.items(), strict=True):
+        style = method_style("random-soft")
+        _draw_steps(axes, points, BLUE)
+        if beside := random.get(student):
+            _draw_steps(axes, beside, style.color)
+            axes.errorbar(
+                [point.cost for point in beside],
+                [point.top1["mean"] for point in beside],
+                yerr=[_bar(point.top1) for point in beside],
+                color=style.color,
+                marker=style.marker,
+                markerfacecolor=style.face,
+                linestyle="none",
+                elinewidth=1,
+                capsize=2.5,
+                label="random-soft",
+            )
+        _draw_numbered(axes, names, points, "none")
+        axes.set_title(student, loc="left")
+    log_axis(grid[-1], "x", byte_count)
+    grid[-1].set_xlabel(label)
+    legend_above(figure, grid)
+    name_numbers(figure, [shorten(name, 60) for name in names])
+    return figure
+
+
+def _numbered_panels(
+    students: Mapping[str, Sequence[CostPoint]],
+) -> tuple[list[str], Figure, list[Axes]]:
+    """Names of the points, a figure with room for them, and its panels, one for each student."""
+    names = [point.name for point in next(iter(students.values()))]
+    figure = new_figure(WIDTH, 2.4 * len(students) + 0.25 + 0.17 * len(names))
+    return names, figure, list(figure.subplots(len(students), 1, squeeze=False, sharex=True).flat)
+
+
+def _draw_numbered(
+    axes: Axes, names: Sequence[str], points: Sequence[CostPoint], line: str
+) -> None:
+    x = [point.cost for point in points]
+    means = [point.top1["mean"] for point in points]
+    axes.errorbar(
+        x,
+        means,
+        yerr=[_bar(point.top1) for point in points],
+        color=BLUE,
+        ecolor=GRAY,
+        marker="o",
+        markersize=12,
+        linewidth=0.8,
+        linestyle=line,
+        elinewidth=1,
+        capsize=2.5,
+    )
+    for point, place in zip(points, zip(x, means, strict=True), strict=True):
+        axes.annotate(
+            str(names.index(point.name) + 1),
+            place,
+            fontsize=SMALL,
+            color=WHITE,
+            ha="center",
+            va="center_baseline",
+        )
+    axes.margins(0.08, 0.15)
+    axes.set_ylabel(TOP1)
+
+
+def _draw_steps(axes: Axes, points: Sequence[CostPoint], color: str) -> None:
+    """Steps from the smallest point on the Pareto front to the best one."""
+    places = [(point.cost, float(point.top1["mean"])) for point in points]
+    front = [places[index] for index in pareto(places)]
+    axes.plot(
+        [x for x, _ in front],
+        [y for _, y in front],
+        color=color,
+        alpha=0.5,
+        linewidth=1,
+        drawstyle="steps-post",
+        zorder=1,
+    )

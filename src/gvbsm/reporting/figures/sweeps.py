@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -14,7 +14,13 @@ from gvbsm.reporting.figures.captions import CaptionedFigure
 from gvbsm.reporting.figures.matrix import StudentMatrix, draw_matrices
 from gvbsm.reporting.figures.pareto import pareto_figure
 from gvbsm.reporting.figures.reading import StudyResults, fitting, read_studies, study_sets
-from gvbsm.reporting.figures.studies import CostPoint, draw_against_cost, draw_points, draw_scaling
+from gvbsm.reporting.figures.studies import (
+    CostPoint,
+    draw_against_bytes,
+    draw_against_cost,
+    draw_points,
+    draw_scaling,
+)
 from gvbsm.reporting.wording import listed
 
 LOG_FROM = 5.0  # largest over smallest value from which an axis is logarithmic
@@ -156,23 +162,32 @@ def _own_rows(study: StudyResults) -> list[dict[str, Any]]:
 
 def _label_bytes(study: StudyResults) -> CaptionedFigure | None:
     """Accuracy against bytes on disk, if points differ in the bytes of their labels."""
-    rows = [row for row in _own_rows(study) if None not in (row["image_bytes"], row["label_bytes"])]
+    stored = [row for row in study.rows if None not in (row["image_bytes"], row["label_bytes"])]
+    rows = [row for row in _own_rows(study) if row in stored]
     labels = [row["label_bytes"] for row in rows]
     if len(set(labels)) < 2 or max(labels) < COSTS_DIFFER * min(labels):
         return None
-    students: dict[str, list[CostPoint]] = {}
-    for row in rows:
-        point = CostPoint(row["point"], row["image_bytes"] + row["label_bytes"], row["top1"])
-        students.setdefault(row["student"], []).append(point)
+    random = [row for row in stored if row["method"] == "random-soft" and row["point"] is not None]
+    beside = " Marks without a number are random pictures with labels kept alike." if random else ""
     return CaptionedFigure(
         f"study-{study.name}-bytes",
         f"{_title(study)}: accuracy against storage",
         "Accuracy on the real test pictures against the bytes of a set's pixels and soft labels on "
-        f"disk{_where(study)}. Upper left is better. Numbers refer to the list of points below. "
+        f"disk{_where(study)}. Upper left is better. Numbers refer to the list of points below."
+        f"{beside} Steps connect the points that no smaller one beats, by their means. "
         f"{_marks(study)}",
         "Accuracy against stored bytes",
-        draw_against_cost(students, "pixels and soft labels", "bytes"),
+        draw_against_bytes(_by_student(rows), _by_student(random), "pixels and soft labels"),
     )
+
+
+def _by_student(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[CostPoint]]:
+    """Points with their bytes on disk, for each student."""
+    students: dict[str, list[CostPoint]] = {}
+    for row in rows:
+        point = CostPoint(row["point"], row["image_bytes"] + row["label_bytes"], row["top1"])
+        students.setdefault(row["student"], []).append(point)
+    return students
 
 
 def _storage(study: StudyResults) -> CaptionedFigure:
