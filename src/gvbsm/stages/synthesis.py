@@ -83,20 +83,23 @@ class SynthesisTask:
     n_p: int
     initial: Start | None = None
 
-    def start(self, index: Tensor, group: int, runtime: Runtime) -> Tensor:
+    def start(self, index: Tensor, runtime: Runtime) -> Tensor:
         """Return the initial pixels of a group, normalized float (batch, channels, height, width).
+
+        The noise of an image depends on the seed and its position alone. So an image has the same
+        start in all loops and batch sizes, and methods can be compared image by image.
 
         Args:
             index: Positions of its images in the set, int64 (batch,).
-            group: Number of the group.
             runtime: Seed.
         """
         data = self.data
         if self.initial is not None:
             return data.normalization.normalize(self.initial.pixels(data, index))
         side = side_at(self.config, 0, data.image_size)
-        shape = (len(index), data.channels, side, side)
-        return torch.randn(shape, generator=runtime.generator("noise", group))
+        shape = (data.channels, side, side)
+        generators = (runtime.generator("noise", position) for position in index.tolist())
+        return torch.stack([torch.randn(shape, generator=generator) for generator in generators])
 
     def extras(self, stack: Stack, start: Tensor, runtime: Runtime) -> list[Extra]:
         """Return the additions of later papers to the loop that the settings switch on."""
@@ -222,7 +225,7 @@ def _make_stack(
     index = torch.cat([plan.groups[g] for g in numbers])
     labels = task.counts.labels[index]
     stack = make_stack(numbers, labels, runtime.device, plan.begins[numbers[0]])
-    start = torch.cat([task.start(plan.groups[g], g, runtime) for g in numbers])
+    start = torch.cat([task.start(plan.groups[g], runtime) for g in numbers])
     filmed = is_filmed(index, task.counts)
     recipe = {
         **files.header["recipe"],
