@@ -149,7 +149,8 @@ def _encoded(picture: Image.Image) -> bytes:
 @cache
 def _font(size: int) -> ImageFont.FreeTypeFont:
     """DejaVu Sans, which is a part of matplotlib, at a size in pixels."""
-    return ImageFont.truetype(Path(mpl.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf", size)
+    file = Path(mpl.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
+    return ImageFont.truetype(str(file), size)  # Pillow 10.1 takes no Path
 
 
 def _text_width(text: str) -> float:

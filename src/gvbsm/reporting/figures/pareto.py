@@ -212,7 +212,7 @@ def _draw_front(axes: Axes, front: Sequence[tuple[float, float, int]]) -> None:
         scalex=False,
         scaley=False,
     )
-    in_points = 72 / axes.get_figure(root=True).dpi  # type: ignore[union-attr]
+    in_points = 72 / axes.figure.dpi
     groups: list[list[tuple[float, float, int]]] = []
     for item in front:
         if not item[2]:
