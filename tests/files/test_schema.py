@@ -268,7 +268,7 @@ WHOLE = {
         "paper": [],
         "origin": {"preset": None, "changed": []},
         "versions": {},
-        "points": [{"name": "p", "axes": {}, "config": {}, "done": True}],
+        "points": [{"name": "p", "axes": {}, "folders": ["f"], "config": {}, "done": True}],
         "rows": [
             {
                 "point": None,

@@ -13,6 +13,7 @@ from gvbsm.backbones import build_backbone
 from gvbsm.files.artifacts import ArtifactError, write_json
 from gvbsm.reporting.figures.gallery import gallery
 from gvbsm.reporting.figures.images import PictureGrid
+from gvbsm.store.film import Film, save_film
 from support.studies import HISTORY, STUDENT, TEACHER, Maker, study_row, write_study
 
 
@@ -279,6 +280,60 @@ def test_variants_that_store_other_bytes_have_a_figure_of_it(tmp_path):
     found = [container.lines[0].get_xdata().tolist() for container in axes.containers]
     assert sorted(found) == [[400], [5100, 400, 100]]
     assert axes.get_xscale() == "log"
+
+
+def write_stages(folder, ends, starts=(0, 0, 0), method="gvbsm", numbers=range(3)):
+    """A study of three points, whose films have these grey levels at their starts and ends."""
+    names = [("SRe2L", "+DD", "+GSM")[number] for number in numbers]
+    rows = [study_row(name, method, 50.0, axes={"stage": name}) for name in names]
+    write_study(folder, "figure1", ["stage"], rows)
+    for name, start, end in zip(names, starts, ends, strict=False):
+        point = Maker(folder / "points" / name)
+        point.film(point.images(method), start, end)
+    return drawn(folder)
+
+
+def test_the_images_of_a_study_stand_side_by_side_after_their_common_start(tmp_path):
+    items = write_stages(tmp_path, ends=(40, 80, 120), starts=(9, 9, 9))
+    assert list(items) == ["study-figure1-images", "study-figure1"]
+    item = items["study-figure1-images"]
+    grid = item.figure
+    assert grid.rows == ["$bee_2", "a dog of the larger kind, brown"]
+    assert list(grid.groups) == ["start", "SRe2L", "+DD", "+GSM"]
+    levels = [[int(image.unique()) for image in images] for images in grid.groups.values()]
+    assert levels == [[9, 9], [40, 40], [80, 80], [120, 120]]
+    assert all(image.shape == (1, 3, 8, 8) for image in grid.groups["+DD"])
+    assert item.caption == (
+        "The first image of 2 classes after the last iteration at each point of the study (digits, "
+        "10 images per class). On the left is the start of all of them."
+    )
+    assert item.title == "What helps: the images"
+
+
+def test_points_with_the_same_images_share_a_column(tmp_path):
+    item = write_stages(tmp_path, ends=(40, 40, 120))["study-figure1-images"]
+    assert list(item.figure.groups) == ["start", "SRe2L", "+GSM"]
+    assert item.caption.endswith(" SRe2L and +DD have the same images.")
+
+
+def test_other_starts_are_not_shown_as_one(tmp_path):
+    item = write_stages(tmp_path, ends=(40, 80, 120), starts=(0, 0, 7))["study-figure1-images"]
+    assert list(item.figure.groups) == ["SRe2L", "+DD", "+GSM"]
+    assert item.caption.endswith(" Their starts differ.")
+
+
+def test_a_study_with_the_same_images_everywhere_or_without_films_shows_none(tmp_path):
+    assert list(write_stages(tmp_path / "same", ends=(40, 40, 40))) == ["study-figure1"]
+    assert list(write_stages(tmp_path / "one", ends=(40,))) == ["study-figure1"]
+
+
+def test_points_of_other_sizes_have_no_images_side_by_side(tmp_path):
+    write_stages(tmp_path, ends=(40, 80, 120))
+    point = Maker(tmp_path / "points" / "+GSM")
+    frames = torch.zeros(2, 2, 3, 4, 4, dtype=torch.uint8)
+    film = Film(frames, torch.tensor([0, 90]), torch.tensor([1, 3]))
+    save_film(point.folder / "synthesis", film, point.images("gvbsm"))
+    assert list(drawn(tmp_path)) == ["study-figure1"]
 
 
 def test_images_per_class_are_drawn_against_bytes_too(tmp_path):

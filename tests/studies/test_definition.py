@@ -48,6 +48,7 @@ PAPER = {
     "table10-matching": [27.8, 24.0, 31.4],
     "table11-teacher-epochs": [46.5, 45.8, 42.5, 42.1],
     "appendix-d-convnet": [32.8, 38.7],
+    "figure1-stages": [21.3, None, 21.3 + 6.5, 31.4],
     "figure5-components": [21.3, 21.3 + 0.9, None, 21.3 + 6.5 - 2.7, 21.3 + 6.5, 31.4],
     "figure6-loss": [25.4, None, 25.4 + 1.4, 25.4 + 6.0],
     "figure6-beta-dr": [31.4, None, None, None, None, 31.4 - 3.6],
@@ -415,6 +416,16 @@ def test_figure_5_climbs_from_sre2l_to_the_whole_method():
     table_10 = {point.name: point.config for point in points_of("table10-matching", settings)}
     assert table_10["both"] == steps["dd+gbm+gsm+mse-gt"]  # one run for both studies
     assert table_10["batchnorm"] == gbm
+
+
+@pytest.mark.parametrize("preset", ["cifar10", "imagenet-1k", "digits+digits-short"])
+def test_figure_1_has_stages_of_figure_5_and_shares_their_runs(preset):
+    settings = read_preset(preset)
+    stages = {point.name: point.config for point in points_of("figure1-stages", settings)}
+    steps = {point.name: point.config for point in points_of("figure5-components", settings)}
+    names = ("sre2l", "dd+mse-gt", "dd+gbm+mse-gt", "dd+gbm+gsm+mse-gt")
+    assert list(stages.values()) == [steps[name] for name in names]
+    assert {config.synthesis.init for config in stages.values()} == {"noise"}
 
 
 def test_table_3_labels_with_nested_teachers_and_shares_its_images():

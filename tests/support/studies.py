@@ -58,8 +58,9 @@ class Maker:
             for step in range(12)
         ]
 
-    def film(self, recipe):
+    def film(self, recipe, start=0, end=0):
         frames = torch.zeros(2, 3, 3, 8, 8, dtype=torch.uint8)
+        frames[:, 0], frames[:, -1] = start, end
         film = Film(frames, torch.tensor([0, 5, 90]), torch.tensor([1, 3]))
         save_film(self.folder / "synthesis", film, recipe)
 
@@ -157,11 +158,14 @@ def study_row(point, method, *values, seconds=None, stored=(100, 200), axes=None
 
 
 def write_study(folder, name, axes, rows, paper=None):
-    (folder / "points").mkdir(exist_ok=True)
+    (folder / "points").mkdir(parents=True, exist_ok=True)
     points = {row["point"]: row["axes"] for row in rows if row["point"] is not None}
     config = {"ipc": 10, "method": "gvbsm", "data": {"name": "digits"}}
-    entries = [{"name": n, "axes": at, "done": True, "config": config} for n, at in points.items()]
-    entries.append({"name": "later", "axes": {}, "done": False, "config": config})
+    entries = [
+        {"name": n, "axes": at, "folders": [f"points/{n}"], "done": True, "config": config}
+        for n, at in points.items()
+    ]
+    entries.append({"name": "later", "axes": {}, "folders": [], "done": False, "config": config})
     content = {
         "study": name,
         "title": "what helps",

@@ -20,7 +20,7 @@ from gvbsm.studies.definition import read_study, read_sweep_plan, study_names
 
 
 def sweep_verb(argv: list[str], others: Others) -> int:
-    """Run all points of the studies; print the results of each study as it ends."""
+    """Run all points of the studies, print the results of each as it ends, write the report."""
     from jsonargparse import ArgumentError
 
     if {"-h", "--help"} & set(argv):
@@ -52,6 +52,7 @@ def sweep_verb(argv: list[str], others: Others) -> int:
     origin = Origin.of(preset, preset_settings, point_settings)
     start_log(quiet, log_format or "text")
     others.start(plan.studies[0][1][0].config)
+    from gvbsm.reporting import report
     from gvbsm.studies.sweep import run_plan
     from gvbsm.studies.table import format_study
 
@@ -60,6 +61,8 @@ def sweep_verb(argv: list[str], others: Others) -> int:
             continue
         print(format_study(content))
         print(f"\nresults: {folder / content['study']}.json and .csv\n", flush=True)
+    if not read_launch().rank:
+        print(f"report: {report(folder, quiet)}")
     return 0
 
 
@@ -73,6 +76,7 @@ def _sweep_help() -> str:
             "                   [--section.key value ...]",
             "",
             "Runs a preset once for each point of a study and prints the results side by side.",
+            "The report and its figures are then in DIR/report/.",
             "Files that points share are made once. The same command continues a stopped sweep.",
             "",
             "  STUDY      a study of the list below, a YAML file, several joined by +, or all",

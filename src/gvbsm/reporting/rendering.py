@@ -173,8 +173,8 @@ def _environment() -> Environment:
 
 
 def _breakable(name: str) -> Markup:
-    """An escaped name that may wrap after a dot, an underscore, a comma or an equals sign."""
-    parts = re.split(r"(?<=[._,=])", name)
+    """An escaped name that may wrap after a dot, an underscore, a comma, an equals or plus sign."""
+    parts = re.split(r"(?<=[._,=])|(?<=\w\+)", name)  # a plus sign in front stays
     return Markup("<wbr>").join(escape(part) for part in parts)
 
 

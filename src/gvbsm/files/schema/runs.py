@@ -308,6 +308,7 @@ class StudyPoint(Manifest):
 
     name: Text
     axes: dict[str, Any]
+    folders: list[Text]
     config: dict[str, Any]
     done: bool
 

@@ -21,6 +21,7 @@ from gvbsm.reporting.figures.studies import (
     draw_points,
     draw_scaling,
 )
+from gvbsm.reporting.figures.study_images import START, study_images
 from gvbsm.reporting.wording import listed
 
 LOG_FROM = 5.0  # largest over smallest value from which an axis is logarithmic
@@ -36,10 +37,12 @@ def study_figures(directory: Path) -> Iterator[CaptionedFigure]:
     """
     for study in read_studies(directory):
         with fitting(directory / f"{study.name}.json"):
-            yield from list(_study(study))
+            yield from list(_study(directory, study))
 
 
-def _study(study: StudyResults) -> Iterator[CaptionedFigure]:
+def _study(directory: Path, study: StudyResults) -> Iterator[CaptionedFigure]:
+    if (figure := _images(directory, study)) is not None:
+        yield figure
     numbers = _numbers(study)
     if numbers:
         yield _scaling(study, numbers)
@@ -56,6 +59,27 @@ def _study(study: StudyResults) -> Iterator[CaptionedFigure]:
     name, title = f"study-{study.name}-pareto", f"{_title(study)}: accuracy for time and storage"
     if (front := pareto_figure(name, title, study_sets(study), _where(study))) is not None:
         yield front
+
+
+def _images(directory: Path, study: StudyResults) -> CaptionedFigure | None:
+    """Figure 1: the images of the points side by side."""
+    if (found := study_images(directory, study)) is None:
+        return None
+    classes, columns = found.grid.rows, spell_count(len(found.points), "set")
+    start = (
+        f"On the left is the {START} of all of them." if found.has_start else "Their starts differ."
+    )
+    shared = "".join(
+        f" {listed(points)} have the same images." for points in found.points if len(points) > 1
+    )
+    return CaptionedFigure(
+        f"study-{study.name}-images",
+        f"{_title(study)}: the images",
+        f"The first image of {spell_count(len(classes), 'class')} after the last iteration at each "
+        f"point of the study{_where(study)}. {start}{shared}",
+        f"Images of {columns} for {spell_count(len(classes), 'class')}",
+        found.grid,
+    )
 
 
 def _numbers(study: StudyResults) -> dict[str, float]:
