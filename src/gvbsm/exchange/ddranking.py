@@ -6,9 +6,10 @@ and `utils/`): a folder of images with labels by teachers online (mode M) is the
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,12 +23,20 @@ from gvbsm.config import (
     OptimizerConfig,
     ViewConfig,
 )
+from gvbsm.config.build import build_config, to_dict
 from gvbsm.config.keys import value_at
+from gvbsm.config.yaml_files import format_yaml
 from gvbsm.data.epochs import batch_size_for
 from gvbsm.exchange.load import SetDescription
 from gvbsm.files.artifacts import ArtifactError, atomic
+from gvbsm.files.schema import checked_header
 from gvbsm.files.tensors import load_tensors
 from gvbsm.pipeline.tables import images_per_class
+from gvbsm.store.distilled import DistilledDataset
+from gvbsm.store.training_settings import recorded_settings
+from gvbsm.store.workdir import Workspace
+
+log = logging.getLogger("gvbsm")
 
 
 @dataclass(frozen=True)
@@ -288,3 +297,57 @@ def write_teachers(folder: Path, files: Mapping[str, Path], facts: SetDescriptio
             torch.save(teacher_state(backbone, tensors, facts), draft)
         written.append(name)
     return written
+
+
+def _sections(distilled: DistilledDataset) -> tuple[LabelsConfig, EvaluationConfig]:
+    """Settings of labels and evaluation recorded with the set; defaults where none are."""
+    recorded = recorded_settings(distilled)
+    known = {
+        section: {key: value for key, value in recorded.get(section, {}).items() if key in fields}
+        for section, fields in (
+            ("labels", to_dict(LabelsConfig())),
+            ("evaluation", to_dict(EvaluationConfig())),
+        )
+    }
+    # Set aside: the defaults would reject these teachers and these options.
+    labels = known["labels"]
+    options = {key: labels.pop(key) for key in ("weights", "batchnorm") if key in labels}
+    known["labels"] = {**labels, "backbones": None, "store": True}
+    config = build_config(known)
+    return replace(config.labels, **options), config.evaluation
+
+
+def write_score(
+    draft: Path, distilled: DistilledDataset, facts: SetDescription, workspace: Workspace
+) -> None:
+    """Write all that DD-Ranking reads beside the images: teachers, configuration and script.
+
+    Args:
+        draft: The folder of the export.
+        distilled: The set.
+        facts: Its description (`gvbsm.json`).
+        workspace: The work directory, which has the teachers.
+    """
+    labels, evaluation = _sections(distilled)
+    files = {checked_header(path)["backbone"]: path for path in workspace.teachers()}
+    teachers = write_teachers(draft / "teachers", files, facts)
+    if not teachers:
+        log.warning("DD-Ranking has none of the teachers' networks: its soft labels need another")
+    if names := inexpressible(labels, evaluation):
+        log.warning(
+            "DD-Ranking has no such settings, and trains without them: %s", ", ".join(names)
+        )
+    config = configuration(facts, teachers, labels, evaluation)
+    (draft / "config.yaml").write_text(format_yaml(config), encoding="utf-8")
+    rate = evaluation.optimizer.lr
+    (draft / "score.py").write_text(_SCORE.format(rate=rate), encoding="utf-8")
+
+
+_SCORE = '''"""Scores this set (ddranking 0.2.0): real/ must hold the real pictures."""
+
+from ddranking.config import Config
+from ddranking.metrics import LabelRobustScoreSoft
+
+config = Config.from_file("config.yaml")
+print(LabelRobustScoreSoft(config).compute_metrics(image_path="images", syn_lr={rate}))
+'''

@@ -15,11 +15,9 @@ from typing import Any
 import torch
 
 from gvbsm._version import __version__
-from gvbsm.config import ConfigError, EvaluationConfig, LabelsConfig
-from gvbsm.config.build import build_config, to_dict
+from gvbsm.config import ConfigError
 from gvbsm.config.keys import merge
 from gvbsm.config.paths import data_title, user_path
-from gvbsm.config.yaml_files import format_yaml
 from gvbsm.data.class_sizes import ipc_of_labels
 from gvbsm.data.pictures import write_image
 from gvbsm.data.sources.hub_library import need
@@ -27,12 +25,7 @@ from gvbsm.engine.device import Runtime
 from gvbsm.engine.torch_defaults import torch_defaults
 from gvbsm.exchange import hub
 from gvbsm.exchange.card import PICTURE, dataset_card, extraction
-from gvbsm.exchange.ddranking import (
-    check_scorable,
-    configuration,
-    inexpressible,
-    write_teachers,
-)
+from gvbsm.exchange.ddranking import check_scorable, write_score
 from gvbsm.exchange.load import (
     FACTS,
     FORMS,
@@ -54,7 +47,6 @@ from gvbsm.store.distilled import DistilledDataset
 from gvbsm.store.label_store import is_normalized
 from gvbsm.store.showing import png
 from gvbsm.store.soft_labels import SoftLabels
-from gvbsm.store.training_settings import recorded_settings
 from gvbsm.store.workdir import Workspace
 
 log = logging.getLogger("gvbsm")
@@ -117,16 +109,37 @@ def export(
     if form == "folder":
         _check_order(distilled)
     with replacing(out) as draft:
-        _write_images(draft, form, distilled, facts, bar, user_path(source))
-        write_json(draft / FACTS, facts)
-        if form != "dd-ranking":
-            _write_training(draft, form, distilled, bar)
-        (draft / "README.md").write_text(dataset_card(facts), encoding="utf-8")
+        write_set(draft, form, distilled, facts, bar, user_path(source))
     if form != "dd-ranking":
         log.info("to train on it without gvbsm: python %s TEST_PICTURES", out / SCRIPT)
     elif distilled.soft_labels is not None:
         log.info("DD-Ranking has no place for soft labels: the other forms have")
     return out
+
+
+def write_set(
+    draft: Path,
+    form: str,
+    distilled: DistilledDataset,
+    facts: SetDescription,
+    bar: Runtime,
+    source: Path,
+) -> None:
+    """Write all files of a set that is exported as a folder.
+
+    Args:
+        draft: The folder, which is there.
+        form: folder, hub or dd-ranking.
+        distilled: The set.
+        facts: Its description (`describe_set`).
+        bar: Progress.
+        source: Where the set was read from; DD-Ranking takes its teachers.
+    """
+    _write_images(draft, form, distilled, facts, bar, source)
+    write_json(draft / FACTS, facts)
+    if form != "dd-ranking":
+        _write_training(draft, form, distilled, bar)
+    (draft / "README.md").write_text(dataset_card(facts), encoding="utf-8")
 
 
 def _write_images(
@@ -143,7 +156,8 @@ def _write_images(
     elif form == "folder":
         _write_folder(draft, distilled, facts, bar)
     else:
-        _write_ddranking(draft, distilled, facts, bar, Workspace(source))
+        _write_folder(draft / "images", distilled, facts, bar)
+        write_score(draft, distilled, facts, Workspace(source))
 
 
 def _write_training(draft: Path, form: str, distilled: DistilledDataset, bar: Runtime) -> None:
@@ -323,57 +337,6 @@ def _copy_labels(folder: Path, distilled: DistilledDataset, bar: Runtime) -> Non
         if path.suffix == ".safetensors":
             load_tensors(path, "labels")  # damage must not travel
         shutil.copyfile(path, folder / path.name)
-
-
-def _sections(distilled: DistilledDataset) -> tuple[LabelsConfig, EvaluationConfig]:
-    """Settings of labels and evaluation recorded with the set; defaults where none are."""
-    recorded = recorded_settings(distilled)
-    known = {
-        section: {key: value for key, value in recorded.get(section, {}).items() if key in fields}
-        for section, fields in (
-            ("labels", to_dict(LabelsConfig())),
-            ("evaluation", to_dict(EvaluationConfig())),
-        )
-    }
-    # Set aside: the defaults would reject these teachers and these options.
-    labels = known["labels"]
-    options = {key: labels.pop(key) for key in ("weights", "batchnorm") if key in labels}
-    known["labels"] = {**labels, "backbones": None, "store": True}
-    config = build_config(known)
-    return replace(config.labels, **options), config.evaluation
-
-
-def _write_ddranking(
-    draft: Path,
-    distilled: DistilledDataset,
-    facts: SetDescription,
-    bar: Runtime,
-    workspace: Workspace,
-) -> None:
-    _write_folder(draft / "images", distilled, facts, bar)
-    labels, evaluation = _sections(distilled)
-    files = {checked_header(path)["backbone"]: path for path in workspace.teachers()}
-    teachers = write_teachers(draft / "teachers", files, facts)
-    if not teachers:
-        log.warning("DD-Ranking has none of the teachers' networks: its soft labels need another")
-    if names := inexpressible(labels, evaluation):
-        log.warning(
-            "DD-Ranking has no such settings, and trains without them: %s", ", ".join(names)
-        )
-    config = configuration(facts, teachers, labels, evaluation)
-    (draft / "config.yaml").write_text(format_yaml(config), encoding="utf-8")
-    rate = evaluation.optimizer.lr
-    (draft / "score.py").write_text(_SCORE.format(rate=rate), encoding="utf-8")
-
-
-_SCORE = '''"""Scores this set (ddranking 0.2.0): real/ must hold the real pictures."""
-
-from ddranking.config import Config
-from ddranking.metrics import LabelRobustScoreSoft
-
-config = Config.from_file("config.yaml")
-print(LabelRobustScoreSoft(config).compute_metrics(image_path="images", syn_lr={rate}))
-'''
 
 
 def _write_file(out: Path, distilled: DistilledDataset, facts: SetDescription) -> None:
