@@ -165,6 +165,14 @@ def test_one_file_holds_all(workdir, tmp_path):
     assert facts["images"] == 4
 
 
+def test_no_path_of_this_machine_is_exported(workdir, tmp_path):
+    weights = {"pretrained": True, "weights_dir": "/secret/weights"}
+    ended(workdir, squeeze={**weights, "weights_classes": "/secret/names"})
+    out = export(workdir, "folder", tmp_path / "e", quiet=True)
+    for name in ("gvbsm.json", "README.md"):
+        assert "/secret" not in (out / name).read_text(), name
+
+
 def test_an_export_of_an_export_tells_the_same(workdir, tmp_path):
     ended(workdir)
     first = export(workdir, "safetensors", tmp_path / "a.safetensors", quiet=True)

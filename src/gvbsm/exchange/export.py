@@ -265,7 +265,9 @@ def describe_set(distilled: DistilledDataset, source: Path, form: str) -> SetDes
     if "form" not in header and (source / "results.json").is_file():
         results = read_json(source / "results.json")
         checked(Results, results, source / "results.json")
-        paths = {"data": {"root": None}, "baselines": {"sets": {}}}  # of this machine
+        weights = {"weights_dir": None, "weights_classes": None}
+        # paths of this machine
+        paths = {"data": {"root": None}, "squeeze": weights, "baselines": {"sets": {}}}
         facts["config"] = merge(results["config"], paths)
         facts["results"] = results["rows"]
         if "name" in results["config"].get("data", {}):
