@@ -1,4 +1,4 @@
-.PHONY: check docs format test release
+.PHONY: check docs format lowest newest release test
 
 # Everything that a change must pass: formatter, linter, strict types, tests.
 check:
@@ -17,6 +17,11 @@ format:
 
 test:
 	pytest
+
+# Tries the wheel in a new environment with the lowest Python and libraries that pyproject.toml allows,
+# or with the newest libraries and this Python. It takes 6 GB in TMPDIR.
+lowest newest:
+	python .ci/versions.py $@ $(if $(PYTHON),--python $(PYTHON))
 
 # Builds and tries a release; prints what it would publish. `make release PUBLISH=1` publishes it.
 release:

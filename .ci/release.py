@@ -12,17 +12,12 @@ import shlex
 import subprocess
 import sys
 import tempfile
-import venv
 import zipfile
 from collections.abc import Collection, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-RUN = (
-    "run digits --squeeze.epochs 1 --synthesis.iterations 5 --labels.epochs 10 "
-    "--labels.min_steps 0 --evaluation.seeds 1 --baselines.methods random-soft --quiet"
-)  # the first command of the README, shortened
 
 
 def read_versions(root: Path) -> dict[str, str]:
@@ -100,13 +95,10 @@ def build(folder: Path) -> list[Path]:
     return files
 
 
-def try_wheel(wheel: Path, folder: Path) -> None:
-    """Install a wheel in a new environment, and run it outside of the repository."""
-    venv.create(folder / "venv", with_pip=True)
-    scripts = folder / "venv" / ("Scripts" if sys.platform == "win32" else "bin")
-    call([scripts / "python", "-m", "pip", "install", "--quiet", wheel], folder)
-    call([scripts / "gvbsm", "--version"], folder)
-    print(call([scripts / "gvbsm", *shlex.split(RUN)], folder))
+def try_wheel(wheel: Path) -> None:
+    """Install a wheel in a new environment with the newest libraries, and run its command."""
+    options = ["newest", "--no-tests", "--package", wheel]
+    call([sys.executable, ROOT / ".ci" / "versions.py", *options])
 
 
 def main() -> None:
@@ -120,7 +112,7 @@ def main() -> None:
     version = check_versions(tags, call(["git", "tag", "--points-at", "HEAD"]).split())
     with tempfile.TemporaryDirectory() as temporary:
         files = build(Path(temporary) / "dist")
-        try_wheel(next(path for path in files if path.suffix == ".whl"), Path(temporary))
+        try_wheel(next(path for path in files if path.suffix == ".whl"))
         tag = f"v{version}"
         commands: list[Sequence[str | Path]] = [
             ["git", "tag", "--annotate", tag, "--message", f"Release {version}"],
