@@ -44,7 +44,7 @@ KINDS = {
 }
 PYTHON = {  # heading -> names of the page of the Python interface
     "Runs": ("run", "plan", "sweep", "report"),
-    "Distilled sets": ("load", "export", "merge", "train"),
+    "Distilled sets": ("load", "export", "collect", "merge", "train"),
     "Networks and pictures": ("build_backbone", "load_dataset"),
 }
 CLASSES = {  # heading -> what these functions return or take, and the members that are shown

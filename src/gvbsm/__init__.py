@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from gvbsm.data.datasets import load_dataset as load_dataset
     from gvbsm.data.pictures import DataError as DataError
     from gvbsm.engine.device import RunError as RunError
+    from gvbsm.exchange.collection import collect as collect
     from gvbsm.exchange.export import export as export
     from gvbsm.exchange.load import load as load
     from gvbsm.exchange.merge import merge as merge
@@ -40,6 +41,7 @@ _ORIGIN = {
     "RunError": ("engine.device", "RunError"),
     "SoftLabels": ("store.soft_labels", "SoftLabels"),
     "build_backbone": ("api", "build_backbone"),
+    "collect": ("exchange.collection", "collect"),
     "export": ("exchange.export", "export"),
     "load": ("exchange.load", "load"),
     "load_dataset": ("data.datasets", "load_dataset"),

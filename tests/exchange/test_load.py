@@ -274,7 +274,7 @@ def test_a_set_of_the_hub(workdir, tmp_path, monkeypatch):
         link.parent.mkdir(parents=True, exist_ok=True)
         path.rename(blobs / str(number))
         link.symlink_to(blobs / str(number))
-    monkeypatch.setattr(hub, "download", lambda name: snapshot)
+    monkeypatch.setattr(hub, "download", lambda name, folder: snapshot)
     assert torch.equal(load("user/name").images, load_distilled(workdir).images)
     link = next(snapshot.glob("*/*.png"))
     link.unlink()

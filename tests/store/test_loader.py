@@ -163,7 +163,7 @@ def test_every_export_gives_the_same_batches(form, labeled, tmp_path, monkeypatc
         pytest.importorskip("datasets")
     suffix = ".safetensors" if form == "safetensors" else ""
     exported = export(tmp_path / "w", kind, tmp_path / "a" / "b" / f"e{suffix}", quiet=True)
-    monkeypatch.setattr("gvbsm.exchange.hub.download", lambda name: exported)
+    monkeypatch.setattr("gvbsm.exchange.hub.download", lambda name, folder: exported)
     again = load("user/name" if form == "user/name" else exported, cache=tmp_path / "cache")
     for batch, expected in zip(again.batches(2), distilled.batches(2), strict=True):
         assert all(torch.equal(*pair) for pair in zip(batch, expected, strict=True))

@@ -14,7 +14,7 @@ import sys
 from collections.abc import Callable, Sequence
 
 from gvbsm._version import __version__
-from gvbsm.cli.exchange import export_verb, merge_verb, train_verb
+from gvbsm.cli.exchange import collect_verb, export_verb, merge_verb, train_verb
 from gvbsm.cli.help import VERBS
 from gvbsm.cli.planning import plan_verb
 from gvbsm.cli.reading import list_verb, report_verb, show_verb
@@ -37,6 +37,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "list": list_verb,
     "settings": settings_verb,
     "export": export_verb,
+    "collect": collect_verb,
     "merge": merge_verb,
     "train": train_verb,
 }

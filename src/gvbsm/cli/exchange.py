@@ -1,4 +1,4 @@
-"""The verbs `export`, `merge` and `train`: write a set in another form, join several, train."""
+"""The verbs `export`, `collect`, `merge` and `train` of distilled sets."""
 
 from __future__ import annotations
 
@@ -85,6 +85,33 @@ def merge_verb(argv: list[str]) -> int:
     return 0
 
 
+def collect_verb(argv: list[str]) -> int:
+    """Collect finished runs in a folder, and push it to the Hub if `--push` is given."""
+    if asks_for_help(argv):
+        print("\n".join(_collect_help()))
+        return 0
+    from jsonargparse import ArgumentError, ArgumentParser
+
+    parser = ArgumentParser(prog="gvbsm collect", exit_on_error=False, allow_abbrev=False)
+    parser.add_argument("workdirs", type=str, nargs="+")
+    parser.add_argument("--out", type=str, required=True)
+    parser.add_argument("--overwrite", action="store_true")
+    parser.add_argument("--push", type=str)
+    parser.add_argument("--quiet", action="store_true")
+    try:
+        parsed = parser.parse_args(argv)
+    except ArgumentError as error:
+        raise ConfigError(_explain(str(error), parser.prog)) from None
+    start_log(parsed.quiet)
+    from gvbsm.exchange.collection import collect, push
+
+    out = collect(parsed.workdirs, parsed.out, overwrite=parsed.overwrite, quiet=parsed.quiet)
+    print(out)
+    if parsed.push is not None:
+        print(push(out, parsed.push))
+    return 0
+
+
 def train_verb(argv: list[str]) -> int:
     """Train a network on a distilled set; print its last test accuracy and its file."""
     if asks_for_help(argv):
@@ -140,6 +167,22 @@ def _export_help() -> Iterator[str]:
     )
     yield ""
     yield "example: gvbsm export runs/digits --to folder --out digits-distilled"
+
+
+def _collect_help() -> Iterator[str]:
+    yield "usage: gvbsm collect WORKDIR ... --out DIR"
+    yield ""
+    yield from table(
+        [
+            ("WORKDIR", "the work directory of a finished run; its name is that of the set"),
+            ("--out DIR", "the folder of all sets and teachers, with an index and checksums"),
+            ("--overwrite", "replace a collection there"),
+            ("--push USER/NAME", "publish it there on the Hugging Face Hub"),
+            ("--quiet", "no progress bars and no log"),
+        ]
+    )
+    yield ""
+    yield "example: gvbsm collect runs/digits runs/cifar10 --out SETS"
 
 
 def _merge_help() -> Iterator[str]:

@@ -28,6 +28,7 @@ VERBS = {
     "list": "list the presets, data, networks or studies that a command can name",
     "settings": "print the settings of a run as a YAML file",
     "export": "export a set (pictures, Hugging Face Hub, DD-Ranking, one file) or a network (ONNX)",
+    "collect": "collect the sets and teachers of finished runs in a folder to publish",
     "merge": "merge distilled sets of several clients into one",
     "train": "train any network on a distilled set, yours or somebody else's",
     "show": "list what a work directory holds",

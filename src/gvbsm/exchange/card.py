@@ -21,6 +21,17 @@ PAPER = (
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (10**6, "100K<n<1M"))
 
 
+_IMAGENET = " ImageNet's terms of access allow non-commercial research and education alone."
+_CIFAR = " The authors of CIFAR (Krizhevsky, 2009) name no license and ask for a citation."
+_TERMS = {  # data set -> a sentence on the terms of its pictures
+    "digits": " They are from UCI's Optical Recognition of Handwritten Digits (Alpaydin and Kaynak,"
+    " 1998), which UCI has under CC BY 4.0.",
+    "cifar10": _CIFAR,
+    "cifar100": _CIFAR,
+    "tiny-imagenet": _IMAGENET,
+    "imagenet-1k": _IMAGENET,
+}
+
 PICTURE = "images.png"
 _SHOWN_CLASSES = 20
 HUB_FILES = f"""- `data/`: images and hard labels as Parquet, columns `image` and `label`.
@@ -48,10 +59,10 @@ def dataset_card(facts: SetDescription) -> str:
         facts: The description of the set (`gvbsm.json`).
     """
     form = facts["form"]
-    facts = _quoted(facts)
+    facts = quoted(facts)
     sections = [
-        _hub_head(facts) if form == "hub" else "",
-        f"# {_title(facts)}, distilled: {images_per_class(facts)}\n",
+        hub_head(facts["images"], {"default": "data/*.parquet"}) if form == "hub" else "",
+        f"# {title_of(facts)}, distilled: {images_per_class(facts)}\n",
         f"![The first images of each class]({PICTURE})\n" if form == "hub" else "",
         _first_images(facts) if form == "folder" else "",
         _about(facts),
@@ -60,8 +71,7 @@ def dataset_card(facts: SetDescription) -> str:
         _training(facts),
         _loading(facts) if form == "hub" else "",
         _settings(facts),
-        "## License\n\nNot settled here: the images are derived from the pictures of "
-        f"{_title(facts)}, whose terms may bind them."
+        f"## License\n\n{terms_of(facts, 'the images are derived from')}"
         + (" Fill in `license` above.\n" if form == "hub" else "\n"),
     ]
     return "\n".join(section for section in sections if section)
@@ -80,8 +90,23 @@ def extraction(name: str) -> str:
     return f"python -c '{code}' > train_plain.py"
 
 
-def _title(facts: SetDescription) -> str:
+def title_of(facts: SetDescription) -> str:
+    """Return the name of the data of a set, as its user gives it."""
     return str(facts.get("title") or facts["dataset"])
+
+
+def terms_of(facts: SetDescription, made: str) -> str:
+    """Write what is known of the terms of the source pictures.
+
+    Args:
+        facts: The description of the set.
+        made: What was made of them, as the beginning of a sentence: `the images are derived from`.
+    """
+    known = _TERMS.get(str(facts["dataset"]), "")
+    return (
+        f"Not settled here: {made} the pictures of {title_of(facts)}, whose terms may bind "
+        f"them.{known}"
+    )
 
 
 def _first_images(facts: SetDescription) -> str:
@@ -93,15 +118,21 @@ def _first_images(facts: SetDescription) -> str:
     return "\n".join([*tags, ""]) if tags else ""
 
 
-def _hub_head(facts: SetDescription) -> str:
-    count = facts["images"]
+def hub_head(images: int, tables: Mapping[str, str]) -> str:
+    """Write the header of a README that the Hub reads.
+
+    Args:
+        images: Number of all images.
+        tables: Name of each configuration -> the pattern of its Parquet files.
+    """
     head = {
         "license": "unknown",
         "task_categories": ["image-classification"],
-        "size_categories": [next((name for most, name in _SIZES if count < most), "n>1M")],
+        "size_categories": [next((name for most, name in _SIZES if images < most), "n>1M")],
         "tags": ["dataset-distillation"],
         "configs": [
-            {"config_name": "default", "data_files": [{"split": "train", "path": "data/*.parquet"}]}
+            {"config_name": name, "data_files": [{"split": "train", "path": pattern}]}
+            for name, pattern in tables.items()
         ],
     }
     return f"---\n{format_yaml(head)}---\n"
@@ -152,7 +183,7 @@ def _training(facts: SetDescription) -> str:
     return "\n".join([*lines, ""])
 
 
-def _quoted(facts: SetDescription) -> SetDescription:
+def quoted(facts: SetDescription) -> SetDescription:
     """Escape Markdown and HTML in names, which a page of the Hub would render."""
     shown = ("dataset", "title", "gvbsm", "method", "teachers", "results", "versions")
     return {name: escaped(item) if name in shown else item for name, item in facts.items()}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,18 @@ _BATCH_BYTES = 64 * 1024**2  # of pictures that are decoded at once
 _ROW_BYTES = 1024  # of a row beside its picture
 
 
-def download(name: str) -> Path:
-    """Download a data set (USER/NAME) from the Hub; return its folder in the cache.
+def split_name(source: str) -> tuple[str, str | None] | None:
+    """Split USER/NAME or USER/NAME/FOLDER into USER/NAME and the folder; None if it is neither."""
+    match = re.fullmatch(r"([\w.-]+/[\w.-]+)(?:/(?!\.{1,2}$)([\w.+-]+))?", source)
+    return None if match is None else (match[1], match[2])
+
+
+def download(name: str, folder: str | None = None) -> Path:
+    """Download a data set from the Hub; return its folder in the cache.
+
+    Args:
+        name: USER/NAME.
+        folder: Download this folder of it alone.
 
     Raises:
         DataError: If there is none, or the Hub cannot be reached.
@@ -24,7 +35,8 @@ def download(name: str) -> Path:
     from huggingface_hub import snapshot_download
 
     try:
-        return Path(snapshot_download(name, repo_type="dataset"))
+        patterns = None if folder is None else [f"{folder}/*"]
+        return Path(snapshot_download(name, repo_type="dataset", allow_patterns=patterns))
     except Exception as error:  # no network, no such repository, no access
         first = first_line(error)
         raise DataError(f"cannot fetch {name} from the Hugging Face Hub: {first}") from error

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import io
 import os
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -91,8 +90,8 @@ def load(
 
     Args:
         source: A work directory, an exported folder or file, the name of a set on the Hugging Face
-            Hub (user/name), which is downloaded, or a plain set with hard labels: class folders of
-            pictures, or an .npz.
+            Hub (user/name, or user/name/set of a collection), which is downloaded, or a plain set
+            with hard labels: class folders of pictures, or an .npz.
         cache: Where soft labels of a single file are unpacked; None is ~/.cache/gvbsm.
         logit_normalization: Take the soft labels with logit normalization, or those without, of a
             work directory that may hold both; None takes those of most students.
@@ -121,18 +120,19 @@ def _load_exported(source: str | Path, path: Path, cache: Path | None) -> Distil
         return load_plain(path)
     if path.is_file():
         return _load_file(path, cache or cache_folder())
-    name = str(source)
-    # if its parent is a folder here, it is a mistyped path: do not query the Hub
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", name) or path.parent.is_dir():
+    name = hub.split_name(str(source))
+    # if a folder above it is here, it is a mistyped path: do not query the Hub
+    if name is None or any(map(Path.is_dir, path.parents[: str(source).count("/")])):
         raise ArtifactError(
             f"there is no {path}; name a work directory, an exported folder or .safetensors file, "
-            "or a set of the Hugging Face Hub as user/name"
+            "or a set of the Hugging Face Hub as user/name, or user/name/set of a collection"
         )
-    folder = hub.download(name)
+    snapshot = hub.download(*name)
+    folder = snapshot / (name[1] or "")
     if not (folder / FACTS).is_file():
-        raise ArtifactError(f"{name} on the Hub holds no {FACTS}: it is no set of `gvbsm export`")
+        raise ArtifactError(f"{source} on the Hub holds no {FACTS}: it is no set of `gvbsm export`")
     # a snapshot is links to files that lie two folders up, beside it
-    return _load_folder(folder, folder.parent.parent)
+    return _load_folder(folder, snapshot.parent.parent)
 
 
 def _run_settings(workdir: Path) -> dict[str, Any]:
