@@ -78,6 +78,7 @@ def test_what_processes_may_differ_in_changes_no_results():
         "data.root",
         "data.in_memory",
         "data.workers",
+        "evaluation.corruptions.folder",
         "baselines.sets",
     }
     assert {"device", "threads", "processes", "data.root", "data.workers"} < {*idle}

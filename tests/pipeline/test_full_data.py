@@ -6,8 +6,8 @@ from gvbsm import api
 from gvbsm.config import ConfigError
 from gvbsm.config.build import as_config, build_config
 from gvbsm.files.artifacts import read_json
-from gvbsm.pipeline.full_data import train_full
 from gvbsm.pipeline.run import Run
+from gvbsm.pipeline.training.full_data import train_full
 from gvbsm.store.recipes import Recipes, full_training
 from support.toy import StoppedError
 from support.workdirs import quick_settings, write_arrays, write_files

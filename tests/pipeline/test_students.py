@@ -7,7 +7,7 @@ import pytest
 from gvbsm.config.build import as_config
 from gvbsm.engine.processes import ALONE
 from gvbsm.pipeline.evaluated_sets import EvaluatedSet
-from gvbsm.pipeline.students import train_students
+from gvbsm.pipeline.training.students import train_students
 from gvbsm.pipeline.work_sharing import Teamwork
 from gvbsm.store.distilled import save_images
 from gvbsm.store.image_set import ImageSet
@@ -43,9 +43,8 @@ def trained(data, runtime, teachers, tmp_path, caplog):
 
         seeds = range(config.evaluation.seeds)
         team = Teamwork(workspace, ALONE)
-        train_students(
-            [EvaluatedSet(image_set, seeds)], data, runtime, recipes, team, Asked(), "networks"
-        )
+        sets = [EvaluatedSet(image_set, seeds)]
+        train_students(sets, data, runtime, recipes, team, Asked(), config)
         times = sorted(workspace.seconds())
         return asked, [record.getMessage() for record in caplog.records], times
 

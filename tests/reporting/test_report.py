@@ -281,14 +281,15 @@ def test_the_table_has_columns_for_what_was_measured(tmp_path, plain_gallery):
     results["rows"][0]["metrics"] = {
         "calibration_error": spread(4.0, 6.0),
         "balanced": spread(55.0, 55.0),
+        "corrupted": spread(30.0, 31.0),
         "by_class": [70.0, 40.0],
     }
     write_json(workdir / "results.json", results)
     tree = Tree(page_of(workdir))
-    heads = ["top-1 %", "balanced %", "lowest class, %", "n"]
+    heads = ["top-1 %", "balanced %", "corrupted %", "lowest class, %", "n"]
     assert tree.row("trained on")[3:] == heads
-    assert tree.row("G-VBSM")[4:] == ["55.0 ± 0.2", "bee: 40.0", "2"]
-    assert tree.row("random real pictures, soft")[4:] == ["", "", "3"]
+    assert tree.row("G-VBSM")[4:] == ["55.0 ± 0.2", "30.5 ± 0.2", "bee: 40.0", "2"]
+    assert tree.row("random real pictures, soft")[4:] == ["", "", "", "3"]
     assert tree.measures("trained on")[2:] == [
         "best epoch %",
         "calibration error %",

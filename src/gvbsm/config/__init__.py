@@ -22,6 +22,8 @@ from gvbsm.config.run import (
 )
 from gvbsm.config.stages import (
     CoresetConfig,
+    Corruption,
+    CorruptionsConfig,
     EvaluationConfig,
     HardPhaseConfig,
     LabelsConfig,
@@ -42,6 +44,8 @@ __all__ = [
     "ConfigError",
     "ContinualConfig",
     "CoresetConfig",
+    "Corruption",
+    "CorruptionsConfig",
     "DataConfig",
     "EvaluationConfig",
     "HardPhaseConfig",

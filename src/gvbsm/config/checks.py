@@ -29,6 +29,7 @@ def faults(config: Config) -> Iterator[str]:
         _label_faults,
         _weight_faults,
         _mode_faults,
+        _corruption_faults,
         _later_papers_faults,
     ):
         yield from filter(None, messages(config))
@@ -231,6 +232,22 @@ def _weight_faults(config: Config) -> Iterator[str | None]:
             yield f"labels.weights names {name!r}, which is none of the labels' {list(teachers)}"
     if teachers and all(weights.get(name, 1.0) == 0 for name in teachers):
         yield "labels.weights is 0 for all teachers of the labels; give one a positive weight"
+
+
+def _corruption_faults(config: Config) -> Iterator[str]:
+    name, section = "evaluation.corruptions", config.evaluation.corruptions
+    if not section.severities or len({*section.severities}) < len(section.severities):
+        yield f"{name}.severities must name each once, got {list(section.severities)}"
+    if not {*section.severities} <= {1, 2, 3, 4, 5}:
+        yield f"{name}.severities must be from 1 to 5, got {list(section.severities)}"
+    if section.folder is not None and not section.kinds:
+        yield f"{name}.folder is only read with {name}.kinds: name kinds, such as all"
+    for baseline, settings in config.baselines.overrides.items():
+        if "corruptions" in settings.get("evaluation", {}):
+            yield (
+                f"baselines.overrides.{baseline} must not change evaluation.corruptions: all rows "
+                "are tested on the same pictures"
+            )
 
 
 def _mode_faults(config: Config) -> Iterator[str]:

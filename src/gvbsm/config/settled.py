@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
-from gvbsm.config import Config, ConfigError, LabelsConfig
+from gvbsm.config import Config, ConfigError, Corruption, CorruptionsConfig, LabelsConfig
 
 
 def settle_beta_dr(config: Config) -> Config:
@@ -51,6 +51,12 @@ def labeling_teachers(config: Config) -> tuple[str, ...]:
 def coreset_teacher(config: Config) -> str:
     """Return the name of the teacher that selects real pictures: the one named, or the first."""
     return config.coreset.backbone or config.squeeze.backbones[0]
+
+
+def corruption_kinds(config: CorruptionsConfig) -> tuple[str, ...]:
+    """Return the kinds of corruption, in the order of the settings' help: `all` stands for each."""
+    _, *known = get_args(Corruption)
+    return tuple(kind for kind in known if "all" in config.kinds or kind in config.kinds)
 
 
 def settle_teachers(labels: LabelsConfig, backbones: tuple[str, ...]) -> LabelsConfig:

@@ -261,6 +261,45 @@ class HardPhaseConfig:
     smoothing: float = setting(0.8, limit="[0, 1)")
 
 
+Corruption = Literal[
+    "all",
+    "gaussian_noise",
+    "shot_noise",
+    "impulse_noise",
+    "defocus_blur",
+    "glass_blur",
+    "motion_blur",
+    "zoom_blur",
+    "snow",
+    "frost",
+    "fog",
+    "brightness",
+    "contrast",
+    "elastic_transform",
+    "pixelate",
+    "jpeg_compression",
+]
+
+
+@dataclass(frozen=True)
+class CorruptionsConfig:
+    """Tests of students on corrupted copies of the test pictures (Hendrycks & Dietterich 2019).
+
+    Args:
+        kinds: Kinds of corruption, or all for the 15 common ones; empty is off.
+        severities: Severities, each from 1 to 5.
+        pictures: Most test pictures that are corrupted; of more, this many are drawn at random.
+        folder: Folder of corrupted sets in the form of CIFAR-10-C, KIND.npy and labels.npy, in the
+            order of the test pictures; null makes the copies with imagecorruptions-imaug
+            (docs/how-to/corruptions.md). Results keep the folder's name.
+    """
+
+    kinds: tuple[Corruption, ...] = ()
+    severities: tuple[int, ...] = (1, 2, 3, 4, 5)
+    pictures: int = setting(1000, limit="positive")
+    folder: str | None = setting(None, of_a_machine=True)
+
+
 @dataclass(frozen=True)
 class EvaluationConfig:
     """Training of new students on images and labels.
@@ -287,6 +326,7 @@ class EvaluationConfig:
         seed: Seed of the students; null takes the run's.
         ema: Decay, for each step, of the moving average of a student's parameters, which is tested
             and saved in their place; 0 is off.
+        corruptions: Tests on corrupted pictures after the last epoch.
     """
 
     students: tuple[str, ...] = setting(
@@ -308,6 +348,7 @@ class EvaluationConfig:
     parallel: Parallel = setting("networks", changes_results=False)
     seed: int | None = setting(None, limit="64 bits", in_recipe=False)
     ema: float = setting(0.0, limit="[0, 1)", read_by_train=True)
+    corruptions: CorruptionsConfig = setting(CorruptionsConfig, in_recipe=False)
 
 
 @dataclass(frozen=True)

@@ -131,12 +131,16 @@ def read_full(
 def read_teachers(
     config: Config, recipes: Recipes, workspace: Workspace
 ) -> dict[str, dict[str, Any]]:
-    """The histories of the teachers, by backbone, if they are a row of the results."""
+    """The tests of the teachers, by backbone, if they are a row of the results.
+
+    Those on corrupted pictures are there if the settings have them.
+    """
     if "teacher" not in config.baselines.methods:
         return {}
     paths = {name: workspace.teacher(name) for name in config.squeeze.backbones}
     return {
-        name: checked_header(path)["history"]
+        name: current_history(workspace.tested_teacher(name), recipes.tested_teacher(name))
+        or checked_header(path)["history"]
         for name, path in paths.items()
         if is_current(path, recipes.teacher(name))
     }

@@ -35,6 +35,7 @@ from gvbsm.data.class_sizes import (
     image_counts,
     uneven_classes,
 )
+from gvbsm.data.corrupted.copies import check_corruptions
 from gvbsm.data.datasets import ImageData, read_dataset
 from gvbsm.data.pictures import DataError
 from gvbsm.data.views import check_shuffle
@@ -129,6 +130,7 @@ def check_feasible(config: Config, data: ImageData) -> None:
         if name in config.squeeze.backbones:
             _check_weights(name, squeeze_of(config.squeeze, name), data)
     _check_tables(config)
+    check_corruptions(config.evaluation.corruptions, data)
     check_shuffle(config.labels.views, data.image_size)
     kept, classes = config.labels.storage.top_k, len(data.class_names)
     if kept is not None and kept >= classes:

@@ -34,9 +34,9 @@ from gvbsm.config.provenance import Origin, origin_of
 from gvbsm.engine.torch_defaults import torch_defaults
 from gvbsm.files.artifacts import write_json
 from gvbsm.pipeline.evaluated_sets import read_full
-from gvbsm.pipeline.full_data import train_full
 from gvbsm.pipeline.results import spread, sum_seconds, versions
 from gvbsm.pipeline.run import Run
+from gvbsm.pipeline.training.full_data import train_full
 from gvbsm.pipeline.workload import student_views
 
 log = logging.getLogger("gvbsm")

@@ -20,6 +20,8 @@ from gvbsm.engine.forms import Form
 # Names of times begin with one of these; `full` is the training on all real pictures.
 STAGES = ("squeeze", "statistics", "synthesis", "labels", "evaluation", "full")
 
+MEASURES = ("top5", "balanced", "calibration_error", "corrupted")  # scores in `metrics`
+
 
 def collect(
     config: Config,
@@ -44,7 +46,8 @@ def collect(
     Returns:
         `rows`: method, student, ipc (None for all pictures), ipc_of where classes differ, `top1`
         (last epoch) and `top1_best` (best test of all epochs) in percent, `metrics` of the last
-        epoch (not of teachers), and seconds; `seconds` of each stage; `pictures` of each split;
+        epoch (not of teachers), `corruptions` where there are tests on corrupted pictures, and
+        seconds; `seconds` of each stage; `pictures` of each split;
         `config`; `versions`. `Run` adds the `skipped` pictures, `notes` on assumptions about the
         data, how the `data` were read, and the `origin` of the settings.
     """
@@ -92,6 +95,7 @@ def _row(
         "top1": spread([result["top1"][-1] for result in results]),
         "top1_best": spread([max(result["top1"]) for result in results]),
         **_metrics([result.get("metrics") for result in results]),
+        **_corruptions([result.get("corruptions") for result in results]),
         "seconds": seconds,
     }
 
@@ -105,7 +109,7 @@ def _metrics(students: Sequence[Mapping[str, Any] | None]) -> dict[str, Any]:
     measured = [metrics for metrics in students if metrics is not None]
     if len(measured) < len(students):
         return {}
-    names = [name for name in ("top5", "balanced", "calibration_error") if name in measured[0]]
+    names = [name for name in MEASURES if name in measured[0]]
     columns = zip(*(metrics["by_class"] for metrics in measured), strict=True)
     by_class = [
         None if None in accuracies else standard_statistics.fmean(accuracies)
@@ -113,6 +117,28 @@ def _metrics(students: Sequence[Mapping[str, Any] | None]) -> dict[str, Any]:
     ]
     spreads = {name: spread([metrics[name] for metrics in measured]) for name in names}
     return {"metrics": {**spreads, "by_class": by_class}}
+
+
+def _corruptions(students: Sequence[Mapping[str, Any] | None]) -> dict[str, Any]:
+    """Return the entry `corruptions` of a row; none if a student was not tested on corrupted ones.
+
+    Args:
+        students: `corruptions` of each student (`stages.judge.Judge.record`).
+    """
+    tested = [item for item in students if item is not None]
+    if len(tested) < len(students):
+        return {}
+    mean = standard_statistics.fmean
+    accuracies = {kind: [item["kinds"][kind] for item in tested] for kind in tested[0]["kinds"]}
+    entry = {
+        **{name: tested[0][name] for name in ("source", "pictures", "severities")},
+        "clean": spread([item["clean"] for item in tested]),
+        "kinds": {kind: spread(list(map(mean, rows))) for kind, rows in accuracies.items()},
+        "by_severity": {
+            kind: list(map(mean, zip(*rows, strict=True))) for kind, rows in accuracies.items()
+        },
+    }
+    return {"corruptions": entry}
 
 
 def sum_seconds(seconds: Mapping[str, float], start: str) -> float:

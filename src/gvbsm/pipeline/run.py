@@ -35,7 +35,6 @@ from gvbsm.pipeline.evaluated_sets import (
     stored_sizes,
 )
 from gvbsm.pipeline.forms.choice import choose_forms
-from gvbsm.pipeline.full_data import train_full
 from gvbsm.pipeline.planning.plan import Plan
 from gvbsm.pipeline.planning.planner import plan_begun
 from gvbsm.pipeline.preflight import (
@@ -56,8 +55,10 @@ from gvbsm.pipeline.selection import (
     remove_work_files,
     select_pictures,
 )
-from gvbsm.pipeline.students import train_students
 from gvbsm.pipeline.teachers import Teachers
+from gvbsm.pipeline.training.corruptions import judge_teachers
+from gvbsm.pipeline.training.full_data import train_full
+from gvbsm.pipeline.training.students import train_students
 from gvbsm.pipeline.work_sharing import Teamwork
 from gvbsm.pipeline.workload import STAGES
 from gvbsm.stages.group_files import has_group_files
@@ -310,13 +311,7 @@ class Run:
         for image_set, _ in sets:
             self.labels(image_set, make=False)
         train_students(
-            sets,
-            self.data,
-            self.runtime,
-            self.recipes,
-            self.team,
-            self.teachers,
-            self.config.evaluation.parallel,
+            sets, self.data, self.runtime, self.recipes, self.team, self.teachers, self.config
         )
 
     # All together.
@@ -348,6 +343,9 @@ class Run:
                 log.info("plan: %s", self.plan.summary())
                 self.team.follow({part.key: part.wall_seconds for part in self.plan.parts})
             self.squeeze(names=needed_teachers(self.config, image_sets))
+            judge_teachers(
+                self.config, self.data, self.runtime, self.recipes, self.team, self.teachers
+            )
             if any(image_set.needs_statistics for image_set in image_sets):
                 self.statistics()
             for step in steps:

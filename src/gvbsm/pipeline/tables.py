@@ -9,13 +9,16 @@ from gvbsm.engine.progress.spelling import spell_range
 from gvbsm.files.sizes import byte_count
 
 SIZES = ("images", "labels")
+CORRUPTED = "corrupted %"
 CORRELATIONS = ("spearman", "kendall")
 
 
 def format_table(rows: Sequence[Mapping[str, Any]]) -> str:
     """Format rows as a table: accuracies in percent, mean and deviation over n students."""
     sized = any(row.get("image_bytes") for row in rows)
-    header = ("method", "student", "ipc", "top-1 %", "best epoch", "n", *SIZES[: 2 * sized])
+    tested = any(map(format_corrupted, rows))
+    header = ("method", "student", "ipc", "top-1 %", "best epoch", *[CORRUPTED] * tested, "n")
+    header += SIZES[: 2 * sized]
     cells = [
         (
             row["method"],
@@ -23,12 +26,19 @@ def format_table(rows: Sequence[Mapping[str, Any]]) -> str:
             format_ipc(row),
             format_top1(row["top1"]),
             format_top1(row["top1_best"]),
+            *[format_corrupted(row)] * tested,
             str(len(row["top1"]["values"])),
             *(format_sizes(row) if sized else ()),
         )
         for row in rows
     ]
     return aligned(header, cells)
+
+
+def format_corrupted(row: Mapping[str, Any]) -> str:
+    """Format a row's mean accuracy on corrupted pictures; empty if it is not known."""
+    corrupted = row.get("metrics", {}).get("corrupted")
+    return "" if corrupted is None else format_top1(corrupted)
 
 
 def format_ipc(entries: Mapping[str, Any]) -> str:

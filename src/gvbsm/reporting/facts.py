@@ -16,7 +16,7 @@ from gvbsm.data.epochs import settle
 from gvbsm.files.artifacts import ArtifactError, is_partial, read_json
 from gvbsm.files.manifest import named
 from gvbsm.files.schema import Account, Data, Results, checked, checked_header
-from gvbsm.pipeline.results import STAGES
+from gvbsm.pipeline.results import MEASURES, STAGES
 from gvbsm.pipeline.tables import format_ipc, format_sizes
 from gvbsm.store.distilled import stored_bytes
 from gvbsm.store.workdir import Workspace
@@ -25,7 +25,6 @@ from gvbsm.studies.robust_scores import RobustScore, robust_scores
 
 PAPER = {"imagenet-1k": 7, "tiny-imagenet": 8, "cifar10": 9, "cifar100": 9}
 """Presets that are the paper's settings, with the number of its table."""
-_METRICS = ("top5", "balanced", "calibration_error")  # fields of `Metrics` after `by_class`
 
 
 @dataclass(frozen=True)
@@ -51,12 +50,14 @@ class Metrics:
         top5: Top-5 accuracy, for at least ten classes.
         balanced: Mean accuracy over the classes, where they have different numbers of pictures.
         calibration_error: Expected calibration error, in 15 bins of confidence.
+        corrupted: Top-1 accuracy on corrupted pictures, the mean over kinds and severities.
     """
 
     by_class: tuple[float | None, ...] = ()
     top5: Score | None = None
     balanced: Score | None = None
     calibration_error: Score | None = None
+    corrupted: Score | None = None
 
 
 @dataclass(frozen=True)
@@ -276,7 +277,7 @@ def _row(row: Mapping[str, Any]) -> AccuracyRow:
         row["seconds"],
         Metrics(
             tuple(metrics.get("by_class", ())),
-            *(score(metrics[name]) if name in metrics else None for name in _METRICS),
+            **{name: score(metrics[name]) for name in MEASURES if name in metrics},
         ),
         format_sizes(row),
     )

@@ -147,6 +147,12 @@ def columns_of(rows: Sequence[AccuracyRow], class_names: Sequence[str]) -> list[
             is_shown=True,
         ),
         Column(
+            "corrupted %",
+            "Top-1 on corrupted test pictures: the mean over kinds and severities.",
+            scores("corrupted"),
+            is_shown=True,
+        ),
+        Column(
             "lowest class, %",
             "The class with the lowest accuracy. `results.json` has all classes.",
             [_lowest_class(row, class_names) for row in rows],

@@ -8,12 +8,13 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-from gvbsm.pipeline.tables import SIZES, format_ipc, format_sizes
+from gvbsm.pipeline.tables import SIZES, format_corrupted, format_ipc, format_sizes, format_top1
 
 if TYPE_CHECKING:
     import pandas
 
 HEAD = ("method", "student", "images per class", "top-1 (%)", "n")
+CORRUPTED = "corrupted (%)"
 LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 
 
@@ -26,11 +27,9 @@ class RunResults(dict[str, Any]):
 
     def to_markdown(self) -> str:
         """Return a Markdown table, a line a row of the results."""
-        head = self._head()
+        head, rows = self._cells("±")
         lines = [head, ("---",) * len(head)]
-        lines += [
-            tuple(_escaped(cell) for cell in _cells(row, "±")[: len(head)]) for row in self["rows"]
-        ]
+        lines += [tuple(map(_escaped, row)) for row in rows]
         return "".join(f"| {' | '.join(line)} |\n" for line in lines)
 
     def to_latex(self) -> str:
@@ -38,17 +37,31 @@ class RunResults(dict[str, Any]):
 
         The characters that LaTeX reads as commands are escaped in names.
         """
-        head = self._head()
-        lines = [_cells(row, r"$\pm$")[: len(head)] for row in self["rows"]]
+        head, lines = self._cells(r"$\pm$")
         rows = [_latex_line([_latex(cell) for cell in line[:3]] + [*line[3:]]) for line in lines]
         columns = _latex_line([cell.replace("%", r"\%") for cell in head])
         body = [r"\toprule", columns, r"\midrule", *rows, r"\bottomrule"]
         alignment = "ll" + "r" * (len(head) - 2)
         return "\n".join([rf"\begin{{tabular}}{{{alignment}}}", *body, r"\end{tabular}", ""])
 
-    def _head(self) -> tuple[str, ...]:
-        """The heads of the columns; those of bytes only where some are known."""
-        return HEAD + SIZES if any(row.get("image_bytes") for row in self["rows"]) else HEAD
+    def _cells(self, plus_minus: str) -> tuple[tuple[str, ...], list[tuple[str, ...]]]:
+        """The heads of the columns, and the cells of each row.
+
+        Bytes, and accuracies on corrupted pictures, are columns only where some are known.
+        """
+        rows = self["rows"]
+        head: tuple[str, ...] = HEAD
+        cells = [_cells(row, plus_minus) for row in rows]
+        corrupted = [format_corrupted(row).replace("±", plus_minus) for row in rows]
+        if any(corrupted):
+            head = (*head[:-1], CORRUPTED, head[-1])
+            cells = [
+                (*line[:-1], cell, line[-1]) for line, cell in zip(cells, corrupted, strict=True)
+            ]
+        if any(row.get("image_bytes") for row in rows):
+            head += SIZES
+            cells = [(*line, *format_sizes(row)) for line, row in zip(cells, rows, strict=True)]
+        return head, cells
 
     def to_csv(self) -> str:
         """Return the tidy rows as CSV with a head; an `ipc` of all pictures is empty."""
@@ -121,11 +134,9 @@ def _measures(row: Mapping[str, Any]) -> dict[str, list[float]]:
 
 
 def _cells(row: Mapping[str, Any], plus_minus: str) -> tuple[str, ...]:
-    top1 = row["top1"]
-    count = len(top1["values"])
-    deviation = f" {plus_minus} {top1['std']:.1f}" if count > 1 else ""
-    accuracy = f"{top1['mean']:.1f}{deviation}"
-    return row["method"], row["student"], format_ipc(row), accuracy, str(count), *format_sizes(row)
+    accuracy = format_top1(row["top1"]).replace("±", plus_minus)
+    count = str(len(row["top1"]["values"]))
+    return row["method"], row["student"], format_ipc(row), accuracy, count
 
 
 def _escaped(cell: str) -> str:

@@ -61,6 +61,7 @@ def train_student(
     checkpoint = Checkpoint(path, recipe, runtime.checkpoint_seconds)
     name = f"evaluation {path.stem}"
     history = fit_student(model, task, name, judge, runtime, checkpoint, team)
+    judge.test_corrupted(model)
     if not team.leads:
         return history
     write_json(path, {"recipe": recipe, **vars(history), **judge.record()})

@@ -19,6 +19,7 @@ from gvbsm.config.build import images_of, squeeze_of, to_dict
 from gvbsm.config.fields import names_in_recipe, names_of
 from gvbsm.config.settled import (
     coreset_teacher,
+    corruption_kinds,
     ipc_entries,
     labeling_teachers,
     matched_teachers,
@@ -41,6 +42,7 @@ REVISIONS = {
     "labels": 1,
     "evaluation": 1,
     "full": 1,
+    "corruptions": 1,
 }
 
 
@@ -220,6 +222,7 @@ class Recipes:
             lr=image_set.config.evaluation.lr_of.get(student),
             evaluation=_settings(image_set.config.evaluation),
             **self._batches(image_set.of_student(student)),
+            **self._corruptions(),
             **code_of(student),
         )
 
@@ -234,14 +237,38 @@ class Recipes:
             student=student,
             seed_index=seed_index,
             squeeze=settings,
+            **self._corruptions(),
             **code_of(student),
         )
+
+    def corrupted(self, kind: str) -> Recipe:
+        """The recipe of the test pictures' copies by a kind of corruption."""
+        section = self._config.evaluation.corruptions
+        return self._recipe(
+            "corruptions", kind=kind, severities=section.severities, pictures=section.pictures
+        )
+
+    def tested_teacher(self, backbone: str) -> Recipe:
+        """The recipe of a teacher's tests on corrupted pictures."""
+        teacher = fingerprint(self.teacher(backbone))
+        return self._recipe("corruptions", teacher=teacher, **self._corruptions())
+
+    def _corruptions(self) -> Recipe:
+        """The entry of a network that is tested on corrupted pictures; none if they are off."""
+        section = self._config.evaluation.corruptions
+        if not (kinds := corruption_kinds(section)):
+            return {}
+        settings = {**to_dict(section), "kinds": kinds, "seed": self._config.seed}
+        if section.folder is not None:
+            settings["folder"] = Path(section.folder).name
+        return {"corruptions": settings}
 
     def continual(
         self, image_set: ImageSet, student: str, order: int, seen: Sequence[int]
     ) -> Recipe:
         """The recipe of a student whose outputs are the classes `seen`, in this order."""
         recipe = self.student(image_set, student, order)
+        recipe.pop("corruptions", None)  # it is tested on the pictures as they are
         return {**recipe, "stage": "continual", "classes": list(seen)}
 
     def _batches(self, image_set: ImageSet) -> Recipe:

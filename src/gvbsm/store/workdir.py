@@ -69,6 +69,15 @@ class Workspace:
         """The file of how often a network forgot each picture."""
         return self.directory / "forgetting" / file_name(backbone)
 
+    def corrupted(self, kind: str) -> Path:
+        """The file of the test pictures' copies by a kind of corruption."""
+        return self.directory / "corruptions" / f"{kind}.safetensors"
+
+    def tested_teacher(self, backbone: str) -> Path:
+        """The file of a teacher's tests on corrupted pictures."""
+        name = file_name(backbone).removesuffix(".safetensors")
+        return self.directory / "corruptions" / "teachers" / f"{name}.json"
+
     @property
     def results(self) -> Path:
         """The file of the results."""

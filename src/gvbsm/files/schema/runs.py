@@ -10,7 +10,6 @@ from pydantic import Field, Strict, model_validator
 from gvbsm.engine.forms import Kind
 from gvbsm.files.artifacts import Recipe, read_json
 from gvbsm.files.schema.base import (
-    MOST_CLASSES,
     Classes,
     ClassNames,
     Deviation,
@@ -25,41 +24,13 @@ from gvbsm.files.schema.base import (
     Whole,
     checked,
 )
-
-
-class Score(Manifest):
-    """Top-1 accuracies of several students, in percent; a single one has no deviation."""
-
-    mean: Percent
-    std: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None
-    values: Annotated[list[Percent], Field(min_length=1)]
-
-    @model_validator(mode="after")
-    def _agree(self) -> Self:
-        if self.std is None and len(self.values) > 1:
-            raise ValueError("std should be a number beside several values")
-        return self
-
-
-ByClass = Annotated[list[Percent | None], Field(max_length=MOST_CLASSES)]
-
-
-class StudentMetrics(Manifest):
-    """What the last test of a student measured beside top-1, in percent."""
-
-    calibration_error: Percent
-    by_class: ByClass
-    top5: Percent | None = None
-    balanced: Percent | None = None
-
-
-class RowMetrics(Manifest):
-    """Metrics of several students beside top-1, in percent; `by_class` is their mean."""
-
-    calibration_error: Score
-    by_class: ByClass
-    top5: Score | None = None
-    balanced: Score | None = None
+from gvbsm.files.schema.measures import (
+    RowCorruptions,
+    RowMetrics,
+    Score,
+    StudentCorruptions,
+    StudentMetrics,
+)
 
 
 class ResultRow(Manifest):
@@ -72,6 +43,7 @@ class ResultRow(Manifest):
     top1: Score
     top1_best: Score
     metrics: RowMetrics | None = None
+    corruptions: RowCorruptions | None = None
     image_bytes: Whole | None = None
     label_bytes: Whole | None = None
     seconds: Finite
@@ -205,6 +177,7 @@ class StudentHistory(Manifest):
     top1: Annotated[list[Percent], Field(min_length=1)]
     losses: list[Finite]
     metrics: StudentMetrics | None = None
+    corruptions: StudentCorruptions | None = None
     confusion: list[list[Whole]] | None = None
 
 

@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 from torch import nn
 
-from gvbsm.config import Parallel
+from gvbsm.config import Config
+from gvbsm.data.corrupted.copies import Copies
 from gvbsm.data.datasets import ImageData
 from gvbsm.engine.device import Runtime
 from gvbsm.engine.processes import Processes
@@ -19,6 +20,7 @@ from gvbsm.files.schema import current_history
 from gvbsm.files.tensors import load_tensors
 from gvbsm.pipeline.evaluated_sets import EvaluatedSet
 from gvbsm.pipeline.teachers import Teachers
+from gvbsm.pipeline.training.corruptions import corrupted_copies
 from gvbsm.pipeline.work_sharing import Teamwork
 from gvbsm.stages.evaluation import train_student
 from gvbsm.stages.judge import Judge
@@ -46,7 +48,7 @@ def train_students(
     recipes: Recipes,
     team: Teamwork,
     teachers: Teachers,
-    parallel: Parallel,
+    config: Config,
 ) -> None:
     """Train the students that are missing or out of date; several processes divide them.
 
@@ -57,7 +59,7 @@ def train_students(
         recipes: The run's recipes.
         team: Divides the students between processes.
         teachers: The run's teachers, which label during training if labels are not stored.
-        parallel: `networks` trains students side by side, `pictures` one by all processes.
+        config: The run's settings.
 
     Raises:
         RunError: If a training diverges.
@@ -87,12 +89,15 @@ def train_students(
     missing = runtime.processes.same(
         lambda: [number for number, student in enumerate(students) if not is_tested(student)]
     )
+    if not missing:
+        return
+    copies = corrupted_copies(config, data, runtime, recipes, team)
     for number, processes in team.deal(
-        missing, len(students), parallel, path_of, log_accuracy, "student"
+        missing, len(students), config.evaluation.parallel, path_of, log_accuracy, "student"
     ):
         image_set, student, seed_index = students[number]
         with team.timed(f"evaluation/{image_set.method}/{student}/{seed_index}", processes):
-            _train(students[number], data, runtime, recipes, teachers, processes)
+            _train(students[number], data, runtime, recipes, teachers, processes, copies)
 
 
 def _train(
@@ -102,6 +107,7 @@ def _train(
     recipes: Recipes,
     teachers: Teachers,
     team: Processes,
+    copies: Copies | None,
 ) -> None:
     image_set = student.image_set.of_student(student.name)
     config = image_set.config
@@ -124,7 +130,7 @@ def _train(
         config.evaluation,
         config.labels,
     )
-    judge = Judge(data, runtime, runtime.workers(config.data.workers), team)
+    judge = Judge(data, runtime, runtime.workers(config.data.workers), team, copies)
     name, seed_index = student.name, student.seed_index
     recipe, path = recipes.student(image_set, name, seed_index), image_set.result(name, seed_index)
     train_student(name, seed_index, task, judge, runtime, path, recipe)

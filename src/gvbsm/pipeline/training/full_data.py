@@ -11,8 +11,10 @@ from gvbsm.data.datasets import ImageData
 from gvbsm.engine.device import Runtime
 from gvbsm.files.artifacts import read_json
 from gvbsm.files.schema import current_history
+from gvbsm.pipeline.training.corruptions import corrupted_copies
 from gvbsm.pipeline.work_sharing import Teamwork
 from gvbsm.stages.full_data import train_on_everything
+from gvbsm.stages.judge import Judge
 from gvbsm.stages.supervised import PictureTraining
 from gvbsm.store.recipes import Recipes, full_training, seed_of
 
@@ -47,6 +49,9 @@ def train_full(
             if current_history(workspace.full(*student), recipes.full(*student)) is None
         ]
     )
+    if not missing:
+        return
+    copies = corrupted_copies(config, data, runtime, recipes, work)
     workers = runtime.workers(config.data.workers)
 
     def path_of(number: int) -> Path:
@@ -64,11 +69,6 @@ def train_full(
         name, index = students[number]
         task = PictureTraining(f"full-{index}", name, full_training(config), workers)
         with work.timed(f"full/{name}/{index}", team):
-            train_on_everything(
-                task,
-                data,
-                runtime.of(name, "training"),
-                path_of(number),
-                recipes.full(name, index),
-                team,
-            )
+            form, recipe = runtime.of(name, "training"), recipes.full(name, index)
+            judge = Judge(data, form, workers, team, copies)
+            train_on_everything(task, judge, form, path_of(number), recipe)

@@ -1,0 +1,1 @@
+"""Corrupted copies of test pictures (Hendrycks & Dietterich 2019)."""

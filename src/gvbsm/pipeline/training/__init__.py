@@ -1,0 +1,1 @@
+"""Train the students of a run, and test networks on corrupted pictures."""
