@@ -26,7 +26,8 @@ from gvbsm.data.class_sizes import ImageCounts
 from gvbsm.engine.device import resolve_runtime
 from gvbsm.engine.processes import join
 from gvbsm.method.matching import make_teacher
-from gvbsm.stages.synthesis import SynthesisTask, synthesize_set
+from gvbsm.stages.synthesis import synthesize_set
+from gvbsm.stages.synthesis_task import SynthesisTask
 from gvbsm.store.distilled import images_header
 from noise import N_P, noise_data, noise_statistics, teacher
 from timing import add_options

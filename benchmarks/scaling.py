@@ -33,7 +33,8 @@ from gvbsm.stages.evaluation import fit_student
 from gvbsm.stages.labels import LabelTask, generate_labels
 from gvbsm.stages.statistics import StatisticsTask, record_chunks
 from gvbsm.stages.supervised import PictureTraining, fit_pictures
-from gvbsm.stages.synthesis import SynthesisTask, synthesize_set
+from gvbsm.stages.synthesis import synthesize_set
+from gvbsm.stages.synthesis_task import SynthesisTask
 from gvbsm.store.batches import Labeler, StudentTask
 from gvbsm.store.distilled import images_header, load_labels
 from noise import N_P, network, noise_data, noise_statistics, teacher

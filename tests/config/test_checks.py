@@ -143,6 +143,7 @@ def test_numbers_that_make_no_sense_are_faults(section, name, value):
         ({"stage_sizes": [6, 8]}, r"each of synthesis\.stages \(1\), got \[6, 8\]"),
         ({"stage_sizes": [8], "stages": 2}, r"stages \(2\), got \[8\]"),
         ({"stage_sizes": [0, 8], "stages": 2}, r"1 pixel or more .* got \[0, 8\]"),
+        ({"difficulty_groups": True}, "loop is reorder; set synthesis.loop=original, or leave"),
         ({"rounds": 0}, "rounds must be from 1 to"),
         ({"rounds": 11, "init": "real"}, r"ipc \(10\), .* \(4000\), got 11"),
         ({"rounds": 4, "iterations": 3, "init": "real"}, r"iterations \(3\), got 4"),

@@ -6,45 +6,26 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from torch import nn
 
 from gvbsm.config import SynthesisConfig
 from gvbsm.method.beyond.class_matching import ClassMatching, class_moments
 from gvbsm.method.groups import class_rows
 from gvbsm.method.matching import empty_averages, matching_loss
 from gvbsm.method.statistics import Statistics
-from support import reference
 from support.matching import BATCH, KEPT, in_float64, pictures, seen_by
 from support.toy import (
     CONVNET,
-    FIRST,
     N_P,
     WRN,
     captured,
     class_statistics,
     of_classes,
     slow_matching,
+    slow_part_matching,
 )
 
 CONFIG = SynthesisConfig()
 LABELS = torch.tensor([2, 0, 0, 2, 2, 1, 1, 1, 3, 3])  # of two groups
-
-
-def slow_class_term(target, inputs, wanted, kept, history, config):
-    """Norms of a class's images in one group, with an EMA of their own: L'_BN and L'_Conv."""
-    batchnorm = conv = torch.zeros((), dtype=torch.float64)
-    for path, x in inputs.items():
-        is_conv = isinstance(target.model.get_submodule(path), nn.Conv2d)
-        if path not in (kept if is_conv else target.batchnorm):
-            continue
-        found = reference.conv_moments(x, N_P) if is_conv else reference.channel_moments(x)
-        past = history.get(path, [part.detach() for part in found])
-        history[path] = reference.update_totals(past, found, config.alpha)
-        term = reference.sds_matching(found, wanted[path], history[path])
-        if path == FIRST[target.name]:
-            term = term * config.first_layer_multiplier
-        batchnorm, conv = (batchnorm, conv + term) if is_conv else (batchnorm + term, conv)
-    return batchnorm, conv
 
 
 @pytest.mark.parametrize("share", [0.3, 1.0])
@@ -90,7 +71,7 @@ def test_matching_loss__compares_each_class_by_itself(
                 of = {path: x[LABELS[own] == label] for path, x in mine.items()}
                 history = class_histories.setdefault((group, label), {})
                 classes = classes + torch.stack(
-                    slow_class_term(target, of, by_class[label], kept, history, config)
+                    slow_part_matching(target, of, by_class[label], kept, history, config)
                 )
             expected.append((1 - share) * terms + share * classes / len(present))
         slow = torch.stack(expected, dim=1)

@@ -77,7 +77,7 @@ def test_costs__of_files_are_those_of_a_data_set(timed, data, streamed, runtime)
     [
         {"init": "real", "rounds": 2, "weight_class": 0.5, "weight_flatness": 1.0},
         {"weight_conv": 0.0, "weight_batchnorm": 0.0, "weight_densification": 0.0},
-        {"loop": "original", "optimizer": {"name": "sgd"}},
+        {"loop": "original", "optimizer": {"name": "sgd"}, "difficulty_groups": True},
     ],
 )
 def test_costs__of_every_work_of_a_run_can_be_timed(changes, data, runtime, monkeypatch, tmp_path):

@@ -157,6 +157,29 @@ def test_check_feasible__a_start_of_tiles_takes_more_crops(data):
         check_feasible(start(2, 2), replace(data, image_size=9))
 
 
+def test_check_feasible__difficulty_groups_need_pictures_and_batchnorm(data):
+    def grouped(ipc=10, backbones=("wrn10_1",), **settings):
+        synthesis = {"difficulty_groups": True, "loop": "original"}
+        squeeze = {"backbones": list(backbones)}
+        return config(ipc=ipc, squeeze=squeeze, synthesis=synthesis, **settings)
+
+    check_feasible(grouped(), data)
+    check_feasible(grouped(backbones=("convnet8_d1", "wrn10_1")), data)
+    few = replace(data.train, labels=torch.tensor([0] * 37 + [1, 2, 3]))
+    check_feasible(grouped(), replace(data, train=few))  # some groups of small classes are empty
+    with pytest.raises(DataError, match=r"into 11 groups .* more than 10 training pictures; lower"):
+        check_feasible(grouped(11), data)
+    with pytest.raises(ConfigError, match=r"divides each class .* leave it out, or ipc_of"):
+        check_feasible(grouped(ipc_of={"cat": 3}), data)
+    with pytest.raises(ConfigError, match=r"none of convnet8_d1 has such layers"):
+        check_feasible(grouped(backbones=("convnet8_d1",)), data)
+    start = config(squeeze={"backbones": ["convnet8_d1"]}, synthesis={"init": "group_back"})
+    with pytest.raises(ConfigError, match=r"none of convnet8_d1 has such layers"):
+        check_feasible(start, data)
+    uneven = config(ipc=2, ipc_of={"cat": 12}, synthesis={"init": "group_front"})
+    check_feasible(uneven, data)
+
+
 def test_check_feasible__sides_that_images_pass_on_the_way(data):
     def sized(sizes, names=("wrn10_1",), chosen=None):
         synthesis = {"stages": len(sizes), "stage_sizes": sizes, "backbones": chosen}

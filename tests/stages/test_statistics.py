@@ -44,14 +44,15 @@ class Wide(nn.Module):
         return self.model(x.double())
 
 
-def recorded(models, data, runtime, path, views=PLAIN, by_class=False, **settings):
+def recorded(models, data, runtime, path, views=PLAIN, parts=None, **settings):
     """Statistics of the training pictures by teacher, whose chunks' files are in `path`."""
     config = StatisticsConfig(**({"n_p": N_P, "batch_size": 16} | settings))
     told = {"of": list(models), "seed": runtime.seed, "views": asdict(views), **settings}
     recipe = json.loads(json.dumps(told))  # as recipes are
-    task = StatisticsTask(config, views, path, recipe, by_class=by_class)
+    task = StatisticsTask(config, views, path, recipe, parts=parts or {})
     chunks = record_chunks(models, data, task, runtime)
-    found = add_chunks(chunks, list(models), len(data.class_names))
+    sizes = {name: int(numbers.max()) + 1 for name, numbers in task.parts.items()}
+    found = add_chunks(chunks, list(models), sizes)
     for chunk in chunks:
         chunk.unlink()
     return found
@@ -273,29 +274,30 @@ def test_what_is_not_finite_stops_the_run_and_is_never_kept(teachers, data, runt
 
 @pytest.mark.parametrize("batch_size", [3, 16])
 @pytest.mark.parametrize("name", [CONVNET, WRN])
-def test_by_class__equal_to_a_direct_computation(
+def test_parts__equal_to_a_direct_computation(
     name, batch_size, teachers, data, runtime, tmp_path, monkeypatch
 ):
-    """Spread between pictures included, over chunks that lack some classes; and of all together."""
+    """Spread between pictures included, over chunks that lack some parts; and of all together."""
     monkeypatch.setattr("gvbsm.stages.statistics.CHUNK", 2)
     order = data.train.labels.argsort(stable=True)
     split = replace(data.train, labels=data.train.labels[order], images=data.train.images[order])
-    model = Wide(teachers[name])
-    found = recorded(
-        {name: model},
-        replace(data, train=split),
-        runtime,
-        tmp_path,
-        by_class=True,
-        batch_size=batch_size,
-    )[name]
+    data, model = replace(data, train=split), Wide(teachers[name])
+    # three groups of 20, 15 and 5 pictures; the last one lies in the last pictures alone
+    groups = torch.tensor([0, 1, 0] * 10 + [1] * 5 + [2] * 5)
+    parts = {"class": split.labels, "group": groups}
+    found = recorded({name: model}, data, runtime, tmp_path, parts=parts, batch_size=batch_size)[
+        name
+    ]
     pictures = data.normalization.normalize(data.train.images)
     assert_close(as_table(found), direct_statistics(model, pictures, N_P), rtol=1e-10)
-    for ours, theirs in zip(
-        (found.class_channel, found.class_patch), of_classes(model, data, N_P), strict=True
-    ):
+    by_class, by_group = (of_classes(model, data, N_P, numbers) for numbers in parts.values())
+    tables = (found.class_channel, found.class_patch, found.group_channel, found.group_patch)
+    for ours, theirs in zip(tables, (*by_class, *by_group), strict=True):
         assert ours.keys() == theirs.keys()
         for path, moments in theirs.items():
             for mine, other in zip(ours[path], moments, strict=True):
                 torch.testing.assert_close(mine, other, rtol=1e-9, atol=1e-12)
     assert len(found.class_channel) > len(found.channel) or name == CONVNET
+    alone = recorded({name: model}, data, runtime, tmp_path, parts={"group": groups})[name]
+    assert alone.class_channel == {}
+    assert_close(as_table(alone), as_table(found), rtol=1e-12)

@@ -32,11 +32,11 @@ from gvbsm.method.statistics import Statistics
 from gvbsm.method.synthesis import begin_synthesis, descend, step_terms
 from gvbsm.stages.synthesis import (
     GPU_IMAGES,
-    SynthesisTask,
     _groups_at_once,
     optimize_stack,
     synthesize_set,
 )
+from gvbsm.stages.synthesis_task import SynthesisTask
 from gvbsm.store.distilled import images_header
 from gvbsm.store.film import frame_steps
 from support.toy import CONVNET, IMAGE, N_P, WRN, StoppedError, of_classes, stop_after
@@ -50,7 +50,7 @@ CONFIG = SynthesisConfig(
     densification="scaled",
 )
 LABELS = torch.tensor([0, 0, 0, 1, 1, 2])
-NONE = torch.empty(0, dtype=torch.int64)  # no image is filmed
+INDEX = torch.tensor([0, 1, 2, 3, 4, 6])  # of a set of three images a class
 TERMS = ("cross_entropy", "batchnorm", "conv", "densification")
 
 
@@ -62,9 +62,11 @@ def alone(number, labels):
 def task_of(config, targets, data, ipc=3, initial=None):
     """The task of images that start from real pictures, or from noise."""
     statistics = {}
-    if config.weight_class:
+    if config.weight_class or config.difficulty_groups:
         for target in targets:
-            statistics[target.name] = Statistics({}, {}, *of_classes(target.model, data, N_P))
+            by_class = of_classes(target.model, data, N_P)
+            by_group = of_classes(target.model, data, N_P, torch.arange(len(data.train)) % ipc)
+            statistics[target.name] = Statistics({}, {}, *by_class, *by_group)
     start = None if initial is None else Start(initial[:, None])
     return SynthesisTask(config, targets, statistics, data, ImageCounts.even(4, ipc), N_P, start)
 
@@ -79,7 +81,7 @@ def group(targets_for, data, runtime, tmp_path):
         checkpoint = Checkpoint(path, {"toy": 1}, runtime.checkpoint_seconds)
         with runtime.progress(1, "", "") as bar:
             images, work = optimize_stack(
-                task, alone(number, LABELS), start, NONE, runtime, checkpoint, bar
+                task, alone(number, LABELS), INDEX, start, runtime, checkpoint, bar
             )
         return images, work.traces[0]
 
@@ -259,7 +261,7 @@ def test_groups__each_depends_on_itself_alone(whole, targets_for, data, runtime,
     start = task.start(torch.arange(6, 12), runtime)
     with runtime.progress(1, "", "") as bar:
         made, work = optimize_stack(
-            task, alone(1, labels[6:]), start, NONE, runtime, checkpoint, bar
+            task, alone(1, labels[6:]), torch.arange(6, 12), start, runtime, checkpoint, bar
         )
     assert torch.equal(made, images[6:])
     assert work.traces == [traces[1]]
@@ -606,6 +608,47 @@ def test_classes__change_the_images_and_groups_stay_apart(whole, teachers, check
     found = whole(replace(config, groups=2), "stopped")
     assert torch.equal(found[0], expected[0])
     assert found[2] == expected[2]
+
+
+GROUPED = replace(CONFIG, loop="original", difficulty_groups=True, iterations=6)
+
+
+def test_difficulty_groups__change_the_images_and_batches_stay_apart(
+    whole, teachers, checkpoint_every
+):
+    """Images of a class begin late, too, so that the groups of images have other numbers."""
+    config = replace(GROUPED, batch_size=3, beta_dr=0.5, weight_class=0.3, rounds=2, init="real")
+    expected = whole(replace(config, groups=2), initial=START)
+    assert_same_set(whole(config, "alone", initial=START), expected)
+    without = whole(replace(config, difficulty_groups=False), "without", initial=START)
+    assert not torch.equal(without[0], expected[0])
+    checkpoint_every(1)
+    for calls in (3, 2, 1):
+        with stop_after(calls, *teachers.values()), pytest.raises(StoppedError):
+            whole(replace(config, groups=2), "stopped", initial=START)
+    found = whole(replace(config, groups=2), "stopped", initial=START)
+    assert torch.equal(found[0], expected[0])
+    assert found[2] == expected[2]
+
+
+def test_difficulty_groups__image_k_is_matched_with_group_k(whole, monkeypatch):
+    """Two batches a group, in every iteration and at another side of the pictures."""
+    seen = []
+
+    def spy(state, stack, teachers, *rest):
+        seen.append((stack.numbers, [t.levels["channel"].target.mean.clone() for t in teachers]))
+        return step_terms(state, stack, teachers, *rest)
+
+    monkeypatch.setattr(loop, "step_terms", spy)
+    config = replace(GROUPED, batch_size=2, groups=3, stages=2, stage_sizes=(6, 8))
+    whole(config, names=[WRN])
+    targets = dict(pair for numbers, (means,) in seen for pair in zip(numbers, means, strict=True))
+    assert len(seen) == 2 * 6
+    assert sorted(targets) == list(range(6))
+    for number in range(6):
+        first = 2 * (number // 2)  # the first batch of its group
+        assert torch.equal(targets[number], targets[first])
+    assert len({float(row.sum()) for row in targets.values()}) == 3
 
 
 def test_flatness__the_copy_follows_and_is_resumed(whole, teachers, checkpoint_every, monkeypatch):

@@ -51,6 +51,8 @@ def changed(settings, method="gvbsm"):
         ({"statistics": {"n_p": 2}}, "statistics"),
         ({"synthesis": {"views": {"roll": 2}}}, "statistics"),
         ({"synthesis": {"weight_class": 0.5}}, "statistics"),
+        ({"synthesis": {"difficulty_groups": True, "loop": "original"}}, "statistics"),
+        ({"synthesis": {"init": "group_back"}}, "images"),
         ({"synthesis": {"stages": 2}}, "images"),
         ({"synthesis": {"stages": 2, "stage_sizes": [24, 32]}}, "images"),
         ({"synthesis": {"rounds": 2, "init": "real"}}, "images"),
@@ -157,6 +159,26 @@ def test_recipes__statistics_by_class_are_named_where_they_are_recorded():
     assert "by_class" not in recipes_of({})["statistics"]["statistics"]
     by_class = recipes_of({"synthesis": {"weight_class": 0.5}})
     assert by_class["statistics"]["statistics"]["by_class"] is True
+
+
+def test_recipes__statistics_of_groups_depend_on_their_number_and_all_teachers():
+    grouped = {"synthesis": {"difficulty_groups": True, "loop": "original"}}
+    few = {"ipc": 3, "squeeze": {"settings_of": {"convnet16_d2": {"epochs": 3}}}}
+    assert changed({"ipc": 3}) == {"images", "labels", "student"}
+    before = recipes_of(grouped)["statistics"]
+    assert before != recipes_of(merge(grouped, {"ipc": 3}))["statistics"]
+    after = recipes_of(merge(grouped, few))["statistics"]
+    assert before["teacher"] == after["teacher"]
+    assert before["difficulty"] != after["difficulty"]
+
+
+def test_recipes__a_baseline_starts_from_the_difficulty_by_all_teachers():
+    """SRe2L matches one teacher, but its first pixels are those of G-VBSM."""
+    start = {"synthesis": {"init": "group_front"}}
+    both = [recipes_of(start, method)["images"]["start"] for method in ("gvbsm", "sre2l")]
+    assert both[0] == both[1]
+    alone = recipes_of(merge(start, {"synthesis": {"backbones": ["resnet18"]}}))
+    assert alone["images"]["start"] != both[0]
 
 
 def test_recipes__a_start_by_herding_depends_on_the_teacher_that_is_compared():

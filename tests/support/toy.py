@@ -85,10 +85,11 @@ def class_statistics(model, pictures, labels, n_p):
     return found
 
 
-def of_classes(model, data, n_p):
-    """The two tables of `Statistics` that are by class."""
+def of_classes(model, data, n_p, numbers=None):
+    """The two tables of `Statistics` that are by class, or by other numbers of the pictures."""
     pictures = data.normalization.normalize(data.train.images)
-    by_class = class_statistics(model, pictures, data.train.labels, n_p)
+    numbers = data.train.labels if numbers is None else numbers
+    by_class = class_statistics(model, pictures, numbers, n_p)
     channel, patch = {}, {}
     for path, values in by_class[0].items():
         rows = [
@@ -133,6 +134,32 @@ def slow_matching(target, inputs, real, kept, history, config, first=None):
     for path in kept:
         found = reference.conv_moments(inputs[path], N_P)
         conv = conv + weight(path) * eq_6(f"{path} conv", found, real[path])
+    return batchnorm, conv
+
+
+def slow_part_matching(target, inputs, wanted, kept, history, config):
+    """L'_BN and L'_Conv of images that have an EMA of their own, against recorded statistics.
+
+    Args:
+        target: The teacher.
+        inputs: Module path -> what the layer saw of the images.
+        wanted: Module path -> statistics of a class or a difficulty group of real pictures.
+        kept: Paths of the convolutions that are not dropped.
+        history: mu_total by layer; is updated.
+        config: The settings of synthesis.
+    """
+    batchnorm = conv = torch.zeros((), dtype=torch.float64)
+    for path, x in inputs.items():
+        is_conv = isinstance(target.model.get_submodule(path), nn.Conv2d)
+        if path not in (kept if is_conv else target.batchnorm):
+            continue
+        found = reference.conv_moments(x, N_P) if is_conv else reference.channel_moments(x)
+        past = history.get(path, [part.detach() for part in found])
+        history[path] = reference.update_totals(past, found, config.alpha)
+        term = reference.sds_matching(found, wanted[path], history[path])
+        if path == FIRST[target.name]:
+            term = term * config.first_layer_multiplier
+        batchnorm, conv = (batchnorm, conv + term) if is_conv else (batchnorm + term, conv)
     return batchnorm, conv
 
 

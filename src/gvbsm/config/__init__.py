@@ -9,6 +9,7 @@ from gvbsm.config.errors import ConfigError
 from gvbsm.config.optimizer import OptimizerConfig
 from gvbsm.config.run import (
     BASELINE_GROUPS,
+    BY_DIFFICULTY,
     BY_FEATURES,
     WHOLE_SET,
     Baseline,
@@ -37,6 +38,7 @@ from gvbsm.config.views import ViewConfig
 
 __all__ = [
     "BASELINE_GROUPS",
+    "BY_DIFFICULTY",
     "BY_FEATURES",
     "Baseline",
     "BaselinesConfig",

@@ -30,7 +30,8 @@ def faults(config: Config) -> Iterator[str]:
         _weight_faults,
         _mode_faults,
         _corruption_faults,
-        _later_papers_faults,
+        _start_faults,
+        _loop_faults,
     ):
         yield from filter(None, messages(config))
 
@@ -128,8 +129,8 @@ _LIMITS: dict[str, Callable[[str, Any], str | None]] = {
 }
 
 
-def _later_papers_faults(config: Config) -> Iterator[str]:
-    """Yield one message for each conflict between settings of later papers."""
+def _start_faults(config: Config) -> Iterator[str]:
+    """Yield one message for each conflict between settings of the images' start."""
     synthesis = config.synthesis
     low, high = synthesis.crop_scale
     if not 0 < low <= high <= 1:
@@ -139,6 +140,21 @@ def _later_papers_faults(config: Config) -> Iterator[str]:
             f"synthesis.crop_tiles={synthesis.crop_tiles} tiles crops, but synthesis.init is "
             f"{synthesis.init}; set synthesis.init=crops, or leave crop_tiles out"
         )
+    if synthesis.residual and synthesis.init == "noise":
+        yield (
+            "synthesis.residual mixes the real start into the images, but synthesis.init is noise; "
+            "set synthesis.init=real, or leave residual out"
+        )
+    if synthesis.rounds > 1 and synthesis.init == "noise":
+        yield (
+            "synthesis.rounds lets images begin late from their real start, but synthesis.init is "
+            "noise; set synthesis.init=real, or leave rounds out"
+        )
+
+
+def _loop_faults(config: Config) -> Iterator[str]:
+    """Yield one message for each conflict between settings of the loop, beyond the paper."""
+    synthesis = config.synthesis
     if not 1 <= synthesis.stages <= max(synthesis.iterations, 1):
         yield (
             f"synthesis.stages must be from 1 to synthesis.iterations ({synthesis.iterations}), "
@@ -157,11 +173,6 @@ def _later_papers_faults(config: Config) -> Iterator[str]:
         )
     if synthesis.residual and synthesis.stages == 1:
         yield "synthesis.residual acts between stages, but synthesis.stages is 1; take more"
-    if synthesis.residual and synthesis.init == "noise":
-        yield (
-            "synthesis.residual mixes the real start into the images, but synthesis.init is noise; "
-            "set synthesis.init=real, or leave residual out"
-        )
     most = max(config.ipc, *config.ipc_of.values(), 1)
     if not 1 <= synthesis.rounds <= max(min(most, synthesis.iterations), 1):
         yield (
@@ -169,10 +180,11 @@ def _later_papers_faults(config: Config) -> Iterator[str]:
             f"({most}), and to synthesis.iterations ({synthesis.iterations}), "
             f"got {synthesis.rounds}"
         )
-    if synthesis.rounds > 1 and synthesis.init == "noise":
+    if synthesis.difficulty_groups and synthesis.loop != "original":
         yield (
-            "synthesis.rounds lets images begin late from their real start, but synthesis.init is "
-            "noise; set synthesis.init=real, or leave rounds out"
+            "synthesis.difficulty_groups matches the k-th images of all classes together, but "
+            f"synthesis.loop is {synthesis.loop}; set synthesis.loop=original, or leave "
+            "difficulty_groups out"
         )
 
 

@@ -91,7 +91,8 @@ class SynthesisConfig:
             (round_robin).
         init: Start from noise (the paper) or from real pictures of the class: random ones (real),
             chosen by herding (herding), of the center and margin of clusters (balanced, BPS), those
-            with the lowest loss under the teachers' mean logits (lowest_loss), or the best of
+            with the lowest loss under the teachers' mean logits (lowest_loss), the easiest or the
+            hardest of the image's difficulty group (group_front, group_back, PSM), or the best of
             random crops (crops, RDED).
         crop_tiles: With init=crops, crops along a side of an image: 1, or 2 for four in an image.
         crop_scale: With init=crops, smallest and largest share of a picture's area in a crop.
@@ -103,6 +104,8 @@ class SynthesisConfig:
             is off.
         rounds: Number of starting times (DELT): the images of a class are split into this many
             rounds, and round r starts after r/rounds of the iterations; the paper has 1.
+        difficulty_groups: Match the k-th images of the classes with the k-th of as many groups of
+            real pictures as a class has images, from easy to hard (PSM); needs loop=original.
         batch_size: Images that are optimized together.
         loop: Batches of several images of few classes (reorder), or of at most one image of each
             class (original), which limits a batch to the number of classes.
@@ -142,9 +145,16 @@ class SynthesisConfig:
 
     backbones: tuple[str, ...] | None = setting(None, chooses_teachers=True)
     backbone_order: Literal["uniform", "round_robin"] = "uniform"
-    init: Literal["noise", "real", "herding", "balanced", "lowest_loss", "crops"] = setting(
-        "noise", often_changed=True
-    )
+    init: Literal[
+        "noise",
+        "real",
+        "herding",
+        "balanced",
+        "lowest_loss",
+        "group_front",
+        "group_back",
+        "crops",
+    ] = setting("noise", often_changed=True)
     crop_tiles: Literal[1, 2] = 1
     crop_scale: tuple[float, float] = (0.08, 1.0)
     iterations: int = setting(4000, limit="positive", reducible=True, often_changed=True)
@@ -152,6 +162,7 @@ class SynthesisConfig:
     stage_sizes: tuple[int, ...] = ()
     residual: float = setting(0.0, limit="[0, 1)")
     rounds: int = 1
+    difficulty_groups: bool = False
     batch_size: int = setting(50, limit="positive")
     loop: Literal["reorder", "original"] = "reorder"
     optimizer: OptimizerConfig = field(

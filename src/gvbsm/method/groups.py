@@ -37,8 +37,7 @@ def group_indices(
         begins: Iteration at which each image starts, int64 (images,). The images of a group start
             together. None: all start at 0.
     """
-    if begins is None:
-        begins = torch.zeros(counts.total, dtype=torch.int64)
+    begins = torch.zeros(counts.total, dtype=torch.int64) if begins is None else begins
     turns = counts.ranks if loop == "original" else torch.zeros_like(begins)
     groups: list[Tensor] = []
     for begin in sorted(set(begins.tolist())):

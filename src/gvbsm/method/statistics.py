@@ -31,12 +31,15 @@ class Statistics:
         class_channel: If asked for, for each convolution and BatchNorm layer the moments of each
             class's pictures, (classes, channels).
         class_patch: Likewise, for each convolution's patches, (classes, patch rows, patch columns).
+        group_channel, group_patch: Likewise, of difficulty groups in the place of classes.
     """
 
     channel: dict[str, Moments]
     patch: dict[str, Moments]
     class_channel: dict[str, Moments] = field(default_factory=dict)
     class_patch: dict[str, Moments] = field(default_factory=dict)
+    group_channel: dict[str, Moments] = field(default_factory=dict)
+    group_patch: dict[str, Moments] = field(default_factory=dict)
 
 
 def picture_counts(

@@ -113,9 +113,7 @@ class LossTerms:
             + config.weight_conv * self.conv
             + config.weight_densification * self.densification
         )
-        for name, term in self.extra.items():
-            total = total + self.weights[name] * term
-        return total
+        return sum((self.weights[name] * term for name, term in self.extra.items()), start=total)
 
     def values(self) -> dict[str, list[float]]:
         """Return each group's values, by term."""

@@ -46,6 +46,7 @@ from gvbsm.engine.trackers import check_trackers
 from gvbsm.files.artifacts import ArtifactError, changes, read_json, write_json
 from gvbsm.files.network_names import file_stem
 from gvbsm.files.plugins import admit, called_by_name
+from gvbsm.pipeline.selection import check_difficulty
 from gvbsm.stages.selection.starts import CROPS
 from gvbsm.store.workdir import Workspace
 
@@ -143,6 +144,7 @@ def check_feasible(config: Config, data: ImageData) -> None:
     _check_features(config, methods, data)
     _check_tiles(config, data)
     _check_sides(config, data)
+    check_difficulty(config, data)
 
 
 def check_replicas(config: Config, data: ImageData, runtime: Runtime) -> None:

@@ -17,7 +17,6 @@ from gvbsm.config.settled import matched_teachers
 from gvbsm.data.class_sizes import image_counts
 from gvbsm.data.datasets import ImageData
 from gvbsm.data.epochs import settle
-from gvbsm.data.starts import Start
 from gvbsm.engine.device import Log, Runtime, resolve_runtime
 from gvbsm.engine.forms import Forms, Kind
 from gvbsm.engine.processes import join
@@ -50,10 +49,10 @@ from gvbsm.pipeline.real_pictures import keep_real, sample_real
 from gvbsm.pipeline.results import collect
 from gvbsm.pipeline.selection import (
     SelectionInputs,
-    draw_start,
-    keep_start,
+    picture_parts,
     remove_work_files,
     select_pictures,
+    start_of,
 )
 from gvbsm.pipeline.teachers import Teachers
 from gvbsm.pipeline.training.corruptions import judge_teachers
@@ -66,7 +65,8 @@ from gvbsm.stages.labels import LabelTask, make_labels
 from gvbsm.stages.squeeze import squeeze_teacher
 from gvbsm.stages.statistics import StatisticsTask, record_chunks, save_statistics
 from gvbsm.stages.supervised import PictureTraining
-from gvbsm.stages.synthesis import SynthesisTask, synthesize_set
+from gvbsm.stages.synthesis import synthesize_set
+from gvbsm.stages.synthesis_task import SynthesisTask
 from gvbsm.store.distilled import images_header, is_whole, load_labels, remove_labels
 from gvbsm.store.film import save_film
 from gvbsm.store.image_set import ImageSet
@@ -178,20 +178,22 @@ class Run:
         teachers = {name: self.teachers.matched(name) for name in missing}
         shared = {"stage": "statistics", "of": [recipes[name] for name in missing]}
         with self.team.timed("statistics", self.processes):
+            parts = picture_parts(self._selection_inputs(config, self.runtime), self.team)
             task = StatisticsTask(
                 config.statistics,
                 config.synthesis.views,
                 self.workdir / "statistics",
                 shared,
                 self.runtime.workers(config.data.workers),
-                by_class=config.synthesis.weight_class > 0,
+                parts,
             )
             chunks = record_chunks(teachers, self.data, task, self.runtime_of("squeeze"))
             self.processes.barrier()
             if self.processes.leads:
                 await_files(chunks)
                 files = {name: (workspace.statistics(name), recipes[name]) for name in missing}
-                save_statistics(chunks, files, len(self.data.class_names))
+                sizes = {"class": len(self.data.class_names), "group": config.ipc}
+                save_statistics(chunks, files, sizes)
         self.team.meet([workspace.statistics(name) for name in missing])
         log.info("statistics: recorded for %s", ", ".join(missing))
 
@@ -227,7 +229,7 @@ class Run:
         n_p = config.statistics.n_p
         teachers = self.teachers.targets(names, statistics, config.synthesis, n_p)
         runtime = self.runtime_of("synthesis")
-        initial = self._start(image_set, recipe, runtime)
+        initial = start_of(self._selection_inputs(config, runtime), image_set, self.team)
         task = SynthesisTask(
             config.synthesis, teachers, statistics, self.data, self.counts, n_p, initial
         )
@@ -240,18 +242,6 @@ class Run:
         groups.finish()
         remove_work_files(image_set.images)
         log.info("synthesis %s: %d images", config.method, len(groups.labels))
-
-    def _start(self, image_set: ImageSet, recipe: Recipe, runtime: Runtime) -> Start | None:
-        """The real pictures that the images of a set start from; None is noise."""
-        if image_set.config.synthesis.init == "noise":
-            return None
-        if image_set.config.synthesis.init == "real":  # cheap: each process draws it
-            return draw_start(self._selection_inputs(image_set.config, runtime), image_set.draw)
-        path = image_set.images.with_name("start.safetensors")
-        if self.processes.leads:
-            keep_start(self._selection_inputs(image_set.config, runtime), path, recipe)
-        self.team.meet([path])
-        return Start(**load_tensors(path, "start")[0])
 
     def _selection_inputs(self, config: Config, runtime: Runtime) -> SelectionInputs:
         return SelectionInputs(

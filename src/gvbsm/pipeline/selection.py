@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Literal, cast
 
+import torch
 from torch import Tensor
 
+from gvbsm.backbones import build_empty
 from gvbsm.backbones.features import Features, feature_batches
-from gvbsm.config import BY_FEATURES, Config, ConfigError
+from gvbsm.config import BY_DIFFICULTY, BY_FEATURES, Config, ConfigError
 from gvbsm.config.build import squeeze_of
 from gvbsm.config.settled import matched_teachers
 from gvbsm.data.class_sizes import image_counts
@@ -19,9 +22,12 @@ from gvbsm.data.pictures import DataError
 from gvbsm.data.starts import Start
 from gvbsm.engine.device import Runtime
 from gvbsm.engine.out_of_memory import InParts
+from gvbsm.engine.progress.spelling import spell_count
 from gvbsm.files.artifacts import Recipe, is_current, remove_all
 from gvbsm.files.tensors import load_tensors, save
+from gvbsm.method.beyond.difficulty_groups import group_ends, group_numbers
 from gvbsm.pipeline.teachers import Teachers
+from gvbsm.pipeline.work_sharing import Teamwork
 from gvbsm.stages.group_files import remove_group_files
 from gvbsm.stages.selection.balanced import select_balanced
 from gvbsm.stages.selection.coreset import (
@@ -30,6 +36,7 @@ from gvbsm.stages.selection.coreset import (
     select_k_center,
     select_random,
 )
+from gvbsm.stages.selection.difficulty import measure_difficulty, with_batchnorm
 from gvbsm.stages.selection.forgetting import record_forgetting
 from gvbsm.stages.selection.starts import (
     choose_crops,
@@ -38,6 +45,7 @@ from gvbsm.stages.selection.starts import (
     start_from,
     training_losses,
 )
+from gvbsm.store.image_set import ImageSet
 from gvbsm.store.recipes import Recipes, seed_of
 from gvbsm.store.workdir import Workspace
 
@@ -87,6 +95,96 @@ def select_pictures(inputs: SelectionInputs, method: str, draw: int = 0) -> Tens
     """
     listed = _listed(inputs)
     return listed[_select(inputs, listed, method, draw)]
+
+
+def start_of(inputs: SelectionInputs, image_set: ImageSet, team: Teamwork) -> Start | None:
+    """Choose the real pictures that the images of a set start from; None is noise.
+
+    All processes call it. Process 0 chooses what takes long, and writes it.
+
+    Args:
+        inputs: Data, settings of the set and teachers.
+        image_set: The set.
+        team: The processes.
+    """
+    init = inputs.config.synthesis.init
+    if init == "noise":
+        return None
+    if init == "real":  # cheap: each process draws it
+        return draw_start(inputs, image_set.draw)
+    if init in BY_DIFFICULTY:
+        listed, end = _listed(inputs), cast(Literal["front", "back"], init.removeprefix("group_"))
+        values, labels = picture_difficulty(inputs, team)[listed], inputs.data.train.labels[listed]
+        entries = group_ends(values, labels, inputs.counts, end)
+        return start_from(entries, listed, inputs.data, inputs.runtime)
+    path = image_set.images.with_name("start.safetensors")
+    if inputs.runtime.processes.leads:
+        keep_start(inputs, path, inputs.recipes.images(image_set))
+    team.meet([path])
+    return Start(**load_tensors(path, "start")[0])
+
+
+def picture_difficulty(inputs: SelectionInputs, team: Teamwork) -> Tensor:
+    """Return the difficulty of each training picture, float64 (pictures,).
+
+    All processes call it. Process 0 measures and writes it, unless a current file exists.
+    """
+    path, recipe = inputs.workspace.difficulty, inputs.recipes.difficulty()
+    if inputs.runtime.processes.leads and not inputs.workspace.is_made(
+        path, recipe, "statistics", make=True
+    ):
+        names = inputs.recipes.difficulty_backbones
+        teachers = {name: inputs.teachers.matched(name) for name in names}
+        workers = inputs.runtime.workers(inputs.config.data.workers)
+        values = measure_difficulty(teachers, inputs.data, inputs.runtime, workers)
+        save(path, {"difficulty": values}, {"kind": "difficulty", "recipe": recipe})
+    team.meet([path])
+    return load_tensors(path, "difficulty")[0]["difficulty"]
+
+
+def picture_parts(inputs: SelectionInputs, team: Teamwork) -> dict[str, Tensor]:
+    """Return the divisions of the training pictures whose statistics are recorded, by name.
+
+    All processes call it.
+
+    Returns:
+        Class and difficulty group of each picture, int64 (pictures,), as the settings ask for.
+    """
+    config, labels, parts = inputs.config.synthesis, inputs.data.train.labels, dict[str, Tensor]()
+    if config.weight_class:
+        parts["class"] = labels
+    if config.difficulty_groups:
+        parts["group"] = group_numbers(picture_difficulty(inputs, team), labels, inputs.counts)
+    return parts
+
+
+def check_difficulty(config: Config, data: ImageData) -> None:
+    """Check that the difficulty of pictures can be measured, and that no group is without any.
+
+    Args:
+        config: The settings, settled for the classes.
+        data: The real pictures.
+
+    Raises:
+        ConfigError, DataError: With one clear line.
+    """
+    synthesis, classes = config.synthesis, len(data.class_names)
+    if synthesis.difficulty_groups or synthesis.init in BY_DIFFICULTY:
+        shape = (classes, data.image_size, data.channels)
+        with_batchnorm({name: build_empty(name, *shape) for name in matched_teachers(config)})
+    if not synthesis.difficulty_groups:
+        return
+    if config.ipc_of:
+        raise ConfigError(
+            "synthesis.difficulty_groups divides each class into as many groups as it has images, "
+            "and the k-th groups of all classes belong together: leave it out, or ipc_of"
+        )
+    largest = int(torch.bincount(data.train.labels, minlength=classes).max())
+    if largest < config.ipc:
+        raise DataError(
+            f"synthesis.difficulty_groups divides each class into {config.ipc} groups of pictures, "
+            f"but none has more than {spell_count(largest, 'training picture')}; lower --ipc"
+        )
 
 
 def draw_start(inputs: SelectionInputs, draw: int) -> Start:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -27,7 +27,6 @@ from gvbsm.method.moments import LayerSums, Sums, add, finalize
 from gvbsm.method.statistics import Statistics, picture_counts
 from gvbsm.store.statistics_codec import pack_statistics
 
-CLASSES = "classes"  # tensor of a chunk's file: the class of each row of its sums
 CHUNK = 16  # batches of a chunk; a stop loses one chunk
 
 
@@ -42,7 +41,9 @@ class StatisticsTask:
         directory: Folder of the chunks.
         recipe: Recipe of the chunks.
         workers: Processes that decode pictures.
-        by_class: Record the moments of each class, of the inputs of BatchNorm layers too.
+        parts: Divisions of the training pictures, by name (class, group): the number of the part
+            that each picture belongs to, int64 (pictures,). The moments of each part are recorded,
+            of the inputs of BatchNorm layers too.
     """
 
     config: StatisticsConfig
@@ -50,7 +51,7 @@ class StatisticsTask:
     directory: Path
     recipe: Recipe
     workers: int = 0
-    by_class: bool = False
+    parts: Mapping[str, Tensor] = field(default_factory=dict)
 
 
 class _Chunk(NamedTuple):
@@ -117,16 +118,21 @@ def record_chunks(
             batches = view_batches(data, task.views, indices, runtime, origin, task.workers)
             for chunk in run:
                 sums: dict[str, Sums] = {}
-                index = torch.cat(in_order[chunk.start : chunk.stop])
-                classes = torch.unique(data.train.labels[index]) if task.by_class else None
-                for pictures, labels in islice(batches, chunk.stop - chunk.start):
-                    members = None if classes is None else one_hot(labels, classes)
+                own = in_order[chunk.start : chunk.stop]
+                pictures_of = torch.cat(own)
+                present = {
+                    name: torch.unique(part[pictures_of]) for name, part in task.parts.items()
+                }
+                for index, (pictures, _) in zip(own, islice(batches, len(own)), strict=True):
+                    members = {
+                        name: one_hot(part[index].to(pictures.device), present[name])
+                        for name, part in task.parts.items()
+                    }
                     for recorder in recorders:
                         recorder.add(sums, pictures, members)
                     bar.update()
                 _check(sums)
-                tensors = _pack(sums) | ({} if classes is None else {CLASSES: classes})
-                save(chunk.path, tensors, {"kind": "chunk", "recipe": header})
+                save(chunk.path, _pack(sums) | present, {"kind": "chunk", "recipe": header})
     return [chunk.path for chunk in chunks]
 
 
@@ -143,7 +149,7 @@ def _runs(chunks: Sequence[_Chunk]) -> Iterator[list[_Chunk]]:
 
 
 def add_chunks(
-    paths: Sequence[Path], names: Sequence[str], classes: int = 0
+    paths: Sequence[Path], names: Sequence[str], parts: Mapping[str, int] | None = None
 ) -> dict[str, Statistics]:
     """Compute the global channel and patch moments of every convolution's input, by teacher.
 
@@ -155,7 +161,7 @@ def add_chunks(
     Args:
         paths: The chunks' files, in order.
         names: Names of the teachers.
-        classes: Number of classes, if moments were recorded by class.
+        parts: Number of parts of each division of the pictures (`StatisticsTask.parts`).
 
     Raises:
         ArtifactError: If a chunk is missing or damaged.
@@ -164,36 +170,37 @@ def add_chunks(
     for path in paths:
         tensors, _ = load_tensors(path, "chunk")
         for key, sums in _unpack(tensors).items():
-            if CLASSES in tensors:
-                sums = _at_classes(sums, tensors[CLASSES], classes)
+            for name, count in (parts or {}).items():
+                if key.rpartition("|")[2].startswith(f"{name}_"):
+                    sums = _at_numbers(sums, tensors[name], count)
             total[key] = add(total.get(key), sums)
     return {name: _finish(name, total) for name in names}
 
 
 def save_statistics(
-    chunks: Sequence[Path], files: Mapping[str, tuple[Path, Recipe]], classes: int
+    chunks: Sequence[Path], files: Mapping[str, tuple[Path, Recipe]], parts: Mapping[str, int]
 ) -> None:
     """Write the statistics of each teacher, and remove the chunks.
 
     Args:
         chunks: The chunks' files, in order.
         files: File and recipe of the statistics, by teacher.
-        classes: Number of classes.
+        parts: Number of parts of each division of the pictures (`StatisticsTask.parts`).
 
     Raises:
         ArtifactError: If a chunk is missing or damaged.
     """
-    for name, statistics in add_chunks(chunks, list(files), classes).items():
+    for name, statistics in add_chunks(chunks, list(files), parts).items():
         path, recipe = files[name]
         header = {"kind": "statistics", "recipe": recipe, "backbone": name}
         save(path, pack_statistics(statistics), header)
     remove_all(chunks[0].parent.glob("chunk-*"))
 
 
-def _at_classes(sums: Sums, classes: Tensor, count: int) -> Sums:
-    """Expand the sums of some classes to a row for each of `count` classes."""
+def _at_numbers(sums: Sums, numbers: Tensor, count: int) -> Sums:
+    """Expand the sums of the parts with these numbers to a row for each of `count` parts."""
     return Sums(
-        *(value.new_zeros(count, *value.shape[1:]).index_copy(0, classes, value) for value in sums)
+        *(value.new_zeros(count, *value.shape[1:]).index_copy(0, numbers, value) for value in sums)
     )
 
 
@@ -220,24 +227,24 @@ class _Recorder:
     ) -> None:
         shape, n_p = (data.channels, data.image_size, data.image_size), task.config.n_p
         self._name, self._runtime = name, runtime.of(name, "pixels")
-        self._counts = picture_counts(model, n_p, shape, with_batchnorm=task.by_class)
+        self._counts = picture_counts(model, n_p, shape, with_batchnorm=bool(task.parts))
         self._layers = {path for path, _ in self._counts}
         self._observer = HookedObserver(model, self._layers, n_p, exact=True)
         self._halving = Halving()
 
-    def add(self, sums: dict[str, Sums], pictures: Tensor, members: Tensor | None) -> None:
-        """Add a batch to the sums; with `members`, float64 (classes, batch), by class."""
+    def add(self, sums: dict[str, Sums], pictures: Tensor, members: Mapping[str, Tensor]) -> None:
+        """Add a batch to the sums; with `members`, float64 (parts, batch) each, by part."""
         done = 0
-        for count, layers in self._halving(partial(self._watch, members is not None), pictures):
+        for count, layers in self._halving(partial(self._watch, bool(members)), pictures):
             for (path, level), per_picture in self._counts.items():
-                layer = getattr(layers[path], level)
-                if members is None:
+                layer, key = getattr(layers[path], level), f"{self._name}|{path}|"
+                if not members:
                     batch = Sums(per_picture.to(layer.device) * count, *layer[:, 0])
-                    key = f"{self._name}|{path}|{level}"
-                else:
-                    batch = class_sums(layer, members[:, done : done + count], per_picture)
-                    key = f"{self._name}|{path}|class_{level}"
-                sums[key] = add(sums.get(key), batch)
+                    sums[key + level] = add(sums.get(key + level), batch)
+                for part, rows in members.items():
+                    batch = class_sums(layer, rows[:, done : done + count], per_picture)
+                    part_key = f"{key}{part}_{level}"
+                    sums[part_key] = add(sums.get(part_key), batch)
             done += count
 
     def _watch(self, per_image: bool, pictures: Tensor) -> tuple[int, dict[str, LayerSums]]:
@@ -253,12 +260,11 @@ def _finish(name: str, sums: Mapping[str, Sums]) -> Statistics:
         if teacher != name:
             continue
         getattr(statistics, level)[path] = finalize(layer_sums)
-        # BatchNorm layers hold the moments of all classes together: these are not recorded.
-        if level != (all_level := level.removeprefix("class_")) and (
-            f"{teacher}|{path}|class_patch" in sums
-        ):
+        part, _, all_level = level.rpartition("_")
+        # BatchNorm layers hold the moments of all pictures together: these are not recorded.
+        if part and f"{teacher}|{path}|{part}_patch" in sums:
             all_sums = Sums(*(value.sum(dim=0) for value in layer_sums))
-            getattr(statistics, all_level)[path] = finalize(all_sums)
+            getattr(statistics, all_level).setdefault(path, finalize(all_sums))
     return statistics
 
 

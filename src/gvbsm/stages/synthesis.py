@@ -23,29 +23,17 @@ import torch
 from torch import Tensor
 
 from gvbsm.config import SynthesisConfig
-from gvbsm.config.stages import EXTRA_TAKES
-from gvbsm.data.class_sizes import ImageCounts
-from gvbsm.data.datasets import ImageData
-from gvbsm.data.starts import Start
 from gvbsm.data.views import resize
 from gvbsm.engine.device import RunError, Runtime
 from gvbsm.engine.progress.bars import Bar
 from gvbsm.engine.progress.shared import SharedBar
 from gvbsm.files.checkpoint import Checkpoint
-from gvbsm.files.plugins import called_by_name
-from gvbsm.method.beyond.class_matching import ClassMatching, class_moments
-from gvbsm.method.beyond.flatness import Flatness
-from gvbsm.method.beyond.late_starts import late_begins
-from gvbsm.method.beyond.residual import Residual, side_at
-from gvbsm.method.beyond.user_term import UserTerm
+from gvbsm.method.beyond.residual import side_at
 from gvbsm.method.fast.compiled import CompiledObserver
-from gvbsm.method.groups import Stack, group_indices, make_stack
+from gvbsm.method.groups import Stack, make_stack
 from gvbsm.method.matching import Teacher
-from gvbsm.method.statistics import Statistics
 from gvbsm.method.synthesis import (
-    TERMS,
     DivergedError,
-    Extra,
     Iteration,
     begin_synthesis,
     synthesize,
@@ -53,67 +41,13 @@ from gvbsm.method.synthesis import (
 from gvbsm.stages.divergence import check_pixels, diverged, eigenvalues_failed
 from gvbsm.stages.group_files import Groups, longest_trace, trace_row
 from gvbsm.stages.synthesis_checkpoint import Work
+from gvbsm.stages.synthesis_task import SynthesisTask
 from gvbsm.store.film import frame_steps, is_filmed
 from gvbsm.store.workdir import await_files
 
 log = logging.getLogger("gvbsm")
 
 GPU_IMAGES = 1024  # images in a stack on a GPU, unless `synthesis.groups` is set
-
-
-@dataclass(frozen=True)
-class SynthesisTask:
-    """Settings, teachers and data of a synthesis.
-
-    Attributes:
-        config: The stage's settings.
-        teachers: The teachers that are matched.
-        statistics: Their statistics, by name; needed for class matching alone.
-        data: The real data, for classes, size, mean and deviation.
-        counts: Images of each class.
-        n_p: Side of a patch in pixels.
-        initial: The real pictures, or crops of them, to start from; None starts from N(0, 1).
-    """
-
-    config: SynthesisConfig
-    teachers: Sequence[Teacher]
-    statistics: Mapping[str, Statistics]
-    data: ImageData
-    counts: ImageCounts
-    n_p: int
-    initial: Start | None = None
-
-    def start(self, index: Tensor, runtime: Runtime) -> Tensor:
-        """Return the initial pixels of a group, normalized float (batch, channels, height, width).
-
-        The noise of an image depends on the seed and its position alone. So an image has the same
-        start in all loops and batch sizes, and methods can be compared image by image.
-
-        Args:
-            index: Positions of its images in the set, int64 (batch,).
-            runtime: Seed.
-        """
-        data = self.data
-        if self.initial is not None:
-            return data.normalization.normalize(self.initial.pixels(data, index))
-        side = side_at(self.config, 0, data.image_size)
-        shape = (data.channels, side, side)
-        generators = (runtime.generator("noise", position) for position in index.tolist())
-        return torch.stack([torch.randn(shape, generator=generator) for generator in generators])
-
-    def extras(self, stack: Stack, start: Tensor, runtime: Runtime) -> list[Extra]:
-        """Return the additions of later papers to the loop that the settings switch on."""
-        config, extras = self.config, list[Extra]()
-        if config.extra is not None:
-            extras.append(UserTerm(config, called_by_name(config.extra, EXTRA_TAKES), stack.labels))
-        if config.weight_flatness:
-            extras.append(Flatness(config, runtime))
-        if config.weight_class:
-            moments = {t.name: class_moments(t, self.statistics[t.name]) for t in self.teachers}
-            extras.append(ClassMatching(config, stack.classes, moments))
-        if config.stages > 1:
-            extras.append(Residual(config, start, self.data.image_size))
-        return extras
 
 
 @dataclass(frozen=True)
@@ -192,20 +126,15 @@ def synthesize_set(
 
 
 def _plan(task: SynthesisTask) -> _Plan:
-    config = task.config
-    late = late_begins(config, task.counts)
-    groups = group_indices(task.counts, config.batch_size, config.loop, late)
-    begins = [int(late[index[0]]) for index in groups]
-    return _Plan(groups, begins, config.iterations)
+    begins = [int(task.begins[index[0]]) for index in task.groups]
+    return _Plan(task.groups, begins, task.config.iterations)
 
 
 def _group_files(task: SynthesisTask, plan: _Plan, path: Path, header: Mapping[str, Any]) -> Groups:
     config, data = task.config, task.data
     names = [teacher.name for teacher in task.teachers]
-    further = {Flatness.name: config.weight_flatness, UserTerm.name: config.extra}
-    terms = (*TERMS, *(name for name, on in further.items() if on))
     longest = {
-        begin: longest_trace(_measured(begin, config.iterations), names, terms)
+        begin: longest_trace(_measured(begin, config.iterations), names, task.terms)
         for begin in set(plan.begins)
     }
     shape = (data.channels, data.image_size, data.image_size)
@@ -233,9 +162,7 @@ def _make_stack(
         "filmed": int(filmed.sum()),
     }
     checkpoint = Checkpoint(files.paths[numbers[0]], recipe, runtime.checkpoint_seconds)
-    images, work = optimize_stack(
-        task, stack, start, filmed.nonzero().squeeze(1), runtime, checkpoint, bar
-    )
+    images, work = optimize_stack(task, stack, index, start, runtime, checkpoint, bar)
     films = torch.split(work.film.cpu(), filmed.view(len(numbers), -1).sum(dim=1).tolist())
     for group, pixels, film, trace in zip(
         numbers, images.chunk(len(numbers)), films, work.traces, strict=True
@@ -247,8 +174,8 @@ def _make_stack(
 def optimize_stack(
     task: SynthesisTask,
     stack: Stack,
+    index: Tensor,
     start: Tensor,
-    filmed: Tensor,
     runtime: Runtime,
     checkpoint: Checkpoint,
     bar: Bar | SharedBar,
@@ -258,9 +185,9 @@ def optimize_stack(
     Args:
         task: Settings, teachers and data.
         stack: The groups.
+        index: Positions of their images in the set, int64 (groups * batch,).
         start: Initial pixels, normalized float (groups * batch, channels, height, width): real
             pictures of the data's side, or noise of the first stage's side.
-        filmed: Rows of the images that are filmed, int64 (filmed,).
         runtime: Device, precision, seed.
         checkpoint: Checkpoint of the stack.
         bar: Progress, in iterations of a group.
@@ -273,12 +200,13 @@ def optimize_stack(
         RunError: If a group's loss is no longer finite.
     """
     config, data = task.config, task.data
+    filmed = is_filmed(index, task.counts).nonzero().squeeze(1)
     work = _begin(task, stack, start.to(runtime.device), filmed, runtime)
     work.resume(checkpoint)
     state, frames = work.state, frame_steps(config.iterations)
     bar.skip((state.step - stack.begin) * stack.groups)
     measured = _measured(stack.begin, config.iterations)
-    extras = task.extras(stack, start, runtime)
+    extras = task.extras(stack, index, start, runtime)
     _film(work, frames, filmed, task)
     try:
         for step in synthesize(state, stack, task.teachers, config, runtime, extras, measured):

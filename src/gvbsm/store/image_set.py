@@ -44,10 +44,11 @@ class ImageSet:
 
     @property
     def needs_statistics(self) -> bool:
-        """Whether synthesis matches convolutions, or the statistics of single classes."""
+        """Whether synthesis matches convolutions, or the statistics of classes or groups."""
         synthesis = self.config.synthesis
-        by_class = synthesis.weight_class > 0 and synthesis.weight_batchnorm > 0
-        return self.selection is None and (synthesis.weight_conv > 0 or by_class)
+        by_part = synthesis.weight_class > 0 or synthesis.difficulty_groups
+        matched = synthesis.weight_conv > 0 or (by_part and synthesis.weight_batchnorm > 0)
+        return self.selection is None and matched
 
     @property
     def teachers(self) -> tuple[str, ...]:

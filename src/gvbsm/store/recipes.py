@@ -14,7 +14,7 @@ from typing import Any
 
 from gvbsm.backbones import code_of, weights_digest
 from gvbsm.backbones.output_names import names_digest
-from gvbsm.config import BY_FEATURES, Config, SqueezeConfig
+from gvbsm.config import BY_DIFFICULTY, BY_FEATURES, Config, SqueezeConfig
 from gvbsm.config.build import images_of, squeeze_of, to_dict
 from gvbsm.config.fields import names_in_recipe, names_of
 from gvbsm.config.settled import (
@@ -34,6 +34,7 @@ from gvbsm.store.label_store import STORAGE
 REVISIONS = {
     "squeeze": 1,
     "statistics": 2,
+    "difficulty": 1,
     "selection": 1,
     "forgetting": 1,
     "foreign": 1,
@@ -116,6 +117,9 @@ class Recipes:
         settings = _settings(self._config.statistics)
         if self._config.synthesis.weight_class:
             settings["by_class"] = True
+        groups: dict[str, Any] = {}
+        if self._config.synthesis.difficulty_groups:
+            groups = {"groups": self._config.ipc, "difficulty": fingerprint(self.difficulty())}
         return self._recipe(
             "statistics",
             self._uncompiled(backbone),
@@ -123,6 +127,22 @@ class Recipes:
             teacher=fingerprint(self.teacher(backbone)),
             statistics=settings,
             views=to_dict(self._config.synthesis.views),
+            **groups,
+        )
+
+    @property
+    def difficulty_backbones(self) -> tuple[str, ...]:
+        """The backbones by which the difficulty of real pictures is measured, in all sets."""
+        return matched_teachers(self._config)
+
+    def difficulty(self) -> Recipe:
+        """The recipe of the difficulty of each training picture."""
+        names = self.difficulty_backbones
+        return self._recipe(
+            "difficulty",
+            [self._uncompiled(name) for name in names],
+            seed=seed_of(self._config, "squeeze"),
+            teachers=[fingerprint(self.teacher(name)) for name in names],
         )
 
     def images(self, image_set: ImageSet) -> Recipe:
@@ -166,6 +186,8 @@ class Recipes:
             recipe["statistics"] = [fingerprint(self.statistics(name)) for name in names]
         if config.synthesis.init in BY_FEATURES:
             recipe["start"] = fingerprint(self.teacher(self.coreset_backbone))
+        if config.synthesis.init in BY_DIFFICULTY:
+            recipe["start"] = fingerprint(self.difficulty())
         return recipe
 
     def foreign(self, digest: str) -> Recipe:

@@ -65,6 +65,11 @@ class Workspace:
         """The file of a teacher's statistics."""
         return self.directory / "statistics" / file_name(backbone)
 
+    @property
+    def difficulty(self) -> Path:
+        """The file of the difficulty of each training picture."""
+        return self.directory / "difficulty.safetensors"
+
     def forgetting(self, backbone: str) -> Path:
         """The file of how often a network forgot each picture."""
         return self.directory / "forgetting" / file_name(backbone)

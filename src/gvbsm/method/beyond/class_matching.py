@@ -6,6 +6,7 @@ EDC matches running averages of each class's statistics; here they are exact.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -19,7 +20,10 @@ from gvbsm.method.synthesis import Extra, State
 
 
 def one_hot(labels: Tensor, classes: Tensor) -> Tensor:
-    """Return class membership, float64 (classes, batch): its product with values is a class sum."""
+    """Return class membership, float64 (classes, batch): its product with values is a class sum.
+
+    Instead of classes, here and below, pictures may be divided into other parts with numbers.
+    """
     return (classes.to(labels.device)[:, None] == labels).double()
 
 
@@ -39,12 +43,18 @@ def class_sums(layer: Tensor, members: Tensor, per_picture: Tensor) -> Sums:
     return Sums(pictures * per_picture.to(layer.device), *totals)
 
 
-def class_moments(teacher: Teacher, statistics: Statistics) -> dict[str, Moments]:
-    """Moments of each class by level, all layers concatenated, float64 (classes, n)."""
+def class_moments(
+    teacher: Teacher, statistics: Statistics, part: Literal["class", "group"] = "class"
+) -> dict[str, Moments]:
+    """Moments of each class, or difficulty group, by level, all layers concatenated.
+
+    Returns:
+        float64 (classes, n) each.
+    """
     device = teacher.factors.device
     return {
         name: _concatenate(
-            [getattr(statistics, f"class_{name}")[path] for path in level.layers], device
+            [getattr(statistics, f"{part}_{name}")[path] for path in level.layers], device
         )
         for name, level in teacher.levels.items()
     }

@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from gvbsm.backbones.cost import weight_bytes
-from gvbsm.config import BY_FEATURES, Config, SqueezeConfig
+from gvbsm.config import BY_DIFFICULTY, BY_FEATURES, Config, SqueezeConfig
 from gvbsm.config.build import squeeze_of
 from gvbsm.config.settled import coreset_teacher, matched_teachers
 from gvbsm.data.class_sizes import image_counts
@@ -152,15 +152,16 @@ class _Estimate:
 
     def _recording(self, names: Sequence[str]) -> float:
         section, train = self.config.statistics, len(self.data.train)
-        by_class = self.config.synthesis.weight_class > 0
-        settings = {"n_p": section.n_p, "by_class": by_class}
+        groups = self.config.synthesis.difficulty_groups  # whose difficulty takes one pass more
+        by_part, passes = self.config.synthesis.weight_class > 0 or groups, section.passes + groups
+        settings = {"n_p": section.n_p, "by_part": by_part}
         picture = self._cost(
             "real views", "", section.batch_size, views=self.config.synthesis.views
         )
         for name in names:
             picture += self._cost("recording", name, section.batch_size, **settings)
-        chunks = section.passes * math.ceil(train / section.batch_size / CHUNK)
-        return self.processes.shared(picture * section.passes * train, chunks)
+        chunks = passes * math.ceil(train / section.batch_size / CHUNK)
+        return self.processes.shared(picture * passes * train, chunks)
 
     def sets(self, sets: Sequence[EvaluatedSet]) -> Iterator[PlannedPart]:
         """Images, labels and students of all sets.
@@ -265,11 +266,10 @@ class _Estimate:
 
     def _start(self, config: Config) -> float:
         """Seconds in which the start of the synthesis is chosen."""
-        section, train = config.synthesis, len(self.data.train)
-        names = matched_teachers(config)
+        section, train, names = config.synthesis, len(self.data.train), matched_teachers(config)
         if section.init in BY_FEATURES:
             return self._selection(section.init)
-        if section.init == "lowest_loss":
+        if section.init in ("lowest_loss", *BY_DIFFICULTY):
             return sum(self._testing(name, train) for name in names)
         if section.init == "crops":
             pictures = min(train, CROP_PICTURES * len(self.data.class_names)) * CROPS

@@ -31,7 +31,8 @@ from gvbsm.pipeline.planning.peak_memory import PeakMemory
 from gvbsm.pipeline.planning.timing_task import TimingTask, picture_cost
 from gvbsm.pipeline.planning.work import KINDS, Cost, Work
 from gvbsm.stages.labels import PIXELS
-from gvbsm.stages.synthesis import GPU_IMAGES, SynthesisTask
+from gvbsm.stages.synthesis import GPU_IMAGES
+from gvbsm.stages.synthesis_task import SynthesisTask
 
 
 def _placed(task: TimingTask, work: Work) -> tuple[nn.Module, Runtime]:
@@ -120,7 +121,7 @@ def time_pixels(task: TimingTask, work: Work, memory: PeakMemory) -> Cost:
         start = task.pictures(work, len(index) * count)[0]
         bounds = data.normalization.bounds()
         state = begin_synthesis(start, bounds, stack, [teacher], config)
-        extras = synthesis.extras(stack, start.cpu(), runtime)
+        extras = synthesis.extras(stack, index.repeat(count), start.cpu(), runtime)
         measured = range(iterations) if settings["logged"] else ()
         longer = replace(config, iterations=iterations)
         ticks = [clock(runtime)]
@@ -183,14 +184,14 @@ def time_recording(task: TimingTask, work: Work, memory: PeakMemory) -> Cost:
     """Return the cost of a picture of a forward pass that records statistics."""
     settings = dict(work.settings)
     model, runtime = _placed(task, work)
-    n_p, by_class = int(settings["n_p"]), bool(settings["by_class"])  # type: ignore[call-overload]
-    counts = picture_counts(model, n_p, task.shape(work), with_batchnorm=by_class)
+    n_p, by_part = int(settings["n_p"]), bool(settings["by_part"])  # type: ignore[call-overload]
+    counts = picture_counts(model, n_p, task.shape(work), with_batchnorm=by_part)
     paths = {path for path, _ in counts}
     observer = HookedObserver(model, paths, n_p, exact=True)
 
     def step(pictures: Tensor) -> object:
         with torch.no_grad(), runtime.autocast():
-            return observer(pictures, paths, len(pictures) if by_class else 1)
+            return observer(pictures, paths, len(pictures) if by_part else 1)
 
     return _forward(task, work, runtime, step, memory)
 
