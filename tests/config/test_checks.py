@@ -144,6 +144,11 @@ def test_numbers_that_make_no_sense_are_faults(section, name, value):
         ({"stage_sizes": [8], "stages": 2}, r"stages \(2\), got \[8\]"),
         ({"stage_sizes": [0, 8], "stages": 2}, r"1 pixel or more .* got \[0, 8\]"),
         ({"difficulty_groups": True}, "loop is reorder; set synthesis.loop=original, or leave"),
+        (
+            {"weight_absorption": 1.0},
+            "init is noise; set synthesis.init=crops, or leave weight_abs",
+        ),
+        ({"weight_absorption": -1.0, "init": "real"}, "weight_absorption must not be negative"),
         ({"rounds": 0}, "rounds must be from 1 to"),
         ({"rounds": 11, "init": "real"}, r"ipc \(10\), .* \(4000\), got 11"),
         ({"rounds": 4, "iterations": 3, "init": "real"}, r"iterations \(3\), got 4"),

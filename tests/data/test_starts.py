@@ -21,6 +21,20 @@ def test_pixels__four_tiles_lie_row_by_row(data):
         assert torch.equal(image, torch.cat([top, below], dim=1))
 
 
+def test_anchors__are_what_the_tiles_show_in_the_size_of_an_image(data, streamed):
+    pictures = torch.tensor([[0, 1, 2, 3], [4, 5, 6, 7]])
+    boxes = torch.tensor([[0, 0, 4, 4], [1, 2, 5, 5], [0, 0, 0, 0], [0, 0, 8, 8]]).expand(2, 4, 4)
+    for source in (data, streamed):
+        found = Start(pictures, boxes).anchors(source, torch.tensor([1, 0]))
+        assert found.shape == (2, 4, 3, 8, 8)
+        for row, image in zip((1, 0), found, strict=True):
+            for tile, picture in enumerate(pictures[row].tolist()):
+                box = boxes[row, tile] if tile != 2 else torch.tensor([0, 0, 8, 8])
+                assert torch.equal(image[tile], resized_crop(data, picture, box, 8))
+        alone = Start(pictures[:, :1]).anchors(source, torch.tensor([1]))
+        assert torch.equal(alone, data.train.images[None, None, 4])
+
+
 def test_pixels__a_box_without_height_takes_the_whole_picture(data):
     boxes = torch.tensor([[0, 0, 0, 0], [1, 2, 5, 5], [0, 0, 0, 0]])[:, None]
     start = Start(torch.tensor([[7], [3], [9]]), boxes)

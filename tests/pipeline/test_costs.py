@@ -76,6 +76,7 @@ def test_costs__of_files_are_those_of_a_data_set(timed, data, streamed, runtime)
     "changes",
     [
         {"init": "real", "rounds": 2, "weight_class": 0.5, "weight_flatness": 1.0},
+        {"init": "crops", "crop_tiles": 2, "weight_absorption": 1.0},
         {"weight_conv": 0.0, "weight_batchnorm": 0.0, "weight_densification": 0.0},
         {"loop": "original", "optimizer": {"name": "sgd"}, "difficulty_groups": True},
     ],

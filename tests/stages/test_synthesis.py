@@ -67,7 +67,7 @@ def task_of(config, targets, data, ipc=3, initial=None):
             by_class = of_classes(target.model, data, N_P)
             by_group = of_classes(target.model, data, N_P, torch.arange(len(data.train)) % ipc)
             statistics[target.name] = Statistics({}, {}, *by_class, *by_group)
-    start = None if initial is None else Start(initial[:, None])
+    start = Start(initial[:, None]) if isinstance(initial, torch.Tensor) else initial
     return SynthesisTask(config, targets, statistics, data, ImageCounts.even(4, ipc), N_P, start)
 
 
@@ -606,6 +606,27 @@ def test_classes__change_the_images_and_groups_stay_apart(whole, teachers, check
         with stop_after(calls, *teachers.values()), pytest.raises(StoppedError):
             whole(replace(config, groups=2), "stopped")
     found = whole(replace(config, groups=2), "stopped")
+    assert torch.equal(found[0], expected[0])
+    assert found[2] == expected[2]
+
+
+def test_absorption__draws_tiles_to_their_anchors_and_is_resumed(whole, teachers, checkpoint_every):
+    """By this term alone, and beside the others."""
+    only = {f"weight_{term}": 0.0 for term in TERMS}
+    config = replace(CONFIG, **only, weight_absorption=1.0, views=PLAIN, iterations=40)
+    boxes = torch.tensor([0, 0, 8, 8]).expand(12, 4, 4)
+    tiled = Start(torch.arange(48).view(12, 4) % 40, boxes)
+    traces = whole(config, "alone", names=[WRN], initial=tiled)[2]
+    for trace in traces:
+        assert trace[-1]["absorption"] < 0.9 * trace[0]["absorption"]
+    config = replace(CONFIG, weight_absorption=1.0, batch_size=3, groups=2)
+    expected = whole(config, initial=tiled)
+    assert_same_set(whole(replace(config, groups=1), "single", initial=tiled), expected)
+    checkpoint_every(1)
+    for calls in (4, 7, 1):
+        with stop_after(calls, *teachers.values()), pytest.raises(StoppedError):
+            whole(config, "stopped", initial=tiled)
+    found = whole(config, "stopped", initial=tiled)
     assert torch.equal(found[0], expected[0])
     assert found[2] == expected[2]
 

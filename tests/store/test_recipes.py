@@ -53,6 +53,7 @@ def changed(settings, method="gvbsm"):
         ({"synthesis": {"weight_class": 0.5}}, "statistics"),
         ({"synthesis": {"difficulty_groups": True, "loop": "original"}}, "statistics"),
         ({"synthesis": {"init": "group_back"}}, "images"),
+        ({"synthesis": {"init": "real", "weight_absorption": 1.0}}, "images"),
         ({"synthesis": {"stages": 2}}, "images"),
         ({"synthesis": {"stages": 2, "stage_sizes": [24, 32]}}, "images"),
         ({"synthesis": {"rounds": 2, "init": "real"}}, "images"),

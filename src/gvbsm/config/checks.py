@@ -145,6 +145,11 @@ def _start_faults(config: Config) -> Iterator[str]:
             "synthesis.residual mixes the real start into the images, but synthesis.init is noise; "
             "set synthesis.init=real, or leave residual out"
         )
+    if synthesis.weight_absorption and synthesis.init == "noise":
+        yield (
+            "synthesis.weight_absorption compares tiles with the real pictures of the start, but "
+            "synthesis.init is noise; set synthesis.init=crops, or leave weight_absorption out"
+        )
     if synthesis.rounds > 1 and synthesis.init == "noise":
         yield (
             "synthesis.rounds lets images begin late from their real start, but synthesis.init is "

@@ -128,6 +128,9 @@ class SynthesisConfig:
             average (EDC); 0 is off.
         flatness_decay: Decay of that moving average.
         flatness_tau: Temperature of the logits in that distance.
+        weight_absorption: Weight of the distance between the features of each tile of the start and
+            of the real picture that it shows (CIM); 0 is off. Needs a real start; crop_tiles is
+            the number of tiles along a side.
         extra: Function of your own that adds a term to the loss, as file.py:function or
             module:function (docs/own_parts.md); null is off.
         weight_extra: Weight of that term.
@@ -181,6 +184,7 @@ class SynthesisConfig:
     weight_flatness: float = setting(0.0, limit="not negative")
     flatness_decay: float = setting(0.99, limit="[0, 1)")
     flatness_tau: float = setting(4.0, limit="positive")
+    weight_absorption: float = setting(0.0, limit="not negative")
     extra: str | None = setting(None, in_recipe=False)
     weight_extra: float = setting(1.0, limit="not negative", in_recipe=False)
     first_layer_multiplier: float = setting(10.0, limit="not negative")

@@ -49,6 +49,25 @@ class Start(NamedTuple):
         rows = tiles.view(len(index), across, across, *tiles.shape[2:])
         return rows.permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3).contiguous()
 
+    def anchors(self, data: ImageData, index: Tensor) -> Tensor:
+        """Read the picture or square of each tile in the size of an image, not of a tile.
+
+        Args:
+            data: The real pictures.
+            index: Images, int64 (n,).
+
+        Returns:
+            uint8 (n, tiles, channels, size, size).
+        """
+        pictures = self.pictures[index].flatten()
+        shown = gather_images(data, pictures)
+        if self.boxes is not None:
+            for row, box in enumerate(self.boxes[index].flatten(end_dim=1)):
+                if box[2]:
+                    picture = training_picture(data, int(pictures[row]))
+                    shown[row] = cut_squares(picture, box[None], data.image_size)[0]
+        return shown.view(len(index), -1, *shown.shape[1:])
+
     def _with_whole_pictures(self, data: ImageData, index: Tensor, whole: Tensor) -> Tensor:
         """Read the pixels of images of one tile, of which those at `whole` are not cut."""
         pixels = gather_images(data, self.pictures[index, 0])

@@ -16,6 +16,7 @@ from gvbsm.data.datasets import ImageData
 from gvbsm.data.starts import Start
 from gvbsm.engine.device import Runtime
 from gvbsm.files.plugins import called_by_name
+from gvbsm.method.beyond.absorption import Absorption
 from gvbsm.method.beyond.class_matching import ClassMatching, class_moments
 from gvbsm.method.beyond.difficulty_groups import DifficultyGroups
 from gvbsm.method.beyond.flatness import Flatness
@@ -63,7 +64,11 @@ class SynthesisTask:
     @property
     def terms(self) -> tuple[str, ...]:
         """Names of the terms of the loss."""
-        further = {Flatness.name: self.config.weight_flatness, UserTerm.name: self.config.extra}
+        further = {
+            Flatness.name: self.config.weight_flatness,
+            Absorption.name: self.config.weight_absorption,
+            UserTerm.name: self.config.extra,
+        }
         return (*TERMS, *(name for name, on in further.items() if on))
 
     def start(self, index: Tensor, runtime: Runtime) -> Tensor:
@@ -98,6 +103,9 @@ class SynthesisTask:
             extras.append(UserTerm(config, called_by_name(config.extra, EXTRA_TAKES), stack.labels))
         if config.weight_flatness:
             extras.append(Flatness(config, runtime))
+        if config.weight_absorption and self.initial is not None:
+            anchors = self.data.normalization.normalize(self.initial.anchors(self.data, index))
+            extras.append(Absorption(config, anchors, runtime))
         if config.difficulty_groups:
             # All images of a group have one number within their class.
             first = index.view(stack.groups, stack.batch)[:, 0]

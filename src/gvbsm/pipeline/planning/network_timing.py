@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from gvbsm.config import LabelsConfig, OptimizerConfig, SynthesisConfig
 from gvbsm.data.class_sizes import ImageCounts
+from gvbsm.data.starts import Start
 from gvbsm.engine.accuracy import count_predictions
 from gvbsm.engine.device import Runtime
 from gvbsm.engine.fit import Training, fit
@@ -108,7 +109,10 @@ def time_pixels(task: TimingTask, work: Work, memory: PeakMemory) -> Cost:
     teacher = make_teacher(work.network, model, statistics, config, n_p, shape)
     data = replace(task.data, image_size=work.side)
     counts = ImageCounts.even(task.classes, ipc)
-    synthesis = SynthesisTask(config, [teacher], {work.network: statistics}, data, counts, n_p)
+    start_of_set = Start(torch.zeros(counts.total, config.crop_tiles**2, dtype=torch.int64))
+    synthesis = SynthesisTask(
+        config, [teacher], {work.network: statistics}, data, counts, n_p, start_of_set
+    )
     groups = group_indices(counts, work.batch, config.loop)
     at_once = config.groups or (1 if runtime.device.type == "cpu" else GPU_IMAGES // work.batch)
     at_once = max(1, min(at_once, len(groups)))

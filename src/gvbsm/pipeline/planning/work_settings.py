@@ -25,9 +25,10 @@ def pixel_settings(config: Config, ipc: int) -> tuple[tuple[str, object], ...]:
         ipc: Images per class, on average and rounded up.
     """
     section = config.synthesis
-    terms = ("batchnorm", "conv", "densification", "class", "flatness")
+    terms = ("batchnorm", "conv", "densification", "class", "flatness", "absorption")
     weights = [(f"weight_{term}", float(getattr(section, f"weight_{term}") > 0)) for term in terms]
-    names = ("batch_size", "loop", "beta_dr", "densification", "views", "groups", "extra")
+    names = ["batch_size", "loop", "beta_dr", "densification", "views", "groups", "extra"]
+    names += ["crop_tiles"] if section.weight_absorption else []
     rest = [(name, getattr(section, name)) for name in names]
     optimizer = ("optimizer", section.optimizer.name)
     return (*weights, *rest, optimizer, ("n_p", config.statistics.n_p), ("ipc", ipc))
