@@ -149,6 +149,7 @@ def test_numbers_that_make_no_sense_are_faults(section, name, value):
             "init is noise; set synthesis.init=crops, or leave weight_abs",
         ),
         ({"weight_absorption": -1.0, "init": "real"}, "weight_absorption must not be negative"),
+        ({"residual_source": "nearest"}, "residual is 0; set it, or leave residual_source out"),
         ({"rounds": 0}, "rounds must be from 1 to"),
         ({"rounds": 11, "init": "real"}, r"ipc \(10\), .* \(4000\), got 11"),
         ({"rounds": 4, "iterations": 3, "init": "real"}, r"iterations \(3\), got 4"),

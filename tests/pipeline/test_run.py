@@ -590,8 +590,10 @@ def test_synthesis__all_that_is_beyond_the_paper_at_once(tmp_path, conv):
         "iterations": 4,
         "stages": 2,
         "residual": 0.5,
+        "residual_source": "nearest",
         "weight_class": 0.5,
         "weight_flatness": 0.25,
+        "weight_absorption": 0.5,
         "weight_conv": conv,
     }
     run = pipeline.Run(as_config(settings), tmp_path / "w", quiet=True)

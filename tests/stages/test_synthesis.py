@@ -30,6 +30,7 @@ from gvbsm.method.capture import HookedObserver
 from gvbsm.method.groups import group_indices, make_stack
 from gvbsm.method.statistics import Statistics
 from gvbsm.method.synthesis import begin_synthesis, descend, step_terms
+from gvbsm.stages.selection.nearest import NearestPictures
 from gvbsm.stages.synthesis import (
     GPU_IMAGES,
     _groups_at_once,
@@ -126,8 +127,17 @@ def test_loop__is_adam_with_cosine_decay_average_and_clamp(group, targets_for, d
 def whole(targets_for, data, runtime, tmp_path):
     """Call it to make the whole set of 4 classes x 3 images: images, labels, traces and film."""
 
-    def run(config, folder="whole", runtime=runtime, names=(CONVNET, WRN), initial=None, ipc=3):
+    def run(
+        config,
+        folder="whole",
+        runtime=runtime,
+        names=(CONVNET, WRN),
+        initial=None,
+        ipc=3,
+        nearest=None,
+    ):
         task = task_of(config, targets_for(config, names), data, ipc, initial)
+        task = replace(task, nearest=nearest)
         header = images_header("gvbsm", {"toy": 1}, data)
         groups = synthesize_set(task, runtime, tmp_path / folder / "images.safetensors", header)
         images = groups.draft.read("images", torch.arange(4 * ipc))
@@ -458,6 +468,54 @@ def test_stages__are_resumed_and_shared_as_ever(whole, teachers, checkpoint_ever
         with stop_after(calls, *teachers.values()), pytest.raises(StoppedError):
             whole(config, "stopped", initial=START)
     found = whole(config, "stopped", initial=START)
+    assert torch.equal(found[0], expected[0])
+    assert found[2] == expected[2]
+
+
+def test_nearest__is_mixed_in_in_place_of_the_start_and_resumed(
+    whole, data, teachers, checkpoint_every, monkeypatch
+):
+    """At another side than the pictures' too, where images are compared at theirs."""
+    seen, mixed = [], []
+
+    def features(pictures):
+        return pictures.flatten(start_dim=1).cpu()
+
+    class Spy(NearestPictures):
+        def __call__(self, images, labels, start):
+            mixed.append((images, labels, super().__call__(images, labels, start)))
+            return mixed[-1][2]
+
+    def spy(loss, terms, state):
+        before = state.images.detach().clone()
+        descend(loss, terms, state)
+        seen.append((before, state.images.detach().clone()))
+
+    monkeypatch.setattr(loop, "descend", spy)
+    config = replace(STAGED, residual_source="nearest", stage_sizes=(8, 6, 8), iterations=6)
+    of = {"names": [WRN], "initial": START}
+    find = Spy(data, features, torch.device("cpu"), seed=5)
+    whole(config, nearest=find, **of)
+    assert [len(images) for images, _, _ in mixed] == [6] * 4  # two groups, two borders
+    assert mixed[0][1].tolist() == [0, 0, 0, 1, 1, 1]
+    for border, step in enumerate((2, 4)):
+        images, _, real = mixed[border]
+        at_8 = F.interpolate(seen[step - 1][1], (8, 8), mode="bilinear", antialias=True)
+        assert torch.allclose(images, at_8)
+        sides = [
+            F.interpolate(pixels, seen[step][0].shape[2:], mode="bilinear", antialias=True)
+            for pixels in (seen[step - 1][1], real)
+        ]
+        assert torch.allclose(seen[step][0], 0.75 * sides[0] + 0.25 * sides[1], atol=1e-6)
+    monkeypatch.undo()
+    config = replace(config, batch_size=3, groups=2)
+    expected = whole(config, "pairs", nearest=find, **of)
+    assert_same_set(whole(replace(config, groups=1), "alone", nearest=find, **of), expected)
+    checkpoint_every(1)
+    for calls in (2, 3, 1):
+        with stop_after(calls, *teachers.values()), pytest.raises(StoppedError):
+            whole(config, "stopped", nearest=find, **of)
+    found = whole(config, "stopped", nearest=find, **of)
     assert torch.equal(found[0], expected[0])
     assert found[2] == expected[2]
 

@@ -162,6 +162,20 @@ def test_recipes__statistics_by_class_are_named_where_they_are_recorded():
     assert by_class["statistics"]["statistics"]["by_class"] is True
 
 
+def test_recipes__the_nearest_pictures_depend_on_the_teacher_that_is_compared():
+    mixed = {"init": "real", "stages": 2, "residual": 0.5, "residual_source": "nearest"}
+    names = {"synthesis": {**mixed, "backbones": ["resnet18"]}}
+    settings = [
+        merge(names, {"coreset": {"backbone": name}}) for name in ("resnet18", "convnet16_d2")
+    ]
+    found = [recipes_of(each)["images"] for each in settings]
+    assert found[0] != found[1]
+    config = build_config(merge(BASE, settings[1]))
+    config = replace(config, labels=replace(config.labels, backbones=("resnet18",)))
+    assert ImageSet(config, Path("w")).teachers == ("resnet18", "convnet16_d2")
+    assert "nearest" not in recipes_of(settings[1], "sre2l")["images"]
+
+
 def test_recipes__statistics_of_groups_depend_on_their_number_and_all_teachers():
     grouped = {"synthesis": {"difficulty_groups": True, "loop": "original"}}
     few = {"ipc": 3, "squeeze": {"settings_of": {"convnet16_d2": {"epochs": 3}}}}

@@ -178,6 +178,11 @@ def _loop_faults(config: Config) -> Iterator[str]:
         )
     if synthesis.residual and synthesis.stages == 1:
         yield "synthesis.residual acts between stages, but synthesis.stages is 1; take more"
+    if synthesis.residual_source == "nearest" and not synthesis.residual:
+        yield (
+            "synthesis.residual_source=nearest chooses what synthesis.residual mixes in, but "
+            "residual is 0; set it, or leave residual_source out"
+        )
     most = max(config.ipc, *config.ipc_of.values(), 1)
     if not 1 <= synthesis.rounds <= max(min(most, synthesis.iterations), 1):
         yield (

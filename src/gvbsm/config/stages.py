@@ -102,6 +102,8 @@ class SynthesisConfig:
             (FADRM on ImageNet); empty keeps that side in all stages.
         residual: Share of the real start that is mixed into the images between stages (FADRM); 0
             is off.
+        residual_source: What is mixed in: the start, or the nearest of 300 real pictures of the
+            class, in the features of coreset.backbone (nearest, RETA).
         rounds: Number of starting times (DELT): the images of a class are split into this many
             rounds, and round r starts after r/rounds of the iterations; the paper has 1.
         difficulty_groups: Match the k-th images of the classes with the k-th of as many groups of
@@ -164,6 +166,7 @@ class SynthesisConfig:
     stages: int = 1
     stage_sizes: tuple[int, ...] = ()
     residual: float = setting(0.0, limit="[0, 1)")
+    residual_source: Literal["start", "nearest"] = "start"
     rounds: int = 1
     difficulty_groups: bool = False
     batch_size: int = setting(50, limit="positive")

@@ -264,7 +264,7 @@ def _check_network(name: str, classes: int, data: ImageData) -> nn.Module:
 def _check_features(config: Config, methods: Sequence[str], data: ImageData) -> None:
     """Check that the teacher whose features are compared has a last hidden layer."""
     chosen = {*map(selection_of, methods), config.synthesis.init}
-    if not {*BY_FEATURES} & chosen:
+    if not {*BY_FEATURES} & chosen and config.synthesis.residual_source != "nearest":
         return
     name = coreset_teacher(config)
     try:

@@ -49,6 +49,7 @@ from gvbsm.pipeline.real_pictures import keep_real, sample_real
 from gvbsm.pipeline.results import collect
 from gvbsm.pipeline.selection import (
     SelectionInputs,
+    nearest_pictures,
     picture_parts,
     remove_work_files,
     select_pictures,
@@ -229,9 +230,13 @@ class Run:
         n_p = config.statistics.n_p
         teachers = self.teachers.targets(names, statistics, config.synthesis, n_p)
         runtime = self.runtime_of("synthesis")
-        initial = start_of(self._selection_inputs(config, runtime), image_set, self.team)
+        inputs = self._selection_inputs(config, runtime)
+        initial, nearest = (
+            start_of(inputs, image_set, self.team),
+            nearest_pictures(inputs, image_set),
+        )
         task = SynthesisTask(
-            config.synthesis, teachers, statistics, self.data, self.counts, n_p, initial
+            config.synthesis, teachers, statistics, self.data, self.counts, n_p, initial, nearest
         )
         header = images_header(config.method, recipe, self.data)
         groups = synthesize_set(task, runtime, image_set.images, header)

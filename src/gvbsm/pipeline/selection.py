@@ -38,6 +38,7 @@ from gvbsm.stages.selection.coreset import (
 )
 from gvbsm.stages.selection.difficulty import measure_difficulty, with_batchnorm
 from gvbsm.stages.selection.forgetting import record_forgetting
+from gvbsm.stages.selection.nearest import NearestPictures
 from gvbsm.stages.selection.starts import (
     choose_crops,
     repeat_pictures,
@@ -122,6 +123,18 @@ def start_of(inputs: SelectionInputs, image_set: ImageSet, team: Teamwork) -> St
         keep_start(inputs, path, inputs.recipes.images(image_set))
     team.meet([path])
     return Start(**load_tensors(path, "start")[0])
+
+
+def nearest_pictures(inputs: SelectionInputs, image_set: ImageSet) -> NearestPictures | None:
+    """Return what finds the pictures that are mixed into images, if the set retrieves them."""
+    if not image_set.retrieves:
+        return None
+    model, runtime = inputs.teachers[inputs.recipes.coreset_backbone], inputs.runtime
+
+    def features(pictures: Tensor) -> Tensor:
+        return next(feature_batches(model, [pictures], runtime)).features
+
+    return NearestPictures(inputs.data, features, runtime.device, runtime.seed)
 
 
 def picture_difficulty(inputs: SelectionInputs, team: Teamwork) -> Tensor:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 
 import torch
 from torch import Tensor
@@ -27,6 +27,7 @@ from gvbsm.method.groups import Stack, group_indices
 from gvbsm.method.matching import Teacher
 from gvbsm.method.statistics import Statistics
 from gvbsm.method.synthesis import TERMS, Extra
+from gvbsm.stages.selection.nearest import NearestPictures
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,8 @@ class SynthesisTask:
         counts: Images of each class.
         n_p: Side of a patch in pixels.
         initial: The real pictures, or crops of them, to start from; None starts from N(0, 1).
+        nearest: Finds what is mixed in between stages (`residual_source: nearest`); None is the
+            start.
     """
 
     config: SynthesisConfig
@@ -50,6 +53,7 @@ class SynthesisTask:
     counts: ImageCounts
     n_p: int
     initial: Start | None = None
+    nearest: NearestPictures | None = None
 
     @cached_property
     def begins(self) -> Tensor:
@@ -117,5 +121,15 @@ class SynthesisTask:
             moments = {t.name: class_moments(t, self.statistics[t.name]) for t in self.teachers}
             extras.append(ClassMatching(config, stack.classes, moments))
         if config.stages > 1:
-            extras.append(Residual(config, start, self.data.image_size))
+            chosen = None if self.nearest is None else partial(self._nearest, stack, start)
+            extras.append(Residual(config, start, self.data.image_size, chosen))
         return extras
+
+    def _nearest(self, stack: Stack, start: Tensor, images: Tensor) -> Tensor:
+        """Return the nearest real pictures of a stack's images, group by group.
+
+        So what is chosen does not depend on the groups that a group is stacked with.
+        """
+        assert self.nearest is not None
+        rows = (torch.split(tensor, stack.batch) for tensor in (images, stack.labels, start))
+        return torch.cat([self.nearest(*group) for group in zip(*rows, strict=True)])

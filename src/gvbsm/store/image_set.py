@@ -51,13 +51,18 @@ class ImageSet:
         return self.selection is None and matched
 
     @property
+    def retrieves(self) -> bool:
+        """Whether synthesis mixes in the nearest real pictures."""
+        return self.selection is None and self.config.synthesis.residual_source == "nearest"
+
+    @property
     def teachers(self) -> tuple[str, ...]:
         """The teachers of the images and of the labels, in the order of `squeeze.backbones`."""
         config, backbones = self.config, self.config.squeeze.backbones
         needed: set[str] = set()
         if self.selection is None:
             needed.update(matched_teachers(config))
-        if (self.selection or config.synthesis.init) in BY_FEATURES:
+        if (self.selection or config.synthesis.init) in BY_FEATURES or self.retrieves:
             needed.add(coreset_teacher(config))
         if config.evaluation.loss != "hard":
             needed.update(labeling_teachers(config))

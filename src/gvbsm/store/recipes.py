@@ -188,6 +188,8 @@ class Recipes:
             recipe["start"] = fingerprint(self.teacher(self.coreset_backbone))
         if config.synthesis.init in BY_DIFFICULTY:
             recipe["start"] = fingerprint(self.difficulty())
+        if image_set.retrieves:
+            recipe["nearest"] = fingerprint(self.teacher(self.coreset_backbone))
         return recipe
 
     def foreign(self, digest: str) -> Recipe:

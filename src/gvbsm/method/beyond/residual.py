@@ -8,7 +8,7 @@ moments are reset.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 import torch
@@ -58,12 +58,20 @@ class Residual(Extra):
         config: `stages`, `stage_sizes` and `residual` are read.
         start: The initial images, normalized float (groups * batch, channels, height, width).
         side: Side of the real pictures in pixels.
+        chosen: If given, what is mixed in in place of the start: called with the images at `side`,
+            it returns as many pictures at that side.
     """
 
     name = "residual"
 
-    def __init__(self, config: SynthesisConfig, start: Tensor, side: int) -> None:
-        self._config, self._start, self._side = config, start, side
+    def __init__(
+        self,
+        config: SynthesisConfig,
+        start: Tensor,
+        side: int,
+        chosen: Callable[[Tensor], Tensor] | None = None,
+    ) -> None:
+        self._config, self._start, self._side, self._chosen = config, start, side, chosen
         self._begins = stage_begins(config)
         self._levels: dict[tuple[str, int], dict[str, Level]] = {}
 
@@ -71,7 +79,10 @@ class Residual(Extra):
         """Start a stage if it is due; return the teachers for the current side of the images."""
         if state.step in self._begins:
             side = side_at(self._config, state.step, self._side)
-            start = resize(self._start.to(state.images.device), side)
+            real = self._start
+            if self._chosen is not None:
+                real = self._chosen(resize(state.images.detach(), self._side))
+            start = resize(real.to(state.images.device), side)
 
             def resize_and_mix(pixels: Tensor) -> Tensor:
                 resized = resize(pixels, side)
