@@ -5,7 +5,7 @@ import re
 
 import pytest
 
-from gvbsm.config import Config, ConfigError
+from gvbsm.config import Config, ConfigError, ViewConfig
 from gvbsm.config.build import build_config, validate
 from gvbsm.config.checks import faults
 from support.settings import changed
@@ -59,6 +59,10 @@ FAULTS = [
     ("labels.views.mixup", -1.0),
     ("labels.temperature", 0.0),
     ("labels.views.shuffle", -1),
+    ("labels.views.tiles", 0),
+    ("squeeze.views.tiles", 2),
+    ("labels.views", ViewConfig(crop="pad", tiles=2)),
+    ("synthesis.views.tiles", 2),
     ("synthesis.views.mixup", 1.0),
     ("squeeze.views.shuffle", 2),
     ("squeeze.views.cutmix", 1.0),

@@ -34,7 +34,7 @@ OWN = ["own"]  # fitted to the pictures and to a time budget
 SELECTIONS = ("random", "herding", "k-center", "balanced", "forgetting")
 OVERLAYS = ["sre2l", "gvbsm-hard", "gvbsm-unaugmented", "random-unaugmented"]
 OVERLAYS += [f"{how}-{labels}" for how in SELECTIONS for labels in ("hard", "soft")]
-PROTOCOLS = ["protocol-edc", "protocol-paper", "protocol-rd3", "protocol-rded"]
+PROTOCOLS = ["protocol-bps", "protocol-edc", "protocol-paper", "protocol-rd3", "protocol-rded"]
 SRE2L = ["sre2l-cifar100", "sre2l-imagenet-1k", "sre2l-tiny-imagenet"]  # its own recipes
 REDUCED = ["cheap-teachers", "cifar10-small", "digits-short", "figure10", *PROTOCOLS, *SRE2L]
 BEST = {f"{name}-best": name for name in ("cifar10", "cifar100", "digits", "imagenet-1k")}
@@ -312,6 +312,7 @@ OTHER = {  # a run that differs from the defaults in all that a protocol is abou
             "roll": 3,
             "mixup": 0.7,
             "shuffle": 4,
+            "tiles": 2,
             "per_sample": False,
         },
         "logit_normalization": True,
@@ -359,6 +360,7 @@ def test_a_protocol_judges_sets_of_any_recipe_alike(protocol):
     [
         ("paper", (1000, 64, 0.08, None), ("mse_gt", 64, 0.0), 1),
         ("edc", (300, 100, 0.5, None), ("mse_gt", 100, 0.99), 2),
+        ("bps", (500, 16, 0.1, ("resnet18",)), ("kl", 16, 0.0), 2),
         ("rded", (300, 50, 0.5, ("resnet18",)), ("kl", 50, 0.0), 2),
         ("rd3", (400, 50, 0.5, ("resnet18",)), ("kl", 50, 0.0), 1),
     ],

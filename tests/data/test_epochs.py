@@ -28,7 +28,7 @@ from gvbsm.data.epochs import (
 )
 from gvbsm.data.loading import batch_count, border_color
 from gvbsm.data.mixing import Mixes
-from gvbsm.data.views import Views, check_shuffle
+from gvbsm.data.views import Views, check_cells
 from gvbsm.method.beyond.label_pool import pooled_epochs, redraw
 from gvbsm.method.ensemble import label_batch
 from gvbsm.store.label_codec import pack_rows, packed_bytes, unpack_rows
@@ -41,7 +41,7 @@ PADDED = ViewConfig(crop="pad", padding=2, cutmix=1.0)
 
 
 BOTH = replace(VIEWS, shuffle=2, mixup=1.0)
-MIXUP = replace(VIEWS, cutmix=0.0, mixup=0.5, shuffle=4, per_sample=False)
+MIXUP = replace(VIEWS, cutmix=0.0, mixup=0.5, shuffle=4, tiles=2, per_sample=False)
 
 
 def flat(plan):
@@ -229,11 +229,12 @@ def test_plan__what_came_later_leaves_the_other_draws_alone(runtime):
         assert 0 < int(cut.sum()) < 12
 
 
-def test_shuffle__must_divide_the_side():
-    check_shuffle(ViewConfig(shuffle=4), 32)
-    check_shuffle(ViewConfig(shuffle=1), 7)
-    with pytest.raises(ConfigError, match=r"shuffle must divide .* 32 pixels, got 3"):
-        check_shuffle(ViewConfig(shuffle=3), 32)
+@pytest.mark.parametrize("key", ["shuffle", "tiles"])
+def test_cells__must_divide_the_side(key):
+    check_cells(ViewConfig(**{key: 4}), 32)
+    check_cells(ViewConfig(**{key: 1}), 7)
+    with pytest.raises(ConfigError, match=rf"{key} must divide .* 32 pixels, got 3"):
+        check_cells(ViewConfig(**{key: 3}), 32)
 
 
 def test_view_batch__known_answer(data, runtime):

@@ -324,6 +324,26 @@ def test_sample_views__resized_boxes_follow_torchvisions_law(height, width, scal
     assert ((a.mean(dim=1) - b.mean(dim=1)).abs() <= 4 * error + 1e-12).all()
 
 
+@pytest.mark.parametrize("per_sample", [True, False])
+def test_sample_views__a_crop_lies_in_one_tile(per_sample):
+    """All tiles are as likely, and within a tile the law is that of a picture of its size."""
+    config = ViewConfig(scale=(0.2, 0.9), tiles=3, per_sample=per_sample)
+    count = 4000
+    views = sample_views(count, 24, 12, generator(4), config)
+    top, left, height, width = views.boxes.T
+    row, column = top // 8, left // 4
+    assert bool(((top + height - 1) // 8 == row).all())
+    assert bool(((left + width - 1) // 4 == column).all())
+    if not per_sample:
+        assert len(views.boxes.unique(dim=0)) == 1
+        return
+    shares = torch.bincount(3 * row + column, minlength=9) / count
+    assert bool((shares - 1 / 9).abs().max() < 5 * (1 / 9 / count) ** 0.5)
+    alone = sample_views(count, 8, 4, generator(4), replace(config, tiles=1))
+    inside = views.boxes - torch.stack([8 * row, 4 * column, 0 * row, 0 * row], dim=1)
+    assert torch.equal(inside, alone.boxes)
+
+
 @pytest.mark.parametrize(
     ("height", "width", "ratio"),
     [(40, 10, (3 / 4, 4 / 3)), (10, 41, (3 / 4, 4 / 3)), (30, 31, (0.2, 0.25)), (31, 30, (1, 1.2))],

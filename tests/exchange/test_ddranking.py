@@ -187,7 +187,7 @@ def test_an_optimizer_that_it_does_not_know_is_its_nearest():
 
 UNTOLD = {
     "labels": {
-        "views": {"roll": 1, "per_sample": False, "shuffle": 2, "mixup": 0.5},
+        "views": {"tiles": 2, "roll": 1, "per_sample": False, "shuffle": 2, "mixup": 0.5},
         "logit_normalization": True,
         "temperature": 2.0,
         "weights": {"mine": 2.0},

@@ -18,7 +18,7 @@ from gvbsm.files.artifacts import read_header
 from support.labeled_sets import write_labeled_set
 
 CUTMIX = ViewConfig(crop="pad", padding=1, flip=True, cutmix=1.0)
-RESIZED = ViewConfig(crop="resized", flip=True, cutmix=1.0, mixup=1.0, shuffle=2, roll=3)
+RESIZED = ViewConfig(tiles=2, flip=True, cutmix=1.0, mixup=1.0, shuffle=2, roll=3)
 BLACK = ViewConfig(crop="pad", padding=2, flip=False, border="black")
 
 FIRST = """

@@ -59,7 +59,7 @@ PAPER = {
     "cross-architecture": [None] * 5,
     "ipc": [None, 46.5, 54.3],
     "label-storage": [None] * 13,
-    "alternatives": [None] * 18,
+    "alternatives": [None] * 19,
     "budget": [None] * 6,
     "ladder": [None] * 16,
     "traps": [None] * 11,

@@ -116,7 +116,13 @@ def test_a_figure_names_what_is_known(figure):
 
 def test_the_protocols_of_the_presets_are_named_as_theirs():
     names = {name for name in preset_names() if name.startswith("protocol-")}
-    assert {name.removeprefix("protocol-") for name in names} == {"paper", "edc", "rded", "rd3"}
+    assert {name.removeprefix("protocol-") for name in names} == {
+        "paper",
+        "edc",
+        "rded",
+        "rd3",
+        "bps",
+    }
     assert {name.removeprefix("protocol-") for name in names} < {*LITERATURE.protocols}
 
 

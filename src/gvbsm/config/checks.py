@@ -80,6 +80,8 @@ def _section_faults(config: Config) -> Iterator[str | None]:
         for key in ("cutmix", "mixup", "shuffle"):
             if getattr(getattr(config, section).views, key):
                 yield f"{section}.views.{key} must be 0: only labels.views mixes images"
+        if getattr(config, section).views.tiles != 1:
+            yield f"{section}.views.tiles must be 1: only images of labels.views have tiles"
 
 
 def _optimizer_faults(name: str, optimizer: OptimizerConfig) -> Iterator[str | None]:
@@ -235,6 +237,11 @@ def _label_faults(config: Config) -> Iterator[str | None]:
         yield (
             f"{how}, so labels.batch_size ({labels.batch_size}) must equal evaluation.batch_size "
             f"({batch})"
+        )
+    if labels.views.tiles > 1 and labels.views.crop != "resized":
+        yield (
+            f"labels.views.tiles={labels.views.tiles} crops inside of tiles, but labels.views.crop "
+            f"is {labels.views.crop}; set it to resized, or leave tiles out"
         )
     if not labels.storage.pruning >= 1:
         yield f"labels.storage.pruning must be at least 1, got {labels.storage.pruning}"

@@ -17,6 +17,8 @@ class ViewConfig:
         padding: Width of the border in pixels for crop=pad.
         scale: Smallest and largest share of the area for crop=resized.
         ratio: Smallest and largest width/height for crop=resized.
+        tiles: With crop=resized, tiles along a side of an image; each crop lies in one of them, and
+            scale is the share of its area (OGM). 1 crops the whole image.
         flip: Flip left-right with probability 1/2.
         roll: Largest cyclic shift in pixels along each axis, before the crop; 0 is off.
         cutmix: Parameter of CutMix's Beta distribution; 0 is off.
@@ -34,6 +36,7 @@ class ViewConfig:
     padding: int = setting(4, limit="not negative")
     scale: tuple[float, float] = (0.08, 1.0)
     ratio: tuple[float, float] = (0.75, 4 / 3)
+    tiles: int = setting(1, limit="positive")
     flip: bool = True
     roll: int = setting(0, limit="not negative")
     cutmix: float = setting(0.0, limit="not negative")

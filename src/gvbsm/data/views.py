@@ -38,8 +38,8 @@ class Views(NamedTuple):
         return Views(self.boxes[index], self.flips[index], self.rolls[index])
 
 
-def check_shuffle(views: ViewConfig, size: int) -> None:
-    """Check that views can be cut into their cells.
+def check_cells(views: ViewConfig, size: int) -> None:
+    """Check that images can be cut into the tiles, and views into the cells, of the settings.
 
     Args:
         views: The augmentation.
@@ -48,11 +48,11 @@ def check_shuffle(views: ViewConfig, size: int) -> None:
     Raises:
         ConfigError: If they cannot.
     """
-    if views.shuffle > 1 and size % views.shuffle:
-        raise ConfigError(
-            f"labels.views.shuffle must divide the images' side of {size} pixels, got "
-            f"{views.shuffle}"
-        )
+    for key in ("shuffle", "tiles"):
+        if (cells := getattr(views, key)) > 1 and size % cells:
+            raise ConfigError(
+                f"labels.views.{key} must divide the images' side of {size} pixels, got {cells}"
+            )
 
 
 def sample_views(
@@ -73,7 +73,11 @@ def sample_views(
     """
     draws = count if config.per_sample else 1
     if config.crop == "resized":
-        boxes = _resized_boxes(draws, height, width, config, generator)
+        rows, columns = height // config.tiles, width // config.tiles
+        boxes = _resized_boxes(draws, rows, columns, config, generator)
+        if config.tiles > 1:
+            tile = torch.randint(config.tiles, (draws, 2), generator=generator)
+            boxes[:, :2] += tile * torch.tensor([rows, columns])
     else:
         reach = config.padding if config.crop == "pad" else 0
         corners = torch.randint(-reach, reach + 1, (draws, 2), generator=generator)

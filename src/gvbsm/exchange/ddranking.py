@@ -65,6 +65,7 @@ _KNOWN = {
 # Settings that DD-Ranking has no names for, with the values that it assumes.
 _UNNAMED: dict[str, tuple[Any, ...]] = {
     "labels.views.roll": (0,),
+    "labels.views.tiles": (1,),
     "labels.views.per_sample": (True,),
     "labels.views.shuffle": (0, 1),
     "labels.views.mixup": (0,),  # it mixes in one way alone, here CutMix

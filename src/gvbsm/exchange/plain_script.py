@@ -79,6 +79,11 @@ def plain_script(distilled: DistilledDataset, form: str, images: str = "", label
             "gvbsm train has it",
             SCRIPT,
         )
+    if stored is None and views.tiles > 1:
+        log.warning(
+            "%s crops whole images, not inside of tiles (labels.views.tiles); gvbsm train does",
+            SCRIPT,
+        )
     cut = (1 - config.data.test_crop) / 2
     facts: dict[str, Any] = {
         "form": form,

@@ -38,7 +38,7 @@ from gvbsm.data.class_sizes import (
 from gvbsm.data.corrupted.copies import check_corruptions
 from gvbsm.data.datasets import ImageData, read_dataset
 from gvbsm.data.pictures import DataError
-from gvbsm.data.views import check_shuffle
+from gvbsm.data.views import check_cells
 from gvbsm.engine.device import Runtime
 from gvbsm.engine.progress.spelling import spell_count
 from gvbsm.engine.replicas import check_replicable
@@ -132,7 +132,7 @@ def check_feasible(config: Config, data: ImageData) -> None:
             _check_weights(name, squeeze_of(config.squeeze, name), data)
     _check_tables(config)
     check_corruptions(config.evaluation.corruptions, data)
-    check_shuffle(config.labels.views, data.image_size)
+    check_cells(config.labels.views, data.image_size)
     kept, classes = config.labels.storage.top_k, len(data.class_names)
     if kept is not None and kept >= classes:
         raise ConfigError(

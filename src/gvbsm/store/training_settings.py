@@ -14,7 +14,7 @@ from gvbsm.config.fields import names_of
 from gvbsm.config.keys import merge
 from gvbsm.data.epochs import batch_size_for, settle_epochs
 from gvbsm.data.pixels import Normalization
-from gvbsm.data.views import check_shuffle
+from gvbsm.data.views import check_cells
 from gvbsm.store.soft_labels import SoftLabels
 
 # The settings that training reads; others are about how a set is distilled.
@@ -90,7 +90,7 @@ def settle(given: Mapping[str, Any], distilled: TrainingSet, model: str = "") ->
         )
     if stored is not None and config.evaluation.loss != "hard":
         _check_batches(config, recorded.get("labels", {}), len(distilled.labels))
-    check_shuffle(config.labels.views, distilled.images.shape[-1])
+    check_cells(config.labels.views, distilled.images.shape[-1])
     count, batch = len(distilled.labels), config.evaluation.batch_size
     if stored is None:
         config = replace(config, labels=settle_epochs(config.labels, count, batch))
