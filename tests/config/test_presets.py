@@ -201,7 +201,7 @@ def preset(name):
 
 
 def test_all_files_are_found_and_offered():
-    assert len(FILES) == 43
+    assert len(FILES) == 44
     found = sorted(path.stem for path in FILES)
     assert found == preset_names() == sorted([*DATA, *OWN, *OVERLAYS, *REDUCED, *BEST])
     assert all(path.suffix == ".yaml" for path in FILES)
