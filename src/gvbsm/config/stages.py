@@ -90,10 +90,10 @@ class SynthesisConfig:
         backbone_order: Draw a teacher at random in each iteration (uniform, Eq. 7), or take turns
             (round_robin).
         init: Start from noise (the paper) or from real pictures of the class: random ones (real),
-            chosen by herding (herding), of the center and margin of clusters (balanced, BPS), those
-            with the lowest loss under the teachers' mean logits (lowest_loss), the easiest or the
-            hardest of the image's difficulty group (group_front, group_back, PSM), or the best of
-            random crops (crops, RDED).
+            by herding (herding), of the center and margin of clusters (balanced, BPS), of lowest
+            loss under the teachers (lowest_loss), the easiest or hardest of the image's difficulty
+            group (group_front, group_back, PSM), or the best random crops (crops, RDED). The loss
+            is that of the teachers' mean logits.
         crop_tiles: With init=crops, crops along a side of an image: 1, or 2 for four in an image.
         crop_scale: With init=crops, smallest and largest share of a picture's area in a crop.
         iterations: Optimization steps for each batch of images.
