@@ -42,6 +42,11 @@ def test_names_in_recipe__leave_out_what_another_entry_stands_for_or_has_no_effe
         ("chooses_teachers", "synthesis.backbones labels.backbones"),
         ("reducible", "squeeze.epochs synthesis.iterations labels.epochs evaluation.seeds"),
         ("with_hard_labels", "labels.epochs labels.full_batch_up_to labels.views"),
+        (
+            "is_path",
+            "data.root squeeze.weights_dir squeeze.weights_classes evaluation.corruptions.folder "
+            "baselines.sets",
+        ),
     ],
 )
 def test_dotted_names_of__known_answers(fact, names):

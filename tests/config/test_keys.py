@@ -20,6 +20,7 @@ from gvbsm.config.keys import (
     setting_of,
     unknown_field,
     value_at,
+    without_paths,
 )
 
 TABLES = (
@@ -45,6 +46,19 @@ def test_tables_of_networks_are_replaced_whole(name):
     over = nest(name, {"convnet128": 0.1})
     assert merge(base, over) == {**over, "seed": 3}
     assert merge(base, nest(name, {})) == {**nest(name, {}), "seed": 3}
+
+
+def test_without_paths_leaves_all_else_and_adds_nothing():
+    squeeze = {"epochs": 3, "weights_dir": "/a"}
+    given = {"data": {"name": "npz", "root": "/a"}, "squeeze": squeeze}
+    given["baselines"] = {"sets": {"dm": "/a"}, "draws": 2}
+    kept = without_paths(given)
+    assert kept == {
+        "data": {"name": "npz", "root": None},
+        "squeeze": {"epochs": 3, "weights_dir": None},
+        "baselines": {"sets": {}, "draws": 2},
+    }
+    assert given["data"]["root"] == "/a"
 
 
 @pytest.mark.parametrize("name", TABLES)

@@ -15,8 +15,10 @@ from safetensors.torch import load_file
 from gvbsm.backbones import build_backbone
 from gvbsm.config import ConfigError
 from gvbsm.config.build import build_config, to_dict
+from gvbsm.config.keys import path_settings
 from gvbsm.exchange import collection, hub
 from gvbsm.exchange.collection import check_sums, collect, push
+from gvbsm.exchange.collection_card import PLACEHOLDERS
 from gvbsm.exchange.load import load
 from gvbsm.files.artifacts import ArtifactError, read_json, write_json
 from gvbsm.files.tensors import load_tensors, save
@@ -49,11 +51,16 @@ def finished(workdir, seed=0, methods=("gvbsm", "random-soft"), **changes):
     save(path, tensors, {**header, "dataset": "digits"})
     write_labels(workdir / "labels")
     write_teacher(workdir, seed)
-    settings = {"ipc": 2, "data": {"name": "digits", "root": SECRET}}
+    settings = {
+        "ipc": 2,
+        "data": {"name": "digits", "root": SECRET},
+        "evaluation": {"corruptions": {"kinds": ["fog"], "folder": f"{SECRET}/C"}},
+        "baselines": {"sets": {"dm": f"{SECRET}/dm"}},
+    }
     config = to_dict(build_config(settings | changes))
     row = {"student": NETWORK, "ipc": 2, "top1": spread([50.0, 60.0]), "seconds": 1.0}
     rows = [{**row, "method": method, "top1_best": row["top1"]} for method in methods]
-    origin = {"preset": "digits", "changed": ["ipc", "data.root"]}
+    origin = {"preset": "digits", "changed": ["ipc", *path_settings()]}
     content = {"rows": rows, "config": config, "versions": {"torch": "2"}, "origin": origin}
     write_json(workdir / "results.json", {**content, "pictures": {"train": 9}})
     return workdir
@@ -135,8 +142,10 @@ def test_the_index_has_sizes_accuracies_and_commands(collected):
     labels = sum(path.stat().st_size for path in (collected / "one" / "soft_labels").iterdir())
     kilobytes = [f"{size / 1000:.3g} kB" for size in (table, labels)]
     assert f"| one | 4 | 2 x 2 x 3 | {' | '.join(kilobytes)} |" in text
-    command = "gvbsm run one/settings.yaml --data-root DIR --workdir runs/one"
-    assert command in text.splitlines()
+    command = (
+        "gvbsm run one/settings.yaml --data-root DIR --evaluation.corruptions.folder CORRUPTED"
+    )
+    assert f"{command} --baselines.sets dm=PATH --workdir runs/one" in text.splitlines()
     assert "- one: preset `digits`, ipc 2.\n" in text
     assert "UCI's Optical Recognition" in text
 
@@ -145,11 +154,15 @@ def test_the_settings_are_those_of_the_run_without_paths(collected, runs):
     for run in runs:
         settings = yaml.safe_load((collected / run.name / "settings.yaml").read_text())
         config = read_json(run / "results.json")["config"]
-        assert to_dict(build_config(settings)) == config | {
-            "data": {**config["data"], "root": None}
-        }
+        config["data"]["root"] = config["evaluation"]["corruptions"]["folder"] = None
+        config["baselines"]["sets"] = {}
+        assert to_dict(build_config(settings)) == config
     for name in visible(collected):
         assert SECRET.encode() not in (collected / name).read_bytes(), name
+
+
+def test_the_command_has_a_word_for_each_path():
+    assert {*PLACEHOLDERS, "baselines.sets"} == {*path_settings()}
 
 
 def test_the_library_datasets_reads_a_set_by_its_name(collected, tmp_path):

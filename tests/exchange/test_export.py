@@ -167,10 +167,18 @@ def test_one_file_holds_all(workdir, tmp_path):
 
 def test_no_path_of_this_machine_is_exported(workdir, tmp_path):
     weights = {"pretrained": True, "weights_dir": "/secret/weights"}
-    ended(workdir, squeeze={**weights, "weights_classes": "/secret/names"})
+    corruptions = {"kinds": ["fog"], "folder": "/secret/C"}
+    ended(
+        workdir,
+        squeeze={**weights, "weights_classes": "/secret/names"},
+        evaluation={"corruptions": corruptions},
+    )
     out = export(workdir, "folder", tmp_path / "e", quiet=True)
     for name in ("gvbsm.json", "README.md"):
         assert "/secret" not in (out / name).read_text(), name
+    facts = json.loads((out / "gvbsm.json").read_text())
+    kept = {"kinds": ["fog"], "folder": None}
+    assert kept.items() <= facts["config"]["evaluation"]["corruptions"].items()
 
 
 def test_an_export_of_an_export_tells_the_same(workdir, tmp_path):

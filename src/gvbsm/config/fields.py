@@ -37,6 +37,7 @@ class SettingFacts(TypedDict, total=False):
             setting that does not change the results is in no recipe either.
         with_hard_labels: For `labels`: whether students that train with hard labels depend on it.
         of_a_machine: Whether the processes of a run may differ in it.
+        is_path: Whether it names files of the machine, which exports leave out.
         of_one_teacher: Whether single teachers may differ in it (`squeeze.settings_of`).
         chooses_teachers: Whether it names some of `squeeze.backbones`; null names all.
         read_by_train: Whether `gvbsm train` reads it.
@@ -49,6 +50,7 @@ class SettingFacts(TypedDict, total=False):
     in_recipe: bool
     with_hard_labels: bool
     of_a_machine: bool
+    is_path: bool
     of_one_teacher: bool
     chooses_teachers: bool
     read_by_train: bool

@@ -14,7 +14,7 @@ from functools import cache
 from typing import Any
 
 from gvbsm.config import Config, ConfigError
-from gvbsm.config.fields import descriptions, kind_in_words
+from gvbsm.config.fields import descriptions, dotted_names_of, kind_in_words
 
 
 def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
@@ -110,6 +110,20 @@ def value_at(settings: Any, key: str) -> Any:
 def flatten(settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return the values of nested settings by their dotted keys; a table is one value."""
     return {key: value_at(settings, key) for key in flat_keys(settings)}
+
+
+def path_settings() -> tuple[str, ...]:
+    """Return the dotted names of the settings that name files of the machine."""
+    return dotted_names_of(Config(), "is_path")
+
+
+def without_paths(settings: dict[str, Any]) -> dict[str, Any]:
+    """Return nested settings in which those that name files of the machine have their defaults."""
+    given = {*flat_keys(settings)}
+    for key in path_settings():
+        if key in given:
+            settings = merge(settings, nest(key, value_at(Config(), key)))
+    return settings
 
 
 def nest(key: str, value: Any) -> dict[str, Any]:

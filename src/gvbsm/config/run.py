@@ -76,7 +76,9 @@ class DataConfig:
     """
 
     name: str = setting("digits", often_changed=True)
-    root: str | None = setting(None, changes_results=False, of_a_machine=True, often_changed=True)
+    root: str | None = setting(
+        None, changes_results=False, of_a_machine=True, is_path=True, often_changed=True
+    )
     title: str | None = setting(None, changes_results=False)
     image_size: int | None = setting(None, often_changed=True)
     test_crop: float = setting(1.0, limit="(0, 1]")
@@ -113,7 +115,7 @@ class BaselinesConfig:
     methods: tuple[Baseline, ...] = setting(
         ("random-hard", "random-soft", "sre2l", "teacher"), often_changed=True
     )
-    sets: dict[str, str] = setting(dict, of_a_machine=True)
+    sets: dict[str, str] = setting(dict, of_a_machine=True, is_path=True)
     draws: int = setting(1, limit="positive")
     full_epochs: int = setting(200, limit="positive")
     overrides: dict[str, dict[str, Any]] = field(default_factory=dict)

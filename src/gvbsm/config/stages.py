@@ -47,8 +47,8 @@ class SqueezeConfig:
         often_changed=True,
     )
     pretrained: bool = setting(False, of_one_teacher=True)
-    weights_dir: str | None = setting(None, changes_results=False)
-    weights_classes: str | None = setting(None, changes_results=False)
+    weights_dir: str | None = setting(None, changes_results=False, is_path=True)
+    weights_classes: str | None = setting(None, changes_results=False, is_path=True)
     epochs: int = setting(
         50, limit="positive", of_one_teacher=True, reducible=True, often_changed=True
     )
@@ -315,7 +315,7 @@ class CorruptionsConfig:
     kinds: tuple[Corruption, ...] = ()
     severities: tuple[int, ...] = (1, 2, 3, 4, 5)
     pictures: int = setting(1000, limit="positive")
-    folder: str | None = setting(None, of_a_machine=True)
+    folder: str | None = setting(None, of_a_machine=True, is_path=True)
 
 
 @dataclass(frozen=True)

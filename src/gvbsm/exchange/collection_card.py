@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from gvbsm._version import __version__
-from gvbsm.config.keys import value_at
+from gvbsm.config.keys import path_settings, value_at
 from gvbsm.config.provenance import Origin
 from gvbsm.config.yaml_files import format_yaml
 from gvbsm.engine.progress.spelling import spell_count
@@ -19,10 +19,11 @@ from gvbsm.exchange.load import TABLE, SetDescription
 from gvbsm.files.sizes import byte_count
 from gvbsm.pipeline.tables import format_ipc, format_top1
 
-MACHINE_PATHS = {  # settings that are paths of a machine -> what a command shows in their place
+PLACEHOLDERS = {  # settings that name files of a machine -> what a command shows in their place
     "data.root": "DIR",
     "squeeze.weights_dir": "WEIGHTS",
     "squeeze.weights_classes": "CLASSES",
+    "evaluation.corruptions.folder": "CORRUPTED",
 }
 
 
@@ -197,7 +198,7 @@ def _commands(sets: Sequence[CollectedSet]) -> str:
             changed = "".join(
                 f", {key} {json.dumps(value_at(item.config, key))}"
                 for key in item.origin.changed
-                if key not in MACHINE_PATHS
+                if key not in path_settings()
             )
             lines.append(f"- {item.name}: preset `{item.origin.preset}`{escaped(changed)}.")
     return "\n".join([*lines, ""])
@@ -206,7 +207,7 @@ def _commands(sets: Sequence[CollectedSet]) -> str:
 def _command(item: CollectedSet) -> str:
     """The command that makes a set again from its settings."""
     words = ["gvbsm", "run", f"{item.name}/settings.yaml"]
-    for key, word in MACHINE_PATHS.items():
+    for key, word in PLACEHOLDERS.items():
         if value_at(item.config, key) is not None:
             words += ["--data-root" if key == "data.root" else f"--{key}", word]
     if foreign := value_at(item.config, "baselines.sets"):

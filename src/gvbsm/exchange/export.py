@@ -16,7 +16,7 @@ import torch
 
 from gvbsm._version import __version__
 from gvbsm.config import ConfigError
-from gvbsm.config.keys import merge
+from gvbsm.config.keys import merge, without_paths
 from gvbsm.config.paths import data_title, user_path
 from gvbsm.data.class_sizes import ipc_of_labels
 from gvbsm.data.pictures import write_image
@@ -265,10 +265,7 @@ def describe_set(distilled: DistilledDataset, source: Path, form: str) -> SetDes
     if "form" not in header and (source / "results.json").is_file():
         results = read_json(source / "results.json")
         checked(Results, results, source / "results.json")
-        weights = {"weights_dir": None, "weights_classes": None}
-        # paths of this machine
-        paths = {"data": {"root": None}, "squeeze": weights, "baselines": {"sets": {}}}
-        facts["config"] = merge(results["config"], paths)
+        facts["config"] = without_paths(results["config"])
         facts["results"] = results["rows"]
         if "name" in results["config"].get("data", {}):
             facts["title"] = data_title(results["config"])

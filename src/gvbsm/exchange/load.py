@@ -18,6 +18,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from gvbsm.config.keys import without_paths
 from gvbsm.config.paths import cache_folder, user_path
 from gvbsm.data.pictures import DataError, Lying, open_file, read_image
 from gvbsm.data.pixels import Normalization
@@ -138,7 +139,7 @@ def _load_exported(source: str | Path, path: Path, cache: Path | None) -> Distil
 def _run_settings(workdir: Path) -> dict[str, Any]:
     """The settings of a work directory that training on its set needs."""
     if (results := workdir / "results.json").is_file():
-        config = checked(Results, read_json(results), results).config or {}
+        config = without_paths(checked(Results, read_json(results), results).config or {})
         settings = {name: config[name] for name in TRAINED_WITH if name in config}
         if "test_crop" in config.get("data", {}):  # other entries name folders of this machine
             settings["data"] = {"test_crop": config["data"]["test_crop"]}
