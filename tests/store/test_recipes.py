@@ -196,6 +196,12 @@ def test_recipes__a_baseline_starts_from_the_difficulty_by_all_teachers():
     assert alone["images"]["start"] != both[0]
 
 
+def test_recipes__noise_is_named_so_that_images_of_another_noise_are_made_again():
+    assert recipes_of({})["images"]["start"] == "noise by position"
+    assert recipes_of({}, "sre2l")["images"]["start"] == "noise by position"
+    assert "start" not in recipes_of({"synthesis": {"init": "real"}})["images"]
+
+
 def test_recipes__a_start_by_herding_depends_on_the_teacher_that_is_compared():
     start = {"synthesis": {"init": "herding", "backbones": ["wrn10_1"]}}
     names = {"squeeze": {"backbones": ["wrn10_1", "convnet8_d1"]}}

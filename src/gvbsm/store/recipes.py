@@ -184,13 +184,19 @@ class Recipes:
             recipe["extra"] = {"function": function, **code_of(extra), "weight": weight}
         if image_set.needs_statistics:
             recipe["statistics"] = [fingerprint(self.statistics(name)) for name in names]
-        if config.synthesis.init in BY_FEATURES:
-            recipe["start"] = fingerprint(self.teacher(self.coreset_backbone))
-        if config.synthesis.init in BY_DIFFICULTY:
-            recipe["start"] = fingerprint(self.difficulty())
+        recipe |= self._start(config)
         if image_set.retrieves:
             recipe["nearest"] = fingerprint(self.teacher(self.coreset_backbone))
         return recipe
+
+    def _start(self, config: Config) -> Recipe:
+        """The entry of the start of a synthesis, where other entries do not determine it."""
+        init = config.synthesis.init
+        if init == "noise":
+            return {"start": "noise by position"}  # once it was drawn for a group of images
+        if init in BY_FEATURES:
+            return {"start": fingerprint(self.teacher(self.coreset_backbone))}
+        return {"start": fingerprint(self.difficulty())} if init in BY_DIFFICULTY else {}
 
     def foreign(self, digest: str) -> Recipe:
         """The recipe of another method's set, by the digest of its images and labels."""
