@@ -18,6 +18,7 @@ from gvbsm.data.corrupted.copies import (
 )
 from gvbsm.data.corrupted.library import corrupt
 from gvbsm.data.pictures import DataError
+from gvbsm.files.tensors import save
 from support.corruptions import stand_in
 
 KINDS = get_args(Corruption)[1:]
@@ -95,6 +96,15 @@ def test_a_missing_library_is_told(data, monkeypatch):
         check_corruptions(CorruptionsConfig(kinds=("fog",)), data)
 
 
+def test_copies_name_what_made_them_whatever_is_installed_now(data, tmp_path):
+    for kind, source in (("fog", "library 2"), ("snow", "library 1")):
+        header = {"kind": "corrupted", "recipe": {}, "source": source}
+        save(tmp_path / kind, {"images": torch.zeros(1, 1, 3, 8, 8, dtype=torch.uint8)}, header)
+    config = CorruptionsConfig(("fog", "snow"))
+    copies = copies_of(config, data, 0, lambda kind: tmp_path / kind)
+    assert copies.source() == "library 1, library 2"
+
+
 def test_few_pictures_are_all_chosen_and_of_more_a_fixed_part():
     assert choose_pictures(7, 10, seed=0).tolist() == list(range(7))
     chosen = choose_pictures(1000, 100, seed=0)
@@ -115,7 +125,7 @@ def test_a_folder_is_read_by_severity_and_picture(data, folder):
     config = CorruptionsConfig(("snow", "fog"), (2, 5), pictures=6, folder=str(folder))
     check_corruptions(config, data)
     copies = copies_of(config, data, 0, path_of=None)
-    assert (copies.kinds, copies.source) == (("snow", "fog"), folder.name)
+    assert (copies.kinds, copies.source()) == (("snow", "fog"), folder.name)
     count = len(data.test)
     for kind, offset in (("fog", 0), ("snow", 100)):
         splits = [*copies.splits(kind, data)]
@@ -140,6 +150,8 @@ def test_labels_of_one_severity_will_do(data, folder):
         ("snow", np.zeros((5 * 16, 8, 8, 3)), "snow.npy must be uint8 .*, found float64"),
         ("snow", np.zeros((16, 8, 8, 3), np.uint8), r"uint8 \[80, 8, 8, 3\], found .* \[16, 8"),
         ("snow", np.array([{}]), "cannot be read as an array"),  # of Python's objects
+        ("snow", b"", "snow.npy cannot be read as an array"),
+        ("labels", b"PK\x03\x04 an archive", "labels.npy cannot be read as an array"),
         ("labels", np.zeros(80, np.int64), "its labels are not those of the 16 test pictures of"),
         ("labels", np.zeros(17, np.int64), "labels are not those"),
     ],

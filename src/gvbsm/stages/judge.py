@@ -56,7 +56,7 @@ class Judge:
             splits = copies.splits(kind, self.data)
             kinds[kind] = [self._count(net, split).top1() for split in splits]
         self._corruptions = {
-            "source": copies.source,
+            "source": copies.source(),
             "pictures": len(copies.index),
             "severities": list(copies.severities),
             "clean": self._count(net, self.data.test.select(copies.index)).top1(),

@@ -77,7 +77,7 @@ def read_copies(folder: Path, kind: str, severities: Sequence[int], index: Tenso
 def _opened(path: Path) -> NDArray[Any]:
     """Map an array of a file into memory."""
     try:
-        array: NDArray[Any] = np.load(path, mmap_mode="r", allow_pickle=False)
+        array: NDArray[Any] = np.lib.format.open_memmap(path, mode="r")
     except FileNotFoundError:
         raise DataError(f"evaluation.corruptions.folder: there is no {path}") from None
     except (OSError, ValueError) as error:

@@ -13,12 +13,13 @@ from gvbsm.config import CorruptionsConfig
 from gvbsm.config.paths import user_path
 from gvbsm.config.settled import corruption_kinds
 from gvbsm.data.corrupted.arrays import check_arrays, read_copies
-from gvbsm.data.corrupted.library import check_library, library_name
+from gvbsm.data.corrupted.library import check_library
 from gvbsm.data.datasets import ImageData
 from gvbsm.data.loading import plain_batches
 from gvbsm.data.pictures import Split
 from gvbsm.engine.device import Runtime
 from gvbsm.engine.seeds import generator_for
+from gvbsm.files.artifacts import read_header
 from gvbsm.files.tensors import load_tensors
 
 
@@ -30,14 +31,14 @@ class Copies:
         index: Which of the test pictures, int64 (n,), ascending.
         kinds: Kinds of corruption.
         severities: Their severities.
-        source: What made the copies, as results hold it.
+        source: Returns what made the copies, as results hold it.
         read: Returns the copies of a kind, uint8 (severities, n, channels, size, size).
     """
 
     index: Tensor
     kinds: tuple[str, ...]
     severities: tuple[int, ...]
-    source: str
+    source: Callable[[], str]
     read: Callable[[str], Tensor]
 
     def splits(self, kind: str, data: ImageData) -> Iterator[Split]:
@@ -78,13 +79,16 @@ def copies_of(
         def read(kind: str) -> Tensor:
             return load_tensors(path_of(kind), "corrupted")[0]["images"]
 
-        return Copies(index, kinds, config.severities, library_name(), read)
+        def made_by() -> str:  # which need not be the version that is installed now
+            return ", ".join(sorted({read_header(path_of(kind))["source"] for kind in kinds}))
+
+        return Copies(index, kinds, config.severities, made_by, read)
     folder, severities = user_path(config.folder), config.severities
 
     def read_rows(kind: str) -> Tensor:
         return read_copies(folder, kind, severities, index)
 
-    return Copies(index, kinds, severities, folder.name, read_rows)
+    return Copies(index, kinds, severities, lambda: folder.name, read_rows)
 
 
 def choose_pictures(count: int, most: int, seed: int) -> Tensor:
