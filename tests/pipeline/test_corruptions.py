@@ -13,6 +13,7 @@ from gvbsm.config.build import as_config
 from gvbsm.data.corrupted.copies import choose_pictures
 from gvbsm.files.artifacts import read_json
 from gvbsm.files.tensors import load_tensors
+from gvbsm.pipeline.planning.planner import plan_here
 from gvbsm.pipeline.run import Run
 from gvbsm.pipeline.training.corruptions import corrupted_copies
 from gvbsm.reporting.show import describe, result_table
@@ -65,6 +66,15 @@ def test_rows_of_a_run(arrays, tmp_path, monkeypatch):
     changed = {path.name for path, time in times.items() if path.stat().st_mtime_ns != time}
     assert changed <= {"results.json", "seconds.json", "finished.json"}
     assert len(calls) == 2 * 2 * 30
+
+    plan = plan_here(as_config(settings_of(arrays, CORRUPTIONS)), tmp_path / "w", quiet=True)
+    parts = [part for part in plan.parts if part.key.startswith("corruptions")]
+    noted = read_json(tmp_path / "w" / "seconds.json")
+    assert {part.key for part in parts} == {key for key in noted if key.startswith("corruptions")}
+    assert all(part.is_made for part in parts)
+    file = tmp_path / "w" / "corruptions" / "fog.safetensors"
+    nbytes = next(part.nbytes for part in parts if part.key == "corruptions/fog")
+    assert nbytes < file.stat().st_size < nbytes + 10_000
 
     plain = api.run(settings_of(arrays), tmp_path / "plain", quiet=True)
     for row, other in zip(results["rows"], plain["rows"], strict=True):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from gvbsm.backbones.cost import weight_bytes
-from gvbsm.config import ViewConfig
+from gvbsm.config import ConfigError, ViewConfig
 from gvbsm.config.build import as_config
 from gvbsm.data.epochs import settle
 from gvbsm.engine.forms import Form, Forms
@@ -18,6 +18,7 @@ from gvbsm.pipeline.planning.costs import MeasuredCosts
 from gvbsm.pipeline.planning.estimate import plan_run
 from gvbsm.pipeline.planning.timing_task import TimingTask, picture_cost
 from gvbsm.pipeline.planning.work import Cost, Work
+from support.corruptions import stand_in
 
 NET = "convnet8_d1"
 STEP = Work("training", NET, 4, 8, (("optimizer", "sgd"), ("averaged", False)))
@@ -105,6 +106,18 @@ def test_costs__of_every_work_of_a_run_can_be_timed(changes, data, runtime, monk
         assert all(part.memory > 10**7 for part in plan.parts if part.key not in without)
     torch.manual_seed(1)
     assert torch.equal(torch.rand(1), drawn)  # planning draws no random numbers of the run
+
+
+def test_corrupted_copies_are_timed_after_a_first_call(runtime, data, monkeypatch, tmp_path):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    calls = stand_in(monkeypatch)
+    settings = (("kind", "fog"), ("severities", (2, 5)))
+    measured = MeasuredCosts(TimingTask(data, runtime))
+    assert 0 < measured(Work("corrupting", "", 1, 8, settings)) < 10
+    assert [(severity, kind) for _, severity, kind, _ in calls] == [(2, "fog"), (5, "fog")] * 2
+    monkeypatch.setitem(sys.modules, "imagecorruptions", None)
+    with pytest.raises(ConfigError, match="needs the package imagecorruptions-imaug"):
+        measured(Work("corrupting", "", 1, 16, settings))
 
 
 class Linear:

@@ -116,6 +116,41 @@ def test_plan__adds_baselines():
     assert "synthesis/random-soft" not in keys  # it has the pictures of random-hard
 
 
+CORRUPTED = {"kinds": ["fog", "snow"], "severities": [1, 5, 3], "pictures": 6}
+
+
+def with_corruptions(costs, methods, **corruptions):
+    evaluation = {**BASE["evaluation"], "corruptions": CORRUPTED | corruptions}
+    return planned(costs, evaluation=evaluation, baselines={"methods": methods})
+
+
+def test_plan__counts_copies_of_test_pictures_and_the_tests_on_them():
+    copies = with_corruptions(only("corrupting"), ["teacher", "full"])
+    assert seconds_by_key(copies) == {"corruptions/fog": 3 * 6, "corruptions/snow": 3 * 6}
+    nbytes = {part.key: part.nbytes for part in copies.parts}
+    assert nbytes["corruptions/fog"] == 3 * 6 * 3 * 8 * 8
+    # 2 kinds at 3 severities, and the 6 pictures as they are
+    more = 7 * 6
+    tested = with_corruptions(only("testing"), ["teacher", "full"])
+    plain = planned(only("testing"), baselines={"methods": ["teacher", "full"]})
+    for key in (f"evaluation/gvbsm/{STUDENT}/1", f"full/{STUDENT}/0"):
+        assert tested.seconds_of(key) == plain.seconds_of(key) + more
+    assert tested.seconds_of(f"squeeze/{A}") == plain.seconds_of(f"squeeze/{A}")
+    assert tested.seconds_of(f"corruptions/teacher/{A}") == 8 + more
+    assert all(
+        "teacher" not in key for key in seconds_by_key(with_corruptions(only("testing"), []))
+    )
+
+
+def test_plan__of_few_test_pictures_and_of_copies_that_are_there():
+    few = with_corruptions(only("corrupting"), [], pictures=1000)
+    assert few.seconds_of("corruptions/fog") == 3 * 8
+    read = with_corruptions(only("corrupting"), ["teacher"], folder="CIFAR-10-C")
+    assert (seconds_by_key(read), read.seconds) == ({}, CONSTANT)
+    keys = {part.key for part in read.parts if part.key.startswith("corruptions")}
+    assert keys == {f"corruptions/teacher/{name}" for name in (A, B)}
+
+
 def test_plan__of_several_processes_deals_networks_and_shares_images():
     processes = ProcessPlan(2)
     plan = planned(only("training"), processes)

@@ -20,6 +20,7 @@ from gvbsm.pipeline.planning.network_timing import (
 )
 from gvbsm.pipeline.planning.peak_memory import PeakMemory, memory_in_use
 from gvbsm.pipeline.planning.picture_timing import (
+    time_corrupting,
     time_label_store,
     time_real_views,
     time_set_batches,
@@ -43,6 +44,7 @@ TIMINGS: dict[Task, Callable[[TimingTask, Work, PeakMemory], Cost]] = {
     "test pictures": without_network(time_test_pictures),
     "set batches": without_network(time_set_batches),
     "label store": without_network(time_label_store),
+    "corrupting": without_network(time_corrupting),
 }
 """The cost of a picture by the kind of work."""
 

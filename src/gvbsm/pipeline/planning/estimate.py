@@ -7,25 +7,25 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Collection, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import torch
 
-from gvbsm.backbones.cost import weight_bytes
 from gvbsm.config import BY_DIFFICULTY, BY_FEATURES, Config, SqueezeConfig
 from gvbsm.config.build import squeeze_of
-from gvbsm.config.settled import coreset_teacher, matched_teachers
+from gvbsm.config.settled import coreset_teacher, corruption_kinds, matched_teachers
 from gvbsm.data.class_sizes import image_counts
 from gvbsm.data.datasets import ImageData
 from gvbsm.data.epochs import batch_size_for, settle
 from gvbsm.engine.device import Runtime
 from gvbsm.engine.progress.spelling import spell_count
 from gvbsm.pipeline.evaluated_sets import EvaluatedSet, evaluated_sets, needed_teachers
+from gvbsm.pipeline.planning.pieces import REPORT, AskedCosts, Pieces
 from gvbsm.pipeline.planning.plan import Group, Plan, PlannedPart
 from gvbsm.pipeline.planning.process_plan import ProcessPlan
-from gvbsm.pipeline.planning.work import Costs, Memory, Task, Work
+from gvbsm.pipeline.planning.work import Costs, Memory, Work
 from gvbsm.pipeline.planning.work_settings import pixel_settings, view_settings
 from gvbsm.pipeline.workload import (
     label_pictures,
@@ -43,10 +43,8 @@ from gvbsm.store.image_set import FOREIGN, ImageSet
 from gvbsm.store.label_codec import row_bytes
 
 START = "start-up"  # key of what comes before the first stage
-REPORT = "report"  # key of what comes after the last stage
 START_SECONDS = 4.0  # until the first stage: libraries, settings and pictures in memory
 REPORT_SECONDS = 5.0  # the table, the picture and the report
-TEST_BATCH = 256  # pictures in a test and in a selection
 LOGGED = 110  # iterations of a synthesis whose loss terms are logged, which takes longer
 RARE = 0.1  # share of the iterations below which the longer ones are not counted apart
 ALONE = ProcessPlan()
@@ -72,10 +70,11 @@ def plan_run(
         made: Keys of the parts that are already there.
         memory: The most memory of each kind of work.
     """
-    estimate = _Estimate(config, data, _Asked(costs), processes, frozenset(made), memory)
+    estimate = _Estimate(config, data, AskedCosts(costs), processes, frozenset(made), memory)
     parts = [
         estimate.part(START, "start-up", "libraries and pictures", lambda: START_SECONDS),
         *estimate.teachers(sets),
+        *estimate.corruptions(),
         *estimate.statistics(sets),
         *estimate.sets(sets),
         *estimate.full(),
@@ -96,27 +95,8 @@ def plan_settings(
     return plan_run(config, list(evaluated_sets(config, Path())), data, costs, processes)
 
 
-class _Asked:
-    """Costs that note for which works they were asked."""
-
-    def __init__(self, costs: Costs) -> None:
-        self._costs, self.works = costs, list[Work]()
-
-    def __call__(self, work: Work) -> float:
-        self.works.append(work)
-        return self._costs(work)
-
-
-@dataclass(frozen=True)
-class _Estimate:
-    """The parts of a run, stage by stage; for the attributes see `plan_run`."""
-
-    config: Config
-    data: ImageData
-    costs: _Asked
-    processes: ProcessPlan
-    made: frozenset[str]
-    memory: Memory
+class _Estimate(Pieces):
+    """The parts of a run, stage by stage."""
 
     @property
     def images(self) -> int:
@@ -132,13 +112,13 @@ class _Estimate:
         for name in needed_teachers(config, [image_set for image_set, _ in sets]):
             squeeze = squeeze_of(config.squeeze, name)
             if teacher_pictures(config, name, self.data):
-                cost = partial(self._training_on_pictures, name, squeeze, squeeze.tests)
+                cost = partial(self.training_on_pictures, name, squeeze, squeeze.tests)
                 what = f"{name}, {spell_count(squeeze.epochs, 'epoch')}"
             else:
-                cost, what = partial(self._testing, name), f"{name}, published weights"
+                cost, what = partial(self.testing, name), f"{name}, published weights"
             part = self.part(f"squeeze/{name}", "teachers", what, cost)
-            parts.append(replace(part, nbytes=self._weight_bytes(name)))
-        return self._dealt(parts, len(config.squeeze.backbones), config.squeeze.parallel)
+            parts.append(replace(part, nbytes=self.weight_bytes(name)))
+        return self.dealt(parts, len(config.squeeze.backbones), config.squeeze.parallel)
 
     def statistics(self, sets: Sequence[EvaluatedSet]) -> list[PlannedPart]:
         """The statistics of all matched teachers, recorded in one pass over the pictures."""
@@ -155,11 +135,9 @@ class _Estimate:
         groups = self.config.synthesis.difficulty_groups  # whose difficulty takes one pass more
         by_part, passes = self.config.synthesis.weight_class > 0 or groups, section.passes + groups
         settings = {"n_p": section.n_p, "by_part": by_part}
-        picture = self._cost(
-            "real views", "", section.batch_size, views=self.config.synthesis.views
-        )
+        picture = self.cost("real views", "", section.batch_size, views=self.config.synthesis.views)
         for name in names:
-            picture += self._cost("recording", name, section.batch_size, **settings)
+            picture += self.cost("recording", name, section.batch_size, **settings)
         chunks = passes * math.ceil(train / section.batch_size / CHUNK)
         return self.processes.shared(picture * passes * train, chunks)
 
@@ -185,7 +163,7 @@ class _Estimate:
                 yield from trained
             students += trained
         if self.processes.count > 1:
-            yield from self._dealt(students, len(students), self.config.evaluation.parallel)
+            yield from self.dealt(students, len(students), self.config.evaluation.parallel)
 
     def full(self) -> list[PlannedPart]:
         """The students that are trained on all real pictures."""
@@ -198,12 +176,51 @@ class _Estimate:
                 f"full/{name}/{seed}",
                 "baselines",
                 f"{name} on all pictures",
-                partial(self._training_on_pictures, name, squeeze, squeeze.tests),
+                partial(self._training_on_all, name, squeeze),
             )
             for name in config.evaluation.students
             for seed in range(config.evaluation.seeds)
         ]
-        return self._dealt(parts, len(parts), config.evaluation.parallel)
+        return self.dealt(parts, len(parts), config.evaluation.parallel)
+
+    def _training_on_all(self, name: str, squeeze: SqueezeConfig) -> float:
+        """Seconds of a student on all real pictures, and of its tests."""
+        training = self.training_on_pictures(name, squeeze, squeeze.tests)
+        return training + self.corrupted_testing(name)
+
+    def corruptions(self) -> list[PlannedPart]:
+        """The corrupted copies of test pictures, and the tests of teachers on them."""
+        section, names = self.config.evaluation.corruptions, self.config.squeeze.backbones
+        kinds = corruption_kinds(section)
+        made = [self._copies(kind) for kind in kinds if section.folder is None]
+        copies = self.dealt(made, len(kinds), "networks")
+        if not kinds or "teacher" not in self.config.baselines.methods:
+            return copies
+        teachers = [
+            self.part(
+                f"corruptions/teacher/{name}",
+                "baselines",
+                f"test of {name} on corrupted pictures",
+                partial(self._judging, name),
+            )
+            for name in names
+        ]
+        return copies + self.dealt(teachers, len(names), "networks")
+
+    def _copies(self, kind: str) -> PlannedPart:
+        section, data = self.config.evaluation.corruptions, self.data
+        count = len(section.severities) * self.corrupted_pictures
+
+        def seconds() -> float:
+            settings = {"kind": kind, "severities": section.severities}
+            return count * self.cost("corrupting", "", 1, **settings)
+
+        what = f"{spell_count(count, 'picture')} of {kind}"
+        part = self.part(f"corruptions/{kind}", "students", what, seconds)
+        return replace(part, nbytes=count * data.channels * data.image_size**2)
+
+    def _judging(self, name: str) -> float:
+        return self.testing(name) + self.corrupted_testing(name)
 
     # A set.
 
@@ -270,10 +287,10 @@ class _Estimate:
         if section.init in BY_FEATURES:
             return self._selection(section.init)
         if section.init in ("lowest_loss", *BY_DIFFICULTY):
-            return sum(self._testing(name, train) for name in names)
+            return sum(self.testing(name, train) for name in names)
         if section.init == "crops":
             pictures = min(train, CROP_PICTURES * len(self.data.class_names)) * CROPS
-            return sum(self._testing(name, pictures) for name in names)
+            return sum(self.testing(name, pictures) for name in names)
         return 0.0
 
     def _selection(self, selection: str, training: float = 0.0) -> float:
@@ -281,14 +298,14 @@ class _Estimate:
         if selection not in BY_FEATURES:
             return training
         backbone = coreset_teacher(self.config)
-        return self._testing(backbone, len(self.data.train))
+        return self.testing(backbone, len(self.data.train))
 
     def _forgetting(self) -> float:
         backbone = coreset_teacher(self.config)
         squeeze = squeeze_of(self.config.squeeze, backbone)
         epochs = self.config.coreset.epochs or squeeze.epochs
-        training = self._training_on_pictures(backbone, replace(squeeze, epochs=epochs), 0)
-        return training + epochs * self._testing(backbone, len(self.data.train))
+        training = self.training_on_pictures(backbone, replace(squeeze, epochs=epochs), 0)
+        return training + epochs * self.testing(backbone, len(self.data.train))
 
     def _labels(self, image_set: ImageSet) -> Iterator[PlannedPart]:
         for labeled in image_set.label_stores:
@@ -307,14 +324,14 @@ class _Estimate:
         """Seconds of a label store of so many shards."""
         count, views = self.images, stored_views(config, self.images)
         batch = batch_size_for(count, config.labels.batch_size, config.labels.full_batch_up_to)
-        seconds = views * self._cost("label store", "", batch, **view_settings(config, count))
+        seconds = views * self.cost("label store", "", batch, **view_settings(config, count))
         return self.processes.shared(seconds + self._labeling(config, views, batch), shards)
 
     def _labeling(self, config: Config, views: int, batch: int) -> float:
         pictures, stored = label_pictures(config, views), config.labels.store
         together = stored and config.labels.batchnorm == "running"
         return sum(
-            count * self._cost("labeling", name, batch, stored=together)
+            count * self.cost("labeling", name, batch, stored=together)
             for (name, _), count in pictures.items()
         )
 
@@ -331,65 +348,12 @@ class _Estimate:
         micro = min(batch, section.micro_batch or batch)
         step = {"optimizer": section.optimizer.name, "averaged": section.ema > 0}
         drawn = view_settings(config, count) | {"stored": image_set.stores_labels}
-        seconds = views * self._cost("training", name, micro, **step)
-        seconds += views * self._cost("set batches", "", batch, **drawn)
+        seconds = views * self.cost("training", name, micro, **step)
+        seconds += views * self.cost("set batches", "", batch, **drawn)
         if not image_set.stores_labels:
             seconds += self._labeling(config, online_views(config, count), batch)
-        return seconds + min(section.tests, config.labels.epochs) * self._testing(name)
-
-    # Small pieces.
-
-    def _training_on_pictures(self, name: str, squeeze: SqueezeConfig, tests: int) -> float:
-        """Seconds of a training on the real pictures and its tests."""
-        batch = min(squeeze.batch_size, len(self.data.train))
-        micro = min(batch, squeeze.micro_batch or batch)
-        step = {"optimizer": squeeze.optimizer.name, "averaged": False}
-        picture = self._cost("training", name, micro, **step)
-        picture += self._cost("real views", "", batch, views=squeeze.views)
-        tested = min(tests, squeeze.epochs) * self._testing(name)
-        return squeeze.epochs * len(self.data.train) * picture + tested
-
-    def _testing(self, name: str, pictures: int | None = None) -> float:
-        """Seconds in which a network classifies so many pictures; None is the test pictures."""
-        pictures = len(self.data.test) if pictures is None else pictures
-        batch = max(1, min(TEST_BATCH, pictures))
-        return pictures * (
-            self._cost("testing", name, batch) + self._cost("test pictures", "", batch)
-        )
-
-    def _cost(self, task: Task, network: str, batch: int, **settings: object) -> float:
-        side = self.data.image_size
-        return self.costs(Work(task, network, batch, side, tuple(settings.items())))
-
-    def part(self, key: str, group: Group, what: str, cost: Callable[[], float]) -> PlannedPart:
-        """A part that takes `cost()` seconds, or none if it is made."""
-        if key in self.made:
-            return PlannedPart(key, group, what, 0.0, 0.0, is_made=True)
-        self.costs.works.clear()
-        seconds = cost()
-        works = {*self.costs.works}
-        memory = self.memory(works) if works or key == REPORT else None
-        return PlannedPart(key, group, what, seconds, seconds, memory=memory)
-
-    def _dealt(self, parts: Sequence[PlannedPart], pieces: int, parallel: str) -> list[PlannedPart]:
-        """Parts that are dealt to the processes, or of which each is done by all together."""
-        if parallel == "pictures":
-            shares = [part.seconds / self.processes.count for part in parts]
-            return [
-                replace(part, seconds=share, wall_seconds=share)
-                for part, share in zip(parts, shares, strict=True)
-            ]
-        gain = self.processes.gain(pieces)
-        seconds = [part.seconds / gain for part in parts]
-        share = self.processes.dealt(seconds) / (sum(seconds) or 1.0)
-        return [
-            replace(part, seconds=time, wall_seconds=time * share)
-            for part, time in zip(parts, seconds, strict=True)
-        ]
-
-    def _weight_bytes(self, name: str) -> int:
-        data = self.data
-        return weight_bytes(name, len(data.class_names), data.image_size, data.channels)
+        tests = min(section.tests, config.labels.epochs)
+        return seconds + tests * self.testing(name) + self.corrupted_testing(name)
 
 
 # Labels are laid out in files alike on every device.

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from gvbsm.config import EvaluationConfig, LabelsConfig, LabelStorageConfig
+from gvbsm.data.corrupted.library import check_library, corrupt
 from gvbsm.data.datasets import ImageData
 from gvbsm.data.loading import plain_batches, view_batches
 from gvbsm.data.pictures import Split
@@ -81,6 +82,25 @@ def _resized(task: TimingTask, work: Work) -> ImageData:
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(256, (count, *task.shape(work)), generator=generator)
     return replace(data, train=Split(data.train.labels[:count], images.to(torch.uint8)))
+
+
+def time_corrupting(task: TimingTask, work: Work) -> float:
+    """Return the seconds of a corrupted copy of a picture, on the average over severities.
+
+    Raises:
+        ConfigError: If the library is missing: a budget is predicted before the run is checked.
+    """
+    check_library()
+    settings: dict[str, Any] = dict(work.settings)
+    noise = torch.randint(256, task.shape(work), generator=torch.Generator().manual_seed(0))
+    picture = noise.to(torch.uint8)
+
+    def make_copies() -> None:
+        for severity in settings["severities"]:
+            corrupt(picture, settings["kind"], severity, seed=0)
+
+    make_copies()  # some kinds are compiled at their first call
+    return timed(make_copies, task.runtime) / len(settings["severities"])
 
 
 class _Fixed(nn.Module):

@@ -10,7 +10,7 @@ from pathlib import Path
 from gvbsm.backbones.cost import multiply_adds
 from gvbsm.config import Config
 from gvbsm.config.errors import first_line
-from gvbsm.config.settled import matched_teachers
+from gvbsm.config.settled import corruption_kinds, matched_teachers
 from gvbsm.data.datasets import ImageData
 from gvbsm.data.epochs import settle
 from gvbsm.engine.device import Runtime, resolve_runtime
@@ -169,6 +169,7 @@ def _parts(
     """Yield the key of each part, and whether it is current; a key may come several times."""
     for name in config.squeeze.backbones:
         yield f"squeeze/{name}", is_current(workspace.teacher(name), recipes.teacher(name))
+    yield from _corrupted_parts(config, recipes, workspace)
     for name in matched_teachers(config):
         yield "statistics", is_current(workspace.statistics(name), recipes.statistics(name))
     forgetting = workspace.forgetting(recipes.coreset_backbone)
@@ -188,3 +189,15 @@ def _parts(
         for seed in range(config.evaluation.seeds):
             path, recipe = workspace.full(student, seed), recipes.full(student, seed)
             yield f"full/{student}/{seed}", current_history(path, recipe) is not None
+
+
+def _corrupted_parts(
+    config: Config, recipes: Recipes, workspace: Workspace
+) -> Iterator[tuple[str, bool]]:
+    """Yield the parts of the tests on corrupted pictures, as `_parts` does."""
+    for kind in corruption_kinds(config.evaluation.corruptions):
+        copies = workspace.corrupted(kind)
+        yield f"corruptions/{kind}", is_current(copies, recipes.corrupted(kind))
+    for name in config.squeeze.backbones:
+        history = current_history(workspace.tested_teacher(name), recipes.tested_teacher(name))
+        yield f"corruptions/teacher/{name}", history is not None

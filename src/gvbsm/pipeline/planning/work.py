@@ -20,6 +20,7 @@ Task = Literal[
     "test pictures",
     "set batches",
     "label store",
+    "corrupting",
 ]
 
 
@@ -31,7 +32,8 @@ class Work(NamedTuple):
             `pixels` (an iteration of synthesis), `labeling`, `testing`, `recording` (statistics).
             Without: `real views` (augmented training pictures), `test pictures`, `set batches`
             (augmented images of a set with their soft labels, read from the store), `label store`
-            (views that are labeled, and the writing of their labels).
+            (views that are labeled, and the writing of their labels), `corrupting` (corrupted
+            copies, on the average over severities).
         network: The network; empty where none is called.
         batch: Pictures in a batch.
         side: Height and width of the pictures, in pixels.
