@@ -19,6 +19,7 @@ from gvbsm.exchange import hub
 from gvbsm.exchange.export import class_folders, export, push
 from gvbsm.exchange.load import load
 from gvbsm.files.artifacts import ArtifactError, read_header, read_json, write_json
+from gvbsm.files.manifest import NAME
 from gvbsm.files.tensors import load_tensors, save
 from gvbsm.pipeline.results import spread
 from gvbsm.store.distilled import load_distilled
@@ -192,6 +193,17 @@ def test_an_export_of_an_export_tells_the_same(workdir, tmp_path):
 
 
 # What is there already
+
+
+@pytest.mark.parametrize("name", ["squeeze/x.safetensors", "results.json", "points/a.json"])
+def test_no_run_is_replaced_by_an_export(name, workdir):
+    (workdir / NAME).touch()  # as a run does
+    path = workdir / name
+    path.parent.mkdir(exist_ok=True)
+    path.touch()
+    with pytest.raises(ConfigError, match="holds a run, which no export replaces"):
+        export(workdir, "folder", workdir, overwrite=True, quiet=True)
+    assert path.is_file()
 
 
 def test_nothing_is_overwritten_unasked(workdir, tmp_path):

@@ -52,6 +52,7 @@ from gvbsm.store.workdir import Workspace
 log = logging.getLogger("gvbsm")
 
 _NAME_BYTES = 200  # of a folder's name; file systems end at 255
+_OF_RUNS = ("squeeze", "seconds.json", "results.json", "points")  # in work directories and sweeps
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # on Windows
 
 
@@ -207,6 +208,8 @@ def check_free(out: Path, form: str, overwrite: bool) -> None:
             raise ConfigError(f"{out} is no exported set; name another file")
     elif not out.is_dir() or (any(out.iterdir()) and not is_claimed(out)):
         raise ConfigError(f"gvbsm did not export {out}; name another folder")
+    elif any((out / name).exists() for name in _OF_RUNS):
+        raise ConfigError(f"{out} holds a run, which no export replaces; name another folder")
 
 
 def check_whole(stored: SoftLabels | None) -> None:
