@@ -13,14 +13,18 @@ import yaml
 from safetensors.torch import load_file
 
 from gvbsm.backbones import build_backbone
+from gvbsm.cli import main
 from gvbsm.config import ConfigError
 from gvbsm.config.build import build_config, to_dict
 from gvbsm.config.keys import path_settings
+from gvbsm.data.datasets import DATASETS
 from gvbsm.exchange import collection, hub
+from gvbsm.exchange.card import terms_of
 from gvbsm.exchange.collection import check_sums, collect, push
 from gvbsm.exchange.collection_card import PLACEHOLDERS
 from gvbsm.exchange.load import load
 from gvbsm.files.artifacts import ArtifactError, read_json, write_json
+from gvbsm.files.manifest import NAME as MANIFEST
 from gvbsm.files.tensors import load_tensors, save
 from gvbsm.pipeline.results import spread
 from gvbsm.store.distilled import load_distilled
@@ -161,6 +165,29 @@ def test_the_settings_are_those_of_the_run_without_paths(collected, runs):
         assert SECRET.encode() not in (collected / name).read_bytes(), name
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("digits", "UCI states CC BY 4.0"),
+        ("cifar100", "names no license"),
+        ("tiny-imagenet", "non-commercial research and education alone"),
+        ("imagenette", "names Apache-2.0. ImageNet's terms of access allow non-commercial"),
+        ("imagenet-1k", "non-commercial research and education alone"),
+        ("npz", "These terms are unknown here."),
+    ],
+)
+def test_a_card_says_what_sources_state_of_the_terms_and_else_that_they_are_unknown(name, said):
+    text = terms_of({"dataset": name, "title": "mine"}, "the images are derived from")
+    assert text.startswith("Not settled here: the images are derived from the pictures of mine, ")
+    assert said in text
+    assert ("unknown" in text) == (name == "npz")
+
+
+def test_every_data_set_of_a_name_has_a_sentence_on_its_terms():
+    named = {name for name in DATASETS if name not in ("folder", "npz", "webdataset", "hub")}
+    assert all("unknown" not in terms_of({"dataset": name}, "of") for name in named)
+
+
 def test_the_command_has_a_word_for_each_path():
     assert {*PLACEHOLDERS, "baselines.sets"} == {*path_settings()}
 
@@ -248,6 +275,14 @@ def test_an_older_collection_is_replaced_only_if_asked_and_what_fails_leaves_it(
     assert len(load(out / "other")) == 2
 
 
+def test_a_run_is_not_replaced_by_its_collection(run):
+    (run / MANIFEST).touch()  # as a run does
+    before = visible(run)
+    with pytest.raises(ConfigError, match="w holds a run, which no export replaces"):
+        collect([run], run, overwrite=True, quiet=True)
+    assert visible(run) == before
+
+
 def test_damage_does_not_travel(run, tmp_path):
     path = run / "squeeze" / f"{NETWORK}.safetensors"
     content = bytearray(path.read_bytes())
@@ -297,11 +332,13 @@ def test_a_set_of_a_collection_is_loaded_from_the_hub(collected, tmp_path, monke
     assert len(asked) == 1
 
 
-def test_the_command_collects(run, tmp_path):
-    command = [sys.executable, "-m", "gvbsm", "collect", "w", "--out", "sets", "--quiet"]
+def test_the_command_collects(run, tmp_path, monkeypatch, capsys):
+    arguments = ["collect", "w", "--out", "sets", "--quiet"]
+    command = [sys.executable, "-m", "gvbsm", *arguments]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.strip() == "sets"
     check_sums(tmp_path / "sets")
-    again = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
-    assert (again.returncode, again.stderr.count("\n")) == (2, 1)
+    monkeypatch.chdir(tmp_path)
+    assert main(arguments) == 2
+    assert capsys.readouterr().err.count("\n") == 1

@@ -21,14 +21,23 @@ PAPER = (
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (10**6, "100K<n<1M"))
 
 
-_IMAGENET = " ImageNet's terms of access allow non-commercial research and education alone."
-_CIFAR = " The authors of CIFAR (Krizhevsky, 2009) name no license and ask for a citation."
-_TERMS = {  # data set -> a sentence on the terms of its pictures
-    "digits": " They are from UCI's Optical Recognition of Handwritten Digits (Alpaydin and Kaynak,"
-    " 1998), which UCI has under CC BY 4.0.",
+_IMAGENET = "ImageNet's terms of access allow non-commercial research and education alone."
+_CIFAR = "The page of CIFAR (Krizhevsky, 2009) names no license and asks for a citation."
+# Data set -> what its sources say of the terms of its pictures (stored copies, November 2026):
+# digits: DESCR of sklearn.datasets.load_digits; the policy of archive.ics.uci.edu for its data sets
+# cifar10, cifar100: www.cs.toronto.edu/~kriz/cifar.html (the Hub's uoft-cs/cifar10: unknown)
+# imagenette: README of github.com/fastai/imagenette; the Hub's frgfm/imagenette
+# imagenet-1k: the terms of access in full, as the Hub's timm/imagenet-12k-wds quotes them
+# tiny-imagenet: copies on the Hub, which have the terms of ImageNet
+_TERMS = {
+    "digits": "The pictures are the test part of UCI's Optical Recognition of Handwritten Digits "
+    "(Alpaydin and Kaynak, 1998). scikit-learn names no license for them; UCI states CC BY 4.0 for "
+    "its data sets.",
     "cifar10": _CIFAR,
     "cifar100": _CIFAR,
-    "tiny-imagenet": _IMAGENET,
+    "tiny-imagenet": f"The pictures are from ImageNet, made smaller. {_IMAGENET}",
+    "imagenette": "The pictures are from ImageNet. Imagenette's own README names no license; a "
+    f"copy on the Hugging Face Hub (frgfm/imagenette) names Apache-2.0. {_IMAGENET}",
     "imagenet-1k": _IMAGENET,
 }
 
@@ -102,10 +111,10 @@ def terms_of(facts: SetDescription, made: str) -> str:
         facts: The description of the set.
         made: What was made of them, as the beginning of a sentence: `the images are derived from`.
     """
-    known = _TERMS.get(str(facts["dataset"]), "")
+    known = _TERMS.get(str(facts["dataset"]), "These terms are unknown here.")
     return (
         f"Not settled here: {made} the pictures of {title_of(facts)}, whose terms may bind "
-        f"them.{known}"
+        f"them. {known}"
     )
 
 
