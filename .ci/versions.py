@@ -89,6 +89,13 @@ def find_python(version: str) -> str:
     return found
 
 
+def named_python(name: str) -> str:
+    """Return the whole path of an executable that the user names: commands run in other folders."""
+    if (found := shutil.which(name)) is None:
+        raise SystemExit(f"versions: {name} cannot be run; name an executable of Python")
+    return str(Path(found).absolute())  # a link into a virtual environment stays what it is
+
+
 def call(command: Sequence[str | Path], folder: Path) -> None:
     """Run a command, without this shell's `PYTHONPATH`; end if it fails."""
     print("+", shlex.join(map(str, command)), flush=True)
@@ -139,7 +146,8 @@ def main() -> None:
     parser.add_argument("--python", help="the executable of Python")
     parser.add_argument("--no-tests", action="store_true", help="only the README's command")
     asked = parser.parse_args()
-    project, python = read_project(ROOT), asked.python
+    project = read_project(ROOT)
+    python = named_python(asked.python) if asked.python else None
     constraints: list[str] = []
     tests = TESTS
     if asked.versions == "lowest":

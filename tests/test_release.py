@@ -2,6 +2,7 @@
 
 import importlib.util
 import re
+import sys
 from pathlib import Path
 
 import pytest
@@ -116,6 +117,15 @@ def test_a_package_is_tried_alone_before_it_gets_what_the_tests_need(tmp_path, m
 def test_a_python_that_is_not_there_is_named():
     with pytest.raises(SystemExit, match=r"no python3\.0; name it with --python"):
         versions.find_python("3.0")
+
+
+def test_a_python_that_the_user_names_is_found_from_other_folders(tmp_path, monkeypatch):
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "python3").symlink_to(sys.executable)
+    monkeypatch.chdir(tmp_path)
+    assert versions.named_python("bin/python3") == str(tmp_path / "bin" / "python3")
+    with pytest.raises(SystemExit, match="bin/none cannot be run; name an executable of Python"):
+        versions.named_python("bin/none")
 
 
 def test_the_tests_of_the_lowest_versions_exist():
