@@ -104,13 +104,15 @@ def test_without_a_home_folder_a_run_is_made_and_leaves_nothing_behind(tmp_path)
     program = "import os, pwd, sys\nfrom gvbsm.cli import main\n"
     program += "def unknown(number): raise KeyError(number)\npwd.getpwuid = unknown\n"
     program += "del os.environ['HOME']\nsys.exit(main(sys.argv[1:]))\n"
-    arguments = ["squeeze", "folder", "--data-root", root, "--data.in_memory", "false", *TINY]
+    one_process = ["--processes", "1", "--data.workers", "0"]  # each of them would import torch
+    arguments = ["squeeze", "folder", "--data-root", root, "--data.in_memory", "false"]
+    arguments += [*one_process, *TINY]
     done = subprocess.run(
         [sys.executable, "-c", program, *map(str, arguments), "--workdir", str(tmp_path / "w")],
         env=environment(TMPDIR=str(scratch)),
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=240,
         check=False,
     )
     assert done.returncode == 0, done.stderr
