@@ -33,6 +33,8 @@ def settings_of(arrays, corruptions=None, **evaluation):
     baselines = {"methods": ["random-hard", "teacher", "full"], "full_epochs": 2}
     settings = quick_settings(data, baselines=baselines)
     settings["squeeze"]["backbones"] = ["convnet8_d1"]
+    settings["synthesis"]["iterations"] = settings["labels"]["epochs"] = 4
+    settings["checkpoint_seconds"] = 60
     settings["evaluation"] |= {"corruptions": corruptions or {}, **evaluation}
     return settings
 
