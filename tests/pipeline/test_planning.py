@@ -110,6 +110,7 @@ def test_plan__adds_baselines():
     trained = 2 * 5 * 50 + 5 * 2 * 6 * 20 + 2 * 7 * 50
     assert plan.seconds == pytest.approx(CONSTANT + trained + forgetting)
     tested = planned(only("testing"), baselines=baselines)
+    assert tested.seconds_of(f"full/{STUDENT}/0") == 8  # tested as a student, not as a teacher
     assert tested.seconds_of("synthesis/herding-soft") == 50
     keys = [part.key for part in plan.parts]
     assert {"labels/random-soft", "labels/random-1"} < set(keys)

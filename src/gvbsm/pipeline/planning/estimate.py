@@ -41,6 +41,7 @@ from gvbsm.stages.statistics import CHUNK
 from gvbsm.store.film import CLASSES, FRAMES
 from gvbsm.store.image_set import FOREIGN, ImageSet
 from gvbsm.store.label_codec import row_bytes
+from gvbsm.store.recipes import full_training
 
 START = "start-up"  # key of what comes before the first stage
 START_SECONDS = 4.0  # until the first stage: libraries, settings and pictures in memory
@@ -170,7 +171,7 @@ class _Estimate(Pieces):
         config = self.config
         if "full" not in config.baselines.methods:
             return []
-        squeeze = replace(config.squeeze, epochs=config.baselines.full_epochs)
+        squeeze = full_training(config)
         parts = [
             self.part(
                 f"full/{name}/{seed}",
