@@ -138,6 +138,20 @@ def test_features_of_a_teacher_that_is_not_trained(tmp_path):
     assert len(select_pictures(inputs(fresh), "random")) == 30  # needs none
 
 
+def test_teachers_of_other_settings_are_refused_by_what_uses_them(run):
+    """Else their images and labels would be taken for those of the present settings."""
+    synthesis = {"backbones": ["wrn10_1"], "weight_conv": 0.0, "iterations": 1}  # no statistics
+    changes = {"squeeze.epochs": 3, "synthesis": synthesis, "labels.backbones": ["convnet8_d1"]}
+    later = pipeline.Run(as_config(SETTINGS, changes), run.workdir, quiet=True)
+    refused = r"{}.*was made with other settings \(squeeze.epochs: 2 -> 3\); run `gvbsm squeeze "
+    with pytest.raises(ArtifactError, match=refused.format("wrn10_1")):
+        later.synthesis()
+    with pytest.raises(ArtifactError, match=refused.format("convnet8_d1")):
+        later.teachers.for_labels(later.config)
+    with pytest.raises(ArtifactError, match=refused.format("wrn10_1")):
+        select_pictures(inputs(later), "herding")
+
+
 def test_a_teacher_without_features_is_a_fault_of_the_settings(run):
     headless = torch.nn.Sequential(torch.nn.Flatten())
     with pytest.raises(

@@ -128,7 +128,7 @@ class Run:
         forms = Forms(processes.same(lambda: self._choose_forms(stages)))
         self.runtime = replace(self.runtime, forms=forms)
         self.recipes = Recipes(config, self.data.fingerprint, self.runtime.precision, forms)
-        self.teachers = Teachers(self.workspace, self.data, self.runtime)
+        self.teachers = Teachers(self.workspace, self.data, self.runtime, self.recipes)
 
     def _choose_forms(self, stages: Collection[str]) -> dict[str, dict[Kind, str]]:
         path, sets = self.workdir / "forms.json", self.evaluated_sets

@@ -279,10 +279,7 @@ def _choose_start(inputs: SelectionInputs) -> Start:
 
 def _outputs(inputs: SelectionInputs, listed: Tensor) -> Iterator[Features]:
     """The teacher's features and logits of the listed pictures without augmentation, by batch."""
-    backbone, recipes = inputs.recipes.coreset_backbone, inputs.recipes
-    path = inputs.workspace.teacher(backbone)
-    inputs.workspace.is_made(path, recipes.teacher(backbone), "squeeze", make=False)
-    data, runtime = inputs.data, inputs.runtime
+    backbone, data, runtime = inputs.recipes.coreset_backbone, inputs.data, inputs.runtime
     workers = runtime.workers(inputs.config.data.workers)
     repeated = len(listed) > len(data.train)
     split = data.train.select(listed) if repeated else data.train

@@ -15,6 +15,7 @@ from gvbsm.engine.device import Runtime
 from gvbsm.engine.out_of_memory import InParts
 from gvbsm.method.matching import Teacher, make_teacher
 from gvbsm.method.statistics import Statistics
+from gvbsm.store.recipes import Recipes
 from gvbsm.store.teachers import load_teacher
 from gvbsm.store.workdir import Workspace
 
@@ -26,10 +27,14 @@ class Teachers:
         workspace: The work directory.
         data: The real pictures, whose classes the teachers must have.
         runtime: Device, and the forms of the teachers.
+        recipes: What the teachers must have been made from.
     """
 
-    def __init__(self, workspace: Workspace, data: ImageData, runtime: Runtime) -> None:
-        self._workspace, self._data, self._runtime = workspace, data, runtime
+    def __init__(
+        self, workspace: Workspace, data: ImageData, runtime: Runtime, recipes: Recipes
+    ) -> None:
+        self._workspace, self._data = workspace, data
+        self._runtime, self._recipes = runtime, recipes
         self._loaded: dict[str, nn.Module] = {}
         self._folded: dict[str, nn.Module] = {}
 
@@ -37,10 +42,12 @@ class Teachers:
         """Return a backbone's teacher, in eval mode.
 
         Raises:
-            ArtifactError: If its file is unusable or has other classes than the data.
+            ArtifactError: If its file is unusable, was made with other settings, or has other
+                classes than the data.
         """
         if backbone not in self._loaded:
             path = self._workspace.teacher(backbone)
+            self._workspace.is_made(path, self._recipes.teacher(backbone), "squeeze", make=False)
             self._loaded[backbone] = load_teacher(path, self._data, self._runtime)
         return self._loaded[backbone]
 
