@@ -163,11 +163,27 @@ def test_overrides_of_a_baseline_reach_it_alone_however_it_is_run(tmp_path):
         ),
         ({"gvbsm-hard": {"synthesis": {"init": "real"}}}, "gvbsm-hard: synthesis cannot differ"),
         ({"sre2l": {"labels": {"epochs": 0}}}, "overrides.sre2l: labels.epochs must be"),
+        (
+            {"sre2l": {"synthesis": {"difficulty_groups": True}}},
+            "overrides.sre2l: synthesis.difficulty_groups needs statistics that are recorded only "
+            "if the run's own images have it: set --synthesis.difficulty_groups as well",
+        ),
+        (
+            {"sre2l": {"synthesis": {"weight_class": 0.5}}},
+            "overrides.sre2l: synthesis.weight_class needs statistics that are recorded",
+        ),
     ],
 )
 def test_a_fault_in_the_overrides_names_the_baseline(overrides, message):
     with pytest.raises(ConfigError, match=re.escape(message)):
         build_config({"baselines": {"overrides": overrides}})
+
+
+def test_a_baseline_may_have_the_statistics_of_the_runs_own_images():
+    overrides = {"sre2l": {"synthesis": {"weight_class": 0.5, "difficulty_groups": True}}}
+    own = {"weight_class": 0.1, "difficulty_groups": True, "loop": "original"}
+    config = build_config({"synthesis": own, "baselines": {"overrides": overrides}})
+    assert for_method(config, "sre2l").synthesis.weight_class == 0.5
 
 
 # Presets and files

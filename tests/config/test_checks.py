@@ -154,6 +154,19 @@ def test_numbers_that_make_no_sense_are_faults(section, name, value):
         ),
         ({"weight_absorption": -1.0, "init": "real"}, "weight_absorption must not be negative"),
         ({"residual_source": "nearest"}, "residual is 0; set it, or leave residual_source out"),
+        (
+            {"weight_class": 0.5, "weight_batchnorm": 0.0, "weight_conv": 0.0},
+            "weight_class says what .*weight_conv are 0; set one of them, or leave weight_class",
+        ),
+        (
+            {
+                "difficulty_groups": True,
+                "loop": "original",
+                "weight_batchnorm": 0.0,
+                "weight_conv": 0.0,
+            },
+            "difficulty_groups says what layers are matched with, but",
+        ),
         ({"rounds": 0}, "rounds must be from 1 to"),
         ({"rounds": 11, "init": "real"}, r"ipc \(10\), .* \(4000\), got 11"),
         ({"rounds": 4, "iterations": 3, "init": "real"}, r"iterations \(3\), got 4"),

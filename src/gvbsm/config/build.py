@@ -276,10 +276,23 @@ def _teacher_faults(config: Config) -> Iterator[str]:
 def _baseline_faults(config: Config) -> Iterator[str]:
     """Yield the faults of single baselines' settings, where the common ones have none."""
     for name in config.baselines.overrides:
+        where = f"baselines.overrides.{name}"
         try:
-            for_method(config, cast(Rival, name))
+            rival = for_method(config, cast(Rival, name))
         except ConfigError as error:
-            yield from _located(f"baselines.overrides.{name}", str(error).splitlines())
+            yield from _located(where, str(error).splitlines())
+        else:
+            yield from _located(where, _unrecorded(rival, config))
+
+
+def _unrecorded(rival: Config, config: Config) -> Iterator[str]:
+    """Yield a fault for each setting of a baseline whose statistics a run does not record."""
+    for key in ("weight_class", "difficulty_groups"):
+        if getattr(rival.synthesis, key) and not getattr(config.synthesis, key):
+            yield (
+                f"synthesis.{key} needs statistics that are recorded only if the run's own images "
+                f"have it: set --synthesis.{key} as well, or leave it out"
+            )
 
 
 def validate(config: Config) -> Config:

@@ -32,6 +32,7 @@ def faults(config: Config) -> Iterator[str]:
         _corruption_faults,
         _start_faults,
         _loop_faults,
+        _matching_faults,
     ):
         yield from filter(None, messages(config))
 
@@ -198,6 +199,20 @@ def _loop_faults(config: Config) -> Iterator[str]:
             f"synthesis.loop is {synthesis.loop}; set synthesis.loop=original, or leave "
             "difficulty_groups out"
         )
+
+
+def _matching_faults(config: Config) -> Iterator[str]:
+    """Yield one message for each setting of the matching where no layers are matched."""
+    synthesis = config.synthesis
+    if synthesis.weight_batchnorm or synthesis.weight_conv:
+        return
+    for key in ("weight_class", "difficulty_groups"):
+        if getattr(synthesis, key):
+            yield (
+                f"synthesis.{key} says what layers are matched with, but both "
+                "synthesis.weight_batchnorm and synthesis.weight_conv are 0; set one of them, or "
+                f"leave {key} out"
+            )
 
 
 def _backbone_faults(config: Config) -> Iterator[str]:
