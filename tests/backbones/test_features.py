@@ -8,7 +8,12 @@ import torch.nn.functional as F
 from torch import nn
 
 from gvbsm.backbones import BACKBONES, build_backbone
-from gvbsm.backbones.features import feature_batches, find_classifier, teacher_features
+from gvbsm.backbones.features import (
+    check_features,
+    feature_batches,
+    find_classifier,
+    teacher_features,
+)
 from gvbsm.data.loading import plain_batches
 from support.toy import CONVNET, WRN
 
@@ -91,6 +96,8 @@ def test_a_last_linear_layer_that_sees_maps_or_is_not_used_is_refused(runtime):
     for_each_pixel = nn.Sequential(nn.Linear(4, 4), nn.Flatten())
     with pytest.raises(ValueError, match=r"Sequential has inputs of shapes \[\(2, 3, 4, 4\)\]"):
         teacher_features(for_each_pixel, [images], runtime)
+    with pytest.raises(ValueError, match=r"Sequential has inputs of shapes \[\(1, 3, 4, 4\)\]"):
+        check_features(for_each_pixel.to("meta"), (3, 4, 4))
 
     class Unused(nn.Module):
         def __init__(self):
@@ -102,3 +109,5 @@ def test_a_last_linear_layer_that_sees_maps_or_is_not_used_is_refused(runtime):
 
     with pytest.raises(ValueError, match=r"Unused has inputs of shapes \[\]"):
         teacher_features(Unused(), [images], runtime)
+    with pytest.raises(ValueError, match=r"Unused has inputs of shapes \[\]"):
+        check_features(Unused(), (3, 4, 4))

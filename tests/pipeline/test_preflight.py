@@ -233,20 +233,31 @@ def test_log_small_classes__one_line_for_each_cause(data, runtime, caplog):
     assert uneven.endswith(f"{name!r} 1")
 
 
-@pytest.mark.parametrize("selection", ["herding", "k-center", "balanced"])
-def test_check_feasible__a_teacher_without_features(data, selection):
+NEAREST = {"init": "real", "stages": 2, "residual": 0.5, "residual_source": "nearest"}
+
+
+@pytest.mark.parametrize(
+    ("selection", "synthesis"),
+    [("herding", {}), ("k-center", {}), ("balanced", {}), ("random", NEAREST)],
+)
+def test_check_feasible__a_teacher_without_features(data, selection, synthesis):
     squeeze = {"backbones": ["wrn10_1", "torchvision/squeezenet1_1"]}
     larger = replace(data, image_size=64)
 
     def settings(backbone, method):
         return config(
-            ipc=1, squeeze=squeeze, coreset={"backbone": backbone}, baselines={"methods": [method]}
+            ipc=1,
+            squeeze=squeeze,
+            coreset={"backbone": backbone},
+            baselines={"methods": [method]},
+            synthesis=synthesis,
         )
 
     with pytest.raises(ConfigError, match=r"coreset\.backbone torchvision/squeezenet1_1: .*Linear"):
         check_feasible(settings("torchvision/squeezenet1_1", f"{selection}-hard"), larger)
     check_feasible(settings("wrn10_1", f"{selection}-hard"), larger)
-    check_feasible(settings("torchvision/squeezenet1_1", "forgetting-hard"), larger)
+    if not synthesis:
+        check_feasible(settings("torchvision/squeezenet1_1", "forgetting-hard"), larger)
 
 
 def test_check_continual__a_sound_protocol_passes(data):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -38,6 +39,45 @@ def find_classifier(model: nn.Module) -> nn.Linear:
     return linear[-1]
 
 
+@contextmanager
+def _classifier_inputs(model: nn.Module) -> Iterator[list[Tensor]]:
+    """Collect the inputs of the last linear layer inside the block."""
+    inputs: list[Tensor] = []
+    hook = find_classifier(model).register_forward_pre_hook(
+        lambda _, arguments: inputs.append(arguments[0])
+    )
+    try:
+        yield inputs
+    finally:
+        hook.remove()
+
+
+def _check_vectors(model: nn.Module, inputs: Sequence[Tensor]) -> None:
+    if [tensor.ndim for tensor in inputs] != [2]:
+        shapes = [tuple(tensor.shape) for tensor in inputs]
+        raise ValueError(
+            f"the last nn.Linear of {type(model).__name__} has inputs of shapes {shapes}, "
+            "not one vector an image; choose another backbone"
+        )
+
+
+def check_features(model: nn.Module, image_shape: Sequence[int]) -> None:
+    """Check that a network has features, by one picture of zeros; it may be on the meta device.
+
+    Args:
+        model: A network in eval mode.
+        image_shape: (channels, height, width) of a picture.
+
+    Raises:
+        ValueError: As `feature_batches`.
+    """
+    weight = next(model.parameters())
+    picture = torch.zeros(1, *image_shape, device=weight.device, dtype=weight.dtype)
+    with torch.no_grad(), _classifier_inputs(model) as inputs:
+        model(picture)
+    _check_vectors(model, inputs)
+
+
 def feature_batches(
     model: nn.Module, batches: Iterable[Tensor], runtime: Runtime
 ) -> Iterator[Features]:
@@ -52,23 +92,13 @@ def feature_batches(
         ValueError: If the network has no linear layer, or the last one takes more than one vector
             an image.
     """
-    classifier = find_classifier(model)
-    inputs: list[Tensor] = []
-    hook = classifier.register_forward_pre_hook(lambda _, arguments: inputs.append(arguments[0]))
-    try:
+    with _classifier_inputs(model) as inputs:
         for images in batches:
             inputs.clear()
             with torch.no_grad(), runtime.autocast():
                 logits = model(images)
-            if [tensor.ndim for tensor in inputs] != [2]:
-                shapes = [tuple(tensor.shape) for tensor in inputs]
-                raise ValueError(
-                    f"the last nn.Linear of {type(model).__name__} has inputs of shapes {shapes}, "
-                    "not one vector an image; choose another backbone"
-                )
+            _check_vectors(model, inputs)
             yield Features(inputs[0].float().cpu(), logits.float().cpu())
-    finally:
-        hook.remove()
 
 
 def teacher_features(model: nn.Module, batches: Iterable[Tensor], runtime: Runtime) -> Features:

@@ -19,7 +19,7 @@ from gvbsm.backbones import (
     check_takes,
     code_of,
 )
-from gvbsm.backbones.features import find_classifier
+from gvbsm.backbones.features import check_features
 from gvbsm.backbones.pretrained import Pretrained
 from gvbsm.config import BY_FEATURES, Config, ConfigError, SqueezeConfig, SynthesisConfig
 from gvbsm.config.build import selection_of, squeeze_of, to_dict
@@ -262,13 +262,13 @@ def _check_network(name: str, classes: int, data: ImageData) -> nn.Module:
 
 
 def _check_features(config: Config, methods: Sequence[str], data: ImageData) -> None:
-    """Check that the teacher whose features are compared has a last hidden layer."""
+    """Check that the teacher whose features are compared has one vector of them an image."""
     chosen = {*map(selection_of, methods), config.synthesis.init}
     if not {*BY_FEATURES} & chosen and config.synthesis.residual_source != "nearest":
         return
-    name = coreset_teacher(config)
+    name, shape = coreset_teacher(config), (data.channels, data.image_size, data.image_size)
     try:
-        find_classifier(_check_network(name, len(data.class_names), data))
+        check_features(_check_network(name, len(data.class_names), data).eval(), shape)
     except ValueError as error:
         raise ConfigError(f"coreset.backbone {name}: {error}") from None
 

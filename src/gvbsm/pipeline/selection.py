@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from gvbsm.backbones import build_empty
-from gvbsm.backbones.features import Features, feature_batches
+from gvbsm.backbones.features import Features, feature_batches, teacher_features
 from gvbsm.config import BY_DIFFICULTY, BY_FEATURES, Config, ConfigError
 from gvbsm.config.build import squeeze_of
 from gvbsm.config.settled import matched_teachers
@@ -132,7 +132,7 @@ def nearest_pictures(inputs: SelectionInputs, image_set: ImageSet) -> NearestPic
     model, runtime = inputs.teachers[inputs.recipes.coreset_backbone], inputs.runtime
 
     def features(pictures: Tensor) -> Tensor:
-        return next(feature_batches(model, [pictures], runtime)).features
+        return teacher_features(model, [pictures], runtime).features
 
     return NearestPictures(inputs.data, features, runtime.device, runtime.seed)
 
