@@ -1,13 +1,14 @@
 """Stages of changing sides: when they begin, and what is matched in them."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import pytest
 import torch
 from torch import nn
 
 from gvbsm.config import SynthesisConfig
-from gvbsm.method.beyond.residual import levels_at_side, side_at, stage_begins
+from gvbsm.method.beyond.residual import Residual, levels_at_side, side_at, stage_begins
 from gvbsm.method.matching import empty_averages, matching_loss
 from support import reference
 from support.matching import BATCH, in_float64, pictures, seen_by
@@ -29,6 +30,22 @@ def test_stage_begins__cut_the_iterations_evenly():
     assert begins(4000, 1) == []
     assert begins(2000, 4) == [500, 1000, 1500]
     assert begins(8, 3) == [2, 5]
+
+
+@pytest.mark.parametrize(("begin", "mixed"), [(0, [2, 4, 6]), (4, [6]), (5, [6])])
+def test_residual__images_that_begin_with_a_stage_are_not_mixed_then(begin, mixed):
+    """Late starts: where the source is the nearest picture, they would not begin as their start."""
+    config = SynthesisConfig(iterations=8, stages=4, residual=0.5)
+    asked, images = [], torch.zeros(1, 3, 8, 8)
+    state = SimpleNamespace(
+        images=images,
+        change_images=lambda change: asked.append((state.step, float(change(images).mean()))),
+        solver=SimpleNamespace(state={}),
+    )
+    extra = Residual(config, images, 8, lambda shown: shown + 1, begin)
+    for state.step in range(begin, 8):
+        assert extra.before(state, []) == []
+    assert asked == [(step, 0.5) for step in mixed]
 
 
 def test_levels_at_side__channels_are_compared_and_patches_are_not(targets_for, statistics):

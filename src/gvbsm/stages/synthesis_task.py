@@ -122,7 +122,7 @@ class SynthesisTask:
             extras.append(ClassMatching(config, stack.classes, moments))
         if config.stages > 1:
             chosen = None if self.nearest is None else partial(self._nearest, stack, start)
-            extras.append(Residual(config, start, self.data.image_size, chosen))
+            extras.append(Residual(config, start, self.data.image_size, chosen, stack.begin))
         return extras
 
     def _nearest(self, stack: Stack, start: Tensor, images: Tensor) -> Tensor:

@@ -60,6 +60,8 @@ class Residual(Extra):
         side: Side of the real pictures in pixels.
         chosen: If given, what is mixed in in place of the start: called with the images at `side`,
             it returns as many pictures at that side.
+        begin: Iteration at which the images start. A stage that begins then has no images yet to
+            mix anything into.
     """
 
     name = "residual"
@@ -70,9 +72,10 @@ class Residual(Extra):
         start: Tensor,
         side: int,
         chosen: Callable[[Tensor], Tensor] | None = None,
+        begin: int = 0,
     ) -> None:
         self._config, self._start, self._side, self._chosen = config, start, side, chosen
-        self._begins = stage_begins(config)
+        self._begins = [step for step in stage_begins(config) if step > begin]
         self._levels: dict[tuple[str, int], dict[str, Level]] = {}
 
     def before(self, state: State, teachers: Sequence[Teacher]) -> Sequence[Teacher]:
