@@ -244,6 +244,36 @@ def test_plan__of_late_starts_and_of_stages():
     assert {side for task, side in sides if task == "pixels"} == {4, 8}
 
 
+def test_plan__measures_the_difficulty_of_pictures_once_and_by_one_process():
+    grouped = {**BASE["synthesis"], "loop": "original", "difficulty_groups": True}
+    start = {**BASE["synthesis"], "init": "group_back"}
+    baselines = {"methods": ["sre2l"]}  # which has the same start
+    found = {}
+    for name, synthesis in (("groups", grouped), ("start", start), ("both", grouped | start)):
+        plan = planned(only("recording"), ProcessPlan(2), synthesis=synthesis, baselines=baselines)
+        keys = ("statistics", "synthesis/gvbsm", "synthesis/sre2l")
+        found[name] = [*map(plan.seconds_of, keys)]
+    passed, measured = 2 * 50, 2 * 50  # the pass of the statistics has one chunk
+    assert found == {
+        "groups": [passed + measured, 0, 0],
+        "start": [passed, measured, 0],
+        "both": [passed + measured, 0, 0],
+    }
+
+
+def test_plan__of_retrieval_reads_pools_in_each_process_and_compares_images_at_borders():
+    stages = {"init": "real", "stages": 3, "residual": 0.5, "residual_source": "nearest"}
+    for processes, count in ((ALONE, 1), (ProcessPlan(2), 2)):
+        plan = planned(
+            only("testing"), processes, synthesis={**BASE["synthesis"], "batch_size": 1, **stages}
+        )
+        compared = 2 * 2 * 6  # images and starts, at two borders
+        assert plan.seconds_of("synthesis/gvbsm") == 50 + compared / count
+    large = SimpleNamespace(**{**vars(DATA), "train": range(5000)})
+    plan = planned(only("testing"), data=large, synthesis={**BASE["synthesis"], **stages})
+    assert plan.seconds_of("synthesis/gvbsm") == 2 * 300 + compared
+
+
 def test_plan__in_one_line_and_as_json():
     parts = (
         PlannedPart("squeeze/a", "teachers", "a, 5 epochs", 60.0, 60.0, 100),

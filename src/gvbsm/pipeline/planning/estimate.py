@@ -36,6 +36,7 @@ from gvbsm.pipeline.workload import (
     teacher_pictures,
 )
 from gvbsm.stages.labels import new_store
+from gvbsm.stages.selection.nearest import POOL
 from gvbsm.stages.selection.starts import CROP_PICTURES, CROPS
 from gvbsm.stages.statistics import CHUNK
 from gvbsm.store.film import CLASSES, FRAMES
@@ -133,14 +134,25 @@ class _Estimate(Pieces):
 
     def _recording(self, names: Sequence[str]) -> float:
         section, train = self.config.statistics, len(self.data.train)
-        groups = self.config.synthesis.difficulty_groups  # whose difficulty takes one pass more
-        by_part, passes = self.config.synthesis.weight_class > 0 or groups, section.passes + groups
-        settings = {"n_p": section.n_p, "by_part": by_part}
+        groups, passes = self.config.synthesis.difficulty_groups, section.passes
+        settings = {
+            "n_p": section.n_p,
+            "by_part": self.config.synthesis.weight_class > 0 or groups,
+        }
         picture = self.cost("real views", "", section.batch_size, views=self.config.synthesis.views)
         for name in names:
             picture += self.cost("recording", name, section.batch_size, **settings)
         chunks = passes * math.ceil(train / section.batch_size / CHUNK)
-        return self.processes.shared(picture * passes * train, chunks)
+        measured = self._difficulty() if groups else 0.0
+        return measured + self.processes.shared(picture * passes * train, chunks)
+
+    def _difficulty(self) -> float:
+        """Seconds in which one process measures the difficulty of the pictures."""
+        settings = {"n_p": self.config.statistics.n_p, "by_part": True}
+        picture = self.cost("test pictures", "", TEST_BATCH)
+        for name in matched_teachers(self.config):
+            picture += self.cost("recording", name, TEST_BATCH, **settings)
+        return picture * len(self.data.train)
 
     def sets(self, sets: Sequence[EvaluatedSet]) -> Iterator[PlannedPart]:
         """Images, labels and students of all sets.
@@ -251,10 +263,14 @@ class _Estimate(Pieces):
 
     def _synthesis(self, image_set: ImageSet) -> float:
         """Seconds of a synthesis and of the choice of its start."""
-        config = image_set.config
-        pieces = -(-self.images // config.synthesis.batch_size)
-        iterations = self.processes.shared(self._iterations(image_set), pieces)
-        return iterations + self._start(config)
+        pieces = -(-self.images // image_set.config.synthesis.batch_size)
+        seconds, alone = self._iterations(image_set), self._start(image_set)
+        if image_set.retrieves:  # images and their starts at each border, and pools by each process
+            backbone, borders = coreset_teacher(self.config), image_set.config.synthesis.stages - 1
+            seconds += self.testing(backbone, 2 * borders * self.images)
+            pools = min(len(self.data.train), POOL * len(self.data.class_names))
+            alone += self.testing(backbone, pools)
+        return alone + self.processes.shared(seconds, pieces)
 
     def _iterations(self, image_set: ImageSet) -> float:
         """Seconds of the iterations of all images in one process."""
@@ -282,12 +298,16 @@ class _Estimate(Pieces):
             if share
         )
 
-    def _start(self, config: Config) -> float:
+    def _start(self, image_set: ImageSet) -> float:
         """Seconds in which the start of the synthesis is chosen."""
-        section, train, names = config.synthesis, len(self.data.train), matched_teachers(config)
+        config, train = image_set.config, len(self.data.train)
+        section, names = config.synthesis, matched_teachers(config)
         if section.init in BY_FEATURES:
             return self._selection(section.init)
-        if section.init in ("lowest_loss", *BY_DIFFICULTY):
+        if section.init in BY_DIFFICULTY:  # measured once in a run, and before that for groups
+            own = image_set.method == self.config.method
+            return self._difficulty() if own and not section.difficulty_groups else 0.0
+        if section.init == "lowest_loss":
             return sum(self.testing(name, train) for name in names)
         if section.init == "crops":
             pictures = min(train, CROP_PICTURES * len(self.data.class_names)) * CROPS
