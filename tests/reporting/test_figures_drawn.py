@@ -14,6 +14,8 @@ from matplotlib.colors import to_hex
 from matplotlib.text import Text
 from PIL import Image
 
+from gvbsm.config import SynthesisConfig
+from gvbsm.data.class_sizes import ImageCounts
 from gvbsm.files.sizes import byte_count
 from gvbsm.reporting.figures.accuracy import draw_confusion, draw_continual, draw_methods
 from gvbsm.reporting.figures.curves import (
@@ -50,6 +52,7 @@ from gvbsm.reporting.figures.style import (
     styled,
 )
 from gvbsm.reporting.figures.svg import page_svg
+from gvbsm.stages.synthesis_task import SynthesisTask
 from gvbsm.studies.published import PublishedColumn
 
 METHODS = (
@@ -375,6 +378,12 @@ def test_losses_are_means_of_the_batches_a_line_for_each_teacher():
     assert xy(densification.lines[0]) == [(s, s + 2) for s in range(6)]  # whatever the teacher
     assert "convolution matching" not in words(figure)  # zero throughout
     assert {"cross-entropy", "BatchNorm matching", "densification", "step"} <= words(figure)
+
+
+def test_every_term_that_a_synthesis_logs_has_a_title():
+    config = SynthesisConfig(weight_flatness=1.0, weight_absorption=1.0, extra="module:function")
+    task = SynthesisTask(config, [], {}, None, ImageCounts.even(2, 1), 4)
+    assert {*TERMS} == {*task.terms, "densification_gradient"}
 
 
 @pytest.mark.parametrize("number", [1, 2, 3, 4])
