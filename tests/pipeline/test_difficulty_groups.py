@@ -1,6 +1,4 @@
-"""Difficulty groups in whole runs: starts, statistics and images, by one process and by two."""
-
-import json
+"""Difficulty groups in whole runs: starts and statistics (work_sharing has several processes)."""
 
 import pytest
 import torch
@@ -10,10 +8,10 @@ from gvbsm.data.loading import plain_batches
 from gvbsm.files.tensors import load_tensors
 from gvbsm.method.beyond.difficulty_groups import group_numbers
 from gvbsm.pipeline import run as pipeline
-from gvbsm.store.distilled import load_distilled
-from support.launch import torchrun
+from gvbsm.pipeline.selection import SelectionInputs, start_of
+from gvbsm.store.image_set import ImageSet
 from support.toy import direct_statistics
-from support.workdirs import digests, quick_settings, write_arrays
+from support.workdirs import quick_settings, write_arrays
 
 SYNTHESIS = {
     "synthesis.init": "group_back",
@@ -23,15 +21,6 @@ SYNTHESIS = {
     "synthesis.batch_size": 2,
     "synthesis.views": {"crop": "none", "flip": False, "roll": 0},
 }
-WORK = """
-import json, sys
-from pathlib import Path
-from gvbsm.config.build import as_config
-from gvbsm.pipeline.run import Run
-run = Run(as_config(json.loads(sys.argv[1])), Path(sys.argv[2]), quiet=True)
-with run.at_work():
-    run.squeeze(); run.statistics(); run.synthesis()
-"""
 
 
 def settings_of(root):
@@ -43,23 +32,28 @@ def root(tmp_path_factory):
     return write_arrays(tmp_path_factory.mktemp("data") / "toy.npz")
 
 
-def made(settings, workdir):
-    run = pipeline.Run(as_config(settings), workdir, quiet=True)
+@pytest.fixture(scope="module")
+def run(root, tmp_path_factory):
+    """With teachers and statistics."""
+    settings = settings_of(root) | SYNTHESIS
+    run = pipeline.Run(as_config(settings), tmp_path_factory.mktemp("one") / "run", quiet=True)
     with run.at_work():
         run.squeeze()
         run.statistics()
-        run.synthesis()
     return run
 
 
-@pytest.fixture(scope="module")
-def whole(root, tmp_path_factory):
-    settings = settings_of(root) | SYNTHESIS
-    return made(settings, tmp_path_factory.mktemp("one") / "run"), settings
+def begun(run, init, **counts):
+    """A run without groups in the same work directory, and what its images start from."""
+    changes = {"synthesis.difficulty_groups": False, "synthesis.init": init, "ipc_of": counts}
+    later = pipeline.Run(as_config(run.config, changes), run.workdir, quiet=True)
+    inputs = SelectionInputs(
+        later.config, later.data, later.runtime, later.workspace, later.recipes, later.teachers
+    )
+    return later, start_of(inputs, ImageSet(later.config, later.workdir), later.team)
 
 
-def test_groups__statistics_are_those_of_the_pictures_of_each_group(whole):
-    run, _ = whole
+def test_groups__statistics_are_those_of_the_pictures_of_each_group(run):
     values = load_tensors(run.workspace.difficulty, "difficulty")[0]["difficulty"]
     numbers = group_numbers(values, run.data.train.labels, (2,) * 4)
     assert numbers.bincount().tolist() == [60, 60]
@@ -75,53 +69,26 @@ def test_groups__statistics_are_those_of_the_pictures_of_each_group(whole):
 
 
 @pytest.mark.parametrize("end", ["front", "back"])
-def test_starts__are_the_ends_of_the_images_groups(end, whole, root, tmp_path):
-    """Without steps of any size the images are the start; classes have other numbers of images."""
-    changes = {
-        "synthesis.init": f"group_{end}",
-        "synthesis.iterations": 1,
-        "synthesis.optimizer.lr": 1e-9,
-        "ipc_of": {"b": 5},
-    }
-    run = made(settings_of(root) | changes, tmp_path / "w")
-    values, same = (
-        load_tensors(one.workspace.difficulty, "difficulty")[0]["difficulty"]
-        for one in (run, whole[0])
-    )
-    assert torch.equal(values, same)
+def test_starts__are_the_ends_of_the_images_groups(end, run):
+    """The classes have other numbers of images; the difficulty is not measured again."""
+    before = run.workspace.difficulty.stat()
+    later, start = begun(run, f"group_{end}", b=5)
+    assert run.workspace.difficulty.stat() == before
+    values = load_tensors(later.workspace.difficulty, "difficulty")[0]["difficulty"]
     expected = []
     for label, count in enumerate((2, 5, 2, 2)):
         members = (run.data.train.labels == label).nonzero().flatten()
         ordered = members[values[members].argsort(stable=True)]
         groups = torch.tensor_split(ordered, count)
         expected += [group[0 if end == "front" else -1] for group in groups]
-    assert torch.equal(
-        load_distilled(tmp_path / "w").images, run.data.train.images[torch.stack(expected)]
-    )
+    shown = start.pixels(run.data, torch.arange(11))
+    assert torch.equal(shown, run.data.train.images[torch.stack(expected)])
 
 
-def test_starts__of_more_images_than_pictures_use_them_again(root, tmp_path):
+def test_starts__of_more_images_than_pictures_use_them_again(run):
     """A class of 30 pictures with 33 images, of which three are squares of pictures once more."""
-    changes = {
-        "synthesis.init": "group_back",
-        "synthesis.iterations": 1,
-        "synthesis.optimizer.lr": 1e-9,
-        "ipc_of": {"b": 33},
-    }
-    run = made(settings_of(root) | changes, tmp_path / "w")
-    images = load_distilled(tmp_path / "w").images[2:35]
-    own = run.data.train.images[run.data.train.labels == 1]
-    same = (images[:, None] == own[None]).flatten(2).all(dim=2)
-    assert int(same.any(dim=1).sum()) >= 30
-    assert bool(same.any(dim=0).all())
-
-
-def test_two_processes__make_the_same_bytes_as_one(whole, tmp_path):
-    run, settings = whole
-    script, workdir = tmp_path / "work.py", tmp_path / "run"
-    script.write_text(WORK)
-    done = torchrun(2, script, json.dumps(settings), workdir)
-    assert done.returncode == 0, done.stderr
-    ours, theirs = digests(workdir), digests(run.workdir)
-    assert ours == theirs
-    assert "difficulty.safetensors" in ours
+    _, start = begun(run, "group_back", b=33)
+    assert start.pictures[2:35, 0].bincount(minlength=60)[30:].sort().values.tolist() == (
+        [1] * 27 + [2] * 3
+    )
+    assert int((start.boxes[2:35, 0, 2] == 0).sum()) == 30

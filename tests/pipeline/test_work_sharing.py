@@ -78,7 +78,16 @@ def preset(tmp_path_factory):
         "data": {"name": "npz", "root": str(folder / "toy.npz")},
         "squeeze": {"backbones": ["convnet8_d1", "wrn10_1", "convnet8_d2"], "epochs": 2},
         "statistics": {"batch_size": 2},  # two chunks
-        "synthesis": {"iterations": 3, "batch_size": 2},  # four groups
+        "synthesis": {
+            "iterations": 3,
+            "batch_size": 2,  # four groups
+            "loop": "original",
+            "difficulty_groups": True,
+            "init": "group_back",
+            "stages": 2,
+            "residual": 0.5,
+            "residual_source": "nearest",
+        },
         "labels": {"epochs": 120},
         "evaluation": {"students": ["convnet8_d1"], "seeds": 2, "tests": 1},
         "baselines": {"methods": ["random-soft", "teacher"]},
