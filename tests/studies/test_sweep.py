@@ -8,15 +8,19 @@ import sys
 import time
 
 import pytest
+import torch
 import yaml
 
 import gvbsm
 from gvbsm.cli import main
 from gvbsm.config import ConfigError
+from gvbsm.config.build import as_config
 from gvbsm.data.pictures import DataError
 from gvbsm.files.artifacts import read_header, read_json
+from gvbsm.files.tensors import save
 from gvbsm.pipeline import run as pipeline
 from gvbsm.studies import sweep as sweeping
+from gvbsm.studies.artifact_reuse import Library
 from support.picture_files import write_npz
 
 STUDY = {
@@ -156,6 +160,22 @@ def test_sweep__makes_once_what_points_have_in_common(finished):
     ):
         found = inodes(workdir, pattern)
         assert (len(found), len(set(found))) == (4, made), pattern
+
+
+def test_sweep__points_lend_the_difficulty_of_the_pictures(folder, tmp_path):
+    settings = yaml.safe_load((folder / "toy.yaml").read_text())
+
+    def point(name, **synthesis):
+        config = as_config(settings, {"synthesis": synthesis, "baselines.methods": ["sre2l"]})
+        return sweeping._PointRun(pipeline.Run(config, tmp_path / name, quiet=True))
+
+    first = point("first", init="group_back")
+    (made,) = (each for each in first.artifacts if each.clock == "difficulty")
+    save(made.path, {"difficulty": torch.zeros(12)}, {"kind": "difficulty", "recipe": made.recipe})
+    second = point("second", loop="original", difficulty_groups=True)
+    assert Library(tmp_path).link(second.run.workspace, second.artifacts) == 1
+    assert second.run.workspace.difficulty.samefile(made.path)
+    assert "difficulty" not in {each.clock for each in point("third").artifacts}
 
 
 def test_sweep__equal_points_of_two_studies_are_one_run(folder, finished, tmp_path):

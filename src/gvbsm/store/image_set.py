@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from gvbsm.config import BY_FEATURES, Config
+from gvbsm.config import BY_DIFFICULTY, BY_FEATURES, Config
 from gvbsm.config.build import images_of, selection_of
 from gvbsm.config.settled import coreset_teacher, labeling_teachers, matched_teachers
 from gvbsm.files.network_names import file_name
@@ -49,6 +49,13 @@ class ImageSet:
         by_part = synthesis.weight_class > 0 or synthesis.difficulty_groups
         matched = synthesis.weight_conv > 0 or (by_part and synthesis.weight_batchnorm > 0)
         return self.selection is None and matched
+
+    @property
+    def needs_difficulty(self) -> bool:
+        """Whether real pictures are ordered by difficulty, for groups or for the start."""
+        synthesis = self.config.synthesis
+        ordered = synthesis.difficulty_groups or synthesis.init in BY_DIFFICULTY
+        return self.selection is None and ordered
 
     @property
     def retrieves(self) -> bool:

@@ -34,6 +34,7 @@ from gvbsm.store.workdir import Workspace
 PATTERNS = (
     "squeeze/*.safetensors",
     "statistics/*.safetensors",
+    "difficulty.safetensors",
     "forgetting/*.safetensors",
     "**/synthesis/images.safetensors",
     *(f"**/{folder}/index.json" for folder in (FOLDER, *OTHER_FOLDERS.values())),

@@ -264,6 +264,8 @@ class _PointRun:
         if any(image_set.needs_statistics for image_set in image_sets):
             for name in matched_teachers(config):
                 yield Artifact(workspace.statistics(name), recipes.statistics(name), "statistics")
+        if any(image_set.needs_difficulty for image_set in image_sets):
+            yield Artifact(workspace.difficulty, recipes.difficulty(), "difficulty")
         if any(image_set.selection == "forgetting" for image_set in image_sets):
             path = workspace.forgetting(recipes.coreset_backbone)
             yield Artifact(path, recipes.forgetting(), "forgetting")
