@@ -228,6 +228,14 @@ def test_it_says_that_it_has_no_hard_phase(labeled, tmp_path, caplog):
     assert "evaluation.hard_phase" not in caplog.text + text
 
 
+def test_it_says_that_it_crops_whole_images_without_stored_labels(labeled, caplog):
+    plain_script(load(labeled(views=RESIZED)), "folder")
+    plain_script(load(labeled(evaluation={"loss": "hard"})), "folder")
+    assert "labels.views.tiles" not in caplog.text
+    plain_script(load(labeled(views=RESIZED, evaluation={"loss": "hard"})), "folder")
+    assert "crops whole images, not inside of tiles (labels.views.tiles)" in caplog.text
+
+
 def test_its_numbers_are_those_of_the_settings(labeled, tmp_path):
     folder = written(
         labeled(evaluation={"gamma": 0.7, "optimizer": {"lr": 0.03}}), "folder", tmp_path

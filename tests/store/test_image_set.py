@@ -40,6 +40,25 @@ def test_image_set__teachers_are_those_of_features_images_and_soft_labels(method
 
 
 @pytest.mark.parametrize(
+    ("settings", "method", "needed"),
+    [
+        ({}, "gvbsm", True),
+        ({}, "sre2l", False),  # BatchNorm holds the moments of all pictures
+        ({}, "herding-hard", False),
+        ({"weight_conv": 0.0}, "gvbsm", False),
+        ({"weight_conv": 0.0, "weight_class": 0.5}, "gvbsm", True),
+        ({"weight_conv": 0.0, "difficulty_groups": True, "loop": "original"}, "gvbsm", True),
+        ({"weight_conv": 0.0, "difficulty_groups": True, "loop": "original"}, "sre2l", False),
+        ({"weight_conv": 0.0, "init": "group_back"}, "gvbsm", False),
+    ],
+)
+def test_image_set__needs_statistics_that_batchnorm_does_not_have(settings, method, needed):
+    config = build_config(merge(BASE, {"synthesis": settings}))
+    image_set = ImageSet(config if method == "gvbsm" else for_method(config, method), Path("w"))
+    assert image_set.needs_statistics is needed
+
+
+@pytest.mark.parametrize(
     ("labels", "loss", "unnamed"),
     [
         ({}, "kl", {"labels-normalized", "labels-plain"}),
