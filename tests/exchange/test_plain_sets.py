@@ -51,7 +51,7 @@ def test_an_npz_is_a_set_with_hard_labels(tmp_path, caplog):
     assert torch.equal(alone.images, found.images)
     assert alone.class_names == ("0", "1", "2", "3")
     np.savez(tmp_path / "b.npz", images=images, labels=labels)
-    with pytest.raises(DataError, match=r"b\.npz lacks .*train_labels'\]$"):
+    with pytest.raises(DataError, match=r"it holds 'images', 'labels'; .*, train_labels$"):
         load(tmp_path / "b.npz")
     np.savez(tmp_path / "f.npz", train_images=images / 255, train_labels=labels)
     assert torch.equal(load(tmp_path / "f.npz").images, found.images)
@@ -69,6 +69,9 @@ def test_other_things_are_not_taken_for_plain_sets(tmp_path):
     (tmp_path / "x.txt").write_text("x")
     with pytest.raises(ArtifactError, match=r"x\.txt"):
         load(tmp_path / "x.txt")
+    torch.save({"images": torch.zeros(2, 1, 8, 8)}, tmp_path / "res_DC.pt")
+    with pytest.raises(DataError, match=r"DC\.pt is a pickle.*numpy\.savez as train_images"):
+        load(tmp_path / "res_DC.pt")
 
 
 @pytest.mark.parametrize("form", ["folder", "npz"])

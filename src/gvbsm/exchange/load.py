@@ -25,7 +25,7 @@ from gvbsm.data.pixels import Normalization
 from gvbsm.data.sources.arrays import MOST_RATIO, SMALL
 from gvbsm.engine.torch_defaults import torch_defaults
 from gvbsm.exchange import hub
-from gvbsm.exchange.plain_sets import is_plain, load_plain
+from gvbsm.exchange.plain_sets import is_plain, load_plain, refuse_pickle
 from gvbsm.files import schema
 from gvbsm.files.artifacts import (
     ArtifactError,
@@ -120,6 +120,7 @@ def _load_exported(source: str | Path, path: Path, cache: Path | None) -> Distil
     if path.exists() and is_plain(path):
         return load_plain(path)
     if path.is_file():
+        refuse_pickle(path)
         return _load_file(path, cache or cache_folder())
     name = hub.split_name(str(source))
     # if a folder above it is here, it is a mistyped path: do not query the Hub

@@ -28,6 +28,8 @@ from gvbsm.store.distilled import DistilledDataset
 
 log = logging.getLogger("gvbsm")
 
+PICKLED = {".pt", ".pth", ".pkl", ".pickle"}
+
 
 def is_plain(path: Path) -> bool:
     """Whether a path is an .npz or a folder that gvbsm did not write."""
@@ -36,6 +38,19 @@ def is_plain(path: Path) -> bool:
     return not is_claimed(path) and not any(
         (path / name).exists() for name in ("data.json", "synthesis")
     )
+
+
+def refuse_pickle(path: Path) -> None:
+    """Refuse the files in which most other methods save their sets.
+
+    Raises:
+        DataError: If the path is such a file, with the form that can be read.
+    """
+    if path.suffix in PICKLED:
+        raise DataError(
+            f"{path} is a pickle, which can run code and is not read: save its images (uint8, or "
+            "0 to 1) and labels with numpy.savez as train_images and train_labels"
+        )
 
 
 def load_plain(path: Path) -> DistilledDataset:

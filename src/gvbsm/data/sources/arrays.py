@@ -33,6 +33,7 @@ from gvbsm.data.sources.request import MOST_PICTURES, Raw, Request
 SIDES = ("train", "test")  # each has arrays SIDE_images and SIDE_labels
 MOST_RATIO = 200  # of unpacked to packed bytes: pictures do not compress so well
 SMALL = 64 * 1024**2  # bytes that are unpacked whatever the ratio
+MOST_SHOWN = 8  # names of a file's arrays in a message
 DIM = 64  # a brightest pixel below it, of 255, is noted
 _OFFICIAL_FOLDERS = {"CIFAR10": "cifar-10-batches-py", "CIFAR100": "cifar-100-python"}
 
@@ -124,6 +125,7 @@ def _read_splits(
     try:
         with zipfile.ZipFile(file) as archive:
             headers = _read_headers(archive, sides)
+            _check_names(headers, file, sides, archive.namelist())
             _check_headers(headers, file, sides)
             arrays = {key: _read_array(archive, key) for key in headers}
     except DataError:
@@ -176,11 +178,22 @@ def _read_headers(archive: zipfile.ZipFile, sides: Sequence[str]) -> dict[str, _
     return headers
 
 
-def _check_headers(headers: Mapping[str, _Header], file: Path, sides: Sequence[str]) -> None:
-    """Check by their headers that the arrays belong together and fit into memory."""
+def _check_names(
+    headers: Mapping[str, _Header], file: Path, sides: Sequence[str], members: Sequence[str]
+) -> None:
+    """Check that the arrays that are read are there."""
     missing = [key for key in _keys(sides) if key not in headers]
     if missing:
-        raise DataError(f"{file} lacks {missing}: expected {_keys(sides)}")
+        names = [name.removesuffix(".npy")[:40] for name in members]
+        found = ", ".join(map(repr, names[:MOST_SHOWN])) + ", ..." * (len(names) > MOST_SHOWN)
+        raise DataError(
+            f"{file} lacks {', '.join(missing)}: it holds {found or 'nothing'}; save its arrays "
+            f"under the names {', '.join(_keys(sides))}"
+        )
+
+
+def _check_headers(headers: Mapping[str, _Header], file: Path, sides: Sequence[str]) -> None:
+    """Check by their headers that the arrays belong together and fit into memory."""
     for side in sides:
         images, labels = headers[f"{side}_images"], headers[f"{side}_labels"]
         count = math.prod(labels.shape)
