@@ -125,6 +125,10 @@ def test_a_larger_side_is_taken_if_it_leaves_enough_effort():
 def test_a_budget_below_the_cheapest_run_is_refused_with_one_that_suffices():
     with pytest.raises(ConfigError, match=r"takes about 4 min .*budget of 3 min: give --budget 5m"):
         choose(settings, [32], 180, linear(2400))
+    with pytest.raises(ConfigError, match=r"give --budget 5m$"):  # one image per class: no fewer
+        choose(settings, [32], 180, linear(2400))
+    with pytest.raises(ConfigError, match=r"give --budget 5m, or fewer --ipc$"):
+        choose(lambda *key: replaced(settings(*key), {"ipc": 2}), [32], 180, lambda _: 240)
     assert choose(settings, [32], 300, linear(2400)).config.data.image_size == 32
 
 
@@ -139,16 +143,28 @@ def test_a_preset_is_scaled_but_for_what_is_given():
 
 
 def test_mirror_images_do_harm_only_beyond_chance_and_noise():
-    def judge(kept, lost, won, wrong):
+    def judge(kept, lost, won, wrong, chance=0.1):
         plain = torch.tensor([True] * (kept + lost) + [False] * (won + wrong))
         mirrored = torch.tensor([True] * kept + [False] * lost + [True] * won + [False] * wrong)
-        return mirror.judge(plain, mirrored, classes=10)
+        return mirror.judge(plain, mirrored, chance)
 
     assert judge(kept=50, lost=50, won=0, wrong=0)[:3] == (100, 50, 100)
     assert not judge(kept=50, lost=50, won=0, wrong=0).harmless
     assert judge(kept=95, lost=5, won=0, wrong=0).harmless  # keeps 94 % of what is above chance
     assert judge(kept=6, lost=6, won=3, wrong=85).harmless  # falls, but by less than the noise
     assert judge(kept=10, lost=0, won=0, wrong=90).harmless  # at chance
+    assert judge(kept=50, lost=12, won=2, wrong=36).harmless
+    assert not judge(kept=50, lost=12, won=2, wrong=36, chance=0.45).harmless  # 17 points to 7
+
+
+def test_chance_is_the_share_of_the_largest_class(monkeypatch):
+    data, chances = halves(turned=False), []
+    split = Split((torch.arange(240) % 8 == 0).long(), data.train.images)  # 7 of 8 are of class 0
+    monkeypatch.setattr(mirror, "_trained", lambda *_: lambda pixels: torch.zeros(len(pixels), 2))
+    monkeypatch.setattr(mirror, "judge", lambda _plain, _mirrored, chance: chances.append(chance))
+    runtime = Runtime(torch.device("cpu"), "fp32", seed=0, quiet=True)
+    mirror.check_mirror(dataclasses.replace(data, train=split), runtime)
+    assert chances[0] == pytest.approx(7 / 8, abs=0.1)
 
 
 def halves(turned):

@@ -64,7 +64,8 @@ def check_mirror(data: ImageData, runtime: Runtime) -> MirrorCheck:
     assert tested.images is not None
     plain = _is_correct(network, tested.images, tested.labels, rest, runtime)
     mirrored = _is_correct(network, tested.images.flip(3), tested.labels, rest, runtime)
-    return judge(plain, mirrored, len(data.class_names))
+    largest = int(tested.labels.bincount().max())
+    return judge(plain, mirrored, largest / len(plain))
 
 
 def _trained(data: ImageData, runtime: Runtime) -> nn.Module:
@@ -86,7 +87,7 @@ def _trained(data: ImageData, runtime: Runtime) -> nn.Module:
     return network.eval()
 
 
-def judge(plain: Tensor, mirrored: Tensor, classes: int) -> MirrorCheck:
+def judge(plain: Tensor, mirrored: Tensor, chance: float) -> MirrorCheck:
     """Compare which pictures are classified correctly, as they are and mirrored.
 
     Mirror images do harm if they lose more of the accuracy above chance than `LEAST_SHARE` allows,
@@ -95,10 +96,11 @@ def judge(plain: Tensor, mirrored: Tensor, classes: int) -> MirrorCheck:
     Args:
         plain: Whether each picture is classified correctly, bool (pictures,).
         mirrored: The same of its mirror image.
-        classes: Number of classes.
+        chance: Accuracy from 0 to 1 of a network that knows nothing: the share of the largest
+            class. Where classes are uneven, it is far above 1 / classes.
     """
     lost, won = int((plain & ~mirrored).sum()), int((mirrored & ~plain).sum())
-    chance, count = 1 / classes, len(plain)
+    count = len(plain)
     before, after = float(plain.float().mean()), float(mirrored.float().mean())
     falls = after - chance < LEAST_SHARE * (before - chance)
     harmful = falls and lost - won > 2 * (lost + won) ** 0.5

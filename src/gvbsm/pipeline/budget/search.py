@@ -61,12 +61,13 @@ def choose(
         effort, seconds = _greatest_effort(partial(seconds_at, side), budget)
         if effort >= SIDE_EFFORT:
             return Choice(settings(side, effort), effort, seconds)
-    least = seconds_at(smallest, 0.0)
+    cheapest = settings(smallest, 0.0)
+    least = predict(cheapest)
     if least > MARGIN * budget:
+        fewer = ", or fewer --ipc" if cheapest.ipc > 1 else ""
         raise ConfigError(
             f"the cheapest run takes about {spell_duration(least)} here, too much for a budget of "
-            f"{spell_duration(budget)}: give --budget {math.ceil(least / MARGIN / 60)}m, "
-            "or fewer --ipc"
+            f"{spell_duration(budget)}: give --budget {math.ceil(least / MARGIN / 60)}m{fewer}"
         )
     effort, seconds = _greatest_effort(partial(seconds_at, smallest), budget)
     return Choice(settings(smallest, effort), effort, seconds)
