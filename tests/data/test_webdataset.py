@@ -14,7 +14,7 @@ from gvbsm.data.datasets import load_dataset
 from gvbsm.data.pictures import DataError
 from gvbsm.data.sources import webdataset as shards
 from gvbsm.data.sources.webdataset import expand_braces
-from support.picture_files import encoded, reds
+from support.picture_files import draw, encoded, reds
 from support.workdirs import assert_seen_alike
 
 
@@ -90,6 +90,30 @@ def test_braces_count_and_keep_zeros(first, length, width):
     found = expand_braces(name)
     numbers = [str(n).zfill(len(f"{first:0{width}d}")) for n in range(first, first + length + 1)]
     assert found == [f"a-{number}.{end}" for number in numbers for end in "xy"]
+
+
+def test_imagenet_in_shards_is_normalized_as_published_weights_expect(folder, tmp_path):
+    (folder / "classes.txt").write_text("n01440764\nn01443537\n", encoding="utf-8")
+    mean = load_dataset("webdataset", folder, cache_dir=tmp_path).normalization.mean
+    for root in (folder, f"{folder}/{{train-000,train-001,val-000}}.tar"):
+        data = load_dataset("imagenet-1k", root, image_size=8)
+        assert data.class_names == ("n01440764", "n01443537")
+        assert (reds(data.train), reds(data.test)) == ([*range(8)], [8, 9])
+        assert data.train.images is None
+        assert data.normalization.mean == (0.485, 0.456, 0.406) != mean
+    for side in ("train", "val"):
+        (folder / side).mkdir()
+        for shard in folder.glob(f"{side}-*.tar"):
+            shard.rename(folder / side / shard.name)
+    assert len(load_dataset("imagenet-1k", folder, image_size=8).train) == 8
+
+
+def test_archives_beside_class_folders_are_no_shards(folder):
+    for side in ("train", "val"):
+        for name in ("n01440764", "n01443537"):
+            draw(folder / side / name / "a.png")
+    data = load_dataset("imagenet-1k", folder, image_size=8)
+    assert (len(data.train), len(data.test)) == (2, 2)
 
 
 @pytest.mark.parametrize(

@@ -202,7 +202,7 @@ def _check_settings(config: DataConfig) -> tuple[DatasetSpec, str, Path | None]:
         raise DataError(f"{kind} holds many sets: name one, as in torchvision/SVHN")
     if kind == "hub" and (root is None) != bool(slash):
         raise DataError("pass either hub/USER/NAME, or hub with a folder as --data.root")
-    pattern = kind == "webdataset" and "{" in str(root)
+    pattern = kind in ("webdataset", "imagenet-1k") and "{" in str(root)
     if root is not None and not pattern and not os.path.exists(root):  # noqa: PTH110
         raise DataError(f"no such file or folder: {root} (given as --data.root for {name})")
     return spec, member, root
@@ -364,7 +364,7 @@ _SPECS = (
     DatasetSpec(SOURCES["cifar100"], partial(arrays.read_cifar, kind="CIFAR100")),
     DatasetSpec(SOURCES["tiny-imagenet"], folders.read_tiny_imagenet),
     DatasetSpec(SOURCES["imagenette"], folders.read_folder, _IMAGENET_PIXELS),
-    DatasetSpec(SOURCES["imagenet-1k"], folders.read_folder, _IMAGENET_PIXELS, streams=True),
+    DatasetSpec(SOURCES["imagenet-1k"], shards.read_imagenet, _IMAGENET_PIXELS, streams=True),
     DatasetSpec(SOURCES["folder"], partial(folders.read_folder, may_split=True)),
     DatasetSpec(SOURCES["npz"], arrays.read_npz),
     DatasetSpec(SOURCES["webdataset"], shards.read_shards),

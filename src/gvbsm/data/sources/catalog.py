@@ -41,7 +41,13 @@ _SOURCES = (
     Source(
         "imagenette", "ten classes of ImageNet", "train/ and val/ with a folder a class", 224, 3
     ),
-    Source("imagenet-1k", "ImageNet, streamed", "train/ and val/ with one folder a wnid", 224, 3),
+    Source(
+        "imagenet-1k",
+        "ImageNet, streamed",
+        "train/ and val/ with one folder a wnid, or tar shards",
+        224,
+        3,
+    ),
     Source("folder", "your pictures, one folder a class", f"{SPLITS}, or class folders alone"),
     Source(
         "npz",

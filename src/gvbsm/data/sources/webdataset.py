@@ -24,6 +24,7 @@ from PIL import Image
 
 from gvbsm.data.classes import MOST_NAMES_BYTES, Classes, class_name, is_text, number_classes
 from gvbsm.data.pictures import DataError, Split, open_file
+from gvbsm.data.sources.folders import read_folder
 from gvbsm.data.sources.request import Raw, Request, hold_out
 
 PICTURES = {"jpg", "jpeg", "png", "webp", "ppm", "bmp", "tif", "tiff", "gif"}
@@ -92,6 +93,26 @@ def read_shards(request: Request) -> Raw:
         raw = hold_out(next(iter(splits.values())), classes.names, request)
         return replace(raw, root=folder, notes=classes.notes)
     return Raw(classes.names, splits["train"], splits["test"], folder, classes.notes)
+
+
+def read_imagenet(request: Request) -> Raw:
+    """Read ImageNet's pictures from tar shards if the root is or holds some, or class folders.
+
+    Archives beside class folders, as ImageNet is downloaded in, are no shards.
+
+    Args:
+        request: As for `read_shards` or `read_folder`.
+
+    Raises:
+        DataError: As these.
+    """
+    root = request.need_root()
+    if not os.path.isdir(root):  # noqa: PTH112 - false where a path is too long
+        in_shards = str(root).endswith((".tar", "}"))
+    else:
+        has_classes = any(path.is_dir() for path in root.glob("*/*"))
+        in_shards = not has_classes and any((*root.glob("*.tar"), *root.glob("*/*.tar")))
+    return read_shards(request) if in_shards else read_folder(request)
 
 
 def expand_braces(pattern: str) -> list[str]:
