@@ -3,8 +3,10 @@
 import importlib.util
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from gvbsm.backbones import build_backbone
 from gvbsm.config import LabelsConfig, ViewConfig
@@ -94,3 +96,54 @@ def test_federated_averaging_weights_clients_by_their_pictures():
     assert alone > 50  # percent after one epoch; a tenth is chance
     assert abs(alone - beside) < 5
     assert both == 2 * nbytes
+
+
+def bright_halves(root, count, seed):
+    """Write gray pictures of 8 pixels, bright on the left (`a`) or the right (`b`); return both."""
+    pixels = np.random.default_rng(seed).integers(0, 100, (2, count, 8, 8), dtype=np.uint8)
+    pixels[0, :, :, :4] += 100
+    pixels[1, :, :, 4:] += 100
+    for name, pictures in zip("ab", pixels, strict=True):
+        (root / name).mkdir(parents=True)
+        for number, picture in enumerate(pictures):
+            Image.fromarray(picture).save(root / name / f"{number:02}.png")
+    return pixels.reshape(-1, 8, 8), np.arange(2).repeat(count)
+
+
+def test_plain_comparison_judges_images_whatever_their_form(tmp_path, capsys):
+    module = example("plain_comparison")
+    bright_halves(tmp_path / "real", 20, seed=0)
+    bright_halves(tmp_path / "test", 10, seed=1)
+    images, labels = bright_halves(tmp_path / "folder", 2, seed=2)
+    np.savez(tmp_path / "bytes.npz", x=images, y=labels)
+    shares = (images / 255).astype(np.float32)[:, None]
+    np.savez(tmp_path / "floats.npz", train_images=shares, train_labels=labels, test_labels=labels)
+    np.savez(tmp_path / "wrong.npz", x=images, y=1 - labels)
+    sets = {name: tmp_path / name for name in ("folder", "bytes.npz", "floats.npz", "wrong.npz")}
+    rows = module.compare(tmp_path / "real", tmp_path / "test", sets, seeds=1, steps=20)
+    found = {(name, kind): accuracies for name, kind, accuracies in rows}
+    assert [len(accuracies) for accuracies in found.values()] == [1] * 10
+    for kind in ("hard", "soft"):
+        same = [found[name, kind] for name in ("folder", "bytes.npz", "floats.npz")]
+        assert same[0] == same[1] == pytest.approx(same[2])
+        assert min(*same[0], *found["random", kind]) > 90
+    assert max(found["wrong.npz", "hard"]) < 10  # the labels are read, not guessed
+    assert min(found["wrong.npz", "soft"]) > 50  # those of the teacher outweigh them
+    np.savez(tmp_path / "scaled.npz", x=shares - 0.5, y=labels)
+    with pytest.raises(SystemExit, match="undo the normalization"):
+        module.compare(tmp_path / "real", tmp_path / "test", {"s": tmp_path / "scaled.npz"})
+    np.savez(tmp_path / "one.npz", x=images[:1], y=labels[:1])
+    sets = {"folder": tmp_path / "folder", "one": tmp_path / "one.npz"}
+    with pytest.raises(SystemExit, match="differ in shape or number"):
+        module.compare(tmp_path / "real", tmp_path / "test", sets)
+    assert "teacher, trained on all 40 pictures: 100.0 %" in capsys.readouterr().out
+
+
+def test_plain_comparison_draws_as_many_of_each_class_and_anew_with_each_seed():
+    draw, labels = example("plain_comparison").draw, torch.arange(90) % 3
+    like = torch.tensor([0, 0, 2, 2, 2])
+    first, second = (draw(labels, like, seed) for seed in (0, 1))
+    assert labels[first].tolist() == labels[second].tolist() == [0, 0, 2, 2, 2]
+    assert first.tolist() != second.tolist()
+    assert len(set(first.tolist())) == 5
+    assert draw(labels, like, 0).tolist() == first.tolist()
