@@ -22,7 +22,7 @@ from gvbsm.data.epochs import batch_size_for, settle
 from gvbsm.engine.device import Runtime
 from gvbsm.engine.progress.spelling import spell_count
 from gvbsm.pipeline.evaluated_sets import EvaluatedSet, evaluated_sets, needed_teachers
-from gvbsm.pipeline.planning.pieces import REPORT, AskedCosts, Pieces
+from gvbsm.pipeline.planning.pieces import REPORT, TEST_BATCH, AskedCosts, Pieces
 from gvbsm.pipeline.planning.plan import Group, Plan, PlannedPart
 from gvbsm.pipeline.planning.process_plan import ProcessPlan
 from gvbsm.pipeline.planning.work import Costs, Memory, Work
