@@ -5,7 +5,7 @@ check:
 	ruff format --check src tests benchmarks docs
 	ruff check src tests benchmarks docs
 	mypy
-	pytest
+	pytest -n auto
 
 # The documentation site: open build/site/index.html.
 docs:
@@ -16,7 +16,7 @@ format:
 	ruff check --fix src tests benchmarks docs
 
 test:
-	pytest
+	pytest -n auto
 
 # Tries the wheel in a new environment with the lowest Python and libraries that pyproject.toml allows,
 # or with the newest libraries and this Python. It takes 6 GB in TMPDIR.

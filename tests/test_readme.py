@@ -68,7 +68,7 @@ def test_readme_is_short():
 
 
 def test_readme_has_the_command_of_the_tests():
-    assert 'pip install ".[test]" && pytest\n' in TEXTS[README]
+    assert 'pip install ".[test]" && pytest -n auto\n' in TEXTS[README]
 
 
 def test_readme_links_to_the_first_page_and_the_first_page_to_all():
