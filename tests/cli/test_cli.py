@@ -204,7 +204,8 @@ STAGE_VERBS = [v for v in VERBS if v not in cli.COMMANDS and v != "sweep"]
 
 
 @pytest.mark.parametrize("verb", STAGE_VERBS)
-def test_a_verb_with_settings_has_help_in_two_levels(capsys, verb):
+def test_a_verb_with_settings_has_help_in_two_levels(capsys, monkeypatch, verb):
+    monkeypatch.setenv("COLUMNS", "100")  # the width of a terminal
     assert main([verb, "--help"]) == 0
     brief = capsys.readouterr().out
     assert brief.startswith(f"usage: gvbsm {verb} NAME")
