@@ -40,7 +40,7 @@ REDUCED = ["cheap-teachers", "cifar10-small", "digits-short", "figure10", *PROTO
 BEST = {f"{name}-best": name for name in ("cifar10", "cifar100", "digits", "imagenet-1k")}
 BEST |= {"tiny-imagenet-best": "tiny-imagenet", "imagenette-best": None}  # which the paper lacks
 BEST |= {f"{name}-convnet-best": name for name in ("cifar10", "cifar100")}
-MEASURED = ("cifar10-best", "cifar10-convnet-best", "digits-best")
+MEASURED = ("cifar10-best", "cifar10-convnet-best", "cifar100-convnet-best", "digits-best")
 FILES = sorted(PRESETS.glob("*.y*ml"))  # studies: test_studies.py
 
 FIVE = {"resnet18", "convnet128", "mobilenet_v2_x0_5", "wrn16_2", "shufflenet_v2_x0_5"}

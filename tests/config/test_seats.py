@@ -36,6 +36,7 @@ SEATS = {
     ),
     "cifar10-convnet-best --ipc 1": ("1 image per class, ConvNet-128", [], None),
     "cifar100-convnet-best --ipc 1": ("CIFAR-100, 1 image per class", [], None),
+    "cifar100-convnet-best --ipc 10": ("CIFAR-100, 10 images per class", [], None),
 }
 
 
