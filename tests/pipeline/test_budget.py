@@ -75,6 +75,12 @@ def test_more_images_per_class_mean_more_training_of_the_teacher_that_labels_alo
     assert (most.squeeze.epochs, squeeze_of(most.squeeze, "airbench").epochs) == (19, 2)
 
 
+@pytest.mark.parametrize(("ipc", "epochs"), [(1, 16), (2, 28), (10, 100)])
+def test_teachers_see_few_pictures_less_often_than_they_have_time_for(ipc, epochs):
+    config = own(FACTS._replace(pictures=1000), 32, 1.0, ipc)
+    assert (config.squeeze.epochs, squeeze_of(config.squeeze, "airbench").epochs) == (epochs, 8)
+
+
 @pytest.mark.parametrize("mirrored", [True, False])
 def test_flips_are_on_in_all_views_or_in_none(mirrored):
     config = own(FACTS._replace(mirror=mirrored), 32, 0.5)

@@ -45,11 +45,12 @@ class Span(NamedTuple):
 
 
 TEACHER_PICTURES = Span(10_000, 150_000)  # that a teacher is trained on, with repeats
-TEACHER_EPOCHS = Span(2, 100)  # within which the number of epochs stays
+TEACHER_EPOCHS = Span(2, 16)  # within which the number of epochs stays
 MATCHED_SHARE = 1 / 2  # of these pictures for the teacher that is matched and does not label
 IPC_POWER = 0.8  # the teacher that labels sees ipc ** IPC_POWER times as many pictures
 MOST_GROWTH = 10.0  # at the most
 MOST_PICTURES = 1_000_000  # that it sees in all, with repeats
+MOST_EPOCHS = 100  # of it, where it sees more pictures
 ITERATIONS = Span(75, 600)
 LABEL_EPOCHS = Span(100, 1000)
 LEAST_STEPS = Span(400, 2500)  # of a student: a set of few images gets more epochs
@@ -82,16 +83,18 @@ def recipe(
     """
     matched, convnet = teachers
     convnet += _depth(side)
+    growth = min(ipc**IPC_POWER, MOST_GROWTH)
     pictures = TEACHER_PICTURES.at(effort)
-    labeling = min(pictures * min(ipc**IPC_POWER, MOST_GROWTH), MOST_PICTURES)
+    labeling = _epochs(min(pictures * growth, MOST_PICTURES), facts, growth)
+    matching = max(1, round(MATCHED_SHARE * _epochs(pictures, facts)))
     is_photo = facts.mirror and side > SMALL_SIDE
     least_crop = 0.08 if is_photo else 0.5  # of the area: half a digit is another digit
     strong = {"scale": (least_crop, 1.0), "flip": facts.mirror}
     chosen = {
         "data.image_size": side,
         "squeeze.backbones": (matched, convnet),
-        "squeeze.epochs": _epochs(labeling, facts),
-        "squeeze.settings_of": {matched: {"epochs": _epochs(pictures, facts, MATCHED_SHARE)}},
+        "squeeze.epochs": round(labeling),
+        "squeeze.settings_of": {matched: {"epochs": matching}},
         "squeeze.views": {"padding": max(1, side // 8), "flip": facts.mirror},
         "synthesis.iterations": round(ITERATIONS.at(effort)),
         "synthesis.views": strong,
@@ -104,10 +107,16 @@ def recipe(
     return nested(chosen)
 
 
-def _epochs(pictures: float, facts: DataFacts, share: float = 1.0) -> int:
-    """Return a share of the epochs in which a teacher sees a number of pictures; at least 1."""
-    epochs = min(max(pictures / facts.pictures, TEACHER_EPOCHS.least), TEACHER_EPOCHS.most)
-    return max(1, round(share * epochs))
+def _epochs(pictures: float, facts: DataFacts, growth: float = 1.0) -> float:
+    """Return the epochs in which a teacher sees a number of pictures, within their bounds.
+
+    Args:
+        pictures: Number of pictures, with repeats.
+        facts: The pictures that there are.
+        growth: How many times as many epochs as for one image per class are allowed at the most.
+    """
+    most = min(TEACHER_EPOCHS.most * growth, MOST_EPOCHS)
+    return min(max(pictures / facts.pictures, TEACHER_EPOCHS.least), most)
 
 
 def _depth(side: int) -> str:
