@@ -26,7 +26,7 @@ KINDS = get_args(Corruption)[1:]
 
 @pytest.fixture
 def folder(data, tmp_path):
-    """Sets of two kinds in which each pixel tells the kind, the severity and the picture."""
+    """Corrupted copies, fog and snow: gray values that differ by kind, severity and picture."""
     count = len(data.test)
     labels = np.resize(data.test.labels.numpy(), 5 * count)
     np.save(tmp_path / "labels.npy", labels.astype(np.uint8))

@@ -18,6 +18,7 @@ from support.toy import (
     N_P,
     WRN,
     captured,
+    checked_gradient,
     class_statistics,
     of_classes,
     slow_matching,
@@ -78,10 +79,5 @@ def test_matching_loss__compares_each_class_by_itself(
         ours = torch.stack([batchnorm.expand(2), conv.expand(2)])
         torch.testing.assert_close(ours, slow, rtol=1e-9, atol=1e-12)
         if slow.requires_grad:
-            weights = torch.tensor([[1.0, 2.0], [3.0, 5.0]], dtype=torch.float64)
-            (gradient,) = torch.autograd.grad((weights * ours).sum(), images)
-            (wanted,) = torch.autograd.grad((weights * slow).sum(), twin)
-            largest = float(wanted.abs().max())
-            torch.testing.assert_close(gradient, wanted, rtol=1e-7, atol=1e-9 * largest)
-            pictures_of = images - 0.1 * gradient
+            pictures_of = images - 0.1 * checked_gradient(ours, images, slow, twin)
         state.averages[name] |= changed

@@ -163,6 +163,19 @@ def slow_part_matching(target, inputs, wanted, kept, history, config):
     return batchnorm, conv
 
 
+def checked_gradient(ours, images, slow, twin):
+    """The gradient of two losses of two groups by the images, once it is the slow twin's.
+
+    Each of the four losses has a weight of its own, so that one in the place of another is seen.
+    """
+    weights = torch.tensor([[1.0, 2.0], [3.0, 5.0]], dtype=torch.float64)
+    (gradient,) = torch.autograd.grad((weights * ours).sum(), images)
+    (wanted,) = torch.autograd.grad((weights * slow).sum(), twin)
+    largest = float(wanted.abs().max())
+    torch.testing.assert_close(gradient, wanted, rtol=1e-7, atol=1e-9 * largest)
+    return gradient
+
+
 def drawn_split(per_class, seed):
     """Four scenes of coloured noise; every picture is its class's scene and noise of its own."""
     scenes = 60 + 130 * torch.rand(4, 3, 8, 8, generator=torch.Generator().manual_seed(1))

@@ -14,7 +14,7 @@ from gvbsm.config.fields import names_of
 from gvbsm.config.keys import fields_by_name
 
 if TYPE_CHECKING:
-    from jsonargparse import ArgumentParser
+    from jsonargparse import ArgumentParser, Namespace
 
 
 SOURCE = "a work directory, an exported set, or USER/NAME on the Hugging Face Hub"
@@ -25,7 +25,7 @@ def export_verb(argv: list[str]) -> int:
     if asks_for_help(argv):
         print("\n".join(_export_help()))
         return 0
-    from jsonargparse import ArgumentError, ArgumentParser
+    from jsonargparse import ArgumentParser
 
     parser = ArgumentParser(prog="gvbsm export", exit_on_error=False, allow_abbrev=False)
     parser.add_argument("source", type=str)
@@ -36,10 +36,7 @@ def export_verb(argv: list[str]) -> int:
     parser.add_argument("--logit_normalization", type=bool)
     parser.add_argument("--push", type=str)
     parser.add_argument("--quiet", action="store_true")
-    try:
-        parsed = parser.parse_args(argv)
-    except ArgumentError as error:
-        raise ConfigError(_explain(str(error), parser.prog)) from None
+    parsed = _parse(parser, argv)
     if parsed.push is not None and parsed.to != "hub":
         raise ConfigError(f"--push goes with --to hub, not with --to {parsed.to}")
     start_log(parsed.quiet)
@@ -65,7 +62,7 @@ def merge_verb(argv: list[str]) -> int:
     if asks_for_help(argv):
         print("\n".join(_merge_help()))
         return 0
-    from jsonargparse import ArgumentError, ArgumentParser
+    from jsonargparse import ArgumentParser
 
     parser = ArgumentParser(prog="gvbsm merge", exit_on_error=False, allow_abbrev=False)
     parser.add_argument("sources", type=str, nargs="+")
@@ -73,10 +70,7 @@ def merge_verb(argv: list[str]) -> int:
     parser.add_argument("--overwrite", action="store_true")
     parser.add_argument("--soft_labels", type=bool, default=True)
     parser.add_argument("--quiet", action="store_true")
-    try:
-        parsed = parser.parse_args(argv)
-    except ArgumentError as error:
-        raise ConfigError(_explain(str(error), parser.prog)) from None
+    parsed = _parse(parser, argv)
     start_log(parsed.quiet)
     from gvbsm.exchange.merge import merge
 
@@ -90,7 +84,7 @@ def collect_verb(argv: list[str]) -> int:
     if asks_for_help(argv):
         print("\n".join(_collect_help()))
         return 0
-    from jsonargparse import ArgumentError, ArgumentParser
+    from jsonargparse import ArgumentParser
 
     parser = ArgumentParser(prog="gvbsm collect", exit_on_error=False, allow_abbrev=False)
     parser.add_argument("workdirs", type=str, nargs="+")
@@ -98,10 +92,7 @@ def collect_verb(argv: list[str]) -> int:
     parser.add_argument("--overwrite", action="store_true")
     parser.add_argument("--push", type=str)
     parser.add_argument("--quiet", action="store_true")
-    try:
-        parsed = parser.parse_args(argv)
-    except ArgumentError as error:
-        raise ConfigError(_explain(str(error), parser.prog)) from None
+    parsed = _parse(parser, argv)
     start_log(parsed.quiet)
     from gvbsm.exchange.collection import collect, push
 
@@ -117,7 +108,7 @@ def train_verb(argv: list[str]) -> int:
     if asks_for_help(argv):
         print("\n".join(_train_help()))
         return 0
-    from jsonargparse import ArgumentError, ArgumentParser
+    from jsonargparse import ArgumentParser
 
     parser = ArgumentParser(prog="gvbsm train", exit_on_error=False, allow_abbrev=False)
     parser.add_argument("distilled", type=str)
@@ -125,13 +116,8 @@ def train_verb(argv: list[str]) -> int:
     parser.add_argument("--out", type=str)
     parser.add_argument("--quiet", action="store_true")
     _add_settings(parser)
-    try:
-        parsed = parser.parse_args(
-            with_lists([long_option(argument) for argument in argv]), defaults=False
-        )
-    except ArgumentError as error:
-        raise ConfigError(_explain(str(error), parser.prog)) from None
-    given: dict[str, Any] = parsed.as_dict()
+    words = with_lists([long_option(argument) for argument in argv])
+    given: dict[str, Any] = _parse(parser, words, defaults=False).as_dict()
     source, model = given.pop("distilled"), given.pop("model")
     out, quiet = given.pop("out", None), bool(given.pop("quiet", False))
     start_log(quiet)
@@ -144,6 +130,25 @@ def train_verb(argv: list[str]) -> int:
     print(f"{model}: {accuracy}, loss {history['losses'][-1]:.4g}")
     print(f"weights: {out or f'runs/train/{file_name(model)}'}")
     return 0
+
+
+def _parse(parser: ArgumentParser, argv: list[str], *, defaults: bool = True) -> Namespace:
+    """Parse the command line of a verb.
+
+    Args:
+        parser: The verb's parser.
+        argv: The words after the verb.
+        defaults: Whether options that are not given have their defaults.
+
+    Raises:
+        ConfigError: If the command line is faulty.
+    """
+    from jsonargparse import ArgumentError
+
+    try:
+        return parser.parse_args(argv, defaults=defaults)
+    except ArgumentError as error:
+        raise ConfigError(_explain(str(error), parser.prog)) from None
 
 
 def _export_help() -> Iterator[str]:
