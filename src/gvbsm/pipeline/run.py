@@ -231,10 +231,8 @@ class Run:
         teachers = self.teachers.targets(names, statistics, config.synthesis, n_p)
         runtime = self.runtime_of("synthesis")
         inputs = self._selection_inputs(config, runtime)
-        initial, nearest = (
-            start_of(inputs, image_set, self.team),
-            nearest_pictures(inputs, image_set),
-        )
+        initial = start_of(inputs, image_set, self.team)
+        nearest = nearest_pictures(inputs, image_set)
         task = SynthesisTask(
             config.synthesis, teachers, statistics, self.data, self.counts, n_p, initial, nearest
         )
