@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -82,12 +83,12 @@ class Groups:
         longest = {**self.header, "traces": self.longest_traces}
         object.__setattr__(self, "draft", SharedDraft(self.path, tensors, longest))
 
-    @property
+    @cached_property
     def paths(self) -> list[Path]:
         """The file of each group."""
         return [self.path.with_name(f"group-{g:05d}.safetensors") for g in range(len(self.indices))]
 
-    @property
+    @cached_property
     def labels(self) -> Tensor:
         """Classes of all images, int64 (images,)."""
         return self.counts.labels
