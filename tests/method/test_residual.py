@@ -7,9 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from gvbsm.config import SynthesisConfig
+from gvbsm.config import OptimizerConfig, SynthesisConfig
+from gvbsm.engine.optimizers import make_optimizer, pack_optimizer
 from gvbsm.method.beyond.residual import Residual, levels_at_side, side_at, stage_begins
 from gvbsm.method.matching import empty_averages, matching_loss
+from gvbsm.method.synthesis import State
 from support import reference
 from support.matching import BATCH, in_float64, pictures, seen_by
 from support.toy import CONVNET, FIRST, WRN, captured
@@ -40,12 +42,27 @@ def test_residual__images_that_begin_with_a_stage_are_not_mixed_then(begin, mixe
     state = SimpleNamespace(
         images=images,
         change_images=lambda change: asked.append((state.step, float(change(images).mean()))),
-        solver=SimpleNamespace(state={}),
     )
     extra = Residual(config, images, 8, lambda shown: shown + 1, begin)
     for state.step in range(begin, 8):
         assert extra.before(state, []) == []
     assert asked == [(step, 0.5) for step in mixed]
+
+
+def test_new_pixels_begin_without_moments_and_can_be_saved():
+    """Without the moments of the old pixels, the next step of Adam is as long as a first one."""
+    old = torch.zeros(1, 1, 2, 2, requires_grad=True)
+    solver = make_optimizer(OptimizerConfig(name="adam", betas=(0.5, 0.9)), [old], 0.1)
+    state = State(old, (old, old), solver, {}, {"kept": torch.ones(1, 1, 2, 2)})
+    state.images.sum().backward()
+    solver.step()
+    state.change_images(lambda pixels: torch.cat([pixels, pixels], dim=2))
+    assert state.images.shape == state.copies["kept"].shape == (1, 1, 4, 2)
+    assert pack_optimizer(solver) == {}
+    before = state.images.detach().clone()
+    (state.images * -2).sum().backward()
+    solver.step()
+    torch.testing.assert_close(state.images.detach(), before + 0.1)
 
 
 def test_levels_at_side__channels_are_compared_and_patches_are_not(targets_for, statistics):

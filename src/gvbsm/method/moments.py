@@ -3,8 +3,7 @@
 Shapes: feature maps (batch, channels, height, width). All variances are biased (divided by the
 count), as BatchNorm normalizes with. A patch is a square of `n_p` x `n_p` pixels; there are
 ceil(height / n_p) x ceil(width / n_p) of them, the last of a row or column may be partial, and each
-is pooled over batch, channels and its pixels (section 3.3 of the paper). `capture.py` has
-the sums.
+is pooled over batch, channels and its pixels (section 3.3). `capture.py` has the sums.
 """
 
 from __future__ import annotations

@@ -47,14 +47,15 @@ class State:
     step: int = 0
 
     def change_images(self, change: Callable[[Tensor], Tensor]) -> None:
-        """Replace the images and their copies by `change(pixels)`."""
+        """Replace the images and their copies by `change(pixels)`; see `set_images`."""
         self.copies = {name: change(pixels) for name, pixels in self.copies.items()}
         self.set_images(change(self.images.detach()))
 
     def set_images(self, images: Tensor) -> None:
-        """Replace the pixels that are optimized; the optimizer's moments stay."""
+        """Replace the pixels that are optimized; the optimizer's moments begin anew."""
         self.images = images.requires_grad_()
         self.solver.param_groups[0]["params"] = [self.images]
+        self.solver.state.clear()
 
 
 class Extra:

@@ -93,7 +93,6 @@ class Residual(Extra):
                 return resized.lerp(start, share) if share else resized
 
             state.change_images(resize_and_mix)
-            state.solver.state.clear()
         channels, side = state.images.shape[1], state.images.shape[-1]
         if side == self._side:
             return teachers
