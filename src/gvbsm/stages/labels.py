@@ -24,8 +24,7 @@ from gvbsm.data.epochs import (
 )
 from gvbsm.data.loading import border_color
 from gvbsm.data.pixels import Normalization
-from gvbsm.engine.device import Runtime
-from gvbsm.engine.finite import check_finite
+from gvbsm.engine.device import RunError, Runtime
 from gvbsm.engine.out_of_memory import even_slices
 from gvbsm.files.artifacts import ArtifactError, Recipe, check_replaceable
 from gvbsm.method.beyond.label_pool import pooled_epochs
@@ -150,7 +149,7 @@ def generate_labels(
             pictures = view_batch(images, plan, torch.cat(indices), normalization, runtime, border)
             logits = ensemble.label(pictures, sizes).cpu()
             for epoch, rows in zip(numbers, torch.split(logits, sizes), strict=True):
-                check_finite(rows.float().sum(), f"labels of epoch {epoch}", "retrain the teachers")
+                _check_logits(rows, epoch)
             yield store.encode(logits)
             done(len(sizes))
 
@@ -160,6 +159,14 @@ def generate_labels(
     runtime.processes.barrier()
     _write_shards(store, labeled, runtime)
     return store
+
+
+def _check_logits(logits: Tensor, epoch: int) -> None:
+    if not bool(torch.isfinite(logits).all()):
+        raise RunError(
+            f"labels of epoch {epoch}: logits of the teachers are not finite in float16; train the "
+            "teachers again with a lower squeeze.optimizer.lr"
+        )
 
 
 def convert_labels(
