@@ -288,6 +288,22 @@ def test_check_continual__a_selection_of_a_class_without_pictures(data):
         check_continual(settings, replace(data, train=split))
 
 
+def test_check_continual__a_teacher_without_features(data):
+    def settings(method):
+        squeeze = {"backbones": ["wrn10_1", "torchvision/squeezenet1_1"]}
+        return config(
+            ipc=1,
+            squeeze=squeeze,
+            coreset={"backbone": "torchvision/squeezenet1_1"},
+            continual={"steps": 2, "methods": [method]},
+        )
+
+    larger = replace(data, image_size=64)
+    with pytest.raises(ConfigError, match=r"coreset\.backbone torchvision/squeezenet1_1: .*Linear"):
+        check_continual(settings("herding-soft"), larger)
+    check_continual(settings("random-soft"), larger)
+
+
 def test_check_continual__a_class_without_test_pictures(data):
     kept = data.test.labels != 2
     test = replace(data.test, labels=data.test.labels[kept], images=data.test.images[kept])

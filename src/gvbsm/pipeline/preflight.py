@@ -206,6 +206,7 @@ def check_continual(config: Config, data: ImageData) -> None:
     for name in section.students or ():
         check_trainable(name, first, data.channels, data.image_size)
     _check_pictures(config, section.methods, "continual.methods", data)
+    _check_features(config, section.methods, data)
 
 
 def _check_weights(name: str, config: SqueezeConfig, data: ImageData) -> None:
