@@ -146,6 +146,7 @@ def test_epochs_of_other_settings_are_not_taken(data, runtime, tmp_path, monkeyp
     found = recorded(data, often, path, shorter, other).read_bytes()
     fresh = recorded(data, runtime, tmp_path / "fresh.safetensors", shorter, other)
     assert found == fresh.read_bytes()
+    assert not (tmp_path / "events").exists()  # of the third epoch, too, nothing is left behind
 
 
 def test_the_seed_decides(data, runtime, tmp_path):

@@ -70,7 +70,7 @@ def record_forgetting(
     header = {"kind": "forgetting", "recipe": recipe, "backbone": backbone}
     save(path, {"events": count_forgetting(right)}, {**header, "history": vars(history)})
     checkpoint.clear()
-    remove_all(files)
+    remove_all(folder.glob("epoch-*"))  # those of a stopped run of more epochs, too
     with suppress(OSError):  # the folder holds a file of the user
         folder.rmdir()
 
