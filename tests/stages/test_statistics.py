@@ -12,6 +12,7 @@ from gvbsm.data.loading import view_batches
 from gvbsm.engine.device import RunError
 from gvbsm.engine.launch import Launch
 from gvbsm.engine.processes import Processes
+from gvbsm.engine.progress.bars import Bar
 from gvbsm.files.tensors import load_tensors, save
 from gvbsm.method.layers import matched_layers
 from gvbsm.method.matching import make_teacher
@@ -152,15 +153,17 @@ def test_several_teachers_at_once_are_each_alone(teachers, data, runtime, tmp_pa
 SMALL = {"views": VIEWS, "batch_size": 2, "passes": 2}  # 2 passes of 20 batches: 16 + 4
 
 
-def test_stopped_and_resumed_are_identical(teachers, data, runtime, tmp_path):
+def test_stopped_and_resumed_are_identical(teachers, data, runtime, tmp_path, monkeypatch):
     expected = recorded(teachers, data, runtime, tmp_path, **SMALL)
     for calls in (CHUNK + 2, 5, 3):  # in the second chunk, in the third, and once more there
         with stop_after(calls, teachers[WRN]), pytest.raises(StoppedError):
             recorded(teachers, data, runtime, tmp_path, **SMALL)
-    left = []
+    left, steps = [], []
+    monkeypatch.setattr(Bar, "update", lambda _, count=1: steps.append(count))
     with teachers[CONVNET].register_forward_pre_hook(lambda _, seen: left.append(len(seen[0]))):
         found = recorded(teachers, data, runtime, tmp_path, **SMALL)
     assert left == [1] + [2] * 20  # a look at the network, and the second pass
+    assert steps == [1] * 20  # what was recorded before says nothing about the rate
     for name in teachers:
         assert same(found[name], expected[name])
 

@@ -111,7 +111,7 @@ def record_chunks(
     threads = runtime.processes.threads_for(len(chunks))
     with torch.no_grad(), threads, runtime.progress(total, "statistics", "batch") as bar:
         recorders = [_Recorder(*named, data, task, runtime) for named in teachers.items()]
-        bar.update(total - sum(chunk.stop - chunk.start for chunk in share))
+        bar.skip(total - sum(chunk.stop - chunk.start for chunk in share))
         for run in _runs(share):
             indices = in_order[run[0].start : run[-1].stop]
             origin = ("statistics", run[0].pass_number)
