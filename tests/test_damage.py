@@ -23,7 +23,7 @@ from gvbsm.files.tensors import load_tensors, save
 from gvbsm.method.moments import Moments
 from gvbsm.method.statistics import Statistics
 from gvbsm.store.distilled import load_distilled, load_labels
-from gvbsm.store.statistics_codec import pack_statistics, unpack_statistics
+from gvbsm.store.statistics_codec import load_statistics, pack_statistics
 from support.artifact_files import RECIPE, tensors, write
 from support.distilled_files import write_images, write_labels
 from support.workdirs import quick_settings, write_arrays, write_preset
@@ -73,10 +73,7 @@ def loaders(root):
         "header": (write(root / "h.safetensors"), read_header),
         "current": (write(root / "i.safetensors"), lambda p: is_current(p, RECIPE)),
         "checkpoint": (root / "c.partial.safetensors", lambda _: checkpoint.load()),
-        "statistics": (
-            root / "s.safetensors",
-            lambda p: unpack_statistics(load_tensors(p, "statistics")[0]),
-        ),
+        "statistics": (root / "s.safetensors", load_statistics),
         "images": (write_images(root), lambda p: load_distilled(p.parent.parent)),
         "shard": (labels.shards[0].path, lambda p: load_labels(p.parent).read(0)),
         "index": (root / "labels" / "index.json", lambda p: load_labels(p.parent)),

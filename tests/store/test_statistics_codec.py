@@ -1,11 +1,13 @@
 """Statistics as tensors: what is written comes back."""
 
+import pytest
 import torch
 
+from gvbsm.files.artifacts import ArtifactError
 from gvbsm.files.tensors import load_tensors, save
 from gvbsm.method.moments import Moments
 from gvbsm.method.statistics import Statistics
-from gvbsm.store.statistics_codec import pack_statistics, unpack_statistics
+from gvbsm.store.statistics_codec import load_statistics, pack_statistics, unpack_statistics
 from support.toy import N_P, WRN, of_classes
 
 
@@ -29,6 +31,15 @@ def test_statistics_round_trip(tmp_path):
             assert torch.equal(pair.mean, expected[name].mean)
             assert torch.equal(pair.variance, expected[name].variance)
             assert pair.mean.dtype == torch.float64
+
+
+@pytest.mark.parametrize("name", ["conv/channel/mean", "conv/other/mean", "mean"])
+def test_statistics__a_damaged_file_is_named(name, tmp_path):
+    path = tmp_path / "s.safetensors"
+    tensors = {name: torch.ones(3), "conv/other/variance": torch.ones(3)}
+    save(path, tensors, {"kind": "statistics", "recipe": {}})
+    with pytest.raises(ArtifactError, match=rf"s\.safetensors is damaged \('{name}' is no mean"):
+        load_statistics(path)
 
 
 def test_statistics__by_class_come_back_from_tensors(teachers, data):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from gvbsm.files.artifacts import ArtifactError
+from gvbsm.files.artifacts import DamagedError
 from gvbsm.files.tensors import load_tensors
 from gvbsm.method.moments import Moments
 from gvbsm.method.statistics import Statistics
@@ -28,7 +28,7 @@ def unpack_statistics(tensors: Mapping[str, Tensor]) -> Statistics:
     """The inverse of `pack_statistics`.
 
     Raises:
-        ArtifactError: If a name does not fit, or a variance is missing.
+        ValueError: If a name does not fit, or a variance is missing.
     """
     tables: dict[str, dict[str, Moments]] = {field.name: {} for field in fields(Statistics)}
     try:
@@ -38,7 +38,7 @@ def unpack_statistics(tensors: Mapping[str, Tensor]) -> Statistics:
                 variance = tensors[f"{path}/{level}/variance"]
                 tables[level][path] = Moments(tensors[key], variance)
     except (KeyError, ValueError):
-        raise ArtifactError(f"the statistics are damaged at {key!r}; remove them") from None
+        raise ValueError(f"{key!r} is no mean with a variance") from None
     return Statistics(**tables)
 
 
@@ -48,4 +48,8 @@ def load_statistics(path: Path) -> Statistics:
     Raises:
         ArtifactError: If the file is unusable.
     """
-    return unpack_statistics(load_tensors(path, "statistics")[0])
+    tensors, _ = load_tensors(path, "statistics")
+    try:
+        return unpack_statistics(tensors)
+    except ValueError as error:
+        raise DamagedError(path, str(error)) from None

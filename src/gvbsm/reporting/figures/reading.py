@@ -32,7 +32,7 @@ from gvbsm.method.statistics import Statistics as ConvStatistics
 from gvbsm.reporting.figures.curves import TrainingCurve
 from gvbsm.reporting.figures.layers import LayerStatistics
 from gvbsm.reporting.figures.pareto import MeasuredSet
-from gvbsm.store.statistics_codec import unpack_statistics
+from gvbsm.store.statistics_codec import load_statistics
 from gvbsm.store.teachers import buildable
 from gvbsm.store.workdir import Workspace
 from gvbsm.studies.published import (
@@ -135,7 +135,7 @@ def read_layers(workspace: Workspace) -> dict[str, list[LayerStatistics]]:
         recorded = workspace.directory / "statistics" / path.name
         if recorded.is_file():
             tensors, header = load_tensors(path, "teacher")
-            conv = unpack_statistics(load_tensors(recorded, "statistics")[0])
+            conv = load_statistics(recorded)
             with fitting(path):
                 teachers[str(header["backbone"])] = _layers(header, tensors, conv)
     return teachers
