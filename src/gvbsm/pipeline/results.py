@@ -16,9 +16,7 @@ from gvbsm.config.build import to_dict
 from gvbsm.config.settled import ipc_entries
 from gvbsm.engine.device import Runtime
 from gvbsm.engine.forms import Form
-
-# Names of times begin with one of these; `full` is the training on all real pictures.
-STAGES = ("squeeze", "statistics", "synthesis", "labels", "evaluation", "full")
+from gvbsm.pipeline.workload import STAGES
 
 MEASURES = ("top5", "balanced", "calibration_error", "corrupted")  # scores in `metrics`
 

@@ -16,6 +16,7 @@ from gvbsm.pipeline.evaluated_sets import EvaluatedSet, needed_teachers
 from gvbsm.store.image_set import ImageSet
 
 STAGES = ("squeeze", "statistics", "synthesis", "labels", "evaluation", "full")
+"""Stages of a run, with which the names of times begin; `full` trains on all real pictures."""
 
 Workload = Counter[tuple[str, Kind]]
 """Pictures that a network is called on, by its name and the kind of work."""

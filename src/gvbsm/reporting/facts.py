@@ -16,8 +16,9 @@ from gvbsm.data.epochs import settle
 from gvbsm.files.artifacts import ArtifactError, is_partial, read_json
 from gvbsm.files.manifest import named
 from gvbsm.files.schema import Account, Data, Results, checked, checked_header
-from gvbsm.pipeline.results import MEASURES, STAGES
+from gvbsm.pipeline.results import MEASURES
 from gvbsm.pipeline.tables import format_ipc, format_sizes
+from gvbsm.pipeline.workload import STAGES
 from gvbsm.store.distilled import stored_bytes
 from gvbsm.store.workdir import Workspace
 from gvbsm.studies.literature import PublishedAccuracy, published_beside

@@ -14,8 +14,8 @@ from gvbsm.config.paths import data_title
 from gvbsm.files.artifacts import read_json
 from gvbsm.files.schema import Continual, checked
 from gvbsm.files.sizes import byte_count
-from gvbsm.pipeline.results import STAGES
 from gvbsm.pipeline.tables import format_top1, images_per_class
+from gvbsm.pipeline.workload import STAGES
 from gvbsm.reporting.analysis import MOST_CLASSES, MOST_IMAGES
 from gvbsm.reporting.facts import AccuracyRow, Recognition, RunFacts
 from gvbsm.reporting.figures.gallery import gallery
