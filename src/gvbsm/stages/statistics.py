@@ -153,10 +153,8 @@ def add_chunks(
 ) -> dict[str, Statistics]:
     """Compute the global channel and patch moments of every convolution's input, by teacher.
 
-    These are the exact moments of all activations of the pass (sum, sum of squares and count in
-    float64), so they do not depend on the batch size. Eq. 9 and the authors' code average the
-    variances of batches instead, which leaves out the variance between batches. The chunks are
-    added in order, so the bits do not depend on the number of processes either.
+    They are exact, as those of `method.statistics`. The chunks are added in order, so that the bits
+    do not depend on the number of processes.
 
     Args:
         paths: The chunks' files, in order.
