@@ -87,14 +87,20 @@ def test_renumbered_accuracy__known_answers():
 
 def test_sample__a_few_of_each_class_drawn(runtime):
     labels = torch.arange(100).repeat(6)
-    indices = sample_indices(labels, 100, runtime.generator("x"))
+    indices = sample_indices(labels, runtime.generator("x"))
     counts = torch.bincount(labels[indices], minlength=100)
     assert sorted(set(counts.tolist())) == [0, 4]
     assert int((counts > 0).sum()) == 64
     assert len(set(indices.tolist())) == len(indices) == 256
-    assert torch.equal(indices, sample_indices(labels, 100, runtime.generator("x")))
-    assert not torch.equal(indices, sample_indices(labels, 100, runtime.generator("y")))
-    assert sample_indices(torch.tensor([1, 0, 1]), 2, runtime.generator("x")).tolist()[0] == 1
+    assert torch.equal(indices, sample_indices(labels, runtime.generator("x")))
+    assert not torch.equal(indices, sample_indices(labels, runtime.generator("y")))
+    assert sample_indices(torch.tensor([1, 0, 1]), runtime.generator("x")).tolist()[0] == 1
+
+
+def test_sample__of_few_classes_among_many_has_pictures(runtime):
+    """Test pictures may show few of a thousand classes: 64 drawn of all would likely miss them."""
+    sampled = sample_indices(torch.tensor([999, 700, 999]), runtime.generator("x"))
+    assert sampled.sort().values.tolist() == [0, 1, 2]
 
 
 @pytest.mark.parametrize("source", ["data", "streamed"])

@@ -42,7 +42,7 @@ def check_class_order(
     classes = len(data.class_names)
     for name, split in (("training", data.train), ("test", data.test)):
         generator = runtime.generator("class order", name)
-        sample = split.select(sample_indices(split.labels, classes, generator))
+        sample = split.select(sample_indices(split.labels, generator))
         with torch.inference_mode(), runtime.autocast():
             predicted = torch.cat(
                 [
@@ -63,22 +63,21 @@ def check_class_order(
         )
 
 
-def sample_indices(labels: Tensor, classes: int, generator: Generator) -> Tensor:
-    """Draw a few pictures of a few classes.
+def sample_indices(labels: Tensor, generator: Generator) -> Tensor:
+    """Draw a few pictures of a few of the classes that have any.
 
     Args:
         labels: Classes of the pictures, int64 (pictures,).
-        classes: Number of classes.
         generator: Source of randomness, on the CPU.
 
     Returns:
         Indices, int64 (at most 64 * 4,), class by class.
     """
-    indices = []
-    for label in torch.randperm(classes, generator=generator)[:CLASSES].sort().values.tolist():
+    indices, present = [], torch.unique(labels)
+    drawn = present[torch.randperm(len(present), generator=generator)[:CLASSES]]
+    for label in drawn.sort().values.tolist():
         members = (labels == label).nonzero().squeeze(1)
-        drawn = torch.randperm(len(members), generator=generator)[:PICTURES]
-        indices.append(members[drawn])
+        indices.append(members[torch.randperm(len(members), generator=generator)[:PICTURES]])
     return torch.cat(indices)
 
 
