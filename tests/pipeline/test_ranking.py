@@ -6,7 +6,14 @@ from gvbsm.cli import main
 from gvbsm.config import ConfigError
 from gvbsm.config.build import as_config
 from gvbsm.files.artifacts import read_json
-from gvbsm.pipeline.ranking import agreement, compare, correlation, early_epochs, run_ranking
+from gvbsm.pipeline.ranking import (
+    agreement,
+    compare,
+    correlation,
+    early_epochs,
+    early_settings,
+    run_ranking,
+)
 from gvbsm.pipeline.results import spread
 from support.workdirs import quick_settings, write_arrays
 
@@ -54,6 +61,23 @@ def test_the_early_stop_sees_as_many_pictures_as_a_student_of_the_set():
     config = as_config("digits", {"ipc": 1, "labels": {"epochs": 800}})
     assert early_epochs(config, 10, 1438) == 6  # 8,000 pictures are 5.56 epochs
     assert early_epochs(config, 10, 10**6) == 1
+
+
+def test_the_early_stop_is_not_tested_on_corrupted_pictures():
+    """A ranking has no place for these tests, whose copies would be made a second time."""
+    tested = as_config("digits", {"evaluation": {"corruptions": {"kinds": ["fog"]}}})
+    early = early_settings(tested, 6)
+    assert (early.baselines.full_epochs, early.evaluation.corruptions.kinds) == (6, ())
+    assert early_settings(as_config("digits"), 6) == early
+
+
+@pytest.mark.parametrize("method", ["random-soft", "herding-hard", "gvbsm-hard"])
+def test_a_baseline_in_the_place_of_the_distilled_set_is_refused(method, tmp_path):
+    settings = {"preset": "digits", "method": method, "baselines": {"methods": []}}
+    settings["evaluation"] = {"students": [*MODELS]}
+    with pytest.raises(ConfigError, match=f"distilled set .* got method={method}"):
+        run_ranking(settings, tmp_path / "w", quiet=True)
+    assert not (tmp_path / "w").exists()
 
 
 def test_the_command_ranks_and_goes_on(tmp_path, capsys):

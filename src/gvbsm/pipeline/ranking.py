@@ -27,8 +27,8 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from gvbsm.config import Config, ConfigError
-from gvbsm.config.build import as_config, to_dict
+from gvbsm.config import Config, ConfigError, CorruptionsConfig
+from gvbsm.config.build import as_config, images_of, to_dict
 from gvbsm.config.paths import user_path
 from gvbsm.config.provenance import Origin, origin_of
 from gvbsm.engine.torch_defaults import torch_defaults
@@ -124,11 +124,16 @@ def run_ranking(
             f"a ranking takes at least {FEWEST} different networks, got {', '.join(models)}: "
             "name them as --models A,B,C"
         )
+    if images_of(settings.method) != settings.method:  # its loss or views would be random-soft's
+        raise ConfigError(
+            "a ranking compares a distilled set with random pictures, got "
+            f"method={settings.method}: take gvbsm or sre2l"
+        )
     methods = replace(settings.baselines, methods=("random-soft", "full"), sets={})
     settings = replace(settings, baselines=methods)
     folder = user_path(workdir)
     run = Run(settings, folder, quiet, origin=origin or origin_of(config))
-    rows = [row for row in run.all_stages()["rows"] if row["method"] != "teacher"]
+    rows = run.all_stages()["rows"]
     epochs = early_epochs(run.config, run.counts.total, len(run.data.train))
     rows += _train_early(run, epochs, quiet)
     results = {
@@ -156,6 +161,18 @@ def early_epochs(config: Config, images: int, pictures: int) -> int:
     return max(1, round(student_views(config, images) / pictures))
 
 
+def early_settings(config: Config, epochs: int) -> Config:
+    """Settings of `full` with other epochs, and without tests on corrupted pictures.
+
+    Args:
+        config: The settings of the run.
+        epochs: From `early_epochs`.
+    """
+    baselines = replace(config.baselines, full_epochs=epochs)
+    evaluation = replace(config.evaluation, corruptions=CorruptionsConfig())
+    return replace(config, baselines=baselines, evaluation=evaluation)
+
+
 def compare(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Compare the order of the networks by each method with that by `full`.
 
@@ -178,8 +195,7 @@ def compare(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
 
 def _train_early(run: Run, epochs: int, quiet: bool) -> list[dict[str, Any]]:
     """Train the networks on all pictures for a few epochs, in a folder of their own."""
-    baselines = replace(run.config.baselines, full_epochs=epochs)
-    config = replace(run.config, baselines=baselines)
+    config = early_settings(run.config, epochs)
     early = Run(config, run.workdir / EARLY, quiet, run.data, run.origin, stages=["full"])
     with early.at_work():
         train_full(early.config, early.data, early.runtime, early.recipes, early.team)
