@@ -13,6 +13,7 @@ from gvbsm.config import ConfigError
 from gvbsm.data.class_sizes import ImageCounts
 from gvbsm.files.artifacts import ArtifactError, read_header, read_json
 from gvbsm.pipeline.foreign_sets import fitting_images
+from gvbsm.pipeline.work_sharing import Teamwork
 from gvbsm.store.distilled import DistilledDataset, load_images
 from support.toy import CLASSES
 from support.workdirs import quick_settings, write_arrays
@@ -71,7 +72,7 @@ def test_a_set_with_other_numbers_for_single_classes_fits_a_run_of_the_same(fore
         fitting_images(uneven, data, ImageCounts((1, 3, 2, 2)), "x")
 
 
-def test_a_set_is_a_row_with_the_labels_of_random_pictures(tmp_path):
+def test_a_set_is_a_row_with_the_labels_of_random_pictures(tmp_path, monkeypatch):
     file = tmp_path / "dm.npz"
     images = np.random.default_rng(3).integers(0, 256, (8, 8, 8, 3), dtype=np.uint8)
     np.savez(file, train_images=images, train_labels=np.arange(8) % 4)
@@ -82,10 +83,12 @@ def test_a_set_is_a_row_with_the_labels_of_random_pictures(tmp_path):
         evaluation={"students": ["convnet8_d1"], "seeds": 1, "tests": 1},
         baselines={"methods": ["random-soft"], "sets": {"dm": str(file)}},
     )
-    workdir = tmp_path / "w"
+    workdir, awaited = tmp_path / "w", []
+    monkeypatch.setattr(Teamwork, "meet", lambda _, paths: awaited.extend(paths))
     results = api.run(settings, workdir, quiet=True)
     assert [row["method"] for row in results["rows"]] == ["gvbsm", "random-soft", "dm"]
     path = workdir / "baselines/set-dm/synthesis/images.safetensors"
+    assert awaited[0] == path  # other processes may not see it at once
     copied = load_images(path)
     assert copied.labels.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
     order = np.argsort(np.arange(8) % 4, kind="stable")

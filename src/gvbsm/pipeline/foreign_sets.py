@@ -55,6 +55,7 @@ def import_sets(run: Run, load: Callable[[Path], DistilledDataset]) -> None:
                 batches = [(torch.arange(len(images)), images)]
                 stream_images(image_set.images, name, recipe, labels, batches, run.data)
                 log.info("baselines %s: %d images from %s", name, len(images), places[name])
+    run.team.meet([image_set.images for image_set in sets])
 
 
 def fitting_images(
