@@ -78,6 +78,14 @@ def test_plan__of_a_finished_run_counts_nothing_and_changes_nothing(home, preset
     assert more.seconds_of("evaluation/gvbsm/convnet8_d1/1") == 0
 
 
+def test_plan__of_a_begun_run_knows_a_set_that_is_not_copied_yet(home, preset, finished):
+    sets = {"baselines.sets": {"other": "of_another_method.npz"}}
+    plan = gvbsm.plan(preset, finished, quiet=True, **sets)
+    left = {part.key for part in plan.parts if not part.is_made} - {"start-up", "report"}
+    trainings = {f"evaluation/other/convnet8_d1/{seed}" for seed in range(2)}
+    assert left == {"labels/other", *trainings}
+
+
 def test_prediction__of_a_budget_is_the_plan_of_its_settings(home, preset, tmp_path, runtime):
     config = as_config(preset)
     predict = Prediction(survey_dataset(config.data), runtime, ProcessPlan(), tmp_path / "w")

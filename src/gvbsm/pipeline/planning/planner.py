@@ -27,6 +27,7 @@ from gvbsm.pipeline.planning.timing_task import TimingTask
 from gvbsm.pipeline.preflight import check_feasible, load_data
 from gvbsm.pipeline.workload import workload
 from gvbsm.store.distilled import is_whole
+from gvbsm.store.image_set import FOREIGN
 from gvbsm.store.recipes import Recipes
 from gvbsm.store.workdir import Workspace
 
@@ -175,6 +176,8 @@ def _parts(
     forgetting = workspace.forgetting(recipes.coreset_backbone)
     yield "forgetting", is_current(forgetting, recipes.forgetting())
     for image_set, seeds in sets:
+        if image_set.selection == FOREIGN and not image_set.images.is_file():
+            continue  # the run copies it first, and makes its labels and students anew
         images = recipes.images(image_set)
         yield f"synthesis/{image_set.method}", is_current(image_set.images, images)
         for labeled in image_set.label_stores:
