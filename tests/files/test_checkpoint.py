@@ -29,6 +29,15 @@ def test_a_checkpoint_belongs_to_its_recipe(tmp_path):
     assert leftovers(tmp_path) == []
 
 
+@pytest.mark.parametrize("name", ["x.safetensors", "x.partial.safetensors", "x.json"])
+def test_what_cannot_be_written_is_known_before_the_work(name, tmp_path):
+    claim(tmp_path)
+    (tmp_path / name).write_bytes(b"of the user")
+    artifact = name.replace(".partial", "")
+    with pytest.raises(ArtifactError, match=f"{name} is in the way"):
+        Checkpoint(tmp_path / artifact, RECIPE, 60)
+
+
 def test_a_checkpoint_of_results_in_json_has_its_own_name(tmp_path):
     Checkpoint(tmp_path / "gvbsm-resnet18-0.json", RECIPE, 0).save({}, {"step": 1})
     assert leftovers(tmp_path) == ["gvbsm-resnet18-0.json.partial.safetensors"]

@@ -11,6 +11,7 @@ from gvbsm.config.build import as_config
 from gvbsm.data.loading import plain_batches
 from gvbsm.data.starts import Start
 from gvbsm.files.artifacts import ArtifactError
+from gvbsm.files.manifest import claim
 from gvbsm.files.tensors import load_tensors
 from gvbsm.pipeline import run as pipeline
 from gvbsm.pipeline import selection
@@ -181,6 +182,17 @@ def test_a_start_is_chosen_once_by_the_right_teachers(run, init, tmp_path):
     asked.names.clear()
     keep_start(inputs(run, config, asked), path, {"toy": 1})
     assert asked.names == []  # it is kept
+
+
+def test_a_file_in_the_place_of_a_start_is_told_before_it_is_chosen(run, tmp_path):
+    synthesis = replace(run.config.synthesis, init="herding")
+    config, asked = replace(run.config, synthesis=synthesis), Asked(run.teachers)
+    claim(tmp_path)
+    path = tmp_path / "start.safetensors"
+    path.write_bytes(b"of the user")
+    with pytest.raises(ArtifactError, match=r"start\.safetensors is in the way"):
+        keep_start(inputs(run, config, asked), path, {"toy": 1})
+    assert asked.names == []
 
 
 @pytest.mark.parametrize("init", ["real", "herding", "lowest_loss"])

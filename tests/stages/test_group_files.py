@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from gvbsm.data.class_sizes import ImageCounts
 from gvbsm.files.artifacts import ArtifactError, DamagedError
+from gvbsm.files.manifest import claim
 from gvbsm.method.groups import group_indices
 from gvbsm.method.synthesis import TERMS, Iteration
 from gvbsm.stages import group_files
@@ -95,6 +96,14 @@ def test_finish__the_set_is_that_of_save_images(loop, opened, data, tmp_path):
     without_checksum = {"checksum": None}
     assert streamed.header | without_checksum == expected.header | without_checksum
     assert not groups.draft.path.exists()
+
+
+@pytest.mark.parametrize("name", ["images", "film", "group-00001"])
+def test_missing__a_file_of_the_user_is_told_before_any_group_is_made(name, opened, tmp_path):
+    claim(tmp_path)
+    (tmp_path / f"{name}.safetensors").write_bytes(b"of the user")
+    with pytest.raises(ArtifactError, match=f"{name}.safetensors is in the way"):
+        opened().missing()
 
 
 @pytest.mark.parametrize("loop", ["reorder", "original"])

@@ -58,12 +58,13 @@ class Checkpoint:
         every_seconds: Time between two checkpoints.
 
     Raises:
-        ArtifactError: If the checkpoint's file may not be replaced; so this is known before the
-            work begins.
+        ArtifactError: If the artifact or the checkpoint may not be written; so this is known before
+            the work begins.
     """
 
     def __init__(self, path: Path, recipe: Recipe, every_seconds: float) -> None:
         self._path = path.with_name(f"{path.name.removesuffix('.safetensors')}{PARTIAL}")
+        check_replaceable(path)
         check_replaceable(self._path)
         self._recipe = recipe
         self._every = every_seconds

@@ -23,7 +23,7 @@ from gvbsm.data.starts import Start
 from gvbsm.engine.device import Runtime
 from gvbsm.engine.out_of_memory import InParts
 from gvbsm.engine.progress.spelling import spell_count
-from gvbsm.files.artifacts import Recipe, is_current, remove_all
+from gvbsm.files.artifacts import Recipe, remove_all
 from gvbsm.files.tensors import load_tensors, save
 from gvbsm.method.beyond.difficulty_groups import group_ends, group_numbers
 from gvbsm.pipeline.teachers import Teachers
@@ -243,9 +243,10 @@ def keep_start(inputs: SelectionInputs, path: Path, recipe: Recipe) -> None:
         recipe: The recipe of the images.
 
     Raises:
-        ArtifactError: If the teacher whose features are compared has not been trained.
+        ArtifactError: If the teacher whose features are compared has not been trained, or a file is
+            in the way.
     """
-    if is_current(path, recipe):
+    if inputs.workspace.is_made(path, recipe, "synthesis", make=True):
         return
     start = _choose_start(inputs)
     tensors = {"pictures": start.pictures}

@@ -24,7 +24,7 @@ from gvbsm.files.shared_draft import SharedDraft, remove_draft, row_checksums
 from gvbsm.files.tensors import load_tensors, save
 from gvbsm.method.synthesis import Iteration
 from gvbsm.store.distilled import image_tensors
-from gvbsm.store.film import Film, frame_steps, is_filmed
+from gvbsm.store.film import Film, film_file, frame_steps, is_filmed
 
 log = logging.getLogger("gvbsm")
 
@@ -102,6 +102,7 @@ class Groups:
         Raises:
             ArtifactError: If a file is in the way.
         """
+        check_replaceable(film_file(self.path.parent))
         kept = self.draft.prepare()
         missing = [g for g in range(len(self.indices)) if not (kept and self._is_finished(g))]
         for group in missing:

@@ -42,9 +42,14 @@ def is_filmed(index: Tensor, counts: ImageCounts) -> Tensor:
     return torch.isin(index, counts.firsts[:CLASSES])
 
 
+def film_file(directory: Path) -> Path:
+    """Return the file of the film of the images in `directory`."""
+    return directory / "film.safetensors"
+
+
 def save_film(directory: Path, film: Film, recipe: Recipe) -> None:
     """Write the film of the images in `directory`."""
-    save(_path(directory), film._asdict(), {"kind": "film", "recipe": recipe})
+    save(film_file(directory), film._asdict(), {"kind": "film", "recipe": recipe})
 
 
 def load_film(directory: Path) -> Film | None:
@@ -56,7 +61,7 @@ def load_film(directory: Path) -> Film | None:
     Raises:
         ArtifactError: If a file is damaged.
     """
-    path = _path(directory / "synthesis")
+    path = film_file(directory / "synthesis")
     if not path.is_file():
         return None
     tensors, header = load_tensors(path, "film")
@@ -66,7 +71,3 @@ def load_film(directory: Path) -> Film | None:
         return Film(**tensors)
     except TypeError as error:
         raise ArtifactError(f"{path} is damaged ({error}); move it away") from None
-
-
-def _path(directory: Path) -> Path:
-    return directory / "film.safetensors"

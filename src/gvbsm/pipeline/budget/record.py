@@ -15,7 +15,7 @@ from gvbsm.config import Config
 from gvbsm.config.build import build_config, settings_lines, to_dict
 from gvbsm.config.fields import replaced, without_effect
 from gvbsm.config.keys import nested, value_at
-from gvbsm.files.artifacts import atomic, read_json, write_json
+from gvbsm.files.artifacts import atomic, check_replaceable, read_json, write_json
 from gvbsm.files.schema import ChosenSettings, checked
 from gvbsm.pipeline.budget.request import Request
 from gvbsm.store.workdir import Workspace
@@ -45,6 +45,16 @@ def recorded_settings(config: Config, request: Request, workdir: Path) -> Config
     return replaced(build_config(record.settings), nested(of_this_command))
 
 
+def check_keepable(workdir: Path) -> None:
+    """Check that `keep_settings` may write its files, before anything is measured.
+
+    Raises:
+        ArtifactError: If the user has changed one of them.
+    """
+    for name in (NAME, SETTINGS):
+        check_replaceable(workdir / name)
+
+
 def keep_settings(
     config: Config, request: Request, facts: Mapping[str, Any], workdir: Path
 ) -> Path:
@@ -57,7 +67,7 @@ def keep_settings(
         workdir: The work directory.
 
     Raises:
-        ArtifactError: If it holds other files, or the user has changed `settings.yaml`.
+        ArtifactError: If it holds other files, or as `check_keepable`.
     """
     Workspace(workdir).claim()
     settings = to_dict(config)

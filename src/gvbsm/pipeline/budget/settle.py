@@ -10,7 +10,7 @@ from pathlib import Path
 
 from gvbsm.config import Config, ConfigError
 from gvbsm.engine.launch import read_launch
-from gvbsm.pipeline.budget.record import keep_settings, recorded_settings
+from gvbsm.pipeline.budget.record import check_keepable, keep_settings, recorded_settings
 from gvbsm.pipeline.budget.request import Request
 from gvbsm.pipeline.planning.process_plan import ProcessPlan
 
@@ -41,6 +41,8 @@ def settle_budget(
             "a budget is for one process: write the settings with gvbsm settings ... --budget "
             "TIME > my.yaml, then run my.yaml in all processes"
         )
+    if keep:
+        check_keepable(workdir)
     from gvbsm.engine.torch_defaults import torch_defaults
     from gvbsm.pipeline.budget.choice import choose_settings
 
