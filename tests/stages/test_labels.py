@@ -192,6 +192,15 @@ def test_stopped_and_resumed_labels_are_the_same_files(calls, label, teachers, t
     assert contents(tmp_path / "labels") == contents(tmp_path / "whole")
 
 
+def test_a_file_in_the_place_of_a_shard_is_told_before_any_is_labeled(label, tmp_path):
+    folder = tmp_path / "labels"
+    folder.mkdir()
+    (folder / "shard-00002.safetensors").write_bytes(b"of the user")
+    with pytest.raises(ArtifactError, match=r"shard-00002\.safetensors is in the way"):
+        label()
+    assert sorted(contents(folder)) == ["index.json", "shard-00002.safetensors"]
+
+
 def test_stale_shards_go_when_epochs_shrink(label, tmp_path):
     label()
     fewer = replace(CONFIG, epochs=2)

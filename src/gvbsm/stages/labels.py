@@ -286,7 +286,14 @@ def _unfit(source: SoftLabels, store: SoftLabels) -> str | None:
 
 
 def _write_shards(store: SoftLabels, labeled: Labeled, runtime: Runtime) -> None:
-    """Write the missing shards; several processes share them."""
+    """Write the missing shards; several processes share them.
+
+    Raises:
+        ArtifactError: If a file is in the way of one; nothing has then been labeled.
+    """
+    for shard in store.shards:
+        if not store.is_made(shard):
+            check_replaceable(shard.path)
     total = sum(map(store.batches, store.shards))
     with runtime.shared_progress(total, "labels", "batch") as bar:
         for shard in runtime.processes.deal(store.shards, len(store.shards)):
