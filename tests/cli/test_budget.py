@@ -52,7 +52,7 @@ def test_settings_are_chosen_once_kept_and_run_again(pictures, capsys, caplog):
     printed = capsys.readouterr().out
     assert "random-soft" in printed
     settings = "8 px, teachers of 1 epoch, 2 iterations, labels of 2 epochs, students for 1 seed"
-    choice_line = f"{settings}: about 2 s of 20 min (effort 1.00 of 1)"
+    choice_line = f"{settings}: about 2 s of 20 min (effort 1.00 of 1; more time changes nothing)"
     assert choice_line in caplog.text
     record = json.loads((pictures / "budget.json").read_text())
     assert record["request"]["seconds"] == 1200

@@ -73,12 +73,14 @@ def _log_choice(choice: Choice, budget: float) -> None:
     ]
     if config.data.image_size:
         settings = [f"{config.data.image_size} px", *settings]
+    more_time = "; more time changes nothing" if choice.effort == 1 else ""
     log.info(
-        "%s: about %s of %s (effort %.2f of 1)",
+        "%s: about %s of %s (effort %.2f of 1%s)",
         ", ".join(settings),
         spell_duration(choice.seconds),
         spell_duration(budget),
         choice.effort,
+        more_time,
     )
 
 
