@@ -282,9 +282,11 @@ def test_variants_that_store_other_bytes_have_a_figure_of_it(tmp_path):
     assert axes.get_xscale() == "log"
 
 
-def write_stages(folder, ends, starts=(0, 0, 0), method="gvbsm", numbers=range(3)):
-    """A study of three points, whose films have these grey levels at their starts and ends."""
-    names = [("SRe2L", "+DD", "+GSM")[number] for number in numbers]
+STAGES = ("SRe2L", "+DD", "+GSM")
+
+
+def write_stages(folder, ends, starts=(0, 0, 0), method="gvbsm", names=STAGES):
+    """A study of points whose films have these grey levels at their starts and ends."""
     rows = [study_row(name, method, 50.0, axes={"stage": name}) for name in names]
     write_study(folder, "figure1", ["stage"], rows)
     for name, start, end in zip(names, starts, ends, strict=False):
@@ -308,6 +310,14 @@ def test_the_images_of_a_study_stand_side_by_side_after_their_common_start(tmp_p
         "10 images per class). On the left is the start of all of them."
     )
     assert item.title == "What helps: the images"
+
+
+def test_no_point_s_name_hides_the_common_start(tmp_path):
+    names = ("start", "common start", "end")
+    item = write_stages(tmp_path, ends=(40, 80, 120), starts=(9, 9, 9), names=names)
+    groups = item["study-figure1-images"].figure.groups
+    assert list(groups) == ["common common start", *names]
+    assert [int(images[0].unique()) for images in groups.values()] == [9, 40, 80, 120]
 
 
 def test_points_with_the_same_images_share_a_column(tmp_path):

@@ -227,6 +227,8 @@ def test_the_first_point_of_an_additive_study_may_set_nothing(write):
         ({"axes": ["a", "b"]}, "points vary along one axis, but axes names 2"),
         ({"points": {}, "grid": {"ipc": 1}}, "grid: ipc must have a list of values, found 1"),
         ({"points": {}, "grid": {"ipc": [1], "seed": [2]}}, "grid varies 2 settings, but axes"),
+        ({"points": {1: None, "1": {"ipc": 2}}}, "two points are named '1'; give each a name"),
+        ({"points": {}, "grid": {"seed": [1, 2, 1]}}, "two points are named 'a=1'; give each"),
         ({"points": {"one": {"ipcc": 1}}}, "point one: there is no setting 'ipcc'; did you mean"),
         ({"base": {"synthesis.alfa": 1}}, "did you mean synthesis.alpha"),
         ({"base": {"synthesis": 1}}, "base: synthesis is a section of settings, found 1"),

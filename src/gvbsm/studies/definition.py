@@ -316,6 +316,11 @@ def _build(name: str, content: Settings) -> Study:
     variants = tuple(_from_grid(axes, grid) if grid else _from_points(axes, points or {}))
     if content.get("additive", False):
         variants = tuple(_accumulated(variants))
+    names = [variant.name for variant in variants]
+    if twice := next((name for name in names if names.count(name) > 1), None):
+        raise ConfigError(
+            f"two points are named {twice!r}; give each a name, or values, of its own"
+        )
     return Study(
         name=name,
         title=content["title"],

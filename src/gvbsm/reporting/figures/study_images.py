@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -61,9 +61,18 @@ def study_images(directory: Path, study: StudyResults) -> StudyImages | None:
     if not 2 <= len(films) <= MOST_COLUMNS or not all(_of_one_kind(f, films[0]) for f in films):
         return None
     has_start = all(torch.equal(film.frames[:, 0], films[0].frames[:, 0]) for film in films)
-    groups = {START: list(films[0].frames[:, :1])} if has_start else {}
-    groups |= {points[0]: list(film.frames[:, -1:]) for film, points in columns}
+    groups = {points[0]: list(film.frames[:, -1:]) for film, points in columns}
+    if has_start:
+        groups = {_start_title(groups): list(films[0].frames[:, :1]), **groups}
     return StudyImages(PictureGrid(groups, names), [points for _, points in columns], has_start)
+
+
+def _start_title(points: Collection[str]) -> str:
+    """The title of the column of the start, which none of the points has."""
+    title = START
+    while title in points:
+        title = f"common {title}"
+    return title
 
 
 def _class_names(folder: Path, film: Film) -> list[str]:
