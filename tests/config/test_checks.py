@@ -2,10 +2,11 @@
 
 import math
 import re
+from dataclasses import replace
 
 import pytest
 
-from gvbsm.config import Config, ConfigError, ViewConfig
+from gvbsm.config import Config, ConfigError, CorruptionsConfig, ViewConfig
 from gvbsm.config.build import build_config, validate
 from gvbsm.config.checks import faults
 from support.settings import changed
@@ -86,9 +87,11 @@ FAULTS = [
     ("evaluation.ema", 1.0),
     ("evaluation.ema", -0.1),
     ("evaluation.lr_of", {"resnet18": 0.0}),
-    ("evaluation.corruptions.pictures", 0),
-    *(("evaluation.corruptions.severities", value) for value in ((), (0,), (1, 6), (2, 2))),
-    ("evaluation.corruptions.folder", "CIFAR-10-C"),
+    ("evaluation.corruptions", CorruptionsConfig(("fog",), pictures=0)),
+    *(
+        ("evaluation.corruptions", CorruptionsConfig(("fog",), severities))
+        for severities in ((), (0,), (1, 6), (2, 2))
+    ),
     ("baselines.overrides", {"sre2l": {"evaluation": {"corruptions": {"kinds": ["fog"]}}}}),
     ("ipc_of", {"cat": 0}),
     ("ipc_of", {"cat": -3}),
@@ -105,6 +108,25 @@ def test_every_fault_is_told_alone(key, value):
     assert key in fault
     with pytest.raises(ConfigError, match=f"^{re.escape(fault)}$"):
         validate(faulty)
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "found"),
+    [
+        ("severities", (5, 1), "[5, 1]"),
+        ("pictures", 500, "500"),
+        ("folder", "CIFAR-10-C", "CIFAR-10-C"),
+    ],
+)
+def test_a_setting_of_corruptions_needs_a_kind_that_reads_it(key, value, found):
+    section = replace(CorruptionsConfig(), **{key: value})
+    line = (
+        f"evaluation.corruptions.{key} is {found}, but evaluation.corruptions.kinds is empty, so "
+        f"that nothing reads it: name kinds, such as all, or leave {key} out"
+    )
+    assert [*faults(changed(Config(), "evaluation.corruptions", section))] == [line]
+    section = replace(section, kinds=("fog",))
+    assert [*faults(changed(Config(), "evaluation.corruptions", section))] == []
 
 
 def test_the_defaults_are_within_them():

@@ -11,6 +11,7 @@ from typing import Any, get_args
 from gvbsm.config import (
     WHOLE_SET,
     Config,
+    CorruptionsConfig,
     LabelStorageConfig,
     Method,
     OptimizerConfig,
@@ -284,13 +285,24 @@ def _corruption_faults(config: Config) -> Iterator[str]:
         yield f"{name}.severities must name each once, got {list(section.severities)}"
     if not {*section.severities} <= {1, 2, 3, 4, 5}:
         yield f"{name}.severities must be from 1 to 5, got {list(section.severities)}"
-    if section.folder is not None and not section.kinds:
-        yield f"{name}.folder is only read with {name}.kinds: name kinds, such as all"
+    if not section.kinds:
+        yield from _unread_corruption_settings(section)
     for baseline, settings in config.baselines.overrides.items():
         if "corruptions" in settings.get("evaluation", {}):
             yield (
                 f"baselines.overrides.{baseline} must not change evaluation.corruptions: all rows "
                 "are tested on the same pictures"
+            )
+
+
+def _unread_corruption_settings(section: CorruptionsConfig) -> Iterator[str]:
+    """Yield one message for each setting of corruptions, of which there are none."""
+    for key, default in vars(CorruptionsConfig()).items():
+        if (value := getattr(section, key)) != default:
+            found = list(value) if isinstance(value, tuple) else value
+            yield (
+                f"evaluation.corruptions.{key} is {found}, but evaluation.corruptions.kinds is "
+                f"empty, so that nothing reads it: name kinds, such as all, or leave {key} out"
             )
 
 
