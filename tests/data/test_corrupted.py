@@ -1,7 +1,10 @@
 """Corrupted copies of test pictures: of the library, and of folders in the form of CIFAR-10-C."""
 
+import os
 import re
+import shutil
 import sys
+from dataclasses import replace
 from typing import get_args
 
 import numpy as np
@@ -15,6 +18,7 @@ from gvbsm.data.corrupted.copies import (
     choose_pictures,
     clean_pictures,
     copies_of,
+    folder_content,
 )
 from gvbsm.data.corrupted.library import corrupt
 from gvbsm.data.pictures import DataError
@@ -135,6 +139,50 @@ def test_a_folder_is_read_by_severity_and_picture(data, folder):
             assert split.images.shape == (6, 3, 8, 8)
             assert torch.equal(split.images, expected.view(-1, 1, 1, 1).expand(6, 3, 8, 8))
             assert torch.equal(split.labels, data.test.labels[copies.index])
+
+
+def rewrite(path, array):
+    """Write an array of as many bytes, with times that differ however fast this is."""
+    before = path.stat()
+    np.save(path, array)
+    assert path.stat().st_size == before.st_size
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns + 1_000_000))
+
+
+def test_a_folder_is_known_by_the_copies_that_are_tested(data, folder, tmp_path):
+    config = CorruptionsConfig(("fog",), (2, 5), pictures=6, folder=str(folder))
+    content = folder_content(config, 0)
+    moved = shutil.copytree(folder, tmp_path / "moved")
+    assert folder_content(replace(config, folder=str(moved)), 0) == content
+    others = [
+        replace(config, kinds=("snow",)),
+        replace(config, severities=(5, 2)),
+        replace(config, pictures=7),
+    ]
+    assert len({content, folder_content(config, 1), *(folder_content(c, 0) for c in others)}) == 5
+
+    count, index = len(data.test), choose_pictures(len(data.test), 6, 0).tolist()
+    path, whole = folder / "fog.npy", np.load(folder / "fog.npy")
+    left_out = next(number for number in range(count) if number not in index)
+    for row, is_tested in (
+        (2 * count + index[0], False),  # severity 3
+        (count + left_out, False),  # severity 2
+        (count + index[0], True),
+        (4 * count + index[-1], True),
+    ):
+        changed = whole.copy()
+        changed[row, 3, 4, 1] += 1
+        rewrite(path, changed)
+        assert (folder_content(config, 0) != content) == is_tested, row
+    rewrite(path, whole)
+    assert folder_content(config, 0) == content
+    rewrite(folder / "snow.npy", np.zeros_like(whole))
+    assert folder_content(config, 0) == content
+
+
+def test_copies_that_are_made_have_no_folder_that_is_known():
+    assert folder_content(CorruptionsConfig(("fog",)), 0) is None
+    assert folder_content(CorruptionsConfig(), 0) is None
 
 
 def test_labels_of_one_severity_will_do(data, folder):

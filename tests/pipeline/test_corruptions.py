@@ -136,23 +136,57 @@ def test_copies_depend_on_the_seed_of_the_run_alone(arrays, tmp_path, monkeypatc
     assert copies_of("other", seed=1) != first
 
 
-def test_sets_of_a_folder_need_no_library(arrays, tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "imagecorruptions", None)
+@pytest.fixture
+def toy_c(arrays, tmp_path):
+    """A folder in the form of CIFAR-10-C: fog changes nothing at severity 1, and then hides all."""
     content = np.load(arrays)
     folder = tmp_path / "toy-C"
     folder.mkdir()
     np.save(folder / "labels.npy", np.tile(content["test_labels"], 5))
     clean = content["test_images"]
     np.save(folder / "fog.npy", np.concatenate([clean, *[np.zeros_like(clean)] * 4]))
+    return folder
+
+
+def settings_of_folder(arrays, folder, *methods):
     settings = settings_of(arrays, {"kinds": ["fog"], "severities": [1, 2], "folder": str(folder)})
-    settings["baselines"]["methods"] = []
-    (row,) = api.run(settings, tmp_path / "w", quiet=True)["rows"]
+    settings["baselines"]["methods"] = list(methods)
+    return settings
+
+
+def test_sets_of_a_folder_need_no_library(arrays, toy_c, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, "imagecorruptions", None)
+    (row,) = api.run(settings_of_folder(arrays, toy_c), tmp_path / "w", quiet=True)["rows"]
     found = row["corruptions"]
     assert (found["source"], found["pictures"]) == ("toy-C", 40)
     unchanged, black = found["by_severity"]["fog"]
     assert unchanged == pytest.approx(row["top1"]["mean"]) == found["clean"]["mean"]
     assert black == 25  # one answer to all
     assert not (tmp_path / "w" / "corruptions").exists()
+
+
+def test_results_of_a_folder_whose_content_has_changed_are_made_again(arrays, toy_c, tmp_path):
+    settings = settings_of_folder(arrays, toy_c, "teacher", "full")
+    path, workdir = toy_c / "fog.npy", tmp_path / "w"
+
+    def fog(row):
+        return row["corruptions"]["by_severity"]["fog"]
+
+    first = api.run(settings, workdir, quiet=True)["rows"]
+    tests = [workdir / "evaluation", workdir / "baselines" / "full", workdir / "corruptions"]
+    files = [file for folder in tests for file in folder.rglob("*.json")]
+    assert len({file.parent for file in files}) == 3
+    before = [file.stat().st_mtime_ns for file in files]
+    path.touch()  # the same content at another time
+    assert api.run(settings, workdir, quiet=True)["rows"] == first
+    assert [file.stat().st_mtime_ns for file in files] == before
+
+    np.save(path, np.load(path)[::-1])  # severity 5 first, of as many bytes
+    again = api.run(settings, workdir, quiet=True)["rows"]
+    assert [fog(row) for row in again] == [[25, 25]] * 3
+    assert [fog(row) for row in first] != [[25, 25]] * 3
+    assert all(file.stat().st_mtime_ns != time for file, time in zip(files, before, strict=True))
+    assert [row["top1"] for row in again] == [row["top1"] for row in first]
 
 
 def test_a_missing_library_ends_the_command_before_any_work(arrays, tmp_path, monkeypatch, capsys):

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 
@@ -376,3 +377,20 @@ def test_settings_of_all_processes__are_compared_without_those_of_a_machine(data
     assert said[0] == said[1]
     assert {key for key in said[0] if said[0][key] != said[2][key]} == {"labels.epochs"}
     assert said[0]["pictures"] == data.fingerprint
+
+
+def test_corrupted_sets_of_all_processes__are_compared_by_their_content(data, runtime, tmp_path):
+    said = []
+
+    class Us(Processes):
+        def agree(self, what):
+            said.append(what)
+
+    runtime = replace(runtime, processes=Us())
+    for name, level in (("one", 7), ("same", 7), ("other", 8)):
+        (tmp_path / name).mkdir()
+        np.save(tmp_path / name / "fog.npy", np.full((80, 8, 8, 3), level, np.uint8))
+        corruptions = {"kinds": ["fog"], "folder": str(tmp_path / name)}
+        check_alike(as_config({"evaluation": {"corruptions": corruptions}}), data, runtime)
+    assert said[0] == said[1]
+    assert {key for key in said[0] if said[0][key] != said[2][key]} == {"corrupted pictures"}

@@ -35,7 +35,7 @@ from gvbsm.data.class_sizes import (
     image_counts,
     uneven_classes,
 )
-from gvbsm.data.corrupted.copies import check_corruptions
+from gvbsm.data.corrupted.copies import check_corruptions, folder_content
 from gvbsm.data.datasets import ImageData, read_dataset
 from gvbsm.data.pictures import DataError
 from gvbsm.data.views import check_cells
@@ -391,5 +391,6 @@ def check_alike(config: Config, data: ImageData, runtime: Runtime) -> None:
     made_with = {"device": runtime.device.type, "precision": runtime.precision}
     versions = {"gvbsm": __version__, "torch": torch.__version__}
     code = {f"code of {name}": code for name in _code_names(config) if (code := code_of(name))}
-    pictures = {"pictures": data.fingerprint}
+    corrupted = folder_content(config.evaluation.corruptions, config.seed)
+    pictures = {"pictures": data.fingerprint, "corrupted pictures": corrupted}
     runtime.processes.agree({**settings, **made_with, **versions, **code, **pictures})

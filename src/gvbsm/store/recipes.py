@@ -24,6 +24,7 @@ from gvbsm.config.settled import (
     labeling_teachers,
     matched_teachers,
 )
+from gvbsm.data.corrupted.copies import folder_content
 from gvbsm.engine.forms import NO_FORMS, Forms, Kind
 from gvbsm.files.artifacts import ArtifactError, Recipe, fingerprint, read_header
 from gvbsm.store.image_set import FOREIGN, ImageSet
@@ -291,6 +292,7 @@ class Recipes:
         settings = {**to_dict(section), "kinds": kinds, "seed": self._config.seed}
         if section.folder is not None:
             settings["folder"] = Path(section.folder).name
+            settings["content"] = folder_content(section, self._config.seed)
         return {"corruptions": settings}
 
     def continual(

@@ -6,7 +6,8 @@ KIND.npy holds the N test pictures at severity 1, then at severity 2, and so on 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -45,12 +46,25 @@ def check_arrays(folder: Path, kinds: Sequence[str], data: ImageData) -> None:
     size = data.image_size
     shape = (SEVERITIES * len(expected), size, size, data.channels)
     for kind in kinds:
-        array = _opened(folder / f"{kind}.npy")
+        array = _opened(path := array_path(folder, kind))
         if array.dtype != np.uint8 or array.shape != shape:
             raise DataError(
-                f"{folder / f'{kind}.npy'} must be uint8 {list(shape)}, found {array.dtype} "
-                f"{list(array.shape)}"
+                f"{path} must be uint8 {list(shape)}, found {array.dtype} {list(array.shape)}"
             )
+
+
+def array_path(folder: Path, kind: str) -> Path:
+    """The file of a kind."""
+    return folder / f"{kind}.npy"
+
+
+def count_pictures(folder: Path, kind: str) -> int:
+    """Return of how many test pictures a folder has copies.
+
+    Raises:
+        DataError: If the file of the kind cannot be read.
+    """
+    return len(_opened(array_path(folder, kind))) // SEVERITIES
 
 
 def read_copies(folder: Path, kind: str, severities: Sequence[int], index: Tensor) -> Tensor:
@@ -68,10 +82,30 @@ def read_copies(folder: Path, kind: str, severities: Sequence[int], index: Tenso
     Raises:
         DataError: If the file cannot be read.
     """
-    array = _opened(folder / f"{kind}.npy")
-    count, rows = len(array) // SEVERITIES, index.numpy()
-    chosen = np.stack([array[count * (severity - 1) + rows] for severity in severities])
+    chosen = np.stack([*_chosen(folder, kind, severities, index)])
     return torch.from_numpy(chosen).permute(0, 1, 4, 2, 3).contiguous()
+
+
+def hash_copies(folder: Path, kind: str, severities: Sequence[int], index: Tensor) -> str:
+    """Return the SHA-256 of the copies that `read_copies` reads, one severity in memory at a time.
+
+    Raises:
+        DataError: If the file cannot be read.
+    """
+    digest = hashlib.sha256()
+    for copies in _chosen(folder, kind, severities, index):
+        digest.update(copies.data)
+    return digest.hexdigest()
+
+
+def _chosen(
+    folder: Path, kind: str, severities: Sequence[int], index: Tensor
+) -> Iterator[NDArray[Any]]:
+    """Yield the copies of some pictures, (n, size, size, channels), severity by severity."""
+    array = _opened(array_path(folder, kind))
+    count, rows = len(array) // SEVERITIES, index.numpy()
+    for severity in severities:
+        yield array[count * (severity - 1) + rows]
 
 
 def _opened(path: Path) -> NDArray[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -12,14 +13,21 @@ from torch import Tensor
 from gvbsm.config import CorruptionsConfig
 from gvbsm.config.paths import user_path
 from gvbsm.config.settled import corruption_kinds
-from gvbsm.data.corrupted.arrays import check_arrays, read_copies
+from gvbsm.data.corrupted.arrays import (
+    array_path,
+    check_arrays,
+    count_pictures,
+    hash_copies,
+    read_copies,
+)
 from gvbsm.data.corrupted.library import check_library
 from gvbsm.data.datasets import ImageData
 from gvbsm.data.loading import plain_batches
 from gvbsm.data.pictures import Split
 from gvbsm.engine.device import Runtime
 from gvbsm.engine.seeds import generator_for
-from gvbsm.files.artifacts import read_header
+from gvbsm.files.artifacts import fingerprint, read_header
+from gvbsm.files.state import State, state_of
 from gvbsm.files.tensors import load_tensors
 
 
@@ -89,6 +97,38 @@ def copies_of(
         return read_copies(folder, kind, severities, index)
 
     return Copies(index, kinds, severities, lambda: folder.name, read_rows)
+
+
+def folder_content(config: CorruptionsConfig, seed: int) -> str | None:
+    """Hash the copies in a folder that networks are tested on, which identifies them in recipes.
+
+    The folder's other copies do not count. A file is read again only if its size or times change.
+
+    Args:
+        config: The settings.
+        seed: Seed of the choice of pictures.
+
+    Returns:
+        None if the settings name no kinds, or no folder.
+
+    Raises:
+        DataError: If a file cannot be read.
+    """
+    kinds = corruption_kinds(config)
+    if config.folder is None or not kinds:
+        return None
+    folder, chosen = user_path(config.folder), (config.severities, config.pictures, seed)
+    states = {kind: state_of(array_path(folder, kind)) for kind in kinds}
+    return fingerprint({kind: _digest(folder, kind, *chosen, states[kind]) for kind in kinds})
+
+
+@lru_cache(maxsize=64)
+def _digest(
+    folder: Path, kind: str, severities: tuple[int, ...], most: int, seed: int, _state: State | None
+) -> str:
+    """Hash the copies of a kind of at most `most` pictures."""
+    index = choose_pictures(count_pictures(folder, kind), most, seed)
+    return hash_copies(folder, kind, severities, index)
 
 
 def choose_pictures(count: int, most: int, seed: int) -> Tensor:
