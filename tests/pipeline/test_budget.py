@@ -81,6 +81,18 @@ def test_teachers_see_few_pictures_less_often_than_they_have_time_for(ipc, epoch
     assert (config.squeeze.epochs, squeeze_of(config.squeeze, "airbench").epochs) == (epochs, 8)
 
 
+@pytest.mark.parametrize(
+    "config", [OWN, *(own(FACTS, side, effort) for side in (16, 64) for effort in (0.0, 1.0))]
+)
+def test_all_teachers_are_trained_as_was_measured(config):
+    """SGD at 0.05 left ConvNet-128 at chance after 3 epochs at 48 pixels (docs/own_pictures.md)."""
+    assert len(config.squeeze.backbones) == 2
+    for name in config.squeeze.backbones:
+        found = squeeze_of(config.squeeze, name).optimizer
+        assert (found.name, found.lr, found.momentum) == ("muon", 0.005, 0.95)
+        assert (found.weight_decay, found.schedule) == (0.01, "cosine")
+
+
 @pytest.mark.parametrize("mirrored", [True, False])
 def test_flips_are_on_in_all_views_or_in_none(mirrored):
     config = own(FACTS._replace(mirror=mirrored), 32, 0.5)
