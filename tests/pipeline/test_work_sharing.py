@@ -1,5 +1,6 @@
 """Whole runs by several processes: the bytes of one, whatever stops them on the way."""
 
+import json
 import os
 import shutil
 import signal
@@ -41,6 +42,19 @@ settings = yaml.safe_load(open(sys.argv[1])) | {"baselines": {"methods": []}}
 for section in ("squeeze", "evaluation"):
     settings[section]["parallel"] = "pictures"
 gvbsm.run(settings, sys.argv[2] + "-together", quiet=True)
+"""
+# Each process would find other items made.
+ASK = """
+import json, pathlib, sys
+from gvbsm.engine.processes import join
+from gvbsm.pipeline.work_sharing import Teamwork
+from gvbsm.store.workdir import Workspace
+us, folder, asked = join(), pathlib.Path(sys.argv[1]), []
+def is_made(item):
+    asked.append(item)
+    return item % 2 == us.rank
+missing = Teamwork(Workspace(folder), us).missing(range(1, 6), is_made)
+(folder / f"{us.rank}.json").write_text(json.dumps([missing, asked]))
 """
 # The second process fails when it has made its first images; the first has made some meanwhile.
 FAIL = """
@@ -176,6 +190,16 @@ def test_networks_trained_together__are_those_of_one_process_up_to_rounding(whol
             torch.testing.assert_close(found[key], value, rtol=1e-3, atol=1e-4, msg=key)
     assert len(list((together / "evaluation").glob("*.json"))) == 2
     assert not list(together.rglob("*.partial*"))
+
+
+def test_what_is_missing__is_found_by_process_0_and_told_to_the_others(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(ASK)
+    done = torchrun(2, script, tmp_path)
+    assert done.returncode == 0, done.stderr
+    first, second = (json.loads((tmp_path / f"{rank}.json").read_text()) for rank in (0, 1))
+    assert first == [[1, 3, 5], [1, 2, 3, 4, 5]]
+    assert second == [[1, 3, 5], []]
 
 
 def test_a_failure__ends_all_with_one_line_that_names_the_process(half):

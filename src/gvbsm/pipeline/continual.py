@@ -256,6 +256,10 @@ class Protocol:
         def path_of(position: int) -> Path:
             return steps[trainings[position]][1]
 
+        def is_tested(position: int) -> bool:
+            _, path, recipe = steps[trainings[position]]
+            return current_history(path, recipe) is not None
+
         def accuracy(position: int) -> float:
             return float(read_json(path_of(position))["top1"][-1])
 
@@ -268,13 +272,7 @@ class Protocol:
                 accuracy(position),
             )
 
-        missing = run.processes.same(
-            lambda: [
-                number
-                for number, training in enumerate(trainings)
-                if current_history(*steps[training][1:]) is None
-            ]
-        )
+        missing = run.team.missing(range(len(trainings)), is_tested)
         parallel = run.config.evaluation.parallel
         for position, team in run.team.deal(
             missing, len(trainings), parallel, path_of, log_accuracy, "training"

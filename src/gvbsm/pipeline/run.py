@@ -149,7 +149,7 @@ class Run:
             log.info("squeeze %s: %.1f %% on the test pictures", backbone, top1)
 
         backbones = config.squeeze.backbones if names is None else names
-        missing = self.processes.same(lambda: [name for name in backbones if not is_made(name)])
+        missing = self.team.missing(backbones, is_made)
         parallel, path_of = config.squeeze.parallel, workspace.teacher
         for backbone, team in self.team.deal(
             missing, len(backbones), parallel, path_of, log_accuracy, "teacher"
@@ -167,13 +167,11 @@ class Run:
         self.squeeze(make=False, names=matched_teachers(self.config))
         config, workspace = self.config, self.workspace
         recipes = {name: self.recipes.statistics(name) for name in matched_teachers(self.config)}
-        missing = self.processes.same(
-            lambda: [
-                name
-                for name, recipe in recipes.items()
-                if not workspace.is_made(workspace.statistics(name), recipe, "statistics", make)
-            ]
-        )
+
+        def is_made(name: str) -> bool:
+            return workspace.is_made(workspace.statistics(name), recipes[name], "statistics", make)
+
+        missing = self.team.missing(recipes, is_made)
         if not missing:
             return
         teachers = {name: self.teachers.matched(name) for name in missing}

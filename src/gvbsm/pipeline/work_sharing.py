@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TypeVar
@@ -71,6 +71,17 @@ class Teamwork:
 
         ACTIVITY.schedule = Schedule(seconds, finished)
 
+    def missing(self, items: Iterable[Item], is_made: Callable[[Item], bool]) -> list[Item]:
+        """Return the items that are not made or out of date, the same in all processes.
+
+        Process 0 alone asks, so that files that appear meanwhile do not divide the processes.
+
+        Args:
+            items: All items.
+            is_made: Whether an item is made and current.
+        """
+        return self._processes.same(lambda: [item for item in items if not is_made(item)])
+
     def deal(
         self,
         items: Sequence[Item],
@@ -85,7 +96,7 @@ class Teamwork:
         When all networks are trained, wait until their files are visible to all processes.
 
         Args:
-            items: The networks that are missing, the same in all processes.
+            items: The networks that are missing, as `missing` returns them.
             pieces: Number of all networks of the stage, missing or not.
             parallel: `networks` gives each process networks of its own, `pictures` all of them.
             path_of: Path of the result of a network.

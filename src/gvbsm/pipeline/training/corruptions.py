@@ -44,13 +44,11 @@ def corrupted_copies(
     copies = copies_of(section, data, config.seed, path_of)
     if section.folder is not None:
         return copies
-    missing = runtime.processes.same(
-        lambda: [
-            kind
-            for kind in kinds
-            if not work.workspace.is_made(path_of(kind), recipes.corrupted(kind), "run", True)
-        ]
-    )
+
+    def is_made(kind: str) -> bool:
+        return work.workspace.is_made(path_of(kind), recipes.corrupted(kind), "run", make=True)
+
+    missing = work.missing(kinds, is_made)
     if not missing:
         return copies
     runtime = replace(runtime, seed=config.seed)
@@ -93,16 +91,13 @@ def judge_teachers(
     def path_of(name: str) -> Path:
         return workspace.tested_teacher(name)
 
+    def is_tested(name: str) -> bool:
+        return current_history(path_of(name), recipes.tested_teacher(name)) is not None
+
     def log_accuracy(name: str) -> None:
         log.info("corruptions: teacher %s", name)
 
-    missing = runtime.processes.same(
-        lambda: [
-            name
-            for name in names
-            if current_history(path_of(name), recipes.tested_teacher(name)) is None
-        ]
-    )
+    missing = work.missing(names, is_tested)
     for name, team in work.deal(missing, len(names), "networks", path_of, log_accuracy, "teacher"):
         with work.timed(f"corruptions/teacher/{name}", team):
             judge = Judge(data, runtime, runtime.workers(config.data.workers), team, copies)

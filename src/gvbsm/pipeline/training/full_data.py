@@ -42,26 +42,23 @@ def train_full(
         for name in config.evaluation.students
         for index in range(config.evaluation.seeds)
     ]
-    missing = runtime.processes.same(
-        lambda: [
-            number
-            for number, student in enumerate(students)
-            if current_history(workspace.full(*student), recipes.full(*student)) is None
-        ]
-    )
-    if not missing:
-        return
-    copies = corrupted_copies(config, data, runtime, recipes, work)
-    workers = runtime.workers(config.data.workers)
 
     def path_of(number: int) -> Path:
         return workspace.full(*students[number])
+
+    def is_tested(number: int) -> bool:
+        return current_history(path_of(number), recipes.full(*students[number])) is not None
 
     def log_accuracy(number: int) -> None:
         name, index = students[number]
         top1 = read_json(path_of(number))["top1"][-1]
         log.info("full, %s, seed %d: %.1f %%", name, index, top1)
 
+    missing = work.missing(range(len(students)), is_tested)
+    if not missing:
+        return
+    copies = corrupted_copies(config, data, runtime, recipes, work)
+    workers = runtime.workers(config.data.workers)
     runtime = replace(runtime, seed=seed_of(config, "squeeze"))
     for number, team in work.deal(
         missing, len(students), config.evaluation.parallel, path_of, log_accuracy, "student"

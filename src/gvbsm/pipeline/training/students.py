@@ -71,14 +71,12 @@ def train_students(
         for seed_index in seeds
     ]
 
-    def is_tested(student: Student) -> bool:
-        image_set, name, seed_index = student
-        recipe = recipes.student(image_set, name, seed_index)
-        return current_history(image_set.result(name, seed_index), recipe) is not None
-
     def path_of(number: int) -> Path:
         image_set, student, seed_index = students[number]
         return image_set.result(student, seed_index)
+
+    def is_tested(number: int) -> bool:
+        return current_history(path_of(number), recipes.student(*students[number])) is not None
 
     def log_accuracy(number: int) -> None:
         image_set, student, seed_index = students[number]
@@ -86,9 +84,7 @@ def train_students(
         method = image_set.method
         log.info("evaluation %s, %s, seed %d: %.1f %%", method, student, seed_index, top1)
 
-    missing = runtime.processes.same(
-        lambda: [number for number, student in enumerate(students) if not is_tested(student)]
-    )
+    missing = team.missing(range(len(students)), is_tested)
     if not missing:
         return
     copies = corrupted_copies(config, data, runtime, recipes, team)
