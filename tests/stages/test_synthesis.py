@@ -147,6 +147,28 @@ def whole(targets_for, data, runtime, tmp_path):
     return run
 
 
+@pytest.fixture
+def assert_resumes(whole, teachers, checkpoint_every):
+    """Call it to make a set that is stopped again and again, and to compare it with another.
+
+    Args of the call: the settings, the set as `whole` gives it, after how many passes each stop
+    comes, every how many steps a checkpoint is saved, and what else `whole` takes.
+    """
+
+    def check(config, expected, stops, every=1, **of):
+        checkpoint_every(every)
+        for calls in stops:
+            with stop_after(calls, *teachers.values()), pytest.raises(StoppedError):
+                whole(config, "stopped", **of)
+        images, labels, traces, film = whole(config, "stopped", **of)
+        assert torch.equal(images, expected[0])
+        assert torch.equal(labels, expected[1])
+        assert traces == expected[2]
+        assert all(map(torch.equal, film, expected[3]))
+
+    return check
+
+
 def test_finished_groups_are_counted_once_by_several_processes(whole, runtime):
     class Team(Processes):
         """Two processes that one test plays one after the other."""
@@ -459,21 +481,16 @@ def test_stages__mix_the_start_in_and_begin_without_moments(whole, data, monkeyp
     assert [row[3] for row in seen[:8]] == pytest.approx(rates)  # one schedule over all
 
 
-def test_stages__are_resumed_and_shared_as_ever(whole, teachers, checkpoint_every):
+def test_stages__are_resumed_and_shared_as_ever(whole, assert_resumes):
     config = replace(STAGED, batch_size=3, beta_dr=0.5, groups=2)
     expected = whole(config, initial=START)
     assert_same_set(whole(replace(config, groups=1), "alone", initial=START), expected)
-    checkpoint_every(1)
-    for calls in (2, 3, 1, 2, 3):  # a stop at the end of a stage, in it and behind it
-        with stop_after(calls, *teachers.values()), pytest.raises(StoppedError):
-            whole(config, "stopped", initial=START)
-    found = whole(config, "stopped", initial=START)
-    assert torch.equal(found[0], expected[0])
-    assert found[2] == expected[2]
+    stops = (2, 3, 1, 2, 3)  # at the end of a stage, in it and behind it
+    assert_resumes(config, expected, stops, initial=START)
 
 
 def test_nearest__is_mixed_in_in_place_of_the_start_and_resumed(
-    whole, data, teachers, checkpoint_every, monkeypatch
+    whole, data, assert_resumes, monkeypatch
 ):
     """At another side than the pictures' too, where images are compared at theirs."""
     seen, mixed = [], []
@@ -511,13 +528,7 @@ def test_nearest__is_mixed_in_in_place_of_the_start_and_resumed(
     config = replace(config, batch_size=3, groups=2)
     expected = whole(config, "pairs", nearest=find, **of)
     assert_same_set(whole(replace(config, groups=1), "alone", nearest=find, **of), expected)
-    checkpoint_every(1)
-    for calls in (2, 3, 1):
-        with stop_after(calls, *teachers.values()), pytest.raises(StoppedError):
-            whole(config, "stopped", nearest=find, **of)
-    found = whole(config, "stopped", nearest=find, **of)
-    assert torch.equal(found[0], expected[0])
-    assert found[2] == expected[2]
+    assert_resumes(config, expected, (2, 3, 1), nearest=find, **of)
 
 
 SIZED = replace(STAGED, stage_sizes=(6, 10, 8))
@@ -573,20 +584,14 @@ def test_sides__noise_is_drawn_at_the_first(whole, monkeypatch):
 
 
 @pytest.mark.parametrize("weight_class", [0.0, 0.5])
-def test_sides__are_resumed_and_shared_as_ever(weight_class, whole, teachers, checkpoint_every):
+def test_sides__are_resumed_and_shared_as_ever(weight_class, whole, assert_resumes):
     more = {"weight_flatness": 0.25, "weight_class": weight_class, "batch_size": 2, "rounds": 3}
     config = replace(SIZED, **more, beta_dr=0.5, groups=2)
     of = {"names": [WRN], "initial": START}
     expected = whole(config, **of)
     assert_same_set(whole(replace(config, groups=1), "alone", **of), expected)
-    checkpoint_every(1)
-    for calls in (1, 2, 2, 1, 4, 5):  # both sides of a stage's end, and late groups
-        with stop_after(calls, *teachers.values()), pytest.raises(StoppedError):
-            whole(config, "stopped", **of)
-    found = whole(config, "stopped", **of)
-    assert torch.equal(found[0], expected[0])
-    assert found[2] == expected[2]
-    assert all(map(torch.equal, found[3], expected[3]))
+    stops = (1, 2, 2, 1, 4, 5)  # on both sides of a stage's end, and in late groups
+    assert_resumes(config, expected, stops, **of)
 
 
 # Late starts
@@ -633,42 +638,28 @@ def test_rounds__late_groups_follow_the_end_of_the_one_schedule(whole, monkeypat
 
 
 @pytest.mark.parametrize("loop", ["reorder", "original"])
-def test_rounds__groups_are_resumed_and_stay_what_they_are_alone(
-    loop, whole, teachers, checkpoint_every, bars
-):
+def test_rounds__groups_are_resumed_and_stay_what_they_are_alone(loop, whole, assert_resumes, bars):
     config = replace(LATE, loop=loop, groups=2, stages=2, residual=0.25, weight_flatness=0.25)
     expected = whole(config, initial=START)
     assert (bars[-1].n, bars[-1].total) == (2 * (8 + 6 + 3), 2 * (8 + 6 + 3))
     assert_same_set(whole(replace(config, groups=1), "alone", initial=START), expected)
     assert_same_set(whole(replace(config, groups=9), "stacked", initial=START), expected)
-    checkpoint_every(1)
-    for calls in (3, 7, 4, 2):
-        with stop_after(calls, *teachers.values()), pytest.raises(StoppedError):
-            whole(config, "stopped", initial=START)
-    found = whole(config, "stopped", initial=START)
-    assert torch.equal(found[0], expected[0])
-    assert found[2] == expected[2]
+    assert_resumes(config, expected, (3, 7, 4, 2), initial=START)
     assert (bars[-1].n, bars[-1].total) == (2 * (8 + 6 + 3), 2 * (8 + 6 + 3))
 
 
 BY_CLASS = replace(CONFIG, weight_class=0.5, weight_densification=0.0, iterations=4)
 
 
-def test_classes__change_the_images_and_groups_stay_apart(whole, teachers, checkpoint_every):
+def test_classes__change_the_images_and_groups_stay_apart(whole, assert_resumes):
     config = replace(BY_CLASS, batch_size=3, beta_dr=0.5, loop="original")
     expected = whole(replace(config, groups=2))
     assert_same_set(whole(config, "alone"), expected)
     assert not torch.equal(whole(replace(config, weight_class=0.0), "without")[0], expected[0])
-    checkpoint_every(1)
-    for calls in (3, 2, 1):
-        with stop_after(calls, *teachers.values()), pytest.raises(StoppedError):
-            whole(replace(config, groups=2), "stopped")
-    found = whole(replace(config, groups=2), "stopped")
-    assert torch.equal(found[0], expected[0])
-    assert found[2] == expected[2]
+    assert_resumes(replace(config, groups=2), expected, (3, 2, 1))
 
 
-def test_absorption__draws_tiles_to_their_anchors_and_is_resumed(whole, teachers, checkpoint_every):
+def test_absorption__draws_tiles_to_their_anchors_and_is_resumed(whole, assert_resumes):
     """By this term alone, and beside the others."""
     only = {f"weight_{term}": 0.0 for term in TERMS}
     config = replace(CONFIG, **only, weight_absorption=1.0, views=PLAIN, iterations=40)
@@ -680,34 +671,20 @@ def test_absorption__draws_tiles_to_their_anchors_and_is_resumed(whole, teachers
     config = replace(CONFIG, weight_absorption=1.0, batch_size=3, groups=2)
     expected = whole(config, initial=tiled)
     assert_same_set(whole(replace(config, groups=1), "single", initial=tiled), expected)
-    checkpoint_every(1)
-    for calls in (4, 7, 1):
-        with stop_after(calls, *teachers.values()), pytest.raises(StoppedError):
-            whole(config, "stopped", initial=tiled)
-    found = whole(config, "stopped", initial=tiled)
-    assert torch.equal(found[0], expected[0])
-    assert found[2] == expected[2]
+    assert_resumes(config, expected, (4, 7, 1), initial=tiled)
 
 
 GROUPED = replace(CONFIG, loop="original", difficulty_groups=True, iterations=6)
 
 
-def test_difficulty_groups__change_the_images_and_batches_stay_apart(
-    whole, teachers, checkpoint_every
-):
+def test_difficulty_groups__change_the_images_and_batches_stay_apart(whole, assert_resumes):
     """Images of a class begin late, too, so that the groups of images have other numbers."""
     config = replace(GROUPED, batch_size=3, beta_dr=0.5, weight_class=0.3, rounds=2, init="real")
     expected = whole(replace(config, groups=2), initial=START)
     assert_same_set(whole(config, "alone", initial=START), expected)
     without = whole(replace(config, difficulty_groups=False), "without", initial=START)
     assert not torch.equal(without[0], expected[0])
-    checkpoint_every(1)
-    for calls in (3, 2, 1):
-        with stop_after(calls, *teachers.values()), pytest.raises(StoppedError):
-            whole(replace(config, groups=2), "stopped", initial=START)
-    found = whole(replace(config, groups=2), "stopped", initial=START)
-    assert torch.equal(found[0], expected[0])
-    assert found[2] == expected[2]
+    assert_resumes(replace(config, groups=2), expected, (3, 2, 1), initial=START)
 
 
 def test_difficulty_groups__image_k_is_matched_with_group_k(whole, monkeypatch):
@@ -730,7 +707,7 @@ def test_difficulty_groups__image_k_is_matched_with_group_k(whole, monkeypatch):
     assert len({float(row.sum()) for row in targets.values()}) == 3
 
 
-def test_flatness__the_copy_follows_and_is_resumed(whole, teachers, checkpoint_every, monkeypatch):
+def test_flatness__the_copy_follows_and_is_resumed(whole, assert_resumes, monkeypatch):
     config = replace(STAGED, weight_flatness=0.25, flatness_decay=0.7, batch_size=3, groups=2)
     seen = []
 
@@ -749,14 +726,8 @@ def test_flatness__the_copy_follows_and_is_resumed(whole, teachers, checkpoint_e
             copy = 0.7 * copy + 0.3 * now
         assert torch.allclose(seen[step][1], copy, atol=1e-5), step
     assert_same_set(whole(replace(config, groups=1), "alone", initial=START), expected)
-    checkpoint_every(1)
-    for calls in (2, 3, 1):
-        with stop_after(calls, *teachers.values()), pytest.raises(StoppedError):
-            whole(config, "stopped", initial=START)
-    found = whole(config, "stopped", initial=START)
-    assert torch.equal(found[0], expected[0])
-    assert found[2] == expected[2]
-    assert found[2][0][0]["flatness"] == 0 < found[2][0][1]["flatness"]
+    assert_resumes(config, expected, (2, 3, 1), initial=START)
+    assert expected[2][0][0]["flatness"] == 0 < expected[2][0][1]["flatness"]
 
 
 # Stops
@@ -766,21 +737,14 @@ def test_flatness__the_copy_follows_and_is_resumed(whole, teachers, checkpoint_e
     ("every", "kind", "groups"),
     [(1, "adam", 1), (3, "adam", 1), (1, "sgd", 1), (3, "sgd", 1), (1, "adam", 2), (3, "sgd", 2)],
 )
-def test_stopped_and_resumed_groups_are_bit_identical(
-    every, kind, groups, whole, teachers, checkpoint_every
-):
+def test_stopped_and_resumed_groups_are_bit_identical(every, kind, groups, whole, assert_resumes):
     optimizer = replace(CONFIG.optimizer, name=kind, lr=0.2 if kind == "adam" else 5.0)
     config = replace(CONFIG, beta_dr=0.5, optimizer=optimizer, batch_size=6 // groups)
     config = replace(config, groups=groups)
-    images, _, traces, film = whole(config)
-    checkpoint_every(every)
-    for calls in (0, 5, 3, 1, 4):  # two stacks of eight steps: also at the first one's end
-        with stop_after(calls, *teachers.values()), pytest.raises(StoppedError):
-            whole(config, "stopped")
-    found, _, again, filmed = whole(config, "stopped")
-    assert torch.equal(found, images)
-    assert again == traces
-    assert all(map(torch.equal, filmed, film))
+    expected = whole(config)
+    stops = (0, 5, 3, 1, 4)  # two stacks of eight steps: also at the first one's end
+    assert_resumes(config, expected, stops, every)
+    film = expected[3]
     assert film.frames.shape[:2] == (4, len(film.steps))
 
 
