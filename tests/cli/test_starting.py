@@ -16,6 +16,7 @@ from gvbsm.cli import main, starting
 from gvbsm.cli.signals import Handler
 from gvbsm.config import Config, ConfigError
 from gvbsm.config.build import build_config
+from gvbsm.data.sources.catalog import SOURCES
 from support.launch import environment
 from support.workdirs import digests, quick_settings, rows_without_times, write_arrays, write_preset
 
@@ -71,7 +72,14 @@ def test_large_pictures_take_more_memory():
         for side in sides
     ]
     assert needs == sorted(needs)
-    assert starting.process_bytes(build_config({"data": {"name": "folder"}})) == needs[-1]
+
+    def unknown(name):
+        return starting.process_bytes(build_config({"data": {"name": name}}))
+
+    large = {"folder", "imagenette", "imagenet-1k", "webdataset", "hub", "hub/USER/NAME"}
+    assert {name: unknown(name) for name in SOURCES} == {
+        name: needs[2] if name in large else needs[1] for name in SOURCES
+    }
 
 
 def test_auto_is_one_process_where_threads_are_given(machine, monkeypatch):

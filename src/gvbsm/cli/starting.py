@@ -28,6 +28,7 @@ from contextlib import suppress
 
 from gvbsm.cli.signals import Handler, save_seconds
 from gvbsm.config import Config, ConfigError
+from gvbsm.data.sources.catalog import may_be_large
 from gvbsm.engine.launch import CORES, LISTENER, STARTED, local_environment, read_launch
 from gvbsm.engine.machine.limits import (
     THREADS_GAIN,
@@ -44,8 +45,7 @@ log = logging.getLogger("gvbsm")
 MOST_PROCESSES = 8  # of `processes: auto`; more of them gain little, and each takes memory
 PROCESS_BYTES = 1_200_000_000  # of libraries, small networks and their pictures
 PIXEL_BYTES = 3000  # for each pixel of the largest batch: activations of a ResNet
-OF_FILES = ("folder", "imagenette", "imagenet-1k", "webdataset", "hub")
-UNKNOWN_SIDE, UNKNOWN_SIDE_OF_FILES = 64, 224  # pixels, where the settings do not name the side
+SMALL_SIDE, LARGE_SIDE = 64, 224  # pixels, where the settings do not name the side
 KILL_SECONDS = 3.0  # after which a process that was asked to end is killed
 EXIT_SECONDS = 30.0  # within which the others end by themselves after the work
 REPORT_SECONDS = 1.0  # within which the first may find the same fault itself
@@ -230,8 +230,8 @@ def process_bytes(config: Config) -> int:
         config.evaluation.batch_size,
         config.statistics.batch_size // 4,  # without gradients
     )
-    of_files = config.data.name.partition("/")[0] in OF_FILES
-    side = config.data.image_size or (UNKNOWN_SIDE_OF_FILES if of_files else UNKNOWN_SIDE)
+    usual_side = LARGE_SIDE if may_be_large(config.data.name) else SMALL_SIDE
+    side = config.data.image_size or usual_side
     return PROCESS_BYTES + PIXEL_BYTES * batch * side**2
 
 

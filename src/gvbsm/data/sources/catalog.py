@@ -17,6 +17,7 @@ class Source:
         root: What `data.root` must hold.
         image_size: Side of the pictures in pixels; None is read off the pictures.
         channels: Channels of the pictures; None is read off the pictures.
+        is_large: Whether pictures are photographs, or files that may be.
     """
 
     name: str
@@ -24,6 +25,7 @@ class Source:
     root: str
     image_size: int | None = None
     channels: int | None = None
+    is_large: bool = False
 
 
 _CIFAR = "the official python batches, class folders or an .npz; downloaded if left out"
@@ -39,7 +41,12 @@ _SOURCES = (
         3,
     ),
     Source(
-        "imagenette", "ten classes of ImageNet", "train/ and val/ with a folder a class", 224, 3
+        "imagenette",
+        "ten classes of ImageNet",
+        "train/ and val/ with a folder a class",
+        224,
+        3,
+        is_large=True,
     ),
     Source(
         "imagenet-1k",
@@ -47,17 +54,41 @@ _SOURCES = (
         "train/ and val/ with one folder a wnid, or tar shards",
         224,
         3,
+        is_large=True,
     ),
-    Source("folder", "your pictures, one folder a class", f"{SPLITS}, or class folders alone"),
+    Source(
+        "folder",
+        "your pictures, one folder a class",
+        f"{SPLITS}, or class folders alone",
+        is_large=True,
+    ),
     Source(
         "npz",
         "your arrays in one .npz file",
         "the file, with train_images, train_labels, test_images, test_labels",
     ),
-    Source("webdataset", "your tar shards", "a folder of .tar files, one .tar, or a pattern"),
-    Source("hub", "your data in Hugging Face's formats", "Parquet, save_to_disk or image folders"),
-    Source("hub/USER/NAME", "a set of the Hugging Face Hub", "none, it is downloaded"),
+    Source(
+        "webdataset",
+        "your tar shards",
+        "a folder of .tar files, one .tar, or a pattern",
+        is_large=True,
+    ),
+    Source(
+        "hub",
+        "your data in Hugging Face's formats",
+        "Parquet, save_to_disk or image folders",
+        is_large=True,
+    ),
+    Source(
+        "hub/USER/NAME", "a set of the Hugging Face Hub", "none, it is downloaded", is_large=True
+    ),
     Source("torchvision/NAME", "a set of torchvision", "the files of the set, downloaded before"),
     Source("memory", "pictures from Python", "none, gvbsm.run takes them"),
 )
 SOURCES = {source.name: source for source in _SOURCES}
+
+
+def may_be_large(name: str) -> bool:
+    """Whether the pictures of a data set, as `data.name` names it, may be large."""
+    kind = name.partition("/")[:2]
+    return any(source.is_large for source in _SOURCES if source.name.partition("/")[:2] == kind)
