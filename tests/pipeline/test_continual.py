@@ -13,6 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+import gvbsm.pipeline.run
 import gvbsm.stages.evaluation
 from gvbsm.backbones import build_backbone
 from gvbsm.cli import main
@@ -178,6 +179,22 @@ def test_students_are_asked_for_the_classes_seen_alone(tmp_path, monkeypatch):
     monkeypatch.setattr(continual, "train_student", record)
     continual.Protocol(run).learn()
     assert seen_by_step == [order[:count] for count in COUNTS]
+
+
+def test_students_are_trained_in_the_form_that_their_recipe_names(tmp_path, monkeypatch):
+    chosen = {STUDENT: {"training": "bf16 channels-last"}}
+    monkeypatch.setattr(gvbsm.pipeline.run, "choose_forms", lambda *_: chosen)
+    run = Run(build_config(merge(SETTINGS, {"continual": {"orders": 1, "methods": []}})), tmp_path)
+    trained = []
+
+    def record(student, number, task, judge, runtime, path, recipe):
+        trained.append((runtime.form.name, recipe["precision"]))
+        return genuine(student, number, task, judge, runtime, path, recipe)
+
+    genuine = continual.train_student
+    monkeypatch.setattr(continual, "train_student", record)
+    continual.Protocol(run).learn()
+    assert trained == [("bf16 channels-last", "bf16 channels-last")] * len(COUNTS)
 
 
 # Results

@@ -331,7 +331,7 @@ class Protocol:
             config.evaluation,
             config.labels,
         )
-        runtime = run.runtime_of("evaluation")
+        runtime = run.runtime_of("evaluation").of(student, "training")
         judge = Judge(memory, runtime, runtime.workers(config.data.workers), team)
         train_student(student, number, task, judge, runtime, path, recipe)
 
