@@ -34,6 +34,7 @@ from gvbsm.pipeline.continual import (
     run_continual,
 )
 from gvbsm.pipeline.run import Run
+from gvbsm.store.workdir import Workspace
 from support.toy import StoppedError
 
 STUDENT = "convnet8_d1"
@@ -294,6 +295,15 @@ def test_students_learn(tmp_path):
 
 
 # What is made again
+
+
+def test_a_file_in_the_place_of_the_results_is_told_before_any_training(tmp_path):
+    workspace = Workspace(tmp_path)
+    workspace.claim()
+    workspace.continual.write_text("of the user")
+    with pytest.raises(ArtifactError, match=r"continual\.json is in the way"):
+        run_continual(SETTINGS, tmp_path, quiet=True)
+    assert not (tmp_path / "squeeze").exists()
 
 
 def test_a_finished_one_is_not_made_again(finished, monkeypatch):

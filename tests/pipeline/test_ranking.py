@@ -5,7 +5,7 @@ import pytest
 from gvbsm.cli import main
 from gvbsm.config import ConfigError
 from gvbsm.config.build import as_config
-from gvbsm.files.artifacts import read_json
+from gvbsm.files.artifacts import ArtifactError, read_json
 from gvbsm.pipeline.ranking import (
     agreement,
     compare,
@@ -15,6 +15,7 @@ from gvbsm.pipeline.ranking import (
     run_ranking,
 )
 from gvbsm.pipeline.results import spread
+from gvbsm.store.workdir import Workspace
 from support.workdirs import quick_settings, write_arrays
 
 MODELS = ("convnet4_d1", "convnet8_d1", "convnet8_d2")
@@ -78,6 +79,17 @@ def test_a_baseline_in_the_place_of_the_distilled_set_is_refused(method, tmp_pat
     with pytest.raises(ConfigError, match=f"distilled set .* got method={method}"):
         run_ranking(settings, tmp_path / "w", quiet=True)
     assert not (tmp_path / "w").exists()
+
+
+def test_a_file_in_the_place_of_the_ranking_is_told_before_any_training(tmp_path):
+    workspace = Workspace(tmp_path)
+    workspace.claim()
+    workspace.ranking.write_text("of the user")
+    with pytest.raises(ArtifactError, match=r"rank\.json is in the way"):
+        run_ranking(
+            {"preset": "digits", "evaluation": {"students": [*MODELS]}}, tmp_path, quiet=True
+        )
+    assert not (tmp_path / "squeeze").exists()
 
 
 def test_the_command_ranks_and_goes_on(tmp_path, capsys):

@@ -69,6 +69,15 @@ def test_stage__tells_what_differs_if_its_input_was_made_otherwise(run, tmp_path
         api.run_stage("statistics", other, tmp_path, quiet=True)
 
 
+def test_run__tells_of_changed_results_before_any_training(run, tmp_path):
+    run.squeeze()
+    run.write_results()
+    results = tmp_path / "results.json"
+    results.write_text(results.read_text() + "\n")
+    with pytest.raises(ArtifactError, match=r"results\.json is in the way: .* changed since"):
+        pipeline.Run(as_config(SETTINGS), tmp_path, quiet=True)
+
+
 def test_run__settles_the_settings_of_its_baselines_once(tmp_path, monkeypatch):
     """Whole settings are parsed for each baseline, which takes long."""
     methods = []

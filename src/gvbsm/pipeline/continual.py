@@ -383,5 +383,6 @@ def run_continual(
         ConfigError, DataError, ArtifactError, RunError: With one clear line.
     """
     current = Run(as_config(config), user_path(workdir), quiet, origin=origin or origin_of(config))
+    current.team.check_replaceable(current.workspace.continual)
     with current.at_work():
         return Protocol(current).learn()

@@ -133,6 +133,7 @@ def run_ranking(
     settings = replace(settings, baselines=methods)
     folder = user_path(workdir)
     run = Run(settings, folder, quiet, origin=origin or origin_of(config))
+    run.team.check_replaceable(run.workspace.ranking)
     rows = run.all_stages()["rows"]
     epochs = early_epochs(run.config, run.counts.total, len(run.data.train))
     rows += _train_early(run, epochs, quiet)

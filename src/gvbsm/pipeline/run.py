@@ -125,6 +125,7 @@ class Run:
             if processes.leads:
                 check_owner(workdir, self.data)
         check_alike(config, self.data, self.runtime)
+        self.team.check_replaceable(self.workspace.results)
         forms = Forms(processes.same(lambda: self._choose_forms(stages)))
         self.runtime = replace(self.runtime, forms=forms)
         self.recipes = Recipes(config, self.data.fingerprint, self.runtime.precision, forms)

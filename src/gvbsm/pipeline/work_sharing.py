@@ -10,6 +10,7 @@ from typing import TypeVar
 from gvbsm.config import Parallel
 from gvbsm.engine.processes import ALONE, Processes
 from gvbsm.engine.progress.activity import ACTIVITY, Schedule
+from gvbsm.files.artifacts import check_replaceable
 from gvbsm.files.checkpoint import remove_finished
 from gvbsm.files.log_file import log_file
 from gvbsm.store.workdir import Workspace, await_files
@@ -70,6 +71,16 @@ class Teamwork:
             }
 
         ACTIVITY.schedule = Schedule(seconds, finished)
+
+    def check_replaceable(self, path: Path) -> None:
+        """Check in process 0 that a result may be written, before the work that it is made from.
+
+        Raises:
+            ArtifactError, ProcessError: If a file or a link of the user is in the way.
+        """
+        with self._processes.checking():
+            if self._processes.leads:
+                check_replaceable(path)
 
     def missing(self, items: Iterable[Item], is_made: Callable[[Item], bool]) -> list[Item]:
         """Return the items that are not made or out of date, the same in all processes.
