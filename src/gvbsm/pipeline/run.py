@@ -50,7 +50,7 @@ from gvbsm.pipeline.results import collect
 from gvbsm.pipeline.selection import (
     SelectionInputs,
     nearest_pictures,
-    picture_parts,
+    picture_divisions,
     remove_work_files,
     select_pictures,
     start_of,
@@ -178,7 +178,7 @@ class Run:
         teachers = {name: self.teachers.matched(name) for name in missing}
         shared = {"stage": "statistics", "of": [recipes[name] for name in missing]}
         with self.team.timed("statistics", self.processes):
-            parts = picture_parts(self._selection_inputs(config, self.runtime), self.team)
+            parts = picture_divisions(self._selection_inputs(config, self.runtime), self.team)
             task = StatisticsTask(
                 config.statistics,
                 config.synthesis.views,

@@ -155,7 +155,7 @@ def picture_difficulty(inputs: SelectionInputs, team: Teamwork) -> Tensor:
     return load_tensors(path, "difficulty")[0]["difficulty"]
 
 
-def picture_parts(inputs: SelectionInputs, team: Teamwork) -> dict[str, Tensor]:
+def picture_divisions(inputs: SelectionInputs, team: Teamwork) -> dict[str, Tensor]:
     """Return the divisions of the training pictures whose statistics are recorded, by name.
 
     All processes call it.

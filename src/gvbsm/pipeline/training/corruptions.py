@@ -94,11 +94,11 @@ def judge_teachers(
     def is_tested(name: str) -> bool:
         return current_history(path_of(name), recipes.tested_teacher(name)) is not None
 
-    def log_accuracy(name: str) -> None:
+    def log_tested(name: str) -> None:
         log.info("corruptions: teacher %s", name)
 
     missing = work.missing(names, is_tested)
-    for name, team in work.deal(missing, len(names), "networks", path_of, log_accuracy, "teacher"):
+    for name, team in work.deal(missing, len(names), "networks", path_of, log_tested, "teacher"):
         with work.timed(f"corruptions/teacher/{name}", team):
             judge = Judge(data, runtime, runtime.workers(config.data.workers), team, copies)
             judge(teachers[name])

@@ -46,7 +46,7 @@ def train_students(
     data: ImageData,
     runtime: Runtime,
     recipes: Recipes,
-    team: Teamwork,
+    work: Teamwork,
     teachers: Teachers,
     config: Config,
 ) -> None:
@@ -57,7 +57,7 @@ def train_students(
         data: The real pictures.
         runtime: Device, precision, seed, processes.
         recipes: The run's recipes.
-        team: Divides the students between processes.
+        work: Divides the students between processes.
         teachers: The run's teachers, which label during training if labels are not stored.
         config: The run's settings.
 
@@ -84,16 +84,16 @@ def train_students(
         method = image_set.method
         log.info("evaluation %s, %s, seed %d: %.1f %%", method, student, seed_index, top1)
 
-    missing = team.missing(range(len(students)), is_tested)
+    missing = work.missing(range(len(students)), is_tested)
     if not missing:
         return
-    copies = corrupted_copies(config, data, runtime, recipes, team)
-    for number, processes in team.deal(
+    copies = corrupted_copies(config, data, runtime, recipes, work)
+    for number, team in work.deal(
         missing, len(students), config.evaluation.parallel, path_of, log_accuracy, "student"
     ):
         image_set, student, seed_index = students[number]
-        with team.timed(f"evaluation/{image_set.method}/{student}/{seed_index}", processes):
-            _train(students[number], data, runtime, recipes, teachers, processes, copies)
+        with work.timed(f"evaluation/{image_set.method}/{student}/{seed_index}", team):
+            _train(students[number], data, runtime, recipes, teachers, team, copies)
 
 
 def _train(
