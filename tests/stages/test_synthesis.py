@@ -4,7 +4,7 @@ import io
 import itertools
 import logging
 import math
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import astuple, replace
 
 import pytest
@@ -124,8 +124,12 @@ def test_loop__is_adam_with_cosine_decay_average_and_clamp(group, targets_for, d
 
 
 @pytest.fixture
-def whole(targets_for, data, runtime, tmp_path):
-    """Call it to make the whole set of 4 classes x 3 images: images, labels, traces and film."""
+def whole(targets_for, teachers, data, runtime, tmp_path):
+    """Call it to make the whole set of 4 classes x 3 images: images, labels, traces and film.
+
+    With `stop` it is stopped after so many passes of the loop; those that record the statistics by
+    class or group are not counted.
+    """
 
     def run(
         config,
@@ -135,11 +139,14 @@ def whole(targets_for, data, runtime, tmp_path):
         initial=None,
         ipc=3,
         nearest=None,
+        stop=None,
     ):
         task = task_of(config, targets_for(config, names), data, ipc, initial)
         task = replace(task, nearest=nearest)
         header = images_header("gvbsm", {"toy": 1}, data)
-        groups = synthesize_set(task, runtime, tmp_path / folder / "images.safetensors", header)
+        with nullcontext() if stop is None else stop_after(stop, *teachers.values()):
+            path = tmp_path / folder / "images.safetensors"
+            groups = synthesize_set(task, runtime, path, header)
         images = groups.draft.read("images", torch.arange(4 * ipc))
         traces = [read_header(path)["trace"] for path in groups.paths]
         return images, groups.labels, traces, groups.film()
@@ -148,7 +155,7 @@ def whole(targets_for, data, runtime, tmp_path):
 
 
 @pytest.fixture
-def assert_resumes(whole, teachers, checkpoint_every):
+def assert_resumes(whole, checkpoint_every):
     """Call it to make a set that is stopped again and again, and to compare it with another.
 
     Args of the call: the settings, the set as `whole` gives it, after how many passes each stop
@@ -157,9 +164,9 @@ def assert_resumes(whole, teachers, checkpoint_every):
 
     def check(config, expected, stops, every=1, **of):
         checkpoint_every(every)
-        for calls in stops:
-            with stop_after(calls, *teachers.values()), pytest.raises(StoppedError):
-                whole(config, "stopped", **of)
+        for stop in stops:
+            with pytest.raises(StoppedError):
+                whole(config, "stopped", stop=stop, **of)
         images, labels, traces, film = whole(config, "stopped", **of)
         assert torch.equal(images, expected[0])
         assert torch.equal(labels, expected[1])
