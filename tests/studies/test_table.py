@@ -109,6 +109,20 @@ def test_csv__one_line_a_row_one_column_a_number(content, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["toy.csv"]
 
 
+def test_csv__an_axis_with_the_name_of_another_column_has_its_own(content, tmp_path):
+    """As in the studies `ipc` and `table4-ipc`; pandas would rename the second of two columns."""
+    content["axes"] = ["ipc", "student"]
+    for line in content["rows"]:
+        line["axes"] = {"ipc": 7, "student": "first 2"} if line["point"] else {}
+    write_csv(tmp_path / "toy.csv", content)
+    with (tmp_path / "toy.csv").open(newline="", encoding="utf-8") as file:
+        head, first, *_ = csv.reader(file)
+    assert len({*head}) == len(head)
+    found = dict(zip(head, first, strict=True))
+    assert (found["axis_ipc"], found["ipc"]) == ("7", "2")
+    assert (found["axis_student"], found["student"]) == ("first 2", "convnet8_d1")
+
+
 def test_format_study__has_the_paper_s_accuracy_beside_its_point(content):
     lines = format_study(content).splitlines()
     assert lines[0] == "toy: a toy (table 0)"

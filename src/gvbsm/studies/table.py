@@ -28,8 +28,9 @@
         recipe                   hash of everything that the students' results depend on
     versions  gvbsm, torch, device, precision ... of the last point
 
-`DIR/STUDY.csv` has the rows, a column for each number. `paper_top1` is the paper's accuracy
-of the same point, data set, student and images per class; empty where the paper gives none.
+`DIR/STUDY.csv` has the rows, a column for each number and axis. An axis that has the name of
+another column, such as `ipc`, is `axis_ipc`. `paper_top1` is the paper's accuracy of the same
+point, data set, student and images per class; empty where the paper gives none.
 """
 
 from __future__ import annotations
@@ -147,10 +148,7 @@ def write_csv(path: Path, content: Mapping[str, Any]) -> None:
         "label_bytes",
     )
     spreads = [(key, statistic) for key in ("top1", "top1_best") for statistic in ("mean", "std")]
-    head = [
-        "study",
-        "point",
-        *axes,
+    others = [
         *copied,
         "n",
         *(f"{key}_{statistic}" for key, statistic in spreads),
@@ -159,6 +157,9 @@ def write_csv(path: Path, content: Mapping[str, Any]) -> None:
         "seeds",
         *versions,
     ]
+    taken = {"study", "point", *others}
+    axis_columns = [f"axis_{axis}" if axis in taken else axis for axis in axes]
+    head = ["study", "point", *axis_columns, *others]
     with atomic(path) as temporary, temporary.open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file)
         writer.writerow(head)
