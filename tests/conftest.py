@@ -10,6 +10,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import settings
 from PIL import Image
 from torch import nn
 
@@ -32,6 +33,9 @@ from support.toy import (
     drawn_split,
     of_classes,
 )
+
+settings.register_profile("untimed", deadline=None)  # a busy machine must not fail a test
+settings.load_profile("untimed")
 
 
 @pytest.fixture(autouse=True, scope="session")
