@@ -135,7 +135,7 @@ def test_families_take_any_numbers(name, first_conv, parameter_count):
     assert model(images(32)).shape == (2, 10)
 
 
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=40, derandomize=True)
 @given(
     st.tuples(*[st.integers(1, 3)] * 2, *[st.integers(2, 9)] * 2),
     st.integers(0, 99),

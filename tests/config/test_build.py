@@ -71,7 +71,7 @@ def test_round_trip_of_every_preset_through_json_and_yaml(name, tmp_path):
     assert build_config(read_preset(write(tmp_path, yaml.safe_dump(plain)))) == config
 
 
-@settings(max_examples=12, deadline=None, derandomize=True)
+@settings(max_examples=12, derandomize=True)
 @given(
     st.fixed_dictionaries(
         {},

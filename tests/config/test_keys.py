@@ -84,7 +84,7 @@ trees = st.recursive(
 mappings = st.dictionaries(keys, trees, max_size=3)
 
 
-@settings(deadline=None, derandomize=True)
+@settings(derandomize=True)
 @given(mappings, mappings)
 def test_merge_laws(base, over):
     before = json.dumps([base, over])

@@ -79,7 +79,7 @@ def test_settle_epochs__known_answers(count, epochs, min_steps, expected):
     assert settle_epochs(settled, count, 25) == settled
 
 
-@settings(deadline=None, derandomize=True)
+@settings(derandomize=True)
 @given(
     st.integers(1, 300),
     st.integers(1, 70),

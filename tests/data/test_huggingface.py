@@ -182,9 +182,7 @@ def test_numbers_and_words_of_two_splits(tmp_path):
     st.lists(st.sampled_from(["ant", "bee", "cat"]), min_size=1, max_size=6),
     st.sampled_from(["parquet", "arrow", "disk", "words"]),
 )
-@settings(
-    max_examples=12, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=12, suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_the_order_of_classes_changes_no_picture_and_no_class(
     tmp_path_factory, order, classes, form
 ):

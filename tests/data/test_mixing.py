@@ -20,7 +20,7 @@ from gvbsm.data.mixing import (
 from support import reference
 from support.draws import generator, noise, within
 
-bounded = settings(deadline=None, derandomize=True, max_examples=25)
+bounded = settings(derandomize=True, max_examples=25)
 
 # CutMix
 

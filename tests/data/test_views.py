@@ -15,7 +15,7 @@ from gvbsm.data.views import Views, apply_views, resize, sample_views
 from support import reference
 from support.draws import generator, noise, within
 
-bounded = settings(deadline=None, derandomize=True, max_examples=25)
+bounded = settings(derandomize=True, max_examples=25)
 
 PAPER = ViewConfig(crop="resized", scale=(0.08, 1.0), ratio=(3 / 4, 4 / 3), flip=True, roll=0)
 

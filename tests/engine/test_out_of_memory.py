@@ -3,7 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
@@ -46,7 +46,6 @@ def gradients(model):
 
 
 @given(size=st.integers(1, 200), limit=st.integers(1, 200))
-@settings(deadline=None)
 def test_even_slices__all_rows_once_in_the_fewest_parts_of_like_size(size, limit):
     parts = list(even_slices(size, limit))
     assert [row for part in parts for row in range(part.start, part.stop)] == list(range(size))

@@ -103,7 +103,7 @@ def test_class_folders_do_not_part_images_from_their_soft_labels(workdir, tmp_pa
     assert load(tmp_path / "e").soft_labels is None
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(st.lists(st.text("aAb./\\ _-0\0é", max_size=4), min_size=2, max_size=12, unique=True))
 def test_class_folders_sort_as_the_classes_do(names):
     folders = class_folders(names)

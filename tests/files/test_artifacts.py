@@ -225,7 +225,7 @@ values = st.recursive(
 recipes = st.dictionaries(st.sampled_from("abc"), values, max_size=3)
 
 
-@settings(deadline=None, derandomize=True)
+@settings(derandomize=True)
 @given(recipes, recipes)
 def test_no_changes_means_the_same_recipe_and_fingerprint(old, new):
     same = json.dumps(old, sort_keys=True) == json.dumps(new, sort_keys=True)

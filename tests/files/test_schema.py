@@ -150,9 +150,7 @@ def write_spoilt(form, source, target, path, value):
 
 
 @pytest.mark.parametrize("form", list(MODELS))
-@settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
-)
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(data=st.data())
 def test_a_spoilt_entry_is_one_line_or_changes_nothing(form, forms, tmp_path, data):
     root, places, expected = forms

@@ -38,7 +38,7 @@ def draft(path):
 
 
 @given(order=st.permutations(range(7)), cuts=st.integers(1, 7))
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 def test_rows_of_several_writers__are_at_their_positions(tmp_path_factory, order, cuts):
     path = tmp_path_factory.mktemp("draft") / "x.safetensors"
     writers = [SharedDraft(path, ROWS, LONGEST) for _ in range(2)]

@@ -25,7 +25,7 @@ def shapes(tensors):
 
 
 @given(order=st.permutations(range(5)), cuts=st.integers(1, 5))
-@settings(deadline=None, max_examples=25)
+@settings(max_examples=25)
 def test_any_order_of_rows_gives_the_bytes_of_save(tmp_path_factory, order, cuts):
     folder = tmp_path_factory.mktemp("rows")
     save(folder / "saved.safetensors", TENSORS, HEADER)

@@ -21,7 +21,7 @@ from gvbsm.method.moments import Sums, add, counts, finalize
 from support import reference
 from support.toy import captured
 
-bounded = settings(deadline=None, derandomize=True, max_examples=40)
+bounded = settings(derandomize=True, max_examples=40)
 
 # (batch, channels, height, width), n_p: partial patches, maps below a patch, exact fits, batch 1.
 SHAPES = [

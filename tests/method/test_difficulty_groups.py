@@ -97,7 +97,7 @@ def test_groups__known_answers():
     assert group_numbers(values, labels, (5, 1, 3)).tolist() == [3, 1, 2, 0, 4, 0, 0]
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60, derandomize=True)
 @given(st.lists(st.tuples(st.integers(1, 6), st.integers(0, 9)), min_size=1, max_size=4))
 def test_groups__are_equal_parts_in_order_with_their_ends(classes):
     counts = [count for count, _ in classes]

@@ -7,7 +7,7 @@ from gvbsm.method.groups import class_rows, make_stack
 from support.strategies import labeled_batches
 
 CPU = torch.device("cpu")
-bounded = settings(deadline=None, derandomize=True, max_examples=25)
+bounded = settings(derandomize=True, max_examples=25)
 
 
 @bounded

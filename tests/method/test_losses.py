@@ -21,7 +21,7 @@ from gvbsm.method.moments import Moments, ema
 from support import reference
 from support.strategies import labeled_batches
 
-bounded = settings(deadline=None, derandomize=True, max_examples=25)
+bounded = settings(derandomize=True, max_examples=25)
 
 
 def noise(*shape, seed=0, dtype=torch.float64):

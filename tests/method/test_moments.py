@@ -9,7 +9,7 @@ from gvbsm.method.fast.sweeps import spread_patches
 from gvbsm.method.moments import Sums, add, counts, ema, finalize, pool_patches
 from support import reference
 
-bounded = settings(deadline=None, derandomize=True, max_examples=40)
+bounded = settings(derandomize=True, max_examples=40)
 sizes = st.integers(1, 9)
 
 

@@ -64,7 +64,7 @@ def sets(draw):
 
 
 @pytest.mark.parametrize("select", [*BY_FEATURES, balanced, by_forgetting])
-@settings(max_examples=40, deadline=None, derandomize=True)
+@settings(max_examples=40, derandomize=True)
 @given(given_set=sets())
 def test_right_classes_in_order_and_none_twice(select, given_set):
     features, labels, counts = given_set
@@ -179,7 +179,7 @@ def test_herding__known_answer():
     assert select_herding(features, labels, [5] * 1).tolist() == [1, 3, 2, 4, 0]
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60, derandomize=True)
 @given(seed=st.integers(0, 10**6), count=st.integers(1, 12), size=st.integers(1, 5))
 def test_herding__is_the_slow_twin(seed, count, size):
     features, labels = drawn(torch.zeros(count), seed, size), torch.zeros(count, dtype=torch.long)
@@ -222,7 +222,7 @@ def test_k_center__known_answer():
     assert select_k_center(features, labels, [6] * 1).tolist() == [5, 3, 0, 4, 2, 1]
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60, derandomize=True)
 @given(seed=st.integers(0, 10**6), count=st.integers(1, 12), size=st.integers(1, 5))
 def test_k_center__is_the_slow_twin(seed, count, size):
     features, labels = drawn(torch.zeros(count), seed, size), torch.zeros(count, dtype=torch.long)

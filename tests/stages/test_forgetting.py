@@ -57,7 +57,7 @@ def test_count__known_answer():
     assert count_forgetting(right.bool()).tolist() == [0, 1, 2, 0, 4, 1]
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60, derandomize=True)
 @given(st.lists(st.lists(st.booleans(), min_size=3, max_size=3), min_size=2, max_size=7))
 def test_count__is_the_slow_twin_and_never_learnt_is_most(rows):
     right = torch.tensor(rows)

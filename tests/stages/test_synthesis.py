@@ -228,7 +228,7 @@ def test_groups__known_answers():
     assert groups(uneven, 3, "original", late) == [[0, 3, 4], [1], [5], [2]]
 
 
-@settings(max_examples=60, deadline=None, derandomize=True)
+@settings(max_examples=60, derandomize=True)
 @given(
     st.lists(st.integers(1, 5), min_size=1, max_size=6),
     st.integers(1, 9),

@@ -42,7 +42,7 @@ def test_pack_rows__known_bits():
     assert packed_bytes(fields) == 2
 
 
-@settings(deadline=None, derandomize=True)
+@settings(derandomize=True)
 @given(
     st.lists(st.tuples(st.integers(-(2**33), 2**33), st.integers(0, 33)), min_size=1, max_size=15),
     st.integers(0, 4),
@@ -131,7 +131,7 @@ def test_the_mean_is_the_best_fill_for_the_square():
     torch.testing.assert_close(ours, 16 * kept.var(dim=1, correction=0), rtol=1e-3, atol=1e-3)
 
 
-@settings(deadline=None, derandomize=True)
+@settings(derandomize=True)
 @given(
     st.integers(2, 30),
     st.floats(1e-4, 1e4),

@@ -149,7 +149,6 @@ def test_several_epochs_are_read_as_one(storage, size, written, runtime):
 
 
 @settings(
-    deadline=None,
     derandomize=True,
     max_examples=25,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
