@@ -289,15 +289,16 @@ def _write_shards(store: SoftLabels, labeled: Labeled, runtime: Runtime) -> None
     """Write the missing shards; several processes share them.
 
     Raises:
-        ArtifactError: If a file is in the way of one; nothing has then been labeled.
+        ArtifactError: If a file of the user has the name of a missing shard. Nothing is labeled
+            then.
     """
-    for shard in store.shards:
-        if not store.is_made(shard):
-            check_replaceable(shard.path)
+    missing = {shard.path for shard in store.shards if not store.is_made(shard)}
+    for path in sorted(missing):
+        check_replaceable(path)
     total = sum(map(store.batches, store.shards))
     with runtime.shared_progress(total, "labels", "batch") as bar:
         for shard in runtime.processes.deal(store.shards, len(store.shards)):
-            if store.is_made(shard):
-                bar.skip(store.batches(shard))
-            else:
+            if shard.path in missing:
                 store.write(shard, labeled(shard, bar.update))
+            else:
+                bar.skip(store.batches(shard))
