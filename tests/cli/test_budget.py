@@ -120,7 +120,7 @@ def test_edited_settings_are_not_overwritten(pictures, capsys, monkeypatch):
     assert main(["squeeze", "mine.npz", "--budget", "20m", *OPTIONS]) == 0
     file = pictures / "settings.yaml"
     file.write_text(file.read_text() + "# mine\n")
-    monkeypatch.setattr(choice, "check_mirror", None)  # it is told before anything is measured
+    monkeypatch.setattr(choice, "check_mirror", None)  # no network is timed before this fault
     assert main(["squeeze", "mine.npz", "--budget", "10m", *OPTIONS]) == 2
     assert "settings.yaml" in capsys.readouterr().err
     assert file.read_text().endswith("# mine\n")

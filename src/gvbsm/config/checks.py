@@ -296,7 +296,7 @@ def _corruption_faults(config: Config) -> Iterator[str]:
 
 
 def _unread_corruption_settings(section: CorruptionsConfig) -> Iterator[str]:
-    """Yield one message for each setting of corruptions, of which there are none."""
+    """Yield one message for each setting that only a kind of corruption would read."""
     for key, default in vars(CorruptionsConfig()).items():
         if (value := getattr(section, key)) != default:
             found = list(value) if isinstance(value, tuple) else value

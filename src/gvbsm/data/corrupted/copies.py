@@ -126,7 +126,7 @@ def folder_content(config: CorruptionsConfig, seed: int) -> str | None:
 def _digest(
     folder: Path, kind: str, severities: tuple[int, ...], most: int, seed: int, _state: State | None
 ) -> str:
-    """Hash the copies of a kind of at most `most` pictures."""
+    """Hash the copies of a kind, of at most `most` pictures, anew for each state of its file."""
     index = choose_pictures(count_pictures(folder, kind), most, seed)
     return hash_copies(folder, kind, severities, index)
 

@@ -17,7 +17,7 @@ class Source:
         root: What `data.root` must hold.
         image_size: Side of the pictures in pixels; None is read off the pictures.
         channels: Channels of the pictures; None is read off the pictures.
-        is_large: Whether pictures are photographs, or files that may be.
+        is_large: Whether pictures may be large: photographs, or files of any size.
     """
 
     name: str
