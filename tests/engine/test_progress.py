@@ -8,7 +8,7 @@ from types import ModuleType, SimpleNamespace
 import pytest
 import tqdm.notebook
 
-from gvbsm.engine.progress import bars
+from gvbsm.engine.progress import activity, bars
 from gvbsm.engine.progress import log as log_module
 from gvbsm.engine.progress.activity import ACTIVITY, Schedule
 from gvbsm.engine.progress.log import EARLY, JsonFormat, Screen, TextFormat, start_log
@@ -80,7 +80,7 @@ def test_lines_name_the_part_and_the_share_of_the_whole(clock, caplog, monkeypat
     monkeypatch.setattr(bars, "FEWEST_STEPS", 1)
     finished = set()
     planned = {"start-up": 0.0, "squeeze/a": 100.0, "squeeze/b": 300.0}
-    monkeypatch.setattr(ACTIVITY, "schedule", Schedule(planned, lambda: finished, clock))
+    monkeypatch.setattr(ACTIVITY, "schedule", Schedule(planned, lambda: finished, clock=clock))
     with caplog.at_level(logging.INFO, "gvbsm"), ACTIVITY.part("squeeze/a", "teacher 1 of 2"):
         work(clock, steps=2, seconds=50.0)
     start = "squeeze resnet18 (teacher 1 of 2): 1 of 2 steps in 50 s, 50 s a step, 50 s left; "
@@ -91,6 +91,34 @@ def test_lines_name_the_part_and_the_share_of_the_whole(clock, caplog, monkeypat
     run = ACTIVITY.run_progress()
     assert run.share == pytest.approx(0.25)
     assert run.seconds_left == pytest.approx(300 * (230 + 30) / (100 + 30))
+
+
+def test_parts_of_other_processes_count_by_the_share_that_is_done(clock):
+    finished, others = set(), {"squeeze/b": 0.5}
+    planned = {"squeeze/a": 100.0, "squeeze/b": 300.0}
+    schedule = Schedule(planned, lambda: finished, lambda: others, clock)
+    assert schedule.progress({"squeeze/a": 0.25}).share == pytest.approx((25 + 150) / 400)
+    others["squeeze/a"] = 0.9  # what this process knows of its own part is newer
+    clock.now += 5
+    assert schedule.progress({"squeeze/a": 0.5}).share == pytest.approx((50 + 150) / 400)
+    finished.add("squeeze/b")
+    clock.now += 5
+    assert schedule.progress({"squeeze/a": 0.5}).share == pytest.approx((50 + 300) / 400)
+
+
+def test_a_hidden_loop_tells_now_and_then_how_far_its_part_is(clock, monkeypatch):
+    told = []
+    monkeypatch.setattr(activity.time, "monotonic", clock)
+    monkeypatch.setattr(ACTIVITY, "_told_at", clock())
+    monkeypatch.setattr(ACTIVITY, "tell", lambda *part: told.append(part))
+    with ACTIVITY.part("squeeze/b"), bars.begin(8, "squeeze", "step", quiet=True) as bar:
+        bar.update()
+        clock.now += 5
+        bar.update()
+        bar.update()
+        clock.now += 5
+        bar.update(2)
+    assert told == [("squeeze/b", 0.25), ("squeeze/b", 0.625)]
 
 
 def test_quiet_loops_count_on_for_those_who_stop_them(capsys):

@@ -5,7 +5,7 @@ from collections import Counter
 import pytest
 
 from gvbsm.engine.progress import bars
-from gvbsm.engine.progress.shared import SECONDS, SharedBar
+from gvbsm.engine.progress.shared import SECONDS, SharedBar, SharedParts
 from support.clock import Clock
 
 
@@ -73,3 +73,18 @@ def test_the_block_waits_for_the_others_unless_it_fails():
     with shared:
         pass
     assert calls == ["add", "add", "barrier", "add", "add"]
+
+
+def test_parts__each_is_read_as_it_was_told_last():
+    numbers = Counter()
+
+    def add(name, count):
+        numbers[name] += count
+        return numbers[name]
+
+    first, other = SharedParts(add), SharedParts(add)
+    other.tell("squeeze/b", 0.5)
+    other.tell("squeeze/b", 0.25)  # its next loop
+    assert first.read(["squeeze/a", "squeeze/b"]) == {"squeeze/a": 0.0, "squeeze/b": 0.25}
+    first.tell("squeeze/b", 1.0)  # they share this part
+    assert first.read(["squeeze/b"]) == {"squeeze/b": 1.0}

@@ -56,6 +56,31 @@ def is_made(item):
 missing = Teamwork(Workspace(folder), us).missing(range(1, 6), is_made)
 (folder / f"{us.rank}.json").write_text(json.dumps([missing, asked]))
 """
+# The second process is halfway through its teacher when the first asks how far the run is.
+HALFWAY = """
+import pathlib, sys
+from gvbsm.engine.processes import ALONE, join
+from gvbsm.engine.progress import bars
+from gvbsm.engine.progress.activity import ACTIVITY
+from gvbsm.files import manifest
+from gvbsm.pipeline.work_sharing import Teamwork
+from gvbsm.store.workdir import Workspace
+us, folder = join(), pathlib.Path(sys.argv[1])
+if us.leads:
+    manifest.claim(folder)
+us.barrier()
+team = Teamwork(Workspace(folder), us)
+with team.begun():
+    if us.leads:
+        us.barrier()
+        team.follow({"squeeze/a": 30.0, "squeeze/b": 30.0})
+        (folder / "share").write_text(str(ACTIVITY.run_progress().share))
+    else:
+        with team.timed("squeeze/b", ALONE), bars.begin(8, "squeeze", "step", quiet=True) as bar:
+            bar.update(4)
+            us.barrier()
+assert ACTIVITY.tell is None
+"""
 # The second process fails when it has made its first images; the first has made some meanwhile.
 FAIL = """
 import signal, sys
@@ -260,6 +285,14 @@ def test_ctrl_c__is_heard_while_a_process_waits_for_another(preset, tmp_path):
     finally:
         second.kill()
         second.communicate()
+
+
+def test_progress__counts_the_part_of_another_process(tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text(HALFWAY)
+    done = torchrun(2, script, tmp_path / "run")
+    assert done.returncode == 0, done.stderr
+    assert float((tmp_path / "run" / "share").read_text()) == 0.25
 
 
 def test_progress__says_how_much_of_a_planned_run_is_done(tmp_path, monkeypatch):

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
 from typing import TypeVar
 
 from gvbsm.config import Parallel
-from gvbsm.engine.processes import ALONE, Processes
+from gvbsm.engine.processes import ALONE, ProcessError, Processes
 from gvbsm.engine.progress.activity import ACTIVITY, Schedule
+from gvbsm.engine.progress.shared import SharedParts
 from gvbsm.files.artifacts import check_replaceable
 from gvbsm.files.checkpoint import remove_finished
 from gvbsm.files.log_file import log_file
@@ -29,6 +30,7 @@ class Teamwork:
     def __init__(self, workspace: Workspace, processes: Processes) -> None:
         self.workspace, self._processes = workspace, processes
         self._title = ""  # of the network at work
+        self._parts = SharedParts(processes.shared_numbers())
 
     @contextmanager
     def begun(self) -> Iterator[None]:
@@ -40,7 +42,11 @@ class Teamwork:
         """
         if not self._processes.leads:
             self.workspace.check_shared(self._processes)
-            yield
+            ACTIVITY.tell = self._tell
+            try:
+                yield
+            finally:
+                ACTIVITY.tell = None
             self._processes.barrier()
             return
         with self.workspace.locked(), log_file(self.workspace.directory):
@@ -52,6 +58,10 @@ class Teamwork:
             finally:
                 ACTIVITY.schedule = None
             self._processes.barrier()
+
+    def _tell(self, key: str, share: float) -> None:
+        with suppress(ProcessError):  # a process that has failed is told where they meet
+            self._parts.tell(key, share)
 
     def follow(self, seconds: Mapping[str, float]) -> None:
         """Let progress say how much of the run is done.
@@ -70,7 +80,10 @@ class Teamwork:
                 if note is not None and note != before.get(key, missing)
             }
 
-        ACTIVITY.schedule = Schedule(seconds, finished)
+        def elsewhere() -> dict[str, float]:
+            return self._parts.read(seconds) if self._processes.world > 1 else {}
+
+        ACTIVITY.schedule = Schedule(seconds, finished, elsewhere)
 
     def check_replaceable(self, path: Path) -> None:
         """Check in process 0 that a result may be written, before the work that it is made from.

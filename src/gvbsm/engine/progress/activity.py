@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol
 from gvbsm.engine.progress.spelling import plural, spell_duration
 
 PRIOR_SECONDS = 30.0  # weight of the plan's own speed beside the measured one
-FRESH_SECONDS = 5.0  # for which the finished parts are not looked up again
+FRESH_SECONDS = 5.0  # for which the parts of the other processes are not looked up or told again
 
 
 class Loop(Protocol):
@@ -40,6 +40,7 @@ class Schedule:
     Args:
         seconds: Key of each part, as in `seconds.json` -> planned seconds.
         finished: Returns the keys of the parts that this run has finished, in all its processes.
+        elsewhere: Returns the share that is done of each part at which another process works.
         clock: Returns the time in seconds.
     """
 
@@ -47,16 +48,19 @@ class Schedule:
         self,
         seconds: Mapping[str, float],
         finished: Callable[[], set[str]],
+        elsewhere: Callable[[], Mapping[str, float]] = dict,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self._seconds, self._finished, self._clock = seconds, finished, clock
-        self._start = clock()
-        self._known, self._known_at = set[str](), -FRESH_SECONDS
+        self._seconds, self._finished, self._elsewhere = seconds, finished, elsewhere
+        self._clock, self._start = clock, clock()
+        self._known, self._others = set[str](), dict[str, float]()
+        self._known_at = -FRESH_SECONDS
 
     def _done(self, running: Mapping[str, float]) -> float:
         if self._clock() - self._known_at >= FRESH_SECONDS:
-            self._known, self._known_at = self._finished(), self._clock()
-        shares = {**running, **dict.fromkeys(self._known, 1.0)}
+            self._known, self._others = self._finished(), dict(self._elsewhere())
+            self._known_at = self._clock()
+        shares = {**self._others, **running, **dict.fromkeys(self._known, 1.0)}
         return sum(planned * shares.get(key, 0.0) for key, planned in self._seconds.items())
 
     def progress(self, running: Mapping[str, float]) -> RunProgress | None:
@@ -65,7 +69,7 @@ class Schedule:
         The planned time of the remaining parts is scaled by how long the finished ones took.
 
         Args:
-            running: Key of an unfinished part -> share of it that is done.
+            running: Key of the part at which this process works -> share of it that is done.
         """
         total = sum(self._seconds.values())
         if total <= 0:
@@ -80,6 +84,7 @@ class Activity:
 
     Attributes:
         schedule: The planned time of the run; None if there is none.
+        tell: tell(key, share) tells process 0 how much of a part is done; None in process 0.
         title: The part at work among its kind, such as `teacher 2 of 5`; may be empty.
         loop: The innermost loop at work; None between loops.
         begun: When it began, in seconds of the monotonic clock.
@@ -87,6 +92,8 @@ class Activity:
 
     def __init__(self) -> None:
         self.schedule: Schedule | None = None
+        self.tell: Callable[[str, float], None] | None = None
+        self._told_at = -FRESH_SECONDS
         self.title = ""
         self.loop: Loop | None = None
         self.begun = 0.0
@@ -121,10 +128,20 @@ class Activity:
         """Return how far the whole run is; None without a schedule."""
         if self.schedule is None:
             return None
-        loop, running = self.loop, {}
-        if self._key is not None and loop is not None and loop.total:
-            running[self._key] = min(1.0, loop.n / loop.total)
-        return self.schedule.progress(running)
+        return self.schedule.progress(self._running())
+
+    def stepped(self) -> None:
+        """Tell process 0 now and then how far this process is; loops call it at each step."""
+        if self.tell is not None and time.monotonic() - self._told_at >= FRESH_SECONDS:
+            self._told_at = time.monotonic()
+            for key, share in self._running().items():
+                self.tell(key, share)
+
+    def _running(self) -> dict[str, float]:
+        loop = self.loop
+        if self._key is None or loop is None or not loop.total:
+            return {}
+        return {self._key: min(1.0, loop.n / loop.total)}
 
 
 ACTIVITY = Activity()  # of this process

@@ -32,7 +32,8 @@ else:
 class Bar(TqdmBar):
     """A bar on a terminal. A log line is written at most once a minute, for the log file.
 
-    A hidden bar counts on, so that a stopped run can say how far it was.
+    A hidden bar counts on, so that a stopped run can say how far it was, and process 0 how far the
+    other processes are.
     """
 
     _activity: Activity | None = None  # held here, since tqdm closes bars when Python ends, too
@@ -57,6 +58,7 @@ class Bar(TqdmBar):
         if not self.disable:
             return super().update(n)
         self.n += n or 0
+        ACTIVITY.stepped()
         return None
 
     def display(self, *arguments: Any, **options: Any) -> Any:

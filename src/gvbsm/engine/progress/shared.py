@@ -1,9 +1,9 @@
-"""Progress of a loop whose steps several processes share."""
+"""Progress of loops whose steps several processes share, and of parts that each works at alone."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, Self
 
 from gvbsm.engine.progress.bars import Bar
@@ -74,3 +74,29 @@ class SharedBar:
             self._own[kind] = 0
             show(total - self._shown[kind])
             self._shown[kind] = total
+
+
+class SharedParts:
+    """The share that is done of each part of a run, which the processes tell each other.
+
+    Args:
+        add: add(name, count): add to a number that the processes share, and return it.
+    """
+
+    def __init__(self, add: Callable[[str, int], int]) -> None:
+        self._add, self._told = add, dict[str, int]()
+
+    def tell(self, key: str, share: float) -> None:
+        """Tell the others how much of a part is done; one process works at it.
+
+        Args:
+            key: Key of the part.
+            share: The share of it that is done, from 0 to 1.
+        """
+        permille = round(1000 * share)
+        self._add(key, permille - self._told.get(key, 0))
+        self._told[key] = permille
+
+    def read(self, keys: Iterable[str]) -> dict[str, float]:
+        """Return the share that is done of each part; 0 of one that nobody has told."""
+        return {key: min(1.0, self._add(key, 0) / 1000) for key in keys}
