@@ -10,6 +10,7 @@ from gvbsm.config import ConfigError
 from gvbsm.config.build import as_config
 from gvbsm.data.loading import plain_batches
 from gvbsm.data.starts import Start
+from gvbsm.engine import device
 from gvbsm.files.artifacts import ArtifactError
 from gvbsm.files.manifest import claim
 from gvbsm.files.tensors import load_tensors
@@ -77,6 +78,14 @@ def test_the_features_are_those_of_the_teacher_that_is_named(run, name, choose):
     found = select_pictures(inputs(run), name)
     assert torch.equal(found, choose([features_of(run, "wrn10_1")], labels, [3] * 10))
     assert not torch.equal(found, choose([features_of(run, "convnet8_d1")], labels, [3] * 10))
+
+
+def test_the_progress_of_the_features_knows_its_end(run, monkeypatch):
+    bars, begin = [], device.begin
+    monkeypatch.setattr(device, "begin", lambda *about: bars.append(begin(*about)) or bars[-1])
+    monkeypatch.setattr(selection, "BATCH", 100)
+    select_pictures(inputs(run), "herding")
+    assert [(bar.total, bar.unit) for bar in bars] == [(15, "batch")]  # of 1,438 pictures
 
 
 def test_balanced_takes_features_and_logits_of_the_teacher(run):

@@ -108,9 +108,11 @@ class Runtime:
             return bar
         return SharedBar(bar, self.processes.shared_numbers(), self.processes.barrier)
 
-    def track(self, items: Iterable[Item], name: str, unit: str = "item") -> Iterator[Item]:
-        """Yield `items` and show the progress."""
-        with begin(None, name, unit, self.quiet, items) as bar:
+    def track(
+        self, items: Iterable[Item], name: str, unit: str = "item", total: int | None = None
+    ) -> Iterator[Item]:
+        """Yield `items` and show the progress; `total` is their number if they have no length."""
+        with begin(total, name, unit, self.quiet, items) as bar:
             yield from bar
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -285,7 +286,9 @@ def _outputs(inputs: SelectionInputs, listed: Tensor) -> Iterator[Features]:
     repeated = len(listed) > len(data.train)
     split = data.train.select(listed) if repeated else data.train
     batches = plain_batches(data, split, BATCH, runtime, workers)
-    pictures = runtime.track((images for images, _ in batches), f"features of {backbone}")
+    images = (images for images, _ in batches)
+    count = math.ceil(len(split) / BATCH)
+    pictures = runtime.track(images, f"features of {backbone}", "batch", count)
     try:
         yield from feature_batches(inputs.teachers[backbone], pictures, runtime)
     except DataError:
