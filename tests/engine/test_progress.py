@@ -127,7 +127,9 @@ def test_quiet_loops_count_on_for_those_who_stop_them(capsys):
         bar.update()
         assert (ACTIVITY.loop.n, ACTIVITY.loop.total, ACTIVITY.loop.desc) == (2, 5, "labels")
     assert ACTIVITY.loop is None
-    assert list(bars.begin(None, "x", "item", True, [1, 2])) == [1, 2]
+    with bars.begin(None, "x", "item", True, [1, 2]) as bar:
+        assert [(item, bar.n) for item in bar] == [(1, 0), (2, 1)]
+    assert (bar.n, bar.total) == (2, 2)
     assert capsys.readouterr() == ("", "")
 
 

@@ -9,7 +9,7 @@ import io
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
@@ -60,6 +60,15 @@ class Bar(TqdmBar):
         self.n += n or 0
         ACTIVITY.stepped()
         return None
+
+    def __iter__(self) -> Iterator[Any]:
+        """Yield the items and count them."""
+        if not self.disable:
+            yield from super().__iter__()
+            return
+        for item in self.iterable:
+            yield item
+            self.update()
 
     def display(self, *arguments: Any, **options: Any) -> Any:
         """Show the bar, and log a line if one is due; tqdm calls this now and then."""
