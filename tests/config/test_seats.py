@@ -14,6 +14,7 @@ PAGE = (Path(__file__).parents[2] / "docs" / "recipe.md").read_text(encoding="ut
 TRAINED = "Teachers of the runs on CIFAR-10"
 FREE = (  # of the machine, or of what is shown beside
     "data.root",
+    "processes",
     "threads",
     "precision",
     "evaluation.tests",
@@ -35,6 +36,7 @@ SEATS = {
         {"airbench": CHEAP, "convnet128": LONGER},
     ),
     "cifar10-convnet-best --ipc 1": ("1 image per class, ConvNet-128", [], None),
+    "cifar10-convnet-best --ipc 50": ("50 images per class, two teachers", [], None),
     "cifar100-convnet-best --ipc 1": ("CIFAR-100, 1 image per class", [], None),
     "cifar100-convnet-best --ipc 10": ("CIFAR-100, 10 images per class", [], None),
 }
