@@ -117,6 +117,11 @@ def test_map__of_few_points(count):
     assert map_points(torch.eye(count, 4)).isfinite().all()
 
 
+def test_map__of_equal_points_is_one_point():
+    """As of a teacher that says the same of all pictures: scikit-learn would end the process."""
+    assert torch.equal(map_points(torch.ones(5, 4)), torch.zeros(5, 2))
+
+
 # What a teacher sees
 
 

@@ -108,8 +108,11 @@ def analyze_set(
 def map_points(vectors: Tensor) -> Tensor:
     """Map vectors, (points, dimensions), to the plane by t-SNE: float32 (points, 2).
 
-    The perplexity is 30, or less for fewer than 91 points. The result is deterministic.
+    The perplexity is 30, or less for fewer than 91 points. The result is deterministic. Equal
+    vectors, which scikit-learn cannot take, are all at the origin.
     """
+    if bool((vectors == vectors[0]).all()):
+        return torch.zeros(len(vectors), 2)
     from sklearn.manifold import TSNE  # slow to import
 
     perplexity = min(30.0, (len(vectors) - 1) / 3)
