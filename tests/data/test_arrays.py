@@ -154,6 +154,16 @@ def test_pixels_of_a_doubtful_range_are_refused(change, message, tmp_path):
         load_dataset("npz", write_npz(tmp_path / "a.npz", **both(change)))
 
 
+@pytest.mark.parametrize("side", ["train", "test"])
+def test_one_nan_on_either_side_is_refused(side, tmp_path):
+    images = arrays()[f"{side}_images"] / 255
+    images[0, 0, 0] = np.nan
+    other = {"train": "test", "test": "train"}[side]
+    changed = {f"{side}_images": images, f"{other}_images": arrays()[f"{other}_images"] / 255}
+    with pytest.raises(DataError, match="float64 from nan to nan: expected"):
+        load_dataset("npz", write_npz(tmp_path / "a.npz", **changed))
+
+
 def test_class_names_as_bytes_or_with_a_byte_order_mark_are_read_as_text(tmp_path):
     for raw in (["café", "b"], [n.encode() for n in ("café", "b")], ["\ufeffcafe\u0301", "b "]):
         file = write_npz(tmp_path / "a.npz", class_names=np.array(raw))

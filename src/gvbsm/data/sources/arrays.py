@@ -263,8 +263,9 @@ def to_uint8(arrays: dict[str, NDArray[Any]], keys: Sequence[str], file: Path) -
         raise DataError(f"images of train and test in {file} must have one type, found {kinds}")
     if arrays[keys[0]].dtype.kind not in "biuf":
         raise DataError(f"images of {file} must be uint8 (0 to 255), found {kinds[0]}")
-    low = float(min(arrays[key].min() for key in keys))
-    high = float(max(arrays[key].max() for key in keys))
+    # np.min and np.max keep a NaN of any split, which min and max may drop
+    low = float(np.min([arrays[key].min() for key in keys]))
+    high = float(np.max([arrays[key].max() for key in keys]))
     span = f"{low:.6g} to {high:.6g}"
     scale = 255 if high <= 1 and kinds[0] != "uint8" else 1
     # a comparison with NaN is false
