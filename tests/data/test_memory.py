@@ -79,6 +79,24 @@ def test_words_and_names_of_classes():
     assert read(Subset(named, range(9))).class_names == ("one", "two", "three")
 
 
+def test_words_in_an_array_of_objects():
+    """As pandas holds them."""
+    words = np.array(["cat", "ant", "bee"], dtype=object)[Y]
+    assert read((X, words)).class_names == ("ant", "bee", "cat")
+
+
+def test_pixels_of_any_memory_layout_are_the_same_pictures():
+    """OpenCV's BGR turned to RGB has a stride below 0, and networks give bfloat16."""
+    plain = read(Listed(list(zip(X, Y, strict=True))))
+    turned = np.ascontiguousarray(X[..., ::-1])[..., ::-1]
+    assert read(Listed(list(zip(turned, Y, strict=True)))).fingerprint == plain.fingerprint
+    halves = np.array([0, 1], dtype=np.uint8)[X // 128]  # exact in bfloat16
+    bf16 = torch.from_numpy(halves).permute(0, 3, 1, 2).bfloat16()
+    expected = read((halves * 255, Y)).fingerprint
+    assert read((bf16, Y)).fingerprint == expected
+    assert read(Listed(list(zip(bf16, Y, strict=True)))).fingerprint == expected
+
+
 def test_gray_pictures_and_several_sizes():
     assert read((X[..., 0], Y)).channels == 1
     gray = [(Image.fromarray(image[..., 0]), int(label)) for image, label in zip(X, Y, strict=True)]
@@ -105,7 +123,17 @@ def test_gray_pictures_and_several_sizes():
         ((X[0, 0, 0], Y), r"X of train must be \[N,H,W\]"),
         ((X / 50.0 - 1, Y), r"images of data are float64 from -1 to 4.1: expected 0 to 255"),
         (Listed([(X[0], 0), X]), r"picture 1 of data of train is a ndarray: expected \(image, l"),
-        (Listed([(X[0], 0), (X[0] - 0.5, 1)]), r"picture 1 of data of train is torch.float64 from"),
+        (Listed([(X[0], 0), (X[0] - 0.5, 1)]), r"picture 1 of data of train is float64 from -0.5"),
+        (
+            Listed([(X[0].astype(np.uint16) * 257, 0)]),
+            r"train is uint16 from \d+ to 6\d+: expected",
+        ),
+        (Listed([(X[0] * 1j, 0)]), r"picture 0 of data of train is a ndarray: expected a picture"),
+        (Listed([("a.png", 0)]), r"picture 0 of data of train is a str: expected a picture of P"),
+        (Listed([({"x": X[0]}, 0)]), r"picture 0 of data of train is a dict: expected a picture"),
+        (Listed([([[1, 2], [3]], 0)]), r"picture 0 of data of train is a list: expected a pict"),
+        (Listed([(X[0], b"\xff")]), r"a label of data of train is b'.xff': expected"),
+        ((X, np.array([*"abc", None], dtype=object)[Y + 1]), r"a label of train is None: expected"),
         (Listed([(X[0], 0.5)]), r"a label of data of train is 0.5: expected an integer or a word"),
         (Listed([(np.zeros((4, 4, 5)), 0)]), r"has the shape \(4, 4, 5\): expected \(C,H,W\), "),
         (Listed([]), r"data of train holds no pictures"),

@@ -6,6 +6,7 @@ Shapes: N pictures, C channels, H rows, W columns.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median_low
@@ -145,11 +146,15 @@ def _pixels(split: Split) -> Tensor:
 
 
 def _array(values: Any) -> NDArray[Any]:
-    return values.detach().cpu().numpy() if isinstance(values, Tensor) else np.asarray(values)
+    if not isinstance(values, Tensor):
+        return np.asarray(values)
+    values = values.detach().cpu()
+    array: NDArray[Any] = (values.float() if values.dtype == torch.bfloat16 else values).numpy()
+    return array
 
 
 def _labels(labels: NDArray[Any], count: int, side: str) -> list[int | str]:
-    if labels.dtype.kind not in "iuUS" or labels.size != max(labels.shape, default=0):
+    if labels.dtype.kind not in "iuUSO" or labels.size != max(labels.shape, default=0):
         raise DataError(
             f"y of {side} must be integers or words [N], found {labels.dtype} {labels.shape}"
         )
@@ -160,9 +165,10 @@ def _labels(labels: NDArray[Any], count: int, side: str) -> list[int | str]:
 
 def _label(value: Any, where: str) -> int | str:
     value = value.item() if hasattr(value, "item") and getattr(value, "ndim", 0) == 0 else value
-    if isinstance(value, bool) or not isinstance(value, int | str | bytes):
-        raise DataError(f"a label of {where} is {value!r:.60}: expected an integer or a word")
-    return value if isinstance(value, int) else class_name(value)
+    with suppress(UnicodeDecodeError):
+        if isinstance(value, int | str | bytes) and not isinstance(value, bool):
+            return value if isinstance(value, int) else class_name(value)
+    raise DataError(f"a label of {where} is {value!r:.60}: expected an integer or a word")
 
 
 @dataclass(frozen=True)
@@ -198,24 +204,32 @@ def _picture(image: Any, name: str) -> Tensor:
     """One picture as uint8 (C, H, W), C 1 or 3."""
     if isinstance(image, Image.Image):
         return read_image(_InMemoryPicture(image, name), 1 if image.mode in GRAY_MODES else 3)
-    pixels = torch.as_tensor(_array(image))
+    try:
+        pixels = _array(image)
+    except (TypeError, ValueError):  # such as lists of several lengths
+        pixels = np.empty(0, dtype=object)
+    if pixels.dtype.kind not in "biuf":
+        raise DataError(
+            f"{name} is a {type(image).__name__}: expected a picture of Pillow, an array or a "
+            "tensor of real numbers"
+        )
     pixels = pixels[None] if pixels.ndim == 2 else pixels
     last = pixels.ndim == 3 and pixels.shape[0] not in (1, 3)
-    pixels = pixels.permute(2, 0, 1) if last else pixels
-    if pixels.ndim != 3 or pixels.shape[0] not in (1, 3) or not pixels.numel():
+    pixels = pixels.transpose(2, 0, 1) if last else pixels
+    if pixels.ndim != 3 or pixels.shape[0] not in (1, 3) or not pixels.size:
         raise DataError(
             f"{name} has the shape {tuple(np.shape(image))}: expected (C,H,W), (H,W,C) or (H,W), "
             "with 1 or 3 channels"
         )
-    if pixels.dtype == torch.uint8:
-        return pixels.contiguous()
+    if pixels.dtype == np.uint8:
+        return torch.from_numpy(pixels.copy())
     low, high = float(pixels.min()), float(pixels.max())
-    if not pixels.is_floating_point() or not (low >= 0 and high <= 1):
+    if pixels.dtype.kind != "f" or not (low >= 0 and high <= 1):
         raise DataError(
             f"{name} is {pixels.dtype} from {low:.6g} to {high:.6g}: expected uint8, or floats "
             "from 0 to 1; if it is normalized, leave that out"
         )
-    return (pixels.double() * 255).round().to(torch.uint8)
+    return torch.from_numpy(np.rint(pixels.astype(np.float64) * 255).astype(np.uint8))
 
 
 def _stacked(sides: Mapping[str, Iterator[tuple[Tensor, int | str]]], request: Request) -> _Sides:
