@@ -96,6 +96,12 @@ def test_sixteen_bits_are_scaled(tmp_path, suffix):
     assert read_image(path, 3).shape == (3, 1, 4)
 
 
+def test_transparency_of_sixteen_bits_is_white(tmp_path):
+    pixels = np.array([[0, 257, 32896]], dtype=np.uint16)
+    Image.fromarray(pixels).save(tmp_path / "deep.png", transparency=257)
+    assert read_image(tmp_path / "deep.png", 1).flatten().tolist() == [0, 255, 128]
+
+
 def test_cmyk_and_one_bit(tmp_path):
     Image.new("CMYK", (8, 8), (0, 255, 255, 0)).save(tmp_path / "c.jpg", quality=95)
     red = read_image(tmp_path / "c.jpg", 3).float().mean((1, 2))

@@ -128,6 +128,8 @@ def _to_mode(picture: Image.Image, mode: str) -> Image.Image:
         values = np.asarray(picture).astype(np.int64)
         if values.min() < 0 or values.max() > 65535:
             raise ValueError("pixels beyond 16 bits: save it with 8 or 16 bits")
+        if picture.has_transparency_data:  # a gray value that is clear
+            values[values == picture.info["transparency"]] = 65535
         picture = Image.fromarray(np.rint(values / 257).astype(np.uint8))
     elif picture.has_transparency_data:
         picture = picture.convert("RGBA")
