@@ -108,6 +108,18 @@ def test_imagenet_in_shards_is_normalized_as_published_weights_expect(folder, tm
     assert len(load_dataset("imagenet-1k", folder, image_size=8).train) == 8
 
 
+def test_a_jpeg_that_lacks_its_end_marker_is_read(tmp_path):
+    """As one in a folder."""
+    labels = [(f"{index}.cls", str(index % 2).encode()) for index in range(4)]
+    whole = [(f"{index}.jpg", encoded(index, "JPEG")) for index in range(4)]
+    cut = [(name, content[:-2]) for name, content in whole]
+    read = [
+        load_dataset("webdataset", write_shard(tmp_path / f"{name}.tar", members + labels))
+        for name, members in (("whole", whole), ("cut", cut))
+    ]
+    assert read[0].train.images.equal(read[1].train.images)
+
+
 def test_archives_beside_class_folders_are_no_shards(folder):
     for side in ("train", "val"):
         for name in ("n01440764", "n01443537"):

@@ -15,7 +15,14 @@ from typing import Any, BinaryIO, Protocol, TypeVar
 
 import numpy as np
 import torch
-from PIL import ExifTags, Image, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
+from PIL import (
+    ExifTags,
+    Image,
+    JpegImagePlugin,
+    PngImagePlugin,
+    TiffImagePlugin,
+    UnidentifiedImageError,
+)
 from torch import Tensor
 
 log = logging.getLogger("gvbsm")
@@ -208,9 +215,10 @@ def _loaded(file: Image.Image, path: Lying) -> Image.Image:
     try:
         file.load()
     except OSError:
-        if file.format not in ("JPEG", "MPO") or not isinstance(path, Path):
+        if not isinstance(file, JpegImagePlugin.JpegImageFile) or file.fp is None:
             raise
-        content = path.read_bytes()
+        file.fp.seek(0)
+        content = file.fp.read()
         # Were pixels missing, the decoder would take them from what is put in their place.
         ends = (b"", bytes(range(1, 250)) * 64)
         first, second = (open_file(io.BytesIO(content + end + _END_OF_JPEG)) for end in ends)
