@@ -59,6 +59,27 @@ def test_splits(tmp_path):
     assert sorted(reds(alone.train) + reds(alone.test)) == list(range(8))
 
 
+def test_a_picture_of_a_table_is_looked_at_again_in_another_table(tmp_path):
+    """Cells of the same places and sizes, one of them broken: the answer is that of its files."""
+
+    def skipped(name, *broken):
+        pictures = [encoded(i, "BMP") for i in range(4)]
+        cells = [
+            {"bytes": b"X" * len(cell) if i in broken else cell, "path": None}
+            for i, cell in enumerate(pictures)
+        ]
+        kinds = {"image": datasets.Image(), "label": datasets.ClassLabel(names=["ant", "bee"])}
+        columns = {"image": cells, "label": [0, 1, 0, 1]}
+        made = datasets.Dataset.from_dict(columns, features=datasets.Features(kinds))
+        root = write(tmp_path / name, train=made, test=table(4, 2))
+        return load_dataset("hub", root, cache_dir=tmp_path / "c", unreadable="skip").skipped
+
+    assert skipped("a", 2) == ("train[2]",)
+    assert skipped("b") == ()
+    assert skipped("c", 3) == ("train[3]",)
+    assert skipped("a", 2) == ("train[2]",)
+
+
 def test_columns(tmp_path):
     words = table(0, 4).remove_columns("label").add_column("label", ["x", "y", "x", "y"])
     data = load_dataset("hub", write(tmp_path / "a", train=words))

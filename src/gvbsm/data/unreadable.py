@@ -10,12 +10,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from gvbsm.data.pictures import DataError, Progress, Split, in_threads, read_image
+from gvbsm.files.state import state_of
+
+ESCAPED = "surrogateescape"  # names of files that are no UTF-8
 
 
 def find_unreadable(paths: Sequence[Any], progress: Progress) -> list[int]:
@@ -58,7 +63,7 @@ def leave_out(
         left = sorted(set(range(len(split))) - set(broken))
         if not left:
             raise DataError("none of the pictures of a split can be read; repair them")
-        kept.append(Split(split.labels[left], paths=tuple(split.paths[index] for index in left)))
+        kept.append(split.select(torch.tensor(left)))
     with suppress(OSError):  # what cannot be remembered is found again
         file.parent.mkdir(parents=True, exist_ok=True)
         draft = file.with_name(f"{file.name}.{os.getpid()}.tmp")
@@ -68,21 +73,21 @@ def leave_out(
 
 
 def _state(splits: Sequence[Split]) -> str:
-    """Hash the paths, inodes and times of pictures, which show a change."""
+    """Hash the names of pictures, and the sizes and times of their files, which show a change."""
     digest = hashlib.sha256()
+    files: set[str] = set()
     for split in splits:
         digest.update(f"{len(split)}\n".encode())
         for path in split.paths or ():
-            digest.update("\0".join(map(str, _version(path))).encode(errors="surrogateescape"))
+            if isinstance(path, Path):
+                files.add(str(path))
+                digest.update(f"{path}\n".encode(errors=ESCAPED))
+            else:
+                files.update(getattr(path, "files", ()))
+                digest.update(f"{path}\0{path.nbytes}\n".encode(errors=ESCAPED))
+    for file in sorted(files):
+        digest.update(f"{file}\0{state_of(Path(file))}\n".encode(errors=ESCAPED))
     return digest.hexdigest()
-
-
-def _version(path: Any) -> Iterator[object]:
-    yield from (path, path.stat().st_size if isinstance(path, Path) else path.nbytes)
-    file = path if isinstance(path, Path) else getattr(path, "shard", None)
-    if file is not None:
-        status = Path(file).stat()
-        yield from (status.st_ino, status.st_mtime_ns, status.st_ctime_ns)
 
 
 def _remembered(file: Path) -> list[list[int]] | None:

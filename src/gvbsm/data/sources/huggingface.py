@@ -38,6 +38,7 @@ class TableRow:
     nbytes: int
     table: Any = field(compare=False, repr=False)
     column: str = field(compare=False, repr=False)
+    files: tuple[str, ...] = field(compare=False, repr=False)
 
     def open(self) -> Image.Image:
         """Read its bytes and open them."""
@@ -151,6 +152,7 @@ def _split(
     paths: list[Lying] = []
     missing: dict[str, list[int]] = {"picture": [], "label": []}
     cells = _picture_table(table, source)
+    files = tuple(entry["filename"] for entry in cells.cache_files)
     for index, (nbytes, path) in enumerate(_cells(cells, source.column)):
         value = values[index]
         if value is None or (nbytes is None and not path):
@@ -160,7 +162,7 @@ def _split(
         if nbytes is None:
             paths.append(file_inside(path, source.folders, f"{where}, row {index}"))
         else:
-            paths.append(TableRow(side, index, nbytes, cells, source.column))
+            paths.append(TableRow(side, index, nbytes, cells, source.column, files))
     notes = [
         f"{where}: {len(rows)} of {len(table)} rows have no {what} and are left out "
         f"(first: {rows[0]})"

@@ -48,6 +48,11 @@ class Member:
     offset: int
     nbytes: int
 
+    @property
+    def files(self) -> tuple[str]:
+        """The shard."""
+        return (self.shard,)
+
     def open(self) -> Image.Image:
         """Read its bytes and open them."""
         with Path(self.shard).open("rb") as file:
