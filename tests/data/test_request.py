@@ -76,12 +76,18 @@ def test_tiny_imagenet_in_its_own_layout(tmp_path):
     data = load_dataset("tiny-imagenet", tmp_path, in_memory=False, cache_dir=tmp_path / "c")
     assert data.class_names == ("crane (n01)", "crane (n02)", "n03")
     assert [path.stem for path in data.test.paths] == ["val_n01", "val_n02", "val_n03"]
+    assert data.reading.left_out == {
+        "pictures of classes that train/ does not have": ["val_n99.png"]
+    }
     assert load_dataset("tiny-imagenet", tmp_path).train.images.shape == (6, 3, 64, 64)
     (tmp_path / "val" / "images" / "val_n02.png").unlink()
     with pytest.raises(DataError, match=r"val_n02\.png"):
         load_dataset("tiny-imagenet", tmp_path)
     (tmp_path / "val" / "val_annotations.txt").write_text(lines[1] + "\n")
     with pytest.raises(DataError, match="n02"):
+        load_dataset("tiny-imagenet", tmp_path)
+    (tmp_path / "val" / "images").rename(tmp_path / "val" / "pictures")
+    with pytest.raises(DataError, match=r"val/images is missing.*: unpack again"):
         load_dataset("tiny-imagenet", tmp_path)
 
 

@@ -27,6 +27,7 @@ from gvbsm.data.classes import (
     number_classes,
 )
 from gvbsm.data.pictures import DataError, Split
+from gvbsm.data.reading import Findings
 from gvbsm.data.sources.folders import read_folder
 from gvbsm.data.sources.request import MOST_PICTURES, Raw, Request
 
@@ -97,7 +98,11 @@ def read_npz(request: Request) -> Raw:
     if file is None:
         raise DataError(f"no .npz file in {request.root}: pass the file itself as --data.root")
     names, (train, test), notes = _read_splits(file, SIDES)
-    return Raw(names, train, test, notes=notes)
+    findings, known = Findings(), (*_keys(SIDES), "class_names")
+    with zipfile.ZipFile(file) as archive:
+        members = [name.removesuffix(".npy") for name in archive.namelist()]
+    findings.leave_out("arrays of other names", *(name for name in members if name not in known))
+    return Raw(names, train, test, notes=notes, left_out=findings.left_out)
 
 
 def read_training_arrays(file: Path) -> tuple[tuple[str, ...], Split, tuple[str, ...]]:

@@ -34,7 +34,7 @@ _STRAY_FOLDERS = {
 }
 _STRAY_FILES = {"thumbs.db", "desktop.ini", "ehthumbs.db"}
 
-_HIDDEN = "hidden files and folders"
+HIDDEN = "hidden files and folders"
 _STRAY = "files and folders of file servers or systems"
 _WORKDIRS = "work directories of gvbsm"
 
@@ -164,7 +164,7 @@ def _is_passed_over(path: Path, findings: Findings) -> bool:
     """Whether a file or folder is not of the data; why is noted."""
     name = path.name.lower()
     if name.startswith("."):
-        why = _HIDDEN
+        why = HIDDEN
     elif name in _STRAY_FOLDERS or name in _STRAY_FILES:
         why = _STRAY
     elif path.is_dir():
@@ -207,16 +207,19 @@ def read_tiny_imagenet(request: Request) -> Raw:
         raise DataError(f"expected train/ with class folders in {root}, beside val/")
     findings = Findings()
     pictures = scan(root / "train", findings)
-    present = {entry.name for entry in os.scandir(root / "val" / "images")}
+    if not (images := root / "val" / "images").is_dir():
+        raise DataError(f"{images} is missing, whose pictures {table.name} lists: unpack again")
+    present = {entry.name for entry in os.scandir(images)}
     held_out: dict[str, list[Path]] = {wnid: [] for wnid in pictures}
     for line in read_lines(table, findings):
         file, _, fields = line.partition("\t")
         wnid = fields.partition("\t")[0]
         if wnid not in held_out:  # a subset of the classes was unpacked
+            findings.leave_out("pictures of classes that train/ does not have", file)
             continue
         if file not in present:
             raise DataError(f"{table} lists {file}, but val/images does not hold it: unpack again")
-        held_out[wnid].append(root / "val" / "images" / file)
+        held_out[wnid].append(images / file)
     if missing := [wnid for wnid, listed in held_out.items() if not listed]:
         raise DataError(f"classes of {root / 'train'} that {table} does not list: {missing[:5]}")
     names = _words_for(root, tuple(pictures), findings)

@@ -17,6 +17,7 @@ from PIL import Image
 
 from gvbsm.data.classes import Classes, class_name, labels_of, number_classes
 from gvbsm.data.pictures import DataError, Lying, Split, open_file
+from gvbsm.data.reading import Findings
 from gvbsm.data.sources.hub_columns import choose_columns, declared_names, holds_labels
 from gvbsm.data.sources.hub_files import file_inside, folders_of
 from gvbsm.data.sources.hub_library import need
@@ -81,17 +82,25 @@ def read_hub(request: Request) -> Raw:
     classes = number_classes(known, declared_names(features[label]), f"train of {name}")
     train, notes = _split("train", tables["train"], source, values, classes)
     notes += classes.notes
+    others = [side for side in tables if side != "train"]
     for side in TEST_SPLITS:
         if side not in tables:
             continue
+        others.remove(side)
         if set(columns) <= set(tables[side].features):
             values = _values(tables[side], label, f"{side} of {name}")
             if any(value is not None for value in values):
                 matched = _match(values, classes, f"{side} of {name}")
                 test, more = _split(side, tables[side], source, values, matched)
-                return Raw(classes.names, train, test, notes=(*notes, *more, *matched.notes))
+                notes += [*more, *matched.notes]
+                raw = Raw(classes.names, train, test)
+                break
         notes.append(f"{side} of {name} has no labels: it is not used")
-    return replace(hold_out(train, classes.names, request), notes=tuple(notes))
+    else:
+        raw = hold_out(train, classes.names, request)
+    findings = Findings()
+    findings.leave_out("splits that are not used", *others)
+    return replace(raw, notes=tuple(notes), left_out=findings.left_out)
 
 
 # Labels

@@ -23,11 +23,12 @@ import torch
 from PIL import Image
 
 from gvbsm.data.classes import MOST_NAMES_BYTES, Classes, class_name, is_text, number_classes
-from gvbsm.data.pictures import DataError, Split, open_file
-from gvbsm.data.sources.folders import read_folder
+from gvbsm.data.pictures import SUFFIXES, DataError, Split, open_file
+from gvbsm.data.reading import Findings
+from gvbsm.data.sources.folders import HIDDEN, read_folder
 from gvbsm.data.sources.request import Raw, Request, hold_out
 
-PICTURES = {"jpg", "jpeg", "png", "webp", "ppm", "bmp", "tif", "tiff", "gif"}
+PICTURES = {suffix.removeprefix(".") for suffix in SUFFIXES}
 PICKLED = {"pyd", "pkl", "pickle", "pth", "pt"}
 LABEL_KEYS = ("label", "cls", "class", "class_id")  # of .json, in this order
 MOST_PICTURE_BYTES = 256 * 1024**2
@@ -77,12 +78,12 @@ def read_shards(request: Request) -> Raw:
     Raises:
         DataError: If there are no shards, or a sample is not as it should be.
     """
-    root = request.need_root()
+    root, findings = request.need_root(), Findings()
     files = find_shards(root)
     is_folder = os.path.isdir(root)  # noqa: PTH112
     folder = root if is_folder else files[0].parent
     sides = [_side(path.relative_to(folder) if is_folder else path) for path in files]
-    samples = [list(_samples(path, request)) for path in request.progress(files)]
+    samples = [list(_samples(path, request, findings)) for path in request.progress(files)]
     samples_of = {
         side: list(
             itertools.chain(*(s for s, of in zip(samples, sides, strict=True) if of == side))
@@ -96,8 +97,9 @@ def read_shards(request: Request) -> Raw:
     splits = {side: _split(members, classes) for side, members in samples_of.items() if members}
     if len(splits) == 1:
         raw = hold_out(next(iter(splits.values())), classes.names, request)
-        return replace(raw, root=folder, notes=classes.notes)
-    return Raw(classes.names, splits["train"], splits["test"], folder, classes.notes)
+    else:
+        raw = Raw(classes.names, splits["train"], splits["test"])
+    return replace(raw, root=folder, notes=classes.notes, left_out=findings.left_out)
 
 
 def read_imagenet(request: Request) -> Raw:
@@ -210,7 +212,7 @@ class _Headers(io.BufferedReader):
         return super().read(size)
 
 
-def _samples(path: Path, request: Request) -> Iterator[Sample]:
+def _samples(path: Path, request: Request, findings: Findings) -> Iterator[Sample]:
     """Each picture of a shard with its class: a number, or a word that names it."""
     size = path.stat().st_size
     samples: dict[str, dict[str, tarfile.TarInfo]] = {}
@@ -220,7 +222,10 @@ def _samples(path: Path, request: Request) -> Iterator[Sample]:
             tarfile.open(fileobj=file, mode="r:") as archive,
         ):
             for member in archive:
-                if member.isdir() or Path(member.name).name.startswith("."):
+                if member.isdir():
+                    continue
+                if Path(member.name).name.startswith("."):
+                    findings.leave_out(HIDDEN, f"{member.name} in {path}")
                     continue
                 key, extension = _name(member, path, size)
                 if extension in samples.setdefault(key, {}):
@@ -229,9 +234,12 @@ def _samples(path: Path, request: Request) -> Iterator[Sample]:
             _check_end(file, archive.offset, path)
             for key, members in samples.items():
                 picture = _picture(key, members, path)
-                if picture is not None:
-                    place = Member(str(path), picture.name, picture.offset_data, picture.size)
-                    yield place, _label(archive, key, members, path, request)
+                if picture is None:
+                    name = f"{key.lstrip('/')} in {path}"
+                    findings.leave_out("samples without a picture", name)
+                    continue
+                place = Member(str(path), picture.name, picture.offset_data, picture.size)
+                yield place, _label(archive, key, members, path, request)
     except (tarfile.TarError, EOFError, OverflowError) as error:
         raise DataError(
             f"cannot read {path} as an uncompressed tar file: {error}; repair or unpack it"
