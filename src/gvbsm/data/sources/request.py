@@ -64,14 +64,6 @@ class Raw:
     held_out: str = ""
 
 
-def take(split: Split, index: Tensor) -> Split:
-    """The pictures at `index`, int64 (n,)."""
-    if split.images is not None:
-        return Split(split.labels[index], split.images[index])
-    paths = split.paths or ()
-    return Split(split.labels[index], paths=tuple(paths[i] for i in index.tolist()))
-
-
 def hold_out(whole: Split, class_names: tuple[str, ...], request: Request) -> Raw:
     """Split a data set without a split of its own into training and test pictures.
 
@@ -86,7 +78,7 @@ def hold_out(whole: Split, class_names: tuple[str, ...], request: Request) -> Ra
     train, test = _split_indices(whole.labels, class_names, request)
     config = request.config
     share = f"{config.val_fraction:g} of each class (data.split_seed={config.split_seed})"
-    return Raw(class_names, take(whole, train), take(whole, test), held_out=share)
+    return Raw(class_names, whole.select(train), whole.select(test), held_out=share)
 
 
 def _split_indices(
