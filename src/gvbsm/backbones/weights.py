@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import re
 import warnings
 from collections import OrderedDict
@@ -20,6 +19,7 @@ from gvbsm.backbones.library import published_stems
 from gvbsm.config.errors import first_line
 from gvbsm.config.paths import user_path
 from gvbsm.files.network_names import file_stem
+from gvbsm.files.state import State, sha256_of, state_of
 
 SUFFIXES = (".safetensors", ".pth", ".pt", ".bin")
 _NAMED = 3  # most names of tensors in an error message
@@ -60,13 +60,12 @@ def weights_digest(name: str, directory: Path) -> str:
         ValueError: If there is no such file.
     """
     path = find_weights(name, directory)
-    return _digest(path, path.stat().st_mtime_ns)
+    return _digest(path, state_of(path))
 
 
 @lru_cache(maxsize=64)
-def _digest(path: Path, _changed: int) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+def _digest(path: Path, _state: State | None) -> str:
+    return sha256_of(path)
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:

@@ -8,7 +8,6 @@ teachers/SET/    its teachers and their card; a teacher of several sets is with 
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import re
 import shutil
@@ -34,6 +33,7 @@ from gvbsm.exchange.load import LABELS, TABLE, SetDescription, label_files, load
 from gvbsm.files.artifacts import ArtifactError, read_json
 from gvbsm.files.replacing import replacing
 from gvbsm.files.schema import Results, TeacherHeader, checked
+from gvbsm.files.state import sha256_of
 from gvbsm.files.tensors import load_tensors
 from gvbsm.store.distilled import DistilledDataset
 from gvbsm.store.workdir import Workspace
@@ -213,12 +213,6 @@ def _teachers(
     if new:
         (folder / INDEX).write_text(teacher_card(new, facts), encoding="utf-8")
     return teachers
-
-
-def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file, in hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_sums(folder: Path) -> None:

@@ -1,4 +1,4 @@
-"""The state of files: paths, sizes and times, by which a change is noticed without reading them."""
+"""The state of files, by which a change is noticed without reading them, and their SHA-256."""
 
 from __future__ import annotations
 
@@ -25,6 +25,12 @@ def state_of(path: Path) -> State | None:
     except OSError:
         return None
     return status.st_size, status.st_mtime_ns, status.st_ctime_ns
+
+
+def sha256_of(path: Path) -> str:
+    """Return the SHA-256 of a file's content, in hexadecimal digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def states_made(root: Path) -> dict[str, State]:
