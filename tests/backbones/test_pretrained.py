@@ -12,6 +12,7 @@ import torchvision.models
 from safetensors.torch import save_file
 
 from gvbsm.backbones import build_backbone
+from gvbsm.backbones.output_names import OutputNames
 from gvbsm.backbones.pretrained import Pretrained
 from gvbsm.config import ConfigError
 from gvbsm.config.build import as_config
@@ -94,6 +95,29 @@ def test_as_many_classes_under_other_names_keep_the_outputs_order(tmp_path):
     whole = written("wrn10_1", 4, tmp_path)
     model = Pretrained("wrn10_1", ("a", "b", "c", "d"), 64, 3, tmp_path).build()
     assert torch.equal(logits(model), logits(whole))
+
+
+@pytest.mark.parametrize(
+    ("classes", "fault"),
+    [
+        (("a", "b", "x", "y"), None),
+        (("a", "both", "x", "d"), None),  # may be the second or the third
+        (("b", "a", "x", "y"), "'x' and 1 more are not among them"),
+        (("both", "a", "c", "d"), "'both' may be b or c"),
+    ],
+)
+def test_other_names_keep_the_outputs_order_unless_a_known_one_says_otherwise(
+    classes, fault, tmp_path, monkeypatch
+):
+    known = OutputNames("its file", ("a", "b", "c", "d"), {"both": (1, 2)})
+    monkeypatch.setattr(Pretrained, "_names_with_weights", lambda *_: known)
+    whole = written("wrn10_1", 4, tmp_path)
+    pretrained = Pretrained("wrn10_1", classes, 64, 3, tmp_path)
+    if fault is None:
+        assert torch.equal(logits(pretrained.build()), logits(whole))
+        return
+    with pytest.raises(ValueError, match=fault):
+        pretrained.check()
 
 
 def test_a_list_of_names_orders_and_chooses_the_outputs(tmp_path):

@@ -146,7 +146,10 @@ class Pretrained:
         try:
             return match_outputs(self.class_names, outputs, published, self.backbone)
         except ValueError:
-            if len(self.class_names) == outputs:  # under other names, in the order of the outputs
+            # As many classes under other names: in the order of the outputs, as far as is known.
+            named = [] if published is None else published.outputs_of(self.class_names)
+            ordered = all(place in places for place, places in enumerate(named) if places)
+            if len(self.class_names) == outputs and ordered:
                 return list(range(outputs))
             raise
 
