@@ -718,6 +718,17 @@ def test_a_baseline_that_is_better_than_points_is_told(tmp_path):
     assert rival.advice.startswith("Compare the points only with each other. ")
 
 
+@pytest.mark.parametrize("method", ["gvbsm-hard", "random-unaugmented"])
+def test_other_labels_of_the_images_and_students_without_views_are_no_rivals(method, tmp_path):
+    root = write_study(tmp_path, done=3, values=((60.0, 60.2), (48.0, 48.2), (40.0, 40.2)))
+    (study,) = read_studies(root)
+    renamed = {"random-soft": method}
+    rows = [{**row, "method": renamed.get(row["method"], row["method"])} for row in study.rows]
+    assert method in {row["method"] for row in rows}
+    found = [finding.name for finding in find_in_study(study._replace(rows=rows), points=3)]
+    assert "rival" not in found
+
+
 def test_a_sweep_without_results(tmp_path, capsys):
     (tmp_path / "points").mkdir()
     assert main(["report", str(tmp_path)]) == 2

@@ -20,7 +20,7 @@ from gvbsm.files.sizes import byte_count
 from gvbsm.pipeline.budget.pictures import PRESET as OWN_PICTURES
 from gvbsm.reporting.facts import AccuracyRow, RunFacts, preset_name
 from gvbsm.reporting.network_findings import NETWORK_CHECKS, Finding
-from gvbsm.reporting.rivals import rival_words
+from gvbsm.reporting.rivals import is_augmented, rival_words
 from gvbsm.reporting.significance import noise, standard_error
 from gvbsm.reporting.wording import file_words, listed, method_words, percent
 
@@ -59,7 +59,7 @@ def verdict(facts: RunFacts) -> list[str]:
         for other in facts.rows
         if other.student == row.student
         and other.method not in (facts.method, "random-soft", *WHOLE_SET)
-        and _is_augmented(other.method)
+        and is_augmented(other.method)
     ]
     if baselines:
         best = sorted(baselines, key=lambda other: -other.last.mean)[:RIVALS_NAMED]
@@ -86,7 +86,7 @@ def _rivals(facts: RunFacts) -> Iterator[Finding]:
     kinds: dict[str, list[tuple[AccuracyRow, AccuracyRow, float]]] = {}
     for baseline in facts.rows:
         own = facts.row(facts.method, baseline.student)
-        is_other = images_of(baseline.method) != facts.method and _is_augmented(baseline.method)
+        is_other = images_of(baseline.method) != facts.method and is_augmented(baseline.method)
         if own is None or not is_other or baseline.method in WHOLE_SET:
             continue
         limit = noise(own.last, baseline.last, facts.test) or 0.0
@@ -121,11 +121,6 @@ def _rival(
     ]
     text = f"{words.subject} {how}: {'; '.join(cases)}. {words.meaning}"
     return Finding(f"rival-{kind}", "warning", text, words.advice)
-
-
-def _is_augmented(method: str) -> bool:
-    """Whether students of a method are trained on views, as those of other methods are."""
-    return not method.endswith("-unaugmented")
 
 
 def _images_alone(facts: RunFacts) -> Iterator[Finding]:

@@ -22,6 +22,11 @@ class RivalWords(NamedTuple):
     advice: str
 
 
+def is_augmented(method: str) -> bool:
+    """Whether students of a method are trained on views, as those of other methods are."""
+    return not method.endswith("-unaugmented")
+
+
 def rival_words(methods: Sequence[str], ipc: int) -> RivalWords:
     """The words for rivals of one kind of labels.
 

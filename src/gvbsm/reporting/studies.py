@@ -9,6 +9,7 @@ from typing import Any
 
 from gvbsm._version import __version__
 from gvbsm.config import WHOLE_SET
+from gvbsm.config.build import images_of
 from gvbsm.config.provenance import Origin
 from gvbsm.files.artifacts import ArtifactError, read_json
 from gvbsm.pipeline.tables import format_ipc
@@ -19,7 +20,7 @@ from gvbsm.reporting.figures.reading import StudyResults, fitting, read_studies,
 from gvbsm.reporting.findings import UNFINISHED_ADVICE
 from gvbsm.reporting.network_findings import Finding
 from gvbsm.reporting.rendering import Picture, save_pictures, write_html
-from gvbsm.reporting.rivals import rival_words
+from gvbsm.reporting.rivals import is_augmented, rival_words
 from gvbsm.reporting.significance import noise
 from gvbsm.reporting.wording import listed
 from gvbsm.studies.published import PublishedColumn
@@ -234,18 +235,23 @@ def find_in_study(study: StudyResults, points: int) -> list[Finding]:
 
 
 def _rivals(study: StudyResults, rows: Sequence[dict[str, Any]]) -> Iterator[Finding]:
-    """Baselines that beat the images at some points, one finding each.
+    """Baselines of other images that beat the images at some points, one finding each.
 
     Args:
         study: Its results; a baseline that is the same at all points has no point.
         rows: The rows of the points' own methods.
     """
     own_rows = {(row["point"], row["student"]): row for row in rows}
-    baselines = [row for row in study.rows if row not in rows and row["method"] not in WHOLE_SET]
+    baselines = [
+        row
+        for row in study.rows
+        if row not in rows and row["method"] not in WHOLE_SET and is_augmented(row["method"])
+    ]
     gaps: dict[str, list[float]] = {}
     for baseline in baselines:
         for (point, student), row in own_rows.items():
-            if baseline["student"] == student and baseline["point"] in (None, point):
+            is_there = baseline["student"] == student and baseline["point"] in (None, point)
+            if is_there and images_of(baseline["method"]) != images_of(row["method"]):
                 gap = baseline["top1"]["mean"] - row["top1"]["mean"]
                 if gap > (noise(_score(row), _score(baseline), None) or 0.0):
                     gaps.setdefault(baseline["method"], []).append(gap)
