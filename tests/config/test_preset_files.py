@@ -1,6 +1,7 @@
 """Presets with settings for single numbers of images per class: the table `at_ipc` of a file."""
 
 import re
+from pathlib import Path
 
 import pytest
 
@@ -9,7 +10,13 @@ from gvbsm.cli import main
 from gvbsm.cli.parsing import parse_run
 from gvbsm.config import ConfigError
 from gvbsm.config.build import as_config, build_config
-from gvbsm.config.preset_files import PRESETS, preset_names, read_preset, sources
+from gvbsm.config.preset_files import (
+    PRESETS,
+    preset_names,
+    read_preset,
+    sources,
+    usual_workdir,
+)
 from gvbsm.config.provenance import Origin
 from gvbsm.config.yaml_files import read_yaml
 from gvbsm.studies.definition import read_sweep_plan
@@ -36,6 +43,21 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / "first.yaml").write_text(FIRST)
     (tmp_path / "second.yaml").write_text(SECOND)
     return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("preset", "folder"),
+    [
+        ("digits", "digits"),
+        ("a/my.yaml", "my"),
+        ("my.yaml+random-soft", "my+random-soft"),
+        ("digits+a/my.yml", "digits+my"),
+        ("a/x.yaml+b/y.yaml", "x+y"),
+    ],
+)
+def test_presets_that_are_joined_have_a_folder_of_their_own(preset, folder):
+    assert usual_workdir(preset) == Path("runs", folder)
+    assert usual_workdir(preset, "sweep-") == Path("runs", f"sweep-{folder}")
 
 
 def short(config):

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-from pathlib import Path
 
 from gvbsm.cli.lists import with_lists
 from gvbsm.cli.parsing import check_preset, explain, long_option, start_log
@@ -12,7 +11,7 @@ from gvbsm.config import ConfigError
 from gvbsm.config.build import settings_parser
 from gvbsm.config.keys import merge
 from gvbsm.config.paths import user_path
-from gvbsm.config.preset_files import read_preset
+from gvbsm.config.preset_files import read_preset, usual_workdir
 from gvbsm.config.provenance import Origin
 from gvbsm.engine.launch import read_launch
 from gvbsm.engine.progress.log import Style
@@ -42,9 +41,9 @@ def sweep_verb(argv: list[str], others: Others) -> int:
         raise ConfigError(explain(str(error))) from None
     options = parsed.as_dict()
     quiet, log_format = bool(options.pop("quiet", False)), options.pop("log_format", None)
-    folder = user_path(options.pop("workdir", None) or f"runs/sweep-{Path(names[1]).stem}")
-    repeat = options.pop("repeat", 1)
     study, preset = names
+    folder = user_path(options.pop("workdir", None) or usual_workdir(preset, "sweep-"))
+    repeat = options.pop("repeat", 1)
     settings = read_preset(preset, options.get("ipc"))
     preset_settings = check_preset(parser, settings, preset)
     plan = read_sweep_plan(study, preset, options, repeat)

@@ -84,9 +84,14 @@ def preset_summaries() -> Iterator[PresetSummary]:
             yield PresetSummary(name, "baseline" if "method" in settings else "overlay", sentence)
 
 
-def usual_workdir(preset: str) -> Path:
-    """Return the default work directory of a preset: `runs/` and its name."""
-    return Path("runs") / Path(preset).stem
+def usual_workdir(preset: str, before: str = "") -> Path:
+    """Return the default work directory of a preset: `runs/` and its name.
+
+    Args:
+        preset: A preset, or several joined by `+`; of a file the name without folder and suffix.
+        before: What the name of the directory begins with.
+    """
+    return Path("runs") / (before + "+".join(Path(part).stem for part in preset.split("+")))
 
 
 def read_preset(name: str, ipc: object = None) -> dict[str, Any]:
