@@ -2,9 +2,10 @@
 
 import pytest
 
-from gvbsm.config import Config
+from gvbsm.config import Config, ConfigError
 from gvbsm.config.build import as_config, settings_lines
 from gvbsm.config.preset_files import preset_names
+from gvbsm.config.yaml_files import read_yaml
 
 ODD = {  # values that YAML could read as another type
     "ipc": 3,
@@ -50,3 +51,26 @@ def test_a_changed_value_has_its_default_beside_it():
     ]
     assert "seed: 0" in lines
     assert list(settings_lines(Config(), only_changed=True)) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("ipc: 1\nlabels: {epochs: 2}\nipc: 2\n", "line 3 names 'ipc' again"),
+        ("labels:\n  epochs: 2\nseed: 1\nlabels: {}\n", "line 4 names 'labels' again"),
+        ("at_ipc:\n  1: {seed: 1}\n  1: {seed: 2}\n", "line 3 names '1' again"),
+        ("# ipc: 1\n", "must hold a mapping of settings, found nothing"),
+        ("- ipc\n", "must hold a mapping of settings, found list"),
+    ],
+)
+def test_what_yaml_would_drop_or_leave_empty_is_refused(text, message, tmp_path):
+    path = tmp_path / "my.yaml"
+    path.write_text(text, encoding="utf-8")
+    with pytest.raises(ConfigError, match=message):
+        read_yaml(path)
+
+
+def test_mappings_side_by_side_may_have_the_same_keys(tmp_path):
+    path = tmp_path / "my.yaml"
+    path.write_text("a: &a {x: 1}\nb: {x: 2}\nc: {<<: *a, x: 3}\n1: {}\n'1': {}\n")
+    assert read_yaml(path) == {"a": {"x": 1}, "b": {"x": 2}, "c": {"x": 3}, 1: {}, "1": {}}

@@ -82,7 +82,8 @@ def read_yaml(path: Path) -> dict[str, Any]:
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(content, dict):
-        raise ConfigError(f"{path} must hold a mapping of settings, found {type(content).__name__}")
+        found = "nothing" if content is None else type(content).__name__
+        raise ConfigError(f"{path} must hold a mapping of settings, found {found}")
     return content
 
 
@@ -94,13 +95,31 @@ def _count_values(node: yaml.Node, known: dict[int, int]) -> int:
         known: Counts of the nodes that are done, by `id`; it is filled.
 
     Raises:
-        ValueError: If there are more than `MOST_YAML_VALUES`, or the node contains itself.
+        ValueError: If there are more than `MOST_YAML_VALUES`, the node contains itself, or a
+            mapping in it names a key twice.
     """
     if id(node) not in known:
         known[id(node)] = MOST_YAML_VALUES  # a node that contains itself finds this
+        if isinstance(node, yaml.MappingNode):
+            _check_keys(node)
         inner: list[Any] = node.value if isinstance(node, yaml.CollectionNode) else []
         parts = (part for item in inner for part in (item if isinstance(item, tuple) else (item,)))
         known[id(node)] = 1 + sum(_count_values(part, known) for part in parts)
     if known[id(node)] > MOST_YAML_VALUES:
         raise ValueError(f"its aliases make more than {MOST_YAML_VALUES} values")
     return known[id(node)]
+
+
+def _check_keys(node: yaml.MappingNode) -> None:
+    """Check that a mapping names each key once: YAML would keep the last value and drop the first.
+
+    Raises:
+        ValueError: Naming the first key that is there again.
+    """
+    keys = [key for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+    known: set[tuple[str, str]] = set()
+    for key in keys:
+        if (name := (key.tag, key.value)) in known:
+            line = key.start_mark.line + 1
+            raise ValueError(f"line {line} names {key.value!r} again; join both entries")
+        known.add(name)
