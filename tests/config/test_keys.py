@@ -145,7 +145,7 @@ def test_closest__asks_for_names_that_are_close():
         ({"labels": {"storage": {"bits": 7}}}, "labels.storage.bits must be 16 or 8; found 7"),
         (
             {"evaluation": {"students": "resnet18"}},
-            "evaluation.students must be a list of names, such as resnet18,convnet128; "
+            "evaluation.students must be a list of names, such as [resnet18, convnet128]; "
             "found resnet18",
         ),
         (
@@ -154,9 +154,9 @@ def test_closest__asks_for_names_that_are_close():
         ),
         (
             {"evaluation": {"lr_of": {"resnet18": "fast"}}},
-            "evaluation.lr_of must be a table, such as resnet18=0.5,wrn16_2=2; found fast",
+            "evaluation.lr_of must be a table, such as {resnet18: 0.5, wrn16_2: 2}; found fast",
         ),
-        ({"synthesis": {"crop_scale": [1]}}, "synthesis.crop_scale must be 2 numbers, such as 0"),
+        ({"synthesis": {"crop_scale": [1]}}, "synthesis.crop_scale must be 2 numbers, such as [0"),
         (
             {"squeeze": {"settings_of": {"wrn16_2": {"epochs": "x"}}}},
             "squeeze.settings_of.wrn16_2: squeeze.epochs must be a whole number; found x",
@@ -183,3 +183,9 @@ def test_a_value_of_a_wrong_type_is_told_in_words(given_settings, message):
 )
 def test_messages_of_a_parser_in_words(message, words):
     assert fault_in_words(message) == words
+
+
+def test_on_the_command_line_a_list_has_no_brackets():
+    message = 'Parser key "evaluation.students": Expected a list. Got value: null'
+    words = "evaluation.students must be a list of names, such as resnet18,convnet128; found null"
+    assert fault_in_words(message, on_command_line=True) == words

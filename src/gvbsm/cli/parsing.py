@@ -216,4 +216,4 @@ def explain(message: str) -> str:
     if message.startswith(start):
         option = message.removeprefix(start).split()[0]
         return unknown_field(option.lstrip("-").partition("=")[0], where="the command")
-    return fault_in_words(message)
+    return fault_in_words(message, on_command_line=True)

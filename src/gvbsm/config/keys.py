@@ -154,10 +154,14 @@ _WRONG_VALUE = re.compile(r'Parser key "(?P<name>[^"]+)":(?:.*(?:Got|Given) valu
 _NO_VALUE = re.compile(r"argument --(?P<name>\S+): expected one argument")
 
 
-def fault_in_words(message: str) -> str:
+def fault_in_words(message: str, on_command_line: bool = False) -> str:
     """Return a parser's message about the value of a setting as one line without types of Python.
 
     Messages about anything else stay as they are.
+
+    Args:
+        message: The message.
+        on_command_line: Whether lists and tables are written without brackets, as in options.
     """
     message = " ".join(message.split())
     fault = _WRONG_VALUE.match(message) or _NO_VALUE.match(message)
@@ -165,6 +169,8 @@ def fault_in_words(message: str) -> str:
         return message
     name = fault["name"]
     kinds = {item.name: kind_in_words(item.kind) for item in descriptions(Config())}
+    if not on_command_line:
+        kinds = {key: _as_yaml(kind) for key, kind in kinds.items()}
     if name not in kinds:
         inner = next((key for key in kinds if key.startswith(f"{name}.")), None)
         is_section = f"{name} is a section of settings: name one of them, such as {inner}"
@@ -173,6 +179,16 @@ def fault_in_words(message: str) -> str:
         return f"--{name} needs a value: {kinds[name]}"
     value = "null" if fault["value"] == "None" else fault["value"]
     return f"{name} must be {kinds[name]}" + (f"; found {value}" if value else "")
+
+
+def _as_yaml(kind: str) -> str:
+    """Write the list or table that the words of a setting's type show as YAML has it."""
+
+    def bracketed(example: re.Match[str]) -> str:
+        text = example[1].replace(",", ", ").replace("=", ": ")
+        return f"such as {{{text}}}" if "=" in example[1] else f"such as [{text}]"
+
+    return re.sub(r"such as ([^\s{]+)$", bracketed, kind)
 
 
 def closest(name: str, known: Iterable[str], most: int = 1, form: str = "{}") -> str:
