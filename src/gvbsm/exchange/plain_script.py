@@ -79,10 +79,9 @@ def plain_script(distilled: DistilledDataset, form: str, images: str = "", label
             "gvbsm train has it",
             SCRIPT,
         )
-    if stored is None and views.tiles > 1:
+    if stored is None and (unread := _unread_views(views)):
         log.warning(
-            "%s crops whole images, not inside of tiles (labels.views.tiles); gvbsm train does",
-            SCRIPT,
+            "%s draws its views without %s, which gvbsm train has", SCRIPT, " and ".join(unread)
         )
     cut = (1 - config.data.test_crop) / 2
     facts: dict[str, Any] = {
@@ -101,7 +100,7 @@ def plain_script(distilled: DistilledDataset, form: str, images: str = "", label
         "has_hard_phase": has_hard_phase,
         **network._asdict(),
         **_training(evaluation, len(distilled.class_names)),
-        **(_hard_views(views, size, len(distilled.class_names)) if stored is None else {}),
+        **(_hard_views(evaluation, views, size) if stored is None else {}),
         **(_stored_views(stored, views) if stored is not None else {}),
     }
     environment = Environment(
@@ -196,15 +195,31 @@ def _stored_views(stored: SoftLabels, views: ViewConfig) -> dict[str, Any]:
     }
 
 
-def _hard_views(views: ViewConfig, size: int, classes: int) -> dict[str, Any]:
-    """Views that torchvision draws anew, for sets without soft labels."""
+def _unread_views(views: ViewConfig) -> list[str]:
+    """Names of the settings of views that are on and that torchvision's transforms lack."""
+    plain = {"tiles": (1,), "roll": (0,), "shuffle": (0, 1), "per_sample": (True,)}
+    return [f"labels.views.{key}" for key, off in plain.items() if getattr(views, key) not in off]
+
+
+def _hard_views(evaluation: EvaluationConfig, views: ViewConfig, size: int) -> dict[str, Any]:
+    """Views that torchvision draws anew, for students that train with hard labels."""
     transforms = []
     if views.crop == "pad":
-        transforms.append(f"v2.RandomCrop({size}, padding={views.padding})")
+        fill = ", fill=BLACK" if views.border == "black" else ""
+        transforms.append(f"v2.RandomCrop({size}, padding={views.padding}{fill})")
     elif views.crop == "resized":
         crop = f"scale={views.scale}, ratio={views.ratio}, antialias=False"
         transforms.append(f"v2.RandomResizedCrop({size}, {crop})")
     transforms.append(f"v2.RandomHorizontalFlip({0.5 if views.flip else 0.0})")
     mixes = [("CutMix", views.cutmix), ("MixUp", views.mixup)]
-    drawn = [f"v2.{name}(num_classes={classes}, alpha={alpha})" for name, alpha in mixes if alpha]
-    return {"transforms": ", ".join(transforms), "mixes": ", ".join(drawn), "pruned": False}
+    drawn = [f"v2.{name}(num_classes=CLASSES, alpha={alpha})" for name, alpha in mixes if alpha]
+    batch = "MIX(views, labels[index])" if drawn else "(views, labels[index])"
+    if drawn and evaluation.hard_target == "base":
+        batch = "(MIX(views, labels[index])[0], labels[index])"
+    return {
+        "transforms": ", ".join(transforms),
+        "black": views.crop == "pad" and views.border == "black",
+        "mixes": ", ".join(drawn),
+        "mixed_batch": batch,
+        "pruned": False,
+    }
