@@ -39,6 +39,12 @@ def test_pictures_of_several_sizes_are_brought_to_one_and_it_is_said(tmp_path, c
     assert "several sizes: they are resized to 8 px" in caplog.text
 
 
+def test_their_side_is_that_of_most_pictures_whatever_a_single_one_has(tmp_path):
+    root = draw_classes(tmp_path / "a", {"cat": 2, "dog": 2}, size=(16, 16))
+    draw(root / "cat" / "small.png", size=(8, 8))
+    assert load(root).images.shape[2:] == (16, 16)
+
+
 def test_an_npz_is_a_set_with_hard_labels(tmp_path, caplog):
     path = write_arrays(tmp_path / "a.npz", train=3, test=1)
     with np.load(path) as arrays:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from pathlib import Path
 from statistics import median_low
 
@@ -28,6 +29,7 @@ from gvbsm.store.distilled import DistilledDataset
 
 log = logging.getLogger("gvbsm")
 
+PLAIN = "plain"  # the method of such a set
 PICKLED = {".pt", ".pth", ".pkl", ".pickle"}
 
 
@@ -75,7 +77,7 @@ def load_plain(path: Path) -> DistilledDataset:
         class_names=names,
         normalization=statistics.normalization,
         soft_labels=None,
-        header={"method": "plain", "dataset": path.name, "recipe": {}},
+        header={"method": PLAIN, "dataset": path.name, "recipe": {}},
     )
 
 
@@ -99,15 +101,15 @@ def _from_folders(path: Path) -> tuple[tuple[str, ...], Tensor, Tensor]:
 
 def _decoded(split: Split, path: Path) -> Tensor:
     """Decode all pictures at one size: uint8 (N, C, S, S)."""
-    sizes, modes = set(), set()
+    sizes, modes = Counter[tuple[int, int]](), set()
     for place in split.paths or ():
         try:
             with open_image(place) as file:
-                sizes.add(file.size)
+                sizes[file.size] += 1
                 modes.add(file.mode)
         except Exception as error:  # as in `read_image`
             raise DataError(f"cannot read {place}: {error}; repair it or take it out") from error
-    side = median_low(min(size) for size in sorted(sizes))
+    side = median_low(map(min, sizes.elements()))
     if len(sizes) > 1 or any(width != height for width, height in sizes):
         log.warning("the pictures of %s have several sizes: they are resized to %d px", path, side)
     channels = 1 if modes <= GRAY_MODES else 3
