@@ -206,6 +206,19 @@ def test_no_run_is_replaced_by_an_export(name, workdir):
     assert path.is_file()
 
 
+def test_a_trained_network_is_not_replaced_by_an_export(workdir, tmp_path):
+    out = export(workdir, "folder", tmp_path / "e", quiet=True)
+    weights = out / "trained" / "s.safetensors"
+    save(weights, {"x": torch.zeros(1)}, {"kind": "student", "recipe": {}})
+    with pytest.raises(ConfigError, match=r"s\.safetensors was trained by gvbsm train"):
+        export(workdir, "folder", out, overwrite=True, quiet=True)
+    assert weights.is_file()
+    weights.unlink()
+    save(out / "model.safetensors", {"x": torch.ones(1)}, {"kind": "student", "recipe": {}})
+    (out / "model.onnx").touch()  # as beside the weights of an export
+    exports.check_free(out, "onnx", overwrite=True)
+
+
 def test_nothing_is_overwritten_unasked(workdir, tmp_path):
     out = export(workdir, "folder", tmp_path / "e", quiet=True)
     with pytest.raises(ConfigError, match="is there already; pass --overwrite"):

@@ -37,9 +37,9 @@ from gvbsm.exchange.load import (
     load,
 )
 from gvbsm.exchange.plain_script import SCRIPT, plain_script
-from gvbsm.exchange.student import STUDENT, export_student
+from gvbsm.exchange.student import MODEL, STUDENT, WEIGHTS, export_student
 from gvbsm.files.artifacts import ArtifactError, read_header, read_json, write_json
-from gvbsm.files.manifest import is_claimed
+from gvbsm.files.manifest import is_claimed, named
 from gvbsm.files.replacing import replacing
 from gvbsm.files.schema import Results, checked, checked_header
 from gvbsm.files.tensors import load_tensors, save
@@ -206,10 +206,34 @@ def check_free(out: Path, form: str, overwrite: bool) -> None:
             raise ConfigError(f"{out} is a folder; name a file")
         if read_header(out).get("kind") != "distilled":
             raise ConfigError(f"{out} is no exported set; name another file")
-    elif not out.is_dir() or (any(out.iterdir()) and not is_claimed(out)):
+    else:
+        _check_folder(out)
+
+
+def _check_folder(out: Path) -> None:
+    """Check that a folder may be replaced by an export.
+
+    Raises:
+        ConfigError: If gvbsm did not export it, or it also holds a run or trained networks.
+    """
+    if not out.is_dir() or (any(out.iterdir()) and not is_claimed(out)):
         raise ConfigError(f"gvbsm did not export {out}; name another folder")
-    elif any((out / name).exists() for name in _OF_RUNS):
+    if any((out / name).exists() for name in _OF_RUNS):
         raise ConfigError(f"{out} holds a run, which no export replaces; name another folder")
+    for path in named(out, "**/*.safetensors"):
+        is_exported = path.name == WEIGHTS and (path.parent / MODEL).is_file()
+        if not path.name.startswith("shard-") and not is_exported and _is_student(path):
+            raise ConfigError(
+                f"{path} was trained by gvbsm train, and no export replaces it; move it away, or "
+                "name another folder"
+            )
+
+
+def _is_student(path: Path) -> bool:
+    try:
+        return read_header(path).get("kind") == "student"
+    except ArtifactError:  # a damaged file is replaced
+        return False
 
 
 def check_whole(stored: SoftLabels | None) -> None:
