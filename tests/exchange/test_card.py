@@ -1,11 +1,13 @@
 """The dataset card tells what the set's files tell, and says what they do not."""
 
+import ast
 import re
+import shlex
 
 import pytest
 import yaml
 
-from gvbsm.exchange.card import dataset_card
+from gvbsm.exchange.card import dataset_card, extraction
 from gvbsm.pipeline.results import spread
 
 
@@ -110,6 +112,27 @@ def test_what_is_not_known_is_said(facts):
     assert "No soft labels are stored" in text
     for word in ("soft_labels.read", "Teachers", "Made by", "None"):
         assert word not in text
+
+
+@pytest.mark.parametrize(
+    ("method", "words"),
+    [
+        ("gvbsm-hard", "4 synthetic images of 2 classes, 8 x 8 pixels, 3 channels, made by the "),
+        ("herding-soft", "4 real images of 2 classes, 8 x 8 pixels, 3 channels, made by the "),
+        ("mixed", "4 images of 2 classes, 8 x 8 pixels, 3 channels, made by several methods"),
+        ("plain", "4 images of 2 classes, 8 x 8 pixels, 3 channels, found in class folders"),
+    ],
+)
+def test_images_are_called_real_or_synthetic_where_that_is_known(method, words, facts):
+    assert words in dataset_card(facts | {"method": method})
+
+
+@pytest.mark.parametrize("name", ["set.safetensors", 'it\'s a "set".safetensors'])
+def test_the_command_that_extracts_the_script_is_one_of_a_shell(name):
+    python, option, code, *rest = shlex.split(extraction(name))
+    assert (python, option, rest) == ("python", "-c", [">", "train_plain.py"])
+    texts = {node.value for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Constant)}
+    assert name in texts
 
 
 def test_names_are_text_whatever_they_hold(facts):

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 from urllib.parse import quote
 
+from gvbsm.config.build import images_of
 from gvbsm.config.yaml_files import format_yaml
 from gvbsm.engine.progress.spelling import spell_count
 from gvbsm.exchange.load import LABELS, SetDescription
+from gvbsm.exchange.plain_sets import PLAIN
 from gvbsm.files.sizes import byte_count
 from gvbsm.pipeline.tables import format_ipc, format_top1, images_per_class
 
+MIXED = "mixed"  # the method of a merged set whose parts have several
 PAPER = (
     "Shao et al., *Generalized Large-Scale Data Condensation via Various Backbone and Statistical "
     "Matching* (G-VBSM), CVPR 2024, arXiv:2311.17950"
@@ -93,10 +98,10 @@ def extraction(name: str) -> str:
         name: Name of the file.
     """
     code = (
-        'import json, safetensors; f = safetensors.safe_open("' + name + '", "np"); '
+        f'import json, safetensors; f = safetensors.safe_open({json.dumps(name)}, "np"); '
         'print(json.loads(f.metadata()["gvbsm"])["train_plain.py"])'
     )
-    return f"python -c '{code}' > train_plain.py"
+    return f"python -c {shlex.quote(code)} > train_plain.py"
 
 
 def title_of(facts: SetDescription) -> str:
@@ -211,11 +216,11 @@ def escaped(value: Any) -> Any:
 def _about(facts: SetDescription) -> str:
     teachers = ", ".join(_teacher(item) for item in facts.get("teachers") or ())
     side, channels = facts["image_size"], facts["channels"]
-    kind = "synthetic" if facts["method"] in ("gvbsm", "sre2l") else "real"
+    kind, source = _made(str(facts["method"]))
     lines = [
-        f"{facts['images']} {kind} images of {len(facts['class_names'])} classes, {side} x "
-        f"{side} pixels, {spell_count(channels, 'channel')}, made by the method "
-        f"`{facts['method']}` of gvbsm {facts['gvbsm']} ({PAPER}).",
+        f"{facts['images']} {kind}images of {len(facts['class_names'])} classes, {side} x "
+        f"{side} pixels, {spell_count(channels, 'channel')}, {source} gvbsm {facts['gvbsm']} "
+        f"({PAPER}).",
         "",
     ]
     if teachers:
@@ -231,6 +236,16 @@ def _about(facts: SetDescription) -> str:
     mean, std = (", ".join(f"{value:.4f}" for value in facts[key]) for key in ("mean", "std"))
     lines.append(f"- Normalize pixels / 255 with mean ({mean}) and deviation ({std}).")
     return "\n".join(lines) + "\n"
+
+
+def _made(method: str) -> tuple[str, str]:
+    """Say of a method whether its images are synthetic, if that is known, and who made the set."""
+    if method == PLAIN:
+        return "", "found in class folders or arrays, and written by"
+    if method == MIXED:
+        return "", "made by several methods, and merged by"
+    kind = "synthetic " if images_of(method) in ("gvbsm", "sre2l") else "real "
+    return kind, f"made by the method `{method}` of"
 
 
 def _teacher(item: Mapping[str, Any]) -> str:

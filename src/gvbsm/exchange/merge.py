@@ -25,6 +25,7 @@ from gvbsm.data.epochs import batch_size_for
 from gvbsm.data.pixels import Normalization
 from gvbsm.engine.device import Runtime
 from gvbsm.engine.torch_defaults import torch_defaults
+from gvbsm.exchange.card import MIXED
 from gvbsm.exchange.export import check_free, check_whole
 from gvbsm.exchange.load import load
 from gvbsm.exchange.merged_labels import LabeledPart, MergedLabels
@@ -37,7 +38,6 @@ from gvbsm.store.training_settings import GENERAL, recorded_settings, settle
 log = logging.getLogger("gvbsm")
 
 SAME_LABELS = ("views", "logit_normalization", "temperature")  # settings of labels that must agree
-MIXED = "mixed"  # the method of a set whose parts have several
 
 
 @dataclass(frozen=True)
