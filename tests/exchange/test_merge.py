@@ -9,15 +9,17 @@ from torch import nn
 import gvbsm.exchange.train
 from gvbsm.cli import main
 from gvbsm.config import ConfigError, LabelsConfig, LabelStorageConfig, ViewConfig
-from gvbsm.config.build import to_dict
+from gvbsm.config.build import build_config, to_dict
 from gvbsm.data.pixels import Normalization
 from gvbsm.exchange.export import export
 from gvbsm.exchange.load import load
 from gvbsm.exchange.merge import merge, merged_classes, pooled
 from gvbsm.exchange.merged_labels import with_all_classes
 from gvbsm.exchange.train import train
+from gvbsm.files.artifacts import write_json
 from gvbsm.stages.labels import LabelTask, generate_labels
 from gvbsm.store.distilled import DistilledDataset, save_images
+from gvbsm.store.training_settings import recorded_settings
 from support.toy import CONVNET
 
 VIEWS = ViewConfig(crop="pad", padding=1, flip=True, cutmix=1.0)
@@ -133,6 +135,23 @@ def test_a_pruned_store_gives_its_stored_epochs(client, tmp_path):
         for epoch, stored in enumerate(part.soft_labels.kept):
             assert_kept(merged, part, epoch, stored)
     assert len(list(merged.batches(5))) == 4
+
+
+def test_the_normalization_that_counts_is_that_of_the_labels(client, tmp_path):
+    changes = {"logit_normalization_of": {CONVNET: True}}  # of labels of its own, as a run has them
+    normalized = replace(LABELS, logit_normalization=True)
+    folders = [client("a", [0, 1], [0, 1], normalized), client("b", [2, 3], [2, 3])]
+    folders.append(client("c", [2, 3], [6, 7], normalized))
+    for folder in (folders[0], folders[2]):
+        config = to_dict(build_config({"labels": {**to_dict(LABELS), **changes}}))
+        content = {"rows": [], "config": config, "versions": {}}
+        content |= {"origin": {"preset": None, "changed": []}}
+        write_json(folder / "results.json", content)
+    with pytest.raises(ConfigError, match=r"labels\.logit_normalization of .*b is False, of .*a"):
+        merge(folders[:2], tmp_path / "m", quiet=True)
+    merged = load(merge(folders[::2], tmp_path / "m", quiet=True))
+    labels = recorded_settings(merged)["labels"]
+    assert (labels["logit_normalization"], labels["logit_normalization_of"]) == (True, {})
 
 
 def test_unknown_classes_get_the_smallest_logit_of_the_row():

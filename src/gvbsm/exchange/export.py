@@ -16,7 +16,7 @@ import torch
 
 from gvbsm._version import __version__
 from gvbsm.config import ConfigError
-from gvbsm.config.keys import merge, without_paths
+from gvbsm.config.keys import without_paths
 from gvbsm.config.paths import data_title, user_path
 from gvbsm.data.class_sizes import ipc_of_labels
 from gvbsm.data.pictures import write_image
@@ -44,9 +44,9 @@ from gvbsm.files.replacing import replacing
 from gvbsm.files.schema import Results, checked, checked_header
 from gvbsm.files.tensors import load_tensors, save
 from gvbsm.store.distilled import DistilledDataset
-from gvbsm.store.label_store import is_normalized
 from gvbsm.store.showing import png
 from gvbsm.store.soft_labels import SoftLabels
+from gvbsm.store.training_settings import settings_of_labels
 from gvbsm.store.workdir import Workspace
 
 log = logging.getLogger("gvbsm")
@@ -273,7 +273,7 @@ def describe_set(distilled: DistilledDataset, source: Path, form: str) -> SetDes
         form: What it is exported as.
     """
     header, stored = distilled.header, distilled.soft_labels
-    names = ("method", "dataset", "title", "recipe", "settings", "config", "results", "versions")
+    names = ("method", "dataset", "title", "recipe", "config", "results", "versions")
     facts: SetDescription = {name: header.get(name) for name in (*names, "pictures")}
     facts |= {
         "format": 1,
@@ -285,6 +285,7 @@ def describe_set(distilled: DistilledDataset, source: Path, form: str) -> SetDes
         "image_size": int(distilled.images.shape[-1]),
         "channels": int(distilled.images.shape[1]),
         "images": len(distilled.labels),
+        "settings": settings_of_labels(distilled),
         **ipc_of_labels(distilled.labels, distilled.class_names),
         "labels": stored and {"epochs": stored.epochs, "bytes": stored.nbytes()},
         "teachers": header.get("teachers") or _teachers(source),
@@ -297,9 +298,6 @@ def describe_set(distilled: DistilledDataset, source: Path, form: str) -> SetDes
         if "name" in results["config"].get("data", {}):
             facts["title"] = data_title(results["config"])
         facts |= {name: results.get(name) for name in ("versions", "pictures")}
-    if stored is not None and (normalized := is_normalized(stored)) is not None:
-        labels = {"logit_normalization": normalized, "logit_normalization_of": {}}
-        facts["settings"] = merge(facts["settings"] or {}, {"labels": labels})
     return facts
 
 

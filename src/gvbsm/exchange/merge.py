@@ -33,7 +33,7 @@ from gvbsm.files.artifacts import fingerprint, write_json
 from gvbsm.files.replacing import replacing
 from gvbsm.files.tensors import digest, save
 from gvbsm.store.distilled import DistilledDataset
-from gvbsm.store.training_settings import GENERAL, recorded_settings, settle
+from gvbsm.store.training_settings import settings_of_labels, settle
 
 log = logging.getLogger("gvbsm")
 
@@ -167,14 +167,14 @@ def _check_labels(part: Part, first: Part) -> None:
     Raises:
         ConfigError: Naming the first setting that differs.
     """
-    recorded = recorded_settings(part.distilled).get("labels", {})
+    recorded = settings_of_labels(part.distilled).get("labels", {})
     if recorded.get("batchnorm") == "batch":
         raise ConfigError(
             f"{part.name} was labeled in batches that change its labels (labels.batchnorm=batch), "
             "and a merged set has other batches: label it with labels.batchnorm=running, or pass "
             "--soft_labels false"
         )
-    others = recorded_settings(first.distilled).get("labels", {})
+    others = settings_of_labels(first.distilled).get("labels", {})
     defaults = to_dict(Config())["labels"]
     for name in SAME_LABELS:
         values = [settings.get(name, defaults[name]) for settings in (recorded, others)]
@@ -249,11 +249,10 @@ def _recipe(parts: Sequence[Part], names: Sequence[str], labels: Tensor) -> dict
 
 def _settings(part: Part) -> dict[str, Any]:
     """The settings that students of the merged set train with: those of its first set."""
-    recorded = recorded_settings(part.distilled)
-    config = to_dict(part.config)
-    settings = {name: config[name] for name in GENERAL if name == "seed"}
-    settings |= {name: dict(recorded.get(name, {})) for name in ("labels", "evaluation")}
-    return {**settings, "data": {"test_crop": part.config.data.test_crop}}
+    recorded = settings_of_labels(part.distilled)
+    settings = {name: dict(recorded.get(name, {})) for name in ("labels", "evaluation")}
+    crop = part.config.data.test_crop
+    return {"seed": part.config.seed, **settings, "data": {"test_crop": crop}}
 
 
 def _common(sets: Sequence[DistilledDataset], name: str) -> Any:

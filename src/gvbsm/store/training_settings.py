@@ -15,6 +15,7 @@ from gvbsm.config.keys import merge
 from gvbsm.data.epochs import batch_size_for, settle_epochs
 from gvbsm.data.pixels import Normalization
 from gvbsm.data.views import check_cells
+from gvbsm.store.label_store import is_normalized
 from gvbsm.store.soft_labels import SoftLabels
 
 # The settings that training reads; others are about how a set is distilled.
@@ -51,6 +52,19 @@ def recorded_settings(distilled: TrainingSet) -> dict[str, Any]:
     """The recorded settings of the run: seed, labels, evaluation, data.test_crop; {} if none is."""
     settings = distilled.header.get("settings")
     return settings if isinstance(settings, dict) else {}
+
+
+def settings_of_labels(distilled: TrainingSet) -> dict[str, Any]:
+    """Return the recorded settings with the logit normalization of the labels that the set has.
+
+    A run whose students differ in it (`labels.logit_normalization_of`) has two sets of labels, of
+    which a loaded set has one.
+    """
+    settings, stored = recorded_settings(distilled), distilled.soft_labels
+    if stored is None or (normalized := is_normalized(stored)) is None:
+        return settings
+    labels = {"logit_normalization": normalized, "logit_normalization_of": {}}
+    return merge(settings, {"labels": labels})
 
 
 def settle(given: Mapping[str, Any], distilled: TrainingSet, model: str = "") -> Config:
