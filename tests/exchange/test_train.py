@@ -162,6 +162,7 @@ def test_exported_it_trains_the_same_student(workdir, tmp_path, monkeypatch):
 def described(workdir):
     distilled = load_distilled(workdir)
     settings = {
+        "seed": 5,
         "labels": {"epochs": 9, "views": {"crop": "none"}, "backbones": ["wrn16_2"]},
         "evaluation": {
             "loss": "kl",
@@ -181,6 +182,7 @@ def test_what_is_recorded_is_the_default(described):
     assert config.evaluation.optimizer == expected
     assert config.labels.epochs == 6  # as many as are stored
     assert settle({}, described, "resnet18").evaluation.optimizer.lr == 0.5
+    assert (settle({}, described).seed, settle({"seed": 3}, described).seed) == (5, 3)
     given = {"evaluation": {"optimizer": {"lr": 0.3}, "loss": "hard"}}
     config = settle(given, described, "resnet18").evaluation
     assert (config.optimizer.lr, config.loss) == (0.3, "hard")

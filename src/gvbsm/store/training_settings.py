@@ -86,11 +86,13 @@ def settle(given: Mapping[str, Any], distilled: TrainingSet, model: str = "") ->
     rate = recorded.get("evaluation", {}).get("lr_of", {}).get(model)
     if rate is not None:
         evaluation = merge(evaluation, {"optimizer": {"lr": rate}})
+    seeds = (recorded.get("labels", {}).get("seed"), recorded.get("seed"), Config().seed)
+    seed = next(number for number in seeds if number is not None)
     if stored is None:
         evaluation |= {"loss": "hard", "hard_target": "mixed"}  # as the hard-label baselines
     else:
         labels["epochs"], labels["min_steps"] = stored.epochs, 0
-    defaults = {"labels": labels, "evaluation": evaluation, "data": data}
+    defaults = {"seed": seed, "labels": labels, "evaluation": evaluation, "data": data}
     config = build_config(merge(defaults, dict(given)))
     if stored is None and config.evaluation.loss != "hard":
         raise ConfigError(
