@@ -103,10 +103,12 @@ def _by_class_name(table: Mapping[Any, int]) -> dict[str, int]:
             raise ConfigError(
                 f"ipc_of names a class {name!r}, which is not text; write its name in quotes"
             )
-    names = list(map(str, table))
-    if twice := [name for name in names if names.count(name) > 1]:
-        raise ConfigError(f"ipc_of names the class {twice[0]!r} twice; leave one out")
-    return dict(zip(names, table.values(), strict=True))
+    named: dict[str, int] = {}
+    for name, count in table.items():
+        if str(name) in named:
+            raise ConfigError(f"ipc_of names the class {str(name)!r} twice; leave one out")
+        named[str(name)] = count
+    return named
 
 
 def _typed_table(

@@ -257,14 +257,16 @@ def _class_folders(folder: Path, root: Path, facts: SetDescription) -> tuple[lis
         raise ArtifactError(f"{folder}: {FACTS} must name a folder a class")
     places: list[Path] = []
     labels: list[int] = []
+    known: set[str] = set()
     for label, name in enumerate(names):
         long = len(name.encode(errors="surrogatepass")) > MOST_NAME_BYTES
         if Path(name).name != name or "\\" in name or long:
             raise ArtifactError(
                 f"{folder}: {name[:100]!r} should be the plain name of a folder: refused"
             )
-        if names.index(name) != label:
+        if name in known:
             raise ArtifactError(f"{folder}: {FACTS} names folder {name!r} for two classes: refused")
+        known.add(name)
         paths = sorted((folder / name).glob("*.png"))
         places += [inside(path, root) for path in paths]
         labels += [label] * len(paths)

@@ -94,8 +94,9 @@ def merge(
     if not soft_labels:
         sets = {name: replace(item, soft_labels=None) for name, item in sets.items()}
     names = merged_classes([item.class_names for item in sets.values()])
+    number = {name: place for place, name in enumerate(names)}
     parts = [
-        Part(name, item, settle({}, item), torch.tensor(list(map(names.index, item.class_names))))
+        Part(name, item, settle({}, item), torch.tensor([number[c] for c in item.class_names]))
         for name, item in sets.items()
     ]
     _check_fit(parts)
@@ -189,7 +190,8 @@ def _check_labels(part: Part, first: Part) -> None:
 
 def _log_unknown(parts: Sequence[Part], names: Sequence[str]) -> None:
     for part in parts:
-        if unknown := [name for name in names if name not in part.distilled.class_names]:
+        known = {*part.distilled.class_names}
+        if unknown := [name for name in names if name not in known]:
             shown = ", ".join(unknown[:10]) + ", ..." * (len(unknown) > 10)
             log.info(
                 "%s does not know %d of %d classes: %s", part.name, len(unknown), len(names), shown
