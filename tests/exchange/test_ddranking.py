@@ -246,7 +246,8 @@ def test_the_export(tmp_path, caplog):
     tensors, header = load_tensors(path, "images")
     save(path, tensors, {**header, "dataset": "cifar10"})
     out = export(tmp_path / "w", "dd-ranking", tmp_path / "e", quiet=True)
-    assert "none of the teachers' networks" in caplog.text
+    assert "w holds no teachers, by which DD-Ranking labels" in caplog.text
+    assert "none of the teachers' networks" not in caplog.text
     assert "no such settings" not in caplog.text
     config = yaml.safe_load((out / "config.yaml").read_text())
     assert (config["dataset"], config["teacher_model_names"]) == ("CIFAR10", [])

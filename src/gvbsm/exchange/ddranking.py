@@ -332,7 +332,12 @@ def write_score(
     labels, evaluation = _sections(distilled)
     files = {checked_header(path)["backbone"]: path for path in workspace.teachers()}
     teachers = write_teachers(draft / "teachers", files, facts)
-    if not teachers:
+    if not files:
+        log.warning(
+            "%s holds no teachers, by which DD-Ranking labels: export the run's work directory",
+            workspace.directory,
+        )
+    elif not teachers:
         log.warning("DD-Ranking has none of the teachers' networks: its soft labels need another")
     if names := inexpressible(labels, evaluation):
         log.warning(
