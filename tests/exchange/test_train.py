@@ -183,6 +183,8 @@ def test_what_is_recorded_is_the_default(described):
     assert config.labels.epochs == 6  # as many as are stored
     assert settle({}, described, "resnet18").evaluation.optimizer.lr == 0.5
     assert (settle({}, described).seed, settle({"seed": 3}, described).seed) == (5, 3)
+    described.header["settings"]["labels"]["seed"] = 9  # of the labels' views
+    assert settle({}, described).seed == 9
     given = {"evaluation": {"optimizer": {"lr": 0.3}, "loss": "hard"}}
     config = settle(given, described, "resnet18").evaluation
     assert (config.optimizer.lr, config.loss) == (0.3, "hard")
