@@ -12,6 +12,7 @@ from gvbsm.config import ConfigError
 from gvbsm.config.build import as_config, build_config
 from gvbsm.config.preset_files import (
     PRESETS,
+    parts_of,
     preset_names,
     read_preset,
     sources,
@@ -43,6 +44,17 @@ def folder(tmp_path, monkeypatch):
     (tmp_path / "first.yaml").write_text(FIRST)
     (tmp_path / "second.yaml").write_text(SECOND)
     return tmp_path
+
+
+def test_a_plus_in_the_path_of_a_file_joins_nothing(folder, capsys):
+    (folder / "c++").mkdir()
+    (folder / "c++" / "my+own.yaml").write_text(SECOND)
+    name = "digits+c++/my+own.yaml+random-soft"
+    assert parts_of(name) == ["digits", "c++/my+own.yaml", "random-soft"]
+    assert parts_of("digitz+c++/none.yaml") == ["digitz", "c", "", "/none.yaml"]
+    assert read_preset(name, 10)["labels"]["epochs"] == 8
+    assert main(["settings", "c++/my+own.yaml", "--changed"]) == 0
+    assert "epochs: 8  # default: 1000; from my+own.yaml\n" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from gvbsm.config import ConfigError
 from gvbsm.config.keys import nearest
 from gvbsm.config.paths import user_path
-from gvbsm.config.preset_files import preset_names, read_preset, usual_workdir
+from gvbsm.config.preset_files import parts_of, preset_names, read_preset, usual_workdir
 from gvbsm.pipeline.budget.pictures import PRESET, is_pictures, settings_of
 
 SETTINGS_FILES = (".yaml", ".yml")
@@ -40,7 +40,7 @@ def read_first_word(word: str, ipc: int | None = None) -> Start:
     Raises:
         ConfigError: If there is nothing of this name, or its settings are faulty.
     """
-    if all(part in preset_names() or part.endswith(SETTINGS_FILES) for part in word.split("+")):
+    if all(part in preset_names() or part.endswith(SETTINGS_FILES) for part in parts_of(word)):
         return Start(word, read_preset(word, ipc), usual_workdir(word))
     path = user_path(word)
     if is_pictures(path):

@@ -84,6 +84,20 @@ def preset_summaries() -> Iterator[PresetSummary]:
             yield PresetSummary(name, "baseline" if "method" in settings else "overlay", sentence)
 
 
+def parts_of(preset: str) -> list[str]:
+    """Split a name at each `+` that joins presets and files; one in the path of a file joins none.
+
+    Args:
+        preset: A preset, or several joined by `+`, such as `c++/my.yaml+random-soft`.
+    """
+    words, parts = preset.split("+"), list[str]()
+    while words:
+        names = ("+".join(words[:count]) for count in range(len(words), 1, -1))
+        parts.append(next((name for name in names if user_path(name).is_file()), words[0]))
+        del words[: parts[-1].count("+") + 1]
+    return parts
+
+
 def usual_workdir(preset: str, before: str = "") -> Path:
     """Return the default work directory of a preset: `runs/` and its name.
 
@@ -91,7 +105,7 @@ def usual_workdir(preset: str, before: str = "") -> Path:
         preset: A preset, or several joined by `+`; of a file the name without folder and suffix.
         before: What the name of the directory begins with.
     """
-    return Path("runs") / (before + "+".join(Path(part).stem for part in preset.split("+")))
+    return Path("runs") / (before + "+".join(Path(part).stem for part in parts_of(preset)))
 
 
 def read_preset(name: str, ipc: object = None) -> dict[str, Any]:
@@ -123,7 +137,7 @@ def overlay(settings: dict[str, Any], name: str, ipc: object = None) -> dict[str
     Raises:
         ConfigError: As `read_preset`.
     """
-    files = [_read_file(part) for part in name.split("+")]
+    files = [_read_file(part) for part in parts_of(name)]
     ipc = _ipc_of(settings, *(file.settings for file in files)) if ipc is None else ipc
     for content in (file.at(ipc) for file in files):
         overrides = merge(settings, content).get("baselines", {}).get("overrides") or {}
@@ -143,7 +157,7 @@ def sources(name: str, ipc: object = None) -> dict[str, str]:
         Dotted name of a setting -> the last of the files joined by `+`, or of the tables in them,
         that sets it.
     """
-    files = [_read_file(part) for part in name.split("+")]
+    files = [_read_file(part) for part in parts_of(name)]
     ipc = _ipc_of(*(file.settings for file in files)) if ipc is None else ipc
     layers = itertools.chain(*(file.layers(ipc) for file in files))
     return {key: place for place, settings in layers for key in flat_keys(settings)}

@@ -15,7 +15,7 @@ from typing import Any
 from gvbsm.config import Config
 from gvbsm.config.fields import without_effect
 from gvbsm.config.keys import flatten
-from gvbsm.config.preset_files import preset_names
+from gvbsm.config.preset_files import parts_of, preset_names
 
 
 @dataclass(frozen=True)
@@ -90,7 +90,7 @@ def origin_of(settings: object) -> Origin:
 
 
 def _named(preset: str) -> str:
-    return "+".join(Path(name).name for name in preset.split("+"))
+    return "+".join(Path(name).name for name in parts_of(preset))
 
 
 def _flat(settings: Mapping[str, Any]) -> dict[str, Any]:
