@@ -30,7 +30,7 @@ from gvbsm.engine.launch import STARTED, Launch, read_launch
 from gvbsm.engine.progress.log import json_line, log_style
 from gvbsm.engine.progress.stopping import STOPPING
 
-COMMANDS: dict[str, Callable[[list[str]], int]] = {
+COMMANDS: dict[str, Callable[[list[str]], int]] = {  # of several processes the first runs them
     "plan": plan_verb,
     "report": report_verb,
     "show": show_verb,
@@ -42,13 +42,6 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {
     "train": train_verb,
 }
 RESUME = "the same command goes on from the last checkpoint"
-SINGLE_PROCESS_VERBS = (
-    "plan",
-    "report",
-    "show",
-    "list",
-    "settings",
-)  # run in the first process only
 
 
 def entry() -> None:
@@ -225,10 +218,8 @@ def _dispatch(verb: str, argv: list[str], others: Others) -> int:
     if verb not in VERBS:
         hint = closest(verb, VERBS)
         raise ConfigError(f"there is no verb {verb!r}; {hint}verbs: {', '.join(VERBS)}")
-    if verb in SINGLE_PROCESS_VERBS and read_launch().rank:
-        return 0
     if verb in COMMANDS:
-        return COMMANDS[verb](argv)
+        return 0 if read_launch().rank else COMMANDS[verb](argv)
     if verb == "sweep":
         return sweep_verb(argv, others)
     return stage_verb(verb, argv, others)
