@@ -1,6 +1,7 @@
 """No file that gvbsm did not make is ever replaced or removed, whatever is run."""
 
 import hashlib
+import io
 import json
 import os
 import shutil
@@ -93,6 +94,42 @@ def test_broken_lines_of_a_manifest_hide_nothing_else(tmp_path):
         file.write("\n".join(lines) + "\n")
     record(tmp_path, {tmp_path / "x": content_of(tmp_path / "x")})
     assert files_made(tmp_path) == [tmp_path / "x"]
+
+
+def test_a_line_that_a_power_cut_left_incomplete_does_not_hide_the_next_one(tmp_path):
+    claim(tmp_path)
+    with (tmp_path / manifest.NAME).open("ab") as file:
+        file.write(b'{"name": "x.json", "si')
+    for number in range(2):
+        write_json(tmp_path / "y.json", {"number": number})  # the second replaces the first
+    assert files_made(tmp_path) == [tmp_path / "y.json"]
+
+
+def test_a_line_that_does_not_fit_on_the_disk_is_an_error_and_no_file_is_made(
+    tmp_path, monkeypatch
+):
+    claim(tmp_path)
+    path, listing = tmp_path / "x.json", tmp_path / manifest.NAME
+    opened = type(path).open
+
+    class FullDisk(io.FileIO):
+        def write(self, content):
+            return super().write(content[:20])  # as the system does where 20 bytes are left
+
+    def short(self, mode="r", **options):
+        return (
+            FullDisk(self, mode)
+            if self == listing and "a" in mode
+            else opened(self, mode, **options)
+        )
+
+    with monkeypatch.context() as patched:
+        patched.setattr(type(path), "open", short)
+        with pytest.raises(OSError, match="No space left on device"):
+            write_json(path, {"x": 1})
+    assert not path.exists()
+    write_json(path, {"x": 2})
+    assert files_made(tmp_path) == [path]
 
 
 def test_each_process_has_a_list_and_all_are_read(tmp_path, monkeypatch):

@@ -12,6 +12,7 @@ such as a log, the line holds the content that it began with.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import zlib
@@ -109,9 +110,18 @@ def _manifest(root: Path) -> Path:
 
 
 def _append(manifest: Path, *entries: dict[str, object]) -> None:
-    lines = "".join(json.dumps(entry) + "\n" for entry in entries)
-    with manifest.open("ab", buffering=0) as file:  # one write, so that lines stay whole
-        file.write(lines.encode())
+    """Append lines; what a power cut or a full disk left of an earlier one is ended first.
+
+    Raises:
+        OSError: If the disk is full or may not be written.
+    """
+    lines = "".join(json.dumps(entry) + "\n" for entry in entries).encode()
+    with manifest.open("ab+", buffering=0) as file:  # one write, so that lines stay whole
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            lines = lines if file.read(1) == b"\n" else b"\n" + lines
+        if file.write(lines) < len(lines):  # a full disk takes a part without an error
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         os.fsync(file.fileno())
 
 
