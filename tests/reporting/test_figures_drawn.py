@@ -151,14 +151,34 @@ def test_a_method_has_one_color_and_hard_labels_are_hollow():
 
 @pytest.mark.parametrize(
     ("value", "text"),
-    [(0, "0"), (0.4, "0.4"), (50, "50"), (1500, "1.5k"), (2e6, "2M"), (1e-5, "1e-05"), (3e9, "3G")],
+    [
+        (0, "0"),
+        (0.4, "0.4"),
+        (50, "50"),
+        (1500, "1.5k"),
+        (2e6, "2M"),
+        (1e-5, "1e-05"),
+        (3e9, "3G"),
+        (999_600, "1M"),
+        (1.2e12, "1,200G"),
+    ],
 )
 def test_numbers_are_short(value, text):
     assert compact(value) == text
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(999, "999 B"), (1000, "1 kB"), (3.07e6, "3.07 MB"), (4.2e9, "4.2 GB")]
+    ("value", "text"),
+    [
+        (999, "999 B"),
+        (1000, "1 kB"),
+        (3.07e6, "3.07 MB"),
+        (4.2e9, "4.2 GB"),
+        (999_499, "999 kB"),
+        (999_600, "1 MB"),
+        (999_700_000_000, "1 TB"),
+        (1.2e15, "1,200 TB"),
+    ],
 )
 def test_bytes_have_units(value, text):
     assert byte_count(value) == text

@@ -40,7 +40,7 @@ from gvbsm.reporting.paper_terms import (
 from gvbsm.reporting.rendering import duration
 from gvbsm.reporting.show import describe
 from gvbsm.reporting.studies import find_in_study
-from gvbsm.reporting.wording import listed
+from gvbsm.reporting.wording import listed, share
 from gvbsm.studies import literature
 from gvbsm.studies.literature import DataFacts, Literature, PublishedAccuracy
 from support.distilled_files import write_labels
@@ -699,6 +699,16 @@ def test_studies_beside_a_run_are_told_in_its_report(workdir, study_figures):
     assert tree.text.count("Title of study-table1-alpha ") == 1
 
 
+def test_a_slow_iteration_is_told_without_an_exponent(tmp_path, study_figures):
+    path = write_study(tmp_path / "sweep") / "table1-alpha.json"
+    content = read_json(path)
+    content["rows"][0]["seconds_per_iteration"] = 1.3824
+    write_json(path, content)
+    tree = Tree(gvbsm.report(path.parent).read_text(encoding="utf-8"))
+    assert tree.row("alpha=0.0")[6] == "1,382"
+    assert tree.row("alpha=0.4")[6] == "250"
+
+
 def test_students_alone_and_points_that_stand_out(tmp_path):
     root = write_study(tmp_path, done=3, values=((60.0,), (70.0,), (80.0,)))
     (study,) = read_studies(root)
@@ -845,6 +855,14 @@ def test_a_title_names_the_data(data, title):
 def test_the_page_of_an_image_folder_is_titled_by_the_folder(tmp_path, plain_gallery):
     workdir = write_run(tmp_path / "w", data={"name": "folder", "root": "/data/birds"})
     assert "<title>birds: G-VBSM, 2 images per class</title>" in page_of(workdir)
+
+
+@pytest.mark.parametrize(
+    ("part", "whole", "text"),
+    [(4, 1437, "0.28 %"), (30, 9, "333 %"), (997, 1000, "100 %"), (9.96, 100, "10 %")],
+)
+def test_a_share_has_no_exponent(part, whole, text):
+    assert share(part, whole) == text
 
 
 def test_names_in_a_sentence():

@@ -30,7 +30,7 @@ from gvbsm.reporting.paper_terms import (
 )
 from gvbsm.reporting.rendering import data_uri, duration, save_pictures, write_html
 from gvbsm.reporting.studies import costs_of, study_sections
-from gvbsm.reporting.wording import method_words
+from gvbsm.reporting.wording import method_words, share
 from gvbsm.store.workdir import Workspace
 from gvbsm.studies.literature import CAUTION, HEAD
 from gvbsm.studies.robust_scores import SCORES_HEAD, SCORES_NOTE
@@ -271,8 +271,8 @@ def _tiles(facts: RunFacts) -> list[dict[str, str]]:
             tiles.append(("Whole set, top-1", f"{format_top1(vars(full.last))} %", student))
         elif (teacher := facts.row("teacher", student)) is not None:
             tiles.append(("Teacher, top-1", f"{format_top1(vars(teacher.last))} %", student))
-    share = f"{100 * facts.images / facts.train:.2g} % of {facts.train:,}" if facts.train else ""
-    tiles.append(("Images", f"{facts.images:,}", share))
+    note = f"{share(facts.images, facts.train)} of {facts.train:,}" if facts.train else ""
+    tiles.append(("Images", f"{facts.images:,}", note))
     if facts.set_bytes["images"]:
         labels = facts.set_bytes["labels"]
         note = f"and {byte_count(labels)} of soft labels" if labels else ""

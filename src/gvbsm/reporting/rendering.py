@@ -14,7 +14,7 @@ from markupsafe import Markup, escape
 
 from gvbsm.engine.progress.spelling import spell_count, spell_duration
 from gvbsm.files.artifacts import atomic, remove_all
-from gvbsm.files.sizes import byte_count
+from gvbsm.files.sizes import byte_count, three_digits
 from gvbsm.pipeline.tables import format_top1
 from gvbsm.reporting.figures.captions import CaptionedFigure
 from gvbsm.reporting.figures.images import PictureGrid, sheet_png, strips
@@ -164,6 +164,7 @@ def _environment() -> Environment:
         "breakable": _breakable,
         "bytes": lambda count: byte_count(count) if count else "",
         "code": _with_code,
+        "digits": three_digits,
         "duration": duration,
         "method": method_words,
         "score": lambda score: format_top1(vars(score)),

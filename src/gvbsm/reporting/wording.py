@@ -46,6 +46,12 @@ def percent(score: Score) -> str:
     return f"{format_top1(vars(score))} %".replace(" ", NO_BREAK)
 
 
+def share(part: float, whole: float) -> str:
+    """A share in percent, in two digits or all before its point: "0.28 %", "12 %", "333 %"."""
+    value = 100 * part / whole
+    return f"{value:.2g} %" if value < 10 else f"{value:,.0f} %"
+
+
 def listed(names: Iterable[str]) -> str:
     """Names in a sentence: "a", "a and b", "a, b and c"; empty without names."""
     *others, last = [*names] or [""]

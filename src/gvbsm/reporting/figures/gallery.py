@@ -32,7 +32,7 @@ from gvbsm.reporting.figures.reading import (
 from gvbsm.reporting.figures.sets import CLASS_COLORS, draw_cosine, draw_tsne
 from gvbsm.reporting.figures.style import compact
 from gvbsm.reporting.figures.sweeps import study_figures
-from gvbsm.reporting.wording import listed
+from gvbsm.reporting.wording import listed, share
 from gvbsm.store.distilled import DistilledDataset, load_images
 from gvbsm.store.film import load_film
 from gvbsm.store.workdir import Workspace
@@ -221,15 +221,13 @@ def _student(students: Sequence[Student], classes: Sequence[str]) -> Iterator[Ca
 
 def _worst(counts: Tensor, classes: Sequence[str]) -> str:
     """A sentence on the most frequent error."""
-    share = counts.double() / counts.sum(dim=1, keepdim=True).clamp(min=1)
-    wrong = share.fill_diagonal_(0)
+    shares = counts.double() / counts.sum(dim=1, keepdim=True).clamp(min=1)
+    wrong = shares.fill_diagonal_(0)
     row, column = divmod(int(wrong.argmax()), len(classes))
     if not wrong[row, column]:
         return "There are no errors."
-    percent = 100 * float(wrong[row, column])
-    return (
-        f"Most frequent error: {percent:.0f} % of {classes[row]} classified as {classes[column]}."
-    )
+    percent = share(float(wrong[row, column]), 1)
+    return f"Most frequent error: {percent} of {classes[row]} classified as {classes[column]}."
 
 
 def _continual(workspace: Workspace) -> Iterator[CaptionedFigure]:

@@ -26,6 +26,7 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from gvbsm.config.build import images_of
+from gvbsm.files.sizes import ROUNDED_UP, three_digits
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -239,9 +240,9 @@ def shorten(name: str, limit: int = 24) -> str:
 def compact(value: float) -> str:
     """Format a number in few characters: 50, 1.5k, 2M, 0.01, 1e-05."""
     for limit, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if abs(value) >= limit:
-            return f"{value / limit:.3g}{letter}"
-    return f"{value:.3g}"
+        if abs(value) >= ROUNDED_UP * limit:
+            return f"{three_digits(value / limit)}{letter}"
+    return three_digits(value)
 
 
 def log_axis(axes: Axes, which: str, text: Callable[[float], str] = compact) -> None:
