@@ -188,6 +188,18 @@ def test_verdict_names_the_best_of_many_baselines_and_always_random_pictures(fac
     assert "41.0" not in sentence
 
 
+def test_verdict_with_a_single_baseline(facts):
+    random = row("random-soft", 70.0, 70.5, 71.0)
+    _, sentence = verdict(replace(facts, rows=(OWN, random, ROWS[3])))
+    assert sentence.replace(NO_BREAK, " ") == (
+        "With as many images, another baseline reaches 75.5 ± 0.5 % (SRe2L)."
+    )
+    _, sentence = verdict(replace(facts, rows=(OWN, ROWS[3])))
+    assert "images, a baseline reaches" in sentence
+    _, sentence = verdict(replace(facts, rows=(OWN, ROWS[1], ROWS[3])))
+    assert "images, baselines reach" in sentence
+
+
 def test_verdict_before_the_own_method_is_evaluated(facts):
     waiting = replace(facts, rows=ROWS[1:])
     assert verdict(waiting) == ["G-VBSM has not been evaluated yet."]
@@ -287,6 +299,17 @@ def test_other_rivals(facts):
         )
     ]
     assert names == ["rival-hard", "rival-sre2l"]
+
+
+def test_a_set_of_another_method_that_does_as_well(facts):
+    finding = only(with_rows(facts, row("dm", 80.5, 80.5, 80.5)))
+    assert finding.name == "rival-dm"
+    assert finding.text.startswith("The set `dm` does as well: convnet128 80.5")
+    assert finding.text.endswith("The distilled images have no lead over it here.")
+    assert "`synthesis.iterations`" in finding.advice
+    assert "The additions of G-VBSM make no" in (
+        only(with_rows(facts, row("sre2l", 80.5, 80.5, 80.5))).text
+    )
 
 
 @pytest.mark.parametrize(("accuracy", "words"), [(41.5, "no more than"), (50.0, "more than")])
@@ -405,7 +428,14 @@ def test_a_weak_teacher(facts):
 
 
 def test_a_whole_set_that_is_no_upper_bound(facts):
-    assert only(with_rows(facts, row("teacher", 70.0))).name == "short-teacher"
+    short = only(with_rows(facts, row("teacher", 70.0)))
+    assert (short.name, short.advice) == ("short-teacher", "Raise `squeeze.epochs`.")
+    assert "was trained too briefly: its row is no upper bound." in short.text
+    published = (*facts.teachers, Teacher(STUDENT, 70.0, 70.0, 0))
+    other = only(replace(with_rows(facts, row("teacher", 70.0)), teachers=published))
+    assert "has published weights, which do not fit these pictures: its row is no" in other.text
+    assert "`squeeze.pretrained`" in other.advice
+    assert "epochs" not in other.advice
 
 
 def test_settings_below_the_preset(facts):
@@ -441,7 +471,13 @@ def test_labels_that_outweigh_the_images(facts):
     assert "`labels.storage.pruning` 10" in only(heavy).advice
     heavy.config["labels"]["batchnorm"] = "batch"
     assert "pruning" not in only(heavy).advice  # refused with it
-    assert "`labels.storage.bits` 8" in only(heavy).advice
+    assert "`labels.storage.bits` 8 stores less" in only(heavy).advice
+    heavy.config["labels"]["storage"]["bits"] = 8
+    assert only(heavy).advice == "Include them in the size of the set."  # nothing is left to do
+    heavy.config["labels"]["batchnorm"] = "running"
+    assert "`labels.storage.pruning` 10 stores less" in only(heavy).advice
+    heavy.config["labels"]["storage"]["pruning"] = 10.0
+    assert only(heavy).advice == "Include them in the size of the set."
 
 
 def test_missing_baselines(facts):

@@ -728,6 +728,14 @@ def test_a_baseline_that_is_better_than_points_is_told(tmp_path):
     assert rival.advice.startswith("Compare the points only with each other. ")
 
 
+def test_points_of_several_students_are_counted_as_pairs(tmp_path):
+    root = write_study(tmp_path, done=3, values=((60.0, 60.2), (48.0, 48.2), (40.0, 40.2)))
+    (study,) = read_studies(root)
+    twice = [{**row, "student": name} for row in study.rows for name in (STUDENT, "resnet18")]
+    rival, *_ = find_in_study(study._replace(rows=twice), points=3)
+    assert "at 4 of 6 pairs of a point and a student of the study" in rival.text
+
+
 @pytest.mark.parametrize("method", ["gvbsm-hard", "random-unaugmented"])
 def test_other_labels_of_the_images_and_students_without_views_are_no_rivals(method, tmp_path):
     root = write_study(tmp_path, done=3, values=((60.0, 60.2), (48.0, 48.2), (40.0, 40.2)))

@@ -66,10 +66,13 @@ def verdict(facts: RunFacts) -> list[str]:
         accuracies = listed(
             f"{percent(other.last)} ({method_words(other.method)})" for other in best
         )
-        is_some = len(baselines) > len(best)
-        which = f"the best of {len(baselines)} other baselines" if is_some else "other baselines"
-        which = which if random is not None else which.replace("other ", "")
-        sentences.append(f"With as many images, {which} reach {accuracies}.")
+        other = "other " if random is not None else ""
+        which = f"{other}baselines reach"
+        if len(baselines) > len(best):
+            which = f"the best of {len(baselines)} {which}"
+        elif len(baselines) == 1:
+            which = f"{'another' if other else 'a'} baseline reaches"
+        sentences.append(f"With as many images, {which} {accuracies}.")
     return sentences
 
 
@@ -259,15 +262,23 @@ def _labels(facts: RunFacts) -> Iterator[Finding]:
     real = facts.train * channels * size**2 if facts.train and channels else None
     if real is not None and labels + images > real:
         text += f"; with the images they take more than all training pixels ({byte_count(real)})"
-    smaller = "`labels.storage.pruning` 10 and `labels.storage.bits` 8 store a fraction of them"
-    if value_at(facts.config, "labels.batchnorm") == "batch":  # pruning is refused with it
-        smaller = "`labels.storage.bits` 8 stores half of them"
-    yield Finding(
-        "labels",
-        "note",
-        f"{text}.",
-        f"Include them in the size of the set. {smaller} at nearly the same accuracy; "
-        "`gvbsm labels --compress` converts existing labels.",
+    advice = f"Include them in the size of the set. {_smaller_labels(facts.config['labels'])}"
+    yield Finding("labels", "note", f"{text}.", advice.rstrip())
+
+
+def _smaller_labels(labels: Mapping[str, Any]) -> str:
+    """Which settings of the storage would make the labels smaller; empty if all are used."""
+    storage, more = labels["storage"], []
+    if labels["batchnorm"] != "batch" and storage["pruning"] < 10:  # pruning is refused with batch
+        more.append("`labels.storage.pruning` 10")
+    if storage["bits"] > 8:
+        more.append("`labels.storage.bits` 8")
+    if not more:
+        return ""
+    part = "store a fraction" if len(more) == 2 else "stores less"
+    return (
+        f"{listed(more)} {part} of them at nearly the same accuracy; `gvbsm labels --compress` "
+        "converts existing labels."
     )
 
 

@@ -130,16 +130,21 @@ def _teachers(facts: RunFacts) -> Iterator[Finding]:
             f"{listed(weak)}.",
             "Train them longer (`squeeze.epochs`), or leave them out of `squeeze.backbones`.",
         )
+    untrained = {teacher.backbone for teacher in facts.teachers if not teacher.epochs}
     for row in facts.own_rows():
         full = facts.row("teacher", row.student)
         if full and row.last.mean - full.last.mean > (noise(row.last, full.last, facts.test) or 0):
+            why, advice = "was trained too briefly", "Raise `squeeze.epochs`."
+            if row.student in untrained:
+                why = "has published weights, which do not fit these pictures"
+                advice = "Train it on these pictures: set `squeeze.pretrained` to false."
             yield Finding(
                 "short-teacher",
                 "warning",
                 f"{row.student} is better on the distilled set ({row.last.mean:.1f} %) than as a "
-                f"teacher on the whole set ({full.last.mean:.1f} %). The teacher was trained too "
-                "briefly: its row is no upper bound.",
-                "Raise `squeeze.epochs`.",
+                f"teacher on the whole set ({full.last.mean:.1f} %). The teacher {why}: its row is "
+                "no upper bound.",
+                advice,
             )
 
 

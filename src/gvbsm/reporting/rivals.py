@@ -39,9 +39,11 @@ def rival_words(methods: Sequence[str], ipc: int) -> RivalWords:
         sources = [method.rpartition("-")[0] for method in methods]
         labels = "the same soft labels" if kind == "soft" else "plain hard labels"
         subject = f"{listed([real_pictures(source) for source in sources])} with {labels} do"
-    else:
+    elif kind == "sre2l":
         subject = f"{method_words(kind)} does"
-    meaning, advice = _RIVALS.get(kind, _RIVALS["sre2l"])
+    else:
+        subject = f"the set `{kind}` does"
+    meaning, advice = _RIVALS.get(kind, _OF_ANOTHER_METHOD)
     if kind == "soft" and ipc > 1:
         advice = f"Compare at fewer images per class, where the images matter more. {advice}"
     return RivalWords(f"{subject[0].upper()}{subject[1:]}", meaning, advice)
@@ -63,3 +65,8 @@ _RIVALS = {
         "more students (`evaluation.seeds`) to see small differences.",
     ),
 }
+_OF_ANOTHER_METHOD = (  # one of `baselines.sets`
+    "The distilled images have no lead over it here.",
+    "Raise `synthesis.iterations`, or train more students (`evaluation.seeds`) to see small "
+    "differences.",
+)

@@ -259,10 +259,12 @@ def _rivals(study: StudyResults, rows: Sequence[dict[str, Any]]) -> Iterator[Fin
         low, high = min(values), max(values)
         size = f"{low:.1f}" if len(values) == 1 else f"{low:.1f} to {high:.1f}"
         words = rival_words([method], min(row["ipc"] for row in rows))
+        students = {row["student"] for row in rows}
+        cases = "points" if len(students) == 1 else "pairs of a point and a student"
         yield Finding(
             "rival",
             "warning",
-            f"{words.subject} better than the images at {len(values)} of {len(own_rows)} points "
+            f"{words.subject} better than the images at {len(values)} of {len(own_rows)} {cases} "
             f"of the study, by {size} percentage points. {words.meaning}",
             f"Compare the points only with each other. {words.advice}",
         )
