@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 
 from gvbsm.backbones import build_backbone
-from gvbsm.files.artifacts import ArtifactError, write_json
+from gvbsm.files.artifacts import ArtifactError, read_json, write_json
 from gvbsm.reporting.figures.gallery import gallery
 from gvbsm.reporting.figures.images import PictureGrid
 from gvbsm.store.film import Film, save_film
@@ -179,6 +179,15 @@ def test_no_pairs_no_similarity(maker):
     assert "tsne" in drawn(maker.folder)
 
 
+def test_similarity_of_the_first_classes_alone_says_so(maker, monkeypatch):
+    maker.images("gvbsm", ipc=2)
+    maker.analysis()
+    assert "50 images of each class. Each dot" in drawn(maker.folder)["cosine"].caption
+    monkeypatch.setattr("gvbsm.reporting.figures.gallery.MOST_CLASSES", 3)
+    caption = drawn(maker.folder)["cosine"].caption
+    assert "of each class, of the first 3 of 4 classes. Each dot is a class" in caption
+
+
 def test_a_single_set_with_pairs_has_no_similarity_to_compare(maker):
     maker.images("gvbsm", ipc=1)
     maker.analysis(gvbsm=math.nan)
@@ -257,6 +266,24 @@ def test_a_study_of_variants_is_strips_and_costs(tmp_path):
     assert "paper" not in items["study-figure5"].caption
     (axes,) = items["study-figure5-cost"].figure.axes
     assert axes.containers[0].lines[0].get_xdata().tolist() == [100, 200]
+
+
+def test_points_of_other_students_and_images_per_class_are_drawn_and_told(tmp_path):
+    rows = [
+        study_row(name, "gvbsm", 50.0, seconds=seconds, axes={"step": name})
+        for name, seconds in (("one", 0.1), ("two", 0.2))
+    ]
+    rows[1]["student"] = "resnet18"
+    write_study(tmp_path, "students", ["step"], rows)
+    path = tmp_path / "students.json"
+    assert "(digits, 10 images per class)" in drawn(tmp_path)["study-students"].caption
+    content = read_json(path)
+    content["points"][1]["config"]["ipc"] = 1
+    write_json(path, content)
+    items = drawn(tmp_path)
+    assert "point of the study (digits). " in items["study-students"].caption
+    numbers = [axes.texts[0].get_text() for axes in items["study-students-cost"].figure.axes]
+    assert numbers == ["1", "2"]
 
 
 def test_variants_of_equal_cost_have_no_figure_of_it(tmp_path):

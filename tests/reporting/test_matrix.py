@@ -60,6 +60,7 @@ def test_a_study_with_few_students_has_no_such_figure():
 @pytest.mark.parametrize("random_points", [(None,), POINTS])
 def test_the_lead_is_over_random_pictures_of_the_same_point_or_of_all(random_points):
     captioned = _matrix(study(STUDENTS, random_points))
+    assert "each student (digits, 10 images per class); below, how far" in captioned.caption
     accuracy, lead = captioned.figure.axes
     assert [texts(accuracy)[row, 2] for row in (0, 1)] == ["52.0", "52.0"]
     assert [texts(lead)[row, 2] for row in (0, 1)] == ["+12.0", "+12.0"]
@@ -68,3 +69,4 @@ def test_the_lead_is_over_random_pictures_of_the_same_point_or_of_all(random_poi
 def test_without_random_pictures_there_is_no_lead():
     captioned = _matrix(study(STUDENTS, random_points=()))
     assert len(captioned.figure.axes) == 1
+    assert "below" not in captioned.caption

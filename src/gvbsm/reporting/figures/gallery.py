@@ -13,6 +13,7 @@ from gvbsm.engine.progress.spelling import spell_count, spell_range
 from gvbsm.files.artifacts import read_json
 from gvbsm.files.network_names import file_name
 from gvbsm.files.schema import Continual, checked, checked_header
+from gvbsm.reporting.analysis import MOST_CLASSES, MOST_IMAGES
 from gvbsm.reporting.figures.accuracy import draw_confusion, draw_continual, draw_methods
 from gvbsm.reporting.figures.captions import CaptionedFigure
 from gvbsm.reporting.figures.curves import TrainingCurve, draw_losses, draw_training
@@ -266,13 +267,16 @@ def _cosine(workspace: Workspace) -> Iterator[CaptionedFigure]:
         )
     }
     accuracies = ", ".join(f"{name} {analysis.accuracy[name]:.1f} %" for name in sets)
+    count = len(analysis.tensors[f"cosine/{sets[0]}"])
+    first = f", of the first {MOST_CLASSES} of {count:,} classes" if count > MOST_CLASSES else ""
     yield CaptionedFigure(
         "cosine",
         "Similarity of images within a class",
-        "Mean cosine similarity of two images of the same class. Each dot is a class; the vertical "
-        "bar and the number at the right are their mean. Further left is more diverse. Top: "
-        f"features of the teacher {analysis.teacher}. Bottom: normalized pixels. The teacher's "
-        f"accuracy on these sets: {accuracies}.",
+        "Mean cosine similarity of two images of the same class, over at most "
+        f"{MOST_IMAGES} images of each class{first}. Each dot is a class; the vertical bar and the "
+        "number at the right are their mean. Further left is more diverse. Top: features of the "
+        f"teacher {analysis.teacher}. Bottom: normalized pixels. The teacher's accuracy on these "
+        f"images: {accuracies}.",
         f"Similarity within classes of {listed(sets)}",
         draw_cosine(tables),
     )

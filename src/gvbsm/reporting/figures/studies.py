@@ -229,7 +229,7 @@ def draw_against_cost(students: Mapping[str, Sequence[CostPoint]], label: str) -
     """Draw accuracy against a cost (figure 5); marks are numbered, and named below the panels.
 
     Args:
-        students: Student -> points, the same for each student.
+        students: Student -> points; a point may have some of the students only.
         label: Name and unit of the cost.
     """
     names, figure, grid = _numbered_panels(students)
@@ -252,7 +252,7 @@ def draw_against_bytes(
     Steps connect the points that no other point beats, of the images and of random pictures.
 
     Args:
-        students: Student -> points, the same for each student.
+        students: Student -> points; a point may have some of the students only.
         random: Student -> points of random pictures with soft labels; they have no numbers, since
             each stands above or below the point of as many bytes.
         label: Name of the bytes.
@@ -288,7 +288,7 @@ def _numbered_panels(
     students: Mapping[str, Sequence[CostPoint]],
 ) -> tuple[list[str], Figure, list[Axes]]:
     """Names of the points, a figure with room for them, and its panels, one for each student."""
-    names = [point.name for point in next(iter(students.values()))]
+    names = list(dict.fromkeys(point.name for points in students.values() for point in points))
     figure = new_figure(WIDTH, 2.4 * len(students) + 0.25 + 0.17 * len(names))
     return names, figure, list(figure.subplots(len(students), 1, squeeze=False, sharex=True).flat)
 

@@ -142,15 +142,18 @@ def _matrix(study: StudyResults) -> CaptionedFigure | None:
         beside = random.get((point, student), random.get((None, student)))
         if beside is not None:
             leads[point, student] = top1 - beside
-    matrices = [StudentMatrix("top-1, %", accuracy)]
+    matrices, below = [StudentMatrix("top-1, %", accuracy)], ""
     if leads:
         matrices.append(StudentMatrix("above random pictures, points", leads, is_difference=True))
+        below = (
+            "; below, how far it is above that on random pictures with soft labels of the same "
+            "teachers"
+        )
     return CaptionedFigure(
         f"study-{study.name}-matrix",
         f"{_title(study)}: points against students",
         "Accuracy on the real test pictures, a row for each point of the study and a column for "
-        f"each student{_where(study)}; below, how far it is above that on random pictures with "
-        f"soft labels of the same teachers. Means of {_students(study)}.",
+        f"each student{_where(study)}{below}. Means of {_students(study)}.",
         f"Accuracies of {spell_count(len(students), 'student')} "
         f"at {spell_count(len(points), 'point')}",
         draw_matrices(matrices, points, students),
@@ -224,7 +227,7 @@ def _storage(study: StudyResults) -> CaptionedFigure:
         f"study-{study.name}-bytes",
         "Accuracy against storage",
         "Accuracy on the real test pictures against the bytes of a set's pixels and soft labels on "
-        f"disk{_where(study, ipc=False)}. Soft labels take most of the space; hard labels (hollow "
+        f"disk{_where(study)}. Soft labels take most of the space; hard labels (hollow "
         f"marks) take none. {_marks(study)}",
         "Accuracy against stored bytes",
         draw_scaling(rows, "bytes", "pixels and soft labels", "bytes"),
@@ -235,11 +238,12 @@ def _title(study: StudyResults) -> str:
     return study.title[:1].upper() + study.title[1:]
 
 
-def _where(study: StudyResults, ipc: bool = True) -> str:
-    """Data set and images per class, for a caption."""
-    config = study.points[0]["config"]
-    images = f", {images_per_class(config)}" if ipc and study.axes != ["ipc"] else ""
-    return f" ({data_title(config)}{images})"
+def _where(study: StudyResults) -> str:
+    """Data set, and images per class if all points have as many, for a caption."""
+    configs = [point["config"] for point in study.points]
+    images = {images_per_class(config) for config in configs}
+    data = listed(dict.fromkeys(map(data_title, configs)))
+    return f" ({data}{f', {images.pop()}' if len(images) == 1 else ''})"
 
 
 def _students(study: StudyResults) -> str:
