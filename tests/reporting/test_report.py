@@ -1032,6 +1032,26 @@ def test_the_settings_file_does_not_tell_of_this_machine(tmp_path, plain_gallery
     assert "--data-root DIR" in text
 
 
+def test_no_path_of_this_machine_is_told(tmp_path, plain_gallery):
+    settings = {
+        "data": {"name": "npz", "root": "/home/me/x.npz"},
+        "evaluation": {"corruptions": {"kinds": ["fog"], "folder": "/home/me/CIFAR-10-C"}},
+        "baselines": {"sets": {"dm": "/home/me/dm"}},
+    }
+    path = write_run(tmp_path / "w", **settings) / "results.json"
+    changed = ["evaluation.corruptions.folder", "baselines.sets"]
+    write_json(path, {**read_json(path), "origin": {"preset": "digits", "changed": changed}})
+    text = page_of(path.parent)
+    assert "/home/me" not in text
+    tree = Tree(text)
+    assert "folder</code>: CORRUPTED <span" in text
+    assert "sets</code>: dm <span" in text
+    assert text.count("--evaluation.corruptions.folder CORRUPTED") == 2  # in both commands
+    assert text.count("--baselines.sets dm=PATH") == 2
+    (link,) = [item for item in tree.all("a") if item.get("download") == "settings.yaml"]
+    assert b"/home/me" not in base64.b64decode(link["href"].partition(",")[2])
+
+
 def test_the_lines_for_python_work(tree, reported, monkeypatch):
     text = (reported / "report" / "index.html").read_text()
     code = re.search(r"<code>(import gvbsm.*?)</code>", text, re.S).group(1)

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gvbsm.config.keys import merge, value_at
+from gvbsm.config.keys import path_settings, value_at, without_paths
 from gvbsm.config.provenance import UNKNOWN, Origin
 from gvbsm.config.yaml_files import format_yaml
 from gvbsm.reporting.facts import PAPER, differences, preset_name
@@ -39,8 +39,13 @@ class Section:
     terms: tuple[Term, ...]
 
 
-# Settings of `squeeze` that are paths of a machine, and what the commands show in their place.
-_WEIGHT_PATHS = {"weights_dir": "WEIGHTS", "weights_classes": "CLASSES"}
+# Settings that are paths of a machine, and what the page shows in their place.
+_PLACES = {
+    "data.root": "DIR",
+    "squeeze.weights_dir": "WEIGHTS",
+    "squeeze.weights_classes": "CLASSES",
+    "evaluation.corruptions.folder": "CORRUPTED",
+}
 
 SECTIONS = (
     Section(
@@ -145,12 +150,7 @@ def preset_words(config: Mapping[str, Any], origin: Origin = UNKNOWN) -> str | N
 
 def settings_yaml(config: Mapping[str, Any]) -> str:
     """All settings as a YAML file for `gvbsm run`, without paths of this machine."""
-    without_paths = {
-        "data": {"root": None},
-        "squeeze": dict.fromkeys(_WEIGHT_PATHS),
-        "baselines": {"sets": {}},
-    }
-    return format_yaml(merge(dict(config), without_paths))
+    return format_yaml(without_paths(dict(config)))
 
 
 def commands(
@@ -168,11 +168,9 @@ def commands(
         origin: The preset that the results name.
     """
     tail = ["--workdir", f"runs/{name}"]
-    if config["data"]["root"] is not None:
-        tail = ["--data-root", "DIR", *tail]
-    for name, word in reversed(_WEIGHT_PATHS.items()):
-        if config["squeeze"].get(name) is not None:
-            tail = [f"--squeeze.{name}", word, *tail]
+    for key, word in _PLACES.items():
+        if value_at(config, key) is not None:
+            tail = ["--data-root" if key == "data.root" else f"--{key}", word, *tail]
     if sets := config["baselines"]["sets"]:
         tail = ["--baselines.sets", ",".join(f"{name}=PATH" for name in sets), *tail]
     shell_commands = [shlex.join(["gvbsm", "run", "settings.yaml", *tail])]
@@ -180,8 +178,7 @@ def commands(
         options = [
             shlex.join([f"--{key}", _option(value)])
             for key, value in differences(config, preset).items()
-            if key
-            not in ("data.root", "baselines.sets", *(f"squeeze.{name}" for name in _WEIGHT_PATHS))
+            if key not in path_settings()
         ]
         lines = [f"gvbsm run {preset_name(config, origin)}", *options, shlex.join(tail)]
         shell_commands.append(" \\\n  ".join(lines))
@@ -211,11 +208,18 @@ def changes(
     return [
         Change(
             key,
-            _format_value(value_at(config, key)),
+            _without_paths_of(key, value_at(config, key)),
             None if known is None else _format_value(value_at(known, key)),
         )
         for key in origin.changed
     ]
+
+
+def _without_paths_of(key: str, value: Any) -> str:
+    """A value as the page shows it, with a word for a path of the machine."""
+    if key in path_settings() and value:
+        return ", ".join(value) if isinstance(value, dict) else _PLACES[key]
+    return _format_value(value)
 
 
 def _option(value: Any) -> str:
