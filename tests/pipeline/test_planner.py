@@ -5,9 +5,11 @@ import sys
 
 import pytest
 import torch
+from PIL import Image
 
 import gvbsm
 from gvbsm.cli import main
+from gvbsm.config import DataConfig
 from gvbsm.config.build import as_config
 from gvbsm.config.fields import replaced
 from gvbsm.data.datasets import survey_dataset
@@ -28,6 +30,17 @@ def home(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("HOME", str(tmp_path_factory.mktemp("home")))
         yield
+
+
+def write_pictures(folder, side):
+    """Two classes of five pictures of noise."""
+    generator = torch.Generator().manual_seed(0)
+    for name in ("ant", "bee"):
+        (folder / name).mkdir(parents=True)
+        for number in range(5):
+            picture = torch.randint(256, (side, side, 3), generator=generator, dtype=torch.uint8)
+            Image.fromarray(picture.numpy()).save(folder / name / f"{number}.png")
+    return folder
 
 
 @pytest.fixture(scope="module")
@@ -108,6 +121,42 @@ def test_prediction__races_and_times_each_side_once(home, preset, tmp_path, runt
     for side in (8, 16, 8):
         predict(replaced(config, {"data": {"image_size": side}}))
     assert sides == [8, 16]
+
+
+class TimedError(Exception):
+    """The networks would be timed now."""
+
+
+def test_prediction__streams_files_where_the_run_does(home, tmp_path, runtime, monkeypatch):
+    streamed = []
+
+    def measured_costs(_config, data, _runtime):
+        streamed.append(data.train.images is None)
+        raise TimedError
+
+    monkeypatch.setattr(prediction, "in_raced_forms", lambda *given: given[3])
+    monkeypatch.setattr(prediction, "measured_costs", measured_costs)
+    folder = write_pictures(tmp_path / "small", side=8)
+    for limit in (2**31, 0):
+        monkeypatch.setattr("gvbsm.data.datasets.MEMORY_LIMIT", limit)
+        for in_memory in (None, True, False):
+            data = {"name": "folder", "root": str(folder), "in_memory": in_memory}
+            config = as_config(quick_settings(data))
+            listed = survey_dataset(config.data)
+            with pytest.raises(TimedError):
+                Prediction(listed, runtime, ProcessPlan(), tmp_path / "w")(config)
+    assert streamed == [False, False, True, True, False, True]
+
+
+def test_a_survey_tells_files_apart_so_that_their_times_are_not_taken_for_others(tmp_path):
+    marks = [
+        survey_dataset(DataConfig(name="folder", root=str(write_pictures(tmp_path / name, side))))
+        for name, side in (("small", 8), ("large", 64), ("again", 8))
+    ]
+    small, large, again = (data.fingerprint for data in marks)
+    assert small == again != large
+    arrays = DataConfig(name="npz", root=str(write_arrays(tmp_path / "toy.npz")))
+    assert survey_dataset(arrays).fingerprint == ""
 
 
 def test_plan__makes_no_work_directory(planned, tmp_path):

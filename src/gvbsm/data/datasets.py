@@ -273,10 +273,7 @@ def read_dataset(
     for note in raw.notes:
         log.warning("%s", note)
     size, channels = _size(config, spec, raw)
-    in_memory = config.in_memory
-    if in_memory is None:
-        nbytes = (len(raw.train) + len(raw.test)) * channels * size**2
-        in_memory = nbytes <= MEMORY_LIMIT and not spec.streams
+    in_memory = is_kept(config, len(raw.train) + len(raw.test), channels, size)
     train = _settle(raw.train, channels, size, in_memory, progress)
     test = replace(raw.test, crop=config.test_crop)
     test = _settle(test, channels, size, in_memory, progress)
@@ -311,6 +308,21 @@ def read_dataset(
     )
 
 
+def is_kept(config: DataConfig, pictures: int, channels: int, size: int) -> bool:
+    """Return whether the pictures of files are decoded at once and kept in memory.
+
+    Args:
+        config: The settings.
+        pictures: Number of pictures in both splits.
+        channels: Number of their channels.
+        size: Side to which they are resized, in pixels.
+    """
+    if config.in_memory is not None:
+        return config.in_memory
+    spec, *_ = _check_settings(config)
+    return pictures * channels * size**2 <= MEMORY_LIMIT and not spec.streams
+
+
 @torch_defaults()
 def survey_dataset(config: DataConfig) -> ImageData:
     """List a data set without decoding its files: classes, pictures, side and channels.
@@ -319,16 +331,19 @@ def survey_dataset(config: DataConfig) -> ImageData:
         config: The settings.
 
     Returns:
-        As `read_dataset`, with pictures of any size, without a fingerprint, and normalized to the
-        interval from -1 to 1.
+        As `read_dataset`, with pictures of any size, with a fingerprint only if they are files, and
+        normalized to the interval from -1 to 1.
 
     Raises:
         DataError: If the data is not as described.
     """
-    spec, raw, *_ = _open(config, cache_folder())
+    spec, raw, _, root = _open(config, cache_folder())
     size, channels = _size(config, spec, raw)
     plain = Normalization((0.5,) * channels, (0.5,) * channels)
-    return ImageData(config.name, raw.class_names, channels, size, raw.train, raw.test, plain, "")
+    splits, fingerprint = (raw.train, raw.test), ""
+    if raw.train.paths is not None:
+        fingerprint = _fingerprint([config.name, raw.class_names], splits, raw.root or root)
+    return ImageData(config.name, raw.class_names, channels, size, *splits, plain, fingerprint)
 
 
 def _open(

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import torch
 
-from gvbsm.config import Config
-from gvbsm.data.datasets import MEMORY_LIMIT, ImageData
+from gvbsm.config import Config, DataConfig
+from gvbsm.data.datasets import ImageData, is_kept
 from gvbsm.data.epochs import settle
 from gvbsm.data.pictures import Split, decode, no_progress
 from gvbsm.engine.device import Runtime
@@ -54,18 +54,18 @@ class Prediction:
 
     def _measured(self, config: Config, side: int) -> tuple[ImageData, MeasuredCosts, float]:
         """Return stand-ins for the pictures at a side, the costs, and the seconds of reading."""
-        data, reading = self._pictures_at(side)
+        data, reading = self._pictures_at(side, config.data)
         sets = list(evaluated_sets(config, self._workdir))
         runtime = in_raced_forms(config, sets, data, self._runtime, self._workdir)
         return data, measured_costs(config, data, runtime), reading
 
-    def _pictures_at(self, side: int) -> tuple[ImageData, float]:
+    def _pictures_at(self, side: int, config: DataConfig) -> tuple[ImageData, float]:
         """Return the pictures as a run would hold them, and the seconds of reading them."""
         data, paths = replace(self._listed, image_size=side), self._listed.train.paths
         if paths is None:
             return _black(data), 0.0
         count = len(data.train) + len(data.test)
-        if count * data.channels * side**2 > MEMORY_LIMIT:
+        if not is_kept(config, count, data.channels, side):
             return data, 0.0
         some = paths[:: max(1, len(paths) // FEW)]
         start = time.perf_counter()
