@@ -471,11 +471,11 @@ def test_labels_that_outweigh_the_images(facts):
     assert "`labels.storage.pruning` 10" in only(heavy).advice
     heavy.config["labels"]["batchnorm"] = "batch"
     assert "pruning" not in only(heavy).advice  # refused with it
-    assert "`labels.storage.bits` 8 stores less" in only(heavy).advice
+    assert "`labels.storage.bits` 8 stores half" in only(heavy).advice
     heavy.config["labels"]["storage"]["bits"] = 8
     assert only(heavy).advice == "Include them in the size of the set."  # nothing is left to do
     heavy.config["labels"]["batchnorm"] = "running"
-    assert "`labels.storage.pruning` 10 stores less" in only(heavy).advice
+    assert "`labels.storage.pruning` 10 stores a tenth" in only(heavy).advice
     heavy.config["labels"]["storage"]["pruning"] = 10.0
     assert only(heavy).advice == "Include them in the size of the set."
 

@@ -269,17 +269,16 @@ def _labels(facts: RunFacts) -> Iterator[Finding]:
 def _smaller_labels(labels: Mapping[str, Any]) -> str:
     """Which settings of the storage would make the labels smaller; empty if all are used."""
     storage, more = labels["storage"], []
-    if labels["batchnorm"] != "batch" and storage["pruning"] < 10:  # pruning is refused with batch
-        more.append("`labels.storage.pruning` 10")
     if storage["bits"] > 8:
-        more.append("`labels.storage.bits` 8")
+        more.append("`labels.storage.bits` 8 stores half of them and has cost no accuracy")
+    if labels["batchnorm"] != "batch" and storage["pruning"] < 10:  # pruning is refused with batch
+        more.append(
+            "`labels.storage.pruning` 10 stores a tenth, and has cost 0.3 points on the digits and "
+            "5 on CIFAR-10"
+        )
     if not more:
         return ""
-    part = "store a fraction" if len(more) == 2 else "stores less"
-    return (
-        f"{listed(more)} {part} of them at nearly the same accuracy; `gvbsm labels --compress` "
-        "converts existing labels."
-    )
+    return f"{'; '.join(more)}. `gvbsm labels --compress` converts existing labels."
 
 
 def _missing(facts: RunFacts) -> Iterator[Finding]:
