@@ -663,6 +663,23 @@ def test_a_sweep_has_a_page_of_its_own(tmp_path, study_figures):
     assert second.count("Title of study-") == 1
 
 
+def test_each_cell_of_a_table_that_stacks_names_its_column(tmp_path, study_figures):
+    """On narrow screens, where the head is hidden."""
+    path = write_study(tmp_path / "sweep") / "table1-alpha.json"
+    content = read_json(path)
+    content["rows"][0]["label_bytes"] = 1234567
+    write_json(path, {**content, "additive": True})
+    text = gvbsm.report(path.parent).read_text(encoding="utf-8")
+    tables = re.findall(r'<table class="results">(.*?)</table>', text, flags=re.S)
+    assert len(tables) == 2  # of the points, and of their costs
+    for table in tables:
+        head, *rows = re.findall(r"<tr.*?</tr>", table, flags=re.S)
+        heads = re.findall(r"<th.*?>(.*?)</th>", head.replace(">IPC<", ">images per class<"))[1:]
+        for cells in rows:
+            assert re.findall(r'<td data-head="(.*?)"', cells) == heads
+            assert cells.count("<td") == len(heads)
+
+
 def test_the_gain_of_each_point_stands_in_an_additive_study(tmp_path, study_figures):
     path = write_study(tmp_path / "sweep", done=3) / "table1-alpha.json"
     assert "gain" not in gvbsm.report(path.parent).read_text(encoding="utf-8")
