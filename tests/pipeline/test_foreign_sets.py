@@ -109,7 +109,7 @@ def test_a_set_is_a_row_with_the_labels_of_random_pictures(tmp_path, monkeypatch
     assert main(["show", str(workdir)]) == 0
 
 
-@pytest.mark.parametrize("name", ["gvbsm", "random-soft", "full", "real", "a-b", "a/b", ""])
+@pytest.mark.parametrize("name", ["gvbsm", "random-soft", "full", "real", "hard", "a-b", "a/b", ""])
 def test_a_set_takes_no_name_of_a_method(name, tmp_path):
     settings = {"preset": "digits", "baselines": {"sets": {name: "x"}}}
     with pytest.raises(ConfigError, match="take letters, digits and _, and no method"):

@@ -11,6 +11,7 @@ from gvbsm.config.run import (
     BASELINE_GROUPS,
     BY_DIFFICULTY,
     BY_FEATURES,
+    LABEL_KINDS,
     WHOLE_SET,
     Baseline,
     BaselinesConfig,
@@ -62,5 +63,6 @@ __all__ = [
     "StatisticsConfig",
     "SynthesisConfig",
     "ViewConfig",
+    "LABEL_KINDS",
     "WHOLE_SET",
 ]

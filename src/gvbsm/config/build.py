@@ -7,7 +7,7 @@ import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, cast, get_args
 
-from gvbsm.config import Config, ConfigError, Method, Rival, SqueezeConfig
+from gvbsm.config import LABEL_KINDS, Config, ConfigError, Method, Rival, SqueezeConfig
 from gvbsm.config.checks import faults
 from gvbsm.config.fields import names_of, replaced
 from gvbsm.config.given import plain
@@ -18,8 +18,6 @@ from gvbsm.config.yaml_files import NOWHERE, yaml_lines
 
 if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
-
-LABEL_KINDS = ("hard", "soft", "unaugmented")  # last words of names of methods
 
 
 def settings_parser(program: str) -> ArgumentParser:

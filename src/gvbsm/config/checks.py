@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any, get_args
 
 from gvbsm.config import (
+    LABEL_KINDS,
     WHOLE_SET,
     Config,
     CorruptionsConfig,
@@ -309,7 +310,8 @@ def _unread_corruption_settings(section: CorruptionsConfig) -> Iterator[str]:
 def _mode_faults(config: Config) -> Iterator[str]:
     squeeze = config.squeeze
     for name in config.baselines.sets:
-        if not re.fullmatch(r"\w+", name) or name in (*get_args(Method), *WHOLE_SET, "real"):
+        known = (*get_args(Method), *WHOLE_SET, *LABEL_KINDS, "real")
+        if not re.fullmatch(r"\w+", name) or name in known:
             yield f"baselines.sets names a set {name!r}: take letters, digits and _, and no method"
     pretrained = [settings.get("pretrained") for settings in squeeze.settings_of.values()]
     for key in ("weights_dir", "weights_classes"):

@@ -47,6 +47,7 @@ BASELINE_GROUPS: dict[str, tuple[Baseline, ...]] = {  # `--baselines NAME` on th
 BY_FEATURES = ("herding", "k-center", "balanced")  # selections by features of coreset.backbone
 BY_DIFFICULTY = ("group_front", "group_back")  # starts by the difficulty of real pictures
 WHOLE_SET = ("teacher", "full")  # baselines that are trained on all real pictures
+LABEL_KINDS = ("hard", "soft", "unaugmented")  # last words of names of methods
 
 
 @dataclass(frozen=True)
