@@ -289,7 +289,7 @@ def test_a_yaml_file_of_one_s_own(taken, tmp_path):
     config, workdir, _ = taken("evaluation", f"cifar10+{path}")[1:]
     assert (config.ipc, config.evaluation.optimizer.lr) == (3, 0.01)
     assert config.evaluation.lr_of == {"resnet18": 0.2}
-    assert workdir.name == "my"
+    assert workdir.name == "cifar10+my"
 
 
 # Faults of the command and the settings

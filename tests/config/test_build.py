@@ -222,7 +222,7 @@ def test_a_malformed_preset_name_is_a_fault_of_the_settings(name):
 @pytest.mark.parametrize(
     ("text", "words"),
     [
-        ("", "must hold a mapping.*NoneType"),
+        ("", "must hold a mapping.*found nothing"),
         ("- 1\n", "must hold a mapping.*list"),
         ("just words\n", "must hold a mapping.*str"),
         ("a: [\n", "not valid YAML.*line 2"),

@@ -162,7 +162,13 @@ def write_study(folder, name, axes, rows, paper=None):
     points = {row["point"]: row["axes"] for row in rows if row["point"] is not None}
     config = {"ipc": 10, "method": "gvbsm", "data": {"name": "digits"}}
     entries = [
-        {"name": n, "axes": at, "folders": [f"points/{n}"], "done": True, "config": config}
+        {
+            "name": n,
+            "axes": at,
+            "folders": [f"points/{n}"],
+            "done": True,
+            "config": {**config, "ipc": at.get("ipc", 10)},
+        }
         for n, at in points.items()
     ]
     entries.append({"name": "later", "axes": {}, "folders": [], "done": False, "config": config})
