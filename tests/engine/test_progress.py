@@ -106,11 +106,11 @@ def test_parts_of_other_processes_count_by_the_share_that_is_done(clock):
     assert schedule.progress({"squeeze/a": 0.5}).share == pytest.approx((50 + 300) / 400)
 
 
-def test_a_hidden_loop_tells_now_and_then_how_far_its_part_is(clock, monkeypatch):
-    told = []
+def test_a_hidden_loop_publishes_the_share_of_its_part_every_few_seconds(clock, monkeypatch):
+    published = []
     monkeypatch.setattr(activity.time, "monotonic", clock)
-    monkeypatch.setattr(ACTIVITY, "_told_at", clock())
-    monkeypatch.setattr(ACTIVITY, "tell", lambda *part: told.append(part))
+    monkeypatch.setattr(ACTIVITY, "_published_at", clock())
+    monkeypatch.setattr(ACTIVITY, "publish", lambda *part: published.append(part))
     with ACTIVITY.part("squeeze/b"), bars.begin(8, "squeeze", "step", quiet=True) as bar:
         bar.update()
         clock.now += 5
@@ -118,7 +118,7 @@ def test_a_hidden_loop_tells_now_and_then_how_far_its_part_is(clock, monkeypatch
         bar.update()
         clock.now += 5
         bar.update(2)
-    assert told == [("squeeze/b", 0.25), ("squeeze/b", 0.625)]
+    assert published == [("squeeze/b", 0.25), ("squeeze/b", 0.625)]
 
 
 def test_quiet_loops_count_on_for_those_who_stop_them(capsys):

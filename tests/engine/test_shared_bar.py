@@ -75,7 +75,7 @@ def test_the_block_waits_for_the_others_unless_it_fails():
     assert calls == ["add", "add", "barrier", "add", "add"]
 
 
-def test_parts__each_is_read_as_it_was_told_last():
+def test_parts__the_share_published_last_is_read():
     numbers = Counter()
 
     def add(name, count):
@@ -83,8 +83,8 @@ def test_parts__each_is_read_as_it_was_told_last():
         return numbers[name]
 
     first, other = SharedParts(add), SharedParts(add)
-    other.tell("squeeze/b", 0.5)
-    other.tell("squeeze/b", 0.25)  # its next loop
+    other.publish("squeeze/b", 0.5)
+    other.publish("squeeze/b", 0.25)  # its next loop
     assert first.read(["squeeze/a", "squeeze/b"]) == {"squeeze/a": 0.0, "squeeze/b": 0.25}
-    first.tell("squeeze/b", 1.0)  # they share this part
+    first.publish("squeeze/b", 1.0)  # they share this part
     assert first.read(["squeeze/b"]) == {"squeeze/b": 1.0}

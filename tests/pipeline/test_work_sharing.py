@@ -79,7 +79,7 @@ with team.begun():
         with team.timed("squeeze/b", ALONE), bars.begin(8, "squeeze", "step", quiet=True) as bar:
             bar.update(4)
             us.barrier()
-assert ACTIVITY.tell is None
+assert ACTIVITY.publish is None
 """
 # The second process fails when it has made its first images; the first has made some meanwhile.
 FAIL = """

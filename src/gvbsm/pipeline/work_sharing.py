@@ -42,11 +42,11 @@ class Teamwork:
         """
         if not self._processes.leads:
             self.workspace.check_shared(self._processes)
-            ACTIVITY.tell = self._tell
+            ACTIVITY.publish = self._publish
             try:
                 yield
             finally:
-                ACTIVITY.tell = None
+                ACTIVITY.publish = None
             self._processes.barrier()
             return
         with self.workspace.locked(), log_file(self.workspace.directory):
@@ -59,9 +59,9 @@ class Teamwork:
                 ACTIVITY.schedule = None
             self._processes.barrier()
 
-    def _tell(self, key: str, share: float) -> None:
-        with suppress(ProcessError):  # a process that has failed is told where they meet
-            self._parts.tell(key, share)
+    def _publish(self, key: str, share: float) -> None:
+        with suppress(ProcessError):  # the next barrier reports that a process is lost
+            self._parts.publish(key, share)
 
     def follow(self, seconds: Mapping[str, float]) -> None:
         """Let progress say how much of the run is done.

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol
 from gvbsm.engine.progress.spelling import plural, spell_duration
 
 PRIOR_SECONDS = 30.0  # weight of the plan's own speed beside the measured one
-FRESH_SECONDS = 5.0  # for which the parts of the other processes are not looked up or told again
+FRESH_SECONDS = 5.0  # between two exchanges of finished shares with the other processes
 
 
 class Loop(Protocol):
@@ -40,7 +40,7 @@ class Schedule:
     Args:
         seconds: Key of each part, as in `seconds.json` -> planned seconds.
         finished: Returns the keys of the parts that this run has finished, in all its processes.
-        elsewhere: Returns the share that is done of each part at which another process works.
+        elsewhere: Returns the finished share of each part at which another process works.
         clock: Returns the time in seconds.
     """
 
@@ -69,7 +69,7 @@ class Schedule:
         The planned time of the remaining parts is scaled by how long the finished ones took.
 
         Args:
-            running: Key of the part at which this process works -> share of it that is done.
+            running: Key of the part at which this process works -> its finished share.
         """
         total = sum(self._seconds.values())
         if total <= 0:
@@ -84,7 +84,8 @@ class Activity:
 
     Attributes:
         schedule: The planned time of the run; None if there is none.
-        tell: tell(key, share) tells process 0 how much of a part is done; None in process 0.
+        publish: publish(key, share) sends the finished share of a part to process 0; None in
+            process 0.
         title: The part at work among its kind, such as `teacher 2 of 5`; may be empty.
         loop: The innermost loop at work; None between loops.
         begun: When it began, in seconds of the monotonic clock.
@@ -92,8 +93,8 @@ class Activity:
 
     def __init__(self) -> None:
         self.schedule: Schedule | None = None
-        self.tell: Callable[[str, float], None] | None = None
-        self._told_at = -FRESH_SECONDS
+        self.publish: Callable[[str, float], None] | None = None
+        self._published_at = -FRESH_SECONDS
         self.title = ""
         self.loop: Loop | None = None
         self.begun = 0.0
@@ -130,14 +131,19 @@ class Activity:
             return None
         return self.schedule.progress(self._running())
 
-    def stepped(self) -> None:
-        """Tell process 0 now and then how far this process is; loops call it at each step."""
-        if self.tell is not None and time.monotonic() - self._told_at >= FRESH_SECONDS:
-            self._told_at = time.monotonic()
-            for key, share in self._running().items():
-                self.tell(key, share)
+    def publish_progress(self) -> None:
+        """Send the finished share of the part at work to process 0, every `FRESH_SECONDS`.
+
+        Bars call this after each step.
+        """
+        if self.publish is None or time.monotonic() - self._published_at < FRESH_SECONDS:
+            return
+        self._published_at = time.monotonic()
+        for key, share in self._running().items():
+            self.publish(key, share)
 
     def _running(self) -> dict[str, float]:
+        """Key of the part at work -> its finished share; empty between loops."""
         loop = self.loop
         if self._key is None or loop is None or not loop.total:
             return {}

@@ -32,8 +32,8 @@ else:
 class Bar(TqdmBar):
     """A bar on a terminal. A log line is written at most once a minute, for the log file.
 
-    A hidden bar counts on, so that a stopped run can say how far it was, and process 0 how far the
-    other processes are.
+    A hidden bar counts on: the message of a stopped run names the step, and process 0 shows the
+    progress of the other processes.
     """
 
     _activity: Activity | None = None  # held here, since tqdm closes bars when Python ends, too
@@ -58,7 +58,7 @@ class Bar(TqdmBar):
         if not self.disable:
             return super().update(n)
         self.n += n or 0
-        ACTIVITY.stepped()
+        ACTIVITY.publish_progress()
         return None
 
     def __iter__(self) -> Iterator[Any]:

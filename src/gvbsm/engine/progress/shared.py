@@ -1,4 +1,4 @@
-"""Progress of loops whose steps several processes share, and of parts that each works at alone."""
+"""Progress that several processes share: the steps of a loop, and the parts of a run."""
 
 from __future__ import annotations
 
@@ -77,26 +77,26 @@ class SharedBar:
 
 
 class SharedParts:
-    """The share that is done of each part of a run, which the processes tell each other.
+    """The finished share of each part of a run, from 0 to 1, which all processes can read.
 
     Args:
         add: add(name, count): add to a number that the processes share, and return it.
     """
 
     def __init__(self, add: Callable[[str, int], int]) -> None:
-        self._add, self._told = add, dict[str, int]()
+        self._add, self._published = add, dict[str, int]()
 
-    def tell(self, key: str, share: float) -> None:
-        """Tell the others how much of a part is done; one process works at it.
+    def publish(self, key: str, share: float) -> None:
+        """Publish the finished share of a part; it replaces the last one of this process.
 
         Args:
-            key: Key of the part.
-            share: The share of it that is done, from 0 to 1.
+            key: Key of the part; one process works at it.
+            share: Its finished share, from 0 to 1.
         """
         permille = round(1000 * share)
-        self._add(key, permille - self._told.get(key, 0))
-        self._told[key] = permille
+        self._add(key, permille - self._published.get(key, 0))
+        self._published[key] = permille
 
     def read(self, keys: Iterable[str]) -> dict[str, float]:
-        """Return the share that is done of each part; 0 of one that nobody has told."""
+        """Return the finished share of each part; 0 if no process has published one."""
         return {key: min(1.0, self._add(key, 0) / 1000) for key in keys}
