@@ -291,6 +291,11 @@ def test_plan__in_one_line_and_as_json():
     assert longer == "3 d 11 h: teachers 3 d 11 h; done at 11:19 in 4 days"
 
 
+def test_plan__adds_up_the_parts_of_one_key():
+    draws = [PlannedPart("synthesis/random-soft", "baselines", "", s, s) for s in (1.0, 2.0)]
+    assert Plan(tuple(draws)).wall_seconds == {"synthesis/random-soft": 3.0}
+
+
 def test_plan__with_trials_of_compiling_before_all_else():
     plan = planned(nothing)
     tried = plan.with_trials({A: 20.0, B: 50.0})

@@ -333,7 +333,7 @@ class Run:
         with self.at_work():
             if self.plan is not None:
                 log.info("plan: %s", self.plan.summary())
-                self.team.follow({part.key: part.wall_seconds for part in self.plan.parts})
+                self.team.follow(self.plan.wall_seconds)
             self.squeeze(names=needed_teachers(self.config, image_sets))
             judge_teachers(
                 self.config, self.data, self.runtime, self.recipes, self.team, self.teachers

@@ -87,16 +87,13 @@ class Plan:
         """Time of a part by its key in `seconds.json`; 0 if the run has no such part."""
         return self._seconds.get(key, 0.0)
 
-    def wall_seconds_of(self, key: str) -> float:
-        """Share of a part, by its key, of the time of the run; 0 if the run has no such part."""
-        return self._wall_seconds.get(key, 0.0)
-
     @cached_property
     def _seconds(self) -> dict[str, float]:
         return {part.key: part.seconds for part in self.parts}
 
     @cached_property
-    def _wall_seconds(self) -> dict[str, float]:
+    def wall_seconds(self) -> dict[str, float]:
+        """Share of each part, by its key, of the time of the run."""
         seconds: defaultdict[str, float] = defaultdict(float)
         for part in self.parts:  # draws of random pictures share a key
             seconds[part.key] += part.wall_seconds
