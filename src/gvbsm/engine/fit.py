@@ -56,9 +56,6 @@ class Keeper(Protocol):
     def save(self, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
         """Write a checkpoint; `state` is JSON-like."""
 
-    def clear(self) -> None:
-        """Remove the checkpoint."""
-
 
 @dataclass(frozen=True)
 class Training:
@@ -89,10 +86,10 @@ class Training:
 def fit(
     model: nn.Module,
     batches: Callable[[int, int], Iterator[Step]],
-    test: Callable[[nn.Module], float],
+    test: Callable[[nn.Module], float] | None,
     training: Training,
     runtime: Runtime,
-    keeper: Keeper,
+    keeper: Keeper | None,
     team: Processes = ALONE,
 ) -> TrainingHistory:
     """Train a network to the last epoch, resuming from the checkpoint if there is one.
@@ -105,10 +102,10 @@ def fit(
         batches: `batches(epoch, start)` yields an epoch's steps, from step `start` on, and may go
             on with those of later epochs. It must depend on its arguments alone, so that a resumed
             run sees the same batches.
-        test: Returns a network's top-1 accuracy in percent.
+        test: Returns a network's top-1 accuracy in percent; None tests nothing.
         training: Length, tests and optimizer.
         runtime: Seeds, precision, progress.
-        keeper: Stores the checkpoints.
+        keeper: Stores the checkpoints; None keeps none.
         team: The processes that train the network together.
 
     Raises:
@@ -147,7 +144,7 @@ def fit(
                     history.losses.append(float(total) / steps)
                     values = {"loss": history.losses[-1]}
                     total = torch.zeros_like(total)
-                    if step // steps in tested:
+                    if test is not None and step // steps in tested:
                         history.epochs.append(step // steps)
                         history.top1.append(test(average.network))
                         model.train()
@@ -155,7 +152,7 @@ def fit(
                         bar.set_postfix(values)
                     if runtime.log is not None:
                         runtime.log(name, values, step // steps)
-                if team.leads and step < epochs * steps and keeper.due():
+                if keeper is not None and team.leads and step < epochs * steps and keeper.due():
                     check_finite(total, name, advice)
                     tensors = _pack(model, average, solver, total, runtime)
                     _check_state(tensors, name, advice)
@@ -210,12 +207,12 @@ def _resume(
     average: Averaging,
     solver: torch.optim.Optimizer,
     micro_batches: MicroBatches,
-    keeper: Keeper,
+    keeper: Keeper | None,
     runtime: Runtime,
     team: Processes,
 ) -> tuple[int, Tensor, TrainingHistory]:
     """Return the steps done, the epoch's sum of losses and the history, from the checkpoint."""
-    checkpoint = keeper.load()
+    checkpoint = None if keeper is None else keeper.load()
     team.agree({"steps done": checkpoint and checkpoint[1]["step"]})
     if checkpoint is None:
         return 0, torch.zeros((), device=runtime.device), TrainingHistory([], [], [])

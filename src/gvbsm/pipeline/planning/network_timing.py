@@ -69,34 +69,10 @@ def time_training(task: TimingTask, work: Work, memory: PeakMemory) -> Cost:
             ticks.append(clock(runtime))
 
         training = Training("cost", "evaluation", 1, steps, 0, optimizer, None, averaged)
-        fit(model, batches, _untested, training, runtime, _NO_CHECKPOINTS)
+        fit(model, batches, None, training, runtime, None)
         return [end - start for start, end in pairwise(ticks)]
 
     return picture_cost(times, work.batch, memory)
-
-
-def _untested(_: nn.Module) -> float:
-    raise AssertionError("a training without tests was tested")
-
-
-class _NoCheckpoints:
-    """Keeps no state of a training."""
-
-    def load(self) -> None:
-        """Return nothing to resume from."""
-
-    def due(self) -> bool:
-        """Return that no checkpoint is due."""
-        return False
-
-    def save(self, tensors: object, state: object) -> None:
-        """Save nothing."""
-
-    def clear(self) -> None:
-        """Remove nothing."""
-
-
-_NO_CHECKPOINTS = _NoCheckpoints()
 
 
 def time_pixels(task: TimingTask, work: Work, memory: PeakMemory) -> Cost:
