@@ -30,9 +30,9 @@ from gvbsm.exchange.card import quoted
 from gvbsm.exchange.collection_card import CollectedSet, CollectedTeacher, index_card, teacher_card
 from gvbsm.exchange.export import check_free, check_whole, describe_set, write_set
 from gvbsm.exchange.load import LABELS, TABLE, SetDescription, label_files, load
-from gvbsm.files.artifacts import ArtifactError, read_json
+from gvbsm.files.artifacts import ArtifactError
 from gvbsm.files.replacing import replacing
-from gvbsm.files.schema import Results, TeacherHeader, checked
+from gvbsm.files.schema import Results, TeacherHeader, checked, checked_json
 from gvbsm.files.state import sha256_of
 from gvbsm.files.tensors import load_tensors
 from gvbsm.store.distilled import DistilledDataset
@@ -136,8 +136,7 @@ def _read_run(workdir: Path) -> _Run:
     for file in (path, workdir / "synthesis" / "images.safetensors"):
         if not file.is_file():
             raise ArtifactError(f"{workdir} is no finished run: there is no {file}")
-    results = read_json(path)
-    checked(Results, results, path)
+    results = checked_json(Results, path)
     distilled = load(workdir)
     check_whole(distilled.soft_labels)
     method = distilled.header["method"]

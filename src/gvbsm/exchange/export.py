@@ -41,7 +41,7 @@ from gvbsm.exchange.student import MODEL, STUDENT, WEIGHTS, export_student
 from gvbsm.files.artifacts import ArtifactError, read_header, read_json, write_json
 from gvbsm.files.manifest import is_claimed, named
 from gvbsm.files.replacing import replacing
-from gvbsm.files.schema import Results, checked, checked_header
+from gvbsm.files.schema import Results, checked_header, checked_json
 from gvbsm.files.tensors import load_tensors, save
 from gvbsm.store.distilled import DistilledDataset
 from gvbsm.store.showing import png
@@ -291,8 +291,7 @@ def describe_set(distilled: DistilledDataset, source: Path, form: str) -> SetDes
         "teachers": header.get("teachers") or _teachers(source),
     }
     if "form" not in header and (source / "results.json").is_file():
-        results = read_json(source / "results.json")
-        checked(Results, results, source / "results.json")
+        results = checked_json(Results, source / "results.json")
         facts["config"] = without_paths(results["config"])
         facts["results"] = results["rows"]
         if "name" in results["config"].get("data", {}):

@@ -7,8 +7,7 @@ from pathlib import Path
 from gvbsm._version import __version__
 from gvbsm.config.paths import data_title
 from gvbsm.config.provenance import Origin
-from gvbsm.files.artifacts import read_json
-from gvbsm.files.schema import Continual, checked
+from gvbsm.files.schema import Continual, checked_json
 from gvbsm.pipeline.tables import images_per_class
 from gvbsm.reporting.facts import preset_settings
 from gvbsm.reporting.figures.gallery import gallery
@@ -30,8 +29,7 @@ def write_continual_page(workdir: Path, pdf: bool = False) -> Path:
         ArtifactError: If a file is damaged.
     """
     path, folder = Workspace(workdir).continual, workdir / "report"
-    content = read_json(path)
-    checked(Continual, content, path)
+    content = checked_json(Continual, path)
     with fitting(path):
         config, origin = content["config"], Origin.read(content)
         preset = preset_settings(config, content["class_names"], origin)

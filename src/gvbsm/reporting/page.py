@@ -11,8 +11,7 @@ from gvbsm._version import __version__
 from gvbsm.config.build import images_of
 from gvbsm.config.keys import value_at
 from gvbsm.config.paths import data_title
-from gvbsm.files.artifacts import read_json
-from gvbsm.files.schema import Continual, checked
+from gvbsm.files.schema import Continual, checked_json
 from gvbsm.files.sizes import byte_count
 from gvbsm.pipeline.tables import format_top1, images_per_class
 from gvbsm.pipeline.workload import STAGES
@@ -97,7 +96,7 @@ def write_page(
         },
         "sets": costs_of(run_sets(workspace)),
         "studies": study_sections(workdir, pictures),
-        "continual": _continual(continual) if continual.is_file() else None,
+        "continual": checked_json(Continual, continual) if continual.is_file() else None,
     }
     context["sections"] = _sections(context)
     return write_html(folder / "index.html", "report.html.j2", context)
@@ -202,13 +201,6 @@ def _lowest_class(row: AccuracyRow, class_names: Sequence[str]) -> str:
         return ""
     top1, label = min(accuracies)
     return f"{class_names[label]}: {top1:.1f}"
-
-
-def _continual(path: Path) -> dict[str, Any]:
-    """The content of `continual.json`, checked."""
-    content = read_json(path)
-    checked(Continual, content, path)
-    return content
 
 
 def _place(name: str) -> str:

@@ -9,7 +9,7 @@ from gvbsm.config.paths import data_title
 from gvbsm.config.provenance import Origin
 from gvbsm.files.artifacts import PARTIAL, ArtifactError, is_partial, read_json
 from gvbsm.files.manifest import named
-from gvbsm.files.schema import Continual, Data, Results, checked, checked_header
+from gvbsm.files.schema import Continual, Data, Results, checked, checked_header, checked_json
 from gvbsm.files.sizes import byte_count
 from gvbsm.pipeline.tables import aligned, format_continual, format_table, images_per_class
 from gvbsm.reporting.result_tables import FORMATS, RunResults
@@ -29,8 +29,7 @@ def describe(workdir: Path) -> str:
     data = checked(Data, read_json(workdir / "data.json"), workdir / "data.json")
     results: dict[str, Any] = {}
     if (workdir / "results.json").is_file():
-        results = read_json(workdir / "results.json")
-        checked(Results, results, workdir / "results.json")
+        results = checked_json(Results, workdir / "results.json")
     title = data_title(results["config"]) if results.get("config") else data.name
     lines = [
         f"{workdir}: {title}, {data.classes} classes, {data.image_size} px",
@@ -46,8 +45,7 @@ def describe(workdir: Path) -> str:
         lines += _published(workdir, results, data)
         lines += _preset(results)
     if (workdir / "continual.json").is_file():
-        content = read_json(workdir / "continual.json")
-        checked(Continual, content, workdir / "continual.json")
+        content = checked_json(Continual, workdir / "continual.json")
         lines += ["", format_continual(content), *_preset(content)]
     return "".join(char if char.isprintable() or char == "\n" else " " for char in "\n".join(lines))
 
@@ -65,9 +63,7 @@ def result_table(workdir: Path, form: str) -> str:
     path = workdir / "results.json"
     if not path.is_file():
         raise ArtifactError(f"{workdir} holds no results.json; `gvbsm run` writes it")
-    content = read_json(path)
-    checked(Results, content, path)
-    return FORMATS[form](RunResults(content))
+    return FORMATS[form](RunResults(checked_json(Results, path)))
 
 
 def _scores(results: dict[str, Any]) -> list[str]:

@@ -28,8 +28,8 @@ from gvbsm.data.datasets import ImageData
 from gvbsm.engine.device import resolve_runtime
 from gvbsm.engine.processes import join
 from gvbsm.engine.torch_defaults import torch_defaults
-from gvbsm.files.artifacts import fingerprint, read_json, write_json
-from gvbsm.files.schema import Results, checked, checked_header
+from gvbsm.files.artifacts import fingerprint, write_json
+from gvbsm.files.schema import Results, checked_header, checked_json
 from gvbsm.pipeline.evaluated_sets import needed_teachers
 from gvbsm.pipeline.preflight import check_feasible, load_data
 from gvbsm.pipeline.results import spread
@@ -243,8 +243,7 @@ class _PointRun:
         tests = [item for item in self.artifacts if item.clock.startswith(("evaluation/", "full/"))]
         if not path.is_file() or not all(item.exists() for item in tests):
             return None
-        results = read_json(path)
-        checked(Results, results, path)
+        results = checked_json(Results, path)
         students = [row for row in results["rows"] if row["method"] != "teacher"]
         teachers = len(results["rows"]) - len(students)
         has_teachers = "teacher" in self.run.config.baselines.methods

@@ -10,7 +10,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from gvbsm.files.artifacts import read_header
+from gvbsm.files.artifacts import read_header, read_json
 from gvbsm.files.schema.base import MOST_BYTES, Manifest, checked
 from gvbsm.files.schema.runs import (
     Account,
@@ -68,6 +68,7 @@ __all__ = [
     "check_facts",
     "checked",
     "checked_header",
+    "checked_json",
     "current_history",
 ]
 
@@ -83,6 +84,17 @@ HEADERS: dict[str, type[Manifest]] = {
     "checkpoint": CheckpointHeader,
 }
 """Kind of a file -> the schema of its header."""
+
+
+def checked_json(model: type[Manifest], path: Path) -> dict[str, Any]:
+    """Read a JSON object that gvbsm wrote, and validate it by a schema.
+
+    Raises:
+        ArtifactError: As `read_json`, or naming the first invalid entry.
+    """
+    content = read_json(path)
+    checked(model, content, path)
+    return content
 
 
 def checked_header(path: Path) -> dict[str, Any]:

@@ -10,9 +10,8 @@ from torch import Tensor
 
 from gvbsm.config import WHOLE_SET
 from gvbsm.engine.progress.spelling import spell_count, spell_range
-from gvbsm.files.artifacts import read_json
 from gvbsm.files.network_names import file_name
-from gvbsm.files.schema import Continual, checked, checked_header
+from gvbsm.files.schema import Continual, checked_header, checked_json
 from gvbsm.reporting.analysis import MOST_CLASSES, MOST_IMAGES
 from gvbsm.reporting.figures.accuracy import draw_confusion, draw_continual, draw_methods
 from gvbsm.reporting.figures.captions import CaptionedFigure
@@ -235,8 +234,7 @@ def _continual(workspace: Workspace) -> Iterator[CaptionedFigure]:
     path = workspace.continual
     if not path.is_file():
         return
-    content = read_json(path)
-    checked(Continual, content, path)
+    content = checked_json(Continual, path)
     rows, classes, orders = content["rows"], content["classes"], len(content["orders"])
     note = content["note"]
     if rows:

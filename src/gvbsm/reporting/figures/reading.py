@@ -25,6 +25,7 @@ from gvbsm.files.schema import (
     StudyFile,
     checked,
     checked_header,
+    checked_json,
 )
 from gvbsm.files.tensors import load_tensors
 from gvbsm.method.layers import matched_layers
@@ -76,9 +77,7 @@ def read_rows(workspace: Workspace) -> list[dict[str, Any]]:
     """The rows of the results; empty if there are no results."""
     if not workspace.results.is_file():
         return []
-    content = read_json(workspace.results)
-    checked(Results, content, workspace.results)
-    return list(content["rows"])
+    return list(checked_json(Results, workspace.results)["rows"])
 
 
 def read_students(workspace: Workspace, rows: Sequence[Mapping[str, Any]]) -> list[Student]:
