@@ -16,12 +16,11 @@ from gvbsm.backbones import build_backbone
 from gvbsm.cli import main
 from gvbsm.config import ConfigError
 from gvbsm.config.build import build_config, to_dict
-from gvbsm.config.keys import path_settings
+from gvbsm.config.keys import PATH_WORDS, path_settings
 from gvbsm.data.datasets import DATASETS
 from gvbsm.exchange import collection, hub
 from gvbsm.exchange.card import terms_of
 from gvbsm.exchange.collection import check_sums, collect, push
-from gvbsm.exchange.collection_card import PLACEHOLDERS
 from gvbsm.exchange.load import load
 from gvbsm.files.artifacts import ArtifactError, read_json, write_json
 from gvbsm.files.manifest import NAME as MANIFEST
@@ -189,7 +188,7 @@ def test_every_data_set_of_a_name_has_a_sentence_on_its_terms():
 
 
 def test_the_command_has_a_word_for_each_path():
-    assert {*PLACEHOLDERS, "baselines.sets"} == {*path_settings()}
+    assert {*PATH_WORDS, "baselines.sets"} == {*path_settings()}
 
 
 def test_the_library_datasets_reads_a_set_by_its_name(collected, tmp_path):

@@ -16,6 +16,13 @@ from typing import Any
 from gvbsm.config import Config, ConfigError
 from gvbsm.config.fields import descriptions, dotted_names_of, kind_in_words
 
+PATH_WORDS = {  # settings that name a file or folder -> what is shown in the place of their paths
+    "data.root": "DIR",
+    "squeeze.weights_dir": "WEIGHTS",
+    "squeeze.weights_classes": "CLASSES",
+    "evaluation.corruptions.folder": "CORRUPTED",
+}
+
 
 def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     """Lay the nested settings `over` upon `base`; lists, scalars and tables are replaced whole."""
@@ -115,6 +122,17 @@ def flatten(settings: Mapping[str, Any]) -> dict[str, Any]:
 def path_settings() -> tuple[str, ...]:
     """Return the dotted names of the settings that name files of the machine."""
     return dotted_names_of(Config(), "is_path")
+
+
+def path_options(settings: Mapping[str, Any]) -> list[str]:
+    """Return the options of a command for the settings that name files, with words for paths."""
+    options: list[str] = []
+    for key, word in PATH_WORDS.items():
+        if value_at(settings, key) is not None:
+            options += ["--data-root" if key == "data.root" else f"--{key}", word]
+    if sets := value_at(settings, "baselines.sets"):
+        options += ["--baselines.sets", ",".join(f"{name}=PATH" for name in sets)]
+    return options
 
 
 def without_paths(settings: dict[str, Any]) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from gvbsm._version import __version__
-from gvbsm.config.keys import path_settings, value_at
+from gvbsm.config.keys import path_options, path_settings, value_at
 from gvbsm.config.provenance import Origin
 from gvbsm.config.yaml_files import format_yaml
 from gvbsm.engine.progress.spelling import spell_count
@@ -18,13 +18,6 @@ from gvbsm.exchange.card import PAPER, escaped, hub_head, terms_of, title_of
 from gvbsm.exchange.load import TABLE, SetDescription
 from gvbsm.files.sizes import byte_count
 from gvbsm.pipeline.tables import format_ipc, format_top1
-
-PLACEHOLDERS = {  # settings that name files of a machine -> what a command shows in their place
-    "data.root": "DIR",
-    "squeeze.weights_dir": "WEIGHTS",
-    "squeeze.weights_classes": "CLASSES",
-    "evaluation.corruptions.folder": "CORRUPTED",
-}
 
 
 @dataclass(frozen=True)
@@ -206,12 +199,7 @@ def _commands(sets: Sequence[CollectedSet]) -> str:
 
 def _command(item: CollectedSet) -> str:
     """The command that makes a set again from its settings."""
-    words = ["gvbsm", "run", f"{item.name}/settings.yaml"]
-    for key, word in PLACEHOLDERS.items():
-        if value_at(item.config, key) is not None:
-            words += ["--data-root" if key == "data.root" else f"--{key}", word]
-    if foreign := value_at(item.config, "baselines.sets"):
-        words += ["--baselines.sets", ",".join(f"{name}=PATH" for name in foreign)]
+    words = ["gvbsm", "run", f"{item.name}/settings.yaml", *path_options(item.config)]
     return shlex.join([*words, "--workdir", f"runs/{item.name}"])
 
 

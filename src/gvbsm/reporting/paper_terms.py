@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gvbsm.config.keys import path_settings, value_at, without_paths
+from gvbsm.config.keys import PATH_WORDS, path_options, path_settings, value_at, without_paths
 from gvbsm.config.provenance import UNKNOWN, Origin
 from gvbsm.config.yaml_files import format_yaml
 from gvbsm.reporting.facts import PAPER, differences, preset_name
@@ -38,14 +38,6 @@ class Section:
     title: str
     terms: tuple[Term, ...]
 
-
-# Settings that are paths of a machine, and what the page shows in their place.
-_PLACES = {
-    "data.root": "DIR",
-    "squeeze.weights_dir": "WEIGHTS",
-    "squeeze.weights_classes": "CLASSES",
-    "evaluation.corruptions.folder": "CORRUPTED",
-}
 
 SECTIONS = (
     Section(
@@ -167,12 +159,7 @@ def commands(
         name: Name of the work directory.
         origin: The preset that the results name.
     """
-    tail = ["--workdir", f"runs/{name}"]
-    for key, word in _PLACES.items():
-        if value_at(config, key) is not None:
-            tail = ["--data-root" if key == "data.root" else f"--{key}", word, *tail]
-    if sets := config["baselines"]["sets"]:
-        tail = ["--baselines.sets", ",".join(f"{name}=PATH" for name in sets), *tail]
+    tail = [*path_options(config), "--workdir", f"runs/{name}"]
     shell_commands = [shlex.join(["gvbsm", "run", "settings.yaml", *tail])]
     if preset is not None:
         options = [
@@ -218,7 +205,7 @@ def changes(
 def _without_paths_of(key: str, value: Any) -> str:
     """A value as the page shows it, with a word for a path of the machine."""
     if key in path_settings() and value:
-        return ", ".join(value) if isinstance(value, dict) else _PLACES[key]
+        return ", ".join(value) if isinstance(value, dict) else PATH_WORDS[key]
     return _format_value(value)
 
 
