@@ -123,6 +123,34 @@ def terms_of(facts: SetDescription, made: str) -> str:
     )
 
 
+def torch_code(header: Mapping[str, Any], file: str) -> str:
+    """Write the code that loads a network from a file of weights, and classifies pictures.
+
+    Args:
+        header: Backbone, class_names, image_size and channels of the network, and mean and std of
+            its pictures.
+        file: Name of the file.
+    """
+    side, channels = header["image_size"], header["channels"]
+    return f"""```python
+import gvbsm
+import torch
+from safetensors.torch import load_file
+
+model = gvbsm.build_backbone(
+    "{header["backbone"]}", classes={len(header["class_names"])}, image_size={side}, \
+channels={channels}
+)  # a torch.nn.Module
+model.load_state_dict(load_file("{file}"))
+mean = torch.tensor({header["mean"]}).view(-1, 1, 1)
+std = torch.tensor({header["std"]}).view(-1, 1, 1)
+# pixels: torch, uint8 (batch, {channels}, {side}, {side})
+with torch.no_grad():
+    logits = model.eval()((pixels / 255 - mean) / std)
+```
+"""
+
+
 def _first_images(facts: SetDescription) -> str:
     """Show the first image of the first classes, from their folders."""
     tags = [

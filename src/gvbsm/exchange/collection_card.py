@@ -14,7 +14,7 @@ from gvbsm.config.keys import path_options, path_settings, value_at
 from gvbsm.config.provenance import Origin
 from gvbsm.config.yaml_files import format_yaml
 from gvbsm.engine.progress.spelling import spell_count
-from gvbsm.exchange.card import PAPER, escaped, hub_head, terms_of, title_of
+from gvbsm.exchange.card import PAPER, escaped, hub_head, terms_of, title_of, torch_code
 from gvbsm.exchange.load import TABLE, SetDescription
 from gvbsm.files.sizes import byte_count
 from gvbsm.pipeline.tables import format_ipc, format_top1
@@ -256,26 +256,10 @@ def _teacher_row(teacher: CollectedTeacher) -> str:
 
 
 def _loading(teacher: CollectedTeacher, facts: SetDescription) -> str:
-    header = teacher.header
+    entries = {**teacher.header, "mean": facts["mean"], "std": facts["std"]}
     return f"""## Use
 
-```python
-import gvbsm
-import torch
-from safetensors.torch import load_file
-
-model = gvbsm.build_backbone(
-    "{header["backbone"]}", classes={len(header["class_names"])}, \
-image_size={header["image_size"]}, channels={header["channels"]}
-)  # a torch.nn.Module
-model.load_state_dict(load_file("{teacher.place.rpartition("/")[2]}"))
-mean = torch.tensor({facts["mean"]}).view(-1, 1, 1)
-std = torch.tensor({facts["std"]}).view(-1, 1, 1)
-# pixels: torch, uint8 (batch, {header["channels"]}, {header["image_size"]}, {header["image_size"]})
-with torch.no_grad():
-    logits = model.eval()((pixels / 255 - mean) / std)
-```
-
+{torch_code(entries, teacher.place.rpartition("/")[2])}
 `gvbsm run` takes them in the place of its own with `--squeeze.pretrained true --squeeze.weights_dir
 FOLDER`, where FOLDER is this one.
 """

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from gvbsm.config.yaml_files import format_yaml
 from gvbsm.engine.progress.spelling import spell_count
-from gvbsm.exchange.card import PAPER, escaped
+from gvbsm.exchange.card import PAPER, escaped, torch_code
 from gvbsm.files.schema import StudentHeader
 
 TRAINED_WITH = ("seed", "precision", "labels", "evaluation")  # entries of the recipe
@@ -26,7 +26,7 @@ def model_card(header: StudentHeader, model: str, weights: str) -> str:
         _accuracy(header),
         _files(header, model, weights),
         _onnxruntime(header, model),
-        _torch(header, weights),
+        f"## With torch\n\n{torch_code(header.model_dump(), weights)}",
         _settings(header),
         "## License\n\nNot settled here: the distilled images are derived from the pictures of "
         f"{source}, whose terms may bind the network.\n",
@@ -92,28 +92,6 @@ names = json.loads(session.get_modelmeta().custom_metadata_map["class_names"])
 # pixels: NumPy, uint8 (batch, {header.channels}, {header.image_size}, {header.image_size})
 (logits,) = session.run(["logits"], {{"pixels": pixels}})
 print([names[number] for number in logits.argmax(1)])
-```
-"""
-
-
-def _torch(header: StudentHeader, weights: str) -> str:
-    return f"""## With torch
-
-```python
-import gvbsm
-import torch
-from safetensors.torch import load_file
-
-model = gvbsm.build_backbone(
-    "{header.backbone}", classes={len(header.class_names)}, image_size={header.image_size}, \
-channels={header.channels}
-)  # a torch.nn.Module
-model.load_state_dict(load_file("{weights}"))
-mean = torch.tensor({header.mean}).view(-1, 1, 1)
-std = torch.tensor({header.std}).view(-1, 1, 1)
-# pixels: torch, uint8 (batch, {header.channels}, {header.image_size}, {header.image_size})
-with torch.no_grad():
-    logits = model.eval()((pixels / 255 - mean) / std)
 ```
 """
 
