@@ -115,11 +115,7 @@ def keep_classes(split: Split, seen: Sequence[int], classes: int) -> Split:
     position[torch.tensor(seen)] = torch.arange(len(seen))
     labels = position[split.labels]
     kept = (labels >= 0).nonzero().squeeze(1)
-    if split.images is not None:
-        return replace(split, labels=labels[kept], images=split.images[kept])
-    assert split.paths is not None
-    paths = tuple(split.paths[index] for index in kept.tolist())
-    return replace(split, labels=labels[kept], paths=paths)
+    return replace(split.select(kept), labels=labels[kept])
 
 
 def memory_data(data: ImageData, images: Tensor, labels: Tensor, seen: Sequence[int]) -> ImageData:
