@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from gvbsm.data.class_sizes import class_counts
 from gvbsm.data.pictures import Lying, Split
 
 UNREADABLE = "pictures that cannot be read"
@@ -109,10 +110,7 @@ def account(
         value_range: As in `Reading`.
         held_out: Likewise.
     """
-    pictures = {}
-    for name, split in splits.items():
-        counts = split.labels.bincount(minlength=len(class_names)).tolist()
-        pictures[name] = dict(zip(class_names, counts, strict=True))
+    pictures = {name: class_counts(split.labels, class_names) for name, split in splits.items()}
     formats = Counter(
         _suffix(path) for split in splits.values() for path in split.paths or () if _suffix(path)
     )

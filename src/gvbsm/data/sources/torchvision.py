@@ -21,7 +21,7 @@ from gvbsm.config.errors import first_line
 from gvbsm.config.keys import closest
 from gvbsm.data.classes import Classes, labels_of, number_classes
 from gvbsm.data.pictures import DataError, Lying, Split
-from gvbsm.data.sources.arrays import array_split
+from gvbsm.data.sources.arrays import array_split, channels_last
 from gvbsm.data.sources.request import Raw, Request, hold_out
 
 _BY_TRAIN = ({"train": True}, {"train": False})
@@ -145,9 +145,7 @@ def _split(source: Any, where: str, request: Request) -> Split:
     labels = getattr(source, "targets", getattr(source, "labels", None))
     pictures = getattr(source, "data", None)
     if pictures is not None and labels is not None:
-        pixels = np.asarray(pictures)
-        if pixels.ndim == 4 and pixels.shape[1] in (1, 3) and pixels.shape[3] not in (1, 3):
-            pixels = pixels.transpose(0, 2, 3, 1)  # (N, C, H, W) -> (N, H, W, C)
+        pixels, _ = channels_last(np.asarray(pictures), where)
         targets = np.asarray(labels)  # QMNIST's have more columns: the writer and so on
         return array_split(pixels, targets[:, 0] if targets.ndim == 2 else targets, where)
     paths, classes = _files(source) or _items(source, where, request)
