@@ -20,6 +20,7 @@ from gvbsm.data.workers import streamed
 from gvbsm.engine.device import Runtime
 from gvbsm.engine.seeds import generator_for
 from gvbsm.method.losses import ensemble_logits
+from gvbsm.stages.selection.coreset import select_random
 
 CROP_PICTURES = 300  # most pictures of a class that are cropped, unless more are needed
 CROPS = 5  # crops of a picture
@@ -69,7 +70,9 @@ def choose_crops(
         workers: Processes that decode files.
     """
     side, needed = data.image_size // across, [count * across**2 for count in counts]
-    index = _drawn_pictures(data, [max(CROP_PICTURES, crops) for crops in needed], runtime)
+    present = data.train.labels.bincount(minlength=len(needed)).tolist()
+    limits = [min(max(CROP_PICTURES, c), n) for c, n in zip(needed, present, strict=True)]
+    index = select_random(data.train.labels, limits, runtime.generator("start"))
     frame = [(data.image_size - side) // 2, data.image_size - side - (data.image_size - side) // 2]
     losses, boxes = [], []
     crops = _Crops(data, side, scale, runtime.seed)
@@ -176,19 +179,6 @@ def select_lowest(losses: Tensor, labels: Tensor, counts: Sequence[int]) -> Tens
         [
             members[losses[members].argsort(stable=True)[:count]]
             for members, count in zip(class_members(labels, counts), counts, strict=True)
-        ]
-    )
-
-
-def _drawn_pictures(data: ImageData, limits: Sequence[int], runtime: Runtime) -> Tensor:
-    """Draw at most `limits` training pictures of each class: indices by class, int64 (n,)."""
-    generator = runtime.generator("start")
-    return torch.cat(
-        [
-            members[torch.randperm(len(members), generator=generator)[:limit]]
-            for members, limit in zip(
-                class_members(data.train.labels, [0] * len(limits)), limits, strict=True
-            )
         ]
     )
 
