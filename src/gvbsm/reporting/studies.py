@@ -156,17 +156,11 @@ def costs_of(sets: Sequence[MeasuredSet]) -> list[SetCost]:
     ]
 
 
-def _point_methods(study: StudyResults) -> dict[str | None, str]:
-    """The method of each point's own images."""
-    return {point["name"]: point["config"]["method"] for point in study.points}
-
-
 def _lines(study: StudyResults, added: Mapping[tuple[str, str], Gain]) -> list[StudyLine]:
-    methods = _point_methods(study)
-    sizes = {row["label_bytes"] for row in study.rows if methods.get(row["point"]) == row["method"]}
-    lines = []
+    own_rows = study.own_rows
+    sizes, lines = {row["label_bytes"] for row in own_rows}, []
     for row, figure in zip(study.rows, study.published, strict=True):
-        is_own = methods.get(row["point"]) == row["method"]
+        is_own = row in own_rows
         lines.append(
             StudyLine(
                 "every point" if row["point"] is None else row["point"],
@@ -206,8 +200,7 @@ def find_in_study(study: StudyResults, points: int) -> list[Finding]:
                 UNFINISHED_ADVICE,
             )
         )
-    methods = _point_methods(study)
-    rows = [row for row in study.rows if methods.get(row["point"]) == row["method"]]
+    rows = study.own_rows
     if rows and min(len(row["top1"]["values"]) for row in rows) == 1:
         findings.append(
             Finding(

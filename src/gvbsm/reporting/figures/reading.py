@@ -217,6 +217,12 @@ class StudyResults(NamedTuple):
     all_published: list[PublishedColumn]
     additive: bool
 
+    @property
+    def own_rows(self) -> list[dict[str, Any]]:
+        """The rows of the points' own methods, without those of baselines."""
+        methods = {point["name"]: point["config"]["method"] for point in self.points}
+        return [row for row in self.rows if methods.get(row["point"]) == row["method"]]
+
 
 def read_studies(directory: Path) -> list[StudyResults]:
     """Read the studies of a sweep's folder; empty if it has no folder `points`."""

@@ -126,7 +126,7 @@ def _points(study: StudyResults) -> CaptionedFigure:
 
 def _matrix(study: StudyResults) -> CaptionedFigure | None:
     """Points against students, if there are several students."""
-    rows = _own_rows(study)
+    rows = study.own_rows
     points = list(dict.fromkeys(row["point"] for row in rows))
     students = list(dict.fromkeys(row["student"] for row in rows))
     if len(students) < MATRIX_FROM:
@@ -162,7 +162,7 @@ def _matrix(study: StudyResults) -> CaptionedFigure | None:
 
 def _iteration_costs(study: StudyResults) -> CaptionedFigure | None:
     """Figure 5: accuracy against the time of an iteration, if points differ in it."""
-    timed = [row for row in _own_rows(study) if row["seconds_per_iteration"]]
+    timed = [row for row in study.own_rows if row["seconds_per_iteration"]]
     seconds = [row["seconds_per_iteration"] for row in timed]
     if len(set(seconds)) < 2 or max(seconds) < COSTS_DIFFER * min(seconds):
         return None
@@ -181,16 +181,10 @@ def _iteration_costs(study: StudyResults) -> CaptionedFigure | None:
     )
 
 
-def _own_rows(study: StudyResults) -> list[dict[str, Any]]:
-    """The rows of the points' own methods."""
-    methods = {point["name"]: point["config"]["method"] for point in study.points}
-    return [row for row in study.rows if methods.get(row["point"]) == row["method"]]
-
-
 def _label_bytes(study: StudyResults) -> CaptionedFigure | None:
     """Accuracy against bytes on disk, if points differ in the bytes of their labels."""
     stored = [row for row in study.rows if None not in (row["image_bytes"], row["label_bytes"])]
-    rows = [row for row in _own_rows(study) if row in stored]
+    rows = [row for row in study.own_rows if row in stored]
     labels = [row["label_bytes"] for row in rows]
     if len(set(labels)) < 2 or max(labels) < COSTS_DIFFER * min(labels):
         return None
