@@ -349,7 +349,7 @@ def _from_grid(axes: tuple[str, ...], grid: Settings) -> Iterator[Variant]:
             raise ConfigError(f"grid: {setting} must have a list of values, found {values!r}")
     for values in itertools.product(*grid.values()):
         point_axes = dict(zip(axes, values, strict=True))
-        name = ",".join(f"{axis}={_yaml_value(value)}" for axis, value in point_axes.items())
+        name = ",".join(f"{axis}={axis_text(value)}" for axis, value in point_axes.items())
         yield Variant(
             name, point_axes, _nested(dict(zip(grid, values, strict=True)), f"grid, {name}")
         )
@@ -379,8 +379,8 @@ def _accumulated(variants: Iterable[Variant]) -> Iterator[Variant]:
         yield Variant(variant.name, variant.axes, settings)
 
 
-def _yaml_value(value: Any) -> str:
-    """A value as YAML writes it."""
+def axis_text(value: Any) -> str:
+    """Return a value on an axis as YAML writes it."""
     return str(value).lower() if isinstance(value, bool) else str(value)
 
 

@@ -45,6 +45,7 @@ from typing import Any, NamedTuple
 from gvbsm.config.provenance import Origin
 from gvbsm.files.artifacts import atomic
 from gvbsm.pipeline.tables import aligned, format_ipc, format_top1
+from gvbsm.studies.definition import axis_text
 from gvbsm.studies.published import split_published
 
 OTHER_PUBLISHED = "the paper's accuracies for other data sets, students or images per class:"
@@ -223,7 +224,7 @@ def _measured_columns(content: Mapping[str, Any]) -> list[tuple[str, list[str]]]
     methods = {point["config"]["method"] for point in content["points"]}
     seconds = [row["seconds_per_iteration"] for row in rows]
     columns = [
-        (axis, [_plain(row["axes"][axis]) if row["axes"] else "any" for row in rows])
+        (axis, [axis_text(row["axes"][axis]) if row["axes"] else "any" for row in rows])
         for axis in content["axes"]
     ]
     columns += [
@@ -250,7 +251,3 @@ def _measured_columns(content: Mapping[str, Any]) -> list[tuple[str, list[str]]]
 def _format_columns(columns: Sequence[tuple[str, Sequence[str]]]) -> str:
     headings = [heading for heading, _ in columns]
     return aligned(headings, list(zip(*(cells for _, cells in columns), strict=True)))
-
-
-def _plain(value: Any) -> str:
-    return str(value).lower() if isinstance(value, bool) else str(value)
