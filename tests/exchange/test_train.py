@@ -11,6 +11,7 @@ import gvbsm.exchange.train
 from gvbsm.backbones import build_backbone
 from gvbsm.config import ConfigError, EvaluationConfig, LabelsConfig, OptimizerConfig, ViewConfig
 from gvbsm.data.epochs import view_batch
+from gvbsm.engine.device import resolve_runtime
 from gvbsm.engine.seeds import seeded
 from gvbsm.exchange.export import export
 from gvbsm.exchange.train import train
@@ -77,7 +78,7 @@ def test_its_first_loss_is_that_of_the_stored_labels(workdir, tmp_path):
         model = build_backbone(CONVNET, 4, 8)
     stored = distilled.soft_labels.read(0)
     plan, _ = distilled.soft_labels.epoch(0)
-    runtime = gvbsm.exchange.train.resolve_runtime("cpu", "fp32", 0, 60, True)
+    runtime = resolve_runtime("cpu", "fp32", 0, 60, True)
     normal = distilled.normalization
     pictures = view_batch(distilled.images, plan, plan.order, normal, runtime)
     logits = model(pictures).detach()

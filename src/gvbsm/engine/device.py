@@ -12,6 +12,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Generator, nn
 
+from gvbsm.config import Config
 from gvbsm.config.errors import first_line
 from gvbsm.engine.forms import NO_FORMS, Form, Forms, Kind
 from gvbsm.engine.machine.limits import cores_each
@@ -165,6 +166,19 @@ def resolve_runtime(
     quiet = quiet or not processes.leads
     log_by_default(quiet)
     return Runtime(chosen, precision, seed, checkpoint_seconds, quiet, processes=processes)
+
+
+def runtime_for(config: Config, quiet: bool, processes: Processes = ALONE) -> Runtime:
+    """Resolve the runtime of a run's settings; see `resolve_runtime`."""
+    return resolve_runtime(
+        config.device,
+        config.precision,
+        config.seed,
+        config.checkpoint_seconds,
+        quiet,
+        config.threads,
+        processes,
+    )
 
 
 def _resolve_device(device: str, processes: Processes) -> torch.device:

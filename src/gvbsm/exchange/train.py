@@ -20,7 +20,7 @@ from gvbsm.config.given import code_name
 from gvbsm.config.paths import user_path
 from gvbsm.data.classes import renumbered
 from gvbsm.data.datasets import DATASETS, ImageData
-from gvbsm.engine.device import Runtime, resolve_runtime
+from gvbsm.engine.device import Runtime, runtime_for
 from gvbsm.engine.progress.spelling import spell_count
 from gvbsm.engine.seeds import seeded
 from gvbsm.engine.torch_defaults import torch_defaults
@@ -130,14 +130,7 @@ def _settle(source: str, model: str, given: dict[str, Any], quiet: bool) -> _Wor
     side, channels = distilled.images.shape[-1], distilled.images.shape[1]
     check_trainable(model, len(distilled.class_names), channels, side)
     config = settle(given, distilled, model)
-    runtime = resolve_runtime(
-        config.device,
-        config.precision,
-        config.seed,
-        config.checkpoint_seconds,
-        quiet,
-        config.threads,
-    )
+    runtime = runtime_for(config, quiet)
     if config.precision == "auto":
         task = RaceTask(len(distilled.class_names), (channels, side, side))
         views = config.labels.epochs * len(distilled.images)

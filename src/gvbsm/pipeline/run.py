@@ -17,7 +17,7 @@ from gvbsm.config.settled import matched_teachers
 from gvbsm.data.class_sizes import image_counts
 from gvbsm.data.datasets import ImageData
 from gvbsm.data.epochs import settle
-from gvbsm.engine.device import Log, Runtime, resolve_runtime
+from gvbsm.engine.device import Log, Runtime, runtime_for
 from gvbsm.engine.forms import Forms, Kind
 from gvbsm.engine.processes import join
 from gvbsm.engine.trackers import tracking
@@ -107,15 +107,7 @@ class Run:
         self.workspace = Workspace(workdir, processes.rank)
         self.team = Teamwork(self.workspace, processes)
         with processes.checking():
-            self.runtime = resolve_runtime(
-                config.device,
-                config.precision,
-                config.seed,
-                config.checkpoint_seconds,
-                quiet,
-                config.threads,
-                processes,
-            )
+            self.runtime = runtime_for(config, quiet, processes)
             self.data = data or load_data(config, self.runtime)
             self.config = config = settle(config, self.data.class_names)
             self.counts = image_counts(config, self.data.class_names)

@@ -25,7 +25,7 @@ from gvbsm.config.paths import user_path
 from gvbsm.config.provenance import UNKNOWN, Origin, origin_of
 from gvbsm.config.settled import matched_teachers
 from gvbsm.data.datasets import ImageData
-from gvbsm.engine.device import resolve_runtime
+from gvbsm.engine.device import runtime_for
 from gvbsm.engine.processes import join
 from gvbsm.engine.torch_defaults import torch_defaults
 from gvbsm.files.artifacts import fingerprint, write_json
@@ -207,15 +207,7 @@ class _PointRuns:
 
     def _data_of(self, config: Config) -> ImageData:
         if config.data not in self._data:
-            runtime = resolve_runtime(
-                config.device,
-                config.precision,
-                config.seed,
-                config.checkpoint_seconds,
-                self._quiet,
-                config.threads,
-                self.processes,
-            )
+            runtime = runtime_for(config, self._quiet, self.processes)
             self._data[config.data] = load_data(config, runtime)
         return self._data[config.data]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from gvbsm.config.fields import replaced
 from gvbsm.config.keys import nested
 from gvbsm.data.class_sizes import settle_ipc
 from gvbsm.data.datasets import ImageData, survey_dataset
-from gvbsm.engine.device import Runtime, resolve_runtime
+from gvbsm.engine.device import Runtime, runtime_for
 from gvbsm.engine.progress.spelling import spell_count, spell_duration
 from gvbsm.pipeline.budget import rules
 from gvbsm.pipeline.budget.mirror import check_mirror
@@ -44,8 +45,7 @@ def choose_settings(
         DataError, RunError: With one clear line.
     """
     threads = config.threads or processes.threads
-    seed, seconds = config.seed, config.checkpoint_seconds
-    runtime = resolve_runtime(config.device, config.precision, seed, seconds, True, threads)
+    runtime = runtime_for(replace(config, threads=threads), quiet=True)
     data = survey_dataset(config.data)
     settle_ipc(config, data.class_names)  # classes without a name end here, before any timing
     budget = request.seconds or BUDGETS[runtime.device.type]

@@ -13,7 +13,7 @@ from gvbsm.config.errors import first_line
 from gvbsm.config.settled import corruption_kinds, matched_teachers
 from gvbsm.data.datasets import ImageData
 from gvbsm.data.epochs import settle
-from gvbsm.engine.device import Runtime, resolve_runtime
+from gvbsm.engine.device import Runtime, runtime_for
 from gvbsm.engine.forms import Forms
 from gvbsm.files.artifacts import is_current
 from gvbsm.files.schema import current_history
@@ -60,7 +60,7 @@ def plan_here(
         ConfigError, DataError, ArtifactError, RunError: If the run could not succeed.
     """
     threads = config.threads or processes.threads
-    runtime = resolve_runtime(config.device, config.precision, config.seed, 0, quiet, threads)
+    runtime = runtime_for(replace(config, threads=threads), quiet)
     data = data or load_data(config, runtime)
     config = settle(config, data.class_names)
     check_feasible(config, data)
