@@ -5,7 +5,8 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -167,11 +168,8 @@ def check_replicas(config: Config, data: ImageData, runtime: Runtime) -> None:
                 "several processes leave micro_batch out"
             )
         for name in names:
-            try:
-                model = _check_network(name, len(data.class_names), data)
-                check_replicable(model, runtime.device)
-            except ValueError as error:
-                raise ConfigError(f"{section}.parallel=pictures: {name}: {error}") from None
+            with _config_errors(f"{section}.parallel=pictures: {name}: "):
+                check_replicable(_empty_network(name, data), runtime.device)
 
 
 def check_continual(config: Config, data: ImageData) -> None:
@@ -213,11 +211,9 @@ def _check_weights(name: str, config: SqueezeConfig, data: ImageData) -> None:
     """Check that pre-trained weights are published, or that the user's file of them loads."""
     if not config.pretrained:
         return
-    try:
+    with _config_errors():
         shape = (data.image_size, data.channels)
         Pretrained.of(name, config, data.class_names, *shape).check()
-    except ValueError as error:
-        raise ConfigError(str(error)) from None
 
 
 def _check_file_names(config: Config) -> None:
@@ -237,10 +233,8 @@ def _check_tables(config: Config) -> None:
     }
     for key, table in tables.items():
         for name in table:
-            try:
+            with _config_errors(f"{key}: "):
                 check_known(name)
-            except ValueError as error:
-                raise ConfigError(f"{key}: {error}") from None
 
 
 def check_trainable(name: str, classes: int, channels: int, side: int) -> None:
@@ -249,17 +243,22 @@ def check_trainable(name: str, classes: int, channels: int, side: int) -> None:
     Raises:
         ConfigError: Naming the network and the size.
     """
-    try:
+    with _config_errors():
         check_takes(name, classes, side, channels)
-    except ValueError as error:
-        raise ConfigError(str(error)) from None
 
 
-def _check_network(name: str, classes: int, data: ImageData) -> nn.Module:
+def _empty_network(name: str, data: ImageData) -> nn.Module:
+    with _config_errors():
+        return build_empty(name, len(data.class_names), data.image_size, data.channels)
+
+
+@contextmanager
+def _config_errors(where: str = "") -> Iterator[None]:
+    """Raise a ValueError of the block as a fault of the settings at `where`."""
     try:
-        return build_empty(name, classes, data.image_size, data.channels)
+        yield
     except ValueError as error:
-        raise ConfigError(str(error)) from None
+        raise ConfigError(f"{where}{error}") from None
 
 
 def _check_features(config: Config, methods: Sequence[str], data: ImageData) -> None:
@@ -268,10 +267,8 @@ def _check_features(config: Config, methods: Sequence[str], data: ImageData) -> 
     if not {*BY_FEATURES} & chosen and config.synthesis.residual_source != "nearest":
         return
     name, shape = coreset_teacher(config), (data.channels, data.image_size, data.image_size)
-    try:
-        check_features(_check_network(name, len(data.class_names), data).eval(), shape)
-    except ValueError as error:
-        raise ConfigError(f"coreset.backbone {name}: {error}") from None
+    with _config_errors(f"coreset.backbone {name}: "):
+        check_features(_empty_network(name, data).eval(), shape)
 
 
 def _check_pictures(config: Config, methods: Sequence[str], key: str, data: ImageData) -> None:
@@ -328,7 +325,7 @@ def _check_sides(config: Config, data: ImageData) -> None:
         )
     for name in matched_teachers(config):
         for side in sorted({*sizes} - {data.image_size}):
-            model = _check_network(name, len(data.class_names), data).eval()
+            model = _empty_network(name, data).eval()
             try:
                 with torch.no_grad():
                     model(torch.zeros(1, data.channels, side, side, device="meta"))
