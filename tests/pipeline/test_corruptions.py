@@ -127,7 +127,7 @@ def test_copies_depend_on_the_seed_of_the_run_alone(arrays, tmp_path, monkeypatc
     def copies_of(name, **changes):
         settings = {**settings_of(arrays, {**CORRUPTIONS, "kinds": ["fog"]}), **changes}
         run = Run(as_config(settings), tmp_path / name, quiet=True)
-        corrupted_copies(run.config, run.data, run.runtime, run.recipes, run.team)
+        corrupted_copies(run.context)
         return run.workspace.corrupted("fog").read_bytes()
 
     first = copies_of("first")

@@ -8,7 +8,7 @@ from gvbsm.data.loading import plain_batches
 from gvbsm.files.tensors import load_tensors
 from gvbsm.method.beyond.difficulty_groups import group_numbers
 from gvbsm.pipeline import run as pipeline
-from gvbsm.pipeline.selection import SelectionInputs, start_of
+from gvbsm.pipeline.selection import start_of
 from gvbsm.store.image_set import ImageSet
 from support.toy import direct_statistics
 from support.workdirs import quick_settings, write_arrays
@@ -47,10 +47,7 @@ def begun(run, init, **counts):
     """A run without groups in the same work directory, and what its images start from."""
     changes = {"synthesis.difficulty_groups": False, "synthesis.init": init, "ipc_of": counts}
     later = pipeline.Run(as_config(run.config, changes), run.workdir, quiet=True)
-    inputs = SelectionInputs(
-        later.config, later.data, later.runtime, later.workspace, later.recipes, later.teachers
-    )
-    return later, start_of(inputs, ImageSet(later.config, later.workdir), later.team)
+    return later, start_of(later.context, ImageSet(later.config, later.workdir))
 
 
 def test_groups__statistics_are_those_of_the_pictures_of_each_group(run):

@@ -74,7 +74,7 @@ def test_full__files_that_are_read_by_workers_give_the_same(tmp_path):
         settings = quick_settings({**data, "workers": workers}, baselines=baselines)
         run = Run(as_config(settings), tmp_path / str(workers), quiet=True)
         assert run.data.train.images is None
-        train_full(run.config, run.data, run.runtime, run.recipes, run.team)
+        train_full(run.context)
         (row,) = run.write_results()["rows"]
         assert (row["method"], len(row["top1"]["values"])) == ("full", 2)
         assert row["top1"]["mean"] > 50  # of four classes

@@ -16,7 +16,7 @@ from gvbsm.files.manifest import claim
 from gvbsm.files.tensors import load_tensors
 from gvbsm.pipeline import run as pipeline
 from gvbsm.pipeline import selection
-from gvbsm.pipeline.selection import SelectionInputs, draw_start, keep_start, select_pictures
+from gvbsm.pipeline.selection import draw_start, keep_start, select_pictures
 from gvbsm.stages.selection.balanced import select_balanced
 from gvbsm.stages.selection.coreset import select_forgetting, select_herding, select_k_center
 from gvbsm.stages.selection.starts import training_losses
@@ -39,14 +39,7 @@ def run(tmp_path_factory):
 
 
 def inputs(run, config=None, teachers=None):
-    return SelectionInputs(
-        config or run.config,
-        run.data,
-        run.runtime,
-        run.workspace,
-        run.recipes,
-        teachers or run.teachers,
-    )
+    return replace(run.context, config=config or run.config, teachers=teachers or run.teachers)
 
 
 class Asked(dict):

@@ -6,6 +6,7 @@ import pytest
 
 from gvbsm.config.build import as_config
 from gvbsm.engine.processes import ALONE
+from gvbsm.pipeline.context import RunContext
 from gvbsm.pipeline.evaluated_sets import EvaluatedSet
 from gvbsm.pipeline.training.students import train_students
 from gvbsm.pipeline.work_sharing import Teamwork
@@ -43,8 +44,8 @@ def trained(data, runtime, teachers, tmp_path, caplog):
 
         seeds = range(config.evaluation.seeds)
         team = Teamwork(workspace, ALONE)
-        sets = [EvaluatedSet(image_set, seeds)]
-        train_students(sets, data, runtime, recipes, team, Asked(), config)
+        context = RunContext(config, data, runtime, recipes, Asked(), team)
+        train_students([EvaluatedSet(image_set, seeds)], context)
         times = sorted(workspace.seconds())
         return asked, [record.getMessage() for record in caplog.records], times
 

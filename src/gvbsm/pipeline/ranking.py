@@ -199,7 +199,7 @@ def _train_early(run: Run, epochs: int, quiet: bool) -> list[dict[str, Any]]:
     config = early_settings(run.config, epochs)
     early = Run(config, run.workdir / EARLY, quiet, run.data, run.origin, stages=["full"])
     with early.at_work():
-        train_full(early.config, early.data, early.runtime, early.recipes, early.team)
+        train_full(early.context)
     seconds = early.workspace.seconds()
     return [
         {

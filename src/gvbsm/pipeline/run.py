@@ -24,6 +24,7 @@ from gvbsm.engine.trackers import tracking
 from gvbsm.files.artifacts import ArtifactError, Recipe, write_json
 from gvbsm.files.schema import checked_header
 from gvbsm.files.tensors import load_tensors
+from gvbsm.pipeline.context import RunContext
 from gvbsm.pipeline.evaluated_sets import (
     EvaluatedSet,
     evaluated_sets,
@@ -48,7 +49,6 @@ from gvbsm.pipeline.preflight import (
 from gvbsm.pipeline.real_pictures import keep_real, sample_real
 from gvbsm.pipeline.results import collect
 from gvbsm.pipeline.selection import (
-    SelectionInputs,
     nearest_pictures,
     picture_divisions,
     remove_work_files,
@@ -170,7 +170,7 @@ class Run:
         teachers = {name: self.teachers.matched(name) for name in missing}
         shared = {"stage": "statistics", "of": [recipes[name] for name in missing]}
         with self.team.timed("statistics", self.processes):
-            parts = picture_divisions(self._selection_inputs(config, self.runtime), self.team)
+            parts = picture_divisions(self.context)
             task = StatisticsTask(
                 config.statistics,
                 config.synthesis.views,
@@ -208,8 +208,7 @@ class Run:
             if image_set.selection is None:
                 self._synthesize(image_set, recipe)
             elif self.processes.leads:
-                inputs = self._selection_inputs(self.config, self.runtime)
-                index = select_pictures(inputs, image_set.selection, image_set.draw)
+                index = select_pictures(self.context, image_set.selection, image_set.draw)
                 keep_real(image_set.images, image_set.method, recipe, index, self.data)
         self.team.meet([image_set.images])
 
@@ -221,9 +220,8 @@ class Run:
         n_p = config.statistics.n_p
         teachers = self.teachers.targets(names, statistics, config.synthesis, n_p)
         runtime = self.runtime_of("synthesis")
-        inputs = self._selection_inputs(config, runtime)
-        initial = start_of(inputs, image_set, self.team)
-        nearest = nearest_pictures(inputs, image_set)
+        context = replace(self.context, config=config, runtime=runtime)
+        initial, nearest = start_of(context, image_set), nearest_pictures(context, image_set)
         task = SynthesisTask(
             config.synthesis, teachers, statistics, self.data, self.counts, n_p, initial, nearest
         )
@@ -236,11 +234,6 @@ class Run:
         groups.finish()
         remove_work_files(image_set.images)
         log.info("synthesis %s: %d images", config.method, len(groups.labels))
-
-    def _selection_inputs(self, config: Config, runtime: Runtime) -> SelectionInputs:
-        return SelectionInputs(
-            config, self.data, runtime, self.workspace, self.recipes, self.teachers
-        )
 
     def labels(
         self, image_set: ImageSet | None = None, make: bool = True, convert_only: bool = False
@@ -294,9 +287,7 @@ class Run:
         """Train the students of several sets; several processes train them side by side."""
         for image_set, _ in sets:
             self.labels(image_set, make=False)
-        train_students(
-            sets, self.data, self.runtime, self.recipes, self.team, self.teachers, self.config
-        )
+        train_students(sets, self.context)
 
     # All together.
 
@@ -327,9 +318,7 @@ class Run:
                 log.info("plan: %s", self.plan.summary())
                 self.team.follow(self.plan.wall_seconds)
             self.squeeze(names=needed_teachers(self.config, image_sets))
-            judge_teachers(
-                self.config, self.data, self.runtime, self.recipes, self.team, self.teachers
-            )
+            judge_teachers(self.context)
             if any(image_set.needs_statistics for image_set in image_sets):
                 self.statistics()
             for step in steps:
@@ -339,7 +328,7 @@ class Run:
                 self._evaluate(step)
                 results = self.write_results()
             if "full" in self.config.baselines.methods:
-                train_full(self.config, self.data, self.runtime, self.recipes, self.team)
+                train_full(self.context)
                 results = self.write_results()
         return results
 
@@ -364,6 +353,13 @@ class Run:
     def real_pictures(self) -> Path:
         """Write a sample of the real pictures, to show beside the images; return its file."""
         return sample_real(self.config, self.data, self.runtime, self.workspace, self.recipes)
+
+    @property
+    def context(self) -> RunContext:
+        """What its stages work with."""
+        return RunContext(
+            self.config, self.data, self.runtime, self.recipes, self.teachers, self.team
+        )
 
     def runtime_of(self, section: str) -> Runtime:
         """The runtime with the seed of a section of the settings."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Literal, cast
 
@@ -16,19 +16,16 @@ from gvbsm.backbones.features import Features, feature_batches, teacher_features
 from gvbsm.config import BY_DIFFICULTY, BY_FEATURES, Config, ConfigError
 from gvbsm.config.build import squeeze_of
 from gvbsm.config.settled import matched_teachers
-from gvbsm.data.class_sizes import image_counts
 from gvbsm.data.datasets import ImageData
 from gvbsm.data.loading import plain_batches
 from gvbsm.data.pictures import DataError
 from gvbsm.data.starts import Start
-from gvbsm.engine.device import Runtime
 from gvbsm.engine.out_of_memory import InParts
 from gvbsm.engine.progress.spelling import spell_count
 from gvbsm.files.artifacts import Recipe, remove_all
 from gvbsm.files.tensors import load_tensors, save
 from gvbsm.method.beyond.difficulty_groups import group_ends, group_numbers
-from gvbsm.pipeline.teachers import Teachers
-from gvbsm.pipeline.work_sharing import Teamwork
+from gvbsm.pipeline.context import RunContext
 from gvbsm.stages.group_files import remove_group_files
 from gvbsm.stages.selection.balanced import select_balanced
 from gvbsm.stages.selection.coreset import (
@@ -48,46 +45,19 @@ from gvbsm.stages.selection.starts import (
     training_losses,
 )
 from gvbsm.store.image_set import ImageSet
-from gvbsm.store.recipes import Recipes, seed_of
-from gvbsm.store.workdir import Workspace
+from gvbsm.store.recipes import seed_of
 
 BATCH = 256  # pictures in a batch; the selection does not depend on it
 
 
-@dataclass(frozen=True)
-class SelectionInputs:
-    """Everything that a selection of real pictures depends on.
-
-    Attributes:
-        config: The run's settings.
-        data: The real pictures.
-        runtime: Device, precision, seed.
-        workspace: The work directory.
-        recipes: The run's recipes.
-        teachers: The run's teachers.
-    """
-
-    config: Config
-    data: ImageData
-    runtime: Runtime
-    workspace: Workspace
-    recipes: Recipes
-    teachers: Teachers
-
-    @property
-    def counts(self) -> tuple[int, ...]:
-        """Images of each class, (classes,)."""
-        return image_counts(self.config, self.data.class_names).of_class
-
-
-def select_pictures(inputs: SelectionInputs, method: str, draw: int = 0) -> Tensor:
+def select_pictures(context: RunContext, method: str, draw: int = 0) -> Tensor:
     """Select as many training pictures of each class as it has images: indices, int64 (images,).
 
     They lie class by class. Of a class that has fewer pictures, all are taken, and again until
     there are enough.
 
     Args:
-        inputs: Data, settings and teachers of the selection.
+        context: Data, settings and teachers of the selection.
         method: random, herding, k-center, balanced or forgetting.
         draw: Number of the random selection; read with `random` alone.
 
@@ -95,68 +65,65 @@ def select_pictures(inputs: SelectionInputs, method: str, draw: int = 0) -> Tens
         ArtifactError: If the teacher whose features are compared has not been trained.
         RunError: If the training for forgetting diverges.
     """
-    listed = _listed(inputs)
-    return listed[_select(inputs, listed, method, draw)]
+    listed = _listed(context)
+    return listed[_select(context, listed, method, draw)]
 
 
-def start_of(inputs: SelectionInputs, image_set: ImageSet, team: Teamwork) -> Start | None:
+def start_of(context: RunContext, image_set: ImageSet) -> Start | None:
     """Choose the real pictures that the images of a set start from; None is noise.
 
     All processes call it. Process 0 chooses what takes long, and writes it.
 
     Args:
-        inputs: Data, settings of the set and teachers.
+        context: Data, settings of the set and teachers.
         image_set: The set.
-        team: The processes.
     """
-    init = inputs.config.synthesis.init
+    init = context.config.synthesis.init
     if init == "noise":
         return None
     if init == "real":  # cheap: each process draws it
-        return draw_start(inputs, image_set.draw)
+        return draw_start(context, image_set.draw)
     if init in BY_DIFFICULTY:
-        listed, end = _listed(inputs), cast(Literal["front", "back"], init.removeprefix("group_"))
-        values, labels = picture_difficulty(inputs, team)[listed], inputs.data.train.labels[listed]
-        entries = group_ends(values, labels, inputs.counts, end)
-        return start_from(entries, listed, inputs.data, inputs.runtime)
+        listed, end = _listed(context), cast(Literal["front", "back"], init.removeprefix("group_"))
+        values, labels = picture_difficulty(context)[listed], context.data.train.labels[listed]
+        entries = group_ends(values, labels, context.counts, end)
+        return start_from(entries, listed, context.data, context.runtime)
     path = image_set.images.with_name("start.safetensors")
-    if inputs.runtime.processes.leads:
-        keep_start(inputs, path, inputs.recipes.images(image_set))
-    team.meet([path])
+    if context.runtime.processes.leads:
+        keep_start(context, path, context.recipes.images(image_set))
+    context.team.meet([path])
     return Start(**load_tensors(path, "start")[0])
 
 
-def nearest_pictures(inputs: SelectionInputs, image_set: ImageSet) -> NearestPictures | None:
+def nearest_pictures(context: RunContext, image_set: ImageSet) -> NearestPictures | None:
     """Return what finds the pictures that are mixed into images, if the set retrieves them."""
     if not image_set.retrieves:
         return None
-    model, runtime = inputs.teachers[inputs.recipes.coreset_backbone], inputs.runtime
+    model, runtime = context.teachers[context.recipes.coreset_backbone], context.runtime
 
     def features(pictures: Tensor) -> Tensor:
         return teacher_features(model, [pictures], runtime).features
 
-    return NearestPictures(inputs.data, features, runtime.device, runtime.seed)
+    return NearestPictures(context.data, features, runtime.device, runtime.seed)
 
 
-def picture_difficulty(inputs: SelectionInputs, team: Teamwork) -> Tensor:
+def picture_difficulty(context: RunContext) -> Tensor:
     """Return the difficulty of each training picture, float64 (pictures,).
 
     All processes call it. Process 0 measures and writes it, unless a current file exists.
     """
-    path, recipe = inputs.workspace.difficulty, inputs.recipes.difficulty()
-    if inputs.runtime.processes.leads and not inputs.workspace.is_made(
-        path, recipe, "statistics", make=True
-    ):
-        names = inputs.recipes.difficulty_backbones
-        teachers = {name: inputs.teachers.matched(name) for name in names}
-        workers = inputs.runtime.workers(inputs.config.data.workers)
-        values = measure_difficulty(teachers, inputs.data, inputs.runtime, workers)
+    path, recipe = context.workspace.difficulty, context.recipes.difficulty()
+    made = context.workspace.is_made
+    if context.runtime.processes.leads and not made(path, recipe, "statistics", make=True):
+        names = context.recipes.difficulty_backbones
+        teachers = {name: context.teachers.matched(name) for name in names}
+        values = measure_difficulty(teachers, context.data, context.runtime, context.workers)
         save(path, {"difficulty": values}, {"kind": "difficulty", "recipe": recipe})
-    team.meet([path])
+    context.team.meet([path])
     return load_tensors(path, "difficulty")[0]["difficulty"]
 
 
-def picture_divisions(inputs: SelectionInputs, team: Teamwork) -> dict[str, Tensor]:
+def picture_divisions(context: RunContext) -> dict[str, Tensor]:
     """Return the divisions of the training pictures whose statistics are recorded, by name.
 
     All processes call it.
@@ -164,11 +131,11 @@ def picture_divisions(inputs: SelectionInputs, team: Teamwork) -> dict[str, Tens
     Returns:
         Class and difficulty group of each picture, int64 (pictures,), as the settings ask for.
     """
-    config, labels, parts = inputs.config.synthesis, inputs.data.train.labels, dict[str, Tensor]()
+    config, labels, parts = context.config.synthesis, context.data.train.labels, dict[str, Tensor]()
     if config.weight_class:
         parts["class"] = labels
     if config.difficulty_groups:
-        parts["group"] = group_numbers(picture_difficulty(inputs, team), labels, inputs.counts)
+        parts["group"] = group_numbers(picture_difficulty(context), labels, context.counts)
     return parts
 
 
@@ -201,45 +168,45 @@ def check_difficulty(config: Config, data: ImageData) -> None:
         )
 
 
-def draw_start(inputs: SelectionInputs, draw: int) -> Start:
+def draw_start(context: RunContext, draw: int) -> Start:
     """Start from random pictures of the class (`synthesis.init=real`).
 
     Args:
-        inputs: Data and settings.
+        context: Data and settings.
         draw: Number of the random selection.
     """
-    listed = _listed(inputs)
-    entries = _select(inputs, listed, "random", draw)
-    return start_from(entries, listed, inputs.data, inputs.runtime)
+    listed = _listed(context)
+    entries = _select(context, listed, "random", draw)
+    return start_from(entries, listed, context.data, context.runtime)
 
 
-def _listed(inputs: SelectionInputs) -> Tensor:
+def _listed(context: RunContext) -> Tensor:
     """List all training pictures, those of small classes again: as many as images at least."""
-    return repeat_pictures(inputs.data.train.labels, inputs.counts)
+    return repeat_pictures(context.data.train.labels, context.counts)
 
 
-def _select(inputs: SelectionInputs, listed: Tensor, method: str, draw: int = 0) -> Tensor:
+def _select(context: RunContext, listed: Tensor, method: str, draw: int = 0) -> Tensor:
     """Select entries of the list for each class; see `select_pictures`."""
-    labels, counts = inputs.data.train.labels[listed], inputs.counts
+    labels, counts = context.data.train.labels[listed], context.counts
     if method == "random":
-        generator = inputs.runtime.generator("selection", draw)
+        generator = context.runtime.generator("selection", draw)
         return select_random(labels, counts, generator)
     if method == "forgetting":
-        generator = inputs.runtime.generator("selection", "forgetting")
-        events = _forgetting_events(inputs)[listed]
+        generator = context.runtime.generator("selection", "forgetting")
+        events = _forgetting_events(context)[listed]
         return select_forgetting(events, labels, counts, generator)
-    outputs = _outputs(inputs, listed)
+    outputs = _outputs(context, listed)
     if method == "balanced":
         return select_balanced(outputs, labels, counts)
     choose = {"herding": select_herding, "k-center": select_k_center}[method]
     return choose((features for features, _ in outputs), labels, counts)
 
 
-def keep_start(inputs: SelectionInputs, path: Path, recipe: Recipe) -> None:
+def keep_start(context: RunContext, path: Path, recipe: Recipe) -> None:
     """Choose the start of the pixels and write it, unless a current file exists.
 
     Args:
-        inputs: Data, settings and teachers of the selection.
+        context: Data, settings and teachers of the selection.
         path: The file.
         recipe: The recipe of the images.
 
@@ -247,9 +214,9 @@ def keep_start(inputs: SelectionInputs, path: Path, recipe: Recipe) -> None:
         ArtifactError: If the teacher whose features are compared has not been trained, or a file is
             in the way.
     """
-    if inputs.workspace.is_made(path, recipe, "synthesis", make=True):
+    if context.workspace.is_made(path, recipe, "synthesis", make=True):
         return
-    start = _choose_start(inputs)
+    start = _choose_start(context)
     tensors = {"pictures": start.pictures}
     if start.boxes is not None:
         tensors["boxes"] = start.boxes
@@ -262,51 +229,50 @@ def remove_work_files(images: Path) -> None:
     remove_group_files(images)
 
 
-def _choose_start(inputs: SelectionInputs) -> Start:
-    config, data, runtime = inputs.config.synthesis, inputs.data, inputs.runtime
+def _choose_start(context: RunContext) -> Start:
+    config, data, runtime = context.config.synthesis, context.data, context.runtime
     if config.init in BY_FEATURES:
-        listed = _listed(inputs)
-        return start_from(_select(inputs, listed, config.init), listed, data, runtime)
-    teachers = [InParts(inputs.teachers[name]) for name in matched_teachers(inputs.config)]
-    counts, workers = inputs.counts, runtime.workers(inputs.config.data.workers)
+        listed = _listed(context)
+        return start_from(_select(context, listed, config.init), listed, data, runtime)
+    teachers = [InParts(context.teachers[name]) for name in matched_teachers(context.config)]
+    counts, workers = context.counts, context.workers
     if config.init == "crops":
         return choose_crops(
             data, counts, config.crop_tiles, config.crop_scale, teachers, runtime, workers
         )
-    listed = _listed(inputs)
+    listed = _listed(context)
     losses = training_losses(data, teachers, runtime, BATCH, workers)[listed]
     entries = select_lowest(losses, data.train.labels[listed], counts)
     return start_from(entries, listed, data, runtime)
 
 
-def _outputs(inputs: SelectionInputs, listed: Tensor) -> Iterator[Features]:
+def _outputs(context: RunContext, listed: Tensor) -> Iterator[Features]:
     """The teacher's features and logits of the listed pictures without augmentation, by batch."""
-    backbone, data, runtime = inputs.recipes.coreset_backbone, inputs.data, inputs.runtime
-    workers = runtime.workers(inputs.config.data.workers)
+    backbone, data, runtime = context.recipes.coreset_backbone, context.data, context.runtime
     repeated = len(listed) > len(data.train)
     split = data.train.select(listed) if repeated else data.train
-    batches = plain_batches(data, split, BATCH, runtime, workers)
+    batches = plain_batches(data, split, BATCH, runtime, context.workers)
     images = (images for images, _ in batches)
     count = math.ceil(len(split) / BATCH)
     pictures = runtime.track(images, f"features of {backbone}", "batch", count)
     try:
-        yield from feature_batches(inputs.teachers[backbone], pictures, runtime)
+        yield from feature_batches(context.teachers[backbone], pictures, runtime)
     except DataError:
         raise
     except ValueError as error:
         raise ConfigError(f"coreset.backbone {backbone}: {error}") from None
 
 
-def _forgetting_events(inputs: SelectionInputs) -> Tensor:
+def _forgetting_events(context: RunContext) -> Tensor:
     """How often each training picture was forgotten; recorded by a training if it is not there."""
-    backbone, recipe = inputs.recipes.coreset_backbone, inputs.recipes.forgetting()
-    path = inputs.workspace.forgetting(backbone)
-    if not inputs.workspace.is_made(path, recipe, "synthesis", make=True):
-        training = squeeze_of(inputs.config.squeeze, backbone)
-        epochs = inputs.config.coreset.epochs or training.epochs
+    backbone, recipe = context.recipes.coreset_backbone, context.recipes.forgetting()
+    path = context.workspace.forgetting(backbone)
+    if not context.workspace.is_made(path, recipe, "synthesis", make=True):
+        training = squeeze_of(context.config.squeeze, backbone)
+        epochs = context.config.coreset.epochs or training.epochs
         training = replace(training, epochs=epochs)
-        runtime = replace(inputs.runtime, seed=seed_of(inputs.config, "squeeze"))
-        with inputs.workspace.timed("forgetting"):
-            workers = runtime.workers(inputs.config.data.workers)
-            record_forgetting(backbone, inputs.data, training, runtime, path, recipe, workers)
+        runtime = replace(context.runtime, seed=seed_of(context.config, "squeeze"))
+        with context.workspace.timed("forgetting"):
+            data, workers = context.data, context.workers
+            record_forgetting(backbone, data, training, runtime, path, recipe, workers)
     return load_tensors(path, "forgetting")[0]["events"]

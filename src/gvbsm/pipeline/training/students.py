@@ -10,24 +10,20 @@ from typing import NamedTuple
 
 from torch import nn
 
-from gvbsm.config import Config
 from gvbsm.data.corrupted.copies import Copies
-from gvbsm.data.datasets import ImageData
-from gvbsm.engine.device import Runtime
 from gvbsm.engine.processes import Processes
 from gvbsm.files.artifacts import read_json
 from gvbsm.files.schema import current_history
 from gvbsm.files.tensors import load_tensors
+from gvbsm.pipeline.context import RunContext
 from gvbsm.pipeline.evaluated_sets import EvaluatedSet
-from gvbsm.pipeline.teachers import Teachers
 from gvbsm.pipeline.training.corruptions import corrupted_copies
-from gvbsm.pipeline.work_sharing import Teamwork
 from gvbsm.stages.evaluation import train_student
 from gvbsm.stages.judge import Judge
 from gvbsm.store.batches import Labeler, StudentTask
 from gvbsm.store.distilled import load_labels
 from gvbsm.store.image_set import ImageSet
-from gvbsm.store.recipes import Recipes, seed_of
+from gvbsm.store.recipes import seed_of
 from gvbsm.store.soft_labels import SoftLabels
 
 log = logging.getLogger("gvbsm")
@@ -41,29 +37,17 @@ class Student(NamedTuple):
     seed_index: int
 
 
-def train_students(
-    sets: Sequence[EvaluatedSet],
-    data: ImageData,
-    runtime: Runtime,
-    recipes: Recipes,
-    work: Teamwork,
-    teachers: Teachers,
-    config: Config,
-) -> None:
+def train_students(sets: Sequence[EvaluatedSet], context: RunContext) -> None:
     """Train the students that are missing or out of date; several processes divide them.
 
     Args:
         sets: The image sets, with images and stored labels made, and the seeds of their students.
-        data: The real pictures.
-        runtime: Device, precision, seed, processes.
-        recipes: The run's recipes.
-        work: Divides the students between processes.
-        teachers: The run's teachers, which label during training if labels are not stored.
-        config: The run's settings.
+        context: The run; its teachers label during training if labels are not stored.
 
     Raises:
         RunError: If a training diverges.
     """
+    recipes = context.recipes
     students = [
         Student(image_set, student, seed_index)
         for image_set, seeds in sets
@@ -84,27 +68,20 @@ def train_students(
         method = image_set.method
         log.info("evaluation %s, %s, seed %d: %.1f %%", method, student, seed_index, top1)
 
-    missing = work.missing(range(len(students)), is_tested)
+    missing = context.team.missing(range(len(students)), is_tested)
     if not missing:
         return
-    copies = corrupted_copies(config, data, runtime, recipes, work)
-    for number, team in work.deal(
-        missing, len(students), config.evaluation.parallel, path_of, log_accuracy, "student"
+    copies, parallel = corrupted_copies(context), context.config.evaluation.parallel
+    for number, team in context.team.deal(
+        missing, len(students), parallel, path_of, log_accuracy, "student"
     ):
         image_set, student, seed_index = students[number]
-        with work.timed(f"evaluation/{image_set.method}/{student}/{seed_index}", team):
-            _train(students[number], data, runtime, recipes, teachers, team, copies)
+        with context.team.timed(f"evaluation/{image_set.method}/{student}/{seed_index}", team):
+            _train(students[number], context, team, copies)
 
 
-def _train(
-    student: Student,
-    data: ImageData,
-    runtime: Runtime,
-    recipes: Recipes,
-    teachers: Teachers,
-    team: Processes,
-    copies: Copies | None,
-) -> None:
+def _train(student: Student, context: RunContext, team: Processes, copies: Copies | None) -> None:
+    data, runtime = context.data, context.runtime
     image_set = student.image_set.of_student(student.name)
     config = image_set.config
     tensors, _ = load_tensors(image_set.images, "images")
@@ -113,7 +90,7 @@ def _train(
     if image_set.stores_labels:
         stored = load_labels(image_set.labels)
     elif config.evaluation.loss != "hard":
-        labeling = teachers.for_labels(config)
+        labeling = context.teachers.for_labels(config)
     count = len(tensors["images"])
     views = replace(runtime, seed=seed_of(config, "labels"))
     labeler = Labeler(count, data.image_size, config.labels, views, stored, labeling)
@@ -126,7 +103,8 @@ def _train(
         config.evaluation,
         config.labels,
     )
-    judge = Judge(data, runtime, runtime.workers(config.data.workers), team, copies)
+    judge = Judge(data, runtime, context.workers, team, copies)
     name, seed_index = student.name, student.seed_index
-    recipe, path = recipes.student(image_set, name, seed_index), image_set.result(name, seed_index)
+    recipe = context.recipes.student(image_set, name, seed_index)
+    path = image_set.result(name, seed_index)
     train_student(name, seed_index, task, judge, runtime, path, recipe)

@@ -1,0 +1,50 @@
+"""What the stages of a run work with."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from gvbsm.config import Config
+from gvbsm.data.class_sizes import image_counts
+from gvbsm.data.datasets import ImageData
+from gvbsm.engine.device import Runtime
+from gvbsm.pipeline.teachers import Teachers
+from gvbsm.pipeline.work_sharing import Teamwork
+from gvbsm.store.recipes import Recipes
+from gvbsm.store.workdir import Workspace
+
+
+@dataclass(frozen=True)
+class RunContext:
+    """Settings, pictures, networks and work directory of a run.
+
+    Attributes:
+        config: The run's settings, or those of one of its sets.
+        data: The real pictures.
+        runtime: Device, precision, seed, processes.
+        recipes: The run's recipes.
+        teachers: The run's teachers.
+        team: The processes in their work directory.
+    """
+
+    config: Config
+    data: ImageData
+    runtime: Runtime
+    recipes: Recipes
+    teachers: Teachers
+    team: Teamwork
+
+    @property
+    def workspace(self) -> Workspace:
+        """The work directory."""
+        return self.team.workspace
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """Images of each class, (classes,)."""
+        return image_counts(self.config, self.data.class_names).of_class
+
+    @property
+    def workers(self) -> int:
+        """Processes that decode pictures."""
+        return self.runtime.workers(self.config.data.workers)
