@@ -25,7 +25,7 @@ from gvbsm.data.file_sample import FileSample, check_depth, sample_files
 from gvbsm.data.pictures import (
     GRAY_MODES,
     DataError,
-    Lying,
+    PictureFile,
     Progress,
     Split,
     decode,
@@ -144,7 +144,7 @@ def _settle(split: Split, channels: int, size: int, keep: bool, progress: Progre
     return Split(split.labels, images)
 
 
-def _mark(path: Lying, root: Path | None) -> str:
+def _mark(path: PictureFile, root: Path | None) -> str:
     """Name and size of a picture, by which a streamed one is known wherever its set lies."""
     if not isinstance(path, Path):
         name = str(path)

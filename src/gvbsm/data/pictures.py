@@ -78,7 +78,7 @@ class DataError(ValueError):
     """A fault of the user's data: one line saying what was expected, what was found, what to do."""
 
 
-class Stored(Protocol):
+class PackedPicture(Protocol):
     """A picture that is no file of its own: a member of an archive, a row of a table.
 
     Its text names it, in messages and in fingerprints; all pictures of a split can be sorted.
@@ -96,8 +96,8 @@ class Stored(Protocol):
     def __lt__(self, other: Any) -> bool: ...
 
 
-Lying = Path | Stored
-"""Where a picture lies."""
+PictureFile = Path | PackedPicture
+"""The file of a picture, or a picture inside of another file."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,7 +106,7 @@ class Split:
 
     labels: Tensor  # int64, shape (N,)
     images: Tensor | None = None  # uint8, shape (N, C, H, W)
-    paths: tuple[Lying, ...] | None = None
+    paths: tuple[PictureFile, ...] | None = None
     crop: float = 1.0  # share of the short side that is kept of pictures at `paths`
 
     def __post_init__(self) -> None:
@@ -172,12 +172,12 @@ def open_file(file: Path | BinaryIO, formats: Sequence[str] = FORMATS) -> Image.
         ) from None
 
 
-def open_image(path: Lying) -> Image.Image:
+def open_image(path: PictureFile) -> Image.Image:
     """Open a picture without reading its pixels."""
     return open_file(path) if isinstance(path, Path) else path.open()
 
 
-def read_image(path: Lying, channels: int) -> Tensor:
+def read_image(path: PictureFile, channels: int) -> Tensor:
     """Read one picture upright (EXIF orientation applied), as uint8 of shape (C, H, W).
 
     Transparency is laid over white, the page that such pictures are drawn for; the color stored
@@ -206,7 +206,7 @@ def read_image(path: Lying, channels: int) -> Tensor:
     return pixels[None] if channels == 1 else pixels.permute(2, 0, 1).contiguous()
 
 
-def _loaded(file: Image.Image, path: Lying) -> Image.Image:
+def _loaded(file: Image.Image, path: PictureFile) -> Image.Image:
     """The picture with its pixels; of a JPEG, the end marker may be missing."""
     if isinstance(file, TiffImagePlugin.TiffImageFile):
         # Else Pillow maps a gray file into memory with the sides that it has once it is turned,
@@ -236,7 +236,7 @@ def is_deep(file: Image.Image) -> bool:
     return file.mode.startswith("I")
 
 
-def greatest_value(file: Image.Image, path: Lying) -> int:
+def greatest_value(file: Image.Image, path: PictureFile) -> int:
     """The greatest value of the opened picture at `path`, whose pixels are read for it."""
     return int(np.asarray(_loaded(file, path)).max())
 
@@ -293,7 +293,7 @@ def resize_to(image: Tensor, size: int, crop: float = 1.0) -> Tensor:
 
 
 def decode(
-    paths: Sequence[Lying], channels: int, size: int, progress: Progress, crop: float = 1.0
+    paths: Sequence[PictureFile], channels: int, size: int, progress: Progress, crop: float = 1.0
 ) -> Iterator[Tensor]:
     """Yield each picture, shape (C, S, S), in order; a broken file stops within one chunk."""
     pictures = in_threads(lambda path: resize_to(read_image(path, channels), size, crop), paths)

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from gvbsm.data.pictures import DataError, Lying, Progress, decode
+from gvbsm.data.pictures import DataError, PictureFile, Progress, decode
 from gvbsm.data.pixels import Normalization
 
 SAMPLED_PICTURES = 20_000  # pictures that these are taken over in a streamed set
@@ -52,7 +52,7 @@ def pixel_statistics(batches: Iterable[Tensor], channels: int) -> PixelStatistic
 
 
 def cached_pixel_statistics(
-    file: Path, paths: Sequence[Lying], channels: int, size: int, progress: Progress
+    file: Path, paths: Sequence[PictureFile], channels: int, size: int, progress: Progress
 ) -> PixelStatistics:
     """Statistics of a streamed set, over a sample that is drawn with a fixed seed.
 

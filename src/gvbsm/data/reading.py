@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from gvbsm.data.class_sizes import class_counts
-from gvbsm.data.pictures import Lying, Split
+from gvbsm.data.pictures import PictureFile, Split
 
 UNREADABLE = "pictures that cannot be read"
 MOST_NAMES = 20  # files that are named for each reason to leave them out; the others are counted
@@ -117,7 +117,7 @@ def account(
     return Reading(pictures, formats, left_out, assumed, value_range, held_out)
 
 
-def _suffix(path: Lying) -> str:
+def _suffix(path: PictureFile) -> str:
     name = path.name if isinstance(path, Path) else str(path).partition(" in ")[0]
     return Path(name).suffix.lower().removeprefix(".")
 

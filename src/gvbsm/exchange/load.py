@@ -20,7 +20,7 @@ from torch import Tensor
 
 from gvbsm.config.keys import without_paths
 from gvbsm.config.paths import cache_folder, user_path
-from gvbsm.data.pictures import DataError, Lying, open_file, read_image
+from gvbsm.data.pictures import DataError, PictureFile, open_file, read_image
 from gvbsm.data.pixels import Normalization
 from gvbsm.data.sources.arrays import MOST_RATIO, SMALL
 from gvbsm.engine.torch_defaults import torch_defaults
@@ -212,7 +212,7 @@ def _load_folder(folder: Path, root: Path) -> DistilledDataset:
         _check_pixels(facts, table.stat().st_size, folder)
         labels = hub.read_labels(table, facts["images"])
         cells = hub.read_pictures(table, facts["images"], 2 * pixels + MOST_EXTRA)
-        places: Iterable[Lying] = (
+        places: Iterable[PictureFile] = (
             _Encoded(f"row {index} of {table}", cell) for index, cell in enumerate(cells)
         )
     elif form in ("folder", "dd-ranking"):
@@ -273,7 +273,7 @@ def _class_folders(folder: Path, root: Path, facts: SetDescription) -> tuple[lis
     return places, labels
 
 
-def _read_all(places: Iterable[Lying], facts: SetDescription) -> Tensor:
+def _read_all(places: Iterable[PictureFile], facts: SetDescription) -> Tensor:
     size, channels = facts["image_size"], facts["channels"]
     images = torch.empty(facts["images"], channels, size, size, dtype=torch.uint8)
     for index, place in enumerate(places):
@@ -288,7 +288,7 @@ def _read_all(places: Iterable[Lying], facts: SetDescription) -> Tensor:
     return images
 
 
-def _open_png(place: Lying) -> Image.Image:
+def _open_png(place: PictureFile) -> Image.Image:
     """Open a picture of a set, which is a PNG by its content and nothing else."""
     if not isinstance(place, Path):
         return place.open()

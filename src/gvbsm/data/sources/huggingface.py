@@ -16,7 +16,7 @@ import torch
 from PIL import Image
 
 from gvbsm.data.classes import Classes, class_name, labels_of, number_classes
-from gvbsm.data.pictures import DataError, Lying, Split, open_file
+from gvbsm.data.pictures import DataError, PictureFile, Split, open_file
 from gvbsm.data.reading import Findings
 from gvbsm.data.sources.hub_columns import choose_columns, declared_names, holds_labels
 from gvbsm.data.sources.hub_files import file_inside, folders_of
@@ -158,7 +158,7 @@ def _split(
     """
     where = f"{side} of {source.name}"
     kept: list[int | str] = []
-    paths: list[Lying] = []
+    paths: list[PictureFile] = []
     missing: dict[str, list[int]] = {"picture": [], "label": []}
     cells = _picture_table(table, source)
     files = tuple(entry["filename"] for entry in cells.cache_files)

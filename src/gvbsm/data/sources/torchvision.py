@@ -20,7 +20,7 @@ from torch import Tensor
 from gvbsm.config.errors import first_line
 from gvbsm.config.keys import closest
 from gvbsm.data.classes import Classes, labels_of, number_classes
-from gvbsm.data.pictures import DataError, Lying, Split
+from gvbsm.data.pictures import DataError, PictureFile, Split
 from gvbsm.data.sources.arrays import array_split, channels_last
 from gvbsm.data.sources.request import Raw, Request, hold_out
 
@@ -154,7 +154,7 @@ def _split(source: Any, where: str, request: Request) -> Split:
     return Split(ordered, paths=tuple(paths[index] for index in order))
 
 
-def _files(source: Any) -> tuple[Sequence[Lying], Sequence[int]] | None:
+def _files(source: Any) -> tuple[Sequence[PictureFile], Sequence[int]] | None:
     """Paths and labels, if the set is a list of files."""
     for name in ("samples", "_samples", "imgs"):
         with suppress(AttributeError, TypeError, ValueError):
@@ -168,7 +168,7 @@ def _files(source: Any) -> tuple[Sequence[Lying], Sequence[int]] | None:
     return None
 
 
-def _caltech(source: Any) -> tuple[Sequence[Lying], Sequence[int]]:
+def _caltech(source: Any) -> tuple[Sequence[PictureFile], Sequence[int]]:
     """Paths and labels of Caltech 101 and 256, whose pictures are opened by gvbsm alone."""
     large = type(source).__name__ == "Caltech256"
     folder = Path(source.root, "256_ObjectCategories" if large else "101_ObjectCategories")
@@ -181,7 +181,9 @@ def _caltech(source: Any) -> tuple[Sequence[Lying], Sequence[int]]:
     return paths, source.y
 
 
-def _items(source: Any, where: str, request: Request) -> tuple[Sequence[Lying], Sequence[int]]:
+def _items(
+    source: Any, where: str, request: Request
+) -> tuple[Sequence[PictureFile], Sequence[int]]:
     """Each picture as the set gives it; to know the labels, all are read once."""
     indices = range(len(source))
     labels = [int(source[index][1]) for index in request.progress(indices)]

@@ -16,7 +16,7 @@ from gvbsm.config.optimizer import OptimizerConfig
 from gvbsm.config.views import ViewConfig
 from gvbsm.data.datasets import ImageData
 from gvbsm.data.loading import training_batches, view_batches
-from gvbsm.data.pictures import Lying, Split, decode, no_progress, resize_to
+from gvbsm.data.pictures import PictureFile, Split, decode, no_progress, resize_to
 from gvbsm.data.pixel_statistics import pixel_statistics
 from gvbsm.engine.device import Runtime
 from gvbsm.engine.optimizers import make_optimizer, set_lr
@@ -120,7 +120,7 @@ def _sample(data: ImageData, seed: int) -> ImageData:
     return replace(data, image_size=SIDE, train=train, normalization=normalization)
 
 
-def _decoded(paths: Sequence[Lying], channels: int) -> Iterator[Tensor]:
+def _decoded(paths: Sequence[PictureFile], channels: int) -> Iterator[Tensor]:
     """Decode pictures until enough time has passed: large photographs take long."""
     start = time.perf_counter()
     for count, picture in enumerate(decode(paths, channels, SIDE, no_progress)):
