@@ -62,7 +62,7 @@ SetDescription = dict[str, Any]
 image_size, channels, images, folders, settings, results, versions, pictures, teachers, recipe."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class _Encoded:
     """An encoded picture in memory, from a cell of a table."""
 
@@ -75,9 +75,6 @@ class _Encoded:
 
     def open(self) -> Image.Image:
         return open_file(io.BytesIO(self.content), ("PNG",))
-
-    def __lt__(self, other: Any) -> bool:
-        return bool(self.name < other.name)
 
     def __str__(self) -> str:
         return self.name

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median_low
 from typing import Any
@@ -171,19 +171,16 @@ def _label(value: Any, where: str) -> int | str:
     raise DataError(f"a label of {where} is {value!r:.60}: expected an integer or a word")
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, order=True)
 class _InMemoryPicture:
     """A picture of Pillow, as a source of pictures has them."""
 
-    image: Image.Image
     where: str
+    image: Image.Image = field(compare=False)
     nbytes: int = 0
 
     def open(self) -> Image.Image:
         return self.image.copy()  # the reader closes it
-
-    def __lt__(self, other: Any) -> bool:
-        return bool(self.where < other.where)
 
     def __str__(self) -> str:
         return self.where
@@ -203,7 +200,7 @@ def _items(dataset: Any, where: str) -> Iterator[tuple[Tensor, int | str]]:
 def _picture(image: Any, name: str) -> Tensor:
     """One picture as uint8 (C, H, W), C 1 or 3."""
     if isinstance(image, Image.Image):
-        return read_image(_InMemoryPicture(image, name), 1 if image.mode in GRAY_MODES else 3)
+        return read_image(_InMemoryPicture(name, image), 1 if image.mode in GRAY_MODES else 3)
     try:
         pixels = _array(image)
     except (TypeError, ValueError):  # such as lists of several lengths
