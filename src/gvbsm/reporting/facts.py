@@ -36,6 +36,11 @@ class Score:
     std: float | None
     values: tuple[float, ...]
 
+    @classmethod
+    def of(cls, entry: Mapping[str, Any]) -> Score:
+        """Return the score of an entry of the results."""
+        return cls(entry["mean"], entry["std"], tuple(entry["values"]))
+
     @property
     def n(self) -> int:
         """Number of students."""
@@ -265,20 +270,17 @@ def _headers(workdir: Path) -> dict[Path, dict[str, Any]]:
 
 
 def _row(row: Mapping[str, Any]) -> AccuracyRow:
-    def score(values: Mapping[str, Any]) -> Score:
-        return Score(values["mean"], values["std"], tuple(values["values"]))
-
     metrics = row.get("metrics", {})
     return AccuracyRow(
         row["method"],
         row["student"],
         format_ipc(row),
-        score(row["top1"]),
-        score(row["top1_best"]),
+        Score.of(row["top1"]),
+        Score.of(row["top1_best"]),
         row["seconds"],
         Metrics(
             tuple(metrics.get("by_class", ())),
-            **{name: score(metrics[name]) for name in MEASURES if name in metrics},
+            **{name: Score.of(metrics[name]) for name in MEASURES if name in metrics},
         ),
         format_sizes(row),
     )

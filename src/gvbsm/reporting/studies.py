@@ -246,7 +246,7 @@ def _rivals(study: StudyResults, rows: Sequence[dict[str, Any]]) -> Iterator[Fin
             is_there = baseline["student"] == student and baseline["point"] in (None, point)
             if is_there and images_of(baseline["method"]) != images_of(row["method"]):
                 gap = baseline["top1"]["mean"] - row["top1"]["mean"]
-                if gap > (noise(_score(row), _score(baseline), None) or 0.0):
+                if gap > (noise(Score.of(row["top1"]), Score.of(baseline["top1"]), None) or 0.0):
                     gaps.setdefault(baseline["method"], []).append(gap)
     for method, values in gaps.items():
         low, high = min(values), max(values)
@@ -263,19 +263,14 @@ def _rivals(study: StudyResults, rows: Sequence[dict[str, Any]]) -> Iterator[Fin
         )
 
 
-def _score(row: dict[str, Any]) -> Score:
-    top1 = row["top1"]
-    return Score(top1["mean"], top1["std"], tuple(top1["values"]))
-
-
 def _best_points(rows: Sequence[dict[str, Any]]) -> list[str]:
     """The best point, then all that are within two standard deviations of it."""
     best_row, *others = sorted(rows, key=lambda row: -row["top1"]["mean"])
-    best = _score(best_row)
+    best = Score.of(best_row["top1"])
     near = [
         row["point"]
         for row in others
-        if best.mean - row["top1"]["mean"] <= (noise(best, _score(row), None) or 0.0)
+        if best.mean - row["top1"]["mean"] <= (noise(best, Score.of(row["top1"]), None) or 0.0)
     ]
     return [best_row["point"], *near]
 
