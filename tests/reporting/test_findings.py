@@ -245,7 +245,7 @@ def test_noise_is_of_students_or_of_test_pictures_whichever_is_larger():
     pooled = math.sqrt((18 + 0) / 2)
     assert noise(first, second, None) == pytest.approx(2 * pooled)
     assert noise(first, single, None) == pytest.approx(2 * math.sqrt(18))
-    assert noise(single, single, None) is None
+    assert noise(single, single, None) == 0
     assert noise(second, single, 100) == pytest.approx(2 * standard_error(52.5, 100))
     assert noise(first, second, 10**6) == pytest.approx(2 * pooled)
 

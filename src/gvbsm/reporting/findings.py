@@ -92,7 +92,7 @@ def _rivals(facts: RunFacts) -> Iterator[Finding]:
         is_other = images_of(baseline.method) != facts.method and is_augmented(baseline.method)
         if own is None or not is_other or baseline.method in WHOLE_SET:
             continue
-        limit = noise(own.last, baseline.last, facts.test) or 0.0
+        limit = noise(own.last, baseline.last, facts.test)
         if own.last.mean - baseline.last.mean <= limit:
             kind = baseline.method.rpartition("-")[2]
             kinds.setdefault(kind, []).append((own, baseline, limit))
@@ -135,7 +135,7 @@ def _images_alone(facts: RunFacts) -> Iterator[Finding]:
         if distilled is None or random is None or facts.method != "gvbsm":
             continue
         gap = distilled.last.mean - random.last.mean
-        is_better = gap > (noise(distilled.last, random.last, facts.test) or 0.0)
+        is_better = gap > noise(distilled.last, random.last, facts.test)
         yield Finding(
             "images-alone",
             "note",

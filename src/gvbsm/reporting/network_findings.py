@@ -133,7 +133,7 @@ def _teachers(facts: RunFacts) -> Iterator[Finding]:
     untrained = {teacher.backbone for teacher in facts.teachers if not teacher.epochs}
     for row in facts.own_rows():
         full = facts.row("teacher", row.student)
-        if full and row.last.mean - full.last.mean > (noise(row.last, full.last, facts.test) or 0):
+        if full and row.last.mean - full.last.mean > noise(row.last, full.last, facts.test):
             why, advice = "was trained too briefly", "Raise `squeeze.epochs`."
             if row.student in untrained:
                 why = "has published weights, which do not fit these pictures"

@@ -32,7 +32,7 @@ def chance_error(pictures: Sequence[float]) -> float:
     return 100 * math.sqrt(variance) / len(pictures)
 
 
-def noise(first: Score, second: Score, test: int | None) -> float | None:
+def noise(first: Score, second: Score, test: int | None) -> float:
     """The largest difference that may be chance: two standard deviations, in percentage points.
 
     Args:
@@ -42,10 +42,10 @@ def noise(first: Score, second: Score, test: int | None) -> float | None:
 
     Returns:
         Twice the larger of the pooled deviation over students and the standard error over test
-        pictures; None if both are unknown.
+        pictures; 0 if both are unknown.
     """
     spreads = [score.std for score in (first, second) if score.std is not None]
     deviations = [math.sqrt(sum(std**2 for std in spreads) / len(spreads))] if spreads else []
     if test:
         deviations.append(standard_error((first.mean + second.mean) / 2, test))
-    return 2 * max(deviations) if deviations else None
+    return 2 * max(deviations, default=0.0)

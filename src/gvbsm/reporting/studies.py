@@ -246,7 +246,7 @@ def _rivals(study: StudyResults, rows: Sequence[dict[str, Any]]) -> Iterator[Fin
             is_there = baseline["student"] == student and baseline["point"] in (None, point)
             if is_there and images_of(baseline["method"]) != images_of(row["method"]):
                 gap = baseline["top1"]["mean"] - row["top1"]["mean"]
-                if gap > (noise(Score.of(row["top1"]), Score.of(baseline["top1"]), None) or 0.0):
+                if gap > noise(Score.of(row["top1"]), Score.of(baseline["top1"]), None):
                     gaps.setdefault(baseline["method"], []).append(gap)
     for method, values in gaps.items():
         low, high = min(values), max(values)
@@ -270,7 +270,7 @@ def _best_points(rows: Sequence[dict[str, Any]]) -> list[str]:
     near = [
         row["point"]
         for row in others
-        if best.mean - row["top1"]["mean"] <= (noise(best, Score.of(row["top1"]), None) or 0.0)
+        if best.mean - row["top1"]["mean"] <= noise(best, Score.of(row["top1"]), None)
     ]
     return [best_row["point"], *near]
 
