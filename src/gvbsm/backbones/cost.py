@@ -10,6 +10,8 @@ from torch import Tensor
 
 from gvbsm.backbones import build_backbone, build_empty, check_takes
 
+CLASSES, CHANNELS = 10, 3  # of the pictures for which `size_of` measures a network
+
 
 @cache
 def multiply_adds(name: str, classes: int, image_size: int, channels: int) -> float:
@@ -69,30 +71,28 @@ class Size:
     smallest: int
 
 
-def size_of(name: str, image_size: int, classes: int = 10, channels: int = 3) -> Size:
-    """Measure a network without training it.
+def size_of(name: str, image_size: int) -> Size:
+    """Measure a network for pictures of `CLASSES` classes without training it.
 
     Args:
         name: As for `build_backbone`.
         image_size: Height and width of the picture, in pixels, at which its arithmetic is counted.
-        classes: Number of logits.
-        channels: Channels of the picture.
 
     Raises:
         ValueError: If there is no such network for such pictures.
     """
-    model = build_empty(name, classes, image_size, channels)
-    sides = (side for side in range(1, image_size) if _takes(name, classes, side, channels))
+    model = build_empty(name, CLASSES, image_size, CHANNELS)
+    sides = (side for side in range(1, image_size) if _takes(name, side))
     return Size(
         sum(parameter.numel() for parameter in model.parameters()),
-        multiply_adds(name, classes, image_size, channels),
+        multiply_adds(name, CLASSES, image_size, CHANNELS),
         next(sides, image_size),
     )
 
 
-def _takes(name: str, classes: int, image_size: int, channels: int) -> bool:
+def _takes(name: str, image_size: int) -> bool:
     try:
-        check_takes(name, classes, image_size, channels)
+        check_takes(name, CLASSES, image_size, CHANNELS)
     except ValueError:
         return False
     return True

@@ -49,24 +49,17 @@ class Trial(NamedTuple):
     cosine: float
 
 
-def race(
-    network: nn.Module,
-    work: Work,
-    shape: Sequence[int],
-    runtime: Runtime,
-    candidates: Sequence[Form] = CANDIDATES,
-) -> list[Trial]:
-    """Time all forms of a network in turn, on the same noise.
+def race(network: nn.Module, work: Work, shape: Sequence[int], runtime: Runtime) -> list[Trial]:
+    """Time all `CANDIDATES` of a network in turn, on the same noise.
 
-    A network that does not work in float64 is compared with its first form. Another form that it
-    does not work in, such as bf16, is left out.
+    The network must work in the first. One that does not work in float64 is compared with that.
+    Another form that it does not work in, such as bf16, is left out.
 
     Args:
         network: The network; copies of it are called.
         work: What is computed.
         shape: (channels, height, width) of a picture.
         runtime: Device.
-        candidates: The forms; the network must work in the first.
 
     Returns:
         The trials, in the order of the candidates.
@@ -75,18 +68,18 @@ def race(
     exact = _in_float64(network, work, pictures, runtime)
     steps: dict[Form, Callable[[], Tensor]] = {}
     computed: dict[Form, Tensor] = {}
-    for form in candidates:
+    for form in CANDIDATES:
         in_form = runtime.in_form(form)
         step = work(in_form.place(copy.deepcopy(network)), in_form)
         try:
             computed[form] = step(pictures).flatten().double()
         except Exception as error:  # networks of any library raise any
-            if form == candidates[0]:
+            if form == CANDIDATES[0]:
                 raise
             log.debug("a network does not work in %s: %s", form.name, first_line(error))
             continue
         steps[form] = partial(step, pictures)
-    exact = computed[candidates[0]] if exact is None else exact
+    exact = computed[CANDIDATES[0]] if exact is None else exact
     times = [[timed(step, runtime) for step in steps.values()] for _ in range(ROUNDS)]
     least = [min(column) for column in zip(*times, strict=True)]
     return [

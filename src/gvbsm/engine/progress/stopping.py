@@ -9,15 +9,12 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from gvbsm.engine.progress.activity import ACTIVITY, Activity, Loop
+from gvbsm.engine.progress.activity import ACTIVITY, Loop
 from gvbsm.engine.progress.spelling import spell_duration
 
 
 class Stopping:
     """Whether this process is to stop, and what it keeps and loses.
-
-    Args:
-        activity: What the process is at.
 
     Attributes:
         is_requested: Whether it shall stop at its next checkpoint.
@@ -26,10 +23,9 @@ class Stopping:
         error: The error of the request.
     """
 
-    def __init__(self, activity: Activity = ACTIVITY) -> None:
+    def __init__(self) -> None:
         self.is_requested, self.saves, self.account = False, False, ""
         self.error = KeyboardInterrupt()
-        self._activity = activity
         self._saved_at = 0.0
         self._cancel: Callable[[], None] = lambda: None
 
@@ -51,7 +47,7 @@ class Stopping:
         """
         self._saved_at = time.monotonic()
         if self.is_requested:
-            self.account = f"kept: {_place(self._activity.loop)}"
+            self.account = f"kept: {_place(ACTIVITY.loop)}"
             raise self.error
 
     def end(self) -> None:
@@ -84,9 +80,9 @@ class Stopping:
         self._count_loss()
 
     def _count_loss(self) -> None:
-        loop = self._activity.loop
+        loop = ACTIVITY.loop
         if loop is not None:
-            lost = spell_duration(time.monotonic() - max(self._activity.begun, self._saved_at))
+            lost = spell_duration(time.monotonic() - max(ACTIVITY.begun, self._saved_at))
             self.account = f"at most {lost} of work are lost ({_place(loop)})"
 
 
