@@ -5,18 +5,15 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Mapping, Sequence
-from html import escape
+from collections.abc import Mapping
 from typing import Any
-from urllib.parse import quote
 
 from gvbsm.config.build import images_of
 from gvbsm.config.yaml_files import format_yaml
-from gvbsm.engine.progress.spelling import spell_count
-from gvbsm.exchange.load import LABELS, SetDescription
+from gvbsm.exchange.load import SetDescription
 from gvbsm.exchange.plain_sets import PLAIN
-from gvbsm.files.sizes import byte_count
-from gvbsm.pipeline.tables import format_ipc, format_top1, images_per_class
+from gvbsm.exchange.templating import filled
+from gvbsm.pipeline.tables import images_per_class
 
 MIXED = "mixed"  # the method of a merged set whose parts have several
 PAPER = (
@@ -48,22 +45,6 @@ _TERMS = {
 
 PICTURE = "images.png"
 _SHOWN_CLASSES = 20
-HUB_FILES = f"""- `data/`: images and hard labels as Parquet, columns `image` and `label`.
-- `{LABELS}/`: soft labels, `index.json` and `shard-*.safetensors`."""
-FOLDER_FILES = """- One folder a class: the images as PNG.
-- `index.json` and `shard-*.safetensors`: soft labels."""
-SCORE_FILES = """- `images/`: one folder a class with the images as PNG.
-- `teachers/`: the teachers that DD-Ranking has networks for; they give the soft labels.
-- `config.yaml`, `score.py`: `python score.py` scores the set with ddranking 0.2.0, once `real/`
-  holds the real pictures."""
-TENSORS = f"""- `images` (uint8), `labels` (int64): the set.
-- `{LABELS}/...`: all rows of the soft labels; their index is in the header, as `{LABELS}`."""
-CONTENTS = {
-    "hub": HUB_FILES,
-    "folder": FOLDER_FILES,
-    "dd-ranking": SCORE_FILES,
-    "safetensors": TENSORS,
-}
 
 
 def dataset_card(facts: SetDescription) -> str:
@@ -72,23 +53,36 @@ def dataset_card(facts: SetDescription) -> str:
     Args:
         facts: The description of the set (`gvbsm.json`).
     """
-    form = facts["form"]
     facts = quoted(facts)
-    sections = [
-        hub_head(facts["images"], {"default": "data/*.parquet"}) if form == "hub" else "",
-        f"# {title_of(facts)}, distilled: {images_per_class(facts)}\n",
-        f"![The first images of each class]({PICTURE})\n" if form == "hub" else "",
-        _first_images(facts) if form == "folder" else "",
-        _about(facts),
-        _accuracy(facts.get("results")),
-        _contents(facts),
-        _training(facts),
-        _loading(facts) if form == "hub" else "",
-        _settings(facts),
-        f"## License\n\n{terms_of(facts, 'the images are derived from')}"
-        + (" Fill in `license` above.\n" if form == "hub" else "\n"),
-    ]
-    return "\n".join(section for section in sections if section)
+    kind, source = _made(str(facts["method"]))
+    mean, deviation = (", ".join(f"{value:.4f}" for value in facts[key]) for key in ("mean", "std"))
+    config, versions = facts.get("config"), facts.get("versions") or {}
+    return filled(
+        "set_card.md",
+        form=facts["form"],
+        head=hub_head(facts["images"], {"default": "data/*.parquet"}),
+        title=title_of(facts),
+        images_per_class=images_per_class(facts),
+        picture=PICTURE,
+        folders=(facts.get("folders") or ())[:_SHOWN_CLASSES],
+        images=facts["images"],
+        kind=kind,
+        classes=len(facts["class_names"]),
+        side=facts["image_size"],
+        channels=facts["channels"],
+        source=source,
+        gvbsm=facts["gvbsm"],
+        paper=PAPER,
+        teachers=", ".join(map(_teacher, facts.get("teachers") or ())),
+        labels=facts.get("labels"),
+        mean=mean,
+        deviation=deviation,
+        rows=facts.get("results"),
+        extraction=extraction("SET.safetensors"),
+        config=format_yaml(config) if config else "",
+        libraries=", ".join(f"{name} {version}" for name, version in versions.items()),
+        terms=terms_of(facts, "the images are derived from"),
+    )
 
 
 def extraction(name: str) -> str:
@@ -151,15 +145,6 @@ with torch.no_grad():
 """
 
 
-def _first_images(facts: SetDescription) -> str:
-    """Show the first image of the first classes, from their folders."""
-    tags = [
-        f'<img src="{quote(folder)}/{0:05d}.png" width="96" alt="{escape(folder)}">'
-        for folder in (facts.get("folders") or ())[:_SHOWN_CLASSES]
-    ]
-    return "\n".join([*tags, ""]) if tags else ""
-
-
 def hub_head(images: int, tables: Mapping[str, str]) -> str:
     """Write the header of a README that the Hub reads.
 
@@ -180,52 +165,6 @@ def hub_head(images: int, tables: Mapping[str, str]) -> str:
     return f"---\n{format_yaml(head)}---\n"
 
 
-def _contents(facts: SetDescription) -> str:
-    """List the files, or the tensors and the entries of the header of a single file."""
-    form = facts["form"]
-    lines = CONTENTS[form].splitlines()
-    if not facts.get("labels"):
-        lines = [line for line in lines if "oft labels" not in line or form == "dd-ranking"]
-    if form == "safetensors":
-        lines.append("- Entries of the header `gvbsm` (JSON): `facts` (names, mean, deviation, ")
-        lines[-1] += "settings, results), `README` (this text), `train_plain.py`."
-    else:
-        lines.append("- `gvbsm.json`: names, mean and deviation, settings, results.")
-    if form in ("hub", "folder"):
-        lines.append("- `train_plain.py`: trains on the set without gvbsm.")
-    return "\n".join(["## Contents", "", *lines, ""])
-
-
-def _training(facts: SetDescription) -> str:
-    form = facts["form"]
-    if form == "dd-ranking":
-        return ""
-    labels = "images and soft labels" if facts.get("labels") else "images"
-    reader = {"hub": ", Pillow, safetensors and pyarrow", "folder": ", Pillow and safetensors"}
-    lines = [
-        "## Training",
-        "",
-        "```",
-        *([extraction("SET.safetensors")] if form == "safetensors" else []),
-        "python train_plain.py TEST",
-        "```",
-        "",
-        f"trains a student on the {labels} as gvbsm does, with torch, NumPy"
-        f"{reader.get(form, ', Pillow and safetensors')} alone, and torchvision if the script "
-        "imports it. TEST holds real test pictures, one folder a class, named as the classes. With "
-        "gvbsm, in a loop of your own:",
-        "",
-        "```python",
-        f'loader = gvbsm.load("{"SET.safetensors" if form == "safetensors" else "FOLDER_OR_NAME"}")'
-        ".loader()",
-        "for epoch in range(loader.epochs):",
-        "    for batch in loader:  # views, logits, labels, partners, kept",
-        "        loss = loader.loss(model(batch.views), batch)",
-        "```",
-    ]
-    return "\n".join([*lines, ""])
-
-
 def quoted(facts: SetDescription) -> SetDescription:
     """Escape Markdown and HTML in names, which a page of the Hub would render."""
     shown = ("dataset", "title", "gvbsm", "method", "teachers", "results", "versions")
@@ -241,31 +180,6 @@ def escaped(value: Any) -> Any:
     return [escaped(item) for item in value] if isinstance(value, list) else value
 
 
-def _about(facts: SetDescription) -> str:
-    teachers = ", ".join(_teacher(item) for item in facts.get("teachers") or ())
-    side, channels = facts["image_size"], facts["channels"]
-    kind, source = _made(str(facts["method"]))
-    lines = [
-        f"{facts['images']} {kind}images of {len(facts['class_names'])} classes, {side} x "
-        f"{side} pixels, {spell_count(channels, 'channel')}, {source} gvbsm {facts['gvbsm']} "
-        f"({PAPER}).",
-        "",
-    ]
-    if teachers:
-        lines.append(f"- Teachers: {teachers}.")
-    labels = facts.get("labels")
-    if labels:
-        lines.append(
-            f"- Soft labels: the teachers' logits of every view in {labels['epochs']} epochs, "
-            f"{byte_count(labels['bytes'])}."
-        )
-    else:
-        lines.append("- No soft labels are stored with it.")
-    mean, std = (", ".join(f"{value:.4f}" for value in facts[key]) for key in ("mean", "std"))
-    lines.append(f"- Normalize pixels / 255 with mean ({mean}) and deviation ({std}).")
-    return "\n".join(lines) + "\n"
-
-
 def _made(method: str) -> tuple[str, str]:
     """Say of a method whether its images are synthetic, if that is known, and who made the set."""
     if method == PLAIN:
@@ -279,60 +193,3 @@ def _made(method: str) -> tuple[str, str]:
 def _teacher(item: Mapping[str, Any]) -> str:
     top1 = item.get("top1")
     return f"{item['backbone']}" + (f" ({top1:.1f} %)" if top1 is not None else "")
-
-
-def _accuracy(rows: Sequence[Mapping[str, Any]] | None) -> str:
-    """Write the table of accuracies, with those of random real pictures."""
-    if not rows:
-        return "## Accuracy\n\nNot measured, or not recorded.\n"
-    lines = [
-        "## Accuracy",
-        "",
-        "Top-1 in percent on the real test pictures after the last epoch, mean ± sample deviation "
-        "over n students trained from scratch. `random-soft`: as many random real pictures, with "
-        "soft labels of the same teachers; `full` and `teacher`: all real pictures.",
-        "",
-        "| method | student | images per class | top-1 % | n |",
-        "|---|---|---|---|---|",
-    ]
-    for row in rows:
-        cells = (row["method"], row["student"], format_ipc(row), format_top1(row["top1"]))
-        lines.append(f"| {' | '.join(map(str, cells))} | {len(row['top1']['values'])} |")
-    if not any(row["method"] == "random-soft" for row in rows):
-        lines += ["", "Random real pictures with soft labels were not measured beside it."]
-    return "\n".join(lines) + "\n"
-
-
-def _loading(facts: SetDescription) -> str:
-    soft = (
-        '\ndistilled.soft_labels.read(epoch=0)["logits"]   # with the views they belong to'
-        if facts.get("labels")
-        else ""
-    )
-    return f"""## Loading
-
-```python
-import datasets
-datasets.load_dataset("FOLDER_OR_NAME", split="train")   # columns image and label
-
-import gvbsm
-distilled = gvbsm.load("FOLDER_OR_NAME")
-distilled.images, distilled.labels   # uint8 (N, C, H, W), int64 (N,){soft}
-```
-
-`gvbsm train FOLDER_OR_NAME --model timm/resnet18 --data-root REAL_PICTURES` trains a network on it
-and tests it{" (with its soft labels)" if facts.get("labels") else ""}.
-"""
-
-
-def _settings(facts: SetDescription) -> str:
-    config = facts.get("config")
-    if not config:
-        return ""
-    versions = facts.get("versions") or {}
-    libraries = ", ".join(f"{name} {value}" for name, value in versions.items())
-    return (
-        "## Made by\n\n`gvbsm run settings.yaml`, where `settings.yaml` holds these settings"
-        f"{f' ({libraries})' if libraries else ''}:\n\n<details><summary>settings</summary>\n\n"
-        f"```yaml\n{format_yaml(config)}```\n\n</details>\n"
-    )

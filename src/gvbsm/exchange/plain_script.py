@@ -7,11 +7,10 @@ import math
 import re
 from typing import Any, NamedTuple
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
-
 from gvbsm.config import EvaluationConfig, ViewConfig
 from gvbsm.data.epochs import batch_size_for
 from gvbsm.data.loading import batch_count
+from gvbsm.exchange.templating import filled
 from gvbsm.method.beyond.cosine import HARD_SHARE, SMOOTHING
 from gvbsm.method.beyond.hard_phase import hard_epochs
 from gvbsm.store.distilled import DistilledDataset
@@ -103,15 +102,7 @@ def plain_script(distilled: DistilledDataset, form: str, images: str = "", label
         **(_hard_views(evaluation, views, size) if stored is None else {}),
         **(_stored_views(stored, views) if stored is not None else {}),
     }
-    environment = Environment(
-        loader=PackageLoader("gvbsm.exchange"),
-        autoescape=False,  # the text is Python
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    return environment.get_template(f"{SCRIPT}.j2").render(facts)
+    return filled(SCRIPT, **facts)
 
 
 def choose_network(distilled: TrainingSet) -> Network:
