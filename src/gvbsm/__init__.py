@@ -31,29 +31,29 @@ if TYPE_CHECKING:
     from gvbsm.store.soft_labels import SoftLabels as SoftLabels
     from gvbsm.studies.sweep import sweep as sweep
 
-_ORIGIN = {
-    "ArtifactError": ("files.artifacts", "ArtifactError"),
-    "Batch": ("store.batches", "Batch"),
-    "Config": ("config", "Config"),
-    "ConfigError": ("config", "ConfigError"),
-    "DataError": ("data.pictures", "DataError"),
-    "DistilledDataset": ("store.distilled", "DistilledDataset"),
-    "RunError": ("engine.device", "RunError"),
-    "SoftLabels": ("store.soft_labels", "SoftLabels"),
-    "build_backbone": ("api", "build_backbone"),
-    "collect": ("exchange.collection", "collect"),
-    "export": ("exchange.export", "export"),
-    "load": ("exchange.load", "load"),
-    "load_dataset": ("data.datasets", "load_dataset"),
-    "merge": ("exchange.merge", "merge"),
-    "report": ("reporting", "report"),
-    "plan": ("api", "plan"),
-    "run": ("api", "run"),
-    "sweep": ("studies.sweep", "sweep"),
-    "train": ("exchange.train", "train"),
+_MODULES = {
+    "ArtifactError": "files.artifacts",
+    "Batch": "store.batches",
+    "Config": "config",
+    "ConfigError": "config",
+    "DataError": "data.pictures",
+    "DistilledDataset": "store.distilled",
+    "RunError": "engine.device",
+    "SoftLabels": "store.soft_labels",
+    "build_backbone": "api",
+    "collect": "exchange.collection",
+    "export": "exchange.export",
+    "load": "exchange.load",
+    "load_dataset": "data.datasets",
+    "merge": "exchange.merge",
+    "report": "reporting",
+    "plan": "api",
+    "run": "api",
+    "sweep": "studies.sweep",
+    "train": "exchange.train",
 }
 
-__all__ = ["__version__", *_ORIGIN]  # noqa: PLE0604
+__all__ = ["__version__", *_MODULES]  # noqa: PLE0604
 
 
 def __dir__() -> list[str]:
@@ -61,7 +61,6 @@ def __dir__() -> list[str]:
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _ORIGIN:
+    if name not in _MODULES:
         raise AttributeError(f"module 'gvbsm' has no attribute {name!r}")
-    module, attribute = _ORIGIN[name]
-    return getattr(import_module(f"gvbsm.{module}"), attribute)
+    return getattr(import_module(f"gvbsm.{_MODULES[name]}"), name)
