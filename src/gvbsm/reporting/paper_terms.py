@@ -20,15 +20,15 @@ class Term:
 
     Attributes:
         key: Dotted name of the setting.
+        meaning: A description in a few words.
         symbol: The paper's symbol; empty if it has none.
         index: Subscript of the symbol.
-        meaning: A description in a few words.
     """
 
     key: str
-    symbol: str
-    index: str
     meaning: str
+    symbol: str = ""
+    index: str = ""
 
 
 @dataclass(frozen=True)
@@ -43,58 +43,57 @@ SECTIONS = (
     Section(
         "Squeeze (model pre-training)",
         (
-            Term("squeeze.backbones", "f", "cand", "candidate backbones: the teachers"),
-            Term("squeeze.epochs", "", "", "epochs of each teacher"),
-            Term("squeeze.batch_size", "", "", "real pictures in a step"),
-            Term("squeeze.optimizer.lr", "", "", "learning rate of the teachers"),
+            Term("squeeze.backbones", "candidate backbones: the teachers", "f", "cand"),
+            Term("squeeze.epochs", "epochs of each teacher"),
+            Term("squeeze.batch_size", "real pictures in a step"),
+            Term("squeeze.optimizer.lr", "learning rate of the teachers"),
         ),
     ),
     Section(
         "Statistics and synthesis (data synthesis: DD, GBM, GSM)",
         (
-            Term("ipc", "IPC", "", "images per class"),
-            Term("ipc_of", "IPC", "", "images of single classes"),
-            Term("synthesis.init", "", "", "what the images start from"),
-            Term("synthesis.iterations", "", "", "steps for each batch of images"),
-            Term("synthesis.batch_size", "", "", "images that are optimized together"),
-            Term("synthesis.loop", "", "", "reorder loop, or the original one"),
-            Term("synthesis.optimizer.lr", "", "", "learning rate of the pixels"),
-            Term("synthesis.alpha", "α", "", "weight of the past in the EMA of statistics (Eq. 6)"),
-            Term("synthesis.beta_dr", "β", "dr", "chance that a convolution is not matched (GSM)"),
-            Term("statistics.n_p", "N", "p", "side of a patch in pixels of the feature map (GSM)"),
-            Term("synthesis.tau", "τ", "", "temperature of densification (Eq. 5)"),
-            Term("synthesis.weight_cross_entropy", "", "", "weight of the classification loss"),
-            Term("synthesis.weight_batchnorm", "L′", "BN", "its weight in the loss (Eq. 6)"),
-            Term("synthesis.weight_conv", "L′", "Conv", "its weight in the loss (Eq. 10)"),
-            Term("synthesis.weight_densification", "L", "DD", "its weight in the loss (Eq. 5)"),
-            Term("synthesis.first_layer_multiplier", "", "", "extra weight of the first layer"),
+            Term("ipc", "images per class", "IPC"),
+            Term("ipc_of", "images of single classes", "IPC"),
+            Term("synthesis.init", "what the images start from"),
+            Term("synthesis.iterations", "steps for each batch of images"),
+            Term("synthesis.batch_size", "images that are optimized together"),
+            Term("synthesis.loop", "reorder loop, or the original one"),
+            Term("synthesis.optimizer.lr", "learning rate of the pixels"),
+            Term("synthesis.alpha", "weight of the past in the EMA of statistics (Eq. 6)", "α"),
+            Term("synthesis.beta_dr", "chance that a convolution is not matched (GSM)", "β", "dr"),
+            Term("statistics.n_p", "side of a patch in pixels of the feature map (GSM)", "N", "p"),
+            Term("synthesis.tau", "temperature of densification (Eq. 5)", "τ"),
+            Term("synthesis.weight_cross_entropy", "weight of the classification loss"),
+            Term("synthesis.weight_batchnorm", "its weight in the loss (Eq. 6)", "L′", "BN"),
+            Term("synthesis.weight_conv", "its weight in the loss (Eq. 10)", "L′", "Conv"),
+            Term("synthesis.weight_densification", "its weight in the loss (Eq. 5)", "L", "DD"),
+            Term("synthesis.first_layer_multiplier", "extra weight of the first layer"),
         ),
     ),
     Section(
         "Labels (soft-label generation)",
         (
-            Term("labels.epochs", "", "", "epochs with labels, and of each student's training"),
-            Term("labels.batch_size", "", "", "images that are labeled together"),
-            Term("labels.views.cutmix", "", "", "parameter of CutMix; 0 is off"),
-            Term("labels.logit_normalization", "LN", "", "normalization of the logits (Eq. 8)"),
+            Term("labels.epochs", "epochs with labels, and of each student's training"),
+            Term("labels.batch_size", "images that are labeled together"),
+            Term("labels.views.cutmix", "parameter of CutMix; 0 is off"),
+            Term("labels.logit_normalization", "normalization of the logits (Eq. 8)", "LN"),
             Term(
                 "labels.logit_normalization_of",
-                "LN",
-                "",
                 "normalization of the logits for single students",
+                "LN",
             ),
         ),
     ),
     Section(
         "Evaluation",
         (
-            Term("evaluation.students", "", "", "architectures trained from scratch on the set"),
-            Term("evaluation.seeds", "", "", "students of each architecture"),
-            Term("evaluation.loss", "", "", "mse_gt is MSE + γ GT (Eq. 11)"),
-            Term("evaluation.gamma", "γ", "", "weight of the hard labels (GT) in that loss"),
-            Term("evaluation.optimizer.name", "", "", "optimizer of the students"),
-            Term("evaluation.optimizer.lr", "", "", "learning rate of the students"),
-            Term("evaluation.batch_size", "", "", "images in a step"),
+            Term("evaluation.students", "architectures trained from scratch on the set"),
+            Term("evaluation.seeds", "students of each architecture"),
+            Term("evaluation.loss", "mse_gt is MSE + γ GT (Eq. 11)"),
+            Term("evaluation.gamma", "weight of the hard labels (GT) in that loss", "γ"),
+            Term("evaluation.optimizer.name", "optimizer of the students"),
+            Term("evaluation.optimizer.lr", "learning rate of the students"),
+            Term("evaluation.batch_size", "images in a step"),
         ),
     ),
 )
