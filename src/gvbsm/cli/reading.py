@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from gvbsm.cli.help import table
+from gvbsm.cli.help import asks_for_help, table
 from gvbsm.cli.parsing import start_log
 from gvbsm.config import ConfigError
 from gvbsm.config.keys import closest
@@ -18,7 +18,7 @@ TABLE_FORMATS = ("md", "latex", "csv")
 def show_verb(argv: list[str]) -> int:
     """Print what a work directory holds, or its results in the form of `--format`."""
     usage = f"gvbsm show DIR [--format {'|'.join(TABLE_FORMATS)}]"
-    if {"-h", "--help"} & set(argv):
+    if asks_for_help(argv):
         print(f"usage: {usage}")
         return 0
     words, forms = _without(argv, "--format")
@@ -36,7 +36,7 @@ def show_verb(argv: list[str]) -> int:
 def report_verb(argv: list[str]) -> int:
     """Write the report of a work directory and print its path."""
     usage = "gvbsm report DIR [--networks file.py:Class,...] [--pdf] [--quiet]"
-    if {"-h", "--help"} & set(argv):
+    if asks_for_help(argv):
         print(f"usage: {usage}")
         return 0
     argv, lists = _without(argv, "--networks")
@@ -56,7 +56,7 @@ def report_verb(argv: list[str]) -> int:
 def list_verb(argv: list[str]) -> int:
     """Print what the settings of a run can name."""
     usage = f"gvbsm list {'|'.join(LISTS)}"
-    if {"-h", "--help"} & set(argv):
+    if asks_for_help(argv):
         print(f"usage: {usage}")
         return 0
     if len(argv) != 1 or argv[0] not in LISTS:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 
+from gvbsm.cli.help import asks_for_help
 from gvbsm.cli.lists import with_lists
 from gvbsm.cli.parsing import check_preset, explain, long_option, start_log
 from gvbsm.cli.starting import Others
@@ -22,7 +23,7 @@ def sweep_verb(argv: list[str], others: Others) -> int:
     """Run all points of the studies, print the results of each as it ends, write the report."""
     from jsonargparse import ArgumentError
 
-    if {"-h", "--help"} & set(argv):
+    if asks_for_help(argv):
         print(_sweep_help())
         return 0
     names = list(itertools.takewhile(lambda argument: not argument.startswith("-"), argv))
