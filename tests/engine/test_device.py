@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from gvbsm.engine.device import RunError, Runtime, keep_memory, resolve_runtime
+from gvbsm.engine.forms import Forms
 from gvbsm.engine.launch import Launch
 from gvbsm.engine.processes import Processes
 
@@ -46,6 +47,13 @@ def test_autocast(precision, dtype):
         assert layer(torch.ones(1, 2)).dtype == getattr(torch, dtype)
     assert layer(torch.ones(1, 2)).dtype == torch.float32
     assert layer.weight.dtype == torch.float32
+
+
+def test_the_precisions_are_those_of_the_forms_of_single_networks():
+    table = {"a": {"training": "bf16 compiled"}, "b": {"training": "fp32", "pixels": "bf16"}}
+    assert Runtime(CPU, "fp32", 0).precisions == "fp32"
+    assert Runtime(CPU, "fp32", 0, forms=Forms({"a": table["a"]})).precisions == "bf16"
+    assert Runtime(CPU, "fp32", 0, forms=Forms(table)).precisions == "bf16, fp32"
 
 
 def test_place_keeps_values_and_takes_channels_last_where_it_helps():

@@ -69,6 +69,11 @@ class Runtime:
         """The form in which networks are computed."""
         return Form(self.precision, self.layout, self.compiled)
 
+    @property
+    def precisions(self) -> str:
+        """The precisions of the networks with a form of their own, or that of all: `bf16, fp32`."""
+        return ", ".join(self.forms.precisions) or self.precision
+
     def in_form(self, form: Form) -> Runtime:
         """Return the runtime with another form."""
         return replace(self, **form._asdict())

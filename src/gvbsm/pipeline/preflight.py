@@ -80,7 +80,7 @@ def log_header(config: Config, runtime: Runtime, origin: Origin, workdir: Path) 
     if runtime.device.type == "cuda":
         device += f" ({torch.cuda.get_device_name(runtime.device)})"
     cores = f"{world} processes of " * (world > 1) + spell_count(threads, "thread")
-    log.info("%s, %s, %s", device, cores, runtime.precision)
+    log.info("%s, %s, %s", device, cores, runtime.precisions)
     names, more = ", ".join(origin.changed[:SHOWN_CHANGES]), len(origin.changed) - SHOWN_CHANGES
     changed = f", changed: {names}" * bool(names) + f" and {more} more" * (more > 0)
     log.info("settings: %s%s", origin.preset or f"data {config.data.name}", changed)

@@ -15,7 +15,6 @@ from gvbsm.config import Config
 from gvbsm.config.build import to_dict
 from gvbsm.config.settled import ipc_entries
 from gvbsm.engine.device import Runtime
-from gvbsm.engine.forms import Form
 from gvbsm.pipeline.workload import STAGES
 
 MEASURES = ("top5", "balanced", "calibration_error", "corrupted")  # scores in `metrics`
@@ -161,13 +160,6 @@ def versions(runtime: Runtime) -> dict[str, str]:
         "torchvision": version("torchvision"),
         "python": platform.python_version(),
         "device": device,
-        "precision": _precisions(runtime),
+        "precision": runtime.precisions,
         "threads": str(torch.get_num_threads()),
     }
-
-
-def _precisions(runtime: Runtime) -> str:
-    """Return the precisions of a run's networks, such as `bf16` or `bf16, fp32`."""
-    rows = runtime.forms.table.values()
-    measured = {Form.named(name).precision for row in rows for name in row.values()}
-    return ", ".join(sorted(measured)) or runtime.precision

@@ -58,5 +58,11 @@ class Forms:
         name = self.table.get(network, {}).get(kind)
         return Form.named(name) if name else None
 
+    @property
+    def precisions(self) -> list[str]:
+        """The precisions that occur, sorted."""
+        names = [name for row in self.table.values() for name in row.values()]
+        return sorted({Form.named(name).precision for name in names})
+
 
 NO_FORMS = Forms()
