@@ -27,7 +27,7 @@ from gvbsm.config.keys import fields_by_name, flat_keys, merge
 from gvbsm.config.preset_files import preset_names, read_preset
 from support.settings import changed
 
-SELECTIONS = ("random", "herding", "k-center", "balanced", "forgetting")
+SELECTIONS = ("random", "herding", "k-center", "balanced", "forgetting", "curriculum")
 OVERLAYS = ("sre2l", *(f"{how}-{labels}" for how in SELECTIONS for labels in ("hard", "soft")))
 
 

@@ -31,7 +31,7 @@ from gvbsm.store.batches import Labeler, StudentTask
 DATA = ["cifar10", "cifar100", "digits", "folder", "imagenet-1k", "npz", "tiny-imagenet"]
 DATA += ["webdataset", "hub"]
 OWN = ["own"]  # fitted to the pictures and to a time budget
-SELECTIONS = ("random", "herding", "k-center", "balanced", "forgetting")
+SELECTIONS = ("random", "herding", "k-center", "balanced", "forgetting", "curriculum")
 OVERLAYS = ["sre2l", "gvbsm-hard", "gvbsm-unaugmented", "random-unaugmented"]
 OVERLAYS += [f"{how}-{labels}" for how in SELECTIONS for labels in ("hard", "soft")]
 PROTOCOLS = ["protocol-bps", "protocol-edc", "protocol-paper", "protocol-rd3", "protocol-rded"]
@@ -201,7 +201,7 @@ def preset(name):
 
 
 def test_all_files_are_found_and_offered():
-    assert len(FILES) == 44
+    assert len(FILES) == 46
     found = sorted(path.stem for path in FILES)
     assert found == preset_names() == sorted([*DATA, *OWN, *OVERLAYS, *REDUCED, *BEST])
     assert all(path.suffix == ".yaml" for path in FILES)
@@ -225,6 +225,8 @@ def test_a_file_opens_with_a_comment_that_holds_its_command(path):
     opening = lines[: next(i for i, line in enumerate(lines) if not line.startswith("#"))]
     assert opening, "no comment at the top"
     name = path.stem if path.stem in {*DATA, *OWN, *BEST} else rf"[a-z0-9+-]+\+{path.stem}"
+    if path.stem.startswith("curriculum"):  # a baseline alone
+        name = rf".* --baselines.methods [a-z,-]*{path.stem}"
     assert re.search(rf"^#\s+gvbsm (run|continual) {name}( |$)", "\n".join(opening), re.MULTILINE)
 
 

@@ -99,6 +99,24 @@ def test_plan__of_labels_that_are_not_stored_adds_them_to_the_students():
     }
 
 
+def test_plan__adds_the_filters_of_a_curriculum():
+    """4 images of a class, 2 of them distilled: filters see sets of 4, and then of 6 images."""
+    methods = ["forgetting-soft", "curriculum-soft", "curriculum-hard"]
+    settings = {
+        "ipc": 4,
+        "coreset": {"distilled_share": 0.5, "curricula": 2},
+        "baselines": {"methods": methods},
+        "labels": {**BASE["labels"], "batch_size": 3},
+    }
+    key = "synthesis/curriculum-soft"
+    plan = planned(only("training"), **settings)
+    assert plan.seconds_of(key) == (4 + 6) * 20
+    assert plan.seconds_of("synthesis/forgetting-soft") == 5 * 50  # counted there alone
+    assert planned(only("labeling"), **settings).seconds_of(key) == 2 * (4 + 6) * 20
+    # The teacher sees the pictures once, each filter once; it is tested as a student is, too.
+    assert planned(only("testing"), **settings).seconds_of(key) == 50 + 2 * 50 + 8 * (4 + 6) / 8
+
+
 def test_plan__adds_baselines():
     methods = ["random-hard", "random-soft", "forgetting-hard", "herding-soft", "full", "teacher"]
     baselines = {"methods": methods, "draws": 2, "full_epochs": 7}

@@ -68,6 +68,8 @@ METHODS = (
     "balanced-hard",
     "forgetting-soft",
     "forgetting-hard",
+    "curriculum-soft",
+    "curriculum-hard",
     "full",
 )
 AWKWARD = [r"$\frac$ and {", "ein sehr langer Name einer Klasse, wirklich", "äß 猫", "a\nb", " "]
@@ -146,7 +148,7 @@ def test_a_method_has_one_color_and_hard_labels_are_hollow():
     assert len(styles) == len(METHODS)
     assert method_style("mine") == method_style("mine")
     sources = {name.rpartition("-")[0] or name for name in METHODS if "-" in name}
-    assert len({method_style(name).color for name in {*sources, "gvbsm", "sre2l", "full"}}) == 8
+    assert len({method_style(name).color for name in {*sources, "gvbsm", "sre2l", "full"}}) == 9
 
 
 @pytest.mark.parametrize(

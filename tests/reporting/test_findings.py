@@ -216,6 +216,10 @@ def test_verdict_of_a_selection_does_not_call_it_distilled(facts):
         ("gvbsm", "G-VBSM"),
         ("balanced-hard", "real pictures chosen by clusters, hard labels"),
         ("k-center-hard", "real pictures chosen by k-center, hard labels"),
+        (
+            "curriculum-soft",
+            "distilled images and real pictures chosen in rounds, soft labels",
+        ),
         ("full", "whole set"),
         ("new", "new"),
     ],

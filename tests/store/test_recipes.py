@@ -264,6 +264,29 @@ def test_recipes__the_distilled_images_with_hard_labels_are_trained_as_random_on
 SELECTIONS = ("herding", "k-center", "balanced", "forgetting")
 
 
+def test_recipes__curriculum_depends_on_all_that_it_is_made_from():
+    hard, soft = recipes_of({}, "curriculum-hard"), recipes_of({}, "curriculum-soft")
+    assert hard["images"] == soft["images"]
+    for settings in (
+        {"synthesis": {"iterations": 7}},
+        {"squeeze": {"epochs": 3}},
+        {"coreset": {"epochs": 3}},
+        {"coreset": {"distilled_share": 0.5}},
+        {"coreset": {"curricula": 2}},
+        {"labels": {"epochs": 7}},
+        {"evaluation": {"loss": "kl"}},
+        {"ipc": 3},
+        {"seed": 1},
+    ):
+        assert "images" in changed(settings, "curriculum-soft"), settings
+    for settings in (
+        {"evaluation": {"seeds": 4}},
+        {"evaluation": {"tests": 1}},
+        {"baselines": {"draws": 2}},
+    ):
+        assert "images" not in changed(settings, "curriculum-soft"), settings
+
+
 @pytest.mark.parametrize("selection", SELECTIONS)
 def test_recipes__a_selection_is_the_same_for_hard_and_soft_labels(selection):
     hard, soft = (recipes_of({}, f"{selection}-{labels}") for labels in ("hard", "soft"))

@@ -7,7 +7,15 @@ import functools
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, cast, get_args
 
-from gvbsm.config import LABEL_KINDS, Config, ConfigError, Method, Rival, SqueezeConfig
+from gvbsm.config import (
+    BY_FORGETTING,
+    LABEL_KINDS,
+    Config,
+    ConfigError,
+    Method,
+    Rival,
+    SqueezeConfig,
+)
 from gvbsm.config.checks import faults
 from gvbsm.config.fields import names_of, replaced
 from gvbsm.config.given import plain
@@ -266,7 +274,8 @@ def _teacher_faults(config: Config) -> Iterator[str]:
     for name in squeeze.settings_of:
         teacher = dataclasses.replace(Config(), squeeze=squeeze_of(squeeze, name))
         yield from _located(f"squeeze.settings_of.{name}", faults(teacher))
-    if "forgetting" in map(selection_of, (config.method, *config.baselines.methods)):
+    selections = {*map(selection_of, (config.method, *config.baselines.methods))}
+    if not selections.isdisjoint(BY_FORGETTING):
         backbone = coreset_teacher(config)
         epochs = coreset.epochs or squeeze_of(squeeze, backbone).epochs
         if epochs < 2:

@@ -27,6 +27,8 @@ Selection = Literal[
     "balanced-soft",
     "forgetting-hard",
     "forgetting-soft",
+    "curriculum-hard",
+    "curriculum-soft",
 ]
 Method = Literal["gvbsm", "gvbsm-hard", "gvbsm-unaugmented", "sre2l", Selection]
 Baseline = Literal[Selection, "gvbsm-hard", "gvbsm-unaugmented", "sre2l", "teacher", "full"]
@@ -45,6 +47,7 @@ BASELINE_GROUPS: dict[str, tuple[Baseline, ...]] = {  # `--baselines NAME` on th
     ),
 }
 BY_FEATURES = ("herding", "k-center", "balanced")  # selections by features of coreset.backbone
+BY_FORGETTING = ("forgetting", "curriculum")  # selections by how often pictures are forgotten
 BY_DIFFICULTY = ("group_front", "group_back")  # starts by the difficulty of real pictures
 WHOLE_SET = ("teacher", "full")  # baselines that are trained on all real pictures
 LABEL_KINDS = ("hard", "soft", "unaugmented")  # last words of names of methods
@@ -103,8 +106,10 @@ class BaselinesConfig:
         methods: Any of sre2l, teacher (the accuracy of each teacher), full (each student trained on
             all real pictures with hard labels), gvbsm-hard (the distilled images with their hard
             labels), and real pictures selected at random or by herding, k-center, clusters
-            (balanced) or forgetting (random-hard, herding-soft and so on). gvbsm-unaugmented and
-            random-unaugmented have the soft labels of the images as they are, without views.
+            (balanced) or forgetting (random-hard, herding-soft and so on). curriculum-soft and
+            curriculum-hard add selected real pictures to some of the run's own images (CCFS).
+            gvbsm-unaugmented and random-unaugmented have the soft labels of the images as they are,
+            without views.
         sets: Distilled sets of other methods, such as {dm: PATH}: class folders of pictures, an
             .npz or an export. Their images get the labels and students of random-soft.
         draws: Random selections of real pictures; student k trains on selection k modulo draws.

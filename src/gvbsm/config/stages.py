@@ -371,13 +371,20 @@ class EvaluationConfig:
 
 @dataclass(frozen=True)
 class CoresetConfig:
-    """Selection of real pictures by herding, k-center, clusters (balanced) and forgetting.
+    """Selection of real pictures: herding, k-center, clusters (balanced), forgetting, curriculum.
 
     Args:
         backbone: Teacher whose features herding, k-center and balanced compare, and architecture
             that forgetting trains; null takes the first of squeeze.backbones.
-        epochs: Epochs of forgetting's training; null takes squeeze.epochs.
+        epochs: Epochs of forgetting's training, which curriculum needs, too; null takes
+            squeeze.epochs.
+        distilled_share: Share of a class's images in curriculum that are the run's own, rounded
+            down, one at least.
+        curricula: Rounds in which curriculum selects the others. Before each, the first student is
+            trained on the set as it is then.
     """
 
     backbone: str | None = None
     epochs: int | None = setting(None, limit="positive")
+    distilled_share: float = setting(0.2, limit="(0, 1)")
+    curricula: int = setting(3, limit="positive")

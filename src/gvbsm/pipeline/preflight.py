@@ -47,6 +47,7 @@ from gvbsm.engine.trackers import check_trackers
 from gvbsm.files.artifacts import ArtifactError, changes, read_json, write_json
 from gvbsm.files.network_names import file_stem
 from gvbsm.files.plugins import admit, called_by_name
+from gvbsm.pipeline.selected_sets import check_curriculum
 from gvbsm.pipeline.selection import check_difficulty
 from gvbsm.stages.selection.starts import CROPS
 from gvbsm.store.workdir import Workspace
@@ -146,6 +147,7 @@ def check_feasible(config: Config, data: ImageData) -> None:
     _check_tiles(config, data)
     _check_sides(config, data)
     check_difficulty(config, data)
+    check_curriculum(config, config.baselines.methods, data)
 
 
 def check_replicas(config: Config, data: ImageData, runtime: Runtime) -> None:
@@ -205,6 +207,7 @@ def check_continual(config: Config, data: ImageData) -> None:
         check_trainable(name, first, data.channels, data.image_size)
     _check_pictures(config, section.methods, "continual.methods", data)
     _check_features(config, section.methods, data)
+    check_curriculum(config, section.methods, data)
 
 
 def _check_weights(name: str, config: SqueezeConfig, data: ImageData) -> None:

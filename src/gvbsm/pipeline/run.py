@@ -46,13 +46,13 @@ from gvbsm.pipeline.preflight import (
     log_header,
     log_small_classes,
 )
-from gvbsm.pipeline.real_pictures import keep_real, sample_real
+from gvbsm.pipeline.real_pictures import sample_real
 from gvbsm.pipeline.results import collect
+from gvbsm.pipeline.selected_sets import keep_selected
 from gvbsm.pipeline.selection import (
     nearest_pictures,
     picture_divisions,
     remove_work_files,
-    select_pictures,
     start_of,
 )
 from gvbsm.pipeline.teachers import Teachers
@@ -208,8 +208,7 @@ class Run:
             if image_set.selection is None:
                 self._synthesize(image_set, recipe)
             elif self.processes.leads:
-                index = select_pictures(self.context, image_set.selection, image_set.draw)
-                keep_real(image_set.images, image_set.method, recipe, index, self.data)
+                keep_selected(self.context, image_set, recipe)
         self.team.meet([image_set.images])
 
     def _synthesize(self, image_set: ImageSet, recipe: Recipe) -> None:

@@ -193,7 +193,7 @@ def _select(context: RunContext, listed: Tensor, method: str, draw: int = 0) -> 
         return select_random(labels, counts, generator)
     if method == "forgetting":
         generator = context.runtime.generator("selection", "forgetting")
-        events = _forgetting_events(context)[listed]
+        events = forgetting_events(context)[listed]
         return select_forgetting(events, labels, counts, generator)
     outputs = _outputs(context, listed)
     if method == "balanced":
@@ -263,8 +263,12 @@ def _outputs(context: RunContext, listed: Tensor) -> Iterator[Features]:
         raise ConfigError(f"coreset.backbone {backbone}: {error}") from None
 
 
-def _forgetting_events(context: RunContext) -> Tensor:
-    """How often each training picture was forgotten; recorded by a training if it is not there."""
+def forgetting_events(context: RunContext) -> Tensor:
+    """How often each training picture was forgotten, int64 (pictures,); recorded if need be.
+
+    Raises:
+        RunError: If the training diverges.
+    """
     backbone, recipe = context.recipes.coreset_backbone, context.recipes.forgetting()
     path = context.workspace.forgetting(backbone)
     if not context.workspace.is_made(path, recipe, "synthesis", make=True):

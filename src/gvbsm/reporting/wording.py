@@ -8,6 +8,7 @@ from gvbsm.config.build import selection_of
 from gvbsm.config.paths import user_path
 from gvbsm.pipeline.tables import format_top1
 from gvbsm.reporting.facts import Score
+from gvbsm.store.image_set import CURRICULUM
 
 NO_BREAK = "\N{NO-BREAK SPACE}"
 _METHODS = {
@@ -38,6 +39,8 @@ def real_pictures(source: str) -> str:
     """Name of a selection of real pictures."""
     if source == "random":
         return "random real pictures"
+    if source == CURRICULUM:
+        return "distilled images and real pictures chosen in rounds"
     return f"real pictures chosen by {'clusters' if source == 'balanced' else source}"
 
 

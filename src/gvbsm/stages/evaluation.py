@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -55,9 +54,7 @@ def train_student(
         classes = len(data.class_names)
         model = build_backbone(student, classes, data.image_size, data.channels)
     model = runtime.place(model)
-    optimizer = task.config.optimizer
-    lr = task.config.lr_of.get(student, optimizer.lr)
-    task = replace(task, config=replace(task.config, optimizer=replace(optimizer, lr=lr)))
+    task = task.with_rate_of(student)
     checkpoint = Checkpoint(path, recipe, runtime.checkpoint_seconds)
     name = f"evaluation {path.stem}"
     history = fit_student(model, task, name, judge, runtime, checkpoint, team)

@@ -6,7 +6,7 @@ Students of a run, `gvbsm train` and `DistilledDataset.batches` all take their b
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -154,6 +154,12 @@ class StudentTask:
     normalization: Normalization
     config: EvaluationConfig
     labels_config: LabelsConfig
+
+    def with_rate_of(self, student: str) -> StudentTask:
+        """Return the task with the learning rate of a student, by the name of its architecture."""
+        optimizer = self.config.optimizer
+        lr = self.config.lr_of.get(student, optimizer.lr)
+        return replace(self, config=replace(self.config, optimizer=replace(optimizer, lr=lr)))
 
     @property
     def batch_size(self) -> int:

@@ -5,13 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from gvbsm.config import BY_DIFFICULTY, BY_FEATURES, Config
+from gvbsm.config import BY_DIFFICULTY, BY_FEATURES, BY_FORGETTING, Config
 from gvbsm.config.build import images_of, selection_of
 from gvbsm.config.settled import coreset_teacher, labeling_teachers, matched_teachers
 from gvbsm.files.network_names import file_name
 from gvbsm.store.label_store import FOLDER, OTHER_FOLDERS
 
 FOREIGN = "set"  # selection of the images of another method's set
+CURRICULUM = "curriculum"  # selection that completes some images of the run's own set
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,7 @@ class ImageSet:
 
     @property
     def selection(self) -> str | None:
-        """How images are selected: random, herding, ...; FOREIGN; None if they are synthesized."""
+        """How images are selected: random, herding, ...; FOREIGN; None if all are synthesized."""
         if self.method in self.config.baselines.sets:
             return FOREIGN
         return selection_of(self.method)
@@ -58,6 +59,11 @@ class ImageSet:
         return self.selection is None and ordered
 
     @property
+    def needs_forgetting(self) -> bool:
+        """Whether real pictures are selected by how often they are forgotten."""
+        return self.selection in BY_FORGETTING
+
+    @property
     def retrieves(self) -> bool:
         """Whether synthesis mixes in the nearest real pictures."""
         return self.selection is None and self.config.synthesis.residual_source == "nearest"
@@ -69,7 +75,8 @@ class ImageSet:
         needed: set[str] = set()
         if self.selection is None:
             needed.update(matched_teachers(config))
-        if (self.selection or config.synthesis.init) in BY_FEATURES or self.retrieves:
+        by_features = (self.selection or config.synthesis.init) in BY_FEATURES
+        if by_features or self.retrieves or self.selection == CURRICULUM:
             needed.add(coreset_teacher(config))
         if config.evaluation.loss != "hard":
             needed.update(labeling_teachers(config))

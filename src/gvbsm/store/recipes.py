@@ -27,7 +27,7 @@ from gvbsm.config.settled import (
 from gvbsm.data.corrupted.copies import folder_content
 from gvbsm.engine.forms import NO_FORMS, Forms, Kind
 from gvbsm.files.artifacts import ArtifactError, Recipe, fingerprint, read_header
-from gvbsm.store.image_set import FOREIGN, ImageSet
+from gvbsm.store.image_set import CURRICULUM, FOREIGN, ImageSet
 from gvbsm.store.label_store import STORAGE
 
 # Raise a stage's number when its code gives another result from the same settings, such as after a
@@ -159,6 +159,8 @@ class Recipes:
             return recorded
         if image_set.selection == "random":
             return self._recipe("selection", **ipc_entries(config), draw=image_set.draw)
+        if image_set.selection == CURRICULUM:
+            return self._curriculum(image_set)
         if image_set.selection is not None:
             forgets = image_set.selection == "forgetting"
             source = self.forgetting() if forgets else self.teacher(self.coreset_backbone)
@@ -189,6 +191,26 @@ class Recipes:
         if image_set.retrieves:
             recipe["nearest"] = fingerprint(self.teacher(self.coreset_backbone))
         return recipe
+
+    def _curriculum(self, image_set: ImageSet) -> Recipe:
+        """The recipe of images of the run that real pictures complete."""
+        own, config = ImageSet(self._config, image_set.directory), self._config
+        student = self.student(own, config.evaluation.students[0], 0)
+        student.pop("corruptions", None)  # filters are not tested on test pictures
+        del student["evaluation"]["tests"]
+        return self._recipe(
+            "selection",
+            **ipc_entries(config),
+            by=CURRICULUM,
+            images=fingerprint(self.images(own)),
+            source=[
+                fingerprint(self.forgetting()),
+                fingerprint(self.teacher(self.coreset_backbone)),
+            ],
+            filter=fingerprint(student),
+            distilled_share=config.coreset.distilled_share,
+            curricula=config.coreset.curricula,
+        )
 
     def _start(self, config: Config) -> Recipe:
         """The entry of the start of a synthesis, where other entries do not determine it."""

@@ -257,7 +257,7 @@ class _PointRun:
                 yield Artifact(workspace.statistics(name), recipes.statistics(name), "statistics")
         if any(image_set.needs_difficulty for image_set in image_sets):
             yield Artifact(workspace.difficulty, recipes.difficulty(), "difficulty")
-        if any(image_set.selection == "forgetting" for image_set in image_sets):
+        if any(image_set.needs_forgetting for image_set in image_sets):
             path = workspace.forgetting(recipes.coreset_backbone)
             yield Artifact(path, recipes.forgetting(), "forgetting")
         for image_set, seeds in self.run.evaluated_sets:

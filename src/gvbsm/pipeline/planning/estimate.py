@@ -36,11 +36,12 @@ from gvbsm.pipeline.workload import (
     teacher_pictures,
 )
 from gvbsm.stages.labels import new_store
+from gvbsm.stages.selection.curriculum import distilled_counts
 from gvbsm.stages.selection.nearest import POOL
 from gvbsm.stages.selection.starts import CROP_PICTURES, CROPS
 from gvbsm.stages.statistics import CHUNK
 from gvbsm.store.film import CLASSES, FRAMES
-from gvbsm.store.image_set import FOREIGN, ImageSet
+from gvbsm.store.image_set import CURRICULUM, FOREIGN, ImageSet
 from gvbsm.store.label_codec import row_bytes
 from gvbsm.store.recipes import full_training
 
@@ -162,9 +163,12 @@ class _Estimate(Pieces):
         """
         folders: set[Path] = set()
         students: list[PlannedPart] = []
+        recorded = False
         for image_set, seeds in sets:
             if image_set.directory not in folders and image_set.selection != FOREIGN:
-                yield from self._images(image_set)
+                records = image_set.needs_forgetting and not recorded
+                yield from self._images(image_set, records)
+                recorded = recorded or records
             folders.add(image_set.directory)
             yield from self._labels(image_set)
             trained = [
@@ -237,7 +241,8 @@ class _Estimate(Pieces):
 
     # A set.
 
-    def _images(self, image_set: ImageSet) -> Iterator[PlannedPart]:
+    def _images(self, image_set: ImageSet, records: bool) -> Iterator[PlannedPart]:
+        """The images of a set; the first that needs it records what is forgotten."""
         config, side = image_set.config, self.data.image_size
         count = self.images
         key, group = f"synthesis/{image_set.method}", _group(image_set, self.config, "images")
@@ -249,14 +254,13 @@ class _Estimate(Pieces):
             cost = partial(self._synthesis, image_set)
             nbytes += min(CLASSES, len(self.data.class_names)) * FRAMES * picture_bytes
         else:
-            what, cost = (
-                spell_count(count, "real picture"),
-                partial(self._selection, image_set.selection),
-            )
-        if image_set.selection == "forgetting":  # within the selection, which is timed as a whole
-            training = self.part("forgetting", group, "training", self._forgetting)
-            yield replace(training, wall_seconds=0.0)
-            cost = partial(self._selection, "forgetting", training.seconds)
+            what, training = spell_count(count, "real picture"), 0.0
+            if records:
+                # Within the selection, which is timed as a whole.
+                part = self.part("forgetting", group, "training", self.forgetting)
+                yield replace(part, wall_seconds=0.0)
+                training = part.seconds
+            cost = partial(self._selecting, image_set, training)
         if image_set.method != self.config.method:
             what += f" of {image_set.method}"
         yield replace(self.part(key, group, what, cost), nbytes=nbytes)
@@ -303,7 +307,7 @@ class _Estimate(Pieces):
         config, train = image_set.config, len(self.data.train)
         section, names = config.synthesis, matched_teachers(config)
         if section.init in BY_FEATURES:
-            return self._selection(section.init)
+            return self.selection(section.init)
         if section.init in BY_DIFFICULTY:  # measured once in a run, and before that for groups
             own = image_set.method == self.config.method
             return self._difficulty() if own and not section.difficulty_groups else 0.0
@@ -314,19 +318,23 @@ class _Estimate(Pieces):
             return sum(self.testing(name, pictures) for name in names)
         return 0.0
 
-    def _selection(self, selection: str, training: float = 0.0) -> float:
+    def _selecting(self, image_set: ImageSet, training: float) -> float:
         """Seconds in which real pictures are selected, with those of the training for it."""
-        if selection not in BY_FEATURES:
-            return training
-        backbone = coreset_teacher(self.config)
-        return self.testing(backbone, len(self.data.train))
+        assert image_set.selection is not None
+        filters = self._filters() if image_set.selection == CURRICULUM else 0.0
+        return training + filters + self.selection(image_set.selection)
 
-    def _forgetting(self) -> float:
-        backbone = coreset_teacher(self.config)
-        squeeze = squeeze_of(self.config.squeeze, backbone)
-        epochs = self.config.coreset.epochs or squeeze.epochs
-        training = self.training_on_pictures(backbone, replace(squeeze, epochs=epochs), 0)
-        return training + epochs * self.testing(backbone, len(self.data.train))
+    def _filters(self) -> float:
+        """Seconds in which the filters of a curriculum are trained on the growing set."""
+        section, train = self.config.coreset, len(self.data.train)
+        counts = image_counts(self.config, self.data.class_names).of_class
+        distilled = sum(distilled_counts(counts, section.distilled_share))
+        student, rounds = self.config.evaluation.students[0], section.curricula
+        # Round r of R begins with r/R of the real pictures.
+        share = distilled + (self.images - distilled) * (rounds - 1) / (2 * rounds)
+        labeled = replace(self.config, labels=replace(self.config.labels, store=False))
+        training = self._training_on_set(ImageSet(labeled, Path()), student)
+        return rounds * (share / self.images * training + self.testing(student, train))
 
     def _labels(self, image_set: ImageSet) -> Iterator[PlannedPart]:
         for labeled in image_set.label_stores:

@@ -6,12 +6,14 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from gvbsm.backbones.cost import weight_bytes
-from gvbsm.config import Config, SqueezeConfig
-from gvbsm.config.settled import corruption_kinds
+from gvbsm.config import BY_FEATURES, Config, SqueezeConfig
+from gvbsm.config.build import squeeze_of
+from gvbsm.config.settled import coreset_teacher, corruption_kinds
 from gvbsm.data.datasets import ImageData
 from gvbsm.pipeline.planning.plan import Group, PlannedPart
 from gvbsm.pipeline.planning.process_plan import ProcessPlan
 from gvbsm.pipeline.planning.work import Costs, Memory, Task, Work
+from gvbsm.store.image_set import CURRICULUM
 
 REPORT = "report"  # key of what comes after the last stage
 TEST_BATCH = 256  # pictures in a test and in a selection
@@ -49,6 +51,20 @@ class Pieces:
         picture += self.cost("real views", "", batch, views=squeeze.views)
         tested = min(tests, squeeze.epochs) * self.testing(name)
         return squeeze.epochs * len(self.data.train) * picture + tested
+
+    def forgetting(self) -> float:
+        """Seconds in which it is counted how often each real picture is forgotten."""
+        backbone = coreset_teacher(self.config)
+        squeeze = squeeze_of(self.config.squeeze, backbone)
+        epochs = self.config.coreset.epochs or squeeze.epochs
+        training = self.training_on_pictures(backbone, replace(squeeze, epochs=epochs), 0)
+        return training + epochs * self.testing(backbone, len(self.data.train))
+
+    def selection(self, selection: str) -> float:
+        """Seconds in which a teacher sees the real pictures, for a selection or a start by it."""
+        if selection not in (*BY_FEATURES, CURRICULUM):
+            return 0.0
+        return self.testing(coreset_teacher(self.config), len(self.data.train))
 
     def testing(self, name: str, pictures: int | None = None) -> float:
         """Seconds in which a network classifies so many pictures; None is the test pictures."""

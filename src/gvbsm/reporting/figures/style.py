@@ -73,6 +73,7 @@ _METHOD_COLORS = {
     "k-center": ORANGE,
     "balanced": YELLOW,
     "forgetting": BROWN,
+    "curriculum": SKY,
     "full": BLACK,
     "teacher": BLACK,
     "real": BLACK,
@@ -149,7 +150,7 @@ def method_style(method: str) -> MethodStyle:
     and `random-hard` differ only in these. An unknown name has a fixed color too.
     """
     source, hollow = images_of(method), method.endswith("-hard")
-    markers = dict(zip(_METHOD_COLORS, "os^DvpPXdX", strict=True))
+    markers = dict(zip(_METHOD_COLORS, "os^DvpP*XdX", strict=True))
     color = _METHOD_COLORS.get(source)
     if color is None:
         color = _OTHER_COLORS[zlib.crc32(source.encode()) % len(_OTHER_COLORS)]
