@@ -281,6 +281,18 @@ def test_one_image_a_class_cannot_be_fewer(facts):
     assert finding.advice.startswith("Raise `synthesis.iterations`.")
 
 
+@pytest.mark.parametrize(("top1", "told"), [(83.9, True), (81.0, True), (84.1, False)])
+def test_pictures_that_are_nearly_as_good_as_their_teacher_leave_nothing_to_add(facts, top1, told):
+    facts.config["ipc"] = 1
+    rows = with_rows(facts, row("random-soft", 81.9, 82.0, 82.1), row("teacher", top1))
+    finding = only(rows)
+    assert ("images can add little here" in finding.text) is told
+    if told:
+        gap = max(0.0, top1 - 82.0)
+        assert f"They are {gap:.1f} points behind the teacher's {top1} %" in finding.text
+    assert finding.advice.startswith("If you may pass on" if told else "Raise")
+
+
 def test_a_difference_beyond_two_deviations_counts(facts):
     assert find_all(with_rows(facts, row("random-soft", 79.4, 79.4, 79.4))) == []
 

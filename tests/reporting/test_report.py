@@ -300,6 +300,18 @@ def test_the_table_has_columns_for_what_was_measured(tmp_path, plain_gallery):
     assert "five largest outputs" not in tree.text
 
 
+def test_a_balanced_accuracy_that_equals_top1_is_no_column_of_the_table(tmp_path, plain_gallery):
+    workdir = write_run(tmp_path / "w", names=("ant", "bee"))
+    results = read_json(workdir / "results.json")
+    own = results["rows"][0]
+    by_class = {"calibration_error": spread(4.0, 6.0), "by_class": [70.0, 40.0]}
+    own["metrics"] = {**by_class, "balanced": own["top1"]}
+    write_json(workdir / "results.json", results)
+    tree = Tree(page_of(workdir))
+    assert "balanced %" not in tree.row("trained on")
+    assert "balanced %" in tree.measures("trained on")
+
+
 def test_published_accuracies_of_the_same_data_stand_below_the_results(
     workdir, plain_gallery, monkeypatch
 ):

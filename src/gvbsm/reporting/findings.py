@@ -20,7 +20,7 @@ from gvbsm.files.sizes import byte_count
 from gvbsm.pipeline.budget.pictures import PRESET as OWN_PICTURES
 from gvbsm.reporting.facts import AccuracyRow, RunFacts, preset_name
 from gvbsm.reporting.network_findings import NETWORK_CHECKS, Finding
-from gvbsm.reporting.rivals import is_augmented, rival_words
+from gvbsm.reporting.rivals import behind_teacher, is_augmented, rival_words
 from gvbsm.reporting.significance import noise, standard_error
 from gvbsm.reporting.wording import file_words, listed, method_words, percent
 
@@ -97,21 +97,22 @@ def _rivals(facts: RunFacts) -> Iterator[Finding]:
             kind = baseline.method.rpartition("-")[2]
             kinds.setdefault(kind, []).append((own, baseline, limit))
     for kind, pairs in kinds.items():
-        yield _rival(kind, pairs, max(facts.counts))
+        yield _rival(kind, pairs, facts)
 
 
 def _rival(
-    kind: str, pairs: Sequence[tuple[AccuracyRow, AccuracyRow, float]], most: int
+    kind: str, pairs: Sequence[tuple[AccuracyRow, AccuracyRow, float]], facts: RunFacts
 ) -> Finding:
     """One finding on all baselines of a kind.
 
     Args:
         kind: soft, hard, or a method's name.
         pairs: The run's own row, the baseline's, and two standard deviations in points.
-        most: Largest number of distilled images of a class.
+        facts: The run.
     """
     methods = list(dict.fromkeys(baseline.method for _, baseline, _ in pairs))
-    words = rival_words(methods, most)
+    behind = behind_teacher([baseline for _, baseline, _ in pairs], facts)
+    words = rival_words(methods, max(facts.counts), behind)
     is_better = {own.last.mean - baseline.last.mean < -limit for own, baseline, limit in pairs}
     how = (
         "as well or better" if len(is_better) > 1 else "better" if True in is_better else "as well"

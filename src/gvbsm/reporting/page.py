@@ -137,13 +137,16 @@ def columns_of(rows: Sequence[AccuracyRow], class_names: Sequence[str]) -> list[
         values = [getattr(row.metrics, name) for row in rows]
         return ["" if value is None else format_top1(vars(value)) for value in values]
 
+    balanced, top1 = scores("balanced"), [format_top1(vars(row.last)) for row in rows]
     columns = [
         Column(
             "balanced %",
             "The mean of the classes' accuracies; it differs from top-1 where the classes have "
             "different numbers of test pictures.",
-            scores("balanced"),
-            is_shown=True,
+            balanced,
+            is_shown=any(
+                found not in ("", last) for found, last in zip(balanced, top1, strict=True)
+            ),
         ),
         Column(
             "corrupted %",

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from gvbsm.reporting.facts import AccuracyRow, RunFacts
 from gvbsm.reporting.wording import listed, method_words, real_pictures
+
+NEARLY = 2.0  # points behind their teacher: students have learned nearly what it knows
 
 
 class RivalWords(NamedTuple):
@@ -27,12 +30,34 @@ def is_augmented(method: str) -> bool:
     return not method.endswith("-unaugmented")
 
 
-def rival_words(methods: Sequence[str], ipc: int) -> RivalWords:
+def behind_teacher(rows: Sequence[AccuracyRow], facts: RunFacts) -> str | None:
+    """How far students are behind the teacher of their build, if it is `NEARLY` nothing.
+
+    Args:
+        rows: The students.
+        facts: The run.
+
+    Returns:
+        The largest gap in words; None if it is larger, or if a teacher is not known.
+    """
+    teachers = [facts.row("teacher", row.student) for row in rows]
+    known = [teacher.last.mean for teacher in teachers if teacher is not None]
+    if len(known) < len(rows):
+        return None
+    gap = max(0.0, *(top1 - row.last.mean for top1, row in zip(known, rows, strict=True)))
+    if gap > NEARLY:
+        return None
+    return f"{gap:.1f} points behind the teacher's {max(known):.1f} %"
+
+
+def rival_words(methods: Sequence[str], ipc: int, behind: str | None = None) -> RivalWords:
     """The words for rivals of one kind of labels.
 
     Args:
         methods: Their names, such as `random-soft` and `herding-soft`.
         ipc: Images per class of the distilled set.
+        behind: How far rivals with soft labels are behind their teacher ("0.9 points behind the
+            teacher's 99.5 %"), if that is nearly nothing.
     """
     kind = methods[0].rpartition("-")[2]
     if kind in ("soft", "hard"):
@@ -44,6 +69,9 @@ def rival_words(methods: Sequence[str], ipc: int) -> RivalWords:
     else:
         subject = f"the set `{kind}` does"
     meaning, advice = _RIVALS.get(kind, _OF_ANOTHER_METHOD)
+    if kind == "soft" and behind is not None:
+        meaning = f"They are {behind}: images can add little here. {meaning}"
+        advice = "If you may pass on real pictures, they serve as well."
     if kind == "soft" and ipc > 1:
         advice = f"Compare at fewer images per class, where the images matter more. {advice}"
     return RivalWords(f"{subject[0].upper()}{subject[1:]}", meaning, advice)
