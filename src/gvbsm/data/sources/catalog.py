@@ -82,7 +82,7 @@ _SOURCES = (
     Source(
         "hub/USER/NAME", "a set of the Hugging Face Hub", "none, it is downloaded", is_large=True
     ),
-    Source("torchvision/NAME", "a set of torchvision", "the files of the set, downloaded before"),
+    Source("torchvision/NAME", "a set of torchvision", "its files; downloaded if left out"),
     Source("memory", "pictures from Python", "none, gvbsm.run takes them"),
 )
 SOURCES = {source.name: source for source in _SOURCES}
