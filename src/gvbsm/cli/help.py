@@ -15,7 +15,7 @@ from gvbsm.config.yaml_files import one_line
 
 VERBS = {
     "run": "run all stages for G-VBSM and its baselines; print the table, write the report",
-    "plan": "predict the time and the disk space of a run, before it is begun",
+    "plan": "predict time, memory and disk space of a run, before it is begun",
     "squeeze": "train the teachers",
     "statistics": "record the teachers' statistics on the real data",
     "synthesis": "optimize the images",

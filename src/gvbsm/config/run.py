@@ -60,7 +60,8 @@ class DataConfig:
     Args:
         name: Data set, or form of your own data: `gvbsm list data` shows them. hub/USER/NAME and
             torchvision/NAME name a set of these libraries; memory is for pictures from Python.
-        root: Folder, .npz file or pattern of tar files with the data (digits needs none).
+        root: Folder, .npz file or pattern of tar files with the data; null is enough for digits,
+            and downloads CIFAR and sets of torchvision.
         title: Name of the data in the report and in the card of an export; null takes the name of
             the user's own folder or file, or that of the data set.
         image_size: Side in pixels to which pictures are resized; null takes the data set's own.

@@ -22,7 +22,7 @@ class SqueezeConfig:
         weights_dir: Folder with weight files for pretrained teachers, named as docs/imagenet.md
             says; null lets the libraries find or download the weights.
         weights_classes: Text file with the names of the pretrained weights' classes, one a line in
-            the order of the outputs; the classifier is cut to the data's classes. None takes the
+            the order of the outputs; the classifier is cut to the data's classes. null takes the
             names in a teacher's file, or ImageNet's (WordNet ids, or names).
         epochs: Passes over the training set.
         batch_size: Pictures in a training step.
