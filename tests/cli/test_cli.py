@@ -226,6 +226,26 @@ def test_a_verb_with_settings_has_help_in_two_levels(capsys, monkeypatch, verb):
         assert max(map(len, text.splitlines())) <= 100
 
 
+OTHER_VERBS = sorted({*VERBS} - {*STAGE_VERBS, "sweep"})
+
+
+@pytest.mark.parametrize("verb", OTHER_VERBS)
+def test_a_verb_without_a_preset_says_what_it_does_with_which_words_and_an_example(
+    capsys, monkeypatch, verb
+):
+    monkeypatch.setenv("COLUMNS", "100")
+    assert main([verb, "--help"]) == 0
+    text = capsys.readouterr().out
+    usage, empty, purpose, *rest = text.splitlines()
+    assert usage.startswith(f"usage: gvbsm {verb} ")
+    assert not empty
+    assert purpose.lower() == f"{VERBS[verb]}.".lower()
+    words = re.findall(r"^  (\S+)", "\n".join(rest), re.MULTILINE)
+    assert set(re.findall(r"--\w+", usage)) - {"--setting"} <= {*words}
+    assert re.search(rf"^example: gvbsm {verb} ", text, re.MULTILINE)
+    assert max(map(len, text.splitlines())) <= 100
+
+
 @pytest.mark.parametrize(
     ("verb", "options"),
     [

@@ -1130,13 +1130,6 @@ def test_report_of_what_holds_no_results(tmp_path, capsys):
     assert not (tmp_path / "report").exists()
 
 
-def test_report_help(capsys):
-    assert main(["report", "--help"]) == 0
-    assert capsys.readouterr().out == (
-        "usage: gvbsm report DIR [--networks file.py:Class,...] [--pdf] [--quiet]\n"
-    )
-
-
 def test_report_from_the_command_and_from_python(workdir, monkeypatch, capsys):
     shutil.rmtree(workdir / "squeeze")
     path = workdir / "report" / "index.html"

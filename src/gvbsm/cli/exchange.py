@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
-from gvbsm.cli.help import all_settings, asks_for_help, table
+from gvbsm.cli.help import all_settings, asks_for_help, opening
 from gvbsm.cli.lists import with_lists
 from gvbsm.cli.parsing import explain, long_option, start_log
 from gvbsm.config import Config, ConfigError, DataConfig, EvaluationConfig, LabelsConfig
@@ -152,9 +152,9 @@ def _parse(parser: ArgumentParser, argv: list[str], *, defaults: bool = True) ->
 
 
 def _export_help() -> Iterator[str]:
-    yield "usage: gvbsm export SOURCE --to FORM --out PATH [--push USER/NAME]"
-    yield ""
-    yield from table(
+    yield from opening(
+        "export",
+        "SOURCE --to FORM --out PATH [--push USER/NAME]",
         [
             ("SOURCE", f"{SOURCE}; with --to onnx the weights of gvbsm train"),
             ("--to FORM", "folder, hub, dd-ranking or safetensors; onnx for a trained network"),
@@ -168,39 +168,39 @@ def _export_help() -> Iterator[str]:
             ),
             ("--push USER/NAME", "publish it there on the Hugging Face Hub (--to hub)"),
             ("--quiet", "no progress bars and no log"),
-        ]
+        ],
     )
     yield ""
     yield "example: gvbsm export runs/digits --to folder --out digits-distilled"
 
 
 def _collect_help() -> Iterator[str]:
-    yield "usage: gvbsm collect WORKDIR ... --out DIR"
-    yield ""
-    yield from table(
+    yield from opening(
+        "collect",
+        "WORKDIR ... --out DIR",
         [
             ("WORKDIR", "the work directory of a finished run; its name is that of the set"),
             ("--out DIR", "the folder of all sets and teachers, with an index and checksums"),
             ("--overwrite", "replace a collection there"),
             ("--push USER/NAME", "publish it there on the Hugging Face Hub"),
             ("--quiet", "no progress bars and no log"),
-        ]
+        ],
     )
     yield ""
     yield "example: gvbsm collect runs/digits runs/cifar10 --out SETS"
 
 
 def _merge_help() -> Iterator[str]:
-    yield "usage: gvbsm merge SOURCE SOURCE ... --out DIR"
-    yield ""
-    yield from table(
+    yield from opening(
+        "merge",
+        "SOURCE SOURCE ... --out DIR",
         [
             ("SOURCE", SOURCE),
             ("--out DIR", "the folder of the merged set"),
             ("--overwrite", "replace a merged set there"),
             ("--soft_labels", "true or false: with the soft labels, which all must have [true]"),
             ("--quiet", "no progress bars and no log"),
-        ]
+        ],
     )
     yield ""
     yield "Classes are matched by name. The merged set has the classes of all sets."
@@ -209,15 +209,15 @@ def _merge_help() -> Iterator[str]:
 
 
 def _train_help() -> Iterator[str]:
-    yield "usage: gvbsm train DISTILLED --model NETWORK [--setting value ...]"
-    yield ""
-    yield from table(
+    yield from opening(
+        "train",
+        "DISTILLED --model NETWORK [--setting value ...]",
         [
             ("DISTILLED", SOURCE),
             ("--model NETWORK", "any network that gvbsm run takes as a student, as timm/resnet18"),
             ("--out FILE", "file of the weights; runs/train/NETWORK.safetensors if left out"),
             ("--quiet", "no progress bars and no log"),
-        ]
+        ],
     )
     yield ""
     yield "What is left out is as in the settings of the set."

@@ -65,11 +65,7 @@ def verb_help(
         values: The values of all settings if none is given, nested.
         everything: Whether all settings are shown.
     """
-    yield f"usage: gvbsm {verb} NAME [--setting value ...]"
-    yield ""
-    yield f"{VERBS[verb][0].upper()}{VERBS[verb][1:]}."
-    yield ""
-    yield from table([FIRST_WORD, *options])
+    yield from opening(verb, "NAME [--setting value ...]", [FIRST_WORD, *options])
     yield ""
     yield from all_settings(values) if everything else common_settings(values)
     yield ""
@@ -77,6 +73,21 @@ def verb_help(
     if not everything:
         yield f"all settings: gvbsm {verb} --help all"
         yield "their values in a preset, as a settings file: gvbsm settings NAME > FILE.yaml"
+
+
+def opening(verb: str, usage: str, options: Iterable[Row]) -> Iterator[str]:
+    """Yield the first lines of a verb's help: how it is written, what it does, its own words.
+
+    Args:
+        verb: The verb.
+        usage: What follows it.
+        options: Its words and its options that are no settings.
+    """
+    yield f"usage: gvbsm {verb} {usage}"
+    yield ""
+    yield f"{VERBS[verb][0].upper()}{VERBS[verb][1:]}."
+    yield ""
+    yield from table(options)
 
 
 def common_settings(values: Mapping[str, Any]) -> Iterator[str]:

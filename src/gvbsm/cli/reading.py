@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from gvbsm.cli.help import asks_for_help, table
+from gvbsm.cli.help import asks_for_help, opening, table
 from gvbsm.cli.parsing import start_log
 from gvbsm.config import ConfigError
 from gvbsm.config.keys import closest
@@ -13,13 +13,16 @@ from gvbsm.config.preset_files import preset_summaries
 from gvbsm.studies.definition import read_study, study_names
 
 TABLE_FORMATS = ("md", "latex", "csv")
+SHOW = f"DIR [--format {'|'.join(TABLE_FORMATS)}]"
+REPORT = "DIR [--networks file.py:Class,...] [--pdf] [--quiet]"
+DIR = ("DIR", "the work directory of a run")
 
 
 def show_verb(argv: list[str]) -> int:
     """Print what a work directory holds, or its results in the form of `--format`."""
-    usage = f"gvbsm show DIR [--format {'|'.join(TABLE_FORMATS)}]"
+    usage = f"gvbsm show {SHOW}"
     if asks_for_help(argv):
-        print(f"usage: {usage}")
+        print("\n".join(_show_help()))
         return 0
     words, forms = _without(argv, "--format")
     form = forms[-1] if forms else None
@@ -35,9 +38,9 @@ def show_verb(argv: list[str]) -> int:
 
 def report_verb(argv: list[str]) -> int:
     """Write the report of a work directory and print its path."""
-    usage = "gvbsm report DIR [--networks file.py:Class,...] [--pdf] [--quiet]"
+    usage = f"gvbsm report {REPORT}"
     if asks_for_help(argv):
-        print(f"usage: {usage}")
+        print("\n".join(_report_help()))
         return 0
     argv, lists = _without(argv, "--networks")
     names = (name.strip() for names in lists for name in names.strip("[]").split(","))
@@ -57,13 +60,49 @@ def list_verb(argv: list[str]) -> int:
     """Print what the settings of a run can name."""
     usage = f"gvbsm list {'|'.join(LISTS)}"
     if asks_for_help(argv):
-        print(f"usage: {usage}")
+        print("\n".join(_list_help()))
         return 0
     if len(argv) != 1 or argv[0] not in LISTS:
         hint = closest(argv[0], LISTS) if argv else ""
         raise ConfigError(f"{usage} takes one of these, got {' '.join(argv) or 'none'}; {hint}")
     print("\n".join(LISTS[argv[0]]()))
     return 0
+
+
+def _show_help() -> Iterator[str]:
+    forms = "print the table of results alone: Markdown, LaTeX or CSV"
+    yield from opening("show", SHOW, [DIR, ("--format", forms)])
+    yield ""
+    yield "example: gvbsm show runs/digits --format latex"
+
+
+def _report_help() -> Iterator[str]:
+    yield from opening(
+        "report",
+        REPORT,
+        [
+            DIR,
+            ("--networks", "networks of your own whose code may run; the page leaves others out"),
+            ("--pdf", "write each figure as a PDF file, too"),
+            ("--quiet", "no progress bars and no log"),
+        ],
+    )
+    yield ""
+    yield "The page is DIR/report/index.html. gvbsm run writes it, too."
+    yield ""
+    yield "example: gvbsm report runs/digits --pdf"
+
+
+def _list_help() -> Iterator[str]:
+    rows = [
+        ("backbones", "networks by name, with their size and the smallest picture they take"),
+        ("presets", "settings by name: recipes, and what can be joined to them"),
+        ("data", "data sets, and what --data-root must hold"),
+        ("studies", "studies of gvbsm sweep"),
+    ]
+    yield from opening("list", "|".join(LISTS), rows)
+    yield ""
+    yield "example: gvbsm list presets"
 
 
 def _presets() -> Iterator[str]:
