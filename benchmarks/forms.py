@@ -55,8 +55,8 @@ def _compile_cell(form: Form, task: CompileTask, runtime: Runtime) -> str:
     gradient, eager = time_eager(network, task, runtime.in_form(form))
     in_layout = runtime.in_form(compiled_layout(form, task.kind))
     cost = try_compiling(network, task, gradient, eager, in_layout)
-    if cost is None:
-        return "cannot be compiled"
+    if isinstance(cost, str):
+        return f"is not compiled: {cost}"
     times = f"{1000 * cost.compiled:.3g} instead of {1000 * cost.eager:.3g}"
     return f"{times}, {cost.compiling:.0f} s, {cost.loading:.1f} s"
 

@@ -17,6 +17,7 @@ from gvbsm.pipeline.evaluated_sets import evaluated_sets
 from gvbsm.pipeline.forms import choice, compiling
 from gvbsm.pipeline.forms.choice import RaceTask, choose_forms, coming_trials
 from gvbsm.pipeline.forms.compiling import CompileCost, CompileTask, compile_form
+from gvbsm.pipeline.forms.machine_cache import MachineCache
 
 TASK = RaceTask(4, (3, 8, 8))
 LONG, SHORT = 10**9, 100
@@ -193,6 +194,64 @@ def test_compile_form__goes_on_without_a_network_that_cannot_be_compiled(
     monkeypatch.setitem(compiling.COMPILED, "pixels", broken)
     assert not compiled_form(10**6, runtime).compiled
     assert "pixels of convnet8_d1 is not compiled: no compiler" in caplog.text
+
+
+@pytest.fixture
+def failures(races, monkeypatch, tmp_path):
+    """A compiler that fails, `c++` on the search path; a name for each trial."""
+    tried = []
+
+    def broken(network, in_form, on_failure):
+        tried.append("pixels")
+        on_failure("no headers")
+        return compiling.hooked_pixels(network, in_form)
+
+    monkeypatch.setattr(compiling, "timed", lambda *_: 1.0)
+    monkeypatch.setitem(compiling.COMPILED, "pixels", broken)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setenv("CXX", "c++")
+    (tmp_path / "c++").touch(0o755)
+    return tried
+
+
+def test_compile_form__keeps_that_a_network_cannot_be_compiled(failures, runtime, caplog):
+    caplog.set_level("INFO", "gvbsm")
+    for _ in range(2):  # as runs in two work directories
+        assert compiled_form(10**6, runtime) == Form("fp32")
+    assert len(failures) == 1
+    cache = MachineCache(runtime)
+    assert f"failed: no headers; remove {cache.path} to try again" in caplog.text
+    assert cache.containing(" pixels compiled ") == []
+    compiled_form(10**6, runtime, "wrn10_1")
+    assert len(failures) == 2  # another network may compile
+
+
+def test_compile_form__tries_again_with_another_compiler_or_torch(
+    failures, runtime, monkeypatch, tmp_path
+):
+    changes = [
+        lambda: None,
+        lambda: (tmp_path / "c++").write_text("a newer one"),
+        lambda: monkeypatch.setenv("CXX", "clang++"),
+        lambda: monkeypatch.setenv("TORCHINDUCTOR_FREEZING", "1"),
+        lambda: monkeypatch.setattr(torch, "__version__", "99.0"),
+    ]
+    for number, change in enumerate(changes, start=1):
+        change()
+        for _ in range(2):
+            compiled_form(10**6, runtime)
+        assert len(failures) == number
+
+
+def test_trial_seconds__are_none_where_the_compiler_has_failed(failures, runtime):
+    def seconds():
+        task = CompileTask("pixels", "convnet8_d1", (2, 3, 8, 8), 10**6)
+        network = build_backbone("convnet8_d1", 4, 8).eval().requires_grad_(False)
+        return compiling.trial_seconds(Form("fp32"), lambda: network, task, runtime)
+
+    assert seconds() == compiling.TRIAL_SECONDS["pixels"]
+    compiled_form(10**6, runtime)
+    assert seconds() == 0.0
 
 
 def test_compile_form__refuses_a_compiled_network_that_computes_something_else(

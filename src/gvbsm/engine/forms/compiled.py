@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 import logging
+import os
+import shutil
+import sys
+import sysconfig
 from collections.abc import Callable
+from contextlib import suppress
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 import torch
@@ -18,6 +25,34 @@ Result = TypeVar("Result")
 # By default, the compiler changes the memory layout of maps after it has ordered the sums over
 # them; the sums of `method.fast.compiled` then take longer than the network.
 KEEP_LAYOUT: dict[str, Any] = {"layout_optimization": False}
+
+
+def compiler_facts() -> str:
+    """Describe what torch compiles with; another text means that a failure may not come again.
+
+    The facts are the C and C++ compilers (path, size and time of change), whether the headers of
+    Python are there, the version of Triton, and the variables `TORCHINDUCTOR_...`.
+    """
+    usual = ("cl", "cl") if os.name == "nt" else ("g++", "gcc")
+    usual = ("clang++", "clang") if sys.platform == "darwin" else usual
+    commands = [
+        os.environ.get(name) or call for name, call in zip(("CXX", "CC"), usual, strict=True)
+    ]
+    facts = [_program(word) for command in commands for word in command.split()]
+    facts.append(f"Python.h {Path(sysconfig.get_path('include'), 'Python.h').is_file()}")
+    with suppress(PackageNotFoundError):
+        facts.append(f"triton {version('triton')}")
+    facts += sorted(f"{k}={v}" for k, v in os.environ.items() if k.startswith("TORCHINDUCTOR_"))
+    return ", ".join(facts)
+
+
+def _program(name: str) -> str:
+    """Describe a program: path, size in bytes, and time of change in seconds."""
+    if (found := shutil.which(name)) is None:
+        return f"no {name}"
+    path = Path(found).resolve()
+    state = path.stat()
+    return f"{path} {state.st_size} {int(state.st_mtime)}"
 
 
 class CompiledFunction(Generic[Result]):

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from gvbsm.engine.device import Runtime
 from gvbsm.engine.forms import Form, Kind
+from gvbsm.engine.forms.compiled import compiler_facts
 from gvbsm.engine.forms.race import CLOSE, ROUNDS, Step, noise, timed
 from gvbsm.engine.progress.spelling import spell_duration
 from gvbsm.pipeline.forms.machine_cache import MachineCache
@@ -82,7 +83,8 @@ class CompileTask(NamedTuple):
 def compile_form(form: Form, network: nn.Module, task: CompileTask, runtime: Runtime) -> Form:
     """Return the form, compiled if that pays; compiling is tried once a machine.
 
-    The compiled code stays in torch's cache, from which the stage loads it.
+    The compiled code stays in torch's cache, from which the stage loads it. What could not be
+    compiled is tried again when torch or its compiler has changed (`compiler_facts`).
 
     Args:
         form: The fastest form that is not compiled.
@@ -96,12 +98,21 @@ def compile_form(form: Form, network: nn.Module, task: CompileTask, runtime: Run
     key = _key(task, "compiled", form)
     rows = cache.get(key)
     if rows is None:
+        if (fault := _known_fault(cache, task, form)) is not None:
+            log.info(
+                "%s of %s is not compiled, as an earlier trial has failed: %s; remove %s to try "
+                "again",
+                *(kind, name, fault, cache.path),
+            )
+            return form
         gradient, eager = time_eager(network, task, runtime.in_form(form))
         if not _is_promising(batches, eager):
             return form
         log.info("compiling %s of %s once, to see whether it pays", kind, name)
         cost = try_compiling(network, task, gradient, eager, runtime.in_form(fused))
-        if cost is None:
+        if isinstance(cost, str):
+            log.warning("%s of %s is not compiled: %s", kind, name, cost)
+            cache.put(_key(task, "failed", form), [[compiler_facts(), cost]])
             return form
         cache.put(key, [[cost.eager, cost.compiled, cost.compiling, cost.loading]])
     else:
@@ -134,7 +145,8 @@ def trial_seconds(
         runtime: Device.
     """
     cache, key = MachineCache(runtime), _key(task, "eager", form)
-    if cache.get(_key(task, "compiled", form)) is not None:
+    has_compiled = cache.get(_key(task, "compiled", form)) is not None
+    if has_compiled or _known_fault(cache, task, form) is not None:
         return 0.0
     if (rows := cache.get(key)) is None:
         rows = [[time_eager(build(), task, runtime.in_form(form))[1]]]
@@ -144,6 +156,12 @@ def trial_seconds(
     trials = cache.containing(f" {task.kind} compiled ")
     costs = [CompileCost(*map(float, rows[0])) for rows in trials]  # type: ignore[arg-type]
     return median([cost.compiling for cost in costs] or [TRIAL_SECONDS[task.kind]])
+
+
+def _known_fault(cache: MachineCache, task: CompileTask, form: Form) -> str | None:
+    """Return why this compiler has failed; None if it has not been tried, or was another one."""
+    rows = cache.get(_key(task, "failed", form)) or []
+    return next((str(fault) for facts, fault in rows if facts == compiler_facts()), None)
 
 
 def _key(task: CompileTask, what: str, form: Form) -> str:
@@ -183,8 +201,11 @@ def time_eager(network: nn.Module, task: CompileTask, runtime: Runtime) -> tuple
 
 def try_compiling(
     network: nn.Module, task: CompileTask, expected: Tensor, eager: float, runtime: Runtime
-) -> CompileCost | None:
-    """Compile a network, and time it; None if it cannot be compiled or computes something else.
+) -> CompileCost | str:
+    """Compile a network, and time it; or return why it is not used.
+
+    A network that cannot be compiled has the compiler's error as the reason. One whose gradient
+    differs from the expected one is not used either.
 
     Args:
         network: The network.
@@ -200,9 +221,7 @@ def try_compiling(
     gradient, compiling = _first(step, pictures)
     alike = float(F.cosine_similarity(gradient.flatten(), expected.flatten(), dim=0))
     if failures or alike < CLOSE:
-        fault = failures[0] if failures else f"its gradient has a cosine of {alike:.2f} to eager's"
-        log.warning("%s of %s is not compiled: %s", task.kind, task.name, fault)
-        return None
+        return failures[0] if failures else f"its gradient has a cosine of {alike:.2f} to eager's"
     compiled = min(timed(partial(step, pictures), runtime) for _ in range(ROUNDS))
     again = COMPILED[task.kind](copy.deepcopy(placed), runtime, failures.append)
     return CompileCost(eager, compiled, compiling, loading=_first(again, pictures)[1])

@@ -23,10 +23,13 @@ class MachineCache:
     Args:
         runtime: Device.
         file: Name of the file.
+
+    Attributes:
+        path: The file.
     """
 
     def __init__(self, runtime: Runtime, file: str = "forms.json") -> None:
-        self._path = cache_folder() / file
+        self.path = cache_folder() / file
         facts = (__version__, torch.__version__, _machine(runtime), torch.get_num_threads())
         self._prefix = " ".join(map(str, facts))
 
@@ -40,7 +43,7 @@ class MachineCache:
 
     def _entries(self) -> dict[str, list[list[object]]]:
         try:
-            entries = read_json(self._path)
+            entries = read_json(self.path)
         except (ArtifactError, OSError):
             return {}
         return {
@@ -54,9 +57,9 @@ class MachineCache:
     def put(self, key: str, rows: object) -> None:
         """Keep the rows of a measurement, a list of lists."""
         with suppress(ArtifactError, OSError):
-            self._path.parent.mkdir(parents=True, exist_ok=True)
-            others = read_json(self._path) if self._path.exists() else {}
-            write_json(self._path, {**others, f"{self._prefix} {key}": rows})
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            others = read_json(self.path) if self.path.exists() else {}
+            write_json(self.path, {**others, f"{self._prefix} {key}": rows})
 
 
 def _machine(runtime: Runtime) -> str:
