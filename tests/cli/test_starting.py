@@ -76,10 +76,22 @@ def test_large_pictures_take_more_memory():
     def unknown(name):
         return starting.process_bytes(build_config({"data": {"name": name}}))
 
+    cifar = {"cifar10", "cifar100"}
     large = {"folder", "imagenette", "imagenet-1k", "webdataset", "hub", "hub/USER/NAME"}
-    assert {name: unknown(name) for name in SOURCES} == {
-        name: needs[2] if name in large else needs[1] for name in SOURCES
+    assert {name: unknown(name) for name in SOURCES if name != "digits"} == {
+        name: needs[0] if name in cifar else needs[2] if name in large else needs[1]
+        for name in SOURCES
+        if name != "digits"
     }
+    assert unknown("digits") < needs[0]
+
+
+@pytest.mark.parametrize(("batch", "measured"), [(64, 1.379e9), (256, 2.355e9)])
+def test_a_process_has_the_memory_of_a_resnet18_on_cifar(batch, measured):
+    """Peak of a process that trains one at 32 px in fp32, without the pictures."""
+    settings = {"data": {"name": "cifar10"}, "squeeze": {"batch_size": batch}}
+    estimate = starting.process_bytes(build_config(settings))
+    assert measured < estimate < 1.2 * measured
 
 
 def test_auto_is_one_process_where_threads_are_given(machine, monkeypatch):

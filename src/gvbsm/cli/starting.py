@@ -28,7 +28,7 @@ from contextlib import suppress
 
 from gvbsm.cli.signals import Handler, save_seconds
 from gvbsm.config import Config, ConfigError
-from gvbsm.data.sources.catalog import may_be_large
+from gvbsm.data.sources.catalog import may_be_large, side_of
 from gvbsm.engine.launch import CORES, LISTENER, STARTED, local_environment, read_launch
 from gvbsm.engine.machine.limits import (
     THREADS_GAIN,
@@ -44,8 +44,12 @@ log = logging.getLogger("gvbsm")
 
 MOST_PROCESSES = 8  # of `processes: auto`; more of them gain little, and each takes memory
 PROCESS_BYTES = 1_200_000_000  # of libraries, small networks and their pictures
-PIXEL_BYTES = 3000  # for each pixel of the largest batch: activations of a ResNet
-SMALL_SIDE, LARGE_SIDE = 64, 224  # pixels, where the settings do not name the side
+SMALL_SIDE, LARGE_SIDE = 64, 224  # pixels, where neither the settings nor the data name the side
+
+# Activations of a training step, for each pixel of the largest batch. Up to SMALL_SIDE the first
+# maps have the side of the picture (ResNet-18 at 32 px: 4,960 bytes), above it half or a quarter
+# (ResNet-50 at 224 px: 2,010 bytes).
+SMALL_PIXEL_BYTES, LARGE_PIXEL_BYTES = 5000, 3000
 KILL_SECONDS = 3.0  # after which a process that was asked to end is killed
 EXIT_SECONDS = 30.0  # within which the others end by themselves after the work
 REPORT_SECONDS = 1.0  # within which the first may find the same fault itself
@@ -231,8 +235,9 @@ def process_bytes(config: Config) -> int:
         config.statistics.batch_size // 4,  # without gradients
     )
     usual_side = LARGE_SIDE if may_be_large(config.data.name) else SMALL_SIDE
-    side = config.data.image_size or usual_side
-    return PROCESS_BYTES + PIXEL_BYTES * batch * side**2
+    side = config.data.image_size or side_of(config.data.name) or usual_side
+    pixel_bytes = SMALL_PIXEL_BYTES if side <= SMALL_SIDE else LARGE_PIXEL_BYTES
+    return PROCESS_BYTES + pixel_bytes * batch * side**2
 
 
 def _takes_gpu(device: str) -> bool:

@@ -88,6 +88,11 @@ _SOURCES = (
 SOURCES = {source.name: source for source in _SOURCES}
 
 
+def side_of(name: str) -> int | None:
+    """Side in pixels of the pictures of a data set, as `data.name` names it; None if not fixed."""
+    return SOURCES[name].image_size if name in SOURCES else None
+
+
 def may_be_large(name: str) -> bool:
     """Whether the pictures of a data set, as `data.name` names it, may be large."""
     kind = name.partition("/")[:2]
