@@ -12,7 +12,7 @@ import yaml
 
 from gvbsm.cli import main
 from gvbsm.files import manifest
-from gvbsm.files.artifacts import ArtifactError, atomic, remove, write_json
+from gvbsm.files.artifacts import ArtifactError, atomic, remove, remove_all, write_json
 from gvbsm.files.manifest import (
     claim,
     content_of,
@@ -61,6 +61,20 @@ def test_a_file_is_listed_with_its_content_and_not_with_another(tmp_path):
     path.symlink_to(tmp_path / "else")
     (tmp_path / "else").write_text("first")
     assert not is_listed(path, tmp_path)
+
+
+def test_many_files_are_removed_by_one_reading_of_the_list(tmp_path, monkeypatch):
+    claim(tmp_path)
+    own = [tmp_path / f"{number}.json" for number in range(5)]
+    for path in own:
+        write_json(path, {"x": 1})
+    own[1].write_text("of the user")
+    (tmp_path / "mine.json").touch()
+    read, listed_contents = [], manifest.listed_contents
+    monkeypatch.setattr(manifest, "listed_contents", lambda r: read.append(r) or listed_contents(r))
+    assert remove_all([*own, tmp_path, tmp_path / "mine.json"]) == [own[0], *own[2:]]
+    assert read == [tmp_path]
+    assert {path.name for path in tmp_path.glob("*.json")} == {"1.json", "mine.json"}
 
 
 def test_the_list_moves_with_its_folder(tmp_path):

@@ -23,6 +23,7 @@ import os
 import zlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -144,12 +145,17 @@ def check_replaceable(path: Path) -> None:
         )
 
 
-def is_ours(path: Path) -> bool:
-    """Return whether gvbsm wrote the file at `path` with its present content."""
+def is_ours(path: Path, listed: manifest.Listing = manifest.listed_contents) -> bool:
+    """Return whether gvbsm wrote the file at `path` with its present content.
+
+    Args:
+        path: The file.
+        listed: Returns the files that the manifests of a folder list.
+    """
     if path.is_symlink() or not path.is_file():
         return False
     if root := manifest.root_of(path):
-        return manifest.is_listed(path, root)
+        return manifest.is_listed(path, root, listed)
     try:
         if path.suffix == ".json":
             read_json(path)
@@ -177,16 +183,27 @@ def remove(path: Path) -> None:
         ArtifactError: If the path is a folder.
     """
     refuse_folder(path)
-    root = manifest.root_of(path)
-    if is_ours(path) and not (root and manifest.leads_out(path, root)):
+    if _is_removable(path, manifest.listed_contents):
         path.unlink()
 
 
-def remove_all(paths: Iterable[Path]) -> None:
-    """Remove the files among paths that gvbsm wrote (`remove`); folders are skipped."""
+def remove_all(paths: Iterable[Path]) -> list[Path]:
+    """Remove the files among paths that gvbsm wrote (`remove`), and return these.
+
+    Folders are skipped. The manifests are read once.
+    """
+    listed = cache(manifest.listed_contents)
+    removed = []
     for path in [*paths]:
-        if path.is_file():
-            remove(path)
+        if path.is_file() and _is_removable(path, listed):
+            path.unlink()
+            removed.append(path)
+    return removed
+
+
+def _is_removable(path: Path, listed: manifest.Listing) -> bool:
+    root = manifest.root_of(path)
+    return is_ours(path, listed) and not (root and manifest.leads_out(path, root))
 
 
 def _sync_folder(folder: Path) -> None:

@@ -16,7 +16,7 @@ import errno
 import json
 import os
 import zlib
-from collections.abc import Iterator, Mapping, Set
+from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
@@ -173,9 +173,13 @@ def _entries(manifest: Path) -> Iterator[object]:
                 yield json.loads(line)
 
 
-def is_listed(path: Path, root: Path) -> bool:
+Listing = Callable[[Path], Mapping[str, Set[Content]]]
+"""listing(root): the files that the manifests of a folder list, as `listed_contents` reads them."""
+
+
+def is_listed(path: Path, root: Path, listed: Listing = listed_contents) -> bool:
     """Return whether the manifests of `root` list a file with its present content."""
-    return _is_as_written(path, listed_contents(root).get(_relative(path, root), set()))
+    return _is_as_written(path, listed(root).get(_relative(path, root), set()))
 
 
 def _is_as_written(path: Path, contents: Set[Content]) -> bool:

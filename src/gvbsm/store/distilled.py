@@ -20,7 +20,7 @@ from gvbsm.config.paths import user_path
 from gvbsm.data.class_sizes import ipc_of_labels
 from gvbsm.data.datasets import ImageData
 from gvbsm.data.pixels import Normalization
-from gvbsm.files.artifacts import ArtifactError, Recipe, is_ours, opened, remove_all
+from gvbsm.files.artifacts import ArtifactError, Recipe, opened, remove_all
 from gvbsm.files.schema import ImagesHeader, checked
 from gvbsm.files.schema.tensors import check_images
 from gvbsm.files.sizes import byte_count
@@ -321,12 +321,11 @@ def remove_labels(directory: Path) -> bool:
         directory: The folder of the store; it is removed if it is then empty.
     """
     files = [directory / "index.json", *sorted(directory.glob("shard-*"))]
-    own_files = [path for path in files if is_ours(path)]
-    remove_all(own_files)
-    if own_files:
+    removed = remove_all(files)
+    if removed:
         with suppress(OSError):  # not empty, or a link
             directory.rmdir()
-    return bool(own_files)
+    return bool(removed)
 
 
 def is_whole(directory: Path, recipe: Recipe) -> bool:
