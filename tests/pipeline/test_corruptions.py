@@ -74,6 +74,8 @@ def test_rows_of_a_run(arrays, tmp_path, monkeypatch):
     noted = read_json(tmp_path / "w" / "seconds.json")
     assert {part.key for part in parts} == {key for key in noted if key.startswith("corruptions")}
     assert all(part.is_made for part in parts)
+    expected = sum(time for key, time in noted.items() if key.startswith("corruptions"))
+    assert 0 < results["seconds"]["corruptions"] == pytest.approx(expected)
     file = tmp_path / "w" / "corruptions" / "fog.safetensors"
     nbytes = next(part.nbytes for part in parts if part.key == "corruptions/fog")
     assert nbytes < file.stat().st_size < nbytes + 10_000

@@ -9,7 +9,7 @@ from gvbsm.config import Config
 from gvbsm.config.build import to_dict
 from gvbsm.engine.device import Runtime
 from gvbsm.files.schema.runs import ResultRow
-from gvbsm.pipeline.results import STAGES, collect
+from gvbsm.pipeline.results import TIMED, collect
 from gvbsm.pipeline.tables import format_continual, format_ipc, format_table
 
 
@@ -65,6 +65,8 @@ def test_rows_take_the_last_epoch_and_report_the_best_beside_it():
         "evaluation/gvbsm/convnet128_d4/0": 4.0,
         "full/convnet128/0": 4.0,
         "full/convnet128/1": 5.0,
+        "corruptions/fog": 2.0,
+        "corruptions/teacher/resnet18": 0.5,
     }
     full = {"convnet128": [history(90.0), history(92.0)]}
     teachers = {"resnet18": history(99.0, 98.0)}
@@ -90,7 +92,7 @@ def test_rows_take_the_last_epoch_and_report_the_best_beside_it():
     assert (teacher["top1"]["mean"], teacher["top1_best"]["mean"]) == (98.0, 99.0)
     assert (whole["ipc"], whole["seconds"], whole["top1"]["values"]) == (None, 9.0, [90.0, 92.0])
 
-    expected = dict(zip(STAGES, (7.0, 2.0, 3.0, 0, 5.5, 9.0), strict=True))
+    expected = dict(zip(TIMED, (7.0, 2.0, 3.0, 0, 5.5, 9.0, 2.5), strict=True))
     assert results["seconds"] == expected
     assert results["pictures"] == {"train": 40, "test": 16}
     assert results["config"] == to_dict(Config(ipc=5))

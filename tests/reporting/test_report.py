@@ -377,6 +377,18 @@ def test_time_and_bytes_of_each_stage(tree, reported):
     assert tree.row("all")[1:3] == ["2 min 48 s", "1 min 17 s"]
 
 
+def test_time_and_bytes_of_corrupted_pictures(workdir):
+    noted = {"corruptions/fog": 6.0, "corruptions/snow": 4.0, "corruptions/teacher/a": 3.0}
+    write_json(workdir / "seconds.json", noted)
+    save(workdir / "corruptions" / "fog.safetensors", {"images": torch.zeros(1)}, {})
+    write_json(workdir / "corruptions" / "teachers" / "a.json", {"top1": [90.0]})
+    (cost,) = [cost for cost in costs(read_run_facts(workdir)) if cost.name == "corruptions"]
+    assert (cost.own_seconds, cost.seconds) == (10.0, 3.0)
+    files = ("fog.safetensors", "teachers/a.json")
+    sizes = [(workdir / "corruptions" / name).stat().st_size for name in files]
+    assert [cost.own, cost.baselines] == sizes
+
+
 def test_bytes_of_baselines_are_counted_apart(workdir):
     other = workdir / "baselines" / "sre2l" / "synthesis" / "images.safetensors"
     other.parent.mkdir(parents=True)

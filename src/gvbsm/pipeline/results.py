@@ -15,7 +15,7 @@ from gvbsm.config import Config
 from gvbsm.config.build import to_dict
 from gvbsm.config.settled import ipc_entries
 from gvbsm.engine.device import Runtime
-from gvbsm.pipeline.workload import STAGES
+from gvbsm.pipeline.workload import TIMED
 
 MEASURES = ("top5", "balanced", "calibration_error", "corrupted")  # scores in `metrics`
 
@@ -44,7 +44,7 @@ def collect(
         `rows`: method, student, ipc (None for all pictures), ipc_of where classes differ, `top1`
         (last epoch) and `top1_best` (best test of all epochs) in percent, `metrics` of the last
         epoch (not of teachers), `corruptions` where there are tests on corrupted pictures, and
-        seconds; `seconds` of each stage; `pictures` of each split;
+        seconds; `seconds` of each part of `TIMED`; `pictures` of each split;
         `config`; `versions`. `Run` adds the `skipped` pictures, `notes` on assumptions about the
         data, how the `data` were read, and the `origin` of the settings.
     """
@@ -70,7 +70,7 @@ def collect(
         "rows": rows,
         "seconds": {
             stage: sum_seconds({f"{name}/": s for name, s in seconds.items()}, f"{stage}/")
-            for stage in STAGES
+            for stage in TIMED
         },
         "pictures": dict(pictures),
         "config": to_dict(config),

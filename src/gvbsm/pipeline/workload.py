@@ -18,6 +18,9 @@ from gvbsm.store.image_set import ImageSet
 STAGES = ("squeeze", "statistics", "synthesis", "labels", "evaluation", "full")
 """Stages of a run, with which the names of times begin; `full` trains on all real pictures."""
 
+TIMED = (*STAGES, "corruptions")
+"""What names of times begin with: also the corrupted copies, and the teachers' tests on them."""
+
 Workload = Counter[tuple[str, Kind]]
 """Pictures that a network is called on, by its name and the kind of work."""
 

@@ -18,7 +18,7 @@ from gvbsm.files.manifest import named
 from gvbsm.files.schema import Account, Data, Results, checked, checked_header
 from gvbsm.pipeline.results import MEASURES
 from gvbsm.pipeline.tables import format_ipc, format_sizes
-from gvbsm.pipeline.workload import STAGES
+from gvbsm.pipeline.workload import TIMED
 from gvbsm.store.distilled import stored_bytes
 from gvbsm.store.workdir import Workspace
 from gvbsm.studies.literature import PublishedAccuracy, published_beside
@@ -239,7 +239,7 @@ def _facts(workdir: Path, data: dict[str, Any], results: dict[str, Any]) -> RunF
         rows=tuple(_row(row) for row in results["rows"]),
         teachers=_teachers(headers, config["squeeze"]["backbones"]),
         traces=tuple(tuple(trace) for trace in images.get("traces", [])),
-        stored={stage: _stored(workdir, stage) for stage in STAGES},
+        stored={stage: _stored(workdir, stage) for stage in TIMED},
         set_bytes=stored_bytes(workdir),
         seconds=Workspace(workdir).seconds(),
         versions=results["versions"],
@@ -305,6 +305,8 @@ def _stored(workdir: Path, stage: str) -> Stored:
     baselines = workdir / "baselines"
     if stage == "full":
         return Stored(0, _size(baselines / "full"))
+    if stage == "corruptions":
+        return Stored(_size(workdir / stage), _size(workdir / stage / "teachers"))
     return Stored(_size(workdir / stage), _size(baselines, f"*/{stage}/*"))
 
 

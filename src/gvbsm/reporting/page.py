@@ -14,7 +14,7 @@ from gvbsm.config.paths import data_title
 from gvbsm.files.schema import Continual, checked_json
 from gvbsm.files.sizes import byte_count
 from gvbsm.pipeline.tables import format_top1, images_per_class
-from gvbsm.pipeline.workload import STAGES
+from gvbsm.pipeline.workload import TIMED
 from gvbsm.reporting.analysis import MOST_CLASSES, MOST_IMAGES
 from gvbsm.reporting.facts import AccuracyRow, Recognition, RunFacts
 from gvbsm.reporting.figures.gallery import gallery
@@ -278,18 +278,20 @@ def _tiles(facts: RunFacts) -> list[dict[str, str]]:
 def costs(facts: RunFacts) -> list[Cost]:
     """Time and storage of each stage.
 
-    Teachers and statistics count as the run's own method. Stages without time and files are left
-    out.
+    Teachers, statistics and corrupted copies count as the run's own method. Stages without time
+    and files are left out.
     """
     stage_costs = []
-    for stage in STAGES:
+    for stage in TIMED:
         own_seconds = baseline_seconds = 0.0
         for name, seconds in facts.seconds.items():
             first, _, rest = name.partition("/")
             if first != stage:
                 continue
-            shared = stage in ("squeeze", "statistics")
-            if shared or rest.partition("/")[0] == facts.method:
+            group = rest.partition("/")[0]
+            copies = stage == "corruptions" and group != "teacher"
+            shared = copies or stage in ("squeeze", "statistics")
+            if shared or group == facts.method:
                 own_seconds += seconds
             else:
                 baseline_seconds += seconds
