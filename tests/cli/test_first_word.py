@@ -1,5 +1,9 @@
 """The first word of a command: a preset, a settings file, or pictures; anything else is refused."""
 
+import os
+import shutil
+import subprocess
+
 import pytest
 
 from gvbsm.cli import main
@@ -86,3 +90,17 @@ def test_the_printed_settings_are_a_settings_file(folder, capsys):
     assert "seed: 0" not in fewer
     assert main(["settings", "my.yaml", "--workdir", "w"]) == 2
     assert "there is no setting 'workdir'" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(shutil.which("bash") is None, reason="needs bash")
+def test_a_command_of_several_lines_is_one_comment_of_the_printed_settings(folder, capsys):
+    title = "Birds of\nPeru's \\ \x1b[1m\u2028é"
+    command = ["settings", "digits", "--data.title", title, "--data.root", "caf\udce9"]
+    assert main([*command, "--changed"]) == 0
+    text = capsys.readouterr().out
+    (folder / "my.yaml").write_text(text)
+    assert as_config("my.yaml").data.title == title
+    words = text.partition("\n")[0].removeprefix("# Made by: gvbsm ")
+    script = f"printf '%s\\0' {words}"
+    read = subprocess.run(["bash", "-c", script], capture_output=True, check=True).stdout
+    assert read.split(b"\0")[:-1] == [os.fsencode(word) for word in (*command, "--changed")]

@@ -36,6 +36,16 @@ def test_any_value_is_read_back_as_it_was_written(only_changed, tmp_path):
     assert as_config(written(config, only_changed, tmp_path)) == config
 
 
+@pytest.mark.parametrize("text", ["two\nlines", "end\n", "\n", "a\x85b", "a\u2028b", "\r", ""])
+def test_a_text_of_several_lines_is_one_line_of_the_file(text, tmp_path):
+    settings = {"squeeze": {"backbones": [text, "b"]}, "evaluation": {"lr_of": {text: 0.1}}}
+    config = as_config({**settings, "data": {"title": text, "root": text}})
+    lines = list(settings_lines(config, only_changed=True))
+    assert len(lines) == 7
+    assert all(line.splitlines() == [line] for line in lines)
+    assert as_config(written(config, True, tmp_path)) == config
+
+
 def test_a_changed_value_has_its_default_beside_it():
     config = as_config({"ipc": 3, "synthesis": {"optimizer": {"lr": 0.5}}})
     assert list(settings_lines(config, only_changed=True)) == [

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 
 from gvbsm.cli.budget import within_budget
@@ -26,10 +27,27 @@ def settings_verb(argv: list[str]) -> int:
     start_log()
     config = within_budget(parsed, keep=False).config
     places = _places(argv, parsed.config, config)
-    print(f"# Made by: gvbsm settings {shlex.join(argv)}")
+    print(f"# Made by: gvbsm settings {' '.join(map(_shell_word, argv))}")
     print("# Run it:  gvbsm run FILE.yaml")
     print("\n".join(settings_lines(config, "--changed" in parsed.flags, places)))
     return 0
+
+
+def _shell_word(word: str) -> str:
+    """Quote a word for the shell; line breaks and other control characters become escapes.
+
+    The form `$'...'` of bash, zsh and POSIX (2024) has such escapes.
+    """
+    if word.isprintable():
+        return shlex.quote(word)
+    return "$'" + "".join(map(_escaped, word)) + "'"
+
+
+def _escaped(character: str) -> str:
+    if character in "\\'":
+        return f"\\{character}"
+    is_plain = character.isprintable()
+    return character if is_plain else "".join(f"\\x{byte:02x}" for byte in os.fsencode(character))
 
 
 def _places(argv: list[str], before: Config, after: Config) -> dict[str, str]:

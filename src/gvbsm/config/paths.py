@@ -31,7 +31,7 @@ def user_path(path: str | Path) -> Path:
 
 
 def data_title(config: Mapping[str, Any]) -> str:
-    """Return the data set's name for headings: `data.title` if it is set.
+    """Return the data set's name for headings, in one line: `data.title` if it is set.
 
     Else pictures of the user's own have the name of their folder or file, those that Python code
     passes are "pictures in memory", and others have the name of the data set.
@@ -40,15 +40,20 @@ def data_title(config: Mapping[str, Any]) -> str:
         config: Settings of a run, nested.
     """
     data = config["data"]
-    if data.get("title"):
-        return str(data["title"])
+    if title := _in_one_line(str(data.get("title") or "")):
+        return title
     name, root = str(data["name"]), data.get("root")
     if name == "memory":
         return "pictures in memory"
     if name not in ("folder", "npz", "hub") or root is None:
         return name
     path = user_path(root).absolute()
-    return (path.stem if name == "npz" else path.name) or name
+    return _in_one_line(path.stem if name == "npz" else path.name) or name
+
+
+def _in_one_line(text: str) -> str:
+    """Make spaces of line breaks, tabs and repeated spaces; drop what else has no glyph."""
+    return "".join(filter(str.isprintable, " ".join(text.split())))
 
 
 def cache_folder() -> Path:

@@ -60,10 +60,22 @@ def yaml_lines(
 
 def one_line(value: Any) -> str:
     """Write a value as YAML in one line."""
-    text: str = yaml.safe_dump(
-        value, default_flow_style=True, allow_unicode=True, width=float("inf")
+    text: str = yaml.dump(
+        value, Dumper=_OneLine, default_flow_style=True, allow_unicode=True, width=float("inf")
     )
     return text.removesuffix("...\n").rstrip("\n")
+
+
+class _OneLine(yaml.SafeDumper):
+    """Writes texts of several lines in double quotes, where line breaks are escaped."""
+
+
+def _represent_text(dumper: yaml.SafeDumper, text: str) -> yaml.ScalarNode:
+    style = '"' if text.splitlines() not in ([], [text]) else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style)
+
+
+_OneLine.add_representer(str, _represent_text)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
