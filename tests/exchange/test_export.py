@@ -103,6 +103,22 @@ def test_class_folders_do_not_part_images_from_their_soft_labels(workdir, tmp_pa
     assert load(tmp_path / "e").soft_labels is None
 
 
+def test_a_class_without_images_keeps_its_number(tmp_path, caplog):
+    arrays = {
+        "train_images": np.full((4, 8, 8, 3), 200, np.uint8),
+        "train_labels": np.array([0, 0, 2, 2]),
+        "class_names": np.array(["ant", "bee", "cat"]),
+    }
+    np.savez(tmp_path / "set.npz", **arrays)
+    out = export(tmp_path / "set.npz", "folder", tmp_path / "e", quiet=True)
+    assert "allow_empty=True alone: bee" in caplog.text
+    read = ImageFolder(out, allow_empty=True)
+    assert (read.classes, read.targets) == (["ant", "bee", "cat"], [0, 0, 2, 2])
+    with pytest.raises(FileNotFoundError, match="bee"):  # not cats as class 1
+        ImageFolder(out)
+    assert load(out).labels.tolist() == [0, 0, 2, 2]
+
+
 @settings(max_examples=50)
 @given(st.lists(st.text("aAb./\\ _-0\0é", max_size=4), min_size=2, max_size=12, unique=True))
 def test_class_folders_sort_as_the_classes_do(names):

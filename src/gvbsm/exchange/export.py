@@ -329,11 +329,18 @@ def _write_folder(
     draft: Path, distilled: DistilledDataset, facts: SetDescription, bar: Runtime
 ) -> None:
     facts["folders"] = folders = class_folders(distilled.class_names)
+    for folder in folders:  # readers of class folders number them, also one without pictures
+        (draft / folder).mkdir(parents=True)
+    if empty := [name for name, count in zip(folders, distilled.counts, strict=True) if not count]:
+        log.warning(
+            "the folders of classes without images are empty, and torchvision's ImageFolder reads "
+            "them with allow_empty=True alone: %s",
+            ", ".join(empty),
+        )
     counts: Counter[int] = Counter()
     width = len(str(max(distilled.counts) - 1))
     for index, label in enumerate(bar.track(distilled.labels.tolist(), "pictures")):
         path = draft / folders[label] / f"{counts[label]:0{max(width, 5)}d}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
         write_image(path, distilled.images[index])
         counts[label] += 1
 
