@@ -384,6 +384,16 @@ def trace(steps, **terms):
     ]
 
 
+def test_legends_have_names_that_begin_with_an_underscore():
+    curves = draw_training({"_mine": [history([1.0, 2], [1.0, 2])]})
+    points, labels = torch.arange(8.0).view(4, 2), torch.tensor([0, 0, 1, 1])
+    cloud = draw_tsne(points, labels, torch.zeros_like(labels), ["a"], ["_x", "y"])
+    for figure, names in ((curves, ["_mine"]), (cloud, ["_x", "y"])):
+        assert_readable(figure)
+        (legend,) = figure.legends
+        assert [text.get_text() for text in legend.get_texts()] == names
+
+
 def test_losses_are_means_of_the_batches_a_line_for_each_teacher():
     steps = [(s, "ab"[s % 2]) for s in range(6)]
     first = trace(steps, cross_entropy=lambda s: s + 1.0, densification=lambda s: 1.0 + s)

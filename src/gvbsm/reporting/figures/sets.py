@@ -25,7 +25,7 @@ from gvbsm.reporting.figures.style import (
     SMALL,
     VERMILION,
     YELLOW,
-    legend_columns,
+    add_legend,
     method_style,
     panels,
     shorten,
@@ -125,7 +125,5 @@ def draw_tsne(
     if len(present) > len(colored):
         dots = [*dots, Line2D([], [], color=PALE, marker="o", linestyle="")]
         names = [*names, "other classes"]
-    figure.legend(
-        dots[: len(names)], names, loc="outside lower center", ncols=legend_columns(names)
-    )
+    add_legend(figure, dots[: len(names)], names, "outside lower center")
     return figure

@@ -16,13 +16,15 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
-from typing import Any, NamedTuple, ParamSpec, TypeVar
+from typing import Any, Literal, NamedTuple, ParamSpec, TypeVar
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.collections import Collection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.patches import Patch
 from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullFormatter, NullLocator
 
 from gvbsm.config.build import images_of
@@ -122,6 +124,7 @@ RC: dict[Any, Any] = {
 }
 
 
+_UNLABELED = re.compile(r"_(child|container)\d+|_nolegend_")
 _UNWRITABLE = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
 
 
@@ -192,16 +195,39 @@ def panels(rows: int, columns: int, height: float, **options: Any) -> tuple[Figu
 
 def legend_above(figure: Figure, grid: Sequence[Axes]) -> None:
     """Add one legend for all panels above them; the figure grows with the rows of the legend."""
-    handles_of: dict[str, Any] = {}
-    for axes in grid:
-        handles, labels = axes.get_legend_handles_labels()
-        handles_of |= dict(zip(labels, handles, strict=True))
+    handles_of = {label: artist for axes in grid for label, artist in _labeled(axes)}
     if handles_of:
         names = [shorten(name, 60) for name in handles_of]
-        columns = legend_columns(names)
-        extra_rows = max(0, math.ceil(len(names) / columns) - 2)
+        extra_rows = max(0, math.ceil(len(names) / legend_columns(names)) - 2)
         figure.set_figheight(figure.get_figheight() + 0.17 * extra_rows)
-        figure.legend(handles_of.values(), names, loc="outside upper center", ncols=columns)
+        add_legend(figure, list(handles_of.values()), names, "outside upper center")
+
+
+def _labeled(axes: Axes) -> Iterator[tuple[str, Any]]:
+    """Yield what a legend of a panel lists, also labels that begin with `_`, which it leaves out.
+
+    Matplotlib itself labels what has no label: `_child0` and so on.
+    """
+    drawn = (Line2D, Patch, Collection)
+    artists: list[Any] = [item for item in axes.get_children() if isinstance(item, drawn)]
+    for artist in [*artists, *axes.containers]:
+        label = str(artist.get_label() or "")
+        if label and not _UNLABELED.fullmatch(label):
+            yield label, artist
+
+
+def add_legend(
+    figure: Figure,
+    handles: Sequence[Any],
+    names: Sequence[str],
+    place: Literal["outside upper center", "outside lower center"],
+) -> None:
+    """Add a legend of full width to a figure."""
+    columns = legend_columns(names)
+    numbers = [str(number) for number in range(len(names))]  # `_` in front would leave one out
+    legend = figure.legend(handles, numbers, loc=place, ncols=columns)
+    for text, name in zip(legend.get_texts(), names, strict=True):
+        text.set_text(name)
 
 
 def name_numbers(figure: Figure, names: Sequence[str]) -> None:
