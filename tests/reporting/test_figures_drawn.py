@@ -54,6 +54,7 @@ from gvbsm.reporting.figures.style import (
 from gvbsm.reporting.figures.svg import page_svg
 from gvbsm.stages.synthesis_task import SynthesisTask
 from gvbsm.studies.published import PublishedColumn
+from support.fonts import installed, write_font
 
 METHODS = (
     "gvbsm",
@@ -392,6 +393,26 @@ def test_legends_have_names_that_begin_with_an_underscore():
         assert_readable(figure)
         (legend,) = figure.legends
         assert [text.get_text() for text in legend.get_texts()] == names
+
+
+def dark(picture):
+    """Number of dark pixels in each row of a sheet's left part, which has the names."""
+    return (np.asarray(picture.convert("L"))[:, :60] < 128).sum(1)
+
+
+def test_names_of_any_script_are_drawn_with_installed_fonts(tmp_path):
+    """字 is a triangle of this font, 한 a square; a box would have neither area."""
+    images = [torch.full((1, 1, 8, 8), 255, dtype=torch.uint8)]
+    pictures = {name: sheet(PictureGrid({"": images}, [name])) for name in ("字", "한")}
+    assert np.array_equal(*map(dark, pictures.values()))  # boxes
+    with installed(write_font(tmp_path / "han.ttf", "Han", "字한")):
+        areas = {name: dark(sheet(PictureGrid({"": images}, [name]))).sum() for name in pictures}
+        figure = draw_confusion(torch.eye(2), ["字", "b"])
+    side = 0.8 * 25
+    assert areas == {"字": pytest.approx(side**2 / 2, rel=0.15), "한": pytest.approx(side**2, 0.15)}
+    families = {text.get_text(): text.get_fontfamily() for text in texts(laid_out(figure))}
+    assert families["字"] == ["DejaVu Sans", "Han"]
+    assert families["b"] == ["DejaVu Sans"]
 
 
 def test_losses_are_means_of_the_batches_a_line_for_each_teacher():

@@ -8,12 +8,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from PIL import Image
 
 from gvbsm.files.sizes import byte_count
 from gvbsm.store.distilled import load_distilled, load_labels
-from gvbsm.store.showing import grid, png
+from gvbsm.store.showing.pictures import grid, png
 from support.distilled_files import write_images, write_labels
+from support.fonts import installed, write_font
 
 
 @pytest.fixture
@@ -87,6 +89,22 @@ def test_its_figure_names_the_classes(distilled):
     assert pixels.shape == (5, 2, 3)
     assert np.array_equal(pixels[:2], distilled.images[0].permute(1, 2, 0))
     figure.canvas.draw()
+
+
+def test_long_names_and_those_of_any_script_are_beside_their_images(distilled, tmp_path):
+    named = replace(distilled, class_names=("x" * 100, "$字"))
+    with installed(write_font(tmp_path / "han.ttf", "Han", "字")):
+        figure = named.show(columns=1)
+        FigureCanvasAgg(figure).draw()
+    (axes,) = figure.axes
+    left, right = 0, figure.bbox.x1
+    for label in axes.get_yticklabels():
+        box = label.get_window_extent()
+        assert left <= box.x0 < box.x1 <= axes.get_window_extent().x0 < right
+    long, short = axes.get_yticklabels()
+    assert long.get_text() == "\n".join(["x" * 20] * 2 + ["x" * 19 + "…"])
+    assert long.get_window_extent().height < axes.get_window_extent().height / 2
+    assert short.get_fontfamily()[-1] == "Han"
 
 
 def test_a_gray_figure_is_gray(distilled):

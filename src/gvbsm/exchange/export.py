@@ -44,7 +44,7 @@ from gvbsm.files.replacing import replacing
 from gvbsm.files.schema import Results, checked_header, checked_json
 from gvbsm.files.tensors import load_tensors, save
 from gvbsm.store.distilled import DistilledDataset
-from gvbsm.store.showing import png
+from gvbsm.store.showing.pictures import png
 from gvbsm.store.soft_labels import SoftLabels
 from gvbsm.store.training_settings import settings_of_labels
 from gvbsm.store.workdir import Workspace

@@ -29,7 +29,7 @@ from gvbsm.files.tensors import load_tensors
 from gvbsm.store.batches import Batch
 from gvbsm.store.label_store import is_normalized, label_folders
 from gvbsm.store.loader import EpochDataset, EpochLoader
-from gvbsm.store.showing import draw, png
+from gvbsm.store.showing.pictures import draw, png
 from gvbsm.store.soft_labels import SoftLabels
 
 if TYPE_CHECKING:

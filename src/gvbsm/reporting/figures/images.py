@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
 
-import matplotlib as mpl
 import torch
 from PIL import Image, ImageDraw, ImageFont
 from torch import Tensor
@@ -21,6 +20,7 @@ from torch import Tensor
 from gvbsm.files.artifacts import atomic
 from gvbsm.reporting.figures.style import shorten
 from gvbsm.store.distilled import DistilledDataset
+from gvbsm.store.showing.fonts import DEJAVU, font_runs
 
 STRIP_CELL = (64, 128)  # pixels: smallest and largest side of an image in a strip
 SHEET_WIDTH = 1080  # pixels
@@ -86,7 +86,7 @@ def sheet(grid: PictureGrid) -> Image.Image:
     draw = ImageDraw.Draw(picture)
     for row, name in enumerate(names):
         place = (left - MARGIN, TITLE_HEIGHT + (row + 0.5) * cell)
-        draw.text(place, name, "black", _font(SHEET_TEXT), anchor="rm")
+        _write(draw, place, name, "rm")
     start = left
     for (title, images), count, group_width in zip(
         grid.groups.items(), counts, widths, strict=True
@@ -94,12 +94,10 @@ def sheet(grid: PictureGrid) -> Image.Image:
         first = start + (group_width - count * cell) // 2
         _tile(picture, images, (first, TITLE_HEIGHT), cell)
         middle = start + group_width / 2
-        draw.text((middle, TITLE_HEIGHT - MARGIN), title, "black", _font(SHEET_TEXT), anchor="ms")
+        _write(draw, (middle, TITLE_HEIGHT - MARGIN), title, "ms")
         for column, text in enumerate(grid.columns.get(title, ())):
             middle = first + (column + 0.5) * cell
-            draw.text(
-                (middle, TITLE_HEIGHT - MARGIN), text, "black", _font(SHEET_TEXT), anchor="ms"
-            )
+            _write(draw, (middle, TITLE_HEIGHT - MARGIN), text, "ms")
         start += group_width + GAP
     return picture
 
@@ -146,15 +144,42 @@ def _encoded(picture: Image.Image) -> bytes:
     return buffer.getvalue()
 
 
+def _write(
+    draw: ImageDraw.ImageDraw,
+    place: tuple[float, float],
+    text: str,
+    anchor: str,
+    size: int = SHEET_TEXT,
+) -> None:
+    """Write a text in one line, with installed fonts for what DejaVu Sans lacks.
+
+    Args:
+        draw: Where.
+        place: Position of the anchor in pixels, (x, y).
+        text: The text.
+        anchor: Pillow's: m or r (middle, right), then a, m or s (top, middle, baseline).
+        size: Size of the text in pixels.
+    """
+    runs = font_runs(text)
+    if len(runs) < 2:
+        file = runs[0][0].file if runs else DEJAVU.file
+        draw.text(place, text, "black", _font(file, size), anchor=anchor)
+        return
+    ascent, descent = _font(DEJAVU.file, size).getmetrics()
+    x = place[0] - {"m": 0.5, "r": 1.0}[anchor[0]] * _text_width(text, size)
+    baseline = place[1] + {"a": ascent, "m": (ascent - descent) / 2, "s": 0}[anchor[1]]
+    for font, run in runs:
+        draw.text((x, baseline), run, "black", _font(font.file, size), anchor="ls")
+        x += _font(font.file, size).getlength(run)
+
+
 @cache
-def _font(size: int) -> ImageFont.FreeTypeFont:
-    """DejaVu Sans, which is a part of matplotlib, at a size in pixels."""
-    file = Path(mpl.get_data_path()) / "fonts" / "ttf" / "DejaVuSans.ttf"
-    return ImageFont.truetype(str(file), size)  # Pillow 10.1 takes no Path
+def _font(file: str, size: int) -> ImageFont.FreeTypeFont:
+    return ImageFont.truetype(file, size)
 
 
-def _text_width(text: str) -> float:
-    return _font(SHEET_TEXT).getlength(text)
+def _text_width(text: str, size: int = SHEET_TEXT) -> float:
+    return sum(_font(font.file, size).getlength(run) for font, run in font_runs(text))
 
 
 def first_of_classes(images: Tensor, labels: Tensor, classes: int, columns: int) -> list[Tensor]:
@@ -223,11 +248,11 @@ def _film_picture(images: Tensor, title: str, names: Sequence[str]) -> Image.Ima
     rows = torch.split(images, columns)
     picture = Image.new("RGB", (columns * FILM_CELL, 2 * FILM_TEXT + len(rows) * height), "white")
     draw = ImageDraw.Draw(picture)
-    draw.text((columns * FILM_CELL / 2, 4), title, "black", _font(FILM_TEXT), anchor="ma")
+    _write(draw, (columns * FILM_CELL / 2, 4), title, "ma", FILM_TEXT)
     for row, row_images in enumerate(rows):
         top = 2 * FILM_TEXT + row * height
         for column, name in enumerate(names[row * columns : (row + 1) * columns]):
             place = ((column + 0.5) * FILM_CELL, top + 4)
-            draw.text(place, shorten(name, 11), "black", _font(FILM_TEXT), anchor="ma")
+            _write(draw, place, shorten(name, 11), "ma", FILM_TEXT)
         _tile(picture, [row_images], (0, top + 2 * FILM_TEXT - 4), FILM_CELL)
     return picture.quantize(128, dither=Image.Dither.NONE)

@@ -1,4 +1,4 @@
-"""The style of all figures: colors, text sizes, legends, axes, and the bytes of a file.
+"""The style of all figures: colors, text, legends, axes, and the bytes of a file.
 
 Colors are those of Okabe and Ito, distinct for all kinds of color vision
 (https://jfly.uni-koeln.de/color/). Text is never parsed as mathematics, because names of classes
@@ -16,7 +16,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
-from typing import Any, Literal, NamedTuple, ParamSpec, TypeVar
+from typing import Any, Literal, NamedTuple, ParamSpec
 
 import matplotlib as mpl
 from matplotlib.axes import Axes
@@ -29,9 +29,9 @@ from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullForma
 
 from gvbsm.config.build import images_of
 from gvbsm.files.sizes import ROUNDED_UP, three_digits
+from gvbsm.store.showing.fonts import DEJAVU, use_fallback_fonts
 
 P = ParamSpec("P")
-R = TypeVar("R")
 
 WIDTH = 4.8
 """Inches: half the width of a page; text stays readable at the width of a phone."""
@@ -98,7 +98,7 @@ RC: dict[Any, Any] = {
     "figure.dpi": 72,  # a pixel is a point, the unit of an SVG
     "figure.facecolor": "none",
     "figure.titlesize": LARGE,
-    "font.family": "DejaVu Sans",  # part of matplotlib: figures are the same on all machines
+    "font.family": DEJAVU.family,  # part of matplotlib: figures are the same on all machines
     "font.size": NORMAL,
     "grid.color": GRID,
     "grid.linewidth": 0.6,
@@ -168,13 +168,15 @@ def styled() -> Iterator[None]:
         yield
 
 
-def with_style(function: Callable[P, R]) -> Callable[P, R]:
-    """Decorate a drawing function, so that it uses the style."""
+def with_style(function: Callable[P, Figure]) -> Callable[P, Figure]:
+    """Decorate a drawing function, so that it uses the style, and fonts that have all letters."""
 
     @wraps(function)
-    def inside(*args: P.args, **kwargs: P.kwargs) -> R:
+    def inside(*args: P.args, **kwargs: P.kwargs) -> Figure:
         with styled():
-            return function(*args, **kwargs)
+            figure = function(*args, **kwargs)
+            use_fallback_fonts(figure)
+            return figure
 
     return inside
 
@@ -254,8 +256,9 @@ def text_width(texts: Iterable[str], size: float) -> float:
     with styled():
         figure = Figure(dpi=72)  # one pixel is one point
         FigureCanvasAgg(figure)
-        extents = (figure.text(0, 0, text, size=size).get_window_extent() for text in texts)
-        return max((extent.width for extent in extents), default=0.0) / 72
+        written = [figure.text(0, 0, text, size=size) for text in texts]
+        use_fallback_fonts(figure)
+        return max((text.get_window_extent().width for text in written), default=0.0) / 72
 
 
 def shorten(name: str, limit: int = 24) -> str:

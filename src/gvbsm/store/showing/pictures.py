@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 INCHES = 0.6  # side of an image in a figure
+FONT_SIZE = 9.0  # points of a name; three lines are as high as an image
+LINES, LINE, LETTER = 3, 20, 0.11  # lines of a name at most, letters of a line, inches of a letter
 PIXELS = (32, 64)  # least and largest side of an image in a PNG
 WHITE = 255
 
@@ -74,6 +77,8 @@ def draw(
 ) -> Figure:
     """Draw the grid with the names of the classes; other arguments as for `grid`.
 
+    Long names are wrapped, and cut after `LINES` lines.
+
     Args:
         images: As for `grid`.
         labels: As for `grid`.
@@ -83,18 +88,32 @@ def draw(
     """
     from matplotlib import pyplot
 
+    from gvbsm.store.showing.fonts import use_fallback_fonts
+
     pixels = grid(images, labels, classes, columns).permute(1, 2, 0)
-    names = [class_names[label] for label in _first(labels, classes)]
+    names = [_wrapped(class_names[label]) for label in _first(labels, classes)]
     size = images.shape[-1]
     cell = size + max(1, size // 16)
     height, width = pixels.shape[:2]
-    inches = (width / cell * INCHES + 1, height / cell * INCHES)
+    letters = max(len(line) for name in names for line in name.split("\n"))
+    inches = (width / cell * INCHES + max(1, LETTER * letters), height / cell * INCHES)
     figure = pyplot.figure(figsize=inches, layout="constrained")
     pyplot.close(figure)  # a notebook would show an open figure twice
     axes = figure.add_subplot()
     axes.imshow(pixels.squeeze(2).numpy(), cmap="gray", vmin=0, vmax=WHITE)
-    axes.set_yticks([row * cell + size / 2 for row in range(len(names))], names)
+    places = [row * cell + size / 2 for row in range(len(names))]
+    axes.set_yticks(places, names, fontsize=FONT_SIZE, parse_math=False)
     axes.set_xticks([])
     axes.tick_params(length=0)
     axes.set_frame_on(False)
+    axes.set_anchor("W")  # beside the names, for which the layout makes room at the left
+    use_fallback_fonts(figure)
     return figure
+
+
+def _wrapped(name: str) -> str:
+    """Wrap a name to lines that fit beside an image; names of classes may contain `$` or `_`."""
+    first, last = (lines := textwrap.wrap(name, LINE))[:LINES], lines[LINES:]
+    if last:
+        first[-1] = f"{first[-1][: LINE - 1].rstrip()}…"
+    return "\n".join(first)
