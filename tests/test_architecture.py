@@ -173,7 +173,7 @@ def test_no_module_imports_itself_by_way_of_others():
 
 
 def test_no_stage_imports_a_stage():
-    shared = {"supervised", "judge"}  # training and tests on real pictures
+    shared = {"supervised", "distilled_training", "judge"}  # trainings, and tests on real pictures
     files = {
         "class_order",
         "divergence",

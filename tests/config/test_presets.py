@@ -25,7 +25,7 @@ from gvbsm.data.epochs import settle_epochs
 from gvbsm.data.pixels import Normalization
 from gvbsm.engine.seeds import seeded
 from gvbsm.files.checkpoint import Checkpoint
-from gvbsm.stages.evaluation import fit_student
+from gvbsm.stages.distilled_training import fit_student
 from gvbsm.store.batches import Labeler, StudentTask
 
 DATA = ["cifar10", "cifar100", "digits", "folder", "imagenet-1k", "npz", "tiny-imagenet"]

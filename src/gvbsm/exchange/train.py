@@ -40,7 +40,7 @@ from gvbsm.files.plugins import admit
 from gvbsm.files.tensors import save
 from gvbsm.pipeline.forms.choice import RaceTask
 from gvbsm.pipeline.preflight import check_trainable, load_data
-from gvbsm.stages.evaluation import fit_student
+from gvbsm.stages.distilled_training import fit_student
 from gvbsm.stages.judge import Judge
 from gvbsm.store.batches import Labeler, StudentTask
 from gvbsm.store.distilled import DistilledDataset

@@ -144,9 +144,7 @@ def columns_of(rows: Sequence[AccuracyRow], class_names: Sequence[str]) -> list[
             "The mean of the classes' accuracies; it differs from top-1 where the classes have "
             "different numbers of test pictures.",
             balanced,
-            is_shown=any(
-                found not in ("", last) for found, last in zip(balanced, top1, strict=True)
-            ),
+            is_shown=not {*balanced} <= {"", *top1},
         ),
         Column(
             "corrupted %",

@@ -27,7 +27,7 @@ from gvbsm.engine.seeds import seeded
 from gvbsm.files.artifacts import Recipe, is_current
 from gvbsm.files.checkpoint import Checkpoint
 from gvbsm.files.tensors import load_tensors, save
-from gvbsm.stages.evaluation import fit_student
+from gvbsm.stages.distilled_training import fit_student
 from gvbsm.stages.selection.forgetting import classified_rightly
 from gvbsm.store.batches import StudentTask
 
