@@ -16,7 +16,7 @@ from gvbsm.data.pixels import Normalization
 from gvbsm.engine.device import Runtime
 from gvbsm.pipeline.budget import mirror
 from gvbsm.pipeline.budget.request import parse_duration
-from gvbsm.pipeline.budget.rules import DataFacts, Span, recipe, scaled, sides
+from gvbsm.pipeline.budget.rules import BATCH, DataFacts, Span, recipe, scaled, sides
 from gvbsm.pipeline.budget.search import MARGIN, SIDE_EFFORT, choose
 
 OWN = as_config("own")
@@ -91,6 +91,29 @@ def test_all_teachers_are_trained_as_was_measured(config):
         found = squeeze_of(config.squeeze, name).optimizer
         assert (found.name, found.lr, found.momentum) == ("muon", 0.005, 0.95)
         assert (found.weight_decay, found.schedule) == (0.01, "cosine")
+
+
+@pytest.mark.parametrize(
+    ("ipc", "effort", "both"),
+    [
+        (1, 1.0, False),
+        (9, 1.0, False),
+        (10, 1.0, True),  # 1,000 epochs of 4 batches
+        (10, 0.7, False),  # 501 epochs
+        (10, 0.8, True),  # 631 epochs
+        (50, 0.5, True),  # 316 epochs of 20 batches
+    ],
+)
+def test_both_teachers_label_many_images_for_many_steps(ipc, effort, both):
+    config = own(FACTS, 32, effort, ipc)
+    assert validate(config) == config
+    assert config.labels.backbones == (("airbench", "convnet128") if both else ("convnet128",))
+    assert config.labels.batchnorm == ("batch" if both else "running")
+    assert config.evaluation.students == ("convnet128",)
+
+
+def test_the_batch_of_the_rules_is_that_of_the_preset():
+    assert OWN.evaluation.batch_size == OWN.labels.batch_size == BATCH
 
 
 @pytest.mark.parametrize("mirrored", [True, False])

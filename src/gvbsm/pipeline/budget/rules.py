@@ -6,6 +6,7 @@ grows with the effort. docs/own_pictures.md has the measurement behind each rule
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection
 from typing import Any, NamedTuple
 
@@ -54,6 +55,8 @@ MOST_EPOCHS = 100  # of it, where it sees more pictures
 ITERATIONS = Span(75, 600)
 LABEL_EPOCHS = Span(100, 1000)
 LEAST_STEPS = Span(400, 2500)  # of a student: a set of few images gets more epochs
+BATCH = 25  # images in a step of a student, as own.yaml has it
+BOTH_LABEL = (10, 2500)  # images per class and steps of a student from which both teachers label
 
 
 def sides(facts: DataFacts, device: str) -> tuple[int, ...]:
@@ -74,8 +77,9 @@ def recipe(
     """Return nested settings, to be laid over those of the preset.
 
     Args:
-        teachers: The two teachers of the preset: one with BatchNorm, which is matched, and a
-            ConvNet, which labels and whose build is that of the students.
+        teachers: The two teachers of the preset: one with BatchNorm, and a ConvNet, whose build is
+            that of the students. Both are matched. The ConvNet labels, the other from `BOTH_LABEL`
+            on.
         facts: The pictures.
         ipc: Images per class.
         side: Side of the images, in pixels.
@@ -89,6 +93,9 @@ def recipe(
     matching = max(1, round(MATCHED_SHARE * _epochs(pictures, facts)))
     is_photo = facts.mirror and side > SMALL_SIDE
     least_crop = 0.08 if is_photo else 0.5  # of the area: half a digit is another digit
+    epochs, steps = round(LABEL_EPOCHS.at(effort)), round(LEAST_STEPS.at(effort))
+    steps_taken = max(epochs * math.ceil(ipc * facts.classes / BATCH), steps)
+    both_label = ipc >= BOTH_LABEL[0] and steps_taken >= BOTH_LABEL[1]
     strong = {"scale": (least_crop, 1.0), "flip": facts.mirror}
     chosen = {
         "data.image_size": side,
@@ -98,9 +105,10 @@ def recipe(
         "squeeze.views": {"padding": max(1, side // 8), "flip": facts.mirror},
         "synthesis.iterations": round(ITERATIONS.at(effort)),
         "synthesis.views": strong,
-        "labels.backbones": (convnet,),
-        "labels.epochs": round(LABEL_EPOCHS.at(effort)),
-        "labels.min_steps": round(LEAST_STEPS.at(effort)),
+        "labels.backbones": (matched, convnet) if both_label else (convnet,),
+        "labels.batchnorm": "batch" if both_label else "running",
+        "labels.epochs": epochs,
+        "labels.min_steps": steps,
         "labels.views": strong,
         "evaluation.students": (convnet,),
     }
