@@ -6,6 +6,7 @@ import logging
 import numpy as np
 import pytest
 import torch
+import yaml
 
 from gvbsm.cli import main
 from gvbsm.config.build import as_config
@@ -139,3 +140,23 @@ def test_what_cannot_be_done_is_said_in_one_line(arguments, line, capsys, pictur
     error = capsys.readouterr().err
     assert line in error.splitlines()[-1]
     assert not pictures.exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "both"),
+    [
+        ("", True),
+        ("--labels.storage.pruning 2", False),
+        ("--evaluation.batch_size 50", False),
+        ("--labels.batch_size 50", False),
+        ("--evaluation.batch_size 50 --labels.batch_size 50", True),
+        ("--labels.batchnorm running", False),
+    ],
+)
+def test_the_convnet_labels_alone_where_settings_exclude_labels_by_the_batch(
+    pictures, capsys, options, both
+):
+    assert main(["settings", "mine.npz", "--ipc", "10", *options.split()]) == 0
+    labels = yaml.safe_load(capsys.readouterr().out)["labels"]
+    assert labels["backbones"] == (["airbench", "convnet128_d2"] if both else ["convnet128_d2"])
+    assert labels["batchnorm"] == ("batch" if both else "running")

@@ -242,19 +242,30 @@ def _subset(name: str, chosen: tuple[str, ...] | None, teachers: tuple[str, ...]
             yield f"{name} names {item!r}, which is not in squeeze.backbones {list(teachers)}"
 
 
+def faults_of_batch_labels(config: Config) -> Iterator[str]:
+    """Yield one message for each setting that excludes labels of a view by its training batch."""
+    labels, batch = config.labels, config.evaluation.batch_size
+    if labels.batch_size != batch:
+        yield (
+            "labels.batchnorm=batch labels each view by its training batch, so labels.batch_size "
+            f"({labels.batch_size}) must equal evaluation.batch_size ({batch})"
+        )
+    if labels.storage.pruning > 1:
+        yield (
+            "labels.storage.pruning draws the training batches anew, but labels.batchnorm=batch "
+            "labels each view by its batch; leave one out"
+        )
+
+
 def _label_faults(config: Config) -> Iterator[str | None]:
     labels, batch = config.labels, config.evaluation.batch_size
-    by_batch = labels.batchnorm == "batch"
-    if (by_batch or not labels.store) and labels.batch_size != batch:
-        how = (
-            "labels.store=false labels each training batch as it comes"
-            if not labels.store
-            else "labels.batchnorm=batch labels each view by its training batch"
-        )
+    if not labels.store and labels.batch_size != batch:
         yield (
-            f"{how}, so labels.batch_size ({labels.batch_size}) must equal evaluation.batch_size "
-            f"({batch})"
+            "labels.store=false labels each training batch as it comes, so labels.batch_size "
+            f"({labels.batch_size}) must equal evaluation.batch_size ({batch})"
         )
+    if labels.batchnorm == "batch":
+        yield from faults_of_batch_labels(config)
     if labels.views.tiles > 1 and labels.views.crop != "resized":
         yield (
             f"labels.views.tiles={labels.views.tiles} crops inside of tiles, but labels.views.crop "
@@ -262,11 +273,6 @@ def _label_faults(config: Config) -> Iterator[str | None]:
         )
     if not labels.storage.pruning >= 1:
         yield f"labels.storage.pruning must be at least 1, got {labels.storage.pruning}"
-    if by_batch and labels.storage.pruning > 1:
-        yield (
-            "labels.storage.pruning draws the training batches anew, but labels.batchnorm=batch "
-            "labels each view by its batch; leave one out"
-        )
     if not labels.store and labels.storage != LabelStorageConfig():
         yield "labels.storage says how labels are stored, but labels.store is false; leave one out"
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from gvbsm.config import Config
 from gvbsm.config.build import as_config, validate
+from gvbsm.config.checks import faults_of_batch_labels
 from gvbsm.config.fields import replaced
 from gvbsm.config.keys import nested
 from gvbsm.data.class_sizes import settle_ipc
@@ -101,9 +102,12 @@ def _own(
     config: Config, request: Request, facts: rules.DataFacts, side: int, effort: float
 ) -> Config:
     """Settings for a user's own pictures at a side and an effort, with those that are given."""
-    teachers = as_config(PRESET).squeeze.backbones
-    chosen = rules.recipe(teachers, facts, config.ipc, side, effort)
-    return validate(replaced(replaced(config, chosen), nested(request.given)))
+    teachers, given = as_config(PRESET).squeeze.backbones, nested(request.given)
+    asked = replaced(config, given)
+    is_running = request.given.get("labels.batchnorm") == "running"
+    by_batch = not is_running and not any(faults_of_batch_labels(asked))
+    chosen = rules.recipe(teachers, facts, config.ipc, side, effort, by_batch)
+    return validate(replaced(replaced(asked, chosen), given))
 
 
 def _scaled(config: Config, request: Request, _side: int, effort: float) -> Config:

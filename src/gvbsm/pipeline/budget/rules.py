@@ -72,7 +72,12 @@ def sides(facts: DataFacts, device: str) -> tuple[int, ...]:
 
 
 def recipe(
-    teachers: tuple[str, ...], facts: DataFacts, ipc: int, side: int, effort: float
+    teachers: tuple[str, ...],
+    facts: DataFacts,
+    ipc: int,
+    side: int,
+    effort: float,
+    by_batch: bool = True,
 ) -> dict[str, Any]:
     """Return nested settings, to be laid over those of the preset.
 
@@ -84,6 +89,8 @@ def recipe(
         ipc: Images per class.
         side: Side of the images, in pixels.
         effort: From 0, the cheapest run that is worth its time, to 1, the best.
+        by_batch: Whether views may be labeled by their training batch. If not, the ConvNet labels
+            alone.
     """
     matched, convnet = teachers
     convnet += _depth(side)
@@ -95,7 +102,7 @@ def recipe(
     least_crop = 0.08 if is_photo else 0.5  # of the area: half a digit is another digit
     epochs, steps = round(LABEL_EPOCHS.at(effort)), round(LEAST_STEPS.at(effort))
     steps_taken = max(epochs * math.ceil(ipc * facts.classes / BATCH), steps)
-    both_label = ipc >= BOTH_LABEL[0] and steps_taken >= BOTH_LABEL[1]
+    both_label = by_batch and ipc >= BOTH_LABEL[0] and steps_taken >= BOTH_LABEL[1]
     strong = {"scale": (least_crop, 1.0), "flip": facts.mirror}
     chosen = {
         "data.image_size": side,
