@@ -287,6 +287,12 @@ def test_gathered_images_are_the_chosen_ones(data, streamed):
     assert torch.equal(gather_images(streamed, index), chosen)
 
 
+def test_no_gathered_images_have_their_shape(data, streamed):
+    for pictures in (data, streamed):
+        none = gather_images(pictures, torch.empty(0, dtype=torch.int64))
+        assert (none.shape, none.dtype) == ((0, 3, 8, 8), torch.uint8)
+
+
 def test_parts_of_pictures_are_all_of_them_a_few_at_a_time(data, monkeypatch):
     index = torch.randperm(40, generator=torch.Generator().manual_seed(0))[:12]
     monkeypatch.setattr(loading, "PART_BYTES", 5 * 3 * 8 * 8 + 1)

@@ -8,7 +8,7 @@ import torch
 from gvbsm import api
 from gvbsm.config import ConfigError
 from gvbsm.config.build import as_config, for_method
-from gvbsm.data.pictures import Split
+from gvbsm.data.pictures import Split, write_image
 from gvbsm.files.artifacts import ArtifactError
 from gvbsm.files.tensors import load_tensors
 from gvbsm.pipeline import run as pipeline
@@ -100,6 +100,18 @@ def test_each_filter_is_trained_on_the_set_as_it_is(run, asked):
     assert sorted(labels[1]) == sorted(4 * list(range(10)))
     assert torch.equal(sets[0].flatten(1), images[:, :2].flatten(0, 1))
     assert torch.equal(sets[1][20:].flatten(1), images[:, 2:4].flatten(0, 1))
+
+
+def test_pictures_on_disk_are_selected_as_those_in_memory_are(run, asked, tmp_path):
+    expected = kept(run, set_of(run, "kept"))
+    paths = tuple(tmp_path / f"{number}.png" for number in range(len(run.data.train)))
+    for path, picture in zip(paths, run.data.train.images, strict=True):
+        write_image(path, picture)
+    streamed = replace(run.data, train=Split(run.data.train.labels, paths=paths))
+    again = pipeline.Run(run.config, run.workdir, quiet=True, data=streamed)
+    found = kept(again, set_of(again, "streamed"))
+    assert torch.equal(found["labels"], expected["labels"])
+    assert torch.equal(found["images"], expected["images"])
 
 
 def test_a_small_class_gives_its_pictures_again_at_last(run, asked):

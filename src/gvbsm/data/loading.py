@@ -257,7 +257,9 @@ def gather_images(data: ImageData, index: Tensor) -> Tensor:
     if data.train.images is not None:
         return data.train.images[index]
     assert data.train.paths is not None
-    paths = [data.train.paths[position] for position in index.tolist()]
-    return torch.stack(
-        [resize_to(read_image(path, data.channels), data.image_size) for path in paths]
-    )
+    size = (data.image_size, data.image_size)
+    images = torch.empty((len(index), data.channels, *size), dtype=torch.uint8)
+    for row, position in enumerate(index.tolist()):
+        picture = read_image(data.train.paths[position], data.channels)
+        images[row] = resize_to(picture, data.image_size)
+    return images
