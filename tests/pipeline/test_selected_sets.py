@@ -12,9 +12,9 @@ from gvbsm.data.pictures import Split, write_image
 from gvbsm.files.artifacts import ArtifactError
 from gvbsm.files.tensors import load_tensors
 from gvbsm.pipeline import run as pipeline
-from gvbsm.pipeline import selected_sets
 from gvbsm.pipeline.selected_sets import check_curriculum, keep_selected
 from gvbsm.pipeline.selection import forgetting_events
+from gvbsm.stages.selection.curriculum import FilterTraining
 from gvbsm.stages.selection.forgetting import classified_rightly
 from gvbsm.store.image_set import ImageSet
 
@@ -58,11 +58,11 @@ def asked(monkeypatch):
     """Let filters be wrong about every third picture; the sets that they are trained on."""
     sets = []
 
-    def wrong(student, number, task, data, *_rest):
+    def wrong(training, number, task):
         sets.append((number, task.labels.tolist(), task.images))
-        return torch.arange(len(data.train)) % 3 == number
+        return torch.arange(len(training.data.train)) % 3 == number
 
-    monkeypatch.setattr(selected_sets, "classified_wrong", wrong)
+    monkeypatch.setattr(FilterTraining, "classified_wrong", wrong)
     return sets
 
 

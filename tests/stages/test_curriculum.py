@@ -7,19 +7,18 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gvbsm.backbones import build_backbone
 from gvbsm.config import EvaluationConfig, LabelsConfig, OptimizerConfig, ViewConfig
 from gvbsm.data.pictures import DataError
 from gvbsm.stages.selection import curriculum
 from gvbsm.stages.selection.curriculum import (
-    classified_wrong,
+    FilterTraining,
     distilled_counts,
     round_counts,
     select_by_curriculum,
     select_easiest,
 )
 from gvbsm.store.batches import Labeler, StudentTask
-from support.toy import CONVNET, StoppedError, stop_after
+from support.toy import CONVNET, StoppedError, keep_built
 
 LABELS = LabelsConfig(
     epochs=4, batch_size=10, full_batch_up_to=0, views=ViewConfig(crop="none", flip=False)
@@ -105,46 +104,33 @@ def test_each_round_takes_the_best_that_is_left(data):
 def wrong_of(data, teachers, runtime, tmp_path):
     """Call it to train a filter on the real pictures, and to test them with it."""
 
-    def wrong(number=0, lr=0.01, name="round.safetensors", runtime=runtime):
+    def wrong(number=0, lr=0.01, folder="rounds", recipe="toy", runtime=runtime):
         labeler = Labeler(len(data.train), 8, LABELS, runtime, None, list(teachers.values()))
         config = replace(CONFIG, lr_of={CONVNET: lr})
         pictures = (data.train.images, data.train.labels)
         task = StudentTask(*pictures, labeler, data.normalization, config, LABELS)
-        path, recipe = tmp_path / name, {"toy": number}
-        return classified_wrong(CONVNET, number, task, data, runtime, path, recipe)
+        training = FilterTraining(CONVNET, data, runtime, tmp_path / folder, {"of": recipe})
+        return training.classified_wrong(number, task)
 
     return wrong
-
-
-def built_networks(monkeypatch, *, calls=None):
-    built = []
-
-    def build(*arguments, **options):
-        built.append(build_backbone(*arguments, **options))
-        if calls is not None:
-            stop_after(calls, built[-1])
-        return built[-1]
-
-    monkeypatch.setattr(curriculum, "build_backbone", build)
-    return built
 
 
 def test_the_filter_is_trained_as_students_are_and_tested_on_all_pictures(
     wrong_of, data, monkeypatch
 ):
-    built = built_networks(monkeypatch)
+    built = keep_built(monkeypatch, curriculum)
     wrong = wrong_of(lr=1e-4)
     predicted = built[0].eval()(data.normalization.normalize(data.train.images)).argmax(dim=1)
     assert torch.equal(wrong, predicted != data.train.labels)
     assert 0 < int(wrong.sum()) < len(wrong)
-    trained = wrong_of(lr=0.01, name="longer.safetensors")
+    trained = wrong_of(lr=0.01, folder="longer")
     assert int(trained.sum()) < int(wrong.sum())
 
 
 def test_each_round_begins_with_other_weights(wrong_of, monkeypatch):
-    built = built_networks(monkeypatch)
+    built = keep_built(monkeypatch, curriculum)
     for number in (0, 1, 0):
-        wrong_of(number=number, lr=1e-12, name=f"{len(built)}.safetensors")
+        wrong_of(number=number, lr=1e-12, folder=f"{len(built)}")
     first, second, again = (next(network.parameters()) for network in built)
     assert torch.allclose(first, again)
     assert not torch.allclose(first, second)
@@ -152,20 +138,22 @@ def test_each_round_begins_with_other_weights(wrong_of, monkeypatch):
 
 def test_a_finished_round_is_read_from_its_file(wrong_of, monkeypatch):
     wrong = wrong_of()
-    built = built_networks(monkeypatch)
+    built = keep_built(monkeypatch, curriculum)
     assert torch.equal(wrong_of(), wrong)
     assert not built
-    wrong_of(number=1)  # of another recipe
-    assert built
+    wrong_of(recipe="another")
+    assert len(built) == 1
+    wrong_of(number=1, recipe="another")
+    assert len(built) == 2
 
 
 def test_a_stopped_filter_ends_as_if_it_had_not_been_stopped(
     wrong_of, runtime, tmp_path, monkeypatch
 ):
-    expected = wrong_of(name="whole.safetensors")
+    expected = wrong_of(folder="whole")
     often = replace(runtime, checkpoint_seconds=0.0)
     with monkeypatch.context() as patch:
-        built_networks(patch, calls=7)
+        keep_built(patch, curriculum, calls=7)
         with pytest.raises(StoppedError):
             wrong_of(runtime=often)
     steps = []
@@ -178,4 +166,4 @@ def test_a_stopped_filter_ends_as_if_it_had_not_been_stopped(
     monkeypatch.setattr(curriculum, "fit_student", counted)
     assert torch.equal(wrong_of(runtime=often), expected)
     assert 0 < sum(steps) < 4 * -(-len(expected) // 10)  # fewer than all steps
-    assert [path.name for path in tmp_path.glob("round*")] == ["round.safetensors"]
+    assert [path.name for path in (tmp_path / "rounds").iterdir()] == ["round-00000.safetensors"]

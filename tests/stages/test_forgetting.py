@@ -8,18 +8,17 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-import gvbsm.stages.selection.forgetting
-from gvbsm.backbones import build_backbone
 from gvbsm.config import OptimizerConfig, SqueezeConfig, ViewConfig
 from gvbsm.engine.device import RunError
 from gvbsm.files.artifacts import read_header
 from gvbsm.files.tensors import load_tensors
+from gvbsm.stages.selection import forgetting
 from gvbsm.stages.selection.forgetting import (
     classified_rightly,
     count_forgetting,
     record_forgetting,
 )
-from support.toy import CONVNET, WRN, StoppedError, stop_after
+from support.toy import CONVNET, WRN, StoppedError, keep_built
 
 CONFIG = SqueezeConfig(
     epochs=5,
@@ -33,20 +32,6 @@ RECIPE = {"stage": "forgetting"}
 def recorded(data, runtime, path, config=CONFIG, recipe=RECIPE, backbone=WRN):
     record_forgetting(backbone, data, config, runtime, path, recipe)
     return path
-
-
-def kept_models(monkeypatch, *, calls=None):
-    """The networks that are built from now on; each stops at its `calls`-th question."""
-    built = []
-
-    def build(*arguments, **options):
-        built.append(build_backbone(*arguments, **options))
-        if calls is not None:
-            stop_after(calls, built[-1])
-        return built[-1]
-
-    monkeypatch.setattr(gvbsm.stages.selection.forgetting, "build_backbone", build)
-    return built
 
 
 def test_count__known_answer():
@@ -91,8 +76,8 @@ def test_the_file_tells_what_the_network_knew_after_each_epoch(
         seen.append(looked(*arguments))
         return seen[-1]
 
-    monkeypatch.setattr(gvbsm.stages.selection.forgetting, "classified_rightly", look)
-    models = kept_models(monkeypatch)
+    monkeypatch.setattr(forgetting, "classified_rightly", look)
+    models = keep_built(monkeypatch, forgetting)
     path = recorded(data, runtime, tmp_path / "events.safetensors")
     events = load_tensors(path, "forgetting")[0]["events"]
     assert len(seen) == 5
@@ -111,7 +96,7 @@ def test_stopped_at_any_point_it_ends_in_the_same_file(data, runtime, tmp_path, 
     parts = tmp_path / "events"
     for calls in (0, 2, 3, 4, 5, 1):  # an epoch is 3 steps and a look
         with monkeypatch.context() as patch:
-            kept_models(patch, calls=calls)
+            keep_built(patch, forgetting, calls=calls)
             with pytest.raises(StoppedError):
                 recorded(data, often, path)
         assert not path.exists()
@@ -128,7 +113,7 @@ def test_without_an_epoch_s_file_it_starts_again_to_the_same_end(
     expected = recorded(data, runtime, tmp_path / "whole.safetensors").read_bytes()
     path, often = tmp_path / "events.safetensors", replace(runtime, checkpoint_seconds=0)
     with monkeypatch.context() as patch:
-        kept_models(patch, calls=9)  # two epochs, and a step of the third
+        keep_built(patch, forgetting, calls=9)  # two epochs, and a step of the third
         with pytest.raises(StoppedError):
             recorded(data, often, path)
     (tmp_path / "events" / "epoch-00000.safetensors").unlink()
@@ -138,7 +123,7 @@ def test_without_an_epoch_s_file_it_starts_again_to_the_same_end(
 def test_epochs_of_other_settings_are_not_taken(data, runtime, tmp_path, monkeypatch):
     path, often = tmp_path / "events.safetensors", replace(runtime, checkpoint_seconds=0)
     with monkeypatch.context() as patch:
-        kept_models(patch, calls=13)
+        keep_built(patch, forgetting, calls=13)
         with pytest.raises(StoppedError):
             recorded(data, often, path)
     assert len(list((tmp_path / "events").iterdir())) == 3

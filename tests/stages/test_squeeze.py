@@ -18,7 +18,7 @@ from gvbsm.files.artifacts import read_header
 from gvbsm.stages.squeeze import squeeze_teacher
 from gvbsm.stages.supervised import PictureTraining
 from gvbsm.store.teachers import load_teacher
-from support.toy import CONVNET, WRN, StoppedError, stop_after
+from support.toy import CONVNET, WRN, StoppedError, keep_built, stop_after
 
 PLAIN = ViewConfig(crop="none", flip=False)
 PADDED = ViewConfig(crop="pad", padding=1, flip=False)
@@ -52,13 +52,7 @@ def test_teacher_learns_and_the_last_epoch_is_saved(backbone, data, runtime, tmp
 
 
 def test_loaded_logits_are_the_trained_ones(data, runtime, tmp_path, monkeypatch):
-    built = []
-
-    def build(*arguments, **options):
-        built.append(build_backbone(*arguments, **options))
-        return built[-1]
-
-    monkeypatch.setattr(gvbsm.stages.squeeze, "build_backbone", build)
+    built = keep_built(monkeypatch, gvbsm.stages.squeeze)
     path = squeezed(WRN, data, CONFIG, runtime, tmp_path / "teacher.safetensors")
     pictures = next(plain_batches(data, data.test, 16, runtime, workers=0))[0]
     (trained,) = built
@@ -69,14 +63,8 @@ def test_stopped_and_resumed_teachers_are_the_same_file(data, runtime, tmp_path,
     expected = squeezed(WRN, data, CONFIG, runtime, tmp_path / "whole.safetensors").read_bytes()
     path, often = tmp_path / "teacher.safetensors", replace(runtime, checkpoint_seconds=0)
     for calls in (0, 2, 4, 1):  # an epoch is 3 steps, and then, every second time, a test
-
-        def build(*arguments, calls=calls, **options):
-            model = build_backbone(*arguments, **options)
-            stop_after(calls, model)
-            return model
-
         with monkeypatch.context() as patch:
-            patch.setattr(gvbsm.stages.squeeze, "build_backbone", build)
+            keep_built(patch, gvbsm.stages.squeeze, calls=calls)
             with pytest.raises(StoppedError):
                 squeezed(WRN, data, CONFIG, often, path)
         assert not path.exists()

@@ -6,6 +6,7 @@ from contextlib import ExitStack
 import torch
 from torch import nn
 
+from gvbsm.backbones import build_backbone
 from gvbsm.data.pictures import Split
 from gvbsm.method.moments import Moments
 from support import reference
@@ -46,6 +47,20 @@ def stop_after(calls, *models):
     for model in models:
         hooks.enter_context(model.register_forward_pre_hook(stop))
     return hooks
+
+
+def keep_built(monkeypatch, module, *, calls=None):
+    """The networks that a module builds from now on; each stops at its `calls`-th question."""
+    built = []
+
+    def build(*arguments, **options):
+        built.append(build_backbone(*arguments, **options))
+        if calls is not None:
+            stop_after(calls, built[-1])
+        return built[-1]
+
+    monkeypatch.setattr(module, "build_backbone", build)
+    return built
 
 
 def captured(model, x):

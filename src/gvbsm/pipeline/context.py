@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+
+from torch import Tensor
 
 from gvbsm.config import Config
 from gvbsm.data.class_sizes import image_counts
@@ -10,7 +12,9 @@ from gvbsm.data.datasets import ImageData
 from gvbsm.engine.device import Runtime
 from gvbsm.pipeline.teachers import Teachers
 from gvbsm.pipeline.work_sharing import Teamwork
-from gvbsm.store.recipes import Recipes
+from gvbsm.store.batches import Labeler, StudentTask
+from gvbsm.store.recipes import Recipes, seed_of
+from gvbsm.store.soft_labels import SoftLabels
 from gvbsm.store.workdir import Workspace
 
 
@@ -48,3 +52,21 @@ class RunContext:
     def workers(self) -> int:
         """Processes that decode pictures."""
         return self.runtime.workers(self.config.data.workers)
+
+    def student_task(
+        self, config: Config, images: Tensor, labels: Tensor, stored: SoftLabels | None = None
+    ) -> StudentTask:
+        """Return the training of a student on a set.
+
+        Args:
+            config: The settings of the set, for this student.
+            images: uint8 (n, channels, size, size).
+            labels: Classes of the images, int64 (n,).
+            stored: Its label store; without one the teachers label during the training.
+        """
+        is_labeled = stored is not None or config.evaluation.loss == "hard"
+        teachers = [] if is_labeled else self.teachers.for_labels(config)
+        runtime = replace(self.runtime, seed=seed_of(config, "labels"))
+        size, normalization = self.data.image_size, self.data.normalization
+        labeler = Labeler(len(images), size, config.labels, runtime, stored, teachers)
+        return StudentTask(images, labels, labeler, normalization, config.evaluation, config.labels)

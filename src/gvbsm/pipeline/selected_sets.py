@@ -14,20 +14,19 @@ from gvbsm.config.build import selection_of
 from gvbsm.data.class_sizes import image_counts
 from gvbsm.data.datasets import ImageData
 from gvbsm.data.loading import gather_images, picture_parts
-from gvbsm.files.artifacts import Recipe, remove_all
+from gvbsm.files.artifacts import Recipe
 from gvbsm.files.tensors import load_tensors
 from gvbsm.pipeline.context import RunContext
 from gvbsm.pipeline.real_pictures import keep_real
 from gvbsm.pipeline.selection import forgetting_events, select_pictures
 from gvbsm.stages.selection.curriculum import (
-    classified_wrong,
+    FilterTraining,
     distilled_counts,
     round_counts,
     select_by_curriculum,
 )
 from gvbsm.stages.selection.forgetting import classified_rightly
 from gvbsm.stages.selection.starts import repeat_pictures
-from gvbsm.store.batches import Labeler, StudentTask
 from gvbsm.store.distilled import stream_images
 from gvbsm.store.image_set import CURRICULUM, ImageSet
 from gvbsm.store.recipes import seed_of
@@ -107,13 +106,13 @@ def _keep_curriculum(context: RunContext, image_set: ImageSet, recipe: Recipe) -
     missing = [count - own for count, own in zip(counts, own_counts, strict=True)]
     distilled = _Distilled.of(context, own_counts)
     listed = repeat_pictures(data.train.labels, missing)
-    folder = image_set.images.parent
+    training = _filter_training(context, image_set.images.parent, recipe)
     taken = listed[
         select_by_curriculum(
             _events(context, listed),
             data.train.labels[listed],
             round_counts(missing, section.curricula),
-            _candidates_of(context, distilled, listed, folder, recipe),
+            _candidates_of(context, distilled, listed, training),
             context.runtime.generator("selection", CURRICULUM),
         )
     ]
@@ -125,7 +124,7 @@ def _keep_curriculum(context: RunContext, image_set: ImageSet, recipe: Recipe) -
     real = ((place[first + rows], pictures) for rows, pictures in picture_parts(data, taken))
     method, path = image_set.method, image_set.images
     stream_images(path, method, recipe, labels[order], (*parts, *real), data)
-    remove_all(folder.glob("round-*"))
+    training.clear()
 
 
 def _events(context: RunContext, listed: Tensor) -> Tensor:
@@ -136,38 +135,30 @@ def _events(context: RunContext, listed: Tensor) -> Tensor:
     return events
 
 
+def _filter_training(context: RunContext, folder: Path, recipe: Recipe) -> FilterTraining:
+    """The training of the filters, which is that of the first student."""
+    student = context.config.evaluation.students[0]
+    runtime = replace(context.runtime, seed=seed_of(context.config, "evaluation"))
+    runtime = runtime.of(student, "training")
+    return FilterTraining(student, context.data, runtime, folder, recipe, context.workers)
+
+
 def _candidates_of(
-    context: RunContext, distilled: _Distilled, listed: Tensor, folder: Path, recipe: Recipe
+    context: RunContext, distilled: _Distilled, listed: Tensor, training: FilterTraining
 ) -> Callable[[int, Tensor], Tensor]:
     """Return what trains the filter of a round on the set as it is, and finds the candidates."""
-    data, runtime = context.data, context.runtime
+    data = context.data
     teacher = context.teachers[context.recipes.coreset_backbone]
-    known = classified_rightly(teacher, data, runtime, context.workers)
-    student = context.config.evaluation.students[0]
-    runtime = replace(runtime, seed=seed_of(context.config, "evaluation")).of(student, "training")
+    known = classified_rightly(teacher, data, context.runtime, context.workers)
+    config = ImageSet(context.config, Path()).of_student(training.student).config
 
     def candidates(number: int, taken: Tensor) -> Tensor:
         real = listed[taken]
         images = torch.cat([distilled.images, gather_images(data, real)])
-        task = _task(context, images, torch.cat([distilled.labels, data.train.labels[real]]))
-        path = folder / f"round-{number:05d}.safetensors"
-        of_round = {**recipe, "round": number}
-        wrong = classified_wrong(student, number, task, data, runtime, path, of_round)
-        found = (known & wrong)[listed]
+        labels = torch.cat([distilled.labels, data.train.labels[real]])
+        task = context.student_task(config, images, labels)
+        found = (known & training.classified_wrong(number, task))[listed]
         found[len(data.train) :] = False  # pictures that are listed again
         return found
 
     return candidates
-
-
-def _task(context: RunContext, images: Tensor, labels: Tensor) -> StudentTask:
-    """The training of a filter: that of the run's students, labeled by the teachers meanwhile."""
-    config = (
-        ImageSet(context.config, Path()).of_student(context.config.evaluation.students[0]).config
-    )
-    hard = config.evaluation.loss == "hard"
-    teachers = [] if hard else context.teachers.for_labels(config)
-    runtime = replace(context.runtime, seed=seed_of(config, "labels"))
-    size, normalization = context.data.image_size, context.data.normalization
-    labeler = Labeler(len(images), size, config.labels, runtime, None, teachers)
-    return StudentTask(images, labels, labeler, normalization, config.evaluation, config.labels)

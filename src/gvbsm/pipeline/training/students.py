@@ -8,8 +8,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
-from torch import nn
-
 from gvbsm.data.corrupted.copies import Copies
 from gvbsm.engine.processes import Processes
 from gvbsm.files.artifacts import read_json
@@ -20,11 +18,9 @@ from gvbsm.pipeline.evaluated_sets import EvaluatedSet
 from gvbsm.pipeline.training.corruptions import corrupted_copies
 from gvbsm.stages.evaluation import train_student
 from gvbsm.stages.judge import Judge
-from gvbsm.store.batches import Labeler, StudentTask
 from gvbsm.store.distilled import load_labels
 from gvbsm.store.image_set import ImageSet
 from gvbsm.store.recipes import seed_of
-from gvbsm.store.soft_labels import SoftLabels
 
 log = logging.getLogger("gvbsm")
 
@@ -85,24 +81,9 @@ def _train(student: Student, context: RunContext, team: Processes, copies: Copie
     image_set = student.image_set.of_student(student.name)
     config = image_set.config
     tensors, _ = load_tensors(image_set.images, "images")
-    stored: SoftLabels | None = None
-    labeling: list[nn.Module] = []
-    if image_set.stores_labels:
-        stored = load_labels(image_set.labels)
-    elif config.evaluation.loss != "hard":
-        labeling = context.teachers.for_labels(config)
-    count = len(tensors["images"])
-    views = replace(runtime, seed=seed_of(config, "labels"))
-    labeler = Labeler(count, data.image_size, config.labels, views, stored, labeling)
+    stored = load_labels(image_set.labels) if image_set.stores_labels else None
+    task = context.student_task(config, tensors["images"], tensors["labels"], stored)
     runtime = replace(runtime, seed=seed_of(config, "evaluation")).of(student.name, "training")
-    task = StudentTask(
-        tensors["images"],
-        tensors["labels"],
-        labeler,
-        data.normalization,
-        config.evaluation,
-        config.labels,
-    )
     judge = Judge(data, runtime, context.workers, team, copies)
     name, seed_index = student.name, student.seed_index
     recipe = context.recipes.student(image_set, name, seed_index)

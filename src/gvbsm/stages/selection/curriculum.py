@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import torch
@@ -24,7 +25,7 @@ from gvbsm.data.datasets import ImageData
 from gvbsm.data.pictures import class_members
 from gvbsm.engine.device import Runtime
 from gvbsm.engine.seeds import seeded
-from gvbsm.files.artifacts import Recipe, is_current
+from gvbsm.files.artifacts import Recipe, is_current, remove_all
 from gvbsm.files.checkpoint import Checkpoint
 from gvbsm.files.tensors import load_tensors, save
 from gvbsm.stages.distilled_training import fit_student
@@ -125,46 +126,60 @@ def select_by_curriculum(
     return taken
 
 
-def classified_wrong(
-    student: str,
-    number: int,
-    task: StudentTask,
-    data: ImageData,
-    runtime: Runtime,
-    path: Path,
-    recipe: Recipe,
-) -> Tensor:
-    """Train the filter of a round, and test which training pictures it classifies wrong.
+@dataclass(frozen=True)
+class FilterTraining:
+    """How the filter of each round is trained, and where its result is kept.
 
-    The result is kept in a file, so that a stopped run does not train the filter again.
-
-    Args:
+    Attributes:
         student: Name of its architecture.
-        number: Number of the round, from 0; the weights of each filter start from other ones.
-        task: The set as it is, its labels and the settings of students.
         data: The real pictures.
         runtime: Device, precision, seed, progress.
-        path: The file of the round.
-        recipe: Recipe of the file.
-
-    Returns:
-        bool (training pictures,), on the CPU.
-
-    Raises:
-        RunError: If the training diverges, or memory runs out.
+        folder: The folder of the rounds' files.
+        recipe: Recipe of the selection.
+        workers: Processes that decode pictures.
     """
-    if is_current(path, recipe):
-        return load_tensors(path, KIND)[0]["wrong"]
-    checkpoint = Checkpoint(path, recipe, runtime.checkpoint_seconds)
-    model = runtime.place(_untrained(student, number, data, runtime))
-    name = f"filter {number + 1}"
-    fit_student(model, task.with_rate_of(student), name, None, runtime, checkpoint)
-    wrong = ~classified_rightly(model, data, runtime)
-    save(path, {"wrong": wrong}, {"kind": KIND, "recipe": recipe})
-    checkpoint.clear()
-    return wrong
 
+    student: str
+    data: ImageData
+    runtime: Runtime
+    folder: Path
+    recipe: Recipe
+    workers: int = 0
 
-def _untrained(student: str, number: int, data: ImageData, runtime: Runtime) -> nn.Module:
-    with seeded(runtime.seed, "curriculum", student, number):
-        return build_backbone(student, len(data.class_names), data.image_size, data.channels)
+    def classified_wrong(self, number: int, task: StudentTask) -> Tensor:
+        """Train the filter of a round, and test which training pictures it classifies wrong.
+
+        The result is kept in a file, so that a stopped run does not train the filter again.
+
+        Args:
+            number: Number of the round, from 0; the weights of each filter start from other ones.
+            task: The set as it is, its labels and the settings of students.
+
+        Returns:
+            bool (training pictures,), on the CPU.
+
+        Raises:
+            RunError: If the training diverges, or memory runs out.
+        """
+        path = self.folder / f"round-{number:05d}.safetensors"
+        recipe = {**self.recipe, "round": number}
+        if is_current(path, recipe):
+            return load_tensors(path, KIND)[0]["wrong"]
+        student, runtime = self.student, self.runtime
+        checkpoint = Checkpoint(path, recipe, runtime.checkpoint_seconds)
+        model = runtime.place(self._untrained(number))
+        name = f"filter {number + 1}"
+        fit_student(model, task.with_rate_of(student), name, None, runtime, checkpoint)
+        wrong = ~classified_rightly(model, self.data, runtime, self.workers)
+        save(path, {"wrong": wrong}, {"kind": KIND, "recipe": recipe})
+        checkpoint.clear()
+        return wrong
+
+    def clear(self) -> None:
+        """Remove the files of the rounds."""
+        remove_all(self.folder.glob("round-*"))
+
+    def _untrained(self, number: int) -> nn.Module:
+        student, data = self.student, self.data
+        with seeded(self.runtime.seed, "curriculum", student, number):
+            return build_backbone(student, len(data.class_names), data.image_size, data.channels)
