@@ -160,13 +160,18 @@ def test_stages__one_by_one_are_the_same_as_run(tmp_path):
     assert real in dict(whole)
 
 
-def test_labels__not_stored_gives_the_same_students(tmp_path):
-    online = {**SETTINGS, "labels": {**SETTINGS["labels"], "store": False}}
-    stored = api.run(SETTINGS, tmp_path / "stored", quiet=True)
-    unstored = api.run(online, tmp_path / "online", quiet=True)
+@pytest.mark.parametrize("seed", [None, 5])
+def test_labels__not_stored_gives_the_same_students(seed, tmp_path):
+    """Views of the run's seed, or of the labels' own."""
+    labels = {**SETTINGS["labels"], "seed": seed}
+    api.run({**SETTINGS, "labels": labels}, tmp_path / "stored", quiet=True)
+    api.run({**SETTINGS, "labels": {**labels, "store": False}}, tmp_path / "online", quiet=True)
     assert not (tmp_path / "online" / "labels").exists()
     assert load_labels(tmp_path / "stored" / "labels").epochs == 3
-    assert stored["rows"][0]["top1"] == unstored["rows"][0]["top1"]
+    result = "evaluation/gvbsm-convnet8_d1-0.json"
+    stored, online = (read_json(tmp_path / run / result) for run in ("stored", "online"))
+    assert stored["losses"] == online["losses"]
+    assert stored["top1"] == online["top1"]
 
 
 LABELS = {False: "labels", True: "labels-normalized"}
