@@ -317,6 +317,23 @@ def test_other_rivals(facts):
     assert names == ["rival-hard", "rival-sre2l"]
 
 
+@pytest.mark.parametrize(
+    ("labels", "words"), [("soft", "the same soft labels"), ("hard", "plain hard labels")]
+)
+def test_some_images_and_selected_pictures_that_do_as_well(facts, labels, words):
+    """They hold distilled images: they do not show that distillation gains nothing."""
+    rows = with_rows(facts, row(f"curriculum-{labels}", 80.5, 80.5, 80.5))
+    finding = only(rows)
+    assert finding.name == f"rival-curriculum-{labels}"
+    assert finding.text.startswith(
+        f"Distilled images and real pictures chosen in rounds with {words} do as well"
+    )
+    assert finding.text.endswith("are worth as much as all of them.")
+    assert finding.advice == "If you may pass on real pictures, take that set."
+    other = with_rows(rows, row("random-soft", 80.5, 80.5, 80.5))
+    assert {each.name for each in find_all(other)} == {finding.name, "rival-soft"}
+
+
 def test_a_set_of_another_method_that_does_as_well(facts):
     finding = only(with_rows(facts, row("dm", 80.5, 80.5, 80.5)))
     assert finding.name == "rival-dm"

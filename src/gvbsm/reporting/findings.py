@@ -20,7 +20,7 @@ from gvbsm.files.sizes import byte_count
 from gvbsm.pipeline.budget.pictures import PRESET as OWN_PICTURES
 from gvbsm.reporting.facts import AccuracyRow, RunFacts, preset_name
 from gvbsm.reporting.network_findings import NETWORK_CHECKS, Finding
-from gvbsm.reporting.rivals import behind_teacher, is_augmented, rival_words
+from gvbsm.reporting.rivals import behind_teacher, is_augmented, rival_kind, rival_words
 from gvbsm.reporting.significance import noise, standard_error
 from gvbsm.reporting.wording import file_words, listed, method_words, percent
 
@@ -94,8 +94,7 @@ def _rivals(facts: RunFacts) -> Iterator[Finding]:
             continue
         limit = noise(own.last, baseline.last, facts.test)
         if own.last.mean - baseline.last.mean <= limit:
-            kind = baseline.method.rpartition("-")[2]
-            kinds.setdefault(kind, []).append((own, baseline, limit))
+            kinds.setdefault(rival_kind(baseline.method), []).append((own, baseline, limit))
     for kind, pairs in kinds.items():
         yield _rival(kind, pairs, facts)
 

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
+from gvbsm.config.build import selection_of
 from gvbsm.reporting.facts import AccuracyRow, RunFacts
 from gvbsm.reporting.wording import listed, method_words, real_pictures
+from gvbsm.store.image_set import CURRICULUM
 
 NEARLY = 2.0  # points behind their teacher: students have learned nearly what it knows
 
@@ -23,6 +25,15 @@ class RivalWords(NamedTuple):
     subject: str
     meaning: str
     advice: str
+
+
+def rival_kind(method: str) -> str:
+    """The rivals that are told together: those of one kind of labels, and others by their name.
+
+    Args:
+        method: Name of a baseline, such as `herding-soft` or `sre2l`.
+    """
+    return method if selection_of(method) == CURRICULUM else method.rpartition("-")[2]
 
 
 def is_augmented(method: str) -> bool:
@@ -59,16 +70,18 @@ def rival_words(methods: Sequence[str], ipc: int, behind: str | None = None) -> 
         behind: How far rivals with soft labels are behind their teacher ("0.9 points behind the
             teacher's 99.5 %"), if that is nearly nothing.
     """
-    kind = methods[0].rpartition("-")[2]
-    if kind in ("soft", "hard"):
+    kind = rival_kind(methods[0])
+    is_completed = selection_of(kind) == CURRICULUM
+    if kind in ("soft", "hard") or is_completed:
         sources = [method.rpartition("-")[0] for method in methods]
-        labels = "the same soft labels" if kind == "soft" else "plain hard labels"
+        labels = "plain hard labels" if kind.endswith("hard") else "the same soft labels"
         subject = f"{listed([real_pictures(source) for source in sources])} with {labels} do"
     elif kind == "sre2l":
         subject = f"{method_words(kind)} does"
     else:
         subject = f"the set `{kind}` does"
-    meaning, advice = _RIVALS.get(kind, _OF_ANOTHER_METHOD)
+    others = _COMPLETED if is_completed else _OF_ANOTHER_METHOD
+    meaning, advice = _RIVALS.get(kind, others)
     if kind == "soft" and behind is not None:
         meaning = f"They are {behind}: images can add little here. {meaning}"
         advice = "If you may pass on real pictures, they serve as well."
@@ -93,6 +106,10 @@ _RIVALS = {
         "more students (`evaluation.seeds`) to see small differences.",
     ),
 }
+_COMPLETED = (
+    "Some of the distilled images and selected real pictures are worth as much as all of them.",
+    "If you may pass on real pictures, take that set.",
+)
 _OF_ANOTHER_METHOD = (  # one of `baselines.sets`
     "The distilled images have no lead over it here.",
     "Raise `synthesis.iterations`, or train more students (`evaluation.seeds`) to see small "
