@@ -622,3 +622,21 @@ def test_values_of_python_are_taken_as_yaml_gives_them():
         "labels": {"store": True, "backbones": ["resnet18"]},
     }
     assert as_config(values) == build_config(plain)
+
+
+def test_a_dotted_name_of_an_entry_leaves_the_others_as_they_are():
+    """Over a preset, over other settings, and beside another name of the same table."""
+    before = as_config("cifar100-convnet-best").squeeze.settings_of
+    first, second = (
+        "squeeze.settings_of.airbench.epochs",
+        "squeeze.settings_of.convnet128.batch_size",
+    )
+    expected = {
+        "airbench": {**before["airbench"], "epochs": 9},
+        "convnet128": {**before["convnet128"], "batch_size": 32},
+    }
+    both = as_config("cifar100-convnet-best", {first: 9, second: 32})
+    assert both.squeeze.settings_of == expected
+    config = as_config(as_config("cifar100-convnet-best", {first: 9}), {second: 32})
+    assert config.squeeze.settings_of == expected
+    assert type(config.squeeze.settings_of["airbench"]) is dict

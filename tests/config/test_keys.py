@@ -1,5 +1,6 @@
 """Names of settings: merging, tables, unknown names."""
 
+import copy
 import json
 
 import pytest
@@ -17,6 +18,7 @@ from gvbsm.config.keys import (
     flatten,
     merge,
     nest,
+    nested,
     setting_of,
     unknown_field,
     value_at,
@@ -124,6 +126,52 @@ def test_nest__is_undone_by_flatten():
     assert flatten(nest("labels.views.cutmix", 0.5)) == {"labels.views.cutmix": 0.5}
     table = {"evaluation.lr_of": {"timm/a.b": 0.1}}  # one value, whatever its keys
     assert flatten(nest("evaluation.lr_of", table["evaluation.lr_of"])) == table
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "expected"),
+    [
+        ("squeeze.settings_of.a.epochs", 9, {"a": {"epochs": 9, "tests": 2}, "b": {"epochs": 3}}),
+        ("squeeze.settings_of.a", {"epochs": 9}, {"a": {"epochs": 9}, "b": {"epochs": 3}}),
+        ("squeeze.settings_of", {"a": {"epochs": 9}}, {"a": {"epochs": 9}}),
+        (
+            "squeeze.settings_of.my/net.v2.optimizer.lr",
+            0.1,
+            {
+                "a": {"epochs": 1, "tests": 2},
+                "b": {"epochs": 3},
+                "my/net.v2": {"optimizer": {"lr": 0.1}},
+            },
+        ),
+    ],
+)
+def test_a_dotted_name_changes_nothing_but_what_it_names(name, value, expected):
+    before = {"squeeze": {"settings_of": {"a": {"epochs": 1, "tests": 2}, "b": {"epochs": 3}}}}
+    copied = copy.deepcopy(before)
+    assert merge(before, nest(name, value)) == {"squeeze": {"settings_of": expected}}
+    assert before == copied
+
+
+def test_dotted_names_of_one_table_are_all_kept():
+    found = nested(
+        {
+            "evaluation.lr_of.a.b": 1.0,
+            "evaluation.lr_of.c": 2.0,
+            "synthesis.beta_dr_of.10": 0.5,
+            "baselines.overrides.sre2l.labels.weights.a": 3.0,
+            "baselines.overrides.sre2l.labels.epochs": 4,
+        }
+    )
+    assert found == {
+        "evaluation": {"lr_of": {"a.b": 1.0, "c": 2.0}},
+        "synthesis": {"beta_dr_of": {10: 0.5}},
+        "baselines": {"overrides": {"sre2l": {"labels": {"weights": {"a": 3.0}, "epochs": 4}}}},
+    }
+    assert merge({"evaluation": {"lr_of": {"d": 5.0}}}, found)["evaluation"]["lr_of"] == {
+        "a.b": 1.0,
+        "c": 2.0,
+        "d": 5.0,
+    }
 
 
 def test_closest__asks_for_names_that_are_close():

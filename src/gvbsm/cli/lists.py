@@ -1,12 +1,31 @@
-"""Lists and tables on the command line without brackets: `a,b` and `name=2,other=1`."""
+"""Lists and tables on the command line: without brackets, and parts of a table.
+
+`a,b` is a list, `name=2,other=1` a table. `--evaluation.lr_of.resnet18 0.1` changes an entry of a
+table, `--squeeze.settings_of.resnet18.epochs 20` a setting of an entry.
+"""
 
 from __future__ import annotations
 
+import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from gvbsm.config import BASELINE_GROUPS, ConfigError
-from gvbsm.config.keys import fields_by_name
+from gvbsm.config.keys import (
+    ENTRY_SETTINGS,
+    entry_path,
+    fault_in_words,
+    fields_by_name,
+    merge,
+    nest,
+    table_of,
+    unknown_field,
+    value_at,
+)
+
+if TYPE_CHECKING:
+    from jsonargparse import ArgumentParser
 
 _CLOSED = ("[", "{", "(", "null")  # values that are already written as YAML
 
@@ -75,3 +94,76 @@ def _pair(option: str, entry: str) -> tuple[str, str]:
     if not equals or not name or not content:
         raise ConfigError(f"--{option} takes name=value,other=value, found {entry!r}")
     return name, content
+
+
+def with_entries(
+    argv: Sequence[str], parser: ArgumentParser, preset: Mapping[str, Any]
+) -> list[str]:
+    """Return the arguments with the whole tables in place of options for parts of them.
+
+    Args:
+        argv: The arguments. A value is the next argument, or follows `=` in the same one.
+        parser: A parser of all settings, without other required arguments.
+        preset: The settings that options are laid over, nested.
+
+    Raises:
+        ConfigError: If a value is faulty.
+    """
+    kept, tables = list[str](), dict[str, dict[str, Any]]()
+    for words in _options(argv):
+        name = words[0].removeprefix("--")
+        table = table_of(name)
+        if table is None or len(words) < 2:
+            kept += words
+            continue
+        before = tables.get(table) or nest(table, _value_at(preset, table))
+        tables[table] = merge(before, nest(name, _typed(name, table, words[1], parser)))
+    for table, settings in tables.items():
+        kept += [f"--{table}", json.dumps(value_at(settings, table))]
+    return kept
+
+
+def _value_at(settings: Mapping[str, Any], table: str) -> Any:
+    try:
+        return value_at(settings, table)
+    except KeyError:
+        return {}
+
+
+def _options(argv: Sequence[str]) -> Iterator[list[str]]:
+    """Yield an option for a table, or a part of one, with its value; other arguments alone."""
+    arguments = iter(argv)
+    for word in arguments:
+        name, equals, value = word.partition("=")
+        if not word.startswith("--") or table_of(name.removeprefix("--")) is None:
+            yield [word]
+        elif equals:
+            yield [name, value]
+        else:
+            yield [name, *itertools.islice(arguments, 1)]
+
+
+def _typed(name: str, table: str, text: str, parser: ArgumentParser) -> Any:
+    """Read the value of an option for a table, an entry of it, or a setting of an entry."""
+    path = entry_path(table, name) if name != table else []
+    if not path:
+        return _parsed(table, text, parser)
+    entry, *setting = path
+    if setting:
+        within = ENTRY_SETTINGS[table] + ".".join(setting)
+        return _parsed(within, text, parser, where=f"{table}.{entry}: ")
+    if table in ENTRY_SETTINGS and "." in entry and not text.lstrip().startswith("{"):
+        first, _, rest = entry.partition(".")
+        raise ConfigError(unknown_field(ENTRY_SETTINGS[table] + rest, where=f"{table}.{first}"))
+    value = json.dumps(text) if fields_by_name()[table] == "dict[str, str]" else text
+    return _parsed(table, f"{{{json.dumps(entry)}: {value}}}", parser)[entry]
+
+
+def _parsed(setting: str, text: str, parser: ArgumentParser, where: str = "") -> Any:
+    from jsonargparse import ArgumentError
+
+    try:
+        parsed = parser.parse_args(with_lists([f"--{setting}", text]), defaults=False)
+    except ArgumentError as error:
+        raise ConfigError(where + fault_in_words(str(error), on_command_line=True)) from None
+    return value_at(parsed.as_dict(), setting)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from gvbsm.cli.first_word import read_first_word
 from gvbsm.cli.help import asks_for_all, asks_for_help, verb_help
-from gvbsm.cli.lists import with_baselines, with_lists
+from gvbsm.cli.lists import with_baselines, with_entries, with_lists
 from gvbsm.config import Config, ConfigError
 from gvbsm.config.build import from_parsed, settings_parser, to_dict
 from gvbsm.config.keys import (
@@ -127,7 +127,7 @@ def parse_run(verb: str, argv: list[str]) -> Parsed | None:
     from jsonargparse import ArgumentError
 
     named = bool(argv) and not argv[0].startswith("-")
-    start = read_first_word(argv[0], _given_ipc(argv)) if named else None
+    start = read_first_word(argv[0], given_ipc(argv)) if named else None
     if asks_for_help(argv):
         values = merge(to_dict(Config()), start.settings if start else {})
         rows = [(f"{item.name} {item.value}".strip(), item.text) for item in options_of(verb)]
@@ -138,8 +138,9 @@ def parse_run(verb: str, argv: list[str]) -> Parsed | None:
     parser = settings_parser(f"gvbsm {verb}")
     preset_settings = check_preset(parser, start.settings, argv[0])
     _set_defaults(parser, start.settings)
+    argv = with_baselines([long_option(argument) for argument in argv])
+    argv = with_lists(with_entries(argv, parser, start.settings))
     _add_options(parser, verb)
-    argv = with_lists(with_baselines([long_option(argument) for argument in argv]))
     try:
         parsed = parser.parse_args(argv)
     except ArgumentError as error:
@@ -160,7 +161,7 @@ def parse_run(verb: str, argv: list[str]) -> Parsed | None:
     return Parsed(config, workdir, "--quiet" in flags, origin, request, log_format, flags)
 
 
-def _given_ipc(argv: list[str]) -> int | None:
+def given_ipc(argv: list[str]) -> int | None:
     """Images per class by the last `--ipc`; None if there is none, or it is not a number."""
     text = ""
     for argument, following in itertools.zip_longest(argv, argv[1:], fillvalue=""):

@@ -5,8 +5,8 @@ from __future__ import annotations
 import itertools
 
 from gvbsm.cli.help import asks_for_help
-from gvbsm.cli.lists import with_lists
-from gvbsm.cli.parsing import check_preset, explain, long_option, start_log
+from gvbsm.cli.lists import with_entries, with_lists
+from gvbsm.cli.parsing import check_preset, explain, given_ipc, long_option, start_log
 from gvbsm.cli.starting import Others
 from gvbsm.config import ConfigError
 from gvbsm.config.build import settings_parser
@@ -29,20 +29,20 @@ def sweep_verb(argv: list[str], others: Others) -> int:
     names = list(itertools.takewhile(lambda argument: not argument.startswith("-"), argv))
     if len(names) != 2:
         raise ConfigError(f"gvbsm sweep STUDY PRESET ..., got {' '.join(names) or 'neither'}")
+    study, preset = names
     parser = settings_parser("gvbsm sweep")
+    arguments = [long_option(argument) for argument in argv[2:]]
+    arguments = with_lists(with_entries(arguments, parser, read_preset(preset, given_ipc(argv))))
     parser.add_argument("--workdir", type=str)
     parser.add_argument("--repeat", type=int)
     parser.add_argument("--quiet", action="store_true")
     parser.add_argument("--log-format", type=Style)
     try:
-        parsed = parser.parse_args(
-            with_lists([long_option(argument) for argument in argv[2:]]), defaults=False
-        )
+        parsed = parser.parse_args(arguments, defaults=False)
     except ArgumentError as error:
         raise ConfigError(explain(str(error))) from None
     options = parsed.as_dict()
     quiet, log_format = bool(options.pop("quiet", False)), options.pop("log_format", None)
-    study, preset = names
     folder = user_path(options.pop("workdir", None) or usual_workdir(preset, "sweep-"))
     repeat = options.pop("repeat", 1)
     settings = read_preset(preset, options.get("ipc"))

@@ -74,7 +74,7 @@ def _typed(settings: dict[str, Any], where: str) -> dict[str, Any]:
 
     check_names(settings, where)
     try:
-        return dict(_parser().parse_object(settings, defaults=False).as_dict())
+        return dict(_parser().parse_object(plain(settings), defaults=False).as_dict())
     except ArgumentError as error:
         raise ConfigError(fault_in_words(str(error))) from None
 
@@ -184,6 +184,7 @@ def as_config(
     """
     over = nested(plain(changes or {}))
     if isinstance(settings, Config):
+        over = merge(to_dict(settings), over)
         settings = replaced(settings, _typed(over, where="the settings"))
         return validate(_with_typed_tables(settings))
     if isinstance(settings, str):

@@ -259,13 +259,13 @@ def faults_of_batch_labels(config: Config) -> Iterator[str]:
 
 def _label_faults(config: Config) -> Iterator[str | None]:
     labels, batch = config.labels, config.evaluation.batch_size
-    if not labels.store and labels.batch_size != batch:
+    if labels.batchnorm == "batch":
+        yield from faults_of_batch_labels(config)
+    elif not labels.store and labels.batch_size != batch:
         yield (
             "labels.store=false labels each training batch as it comes, so labels.batch_size "
             f"({labels.batch_size}) must equal evaluation.batch_size ({batch})"
         )
-    if labels.batchnorm == "batch":
-        yield from faults_of_batch_labels(config)
     if labels.views.tiles > 1 and labels.views.crop != "resized":
         yield (
             f"labels.views.tiles={labels.views.tiles} crops inside of tiles, but labels.views.crop "

@@ -24,14 +24,41 @@ PATH_WORDS = {  # settings that name a file or folder -> what is shown in the pl
 }
 
 
+ENTRY_SETTINGS = {"squeeze.settings_of": "squeeze.", "baselines.overrides": ""}
+"""Table whose entries are settings -> what the dotted names of these settings begin with."""
+
+
+class TableEntries(dict[Any, Any]):
+    """What dotted names change in a table: single entries, or single settings of an entry.
+
+    Laid over a table, it leaves the others as they are; a plain mapping replaces the whole table.
+    """
+
+
 def merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
-    """Lay the nested settings `over` upon `base`; lists, scalars and tables are replaced whole."""
+    """Lay the nested settings `over` upon `base`; lists, scalars and tables are replaced whole.
+
+    Of a table that `TableEntries` are laid over, these entries alone are.
+    """
     merged = dict(base)
     for key, value in over.items():
-        old = merged.get(key)
-        nested = isinstance(old, dict) and _is_nested(key, value)
-        merged[key] = merge(old, value) if nested and old is not None else value
+        old: Any = merged.get(key)
+        if isinstance(value, TableEntries) and isinstance(old, dict):
+            merged[key] = _with_entries(old, value)
+        else:
+            nested = isinstance(old, dict) and _is_nested(key, value)
+            merged[key] = merge(old, value) if nested else value
     return merged
+
+
+def _with_entries(table: dict[Any, Any], entries: TableEntries) -> dict[Any, Any]:
+    joined = type(table)(table)
+    for name, value in entries.items():
+        old = joined.get(name)
+        if isinstance(old, dict) and isinstance(value, TableEntries):
+            value = _with_entries(old, value)
+        joined[name] = value
+    return joined
 
 
 def check_names(settings: dict[str, Any], where: str) -> None:
@@ -79,6 +106,12 @@ def setting_of(name: str) -> str:
     kinds, parts = fields_by_name(), name.split(".")
     above = (".".join(parts[:count]) for count in range(1, len(parts)))
     return next((key for key in above if kinds.get(key, "").startswith("dict[")), name)
+
+
+def table_of(name: str) -> str | None:
+    """Return the table that a dotted name is, or belongs to; None for any other setting."""
+    setting = setting_of(name)
+    return setting if fields_by_name().get(setting, "").startswith("dict[") else None
 
 
 def _is_nested(key: str, value: Any) -> bool:
@@ -145,15 +178,45 @@ def without_paths(settings: dict[str, Any]) -> dict[str, Any]:
 
 
 def nest(key: str, value: Any) -> dict[str, Any]:
-    """Return nested settings that hold one value, at a dotted key."""
-    first, _, rest = key.partition(".")
-    return {first: nest(rest, value) if rest else value}
+    """Return nested settings that hold one value, at a dotted key.
+
+    The key may name an entry of a table, such as `evaluation.lr_of.resnet18`, or a setting of an
+    entry, such as `squeeze.settings_of.resnet18.epochs`.
+    """
+    table = setting_of(key)
+    if table != key:
+        for name in reversed(entry_path(table, key)):
+            value = TableEntries({name: value})
+    for name in reversed(table.split(".")):
+        value = {name: value}
+    return dict(value)
+
+
+def entry_path(table: str, key: str) -> list[Any]:
+    """Return what a dotted key names in a table: an entry, and the setting of it, if any.
+
+    Names of networks may have dots: `squeeze.settings_of.timm/resnet18.tv_in1k.epochs` names the
+    epochs of `timm/resnet18.tv_in1k`.
+
+    Args:
+        table: Dotted name of the table.
+        key: The key, which begins with it.
+    """
+    path = key.removeprefix(f"{table}.")
+    if table in ENTRY_SETTINGS:
+        parts = path.split(".")
+        for count in range(1, len(parts)):
+            name = ENTRY_SETTINGS[table] + ".".join(parts[count:])
+            if setting_of(name) in fields_by_name():
+                return [".".join(parts[:count]), *parts[count:]]
+    is_number = fields_by_name()[table].startswith("dict[int") and path.isdecimal()
+    return [int(path) if is_number else path]
 
 
 def nested(settings: Mapping[Any, Any]) -> dict[str, Any]:
     """Return settings with their dotted keys unfolded; later ones take precedence.
 
-    Keys of tables, such as `torchvision/resnet18.tv`, stay as they are.
+    Keys inside of tables, such as `torchvision/resnet18.tv`, stay as they are.
     """
     result: dict[str, Any] = {}
     for key, value in settings.items():
