@@ -1,5 +1,7 @@
 """`gvbsm.run` as people call it: presets with changes, pictures, networks of their own."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -152,6 +154,21 @@ def test_a_path_of_pictures_gets_settings_that_fit_the_budget(called, quick_choi
 def test_a_budget_makes_any_preset_smaller(called, quick_choice):
     config = called("digits", budget="100s")[0]
     assert config.labels.epochs <= 90 < as_config("digits").labels.epochs
+
+
+def test_a_budget_keeps_what_a_mapping_lays_over_its_preset(called, quick_choice):
+    given = {"preset": "digits", "squeeze": {"epochs": 7}, "ipc": 2}
+    config = called(given, budget="100s")[0]
+    assert (config.squeeze.epochs, config.ipc) == (7, 2)
+    assert config.labels.epochs <= 90
+    assert called({**given, "ipc": 3}, budget="100s")[0].ipc == 3  # in the same work directory
+
+
+def test_settings_are_chosen_again_when_their_file_has_changed(called, quick_choice):
+    file = Path("my.yaml")
+    for ipc in (1, 1, 2):
+        file.write_text(f"data: {{name: digits}}\nipc: {ipc}\n")
+        assert called(str(file), budget="100s")[0].ipc == ipc
 
 
 @pytest.mark.parametrize("named", [{"data": (X, Y)}, {"config": {"data.name": "digits"}}])

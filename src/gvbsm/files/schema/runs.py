@@ -204,9 +204,13 @@ class ChosenForms(Manifest):
 
 
 class ChosenSettings(Manifest):
-    """`budget.json`: what was asked for, and the settings; they are validated as settings later."""
+    """`budget.json`: what was asked for, and the settings; they are validated as settings later.
+
+    `before` is the hash of the settings that were fitted; older files lack it.
+    """
 
     request: dict[str, Any]
+    before: str | None = None
     facts: dict[str, Any]
     settings: dict[str, Any]
 

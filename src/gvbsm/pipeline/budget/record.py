@@ -1,8 +1,8 @@
 """Keep the settings that were chosen for a budget in the work directory, and read them again.
 
 `budget.json` holds what was asked for and what was chosen, so that the same command goes on with
-the same settings. `settings.yaml` holds the settings for people: to read, edit and run. Nothing
-here imports torch.
+the same settings, unless a settings file that it names has changed. `settings.yaml` holds the
+settings for people: to read, edit and run. Nothing here imports torch.
 """
 
 from __future__ import annotations
@@ -13,9 +13,9 @@ from typing import Any
 
 from gvbsm.config import Config
 from gvbsm.config.build import build_config, settings_lines, to_dict
-from gvbsm.config.fields import replaced, without_effect
+from gvbsm.config.fields import replaced, settings_in, without_effect
 from gvbsm.config.keys import nested, value_at
-from gvbsm.files.artifacts import atomic, check_replaceable, read_json, write_json
+from gvbsm.files.artifacts import atomic, check_replaceable, fingerprint, read_json, write_json
 from gvbsm.files.schema import ChosenSettings, checked
 from gvbsm.pipeline.budget.request import Request
 from gvbsm.store.workdir import Workspace
@@ -27,8 +27,8 @@ def recorded_settings(config: Config, request: Request, workdir: Path) -> Config
     """Return the settings that were chosen for the same request before; None if there are none.
 
     Args:
-        config: The settings of this command. The recorded ones get those of its settings on which
-            the results do not depend, such as the number of threads.
+        config: The settings of this command, before they are fitted. The recorded ones get those of
+            its settings on which the results do not depend, such as the number of threads.
         request: What is asked for.
         workdir: The work directory.
 
@@ -39,7 +39,7 @@ def recorded_settings(config: Config, request: Request, workdir: Path) -> Config
     if not path.is_file():
         return None
     record = checked(ChosenSettings, read_json(path), path)
-    if record.request != request.as_json():
+    if record.request != request.as_json() or record.before not in (None, _digest(config)):
         return None
     of_this_command = {name: value_at(config, name) for name in without_effect(Config())}
     return replaced(build_config(record.settings), nested(of_this_command))
@@ -55,13 +55,21 @@ def check_keepable(workdir: Path) -> None:
         check_replaceable(workdir / name)
 
 
+def _digest(config: Config) -> str:
+    """Hash the settings on which the results depend."""
+    ignored = without_effect(config)
+    settings = {name: value for name, _, value in settings_in(config) if name not in ignored}
+    return fingerprint(settings)
+
+
 def keep_settings(
-    config: Config, request: Request, facts: Mapping[str, Any], workdir: Path
+    config: Config, before: Config, request: Request, facts: Mapping[str, Any], workdir: Path
 ) -> Path:
     """Write both files; return the path of `settings.yaml`.
 
     Args:
         config: The chosen settings.
+        before: The settings that were fitted: those of the preset, with those that are given.
         request: What they were chosen for.
         facts: What is known about the pictures, JSON-like.
         workdir: The work directory.
@@ -74,8 +82,8 @@ def keep_settings(
     path = workdir / SETTINGS
     with atomic(path) as draft:
         draft.write_text(settings_text(config), encoding="utf-8")
-    record = {"request": request.as_json(), "facts": dict(facts), "settings": settings}
-    write_json(workdir / NAME, record)
+    asked = {"request": request.as_json(), "before": _digest(before)}
+    write_json(workdir / NAME, {**asked, "facts": dict(facts), "settings": settings})
     return path
 
 

@@ -49,5 +49,5 @@ def settle_budget(
     with torch_defaults():
         chosen, facts = choose_settings(config, request, processes, workdir)
     if keep:
-        log.info("settings: %s", keep_settings(chosen, request, facts, workdir))
+        log.info("settings: %s", keep_settings(chosen, config, request, facts, workdir))
     return chosen
