@@ -208,6 +208,8 @@ def _read_call(
     base, changes, pictures = _with_pictures(config, data, changes)
     changed = [*flatten(nested(changes))]
     preset, usual = _preset_of(base), None
+    if preset is not None and isinstance(base, Mapping):  # the others of its entries are changes
+        changed += flatten(nested({key: base[key] for key in base if key != "preset"}))
     named = isinstance(base, str | Path) and str(base) not in preset_names()
     if named and is_pictures(path := user_path(str(base))):
         base, usual = settings_of(path)
