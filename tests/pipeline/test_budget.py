@@ -16,7 +16,15 @@ from gvbsm.data.pixels import Normalization
 from gvbsm.engine.device import Runtime
 from gvbsm.pipeline.budget import mirror
 from gvbsm.pipeline.budget.request import parse_duration
-from gvbsm.pipeline.budget.rules import BATCH, DataFacts, Span, recipe, scaled, sides
+from gvbsm.pipeline.budget.rules import (
+    BATCH,
+    DataFacts,
+    Span,
+    recipe,
+    scaled,
+    sides,
+    with_forgetting,
+)
 from gvbsm.pipeline.budget.search import MARGIN, SIDE_EFFORT, choose
 
 OWN = as_config("own")
@@ -181,6 +189,15 @@ def test_a_preset_is_scaled_but_for_what_is_given():
     assert least.evaluation == config.evaluation
     assert least.synthesis.iterations == config.synthesis.iterations // 50
     assert least.labels.epochs == config.labels.epochs // 50
+
+
+@pytest.mark.parametrize("section", ["baselines", "continual"])
+def test_forgetting_gets_two_epochs_where_teachers_have_one(section):
+    few = replaced(own(FACTS, 32, 0.0), {section: {"methods": ("forgetting-soft",)}})
+    assert squeeze_of(few.squeeze, few.squeeze.backbones[0]).epochs == 1
+    assert with_forgetting(few).coreset.epochs == 2
+    other = replaced(few, {section: {"methods": ("random-soft",)}})
+    assert with_forgetting(other) == other
 
 
 def test_mirror_images_do_harm_only_beyond_chance_and_noise():

@@ -164,6 +164,14 @@ def test_a_budget_keeps_what_a_mapping_lays_over_its_preset(called, quick_choice
     assert called({**given, "ipc": 3}, budget="100s")[0].ipc == 3  # in the same work directory
 
 
+def test_a_budget_leaves_the_epochs_that_forgetting_needs(called, quick_choice):
+    given = {"baselines.methods": ["forgetting-soft"]}
+    config = called("digits", budget="5s", **given)[0]
+    assert (config.squeeze.epochs, config.coreset.epochs) == (1, 2)
+    longer = called("digits", "runs/longer", budget="5s", **given, **{"coreset.epochs": 5})[0]
+    assert longer.coreset.epochs == 5
+
+
 def test_settings_are_chosen_again_when_their_file_has_changed(called, quick_choice):
     file = Path("my.yaml")
     for ipc in (1, 1, 2):

@@ -107,9 +107,9 @@ def _own(
     is_running = request.given.get("labels.batchnorm") == "running"
     by_batch = not is_running and not any(faults_of_batch_labels(asked))
     chosen = rules.recipe(teachers, facts, config.ipc, side, effort, by_batch)
-    return validate(replaced(replaced(asked, chosen), given))
+    return validate(rules.with_forgetting(replaced(replaced(asked, chosen), given)))
 
 
 def _scaled(config: Config, request: Request, _side: int, effort: float) -> Config:
     """The settings of another preset at an effort."""
-    return validate(rules.scaled(config, effort, request.given))
+    return validate(rules.with_forgetting(rules.scaled(config, effort, request.given)))

@@ -10,9 +10,11 @@ import math
 from collections.abc import Collection
 from typing import Any, NamedTuple
 
-from gvbsm.config import Config
+from gvbsm.config import BY_FORGETTING, Config
+from gvbsm.config.build import selection_of, squeeze_of
 from gvbsm.config.fields import replaced, settings_in
 from gvbsm.config.keys import nested
+from gvbsm.config.settled import coreset_teacher
 
 SIDES = {"cpu": (32, 48, 64), "cuda": (64, 96, 128, 224)}  # pixels that are offered on a device
 SMALL_SIDE = 16  # pixels, up to which views and networks are those of the digits
@@ -155,3 +157,15 @@ def scaled(config: Config, effort: float, fixed: Collection[str]) -> Config:
         if item.metadata.get("reducible") and name not in {*fixed, "evaluation.seeds"}
     }
     return replaced(config, nested(changes))
+
+
+def with_forgetting(config: Config) -> Config:
+    """Return settings whose training for forgetting has two epochs, where it would have one.
+
+    A selection by forgetting needs them, and a small effort leaves the teachers a single one.
+    """
+    methods = (config.method, *config.baselines.methods, *config.continual.methods)
+    epochs = config.coreset.epochs or squeeze_of(config.squeeze, coreset_teacher(config)).epochs
+    if epochs > 1 or {*BY_FORGETTING}.isdisjoint(map(selection_of, methods)):
+        return config
+    return replaced(config, {"coreset": {"epochs": 2}})
