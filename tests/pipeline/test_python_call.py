@@ -164,6 +164,12 @@ def test_a_budget_keeps_what_a_mapping_lays_over_its_preset(called, quick_choice
     assert called({**given, "ipc": 3}, budget="100s")[0].ipc == 3  # in the same work directory
 
 
+def test_teachers_that_are_given_also_label(called, quick_choice):
+    given = {"squeeze.backbones": ["convnet8_d1", "convnet128"]}
+    labels = called("mine.npz", budget="5m", ipc=10, **given)[0].labels
+    assert (labels.backbones, labels.batchnorm) == (("convnet128",), "running")
+
+
 def test_a_budget_leaves_the_epochs_that_forgetting_needs(called, quick_choice):
     given = {"baselines.methods": ["forgetting-soft"]}
     config = called("digits", budget="5s", **given)[0]
