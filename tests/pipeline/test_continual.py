@@ -401,6 +401,7 @@ def test_stopped_and_resumed_results_are_the_same_files(
         ({"continual": {"steps": 10}, "ipc": 1}, "has a single image"),
         ({"continual": {"students": ["resnet8"]}}, "did you mean resnet18"),
         ({"method": "sre2l", "baselines": {"methods": []}}, r"set continual\.methods to \[\]"),
+        ({"continual": {"methods": ["forgetting-soft"]}}, r"coreset\.epochs must be at least 2"),
     ],
 )
 def test_what_cannot_succeed_is_told_before_any_work(tmp_path, settings, words):

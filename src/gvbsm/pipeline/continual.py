@@ -176,6 +176,17 @@ def at_step(config: Config, images: int) -> Config:
     )
 
 
+def _methods_of(config: Config) -> Iterator[tuple[str, Config]]:
+    """Yield the name and the settings of the run's own method, and of those beside it.
+
+    Raises:
+        ConfigError: If the settings of a baseline are faulty.
+    """
+    yield config.method, config
+    for method in dict.fromkeys(config.continual.methods):
+        yield method, for_method(config, method)
+
+
 class Protocol:
     """The protocol on one work directory.
 
@@ -189,6 +200,7 @@ class Protocol:
     def __init__(self, run: Run) -> None:
         with run.processes.checking():
             check_continual(run.config, run.data)
+            self._methods = tuple(_methods_of(run.config))
         self._run, config, classes = run, run.config.continual, len(run.data.class_names)
         self._students = config.students or run.config.evaluation.students[:1]
         self._counts = classes_seen(classes, config.steps)
@@ -206,7 +218,7 @@ class Protocol:
         )
         rows = []
         results: dict[str, Any] = {}
-        for method, config in self._methods():
+        for method, config in self._methods:
             image_sets = [self._make_images(config, number) for number in range(len(self._orders))]
             for student in self._students:
                 curves = self._curves(image_sets, student)
@@ -215,12 +227,6 @@ class Protocol:
                 if self._run.processes.leads:
                     write_json(self._run.workspace.continual, results)
         return results
-
-    def _methods(self) -> Iterator[tuple[str, Config]]:
-        config = self._run.config
-        yield config.method, config
-        for method in dict.fromkeys(config.continual.methods):
-            yield method, for_method(config, method)
 
     def _image_set(self, config: Config, number: int) -> ImageSet:
         """The set of a method for an order; each order has its own selection of random pictures."""
