@@ -3,6 +3,7 @@
 import itertools
 import logging
 import re
+import shutil
 from contextlib import suppress
 from dataclasses import replace
 from statistics import fmean
@@ -235,6 +236,15 @@ def test_rows_are_the_single_results_and_the_average_is_over_the_steps(finished)
         assert row["average"]["mean"] == pytest.approx(sum(curves) / 2)
         assert row["average"]["std"] == pytest.approx(abs(curves[0] - curves[1]) / 2**0.5)
     assert len(list((workdir / "continual").iterdir())) == 3 * 2 * 3
+
+
+def test_rows_count_the_times_of_their_own_orders(finished, tmp_path):
+    workdir = shutil.copytree(finished[0], tmp_path / "w")
+    seconds = Workspace(workdir).seconds()
+    fewer = run_continual(merge(SETTINGS, {"continual": {"orders": 1}}), workdir, quiet=True)
+    for row in fewer["rows"]:
+        start = f"continual/{row['method']}/{STUDENT}/0/"
+        assert row["seconds"] == pytest.approx(sum(seconds[f"{start}{count}"] for count in COUNTS))
 
 
 def test_each_order_draws_its_own_random_pictures(finished):

@@ -50,6 +50,17 @@ def test_rows_name_the_classes_with_other_numbers_of_images():
         ResultRow.model_validate(row)
 
 
+def test_rows_leave_out_the_times_of_students_that_are_asked_for_no_more():
+    students, full = {("gvbsm", "a"): [history(40.0)]}, {"a": [history(90.0)]}
+    seconds = {
+        f"{stage}/a/{seed}": 2.0 for stage in ("evaluation/gvbsm", "full") for seed in (0, 4)
+    }
+    runtime = Runtime(torch.device("cpu"), "fp32", 0)
+    results = collect(Config(ipc=5), students, full, {}, seconds, {}, runtime)
+    assert [row["seconds"] for row in results["rows"]] == [2.0, 2.0]
+    assert results["seconds"]["evaluation"] == 4.0  # all that was spent here
+
+
 def test_rows_take_the_last_epoch_and_report_the_best_beside_it():
     students = {
         ("gvbsm", "convnet128"): [history(10.0, 60.0), history(70.0, 62.0), history(1.0, 64.0)],

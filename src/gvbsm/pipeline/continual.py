@@ -347,7 +347,10 @@ class Protocol:
             **ipc_entries(config),
             "steps": [spread(list(values)) for values in zip(*curves, strict=True)],
             "average": spread([fmean(curve) for curve in curves]),
-            "seconds": sum_seconds(seconds, f"continual/{method}/{student}/"),
+            "seconds": sum(
+                sum_seconds(seconds, f"continual/{method}/{student}/{number}/", self._counts)
+                for number in range(len(self._orders))
+            ),
         }
 
     def _results(self, rows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:

@@ -200,13 +200,13 @@ def _train_early(run: Run, epochs: int, quiet: bool) -> list[dict[str, Any]]:
     early = Run(config, run.workdir / EARLY, quiet, run.data, run.origin, stages=["full"])
     with early.at_work():
         train_full(early.context)
-    seconds = early.workspace.seconds()
+    seconds, seeds = early.workspace.seconds(), range(early.config.evaluation.seeds)
     return [
         {
             "method": EARLY,
             "student": student,
             "top1": spread([history["top1"][-1] for history in histories]),
-            "seconds": sum_seconds(seconds, f"full/{student}/"),
+            "seconds": sum_seconds(seconds, f"full/{student}/", seeds),
         }
         for student, histories in read_full(early.config, early.recipes, early.workspace).items()
     ]

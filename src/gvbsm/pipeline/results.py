@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import platform
 import statistics as standard_statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from importlib.metadata import version
 from typing import Any
 
@@ -48,18 +48,25 @@ def collect(
         `config`; `versions`. `Run` adds the `skipped` pictures, `notes` on assumptions about the
         data, how the `data` were read, and the `origin` of the settings.
     """
+    seeds = range(config.evaluation.seeds)
     rows = [
         _row(
             method,
             student,
             ipc_entries(config),
             results,
-            sum_seconds(seconds, f"evaluation/{method}/{student}/"),
+            sum_seconds(seconds, f"evaluation/{method}/{student}/", seeds),
         )
         for (method, student), results in students.items()
     ]
     rows += [
-        _row("full", student, {"ipc": None}, results, sum_seconds(seconds, f"full/{student}/"))
+        _row(
+            "full",
+            student,
+            {"ipc": None},
+            results,
+            sum_seconds(seconds, f"full/{student}/", seeds),
+        )
         for student, results in full.items()
     ]
     rows += [
@@ -69,7 +76,7 @@ def collect(
     return {
         "rows": rows,
         "seconds": {
-            stage: sum_seconds({f"{name}/": s for name, s in seconds.items()}, f"{stage}/")
+            stage: sum(s for name, s in seconds.items() if f"{name}/".startswith(f"{stage}/"))
             for stage in TIMED
         },
         "pictures": dict(pictures),
@@ -138,9 +145,12 @@ def _corruptions(students: Sequence[Mapping[str, Any] | None]) -> dict[str, Any]
     return {"corruptions": entry}
 
 
-def sum_seconds(seconds: Mapping[str, float], start: str) -> float:
-    """Sum the times whose names begin with `start`."""
-    return sum(value for name, value in seconds.items() if name.startswith(start))
+def sum_seconds(seconds: Mapping[str, float], start: str, numbers: Iterable[int]) -> float:
+    """Sum the times whose names are `start` and one of the numbers.
+
+    A work directory also holds times of students that its settings no longer ask for.
+    """
+    return sum(seconds.get(f"{start}{number}", 0.0) for number in numbers)
 
 
 def spread(values: list[float]) -> dict[str, Any]:
