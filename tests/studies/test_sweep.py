@@ -262,6 +262,13 @@ def test_faults_are_told_before_any_work(folder, tmp_path, monkeypatch):
         swept(folder, tmp_path / "w", options={"evaluation": {"students": ["convnet8_d9"]}})
     with pytest.raises(DataError, match="500 images of 1 crop"):
         swept(folder, tmp_path / "w", options={"ipc": 500, "synthesis": {"init": "crops"}})
+    unlike = {"evaluation": {"batch_size": 4}, "labels": {"batch_size": 8}}
+    baselines = {"draws": 2, "methods": ["random-unaugmented"]}
+    (folder / "late.yaml").write_text(
+        yaml.safe_dump({**STUDY, "base": {}, "paper": [], "grid": {"ipc": [1], "seed": [0]}})
+    )
+    with pytest.raises(ConfigError, match="labels each training batch as it comes"):
+        swept(folder, tmp_path / "w", "late.yaml", options={**unlike, "baselines": baselines})
     assert not (tmp_path / "w").exists()
 
 

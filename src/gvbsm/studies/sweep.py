@@ -30,7 +30,7 @@ from gvbsm.engine.processes import join
 from gvbsm.engine.torch_defaults import torch_defaults
 from gvbsm.files.artifacts import fingerprint, write_json
 from gvbsm.files.schema import Results, checked_header, checked_json
-from gvbsm.pipeline.evaluated_sets import needed_teachers
+from gvbsm.pipeline.evaluated_sets import evaluated_sets, needed_teachers
 from gvbsm.pipeline.preflight import check_feasible, load_data
 from gvbsm.pipeline.results import spread
 from gvbsm.pipeline.run import Run
@@ -163,10 +163,11 @@ class _PointRuns:
         self._data: dict[DataConfig, ImageData] = {}
 
     def check(self, config: Config) -> None:
-        """Check that the data can be read, all networks built, and that no class is too small."""
+        """Check the data, all networks, the settings of baselines, and the size of classes."""
         if config.baselines.sets:
             raise ConfigError("a sweep does not read baselines.sets; leave it out")
         check_feasible(config, self._data_of(config))
+        list(evaluated_sets(config, self.directory))
 
     def run(
         self, study: str, point: Point
