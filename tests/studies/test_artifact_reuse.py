@@ -133,6 +133,15 @@ def test_library__leaves_out_what_is_damaged_or_gone(first, tmp_path):
     assert read_json(second / "labels/index.json")["recipe"] == LABELS
 
 
+def test_library__has_the_students_of_all_pictures(tmp_path):
+    recipe, name = {"stage": "full", "student": "convnet8_d1"}, "baselines/full/convnet8_d1-0.json"
+    write_json(tmp_path / "first" / name, {"recipe": recipe})
+    second = tmp_path / "second"
+    student = Artifact(second / name, recipe, "full/convnet8_d1/0")
+    assert Library(tmp_path).link(Workspace(second), [student]) == 1
+    assert student.exists()
+
+
 def test_add__offers_what_is_there_by_now(tmp_path):
     library = Library(tmp_path)
     fill(tmp_path / "first")

@@ -39,6 +39,7 @@ PATTERNS = (
     "**/synthesis/images.safetensors",
     *(f"**/{folder}/index.json" for folder in (FOLDER, *OTHER_FOLDERS.values())),
     "**/evaluation/*.json",
+    "baselines/full/*.json",
 )
 # In these folders all files beside an artifact belong to it.
 WHOLE_FOLDERS = ("synthesis", FOLDER, *OTHER_FOLDERS.values())
