@@ -283,6 +283,7 @@ def test_recipes__curriculum_depends_on_all_that_it_is_made_from():
         {"evaluation": {"seeds": 4}},
         {"evaluation": {"tests": 1}},
         {"baselines": {"draws": 2}},
+        {"labels": {"storage": {"bits": 8}}},
     ):
         assert "images" not in changed(settings, "curriculum-soft"), settings
 

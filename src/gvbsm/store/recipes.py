@@ -14,7 +14,13 @@ from typing import Any
 
 from gvbsm.backbones import code_of, weights_digest
 from gvbsm.backbones.output_names import names_digest
-from gvbsm.config import BY_DIFFICULTY, BY_FEATURES, Config, SqueezeConfig
+from gvbsm.config import (
+    BY_DIFFICULTY,
+    BY_FEATURES,
+    Config,
+    LabelStorageConfig,
+    SqueezeConfig,
+)
 from gvbsm.config.build import images_of, squeeze_of, to_dict
 from gvbsm.config.fields import names_in_recipe, names_of
 from gvbsm.config.settled import (
@@ -194,7 +200,10 @@ class Recipes:
 
     def _curriculum(self, image_set: ImageSet) -> Recipe:
         """The recipe of images of the run that real pictures complete."""
-        own, config = ImageSet(self._config, image_set.directory), self._config
+        # Teachers label the views of the filters as they come, however a run stores its labels.
+        labels = replace(self._config.labels, storage=LabelStorageConfig())
+        config = replace(self._config, labels=labels)
+        own = ImageSet(config, image_set.directory)
         student = self.student(own, config.evaluation.students[0], 0)
         student.pop("corruptions", None)  # filters are not tested on test pictures
         del student["evaluation"]["tests"]
