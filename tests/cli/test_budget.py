@@ -75,6 +75,13 @@ def test_settings_are_chosen_once_kept_and_run_again(pictures, capsys, caplog):
     assert "squeeze" not in caplog.text  # the same settings: no teacher is trained again
 
 
+def test_the_epochs_that_the_least_steps_ask_for_are_told(caplog):
+    caplog.set_level("INFO", "gvbsm")
+    steps = ["--labels.min_steps", "70"]  # of one batch each, at an image per class
+    assert main(["settings", "mine.npz", "--budget", "20m", *OPTIONS[:-2], *steps]) == 0
+    assert "labels of 70 epochs" in caplog.text
+
+
 def test_settings_are_printed_without_a_work_directory(pictures, capsys):
     assert main(["settings", "mine.npz", "--changed", "--budget", "20m", *OPTIONS[:-2]]) == 0
     printed = capsys.readouterr().out

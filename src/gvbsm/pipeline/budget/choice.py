@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -15,6 +16,7 @@ from gvbsm.config.fields import replaced
 from gvbsm.config.keys import nested
 from gvbsm.data.class_sizes import settle_ipc
 from gvbsm.data.datasets import ImageData, survey_dataset
+from gvbsm.data.epochs import settle
 from gvbsm.engine.device import Runtime, runtime_for
 from gvbsm.engine.progress.spelling import spell_count, spell_duration
 from gvbsm.pipeline.budget import rules
@@ -59,13 +61,13 @@ def choose_settings(
     else:
         facts = None
         choice = choose(partial(_scaled, config, request), [data.image_size], budget, predict)
-    _log_choice(choice, budget)
+    _log_choice(choice, budget, data.class_names)
     return choice.config, facts._asdict() if facts else {}
 
 
-def _log_choice(choice: Choice, budget: float) -> None:
+def _log_choice(choice: Choice, budget: float, class_names: Sequence[str]) -> None:
     """Log the settings that the effort decides, and the time that the run takes."""
-    config = choice.config
+    config = settle(choice.config, class_names)  # with the epochs that the least steps ask for
     settings = [
         f"teachers of {spell_count(config.squeeze.epochs, 'epoch')}",
         spell_count(config.synthesis.iterations, "iteration"),
