@@ -189,6 +189,13 @@ def test_a_preset_is_scaled_but_for_what_is_given():
     assert least.evaluation == config.evaluation
     assert least.synthesis.iterations == config.synthesis.iterations // 50
     assert least.labels.epochs == config.labels.epochs // 50
+    assert least.labels.min_steps == config.labels.min_steps == 0
+
+
+def test_the_least_steps_of_a_preset_are_scaled_with_its_epochs():
+    config = as_config("digits")
+    assert scaled(config, 0.0, ()).labels.min_steps == config.labels.min_steps // 50
+    assert scaled(config, 0.0, {"labels.min_steps"}).labels.min_steps == config.labels.min_steps
 
 
 @pytest.mark.parametrize("section", ["baselines", "continual"])

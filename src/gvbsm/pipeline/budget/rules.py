@@ -145,6 +145,8 @@ def _depth(side: int) -> str:
 def scaled(config: Config, effort: float, fixed: Collection[str]) -> Config:
     """Return the settings of a preset for an effort: what is `reducible` is made smaller.
 
+    So are the least steps, which decide the epochs of a small set.
+
     Args:
         config: The preset's settings, which effort 1 leaves as they are.
         effort: From 0 to 1, where the numbers are a fiftieth and the whole.
@@ -152,9 +154,10 @@ def scaled(config: Config, effort: float, fixed: Collection[str]) -> Config:
     """
     share = Span(1 / 50, 1.0).at(effort)
     changes = {
-        name: max(1, round(value * share))
+        name: max(min(value, 1), round(value * share))
         for name, item, value in settings_in(config)
-        if item.metadata.get("reducible") and name not in {*fixed, "evaluation.seeds"}
+        if item.metadata.get("reducible") or name == "labels.min_steps"
+        if name not in {*fixed, "evaluation.seeds"}
     }
     return replaced(config, nested(changes))
 
