@@ -198,6 +198,18 @@ def test_the_least_steps_of_a_preset_are_scaled_with_its_epochs():
     assert scaled(config, 0.0, {"labels.min_steps"}).labels.min_steps == config.labels.min_steps
 
 
+def test_epochs_of_labels_that_are_given_are_not_raised_by_least_steps():
+    def labels(given, ipc=10):
+        chosen = recipe(OWN.squeeze.backbones, FACTS, ipc, 32, 1.0, given=given)
+        return replaced(OWN, chosen).labels
+
+    assert labels({}).batchnorm == "batch"  # for 4,000 steps
+    few = labels({"labels.epochs": 300})
+    assert (few.epochs, few.min_steps, few.batchnorm) == (300, 0, "running")  # for 1,200
+    assert labels({"evaluation.batch_size": 100}).batchnorm == "batch"  # for the 2,500 at least
+    assert labels({"labels.epochs": 300, "labels.min_steps": 2500}).batchnorm == "batch"
+
+
 @pytest.mark.parametrize("section", ["baselines", "continual"])
 def test_forgetting_gets_two_epochs_where_teachers_have_one(section):
     few = replaced(own(FACTS, 32, 0.0), {section: {"methods": ("forgetting-soft",)}})

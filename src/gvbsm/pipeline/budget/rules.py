@@ -7,7 +7,7 @@ grows with the effort. docs/own_pictures.md has the measurement behind each rule
 from __future__ import annotations
 
 import math
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 from gvbsm.config import BY_FORGETTING, Config
@@ -17,6 +17,7 @@ from gvbsm.config.keys import nested
 from gvbsm.config.settled import coreset_teacher
 
 SIDES = {"cpu": (32, 48, 64), "cuda": (64, 96, 128, 224)}  # pixels that are offered on a device
+NOTHING: Mapping[str, Any] = {}
 SMALL_SIDE = 16  # pixels, up to which views and networks are those of the digits
 
 
@@ -80,6 +81,7 @@ def recipe(
     side: int,
     effort: float,
     by_batch: bool = True,
+    given: Mapping[str, Any] = NOTHING,
 ) -> dict[str, Any]:
     """Return nested settings, to be laid over those of the preset.
 
@@ -93,6 +95,8 @@ def recipe(
         effort: From 0, the cheapest run that is worth its time, to 1, the best.
         by_batch: Whether views may be labeled by their training batch. If not, the ConvNet labels
             alone.
+        given: Settings that the user has fixed, by dotted name: those of them that decide the steps
+            of a student are read.
     """
     matched, convnet = teachers
     convnet += _depth(side)
@@ -102,8 +106,10 @@ def recipe(
     matching = max(1, round(MATCHED_SHARE * _epochs(pictures, facts)))
     is_photo = facts.mirror and side > SMALL_SIDE
     least_crop = 0.08 if is_photo else 0.5  # of the area: half a digit is another digit
-    epochs, steps = round(LABEL_EPOCHS.at(effort)), round(LEAST_STEPS.at(effort))
-    steps_taken = max(epochs * math.ceil(ipc * facts.classes / BATCH), steps)
+    epochs = given.get("labels.epochs") or round(LABEL_EPOCHS.at(effort))
+    least = 0 if "labels.epochs" in given else round(LEAST_STEPS.at(effort))
+    steps, batch = given.get("labels.min_steps", least), given.get("evaluation.batch_size", BATCH)
+    steps_taken = max(epochs * math.ceil(ipc * facts.classes / batch), steps)
     both_label = by_batch and ipc >= BOTH_LABEL[0] and steps_taken >= BOTH_LABEL[1]
     strong = {"scale": (least_crop, 1.0), "flip": facts.mirror}
     chosen = {
