@@ -196,6 +196,18 @@ def test_sweep__equal_points_of_two_studies_are_one_run(folder, finished, tmp_pa
     }
 
 
+def test_sweep__points_of_other_pictures_have_folders_of_their_own(folder, tmp_path):
+    write_npz(folder / "more.npz", count=16, channels=1)
+    points = {name: {"data.root": str(folder / f"{name}.npz")} for name in ("tiny", "more")}
+    study = {"title": "pictures", "source": "none", "axes": ["pictures"], "points": points}
+    (folder / "roots.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
+    options = {"baselines": {"methods": []}}
+    found, again = (swept(folder, tmp_path, "roots.yaml", options=options) for _ in range(2))
+    folders = [point["folders"][0] for point in found["points"]]
+    assert [name.split("-")[1] for name in folders] == ["tiny", "more"]
+    assert [point["folders"][0] for point in again["points"]] == folders
+
+
 def snapshot(workdir):
     return {
         str(path.relative_to(workdir)): (path.stat().st_mtime_ns, path.stat().st_ino)

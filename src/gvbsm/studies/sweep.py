@@ -28,7 +28,7 @@ from gvbsm.data.datasets import ImageData
 from gvbsm.engine.device import runtime_for
 from gvbsm.engine.processes import join
 from gvbsm.engine.torch_defaults import torch_defaults
-from gvbsm.files.artifacts import fingerprint, write_json
+from gvbsm.files.artifacts import fingerprint, read_json, write_json
 from gvbsm.files.schema import Results, checked_header, checked_json
 from gvbsm.pipeline.evaluated_sets import evaluated_sets, needed_teachers
 from gvbsm.pipeline.preflight import check_feasible, load_data
@@ -194,14 +194,16 @@ class _PointRuns:
         return _pool(runs), folders, runs[-1].results["versions"]
 
     def _folder(self, name: str, config: Config) -> str:
-        """The folder for these settings, of whatever study, or the name of a new one."""
+        """The folder for these settings and pictures, of any study, or the name of a new one."""
         settings = to_dict(config)
         for key in without_effect(config):
             section, _, last = key.rpartition(".")
             del (value_at(settings, section) if section else settings)[last]
         digest = fingerprint(settings)[:12]
         points = self.directory / "points"
-        existing = sorted(points.glob(f"*-{digest}"))
+        pictures = self._data_of(config).fingerprint
+        found = sorted(points.glob(f"*-{digest}"))
+        existing = [folder for folder in found if _pictures_in(folder) in (None, pictures)]
         prefix = re.sub(r"[^A-Za-z0-9.=+-]+", "-", name)
         folder = existing[0] if existing else points / f"{prefix}-{digest}"
         return str(folder.relative_to(self.directory))
@@ -211,6 +213,12 @@ class _PointRuns:
             runtime = runtime_for(config, self._quiet, self.processes)
             self._data[config.data] = load_data(config, runtime)
         return self._data[config.data]
+
+
+def _pictures_in(folder: Path) -> str | None:
+    """Return the fingerprint of the pictures that a work directory belongs to, if it has begun."""
+    path = folder / "data.json"
+    return read_json(path)["fingerprint"] if path.is_file() else None
 
 
 class _PointRun:
