@@ -182,6 +182,14 @@ def test_plan__of_several_processes_deals_networks_and_shares_images():
     ) == pytest.approx(10 * 1000 * 2 / 3)
 
 
+def test_plan__gives_all_cores_to_the_teachers_that_are_needed():
+    needed = {"synthesis": {**BASE["synthesis"], "backbones": [A]}, "labels": {"backbones": [A]}}
+    plan = planned(
+        only("training"), ProcessPlan(4, shares_cores=True), **needed, baselines={"methods": []}
+    )
+    assert plan.seconds_of(f"squeeze/{A}") == pytest.approx(5 * 50 / 4**0.7)
+
+
 def test_processes__give_the_cores_of_idle_processes_to_the_others():
     assert ProcessPlan(4, shares_cores=True).shared(8.0, 1) == pytest.approx(8 / 4**0.7)
     assert ProcessPlan(4).shared(8.0, 1) == 8

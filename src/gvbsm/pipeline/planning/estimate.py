@@ -121,7 +121,7 @@ class _Estimate(Pieces):
                 cost, what = partial(self.testing, name), f"{name}, published weights"
             part = self.part(f"squeeze/{name}", "teachers", what, cost)
             parts.append(replace(part, nbytes=self.weight_bytes(name)))
-        return self.dealt(parts, len(config.squeeze.backbones), config.squeeze.parallel)
+        return self.dealt(parts, len(parts), config.squeeze.parallel)
 
     def statistics(self, sets: Sequence[EvaluatedSet]) -> list[PlannedPart]:
         """The statistics of all matched teachers, recorded in one pass over the pictures."""
