@@ -192,6 +192,12 @@ def test_a_preset_is_scaled_but_for_what_is_given():
     assert least.labels.min_steps == config.labels.min_steps == 0
 
 
+def test_epochs_of_teachers_that_are_given_are_those_of_both():
+    given = recipe(OWN.squeeze.backbones, FACTS, 1, 32, 1.0, given={"squeeze.epochs": 3})
+    assert given["squeeze"]["settings_of"] == {}
+    assert recipe(OWN.squeeze.backbones, FACTS, 1, 32, 1.0)["squeeze"]["settings_of"]
+
+
 def test_the_least_steps_of_a_preset_are_scaled_with_its_epochs():
     config = as_config("digits")
     assert scaled(config, 0.0, ()).labels.min_steps == config.labels.min_steps // 50

@@ -96,7 +96,7 @@ def recipe(
         by_batch: Whether views may be labeled by their training batch. If not, the ConvNet labels
             alone.
         given: Settings that the user has fixed, by dotted name: those of them that decide the steps
-            of a student are read.
+            of a student are read, and whether they have the epochs of the teachers.
     """
     matched, convnet = teachers
     convnet += _depth(side)
@@ -116,7 +116,7 @@ def recipe(
         "data.image_size": side,
         "squeeze.backbones": (matched, convnet),
         "squeeze.epochs": round(labeling),
-        "squeeze.settings_of": {matched: {"epochs": matching}},
+        "squeeze.settings_of": {} if "squeeze.epochs" in given else {matched: {"epochs": matching}},
         "squeeze.views": {"padding": max(1, side // 8), "flip": facts.mirror},
         "synthesis.iterations": round(ITERATIONS.at(effort)),
         "synthesis.views": strong,
