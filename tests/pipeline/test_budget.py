@@ -192,6 +192,16 @@ def test_a_preset_is_scaled_but_for_what_is_given():
     assert least.labels.min_steps == config.labels.min_steps == 0
 
 
+def test_the_epochs_of_single_teachers_are_scaled_too():
+    config = as_config("cifar10-best")
+    table = config.squeeze.settings_of
+    few = scaled(config, 0.0, ()).squeeze.settings_of
+    assert {name: own["epochs"] for name, own in few.items()} == dict.fromkeys(table, 1)
+    assert all({**few[name], "epochs": own["epochs"]} == own for name, own in table.items())
+    assert scaled(config, 1.0, ()).squeeze == config.squeeze
+    assert scaled(config, 0.0, {"squeeze.settings_of"}).squeeze.settings_of == table
+
+
 def test_epochs_of_teachers_that_are_given_are_those_of_both():
     given = recipe(OWN.squeeze.backbones, FACTS, 1, 32, 1.0, given={"squeeze.epochs": 3})
     assert given["squeeze"]["settings_of"] == {}

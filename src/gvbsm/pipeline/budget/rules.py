@@ -159,13 +159,22 @@ def scaled(config: Config, effort: float, fixed: Collection[str]) -> Config:
         fixed: Dotted names of settings that stay.
     """
     share = Span(1 / 50, 1.0).at(effort)
-    changes = {
+    changes: dict[str, Any] = {
         name: max(min(value, 1), round(value * share))
         for name, item, value in settings_in(config)
         if item.metadata.get("reducible") or name == "labels.min_steps"
         if name not in {*fixed, "evaluation.seeds"}
     }
+    if "squeeze.settings_of" not in fixed:
+        table = config.squeeze.settings_of.items()
+        changes["squeeze.settings_of"] = {name: _shortened(own, share) for name, own in table}
     return replaced(config, nested(changes))
+
+
+def _shortened(settings: Mapping[str, Any], share: float) -> dict[str, Any]:
+    """Return the settings of a single teacher with a share of their epochs, if they have any."""
+    epochs = {"epochs": max(1, round(settings["epochs"] * share))} if "epochs" in settings else {}
+    return {**settings, **epochs}
 
 
 def with_forgetting(config: Config) -> Config:
