@@ -93,6 +93,15 @@ FAULTS = [
         for severities in ((), (0,), (1, 6), (2, 2))
     ),
     ("baselines.overrides", {"sre2l": {"evaluation": {"corruptions": {"kinds": ["fog"]}}}}),
+    *(
+        (key, (*names, names[0]))
+        for key, names in (
+            ("squeeze.backbones", ("resnet18", "convnet128")),
+            ("evaluation.students", ("resnet18",)),
+            ("continual.students", ("resnet18",)),
+            ("baselines.methods", ("random-soft", "teacher")),
+        )
+    ),
     ("ipc_of", {"cat": 0}),
     ("ipc_of", {"cat": -3}),
     ("labels.weights", {"resnet18": -1.0}),

@@ -22,6 +22,9 @@ from gvbsm.config.fields import Interval, dotted_names_of, settings_in
 from gvbsm.config.keys import value_at
 from gvbsm.config.settled import labeling_teachers
 
+# A network or method that is named twice would be trained twice, and be counted as two students.
+NAMED_ONCE = ("squeeze.backbones", "evaluation.students", "continual.students", "baselines.methods")
+
 
 def faults(config: Config) -> Iterator[str]:
     """Yield one message for each fault of the settings; those of single networks are left out."""
@@ -221,9 +224,11 @@ def _backbone_faults(config: Config) -> Iterator[str]:
     teachers = config.squeeze.backbones
     if not teachers:
         yield "squeeze.backbones is empty; give at least one backbone"
-    for name in teachers:
-        if teachers.count(name) > 1:
-            yield f"squeeze.backbones names {name!r} twice"
+    for key in NAMED_ONCE:
+        names = value_at(config, key) or ()
+        for name in dict.fromkeys(names):
+            if names.count(name) > 1:
+                yield f"{key} names {name!r} twice; leave one out"
     if not config.evaluation.students:
         yield "evaluation.students is empty; give at least one backbone"
     if config.continual.students == ():

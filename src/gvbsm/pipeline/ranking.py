@@ -119,7 +119,7 @@ def run_ranking(
     """
     settings = as_config(config)
     models = settings.evaluation.students
-    if len(set(models)) < max(FEWEST, len(models)):
+    if len(models) < FEWEST:
         raise ConfigError(
             f"a ranking takes at least {FEWEST} different networks, got {', '.join(models)}: "
             "name them as --models A,B,C"
