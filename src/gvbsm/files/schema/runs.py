@@ -206,11 +206,11 @@ class ChosenForms(Manifest):
 class ChosenSettings(Manifest):
     """`budget.json`: what was asked for, and the settings; they are validated as settings later.
 
-    `before` is the hash of the settings that were fitted; older files lack it.
+    `before` is the hash of the settings that were fitted.
     """
 
     request: dict[str, Any]
-    before: str | None = None
+    before: str
     facts: dict[str, Any]
     settings: dict[str, Any]
 

@@ -39,7 +39,7 @@ def recorded_settings(config: Config, request: Request, workdir: Path) -> Config
     if not path.is_file():
         return None
     record = checked(ChosenSettings, read_json(path), path)
-    if record.request != request.as_json() or record.before not in (None, _digest(config)):
+    if record.request != request.as_json() or record.before != _digest(config):
         return None
     of_this_command = {name: value_at(config, name) for name in without_effect(Config())}
     return replaced(build_config(record.settings), nested(of_this_command))
