@@ -137,6 +137,15 @@ def test_to_dict_holds_json_types_alone():
 # Baselines
 
 
+def test_weights_of_a_baseline_alone_name_the_teachers_that_they_belong_to():
+    """`label_batch` takes one weight for each name, and would find none."""
+    weights = {"random-soft": {"labels": {"weights": {"resnet18": 2.0}}}}
+    config = build_config({"baselines": {"overrides": weights}})
+    assert for_method(config, "random-soft").labels.backbones == config.squeeze.backbones
+    assert config.labels.backbones is None
+    assert for_method(config, "herding-soft").labels.backbones is None
+
+
 def test_overrides_of_a_baseline_reach_it_alone_however_it_is_run(tmp_path):
     overrides = "{sre2l: {synthesis: {weight_batchnorm: 1.0}, labels: {epochs: 7}}}"
     mine = write(tmp_path, f"baselines: {{overrides: {overrides}}}")

@@ -21,7 +21,7 @@ from gvbsm.config.fields import names_of, replaced
 from gvbsm.config.given import plain
 from gvbsm.config.keys import check_names, fault_in_words, merge, nearest, nested
 from gvbsm.config.preset_files import read_preset, with_overrides
-from gvbsm.config.settled import coreset_teacher, settle_beta_dr
+from gvbsm.config.settled import coreset_teacher, settle_beta_dr, settle_teachers
 from gvbsm.config.yaml_files import NOWHERE, yaml_lines
 
 if TYPE_CHECKING:
@@ -210,7 +210,9 @@ def for_method(config: Config, method: Method) -> Config:
     """
     for settings in with_overrides(_typed_preset(method), config.baselines.overrides):
         config = replaced(config, settings)
-    return settle_beta_dr(validate(_with_backbones(config)))
+    config = settle_beta_dr(validate(_with_backbones(config)))
+    labels = settle_teachers(config.labels, config.squeeze.backbones)
+    return dataclasses.replace(config, labels=labels)
 
 
 @functools.cache
