@@ -188,6 +188,25 @@ def test_a_fault_in_the_overrides_names_the_baseline(overrides, message):
         build_config({"baselines": {"overrides": overrides}})
 
 
+def test_a_baseline_may_not_match_the_statistics_of_teachers_of_its_own():
+    """They are recorded of the teachers of the run's own images alone."""
+
+    def build(own, **synthesis):
+        overrides = {"sre2l": {"synthesis": {"weight_conv": 0.01, **synthesis}}}
+        chosen = {"backbones": own}
+        return build_config({"synthesis": chosen, "baselines": {"overrides": overrides}})
+
+    message = (
+        "overrides.sre2l: synthesis.backbones has resnet18, but statistics are recorded of the "
+        "teachers of the run's own images alone, ['wrn16_2']"
+    )
+    with pytest.raises(ConfigError, match=re.escape(message)):  # resnet18 is the first teacher
+        build(["wrn16_2"])
+    build(["wrn16_2"], weight_conv=0.0)
+    build(["wrn16_2"], backbones=["wrn16_2"])
+    build(None)
+
+
 def test_a_baseline_may_have_the_statistics_of_the_runs_own_images():
     overrides = {"sre2l": {"synthesis": {"weight_class": 0.5, "difficulty_groups": True}}}
     own = {"weight_class": 0.1, "difficulty_groups": True, "loop": "original"}

@@ -181,6 +181,46 @@ def test_check_feasible__difficulty_groups_need_pictures_and_batchnorm(data):
     check_feasible(uneven, data)
 
 
+@pytest.mark.parametrize(
+    ("name", "settings", "message"),
+    [
+        ("random-soft", {"labels": {"views": {"shuffle": 3}}}, r"shuffle must divide .* got 3$"),
+        ("random-soft", {"labels": {"storage": {"top_k": 9}}}, r"top_k keeps 9 logits"),
+        ("random-soft", {"evaluation": {"students": ["convnet8_d5"]}}, r"8"),
+        ("random-soft", {"evaluation": {"lr_of": {"resnt18": 1.0}}}, r"lr_of: unknown backbone"),
+        (
+            "sre2l",
+            {"synthesis": {"stages": 2, "stage_sizes": [4, 6]}},
+            r"must end with .* \[4, 6\]$",
+        ),
+        ("sre2l", {"synthesis": {"init": "crops", "crop_tiles": 2}}, r"44 crops of class"),
+        ("sre2l", {"synthesis": {"extra": "no.py:term"}}, r"no\.py cannot be read"),
+    ],
+)
+def test_check_feasible__settings_of_a_baseline_alone(data, name, settings, message):
+    def of_baseline(methods):
+        baselines = {"methods": methods, "overrides": {name: settings}}
+        return config(ipc=11, baselines=baselines, continual={"methods": []})
+
+    few = replace(data.train, labels=torch.tensor([0] * 13 + [1] * 13 + [2] * 9 + [3] * 5))
+    with pytest.raises(ConfigError, match=rf"^baselines\.overrides\.{name}: .*{message}"):
+        check_feasible(of_baseline([name]), replace(data, train=few))
+    check_feasible(of_baseline(["herding-soft"]), replace(data, train=few))
+
+
+def test_check_feasible__a_baseline_alone_starts_by_difficulty(data):
+    """It is measured by the teachers of the run, of which one has BatchNorm."""
+
+    def starting(backbones):
+        overrides = {"sre2l": {"synthesis": {"init": "group_front"}}}
+        baselines = {"methods": ["sre2l"], "overrides": overrides}
+        return config(squeeze={"backbones": backbones}, baselines=baselines)
+
+    check_feasible(starting(["convnet8_d1", "wrn10_1"]), data)
+    with pytest.raises(ConfigError, match=r"overrides\.sre2l: .* none of convnet8_d1 has such"):
+        check_feasible(starting(["convnet8_d1"]), data)
+
+
 def test_check_feasible__sides_that_images_pass_on_the_way(data):
     def sized(sizes, names=("wrn10_1",), chosen=None):
         synthesis = {"stages": len(sizes), "stage_sizes": sizes, "backbones": chosen}

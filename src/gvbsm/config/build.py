@@ -21,7 +21,12 @@ from gvbsm.config.fields import names_of, replaced
 from gvbsm.config.given import plain
 from gvbsm.config.keys import check_names, fault_in_words, merge, nearest, nested
 from gvbsm.config.preset_files import read_preset, with_overrides
-from gvbsm.config.settled import coreset_teacher, settle_beta_dr, settle_teachers
+from gvbsm.config.settled import (
+    coreset_teacher,
+    matched_teachers,
+    settle_beta_dr,
+    settle_teachers,
+)
 from gvbsm.config.yaml_files import NOWHERE, yaml_lines
 
 if TYPE_CHECKING:
@@ -305,6 +310,15 @@ def _unrecorded(rival: Config, config: Config) -> Iterator[str]:
                 f"synthesis.{key} needs statistics that are recorded only if the run's own images "
                 f"have it: set --synthesis.{key} as well, or leave it out"
             )
+    synthesis, recorded = rival.synthesis, matched_teachers(config)
+    others = [name for name in matched_teachers(rival) if name not in recorded]
+    by_statistics = synthesis.weight_conv or synthesis.weight_class or synthesis.difficulty_groups
+    if others and by_statistics and selection_of(rival.method) is None:
+        yield (
+            f"synthesis.backbones has {', '.join(others)}, but statistics are recorded of the "
+            f"teachers of the run's own images alone, {list(recorded)}: name it in "
+            "--synthesis.backbones as well, or set the baseline's synthesis.weight_conv to 0"
+        )
 
 
 def validate(config: Config) -> Config:

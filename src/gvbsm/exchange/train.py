@@ -38,8 +38,9 @@ from gvbsm.files.checkpoint import Checkpoint
 from gvbsm.files.network_names import file_name
 from gvbsm.files.plugins import admit
 from gvbsm.files.tensors import save
+from gvbsm.pipeline.checks.sets import check_trainable
 from gvbsm.pipeline.forms.choice import RaceTask
-from gvbsm.pipeline.preflight import check_trainable, load_data
+from gvbsm.pipeline.preflight import load_data
 from gvbsm.stages.distilled_training import fit_student
 from gvbsm.stages.judge import Judge
 from gvbsm.store.batches import Labeler, StudentTask

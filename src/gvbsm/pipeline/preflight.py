@@ -5,32 +5,24 @@ from __future__ import annotations
 import logging
 import math
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import cast
 
 import torch
-from torch import nn
 
 from gvbsm._version import __version__
-from gvbsm.backbones import (
-    build_empty,
-    check_known,
-    check_takes,
-    code_of,
-)
+from gvbsm.backbones import code_of
 from gvbsm.backbones.features import check_features
 from gvbsm.backbones.pretrained import Pretrained
-from gvbsm.config import BY_FEATURES, Config, ConfigError, SqueezeConfig, SynthesisConfig
-from gvbsm.config.build import selection_of, squeeze_of, to_dict
+from gvbsm.config import BY_FEATURES, Config, ConfigError, Rival, SqueezeConfig
+from gvbsm.config.build import for_method, selection_of, squeeze_of, to_dict
 from gvbsm.config.fields import settings_in
 from gvbsm.config.keys import flatten
 from gvbsm.config.provenance import Origin
 from gvbsm.config.settled import coreset_teacher, matched_teachers
-from gvbsm.config.stages import EXTRA_TAKES
 from gvbsm.data.class_sizes import (
-    ImageCounts,
     class_counts,
     few_pictures,
     image_counts,
@@ -39,17 +31,16 @@ from gvbsm.data.class_sizes import (
 from gvbsm.data.corrupted.copies import check_corruptions, folder_content
 from gvbsm.data.datasets import ImageData, read_dataset
 from gvbsm.data.pictures import DataError
-from gvbsm.data.views import check_cells
 from gvbsm.engine.device import Runtime
 from gvbsm.engine.progress.spelling import spell_count
 from gvbsm.engine.replicas import check_replicable
 from gvbsm.engine.trackers import check_trackers
 from gvbsm.files.artifacts import ArtifactError, changes, read_json, write_json
 from gvbsm.files.network_names import file_stem
-from gvbsm.files.plugins import admit, called_by_name
+from gvbsm.files.plugins import admit
+from gvbsm.pipeline.checks.sets import check_set, check_trainable, config_errors, empty_network
 from gvbsm.pipeline.selected_sets import check_curriculum
 from gvbsm.pipeline.selection import check_difficulty
-from gvbsm.stages.selection.starts import CROPS
 from gvbsm.store.workdir import Workspace
 
 log = logging.getLogger("gvbsm")
@@ -109,12 +100,6 @@ def _code_names(config: Config) -> list[str]:
     return [*_networks(config), *([] if extra is None else [extra])]
 
 
-def _check_extra(config: SynthesisConfig) -> None:
-    """Check that the user's loss term takes what it is given."""
-    if config.extra is not None:
-        called_by_name(config.extra, EXTRA_TAKES)
-
-
 def check_feasible(config: Config, data: ImageData) -> None:
     """Check that every stage can run: networks, weights, settings of them, and pictures.
 
@@ -125,29 +110,38 @@ def check_feasible(config: Config, data: ImageData) -> None:
         ConfigError, DataError: With one clear line.
     """
     admit(_code_names(config))
-    _check_extra(config.synthesis)
     _check_file_names(config)
     check_trackers(config.trackers)
-    for name in dict.fromkeys((*config.squeeze.backbones, *config.evaluation.students)):
+    for name in config.squeeze.backbones:
         check_trainable(name, len(data.class_names), data.channels, data.image_size)
-        if name in config.squeeze.backbones:
-            _check_weights(name, squeeze_of(config.squeeze, name), data)
-    _check_tables(config)
+        _check_weights(name, squeeze_of(config.squeeze, name), data)
     check_corruptions(config.evaluation.corruptions, data)
-    check_cells(config.labels.views, data.image_size)
-    kept, classes = config.labels.storage.top_k, len(data.class_names)
-    if kept is not None and kept >= classes:
-        raise ConfigError(
-            f"labels.storage.top_k keeps {kept} logits of each view, but there are {classes} "
-            "classes; keep fewer, or leave it out"
-        )
     methods = (config.method, *config.baselines.methods)
     _check_pictures(config, methods, "baselines.methods", data)
     _check_features(config, methods, data)
-    _check_tiles(config, data)
-    _check_sides(config, data)
+    check_set(config, data)
     check_difficulty(config, data)
     check_curriculum(config, config.baselines.methods, data)
+    _check_overrides(config, data)
+
+
+def _check_overrides(config: Config, data: ImageData) -> None:
+    """Check the settings of single baselines, for those that are named."""
+    named = {*config.baselines.methods, *config.continual.methods}
+    if config.baselines.sets:
+        named.add("random-soft")  # whose settings the students of these sets have
+    for name in config.baselines.overrides:
+        if name not in named:
+            continue
+        with config_errors(f"baselines.overrides.{name}: "):
+            rival = for_method(config, cast(Rival, name))
+            admit(_code_names(rival))
+            _check_pictures(rival, (), "baselines.methods", data)
+            _check_features(rival, (), data)
+            check_set(rival, data)
+            # All sets share the order of the pictures, which the run's teachers measure.
+            measured = replace(rival.synthesis, backbones=matched_teachers(config))
+            check_difficulty(replace(rival, synthesis=measured), data)
 
 
 def check_replicas(config: Config, data: ImageData, runtime: Runtime) -> None:
@@ -170,8 +164,8 @@ def check_replicas(config: Config, data: ImageData, runtime: Runtime) -> None:
                 "several processes leave micro_batch out"
             )
         for name in names:
-            with _config_errors(f"{section}.parallel=pictures: {name}: "):
-                check_replicable(_empty_network(name, data), runtime.device)
+            with config_errors(f"{section}.parallel=pictures: {name}: "):
+                check_replicable(empty_network(name, data), runtime.device)
 
 
 def check_continual(config: Config, data: ImageData) -> None:
@@ -214,7 +208,7 @@ def _check_weights(name: str, config: SqueezeConfig, data: ImageData) -> None:
     """Check that pre-trained weights are published, or that the user's file of them loads."""
     if not config.pretrained:
         return
-    with _config_errors():
+    with config_errors():
         shape = (data.image_size, data.channels)
         Pretrained.of(name, config, data.class_names, *shape).check()
 
@@ -227,51 +221,14 @@ def _check_file_names(config: Config) -> None:
             raise ConfigError(f"{other} and {name} have one file name; rename one")
 
 
-def _check_tables(config: Config) -> None:
-    """Check that the networks exist that tables of settings name."""
-    tables: dict[str, Mapping[str, Any]] = {
-        "squeeze.settings_of": config.squeeze.settings_of,
-        "labels.logit_normalization_of": config.labels.logit_normalization_of,
-        "evaluation.lr_of": config.evaluation.lr_of,
-    }
-    for key, table in tables.items():
-        for name in table:
-            with _config_errors(f"{key}: "):
-                check_known(name)
-
-
-def check_trainable(name: str, classes: int, channels: int, side: int) -> None:
-    """Check that a network can be built for pictures of a size, trained on them, and tested.
-
-    Raises:
-        ConfigError: Naming the network and the size.
-    """
-    with _config_errors():
-        check_takes(name, classes, side, channels)
-
-
-def _empty_network(name: str, data: ImageData) -> nn.Module:
-    with _config_errors():
-        return build_empty(name, len(data.class_names), data.image_size, data.channels)
-
-
-@contextmanager
-def _config_errors(where: str = "") -> Iterator[None]:
-    """Raise a ValueError of the block as a fault of the settings at `where`."""
-    try:
-        yield
-    except ValueError as error:
-        raise ConfigError(f"{where}{error}") from None
-
-
 def _check_features(config: Config, methods: Sequence[str], data: ImageData) -> None:
     """Check that the teacher whose features are compared has one vector of them an image."""
     chosen = {*map(selection_of, methods), config.synthesis.init}
     if not {*BY_FEATURES} & chosen and config.synthesis.residual_source != "nearest":
         return
     name, shape = coreset_teacher(config), (data.channels, data.image_size, data.image_size)
-    with _config_errors(f"coreset.backbone {name}: "):
-        check_features(_empty_network(name, data).eval(), shape)
+    with config_errors(f"coreset.backbone {name}: "):
+        check_features(empty_network(name, data).eval(), shape)
 
 
 def _check_pictures(config: Config, methods: Sequence[str], key: str, data: ImageData) -> None:
@@ -284,7 +241,7 @@ def _check_pictures(config: Config, methods: Sequence[str], key: str, data: Imag
             f"class {name!r} has no training pictures, and synthesis.weight_class needs the "
             "statistics of each class; set it to 0"
         )
-    start, tiles = config.synthesis.init, config.synthesis.crop_tiles**2
+    start = config.synthesis.init
     takers = [method for method in methods if selection_of(method)]
     takers += [f"synthesis.init={start}"] if start != "noise" else []
     if takers and not fewest:
@@ -292,52 +249,6 @@ def _check_pictures(config: Config, methods: Sequence[str], key: str, data: Imag
             f"{', '.join(takers)}: a training picture of each class is needed, but {name!r} has "
             f"none; add some, or leave out methods of --{key} and start from noise"
         )
-    if start == "crops":
-        _check_crops(counts, image_counts(config, data.class_names), tiles)
-
-
-def _check_crops(counts: Mapping[str, int], images: ImageCounts, tiles: int) -> None:
-    """Check that the pictures of each class have enough crops for the tiles of its images."""
-    for (name, count), needed in zip(counts.items(), images.of_class, strict=True):
-        if count * CROPS < needed * tiles:
-            raise DataError(
-                f"synthesis.init=crops: {needed * tiles} crops of class {name!r} are needed "
-                f"({spell_count(needed, 'image')} of {spell_count(tiles, 'crop')}), at most "
-                f"{CROPS} of a picture, but it has {spell_count(count, 'training picture')}; "
-                "lower --ipc, or start from noise"
-            )
-
-
-def _check_tiles(config: Config, data: ImageData) -> None:
-    """Check that the tiles of the start fill an image."""
-    tiles = config.synthesis.crop_tiles
-    if config.synthesis.init == "crops" and data.image_size % tiles:
-        raise ConfigError(
-            f"synthesis.crop_tiles is {tiles}, which does not divide the pictures' size of "
-            f"{data.image_size} pixels; take 1, or another data.image_size"
-        )
-
-
-def _check_sides(config: Config, data: ImageData) -> None:
-    """Check that the last stage has the size of the pictures, and that teachers take all sizes."""
-    sizes = config.synthesis.stage_sizes
-    if sizes and sizes[-1] != data.image_size:
-        raise ConfigError(
-            f"synthesis.stage_sizes must end with the pictures' side of {data.image_size} pixels, "
-            f"got {list(sizes)}"
-        )
-    for name in matched_teachers(config):
-        for side in sorted({*sizes} - {data.image_size}):
-            model = _empty_network(name, data).eval()
-            try:
-                with torch.no_grad():
-                    model(torch.zeros(1, data.channels, side, side, device="meta"))
-            except (RuntimeError, AssertionError, ValueError):
-                raise ConfigError(
-                    f"synthesis.stage_sizes: {name} takes pictures of {data.image_size} pixels "
-                    f"alone, not of {side}; leave the network out of synthesis.backbones, or the "
-                    "size out of synthesis.stage_sizes"
-                ) from None
 
 
 def check_owner(workdir: Path, data: ImageData) -> None:
