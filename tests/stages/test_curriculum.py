@@ -47,6 +47,7 @@ def test_the_share_of_distilled_images(share, counts, expected):
 
 def test_rounds_divide_each_class_evenly():
     assert round_counts([8, 2, 0], 3) == [[3, 1, 0], [3, 1, 0], [2, 0, 0]]
+    assert round_counts([2, 1], 3) == [[1, 1], [1, 0]]  # a third filter would select nothing
 
 
 def test_the_easiest_candidates_come_first_and_then_the_easiest_others():

@@ -36,7 +36,7 @@ from gvbsm.pipeline.workload import (
     teacher_pictures,
 )
 from gvbsm.stages.labels import new_store
-from gvbsm.stages.selection.curriculum import distilled_counts
+from gvbsm.stages.selection.curriculum import distilled_counts, round_counts
 from gvbsm.stages.selection.nearest import POOL
 from gvbsm.stages.selection.starts import CROP_PICTURES, CROPS
 from gvbsm.stages.statistics import CHUNK
@@ -326,15 +326,17 @@ class _Estimate(Pieces):
 
     def _filters(self) -> float:
         """Seconds in which the filters of a curriculum are trained on the growing set."""
-        section, train = self.config.coreset, len(self.data.train)
+        section, student = self.config.coreset, self.config.evaluation.students[0]
         counts = image_counts(self.config, self.data.class_names).of_class
-        distilled = sum(distilled_counts(counts, section.distilled_share))
-        student, rounds = self.config.evaluation.students[0], section.curricula
-        # Round r of R begins with r/R of the real pictures.
-        share = distilled + (self.images - distilled) * (rounds - 1) / (2 * rounds)
+        distilled = distilled_counts(counts, section.distilled_share)
+        real = [count - own for count, own in zip(counts, distilled, strict=True)]
         labeled = replace(self.config, labels=replace(self.config.labels, store=False))
         training = self._training_on_set(ImageSet(labeled, Path()), student)
-        return rounds * (share / self.images * training + self.testing(student, train))
+        tested, size, seconds = self.testing(student, len(self.data.train)), sum(distilled), 0.0
+        for selected in round_counts(real, section.curricula):
+            seconds += size / self.images * training + tested
+            size += sum(selected)
+        return seconds
 
     def _labels(self, image_set: ImageSet) -> Iterator[PlannedPart]:
         for labeled in image_set.label_stores:

@@ -53,11 +53,11 @@ def round_counts(counts: Sequence[int], rounds: int) -> list[list[int]]:
         rounds: Number of rounds.
 
     Returns:
-        The numbers of all classes, for each round.
+        The numbers of all classes, for each round that selects any.
     """
     return [
         [count // rounds + (number < count % rounds) for count in counts]
-        for number in range(rounds)
+        for number in range(min(rounds, max(counts)))
     ]
 
 
