@@ -17,6 +17,7 @@ from gvbsm.config import (
     SynthesisConfig,
     ViewConfig,
 )
+from gvbsm.config.build import build_config, for_method
 from gvbsm.data.epochs import (
     EpochPlan,
     batch_size_for,
@@ -98,6 +99,28 @@ def test_settle_epochs__as_many_as_are_needed_and_no_more(count, size, limit, ep
 
 
 NAMES = tuple("abcde")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "epochs"),
+    [
+        ({"labels": {"min_steps": 50}}, 50),
+        ({"labels": {"min_steps": 2}}, 3),
+        ({"labels": {"min_steps": 50, "epochs": 70}}, 70),
+        ({"labels": {"full_batch_up_to": 0}, "evaluation": {"batch_size": 5}}, 4),
+        ({"labels": {"epochs": 5}}, 5),  # as it is given
+        ({"evaluation": {"loss": "hard"}}, 7),  # the run's own
+    ],
+)
+def test_settle__a_baseline_gets_the_epochs_that_its_own_steps_need(overrides, epochs):
+    settings = {"random-soft": overrides}
+    given = {"ipc": 2, "labels": {"epochs": 3, "min_steps": 7}}
+    config = build_config({**given, "baselines": {"overrides": settings}})
+    settled = settle(config, NAMES)  # 10 images: one batch in an epoch, or two of 5
+    assert settled.labels.epochs == for_method(settled, "herding-soft").labels.epochs == 7
+    assert for_method(settled, "random-soft").labels.epochs == epochs
+    assert settle(settled, NAMES) == settled
+    assert settings == {"random-soft": overrides}
 
 
 def test_settle__brings_all_that_depends_on_the_set_to_one_value():

@@ -9,12 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
 
-from gvbsm.config import Config, LabelsConfig, ViewConfig
+from gvbsm.config import Config, LabelsConfig, Rival, ViewConfig
+from gvbsm.config.build import for_method
+from gvbsm.config.keys import merge
 from gvbsm.config.settled import settle_beta_dr, settle_teachers
 from gvbsm.data.class_sizes import image_counts, settle_ipc
 from gvbsm.data.loading import batch_count
@@ -79,8 +81,9 @@ def settle_epochs(labels: LabelsConfig, count: int, batch_size: int) -> LabelsCo
 def settle(config: Config, class_names: Sequence[str]) -> Config:
     """Return a run's settings with those that depend on the size of its set brought to one value.
 
-    These are the images of single classes, the epochs of the labels, the names of the teachers that
-    have weights, and the probability that the matching of a layer is dropped (`synthesis.beta_dr`).
+    These are the images of single classes, the epochs of the labels, also of single baselines, the
+    names of the teachers that have weights, and the probability that the matching of a layer is
+    dropped (`synthesis.beta_dr`).
 
     Args:
         config: The settings.
@@ -91,9 +94,22 @@ def settle(config: Config, class_names: Sequence[str]) -> Config:
     """
     config = settle_ipc(config, class_names)
     images = image_counts(config, class_names).total
+    config = _settle_baselines(config, images)
     labels = settle_epochs(config.labels, images, config.evaluation.batch_size)
     labels = settle_teachers(labels, config.squeeze.backbones)
     return settle_beta_dr(replace(config, labels=labels))
+
+
+def _settle_baselines(config: Config, images: int) -> Config:
+    """Settle the epochs of baselines that have another number of steps than the run's own set."""
+    overrides = dict(config.baselines.overrides)
+    for name, settings in overrides.items():
+        labels, evaluation = (settings.get(key, {}) for key in ("labels", "evaluation"))
+        if {"min_steps", "full_batch_up_to"} & {*labels} or "batch_size" in evaluation:
+            rival = for_method(config, cast(Rival, name))
+            settled = settle_epochs(rival.labels, images, rival.evaluation.batch_size)
+            overrides[name] = merge(settings, {"labels": {"epochs": settled.epochs}})
+    return replace(config, baselines=replace(config.baselines, overrides=overrides))
 
 
 def draw_plan(count: int, size: int, views: ViewConfig, epoch: int, runtime: Runtime) -> EpochPlan:
