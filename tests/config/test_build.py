@@ -146,6 +146,14 @@ def test_weights_of_a_baseline_alone_name_the_teachers_that_they_belong_to():
     assert for_method(config, "herding-soft").labels.backbones is None
 
 
+def test_overrides_of_a_baseline_are_not_checked_with_the_settings_of_another():
+    """SRe2L has labels of the first teacher alone, which another baseline does not ask about."""
+    weights = {"random-soft": {"labels": {"weights": {"wrn16_2": 2.0}}}}
+    config = build_config({"baselines": {"overrides": weights}})
+    assert for_method(config, "sre2l").labels.backbones == ("resnet18",)
+    assert for_method(config, "random-soft").labels.weights == {"wrn16_2": 2.0}
+
+
 def test_overrides_of_a_baseline_reach_it_alone_however_it_is_run(tmp_path):
     overrides = "{sre2l: {synthesis: {weight_batchnorm: 1.0}, labels: {epochs: 7}}}"
     mine = write(tmp_path, f"baselines: {{overrides: {overrides}}}")

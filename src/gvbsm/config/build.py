@@ -215,6 +215,8 @@ def for_method(config: Config, method: Method) -> Config:
     """
     for settings in with_overrides(_typed_preset(method), config.baselines.overrides):
         config = replaced(config, settings)
+    # Those of other baselines are laid over the run's settings, not over these.
+    config = replaced(config, {"baselines": {"overrides": {}}})
     config = settle_beta_dr(validate(_with_backbones(config)))
     labels = settle_teachers(config.labels, config.squeeze.backbones)
     return dataclasses.replace(config, labels=labels)
