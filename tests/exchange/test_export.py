@@ -1,6 +1,7 @@
 """Exports: what others read is what was distilled; nothing is lost by writing one."""
 
 import json
+import re
 import subprocess
 import sys
 
@@ -117,6 +118,9 @@ def test_a_class_without_images_keeps_its_number(tmp_path, caplog):
     with pytest.raises(FileNotFoundError, match="bee"):  # not cats as class 1
         ImageFolder(out)
     assert load(out).labels.tolist() == [0, 0, 2, 2]
+    shown = re.findall('<img src="([^"]+)"', (out / "README.md").read_text())
+    assert shown == ["ant/00000.png", "cat/00000.png"]
+    assert all((out / name).is_file() for name in shown)
 
 
 @settings(max_examples=50)

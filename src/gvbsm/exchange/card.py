@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gvbsm.config.build import images_of
@@ -47,12 +47,15 @@ PICTURE = "images.png"
 _SHOWN_CLASSES = 20
 
 
-def dataset_card(facts: SetDescription) -> str:
+def dataset_card(facts: SetDescription, counts: Sequence[int] = ()) -> str:
     """Write the README from the description of a set; missing entries are left out.
 
     Args:
         facts: The description of the set (`gvbsm.json`).
+        counts: Images of each class. One without any has no picture to show; empty if all have.
     """
+    folders = facts.get("folders") or ()
+    shown = [name for number, name in enumerate(folders) if not counts or counts[number]]
     facts = quoted(facts)
     kind, source = _made(str(facts["method"]))
     mean, deviation = (", ".join(f"{value:.4f}" for value in facts[key]) for key in ("mean", "std"))
@@ -64,7 +67,7 @@ def dataset_card(facts: SetDescription) -> str:
         title=title_of(facts),
         images_per_class=images_per_class(facts),
         picture=PICTURE,
-        folders=(facts.get("folders") or ())[:_SHOWN_CLASSES],
+        folders=shown[:_SHOWN_CLASSES],
         images=facts["images"],
         kind=kind,
         classes=len(facts["class_names"]),

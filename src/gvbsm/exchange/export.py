@@ -140,7 +140,7 @@ def write_set(
     write_json(draft / FACTS, facts)
     if form != "dd-ranking":
         _write_training(draft, form, distilled, bar)
-    (draft / "README.md").write_text(dataset_card(facts), encoding="utf-8")
+    (draft / "README.md").write_text(dataset_card(facts, distilled.counts), encoding="utf-8")
 
 
 def _write_images(
