@@ -444,6 +444,8 @@ def test_densification_that_never_acted(facts):
     off = with_config(still, "synthesis", weight_densification=0.0)
     assert find_all(off) == []
     assert find_all(replace(facts, traces=())) == []
+    scaled = with_config(still, "synthesis", densification="scaled")
+    assert only(scaled).advice == "Try a higher `synthesis.tau`."
 
 
 def test_densification_that_rarely_acted(facts):
@@ -451,6 +453,9 @@ def test_densification_that_rarely_acted(facts):
     finding = only(replace(facts, traces=(rare,)))
     assert finding.name == "densification-rare"
     assert "at 90% of the logged steps" in finding.text
+    assert "That is the paper's form" in finding.advice
+    scaled = with_config(replace(facts, traces=(rare,)), "synthesis", densification="scaled")
+    assert "paper" not in only(scaled).advice
 
 
 def test_a_weak_teacher(facts):

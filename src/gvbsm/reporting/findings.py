@@ -182,17 +182,19 @@ def _densification(facts: RunFacts) -> Iterator[Finding]:
         or not value_at(facts.config, "synthesis.weight_densification")
     ):
         return
+    is_exact = value_at(facts.config, "synthesis.densification") == "exact"
     largest = max(row["densification_gradient"] for row in rows)
     if largest == 0:
         is_single = max(facts.counts) == 1
         why = "it compares images of one class, and there is only one" if is_single else "flat loss"
+        other_form = "`synthesis.densification` scaled, or " if is_exact else ""
         yield Finding(
             "densification",
             "note" if is_single else "warning",
             f"L_DD had no effect: its gradient was 0 at every logged step ({why}).",
             "Use more images per class, or set `synthesis.weight_densification` to 0."
             if is_single
-            else "Try `synthesis.densification` scaled, or a higher `synthesis.tau`.",
+            else f"Try {other_form}a higher `synthesis.tau`.",
         )
         return
     active = sum(row["densification_gradient"] > DD_SHARE * largest for row in rows) / len(rows)
@@ -202,7 +204,9 @@ def _densification(facts: RunFacts) -> Iterator[Finding]:
             "note",
             f"L_DD had little effect: at {1 - active:.0%} of the logged steps its gradient was "
             f"below {DD_SHARE:.0%} of its peak.",
-            "That is the paper's form. `synthesis.densification` scaled keeps it active longer.",
+            "That is the paper's form. `synthesis.densification` scaled keeps it active longer."
+            if is_exact
+            else "A higher `synthesis.tau` may keep it active longer.",
         )
 
 
