@@ -434,6 +434,10 @@ def test_a_last_epoch_below_the_best(facts):
     late = row("gvbsm", 80.0, 80.5, 81.0, best=score(82.0, 82.5, 83.0))
     finding = only(with_rows(facts, late))
     assert (finding.name, "82.5 at best, 80.5 %" in finding.text) == ("late", True)
+    assert "schedule" not in finding.advice  # the settings have a cosine
+    settings = facts.config["evaluation"]["optimizer"] | {"schedule": "constant"}
+    constant = with_config(with_rows(facts, late), "evaluation", optimizer=settings)
+    assert "A cosine schedule" in only(constant).advice
 
 
 def test_densification_that_never_acted(facts):

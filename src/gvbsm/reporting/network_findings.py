@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from gvbsm.config.build import selection_of
+from gvbsm.config.keys import value_at
 from gvbsm.reporting.facts import RunFacts
 from gvbsm.reporting.significance import chance_error, noise, standard_error
 from gvbsm.reporting.wording import listed, method_words
@@ -104,12 +105,14 @@ def _late(facts: RunFacts) -> Iterator[Finding]:
         if row.best.mean - row.last.mean > LATE_LOSS
     ]
     if losses:
+        is_constant = value_at(facts.config, "evaluation.optimizer.schedule") == "constant"
+        schedule = "A cosine schedule (`evaluation.optimizer.schedule`) or fewer" * is_constant
         yield Finding(
             "late",
             "warning",
             f"The last epoch is well below the best one: {'; '.join(losses)}.",
-            "Quote the last epoch, since the best one is chosen on the test pictures. A cosine "
-            "schedule (`evaluation.optimizer.schedule`) or fewer `labels.epochs` may help.",
+            "Quote the last epoch, since the best one is chosen on the test pictures. "
+            f"{schedule or 'Fewer'} `labels.epochs` may help.",
         )
 
 
