@@ -467,6 +467,10 @@ def test_a_weak_teacher(facts):
     finding = only(replace(facts, teachers=teachers))
     assert finding.name == "weak-teacher"
     assert "much less accurate than a (80.0 %): c 69.9 %." in finding.text
+    assert "longer (`squeeze.epochs`)" in finding.advice
+    published = (*facts.teachers, Teacher("c", 69.9, 69.9, 0))
+    advice = only(replace(facts, teachers=published)).advice
+    assert ("`squeeze.pretrained` false" in advice, "epochs" in advice) == (True, False)
 
 
 def test_a_whole_set_that_is_no_upper_bound(facts):

@@ -120,18 +120,17 @@ def _teachers(facts: RunFacts) -> Iterator[Finding]:
     if not facts.teachers:
         return
     best = max(facts.teachers, key=lambda teacher: teacher.top1)
-    weak = [
-        f"{teacher.backbone} {teacher.top1:.1f} %"
-        for teacher in facts.teachers
-        if best.top1 - teacher.top1 > TEACHER_GAP
-    ]
+    weak = [teacher for teacher in facts.teachers if best.top1 - teacher.top1 > TEACHER_GAP]
     if weak:
+        train = "longer (`squeeze.epochs`)"
+        if not any(teacher.epochs for teacher in weak):  # published weights
+            train = "on these pictures (`squeeze.pretrained` false)"
         yield Finding(
             "weak-teacher",
             "warning",
             f"Some teachers are much less accurate than {best.backbone} ({best.top1:.1f} %): "
-            f"{listed(weak)}.",
-            "Train them longer (`squeeze.epochs`), or leave them out of `squeeze.backbones`.",
+            f"{listed(f'{teacher.backbone} {teacher.top1:.1f} %' for teacher in weak)}.",
+            f"Train them {train}, or leave them out of `squeeze.backbones`.",
         )
     untrained = {teacher.backbone for teacher in facts.teachers if not teacher.epochs}
     for row in facts.own_rows():
