@@ -216,6 +216,27 @@ def test_the_card_of_teachers_states_their_training_and_its_code_runs(collected,
     assert torch.allclose(names["logits"], expected, atol=1e-6)
 
 
+def test_the_folder_of_the_user_s_code_is_not_collected(tmp_path):
+    own = f"{SECRET}/net.py:Net"
+    run = finished(tmp_path / "w", squeeze={"backbones": [own]})
+    results = read_json(run / "results.json")
+    changed = {**results["origin"], "changed": ["squeeze.backbones"]}
+    write_json(run / "results.json", {**results, "origin": changed})
+    write_labels(run / "labels", recipe={"labels": {"backbones": [own]}})
+    path = run / "squeeze" / f"{NETWORK}.safetensors"
+    tensors, header = load_tensors(path, "teacher")
+    recipe = {**header["recipe"], "backbone": own, "code": "1a2b"}
+    save(path, tensors, {**header, "backbone": own, "recipe": recipe})
+    out = collect([run], tmp_path / "sets", quiet=True)
+    for file in [file for file in out.rglob("*") if file.is_file()]:
+        assert SECRET.encode() not in file.read_bytes(), file.name
+    copy = out / "teachers" / "w" / "net.py-Net.safetensors"  # as squeeze.weights_dir looks for it
+    again, shown = load_tensors(copy, "teacher")
+    assert all(torch.equal(again[name], tensor) for name, tensor in tensors.items())
+    assert (shown["backbone"], shown["recipe"]["code"]) == ("net.py:Net", "1a2b")
+    assert 'squeeze.backbones \\["net.py:Net"\\]' in (out / "README.md").read_text()
+
+
 def without_accuracy(run):
     results = read_json(run / "results.json")
     rows = [row for row in results["rows"] if row["method"] != "gvbsm"]

@@ -17,6 +17,7 @@ from gvbsm.config import ConfigError
 from gvbsm.config.build import build_config, to_dict
 from gvbsm.exchange import export as exports
 from gvbsm.exchange import hub
+from gvbsm.exchange.card import dataset_card
 from gvbsm.exchange.export import class_folders, export, push
 from gvbsm.exchange.load import load
 from gvbsm.files.artifacts import ArtifactError, read_header, read_json, write_json
@@ -24,6 +25,7 @@ from gvbsm.files.manifest import NAME
 from gvbsm.files.tensors import load_tensors, save
 from gvbsm.pipeline.results import spread
 from gvbsm.store.distilled import load_distilled
+from gvbsm.store.training_settings import settle
 from support.distilled_files import write_images, write_labels
 
 
@@ -149,6 +151,29 @@ def test_class_folders_sort_as_the_classes_do(names):
 )
 def test_class_folders_examples(names, folders):
     assert class_folders(names) == folders
+
+
+OWN = "/secret/nets/net.py:Net"
+
+
+@pytest.mark.parametrize("form", ["folder", "safetensors"])
+def test_the_folder_of_the_user_s_code_stays_at_home(form, workdir, tmp_path):
+    write_labels(workdir / "labels", recipe={"labels": {"weights": {OWN: 2.0}}})
+    ended(workdir, squeeze={"backbones": [OWN]}, evaluation={"students": [OWN], "lr_of": {OWN: 7}})
+    content = read_json(workdir / "results.json")
+    content["rows"][0]["student"] = OWN
+    write_json(workdir / "results.json", content)
+    out = export(workdir, form, tmp_path / "e.safetensors", quiet=True)
+    for path in [path for path in (out, *out.rglob("*")) if path.is_file()]:
+        assert b"secret" not in path.read_bytes(), path.name
+    again = load(out)
+    facts = again.header
+    assert facts["config"]["squeeze"]["backbones"] == ["net.py:Net"]
+    assert facts["results"][0]["student"] == "net.py:Net"
+    assert "They name code that is not part of this set: net.py:Net." in dataset_card(facts)
+    logits = [item.soft_labels.read(1)["logits"] for item in (again, load(workdir))]
+    assert torch.equal(*logits)
+    assert settle({}, again, "/elsewhere/net.py:Net").evaluation.optimizer.lr == 7
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")

@@ -22,6 +22,12 @@ from gvbsm.files.tensors import load_tensors, save
 from support.labeled_sets import write_labeled_set
 from support.toy import CONVNET, WRN
 
+NET = """
+from gvbsm.backbones.convnet import build_convnet
+
+def net(classes, image_size, channels):
+    return build_convnet(4, 1, classes, image_size, channels)
+"""
 DIFFERENCE = 1e-5  # largest, between the logits of onnxruntime and of torch; they are about 1
 needs_onnx = pytest.mark.skipif(
     not all(map(find_spec, ("onnx", "onnxscript", "onnxruntime"))),
@@ -45,6 +51,22 @@ def weights(data, teachers, runtime, tmp_path, monkeypatch):
         return out
 
     return trained
+
+
+@needs_onnx
+def test_the_folder_of_the_user_s_code_is_not_exported(weights, tmp_path):
+    weights(CONVNET)
+    code = tmp_path / "secret" / "net.py"
+    code.parent.mkdir()
+    code.write_text(NET)
+    out, settings = tmp_path / "own.safetensors", {"device": "cpu", "evaluation": {"tests": 1}}
+    train(tmp_path / "w", f"{code}:net", out, settings, quiet=True)
+    folder = export(out, "onnx", tmp_path / "e", quiet=True)
+    assert all(b"secret" not in path.read_bytes() for path in folder.iterdir() if path.is_file())
+    tensors, header = load_tensors(folder / "model.safetensors", "student")
+    assert header["backbone"] == "net.py:net"
+    expected, _ = load_tensors(out, "student")
+    assert all(torch.equal(tensors[name], tensor) for name, tensor in expected.items())
 
 
 def plain_logits(path, pixels):

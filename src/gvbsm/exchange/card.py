@@ -13,6 +13,7 @@ from gvbsm.config.yaml_files import format_yaml
 from gvbsm.exchange.load import SetDescription
 from gvbsm.exchange.plain_sets import PLAIN
 from gvbsm.exchange.templating import filled
+from gvbsm.files.network_names import own_files
 from gvbsm.pipeline.tables import images_per_class
 
 MIXED = "mixed"  # the method of a merged set whose parts have several
@@ -83,6 +84,7 @@ def dataset_card(facts: SetDescription, counts: Sequence[int] = ()) -> str:
         rows=facts.get("results"),
         extraction=extraction("SET.safetensors"),
         config=format_yaml(config) if config else "",
+        code=dict.fromkeys(own_files(config)),
         libraries=", ".join(f"{name} {version}" for name, version in versions.items()),
         terms=terms_of(facts, "the images are derived from"),
     )

@@ -29,12 +29,14 @@ from gvbsm.exchange import hub
 from gvbsm.exchange.card import quoted
 from gvbsm.exchange.collection_card import CollectedSet, CollectedTeacher, index_card, teacher_card
 from gvbsm.exchange.export import check_free, check_whole, describe_set, write_set
-from gvbsm.exchange.load import LABELS, TABLE, SetDescription, label_files, load
-from gvbsm.files.artifacts import ArtifactError
+from gvbsm.exchange.label_files import label_files
+from gvbsm.exchange.load import LABELS, TABLE, SetDescription, load
+from gvbsm.files.artifacts import ArtifactError, read_json
+from gvbsm.files.network_names import file_name, without_folders
 from gvbsm.files.replacing import replacing
 from gvbsm.files.schema import Results, TeacherHeader, checked, checked_json
 from gvbsm.files.state import sha256_of
-from gvbsm.files.tensors import load_tensors
+from gvbsm.files.tensors import load_tensors, save
 from gvbsm.store.distilled import DistilledDataset
 from gvbsm.store.workdir import Workspace
 
@@ -164,7 +166,7 @@ def _write(
         labels,
         _teachers(draft / TEACHERS / name, run.workdir, shown, copied),
         Origin.read(run.results),
-        run.results["config"],
+        without_folders(run.results["config"]),
     )
 
 
@@ -179,9 +181,16 @@ def _check_same(folder: Path, distilled: DistilledDataset) -> None:
     same = same and torch.equal(again.labels, distilled.labels)
     if distilled.soft_labels is not None:
         for path in label_files(distilled.soft_labels):
-            same = same and sha256_of(folder / LABELS / path.name) == sha256_of(path)
+            same = same and _content(folder / LABELS / path.name) == _content(path)
     if not same:
         raise ArtifactError(f"{folder} does not hold what was written; check the disk")
+
+
+def _content(path: Path) -> Any:
+    """What a file of soft labels holds: the index, or the verified checksum of a shard."""
+    if path.suffix == ".safetensors":
+        return load_tensors(path, "labels")[1]["digest"]
+    return without_folders(read_json(path))
 
 
 def _teachers(
@@ -197,21 +206,38 @@ def _teachers(
     """
     teachers, new = [], []
     for path in Workspace(workdir).teachers():
-        _, header = load_tensors(path, "teacher")  # damage must not travel
-        checked(TeacherHeader, header, path)
         digest = sha256_of(path)
         if digest not in copied:
             folder.mkdir(parents=True, exist_ok=True)
-            target = shutil.copyfile(path, folder / path.name)
-            if sha256_of(target) != digest:
-                raise ArtifactError(f"{target} does not hold what was written; check the disk")
-            place = f"{TEACHERS}/{folder.name}/{path.name}"
-            copied[digest] = CollectedTeacher(place, header, path.stat().st_size)
+            target, header = _copy_teacher(path, folder)
+            place = f"{TEACHERS}/{folder.name}/{target.name}"
+            copied[digest] = CollectedTeacher(place, header, target.stat().st_size)
             new.append(copied[digest])
         teachers.append(copied[digest])
     if new:
         (folder / INDEX).write_text(teacher_card(new, facts), encoding="utf-8")
     return teachers
+
+
+def _copy_teacher(path: Path, folder: Path) -> tuple[Path, dict[str, Any]]:
+    """Copy a teacher; return the copy and its header.
+
+    A header that names a folder of the user's code is written without it, and the file is named so
+    that `squeeze.weights_dir` finds it by the new name, unless another teacher has that name.
+    """
+    tensors, header = load_tensors(path, "teacher")  # damage must not travel
+    checked(TeacherHeader, header, path)
+    names = {name: without_folders(header[name]) for name in ("backbone", "recipe")}
+    target = folder / path.name
+    if names["backbone"] == header["backbone"]:
+        shutil.copyfile(path, target)
+    else:
+        named = folder / file_name(names["backbone"])
+        target, header = target if named.exists() else named, {**header, **names}
+        save(target, tensors, header)
+    if load_tensors(target, "teacher")[1]["digest"] != header["digest"]:
+        raise ArtifactError(f"{target} does not hold what was written; check the disk")
+    return target, header
 
 
 def write_sums(folder: Path) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import logging
 import re
-import shutil
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
@@ -26,23 +25,16 @@ from gvbsm.engine.torch_defaults import torch_defaults
 from gvbsm.exchange import hub
 from gvbsm.exchange.card import PICTURE, dataset_card, extraction
 from gvbsm.exchange.ddranking import check_scorable, write_score
-from gvbsm.exchange.load import (
-    FACTS,
-    FORMS,
-    LABELS,
-    TABLE,
-    SetDescription,
-    label_files,
-    label_tensors,
-    load,
-)
+from gvbsm.exchange.label_files import copy_labels, label_tensors
+from gvbsm.exchange.load import FACTS, FORMS, LABELS, TABLE, SetDescription, load
 from gvbsm.exchange.plain_script import SCRIPT, plain_script
 from gvbsm.exchange.student import MODEL, STUDENT, WEIGHTS, export_student
 from gvbsm.files.artifacts import ArtifactError, read_header, read_json, write_json
 from gvbsm.files.manifest import is_claimed, named
+from gvbsm.files.network_names import without_folders
 from gvbsm.files.replacing import replacing
 from gvbsm.files.schema import Results, checked_header, checked_json
-from gvbsm.files.tensors import load_tensors, save
+from gvbsm.files.tensors import save
 from gvbsm.store.distilled import DistilledDataset
 from gvbsm.store.showing.pictures import png
 from gvbsm.store.soft_labels import SoftLabels
@@ -52,6 +44,7 @@ from gvbsm.store.workdir import Workspace
 log = logging.getLogger("gvbsm")
 
 _NAME_BYTES = 200  # of a folder's name; file systems end at 255
+_NAMING_CODE = ("recipe", "config", "settings", "results", "teachers")  # entries of a description
 _OF_RUNS = ("squeeze", "seconds.json", "results.json", "points")  # in work directories and sweeps
 _RESERVED = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)  # on Windows
 
@@ -165,7 +158,7 @@ def _write_training(draft: Path, form: str, distilled: DistilledDataset, bar: Ru
     """Write the soft labels, and the script that trains on images and labels."""
     # Labels of a folder lie beside the class folders: to others a folder is a class.
     places = (TABLE, f"{LABELS}/") if form == "hub" else ("", "")
-    _copy_labels(draft / places[1], distilled, bar)
+    copy_labels(draft / places[1], distilled.soft_labels, bar)
     script = plain_script(distilled, form, *places)
     (draft / SCRIPT).write_text(script, encoding="utf-8")
 
@@ -297,7 +290,7 @@ def describe_set(distilled: DistilledDataset, source: Path, form: str) -> SetDes
         if "name" in results["config"].get("data", {}):
             facts["title"] = data_title(results["config"])
         facts |= {name: results.get(name) for name in ("versions", "pictures")}
-    return facts
+    return facts | {name: without_folders(facts[name]) for name in _NAMING_CODE}
 
 
 def _teachers(workdir: Path) -> list[dict[str, Any]]:
@@ -356,17 +349,6 @@ def _write_hub(
     (draft / TABLE).parent.mkdir()
     hub.write_table(draft / TABLE, encoded, distilled.labels.tolist(), distilled.class_names)
     (draft / PICTURE).write_bytes(png(distilled.images, distilled.labels))
-
-
-def _copy_labels(folder: Path, distilled: DistilledDataset, bar: Runtime) -> None:
-    """Copy the files of the soft labels, if there are any, after comparing their checksums."""
-    if distilled.soft_labels is None:
-        return
-    folder.mkdir(exist_ok=True)
-    for path in bar.track(label_files(distilled.soft_labels), "soft labels"):
-        if path.suffix == ".safetensors":
-            load_tensors(path, "labels")  # damage must not travel
-        shutil.copyfile(path, folder / path.name)
 
 
 def _write_file(out: Path, distilled: DistilledDataset, facts: SetDescription) -> None:

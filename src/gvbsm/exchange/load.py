@@ -35,7 +35,7 @@ from gvbsm.files.artifacts import (
     read_header,
     read_json,
 )
-from gvbsm.files.schema import MOST_BYTES, Data, Results, checked
+from gvbsm.files.schema import Data, Results, checked
 from gvbsm.files.schema.tensors import check_labels
 from gvbsm.files.tensors import load_tensors
 from gvbsm.store.distilled import (
@@ -344,28 +344,6 @@ def _load_file(path: Path, cache: Path) -> DistilledDataset:
     if LABELS in header:
         stored = _unpack_labels(path, header, tensors, cache)
     return _distilled(tensors["images"], tensors["labels"].tolist(), facts, stored, path)
-
-
-# Soft labels are exported as the files of their store, or within one file as the tensors of a
-# single shard, with the index of the store in the header.
-
-
-def label_files(stored: SoftLabels) -> list[Path]:
-    """List the files of a label store: its index and the shards that this names."""
-    return [stored.directory / "index.json", *(shard.path for shard in stored.shards)]
-
-
-def label_tensors(stored: SoftLabels) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """All rows of a store, each tensor named `soft_labels/...`, and the index of its one shard.
-
-    Raises:
-        ArtifactError: If a shard is missing, or they are too much for one file.
-    """
-    if (nbytes := stored.nbytes()) > MOST_BYTES:
-        raise ArtifactError(f"the soft labels take {nbytes} bytes, too much for one file: --to hub")
-    rows = {f"{LABELS}/{name}": tensor for name, tensor in stored.all_rows().items()}
-    single = replace(stored, shard_epochs=len(stored.kept), shard_images=stored.images)
-    return rows, single.index()
 
 
 def _unpack_labels(

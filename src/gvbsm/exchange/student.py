@@ -18,9 +18,10 @@ from gvbsm.data.pixels import Normalization
 from gvbsm.data.sources.hub_library import need
 from gvbsm.exchange.model_card import model_card
 from gvbsm.files.artifacts import ArtifactError
+from gvbsm.files.network_names import without_folders
 from gvbsm.files.replacing import replacing
 from gvbsm.files.schema import StudentHeader, checked
-from gvbsm.files.tensors import load_tensors
+from gvbsm.files.tensors import load_tensors, save
 
 if TYPE_CHECKING:
     import onnx
@@ -99,11 +100,17 @@ def export_student(source: Path, out: Path) -> Path:
         raise ConfigError(
             f"the weights in {source} take {nbytes} bytes; a file of ONNX holds 2 GiB"
         )
-    content = to_onnx(network, header).SerializeToString()
+    name = without_folders(header.backbone)
+    shown = header.model_copy(update={"backbone": name, "recipe": without_folders(header.recipe)})
+    content = to_onnx(network, shown).SerializeToString()
     with replacing(out) as draft:
         (draft / MODEL).write_bytes(content)
-        shutil.copyfile(source, draft / WEIGHTS)
-        (draft / "README.md").write_text(model_card(header, MODEL, WEIGHTS), encoding="utf-8")
+        if name == header.backbone:
+            shutil.copyfile(source, draft / WEIGHTS)
+        else:
+            tensors, entries = load_tensors(source, "student")
+            save(draft / WEIGHTS, tensors, {**entries, "backbone": name, "recipe": shown.recipe})
+        (draft / "README.md").write_text(model_card(shown, MODEL, WEIGHTS), encoding="utf-8")
     log.info("how to load it: %s", out / "README.md")
     return out
 

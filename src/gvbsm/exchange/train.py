@@ -24,7 +24,8 @@ from gvbsm.engine.device import Runtime, runtime_for
 from gvbsm.engine.progress.spelling import spell_count
 from gvbsm.engine.seeds import seeded
 from gvbsm.engine.torch_defaults import torch_defaults
-from gvbsm.exchange.load import label_files, load
+from gvbsm.exchange.label_files import label_files
+from gvbsm.exchange.load import load
 from gvbsm.files.artifacts import (
     ArtifactError,
     Recipe,
@@ -35,7 +36,7 @@ from gvbsm.files.artifacts import (
     write_json,
 )
 from gvbsm.files.checkpoint import Checkpoint
-from gvbsm.files.network_names import file_name
+from gvbsm.files.network_names import file_name, without_folders
 from gvbsm.files.plugins import admit
 from gvbsm.files.tensors import save
 from gvbsm.pipeline.checks.sets import check_trainable
@@ -149,10 +150,11 @@ def _load_for(model: str, source: str) -> DistilledDataset:
     distilled = load(source)
     table = recorded_settings(distilled).get("labels", {}).get("logit_normalization_of", {})
     stored = distilled.soft_labels
-    if stored is None or table.get(model) in (None, is_normalized(stored)):
+    normalized = table.get(model, table.get(without_folders(model)))
+    if stored is None or normalized in (None, is_normalized(stored)):
         return distilled
     try:
-        return load(source, logit_normalization=table[model])
+        return load(source, logit_normalization=normalized)
     except ArtifactError as error:
         log.warning("%s, which %s should learn from", error, model)
         return distilled

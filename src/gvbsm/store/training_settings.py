@@ -15,6 +15,7 @@ from gvbsm.config.keys import merge
 from gvbsm.data.epochs import batch_size_for, settle_epochs
 from gvbsm.data.pixels import Normalization
 from gvbsm.data.views import check_cells
+from gvbsm.files.network_names import without_folders
 from gvbsm.store.label_store import is_normalized
 from gvbsm.store.soft_labels import SoftLabels
 
@@ -83,7 +84,8 @@ def settle(given: Mapping[str, Any], distilled: TrainingSet, model: str = "") ->
     labels = {key: value for key, value in recorded.get("labels", {}).items() if key in LABELS}
     evaluation = {k: v for k, v in recorded.get("evaluation", {}).items() if k in EVALUATION}
     data = {key: value for key, value in recorded.get("data", {}).items() if key == "test_crop"}
-    rate = recorded.get("evaluation", {}).get("lr_of", {}).get(model)
+    rates = recorded.get("evaluation", {}).get("lr_of", {})
+    rate = rates.get(model, rates.get(without_folders(model)))
     if rate is not None:
         evaluation = merge(evaluation, {"optimizer": {"lr": rate}})
     seeds = (recorded.get("labels", {}).get("seed"), recorded.get("seed"), Config().seed)

@@ -1,0 +1,61 @@
+"""The soft labels of an exported set: files of their store, or tensors within a single file.
+
+Their recipe names the teachers. Code of the user is named there without its folder.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from gvbsm.engine.device import Runtime
+from gvbsm.exchange.load import LABELS
+from gvbsm.files.artifacts import ArtifactError
+from gvbsm.files.network_names import without_folders
+from gvbsm.files.schema import MOST_BYTES
+from gvbsm.files.tensors import load_tensors, save
+from gvbsm.store.soft_labels import SoftLabels
+
+
+def label_files(stored: SoftLabels) -> list[Path]:
+    """List the files of a label store: its index and the shards that this names."""
+    return [stored.directory / "index.json", *(shard.path for shard in stored.shards)]
+
+
+def label_tensors(stored: SoftLabels) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """All rows of a store, each tensor named `soft_labels/...`, and the index of its one shard.
+
+    Raises:
+        ArtifactError: If a shard is missing, or they are too much for one file.
+    """
+    if (nbytes := stored.nbytes()) > MOST_BYTES:
+        raise ArtifactError(f"the soft labels take {nbytes} bytes, too much for one file: --to hub")
+    rows = {f"{LABELS}/{name}": tensor for name, tensor in stored.all_rows().items()}
+    single = replace(stored, shard_epochs=len(stored.kept), shard_images=stored.images)
+    return rows, {**single.index(), "recipe": without_folders(stored.recipe)}
+
+
+def copy_labels(folder: Path, stored: SoftLabels | None, bar: Runtime) -> None:
+    """Copy the files of soft labels, if there are any, after comparing their checksums.
+
+    They are written anew if their recipe names a folder of the user's code.
+    """
+    if stored is None:
+        return
+    folder.mkdir(exist_ok=True)
+    public = replace(stored, directory=folder, recipe=without_folders(stored.recipe))
+    index, *shards = label_files(stored)
+    for path in bar.track(shards, "soft labels"):
+        tensors, header = load_tensors(path, "labels")  # damage must not travel
+        if public.recipe == stored.recipe:
+            shutil.copyfile(path, folder / path.name)
+        else:
+            save(folder / path.name, tensors, {**header, "recipe": public.recipe})
+    if public.recipe == stored.recipe:
+        shutil.copyfile(index, folder / index.name)
+    else:
+        public.write_index()
