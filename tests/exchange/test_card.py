@@ -25,7 +25,7 @@ def facts():
         "channels": 3,
         "mean": [0.5, 0.25, 0.125],
         "std": [0.25, 0.5, 1.0],
-        "labels": {"epochs": 5, "bytes": 2_500_000},
+        "labels": {"epochs": 5, "bytes": 2_500_000, "stored": "5 epochs", "first": 0},
         "teachers": [{"backbone": "convnet8_d1", "top1": 91.25}],
         "results": [
             {"method": "gvbsm", "student": "s", "ipc": 2, "top1": spread([50.0, 60.0])},

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from PIL import Image
 from torchvision.datasets import ImageFolder
 
-from gvbsm.config import ConfigError
+from gvbsm.config import ConfigError, LabelStorageConfig
 from gvbsm.config.build import build_config, to_dict
 from gvbsm.exchange import export as exports
 from gvbsm.exchange import hub
 from gvbsm.exchange.card import dataset_card
-from gvbsm.exchange.export import class_folders, export, push
+from gvbsm.exchange.export import class_folders, describe_set, export, push
 from gvbsm.exchange.load import load
 from gvbsm.files.artifacts import ArtifactError, read_header, read_json, write_json
 from gvbsm.files.manifest import NAME
@@ -174,6 +174,19 @@ def test_the_folder_of_the_user_s_code_stays_at_home(form, workdir, tmp_path):
     logits = [item.soft_labels.read(1)["logits"] for item in (again, load(workdir))]
     assert torch.equal(*logits)
     assert settle({}, again, "/elsewhere/net.py:Net").evaluation.optimizer.lr == 7
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_a_readme_tells_which_soft_labels_there_are_and_reads_them(workdir, tmp_path):
+    pytest.importorskip("datasets")
+    write_labels(workdir / "labels", kept=(2, 4), storage=LabelStorageConfig(pruning=2.5, bits=8))
+    out = export(workdir, "hub", tmp_path / "e", quiet=True)
+    text = (out / "README.md").read_text()
+    assert "of every view in 2 of 5 epochs, 8 bits, " in text
+    (epoch,) = re.findall(r"soft_labels\.read\(epoch=(\d+)\)", text)
+    assert load(out).soft_labels.read(int(epoch))["logits"].shape == (4, 2)
+    scored = describe_set(load(workdir), workdir, "dd-ranking")  # has no place for them
+    assert "No soft labels are stored with it." in dataset_card(scored)
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")

@@ -25,7 +25,7 @@ from gvbsm.engine.torch_defaults import torch_defaults
 from gvbsm.exchange import hub
 from gvbsm.exchange.card import PICTURE, dataset_card, extraction
 from gvbsm.exchange.ddranking import check_scorable, write_score
-from gvbsm.exchange.label_files import copy_labels, label_tensors
+from gvbsm.exchange.label_files import copy_labels, describe_labels, label_tensors
 from gvbsm.exchange.load import FACTS, FORMS, LABELS, TABLE, SetDescription, load
 from gvbsm.exchange.plain_script import SCRIPT, plain_script
 from gvbsm.exchange.student import MODEL, STUDENT, WEIGHTS, export_student
@@ -280,7 +280,7 @@ def describe_set(distilled: DistilledDataset, source: Path, form: str) -> SetDes
         "images": len(distilled.labels),
         "settings": settings_of_labels(distilled),
         **ipc_of_labels(distilled.labels, distilled.class_names),
-        "labels": stored and {"epochs": stored.epochs, "bytes": stored.nbytes()},
+        "labels": None if stored is None or form == "dd-ranking" else describe_labels(stored),
         "teachers": header.get("teachers") or _teachers(source),
     }
     if "form" not in header and (source / "results.json").is_file():

@@ -59,3 +59,13 @@ def copy_labels(folder: Path, stored: SoftLabels | None, bar: Runtime) -> None:
         shutil.copyfile(index, folder / index.name)
     else:
         public.write_index()
+
+
+def describe_labels(stored: SoftLabels) -> dict[str, Any]:
+    """Describe soft labels for a README: epochs, bytes, what is stored, the first stored epoch."""
+    return {
+        "epochs": stored.epochs,
+        "bytes": stored.nbytes(),
+        "stored": stored.describe(),
+        "first": stored.kept[0],
+    }
