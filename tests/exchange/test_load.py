@@ -124,6 +124,7 @@ def test_a_work_directory_tells_its_settings(workdir):
     assert load(workdir).header["settings"] == expected
     config = {"seed": 3, "labels": {"epochs": 7}, "evaluation": {"loss": "kl"}, "ipc": 2}
     config["data"] = {"name": "folder", "root": "/secret", "test_crop": 0.875}
+    config["data"] |= {"val_fraction": 0.5, "split_seed": 3}
     write_json(
         workdir / "results.json",
         {"rows": [], "config": config, "origin": {"preset": None, "changed": []}},

@@ -205,6 +205,16 @@ def test_test_pictures_are_cut_as_those_of_the_run_unless_asked_otherwise(descri
         crop({}, {"test_crop": 2.0})
 
 
+def test_pictures_that_the_run_held_out_are_held_out_again(described):
+    """Others are training pictures of its teachers."""
+    recorded = {**described.header["settings"], "data": {"val_fraction": 0.5, "split_seed": 3}}
+    known = replace(described, header={"settings": recorded})
+    data = settle({"data": {"root": "/elsewhere"}}, known).data
+    assert (data.val_fraction, data.split_seed) == (0.5, 3)
+    data = settle({"data": {"split_seed": 1}}, known).data
+    assert (data.val_fraction, data.split_seed) == (0.5, 1)
+
+
 def test_a_set_that_was_labeled_by_the_batch_is_trained_on_in_these_batches(described):
     def settled(given, **labels):
         how = {"batchnorm": "batch", "batch_size": 4, "full_batch_up_to": 0, **labels}

@@ -46,7 +46,7 @@ from gvbsm.store.distilled import (
 )
 from gvbsm.store.label_store import label_folders
 from gvbsm.store.soft_labels import SoftLabels
-from gvbsm.store.training_settings import recorded_settings
+from gvbsm.store.training_settings import DATA, recorded_settings
 
 FACTS = "gvbsm.json"
 FORMS = ("folder", "hub", "dd-ranking", "safetensors")
@@ -139,8 +139,9 @@ def _run_settings(workdir: Path) -> dict[str, Any]:
     if (results := workdir / "results.json").is_file():
         config = without_paths(checked(Results, read_json(results), results).config or {})
         settings = {name: config[name] for name in TRAINED_WITH if name in config}
-        if "test_crop" in config.get("data", {}):  # other entries name folders of this machine
-            settings["data"] = {"test_crop": config["data"]["test_crop"]}
+        data = config.get("data", {})  # whose other entries name folders of this machine
+        if chosen := {name: data[name] for name in DATA if name in data}:
+            settings["data"] = chosen
         schema.checked(schema.RunSettings, settings, results)
         return settings
     settings = {}

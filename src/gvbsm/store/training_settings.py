@@ -23,6 +23,7 @@ from gvbsm.store.soft_labels import SoftLabels
 GENERAL = names_of(Config(), "read_by_train")
 LABELS = names_of(LabelsConfig(), "read_by_train")
 EVALUATION = names_of(EvaluationConfig(), "read_by_train")
+DATA = ("test_crop", "val_fraction", "split_seed")  # by which the real test pictures are chosen
 
 
 class TrainingSet(Protocol):
@@ -50,7 +51,7 @@ class TrainingSet(Protocol):
 
 
 def recorded_settings(distilled: TrainingSet) -> dict[str, Any]:
-    """The recorded settings of the run: seed, labels, evaluation, data.test_crop; {} if none is."""
+    """The recorded settings of the run: seed, labels, evaluation, data (`DATA`); {} if none is."""
     settings = distilled.header.get("settings")
     return settings if isinstance(settings, dict) else {}
 
@@ -83,7 +84,7 @@ def settle(given: Mapping[str, Any], distilled: TrainingSet, model: str = "") ->
     recorded, stored = recorded_settings(distilled), distilled.soft_labels
     labels = {key: value for key, value in recorded.get("labels", {}).items() if key in LABELS}
     evaluation = {k: v for k, v in recorded.get("evaluation", {}).items() if k in EVALUATION}
-    data = {key: value for key, value in recorded.get("data", {}).items() if key == "test_crop"}
+    data = {key: value for key, value in recorded.get("data", {}).items() if key in DATA}
     rates = recorded.get("evaluation", {}).get("lr_of", {})
     rate = rates.get(model, rates.get(without_folders(model)))
     if rate is not None:
