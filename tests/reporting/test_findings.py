@@ -270,7 +270,8 @@ def test_random_pictures_with_soft_labels_that_do_as_well(facts, values, how):
     assert finding.name == "rival-soft"
     assert finding.level == "warning"
     assert f"Random real pictures with the same soft labels {how}" in finding.text
-    assert "Here the soft labels, not the images, make most of the accuracy." in finding.text
+    # the labels' share is another matter: random pictures with hard labels may be near
+    assert finding.text.endswith("Here the distilled images bring no more than real pictures.")
     assert finding.advice.startswith("Compare at fewer images per class")
 
 

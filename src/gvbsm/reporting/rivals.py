@@ -92,7 +92,7 @@ def rival_words(methods: Sequence[str], ipc: int, behind: str | None = None) -> 
 
 _RIVALS = {
     "soft": (
-        "Here the soft labels, not the images, make most of the accuracy.",
+        "Here the distilled images bring no more than real pictures.",
         "Raise `synthesis.iterations`. If you may pass on real pictures, they serve as well.",
     ),
     "hard": (
