@@ -177,6 +177,8 @@ def test_verdict_without_comparison_and_of_one_student(facts):
     )
     unknown = replace(facts, rows=(row("gvbsm", 50.0), row("teacher", 90.0)), train=None)
     assert "as a teacher, on the whole set, 90.0" in verdict(unknown)[0]
+    published = replace(unknown, teachers=(Teacher(STUDENT, 90.0, 90.0, 0),))
+    assert verdict(published)[0].endswith("; as a pretrained teacher, 90.0\N{NO-BREAK SPACE}%.")
 
 
 def test_verdict_names_the_best_of_many_baselines_and_always_random_pictures(facts):

@@ -23,7 +23,7 @@ from gvbsm.config.provenance import Origin
 from gvbsm.config.settled import settle_beta_dr
 from gvbsm.files.artifacts import ArtifactError, atomic, read_json, write_json
 from gvbsm.files.manifest import claim
-from gvbsm.files.tensors import save
+from gvbsm.files.tensors import load_tensors, save
 from gvbsm.reporting.facts import preset_settings, read_run_facts
 from gvbsm.reporting.figures.captions import CaptionedFigure
 from gvbsm.reporting.figures.images import PictureGrid
@@ -444,6 +444,19 @@ def test_a_loop_over_soft_labels_is_shown(tree):
 
 def test_teachers_with_last_and_best_epoch(tree):
     assert tree.row("wrn16_2") == ["wrn16_2", "97.5", "99.0", "6"]
+
+
+@pytest.mark.usefixtures("plain_gallery")
+def test_pretrained_teachers_are_not_called_trained_on_the_pictures(workdir):
+    told = "Networks trained on all real pictures"
+    assert f"{told}. Their" in page_of(workdir)
+    paths = sorted((workdir / "squeeze").glob("*.safetensors"))
+    said = (f"{told}, but for the pretrained. ", "Networks that were trained elsewhere. ")
+    for path, words in zip(paths, said, strict=True):
+        tensors, header = load_tensors(path, "teacher")
+        history = {"epochs": [0], "top1": [97.5], "losses": []}
+        save(path, tensors, {**header, "history": history})
+        assert words in page_of(workdir)
 
 
 def write_continual(folder, methods, steps, average, *, config=None, versions=None):

@@ -52,7 +52,9 @@ def verdict(facts: RunFacts) -> list[str]:
     if (full := facts.row("full", row.student)) is not None:
         text += f"; on {real}, {percent(full.last)}"
     elif (teacher := facts.row("teacher", row.student)) is not None:
-        text += f"; as a teacher, on {real}, {percent(teacher.last)}"
+        is_trained = all(item.epochs for item in facts.teachers if item.backbone == row.student)
+        where = f"teacher, on {real}" if is_trained else "pretrained teacher"
+        text += f"; as a {where}, {percent(teacher.last)}"
     sentences = [f"{text}."]
     baselines = [
         other
