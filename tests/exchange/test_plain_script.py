@@ -284,6 +284,8 @@ def test_its_test_pictures_are_upright(labeled, data, tmp_path):
     exif[0x0112] = 6  # to be turned by 90 degrees to the right
     upright.transpose(Image.Transpose.ROTATE_90).save(real / "a.png", exif=exif)
     upright.save(real / "b.png")
+    for place in (real, folder / "ant"):
+        (place / ".DS_Store").write_bytes(b"\0")  # as macOS leaves it in folders that were opened
     code = "import torch, train_plain as t; x, _ = t.load([t.Path('../real')]); print(x[0] - x[1])"
     assert set(python(folder, "-c", f"{code}; assert torch.equal(x[0], x[1])"))
 
