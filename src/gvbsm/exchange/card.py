@@ -1,4 +1,7 @@
-"""The README of an exported set; that of a Hub data set begins with the header that it reads."""
+"""The README of an exported set; that of a Hub data set begins with the header that it reads.
+
+The templates of this room are filled here: that of the README, and the script without gvbsm.
+"""
 
 from __future__ import annotations
 
@@ -6,15 +9,20 @@ import json
 import re
 import shlex
 from collections.abc import Mapping, Sequence
+from html import escape
 from typing import Any
+from urllib.parse import quote
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from gvbsm.config.build import images_of
 from gvbsm.config.yaml_files import format_yaml
+from gvbsm.engine.progress.spelling import spell_count
 from gvbsm.exchange.load import SetDescription
 from gvbsm.exchange.plain_sets import PLAIN
-from gvbsm.exchange.templating import filled
 from gvbsm.files.network_names import own_files
-from gvbsm.pipeline.tables import images_per_class
+from gvbsm.files.sizes import byte_count
+from gvbsm.pipeline.tables import format_ipc, format_top1, images_per_class
 
 MIXED = "mixed"  # the method of a merged set whose parts have several
 PAPER = (
@@ -198,3 +206,29 @@ def _made(method: str) -> tuple[str, str]:
 def _teacher(item: Mapping[str, Any]) -> str:
     top1 = item.get("top1")
     return f"{item['backbone']}" + (f" ({top1:.1f} %)" if top1 is not None else "")
+
+
+def filled(template: str, **values: Any) -> str:
+    """Fill a template; its text is Markdown or Python, so that nothing is escaped by itself.
+
+    Args:
+        template: Name of the file in `templates`, without `.j2`.
+        values: Its variables; one that is missing is an error.
+    """
+    environment = Environment(
+        loader=PackageLoader("gvbsm.exchange"),
+        autoescape=False,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    environment.filters |= {
+        "bytes": byte_count,
+        "counted": spell_count,
+        "html": escape,
+        "ipc": format_ipc,
+        "top1": format_top1,
+        "url": quote,
+    }
+    return environment.get_template(f"{template}.j2").render(values)

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 from gvbsm.config import EvaluationConfig, ViewConfig
 from gvbsm.data.epochs import batch_size_for
 from gvbsm.data.loading import batch_count
-from gvbsm.exchange.templating import filled
+from gvbsm.exchange.card import filled
 from gvbsm.method.beyond.cosine import HARD_SHARE, SMOOTHING
 from gvbsm.method.beyond.hard_phase import hard_epochs
 from gvbsm.store.distilled import DistilledDataset
