@@ -72,6 +72,10 @@ def test_a_network_of_one_s_own_is_teacher_and_student(gvbsm, tmp_path):
     gvbsm("train", "w", "--model", "net.py:Net", "--labels.epochs", "1", "--quiet")
     assert (tmp_path / "runs/train/net.py-Net.safetensors").is_file()
     gvbsm("export", "w", "--to", "folder", "--out", "out", "--quiet")
+    to_onnx = ["export", "runs/train/net.py-Net.safetensors", "--to", "onnx", "--out", "model"]
+    assert "the code of net.py:Net is not run" in gvbsm(*to_onnx, code=2).stderr
+    gvbsm(*to_onnx, "--networks", "net.py:Net")
+    assert (tmp_path / "model" / "model.onnx").is_file()
 
     code.write_text(NET.replace("4, 3,", "4, 5,"))
     line = gvbsm("report", "w", "--networks=net.py:Net").stderr

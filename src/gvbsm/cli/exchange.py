@@ -34,14 +34,18 @@ def export_verb(argv: list[str]) -> int:
     parser.add_argument("--overwrite", action="store_true")
     parser.add_argument("--soft_labels", type=bool, default=True)
     parser.add_argument("--logit_normalization", type=bool)
+    parser.add_argument("--networks", type=str, default="")
     parser.add_argument("--push", type=str)
     parser.add_argument("--quiet", action="store_true")
     parsed = _parse(parser, argv)
-    if parsed.push is not None and parsed.to != "hub":
-        raise ConfigError(f"--push goes with --to hub, not with --to {parsed.to}")
+    for option, form in (("push", "hub"), ("networks", "onnx")):
+        if getattr(parsed, option) and parsed.to != form:
+            raise ConfigError(f"--{option} goes with --to {form}, not with --to {parsed.to}")
     start_log(parsed.quiet)
     from gvbsm.exchange.export import export, push
+    from gvbsm.files.plugins import admit
 
+    admit(parsed.networks.split(","))
     out = export(
         parsed.source,
         parsed.to,
@@ -167,6 +171,7 @@ def _export_help() -> Iterator[str]:
                 "the set has both",
             ),
             ("--push USER/NAME", "publish it there on the Hugging Face Hub (--to hub)"),
+            ("--networks A,B", "networks of your own whose code may run (--to onnx)"),
             ("--quiet", "no progress bars and no log"),
         ],
     )
