@@ -776,8 +776,8 @@ def test_a_baseline_that_is_better_than_points_is_told(tmp_path):
     assert (rival.name, rival.level) == ("rival", "warning")
     assert rival.text == (
         "Random real pictures with the same soft labels do better than the images at 2 of 3 points "
-        "of the study, by 1.9 to 9.9 percentage points. Here the soft labels, not the images, make "
-        "most of the accuracy."
+        "of the study, by 1.9 to 9.9 percentage points. Here the distilled images bring no more "
+        "than real pictures."
     )
     assert rival.advice.startswith("Compare the points only with each other. ")
 

@@ -110,10 +110,13 @@ def with_entries(
         ConfigError: If a value is faulty.
     """
     kept, tables = list[str](), dict[str, dict[str, Any]]()
-    for words in _options(argv):
+    options = list(_options(argv))
+    names = {words[0].removeprefix("--") for words in options}
+    in_parts = {table_of(name) for name in names if table_of(name) != name}
+    for words in options:
         name = words[0].removeprefix("--")
         table = table_of(name)
-        if table is None or len(words) < 2:
+        if table is None or table not in in_parts or len(words) < 2:
             kept += words
             continue
         before = tables.get(table) or nest(table, _value_at(preset, table))
