@@ -9,7 +9,7 @@ from PIL import Image
 import gvbsm
 from gvbsm.config import LabelStorageConfig
 from gvbsm.data.pictures import DataError
-from gvbsm.exchange import hub, label_files
+from gvbsm.exchange import hub, public_files
 from gvbsm.exchange import load as exchange
 from gvbsm.exchange.export import export
 from gvbsm.exchange.load import FACTS, load
@@ -74,7 +74,7 @@ def test_one_file_holds_labels_as_they_are_stored(entries, tmp_path):
 
 
 def test_labels_too_large_for_one_file_are_refused(workdir, tmp_path, monkeypatch):
-    monkeypatch.setattr(label_files, "MOST_BYTES", 10)
+    monkeypatch.setattr(public_files, "MOST_BYTES", 10)
     with pytest.raises(ArtifactError, match="too much for one file: --to hub"):
         export(workdir, "safetensors", tmp_path / "e.safetensors", quiet=True)
     assert not (tmp_path / "e.safetensors").exists()

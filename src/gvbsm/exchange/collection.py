@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import logging
 import re
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,14 +28,14 @@ from gvbsm.exchange import hub
 from gvbsm.exchange.card import quoted
 from gvbsm.exchange.collection_card import CollectedSet, CollectedTeacher, index_card, teacher_card
 from gvbsm.exchange.export import check_free, check_whole, describe_set, write_set
-from gvbsm.exchange.label_files import label_files
 from gvbsm.exchange.load import LABELS, TABLE, SetDescription, load
-from gvbsm.files.artifacts import ArtifactError, read_json
+from gvbsm.exchange.public_files import copy_public, label_files
+from gvbsm.files.artifacts import ArtifactError, read_header, read_json
 from gvbsm.files.network_names import file_name, without_folders
 from gvbsm.files.replacing import replacing
 from gvbsm.files.schema import Results, TeacherHeader, checked, checked_json
 from gvbsm.files.state import sha256_of
-from gvbsm.files.tensors import load_tensors, save
+from gvbsm.files.tensors import load_tensors
 from gvbsm.store.distilled import DistilledDataset
 from gvbsm.store.workdir import Workspace
 
@@ -225,16 +224,12 @@ def _copy_teacher(path: Path, folder: Path) -> tuple[Path, dict[str, Any]]:
     A header that names a folder of the user's code is written without it, and the file is named so
     that `squeeze.weights_dir` finds it by the new name, unless another teacher has that name.
     """
-    tensors, header = load_tensors(path, "teacher")  # damage must not travel
-    checked(TeacherHeader, header, path)
-    names = {name: without_folders(header[name]) for name in ("backbone", "recipe")}
+    backbone = checked(TeacherHeader, read_header(path), path).backbone
     target = folder / path.name
-    if names["backbone"] == header["backbone"]:
-        shutil.copyfile(path, target)
-    else:
-        named = folder / file_name(names["backbone"])
-        target, header = target if named.exists() else named, {**header, **names}
-        save(target, tensors, header)
+    if (name := without_folders(backbone)) != backbone:
+        named = folder / file_name(name)
+        target = target if named.exists() else named
+    header = copy_public(path, target, "teacher")
     if load_tensors(target, "teacher")[1]["digest"] != header["digest"]:
         raise ArtifactError(f"{target} does not hold what was written; check the disk")
     return target, header

@@ -25,9 +25,9 @@ from gvbsm.engine.torch_defaults import torch_defaults
 from gvbsm.exchange import hub
 from gvbsm.exchange.card import PICTURE, dataset_card, extraction
 from gvbsm.exchange.ddranking import check_scorable, write_score
-from gvbsm.exchange.label_files import copy_labels, describe_labels, label_tensors
 from gvbsm.exchange.load import FACTS, FORMS, LABELS, TABLE, SetDescription, load
 from gvbsm.exchange.plain_script import SCRIPT, plain_script
+from gvbsm.exchange.public_files import copy_labels, describe_labels, label_tensors
 from gvbsm.exchange.student import MODEL, STUDENT, WEIGHTS, export_student
 from gvbsm.files.artifacts import ArtifactError, read_header, read_json, write_json
 from gvbsm.files.manifest import is_claimed, named

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import shutil
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,11 +16,12 @@ from gvbsm.config import ConfigError
 from gvbsm.data.pixels import Normalization
 from gvbsm.data.sources.hub_library import need
 from gvbsm.exchange.model_card import model_card
+from gvbsm.exchange.public_files import copy_public
 from gvbsm.files.artifacts import ArtifactError
 from gvbsm.files.network_names import without_folders
 from gvbsm.files.replacing import replacing
 from gvbsm.files.schema import StudentHeader, checked
-from gvbsm.files.tensors import load_tensors, save
+from gvbsm.files.tensors import load_tensors
 
 if TYPE_CHECKING:
     import onnx
@@ -105,11 +105,7 @@ def export_student(source: Path, out: Path) -> Path:
     content = to_onnx(network, shown).SerializeToString()
     with replacing(out) as draft:
         (draft / MODEL).write_bytes(content)
-        if name == header.backbone:
-            shutil.copyfile(source, draft / WEIGHTS)
-        else:
-            tensors, entries = load_tensors(source, "student")
-            save(draft / WEIGHTS, tensors, {**entries, "backbone": name, "recipe": shown.recipe})
+        copy_public(source, draft / WEIGHTS, "student")
         (draft / "README.md").write_text(model_card(shown, MODEL, WEIGHTS), encoding="utf-8")
     log.info("how to load it: %s", out / "README.md")
     return out

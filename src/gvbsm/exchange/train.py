@@ -24,8 +24,8 @@ from gvbsm.engine.device import Runtime, runtime_for
 from gvbsm.engine.progress.spelling import spell_count
 from gvbsm.engine.seeds import seeded
 from gvbsm.engine.torch_defaults import torch_defaults
-from gvbsm.exchange.label_files import label_files
 from gvbsm.exchange.load import load
+from gvbsm.exchange.public_files import label_files
 from gvbsm.files.artifacts import (
     ArtifactError,
     Recipe,

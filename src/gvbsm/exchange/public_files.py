@@ -1,6 +1,6 @@
-"""The soft labels of an exported set: files of their store, or tensors within a single file.
+"""Files that an export copies: soft labels, teachers and trained networks.
 
-Their recipe names the teachers. Code of the user is named there without its folder.
+Their headers name networks. The user's own code is named there without its folder.
 """
 
 from __future__ import annotations
@@ -19,6 +19,30 @@ from gvbsm.files.network_names import without_folders
 from gvbsm.files.schema import MOST_BYTES
 from gvbsm.files.tensors import load_tensors, save
 from gvbsm.store.soft_labels import SoftLabels
+
+_NAMING = {"backbone", "recipe"}  # entries of a header that name networks
+
+
+def copy_public(source: Path, target: Path, kind: str) -> dict[str, Any]:
+    """Copy an artifact after comparing its checksum; return the header of the copy.
+
+    The copy is the file itself, unless its header names a folder of the user's code.
+
+    Args:
+        source: The file.
+        target: The copy.
+        kind: The kind of artifact.
+
+    Raises:
+        ArtifactError: If the file is damaged, or another kind of artifact.
+    """
+    tensors, header = load_tensors(source, kind)  # damage must not travel
+    public = header | {name: without_folders(header[name]) for name in _NAMING & header.keys()}
+    if public == header:
+        shutil.copyfile(source, target)
+    else:
+        save(target, tensors, public)
+    return public
 
 
 def label_files(stored: SoftLabels) -> list[Path]:
@@ -50,11 +74,7 @@ def copy_labels(folder: Path, stored: SoftLabels | None, bar: Runtime) -> None:
     public = replace(stored, directory=folder, recipe=without_folders(stored.recipe))
     index, *shards = label_files(stored)
     for path in bar.track(shards, "soft labels"):
-        tensors, header = load_tensors(path, "labels")  # damage must not travel
-        if public.recipe == stored.recipe:
-            shutil.copyfile(path, folder / path.name)
-        else:
-            save(folder / path.name, tensors, {**header, "recipe": public.recipe})
+        copy_public(path, folder / path.name, "labels")
     if public.recipe == stored.recipe:
         shutil.copyfile(index, folder / index.name)
     else:
