@@ -676,3 +676,19 @@ def test_a_dotted_name_of_an_entry_leaves_the_others_as_they_are():
     config = as_config(as_config("cifar100-convnet-best", {first: 9}), {second: 32})
     assert config.squeeze.settings_of == expected
     assert type(config.squeeze.settings_of["airbench"]) is dict
+
+
+def test_dotted_names_alone_make_a_table():
+    """Without a preset or other settings there is no table below that they are laid over."""
+    config = as_config(
+        {
+            "squeeze.settings_of.wrn16_2.epochs": 9,
+            "evaluation.lr_of.convnet128": 0.1,
+            "baselines.overrides.random-soft.labels.epochs": 3,
+            "baselines.overrides.random-soft.evaluation.lr_of.convnet128": 0.2,
+        }
+    )
+    assert config.squeeze.settings_of == {"wrn16_2": {"epochs": 9}}
+    assert config.evaluation.lr_of == {"convnet128": 0.1}
+    override = {"labels": {"epochs": 3}, "evaluation": {"lr_of": {"convnet128": 0.2}}}
+    assert config.baselines.overrides == {"random-soft": override}

@@ -202,6 +202,14 @@ def test_the_epochs_of_single_teachers_are_scaled_too():
     assert scaled(config, 0.0, {"squeeze.settings_of"}).squeeze.settings_of == table
 
 
+def test_teachers_that_are_given_label_as_the_settings_say():
+    """The rules know neither how well they label by the batch nor which of them labels best."""
+    given = {"squeeze.backbones": ("resnet18", "convnet128")}
+    chosen = recipe(OWN.squeeze.backbones, FACTS, 10, 32, 1.0, given=given)
+    assert chosen["labels"]["batchnorm"] == "running"
+    assert "backbones" not in chosen["labels"]
+
+
 def test_epochs_of_teachers_that_are_given_are_those_of_both():
     given = recipe(OWN.squeeze.backbones, FACTS, 1, 32, 1.0, given={"squeeze.epochs": 3})
     assert given["squeeze"]["settings_of"] == {}

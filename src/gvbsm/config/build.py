@@ -17,9 +17,9 @@ from gvbsm.config import (
     SqueezeConfig,
 )
 from gvbsm.config.checks import faults
-from gvbsm.config.fields import names_of, replaced
+from gvbsm.config.fields import names_of, replaced, without_effect
 from gvbsm.config.given import plain
-from gvbsm.config.keys import check_names, fault_in_words, merge, nearest, nested
+from gvbsm.config.keys import check_names, fault_in_words, merge, nearest, nested, value_at
 from gvbsm.config.preset_files import read_preset, with_overrides
 from gvbsm.config.settled import (
     coreset_teacher,
@@ -239,6 +239,15 @@ def squeeze_of(config: SqueezeConfig, backbone: str) -> SqueezeConfig:
     return dataclasses.replace(squeeze, settings_of={})
 
 
+def forgetting_training(config: Config) -> SqueezeConfig:
+    """Return the settings of the training that counts how often pictures are forgotten.
+
+    They are those of the teacher that selects real pictures, with `coreset.epochs` if it is set.
+    """
+    squeeze = squeeze_of(config.squeeze, coreset_teacher(config))
+    return dataclasses.replace(squeeze, epochs=config.coreset.epochs or squeeze.epochs)
+
+
 def images_of(method: str) -> str:
     """Return the images that a method trains on: random of random-hard, gvbsm of gvbsm-hard."""
     source, _, labels = method.rpartition("-")
@@ -265,6 +274,15 @@ def to_dict(config: Any) -> dict[str, Any]:
     return result
 
 
+def settings_with_effect(config: Config) -> dict[str, Any]:
+    """Return the settings on which the results depend, nested, as `to_dict` writes them."""
+    settings = to_dict(config)
+    for key in without_effect(config):
+        section, _, last = key.rpartition(".")
+        del (value_at(settings, section) if section else settings)[last]
+    return settings
+
+
 def settings_lines(
     config: Config, only_changed: bool = False, places: Mapping[str, str] = NOWHERE
 ) -> Iterator[str]:
@@ -280,16 +298,15 @@ def settings_lines(
 
 def _teacher_faults(config: Config) -> Iterator[str]:
     """Yield the faults of single teachers' settings, where the common ones have none."""
-    squeeze, coreset = config.squeeze, config.coreset
+    squeeze = config.squeeze
     for name in squeeze.settings_of:
         teacher = dataclasses.replace(Config(), squeeze=squeeze_of(squeeze, name))
         yield from _located(f"squeeze.settings_of.{name}", faults(teacher))
     selections = {*map(selection_of, (config.method, *config.baselines.methods))}
-    if not selections.isdisjoint(BY_FORGETTING):
-        backbone = coreset_teacher(config)
-        epochs = coreset.epochs or squeeze_of(squeeze, backbone).epochs
-        if epochs < 2:
-            yield f"coreset.epochs must be at least 2, to count what an epoch forgets; got {epochs}"
+    if selections.isdisjoint(BY_FORGETTING):
+        return
+    if (epochs := forgetting_training(config).epochs) < 2:
+        yield f"coreset.epochs must be at least 2, to count what an epoch forgets; got {epochs}"
 
 
 def _baseline_faults(config: Config) -> Iterator[str]:

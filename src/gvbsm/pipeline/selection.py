@@ -14,7 +14,7 @@ from torch import Tensor
 from gvbsm.backbones import build_empty
 from gvbsm.backbones.features import Features, feature_batches, teacher_features
 from gvbsm.config import BY_DIFFICULTY, BY_FEATURES, Config, ConfigError
-from gvbsm.config.build import squeeze_of
+from gvbsm.config.build import forgetting_training
 from gvbsm.config.settled import matched_teachers
 from gvbsm.data.datasets import ImageData
 from gvbsm.data.loading import plain_batches
@@ -272,9 +272,7 @@ def forgetting_events(context: RunContext) -> Tensor:
     backbone, recipe = context.recipes.coreset_backbone, context.recipes.forgetting()
     path = context.workspace.forgetting(backbone)
     if not context.workspace.is_made(path, recipe, "synthesis", make=True):
-        training = squeeze_of(context.config.squeeze, backbone)
-        epochs = context.config.coreset.epochs or training.epochs
-        training = replace(training, epochs=epochs)
+        training = forgetting_training(context.config)
         runtime = replace(context.runtime, seed=seed_of(context.config, "squeeze"))
         with context.workspace.timed("forgetting"):
             data, workers = context.data, context.workers

@@ -21,7 +21,7 @@ from gvbsm.config import (
     LabelStorageConfig,
     SqueezeConfig,
 )
-from gvbsm.config.build import images_of, squeeze_of, to_dict
+from gvbsm.config.build import forgetting_training, images_of, squeeze_of, to_dict
 from gvbsm.config.fields import names_in_recipe, names_of
 from gvbsm.config.settled import (
     coreset_teacher,
@@ -241,9 +241,8 @@ class Recipes:
 
     def forgetting(self) -> Recipe:
         """The recipe of the count of forgetting events of each training picture."""
-        settings = _settings(squeeze_of(self._config.squeeze, self.coreset_backbone))
+        settings = _settings(forgetting_training(self._config))
         del settings["pretrained"]  # forgetting always trains
-        settings["epochs"] = self._config.coreset.epochs or settings["epochs"]
         return self._recipe(
             "forgetting",
             seed=seed_of(self._config, "squeeze"),

@@ -18,9 +18,7 @@ from statistics import fmean
 from typing import Any
 
 from gvbsm.config import Config, ConfigError, DataConfig
-from gvbsm.config.build import to_dict
-from gvbsm.config.fields import without_effect
-from gvbsm.config.keys import value_at
+from gvbsm.config.build import settings_with_effect, to_dict
 from gvbsm.config.paths import user_path
 from gvbsm.config.provenance import UNKNOWN, Origin, origin_of
 from gvbsm.config.settled import matched_teachers
@@ -195,11 +193,7 @@ class _PointRuns:
 
     def _folder(self, name: str, config: Config) -> str:
         """The folder for these settings and pictures, of any study, or the name of a new one."""
-        settings = to_dict(config)
-        for key in without_effect(config):
-            section, _, last = key.rpartition(".")
-            del (value_at(settings, section) if section else settings)[last]
-        digest = fingerprint(settings)[:12]
+        digest = fingerprint(settings_with_effect(config))[:12]
         points = self.directory / "points"
         pictures = self._data_of(config).fingerprint
         found = sorted(points.glob(f"*-{digest}"))

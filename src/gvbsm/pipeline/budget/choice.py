@@ -106,12 +106,8 @@ def _own(
     """Settings for a user's own pictures at a side and an effort, with those that are given."""
     teachers, given = as_config(PRESET).squeeze.backbones, nested(request.given)
     asked = replaced(config, given)
-    is_running = request.given.get("labels.batchnorm") == "running"
-    own_teachers = "squeeze.backbones" in request.given
-    by_batch = not (is_running or own_teachers or any(faults_of_batch_labels(asked)))
+    by_batch = not any(faults_of_batch_labels(asked))
     chosen = rules.recipe(teachers, facts, config.ipc, side, effort, by_batch, request.given)
-    if own_teachers:  # the preset's are not among them
-        del chosen["labels"]["backbones"]
     return validate(rules.with_forgetting(replaced(replaced(asked, chosen), given)))
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 from gvbsm.config import Config
-from gvbsm.config.build import build_config, settings_lines, to_dict
-from gvbsm.config.fields import replaced, settings_in, without_effect
+from gvbsm.config.build import build_config, settings_lines, settings_with_effect, to_dict
+from gvbsm.config.fields import replaced, without_effect
 from gvbsm.config.keys import nested, value_at
 from gvbsm.files.artifacts import atomic, check_replaceable, fingerprint, read_json, write_json
 from gvbsm.files.schema import ChosenSettings, checked
@@ -39,7 +39,9 @@ def recorded_settings(config: Config, request: Request, workdir: Path) -> Config
     if not path.is_file():
         return None
     record = checked(ChosenSettings, read_json(path), path)
-    if record.request != request.as_json() or record.before != _digest(config):
+    if record.request != request.as_json() or record.before != fingerprint(
+        settings_with_effect(config)
+    ):
         return None
     of_this_command = {name: value_at(config, name) for name in without_effect(Config())}
     return replaced(build_config(record.settings), nested(of_this_command))
@@ -53,13 +55,6 @@ def check_keepable(workdir: Path) -> None:
     """
     for name in (NAME, SETTINGS):
         check_replaceable(workdir / name)
-
-
-def _digest(config: Config) -> str:
-    """Hash the settings on which the results depend."""
-    ignored = without_effect(config)
-    settings = {name: value for name, _, value in settings_in(config) if name not in ignored}
-    return fingerprint(settings)
 
 
 def keep_settings(
@@ -82,7 +77,7 @@ def keep_settings(
     path = workdir / SETTINGS
     with atomic(path) as draft:
         draft.write_text(settings_text(config), encoding="utf-8")
-    asked = {"request": request.as_json(), "before": _digest(before)}
+    asked = {"request": request.as_json(), "before": fingerprint(settings_with_effect(before))}
     write_json(workdir / NAME, {**asked, "facts": dict(facts), "settings": settings})
     return path
 

@@ -11,10 +11,9 @@ from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 from gvbsm.config import BY_FORGETTING, Config
-from gvbsm.config.build import selection_of, squeeze_of
+from gvbsm.config.build import forgetting_training, selection_of
 from gvbsm.config.fields import replaced, settings_in
 from gvbsm.config.keys import nested
-from gvbsm.config.settled import coreset_teacher
 
 SIDES = {"cpu": (32, 48, 64), "cuda": (64, 96, 128, 224)}  # pixels that are offered on a device
 NOTHING: Mapping[str, Any] = {}
@@ -95,8 +94,8 @@ def recipe(
         effort: From 0, the cheapest run that is worth its time, to 1, the best.
         by_batch: Whether views may be labeled by their training batch. If not, the ConvNet labels
             alone.
-        given: Settings that the user has fixed, by dotted name: those of them that decide the steps
-            of a student are read, and whether they have the epochs of the teachers.
+        given: Settings that the user has fixed, by dotted name. Read are those of the steps of a
+            student, of the teachers and of their epochs, and of how they label.
     """
     matched, convnet = teachers
     convnet += _depth(side)
@@ -110,6 +109,8 @@ def recipe(
     least = 0 if "labels.epochs" in given else round(LEAST_STEPS.at(effort))
     steps, batch = given.get("labels.min_steps", least), given.get("evaluation.batch_size", BATCH)
     steps_taken = max(epochs * math.ceil(ipc * facts.classes / batch), steps)
+    own_teachers = "squeeze.backbones" in given
+    by_batch = by_batch and not own_teachers and given.get("labels.batchnorm") != "running"
     both_label = by_batch and ipc >= BOTH_LABEL[0] and steps_taken >= BOTH_LABEL[1]
     strong = {"scale": (least_crop, 1.0), "flip": facts.mirror}
     chosen = {
@@ -127,6 +128,8 @@ def recipe(
         "labels.views": strong,
         "evaluation.students": (convnet,),
     }
+    if own_teachers:  # the preset's are not among them
+        del chosen["labels.backbones"]
     return nested(chosen)
 
 
@@ -183,7 +186,7 @@ def with_forgetting(config: Config) -> Config:
     A selection by forgetting needs them, and a small effort leaves the teachers a single one.
     """
     methods = (config.method, *config.baselines.methods, *config.continual.methods)
-    epochs = config.coreset.epochs or squeeze_of(config.squeeze, coreset_teacher(config)).epochs
+    epochs = forgetting_training(config).epochs
     if epochs > 1 or {*BY_FORGETTING}.isdisjoint(map(selection_of, methods)):
         return config
     return replaced(config, {"coreset": {"epochs": 2}})

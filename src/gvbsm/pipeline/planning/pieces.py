@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 
 from gvbsm.backbones.cost import weight_bytes
 from gvbsm.config import BY_FEATURES, Config, SqueezeConfig
-from gvbsm.config.build import squeeze_of
+from gvbsm.config.build import forgetting_training
 from gvbsm.config.settled import coreset_teacher, corruption_kinds
 from gvbsm.data.datasets import ImageData
 from gvbsm.pipeline.planning.plan import Group, PlannedPart
@@ -55,10 +55,9 @@ class Pieces:
     def forgetting(self) -> float:
         """Seconds in which it is counted how often each real picture is forgotten."""
         backbone = coreset_teacher(self.config)
-        squeeze = squeeze_of(self.config.squeeze, backbone)
-        epochs = self.config.coreset.epochs or squeeze.epochs
-        training = self.training_on_pictures(backbone, replace(squeeze, epochs=epochs), 0)
-        return training + epochs * self.testing(backbone, len(self.data.train))
+        squeeze = forgetting_training(self.config)
+        training = self.training_on_pictures(backbone, squeeze, 0)
+        return training + squeeze.epochs * self.testing(backbone, len(self.data.train))
 
     def selection(self, selection: str) -> float:
         """Seconds in which a teacher sees the real pictures, for a selection or a start by it."""
