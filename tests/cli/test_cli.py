@@ -347,6 +347,10 @@ def test_a_yaml_file_of_one_s_own(taken, tmp_path):
         (["export", "w"], r"required: to, out"),
         (["export", "w", "--to", "zip", "--out", "x"], r"one of folder, hub, dd-ranking, safet"),
         (["export", "w", "--to", "folder", "--out", "x", "--push", "a/b"], r"--to hub, not with"),
+        (
+            ["export", "w", "--to", "folder", "--out", "x", "--networks", "net.py:Net"],
+            r"--networks goes with --to onnx, not with --to folder",
+        ),
         (["export", "w", "--to", "folder", "--out", "x"], r"there is no w; name a work directory"),
         (["train", "w"], r"required: model"),
         (["train", "w", "--model", "resnet18"], r"there is no w; name a work directory"),

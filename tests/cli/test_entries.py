@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from gvbsm.cli import main, sweep
 from gvbsm.cli.parsing import parse_run
 from gvbsm.config import ConfigError
 from gvbsm.config.build import as_config
@@ -100,3 +101,18 @@ def test_points_of_a_study_change_single_entries(tmp_path):
         found = point.config.squeeze.settings_of
         assert found["convnet128"] == {**BEFORE["convnet128"], "epochs": epochs}
         assert found["airbench"] == {**BEFORE["airbench"], "epochs": 3}
+
+
+def test_options_of_a_sweep_change_single_entries(monkeypatch, capsys):
+    seen = []
+
+    def read(study, preset, options, repeat):
+        seen.append((study, preset, options["squeeze"]["settings_of"], repeat))
+        raise ConfigError("enough")
+
+    monkeypatch.setattr(sweep, "read_sweep_plan", read)
+    argv = ["ladder", PRESET, f"{CONVNET}.epochs", "20", "--repeat", "2"]
+    assert main(["sweep", *argv]) == 2
+    assert capsys.readouterr().err == "gvbsm: enough\n"
+    convnet = {**BEFORE["convnet128"], "epochs": 20}
+    assert seen == [("ladder", PRESET, {**BEFORE, "convnet128": convnet}, 2)]

@@ -17,6 +17,7 @@ from gvbsm.config.keys import (
     entry_path,
     fault_in_words,
     fields_by_name,
+    flatten,
     merge,
     nest,
     table_of,
@@ -119,18 +120,11 @@ def with_entries(
         if table is None or table not in in_parts or len(words) < 2:
             kept += words
             continue
-        before = tables.get(table) or nest(table, _value_at(preset, table))
+        before = tables.get(table) or nest(table, flatten(preset).get(table, {}))
         tables[table] = merge(before, nest(name, _typed(name, table, words[1], parser)))
     for table, settings in tables.items():
         kept += [f"--{table}", json.dumps(value_at(settings, table))]
     return kept
-
-
-def _value_at(settings: Mapping[str, Any], table: str) -> Any:
-    try:
-        return value_at(settings, table)
-    except KeyError:
-        return {}
 
 
 def _options(argv: Sequence[str]) -> Iterator[list[str]]:

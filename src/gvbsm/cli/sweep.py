@@ -32,7 +32,8 @@ def sweep_verb(argv: list[str], others: Others) -> int:
     study, preset = names
     parser = settings_parser("gvbsm sweep")
     arguments = [long_option(argument) for argument in argv[2:]]
-    arguments = with_lists(with_entries(arguments, parser, read_preset(preset, given_ipc(argv))))
+    settings = read_preset(preset, given_ipc(argv))
+    arguments = with_lists(with_entries(arguments, parser, settings))
     parser.add_argument("--workdir", type=str)
     parser.add_argument("--repeat", type=int)
     parser.add_argument("--quiet", action="store_true")
@@ -45,7 +46,6 @@ def sweep_verb(argv: list[str], others: Others) -> int:
     quiet, log_format = bool(options.pop("quiet", False)), options.pop("log_format", None)
     folder = user_path(options.pop("workdir", None) or usual_workdir(preset, "sweep-"))
     repeat = options.pop("repeat", 1)
-    settings = read_preset(preset, options.get("ipc"))
     preset_settings = check_preset(parser, settings, preset)
     plan = read_sweep_plan(study, preset, options, repeat)
     point_settings = parser.parse_object(merge(settings, options)).as_dict()

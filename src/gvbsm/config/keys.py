@@ -80,15 +80,20 @@ def check_names(settings: dict[str, Any], where: str) -> None:
         raise ConfigError("\n".join(faults))
 
 
-def fields_by_name(of: type = Config, prefix: str = "") -> dict[str, str]:
+@cache
+def fields_by_name() -> Mapping[str, str]:
     """Return the dotted name of each setting with its type as written, or "section"."""
-    kinds = {}
+    return _fields_of(Config)
+
+
+def _fields_of(of: type, prefix: str = "") -> dict[str, str]:
+    kinds: dict[str, str] = {}
     for item in dataclasses.fields(of):
         factory = item.default_factory
         section = factory() if factory is not dataclasses.MISSING else None
         if section is not None and dataclasses.is_dataclass(section):
             kinds[prefix + item.name] = "section"
-            kinds |= fields_by_name(type(section), f"{prefix}{item.name}.")
+            kinds |= _fields_of(type(section), f"{prefix}{item.name}.")
         else:
             kinds[prefix + item.name] = str(item.type)
     return kinds
