@@ -448,15 +448,15 @@ def test_teachers_with_last_and_best_epoch(tree):
 
 @pytest.mark.usefixtures("plain_gallery")
 def test_pretrained_teachers_are_not_called_trained_on_the_pictures(workdir):
-    told = "Networks trained on all real pictures"
-    assert f"{told}. Their" in page_of(workdir)
+    trained = "Networks trained on all real pictures"
+    assert f"{trained}. Their" in page_of(workdir)
     paths = sorted((workdir / "squeeze").glob("*.safetensors"))
-    said = (f"{told}, but for the pretrained. ", "Networks that were trained elsewhere. ")
-    for path, words in zip(paths, said, strict=True):
+    sentences = (f"{trained}, but for the pretrained. ", "Networks that were trained elsewhere. ")
+    for path, sentence in zip(paths, sentences, strict=True):
         tensors, header = load_tensors(path, "teacher")
         history = {"epochs": [0], "top1": [97.5], "losses": []}
         save(path, tensors, {**header, "history": history})
-        assert words in page_of(workdir)
+        assert sentence in page_of(workdir)
 
 
 def write_continual(folder, methods, steps, average, *, config=None, versions=None):

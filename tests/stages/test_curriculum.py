@@ -128,6 +128,24 @@ def test_the_filter_is_trained_as_students_are_and_tested_on_all_pictures(
     assert int(trained.sum()) < int(wrong.sum())
 
 
+def test_the_filter_s_test_shares_the_decoding_of_pictures(
+    data, teachers, runtime, tmp_path, monkeypatch
+):
+    seen = []
+
+    def look(_model, _data, _runtime, workers=0):
+        seen.append(workers)
+        return torch.ones(len(data.train), dtype=torch.bool)
+
+    monkeypatch.setattr(curriculum, "classified_rightly", look)
+    labeler = Labeler(len(data.train), 8, LABELS, runtime, None, list(teachers.values()))
+    pictures = (data.train.images, data.train.labels)
+    task = StudentTask(*pictures, labeler, data.normalization, CONFIG, LABELS)
+    training = FilterTraining(CONVNET, data, runtime, tmp_path, {"of": "toy"}, workers=3)
+    assert not training.classified_wrong(0, task).any()
+    assert seen == [3]
+
+
 def test_each_round_begins_with_other_weights(wrong_of, monkeypatch):
     built = keep_built(monkeypatch, curriculum)
     for number in (0, 1, 0):

@@ -37,7 +37,7 @@ def file_name(backbone: str) -> str:
 def without_folders(value: Any) -> Any:
     """Return nested texts in which files of the user's code are named without their folders.
 
-    `/home/me/my.py:Net` becomes my.py:Net: the folder is nobody else's business.
+    `/home/me/my.py:Net` becomes `my.py:Net`: an export must not publish folders of the machine.
     """
     if isinstance(value, str):
         match = _OWN_FILE.fullmatch(value)

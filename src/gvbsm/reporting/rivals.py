@@ -28,7 +28,9 @@ class RivalWords(NamedTuple):
 
 
 def rival_kind(method: str) -> str:
-    """The rivals that are told together: those of one kind of labels, and others by their name.
+    """Return the kind of a baseline: the report has one warning for all baselines of a kind.
+
+    It is `soft` or `hard`, by the labels, for selections of real pictures, and else the name.
 
     Args:
         method: Name of a baseline, such as `herding-soft` or `sre2l`.
