@@ -19,7 +19,9 @@ def team():
         return numbers[name]
 
     shown = [bars.begin(100, "labels", "batch", quiet=True) for _ in range(2)]
-    return [SharedBar(bar, add, lambda: None, clock) for bar in shown], shown[0], clock
+    yield [SharedBar(bar, add, lambda _: None, clock) for bar in shown], shown[0], clock
+    for bar in reversed(shown):
+        bar.close()
 
 
 def test_the_first_bar_shows_the_steps_of_both(team):
@@ -63,10 +65,27 @@ def test_the_end_of_the_block_tells_all_steps(team):
     assert shown.n == 100
 
 
+def test_the_first_bar_shows_the_steps_of_the_other_while_it_waits(team):
+    (first, other), shown, clock = team
+    seen = []
+
+    def barrier(meanwhile):
+        for _ in range(3):
+            clock.now += SECONDS
+            other.update(10)
+            meanwhile()
+            seen.append(shown.n)
+
+    first._barrier = barrier
+    with first, other:
+        pass
+    assert seen == [10, 20, 30]
+
+
 def test_the_block_waits_for_the_others_unless_it_fails():
     calls = []
     bar = bars.begin(1, "labels", "batch", quiet=True)
-    shared = SharedBar(bar, lambda *_: calls.append("add") or 0, lambda: calls.append("barrier"))
+    shared = SharedBar(bar, lambda *_: calls.append("add") or 0, lambda _: calls.append("barrier"))
     with pytest.raises(KeyError), shared:
         raise KeyError
     assert calls == []

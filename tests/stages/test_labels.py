@@ -251,7 +251,7 @@ def test_batchnorm_by_the_batch__several_processes_make_the_same_bytes(
         def deal(self, items, _pieces):
             return iter(items[self.rank :: 2])
 
-        def barrier(self):
+        def barrier(self, meanwhile=None):
             pass
 
     config = replace(CONFIG, batchnorm="batch")

@@ -183,7 +183,7 @@ def test_finished_groups_are_counted_once_by_several_processes(whole, runtime):
         def same(self, decide):
             return decide()
 
-        def barrier(self):
+        def barrier(self, meanwhile=None):
             pass
 
     whole(CONFIG)

@@ -30,6 +30,7 @@ from gvbsm.config.errors import first_line
 from gvbsm.engine.launch import LISTENER, Launch, is_started_here, read_launch
 from gvbsm.engine.machine.devices import device_identity
 from gvbsm.engine.machine.limits import cores_each
+from gvbsm.engine.progress.waiting import Waiting
 
 Item = TypeVar("Item")
 Value = TypeVar("Value")
@@ -201,13 +202,18 @@ class Processes:
 
     # Exchange values
 
-    def barrier(self) -> None:
+    def barrier(self, meanwhile: Callable[[], None] | None = None) -> None:
         """Wait until all processes have called this.
+
+        Args:
+            meanwhile: Called now and then while this process waits; None logs a line a minute.
 
         Raises:
             ProcessError: If another process has ended.
         """
-        self.sum(torch.zeros(1, dtype=torch.int64))
+        if self.world > 1:
+            token = torch.zeros(1, dtype=torch.int64)
+            self._communicate(lambda: dist.all_reduce(token, async_op=True), meanwhile or Waiting())
 
     def sum(self, tensor: Tensor) -> Tensor:
         """Return the sum of all processes' tensors of one shape, on the CPU.
@@ -306,7 +312,9 @@ class Processes:
                     "command, settings and work directory"
                 )
 
-    def _communicate(self, begin: Callable[[], dist.Work | None]) -> None:
+    def _communicate(
+        self, begin: Callable[[], dist.Work | None], meanwhile: Callable[[], None] | None = None
+    ) -> None:
         """Wait for a communication in short pauses, so that Ctrl-C works meanwhile."""
         try:
             work = begin()
@@ -315,6 +323,8 @@ class Processes:
             while not work.is_completed():
                 time.sleep(pause)
                 pause = min(2 * pause, POLL_SECONDS)
+                if meanwhile is not None:
+                    meanwhile()
             work.wait()
         except RuntimeError:
             raise self._lost() from None

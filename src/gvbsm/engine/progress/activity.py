@@ -169,8 +169,11 @@ def describe(loop: Mapping[str, Any], title: str, run: RunProgress | None) -> st
         facts.append(f"{rate:.3g} {plural(unit)}/s" if rate >= 1 else f"{1 / rate:.3g} s a {unit}")
         if total:
             facts.append(f"{spell_duration((total - done) / rate)} left")
-    line = f"{name}: {', '.join(facts)}"
-    if run is not None:
-        left = spell_duration(run.seconds_left)
-        line += f"; the run: {100 * run.share:.0f} % done, {left} left"
-    return line
+    return f"{name}: {', '.join(facts)}{describe_run(run)}"
+
+
+def describe_run(run: RunProgress | None) -> str:
+    """Describe how far the whole run is, as the end of a line; empty if that is not known."""
+    if run is None:
+        return ""
+    return f"; the run: {100 * run.share:.0f} % done, {spell_duration(run.seconds_left)} left"

@@ -19,7 +19,8 @@ class SharedBar:
     Args:
         bar: This process's bar.
         add: add(name, count): add to a number that the processes share, and return it.
-        barrier: Waits for the other processes.
+        barrier: barrier(meanwhile): wait for the other processes, and call `meanwhile` now and
+            then.
         clock: Returns the time in seconds.
 
     Attributes:
@@ -30,7 +31,7 @@ class SharedBar:
         self,
         bar: Bar,
         add: Callable[[str, int], int],
-        barrier: Callable[[], None],
+        barrier: Callable[[Callable[[], None]], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.n = 0
@@ -45,7 +46,7 @@ class SharedBar:
         with self._bar:
             if error is None:
                 self._exchange()
-                self._barrier()
+                self._barrier(self._exchange_if_due)
                 self._exchange()
 
     def skip(self, count: int) -> None:
@@ -63,6 +64,9 @@ class SharedBar:
     def _count(self, kind: str, count: int) -> None:
         self.n += count
         self._own[kind] += count
+        self._exchange_if_due()
+
+    def _exchange_if_due(self) -> None:
         if self._clock() - self._exchanged_at >= SECONDS:
             self._exchange()
 
