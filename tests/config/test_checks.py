@@ -97,6 +97,8 @@ FAULTS = [
         (key, (*names, names[0]))
         for key, names in (
             ("squeeze.backbones", ("resnet18", "convnet128")),
+            ("synthesis.backbones", ("resnet18", "convnet128")),
+            ("labels.backbones", ("resnet18",)),
             ("evaluation.students", ("resnet18",)),
             ("continual.students", ("resnet18",)),
             ("baselines.methods", ("random-soft", "teacher")),

@@ -22,8 +22,15 @@ from gvbsm.config.fields import Interval, dotted_names_of, settings_in
 from gvbsm.config.keys import value_at
 from gvbsm.config.settled import labeling_teachers
 
-# A network or method that is named twice would be trained twice, and be counted as two students.
-NAMED_ONCE = ("squeeze.backbones", "evaluation.students", "continual.students", "baselines.methods")
+# A network or method that is named twice would be trained twice, or be counted twice.
+NAMED_ONCE = (
+    "squeeze.backbones",
+    "synthesis.backbones",
+    "labels.backbones",
+    "evaluation.students",
+    "continual.students",
+    "baselines.methods",
+)
 
 
 def faults(config: Config) -> Iterator[str]:
