@@ -24,7 +24,7 @@ from gvbsm.config.build import (
 )
 from gvbsm.config.fields import descriptions, settings_in
 from gvbsm.config.keys import fields_by_name, flat_keys, merge
-from gvbsm.config.preset_files import preset_names, read_preset
+from gvbsm.config.preset_files import overlay, preset_names, read_preset
 from support.settings import changed
 
 SELECTIONS = ("random", "herding", "k-center", "balanced", "forgetting", "curriculum")
@@ -146,12 +146,14 @@ def test_weights_of_a_baseline_alone_name_the_teachers_that_they_belong_to():
     assert for_method(config, "herding-soft").labels.backbones is None
 
 
-def test_overrides_of_a_baseline_are_not_checked_with_the_settings_of_another():
+def test_overrides_of_a_baseline_are_not_checked_with_the_settings_of_another(tmp_path):
     """SRe2L has labels of the first teacher alone, which another baseline does not ask about."""
     weights = {"random-soft": {"labels": {"weights": {"wrn16_2": 2.0}}}}
     config = build_config({"baselines": {"overrides": weights}})
     assert for_method(config, "sre2l").labels.backbones == ("resnet18",)
     assert for_method(config, "random-soft").labels.weights == {"wrn16_2": 2.0}
+    mine = write(tmp_path, f"baselines: {{overrides: {json.dumps(weights)}}}")
+    assert build_config(read_preset(f"cifar10+{mine}+sre2l")).labels.backbones == ("resnet18",)
 
 
 def test_overrides_of_a_baseline_reach_it_alone_however_it_is_run(tmp_path):
@@ -163,6 +165,12 @@ def test_overrides_of_a_baseline_reach_it_alone_however_it_is_run(tmp_path):
         assert (rival.synthesis.weight_batchnorm, rival.labels.epochs) == (1.0, 7)
         assert (rival.synthesis.alpha, rival.baselines.overrides) == (0.0, {})
     assert for_method(config, "random-soft").labels.epochs == 1000
+    alone = build_config(read_preset(f"cifar10+{mine}+random-soft"))
+    assert (alone.labels.epochs, alone.baselines.overrides) == (1000, {})
+    both = f"baselines: {{overrides: {overrides[:-1]}, random-soft: {{}}}}}}"
+    both = write(tmp_path, both, "both.yaml")
+    step = overlay(read_preset(f"cifar10+{both}"), "sre2l") | {"method": "gvbsm"}  # of a study
+    assert build_config(step).baselines.overrides == {"random-soft": {}}
     later = write(tmp_path, "synthesis: {weight_batchnorm: 0.5}", "later.yaml")
     config = build_config(read_preset(f"tiny-imagenet+sre2l+{later}"))
     assert config.synthesis.weight_batchnorm == 0.5  # the later wins

@@ -56,7 +56,7 @@ def from_parsed(parser: ArgumentParser, parsed: Namespace) -> Config:
     """
     values = parser.instantiate(parsed)
     config = Config(**{item.name: values[item.name] for item in dataclasses.fields(Config)})
-    return validate(_with_backbones(_with_typed_tables(config)))
+    return validate(_with_backbones(_alone(_with_typed_tables(config))))
 
 
 def build_config(settings: dict[str, Any]) -> Config:
@@ -66,7 +66,7 @@ def build_config(settings: dict[str, Any]) -> Config:
         ConfigError: One line a fault.
     """
     config = replaced(Config(), _typed(settings, where="the settings"))
-    return validate(_with_backbones(_with_typed_tables(config)))
+    return validate(_with_backbones(_alone(_with_typed_tables(config))))
 
 
 def _typed(settings: dict[str, Any], where: str) -> dict[str, Any]:
@@ -159,6 +159,13 @@ def _typed_baseline(name: str, settings: dict[str, Any], where: str) -> dict[str
 def _located(where: str, faults: Iterable[str]) -> list[str]:
     """Begin each message with where the fault is."""
     return [fault if fault.startswith(f"{where}: ") else f"{where}: {fault}" for fault in faults]
+
+
+def _alone(config: Config) -> Config:
+    """Leave out what is for other baselines where one is run alone: it has none beside it."""
+    if config.method == "gvbsm" or not config.baselines.overrides:
+        return config
+    return replaced(config, {"baselines": {"overrides": {}}})
 
 
 def _with_backbones(config: Config) -> Config:

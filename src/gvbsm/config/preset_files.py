@@ -127,7 +127,7 @@ def overlay(settings: dict[str, Any], name: str, ipc: object = None) -> dict[str
     """Lay a preset, or several joined by `+` one after the other, over nested settings.
 
     Where the preset names a method, the settings that `baselines.overrides` has for this method
-    are laid over both, and the table is emptied.
+    are laid over both, and leave the table.
 
     Args:
         settings: The nested settings.
@@ -166,11 +166,16 @@ def sources(name: str, ipc: object = None) -> dict[str, str]:
 def with_overrides(
     preset: dict[str, Any], overrides: Mapping[str, dict[str, Any]]
 ) -> Iterator[dict[str, Any]]:
-    """Yield the nested settings of a preset, and then what `overrides` has for its method."""
+    """Yield the nested settings of a preset, and then what `overrides` has for its method.
+
+    What it has for other methods stays in the table.
+    """
     yield preset
-    if preset.get("method") in overrides:
-        yield overrides[preset["method"]]
-        yield {"baselines": {"overrides": {}}}
+    method = preset.get("method", "")
+    if method in overrides:
+        yield overrides[method]
+        others = {name: settings for name, settings in overrides.items() if name != method}
+        yield {"baselines": {"overrides": others}}
 
 
 def _ipc_of(*layers: Mapping[str, Any]) -> object:
