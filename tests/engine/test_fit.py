@@ -12,8 +12,10 @@ from gvbsm.config import OptimizerConfig
 from gvbsm.engine.device import RunError
 from gvbsm.engine.fit import Training, fit
 from gvbsm.engine.forms.compiled import CompiledNetwork
+from gvbsm.engine.launch import Launch
 from gvbsm.engine.optimizers import make_optimizer, pack_optimizer, unpack_optimizer
 from gvbsm.engine.out_of_memory import Step
+from gvbsm.engine.processes import ALONE, Processes
 from gvbsm.engine.seeds import seeded
 from gvbsm.files.checkpoint import Checkpoint
 from support.toy import StoppedError
@@ -83,9 +85,10 @@ def weigh(model):
 
 def train(model, optimizer, runtime, path, batches=batches, test=weigh, **changed):
     optimizer = replace(optimizer, lr=changed.pop("lr", optimizer.lr))
+    team = changed.pop("team", ALONE)
     training = replace(Training("toy", "toy", EPOCHS, STEPS, 3, optimizer), **changed)
     checkpoint = Checkpoint(path / "toy.safetensors", {"toy": 1}, runtime.checkpoint_seconds)
-    return fit(model, batches, test, training, runtime, checkpoint)
+    return fit(model, batches, test, training, runtime, checkpoint, team)
 
 
 def test_log__hears_every_epoch_and_every_test(runtime, tmp_path):
@@ -299,6 +302,34 @@ def test_fit__dropout_acts_and_belongs_to_the_seed_and_the_name(runtime, tmp_pat
     assert same_state(models[0], models[1])
     assert not same_state(models[0], models[2])
     assert not same_state(models[0], models[3])
+
+
+def test_fit__a_further_process_drops_the_same_after_a_stop(runtime, tmp_path):
+    """Its random state is in no checkpoint: that of process 0 is."""
+
+    def watched(masks):
+        def drawn(epoch, start):
+            for number, step in enumerate(batches(epoch, start), epoch * STEPS + start):
+
+                def loss(model, rows, step=step, number=number):
+                    masks[number] = F.dropout(torch.ones(40))
+                    return step.loss(model, rows)
+
+                yield step._replace(loss=loss)
+
+        return drawn
+
+    second, often = Processes(Launch(rank=1)), replace(runtime, checkpoint_seconds=0)
+    first, whole, resumed = {}, {}, {}
+    train(net(), CONSTANT, runtime, tmp_path / "first", watched(first))
+    train(net(), CONSTANT, runtime, tmp_path / "whole", watched(whole), team=second)
+    with pytest.raises(StoppedError):
+        train(net(), CONSTANT, often, tmp_path, stopped_after(5))
+    train(net(), CONSTANT, runtime, tmp_path, watched(resumed), team=second)
+    assert list(resumed) == list(range(5, EPOCHS * STEPS))
+    assert all(torch.equal(mask, whole[step]) for step, mask in resumed.items())
+    assert not torch.equal(whole[5], whole[6])
+    assert not torch.equal(whole[5], first[5])
 
 
 def test_fit__nan_names_the_learning_rate(runtime, tmp_path):

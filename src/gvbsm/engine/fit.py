@@ -26,7 +26,7 @@ from gvbsm.engine.optimizers import (
 from gvbsm.engine.out_of_memory import MicroBatches, Step
 from gvbsm.engine.processes import ALONE, Processes
 from gvbsm.engine.replicas import replicate
-from gvbsm.engine.seeds import get_random_state, seeded, set_random_state
+from gvbsm.engine.seeds import derived_seed, get_random_state, seeded, set_random_state
 
 
 @dataclass(frozen=True)
@@ -122,7 +122,7 @@ def fit(
     model.train()
     average = Averaging(model, training.ema)
     with (
-        seeded(runtime.seed, name, "dropout", *([team.rank] if team.rank else [])),
+        seeded(runtime.seed, name, "dropout"),
         runtime.progress(epochs * steps, name, "step") as bar,
         team.together(),
     ):
@@ -134,6 +134,8 @@ def fit(
         while step < epochs * steps:
             for batch in batches(step // steps, step % steps):
                 set_lr(solver, rate * schedule(optimizer, step, epochs * steps))
+                if not team.leads:  # a checkpoint holds the random state of process 0 alone
+                    torch.manual_seed(derived_seed(runtime.seed, name, "dropout", team.rank, step))
                 total += team.mean(micro_batches.backward(net, batch))
                 solver.step()
                 average.update()
@@ -221,6 +223,5 @@ def _resume(
     average.load(without_prefix("average", tensors))
     unpack_optimizer(solver, without_prefix("optimizer", tensors))
     micro_batches.limit = state["part"]
-    if team.leads:  # the saved dropout state is that of process 0
-        set_random_state(runtime.device, tensors["random_state"])
+    set_random_state(runtime.device, tensors["random_state"])
     return state["step"], tensors["total"].to(runtime.device), TrainingHistory(**state["history"])
