@@ -1,6 +1,7 @@
 """Which work is raced, what is kept of a race, and that its outcome reaches the artifacts."""
 
 import json
+import time
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -241,6 +242,15 @@ def test_compile_form__tries_again_with_another_compiler_or_torch(
         for _ in range(2):
             compiled_form(10**6, runtime)
         assert len(failures) == number
+
+
+def test_compile_form__tries_again_after_a_day(failures, runtime, monkeypatch):
+    """The disk may have been full."""
+    begin = time.time()
+    for hours, trials in ((0, 1), (23, 1), (25, 2), (26, 2)):
+        monkeypatch.setattr(time, "time", lambda hours=hours: begin + 3600 * hours)
+        compiled_form(10**6, runtime)
+        assert len(failures) == trials
 
 
 def test_trial_seconds__are_none_where_the_compiler_has_failed(failures, runtime):

@@ -36,6 +36,8 @@ USUAL_SECONDS, USUAL_SAVING = 50.0, 0.2
 # Seconds of a trial where this machine has made none of the kind: middling ones of two machines.
 TRIAL_SECONDS: dict[Kind, float] = {"training": 20.0, "pixels": 50.0}
 
+RETRY_SECONDS = 24 * 3600.0  # after a failure, which may have been that of a full disk
+
 EAGER = {"training": training, "pixels": hooked_pixels}
 COMPILED = {"training": compiled_training, "pixels": compiled_pixels}
 
@@ -84,7 +86,8 @@ def compile_form(form: Form, network: nn.Module, task: CompileTask, runtime: Run
     """Return the form, compiled if that pays; compiling is tried once a machine.
 
     The compiled code stays in torch's cache, from which the stage loads it. What could not be
-    compiled is tried again when torch or its compiler has changed (`compiler_facts`).
+    compiled is tried again after a day, or when torch or its compiler has changed
+    (`compiler_facts`).
 
     Args:
         form: The fastest form that is not compiled.
@@ -100,8 +103,8 @@ def compile_form(form: Form, network: nn.Module, task: CompileTask, runtime: Run
     if rows is None:
         if (fault := _known_fault(cache, task, form)) is not None:
             log.info(
-                "%s of %s is not compiled, as an earlier trial has failed: %s; remove %s to try "
-                "again",
+                "%s of %s is not compiled, as a trial of the last day has failed: %s; remove %s "
+                "to try again",
                 *(kind, name, fault, cache.path),
             )
             return form
@@ -112,7 +115,7 @@ def compile_form(form: Form, network: nn.Module, task: CompileTask, runtime: Run
         cost = try_compiling(network, task, gradient, eager, runtime.in_form(fused))
         if isinstance(cost, str):
             log.warning("%s of %s is not compiled: %s", kind, name, cost)
-            cache.put(_key(task, "failed", form), [[compiler_facts(), cost]])
+            cache.put(_key(task, "failed", form), [[compiler_facts(), cost, time.time()]])
             return form
         cache.put(key, [[cost.eager, cost.compiled, cost.compiling, cost.loading]])
     else:
@@ -159,9 +162,12 @@ def trial_seconds(
 
 
 def _known_fault(cache: MachineCache, task: CompileTask, form: Form) -> str | None:
-    """Return why this compiler has failed; None if it has not been tried, or was another one."""
-    rows = cache.get(_key(task, "failed", form)) or []
-    return next((str(fault) for facts, fault in rows if facts == compiler_facts()), None)
+    """Return why this compiler has failed of late; None if it has not, or was another one."""
+    since = time.time() - RETRY_SECONDS
+    for facts, fault, *when in cache.get(_key(task, "failed", form)) or []:
+        if facts == compiler_facts() and when and float(when[0]) > since:  # type: ignore[arg-type]
+            return str(fault)
+    return None
 
 
 def _key(task: CompileTask, what: str, form: Form) -> str:
