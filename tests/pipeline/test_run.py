@@ -574,6 +574,26 @@ def test_seeds__each_stage_draws_from_its_own_and_from_no_other(tmp_path, loss):
     assert {name.partition("/")[0] for name in plain if plain[name] != last[name]} == {"evaluation"}
 
 
+def test_seeds__a_baseline_draws_from_its_own(tmp_path):
+    """What a run of these seeds would have drawn for it."""
+    arrays = {"name": "npz", "root": str(write_arrays(tmp_path / "toy.npz"))}
+    base = quick_settings(arrays, baselines={"methods": ["sre2l"]})
+    base["synthesis"]["iterations"] = 2
+    base["labels"]["epochs"] = 3
+    base["evaluation"]["seeds"] = 1
+
+    def files(name, changes):
+        run = pipeline.Run(as_config(merge(base, changes)), tmp_path / name, quiet=True)
+        run.all_stages()
+        found = digests(tmp_path / name).items()
+        return {file: digest for file, digest in found if file.startswith("baselines/sre2l/")}
+
+    seeds = {section: {"seed": 1} for section in ("synthesis", "labels", "evaluation")}
+    of_baseline = files("baseline", {"baselines": {"overrides": {"sre2l": seeds}}})
+    assert of_baseline
+    assert of_baseline == files("all", seeds)
+
+
 @pytest.mark.parametrize("init", ["lowest_loss", "crops"])
 def test_synthesis__starts_from_chosen_pictures(tmp_path, init):
     """Without steps of any size the images are the start, by teachers that are loaded for it."""

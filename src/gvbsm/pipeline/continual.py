@@ -322,9 +322,8 @@ class Protocol:
         if config.evaluation.loss != "hard":
             columns = torch.tensor(seen, device=run.runtime.device)
             teachers = [SeenOutputs(net, columns) for net in run.teachers.for_labels(config)]
-        labeler = Labeler(
-            len(images), memory.image_size, config.labels, run.runtime_of("labels"), None, teachers
-        )
+        views = run.runtime_of("labels", config)
+        labeler = Labeler(len(images), memory.image_size, config.labels, views, None, teachers)
         task = StudentTask(
             images,
             memory.train.labels,
@@ -333,7 +332,7 @@ class Protocol:
             config.evaluation,
             config.labels,
         )
-        runtime = run.runtime_of("evaluation").of(student, "training")
+        runtime = run.runtime_of("evaluation", config).of(student, "training")
         judge = Judge(memory, runtime, runtime.workers(config.data.workers), team)
         train_student(student, number, task, judge, runtime, path, recipe)
 

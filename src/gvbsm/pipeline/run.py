@@ -218,7 +218,7 @@ class Run:
         statistics = {name: load_statistics(self.workspace.statistics(name)) for name in recorded}
         n_p = config.statistics.n_p
         teachers = self.teachers.targets(names, statistics, config.synthesis, n_p)
-        runtime = self.runtime_of("synthesis")
+        runtime = self.runtime_of("synthesis", config)
         context = replace(self.context, config=config, runtime=runtime)
         initial, nearest = start_of(context, image_set), nearest_pictures(context, image_set)
         task = SynthesisTask(
@@ -266,7 +266,7 @@ class Run:
             make_labels(
                 LabelTask(images, classes, image_set.config.labels, normalization),
                 lambda: self.teachers.for_labels(image_set.config),
-                self.runtime_of("labels"),
+                self.runtime_of("labels", image_set.config),
                 image_set.labels,
                 recipe,
                 image_set.label_name,
@@ -360,9 +360,9 @@ class Run:
             self.config, self.data, self.runtime, self.recipes, self.teachers, self.team
         )
 
-    def runtime_of(self, section: str) -> Runtime:
-        """The runtime with the seed of a section of the settings."""
-        return replace(self.runtime, seed=seed_of(self.config, section))
+    def runtime_of(self, section: str, config: Config | None = None) -> Runtime:
+        """The runtime with the seed of a section of a set's settings; None takes the run's."""
+        return replace(self.runtime, seed=seed_of(config or self.config, section))
 
     @contextmanager
     def at_work(self) -> Iterator[None]:
