@@ -416,7 +416,7 @@ def test_what_the_meta_device_lacks_is_called_on_the_cpu():
     torch.manual_seed(3)
     expected = torch.rand(3)
     torch.manual_seed(3)
-    check_call(lambda: Odd(lambda logits: logits), (3, 2, 2), 5)
+    check_call(lambda: Odd(lambda logits: logits), (2, 3, 2, 2), 5)
     assert torch.equal(torch.rand(3), expected)
 
 
@@ -432,7 +432,7 @@ def test_what_the_meta_device_lacks_is_called_on_the_cpu():
 )
 def test_a_network_that_cannot_be_trained_says_why_in_a_line(answer, words):
     with pytest.raises(ValueError, match=words) as caught:
-        check_call(lambda: Odd(answer), (3, 2, 2), 5)
+        check_call(lambda: Odd(answer), (2, 3, 2, 2), 5)
     assert "\n" not in str(caught.value)
 
 
@@ -441,7 +441,7 @@ def test_a_network_is_called_once_for_all_points_of_a_sweep(monkeypatch):
     monkeypatch.setattr("gvbsm.backbones.check_call", lambda *arguments: calls.append(arguments))
     for size in (24, 24, 25):
         check_takes("convnet8_d1", 3, size, 1)
-    assert [shape for _, shape, _ in calls] == [(1, 24, 24), (1, 25, 25)]
+    assert [shape for _, shape, _ in calls] == [(2, 1, 24, 24), (2, 1, 25, 25)]
 
 
 def test_convnet__is_compiled_as_a_single_graph():

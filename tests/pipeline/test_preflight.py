@@ -68,6 +68,44 @@ def test_a_network_that_is_built_but_fails_on_the_pictures_is_refused(role, name
     assert ("too small" if "alexnet" in name else "Expected 224 but got 32") in line
 
 
+ALONE = {"batch_size": 1}
+ODD = {"batch_size": 5, "micro_batch": 2}
+EVEN = {"batch_size": 4, "micro_batch": 2}
+
+
+@pytest.mark.parametrize(
+    ("teacher", "squeeze", "student", "evaluation", "section"),
+    [
+        ("wrn10_1", ALONE, "convnet8_d1", {}, "squeeze"),
+        ("wrn10_1", ODD, "convnet8_d1", {}, "squeeze"),
+        ("convnet8_d1", {}, "wrn10_1", ALONE, "evaluation"),
+        ("convnet8_d1", {}, "wrn10_1", ODD, "evaluation"),
+        ("convnet8_d1", ALONE, "wrn10_1", {}, "squeeze"),  # as the baseline `full` trains it
+        ("convnet8_d1", ALONE, "convnet8_d1", ALONE, None),  # it has no BatchNorm
+        ("wrn10_1", EVEN, "wrn10_1", EVEN, None),
+    ],
+)
+def test_check_feasible__batchnorm_of_a_single_pixel(
+    teacher, squeeze, student, evaluation, section, data
+):
+    settings = config(
+        ipc=2,
+        squeeze={"backbones": [teacher], **squeeze},
+        evaluation={"students": [student], **evaluation},
+        labels={"full_batch_up_to": 1},
+        baselines={"methods": ["full"]},
+    )
+    train = data.train.select(torch.arange(20))
+    data = replace(data, image_size=4, train=train)  # the last map of wrn10_1 has one pixel
+    if section is None:
+        check_feasible(settings, data)
+        return
+    words = rf"^{section}\.batch_size and micro_batch leave one picture at once: wrn10_1 .* one by"
+    with pytest.raises(ConfigError, match=words) as caught:
+        check_feasible(settings, data)
+    assert "\n" not in str(caught.value)
+
+
 @pytest.mark.parametrize(
     ("section", "table", "value"),
     [

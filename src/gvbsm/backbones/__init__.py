@@ -168,7 +168,7 @@ def build_backbone(
     return model
 
 
-def check_takes(name: str, classes: int, image_size: int, channels: int) -> None:
+def check_takes(name: str, classes: int, image_size: int, channels: int, at_once: int = 2) -> None:
     """Check that a network can be built, trained and tested on pictures of a size.
 
     Args:
@@ -176,22 +176,26 @@ def check_takes(name: str, classes: int, image_size: int, channels: int) -> None
         classes: Number of logits.
         image_size: Height and width of the pictures, in pixels.
         channels: Channels of the pictures.
+        at_once: How many pictures the network is called with.
 
     Raises:
         ValueError: If the name is unknown, or the network cannot be built or called with these.
     """
-    _check_takes(name, classes, image_size, channels, **code_of(name))
+    _check_takes(name, classes, image_size, channels, at_once, **code_of(name))
 
 
 @cache  # a sweep checks the same networks at every point; `code` differs for edited ones
-def _check_takes(name: str, classes: int, image_size: int, channels: int, code: str = "") -> None:
+def _check_takes(
+    name: str, classes: int, image_size: int, channels: int, at_once: int, code: str = ""
+) -> None:
     build = partial(build_backbone, name, classes, image_size, channels)
     build_empty(name, classes, image_size, channels)  # its error messages name the fault
     try:
-        check_call(build, (channels, image_size, image_size), classes)
+        check_call(build, (at_once, channels, image_size, image_size), classes)
     except ValueError as error:
+        alone = " one by one" if at_once == 1 else ""
         raise ValueError(
-            f"{name} cannot be trained on pictures of {image_size} x {image_size} pixels "
+            f"{name} cannot be trained on pictures of {image_size} x {image_size} pixels{alone} "
             f"({error}); choose another network or another data.image_size"
         ) from error
 

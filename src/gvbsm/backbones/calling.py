@@ -10,7 +10,9 @@ from torch import Tensor, nn
 from gvbsm.config.errors import first_line
 
 
-def check_call(build: Callable[[], nn.Module], shape: tuple[int, int, int], classes: int) -> None:
+def check_call(
+    build: Callable[[], nn.Module], shape: tuple[int, int, int, int], classes: int
+) -> None:
     """Call a network forward and backward as it is trained, and forward as it is tested.
 
     The call is made on the meta device, which computes shapes only and takes neither memory nor
@@ -19,7 +21,7 @@ def check_call(build: Callable[[], nn.Module], shape: tuple[int, int, int], clas
 
     Args:
         build: Builds the network on torch's default device.
-        shape: (channels, height, width) of a picture.
+        shape: (batch, channels, height, width) of the pictures.
         classes: Number of logits expected.
 
     Raises:
@@ -27,11 +29,11 @@ def check_call(build: Callable[[], nn.Module], shape: tuple[int, int, int], clas
     """
     try:
         with torch.device("meta"):
-            _call(build(), torch.empty(2, *shape), classes)
+            _call(build(), torch.empty(shape), classes)
     except Exception:  # of any type, as networks of any library raise
         try:
             with torch.random.fork_rng(), torch.device("cpu"):
-                _call(build(), torch.zeros(2, *shape), classes)
+                _call(build(), torch.zeros(shape), classes)
         except Exception as error:
             raise ValueError(first_line(error)) from error
 

@@ -7,6 +7,7 @@ What a batch holds depends on its arguments alone, so that a resumed run gets th
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -58,6 +59,16 @@ def batch_count(count: int, batch_size: int) -> int:
     """Count the batches of an epoch; BatchNorm fails on a last batch of one picture: left out."""
     full_batches, remainder = divmod(count, batch_size)
     return full_batches + (remainder > 1 or count == remainder == 1)
+
+
+def fewest_at_once(count: int, batch_size: int, micro_batch: int | None) -> int:
+    """Return the fewest pictures that a network is called with in an epoch of `count` pictures.
+
+    Micro-batches are those of `engine.out_of_memory.even_slices`; None is the whole batch.
+    """
+    remainder = count % batch_size
+    sizes = [min(count, batch_size), *([remainder] if remainder > 1 else [])]
+    return min(size // math.ceil(size / (micro_batch or size)) for size in sizes)
 
 
 def split_batches(order: Tensor, batch_size: int) -> tuple[Tensor, ...]:

@@ -30,6 +30,7 @@ from gvbsm.data.class_sizes import (
 )
 from gvbsm.data.corrupted.copies import check_corruptions, folder_content
 from gvbsm.data.datasets import ImageData, read_dataset
+from gvbsm.data.loading import fewest_at_once
 from gvbsm.data.pictures import DataError
 from gvbsm.engine.device import Runtime
 from gvbsm.engine.progress.spelling import spell_count
@@ -38,9 +39,16 @@ from gvbsm.engine.trackers import check_trackers
 from gvbsm.files.artifacts import ArtifactError, changes, read_json, write_json
 from gvbsm.files.network_names import file_stem
 from gvbsm.files.plugins import admit
-from gvbsm.pipeline.checks.sets import check_set, check_trainable, config_errors, empty_network
+from gvbsm.pipeline.checks.sets import (
+    check_alone,
+    check_set,
+    check_trainable,
+    config_errors,
+    empty_network,
+)
 from gvbsm.pipeline.selected_sets import check_curriculum
 from gvbsm.pipeline.selection import check_difficulty
+from gvbsm.store.recipes import full_training
 from gvbsm.store.workdir import Workspace
 
 log = logging.getLogger("gvbsm")
@@ -115,11 +123,14 @@ def check_feasible(config: Config, data: ImageData) -> None:
     for name in config.squeeze.backbones:
         check_trainable(name, len(data.class_names), data.channels, data.image_size)
         _check_weights(name, squeeze_of(config.squeeze, name), data)
+        _check_batches(name, squeeze_of(config.squeeze, name), data)
     check_corruptions(config.evaluation.corruptions, data)
     methods = (config.method, *config.baselines.methods)
     _check_pictures(config, methods, "baselines.methods", data)
     _check_features(config, methods, data)
     check_set(config, data)
+    for name in config.evaluation.students if "full" in config.baselines.methods else ():
+        _check_batches(name, full_training(config), data)
     check_difficulty(config, data)
     check_curriculum(config, config.baselines.methods, data)
     _check_overrides(config, data)
@@ -211,6 +222,13 @@ def _check_weights(name: str, config: SqueezeConfig, data: ImageData) -> None:
     with config_errors():
         shape = (data.image_size, data.channels)
         Pretrained.of(name, config, data.class_names, *shape).check()
+
+
+def _check_batches(name: str, config: SqueezeConfig, data: ImageData) -> None:
+    """Check that a network that is trained on the real pictures can take the smallest batch."""
+    if not config.pretrained:
+        fewest = fewest_at_once(len(data.train), config.batch_size, config.micro_batch)
+        check_alone(name, "squeeze", fewest, data)
 
 
 def _check_file_names(config: Config) -> None:

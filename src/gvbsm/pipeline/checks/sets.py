@@ -15,6 +15,8 @@ from gvbsm.config.settled import matched_teachers
 from gvbsm.config.stages import EXTRA_TAKES
 from gvbsm.data.class_sizes import class_counts, image_counts
 from gvbsm.data.datasets import ImageData
+from gvbsm.data.epochs import batch_size_for
+from gvbsm.data.loading import fewest_at_once
 from gvbsm.data.pictures import DataError
 from gvbsm.data.views import check_cells
 from gvbsm.engine.progress.spelling import spell_count
@@ -32,8 +34,12 @@ def check_set(config: Config, data: ImageData) -> None:
     Raises:
         ConfigError, DataError: With one clear line.
     """
-    for name in config.evaluation.students:
+    evaluation, images = config.evaluation, image_counts(config, data.class_names).total
+    size = batch_size_for(images, evaluation.batch_size, config.labels.full_batch_up_to)
+    fewest = fewest_at_once(images, size, evaluation.micro_batch)
+    for name in evaluation.students:
         check_trainable(name, len(data.class_names), data.channels, data.image_size)
+        check_alone(name, "evaluation", fewest, data)
     _check_tables(config)
     _check_extra(config.synthesis)
     check_cells(config.labels.views, data.image_size)
@@ -56,6 +62,25 @@ def check_trainable(name: str, classes: int, channels: int, side: int) -> None:
     """
     with config_errors():
         check_takes(name, classes, side, channels)
+
+
+def check_alone(name: str, section: str, fewest: int, data: ImageData) -> None:
+    """Check that a network can be trained on one picture at once, if that is the fewest.
+
+    BatchNorm cannot normalize a single picture where its map has one pixel.
+
+    Args:
+        name: The network.
+        section: The section of the settings that holds the size of the batches.
+        fewest: The fewest pictures that it is called with (`data.loading.fewest_at_once`).
+        data: The real pictures.
+
+    Raises:
+        ConfigError: Naming the settings, the network and the size.
+    """
+    if fewest == 1:
+        with config_errors(f"{section}.batch_size and micro_batch leave one picture at once: "):
+            check_takes(name, len(data.class_names), data.image_size, data.channels, at_once=1)
 
 
 def empty_network(name: str, data: ImageData) -> nn.Module:
