@@ -17,10 +17,11 @@ from gvbsm.config import ConfigError
 from gvbsm.config.build import as_config
 from gvbsm.data.pictures import DataError
 from gvbsm.files.artifacts import read_header, read_json
-from gvbsm.files.tensors import save
+from gvbsm.files.tensors import load_tensors, save
 from gvbsm.pipeline import run as pipeline
 from gvbsm.studies import sweep as sweeping
 from gvbsm.studies.artifact_reuse import Library
+from support.corruptions import stand_in
 from support.picture_files import write_npz
 
 STUDY = {
@@ -206,6 +207,27 @@ def test_sweep__points_of_other_pictures_have_folders_of_their_own(folder, tmp_p
     folders = [point["folders"][0] for point in found["points"]]
     assert [name.split("-")[1] for name in folders] == ["tiny", "more"]
     assert [point["folders"][0] for point in again["points"]] == folders
+
+
+def test_sweep__points_lend_the_corrupted_pictures(folder, tmp_path, monkeypatch):
+    calls = stand_in(monkeypatch)
+    corruptions = {"kinds": ["fog"], "severities": [3]}
+    options = {
+        "synthesis": {"iterations": 1},
+        "evaluation": {"corruptions": corruptions, "seeds": 1},
+        "baselines": {"methods": ["teacher"]},
+    }
+    study = {"title": "corrupted", "source": "none", "axes": ["loss"]}
+    study["grid"] = {"evaluation.loss": ["kl", "mse_gt"]}
+    (folder / "corrupted.yaml").write_text(yaml.safe_dump(study, sort_keys=False))
+    swept(folder, tmp_path, "corrupted.yaml", options=options)
+    copies = inodes(tmp_path, "corruptions/fog.safetensors")
+    tests = inodes(tmp_path, "corruptions/teachers/wrn10_1.json")
+    assert (len(copies), len({*copies}), len(tests), len({*tests})) == (2, 1, 2, 1)
+    (images,) = load_tensors(next(tmp_path.glob("points/*/corruptions/fog.*")), "corrupted")[0][
+        "images"
+    ]
+    assert len(calls) == len(images)  # of all points together
 
 
 def snapshot(workdir):

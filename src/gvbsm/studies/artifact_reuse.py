@@ -36,6 +36,8 @@ PATTERNS = (
     "statistics/*.safetensors",
     "difficulty.safetensors",
     "forgetting/*.safetensors",
+    "corruptions/*.safetensors",
+    "corruptions/teachers/*.json",
     "**/synthesis/images.safetensors",
     *(f"**/{folder}/index.json" for folder in (FOLDER, *OTHER_FOLDERS.values())),
     "**/evaluation/*.json",

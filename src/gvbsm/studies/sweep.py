@@ -21,7 +21,7 @@ from gvbsm.config import Config, ConfigError, DataConfig
 from gvbsm.config.build import settings_with_effect, to_dict
 from gvbsm.config.paths import user_path
 from gvbsm.config.provenance import UNKNOWN, Origin, origin_of
-from gvbsm.config.settled import matched_teachers
+from gvbsm.config.settled import corruption_kinds, matched_teachers
 from gvbsm.data.datasets import ImageData
 from gvbsm.engine.device import runtime_for
 from gvbsm.engine.processes import join
@@ -263,6 +263,7 @@ class _PointRun:
         if any(image_set.needs_forgetting for image_set in image_sets):
             path = workspace.forgetting(recipes.coreset_backbone)
             yield Artifact(path, recipes.forgetting(), "forgetting")
+        yield from self._corrupted()
         for image_set, seeds in self.run.evaluated_sets:
             method, images = image_set.method, image_set.images
             yield Artifact(images, recipes.images(image_set), f"synthesis/{method}")
@@ -276,6 +277,19 @@ class _PointRun:
                     yield Artifact(image_set.result(student, seed), recipe, clock)
 
         yield from self._full_data()
+
+    def _corrupted(self) -> Iterator[Artifact]:
+        """Corrupted test pictures, unless a folder has them; the teachers' tests."""
+        config, recipes, workspace = self.run.config, self.run.recipes, self.run.workspace
+        section = config.evaluation.corruptions
+        kinds = corruption_kinds(section)
+        for kind in kinds if section.folder is None else ():
+            path, recipe = workspace.corrupted(kind), recipes.corrupted(kind)
+            yield Artifact(path, recipe, f"corruptions/{kind}")
+        if kinds and "teacher" in config.baselines.methods:
+            for name in config.squeeze.backbones:
+                path, recipe = workspace.tested_teacher(name), recipes.tested_teacher(name)
+                yield Artifact(path, recipe, f"corruptions/teacher/{name}")
 
     def _full_data(self) -> Iterator[Artifact]:
         """The students trained on all real pictures, if they are a baseline."""
