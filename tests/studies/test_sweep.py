@@ -209,6 +209,21 @@ def test_sweep__points_of_other_pictures_have_folders_of_their_own(folder, tmp_p
     assert [point["folders"][0] for point in again["points"]] == folders
 
 
+def test_sweep__points_of_other_weights_have_folders_of_their_own(folder, tmp_path):
+    """Paths have no effect, but what the files hold has."""
+    for name, content in (("a", b"1"), ("b", b"2"), ("copy of a", b"1")):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "wrn10_1.safetensors").write_bytes(content)
+    runs = sweeping._PointRuns(tmp_path, 1, True)
+
+    def place(name):
+        squeeze = {"backbones": ["wrn10_1"], "pretrained": True}
+        squeeze["weights_dir"] = str(tmp_path / name)
+        return runs._folder("weights", as_config(str(folder / "toy.yaml"), {"squeeze": squeeze}))
+
+    assert place("a") == place("copy of a") != place("b")
+
+
 def test_sweep__points_lend_the_corrupted_pictures(folder, tmp_path, monkeypatch):
     calls = stand_in(monkeypatch)
     corruptions = {"kinds": ["fog"], "severities": [3]}

@@ -34,6 +34,7 @@ from gvbsm.pipeline.results import spread
 from gvbsm.pipeline.run import Run
 from gvbsm.store.distilled import stored_bytes
 from gvbsm.store.image_set import ImageSet
+from gvbsm.store.recipes import Recipes
 from gvbsm.store.workdir import Workspace
 from gvbsm.studies.artifact_reuse import Artifact, Library
 from gvbsm.studies.definition import Point, Study, SweepPlan, read_sweep_plan
@@ -193,7 +194,7 @@ class _PointRuns:
 
     def _folder(self, name: str, config: Config) -> str:
         """The folder for these settings and pictures, of any study, or the name of a new one."""
-        digest = fingerprint(settings_with_effect(config))[:12]
+        digest = fingerprint(settings_with_effect(config) | _weights_of(config))[:12]
         points = self.directory / "points"
         pictures = self._data_of(config).fingerprint
         found = sorted(points.glob(f"*-{digest}"))
@@ -207,6 +208,16 @@ class _PointRuns:
             runtime = runtime_for(config, self._quiet, self.processes)
             self._data[config.data] = load_data(config, runtime)
         return self._data[config.data]
+
+
+def _weights_of(config: Config) -> dict[str, Any]:
+    """Return the hashes of the user's files of weights, whose paths are settings without effect."""
+    recipes = Recipes(config, "", config.precision)
+    teachers = {name: recipes.teacher(name)["squeeze"] for name in config.squeeze.backbones}
+    files = {
+        name: entries for name, entries in teachers.items() if {"weights", "classes"} & {*entries}
+    }
+    return {"weights": files} if files else {}
 
 
 def _pictures_in(folder: Path) -> str | None:
