@@ -156,6 +156,17 @@ def test_a_teacher_that_comes_trained_depends_on_no_setting_of_training():
     assert recipes_of(trained)["teacher"] != recipes_of({})["teacher"]
 
 
+def test_a_teacher_that_comes_trained_depends_on_no_form_of_its_students():
+    """A further student of its name, or the stage that trains students, has one chosen later."""
+    config = build_config({**BASE, "squeeze": {"pretrained": True}})
+    forms = Forms({"resnet18": {"training": "bf16 compiled"}})
+    plain, later = Recipes(config, "data", "fp32"), Recipes(config, "data", "fp32", forms)
+    assert later.teacher("resnet18") == plain.teacher("resnet18")
+    image_set = ImageSet(config, Path("w"))
+    assert later.labels(image_set) == plain.labels(image_set)
+    assert later.student(image_set, "resnet18", 0) != plain.student(image_set, "resnet18", 0)
+
+
 def test_recipes__statistics_by_class_are_named_where_they_are_recorded():
     assert "by_class" not in recipes_of({})["statistics"]["statistics"]
     by_class = recipes_of({"synthesis": {"weight_class": 0.5}})

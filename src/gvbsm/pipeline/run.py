@@ -152,7 +152,9 @@ class Run:
                 workers = self.runtime.workers(config.data.workers)
                 training = squeeze_of(config.squeeze, backbone)
                 task = PictureTraining("squeeze", backbone, training, workers)
-                runtime = self.runtime_of("squeeze").of(backbone, "training")
+                runtime = self.runtime_of("squeeze")
+                if not training.pretrained:
+                    runtime = runtime.of(backbone, "training")
                 squeeze_teacher(task, self.data, runtime, path, recipe, team)
 
     def statistics(self, make: bool = True) -> None:

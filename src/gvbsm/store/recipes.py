@@ -100,7 +100,7 @@ class Recipes:
         self._precision, self._forms = precision, forms
 
     def teacher(self, backbone: str) -> Recipe:
-        """The recipe of a teacher; a pre-trained one has no settings of a training."""
+        """The recipe of a teacher; a pre-trained one has no settings and no form of a training."""
         squeeze = squeeze_of(self._config.squeeze, backbone)
         pretrained: dict[str, Any] = {"pretrained": True}
         settings = pretrained if squeeze.pretrained else _settings(squeeze)
@@ -109,7 +109,7 @@ class Recipes:
         if (names := squeeze.weights_classes) is not None:
             settings["classes"] = names_digest(Path(names))
         seed = seed_of(self._config, "squeeze")
-        precision = self._forms_of((backbone,), "training")
+        precision = None if squeeze.pretrained else self._forms_of((backbone,), "training")
         return self._recipe(
             "squeeze",
             precision,
