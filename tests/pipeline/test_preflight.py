@@ -441,6 +441,11 @@ def test_networks_that_are_trained_together__must_have_a_batchnorm_that_can_be(d
         check_replicas(cut, data, two)
     apart = replace(config.evaluation, parallel="networks")
     check_replicas(replace(config, evaluation=apart), data, two)
+    whole = replace(config.baselines, methods=("full",))  # it takes the batches of squeeze
+    squeeze = replace(config.squeeze, parallel="networks", micro_batch=4)
+    cut = replace(config, squeeze=squeeze, baselines=whole)
+    with pytest.raises(ConfigError, match=r"squeeze\.micro_batch and evaluation\.parallel=pict"):
+        check_replicas(cut, data, two)
 
 
 def test_settings_of_all_processes__are_compared_without_those_of_a_machine(data, runtime):

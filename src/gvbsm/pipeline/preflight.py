@@ -166,14 +166,17 @@ def check_replicas(config: Config, data: ImageData, runtime: Runtime) -> None:
     for section, names in (("squeeze", teachers), ("evaluation", students)):
         if getattr(config, section).parallel == "networks" or runtime.processes.world == 1:
             continue
-        cuts = {getattr(config, section).micro_batch}
+        cuts = {section: {getattr(config, section).micro_batch}}
         if section == "squeeze":
-            cuts = {squeeze_of(config.squeeze, name).micro_batch for name in names}
-        if cuts != {None}:
-            raise ConfigError(
-                f"{section}.micro_batch and {section}.parallel=pictures both cut a batch; with "
-                "several processes leave micro_batch out"
-            )
+            cuts[section] = {squeeze_of(config.squeeze, name).micro_batch for name in names}
+        elif "full" in config.baselines.methods:
+            cuts["squeeze"] = {full_training(config).micro_batch}
+        for cutting, sizes in cuts.items():
+            if sizes != {None}:
+                raise ConfigError(
+                    f"{cutting}.micro_batch and {section}.parallel=pictures both cut a batch; "
+                    "with several processes leave micro_batch out"
+                )
         for name in names:
             with config_errors(f"{section}.parallel=pictures: {name}: "):
                 check_replicable(empty_network(name, data), runtime.device)
