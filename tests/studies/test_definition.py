@@ -481,6 +481,16 @@ def test_images_per_class_on_imagenet_have_the_paper_s_chance_of_dropping_a_laye
         points_of("table4-ipc", settings=settings, options={"synthesis": {"beta_dr": 0.2}})
 
 
+def test_a_point_whose_chance_of_dropping_a_layer_would_be_overruled_is_refused(write):
+    points = {"some": {"synthesis.beta_dr": 0.2}, "more": {"synthesis.beta_dr": 0.4}}
+    settings = read_preset("imagenet-1k")
+    with pytest.raises(ConfigError, match=r"some: synthesis\.beta_dr is 0\.2, but .* 0\.0 at 10"):
+        points_of(write({**MINIMAL, "points": points}), settings)
+    base = {"base": {"synthesis.beta_dr_of": {}}}
+    found = points_of(write({**MINIMAL, "points": points, **base}, "apart"), settings)
+    assert [point.config.synthesis.beta_dr for point in found] == [0.2, 0.4]
+
+
 @pytest.mark.parametrize("name", sorted(PAPER))
 def test_accuracies_of_the_paper_name_data_students_and_ipc_of_a_preset(name):
     for figure in read_study(name).paper:

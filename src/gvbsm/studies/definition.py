@@ -275,7 +275,7 @@ def _complete(study: Study, variant: Variant, settings_at: Reader, options: Sett
                 raise ConfigError(f"{key} {error}") from None
             settings = merge(settings, {section: {name: chosen}})
     config = build_config(settings)
-    if "beta_dr" in options.get("synthesis", {}):
+    if any("beta_dr" in layer.get("synthesis", {}) for layer in (options, variant.settings)):
         check_beta_dr(config)
     return config
 
