@@ -8,6 +8,7 @@ import pytest
 import torch
 import yaml
 
+from gvbsm.backbones import code_of
 from gvbsm.cli import main
 from gvbsm.config.build import as_config
 from gvbsm.data.datasets import load_dataset
@@ -147,6 +148,48 @@ def test_what_cannot_be_done_is_said_in_one_line(arguments, line, capsys, pictur
     error = capsys.readouterr().err
     assert line in error.splitlines()[-1]
     assert not pictures.exists()
+
+
+@pytest.mark.parametrize(
+    ("source", "options", "line"),
+    [
+        ("digits", "--evaluation.students resnet19", "unknown backbone 'resnet19'"),
+        ("mine.npz", "--evaluation.students resnet19", "unknown backbone 'resnet19'"),
+        ("mine.npz", "--evaluation.students convnet128_d6", "a ConvNet of depth 6"),
+        ("mine.npz", "--coreset.backbone convnet128", "['airbench', 'convnet128_d2']"),
+        ("mine.npz", "--labels.storage.top_k 10", "labels.storage.top_k keeps 10"),
+    ],
+)
+def test_settings_that_cannot_run_are_refused_before_a_network_is_timed(
+    source, options, line, capsys, monkeypatch
+):
+    monkeypatch.setattr(choice, "check_mirror", None)
+    monkeypatch.setattr(choice, "choose", None)
+    assert main(["run", source, "--budget", "20m", *options.split()]) == 2
+    assert line in capsys.readouterr().err.splitlines()[-1]
+
+
+def test_networks_of_one_s_own_are_loaded_before_they_are_timed(tmp_path, monkeypatch):
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\n\n\ndef net(classes):\n"
+        "    return nn.Sequential(nn.Flatten(), nn.Linear(64, classes))\n"
+    )
+    monkeypatch.setattr(choice, "Prediction", lambda *_: lambda _: len(code_of("net.py:net")))
+    command = ["settings", "mine.npz", *OPTIONS[:-2], "--evaluation.students", "net.py:net"]
+    assert main(command) == 0
+
+
+def test_sides_at_which_the_settings_cannot_run_are_not_tried(caplog, capsys, monkeypatch):
+    caplog.set_level("INFO", "gvbsm")
+    images = np.random.default_rng(0).integers(0, 256, (8, 64, 64, 3), dtype=np.uint8)
+    labels = np.arange(8) % 2
+    arrays = {"train_images": images, "train_labels": labels}
+    np.savez("large.npz", **arrays, test_images=images, test_labels=labels)
+    monkeypatch.setattr(choice, "check_mirror", lambda *_: mirror.MirrorCheck(50, 50, 2, True))
+    for options, side in ([], 64), (["--coreset.backbone", "convnet128"], 48):
+        assert main(["settings", "large.npz", "--budget", "2h", "--device", "cpu", *options]) == 0
+        assert yaml.safe_load(capsys.readouterr().out)["data"]["image_size"] == side
+    assert "64 px are not tried: coreset.backbone names 'convnet128'" in caplog.text
 
 
 @pytest.mark.parametrize(

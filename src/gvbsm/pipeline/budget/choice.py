@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from gvbsm.config import Config
+from gvbsm.config import Config, ConfigError
 from gvbsm.config.build import as_config, validate
 from gvbsm.config.checks import faults_of_batch_labels
+from gvbsm.config.errors import first_line
 from gvbsm.config.fields import replaced
 from gvbsm.config.keys import nested
-from gvbsm.data.class_sizes import settle_ipc
 from gvbsm.data.datasets import ImageData, survey_dataset
 from gvbsm.data.epochs import settle
+from gvbsm.data.pictures import DataError
 from gvbsm.engine.device import Runtime, runtime_for
 from gvbsm.engine.progress.spelling import spell_count, spell_duration
 from gvbsm.pipeline.budget import rules
@@ -26,6 +27,7 @@ from gvbsm.pipeline.budget.prediction import Prediction
 from gvbsm.pipeline.budget.request import Request
 from gvbsm.pipeline.budget.search import Choice, choose
 from gvbsm.pipeline.planning.process_plan import ProcessPlan
+from gvbsm.pipeline.preflight import check_feasible
 
 log = logging.getLogger("gvbsm")
 
@@ -44,23 +46,26 @@ def choose_settings(
         workdir: The work directory.
 
     Raises:
-        ConfigError: If even the cheapest run takes longer.
+        ConfigError: If even the cheapest run takes longer, or if no run could succeed.
         DataError, RunError: With one clear line.
     """
     threads = config.threads or processes.threads
     runtime = runtime_for(replace(config, threads=threads), quiet=True)
     data = survey_dataset(config.data)
-    settle_ipc(config, data.class_names)  # classes without a name end here, before any timing
-    budget = request.seconds or BUDGETS[runtime.device.type]
-    predict = Prediction(data, runtime, processes, workdir)
+    predict, device = Prediction(data, runtime, processes, workdir), runtime.device.type
     if request.preset == PRESET:
-        facts = _facts(config, data, runtime)
+        facts = rules.DataFacts(len(data.class_names), len(data.train), data.image_size)
         is_given = "data.image_size" in request.given
-        sides = (data.image_size,) if is_given else rules.sides(facts, runtime.device.type)
-        choice = choose(partial(_own, config, request, facts), sides, budget, predict)
+        sides = (data.image_size,) if is_given else rules.sides(facts, device)
+        sides = _feasible(partial(_own, config, request, facts, effort=0.0), sides, data)
+        facts = facts._replace(mirror=_is_mirror_harmless(data, runtime))
+        settings = partial(_own, config, request, facts)
     else:
-        facts = None
-        choice = choose(partial(_scaled, config, request), [data.image_size], budget, predict)
+        facts, sides = None, (data.image_size,)
+        check_feasible(settle(config, data.class_names), data)
+        settings = partial(_scaled, config, request)
+    budget = request.seconds or BUDGETS[device]
+    choice = choose(settings, sides, budget, predict)
     _log_choice(choice, budget, data.class_names)
     return choice.config, facts._asdict() if facts else {}
 
@@ -87,8 +92,35 @@ def _log_choice(choice: Choice, budget: float, class_names: Sequence[str]) -> No
     )
 
 
-def _facts(config: Config, data: ImageData, runtime: Runtime) -> rules.DataFacts:
-    """What the rules have to know; whether mirror images do harm is found out by a quick test."""
+def _feasible(
+    settings: Callable[[int], Config], sides: Sequence[int], data: ImageData
+) -> tuple[int, ...]:
+    """Return the sides at which a run could succeed: what is given may exclude some of them.
+
+    Args:
+        settings: The settings at a side in pixels.
+        sides: Sides that may be chosen, in pixels.
+        data: The pictures, listed but not read.
+
+    Raises:
+        ConfigError, DataError: If there is no such side.
+    """
+    faults: dict[int, ConfigError | DataError] = {}
+    for side in sides:
+        try:
+            config = settle(settings(side), data.class_names)
+            check_feasible(config, replace(data, image_size=side))
+        except (ConfigError, DataError) as error:
+            faults[side] = error
+    if len(faults) == len(sides):
+        raise faults[sides[0]]
+    for side, fault in faults.items():
+        log.info("%d px are not tried: %s", side, first_line(fault))
+    return tuple(side for side in sides if side not in faults)
+
+
+def _is_mirror_harmless(data: ImageData, runtime: Runtime) -> bool:
+    """Find out by a quick test whether mirrored pictures still show their classes."""
     check = check_mirror(data, runtime)
     log.info(
         "flips are %s: a quick network has %.1f %% on %d held-out pictures, %.1f %% mirrored",
@@ -97,7 +129,7 @@ def _facts(config: Config, data: ImageData, runtime: Runtime) -> rules.DataFacts
         check.pictures,
         check.mirrored,
     )
-    return rules.DataFacts(len(data.class_names), len(data.train), data.image_size, check.harmless)
+    return check.harmless
 
 
 def _own(

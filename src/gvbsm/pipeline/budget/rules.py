@@ -33,7 +33,7 @@ class DataFacts(NamedTuple):
     classes: int
     pictures: int
     side: int
-    mirror: bool
+    mirror: bool = True
 
 
 class Span(NamedTuple):
