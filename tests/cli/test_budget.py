@@ -83,6 +83,18 @@ def test_the_epochs_that_the_least_steps_ask_for_are_told(caplog):
     assert "labels of 70 epochs" in caplog.text
 
 
+def test_the_usual_budget_limits_only_what_is_left_to_choose(caplog, capsys):
+    caplog.set_level("INFO", "gvbsm")
+    command = ["settings", "mine.npz", *OPTIONS[:-2], "--labels.epochs", "5000"]
+    assert main(command) == 0
+    assert "labels of 5,000 epochs, students for 1 seed: about 1 h 23 min (effort" in caplog.text
+    assert main([*command, "--budget", "30m"]) == 2
+    chosen = command.index("--synthesis.iterations")
+    del command[chosen : chosen + 2]
+    assert main(command) == 2
+    assert "too much for a budget of 30 min" in capsys.readouterr().err.splitlines()[-1]
+
+
 def test_settings_are_printed_without_a_work_directory(pictures, capsys):
     assert main(["settings", "mine.npz", "--changed", "--budget", "20m", *OPTIONS[:-2]]) == 0
     printed = capsys.readouterr().out

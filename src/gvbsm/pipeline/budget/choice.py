@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
@@ -60,14 +61,29 @@ def choose_settings(
         sides = _feasible(partial(_own, config, request, facts, effort=0.0), sides, data)
         facts = facts._replace(mirror=_is_mirror_harmless(data, runtime))
         settings = partial(_own, config, request, facts)
+        budget = request.seconds or _usual_budget(settings, sides, device)
     else:
         facts, sides = None, (data.image_size,)
         check_feasible(settle(config, data.class_names), data)
         settings = partial(_scaled, config, request)
-    budget = request.seconds or BUDGETS[device]
+        budget = request.seconds or BUDGETS[device]
     choice = choose(settings, sides, budget, predict)
     _log_choice(choice, budget, data.class_names)
     return choice.config, facts._asdict() if facts else {}
+
+
+def _usual_budget(
+    settings: Callable[[int, float], Config], sides: Sequence[int], device: str
+) -> float:
+    """Return the seconds of a run for which none are given: any where nothing is left to choose.
+
+    Args:
+        settings: The settings at a side in pixels and an effort.
+        sides: Sides that may be chosen, in pixels.
+        device: cpu or cuda.
+    """
+    is_given = len(sides) == 1 and settings(sides[0], 0.0) == settings(sides[0], 1.0)
+    return math.inf if is_given else BUDGETS[device]
 
 
 def _log_choice(choice: Choice, budget: float, class_names: Sequence[str]) -> None:
@@ -81,12 +97,13 @@ def _log_choice(choice: Choice, budget: float, class_names: Sequence[str]) -> No
     ]
     if config.data.image_size:
         settings = [f"{config.data.image_size} px", *settings]
+    of_budget = f" of {spell_duration(budget)}" if budget < math.inf else ""
     more_time = "; more time changes nothing" if choice.effort == 1 else ""
     log.info(
-        "%s: about %s of %s (effort %.2f of 1%s)",
+        "%s: about %s%s (effort %.2f of 1%s)",
         ", ".join(settings),
         spell_duration(choice.seconds),
-        spell_duration(budget),
+        of_budget,
         choice.effort,
         more_time,
     )
