@@ -13,6 +13,7 @@ from gvbsm.cli import main
 from gvbsm.config.build import as_config
 from gvbsm.data.datasets import load_dataset
 from gvbsm.pipeline.budget import choice, mirror
+from gvbsm.store.workdir import Workspace
 
 FIXED = {  # a run of seconds
     "--ipc": "1",
@@ -145,6 +146,20 @@ def test_edited_settings_are_not_overwritten(pictures, capsys, monkeypatch):
     assert main(["squeeze", "mine.npz", "--budget", "10m", *OPTIONS]) == 2
     assert "settings.yaml" in capsys.readouterr().err
     assert file.read_text().endswith("# mine\n")
+
+
+def test_a_work_directory_that_cannot_be_used_is_refused_before_its_settings_are_replaced(
+    pictures, capsys, monkeypatch
+):
+    monkeypatch.setattr(choice, "check_mirror", None)
+    command = ["run", "mine.npz", "--budget", "20m", *OPTIONS]
+    with Workspace(pictures).locked():  # by a run of other settings, which goes on by budget.json
+        assert main(command) == 2
+    assert "another run is at work in" in capsys.readouterr().err
+    (pictures.parent / "notes").mkdir()
+    (pictures.parent / "notes" / "notes.txt").touch()
+    assert main([*command, "--workdir", "runs/notes"]) == 2
+    assert "'notes.txt'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

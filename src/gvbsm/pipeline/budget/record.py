@@ -51,10 +51,14 @@ def check_keepable(workdir: Path) -> None:
     """Check that `keep_settings` may write its files, before anything is measured.
 
     Raises:
-        ArtifactError: If the user has changed one of them.
+        ArtifactError: If the user has changed one of them, the folder holds other files, or another
+            run is at work there.
     """
-    for name in (NAME, SETTINGS):
-        check_replaceable(workdir / name)
+    if not workdir.exists():
+        return
+    with Workspace(workdir).locked():
+        for name in (NAME, SETTINGS):
+            check_replaceable(workdir / name)
 
 
 def keep_settings(
