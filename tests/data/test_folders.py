@@ -148,6 +148,21 @@ def test_a_work_directory_is_no_class(tmp_path):
     assert [len(names) for names in data.reading.left_out.values()] == [2]
 
 
+def test_a_folder_of_work_directories_is_no_class(tmp_path):
+    """`gvbsm run .` makes `runs/NAME` in the folder of the class folders."""
+    root = draw_classes(tmp_path / "a", {"cat": 3, "dog": 3})
+    before = load(root)
+    for name in ("a", "b"):
+        claim(root / "runs" / name)
+        draw(root / "runs" / name / "images.png")
+    (root / "runs" / ".hidden").touch()
+    data = load(root)
+    assert (data.class_names, data.fingerprint) == (("cat", "dog"), before.fingerprint)
+    draw(root / "runs" / "bird.png")
+    with pytest.raises(DataError, match="class 'runs' has 1 picture"):
+        load(root)
+
+
 def test_names_that_are_no_text(tmp_path):
     latin = os.fsdecode(b"caf\xe9")
     draw_classes(tmp_path / "a" / "train", {latin: 2, "dog": 2})

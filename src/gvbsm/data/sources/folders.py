@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -168,12 +169,23 @@ def _is_passed_over(path: Path, findings: Findings) -> bool:
     elif name in _STRAY_FOLDERS or name in _STRAY_FILES:
         why = _STRAY
     elif path.is_dir():
-        why = _WORKDIRS if is_claimed(path) else ""
+        why = _WORKDIRS if _is_of_workdirs(path) else ""
     else:
         why = "" if path.is_file() else "broken links, pipes and devices"
     if why:
         findings.leave_out(why, path)
     return bool(why)
+
+
+def _is_of_workdirs(folder: Path) -> bool:
+    """Whether a folder is a work directory, or holds nothing else, as `runs` does."""
+    if is_claimed(folder):
+        return True
+    with suppress(OSError), os.scandir(folder) as entries:  # one that cannot be read is met later
+        visible = (Path(entry.path) for entry in entries if entry.name[0] != ".")
+        first = next(visible, None)
+        return first is not None and is_claimed(first) and all(map(is_claimed, visible))
+    return False
 
 
 def _identity(folder: Path) -> tuple[int, int]:
