@@ -48,8 +48,12 @@ def test_pictures_start_from_the_preset_of_own_pictures(folder, path, kind, work
     assert start.settings == merge(read_preset("own"), {"data": data})
 
 
-def test_pictures_at_the_working_directory_are_named_by_it(folder):
+def test_pictures_at_or_above_the_working_directory_are_named_by_it(folder, monkeypatch):
     assert str(read_first_word(".").workdir) == f"runs/{folder.name}"
+    (folder / "code").mkdir()
+    monkeypatch.chdir(folder / "code")
+    for word in ("..", "../", "../code/.."):
+        assert str(read_first_word(word).workdir) == f"runs/{folder.name}"
 
 
 @pytest.mark.parametrize(

@@ -903,6 +903,7 @@ def test_every_term_is_a_setting():
         ({"name": "cifar10", "root": "/data/sets/cifar"}, "cifar10"),
         ({"name": "folder", "root": "/data/my birds/"}, "my birds"),
         ({"name": "folder", "root": "birds"}, "birds"),
+        ({"name": "folder", "root": "birds/code/.."}, "birds"),
         ({"name": "npz", "root": "/data/my.birds.npz"}, "my.birds"),
         ({"name": "folder", "root": None}, "folder"),
         ({"name": "folder", "root": "birds", "title": "My birds"}, "My birds"),

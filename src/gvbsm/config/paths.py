@@ -5,6 +5,7 @@ from __future__ import annotations
 import atexit
 import functools
 import logging
+import os
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -47,7 +48,7 @@ def data_title(config: Mapping[str, Any]) -> str:
         return "pictures in memory"
     if name not in ("folder", "npz", "hub") or root is None:
         return name
-    path = user_path(root).absolute()
+    path = Path(os.path.abspath(user_path(root)))  # noqa: PTH100  (`..` is no name)
     return _in_one_line(path.stem if name == "npz" else path.name) or name
 
 

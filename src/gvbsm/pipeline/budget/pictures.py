@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -28,7 +29,7 @@ def settings_of(path: Path) -> tuple[dict[str, Any], Path]:
         raise ConfigError(
             f"{path} is a work directory; to continue its run: gvbsm run PRESET --workdir {path}"
         )
-    whole = path.absolute()
+    whole = Path(os.path.abspath(path))  # noqa: PTH100  (`..` is no name)
     kind, name = ("folder", whole.name) if path.is_dir() else ("npz", whole.stem)
     settings = merge(read_preset(PRESET), {"data": {"name": kind, "root": str(path)}})
     return settings, Path("runs") / name
