@@ -96,7 +96,7 @@ def test_plan__of_a_begun_run_knows_a_set_that_is_not_copied_yet(home, preset, f
     plan = gvbsm.plan(preset, finished, quiet=True, **sets)
     left = {part.key for part in plan.parts if not part.is_made} - {"start-up", "report"}
     trainings = {f"evaluation/other/convnet8_d1/{seed}" for seed in range(2)}
-    assert left == {"labels/other", *trainings}
+    assert left == {"synthesis/other", "labels/other", *trainings}
 
 
 def test_prediction__of_a_budget_is_the_plan_of_its_settings(home, preset, tmp_path, runtime):

@@ -232,6 +232,13 @@ def test_plan__counts_bytes():
     assert plan.nbytes == sum(nbytes.values())
 
 
+def test_plan__counts_the_bytes_of_sets_that_are_copied_and_no_time():
+    plan = planned(lambda _: 1.0, baselines={"methods": [], "sets": {"dm": "dm.npz"}})
+    part = next(part for part in plan.parts if part.key == "synthesis/dm")
+    assert (part.what, part.group) == ("6 copied images of dm", "baselines")
+    assert (part.nbytes, part.seconds, part.wall_seconds, part.memory) == (6 * 192, 0, 0, None)
+
+
 def test_plan__asks_for_the_memory_of_the_works_of_each_part():
     """A step of the network takes 100 bytes, each other work 1."""
     sizes = {"training": 100}

@@ -165,7 +165,7 @@ class _Estimate(Pieces):
         students: list[PlannedPart] = []
         recorded = False
         for image_set, seeds in sets:
-            if image_set.directory not in folders and image_set.selection != FOREIGN:
+            if image_set.directory not in folders:
                 records = image_set.needs_forgetting and not recorded
                 yield from self._images(image_set, records)
                 recorded = recorded or records
@@ -253,6 +253,8 @@ class _Estimate(Pieces):
             what = f"{spell_count(count, 'image')}, {iterations}"
             cost = partial(self._synthesis, image_set)
             nbytes += min(CLASSES, len(self.data.class_names)) * FRAMES * picture_bytes
+        elif image_set.selection == FOREIGN:
+            what, cost = spell_count(count, "copied image"), partial(float)
         else:
             what, training = spell_count(count, "real picture"), 0.0
             if records:

@@ -28,8 +28,8 @@ class PlannedPart:
     """A part of a run.
 
     Attributes:
-        key: Its name in the `seconds.json` of a work directory; `start-up`, `compiling` and
-            `report` are not there.
+        key: Its name in the `seconds.json` of a work directory; `start-up`, `compiling`, `report`
+            and the images of sets that are copied are not there.
         group: The group of parts that it is counted with.
         what: What is made, in words.
         seconds: Time that `seconds.json` will hold: that of the process that does it, or, of work
