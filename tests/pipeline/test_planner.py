@@ -9,7 +9,7 @@ from PIL import Image
 
 import gvbsm
 from gvbsm.cli import main
-from gvbsm.config import DataConfig
+from gvbsm.config import ConfigError, DataConfig
 from gvbsm.config.build import as_config
 from gvbsm.config.fields import replaced
 from gvbsm.data.datasets import survey_dataset
@@ -182,6 +182,18 @@ def test_run__goes_on_where_nothing_can_be_timed(home, preset, finished, monkeyp
     monkeypatch.setattr(planner, "plan_run", fail)
     assert Run(as_config(preset), finished, quiet=True).plan is None
     assert "the time of the run is not known beforehand: a network of one's own" in caplog.text
+
+
+def test_run__ends_before_its_teachers_where_the_user_s_loss_term_fails(
+    home, preset, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(planner, "is_long", lambda *_: True)
+    file = tmp_path / "term.py"
+    file.write_text("def term(state):\n    return state.images.sum()\n")
+    config = as_config(preset, {"synthesis.extra": f"{file}:term"})
+    with pytest.raises(ConfigError, match="must return a tensor"):
+        Run(config, tmp_path / "w", quiet=True).all_stages()
+    assert not (tmp_path / "w" / "squeeze").exists()
 
 
 def test_is_long__by_pictures_and_arithmetic(data, tmp_path):

@@ -8,7 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from gvbsm.backbones.cost import multiply_adds
-from gvbsm.config import Config
+from gvbsm.config import Config, ConfigError
 from gvbsm.config.errors import first_line
 from gvbsm.config.settled import corruption_kinds, matched_teachers
 from gvbsm.data.datasets import ImageData
@@ -121,6 +121,9 @@ def plan_begun(
         runtime: Device, forms and processes of the run.
         recipes: The run's recipes.
         workspace: The work directory.
+
+    Raises:
+        ConfigError: If the user's loss term fails, which the run would meet after its teachers.
     """
     if not runtime.processes.leads or not is_long(config, sets, data, runtime.device.type):
         return None
@@ -131,6 +134,8 @@ def plan_begun(
     try:
         return plan_run(config, sets, data, costs, ProcessPlan(count, shares_cores), made)
     except Exception as error:  # networks of any library raise any; the run itself may succeed
+        if isinstance(error, ConfigError) and config.synthesis.extra is not None:
+            raise
         log.warning("the time of the run is not known beforehand: %s", first_line(error))
         return None
 
