@@ -11,6 +11,7 @@ from gvbsm.config import ConfigError, ViewConfig
 from gvbsm.config.build import as_config
 from gvbsm.data.epochs import settle
 from gvbsm.engine.forms import Form, Forms
+from gvbsm.files.plugins import admit
 from gvbsm.pipeline.evaluated_sets import evaluated_sets
 from gvbsm.pipeline.forms.machine_cache import MachineCache
 from gvbsm.pipeline.planning import costs
@@ -45,6 +46,18 @@ def test_costs__are_timed_once_a_machine(timed, data, runtime):
     assert timed == [STEP]
     measured(STEP._replace(batch=5))
     assert len(timed) == 2
+
+
+def test_costs__of_code_of_one_s_own_are_those_of_its_present_file(timed, data, runtime, tmp_path):
+    file = tmp_path / "own.py"
+    net, term = f"{file}:Net", f"{file}:term"
+    works = [STEP._replace(network=net), STEP._replace(settings=(("extra", term),))]
+    for version in range(2):
+        file.write_text(f"class Net: ...\n\n\ndef term(): return {version}\n")
+        admit([net, term])
+        for work in works * 2:
+            MeasuredCosts(TimingTask(data, runtime))(work)
+    assert timed == works * 2
 
 
 def test_costs__are_those_of_the_form_of_the_run(timed, data, runtime):

@@ -14,6 +14,7 @@ from gvbsm.config.build import build_config
 from gvbsm.engine.forms import Form, Forms
 from gvbsm.engine.forms.race import CANDIDATES, Trial
 from gvbsm.files.artifacts import ArtifactError, read_json, write_json
+from gvbsm.files.plugins import admit
 from gvbsm.pipeline.evaluated_sets import evaluated_sets
 from gvbsm.pipeline.forms import choice, compiling
 from gvbsm.pipeline.forms.choice import RaceTask, choose_forms, coming_trials
@@ -48,6 +49,21 @@ def test_choose__races_once_a_machine_and_only_long_work(races, runtime):
     TASK.choose("convnet8_d1", "pixels", LONG, runtime)
     TASK.choose("wrn10_1", "pixels", LONG, runtime)
     assert len(races) == 3
+
+
+def test_races_and_trials_of_a_network_of_one_s_own_are_those_of_its_present_file(
+    races, trials, runtime, tmp_path
+):
+    file = tmp_path / "own.py"
+    name = f"{file}:net"
+    for count in (1, 2):
+        body = f"    return nn.Sequential(nn.Flatten(), nn.Linear(192, classes))  # {count}"
+        file.write_text(f"from torch import nn\n\n\ndef net(classes):\n{body}\n")
+        admit([name])
+        for _ in range(2):
+            TASK.choose(name, "training", LONG, runtime)
+            assert compiled_form(401, runtime, name).compiled
+        assert (len(races), len(trials)) == (count, count)
 
 
 def test_choose__goes_on_without_its_cache(races, runtime, tmp_path):

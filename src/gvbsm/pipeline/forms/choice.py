@@ -39,7 +39,7 @@ from gvbsm.files.artifacts import read_json, write_json
 from gvbsm.files.schema import ChosenForms, checked
 from gvbsm.pipeline.evaluated_sets import EvaluatedSet
 from gvbsm.pipeline.forms.compiling import CompileTask, compile_form, trial_seconds
-from gvbsm.pipeline.forms.machine_cache import MachineCache
+from gvbsm.pipeline.forms.machine_cache import MachineCache, of_code
 from gvbsm.pipeline.forms.works import prepare
 from gvbsm.pipeline.workload import STAGES, workload
 
@@ -216,7 +216,8 @@ class RaceTask:
         network, work = self.build(name, kind)
         form = self.candidates[0]
         if forms > 1:
-            cache, key = MachineCache(runtime), f"{name} {kind} {self.classes} {self.shape}"
+            cache = MachineCache(runtime)
+            key = f"{of_code(name)} {kind} {self.classes} {self.shape}"
             if (rows := cache.get(key)) is None:
                 rows = [list(trial) for trial in race(network, work, self.shape, runtime)]
                 cache.put(key, rows)

@@ -19,7 +19,7 @@ from gvbsm.engine.forms import Form, Kind
 from gvbsm.engine.forms.compiled import compiler_facts
 from gvbsm.engine.forms.race import CLOSE, ROUNDS, Step, noise, timed
 from gvbsm.engine.progress.spelling import spell_duration
-from gvbsm.pipeline.forms.machine_cache import MachineCache
+from gvbsm.pipeline.forms.machine_cache import MachineCache, of_code
 from gvbsm.pipeline.forms.works import (
     compiled_pixels,
     compiled_training,
@@ -171,7 +171,7 @@ def _known_fault(cache: MachineCache, task: CompileTask, form: Form) -> str | No
 
 
 def _key(task: CompileTask, what: str, form: Form) -> str:
-    return f"{task.name} {task.kind} {what} {form.name} {' '.join(map(str, task.batch))}"
+    return f"{of_code(task.name)} {task.kind} {what} {form.name} {' '.join(map(str, task.batch))}"
 
 
 def _is_promising(batches: float, eager: float) -> bool:
@@ -184,7 +184,7 @@ def compiled_share(name: str, kind: Kind, runtime: Runtime) -> float:
 
     It is that of the trials on this machine, of whatever batch; 1 if there was none.
     """
-    trials = MachineCache(runtime).containing(f" {name} {kind} compiled ")
+    trials = MachineCache(runtime).containing(f" {of_code(name)} {kind} compiled ")
     costs = [CompileCost(*map(float, rows[0])) for rows in trials]  # type: ignore[arg-type]
     return min((cost.compiled / cost.eager for cost in costs), default=1.0)
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import torch
 
 from gvbsm._version import __version__
+from gvbsm.backbones import code_of
 from gvbsm.config.paths import cache_folder
 from gvbsm.engine.device import Runtime
 from gvbsm.files.artifacts import ArtifactError, read_json, write_json
@@ -60,6 +61,11 @@ class MachineCache:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             others = read_json(self.path) if self.path.exists() else {}
             write_json(self.path, {**others, f"{self._prefix} {key}": rows})
+
+
+def of_code(name: str) -> str:
+    """Return a name for keys: code of the user's own is known by the hash of its file, too."""
+    return " ".join([name, *code_of(name).values()])
 
 
 def _machine(runtime: Runtime) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from gvbsm.backbones.cost import weight_bytes
 from gvbsm.engine.device import Runtime
 from gvbsm.pipeline.forms.compiling import compiled_share
-from gvbsm.pipeline.forms.machine_cache import MachineCache
+from gvbsm.pipeline.forms.machine_cache import MachineCache, of_code
 from gvbsm.pipeline.planning.network_timing import (
     time_labeling,
     time_pixels,
@@ -133,12 +133,15 @@ class MeasuredCosts:
         return compiled_share(work.network, kind, runtime) if is_compiled else 1.0
 
     def _key(self, work: Work) -> str:
-        data, settings = self._task.data, [f"{name}={value}" for name, value in work.settings]
+        data, settings = self._task.data, dict(work.settings)
+        if "extra" in settings:
+            settings["extra"] = of_code(str(settings["extra"]))
         words = [work.task, f"{len(data.class_names)} classes", f"batch {work.batch}"]
-        words += [f"{data.channels}x{work.side}", *settings]
+        words += [f"{data.channels}x{work.side}"]
+        words += [f"{name}={value}" for name, value in settings.items()]
         if work.network:
             form = self._task.runtime.of(work.network, KINDS[work.task]).form
-            words = [work.network, form.name, *words]
+            words = [of_code(work.network), form.name, *words]
         elif data.train.images is None:
             words += [data.fingerprint[:16], f"workers {self._task.workers}"]
         return " ".join(words)
