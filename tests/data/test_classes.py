@@ -6,7 +6,14 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from gvbsm.data.classes import MOST_CLASSES, class_name, labels_of, number_classes, renumbered
+from gvbsm.data.classes import (
+    MOST_CLASSES,
+    class_name,
+    labels_of,
+    matched_by_place,
+    number_classes,
+    renumbered,
+)
 from gvbsm.data.pictures import DataError
 
 numbers = st.lists(st.integers(0, 10**20), min_size=1, max_size=20)
@@ -74,3 +81,17 @@ def test_renumbered__labels_name_the_same_classes_in_another_order():
     assert [order[label] for label in found] == [names[label] for label in labels]
     assert renumbered(labels, names, ("cat", "ant", "dog")) is None
     assert renumbered(labels, names, ("cat", "ant")) is None
+
+
+def test_matched_by_place__numbers_are_in_ascending_order_however_folders_list_them():
+    words, folders = ("cat", "ant", "dog", "bee"), ("0", "1", "10", "2")
+    labels = torch.tensor([2, 3, 0, 1])
+    assert [words[label] for label in matched_by_place(labels, folders, words)] == [
+        *["bee", "dog"],
+        *["cat", "ant"],
+    ]
+    back = matched_by_place(matched_by_place(labels, folders, words), words, folders)
+    assert torch.equal(back, labels)
+    assert matched_by_place(labels, folders, ("000", "001", "002", "010")).tolist() == [3, 2, 0, 1]
+    assert torch.equal(matched_by_place(labels, words, ("1", "2", "3", "4")), labels)
+    assert torch.equal(matched_by_place(labels, words, ("a1", "a2", "a10", "a3")), labels)

@@ -278,6 +278,8 @@ def test_the_test_pictures_are_seen_as_the_set_s(workdir, data, tmp_path, monkey
     with caplog.at_level(logging.WARNING):
         assert train(workdir, CONVNET, out, GIVEN, quiet=True)["confusion"] == first["confusion"]
     assert "class 0 is 'ant' in the set and 'n1' in the test pictures" in caplog.text
+    out = with_names(("1", "10", "2", "3"), [0, 2, 3, 1])  # as folders list them
+    assert train(workdir, CONVNET, out, GIVEN, quiet=True)["confusion"] == first["confusion"]
     other = replace(data, class_names=("a", "b"))
     monkeypatch.setattr(gvbsm.exchange.train, "load_data", lambda config, runtime: other)
     with pytest.raises(ConfigError, match="4 classes, the pictures of toy 2"):

@@ -42,6 +42,10 @@ def test_other_names_are_taken_in_their_order(foreign, data, caplog):
     assert torch.equal(labels, foreign.labels)
     assert torch.equal(images, foreign.images)
     assert "x: its class names differ, so the order of classes is assumed" in caplog.text
+    listed = replace(foreign, class_names=("0", "1", "10", "2"))  # as by folders
+    images, labels = fitting_images(listed, data, ImageCounts.even(4, 2), "x")
+    assert labels.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
+    assert images[:, 0, 0, 0].tolist() == [0, 0, 1, 1, 3, 3, 2, 2]
 
 
 @pytest.mark.parametrize(

@@ -168,3 +168,30 @@ def renumbered(labels: Tensor, names: Sequence[str], order: Sequence[str]) -> Te
         return None
     places = {name: place for place, name in enumerate(order)}
     return torch.tensor([places[name] for name in names])[labels]
+
+
+def matched_by_place(labels: Tensor, names: Sequence[str], order: Sequence[str]) -> Tensor:
+    """Number labels by as many classes of other names, whose order is assumed to agree.
+
+    Words are in the order in which they are listed. Numbers are in ascending order, since folders
+    may list 10 before 2.
+
+    Args:
+        labels: Labels by `names`, int64 (n,).
+        names: Name of each class.
+        order: The other names.
+
+    Returns:
+        int64 (n,).
+    """
+    places = torch.empty(len(names), dtype=torch.int64)
+    places[_ascending(names)] = torch.tensor(_ascending(order))
+    return places[labels]
+
+
+def _ascending(names: Sequence[str]) -> list[int]:
+    """Labels of the classes in ascending order of their names, if these are numbers."""
+    listed = list(range(len(names)))
+    if not all(name.isdecimal() for name in names):
+        return listed
+    return sorted(listed, key=lambda label: int(names[label]))

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
 from gvbsm._version import __version__
@@ -18,7 +19,7 @@ from gvbsm.config import Config, ConfigError
 from gvbsm.config.build import to_dict
 from gvbsm.config.given import code_name
 from gvbsm.config.paths import user_path
-from gvbsm.data.classes import renumbered
+from gvbsm.data.classes import matched_by_place, renumbered
 from gvbsm.data.datasets import DATASETS, ImageData
 from gvbsm.engine.device import Runtime, runtime_for
 from gvbsm.engine.progress.spelling import spell_count
@@ -187,7 +188,8 @@ def _test_data(
 def _relabeled(data: ImageData, names: tuple[str, ...]) -> Tensor:
     """Return the test labels in the order of the set's classes.
 
-    If the names of the classes differ but not their number, the orders are assumed to agree.
+    If the names of the classes differ but not their number, the orders are assumed to agree
+    (`matched_by_place`).
 
     Raises:
         ConfigError: If there are more or fewer classes.
@@ -202,18 +204,13 @@ def _relabeled(data: ImageData, names: tuple[str, ...]) -> Tensor:
     if (labels := renumbered(data.test.labels, test_classes, names)) is not None:
         log.info("test labels are renumbered to the class order of the set")
         return labels
-    at = next(
-        index
-        for index, pair in enumerate(zip(test_classes, names, strict=True))
-        if len(set(pair)) > 1
-    )
+    places = matched_by_place(torch.arange(len(names)), test_classes, names)
+    pairs = [(place, names[place], test_classes[at]) for at, place in enumerate(places.tolist())]
     log.warning(
         "class %d is %r in the set and %r in the test pictures: their orders are assumed to agree",
-        at,
-        names[at],
-        test_classes[at],
+        *next(pair for pair in pairs if pair[1] != pair[2]),
     )
-    return data.test.labels
+    return places[data.test.labels]
 
 
 def _recipe(work: _Work) -> Recipe:

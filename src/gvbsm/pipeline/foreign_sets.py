@@ -13,7 +13,7 @@ from torch import Tensor
 from gvbsm.config import ConfigError
 from gvbsm.config.paths import user_path
 from gvbsm.data.class_sizes import ImageCounts
-from gvbsm.data.classes import renumbered
+from gvbsm.data.classes import matched_by_place, renumbered
 from gvbsm.data.datasets import ImageData
 from gvbsm.engine.progress.spelling import spell_range
 from gvbsm.files.artifacts import is_current
@@ -64,7 +64,7 @@ def fitting_images(
     """Return the images of a set, and their labels by the classes of the data, class by class.
 
     Classes are matched by name. If the names differ but not their number, the orders are assumed to
-    agree.
+    agree (`matched_by_place`).
 
     Args:
         distilled: The set.
@@ -90,7 +90,7 @@ def fitting_images(
     labels = renumbered(distilled.labels, names, classes)
     if labels is None:
         log.warning("%s: its class names differ, so the order of classes is assumed", where)
-        labels = distilled.labels
+        labels = matched_by_place(distilled.labels, names, classes)
     found = torch.bincount(labels, minlength=len(classes)).tolist()
     if tuple(found) != counts.of_class:
         raise ConfigError(
