@@ -162,6 +162,17 @@ def test_a_work_directory_that_cannot_be_used_is_refused_before_its_settings_are
     assert "'notes.txt'" in capsys.readouterr().err
 
 
+def test_other_pictures_of_the_same_name_leave_the_settings_of_a_run_alone(pictures, capsys):
+    assert main(["squeeze", "mine.npz", "--budget", "20m", *OPTIONS]) == 0
+    before = (pictures / "budget.json").read_bytes()
+    with np.load("mine.npz") as arrays:
+        fewer = {name: array[:90] for name, array in arrays.items()}
+    np.savez("mine.npz", **fewer)
+    assert main(["squeeze", "mine.npz", "--budget", "10m", *OPTIONS]) == 2
+    assert "mine belongs to other data (pictures: 500 -> 90)" in capsys.readouterr().err
+    assert (pictures / "budget.json").read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [

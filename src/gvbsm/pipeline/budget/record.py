@@ -15,12 +15,21 @@ from gvbsm.config import Config
 from gvbsm.config.build import build_config, settings_lines, settings_with_effect, to_dict
 from gvbsm.config.fields import replaced, without_effect
 from gvbsm.config.keys import nested, value_at
-from gvbsm.files.artifacts import atomic, check_replaceable, fingerprint, read_json, write_json
+from gvbsm.files.artifacts import (
+    ArtifactError,
+    atomic,
+    changes,
+    check_replaceable,
+    fingerprint,
+    read_json,
+    write_json,
+)
 from gvbsm.files.schema import ChosenSettings, checked
 from gvbsm.pipeline.budget.request import Request
 from gvbsm.store.workdir import Workspace
 
 NAME, SETTINGS = "budget.json", "settings.yaml"
+PICTURES = ("classes", "pictures", "side")  # facts that do not change from one command to the next
 
 
 def recorded_settings(config: Config, request: Request, workdir: Path) -> Config | None:
@@ -74,9 +83,10 @@ def keep_settings(
         workdir: The work directory.
 
     Raises:
-        ArtifactError: If it holds other files, or as `check_keepable`.
+        ArtifactError: If it holds other files or a run of other pictures, or as `check_keepable`.
     """
     Workspace(workdir).claim()
+    _check_pictures(facts, workdir)
     settings = to_dict(config)
     path = workdir / SETTINGS
     with atomic(path) as draft:
@@ -84,6 +94,20 @@ def keep_settings(
     asked = {"request": request.as_json(), "before": fingerprint(settings_with_effect(before))}
     write_json(workdir / NAME, {**asked, "facts": dict(facts), "settings": settings})
     return path
+
+
+def _check_pictures(facts: Mapping[str, Any], workdir: Path) -> None:
+    """Check that a run in the work directory is of these pictures, by what was kept of them."""
+    path = workdir / NAME
+    if not facts or not path.is_file() or not (workdir / "data.json").is_file():
+        return
+    kept = checked(ChosenSettings, read_json(path), path).facts
+    before, now = ({key: table.get(key) for key in PICTURES} for table in (kept, facts))
+    if kept and before != now:
+        raise ArtifactError(
+            f"{workdir} belongs to other data ({'; '.join(changes(before, now))}); "
+            "give another --workdir"
+        )
 
 
 def settings_text(config: Config) -> str:
