@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from gvbsm.files.artifacts import ArtifactError, read_json, write_json
+from gvbsm.files.artifacts import ArtifactError, fingerprint, read_json, write_json
 from gvbsm.files.schema import PACKED
 from gvbsm.files.tensors import load_tensors, save
 from gvbsm.store.distilled import (
@@ -83,6 +83,15 @@ def test_distilled_set(tmp_path):
     assert load_distilled(tmp_path).soft_labels == labels
     with pytest.raises(ArtifactError, match="images"):
         load_distilled(tmp_path / "elsewhere")
+
+
+def test_labels_of_images_that_were_made_again_are_left_out(tmp_path, caplog):
+    recipe = load_images(write_images(tmp_path)).header["recipe"]
+    write_labels(tmp_path / "labels", recipe={**RECIPE, "images": fingerprint(recipe)})
+    assert load_distilled(tmp_path).soft_labels is not None
+    write_labels(tmp_path / "labels", recipe={**RECIPE, "images": fingerprint({"seed": 1})})
+    assert load_distilled(tmp_path).soft_labels is None
+    assert "labels are left out: they are of images that have been made again" in caplog.text
 
 
 def test_images_per_class_of_a_sample_are_those_of_its_classes(tmp_path):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from gvbsm.pipeline.real_pictures import SHOWN_CLASSES
-from gvbsm.store.distilled import load_distilled, load_images
+from gvbsm.store.distilled import load_images
 from gvbsm.store.workdir import Workspace
 
 
@@ -18,7 +18,7 @@ def draw_picture(workspace: Workspace, real_pictures: Path) -> Path:
     """
     from gvbsm.reporting.figures.images import plot_images  # imports matplotlib, which is slow
 
-    distilled = load_distilled(workspace.directory)
+    distilled = load_images(workspace.directory / "synthesis" / "images.safetensors")
     real = load_images(real_pictures)
     shown = min(SHOWN_CLASSES, len(real.class_names))
     pictures = real.images.view(shown, -1, *real.images.shape[1:])

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import base64
 import html
+import logging
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,7 +21,7 @@ from gvbsm.config.paths import user_path
 from gvbsm.data.class_sizes import ipc_of_labels
 from gvbsm.data.datasets import ImageData
 from gvbsm.data.pixels import Normalization
-from gvbsm.files.artifacts import ArtifactError, Recipe, opened, remove_all
+from gvbsm.files.artifacts import ArtifactError, Recipe, fingerprint, opened, remove_all
 from gvbsm.files.schema import ImagesHeader, checked
 from gvbsm.files.schema.tensors import check_images
 from gvbsm.files.sizes import byte_count
@@ -34,6 +35,8 @@ from gvbsm.store.soft_labels import SoftLabels
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
+
+log = logging.getLogger("gvbsm")
 
 
 @dataclass(frozen=True)
@@ -184,18 +187,33 @@ def load_distilled(
         ArtifactError: If the directory holds no set or no such labels, or a file is damaged.
     """
     directory = user_path(directory)
-    stores = list(map(load_labels, label_folders(directory)))
+    distilled = load_images(directory / "synthesis" / "images.safetensors")
+    stores = _labels_of(distilled, directory)
     if logit_normalization is not None:
         stores = [store for store in stores if is_normalized(store) == logit_normalization]
         if not stores:
             word = "with" if logit_normalization else "without"
             raise ArtifactError(f"{directory} holds no soft labels {word} logit normalization")
-    soft_labels = stores[0] if stores else None
-    return load_images(directory / "synthesis" / "images.safetensors", soft_labels)
+    return replace(distilled, soft_labels=stores[0] if stores else None)
 
 
-def load_images(path: Path, soft_labels: SoftLabels | None = None) -> DistilledDataset:
-    """Load the set in one file of images.
+def _labels_of(distilled: DistilledDataset, directory: Path) -> list[SoftLabels]:
+    """The label stores of a work directory that are of its present images."""
+    images, stores = fingerprint(distilled.header["recipe"]), []
+    for store in map(load_labels, label_folders(directory)):
+        if store.recipe.get("images", images) == images:
+            stores.append(store)
+        else:
+            log.warning(
+                "the soft labels in %s are left out: they are of images that have been made again "
+                "since; `gvbsm labels` with the run's settings makes new ones",
+                store.directory,
+            )
+    return stores
+
+
+def load_images(path: Path) -> DistilledDataset:
+    """Load the set in one file of images, without soft labels.
 
     Raises:
         ArtifactError: If the file is missing or damaged, or its images, labels and names of
@@ -209,7 +227,7 @@ def load_images(path: Path, soft_labels: SoftLabels | None = None) -> DistilledD
         labels=tensors["labels"],
         class_names=tuple(entries.class_names),
         normalization=Normalization(tuple(entries.mean), tuple(entries.std)),
-        soft_labels=soft_labels,
+        soft_labels=None,
         header=header,
     )
 
