@@ -113,6 +113,22 @@ def test_run__without_a_work_directory_takes_the_usual_one(config, folder, monke
         api.run(config)
 
 
+def test_run__that_stops_leaves_no_results_of_earlier_images(run, tmp_path, monkeypatch):
+    run.all_stages()
+    other = as_config(merge(SETTINGS, {"synthesis": {"iterations": 4}}))
+    again = pipeline.Run(other, tmp_path, quiet=True)
+
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(pipeline, "train_students", stop)
+    with pytest.raises(KeyboardInterrupt):
+        again.all_stages()
+    results = read_json(tmp_path / "results.json")
+    assert results["config"]["synthesis"]["iterations"] == 4
+    assert results["rows"] == []
+
+
 def test_run__settles_the_epochs_that_its_least_steps_need(tmp_path):
     """20 images make one batch, so 7 steps are 7 epochs; those of 7 epochs are not made again."""
     least = {**SETTINGS, "labels": {"epochs": 3, "min_steps": 7}}

@@ -326,6 +326,8 @@ class Run:
                 for image_set, _ in step:
                     self.synthesis(image_set)
                     self.labels(image_set)
+                if not results:  # results of earlier images must not stand beside these
+                    results = self.write_results()
                 self._evaluate(step)
                 results = self.write_results()
             if "full" in self.config.baselines.methods:
