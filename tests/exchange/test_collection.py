@@ -57,6 +57,7 @@ def finished(workdir, seed=0, methods=("gvbsm", "random-soft"), **changes):
     settings = {
         "ipc": 2,
         "data": {"name": "digits", "root": SECRET},
+        "squeeze": {"backbones": [NETWORK]},
         "evaluation": {"corruptions": {"kinds": ["fog"], "folder": f"{SECRET}/C"}},
         "baselines": {"sets": {"dm": f"{SECRET}/dm"}},
     }

@@ -9,7 +9,7 @@ import time
 import pytest
 import torch
 
-from gvbsm.files.artifacts import ArtifactError
+from gvbsm.files.artifacts import ArtifactError, write_json
 from gvbsm.files.tensors import save
 from gvbsm.store.workdir import Workspace, await_files
 
@@ -65,6 +65,18 @@ def test_teachers__are_those_that_are_finished(workspace):
     assert workspace.teachers() == [workspace.teacher(name) for name in ("convnet8_d1", "wrn10_1")]
 
 
+def test_teachers__of_earlier_settings_are_left_out(workspace):
+    for name in ("wrn10_1", "convnet8_d1"):
+        header = {"kind": "teacher", "recipe": RECIPE, "backbone": name}
+        save(workspace.teacher(name), {}, header)
+    results = {"rows": [], "origin": {"preset": None, "changed": []}}
+    write_json(workspace.results, results)
+    assert len(workspace.teachers()) == 2
+    config = {"squeeze": {"backbones": ["resnet18", "wrn10_1"]}}
+    write_json(workspace.results, {**results, "config": config})
+    assert workspace.teachers() == [workspace.teacher("wrn10_1")]
+
+
 def test_image_sets__one_of_each_method_the_runs_own_first_and_real_pictures_last(workspace):
     assert workspace.image_sets() == {}
     data = {"class_names": ["a", "b"], "mean": [0.5], "std": [0.5]}
@@ -84,6 +96,12 @@ def test_image_sets__one_of_each_method_the_runs_own_first_and_real_pictures_las
         "real": workspace.real,
     }
     assert list(workspace.image_sets().items()) == list(expected.items())
+    score = {"mean": 60.0, "std": None, "values": [60.0]}
+    row = {"student": "a", "ipc": 1, "top1": score, "top1_best": score, "seconds": 1.0}
+    rows = [{**row, "method": method} for method in ("gvbsm", "random-soft")]
+    origin = {"preset": None, "changed": []}
+    write_json(workspace.results, {"rows": rows, "origin": origin})
+    assert list(workspace.image_sets()) == ["gvbsm", "random", "real"]  # sre2l is an earlier run's
 
 
 def test_timed__is_noted_only_if_the_work_ended_well(workspace):

@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from filelock import Timeout
 
@@ -28,7 +28,7 @@ from gvbsm.files.artifacts import (
 )
 from gvbsm.files.drafts import LOCK, remove_leftovers
 from gvbsm.files.network_names import file_name
-from gvbsm.files.schema import Seconds, checked, checked_header
+from gvbsm.files.schema import Results, Seconds, checked, checked_header, checked_json
 
 if TYPE_CHECKING:
     from gvbsm.engine.processes import Processes
@@ -119,24 +119,38 @@ class Workspace:
         return self.directory / "report" / "analysis.safetensors"
 
     def teachers(self) -> list[Path]:
-        """The files of all teachers that are there, in the order of their names."""
+        """The files of the teachers of the results' settings, in the order of their names.
+
+        The folder may also hold those of earlier settings. Without results all are listed.
+        """
         files = manifest.named(self.directory, "squeeze/*.safetensors")
-        return [path for path in files if not is_partial(path)]
+        whole = [path for path in files if not is_partial(path)]
+        names = (self._results().get("config") or {}).get("squeeze", {}).get("backbones")
+        return [path for path in whole if names is None or read_header(path)["backbone"] in names]
 
     def image_sets(self) -> dict[str, Path]:
         """The files of the image sets by method: the run's own, baselines, real pictures.
 
-        Of several sets of one method (draws of random pictures) only the first is listed.
+        Of several sets of one method (draws of random pictures) only the first is listed. So are
+        only those baselines that the results have, if there are any: the folder may also hold those
+        of earlier settings.
 
         Raises:
             ArtifactError: If a file is damaged.
         """
         name = Path("synthesis") / "images.safetensors"
-        files = [self.directory / name, *manifest.named(self.directory, f"baselines/*/{name}")]
+        baselines = manifest.named(self.directory, f"baselines/*/{name}")
+        measured = {images_of(row["method"]) for row in self._results().get("rows", ())}
         sets: dict[str, Path] = {}
-        for path in filter(Path.is_file, (*files, self.real)):
-            sets.setdefault(checked_header(path)["method"], path)
+        for path in filter(Path.is_file, (self.directory / name, *baselines, self.real)):
+            method = checked_header(path)["method"]
+            if not measured or method in measured or path not in baselines:
+                sets.setdefault(method, path)
         return sets
+
+    def _results(self) -> dict[str, Any]:
+        """The content of `results.json`; empty without the file."""
+        return checked_json(Results, self.results) if self.results.is_file() else {}
 
     def claim(self) -> None:
         """Begin the manifest of a new or empty directory; one with a manifest stays as it is.
