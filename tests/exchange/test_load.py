@@ -255,6 +255,16 @@ def test_other_files_are_refused(workdir, tmp_path, monkeypatch):
             load(name)
 
 
+def test_a_missing_folder_is_named_where_the_hub_has_none_either(tmp_path, monkeypatch):
+    def download(name, folder):
+        raise DataError(f"cannot fetch {name} from the Hugging Face Hub: no network")
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(hub, "download", download)
+    with pytest.raises(DataError, match=r"^there is no runs.none on this machine; cannot fetch"):
+        load("runs/none")
+
+
 @pytest.mark.parametrize("form", ["hub", "folder"])
 def test_a_small_file_that_should_hold_many_pixels_is_refused(form, workdir, tmp_path):
     out = export(workdir, form, tmp_path / "e", quiet=True)

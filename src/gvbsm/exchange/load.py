@@ -126,7 +126,10 @@ def _load_exported(source: str | Path, path: Path, cache: Path | None) -> Distil
             f"there is no {path}; name a work directory, an exported folder or .safetensors file, "
             "or a set of the Hugging Face Hub as user/name, or user/name/set of a collection"
         )
-    snapshot = hub.download(*name)
+    try:
+        snapshot = hub.download(*name)
+    except DataError as error:
+        raise DataError(f"there is no {path} on this machine; {error}") from error
     folder = snapshot / (name[1] or "")
     if not (folder / FACTS).is_file():
         raise ArtifactError(f"{source} on the Hub holds no {FACTS}: it is no set of `gvbsm export`")
