@@ -176,6 +176,12 @@ def test_the_folder_of_the_user_s_code_stays_at_home(form, workdir, tmp_path):
     assert settle({}, again, "/elsewhere/net.py:Net").evaluation.optimizer.lr == 7
 
 
+def test_own_networks_that_an_export_cannot_tell_apart_are_told(workdir, tmp_path, caplog):
+    ended(workdir, evaluation={"students": [OWN, "/secret/other/net.py:Net"]})
+    export(workdir, "folder", tmp_path / "e", quiet=True)
+    assert "2 different networks of your own are net.py:Net here" in caplog.text
+
+
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
 def test_a_readme_tells_which_soft_labels_there_are_and_reads_them(workdir, tmp_path):
     pytest.importorskip("datasets")

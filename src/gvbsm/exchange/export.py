@@ -31,7 +31,7 @@ from gvbsm.exchange.public_files import copy_labels, describe_labels, label_tens
 from gvbsm.exchange.student import MODEL, STUDENT, WEIGHTS, export_student
 from gvbsm.files.artifacts import ArtifactError, read_header, read_json, write_json
 from gvbsm.files.manifest import is_claimed, named
-from gvbsm.files.network_names import without_folders
+from gvbsm.files.network_names import own_files, without_folders
 from gvbsm.files.replacing import replacing
 from gvbsm.files.schema import Results, checked_header, checked_json
 from gvbsm.files.tensors import save
@@ -290,7 +290,17 @@ def describe_set(distilled: DistilledDataset, source: Path, form: str) -> SetDes
         if "name" in results["config"].get("data", {}):
             facts["title"] = data_title(results["config"])
         facts |= {name: results.get(name) for name in ("versions", "pictures")}
-    return facts | {name: without_folders(facts[name]) for name in _NAMING_CODE}
+    named_code = {name: facts[name] for name in _NAMING_CODE}
+    alike = Counter(map(without_folders, {*own_files(named_code)}))
+    for name, count in alike.items():
+        if count > 1:
+            log.warning(
+                "%d different networks of your own are %s here, since folders are left out: give "
+                "their files or classes different names",
+                count,
+                name,
+            )
+    return facts | {name: without_folders(value) for name, value in named_code.items()}
 
 
 def _teachers(workdir: Path) -> list[dict[str, Any]]:
