@@ -154,6 +154,17 @@ def test_the_normalization_that_counts_is_that_of_the_labels(client, tmp_path):
     assert (labels["logit_normalization"], labels["logit_normalization_of"]) == (True, {})
 
 
+def test_the_folder_of_a_client_s_code_is_left_out(client, tmp_path):
+    folders = [client("a", [0, 1], [0, 1]), client("b", [2, 3], [2, 3])]
+    for folder in folders:
+        config = to_dict(build_config({"evaluation": {"lr_of": {"/secret/net.py:Net": 7.0}}}))
+        content = {"rows": [], "config": config, "origin": {"preset": None, "changed": []}}
+        write_json(folder / "results.json", {**content, "versions": {}})
+    out = merge(folders, tmp_path / "m", quiet=True)
+    assert recorded_settings(load(out))["evaluation"]["lr_of"] == {"net.py:Net": 7.0}
+    assert not any(b"secret" in path.read_bytes() for path in out.rglob("*") if path.is_file())
+
+
 def test_unknown_classes_get_the_smallest_logit_of_the_row():
     logits = torch.tensor([[1.0, -2.0], [3.0, 4.0]])
     expected = torch.tensor([[-2.0, -2.0, 1.0], [4.0, 3.0, 3.0]])

@@ -30,6 +30,7 @@ from gvbsm.exchange.export import check_free, check_whole
 from gvbsm.exchange.load import load
 from gvbsm.exchange.merged_labels import LabeledPart, MergedLabels
 from gvbsm.files.artifacts import fingerprint, write_json
+from gvbsm.files.network_names import without_folders
 from gvbsm.files.replacing import replacing
 from gvbsm.files.tensors import digest, save
 from gvbsm.store.distilled import DistilledDataset
@@ -208,7 +209,7 @@ def _write(draft: Path, parts: Sequence[Part], names: tuple[str, ...], quiet: bo
     if len({item.normalization for item in sets}) > 1:
         log.info("the sets have several normalizations; the merged set has %s", normalization)
     recipe = _recipe(parts, names, labels)
-    settings = _settings(first)
+    settings = without_folders(_settings(first))
     common = partial(_common, sets)
     header = {
         "kind": "images",
