@@ -159,6 +159,19 @@ def test_a_film_of_other_images_is_not_shown(maker):
     assert "film" not in drawn(maker.folder)
 
 
+def test_students_beyond_the_seeds_of_the_settings_do_not_count(maker):
+    """An earlier run had three students, two of them with the same accuracy."""
+    matrix = (torch.eye(4, dtype=torch.int64) * 9).tolist()
+    for seed in range(3):
+        maker.student("gvbsm", seed, 62.0, confusion=matrix)
+    maker.images("gvbsm")
+    maker.results(gvbsm=[62.0, 62.0])
+    path = maker.folder / "results.json"
+    write_json(path, {**read_json(path), "config": {"evaluation": {"seeds": 2}}})
+    caption = drawn(maker.folder)[f"confusion-{STUDENT}"].caption
+    assert caption.startswith("Students of gvbsm (n = 2,")
+
+
 def test_students_of_earlier_settings_do_not_count(maker):
     maker.images("gvbsm")
     maker.student("gvbsm", 0, 60.0)

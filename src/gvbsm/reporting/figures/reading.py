@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -65,12 +66,14 @@ class Student(NamedTuple):
         name: Its architecture.
         history: Losses and tests.
         confusion: Test pictures by true and predicted class, (classes, classes), or None.
+        seed_index: Number of the student among those of its method and architecture, from 0.
     """
 
     method: str
     name: str
     history: TrainingCurve
     confusion: Tensor | None
+    seed_index: int
 
 
 def read_rows(workspace: Workspace) -> list[dict[str, Any]]:
@@ -86,12 +89,15 @@ def read_students(workspace: Workspace, rows: Sequence[Mapping[str, Any]]) -> li
     Students of earlier runs with other settings are left out.
     """
     counted = {(row["method"], row["student"]): row["top1"]["values"] for row in rows}
+    config = checked_json(Results, workspace.results).get("config") or {}
+    seeds = config.get("evaluation", {}).get("seeds", math.inf)
     directory, students = workspace.directory, []
     own_paths = named(directory, "evaluation/*.json")
     for path in [*own_paths, *named(directory, "baselines/*/evaluation/*.json")]:
         with fitting(path):
             student = _student(path)
-            if student.history.top1[-1] in counted.get((student.method, student.name), ()):
+            values = counted.get((student.method, student.name), ())
+            if student.seed_index < seeds and student.history.top1[-1] in values:
                 students.append(student)
     return sorted(students, key=lambda student: student.method != rows[0]["method"])
 
@@ -105,6 +111,7 @@ def _student(path: Path) -> Student:
         trained.student,
         TrainingCurve(content.epochs, content.top1, content.losses, _kind_of_loss(content.recipe)),
         None if content.confusion is None else torch.tensor(content.confusion),
+        trained.seed_index,
     )
 
 
