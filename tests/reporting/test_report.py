@@ -6,6 +6,7 @@ import re
 import shlex
 import shutil
 import subprocess
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
@@ -399,6 +400,18 @@ def test_bytes_of_baselines_are_counted_apart(workdir):
     write_json(result, {"top1": [98.0]})
     stored = read_run_facts(workdir).stored["full"]
     assert (stored.own, stored.baselines) == (0, result.stat().st_size)
+
+
+def test_bytes_of_labels_are_those_of_both_stores(workdir):
+    before = read_run_facts(workdir).stored["labels"]
+    shutil.copytree(workdir / "labels", workdir / "labels-normalized")
+    shutil.copytree(workdir / "labels", workdir / "baselines" / "sre2l" / "labels-normalized")
+    stored = read_run_facts(workdir).stored["labels"]
+    assert (stored.own, stored.baselines) == (2 * before.own, before.own)
+    seconds = {"labels/gvbsm": 2.0, "labels/gvbsm-normalized": 3.0, "labels/random-1": 7.0}
+    found = costs(replace(read_run_facts(workdir), seconds=seconds))
+    (cost,) = [cost for cost in found if cost.name == "labels"]
+    assert (cost.own_seconds, cost.seconds) == (5.0, 7.0)
 
 
 @pytest.mark.usefixtures("plain_gallery")

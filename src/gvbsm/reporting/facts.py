@@ -20,6 +20,7 @@ from gvbsm.pipeline.results import MEASURES
 from gvbsm.pipeline.tables import format_ipc, format_sizes
 from gvbsm.pipeline.workload import TIMED
 from gvbsm.store.distilled import stored_bytes
+from gvbsm.store.label_store import FOLDER, OTHER_FOLDERS
 from gvbsm.store.workdir import Workspace
 from gvbsm.studies.literature import PublishedAccuracy, published_beside
 from gvbsm.studies.robust_scores import RobustScore, robust_scores
@@ -307,7 +308,9 @@ def _stored(workdir: Path, stage: str) -> Stored:
         return Stored(0, _size(baselines / "full"))
     if stage == "corruptions":
         return Stored(_size(workdir / stage), _size(workdir / stage / "teachers"))
-    return Stored(_size(workdir / stage), _size(baselines, f"*/{stage}/*"))
+    names = (FOLDER, *OTHER_FOLDERS.values()) if stage == "labels" else (stage,)
+    own = sum(_size(workdir / name) for name in names)
+    return Stored(own, sum(_size(baselines, f"*/{name}/*") for name in names))
 
 
 def _size(folder: Path, pattern: str = "*") -> int:

@@ -30,6 +30,7 @@ from gvbsm.reporting.paper_terms import (
 from gvbsm.reporting.rendering import data_uri, duration, save_pictures, write_html
 from gvbsm.reporting.studies import costs_of, study_sections
 from gvbsm.reporting.wording import method_words, share
+from gvbsm.store.label_store import FOLDER, OTHER_FOLDERS
 from gvbsm.store.workdir import Workspace
 from gvbsm.studies.literature import CAUTION, HEAD
 from gvbsm.studies.robust_scores import SCORES_HEAD, SCORES_NOTE
@@ -280,6 +281,8 @@ def costs(facts: RunFacts) -> list[Cost]:
     and files are left out.
     """
     stage_costs = []
+    others = (folder.removeprefix(FOLDER) for folder in OTHER_FOLDERS.values())  # of second labels
+    own = {facts.method, *(facts.method + other for other in others)}
     for stage in TIMED:
         own_seconds = baseline_seconds = 0.0
         for name, seconds in facts.seconds.items():
@@ -289,7 +292,7 @@ def costs(facts: RunFacts) -> list[Cost]:
             group = rest.partition("/")[0]
             copies = stage == "corruptions" and group != "teacher"
             shared = copies or stage in ("squeeze", "statistics")
-            if shared or group == facts.method:
+            if shared or group in own:
                 own_seconds += seconds
             else:
                 baseline_seconds += seconds
