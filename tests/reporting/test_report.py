@@ -504,7 +504,7 @@ def test_continual_results_where_there_are_some(workdir, plain_gallery):
     steps, average = [spread(99.0, 98.0), spread(40.0)], spread(70.0, 69.0)
     write_continual(workdir, ["gvbsm"], steps, average)
     tree = Tree(page_of(workdir))
-    assert ["98.5 ± 0.2", "40.0", "69.5 ± 0.2"] in [
+    assert ["2", "98.5 ± 0.2", "40.0", "69.5 ± 0.2"] in [
         [" ".join(cell.split()) for cell in cells[2:]] for cells in tree.cells
     ]
     assert "arrive in 2 steps" in tree.text
@@ -531,7 +531,7 @@ def test_continual_results_alone_have_a_page(tmp_path):
     assert "<script" not in text
     assert len(tree.all("svg")) == 1
     assert "arrive in 2 steps" in tree.text
-    assert ["98.5 ± 0.2", "41.0 ± 0.2", "69.5 ± 0.2"] in [cells[2:] for cells in tree.cells]
+    assert ["2", "98.5 ± 0.2", "41.0 ± 0.2", "69.5 ± 0.2"] in [cells[2:] for cells in tree.cells]
     assert (tmp_path / "report" / "figures" / "continual.svg").is_file()
     write_json(tmp_path / "continual.json", {"rows": rows})
     with pytest.raises(ArtifactError, match=r"continual\.json is damaged \(it lacks classes"):

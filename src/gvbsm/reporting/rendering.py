@@ -15,7 +15,7 @@ from markupsafe import Markup, escape
 from gvbsm.engine.progress.spelling import spell_count, spell_duration
 from gvbsm.files.artifacts import atomic, remove_all
 from gvbsm.files.sizes import byte_count, three_digits
-from gvbsm.pipeline.tables import format_top1
+from gvbsm.pipeline.tables import format_ipc, format_top1
 from gvbsm.reporting.figures.captions import CaptionedFigure
 from gvbsm.reporting.figures.images import PictureGrid, sheet_png, strips
 from gvbsm.reporting.figures.style import figure_bytes
@@ -166,6 +166,7 @@ def _environment() -> Environment:
         "code": _with_code,
         "digits": three_digits,
         "duration": duration,
+        "ipc": format_ipc,
         "method": method_words,
         "score": lambda score: format_top1(vars(score)),
         "top1": format_top1,
