@@ -18,6 +18,7 @@ from gvbsm.exchange.export import export
 from gvbsm.exchange.student import load_student
 from gvbsm.exchange.train import train
 from gvbsm.files.artifacts import ArtifactError, read_header
+from gvbsm.files.plugins import admit
 from gvbsm.files.tensors import load_tensors, save
 from support.labeled_sets import write_labeled_set
 from support.toy import CONVNET, WRN
@@ -67,6 +68,20 @@ def test_the_folder_of_the_user_s_code_is_not_exported(weights, tmp_path):
     assert header["backbone"] == "net.py:net"
     expected, _ = load_tensors(out, "student")
     assert all(torch.equal(tensors[name], tensor) for name, tensor in expected.items())
+
+
+def test_a_network_whose_code_has_changed_since_is_refused(weights, tmp_path):
+    """Its weights would fit, but it would compute something else than what was trained."""
+    weights(CONVNET)
+    code, out = tmp_path / "net.py", tmp_path / "own.safetensors"
+    code.write_text(NET)
+    settings = {"device": "cpu", "evaluation": {"tests": 1}}
+    train(tmp_path / "w", f"{code}:net", out, settings, quiet=True)
+    load_student(out)
+    code.write_text(NET + "# another version")
+    admit([f"{code}:net"])
+    with pytest.raises(ConfigError, match="made by another version"):
+        load_student(out)
 
 
 def plain_logits(path, pixels):

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from gvbsm.backbones import build_backbone, fill, unavailable
+from gvbsm.backbones import build_backbone, fill
 from gvbsm.config import ConfigError
 from gvbsm.data.pixels import Normalization
 from gvbsm.data.sources.hub_library import need
@@ -22,6 +22,7 @@ from gvbsm.files.network_names import without_folders
 from gvbsm.files.replacing import replacing
 from gvbsm.files.schema import StudentHeader, checked
 from gvbsm.files.tensors import load_tensors
+from gvbsm.store.teachers import unusable_because
 
 if TYPE_CHECKING:
     import onnx
@@ -61,13 +62,13 @@ def load_student(path: Path) -> tuple[PixelNetwork, StudentHeader]:
 
     Raises:
         ArtifactError: If the file is missing, damaged, or holds something else.
-        ConfigError: If the network is code of a user, which is not run.
+        ConfigError: If the network is code of a user that is not run, or has changed since.
     """
     if not path.is_file():
         raise ArtifactError(f"there is no {path}; name the weights that gvbsm train has written")
     tensors, header = load_tensors(path, "student")
     entries = checked(StudentHeader, header, path)
-    if fault := unavailable(entries.backbone):
+    if fault := unusable_because({"backbone": entries.backbone, "recipe": entries.recipe}):
         raise ConfigError(f"{path}: {fault}")
     classes = len(entries.class_names)
     network = build_backbone(entries.backbone, classes, entries.image_size, entries.channels)
