@@ -47,3 +47,4 @@ def test_anything_else_is_refused_in_one_line(argv, words, capsys):
     line = capsys.readouterr().err
     assert words in line
     assert line.count("\n") == 1
+    assert line.rstrip("; \n") == line.rstrip("\n")  # no sentence ends in its middle

@@ -63,8 +63,9 @@ def list_verb(argv: list[str]) -> int:
         print("\n".join(_list_help()))
         return 0
     if len(argv) != 1 or argv[0] not in LISTS:
+        message = f"{usage} takes one of these, got {' '.join(argv) or 'none'}"
         hint = closest(argv[0], LISTS) if argv else ""
-        raise ConfigError(f"{usage} takes one of these, got {' '.join(argv) or 'none'}; {hint}")
+        raise ConfigError(f"{message}; {hint}".rstrip("; "))
     print("\n".join(LISTS[argv[0]]()))
     return 0
 
