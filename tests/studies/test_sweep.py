@@ -350,6 +350,7 @@ def test_help_lists_the_studies(capsys):
     out, _ = capsys.readouterr()
     for words in ("table1-alpha", "(table 1)", "--repeat", "figure5-components"):
         assert words in out
+    assert "(none" not in out
 
 
 COMMAND = "import sys; from gvbsm.cli import main; sys.exit(main(sys.argv[1:]))"

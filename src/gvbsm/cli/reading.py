@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 
 from gvbsm.cli.help import asks_for_help, opening, table
 from gvbsm.cli.parsing import start_log
+from gvbsm.cli.sweep import question_of
 from gvbsm.config import ConfigError
 from gvbsm.config.keys import closest
 from gvbsm.config.paths import user_path
@@ -132,8 +133,7 @@ def _data() -> Iterator[str]:
 def _studies() -> Iterator[str]:
     yield "studies: gvbsm sweep NAME PRESET"
     for study in map(read_study, study_names()):
-        source = "" if study.source == "none" else f" ({study.source})"
-        yield from table([(study.name, f"{study.title}{source}")])
+        yield from table([(study.name, question_of(study))])
 
 
 def _backbones() -> Iterator[str]:

@@ -16,7 +16,7 @@ from gvbsm.config.preset_files import read_preset, usual_workdir
 from gvbsm.config.provenance import Origin
 from gvbsm.engine.launch import read_launch
 from gvbsm.engine.progress.log import Style
-from gvbsm.studies.definition import read_study, read_sweep_plan, study_names
+from gvbsm.studies.definition import Study, read_study, read_sweep_plan, study_names
 
 
 def sweep_verb(argv: list[str], others: Others) -> int:
@@ -66,10 +66,15 @@ def sweep_verb(argv: list[str], others: Others) -> int:
     return 0
 
 
+def question_of(study: Study) -> str:
+    """Return the title of a study, and in brackets where the paper asks it if it does."""
+    return study.title if study.source == "none" else f"{study.title} ({study.source})"
+
+
 def _sweep_help() -> str:
     studies = [read_study(name) for name in study_names()]
     width = max(len(study.name) for study in studies)
-    rows = [f"  {study.name:{width}}  {study.title} ({study.source})" for study in studies]
+    rows = [f"  {study.name:{width}}  {question_of(study)}" for study in studies]
     return "\n".join(
         [
             "usage: gvbsm sweep STUDY PRESET [--workdir DIR] [--repeat N] [--quiet]",
