@@ -7,9 +7,10 @@ A set is such a folder, or an .npz with one array of images and one of labels: n
 of the classes' names. All sets have the same side, channels and number of images.
 
 Each set trains the same network from scratch, for as many steps with the same views. So do as many
-random pictures of TRAIN for each class, drawn anew with each seed. *Hard* are the labels of the
-classes. *Soft* are the logits that one teacher, trained on TRAIN, gives each view. Soft labels that
-come with a set are not read. Accuracies are the means over the classes.
+random pictures of TRAIN for each class, drawn anew with each seed. --flip mirrors half of the
+batches. *Hard* are the labels of the classes. *Soft* are the logits that one teacher, trained on
+TRAIN, gives each view. Soft labels that come with a set are not read. Accuracies are the means over
+the classes.
 """
 
 import argparse
