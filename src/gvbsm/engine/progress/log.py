@@ -39,7 +39,7 @@ class TextFormat(logging.Formatter):
 
 
 class JsonFormat(logging.Formatter):
-    """A JSON object: time, level, message, and for progress part, done, total and seconds_left."""
+    """A JSON object: time, level, message, and how far the loop and the run are (`bars.py`)."""
 
     def format(self, record: logging.LogRecord) -> str:
         """Return the line of a record."""
