@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     from jsonargparse import ArgumentParser, Namespace
 
 
-SOURCE = "a work directory, an exported set, or USER/NAME on the Hugging Face Hub"
+SOURCE = (
+    "a work directory, an exported set, class folders or an .npz of images, or USER/NAME on the "
+    "Hugging Face Hub"
+)
 
 
 def export_verb(argv: list[str]) -> int:
