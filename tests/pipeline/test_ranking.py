@@ -1,5 +1,7 @@
 """Ranking networks: known correlations, equal pictures of the early stop, and the command."""
 
+import re
+
 import pytest
 
 from gvbsm.cli import main
@@ -7,6 +9,7 @@ from gvbsm.config import ConfigError
 from gvbsm.config.build import as_config
 from gvbsm.files.artifacts import ArtifactError, read_json
 from gvbsm.pipeline.ranking import (
+    FEWEST,
     agreement,
     compare,
     correlation,
@@ -19,6 +22,12 @@ from gvbsm.store.workdir import Workspace
 from support.workdirs import quick_settings, write_arrays
 
 MODELS = ("convnet4_d1", "convnet8_d1", "convnet8_d2")
+
+
+def test_the_example_of_the_help_names_enough_networks(capsys):
+    assert main(["rank", "--help"]) == 0
+    models = re.search(r"^example: .* --models (\S+)", capsys.readouterr().out, re.MULTILINE)
+    assert len({*models[1].split(",")}) >= FEWEST
 
 
 def test_correlations_of_known_orders():

@@ -38,6 +38,8 @@ FIRST_WORD = (
     "a preset (`gvbsm list presets`), a settings file (.yaml), a folder of pictures with one "
     "folder a class, or an .npz file; presets and files are joined by +, as in cifar10+random-soft",
 )
+EXAMPLE = "--evaluation.students convnet64_d2,wrn16_2 --seed 1"  # settings of a verb
+EXAMPLES = {"rank": "--models convnet16_d2,convnet64_d2,wrn16_2"}  # it takes three networks or more
 WIDEST = 100  # columns
 NAME_WIDTH = 25  # of an option and the space after it
 
@@ -69,7 +71,7 @@ def verb_help(
     yield ""
     yield from all_settings(values) if everything else common_settings(values)
     yield ""
-    yield f"example: gvbsm {verb} digits --evaluation.students convnet64_d2,wrn16_2 --seed 1"
+    yield f"example: gvbsm {verb} digits {EXAMPLES.get(verb, EXAMPLE)}"
     if not everything:
         yield f"all settings: gvbsm {verb} --help all"
         yield "their values in a preset, as a settings file: gvbsm settings NAME > FILE.yaml"
