@@ -18,6 +18,7 @@ from gvbsm.pipeline.ranking import (
     run_ranking,
 )
 from gvbsm.pipeline.results import spread
+from gvbsm.pipeline.tables import format_ranking
 from gvbsm.store.workdir import Workspace
 from support.workdirs import quick_settings, write_arrays
 
@@ -119,6 +120,8 @@ def test_the_command_ranks_and_goes_on(tmp_path, capsys):
     assert read_json(early[0])["epochs"][-1] == first["epochs"]["early"]
     early[0].unlink()
     again = run_ranking(settings, tmp_path / "w", quiet=True)
+    first["epochs"] = {"early": 1, "full": 2}
+    assert "`early`: 1 epoch on all pictures; `full`: 2 epochs" in format_ranking(first)
     assert [row["top1"] for row in again["rows"]] == [row["top1"] for row in first["rows"]]
     with pytest.raises(ConfigError, match="at least 3 different networks, got convnet4_d1"):
         run_ranking(

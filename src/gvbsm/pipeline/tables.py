@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from gvbsm.engine.progress.spelling import spell_range
+from gvbsm.engine.progress.spelling import spell_count, spell_range
 from gvbsm.files.sizes import byte_count
 
 SIZES = ("images", "labels")
@@ -110,10 +110,10 @@ def format_ranking(results: Mapping[str, Any]) -> str:
         for item in results["agreement"]
     ]
     head = ("method", "Spearman", "Kendall", "seconds of training")
-    epochs = results["epochs"]
+    early, full = (spell_count(results["epochs"][name], "epoch") for name in ("early", "full"))
     note = (
         "rank correlation with `full` of the mean accuracies (of single seeds); `full`: each seed "
-        f"with the others\nearly: {epochs['early']} epochs on all pictures; full: {epochs['full']}"
+        f"with the others\n`early`: {early} on all pictures; `full`: {full}"
     )
     return f"{networks}\n\n{aligned(head, cells)}\n\n{note}"
 
