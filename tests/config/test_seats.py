@@ -37,6 +37,7 @@ SEATS = {
     ),
     "cifar10-convnet-best --ipc 1": ("1 image per class, ConvNet-128", [], None),
     "cifar10-convnet-best --ipc 50": ("50 images per class, two teachers", [], None),
+    "cifar100-best --ipc 1": ("CIFAR-100, 1 image per class, ResNet-18", [], None),
     "cifar100-convnet-best --ipc 1": ("CIFAR-100, 1 image per class", [], None),
     "cifar100-convnet-best --ipc 10": ("CIFAR-100, 10 images per class", [], None),
     "cifar100-convnet-best --ipc 50": ("CIFAR-100, 50 images per class", [], None),
