@@ -30,7 +30,7 @@ from gvbsm.config.errors import first_line
 from gvbsm.engine.launch import LISTENER, Launch, is_started_here, read_launch
 from gvbsm.engine.machine.devices import device_identity
 from gvbsm.engine.machine.limits import cores_each
-from gvbsm.engine.progress.waiting import Waiting
+from gvbsm.engine.progress.waiting import Idle, Waiting
 
 Item = TypeVar("Item")
 Value = TypeVar("Value")
@@ -202,7 +202,7 @@ class Processes:
 
     # Exchange values
 
-    def barrier(self, meanwhile: Callable[[], None] | None = None) -> None:
+    def barrier(self, meanwhile: Idle | None = None) -> None:
         """Wait until all processes have called this.
 
         Args:
@@ -212,8 +212,7 @@ class Processes:
             ProcessError: If another process has ended.
         """
         if self.world > 1:
-            token = torch.zeros(1, dtype=torch.int64)
-            self._communicate(lambda: dist.all_reduce(token, async_op=True), meanwhile or Waiting())
+            self._communicate(lambda: dist.all_reduce(torch.zeros(1), async_op=True), meanwhile)
 
     def sum(self, tensor: Tensor) -> Tensor:
         """Return the sum of all processes' tensors of one shape, on the CPU.
@@ -312,10 +311,9 @@ class Processes:
                     "command, settings and work directory"
                 )
 
-    def _communicate(
-        self, begin: Callable[[], dist.Work | None], meanwhile: Callable[[], None] | None = None
-    ) -> None:
+    def _communicate(self, begin: Callable[[], dist.Work | None], idle: Idle | None = None) -> None:
         """Wait for a communication in short pauses, so that Ctrl-C works meanwhile."""
+        idle = idle or Waiting()
         try:
             work = begin()
             assert work is not None
@@ -323,8 +321,7 @@ class Processes:
             while not work.is_completed():
                 time.sleep(pause)
                 pause = min(2 * pause, POLL_SECONDS)
-                if meanwhile is not None:
-                    meanwhile()
+                idle()
             work.wait()
         except RuntimeError:
             raise self._lost() from None
@@ -376,29 +373,23 @@ def _meeting_store(launch: Launch) -> Store:
     if is_started_here():
         return _local_store(launch)
     if launch.meeting is None:
-        store: Store = next(iter(rendezvous("env://", timeout=START_TIMEOUT)))[0]
-    else:
-        leads = launch.rank == 0
-        store = dist.TCPStore(*launch.meeting, launch.world, leads, START_TIMEOUT)  # type: ignore[attr-defined]
-    return store
+        return next(iter(rendezvous("env://", timeout=START_TIMEOUT)))[0]  # type: ignore[no-any-return]
+    return _tcp_store(launch, launch.meeting)
 
 
 def _local_store(launch: Launch) -> Store:
     """Open the store of processes that one of them has started, so that signals work meanwhile."""
-    listener = os.environ.get(LISTENER)
-    store: Store = dist.TCPStore(  # type: ignore[attr-defined]
-        os.environ["MASTER_ADDR"],
-        int(os.environ["MASTER_PORT"]),
-        launch.world,
-        launch.rank == 0,
-        START_TIMEOUT,
-        wait_for_workers=False,
-        master_listen_fd=int(listener) if listener else None,
-    )
+    meeting = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+    file = int(os.environ[LISTENER]) if os.environ.get(LISTENER) else None
+    store = _tcp_store(launch, meeting, wait_for_workers=False, master_listen_fd=file)
     store.add("started", 1)
     while store.add("started", 0) < launch.world:
         time.sleep(POLL_SECONDS)
     return store
+
+
+def _tcp_store(launch: Launch, meeting: tuple[str, int], **options: Any) -> Store:
+    return dist.TCPStore(*meeting, launch.world, launch.rank == 0, START_TIMEOUT, **options)  # type: ignore[attr-defined]
 
 
 def _to_bytes(value: Any) -> Tensor:

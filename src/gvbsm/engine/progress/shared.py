@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable
 from typing import Any, Self
 
 from gvbsm.engine.progress.bars import Bar
+from gvbsm.engine.progress.waiting import Idle
 
 SECONDS = 0.5  # between two exchanges of steps with the other processes
 
@@ -31,7 +32,7 @@ class SharedBar:
         self,
         bar: Bar,
         add: Callable[[str, int], int],
-        barrier: Callable[[Callable[[], None]], None],
+        barrier: Callable[[Idle], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.n = 0

@@ -12,6 +12,9 @@ from gvbsm.engine.progress.spelling import spell_duration
 
 log = logging.getLogger("gvbsm")
 
+Idle = Callable[[], None]
+"""What a process does now and then while it waits."""
+
 
 class Waiting:
     """Logs once a minute how long this process has waited, and how far the run is.
