@@ -75,10 +75,12 @@ with team.begun():
         us.barrier()
         team.follow({"squeeze/a": 30.0, "squeeze/b": 30.0})
         (folder / "share").write_text(str(ACTIVITY.run_progress().share))
+        us.barrier()
     else:
         with team.timed("squeeze/b", ALONE), bars.begin(8, "squeeze", "step", quiet=True) as bar:
             bar.update(4)
             us.barrier()
+            us.barrier()  # the part is not finished before its share has been read
 assert ACTIVITY.publish is None
 """
 # The second process fails when it has made its first images; the first has made some meanwhile.
