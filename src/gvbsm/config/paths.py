@@ -31,6 +31,11 @@ def user_path(path: str | Path) -> Path:
         ) from None
 
 
+def whole_path(path: Path) -> Path:
+    """Return an absolute path without `.` and `..`, so that it ends in a name; links are kept."""
+    return Path(os.path.abspath(path))  # noqa: PTH100  (Path.resolve follows links)
+
+
 def data_title(config: Mapping[str, Any]) -> str:
     """Return the data set's name for headings, in one line: `data.title` if it is set.
 
@@ -48,7 +53,7 @@ def data_title(config: Mapping[str, Any]) -> str:
         return "pictures in memory"
     if name not in ("folder", "npz", "hub") or root is None:
         return name
-    path = Path(os.path.abspath(user_path(root)))  # noqa: PTH100  (`..` is no name)
+    path = whole_path(user_path(root))
     return _in_one_line(path.stem if name == "npz" else path.name) or name
 
 

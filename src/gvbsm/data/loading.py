@@ -7,7 +7,6 @@ What a batch holds depends on its arguments alone, so that a resumed run gets th
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -25,6 +24,7 @@ from gvbsm.data.pixels import Normalization
 from gvbsm.data.views import Views, apply_views, sample_views
 from gvbsm.data.workers import streamed
 from gvbsm.engine.device import Runtime
+from gvbsm.engine.out_of_memory import even_slices
 from gvbsm.engine.processes import ALONE, Processes
 from gvbsm.engine.seeds import generator_for
 
@@ -64,11 +64,13 @@ def batch_count(count: int, batch_size: int) -> int:
 def fewest_at_once(count: int, batch_size: int, micro_batch: int | None) -> int:
     """Return the fewest pictures that a network is called with in an epoch of `count` pictures.
 
-    Micro-batches are those of `engine.out_of_memory.even_slices`; None is the whole batch.
+    `micro_batch` is the most pictures at once, or None for the whole batch.
     """
-    remainder = count % batch_size
-    sizes = [min(count, batch_size), *([remainder] if remainder > 1 else [])]
-    return min(size // math.ceil(size / (micro_batch or size)) for size in sizes)
+    before_last = batch_size * (batch_count(count, batch_size) - 1)
+    sizes = [min(batch_size, count), min(batch_size, count - before_last)]
+    return min(
+        len(range(size)[rows]) for size in sizes for rows in even_slices(size, micro_batch or size)
+    )
 
 
 def split_batches(order: Tensor, batch_size: int) -> tuple[Tensor, ...]:

@@ -21,6 +21,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from gvbsm.config.paths import whole_path
 from gvbsm.engine.launch import read_launch
 
 NAME = ".gvbsm-files.jsonl"
@@ -71,7 +72,7 @@ def _is_of_a_lock(name: str) -> bool:
 
 def root_of(path: Path) -> Path | None:
     """Return the nearest folder above a path that has a manifest, or None."""
-    absolute = Path(os.path.abspath(path))  # noqa: PTH100  (keeps links: `leads_out` checks them)
+    absolute = whole_path(path)  # keeps links: `leads_out` checks them
     return next(filter(is_claimed, absolute.parents), None)
 
 

@@ -36,7 +36,7 @@ from gvbsm.engine.device import Runtime
 from gvbsm.engine.progress.spelling import spell_count
 from gvbsm.engine.replicas import check_replicable
 from gvbsm.engine.trackers import check_trackers
-from gvbsm.files.artifacts import ArtifactError, changes, read_json, write_json
+from gvbsm.files.artifacts import ArtifactError, read_json, write_json
 from gvbsm.files.network_names import file_stem
 from gvbsm.files.plugins import admit
 from gvbsm.pipeline.checks.sets import (
@@ -300,11 +300,7 @@ def check_owner(workdir: Path, data: ImageData) -> None:
         return
     recorded = read_json(path)
     recorded.pop("test_crop", None)  # the fingerprint covers it
-    if recorded != identity:
-        raise ArtifactError(
-            f"{workdir} belongs to other data ({'; '.join(changes(recorded, identity))}); "
-            "give another --workdir"
-        )
+    Workspace(workdir).check_same_data(recorded, identity)
 
 
 def check_alike(config: Config, data: ImageData, runtime: Runtime) -> None:

@@ -160,6 +160,18 @@ class Workspace:
         """
         _claim(self.directory, "give a new or empty folder as --workdir")
 
+    def check_same_data(self, recorded: dict[str, Any], now: dict[str, Any]) -> None:
+        """Check that a record of the directory's data is that of the present data.
+
+        Raises:
+            ArtifactError: If they differ, naming what does.
+        """
+        if recorded != now:
+            raise ArtifactError(
+                f"{self.directory} belongs to other data ({'; '.join(changes(recorded, now))}); "
+                "give another --workdir"
+            )
+
     @contextmanager
     def locked(self) -> Iterator[None]:
         """Lock the directory against other runs, and remove what a killed run was writing.

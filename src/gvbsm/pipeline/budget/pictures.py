@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 from typing import Any
 
 from gvbsm.config import ConfigError
 from gvbsm.config.keys import merge
+from gvbsm.config.paths import whole_path
 from gvbsm.config.preset_files import read_preset
 from gvbsm.files.manifest import is_claimed
 
@@ -29,7 +29,7 @@ def settings_of(path: Path) -> tuple[dict[str, Any], Path]:
         raise ConfigError(
             f"{path} is a work directory; to continue its run: gvbsm run PRESET --workdir {path}"
         )
-    whole = Path(os.path.abspath(path))  # noqa: PTH100  (`..` is no name)
+    whole = whole_path(path)
     kind, name = ("folder", whole.name) if path.is_dir() else ("npz", whole.stem)
     settings = merge(read_preset(PRESET), {"data": {"name": kind, "root": str(path)}})
     return settings, Path("runs") / name

@@ -16,9 +16,7 @@ from gvbsm.config.build import build_config, settings_lines, settings_with_effec
 from gvbsm.config.fields import replaced, without_effect
 from gvbsm.config.keys import nested, value_at
 from gvbsm.files.artifacts import (
-    ArtifactError,
     atomic,
-    changes,
     check_replaceable,
     fingerprint,
     read_json,
@@ -103,11 +101,8 @@ def _check_pictures(facts: Mapping[str, Any], workdir: Path) -> None:
         return
     kept = checked(ChosenSettings, read_json(path), path).facts
     before, now = ({key: table.get(key) for key in PICTURES} for table in (kept, facts))
-    if kept and before != now:
-        raise ArtifactError(
-            f"{workdir} belongs to other data ({'; '.join(changes(before, now))}); "
-            "give another --workdir"
-        )
+    if kept:
+        Workspace(workdir).check_same_data(before, now)
 
 
 def settings_text(config: Config) -> str:
