@@ -10,7 +10,7 @@ import tqdm.notebook
 
 from gvbsm.engine.progress import activity, bars
 from gvbsm.engine.progress import log as log_module
-from gvbsm.engine.progress.activity import ACTIVITY, Schedule
+from gvbsm.engine.progress.activity import ACTIVITY, PartShare, Schedule
 from gvbsm.engine.progress.log import EARLY, JsonFormat, Screen, TextFormat, start_log
 from gvbsm.engine.progress.spelling import spell_count, spell_duration
 from support.clock import Clock
@@ -93,17 +93,41 @@ def test_lines_name_the_part_and_the_share_of_the_whole(clock, caplog, monkeypat
     assert run.seconds_left == pytest.approx(300 * (230 + 30) / (100 + 30))
 
 
+@pytest.mark.parametrize("elsewhere", [False, True])
+def test_work_of_an_earlier_run_says_nothing_about_the_speed(elsewhere, clock):
+    finished, planned = set(), {"squeeze/a": 1000.0, "squeeze/b": 1000.0}
+    others = {"squeeze/a": PartShare(0.6, resumed=0.5)} if elsewhere else {}
+    schedule = Schedule(planned, lambda: finished, lambda: others, clock)
+    clock.now += 200  # the tenth of the part took 200 seconds instead of 100
+    run = schedule.progress({} if elsewhere else {"squeeze/a": PartShare(0.6, resumed=0.5)})
+    assert run == (pytest.approx(0.3), pytest.approx(1400 * (200 + 30) / (100 + 30)))
+    finished.add("squeeze/a")
+    clock.now += 800
+    run = schedule.progress({})
+    assert run == (pytest.approx(0.5), pytest.approx(1000 * (1000 + 30) / (500 + 30)))
+
+
+def test_the_part_at_work_knows_what_an_earlier_run_has_done():
+    for quiet in (False, True):
+        with ACTIVITY.part("labels"), bars.begin(8, "labels", "epoch", quiet) as bar:
+            bar.skip(4)
+            bar.update(2)
+            assert ACTIVITY._running() == {"labels": (0.75, 0.5)}
+
+
 def test_parts_of_other_processes_count_by_the_share_that_is_done(clock):
-    finished, others = set(), {"squeeze/b": 0.5}
+    finished, others = set(), {"squeeze/b": PartShare(0.5)}
     planned = {"squeeze/a": 100.0, "squeeze/b": 300.0}
     schedule = Schedule(planned, lambda: finished, lambda: others, clock)
-    assert schedule.progress({"squeeze/a": 0.25}).share == pytest.approx((25 + 150) / 400)
-    others["squeeze/a"] = 0.9  # what this process knows of its own part is newer
+    assert schedule.progress({"squeeze/a": PartShare(0.25)}).share == pytest.approx(
+        (25 + 150) / 400
+    )
+    others["squeeze/a"] = PartShare(0.9)  # what this process knows of its own part is newer
     clock.now += 5
-    assert schedule.progress({"squeeze/a": 0.5}).share == pytest.approx((50 + 150) / 400)
+    assert schedule.progress({"squeeze/a": PartShare(0.5)}).share == pytest.approx((50 + 150) / 400)
     finished.add("squeeze/b")
     clock.now += 5
-    assert schedule.progress({"squeeze/a": 0.5}).share == pytest.approx((50 + 300) / 400)
+    assert schedule.progress({"squeeze/a": PartShare(0.5)}).share == pytest.approx((50 + 300) / 400)
 
 
 def test_a_hidden_loop_publishes_the_share_of_its_part_every_few_seconds(clock, monkeypatch):
@@ -118,7 +142,7 @@ def test_a_hidden_loop_publishes_the_share_of_its_part_every_few_seconds(clock, 
         bar.update()
         clock.now += 5
         bar.update(2)
-    assert published == [("squeeze/b", 0.25), ("squeeze/b", 0.625)]
+    assert published == [("squeeze/b", PartShare(0.25)), ("squeeze/b", PartShare(0.625))]
 
 
 def test_quiet_loops_count_on_for_those_who_stop_them(capsys):

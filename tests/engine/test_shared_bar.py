@@ -5,6 +5,7 @@ from collections import Counter
 import pytest
 
 from gvbsm.engine.progress import bars
+from gvbsm.engine.progress.activity import PartShare
 from gvbsm.engine.progress.shared import SECONDS, SharedBar, SharedParts
 from support.clock import Clock
 
@@ -102,8 +103,11 @@ def test_parts__the_share_published_last_is_read():
         return numbers[name]
 
     first, other = SharedParts(add), SharedParts(add)
-    other.publish("squeeze/b", 0.5)
-    other.publish("squeeze/b", 0.25)  # its next loop
-    assert first.read(["squeeze/a", "squeeze/b"]) == {"squeeze/a": 0.0, "squeeze/b": 0.25}
-    first.publish("squeeze/b", 1.0)  # they share this part
-    assert first.read(["squeeze/b"]) == {"squeeze/b": 1.0}
+    other.publish("squeeze/b", PartShare(0.5))
+    other.publish("squeeze/b", PartShare(0.25, 0.125))  # its next loop
+    assert first.read(["squeeze/a", "squeeze/b"]) == {
+        "squeeze/a": (0, 0),
+        "squeeze/b": (0.25, 0.125),
+    }
+    first.publish("squeeze/b", PartShare(1.0))  # they share this part
+    assert first.read(["squeeze/b"]) == {"squeeze/b": (1.0, 0.125)}

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 from gvbsm.config import Parallel
 from gvbsm.engine.processes import ALONE, ProcessError, Processes
-from gvbsm.engine.progress.activity import ACTIVITY, Schedule
+from gvbsm.engine.progress.activity import ACTIVITY, PartShare, Schedule
 from gvbsm.engine.progress.shared import SharedParts
 from gvbsm.files.artifacts import check_replaceable
 from gvbsm.files.checkpoint import remove_finished
@@ -59,7 +59,7 @@ class Teamwork:
                 ACTIVITY.schedule = None
             self._processes.barrier()
 
-    def _publish(self, key: str, share: float) -> None:
+    def _publish(self, key: str, share: PartShare) -> None:
         with suppress(ProcessError):  # the next barrier reports that a process is lost
             self._parts.publish(key, share)
 
@@ -80,7 +80,7 @@ class Teamwork:
                 if note is not None and note != before.get(key, missing)
             }
 
-        def elsewhere() -> dict[str, float]:
+        def elsewhere() -> dict[str, PartShare]:
             return self._parts.read(seconds) if self._processes.world > 1 else {}
 
         ACTIVITY.schedule = Schedule(seconds, finished, elsewhere)

@@ -17,9 +17,22 @@ class Loop(Protocol):
     """A loop whose steps are counted, such as a progress bar."""
 
     n: float
+    initial: float
     total: float | None
     desc: str
     unit: str
+
+
+class PartShare(NamedTuple):
+    """How much of a part of the run is done.
+
+    Attributes:
+        done: Its finished share, from 0 to 1.
+        resumed: What of this share an earlier run has done: it says nothing about the speed.
+    """
+
+    done: float
+    resumed: float = 0.0
 
 
 class RunProgress(NamedTuple):
@@ -40,7 +53,7 @@ class Schedule:
     Args:
         seconds: Key of each part, as in `seconds.json` -> planned seconds.
         finished: Returns the keys of the parts that this run has finished, in all its processes.
-        elsewhere: Returns the finished share of each part at which another process works.
+        elsewhere: Returns the share of each part at which another process works.
         clock: Returns the time in seconds.
     """
 
@@ -48,34 +61,44 @@ class Schedule:
         self,
         seconds: Mapping[str, float],
         finished: Callable[[], set[str]],
-        elsewhere: Callable[[], Mapping[str, float]] = dict,
+        elsewhere: Callable[[], Mapping[str, PartShare]] = dict,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._seconds, self._finished, self._elsewhere = seconds, finished, elsewhere
         self._clock, self._start = clock, clock()
-        self._known, self._others = set[str](), dict[str, float]()
+        self._known, self._others = set[str](), dict[str, PartShare]()
+        self._own = dict[str, PartShare]()  # parts at which this process works or worked
         self._known_at = -FRESH_SECONDS
 
-    def _done(self, running: Mapping[str, float]) -> float:
+    def _shares(self, running: Mapping[str, PartShare]) -> dict[str, PartShare]:
+        """Return the share of each part that was begun."""
         if self._clock() - self._known_at >= FRESH_SECONDS:
             self._known, self._others = self._finished(), dict(self._elsewhere())
             self._known_at = self._clock()
-        shares = {**self._others, **running, **dict.fromkeys(self._known, 1.0)}
-        return sum(planned * shares.get(key, 0.0) for key, planned in self._seconds.items())
+        self._own.update(running)
+        shares = {**self._others, **self._own}
+        for key in self._known:
+            shares[key] = PartShare(1.0, shares[key].resumed if key in shares else 0.0)
+        return shares
 
-    def progress(self, running: Mapping[str, float]) -> RunProgress | None:
+    def progress(self, running: Mapping[str, PartShare]) -> RunProgress | None:
         """Return how far the run is; None if nothing is planned.
 
         The planned time of the remaining parts is scaled by how long the finished ones took.
 
         Args:
-            running: Key of the part at which this process works -> its finished share.
+            running: Key of the part at which this process works -> its share.
         """
         total = sum(self._seconds.values())
         if total <= 0:
             return None
-        done = min(self._done(running), total)
-        slowness = (self._clock() - self._start + PRIOR_SECONDS) / (done + PRIOR_SECONDS)
+        shares = self._shares(running)
+        begun = [
+            (self._seconds[key], share) for key, share in shares.items() if key in self._seconds
+        ]
+        done = sum(planned * share.done for planned, share in begun)
+        worked = sum(planned * max(0.0, share.done - share.resumed) for planned, share in begun)
+        slowness = (self._clock() - self._start + PRIOR_SECONDS) / (worked + PRIOR_SECONDS)
         return RunProgress(done / total, slowness * (total - done))
 
 
@@ -84,8 +107,7 @@ class Activity:
 
     Attributes:
         schedule: The planned time of the run; None if there is none.
-        publish: publish(key, share) sends the finished share of a part to process 0; None in
-            process 0.
+        publish: publish(key, share) sends the share of a part to process 0; None in process 0.
         title: The part at work among its kind, such as `teacher 2 of 5`; may be empty.
         loop: The innermost loop at work; None between loops.
         begun: When it began, in seconds of the monotonic clock.
@@ -93,7 +115,7 @@ class Activity:
 
     def __init__(self) -> None:
         self.schedule: Schedule | None = None
-        self.publish: Callable[[str, float], None] | None = None
+        self.publish: Callable[[str, PartShare], None] | None = None
         self._published_at = -FRESH_SECONDS
         self.title = ""
         self.loop: Loop | None = None
@@ -132,7 +154,7 @@ class Activity:
         return self.schedule.progress(self._running())
 
     def publish_progress(self) -> None:
-        """Send the finished share of the part at work to process 0, every `FRESH_SECONDS`.
+        """Send the share of the part at work to process 0, every `FRESH_SECONDS`.
 
         Bars call this after each step.
         """
@@ -142,12 +164,13 @@ class Activity:
         for key, share in self._running().items():
             self.publish(key, share)
 
-    def _running(self) -> dict[str, float]:
-        """Key of the part at work -> its finished share; empty between loops."""
+    def _running(self) -> dict[str, PartShare]:
+        """Key of the part at work -> its share; empty between loops."""
         loop = self.loop
         if self._key is None or loop is None or not loop.total:
             return {}
-        return {self._key: min(1.0, loop.n / loop.total)}
+        done = min(loop.n, loop.total)
+        return {self._key: PartShare(done / loop.total, min(loop.initial, done) / loop.total)}
 
 
 ACTIVITY = Activity()  # of this process

@@ -44,13 +44,14 @@ class Bar(TqdmBar):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.desc, self.unit = options.get("desc") or "", options.get("unit", "it")
+        self.initial = 0  # steps that an earlier run has done; a hidden bar of tqdm has none
         self._activity, self._outer = ACTIVITY, ACTIVITY.enter(self)
 
     def skip(self, count: int) -> None:
         """Count steps that an earlier run has done, which say nothing about the rate."""
         self.n += count
+        self.initial += count
         if not self.disable:
-            self.initial += count
             self.last_print_n += count
 
     def update(self, n: float | None = 1) -> bool | None:

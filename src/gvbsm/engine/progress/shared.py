@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Iterable
 from typing import Any, Self
 
+from gvbsm.engine.progress.activity import PartShare
 from gvbsm.engine.progress.bars import Bar
 from gvbsm.engine.progress.waiting import Idle
 
@@ -82,7 +83,7 @@ class SharedBar:
 
 
 class SharedParts:
-    """The finished share of each part of a run, from 0 to 1, which all processes can read.
+    """How much of each part of a run is done, which all processes can read.
 
     Args:
         add: add(name, count): add to a number that the processes share, and return it.
@@ -91,17 +92,26 @@ class SharedParts:
     def __init__(self, add: Callable[[str, int], int]) -> None:
         self._add, self._published = add, dict[str, int]()
 
-    def publish(self, key: str, share: float) -> None:
-        """Publish the finished share of a part; it replaces the last one of this process.
+    def publish(self, key: str, share: PartShare) -> None:
+        """Publish the share of a part; it replaces the last one of this process.
 
         Args:
             key: Key of the part; one process works at it.
-            share: Its finished share, from 0 to 1.
+            share: How much of it is done.
         """
-        permille = round(1000 * share)
-        self._add(key, permille - self._published.get(key, 0))
-        self._published[key] = permille
+        for name, value in zip(_names(key), share, strict=True):
+            permille = round(1000 * value)
+            self._add(name, permille - self._published.get(name, 0))
+            self._published[name] = permille
 
-    def read(self, keys: Iterable[str]) -> dict[str, float]:
-        """Return the finished share of each part; 0 if no process has published one."""
-        return {key: min(1.0, self._add(key, 0) / 1000) for key in keys}
+    def read(self, keys: Iterable[str]) -> dict[str, PartShare]:
+        """Return the share of each part; 0 if no process has published one."""
+        return {
+            key: PartShare(*(min(1.0, self._add(name, 0) / 1000) for name in _names(key)))
+            for key in keys
+        }
+
+
+def _names(key: str) -> tuple[str, str]:
+    """The shared numbers of a part: the two values of its `PartShare`."""
+    return key, f"{key}, resumed"
