@@ -1,6 +1,6 @@
 """The README of an exported set; that of a Hub data set begins with the header that it reads.
 
-The templates of this room are filled here: that of the README, and the script without gvbsm.
+All templates of this room are filled here: those of READMEs, and the script without gvbsm.
 """
 
 from __future__ import annotations
@@ -91,7 +91,7 @@ def dataset_card(facts: SetDescription, counts: Sequence[int] = ()) -> str:
         deviation=deviation,
         rows=facts.get("results"),
         extraction=extraction("SET.safetensors"),
-        config=format_yaml(config) if config else "",
+        config=config,
         code=dict.fromkeys(own_files(config)),
         libraries=", ".join(f"{name} {version}" for name, version in versions.items()),
         terms=terms_of(facts, "the images are derived from"),
@@ -128,34 +128,6 @@ def terms_of(facts: SetDescription, made: str) -> str:
         f"Not settled here: {made} the pictures of {title_of(facts)}, whose terms may bind "
         f"them. {known}"
     )
-
-
-def torch_code(header: Mapping[str, Any], file: str) -> str:
-    """Write the code that loads a network from a file of weights, and classifies pictures.
-
-    Args:
-        header: Backbone, class_names, image_size and channels of the network, and mean and std of
-            its pictures.
-        file: Name of the file.
-    """
-    side, channels = header["image_size"], header["channels"]
-    return f"""```python
-import gvbsm
-import torch
-from safetensors.torch import load_file
-
-model = gvbsm.build_backbone(
-    "{header["backbone"]}", classes={len(header["class_names"])}, image_size={side}, \
-channels={channels}
-)  # a torch.nn.Module
-model.load_state_dict(load_file("{file}"))
-mean = torch.tensor({header["mean"]}).view(-1, 1, 1)
-std = torch.tensor({header["std"]}).view(-1, 1, 1)
-# pixels: torch, uint8 (batch, {channels}, {side}, {side})
-with torch.no_grad():
-    logits = model.eval()((pixels / 255 - mean) / std)
-```
-"""
 
 
 def hub_head(images: int, tables: Mapping[str, str]) -> str:
@@ -226,9 +198,11 @@ def filled(template: str, **values: Any) -> str:
     environment.filters |= {
         "bytes": byte_count,
         "counted": spell_count,
+        "escaped": escaped,
         "html": escape,
         "ipc": format_ipc,
         "top1": format_top1,
         "url": quote,
+        "yaml": lambda settings: format_yaml(dict(settings)),
     }
     return environment.get_template(f"{template}.j2").render(values)

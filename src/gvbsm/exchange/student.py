@@ -15,7 +15,7 @@ from gvbsm.backbones import build_backbone, fill
 from gvbsm.config import ConfigError
 from gvbsm.data.pixels import Normalization
 from gvbsm.data.sources.hub_library import need
-from gvbsm.exchange.model_card import model_card
+from gvbsm.exchange.card import PAPER, filled
 from gvbsm.exchange.public_files import copy_public
 from gvbsm.files.artifacts import ArtifactError
 from gvbsm.files.network_names import without_folders
@@ -32,6 +32,7 @@ log = logging.getLogger("gvbsm")
 STUDENT = "onnx"  # the form of an export
 MODEL, WEIGHTS = "model.onnx", "model.safetensors"
 MOST_BYTES = 2**31  # of one file of ONNX
+SHOWN = ("seed", "precision", "labels", "evaluation")  # entries of the recipe on the card
 
 
 class PixelNetwork(nn.Module):
@@ -107,9 +108,21 @@ def export_student(source: Path, out: Path) -> Path:
     with replacing(out) as draft:
         (draft / MODEL).write_bytes(content)
         copy_public(source, draft / WEIGHTS, "student")
-        (draft / "README.md").write_text(model_card(shown, MODEL, WEIGHTS), encoding="utf-8")
+        (draft / "README.md").write_text(model_card(shown), encoding="utf-8")
     log.info("how to load it: %s", out / "README.md")
     return out
+
+
+def model_card(header: StudentHeader) -> str:
+    """Write the README of a network: data, training, accuracy, and how to load the network."""
+    return filled(
+        "model_card.md",
+        header=header,
+        model=MODEL,
+        weights=WEIGHTS,
+        settings={name: header.recipe[name] for name in SHOWN if name in header.recipe},
+        paper=PAPER,
+    )
 
 
 def to_onnx(network: PixelNetwork, header: StudentHeader) -> onnx.ModelProto:
