@@ -3,6 +3,7 @@
 import pytest
 from matplotlib.colors import to_rgb
 
+from gvbsm.config.provenance import UNKNOWN
 from gvbsm.reporting.figures.matrix import StudentMatrix, draw_matrices
 from gvbsm.reporting.figures.reading import StudyResults
 from gvbsm.reporting.figures.sweeps import _matrix
@@ -50,7 +51,8 @@ def study(students, random_points=(None,)):
     config = {"method": "gvbsm", "ipc": 10, "data": {"name": "digits"}}
     points = [{"name": name, "axes": {"teachers": name}, "config": config} for name in POINTS]
     nothing = [None] * len(rows)
-    return StudyResults("x", "who", "none", ["teachers"], points, rows, nothing, [], [], False)
+    about = ("x", "who", "none", ["teachers"])
+    return StudyResults(*about, points, rows, nothing, [], [], False, {}, len(points), UNKNOWN, {})
 
 
 def test_a_study_with_few_students_has_no_such_figure():

@@ -779,13 +779,13 @@ def test_a_slow_iteration_is_told_without_an_exponent(tmp_path, study_figures):
 def test_students_alone_and_points_that_stand_out(tmp_path):
     root = write_study(tmp_path, done=3, values=((60.0,), (70.0,), (80.0,)))
     (study,) = read_studies(root)
-    assert [finding.name for finding in find_in_study(study, points=3)] == ["single"]
+    assert [finding.name for finding in find_in_study(study)] == ["single"]
 
 
 def test_a_baseline_that_is_better_than_points_is_told(tmp_path):
     root = write_study(tmp_path, done=3, values=((60.0, 60.2), (48.0, 48.2), (40.0, 40.2)))
     (study,) = read_studies(root)
-    rival, *_ = find_in_study(study, points=3)  # random pictures have 50.0 at every point
+    rival, *_ = find_in_study(study)  # random pictures have 50.0 at every point
     assert (rival.name, rival.level) == ("rival", "warning")
     assert rival.text == (
         "Random real pictures with the same soft labels do better than the images at 2 of 3 points "
@@ -799,7 +799,7 @@ def test_points_of_several_students_are_counted_as_pairs(tmp_path):
     root = write_study(tmp_path, done=3, values=((60.0, 60.2), (48.0, 48.2), (40.0, 40.2)))
     (study,) = read_studies(root)
     twice = [{**row, "student": name} for row in study.rows for name in (STUDENT, "resnet18")]
-    rival, *_ = find_in_study(study._replace(rows=twice), points=3)
+    rival, *_ = find_in_study(study._replace(rows=twice))
     assert "at 4 of 6 pairs of a point and a student of the study" in rival.text
 
 
@@ -810,7 +810,7 @@ def test_other_labels_of_the_images_and_students_without_views_are_no_rivals(met
     renamed = {"random-soft": method}
     rows = [{**row, "method": renamed.get(row["method"], row["method"])} for row in study.rows]
     assert method in {row["method"] for row in rows}
-    found = [finding.name for finding in find_in_study(study._replace(rows=rows), points=3)]
+    found = [finding.name for finding in find_in_study(study._replace(rows=rows))]
     assert "rival" not in found
 
 

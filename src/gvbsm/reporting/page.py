@@ -28,7 +28,7 @@ from gvbsm.reporting.paper_terms import (
     settings_yaml,
 )
 from gvbsm.reporting.rendering import data_uri, duration, save_pictures, write_html
-from gvbsm.reporting.studies import costs_of, study_sections
+from gvbsm.reporting.studies import study_sections
 from gvbsm.reporting.wording import method_words, share
 from gvbsm.store.label_store import FOLDER, OTHER_FOLDERS
 from gvbsm.store.workdir import Workspace
@@ -95,7 +95,7 @@ def write_page(
             section: [item for item in pictures if _place(item.name) == section]
             for section in ("images", "figures", "continual", "cost")
         },
-        "sets": costs_of(run_sets(workspace)),
+        "sets": run_sets(workspace),
         "studies": study_sections(workdir, pictures),
         "continual": checked_json(Continual, continual) if continual.is_file() else None,
     }

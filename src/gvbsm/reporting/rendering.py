@@ -18,6 +18,7 @@ from gvbsm.files.sizes import byte_count, three_digits
 from gvbsm.pipeline.tables import format_ipc, format_top1
 from gvbsm.reporting.figures.captions import CaptionedFigure
 from gvbsm.reporting.figures.images import PictureGrid, sheet_png, strips
+from gvbsm.reporting.figures.pareto import fronts
 from gvbsm.reporting.figures.style import figure_bytes
 from gvbsm.reporting.figures.svg import page_svg
 from gvbsm.reporting.wording import method_words
@@ -166,6 +167,7 @@ def _environment() -> Environment:
         "code": _with_code,
         "digits": three_digits,
         "duration": duration,
+        "fronts": fronts,
         "ipc": format_ipc,
         "method": method_words,
         "score": lambda score: format_top1(vars(score)),

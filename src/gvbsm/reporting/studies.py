@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from gvbsm._version import __version__
 from gvbsm.config import WHOLE_SET
 from gvbsm.config.build import images_of
-from gvbsm.config.provenance import Origin
-from gvbsm.files.artifacts import ArtifactError, read_json
-from gvbsm.pipeline.tables import format_ipc
+from gvbsm.files.artifacts import ArtifactError
 from gvbsm.reporting.facts import Score
 from gvbsm.reporting.figures.gallery import gallery
-from gvbsm.reporting.figures.pareto import MeasuredSet, fronts
+from gvbsm.reporting.figures.pareto import MeasuredSet
 from gvbsm.reporting.figures.reading import StudyResults, fitting, read_studies, study_sets
 from gvbsm.reporting.findings import UNFINISHED_ADVICE
 from gvbsm.reporting.network_findings import Finding
@@ -23,82 +20,15 @@ from gvbsm.reporting.rendering import Picture, save_pictures, write_html
 from gvbsm.reporting.rivals import is_augmented, rival_words
 from gvbsm.reporting.significance import noise
 from gvbsm.reporting.wording import listed
-from gvbsm.studies.published import PublishedColumn
-from gvbsm.studies.table import Gain, gains
 
 
-@dataclass(frozen=True)
-class StudyLine:
-    """A row of a study's table.
+class StudySection(NamedTuple):
+    """All that a page shows of one study: its results, warnings, figures, and its sets' costs."""
 
-    Attributes:
-        point: Name of the point.
-        method: Method of the images.
-        is_own: Whether that is the point's own method, not a baseline.
-        student: Architecture.
-        ipc: Images per class, as in a table (`format_ipc`).
-        top1: `mean`, `std` and `values`, in percent.
-        seconds: Time of one iteration of the synthesis; None if it is not known.
-        label_bytes: Bytes of the soft labels; None where all points have as many.
-        published: The paper's accuracy of the same point, data set, student and images per class;
-            empty if there is none.
-        gain: Additive study: difference to the point before, with its standard error.
-    """
-
-    point: str
-    method: str
-    is_own: bool
-    student: str
-    ipc: str
-    top1: dict[str, Any]
-    seconds: float | None
-    label_bytes: int | None
-    published: str
-    gain: str
-
-
-@dataclass(frozen=True)
-class SetCost:
-    """A set with its costs, and whether it is on the Pareto front by seconds, or by bytes."""
-
-    measured: MeasuredSet
-    by_seconds: bool
-    by_bytes: bool
-
-
-@dataclass(frozen=True)
-class StudySection:
-    """All that a page shows of one study.
-
-    Attributes:
-        name: Name of the study.
-        title: Its question.
-        source: Where the paper asks it.
-        lines: Rows of the table.
-        points: Names of the points that are done.
-        has_published: Whether any row has an accuracy of the paper beside it.
-        other_published: The paper's accuracies of other data, students or images per class.
-        findings: Warnings and notes.
-        pictures: Figures.
-        sets: Costs of each set.
-        additive: Whether each point keeps the settings of the points before it.
-        origin: The preset of all points.
-        versions: Versions of the libraries.
-    """
-
-    name: str
-    title: str
-    source: str
-    lines: list[StudyLine]
-    points: list[str]
-    has_published: bool
-    other_published: list[PublishedColumn]
+    study: StudyResults
     findings: list[Finding]
     pictures: list[Picture]
-    sets: list[SetCost]
-    additive: bool
-    origin: Origin
-    versions: dict[str, str]
+    sets: list[MeasuredSet]
 
 
 def study_sections(directory: Path, pictures: Sequence[Picture]) -> list[StudySection]:
@@ -115,26 +45,10 @@ def study_sections(directory: Path, pictures: Sequence[Picture]) -> list[StudySe
     names = [study.name for study in studies]
     sections = []
     for study in studies:
-        path = directory / f"{study.name}.json"
-        content = read_json(path)
-        with fitting(path):
-            sections.append(
-                StudySection(
-                    study.name,
-                    study.title[:1].upper() + study.title[1:],
-                    study.source,
-                    _lines(study, gains(content)),
-                    [point["name"] for point in study.points],
-                    any(study.published),
-                    study.other_published,
-                    find_in_study(study, len(content["points"])),
-                    [item for item in pictures if _study_of(item.name, names) == study.name],
-                    costs_of(study_sets(study)),
-                    study.additive,
-                    Origin.read(content),
-                    content["versions"],
-                )
-            )
+        with fitting(directory / f"{study.name}.json"):
+            findings, sets = find_in_study(study), study_sets(study)
+        shown = [item for item in pictures if _study_of(item.name, names) == study.name]
+        sections.append(StudySection(study, findings, shown, sets))
     return sections
 
 
@@ -147,56 +61,15 @@ def _study_of(picture: str, names: Sequence[str]) -> str | None:
     )
 
 
-def costs_of(sets: Sequence[MeasuredSet]) -> list[SetCost]:
-    """The costs of each set, in the order of `sets`."""
-    by_seconds, by_bytes = fronts(sets)
-    return [
-        SetCost(measured, index in by_seconds, index in by_bytes)
-        for index, measured in enumerate(sets)
-    ]
-
-
-def _lines(study: StudyResults, added: Mapping[tuple[str, str], Gain]) -> list[StudyLine]:
-    own_rows = study.own_rows
-    sizes, lines = {row["label_bytes"] for row in own_rows}, []
-    for row, figure in zip(study.rows, study.published, strict=True):
-        is_own = row in own_rows
-        lines.append(
-            StudyLine(
-                "every point" if row["point"] is None else row["point"],
-                row["method"],
-                is_own,
-                row["student"],
-                format_ipc(row),
-                row["top1"],
-                row["seconds_per_iteration"],
-                row["label_bytes"] if len(sizes) > 1 else None,
-                "" if figure is None else f"{figure.top1:.1f}",
-                _gain(added.get((row["point"], row["student"]))) if is_own else "",
-            )
-        )
-    return lines
-
-
-def _gain(gain: Gain | None) -> str:
-    """A gain with a typographic minus; empty where there is none."""
-    return "" if gain is None else str(gain).replace("-", "\N{MINUS SIGN}")
-
-
-def find_in_study(study: StudyResults, points: int) -> list[Finding]:
-    """Warnings and notes on the results of a study.
-
-    Args:
-        study: Its points that are done.
-        points: Number of all its points.
-    """
+def find_in_study(study: StudyResults) -> list[Finding]:
+    """Warnings and notes on the results of a study."""
     findings = []
-    if len(study.points) < points:
+    if len(study.points) < study.planned:
         findings.append(
             Finding(
                 "unfinished",
                 "warning",
-                f"{len(study.points)} of {points} points are done.",
+                f"{len(study.points)} of {study.planned} points are done.",
                 UNFINISHED_ADVICE,
             )
         )

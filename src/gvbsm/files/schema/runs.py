@@ -303,6 +303,7 @@ class StudyRow(Manifest):
     label_bytes: Whole | None
     seconds: Finite | None
     synthesis_seconds: Finite | None
+    seconds_per_iteration: Finite | None
 
 
 class PublishedAccuracy(Manifest):

@@ -14,6 +14,7 @@ from torch import Tensor
 from gvbsm.backbones import build_backbone
 from gvbsm.config import WHOLE_SET
 from gvbsm.config.build import selection_of
+from gvbsm.config.provenance import Origin
 from gvbsm.engine.seeds import seeded
 from gvbsm.files.artifacts import ArtifactError, read_json
 from gvbsm.files.manifest import named
@@ -44,6 +45,7 @@ from gvbsm.studies.published import (
     published_columns,
     split_published,
 )
+from gvbsm.studies.table import Gain, gains
 
 
 @contextmanager
@@ -211,6 +213,10 @@ class StudyResults(NamedTuple):
         other_published: The paper's accuracies of other data, students or images per class.
         all_published: All of the paper's accuracies.
         additive: Whether each point keeps the settings of the points before it.
+        gains: Of an additive study: differences to the point before, by point and student.
+        planned: Number of all its points, done or not.
+        origin: The preset of all points.
+        versions: Versions of the libraries.
     """
 
     name: str
@@ -223,6 +229,15 @@ class StudyResults(NamedTuple):
     other_published: list[PublishedColumn]
     all_published: list[PublishedColumn]
     additive: bool
+    gains: dict[tuple[str, str], Gain]
+    planned: int
+    origin: Origin
+    versions: dict[str, str]
+
+    @property
+    def heading(self) -> str:
+        """Its title with a capital letter."""
+        return self.title[:1].upper() + self.title[1:]
 
     @property
     def own_rows(self) -> list[dict[str, Any]]:
@@ -256,6 +271,10 @@ def read_studies(directory: Path) -> list[StudyResults]:
                     other_published,
                     published_columns(done_figures(content)),
                     content["additive"],
+                    gains(content),
+                    len(content["points"]),
+                    Origin.read(content),
+                    content["versions"],
                 )
             )
     return studies

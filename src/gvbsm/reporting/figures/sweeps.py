@@ -56,7 +56,7 @@ def _study(directory: Path, study: StudyResults) -> Iterator[CaptionedFigure]:
             yield figure
     if study.axes == ["ipc"]:
         yield _storage(study)
-    name, title = f"study-{study.name}-pareto", f"{_title(study)}: accuracy for time and storage"
+    name, title = f"study-{study.name}-pareto", f"{study.heading}: accuracy for time and storage"
     if (front := pareto_figure(name, title, study_sets(study), _where(study))) is not None:
         yield front
 
@@ -74,7 +74,7 @@ def _images(directory: Path, study: StudyResults) -> CaptionedFigure | None:
     )
     return CaptionedFigure(
         f"study-{study.name}-images",
-        f"{_title(study)}: the images",
+        f"{study.heading}: the images",
         f"The first image of {spell_count(len(classes), 'class')} after the last iteration at each "
         f"point of the study{_where(study)}. {start}{shared}",
         f"Images of {columns} for {spell_count(len(classes), 'class')}",
@@ -103,7 +103,7 @@ def _scaling(study: StudyResults, numbers: Mapping[str, float]) -> CaptionedFigu
     scale: Literal["linear", "log"] = "log" if low > 0 and high > LOG_FROM * low else "linear"
     return CaptionedFigure(
         f"study-{study.name}",
-        _title(study),
+        study.heading,
         f"Accuracy on the real test pictures against {label}{_where(study)}. "
         f"{_marks(study)}{_level(study)}{_beside(study)}",
         f"Accuracy against {label}",
@@ -115,7 +115,7 @@ def _points(study: StudyResults) -> CaptionedFigure:
     names = [point["name"] for point in study.points]
     return CaptionedFigure(
         f"study-{study.name}",
-        _title(study),
+        study.heading,
         f"Accuracy on the real test pictures at each point of the study{_where(study)}. Small "
         f"marks are single students. {_marks(study)}{_level(study)} The axes do not start at 0."
         f"{_beside(study)}",
@@ -151,7 +151,7 @@ def _matrix(study: StudyResults) -> CaptionedFigure | None:
         )
     return CaptionedFigure(
         f"study-{study.name}-matrix",
-        f"{_title(study)}: points against students",
+        f"{study.heading}: points against students",
         "Accuracy on the real test pictures, a row for each point of the study and a column for "
         f"each student{_where(study)}{below}. Means of {_students(study)}.",
         f"Accuracies of {spell_count(len(students), 'student')} "
@@ -172,7 +172,7 @@ def _iteration_costs(study: StudyResults) -> CaptionedFigure | None:
         students.setdefault(row["student"], []).append(point)
     return CaptionedFigure(
         f"study-{study.name}-cost",
-        f"{_title(study)}: accuracy against time",
+        f"{study.heading}: accuracy against time",
         "Accuracy on the real test pictures against the time of one iteration of the synthesis for "
         f"one batch of images, on the machine of the sweep{_where(study)}. Upper left is better. "
         f"Numbers refer to the list of points below. {_marks(study)}",
@@ -192,7 +192,7 @@ def _label_bytes(study: StudyResults) -> CaptionedFigure | None:
     beside = " Marks without a number are random pictures with labels kept alike." if random else ""
     return CaptionedFigure(
         f"study-{study.name}-bytes",
-        f"{_title(study)}: accuracy against storage",
+        f"{study.heading}: accuracy against storage",
         "Accuracy on the real test pictures against the bytes of a set's pixels and soft labels on "
         f"disk{_where(study)}. Upper left is better. Numbers refer to the list of points below."
         f"{beside} Steps connect the points that no smaller one beats, by their means. "
@@ -226,10 +226,6 @@ def _storage(study: StudyResults) -> CaptionedFigure:
         "Accuracy against stored bytes",
         draw_scaling(rows, "bytes", "pixels and soft labels", "bytes"),
     )
-
-
-def _title(study: StudyResults) -> str:
-    return study.title[:1].upper() + study.title[1:]
 
 
 def _where(study: StudyResults) -> str:
