@@ -12,15 +12,9 @@ from hypothesis import strategies as st
 from gvbsm.config import Config
 from gvbsm.config.build import to_dict
 from gvbsm.config.provenance import UNKNOWN, Origin
-from gvbsm.reporting.facts import (
-    AccuracyRow,
-    Metrics,
-    Recognition,
-    RunFacts,
-    Score,
-    Stored,
-    Teacher,
-)
+from gvbsm.files.schema.measures import RowMetrics, Score
+from gvbsm.files.schema.runs import ResultRow
+from gvbsm.reporting.facts import Recognition, RunFacts, Stored, Teacher
 from gvbsm.reporting.findings import find_all, verdict
 from gvbsm.reporting.significance import chance_error, noise, standard_error
 from gvbsm.reporting.wording import NO_BREAK, file_words, method_words
@@ -30,13 +24,18 @@ STUDENT = "convnet128"
 
 def score(*values):
     std = statistics.stdev(values) if len(values) > 1 else None
-    return Score(statistics.fmean(values), std, values)
+    return Score(mean=statistics.fmean(values), std=std, values=list(values))
 
 
 def row(method, *values, best=None, student=STUDENT):
     last = score(*values)
-    return AccuracyRow(
-        method, student, "all" if method in ("full", "teacher") else "10", last, best or last, 1.0
+    return ResultRow(
+        method=method,
+        student=student,
+        ipc=None if method in ("full", "teacher") else 10,
+        top1=last,
+        top1_best=best or last,
+        seconds=1.0,
     )
 
 
@@ -400,8 +399,9 @@ def test_accuracies_of_guesses__balanced_where_classes_are_uneven(facts):
     uneven = replace(facts, test_of_class=(9100, *[100] * 9))
 
     def measured(balanced):
-        metrics = Metrics(balanced=score(*[balanced] * 3))
-        return with_rows(uneven, replace(row("sre2l", 79.0, 79.0, 79.0), metrics=metrics))
+        metrics = RowMetrics(calibration_error=score(1.0), by_class=[], balanced=score(balanced))
+        sre2l = row("sre2l", 79.0, 79.0, 79.0).model_copy(update={"metrics": metrics})
+        return with_rows(uneven, sre2l)
 
     error = 10 * math.sqrt(0.1 * 0.9 * (1 / 9100 + 9 / 100))
     assert chance_error(uneven.test_of_class) == pytest.approx(error)

@@ -16,8 +16,7 @@ from gvbsm.data.epochs import settle
 from gvbsm.files.artifacts import ArtifactError, is_partial, read_json
 from gvbsm.files.manifest import named
 from gvbsm.files.schema import Account, Data, Results, checked, checked_header
-from gvbsm.pipeline.results import MEASURES
-from gvbsm.pipeline.tables import format_ipc, format_sizes
+from gvbsm.files.schema.runs import ResultRow
 from gvbsm.pipeline.workload import TIMED
 from gvbsm.store.distilled import stored_bytes
 from gvbsm.store.label_store import FOLDER, OTHER_FOLDERS
@@ -27,58 +26,6 @@ from gvbsm.studies.robust_scores import RobustScore, robust_scores
 
 PAPER = {"imagenet-1k": 7, "tiny-imagenet": 8, "cifar10": 9, "cifar100": 9}
 """Presets that are the paper's settings, with the number of its table."""
-
-
-@dataclass(frozen=True)
-class Score:
-    """Top-1 accuracy in percent over several students; a single one has no deviation."""
-
-    mean: float
-    std: float | None
-    values: tuple[float, ...]
-
-    @classmethod
-    def of(cls, entry: Mapping[str, Any]) -> Score:
-        """Return the score of an entry of the results."""
-        return cls(entry["mean"], entry["std"], tuple(entry["values"]))
-
-    @property
-    def n(self) -> int:
-        """Number of students."""
-        return len(self.values)
-
-
-@dataclass(frozen=True)
-class Metrics:
-    """What the students' last test measured beside top-1, in percent.
-
-    Attributes:
-        by_class: Mean accuracy of each class; None for a class without test pictures.
-        top5: Top-5 accuracy, for at least ten classes.
-        balanced: Mean accuracy over the classes, where they have different numbers of pictures.
-        calibration_error: Expected calibration error, in 15 bins of confidence.
-        corrupted: Top-1 accuracy on corrupted pictures, the mean over kinds and severities.
-    """
-
-    by_class: tuple[float | None, ...] = ()
-    top5: Score | None = None
-    balanced: Score | None = None
-    calibration_error: Score | None = None
-    corrupted: Score | None = None
-
-
-@dataclass(frozen=True)
-class AccuracyRow:
-    """One row of the results; `ipc` is as in a table (`format_ipc`)."""
-
-    method: str
-    student: str
-    ipc: str
-    last: Score
-    best: Score
-    seconds: float
-    metrics: Metrics = Metrics()
-    sizes: tuple[str, str] = ("", "")
 
 
 @dataclass(frozen=True)
@@ -152,7 +99,7 @@ class RunFacts:
     origin: Origin
     preset: Mapping[str, Any] | None
     full: Mapping[str, Any] | None
-    rows: tuple[AccuracyRow, ...]
+    rows: tuple[ResultRow, ...]
     teachers: tuple[Teacher, ...]
     traces: tuple[tuple[Mapping[str, Any], ...], ...]
     stored: Mapping[str, Stored]
@@ -182,12 +129,12 @@ class RunFacts:
         """Images of the distilled set."""
         return sum(self.counts)
 
-    def row(self, method: str, student: str) -> AccuracyRow | None:
+    def row(self, method: str, student: str) -> ResultRow | None:
         """The row of a method and a student, if it has been evaluated."""
         rows = (row for row in self.rows if (row.method, row.student) == (method, student))
         return next(rows, None)
 
-    def own_rows(self) -> list[AccuracyRow]:
+    def own_rows(self) -> list[ResultRow]:
         """The rows of the run's own method."""
         return [row for row in self.rows if row.method == self.method]
 
@@ -216,7 +163,8 @@ def read_run_facts(workdir: Path) -> RunFacts:
 
 def _facts(workdir: Path, data: dict[str, Any], results: dict[str, Any]) -> RunFacts:
     manifest = checked(Data, data, workdir / "data.json")
-    account = checked(Results, results, workdir / "results.json").data
+    content = checked(Results, results, workdir / "results.json")
+    account = content.data
     config, origin = results["config"], Origin.read(results)
     headers = _headers(workdir)
     path = workdir / "synthesis" / "images.safetensors"
@@ -237,7 +185,7 @@ def _facts(workdir: Path, data: dict[str, Any], results: dict[str, Any]) -> RunF
         origin=origin,
         preset=preset_settings(config, names, origin),
         full=preset_settings(config, names),
-        rows=tuple(_row(row) for row in results["rows"]),
+        rows=tuple(content.rows),
         teachers=_teachers(headers, config["squeeze"]["backbones"]),
         traces=tuple(tuple(trace) for trace in images.get("traces", [])),
         stored={stage: _stored(workdir, stage) for stage in TIMED},
@@ -268,23 +216,6 @@ def _headers(workdir: Path) -> dict[Path, dict[str, Any]]:
         *named(workdir, "**/synthesis/images.safetensors"),
     ]
     return {path: checked_header(path) for path in sorted(paths) if not is_partial(path)}
-
-
-def _row(row: Mapping[str, Any]) -> AccuracyRow:
-    metrics = row.get("metrics", {})
-    return AccuracyRow(
-        row["method"],
-        row["student"],
-        format_ipc(row),
-        Score.of(row["top1"]),
-        Score.of(row["top1_best"]),
-        row["seconds"],
-        Metrics(
-            tuple(metrics.get("by_class", ())),
-            **{name: Score.of(metrics[name]) for name in MEASURES if name in metrics},
-        ),
-        format_sizes(row),
-    )
 
 
 def _teachers(

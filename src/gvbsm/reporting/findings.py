@@ -16,9 +16,10 @@ from gvbsm.config.fields import dotted_names_of
 from gvbsm.config.keys import value_at
 from gvbsm.data.class_sizes import few_pictures, uneven_classes
 from gvbsm.engine.progress.spelling import spell_count
+from gvbsm.files.schema.runs import ResultRow
 from gvbsm.files.sizes import byte_count
 from gvbsm.pipeline.budget.pictures import PRESET as OWN_PICTURES
-from gvbsm.reporting.facts import AccuracyRow, RunFacts, preset_name
+from gvbsm.reporting.facts import RunFacts, preset_name
 from gvbsm.reporting.network_findings import NETWORK_CHECKS, Finding
 from gvbsm.reporting.rivals import behind_teacher, is_augmented, rival_kind, rival_words
 from gvbsm.reporting.significance import noise, standard_error
@@ -41,20 +42,20 @@ def verdict(facts: RunFacts) -> list[str]:
         return [f"{method_words(facts.method)} has not been evaluated yet."]
     row = own_rows[0]
     kind = "distilled images" if selection_of(facts.method) is None else "selected real pictures"
-    text = f"Trained on {facts.images:,} {kind}, {row.student} reaches {percent(row.last)}"
+    text = f"Trained on {facts.images:,} {kind}, {row.student} reaches {percent(row.top1)}"
     random = facts.row("random-soft", row.student)
     if random is not None and facts.method != "random-soft":
         text += (
             "; on as many random real pictures with soft labels of the same teachers, "
-            f"{percent(random.last)}"
+            f"{percent(random.top1)}"
         )
     real = f"all {facts.train:,} pictures" if facts.train else "the whole set"
     if (full := facts.row("full", row.student)) is not None:
-        text += f"; on {real}, {percent(full.last)}"
+        text += f"; on {real}, {percent(full.top1)}"
     elif (teacher := facts.row("teacher", row.student)) is not None:
         is_trained = all(item.epochs for item in facts.teachers if item.backbone == row.student)
         where = f"teacher, on {real}" if is_trained else "pretrained teacher"
-        text += f"; as a {where}, {percent(teacher.last)}"
+        text += f"; as a {where}, {percent(teacher.top1)}"
     sentences = [f"{text}."]
     baselines = [
         other
@@ -64,9 +65,9 @@ def verdict(facts: RunFacts) -> list[str]:
         and is_augmented(other.method)
     ]
     if baselines:
-        best = sorted(baselines, key=lambda other: -other.last.mean)[:RIVALS_NAMED]
+        best = sorted(baselines, key=lambda other: -other.top1.mean)[:RIVALS_NAMED]
         accuracies = listed(
-            f"{percent(other.last)} ({method_words(other.method)})" for other in best
+            f"{percent(other.top1)} ({method_words(other.method)})" for other in best
         )
         other = "other " if random is not None else ""
         which = f"{other}baselines reach"
@@ -88,21 +89,21 @@ def _rivals(facts: RunFacts) -> Iterator[Finding]:
     """Baselines that are as good as G-VBSM or better; one finding for each kind of labels."""
     if facts.method != "gvbsm":
         return
-    kinds: dict[str, list[tuple[AccuracyRow, AccuracyRow, float]]] = {}
+    kinds: dict[str, list[tuple[ResultRow, ResultRow, float]]] = {}
     for baseline in facts.rows:
         own = facts.row(facts.method, baseline.student)
         is_other = images_of(baseline.method) != facts.method and is_augmented(baseline.method)
         if own is None or not is_other or baseline.method in WHOLE_SET:
             continue
-        limit = noise(own.last, baseline.last, facts.test)
-        if own.last.mean - baseline.last.mean <= limit:
+        limit = noise(own.top1, baseline.top1, facts.test)
+        if own.top1.mean - baseline.top1.mean <= limit:
             kinds.setdefault(rival_kind(baseline.method), []).append((own, baseline, limit))
     for kind, pairs in kinds.items():
         yield _rival(kind, pairs, facts)
 
 
 def _rival(
-    kind: str, pairs: Sequence[tuple[AccuracyRow, AccuracyRow, float]], facts: RunFacts
+    kind: str, pairs: Sequence[tuple[ResultRow, ResultRow, float]], facts: RunFacts
 ) -> Finding:
     """One finding on all baselines of a kind.
 
@@ -114,13 +115,13 @@ def _rival(
     methods = list(dict.fromkeys(baseline.method for _, baseline, _ in pairs))
     behind = behind_teacher([baseline for _, baseline, _ in pairs], facts)
     words = rival_words(methods, max(facts.counts), behind)
-    is_better = {own.last.mean - baseline.last.mean < -limit for own, baseline, limit in pairs}
+    is_better = {own.top1.mean - baseline.top1.mean < -limit for own, baseline, limit in pairs}
     how = (
         "as well or better" if len(is_better) > 1 else "better" if True in is_better else "as well"
     )
     cases = [
-        f"{own.student} {percent(baseline.last)}"
-        f"{f' ({baseline.method})' if len(methods) > 1 else ''} against {percent(own.last)}, where "
+        f"{own.student} {percent(baseline.top1)}"
+        f"{f' ({baseline.method})' if len(methods) > 1 else ''} against {percent(own.top1)}, where "
         f"two standard deviations are {limit:.1f} points"
         for own, baseline, limit in pairs
     ]
@@ -136,13 +137,13 @@ def _images_alone(facts: RunFacts) -> Iterator[Finding]:
         )
         if distilled is None or random is None or facts.method != "gvbsm":
             continue
-        gap = distilled.last.mean - random.last.mean
-        is_better = gap > noise(distilled.last, random.last, facts.test)
+        gap = distilled.top1.mean - random.top1.mean
+        is_better = gap > noise(distilled.top1, random.top1, facts.test)
         yield Finding(
             "images-alone",
             "note",
-            f"With hard labels the distilled images teach {own.student} {percent(distilled.last)}, "
-            f"as many random real pictures {percent(random.last)}: without soft labels they teach "
+            f"With hard labels the distilled images teach {own.student} {percent(distilled.top1)}, "
+            f"as many random real pictures {percent(random.top1)}: without soft labels they teach "
             f"{'more' if is_better else 'no more'} than these.",
             "Quote both beside the accuracy with soft labels.",
         )
@@ -153,9 +154,9 @@ def _students(facts: RunFacts) -> Iterator[Finding]:
     seeds = value_at(facts.config, "evaluation.seeds")
     rows = {row.student: row for row in facts.own_rows()}
     missing = [
-        f"{student} {rows[student].last.n if student in rows else 0} of {seeds}"
+        f"{student} {rows[student].top1.n if student in rows else 0} of {seeds}"
         for student in value_at(facts.config, "evaluation.students")
-        if student not in rows or rows[student].last.n < seeds
+        if student not in rows or rows[student].top1.n < seeds
     ]
     if missing:
         yield Finding(
@@ -164,7 +165,7 @@ def _students(facts: RunFacts) -> Iterator[Finding]:
             f"Not all students are trained: {listed(missing)}.",
             UNFINISHED_ADVICE,
         )
-    single = [row for row in facts.rows if row.last.n == 1 and row.method != "teacher"]
+    single = [row for row in facts.rows if row.top1.n == 1 and row.method != "teacher"]
     if single:
         names = dict.fromkeys(f"{method_words(row.method)} ({row.student})" for row in single)
         yield Finding(
@@ -310,7 +311,7 @@ def _missing(facts: RunFacts) -> Iterator[Finding]:
 def _test_pictures(facts: RunFacts) -> Iterator[Finding]:
     if not facts.test or facts.test >= FEW_TEST_PICTURES or not facts.own_rows():
         return
-    error = standard_error(facts.own_rows()[0].last.mean, facts.test)
+    error = standard_error(facts.own_rows()[0].top1.mean, facts.test)
     yield Finding(
         "test-pictures",
         "warning",

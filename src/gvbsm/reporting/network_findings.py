@@ -46,7 +46,7 @@ def _chance(facts: RunFacts) -> Iterator[Finding]:
     is_uneven = len(set(counts)) > 1
     guesses = []
     for row in facts.rows:
-        accuracy = row.metrics.balanced if is_uneven else row.last
+        accuracy = getattr(row.metrics, "balanced", None) if is_uneven else row.top1
         if accuracy is not None and accuracy.mean <= chance + 2 * error:
             guesses.append(f"{method_words(row.method)} ({row.student}) {accuracy.mean:.1f} %")
     if guesses:
@@ -84,9 +84,9 @@ def _recognition(facts: RunFacts) -> Iterator[Finding]:
 
 def _spread(facts: RunFacts) -> Iterator[Finding]:
     spreads = [
-        f"{row.student} ± {row.last.std:.1f}"
+        f"{row.student} ± {row.top1.std:.1f}"
         for row in facts.own_rows()
-        if row.last.std is not None and row.last.std > LARGE_SPREAD
+        if row.top1.std is not None and row.top1.std > LARGE_SPREAD
     ]
     if spreads:
         yield Finding(
@@ -100,9 +100,9 @@ def _spread(facts: RunFacts) -> Iterator[Finding]:
 
 def _late(facts: RunFacts) -> Iterator[Finding]:
     losses = [
-        f"{row.student} {row.best.mean:.1f} at best, {row.last.mean:.1f} % at the end"
+        f"{row.student} {row.top1_best.mean:.1f} at best, {row.top1.mean:.1f} % at the end"
         for row in facts.own_rows()
-        if row.best.mean - row.last.mean > LATE_LOSS
+        if row.top1_best.mean - row.top1.mean > LATE_LOSS
     ]
     if losses:
         is_constant = value_at(facts.config, "evaluation.optimizer.schedule") == "constant"
@@ -135,7 +135,7 @@ def _teachers(facts: RunFacts) -> Iterator[Finding]:
     untrained = {teacher.backbone for teacher in facts.teachers if not teacher.epochs}
     for row in facts.own_rows():
         full = facts.row("teacher", row.student)
-        if full and row.last.mean - full.last.mean > noise(row.last, full.last, facts.test):
+        if full and row.top1.mean - full.top1.mean > noise(row.top1, full.top1, facts.test):
             why, advice = "was trained too briefly", "Raise `squeeze.epochs`."
             if row.student in untrained:
                 why = "has published weights, which do not fit these pictures"
@@ -143,8 +143,8 @@ def _teachers(facts: RunFacts) -> Iterator[Finding]:
             yield Finding(
                 "short-teacher",
                 "warning",
-                f"{row.student} is better on the distilled set ({row.last.mean:.1f} %) than as a "
-                f"teacher on the whole set ({full.last.mean:.1f} %). The teacher {why}: its row is "
+                f"{row.student} is better on the distilled set ({row.top1.mean:.1f} %) than as a "
+                f"teacher on the whole set ({full.top1.mean:.1f} %). The teacher {why}: its row is "
                 "no upper bound.",
                 advice,
             )

@@ -12,11 +12,12 @@ from gvbsm.config.build import images_of
 from gvbsm.config.keys import value_at
 from gvbsm.config.paths import data_title
 from gvbsm.files.schema import Continual, checked_json
+from gvbsm.files.schema.runs import ResultRow
 from gvbsm.files.sizes import byte_count
-from gvbsm.pipeline.tables import format_top1, images_per_class
+from gvbsm.pipeline.tables import format_sizes, format_top1, images_per_class
 from gvbsm.pipeline.workload import TIMED
 from gvbsm.reporting.analysis import MOST_CLASSES, MOST_IMAGES
-from gvbsm.reporting.facts import AccuracyRow, Recognition, RunFacts
+from gvbsm.reporting.facts import Recognition, RunFacts
 from gvbsm.reporting.figures.gallery import gallery
 from gvbsm.reporting.figures.reading import Analysis, read_analysis, run_sets
 from gvbsm.reporting.findings import find_all, verdict
@@ -131,14 +132,14 @@ def _other_tables(facts: RunFacts) -> list[TextTable]:
     ]
 
 
-def columns_of(rows: Sequence[AccuracyRow], class_names: Sequence[str]) -> list[Column]:
+def columns_of(rows: Sequence[ResultRow], class_names: Sequence[str]) -> list[Column]:
     """The columns of the results beside top-1; one without a value in any row is left out."""
 
     def scores(name: str) -> list[str]:
-        values = [getattr(row.metrics, name) for row in rows]
+        values = [getattr(row.metrics, name, None) for row in rows]
         return ["" if value is None else format_top1(vars(value)) for value in values]
 
-    balanced, top1 = scores("balanced"), [format_top1(vars(row.last)) for row in rows]
+    balanced, top1 = scores("balanced"), [format_top1(vars(row.top1)) for row in rows]
     columns = [
         Column(
             "balanced %",
@@ -162,21 +163,21 @@ def columns_of(rows: Sequence[AccuracyRow], class_names: Sequence[str]) -> list[
         Column(
             "images",
             "The bytes of the images' pixels; of several random draws, of one.",
-            [row.sizes[0] for row in rows],
+            [format_sizes(vars(row))[0] for row in rows],
             is_shown=True,
         ),
         Column(
             "labels",
             "The bytes of the files of the soft labels, `hard`, or `by teachers` that label during "
             "training.",
-            [row.sizes[1] for row in rows],
+            [format_sizes(vars(row))[1] for row in rows],
             is_shown=True,
         ),
         Column(
             "best epoch %",
             "The best test during training. It is chosen on the test pictures, so it is slightly "
             "too high.",
-            [format_top1(vars(row.best)) for row in rows],
+            [format_top1(vars(row.top1_best)) for row in rows],
         ),
         Column(
             "top-5 %",
@@ -194,11 +195,10 @@ def columns_of(rows: Sequence[AccuracyRow], class_names: Sequence[str]) -> list[
     return [column for column in columns if any(column.cells)]
 
 
-def _lowest_class(row: AccuracyRow, class_names: Sequence[str]) -> str:
+def _lowest_class(row: ResultRow, class_names: Sequence[str]) -> str:
     """The class with the lowest accuracy and this in percent; empty if it is not known."""
-    accuracies = [
-        (top1, label) for label, top1 in enumerate(row.metrics.by_class) if top1 is not None
-    ]
+    by_class = row.metrics.by_class if row.metrics else ()
+    accuracies = [(top1, label) for label, top1 in enumerate(by_class) if top1 is not None]
     if not accuracies:
         return ""
     top1, label = min(accuracies)
@@ -260,11 +260,11 @@ def _tiles(facts: RunFacts) -> list[dict[str, str]]:
     tiles: list[tuple[str, str, str]] = []
     if rows := facts.own_rows():
         student, name = rows[0].student, method_words(facts.method)
-        tiles.append((f"{name}, top-1", f"{format_top1(vars(rows[0].last))} %", student))
+        tiles.append((f"{name}, top-1", f"{format_top1(vars(rows[0].top1))} %", student))
         if (full := facts.row("full", student)) is not None:
-            tiles.append(("Whole set, top-1", f"{format_top1(vars(full.last))} %", student))
+            tiles.append(("Whole set, top-1", f"{format_top1(vars(full.top1))} %", student))
         elif (teacher := facts.row("teacher", student)) is not None:
-            tiles.append(("Teacher, top-1", f"{format_top1(vars(teacher.last))} %", student))
+            tiles.append(("Teacher, top-1", f"{format_top1(vars(teacher.top1))} %", student))
     note = f"{share(facts.images, facts.train)} of {facts.train:,}" if facts.train else ""
     tiles.append(("Images", f"{facts.images:,}", note))
     if facts.set_bytes["images"]:

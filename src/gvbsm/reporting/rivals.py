@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from gvbsm.config.build import selection_of
-from gvbsm.reporting.facts import AccuracyRow, RunFacts
+from gvbsm.files.schema.runs import ResultRow
+from gvbsm.reporting.facts import RunFacts
 from gvbsm.reporting.wording import listed, method_words, real_pictures
 from gvbsm.store.image_set import CURRICULUM
 
@@ -43,7 +44,7 @@ def is_augmented(method: str) -> bool:
     return not method.endswith("-unaugmented")
 
 
-def behind_teacher(rows: Sequence[AccuracyRow], facts: RunFacts) -> str | None:
+def behind_teacher(rows: Sequence[ResultRow], facts: RunFacts) -> str | None:
     """How far students are behind the teacher of their build, if it is `NEARLY` nothing.
 
     Args:
@@ -54,10 +55,10 @@ def behind_teacher(rows: Sequence[AccuracyRow], facts: RunFacts) -> str | None:
         The largest gap in words; None if it is larger, or if a teacher is not known.
     """
     teachers = [facts.row("teacher", row.student) for row in rows]
-    known = [teacher.last.mean for teacher in teachers if teacher is not None]
+    known = [teacher.top1.mean for teacher in teachers if teacher is not None]
     if len(known) < len(rows):
         return None
-    gap = max(0.0, *(top1 - row.last.mean for top1, row in zip(known, rows, strict=True)))
+    gap = max(0.0, *(top1 - row.top1.mean for top1, row in zip(known, rows, strict=True)))
     if gap > NEARLY:
         return None
     return f"{gap:.1f} points behind the teacher's {max(known):.1f} %"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from gvbsm.reporting.facts import Score
+from gvbsm.files.schema.measures import Score
 
 
 def standard_error(top1: float, pictures: int) -> float:

@@ -10,7 +10,7 @@ from gvbsm._version import __version__
 from gvbsm.config import WHOLE_SET
 from gvbsm.config.build import images_of
 from gvbsm.files.artifacts import ArtifactError
-from gvbsm.reporting.facts import Score
+from gvbsm.files.schema.measures import Score
 from gvbsm.reporting.figures.gallery import gallery
 from gvbsm.reporting.figures.pareto import MeasuredSet
 from gvbsm.reporting.figures.reading import StudyResults, fitting, read_studies, study_sets
@@ -119,7 +119,9 @@ def _rivals(study: StudyResults, rows: Sequence[dict[str, Any]]) -> Iterator[Fin
             is_there = baseline["student"] == student and baseline["point"] in (None, point)
             if is_there and images_of(baseline["method"]) != images_of(row["method"]):
                 gap = baseline["top1"]["mean"] - row["top1"]["mean"]
-                if gap > noise(Score.of(row["top1"]), Score.of(baseline["top1"]), None):
+                if gap > noise(
+                    Score.model_validate(row["top1"]), Score.model_validate(baseline["top1"]), None
+                ):
                     gaps.setdefault(baseline["method"], []).append(gap)
     for method, values in gaps.items():
         low, high = min(values), max(values)
@@ -136,14 +138,18 @@ def _rivals(study: StudyResults, rows: Sequence[dict[str, Any]]) -> Iterator[Fin
         )
 
 
+def _score(row: dict[str, Any]) -> Score:
+    return Score.model_validate(row["top1"])
+
+
 def _best_points(rows: Sequence[dict[str, Any]]) -> list[str]:
     """The best point, then all that are within two standard deviations of it."""
     best_row, *others = sorted(rows, key=lambda row: -row["top1"]["mean"])
-    best = Score.of(best_row["top1"])
+    best = _score(best_row)
     near = [
         row["point"]
         for row in others
-        if best.mean - row["top1"]["mean"] <= noise(best, Score.of(row["top1"]), None)
+        if best.mean - row["top1"]["mean"] <= noise(best, _score(row), None)
     ]
     return [best_row["point"], *near]
 

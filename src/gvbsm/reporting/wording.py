@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 from gvbsm.config.build import selection_of
 from gvbsm.config.paths import user_path
+from gvbsm.files.schema.measures import Score
 from gvbsm.pipeline.tables import format_top1
-from gvbsm.reporting.facts import Score
 from gvbsm.store.image_set import CURRICULUM
 
 NO_BREAK = "\N{NO-BREAK SPACE}"

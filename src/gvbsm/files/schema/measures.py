@@ -16,6 +16,11 @@ class Score(Manifest):
     std: Annotated[float, Field(ge=0, allow_inf_nan=False)] | None
     values: Annotated[list[Percent], Field(min_length=1)]
 
+    @property
+    def n(self) -> int:
+        """Number of students."""
+        return len(self.values)
+
     @model_validator(mode="after")
     def _agree(self) -> Self:
         if self.std is None and len(self.values) > 1:
