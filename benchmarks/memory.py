@@ -39,7 +39,7 @@ from gvbsm.stages.group_files import Groups
 from gvbsm.stages.judge import Judge
 from gvbsm.stages.labels import LabelTask, generate_labels
 from gvbsm.store.batches import Labeler, StudentTask
-from gvbsm.store.distilled import images_header, load_images, load_labels, save_images
+from gvbsm.store.distilled import images_header, load_images, load_labels, stream_images
 from noise import Synthesis
 
 NETWORK = "convnet8_d1"
@@ -175,7 +175,8 @@ def prepare(stage: str, extent: Extent, folder: Path) -> None:
     elif stage == "labels":
         pixels = torch.randint(256, (count, 3, SIZE, SIZE), generator=generator, dtype=torch.uint8)
         labels = torch.arange(count) // extent.ipc
-        save_images(folder / "images.safetensors", "noise", {}, pixels, labels, data)
+        batch = torch.arange(len(pixels)), pixels
+        stream_images(folder / "images.safetensors", "noise", {}, labels, [batch], data)
 
 
 def _groups(extent: Extent, folder: Path) -> Groups:

@@ -18,8 +18,9 @@ from gvbsm.exchange.merged_labels import with_all_classes
 from gvbsm.exchange.train import train
 from gvbsm.files.artifacts import write_json
 from gvbsm.stages.labels import LabelTask, generate_labels
-from gvbsm.store.distilled import DistilledDataset, save_images
+from gvbsm.store.distilled import DistilledDataset
 from gvbsm.store.training_settings import recorded_settings
+from support.distilled_files import save_images
 from support.toy import CONVNET
 
 VIEWS = ViewConfig(crop="pad", padding=1, flip=True, cutmix=1.0)

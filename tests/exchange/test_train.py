@@ -18,8 +18,9 @@ from gvbsm.exchange.train import train
 from gvbsm.files.artifacts import read_json
 from gvbsm.files.tensors import load_tensors, save
 from gvbsm.stages.labels import LabelTask, generate_labels
-from gvbsm.store.distilled import load_distilled, save_images
+from gvbsm.store.distilled import load_distilled
 from gvbsm.store.training_settings import settle
+from support.distilled_files import save_images
 from support.toy import CONVNET, StoppedError, stop_after
 
 VIEWS = {"crop": "pad", "padding": 1, "flip": True, "cutmix": 1.0}

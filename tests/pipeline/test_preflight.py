@@ -22,7 +22,7 @@ from gvbsm.pipeline.preflight import (
     check_replicas,
     log_small_classes,
 )
-from gvbsm.store.distilled import save_images
+from support.distilled_files import save_images
 from support.picture_files import draw_tree
 
 

@@ -10,10 +10,10 @@ from gvbsm.pipeline.context import RunContext
 from gvbsm.pipeline.evaluated_sets import EvaluatedSet
 from gvbsm.pipeline.training.students import train_students
 from gvbsm.pipeline.work_sharing import Teamwork
-from gvbsm.store.distilled import save_images
 from gvbsm.store.image_set import ImageSet
 from gvbsm.store.recipes import Recipes
 from gvbsm.store.workdir import Workspace
+from support.distilled_files import save_images
 
 SETTINGS = {
     "ipc": 2,

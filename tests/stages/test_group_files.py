@@ -23,8 +23,9 @@ from gvbsm.stages.group_files import (
     remove_group_files,
     trace_row,
 )
-from gvbsm.store.distilled import images_header, load_images, save_images
+from gvbsm.store.distilled import images_header, load_images
 from gvbsm.store.film import frame_steps, is_filmed
+from support.distilled_files import save_images
 from support.toy import StoppedError
 
 COUNTS, ITERATIONS, SHAPE = ImageCounts.even(4, 3), 6, (3, 8, 8)

@@ -14,11 +14,10 @@ from gvbsm.store.distilled import (
     load_distilled,
     load_images,
     load_labels,
-    save_images,
     stored_bytes,
 )
 from gvbsm.store.label_codec import pack_rows, unpack_rows
-from support.distilled_files import RECIPE, write_images, write_labels
+from support.distilled_files import RECIPE, save_images, write_images, write_labels
 
 
 def test_labels_are_read_by_epoch(tmp_path):

@@ -10,13 +10,17 @@ from gvbsm.data.mixing import Mixes
 from gvbsm.data.views import Views
 from gvbsm.files.schema import PACKED
 from gvbsm.files.tensors import save
-from gvbsm.store.distilled import (
-    load_labels,
-)
+from gvbsm.store.distilled import load_labels, stream_images
 from gvbsm.store.label_codec import field
 from gvbsm.store.soft_labels import SoftLabels
 
 RECIPE = {"stage": "synthesis", "seed": 0}
+
+
+def save_images(path, method, recipe, images, labels, data, traces=()):
+    """Write a set of images that is in memory; see `stream_images`."""
+    batch = torch.arange(len(images)), images
+    stream_images(path, method, recipe, labels, [batch], data, traces)
 
 
 def write_images(directory, ipc=2, classes=2, channels=3):

@@ -3,7 +3,7 @@
 from gvbsm.config import LabelsConfig
 from gvbsm.config.build import to_dict
 from gvbsm.stages.labels import LabelTask, generate_labels
-from gvbsm.store.distilled import save_images
+from support.distilled_files import save_images
 
 
 def write_labeled_set(workdir, data, teachers, runtime, labels=None, *, images=8, **evaluation):

@@ -232,20 +232,6 @@ def load_images(path: Path) -> DistilledDataset:
     )
 
 
-def save_images(
-    path: Path,
-    method: str,
-    recipe: Recipe,
-    images: Tensor,
-    labels: Tensor,
-    data: ImageData,
-    traces: Sequence[Any] = (),
-) -> None:
-    """Write a set of images that is in memory; see `stream_images`."""
-    batch = torch.arange(len(images)), images
-    stream_images(path, method, recipe, labels, [batch], data, traces)
-
-
 def stream_images(
     path: Path,
     method: str,
