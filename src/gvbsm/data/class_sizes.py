@@ -65,10 +65,6 @@ class ImageCounts:
 def image_counts(config: Config, class_names: Sequence[str]) -> ImageCounts:
     """Return the number of images of each class that the settings ask for.
 
-    Args:
-        config: The settings.
-        class_names: Name of each class.
-
     Raises:
         ConfigError: If `ipc_of` names a class that is not among them.
     """
@@ -89,10 +85,6 @@ def settle_ipc(config: Config, class_names: Sequence[str]) -> Config:
 
     Its classes are in their order, and those with `ipc` images are left out. If no class has `ipc`
     images, `ipc` becomes the number that most classes have.
-
-    Args:
-        config: The settings.
-        class_names: Name of each class.
 
     Raises:
         ConfigError: As `image_counts`.
@@ -147,11 +139,7 @@ def few_pictures(counts: Mapping[str, int], images: Sequence[int]) -> str:
 
 
 def uneven_classes(counts: Mapping[str, int]) -> str:
-    """Say which class is at least `HEAVY` times as large as which; empty if none is.
-
-    Args:
-        counts: Training pictures by class name.
-    """
+    """Say which class is at least `HEAVY` times as large as which; empty if none is."""
     ordered = sorted(counts, key=counts.__getitem__)
     small, large = ordered[0], ordered[-1]
     if counts[large] < HEAVY * max(counts[small], 1):

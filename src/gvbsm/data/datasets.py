@@ -309,14 +309,7 @@ def read_dataset(
 
 
 def is_kept(config: DataConfig, pictures: int, channels: int, size: int) -> bool:
-    """Return whether the pictures of files are decoded at once and kept in memory.
-
-    Args:
-        config: The settings.
-        pictures: Number of pictures in both splits.
-        channels: Number of their channels.
-        size: Side to which they are resized, in pixels.
-    """
+    """Return whether the pictures of files are decoded at once and kept in memory."""
     if config.in_memory is not None:
         return config.in_memory
     spec, *_ = _check_settings(config)
@@ -326,9 +319,6 @@ def is_kept(config: DataConfig, pictures: int, channels: int, size: int) -> bool
 @torch_defaults()
 def survey_dataset(config: DataConfig) -> ImageData:
     """List a data set without decoding its files: classes, pictures, side and channels.
-
-    Args:
-        config: The settings.
 
     Returns:
         As `read_dataset`, with pictures of any size, with a fingerprint only if they are files, and

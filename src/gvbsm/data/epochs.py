@@ -66,13 +66,7 @@ def batch_size_for(count: int, batch_size: int, full_batch_up_to: int) -> int:
 
 
 def settle_epochs(labels: LabelsConfig, count: int, batch_size: int) -> LabelsConfig:
-    """Return the settings with enough epochs for `min_steps` steps on a set of `count` images.
-
-    Args:
-        labels: The settings.
-        count: Images of the set.
-        batch_size: Images in a training batch.
-    """
+    """Return the settings with enough epochs for `min_steps` steps on a set of `count` images."""
     size = batch_size_for(count, batch_size, labels.full_batch_up_to)
     epochs = math.ceil(labels.min_steps / batch_count(count, size))
     return replace(labels, epochs=max(labels.epochs, epochs))
@@ -84,10 +78,6 @@ def settle(config: Config, class_names: Sequence[str]) -> Config:
     These are the images of single classes, the epochs of the labels, also of single baselines, the
     names of the teachers that have weights, and the probability that the matching of a layer is
     dropped (`synthesis.beta_dr`).
-
-    Args:
-        config: The settings.
-        class_names: Name of each class.
 
     Raises:
         ConfigError: If `ipc_of` names a class that is not among them.
@@ -113,15 +103,7 @@ def _settle_baselines(config: Config, images: int) -> Config:
 
 
 def draw_plan(count: int, size: int, views: ViewConfig, epoch: int, runtime: Runtime) -> EpochPlan:
-    """Draw the plan of one epoch, a function of the run's seed and the epoch only.
-
-    Args:
-        count: Images of the set.
-        size: Side of an image in pixels.
-        views: The augmentation.
-        epoch: Number of the epoch, from 0.
-        runtime: Holds the seed.
-    """
+    """Draw the plan of one epoch, a function of the run's seed and the epoch only."""
     generator = runtime.generator("epoch", epoch)
     order = torch.randperm(count, generator=generator)
     image_views = sample_views(count, size, size, generator, views)

@@ -42,11 +42,6 @@ def border_color(
     gives a black border (G_VBSM@1ed80b0, Branch_CIFAR_100/squeeze/train.py). Images in synthesis
     are always normalized, and their border has the mean color.
 
-    Args:
-        views: The augmentation.
-        normalization: Normalization of the data.
-        device: Where the pictures are.
-
     Returns:
         Black, normalized, (1, channels, 1, 1); None is the mean color.
     """

@@ -54,15 +54,7 @@ def pixel_statistics(batches: Iterable[Tensor], channels: int) -> PixelStatistic
 def cached_pixel_statistics(
     file: Path, paths: Sequence[PictureFile], channels: int, size: int, progress: Progress
 ) -> PixelStatistics:
-    """Statistics of a streamed set, over a sample that is drawn with a fixed seed.
-
-    Args:
-        file: Where they are remembered; a broken one is written anew.
-        paths: Its training pictures.
-        channels: As which they are read.
-        size: Side in pixels to which they are brought.
-        progress: Wraps the loop over pictures.
-    """
+    """Statistics of a streamed set, over a sample that is drawn with a fixed seed."""
     with suppress(OSError, ValueError, KeyError, TypeError):
         stored = json.loads(file.read_text(encoding="utf-8"))
         mean, std = (tuple(float(value) for value in stored[key]) for key in ("mean", "std"))

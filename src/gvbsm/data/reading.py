@@ -100,16 +100,7 @@ def account(
     value_range: tuple[int, int] | None = None,
     held_out: str = "",
 ) -> Reading:
-    """Put together what was read.
-
-    Args:
-        splits: Name -> pictures.
-        class_names: Names of the classes.
-        left_out: As in `Reading`.
-        assumed: Likewise.
-        value_range: As in `Reading`.
-        held_out: Likewise.
-    """
+    """Put together what was read."""
     pictures = {name: class_counts(split.labels, class_names) for name, split in splits.items()}
     formats = Counter(
         _suffix(path) for split in splits.values() for path in split.paths or () if _suffix(path)

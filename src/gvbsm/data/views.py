@@ -41,10 +41,6 @@ class Views(NamedTuple):
 def check_cells(views: ViewConfig, size: int) -> None:
     """Check that images can be cut into the tiles, and views into the cells, of the settings.
 
-    Args:
-        views: The augmentation.
-        size: Side of an image in pixels.
-
     Raises:
         ConfigError: If they cannot.
     """

@@ -99,11 +99,7 @@ def dataset_card(facts: SetDescription, counts: Sequence[int] = ()) -> str:
 
 
 def extraction(name: str) -> str:
-    """Return the command that writes the script in the header of a single file.
-
-    Args:
-        name: Name of the file.
-    """
+    """Return the command that writes the script in the header of a single file."""
     code = (
         f'import json, safetensors; f = safetensors.safe_open({json.dumps(name)}, "np"); '
         'print(json.loads(f.metadata()["gvbsm"])["train_plain.py"])'

@@ -87,11 +87,7 @@ class CollectedSet:
 
 
 def index_card(sets: Sequence[CollectedSet]) -> str:
-    """Write the README of a collection, with the header that the Hub reads.
-
-    Args:
-        sets: All sets, in the order of the tables.
-    """
+    """Write the README of a collection, with the header that the Hub reads."""
     count = sum(item.facts["images"] for item in sets)
     tables = {item.name: str(PurePosixPath(item.name, TABLE)) for item in sets}
     head = hub_head(count, tables)

@@ -88,12 +88,7 @@ _UNNAMED: dict[str, tuple[Any, ...]] = {
 
 
 def inexpressible(labels: LabelsConfig, evaluation: EvaluationConfig) -> list[str]:
-    """List settings that DD-Ranking's configuration cannot express, each as NAME=VALUE.
-
-    Args:
-        labels: The run's settings of labels.
-        evaluation: The run's settings of the students.
-    """
+    """List settings that DD-Ranking's configuration cannot express, each as NAME=VALUE."""
     sections = {"labels": labels, "evaluation": evaluation}
     fits = {
         "evaluation.hard_target": evaluation.loss == "kl",  # which does not read it
@@ -144,14 +139,7 @@ def configuration(
     labels: LabelsConfig,
     evaluation: EvaluationConfig,
 ) -> dict[str, Any]:
-    """What `ddranking.config.Config.from_file` reads; paths are relative to the exported folder.
-
-    Args:
-        facts: The description of the set (`gvbsm.json`).
-        teachers: Their names there.
-        labels: The run's settings of labels: epochs, batches and views.
-        evaluation: The run's settings of the students.
-    """
+    """What `ddranking.config.Config.from_file` reads; paths are relative to the exported folder."""
     known, optimizer = known_set(facts), evaluation.optimizer
     if evaluation.loss == "kl":
         loss: dict[str, Any] = {"temperature": evaluation.temperature, "scale_loss": False}
@@ -277,11 +265,6 @@ def write_teachers(folder: Path, files: Mapping[str, Path], facts: SetDescriptio
 
     Its format is torch's, of plain tensors; nothing here reads such files.
 
-    Args:
-        folder: Its `teacher_dir`.
-        files: Each teacher's file, by backbone.
-        facts: The description of the set (`gvbsm.json`).
-
     Returns:
         Their names there.
     """
@@ -321,14 +304,7 @@ def _sections(distilled: DistilledDataset) -> tuple[LabelsConfig, EvaluationConf
 def write_score(
     draft: Path, distilled: DistilledDataset, facts: SetDescription, workspace: Workspace
 ) -> None:
-    """Write all that DD-Ranking reads beside the images: teachers, configuration and script.
-
-    Args:
-        draft: The folder of the export.
-        distilled: The set.
-        facts: Its description (`gvbsm.json`).
-        workspace: The work directory, which has the teachers.
-    """
+    """Write all that DD-Ranking reads beside the images: teachers, configuration and script."""
     labels, evaluation = _sections(distilled)
     files = {checked_header(path)["backbone"]: path for path in workspace.teachers()}
     teachers = write_teachers(draft / "teachers", files, facts)

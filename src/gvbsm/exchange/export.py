@@ -119,16 +119,7 @@ def write_set(
     bar: Runtime,
     source: Path,
 ) -> None:
-    """Write all files of a set that is exported as a folder.
-
-    Args:
-        draft: The folder, which is there.
-        form: folder, hub or dd-ranking.
-        distilled: The set.
-        facts: Its description (`describe_set`).
-        bar: Progress.
-        source: Where the set was read from; DD-Ranking takes its teachers.
-    """
+    """Write all files of a set that is exported as a folder."""
     _write_images(draft, form, distilled, facts, bar, source)
     write_json(draft / FACTS, facts)
     if form != "dd-ranking":
@@ -177,11 +168,6 @@ def _check_form(out: Path, form: str) -> None:
 
 def check_free(out: Path, form: str, overwrite: bool) -> None:
     """Check that a set may be written to `out`, before any work.
-
-    Args:
-        out: The folder or file.
-        form: The form of the export; every form but safetensors is a folder.
-        overwrite: Whether what gvbsm wrote there may be replaced.
 
     Raises:
         ConfigError: If something else is there.
@@ -258,13 +244,7 @@ def _check_order(distilled: DistilledDataset) -> None:
 
 
 def describe_set(distilled: DistilledDataset, source: Path, form: str) -> SetDescription:
-    """Describe a set by the results of its work directory, or as its source described it.
-
-    Args:
-        distilled: The set.
-        source: Where it was read from.
-        form: What it is exported as.
-    """
+    """Describe a set by the results of its work directory, or as its source described it."""
     header, stored = distilled.header, distilled.soft_labels
     names = ("method", "dataset", "title", "recipe", "config", "results", "versions")
     facts: SetDescription = {name: header.get(name) for name in (*names, "pictures")}

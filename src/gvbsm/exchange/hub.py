@@ -87,10 +87,6 @@ def write_table(
 def read_labels(path: Path, rows: int) -> list[int]:
     """Read the labels of a Parquet table of `image` and `label`.
 
-    Args:
-        path: The file.
-        rows: How many rows it should have.
-
     Raises:
         DataError: If it is no such table, has another number of rows or lacks a label.
     """

@@ -28,11 +28,6 @@ def copy_public(source: Path, target: Path, kind: str) -> dict[str, Any]:
 
     The copy is the file itself, unless its header names a folder of the user's code.
 
-    Args:
-        source: The file.
-        target: The copy.
-        kind: The kind of artifact.
-
     Raises:
         ArtifactError: If the file is damaged, or another kind of artifact.
     """

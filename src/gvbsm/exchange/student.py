@@ -84,10 +84,6 @@ def load_student(path: Path) -> tuple[PixelNetwork, StudentHeader]:
 def export_student(source: Path, out: Path) -> Path:
     """Write a folder with `model.onnx`, `model.safetensors` and a model card (`README.md`).
 
-    Args:
-        source: The weights of `gvbsm train`.
-        out: The folder.
-
     Returns:
         `out`.
 
@@ -129,10 +125,6 @@ def to_onnx(network: PixelNetwork, header: StudentHeader) -> onnx.ModelProto:
     """Convert a network to ONNX: `pixels` uint8 (batch, channels, size, size) to `logits`.
 
     The metadata hold `class_names` (a JSON list), `backbone`, `mean`, `std` and `gvbsm`.
-
-    Args:
-        network: The network, in evaluation mode.
-        header: Its names and sizes.
     """
     import onnx
 

@@ -52,11 +52,6 @@ def remove_finished(folder: Path) -> None:
 class Checkpoint:
     """The checkpoint of one artifact: one file, which is replaced atomically.
 
-    Args:
-        path: The artifact.
-        recipe: Its recipe.
-        every_seconds: Time between two checkpoints.
-
     Raises:
         ArtifactError: If the artifact or the checkpoint may not be written; so this is known before
             the work begins.

@@ -12,9 +12,6 @@ MOST_LEVELS = 64  # of nested lists and objects
 def parse(text: str) -> Any:
     """Parse a JSON text; its values are counted before memory is taken for them.
 
-    Args:
-        text: The JSON text.
-
     Raises:
         ValueError: If it is no JSON, holds more than `MOST_VALUES` values, or nests lists and
             objects more than `MOST_LEVELS` deep.

@@ -31,11 +31,7 @@ class _Lines(logging.FileHandler):
 
 @contextmanager
 def log_file(folder: Path) -> Iterator[None]:
-    """Append the log to the file of a work directory in the block, and what ends the block early.
-
-    Args:
-        folder: The work directory, with its manifest.
-    """
+    """Append the log to the file of a work directory in the block, and what ends it early."""
     handler = _opened(folder) if log.isEnabledFor(logging.INFO) else None
     if handler is None:
         yield

@@ -88,10 +88,6 @@ def source_digest(value: Any, where: str) -> str:
 
     A class of a notebook has no file: its cell is taken.
 
-    Args:
-        value: The class or function.
-        where: Its name, for the error.
-
     Raises:
         ConfigError: If there is no source.
     """
@@ -100,10 +96,6 @@ def source_digest(value: Any, where: str) -> str:
 
 def called_by_name(name: str, offered: Iterable[str]) -> Callable[..., Any]:
     """Return an admitted function that may be called with more keywords than it takes.
-
-    Args:
-        name: Its name.
-        offered: The keywords.
 
     Raises:
         NotAdmittedError: If it was not admitted.

@@ -186,13 +186,7 @@ class Layout:
 
 
 class RowFile:
-    """A file whose tensors are being written.
-
-    Args:
-        file: The file, empty.
-        tensors: Name -> type and shape of the tensor.
-        header: As for `tensors.save`.
-    """
+    """A file whose tensors are being written."""
 
     def __init__(
         self, file: BinaryIO, tensors: Mapping[str, Rows], header: Mapping[str, Any]

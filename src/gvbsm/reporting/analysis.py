@@ -138,10 +138,6 @@ def analyze(workdir: str | Path, quiet: bool = False) -> Path | None:
     (see `SetAnalysis`), and a map of the logits of up to 20 classes: `tsne/points` float32
     (points, 2), `tsne/labels` and `tsne/set` (index into the sets) int64 (points,).
 
-    Args:
-        workdir: The work directory.
-        quiet: No progress bars.
-
     Returns:
         The file, or None without a set, or without a teacher that has a linear classifier.
 

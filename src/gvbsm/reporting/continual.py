@@ -21,10 +21,6 @@ from gvbsm.store.workdir import Workspace
 def write_continual_page(workdir: Path, pdf: bool = False) -> Path:
     """Write `report/index.html` of the class-incremental protocol, and the figures beside it.
 
-    Args:
-        workdir: The work directory; `continual.json` must be in it.
-        pdf: Whether to write a PDF beside each SVG.
-
     Raises:
         ArtifactError: If a file is damaged.
     """

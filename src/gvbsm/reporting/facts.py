@@ -253,11 +253,6 @@ def preset_settings(
 ) -> dict[str, Any] | None:
     """The settings of a run's preset (`preset_name`).
 
-    Args:
-        config: The run's resolved settings.
-        class_names: Name of each class.
-        origin: The preset that the results name.
-
     Returns:
         Nested settings, with epochs and beta_dr resolved for a set of the run's size; None if there
         is no preset.

@@ -107,10 +107,7 @@ def _rival(
 ) -> Finding:
     """One finding on all baselines of a kind.
 
-    Args:
-        kind: soft, hard, or a method's name.
-        pairs: The run's own row, the baseline's, and two standard deviations in points.
-        facts: The run.
+    `pairs` holds the run's own row, the baseline's, and two standard deviations in points.
     """
     methods = list(dict.fromkeys(baseline.method for _, baseline, _ in pairs))
     behind = behind_teacher([baseline for _, baseline, _ in pairs], facts)

@@ -76,12 +76,6 @@ def write_page(
 ) -> Path:
     """Write `report/index.html` and the figures beside it, from files alone.
 
-    Args:
-        workdir: The work directory.
-        facts: The contents of its files.
-        notes: Sentences on figures that could not be drawn; words between backticks are code.
-        pdf: Whether to write a PDF beside each SVG.
-
     Raises:
         ArtifactError: If a file is unusable.
     """
@@ -211,12 +205,7 @@ def _place(name: str) -> str:
 
 
 def _words(facts: RunFacts, name: str) -> dict[str, Any]:
-    """Values of the template.
-
-    Args:
-        facts: The contents of the work directory.
-        name: Name of the work directory.
-    """
+    """Values of the template."""
     settings_text = settings_yaml(facts.config)
     values = settings_table(facts.config, facts.preset)
     pixels = f"{facts.shape[1]} \N{MULTIPLICATION SIGN} {facts.shape[1]} pixels"

@@ -111,12 +111,7 @@ class Value:
 def settings_table(
     config: Mapping[str, Any], preset: Mapping[str, Any] | None
 ) -> list[tuple[str, list[Value]]]:
-    """Title and values of each section.
-
-    Args:
-        config: The run's settings, nested.
-        preset: The preset's; None if there is none to compare with.
-    """
+    """Title and values of each section."""
     return [
         (section.title, [_value(term, config, preset) for term in section.terms])
         for section in SECTIONS
@@ -150,14 +145,7 @@ def commands(
     name: str,
     origin: Origin = UNKNOWN,
 ) -> list[str]:
-    """Commands that repeat the run: from the settings file, and from the preset if there is one.
-
-    Args:
-        config: The run's settings, nested.
-        preset: The preset's.
-        name: Name of the work directory.
-        origin: The preset that the results name.
-    """
+    """Commands that repeat the run: from the settings file, and from the preset if there is one."""
     tail = [*path_options(config), "--workdir", f"runs/{name}"]
     shell_commands = [shlex.join(["gvbsm", "run", "settings.yaml", *tail])]
     if preset is not None:
@@ -183,13 +171,7 @@ class Change:
 def changes(
     config: Mapping[str, Any], preset: Mapping[str, Any] | None, origin: Origin
 ) -> list[Change]:
-    """The settings that the command line changed, with their values.
-
-    Args:
-        config: The run's settings, nested.
-        preset: Settings of the preset that the results name; None if it cannot be read.
-        origin: The preset that the results name, and what was changed.
-    """
+    """The settings that the command line changed, with their values."""
     known = preset if origin.is_packaged else None
     return [
         Change(

@@ -10,12 +10,7 @@ from gvbsm.store.workdir import Workspace
 
 
 def draw_picture(workspace: Workspace, real_pictures: Path) -> Path:
-    """Draw distilled images beside real ones, one row for each class; return the file.
-
-    Args:
-        workspace: The work directory.
-        real_pictures: The file that `sample_real` wrote.
-    """
+    """Draw distilled images beside real ones, one row for each class; return the file."""
     from gvbsm.reporting.figures.images import plot_images  # imports matplotlib, which is slow
 
     distilled = load_images(workspace.directory / "synthesis" / "images.safetensors")

@@ -67,13 +67,7 @@ class Picture:
 
 
 def write_html(path: Path, template: str, context: Mapping[str, Any]) -> Path:
-    """Fill a template and write it, atomically.
-
-    Args:
-        path: The HTML file.
-        template: Name of the template.
-        context: Values of the template.
-    """
+    """Fill a template and write it, atomically."""
     text = _environment().get_template(template).render(context)
     with atomic(path) as temporary:
         temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
@@ -83,13 +77,7 @@ def write_html(path: Path, template: str, context: Mapping[str, Any]) -> Path:
 def save_pictures(
     figures: Iterable[CaptionedFigure], folder: Path, pdf: bool = False
 ) -> list[Picture]:
-    """Write the files of all figures and remove those of figures that no longer exist.
-
-    Args:
-        figures: The figures.
-        folder: Where the files go: an SVG of each figure, and a PNG of each grid of images.
-        pdf: Whether to write a PDF beside each SVG.
-    """
+    """Write the files of all figures and remove those of figures that no longer exist."""
     pictures, written = [], set()
     for item in figures:
         files = _figure_files(item, pdf)

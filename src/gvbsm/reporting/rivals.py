@@ -32,9 +32,6 @@ def rival_kind(method: str) -> str:
     """Return the kind of a baseline: the report has one warning for all baselines of a kind.
 
     It is `soft` or `hard`, by the labels, for selections of real pictures, and else the name.
-
-    Args:
-        method: Name of a baseline, such as `herding-soft` or `sre2l`.
     """
     return method if selection_of(method) == CURRICULUM else method.rpartition("-")[2]
 
@@ -46,10 +43,6 @@ def is_augmented(method: str) -> bool:
 
 def behind_teacher(rows: Sequence[ResultRow], facts: RunFacts) -> str | None:
     """How far students are behind the teacher of their build, if it is `NEARLY` nothing.
-
-    Args:
-        rows: The students.
-        facts: The run.
 
     Returns:
         The largest gap in words; None if it is larger, or if a teacher is not known.

@@ -53,10 +53,6 @@ def describe(workdir: Path) -> str:
 def result_table(workdir: Path, form: str) -> str:
     """Return the results of a work directory as a table.
 
-    Args:
-        workdir: The work directory.
-        form: One of `result_tables.FORMATS`.
-
     Raises:
         ArtifactError: If it holds no results, or they are damaged.
     """

@@ -34,10 +34,6 @@ class StudySection(NamedTuple):
 def study_sections(directory: Path, pictures: Sequence[Picture]) -> list[StudySection]:
     """Read the studies of a folder; an empty list if it is not a sweep's.
 
-    Args:
-        directory: The folder.
-        pictures: All figures of the page.
-
     Raises:
         ArtifactError: If a file is damaged.
     """
@@ -156,10 +152,6 @@ def _best_points(rows: Sequence[dict[str, Any]]) -> list[str]:
 
 def write_sweep_page(directory: Path, pdf: bool = False) -> Path:
     """Write `report/index.html` of a sweep's folder, and the figures beside it.
-
-    Args:
-        directory: The folder.
-        pdf: Whether to write a PDF beside each SVG.
 
     Raises:
         ArtifactError: If it holds no results of a study yet, or a file is damaged.

@@ -262,13 +262,7 @@ def stream_images(
 
 
 def images_header(method: str, recipe: Recipe, data: ImageData) -> dict[str, Any]:
-    """Return the header of a set of images, without its traces.
-
-    Args:
-        method: The method of the images; `-hard` or `-soft`, the kind of labels, is dropped.
-        recipe: The recipe of the images.
-        data: The real data, for the names of the classes and the normalization.
-    """
+    """Return the header of a set, without its traces; arguments as for `stream_images`."""
     return {
         "kind": "images",
         "recipe": recipe,

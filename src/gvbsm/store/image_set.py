@@ -136,14 +136,7 @@ class ImageSet:
 
 
 def image_folder(workdir: Path, own: str, method: str, draw: int = 0) -> Path:
-    """Return the folder of a method's images, which hard and soft labels share.
-
-    Args:
-        workdir: The work directory, which holds the images of the run's own method.
-        own: The run's own method.
-        method: The method: `own`, or a baseline.
-        draw: Number of the random selection.
-    """
+    """Return the folder of a method's images, which hard and soft labels share."""
     images = images_of(method)
     if images == images_of(own) and not draw:
         return workdir

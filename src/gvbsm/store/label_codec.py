@@ -30,13 +30,7 @@ def packed_bytes(fields: Sequence[Field]) -> int:
 
 
 def row_bytes(fields: Sequence[Field], classes: int, storage: LabelStorageConfig) -> int:
-    """Bytes of the view of an image in a store, with its soft label.
-
-    Args:
-        fields: The bit fields of the view.
-        classes: Number of classes.
-        storage: Top k and bits of the logits.
-    """
+    """Bytes of the view of an image in a store, with its soft label."""
     empty = torch.zeros(1, classes, dtype=torch.float16)
     encoded = encode_logits(empty, storage.top_k, storage.bits).values()
     return packed_bytes(fields) + sum(code.nbytes for code in encoded)

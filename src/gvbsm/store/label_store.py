@@ -176,11 +176,6 @@ class LabelStore:
     def of_index(cls, directory: Path, index: Mapping[str, Any], path: Path) -> Self:
         """Return the store that an index describes.
 
-        Args:
-            directory: The folder of its shards.
-            index: What `index.json` holds.
-            path: The file that the index was read from.
-
         Raises:
             ArtifactError: If an entry is not valid, or the layout is newer than this version reads.
         """

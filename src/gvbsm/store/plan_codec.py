@@ -35,13 +35,7 @@ def pack_plan(plan: EpochPlan) -> dict[str, Tensor]:
 
 
 def plan_fields(count: int, size: int, views: ViewConfig) -> tuple[Field, ...]:
-    """The range of each column of `tabulate`, which follows from the settings alone.
-
-    Args:
-        count: Images of the set.
-        size: Side of an image in pixels.
-        views: The augmentation.
-    """
+    """The range of each column of `tabulate`, which follows from the settings alone."""
     if views.crop == "resized":
         corner, side = (0, size - 1), (1, size)
     else:

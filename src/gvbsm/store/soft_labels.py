@@ -186,11 +186,6 @@ class SoftLabels(LabelStore):
     def check_rows(self, shard: Shard, tensors: Encoded, path: Path) -> None:
         """Check the types and shapes of a shard's tensors, and their class indices.
 
-        Args:
-            shard: The shard.
-            tensors: Name -> (rows, ...).
-            path: The file that they were read from.
-
         Raises:
             ArtifactError: Naming the first tensor that is not valid.
         """

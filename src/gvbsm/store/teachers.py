@@ -63,11 +63,6 @@ def save_teacher(
 def load_teacher(path: Path, data: ImageData, runtime: Runtime) -> nn.Module:
     """Load a teacher and check that its classes are those of the data; see `read_teacher`.
 
-    Args:
-        path: Its file.
-        data: The pictures that it is called on.
-        runtime: Device and precision.
-
     Raises:
         ArtifactError: If the file is unusable, or its classes are not those of `data` in their
             order: its soft labels would then name wrong classes.
@@ -89,10 +84,6 @@ def load_teacher(path: Path, data: ImageData, runtime: Runtime) -> nn.Module:
 
 def read_teacher(path: Path, runtime: Runtime) -> tuple[nn.Module, dict[str, Any]]:
     """Load a teacher onto its device, in eval mode, with parameters that need no gradient.
-
-    Args:
-        path: Its file.
-        runtime: Device and precision.
 
     Returns:
         The network, and its file's header: `backbone`, `class_names`, `image_size`, `channels`.

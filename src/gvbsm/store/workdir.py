@@ -234,12 +234,6 @@ class Workspace:
     def is_made(self, path: Path, recipe: Recipe, stage: str, make: bool) -> bool:
         """Whether an artifact exists and is current; if it is not, log what has changed.
 
-        Args:
-            path: The artifact.
-            recipe: What it is to be made from.
-            stage: The stage that makes it.
-            make: Whether it will be made if it is not current.
-
         Raises:
             ArtifactError: If it is not current and will not be made.
         """

@@ -25,11 +25,6 @@ SEVERITIES = 5
 def check_arrays(folder: Path, kinds: Sequence[str], data: ImageData) -> None:
     """Check that a folder has the corrupted copies of the test pictures, in their order.
 
-    Args:
-        folder: The folder.
-        kinds: Kinds of corruption.
-        data: The real pictures.
-
     Raises:
         DataError: If a file is missing or does not fit the test pictures.
     """

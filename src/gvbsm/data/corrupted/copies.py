@@ -104,10 +104,6 @@ def folder_content(config: CorruptionsConfig, seed: int) -> str | None:
 
     The folder's other copies do not count. A file is read again only if its size or times change.
 
-    Args:
-        config: The settings.
-        seed: Seed of the choice of pictures.
-
     Returns:
         None if the settings name no kinds, or no folder.
 
@@ -133,11 +129,6 @@ def _digest(
 
 def choose_pictures(count: int, most: int, seed: int) -> Tensor:
     """Choose test pictures at random: all of a small set.
-
-    Args:
-        count: Number of test pictures.
-        most: Most that are chosen.
-        seed: Seed of the choice.
 
     Returns:
         Their indices, int64, ascending.

@@ -125,13 +125,7 @@ def _load_files(name: str, request: Request) -> dict[str, Any]:
 
 
 def _load_checked(form: str, path: str, options: Mapping[str, Any]) -> dict[str, Any]:
-    """Load files once it is clear what they decode to; what was loaded before comes from a cache.
-
-    Args:
-        form: `parquet` or `arrow`.
-        path: As for `datasets.load_dataset`.
-        options: Likewise.
-    """
+    """Load files once it is clear what they decode to; what was loaded is in a cache."""
     import datasets
 
     builder = datasets.load_dataset_builder(path, **options)

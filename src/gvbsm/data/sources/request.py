@@ -67,11 +67,6 @@ class Raw:
 def hold_out(whole: Split, class_names: tuple[str, ...], request: Request) -> Raw:
     """Split a data set without a split of its own into training and test pictures.
 
-    Args:
-        whole: All pictures.
-        class_names: Names of the classes.
-        request: The share that is held out of each class, and the seed.
-
     Raises:
         DataError: If a class has fewer than two pictures.
     """

@@ -107,11 +107,8 @@ def read_imagenet(request: Request) -> Raw:
 
     Archives beside class folders, as ImageNet is downloaded in, are no shards.
 
-    Args:
-        request: As for `read_shards` or `read_folder`.
-
     Raises:
-        DataError: As these.
+        DataError: As `read_shards`, or `read_folder`.
     """
     root = request.need_root()
     if not os.path.isdir(root):  # noqa: PTH112 - false where a path is too long

@@ -53,11 +53,6 @@ ClassNames = Annotated[
 def checked(model: type[M], content: Mapping[str, Any], path: Path) -> M:
     """Validate a JSON object.
 
-    Args:
-        model: The schema.
-        content: The JSON object.
-        path: The file that it was read from.
-
     Raises:
         DamagedError: If an entry is invalid, naming the first.
     """

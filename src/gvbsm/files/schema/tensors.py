@@ -15,11 +15,6 @@ from gvbsm.files.schema.sets import ImagesHeader
 def check_images(path: Path, tensors: Mapping[str, Tensor], header: ImagesHeader) -> None:
     """Check the tensors of a set: `images` uint8 (N, channels, side, side), `labels` int64 (N,).
 
-    Args:
-        path: The file that they were read from.
-        tensors: Name -> tensor.
-        header: Its header.
-
     Raises:
         ArtifactError: If one is missing, of another type or shape, or a label names no class.
     """

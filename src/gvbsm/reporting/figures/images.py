@@ -183,14 +183,7 @@ def _text_width(text: str, size: int = SHEET_TEXT) -> float:
 
 
 def first_of_classes(images: Tensor, labels: Tensor, classes: int, columns: int) -> list[Tensor]:
-    """The first images of the first classes, for each (columns or fewer, channels, size, size).
-
-    Args:
-        images: (images, channels, size, size).
-        labels: Their classes, int64 (images,).
-        classes: How many classes.
-        columns: How many images.
-    """
+    """The first images of the first classes, for each (columns or fewer, channels, size, size)."""
     return [images[(labels == label).nonzero()[:columns, 0]] for label in range(classes)]
 
 

@@ -43,13 +43,7 @@ class StudentMatrix(NamedTuple):
 def draw_matrices(
     matrices: Sequence[StudentMatrix], points: Sequence[str], students: Sequence[str]
 ) -> Figure:
-    """Draw matrices below one another: a row for each point, a column for each student.
-
-    Args:
-        matrices: At least one.
-        points: Names of the points, in order.
-        students: Names of the students, in order.
-    """
+    """Draw matrices below one another: a row for each point, a column for each student."""
     height = len(matrices) * (LINE * len(points) + 0.4) + 1.1
     figure = new_figure(WIDTH, height)
     grid = figure.subplots(len(matrices), 1, squeeze=False, sharex=True)[:, 0]

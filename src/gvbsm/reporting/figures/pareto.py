@@ -245,14 +245,7 @@ def _apart(axes: Axes, first: tuple[float, float, int], second: tuple[float, flo
 def pareto_figure(
     name: str, title: str, sets: Sequence[MeasuredSet], where: str
 ) -> CaptionedFigure | None:
-    """Draw the figure with its caption; None if fewer than two sets have known costs.
-
-    Args:
-        name: Name of the files.
-        title: A heading.
-        sets: The sets.
-        where: Data and images per class, for the caption.
-    """
+    """Draw the figure with its caption; None if fewer than two sets have known costs."""
     known = [measured for measured in sets if None not in measured.costs]
     if len({measured.title for measured in known}) < 2:
         return None

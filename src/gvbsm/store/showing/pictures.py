@@ -78,13 +78,6 @@ def draw(
     """Draw the grid with the names of the classes; other arguments as for `grid`.
 
     Long names are wrapped, and cut after `LINES` lines.
-
-    Args:
-        images: As for `grid`.
-        labels: As for `grid`.
-        class_names: Name of each class.
-        classes: As for `grid`.
-        columns: As for `grid`.
     """
     from matplotlib import pyplot
 
