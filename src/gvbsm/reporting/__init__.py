@@ -48,9 +48,8 @@ def report(
     from gvbsm.files.plugins import admit
     from gvbsm.files.schema import checked_header
     from gvbsm.reporting.analysis import analyze
-    from gvbsm.reporting.continual import write_continual_page
     from gvbsm.reporting.facts import read_run_facts
-    from gvbsm.reporting.page import write_page
+    from gvbsm.reporting.page import write_continual_page, write_page
     from gvbsm.reporting.studies import write_sweep_page
     from gvbsm.store.teachers import unusable_because
 

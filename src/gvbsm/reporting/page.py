@@ -1,4 +1,4 @@
-"""Write the HTML page of a work directory from its facts and figures."""
+"""Write the HTML page of a work directory from its facts and figures, or its continual results."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from gvbsm._version import __version__
 from gvbsm.config.build import images_of
 from gvbsm.config.keys import value_at
 from gvbsm.config.paths import data_title
+from gvbsm.config.provenance import Origin
 from gvbsm.files.schema import Continual, checked_json
 from gvbsm.files.schema.runs import ResultRow
 from gvbsm.files.sizes import byte_count
 from gvbsm.pipeline.tables import format_sizes, format_top1, images_per_class
 from gvbsm.pipeline.workload import TIMED
 from gvbsm.reporting.analysis import MOST_CLASSES, MOST_IMAGES
-from gvbsm.reporting.facts import Recognition, RunFacts
+from gvbsm.reporting.facts import Recognition, RunFacts, preset_settings
 from gvbsm.reporting.figures.gallery import gallery
-from gvbsm.reporting.figures.reading import Analysis, read_analysis, run_sets
+from gvbsm.reporting.figures.reading import Analysis, fitting, read_analysis, run_sets
 from gvbsm.reporting.findings import find_all, verdict
 from gvbsm.reporting.paper_terms import (
     changes,
@@ -96,6 +97,38 @@ def write_page(
     }
     context["sections"] = _sections(context)
     return write_html(folder / "index.html", "report.html.j2", context)
+
+
+def write_continual_page(workdir: Path, pdf: bool = False) -> Path:
+    """Write `report/index.html` of the class-incremental protocol, and the figures beside it.
+
+    Raises:
+        ArtifactError: If a file is damaged.
+    """
+    path, folder = Workspace(workdir).continual, workdir / "report"
+    content = checked_json(Continual, path)
+    with fitting(path):
+        config, origin = content["config"], Origin.read(content)
+        preset = preset_settings(config, content["class_names"], origin)
+        context = {
+            "title": f"{data_title(config)}: {method_words(config['method'])} as classes "
+            f"arrive, {images_per_class(config)}",
+            "method": config["method"],
+            "origin": origin,
+            "changes": changes(config, preset, origin),
+            "continual": {
+                key: content[key]
+                for key in ("classes", "class_names", "orders", "rows", "note", "versions")
+            },
+            "yaml": settings_yaml(config),
+            "version": __version__,
+        }
+    pictures = save_pictures(gallery(workdir), folder / "figures", pdf)
+    context["pictures"] = {
+        "continual": [item for item in pictures if item.name == "continual"],
+        "others": [item for item in pictures if item.name != "continual"],
+    }
+    return write_html(folder / "index.html", "continual.html.j2", context)
 
 
 def _recognition(facts: RunFacts, analysis: Analysis | None) -> Recognition | None:
