@@ -119,30 +119,18 @@ def write_set(
     bar: Runtime,
     source: Path,
 ) -> None:
-    """Write all files of a set that is exported as a folder."""
-    _write_images(draft, form, distilled, facts, bar, source)
-    write_json(draft / FACTS, facts)
-    if form != "dd-ranking":
-        _write_training(draft, form, distilled, bar)
-    (draft / "README.md").write_text(dataset_card(facts, distilled.counts), encoding="utf-8")
-
-
-def _write_images(
-    draft: Path,
-    form: str,
-    distilled: DistilledDataset,
-    facts: SetDescription,
-    bar: Runtime,
-    source: Path,
-) -> None:
-    """Write the images as the form has them, and for DD-Ranking all that it reads."""
+    """Write all files of a set that is exported as a folder, in one of the forms that are one."""
     if form == "hub":
-        _write_hub(draft, distilled, facts, bar)
+        _write_hub(draft, distilled, bar)
     elif form == "folder":
         _write_folder(draft, distilled, facts, bar)
     else:
         _write_folder(draft / "images", distilled, facts, bar)
         write_score(draft, distilled, facts, Workspace(source))
+    write_json(draft / FACTS, facts)
+    if form != "dd-ranking":
+        _write_training(draft, form, distilled, bar)
+    (draft / "README.md").write_text(dataset_card(facts, distilled.counts), encoding="utf-8")
 
 
 def _write_training(draft: Path, form: str, distilled: DistilledDataset, bar: Runtime) -> None:
@@ -328,9 +316,7 @@ def _write_folder(
         counts[label] += 1
 
 
-def _write_hub(
-    draft: Path, distilled: DistilledDataset, facts: SetDescription, bar: Runtime
-) -> None:
+def _write_hub(draft: Path, distilled: DistilledDataset, bar: Runtime) -> None:
     encoded = []
     for image in bar.track(distilled.images, "pictures"):
         content = io.BytesIO()
