@@ -107,8 +107,13 @@ def draw_strip(axes: Axes, place: float, top1: Mapping[str, Any], style: MethodS
         alpha=0.75 if several else 1,
     )
     spread = f" ± {top1['std']:.1f}" if several else ""
+    write_at_right(axes, place, f"{top1['mean']:.1f}{spread}")
+
+
+def write_at_right(axes: Axes, place: float, text: str) -> None:
+    """Write a text beside a strip, at the right of its panel."""
     axes.annotate(
-        f"{top1['mean']:.1f}{spread}",
+        text,
         (1, place),
         (6, 0),
         fontsize=SMALL,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import torch
@@ -115,17 +115,10 @@ def _images(workspace: Workspace) -> Iterator[CaptionedFigure]:
             "images-sets",
             "Images of the baselines",
             f"The first images of each class ({which} classes) of {listed(shown)}"
-            f"{_real_sets(shown)}.",
+            f"{' (random: real pictures)' if 'random' in shown else ''}.",
             f"Images of {listed(shown)}",
             PictureGrid(sets, names),
         )
-
-
-def _real_sets(names: Iterable[str]) -> str:
-    """Name the sets that consist of real pictures."""
-    if "random" not in names:
-        return ""
-    return " (random: real pictures)"
 
 
 def _first_images(dataset: DistilledDataset, columns: int) -> list[Tensor]:
@@ -306,7 +299,7 @@ def _losses(workspace: Workspace) -> Iterator[CaptionedFigure]:
     header = checked_header(path)
     with fitting(path):
         traces = header["traces"]
-        if not any(row[term] for trace in traces for row in trace for term in ("cross_entropy",)):
+        if not any(row["cross_entropy"] for trace in traces for row in trace):
             return  # real pictures
         figure = draw_losses(traces)
         start = header["recipe"]["synthesis"]["init"]

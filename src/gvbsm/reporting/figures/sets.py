@@ -11,18 +11,17 @@ from matplotlib.lines import Line2D
 from numpy.typing import NDArray
 from torch import Tensor
 
+from gvbsm.reporting.figures.accuracy import name_strips, write_at_right
 from gvbsm.reporting.figures.style import (
     BLACK,
     BLUE,
     BROWN,
     GREEN,
     INDIGO,
-    NORMAL,
     ORANGE,
     PALE,
     PURPLE,
     SKY,
-    SMALL,
     VERMILION,
     YELLOW,
     add_legend,
@@ -49,11 +48,7 @@ def draw_cosine(similarities: Mapping[str, Mapping[str, Tensor]]) -> Figure:
     sets = list(dict.fromkeys(name for table in similarities.values() for name in table))
     figure, grid = panels(len(similarities), 1, 0.75 + 0.36 * len(sets))
     for axes, (what, table) in zip(grid, similarities.items(), strict=True):
-        axes.set_title(what, loc="left")
-        axes.set_ylim(len(sets) - 0.5, -0.5)
-        axes.set_yticks(range(len(sets)), [shorten(name) for name in sets])
-        axes.tick_params(axis="y", length=0, labelsize=NORMAL)
-        axes.grid(visible=False, axis="y")
+        name_strips(axes, what, sets)
         for place, name in enumerate(sets):
             if name in table:
                 _draw_cloud(axes, place, np.asarray(table[name], float), method_style(name).color)
@@ -63,7 +58,6 @@ def draw_cosine(similarities: Mapping[str, Mapping[str, Tensor]]) -> Figure:
 
 def _draw_cloud(axes: Axes, place: int, values: NDArray[np.float64], color: str) -> None:
     values = np.sort(values[np.isfinite(values)])
-    right, aside = (1, place), (6, 0)
     text = "no pairs"  # one image per class
     if len(values):
         spread = np.arange(len(values)) * GOLDEN % 1 - 0.5
@@ -71,15 +65,7 @@ def _draw_cloud(axes: Axes, place: int, values: NDArray[np.float64], color: str)
         axes.plot(values, place + width * spread, ".", color=color, alpha=0.55, markersize=5)
         axes.plot([values.mean()] * 2, [place - 0.4, place + 0.4], color=BLACK, linewidth=2)
         text = f"{values.mean():.2f}"
-    axes.annotate(
-        text,
-        right,
-        aside,
-        fontsize=SMALL,
-        va="center",
-        xycoords=axes.get_yaxis_transform(),
-        textcoords="offset points",
-    )
+    write_at_right(axes, place, text)
 
 
 @with_style

@@ -75,20 +75,18 @@ def draw_points(
             else:
                 place = points.index(row["point"]) + _aside(methods, row["method"])
                 draw_strip(axes, place, row["top1"], style)
-                axes.plot(
-                    [],
-                    [],
-                    style.marker,
-                    color=style.color,
-                    markerfacecolor=style.face,
-                    label=row["method"],
-                )
+                _name_marks(axes, style, row["method"])
         name_strips(axes, student, points)
     grid[len(students) - 1].set_xlabel(TOP1)
     if published:
         _draw_published_strips(grid[-1], points, published)
     legend_above(figure, grid)
     return figure
+
+
+def _name_marks(axes: Axes, style: MethodStyle, name: str) -> None:
+    """Let the legend have an entry for the marks of strips."""
+    axes.plot([], [], style.marker, color=style.color, markerfacecolor=style.face, label=name)
 
 
 def _aside(names: Sequence[str], name: str) -> float:
@@ -105,14 +103,7 @@ def _draw_published_strips(
         for point, value in column.top1.items():
             top1 = {"mean": value, "std": None, "values": [value]}
             draw_strip(axes, points.index(point) + _aside(headings, column.heading), top1, style)
-        axes.plot(
-            [],
-            [],
-            style.marker,
-            color=style.color,
-            markerfacecolor=style.face,
-            label=f"the paper: {column.heading}",
-        )
+        _name_marks(axes, style, f"the paper: {column.heading}")
     name_strips(axes, PUBLISHED, points)
     axes.set_xlabel(TOP1)
 

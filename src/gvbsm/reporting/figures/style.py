@@ -181,9 +181,9 @@ def with_style(function: Callable[P, Figure]) -> Callable[P, Figure]:
     return inside
 
 
-def new_figure(width: float, height: float, dpi: float | None = None) -> Figure:
+def new_figure(width: float, height: float) -> Figure:
     """An empty figure without a window; width and height in inches."""
-    figure = Figure(figsize=(width, height), dpi=dpi)
+    figure = Figure(figsize=(width, height))
     FigureCanvasAgg(figure)
     return figure
 
