@@ -22,17 +22,6 @@ log = logging.getLogger("gvbsm")
 
 SCRIPT = "train_plain.py"
 SMALL = 64  # largest side in pixels for which a ConvNet is chosen
-LOSSES = {
-    "mse_gt": "F.mse_loss(outputs, soft) + {gamma} * F.cross_entropy(outputs, hard)",
-    "kl": "{square} * F.kl_div(\n"
-    "            (outputs / {temperature}).log_softmax(1),\n"
-    "            (soft / {temperature}).softmax(1),\n"
-    '            reduction="batchmean",\n'
-    "        )",
-    "cosine": "1 - F.cosine_similarity(outputs, F.normalize(soft) + {share} * F.normalize(\n"
-    "            {hard} + {others:.6g})).mean()",
-    "hard": "F.cross_entropy(outputs, hard)",
-}
 
 
 class Network(NamedTuple):
@@ -133,37 +122,20 @@ def _network(name: str, channels: int, size: int) -> Network:
 
 
 def _training(evaluation: EvaluationConfig, classes: int) -> dict[str, Any]:
-    """Optimizer and loss, as Python where they are one expression."""
+    """What optimizer and loss need beside the settings."""
     optimizer = evaluation.optimizer
-    grouped = optimizer.weight_decay > 0 or optimizer.name == "muon"
-    parameters = "parameters" if grouped else "model.parameters()"
-    rate, decay = f"lr={optimizer.lr}", f"weight_decay={optimizer.weight_decay}"
-    if optimizer.name == "sgd":
-        solver = f"torch.optim.SGD({parameters}, {rate}, momentum={optimizer.momentum}, {decay})"
-    else:
-        name = "Adam" if optimizer.name == "adam" else "AdamW"
-        solver = f"torch.optim.{name}({parameters}, {rate}, betas={optimizer.betas}, {decay})"
-    temperature = evaluation.temperature
-    mixed = evaluation.loss in ("mse_gt", "cosine") and evaluation.hard_target == "mixed"
-    others = SMOOTHING / max(1, classes - 1)  # probability of each other class
-    loss = LOSSES[evaluation.loss].format(
-        gamma=evaluation.gamma,
-        temperature=temperature,
-        square=temperature**2,
-        hard="hard" if mixed else "F.one_hot(hard, CLASSES)",
-        share=HARD_SHARE,
-        others=others / (1 - SMOOTHING - others),  # before the label is scaled to length 1
-    )
     own_rate = optimizer.warmup > 0 or optimizer.zeta != 1 or optimizer.schedule == "ssrs"
+    others = SMOOTHING / max(1, classes - 1)  # probability of each other class
     return {
+        "evaluation": evaluation,
         "optimizer": optimizer,
-        "grouped": grouped,
+        "grouped": optimizer.weight_decay > 0 or optimizer.name == "muon",
         "own_rate": own_rate,  # none of torch's schedules
         "scheduled": own_rate or optimizer.schedule == "cosine",
-        "ema": evaluation.ema,
-        "solver": solver,
-        "loss": loss,
-        "mixed_targets": mixed,
+        "mixed_targets": evaluation.loss in ("mse_gt", "cosine")
+        and evaluation.hard_target == "mixed",
+        "hard_share": HARD_SHARE,
+        "others": others / (1 - SMOOTHING - others),  # before the label is scaled to length 1
     }
 
 
