@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from gvbsm.engine.torch_defaults import torch_defaults
 from gvbsm.exchange.card import MIXED
 from gvbsm.exchange.export import check_free, check_whole
 from gvbsm.exchange.load import load
-from gvbsm.exchange.merged_labels import LabeledPart, MergedLabels
+from gvbsm.exchange.merged_labels import MergedLabels, Part
 from gvbsm.files.artifacts import fingerprint, write_json
 from gvbsm.files.network_names import without_folders
 from gvbsm.files.replacing import replacing
@@ -39,23 +39,6 @@ from gvbsm.store.training_settings import settings_of_labels, settle
 log = logging.getLogger("gvbsm")
 
 SAME_LABELS = ("views", "logit_normalization", "temperature")  # settings of labels that must agree
-
-
-@dataclass(frozen=True)
-class Part:
-    """One of the sets.
-
-    Attributes:
-        name: Where it was read from.
-        distilled: The set.
-        config: The settings that its students train with.
-        classes: Number in the merged set of each of its classes, int64 (classes of the set,).
-    """
-
-    name: str
-    distilled: DistilledDataset
-    config: Config
-    classes: Tensor
 
 
 @torch_defaults()
@@ -227,18 +210,13 @@ def _write(draft: Path, parts: Sequence[Part], names: tuple[str, ...], quiet: bo
     data = {"name": header["dataset"], "classes": len(names), "image_size": side, "test_crop": crop}
     write_json(draft / "data.json", data)
     save(draft / "synthesis" / "images.safetensors", tensors, header)
-    labeled = [
-        LabeledPart(part.name, part.distilled.soft_labels, part.classes)
-        for part in parts
-        if part.distilled.soft_labels is not None
-    ]
-    if labeled:
+    if first.distilled.soft_labels is not None:  # then all have them
         runtime = Runtime(torch.device("cpu"), "fp32", first.config.seed, quiet=quiet)
         config = first.config
         batch = batch_size_for(
             len(labels), config.evaluation.batch_size, config.labels.full_batch_up_to
         )
-        merged = MergedLabels(labeled, torch.argsort(order), len(names), batch, runtime)
+        merged = MergedLabels(parts, torch.argsort(order), len(names), batch, runtime)
         entries = {"stage": "labels", "images": fingerprint(recipe), **settings}
         merged.write(draft / "labels", entries)
 

@@ -9,31 +9,40 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from gvbsm.config import LabelStorageConfig
+from gvbsm.config import Config, LabelStorageConfig
 from gvbsm.data.epochs import EpochPlan
 from gvbsm.data.mixing import Mixes
 from gvbsm.data.views import Views
 from gvbsm.engine.device import Runtime
 from gvbsm.files.artifacts import ArtifactError, Recipe
 from gvbsm.stages.labels import SHARD_BYTES, SHARD_EPOCHS
+from gvbsm.store.distilled import DistilledDataset
 from gvbsm.store.label_codec import field, row_bytes
 from gvbsm.store.label_store import Field
 from gvbsm.store.soft_labels import Encoded, SoftLabels
 
 
 @dataclass(frozen=True)
-class LabeledPart:
-    """The soft labels of one of the sets.
+class Part:
+    """One of the sets.
 
     Attributes:
-        name: The set, for messages.
-        stored: Its labels.
+        name: Where it was read from.
+        distilled: The set.
+        config: The settings that its students train with.
         classes: Number in the merged set of each of its classes, int64 (classes of the set,).
     """
 
     name: str
-    stored: SoftLabels
+    distilled: DistilledDataset
+    config: Config
     classes: Tensor
+
+    @property
+    def stored(self) -> SoftLabels:
+        """Its soft labels, where the sets have some."""
+        assert self.distilled.soft_labels is not None
+        return self.distilled.soft_labels
 
 
 def with_all_classes(logits: Tensor, classes: Tensor, count: int) -> Tensor:
@@ -84,7 +93,7 @@ def join_plans_of_sets(plans: Sequence[EpochPlan], places: Tensor, order: Tensor
     )
 
 
-def check_fields(parts: Sequence[LabeledPart]) -> tuple[Field, ...]:
+def check_fields(parts: Sequence[Part]) -> tuple[Field, ...]:
     """Return bit fields that hold the views of all sets, for the merged number of images.
 
     Raises:
@@ -128,7 +137,7 @@ class MergedLabels:
 
     def __init__(
         self,
-        parts: Sequence[LabeledPart],
+        parts: Sequence[Part],
         places: Tensor,
         classes: int,
         batch: int,
