@@ -31,72 +31,53 @@ class Term:
     index: str = ""
 
 
-@dataclass(frozen=True)
-class Section:
-    """A stage's terms, with the paper's name of the phase."""
-
-    title: str
-    terms: tuple[Term, ...]
-
-
-SECTIONS = (
-    Section(
-        "Squeeze (model pre-training)",
-        (
-            Term("squeeze.backbones", "candidate backbones: the teachers", "f", "cand"),
-            Term("squeeze.epochs", "epochs of each teacher"),
-            Term("squeeze.batch_size", "real pictures in a step"),
-            Term("squeeze.optimizer.lr", "learning rate of the teachers"),
+SECTIONS = {
+    "Squeeze (model pre-training)": (
+        Term("squeeze.backbones", "candidate backbones: the teachers", "f", "cand"),
+        Term("squeeze.epochs", "epochs of each teacher"),
+        Term("squeeze.batch_size", "real pictures in a step"),
+        Term("squeeze.optimizer.lr", "learning rate of the teachers"),
+    ),
+    "Statistics and synthesis (data synthesis: DD, GBM, GSM)": (
+        Term("ipc", "images per class", "IPC"),
+        Term("ipc_of", "images of single classes", "IPC"),
+        Term("synthesis.init", "what the images start from"),
+        Term("synthesis.iterations", "steps for each batch of images"),
+        Term("synthesis.batch_size", "images that are optimized together"),
+        Term("synthesis.loop", "reorder loop, or the original one"),
+        Term("synthesis.optimizer.lr", "learning rate of the pixels"),
+        Term("synthesis.alpha", "weight of the past in the EMA of statistics (Eq. 6)", "α"),
+        Term("synthesis.beta_dr", "chance that a convolution is not matched (GSM)", "β", "dr"),
+        Term("statistics.n_p", "side of a patch in pixels of the feature map (GSM)", "N", "p"),
+        Term("synthesis.tau", "temperature of densification (Eq. 5)", "τ"),
+        Term("synthesis.weight_cross_entropy", "weight of the classification loss"),
+        Term("synthesis.weight_batchnorm", "its weight in the loss (Eq. 6)", "L′", "BN"),
+        Term("synthesis.weight_conv", "its weight in the loss (Eq. 10)", "L′", "Conv"),
+        Term("synthesis.weight_densification", "its weight in the loss (Eq. 5)", "L", "DD"),
+        Term("synthesis.first_layer_multiplier", "extra weight of the first layer"),
+    ),
+    "Labels (soft-label generation)": (
+        Term("labels.epochs", "epochs with labels, and of each student's training"),
+        Term("labels.batch_size", "images that are labeled together"),
+        Term("labels.views.cutmix", "parameter of CutMix; 0 is off"),
+        Term("labels.logit_normalization", "normalization of the logits (Eq. 8)", "LN"),
+        Term(
+            "labels.logit_normalization_of",
+            "normalization of the logits for single students",
+            "LN",
         ),
     ),
-    Section(
-        "Statistics and synthesis (data synthesis: DD, GBM, GSM)",
-        (
-            Term("ipc", "images per class", "IPC"),
-            Term("ipc_of", "images of single classes", "IPC"),
-            Term("synthesis.init", "what the images start from"),
-            Term("synthesis.iterations", "steps for each batch of images"),
-            Term("synthesis.batch_size", "images that are optimized together"),
-            Term("synthesis.loop", "reorder loop, or the original one"),
-            Term("synthesis.optimizer.lr", "learning rate of the pixels"),
-            Term("synthesis.alpha", "weight of the past in the EMA of statistics (Eq. 6)", "α"),
-            Term("synthesis.beta_dr", "chance that a convolution is not matched (GSM)", "β", "dr"),
-            Term("statistics.n_p", "side of a patch in pixels of the feature map (GSM)", "N", "p"),
-            Term("synthesis.tau", "temperature of densification (Eq. 5)", "τ"),
-            Term("synthesis.weight_cross_entropy", "weight of the classification loss"),
-            Term("synthesis.weight_batchnorm", "its weight in the loss (Eq. 6)", "L′", "BN"),
-            Term("synthesis.weight_conv", "its weight in the loss (Eq. 10)", "L′", "Conv"),
-            Term("synthesis.weight_densification", "its weight in the loss (Eq. 5)", "L", "DD"),
-            Term("synthesis.first_layer_multiplier", "extra weight of the first layer"),
-        ),
+    "Evaluation": (
+        Term("evaluation.students", "architectures trained from scratch on the set"),
+        Term("evaluation.seeds", "students of each architecture"),
+        Term("evaluation.loss", "mse_gt is MSE + γ GT (Eq. 11)"),
+        Term("evaluation.gamma", "weight of the hard labels (GT) in that loss", "γ"),
+        Term("evaluation.optimizer.name", "optimizer of the students"),
+        Term("evaluation.optimizer.lr", "learning rate of the students"),
+        Term("evaluation.batch_size", "images in a step"),
     ),
-    Section(
-        "Labels (soft-label generation)",
-        (
-            Term("labels.epochs", "epochs with labels, and of each student's training"),
-            Term("labels.batch_size", "images that are labeled together"),
-            Term("labels.views.cutmix", "parameter of CutMix; 0 is off"),
-            Term("labels.logit_normalization", "normalization of the logits (Eq. 8)", "LN"),
-            Term(
-                "labels.logit_normalization_of",
-                "normalization of the logits for single students",
-                "LN",
-            ),
-        ),
-    ),
-    Section(
-        "Evaluation",
-        (
-            Term("evaluation.students", "architectures trained from scratch on the set"),
-            Term("evaluation.seeds", "students of each architecture"),
-            Term("evaluation.loss", "mse_gt is MSE + γ GT (Eq. 11)"),
-            Term("evaluation.gamma", "weight of the hard labels (GT) in that loss", "γ"),
-            Term("evaluation.optimizer.name", "optimizer of the students"),
-            Term("evaluation.optimizer.lr", "learning rate of the students"),
-            Term("evaluation.batch_size", "images in a step"),
-        ),
-    ),
-)
+}
+"""Phase, under the paper's name -> its settings."""
 
 
 @dataclass(frozen=True)
@@ -113,8 +94,8 @@ def settings_table(
 ) -> list[tuple[str, list[Value]]]:
     """Title and values of each section."""
     return [
-        (section.title, [_value(term, config, preset) for term in section.terms])
-        for section in SECTIONS
+        (title, [_value(term, config, preset) for term in terms])
+        for title, terms in SECTIONS.items()
     ]
 
 
