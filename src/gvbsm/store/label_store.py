@@ -23,6 +23,7 @@ LAYOUT = 2  # version of the format
 FOLDER = "labels"
 OTHER_FOLDERS = {True: "labels-normalized", False: "labels-plain"}
 """Folders of labels with (True) and without (False) logit normalization, where most differ."""
+NUMBERS = ("epochs", "images", "classes", "batch", "shard_epochs", "shard_images")  # of an index
 STORAGE = "storage"  # entry of a recipe with the settings `labels.storage`
 
 
@@ -142,11 +143,10 @@ class LabelStore:
 
     def index(self) -> dict[str, Any]:
         """The content of `index.json`."""
-        numbers = ("epochs", "images", "classes", "batch", "shard_epochs", "shard_images")
         return {
             "layout": LAYOUT,
             "recipe": self.recipe,
-            **{name: getattr(self, name) for name in numbers},
+            **{name: getattr(self, name) for name in NUMBERS},
             "kept": "all" if len(self.kept) == self.epochs else list(self.kept),
             "storage": asdict(self.storage),
             "fields": [list(field) for field in self.fields],
@@ -187,16 +187,11 @@ class LabelStore:
         entries = checked(LabelIndex, index, path)
         return cls(
             directory=directory,
-            epochs=entries.epochs,
-            images=entries.images,
-            classes=entries.classes,
             kept=tuple(range(entries.epochs) if entries.kept == "all" else entries.kept),
             storage=LabelStorageConfig(**entries.storage.model_dump()),
             fields=tuple(Field(*field) for field in entries.fields),
-            batch=entries.batch,
-            shard_epochs=entries.shard_epochs,
-            shard_images=entries.shard_images,
             recipe=entries.recipe,
+            **{name: getattr(entries, name) for name in NUMBERS},
         )
 
 
