@@ -71,27 +71,18 @@ def dataset_card(facts: SetDescription, counts: Sequence[int] = ()) -> str:
     config, versions = facts.get("config"), facts.get("versions") or {}
     return filled(
         "set_card.md",
-        form=facts["form"],
+        facts=facts,
         head=hub_head(facts["images"], {"default": "data/*.parquet"}),
         title=title_of(facts),
         images_per_class=images_per_class(facts),
         picture=PICTURE,
         folders=shown[:_SHOWN_CLASSES],
-        images=facts["images"],
         kind=kind,
-        classes=len(facts["class_names"]),
-        side=facts["image_size"],
-        channels=facts["channels"],
         source=source,
-        gvbsm=facts["gvbsm"],
         paper=PAPER,
-        teachers=", ".join(map(_teacher, facts.get("teachers") or ())),
-        labels=facts.get("labels"),
         mean=mean,
         deviation=deviation,
-        rows=facts.get("results"),
         extraction=extraction("SET.safetensors"),
-        config=config,
         code=dict.fromkeys(own_files(config)),
         libraries=", ".join(f"{name} {version}" for name, version in versions.items()),
         terms=terms_of(facts, "the images are derived from"),
@@ -169,11 +160,6 @@ def _made(method: str) -> tuple[str, str]:
         return "", "made by several methods, and merged by"
     kind = "synthetic " if images_of(method) in ("gvbsm", "sre2l") else "real "
     return kind, f"made by the method `{method}` of"
-
-
-def _teacher(item: Mapping[str, Any]) -> str:
-    top1 = item.get("top1")
-    return f"{item['backbone']}" + (f" ({top1:.1f} %)" if top1 is not None else "")
 
 
 def filled(template: str, **values: Any) -> str:
