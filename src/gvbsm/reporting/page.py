@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from gvbsm._version import __version__
 from gvbsm.config.build import images_of
@@ -140,25 +140,6 @@ def _recognition(facts: RunFacts, analysis: Analysis | None) -> Recognition | No
     return Recognition(analysis.teacher, analysis.accuracy[images], count)
 
 
-class TextTable(NamedTuple):
-    """A table of texts beside the results: caption, heads of the columns, lines, and a note."""
-
-    caption: str
-    head: Sequence[str]
-    lines: Sequence[Sequence[str]]
-    note: str
-
-
-def _other_tables(facts: RunFacts) -> list[TextTable]:
-    """Scores and published accuracies of the run."""
-    scores = [score.cells() for score in facts.scores]
-    published = [figure.cells() for figure in facts.published]
-    return [
-        TextTable("Scores of DD-Ranking", SCORES_HEAD, scores, SCORES_NOTE),
-        TextTable("Published accuracies", HEAD, published, CAUTION),
-    ]
-
-
 def columns_of(rows: Sequence[ResultRow], class_names: Sequence[str]) -> list[Column]:
     """The columns of the results beside top-1; one without a value in any row is left out."""
 
@@ -254,7 +235,10 @@ def _words(facts: RunFacts, name: str) -> dict[str, Any]:
         "findings": find_all(facts),
         "test_pictures": test,
         "columns": columns_of(facts.rows, facts.class_names),
-        "other_tables": [item for item in _other_tables(facts) if item.lines],
+        "scores_head": SCORES_HEAD,
+        "scores_note": SCORES_NOTE,
+        "published_head": HEAD,
+        "published_note": CAUTION,
         "preset": preset_words(facts.config, facts.origin) if facts.preset else None,
         "settings": values,
         "changed": sum(value.preset is not None for _, rows in values for value in rows),

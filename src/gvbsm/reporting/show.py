@@ -110,7 +110,7 @@ def _sets(workdir: Path) -> list[str]:
         header = checked_header(path)
         name = str(folder.relative_to(workdir)) if folder != workdir else "synthesis"
         images = images_per_class(header["recipe"])
-        lines.append(f"{name}: {header['method']}, {images}, {_size(path)}")
+        lines.append(f"{name}: {header['method']}, {images}, {byte_count(path.stat().st_size)}")
         for store in label_folders(folder):
             labels = LabelStore.of_folder(store)
             lines.append(f"  {store.name}: {labels.describe()}, {byte_count(labels.nbytes())}")
@@ -118,7 +118,3 @@ def _sets(workdir: Path) -> list[str]:
         if students:
             lines.append(f"  evaluation: {', '.join(students)}")
     return lines
-
-
-def _size(path: Path) -> str:
-    return byte_count(path.stat().st_size)
