@@ -114,11 +114,9 @@ def _rivals(study: StudyResults, rows: Sequence[dict[str, Any]]) -> Iterator[Fin
         for (point, student), row in own_rows.items():
             is_there = baseline["student"] == student and baseline["point"] in (None, point)
             if is_there and images_of(baseline["method"]) != images_of(row["method"]):
-                gap = baseline["top1"]["mean"] - row["top1"]["mean"]
-                if gap > noise(
-                    Score.model_validate(row["top1"]), Score.model_validate(baseline["top1"]), None
-                ):
-                    gaps.setdefault(baseline["method"], []).append(gap)
+                own, other = _score(row), _score(baseline)
+                if other.mean - own.mean > noise(own, other, None):
+                    gaps.setdefault(baseline["method"], []).append(other.mean - own.mean)
     for method, values in gaps.items():
         low, high = min(values), max(values)
         size = f"{low:.1f}" if len(values) == 1 else f"{low:.1f} to {high:.1f}"
