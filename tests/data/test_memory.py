@@ -118,6 +118,10 @@ def test_gray_pictures_and_several_sizes():
         ((X,), r"data is a tuple"),
         ((X, Y, X), r"data is a tuple"),
         ((X, Y[:3]), r"train has 12 images but 3 labels"),
+        (
+            {"train": (X, Y[:3]), "test": Listed([(X[0], 0)])},
+            r"train has 12 images but 3 labels",
+        ),
         ((X, Y / 2), r"y of train must be integers or words \[N\], found float64"),
         ((X, np.eye(12)), r"y of train must be integers or words"),
         ((X[0, 0, 0], Y), r"X of train must be \[N,H,W\]"),

@@ -75,7 +75,7 @@ def read_memory(given: InMemory, request: Request) -> Raw:
     if all(isinstance(value, tuple) for value in pairs.values()):
         images, values, notes = _arrays(pairs)
     else:
-        items = {side: _items(value, f"data of {side}") for side, value in pairs.items()}
+        items = {side: _items(value, side) for side, value in pairs.items()}
         images, values, notes = _stacked(items, request)
     classes = number_classes(values["train"], names, "train")
     splits = {
@@ -186,9 +186,12 @@ class _InMemoryPicture:
         return self.where
 
 
-def _items(dataset: Any, where: str) -> Iterator[tuple[Tensor, int | str]]:
+def _items(dataset: Any, side: str) -> Iterator[tuple[Tensor, int | str]]:
     """Each picture, uint8 (C, H, W), and its label."""
-    dataset = list(zip(*dataset, strict=True)) if isinstance(dataset, tuple) else dataset
+    where = f"data of {side}"
+    if isinstance(dataset, tuple):
+        images, labels = dataset
+        dataset = list(zip(images, _labels(_array(labels), len(images), side), strict=True))
     for index in range(len(dataset)):
         name = f"picture {index} of {where}"
         item = dataset[index]
