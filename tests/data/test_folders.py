@@ -52,6 +52,15 @@ def test_two_folders_for_one_split_are_named(tmp_path):
         load(tmp_path / "a")
 
 
+def test_a_class_that_is_called_as_a_split_is_to_be_renamed(tmp_path):
+    draw_classes(tmp_path / "a", {"valid": 3, "invalid": 3})
+    with pytest.raises(DataError, match=r"expected train/.*; if valid/ is a class, rename it"):
+        load(tmp_path / "a")
+    draw_classes(tmp_path / "b" / "train", {"steam": 3, "electric": 3})
+    with pytest.raises(DataError, match=r"pass .*train itself; if train/ is a class, rename it"):
+        load(tmp_path / "b")
+
+
 def test_a_second_test_split_is_left_out_and_noted(tmp_path):
     draw_tree(tmp_path / "a")
     draw_classes(tmp_path / "a" / "test", {"cat": 5, "dog": 5})

@@ -56,6 +56,10 @@ def read_folder(request: Request, may_split: bool = False) -> Raw:
         return replace(raw, notes=tuple(findings.assumed), left_out=findings.left_out)
     if held_out is None or train is None:
         hint = f"; to split one folder, pass {train} itself" if may_split and train else ""
+        if may_split and (single := train or held_out) is not None:
+            hint += (
+                f"; if {single.name}/ is a class, rename it, since folders of that name are splits"
+            )
         raise DataError(f"expected train/ and val/ (or test/) with class folders in {root}{hint}")
     train_pictures, test_pictures = scan(train, findings), scan(held_out, findings)
     only_train = sorted(train_pictures.keys() - test_pictures.keys())
