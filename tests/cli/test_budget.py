@@ -162,6 +162,14 @@ def test_a_work_directory_that_cannot_be_used_is_refused_before_its_settings_are
     assert "'notes.txt'" in capsys.readouterr().err
 
 
+def test_a_set_that_is_not_there_is_told_before_anything_is_timed(pictures, capsys, monkeypatch):
+    monkeypatch.setattr(choice, "check_mirror", None)
+    sets = ["--baselines.sets", "dm=dm.npz"]
+    assert main(["run", "mine.npz", "--budget", "20m", *OPTIONS, *sets]) == 2
+    assert "baselines.sets dm: there is no dm.npz" in capsys.readouterr().err
+    assert not pictures.exists()
+
+
 def test_other_pictures_of_the_same_name_leave_the_settings_of_a_run_alone(pictures, capsys):
     assert main(["squeeze", "mine.npz", "--budget", "20m", *OPTIONS]) == 0
     before = (pictures / "budget.json").read_bytes()

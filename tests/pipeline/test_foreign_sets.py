@@ -11,7 +11,7 @@ from gvbsm import api
 from gvbsm.cli import main
 from gvbsm.config import ConfigError
 from gvbsm.data.class_sizes import ImageCounts
-from gvbsm.files.artifacts import ArtifactError, read_header, read_json
+from gvbsm.files.artifacts import read_header, read_json
 from gvbsm.pipeline.foreign_sets import fitting_images
 from gvbsm.pipeline.work_sharing import Teamwork
 from gvbsm.store.distilled import DistilledDataset, load_images
@@ -128,6 +128,6 @@ def test_a_set_that_is_not_there(tmp_path):
         "evaluation": {"students": ["convnet8_d1"]},
         "baselines": {"methods": [], "sets": {"dm": missing}},
     }
-    with pytest.raises(ArtifactError, match=f"there is no {missing}; name a work directory"):
+    with pytest.raises(ConfigError, match=f"sets dm: there is no {missing}; name class folders"):
         api.run(settings, tmp_path / "w", quiet=True)
-    assert not (tmp_path / "w/squeeze").exists()
+    assert not (tmp_path / "w").exists()

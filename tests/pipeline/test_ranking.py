@@ -8,8 +8,9 @@ from gvbsm.cli import main
 from gvbsm.config import ConfigError
 from gvbsm.config.build import as_config
 from gvbsm.files.artifacts import ArtifactError, read_json
+from gvbsm.pipeline.budget import choice
+from gvbsm.pipeline.checks.ranking import FEWEST
 from gvbsm.pipeline.ranking import (
-    FEWEST,
     agreement,
     compare,
     correlation,
@@ -80,6 +81,15 @@ def test_the_early_stop_is_not_tested_on_corrupted_pictures():
     early = early_settings(tested, 6)
     assert (early.baselines.full_epochs, early.evaluation.corruptions.kinds) == (6, ())
     assert early_settings(as_config("digits"), 6) == early
+
+
+def test_too_few_networks_are_told_before_settings_are_measured_for_a_budget(
+    tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr(choice, "choose_settings", None)
+    command = ["rank", "digits", "--budget", "20m", "--workdir", str(tmp_path / "w")]
+    assert main([*command, "--models", "convnet4_d1,convnet8_d1"]) == 2
+    assert "at least 3 different networks" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("method", ["random-soft", "herding-hard", "gvbsm-hard"])

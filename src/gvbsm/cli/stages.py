@@ -13,6 +13,7 @@ from gvbsm.cli.parsing import Parsed, parse_run, start_log
 from gvbsm.cli.starting import Others
 from gvbsm.config.provenance import Origin
 from gvbsm.engine.launch import read_launch
+from gvbsm.pipeline.checks.ranking import check_ranking
 
 if TYPE_CHECKING:
     from gvbsm.cli.finished import Completion
@@ -28,7 +29,7 @@ def stage_verb(verb: str, argv: list[str], others: Others) -> int:
     if parsed is None:
         return 0
     start_log(parsed.quiet, parsed.log_format)
-    parsed = within_budget(parsed)
+    parsed = _settled(verb, parsed)
     config, workdir, quiet, origin = parsed.config, parsed.workdir, parsed.quiet, parsed.origin
     from gvbsm.cli.finished import Completion
 
@@ -66,6 +67,13 @@ def stage_verb(verb: str, argv: list[str], others: Others) -> int:
     if leads and not convert_only:
         completion.note()
     return 0
+
+
+def _settled(verb: str, parsed: Parsed) -> Parsed:
+    """Fit the settings into the budget, after the checks that need no pictures."""
+    if verb == "rank":
+        check_ranking(parsed.config)
+    return within_budget(parsed)
 
 
 def _with_students(argument: str) -> str:

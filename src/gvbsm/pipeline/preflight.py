@@ -20,6 +20,7 @@ from gvbsm.config import BY_FEATURES, Config, ConfigError, Rival, SqueezeConfig
 from gvbsm.config.build import for_method, selection_of, squeeze_of, to_dict
 from gvbsm.config.fields import settings_in
 from gvbsm.config.keys import flatten
+from gvbsm.config.paths import user_path
 from gvbsm.config.provenance import Origin
 from gvbsm.config.settled import coreset_teacher, matched_teachers
 from gvbsm.data.class_sizes import (
@@ -270,6 +271,22 @@ def _check_pictures(config: Config, methods: Sequence[str], key: str, data: Imag
             f"{', '.join(takers)}: a training picture of each class is needed, but {name!r} has "
             f"none; add some, or leave out methods of --{key} and start from noise"
         )
+
+
+def check_places(config: Config) -> None:
+    """Check that sets of other methods are there; a name of the Hub is looked up when it is read.
+
+    Raises:
+        ConfigError: Naming the first that is not.
+    """
+    for name, place in config.baselines.sets.items():
+        path = user_path(place)
+        is_path = place.startswith(("/", ".", "~")) or path.parent.is_dir()
+        if is_path and not path.exists():
+            raise ConfigError(
+                f"baselines.sets {name}: there is no {path}; name class folders, an .npz, a work "
+                "directory or an export"
+            )
 
 
 def check_owner(workdir: Path, data: ImageData) -> None:

@@ -27,12 +27,13 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from gvbsm.config import Config, ConfigError, CorruptionsConfig
-from gvbsm.config.build import as_config, images_of, to_dict
+from gvbsm.config import Config, CorruptionsConfig
+from gvbsm.config.build import as_config, to_dict
 from gvbsm.config.paths import user_path
 from gvbsm.config.provenance import Origin, origin_of
 from gvbsm.engine.torch_defaults import torch_defaults
 from gvbsm.files.artifacts import write_json
+from gvbsm.pipeline.checks.ranking import check_ranking
 from gvbsm.pipeline.evaluated_sets import read_full
 from gvbsm.pipeline.results import spread, sum_seconds, versions
 from gvbsm.pipeline.run import Run
@@ -41,7 +42,6 @@ from gvbsm.pipeline.workload import student_views
 
 log = logging.getLogger("gvbsm")
 
-FEWEST = 3  # networks: two have only two orders
 EARLY = "early"  # method and folder of the trainings that stop early
 
 Scores = Mapping[str, Sequence[float]]
@@ -118,17 +118,7 @@ def run_ranking(
         ConfigError, DataError, ArtifactError, RunError: With one clear line.
     """
     settings = as_config(config)
-    models = settings.evaluation.students
-    if len(models) < FEWEST:
-        raise ConfigError(
-            f"a ranking takes at least {FEWEST} different networks, got {', '.join(models)}: "
-            "name them as --models A,B,C"
-        )
-    if images_of(settings.method) != settings.method:  # its loss or views would be random-soft's
-        raise ConfigError(
-            "a ranking compares a distilled set with random pictures, got "
-            f"method={settings.method}: take gvbsm or sre2l"
-        )
+    check_ranking(settings)
     methods = replace(settings.baselines, methods=("random-soft", "full"), sets={})
     settings = replace(settings, baselines=methods)
     folder = user_path(workdir)
@@ -138,7 +128,7 @@ def run_ranking(
     epochs = early_epochs(run.config, run.counts.total, len(run.data.train))
     rows += _train_early(run, epochs, quiet)
     results = {
-        "models": list(models),
+        "models": list(settings.evaluation.students),
         "rows": [{k: row[k] for k in ("method", "student", "top1", "seconds")} for row in rows],
         "agreement": compare(rows),
         "epochs": {EARLY: epochs, "full": settings.baselines.full_epochs},

@@ -41,6 +41,7 @@ from gvbsm.pipeline.preflight import (
     check_alike,
     check_feasible,
     check_owner,
+    check_places,
     check_replicas,
     load_data,
     log_header,
@@ -115,6 +116,7 @@ class Run:
             log_small_classes(config, self.data, self.runtime)
             check_replicas(config, self.data, self.runtime)
             if processes.leads:
+                check_places(config)
                 check_owner(workdir, self.data)
         check_alike(config, self.data, self.runtime)
         self.team.check_replaceable(self.workspace.results)

@@ -28,7 +28,7 @@ from gvbsm.pipeline.budget.prediction import Prediction
 from gvbsm.pipeline.budget.request import Request
 from gvbsm.pipeline.budget.search import Choice, choose
 from gvbsm.pipeline.planning.process_plan import ProcessPlan
-from gvbsm.pipeline.preflight import check_feasible
+from gvbsm.pipeline.preflight import check_feasible, check_places
 
 log = logging.getLogger("gvbsm")
 
@@ -50,6 +50,7 @@ def choose_settings(
         ConfigError: If even the cheapest run takes longer, or if no run could succeed.
         DataError, RunError: With one clear line.
     """
+    check_places(config)
     threads = config.threads or processes.threads
     runtime = runtime_for(replace(config, threads=threads), quiet=True)
     data = survey_dataset(config.data)
