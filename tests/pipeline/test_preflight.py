@@ -22,6 +22,7 @@ from gvbsm.pipeline.preflight import (
     check_replicas,
     log_small_classes,
 )
+from gvbsm.store.workdir import Workspace
 from support.distilled_files import save_images
 from support.picture_files import draw_tree
 
@@ -395,6 +396,15 @@ def test_check_owner__a_work_directory_keeps_to_its_data(data, tmp_path):
     check_owner(tmp_path, data)
     with pytest.raises(ArtifactError, match="other data"):
         check_owner(tmp_path, replace(data, fingerprint="another"))
+
+
+def test_check_owner__nothing_is_written_beside_another_run(data, tmp_path):
+    with (
+        Workspace(tmp_path).locked(),
+        pytest.raises(ArtifactError, match="another run is at work"),
+    ):
+        check_owner(tmp_path, data)
+    assert not (tmp_path / "data.json").exists()
 
 
 def test_check_owner__the_crop_of_test_pictures_is_recorded(data, tmp_path):

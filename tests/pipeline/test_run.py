@@ -78,6 +78,16 @@ def test_run__tells_of_changed_results_before_any_training(run, tmp_path):
         pipeline.Run(as_config(SETTINGS), tmp_path, quiet=True)
 
 
+def test_run__chooses_its_forms_while_no_other_run_begins(tmp_path, monkeypatch):
+    def choose_forms(*_):
+        with pytest.raises(ArtifactError, match="another run is at work"):
+            pipeline.Run(as_config(SETTINGS), tmp_path, quiet=True)
+        return {}
+
+    monkeypatch.setattr(pipeline, "choose_forms", choose_forms)
+    pipeline.Run(as_config(SETTINGS), tmp_path, quiet=True)
+
+
 def test_run__settles_the_settings_of_its_baselines_once(tmp_path, monkeypatch):
     """Whole settings are parsed for each baseline, which takes long."""
     methods = []

@@ -295,29 +295,30 @@ def check_owner(workdir: Path, data: ImageData) -> None:
     So a wrong --workdir cannot overwrite the artifacts of another data set.
 
     Raises:
-        ArtifactError: If it belongs to other data, or cannot be written to.
+        ArtifactError: If it belongs to other data, cannot be written to, or another run is at work
+            there.
     """
     existing = next(path for path in (workdir, *workdir.absolute().parents) if path.exists())
     if not existing.is_dir():
         raise ArtifactError(f"{existing} is a file; give a folder as --workdir")
     if not os.access(existing, os.W_OK):
         raise ArtifactError(f"{existing} cannot be written to; give another --workdir")
-    Workspace(workdir).claim()
-    path = workdir / "data.json"
+    path, workspace = workdir / "data.json", Workspace(workdir)
     identity = {
         "name": data.name,
         "fingerprint": data.fingerprint,
         "classes": len(data.class_names),
         "image_size": data.image_size,
     }
-    if not path.is_file():
-        # An export of a stopped run reads it here: there are no results with its settings.
-        crop = {} if data.test_crop == 1 else {"test_crop": data.test_crop}
-        write_json(path, {**identity, **crop})
-        return
+    with workspace.locked():
+        if not path.is_file():
+            # An export of a stopped run reads it here: there are no results with its settings.
+            crop = {} if data.test_crop == 1 else {"test_crop": data.test_crop}
+            write_json(path, {**identity, **crop})
+            return
     recorded = read_json(path)
     recorded.pop("test_crop", None)  # the fingerprint covers it
-    Workspace(workdir).check_same_data(recorded, identity)
+    workspace.check_same_data(recorded, identity)
 
 
 def check_alike(config: Config, data: ImageData, runtime: Runtime) -> None:

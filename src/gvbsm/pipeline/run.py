@@ -127,7 +127,8 @@ class Run:
 
     def _choose_forms(self, stages: Collection[str]) -> dict[str, dict[Kind, str]]:
         path, sets = self.workdir / "forms.json", self.evaluated_sets
-        return choose_forms(self.config, sets, self.data, self.runtime, path, stages)
+        with self.workspace.locked():  # a run that begins meanwhile would choose other forms
+            return choose_forms(self.config, sets, self.data, self.runtime, path, stages)
 
     # Stages.
 
