@@ -305,6 +305,17 @@ def test_repeat__pools_the_students_of_several_seeds(folder, finished, tmp_path)
     assert [row["top1"]["n"] for row in teachers] == [2, 2]
 
 
+def test_repeat__counts_the_students_of_the_same_seeds_once(folder, tmp_path):
+    single = {**STUDY, "axes": ["only"], "points": {"one": {"evaluation.loss": "kl"}}}
+    del single["grid"], single["paper"]
+    (folder / "fixed.yaml").write_text(yaml.safe_dump(single))
+    fixed = {name: {"seed": 0} for name in ("squeeze", "synthesis", "labels", "evaluation")}
+    rows = swept(folder, tmp_path / "w", "fixed.yaml", options=fixed, repeat=2)["rows"]
+    counts = {row["method"]: row["top1"]["n"] for row in rows}
+    # random pictures are drawn with the seed of the run
+    assert counts == {"gvbsm": 2, "random-soft": 4, "teacher": 1}
+
+
 def test_faults_are_told_before_any_work(folder, tmp_path, monkeypatch):
     monkeypatch.setattr(pipeline.Run, "all_stages", lambda _: pytest.fail("work was begun"))
     with pytest.raises(ConfigError, match="ConvNet of depth 9 halves"):

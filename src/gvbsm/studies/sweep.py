@@ -341,9 +341,12 @@ def _pool(runs: Sequence[_PointRun]) -> list[dict[str, Any]]:
     rows = []
     for row in runs[0].results["rows"]:
         method, student = row["method"], row["student"]
+        recipes = [run.recipe(method, student) for run in runs]
+        # Seeds of single stages are the same in all runs: the students of one recipe count once.
+        different = dict(zip(recipes, runs, strict=True)).values()
         same_rows = [
             other
-            for run in runs
+            for run in different
             for other in run.results["rows"]
             if (other["method"], other["student"]) == (method, student)
         ]
@@ -354,14 +357,13 @@ def _pool(runs: Sequence[_PointRun]) -> list[dict[str, Any]]:
             sizes = stored_bytes(image_set.directory, image_set.stores_labels, folder)
         image_seconds = [run.run.workspace.synthesis_seconds(method) for run in runs if image_set]
         synthesis_seconds = [run.seconds(method) for run in runs]
-        recipes = [run.recipe(method, student) for run in runs]
         rows.append(
             {
                 "method": method,
                 "student": student,
                 "ipc": row["ipc"],
                 **({"ipc_of": row["ipc_of"]} if row.get("ipc_of") else {}),
-                "seeds": [run.run.config.seed for run in runs],
+                "seeds": [run.run.config.seed for run in different],
                 "top1": _spread([other["top1"] for other in same_rows]),
                 "top1_best": _spread([other["top1_best"] for other in same_rows]),
                 "synthesis_seconds": _mean([total for total, _ in synthesis_seconds]),
