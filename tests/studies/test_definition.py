@@ -201,6 +201,18 @@ def test_points_of_an_additive_study_keep_what_those_before_set(write):
     assert points_of(apart)[2].config.ipc == 10
 
 
+def test_presets_of_an_additive_study_are_read_for_the_images_per_class_of_the_command(
+    write, tmp_path
+):
+    preset = tmp_path / "by_number.yaml"
+    preset.write_text("synthesis: {iterations: 5}\nat_ipc:\n  3: {synthesis: {iterations: 7}}\n")
+    points = {"start": None, "best": {"preset": str(preset)}, "more": {"seed": 1}}
+    path = write({**MINIMAL, "additive": True, "points": points})
+    plan = points_of(path, {}, {"ipc": 3})
+    assert [point.config.synthesis.iterations for point in plan[1:]] == [7, 7]
+    assert [point.config.synthesis.iterations for point in points_of(path)[1:]] == [5, 5]
+
+
 def test_the_first_point_of_an_additive_study_may_set_nothing(write):
     points = {"start": None, "more": {"ipc": 3}}
     assert [p.config.ipc for p in points_of(write({**MINIMAL, "additive": True, "points": points}))]

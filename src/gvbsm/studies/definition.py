@@ -20,17 +20,15 @@ presets, which the settings beside it override. `synthesis.backbones` and `label
 select from `squeeze.backbones`: `{first: 2}`, `{only: 2}` for the second alone, or
 `{without: convnet}` for all whose names do not begin with `convnet`. Later settings override
 earlier ones, in this order: preset, `base`, `for`, command line, point. A preset is read for the
-images per class of each point (`at_ipc`).
-
-This file does not import torch, so that the command line starts fast.
+images per class of each point (`at_ipc`). Nothing here imports torch.
 """
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
-from functools import cache, partial
+from dataclasses import dataclass, field, replace
+from functools import cache, partial, reduce
 from pathlib import Path
 from typing import Any
 
@@ -60,12 +58,17 @@ class Variant:
     Attributes:
         name: Name of the point.
         axes: Axis -> value.
-        settings: Its own settings, nested.
+        layers: Its own settings, nested; in an additive study after those of the points before it.
     """
 
     name: str
     axes: dict[str, Any]
-    settings: Settings
+    layers: tuple[Settings, ...]
+
+    @property
+    def settings(self) -> Settings:
+        """All its settings without those of presets."""
+        return reduce(merge, self.layers, {})
 
 
 @dataclass(frozen=True)
@@ -234,8 +237,8 @@ def complete_points(
 
 def _without_effect(study: Study, options: Settings) -> list[str]:
     """Options that every point overrides."""
-    point_keys = [set(flat_keys(variant.settings)) for variant in study.variants]
-    return [key for key in flat_keys(options) if all(key in keys for keys in point_keys)]
+    found = [{*flat_keys(variant.settings)} for variant in study.variants]
+    return [key for key in flat_keys(options) if all(key in keys for keys in found)]
 
 
 def data_name(settings: Settings) -> str:
@@ -262,7 +265,7 @@ def _laid(layers: Iterable[Settings], settings_at: Reader, ipc: object) -> Setti
 
 def _complete(study: Study, variant: Variant, settings_at: Reader, options: Settings) -> Config:
     data = data_name(merge(settings_at(None), options))
-    layers = (study.base, study.per_data.get(data, {}), options, variant.settings)
+    layers = (study.base, study.per_data.get(data, {}), options, *variant.layers)
     settings = _laid(layers, settings_at, _laid(layers, settings_at, None).get("ipc"))
     teachers = settings.get("squeeze", {}).get("backbones", Config().squeeze.backbones)
     for key in CHOSEN:
@@ -350,33 +353,31 @@ def _from_grid(axes: tuple[str, ...], grid: Settings) -> Iterator[Variant]:
     for values in itertools.product(*grid.values()):
         point_axes = dict(zip(axes, values, strict=True))
         name = ",".join(f"{axis}={axis_text(value)}" for axis, value in point_axes.items())
-        yield Variant(
-            name, point_axes, _nested(dict(zip(grid, values, strict=True)), f"grid, {name}")
-        )
+        settings = _nested(dict(zip(grid, values, strict=True)), f"grid, {name}")
+        yield Variant(name, point_axes, (settings,))
 
 
 def _from_points(axes: tuple[str, ...], points: Settings) -> Iterator[Variant]:
     if len(axes) != 1:
         raise ConfigError(f"points vary along one axis, but axes names {len(axes)}")
     for key, settings in points.items():
-        yield Variant(str(key), {axes[0]: key}, _nested(settings or {}, f"point {key}"))
+        yield Variant(str(key), {axes[0]: key}, (_nested(settings or {}, f"point {key}"),))
 
 
 def _accumulated(variants: Iterable[Variant]) -> Iterator[Variant]:
-    """Merge each point's preset, then its settings, into those of the points before it.
+    """Lay each point's preset, then its settings, over those of the points before it.
 
     Raises:
         ConfigError: If a point adds nothing; the first point may be empty.
     """
     previous: Settings | None = None
+    layers: tuple[Settings, ...] = ()
     for variant in variants:
-        added = dict(variant.settings)
-        preset = read_preset(added.pop("preset")) if "preset" in added else {}
-        settings = merge(merge(previous or {}, preset), added)
-        if settings == previous:
+        layers = (*layers, *variant.layers)
+        if previous == (settings := _laid(layers, lambda _: {}, None)):
             raise ConfigError(f"point {variant.name} adds nothing to the point before")
         previous = settings
-        yield Variant(variant.name, variant.axes, settings)
+        yield replace(variant, layers=layers)
 
 
 def axis_text(value: Any) -> str:
