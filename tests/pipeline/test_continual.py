@@ -412,6 +412,10 @@ def test_stopped_and_resumed_results_are_the_same_files(
         ({"continual": {"students": ["resnet8"]}}, "did you mean resnet18"),
         ({"method": "sre2l", "baselines": {"methods": []}}, r"set continual\.methods to \[\]"),
         ({"continual": {"methods": ["forgetting-soft"]}}, r"coreset\.epochs must be at least 2"),
+        (
+            {"continual": {"students": ["resnet18"]}, "evaluation": {"micro_batch": 1}},
+            "leave one picture at once: resnet18",
+        ),
     ],
 )
 def test_what_cannot_succeed_is_told_before_any_work(tmp_path, settings, words):

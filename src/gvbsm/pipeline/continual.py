@@ -71,6 +71,7 @@ from gvbsm.files.artifacts import read_json, write_json
 from gvbsm.files.network_names import file_name
 from gvbsm.files.schema import current_history
 from gvbsm.files.tensors import load_tensors
+from gvbsm.pipeline.checks.sets import check_batches
 from gvbsm.pipeline.preflight import check_continual
 from gvbsm.pipeline.results import spread, sum_seconds, versions
 from gvbsm.pipeline.run import Run
@@ -208,6 +209,11 @@ class Protocol:
             class_order(classes, run.runtime.generator("continual", number))
             for number in range(config.orders)
         ]
+        memories = [order[:count] for order in self._orders for count in self._counts]
+        with run.processes.checking():
+            for images in sorted(set(map(self._images_of, memories))):
+                for _, settings in self._methods:
+                    check_batches(settings, self._students, images, run.data)
 
     def learn(self) -> dict[str, Any]:
         """Train the students that are missing; write and return the content of `continual.json`."""
@@ -227,6 +233,9 @@ class Protocol:
                 if self._run.processes.leads:
                     write_json(self._run.workspace.continual, results)
         return results
+
+    def _images_of(self, seen: Sequence[int]) -> int:
+        return sum(self._run.counts.of_class[label] for label in seen)
 
     def _image_set(self, config: Config, number: int) -> ImageSet:
         """The set of a method for an order; each order has its own selection of random pictures."""
@@ -296,8 +305,7 @@ class Protocol:
     ) -> tuple[ImageSet, Path, dict[str, Any]]:
         """The set with a student's settings for `count` classes, its result's file, its recipe."""
         run, seen = self._run, self._orders[number][:count]
-        images = sum(run.counts.of_class[label] for label in seen)
-        image_set = replace(image_set, config=at_step(image_set.config, images))
+        image_set = replace(image_set, config=at_step(image_set.config, self._images_of(seen)))
         name = file_name(student).removesuffix(".safetensors")
         path = run.workdir / "continual" / f"{image_set.method}-{name}-{number}-{count}.json"
         return image_set, path, run.recipes.continual(image_set, student, number, seen)

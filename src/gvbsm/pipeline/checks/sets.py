@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -34,12 +34,10 @@ def check_set(config: Config, data: ImageData) -> None:
     Raises:
         ConfigError, DataError: With one clear line.
     """
-    evaluation, images = config.evaluation, image_counts(config, data.class_names).total
-    size = batch_size_for(images, evaluation.batch_size, config.labels.full_batch_up_to)
-    fewest = fewest_at_once(images, size, evaluation.micro_batch)
-    for name in evaluation.students:
+    images = image_counts(config, data.class_names).total
+    for name in config.evaluation.students:
         check_trainable(name, len(data.class_names), data.channels, data.image_size)
-        check_alone(name, "evaluation", fewest, data)
+    check_batches(config, config.evaluation.students, images, data)
     _check_tables(config)
     _check_extra(config.synthesis)
     check_cells(config.labels.views, data.image_size)
@@ -52,6 +50,19 @@ def check_set(config: Config, data: ImageData) -> None:
     if config.synthesis.init == "crops":
         _check_crops(config, data)
     _check_sides(config, data)
+
+
+def check_batches(config: Config, students: Sequence[str], images: int, data: ImageData) -> None:
+    """Check that students can take the smallest batch of so many images.
+
+    Raises:
+        ConfigError: Naming the settings, the network and the size.
+    """
+    evaluation = config.evaluation
+    size = batch_size_for(images, evaluation.batch_size, config.labels.full_batch_up_to)
+    fewest = fewest_at_once(images, size, evaluation.micro_batch)
+    for name in students:
+        check_alone(name, "evaluation", fewest, data)
 
 
 def check_trainable(name: str, classes: int, channels: int, side: int) -> None:
