@@ -2,6 +2,9 @@
 
 import json
 import logging
+from contextlib import ExitStack
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -10,9 +13,13 @@ import yaml
 
 from gvbsm.backbones import code_of
 from gvbsm.cli import main
+from gvbsm.cli.parsing import parse_run
 from gvbsm.config.build import as_config
 from gvbsm.data.datasets import load_dataset
+from gvbsm.files.artifacts import ArtifactError
 from gvbsm.pipeline.budget import choice, mirror
+from gvbsm.pipeline.budget.settle import settle_budget
+from gvbsm.pipeline.planning.process_plan import ProcessPlan
 from gvbsm.store.workdir import Workspace
 
 FIXED = {  # a run of seconds
@@ -160,6 +167,34 @@ def test_a_work_directory_that_cannot_be_used_is_refused_before_its_settings_are
     (pictures.parent / "notes" / "notes.txt").touch()
     assert main([*command, "--workdir", "runs/notes"]) == 2
     assert "'notes.txt'" in capsys.readouterr().err
+
+
+def test_two_commands_at_once_have_the_settings_of_the_first(pictures, monkeypatch):
+    parsed = parse_run("run", ["mine.npz", "--budget", "20m", *OPTIONS])
+    settle = partial(settle_budget, parsed.config, parsed.request, pictures, ProcessPlan())
+    first, second = (replace(parsed.config, seed=seed) for seed in (1, 2))
+
+    def choose(*_):
+        monkeypatch.setattr(choice, "choose_settings", lambda *_: (first, {}))
+        assert settle().seed == 1  # the other command
+        return second, {}
+
+    monkeypatch.setattr(choice, "choose_settings", choose)
+    assert settle().seed == 1
+
+
+def test_settings_of_a_run_that_began_meanwhile_are_not_replaced(pictures, monkeypatch):
+    parsed = parse_run("run", ["mine.npz", "--budget", "20m", *OPTIONS])
+    with ExitStack() as other:
+
+        def choose(*_):
+            other.enter_context(Workspace(pictures).locked())
+            return parsed.config, {}
+
+        monkeypatch.setattr(choice, "choose_settings", choose)
+        with pytest.raises(ArtifactError, match="another run is at work"):
+            settle_budget(parsed.config, parsed.request, pictures, ProcessPlan())
+    assert not (pictures / "budget.json").exists()
 
 
 def test_a_set_that_is_not_there_is_told_before_anything_is_timed(pictures, capsys, monkeypatch):

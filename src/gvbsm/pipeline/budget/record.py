@@ -83,14 +83,13 @@ def keep_settings(
     Raises:
         ArtifactError: If it holds other files or a run of other pictures, or as `check_keepable`.
     """
-    Workspace(workdir).claim()
-    _check_pictures(facts, workdir)
-    settings = to_dict(config)
-    path = workdir / SETTINGS
-    with atomic(path) as draft:
-        draft.write_text(settings_text(config), encoding="utf-8")
-    asked = {"request": request.as_json(), "before": fingerprint(settings_with_effect(before))}
-    write_json(workdir / NAME, {**asked, "facts": dict(facts), "settings": settings})
+    path, asked = workdir / SETTINGS, fingerprint(settings_with_effect(before))
+    record = {"request": request.as_json(), "before": asked, "facts": dict(facts)}
+    with Workspace(workdir).locked():
+        _check_pictures(facts, workdir)
+        with atomic(path) as draft:
+            draft.write_text(settings_text(config), encoding="utf-8")
+        write_json(workdir / NAME, {**record, "settings": to_dict(config)})
     return path
 
 

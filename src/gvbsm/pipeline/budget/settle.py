@@ -49,5 +49,8 @@ def settle_budget(
     with torch_defaults():
         chosen, facts = choose_settings(config, request, processes, workdir)
     if keep:
+        # The same command may have been given twice, and the other one have chosen before.
+        if (recorded := recorded_settings(config, request, workdir)) is not None:
+            return recorded
         log.info("settings: %s", keep_settings(chosen, config, request, facts, workdir))
     return chosen
