@@ -1,4 +1,4 @@
-"""Backbones: known sizes, shapes, and which layers are matched; see also test_observe.py."""
+"""Backbones: known sizes, shapes, and which layers are matched; see also test_capture.py."""
 
 import urllib.error
 
@@ -200,6 +200,67 @@ def test_initial_stem_has_the_variance_of_kaiming_fan_out(name):
         assert conv.weight.std().item() == pytest.approx((2 / fan_out) ** 0.5, rel=0.2)
 
 
+def normalized(x, layer):
+    """BatchNorm by recorded moments, as Ioffe and Szegedy write it."""
+    mean, var, scale, shift = (
+        part.view(-1, 1, 1)
+        for part in (layer.running_mean, layer.running_var, layer.weight, layer.bias)
+    )
+    return (x - mean) / (var + layer.eps).sqrt() * scale + shift
+
+
+def with_moments_of_its_own(model):
+    """The network in float64, whose BatchNorm layers are not the identity."""
+    generator = torch.Generator().manual_seed(4)
+    for module in model.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            for part in (module.running_mean, module.weight.data, module.bias.data):
+                part.copy_(torch.randn(part.shape, generator=generator))
+            module.running_var.copy_(0.5 + torch.rand(part.shape, generator=generator))
+    return model.double().eval()
+
+
+@pytest.mark.parametrize("name", ["wrn10_1", "wrn16_2"])
+def test_wide_resnet__equals_a_forward_pass_by_hand(name):
+    """Pre-activation: a shortcut that changes the shape begins behind norm and ReLU (section 2)."""
+    model = with_moments_of_its_own(build_backbone(name, 4, 9))
+    x = images(9).double()
+    found = model(x)
+    x = nn.functional.conv2d(x, model.stem.weight, padding=1)
+    for number, stride in ((1, 1), (2, 2), (3, 2)):
+        for place, block in enumerate(model.get_submodule(f"group{number}")):
+            active = normalized(x, block.norm1).clamp(min=0)
+            inner = nn.functional.conv2d(
+                active, block.conv1.weight, stride=1 if place else stride, padding=1
+            )
+            inner = normalized(inner, block.norm2).clamp(min=0)
+            beside = x
+            if inner.shape[1] != x.shape[1] or (stride > 1 and place == 0):
+                beside = nn.functional.conv2d(active, block.shortcut.weight, stride=stride)
+            x = nn.functional.conv2d(inner, block.conv2.weight, padding=1) + beside
+    x = normalized(x, model.norm).clamp(min=0).mean(dim=(2, 3))
+    expected = x @ model.classifier.weight.T + model.classifier.bias
+    torch.testing.assert_close(found, expected, rtol=1e-9, atol=1e-9)
+
+
+def kinds(module):
+    """Names of the layers of a part, in order, without the convolutions' sizes."""
+    return [type(part).__name__ for part in module.modules() if not any(part.children())]
+
+
+def test_changed_parts_of_torchvision_s_networks_keep_their_layers():
+    """Norm and activation follow each convolution, except the last one of a bottleneck."""
+    with torch.device("meta"):
+        mobile = build_backbone("mobilenet_v2_x0_5", 10, 32)
+        shuffle = build_backbone("shufflenet_v2_x0_5", 10, 32)
+    active, last = ["Conv2d", "BatchNorm2d", "ReLU6"], ["Conv2d", "BatchNorm2d"]
+    assert kinds(mobile.features[0]) == kinds(mobile.features[-1]) == active
+    for block in mobile.features[1:-1]:
+        assert kinds(block.conv) == [*active, *active, *last]
+    assert not [part for part in mobile.modules() if isinstance(part, nn.Dropout) and part.p]
+    assert kinds(shuffle.conv1) == ["Conv2d", "BatchNorm2d", "ReLU"]
+
+
 # --- matched layers ---------------------------------------------------------------------------
 
 
@@ -391,6 +452,12 @@ def test_airbench_whitens_without_data_and_learns_all_but_its_stem():
     assert answers.shape == (64, 24, 31, 31)
     torch.testing.assert_close(answers.var(dim=(0, 2, 3)), torch.ones(24), atol=0.02, rtol=0)
     torch.testing.assert_close(answers[:, :12], -answers[:, 12:])
+    active = ["BatchNorm2d", "GELU"]
+    for number, channels in ((1, 24), (2, 64), (3, 256)):  # a block starts with the identity
+        block, x = model.get_submodule(f"block{number}"), torch.randn(2, channels, 5, 5)
+        kept = min(channels, block.conv1.out_channels)
+        torch.testing.assert_close(block.conv1(x)[:, :kept], x[:, :kept])
+        assert kinds(block) == ["Conv2d", "MaxPool2d", *active, "Conv2d", *active]
     learned = sum(part.numel() for part in model.parameters() if part.requires_grad)
     assert learned == sum(part.numel() for part in model.parameters()) - 12 * 12
 
