@@ -24,6 +24,7 @@ from gvbsm.method.synthesis import (
     synthesize,
 )
 from support import reference
+from support.matching import in_float64
 from support.toy import CONVNET, IMAGE, WRN, captured, slow_matching
 
 CONFIG = SynthesisConfig(
@@ -97,14 +98,6 @@ def slow_densification(images, labels, config):
     return total
 
 
-def in_float64(targets):
-    """So that rounding is out of the way; pictures in float32 are taken, too."""
-    for target in targets:
-        target.model.double()
-        target.model.register_forward_pre_hook(lambda _module, arguments: arguments[0].double())
-    return targets
-
-
 # Teachers and stacks
 
 
@@ -129,12 +122,16 @@ def test_choose_teacher__takes_as_much_from_the_generator_in_either_order(runtim
     assert following[0] == following[1]
 
 
-def test_descend__known_answer(targets_for, runtime):
-    """Plain gradient descent, clamped to the valid range of each channel; the average moves on."""
-    config, images = replace(CONFIG, beta_dr=0.0), noise(runtime)
-    targets = targets_for(config, [WRN])
-    state = state_of(images, stack_of(0), targets, config)
-    terms, _ = one_step(images, stack_of(0), targets, config, 0, runtime, state)
+@pytest.mark.parametrize("numbers", [(0,), (0, 5)])
+def test_descend__known_answer(numbers, targets_for, runtime):
+    """Plain gradient descent, clamped to the valid range of each channel; the average moves on.
+
+    Each group goes down its own loss: the step of its pixels is not divided among the groups.
+    """
+    config, images = replace(CONFIG, beta_dr=0.0), noise(runtime, len(numbers))
+    targets, stack = targets_for(config, [WRN]), stack_of(*numbers)
+    state = state_of(images, stack, targets, config)
+    terms, _ = one_step(images, stack, targets, config, 0, runtime, state)
     loss = terms.loss(config)
     (gradient,) = torch.autograd.grad(loss.sum(), images, retain_graph=True)
     before, low = images.detach().clone(), torch.tensor([-1.0, -0.5, -2.0])[:, None, None]
@@ -167,7 +164,7 @@ def test_descend__known_answer(targets_for, runtime):
 def test_terms__equal_the_equations_over_three_steps(changed, targets_for, statistics, runtime):
     """In each of two groups, of which each has its views, its classes and its history."""
     config, labels = replace(CONFIG, **changed), (LABELS, OTHER)
-    targets, stack = in_float64(targets_for(config)), stack_of(3, 8, labels=labels)
+    targets, stack = [*map(in_float64, targets_for(config))], stack_of(3, 8, labels=labels)
     images = 0.3 * torch.randn(12, *IMAGE, generator=runtime.generator("x"), dtype=torch.float64)
     if config.densification == "exact":
         images = images * 0.2  # else the softmax of the eigenvalues is one-hot
@@ -236,7 +233,8 @@ def test_draws__of_a_group_are_its_own_and_those_of_all_are_shared(runtime):
 
 def test_terms__of_a_group_do_not_depend_on_what_it_is_stacked_with(targets_for, runtime):
     config = replace(CONFIG, beta_dr=0.5)
-    targets, images = in_float64(targets_for(config)), noise(runtime, 3).detach().double()
+    targets = [*map(in_float64, targets_for(config))]
+    images = noise(runtime, 3).detach().double()
     labels = (LABELS, OTHER, OTHER.flip(0))
     for step in range(3):
         together, matched = one_step(
@@ -251,6 +249,26 @@ def test_terms__of_a_group_do_not_depend_on_what_it_is_stacked_with(targets_for,
             for term in TERMS:
                 ours = getattr(together, term).expand(3)[place]
                 assert float(ours) == pytest.approx(getattr(alone, term).item(), rel=1e-6), term
+
+
+@pytest.mark.parametrize("name", [CONVNET, WRN])
+def test_terms__in_bf16_are_near_those_in_float32(name, targets_for, runtime):
+    """Losses and averages are as wide as ever: the networks alone compute in bf16."""
+    config, found = replace(CONFIG, beta_dr=0.0), []
+    for precision in ("fp32", "bf16"):
+        images, targets = noise(runtime, 2), targets_for(config, [name])
+        narrow = replace(runtime, precision=precision)
+        terms, _ = one_step(images, stack_of(2, 6), targets, config, 0, narrow)
+        assert terms.cross_entropy.dtype == terms.densification.dtype == torch.float32
+        assert terms.averages["channel"].variance.dtype == terms.conv.dtype == torch.float64
+        (gradient,) = torch.autograd.grad(terms.loss(config).sum(), images)
+        found.append((terms, gradient.flatten()))
+    (wide, expected), (ours, gradient) = found
+    for term in TERMS:
+        values = [getattr(part, term).detach().expand(2).tolist() for part in (ours, wide)]
+        assert values[0] == pytest.approx(values[1], rel=0.02), term
+    assert torch.cosine_similarity(gradient, expected, dim=0) > 0.99
+    assert not torch.equal(gradient, expected)
 
 
 def test_flatness__compares_with_the_copy_under_the_same_view(targets_for, teachers, runtime):
