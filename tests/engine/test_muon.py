@@ -114,6 +114,25 @@ def test_networks__kernels_are_orthogonalized_the_classifier_and_vectors_are_not
     assert {value.ndim for value in model.parameters()} == {1, 2, 4}
 
 
+def test_tensors_of_three_dimensions_are_adamws():
+    """Such as the position embeddings of a transformer, (1, tokens, width)."""
+    config = OptimizerConfig(name="muon", lr=0.01, weight_decay=0.1)
+    shapes = [(1, 5, 4), (6, 4), (3, 6)]
+    ours, theirs = ([torch.nn.Parameter(torch.ones(shape)) for shape in shapes] for _ in range(2))
+    solvers = [
+        make_optimizer(config, ours, 0.01),
+        torch.optim.AdamW(theirs, lr=0.01, betas=config.betas, weight_decay=0.1),
+    ]
+    for parameters, solver in zip((ours, theirs), solvers, strict=True):
+        for seed, parameter in enumerate(parameters):
+            parameter.grad = drawn(1, parameter.numel(), seed).float().view(parameter.shape)
+        solver.step()
+    embedding, matrix, classifier = map(torch.allclose, ours, theirs)
+    assert embedding
+    assert classifier
+    assert not matrix
+
+
 def test_parameters_without_a_gradient_stay():
     kernel = torch.nn.Parameter(torch.ones(3, 3))
     Muon([kernel], [torch.nn.Parameter(torch.ones(2))], 0.1, 0.9, (0.9, 0.999), 0.5).step()

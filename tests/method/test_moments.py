@@ -1,4 +1,4 @@
-"""Patches and counts, moments from sums, sums of parts, EMA; test_observe.py has the sums."""
+"""Patches and counts, moments from sums, sums of parts, EMA; test_capture.py has the sums."""
 
 import pytest
 import torch

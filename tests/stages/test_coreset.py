@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gvbsm.data.pictures import DataError
+from gvbsm.stages.selection import balanced as balanced_module
 from gvbsm.stages.selection import coreset
 from gvbsm.stages.selection.balanced import entropy, margin, select_balanced, share_out
 from gvbsm.stages.selection.coreset import select_forgetting, select_random
@@ -318,6 +319,21 @@ def test_balanced__takes_center_and_margin_of_each_cluster():
     assert sorted(chosen.tolist()) == [10, 19, 31, 40]
     labels = torch.zeros(21, dtype=torch.long)
     assert select_balanced([(features[:21], logits[:21])], labels, [1]).tolist() == [10]
+
+
+def test_balanced__half_as_many_clusters_as_pictures_but_no_more_than_ten(monkeypatch):
+    asked, find = [], balanced_module._clusters
+
+    def clusters(features, count):
+        asked.append(count)
+        return find(features, count)
+
+    monkeypatch.setattr(balanced_module, "_clusters", clusters)
+    features = drawn(torch.zeros(60), 4)
+    for count in (1, 3, 4, 19, 22, 50):
+        chosen = balanced(features, torch.zeros(60, dtype=torch.long), [count])
+        assert len(set(chosen.tolist())) == count
+    assert asked == [1, 1, 2, 9, 10, 10]
 
 
 def test_balanced__equal_pictures_are_no_fault(recwarn):
