@@ -343,6 +343,40 @@ def test_parts_of_a_batch_train_the_same_student(loss, student):
     assert cut.losses == pytest.approx(whole.losses, rel=1e-5)
 
 
+def test_ema__the_average_of_all_steps_is_tested_and_kept(student, data, monkeypatch, tmp_path):
+    """The steps are those of training without it, whose last parameters no pass has seen."""
+    nets, passes = [], []
+
+    def build(*arguments, **options):
+        net, seen = build_backbone(*arguments, **options), []
+
+        def look(net, _given):
+            if net.training:
+                seen.append([part.detach().clone() for part in net.parameters()])
+
+        net.register_forward_pre_hook(look)
+        nets.append(net)
+        passes.append(seen)
+        return net
+
+    monkeypatch.setattr(gvbsm.stages.evaluation, "build_backbone", build)
+    short = replace(LABELS, epochs=2)
+    plain = student(labels=short)
+    averaged = student(replace(CONFIG, ema=0.8), short, name="averaged.json")
+    assert averaged.losses == plain.losses
+    steps = [*passes[0][1:], list(nets[0].parameters())]  # before a pass: after the step before it
+    assert len(steps) == 8
+    weights = [0.8 ** (7 - number) for number in range(8)]
+    for place, found in enumerate(nets[1].parameters()):
+        parts = [weight * step[place] for weight, step in zip(weights, steps, strict=True)]
+        torch.testing.assert_close(found, sum(parts) / sum(weights), rtol=1e-5, atol=1e-6)
+    logits = nets[1].eval()(data.normalization.normalize(data.test.images))
+    right = logits.argmax(dim=1) == data.test.labels
+    assert averaged.top1[-1] == 100 * float(right.double().mean())
+    confident = read_json(tmp_path / "averaged.json")["metrics"]["calibration_error"]
+    assert confident != read_json(tmp_path / "student.json")["metrics"]["calibration_error"]
+
+
 def test_out_of_memory_without_batchnorm_goes_on_to_the_same_student(student, monkeypatch):
     short = replace(LABELS, epochs=2)
     whole, most = student(labels=short), []

@@ -105,6 +105,26 @@ def test_first_loss_is_the_cross_entropy_of_the_fresh_network(data, runtime, tmp
     assert read_header(path)["history"]["losses"] == pytest.approx([expected], rel=1e-5)
 
 
+def test_parts_of_a_batch_train_the_same_teacher(data, runtime, tmp_path, monkeypatch):
+    """Of a network without BatchNorm, in steps of 16, 16 and 8 pictures."""
+    sizes, losses = [], []
+
+    def build(*arguments, **options):
+        model = build_backbone(*arguments, **options)
+        model.register_forward_pre_hook(
+            lambda net, given: sizes.append(len(given[0])) if net.training else None
+        )
+        return model
+
+    monkeypatch.setattr(gvbsm.stages.squeeze, "build_backbone", build)
+    for micro_batch in (None, 6):
+        config = replace(CONFIG, epochs=1, micro_batch=micro_batch)
+        path = squeezed(CONVNET, data, config, runtime, tmp_path / f"{micro_batch}.safetensors")
+        losses.append(read_header(path)["history"]["losses"])
+    assert sizes == [16, 16, 8, 5, 5, 6, 5, 5, 6, 4, 4]
+    assert losses[1] == pytest.approx(losses[0], rel=1e-5)
+
+
 def _with_dropout(_name, classes, _image_size, channels, **_options):
     return nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(channels * 64, classes))
 
