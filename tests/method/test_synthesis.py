@@ -273,7 +273,7 @@ def test_terms__in_bf16_are_near_those_in_float32(name, targets_for, runtime):
 
 def test_flatness__compares_with_the_copy_under_the_same_view(targets_for, teachers, runtime):
     """By slow views; of each group as if alone; and the copy gets no gradient."""
-    config = replace(CONFIG, weight_flatness=0.25)
+    config = replace(CONFIG, weight_flatness=0.25, flatness_tau=2.0)
     images, targets = noise(runtime, 2), targets_for(config)
     copies = (0.5 * images.detach() + 0.3).requires_grad_()
     state = state_of(images, stack_of(2, 6), targets, config)

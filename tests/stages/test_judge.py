@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from gvbsm.data.corrupted.copies import Copies
 from gvbsm.engine.processes import ALONE
 from gvbsm.stages import judge as judge_module
 from gvbsm.stages.judge import Judge
@@ -61,3 +62,31 @@ def test_top5_from_ten_classes_and_no_confusion_beyond_its_limit(data, runtime, 
     assert "confusion" in judge.record()
     monkeypatch.setattr(judge_module, "CONFUSED_CLASSES", 9)
     assert judge.record().keys() == {"metrics"}
+
+
+class Bright(nn.Module):
+    """Answers class 1 to pictures brighter than the mean, and class 0 to the others."""
+
+    def forward(self, pictures):
+        is_bright = pictures.mean(dim=(1, 2, 3)) > 0
+        return nn.functional.one_hot(is_bright.long(), 4).float()
+
+
+def test_corrupted_copies__are_compared_with_the_same_pictures_alone(data, runtime):
+    """Of classes 0, 1 and 1, by copies that are all white or all black."""
+    index = torch.tensor([0, 1, 5])
+    white, black = (torch.full((3, 3, 8, 8), value, dtype=torch.uint8) for value in (255, 0))
+    made = {"fog": torch.stack([white, black]), "snow": torch.stack([white, white])}
+    copies = Copies(index, ("fog", "snow"), (1, 5), lambda: "toy", made.__getitem__)
+    judge = Judge(data, runtime, 0, copies=copies)
+    judge(Bright())
+    judge.test_corrupted(Bright())
+    record = judge.record()
+    found = record["corruptions"]
+    assert found["kinds"]["fog"] == pytest.approx([200 / 3, 100 / 3])
+    assert found["kinds"]["snow"] == pytest.approx([200 / 3, 200 / 3])
+    assert record["metrics"]["corrupted"] == pytest.approx((50 + 200 / 3) / 2)
+    assert (found["pictures"], found["severities"], found["source"]) == (3, [1, 5], "toy")
+    judge.test_corrupted(Constant(4, 1))
+    assert judge.record()["corruptions"]["clean"] == pytest.approx(200 / 3)
+    assert judge(Constant(4, 1)) == 25.0  # that of all test pictures
