@@ -49,6 +49,18 @@ def test_residual__images_that_begin_with_a_stage_are_not_mixed_then(begin, mixe
     assert asked == [(step, 0.5) for step in mixed]
 
 
+def test_residual__patches_are_matched_at_the_side_of_the_pictures_alone(targets_for):
+    (target,) = targets_for(CONFIG, [WRN])
+    config = SynthesisConfig(iterations=8, stages=2, residual=0.5)
+    state = SimpleNamespace(images=torch.zeros(1, 3, 8, 8), step=1)
+    extra = Residual(config, state.images, 8)
+    (same,) = extra.before(state, [target])
+    assert same.levels["patch"].layers == target.conv != ()
+    state.images = torch.zeros(1, 3, 6, 6)
+    (smaller,) = extra.before(state, [target])
+    assert smaller.levels.keys() == {"channel"}
+
+
 def test_new_pixels_begin_without_moments_and_can_be_saved():
     """Without the moments of the old pixels, the next step of Adam is as long as a first one."""
     old = torch.zeros(1, 1, 2, 2, requires_grad=True)
