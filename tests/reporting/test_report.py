@@ -1089,6 +1089,15 @@ def test_the_command_starts_from_the_preset_that_is_named():
     assert to_dict(again.config)["synthesis"] == settings["synthesis"]
 
 
+def test_no_command_lets_a_budget_choose_the_settings_of_own_pictures():
+    """`gvbsm run own` would: it fits what is not given, and so what is as in the preset."""
+    origin = Origin("own", ("data.root",))
+    settings = to_dict(build_config(merge(read_preset("own"), {"squeeze": {"epochs": 9}})))
+    preset = preset_settings(settings, class_names=NAMES, origin=origin)
+    assert preset is not None
+    assert len(commands(settings, preset, "w", origin)) == 1
+
+
 def test_the_settings_file_does_not_tell_of_this_machine(tmp_path, plain_gallery):
     workdir = write_run(tmp_path / "secret-place", data={"name": "npz", "root": "/home/me/x.npz"})
     results = read_json(workdir / "results.json")

@@ -11,6 +11,7 @@ from typing import Any
 from gvbsm.config.keys import PATH_WORDS, path_options, path_settings, value_at, without_paths
 from gvbsm.config.provenance import UNKNOWN, Origin
 from gvbsm.config.yaml_files import format_yaml
+from gvbsm.pipeline.budget.pictures import PRESET as OWN_PICTURES
 from gvbsm.reporting.facts import PAPER, differences, preset_name
 
 
@@ -126,16 +127,21 @@ def commands(
     name: str,
     origin: Origin = UNKNOWN,
 ) -> list[str]:
-    """Commands that repeat the run: from the settings file, and from the preset if there is one."""
+    """Commands that repeat the run: from the settings file, and from the preset if there is one.
+
+    The preset of a user's own pictures is left out: a command that names it fits the settings that
+    it does not give into a time budget.
+    """
     tail = [*path_options(config), "--workdir", f"runs/{name}"]
     shell_commands = [shlex.join(["gvbsm", "run", "settings.yaml", *tail])]
-    if preset is not None:
+    base = preset_name(config, origin)
+    if preset is not None and base != OWN_PICTURES:
         options = [
             shlex.join([f"--{key}", _option(value)])
             for key, value in differences(config, preset).items()
             if key not in path_settings()
         ]
-        lines = [f"gvbsm run {preset_name(config, origin)}", *options, shlex.join(tail)]
+        lines = [f"gvbsm run {base}", *options, shlex.join(tail)]
         shell_commands.append(" \\\n  ".join(lines))
     return shell_commands
 
