@@ -27,6 +27,17 @@ DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 BATCH, RATE, GAMMA = 50, 0.003, 0.1  # GAMMA: weight of the hard labels beside soft ones
 
 
+def opened(file):
+    """A picture: upright, gray of 16 bits with 8, and white where it is clear."""
+    picture = ImageOps.exif_transpose(Image.open(file))
+    if picture.mode[0] == "I":
+        picture = Image.fromarray((np.asarray(picture) / 257).round().astype("uint8"))
+    if picture.has_transparency_data:
+        page = Image.new("RGBA", picture.size, "white")
+        picture = Image.alpha_composite(page, picture.convert("RGBA"))
+    return picture
+
+
 def read_folder(root, names, shape=None):
     """The pictures of class folders in [0, 1], (N, C, S, S), and their classes, (N,).
 
@@ -39,8 +50,8 @@ def read_folder(root, names, shape=None):
         folders = dict(zip(facts["class_names"], facts["folders"], strict=True))
     pictures, labels = [], []
     for label, name in enumerate(names):
-        for file in sorted(Path(root, folders[name]).iterdir()):
-            picture = Image.open(file)
+        files = [file for file in Path(root, folders[name]).iterdir() if file.name[0] != "."]
+        for picture in map(opened, sorted(files)):
             gray = picture.mode == "L" if shape is None else shape[0] == 1
             picture = picture.convert("L" if gray else "RGB")
             if shape is not None:
@@ -133,7 +144,8 @@ def draw(labels, like, seed):
 
 def compare(train_root, test_root, sets, seeds=3, steps=1000, flip=False):
     """Return a row for each set and for random pictures: its name, labels and accuracies."""
-    names = sorted(p.name for p in Path(train_root).iterdir() if p.is_dir())
+    folders = (path for path in Path(train_root).iterdir() if path.is_dir())
+    names = sorted(path.name for path in folders if path.name[0] != ".")
     read = {n: read_folder(p, names) if Path(p).is_dir() else read_npz(p) for n, p in sets.items()}
     shapes = {name: (tuple(images.shape[1:]), len(images)) for name, (images, _) in read.items()}
     if len({*shapes.values()}) != 1:

@@ -139,6 +139,26 @@ def test_plain_comparison_judges_images_whatever_their_form(tmp_path, capsys):
     assert "teacher, trained on all 40 pictures: 100.0 %" in capsys.readouterr().out
 
 
+def test_plain_comparison_reads_pictures_as_gvbsm_does(tmp_path):
+    """Upright, 16 bits as 8, white where they are clear; hidden files are left out."""
+    gray = np.arange(64, dtype=np.uint8).reshape(8, 8) * 4
+    folder = tmp_path / "a"
+    folder.mkdir()
+    Image.fromarray(gray).save(folder / "0.png")
+    Image.fromarray(gray.astype(np.uint16) * 257).save(folder / "1.png")
+    exif = Image.Exif()
+    exif[0x0112] = 3  # to be turned by 180 degrees
+    Image.fromarray(gray[::-1, ::-1]).save(folder / "2.png", exif=exif)
+    alpha = np.uint8(255) * (gray < 128)
+    Image.fromarray(np.stack([gray, alpha], axis=2), "LA").save(folder / "3.png")
+    (folder / ".DS_Store").write_bytes(b"0")
+    pictures, _ = example("plain_comparison").read_folder(tmp_path, ["a"], (1, 8))
+    over_white = torch.from_numpy(np.where(gray < 128, gray, 255).astype(np.uint8)) / 255
+    assert torch.equal(pictures[3, 0], over_white)
+    assert torch.equal(pictures[0], pictures[1])
+    assert torch.equal(pictures[0], pictures[2])
+
+
 def test_plain_comparison_draws_as_many_of_each_class_and_anew_with_each_seed():
     draw, labels = example("plain_comparison").draw, torch.arange(90) % 3
     like = torch.tensor([0, 0, 2, 2, 2])
