@@ -99,7 +99,7 @@ def test_questions_are_answered_without_importing_torch(start):
     program = """
 import sys
 import gvbsm
-from gvbsm.cli import main
+from gvbsm.cli import COMMANDS, main
 codes = [main(argv) for argv in (
     ["--help"], ["-h"], ["--version"], ["run", "--help"], ["squeeze", "digits", "-h"],
     ["show", "-h"], ["sweep", "-h"], ["export", "-h"], ["train", "-h"], ["settings", "digits"],
@@ -514,6 +514,15 @@ def test_exit_codes_of_a_run_that_stops(monkeypatch, capsys, error, code, line):
     monkeypatch.setattr("gvbsm.api.run", stop)
     assert main(["run", "digits"]) == code
     assert capsys.readouterr() == ("", line)
+
+
+def test_a_command_without_checkpoints_does_not_promise_to_go_on(monkeypatch, capsys):
+    def stop(_argv):
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(cli.COMMANDS, "export", stop)
+    assert main(["export", "runs/digits", "--to", "folder", "--out", "SET"]) == 130
+    assert capsys.readouterr().err == "\nstopped\n"
 
 
 def test_a_bug_keeps_its_traceback(monkeypatch):

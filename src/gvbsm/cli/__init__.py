@@ -42,6 +42,7 @@ COMMANDS: dict[str, Callable[[list[str]], int]] = {  # of several processes the 
     "train": train_verb,
 }
 RESUME = "the same command goes on from the last checkpoint"
+WITHOUT_CHECKPOINTS = {*COMMANDS} - {"train"}  # begin anew after a stop
 
 
 def entry() -> None:
@@ -85,7 +86,7 @@ def main(argv: Sequence[str], others: Others | None = None) -> int:
 
 
 def _run(argv: Sequence[str], others: Others) -> int:
-    launch = Launch()
+    launch, verb = Launch(), next(iter(argv), "")
     try:
         if not argv or argv[0] in ("-h", "--help"):
             print(_overview())
@@ -98,14 +99,14 @@ def _run(argv: Sequence[str], others: Others) -> int:
             os.environ.setdefault("TORCH_CPP_LOG_LEVEL", "ERROR")
         return _dispatch(argv[0], list(argv[1:]), others)
     except KeyboardInterrupt as interrupt:
-        return _interrupted(interrupt, launch, others)
+        return _interrupted(interrupt, launch, others, verb)
     except BrokenPipeError as error:
-        return BROKEN_PIPE if lost_reader() else _failed(error, launch, others)
+        return BROKEN_PIPE if lost_reader() else _failed(error, launch, others, verb)
     except Exception as error:
-        return _failed(error, launch, others)
+        return _failed(error, launch, others, verb)
 
 
-def _interrupted(interrupt: KeyboardInterrupt, launch: Launch, others: Others) -> int:
+def _interrupted(interrupt: KeyboardInterrupt, launch: Launch, others: Others, verb: str) -> int:
     """Print which signal has stopped the command; return the exit code."""
     if others.have_stopped_this and (failure := others.failure()):
         return _report(*failure)
@@ -114,15 +115,16 @@ def _interrupted(interrupt: KeyboardInterrupt, launch: Launch, others: Others) -
         code, line = interrupt.code, f"gvbsm: stopped by {interrupt}"
     if launch.rank == 0:
         account = f"; {STOPPING.account}" * bool(STOPPING.account)
-        _complain(f"{line}{account}; {RESUME}")
+        resume = f"; {RESUME}" if verb not in WITHOUT_CHECKPOINTS else ""
+        _complain(f"{line}{account}{resume}")
     return code
 
 
-def _failed(error: Exception, launch: Launch, others: Others) -> int:
+def _failed(error: Exception, launch: Launch, others: Others, verb: str) -> int:
     """Print a fault and return the exit code; a bug keeps its traceback."""
     code = _exit_code(error)
     if STOPPING.is_requested:  # and another process or a worker has stopped first
-        return _interrupted(STOPPING.error, launch, others)
+        return _interrupted(STOPPING.error, launch, others, verb)
     if others.have_started and _is_lost(error) and (failure := others.failure()):
         return _report(*failure)
     if code is None:
