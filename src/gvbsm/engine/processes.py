@@ -14,6 +14,7 @@ from __future__ import annotations
 import functools
 import json
 import os
+import platform
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -28,7 +29,6 @@ from torch.distributed.rendezvous import rendezvous
 
 from gvbsm.config.errors import first_line
 from gvbsm.engine.launch import LISTENER, Launch, is_started_here, read_launch
-from gvbsm.engine.machine.devices import device_identity
 from gvbsm.engine.machine.limits import cores_each
 from gvbsm.engine.progress.waiting import Idle, Waiting
 
@@ -177,7 +177,7 @@ class Processes:
         Raises:
             ProcessError: If another process has ended.
         """
-        devices = self.gather(device_identity(device))
+        devices = self.gather(_identity(device))
         if self._gradients is None and device.type == "cuda" and len(set(devices)) == self.world:
             # All processes take every step together: a long wait means that one of them has ended.
             group = dist.new_group(backend="nccl", timeout=START_TIMEOUT)
@@ -234,7 +234,7 @@ class Processes:
         """
         if self.world == 1:
             return [value]
-        message = _to_bytes(value)
+        message = torch.tensor(list(json.dumps(value).encode()), dtype=torch.uint8)
         lengths = torch.zeros(self.world, dtype=torch.int64)
         lengths[self.rank] = len(message)
         lengths = self.sum(lengths)
@@ -243,15 +243,12 @@ class Processes:
         messages = [torch.empty_like(padded) for _ in range(self.world)]
         self._communicate(lambda: dist.all_gather(messages, padded, async_op=True))
         return [
-            _from_bytes(received[:length])
+            json.loads(bytes(received[:length].tolist()))
             for received, length in zip(messages, lengths.tolist(), strict=True)
         ]
 
     def same(self, decide: Callable[[], Value]) -> Value:
-        """Call `decide` in process 0 alone, and return its value in all processes.
-
-        Args:
-            decide: Returns a JSON-like value.
+        """Call `decide` in process 0 alone, and return its JSON-like value in all processes.
 
         Raises:
             ProcessError: If process 0 has ended, as it does when `decide` fails.
@@ -259,13 +256,8 @@ class Processes:
         if self.world == 1:
             return decide()
         value = decide() if self.leads else None
-        message = _to_bytes(value)
-        length = torch.tensor([len(message)])
-        self._communicate(lambda: dist.broadcast(length, 0, async_op=True))
-        message = message if self.leads else torch.empty(int(length), dtype=torch.uint8)
-        self._communicate(lambda: dist.broadcast(message, 0, async_op=True))
-        decision: Value = _from_bytes(message) if value is None else value
-        return decision
+        decision: Value = self.gather(value)[0]
+        return decision if value is None else value
 
     @contextmanager
     def checking(self) -> Iterator[None]:
@@ -291,10 +283,7 @@ class Processes:
             raise ProcessError(f"a check of process {first} has failed; see its message")
 
     def agree(self, what: Mapping[str, Any]) -> None:
-        """Check that all processes have the same values.
-
-        Args:
-            what: Names and JSON-like values.
+        """Check that all processes have the same named, JSON-like values.
 
         Raises:
             ProcessError: In all processes, naming one that differs, and its values.
@@ -392,9 +381,9 @@ def _tcp_store(launch: Launch, meeting: tuple[str, int], **options: Any) -> Stor
     return dist.TCPStore(*meeting, launch.world, launch.rank == 0, START_TIMEOUT, **options)  # type: ignore[attr-defined]
 
 
-def _to_bytes(value: Any) -> Tensor:
-    return torch.tensor(list(json.dumps(value).encode()), dtype=torch.uint8)
-
-
-def _from_bytes(message: Tensor) -> Any:
-    return json.loads(bytes(message.tolist()))
+def _identity(device: torch.device) -> str:
+    """Return a name that no other device has: `cuda:0` may be another GPU in each process."""
+    name = str(device)
+    if device.type == "cuda":
+        name = str(torch.cuda.get_device_properties(device).uuid)
+    return f"{platform.node()} {name}"
