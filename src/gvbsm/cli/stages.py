@@ -6,17 +6,14 @@ import gc
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from gvbsm.cli.budget import within_budget
-from gvbsm.cli.parsing import Parsed, parse_run, start_log
+from gvbsm.cli.parsing import parse_run, start_log
 from gvbsm.cli.starting import Others
 from gvbsm.config.provenance import Origin
 from gvbsm.engine.launch import read_launch
 from gvbsm.pipeline.checks.ranking import check_ranking
-
-if TYPE_CHECKING:
-    from gvbsm.cli.finished import Completion
 
 log = logging.getLogger("gvbsm")
 
@@ -41,30 +38,27 @@ def stage_verb(verb: str, argv: list[str], others: Others) -> int:
         return 0
     others.start(config)
     _import_stages()
-    leads = read_launch().rank == 0
+    from gvbsm import api
+
+    results: dict[str, Any] = {}
     if verb == "continual":
         from gvbsm.pipeline.continual import run_continual
 
-        continual = run_continual(config, workdir, quiet, origin=origin)
-        completion.freeze()
-        if leads:
-            _print_continual(continual, workdir, origin)
+        results = run_continual(config, workdir, quiet, origin=origin)
     elif verb == "rank":
         from gvbsm.pipeline.ranking import run_ranking
 
-        ranking = run_ranking(config, workdir, quiet, origin=origin)
-        completion.freeze()
-        if leads:
-            _print_ranking(ranking, workdir, origin)
+        results = run_ranking(config, workdir, quiet, origin=origin)
     elif verb == "run":
-        _run_all(parsed, completion, leads)
+        results = api.run(config, workdir, quiet, origin=origin)
     else:
-        from gvbsm import api
-
         options = {"convert_only": True} if convert_only else {}
         api.run_stage(verb, config, workdir, quiet, origin=origin, **options)
-        completion.freeze()
-    if leads and not convert_only:
+    completion.freeze()
+    if read_launch().rank:
+        return 0
+    _print_results(verb, results, workdir, origin, lambda: _write_report(workdir, quiet))
+    if not convert_only:
         completion.note()
     return 0
 
@@ -91,16 +85,10 @@ def _import_stages() -> None:
         gc.enable()
 
 
-def _run_all(parsed: Parsed, completion: Completion, leads: bool) -> None:
-    """Run all stages, print the table and write the report."""
-    from gvbsm import api
+def _write_report(workdir: Path, quiet: bool) -> Path:
     from gvbsm.reporting import report
 
-    config, workdir, quiet, origin = parsed.config, parsed.workdir, parsed.quiet, parsed.origin
-    results = api.run(config, workdir, quiet, origin=origin)
-    completion.freeze()
-    if leads:
-        _print_run(results, workdir, origin, lambda: report(workdir, quiet))
+    return report(workdir, quiet)
 
 
 def _print_noted(verb: str, workdir: Path, origin: Origin) -> None:
@@ -108,40 +96,31 @@ def _print_noted(verb: str, workdir: Path, origin: Origin) -> None:
     from gvbsm.files.artifacts import read_json
     from gvbsm.store.workdir import Workspace
 
-    workspace = Workspace(workdir)
-    if verb == "continual":
-        _print_continual(read_json(workspace.continual), workdir, origin)
-    elif verb == "rank":
-        _print_ranking(read_json(workspace.ranking), workdir, origin)
-    elif verb == "run":
-        _print_run(read_json(workspace.results), workdir, origin, lambda: workspace.report)
+    space = Workspace(workdir)
+    paths = {"continual": space.continual, "rank": space.ranking, "run": space.results}
+    results = read_json(paths[verb]) if verb in paths else {}
+    _print_results(verb, results, workdir, origin, lambda: space.report)
 
 
-def _print_continual(results: Mapping[str, Any], workdir: Path, origin: Origin) -> None:
-    from gvbsm.pipeline.tables import format_continual
-
-    print(format_continual(results))
-    print(f"\npreset:  {origin}")
-    print(f"results: {workdir / 'continual.json'}")
-
-
-def _print_ranking(results: Mapping[str, Any], workdir: Path, origin: Origin) -> None:
-    from gvbsm.pipeline.tables import format_ranking
-
-    print(format_ranking(results))
-    print(f"\npreset:  {origin}")
-    print(f"results: {workdir / 'rank.json'}")
-
-
-def _print_run(
-    results: Mapping[str, Any], workdir: Path, origin: Origin, write_report: Callable[[], Path]
+def _print_results(
+    verb: str,
+    results: Mapping[str, Any],
+    workdir: Path,
+    origin: Origin,
+    write_report: Callable[[], Path],
 ) -> None:
-    """Print the results and the paths of the files; the report is written after the table."""
-    from gvbsm.pipeline.tables import format_table
+    """Print the results of a verb and the paths of its files; a single stage prints nothing."""
+    from gvbsm.pipeline.tables import format_continual, format_ranking, format_table
 
-    print(format_table(results["rows"]))
-    print(f"\npreset:        {origin}")
-    print(f"results:       {workdir / 'results.json'}")
-    print(f"distilled set: {workdir / 'synthesis' / 'images.safetensors'}")
-    print(f"picture:       {workdir / 'images.png'}")
-    print(f"report:        {write_report()}")
+    if verb == "run":
+        print(format_table(results["rows"]))
+        print(f"\npreset:        {origin}")
+        print(f"results:       {workdir / 'results.json'}")
+        print(f"distilled set: {workdir / 'synthesis' / 'images.safetensors'}")
+        print(f"picture:       {workdir / 'images.png'}")
+        print(f"report:        {write_report()}")  # after the table, since it takes some seconds
+    elif verb in ("continual", "rank"):
+        ranks = verb == "rank"
+        print(format_ranking(results) if ranks else format_continual(results))
+        print(f"\npreset:  {origin}")
+        print(f"results: {workdir / ('rank.json' if ranks else 'continual.json')}")
