@@ -36,7 +36,8 @@ NAMED_ONCE = (
 def faults(config: Config) -> Iterator[str]:
     """Yield one message for each fault of the settings; those of single networks are left out."""
     for messages in (
-        _limit_faults,
+        _number_faults,
+        _section_faults,
         _backbone_faults,
         _label_faults,
         _weight_faults,
@@ -49,13 +50,8 @@ def faults(config: Config) -> Iterator[str]:
         yield from filter(None, messages(config))
 
 
-def _limit_faults(config: Config) -> Iterator[str | None]:
-    """Yield one message for each setting out of its limits; None is no fault."""
-    yield from _number_faults(config)
-    yield from _section_faults(config)
-
-
 def _number_faults(config: Config) -> Iterator[str | None]:
+    """Yield one message for each number out of its limits; None is no fault."""
     for name, item, value in settings_in(config):
         limit = item.metadata.get("limit")
         if limit is None or value is None or isinstance(value, str):  # such as `auto`
