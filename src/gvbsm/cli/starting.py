@@ -249,11 +249,7 @@ def _takes_gpu(device: str) -> bool:
 
 
 def end_with_first(handler: Handler) -> None:
-    """In a process that another one has started: stop with that one, and end when it ends.
-
-    Args:
-        handler: Handles the signals of this process.
-    """
+    """In a process that another one has started: stop with that one, and end when it ends."""
     threading.Thread(target=_await_end, args=(handler,), daemon=True).start()
 
 

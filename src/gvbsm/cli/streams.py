@@ -36,9 +36,6 @@ def prepare_streams() -> None:
 def flush_streams(code: int) -> int:
     """Write out what a command has printed.
 
-    Args:
-        code: Its exit code.
-
     Returns:
         The exit code; another one if the standard output could not be written.
     """

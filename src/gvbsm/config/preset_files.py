@@ -149,10 +149,6 @@ def overlay(settings: dict[str, Any], name: str, ipc: object = None) -> dict[str
 def sources(name: str, ipc: object = None) -> dict[str, str]:
     """Return the place of each setting of a preset: `cifar10-best`, or `cifar10-best, at_ipc 1`.
 
-    Args:
-        name: The preset.
-        ipc: As for `read_preset`.
-
     Returns:
         Dotted name of a setting -> the last of the files joined by `+`, or of the tables in them,
         that sets it.

@@ -34,13 +34,7 @@ class Origin:
 
     @classmethod
     def of(cls, preset: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> Origin:
-        """Compare all settings, nested, without and with the command line's.
-
-        Args:
-            preset: Name of the preset.
-            before: The settings of the preset.
-            after: The settings of the run.
-        """
+        """Compare all settings, nested, without and with the command line's."""
         ignored = without_effect(Config())
         old, new = _flat(before), _flat(after)
         changed = (key for key in new if new[key] != old.get(key) and key not in ignored)

@@ -59,12 +59,7 @@ def is_started_here() -> bool:
 
 
 def local_environment(world: int, port: int) -> dict[str, str]:
-    """Return the variables that all processes of one machine share.
-
-    Args:
-        world: Number of processes.
-        port: Where they connect.
-    """
+    """Return the variables that all processes of one machine share."""
     names = {name for _, name in socket.if_nameindex()}
     loopback = next(({"GLOO_SOCKET_IFNAME": name} for name in ("lo", "lo0") if name in names), {})
     return {
@@ -82,9 +77,6 @@ def read_launch(environment: Mapping[str, str] = os.environ) -> Launch:
 
     WORLD_SIZE takes precedence over Slurm's variables, so that with WORLD_SIZE=1 each process of
     `srun` is a run of its own.
-
-    Args:
-        environment: Environment variables.
 
     Raises:
         ConfigError: If a variable is missing or not a valid number, or if another launcher has

@@ -23,11 +23,6 @@ def replicate(model: nn.Module, team: Processes, device: torch.device) -> nn.Mod
     Its BatchNorm layers are replaced in place; the names and values of its state dict stay. With a
     single process the network itself is returned.
 
-    Args:
-        model: The network, on the device.
-        team: The processes that train it together.
-        device: This process's device.
-
     Raises:
         ValueError: If a BatchNorm layer cannot be synchronized on the device (`check_replicable`).
     """

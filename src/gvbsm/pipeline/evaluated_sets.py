@@ -27,10 +27,6 @@ class EvaluatedSet(NamedTuple):
 def evaluated_sets(config: Config, workdir: Path) -> Iterator[EvaluatedSet]:
     """The sets that a run evaluates: first that of its own method, then its baselines.
 
-    Args:
-        config: The run's settings.
-        workdir: Its work directory.
-
     Raises:
         ConfigError: If the settings of a baseline are faulty.
     """
@@ -51,12 +47,7 @@ def evaluated_sets(config: Config, workdir: Path) -> Iterator[EvaluatedSet]:
 
 
 def needed_teachers(config: Config, image_sets: Iterable[ImageSet]) -> list[str]:
-    """The teachers that a run has to have, in the order of `squeeze.backbones`.
-
-    Args:
-        config: The run's settings.
-        image_sets: The sets that it evaluates.
-    """
+    """The teachers that a run has to have, in the order of `squeeze.backbones`."""
     everyone = "teacher" in config.baselines.methods
     needed = {name for image_set in image_sets for name in image_set.teachers}
     return [name for name in config.squeeze.backbones if everyone or name in needed]
@@ -66,10 +57,6 @@ def read_results(
     sets: Iterable[EvaluatedSet], recipes: Recipes
 ) -> dict[tuple[str, str], list[dict[str, Any]]]:
     """The results of all students that were trained with the present settings.
-
-    Args:
-        sets: What the run evaluates.
-        recipes: The run's recipes.
 
     Returns:
         Results of all seeds, by method and student.
@@ -87,9 +74,6 @@ def read_results(
 
 def stored_sizes(sets: Iterable[EvaluatedSet]) -> dict[tuple[str, str], dict[str, int | None]]:
     """The bytes that students are trained from, as entries of the rows of `results.json`.
-
-    Args:
-        sets: What the run evaluates.
 
     Returns:
         By method and student `image_bytes` of the pixels and `label_bytes` of the soft labels: 0

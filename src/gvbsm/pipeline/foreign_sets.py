@@ -29,10 +29,6 @@ def import_sets(run: Run, load: Callable[[Path], DistilledDataset]) -> None:
 
     A set whose content has changed is copied again, and what was made from it is made again.
 
-    Args:
-        run: The run.
-        load: Reads a set.
-
     Raises:
         ConfigError: If a set has other classes or shapes than the pictures, or another number of
             images than the run's own.

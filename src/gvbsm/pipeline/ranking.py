@@ -142,23 +142,12 @@ def run_ranking(
 
 
 def early_epochs(config: Config, images: int, pictures: int) -> int:
-    """Epochs on all pictures in which a network sees as many as a student of the set.
-
-    Args:
-        config: The settled settings of the run.
-        images: Images of the set.
-        pictures: Number of training pictures.
-    """
+    """Epochs on all pictures in which a network sees as many as a student of the set."""
     return max(1, round(student_views(config, images) / pictures))
 
 
 def early_settings(config: Config, epochs: int) -> Config:
-    """Settings of `full` with other epochs, and without tests on corrupted pictures.
-
-    Args:
-        config: The settings of the run.
-        epochs: From `early_epochs`.
-    """
+    """Settings of `full` with other epochs, and without tests on corrupted pictures."""
     baselines = replace(config.baselines, full_epochs=epochs)
     evaluation = replace(config.evaluation, corruptions=CorruptionsConfig())
     return replace(config, baselines=baselines, evaluation=evaluation)

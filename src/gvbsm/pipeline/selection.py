@@ -73,10 +73,6 @@ def start_of(context: RunContext, image_set: ImageSet) -> Start | None:
     """Choose the real pictures that the images of a set start from; None is noise.
 
     All processes call it. Process 0 chooses what takes long, and writes it.
-
-    Args:
-        context: Data, settings of the set and teachers.
-        image_set: The set.
     """
     init = context.config.synthesis.init
     if init == "noise":
@@ -169,12 +165,7 @@ def check_difficulty(config: Config, data: ImageData) -> None:
 
 
 def draw_start(context: RunContext, draw: int) -> Start:
-    """Start from random pictures of the class (`synthesis.init=real`).
-
-    Args:
-        context: Data and settings.
-        draw: Number of the random selection.
-    """
+    """Start from random pictures of the class (`synthesis.init=real`)."""
     listed = _listed(context)
     entries = _select(context, listed, "random", draw)
     return start_from(entries, listed, context.data, context.runtime)
@@ -204,11 +195,6 @@ def _select(context: RunContext, listed: Tensor, method: str, draw: int = 0) -> 
 
 def keep_start(context: RunContext, path: Path, recipe: Recipe) -> None:
     """Choose the start of the pixels and write it, unless a current file exists.
-
-    Args:
-        context: Data, settings and teachers of the selection.
-        path: The file.
-        recipe: The recipe of the images.
 
     Raises:
         ArtifactError: If the teacher whose features are compared has not been trained, or a file is

@@ -35,12 +35,6 @@ def workload(
 
     Tests, and the passes that record statistics and select pictures, are not counted; the pass of
     the statistics has the networks and the counts of the synthesis, whose form it takes.
-
-    Args:
-        config: The run's settings.
-        sets: What it evaluates.
-        data: The real pictures.
-        stages: The stages to count, of `STAGES`.
     """
     sets, counts = list(sets), Workload()
     images = image_counts(config, data.class_names).total  # of each set
@@ -85,12 +79,7 @@ def teacher_pictures(config: Config, name: str, data: ImageData) -> int:
 
 
 def synthesis_pictures(image_set: ImageSet, images: int) -> Workload:
-    """Count the pictures that the teachers get in the synthesis of a set; none are selected.
-
-    Args:
-        image_set: The set.
-        images: Number of its images.
-    """
+    """Count the pictures that the teachers get in the synthesis of a set; none are selected."""
     config, counts = image_set.config, Workload()
     if image_set.selection is None:
         names = matched_teachers(config)

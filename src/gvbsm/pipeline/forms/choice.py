@@ -107,12 +107,8 @@ def coming_trials(
 ) -> dict[str, float]:
     """Return the networks that a run will try to compile, with about the seconds of each.
 
-    Args:
-        config: The run's settings.
-        sets: What the run evaluates.
-        data: The real pictures.
-        runtime: Device, and the forms that `choose_forms` has chosen without compiling.
-        path: The work directory's `forms.json`.
+    The runtime has the forms that `choose_forms` has chosen without compiling, and `path` is the
+    work directory's `forms.json`.
 
     Raises:
         ArtifactError: If the file is damaged.
