@@ -16,7 +16,7 @@ from gvbsm.engine.device import Runtime
 from gvbsm.pipeline.evaluated_sets import evaluated_sets
 from gvbsm.pipeline.forms.choice import coming_trials
 from gvbsm.pipeline.planning.costs import MeasuredCosts
-from gvbsm.pipeline.planning.estimate import plan_settings
+from gvbsm.pipeline.planning.estimate import plan_run
 from gvbsm.pipeline.planning.planner import in_raced_forms, measured_costs
 from gvbsm.pipeline.planning.process_plan import ProcessPlan
 
@@ -47,9 +47,9 @@ class Prediction:
         if side not in self._costs:
             self._costs[side] = self._measured(config, side)
         data, costs, reading = self._costs[side]
-        sets, forms = evaluated_sets(config, self._workdir), self._workdir / "forms.json"
-        trials = coming_trials(config, sets, data, costs.runtime, forms)
-        plan = plan_settings(config, data, costs, self._processes).with_trials(trials)
+        sets = list(evaluated_sets(config, self._workdir))
+        trials = coming_trials(config, sets, data, costs.runtime, self._workdir / "forms.json")
+        plan = plan_run(config, sets, data, costs, self._processes).with_trials(trials)
         return reading + plan.seconds
 
     def _measured(self, config: Config, side: int) -> tuple[ImageData, MeasuredCosts, float]:

@@ -18,10 +18,10 @@ from gvbsm.config.build import squeeze_of
 from gvbsm.config.settled import coreset_teacher, corruption_kinds, matched_teachers
 from gvbsm.data.class_sizes import image_counts
 from gvbsm.data.datasets import ImageData
-from gvbsm.data.epochs import batch_size_for, settle
+from gvbsm.data.epochs import batch_size_for
 from gvbsm.engine.device import Runtime
 from gvbsm.engine.progress.spelling import spell_count
-from gvbsm.pipeline.evaluated_sets import EvaluatedSet, evaluated_sets, needed_teachers
+from gvbsm.pipeline.evaluated_sets import EvaluatedSet, needed_teachers
 from gvbsm.pipeline.planning.pieces import REPORT, TEST_BATCH, AskedCosts, Pieces
 from gvbsm.pipeline.planning.plan import Group, Plan, PlannedPart
 from gvbsm.pipeline.planning.process_plan import ProcessPlan
@@ -84,18 +84,6 @@ def plan_run(
         estimate.part(REPORT, "report", "table and report", lambda: REPORT_SECONDS),
     ]
     return Plan(tuple(parts), processes.count)
-
-
-def plan_settings(
-    config: Config, data: ImageData, costs: Costs, processes: ProcessPlan = ALONE
-) -> Plan:
-    """Predict a run that begins with nothing; see `plan_run`.
-
-    Raises:
-        ConfigError: If the settings of a baseline are faulty.
-    """
-    config = settle(config, data.class_names)
-    return plan_run(config, list(evaluated_sets(config, Path())), data, costs, processes)
 
 
 class _Estimate(Pieces):
