@@ -349,7 +349,7 @@ def test_a_changed_setting_makes_what_it_must(finished, monkeypatch, settings, t
     asked = set()
 
     def deal(missing, *_):
-        asked.update(protocol._counts[position] for position in missing)
+        asked.update(training.of[2] for training in missing)
         return iter(())
 
     monkeypatch.setattr(run.team, "deal", deal)

@@ -4,10 +4,18 @@ import pytest
 import torch
 
 from gvbsm.config import Config
-from gvbsm.pipeline.real_pictures import sample_real
+from gvbsm.engine.processes import ALONE
+from gvbsm.pipeline.context import RunContext
+from gvbsm.pipeline.selected_sets import sample_real
+from gvbsm.pipeline.work_sharing import Teamwork
 from gvbsm.store.distilled import load_images
 from gvbsm.store.recipes import Recipes
 from gvbsm.store.workdir import Workspace
+
+
+def context_of(config, data, runtime, folder):
+    team = Teamwork(Workspace(folder), ALONE)
+    return RunContext(config, data, runtime, Recipes(config, "toy", "fp32"), None, team)
 
 
 @pytest.mark.parametrize(("ipc", "kept"), [(1, 8), (9, 8)])  # the smallest class has 8
@@ -16,9 +24,8 @@ def test_real_pictures__are_kept_to_be_shown(ipc, kept, data, runtime, tmp_path)
     keep = data.train.labels.ne(3) | (data.train.labels.eq(3).cumsum(0) <= 8)
     train = type(data.train)(data.train.labels[keep], data.train.images[keep])
     few = type(data)(**{**vars(data), "train": train})
-    workspace = Workspace(tmp_path)
-    taken = (config, few, runtime, workspace, Recipes(config, "toy", "fp32"))
-    path = sample_real(*taken)
+    context = context_of(config, few, runtime, tmp_path)
+    path = sample_real(context)
     assert path == tmp_path / "real.safetensors"
     real = load_images(path)
     assert real.header["method"] == "real"
@@ -27,7 +34,7 @@ def test_real_pictures__are_kept_to_be_shown(ipc, kept, data, runtime, tmp_path)
         same = (train.images == image).flatten(1).all(dim=1)
         assert label in train.labels[same]
     before = path.stat().st_mtime_ns
-    assert sample_real(*taken).stat().st_mtime_ns == before  # made once
+    assert sample_real(context).stat().st_mtime_ns == before  # made once
 
 
 @pytest.mark.parametrize(("ipc", "kept"), [(1, 10), (20, 20), (60, 50)])
@@ -35,5 +42,5 @@ def test_real_pictures__are_as_many_as_the_images_but_10_to_50(ipc, kept, data, 
     labels, images = data.train.labels.repeat(6), data.train.images.repeat(6, 1, 1, 1)
     many = type(data)(**{**vars(data), "train": type(data.train)(labels, images)})
     config = Config(ipc=ipc)
-    path = sample_real(config, many, runtime, Workspace(tmp_path), Recipes(config, "toy", "fp32"))
+    path = sample_real(context_of(config, many, runtime, tmp_path))
     assert len(load_images(path).labels) == 4 * kept

@@ -7,9 +7,10 @@ import torch
 
 from gvbsm.files.artifacts import read_json, write_json
 from gvbsm.files.tensors import save
+from gvbsm.pipeline.artifacts import Artifact
 from gvbsm.store.workdir import Workspace
 from gvbsm.studies import artifact_reuse as sharing
-from gvbsm.studies.artifact_reuse import Artifact, Library
+from gvbsm.studies.artifact_reuse import Library, exists
 
 TEACHER = {"stage": "squeeze", "backbone": "convnet8_d1"}
 IMAGES = {"stage": "synthesis", "ipc": 2}
@@ -20,10 +21,12 @@ STUDENT = {"stage": "evaluation", "student": "convnet8_d1"}
 def needed(directory):
     """What a run in `directory` needs."""
     return [
-        Artifact(directory / "squeeze/convnet8_d1.safetensors", TEACHER, "squeeze/convnet8_d1"),
-        Artifact(directory / "synthesis/images.safetensors", IMAGES, "synthesis/gvbsm"),
-        Artifact(directory / "labels/index.json", LABELS, "labels/gvbsm"),
-        Artifact(directory / "evaluation/gvbsm-0.json", STUDENT, "evaluation/gvbsm/0"),
+        Artifact(
+            None, directory / "squeeze/convnet8_d1.safetensors", TEACHER, "squeeze/convnet8_d1"
+        ),
+        Artifact(None, directory / "synthesis/images.safetensors", IMAGES, "synthesis/gvbsm"),
+        Artifact(None, directory / "labels/index.json", LABELS, "labels/gvbsm"),
+        Artifact(None, directory / "evaluation/gvbsm-0.json", STUDENT, "evaluation/gvbsm/0"),
     ]
 
 
@@ -33,7 +36,7 @@ def tensor_file(path, recipe, value):
 
 def fill(directory, value=1):
     """Make all of it, and unfinished work beside."""
-    for path, recipe, _ in needed(directory):
+    for _, path, recipe, _ in needed(directory):
         if path.suffix == ".json":
             write_json(path, {"recipe": recipe, "value": value})
         else:
@@ -116,7 +119,7 @@ def test_lend__copies_where_there_are_no_links(first, tmp_path, monkeypatch):
     monkeypatch.setattr(sharing.os, "link", refuse)
     second = tmp_path / "second"
     assert Library(tmp_path).link(Workspace(second), needed(second)) == 4
-    for path, _, _ in needed(second):
+    for _, path, _, _ in needed(second):
         source = first / path.relative_to(second)
         assert path.read_bytes() == source.read_bytes()
         assert not path.samefile(source)
@@ -137,9 +140,9 @@ def test_library__has_the_students_of_all_pictures(tmp_path):
     recipe, name = {"stage": "full", "student": "convnet8_d1"}, "baselines/full/convnet8_d1-0.json"
     write_json(tmp_path / "first" / name, {"recipe": recipe})
     second = tmp_path / "second"
-    student = Artifact(second / name, recipe, "full/convnet8_d1/0")
+    student = Artifact(None, second / name, recipe, "full/convnet8_d1/0")
     assert Library(tmp_path).link(Workspace(second), [student]) == 1
-    assert student.exists()
+    assert exists(student)
 
 
 def test_add__offers_what_is_there_by_now(tmp_path):
@@ -147,7 +150,9 @@ def test_add__offers_what_is_there_by_now(tmp_path):
     fill(tmp_path / "first")
     second = tmp_path / "second"
     assert library.link(Workspace(second), needed(second)) == 0
-    library.add([*needed(tmp_path / "first"), Artifact(tmp_path / "none.json", {"x": 1}, "x")])
+    library.add(
+        [*needed(tmp_path / "first"), Artifact(None, tmp_path / "none.json", {"x": 1}, "x")]
+    )
     assert library.link(Workspace(second), needed(second)) == 4
 
 

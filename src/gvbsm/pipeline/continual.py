@@ -69,18 +69,20 @@ from gvbsm.engine.processes import Processes
 from gvbsm.engine.torch_defaults import torch_defaults
 from gvbsm.files.artifacts import read_json, write_json
 from gvbsm.files.network_names import file_name
-from gvbsm.files.schema import current_history
 from gvbsm.files.tensors import load_tensors
+from gvbsm.pipeline.artifacts import Artifact
 from gvbsm.pipeline.checks.sets import check_batches
 from gvbsm.pipeline.preflight import check_continual
 from gvbsm.pipeline.results import spread, sum_seconds, versions
 from gvbsm.pipeline.run import Run
 from gvbsm.stages.evaluation import train_student
 from gvbsm.stages.judge import Judge
-from gvbsm.store.batches import Labeler, StudentTask
 from gvbsm.store.image_set import ImageSet, image_folder
 
 log = logging.getLogger("gvbsm")
+
+Training = Artifact[tuple[ImageSet, int, int]]
+"""A set with a student's settings, the number of an order, and the classes seen."""
 
 NOTE = (
     "The teachers, and so images and soft labels made with them, know all classes from the start; "
@@ -156,12 +158,7 @@ class SeenOutputs(nn.Module):
 
 
 def at_step(config: Config, images: int) -> Config:
-    """A method's settings for a memory of so many images, labeled during training.
-
-    Args:
-        config: The method's settings.
-        images: Number of images of the classes seen.
-    """
+    """A method's settings for a memory of so many images, labeled during training."""
     size = config.evaluation.batch_size
     least = config.continual.min_steps
     labels = replace(
@@ -258,91 +255,59 @@ class Protocol:
         The students do not depend on each other, so that several processes train them side by side.
         """
         run, counts = self._run, self._counts
-        trainings = [(number, count) for number in range(len(image_sets)) for count in counts]
-        steps = {
-            (number, count): self._step(image_sets[number], student, number, count)
-            for number, count in trainings
-        }
+        trainings = [
+            self._training(image_set, student, number, count)
+            for number, image_set in enumerate(image_sets)
+            for count in counts
+        ]
 
-        def path_of(position: int) -> Path:
-            return steps[trainings[position]][1]
+        def accuracy(training: Training) -> float:
+            return float(read_json(training.path)["top1"][-1])
 
-        def is_tested(position: int) -> bool:
-            _, path, recipe = steps[trainings[position]]
-            return current_history(path, recipe) is not None
+        def log_accuracy(training: Training) -> None:
+            image_set, number, count = training.of
+            place = image_set.method, student, number, count
+            line = "continual %s, %s, order %d, %d classes: %.1f %%"
+            log.info(line, *place, accuracy(training))
 
-        def accuracy(position: int) -> float:
-            return float(read_json(path_of(position))["top1"][-1])
-
-        def log_accuracy(position: int) -> None:
-            log.info(
-                "continual %s, %s, order %d, %d classes: %.1f %%",
-                image_sets[0].method,
-                student,
-                *trainings[position],
-                accuracy(position),
-            )
-
-        missing = run.team.missing(range(len(trainings)), is_tested)
+        missing = run.team.missing(trainings, Artifact.is_tested)
         parallel = run.config.evaluation.parallel
-        for position, team in run.team.deal(
-            missing, len(trainings), parallel, path_of, log_accuracy, "training"
+        for training, team in run.team.deal(
+            missing, len(trainings), parallel, log_accuracy, "training"
         ):
-            (number, count), (image_set, path, recipe) = (
-                trainings[position],
-                steps[trainings[position]],
-            )
-            with run.team.timed(f"continual/{image_set.method}/{student}/{number}/{count}", team):
-                self._train(image_set, number, count, student, path, recipe, team)
-        accuracies = [accuracy(position) for position in range(len(trainings))]
+            with run.team.timed(training.clock, team):
+                self._train(training, student, team)
+        accuracies = [accuracy(training) for training in trainings]
         return [
             accuracies[start : start + len(counts)]
             for start in range(0, len(trainings), len(counts))
         ]
 
-    def _step(
-        self, image_set: ImageSet, student: str, number: int, count: int
-    ) -> tuple[ImageSet, Path, dict[str, Any]]:
-        """The set with a student's settings for `count` classes, its result's file, its recipe."""
+    def _training(self, image_set: ImageSet, student: str, number: int, count: int) -> Training:
+        """The training of a student on the images of the first `count` classes of an order."""
         run, seen = self._run, self._orders[number][:count]
         image_set = replace(image_set, config=at_step(image_set.config, self._images_of(seen)))
         name = file_name(student).removesuffix(".safetensors")
         path = run.workdir / "continual" / f"{image_set.method}-{name}-{number}-{count}.json"
-        return image_set, path, run.recipes.continual(image_set, student, number, seen)
+        recipe = run.recipes.continual(image_set, student, number, seen)
+        clock = f"continual/{image_set.method}/{student}/{number}/{count}"
+        return Artifact((image_set, number, count), path, recipe, clock)
 
-    def _train(
-        self,
-        image_set: ImageSet,
-        number: int,
-        count: int,
-        student: str,
-        path: Path,
-        recipe: dict[str, Any],
-        team: Processes,
-    ) -> None:
+    def _train(self, training: Training, student: str, team: Processes) -> None:
+        image_set, number, count = training.of
         run, seen = self._run, self._orders[number][:count]
         config = image_set.of_student(student).config
         tensors, _ = load_tensors(image_set.images, "images")
         memory = memory_data(run.data, tensors["images"], tensors["labels"], seen)
         images = memory.train.images
         assert images is not None
-        teachers: list[nn.Module] = []
-        if config.evaluation.loss != "hard":
-            columns = torch.tensor(seen, device=run.runtime.device)
-            teachers = [SeenOutputs(net, columns) for net in run.teachers.for_labels(config)]
-        views = run.runtime_of("labels", config)
-        labeler = Labeler(len(images), memory.image_size, config.labels, views, None, teachers)
-        task = StudentTask(
-            images,
-            memory.train.labels,
-            labeler,
-            memory.normalization,
-            config.evaluation,
-            config.labels,
+        columns = torch.tensor(seen, device=run.runtime.device)
+        task = run.context.student_task(
+            config, images, memory.train.labels, wrap=lambda net: SeenOutputs(net, columns)
         )
         runtime = run.runtime_of("evaluation", config).of(student, "training")
         judge = Judge(memory, runtime, runtime.workers(config.data.workers), team)
-        train_student(student, number, task, judge, runtime, path, recipe)
+        train_student(student, number, task, judge, runtime, training.path, training.recipe)
 
     def _row(
         self, method: str, student: str, config: Config, curves: Sequence[Sequence[float]]

@@ -24,6 +24,7 @@ from gvbsm.engine.trackers import tracking
 from gvbsm.files.artifacts import ArtifactError, Recipe, write_json
 from gvbsm.files.schema import checked_header
 from gvbsm.files.tensors import load_tensors
+from gvbsm.pipeline.artifacts import Artifact
 from gvbsm.pipeline.context import RunContext
 from gvbsm.pipeline.evaluated_sets import (
     EvaluatedSet,
@@ -47,9 +48,8 @@ from gvbsm.pipeline.preflight import (
     log_header,
     log_small_classes,
 )
-from gvbsm.pipeline.real_pictures import sample_real
 from gvbsm.pipeline.results import collect
-from gvbsm.pipeline.selected_sets import keep_selected
+from gvbsm.pipeline.selected_sets import keep_selected, sample_real
 from gvbsm.pipeline.selection import (
     nearest_pictures,
     picture_divisions,
@@ -134,46 +134,42 @@ class Run:
 
     def squeeze(self, make: bool = True, names: Sequence[str] | None = None) -> None:
         """Train the teachers that are missing or out of date: those of `names`, or all."""
-        config, workspace = self.config, self.workspace
-
-        def is_made(backbone: str) -> bool:
-            recipe = self.recipes.teacher(backbone)
-            return workspace.is_made(workspace.teacher(backbone), recipe, "squeeze", make)
-
-        def log_accuracy(backbone: str) -> None:
-            top1 = checked_header(workspace.teacher(backbone))["history"]["top1"][-1]
-            log.info("squeeze %s: %.1f %% on the test pictures", backbone, top1)
-
+        config, artifacts = self.config, self.context.artifacts
         backbones = config.squeeze.backbones if names is None else names
-        missing = self.team.missing(backbones, is_made)
-        parallel, path_of = config.squeeze.parallel, workspace.teacher
-        for backbone, team in self.team.deal(
-            missing, len(backbones), parallel, path_of, log_accuracy, "teacher"
+
+        def is_made(teacher: Artifact[str]) -> bool:
+            return self.workspace.is_made(teacher.path, teacher.recipe, "squeeze", make)
+
+        def log_accuracy(teacher: Artifact[str]) -> None:
+            top1 = checked_header(teacher.path)["history"]["top1"][-1]
+            log.info("squeeze %s: %.1f %% on the test pictures", teacher.of, top1)
+
+        missing = self.team.missing(map(artifacts.teacher, backbones), is_made)
+        for teacher, team in self.team.deal(
+            missing, len(backbones), config.squeeze.parallel, log_accuracy, "teacher"
         ):
-            path, recipe = path_of(backbone), self.recipes.teacher(backbone)
-            with self.team.timed(f"squeeze/{backbone}", team):
+            with self.team.timed(teacher.clock, team):
                 workers = self.runtime.workers(config.data.workers)
-                training = squeeze_of(config.squeeze, backbone)
-                task = PictureTraining("squeeze", backbone, training, workers)
+                training = squeeze_of(config.squeeze, teacher.of)
+                task = PictureTraining("squeeze", teacher.of, training, workers)
                 runtime = self.runtime_of("squeeze")
                 if not training.pretrained:
-                    runtime = runtime.of(backbone, "training")
-                squeeze_teacher(task, self.data, runtime, path, recipe, team)
+                    runtime = runtime.of(teacher.of, "training")
+                squeeze_teacher(task, self.data, runtime, teacher.path, teacher.recipe, team)
 
     def statistics(self, make: bool = True) -> None:
         """Record the statistics that are missing or out of date, all in one pass over the data."""
-        self.squeeze(make=False, names=matched_teachers(self.config))
-        config, workspace = self.config, self.workspace
-        recipes = {name: self.recipes.statistics(name) for name in matched_teachers(self.config)}
+        config, names = self.config, matched_teachers(self.config)
+        self.squeeze(make=False, names=names)
 
-        def is_made(name: str) -> bool:
-            return workspace.is_made(workspace.statistics(name), recipes[name], "statistics", make)
+        def is_made(made: Artifact[str]) -> bool:
+            return self.workspace.is_made(made.path, made.recipe, "statistics", make)
 
-        missing = self.team.missing(recipes, is_made)
+        missing = self.team.missing(map(self.context.artifacts.statistics, names), is_made)
         if not missing:
             return
-        teachers = {name: self.teachers.matched(name) for name in missing}
-        shared = {"stage": "statistics", "of": [recipes[name] for name in missing]}
+        teachers = {item.of: self.teachers.matched(item.of) for item in missing}
+        shared = {"stage": "statistics", "of": [item.recipe for item in missing]}
         with self.team.timed("statistics", self.processes):
             parts = picture_divisions(self.context)
             task = StatisticsTask(
@@ -188,11 +184,11 @@ class Run:
             self.processes.barrier()
             if self.processes.leads:
                 await_files(chunks)
-                files = {name: (workspace.statistics(name), recipes[name]) for name in missing}
+                files = {item.of: (item.path, item.recipe) for item in missing}
                 sizes = {"class": len(self.data.class_names), "group": config.ipc}
                 save_statistics(chunks, files, sizes)
-        self.team.meet([workspace.statistics(name) for name in missing])
-        log.info("statistics: recorded for %s", ", ".join(missing))
+        self.team.meet([item.path for item in missing])
+        log.info("statistics: recorded for %s", ", ".join(teachers))
 
     def synthesis(self, image_set: ImageSet | None = None, make: bool = True) -> None:
         """Synthesize the images of a set, or select them from the real pictures."""
@@ -358,7 +354,7 @@ class Run:
 
     def real_pictures(self) -> Path:
         """Write a sample of the real pictures, to show beside the images; return its file."""
-        return sample_real(self.config, self.data, self.runtime, self.workspace, self.recipes)
+        return sample_real(self.context)
 
     @property
     def context(self) -> RunContext:

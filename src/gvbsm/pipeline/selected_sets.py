@@ -14,11 +14,11 @@ from gvbsm.config.build import selection_of
 from gvbsm.data.class_sizes import image_counts
 from gvbsm.data.datasets import ImageData
 from gvbsm.data.loading import gather_images, picture_parts
-from gvbsm.files.artifacts import Recipe
+from gvbsm.files.artifacts import Recipe, is_current
 from gvbsm.files.tensors import load_tensors
 from gvbsm.pipeline.context import RunContext
-from gvbsm.pipeline.real_pictures import keep_real
 from gvbsm.pipeline.selection import forgetting_events, select_pictures
+from gvbsm.stages.selection.coreset import select_random
 from gvbsm.stages.selection.curriculum import (
     FilterTraining,
     distilled_counts,
@@ -30,6 +30,8 @@ from gvbsm.stages.selection.starts import repeat_pictures
 from gvbsm.store.distilled import stream_images
 from gvbsm.store.image_set import CURRICULUM, ImageSet
 from gvbsm.store.recipes import seed_of
+
+SHOWN_CLASSES = 20  # classes of the sample of real pictures
 
 
 @dataclass(frozen=True)
@@ -57,11 +59,6 @@ class _Distilled:
 def check_curriculum(config: Config, methods: Sequence[str], data: ImageData) -> None:
     """Check that the baseline curriculum has images to begin with, and pictures to select.
 
-    Args:
-        config: The settings.
-        methods: The baselines.
-        data: The real pictures.
-
     Raises:
         ConfigError: With one clear line.
     """
@@ -83,11 +80,6 @@ def check_curriculum(config: Config, methods: Sequence[str], data: ImageData) ->
 def keep_selected(context: RunContext, image_set: ImageSet, recipe: Recipe) -> None:
     """Select real pictures, and write the set.
 
-    Args:
-        context: Data, settings and teachers of the run.
-        image_set: The set of a method that selects pictures.
-        recipe: Its recipe.
-
     Raises:
         ArtifactError: If images or teachers that it needs have not been made.
         RunError: If a training diverges.
@@ -97,7 +89,31 @@ def keep_selected(context: RunContext, image_set: ImageSet, recipe: Recipe) -> N
         _keep_curriculum(context, image_set, recipe)
         return
     index = select_pictures(context, image_set.selection, image_set.draw)
-    keep_real(image_set.images, image_set.method, recipe, index, context.data)
+    _keep_real(image_set.images, image_set.method, recipe, index, context.data)
+
+
+def sample_real(context: RunContext) -> Path:
+    """Write a random sample of real pictures of the first classes, to be shown; return its file.
+
+    It has as many pictures of a class as there are images, but at least 10 and at most 50, and not
+    more than the smallest class.
+    """
+    path, recipe, data = context.workspace.real, context.recipes.real(), context.data
+    if is_current(path, recipe):
+        return path
+    labels = data.train.labels
+    shown = min(SHOWN_CLASSES, len(data.class_names))
+    smallest = int(torch.bincount(labels)[:shown].min())
+    count = min(max(context.config.ipc, 10), 50, smallest)
+    index = select_random(labels, [count] * shown, context.runtime.generator("real"))
+    _keep_real(path, "real", recipe, index, data)
+    return path
+
+
+def _keep_real(path: Path, method: str, recipe: Recipe, index: Tensor, data: ImageData) -> None:
+    """Write training pictures, given by their indices class by class, as a set of images."""
+    parts = picture_parts(data, index)
+    stream_images(path, method, recipe, data.train.labels[index], parts, data)
 
 
 def _keep_curriculum(context: RunContext, image_set: ImageSet, recipe: Recipe) -> None:

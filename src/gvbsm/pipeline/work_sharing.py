@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from gvbsm.config import Parallel
 from gvbsm.engine.processes import ALONE, ProcessError, Processes
@@ -14,9 +14,10 @@ from gvbsm.engine.progress.shared import SharedParts
 from gvbsm.files.artifacts import check_replaceable
 from gvbsm.files.checkpoint import remove_finished
 from gvbsm.files.log_file import log_file
+from gvbsm.pipeline.artifacts import Artifact
 from gvbsm.store.workdir import Workspace, await_files
 
-Item = TypeVar("Item", int, str)
+Made = TypeVar("Made", bound=Artifact[Any])
 
 
 class Teamwork:
@@ -95,55 +96,53 @@ class Teamwork:
             if self._processes.leads:
                 check_replaceable(path)
 
-    def missing(self, items: Iterable[Item], is_made: Callable[[Item], bool]) -> list[Item]:
-        """Return the items that are not made or out of date, the same in all processes.
+    def missing(self, artifacts: Iterable[Made], is_made: Callable[[Made], bool]) -> list[Made]:
+        """Return the artifacts that are not made or out of date, the same in all processes.
 
         Process 0 alone asks, so that files that appear meanwhile do not divide the processes.
-
-        Args:
-            items: All items.
-            is_made: Whether an item is made and current.
         """
-        return self._processes.same(lambda: [item for item in items if not is_made(item)])
+        every = list(artifacts)
+        numbers = self._processes.same(
+            lambda: [number for number, artifact in enumerate(every) if not is_made(artifact)]
+        )
+        return [every[number] for number in numbers]
 
     def deal(
         self,
-        items: Sequence[Item],
+        missing: Sequence[Made],
         pieces: int,
         parallel: Parallel,
-        path_of: Callable[[Item], Path],
-        report: Callable[[Item], None],
+        report: Callable[[Made], None],
         noun: str,
-    ) -> Iterator[tuple[Item, Processes]]:
-        """Yield the networks to train here, each with the processes that train it together.
+    ) -> Iterator[tuple[Made, Processes]]:
+        """Yield the artifacts to make here, each with the processes that make it together.
 
-        When all networks are trained, wait until their files are visible to all processes.
+        When all are made, wait until they are visible to all processes.
 
         Args:
-            items: The networks that are missing, as `missing` returns them.
-            pieces: Number of all networks of the stage, missing or not.
-            parallel: `networks` gives each process networks of its own, `pictures` all of them.
-            path_of: Path of the result of a network.
-            report: Logs the result of a network; process 0 logs all.
-            noun: What the networks are: progress says `teacher 2 of 5`.
+            missing: The artifacts that are missing, as `missing` returns them.
+            pieces: Number of all artifacts of the stage, missing or not.
+            parallel: `networks` gives each process artifacts of its own, `pictures` all of them.
+            report: Logs a result; process 0 logs all.
+            noun: What is made: progress says `teacher 2 of 5`.
         """
         together = parallel == "pictures"
         team = self._processes if together else ALONE
-        trained_here = []
-        for item in items if together else self._processes.deal(items, pieces):
-            position = pieces - len(items) + items.index(item) + 1
+        made_here = []
+        for artifact in missing if together else self._processes.deal(missing, pieces):
+            position = pieces - len(missing) + missing.index(artifact) + 1
             self._title = f"{noun} {position} of {pieces}"
-            yield item, team
+            yield artifact, team
             self._title = ""
             if team.leads:
-                report(item)
-            trained_here.append(item)
-        self.meet([path_of(item) for item in items])
+                report(artifact)
+            made_here.append(artifact)
+        self.meet([artifact.path for artifact in missing])
         if self._processes.leads:
             self.workspace.absorb()
-            for item in items:
-                if item not in trained_here:
-                    report(item)
+            for artifact in missing:
+                if artifact not in made_here:
+                    report(artifact)
 
     @contextmanager
     def timed(self, name: str, team: Processes) -> Iterator[None]:

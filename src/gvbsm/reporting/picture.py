@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from gvbsm.pipeline.real_pictures import SHOWN_CLASSES
+from gvbsm.pipeline.selected_sets import SHOWN_CLASSES
 from gvbsm.store.distilled import load_images
 from gvbsm.store.workdir import Workspace
 

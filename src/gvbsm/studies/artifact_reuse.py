@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 from gvbsm.files.artifacts import (
     ArtifactError,
@@ -27,6 +27,7 @@ from gvbsm.files.artifacts import (
     remove,
     remove_all,
 )
+from gvbsm.pipeline.artifacts import Artifact
 from gvbsm.store.label_store import FOLDER, OTHER_FOLDERS
 from gvbsm.store.workdir import Workspace
 
@@ -47,22 +48,9 @@ PATTERNS = (
 WHOLE_FOLDERS = ("synthesis", FOLDER, *OTHER_FOLDERS.values())
 
 
-class Artifact(NamedTuple):
-    """An artifact that a run needs.
-
-    Attributes:
-        path: The file that is written last, when the artifact is complete.
-        recipe: Settings and inputs that determine it.
-        clock: Name of its time in `seconds.json`.
-    """
-
-    path: Path
-    recipe: Recipe
-    clock: str
-
-    def exists(self) -> bool:
-        """Whether it is complete and has this recipe."""
-        return _recipe_of(self.path) == self.recipe
+def exists(artifact: Artifact[Any]) -> bool:
+    """Whether an artifact is complete and has its recipe."""
+    return _recipe_of(artifact.path) == artifact.recipe
 
 
 class Library:
@@ -80,19 +68,15 @@ class Library:
                 if not is_partial(path) and (recipe := _recipe_of(path)):
                     self._paths.setdefault(fingerprint(recipe), path)
 
-    def add(self, artifacts: Iterable[Artifact]) -> None:
+    def add(self, artifacts: Iterable[Artifact[Any]]) -> None:
         """Add the complete artifacts of a work directory."""
         for artifact in artifacts:
             key = fingerprint(artifact.recipe)
-            if key not in self._paths and artifact.exists():
+            if key not in self._paths and exists(artifact):
                 self._paths[key] = artifact.path
 
-    def link(self, workspace: Workspace, artifacts: Iterable[Artifact]) -> int:
+    def link(self, workspace: Workspace, artifacts: Iterable[Artifact[Any]]) -> int:
         """Link missing artifacts from other work directories, and copy their times.
-
-        Args:
-            workspace: The work directory that needs the artifacts.
-            artifacts: The artifacts that it needs.
 
         Returns:
             Number of linked artifacts.
@@ -100,7 +84,7 @@ class Library:
         linked = 0
         for artifact in artifacts:
             source = self._paths.get(fingerprint(artifact.recipe))
-            if source is None or source == artifact.path or artifact.exists():
+            if source is None or source == artifact.path or exists(artifact):
                 continue
             if _recipe_of(source) != artifact.recipe or not is_ours(source):
                 continue  # removed or damaged since it was added: computed again here

@@ -21,14 +21,13 @@ from gvbsm.config import Config, ConfigError, DataConfig
 from gvbsm.config.build import settings_with_effect, to_dict
 from gvbsm.config.paths import user_path
 from gvbsm.config.provenance import UNKNOWN, Origin, origin_of
-from gvbsm.config.settled import corruption_kinds, matched_teachers
 from gvbsm.data.datasets import ImageData
 from gvbsm.engine.device import runtime_for
 from gvbsm.engine.processes import join
 from gvbsm.engine.torch_defaults import torch_defaults
 from gvbsm.files.artifacts import fingerprint, read_json, write_json
 from gvbsm.files.schema import Results, checked_header, checked_json
-from gvbsm.pipeline.evaluated_sets import evaluated_sets, needed_teachers
+from gvbsm.pipeline.evaluated_sets import evaluated_sets
 from gvbsm.pipeline.preflight import check_feasible, load_data
 from gvbsm.pipeline.results import spread
 from gvbsm.pipeline.run import Run
@@ -36,7 +35,7 @@ from gvbsm.store.distilled import stored_bytes
 from gvbsm.store.image_set import ImageSet
 from gvbsm.store.recipes import Recipes
 from gvbsm.store.workdir import Workspace
-from gvbsm.studies.artifact_reuse import Artifact, Library
+from gvbsm.studies.artifact_reuse import Library, exists
 from gvbsm.studies.definition import Point, Study, SweepPlan, read_sweep_plan
 from gvbsm.studies.table import merge_shared_baselines, write_csv
 
@@ -235,7 +234,7 @@ class _PointRun:
 
     def __init__(self, run: Run) -> None:
         self.run = run
-        self.artifacts = list(self._artifacts())
+        self.artifacts = list(run.context.artifacts.all(run.evaluated_sets))
         self.results: dict[str, Any] = {}
 
     def finish(self) -> None:
@@ -247,7 +246,7 @@ class _PointRun:
         """The results with their versions if all stages are done, else None."""
         path = self.run.workspace.results
         tests = [item for item in self.artifacts if item.clock.startswith(("evaluation/", "full/"))]
-        if not path.is_file() or not all(item.exists() for item in tests):
+        if not path.is_file() or not all(map(exists, tests)):
             return None
         results = checked_json(Results, path)
         students = [row for row in results["rows"] if row["method"] != "teacher"]
@@ -259,57 +258,6 @@ class _PointRun:
             and teachers == (len(self.run.config.squeeze.backbones) if has_teachers else 0)
         )
         return results if is_complete else None
-
-    def _artifacts(self) -> Iterator[Artifact]:
-        """All artifacts of the run, in the order in which they are computed."""
-        config, recipes, workspace = self.run.config, self.run.recipes, self.run.workspace
-        image_sets = [image_set for image_set, _ in self.run.evaluated_sets]
-        for name in needed_teachers(config, image_sets):
-            yield Artifact(workspace.teacher(name), recipes.teacher(name), f"squeeze/{name}")
-        if any(image_set.needs_statistics for image_set in image_sets):
-            for name in matched_teachers(config):
-                yield Artifact(workspace.statistics(name), recipes.statistics(name), "statistics")
-        if any(image_set.needs_difficulty for image_set in image_sets):
-            yield Artifact(workspace.difficulty, recipes.difficulty(), "difficulty")
-        if any(image_set.needs_forgetting for image_set in image_sets):
-            path = workspace.forgetting(recipes.coreset_backbone)
-            yield Artifact(path, recipes.forgetting(), "forgetting")
-        yield from self._corrupted()
-        for image_set, seeds in self.run.evaluated_sets:
-            method, images = image_set.method, image_set.images
-            yield Artifact(images, recipes.images(image_set), f"synthesis/{method}")
-            for store in image_set.label_stores:
-                index = store.labels / "index.json"
-                yield Artifact(index, recipes.labels(store), f"labels/{store.label_name}")
-            for student in image_set.config.evaluation.students:
-                for seed in seeds:
-                    recipe = recipes.student(image_set, student, seed)
-                    clock = f"evaluation/{method}/{student}/{seed}"
-                    yield Artifact(image_set.result(student, seed), recipe, clock)
-
-        yield from self._full_data()
-
-    def _corrupted(self) -> Iterator[Artifact]:
-        """Corrupted test pictures, unless a folder has them; the teachers' tests."""
-        config, recipes, workspace = self.run.config, self.run.recipes, self.run.workspace
-        section = config.evaluation.corruptions
-        kinds = corruption_kinds(section)
-        for kind in kinds if section.folder is None else ():
-            path, recipe = workspace.corrupted(kind), recipes.corrupted(kind)
-            yield Artifact(path, recipe, f"corruptions/{kind}")
-        if kinds and "teacher" in config.baselines.methods:
-            for name in config.squeeze.backbones:
-                path, recipe = workspace.tested_teacher(name), recipes.tested_teacher(name)
-                yield Artifact(path, recipe, f"corruptions/teacher/{name}")
-
-    def _full_data(self) -> Iterator[Artifact]:
-        """The students trained on all real pictures, if they are a baseline."""
-        config, recipes, workspace = self.run.config, self.run.recipes, self.run.workspace
-        if "full" in config.baselines.methods:
-            for student in config.evaluation.students:
-                for seed in range(config.evaluation.seeds):
-                    path, recipe = workspace.full(student, seed), recipes.full(student, seed)
-                    yield Artifact(path, recipe, f"full/{student}/{seed}")
 
     def recipe(self, method: str, student: str) -> str:
         """Hash of everything that the results of a method's students depend on."""

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from gvbsm.backbones.cost import multiply_adds
 from gvbsm.config import Config, ConfigError
 from gvbsm.config.errors import first_line
-from gvbsm.config.settled import corruption_kinds, matched_teachers
 from gvbsm.data.datasets import ImageData
 from gvbsm.data.epochs import settle
 from gvbsm.engine.device import Runtime, runtime_for
 from gvbsm.engine.forms import Forms
 from gvbsm.files.artifacts import is_current
-from gvbsm.files.schema import current_history
+from gvbsm.pipeline.artifacts import Artifact, Artifacts
 from gvbsm.pipeline.evaluated_sets import EvaluatedSet, evaluated_sets
 from gvbsm.pipeline.forms.choice import PASSES, choose_forms, coming_trials
 from gvbsm.pipeline.planning.costs import MeasuredCosts
@@ -27,7 +27,6 @@ from gvbsm.pipeline.planning.timing_task import TimingTask
 from gvbsm.pipeline.preflight import check_feasible, load_data
 from gvbsm.pipeline.workload import workload
 from gvbsm.store.distilled import is_whole
-from gvbsm.store.image_set import FOREIGN
 from gvbsm.store.recipes import Recipes
 from gvbsm.store.workdir import Workspace
 
@@ -82,25 +81,14 @@ def in_raced_forms(
 ) -> Runtime:
     """Return the runtime with the forms in which a run's networks compute; see `choose_forms`.
 
-    Args:
-        config: The settings, settled.
-        sets: What the run evaluates.
-        data: The real pictures.
-        runtime: Device, and the form of all work that is too short for a race.
-        workdir: The work directory; forms that it has chosen are taken, new ones are not kept.
+    Forms that the work directory has chosen are taken; new ones are not kept.
     """
     table = choose_forms(config, sets, data, runtime, workdir / "forms.json", keep=False)
     return replace(runtime, forms=Forms(table))
 
 
 def measured_costs(config: Config, data: ImageData, runtime: Runtime) -> MeasuredCosts:
-    """Return the costs of a run on this machine.
-
-    Args:
-        config: The settings.
-        data: The real pictures.
-        runtime: Device and forms of the run.
-    """
+    """Return the costs of a run on this machine."""
     return MeasuredCosts(TimingTask(data, runtime, runtime.workers(config.data.workers)))
 
 
@@ -113,14 +101,6 @@ def plan_begun(
     workspace: Workspace,
 ) -> Plan | None:
     """Plan what is left of a run that has begun; None if it is short, or not in process 0.
-
-    Args:
-        config: The settings, settled.
-        sets: What the run evaluates.
-        data: The real pictures.
-        runtime: Device, forms and processes of the run.
-        recipes: The run's recipes.
-        workspace: The work directory.
 
     Raises:
         ConfigError: If the user's loss term fails, which the run would meet after its teachers.
@@ -164,48 +144,15 @@ def made_parts(
         ArtifactError: If a file is damaged, or of another program.
     """
     is_made: dict[str, bool] = {}
-    for key, current in _parts(config, sets, recipes, workspace):
-        is_made[key] = is_made.get(key, True) and current
+    for artifact in Artifacts(config, recipes, workspace).all(sets):
+        is_made[artifact.clock] = _is_made(artifact) and is_made.get(artifact.clock, True)
     return {key for key, made in is_made.items() if made}
 
 
-def _parts(
-    config: Config, sets: Sequence[EvaluatedSet], recipes: Recipes, workspace: Workspace
-) -> Iterator[tuple[str, bool]]:
-    """Yield the key of each part, and whether it is current; a key may come several times."""
-    for name in config.squeeze.backbones:
-        yield f"squeeze/{name}", is_current(workspace.teacher(name), recipes.teacher(name))
-    yield from _corrupted_parts(config, recipes, workspace)
-    for name in matched_teachers(config):
-        yield "statistics", is_current(workspace.statistics(name), recipes.statistics(name))
-    forgetting = workspace.forgetting(recipes.coreset_backbone)
-    yield "forgetting", is_current(forgetting, recipes.forgetting())
-    for image_set, seeds in sets:
-        if image_set.selection == FOREIGN and not image_set.images.is_file():
-            continue  # the run copies it first, and makes its labels and students anew
-        images = recipes.images(image_set)
-        yield f"synthesis/{image_set.method}", is_current(image_set.images, images)
-        for labeled in image_set.label_stores:
-            whole = is_whole(labeled.labels, recipes.labels(labeled))
-            yield f"labels/{labeled.label_name}", whole
-        for student in image_set.config.evaluation.students:
-            for seed in seeds:
-                recipe = recipes.student(image_set, student, seed)
-                history = current_history(image_set.result(student, seed), recipe)
-                yield f"evaluation/{image_set.method}/{student}/{seed}", history is not None
-    for student in config.evaluation.students:
-        for seed in range(config.evaluation.seeds):
-            path, recipe = workspace.full(student, seed), recipes.full(student, seed)
-            yield f"full/{student}/{seed}", current_history(path, recipe) is not None
-
-
-def _corrupted_parts(
-    config: Config, recipes: Recipes, workspace: Workspace
-) -> Iterator[tuple[str, bool]]:
-    """Yield the parts of the tests on corrupted pictures, as `_parts` does."""
-    for kind in corruption_kinds(config.evaluation.corruptions):
-        copies = workspace.corrupted(kind)
-        yield f"corruptions/{kind}", is_current(copies, recipes.corrupted(kind))
-    for name in config.squeeze.backbones:
-        history = current_history(workspace.tested_teacher(name), recipes.tested_teacher(name))
-        yield f"corruptions/teacher/{name}", history is not None
+def _is_made(artifact: Artifact[Any]) -> bool:
+    """Whether an artifact is complete and current."""
+    if artifact.path.name == "index.json":
+        return is_whole(artifact.path.parent, artifact.recipe)
+    if artifact.path.suffix == ".json":
+        return artifact.is_tested()
+    return is_current(artifact.path, artifact.recipe)

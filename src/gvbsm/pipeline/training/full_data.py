@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
-from pathlib import Path
 
 from gvbsm.files.artifacts import read_json
-from gvbsm.files.schema import current_history
+from gvbsm.pipeline.artifacts import Artifact
 from gvbsm.pipeline.context import RunContext
 from gvbsm.pipeline.training.corruptions import corrupted_copies
 from gvbsm.stages.full_data import train_on_everything
@@ -24,35 +23,25 @@ def train_full(context: RunContext) -> None:
     Raises:
         RunError: If a training diverges.
     """
-    config, recipes = context.config, context.recipes
-    students = [
-        (name, index)
-        for name in config.evaluation.students
-        for index in range(config.evaluation.seeds)
-    ]
-
-    def path_of(number: int) -> Path:
-        return context.workspace.full(*students[number])
-
-    def is_tested(number: int) -> bool:
-        return current_history(path_of(number), recipes.full(*students[number])) is not None
-
-    def log_accuracy(number: int) -> None:
-        name, index = students[number]
-        top1 = read_json(path_of(number))["top1"][-1]
-        log.info("full, %s, seed %d: %.1f %%", name, index, top1)
-
-    missing = context.team.missing(range(len(students)), is_tested)
+    config = context.config
+    students = context.artifacts.full()
+    missing = context.team.missing(students, Artifact.is_tested)
     if not missing:
         return
+
+    def log_accuracy(student: Artifact[tuple[str, int]]) -> None:
+        name, index = student.of
+        top1 = read_json(student.path)["top1"][-1]
+        log.info("full, %s, seed %d: %.1f %%", name, index, top1)
+
     copies, workers = corrupted_copies(context), context.workers
     runtime = replace(context.runtime, seed=seed_of(config, "squeeze"))
-    for number, team in context.team.deal(
-        missing, len(students), config.evaluation.parallel, path_of, log_accuracy, "student"
+    for student, team in context.team.deal(
+        missing, len(students), config.evaluation.parallel, log_accuracy, "student"
     ):
-        name, index = students[number]
+        name, index = student.of
         task = PictureTraining(f"full-{index}", name, full_training(config), workers)
-        with context.team.timed(f"full/{name}/{index}", team):
-            form, recipe = runtime.of(name, "training"), recipes.full(name, index)
+        with context.team.timed(student.clock, team):
+            form = runtime.of(name, "training")
             judge = Judge(context.data, form, workers, team, copies)
-            train_on_everything(task, judge, form, path_of(number), recipe)
+            train_on_everything(task, judge, form, student.path, student.recipe)
