@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from gvbsm.cli.budget import within_budget
-from gvbsm.cli.parsing import parse_run, start_log
+from gvbsm.cli.parsing import Parsed, parse_run, start_log
 from gvbsm.cli.starting import Others
 from gvbsm.config.provenance import Origin
 from gvbsm.engine.launch import read_launch
