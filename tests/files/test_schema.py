@@ -276,6 +276,7 @@ WHOLE = {
                 "top1": SCORE,
                 "image_bytes": None,
                 "label_bytes": 1,
+                "seconds_per_iteration": None,
                 "seconds": None,
                 "synthesis_seconds": 1.0,
             }
