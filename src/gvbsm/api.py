@@ -52,7 +52,7 @@ def run(
     Args:
         config: Settings, the name of a preset, the path of a folder or .npz file of pictures, or a
             nested mapping of settings, whose entry `preset` names one that it is laid over. None
-            takes `folder` at the pictures' own size.
+            takes `own`, whose settings fit into a budget.
         workdir: The work directory; artifacts in it that match the settings are not made again.
             None is `runs/PRESET`, as on the command line, or `runs/DATA` for other settings.
         quiet: No progress bars.
@@ -60,8 +60,8 @@ def run(
             `(X, y, X_test, y_test)`, a map-style Dataset of (image, label), or
             `{"train": ..., "test": ...}` of these. Without test pictures a share of each class is
             held out. A mapping of settings is the section `data`.
-        budget: Time that the run may take, such as "30m": settings are chosen to fit. For a path,
-            None is 30 minutes on a CPU and an hour on a GPU.
+        budget: Time that the run may take, such as "30m": settings are chosen to fit. For a path
+            or `data` alone, None is 30 minutes on a CPU and an hour on a GPU.
         origin: Where the settings came from, kept with the results; None takes a preset's name.
         changes: Settings that are laid over `config`: `ipc=1`, `synthesis={"iterations": 300}` or
             `**{"synthesis.iterations": 300}`.
@@ -71,7 +71,8 @@ def run(
     """
     call = _read_call(config, workdir, data, changes)
     known = origin or _origin(call.preset, call.settings)
-    current = Run(call.within(budget), call.workdir, quiet, call.pictures, known)
+    settings = call.within(budget)
+    current = Run(settings, call.workdir, quiet, call.images(settings), known)
     import_sets(current, load)
     results = current.all_stages()
     if current.processes.leads:
@@ -110,7 +111,8 @@ def plan(
         ConfigError, DataError, ArtifactError, RunError: As `run`, before it begins.
     """
     call = _read_call(config, workdir, data, changes)
-    return plan_here(call.within(budget, keep=False), call.workdir, call.pictures, quiet)
+    settings = call.within(budget, keep=False)
+    return plan_here(settings, call.workdir, call.images(settings), quiet)
 
 
 def build_backbone(
@@ -185,7 +187,7 @@ class _Call(NamedTuple):
 
     settings: Config
     workdir: Path
-    pictures: ImageData | None
+    pictures: InMemory | None
     preset: str | None
     changed: Sequence[str]
 
@@ -193,10 +195,17 @@ class _Call(NamedTuple):
         """Return the settings, fitted into the budget if there is one (`settle_budget`)."""
         if budget is None and self.preset != PRESET:
             return self.settings
-        if self.preset is None or self.pictures is not None:
+        if self.preset is None:
             raise ConfigError("a budget needs a preset, or the path of a folder or .npz file")
         request = make_request(self.preset, self.settings, self.changed, budget)
-        return settle_budget(self.settings, request, self.workdir, ProcessPlan(), keep)
+        alone = ProcessPlan()
+        return settle_budget(self.settings, request, self.workdir, alone, keep, self.pictures)
+
+    def images(self, settings: Config) -> ImageData | None:
+        """Read the pictures from Python as `within` has settled; None are those of the settings."""
+        if self.pictures is None:
+            return None
+        return read_dataset(settings.data, pictures=self.pictures)
 
 
 def _read_call(
@@ -216,8 +225,7 @@ def _read_call(
         preset = PRESET
     settings = as_config(base, changes)
     usual = usual or usual_workdir(preset if preset and config is not None else settings.data.name)
-    read = None if pictures is None else read_dataset(settings.data, pictures=pictures)
-    return _Call(settings, user_path(workdir or usual), read, preset, changed)
+    return _Call(settings, user_path(workdir or usual), pictures, preset, changed)
 
 
 def _with_pictures(
@@ -237,10 +245,8 @@ def _with_pictures(
         if config is None:
             raise ConfigError("name a preset, as in gvbsm.run('digits'), or pass data")
         return config, changes, None
-    pictures = {"data.name": MEMORY, "data.root": None}
-    if config is None:
-        config, pictures = "folder", {**pictures, "data.image_size": None}
-    return config, {**pictures, **changes}, InMemory.of(data)
+    given = {"data.name": MEMORY, "data.root": None, **changes}
+    return PRESET if config is None else config, given, InMemory.of(data)
 
 
 def _is_section(data: Any) -> bool:

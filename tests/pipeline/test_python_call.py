@@ -83,13 +83,12 @@ def test_settings_with_changes(called):
     assert called({"data": {"name": "cifar10"}})[0].data.name == "cifar10"
 
 
-def test_pictures_without_a_preset_keep_their_size(called):
-    config, workdir, _, data, _ = called(data=(X, Y), ipc=2)
-    assert (config.data.name, config.ipc, data.image_size, len(data.train)) == ("memory", 2, 8, 10)
-    assert str(workdir) == "runs/memory"
+def test_pictures_in_settings_keep_their_size(called):
     for given in ({"data": (X, Y)}, {"data": {"train": (X, Y), "test": (X[:4], Y[:4])}}):
-        assert called(given)[3].image_size == 8
-    assert len(called(data=(X, Y), **{"data.val_fraction": 0.5})[3].test) == 6
+        config, workdir, _, data, _ = called({**given, "ipc": 2})
+        assert (config.data.name, config.ipc, data.image_size) == ("memory", 2, 8)
+        assert str(workdir) == "runs/memory"
+    assert len(called({"data": (X, Y), "data.val_fraction": 0.5})[3].test) == 6
 
 
 def test_pictures_with_a_preset_get_its_size(called):
@@ -151,9 +150,32 @@ def test_a_path_of_pictures_gets_settings_that_fit_the_budget(called, quick_choi
     assert called("mine.npz", budget="5m", ipc=2, **given)[0] == config  # kept in runs/mine
 
 
+def test_pictures_alone_get_settings_that_fit_the_budget(called, quick_choice):
+    config, workdir, _, data, origin = called(data=(X, Y), budget="5m", ipc=2)
+    assert (config.data.name, config.ipc, config.data.image_size) == ("memory", 2, 8)
+    assert (data.image_size, len(data.train), str(workdir)) == (8, 10, "runs/memory")
+    assert (origin.preset, config.synthesis.init) == ("own", "herding")
+    assert 0.8 * 270 < config.labels.epochs <= 270  # 90 % of the budget, at a second an epoch
+    assert called(data=(X, Y), budget="5m", ipc=2)[0] == config  # kept in runs/memory
+
+
+def test_pictures_alone_have_the_usual_budget(called, quick_choice, monkeypatch):
+    monkeypatch.setitem(choice.BUDGETS, "cpu", 200.0)
+    assert called(data=(X, Y), ipc=2)[0].labels.epochs <= 180
+
+
+def test_pictures_alone_are_resized_to_the_side_that_is_chosen(called, quick_choice):
+    large = np.random.default_rng(0).integers(0, 256, (12, 80, 80, 3), dtype=np.uint8)
+    config, _, _, data, _ = called(data=(large, Y), budget="5m", ipc=2)
+    assert config.data.image_size == data.image_size == 32
+    config, _, _, data, _ = called(data=(large, Y), budget="5m", ipc=2, **{"data.image_size": 16})
+    assert config.data.image_size == data.image_size == 16
+
+
 def test_a_budget_makes_any_preset_smaller(called, quick_choice):
-    config = called("digits", budget="100s")[0]
-    assert config.labels.epochs <= 90 < as_config("digits").labels.epochs
+    for pictures in ({}, {"data": (X, Y), "workdir": "runs/arrays"}):
+        config = called("digits", budget="100s", **pictures)[0]
+        assert config.labels.epochs <= 90 < as_config("digits").labels.epochs
 
 
 def test_a_budget_keeps_what_a_mapping_lays_over_its_preset(called, quick_choice):
@@ -185,7 +207,7 @@ def test_settings_are_chosen_again_when_their_file_has_changed(called, quick_cho
         assert called(str(file), budget="100s")[0].ipc == ipc
 
 
-@pytest.mark.parametrize("named", [{"data": (X, Y)}, {"config": {"data.name": "digits"}}])
+@pytest.mark.parametrize("named", [{"data": (X, Y)}, {"data.name": "digits"}])
 def test_a_budget_needs_a_preset_or_a_path(named, quick_choice):
     with pytest.raises(ConfigError, match="a budget needs a preset, or the path of a folder"):
-        gvbsm.run(budget="5m", **named)
+        gvbsm.run(named, budget="5m")

@@ -317,8 +317,12 @@ def is_kept(config: DataConfig, pictures: int, channels: int, size: int) -> bool
 
 
 @torch_defaults()
-def survey_dataset(config: DataConfig) -> ImageData:
+def survey_dataset(config: DataConfig, pictures: InMemory | None = None) -> ImageData:
     """List a data set without decoding its files: classes, pictures, side and channels.
+
+    Args:
+        config: The settings.
+        pictures: Pictures from Python code, as for `read_dataset`.
 
     Returns:
         As `read_dataset`, with pictures of any size, with a fingerprint only if they are files, and
@@ -327,7 +331,7 @@ def survey_dataset(config: DataConfig) -> ImageData:
     Raises:
         DataError: If the data is not as described.
     """
-    spec, raw, _, root = _open(config, cache_folder())
+    spec, raw, _, root = _open(config, cache_folder(), pictures=pictures)
     size, channels = _size(config, spec, raw)
     plain = Normalization((0.5,) * channels, (0.5,) * channels)
     splits, fingerprint = (raw.train, raw.test), ""

@@ -19,6 +19,7 @@ from gvbsm.config.keys import nested
 from gvbsm.data.datasets import ImageData, survey_dataset
 from gvbsm.data.epochs import settle
 from gvbsm.data.pictures import DataError
+from gvbsm.data.sources.memory import InMemory
 from gvbsm.engine.device import Runtime, runtime_for
 from gvbsm.engine.progress.spelling import spell_count, spell_duration
 from gvbsm.pipeline.budget import rules
@@ -36,7 +37,11 @@ BUDGETS = {"cpu": 1800.0, "cuda": 3600.0}  # seconds of a run for which none is 
 
 
 def choose_settings(
-    config: Config, request: Request, processes: ProcessPlan, workdir: Path
+    config: Config,
+    request: Request,
+    processes: ProcessPlan,
+    workdir: Path,
+    pictures: InMemory | None = None,
 ) -> tuple[Config, dict[str, Any]]:
     """Return settings that fit into the budget, and what was found out about the pictures.
 
@@ -45,6 +50,7 @@ def choose_settings(
         request: The budget, and what stays as it is.
         processes: The processes of the run.
         workdir: The work directory.
+        pictures: Pictures from Python code, in place of those that the settings name.
 
     Raises:
         ConfigError: If even the cheapest run takes longer, or if no run could succeed.
@@ -53,7 +59,7 @@ def choose_settings(
     check_places(config)
     threads = config.threads or processes.threads
     runtime = runtime_for(replace(config, threads=threads), quiet=True)
-    data = survey_dataset(config.data)
+    data = survey_dataset(config.data, pictures)
     predict, device = Prediction(data, runtime, processes, workdir), runtime.device.type
     if request.preset == PRESET:
         facts = rules.DataFacts(len(data.class_names), len(data.train), data.image_size)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gvbsm.config import Config, ConfigError
 from gvbsm.engine.launch import read_launch
@@ -14,11 +15,19 @@ from gvbsm.pipeline.budget.record import check_keepable, keep_settings, recorded
 from gvbsm.pipeline.budget.request import Request
 from gvbsm.pipeline.planning.process_plan import ProcessPlan
 
+if TYPE_CHECKING:
+    from gvbsm.data.sources.memory import InMemory
+
 log = logging.getLogger("gvbsm")
 
 
 def settle_budget(
-    config: Config, request: Request, workdir: Path, processes: ProcessPlan, keep: bool = True
+    config: Config,
+    request: Request,
+    workdir: Path,
+    processes: ProcessPlan,
+    keep: bool = True,
+    pictures: InMemory | None = None,
 ) -> Config:
     """Return settings that fit into the budget.
 
@@ -28,6 +37,7 @@ def settle_budget(
         workdir: The work directory.
         processes: The processes in which the run will compute.
         keep: Keep new settings in the work directory, so that they are chosen only once.
+        pictures: Pictures from Python code, in place of those that the settings name.
 
     Raises:
         ConfigError: If no run fits into the budget, or a launcher has started several processes.
@@ -47,7 +57,7 @@ def settle_budget(
     from gvbsm.pipeline.budget.choice import choose_settings
 
     with torch_defaults():
-        chosen, facts = choose_settings(config, request, processes, workdir)
+        chosen, facts = choose_settings(config, request, processes, workdir, pictures)
     if keep:
         # The same command may have been given twice, and the other one have chosen before.
         if (recorded := recorded_settings(config, request, workdir)) is not None:
