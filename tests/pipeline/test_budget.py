@@ -83,10 +83,22 @@ def test_more_images_per_class_mean_more_training_of_the_teacher_that_labels_alo
     assert (most.squeeze.epochs, squeeze_of(most.squeeze, "airbench").epochs) == (19, 2)
 
 
-@pytest.mark.parametrize(("ipc", "epochs"), [(1, 16), (2, 28), (10, 100)])
-def test_teachers_see_few_pictures_less_often_than_they_have_time_for(ipc, epochs):
-    config = own(FACTS._replace(pictures=1000), 32, 1.0, ipc)
-    assert (config.squeeze.epochs, squeeze_of(config.squeeze, "airbench").epochs) == (epochs, 8)
+@pytest.mark.parametrize(
+    ("pictures", "ipc", "epochs"),
+    [
+        (1000, 1, (8, 16)),
+        (1000, 2, (8, 28)),
+        (1000, 10, (8, 100)),
+        (2000, 1, (6, 12)),  # 24,000 pictures
+        (8000, 1, (4, 8)),
+        (8000, 2, (8, 17)),
+        (8000, 10, (8, 100)),
+    ],
+)
+def test_teachers_see_pictures_less_often_than_they_have_time_for(pictures, ipc, epochs):
+    config = own(FACTS._replace(pictures=pictures), 32, 1.0, ipc)
+    airbench = squeeze_of(config.squeeze, "airbench")
+    assert (airbench.epochs, config.squeeze.epochs) == epochs
 
 
 @pytest.mark.parametrize(

@@ -48,12 +48,15 @@ class Span(NamedTuple):
 
 
 TEACHER_PICTURES = Span(10_000, 150_000)  # that a teacher is trained on, with repeats
-TEACHER_EPOCHS = Span(2, 16)  # within which the number of epochs stays
 MATCHED_SHARE = 1 / 2  # of these pictures for the teacher that is matched and does not label
 IPC_POWER = 0.8  # the teacher that labels sees ipc ** IPC_POWER times as many pictures
 MOST_GROWTH = 10.0  # at the most
 MOST_PICTURES = 1_000_000  # that it sees in all, with repeats
-MOST_EPOCHS = 100  # of it, where it sees more pictures
+LEAST_EPOCHS = 2  # of a teacher
+MOST_EPOCHS = Span(8, 100)  # of the teacher that labels: for 1 image per class, and from 10 on
+MOST_OF_FEW = Span(16, 100)  # the same where pictures are so few that it would see fewer than
+ENOUGH_PICTURES = 24_000  # with repeats, for 1 image per class
+MOST_MATCHED = 8  # epochs of the teacher that is matched and does not label, at the most
 ITERATIONS = Span(75, 600)
 LABEL_EPOCHS = Span(100, 1000)
 LEAST_STEPS = Span(400, 2500)  # of a student: a set of few images gets more epochs
@@ -101,8 +104,10 @@ def recipe(
     convnet += _depth(side)
     growth = min(ipc**IPC_POWER, MOST_GROWTH)
     pictures = TEACHER_PICTURES.at(effort)
-    labeling = _epochs(min(pictures * growth, MOST_PICTURES), facts, growth)
-    matching = max(1, round(MATCHED_SHARE * _epochs(pictures, facts)))
+    most = _most_epochs(facts, ipc, growth)
+    labeling = _within(min(pictures * growth, MOST_PICTURES) / facts.pictures, LEAST_EPOCHS, most)
+    matching = MATCHED_SHARE * _within(pictures / facts.pictures, LEAST_EPOCHS, most)
+    matching = max(1, round(min(matching, MOST_MATCHED)))
     is_photo = facts.mirror and side > SMALL_SIDE
     least_crop = 0.08 if is_photo else 0.5  # of the area: half a digit is another digit
     epochs = given.get("labels.epochs") or round(LABEL_EPOCHS.at(effort))
@@ -133,16 +138,15 @@ def recipe(
     return nested(chosen)
 
 
-def _epochs(pictures: float, facts: DataFacts, growth: float = 1.0) -> float:
-    """Return the epochs in which a teacher sees a number of pictures, within their bounds.
+def _most_epochs(facts: DataFacts, ipc: int, growth: float) -> float:
+    """Return the epochs at which the teacher that labels ends, however much time there is."""
+    share = min(math.log10(ipc), 1.0)
+    enough = ENOUGH_PICTURES * growth / facts.pictures
+    return _within(enough, MOST_EPOCHS.at(share), MOST_OF_FEW.at(share))
 
-    Args:
-        pictures: Number of pictures, with repeats.
-        facts: The pictures that there are.
-        growth: How many times as many epochs as for one image per class are allowed at the most.
-    """
-    most = min(TEACHER_EPOCHS.most * growth, MOST_EPOCHS)
-    return min(max(pictures / facts.pictures, TEACHER_EPOCHS.least), most)
+
+def _within(value: float, least: float, most: float) -> float:
+    return min(max(value, least), most)
 
 
 def _depth(side: int) -> str:
