@@ -4,6 +4,7 @@ All but three tests call `main` in this process; a fault must never show a trace
 """
 
 import importlib.metadata
+import json
 import logging
 import os
 import re
@@ -363,6 +364,22 @@ def test_a_fault_of_the_command_is_one_line(fault, tmp_path, monkeypatch, argv, 
     assert code == 2
     assert re.search(words, line)
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["run", "digits", "--ipcs", "2"],
+        ["run", "digits", "--ipc", "two"],
+        ["plan", "digit"],
+        ["sweep", "table1-alpha", "digits", "--synthesis.alpha", "high"],
+    ],
+)
+def test_a_fault_of_an_option_is_a_json_object_if_the_log_is(capsys, monkeypatch, argv):
+    monkeypatch.setattr(logging.root, "handlers", [])  # else commands leave pytest's as they are
+    assert main([*argv, "--log-format", "json"]) == 2
+    line = json.loads(capsys.readouterr().err)
+    assert (line["level"], line["message"][:7]) == ("error", "gvbsm: ")
 
 
 @pytest.mark.parametrize(

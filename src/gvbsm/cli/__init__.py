@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from gvbsm._version import __version__
 from gvbsm.cli.exchange import collect_verb, export_verb, merge_verb, train_verb
 from gvbsm.cli.help import VERBS
+from gvbsm.cli.parsing import last_value, start_log
 from gvbsm.cli.planning import plan_verb
 from gvbsm.cli.reading import list_verb, report_verb, show_verb
 from gvbsm.cli.settings import settings_verb
@@ -217,6 +218,8 @@ def _overview() -> str:
 
 
 def _dispatch(verb: str, argv: list[str], others: Others) -> int:
+    if last_value(argv, "--log-format") == "json":  # faults of other options, too
+        start_log(quiet=True, style="json")
     if verb not in VERBS:
         hint = closest(verb, VERBS)
         raise ConfigError(f"there is no verb {verb!r}; {hint}verbs: {', '.join(VERBS)}")

@@ -163,15 +163,20 @@ def parse_run(verb: str, argv: list[str]) -> Parsed | None:
 
 def given_ipc(argv: list[str]) -> int | None:
     """Images per class by the last `--ipc`; None if there is none, or it is not a number."""
+    try:
+        return int(last_value(argv, "--ipc"))
+    except ValueError:
+        return None
+
+
+def last_value(argv: list[str], option: str) -> str:
+    """What an option has where it stands last; empty if it does not stand there."""
     text = ""
     for argument, following in itertools.zip_longest(argv, argv[1:], fillvalue=""):
         name, equals, value = argument.partition("=")
-        if name == "--ipc":
+        if name == option:
             text = value if equals else following
-    try:
-        return int(text)
-    except ValueError:
-        return None
+    return text
 
 
 def _add_options(parser: ArgumentParser, verb: str) -> None:
