@@ -34,6 +34,12 @@ def test_the_account_of_a_folder(tmp_path):
     ]
 
 
+def test_classes_of_one_size_have_one_number(tmp_path):
+    root = draw_classes(tmp_path / "a", {"cat": 5, "dog": 5})
+    lines = load_dataset("folder", root, cache_dir=tmp_path).reading.lines()
+    assert lines[0].startswith("train: 8 pictures of 2 classes, 4 in each (files in all")
+
+
 def test_many_names_are_counted_and_a_few_are_named():
     findings = Findings()
     findings.leave_out("why", *range(1000))

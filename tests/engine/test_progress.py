@@ -61,6 +61,12 @@ def test_steps_of_an_earlier_run_do_not_count_as_fast_ones(clock, caplog):
     )
 
 
+def test_a_slow_step_has_its_article(clock, caplog):
+    with caplog.at_level(logging.INFO, "gvbsm"):
+        work(clock, steps=3, seconds=61, unit="item")
+    assert "61 s an item" in lines(caplog)[0]
+
+
 def test_a_first_step_that_compiles_tells_no_time(clock, caplog):
     with caplog.at_level(logging.INFO, "gvbsm"), bars.Lines(clock, total=500, desc="s") as bar:
         for seconds in (25, *[0.5] * 30):

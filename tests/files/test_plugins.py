@@ -61,7 +61,7 @@ def test_a_module_counts_with_the_file_that_defines_the_attribute(tmp_path, monk
         ("parts.py:", r"should be module:attribute or path/to/file\.py:attribute"),
         (":one", r"should be module:attribute"),
         ("parts.py:two", r"there is no two; it has Path, one"),
-        ("parts.py:number", r"is a int: expected a class or a function"),
+        ("parts.py:number", r"is an int: expected a class or a function"),
         ("none.py:one", r"none\.py cannot be read \(No such file"),
         ("no-module:one", r"no-module is neither the name of a module nor a \.py file"),
         ("no_such_module:one", r"cannot be imported: ModuleNotFoundError: No module named"),

@@ -100,7 +100,7 @@ def test_pictures_with_a_preset_get_its_size(called):
     ("arguments", "named", "error", "words"),
     [
         ([], {}, ConfigError, r"name a preset, as in gvbsm\.run\('digits'\), or pass data"),
-        (["digits"], {"data": 5}, DataError, r"data is a int: expected \(X, y\)"),
+        (["digits"], {"data": 5}, DataError, r"data is an int: expected \(X, y\)"),
         (["digits"], {"icp": 5}, ConfigError, r"no setting 'icp'; did you mean ipc"),
         ([{"preset": 5}], {}, ConfigError, r"preset must be the name of a preset, found 5"),
         (["digits"], {"evaluation.students": [lambda: 0]}, ConfigError, r"<lambda> of"),

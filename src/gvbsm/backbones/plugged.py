@@ -19,6 +19,7 @@ from torch import nn
 
 from gvbsm.config import ConfigError
 from gvbsm.config.errors import fault_of
+from gvbsm.engine.progress.spelling import with_article
 from gvbsm.files.plugins import is_plugin, plugin, source_digest, taken_names
 
 GROUP = "gvbsm.backbones"
@@ -65,7 +66,9 @@ def build_plugged(name: str, classes: int, image_size: int, channels: int) -> nn
         call = ", ".join(f"{key}={value}" for key, value in given.items())
         raise ConfigError(f"{name}({call}) fails: {fault_of(error)}") from error
     if not isinstance(model, nn.Module):
-        raise ConfigError(f"{name} gives a {type(model).__name__}, expected a torch.nn.Module")
+        raise ConfigError(
+            f"{name} gives {with_article(type(model).__name__)}, expected a torch.nn.Module"
+        )
     return model
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from gvbsm.data.class_sizes import class_counts
 from gvbsm.data.pictures import PictureFile, Split
+from gvbsm.engine.progress.spelling import spell_count, spell_range
 
 UNREADABLE = "pictures that cannot be read"
 MOST_NAMES = 20  # files that are named for each reason to leave them out; the others are counted
@@ -77,10 +78,11 @@ class Reading:
 
     def lines(self) -> list[str]:
         """Return the lines for the log at the start of a run, without assumptions."""
-        kinds = ", ".join(f"{count} {kind}" for kind, count in sorted(self.formats.items()))
+        kinds = ", ".join(f"{count:,} {kind}" for kind, count in sorted(self.formats.items()))
         lines = [
-            f"{split}: {sum(counts.values())} pictures of {len(counts)} classes, "
-            f"{min(counts.values(), default=0)} to {max(counts.values(), default=0)} in each"
+            f"{split}: {spell_count(sum(counts.values()), 'picture')} of "
+            f"{spell_count(len(counts), 'class')}, "
+            f"{spell_range(counts.values())} in each"
             for split, counts in self.pictures.items()
         ]
         lines[0] += f" (files in all: {kinds})" if kinds else ""

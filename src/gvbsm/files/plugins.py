@@ -24,6 +24,7 @@ from typing import Any
 from gvbsm.config import ConfigError
 from gvbsm.config.errors import fault_of
 from gvbsm.config.paths import user_path
+from gvbsm.engine.progress.spelling import with_article
 
 _IDENTIFIERS = re.compile(r"[^\W\d]\w*(\.[^\W\d]\w*)*")
 
@@ -200,7 +201,8 @@ def _attribute(module: ModuleType, attribute: str, name: str) -> Any:
             raise ConfigError(f"{name}: there is no {attribute}; it has {', '.join(known)}")
         value = getattr(value, step)
     if not callable(value):
-        raise ConfigError(f"{name} is a {type(value).__name__}: expected a class or a function")
+        kind = with_article(type(value).__name__)
+        raise ConfigError(f"{name} is {kind}: expected a class or a function")
     return value
 
 

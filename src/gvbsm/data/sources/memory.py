@@ -22,6 +22,7 @@ from gvbsm.data.classes import class_name, labels_of, number_classes
 from gvbsm.data.pictures import GRAY_MODES, DataError, Split, read_image, resize_to
 from gvbsm.data.sources.arrays import array_split, channels_last, to_uint8
 from gvbsm.data.sources.request import Raw, Request, hold_out
+from gvbsm.engine.progress.spelling import with_article
 
 NAME = "memory"  # of such pictures in `data.name`
 MOST_SIDE = 224  # pixels to which pictures of several larger sizes are resized
@@ -105,7 +106,7 @@ def _side(value: Any) -> Any:
         return tuple(value)
     is_array = hasattr(value, "shape") or isinstance(value, tuple | list | Mapping | str)
     if is_array or not (hasattr(value, "__len__") and hasattr(value, "__getitem__")):
-        raise DataError(f"data is a {type(value).__name__}: expected {FORMS}")
+        raise DataError(f"data is {with_article(type(value).__name__)}: expected {FORMS}")
     return value
 
 
@@ -196,7 +197,8 @@ def _items(dataset: Any, side: str) -> Iterator[tuple[Tensor, int | str]]:
         name = f"picture {index} of {where}"
         item = dataset[index]
         if not isinstance(item, Sequence) or len(item) < 2:
-            raise DataError(f"{name} is a {type(item).__name__}: expected (image, label)")
+            kind = with_article(type(item).__name__)
+            raise DataError(f"{name} is {kind}: expected (image, label)")
         yield _picture(item[0], name), _label(item[1], where)
 
 
@@ -210,8 +212,8 @@ def _picture(image: Any, name: str) -> Tensor:
         pixels = np.empty(0, dtype=object)
     if pixels.dtype.kind not in "biuf":
         raise DataError(
-            f"{name} is a {type(image).__name__}: expected a picture of Pillow, an array or a "
-            "tensor of real numbers"
+            f"{name} is {with_article(type(image).__name__)}: expected a picture of Pillow, an "
+            "array or a tensor of real numbers"
         )
     pixels = pixels[None] if pixels.ndim == 2 else pixels
     last = pixels.ndim == 3 and pixels.shape[0] not in (1, 3)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, NamedTuple, Protocol
 
-from gvbsm.engine.progress.spelling import plural, spell_duration
+from gvbsm.engine.progress.spelling import plural, spell_duration, with_article
 
 PRIOR_SECONDS = 30.0  # weight of the plan's own speed beside the measured one
 FRESH_SECONDS = 5.0  # between two exchanges of finished shares with the other processes
@@ -189,7 +189,8 @@ def describe(loop: Mapping[str, Any], title: str, run: RunProgress | None) -> st
     count = f"{done:,} of {total:,} {plural(unit)}" if total else f"{done:,} {plural(unit)}"
     facts = [f"{count} in {spell_duration(loop['elapsed'])}"]
     if rate:
-        facts.append(f"{rate:.3g} {plural(unit)}/s" if rate >= 1 else f"{1 / rate:.3g} s a {unit}")
+        slow = f"{1 / rate:.3g} s {with_article(unit)}"
+        facts.append(f"{rate:.3g} {plural(unit)}/s" if rate >= 1 else slow)
         if total:
             facts.append(f"{spell_duration((total - done) / rate)} left")
     return f"{name}: {', '.join(facts)}{describe_run(run)}"

@@ -39,6 +39,11 @@ def spell_range(numbers: Iterable[int]) -> str:
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
+def with_article(noun: str) -> str:
+    """Return a noun behind its article, by its first letter: `a step`, `an item`."""
+    return f"{'an' if noun[0].lower() in 'aeiou' else 'a'} {noun}"
+
+
 def plural(unit: str) -> str:
     """Return the plural of a noun such as the unit of a loop."""
     return f"{unit}es" if unit.endswith(("tch", "sh", "s", "x")) else f"{unit}s"
