@@ -74,9 +74,7 @@ def run(
     settings = call.within(budget)
     current = Run(settings, call.workdir, quiet, call.images(settings), known)
     import_sets(current, load)
-    results = current.all_stages()
-    if current.processes.leads:
-        draw_picture(current.workspace, current.real_pictures())
+    results = current.all_stages(lambda: draw_picture(current.workspace, current.real_pictures()))
     return RunResults(results)
 
 
@@ -171,7 +169,7 @@ def run_stage(
     import_sets(current, load)
     with current.at_work():
         getattr(current, stage)(**options)
-    current.write_results()
+        current.write_results()
 
 
 class _Call(NamedTuple):

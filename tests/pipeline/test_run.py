@@ -27,6 +27,7 @@ from gvbsm.store.distilled import load_distilled, load_images, load_labels
 from gvbsm.store.film import load_film
 from gvbsm.store.label_store import is_normalized
 from gvbsm.store.soft_labels import SoftLabels
+from gvbsm.store.workdir import Workspace
 from support.workdirs import digests, quick_settings, write_arrays
 
 SETTINGS = {
@@ -184,6 +185,21 @@ def test_stages__one_by_one_are_the_same_as_run(tmp_path):
     real = Path("real.safetensors")  # with the picture, at the end of a run
     assert steps == [entry for entry in whole if entry[0] != real]
     assert real in dict(whole)
+
+
+def test_picture_and_results__are_written_while_no_other_run_can_begin(tmp_path, monkeypatch):
+    written = []
+
+    def write(*arguments):
+        written.append(arguments[0])
+        with pytest.raises(ArtifactError, match="another run is at work"):
+            Workspace(tmp_path).locked().__enter__()
+
+    monkeypatch.setattr(api, "draw_picture", write)
+    api.run(SETTINGS, tmp_path, quiet=True)
+    monkeypatch.setattr(pipeline, "write_json", write)
+    api.run_stage("squeeze", SETTINGS, tmp_path, quiet=True)
+    assert written[1:] == [tmp_path / "results.json"]
 
 
 @pytest.mark.parametrize("seed", [None, 5])
