@@ -46,7 +46,8 @@ def test_left_out_is_as_if_the_files_were_not_there(broken, tmp_path, in_memory)
     options = {"in_memory": in_memory}
     skipping = load(broken, tmp_path / "cache", unreadable="skip", **options)
     assert skipping.skipped == tuple(str(broken / name) for name in BROKEN)
-    with pytest.raises(DataError, match=r"cannot read .*\.png"):
+    words = r"cannot read .*\.png.*, or leave out all such pictures with --data\.unreadable skip"
+    with pytest.raises(DataError, match=words):
         load(broken, tmp_path / "cache", **options)
     for name in BROKEN:
         (broken / name).unlink()

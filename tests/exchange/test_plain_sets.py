@@ -45,6 +45,14 @@ def test_their_side_is_that_of_most_pictures_whatever_a_single_one_has(tmp_path)
     assert load(root).images.shape[2:] == (16, 16)
 
 
+def test_a_picture_of_a_set_is_repaired_not_skipped(tmp_path):
+    root = draw_classes(tmp_path / "set", {"ant": 1, "bee": 1}, size=(32, 32))
+    (path,) = (root / "bee").iterdir()
+    path.write_bytes(path.read_bytes()[:-200])  # its head is whole
+    with pytest.raises(DataError, match=r"cannot read .*; repair it or take it out$"):
+        load(root)
+
+
 def test_an_npz_is_a_set_with_hard_labels(tmp_path, caplog):
     path = write_arrays(tmp_path / "a.npz", train=3, test=1)
     with np.load(path) as arrays:

@@ -7,7 +7,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from gvbsm.data.pictures import DataError, greatest_value, is_deep, open_image
+from gvbsm.data.pictures import (
+    REPAIR_OR_SKIP,
+    DataError,
+    greatest_value,
+    is_deep,
+    open_image,
+)
 from gvbsm.data.sources.request import Raw
 
 SAMPLED_HEADERS = 200  # files whose headers are read for the image size, channels and depth
@@ -53,7 +59,7 @@ def sample_files(raw: Raw) -> FileSample:
                     with suppress(Exception):  # what cannot be decoded is met where it is read
                         greatest.append(greatest_value(file, path))
         except Exception as error:  # as in `read_image`
-            fault = fault or DataError(f"cannot read {path}: {error}; repair or remove it")
+            fault = fault or DataError(f"cannot read {path}: {error}; {REPAIR_OR_SKIP}")
     return FileSample(tuple(sizes), frozenset(modes), tuple(greatest), fault)
 
 

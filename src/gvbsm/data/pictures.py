@@ -56,6 +56,9 @@ SUFFIXES = (
     ".webp",
 )
 
+REPAIR = "repair it or take it out"
+REPAIR_OR_SKIP = f"{REPAIR}, or leave out all such pictures with --data.unreadable skip"
+
 GRAY_MODES = {"1", "L", "LA", "I", "I;16", "I;16B", "I;16L"}  # Pillow's
 
 _TURNS = {  # EXIF's orientation -> how to turn a picture upright
@@ -177,7 +180,7 @@ def open_image(path: PictureFile) -> Image.Image:
     return open_file(path) if isinstance(path, Path) else path.open()
 
 
-def read_image(path: PictureFile, channels: int) -> Tensor:
+def read_image(path: PictureFile, channels: int, cure: str = REPAIR_OR_SKIP) -> Tensor:
     """Read one picture upright (EXIF orientation applied), as uint8 of shape (C, H, W).
 
     Transparency is laid over white, the page that such pictures are drawn for; the color stored
@@ -188,6 +191,7 @@ def read_image(path: PictureFile, channels: int) -> Tensor:
         path: A file that Pillow can read, or a picture stored otherwise; of an animation, its
             first frame is taken.
         channels: 1 for greyscale, 3 for RGB.
+        cure: What to do if it cannot be read.
 
     Raises:
         DataError: If the file cannot be read to its end.
@@ -201,7 +205,7 @@ def read_image(path: PictureFile, channels: int) -> Tensor:
             picture = _upright(_loaded(file, path))
             picture = _to_mode(picture, "L" if channels == 1 else "RGB")
     except Exception as error:  # on a broken file Pillow's decoders raise almost any built-in
-        raise DataError(f"cannot read {path}: {error}; repair it or take it out") from error
+        raise DataError(f"cannot read {path}: {error}; {cure}") from error
     pixels = torch.from_numpy(np.array(picture))
     return pixels[None] if channels == 1 else pixels.permute(2, 0, 1).contiguous()
 

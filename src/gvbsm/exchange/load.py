@@ -285,7 +285,7 @@ def _read_all(places: Iterable[PictureFile], facts: SetDescription) -> Tensor:
             raise DataError(f"cannot read {place}: {error}; fetch it again") from error
         if shape != (size, size):
             raise ArtifactError(f"{place} has {shape} pixels, but {FACTS} states {(size, size)}")
-        images[index] = read_image(place, channels)
+        images[index] = read_image(place, channels, cure="fetch it again")
     return images
 
 

@@ -12,11 +12,12 @@ from torch import Tensor
 
 from gvbsm.data.pictures import (
     GRAY_MODES,
+    REPAIR,
     DataError,
     Split,
-    decode,
-    no_progress,
+    in_threads,
     open_image,
+    read_image,
     resize_to,
 )
 from gvbsm.data.pixel_statistics import pixel_statistics
@@ -108,7 +109,7 @@ def _decoded(split: Split, path: Path) -> Tensor:
                 sizes[file.size] += 1
                 modes.add(file.mode)
         except Exception as error:  # as in `read_image`
-            raise DataError(f"cannot read {place}: {error}; repair it or take it out") from error
+            raise DataError(f"cannot read {place}: {error}; {REPAIR}") from error
     side = median_low(map(min, sizes.elements()))
     if len(sizes) > 1 or any(width != height for width, height in sizes):
         log.warning("the pictures of %s have several sizes: they are resized to %d px", path, side)
@@ -117,5 +118,7 @@ def _decoded(split: Split, path: Path) -> Tensor:
         raise DataError(
             f"the pictures of {path} take more than {MOST_BYTES} bytes at {side} px: take fewer"
         )
-    images = list(decode(split.paths or (), channels, side, no_progress))
-    return torch.stack(images)
+    images = in_threads(
+        lambda place: resize_to(read_image(place, channels, REPAIR), side), split.paths or ()
+    )
+    return torch.stack([*images])

@@ -19,7 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from gvbsm.data.classes import class_name, labels_of, number_classes
-from gvbsm.data.pictures import GRAY_MODES, DataError, Split, read_image, resize_to
+from gvbsm.data.pictures import GRAY_MODES, REPAIR, DataError, Split, read_image, resize_to
 from gvbsm.data.sources.arrays import array_split, channels_last, to_uint8
 from gvbsm.data.sources.request import Raw, Request, hold_out
 from gvbsm.engine.progress.spelling import with_article
@@ -205,7 +205,8 @@ def _items(dataset: Any, side: str) -> Iterator[tuple[Tensor, int | str]]:
 def _picture(image: Any, name: str) -> Tensor:
     """One picture as uint8 (C, H, W), C 1 or 3."""
     if isinstance(image, Image.Image):
-        return read_image(_InMemoryPicture(name, image), 1 if image.mode in GRAY_MODES else 3)
+        channels = 1 if image.mode in GRAY_MODES else 3
+        return read_image(_InMemoryPicture(name, image), channels, REPAIR)
     try:
         pixels = _array(image)
     except (TypeError, ValueError):  # such as lists of several lengths
