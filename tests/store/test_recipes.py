@@ -234,6 +234,9 @@ def test_recipes__hard_labels_ask_no_teacher():
     assert "student" not in changed({"labels": {"temperature": 3.0}}, "random-hard")
     assert "student" in changed({"squeeze": {"epochs": 3}}, "random-soft")
     assert "student" in changed({"labels": {"epochs": 3}}, "random-hard")
+    for setting in ({"gamma": 1.0}, {"temperature": 2.0}):  # of losses with soft labels
+        assert changed({"evaluation": setting}, "random-hard") == set()
+        assert changed({"evaluation": setting}, "random-soft") == {"student"}
 
 
 SEEDED = {name: {"seed": 5} for name in ("squeeze", "synthesis", "labels", "evaluation")}

@@ -18,6 +18,7 @@ from gvbsm.config import (
     BY_DIFFICULTY,
     BY_FEATURES,
     Config,
+    EvaluationConfig,
     LabelStorageConfig,
     SqueezeConfig,
 )
@@ -81,6 +82,14 @@ def _settings(section: Any) -> dict[str, Any]:
     """The settings of a section that belong in a recipe."""
     settings = to_dict(section)
     return {name: settings[name] for name in names_in_recipe(section)}
+
+
+def _as_read(evaluation: EvaluationConfig) -> EvaluationConfig:
+    """The training of students, with the defaults of what the loss of hard labels does not read."""
+    if evaluation.loss != "hard":
+        return evaluation
+    usual = EvaluationConfig()
+    return replace(evaluation, gamma=usual.gamma, temperature=usual.temperature)
 
 
 class Recipes:
@@ -281,7 +290,7 @@ class Recipes:
             student=student,
             seed_index=seed_index,
             lr=image_set.config.evaluation.lr_of.get(student),
-            evaluation=_settings(image_set.config.evaluation),
+            evaluation=_settings(_as_read(image_set.config.evaluation)),
             **self._batches(image_set.of_student(student)),
             **self._corruptions(),
             **code_of(student),
