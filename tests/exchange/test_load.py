@@ -274,6 +274,14 @@ def test_a_small_file_that_should_hold_many_pixels_is_refused(form, workdir, tmp
         load(out)
 
 
+def test_files_that_systems_put_beside_pictures_are_no_pictures(workdir, tmp_path):
+    out = export(workdir, "folder", tmp_path / "e", quiet=True)
+    for path in sorted(out.rglob("*.png")):
+        for name in (f"._{path.name}", ".DS_Store", "Thumbs.db", "desktop.ini"):
+            (path.parent / name).write_bytes(b"\0\5\x16\7")
+    assert torch.equal(load(out).images, load_distilled(workdir).images)
+
+
 def test_a_set_of_the_hub(workdir, tmp_path, monkeypatch):
     """A snapshot in the Hub's cache is links to blobs beside it; others lead out."""
     folder = export(workdir, "folder", tmp_path / "e", quiet=True)

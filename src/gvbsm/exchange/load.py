@@ -268,7 +268,7 @@ def _class_folders(folder: Path, root: Path, facts: SetDescription) -> tuple[lis
         if name in known:
             raise ArtifactError(f"{folder}: {FACTS} names folder {name!r} for two classes: refused")
         known.add(name)
-        paths = sorted((folder / name).glob("*.png"))
+        paths = sorted((folder / name).glob("[!.]*.png"))  # macOS puts ._NAME beside files
         places += [inside(path, root) for path in paths]
         labels += [label] * len(paths)
     return places, labels
