@@ -155,6 +155,15 @@ def test_edited_settings_are_not_overwritten(pictures, capsys, monkeypatch):
     assert file.read_text().endswith("# mine\n")
 
 
+@pytest.mark.parametrize("start", ["mine.npz", "digits"])
+def test_steps_of_continual_are_checked_before_anything_is_timed(start, capsys, monkeypatch):
+    monkeypatch.setattr(choice, "check_mirror", None)
+    monkeypatch.setattr(choice, "choose", None)
+    command = ["continual", start, "--budget", "20m", *OPTIONS, "--continual.steps", "11"]
+    assert main(command) == 2
+    assert "continual.steps is 11, but there are 10 classes" in capsys.readouterr().err
+
+
 def test_a_work_directory_that_cannot_be_used_is_refused_before_its_settings_are_replaced(
     pictures, capsys, monkeypatch
 ):

@@ -2,19 +2,29 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
 from gvbsm.cli.parsing import Parsed
 from gvbsm.cli.starting import planned_processes
+from gvbsm.config import Config
 from gvbsm.config.fields import replaced
 from gvbsm.pipeline.budget.pictures import PRESET
 from gvbsm.pipeline.budget.rules import SIDES
 
+if TYPE_CHECKING:
+    from gvbsm.data.datasets import ImageData
 
-def within_budget(parsed: Parsed, keep: bool = True) -> Parsed:
+
+def within_budget(
+    parsed: Parsed, keep: bool = True, check: Callable[[Config, ImageData], None] | None = None
+) -> Parsed:
     """Return the command line with settings that fit into its budget, if it has one.
 
     Args:
         parsed: The command line.
         keep: Keep the settings in the work directory, so that they are chosen only once.
+        check: As for `settle_budget`.
 
     Raises:
         ConfigError, DataError, ArtifactError, RunError: As `settle_budget`.
@@ -28,5 +38,5 @@ def within_budget(parsed: Parsed, keep: bool = True) -> Parsed:
     side = config.data.image_size or max(SIDES["cpu"])
     of_side = replaced(config, {"data": {"image_size": side}})
     processes = planned_processes(of_side if request.preset == PRESET else config)
-    settled = settle_budget(config, request, parsed.workdir, processes, keep)
+    settled = settle_budget(config, request, parsed.workdir, processes, keep, check=check)
     return parsed._replace(config=settled)

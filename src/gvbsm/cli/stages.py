@@ -6,14 +6,18 @@ import gc
 import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from gvbsm.cli.budget import within_budget
 from gvbsm.cli.parsing import Parsed, parse_run, start_log
 from gvbsm.cli.starting import Others
+from gvbsm.config import Config
 from gvbsm.config.provenance import Origin
 from gvbsm.engine.launch import read_launch
 from gvbsm.pipeline.checks.ranking import check_ranking
+
+if TYPE_CHECKING:
+    from gvbsm.data.datasets import ImageData
 
 log = logging.getLogger("gvbsm")
 
@@ -64,10 +68,18 @@ def stage_verb(verb: str, argv: list[str], others: Others) -> int:
 
 
 def _settled(verb: str, parsed: Parsed) -> Parsed:
-    """Fit the settings into the budget, after the checks that need no pictures."""
+    """Fit the settings into the budget, after the checks of the verb."""
     if verb == "rank":
         check_ranking(parsed.config)
-    return within_budget(parsed)
+    return within_budget(parsed, check=_check_protocol if verb == "continual" else None)
+
+
+def _check_protocol(config: Config, data: ImageData) -> None:
+    """Check that the run and its class-incremental protocol could succeed."""
+    from gvbsm.pipeline.preflight import check_continual, check_feasible
+
+    check_feasible(config, data)
+    check_continual(config, data)
 
 
 def _with_students(argument: str) -> str:

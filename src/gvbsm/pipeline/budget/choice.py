@@ -29,9 +29,11 @@ from gvbsm.pipeline.budget.prediction import Prediction
 from gvbsm.pipeline.budget.request import Request
 from gvbsm.pipeline.budget.search import Choice, choose
 from gvbsm.pipeline.planning.process_plan import ProcessPlan
-from gvbsm.pipeline.preflight import check_feasible, check_places
+from gvbsm.pipeline.preflight import check_places
 
 log = logging.getLogger("gvbsm")
+
+Check = Callable[[Config, ImageData], None]
 
 BUDGETS = {"cpu": 1800.0, "cuda": 3600.0}  # seconds of a run for which none is given
 
@@ -41,7 +43,8 @@ def choose_settings(
     request: Request,
     processes: ProcessPlan,
     workdir: Path,
-    pictures: InMemory | None = None,
+    pictures: InMemory | None,
+    check: Check,
 ) -> tuple[Config, dict[str, Any]]:
     """Return settings that fit into the budget, and what was found out about the pictures.
 
@@ -51,6 +54,7 @@ def choose_settings(
         processes: The processes of the run.
         workdir: The work directory.
         pictures: Pictures from Python code, in place of those that the settings name.
+        check: Checks settings against the pictures before anything is timed.
 
     Raises:
         ConfigError: If even the cheapest run takes longer, or if no run could succeed.
@@ -65,13 +69,13 @@ def choose_settings(
         facts = rules.DataFacts(len(data.class_names), len(data.train), data.image_size)
         is_given = "data.image_size" in request.given
         sides = (data.image_size,) if is_given else rules.sides(facts, device)
-        sides = _feasible(partial(_own, config, request, facts, effort=0.0), sides, data)
+        sides = _feasible(partial(_own, config, request, facts, effort=0.0), sides, data, check)
         facts = facts._replace(mirror=_is_mirror_harmless(data, runtime))
         settings = partial(_own, config, request, facts)
         budget = request.seconds or _usual_budget(settings, sides, device)
     else:
         facts, sides = None, (data.image_size,)
-        check_feasible(settle(config, data.class_names), data)
+        check(settle(config, data.class_names), data)
         settings = partial(_scaled, config, request)
         budget = request.seconds or BUDGETS[device]
     choice = choose(settings, sides, budget, predict)
@@ -117,7 +121,7 @@ def _log_choice(choice: Choice, budget: float, class_names: Sequence[str]) -> No
 
 
 def _feasible(
-    settings: Callable[[int], Config], sides: Sequence[int], data: ImageData
+    settings: Callable[[int], Config], sides: Sequence[int], data: ImageData, check: Check
 ) -> tuple[int, ...]:
     """Return the sides at which a run could succeed: what is given may exclude some of them.
 
@@ -125,6 +129,7 @@ def _feasible(
         settings: The settings at a side in pixels.
         sides: Sides that may be chosen, in pixels.
         data: The pictures, listed but not read.
+        check: Checks settings against the pictures.
 
     Raises:
         ConfigError, DataError: If there is no such side.
@@ -133,7 +138,7 @@ def _feasible(
     for side in sides:
         try:
             config = settle(settings(side), data.class_names)
-            check_feasible(config, replace(data, image_size=side))
+            check(config, replace(data, image_size=side))
         except (ConfigError, DataError) as error:
             faults[side] = error
     if len(faults) == len(sides):

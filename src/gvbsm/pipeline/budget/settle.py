@@ -6,6 +6,7 @@ Nothing here imports torch before settings have to be chosen.
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,6 +17,7 @@ from gvbsm.pipeline.budget.request import Request
 from gvbsm.pipeline.planning.process_plan import ProcessPlan
 
 if TYPE_CHECKING:
+    from gvbsm.data.datasets import ImageData
     from gvbsm.data.sources.memory import InMemory
 
 log = logging.getLogger("gvbsm")
@@ -28,6 +30,7 @@ def settle_budget(
     processes: ProcessPlan,
     keep: bool = True,
     pictures: InMemory | None = None,
+    check: Callable[[Config, ImageData], None] | None = None,
 ) -> Config:
     """Return settings that fit into the budget.
 
@@ -38,6 +41,8 @@ def settle_budget(
         processes: The processes in which the run will compute.
         keep: Keep new settings in the work directory, so that they are chosen only once.
         pictures: Pictures from Python code, in place of those that the settings name.
+        check: Checks settings against the pictures before anything is timed; None is
+            `check_feasible`.
 
     Raises:
         ConfigError: If no run fits into the budget, or a launcher has started several processes.
@@ -55,9 +60,11 @@ def settle_budget(
         check_keepable(workdir)
     from gvbsm.engine.torch_defaults import torch_defaults
     from gvbsm.pipeline.budget.choice import choose_settings
+    from gvbsm.pipeline.preflight import check_feasible
 
+    check = check or check_feasible
     with torch_defaults():
-        chosen, facts = choose_settings(config, request, processes, workdir, pictures)
+        chosen, facts = choose_settings(config, request, processes, workdir, pictures, check)
     if keep:
         # The same command may have been given twice, and the other one have chosen before.
         if (recorded := recorded_settings(config, request, workdir)) is not None:
