@@ -14,7 +14,7 @@ from gvbsm.config.build import as_config, to_dict
 from gvbsm.config.given import code_name
 from gvbsm.config.keys import flatten, nested
 from gvbsm.config.paths import user_path
-from gvbsm.config.preset_files import preset_names, usual_workdir
+from gvbsm.config.preset_files import usual_workdir
 from gvbsm.config.provenance import UNKNOWN, Origin, origin_of
 from gvbsm.data.datasets import ImageData, read_dataset
 from gvbsm.data.sources.memory import NAME as MEMORY
@@ -22,7 +22,13 @@ from gvbsm.data.sources.memory import InMemory
 from gvbsm.engine.torch_defaults import torch_defaults
 from gvbsm.exchange.load import load
 from gvbsm.files.plugins import admit
-from gvbsm.pipeline.budget.pictures import PRESET, is_pictures, settings_of
+from gvbsm.pipeline.budget.pictures import (
+    PRESET,
+    check_known,
+    is_pictures,
+    names_preset,
+    settings_of,
+)
 from gvbsm.pipeline.budget.request import make_request
 from gvbsm.pipeline.budget.settle import settle_budget
 from gvbsm.pipeline.foreign_sets import import_sets
@@ -36,7 +42,7 @@ from gvbsm.reporting.result_tables import RunResults
 
 @torch_defaults()
 def run(
-    config: Config | str | Mapping[str, Any] | None = None,
+    config: Config | str | Path | Mapping[str, Any] | None = None,
     workdir: str | Path | None = None,
     quiet: bool = False,
     *,
@@ -80,7 +86,7 @@ def run(
 
 @torch_defaults()
 def plan(
-    config: Config | str | Mapping[str, Any] | None = None,
+    config: Config | str | Path | Mapping[str, Any] | None = None,
     workdir: str | Path | None = None,
     quiet: bool = False,
     *,
@@ -207,20 +213,23 @@ class _Call(NamedTuple):
 
 
 def _read_call(
-    config: Config | str | Mapping[str, Any] | None,
+    config: Config | str | Path | Mapping[str, Any] | None,
     workdir: str | Path | None,
     data: Any,
     changes: Mapping[str, Any],
 ) -> _Call:
+    config = str(config) if isinstance(config, Path) else config
     base, changes, pictures = _with_pictures(config, data, changes)
     changed = [*flatten(nested(changes))]
     preset, usual = _preset_of(base), None
     if preset is not None and isinstance(base, Mapping):  # the others of its entries are changes
         changed += flatten(nested({key: base[key] for key in base if key != "preset"}))
-    named = isinstance(base, str | Path) and str(base) not in preset_names()
-    if named and is_pictures(path := user_path(str(base))):
-        base, usual = settings_of(path)
-        preset = PRESET
+    if isinstance(base, str) and not names_preset(base):
+        if is_pictures(path := user_path(base)):
+            base, usual = settings_of(path)
+            preset = PRESET
+        else:
+            check_known(base)
     settings = as_config(base, changes)
     usual = usual or usual_workdir(preset if preset and config is not None else settings.data.name)
     return _Call(settings, user_path(workdir or usual), pictures, preset, changed)

@@ -104,6 +104,12 @@ def test_pictures_with_a_preset_get_its_size(called):
         (["digits"], {"icp": 5}, ConfigError, r"no setting 'icp'; did you mean ipc"),
         ([{"preset": 5}], {}, ConfigError, r"preset must be the name of a preset, found 5"),
         (["digits"], {"evaluation.students": [lambda: 0]}, ConfigError, r"<lambda> of"),
+        ([(X, Y)], {}, ConfigError, r"found a tuple; pictures are passed as gvbsm\.run"),
+        ([X], {"ipc": 1}, ConfigError, r"found a ndarray; pictures are passed as"),
+        ([Path("my.yaml")], {}, ConfigError, r"there is no settings file my\.yaml"),
+        ([Path("pictures")], {}, ConfigError, r"no preset 'pictures', and no file or folder"),
+        (["my/pictures"], {}, ConfigError, r"there is no file or folder my/pictures"),
+        ([], {"data": (X, Y), "budget": 60}, ConfigError, r"a duration such as .*, found 60"),
     ],
 )
 def test_a_fault_is_one_line(arguments, named, error, words):
@@ -198,6 +204,13 @@ def test_a_budget_leaves_the_epochs_that_forgetting_needs(called, quick_choice):
     assert (config.squeeze.epochs, config.coreset.epochs) == (1, 2)
     longer = called("digits", "runs/longer", budget="5s", **given, **{"coreset.epochs": 5})[0]
     assert longer.coreset.epochs == 5
+
+
+def test_a_settings_file_may_be_a_path(called, quick_choice):
+    Path("my.yaml").write_text("data: {name: digits}\n")
+    config, workdir, _, _, origin = called(Path("my.yaml"), ipc=2)
+    assert (config.data.name, config.ipc, str(workdir)) == ("digits", 2, "runs/my")
+    assert origin == Origin("my.yaml", ("ipc",))
 
 
 def test_settings_are_chosen_again_when_their_file_has_changed(called, quick_choice):

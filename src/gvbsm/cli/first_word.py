@@ -5,13 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gvbsm.config import ConfigError
-from gvbsm.config.keys import nearest
 from gvbsm.config.paths import user_path
-from gvbsm.config.preset_files import parts_of, preset_names, read_preset, usual_workdir
-from gvbsm.pipeline.budget.pictures import PRESET, is_pictures, settings_of
-
-SETTINGS_FILES = (".yaml", ".yml")
+from gvbsm.config.preset_files import read_preset, usual_workdir
+from gvbsm.pipeline.budget.pictures import (
+    PRESET,
+    check_known,
+    is_pictures,
+    names_preset,
+    settings_of,
+)
 
 
 class Start(NamedTuple):
@@ -40,21 +42,10 @@ def read_first_word(word: str, ipc: int | None = None) -> Start:
     Raises:
         ConfigError: If there is nothing of this name, or its settings are faulty.
     """
-    if all(part in preset_names() or part.endswith(SETTINGS_FILES) for part in parts_of(word)):
+    if names_preset(word):
         return Start(word, read_preset(word, ipc), usual_workdir(word))
     path = user_path(word)
     if is_pictures(path):
         return Start(PRESET, *settings_of(path))
-    if path.exists():
-        raise ConfigError(
-            f"{word} is neither a preset, a settings file (.yaml), a folder of pictures nor an "
-            ".npz file"
-        )
-    if "/" in word or path.suffix == ".npz":
-        raise ConfigError(f"there is no file or folder {word}, and no preset of that name")
-    if "+" not in word:
-        raise ConfigError(
-            f"there is no preset {word!r}, and no file or folder of that name; "
-            f"{nearest(word, preset_names())}"
-        )
+    check_known(word)
     return Start(word, read_preset(word), usual_workdir(word))  # names the part that is missing

@@ -201,6 +201,11 @@ def as_config(
         return validate(_with_typed_tables(settings))
     if isinstance(settings, str):
         return build_config(_over_preset(settings, over))
+    if not isinstance(settings, Mapping):
+        raise ConfigError(
+            f"settings are a preset's name, a path, a mapping or a gvbsm.Config, found a "
+            f"{type(settings).__name__}; pictures are passed as gvbsm.run(data=...)"
+        )
     given = nested(plain(settings))
     return build_config(_over_preset(given.pop("preset", None), merge(given, over)))
 

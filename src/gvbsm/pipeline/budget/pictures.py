@@ -6,12 +6,39 @@ from pathlib import Path
 from typing import Any
 
 from gvbsm.config import ConfigError
-from gvbsm.config.keys import merge
-from gvbsm.config.paths import whole_path
-from gvbsm.config.preset_files import read_preset
+from gvbsm.config.keys import merge, nearest
+from gvbsm.config.paths import user_path, whole_path
+from gvbsm.config.preset_files import parts_of, preset_names, read_preset
 from gvbsm.files.manifest import is_claimed
 
 PRESET = "own"  # of the user's own pictures; it is fitted into a time budget
+SETTINGS_FILES = (".yaml", ".yml")
+
+
+def names_preset(word: str) -> bool:
+    """Return whether a word names presets or settings files, whatever folders there are."""
+    return all(part in preset_names() or part.endswith(SETTINGS_FILES) for part in parts_of(word))
+
+
+def check_known(word: str) -> None:
+    """Check a word that names neither presets nor pictures; joined presets are left to be read.
+
+    Raises:
+        ConfigError: Saying what was expected there.
+    """
+    path = user_path(word)
+    if path.exists():
+        raise ConfigError(
+            f"{word} is neither a preset, a settings file (.yaml), a folder of pictures nor an "
+            ".npz file"
+        )
+    if "/" in word or path.suffix == ".npz":
+        raise ConfigError(f"there is no file or folder {word}, and no preset of that name")
+    if "+" not in word:
+        raise ConfigError(
+            f"there is no preset {word!r}, and no file or folder of that name; "
+            f"{nearest(word, preset_names())}"
+        )
 
 
 def is_pictures(path: Path) -> bool:

@@ -61,7 +61,7 @@ def parse_duration(text: str) -> float:
     Raises:
         ConfigError: If it is none, or 0.
     """
-    compact = text.replace(" ", "").lower()
+    compact = str(text).replace(" ", "").lower()
     parts = re.findall(r"(\d+(?:\.\d+)?)([smh])", compact)
     seconds = sum(float(number) * UNITS[unit] for number, unit in parts)
     if "".join(map("".join, parts)) != compact or not seconds:
