@@ -16,9 +16,12 @@ from gvbsm.config.keys import flatten, nested
 from gvbsm.config.paths import user_path
 from gvbsm.config.preset_files import usual_workdir
 from gvbsm.config.provenance import UNKNOWN, Origin, origin_of
-from gvbsm.data.datasets import ImageData, read_dataset
+from gvbsm.data.datasets import ImageData
 from gvbsm.data.sources.memory import NAME as MEMORY
 from gvbsm.data.sources.memory import InMemory
+from gvbsm.engine.device import runtime_for
+from gvbsm.engine.processes import join
+from gvbsm.engine.progress.log import log_by_default
 from gvbsm.engine.torch_defaults import torch_defaults
 from gvbsm.exchange.load import load
 from gvbsm.files.plugins import admit
@@ -35,6 +38,7 @@ from gvbsm.pipeline.foreign_sets import import_sets
 from gvbsm.pipeline.planning.plan import Plan
 from gvbsm.pipeline.planning.planner import plan_here
 from gvbsm.pipeline.planning.process_plan import ProcessPlan
+from gvbsm.pipeline.preflight import load_data
 from gvbsm.pipeline.run import Run
 from gvbsm.reporting.picture import draw_picture
 from gvbsm.reporting.result_tables import RunResults
@@ -75,10 +79,11 @@ def run(
     Raises:
         ConfigError, DataError, ArtifactError, RunError: With one clear line.
     """
+    log_by_default(quiet)
     call = _read_call(config, workdir, data, changes)
     known = origin or _origin(call.preset, call.settings)
     settings = call.within(budget)
-    current = Run(settings, call.workdir, quiet, call.images(settings), known)
+    current = Run(settings, call.workdir, quiet, call.images(settings, quiet), known)
     import_sets(current, load)
     results = current.all_stages(lambda: draw_picture(current.workspace, current.real_pictures()))
     return RunResults(results)
@@ -114,9 +119,10 @@ def plan(
     Raises:
         ConfigError, DataError, ArtifactError, RunError: As `run`, before it begins.
     """
+    log_by_default(quiet)
     call = _read_call(config, workdir, data, changes)
     settings = call.within(budget, keep=False)
-    return plan_here(settings, call.workdir, call.images(settings), quiet)
+    return plan_here(settings, call.workdir, call.images(settings, quiet), quiet)
 
 
 def build_backbone(
@@ -205,11 +211,11 @@ class _Call(NamedTuple):
         alone = ProcessPlan()
         return settle_budget(self.settings, request, self.workdir, alone, keep, self.pictures)
 
-    def images(self, settings: Config) -> ImageData | None:
+    def images(self, settings: Config, quiet: bool) -> ImageData | None:
         """Read the pictures from Python as `within` has settled; None are those of the settings."""
         if self.pictures is None:
             return None
-        return read_dataset(settings.data, pictures=self.pictures)
+        return load_data(settings, runtime_for(settings, quiet, join()), self.pictures)
 
 
 def _read_call(

@@ -1,5 +1,6 @@
 """`gvbsm.run` as people call it: presets with changes, pictures, networks of their own."""
 
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -163,6 +164,20 @@ def test_pictures_alone_get_settings_that_fit_the_budget(called, quick_choice):
     assert (origin.preset, config.synthesis.init) == ("own", "herding")
     assert 0.8 * 270 < config.labels.epochs <= 270  # 90 % of the budget, at a second an epoch
     assert called(data=(X, Y), budget="5m", ipc=2)[0] == config  # kept in runs/memory
+
+
+def test_a_call_shows_what_it_chooses_and_reads(called, quick_choice, monkeypatch, capsys):
+    log = logging.getLogger("gvbsm")
+    monkeypatch.setattr(logging.root, "handlers", [])  # as in a program without a log of its own
+    monkeypatch.setattr(log, "handlers", [])
+    level = log.level
+    try:
+        called(data=(X, Y + 1), budget="5m", ipc=2)
+    finally:
+        log.setLevel(level)
+    shown = capsys.readouterr().err
+    for words in ("flips are ", "of 5 min (effort ", "data memory: 1 channel, 8 px", "(1, 2)"):
+        assert words in shown
 
 
 def test_pictures_alone_have_the_usual_budget(called, quick_choice, monkeypatch):

@@ -33,6 +33,7 @@ from gvbsm.data.corrupted.copies import check_corruptions, folder_content
 from gvbsm.data.datasets import ImageData, read_dataset
 from gvbsm.data.loading import fewest_at_once
 from gvbsm.data.pictures import DataError
+from gvbsm.data.sources.memory import InMemory
 from gvbsm.engine.device import Runtime
 from gvbsm.engine.progress.spelling import spell_count
 from gvbsm.engine.replicas import check_replicable
@@ -57,12 +58,20 @@ log = logging.getLogger("gvbsm")
 SHOWN_CHANGES = 6  # settings that differ from the preset
 
 
-def load_data(config: Config, runtime: Runtime) -> ImageData:
-    """Read the real pictures of the settings, and log what was read."""
+def load_data(config: Config, runtime: Runtime, pictures: InMemory | None = None) -> ImageData:
+    """Read the real pictures of the settings, and log what was read.
+
+    Args:
+        config: The settings.
+        runtime: Shows the progress.
+        pictures: Pictures from Python code, in place of those that the settings name.
+    """
     if config.data.root == "":
         raise ConfigError("--data.root is empty; name a folder or file, or leave it out")
     data = read_dataset(
-        config.data, progress=lambda items: runtime.track(items, "reading pictures")
+        config.data,
+        progress=lambda items: runtime.track(items, "reading pictures"),
+        pictures=pictures,
     )
     if data.reading is not None and runtime.processes.leads:
         channels = spell_count(data.channels, "channel")

@@ -79,6 +79,7 @@ def read_memory(given: InMemory, request: Request) -> Raw:
         items = {side: _items(value, side) for side, value in pairs.items()}
         images, values, notes = _stacked(items, request)
     classes = number_classes(values["train"], names, "train")
+    notes += classes.notes
     splits = {
         side: Split(torch.tensor(labels_of(values[side], classes, side)), images[side])
         for side in pairs
