@@ -13,11 +13,10 @@ from gvbsm.config import Config, ConfigError
 from gvbsm.config.build import as_config, to_dict
 from gvbsm.config.given import code_name
 from gvbsm.config.keys import flatten, nested
-from gvbsm.config.paths import user_path
+from gvbsm.config.paths import MEMORY, user_path
 from gvbsm.config.preset_files import usual_workdir
 from gvbsm.config.provenance import UNKNOWN, Origin, origin_of
 from gvbsm.data.datasets import ImageData
-from gvbsm.data.sources.memory import NAME as MEMORY
 from gvbsm.data.sources.memory import InMemory
 from gvbsm.engine.device import runtime_for
 from gvbsm.engine.processes import join

@@ -62,6 +62,17 @@ def test_card(facts):
         assert words in text, words
 
 
+@pytest.mark.parametrize(
+    ("name", "command"),
+    [
+        ("folder", "`gvbsm run settings.yaml`, where"),
+        ("memory", '`gvbsm.run("settings.yaml", data=(X, y))`, where'),
+    ],
+)
+def test_the_card_has_the_command_that_made_the_set(name, command, facts):
+    assert command in dataset_card(facts | {"config": {"data": {"name": name}}})
+
+
 def test_the_card_of_the_hub_has_a_picture_and_a_training(facts):
     _, text = head_of(dataset_card(facts | {"title": "my birds"}))
     assert "# my birds, distilled: 2 images per class" in text

@@ -164,6 +164,10 @@ def test_pictures_alone_get_settings_that_fit_the_budget(called, quick_choice):
     assert (origin.preset, config.synthesis.init) == ("own", "herding")
     assert 0.8 * 270 < config.labels.epochs <= 270  # 90 % of the budget, at a second an epoch
     assert called(data=(X, Y), budget="5m", ipc=2)[0] == config  # kept in runs/memory
+    kept = Path("runs/memory/settings.yaml")
+    assert kept.read_text().startswith('# Run it: gvbsm.run("FILE.yaml", data=(X, y))\n')
+    again, workdir, *_ = called(str(kept), "runs/again", data=(X, Y))
+    assert (again, str(workdir)) == (config, "runs/again")
 
 
 def test_a_call_shows_what_it_chooses_and_reads(called, quick_choice, monkeypatch, capsys):

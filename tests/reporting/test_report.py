@@ -1098,6 +1098,16 @@ def test_no_command_lets_a_budget_choose_the_settings_of_own_pictures():
     assert len(commands(settings, preset, "w", origin)) == 1
 
 
+def test_pictures_from_python_have_a_call_and_no_command():
+    origin = Origin("digits", ("data.name",))
+    given = {"squeeze": {"pretrained": True, "weights_dir": "/home/me"}, "data": {"name": "memory"}}
+    settings = to_dict(build_config(merge(read_preset("digits"), given)))
+    preset = preset_settings(settings, class_names=NAMES, origin=origin)
+    (call,) = commands(settings, preset, "a b", origin)
+    more = '**{"squeeze.weights_dir": "WEIGHTS"}'
+    assert call == f'gvbsm.run("settings.yaml", "runs/a b", data=(X, y), {more})'
+
+
 def test_the_settings_file_does_not_tell_of_this_machine(tmp_path, plain_gallery):
     workdir = write_run(tmp_path / "secret-place", data={"name": "npz", "root": "/home/me/x.npz"})
     results = read_json(workdir / "results.json")

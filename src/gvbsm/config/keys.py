@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import json
 import re
+import shlex
 from collections.abc import Iterable, Iterator, Mapping
 from functools import cache
 from typing import Any
 
 from gvbsm.config import Config, ConfigError
 from gvbsm.config.fields import descriptions, dotted_names_of, kind_in_words
+from gvbsm.config.paths import MEMORY
 
 PATH_WORDS = {  # settings that name a file or folder -> what is shown in the place of their paths
     "data.root": "DIR",
@@ -171,6 +174,24 @@ def path_options(settings: Mapping[str, Any]) -> list[str]:
     if sets := value_at(settings, "baselines.sets"):
         options += ["--baselines.sets", ",".join(f"{name}=PATH" for name in sets)]
     return options
+
+
+def command_of(settings: Mapping[str, Any], file: str, workdir: str) -> str:
+    """Return the command that runs the settings of a file, or the call for pictures from Python.
+
+    Args:
+        settings: The settings, nested. Files that they name are shown as words.
+        file: The settings file.
+        workdir: The work directory.
+    """
+    if value_at(settings, "data.name") != MEMORY:
+        return shlex.join(["gvbsm", "run", file, *path_options(settings), "--workdir", workdir])
+    keys = (key for key in PATH_WORDS if value_at(settings, key) is not None)
+    paths: dict[str, Any] = {key: PATH_WORDS[key] for key in keys}
+    if sets := value_at(settings, "baselines.sets"):
+        paths["baselines.sets"] = dict.fromkeys(sets, "PATH")
+    more = f", **{json.dumps(paths)}" if paths else ""
+    return f"gvbsm.run({json.dumps(file)}, {json.dumps(workdir)}, data=(X, y){more})"
 
 
 def without_paths(settings: dict[str, Any]) -> dict[str, Any]:

@@ -16,6 +16,8 @@ from gvbsm.config import ConfigError
 
 log = logging.getLogger("gvbsm")
 
+MEMORY = "memory"  # `data.name` of pictures that Python code passes
+
 
 def user_path(path: str | Path) -> Path:
     """Return a path with `~` and `~user` expanded, which shells do not do in quotes.
@@ -49,7 +51,7 @@ def data_title(config: Mapping[str, Any]) -> str:
     if title := _in_one_line(str(data.get("title") or "")):
         return title
     name, root = str(data["name"]), data.get("root")
-    if name == "memory":
+    if name == MEMORY:
         return "pictures in memory"
     if name not in ("folder", "npz", "hub") or root is None:
         return name

@@ -20,7 +20,7 @@ import torch
 
 from gvbsm.config import DataConfig
 from gvbsm.config.keys import closest
-from gvbsm.config.paths import cache_folder, user_path
+from gvbsm.config.paths import MEMORY, cache_folder, user_path
 from gvbsm.data.file_sample import FileSample, check_depth, sample_files
 from gvbsm.data.pictures import (
     GRAY_MODES,
@@ -184,7 +184,7 @@ def _check_settings(config: DataConfig) -> tuple[DatasetSpec, str, Path | None]:
     """
     name = config.name
     kind, slash, member = name.partition("/")
-    if name == memory.NAME:
+    if name == MEMORY:
         _check_ranges(config)
         return _MEMORY, "", None
     if (slash and kind not in LIBRARIES) or (kind not in DATASETS and kind not in LIBRARIES):
@@ -380,7 +380,7 @@ _SPECS = (
     DatasetSpec(SOURCES["hub"], hub_sets.read_hub),
 )
 DATASETS: dict[str, DatasetSpec] = {spec.source.name: spec for spec in _SPECS}
-_MEMORY = DatasetSpec(SOURCES[memory.NAME], memory.refuse)
+_MEMORY = DatasetSpec(SOURCES[MEMORY], memory.refuse)
 # Names that go on after a slash.
 LIBRARIES = {
     "hub": DatasetSpec(SOURCES["hub/USER/NAME"], hub_sets.read_hub),

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
 from gvbsm._version import __version__
-from gvbsm.config.keys import path_options, path_settings, value_at
+from gvbsm.config.keys import command_of, path_settings, value_at
 from gvbsm.config.provenance import Origin
 from gvbsm.exchange.card import PAPER, filled, hub_head, terms_of, title_of
 from gvbsm.exchange.load import TABLE, SetDescription
@@ -71,8 +70,7 @@ class CollectedSet:
     @property
     def command(self) -> str:
         """The command that makes it again from its settings."""
-        words = ["gvbsm", "run", f"{self.name}/settings.yaml", *path_options(self.config)]
-        return shlex.join([*words, "--workdir", f"runs/{self.name}"])
+        return command_of(self.config, f"{self.name}/settings.yaml", f"runs/{self.name}")
 
     @property
     def changes(self) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from gvbsm._version import __version__
 from gvbsm.config.build import images_of
 from gvbsm.config.keys import value_at
-from gvbsm.config.paths import data_title
+from gvbsm.config.paths import MEMORY, data_title
 from gvbsm.config.provenance import Origin
 from gvbsm.files.schema import Continual, checked_json
 from gvbsm.files.schema.runs import ResultRow
@@ -247,6 +247,7 @@ def _words(facts: RunFacts, name: str) -> dict[str, Any]:
         "yaml": settings_text,
         "yaml_data": data_uri(settings_text.encode(), "application/yaml"),
         "needs_data": value_at(facts.config, "data.root") is not None,
+        "from_python": value_at(facts.config, "data.name") == MEMORY,
         "commands": commands(facts.config, facts.preset, name, facts.origin),
         "seed": facts.config["seed"],
         "name": name,

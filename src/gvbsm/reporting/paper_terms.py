@@ -8,7 +8,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from gvbsm.config.keys import PATH_WORDS, path_options, path_settings, value_at, without_paths
+from gvbsm.config.keys import (
+    PATH_WORDS,
+    command_of,
+    path_options,
+    path_settings,
+    value_at,
+    without_paths,
+)
+from gvbsm.config.paths import MEMORY
 from gvbsm.config.provenance import UNKNOWN, Origin
 from gvbsm.config.yaml_files import format_yaml
 from gvbsm.pipeline.budget.pictures import PRESET as OWN_PICTURES
@@ -130,12 +138,12 @@ def commands(
     """Commands that repeat the run: from the settings file, and from the preset if there is one.
 
     The preset of a user's own pictures is left out: a command that names it fits the settings that
-    it does not give into a time budget.
+    it does not give into a time budget. Pictures from Python have a call and no command.
     """
     tail = [*path_options(config), "--workdir", f"runs/{name}"]
-    shell_commands = [shlex.join(["gvbsm", "run", "settings.yaml", *tail])]
-    base = preset_name(config, origin)
-    if preset is not None and base != OWN_PICTURES:
+    shell_commands = [command_of(config, "settings.yaml", f"runs/{name}")]
+    base, from_python = preset_name(config, origin), value_at(config, "data.name") == MEMORY
+    if preset is not None and base != OWN_PICTURES and not from_python:
         options = [
             shlex.join([f"--{key}", _option(value)])
             for key, value in differences(config, preset).items()

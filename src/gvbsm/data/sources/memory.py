@@ -24,7 +24,6 @@ from gvbsm.data.sources.arrays import array_split, channels_last, to_uint8
 from gvbsm.data.sources.request import Raw, Request, hold_out
 from gvbsm.engine.progress.spelling import with_article
 
-NAME = "memory"  # of such pictures in `data.name`
 MOST_SIDE = 224  # pixels to which pictures of several larger sizes are resized
 FORMS = (
     "(X, y), (X, y, X_test, y_test), a Dataset of (image, label), or {'train': ..., 'test': ...} "

@@ -15,6 +15,7 @@ from gvbsm.config import Config
 from gvbsm.config.build import build_config, settings_lines, settings_with_effect, to_dict
 from gvbsm.config.fields import replaced, without_effect
 from gvbsm.config.keys import nested, value_at
+from gvbsm.config.paths import MEMORY
 from gvbsm.files.artifacts import (
     atomic,
     check_replaceable,
@@ -107,4 +108,6 @@ def _check_pictures(facts: Mapping[str, Any], workdir: Path) -> None:
 def settings_text(config: Config) -> str:
     """Return the settings that differ from their defaults as the text of a YAML file."""
     lines = settings_lines(config, only_changed=True)
-    return "\n".join(["# Run it: gvbsm run FILE.yaml", *lines, ""])
+    from_python = config.data.name == MEMORY
+    call = 'gvbsm.run("FILE.yaml", data=(X, y))' if from_python else "gvbsm run FILE.yaml"
+    return "\n".join([f"# Run it: {call}", *lines, ""])
