@@ -14,8 +14,10 @@ from gvbsm.data.datasets import ImageData
 from gvbsm.data.pictures import Split, write_image
 from gvbsm.data.pixels import Normalization
 from gvbsm.engine.device import Runtime
+from gvbsm.files.artifacts import ArtifactError, write_json
 from gvbsm.pipeline.budget import mirror
-from gvbsm.pipeline.budget.request import parse_duration
+from gvbsm.pipeline.budget.record import keep_settings
+from gvbsm.pipeline.budget.request import Request, parse_duration
 from gvbsm.pipeline.budget.rules import (
     BATCH,
     DataFacts,
@@ -317,3 +319,14 @@ def test_of_large_pictures_few_are_read(tmp_path, monkeypatch):
     data = dataclasses.replace(data, train=split, test=split)
     runtime = Runtime(torch.device("cpu"), "fp32", seed=0, quiet=True)
     assert mirror.check_mirror(data, runtime).pictures == 2  # a quarter of 8
+
+
+def test_settings_of_another_side_leave_those_of_a_run_alone(tmp_path):
+    workdir, request = tmp_path / "w", Request("own", {})
+    first, second = (replaced(OWN, {"data": {"image_size": side}}) for side in (32, 48))
+    keep_settings(first, OWN, request, {}, workdir)
+    write_json(workdir / "data.json", {"image_size": 32})  # as the run does that begins
+    before = (workdir / "budget.json").read_bytes()
+    with pytest.raises(ArtifactError, match=r"belongs to other data \(image_size: 32 -> 48\)"):
+        keep_settings(second, OWN, request, {}, workdir)
+    assert (workdir / "budget.json").read_bytes() == before

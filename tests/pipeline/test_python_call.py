@@ -15,6 +15,7 @@ from gvbsm.config import Config
 from gvbsm.config.build import as_config
 from gvbsm.config.provenance import UNKNOWN, Origin
 from gvbsm.pipeline.budget import choice, mirror
+from gvbsm.pipeline.preflight import check_owner
 
 QUICK = {
     "squeeze": {"backbones": ["convnet8_d1"], "epochs": 1, "tests": 1, "views": {"crop": "none"}},
@@ -195,6 +196,16 @@ def test_pictures_alone_are_resized_to_the_side_that_is_chosen(called, quick_cho
     assert config.data.image_size == data.image_size == 32
     config, _, _, data, _ = called(data=(large, Y), budget="5m", ipc=2, **{"data.image_size": 16})
     assert config.data.image_size == data.image_size == 16
+
+
+def test_other_pictures_are_refused_before_settings_are_chosen(called, quick_choice, monkeypatch):
+    data = called(data=(X, Y), budget="5m", ipc=2)[3]
+    check_owner(Path("runs/memory"), data)  # as the run does that begins
+    kept = Path("runs/memory/budget.json").read_text()
+    monkeypatch.setattr(choice, "Prediction", None)
+    with pytest.raises(gvbsm.ArtifactError, match="runs/memory belongs to other data"):
+        gvbsm.run(data=(255 - X, Y), budget="6m", ipc=2)
+    assert Path("runs/memory/budget.json").read_text() == kept
 
 
 def test_a_budget_makes_any_preset_smaller(called, quick_choice):

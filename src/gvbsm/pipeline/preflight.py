@@ -8,7 +8,7 @@ import os
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 
@@ -313,21 +313,46 @@ def check_owner(workdir: Path, data: ImageData) -> None:
     if not os.access(existing, os.W_OK):
         raise ArtifactError(f"{existing} cannot be written to; give another --workdir")
     path, workspace = workdir / "data.json", Workspace(workdir)
-    identity = {
+    with workspace.locked():
+        if not path.is_file():
+            # An export of a stopped run reads it here: there are no results with its settings.
+            crop = {} if data.test_crop == 1 else {"test_crop": data.test_crop}
+            write_json(path, {**_identity(data), **crop})
+            return
+    _check_same(workdir, read_json(path), data)
+
+
+def check_same_pictures(config: Config, workdir: Path, pictures: InMemory) -> None:
+    """Check that the run in a work directory, if there is one, is of these pictures from Python.
+
+    They are read once for this, at the side of that run.
+
+    Raises:
+        ArtifactError: If it is of others.
+        DataError: If they are not as described.
+    """
+    path = workdir / "data.json"
+    if not path.is_file():
+        return
+    recorded = read_json(path)
+    side = config.data.image_size or recorded.get("image_size")
+    data = read_dataset(replace(config.data, image_size=side), pictures=pictures)
+    _check_same(workdir, recorded, data)
+
+
+def _identity(data: ImageData) -> dict[str, Any]:
+    """What a work directory records of its data."""
+    return {
         "name": data.name,
         "fingerprint": data.fingerprint,
         "classes": len(data.class_names),
         "image_size": data.image_size,
     }
-    with workspace.locked():
-        if not path.is_file():
-            # An export of a stopped run reads it here: there are no results with its settings.
-            crop = {} if data.test_crop == 1 else {"test_crop": data.test_crop}
-            write_json(path, {**identity, **crop})
-            return
-    recorded = read_json(path)
+
+
+def _check_same(workdir: Path, recorded: dict[str, Any], data: ImageData) -> None:
     recorded.pop("test_crop", None)  # the fingerprint covers it
-    workspace.check_same_data(recorded, identity)
+    Workspace(workdir).check_same_data(recorded, _identity(data))
 
 
 def check_alike(config: Config, data: ImageData, runtime: Runtime) -> None:

@@ -87,22 +87,24 @@ def keep_settings(
     path, asked = workdir / SETTINGS, fingerprint(settings_with_effect(before))
     record = {"request": request.as_json(), "before": asked, "facts": dict(facts)}
     with Workspace(workdir).locked():
-        _check_pictures(facts, workdir)
+        _check_pictures(config, facts, workdir)
         with atomic(path) as draft:
             draft.write_text(settings_text(config), encoding="utf-8")
         write_json(workdir / NAME, {**record, "settings": to_dict(config)})
     return path
 
 
-def _check_pictures(facts: Mapping[str, Any], workdir: Path) -> None:
+def _check_pictures(config: Config, facts: Mapping[str, Any], workdir: Path) -> None:
     """Check that a run in the work directory is of these pictures, by what was kept of them."""
-    path = workdir / NAME
-    if not facts or not path.is_file() or not (workdir / "data.json").is_file():
+    path, of_run, workspace = workdir / NAME, workdir / "data.json", Workspace(workdir)
+    if not of_run.is_file():
         return
-    kept = checked(ChosenSettings, read_json(path), path).facts
-    before, now = ({key: table.get(key) for key in PICTURES} for table in (kept, facts))
-    if kept:
-        Workspace(workdir).check_same_data(before, now)
+    if (side := config.data.image_size) is not None:
+        before = {"image_size": read_json(of_run).get("image_size")}
+        workspace.check_same_data(before, {"image_size": side})
+    if facts and path.is_file() and (kept := checked(ChosenSettings, read_json(path), path).facts):
+        before, now = ({key: table.get(key) for key in PICTURES} for table in (kept, facts))
+        workspace.check_same_data(before, now)
 
 
 def settings_text(config: Config) -> str:

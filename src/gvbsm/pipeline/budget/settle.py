@@ -60,10 +60,12 @@ def settle_budget(
         check_keepable(workdir)
     from gvbsm.engine.torch_defaults import torch_defaults
     from gvbsm.pipeline.budget.choice import choose_settings
-    from gvbsm.pipeline.preflight import check_feasible
+    from gvbsm.pipeline.preflight import check_feasible, check_same_pictures
 
     check = check or check_feasible
     with torch_defaults():
+        if pictures is not None:
+            check_same_pictures(config, workdir, pictures)
         chosen, facts = choose_settings(config, request, processes, workdir, pictures, check)
     if keep:
         # The same command may have been given twice, and the other one have chosen before.
