@@ -1,5 +1,7 @@
 """Pictures from Python code: their forms, sizes, kinds and labels."""
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 import torch
@@ -47,6 +49,10 @@ def test_arrays_of_each_layout_are_the_same_data():
         Listed([(image.float() / 255, int(label)) for image, label in zip(tensor, Y, strict=True)]),
         Listed([(Image.fromarray(image), label) for image, label in zip(X, Y, strict=True)]),
         {"train": Listed(list(zip(X, Y, strict=True)))},
+        ([*X], Y.tolist()),
+        ([Image.fromarray(image) for image in X], Y),
+        list(zip(X, Y, strict=True)),
+        Listed([{"image": image, "label": label} for image, label in zip(X, Y, strict=True)]),
     )
     sets = [read(form) for form in forms]
     assert {data.fingerprint for data in sets} == {sets[0].fingerprint}
@@ -65,6 +71,23 @@ def test_test_pictures_of_one_s_own():
     assert (len(one.train), len(one.test)) == (12, 3)
     mixed = read({"train": (X, Y), "test": Listed(list(zip(X[:3], Y[:3], strict=True)))})
     assert mixed.fingerprint == one.fingerprint
+
+
+def test_lists():
+    pairs = list(zip(X, Y, strict=True))
+    assert len(read({"train": pairs, "test": pairs[:4]}).test) == 4
+    assert len(read(([*X], Y, [*X[:3]], Y[:3])).test) == 3
+    assert len(read(pairs[:1] * 2 + pairs[1:2] * 2).train) == 2  # four pairs are no (X, y, X, y)
+
+
+def test_a_table_of_hugging_face():
+    """It has a shape, rows that are mappings, and names in the type of a column."""
+    table = Listed([{"id": 7, "img": image, "fine_label": 0} for image in X])
+    table.pairs[1::2] = [{**row, "fine_label": 1} for row in table.pairs[1::2]]
+    table.shape, table.features = (12, 3), {"fine_label": SimpleNamespace(names=["ant", "bee"])}
+    data = read({"train": table, "test": table})
+    assert data.class_names == ("ant", "bee")
+    assert data.test.labels.tolist() == [0, 1] * 6
 
 
 def test_words_and_names_of_classes():
@@ -116,6 +139,13 @@ def test_gray_pictures_and_several_sizes():
         ({"train": (X, Y), "tests": 1}, r"data is a dict: expected"),
         ("path", r"data is a str: expected"),
         ((X,), r"data is a tuple"),
+        (((X, Y), (X, Y)), r"data is a tuple"),
+        ([], r"data of train holds no pictures"),
+        ([X[0]], r"picture 0 of data of train is a ndarray: expected \(image, label\)"),
+        (
+            Listed([{"pixels": X[0], "label": 0}]),
+            r"picture 0 .* the entries pixels, label: exp",
+        ),
         ((X, Y, X), r"data is a tuple"),
         ((X, Y[:3]), r"train has 12 images but 3 labels"),
         (

@@ -9,6 +9,7 @@ from gvbsm.data.classes import class_name
 from gvbsm.data.pictures import DataError
 from gvbsm.data.sources.request import Request
 
+USUAL_PICTURES = ("image", "img")
 USUAL_LABELS = ("label", "labels", "fine_label", "cls", "class")
 
 
@@ -80,7 +81,7 @@ def _picture_column(features: Mapping[str, Any], request: Request, name: str) ->
 
     images = [column for column, kind in features.items() if isinstance(kind, datasets.Image)]
     if request.config.image_column is None:
-        return _single(images, ("image", "img"), "pictures", "image_column", name)
+        return _single(images, USUAL_PICTURES, "pictures", "image_column", name)
     column = _configured(request.config.image_column, features, "image_column", name)
     kind = features[column]
     encoded = _dtype(kind) in ("binary", "string")

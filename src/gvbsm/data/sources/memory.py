@@ -1,4 +1,4 @@
-"""Pictures that Python code passes: arrays, tensors, and map-style Datasets of (image, label).
+"""Pictures that Python code passes: arrays, tensors, lists, and Datasets of (image, label).
 
 Shapes: N pictures, C channels, H rows, W columns.
 """
@@ -21,6 +21,7 @@ from torch import Tensor
 from gvbsm.data.classes import class_name, labels_of, number_classes
 from gvbsm.data.pictures import GRAY_MODES, REPAIR, DataError, Split, read_image, resize_to
 from gvbsm.data.sources.arrays import array_split, channels_last, to_uint8
+from gvbsm.data.sources.hub_columns import USUAL_LABELS, USUAL_PICTURES
 from gvbsm.data.sources.request import Raw, Request, hold_out
 from gvbsm.engine.progress.spelling import with_article
 
@@ -52,7 +53,7 @@ class InMemory:
         """
         if isinstance(pictures, Mapping) and {"train"} <= {*pictures} <= {"train", "test"}:
             return cls(_side(pictures["train"]), _side(pictures.get("test")))
-        if isinstance(pictures, tuple | list) and len(pictures) == 4:
+        if _is_arrays(pictures, 4):
             return cls(_side(pictures[:2]), _side(pictures[2:]))
         return cls(_side(pictures))
 
@@ -72,7 +73,7 @@ def read_memory(given: InMemory, request: Request) -> Raw:
     sides = {"train": given.train, "test": given.test}
     pairs = {side: value for side, value in sides.items() if value is not None}
     names = _names(given.train)
-    if all(isinstance(value, tuple) for value in pairs.values()):
+    if all(isinstance(value, tuple) and _is_array(value[0]) for value in pairs.values()):
         images, values, notes = _arrays(pairs)
     else:
         items = {side: _items(value, side) for side, value in pairs.items()}
@@ -99,21 +100,35 @@ def refuse(_request: Request) -> Raw:
 
 
 def _side(value: Any) -> Any:
-    """An (X, y) pair as a tuple, a Dataset as it is."""
+    """An (X, y) pair as a tuple, a Dataset or a list of (image, label) as it is."""
     if value is None:
         return None
-    if isinstance(value, tuple | list) and len(value) == 2 and hasattr(value[0], "shape"):
+    if _is_arrays(value, 2):
         return tuple(value)
-    is_array = hasattr(value, "shape") or isinstance(value, tuple | list | Mapping | str)
-    if is_array or not (hasattr(value, "__len__") and hasattr(value, "__getitem__")):
+    is_other = _is_array(value) or isinstance(value, tuple | Mapping | str)
+    if is_other or not (hasattr(value, "__len__") and hasattr(value, "__getitem__")):
         raise DataError(f"data is {with_article(type(value).__name__)}: expected {FORMS}")
     return value
+
+
+def _is_array(value: Any) -> bool:
+    """Whether this is an array or a tensor; a table of Hugging Face has a shape, too."""
+    return hasattr(value, "shape") and not hasattr(value, "features")
+
+
+def _is_arrays(value: Any, count: int) -> bool:
+    """Whether these are pictures and labels in turn: arrays, tensors or lists, `count` in all."""
+    is_row = isinstance(value, tuple | list) and len(value) == count
+    return is_row and (_is_array(value[0]) or isinstance(value[0], list))
 
 
 def _names(train: Any) -> tuple[str, ...] | None:
     """Names of the classes, if a Dataset, or the one that it is a part of, has them."""
     while train is not None and not isinstance(train, tuple):
-        classes = getattr(train, "classes", None)
+        classes, features = getattr(train, "classes", None), getattr(train, "features", None)
+        if isinstance(features, Mapping):  # of a table of Hugging Face
+            kinds = (features[column] for column in USUAL_LABELS if column in features)
+            classes = getattr(next(kinds, None), "names", None)
         if isinstance(classes, list | tuple) and all(isinstance(name, str) for name in classes):
             return tuple(map(class_name, classes))
         train = getattr(train, "dataset", None)
@@ -196,10 +211,23 @@ def _items(dataset: Any, side: str) -> Iterator[tuple[Tensor, int | str]]:
     for index in range(len(dataset)):
         name = f"picture {index} of {where}"
         item = dataset[index]
+        item = _pair(item, name) if isinstance(item, Mapping) else item
         if not isinstance(item, Sequence) or len(item) < 2:
             kind = with_article(type(item).__name__)
             raise DataError(f"{name} is {kind}: expected (image, label)")
         yield _picture(item[0], name), _label(item[1], where)
+
+
+def _pair(item: Mapping[str, Any], name: str) -> tuple[Any, Any]:
+    """The image and the label of a row of a table, as Hugging Face has them."""
+    image = next((key for key in USUAL_PICTURES if key in item), "")
+    label = next((key for key in USUAL_LABELS if key in item), "")
+    if not image or not label:
+        raise DataError(
+            f"{name} has the entries {', '.join(map(str, item))}: expected "
+            f"{' or '.join(USUAL_PICTURES)}, and {' or '.join(USUAL_LABELS)}"
+        )
+    return item[image], item[label]
 
 
 def _picture(image: Any, name: str) -> Tensor:
