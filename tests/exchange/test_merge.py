@@ -198,7 +198,7 @@ def test_pooled_normalization_is_that_of_all_pixels():
 
 def test_show_train_and_export_take_it(client, data, tmp_path, monkeypatch, capsys):
     folders = [client("a", [0, 1, 2], [0, 1, 2, 4]), client("b", [1, 2, 3], [5, 6, 7])]
-    monkeypatch.setattr(gvbsm.exchange.train, "load_data", lambda config, runtime: data)
+    monkeypatch.setattr(gvbsm.exchange.train, "load_data", lambda *_: data)
     out = str(tmp_path / "m")
     assert main(["merge", *map(str, folders), "--out", out, "--quiet"]) == 0
     assert main(["show", out]) == 0

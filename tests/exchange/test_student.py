@@ -43,7 +43,7 @@ def weights(data, teachers, runtime, tmp_path, monkeypatch):
     workdir = write_labeled_set(
         tmp_path / "w", data, teachers, runtime, LabelsConfig(epochs=4, views=views), batch_size=3
     )
-    monkeypatch.setattr(gvbsm.exchange.train, "load_data", lambda config, runtime: data)
+    monkeypatch.setattr(gvbsm.exchange.train, "load_data", lambda *_: data)
 
     def trained(network, **given):
         out = tmp_path / f"{network}.safetensors"

@@ -49,7 +49,7 @@ def workdir(data, teachers, runtime, tmp_path):
 
 @pytest.fixture(autouse=True)
 def _toy_pictures(data, monkeypatch):
-    monkeypatch.setattr(gvbsm.exchange.train, "load_data", lambda config, runtime: data)
+    monkeypatch.setattr(gvbsm.exchange.train, "load_data", lambda *_: data)
 
 
 def test_a_student_learns_and_its_weights_are_those_that_were_tested(workdir, data, tmp_path):
@@ -68,6 +68,16 @@ def test_a_student_learns_and_its_weights_are_those_that_were_tested(workdir, da
         guess = model.eval()((data.test.images / 255 - mean) / std).argmax(1)
     assert found["top1"][-1] == pytest.approx(100 * (guess == data.test.labels).float().mean())
     assert torch.tensor(found["confusion"]).trace() == (guess == data.test.labels).sum()
+
+
+def test_the_test_pictures_may_come_from_python(workdir, data, tmp_path, monkeypatch):
+    named = train(workdir, CONVNET, tmp_path / "a.safetensors", GIVEN, quiet=True)
+    monkeypatch.undo()  # reads what is passed
+    pictures = (data.train.images, data.train.labels, data.test.images, data.test.labels)
+    given, out = {"device": "cpu", "evaluation.tests": 2}, tmp_path / "b.safetensors"
+    found = train(workdir, CONVNET, out, given, quiet=True, data=pictures)
+    assert found["confusion"] == named["confusion"]
+    assert load_tensors(out, "student")[1]["test"]["dataset"] == "memory"
 
 
 def test_its_first_loss_is_that_of_the_stored_labels(workdir, tmp_path):
@@ -270,7 +280,7 @@ def test_the_test_pictures_are_seen_as_the_set_s(workdir, data, tmp_path, monkey
         test = replace(data.test, labels=labels)
         bright = replace(data.normalization, mean=(9, 9, 9))
         other = replace(data, class_names=names, test=test, normalization=bright)
-        monkeypatch.setattr(gvbsm.exchange.train, "load_data", lambda config, runtime: other)
+        monkeypatch.setattr(gvbsm.exchange.train, "load_data", lambda *_: other)
         return tmp_path / f"{names[0]}.safetensors"
 
     out = with_names(("dog", "cat", "bee", "ant"), [3, 2, 1, 0])
@@ -282,12 +292,10 @@ def test_the_test_pictures_are_seen_as_the_set_s(workdir, data, tmp_path, monkey
     out = with_names(("1", "10", "2", "3"), [0, 2, 3, 1])  # as folders list them
     assert train(workdir, CONVNET, out, GIVEN, quiet=True)["confusion"] == first["confusion"]
     other = replace(data, class_names=("a", "b"))
-    monkeypatch.setattr(gvbsm.exchange.train, "load_data", lambda config, runtime: other)
+    monkeypatch.setattr(gvbsm.exchange.train, "load_data", lambda *_: other)
     with pytest.raises(ConfigError, match="4 classes, the pictures of toy 2"):
         train(workdir, CONVNET, tmp_path / "x.safetensors", GIVEN, quiet=True)
-    monkeypatch.setattr(
-        gvbsm.exchange.train, "load_data", lambda config, runtime: replace(data, channels=1)
-    )
+    monkeypatch.setattr(gvbsm.exchange.train, "load_data", lambda *_: replace(data, channels=1))
     with pytest.raises(ConfigError, match=r"3 channels, the pictures of toy 1"):
         train(workdir, CONVNET, tmp_path / "x.safetensors", GIVEN, quiet=True)
     wrong = {**GIVEN, "data": {"name": "toy", "image_size": 9}}

@@ -76,7 +76,7 @@ def check_names(settings: dict[str, Any], where: str) -> None:
         if key not in known:
             faults.append(unknown_field(key, where))
         elif known[key] == "section" and not isinstance(value, dict):
-            faults.append(f"{where}: {key} is a section of settings, found {value!r}")
+            faults.append(f"{where}: {key} is a section of settings, found {value!r:.60}")
         elif value is None and "None" not in known[key]:
             faults.append(f"{where}: {key} must not be null")
     if faults:

@@ -18,9 +18,11 @@ from gvbsm.backbones import build_backbone, code_of
 from gvbsm.config import Config, ConfigError
 from gvbsm.config.build import to_dict
 from gvbsm.config.given import code_name
-from gvbsm.config.paths import user_path
+from gvbsm.config.keys import nested
+from gvbsm.config.paths import MEMORY, user_path
 from gvbsm.data.classes import matched_by_place, renumbered
 from gvbsm.data.datasets import DATASETS, ImageData
+from gvbsm.data.sources.memory import InMemory
 from gvbsm.engine.device import Runtime, runtime_for
 from gvbsm.engine.progress.spelling import spell_count
 from gvbsm.engine.seeds import seeded
@@ -72,6 +74,8 @@ def train(
     out: str | Path | None = None,
     settings: Mapping[str, Any] | None = None,
     quiet: bool = False,
+    *,
+    data: Any = None,
 ) -> dict[str, Any]:
     """Train a network on a distilled set, with its soft labels if it has them.
 
@@ -85,6 +89,8 @@ def train(
             the test set; nothing is tested without its name or root), `labels`, `evaluation`,
             `seed`, `device` and so on. Settings that are left out are taken from the set's record.
         quiet: No progress bars.
+        data: The real pictures, as for `gvbsm.run`, in the place of those that the settings name.
+            Of `(X, y)` alone the share is tested that the run held out.
 
     Returns:
         What the JSON file holds: `recipe`, `model`, `distilled`, `epochs` (those after which the
@@ -100,7 +106,8 @@ def train(
         raise ConfigError(f"--out must name a .safetensors file, got {path}")
     _check_history(path.with_suffix(".json"))
     check_replaceable(path)
-    work = _settle(str(source), model, dict(settings or {}), quiet)
+    pictures = None if data is None else InMemory.of(data)
+    work = _settle(str(source), model, nested(settings or {}), quiet, pictures)
     recipe, history = _recipe(work), path.with_suffix(".json")
     if is_current(path, recipe) and history.is_file():
         log.info("%s exists, and was trained with these settings", path)
@@ -128,7 +135,9 @@ def _check_history(path: Path) -> None:
         )
 
 
-def _settle(source: str, model: str, given: dict[str, Any], quiet: bool) -> _Work:
+def _settle(
+    source: str, model: str, given: dict[str, Any], quiet: bool, pictures: InMemory | None
+) -> _Work:
     distilled = _load_for(model, source)
     side, channels = distilled.images.shape[-1], distilled.images.shape[1]
     check_trainable(model, len(distilled.class_names), channels, side)
@@ -141,8 +150,8 @@ def _settle(source: str, model: str, given: dict[str, Any], quiet: bool) -> _Wor
         runtime = runtime.in_form(form or runtime.form)
     test = None
     asked = given.get("data", {})
-    if asked.get("name") or asked.get("root"):
-        test = _test_data(asked, config, distilled, runtime)
+    if pictures is not None or asked.get("name") or asked.get("root"):
+        test = _test_data(asked, config, distilled, runtime, pictures)
     return _Work(model, source, distilled, config, runtime, test)
 
 
@@ -162,17 +171,21 @@ def _load_for(model: str, source: str) -> DistilledDataset:
 
 
 def _test_data(
-    asked: Mapping[str, Any], config: Config, distilled: DistilledDataset, runtime: Runtime
+    asked: Mapping[str, Any],
+    config: Config,
+    distilled: DistilledDataset,
+    runtime: Runtime,
+    pictures: InMemory | None,
 ) -> ImageData:
     """Load the real pictures with the size, normalization and class order of the set."""
     side, channels = distilled.images.shape[-1], distilled.images.shape[1]
     dataset = str(distilled.header.get("dataset"))
     name = asked.get("name") or (dataset if dataset in DATASETS else "folder")
+    name = name if pictures is None else MEMORY
     if asked.get("image_size") not in (None, side):
         raise ConfigError(f"data.image_size must be the set's, {side}, got {asked['image_size']}")
-    data = load_data(
-        replace(config, data=replace(config.data, name=name, image_size=side)), runtime
-    )
+    settings = replace(config, data=replace(config.data, name=name, image_size=side))
+    data = load_data(settings, runtime, pictures)
     if data.channels != channels:
         raise ConfigError(
             f"the set has {spell_count(channels, 'channel')}, "
