@@ -180,6 +180,20 @@ def test_a_fault_is_one_line(given, words):
     assert "\n" not in str(caught.value)
 
 
+def test_pictures_that_change_at_random_are_refused():
+    """As those of torchvision's Datasets with a transform for training."""
+
+    class Flipped(Listed):
+        def __getitem__(self, index):
+            image, label = super().__getitem__(index)
+            return image.flip(2) if torch.rand(()) < 0.5 else image, label
+
+    pairs = list(zip(torch.from_numpy(X).permute(0, 3, 1, 2), Y, strict=True))
+    torch.manual_seed(0)
+    with pytest.raises(DataError, match=r"picture \d+ of data of train is another one each time"):
+        read(Flipped(pairs))
+
+
 def test_pictures_that_were_passed_cannot_be_read_again():
     with pytest.raises(DataError, match=r"came from Python code: pass them as gvbsm\.run\(data="):
         read_dataset(DataConfig(name="memory"))

@@ -25,6 +25,7 @@ from gvbsm.data.sources.hub_columns import USUAL_LABELS, USUAL_PICTURES
 from gvbsm.data.sources.request import Raw, Request, hold_out
 from gvbsm.engine.progress.spelling import with_article
 
+READ_TWICE = 16  # pictures of a Dataset, to find out whether they change at random
 MOST_SIDE = 224  # pixels to which pictures of several larger sizes are resized
 FORMS = (
     "(X, y), (X, y, X_test, y_test), a Dataset of (image, label), or {'train': ..., 'test': ...} "
@@ -209,13 +210,22 @@ def _items(dataset: Any, side: str) -> Iterator[tuple[Tensor, int | str]]:
         images, labels = dataset
         dataset = list(zip(images, _labels(_array(labels), len(images), side), strict=True))
     for index in range(len(dataset)):
-        name = f"picture {index} of {where}"
-        item = dataset[index]
-        item = _pair(item, name) if isinstance(item, Mapping) else item
-        if not isinstance(item, Sequence) or len(item) < 2:
-            kind = with_article(type(item).__name__)
-            raise DataError(f"{name} is {kind}: expected (image, label)")
-        yield _picture(item[0], name), _label(item[1], where)
+        picture, label = _item(dataset, index, where)
+        if index < READ_TWICE and not torch.equal(picture, _item(dataset, index, where)[0]):
+            raise DataError(
+                f"picture {index} of {where} is another one each time that it is read: leave out "
+                "random changes"
+            )
+        yield picture, label
+
+
+def _item(dataset: Any, index: int, where: str) -> tuple[Tensor, int | str]:
+    """A picture of a Dataset, and its label."""
+    name, item = f"picture {index} of {where}", dataset[index]
+    item = _pair(item, name) if isinstance(item, Mapping) else item
+    if not isinstance(item, Sequence) or len(item) < 2:
+        raise DataError(f"{name} is {with_article(type(item).__name__)}: expected (image, label)")
+    return _picture(item[0], name), _label(item[1], where)
 
 
 def _pair(item: Mapping[str, Any], name: str) -> tuple[Any, Any]:
