@@ -97,8 +97,8 @@ def test_what_is_told_and_read_again():
     origin = Origin("digits", ("ipc", "seed"))
     assert Origin.read(json.loads(json.dumps({"origin": origin.as_json()}))) == origin
     assert Origin.read({"origin": UNKNOWN.as_json()}) == UNKNOWN
-    assert str(origin) == "digits, 2 settings changed on the command line"
-    assert str(Origin("digits", ("ipc",))) == "digits, 1 setting changed on the command line"
+    assert str(origin) == "digits, 2 settings changed by the user"
+    assert str(Origin("digits", ("ipc",))) == "digits, 1 setting changed by the user"
     assert (str(Origin("digits")), str(UNKNOWN)) == ("digits", "")
     for damaged in ({}, {"origin": None}, {"origin": {"preset": "digits"}}):
         with pytest.raises((KeyError, TypeError)):
@@ -123,7 +123,7 @@ def test_results_name_the_last_command_s_and_nothing_is_made_again(
     workdir = tmp_path / "w"
     command = [str(preset), "--workdir", str(workdir), "--quiet"]
     assert main(["run", *command, "--ipc", "1"]) == 0
-    line = "preset:        quick.yaml, 1 setting changed on the command line"
+    line = "preset:        quick.yaml, 1 setting changed by the user"
     assert line in capsys.readouterr().out
     told = read_json(workdir / "results.json")["origin"]
     assert told == {"preset": "quick.yaml", "changed": ["ipc"]}

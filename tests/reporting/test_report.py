@@ -752,7 +752,7 @@ def test_a_study_names_its_preset(tmp_path, study_figures):
     origin = {"preset": "cifar10+sre2l", "changed": ["ipc", "seed"]}
     write_json(path, {**read_json(path), "origin": origin})
     text = plain(gvbsm.report(path.parent).read_text(encoding="utf-8"))
-    words = "the preset cifar10+sre2l, 2 settings changed on the command line: ipc, seed."
+    words = "the preset cifar10+sre2l, 2 settings changed by the user: ipc, seed."
     assert words in text
 
 
@@ -981,7 +981,7 @@ def test_the_head_names_the_preset_and_lists_what_was_changed(tmp_path, plain_ga
     text = page_of(workdir)
     Tree(text)
     head = plain(text.partition("<nav")[0])
-    assert "Preset digits+digits-short, 2 settings changed on the command line" in head
+    assert "Preset digits+digits-short, 2 settings changed by the user" in head
     assert "synthesis.iterations: 60 (preset: 200) synthesis.init: real (preset: noise)" in head
     assert "Compared with the preset digits+digits-short." in plain(text)
     assert "gvbsm run digits+digits-short" in text
@@ -989,14 +989,14 @@ def test_the_head_names_the_preset_and_lists_what_was_changed(tmp_path, plain_ga
     assert "Settings are below those of the preset digits: " in plain(text)
     assert "labels.epochs 200 of 800" in plain(text)
     text = page_of(named(workdir, "digits"))
-    assert "Preset digits, no setting changed on the command line" in plain(text)
+    assert "Preset digits, no setting changed by the user" in plain(text)
 
 
 def test_of_a_file_s_settings_the_preset_s_values_are_not_told(tmp_path, plain_gallery):
     workdir = named(write_run(tmp_path / "w"), "mine.yaml", "ipc")
     tree = Tree(page_of(workdir))
     head = plain(page_of(workdir).partition("<nav")[0])
-    assert "Preset mine.yaml, 1 setting changed on the command line ipc: 2" in head
+    assert "Preset mine.yaml, 1 setting changed by the user ipc: 2" in head
     assert "(preset:" not in head
     assert "Compared with the preset digits." in tree.text
     assert "gvbsm run digits" in tree.text

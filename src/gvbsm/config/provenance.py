@@ -1,4 +1,4 @@
-"""Provenance of a run's settings: the preset, and what the command line changed of it.
+"""Provenance of a run's settings: the preset, and what the user changed of it.
 
 It is written beside the results and does not change them: they depend on the settings alone.
 
@@ -25,7 +25,7 @@ class Origin:
     Attributes:
         preset: A preset, or several joined by `+`, as given to the command; of a YAML file only the
             name, since its folder belongs to the machine. None if it is not known.
-        changed: Dotted names of the settings that the command line changed, without those on which
+        changed: Dotted names of the settings that the user changed, without those on which
             the results do not depend.
     """
 
@@ -34,7 +34,7 @@ class Origin:
 
     @classmethod
     def of(cls, preset: str, before: Mapping[str, Any], after: Mapping[str, Any]) -> Origin:
-        """Compare all settings, nested, without and with the command line's."""
+        """Compare all settings, nested, without and with the user's changes."""
         ignored = without_effect(Config())
         old, new = _flat(before), _flat(after)
         changed = (key for key in new if new[key] != old.get(key) and key not in ignored)
@@ -65,14 +65,12 @@ class Origin:
         return {**asdict(self), "changed": list(self.changed)}
 
     def __str__(self) -> str:
-        """Return `cifar10, 2 settings changed on the command line`; empty if it is not known."""
+        """Return `cifar10, 2 settings changed by the user`; empty if it is not known."""
         if self.preset is None:
             return ""
         count = len(self.changed)
         plural = "" if count == 1 else "s"
-        return self.preset + (
-            f", {count} setting{plural} changed on the command line" * bool(count)
-        )
+        return self.preset + (f", {count} setting{plural} changed by the user" * bool(count))
 
 
 UNKNOWN = Origin()

@@ -156,7 +156,7 @@ def commands(
 
 @dataclass(frozen=True)
 class Change:
-    """A setting that the command line changed: its value, and the preset's if it is known."""
+    """A setting that the user changed: its value, and the preset's if it is known."""
 
     key: str
     value: str
@@ -166,7 +166,7 @@ class Change:
 def changes(
     config: Mapping[str, Any], preset: Mapping[str, Any] | None, origin: Origin
 ) -> list[Change]:
-    """The settings that the command line changed, with their values."""
+    """The settings that the user changed, with their values."""
     known = preset if origin.is_packaged else None
     return [
         Change(

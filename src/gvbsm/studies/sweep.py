@@ -88,7 +88,7 @@ def run_plan(
         plan: The studies with their points.
         workdir: The sweep's folder.
         quiet: No progress bars.
-        origin: The preset of all points, and the settings that the command line changed.
+        origin: The preset of all points, and the settings that the user changed.
 
     Raises:
         ConfigError, DataError, ArtifactError, RunError: As `sweep`.
