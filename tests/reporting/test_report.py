@@ -1163,6 +1163,11 @@ def test_a_data_set_without_a_preset_is_compared_with_none():
 # The command
 
 
+def test_networks_may_be_named_by_their_classes(tmp_path):
+    with pytest.raises(ArtifactError, match="is not a work directory"):
+        gvbsm.report(tmp_path, networks=[Tree])
+
+
 def test_report_of_what_holds_no_results(tmp_path, capsys):
     def fault(*argv):
         code = main(["report", *map(str, argv)])

@@ -8,9 +8,11 @@ has the same as files.
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
+from gvbsm.config.given import code_name
 from gvbsm.config.paths import user_path
 from gvbsm.engine.torch_defaults import torch_defaults
 from gvbsm.store.workdir import Workspace
@@ -26,7 +28,10 @@ NOT_COMPARED = (
 
 @torch_defaults()
 def report(
-    workdir: str | Path, quiet: bool = False, networks: Sequence[str] = (), pdf: bool = False
+    workdir: str | Path,
+    quiet: bool = False,
+    networks: Sequence[str | Callable[..., Any]] = (),
+    pdf: bool = False,
 ) -> Path:
     """Write the report of a work directory or of a sweep (`gvbsm.report`, `gvbsm report DIR`).
 
@@ -34,8 +39,9 @@ def report(
         workdir: The directory, with results of a run, of a sweep or of `gvbsm continual`. Sections
             whose files are missing are left out.
         quiet: No progress bars.
-        networks: Names of your own networks (`file.py:Class`) that the report may build. Those
-            that the directory alone names are not run, and what needs them is left out.
+        networks: Your own networks that the report may build: names (`file.py:Class`), or the
+            classes or functions. Those that the directory alone names are not run, and what needs
+            them is left out.
         pdf: Whether to write each figure as PDF too, in `report/figures/`.
 
     Returns:
@@ -53,7 +59,7 @@ def report(
     from gvbsm.reporting.studies import write_sweep_page
     from gvbsm.store.teachers import unusable_because
 
-    admit(networks)
+    admit([name if isinstance(name, str) else code_name(name) for name in networks])
     workdir = user_path(workdir)
     workspace = Workspace(workdir)
     if (workdir / "points").is_dir() and not workspace.results.is_file():
