@@ -198,6 +198,13 @@ def test_pictures_alone_are_resized_to_the_side_that_is_chosen(called, quick_cho
     assert config.data.image_size == data.image_size == 16
 
 
+def test_settings_of_other_pictures_whose_run_never_began_are_not_taken(called, quick_choice):
+    large = np.random.default_rng(0).integers(0, 256, (12, 80, 80, 3), dtype=np.uint8)
+    assert called(data=(X, Y), budget="5m", ipc=2)[0].data.image_size == 8
+    config, _, _, data, _ = called(data=(large, Y), budget="5m", ipc=2)
+    assert config.data.image_size == data.image_size == 32
+
+
 def test_other_pictures_are_refused_before_settings_are_chosen(called, quick_choice, monkeypatch):
     data = called(data=(X, Y), budget="5m", ipc=2)[3]
     check_owner(Path("runs/memory"), data)  # as the run does that begins

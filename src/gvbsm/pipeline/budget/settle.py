@@ -48,8 +48,7 @@ def settle_budget(
         ConfigError: If no run fits into the budget, or a launcher has started several processes.
         DataError, ArtifactError, RunError: With one clear line.
     """
-    recorded = recorded_settings(config, request, workdir)
-    if recorded is not None:
+    if (recorded := _recorded(config, request, workdir, pictures)) is not None:
         return recorded
     if read_launch().world > 1:
         raise ConfigError(
@@ -69,7 +68,19 @@ def settle_budget(
         chosen, facts = choose_settings(config, request, processes, workdir, pictures, check)
     if keep:
         # The same command may have been given twice, and the other one have chosen before.
-        if (recorded := recorded_settings(config, request, workdir)) is not None:
+        if (recorded := _recorded(config, request, workdir, pictures)) is not None:
             return recorded
         log.info("settings: %s", keep_settings(chosen, config, request, facts, workdir))
     return chosen
+
+
+def _recorded(
+    config: Config, request: Request, workdir: Path, pictures: InMemory | None
+) -> Config | None:
+    """Return the settings that were chosen for the same request before; None if there are none.
+
+    Nothing but a run that has begun tells for which pictures from Python they were chosen.
+    """
+    if pictures is not None and not (workdir / "data.json").is_file():
+        return None
+    return recorded_settings(config, request, workdir)
