@@ -66,7 +66,7 @@ def run(
             None is `runs/PRESET`, as on the command line, or `runs/DATA` for other settings.
         quiet: No progress bars.
         data: The pictures, in place of those that the settings name: arrays or tensors `(X, y)` or
-            `(X, y, X_test, y_test)`, a map-style Dataset of (image, label), or
+            `(X, y, X_test, y_test)`, a map-style Dataset or list of (image, label), or
             `{"train": ..., "test": ...}` of these. Without test pictures a share of each class is
             held out. A mapping of settings is the section `data`.
         budget: Time that the run may take, such as "30m": settings are chosen to fit. For a path

@@ -28,8 +28,8 @@ from gvbsm.engine.progress.spelling import with_article
 READ_TWICE = 16  # pictures of a Dataset, to find out whether they change at random
 MOST_SIDE = 224  # pixels to which pictures of several larger sizes are resized
 FORMS = (
-    "(X, y), (X, y, X_test, y_test), a Dataset of (image, label), or {'train': ..., 'test': ...} "
-    "of these"
+    "(X, y), (X, y, X_test, y_test), a Dataset or list of (image, label), or "
+    "{'train': ..., 'test': ...} of these"
 )
 
 
