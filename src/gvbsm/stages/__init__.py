@@ -1,1 +1,1 @@
-"""One resumable stage a file: squeeze, statistics, synthesis, labels, evaluation."""
+"""One resumable stage per file: squeeze, statistics, synthesis, labels, evaluation."""

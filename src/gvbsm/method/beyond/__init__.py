@@ -1,1 +1,1 @@
-"""Ideas of later papers, one a file; `method` imports none of them."""
+"""Ideas of later papers, one per file; `method` imports none of them."""
