@@ -40,7 +40,7 @@ LIMITS = {
 KINDS = {
     "recipe": ("Whole recipes", "They name data. Run one by `gvbsm run NAME`."),
     "overlay": ("Overlays", "They are laid over a recipe: `gvbsm run RECIPE+NAME`."),
-    "baseline": ("Baselines", "They put another method in the place of G-VBSM."),
+    "baseline": ("Baselines", "They run another method instead of G-VBSM."),
 }
 PYTHON = {  # heading -> names of the page of the Python interface
     "Runs": ("run", "plan", "sweep", "report"),
