@@ -2,7 +2,7 @@
 
     python plain_comparison.py TRAIN TEST mine=SET theirs=THEIRS.npz --seeds 3 --steps 1000
 
-It needs torch, NumPy and Pillow, not gvbsm. TRAIN and TEST hold real pictures, one folder a class.
+It needs torch, NumPy and Pillow, not gvbsm. TRAIN and TEST hold real pictures, a folder per class.
 A set is such a folder, or an .npz with one array of images and one of labels: numbers in the order
 of the classes' names. All sets have the same side, channels and number of images.
 

@@ -38,8 +38,8 @@ LIMITS = {
     "(0, 1)": "between 0 and 1",
 }
 KINDS = {
-    "recipe": ("Whole recipes", "They name data. Run one by `gvbsm run NAME`."),
-    "overlay": ("Overlays", "They are laid over a recipe: `gvbsm run RECIPE+NAME`."),
+    "recipe": ("Whole recipes", "They name a data set. Run one by `gvbsm run NAME`."),
+    "overlay": ("Overlays", "They change some settings of a recipe: `gvbsm run RECIPE+NAME`."),
     "baseline": ("Baselines", "They run another method instead of G-VBSM."),
 }
 PYTHON = {  # heading -> names of the page of the Python interface
@@ -102,24 +102,24 @@ def remade(name: str, facts: dict[str, object]) -> str:
     """What a change of a setting makes again, as a sentence."""
     section = name.partition(".")[0]
     if not facts.get("changes_results", True):
-        return "Results do not depend on it: a change makes nothing again."
+        return "Results do not depend on it: if it changes, nothing is made again."
     if section == "data":
-        return "A change of the pictures makes everything again."
+        return "If the pictures change, everything is made again."
     if section not in MADE:
-        return "A change makes again what depends on it."
+        return "If it changes, what depends on it is made again."
     if facts.get("in_recipe", True):
-        return f"A change makes the {MADE[section]} again, and all that is made from them."
-    return f"It is not in the recipe of the {MADE[section]} by itself: what stays the same is kept."
+        return f"If it changes, the {MADE[section]} and all that depends on them are made again."
+    return f"If it changes, only the {MADE[section]} that it affects are made again."
 
 
 def uses(facts: dict[str, object]) -> Iterator[str]:
     """Further facts of a setting, a sentence each."""
     if facts.get("of_one_teacher"):
-        yield "Single teachers may differ in it (`squeeze.settings_of`)."
+        yield "Single teachers may have other values (`squeeze.settings_of`)."
     if facts.get("read_by_train"):
         yield "`gvbsm train` reads it."
     if facts.get("of_a_machine"):
-        yield "The processes of a run may differ in it."
+        yield "The processes of a run may have different values."
 
 
 def settings() -> Iterator[str]:

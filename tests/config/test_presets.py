@@ -213,7 +213,7 @@ def test_a_preset_says_what_it_is_for_and_whether_it_stands_alone():
     for kind, names in kinds.items():
         assert {item.name for item in summaries if item.kind == kind} == {*names}
     texts = {item.name: item.text for item in summaries}
-    assert texts["folder"].startswith("Your own pictures, one folder a class")
+    assert texts["folder"].startswith("Your own pictures, one folder per class")
     for text in texts.values():
         assert 20 < len(text) < 200
         assert not re.search(r"gvbsm run|#|[.:]$", text)

@@ -85,7 +85,7 @@ def test_the_card_of_the_hub_has_a_picture_and_a_training(facts):
 @pytest.mark.parametrize(
     ("form", "named", "absent"),
     [
-        ("folder", ["One folder a class", "`index.json`", "train_plain.py TEST"], ["parquet"]),
+        ("folder", ["One folder per class", "`index.json`", "train_plain.py TEST"], ["parquet"]),
         ("safetensors", ["`soft_labels/...`", "`README`", "python -c"], ["`gvbsm.json`: names"]),
         ("dd-ranking", ["`score.py`", "`teachers/`"], ["train_plain", "soft_labels"]),
     ],

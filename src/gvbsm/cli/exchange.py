@@ -167,14 +167,14 @@ def _export_help() -> Iterator[str]:
             ("--to FORM", "folder, hub, dd-ranking or safetensors; onnx for a trained network"),
             ("--out PATH", "the folder, or the .safetensors file, to write"),
             ("--overwrite", "replace an export there"),
-            ("--soft_labels", "true or false: with the soft labels (not dd-ranking) [true]"),
+            ("--soft_labels", "true or false: export the soft labels (not dd-ranking) [true]"),
             (
                 "--logit_normalization",
-                "true or false: the soft labels with logit normalization, or those without, where "
-                "the set has both",
+                "true or false: export the soft labels with logit normalization or those without, "
+                "if the set has both",
             ),
             ("--push USER/NAME", "publish it there on the Hugging Face Hub (--to hub)"),
-            ("--networks A,B", "networks of your own whose code may run (--to onnx)"),
+            ("--networks A,B", "your own networks whose code may run (--to onnx)"),
             ("--quiet", "no progress bars and no log"),
         ],
     )
@@ -206,7 +206,7 @@ def _merge_help() -> Iterator[str]:
             ("SOURCE", SOURCE),
             ("--out DIR", "the folder of the merged set"),
             ("--overwrite", "replace a merged set there"),
-            ("--soft_labels", "true or false: with the soft labels, which all must have [true]"),
+            ("--soft_labels", "true or false: merge the soft labels, which all must have [true]"),
             ("--quiet", "no progress bars and no log"),
         ],
     )
@@ -228,7 +228,7 @@ def _train_help() -> Iterator[str]:
         ],
     )
     yield ""
-    yield "What is left out is as in the settings of the set."
+    yield "Settings that are not given are those recorded with the set."
     names = [*names_of(Config(), "read_by_train")]
     for section, settings in (("labels", LabelsConfig()), ("evaluation", EvaluationConfig())):
         names += [f"{section}.{name}" for name in names_of(settings, "read_by_train")]

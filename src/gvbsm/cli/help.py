@@ -15,28 +15,28 @@ from gvbsm.config.yaml_files import one_line
 
 VERBS = {
     "run": "run all stages for G-VBSM and its baselines; print the table, write the report",
-    "plan": "predict time, memory and disk space of a run, before it is begun",
+    "plan": "predict time, memory and disk space of a run, without running it",
     "squeeze": "train the teachers",
     "statistics": "record the teachers' statistics on the real data",
     "synthesis": "optimize the images",
     "labels": "make the soft labels",
     "evaluation": "train students on the images and labels, and test them",
     "continual": "test the image sets in class-incremental learning",
-    "rank": "rank networks (--models A,B,C) on the distilled set, beside training on all pictures",
+    "rank": "rank networks (--models A,B,C) by the distilled set, and by training on all pictures",
     "report": "write the results, pictures and warnings of a work directory to one HTML file",
-    "sweep": "vary settings, as in the paper's tables and figures or in a study of your own",
+    "sweep": "vary settings in a study: a table or figure of the paper, or your own",
     "list": "list the presets, data, networks or studies that a command can name",
     "settings": "print the settings of a run as a YAML file",
     "export": "export a set (pictures, Hugging Face Hub, DD-Ranking, one file) or a network (ONNX)",
     "collect": "collect the sets and teachers of finished runs in a folder to publish",
     "merge": "merge distilled sets of several clients into one",
     "train": "train any network on a distilled set, yours or somebody else's",
-    "show": "list what a work directory holds",
+    "show": "list the files of a work directory and their state, or print its results",
 }
 FIRST_WORD = (
     "NAME",
     "a preset (`gvbsm list presets`), a settings file (.yaml), a folder of pictures with one "
-    "folder a class, or an .npz file; presets and files are joined by +, as in cifar10+random-soft",
+    "subfolder per class, or an .npz file; join presets and files by +, as in cifar10+random-soft",
 )
 EXAMPLE = "--evaluation.students convnet64_d2,wrn16_2 --seed 1"  # settings of a verb
 EXAMPLES = {"rank": "--models convnet16_d2,convnet64_d2,wrn16_2"}  # it takes three networks or more
@@ -98,7 +98,7 @@ def common_settings(values: Mapping[str, Any]) -> Iterator[str]:
     Args:
         values: The values of all settings if none is given, nested.
     """
-    yield "settings that are changed most [what they take; the value if none is given]:"
+    yield "settings that are changed most [kind of value; default]:"
     chosen = [item for item in descriptions(Config()) if item.often_changed]
     yield from table(_row(item, values, brief=True) for item in chosen)
 
@@ -110,7 +110,7 @@ def all_settings(values: Mapping[str, Any] | None, names: Collection[str] = ()) 
         values: As for `common_settings`; None shows none.
         names: Dotted names of the settings and sections to show; none shows all.
     """
-    yield f"settings [what they take{'; the value if none is given' if values else ''}]:"
+    yield f"settings [kind of value{'; default' if values else ''}]:"
     last = ""
     for item in descriptions(Config()):
         if names and not any(f"{item.name}.".startswith(f"{name}.") for name in names):

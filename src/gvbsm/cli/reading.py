@@ -72,7 +72,7 @@ def list_verb(argv: list[str]) -> int:
 
 
 def _show_help() -> Iterator[str]:
-    forms = "print the table of results alone: Markdown, LaTeX or CSV"
+    forms = "print only the table of results: Markdown, LaTeX or CSV"
     yield from opening("show", SHOW, [DIR, ("--format", forms)])
     yield ""
     yield "example: gvbsm show runs/digits --format latex"
@@ -84,7 +84,7 @@ def _report_help() -> Iterator[str]:
         REPORT,
         [
             DIR,
-            ("--networks", "networks of your own whose code may run; the page leaves others out"),
+            ("--networks", "your own networks whose code may run; the page leaves others out"),
             ("--pdf", "write each figure as a PDF file, too"),
             ("--quiet", "no progress bars and no log"),
         ],
@@ -111,7 +111,7 @@ def _presets() -> Iterator[str]:
     titles = {
         "recipe": "whole recipes: gvbsm run NAME",
         "overlay": "overlays, joined to a recipe: gvbsm run RECIPE+NAME",
-        "baseline": "baselines in the place of G-VBSM, joined to a recipe: gvbsm run RECIPE+NAME",
+        "baseline": "baselines instead of G-VBSM, joined to a recipe: gvbsm run RECIPE+NAME",
     }
     summaries = list(preset_summaries())
     for kind, title in titles.items():

@@ -21,8 +21,8 @@ class OptimizerConfig:
         weight_decay: Weight decay of tensors with more than one dimension.
         schedule: constant, cosine (over all steps), or ssrs (cosine for 5/6 of the steps, then a
             sixth of the rate reached, falling linearly to 0).
-        zeta: Stretch of the cosine, of which 1/zeta of a half period is used: 1 ends at a rate of
-            0, 2 at half of lr.
+        zeta: Factor by which the cosine is stretched: with 1 the rate ends at 0, with 2 at half of
+            lr.
         warmup: Share of the steps in which the rate rises linearly to lr, before the schedule
             starts.
     """

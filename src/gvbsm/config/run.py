@@ -60,8 +60,8 @@ class DataConfig:
     Args:
         name: Data set, or form of your own data: `gvbsm list data` shows them. hub/USER/NAME and
             torchvision/NAME name a set of these libraries; memory is for pictures from Python.
-        root: Folder, .npz file or pattern of tar files with the data; null is enough for digits,
-            and downloads CIFAR and sets of torchvision.
+        root: Folder, .npz file or pattern of tar files with the data; with null CIFAR and sets of
+            torchvision are downloaded, and digits needs nothing.
         title: Name of the data in the report and in the card of an export; null takes the name of
             the user's own folder or file, or that of the data set.
         image_size: Side in pixels to which pictures are resized; null takes the data set's own.
@@ -109,13 +109,13 @@ class BaselinesConfig:
             labels), and real pictures selected at random or by herding, k-center, clusters
             (balanced) or forgetting (random-hard, herding-soft and so on). curriculum-soft and
             curriculum-hard add selected real pictures to some of the run's own images (CCFS).
-            gvbsm-unaugmented and random-unaugmented have the soft labels of the images as they are,
-            without views.
+            gvbsm-unaugmented and random-unaugmented have one soft label per image, without
+            augmentation.
         sets: Distilled sets of other methods, such as {dm: PATH}: class folders of pictures, an
-            .npz or an export. Their images get the labels and students of random-soft.
+            .npz or an export. They are labeled and evaluated like random-soft.
         draws: Random selections of real pictures; student k trains on selection k modulo draws.
         full_epochs: Epochs of the students of full; views, batch size and optimizer are squeeze's.
-        overrides: Settings of synthesis, labels and evaluation that differ for single baselines,
+        overrides: Other settings of synthesis, labels and evaluation for single baselines,
             such as {sre2l: {synthesis: {weight_batchnorm: 1.0}}}.
     """
 
@@ -134,11 +134,11 @@ class ContinualConfig:
 
     Args:
         steps: Number of steps in which the classes arrive; if they do not divide evenly, the first
-            steps take one class more.
+            steps have one class more.
         orders: Random orders of the classes; each has its own student and random pictures.
         students: Names of the students' architectures; null takes the first of evaluation.students.
         epochs: Epochs of each training; null takes labels.epochs.
-        min_steps: Least number of steps of each training; null takes labels.min_steps.
+        min_steps: Smallest number of steps of each training; null takes labels.min_steps.
         methods: Baselines to compare with: any of baselines.methods except teacher and full.
     """
 
@@ -156,15 +156,15 @@ class Config:
 
     Args:
         ipc: Images per class of the distilled set.
-        ipc_of: Images of single classes by name, where not ipc.
+        ipc_of: Images per class for single classes, by name; the others have ipc.
         seed: Seed of all random draws.
-        method: gvbsm, or a baseline in its place (sre2l, or a selection such as random-hard).
+        method: gvbsm, or a baseline instead of it (sre2l, or a selection such as random-hard).
         device: cpu, cuda or cuda:N; auto takes a GPU if there is one.
         precision: fp32, or bf16 (autocast; statistics stay fp32); auto measures which is faster
-            for each network, where the work is long, and else takes bf16 on CUDA and fp32 on a CPU.
+            for each network if the work is long; otherwise it is bf16 on CUDA and fp32 on a CPU.
         threads: CPU threads of each process; null shares the cores between the processes.
-        processes: Processes in which a command computes on CPUs; auto is one for each core, as far
-            as memory allows, but one in all with given threads or on a GPU. A launcher such as
+        processes: Number of processes of a command on CPUs; auto is one per core, as far as memory
+            allows, and a single one if threads is set or on a GPU. A launcher such as
             torchrun, and Python's gvbsm.run, set the number themselves.
         checkpoint_seconds: Seconds between checkpoints of unfinished work.
         trackers: Trackers that log losses and accuracies: tensorboard, wandb, trackio.

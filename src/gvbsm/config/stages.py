@@ -21,14 +21,14 @@ class SqueezeConfig:
         pretrained: Use published weights (torchvision/..., timm/...) instead of training.
         weights_dir: Folder with weight files for pretrained teachers, named as docs/imagenet.md
             says; null lets the libraries find or download the weights.
-        weights_classes: Text file with the names of the pretrained weights' classes, one a line in
-            the order of the outputs; the classifier is cut to the data's classes. null takes the
+        weights_classes: Text file with the names of the pretrained weights' classes, one per line
+            in the order of the outputs; the classifier is cut to the data's classes. null takes the
             names in a teacher's file, or ImageNet's (WordNet ids, or names).
         epochs: Passes over the training set.
         batch_size: Pictures in a training step.
-        micro_batch: Most pictures in a forward pass; a larger step sums the gradients of several
-            passes. The result is the same up to rounding, except that BatchNorm uses the moments
-            of each pass; null passes the whole batch.
+        micro_batch: Largest number of pictures in a forward pass; the gradients of a larger batch
+            are summed over several passes. The result is the same up to rounding, except that
+            BatchNorm uses the moments of each pass; null passes the whole batch.
         optimizer: Optimizer of the teachers.
         views: Augmentation of the real pictures.
         tests: Number of epochs, evenly spaced and with the last, after which the test accuracy is
@@ -36,7 +36,7 @@ class SqueezeConfig:
         parallel: With several processes, train one network on each (networks), or split each
             batch of one network between all (pictures).
         seed: Seed of teachers, statistics and forgetting; null takes the run's.
-        settings_of: Settings that differ for single teachers (pretrained, epochs, batch_size,
+        settings_of: Other settings for single teachers (pretrained, epochs, batch_size,
             micro_batch, and those in optimizer and views), such as
             {wrn16_2: {epochs: 24, views: {crop: resized}}}. Names outside backbones are ignored.
     """
@@ -90,24 +90,27 @@ class SynthesisConfig:
         backbone_order: Draw a teacher at random in each iteration (uniform, Eq. 7), or take turns
             (round_robin).
         init: Start from noise (the paper) or from real pictures of the class: random ones (real),
-            by herding (herding), of the center and margin of clusters (balanced, BPS), of lowest
+            by herding (herding), from the center and margin of clusters (balanced, BPS), of lowest
             loss under the teachers (lowest_loss), the easiest or hardest of the image's difficulty
             group (group_front, group_back, PSM), or the best random crops (crops, RDED). The loss
             is that of the teachers' mean logits.
-        crop_tiles: With init=crops, crops along a side of an image: 1, or 2 for four in an image.
+        crop_tiles: With init=crops, number of crops along a side of an image: 1, or 2 for four
+            crops in an image.
         crop_scale: With init=crops, smallest and largest share of a picture's area in a crop.
         iterations: Optimization steps for each batch of images.
-        stages: Equal parts of the iterations, each with a new optimizer state; the paper has 1.
-        stage_sizes: Side of the images in each stage, in pixels, ending with the pictures' own
-            (FADRM on ImageNet); empty keeps that side in all stages.
+        stages: Number of equal parts of the iterations, each with a new optimizer state; the paper
+            has 1.
+        stage_sizes: Side of the images in each stage, in pixels; the last must be that of the
+            pictures (FADRM on ImageNet). Empty keeps that side in all stages.
         residual: Share of the real start that is mixed into the images between stages (FADRM); 0
             is off.
         residual_source: What is mixed in: the start, or the nearest of 300 real pictures of the
             class, in the features of coreset.backbone (nearest, RETA).
         rounds: Number of starting times (DELT): the images of a class are split into this many
             rounds, and round r starts after r/rounds of the iterations; the paper has 1.
-        difficulty_groups: Match the k-th images of the classes with the k-th of as many groups of
-            real pictures as a class has images, from easy to hard (PSM); needs loop=original.
+        difficulty_groups: Sort the real pictures of each class from easy to hard into ipc groups,
+            and match the k-th images of the classes with the k-th groups (PSM); needs
+            loop=original.
         batch_size: Images that are optimized together.
         loop: Batches of several images of few classes (reorder), or of at most one image of each
             class (original), which limits a batch to the number of classes.
@@ -118,8 +121,8 @@ class SynthesisConfig:
         ema_start: Start that average from the first batch (first), or from 0 (zero, the authors'
             code).
         beta_dr: Probability that the matching of a convolution is dropped in an iteration.
-        beta_dr_of: beta_dr for single numbers of images per class, such as {10: 0.0}; it takes
-            precedence.
+        beta_dr_of: beta_dr for certain numbers of images per class, such as {10: 0.0}; it overrides
+            beta_dr.
         weight_cross_entropy: Weight of the cross-entropy.
         weight_batchnorm: Weight of L'_BN (Eq. 6); 0 is off.
         weight_conv: Weight of L'_Conv (Eq. 10); 0 is off.
@@ -133,18 +136,18 @@ class SynthesisConfig:
         weight_absorption: Weight of the distance between the features of each tile of the start and
             of the real picture that it shows (CIM); 0 is off. Needs a real start; crop_tiles is
             the number of tiles along a side.
-        extra: Function of your own that adds a term to the loss, as file.py:function or
+        extra: Your own function that adds a term to the loss, as file.py:function or
             module:function (docs/own_parts.md); null is off.
         weight_extra: Weight of that term.
         first_layer_multiplier: Factor on the matching loss of each teacher's first matched layer.
         tau: Temperature of L_DD.
-        densification: Use Eq. 5 as it is (exact), or divide each Gram matrix by its mean eigenvalue
-            first (scaled).
+        densification: Use Eq. 5 unchanged (exact), or first divide each Gram matrix by its mean
+            eigenvalue (scaled).
         rounding: Convert pixels to 256 levels by rounding (nearest), or always down (truncate, the
             authors' code).
         groups: Batches of images in a forward pass; null takes 1 on a CPU and many on a GPU.
-        compile: Compile the networks with torch.compile; auto compiles a network where that saves
-            more time than it takes, as measured on this machine.
+        compile: Compile the networks with torch.compile; auto compiles a network if that saves more
+            time than it takes, as measured on this machine.
         seed: Seed of the images; null takes the run's.
     """
 
@@ -204,10 +207,10 @@ class LabelStorageConfig:
     """How soft labels are compressed on disk (docs/labels.md); the defaults are lossless.
 
     Args:
-        pruning: Number of epochs of which one is labeled and stored (LPLD); students draw from the
-            stored labels.
-        top_k: Largest logits of each view that are stored, the others as their mean; null stores
-            all.
+        pruning: One epoch in this many is labeled and stored (LPLD); students draw from the stored
+            epochs.
+        top_k: Number of largest logits of each view that are stored; the others are stored as their
+            mean. null stores all.
         bits: Bits of a stored logit: 16 (half precision), or 8 (256 levels over a view's range).
     """
 
@@ -223,13 +226,14 @@ class LabelsConfig:
     Args:
         backbones: Teachers of the ensemble; null takes all of squeeze.backbones.
         epochs: Epochs that are labeled and that students train for.
-        min_steps: Least number of training steps; a small set gets as many epochs as they need.
+        min_steps: Smallest number of training steps; the number of epochs is raised to reach it.
         batch_size: Images that are labeled together, in the order of training.
-        full_batch_up_to: Largest set, in images, that is labeled and trained on as one batch.
+        full_batch_up_to: Largest number of images that are labeled and trained on as one batch.
         views: Augmentation of the distilled images.
-        logit_normalization: Scale the logits of all teachers to one norm before averaging (Eq. 8).
+        logit_normalization: Scale the logits of all teachers to the same norm before averaging
+            (Eq. 8).
         logit_normalization_of: logit_normalization for single students, such as {resnet50: false};
-            these get labels of their own.
+            these get separate labels.
         store: Store the labels on disk (true), or label during training (false).
         storage: Compression of the stored labels.
         seed: Seed of the views; null takes the run's.
@@ -271,8 +275,8 @@ class HardPhaseConfig:
     """Epochs with hard labels in the middle of a student's training (HALD, arXiv 2512.15647).
 
     Args:
-        share: Share of the epochs; the others have soft labels. 0 is off.
-        smoothing: Share of each hard label that all classes divide equally.
+        share: Share of the epochs that have hard labels; the others have soft labels. 0 is off.
+        smoothing: Share of each hard label that is divided equally among all classes.
     """
 
     share: float = setting(0.0, limit="[0, 1)")
@@ -304,9 +308,10 @@ class CorruptionsConfig:
     """Tests of students on corrupted copies of the test pictures (Hendrycks & Dietterich 2019).
 
     Args:
-        kinds: Kinds of corruption, or all for the 15 common ones; empty is off.
+        kinds: Kinds of corruption, or all for the 15 common ones; empty runs no tests.
         severities: Severities, each from 1 to 5.
-        pictures: Most test pictures that are corrupted; of more, this many are drawn at random.
+        pictures: Largest number of test pictures to corrupt; if there are more, this many are drawn
+            at random.
         folder: Folder of corrupted sets in the form of CIFAR-10-C, KIND.npy and labels.npy, in the
             order of the test pictures; null makes the copies with imagecorruptions-imaug
             (docs/how-to/corruptions.md). Results keep the folder's name.
@@ -324,26 +329,27 @@ class EvaluationConfig:
 
     Args:
         students: Names of the students' architectures.
-        seeds: Students of each architecture; results are their mean and standard deviation.
+        seeds: Number of students of each architecture; results are their mean and standard
+            deviation.
         loss: mse_gt (Eq. 11), kl (SRe2L), cosine (GIFT: the direction of the logits), or hard
             (cross-entropy with the hard labels).
         gamma: Weight of the cross-entropy in mse_gt.
         temperature: Temperature of kl.
         hard_target: Hard label of a mixed image: that of the unmixed image (base), or of both by
             area (mixed).
-        hard_phase: Epochs with hard labels between those with soft ones.
+        hard_phase: Epochs with hard labels between epochs with soft labels.
         batch_size: Images in a training step.
-        micro_batch: Most images in a forward pass; a larger step sums the gradients of several
-            passes. The result is the same up to rounding, except that BatchNorm uses the moments
-            of each pass; null passes the whole batch.
+        micro_batch: Largest number of images in a forward pass; the gradients of a larger batch
+            are summed over several passes. The result is the same up to rounding, except that
+            BatchNorm uses the moments of each pass; null passes the whole batch.
         optimizer: Optimizer of the students.
         lr_of: Learning rates of single students; the others have optimizer.lr.
         tests: Number of epochs, evenly spaced and with the last, after which the test accuracy is
             measured.
         parallel: As squeeze.parallel.
         seed: Seed of the students; null takes the run's.
-        ema: Decay, for each step, of the moving average of a student's parameters, which is tested
-            and saved in their place; 0 is off.
+        ema: Decay per step of the moving average of a student's parameters; the average is tested
+            and saved instead of the parameters. 0 is off.
         corruptions: Tests on corrupted pictures after the last epoch.
     """
 
@@ -376,12 +382,12 @@ class CoresetConfig:
     Args:
         backbone: Teacher whose features herding, k-center and balanced compare, and architecture
             that forgetting trains; null takes the first of squeeze.backbones.
-        epochs: Epochs of forgetting's training, which curriculum needs, too; null takes
-            squeeze.epochs.
-        distilled_share: Share of a class's images in curriculum that are the run's own, rounded
-            down, one at least.
-        curricula: Rounds in which curriculum selects the others. Before each, the first student is
-            trained on the set as it is then.
+        epochs: Epochs of the training that counts how often pictures are forgotten (forgetting,
+            curriculum); null takes squeeze.epochs.
+        distilled_share: Share of each class's images in curriculum that are distilled images of the
+            run, rounded down, at least one.
+        curricula: Number of rounds in which curriculum selects the other images. Before each round
+            the first student is trained on the current set.
     """
 
     backbone: str | None = None

@@ -17,19 +17,19 @@ class ViewConfig:
         padding: Width of the border in pixels for crop=pad.
         scale: Smallest and largest share of the area for crop=resized.
         ratio: Smallest and largest width/height for crop=resized.
-        tiles: With crop=resized, tiles along a side of an image; each crop lies in one of them, and
-            scale is the share of its area (OGM). 1 crops the whole image.
+        tiles: With crop=resized, number of tiles along a side of an image; each crop lies in one
+            tile, and scale is the share of the tile's area (OGM). 1 crops the whole image.
         flip: Flip left-right with probability 1/2.
         roll: Largest cyclic shift in pixels along each axis, before the crop; 0 is off.
         cutmix: Parameter of CutMix's Beta distribution; 0 is off.
-        shuffle: Cells along a side whose positions are permuted before mixing (RDED's patch
-            shuffle); 0 and 1 are off.
+        shuffle: Number of cells along a side of a view, whose positions are permuted before mixing
+            (RDED's patch shuffle); 0 and 1 are off.
         mixup: Parameter of Mixup's Beta distribution; 0 is off. With cutmix, each is applied with
             probability 1/2.
         border: Border for crop=pad: the mean color (mean), or black around finished pictures
             (black, the authors' code); images in synthesis keep the mean color.
         per_sample: Draw a view for each distilled image (true), or one for each batch of synthesis
-            and each epoch of labels (false); real pictures always have one each.
+            and each epoch of labels (false); for real pictures always one each.
     """
 
     crop: Literal["none", "pad", "resized"] = "resized"

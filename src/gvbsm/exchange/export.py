@@ -66,7 +66,7 @@ def export(
 
     Args:
         source: A work directory, or what `gvbsm.load` takes; for onnx the weights of `gvbsm train`.
-        form: folder (PNG, one folder a class), hub (Hugging Face: Parquet and a card), dd-ranking,
+        form: folder (PNG, a folder per class), hub (Hugging Face: Parquet and a card), dd-ranking,
             safetensors (one file), or onnx (a network with its card).
         out: The folder, or the file of safetensors.
         overwrite: Replace an export that is there already.

@@ -255,7 +255,7 @@ def _class_folders(folder: Path, root: Path, facts: SetDescription) -> tuple[lis
     """List the pictures in the folders of the classes, and their labels."""
     names = facts.get("folders")
     if names is None:
-        raise ArtifactError(f"{folder}: {FACTS} must name a folder a class")
+        raise ArtifactError(f"{folder}: {FACTS} must name a folder per class")
     places: list[Path] = []
     labels: list[int] = []
     known: set[str] = set()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-SPLITS = "train/ with val/ or test/, each with one folder a class"
+SPLITS = "train/ with val/ or test/, each with one folder per class"
 
 
 @dataclass(frozen=True)
@@ -36,14 +36,14 @@ _SOURCES = (
     Source(
         "tiny-imagenet",
         "Tiny-ImageNet or some classes of it",
-        "the unpacked archive, or train/ and val/ with one folder a class",
+        "the unpacked archive, or train/ and val/ with one folder per class",
         64,
         3,
     ),
     Source(
         "imagenette",
         "ten classes of ImageNet",
-        "train/ and val/ with a folder a class",
+        "train/ and val/ with one folder per class",
         224,
         3,
         is_large=True,
@@ -51,14 +51,14 @@ _SOURCES = (
     Source(
         "imagenet-1k",
         "ImageNet, streamed",
-        "train/ and val/ with one folder a wnid, or tar shards",
+        "train/ and val/ with one folder per wnid, or tar shards",
         224,
         3,
         is_large=True,
     ),
     Source(
         "folder",
-        "your pictures, one folder a class",
+        "your pictures, one folder per class",
         f"{SPLITS}, or class folders alone",
         is_large=True,
     ),
