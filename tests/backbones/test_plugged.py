@@ -97,7 +97,7 @@ def test_a_network_is_given_the_sizes_that_it_takes(nets, attribute, channels):
         ("both", r"takes both classes and num_classes"),
         ("hungry", r"needs the argument\(s\) depth; it is given those of classes, num_classes"),
         ("fails", r"fails\(classes=5\) fails: RuntimeError: no weights \(nets\.py, line \d+\)$"),
-        ("a_number", r"gives a int, expected a torch\.nn\.Module"),
+        ("a_number", r"gives an int, expected a torch\.nn\.Module"),
     ],
 )
 def test_a_fault_is_one_line(nets, attribute, words):
