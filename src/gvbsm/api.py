@@ -24,13 +24,7 @@ from gvbsm.engine.progress.log import log_by_default
 from gvbsm.engine.torch_defaults import torch_defaults
 from gvbsm.exchange.load import load
 from gvbsm.files.plugins import admit
-from gvbsm.pipeline.budget.pictures import (
-    PRESET,
-    check_known,
-    is_pictures,
-    names_preset,
-    settings_of,
-)
+from gvbsm.pipeline.budget.pictures import PRESET, pictures_of, settings_of
 from gvbsm.pipeline.budget.request import make_request
 from gvbsm.pipeline.budget.settle import settle_budget
 from gvbsm.pipeline.foreign_sets import import_sets
@@ -229,12 +223,9 @@ def _read_call(
     preset, usual = _preset_of(base), None
     if preset is not None and isinstance(base, Mapping):  # the others of its entries are changes
         changed += flatten(nested({key: base[key] for key in base if key != "preset"}))
-    if isinstance(base, str) and not names_preset(base):
-        if is_pictures(path := user_path(base)):
-            base, usual = settings_of(path)
-            preset = PRESET
-        else:
-            check_known(base)
+    if isinstance(base, str) and (path := pictures_of(base)) is not None:
+        base, usual = settings_of(path)
+        preset = PRESET
     settings = as_config(base, changes)
     usual = usual or usual_workdir(preset if preset and config is not None else settings.data.name)
     return _Call(settings, user_path(workdir or usual), pictures, preset, changed)

@@ -2,23 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from gvbsm.cli.parsing import Parsed
 from gvbsm.cli.starting import planned_processes
-from gvbsm.config import Config
 from gvbsm.config.fields import replaced
 from gvbsm.pipeline.budget.pictures import PRESET
 from gvbsm.pipeline.budget.rules import SIDES
 
 if TYPE_CHECKING:
-    from gvbsm.data.datasets import ImageData
+    from gvbsm.pipeline.budget.choice import Check
 
 
-def within_budget(
-    parsed: Parsed, keep: bool = True, check: Callable[[Config, ImageData], None] | None = None
-) -> Parsed:
+def within_budget(parsed: Parsed, keep: bool = True, check: Check | None = None) -> Parsed:
     """Return the command line with settings that fit into its budget, if it has one.
 
     Args:

@@ -5,15 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from gvbsm.config.paths import user_path
 from gvbsm.config.preset_files import read_preset, usual_workdir
-from gvbsm.pipeline.budget.pictures import (
-    PRESET,
-    check_known,
-    is_pictures,
-    names_preset,
-    settings_of,
-)
+from gvbsm.pipeline.budget.pictures import PRESET, pictures_of, settings_of
 
 
 class Start(NamedTuple):
@@ -42,10 +35,7 @@ def read_first_word(word: str, ipc: int | None = None) -> Start:
     Raises:
         ConfigError: If there is nothing of this name, or its settings are faulty.
     """
-    if names_preset(word):
-        return Start(word, read_preset(word, ipc), usual_workdir(word))
-    path = user_path(word)
-    if is_pictures(path):
+    path = pictures_of(word)
+    if path is not None:
         return Start(PRESET, *settings_of(path))
-    check_known(word)
-    return Start(word, read_preset(word), usual_workdir(word))  # names the part that is missing
+    return Start(word, read_preset(word, ipc), usual_workdir(word))

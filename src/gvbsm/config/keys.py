@@ -176,6 +176,13 @@ def path_options(settings: Mapping[str, Any]) -> list[str]:
     return options
 
 
+def short_command_of(data_name: str | None, file: str) -> str:
+    """Return the command that runs a settings file, or the call for pictures from Python."""
+    if data_name == MEMORY:
+        return f"gvbsm.run({json.dumps(file)}, data=(X, y))"
+    return f"gvbsm run {file}"
+
+
 def command_of(settings: Mapping[str, Any], file: str, workdir: str) -> str:
     """Return the command that runs the settings of a file, or the call for pictures from Python.
 

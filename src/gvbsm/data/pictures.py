@@ -297,10 +297,17 @@ def resize_to(image: Tensor, size: int, crop: float = 1.0) -> Tensor:
 
 
 def decode(
-    paths: Sequence[PictureFile], channels: int, size: int, progress: Progress, crop: float = 1.0
+    paths: Sequence[PictureFile],
+    channels: int,
+    size: int,
+    progress: Progress,
+    crop: float = 1.0,
+    cure: str = REPAIR_OR_SKIP,
 ) -> Iterator[Tensor]:
     """Yield each picture, shape (C, S, S), in order; a broken file stops within one chunk."""
-    pictures = in_threads(lambda path: resize_to(read_image(path, channels), size, crop), paths)
+    pictures = in_threads(
+        lambda path: resize_to(read_image(path, channels, cure), size, crop), paths
+    )
     for _ in progress(range(len(paths))):  # a range, so that a progress bar knows the total
         yield next(pictures)
 

@@ -16,6 +16,7 @@ from urllib.parse import quote
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from gvbsm.config.build import images_of
+from gvbsm.config.keys import short_command_of
 from gvbsm.config.yaml_files import format_yaml
 from gvbsm.engine.progress.spelling import spell_count
 from gvbsm.exchange.load import SetDescription
@@ -84,6 +85,7 @@ def dataset_card(facts: SetDescription, counts: Sequence[int] = ()) -> str:
         deviation=deviation,
         extraction=extraction("SET.safetensors"),
         code=dict.fromkeys(own_files(config)),
+        command=short_command_of((config or {}).get("data", {}).get("name"), "settings.yaml"),
         libraries=", ".join(f"{name} {version}" for name, version in versions.items()),
         terms=terms_of(facts, "the images are derived from"),
     )

@@ -15,9 +15,9 @@ from gvbsm.data.pictures import (
     REPAIR,
     DataError,
     Split,
-    in_threads,
+    decode,
+    no_progress,
     open_image,
-    read_image,
     resize_to,
 )
 from gvbsm.data.pixel_statistics import pixel_statistics
@@ -118,7 +118,5 @@ def _decoded(split: Split, path: Path) -> Tensor:
         raise DataError(
             f"the pictures of {path} take more than {MOST_BYTES} bytes at {side} px: take fewer"
         )
-    images = in_threads(
-        lambda place: resize_to(read_image(place, channels, REPAIR), side), split.paths or ()
-    )
-    return torch.stack([*images])
+    images = list(decode(split.paths or (), channels, side, no_progress, cure=REPAIR))
+    return torch.stack(images)

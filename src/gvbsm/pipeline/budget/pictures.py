@@ -15,18 +15,20 @@ PRESET = "own"  # of the user's own pictures; it is fitted into a time budget
 SETTINGS_FILES = (".yaml", ".yml")
 
 
-def names_preset(word: str) -> bool:
-    """Return whether a word names presets or settings files, whatever folders there are."""
-    return all(part in preset_names() or part.endswith(SETTINGS_FILES) for part in parts_of(word))
+def pictures_of(word: str) -> Path | None:
+    """Return the path of the pictures that a word names; None if it names presets.
 
-
-def check_known(word: str) -> None:
-    """Check a word that names neither presets nor pictures; joined presets are left to be read.
+    Presets and settings files, joined by `+` or not, take precedence over a folder of that name.
 
     Raises:
-        ConfigError: Saying what was expected there.
+        ConfigError: If it names neither. A joined preset that is missing is left to `read_preset`.
     """
+    parts = parts_of(word)
+    if all(part in preset_names() or part.endswith(SETTINGS_FILES) for part in parts):
+        return None
     path = user_path(word)
+    if path.is_dir() or (path.suffix == ".npz" and path.is_file()):
+        return path
     if path.exists():
         raise ConfigError(
             f"{word} is neither a preset, a settings file (.yaml), a folder of pictures nor an "
@@ -34,16 +36,12 @@ def check_known(word: str) -> None:
         )
     if "/" in word or path.suffix == ".npz":
         raise ConfigError(f"there is no file or folder {word}, and no preset of that name")
-    if "+" not in word:
+    if len(parts) == 1:
         raise ConfigError(
             f"there is no preset {word!r}, and no file or folder of that name; "
             f"{nearest(word, preset_names())}"
         )
-
-
-def is_pictures(path: Path) -> bool:
-    """Return whether there may be pictures at a path: it is a folder or an .npz file."""
-    return path.is_dir() or (path.suffix == ".npz" and path.is_file())
+    return None
 
 
 def settings_of(path: Path) -> tuple[dict[str, Any], Path]:

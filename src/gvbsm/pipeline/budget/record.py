@@ -14,8 +14,7 @@ from typing import Any
 from gvbsm.config import Config
 from gvbsm.config.build import build_config, settings_lines, settings_with_effect, to_dict
 from gvbsm.config.fields import replaced, without_effect
-from gvbsm.config.keys import nested, value_at
-from gvbsm.config.paths import MEMORY
+from gvbsm.config.keys import nested, short_command_of, value_at
 from gvbsm.files.artifacts import (
     atomic,
     check_replaceable,
@@ -110,6 +109,4 @@ def _check_pictures(config: Config, facts: Mapping[str, Any], workdir: Path) -> 
 def settings_text(config: Config) -> str:
     """Return the settings that differ from their defaults as the text of a YAML file."""
     lines = settings_lines(config, only_changed=True)
-    from_python = config.data.name == MEMORY
-    call = 'gvbsm.run("FILE.yaml", data=(X, y))' if from_python else "gvbsm run FILE.yaml"
-    return "\n".join([f"# Run it: {call}", *lines, ""])
+    return "\n".join([f"# Run it: {short_command_of(config.data.name, 'FILE.yaml')}", *lines, ""])

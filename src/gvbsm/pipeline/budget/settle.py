@@ -6,7 +6,6 @@ Nothing here imports torch before settings have to be chosen.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,8 +16,8 @@ from gvbsm.pipeline.budget.request import Request
 from gvbsm.pipeline.planning.process_plan import ProcessPlan
 
 if TYPE_CHECKING:
-    from gvbsm.data.datasets import ImageData
     from gvbsm.data.sources.memory import InMemory
+    from gvbsm.pipeline.budget.choice import Check
 
 log = logging.getLogger("gvbsm")
 
@@ -30,7 +29,7 @@ def settle_budget(
     processes: ProcessPlan,
     keep: bool = True,
     pictures: InMemory | None = None,
-    check: Callable[[Config, ImageData], None] | None = None,
+    check: Check | None = None,
 ) -> Config:
     """Return settings that fit into the budget.
 
@@ -79,7 +78,7 @@ def _recorded(
 ) -> Config | None:
     """Return the settings that were chosen for the same request before; None if there are none.
 
-    Nothing but a run that has begun tells for which pictures from Python they were chosen.
+    The record does not identify pictures from Python: data.json does, once the run has begun.
     """
     if pictures is not None and not (workdir / "data.json").is_file():
         return None
