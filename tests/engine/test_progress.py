@@ -57,14 +57,18 @@ def test_steps_of_an_earlier_run_do_not_count_as_fast_ones(clock, caplog):
     with caplog.at_level(logging.INFO, "gvbsm"):
         work(clock, steps=100, seconds=12.5, done=800)
     assert lines(caplog)[0] == (
-        "squeeze resnet18: 803 of 900 steps in 38 s, 12.5 s a step, 20 min left"
+        "squeeze resnet18: 803 of 900 steps in 38 s, 12 s a step, 20 min left"
     )
 
 
-def test_a_slow_step_has_its_article(clock, caplog):
+@pytest.mark.parametrize(
+    ("seconds", "told"),
+    [(2.5, "2.5 s an item"), (61, "1 min 1 s an item"), (1234, "21 min an item")],
+)
+def test_a_slow_step_is_told_as_a_duration_with_its_article(seconds, told, clock, caplog):
     with caplog.at_level(logging.INFO, "gvbsm"):
-        work(clock, steps=3, seconds=61, unit="item")
-    assert "61 s an item" in lines(caplog)[0]
+        work(clock, steps=6, seconds=seconds, unit="item")
+    assert f", {told}, " in lines(caplog)[0]
 
 
 def test_a_first_step_that_compiles_tells_no_time(clock, caplog):

@@ -189,7 +189,7 @@ def describe(loop: Mapping[str, Any], title: str, run: RunProgress | None) -> st
     count = f"{done:,} of {total:,} {plural(unit)}" if total else f"{done:,} {plural(unit)}"
     facts = [f"{count} in {spell_duration(loop['elapsed'])}"]
     if rate:
-        slow = f"{1 / rate:.3g} s {with_article(unit)}"
+        slow = f"{spell_duration(1 / rate)} {with_article(unit)}"
         facts.append(f"{rate:.3g} {plural(unit)}/s" if rate >= 1 else slow)
         if total:
             facts.append(f"{spell_duration((total - done) / rate)} left")
