@@ -78,7 +78,7 @@ def run(
     settings = call.within(budget)
     current = Run(settings, call.workdir, quiet, call.images(settings, quiet), known)
     import_sets(current, load)
-    results = current.all_stages(lambda: draw_picture(current.workspace, current.real_pictures()))
+    results = current.all_stages(lambda _: draw_picture(current.workspace, current.real_pictures()))
     return RunResults(results)
 
 

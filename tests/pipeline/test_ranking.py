@@ -7,7 +7,8 @@ import pytest
 from gvbsm.cli import main
 from gvbsm.config import ConfigError
 from gvbsm.config.build import as_config
-from gvbsm.files.artifacts import ArtifactError, read_json
+from gvbsm.files.artifacts import ArtifactError, read_json, write_json
+from gvbsm.pipeline import ranking
 from gvbsm.pipeline.budget import choice
 from gvbsm.pipeline.checks.ranking import FEWEST
 from gvbsm.pipeline.ranking import (
@@ -112,7 +113,17 @@ def test_a_file_in_the_place_of_the_ranking_is_told_before_any_training(tmp_path
     assert not (tmp_path / "squeeze").exists()
 
 
-def test_the_command_ranks_and_goes_on(tmp_path, capsys):
+def write_json_in_locked_folder(path, content):
+    with (
+        pytest.raises(ArtifactError, match="another run is at work"),
+        Workspace(path.parent).locked(),
+    ):
+        pass
+    write_json(path, content)
+
+
+def test_the_command_ranks_and_goes_on(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(ranking, "write_json", write_json_in_locked_folder)
     data = {"name": "npz", "root": str(write_arrays(tmp_path / "toy.npz"))}
     settings = quick_settings(data)
     settings["evaluation"] |= {"students": list(MODELS), "seeds": 2}

@@ -124,21 +124,33 @@ def run_ranking(
     folder = user_path(workdir)
     run = Run(settings, folder, quiet, origin=origin or origin_of(config))
     run.team.check_replaceable(run.workspace.ranking)
-    rows = run.all_stages()["rows"]
     epochs = early_epochs(run.config, run.counts.total, len(run.data.train))
-    rows += _train_early(run, epochs, quiet)
-    results = {
-        "models": list(settings.evaluation.students),
+    early = _train_early(run, epochs, quiet)
+
+    def ranking(results: Mapping[str, Any]) -> dict[str, Any]:
+        return _ranking(run, [*results["rows"], *early], epochs)
+
+    # Written by the stages, while no other run is at work in the directory.
+    return ranking(run.all_stages(lambda made: write_json(run.workspace.ranking, ranking(made))))
+
+
+def _ranking(run: Run, rows: Sequence[Mapping[str, Any]], epochs: int) -> dict[str, Any]:
+    """Return the content of `rank.json`.
+
+    Args:
+        run: The run, whose students the networks are.
+        rows: Rows of results, with all networks for each method.
+        epochs: Epochs of the trainings that stop early.
+    """
+    return {
+        "models": list(run.config.evaluation.students),
         "rows": [{k: row[k] for k in ("method", "student", "top1", "seconds")} for row in rows],
         "agreement": compare(rows),
-        "epochs": {EARLY: epochs, "full": settings.baselines.full_epochs},
+        "epochs": {EARLY: epochs, "full": run.config.baselines.full_epochs},
         "config": to_dict(run.config),
         "origin": run.origin.as_json(),
         "versions": versions(run.runtime),
     }
-    if run.processes.leads:
-        write_json(run.workspace.ranking, results)
-    return results
 
 
 def early_epochs(config: Config, images: int, pictures: int) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import replace
 from functools import cached_property
@@ -306,11 +306,14 @@ class Run:
         sets, recipes, workspace = self.evaluated_sets, self.recipes, self.workspace
         return plan_begun(self.config, sets, self.data, self.runtime, recipes, workspace)
 
-    def all_stages(self, draw: Callable[[], object] | None = None) -> dict[str, Any]:
+    def all_stages(
+        self, use: Callable[[Mapping[str, Any]], object] | None = None
+    ) -> dict[str, Any]:
         """Run every stage for the run's method and its baselines; write and return the results.
 
         Args:
-            draw: Draws the results in the work directory, while no other run is at work there.
+            use: Draws or writes something from the results in the work directory, while no other
+                run is at work there; process 0 calls it.
         """
         sets = self.evaluated_sets
         image_sets = [image_set for image_set, _ in sets]
@@ -336,8 +339,8 @@ class Run:
             if "full" in self.config.baselines.methods:
                 train_full(self.context)
                 results = self.write_results()
-            if draw is not None and self.processes.leads:
-                draw()
+            if use is not None and self.processes.leads:
+                use(results)
         return results
 
     def write_results(self) -> dict[str, Any]:
