@@ -301,6 +301,14 @@ def test_nothing_is_overwritten_unasked(workdir, tmp_path):
         export(workdir, "zip", tmp_path / "z")
 
 
+def test_a_folder_with_a_file_of_the_system_alone_is_empty(workdir, tmp_path):
+    out = tmp_path / "e"
+    out.mkdir()
+    (out / ".DS_Store").write_text("of the system")
+    export(workdir, "folder", out, overwrite=True, quiet=True)
+    assert (out / ".DS_Store").read_text() == "of the system"
+
+
 @pytest.mark.parametrize("overwrite", [False, True])
 def test_a_stopped_export_leaves_things_as_they_were(
     overwrite,

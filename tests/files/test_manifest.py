@@ -42,6 +42,15 @@ def test_claim__new_empty_and_own_folders_alone(tmp_path):
     assert sorted(path.name for path in (tmp_path / "full").iterdir()) == list("abcd")
 
 
+@pytest.mark.parametrize("name", [".DS_Store", "Thumbs.db", "desktop.ini"])
+def test_files_that_a_system_puts_into_a_folder_leave_it_empty_and_stay(name, tmp_path):
+    (tmp_path / name).write_text("of the system")
+    claim(tmp_path)
+    assert is_claimed(tmp_path)
+    assert (tmp_path / name).read_text() == "of the system"
+    assert files_made(tmp_path) == []
+
+
 def test_a_file_is_listed_with_its_content_and_not_with_another(tmp_path):
     claim(tmp_path)
     path = tmp_path / "deep" / "x.txt"

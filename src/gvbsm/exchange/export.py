@@ -30,7 +30,7 @@ from gvbsm.exchange.plain_script import SCRIPT, plain_script
 from gvbsm.exchange.public_files import copy_labels, describe_labels, label_tensors
 from gvbsm.exchange.student import MODEL, STUDENT, WEIGHTS, export_student
 from gvbsm.files.artifacts import ArtifactError, read_header, read_json, write_json
-from gvbsm.files.manifest import is_claimed, named
+from gvbsm.files.manifest import is_claimed, named, names_in
 from gvbsm.files.network_names import own_files, without_folders
 from gvbsm.files.replacing import replacing
 from gvbsm.files.schema import Results, checked_header, checked_json
@@ -183,7 +183,7 @@ def _check_folder(out: Path) -> None:
     Raises:
         ConfigError: If gvbsm did not export it, or it also holds a run or trained networks.
     """
-    if not out.is_dir() or (any(out.iterdir()) and not is_claimed(out)):
+    if not out.is_dir() or (names_in(out) and not is_claimed(out)):
         raise ConfigError(f"gvbsm did not export {out}; name another folder")
     if any((out / name).exists() for name in _OF_RUNS):
         raise ConfigError(f"{out} holds a run, which no export replaces; name another folder")

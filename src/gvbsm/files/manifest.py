@@ -27,6 +27,7 @@ from gvbsm.engine.launch import read_launch
 NAME = ".gvbsm-files.jsonl"
 CHUNK = 1 << 20  # bytes that are read at once
 LINE_LIMIT = 1 << 14  # bytes; the longest path of the system fits
+SYSTEM_FILES = (".DS_Store", "Thumbs.db", "desktop.ini")  # that systems put into folders they show
 
 
 class Content(NamedTuple):
@@ -51,7 +52,7 @@ def is_claimed(folder: Path) -> bool:
 
 
 def claim(folder: Path) -> None:
-    """Create the manifest of a new or empty folder, unless it has one.
+    """Create the manifest of a new or empty folder (`names_in`), unless it has one.
 
     Raises:
         FileExistsError: If the folder is not empty and has no manifest; its text names up to three
@@ -60,10 +61,15 @@ def claim(folder: Path) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     if is_claimed(folder):
         return
-    names = sorted(entry.name for entry in os.scandir(folder) if not _is_of_a_lock(entry.name))
-    if names:
+    if names := names_in(folder):
         raise FileExistsError(", ".join(map(repr, names[:3])) + ", ..." * (len(names) > 3))
     _append(folder / NAME, {"gvbsm": "files made here"})
+
+
+def names_in(folder: Path) -> list[str]:
+    """Return the names of what a folder holds, without locks and `SYSTEM_FILES`."""
+    names = sorted(entry.name for entry in os.scandir(folder))
+    return [name for name in names if not (name in SYSTEM_FILES or _is_of_a_lock(name))]
 
 
 def _is_of_a_lock(name: str) -> bool:
