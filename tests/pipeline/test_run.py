@@ -23,6 +23,7 @@ from gvbsm.method.ensemble import label_batch
 from gvbsm.pipeline import evaluated_sets
 from gvbsm.pipeline import run as pipeline
 from gvbsm.pipeline.teachers import Teachers
+from gvbsm.stages import statistics
 from gvbsm.store.distilled import load_distilled, load_images, load_labels
 from gvbsm.store.film import load_film
 from gvbsm.store.label_store import is_normalized
@@ -571,6 +572,23 @@ def test_images__their_work_files_go_also_after_a_kill_at_the_end(run, tmp_path)
     save(folder / "group-00001.safetensors", {}, group)
     run.synthesis()
     assert sorted(path.name for path in folder.iterdir()) == finished
+
+
+def test_statistics__their_chunks_go_also_after_a_kill_at_the_end(run, tmp_path, monkeypatch):
+    def kill(_):
+        raise KeyboardInterrupt
+
+    run.squeeze()
+    with monkeypatch.context() as patch:
+        patch.setattr(statistics, "remove_all", kill)
+        with pytest.raises(KeyboardInterrupt):
+            run.statistics()
+    folder, other = tmp_path / "statistics", "chunk-00099.partial.safetensors"
+    assert list(folder.glob("chunk-*"))
+    recipe = {"recipe": {"of": [{"seed": 99}]}}
+    save(folder / other, {}, {"kind": "chunk", "recipe": recipe})  # other settings, to go on with
+    run.statistics()
+    assert [path.name for path in folder.glob("chunk-*")] == [other]
 
 
 def test_images__lie_beside_their_film(run, tmp_path):

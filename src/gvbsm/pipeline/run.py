@@ -65,7 +65,12 @@ from gvbsm.pipeline.workload import STAGES
 from gvbsm.stages.group_files import has_group_files
 from gvbsm.stages.labels import LabelTask, make_labels
 from gvbsm.stages.squeeze import squeeze_teacher
-from gvbsm.stages.statistics import StatisticsTask, record_chunks, save_statistics
+from gvbsm.stages.statistics import (
+    StatisticsTask,
+    record_chunks,
+    remove_saved_chunks,
+    save_statistics,
+)
 from gvbsm.stages.supervised import PictureTraining
 from gvbsm.stages.synthesis import synthesize_set
 from gvbsm.stages.synthesis_task import SynthesisTask
@@ -165,8 +170,11 @@ class Run:
         def is_made(made: Artifact[str]) -> bool:
             return self.workspace.is_made(made.path, made.recipe, "statistics", make)
 
-        missing = self.team.missing(map(self.context.artifacts.statistics, names), is_made)
+        every = [*map(self.context.artifacts.statistics, names)]
+        missing = self.team.missing(every, is_made)
         if not missing:
+            if make and self.processes.leads:
+                remove_saved_chunks(self.workdir / "statistics", [item.recipe for item in every])
             return
         teachers = {item.of: self.teachers.matched(item.of) for item in missing}
         shared = {"stage": "statistics", "of": [item.recipe for item in missing]}

@@ -19,7 +19,15 @@ from gvbsm.data.loading import view_batches
 from gvbsm.engine.device import RunError, Runtime
 from gvbsm.engine.finite import first_not_finite
 from gvbsm.engine.out_of_memory import Halving
-from gvbsm.files.artifacts import PARTIAL, Recipe, is_current, remove_all
+from gvbsm.files.artifacts import (
+    PARTIAL,
+    Recipe,
+    is_current,
+    is_ours,
+    read_header,
+    remove,
+    remove_all,
+)
 from gvbsm.files.tensors import load_tensors, save
 from gvbsm.method.beyond.class_matching import class_sums, one_hot
 from gvbsm.method.capture import HookedObserver
@@ -39,7 +47,7 @@ class StatisticsTask:
         views: Views of the real pictures, which are those of synthesis: then both have the same
             distribution of scales and positions.
         directory: Folder of the chunks.
-        recipe: Recipe of the chunks.
+        recipe: Recipe of the chunks; its entry `of` lists those of the statistics.
         workers: Processes that decode pictures.
         parts: Divisions of the training pictures, by name (class, group): the number of the part
             that each picture belongs to, int64 (pictures,). The moments of each part are recorded,
@@ -193,6 +201,19 @@ def save_statistics(
         header = {"kind": "statistics", "recipe": recipe, "backbone": name}
         save(path, pack_statistics(statistics), header)
     remove_all(chunks[0].parent.glob("chunk-*"))
+
+
+def remove_saved_chunks(folder: Path, recipes: Sequence[Recipe]) -> None:
+    """Remove the chunks of statistics that are saved: a killed run may have left them.
+
+    Args:
+        folder: Folder of the chunks.
+        recipes: Recipes of the saved statistics.
+    """
+    for path in filter(is_ours, folder.glob("chunk-*")):
+        task = read_header(path)["recipe"]["recipe"]
+        if all(recipe in recipes for recipe in task["of"]):
+            remove(path)
 
 
 def _at_numbers(sums: Sums, numbers: Tensor, count: int) -> Sums:
