@@ -394,6 +394,16 @@ def test_labels_by_the_batch_need_the_batches_of_training():
     validate(changed(config, "labels.storage.bits", 8))
 
 
+@pytest.mark.parametrize("key", ["labels.backbones", "synthesis.backbones", "coreset.backbone"])
+def test_a_teacher_that_is_none_is_told_with_the_setting_that_mends_it(key):
+    """It may be the preset's, which the user has never typed."""
+    value = "convnet128" if key == "coreset.backbone" else ("convnet128",)
+    one = changed(Config(), "squeeze.backbones", ("resnet18",))
+    names = rf"not in squeeze\.backbones \['resnet18'\]; name one of these in {re.escape(key)}$"
+    with pytest.raises(ConfigError, match=names):
+        validate(changed(one, key, value))
+
+
 def test_weights_are_of_those_that_label():
     one = changed(Config(), "labels.backbones", ("wrn16_2",))
     validate(changed(one, "labels.weights", {"wrn16_2": 0.5}))

@@ -247,7 +247,10 @@ def _subset(name: str, chosen: tuple[str, ...] | None, teachers: tuple[str, ...]
         yield f"{name} is empty; give at least one backbone, or null for all"
     for item in chosen or ():
         if item not in teachers:
-            yield f"{name} names {item!r}, which is not in squeeze.backbones {list(teachers)}"
+            yield (
+                f"{name} names {item!r}, which is not in squeeze.backbones {list(teachers)}; name "
+                f"one of these in {name}"
+            )
 
 
 def faults_of_batch_labels(config: Config) -> Iterator[str]:
