@@ -234,9 +234,17 @@ def test_recipes__hard_labels_ask_no_teacher():
     assert "student" not in changed({"labels": {"temperature": 3.0}}, "random-hard")
     assert "student" in changed({"squeeze": {"epochs": 3}}, "random-soft")
     assert "student" in changed({"labels": {"epochs": 3}}, "random-hard")
-    for setting in ({"gamma": 1.0}, {"temperature": 2.0}):  # of losses with soft labels
-        assert changed({"evaluation": setting}, "random-hard") == set()
-        assert changed({"evaluation": setting}, "random-soft") == {"student"}
+
+
+@pytest.mark.parametrize(
+    ("loss", "read"),
+    [("mse_gt", {"gamma"}), ("kl", {"temperature"}), ("cosine", set()), ("hard", set())],
+)
+def test_recipes__a_setting_that_the_loss_does_not_read_changes_no_student(loss, read):
+    before = recipes_of({"evaluation": {"loss": loss}})["student"]
+    for name in ("gamma", "temperature"):
+        after = recipes_of({"evaluation": {"loss": loss, name: 7.0}})["student"]
+        assert (after != before) == (name in read)
 
 
 SEEDED = {name: {"seed": 5} for name in ("squeeze", "synthesis", "labels", "evaluation")}

@@ -85,11 +85,10 @@ def _settings(section: Any) -> dict[str, Any]:
 
 
 def _as_read(evaluation: EvaluationConfig) -> EvaluationConfig:
-    """The training of students, with the defaults of what the loss of hard labels does not read."""
-    if evaluation.loss != "hard":
-        return evaluation
-    usual = EvaluationConfig()
-    return replace(evaluation, gamma=usual.gamma, temperature=usual.temperature)
+    """The training of students, with the defaults of what their loss does not read."""
+    usual, readers = EvaluationConfig(), {"gamma": "mse_gt", "temperature": "kl"}
+    unread = [name for name, loss in readers.items() if loss != evaluation.loss]
+    return replace(evaluation, **{name: getattr(usual, name) for name in unread})
 
 
 class Recipes:
