@@ -54,8 +54,9 @@ def run(
 
     Args:
         config: Settings, the name of a preset, the path of a folder or .npz file of pictures, or a
-            nested mapping of settings, whose entry `preset` names one that it is laid over. None
-            takes `own`, whose settings fit into a budget.
+            nested mapping of settings. Its entry `preset` names a preset that it is laid over;
+            without one all other settings have their defaults, as in a settings file, whatever the
+            pictures are. None takes `own`, whose settings fit the pictures and a budget.
         workdir: The work directory; artifacts in it that match the settings are not made again.
             None is `runs/PRESET`, as on the command line, or `runs/DATA` for other settings.
         quiet: No progress bars.
