@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, Strict, model_validator
+from pydantic import AfterValidator, Field, Strict, ValidationError, model_validator
 
 from gvbsm.engine.forms import Kind
 from gvbsm.files.artifacts import Recipe, read_json
@@ -23,6 +23,7 @@ from gvbsm.files.schema.base import (
     Text,
     Whole,
     checked,
+    first_fault,
 )
 from gvbsm.files.schema.measures import (
     RowCorruptions,
@@ -235,6 +236,39 @@ class Account(Manifest):
     held_out: Text = ""
 
 
+class NamedData(Manifest):
+    """The settings `data` by which a run's pictures are named."""
+
+    name: Text | None = None
+    title: Text | None = None
+    root: Text | None = None
+
+
+class NamedTeachers(Manifest):
+    """The names of a run's teachers, of its settings `squeeze`."""
+
+    backbones: list[Text] = Field(default_factory=list)
+
+
+class RecordedConfig(Manifest):
+    """The recorded settings of a run that are read one by one; all others are only shown."""
+
+    data: NamedData = NamedData()
+    squeeze: NamedTeachers = NamedTeachers()
+
+
+def _check_config(config: dict[str, Any]) -> dict[str, Any]:
+    try:
+        RecordedConfig.model_validate(config)
+    except ValidationError as error:
+        raise ValueError(f"should be settings of a run: {first_fault(error)}") from None
+    return config
+
+
+AllSettings = Annotated[dict[str, Any], AfterValidator(_check_config)]
+"""All settings of a run, nested (`RecordedConfig`)."""
+
+
 class Results(Manifest):
     """`results.json` of a work directory, as far as its table and its page show it."""
 
@@ -242,7 +276,7 @@ class Results(Manifest):
     pictures: dict[str, Whole | None] = Field(default_factory=dict)
     skipped: list[Text] = Field(default_factory=list)
     notes: list[Text] = Field(default_factory=list)
-    config: dict[str, Any] | None = None
+    config: AllSettings | None = None
     versions: dict[str, Text] | None = None
     seconds: dict[str, Finite] | None = None
     data: Account | None = None

@@ -27,7 +27,7 @@ from gvbsm.files.schema.base import (
     Whole,
     first_fault,
 )
-from gvbsm.files.schema.runs import ResultRow
+from gvbsm.files.schema.runs import AllSettings, ResultRow
 
 
 class TeacherScore(Manifest):
@@ -55,6 +55,7 @@ class EvaluationSettings(Manifest):
     """The recorded settings `evaluation` of a run that training on its set reads."""
 
     lr_of: dict[str, Any] = Field(default_factory=dict)
+    students: list[Text] = Field(default_factory=list)
 
 
 class RunSettings(Manifest):
@@ -80,7 +81,7 @@ class SetFacts(Manifest):
     folders: list[Text] | None = None
     recipe: dict[str, Any] | None = None
     settings: RunSettings | None = None
-    config: dict[str, Any] | None = None
+    config: AllSettings | None = None
     results: list[ResultRow] | None = None
     versions: dict[str, Text] | None = None
     pictures: dict[str, Whole | None] | None = None
