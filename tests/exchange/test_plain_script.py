@@ -194,6 +194,8 @@ def test_it_trains_on_hard_labels_if_there_are_no_soft_ones(labeled, tmp_path):
         (["timm/resnet18", "resnet50"], 32, "resnet50"),
         (["torchvision/resnet18"], 224, "torchvision/resnet18"),
         (["timm/vit"], 32, ""),
+        (["convnet8_d3"], 4, ""),  # too deep for these pixels
+        (["convnet8_d999999999999", f"convnet{'9' * 5000}", "convnet0_d0"], 32, ""),
     ],
 )
 def test_its_network_is_one_of_the_students(students, size, expected, labeled):

@@ -111,9 +111,10 @@ def choose_network(distilled: TrainingSet) -> Network:
 
 
 def _network(name: str, channels: int, size: int) -> Network:
-    if match := re.fullmatch(r"convnet(\d+)(?:_d(\d+))?", name):
+    if match := re.fullmatch(r"convnet(\d{1,5})(?:_d(\d{1,2}))?", name):  # of any author's set
         width, depth = int(match[1]), int(match[2] or 3)
-        return Network(name, {"width": width, "depth": depth, "side": size // 2**depth})
+        if width and depth and (side := size // 2**depth):
+            return Network(name, {"width": width, "depth": depth, "side": side})
     if re.fullmatch(r"resnet(18|34|50|101)", name):
         return Network(name, torchvision=name, small=True)
     if (match := re.fullmatch(r"torchvision/(\w+)", name)) and channels == 3:
