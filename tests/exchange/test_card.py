@@ -73,6 +73,18 @@ def test_the_card_has_the_command_that_made_the_set(name, command, facts):
     assert command in dataset_card(facts | {"config": {"data": {"name": name}}})
 
 
+@pytest.mark.parametrize("form", ["hub", "folder"])
+def test_settings_of_a_stranger_are_shown_as_they_are(form, facts):
+    evil = "a\n```\n</details>\n<b>"
+    config = {"note": evil, "backbones": ["<img src=x>.py:Net"]}
+    text = dataset_card(facts | {"form": form, "config": config})
+    block = re.search(r"^(`{4,})yaml\n(.*?)^\1$", text, re.DOTALL | re.MULTILINE)
+    assert yaml.safe_load(block[2]) == config
+    outside = text.replace(block[0], "")
+    assert "<b>" not in outside
+    assert r"\<img src=x\>.py:Net" in outside
+
+
 def test_the_card_of_the_hub_has_a_picture_and_a_training(facts):
     _, text = head_of(dataset_card(facts | {"title": "my birds"}))
     assert "# my birds, distilled: 2 images per class" in text

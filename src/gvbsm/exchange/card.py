@@ -154,6 +154,13 @@ def escaped(value: Any) -> Any:
     return [escaped(item) for item in value] if isinstance(value, list) else value
 
 
+def _yaml_block(settings: Mapping[str, Any]) -> str:
+    """Write settings as a code block, whose fence is longer than any run of backticks in them."""
+    text = format_yaml(dict(settings))
+    fence = "`" * max(3, 1 + max(map(len, re.findall("`+", text)), default=0))
+    return f"{fence}yaml\n{text}{fence}"
+
+
 def _made(method: str) -> tuple[str, str]:
     """Say of a method whether its images are synthetic, if that is known, and who made the set."""
     if method == PLAIN:
@@ -187,6 +194,6 @@ def filled(template: str, **values: Any) -> str:
         "ipc": format_ipc,
         "top1": format_top1,
         "url": quote,
-        "yaml": lambda settings: format_yaml(dict(settings)),
+        "yaml": _yaml_block,
     }
     return environment.get_template(f"{template}.j2").render(values)
