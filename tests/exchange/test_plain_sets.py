@@ -11,7 +11,7 @@ from gvbsm.cli import main
 from gvbsm.data.pictures import DataError
 from gvbsm.exchange.export import export
 from gvbsm.exchange.load import load
-from gvbsm.files.artifacts import ArtifactError, read_json
+from gvbsm.files.artifacts import ArtifactError, read_json, write_json
 from gvbsm.store.distilled import load_distilled
 from support.distilled_files import write_images
 from support.picture_files import draw, draw_classes
@@ -70,6 +70,19 @@ def test_an_npz_is_a_set_with_hard_labels(tmp_path, caplog):
     np.savez(tmp_path / "f.npz", train_images=images / 255, train_labels=labels)
     assert torch.equal(load(tmp_path / "f.npz").images, found.images)
     assert "taken as 0 to 1" in caplog.text
+
+
+def test_a_class_or_a_file_with_a_name_of_ours_makes_no_work_directory(tmp_path):
+    root = draw_classes(tmp_path / "a", {"music": 2, "synthesis": 2})
+    (root / "data.json").write_text('{"license": "CC0"}')
+    assert load(root).class_names == ("music", "synthesis")
+
+
+def test_a_work_directory_without_its_manifest_is_no_plain_set(tmp_path):
+    write_json(tmp_path / "w" / "data.json", {"name": "x", "classes": 2, "image_size": 2})
+    draw_classes(tmp_path / "w" / "report", {"figures": 1})
+    with pytest.raises(ArtifactError, match="run the stage that makes it first"):
+        load(tmp_path / "w")
 
 
 def test_other_things_are_not_taken_for_plain_sets(tmp_path):

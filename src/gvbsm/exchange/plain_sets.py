@@ -24,6 +24,7 @@ from gvbsm.data.pixel_statistics import pixel_statistics
 from gvbsm.data.reading import Findings
 from gvbsm.data.sources.arrays import read_training_arrays
 from gvbsm.data.sources.folders import path_split, scan
+from gvbsm.files.artifacts import is_ours
 from gvbsm.files.manifest import is_claimed
 from gvbsm.files.schema import MOST_BYTES
 from gvbsm.store.distilled import DistilledDataset
@@ -38,9 +39,9 @@ def is_plain(path: Path) -> bool:
     """Whether a path is an .npz or a folder that gvbsm did not write."""
     if path.is_file():
         return path.suffix == ".npz"
-    return not is_claimed(path) and not any(
-        (path / name).exists() for name in ("data.json", "synthesis")
-    )
+    # a copy without hidden files has no manifest; a stranger's class or notes may have these names
+    is_run = (path / "synthesis" / "images.safetensors").exists() or is_ours(path / "data.json")
+    return not is_claimed(path) and not is_run
 
 
 def refuse_pickle(path: Path) -> None:
