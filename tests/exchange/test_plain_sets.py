@@ -8,6 +8,7 @@ import torch
 from PIL import Image
 
 from gvbsm.cli import main
+from gvbsm.config import ConfigError
 from gvbsm.data.pictures import DataError
 from gvbsm.exchange.export import export
 from gvbsm.exchange.load import load
@@ -83,6 +84,13 @@ def test_a_work_directory_without_its_manifest_is_no_plain_set(tmp_path):
     draw_classes(tmp_path / "w" / "report", {"figures": 1})
     with pytest.raises(ArtifactError, match="run the stage that makes it first"):
         load(tmp_path / "w")
+
+
+def test_a_set_of_one_class_is_not_exported_since_none_is_read(tmp_path):
+    root = draw_classes(tmp_path / "a", {"cat": 2})
+    with pytest.raises(ConfigError, match="a has a single class"):
+        export(root, "folder", tmp_path / "e", quiet=True)
+    assert not (tmp_path / "e").exists()
 
 
 def test_other_things_are_not_taken_for_plain_sets(tmp_path):

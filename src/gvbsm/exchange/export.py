@@ -232,7 +232,13 @@ def _check_order(distilled: DistilledDataset) -> None:
 
 
 def describe_set(distilled: DistilledDataset, source: Path, form: str) -> SetDescription:
-    """Describe a set by the results of its work directory, or as its source described it."""
+    """Describe a set by the results of its work directory, or as its source described it.
+
+    Raises:
+        ConfigError: If it has a single class, which no reader of an export takes.
+    """
+    if len(distilled.class_names) < 2:
+        raise ConfigError(f"{source} has a single class; an exported set has two or more")
     header, stored = distilled.header, distilled.soft_labels
     names = ("method", "dataset", "title", "recipe", "config", "results", "versions")
     facts: SetDescription = {name: header.get(name) for name in (*names, "pictures")}
