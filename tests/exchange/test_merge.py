@@ -240,6 +240,7 @@ def test_sets_that_do_not_fit_are_refused(client, data, tmp_path):
         (client("hot", [2, 3], [2, 3], replace(LABELS, temperature=2.0)), "labels.temperature of"),
         (client("batch", [2, 3], [2, 3], by_batch), "labels.batchnorm=running"),
         (first, "named twice"),
+        (f"{first}/", "named twice"),
     ):
         with pytest.raises(ConfigError, match=message):
             merge([first, second], tmp_path / "m", quiet=True)

@@ -72,9 +72,9 @@ def merge(
     if len(sources) < 2:
         raise ConfigError(f"merge takes at least two sets, got {len(sources)}")
     check_free(out, "folder", overwrite)
-    sets = {str(source): load(source) for source in sources}
-    if len(sets) < len(sources):
+    if len({user_path(source).resolve() for source in sources}) < len(sources):
         raise ConfigError("merge takes each set once; a set is named twice")
+    sets = {str(source): load(source) for source in sources}
     if not soft_labels:
         sets = {name: replace(item, soft_labels=None) for name, item in sets.items()}
     names = merged_classes([item.class_names for item in sets.values()])
