@@ -51,6 +51,15 @@ def ended(workdir, data="cifar10", **settings):
     return config
 
 
+def test_results_without_settings_are_exported(workdir, tmp_path):
+    ended(workdir)
+    content = read_json(workdir / "results.json")
+    del content["config"]
+    write_json(workdir / "results.json", content)
+    out = export(workdir, "folder", tmp_path / "e", quiet=True)
+    assert read_json(out / "gvbsm.json")["results"] == content["rows"]
+
+
 def test_a_folder_is_read_by_torchvision(workdir, tmp_path):
     out = export(workdir, "folder", tmp_path / "e", quiet=True)
     found, first = ImageFolder(out), load_distilled(workdir)

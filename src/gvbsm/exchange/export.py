@@ -259,10 +259,11 @@ def describe_set(distilled: DistilledDataset, source: Path, form: str) -> SetDes
     }
     if "form" not in header and (source / "results.json").is_file():
         results = checked_json(Results, source / "results.json")
-        facts["config"] = without_paths(results["config"])
+        config = results.get("config") or {}
+        facts["config"] = without_paths(config)
         facts["results"] = results["rows"]
-        if "name" in results["config"].get("data", {}):
-            facts["title"] = data_title(results["config"])
+        if "name" in config.get("data", {}):
+            facts["title"] = data_title(config)
         facts |= {name: results.get(name) for name in ("versions", "pictures")}
     named_code = {name: facts[name] for name in _NAMING_CODE}
     alike = Counter(map(without_folders, {*own_files(named_code)}))
