@@ -15,10 +15,11 @@ from gvbsm.backbones import build_backbone
 from gvbsm.config import ConfigError, LabelsConfig, ViewConfig
 from gvbsm.data.pictures import DataError
 from gvbsm.exchange.export import export
-from gvbsm.exchange.student import load_student
+from gvbsm.exchange.student import load_student, model_card
 from gvbsm.exchange.train import train
 from gvbsm.files.artifacts import ArtifactError, read_header
 from gvbsm.files.plugins import admit
+from gvbsm.files.schema import StudentHeader
 from gvbsm.files.tensors import load_tensors, save
 from support.labeled_sets import write_labeled_set
 from support.toy import CONVNET, WRN
@@ -153,6 +154,13 @@ def test_the_card_states_the_training_and_its_code_runs(weights, data, tmp_path)
     assert done.returncode == 0, done.stderr
     names = [data.class_names[int(n)] for n in plain_logits(path, data.test.images).argmax(1)]
     assert done.stdout.strip() == str(names)
+
+
+def test_the_method_of_a_stranger_is_text_in_the_card():
+    source = {"dataset": "toy", "method": "x` <b>", "images": 2, "label_epochs": None}
+    entries = {"class_names": ["a", "b"], "image_size": 8, "channels": 1, "mean": [0], "std": [1]}
+    entries |= {"recipe": {}, "gvbsm": "1", "backbone": CONVNET, "trained_on": source, "test": None}
+    assert r"\<b\>" in model_card(StudentHeader.model_validate(entries))
 
 
 @needs_onnx
