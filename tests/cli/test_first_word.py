@@ -59,6 +59,7 @@ def test_pictures_at_or_above_the_working_directory_are_named_by_it(folder, monk
 @pytest.mark.parametrize(
     ("word", "line"),
     [
+        ("", "the name of the pictures or preset is empty; . is the current folder"),
         ("digitz", "there is no preset 'digitz', and no file or folder of that name; did you mean"),
         ("digits+sre2", "there is no preset 'sre2'; did you mean sre2l"),
         ("none.yaml", "there is no settings file none.yaml"),

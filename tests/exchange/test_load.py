@@ -17,6 +17,7 @@ from gvbsm.files.artifacts import ArtifactError, read_json, write_json
 from gvbsm.files.tensors import load_tensors, save
 from gvbsm.store.distilled import load_distilled
 from support.distilled_files import write_images, write_labels
+from support.picture_files import draw_classes
 
 
 @pytest.fixture
@@ -108,6 +109,13 @@ def test_the_labels_of_one_file_are_unpacked_once(workdir, tmp_path):
     assert (folder / "mark").exists()
     without = export(workdir, "safetensors", tmp_path / "f.safetensors", soft_labels=False)
     assert load(without).soft_labels is None
+
+
+def test_no_name_is_not_the_current_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    draw_classes(tmp_path, {"cat": 1, "dog": 1})
+    with pytest.raises(ArtifactError, match="name of the set is empty"):
+        load("")
 
 
 def test_a_work_directory_tells_its_settings(workdir):

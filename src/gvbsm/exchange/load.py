@@ -98,6 +98,8 @@ def load(
         ArtifactError: If there is no set, a damaged one, or one without such labels.
         DataError: If pictures cannot be read, or the Hub is out of reach.
     """
+    if not str(source):  # such as a variable of the shell that is not set
+        raise ArtifactError("the name of the set is empty; . is the current folder")
     path = user_path(source)
     if path.is_dir() and not (path / FACTS).is_file() and not is_plain(path):
         distilled = load_distilled(path, logit_normalization)

@@ -23,6 +23,8 @@ def pictures_of(word: str) -> Path | None:
     Raises:
         ConfigError: If it names neither. A joined preset that is missing is left to `read_preset`.
     """
+    if not word:  # such as a variable of the shell that is not set
+        raise ConfigError("the name of the pictures or preset is empty; . is the current folder")
     parts = parts_of(word)
     if all(part in preset_names() or part.endswith(SETTINGS_FILES) for part in parts):
         return None
