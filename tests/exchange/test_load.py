@@ -257,6 +257,9 @@ def test_other_files_are_refused(workdir, tmp_path, monkeypatch):
     save(tmp_path / "t.safetensors", {}, {"kind": "teacher", "recipe": {}})
     with pytest.raises(ArtifactError, match="holds 'teacher', expected a distilled set"):
         load(tmp_path / "t.safetensors")
+    description = export(workdir, "folder", tmp_path / "e", quiet=True) / FACTS
+    with pytest.raises(ArtifactError, match=r"gvbsm\.json is no distilled set; name its folder"):
+        load(description)
     (tmp_path / "x.safetensors").write_bytes(b"nothing")
     with pytest.raises(ArtifactError, match="damaged"):
         load(tmp_path / "x.safetensors")

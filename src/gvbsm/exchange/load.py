@@ -120,6 +120,10 @@ def _load_exported(source: str | Path, path: Path, cache: Path | None) -> Distil
         return load_plain(path)
     if path.is_file():
         refuse_pickle(path)
+        if path.suffix != ".safetensors":
+            raise ArtifactError(
+                f"{path} is no distilled set; name its folder, a .safetensors or an .npz file"
+            )
         return _load_file(path, cache or cache_folder())
     name = hub.split_name(str(source))
     # if a folder above it is here, it is a mistyped path: do not query the Hub
