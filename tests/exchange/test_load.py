@@ -111,6 +111,14 @@ def test_the_labels_of_one_file_are_unpacked_once(workdir, tmp_path):
     assert load(without).soft_labels is None
 
 
+def test_labels_of_one_file_that_are_gone_from_the_cache_are_unpacked_again(workdir, tmp_path):
+    path = export(workdir, "safetensors", tmp_path / "e.safetensors", quiet=True)
+    stored = load(path, cache=tmp_path / "c").soft_labels
+    expected = stored.read(0)["logits"]
+    stored.shards[0].path.unlink()
+    assert torch.equal(load(path, cache=tmp_path / "c").soft_labels.read(0)["logits"], expected)
+
+
 def test_no_name_is_not_the_current_folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     draw_classes(tmp_path, {"cat": 1, "dog": 1})

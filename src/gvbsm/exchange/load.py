@@ -359,7 +359,10 @@ def _load_file(path: Path, cache: Path) -> DistilledDataset:
 def _unpack_labels(
     path: Path, header: dict[str, Any], tensors: Mapping[str, Tensor], cache: Path
 ) -> SoftLabels:
-    """Unpack the soft labels of a single file into a store in the cache, unless it is there."""
+    """Unpack the soft labels of a single file into a store in the cache, unless it is there.
+
+    What programs that clean caches have removed of it is unpacked again.
+    """
     state = path.stat()
     key = fingerprint({"header": header, "bytes": state.st_size, "time": state.st_mtime_ns})
     if not isinstance(header[LABELS], dict):
@@ -367,7 +370,7 @@ def _unpack_labels(
     store = SoftLabels.of_index(cache / LABELS / key, header[LABELS], path)
     if len(store.shards) > 1:
         raise DamagedError(path, f"its soft labels should be one shard, not {len(store.shards)}")
-    if not (store.directory / "index.json").is_file():
+    if not (store.directory / "index.json").is_file() or store.missing():
         start = f"{LABELS}/"
         named = {name.removeprefix(start): name for name in tensors if name.startswith(start)}
         rows = {name: tensors[key] for name, key in named.items()}
