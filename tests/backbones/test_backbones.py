@@ -326,7 +326,8 @@ def test_backbone_names_can_all_be_found_in_the_registry():
 @pytest.mark.parametrize(
     ("name", "arguments", "message"),
     [
-        ("convnet128", (10, 7), r"needs at least 8 px, got 7 px.*convnet128_d2"),
+        ("convnet128", (10, 7), r"too often for 7 px.*convnet128_d2"),
+        ("convnet8_d999999999", (10, 7), r"too often for 7 px.*convnet8_d2"),
         ("convnet0", (10, 32), "at least 1"),
         ("convnet8_d0", (10, 32), "at least 1"),
         ("wrn17_2", (10, 32), "6n \\+ 4"),

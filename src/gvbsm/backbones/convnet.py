@@ -36,11 +36,11 @@ def build_convnet(
     """
     if width < 1 or depth < 1:
         raise ValueError(f"a ConvNet needs width and depth of at least 1, got {width} and {depth}")
-    side = image_size // 2**depth
+    side = image_size >> depth  # a number of any size: 2**depth would take memory and time
     if side < 1:
         raise ValueError(
-            f"a ConvNet of depth {depth} halves the image {depth} times and needs at least "
-            f"{2**depth} px, got {image_size} px; choose a smaller depth, such as "
+            f"a ConvNet of depth {depth} halves the image {depth} times, too often for "
+            f"{image_size} px; choose a smaller depth, such as "
             f"convnet{width}_d{max(image_size.bit_length() - 1, 1)}"
         )
     layers: OrderedDict[str, nn.Module] = OrderedDict()
