@@ -62,6 +62,24 @@ def checked(model: type[M], content: Mapping[str, Any], path: Path) -> M:
         raise DamagedError(path, first_fault(error)) from None
 
 
+def entries_as(model: type[Manifest], expected: str) -> AfterValidator:
+    """Return the check of a mapping that is kept whole: the entries of `model` must be valid.
+
+    Args:
+        model: The entries that are read.
+        expected: What the mapping should be, for the message.
+    """
+
+    def check(entries: dict[str, Any]) -> dict[str, Any]:
+        try:
+            model.model_validate(entries)
+        except ValidationError as error:
+            raise ValueError(f"should {expected}: {first_fault(error)}") from None
+        return entries
+
+    return AfterValidator(check)
+
+
 def first_fault(error: ValidationError) -> str:
     """`ENTRY should be a valid integer, found 'x'`, in one line of printable characters."""
     first = error.errors(include_url=False, include_context=False)[0]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, Field, Strict, ValidationError, model_validator
+from pydantic import Field, Strict, model_validator
 
 from gvbsm.engine.forms import Kind
 from gvbsm.files.artifacts import Recipe, read_json
@@ -23,7 +23,7 @@ from gvbsm.files.schema.base import (
     Text,
     Whole,
     checked,
-    first_fault,
+    entries_as,
 )
 from gvbsm.files.schema.measures import (
     RowCorruptions,
@@ -257,15 +257,7 @@ class RecordedConfig(Manifest):
     squeeze: NamedTeachers = NamedTeachers()
 
 
-def _check_config(config: dict[str, Any]) -> dict[str, Any]:
-    try:
-        RecordedConfig.model_validate(config)
-    except ValidationError as error:
-        raise ValueError(f"should be settings of a run: {first_fault(error)}") from None
-    return config
-
-
-AllSettings = Annotated[dict[str, Any], AfterValidator(_check_config)]
+AllSettings = Annotated[dict[str, Any], entries_as(RecordedConfig, "be settings of a run")]
 """All settings of a run, nested (`RecordedConfig`)."""
 
 

@@ -25,6 +25,7 @@ from gvbsm.files.schema.base import (
     Side,
     Text,
     Whole,
+    entries_as,
     first_fault,
 )
 from gvbsm.files.schema.runs import AllSettings, ResultRow
@@ -107,20 +108,12 @@ class ImagesPerClass(Manifest):
     ipc_of: dict[str, Positive] = Field(default_factory=dict)
 
 
-def _check_recipe(recipe: dict[str, Any]) -> dict[str, Any]:
-    try:
-        ImagesPerClass.model_validate(recipe)
-    except ValidationError as error:
-        raise ValueError(f"should have whole numbers of images: {first_fault(error)}") from None
-    return recipe
-
-
 class ImagesHeader(Manifest):
     """The header of `synthesis/images.safetensors`."""
 
     method: Text
     dataset: Text | None = None
-    recipe: Annotated[dict[str, Any], AfterValidator(_check_recipe)]
+    recipe: Annotated[dict[str, Any], entries_as(ImagesPerClass, "have whole numbers of images")]
     class_names: ClassNames
     mean: list[Mean]
     std: list[Deviation]
