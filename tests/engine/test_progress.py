@@ -62,13 +62,13 @@ def test_steps_of_an_earlier_run_do_not_count_as_fast_ones(clock, caplog):
 
 
 @pytest.mark.parametrize(
-    ("seconds", "told"),
+    ("seconds", "expected"),
     [(2.5, "2.5 s an item"), (61, "1 min 1 s an item"), (1234, "21 min an item")],
 )
-def test_a_slow_step_is_told_as_a_duration_with_its_article(seconds, told, clock, caplog):
+def test_the_log_has_the_duration_of_a_slow_step(seconds, expected, clock, caplog):
     with caplog.at_level(logging.INFO, "gvbsm"):
         work(clock, steps=6, seconds=seconds, unit="item")
-    assert f", {told}, " in lines(caplog)[0]
+    assert f", {expected}, " in lines(caplog)[0]
 
 
 def test_a_first_step_that_compiles_tells_no_time(clock, caplog):
