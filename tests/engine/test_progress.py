@@ -80,6 +80,17 @@ def test_a_first_step_that_compiles_tells_no_time(clock, caplog):
     assert not lines(caplog)[0].startswith("s: 1 of")
 
 
+def test_one_slow_step_of_many_says_nothing_about_the_time_left(clock, caplog):
+    options = {"total": 500, "desc": "s", "unit": "step"}
+    with caplog.at_level(logging.INFO, "gvbsm"), bars.Lines(clock, **options) as bar:
+        for seconds in (85, *[0.5] * 120):
+            clock.now += seconds
+            bar.update()
+    assert lines(caplog)[0] == "s: 1 of 500 steps in 1 min 25 s"
+    assert caplog.records[0].progress["seconds_left"] is None
+    assert lines(caplog)[1].endswith(" left")
+
+
 def test_slow_steps_are_told_after_a_minute(clock, caplog):
     with caplog.at_level(logging.INFO, "gvbsm"):
         work(clock, steps=2, seconds=61)

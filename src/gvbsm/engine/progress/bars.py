@@ -21,6 +21,7 @@ log = logging.getLogger("gvbsm")
 
 FIRST_SECONDS, LINE_SECONDS = 10.0, 60.0  # until the first log line, and between two
 FEWEST_STEPS = 3  # before the first log line, unless they take longer than the time between two
+FEWEST_SHARE = 0.01  # of the steps; fewer than both say nothing about the time that is left
 
 
 if TYPE_CHECKING:
@@ -83,8 +84,7 @@ class Bar(TqdmBar):
     def _line_is_due(self) -> bool:
         now = self._time()
         if self._logged_at is None:
-            # The first step may compile networks: it says nothing about the time of the others.
-            is_slow = self.n - self.initial < FEWEST_STEPS
+            is_slow = self._few_steps()
             is_due = now - self.start_t >= (LINE_SECONDS if is_slow else FIRST_SECONDS)
         else:
             is_due = now - self._logged_at >= LINE_SECONDS
@@ -92,10 +92,16 @@ class Bar(TqdmBar):
             self._logged_at = now
         return bool(is_due)
 
+    def _few_steps(self) -> bool:
+        """Tell whether only the first steps are done, which may start processes or compile."""
+        return bool(self.n - self.initial < FEWEST_STEPS)
+
     def _log(self) -> None:
         facts, run = {**self.format_dict, "prefix": self.desc}, ACTIVITY.run_progress()
         done, total, elapsed = facts["n"], facts["total"], facts["elapsed"]
         rate = facts["rate"] or (elapsed and (done - facts["initial"]) / elapsed)
+        if total and self._few_steps() and done < FEWEST_SHARE * total:
+            rate = None
         left = (total - done) / rate if total and rate else None
         progress = {
             "part": " ".join(filter(None, (self.desc, ACTIVITY.title))),
