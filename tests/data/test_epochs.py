@@ -55,9 +55,9 @@ def same(ours, theirs):
 
 
 @pytest.mark.parametrize(
-    ("count", "limit", "expected"), [(100, 100, 100), (101, 100, 64), (10, 100, 10), (10, 0, 64)]
+    ("count", "limit", "expected"), [(100, 100, 100), (101, 100, 64), (10, 100, 10), (10, 0, 10)]
 )
-def test_batch_size__all_of_a_small_set(count, limit, expected):
+def test_batch_size__no_more_than_there_are(count, limit, expected):
     assert batch_size_for(count, 64, limit) == expected
 
 

@@ -80,6 +80,18 @@ def test_plan__asks_for_the_cost_at_the_batches_of_the_run():
     } <= batches
 
 
+def test_plan__asks_for_the_cost_at_a_batch_of_all_images_if_they_are_fewer():
+    batches = set()
+    planned(
+        lambda work: batches.add((work.task, work.network, work.batch)) or 1.0,
+        labels={**BASE["labels"], "batch_size": 25},
+        evaluation={**BASE["evaluation"], "batch_size": 25},
+    )
+    images = 6
+    assert {("training", STUDENT, images), ("set batches", "", images)} <= batches
+    assert {("labeling", A, images), ("label store", "", images)} <= batches
+
+
 def test_plan__logs_the_terms_of_few_iterations():
     def costs(work):
         return float(dict(work.settings).get("logged", False))

@@ -61,8 +61,11 @@ class EpochPlan(NamedTuple):
 
 
 def batch_size_for(count: int, batch_size: int, full_batch_up_to: int) -> int:
-    """Return the batch size: all of a small set, else `batch_size` (table 9: "64 or |S|")."""
-    return count if count <= full_batch_up_to else batch_size
+    """Return the images in a full batch of a set of `count` images (table 9: "64 or |S|").
+
+    A small set, of at most `full_batch_up_to` images, is one batch.
+    """
+    return count if count <= full_batch_up_to else min(count, batch_size)
 
 
 def settle_epochs(labels: LabelsConfig, count: int, batch_size: int) -> LabelsConfig:
