@@ -1,10 +1,12 @@
 """Whole runs by several processes: the bytes of one, whatever stops them on the way."""
 
 import json
+import logging
 import os
 import shutil
 import signal
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,6 +21,7 @@ from gvbsm.engine.progress.activity import ACTIVITY
 from gvbsm.files import manifest
 from gvbsm.files.artifacts import read_json
 from gvbsm.files.tensors import load_tensors
+from gvbsm.pipeline import work_sharing
 from gvbsm.pipeline.continual import run_continual
 from gvbsm.pipeline.work_sharing import Teamwork
 from gvbsm.store.workdir import Workspace
@@ -315,3 +318,31 @@ def test_progress__says_how_much_of_a_planned_run_is_done(tmp_path, monkeypatch)
             pass
         assert ACTIVITY.run_progress().share == pytest.approx(0.4)
     assert ACTIVITY.schedule is None
+
+
+def test_progress__says_at_the_end_how_long_a_planned_run_took(tmp_path, monkeypatch, caplog):
+    manifest.claim(tmp_path)
+    team = Teamwork(Workspace(tmp_path), ALONE)
+    now = SimpleNamespace(seconds=1000.0)
+    monkeypatch.setattr(work_sharing.time, "monotonic", lambda: now.seconds)
+    with caplog.at_level(logging.INFO, "gvbsm"), team.begun():
+        team.follow({"squeeze/a": 60.0, "labels/a": 10.0})
+        now.seconds += 90
+    assert caplog.messages == ["finished in 1 min 30 s; 1 min 10 s were planned"]
+    with caplog.at_level(logging.INFO, "gvbsm"), team.begun():
+        pass  # nothing was planned
+    assert len(caplog.messages) == 1
+
+
+def test_progress__of_a_planned_run_that_is_stopped_says_no_time(tmp_path, caplog):
+    manifest.claim(tmp_path)
+    team = Teamwork(Workspace(tmp_path), ALONE)
+
+    def stopped():
+        with team.begun():
+            team.follow({"squeeze/a": 60.0})
+            raise KeyboardInterrupt
+
+    with caplog.at_level(logging.INFO, "gvbsm"), pytest.raises(KeyboardInterrupt):
+        stopped()
+    assert caplog.messages == []

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from pathlib import Path
@@ -11,11 +13,14 @@ from gvbsm.config import Parallel
 from gvbsm.engine.processes import ALONE, ProcessError, Processes
 from gvbsm.engine.progress.activity import ACTIVITY, PartShare, Schedule
 from gvbsm.engine.progress.shared import SharedParts
+from gvbsm.engine.progress.spelling import spell_duration
 from gvbsm.files.artifacts import check_replaceable
 from gvbsm.files.checkpoint import remove_finished
 from gvbsm.files.log_file import log_file
 from gvbsm.pipeline.artifacts import Artifact
 from gvbsm.store.workdir import Workspace, await_files
+
+log = logging.getLogger("gvbsm")
 
 Made = TypeVar("Made", bound=Artifact[Any])
 
@@ -32,6 +37,7 @@ class Teamwork:
         self.workspace, self._processes = workspace, processes
         self._title = ""  # of the network at work
         self._parts = SharedParts(processes.shared_numbers())
+        self._planned: tuple[float, float] | None = None  # when it was followed, and its seconds
 
     @contextmanager
     def begun(self) -> Iterator[None]:
@@ -56,6 +62,7 @@ class Teamwork:
             self.workspace.check_shared(self._processes)
             try:
                 yield
+                self._log_time()
             finally:
                 ACTIVITY.schedule = None
             self._processes.barrier()
@@ -65,7 +72,7 @@ class Teamwork:
             self._parts.publish(key, share)
 
     def follow(self, seconds: Mapping[str, float]) -> None:
-        """Let progress say how much of the run is done.
+        """Let progress say how much of the run is done, and the end how long it took.
 
         Args:
             seconds: Key of each part, as in `seconds.json` -> its share of the run's planned time.
@@ -85,6 +92,14 @@ class Teamwork:
             return self._parts.read(seconds) if self._processes.world > 1 else {}
 
         ACTIVITY.schedule = Schedule(seconds, finished, elsewhere)
+        self._planned = time.monotonic(), sum(seconds.values())
+
+    def _log_time(self) -> None:
+        """Say how long the work took that has been followed."""
+        if self._planned is not None:
+            (begun, planned), self._planned = self._planned, None
+            taken = spell_duration(time.monotonic() - begun)
+            log.info("finished in %s; %s were planned", taken, spell_duration(planned))
 
     def check_replaceable(self, path: Path) -> None:
         """Check in process 0 that a result may be written, before the work that it is made from.
