@@ -68,7 +68,7 @@ from gvbsm.data.pictures import Split
 from gvbsm.engine.processes import Processes
 from gvbsm.engine.torch_defaults import torch_defaults
 from gvbsm.files.artifacts import read_json, write_json
-from gvbsm.files.network_names import file_name
+from gvbsm.files.network_names import file_stem
 from gvbsm.files.tensors import load_tensors
 from gvbsm.pipeline.artifacts import Artifact
 from gvbsm.pipeline.checks.sets import check_batches
@@ -287,8 +287,8 @@ class Protocol:
         """The training of a student on the images of the first `count` classes of an order."""
         run, seen = self._run, self._orders[number][:count]
         image_set = replace(image_set, config=at_step(image_set.config, self._images_of(seen)))
-        name = file_name(student).removesuffix(".safetensors")
-        path = run.workdir / "continual" / f"{image_set.method}-{name}-{number}-{count}.json"
+        name = f"{image_set.method}-{file_stem(student)}-{number}-{count}.json"
+        path = run.workdir / "continual" / name
         recipe = run.recipes.continual(image_set, student, number, seen)
         clock = f"continual/{image_set.method}/{student}/{number}/{count}"
         return Artifact((image_set, number, count), path, recipe, clock)

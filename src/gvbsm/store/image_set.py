@@ -8,7 +8,7 @@ from pathlib import Path
 from gvbsm.config import BY_DIFFICULTY, BY_FEATURES, BY_FORGETTING, Config
 from gvbsm.config.build import images_of, selection_of
 from gvbsm.config.settled import coreset_teacher, labeling_teachers, matched_teachers
-from gvbsm.files.network_names import file_name
+from gvbsm.files.network_names import file_stem
 from gvbsm.store.label_store import FOLDER, OTHER_FOLDERS
 
 FOREIGN = "set"  # selection of the images of another method's set
@@ -131,8 +131,8 @@ class ImageSet:
 
     def result(self, student: str, seed_index: int) -> Path:
         """The file of one student's result."""
-        name = f"{self.method}-{file_name(student)}".removesuffix(".safetensors")
-        return self.directory / "evaluation" / f"{name}-{seed_index}.json"
+        name = f"{self.method}-{file_stem(student)}-{seed_index}.json"
+        return self.directory / "evaluation" / name
 
 
 def image_folder(workdir: Path, own: str, method: str, draw: int = 0) -> Path:

@@ -27,7 +27,7 @@ from gvbsm.files.artifacts import (
     write_json,
 )
 from gvbsm.files.drafts import LOCK, remove_leftovers
-from gvbsm.files.network_names import file_name
+from gvbsm.files.network_names import file_name, file_stem
 from gvbsm.files.schema import Results, Seconds, checked, checked_header, checked_json
 
 if TYPE_CHECKING:
@@ -58,8 +58,7 @@ class Workspace:
 
     def full(self, student: str, seed_index: int) -> Path:
         """The file of a student's result on all real pictures."""
-        name = file_name(student).removesuffix(".safetensors")
-        return self.directory / "baselines" / "full" / f"{name}-{seed_index}.json"
+        return self.directory / "baselines" / "full" / f"{file_stem(student)}-{seed_index}.json"
 
     def statistics(self, backbone: str) -> Path:
         """The file of a teacher's statistics."""
@@ -80,8 +79,7 @@ class Workspace:
 
     def tested_teacher(self, backbone: str) -> Path:
         """The file of a teacher's tests on corrupted pictures."""
-        name = file_name(backbone).removesuffix(".safetensors")
-        return self.directory / "corruptions" / "teachers" / f"{name}.json"
+        return self.directory / "corruptions" / "teachers" / f"{file_stem(backbone)}.json"
 
     @property
     def results(self) -> Path:

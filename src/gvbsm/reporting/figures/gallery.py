@@ -10,7 +10,7 @@ from torch import Tensor
 
 from gvbsm.config import WHOLE_SET
 from gvbsm.engine.progress.spelling import spell_count, spell_range
-from gvbsm.files.network_names import file_name
+from gvbsm.files.network_names import file_stem
 from gvbsm.files.schema import Continual, checked_header, checked_json
 from gvbsm.reporting.analysis import MOST_CLASSES, MOST_IMAGES
 from gvbsm.reporting.figures.accuracy import draw_confusion, draw_continual, draw_methods
@@ -187,7 +187,7 @@ def _student(students: Sequence[Student], classes: Sequence[str]) -> Iterator[Ca
     if matrices and len(matrices[0]) == len(classes):
         counts = torch.stack(matrices).sum(dim=0)
         yield CaptionedFigure(
-            f"confusion-{_file(name)}",
+            f"confusion-{file_stem(name)}",
             f"Confusion matrix of {name}",
             f"Students of {method} (n = {len(matrices)}, summed) on the real test pictures. Each "
             "row is a true class; its cells are the percentages of its pictures by predicted "
@@ -202,7 +202,7 @@ def _student(students: Sequence[Student], classes: Sequence[str]) -> Iterator[Ca
     most = spell_count(max(numbers), "student")
     most = f"up to {most}" if min(numbers) < max(numbers) else most
     yield CaptionedFigure(
-        f"students-{_file(name)}",
+        f"students-{file_stem(name)}",
         f"Training of the students, {name}",
         "Top: mean loss on the training images in each epoch, a panel for each kind of loss, since "
         "losses of different kinds cannot be compared. Bottom: accuracy on the real test pictures. "
@@ -358,7 +358,3 @@ def _class_names(workspace: Workspace) -> tuple[str, ...]:
         with fitting(path):
             return tuple(map(str, header["class_names"]))
     return ()
-
-
-def _file(backbone: str) -> str:
-    return file_name(backbone).removesuffix(".safetensors")

@@ -18,7 +18,7 @@ from gvbsm.config.provenance import Origin
 from gvbsm.engine.seeds import seeded
 from gvbsm.files.artifacts import ArtifactError, read_json
 from gvbsm.files.manifest import named
-from gvbsm.files.network_names import file_name
+from gvbsm.files.network_names import file_stem
 from gvbsm.files.schema import (
     AnalysisHeader,
     Results,
@@ -107,7 +107,7 @@ def read_students(workspace: Workspace, rows: Sequence[Mapping[str, Any]]) -> li
 def _student(path: Path) -> Student:
     content = checked(StudentHistory, read_json(path), path)
     trained = checked(StudentRecipe, content.recipe, path)
-    file = file_name(trained.student).removesuffix(".safetensors")
+    file = file_stem(trained.student)
     return Student(
         path.stem.removesuffix(f"-{file}-{trained.seed_index}"),
         trained.student,
