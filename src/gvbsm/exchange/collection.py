@@ -133,8 +133,9 @@ def _read_run(workdir: Path) -> _Run:
     Raises:
         ArtifactError: If it has no results of its own method, or lacks images or labels.
     """
-    path = Workspace(workdir).results
-    for file in (path, workdir / "synthesis" / "images.safetensors"):
+    workspace = Workspace(workdir)
+    path = workspace.results
+    for file in (path, workspace.images):
         if not file.is_file():
             raise ArtifactError(f"{workdir} is no finished run: there is no {file}")
     results = checked_json(Results, path)

@@ -28,6 +28,7 @@ from gvbsm.files.artifacts import is_ours
 from gvbsm.files.manifest import is_claimed
 from gvbsm.files.schema import MOST_BYTES
 from gvbsm.store.distilled import DistilledDataset
+from gvbsm.store.workdir import Workspace
 
 log = logging.getLogger("gvbsm")
 
@@ -40,7 +41,7 @@ def is_plain(path: Path) -> bool:
     if path.is_file():
         return path.suffix == ".npz"
     # a copy without hidden files has no manifest; a stranger's class or notes may have these names
-    is_run = (path / "synthesis" / "images.safetensors").exists() or is_ours(path / "data.json")
+    is_run = Workspace(path).images.exists() or is_ours(path / "data.json")
     return not is_claimed(path) and not is_run
 
 

@@ -166,9 +166,8 @@ def _facts(workdir: Path, data: dict[str, Any], results: dict[str, Any]) -> RunF
     content = checked(Results, results, workdir / "results.json")
     account = content.data
     config, origin = results["config"], Origin.read(results)
-    headers = _headers(workdir)
-    path = workdir / "synthesis" / "images.safetensors"
-    images = headers.get(path, {})
+    headers, workspace = _headers(workdir), Workspace(workdir)
+    images = headers.get(workspace.images, {})
     numbers = [str(label) for label in range(data["classes"])]
     read = (account.pictures or {}).get("train") if account is not None else None
     names = images.get("class_names") or [*(read or numbers)]
@@ -190,7 +189,7 @@ def _facts(workdir: Path, data: dict[str, Any], results: dict[str, Any]) -> RunF
         traces=tuple(tuple(trace) for trace in images.get("traces", [])),
         stored={stage: _stored(workdir, stage) for stage in TIMED},
         set_bytes=stored_bytes(workdir),
-        seconds=Workspace(workdir).seconds(),
+        seconds=workspace.seconds(),
         versions=results["versions"],
         writers=tuple(
             sorted({results["versions"]["gvbsm"], *(h["version"] for h in headers.values())})

@@ -14,6 +14,7 @@ from gvbsm.files.sizes import byte_count
 from gvbsm.pipeline.tables import aligned, format_continual, format_table, images_per_class
 from gvbsm.reporting.result_tables import FORMATS, RunResults
 from gvbsm.store.label_store import LabelStore, label_folders
+from gvbsm.store.workdir import Workspace
 from gvbsm.studies.literature import CAUTION, HEAD, published_beside
 from gvbsm.studies.robust_scores import SCORES_HEAD, robust_scores
 
@@ -70,7 +71,7 @@ def _scores(results: dict[str, Any]) -> list[str]:
 
 def _published(workdir: Path, results: dict[str, Any], data: Data) -> list[str]:
     """The published accuracies that belong beside the results."""
-    path = workdir / "synthesis" / "images.safetensors"
+    path = Workspace(workdir).images
     images = checked_header(path) if path.is_file() else {}
     cells = [figure.cells() for figure in published_beside(results, data, images)]
     return ["", aligned(HEAD, cells), "", CAUTION] if cells else []

@@ -82,6 +82,11 @@ class Workspace:
         return self.directory / "corruptions" / "teachers" / f"{file_stem(backbone)}.json"
 
     @property
+    def images(self) -> Path:
+        """The file of the images of the run's own method."""
+        return self.directory / "synthesis" / "images.safetensors"
+
+    @property
     def results(self) -> Path:
         """The file of the results."""
         return self.directory / "results.json"
@@ -136,11 +141,10 @@ class Workspace:
         Raises:
             ArtifactError: If a file is damaged.
         """
-        name = Path("synthesis") / "images.safetensors"
-        baselines = manifest.named(self.directory, f"baselines/*/{name}")
+        baselines = manifest.named(self.directory, "baselines/*/synthesis/images.safetensors")
         measured = {images_of(row["method"]) for row in self._results().get("rows", ())}
         sets: dict[str, Path] = {}
-        for path in filter(Path.is_file, (self.directory / name, *baselines, self.real)):
+        for path in filter(Path.is_file, (self.images, *baselines, self.real)):
             method = checked_header(path)["method"]
             if not measured or method in measured or path not in baselines:
                 sets.setdefault(method, path)

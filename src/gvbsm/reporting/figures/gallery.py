@@ -131,7 +131,7 @@ def _film(workspace: Workspace) -> Iterator[CaptionedFigure]:
     film = load_film(workspace.directory)
     if film is None:
         return
-    path = workspace.directory / "synthesis" / "images.safetensors"
+    path = workspace.images
     header = checked_header(path)
     with fitting(path):
         names = [header["class_names"][label] for label in film.labels.tolist()]
@@ -293,7 +293,7 @@ def _tsne(workspace: Workspace) -> Iterator[CaptionedFigure]:
 
 
 def _losses(workspace: Workspace) -> Iterator[CaptionedFigure]:
-    path = workspace.directory / "synthesis" / "images.safetensors"
+    path = workspace.images
     if not path.is_file():
         return
     header = checked_header(path)

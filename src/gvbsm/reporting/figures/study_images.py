@@ -12,6 +12,7 @@ from gvbsm.files.schema import checked_header
 from gvbsm.reporting.figures.images import PictureGrid
 from gvbsm.reporting.figures.reading import StudyResults, fitting
 from gvbsm.store.film import Film, load_film
+from gvbsm.store.workdir import Workspace
 
 MOST_COLUMNS = 8  # sets beside each other
 START = "start"
@@ -77,7 +78,7 @@ def _start_title(points: Collection[str]) -> str:
 
 def _class_names(folder: Path, film: Film) -> list[str]:
     """Names of the classes that are filmed."""
-    path = folder / "synthesis" / "images.safetensors"
+    path = Workspace(folder).images
     header = checked_header(path)
     with fitting(path):
         return [str(header["class_names"][label]) for label in film.labels.tolist()]
