@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -90,12 +91,11 @@ def read_labels(path: Path, rows: int) -> list[int]:
     Raises:
         DataError: If it is no such table, has another number of rows or lacks a label.
     """
-    labels: list[int] = []
-    for batch in _read_batches(path, "label", rows, rows):
-        if batch.null_count:
+    with _opened(path, rows) as table:
+        labels = table.read(columns=["label"], use_threads=False).column(0)
+        if labels.null_count:
             raise DataError(f"{path} has a row without a label; fetch it again")
-        labels += batch.to_pylist()
-    return labels
+        return list(labels.to_pylist())
 
 
 def read_pictures(path: Path, rows: int, most_bytes: int) -> Iterator[bytes]:
@@ -112,55 +112,42 @@ def read_pictures(path: Path, rows: int, most_bytes: int) -> Iterator[bytes]:
     Raises:
         DataError: As for `read_labels`; or if pictures take more than `most_bytes`.
     """
-    nbytes = _row_group_bytes(path, rows, most_bytes)
-    at_once = max(1, min(rows, _BATCH_BYTES // max(1, nbytes)))
-    for batch in _read_batches(path, "image.bytes", rows, at_once):
-        cells = batch.field(0)
-        if cells.null_count:
-            raise DataError(f"{path} has a row without a picture; fetch it again")
-        if cells.nbytes > most_bytes * len(cells):
-            raise DataError(f"{path} has pictures of more than {most_bytes} bytes; fetch it again")
-        yield from cells.to_pylist()
+    with _opened(path, rows) as table:
+        groups = [table.metadata.row_group(n) for n in range(table.metadata.num_row_groups)]
+        sizes = [group.total_byte_size for group in groups]  # without compression
+        if sum(sizes) > rows * (most_bytes + _ROW_BYTES):
+            raise DataError(f"{path} unpacks to {sum(sizes)} bytes, too much for {rows} pictures")
+        at_once = max(1, min(rows, _BATCH_BYTES // max([1, *sizes])))
+        for batch in table.iter_batches(at_once, columns=["image.bytes"], use_threads=False):
+            cells = batch.column(0).field(0)
+            if cells.null_count:
+                raise DataError(f"{path} has a row without a picture; fetch it again")
+            if cells.nbytes > most_bytes * len(cells):
+                raise DataError(
+                    f"{path} has pictures of more than {most_bytes} bytes; fetch it again"
+                )
+            yield from cells.to_pylist()
 
 
-def _row_group_bytes(path: Path, rows: int, most_bytes: int) -> int:
-    """Bytes of the largest row group without its compression, the most that a cell may take.
+@contextmanager
+def _opened(path: Path, rows: int) -> Iterator[Any]:
+    """Open a Parquet table of images and labels as a `pyarrow.parquet.ParquetFile`.
 
     Raises:
-        DataError: If all take more than `rows` pictures of `most_bytes`.
+        DataError: If it cannot be read, in the block too, or is no such table.
     """
     need("pyarrow")
     from pyarrow import parquet
 
     try:
         with parquet.ParquetFile(path) as file:
-            groups = [file.metadata.row_group(n) for n in range(file.metadata.num_row_groups)]
-            sizes = [group.total_byte_size for group in groups]
-    except Exception as error:  # Arrow's own, of many kinds
-        raise _unreadable(path, error) from None
-    if sum(sizes) > rows * (most_bytes + _ROW_BYTES):
-        raise DataError(f"{path} unpacks to {sum(sizes)} bytes, too much for {rows} pictures")
-    return max(sizes, default=0)
-
-
-def _read_batches(path: Path, column: str, rows: int, at_once: int) -> Iterator[Any]:
-    """One column of a table, at most `at_once` rows at a time."""
-    need("pyarrow")
-    from pyarrow import parquet
-
-    try:
-        with parquet.ParquetFile(path) as file:
             _check_table(file, path, rows)
-            for batch in file.iter_batches(at_once, columns=[column], use_threads=False):
-                yield batch.column(0)
+            yield file
     except DataError:
         raise
     except Exception as error:  # Arrow's own, of many kinds
-        raise _unreadable(path, error) from None
-
-
-def _unreadable(path: Path, error: Exception) -> DataError:
-    return DataError(f"cannot read {path} as a table of image and label: {first_line(error)}")
+        first = first_line(error)
+        raise DataError(f"cannot read {path} as a table of image and label: {first}") from None
 
 
 def _check_table(file: Any, path: Path, rows: int) -> None:
