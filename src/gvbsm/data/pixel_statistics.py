@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
 from dataclasses import asdict
@@ -15,6 +14,7 @@ from torch import Tensor
 
 from gvbsm.data.pictures import DataError, PictureFile, Progress, decode
 from gvbsm.data.pixels import Normalization
+from gvbsm.files.jsontext import write_cache
 
 SAMPLED_PICTURES = 20_000  # pictures that these are taken over in a streamed set
 LEAST_BRIGHTEST = 32  # of 255; a set whose brightest pixel is darker was not scaled to 0..255
@@ -65,12 +65,7 @@ def cached_pixel_statistics(
     chosen = [paths[index] for index in order[:SAMPLED_PICTURES].sort().values.tolist()]
     pictures = decode(chosen, channels, size, progress)
     statistics = pixel_statistics((picture[None] for picture in pictures), channels)
-    content = {**asdict(statistics.normalization), "range": statistics.value_range}
-    with suppress(OSError):  # a cache that cannot be written costs time, not correctness
-        file.parent.mkdir(parents=True, exist_ok=True)
-        draft = file.with_name(f"{file.name}.{os.getpid()}.tmp")
-        draft.write_text(json.dumps(content), encoding="utf-8")
-        draft.replace(file)
+    write_cache(file, {**asdict(statistics.normalization), "range": statistics.value_range})
     return statistics
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -18,6 +17,7 @@ from typing import Any
 import torch
 
 from gvbsm.data.pictures import DataError, Progress, Split, in_threads, read_image
+from gvbsm.files.jsontext import write_cache
 from gvbsm.files.state import state_of
 
 ESCAPED = "surrogateescape"  # names of files that are no UTF-8
@@ -64,11 +64,7 @@ def leave_out(
         if not left:
             raise DataError("none of the pictures of a split can be read; repair them")
         kept.append(split.select(torch.tensor(left)))
-    with suppress(OSError):  # what cannot be remembered is found again
-        file.parent.mkdir(parents=True, exist_ok=True)
-        draft = file.with_name(f"{file.name}.{os.getpid()}.tmp")
-        draft.write_text(json.dumps(indices), encoding="utf-8")
-        draft.replace(file)
+    write_cache(file, indices)
     return kept, tuple(names)
 
 

@@ -1,8 +1,11 @@
-"""Parse JSON text of unknown origin within limits of memory and depth."""
+"""Parse JSON text of unknown origin within limits of memory and depth; write JSON to a cache."""
 
 from __future__ import annotations
 
 import json
+import os
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
 
 MOST_VALUES = 4_000_000  # a value takes up to a hundred bytes of memory, however short its text
@@ -33,3 +36,16 @@ def parse(text: str) -> Any:
     if level:
         raise ValueError(f"its values lie more than {MOST_LEVELS} deep in one another")
     return content
+
+
+def write_cache(path: Path, content: Any) -> None:
+    """Write a file of a cache in one step; one that cannot be written is left out.
+
+    Nothing depends on a cache but the time that it saves. So its files have no checksum, are in no
+    manifest, and are not synced.
+    """
+    draft = path.with_name(f"{path.name}.{os.getpid()}.tmp")
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        draft.write_text(json.dumps(content), encoding="utf-8")
+        draft.replace(path)
