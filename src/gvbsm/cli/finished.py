@@ -9,7 +9,6 @@ time.
 
 from __future__ import annotations
 
-import json
 import os
 import platform
 import time
@@ -142,7 +141,7 @@ def _without(files: dict[str, State], start: str) -> dict[str, State]:
 
 def _inputs(config: Config, origin: Origin) -> str | None:
     """Hash all that a verb computes from; None if that cannot be known without reading it."""
-    settings = json.loads(json.dumps(to_dict(config)))
+    settings = to_dict(config)
     texts = {text for text in _texts(settings) if text}
     pictures = _pictures(config)
     # Code of the user's own is `SOURCE:ATTRIBUTE`. Windows does not list its devices.
@@ -220,4 +219,4 @@ def _names_code(config: Config) -> bool:
     """Whether a setting names code that another installed package brings."""
     groups = [group for group in entry_points().groups if group.startswith("gvbsm.")]
     entries = {entry.name for group in groups for entry in entry_points(group=group)}
-    return bool(entries & {*_texts(json.loads(json.dumps(to_dict(config))))})
+    return bool(entries & {*_texts(to_dict(config))})

@@ -11,12 +11,7 @@ from gvbsm.cli.help import asks_for_all, asks_for_help, verb_help
 from gvbsm.cli.lists import with_baselines, with_entries, with_lists
 from gvbsm.config import Config, ConfigError
 from gvbsm.config.build import from_parsed, settings_parser, to_dict
-from gvbsm.config.keys import (
-    fault_in_words,
-    flatten,
-    merge,
-    unknown_field,
-)
+from gvbsm.config.keys import fault_in_words, flatten, merge, unknown_field
 from gvbsm.config.paths import user_path
 from gvbsm.config.provenance import Origin
 from gvbsm.config.settled import check_beta_dr
@@ -137,7 +132,7 @@ def parse_run(verb: str, argv: list[str]) -> Parsed | None:
         raise ConfigError(f"name a preset, a YAML file or your pictures: gvbsm {verb} PRESET ...")
     parser = settings_parser(f"gvbsm {verb}")
     preset_settings = check_preset(parser, start.settings, argv[0])
-    _set_defaults(parser, start.settings)
+    parser.set_defaults(flatten(start.settings))
     argv = with_baselines([long_option(argument) for argument in argv])
     argv = with_lists(with_entries(argv, parser, start.settings))
     _add_options(parser, verb)
@@ -208,11 +203,6 @@ def check_preset(parser: ArgumentParser, settings: dict[str, Any], preset: str) 
         return dict(parser.parse_object(settings).as_dict())
     except ArgumentError as error:
         raise ConfigError(f"{preset}: {fault_in_words(str(error))}") from None
-
-
-def _set_defaults(parser: ArgumentParser, preset: dict[str, Any]) -> None:
-    for key, value in flatten(preset).items():
-        parser.set_defaults({key: value})
 
 
 def explain(message: str) -> str:

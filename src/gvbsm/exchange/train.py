@@ -239,7 +239,7 @@ def _recipe(work: _Work) -> Recipe:
         for path in shards:
             digest.update(f"{path.name}\0{read_header(path).get('digest')}\n".encode())
     labels, evaluation = to_dict(work.config.labels), to_dict(work.config.evaluation)
-    recipe = {
+    return {
         "stage": "train",
         "model": work.model,
         **code_of(work.model),
@@ -250,8 +250,6 @@ def _recipe(work: _Work) -> Recipe:
         "seed": work.config.seed,
         "precision": work.runtime.form.name,
     }
-    plain: Recipe = json.loads(json.dumps(recipe))  # equal to what is read from a file
-    return plain
 
 
 def _train(work: _Work, path: Path, recipe: Recipe) -> dict[str, Any]:
