@@ -38,7 +38,7 @@ from gvbsm.reporting.figures.sets import CLASS_COLORS, draw_cosine, draw_tsne
 from gvbsm.reporting.figures.studies import (
     CostPoint,
     draw_against_bytes,
-    draw_against_cost,
+    draw_against_time,
     draw_points,
     draw_scaling,
 )
@@ -673,7 +673,7 @@ def test_a_comma_begins_a_line_where_another_axis_follows_alone():
 
 def test_the_ladder_numbers_its_rungs_and_names_them_below():
     points = [CostPoint(r"$\frac$", 100, top1(21.0)), CostPoint("all " * 20, 200, top1(31.0, 33.0))]
-    figure = draw_against_cost({"small": points, "large": points[::-1]}, "time of an iteration, ms")
+    figure = draw_against_time({"small": points, "large": points[::-1]})
     assert_readable(figure)
     small, large = figure.axes
     assert xy(small.containers[0].lines[0]) == [(100, 21), (200, 32)]
@@ -689,7 +689,7 @@ def test_sets_against_their_bytes_have_units_and_their_fronts():
         CostPoint("few", 4e3, top1(80.0)),
     ]
     random = [point._replace(top1=top1(60.0 + place)) for place, point in enumerate(points)]
-    figure = draw_against_bytes({"net": points}, {"net": random}, "pixels and soft labels")
+    figure = draw_against_bytes({"net": points}, {"net": random})
     assert_readable(figure)
     (axes,) = figure.axes
     assert axes.get_xscale() == "log"
@@ -704,7 +704,7 @@ def test_sets_against_their_bytes_have_units_and_their_fronts():
 
 def test_sets_against_their_bytes_do_without_random_pictures():
     points = [CostPoint("all", 2e6, top1(90.0)), CostPoint("few", 4e3, top1(80.0))]
-    figure = draw_against_bytes({"net": points}, {}, "pixels and soft labels")
+    figure = draw_against_bytes({"net": points}, {})
     assert_readable(figure)
     assert "random-soft" not in words(figure)
 

@@ -30,6 +30,7 @@ from gvbsm.reporting.figures.style import (
 CLOSE = 14  # points: numbers of marks at a smaller distance would overlap
 KEY_LENGTH = 74  # characters on a line of the figure's width
 DIGITS = 3  # of a cost: sets whose costs are equal in these cost the same
+SET_BYTES = "pixels and soft labels"  # label of an axis
 FLOOR_SECONDS = 0.1  # shorter times are drawn here: a logarithmic axis has no 0
 
 
@@ -152,7 +153,7 @@ def draw_pareto(sets: Sequence[MeasuredSet]) -> Figure:
         _widen(axes)
         log_axis(axes, "x", text)
     grid[-1][0].set_xlabel("synthesis, seconds")
-    grid[-1][1].set_xlabel("pixels and soft labels")
+    grid[-1][1].set_xlabel(SET_BYTES)
     legend_above(figure, list(grid.flat))
     titled = {measured.title: measured for measured in sets}
     name_numbers(figure, [_key(titled[name]) for name in names])

@@ -301,9 +301,16 @@ def run_sets(workspace: Workspace) -> list[MeasuredSet]:
 
 
 def _measured_set(name: str, row: Mapping[str, Any], seconds: float | None) -> MeasuredSet:
-    """A row with its costs; bytes are not known where teachers label during training."""
+    """A row with its costs."""
     if seconds is None and selection_of(row["method"]):
         seconds = 0.0
-    sizes = row["image_bytes"], row["label_bytes"]
-    stored = None if None in sizes else sum(sizes)
-    return MeasuredSet(name, row["method"], row["student"], row["top1"], seconds, stored)
+    return MeasuredSet(name, row["method"], row["student"], row["top1"], seconds, set_bytes(row))
+
+
+def set_bytes(row: Mapping[str, Any]) -> int | None:
+    """Bytes of a row's images and labels; None if they are not known.
+
+    They are not where teachers label during training.
+    """
+    images, labels = row["image_bytes"], row["label_bytes"]
+    return None if images is None or labels is None else images + labels

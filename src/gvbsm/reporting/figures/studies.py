@@ -21,7 +21,7 @@ from gvbsm.reporting.figures.accuracy import (
     strip_panels,
     students_of,
 )
-from gvbsm.reporting.figures.pareto import pareto
+from gvbsm.reporting.figures.pareto import SET_BYTES, pareto
 from gvbsm.reporting.figures.style import (
     BLACK,
     BLUE,
@@ -216,27 +216,24 @@ class CostPoint(NamedTuple):
 
 
 @with_style
-def draw_against_cost(students: Mapping[str, Sequence[CostPoint]], label: str) -> Figure:
-    """Draw accuracy against a cost (figure 5); marks are numbered, and named below the panels.
+def draw_against_time(students: Mapping[str, Sequence[CostPoint]]) -> Figure:
+    """Draw accuracy against milliseconds (figure 5); marks are numbered, and named below.
 
     Args:
         students: Student -> points; a point may have some of the students only.
-        label: Name and unit of the cost.
     """
     names, figure, grid = _numbered_panels(students)
     for axes, (student, points) in zip(grid, students.items(), strict=True):
         _draw_numbered(axes, names, points, ":")
         axes.set_title(student, loc="left")
-    grid[-1].set_xlabel(label)
+    grid[-1].set_xlabel("time of an iteration, ms")
     name_numbers(figure, [shorten(name, 60) for name in names])
     return figure
 
 
 @with_style
 def draw_against_bytes(
-    students: Mapping[str, Sequence[CostPoint]],
-    random: Mapping[str, Sequence[CostPoint]],
-    label: str,
+    students: Mapping[str, Sequence[CostPoint]], random: Mapping[str, Sequence[CostPoint]]
 ) -> Figure:
     """Draw accuracy against bytes on a logarithmic axis; marks are numbered, and named below.
 
@@ -246,7 +243,6 @@ def draw_against_bytes(
         students: Student -> points; a point may have some of the students only.
         random: Student -> points of random pictures with soft labels; they have no numbers, since
             each stands above or below the point of as many bytes.
-        label: Name of the bytes.
     """
     names, figure, grid = _numbered_panels(students)
     for axes, (student, points) in zip(grid, students.items(), strict=True):
@@ -269,7 +265,7 @@ def draw_against_bytes(
         _draw_numbered(axes, names, points, "none")
         axes.set_title(student, loc="left")
     log_axis(grid[-1], "x", byte_count)
-    grid[-1].set_xlabel(label)
+    grid[-1].set_xlabel(SET_BYTES)
     legend_above(figure, grid)
     name_numbers(figure, [shorten(name, 60) for name in names])
     return figure

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,12 +12,18 @@ from gvbsm.engine.progress.spelling import spell_count, spell_range
 from gvbsm.pipeline.tables import images_per_class
 from gvbsm.reporting.figures.captions import CaptionedFigure
 from gvbsm.reporting.figures.matrix import StudentMatrix, draw_matrices
-from gvbsm.reporting.figures.pareto import pareto_figure
-from gvbsm.reporting.figures.reading import StudyResults, fitting, read_studies, study_sets
+from gvbsm.reporting.figures.pareto import SET_BYTES, pareto_figure
+from gvbsm.reporting.figures.reading import (
+    StudyResults,
+    fitting,
+    read_studies,
+    set_bytes,
+    study_sets,
+)
 from gvbsm.reporting.figures.studies import (
     CostPoint,
     draw_against_bytes,
-    draw_against_cost,
+    draw_against_time,
     draw_points,
     draw_scaling,
 )
@@ -166,10 +172,7 @@ def _iteration_costs(study: StudyResults) -> CaptionedFigure | None:
     seconds = [row["seconds_per_iteration"] for row in timed]
     if len(set(seconds)) < 2 or max(seconds) < COSTS_DIFFER * min(seconds):
         return None
-    students: dict[str, list[CostPoint]] = {}
-    for row in timed:
-        point = CostPoint(row["point"], 1000 * row["seconds_per_iteration"], row["top1"])
-        students.setdefault(row["student"], []).append(point)
+    students = _by_student(timed, lambda row: 1000 * row["seconds_per_iteration"])
     return CaptionedFigure(
         f"study-{study.name}-cost",
         f"{study.heading}: accuracy against time",
@@ -177,13 +180,13 @@ def _iteration_costs(study: StudyResults) -> CaptionedFigure | None:
         f"one batch of images, on the machine of the sweep{_where(study)}. Upper left is better. "
         f"Numbers refer to the list of points below. {_marks(study)}",
         "Accuracy against the time of an iteration",
-        draw_against_cost(students, "time of an iteration, ms"),
+        draw_against_time(students),
     )
 
 
 def _label_bytes(study: StudyResults) -> CaptionedFigure | None:
     """Accuracy against bytes on disk, if points differ in the bytes of their labels."""
-    stored = [row for row in study.rows if None not in (row["image_bytes"], row["label_bytes"])]
+    stored = [row for row in study.rows if set_bytes(row) is not None]
     rows = [row for row in study.own_rows if row in stored]
     labels = [row["label_bytes"] for row in rows]
     if len(set(labels)) < 2 or max(labels) < COSTS_DIFFER * min(labels):
@@ -198,25 +201,25 @@ def _label_bytes(study: StudyResults) -> CaptionedFigure | None:
         f"{beside} Steps connect the points that no smaller one beats, by their means. "
         f"{_marks(study)}",
         "Accuracy against stored bytes",
-        draw_against_bytes(_by_student(rows), _by_student(random), "pixels and soft labels"),
+        draw_against_bytes(_by_student(rows, set_bytes), _by_student(random, set_bytes)),
     )
 
 
-def _by_student(rows: Sequence[Mapping[str, Any]]) -> dict[str, list[CostPoint]]:
-    """Points with their bytes on disk, for each student."""
+def _by_student(
+    rows: Sequence[Mapping[str, Any]], cost: Callable[[Mapping[str, Any]], Any]
+) -> dict[str, list[CostPoint]]:
+    """Points with the cost of their rows, for each student."""
     students: dict[str, list[CostPoint]] = {}
     for row in rows:
-        point = CostPoint(row["point"], row["image_bytes"] + row["label_bytes"], row["top1"])
+        point = CostPoint(row["point"], cost(row), row["top1"])
         students.setdefault(row["student"], []).append(point)
     return students
 
 
 def _storage(study: StudyResults) -> CaptionedFigure:
-    def stored(row: Mapping[str, Any]) -> int | None:
-        sizes = row["image_bytes"], row["label_bytes"]
-        return None if row["point"] is None or None in sizes else sum(sizes)
-
-    rows = [{**row, "bytes": stored(row)} for row in study.rows]
+    rows = [
+        {**row, "bytes": None if row["point"] is None else set_bytes(row)} for row in study.rows
+    ]
     return CaptionedFigure(
         f"study-{study.name}-bytes",
         "Accuracy against storage",
@@ -224,7 +227,7 @@ def _storage(study: StudyResults) -> CaptionedFigure:
         f"disk{_where(study)}. Soft labels take most of the space; hard labels (hollow "
         f"marks) take none. {_marks(study)}",
         "Accuracy against stored bytes",
-        draw_scaling(rows, "bytes", "pixels and soft labels", "bytes"),
+        draw_scaling(rows, "bytes", SET_BYTES, "bytes"),
     )
 
 
