@@ -153,7 +153,7 @@ def read_run_facts(workdir: Path) -> RunFacts:
             f"{workdir} holds no results yet; run `gvbsm run PRESET --workdir {workdir}` first"
         )
     try:
-        return _facts(workdir, read_json(data), content)
+        return _facts(workdir, checked(Data, read_json(data), data), content)
     except (KeyError, TypeError, IndexError) as error:
         raise ArtifactError(
             f"{results} does not fit this version of gvbsm ({error!r}); move it away and repeat "
@@ -161,25 +161,23 @@ def read_run_facts(workdir: Path) -> RunFacts:
         ) from None
 
 
-def _facts(workdir: Path, data: dict[str, Any], results: dict[str, Any]) -> RunFacts:
-    manifest = checked(Data, data, workdir / "data.json")
+def _facts(workdir: Path, data: Data, results: dict[str, Any]) -> RunFacts:
     content = checked(Results, results, workdir / "results.json")
-    account = content.data
+    account = content.data or Account()
+    pictures_of_class = account.pictures or {}  # by split
     config, origin = results["config"], Origin.read(results)
     headers, workspace = _headers(workdir), Workspace(workdir)
     images = headers.get(workspace.images, {})
-    numbers = [str(label) for label in range(data["classes"])]
-    read = (account.pictures or {}).get("train") if account is not None else None
-    names = images.get("class_names") or [*(read or numbers)]
-    pictures = results.get("pictures", {})
+    numbers = map(str, range(data.classes))
+    names = images.get("class_names") or [*(pictures_of_class.get("train") or numbers)]
     return RunFacts(
         class_names=tuple(names),
-        shape=(len(images["mean"]) if images else None, data["image_size"]),
-        train=pictures.get("train"),
-        test=pictures.get("test"),
-        held_out="" if account is None else account.held_out,
-        skipped=tuple(results.get("skipped", ())),
-        notes=tuple(results.get("notes", ())),
+        shape=(len(images["mean"]) if images else None, data.image_size),
+        train=content.pictures.get("train"),
+        test=content.pictures.get("test"),
+        held_out=account.held_out,
+        skipped=tuple(content.skipped),
+        notes=tuple(content.notes),
         config=config,
         origin=origin,
         preset=preset_settings(config, names, origin),
@@ -194,16 +192,15 @@ def _facts(workdir: Path, data: dict[str, Any], results: dict[str, Any]) -> RunF
         writers=tuple(
             sorted({results["versions"]["gvbsm"], *(h["version"] for h in headers.values())})
         ),
-        test_of_class=tuple(_of_class(account, "test", names).values()),
-        train_of_class=_of_class(account, "train", names),
-        published=tuple(published_beside(results, manifest, images)),
+        test_of_class=tuple(_in_order(pictures_of_class.get("test"), names).values()),
+        train_of_class=_in_order(pictures_of_class.get("train"), names),
+        published=tuple(published_beside(results, data, images)),
         scores=tuple(robust_scores(results["rows"])),
     )
 
 
-def _of_class(account: Account | None, split: str, class_names: Sequence[str]) -> dict[str, int]:
-    """Pictures of a split by class, as the data were read; empty if it is not known."""
-    counts = (account.pictures or {}).get(split, {}) if account is not None else {}
+def _in_order(counts: Mapping[str, int] | None, class_names: Sequence[str]) -> dict[str, int]:
+    """Pictures of a split by class, in the order of the classes; empty if they are not known."""
     return {name: counts.get(name, 0) for name in class_names} if counts else {}
 
 
