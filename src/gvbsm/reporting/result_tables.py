@@ -92,10 +92,9 @@ class RunResults(dict[str, Any]):
 
         Returns:
             `method`, `student`, `ipc` (None for all pictures), `ipc_of` as text where classes
-            differ, `seed` (number of the student, from
-            0), `top1` (last epoch) and `top1_best` (best test of all epochs) in percent, and the
-            other measures of the last test that the row has for all students; `image_bytes` and
-            `label_bytes` of rows of image sets.
+            differ, `seed` (number of the student, from 0), `top1` (last epoch) and `top1_best`
+            (best test of all epochs) in percent, and the other measures of the last test that the
+            row has for all students; `image_bytes` and `label_bytes` of rows of image sets.
         """
         return [
             {
