@@ -312,5 +312,6 @@ def set_bytes(row: Mapping[str, Any]) -> int | None:
 
     They are not where teachers label during training.
     """
-    images, labels = row["image_bytes"], row["label_bytes"]
+    images: int | None = row["image_bytes"]
+    labels: int | None = row["label_bytes"]
     return None if images is None or labels is None else images + labels
