@@ -276,7 +276,7 @@ def test_sides_at_which_the_settings_cannot_run_are_not_tried(caplog, capsys, mo
     arrays = {"train_images": images, "train_labels": labels}
     np.savez("large.npz", **arrays, test_images=images, test_labels=labels)
     monkeypatch.setattr(choice, "check_mirror", lambda *_: mirror.MirrorCheck(50, 50, 2, True))
-    for options, side in ([], 64), (["--coreset.backbone", "convnet128"], 48):
+    for options, side in ([], 64), (["--coreset.backbone", "convnet128"], 32):
         assert main(["settings", "large.npz", "--budget", "2h", "--device", "cpu", *options]) == 0
         assert yaml.safe_load(capsys.readouterr().out)["data"]["image_size"] == side
     assert "64 px are not tried: coreset.backbone names 'convnet128'" in caplog.text

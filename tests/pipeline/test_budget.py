@@ -66,6 +66,17 @@ def test_every_recipe_is_valid(side, effort):
         check_takes(name, 10, side, 3)
 
 
+@pytest.mark.parametrize(
+    ("side", "name"),
+    [
+        *((8, "convnet128_d2"), (20, "convnet128_d2"), (28, "convnet128"), (40, "convnet128")),
+        *((48, "convnet128_d4"), (64, "convnet128_d4"), (128, "convnet128_d5")),
+    ],
+)
+def test_the_last_map_of_the_convnet_has_about_4_pixels_in_a_row(side, name):
+    assert own(FACTS._replace(side=side), side, 1.0).evaluation.students == (name,)
+
+
 def test_more_effort_never_means_less_work():
     configs = [own(FACTS, 32, effort / 10) for effort in range(11)]
     work = [

@@ -150,8 +150,8 @@ def _within(value: float, least: float, most: float) -> float:
 
 
 def _depth(side: int) -> str:
-    """Return the suffix of a ConvNet's name whose last map has a side of about 4 pixels."""
-    depth = max(2, min(6, (side // 4).bit_length() - 1))
+    """Return the suffix of a ConvNet's name whose last map has a side of 3 to 5 pixels."""
+    depth = max(2, min(6, round(math.log2(side / 4))))
     return "" if depth == 3 else f"_d{depth}"
 
 
